@@ -1,0 +1,72 @@
+"""Deadlines: one object passed down, scaled by one factor for slow machines."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from cprlib.errors import DeadlineExceeded, UsageError
+
+SCALE_VARIABLE = "CPRLIB_TIMEOUT_SCALE"
+
+Value = TypeVar("Value")
+
+
+def timeout_scale() -> float:
+    """The factor all deadlines are multiplied with, from the environment variable CPRLIB_TIMEOUT_SCALE.
+
+    :raises UsageError: when the variable is not a positive number.
+    """
+    text = os.environ.get(SCALE_VARIABLE, "1")
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = -1.0
+    if not 0 < scale < 1000:
+        raise UsageError(f"scale deadlines by {SCALE_VARIABLE}={text!r}", "not a number between 0 and 1000")
+    return scale
+
+
+class Deadline:
+    """A moment on the monotonic clock until which something has to have happened.
+
+    :param seconds: time allowed on an ordinary machine; multiplied by :func:`timeout_scale`.
+    :param purpose: what is waited for, as it shall read in the error: ``"the guest's network to come up"``.
+    """
+
+    def __init__(self, seconds: float, purpose: str) -> None:
+        self.seconds = seconds * timeout_scale()
+        self.purpose = purpose
+        self._end = time.monotonic() + self.seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, never below zero."""
+        return max(0.0, self._end - time.monotonic())
+
+    @property
+    def expired(self) -> bool:
+        """True when no time is left."""
+        return self.remaining == 0.0
+
+    def exceeded(self, happened: str = "", advice: str = "", details: str = "") -> DeadlineExceeded:
+        """The error to raise when the deadline has passed; the caller adds what it saw instead."""
+        message = f"nothing after {self.seconds:.1f} s" + (f" ({happened})" if happened else "")
+        hint = advice or f"on a slow machine set {SCALE_VARIABLE} to 2 or more"
+        return DeadlineExceeded(f"wait for {self.purpose}", message, hint, details=details)
+
+    def poll(self, probe: Callable[[], Value | None], interval: float = 0.01) -> Value:
+        """Ask ``probe`` until it returns something other than None; for states that no event announces.
+
+        :param interval: pause between two questions, in seconds.
+        :raises DeadlineExceeded: when the time is up and the probe still returns None.
+        """
+        while True:
+            value = probe()
+            if value is not None:
+                return value
+            if self.expired:
+                raise self.exceeded()
+            time.sleep(min(interval, self.remaining))

@@ -1,0 +1,130 @@
+"""The exception tree: every error says what was tried, what happened and what to do next.
+
+The command line prints :meth:`CprlibError.one_line`; with ``-v`` also :attr:`CprlibError.details`.
+Exit statuses are fixed by the interface of ``cprlib run`` and documented in docs/cli.md.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class ExitStatus(enum.IntEnum):
+    """Exit statuses of every ``cprlib`` command."""
+
+    PASS = 0
+    FAIL = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    ENVIRONMENT = 4
+    INTERRUPTED = 130
+
+
+class CprlibError(Exception):
+    """Base of all errors raised on purpose.
+
+    :param tried: what was being done, without a full stop: ``"start QEMU /usr/bin/qemu"``.
+    :param happened: what came of it, where there is one in the words of the tool that refused.
+    :param advice: what the user can do next; empty when nothing sensible can be said.
+    :param details: longer evidence (output of a tool, a command line to paste), shown only with ``-v``.
+    """
+
+    exit_status = ExitStatus.FAIL
+
+    def __init__(self, tried: str, happened: str, advice: str = "", *, details: str = "") -> None:
+        super().__init__(tried, happened, advice)
+        self.tried = tried
+        self.happened = happened
+        self.advice = advice
+        self.details = details
+
+    def one_line(self) -> str:
+        """The error as one line of text, whatever line ends the tool's own words had."""
+        parts = [f"cannot {self.tried}: {self.happened}"]
+        if self.advice:
+            parts.append(self.advice)
+        return " ".join("; ".join(parts).split())
+
+    def __str__(self) -> str:
+        return self.one_line()
+
+
+class UsageError(CprlibError):
+    """The caller asked for something that makes no sense: a bad parameter, a path that is no QEMU."""
+
+    exit_status = ExitStatus.USAGE
+
+
+class EnvironmentFailure(CprlibError):
+    """The surroundings do not carry the work: packages, rights, disk space, a kernel feature."""
+
+    exit_status = ExitStatus.ENVIRONMENT
+
+
+class MissingPackages(EnvironmentFailure):
+    """Debian packages are missing and the caller may not install them."""
+
+
+class DownloadFailed(EnvironmentFailure):
+    """A package or source could not be fetched."""
+
+
+class BuildFailed(EnvironmentFailure):
+    """A compiler, patch or image tool ended with an error."""
+
+
+class LabFailure(EnvironmentFailure):
+    """A lab could not be started."""
+
+
+class LabLost(LabFailure):
+    """A lab's kernel died under its command: nothing is known about what ran inside."""
+
+
+class NotSupported(CprlibError):
+    """This QEMU (or kernel) lacks a feature that a test needs; found by asking it, never by its version."""
+
+    exit_status = ExitStatus.ENVIRONMENT
+
+
+class InstrumentError(CprlibError):
+    """The measuring itself failed, so nothing may be concluded from it."""
+
+    exit_status = ExitStatus.INCONCLUSIVE
+
+
+class DeadlineExceeded(CprlibError):
+    """Something did not happen in the time allowed for it."""
+
+
+class ProcessFailed(CprlibError):
+    """A child process ended with an error; ``details`` holds the command line and its output."""
+
+    def __init__(
+        self, tried: str, happened: str, advice: str = "", *, details: str = "", returncode: int | None = None
+    ) -> None:
+        super().__init__(tried, happened, advice, details=details)
+        self.returncode = returncode
+
+
+class QemuFailed(CprlibError):
+    """A QEMU process did not start, died, or refused a command that has to succeed."""
+
+
+class QmpRefused(QemuFailed):
+    """QMP answered a command with an error.
+
+    :param error_class: the ``class`` member of the QMP error, e.g. ``GenericError``.
+    """
+
+    def __init__(self, tried: str, happened: str, *, error_class: str, details: str = "") -> None:
+        super().__init__(tried, happened, details=details)
+        self.error_class = error_class
+
+
+class GuestFailed(CprlibError):
+    """The guest did not boot, panicked, or its control channel broke."""
+
+
+class UpdateFailed(CprlibError):
+    """A live update did not complete; ``details`` holds what both QEMUs said."""

@@ -1,0 +1,96 @@
+"""Files and folders that are never seen half written, and the places where the project keeps its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cprlib.errors import EnvironmentFailure
+
+CACHE_VARIABLE = "CPRLIB_CACHE"
+
+
+def cache_folder() -> Path:
+    """The project's folder below the user's cache folder ($XDG_CACHE_HOME, else ~/.cache); safe to delete."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "cprlib"
+
+
+def project_folder() -> Path:
+    """The folder that holds images/, fixtures/ and tests/: the checkout this package was imported from."""
+    return Path(__file__).resolve().parent.parent
+
+
+def write_text(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file whole or not at all: aside, flushed to disk, then renamed.
+
+    :raises EnvironmentFailure: when the folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(name, mode)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise EnvironmentFailure(f"write {path}", str(error), "free some space or choose another folder") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, whole or not at all; see :func:`write_text`."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Fill a folder aside and give it its name only when the body has ended well.
+
+    Yields the temporary folder, on the same file system. When ``final`` exists by then (somebody else was
+    quicker) theirs stays and ours is removed: entries are named by content, so both are the same.
+
+    :raises EnvironmentFailure: when the folder cannot be made or the disk is full.
+    """
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
+    except OSError as error:
+        raise EnvironmentFailure(f"make {final}", str(error), "free some space or choose another folder") from error
+    try:
+        yield aside
+        os.chmod(aside, 0o755)  # noqa: S103 - mkdtemp made it 0700; others may read a cache
+        try:
+            os.rename(aside, final)
+        except OSError:
+            if not final.is_dir():
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``path`` (made when missing); the kernel drops it when the holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,177 @@
+"""Child processes as context managers: readiness, deadline, kill with the parent, captured output.
+
+A failure prints the command line ready to paste and names the signal, so that a reader can repeat it by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cprlib.deadline import Deadline
+from cprlib.errors import EnvironmentFailure, ProcessFailed
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+OUTPUT_KEPT = 4000  # characters of a child's output that an error carries
+
+
+def paste(command: Sequence[str]) -> str:
+    """The command as a line that a shell would run; for messages only, never for running."""
+    return shlex.join(command)
+
+
+def describe_status(returncode: int) -> str:
+    """``"exit status 1"`` or ``"killed by SIGSEGV"``."""
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    try:
+        return f"killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"killed by signal {-returncode}"
+
+
+def tail(text: str, characters: int = OUTPUT_KEPT) -> str:
+    """The end of a text, cut at a line where that is possible."""
+    if len(text) <= characters:
+        return text
+    return "[...]\n" + text[-characters:].split("\n", 1)[-1]
+
+
+def run(
+    command: Sequence[str],
+    *,
+    purpose: str,
+    seconds: float = 60.0,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    advice: str = "",
+) -> str:
+    """Run a command to its end and give back its standard output.
+
+    :param purpose: what the command is for, as it reads after "cannot": ``"apply patch 3"``.
+    :param seconds: deadline, scaled; the whole process group is killed after it.
+    :raises ProcessFailed: exit status other than 0; ``details`` has the command line and the output.
+    :raises EnvironmentFailure: the program does not exist.
+    """
+    deadline = Deadline(seconds, purpose)
+    with spawn(
+        command,
+        purpose=purpose,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        try:
+            output, errors = child.communicate(stdin, timeout=deadline.remaining)
+        except subprocess.TimeoutExpired as error:
+            raise deadline.exceeded(details=f"command: {paste(command)}") from error
+    if child.returncode != 0:
+        said = errors.strip() or output.strip()
+        last = said.splitlines()[-1] if said else "no output"
+        raise ProcessFailed(
+            purpose,
+            f"{command[0]}: {describe_status(child.returncode)}: {last}",
+            advice,
+            details=f"command: {paste(command)}\n{tail(said)}",
+            returncode=child.returncode,
+        )
+    return str(output)
+
+
+@contextlib.contextmanager
+def spawn(
+    command: Sequence[str],
+    *,
+    purpose: str,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: int | Any = subprocess.DEVNULL,
+    stdout: int | Any = None,
+    stderr: int | Any = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a command in a process group of its own; on leaving, the group is killed and the child reaped.
+
+    The child dies with the thread that started it (PR_SET_PDEATHSIG), so start it in a thread that lives on.
+
+    :raises EnvironmentFailure: the program does not exist or may not be run.
+    """
+    parent = os.getpid()
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def die_with_parent() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # the parent died before prctl took effect
+            os._exit(127)
+
+    try:
+        child = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=pass_fds,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - async-signal-safe calls only
+        )
+    except OSError as error:
+        raise EnvironmentFailure(
+            purpose, str(error), "install the program or correct its path", details=f"command: {paste(command)}"
+        ) from error
+    try:
+        yield child
+    finally:
+        kill_group(child)
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def kill_group(child: subprocess.Popen[str]) -> None:
+    """Kill a child's whole process group and reap the child; nothing happens when both are gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def wait_until_exit(child: subprocess.Popen[str], deadline: Deadline) -> int:
+    """Wait for the end of a child.
+
+    :returns: its exit status, negative for a signal.
+    :raises DeadlineExceeded: when it is still there.
+    """
+    try:
+        return child.wait(timeout=deadline.remaining)
+    except subprocess.TimeoutExpired as error:
+        raise deadline.exceeded(f"process {child.pid} is still running") from error
+
+
+@contextlib.contextmanager
+def terminate_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, so that context managers clean up on them too."""
+
+    def raise_interrupt(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, raise_interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

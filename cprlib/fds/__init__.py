@@ -1,0 +1,1 @@
+"""Descriptor tables of a process, and identity of open files between processes."""

@@ -1,0 +1,1 @@
+"""Private network namespaces, taps, bridges and counters, all by netlink."""

@@ -1,0 +1,1 @@
+"""A QEMU: what a binary can do, its command line, a running machine, its QMP."""

@@ -1,0 +1,191 @@
+"""A QEMU binary and what it says it can do.
+
+Features are found by asking query-qmp-schema, never by version number or by parsing help: distributions
+backport, and a series under review has no version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded, NotSupported, QemuFailed, UsageError
+from cprlib.process import describe_status, paste, spawn, tail
+from cprlib.qemu.qmp import QmpConnection
+
+
+@dataclass(frozen=True, slots=True)
+class QemuBinary:
+    """A QEMU to test.
+
+    :param path: the executable.
+    :param firmware: folder for ``-L`` where the firmware is not in the binary's own place, else None.
+    """
+
+    path: Path
+    firmware: Path | None = None
+
+    def command(self) -> list[str]:
+        """The start of every command line."""
+        return [str(self.path), *(["-L", str(self.firmware)] if self.firmware else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class QemuFacts:
+    """What was found out about a binary.
+
+    :param version: as query-version has it, with the packager's suffix.
+    :param sha256: of the executable.
+    :param netdev_cpr: NetdevTapOptions has a member ``cpr``.
+    :param cpr_transfer: MigMode has ``cpr-transfer``.
+    :param migration_local: MigrationParameters has ``local`` (newer QEMU's other way to keep descriptors).
+    """
+
+    path: str
+    version: str
+    sha256: str
+    netdev_cpr: bool
+    cpr_transfer: bool
+    migration_local: bool
+
+    def require_netdev_cpr(self) -> None:
+        """Refuse a QEMU that cannot hand over a tap.
+
+        :raises NotSupported: with the reason in one line.
+        """
+        self.require_cpr_transfer()
+        if not self.netdev_cpr:
+            raise NotSupported(
+                f"hand over a tap with {self.path}",
+                f"not supported by this QEMU ({self.version}): its NetdevTapOptions has no member 'cpr'",
+                "use a QEMU with the series, or mechanism link-switch",
+            )
+
+    def require_cpr_transfer(self) -> None:
+        """Refuse a QEMU without migration mode cpr-transfer.
+
+        :raises NotSupported: with the reason in one line.
+        """
+        if not self.cpr_transfer:
+            raise NotSupported(
+                f"live-update a guest with {self.path}",
+                f"not supported by this QEMU ({self.version}): its MigMode has no 'cpr-transfer'",
+                "use QEMU 10.0 or newer",
+            )
+
+
+class Schema:
+    """The answer of query-qmp-schema, by names as far as they are kept there (QEMU docs/devel/qapi-code-gen.rst).
+
+    Type names are masked in the schema, so object types are reached from commands.
+    """
+
+    def __init__(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        self._entries = {str(entry["name"]): entry for entry in entries}
+
+    def members(self, type_name: str) -> dict[str, str]:
+        """Members of an object type and their types; empty for anything else."""
+        entry = self._entries.get(type_name, {})
+        return {str(item["name"]): str(item["type"]) for item in entry.get("members", ())}
+
+    def arguments(self, command: str) -> dict[str, str]:
+        """Members of a command's arguments and their types."""
+        entry = self._entries.get(command, {})
+        return self.members(str(entry.get("arg-type", "")))
+
+    def variant(self, command: str, case: str) -> dict[str, str]:
+        """Members that a command's arguments have for one case of their union."""
+        entry = self._entries.get(str(self._entries.get(command, {}).get("arg-type", "")), {})
+        found = [item["type"] for item in entry.get("variants", ()) if item["case"] == case]
+        return self.members(str(found[0])) if found else {}
+
+    def enumeration(self, type_name: str) -> set[str]:
+        """Values of an enumeration; empty for anything else."""
+        entry = self._entries.get(type_name, {})
+        return {str(value) for value in entry.get("values", ())} | {
+            str(item["name"]) for item in entry.get("members", ()) if "type" not in item
+        }
+
+
+def facts_from_schema(path: Path, version: str, sha256: str, schema: Schema) -> QemuFacts:
+    """Read the features off a schema."""
+    parameters = schema.arguments("migrate-set-parameters")
+    return QemuFacts(
+        path=str(path),
+        version=version,
+        sha256=sha256,
+        netdev_cpr="cpr" in schema.variant("netdev_add", "tap"),
+        cpr_transfer="cpr-transfer" in schema.enumeration(parameters.get("mode", "")),
+        migration_local="local" in parameters,
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def probe(qemu: QemuBinary) -> QemuFacts:
+    """Start the binary without a machine and ask it what it can do.
+
+    :raises UsageError: the path is no executable file, or what it names does not behave like a QEMU.
+    """
+    tried = f"use {qemu.path} as QEMU"
+    advice = "name a qemu-system-x86_64 with --qemu PATH, or leave it out to use the project's own"
+    if not qemu.path.is_file():
+        raise UsageError(tried, "no such file", advice)
+    if not os.access(qemu.path, os.X_OK):
+        raise UsageError(tried, "the file is not executable", advice)
+    command = [*qemu.command(), "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"]
+    try:
+        with tempfile.TemporaryFile("w+", errors="replace") as output, _asked(command, output) as connection:
+            version = connection.execute("query-version")
+            schema = Schema(connection.execute("query-qmp-schema", seconds=30))
+    except OSError as error:
+        raise UsageError(tried, str(error), advice) from error
+    numbers = version["qemu"]
+    text = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}{version.get('package', '')}"
+    return facts_from_schema(qemu.path, text, file_digest(qemu.path), schema)
+
+
+@contextlib.contextmanager
+def _asked(command: Sequence[str], output: Any) -> Iterator[QmpConnection]:
+    ours, theirs = socket.socketpair()
+    number = theirs.fileno()
+    whole = [*command, "-chardev", f"socket,id=qmp,fd={number}", "-mon", "chardev=qmp,mode=control"]
+    with theirs, spawn(whole, purpose=f"start {command[0]}", stdout=output, stderr=output, pass_fds=[number]) as child:
+        theirs.close()
+        with QmpConnection("QEMU", ours, Path(os.devnull)) as connection:
+            try:
+                connection.wait_ready(Deadline(20, "a QMP greeting"))
+            except (QemuFailed, DeadlineExceeded) as error:
+                raise _not_a_qemu(whole, child, output) from error
+            yield connection
+
+
+def _not_a_qemu(command: Sequence[str], child: subprocess.Popen[str], output: Any) -> UsageError:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=2)
+    ended = child.returncode is not None
+    output.seek(0)
+    said = output.read().strip()
+    last = said.splitlines()[-1] if said else "it said nothing"
+    status = describe_status(child.returncode) if ended else "still running, no QMP greeting"
+    hint = (
+        "install the library it lacks on this machine"
+        if "shared librar" in said
+        else "name a qemu-system-x86_64 with --qemu PATH"
+    )
+    return UsageError(
+        f"use {command[0]} as QEMU", f"{last} ({status})", hint, details=f"command: {paste(command)}\n{tail(said)}"
+    )

@@ -1,0 +1,57 @@
+"""Migration channels of one update: abstract unix sockets, which leave no file behind."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+LISTENING = 0x10000  # __SO_ACCEPTCON, the flags column of /proc/net/unix
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationChannels:
+    """Names of the two channels; abstract names live in the network namespace of the QEMUs."""
+
+    cpr: str
+    main: str
+
+    @classmethod
+    def fresh(cls) -> MigrationChannels:
+        """Names that nobody else uses."""
+        token = secrets.token_hex(8)
+        return cls(f"cprlib-{token}-cpr", f"cprlib-{token}-main")
+
+    def descriptions(self) -> list[dict[str, object]]:
+        """The value of ``channels`` for ``migrate`` (QAPI MigrationChannel)."""
+        return [self._describe("main", self.main), self._describe("cpr", self.cpr)]
+
+    def incoming_arguments(self) -> list[str]:
+        """``-incoming`` twice, for the target's command line."""
+        return [
+            argument
+            for description in reversed(self.descriptions())
+            for argument in ("-incoming", json.dumps(description))
+        ]
+
+    @staticmethod
+    def _describe(kind: str, name: str) -> dict[str, object]:
+        address = {"transport": "socket", "type": "unix", "path": name, "abstract": True}
+        return {"channel-type": kind, "addr": address}
+
+
+def is_listening(pid: int, name: str) -> bool:
+    """Whether somebody in the network namespace of ``pid`` listens on an abstract unix socket.
+
+    The existence of a socket is not enough: between bind(2) and listen(2) a connection is refused.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    for line in lines[1:]:
+        fields = line.split()  # Num RefCount Protocol Flags Type St Inode Path (net/unix/af_unix.c)
+        if len(fields) >= 8 and fields[7].rstrip("@") == f"@{name}":
+            return bool(int(fields[3], 16) & LISTENING)
+    return False

@@ -1,0 +1,249 @@
+"""A running QEMU: its command line, its process, its QMP and its files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cprlib.deadline import Deadline
+from cprlib.errors import QemuFailed, UsageError
+from cprlib.net.namespace import NetworkNamespace
+from cprlib.process import describe_status, paste, spawn, tail, wait_until_exit
+from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.channels import MigrationChannels
+from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from cprlib.qemu.qmp import QmpConnection
+from cprlib.qemu.trace_log import UPDATE_EVENTS, TraceLog, read_trace
+
+AGENT_PORT = "org.cprlib.agent"
+ACCELERATORS = ("tcg", "kvm")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSettings:
+    """What source and target of an update have in common.
+
+    :param memory_mib: guest RAM in MiB; every page touched is dear in a user-mode Linux lab.
+    :param processors: virtual CPUs.
+    :param tcg_buffer_mib: size of TCG's translation buffer in MiB.
+    """
+
+    qemu: QemuBinary
+    kernel: Path
+    initramfs: Path
+    kernel_arguments: str
+    netdevs: tuple[TapNetdev, ...]
+    nics: tuple[VirtioNet, ...]
+    machine: str = "q35"
+    accelerator: str = "tcg"
+    memory_mib: int = 160
+    processors: int = 1
+    tcg_buffer_mib: int = 48
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.accelerator not in ACCELERATORS:
+            raise UsageError(f"use accelerator {self.accelerator!r}", f"it is none of {', '.join(ACCELERATORS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFiles:
+    """Where one QEMU's evidence goes."""
+
+    folder: Path
+    name: str
+
+    @property
+    def console(self) -> Path:
+        """What the guest wrote to its serial console."""
+        return self.folder / f"console-{self.name}.log"
+
+    @property
+    def qmp(self) -> Path:
+        """The QMP transcript."""
+        return self.folder / f"qmp-{self.name}.log"
+
+    @property
+    def trace(self) -> Path:
+        """QEMU's log with the trace events."""
+        return self.folder / f"trace-{self.name}.log"
+
+    @property
+    def output(self) -> Path:
+        """Standard output and error of the process."""
+        return self.folder / f"stderr-{self.name}.log"
+
+    @property
+    def command(self) -> Path:
+        """The command line, ready to paste (its descriptors aside)."""
+        return self.folder / f"command-{self.name}.txt"
+
+
+def command_line(
+    settings: MachineSettings, files: MachineFiles, qmp_descriptor: int, agent_descriptor: int
+) -> list[str]:
+    """The command line that source and target share; a target adds its ``-incoming`` channels."""
+    accelerator = settings.accelerator
+    if accelerator == "tcg":
+        accelerator += f",tb-size={settings.tcg_buffer_mib}"
+    command = [
+        *settings.qemu.command(),
+        *("-name", f"cprlib-{files.name}"),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-machine", f"{settings.machine},memory-backend=ram0,aux-ram-share=on"),
+        *("-accel", accelerator),
+        *("-cpu", "max" if settings.accelerator == "tcg" else "host"),
+        *("-smp", str(settings.processors)),
+        *("-m", f"{settings.memory_mib}M"),
+        *("-object", f"memory-backend-memfd,id=ram0,share=on,size={settings.memory_mib}M"),
+        *("-kernel", str(settings.kernel), "-initrd", str(settings.initramfs), "-append", settings.kernel_arguments),
+        *("-chardev", f"file,id=console,path={files.console}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=qmp,fd={qmp_descriptor}", "-mon", "chardev=qmp,mode=control"),
+        *("-device", "virtio-serial-pci,id=serial0"),
+        *("-chardev", f"socket,id=agent,fd={agent_descriptor}"),
+        *("-device", f"virtserialport,name={AGENT_PORT},chardev=agent"),
+        *("-msg", "timestamp=on", "-D", str(files.trace)),
+    ]
+    for pattern in UPDATE_EVENTS:
+        command += ["-trace", pattern]
+    for netdev in settings.netdevs:
+        command += ["-netdev", json.dumps(netdev.options())]
+    for nic in settings.nics:
+        command += ["-device", json.dumps(nic.options())]
+    return [*command, *settings.extra]
+
+
+@dataclass(slots=True)
+class Machine:
+    """One QEMU process; made by :func:`start_machine`.
+
+    :param agent: our end of the guest agent's channel through this QEMU.
+    """
+
+    name: str
+    settings: MachineSettings
+    files: MachineFiles
+    process: subprocess.Popen[str]
+    qmp: QmpConnection
+    agent: socket.socket
+    command: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def pid(self) -> int:
+        """Process id of QEMU."""
+        return self.process.pid
+
+    @property
+    def trace(self) -> TraceLog:
+        """The trace log as far as it is written."""
+        return read_trace(self.files.trace)
+
+    @property
+    def output(self) -> str:
+        """What QEMU said on standard output and error so far."""
+        return self.files.output.read_text(encoding="utf-8", errors="replace") if self.files.output.exists() else ""
+
+    @property
+    def messages(self) -> str:
+        """Everything QEMU said that is no trace event: its standard error and the rest of its log."""
+        return "\n".join([self.output.strip(), *self.trace.messages]).strip()
+
+    def check_alive(self, doing: str) -> None:
+        """Raise when the process has ended.
+
+        :param doing: what was being done, for the message.
+        :raises QemuFailed: with QEMU's last words.
+        """
+        status = self.process.poll()
+        if status is not None:
+            raise self.died(doing, status)
+
+    def died(self, doing: str, status: int) -> QemuFailed:
+        """The error for a QEMU that has ended though it should not."""
+        said = self.messages
+        last = said.splitlines()[-1] if said else "it said nothing"
+        return QemuFailed(
+            doing,
+            f"the {self.name} ended with {describe_status(status)}: {last}",
+            details=f"command: {paste(self.command)}\n{tail(said)}",
+        )
+
+    def wait_ready(self, seconds: float = 30.0) -> None:
+        """Wait until QMP is served; a QEMU that ends instead is reported with its own words.
+
+        :raises QemuFailed: it ended.
+        :raises DeadlineExceeded: it neither ended nor served QMP.
+        """
+        deadline = Deadline(seconds, f"QMP of the {self.name}")
+        try:
+            self.qmp.wait_ready(deadline)
+        except QemuFailed:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=2)  # the socket breaks a moment before the process is gone
+            self.check_alive(f"start the {self.name}")
+            raise
+
+    def status(self) -> str:
+        """The run state (QAPI RunState)."""
+        answer: Mapping[str, Any] = self.qmp.execute("query-status")
+        return str(answer["status"])
+
+    def quit(self, seconds: float = 10.0) -> int:
+        """Tell QEMU to end and wait for it.
+
+        :returns: its exit status.
+        """
+        with contextlib.suppress(QemuFailed):  # the connection may break before the answer is read
+            self.qmp.execute("quit")
+        return wait_until_exit(self.process, Deadline(seconds, f"the end of the {self.name}"))
+
+
+@contextlib.contextmanager
+def start_machine(
+    name: str,
+    settings: MachineSettings,
+    folder: Path,
+    namespace: NetworkNamespace,
+    incoming: MigrationChannels | None = None,
+) -> Iterator[Machine]:
+    """Start a QEMU inside a network namespace; it is gone when the body ends.
+
+    QMP need not be served yet when the body starts: see :meth:`Machine.wait_ready`.
+
+    :param name: ``source``, ``target``, or a name with a number in a chain of updates.
+    :param folder: evidence goes here, with ``name`` in the file names.
+    :param incoming: channels to wait on, for a target.
+    :raises EnvironmentFailure: the program cannot be started.
+    """
+    files = MachineFiles(folder, name)
+    qmp_ours, qmp_theirs = socket.socketpair()
+    agent_ours, agent_theirs = socket.socketpair()
+    with contextlib.ExitStack() as stack:
+        for end in (qmp_theirs, agent_ours, agent_theirs):
+            stack.callback(end.close)
+        descriptors = (qmp_theirs.fileno(), agent_theirs.fileno())
+        command = command_line(settings, files, *descriptors)
+        if incoming:
+            command += incoming.incoming_arguments()
+        files.command.write_text(paste(command) + "\n", encoding="utf-8")
+        output = stack.enter_context(files.output.open("w", encoding="utf-8"))
+        with namespace.entered():
+            process = stack.enter_context(
+                spawn(
+                    command,
+                    purpose=f"start {settings.qemu.path}",
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=descriptors,
+                )
+            )
+        qmp_theirs.close()
+        agent_theirs.close()
+        qmp = stack.enter_context(QmpConnection(name, qmp_ours, files.qmp))
+        yield Machine(name, settings, files, process, qmp, agent_ours, tuple(command))

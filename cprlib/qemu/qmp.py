@@ -1,0 +1,187 @@
+"""QMP of one QEMU, synchronous: qemu.qmp on an event loop in a thread of its own.
+
+The connection is one end of a socket pair whose other end QEMU inherits, so no socket has a name anywhere and a
+QEMU that does not serve QMP yet (a target waiting for its CPR state) can be talked to as soon as it does.
+Everything said and every event goes to a transcript, one JSON object a line: ``time_ns``, ``direction``
+(``sent``, ``received``, ``event``) and ``message``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
+from qemu.qmp.message import Message
+
+from cprlib.deadline import Deadline
+from cprlib.errors import QemuFailed, QmpRefused
+
+Value = TypeVar("Value")
+Arguments = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class QmpEvent:
+    """An event.
+
+    :param time_ns: when QEMU says it happened (its time stamp has microseconds).
+    :param received_ns: when it was read here.
+    """
+
+    name: str
+    data: Mapping[str, Any]
+    time_ns: int
+    received_ns: int
+
+
+def parse_event(message: Mapping[str, Any], received_ns: int) -> QmpEvent:
+    """Make an event of a QMP message (docs/interop/qmp-spec.rst, "Asynchronous events")."""
+    stamp = message.get("timestamp", {})
+    time_ns = int(stamp.get("seconds", -1)) * 10**9 + int(stamp.get("microseconds", 0)) * 1000
+    return QmpEvent(str(message["event"]), dict(message.get("data", {})), time_ns, received_ns)
+
+
+class QmpConnection:
+    """A QMP session with one QEMU, as a context manager.
+
+    :param name: ``source`` or ``target``, for messages.
+    :param channel: this side of the socket pair; the connection owns it from here on.
+    :param transcript: file that the transcript is appended to.
+    """
+
+    def __init__(self, name: str, channel: socket.socket, transcript: Path) -> None:
+        self.name = name
+        self._channel = channel
+        self._transcript_path = transcript
+        self._events: list[QmpEvent] = []
+        self._changed = threading.Condition()
+        self._loop = asyncio.new_event_loop()
+        self._client = QMPClient(name)
+        self._negotiated: Future[None] | None = None
+
+    def __enter__(self) -> QmpConnection:
+        self._transcript = self._transcript_path.open("a", encoding="utf-8", buffering=1)
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"qmp-{self.name}", daemon=True)
+        self._thread.start()
+        self._negotiated = self._submit(self._connect())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        closing = self._submit(self._close())
+        # The process is killed anyway; nothing is asked of it any more.
+        with contextlib.suppress(FutureTimeout, QMPError, OSError, EOFError):
+            closing.result(timeout=5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._loop.close()
+        self._transcript.close()
+
+    async def _connect(self) -> None:
+        listener = EventListener()  # before connecting: an event may follow the greeting at once
+        self._client.register_listener(listener)
+        self._watcher = asyncio.ensure_future(self._watch(listener))
+        await self._client.connect(self._channel)
+
+    async def _close(self) -> None:
+        self._watcher.cancel()
+        await self._client.disconnect()
+
+    async def _watch(self, listener: EventListener) -> None:
+        async for message in listener:
+            event = parse_event(message, time.time_ns())
+            self._write("event", message)
+            with self._changed:
+                self._events.append(event)
+                self._changed.notify_all()
+
+    def _submit(self, work: Coroutine[Any, Any, Value]) -> Future[Value]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _write(self, direction: str, message: Message | Mapping[str, object]) -> None:
+        line = json.dumps({"time_ns": time.time_ns(), "direction": direction, "message": dict(message)})
+        if not self._transcript.closed:
+            self._transcript.write(line + "\n")
+
+    def wait_ready(self, deadline: Deadline) -> None:
+        """Wait until QEMU has greeted and the capabilities are negotiated.
+
+        :raises QemuFailed: the connection broke before that.
+        :raises DeadlineExceeded: no greeting in time.
+        """
+        if self._negotiated is None:
+            raise QemuFailed(f"talk QMP to the {self.name}", "the connection is not open")
+        try:
+            self._negotiated.result(timeout=deadline.remaining)
+        except FutureTimeout as error:
+            raise deadline.exceeded("no QMP greeting") from error
+        except (QMPError, OSError, EOFError) as error:
+            raise QemuFailed(f"talk QMP to the {self.name}", str(error) or type(error).__name__) from error
+
+    def execute(self, command: str, arguments: Arguments | None = None, *, seconds: float = 20.0) -> Any:
+        """Run a QMP command and give back its return value.
+
+        :raises QmpRefused: QEMU answered with an error.
+        :raises QemuFailed: the connection broke.
+        :raises DeadlineExceeded: no answer in time.
+        """
+        deadline = Deadline(seconds, f"the {self.name}'s answer to {command}")
+        self.wait_ready(deadline)
+        message = QMPClient.make_execute_msg(command, dict(arguments) if arguments else None)
+        self._write("sent", message)
+        pending = self._submit(self._client.execute_msg(message))
+        tried = f"run {command} on the {self.name}"
+        try:
+            value = pending.result(timeout=deadline.remaining)
+        except FutureTimeout as error:
+            pending.cancel()
+            raise deadline.exceeded() from error
+        except ExecuteError as error:
+            refused = error.error.error
+            self._write("received", {"error": {"class": refused.class_, "desc": refused.desc}})
+            raise QmpRefused(tried, refused.desc, error_class=refused.class_, details=json.dumps(arguments)) from error
+        except (QMPError, OSError, EOFError) as error:
+            raise QemuFailed(tried, f"the connection broke: {error or type(error).__name__}") from error
+        self._write("received", {"return": value})
+        return value
+
+    @property
+    def events(self) -> tuple[QmpEvent, ...]:
+        """All events so far, in the order they came."""
+        with self._changed:
+            return tuple(self._events)
+
+    def wait_event(
+        self,
+        names: Collection[str],
+        deadline: Deadline,
+        accept: Callable[[QmpEvent], bool] = lambda _event: True,
+        after: int = 0,
+    ) -> QmpEvent:
+        """Wait for the first event with one of the names; past events count.
+
+        :param after: number of events at the start to pass over.
+        :raises DeadlineExceeded: it did not come.
+        """
+        with self._changed:
+            while True:
+                for event in self._events[after:]:
+                    if event.name in names and accept(event):
+                        return event
+                if not self._changed.wait(timeout=deadline.remaining):
+                    seen = ", ".join(event.name for event in self._events) or "none"
+                    raise deadline.exceeded(f"events of the {self.name} so far: {seen}")

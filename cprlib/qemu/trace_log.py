@@ -1,0 +1,86 @@
+"""QEMU's log with trace events: what a QEMU did and when, on the harness's clock.
+
+With the ``log`` trace backend, ``-D FILE -trace PATTERN`` writes ``NAME PID@SECONDS.MICROSECONDS:NAME arguments``
+lines (QEMU docs/devel/tracing.rst; format of scripts/tracetool/backend/log.py); the stamp is gettimeofday(),
+so CLOCK_REALTIME. Every other line is a message of QEMU's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+RECORD = re.compile(r"^(?:\S+ )?(?P<pid>\d+)@(?P<seconds>\d+)\.(?P<microseconds>\d+):(?P<name>\w+) ?(?P<text>.*)$")
+RUN_STATE = re.compile(r"new_state \d+ \((?P<state>[\w-]+)\)")
+
+UPDATE_EVENTS = (
+    "runstate_set*",
+    "vm_state_notify*",
+    "cpr_*",
+    "migrate_set_state*",
+    "migration_completion*",
+    "vhost_dev_start*",
+    "vhost_dev_stop*",
+    "vhost_reset*",
+    "vhost_set_owner*",
+)
+"""Trace patterns that tell the order of an update; cheap, because nothing of them fires per packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """One trace event.
+
+    :param time_ns: CLOCK_REALTIME, with a resolution of 1 µs.
+    """
+
+    time_ns: int
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TraceLog:
+    """The records and the other lines of a log."""
+
+    records: tuple[TraceRecord, ...]
+    messages: tuple[str, ...]
+
+    def first(self, name: str, containing: str = "") -> TraceRecord | None:
+        """The first record of that name whose text holds the given words."""
+        return next((item for item in self.records if item.name == name and containing in item.text), None)
+
+    def all_of(self, name: str) -> tuple[TraceRecord, ...]:
+        """All records of that name, in the order written."""
+        return tuple(item for item in self.records if item.name == name)
+
+    def run_state(self, states: Collection[str]) -> TraceRecord | None:
+        """The first change of the run state to one of ``states`` (QAPI RunState)."""
+        for item in self.all_of("runstate_set"):
+            found = RUN_STATE.search(item.text)
+            if found and found["state"] in states:
+                return item
+        return None
+
+
+def parse_trace(lines: Iterable[str]) -> TraceLog:
+    """Read the lines of a log."""
+    records, messages = [], []
+    for line in lines:
+        found = RECORD.match(line.rstrip("\n"))
+        if found:
+            time_ns = int(found["seconds"]) * 10**9 + int(found["microseconds"]) * 1000
+            records.append(TraceRecord(time_ns, found["name"], found["text"]))
+        elif line.strip():
+            messages.append(line.rstrip("\n"))
+    return TraceLog(tuple(records), tuple(messages))
+
+
+def read_trace(path: Path) -> TraceLog:
+    """Read a log file; one that does not exist (a QEMU that never got so far) is empty."""
+    if not path.exists():
+        return TraceLog((), ())
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        return parse_trace(stream)

@@ -1,0 +1,1 @@
+"""The live update: mechanisms, the act itself, what was seen of it."""

@@ -1,0 +1,212 @@
+"""The act itself: start the target, cpr-transfer, the target runs, the source is gone.
+
+Order (QEMU docs/devel/migration/CPR.rst): the target is started and blocks on its cpr channel before it makes
+devices or serves QMP; the mode is set on the source; ``migrate`` sends the CPR state; then the target serves QMP.
+The source stays in postmigrate until it is told to quit, so that both can be looked at side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cprlib.deadline import Deadline
+from cprlib.errors import QemuFailed, QmpRefused, UpdateFailed
+from cprlib.fds.identity import Pairing, pair_tables
+from cprlib.fds.table import DescriptorTable, read_table
+from cprlib.net.topology import Topology
+from cprlib.process import tail
+from cprlib.qemu.channels import MigrationChannels, is_listening
+from cprlib.qemu.machine import Machine, MachineSettings, start_machine
+from cprlib.update.mechanism import Mechanism
+from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of
+from cprlib.update.workers import VhostWorker, vhost_workers
+
+FAILED_STATES = ("failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessView:
+    """What /proc shows of one QEMU at one moment."""
+
+    table: DescriptorTable
+    workers: tuple[VhostWorker, ...]
+
+
+def view(machine: Machine) -> ProcessView:
+    """Look at a QEMU's descriptors and vhost workers."""
+    return ProcessView(read_table(machine.pid), vhost_workers(machine.pid))
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateResult:
+    """What was seen of one live update.
+
+    :param source_before: the source before the target was started.
+    :param source_after, target_after: both QEMUs side by side, the guest running in the target.
+    :param pairings: tap and vhost descriptors of both, by identity.
+    :param downtime_ms: QEMU's own figure (query-migrate on the source), None when it gave none.
+    :param source_exit: exit status of the source, negative for a signal.
+    """
+
+    mechanism: str
+    moments: tuple[Moment, ...]
+    source_before: ProcessView
+    source_after: ProcessView
+    target_after: ProcessView
+    pairings: tuple[Pairing, ...]
+    downtime_ms: float | None
+    source_exit: int
+    source_messages: str
+    target_messages: str
+
+
+@dataclass(slots=True)
+class LiveUpdate:
+    """A live update, step by step; :meth:`perform` does them all.
+
+    :param stack: the target is entered here, so that it outlives the update.
+    :param folder: evidence of the target goes here.
+    :param generation: 1 for the first update of a guest; names the target's files from 2 on.
+    """
+
+    source: Machine
+    mechanism: Mechanism
+    topology: Topology
+    stack: contextlib.ExitStack
+    folder: Path
+    target_settings: MachineSettings
+    generation: int = 1
+    moments: list[Moment] = field(default_factory=list)
+
+    def perform(self) -> tuple[Machine, UpdateResult]:
+        """Carry out the update.
+
+        :returns: the target, in which the guest runs now, and what was seen.
+        :raises UpdateFailed: the migration failed; the words of both QEMUs are in ``details``.
+        :raises QemuFailed: a QEMU died.
+        :raises DeadlineExceeded: a step did not come to its end.
+        """
+        source_before = view(self.source)
+        started_ns = time.time_ns()
+        target, channels = self.start_target()
+        self.migrate(channels)
+        self.wait_stopped()
+        old, new = self.source.settings.netdevs[0], target.settings.netdevs[0]
+        self.mechanism.source_stopped(self.topology, old, new)
+        self.wait_completed(target)
+        self.wait_running(target)
+        source_after, target_after = view(self.source), view(target)
+        pairings = pair_tables(source_after.table, target_after.table)
+        downtime = self._downtime()
+        self._mark("SOURCE_QUIT")
+        source_exit = self.source.quit()
+        self._mark("SOURCE_GONE")
+        self.mechanism.source_gone(self.topology, old)
+        moments = sorted((*self.moments, *moments_of(self.source, target, started_ns)), key=lambda item: item.time_ns)
+        return target, UpdateResult(
+            mechanism=self.mechanism.name,
+            moments=tuple(moments),
+            source_before=source_before,
+            source_after=source_after,
+            target_after=target_after,
+            pairings=pairings,
+            downtime_ms=downtime,
+            source_exit=source_exit,
+            source_messages=self.source.messages,
+            target_messages=target.messages,
+        )
+
+    def start_target(self) -> tuple[Machine, MigrationChannels]:
+        """Start the target and wait until it listens on its cpr channel."""
+        channels = MigrationChannels.fresh()
+        name = "target" if self.generation == 1 else f"target-{self.generation}"
+        netdev = self.mechanism.target_netdev(self.topology, self.source.settings.netdevs[0])
+        settings = replace(self.target_settings, netdevs=(netdev,))
+        self._mark("TARGET_STARTED")
+        target = self.stack.enter_context(
+            start_machine(name, settings, self.folder, self.topology.switch, incoming=channels)
+        )
+
+        def listening() -> bool | None:
+            target.check_alive("start the target")
+            return is_listening(target.pid, channels.cpr) or None
+
+        Deadline(30, "the target's cpr channel").poll(listening, interval=0.005)
+        self._mark("CPR_LISTENING")
+        return target, channels
+
+    def migrate(self, channels: MigrationChannels) -> None:
+        """Set the mode on the source and start the migration."""
+        capability = {"capability": "events", "state": True}
+        self.source.qmp.execute("migrate-set-capabilities", {"capabilities": [capability]})
+        self.source.qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer"})
+        self._mark("MIGRATE")
+        try:
+            self.source.qmp.execute("migrate", {"channels": channels.descriptions()})
+        except QmpRefused as error:
+            raise UpdateFailed("start the live update", error.happened, details=self.source.messages) from error
+
+    def wait_stopped(self) -> None:
+        """Wait for the source's guest to stop."""
+        deadline = Deadline(30, "the source's guest to stop")
+        begun_ns = next(item.time_ns for item in self.moments if item.name == "MIGRATE")
+        self.source.qmp.wait_event(["STOP"], deadline, accept=lambda event: event.received_ns >= begun_ns)
+
+    def wait_completed(self, target: Machine) -> None:
+        """Wait until the source has sent everything.
+
+        :raises UpdateFailed: the migration failed or was cancelled.
+        """
+
+        def outcome() -> str | None:
+            answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")
+            status = str(answer.get("status", "none"))
+            if status in FAILED_STATES:
+                reason = str(answer.get("error-desc") or f"status {status}")
+                raise self._failed(target, reason)
+            if target.process.poll() is not None:
+                raise self._failed(target, f"the target ended: {_last_line(target)}")
+            return status if status == "completed" else None
+
+        try:
+            Deadline(60, "the migration to complete").poll(outcome, interval=0.02)
+        except QemuFailed as error:
+            self.source.check_alive("live-update the guest")
+            raise self._failed(target, error.happened) from error
+        self._mark("COMPLETED", SOURCE)
+
+    def wait_running(self, target: Machine) -> None:
+        """Wait until the target's guest runs."""
+
+        def running() -> bool | None:
+            status = target.status()
+            if status in ("internal-error", "guest-panicked"):
+                raise self._failed(target, f"the target is in state {status}")
+            return True if status == "running" else None
+
+        target.wait_ready()
+        Deadline(30, "the target's guest to run").poll(running)
+
+    def _downtime(self) -> float | None:
+        answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")
+        downtime = answer.get("downtime")
+        return float(downtime) if downtime is not None else None
+
+    def _mark(self, name: str, who: str = HARNESS) -> None:
+        self.moments.append(Moment(name, time.time_ns(), who, "the harness"))
+
+    def _failed(self, target: Machine, reason: str) -> UpdateFailed:
+        details = f"source said:\n{tail(self.source.messages)}\ntarget said:\n{tail(target.messages)}"
+        return UpdateFailed(
+            "live-update the guest", reason, "see the details for what both QEMUs said", details=details
+        )
+
+
+def _last_line(machine: Machine) -> str:
+    lines = machine.messages.splitlines()
+    return lines[-1] if lines else "it said nothing"

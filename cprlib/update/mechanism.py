@@ -1,0 +1,110 @@
+"""Mechanisms: how the NIC crosses from source to target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cprlib.errors import UsageError
+from cprlib.net.topology import Topology
+from cprlib.qemu.binary import QemuFacts
+from cprlib.qemu.netdev import TapNetdev
+
+
+class Mechanism(Protocol):
+    """What management does for the NIC around a live update."""
+
+    @property
+    def name(self) -> str:
+        """The mechanism's name in parameters and reports."""
+
+    def require(self, facts: QemuFacts) -> None:
+        """Refuse a QEMU that cannot do it.
+
+        :raises NotSupported: with the reason in one line.
+        """
+
+    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
+        """The netdev the source is started with."""
+
+    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:
+        """Prepare what the target needs and give back its netdev; called before the target starts."""
+
+    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
+        """What management does when the source's guest has stopped."""
+
+    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
+        """What management does when the source has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class CprTap:
+    """``-netdev tap,cpr=on``: the source sends its descriptors, management does nothing."""
+
+    name: str = "cpr"
+
+    def require(self, facts: QemuFacts) -> None:
+        """See :meth:`Mechanism.require`."""
+        facts.require_netdev_cpr()
+
+    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
+        """See :meth:`Mechanism.source_netdev`."""
+        return replace(netdev, cpr=True)
+
+    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:  # noqa: ARG002
+        """The same netdev again: the series' whole point."""
+        return source
+
+    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
+        """Nothing."""
+
+    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSwitch:
+    """As in traditional migration: a new tap for the target, the old one taken down, the new one set up.
+
+    Management acts on the source's STOP event; what arrives between is lost, which is what this mechanism is
+    here to show.
+    """
+
+    queue_length: int = 1000
+    name: str = "link-switch"
+
+    def require(self, facts: QemuFacts) -> None:
+        """See :meth:`Mechanism.require`."""
+        facts.require_cpr_transfer()
+
+    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
+        """The netdev as it is."""
+        return netdev
+
+    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:
+        """Make a second tap, not attached yet: tap0, tap1, tap2 in a chain of updates."""
+        stem = source.interface.rstrip("0123456789")
+        number = int(source.interface[len(stem) :] or 0) + 1
+        target = replace(source, interface=f"{stem}{number}")
+        topology.add_tap(target.interface, queues=source.queues, queue_length=self.queue_length, attached=False)
+        return target
+
+    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
+        """Take the old link down and set the new one up."""
+        topology.detach(source.interface)
+        topology.attach(target.interface)
+
+    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
+        """Delete the old tap."""
+        topology.remove_tap(source.interface)
+
+
+def mechanism_named(name: str) -> Mechanism:
+    """The mechanism of that name.
+
+    :raises UsageError: there is none.
+    """
+    known: dict[str, Mechanism] = {"cpr": CprTap(), "link-switch": LinkSwitch()}
+    if name not in known:
+        raise UsageError(f"use mechanism {name!r}", f"it is none of {', '.join(known)}")
+    return known[name]

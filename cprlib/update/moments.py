@@ -1,0 +1,75 @@
+"""When the steps of a live update happened, on one clock.
+
+QEMU's own trace records come first: they have QEMU's time of the act. QMP events follow where a QEMU has no trace
+log; the harness's own acts are stamped as they are done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cprlib.errors import InstrumentError
+from cprlib.qemu.machine import Machine
+from cprlib.qemu.trace_log import TraceRecord
+
+SOURCE, TARGET, HARNESS = "source", "target", "harness"
+STOPPED_STATES = ("paused", "finish-migrate", "postmigrate", "stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One step.
+
+    :param name: ``TARGET_STARTED``, ``CPR_LISTENING``, ``MIGRATE``, ``STOP``, ``FDS_SENT``, ``FDS_LOADING``,
+        ``RESUME``, ``COMPLETED`` or ``SOURCE_GONE``.
+    :param time_ns: CLOCK_REALTIME.
+    :param who: ``source``, ``target`` or ``harness``.
+    :param evidence: where the time comes from.
+    """
+
+    name: str
+    time_ns: int
+    who: str
+    evidence: str
+
+
+def _from_trace(name: str, who: str, record: TraceRecord | None) -> list[Moment]:
+    return [Moment(name, record.time_ns, who, f"trace {record.name}")] if record else []
+
+
+def _from_event(name: str, who: str, machine: Machine, event_name: str, since_ns: int) -> list[Moment]:
+    for event in machine.qmp.events:
+        if event.name == event_name and event.time_ns >= since_ns:
+            return [Moment(name, event.time_ns, who, f"QMP event {event_name}")]
+    return []
+
+
+def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment, ...]:
+    """The steps that the two QEMUs tell of themselves, since the ``migrate`` command.
+
+    :param since_ns: start of the update, so that earlier updates of the same source are passed over.
+    """
+    log, other = source.trace, target.trace
+    recent = [item for item in log.records if item.time_ns >= since_ns]
+    sent = next((item for item in recent if item.name in ("cpr_transfer_output", "cpr_state_save")), None)
+    stop = _from_event("STOP", SOURCE, source, "STOP", since_ns)
+    resume = _from_trace("RESUME", TARGET, other.run_state(("running",))) or _from_event(
+        "RESUME", TARGET, target, "RESUME", since_ns
+    )
+    return (
+        *stop,
+        *_from_trace("FDS_SENT", SOURCE, sent),
+        *_from_trace("FDS_LOADING", TARGET, other.first("cpr_state_load")),
+        *resume,
+    )
+
+
+def moment(moments: tuple[Moment, ...], name: str) -> Moment:
+    """The step of that name.
+
+    :raises InstrumentError: nobody told of it.
+    """
+    for item in moments:
+        if item.name == name:
+            return item
+    raise InstrumentError(f"tell when {name} happened", "neither a trace record nor a QMP event says so")

@@ -1,0 +1,384 @@
+"""Debian's archive through an apt configuration of our own: packages and sources, without touching the system's apt.
+
+The lists of one suite and sort (binary or source) are fetched only when a name has to be looked up in them. What a
+lookup found (version, file, sha256) is remembered, and files are kept by their sha256, so a second time needs no network.
+Trust: apt checks the lists against Debian's keyring; the sha256 of every file comes from these lists.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cprlib.build import store
+from cprlib.build.progress import Progress, SilentProgress
+from cprlib.errors import CprlibError, DownloadFailed, EnvironmentFailure, NotSupported, ProcessFailed
+from cprlib.files import cache_folder, locked, write_json, write_text
+from cprlib.process import run
+
+MIRROR_VARIABLE = "CPRLIB_DEBIAN_MIRROR"
+DEFAULT_MIRROR = "http://deb.debian.org/debian"
+KEYRINGS = tuple(Path("/usr/share/keyrings") / f"debian-archive-keyring.{suffix}" for suffix in ("pgp", "gpg"))
+ARCHITECTURE = "amd64"
+LISTS_FRESH = 24 * 3600.0  # seconds for which fetched lists are good enough for a new lookup
+UPDATE_SECONDS = 300.0
+DOWNLOAD_SECONDS = 900.0
+Found = TypeVar("Found")
+NETWORK_ADVICE = f"check the network and proxy, or set {MIRROR_VARIABLE} to a mirror that can be reached"
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A file of the archive: its path below the mirror, octets, sha256."""
+
+    path: str
+    size: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A binary package of one suite.
+
+    :param depends: Pre-Depends and Depends as written: ``("libc6 (>= 2.36)", "a | b")``.
+    """
+
+    name: str
+    version: str
+    suite: str
+    depends: tuple[str, ...]
+    file: Remote
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source package of one suite: the ``.dsc`` and the archives it names."""
+
+    name: str
+    version: str
+    suite: str
+    files: tuple[Remote, ...]
+
+
+class Archive:
+    """Lookups and downloads from some suites, in order of preference.
+
+    :param suites: ``"trixie"``, ``"trixie-backports"``, ``"sid"``; only those asked for are fetched.
+    :param refresh: forget what earlier lookups found and fetch the lists again.
+    """
+
+    def __init__(self, *suites: str, progress: Progress | None = None, refresh: bool = False) -> None:
+        self.suites = suites or ("trixie",)
+        self.mirror = os.environ.get(MIRROR_VARIABLE, DEFAULT_MIRROR).rstrip("/")
+        self._progress = progress or SilentProgress()
+        self._refresh = refresh
+        self._since = time.time()
+        self._folder = cache_folder() / "debian" / store.key_of(mirror=self.mirror)[:12]
+
+    def names(self, prefix: str, suite: str | None = None) -> tuple[str, ...]:
+        """Names of the binary packages of a suite that begin with ``prefix``, sorted."""
+        chosen = suite or self.suites[0]
+
+        def ask() -> list[str]:
+            return sorted(self._apt_cache(chosen, "deb", "pkgnames", prefix).split())
+
+        return tuple(str(name) for name in self._remembered(f"{chosen}-names-{prefix}", ask))
+
+    def package(self, name: str, suite: str | None = None) -> Package:
+        """The newest version of a binary package in a suite (the first one by default).
+
+        :raises NotSupported: the suite has no such package.
+        :raises DownloadFailed: the lists could not be fetched.
+        """
+        chosen = suite or self.suites[0]
+
+        def ask() -> dict[str, object]:
+            shown = self._apt_cache(chosen, "deb", "show", "--all-versions", name, absent_is_empty=True)
+            found = _newest(record for record in _records(shown) if record.get("Package") == name)
+            if found is None:
+                raise NotSupported(f"find package {name}", f"Debian {chosen} at {self.mirror} has none")
+            depends = [*_list(found.get("Pre-Depends", "")), *_list(found.get("Depends", ""))]
+            file = Remote(found["Filename"], int(found["Size"]), found["SHA256"])
+            return asdict(Package(name, found["Version"], chosen, tuple(depends), file))
+
+        known = self._remembered(f"{chosen}-deb-{name}", ask)
+        return Package(name, known["version"], chosen, tuple(known["depends"]), Remote(**known["file"]))
+
+    def source(self, name: str, version: str = "", suite: str | None = None) -> Source:
+        """The newest source package whose upstream version is ``version`` or begins with it and a dot or plus.
+
+        :raises NotSupported: the suite has no such source.
+        :raises DownloadFailed: the lists could not be fetched.
+        """
+        chosen = suite or self.suites[0]
+
+        def ask() -> dict[str, object]:
+            shown = self._apt_cache(chosen, "deb-src", "showsrc", "--only-source", name, absent_is_empty=True)
+            records = [record for record in _records(shown) if record.get("Package") == name]
+            found = _newest(record for record in records if _matches(record["Version"], version))
+            if found is None:
+                there = ", ".join(record["Version"] for record in records) or "none"
+                raise NotSupported(
+                    f"find source package {name} {version}", f"Debian {chosen} at {self.mirror} has {there}"
+                )
+            files = []
+            for line in found["Checksums-Sha256"].split("\n"):
+                if line.strip():
+                    digest, size, file = line.split()
+                    files.append(Remote(f"{found['Directory']}/{file}", int(size), digest))
+            return asdict(Source(name, found["Version"], chosen, tuple(files)))
+
+        known = self._remembered(f"{chosen}-src-{name}-{version}", ask)
+        return Source(name, known["version"], chosen, tuple(Remote(**file) for file in known["files"]))
+
+    def download(self, name: str, suite: str | None = None) -> Path:
+        """The ``.deb`` of a package's newest version in a suite; kept, so fetched once.
+
+        :raises DownloadFailed: out of reach, in apt's own words.
+        """
+        return self._file(lambda: self.package(name, suite).file, f"{suite or self.suites[0]}-deb-{name}")
+
+    def download_source(self, name: str, version: str = "", suite: str | None = None) -> tuple[Source, Path]:
+        """A source package and its ``.dsc``, which has the other files of the package beside it.
+
+        :raises DownloadFailed: out of reach, in apt's own words.
+        """
+        memory = f"{suite or self.suites[0]}-src-{name}-{version}"
+
+        def fetch() -> tuple[Source, Path]:
+            source = self.source(name, version, suite)
+            key = store.key_of(files="\n".join(file.sha256 for file in source.files))
+            folder = store.entry("debian-source", key, lambda aside: self._fetch(source.files, aside))
+            return source, next(folder.glob("*.dsc"))
+
+        return self._again_when_gone(fetch, memory)
+
+    def unpack_source(self, dsc: Path, folder: Path) -> None:
+        """Unpack a source package, Debian's own patches applied, into a folder that does not exist yet."""
+        run(
+            ["dpkg-source", "--no-check", "--extract", str(dsc), str(folder)],
+            purpose=f"unpack {dsc.name}",
+            seconds=300,
+            advice="install dpkg-dev and xz-utils",
+        )
+
+    def extract(self, deb: Path, folder: Path, *members: str) -> None:
+        """Unpack a ``.deb`` (or only the members that match, e.g. ``"./boot/*"``) into a folder; no scripts run.
+
+        :raises ProcessFailed: not a package, or no space.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if not members:
+            run(["dpkg-deb", "--extract", str(deb), str(folder)], purpose=f"unpack {deb.name}", seconds=300)
+            return
+        contents = folder / f".{deb.name}.tar"
+        try:
+            with contents.open("wb") as stream:
+                subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=stream, check=True)
+            command = ["tar", "-xf", str(contents), "-C", str(folder), "--no-same-owner", "--wildcards", *members]
+            run(command, purpose=f"unpack {deb.name}", seconds=300)
+        except subprocess.CalledProcessError as error:
+            raise ProcessFailed(f"unpack {deb.name}", str(error)) from error
+        finally:
+            contents.unlink(missing_ok=True)
+
+    def _file(self, find: Callable[[], Remote], memory: str) -> Path:
+        def fetch() -> Path:
+            remote = find()
+            key = store.key_of(sha256=remote.sha256, name=remote.name)
+            return store.entry("deb", key, lambda aside: self._fetch([remote], aside)) / remote.name
+
+        return self._again_when_gone(fetch, memory)
+
+    def _again_when_gone(self, fetch: Callable[[], Found], memory: str) -> Found:
+        """Fetch; when a remembered version cannot be had any more, look it up anew and try once again."""
+        remembered = self._memory(memory).exists()
+        try:
+            return fetch()
+        except DownloadFailed:
+            if not remembered or self._refresh:
+                raise
+            before = self._memory(memory).read_text(encoding="utf-8")
+            self._memory(memory).unlink(missing_ok=True)
+            try:
+                return fetch()
+            except CprlibError:
+                write_text(self._memory(memory), before)  # out of reach for now: what is known stays known
+                raise
+
+    def _fetch(self, remotes: Sequence[Remote], folder: Path) -> None:
+        """Download files of the archive into a folder; apt checks their sha256."""
+        octets = sum(remote.size for remote in remotes)
+        command = ["/usr/lib/apt/apt-helper", "download-file"]
+        for remote in remotes:
+            command += [f"{self.mirror}/{remote.path}", str(folder / remote.name), f"SHA256:{remote.sha256}"]
+        title = f"download {remotes[0].name} ({octets / 1e6:.1f} MB)"
+        with self._progress.step(title):
+            self._apt(command, self._root(self.suites[0], "deb"), f"download {remotes[0].name}", DOWNLOAD_SECONDS)
+        for remote in remotes:
+            if (folder / remote.name).stat().st_size != remote.size:
+                raise DownloadFailed(f"download {remote.name}", "it has not the size that Debian's lists say")
+
+    def _remembered(self, name: str, ask: Callable[[], Any]) -> Any:
+        """What an earlier lookup found; else ask, and remember."""
+        memory = self._memory(name)
+        if not self._refresh or (memory.exists() and memory.stat().st_mtime >= self._since):
+            try:
+                return json.loads(memory.read_bytes())
+            except (OSError, ValueError):
+                pass  # never looked up, or cut off: ask
+        value = ask()
+        write_json(memory, value)
+        return value
+
+    def _memory(self, name: str) -> Path:
+        return self._folder / "known" / f"{name}.json"
+
+    def _root(self, suite: str, sort: str) -> Path:
+        return self._folder / f"{suite}-{sort}"
+
+    def _apt_cache(self, suite: str, sort: str, *arguments: str, absent_is_empty: bool = False) -> str:
+        root = self._root(suite, sort)
+        self._update(suite, sort)
+        try:
+            return self._apt(["apt-cache", *arguments], root, f"look up {arguments[-1]} in Debian {suite}", 60.0)
+        except DownloadFailed:
+            if absent_is_empty:
+                return ""
+            raise
+
+    def _update(self, suite: str, sort: str) -> None:
+        """Fetch the lists of a suite unless there are fresh ones."""
+        root = self._root(suite, sort)
+        root.mkdir(parents=True, exist_ok=True)
+        stamp = root / "fetched"
+        with locked(root / "lock"):
+            oldest = max(self._since if self._refresh else 0.0, time.time() - LISTS_FRESH)
+            if stamp.exists() and stamp.stat().st_mtime >= oldest:
+                return
+            stamp.unlink(missing_ok=True)
+            signed = next((path for path in KEYRINGS if path.exists()), None)
+            if signed is None:
+                raise EnvironmentFailure(
+                    f"check Debian {suite}'s lists", f"no {KEYRINGS[-1]}", "sudo apt-get install debian-archive-keyring"
+                )
+            write_text(root / "sources.list", f"{sort} [signed-by={signed}] {self.mirror} {suite} main\n")
+            kind = "packages" if sort == "deb" else "sources"
+            with self._progress.step(f"fetch Debian {suite}'s list of {kind}"):
+                self._apt(["apt-get", "update"], root, f"fetch Debian {suite}'s list of {kind}", UPDATE_SECONDS)
+            write_text(stamp, "")
+
+    def _apt(self, command: Sequence[str], root: Path, purpose: str, seconds: float) -> str:
+        """Run a program of apt's with the configuration of one suite and sort."""
+        for folder in ("lists/partial", "cache/archives/partial", "etc"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        write_text(root / "status", "")
+        write_text(root / "apt.conf", _configuration(root))
+        environment = {**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C.UTF-8"}
+        try:
+            with store.no_space_in_one_line(purpose):
+                return run(command, purpose=purpose, seconds=seconds, env=environment)
+        except ProcessFailed as error:
+            raise DownloadFailed(purpose, _apt_words(error), NETWORK_ADVICE, details=error.details) from error
+
+
+def _configuration(root: Path) -> str:
+    """An apt configuration in which nothing of the system's is read or written, save how to get through the network."""
+    own = {
+        "Dir::Etc::main": "/dev/null",
+        "Dir::Etc::parts": f"{root}/etc",
+        "Dir::Etc::sourcelist": f"{root}/sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Dir::State": str(root),
+        "Dir::State::lists": f"{root}/lists",
+        "Dir::State::status": f"{root}/status",
+        "Dir::Cache": f"{root}/cache",
+        "Dir::Cache::srcpkgcache": "",
+        "APT::Architecture": ARCHITECTURE,
+        "APT::Architectures": ARCHITECTURE,
+        "APT::Sandbox::User": "",  # apt's own user may not enter a home folder; and only root could change to it
+        "APT::Update::Error-Mode": "any",  # else unreachable lists are a mere warning
+        "Acquire::Languages": "none",
+        "Acquire::PDiffs": "false",
+        "Acquire::GzipIndexes": "true",
+        "Acquire::Retries": "2",
+        "Acquire::http::Timeout": "30",
+        "Acquire::https::Timeout": "30",
+        "Debug::NoLocking": "true",  # the store and the lists have locks of their own
+    }
+    return "".join(f'{name} "{value}";\n' for name, value in {**own, **_network_settings()}.items())
+
+
+@functools.cache
+def _network_settings() -> dict[str, str]:
+    """The system's settings of proxies, certificates and clock checks, which this host needs to reach an archive."""
+    wanted = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::ForceIPv")
+    found = {}
+    for line in run(["apt-config", "dump"], purpose="read apt's settings").splitlines():
+        name, _, value = line.partition(" ")
+        if name.startswith(wanted) and value.strip('";'):
+            found[name] = value.strip('";')
+    return found
+
+
+def _apt_words(error: ProcessFailed) -> str:
+    """The lines in which apt says what went wrong, without its own prefixes, each once."""
+    words = [line[2:].strip() for line in error.details.splitlines() if line.startswith(("E:", "W:"))]
+    return "; ".join(dict.fromkeys(words[:3])) or error.happened
+
+
+def _records(text: str) -> Iterator[dict[str, str]]:
+    """The stanzas of a control file as dictionaries; lines that go on keep their line ends."""
+    for stanza in text.split("\n\n"):
+        fields: dict[str, str] = {}
+        name = ""
+        for line in stanza.splitlines():
+            if line[:1].isspace():
+                fields[name] = f"{fields[name]}\n{line.strip()}"
+            elif ":" in line:
+                name, _, value = line.partition(":")
+                fields[name] = value.strip()
+        if fields:
+            yield fields
+
+
+def _newest(records: Iterator[dict[str, str]]) -> dict[str, str] | None:
+    """The record with the highest version, in dpkg's order."""
+
+    def compare(first: dict[str, str], second: dict[str, str]) -> int:
+        return compare_versions(first["Version"], second["Version"])
+
+    return max(records, key=functools.cmp_to_key(compare), default=None)
+
+
+def compare_versions(first: str, second: str) -> int:
+    """Below, at or above 0 as the first Debian version is older than, equal to or newer than the second."""
+    if first == second:
+        return 0
+    command = ["dpkg", "--compare-versions", first, "lt", second]
+    return -1 if subprocess.run(command, check=False).returncode == 0 else 1
+
+
+def _matches(version: str, wanted: str) -> bool:
+    """True when the upstream part of a Debian version is ``wanted`` or begins with it at a boundary."""
+    upstream = version.partition(":")[2] or version
+    rest = upstream[len(wanted) :]
+    return upstream.startswith(wanted) and (not wanted or not rest[:1].isdigit())
+
+
+def _list(field: str) -> list[str]:
+    return [part.strip() for part in field.split(",") if part.strip()]

@@ -1,0 +1,158 @@
+"""What is being done and for how long: a running clock on a terminal, a line for each step elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol, TextIO
+
+CLOCK_PERIOD = 1.0  # seconds between two looks at the clock on a terminal
+STILL_PERIOD = 30.0  # seconds between two "still at it" lines where there is no terminal
+
+Say = Callable[[str], None]
+
+
+class Progress(Protocol):
+    """Where long work reports to."""
+
+    def step(self, what: str) -> contextlib.AbstractContextManager[Say]:
+        """One step of the work, named as it reads after "now": ``"compile QEMU 10.0"``.
+
+        The context gives a function that takes how far the step is (``"[120/890]"``); it may be called often and
+        from the same thread only.
+        """
+
+    def note(self, text: str) -> None:
+        """A line worth reading that is no step: where a thing was found, what was left out."""
+
+
+class SilentProgress:
+    """Reports to nobody; for tests and for callers inside a lab."""
+
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[Say]:
+        """See :meth:`Progress.step`."""
+        del what
+        yield lambda _detail: None
+
+    def note(self, text: str) -> None:
+        """See :meth:`Progress.note`."""
+
+
+class LineProgress:
+    """A line when a step begins and one when it ends, and a sign of life every half minute; for logs.
+
+    :param stream: where the lines go; standard error by default, since standard output belongs to the command.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[Say]:
+        """See :meth:`Progress.step`."""
+        started = time.monotonic()
+        detail = ""
+
+        def say(text: str) -> None:
+            nonlocal detail
+            detail = text
+
+        def still() -> None:
+            self.note(f"{what} {detail}".rstrip() + f" ... {seconds_text(time.monotonic() - started)}")
+
+        self.note(f"{what} ...")
+        ended = "stopped"
+        try:
+            with _every(STILL_PERIOD, still):
+                yield say
+            ended = "done"
+        finally:
+            self.note(f"{what}: {ended} after {seconds_text(time.monotonic() - started)}")
+
+    def note(self, text: str) -> None:
+        """See :meth:`Progress.note`."""
+        print(text, file=self._stream, flush=True)
+
+
+class TerminalProgress:
+    """One line that is written anew while a step lasts, with a clock; it stays as a record when the step is over.
+
+    :param stream: a terminal; standard error by default.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[Say]:
+        """See :meth:`Progress.step`."""
+        started = time.monotonic()
+        drawn = 0.0
+        detail = ""
+
+        def draw(text: str, end: str = "") -> None:
+            line = f"[{seconds_text(time.monotonic() - started):>6}] {what} {text}".rstrip()
+            self._stream.write("\r" + line[: self._columns() - 1] + "\x1b[K" + end)
+            self._stream.flush()
+
+        def say(text: str) -> None:
+            nonlocal detail, drawn
+            detail = text
+            if time.monotonic() - drawn > CLOCK_PERIOD / 5:  # a compiler says more than a person can read
+                drawn = time.monotonic()
+                draw(detail)
+
+        draw("")
+        ended = "stopped"
+        try:
+            with _every(CLOCK_PERIOD, lambda: draw(detail)):
+                yield say
+            ended = ""
+        finally:
+            draw(ended, "\n")
+
+    def note(self, text: str) -> None:
+        """See :meth:`Progress.note`."""
+        print(text, file=self._stream, flush=True)
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or 80
+        except (OSError, ValueError):
+            return 80
+
+
+def console_progress(stream: TextIO | None = None) -> Progress:
+    """The progress that suits a stream (standard error by default): a clock on a terminal, else lines."""
+    chosen = stream or sys.stderr
+    dumb = os.environ.get("TERM", "dumb") == "dumb"
+    return TerminalProgress(chosen) if chosen.isatty() and not dumb else LineProgress(chosen)
+
+
+def seconds_text(seconds: float) -> str:
+    """``"7 s"``, or ``"2:05"`` from one minute on."""
+    whole = int(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d}"
+
+
+@contextlib.contextmanager
+def _every(period: float, act: Callable[[], None]) -> Iterator[None]:
+    """Call ``act`` every ``period`` seconds in a thread while the body runs."""
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(period):
+            act()
+
+    thread = threading.Thread(target=tick, name="progress clock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,206 @@
+"""A store of made things, each in a folder named by a hash of everything it was made from.
+
+An entry is made aside, gets a list of its files, and is renamed; so it is there whole or not at all. The list is looked
+at on every use: an entry of which a file is missing, cut short or altered is thrown away and made again.
+One maker at a time per entry, by a lock that the kernel drops when its holder dies. Safe to delete at any time.
+
+Layout below :func:`cprlib.files.cache_folder`::
+
+    store/<kind>/<key>/...            the entry
+    store/<kind>/<key>/.files.json    its files: name -> [octets, mtime in ns, sha256]
+    store/<kind>/.<key>.XXXXXXXX/     one being made; stale when nobody holds the lock
+    store/.locks/<kind>-<key>
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cprlib.errors import CprlibError, EnvironmentFailure
+from cprlib.files import cache_folder, locked, new_folder
+
+LISTING = ".files.json"
+KEY_LENGTH = 40  # hexadecimal digits of the sha256 kept in a folder's name
+ADVICE_SPACE = "free some space there, or set CPRLIB_CACHE to a folder on another file system"
+NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+
+Make = Callable[[Path], None]
+
+
+def key_of(**inputs: str | bytes | int | Path | None) -> str:
+    """A key from named inputs: texts, octets, numbers, files and folders (their names and bytes, not their times).
+
+    :raises EnvironmentFailure: when a file cannot be read.
+    """
+    total = hashlib.sha256()
+    for name in sorted(inputs):
+        total.update(f"{name}\0".encode())
+        total.update(_digest(inputs[name]))
+    return total.hexdigest()[:KEY_LENGTH]
+
+
+def entry(kind: str, key: str, make: Make, *, waiting: Callable[[], None] | None = None) -> Path:
+    """The folder of an entry; ``make(folder)`` fills it when it is not there yet.
+
+    :param kind: what sort of thing it is (``"qemu"``, ``"deb"``): a folder of the store.
+    :param key: from :func:`key_of`.
+    :param make: fills the (empty) folder it is given; what it raises passes through and nothing stays behind.
+    :param waiting: called once when another process is making the same entry and this one has to wait.
+    :raises EnvironmentFailure: no space, or the cache folder cannot be written.
+    """
+    final = entry_path(kind, key)
+    if is_whole(final):
+        return final
+    with no_space_in_one_line(f"make {final}"):
+        with _lock(kind, key, waiting):
+            if is_whole(final):
+                return final
+            remove_stale(kind)
+            _remove(final)
+            with new_folder(final) as aside:
+                make(aside)
+                _write_listing(aside)
+        return final
+
+
+def lookup(kind: str, key: str) -> Path | None:
+    """The folder of an entry when it is there and whole, else None."""
+    final = entry_path(kind, key)
+    return final if is_whole(final) else None
+
+
+def entry_path(kind: str, key: str) -> Path:
+    """Where an entry is, or would be."""
+    return store_folder() / kind / key
+
+
+def store_folder() -> Path:
+    """The folder of all entries."""
+    return cache_folder() / "store"
+
+
+def is_whole(folder: Path) -> bool:
+    """True when a folder has its list and every file of the list is there as it was made.
+
+    Sizes and times are compared; only where a time differs (a copied cache) the file is read and hashed.
+    """
+    try:
+        listing = json.loads((folder / LISTING).read_bytes())
+        for name, (size, mtime_ns, digest) in listing.items():
+            path = folder / name
+            status = path.lstat()
+            if status.st_size != size:
+                return False
+            if status.st_mtime_ns != mtime_ns and (path.is_symlink() or _file_digest(path).hex() != digest):
+                return False
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def remove_stale(kind: str) -> None:
+    """Remove what makers of this kind left behind that died in the middle: those whose lock nobody holds.
+
+    The caller may hold the lock of an entry of which nothing has been made yet.
+    """
+    for aside in (store_folder() / kind).glob(".*.*"):
+        key = aside.name[1:].rpartition(".")[0]
+        with _free_lock(kind, key) as free:
+            if free:
+                _remove(aside)
+
+
+@contextlib.contextmanager
+def no_space_in_one_line(tried: str) -> Iterator[None]:
+    """Turn every form of "No space left on device" in the body into one :class:`EnvironmentFailure`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*NO_SPACE_ERRORS, errno.EROFS, errno.EACCES):
+            raise
+        raise EnvironmentFailure(tried, str(error), ADVICE_SPACE) from error
+    except CprlibError as error:
+        said = f"{error.happened}\n{error.details}"
+        for number in NO_SPACE_ERRORS:
+            if os.strerror(number) in said and error.advice != ADVICE_SPACE:
+                raise EnvironmentFailure(tried, os.strerror(number), ADVICE_SPACE, details=said) from error
+        raise
+
+
+@contextlib.contextmanager
+def _lock(kind: str, key: str, waiting: Callable[[], None] | None) -> Iterator[None]:
+    path = _lock_path(kind, key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if waiting is not None:
+        with _free_lock(kind, key) as free:
+            held = not free
+        if held:
+            waiting()
+    with locked(path):
+        yield
+
+
+@contextlib.contextmanager
+def _free_lock(kind: str, key: str) -> Iterator[bool]:
+    """Take the lock of an entry if nobody else has it; gives whether it was taken."""
+    descriptor = os.open(_lock_path(kind, key), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _lock_path(kind: str, key: str) -> Path:
+    return store_folder() / ".locks" / f"{kind}-{key}"
+
+
+def _write_listing(folder: Path) -> None:
+    listing = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            listing[str(path.relative_to(folder))] = (path.lstat().st_size, path.lstat().st_mtime_ns, "")
+        elif path.is_file():
+            status = path.stat()
+            listing[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns, _file_digest(path).hex())
+    (folder / LISTING).write_text(json.dumps(listing), encoding="utf-8")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.exists() or path.is_symlink():
+        path.unlink()
+
+
+def _digest(value: str | bytes | int | Path | None) -> bytes:
+    if isinstance(value, Path):
+        if value.is_dir():
+            total = hashlib.sha256(b"folder\0")
+            for path in sorted(value.rglob("*")):
+                if path.is_file():
+                    total.update(f"{path.relative_to(value)}\0".encode() + _file_digest(path))
+            return total.digest()
+        return _file_digest(value)
+    octets = value if isinstance(value, bytes) else f"{type(value).__name__}\0{value}".encode()
+    return hashlib.sha256(octets).digest()
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        raise EnvironmentFailure(f"read {path}", error.strerror or str(error)) from error

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded, NotSupported, QemuFailed, UsageError
+from cprlib.errors import DeadlineExceeded, EnvironmentFailure, NotSupported, QemuFailed, UsageError
 from cprlib.process import describe_status, paste, spawn, tail
 from cprlib.qemu.qmp import QmpConnection
 
@@ -151,8 +151,8 @@ def probe(qemu: QemuBinary) -> QemuFacts:
         with tempfile.TemporaryFile("w+", errors="replace") as output, _asked(command, output) as connection:
             version = connection.execute("query-version")
             schema = Schema(connection.execute("query-qmp-schema", seconds=30))
-    except OSError as error:
-        raise UsageError(tried, str(error), advice) from error
+    except EnvironmentFailure as error:  # exec(2) refused: a text file, another architecture
+        raise UsageError(tried, error.happened, advice) from error
     numbers = version["qemu"]
     text = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}{version.get('package', '')}"
     return facts_from_schema(qemu.path, text, file_digest(qemu.path), schema)

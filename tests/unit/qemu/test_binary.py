@@ -1,0 +1,57 @@
+"""Features are read off the schema's shape; names of types are masked there."""
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import NotSupported, UsageError
+from cprlib.qemu.binary import QemuBinary, Schema, facts_from_schema, probe
+
+SCHEMA = [
+    {"name": "netdev_add", "meta-type": "command", "arg-type": "7"},
+    {"name": "7", "meta-type": "object", "tag": "type", "members": [], "variants": [{"case": "tap", "type": "8"}]},
+    {
+        "name": "8",
+        "meta-type": "object",
+        "members": [{"name": "ifname", "type": "str"}, {"name": "cpr", "type": "bool"}],
+    },
+    {"name": "migrate-set-parameters", "meta-type": "command", "arg-type": "9"},
+    {"name": "9", "meta-type": "object", "members": [{"name": "mode", "type": "10"}]},
+    {"name": "10", "meta-type": "enum", "members": [{"name": "normal"}, {"name": "cpr-transfer"}]},
+]
+
+
+def test_features_of_a_qemu_with_the_series() -> None:
+    facts = facts_from_schema(Path("/q"), "10.0.0", "00", Schema(SCHEMA))
+    assert (facts.netdev_cpr, facts.cpr_transfer, facts.migration_local) == (True, True, False)
+    facts.require_netdev_cpr()
+
+
+def test_stock_qemu_is_refused_with_the_reason() -> None:
+    stock = [entry for entry in SCHEMA if entry["name"] != "8"]
+    facts = facts_from_schema(Path("/q"), "10.0.0", "00", Schema(stock))
+    with pytest.raises(NotSupported, match=r"not supported by this QEMU \(10\.0\.0\): .* no member 'cpr'"):
+        facts.require_netdev_cpr()
+    facts.require_cpr_transfer()
+
+
+def test_ancient_qemu_has_no_cpr_transfer() -> None:
+    facts = facts_from_schema(Path("/q"), "7.2.0", "00", Schema([]))
+    with pytest.raises(NotSupported, match="no 'cpr-transfer'"):
+        facts.require_netdev_cpr()
+
+
+@pytest.mark.parametrize(("path", "words"), [("/nonexistent/qemu", "no such file"), ("/bin/true", "it said nothing")])
+def test_path_that_is_no_qemu(path: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        probe(QemuBinary(Path(path)))
+    assert "\n" not in caught.value.one_line()
+
+
+@pytest.mark.parametrize(("mode", "words"), [(0o644, "not executable"), (0o755, "Exec format error")])
+def test_text_file_is_no_qemu(tmp_path: Path, mode: int, words: str) -> None:
+    path = tmp_path / "qemu"
+    path.write_text("not a program")
+    path.chmod(mode)
+    with pytest.raises(UsageError, match=words):
+        probe(QemuBinary(path))

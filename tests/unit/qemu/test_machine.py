@@ -1,0 +1,57 @@
+"""Command lines: what a target shares with its source, and what cannot be smuggled in by a name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import UsageError
+from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.channels import MigrationChannels
+from cprlib.qemu.machine import MachineFiles, MachineSettings, command_line
+from cprlib.qemu.netdev import TapNetdev, VirtioNet
+
+
+def settings(**changes: object) -> MachineSettings:
+    values: dict[str, object] = {
+        "qemu": QemuBinary(Path("/q"), Path("/share")),
+        "kernel": Path("/k"),
+        "initramfs": Path("/i"),
+        "kernel_arguments": "console=ttyS0",
+        "netdevs": (TapNetdev(queues=4, vhost=True, cpr=True),),
+        "nics": (VirtioNet("52:54:00:00:00:01", queues=4),),
+    }
+    return MachineSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_memory_is_a_shared_memfd_and_auxiliary_ram_too() -> None:
+    line = " ".join(command_line(settings(), MachineFiles(Path("/e"), "source"), 5, 6))
+    assert "memory-backend-memfd,id=ram0,share=on" in line
+    assert "aux-ram-share=on" in line
+    assert "socket,id=qmp,fd=5" in line
+
+
+def test_netdev_is_json_with_cpr() -> None:
+    command = command_line(settings(), MachineFiles(Path("/e"), "source"), 5, 6)
+    netdev = json.loads(command[command.index("-netdev") + 1])
+    assert (netdev["cpr"], netdev["queues"], netdev["vhost"]) == (True, 4, True)
+
+
+def test_netdev_leaves_cpr_out_when_nothing_is_said() -> None:
+    assert "cpr" not in TapNetdev().options()
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "tap0;rm", "", "x" * 16])
+def test_names_cannot_break_out(name: str) -> None:
+    with pytest.raises(UsageError):
+        TapNetdev(interface=name)
+
+
+def test_unknown_accelerator_is_refused() -> None:
+    with pytest.raises(UsageError):
+        settings(accelerator="hax")
+
+
+def test_target_waits_on_both_channels_cpr_first() -> None:
+    arguments = MigrationChannels("c", "m").incoming_arguments()
+    assert [json.loads(value)["channel-type"] for value in arguments[1::2]] == ["cpr", "main"]

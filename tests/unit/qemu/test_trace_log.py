@@ -1,0 +1,30 @@
+"""The trace log is parsed line by line; what is no record is a message of QEMU's."""
+
+from cprlib.qemu.trace_log import parse_trace
+
+LINES = [
+    "4711@1700000000.250000:runstate_set current_run_state 9 (running) new_state 4 (paused)",
+    "runstate_set 4711@1700000000.500000:runstate_set current_run_state 4 (paused) new_state 7 (postmigrate)",
+    "4711@1700000000.300001:cpr_save_fd net0, id 0, fd 12",
+    "2026-01-01T00:00:00Z qemu-system-x86_64: vhost-net requested but could not be initialized",
+    "",
+]
+
+
+def test_records_have_time_name_and_text() -> None:
+    log = parse_trace(LINES)
+    assert [item.name for item in log.records] == ["runstate_set", "runstate_set", "cpr_save_fd"]
+    assert log.records[2].time_ns == 1700000000_300001000
+    assert log.first("cpr_save_fd", "net0") is not None
+    assert log.first("cpr_save_fd", "net1") is None
+
+
+def test_run_state_looks_at_the_new_state() -> None:
+    found = parse_trace(LINES).run_state(("postmigrate",))
+    assert found is not None
+    assert found.time_ns == 1700000000_500000000
+    assert parse_trace(LINES).run_state(("running",)) is None
+
+
+def test_other_lines_are_messages() -> None:
+    assert parse_trace(LINES).messages == (LINES[3],)

@@ -1,13 +1,14 @@
 """Features are read off the schema's shape; names of types are masked there."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cprlib.errors import NotSupported, UsageError
 from cprlib.qemu.binary import QemuBinary, Schema, facts_from_schema, probe
 
-SCHEMA = [
+SCHEMA: list[dict[str, Any]] = [
     {"name": "netdev_add", "meta-type": "command", "arg-type": "7"},
     {"name": "7", "meta-type": "object", "tag": "type", "members": [], "variants": [{"case": "tap", "type": "8"}]},
     {

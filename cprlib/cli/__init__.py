@@ -1,0 +1,1 @@
+"""The command line: ``cprlib doctor``, ``build``, ``run``, ``lab``, ``report``."""

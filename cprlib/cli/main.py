@@ -1,0 +1,86 @@
+"""Entry point: one line per error, ``-v`` for the rest, documented exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from cprlib import __version__
+from cprlib.errors import CprlibError, ExitStatus
+from cprlib.process import terminate_on_signals
+
+COMMANDS = {
+    "build": "cprlib.cli.build",
+    "doctor": "cprlib.cli.doctor",
+    "lab": "cprlib.cli.lab",
+    "report": "cprlib.cli.report",
+    "run": "cprlib.cli.run",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is asked for: start-up counts inside a lab."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, sorted."""
+        del ctx
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, in the module that is named after it."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+
+EPILOG = """Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 environment, 130 interrupted."""
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cprlib")
+@click.option("-v", "--verbose", is_flag=True, help="Show what tools said and where an error came from.")
+@click.pass_context
+def cprlib(context: click.Context, verbose: bool) -> None:
+    """Is a live update of QEMU safe for guest networking? Ask with real guests and real packets.
+
+    Start with `cprlib doctor`, then `cprlib run`.
+    """
+    context.obj = verbose
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    :returns: one of :class:`cprlib.errors.ExitStatus`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verbose = "-v" in given or "--verbose" in given
+    try:
+        with terminate_on_signals():
+            result = cprlib.main(args=given, prog_name="cprlib", standalone_mode=False)
+        return int(result or 0)
+    except click.ClickException as error:
+        error.show()
+        return ExitStatus.USAGE
+    except (KeyboardInterrupt, click.Abort) as error:
+        print(f"cprlib: interrupted {error}".rstrip(), file=sys.stderr)
+        return ExitStatus.INTERRUPTED
+    except CprlibError as error:
+        print(f"cprlib: {error.one_line()}", file=sys.stderr)
+        if verbose:
+            if error.details:
+                print(error.details, file=sys.stderr)
+            traceback.print_exc()
+        return error.exit_status
+    except BrokenPipeError:
+        return ExitStatus.PASS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""Starts a user-mode Linux so that it cannot write the host and leaves nothing behind.
+
+A program of its own, run as ``python -I -S confine.py SPEC``: it needs only the standard library, and what it
+does to its own process must not happen to the caller. Layers, each used where the host allows it:
+
+* a PID namespace, so that the kernel's death takes every process of the lab with it, and a network namespace
+  without any interface (root, or anybody where user namespaces are allowed);
+* the host's files as a read-only clone of its mounts, to which the process changes its root: detached mounts
+  (open_tree, fsmount), so that it also works in a plain chroot and no mount can leak;
+* Landlock: writing only below the given folders (Linux 5.13);
+* where there is no read-only clone: chmod, chown and the like, which Landlock does not see, do nothing.
+
+SPEC is JSON, see :class:`Spec`. The report, one JSON object, is written to descriptor ``report``: the layers
+in force, or ``error``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import platform
+import resource
+import select
+import signal
+import struct
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38  # linux/prctl.h
+# The same numbers on every architecture (asm-generic/unistd.h).
+SYS_OPEN_TREE, SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT, SYS_MOUNT_SETATTR = 428, 430, 431, 432, 442
+SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
+AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE, OPEN_TREE_CLONE = -100, 0x1000, 0x8000, 1
+MOUNT_ATTR_RDONLY = 1
+FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
+# linux/landlock.h: rights to change files, by the version of the interface that brought them.
+WRITE_RIGHTS = {1: 0b1_1111_1111_0010, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
+MAKE_DEVICE_RIGHTS = 1 << 6 | 1 << 11
+FILE_RIGHTS = 1 << 1 | 1 << 14
+TCP_RIGHTS, SCOPES = 0b11, 0b11
+
+
+class Spec(TypedDict):
+    """The one argument, as JSON.
+
+    ``argv``: the kernel and its arguments. ``folders``: host paths that may be written, each put on the
+    descriptor of the same index in ``folder_fds``. ``memory``: MiB; its place is put on ``memory_fd``.
+    ``places``: folders to try for the memory file where no tmpfs can be mounted. ``cpu``: core or None.
+    ``report``: descriptor for the report. ``keep``: descriptors that the kernel needs.
+    """
+
+    argv: list[str]
+    folders: list[str]
+    folder_fds: list[int]
+    memory: int
+    memory_fd: int
+    places: list[str]
+    cpu: int | None
+    report: int
+    keep: list[int]
+    layers: list[str]
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(function: Callable[..., int], *arguments: Any) -> int:
+    """Call into libc; integers as long, -1 becomes OSError."""
+    result = function(*[ctypes.c_long(value) if isinstance(value, int) else value for value in arguments])
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def unshare(spec: Spec) -> bool:
+    """Leave the host's PID, network and mount namespaces; False where that is not allowed."""
+    if "namespaces" not in spec["layers"]:
+        return False
+    wanted = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+    user, group = os.geteuid(), os.getegid()
+    try:
+        call(libc.unshare, wanted)
+    except OSError:
+        try:
+            call(libc.unshare, wanted | CLONE_NEWUSER)
+        except OSError:
+            return False
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as stream:
+                stream.write(text)
+    return True
+
+
+def clone_tree(path: str) -> int:
+    """A detached clone of the mounts at a path."""
+    return call(libc.syscall, SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), OPEN_TREE_CLONE | AT_RECURSIVE)
+
+
+def read_only_root() -> int:
+    """A detached, read-only clone of everything below the root."""
+    tree = clone_tree("/")
+    attributes = struct.pack("=QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    flags = AT_EMPTY_PATH | AT_RECURSIVE
+    call(libc.syscall, SYS_MOUNT_SETATTR, tree, b"", flags, attributes, len(attributes))
+    return tree
+
+
+def detached_tmpfs(mebibytes: int) -> int:
+    """A tmpfs that is mounted nowhere: it goes with the last descriptor, and /dev/shm may be as small as it likes."""
+    context = call(libc.syscall, SYS_FSOPEN, b"tmpfs", 0)
+    call(libc.syscall, SYS_FSCONFIG, context, FSCONFIG_SET_STRING, b"size", b"%dM" % mebibytes, 0)
+    call(libc.syscall, SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+    mount = call(libc.syscall, SYS_FSMOUNT, context, 0, 0)
+    os.close(context)
+    return mount
+
+
+def removed_folder(places: list[str], mebibytes: int) -> tuple[int, str]:
+    """A folder on a tmpfs that has no name any more; files without name can still be made in it.
+
+    :raises OSError: no place has the room, with what was found at each.
+    """
+    refused = []
+    for place in places:
+        try:
+            state = os.statvfs(place)
+            free = state.f_bavail * state.f_frsize >> 20
+            if free < mebibytes:
+                refused.append(f"{place} has {free} MiB free of {mebibytes} needed")
+                continue
+            if state.f_flag & os.ST_NOEXEC:
+                refused.append(f"{place} is mounted noexec")
+                continue
+            name = tempfile.mkdtemp(prefix="cprlib-lab-", dir=place)
+            folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
+            os.rmdir(name)
+            os.close(os.open(f"/proc/self/fd/{folder}", os.O_RDWR | os.O_TMPFILE | os.O_EXCL, 0o600))
+        except OSError as error:
+            refused.append(f"{place}: {error.strerror}")
+            continue
+        return folder, place
+    raise OSError(errno.ENOSPC, f"no place for the lab's memory: {'; '.join(refused)}")
+
+
+def landlock(folders: list[int], files: list[str]) -> int:
+    """Forbid all writing but below the given folders and to the given files; gives the version, 0 for none."""
+    try:
+        version = call(libc.syscall, SYS_LANDLOCK_CREATE_RULESET, None, 0, 1)
+    except OSError:
+        return 0
+    handled = sum(rights for since, rights in WRITE_RIGHTS.items() if since <= version)
+    attributes = struct.pack("=QQQ", handled, TCP_RIGHTS if version >= 4 else 0, SCOPES if version >= 6 else 0)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    ruleset = call(libc.syscall, SYS_LANDLOCK_CREATE_RULESET, attributes, size, 0)
+    rules = [(folder, handled & ~MAKE_DEVICE_RIGHTS) for folder in folders]
+    for path in files:
+        try:
+            rules.append((os.open(path, os.O_PATH | os.O_CLOEXEC), handled & FILE_RIGHTS))
+        except OSError:
+            continue
+    for descriptor, rights in rules:
+        call(libc.syscall, SYS_LANDLOCK_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, descriptor), 0)
+    call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    call(libc.syscall, SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    os.close(ruleset)
+    return version
+
+
+def ignore_metadata_calls() -> bool:
+    """Make chmod, chown, utime and setxattr succeed without doing anything (x86-64 only)."""
+    if platform.machine() != "x86_64":
+        return False
+    numbers = (90, 91, 92, 93, 94, 132, 188, 189, 190, 197, 198, 199, 235, 260, 261, 268, 280, 452, 463, 466)
+    load, equal, give = 0x20, 0x15, 0x06
+    program = [struct.pack("=HBBI", load, 0, 0, 4), struct.pack("=HBBI", equal, 1, 0, 0xC000003E)]
+    program += [struct.pack("=HBBI", give, 0, 0, 0x7FFF0000), struct.pack("=HBBI", load, 0, 0, 0)]
+    for index, number in enumerate(numbers):
+        program.append(struct.pack("=HBBI", equal, len(numbers) - index, 0, number))
+    program += [struct.pack("=HBBI", give, 0, 0, 0x7FFF0000), struct.pack("=HBBI", give, 0, 0, 0x00050000)]
+    code = ctypes.create_string_buffer(b"".join(program))
+    header = struct.pack("@HP", len(program), ctypes.addressof(code))
+    call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    call(libc.prctl, PR_SET_SECCOMP, 2, header, 0, 0)
+    return True
+
+
+def move(descriptor: int, wanted: int) -> int:
+    """Put a descriptor on a number, to stay open in the kernel."""
+    os.dup2(descriptor, wanted)
+    if descriptor != wanted:
+        os.close(descriptor)
+    return wanted
+
+
+def prepare(spec: Spec, separate: bool) -> dict[str, Any]:
+    """Everything that is done to the process that becomes the kernel."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if spec["cpu"] is not None:
+        os.sched_setaffinity(0, {spec["cpu"]})
+    report: dict[str, Any] = {"namespaces": separate, "readonly": False, "memory": "private tmpfs"}
+    room = spec["memory"] + 64
+    root = -1
+    if separate:
+        try:
+            root = read_only_root()
+            report["readonly"] = True
+        except OSError as error:
+            report["readonly_refused"] = str(error)
+    folders = []
+    for path, wanted in zip(spec["folders"], spec["folder_fds"], strict=True):
+        opened = clone_tree(path) if root >= 0 else os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        folders.append(move(opened, wanted))
+    try:
+        memory = detached_tmpfs(room) if separate else -1
+    except OSError:
+        memory = -1
+    if memory < 0:
+        memory, report["memory"] = removed_folder(spec["places"], room)
+    memory = move(memory, spec["memory_fd"])
+    if root >= 0:
+        os.fchdir(root)
+        os.chroot(".")
+        os.set_inheritable(root, True)  # a detached mount goes with its descriptor
+    os.chdir("/")
+    report["landlock"] = landlock([memory, *folders], ["/dev/null"]) if "landlock" in spec["layers"] else 0
+    report["metadata_ignored"] = root < 0 and ignore_metadata_calls()
+    return report
+
+
+def become_kernel(spec: Spec, separate: bool) -> None:
+    """Confine this process and replace it by the kernel; the report says how far that came."""
+    try:
+        report = prepare(spec, separate)
+        os.set_inheritable(spec["report"], False)
+        os.write(spec["report"], json.dumps(report).encode())
+        os.environ["TMPDIR"] = f"/proc/self/fd/{spec['memory_fd']}"
+        os.execv(spec["argv"][0], spec["argv"])
+    except OSError as error:
+        os.write(spec["report"], b"\n" + json.dumps({"error": error.strerror or str(error)}).encode())
+    finally:
+        os._exit(125)
+
+
+def die_with_parent() -> None:
+    """Again after each change of credentials, which clears it."""
+    call(libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def main() -> int:
+    spec: Spec = json.loads(sys.argv[1])
+    separate = unshare(spec)
+    die_with_parent()
+    if not separate:
+        become_kernel(spec, separate)
+    watched, alive = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(alive)
+        die_with_parent()
+        poll = select.poll()
+        poll.register(watched, 0)
+        if poll.poll(0):  # the parent died before prctl took effect
+            os._exit(125)
+        os.close(watched)
+        become_kernel(spec, separate)
+    for descriptor in (*spec["keep"], spec["report"], 0, 1, 2):
+        os.close(descriptor)  # their other ends shall see the kernel's end
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * First process of a lab (user-mode Linux): makes the host's files writable in memory only, runs one
+ * command and tells its exit status.
+ *
+ * Channels, all made by the host side (cprlib/lab/uml.py):
+ *   /dev/ubda   the job: NUL-terminated tokens, each a letter and a value (see read_job)
+ *   /dev/ttyS0  standard output of the command     /dev/ttyS1  its standard error
+ *   /dev/ttyS2  control. To the host, one line each: "ready", "exit N", "signal N", "broken TEXT".
+ *               From the host, one octet each: T, I, H = SIGTERM, SIGINT, SIGHUP to the command
+ *   /dev/ttyS3  the terminal of an interactive command
+ *
+ * The root is an overlay: the host's root through hostfs (mounted read-only) below, a tmpfs above.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <net/if.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#define MAGIC "cprlab1"
+#define MOST 8192 /* arguments, and variables of the environment */
+
+struct job {
+	char *arguments[MOST + 1];
+	char *environment[MOST + 1];
+	int argument_count, environment_count;
+	char *cwd, *hostname, *random;
+	char *sources[8], *targets[8]; /* writable folders: host's path, lab's path */
+	int folders;
+	int interactive;
+	struct winsize window;
+};
+
+static struct job job;
+static int control = -1;
+
+static void tell(const char *format, ...)
+{
+	char line[1024];
+	va_list list;
+
+	va_start(list, format);
+	int length = vsnprintf(line, sizeof(line) - 2, format, list);
+	va_end(list);
+	if (length > (int)sizeof(line) - 2)
+		length = sizeof(line) - 2;
+	for (int i = 0; i < length; i++)
+		if (line[i] == '\n')
+			line[i] = ' ';
+	line[length++] = '\n';
+	if (control >= 0) {
+		if (write(control, line, length) < 0)
+			perror("control channel");
+		tcdrain(control);
+	} else if (write(2, line, length) < 0) {
+		_exit(1);
+	}
+}
+
+static void power_off(void)
+{
+	reboot(RB_POWER_OFF);
+	for (;;)
+		pause();
+}
+
+/* The lab itself cannot be set up: not the command's failure. */
+static void broken(const char *what)
+{
+	tell("broken %s: %s", what, strerror(errno));
+	power_off();
+}
+
+static void must(int result, const char *what)
+{
+	if (result < 0)
+		broken(what);
+}
+
+static int open_raw(const char *path)
+{
+	struct termios mode;
+	int fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+	if (fd >= 0 && tcgetattr(fd, &mode) == 0) {
+		cfmakeraw(&mode);
+		mode.c_cflag |= CLOCAL;
+		tcsetattr(fd, TCSANOW, &mode);
+	}
+	return fd;
+}
+
+static void read_job(void)
+{
+	size_t size = 0, room = 1 << 16;
+	char *text = malloc(room + 1);
+	int fd = open("/dev/ubda", O_RDONLY | O_CLOEXEC);
+	ssize_t got;
+
+	must(fd, "open the job, /dev/ubda");
+	while ((got = read(fd, text + size, room - size)) > 0) {
+		size += got;
+		if (size == room)
+			text = realloc(text, (room *= 2) + 1);
+	}
+	must(got, "read the job, /dev/ubda");
+	close(fd);
+	text[size] = '\0';
+	if (strcmp(text, MAGIC) != 0) {
+		errno = EPROTO;
+		broken("read the job, /dev/ubda");
+	}
+	for (char *token = text + sizeof(MAGIC); token < text + size && *token != 'Q'; token += strlen(token) + 1) {
+		char *value = token + 1;
+
+		switch (*token) {
+		case 'A':
+			if (job.argument_count < MOST)
+				job.arguments[job.argument_count++] = value;
+			break;
+		case 'E':
+			if (job.environment_count < MOST)
+				job.environment[job.environment_count++] = value;
+			break;
+		case 'C': job.cwd = value; break;
+		case 'H': job.hostname = value; break;
+		case 'X': job.random = value; break;
+		case 'r':
+			if (job.folders < 8)
+				job.sources[job.folders] = value;
+			break;
+		case 'R':
+			if (job.folders < 8)
+				job.targets[job.folders++] = value;
+			break;
+		case 'Y':
+			job.interactive = 1;
+			sscanf(value, "%hu %hu", &job.window.ws_row, &job.window.ws_col);
+			break;
+		}
+	}
+}
+
+/* Entropy from the host, so that nothing in the lab waits for it. */
+static void seed_random(void)
+{
+	struct {
+		struct rand_pool_info info;
+		unsigned char octets[64];
+	} pool = { .info = { .entropy_count = 0, .buf_size = 0 } };
+	unsigned int octet;
+	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+
+	for (char *hex = job.random; hex && sscanf(hex, "%2x", &octet) == 1 && pool.info.buf_size < 64; hex += 2)
+		((unsigned char *)pool.info.buf)[pool.info.buf_size++] = octet;
+	pool.info.entropy_count = pool.info.buf_size * 8;
+	if (fd >= 0) {
+		ioctl(fd, RNDADDENTROPY, &pool);
+		close(fd);
+	}
+}
+
+static void make_folders(const char *path)
+{
+	char copy[4096];
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		mkdir(copy, 0755);
+		*slash = '/';
+	}
+	mkdir(copy, 0755);
+}
+
+static void optional_mount(const char *source, const char *target, const char *type, const char *data)
+{
+	mkdir(target, 0755);
+	mount(source, target, type, 0, data);
+}
+
+static void make_root(void)
+{
+	must(mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"), "mount a tmpfs over /run");
+	must(mkdir("/run/upper", 0755), "mkdir");
+	must(mkdir("/run/work", 0755), "mkdir");
+	must(mkdir("/run/root", 0755), "mkdir");
+	must(mount("overlay", "/run/root", "overlay", 0, "lowerdir=/,upperdir=/run/upper,workdir=/run/work"),
+	     "mount the overlay over the host's files");
+	must(mount("/dev", "/run/root/dev", NULL, MS_MOVE, NULL), "move /dev");
+	must(chdir("/run/root"), "enter the overlay");
+	must(chroot("."), "enter the overlay");
+	must(mount("proc", "/proc", "proc", 0, NULL), "mount /proc");
+	must(mount("sysfs", "/sys", "sysfs", 0, NULL), "mount /sys");
+	must(mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"), "mount a tmpfs over /run");
+	mkdir("/dev/pts", 0755);
+	must(mount("devpts", "/dev/pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=0620"), "mount /dev/pts");
+	mkdir("/dev/shm", 01777);
+	must(mount("tmpfs", "/dev/shm", "tmpfs", 0, "mode=1777"), "mount /dev/shm");
+	optional_mount("tracefs", "/sys/kernel/tracing", "tracefs", NULL);
+	optional_mount("debugfs", "/sys/kernel/debug", "debugfs", NULL);
+	optional_mount("bpf", "/sys/fs/bpf", "bpf", NULL);
+	optional_mount("cgroup2", "/sys/fs/cgroup", "cgroup2", NULL);
+	mkdir("/run/lock", 01777);
+	mkdir("/run/netns", 0755);
+	if (symlink("/proc/self/fd", "/dev/fd") < 0 || symlink("/proc/self/fd/0", "/dev/stdin") < 0 ||
+	    symlink("/proc/self/fd/1", "/dev/stdout") < 0 || symlink("/proc/self/fd/2", "/dev/stderr") < 0)
+		errno = 0; /* a devtmpfs that has them already */
+	for (int i = 0; i < job.folders; i++) {
+		make_folders(job.targets[i]);
+		must(mount("none", job.targets[i], "hostfs", 0, job.sources[i]), job.targets[i]);
+	}
+}
+
+static void loopback_up(void)
+{
+	struct ifreq request = { .ifr_name = "lo" };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return;
+	if (ioctl(fd, SIOCGIFFLAGS, &request) == 0) {
+		request.ifr_flags |= IFF_UP | IFF_RUNNING;
+		ioctl(fd, SIOCSIFFLAGS, &request);
+	}
+	close(fd);
+}
+
+/* In the child: becomes the command. */
+static void run_command(int input, int output, int errors)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	setsid();
+	dup2(input, 0);
+	dup2(output, 1);
+	dup2(errors, 2);
+	if (job.interactive) {
+		ioctl(0, TIOCSWINSZ, &job.window);
+		ioctl(0, TIOCSCTTY, 0);
+	}
+	if (chdir(job.cwd ? job.cwd : "/") < 0) {
+		fprintf(stderr, "cprlib lab: cannot enter %s: %s\n", job.cwd, strerror(errno));
+		_exit(126);
+	}
+	environ = job.environment;
+	execvp(job.arguments[0], job.arguments);
+	int failure = errno;
+	fprintf(stderr, "cprlib lab: cannot run %s: %s\n", job.arguments[0], strerror(failure));
+	_exit(failure == ENOENT ? 127 : 126);
+}
+
+/* Copies what is there; returns 0 at the end of the pipe. */
+static int relay(int from, int to)
+{
+	static char buffer[1 << 16];
+	ssize_t got = read(from, buffer, sizeof(buffer));
+
+	if (got < 0)
+		return errno == EAGAIN || errno == EINTR;
+	for (ssize_t done = 0, put; done < got; done += put)
+		if ((put = write(to, buffer + done, got - done)) < 0)
+			return 0;
+	return got > 0;
+}
+
+static void pass_signals(pid_t command)
+{
+	char letters[16];
+	ssize_t got = read(control, letters, sizeof(letters));
+
+	for (ssize_t i = 0; i < got; i++) {
+		int number = letters[i] == 'T' ? SIGTERM : letters[i] == 'I' ? SIGINT : letters[i] == 'H' ? SIGHUP : 0;
+		if (number)
+			kill(-command, number);
+	}
+}
+
+/* Runs the command to its end, relaying its output; gives back its wait status. */
+static int supervise(int output, int errors)
+{
+	int out[2] = { -1, -1 }, err[2] = { -1, -1 }, input, status = 0, over = 0;
+	sigset_t child;
+	pid_t command;
+
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &child, NULL);
+	int children = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (job.interactive) {
+		input = open("/dev/ttyS3", O_RDWR | O_NOCTTY | O_CLOEXEC);
+	} else {
+		input = open("/dev/null", O_RDWR | O_CLOEXEC);
+		must(pipe2(out, O_CLOEXEC), "make a pipe");
+		must(pipe2(err, O_CLOEXEC), "make a pipe");
+	}
+	must(input, "open the command's standard input");
+	tell("ready");
+	command = fork();
+	must(command, "fork");
+	if (command == 0)
+		run_command(input, job.interactive ? input : out[1], job.interactive ? input : err[1]);
+	close(input);
+	close(out[1]);
+	close(err[1]);
+
+	struct pollfd fds[] = {
+		{ .fd = children, .events = POLLIN },
+		{ .fd = control, .events = POLLIN },
+		{ .fd = out[0], .events = POLLIN },
+		{ .fd = err[0], .events = POLLIN },
+	};
+	while (!over || fds[2].fd >= 0 || fds[3].fd >= 0) {
+		if (poll(fds, 4, -1) < 0)
+			continue;
+		if (fds[0].revents) {
+			struct signalfd_siginfo ignored;
+			int one;
+			pid_t gone;
+
+			while (read(children, &ignored, sizeof(ignored)) > 0)
+				;
+			while ((gone = waitpid(-1, &one, WNOHANG)) > 0)
+				if (gone == command) {
+					status = one;
+					over = 1;
+					kill(-1, SIGKILL); /* whoever was left behind would hold the pipes open */
+				}
+		}
+		if (fds[1].revents & POLLIN)
+			pass_signals(command);
+		if (fds[2].revents && !relay(fds[2].fd, output))
+			fds[2].fd = -1;
+		if (fds[3].revents && !relay(fds[3].fd, errors))
+			fds[3].fd = -1;
+	}
+	return status;
+}
+
+int main(void)
+{
+	must(mount("devtmpfs", "/dev", "devtmpfs", 0, NULL), "mount /dev");
+	control = open_raw("/dev/ttyS2");
+	must(control, "open the control channel");
+	read_job();
+	seed_random();
+	make_root();
+	loopback_up();
+	if (job.hostname && sethostname(job.hostname, strlen(job.hostname)) < 0)
+		broken("set the host name");
+	int output = open_raw("/dev/ttyS0"), errors = open_raw("/dev/ttyS1");
+	int status = supervise(output, errors);
+
+	tcdrain(output);
+	tcdrain(errors);
+	for (int i = 0; i < job.folders; i++)
+		umount2(job.targets[i], 0); /* writes back */
+	sync();
+	if (WIFSIGNALED(status))
+		tell("signal %d", WTERMSIG(status));
+	else
+		tell("exit %d", WEXITSTATUS(status));
+	power_off();
+}

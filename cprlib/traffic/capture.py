@@ -1,0 +1,224 @@
+"""The capture: a thread that reads a receive ring, keeps what belongs to the flows and counts everything else.
+
+Nothing that arrives can end the thread: a block that cannot be read is counted as the instrument's own fault.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from cprlib.traffic.classify import FrameClass, classify
+from cprlib.traffic.flow import IP_HEADER, Flow
+from cprlib.traffic.frame import ETHERNET_HEADER
+from cprlib.traffic.realtime import become_realtime
+from cprlib.traffic.records import ArrivalColumns
+from cprlib.traffic.ring import PACKET, PacketRing, RingSettings
+
+PRIORITY = 10  # below the sender: sending late cannot be mended, reading late can
+WAIT_MS = 50
+BUFFERED_FRAMES = 200_000  # raw frames kept for the pcap
+
+_TYPE = 12  # offset of the Ethernet type
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+# From the Ethernet type on: version and header length, fragments, protocol, addresses and ports, UDP length, STAMP.
+_V4 = struct.Struct("!2xB5xHxB2x12sH2xIQ4xQIQ")
+_V6 = struct.Struct("!2x6xBx36sH2xIQ4xQIQ")
+_UDP, _NO_FRAGMENT, _PLAIN_IPV4 = 17, 0x3FFF, 0x45
+_UDP_AND_STAMP = 8 + 44
+
+Append = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureReport:
+    """What came in, and whether the capture itself lost anything.
+
+    :param answers: packets of our flows that have the form of an answer.
+    :param others: other frames by :class:`FrameClass`.
+    :param kernel_packets: frames that the kernel offered, :param kernel_drops: of these, lost for want of room.
+    :param faults: blocks that could not be read, with the last error in ``notes``.
+    """
+
+    answers: int
+    others: Mapping[str, int]
+    kernel_packets: int
+    kernel_drops: int
+    faults: int
+    notes: tuple[str, ...] = ()
+
+
+class RawFrame(tuple[int, int, bytes]):
+    """Time in ns, length on the wire and octets of a frame, kept for the pcap."""
+
+    __slots__ = ()
+
+
+class StampCapture:
+    """Captures the answers to flows on one interface; a context manager that stops the thread.
+
+    The ring belongs to the network namespace of the thread that makes this object.
+
+    :param flows: flows that were sent; their answers have addresses and ports exchanged.
+    :param keep_frames: raw frames of any kind to keep for a pcap; the oldest go first.
+    :raises EnvironmentFailure: as :class:`PacketRing` does.
+    """
+
+    def __init__(
+        self, interface: str, flows: Sequence[Flow], *, keep_frames: int = 0, ring: RingSettings | None = None
+    ) -> None:
+        self.columns = tuple(ArrivalColumns() for _ in flows)
+        self.frames: deque[RawFrame] = deque(maxlen=keep_frames)
+        self._others: Counter[FrameClass] = Counter()
+        self._faults = 0
+        self._notes: list[str] = []
+        self._kernel_packets = self._kernel_drops = 0
+        self._known: dict[bytes, tuple[Append, ...]] = {}
+        for flow, columns in zip(flows, self.columns, strict=True):
+            self._known[_answer_key(flow)] = (
+                columns.sender_sequence.append,
+                columns.reflector_sequence.append,
+                columns.received_ns.append,
+                columns.t1.append,
+                columns.t2.append,
+                columns.t3.append,
+            )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stamp-capture", daemon=True)
+        self._ring = PacketRing(interface, ring)
+
+    def __enter__(self) -> StampCapture:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin to read. What came since construction waits in the ring."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Read what the ring still holds, then end the thread."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Stop and give the ring back; the records stay."""
+        self.stop()
+        self._ring.close()
+
+    def report(self) -> CaptureReport:
+        """What came in; call after :meth:`stop`."""
+        return CaptureReport(
+            answers=sum(map(len, self.columns)),
+            others={kind.value: number for kind, number in sorted(self._others.items())},
+            kernel_packets=self._kernel_packets,
+            kernel_drops=self._kernel_drops,
+            faults=self._faults,
+            notes=tuple(self._notes),
+        )
+
+    def _run(self) -> None:
+        refused = become_realtime(PRIORITY)
+        if refused:
+            self._notes.append(refused)
+        idle_after_stop = 0
+        while True:
+            # A block that is not full comes only after the retire timeout: wait for it twice over before the end.
+            stopping = self._stop.is_set()
+            try:
+                self._ring.wait(2 * self._ring.settings.retire_ms if stopping else WAIT_MS)
+                blocks = self._read_blocks()
+                packets, drops = self._ring.read_statistics()
+                self._kernel_packets += packets
+                self._kernel_drops += drops
+            except Exception as error:  # counted: the thread has to go on reading
+                self._fault(error)
+                blocks = 0
+                if self._faults > 1000:
+                    return
+            if stopping:
+                idle_after_stop = 0 if blocks else idle_after_stop + 1
+                if idle_after_stop > 1:
+                    return
+
+    def _read_blocks(self) -> int:
+        blocks = 0
+        for packets, first in self._ring.take():
+            blocks += 1
+            try:
+                self._read_block(packets, first)
+            except Exception as error:  # the other blocks are still good
+                self._fault(error)
+        return blocks
+
+    def _fault(self, error: Exception) -> None:
+        self._faults += 1
+        note = f"capture fault: {error!r}"
+        if note not in self._notes and len(self._notes) < 10:
+            self._notes.append(note)
+
+    def _read_block(self, packets: int, header: int) -> None:
+        memory, known, keep = self._ring.memory, self._known, self.frames
+        keeping = bool(keep.maxlen)
+        unpack, unpack_v4, unpack_v6 = PACKET.unpack_from, _V4.unpack_from, _V6.unpack_from
+        least_v4, least_v6 = (ETHERNET_HEADER + IP_HEADER[version] + _UDP_AND_STAMP for version in (4, 6))
+        for _ in range(packets):
+            following, seconds, nanoseconds, kept, length, _status, offset = unpack(memory, header)
+            frame = header + offset
+            time_ns = seconds * 1_000_000_000 + nanoseconds
+            columns = None
+            kind = memory[frame + _TYPE : frame + _TYPE + 2]
+            if kind == _IPV4 and kept >= least_v4:
+                version, fragment, protocol, key, udp, r_seq, t3, t2, s_seq, t1 = unpack_v4(memory, frame + _TYPE)
+                if protocol == _UDP and version == _PLAIN_IPV4 and not fragment & _NO_FRAGMENT:
+                    columns = known.get(key)
+            elif kind == _IPV6 and kept >= least_v6:
+                protocol, key, udp, r_seq, t3, t2, s_seq, t1 = unpack_v6(memory, frame + _TYPE)
+                if protocol == _UDP:
+                    columns = known.get(key)
+            if columns is None or udp < _UDP_AND_STAMP:
+                self._count_other(memory[frame : frame + min(kept, 128)])
+            else:
+                add_sender, add_reflector, add_time, add_t1, add_t2, add_t3 = columns
+                add_sender(s_seq)
+                add_reflector(r_seq)
+                add_time(time_ns)
+                add_t1(t1)
+                add_t2(t2)
+                add_t3(t3)
+            if keeping:
+                keep.append(RawFrame((time_ns, length, memory[frame : frame + kept])))
+            header += following
+
+    def _count_other(self, frame: bytes) -> None:
+        if _key_of(frame) in self._known:
+            self._others[FrameClass.TRUNCATED] += 1
+        else:
+            self._others[classify(frame)] += 1
+
+
+def _answer_key(flow: Flow) -> bytes:
+    """Addresses and ports of an answer, as they lie side by side in it."""
+    return (
+        ipaddress.ip_address(flow.target).packed
+        + ipaddress.ip_address(flow.source).packed
+        + struct.pack("!HH", flow.target_port, flow.source_port)
+    )
+
+
+def _key_of(frame: bytes) -> bytes:
+    """The same from a frame of unknown kind; empty when it is not plain UDP."""
+    if frame[12:14] == _IPV4 and frame[14:15] == b"\x45" and frame[23:24] == b"\x11":
+        return frame[26:38]
+    if frame[12:14] == _IPV6 and frame[20:21] == b"\x11":
+        return frame[22:58]
+    return b""

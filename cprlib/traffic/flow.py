@@ -1,0 +1,187 @@
+"""What is sent: flows and the settings of a stream, checked before anything is sent."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cprlib.errors import UsageError
+from cprlib.net.topology import GUEST, STATION, Address
+from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT
+
+MTU = 1500  # octets of an IP packet
+UDP_HEADER = 8
+IP_HEADER = {4: 20, 6: 40}  # without options
+HIGHEST_RATE = 1_000_000  # packets/s; above it a period is shorter than sending one packet takes
+FIRST_PORT = 20000  # source ports of flows; clear of the kernel's ephemeral ports (32768 and above)
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+def _refuse(what: str, why: str, advice: str) -> UsageError:
+    return UsageError(f"measure with {what}", why, advice)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One STAMP session: packets with one pair of addresses and ports, which the guest puts into one queue.
+
+    :param source_mac, target_mac: lower case, with colons.
+    :param source, target: addresses of one family.
+    :param size: octets of the UDP payload, 44 to what fits into an MTU of 1500.
+    :param dscp: differentiated services code point, 0 to 63 (RFC 2474).
+    :param ssid: STAMP session identifier (RFC 8972), 0 for none.
+    :raises UsageError: one of them makes no sense.
+    """
+
+    source_mac: str
+    target_mac: str
+    source: str
+    target: str
+    source_port: int
+    target_port: int = STAMP_PORT
+    size: int = MINIMUM_SIZE
+    dscp: int = 0
+    ssid: int = 0
+
+    def __post_init__(self) -> None:
+        for mac in (self.source_mac, self.target_mac):
+            if not _MAC.fullmatch(mac):
+                raise _refuse(f"MAC address {mac!r}", "not six octets in hex", "write it like 52:54:00:75:00:01")
+        try:
+            families = {ipaddress.ip_address(address).version for address in (self.source, self.target)}
+        except ValueError as error:
+            raise _refuse(f"addresses {self.source} and {self.target}", str(error), "correct them") from error
+        if len(families) != 1:
+            raise _refuse(f"addresses {self.source} and {self.target}", "one is IPv4, one IPv6", "use one family")
+        for port in (self.source_port, self.target_port):
+            if not 0 < port < 65536:
+                raise _refuse(f"UDP port {port}", "not between 1 and 65535", "choose another")
+        if self.source_port == self.target_port:
+            raise _refuse(
+                f"source port {self.source_port}", "equal to the reflector's", "choose a source port of its own"
+            )
+        if not MINIMUM_SIZE <= self.size <= self.largest_size:
+            raise _refuse(
+                f"packets of {self.size} octets",
+                f"a STAMP packet over IPv{self.version} has {MINIMUM_SIZE} to {self.largest_size} octets",
+                "choose a size in between",
+            )
+        if not 0 <= self.dscp < 64:
+            raise _refuse(f"DSCP {self.dscp}", "not between 0 and 63", "choose another")
+        if not 0 <= self.ssid < 65536:
+            raise _refuse(f"SSID {self.ssid}", "not between 0 and 65535", "choose another")
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 6 if ":" in self.source else 4
+
+    @property
+    def largest_size(self) -> int:
+        """Octets of UDP payload that fit into one packet."""
+        return MTU - IP_HEADER[self.version] - UDP_HEADER
+
+    @property
+    def name(self) -> str:
+        """How reports call it: ``ipv4:20000``."""
+        return f"ipv{self.version}:{self.source_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How fast and how long, over all flows together.
+
+    :param rate: packets/s.
+    :param count: packets; or instead of it
+    :param duration_s: seconds.
+    :param burst: packets that may be sent back to back to catch up after the sender was held up. What is missed
+        beyond that is sent later instead of all at once, because a burst could overflow a queue by itself.
+    :raises UsageError: rate or length is not above zero, or none or both of count and duration are given.
+    """
+
+    rate: float
+    count: int | None = None
+    duration_s: float | None = None
+    burst: int = 16
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.rate) and 0 < self.rate <= HIGHEST_RATE):
+            raise _refuse(
+                f"a rate of {self.rate} packets/s", f"not above 0 and up to {HIGHEST_RATE}", "choose another rate"
+            )
+        if (self.count is None) == (self.duration_s is None):
+            raise _refuse("this stream", "its length must be given as count or as duration", "give one of them")
+        if self.count is not None and self.count <= 0:
+            raise _refuse(f"{self.count} packets", "not above 0", "send at least one")
+        if self.duration_s is not None and not (math.isfinite(self.duration_s) and self.duration_s > 0):
+            raise _refuse(f"a duration of {self.duration_s} s", "not above 0", "choose a longer one")
+        if self.burst < 1:
+            raise _refuse(f"bursts of {self.burst} packets", "not above 0", "allow at least one")
+        if self.packets >= 1 << 32:
+            raise _refuse(f"{self.packets} packets", "STAMP's sequence numbers have 32 bits", "measure for less long")
+
+    @property
+    def packets(self) -> int:
+        """Packets in all."""
+        if self.count is not None:
+            return self.count
+        assert self.duration_s is not None
+        return max(1, round(self.rate * self.duration_s))
+
+    @property
+    def period_ns(self) -> float:
+        """Time from packet to packet."""
+        return 1e9 / self.rate
+
+    def require_calibrated(self, calibrated_rate: float) -> None:
+        """Refuse a rate above the one that was shown to be carried without loss.
+
+        :raises UsageError: this stream is faster.
+        """
+        if self.rate > calibrated_rate:
+            raise _refuse(
+                f"a rate of {self.rate:g} packets/s",
+                f"only {calibrated_rate:g} packets/s were carried without loss in calibration",
+                "choose a lower rate or calibrate at this one",
+            )
+
+
+def flows_between(
+    source: Address = STATION,
+    target: Address = GUEST,
+    *,
+    versions: Sequence[int] = (4,),
+    count: int = 1,
+    first_port: int = FIRST_PORT,
+    size: int = MINIMUM_SIZE,
+    dscp: int = 0,
+) -> tuple[Flow, ...]:
+    """Flows from one end of the measurement to the other, each with a source port of its own.
+
+    :param versions: IP versions that take turns: ``(4,)``, ``(6,)`` or ``(4, 6)``.
+    :param count: flows in all; several, so that every queue of a multi-queue NIC carries some.
+    :param first_port: source port of the first flow. Sessions with one reflector must not share ports, because a
+        stateful reflector goes on counting.
+    :raises UsageError: as :class:`Flow` does, or no flow at all.
+    """
+    if count < 1 or not versions or not set(versions) <= {4, 6}:
+        raise _refuse(f"{count} flows over IP versions {tuple(versions)}", "none remain", "ask for at least one flow")
+    flows = []
+    for number in range(count):
+        version = versions[number % len(versions)]
+        flows.append(
+            Flow(
+                source_mac=source.mac,
+                target_mac=target.mac,
+                source=source.ipv6 if version == 6 else source.ipv4,
+                target=target.ipv6 if version == 6 else target.ipv4,
+                source_port=first_port + number,
+                size=size,
+                dscp=dscp,
+                ssid=number + 1,
+            )
+        )
+    return tuple(flows)

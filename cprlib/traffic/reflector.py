@@ -1,0 +1,181 @@
+"""A session-reflector in Python: stands in for a guest in tests, and answers the stream that starts in the guest.
+
+Stateful as RFC 8762 section 4.3 has it: each session (peer address and port) has a sequence number of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import sys
+import threading
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+from cprlib.errors import EnvironmentFailure
+from cprlib.traffic.records import Reflection
+from cprlib.traffic.stamp import ERROR_ESTIMATE, MINIMUM_SIZE, REFLECTOR, SENDER, STAMP_PORT, ns_to_ntp
+
+SO_RXQ_OVFL = 40  # asm-generic/socket.h
+SO_TIMESTAMPNS = 35
+SO_RCVBUFFORCE = 33
+IP_RECVTTL = 12  # linux/in.h
+IPV6_RECVHOPLIMIT = 51  # linux/in6.h
+RECEIVE_BUFFER = 64 * 1024 * 1024
+_TIMESPEC = struct.Struct("=qq")
+_INT = struct.Struct("=i")
+_LINE = struct.Struct("=IIqqH")
+
+
+class StampReflector:
+    """Answers STAMP packets on IPv4 and IPv6 from one thread and keeps a log; a context manager.
+
+    The sockets belong to the network namespace of the thread that makes this object.
+
+    :param port: UDP port to listen on.
+    :param addresses: local addresses to bind; the wildcards by default.
+    :raises EnvironmentFailure: the port is taken, or a right is missing.
+    """
+
+    def __init__(self, port: int = STAMP_PORT, addresses: Sequence[str] = ("0.0.0.0", "::")) -> None:  # noqa: S104
+        self.counts: Counter[str] = Counter()
+        self._peers: list[tuple[str, int]] = []
+        self._columns = tuple(array(kind) for kind in "IIqqI")
+        self._sequences: dict[tuple[str, int], list[int]] = {}
+        self._stop = threading.Event()
+        self._paused = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._overflow: dict[int, int] = {}
+        self._lock = threading.Lock()
+        try:
+            for address in addresses:
+                self._sockets.append(_listen(address, port))
+        except OSError as error:
+            self.close()
+            raise EnvironmentFailure(
+                f"listen on UDP port {port} of {address}",
+                error.strerror or str(error),
+                "end the other reflector, or choose another port",
+            ) from error
+
+    def __enter__(self) -> StampReflector:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin to answer; packets that came since construction wait in the sockets."""
+        for opened in self._sockets:
+            thread = threading.Thread(target=self._run, args=(opened,), name="stamp-reflector", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Read no packet meanwhile; they wait in the socket's buffer, as in a guest that is stopped."""
+        self._paused.set()
+        try:
+            yield
+        finally:
+            self._paused.clear()
+
+    def close(self) -> None:
+        """Stop and close the sockets; the log stays."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        for opened in self._sockets:
+            opened.close()
+
+    @property
+    def dropped(self) -> int:
+        """Packets that the sockets lost for want of room (SO_RXQ_OVFL), as the next one to come told."""
+        return sum(self._overflow.values())
+
+    def log(self) -> tuple[Reflection, ...]:
+        """Every test packet answered so far, in the order of answering."""
+        lines = min(map(len, self._columns))
+        sender, reflector, received, sent, peer = self._columns
+        return tuple(
+            Reflection(sender[i], reflector[i], received[i], sent[i], *self._peers[peer[i]]) for i in range(lines)
+        )
+
+    def _run(self, opened: socket.socket) -> None:
+        opened.settimeout(0.05)
+        while not self._stop.is_set():
+            if self._paused.is_set():
+                time.sleep(0.001)  # no event announces the end of the pause to a thread that must not read
+                continue
+            try:
+                self._answer(opened)
+            except TimeoutError:
+                continue
+            except OSError as error:
+                self.counts[f"error: {error.strerror}"] += 1
+
+    def _answer(self, opened: socket.socket) -> None:
+        payload, ancillary, _flags, peer = opened.recvmsg(2048, 256)
+        if len(payload) < MINIMUM_SIZE:
+            self.counts["too short"] += 1
+            return
+        received_ns, ttl = self._read_ancillary(opened, ancillary)
+        sequence, stamp, estimate, ssid = SENDER.unpack_from(payload)
+        key = (peer[0], peer[1])
+        session = self._sequences.get(key)
+        if session is None:
+            with self._lock:
+                session = self._sequences[key] = [len(self._peers), 0]
+                self._peers.append(key)
+        number, own = session
+        sent_ns = time.time_ns()
+        answer = REFLECTOR.pack(
+            own, ns_to_ntp(sent_ns), ERROR_ESTIMATE, ssid, ns_to_ntp(received_ns), sequence, stamp, estimate, ttl
+        )
+        opened.sendto(answer + payload[MINIMUM_SIZE:], peer)
+        session[1] = own + 1
+        with self._lock:
+            for column, value in zip(self._columns, (sequence, own, received_ns, sent_ns, number), strict=True):
+                column.append(value)
+
+    def _read_ancillary(self, opened: socket.socket, ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, int]:
+        received_ns, ttl = time.time_ns(), 255
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
+                seconds, nanoseconds = _TIMESPEC.unpack(data)
+                received_ns = seconds * 1_000_000_000 + nanoseconds
+            elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
+                self._overflow[opened.fileno()] = int.from_bytes(data, sys.byteorder)
+            elif (level, kind) in ((socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)):
+                (ttl,) = _INT.unpack(data)
+        return received_ns, ttl
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1)
+        else:
+            opened.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+        opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        opened.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        except PermissionError:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        opened.bind((address, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened

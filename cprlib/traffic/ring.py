@@ -1,0 +1,138 @@
+"""The kernel's receive ring of packet sockets, TPACKET_V3 (Documentation/networking/packet_mmap.rst).
+
+The kernel fills blocks and hands each over whole, when it is full or when the retire timeout ends; the reader gives it
+back when done. So a reader that stalls loses nothing for about (number of blocks x retire timeout).
+"""
+
+from __future__ import annotations
+
+import mmap
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+from cprlib.errors import EnvironmentFailure
+
+SOL_PACKET = 263
+PACKET_RX_RING = 5
+PACKET_STATISTICS = 6
+PACKET_VERSION = 10
+PACKET_IGNORE_OUTGOING = 23
+TPACKET_V3 = 2
+ETH_P_ALL = 0x0003
+TP_STATUS_KERNEL = 0
+TP_STATUS_USER = 1
+
+_REQUEST = struct.Struct("=7I")  # tpacket_req3: block size, blocks, frame size, frames, retire ms, private, features
+_STATISTICS = struct.Struct("=3I")  # tpacket_stats_v3: packets, drops, times the queue was frozen
+_STATUS = struct.Struct("=I")
+_BLOCK_STATUS = 8  # offset in tpacket_block_desc; after it: number of packets, offset of the first
+_BLOCK = struct.Struct("=2I")
+#: tpacket3_hdr: offset of the next packet, seconds, nanoseconds, octets kept, octets sent, status, offset of the frame
+PACKET = struct.Struct("=6IH")
+_FRAME_SIZE = 2048  # only a unit of the request; packets in a block follow each other closely
+
+
+@dataclass(frozen=True, slots=True)
+class RingSettings:
+    """Size of a ring.
+
+    :param blocks: number of blocks, :param block_size: octets, a multiple of the page size.
+    :param retire_ms: a block that is not full is handed over after this.
+    """
+
+    blocks: int = 128
+    block_size: int = 128 * 1024
+    retire_ms: int = 20
+
+
+class PacketRing:
+    """A packet socket with a receive ring, as a context manager.
+
+    It belongs to the network namespace of the thread that makes it. What this host sends itself is not captured.
+
+    :param interface: where to capture, e.g. ``eth0``.
+    :raises EnvironmentFailure: no such interface, no right, or no memory for the ring.
+    """
+
+    def __init__(self, interface: str, settings: RingSettings | None = None) -> None:
+        self.settings = settings or RingSettings()
+        try:
+            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        except OSError as error:
+            raise EnvironmentFailure(
+                "open a packet socket", error.strerror or str(error), "run as root or in the lab"
+            ) from error
+        try:
+            self.memory = self._set_up(interface)
+        except OSError as error:
+            self.socket.close()
+            raise EnvironmentFailure(
+                f"capture on interface {interface}",
+                error.strerror or str(error),
+                "check that it is in this network namespace, and that memory is free",
+            ) from error
+        self._next = 0
+        self._poll = select.poll()
+        self._poll.register(self.socket, select.POLLIN | select.POLLERR)
+
+    def _set_up(self, interface: str) -> mmap.mmap:
+        shape = self.settings
+        length = shape.blocks * shape.block_size
+        self.socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
+        self.socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        self.socket.setsockopt(
+            SOL_PACKET,
+            PACKET_RX_RING,
+            _REQUEST.pack(shape.block_size, shape.blocks, _FRAME_SIZE, length // _FRAME_SIZE, shape.retire_ms, 0, 0),
+        )
+        memory = mmap.mmap(self.socket.fileno(), length, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        try:
+            self.socket.bind((interface, ETH_P_ALL))  # from here on packets come
+        except OSError:
+            memory.close()
+            raise
+        return memory
+
+    def __enter__(self) -> PacketRing:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the ring back; does nothing the second time."""
+        self.memory.close()
+        self.socket.close()
+
+    def wait(self, milliseconds: int) -> None:
+        """Wait until a block is ready, or for this long."""
+        self._poll.poll(milliseconds)
+
+    def take(self) -> Iterator[tuple[int, int]]:
+        """Blocks that are ready: number of packets and offset of the first one's header in :attr:`memory`.
+
+        A block goes back to the kernel when the next one is asked for, even after an exception of the reader.
+        """
+        memory = self.memory
+        for _ in range(self.settings.blocks):
+            block = self._next * self.settings.block_size
+            if not _STATUS.unpack_from(memory, block + _BLOCK_STATUS)[0] & TP_STATUS_USER:
+                return
+            packets, first = _BLOCK.unpack_from(memory, block + _BLOCK_STATUS + 4)
+            try:
+                yield packets, block + first
+            finally:
+                _STATUS.pack_into(memory, block + _BLOCK_STATUS, TP_STATUS_KERNEL)
+                self._next = (self._next + 1) % self.settings.blocks
+
+    def read_statistics(self) -> tuple[int, int]:
+        """Packets that came and packets dropped for want of room since this was asked last (PACKET_STATISTICS)."""
+        answer = self.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size)
+        packets, drops, _frozen = _STATISTICS.unpack(answer)
+        return packets, drops

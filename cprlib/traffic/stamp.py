@@ -1,0 +1,148 @@
+"""STAMP test packets (RFC 8762, unauthenticated mode) for the hot path: plain ``struct``, no objects per field.
+
+Layout in octets, network byte order; both kinds are 44 octets, padding may follow (RFC 8762 section 4.2.1)::
+
+    session-sender (section 4.2.1)       session-reflector (section 4.3.1)
+     0  sequence number           4        0  sequence number of the reflector   4
+     4  time stamp T1             8        4  time stamp T3 (leaves)             8
+    12  error estimate            2       12  error estimate                     2
+    14  SSID (RFC 8972), else 0   2       14  SSID (RFC 8972), else 0            2
+    16  must be zero             28       16  receive time stamp T2 (arrived)    8
+                                          24  sequence number of the sender      4
+                                          28  time stamp of the sender T1        8
+                                          36  error estimate of the sender       2
+                                          38  must be zero                       2
+                                          40  TTL or hop limit as received       1
+                                          41  must be zero                       3
+
+Time stamps are NTP's 64 bits (RFC 5905 section 6): seconds since 1900 and a binary fraction of 2^-32 s.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+STAMP_PORT = 862  # RFC 8762 section 4.1
+MINIMUM_SIZE = 44  # octets of UDP payload
+SEQUENCE_OFFSET = 0
+TIMESTAMP_OFFSET = 4
+NTP_EPOCH_S = 2_208_988_800  # 1900-01-01 to 1970-01-01, RFC 5905 section 6
+NANOSECONDS = 1_000_000_000
+#: RFC 4656 section 4.1.2: S=0 not synchronised, Z=0 NTP format, scale 0, multiplier 1 (0 would be invalid).
+ERROR_ESTIMATE = 0x0001
+
+SENDER = struct.Struct("!IQHH28x")
+REFLECTOR = struct.Struct("!IQHHQIQH2xB3x")
+_ERA = 1 << 32
+
+
+class Malformed(ValueError):
+    """Octets that are no STAMP test packet."""
+
+
+def ns_to_ntp(time_ns: int) -> int:
+    """Nanoseconds since 1970 as a 64-bit NTP time stamp; wraps with NTP's era in 2036."""
+    seconds, rest = divmod(time_ns, NANOSECONDS)
+    return ((seconds + NTP_EPOCH_S) % _ERA) << 32 | (rest << 32) // NANOSECONDS
+
+
+def ntp_to_ns(stamp: int) -> int:
+    """A 64-bit NTP time stamp as nanoseconds since 1970, between 1968 and 2104 (RFC 4330 section 3).
+
+    Exact inverse of :func:`ns_to_ntp`: a unit of the fraction is 0.23 ns, so rounding finds the nanosecond again.
+    """
+    seconds = stamp >> 32
+    if seconds < 1 << 31:  # era 1, which begins in 2036
+        seconds += _ERA
+    fraction = stamp & 0xFFFFFFFF
+    return (seconds - NTP_EPOCH_S) * NANOSECONDS + ((fraction * NANOSECONDS + (1 << 31)) >> 32)
+
+
+@dataclass(frozen=True, slots=True)
+class SenderPacket:
+    """A test packet of the session-sender.
+
+    :param sent_ns: T1, CLOCK_REALTIME.
+    :param ssid: session identifier (RFC 8972 section 3); 0 is none, as in RFC 8762.
+    """
+
+    sequence: int
+    sent_ns: int
+    ssid: int = 0
+    error_estimate: int = ERROR_ESTIMATE
+
+    def encode(self, size: int = MINIMUM_SIZE) -> bytes:
+        """The UDP payload, padded with zeros to ``size`` octets."""
+        if size < MINIMUM_SIZE:
+            raise Malformed(f"{size} octets are fewer than {MINIMUM_SIZE}")
+        packed = SENDER.pack(self.sequence, ns_to_ntp(self.sent_ns), self.error_estimate, self.ssid)
+        return packed.ljust(size, b"\0")
+
+    @classmethod
+    def decode(cls, payload: bytes) -> SenderPacket:
+        """Read a UDP payload.
+
+        :raises Malformed: fewer than 44 octets.
+        """
+        if len(payload) < MINIMUM_SIZE:
+            raise Malformed(f"{len(payload)} octets are fewer than {MINIMUM_SIZE}")
+        sequence, stamp, error_estimate, ssid = SENDER.unpack_from(payload)
+        return cls(sequence, ntp_to_ns(stamp), ssid, error_estimate)
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectorPacket:
+    """A test packet of the session-reflector.
+
+    :param sequence: the reflector's own (stateful mode): counts what it has sent in this session, from 0.
+    :param sent_ns: T3, :param received_ns: T2, both on the reflector's clock; :param sender_sent_ns: T1, the sender's.
+    :param sender_ttl: TTL or hop limit with which the sender's packet arrived.
+    """
+
+    sequence: int
+    sent_ns: int
+    received_ns: int
+    sender_sequence: int
+    sender_sent_ns: int
+    sender_ttl: int = 255
+    ssid: int = 0
+    error_estimate: int = ERROR_ESTIMATE
+    sender_error_estimate: int = ERROR_ESTIMATE
+
+    def encode(self, size: int = MINIMUM_SIZE) -> bytes:
+        """The UDP payload, padded with zeros to ``size`` octets (symmetric with the sender's packet)."""
+        if size < MINIMUM_SIZE:
+            raise Malformed(f"{size} octets are fewer than {MINIMUM_SIZE}")
+        return REFLECTOR.pack(
+            self.sequence,
+            ns_to_ntp(self.sent_ns),
+            self.error_estimate,
+            self.ssid,
+            ns_to_ntp(self.received_ns),
+            self.sender_sequence,
+            ns_to_ntp(self.sender_sent_ns),
+            self.sender_error_estimate,
+            self.sender_ttl,
+        ).ljust(size, b"\0")
+
+    @classmethod
+    def decode(cls, payload: bytes) -> ReflectorPacket:
+        """Read a UDP payload.
+
+        :raises Malformed: fewer than 44 octets.
+        """
+        if len(payload) < MINIMUM_SIZE:
+            raise Malformed(f"{len(payload)} octets are fewer than {MINIMUM_SIZE}")
+        sequence, t3, estimate, ssid, t2, sender_sequence, t1, sender_estimate, ttl = REFLECTOR.unpack_from(payload)
+        return cls(
+            sequence=sequence,
+            sent_ns=ntp_to_ns(t3),
+            received_ns=ntp_to_ns(t2),
+            sender_sequence=sender_sequence,
+            sender_sent_ns=ntp_to_ns(t1),
+            sender_ttl=ttl,
+            ssid=ssid,
+            error_estimate=estimate,
+            sender_error_estimate=sender_estimate,
+        )

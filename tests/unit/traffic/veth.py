@@ -1,0 +1,66 @@
+"""Two stations joined by a veth pair, each in a private network namespace, with the addresses of a test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from cprlib.errors import EnvironmentFailure
+from cprlib.net.namespace import NetworkNamespace
+from cprlib.net.topology import GUEST, NUD_PERMANENT, STATION, Address, Topology
+
+INTERFACE = "eth0"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The measuring end and the end that stands in for a guest."""
+
+    station: NetworkNamespace
+    guest: NetworkNamespace
+
+
+def _configure(namespace: NetworkNamespace, own: Address, peer: Address) -> None:
+    netlink, index = namespace.netlink, namespace.index(INTERFACE)
+    Topology.no_ipv6(namespace, INTERFACE)
+    netlink.link("set", index=index, address=own.mac)
+    netlink.link("set", index=index, state="up")
+    netlink.addr("add", index=index, address=own.ipv4, prefixlen=24)
+    netlink.addr("add", index=index, address=own.ipv6, prefixlen=64, flags=0x02)  # IFA_F_NODAD
+    for address in (peer.ipv4, peer.ipv6):
+        netlink.neigh("add", dst=address, lladdr=peer.mac, ifindex=index, state=NUD_PERMANENT)
+
+
+@contextlib.contextmanager
+def veth_pair() -> Iterator[Pair]:
+    """Make both ends.
+
+    :raises EnvironmentFailure: rights or veth are missing.
+    """
+    with NetworkNamespace("station") as station, NetworkNamespace("guest") as guest:
+        try:
+            station.netlink.link(
+                "add", ifname=INTERFACE, kind="veth", peer={"ifname": INTERFACE, "net_ns_fd": guest.descriptor}
+            )
+            _configure(station, STATION, GUEST)
+            _configure(guest, GUEST, STATION)
+        except OSError as error:
+            raise EnvironmentFailure("join two namespaces by veth", str(error), "run as root or in the lab") from error
+        yield Pair(station, guest)
+
+
+@contextlib.contextmanager
+def veth_pair_or_skip() -> Iterator[Pair]:
+    """The same, but a test is skipped with the reason where it cannot be had."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root for namespaces and packet sockets: run it as root or in the lab")
+    with contextlib.ExitStack() as stack:
+        try:
+            pair = stack.enter_context(veth_pair())
+        except EnvironmentFailure as error:
+            pytest.skip(error.one_line())
+        yield pair

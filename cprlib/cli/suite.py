@@ -1,0 +1,104 @@
+"""Running the functional suite with Avocado and gathering what its tests left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cprlib.errors import EnvironmentFailure
+from cprlib.files import project_folder
+from cprlib.process import spawn
+
+JOB_FOLDER = "avocado"
+CASES_FOLDER = "cases"
+COPIES = {"results.xml": "junit.xml", "results.tap": "results.tap"}  # Avocado's name: ours
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteRun:
+    """One call of Avocado.
+
+    :param tests: references as Avocado takes them; the whole suite when empty.
+    :param parameters: Avocado test parameters.
+    :param engine: engine of the lab, None to run natively.
+    :param parallel: tests at once; None for one per core.
+    :param extra: further arguments for Avocado, as given by the user.
+    """
+
+    results: Path
+    tests: Sequence[str]
+    parameters: Mapping[str, str]
+    engine: str | None = None
+    parallel: int | None = None
+    extra: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self) -> list[str]:
+        """The command line of Avocado."""
+        command = [sys.executable, "-m", "avocado", "run"]
+        command += self.tests or [str(project_folder() / "tests" / "functional")]
+        command += ["--job-results-dir", str(self.results / JOB_FOLDER), "--disable-sysinfo"]
+        for name, value in self.parameters.items():
+            command += ["-p", f"{name}={value}"]
+        parallel = self.parallel or (len(os.sched_getaffinity(0)) if self.engine else 1)
+        command += ["--max-parallel-tasks", str(parallel)]
+        if self.engine:
+            command += ["--spawner", "lab", "--lab-engine", self.engine]
+        return [*command, *self.extra]
+
+
+def run_avocado(suite: SuiteRun) -> int:
+    """Run Avocado; its own output goes to standard output as it comes.
+
+    :returns: Avocado's exit status (a sum of flags, avocado.core.exit_codes).
+    :raises EnvironmentFailure: Avocado is not installed where this Python looks.
+    """
+    programs = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        **suite.environment,
+        "PATH": f"{programs}:{os.environ.get('PATH', '')}",  # Avocado looks for its runners there
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(project_folder()), os.environ.get("PYTHONPATH", "")])),
+    }
+    with spawn(suite.command(), purpose="run Avocado", env=environment) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            os.killpg(child.pid, signal.SIGINT)  # once: Avocado then ends its tests in order
+            try:
+                child.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+            raise
+
+
+def gather(results: Path) -> Path:
+    """Move each case's folder from Avocado's job to ``cases/<id>`` and copy its JUnit and TAP files.
+
+    :returns: the job's folder.
+    :raises EnvironmentFailure: Avocado left no job.
+    """
+    jobs = sorted(path for path in (results / JOB_FOLDER).glob("job-*") if path.is_dir())
+    if not jobs:
+        raise EnvironmentFailure("run the suite", "Avocado made no job", "read its message above")
+    job = jobs[-1]
+    for name, ours in COPIES.items():
+        if (job / name).exists():
+            shutil.copyfile(job / name, results / ours)
+    (results / CASES_FOLDER).mkdir(exist_ok=True)
+    for folder in sorted(job.glob("test-results/*/data/cases/*")):
+        if not folder.is_dir() or any(parent.is_symlink() for parent in folder.parents if job in parent.parents):
+            continue
+        final = results / CASES_FOLDER / folder.name
+        number = 2
+        while final.exists():
+            final = results / CASES_FOLDER / f"{folder.name}-{number}"
+            number += 1
+        folder.rename(final)
+    return job

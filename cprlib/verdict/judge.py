@@ -1,0 +1,194 @@
+"""Evidence and a policy to a verdict: pass, fail or inconclusive, with reasons. Nothing passes by default.
+
+Two kinds of evidence are kept apart. Checks (descriptors, vhost worker, guest view) stand for themselves. Traffic
+figures count only when the instrument is sound: when it is not, neither their good nor their bad news is believed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from cprlib.verdict.evidence import CaseEvidence, Mechanism, Outcome, Role
+from cprlib.verdict.findings import Finding, Verdict, combine, failed, passed, unsure
+from cprlib.verdict.policy import DOWNGRADE_CHECKS, IDENTITY_MECHANISMS, Policy
+from cprlib.verdict.traffic_rules import instrument_findings, interruption_findings, packets, traffic_findings
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedCase:
+    """A case with its verdict."""
+
+    evidence: CaseEvidence
+    verdict: Verdict
+
+    @property
+    def outcome(self) -> Outcome:
+        """Short for ``verdict.outcome``."""
+        return self.verdict.outcome
+
+
+def judge(case: CaseEvidence, policy: Policy, *, baseline_ms: float | None = None) -> JudgedCase:
+    """The verdict of one case.
+
+    :param baseline_ms: service interruption of a saved run of this case, for policies with ``max_ratio``.
+    """
+    if case.skipped:
+        return JudgedCase(case, _skipped(case, policy))
+    findings = list(_checks(case, policy))
+    if case.retries > policy.retries:
+        findings.append(
+            unsure("lab", f"the lab died {case.retries} times under this case, the policy allows {policy.retries}")
+        )
+    match case.role:
+        case Role.CHECKS:
+            pass
+        case Role.UPDATE:
+            findings += _update(case, policy, baseline_ms)
+        case Role.CONTRAST:
+            findings += _contrast(case, policy)
+        case Role.CALIBRATION:
+            findings += _calibration(case, policy)
+    return JudgedCase(case, combine(findings, "the case checked nothing"))
+
+
+def judge_run(cases: Sequence[JudgedCase], policy: Policy) -> Verdict:
+    """The verdict of a run: its worst case decides; skips prove nothing, nor does a mechanism skipped whole."""
+    findings = [
+        Finding(case.outcome, case.evidence.id, _summary(case)) for case in cases if case.outcome != Outcome.SKIP
+    ]
+    findings += [Finding(Outcome.SKIP, case.evidence.id, _summary(case)) for case in cases if case.outcome == "skip"]
+    if not policy.skips.whole_mechanism:
+        findings += _skipped_mechanisms(cases)
+    return combine(findings, "no case ran to its end")
+
+
+def _summary(case: JudgedCase) -> str:
+    reasons = case.verdict.reasons
+    if case.outcome == Outcome.PASS:
+        return f"{len(reasons)} properties as the policy wants them"
+    return "; ".join(reason.text for reason in reasons[:3]) + (f"; and {len(reasons) - 3} more" if reasons[3:] else "")
+
+
+def _skipped_mechanisms(cases: Sequence[JudgedCase]) -> Iterator[Finding]:
+    for mechanism in Mechanism:
+        if mechanism == Mechanism.NONE:
+            continue
+        of_it = [case for case in cases if case.evidence.mechanism == mechanism]
+        if of_it and all(case.outcome == Outcome.SKIP for case in of_it):
+            yield unsure(
+                mechanism.value, f"every case of mechanism {mechanism} was skipped: {of_it[0].evidence.skipped}"
+            )
+
+
+def skip_word(reason: str) -> str:
+    """The word that policies speak of: ``no-cpr`` of ``no-cpr: this QEMU has no cpr=on``; ``other`` without one."""
+    found = re.match(r"([a-z0-9]+(?:-[a-z0-9]+)*):", reason)
+    return found[1] if found else "other"
+
+
+def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:
+    if any(fnmatchcase(skip_word(case.skipped), pattern) for pattern in policy.skips.allow):
+        return Verdict(Outcome.SKIP, (Finding(Outcome.SKIP, "skipped", case.skipped),))
+    outcome = Outcome(policy.skips.otherwise)
+    return Verdict(outcome, (Finding(outcome, "skipped", f"{case.skipped} (policy {policy.name} does not allow it)"),))
+
+
+def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    for check in case.checks:
+        said = check.message or f"expected {check.expected or '-'}, observed {check.observed or '-'}"
+        if check.outcome != Outcome.SKIP:
+            yield Finding(check.outcome, check.name, said if check.outcome != Outcome.PASS else check.observed or said)
+        elif any(fnmatchcase(check.name, pattern) for pattern in policy.skips.allow_checks):
+            yield Finding(Outcome.SKIP, check.name, said)
+        else:
+            yield Finding(Outcome(policy.skips.otherwise), check.name, f"skipped, which the policy forbids: {said}")
+    for fact in case.guest_view:
+        if not fact.must_match:
+            continue
+        if fact.before is None or fact.after is None:
+            yield unsure("guest view", f"{fact.name} was not read {'before' if fact.before is None else 'after'}")
+        elif fact.before != fact.after:
+            yield failed("guest view", f"{fact.name} was {fact.before}, is {fact.after}")
+
+
+def _believed(case: CaseEvidence, policy: Policy, believed: Iterable[Finding]) -> Iterator[Finding]:
+    """Traffic findings when the instrument is sound, else why it is not (and what it would have said, as a note)."""
+    doubts = list(instrument_findings(case, policy))
+    if not doubts:
+        yield from believed
+        return
+    yield from doubts
+    for finding in believed:
+        if finding.outcome != Outcome.PASS:
+            yield replace(finding, outcome=Outcome.INCONCLUSIVE, text=f"not believed: {finding.text}")
+
+
+def _update(case: CaseEvidence, policy: Policy, baseline_ms: float | None) -> Iterator[Finding]:
+    if case.mechanism != Mechanism.NONE and not case.updates:
+        yield unsure("update", "no live update was carried out")
+    traffic = [*traffic_findings(case, policy), *interruption_findings(case, policy, baseline_ms)]
+    yield from _believed(case, policy, traffic)
+    yield from _identity(case, policy)
+    yield from _downgrade(case, policy)
+
+
+def _identity(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    if case.mechanism not in IDENTITY_MECHANISMS:
+        return
+    different = [row for row in case.descriptors if row.same_file is False]
+    for row in different:
+        yield failed(
+            "identity",
+            f"{row.kind} {row.name}: fd {row.source_fd} of source and {row.target_fd} of target are two files",
+        )
+    if case.fds.paired is None or case.fds.unpaired is None:
+        if policy.identity.required:
+            yield unsure("identity", "descriptors of source and target were not compared")
+    elif case.fds.unpaired > policy.identity.unpaired:
+        yield failed("identity", f"{case.fds.unpaired} descriptors without partner, {case.fds.paired} paired")
+    elif case.fds.paired + case.fds.unpaired < _descriptors_wanted(case):
+        found = case.fds.paired + case.fds.unpaired
+        yield unsure("identity", f"{found} of {_descriptors_wanted(case)} descriptors were found and compared")
+    elif not different:
+        yield passed("identity", f"{case.fds.paired} descriptors paired, {case.fds.unpaired} without partner")
+
+
+def _descriptors_wanted(case: CaseEvidence) -> int:
+    """One tap descriptor per queue, and as many of vhost where it is used; at least one."""
+    return max(1, (case.parameters.queues or 1) * (2 if case.parameters.vhost else 1))
+
+
+def _downgrade(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    if not (policy.downgrade.forbidden and case.parameters.vhost) or case.mechanism == Mechanism.NONE:
+        return
+    seen = {check.name for check in case.checks}
+    for name in DOWNGRADE_CHECKS:
+        if name not in seen:
+            yield unsure("downgrade", f"check {name} is missing: a fall back to userspace virtio would not be seen")
+
+
+def _contrast(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    """A contrast has to lose; how much, and what else goes wrong with it, is nobody's fault."""
+    if not case.updates:
+        yield unsure("update", "no live update was carried out")
+    lost = case.loss.total
+    if lost is None:
+        found = unsure("contrast", "its loss is not known")
+    elif lost:
+        found = passed(
+            "contrast", f"{packets(lost)} lost, as this mechanism is known to do, and seen by the instrument"
+        )
+    elif policy.contrast.must_lose:
+        found = unsure("contrast", "it lost nothing: that a loss would be seen has not been shown")
+    else:
+        found = passed("contrast", "it lost nothing")
+    yield from _believed(case, policy, [found])
+
+
+def _calibration(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    """Nothing may go wrong without an update; what does is the machine's or the instrument's, and accuses no QEMU."""
+    for finding in _believed(case, policy, traffic_findings(case, policy)):
+        yield replace(finding, outcome=Outcome.INCONCLUSIVE) if finding.outcome == Outcome.FAIL else finding

@@ -1,0 +1,163 @@
+"""Policies: what passes, per property.
+
+A key that a file leaves out has the strict value, so that nothing passes by default.
+The values are described in docs/reading-a-report.md; files are read by :mod:`cprlib.verdict.policy_file`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cprlib.verdict.evidence import Mechanism
+
+IDENTITY_MECHANISMS = (Mechanism.CPR, Mechanism.FD_SHARE, Mechanism.LOCAL)  # one open file on both sides
+DOWNGRADE_CHECKS = ("vhost-worker", "no-downgrade")  # wanted of each case with vhost
+
+Severity = Literal["fail", "inconclusive"]
+
+
+@dataclass(frozen=True, slots=True)
+class LossLimits:
+    """Packets of the main stream that may be lost in each direction (RFC 7680).
+
+    :param overflow: what follows when more were lost, but all of the excess in a full tap queue during a pause that was
+        longer than the queue has room for (queue length / rate).
+    """
+
+    forward: int = 0
+    return_: int = 0
+    overflow: Severity = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class CountLimits:
+    """Duplicates (RFC 5560) or reordered packets (RFC 4737) that may be seen in each direction."""
+
+    forward: int = 0
+    return_: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """What each further stream (started in the guest, TCP, other flows) may lose, double and reorder."""
+
+    lost: int = 0
+    duplicates: int = 0
+    reordered: int = 0
+    longest_stall_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptionLimits:
+    """Service interruption by time stamps, in each direction.
+
+    :param max_ms: no more than this; None for no limit.
+    :param max_ratio: no more than this many times the baseline; a policy that has it needs a baseline.
+    :param required: a case of an update in which it was not measured is inconclusive.
+    """
+
+    max_ms: float | None = None
+    max_ratio: float | None = None
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRules:
+    """Descriptors: each of the netdev's is one open file on both sides (kcmp(2) KCMP_FILE).
+
+    :param required: a case of a mechanism that hands descriptors over is inconclusive without this evidence.
+    :param unpaired: descriptors that may be without a partner.
+    """
+
+    required: bool = True
+    unpaired: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DowngradeRules:
+    """The silent fall back from vhost to userspace virtio.
+
+    :param forbidden: cases with vhost need the checks of :data:`DOWNGRADE_CHECKS`, and they must pass.
+    """
+
+    forbidden: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRules:
+    """The ledger per hop.
+
+    :param required: a measured case without a ledger is inconclusive.
+    :param unexplained: packets that may be missing without a hop that accounts for them.
+    :param may_miss: names of counters that may be absent (``fnmatch`` patterns).
+    """
+
+    required: bool = True
+    unexplained: int = 0
+    may_miss: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstrumentRules:
+    """What the instrument must show of itself; short of it the case is inconclusive, neither pass nor fail.
+
+    :param min_sent: test packets, at least.
+    :param pacing_p99_us: 99th percentile of the pacing error at most, microseconds; None for no limit.
+    :param calibration_required: a run without update, in the same session, that lost nothing.
+    """
+
+    min_sent: int = 100
+    pacing_p99_us: float | None = None
+    calibration_required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastRules:
+    """Updates that are known to lose packets.
+
+    :param must_lose: a contrast that loses nothing is inconclusive: it has not been shown that a loss would be seen.
+    """
+
+    must_lose: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SkipRules:
+    """Cases and checks that did not run.
+
+    :param allow: ``fnmatch`` patterns of the word before the colon in a case's reason: ``no-cpr``, ``no-vhost``.
+    :param allow_checks: ``fnmatch`` patterns of names of checks.
+    :param otherwise: what follows from a skip that is not allowed.
+    :param whole_mechanism: all cases of a mechanism may be skipped; else the run is inconclusive even though each
+        skip is allowed.
+    """
+
+    allow: tuple[str, ...] = ()
+    allow_checks: tuple[str, ...] = ()
+    otherwise: Severity = "fail"
+    whole_mechanism: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy.
+
+    :param name: of the file, without ``.toml``.
+    :param retries: labs that may die in one case before it is inconclusive.
+    """
+
+    name: str = "built-in strict"
+    description: str = ""
+    retries: int = 1
+    loss: LossLimits = field(default_factory=LossLimits)
+    duplicates: CountLimits = field(default_factory=CountLimits)
+    reordered: CountLimits = field(default_factory=CountLimits)
+    streams: StreamLimits = field(default_factory=StreamLimits)
+    interruption: InterruptionLimits = field(default_factory=InterruptionLimits)
+    identity: IdentityRules = field(default_factory=IdentityRules)
+    downgrade: DowngradeRules = field(default_factory=DowngradeRules)
+    ledger: LedgerRules = field(default_factory=LedgerRules)
+    instrument: InstrumentRules = field(default_factory=InstrumentRules)
+    contrast: ContrastRules = field(default_factory=ContrastRules)
+    skips: SkipRules = field(default_factory=SkipRules)

@@ -1,0 +1,204 @@
+"""Reading policies from TOML, strictly: what is not understood is an error that names file and line.
+
+A file may say ``extends = "default"``: the name of a shipped policy or a path relative to the file. Tables of the file
+then change single keys of that one; without it, they change the strict values of :mod:`cprlib.verdict.policy`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cprlib import files
+from cprlib.errors import UsageError
+from cprlib.verdict.codec import json_name
+from cprlib.verdict.policy import Policy
+
+ADVICE = "docs/reading-a-report.md describes policies"
+TOP_LEVEL = ("description", "retries", "extends")
+
+
+def policies_folder() -> Path:
+    """The folder of the policies that come with the project."""
+    return files.project_folder() / "fixtures" / "policies"
+
+
+def shipped_policies() -> tuple[str, ...]:
+    """Names of the policies that come with the project."""
+    return tuple(sorted(path.stem for path in policies_folder().glob("*.toml")))
+
+
+def load_policy(name_or_path: str | Path) -> Policy:
+    """The policy of that name, or in that file (a name with a ``/`` or ending in ``.toml`` is a path).
+
+    :raises UsageError: no such policy, or a file that is not understood; the message has file and line.
+    """
+    return _load(_find(str(name_or_path), Path()), ())
+
+
+def _find(name: str, base: Path) -> Path:
+    if "/" in name or name.endswith(".toml"):
+        return base / name
+    path = policies_folder() / f"{name}.toml"
+    if name not in shipped_policies():
+        raise UsageError(
+            f"use policy {name!r}",
+            "there is no policy of that name",
+            f"choose one of {', '.join(shipped_policies())} or give the path of a TOML file",
+        )
+    return path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Source:
+    """A policy file's text, to find lines in."""
+
+    path: Path
+    text: str
+
+    def line_of(self, table: str, key: str = "") -> int:
+        """The line of a key in a table, of the table's header for no key, or 1 where neither is found."""
+        current, header = "", 1
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if found := re.match(r"\s*\[\s*([\w\"'. -]+?)\s*\]", line):
+                current = found[1].strip("\"'")
+                if current == table and not key:
+                    return number
+                header = number if current == table else header
+            elif found := re.match(r"\s*[\"']?([\w. -]+?)[\"']?\s*=", line):
+                if key and current == table and found[1] == key:
+                    return number
+                if not current and found[1] in (table, f"{table}.{key}"):  # inline table or dotted key
+                    return number
+        return header
+
+    def error(self, happened: str, line: int) -> UsageError:
+        return UsageError(f"use policy {self.path}", f"line {line}: {happened}", ADVICE)
+
+
+def _load(path: Path, seen: tuple[Path, ...]) -> Policy:
+    try:
+        source = _Source(path, path.read_text(encoding="utf-8"))
+        values = tomllib.loads(source.text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"use policy {path}", str(error), "correct the TOML there") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"use policy {path}", str(error), "give the path of a TOML file") from error
+
+    seen = (*seen, path.resolve())
+    policy = Policy()
+    if "extends" in values:
+        parent = values["extends"]
+        line = source.line_of("", "extends")
+        if not isinstance(parent, str):
+            raise source.error("extends must be text", line)
+        parent_path = _find(parent, path.parent)
+        if parent_path.resolve() in seen:
+            raise source.error(f"extends {parent!r}, which extends this file", line)
+        policy = _load(parent_path, seen)
+
+    changes: dict[str, Any] = {"name": path.stem, "description": ""}
+    tables = {f.name: f for f in dataclasses.fields(Policy) if dataclasses.is_dataclass(getattr(policy, f.name))}
+    for name, value in values.items():
+        if name in tables:
+            if not isinstance(value, dict):
+                raise source.error(f"{name} must be a table", source.line_of("", name))
+            changes[name] = _table(source, name, getattr(policy, name), value)
+        elif name == "description":
+            changes[name] = _value(source, "", name, str, value)
+        elif name == "retries":
+            changes[name] = _value(source, "", name, int, value)
+        elif name not in TOP_LEVEL:
+            table = isinstance(value, dict)
+            known = ", ".join(sorted(tables if table else TOP_LEVEL))
+            line = source.line_of(name) if table else source.line_of("", name)
+            raise source.error(f"unknown {'table' if table else 'key'} {name!r} (known: {known})", line)
+    policy = dataclasses.replace(policy, **changes)
+    _refuse_contradictions(source, policy, values)
+    return policy
+
+
+def _table(source: _Source, table: str, current: Any, values: Mapping[str, object]) -> Any:
+    hints = typing.get_type_hints(type(current))
+    fields = {json_name(f.name): f.name for f in dataclasses.fields(current)}
+    changes = {}
+    for key, value in values.items():
+        if key not in fields:
+            known = ", ".join(fields)
+            raise source.error(f"unknown key {key!r} in [{table}] (known: {known})", source.line_of(table, key))
+        changes[fields[key]] = _value(source, table, key, hints[fields[key]], value)
+    return dataclasses.replace(current, **changes)
+
+
+def _value(source: _Source, table: str, key: str, hint: Any, value: object) -> object:
+    """A TOML value as the field's type has it, or an error with the line."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(argument for argument in arguments if argument is not type(None))
+    if typing.get_origin(hint) is typing.Literal:
+        wanted, good = " or ".join(f'"{choice}"' for choice in arguments), value in arguments
+    elif typing.get_origin(hint) is tuple:
+        wanted = "a list of texts"
+        good = isinstance(value, list) and all(isinstance(member, str) and member for member in value)
+        value = tuple(value) if isinstance(value, list) else value
+    elif hint is bool:
+        wanted, good = "true or false", isinstance(value, bool)
+    elif hint is int:
+        wanted = "a whole number, 0 or more"
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    elif hint is float:
+        wanted = "a number above 0"
+        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+        value = float(value) if isinstance(value, int | float) else value
+    else:
+        wanted, good = "text", isinstance(value, str)
+    if not good:
+        raise source.error(f"{key} must be {wanted}", source.line_of(table, key))
+    return value
+
+
+def _refuse_contradictions(source: _Source, policy: Policy, values: Mapping[str, Any]) -> None:
+    """Two settings of which one makes the other meaningless: better refused than half obeyed."""
+    rules: tuple[tuple[str, str, Callable[[], bool], str], ...] = (
+        ("identity", "unpaired", lambda: not policy.identity.required, "required = false leaves nothing to count"),
+        (
+            "ledger",
+            "unexplained",
+            lambda: not policy.ledger.required,
+            "required = false leaves nothing to hold against it",
+        ),
+        (
+            "skips",
+            "whole_mechanism",
+            lambda: policy.skips.whole_mechanism and not policy.skips.allow,
+            "whole mechanisms may be skipped, but allow lists no skip at all",
+        ),
+        (
+            "skips",
+            "otherwise",
+            lambda: "*" in policy.skips.allow and "*" in policy.skips.allow_checks,
+            "allow = all leaves nothing otherwise",
+        ),
+        (
+            "interruption",
+            "max_ms",
+            lambda: not policy.interruption.required,
+            "a limit, but required = false lets cases without the measurement pass",
+        ),
+        (
+            "interruption",
+            "max_ratio",
+            lambda: not policy.interruption.required,
+            "a limit, but required = false lets cases without the measurement pass",
+        ),
+    )
+    for table, key, contradicted, why in rules:
+        if key in values.get(table, {}) and contradicted():
+            raise source.error(f"[{table}] {key} contradicts the rest: {why}", source.line_of(table, key))

@@ -1,0 +1,187 @@
+"""What the traffic of a case says: loss, duplicates, reordering, interruption, further streams, ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from cprlib.verdict.evidence import CaseEvidence, Cause, Direction, Interruption, PerDirection, Role
+from cprlib.verdict.findings import Finding, failed, passed, unsure
+from cprlib.verdict.policy import CountLimits, Policy
+
+
+def packets(count: int) -> str:
+    """``1 packet`` or ``7,000 packets``."""
+    return f"{count:,} packet{'' if count == 1 else 's'}"
+
+
+def instrument_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    """Why the traffic figures of a case may not be believed; with any of these they neither pass nor accuse."""
+    seen, rules = case.instrument, policy.instrument
+    if not case.sent:
+        yield unsure("instrument", "no test packet was sent" if case.sent == 0 else "nobody counted what was sent")
+    elif case.sent < rules.min_sent:
+        yield unsure("instrument", f"{packets(case.sent)} sent, the policy wants {rules.min_sent:,} or more")
+    for drops, who in ((seen.own_drops, "the capture"), (seen.reflector_drops, "the reflector's socket")):
+        if drops is None:
+            yield unsure("instrument", f"drops of {who} were not read")
+        elif drops:
+            yield unsure("instrument", f"{who} itself lost {packets(drops)}")
+    if not seen.reflector_alive:
+        dead = "did not answer at the end" if seen.reflector_alive is False else "was not asked at the end"
+        yield unsure("instrument", f"the reflector {dead}: its log proves nothing")
+    if seen.pacing_p99_us is not None and rules.pacing_p99_us and seen.pacing_p99_us > rules.pacing_p99_us:
+        yield unsure(
+            "instrument", f"pacing error p99 {seen.pacing_p99_us:,.0f} µs, the policy allows {rules.pacing_p99_us:,.0f}"
+        )
+    if seen.pacing_p99_us is None and rules.pacing_p99_us:
+        yield unsure("instrument", "the pacing error was not measured")
+    if case.role != Role.CALIBRATION:
+        if seen.calibration_lost:
+            yield unsure("calibration", f"without any update {packets(seen.calibration_lost)} were lost")
+        elif rules.calibration_required and not (seen.calibration_sent and seen.calibration_lost == 0):
+            yield unsure("calibration", "there was no calibration without update in this session")
+    yield from _ledger_gaps(case, policy)
+
+
+def _ledger_gaps(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    absent = [
+        name
+        for name in case.instrument.missing_counters
+        if not any(fnmatchcase(name, allowed) for allowed in policy.ledger.may_miss)
+    ]
+    if absent:
+        yield unsure("ledger", f"counters were absent: {', '.join(absent)}")
+    if policy.ledger.required and (not case.ledger or case.unexplained is None):
+        yield unsure("ledger", "there is no ledger of the hops")
+
+
+def traffic_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    """What the figures say, once they are believed."""
+    yield from _loss(case, policy)
+    yield from _counts("duplicates", case.duplicates, policy.duplicates)
+    yield from _counts("reordered", case.reordered, policy.reordered)
+    unexplained = unexplained_packets(case)
+    if unexplained is not None:
+        text = f"{packets(unexplained)} missing without a hop to account for it"
+        yield passed("ledger", text) if unexplained <= policy.ledger.unexplained else failed("ledger", text)
+    yield from _streams(case, policy)
+
+
+def unexplained_packets(case: CaseEvidence) -> int | None:
+    """Missing packets without a hop: what the case says, or more when its rows do not add up to its loss."""
+    if case.unexplained is None:
+        return None
+    explained = sum(row.count for row in case.missing if row.hop != "unexplained")
+    return max(case.unexplained, (case.loss.total or 0) - explained)
+
+
+def _loss(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    for direction, lost, limit in (
+        (Direction.FORWARD, case.loss.forward, policy.loss.forward),
+        (Direction.RETURN, case.loss.return_, policy.loss.return_),
+    ):
+        if lost is None:
+            yield unsure("loss", f"loss {direction} is not known")
+        elif lost <= limit:
+            yield passed("loss", f"{packets(lost)} lost {direction}")
+        else:
+            yield _excess(case, policy, direction, lost, limit)
+
+
+def _excess(case: CaseEvidence, policy: Policy, direction: Direction, lost: int, limit: int) -> Finding:
+    """Loss above the limit: whose it is decides whether anybody is accused."""
+    rows = [row for row in case.missing if row.direction == direction]
+    others = sum(row.count for row in rows if row.cause in (Cause.GUEST, Cause.INSTRUMENT))
+    full_queue = sum(row.count for row in rows if row.cause == Cause.OVERFLOW)
+    places = "; ".join(f"{row.count:,} at {row.hop} {row.moment} ({row.reason})" for row in rows) or "place not known"
+    text = f"{packets(lost)} lost {direction}, the policy allows {limit:,}: {places}"
+    if lost - others <= limit:
+        return unsure("loss", f"{text}; lost by the guest or the instrument")
+    pause, room = longest_pause_ms(case), case.budget.longest_pause_ms if case.budget else None
+    overflowed = full_queue > 0 and pause is not None and room is not None and pause > room
+    if overflowed and lost - others - full_queue <= limit:
+        text += f"; the pause of {pause:,.0f} ms was longer than the tap queue has room for ({room:,.0f} ms)"
+        return failed("loss", text) if policy.loss.overflow == "fail" else unsure("loss", f"{text}: lower the rate")
+    return failed("loss", text)
+
+
+def longest_pause_ms(case: CaseEvidence) -> float | None:
+    """The longest interruption seen in either direction, None when none was measured."""
+    values = (case.interruption.forward.high_ms, case.interruption.return_.high_ms)
+    return max((value for value in values if value is not None), default=None)
+
+
+def _counts(name: str, seen: PerDirection, limits: CountLimits) -> Iterator[Finding]:
+    for direction, count, limit in (
+        (Direction.FORWARD, seen.forward, limits.forward),
+        (Direction.RETURN, seen.return_, limits.return_),
+    ):
+        if count is None:
+            yield unsure(name, f"{name} {direction} is not known")
+        elif count > limit:
+            yield failed(name, f"{count:,} {name} {direction}, the policy allows {limit:,}")
+        else:
+            yield passed(name, f"{count:,} {name} {direction}")
+
+
+def _streams(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    limits = policy.streams
+    for stream in case.streams:
+        about = f"stream {stream.name}"
+        if not stream.sent:
+            yield unsure(about, "it carried nothing")
+            continue
+        counted = [(stream.lost, limits.lost, "lost")]
+        if stream.kind != "tcp":
+            counted += [
+                (stream.duplicates, limits.duplicates, "duplicates"),
+                (stream.reordered, limits.reordered, "reordered"),
+            ]
+        for count, limit, word in counted:
+            if count is None:
+                yield unsure(about, f"{word}: not known")
+            else:
+                text = f"{count:,} {word} of {stream.sent:,}"
+                yield passed(about, text) if count <= limit else failed(about, f"{text}, the policy allows {limit:,}")
+        if limits.longest_stall_ms is not None and stream.kind == "tcp":
+            if stream.longest_stall_ms is None:
+                yield unsure(about, "its longest stall was not measured")
+            elif stream.longest_stall_ms > limits.longest_stall_ms:
+                yield failed(
+                    about,
+                    f"stalled for {stream.longest_stall_ms:,.0f} ms, the policy allows {limits.longest_stall_ms:,.0f}",
+                )
+
+
+def interruption_findings(case: CaseEvidence, policy: Policy, baseline_ms: float | None) -> Iterator[Finding]:
+    """Service interruption against the absolute limit and against the baseline."""
+    limits = []
+    if policy.interruption.max_ms is not None:
+        limits.append((policy.interruption.max_ms, "the policy allows"))
+    if policy.interruption.max_ratio is not None:
+        if baseline_ms is None:
+            yield unsure("interruption", "the policy compares with a baseline, and none was given")
+        else:
+            ratio = policy.interruption.max_ratio
+            limits.append((ratio * baseline_ms, f"{ratio:g} times the baseline are"))
+    for direction, seen in (("forward", case.interruption.forward), ("return", case.interruption.return_)):
+        if seen.low_ms is None or seen.high_ms is None:
+            if policy.interruption.required:
+                yield unsure("interruption", f"interruption {direction} was not measured")
+            continue
+        over = False
+        for limit, word in limits:
+            if seen.high_ms > limit:
+                over = True
+                text = f"interruption {direction} {span(seen)} ms, {word} {limit:,.0f} ms"
+                yield failed("interruption", text) if seen.low_ms > limit else unsure("interruption", text)
+        if not over:
+            yield passed("interruption", f"interruption {direction} {span(seen)} ms")
+
+
+def span(seen: Interruption) -> str:
+    """``286.4 to 288.1``, or ``-`` when it was not measured."""
+    if seen.low_ms is None or seen.high_ms is None:
+        return "-"
+    return f"{seen.low_ms:,.1f} to {seen.high_ms:,.1f}"

@@ -1,0 +1,244 @@
+"""Verdicts: good evidence passes, each fault fails, and each gap in the evidence is inconclusive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import pytest
+
+from cprlib.verdict.evidence import (
+    Budget,
+    CaseEvidence,
+    Cause,
+    Check,
+    DescriptorCount,
+    Direction,
+    GuestFact,
+    Instrument,
+    Interruption,
+    InterruptionPerDirection,
+    Mechanism,
+    MissingPackets,
+    Outcome,
+    PerDirection,
+    Role,
+    Stream,
+)
+from cprlib.verdict.judge import judge, judge_run, skip_word
+from cprlib.verdict.policy import InterruptionLimits, Policy
+from cprlib.verdict.policy_file import load_policy
+from tests.unit.verdict.samples import good_case
+
+STRICT = Policy()
+DEFAULT = load_policy("default")
+Change = Callable[[CaseEvidence], CaseEvidence]
+
+
+def instrument(**changes: object) -> Change:
+    return lambda case: replace(case, instrument=replace(case.instrument, **changes))  # type: ignore[arg-type]
+
+
+def changed(**changes: object) -> Change:
+    return lambda case: replace(case, **changes)  # type: ignore[arg-type]
+
+
+def check(outcome: Outcome) -> Change:
+    return lambda case: case.with_checks(Check("mac-table", outcome, "same", "other"))
+
+
+def without_check(name: str) -> Change:
+    return lambda case: replace(case, checks=tuple(each for each in case.checks if each.name != name))
+
+
+def pause(low: float, high: float) -> InterruptionPerDirection:
+    return InterruptionPerDirection(Interruption(low, high, 0.0, 1.0), Interruption(low, high, 0.0, 1.0))
+
+
+def lost(count: int, cause: Cause) -> tuple[MissingPackets, ...]:
+    return (MissingPackets("tap0 queue", Direction.FORWARD, "STOP to RESUME", "tx_dropped", count, cause),)
+
+
+@pytest.mark.parametrize("policy", ["strict", "default", "slow-machine"])
+def test_good_evidence_passes(policy: str) -> None:
+    judged = judge(good_case(), load_policy(policy))
+    assert judged.verdict.findings[0].text
+    assert judged.outcome == Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed(loss=PerDirection(2, 0)),
+        changed(loss=PerDirection(0, 1)),
+        changed(duplicates=PerDirection(1, 0)),
+        changed(reordered=PerDirection(0, 3)),
+        changed(unexplained=1),
+        changed(fds=DescriptorCount(1, 1)),
+        lambda case: replace(case, descriptors=(replace(case.descriptors[0], same_file=False),)),
+        check(Outcome.FAIL),
+        changed(guest_view=(GuestFact("mac", "a", "b"),)),
+        changed(streams=(Stream("tcp out", "tcp", sent=9, lost=1),)),
+        changed(streams=(Stream("udp out", "udp", sent=9, lost=0, duplicates=0, reordered=1),)),
+        changed(interruption=pause(5100.0, 5101.0)),
+    ],
+)
+def test_each_fault_fails(change: Change) -> None:
+    assert judge(change(good_case()), DEFAULT).outcome == Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed(sent=0),
+        changed(sent=None),
+        changed(sent=99),
+        changed(updates=0),
+        changed(updates=None),
+        changed(loss=PerDirection(0, None)),
+        changed(duplicates=PerDirection()),
+        changed(reordered=PerDirection()),
+        changed(interruption=InterruptionPerDirection()),
+        changed(interruption=pause(4999.0, 5001.0)),
+        changed(ledger=()),
+        changed(unexplained=None),
+        changed(fds=DescriptorCount()),
+        changed(fds=DescriptorCount(0, 0)),
+        changed(fds=DescriptorCount(1, 0)),
+        changed(streams=(Stream("udp out", "udp", sent=0),)),
+        changed(streams=(Stream("udp out", "udp", sent=5),)),
+        changed(guest_view=(GuestFact("mac", "a", None),)),
+        changed(retries=2),
+        check(Outcome.INCONCLUSIVE),
+        check(Outcome.SKIP),
+        without_check("vhost-worker"),
+        without_check("no-downgrade"),
+        instrument(own_drops=1),
+        instrument(own_drops=None),
+        instrument(reflector_drops=1),
+        instrument(reflector_drops=None),
+        instrument(reflector_alive=False),
+        instrument(reflector_alive=None),
+        instrument(pacing_p99_us=90_000.0),
+        instrument(pacing_p99_us=None),
+        instrument(calibration_lost=1),
+        instrument(calibration_lost=None),
+        instrument(calibration_sent=0),
+        instrument(missing_counters=("tap0 tx_dropped",)),
+    ],
+)
+def test_each_gap_is_inconclusive(change: Change) -> None:
+    assert judge(change(good_case()), DEFAULT).outcome == Outcome.INCONCLUSIVE
+
+
+def test_evidence_without_content_is_inconclusive() -> None:
+    for role in Role:
+        assert judge(CaseEvidence("x", Mechanism.CPR, role), DEFAULT).outcome == Outcome.INCONCLUSIVE
+
+
+def test_no_single_member_is_needed_for_a_pass_by_default() -> None:
+    """Taking any one known figure away never makes a failing case pass."""
+    bad = changed(loss=PerDirection(2, 0), fds=DescriptorCount(1, 1))(good_case())
+    empty = CaseEvidence("x", Mechanism.CPR)
+    for field in fields(CaseEvidence):
+        if field.name not in ("id", "mechanism", "role"):
+            assert judge(replace(bad, **{field.name: getattr(empty, field.name)}), DEFAULT).outcome != Outcome.PASS
+
+
+def test_loss_is_not_believed_when_the_capture_lost_packets() -> None:
+    judged = judge(instrument(own_drops=2)(changed(loss=PerDirection(2, 0))(good_case())), DEFAULT)
+    assert judged.outcome == Outcome.INCONCLUSIVE
+    assert any("not believed" in finding.text for finding in judged.verdict.findings)
+
+
+def test_failed_check_stands_when_the_instrument_does_not() -> None:
+    assert judge(check(Outcome.FAIL)(instrument(own_drops=2)(good_case())), DEFAULT).outcome == Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    ("cause", "interruption_ms", "default", "strict"),
+    [
+        (Cause.UPDATE, 300.0, Outcome.FAIL, Outcome.FAIL),
+        (Cause.UNKNOWN, 1400.0, Outcome.FAIL, Outcome.FAIL),
+        (Cause.OVERFLOW, 1400.0, Outcome.INCONCLUSIVE, Outcome.FAIL),
+        (Cause.OVERFLOW, 300.0, Outcome.FAIL, Outcome.FAIL),  # the queue had room: somebody did not read it
+        (Cause.GUEST, 300.0, Outcome.INCONCLUSIVE, Outcome.INCONCLUSIVE),
+        (Cause.INSTRUMENT, 300.0, Outcome.INCONCLUSIVE, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_loss_is_laid_at_the_right_door(
+    cause: Cause, interruption_ms: float, default: Outcome, strict: Outcome
+) -> None:
+    case = replace(
+        good_case(),
+        loss=PerDirection(5, 0),
+        missing=lost(5, cause),
+        budget=Budget(1000, 1000.0),
+        interruption=pause(interruption_ms, interruption_ms + 1),
+    )
+    assert judge(case, DEFAULT).outcome == default
+    assert judge(case, STRICT).outcome == strict
+
+
+def test_overflow_excuses_only_its_own_packets() -> None:
+    case = replace(
+        good_case(), loss=PerDirection(7, 0), missing=lost(5, Cause.OVERFLOW), interruption=pause(1400.0, 1401.0)
+    )
+    assert judge(case, DEFAULT).outcome == Outcome.FAIL
+
+
+def test_calibration_that_loses_accuses_nobody() -> None:
+    case = replace(good_case(), role=Role.CALIBRATION, mechanism=Mechanism.NONE, loss=PerDirection(1, 0))
+    assert judge(case, DEFAULT).outcome == Outcome.INCONCLUSIVE
+    assert judge(replace(case, loss=PerDirection(0, 0)), DEFAULT).outcome == Outcome.PASS
+
+
+def test_contrast_has_to_lose() -> None:
+    case = replace(good_case(), role=Role.CONTRAST, mechanism=Mechanism.LINK_SWITCH, fds=DescriptorCount())
+    assert judge(case, DEFAULT).outcome == Outcome.INCONCLUSIVE
+    assert judge(replace(case, loss=PerDirection(120, 3)), DEFAULT).outcome == Outcome.PASS
+    assert judge(replace(case, loss=PerDirection(120, 3), sent=0), DEFAULT).outcome == Outcome.INCONCLUSIVE
+
+
+def test_checks_alone_can_pass() -> None:
+    case = CaseEvidence("x", Mechanism.CPR, Role.CHECKS, checks=(Check("refused-cleanly", Outcome.PASS, "a", "a"),))
+    assert judge(case, STRICT).outcome == Outcome.PASS
+
+
+def test_ratio_without_baseline_is_inconclusive() -> None:
+    policy = replace(STRICT, interruption=InterruptionLimits(max_ratio=1.2))
+    assert judge(good_case(), policy).outcome == Outcome.INCONCLUSIVE
+    assert judge(good_case(), policy, baseline_ms=280.0).outcome == Outcome.PASS
+    assert judge(good_case(), policy, baseline_ms=200.0).outcome == Outcome.FAIL
+
+
+def test_skips_are_judged_by_their_word() -> None:
+    case = CaseEvidence("x", Mechanism.CPR, skipped="no-cpr: this QEMU has no cpr=on")
+    assert judge(case, DEFAULT).outcome == Outcome.SKIP
+    assert judge(case, STRICT).outcome == Outcome.FAIL
+    assert judge(replace(case, skipped="felt like it"), DEFAULT).outcome == Outcome.INCONCLUSIVE
+    assert skip_word("no-cpr: x") == "no-cpr"
+    assert skip_word("No CPR: x") == "other"
+
+
+def test_run_takes_its_worst_case() -> None:
+    good = judge(good_case("a"), DEFAULT)
+    bad = judge(changed(loss=PerDirection(2, 0))(good_case("b")), DEFAULT)
+    unclear = judge(changed(sent=0)(good_case("c")), DEFAULT)
+    assert judge_run([good], DEFAULT).outcome == Outcome.PASS
+    assert judge_run([good, unclear], DEFAULT).outcome == Outcome.INCONCLUSIVE
+    assert judge_run([good, unclear, bad], DEFAULT).outcome == Outcome.FAIL
+    assert judge_run([], DEFAULT).outcome == Outcome.INCONCLUSIVE
+
+
+def test_mechanism_that_was_skipped_whole_is_not_passed() -> None:
+    skipped = judge(CaseEvidence("x", Mechanism.CPR, skipped="no-cpr: this QEMU has no cpr=on"), DEFAULT)
+    other = judge(replace(good_case("y"), mechanism=Mechanism.LOCAL), DEFAULT)
+    assert judge_run([skipped], DEFAULT).outcome == Outcome.INCONCLUSIVE
+    assert judge_run([skipped, other], DEFAULT).outcome == Outcome.INCONCLUSIVE
+    assert judge_run([skipped, other, judge(good_case("z"), DEFAULT)], DEFAULT).outcome == Outcome.PASS
+
+
+def test_instrument_of_nothing_says_so_in_words() -> None:
+    texts = [f.text for f in judge(replace(good_case(), instrument=Instrument()), DEFAULT).verdict.reasons]
+    assert "there was no calibration without update in this session" in texts

@@ -1,0 +1,97 @@
+"""Policies: shipped ones load, and whatever is not understood is refused with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import UsageError
+from cprlib.verdict.policy import Policy
+from cprlib.verdict.policy_file import load_policy, shipped_policies
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_shipped_policies_are_the_three() -> None:
+    assert shipped_policies() == ("default", "slow-machine", "strict")
+    for name in shipped_policies():
+        assert load_policy(name).name == name
+        assert load_policy(name).description
+
+
+def test_empty_file_is_as_strict_as_can_be(tmp_path: Path) -> None:
+    assert load_policy(write(tmp_path, "")) == Policy(name="mine")
+
+
+def test_extends_changes_single_keys(tmp_path: Path) -> None:
+    policy = load_policy(write(tmp_path, 'extends = "default"\n[loss]\nforward = 3\n'))
+    assert policy.loss.forward == 3
+    assert policy.loss.overflow == load_policy("default").loss.overflow
+    assert policy.interruption == load_policy("default").interruption
+
+
+def test_extends_a_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("[interruption]\nmax_ms = 7\n")
+    assert load_policy(write(tmp_path, 'extends = "base.toml"\n')).interruption.max_ms == 7.0
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("[loss]\nforward = 0\nforwards = 1\n", 3, "unknown key 'forwards'"),
+        ("retries = 0\n[lost]\nforward = 0\n", 2, "unknown table 'lost'"),
+        ("colour = 1\n", 1, "unknown key 'colour'"),
+        ("\n\n[loss]\nforward = -1\n", 4, "0 or more"),
+        ("[loss]\nforward = 1.5\n", 2, "a whole number"),
+        ("[loss]\nforward = true\n", 2, "a whole number"),
+        ("[loss]\noverflow = 'warn'\n", 2, '"fail" or "inconclusive"'),
+        ("[interruption]\nmax_ms = 0\n", 2, "above 0"),
+        ("[interruption]\nmax_ms = inf\n", 2, "above 0"),
+        ("[interruption]\nmax_ms = nan\n", 2, "above 0"),
+        ("[interruption]\nrequired = 'yes'\n", 2, "true or false"),
+        ("[skips]\nallow = 'no-cpr'\n", 2, "a list of texts"),
+        ("[skips]\nallow = [1]\n", 2, "a list of texts"),
+        ("description = 1\n", 1, "must be text"),
+        ("loss = 3\n", 1, "must be a table"),
+        ("extends = 3\n", 1, "must be text"),
+        ("loss.forwards = 3\n", 1, "unknown key 'forwards'"),
+        ("retries = 1\nloss = { forwards = 3 }\n", 2, "unknown key 'forwards'"),
+        ("[loss]\nforward = \n", 2, "Invalid value"),
+        ("[loss]\nforward = 1\nforward = 2\n", 3, "Cannot overwrite"),
+        ("[identity]\nrequired = false\nunpaired = 2\n", 3, "contradicts"),
+        ("[ledger]\nunexplained = 2\nrequired = false\n", 2, "contradicts"),
+        ("[interruption]\nmax_ms = 2\nrequired = false\n", 2, "contradicts"),
+        ("[skips]\nwhole_mechanism = true\n", 2, "contradicts"),
+        ("[skips]\nallow = ['*']\nallow_checks = ['*']\notherwise = 'fail'\n", 4, "contradicts"),
+        ("extends = 'mine.toml'\n", 1, "extends this file"),
+    ],
+)
+def test_bad_files_are_refused_with_the_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        load_policy(path)
+    assert str(path) in str(caught.value)
+    assert f"line {line}" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_unknown_name_lists_the_known() -> None:
+    with pytest.raises(UsageError, match="default, slow-machine, strict"):
+        load_policy("relaxed")
+
+
+def test_missing_file_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        load_policy(tmp_path / "none.toml")
+
+
+def test_binary_file_is_a_usage_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError):
+        load_policy(path)

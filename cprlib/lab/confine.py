@@ -7,6 +7,8 @@ does to its own process must not happen to the caller. Layers, each used where t
   without any interface (root, or anybody where user namespaces are allowed);
 * the host's files as a read-only clone of its mounts, to which the process changes its root: detached mounts
   (open_tree, fsmount), so that it also works in a plain chroot and no mount can leak;
+* no capability but those over files: with more, root inside could reach the host's own mounts by way of
+  another process's /proc/PID/root;
 * Landlock: writing only below the given folders (Linux 5.13);
 * where there is no read-only clone: chmod, chown and the like, which Landlock does not see, do nothing.
 
@@ -32,7 +34,8 @@ from typing import Any, TypedDict
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38  # linux/prctl.h
+KEPT_CAPABILITIES = range(5)  # linux/capability.h: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID
 # The same numbers on every architecture (asm-generic/unistd.h).
 SYS_OPEN_TREE, SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT, SYS_MOUNT_SETATTR = 428, 430, 431, 432, 442
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
@@ -191,6 +194,13 @@ def ignore_metadata_calls() -> bool:
     return True
 
 
+def drop_capabilities() -> None:
+    """Have exec give nothing but the rights over files, also to root."""
+    for capability in range(64):
+        if capability not in KEPT_CAPABILITIES and libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break  # past the last one, or not root
+
+
 def move(descriptor: int, wanted: int) -> int:
     """Put a descriptor on a number, to stay open in the kernel."""
     os.dup2(descriptor, wanted)
@@ -229,6 +239,7 @@ def prepare(spec: Spec, separate: bool) -> dict[str, Any]:
         os.chroot(".")
         os.set_inheritable(root, True)  # a detached mount goes with its descriptor
     os.chdir("/")
+    drop_capabilities()
     report["landlock"] = landlock([memory, *folders], ["/dev/null"]) if "landlock" in spec["layers"] else 0
     report["metadata_ignored"] = root < 0 and ignore_metadata_calls()
     return report
@@ -241,7 +252,7 @@ def become_kernel(spec: Spec, separate: bool) -> None:
         os.set_inheritable(spec["report"], False)
         os.write(spec["report"], json.dumps(report).encode())
         os.environ["TMPDIR"] = f"/proc/self/fd/{spec['memory_fd']}"
-        os.execv(spec["argv"][0], spec["argv"])
+        os.execv(spec["argv"][0], spec["argv"])  # noqa: S606
     except OSError as error:
         os.write(spec["report"], b"\n" + json.dumps({"error": error.strerror or str(error)}).encode())
     finally:

@@ -106,7 +106,7 @@ class UmlEngine:
             memory_fd, results_fd = top + 1, top + 2
             job = channels.theirs["job"]
             with open(job, "wb", closefd=False) as stream:
-                stream.write(encode_job(command, f"/proc/self/fd/{results_fd}"))
+                stream.write(encode_job(command, f"/proc/self/fd/{results_fd}/."))
             launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("confine.py"))]
             spec = {
                 "argv": self._arguments(command, channels, memory_fd),

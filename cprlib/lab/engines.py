@@ -1,0 +1,58 @@
+"""Engines by name, with the files they need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cprlib.build import store
+from cprlib.errors import LabFailure, UsageError
+from cprlib.files import project_folder
+from cprlib.lab.engine import LabEngine
+from cprlib.lab.uml import UmlEngine
+from cprlib.process import run
+
+KERNEL_VARIABLE = "CPRLIB_LAB_KERNEL"
+ENGINES = ("uml", "kvm")
+
+
+def build_init() -> Path:
+    """The first process of a user-mode Linux lab, compiled from images/lab/init.c and kept by content.
+
+    :raises BuildFailed: the compiler refused it or is missing.
+    """
+    source = project_folder() / "images" / "lab" / "init.c"
+
+    def make(folder: Path) -> None:
+        compiler = os.environ.get("CC", "cc")
+        command = [compiler, "-O2", "-Wall", "-static", "-s", "-o", str(folder / "init"), str(source)]
+        run(command, purpose="compile the lab's first process", advice="install the packages gcc and libc6-dev")
+
+    return store.entry("lab-init", store.key_of(source=source), make) / "init"
+
+
+def find_kernel() -> Path:
+    """The lab's kernel: $CPRLIB_LAB_KERNEL, else what ``cprlib build lab`` has made.
+
+    :raises EnvironmentFailure: there is none.
+    """
+    chosen = os.environ.get(KERNEL_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    from cprlib.build.assets import find_assets  # noqa: PLC0415 - imports QEMU's side as well
+
+    kernel = find_assets().lab_kernel
+    if kernel is None:
+        raise LabFailure("find the lab's kernel", "it was not built yet", "run `cprlib build lab` first")
+    return kernel
+
+
+def make_engine(name: str, kernel: Path | None = None) -> LabEngine:
+    """The engine of a name.
+
+    :param kernel: the user-mode Linux kernel; found when None.
+    :raises UsageError: there is no such engine.
+    """
+    if name == "uml":
+        return UmlEngine(kernel or find_kernel(), build_init())
+    raise UsageError(f"make a lab with engine {name!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")

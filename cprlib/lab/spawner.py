@@ -1,0 +1,210 @@
+"""Avocado spawner ``lab``: each task in a fresh kernel, Avocado and its job results on the host.
+
+``avocado run --spawner=lab [--lab-engine uml] [--lab-memory MiB] TESTS``. As many labs run at once as there are
+cores, or fewer with ``--max-parallel-tasks``, each on a core of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from avocado.core.plugin_interfaces import CLI, Init, Spawner
+from avocado.core.settings import settings
+from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnMethod
+
+from cprlib.errors import CprlibError
+from cprlib.files import project_folder
+from cprlib.lab.engine import DEFAULT_MEMORY_MIB
+from cprlib.lab.engines import ENGINES, build_init, find_kernel
+from cprlib.lab.task import TaskSpec
+from cprlib.process import PR_SET_PDEATHSIG
+
+LOG = logging.getLogger(__name__)
+SECTION = "spawner.lab"
+
+
+class LabSpawnerInit(Init):  # type: ignore[misc]
+    """Registers the spawner's settings."""
+
+    description = "Lab (disposable kernel) based spawner initialization"
+
+    def initialize(self) -> None:
+        """Called once by Avocado."""
+        settings.register_option(
+            section=SECTION, key="engine", default="uml", help_msg=f"Engine of the lab: {' or '.join(ENGINES)}"
+        )
+        settings.register_option(
+            section=SECTION,
+            key="memory",
+            key_type=int,
+            default=DEFAULT_MEMORY_MIB,
+            help_msg="Memory of each lab in MiB, taken from the host as it is used",
+        )
+
+
+class LabSpawnerCLI(CLI):  # type: ignore[misc]
+    """Options of ``avocado run``."""
+
+    name = "lab"
+    description = 'lab spawner command line options for "run"'
+
+    def configure(self, parser: Any) -> None:
+        """Add the options."""
+        super().configure(parser)
+        parser = parser.subcommands.choices.get("run", None)
+        if parser is None:
+            return
+        group = parser.add_argument_group("lab spawner specific options")
+        for key, metavar in (("engine", "ENGINE"), ("memory", "MIB")):
+            settings.add_argparser_to_option(
+                namespace=f"{SECTION}.{key}", parser=group, long_arg=f"--lab-{key}", metavar=metavar
+            )
+
+    def run(self, config: dict[str, Any]) -> None:
+        """Nothing to do before the job."""
+
+
+class LabHandle:
+    """A running task: its process on the host, which holds the lab."""
+
+    def __init__(self, process: asyncio.subprocess.Process, release: Any) -> None:
+        self.process = process
+        self.ended = asyncio.ensure_future(process.wait())
+        self.ended.add_done_callback(release)
+
+
+class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
+    """Starts each task in a lab of its own."""
+
+    description = "Lab (disposable kernel) based spawner"
+    METHODS = (SpawnMethod.STANDALONE_EXECUTABLE,)
+    CAPABILITIES = (
+        SpawnCapabilities.AUTOMATIC_ENVIRONMENT_PROVISIONING,
+        SpawnCapabilities.AVOCADO_DEPLOYMENT,
+        SpawnCapabilities.FILESYSTEM_SHARING,
+    )
+
+    def __init__(self, config: dict[str, Any] | None = None, job: Any = None) -> None:
+        SpawnerMixin.__init__(self, config, job)
+        self._kernel: Path | None = None
+        self._cores: asyncio.Queue[int] | None = None
+
+    def is_operational(self) -> bool:
+        """Whether labs can be started here; says why not."""
+        try:
+            if self.config.get(f"{SECTION}.engine") == "uml":
+                self._kernel = find_kernel()
+                build_init()
+        except CprlibError as error:
+            LOG.error(error.one_line())
+            return False
+        return True
+
+    def _free_cores(self) -> asyncio.Queue[int]:
+        """Cores without a lab; made inside the job's event loop."""
+        if self._cores is None:
+            self._cores = asyncio.Queue()
+            for core in sorted(os.sched_getaffinity(0)):
+                self._cores.put_nowait(core)
+        return self._cores
+
+    async def spawn_task(self, runtime_task: Any) -> bool:
+        """Start the task's lab as soon as a core is free."""
+        cores = self._free_cores()
+        core = await cores.get()
+        try:
+            runtime_task.spawner_handle = await self._start(runtime_task, core)
+        except OSError as error:
+            cores.put_nowait(core)
+            LOG.error("Could not start a lab: %s", error)
+            return False
+        return True
+
+    async def _start(self, runtime_task: Any, core: int) -> LabHandle:
+        task = runtime_task.task
+        folder = self.task_output_dir(runtime_task)
+        os.makedirs(folder, exist_ok=True)
+        Path(folder, "debug.log").touch()
+        task.setup_output_dir(folder)
+        spec = TaskSpec(
+            engine=self.config.get(f"{SECTION}.engine"),
+            kernel=str(self._kernel) if self._kernel else None,
+            memory=self.config.get(f"{SECTION}.memory"),
+            cpu=core,
+            output_dir=folder,
+            identifier=str(task.identifier),
+            job_id=task.job_id,
+            status_uris=[service.uri for service in task.status_services],
+            arguments=task.runnable.get_command_args(),
+        )
+        paths = [str(project_folder()), os.environ.get("PYTHONPATH", "")]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "cprlib.lab.task",
+            json.dumps(asdict(spec)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            start_new_session=True,  # Ctrl-C is Avocado's to handle
+            preexec_fn=_die_with_avocado,
+        )
+        return LabHandle(process, lambda _: self._free_cores().put_nowait(core))
+
+    @staticmethod
+    def is_task_alive(runtime_task: Any) -> bool:
+        """Whether the task's process is still there."""
+        handle = runtime_task.spawner_handle
+        return handle is not None and not handle.ended.done()
+
+    @staticmethod
+    async def wait_task(runtime_task: Any) -> None:
+        """Wait for the end of the task's process."""
+        await asyncio.shield(runtime_task.spawner_handle.ended)
+
+    async def terminate_task(self, runtime_task: Any) -> bool:
+        """End a task: first the test by SIGTERM, so that it can clean up and report, then the whole lab."""
+        handle = runtime_task.spawner_handle
+        for number, setting in (
+            (signal.SIGTERM, "runner.task.interval.from_soft_to_hard_termination"),
+            (signal.SIGKILL, "runner.task.interval.from_hard_termination_to_verification"),
+        ):
+            with contextlib.suppress(ProcessLookupError):
+                handle.process.send_signal(number)
+            await asyncio.wait([handle.ended], timeout=self.config.get(setting))
+            if handle.ended.done():
+                return True
+        return False
+
+    @staticmethod
+    async def check_task_requirements(runtime_task: Any) -> bool:
+        """Whether there is a runner for this kind of task."""
+        return runtime_task.task.runnable.runner_command() is not None
+
+    @staticmethod
+    async def is_requirement_in_cache(runtime_task: Any) -> bool:  # noqa: ARG004
+        """A lab keeps nothing, so no requirement is ever there already."""
+        return False
+
+    @staticmethod
+    async def save_requirement_in_cache(runtime_task: Any) -> None:
+        """See :meth:`is_requirement_in_cache`."""
+
+    @staticmethod
+    async def update_requirement_cache(runtime_task: Any, result: str) -> None:
+        """See :meth:`is_requirement_in_cache`."""
+
+
+def _die_with_avocado() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

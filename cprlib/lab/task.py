@@ -1,0 +1,184 @@
+"""The host's side of one Avocado task in a lab: runs the lab, relays its messages to the job's status server.
+
+A process of its own, started by the spawner as ``python -m cprlib.lab.task SPEC``: what happens to it happens
+to one task. It ends with the lab, and the lab ends with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cprlib.errors import CprlibError, LabLost
+from cprlib.files import write_json
+from cprlib.lab.engine import ATTEMPTS, Lab, LabCommand, LabOutcome, LabStreams
+from cprlib.lab.engines import make_engine
+
+LAB_FILE = "lab.json"
+LONGEST_TEST = 24 * 3600.0  # Avocado ends a task that takes too long; this is only a last resort
+JOBS_OWN_FILES = ("debug.log", "stdout", "stderr", "output", "whiteboard", LAB_FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What the spawner tells; JSON on the command line.
+
+    :param output_dir: folder of the task's results: the only one that the lab can write.
+    :param arguments: of the task, as Avocado gives them to ``runnable-run``.
+    """
+
+    engine: str
+    kernel: str | None
+    memory: int
+    cpu: int | None
+    output_dir: str
+    identifier: str
+    job_id: str
+    status_uris: list[str]
+    arguments: list[str]
+
+
+class StatusClient:
+    """Sends messages of one task to the job's status server (Avocado: core/nrunner/task.py)."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self._identity = {"id": spec.identifier, "job_id": spec.job_id}
+        self._sockets = [self._connect(uri) for uri in spec.status_uris]
+        self._last = 0.0
+        self.finished = False
+
+    @staticmethod
+    def _connect(uri: str) -> socket.socket:
+        if ":" in uri:
+            host, port = uri.rsplit(":", 1)
+            return socket.create_connection((host, int(port)))
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(uri)
+        return connection
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message under the task's name and the host's time; the server sorts by time."""
+        self._last = max(time.monotonic(), self._last + 1e-6)
+        line = json.dumps({**message, **self._identity, "time": self._last}).encode("ascii") + b"\n"
+        self.finished = self.finished or message.get("status") == "finished"
+        for connection in self._sockets:
+            with contextlib.suppress(OSError):  # a job that has gone kills this process soon
+                connection.sendall(line)
+
+    def text(self, kind: str, octets: bytes) -> None:
+        """Send text for one of the task's files: ``log`` (debug.log), ``stdout`` or ``stderr``."""
+        encoded = {"__base64_encoded__": base64.b64encode(octets).decode("ascii")}
+        self.send({"status": "running", "type": kind, "log": encoded, "encoding": "utf-8"})
+
+    def log(self, line: str) -> None:
+        """Send a line for the task's debug.log."""
+        self.text("log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} lab: {line}".encode())
+
+    def error(self, reason: str, error_class: str) -> None:
+        """End the task as an error."""
+        self.send({"status": "finished", "result": "error", "fail_reason": reason, "fail_class": error_class})
+
+
+class Relay:
+    """Turns the output of a lab's command into messages."""
+
+    def __init__(self, client: StatusClient, folder: Path) -> None:
+        self.client = client
+        self.folder = folder
+        self._part = b""
+
+    def messages(self, octets: bytes) -> None:
+        """Standard output of the runner: JSON, one message a line."""
+        *lines, self._part = (self._part + octets).split(b"\n")
+        for line in lines:
+            try:
+                message = json.loads(line)
+                status = message["status"]
+            except (ValueError, KeyError, TypeError):
+                self.client.text("stdout", line + b"\n")
+                continue
+            if status != "started":  # the start was reported before the lab was started
+                self.client.send(message)
+
+    def errors(self, octets: bytes) -> None:
+        """Standard error of the runner and of the test's children."""
+        self.client.text("stderr", octets)
+
+    def lost(self, attempt: int, error: LabLost) -> None:
+        """Put aside what a dead lab has left, so that a second one starts clean."""
+        self._part = b""
+        self.client.log(f"attempt {attempt} of {ATTEMPTS}: {error.one_line()}\n{error.details}")
+        aside = self.folder / f"lost-{attempt}"
+        for entry in [entry for entry in self.folder.iterdir() if entry.name not in JOBS_OWN_FILES]:
+            if not entry.name.startswith("lost-"):
+                aside.mkdir(exist_ok=True)
+                entry.rename(aside / entry.name)
+
+
+@contextlib.contextmanager
+def signals_to_lab() -> Iterator[int]:
+    """A descriptor that gives T when this process gets SIGTERM (Avocado's way to end a task)."""
+    reader, writer = os.pipe()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: os.write(writer, b"T") and None)  # noqa: ARG005
+    try:
+        yield reader
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        os.close(writer)
+        os.close(reader)
+
+
+def run_task(spec: TaskSpec) -> None:
+    """Run the task to its end; whatever happens, the job gets a message that finishes it."""
+    client = StatusClient(spec)
+    folder = Path(spec.output_dir)
+    relay = Relay(client, folder)
+    client.send({"status": "started", "output_dir": spec.output_dir})
+    lost: list[str] = []
+
+    def note_lost(attempt: int, error: LabLost) -> None:
+        lost.append(error.happened)
+        relay.lost(attempt, error)
+
+    outcome: LabOutcome | None = None
+    try:
+        engine = make_engine(spec.engine, Path(spec.kernel) if spec.kernel else None)
+        command = LabCommand(
+            (sys.executable, "-m", "cprlib.lab.inside", *spec.arguments),
+            Path.cwd(),
+            {**os.environ, "CPRLIB_LAB": spec.engine, "PYTHONUNBUFFERED": "1"},
+            folder,
+            LONGEST_TEST,
+            spec.memory,
+            spec.cpu,
+        )
+        with signals_to_lab() as signals:
+            streams = LabStreams(relay.messages, relay.errors, note_lost, signals=signals)
+            outcome = Lab(engine).run(command, streams)
+        if not client.finished:
+            client.error(f"the test's process ended without a result (status {outcome.returncode})", "TestLost")
+    except CprlibError as error:
+        client.log(f"{error.one_line()}\n{error.details}")
+        client.error(error.one_line(), type(error).__name__)
+    except Exception as error:
+        client.error(f"the lab's host side failed: {error!r}", type(error).__name__)
+        raise
+    finally:
+        record = dataclasses.asdict(outcome) if outcome else {"attempts": max(1, len(lost)), "lost": lost}
+        with contextlib.suppress(CprlibError):
+            write_json(folder / LAB_FILE, {"engine": spec.engine, "cpu": spec.cpu, **record})
+
+
+if __name__ == "__main__":
+    run_task(TaskSpec(**json.loads(sys.argv[1])))

@@ -41,7 +41,7 @@ def test_missing_link_is_an_error() -> None:
 def test_namespace_is_left_again_after_an_error() -> None:
     own = os.readlink("/proc/thread-self/ns/net")
     with NetworkNamespace("other") as namespace:
-        with pytest.raises(RuntimeError), namespace.entered():  # noqa: PT012
+        with pytest.raises(RuntimeError), namespace.entered():
             assert os.readlink("/proc/thread-self/ns/net") != own
             raise RuntimeError
         assert os.readlink("/proc/thread-self/ns/net") == own

@@ -1,0 +1,64 @@
+"""``cprlib lab``: a command or a shell in a fresh lab."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from cprlib.build.lab_kernel import build_lab_kernel
+from cprlib.build.progress import console_progress
+from cprlib.errors import UsageError
+from cprlib.lab.engine import DEFAULT_MEMORY_MIB, Lab, LabCommand, standard_streams
+from cprlib.lab.engines import ENGINES, make_engine
+
+
+@click.group()
+def lab() -> None:
+    """Use a lab: a disposable kernel with tun, vhost-net and kcmp, in which the host's files cannot be written."""
+
+
+def _command(argv: tuple[str, ...], results: Path, memory: int, seconds: float) -> LabCommand:
+    return LabCommand(argv=argv, cwd=Path.cwd(), results=results.resolve(), memory=memory, seconds=seconds)
+
+
+engine_option = click.option("--engine", type=click.Choice(ENGINES), default="uml", show_default=True)
+memory_option = click.option("--memory", default=DEFAULT_MEMORY_MIB, show_default=True, help="Memory in MiB.")
+
+
+@lab.command(name="run", context_settings={"ignore_unknown_options": True})
+@engine_option
+@memory_option
+@click.option("--seconds", default=600.0, show_default=True, help="Time after which the command is ended.")
+@click.option("--results", type=click.Path(path_type=Path), help="The one folder that can be written from inside.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(engine: str, memory: int, seconds: float, results: Path | None, command: tuple[str, ...]) -> int:
+    """Run COMMAND in a fresh lab; its output streams, its exit status is ours."""
+    if results is not None and not results.is_dir():
+        raise UsageError(f"write results to {results}", "no such folder", "make it first")
+    kernel = build_lab_kernel(console_progress()) if engine == "uml" else None
+    with tempfile.TemporaryDirectory(prefix="cprlib-lab-") as nowhere:
+        folder = results or Path(nowhere)
+        outcome = Lab(make_engine(engine, kernel)).run(_command(command, folder, memory, seconds), standard_streams())
+    return outcome.returncode if outcome.returncode >= 0 else 128 - outcome.returncode
+
+
+@lab.command()
+@engine_option
+@memory_option
+@click.option("--results", type=click.Path(path_type=Path), help="The one folder that can be written from inside.")
+def shell(engine: str, memory: int, results: Path | None) -> int:
+    """A shell in a fresh lab."""
+    if not sys.stdin.isatty():
+        raise UsageError("open a shell in a lab", "standard input is no terminal", "use `cprlib lab run -- COMMAND`")
+    from cprlib.lab.shell import run_shell  # noqa: PLC0415 - terminal handling is needed here only
+
+    kernel = build_lab_kernel(console_progress()) if engine == "uml" else None
+    program = os.environ.get("SHELL") or shutil.which("bash") or "/bin/sh"
+    with tempfile.TemporaryDirectory(prefix="cprlib-lab-") as nowhere:
+        folder = results or Path(nowhere)
+        return run_shell(make_engine(engine, kernel), _command((program,), folder, memory, 24 * 3600.0))

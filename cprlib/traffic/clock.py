@@ -1,0 +1,172 @@
+"""The guest's clock against the host's, from the four time stamps of each test packet.
+
+T1 and T4 are the host's, T2 and T3 the guest's. No packet arrives before it was sent, so each packet alone proves
+that ``T3 - T4 <= offset <= T2 - T1`` (offset is guest minus host; the same stamps as in RFC 5905 section 8). Many
+packets together narrow that down to the delay of the fastest. A guest's clock may stand still while its virtual CPUs
+are stopped: an update is then a *step* of the offset. It is found where the inequalities contradict each other, and
+either side has a line of its own.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+WINDOW_NS = 250_000_000
+LARGEST_DRIFT = 500e-6  # clocks that differ more in rate are taken for a step
+FEWEST_WINDOWS = 4  # below it a drift cannot be told from noise
+
+
+class ClockSample(NamedTuple):
+    """The four stamps of one packet, in ns."""
+
+    t1: int
+    t2: int
+    t3: int
+    t4: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSegment:
+    """A time in which the two clocks drift evenly.
+
+    :param first_ns, last_ns: on the guest's clock, :param host_first_ns: on the host's, of the first answer in it.
+    :param offset_ns: guest minus host at ``first_ns``; it grows by ``drift`` ns per ns.
+    :param error_ns: the offset is within this of the truth, as long as the drift is even.
+    """
+
+    first_ns: int
+    last_ns: int
+    host_first_ns: int
+    offset_ns: float
+    drift: float
+    error_ns: float
+
+    def offset_at(self, guest_ns: int) -> float:
+        """Guest minus host at a moment of the guest's clock."""
+        return self.offset_ns + self.drift * (guest_ns - self.first_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockModel:
+    """The guest's clock over one run: one segment, and one more for each step."""
+
+    segments: tuple[ClockSegment, ...]
+
+    @property
+    def error_ns(self) -> float:
+        """The largest error of any segment."""
+        return max(segment.error_ns for segment in self.segments)
+
+    @property
+    def drift_ppm(self) -> float:
+        """Drift of the longest segment in parts per million."""
+        longest = max(self.segments, key=lambda segment: segment.last_ns - segment.first_ns)
+        return longest.drift * 1e6
+
+    @property
+    def steps(self) -> tuple[tuple[int, float], ...]:
+        """Host time and size in ns of each step; a guest that stood still for 0.3 s gives -0.3e9."""
+        found = []
+        for before, after in zip(self.segments, self.segments[1:], strict=False):
+            found.append((after.host_first_ns, after.offset_ns - before.offset_at(before.last_ns)))
+        return tuple(found)
+
+    def to_host(self, guest_ns: int) -> int:
+        """A moment of the guest's clock on the host's; between two segments the nearer one counts."""
+        starts = [segment.first_ns for segment in self.segments]
+        index = max(0, bisect.bisect_right(starts, guest_ns) - 1)
+        segment = self.segments[index]
+        if index + 1 < len(self.segments):
+            following = self.segments[index + 1]
+            if guest_ns > segment.last_ns and following.first_ns - guest_ns < guest_ns - segment.last_ns:
+                segment = following
+        return guest_ns - round(segment.offset_at(guest_ns))
+
+
+@dataclass(slots=True)
+class _Window:
+    """Bounds of the offset from neighbouring packets."""
+
+    first: ClockSample
+    last: ClockSample
+    low: int
+    high: int
+
+    @property
+    def middle(self) -> float:
+        return (self.first.t2 + self.last.t3) / 2
+
+    def takes(self, sample: ClockSample) -> bool:
+        """Whether the sample agrees with this window and is near it; narrows the bounds when it is so."""
+        if sample.t4 - self.first.t4 > WINDOW_NS:
+            return False
+        slack = _slack(sample.t4 - self.first.t4)
+        low, high = max(self.low, sample.t3 - sample.t4), min(self.high, sample.t2 - sample.t1)
+        if low > high + slack:
+            return False
+        self.low, self.high, self.last = low, high, sample
+        return True
+
+    def agrees(self, other: _Window) -> bool:
+        slack = _slack(other.last.t4 - self.first.t4)
+        return self.low <= other.high + slack and other.low <= self.high + slack
+
+
+def _slack(distance_ns: int) -> float:
+    return 1000 + LARGEST_DRIFT * abs(distance_ns)
+
+
+def estimate_clock(samples: Iterable[ClockSample]) -> ClockModel | None:
+    """The model of the guest's clock; None without any sample."""
+    windows: list[_Window] = []
+    for sample in sorted(samples, key=lambda sample: sample.t4):
+        if not windows or not windows[-1].takes(sample):
+            windows.append(_Window(sample, sample, sample.t3 - sample.t4, sample.t2 - sample.t1))
+    if not windows:
+        return None
+    groups = [[windows[0]]]
+    for window in windows[1:]:
+        if groups[-1][-1].agrees(window):
+            groups[-1].append(window)
+        else:
+            groups.append([window])
+    segments = sorted((_fit(group) for group in groups), key=lambda segment: segment.first_ns)
+    return ClockModel(tuple(segments))
+
+
+def _fit(windows: Sequence[_Window]) -> ClockSegment:
+    """A line through the windows: its slope by least squares, weighted with the narrowness of the bounds."""
+    start = windows[0].first.t2
+    choices = [0.0]
+    if len(windows) >= FEWEST_WINDOWS:
+        choices.insert(0, _slope(windows, start))
+    fits = []
+    for drift in choices:
+        low = max(window.low - drift * (window.middle - start) for window in windows)
+        high = min(window.high - drift * (window.middle - start) for window in windows)
+        error = (high - low) / 2
+        if high < low:  # the drift is not quite even: the narrowest window is off by so much more
+            error = -error + min(window.high - window.low for window in windows) / 2
+        fits.append((high < low, error, (low + high) / 2, drift))
+    contradictory, error, offset, drift = fits[0]
+    if contradictory and not fits[-1][0]:
+        _, error, offset, drift = fits[-1]
+    last = max(window.last.t3 for window in windows)
+    return ClockSegment(start, last, windows[0].first.t4, offset, drift, error)
+
+
+def _slope(windows: Sequence[_Window], start: int) -> float:
+    weights = [1 / max(1000.0, window.high - window.low) ** 2 for window in windows]
+    total = sum(weights)
+    places = [window.middle - start for window in windows]
+    values = [(window.low + window.high) / 2 for window in windows]
+    mean_place = sum(w * x for w, x in zip(weights, places, strict=True)) / total
+    mean_value = sum(w * y for w, y in zip(weights, values, strict=True)) / total
+    spread = sum(w * (x - mean_place) ** 2 for w, x in zip(weights, places, strict=True))
+    if spread == 0:
+        return 0.0
+    pairs = zip(weights, places, values, strict=True)
+    return sum(w * (x - mean_place) * (y - mean_value) for w, x, y in pairs) / spread

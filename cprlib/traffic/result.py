@@ -1,0 +1,347 @@
+"""What came of a stream: figures per flow and per direction, made from the records once everything is in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cprlib.traffic import metrics
+from cprlib.traffic.capture import CaptureReport
+from cprlib.traffic.clock import ClockModel, ClockSample, estimate_clock
+from cprlib.traffic.flow import Flow, StreamSettings
+from cprlib.traffic.records import (
+    Arrival,
+    ArrivalColumns,
+    Matched,
+    Reflection,
+    SentColumns,
+    SortedLog,
+    match_arrivals,
+    sort_log,
+)
+from cprlib.traffic.sender import SenderReport
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionResult:
+    """One direction of one flow. Forward is towards the reflector, return is back from it.
+
+    :param sent: packets sent in this direction; on the way back these are the reflector's answers.
+    :param lost: RFC 7680; :param missing: the *sender's* numbers of those, None when the log is not there to tell.
+    :param duplicates: RFC 5560; None as above.
+    :param reordering: RFC 4737; None as above.
+    :param interruption: by time stamps on the host's clock, as seen where this direction ends; None when unknown.
+    """
+
+    sent: int
+    lost: int
+    missing: tuple[int, ...] | None
+    duplicates: int | None
+    reordering: metrics.Reordering | None
+    interruption: metrics.TimestampInterruption | None
+
+    @property
+    def reordered(self) -> int | None:
+        """Packets that came late; None when that is not known."""
+        return None if self.reordering is None else self.reordering.reordered
+
+
+@dataclass(frozen=True, slots=True)
+class FlowResult:
+    """One flow, with what is needed for plots.
+
+    :param sent_ns: by sequence number; :param reflected_ns: T2 on the *host's* clock, None for a packet that never came
+        there (or without a log that never came back); :param returned_ns: T4 of the first answer, None without one.
+    :param undetermined: packets missing of which nothing tells in which direction they were lost; 0 with a log.
+    :param by_sequence: loss as the reflector's own sequence numbers tell it, to be compared with the log.
+    :param nonsense: answers to packets never sent, or with a wrong time stamp.
+    :param not_in_log: answers that came although the reflector's log does not know them: the log is not whole.
+    """
+
+    flow: Flow
+    sent_ns: Sequence[int]
+    reflected_ns: Sequence[int | None]
+    returned_ns: Sequence[int | None]
+    forward: DirectionResult
+    returning: DirectionResult
+    undetermined: int
+    by_sequence: metrics.LossBySequence
+    missing: tuple[int, ...]
+    answers: int
+    nonsense: int
+    not_in_log: int
+    round_trip: metrics.Distribution | None
+    forward_delay: metrics.Distribution | None
+    return_delay: metrics.Distribution | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstrumentReport:
+    """What the instrument knows about itself; judged in :mod:`cprlib.traffic.calibration`.
+
+    :param reflector_drops: packets that the reflector's socket lost for want of room; None when it was not asked.
+    :param log_lines: lines of the reflector's log, None without one; :param log_foreign: of other flows;
+        :param log_nonsense: with numbers never sent.
+    """
+
+    sender: SenderReport
+    capture: CaptureReport
+    clock: ClockModel | None
+    reflector_drops: int | None
+    log_lines: int | None
+    log_foreign: int
+    log_nonsense: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """Service interruption of one direction by both methods of RFC 6201, in milliseconds; the worst flow's.
+
+    :param low_ms, high_ms: by time stamps it lies between these; None when it could not be measured.
+    :param frame_loss_ms: packets lost / rate.
+    :param resolution_ms: one sending period of a flow.
+    """
+
+    low_ms: float | None
+    high_ms: float | None
+    frame_loss_ms: float
+    resolution_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficResult:
+    """Everything about one stream."""
+
+    settings: StreamSettings
+    flows: tuple[FlowResult, ...]
+    instrument: InstrumentReport
+
+    @property
+    def sent(self) -> int:
+        """Test packets that the session-sender's kernel took."""
+        return sum(len(flow.sent_ns) for flow in self.flows)
+
+    @property
+    def answered(self) -> int:
+        """Packets to which at least one answer came back."""
+        return self.sent - sum(len(flow.missing) for flow in self.flows)
+
+    @property
+    def lost_forward(self) -> int:
+        """Packets that never came to the reflector."""
+        return sum(flow.forward.lost for flow in self.flows)
+
+    @property
+    def lost_return(self) -> int:
+        """Answers that never came back."""
+        return sum(flow.returning.lost for flow in self.flows)
+
+    @property
+    def undetermined(self) -> int:
+        """Packets lost in a direction that nothing tells; 0 when the reflector's log is there."""
+        return sum(flow.undetermined for flow in self.flows)
+
+    @property
+    def lost(self) -> int:
+        """All that was lost, in either direction."""
+        return self.lost_forward + self.lost_return + self.undetermined
+
+    @property
+    def duplicates_forward(self) -> int | None:
+        """Copies that came to the reflector; None without its log."""
+        return _sum(flow.forward.duplicates for flow in self.flows)
+
+    @property
+    def duplicates_return(self) -> int | None:
+        """Copies of answers that came back."""
+        return _sum(flow.returning.duplicates for flow in self.flows)
+
+    @property
+    def reordered_forward(self) -> int | None:
+        """Packets that came late to the reflector; None without its log."""
+        return _sum(flow.forward.reordered for flow in self.flows)
+
+    @property
+    def reordered_return(self) -> int | None:
+        """Answers that came back late."""
+        return _sum(flow.returning.reordered for flow in self.flows)
+
+    @property
+    def interruption_forward(self) -> Interruption:
+        """As the reflector saw it."""
+        return self._interruption([flow.forward for flow in self.flows])
+
+    @property
+    def interruption_return(self) -> Interruption:
+        """As the station saw it: no answer for so long."""
+        return self._interruption([flow.returning for flow in self.flows])
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """The part of all packets that came to the reflector on each flow."""
+        arrived = [flow.forward.sent - flow.forward.lost for flow in self.flows]
+        names = [flow.flow.name for flow in self.flows]
+        return dict(zip(names, metrics.share_per_flow(arrived), strict=True))
+
+    def _interruption(self, directions: Sequence[DirectionResult]) -> Interruption:
+        known = [entry.interruption for entry in directions if entry.interruption is not None]
+        worst = max(known, key=lambda entry: (entry.low_ns, entry.high_ns)) if len(known) == len(directions) else None
+        lost = sum(entry.lost for entry in directions)
+        return Interruption(
+            low_ms=None if worst is None else worst.low_ns / 1e6,
+            high_ms=None if worst is None else worst.high_ns / 1e6,
+            frame_loss_ms=metrics.interruption_by_frame_loss(lost, self.settings.rate) * 1000,
+            resolution_ms=self.settings.period_ns * len(self.flows) / 1e6,
+        )
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    listed = list(values)
+    return None if any(value is None for value in listed) else sum(value or 0 for value in listed)
+
+
+def make_result(
+    flows: Sequence[Flow],
+    settings: StreamSettings,
+    sent: Sequence[SentColumns],
+    arrivals: Sequence[ArrivalColumns],
+    reports: tuple[SenderReport, CaptureReport],
+    *,
+    log: Iterable[Reflection] | None,
+    reflector_drops: int | None,
+) -> TrafficResult:
+    """Put the records of sender, capture and reflector together.
+
+    :param log: the reflector's log, None when it could not be had: then only its sequence numbers separate directions.
+    """
+    matched = [match_arrivals(columns.sent_ns, answers) for columns, answers in zip(sent, arrivals, strict=True)]
+    clock = estimate_clock(
+        ClockSample(a.sent_ns, a.reflector_received_ns, a.reflector_sent_ns, a.arrived_ns)
+        for entry in matched
+        for a in entry.arrivals
+    )
+    lines = None if log is None else sort_log(flows, [len(columns) for columns in sent], log)
+    results = []
+    for number, flow in enumerate(flows):
+        entries = None if lines is None else lines.by_flow[number]
+        results.append(_flow_result(flow, sent[number].sent_ns, matched[number], entries, clock))
+    return TrafficResult(settings, tuple(results), _instrument(reports, clock, reflector_drops, lines))
+
+
+def _instrument(
+    reports: tuple[SenderReport, CaptureReport],
+    clock: ClockModel | None,
+    reflector_drops: int | None,
+    lines: SortedLog | None,
+) -> InstrumentReport:
+    return InstrumentReport(
+        sender=reports[0],
+        capture=reports[1],
+        clock=clock,
+        reflector_drops=reflector_drops,
+        log_lines=None if lines is None else sum(map(len, lines.by_flow)) + lines.foreign + lines.nonsense,
+        log_foreign=lines.foreign if lines else 0,
+        log_nonsense=lines.nonsense if lines else 0,
+    )
+
+
+def _flow_result(
+    flow: Flow,
+    sent_ns: Sequence[int],
+    matched: Matched,
+    log: Sequence[Reflection] | None,
+    clock: ClockModel | None,
+) -> FlowResult:
+    arrivals = matched.arrivals
+    returned: list[int | None] = [None] * len(sent_ns)
+    for arrival in reversed(arrivals):  # so that the first answer stays
+        returned[arrival.sender_sequence] = arrival.arrived_ns
+    reflected = _reflected(len(sent_ns), arrivals, log, clock)
+    by_sequence = metrics.loss_by_sequence(
+        len(sent_ns), [(arrival.sender_sequence, arrival.reflector_sequence) for arrival in arrivals]
+    )
+    known = {line.reflector_sequence for line in log} if log is not None else set()
+    forward, returning = _directions(sent_ns, reflected, arrivals, log, by_sequence)
+    return FlowResult(
+        flow=flow,
+        sent_ns=sent_ns,
+        reflected_ns=reflected,
+        returned_ns=returned,
+        forward=forward,
+        returning=returning,
+        undetermined=by_sequence.undetermined if log is None else 0,
+        by_sequence=by_sequence,
+        missing=metrics.missing_sequences(len(sent_ns), (arrival.sender_sequence for arrival in arrivals)),
+        answers=len(arrivals),
+        nonsense=matched.nonsense,
+        not_in_log=sum(arrival.reflector_sequence not in known for arrival in arrivals) if log is not None else 0,
+        round_trip=metrics.distribution(
+            a.arrived_ns - a.sent_ns - (a.reflector_sent_ns - a.reflector_received_ns) for a in arrivals
+        ),
+        forward_delay=_delays(clock, ((a.sent_ns, a.reflector_received_ns) for a in arrivals), forward=True),
+        return_delay=_delays(clock, ((a.arrived_ns, a.reflector_sent_ns) for a in arrivals), forward=False),
+    )
+
+
+def _delays(
+    clock: ClockModel | None, pairs: Iterable[tuple[int, int]], *, forward: bool
+) -> metrics.Distribution | None:
+    """Distribution of one-way delays from (host's stamp, guest's stamp); None without a model of the clock."""
+    if clock is None:
+        return None
+    sign = 1 if forward else -1
+    return metrics.distribution(sign * (clock.to_host(guest) - host) for host, guest in pairs)
+
+
+def _reflected(
+    sent: int, arrivals: Sequence[Arrival], log: Sequence[Reflection] | None, clock: ClockModel | None
+) -> list[int | None]:
+    """T2 of the first copy of each packet on the host's clock."""
+    reflected: list[int | None] = [None] * sent
+    if clock is None:
+        return reflected
+    if log is None:
+        pairs = [(arrival.sender_sequence, arrival.reflector_received_ns) for arrival in arrivals]
+    else:
+        pairs = [(line.sender_sequence, line.received_ns) for line in log]
+    for sequence, moment in reversed(pairs):
+        reflected[sequence] = clock.to_host(moment)
+    return reflected
+
+
+def _directions(
+    sent_ns: Sequence[int],
+    reflected: Sequence[int | None],
+    arrivals: Sequence[Arrival],
+    log: Sequence[Reflection] | None,
+    by_sequence: metrics.LossBySequence,
+) -> tuple[DirectionResult, DirectionResult]:
+    came_back = [arrival.reflector_sequence for arrival in arrivals]
+    at_reflector = [(sequence, moment) for sequence, moment in enumerate(reflected) if moment is not None]
+    at_station = [(arrival.sender_sequence, arrival.arrived_ns) for arrival in arrivals]
+    interruption_forward = metrics.interruption_by_timestamps(sent_ns, at_reflector)
+    interruption_return = metrics.interruption_by_timestamps(sent_ns, at_station)
+    duplicates_return, order_return = metrics.count_duplicates(came_back), metrics.reordering(came_back)
+    if log is None:
+        reached = len(sent_ns) - by_sequence.forward - by_sequence.undetermined
+        return (
+            DirectionResult(len(sent_ns), by_sequence.forward, None, None, None, interruption_forward),
+            DirectionResult(reached, by_sequence.returning, None, duplicates_return, order_return, interruption_return),
+        )
+    order = [line.sender_sequence for line in log]
+    missing = metrics.missing_sequences(len(sent_ns), order)
+    arrived = set(came_back)
+    lost_answers = tuple(line.sender_sequence for line in log if line.reflector_sequence not in arrived)
+    return (
+        DirectionResult(
+            len(sent_ns),
+            len(missing),
+            missing,
+            metrics.count_duplicates(order),
+            metrics.reordering(order),
+            interruption_forward,
+        ),
+        DirectionResult(
+            len(log), len(lost_answers), lost_answers, duplicates_return, order_return, interruption_return
+        ),
+    )

@@ -13,8 +13,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from typing import Any, BinaryIO
+
+from cprlib.lab.light_avocado import no_plugins
+
+if "avocado-instrumented" in sys.argv:
+    with no_plugins():
+        import avocado.core.nrunner.task
+        import avocado.plugins.runners.avocado_instrumented  # noqa: F401
 
 from avocado.core.nrunner.task import json_dumps
 from avocado.core.utils import messages
@@ -43,12 +49,12 @@ class OneProcessRunner(AvocadoInstrumentedTestRunner):  # type: ignore[misc]
         super().__init__()
         self._channel = channel
 
-    def run(self, runnable: Any) -> Iterator[dict[str, Any]]:
+    def run(self, runnable: Any) -> list[dict[str, Any]]:
         """Run the test; its messages go to the channel while it runs, so that none are left to give back."""
         signal.signal(signal.SIGTERM, self.signal_handler)
         self._channel.put(messages.StartedMessage.get())
         self._run_avocado(runnable, self._channel)
-        return iter(())
+        return []
 
 
 class LabRunnerApp(RunnerApp):  # type: ignore[misc]

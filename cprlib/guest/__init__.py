@@ -1,0 +1,1 @@
+"""The guest: its image, its console, and the agent in it."""

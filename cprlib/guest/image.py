@@ -1,0 +1,89 @@
+"""What a guest boots from, and how it is told what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.errors import UsageError
+
+# no_timer_check: under emulation the kernel's check of the timer interrupt can fail, and then it panics.
+# tsc=reliable: no watchdog, no calibration against other clocks: it takes time and jumps under emulation.
+# reboot=t, panic=-1: with -no-reboot a panic ends QEMU at once.
+ALWAYS = (
+    "console=ttyS0",
+    "quiet",
+    "reboot=t",
+    "panic=-1",
+    "no_timer_check",
+    "tsc=reliable",
+    "random.trust_cpu=on",
+    "mitigations=off",
+    "audit=0",
+    "selinux=0",
+    "apparmor=0",
+    "noautogroup",
+)
+NONE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestImage:
+    """Kernel and initramfs of a guest.
+
+    :param digest: names the content: equal digests boot the same octets.
+    """
+
+    kernel: Path
+    initramfs: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class NicAddresses:
+    """Addresses of one guest NIC with prefix length, as ``10.75.0.2/24``; None for none.
+
+    :param mtu: octets; None leaves what the device says.
+    """
+
+    ipv4: str | None = None
+    ipv6: str | None = None
+    mtu: int | None = None
+
+
+def kernel_command_line(
+    nics: Sequence[NicAddresses],
+    *,
+    queue_pairs: int | None = None,
+    log_records: int | None = None,
+    shell: bool = False,
+    extra: Sequence[str] = (),
+) -> str:
+    """The guest kernel's command line; the words beginning with ``cprlib.`` are read by images/guest/init.
+
+    :param nics: in the order of eth0, eth1, ...
+    :param queue_pairs: to use on every NIC that has so many; None leaves it to the driver.
+    :param log_records: records (40 octets of guest RAM each, taken as they are filled) of each of the agent's logs.
+    :param shell: a shell on the console too.
+    :raises UsageError: a word with a space or a comma in it, which would be read as two.
+    """
+    words = [*ALWAYS]
+    lists = {
+        "ipv4": [nic.ipv4 or NONE for nic in nics],
+        "ipv6": [nic.ipv6 or NONE for nic in nics],
+        "mtu": [str(nic.mtu or "") for nic in nics],
+    }
+    for name, values in lists.items():
+        for value in values:
+            if any(character.isspace() or character == "," for character in value):
+                raise UsageError(f"give a guest {name} {value!r}", "there is a space or comma in it")
+        if any(value not in ("", NONE) for value in values):
+            words.append(f"cprlib.{name}={','.join(values)}")
+    if queue_pairs is not None:
+        words.append(f"cprlib.queue_pairs={queue_pairs}")
+    if log_records is not None:
+        words.append(f"cprlib.log={log_records}")
+    if shell:
+        words.append("cprlib.shell")
+    return " ".join([*words, *extra])

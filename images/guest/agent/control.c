@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "control.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "channels.h"
+#include "clock.h"
+#include "crc32.h"
+#include "ethtool.h"
+#include "filter.h"
+#include "netinfo.h"
+#include "port.h"
+#include "reflector.h"
+#include "request.h"
+#include "sender.h"
+#include "stamp.h"
+#include "tcp.h"
+
+enum { HEAD_ROOM = 512 }; /* octets of an answer before its payload */
+
+static void clocks(struct output *out)
+{
+    json_count(out, "realtime_ns", realtime_ns());
+    json_count(out, "monotonic_ns", monotonic_ns());
+    json_count(out, "boottime_ns", clock_ns(CLOCK_BOOTTIME));
+}
+
+static void ping(struct request *request, struct output *out)
+{
+    (void)request;
+    clocks(out);
+}
+
+static void file_member(struct output *out, const char *key, const char *path)
+{
+    char line[1024];
+
+    read_line(path, line, sizeof(line));
+    json_string(out, key, line);
+}
+
+static void identity(struct request *request, struct output *out)
+{
+    struct utsname names;
+
+    (void)request;
+    uname(&names);
+    clocks(out);
+    json_string(out, "kernel", names.release);
+    json_string(out, "kernel_version", names.version);
+    json_count(out, "processors", (uint64_t)sysconf(_SC_NPROCESSORS_ONLN));
+    file_member(out, "boot_id", "/proc/sys/kernel/random/boot_id");
+    file_member(out, "clocksource", "/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    file_member(out, "command_line", "/proc/cmdline");
+}
+
+static void netinfo(struct request *request, struct output *out)
+{
+    (void)request;
+    clocks(out);
+    netinfo_report(out);
+}
+
+static void set_channels(struct request *request, struct output *out)
+{
+    const char *device = request_text(request, "device");
+    uint32_t pairs = (uint32_t)request_number(request, "pairs", 1, 65535, 1), used, possible;
+    uint64_t before = monotonic_ns();
+
+    if (*request->error)
+        return;
+    if (ethtool_set_channels(device, pairs) < 0)
+        request_fail(request, "set %u channels of %.16s: %s", pairs, device, strerror(errno));
+    ethtool_get_channels(device, &used, &possible);
+    json_count(out, "channels", used);
+    json_count(out, "channels_max", possible);
+    json_count(out, "took_ns", monotonic_ns() - before);
+}
+
+static void toggle_channels(struct request *request, struct output *out)
+{
+    struct toggle toggle = {
+        .low = (uint32_t)request_number(request, "low", 1, 65535, 1),
+        .high = (uint32_t)request_number(request, "high", 1, 65535, 1),
+        .period_ms = (uint32_t)request_number(request, "period_ms", 1, 60000, 50),
+    };
+    const char *device = request_text(request, "device");
+
+    if (*request->error)
+        return;
+    strncpy(toggle.device, device, sizeof(toggle.device) - 1);
+    if (channels_toggle(&toggle) < 0)
+        request_fail(request, "start a timer: %s", strerror(errno));
+    channels_report(out);
+}
+
+static void toggle_stop(struct request *request, struct output *out)
+{
+    (void)request;
+    channels_stop();
+    channels_report(out);
+}
+
+static void toggle_status(struct request *request, struct output *out)
+{
+    (void)request;
+    channels_report(out);
+}
+
+static void reflector(struct request *request, struct output *out)
+{
+    (void)request;
+    clocks(out);
+    reflector_report(out);
+}
+
+static void reflector_forget(struct request *request, struct output *out)
+{
+    (void)request;
+    (void)out;
+    reflector_reset();
+}
+
+static void sender(struct request *request, struct output *out)
+{
+    (void)request;
+    clocks(out);
+    sender_report(out);
+}
+
+static void sender_begin(struct request *request, struct output *out)
+{
+    struct stream_settings settings = {
+        .source_port = (uint16_t)request_number(request, "source_port", 0, 65535, 0),
+        .ssid = (uint16_t)request_number(request, "ssid", 0, 65535, 0),
+        .rate = (uint32_t)request_number(request, "rate", 1, 100000, 100),
+        .count = (uint32_t)request_number(request, "count", 0, UINT32_MAX, 0),
+        .size = (uint32_t)request_number(request, "size", STAMP_SIZE, STAMP_MAX_SIZE, STAMP_SIZE),
+        .dscp = (uint8_t)request_number(request, "dscp", 0, 63, 0),
+    };
+    uint16_t port = (uint16_t)request_number(request, "port", 1, 65535, STAMP_PORT);
+    const char *destination = request_text(request, "destination"), *reason = "";
+    int stream;
+
+    if (!*request->error && !address_parse(&settings.destination, destination, port))
+        request_fail(request, "no address: %.64s", destination);
+    if (*request->error)
+        return;
+    stream = sender_start(&settings, &reason);
+    if (stream < 0)
+        request_fail(request, "start a stream to %.64s: %.40s", destination, reason);
+    json_number(out, "stream", stream);
+}
+
+static void sender_end(struct request *request, struct output *out)
+{
+    if (!sender_stop((unsigned)request_number(request, "stream", 0, 1000, 0)))
+        request_fail(request, "no such stream");
+    sender_report(out);
+}
+
+static void sender_forget(struct request *request, struct output *out)
+{
+    (void)request;
+    (void)out;
+    sender_reset();
+}
+
+/* Records `from` and on of a log, as many as fit, behind the answer. */
+static const struct record *log_part(struct request *request, struct output *out, size_t *length)
+{
+    const char *name = request_text(request, "of");
+    const struct record_log *log = !strcmp(name, "sender") ? sender_log() : reflector_log();
+    uint64_t fitting = (PORT_ANSWER - HEAD_ROOM) / sizeof(struct record);
+    uint64_t from = request_number(request, "from", 0, UINT32_MAX, 0);
+    uint64_t most = request_number(request, "most", 1, fitting, fitting);
+    uint64_t left = from < log->count ? log->count - from : 0, count = left < most ? left : most;
+
+    if (strcmp(name, "sender") != 0 && strcmp(name, "reflector") != 0)
+        request_fail(request, "of=%.20s is neither reflector nor sender", name);
+    *length = count * sizeof(struct record);
+    json_count(out, "from", from);
+    json_count(out, "records", count);
+    json_count(out, "record_size", sizeof(struct record));
+    json_count(out, "total", log->count);
+    json_count(out, "overflow", log->overflow);
+    return log->records + (count ? from : 0);
+}
+
+static void vlan(struct request *request, struct output *out)
+{
+    (void)out;
+    filter_vlan(request);
+}
+
+static void multicast(struct request *request, struct output *out)
+{
+    (void)out;
+    filter_address(request);
+}
+
+static void power_off(struct request *request, struct output *out)
+{
+    (void)out;
+    if (getpid() != 1) {
+        request_fail(request, "not process 1: no guest of ours");
+        return;
+    }
+    reboot(RB_POWER_OFF);
+    reboot(RB_AUTOBOOT); /* no ACPI; -no-reboot ends QEMU */
+}
+
+static const struct {
+    const char *name;
+    void (*run)(struct request *request, struct output *out);
+} commands[] = {
+    {"ping", ping},
+    {"identity", identity},
+    {"netinfo", netinfo},
+    {"set-channels", set_channels},
+    {"toggle-start", toggle_channels},
+    {"toggle-stop", toggle_stop},
+    {"toggle-status", toggle_status},
+    {"reflector", reflector},
+    {"reflector-reset", reflector_forget},
+    {"sender", sender},
+    {"sender-start", sender_begin},
+    {"sender-stop", sender_end},
+    {"sender-reset", sender_forget},
+    {"vlan", vlan},
+    {"filter", multicast},
+    {"tcp-start", tcp_start},
+    {"tcp", tcp_report},
+    {"tcp-reset", tcp_reset},
+    {"poweroff", power_off},
+};
+
+static void begin(const struct request *request, struct output *out)
+{
+    out->used = 0;
+    out->overflow = false;
+    output_raw(out, "\n", 1);
+    json_open(out, NULL, '{');
+    json_string(out, "id", request->id);
+}
+
+static void failed(const struct request *request, struct output *out, const char *error)
+{
+    begin(request, out);
+    json_bool(out, "ok", false);
+    json_string(out, "error", error);
+    json_close(out, '}');
+    output_raw(out, "\n", 1);
+}
+
+void control_handle(char *line, struct output *out)
+{
+    const struct record *payload = NULL;
+    struct request request;
+    size_t length = 0;
+    bool known = false;
+
+    if (!request_parse(&request, line))
+        return; /* the rest of a broken line: nobody waits for an answer */
+    begin(&request, out);
+    json_bool(out, "ok", true);
+    if (!strcmp(request.command, "log")) {
+        known = true;
+        payload = log_part(&request, out, &length);
+    }
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]) && !known; i++)
+        if (!strcmp(request.command, commands[i].name)) {
+            known = true;
+            commands[i].run(&request, out);
+        }
+    if (!known)
+        request_fail(&request, "unknown command %.40s", request.command);
+    json_count(out, "payload", length);
+    json_count(out, "crc32", payload ? crc32(payload, length) : 0);
+    json_close(out, '}');
+    output_raw(out, "\n", 1);
+    if (payload)
+        output_raw(out, payload, length);
+    if (out->overflow)
+        request_fail(&request, "the answer is longer than %d octets", PORT_ANSWER);
+    if (*request.error)
+        failed(&request, out, request.error);
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "ethtool.h"
+
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static int ask(const char *device, void *request)
+{
+    struct ifreq name = {.ifr_data = request};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int result;
+
+    if (fd < 0)
+        return -1;
+    snprintf(name.ifr_name, sizeof(name.ifr_name), "%s", device);
+    result = ioctl(fd, SIOCETHTOOL, &name);
+    close(fd);
+    return result;
+}
+
+/* The names of a set of strings, `count` of them; freed by the caller; NULL when there are none. */
+static struct ethtool_gstrings *strings(const char *device, uint32_t set, uint32_t *count)
+{
+    struct {
+        struct ethtool_sset_info info;
+        uint32_t length;
+    } size = {.info = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ULL << set}};
+    struct ethtool_gstrings *names;
+
+    *count = 0;
+    if (ask(device, &size) < 0 || !size.info.sset_mask || !size.length)
+        return NULL;
+    names = calloc(1, sizeof(*names) + (size_t)size.length * ETH_GSTRING_LEN);
+    if (!names)
+        return NULL;
+    names->cmd = ETHTOOL_GSTRINGS;
+    names->string_set = set;
+    names->len = size.length;
+    if (ask(device, names) < 0) {
+        free(names);
+        return NULL;
+    }
+    *count = names->len;
+    return names;
+}
+
+static const char *name_at(const struct ethtool_gstrings *names, uint32_t i, char *name)
+{
+    snprintf(name, ETH_GSTRING_LEN + 1, "%.*s", ETH_GSTRING_LEN, (const char *)names->data + i * ETH_GSTRING_LEN);
+    return name;
+}
+
+/* "features": name -> "on", "off", with " [fixed]" when it cannot be changed. */
+static void report_features(struct output *out, const char *device)
+{
+    uint32_t count;
+    struct ethtool_gstrings *names = strings(device, ETH_SS_FEATURES, &count);
+    uint32_t words = (count + 31) / 32;
+    struct ethtool_gfeatures *bits = calloc(1, sizeof(*bits) + words * sizeof(bits->features[0]));
+    char name[ETH_GSTRING_LEN + 1];
+
+    json_open(out, "features", '{');
+    if (names && bits) {
+        bits->cmd = ETHTOOL_GFEATURES;
+        bits->size = words;
+        if (ask(device, bits) == 0)
+            for (uint32_t i = 0; i < count; i++) {
+                const struct ethtool_get_features_block *block = &bits->features[i / 32];
+                uint32_t bit = 1u << (i % 32);
+                bool on = block->active & bit, fixed = block->never_changed & bit || !(block->available & bit);
+
+                if (!names->data[i * ETH_GSTRING_LEN] || (!on && fixed))
+                    continue; /* a feature this device cannot have */
+                json_string(out, name_at(names, i, name), on ? (fixed ? "on [fixed]" : "on") : "off");
+            }
+    }
+    json_close(out, '}');
+    free(names);
+    free(bits);
+}
+
+static void report_statistics(struct output *out, const char *device)
+{
+    uint32_t count;
+    struct ethtool_gstrings *names = strings(device, ETH_SS_STATS, &count);
+    struct ethtool_stats *values = calloc(1, sizeof(*values) + count * sizeof(values->data[0]));
+    char name[ETH_GSTRING_LEN + 1];
+
+    json_open(out, "statistics", '{');
+    if (names && values) {
+        values->cmd = ETHTOOL_GSTATS;
+        values->n_stats = count;
+        if (ask(device, values) == 0)
+            for (uint32_t i = 0; i < count && i < values->n_stats; i++)
+                json_count(out, name_at(names, i, name), values->data[i]);
+    }
+    json_close(out, '}');
+    free(names);
+    free(values);
+}
+
+void ethtool_get_channels(const char *device, uint32_t *used, uint32_t *possible)
+{
+    struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
+
+    *used = *possible = 0;
+    if (ask(device, &channels) == 0) {
+        *used = channels.combined_count;
+        *possible = channels.max_combined;
+    }
+}
+
+int ethtool_set_channels(const char *device, uint32_t pairs)
+{
+    struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
+
+    if (ask(device, &channels) < 0)
+        return -1;
+    channels.cmd = ETHTOOL_SCHANNELS;
+    channels.combined_count = pairs;
+    return ask(device, &channels);
+}
+
+void ethtool_report(struct output *out, const char *device)
+{
+    struct ethtool_drvinfo driver = {.cmd = ETHTOOL_GDRVINFO};
+    struct {
+        struct ethtool_perm_addr head;
+        uint8_t address[6];
+    } permanent = {.head = {.cmd = ETHTOOL_GPERMADDR, .size = 6}};
+    struct ethtool_ringparam ring = {.cmd = ETHTOOL_GRINGPARAM};
+    uint32_t used, possible;
+    char mac[18];
+
+    ask(device, &driver);
+    json_string(out, "driver", driver.driver);
+    json_string(out, "bus", driver.bus_info);
+    if (ask(device, &permanent) == 0) {
+        const uint8_t *a = permanent.address;
+
+        snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3], a[4], a[5]);
+        json_string(out, "permanent_mac", mac);
+    }
+    if (ask(device, &ring) == 0) {
+        json_count(out, "rx_ring", ring.rx_pending);
+        json_count(out, "tx_ring", ring.tx_pending);
+    }
+    ethtool_get_channels(device, &used, &possible);
+    json_count(out, "channels", used);
+    json_count(out, "channels_max", possible);
+    report_features(out, device);
+    report_statistics(out, device);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What ethtool(8) shows and sets, by SIOCETHTOOL. */
+#ifndef ETHTOOL_H
+#define ETHTOOL_H
+
+#include <stdint.h>
+
+#include "json.h"
+
+/* Members "driver", "permanent_mac", "features", "channels" and "statistics" of an open object. */
+void ethtool_report(struct output *out, const char *device);
+/* Use `pairs` queue pairs (ethtool -L combined). Returns 0, or -1 with errno. */
+int ethtool_set_channels(const char *device, uint32_t pairs);
+/* Queue pairs in use and possible; 0 and 0 for a device that has no such thing. */
+void ethtool_get_channels(const char *device, uint32_t *used, uint32_t *possible);
+
+#endif

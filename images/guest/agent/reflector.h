@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The session-reflector: stateful, RFC 8762 section 4.3; a session is a peer's address, port and SSID. */
+#ifndef REFLECTOR_H
+#define REFLECTOR_H
+
+#include <stdint.h>
+
+#include "json.h"
+#include "records.h"
+
+/* Open UDP port `port` over IPv4 and, where the kernel has it, IPv6. Returns 0, or -1 with errno. */
+int reflector_open(uint16_t port, uint32_t log_capacity);
+struct record_log *reflector_log(void);
+/* Forget sessions, counters and log: the next packet of a peer starts a new session at sequence 0. */
+void reflector_reset(void);
+void reflector_report(struct output *out);
+
+#endif

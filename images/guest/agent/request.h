@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A request's parts: id, command, key=value pairs. */
+#ifndef REQUEST_H
+#define REQUEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { REQUEST_KEYS = 16 };
+
+struct request {
+    const char *id;
+    const char *command;
+    struct {
+        const char *key, *value;
+    } pairs[REQUEST_KEYS];
+    unsigned count;
+    char error[128]; /* the first thing that was wrong with it; "" when nothing */
+};
+
+/* Cut a line up. Returns false when it has no id and command: it cannot be answered. */
+bool request_parse(struct request *request, char *line);
+/* The value of a key, or NULL. */
+const char *request_get(const struct request *request, const char *key);
+/* A number between low and high; `fallback` when the key is absent; a bad one sets request->error. */
+uint64_t request_number(struct request *request, const char *key, uint64_t low, uint64_t high, uint64_t fallback);
+/* A value that has to be there; "" and request->error when it is not. */
+const char *request_text(struct request *request, const char *key);
+/* Note what is wrong, unless something was wrong already. */
+void request_fail(struct request *request, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "sender.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "loop.h"
+#include "stamp.h"
+
+enum {
+    STREAMS = 16,
+    CATCH_UP = 32,            /* overdue packets sent at one go, before others get a turn */
+    BEHIND_MS = 100,          /* more than that behind the schedule: the slots are given up and counted */
+    RETRY_MS = 1,             /* after the device refused a packet */
+    BATCHES = 64,             /* answers taken at one go */
+};
+
+struct stream {
+    struct watch socket, timer;
+    struct stream_settings settings;
+    uint64_t start_ns; /* CLOCK_MONOTONIC of slot 0; slots are computed from it, so that rounding does not add up */
+    uint64_t slot;      /* the next slot of the schedule */
+    uint64_t given_up;  /* slots in which nothing was sent */
+    uint32_t sequence;  /* the next packet's */
+    uint64_t answers, foreign;
+    uint64_t worst_late_ns;
+    struct send_counters sending;
+    bool active;
+};
+
+static struct {
+    struct record_log log;
+    struct stream streams[STREAMS];
+    unsigned count;
+    uint8_t packet[STAMP_MAX_SIZE];
+} state;
+
+int sender_open(uint32_t log_capacity) { return log_open(&state.log, log_capacity); }
+struct record_log *sender_log(void) { return &state.log; }
+
+static uint64_t slot_time(const struct stream *stream, uint64_t slot)
+{
+    uint32_t rate = stream->settings.rate;
+
+    return stream->start_ns + slot / rate * NS_PER_S + slot % rate * NS_PER_S / rate;
+}
+
+static bool finished(const struct stream *stream)
+{
+    return stream->settings.count && stream->sequence >= stream->settings.count;
+}
+
+/* Send the next packet. Returns false when the device has no room: the number is not used up. */
+static bool send_one(struct stream *stream)
+{
+    uint8_t *packet = state.packet;
+    struct record *record;
+    uint64_t now;
+
+    memset(packet, 0, STAMP_SIZE);
+    put32(packet + STAMP_SEQUENCE, stream->sequence);
+    put16(packet + STAMP_ERROR, STAMP_ERROR_ESTIMATE);
+    put16(packet + STAMP_SSID, stream->settings.ssid);
+    for (int tries = 0;; tries++) {
+        now = realtime_ns();
+        put_ntp(packet + STAMP_TIME, now);
+        if (send(stream->socket.fd, packet, stream->settings.size, MSG_DONTWAIT) >= 0)
+            break;
+        stream->sending.last_errno = errno;
+        if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM) {
+            stream->sending.no_buffer++;
+            return false;
+        }
+        /* An error that ICMP reported of an earlier packet, or one that will not go away. */
+        stream->sending.icmp_error += datagram_drain_errors(stream->socket.fd);
+        if (tries == 3) {
+            stream->sending.failed++;
+            return false;
+        }
+    }
+    record = log_next(&state.log);
+    if (record) {
+        record->kind = RECORD_SENT;
+        record->sender_sequence = stream->sequence;
+        record->a_ns = now;
+        record->session = (uint16_t)(stream - state.streams);
+        record->size = (uint16_t)stream->settings.size;
+    }
+    stream->sequence++;
+    return true;
+}
+
+static void timer_ready(void *self, uint32_t events)
+{
+    struct stream *stream = self;
+    uint64_t now = monotonic_ns(), due = slot_time(stream, stream->slot);
+
+    (void)events;
+    timer_expired(&stream->timer);
+    if (!stream->active)
+        return;
+    if (now > due && now - due > stream->worst_late_ns)
+        stream->worst_late_ns = now - due;
+    while (now > due + BEHIND_MS * NS_PER_MS) {
+        stream->given_up++;
+        due = slot_time(stream, ++stream->slot);
+    }
+    for (int burst = 0; burst < CATCH_UP && due <= now && !finished(stream); burst++) {
+        if (!send_one(stream)) {
+            timer_set(&stream->timer, now + RETRY_MS * NS_PER_MS);
+            return;
+        }
+        due = slot_time(stream, ++stream->slot);
+    }
+    stream->active = !finished(stream);
+    timer_set(&stream->timer, stream->active ? due : 0);
+}
+
+static void take_answer(struct stream *stream, struct msghdr *message, const uint8_t *packet, size_t size)
+{
+    struct arrival arrival;
+    struct record *record;
+
+    arrival_read(&arrival, message);
+    if (size < STAMP_SIZE || get16(packet + STAMP_SSID) != stream->settings.ssid ||
+        get32(packet + STAMP_SENDER_SEQUENCE) >= stream->sequence) {
+        stream->foreign++;
+        return;
+    }
+    stream->answers++;
+    record = log_next(&state.log);
+    if (!record)
+        return;
+    record->kind = RECORD_ANSWER;
+    record->sender_sequence = get32(packet + STAMP_SENDER_SEQUENCE);
+    record->reflector_sequence = get32(packet + STAMP_SEQUENCE);
+    record->a_ns = get_ntp(packet + STAMP_RECEIVE_TIME);
+    record->b_ns = get_ntp(packet + STAMP_TIME);
+    record->c_ns = arrival.time_ns;
+    record->session = (uint16_t)(stream - state.streams);
+    record->size = (uint16_t)size;
+    record->flags = arrival.kernel_stamp ? 0 : RECORD_NO_KERNEL_STAMP;
+    record->ttl = arrival.ttl;
+}
+
+static void socket_ready(void *self, uint32_t events)
+{
+    struct stream *stream = self;
+    uint8_t packet[STAMP_SIZE], control[DATAGRAM_CONTROL] __attribute__((aligned(8)));
+
+    if (events & EPOLLERR)
+        stream->sending.icmp_error += datagram_drain_errors(stream->socket.fd);
+    for (int i = 0; i < BATCHES; i++) {
+        struct iovec part = {.iov_base = packet, .iov_len = sizeof(packet)};
+        struct msghdr message = {
+            .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+        ssize_t size = recvmsg(stream->socket.fd, &message, MSG_DONTWAIT | MSG_TRUNC);
+
+        if (size < 0)
+            return;
+        take_answer(stream, &message, packet, (size_t)size);
+    }
+}
+
+static int open_socket(struct stream *stream)
+{
+    const struct stream_settings *settings = &stream->settings;
+    bool v6 = settings->destination.any.sa_family == AF_INET6;
+    int traffic_class = settings->dscp << 2;
+
+    stream->socket = (struct watch){
+        .fd = datagram_open(settings->destination.any.sa_family, settings->source_port),
+        .ready = socket_ready,
+        .self = stream,
+        .urgent = true,
+    };
+    if (stream->socket.fd < 0)
+        return -1;
+    if (setsockopt(stream->socket.fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TCLASS : IP_TOS, &traffic_class,
+                   sizeof(traffic_class)) < 0 ||
+        connect(stream->socket.fd, &settings->destination.any, address_length(&settings->destination)) < 0 ||
+        loop_add(&stream->socket, EPOLLIN) < 0) {
+        close(stream->socket.fd);
+        return -1;
+    }
+    return 0;
+}
+
+int sender_start(const struct stream_settings *settings, const char **reason)
+{
+    struct stream *stream = &state.streams[state.count];
+
+    if (state.count == STREAMS) {
+        *reason = "too many streams; reset the sender first";
+        return -1;
+    }
+    memset(stream, 0, sizeof(*stream));
+    stream->settings = *settings;
+    if (open_socket(stream) < 0) {
+        *reason = strerror(errno);
+        return -1;
+    }
+    stream->timer = (struct watch){.ready = timer_ready, .self = stream, .urgent = true};
+    if (timer_open(&stream->timer) < 0) {
+        *reason = strerror(errno);
+        loop_remove(&stream->socket);
+        close(stream->socket.fd);
+        return -1;
+    }
+    stream->start_ns = monotonic_ns() + NS_PER_MS;
+    stream->active = true;
+    timer_set(&stream->timer, stream->start_ns);
+    return (int)state.count++;
+}
+
+bool sender_stop(unsigned index)
+{
+    if (index >= state.count)
+        return false;
+    state.streams[index].active = false;
+    timer_set(&state.streams[index].timer, 0);
+    return true;
+}
+
+void sender_reset(void)
+{
+    for (unsigned i = 0; i < state.count; i++) {
+        struct stream *stream = &state.streams[i];
+
+        loop_remove(&stream->socket);
+        loop_remove(&stream->timer);
+        close(stream->socket.fd);
+        close(stream->timer.fd);
+    }
+    state.count = 0;
+    log_reset(&state.log);
+}
+
+void sender_report(struct output *out)
+{
+    json_count(out, "log_records", state.log.count);
+    json_count(out, "log_capacity", state.log.capacity);
+    json_count(out, "log_overflow", state.log.overflow);
+    json_open(out, "streams", '[');
+    for (unsigned i = 0; i < state.count; i++) {
+        const struct stream *stream = &state.streams[i];
+        union address local = {0};
+        socklen_t length = sizeof(local);
+        char text[INET6_ADDRSTRLEN];
+
+        getsockname(stream->socket.fd, &local.any, &length);
+        address_format(&stream->settings.destination, text);
+        json_open(out, NULL, '{');
+        json_bool(out, "active", stream->active);
+        json_string(out, "destination", text);
+        json_count(out, "port", address_port(&stream->settings.destination));
+        json_count(out, "source_port", address_port(&local));
+        json_count(out, "ssid", stream->settings.ssid);
+        json_count(out, "sent", stream->sequence);
+        json_count(out, "answers", stream->answers);
+        json_count(out, "foreign", stream->foreign);
+        json_count(out, "slots_given_up", stream->given_up);
+        json_count(out, "worst_late_ns", stream->worst_late_ns);
+        json_count(out, "send_no_buffer", stream->sending.no_buffer);
+        json_count(out, "send_icmp_errors", stream->sending.icmp_error);
+        json_count(out, "send_failed", stream->sending.failed);
+        json_number(out, "send_last_errno", stream->sending.last_errno);
+        json_number(out, "socket_drops", datagram_drops(stream->socket.fd));
+        json_close(out, '}');
+    }
+    json_close(out, ']');
+}

@@ -28,7 +28,7 @@ class LabCommand:
     :param results: the one folder of the host that can be written from inside; must exist.
     :param seconds: time from the command's start until it is told to end (SIGTERM), scaled.
     :param memory: size of the lab's memory in MiB; taken from the host page by page as it is used.
-    :param cpu: the host's core to run on, None for any.
+    :param cpu: the host's core to run on; None for one that no other lab has.
     :param terminal: rows and columns when the command shall have a terminal (``cprlib lab shell``).
     """
 

@@ -97,7 +97,7 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any] | None = None, job: Any = None) -> None:
         SpawnerMixin.__init__(self, config, job)
         self._kernel: Path | None = None
-        self._cores: asyncio.Queue[int] | None = None
+        self._cores: asyncio.Semaphore | None = None
 
     def is_operational(self) -> bool:
         """Whether labs can be started here; says why not."""
@@ -110,27 +110,25 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             return False
         return True
 
-    def _free_cores(self) -> asyncio.Queue[int]:
-        """Cores without a lab; made inside the job's event loop."""
+    def _free_cores(self) -> asyncio.Semaphore:
+        """As many as there are cores; made inside the job's event loop."""
         if self._cores is None:
-            self._cores = asyncio.Queue()
-            for core in sorted(os.sched_getaffinity(0)):
-                self._cores.put_nowait(core)
+            self._cores = asyncio.Semaphore(len(os.sched_getaffinity(0)))
         return self._cores
 
     async def spawn_task(self, runtime_task: Any) -> bool:
         """Start the task's lab as soon as a core is free."""
         cores = self._free_cores()
-        core = await cores.get()
+        await cores.acquire()
         try:
-            runtime_task.spawner_handle = await self._start(runtime_task, core)
+            runtime_task.spawner_handle = await self._start(runtime_task)
         except OSError as error:
-            cores.put_nowait(core)
+            cores.release()
             LOG.error("Could not start a lab: %s", error)
             return False
         return True
 
-    async def _start(self, runtime_task: Any, core: int) -> LabHandle:
+    async def _start(self, runtime_task: Any) -> LabHandle:
         task = runtime_task.task
         folder = self.task_output_dir(runtime_task)
         os.makedirs(folder, exist_ok=True)
@@ -140,7 +138,6 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             engine=self.config.get(f"{SECTION}.engine"),
             kernel=str(self._kernel) if self._kernel else None,
             memory=self.config.get(f"{SECTION}.memory"),
-            cpu=core,
             output_dir=folder,
             identifier=str(task.identifier),
             job_id=task.job_id,
@@ -160,7 +157,7 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             start_new_session=True,  # Ctrl-C is Avocado's to handle
             preexec_fn=_die_with_avocado,
         )
-        return LabHandle(process, lambda _: self._free_cores().put_nowait(core))
+        return LabHandle(process, lambda _: self._free_cores().release())
 
     @staticmethod
     def is_task_alive(runtime_task: Any) -> bool:

@@ -41,7 +41,6 @@ class TaskSpec:
     engine: str
     kernel: str | None
     memory: int
-    cpu: int | None
     output_dir: str
     identifier: str
     job_id: str
@@ -161,7 +160,6 @@ def run_task(spec: TaskSpec) -> None:
             folder,
             LONGEST_TEST,
             spec.memory,
-            spec.cpu,
         )
         with signals_to_lab() as signals:
             streams = LabStreams(relay.messages, relay.errors, note_lost, signals=signals)
@@ -177,7 +175,7 @@ def run_task(spec: TaskSpec) -> None:
     finally:
         record = dataclasses.asdict(outcome) if outcome else {"attempts": max(1, len(lost)), "lost": lost}
         with contextlib.suppress(CprlibError):
-            write_json(folder / LAB_FILE, {"engine": spec.engine, "cpu": spec.cpu, **record})
+            write_json(folder / LAB_FILE, {"engine": spec.engine, **record})
 
 
 if __name__ == "__main__":

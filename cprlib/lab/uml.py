@@ -21,6 +21,7 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import LabFailure, LabLost
+from cprlib.lab.cores import reserved_core
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.process import describe_status, spawn, tail
 
@@ -101,7 +102,7 @@ class UmlEngine:
         """See :meth:`cprlib.lab.engine.LabEngine.attempt`."""
         if command.results is not None and not command.results.is_dir():
             raise LabFailure("start a lab", f"{command.results} is no folder", "make the results folder first")
-        with _channels(command.terminal is not None) as channels:
+        with reserved_core() as core, _channels(command.terminal is not None) as channels:
             top = max((*channels.ours.values(), *channels.theirs.values()))
             memory_fd, results_fd = top + 1, top + 2
             job = channels.theirs["job"]
@@ -115,7 +116,7 @@ class UmlEngine:
                 "memory": command.memory,
                 "memory_fd": memory_fd,
                 "places": places_for_memory(),
-                "cpu": command.cpu,
+                "cpu": core if command.cpu is None else command.cpu,
                 "report": channels.theirs["report"],
                 "keep": [fd for name, fd in channels.theirs.items() if name not in ("report", "console")],
                 "layers": self.layers,

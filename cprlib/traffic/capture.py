@@ -16,11 +16,11 @@ from types import TracebackType
 from cprlib.traffic.classify import FrameClass, classify
 from cprlib.traffic.flow import IP_HEADER, Flow
 from cprlib.traffic.frame import ETHERNET_HEADER
-from cprlib.traffic.realtime import become_realtime
+from cprlib.traffic.realtime import change_priority
 from cprlib.traffic.records import ArrivalColumns
-from cprlib.traffic.ring import PACKET, PacketRing, RingSettings
+from cprlib.traffic.ring import PACKET, PacketRing
 
-PRIORITY = 10  # below the sender: sending late cannot be mended, reading late can
+PRIORITY = 10  # below the sender
 WAIT_MS = 50
 BUFFERED_FRAMES = 200_000  # raw frames kept for the pcap
 
@@ -60,18 +60,14 @@ class RawFrame(tuple[int, int, bytes]):
 
 
 class StampCapture:
-    """Captures the answers to flows on one interface; a context manager that stops the thread.
+    """Captures the answers to flows from one ring; a context manager that stops the thread.
 
-    The ring belongs to the network namespace of the thread that makes this object.
-
+    :param ring: where frames come from; closed with this object.
     :param flows: flows that were sent; their answers have addresses and ports exchanged.
     :param keep_frames: raw frames of any kind to keep for a pcap; the oldest go first.
-    :raises EnvironmentFailure: as :class:`PacketRing` does.
     """
 
-    def __init__(
-        self, interface: str, flows: Sequence[Flow], *, keep_frames: int = 0, ring: RingSettings | None = None
-    ) -> None:
+    def __init__(self, ring: PacketRing, flows: Sequence[Flow], *, keep_frames: int = 0) -> None:
         self.columns = tuple(ArrivalColumns() for _ in flows)
         self.frames: deque[RawFrame] = deque(maxlen=keep_frames)
         self._others: Counter[FrameClass] = Counter()
@@ -90,7 +86,7 @@ class StampCapture:
             )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stamp-capture", daemon=True)
-        self._ring = PacketRing(interface, ring)
+        self._ring = ring
 
     def __enter__(self) -> StampCapture:
         return self
@@ -127,9 +123,7 @@ class StampCapture:
         )
 
     def _run(self) -> None:
-        refused = become_realtime(PRIORITY)
-        if refused:
-            self._notes.append(refused)
+        change_priority(PRIORITY)
         idle_after_stop = 0
         while True:
             # A block that is not full comes only after the retire timeout: wait for it twice over before the end.

@@ -7,10 +7,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cprlib.errors import UsageError
-from cprlib.net.topology import GUEST, STATION, Address
 from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT
+
+if TYPE_CHECKING:
+    from cprlib.net.topology import Address
 
 MTU = 1500  # octets of an IP packet
 UDP_HEADER = 8
@@ -150,8 +153,8 @@ class StreamSettings:
 
 
 def flows_between(
-    source: Address = STATION,
-    target: Address = GUEST,
+    source: Address | None = None,
+    target: Address | None = None,
     *,
     versions: Sequence[int] = (4,),
     count: int = 1,
@@ -161,12 +164,16 @@ def flows_between(
 ) -> tuple[Flow, ...]:
     """Flows from one end of the measurement to the other, each with a source port of its own.
 
+    :param source, target: the station and the guest where nothing is given.
     :param versions: IP versions that take turns: ``(4,)``, ``(6,)`` or ``(4, 6)``.
     :param count: flows in all; several, so that every queue of a multi-queue NIC carries some.
     :param first_port: source port of the first flow. Sessions with one reflector must not share ports, because a
         stateful reflector goes on counting.
     :raises UsageError: as :class:`Flow` does, or no flow at all.
     """
+    from cprlib.net.topology import GUEST, STATION  # noqa: PLC0415 - the instrument's process needs no netlink
+
+    source, target = source or STATION, target or GUEST
     if count < 1 or not versions or not set(versions) <= {4, 6}:
         raise _refuse(f"{count} flows over IP versions {tuple(versions)}", "none remain", "ask for at least one flow")
     flows = []

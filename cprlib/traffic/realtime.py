@@ -38,9 +38,20 @@ def set_timer_slack(nanoseconds: int) -> bool:
 
 
 def become_realtime(priority: int) -> str:
-    """Schedule this thread before ordinary ones (SCHED_FIFO); empty when done, else why not."""
+    """Schedule this thread, and those it starts, before ordinary ones (SCHED_FIFO); empty when done, else why not."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     except OSError as error:
         return f"SCHED_FIFO refused: {error.strerror}"
     return ""
+
+
+def change_priority(priority: int) -> None:
+    """Another priority for this thread, if it is a real-time one."""
+    if os.sched_getscheduler(0) == os.SCHED_FIFO:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+
+
+def become_ordinary() -> None:
+    """Schedule this thread like any other again."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -6,6 +6,7 @@ Stateful as RFC 8762 section 4.3 has it: each session (peer address and port) ha
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import struct
 import sys
@@ -179,3 +180,18 @@ def _listen(address: str, port: int) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def main(arguments: Sequence[str]) -> None:
+    """A reflector as a program: answers until standard input ends, then writes its log and counters as JSON.
+
+    ``python -m cprlib.traffic.reflector [PORT]``; says ``ready`` first.
+    """
+    with StampReflector(int(arguments[0]) if arguments else STAMP_PORT) as reflector:
+        print("ready", flush=True)
+        sys.stdin.read()
+    json.dump({"dropped": reflector.dropped, "counts": reflector.counts, "log": reflector.log()}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

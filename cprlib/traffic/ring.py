@@ -48,54 +48,56 @@ class RingSettings:
     block_size: int = 128 * 1024
     retire_ms: int = 20
 
+    @property
+    def octets(self) -> int:
+        """Size of the whole ring."""
+        return self.blocks * self.block_size
 
-class PacketRing:
-    """A packet socket with a receive ring, as a context manager.
 
-    It belongs to the network namespace of the thread that makes it. What this host sends itself is not captured.
+def open_ring(interface: str, settings: RingSettings) -> socket.socket:
+    """A packet socket that captures into a ring from now on, in the network namespace of the calling thread.
+
+    What this host sends itself is not captured.
 
     :param interface: where to capture, e.g. ``eth0``.
     :raises EnvironmentFailure: no such interface, no right, or no memory for the ring.
     """
+    try:
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    except OSError as error:
+        raise EnvironmentFailure(
+            "open a packet socket", error.strerror or str(error), "run as root or in the lab"
+        ) from error
+    frames = settings.octets // _FRAME_SIZE
+    request = _REQUEST.pack(settings.block_size, settings.blocks, _FRAME_SIZE, frames, settings.retire_ms, 0, 0)
+    try:
+        opened.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
+        opened.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        opened.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
+        opened.bind((interface, ETH_P_ALL))
+    except OSError as error:
+        opened.close()
+        raise EnvironmentFailure(
+            f"capture on interface {interface}",
+            error.strerror or str(error),
+            "check that it is in this network namespace, and that memory is free",
+        ) from error
+    return opened
 
-    def __init__(self, interface: str, settings: RingSettings | None = None) -> None:
-        self.settings = settings or RingSettings()
-        try:
-            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        except OSError as error:
-            raise EnvironmentFailure(
-                "open a packet socket", error.strerror or str(error), "run as root or in the lab"
-            ) from error
-        try:
-            self.memory = self._set_up(interface)
-        except OSError as error:
-            self.socket.close()
-            raise EnvironmentFailure(
-                f"capture on interface {interface}",
-                error.strerror or str(error),
-                "check that it is in this network namespace, and that memory is free",
-            ) from error
+
+class PacketRing:
+    """The reader's side of a ring, as a context manager that closes the socket too.
+
+    :param opened: what :func:`open_ring` gave, :param settings: the same as there.
+    """
+
+    def __init__(self, opened: socket.socket, settings: RingSettings) -> None:
+        self.settings = settings
+        self.socket = opened
+        self.memory = mmap.mmap(opened.fileno(), settings.octets, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._next = 0
         self._poll = select.poll()
-        self._poll.register(self.socket, select.POLLIN | select.POLLERR)
-
-    def _set_up(self, interface: str) -> mmap.mmap:
-        shape = self.settings
-        length = shape.blocks * shape.block_size
-        self.socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
-        self.socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-        self.socket.setsockopt(
-            SOL_PACKET,
-            PACKET_RX_RING,
-            _REQUEST.pack(shape.block_size, shape.blocks, _FRAME_SIZE, length // _FRAME_SIZE, shape.retire_ms, 0, 0),
-        )
-        memory = mmap.mmap(self.socket.fileno(), length, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        try:
-            self.socket.bind((interface, ETH_P_ALL))  # from here on packets come
-        except OSError:
-            memory.close()
-            raise
-        return memory
+        self._poll.register(opened, select.POLLIN | select.POLLERR)
 
     def __enter__(self) -> PacketRing:
         return self

@@ -16,11 +16,11 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frame import FrameTemplate
-from cprlib.traffic.realtime import become_realtime, make_sleeper, set_timer_slack
+from cprlib.traffic.realtime import change_priority, make_sleeper, set_timer_slack
 from cprlib.traffic.records import SentColumns
 
 LEAD_NS = 20_000_000  # from the start of the thread to the first packet
-PRIORITY = 20
+PRIORITY = 20  # above the capture: sending late cannot be mended, reading late can
 STOP_CHECK_NS = 50_000_000  # at a low rate, sleep no longer than this before looking whether to stop
 
 
@@ -50,22 +50,14 @@ class SenderReport:
 class StampSender:
     """Sends STAMP packets of several flows in turn; a context manager that stops the thread.
 
-    The socket belongs to the network namespace of the thread that makes this object, wherever it is used later.
-
-    :param interface: where to send, e.g. ``eth0``.
-    :raises UsageError: no flow, or two flows that no answer could tell apart.
-    :raises EnvironmentFailure: no such interface, or no right to open packet sockets.
+    :param opened: what :func:`open_sending` gave; closed with this object.
+    :param templates: a frame for each flow, see :func:`make_templates`.
     """
 
-    def __init__(self, interface: str, flows: Sequence[Flow], settings: StreamSettings) -> None:
-        if not flows:
-            raise UsageError("send test packets", "there is no flow", "give at least one")
-        if len({(flow.version, flow.source_port) for flow in flows}) != len(flows):
-            raise UsageError("send test packets", "two flows share a source port", "give each one of its own")
-        self.flows = tuple(flows)
+    def __init__(self, opened: socket.socket, templates: Sequence[FrameTemplate], settings: StreamSettings) -> None:
         self.settings = settings
-        self.columns = tuple(SentColumns() for _ in self.flows)
-        self._templates = [FrameTemplate(flow) for flow in self.flows]
+        self.columns = tuple(SentColumns() for _ in templates)
+        self._templates = tuple(templates)
         self._lateness_ns = array("q")
         self._refused: Counter[str] = Counter()
         self._slipped_ns = 0
@@ -74,7 +66,7 @@ class StampSender:
         self._stop = threading.Event()
         self._started = False
         self._thread = threading.Thread(target=self._run, name="stamp-sender", daemon=True)
-        self._socket = _packet_socket(interface)
+        self._socket = opened
 
     def __enter__(self) -> StampSender:
         return self
@@ -120,8 +112,11 @@ class StampSender:
             self._thread.join()
         self._socket.close()
 
-    def report(self) -> SenderReport:
-        """How well it went; call after :meth:`join`."""
+    def report(self, notes: Sequence[str] = ()) -> SenderReport:
+        """How well it went; call after :meth:`join`.
+
+        :param notes: to go in front of the sender's own.
+        """
         late = sorted(self._lateness_ns)
         stamps = [column.sent_ns for column in self.columns if len(column)]
         return SenderReport(
@@ -133,16 +128,14 @@ class StampSender:
             slipped_ns=self._slipped_ns,
             first_ns=min((column[0] for column in stamps), default=None),
             last_ns=max((column[-1] for column in stamps), default=None),
-            notes=tuple(self._notes),
+            notes=(*notes, *self._notes),
         )
 
     def _run(self) -> None:
         try:
             if not set_timer_slack(1):
                 self._notes.append("timer slack of 1 ns refused")
-            refused = become_realtime(PRIORITY)
-            if refused:
-                self._notes.append(refused)
+            change_priority(PRIORITY)
             self._send_all()
         except BaseException as error:  # reported by join(), in the thread of the caller
             self._failure = error
@@ -184,7 +177,24 @@ class StampSender:
                 note_sent(stamp)
 
 
-def _packet_socket(interface: str) -> socket.socket:
+def make_templates(flows: Sequence[Flow]) -> tuple[FrameTemplate, ...]:
+    """Build the frames of a stream.
+
+    :raises UsageError: no flow, or two flows that no answer could tell apart.
+    """
+    if not flows:
+        raise UsageError("send test packets", "there is no flow", "give at least one")
+    if len({(flow.source, flow.source_port) for flow in flows}) != len(flows):
+        raise UsageError("send test packets", "two flows share a source port", "give each one of its own")
+    return tuple(FrameTemplate(flow) for flow in flows)
+
+
+def open_sending(interface: str) -> socket.socket:
+    """A packet socket that sends on an interface of the calling thread's network namespace and receives nothing.
+
+    :param interface: e.g. ``eth0``.
+    :raises EnvironmentFailure: no such interface, or no right to open packet sockets.
+    """
     try:
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)  # 0: receives nothing
     except OSError as error:

@@ -1,0 +1,49 @@
+"""A guest's stand-in: the reflector as a process of its own, so that it shares no interpreter with the instrument."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from cprlib.files import project_folder
+from cprlib.net.namespace import NetworkNamespace
+from cprlib.process import spawn
+from cprlib.traffic.records import Reflection
+from cprlib.traffic.stamp import STAMP_PORT
+
+
+class StandIn:
+    """A running reflector; :meth:`finish` ends it and gives its log."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self.child = child
+        self.dropped = 0
+        self.counts: dict[str, int] = {}
+
+    def finish(self) -> list[Reflection]:
+        """End it and read its log."""
+        output, _ = self.child.communicate("", timeout=60)
+        told = json.loads(output)
+        self.dropped, self.counts = told["dropped"], told["counts"]
+        return [Reflection(*line) for line in told["log"]]
+
+
+@contextlib.contextmanager
+def stand_in(namespace: NetworkNamespace, port: int = STAMP_PORT) -> Iterator[StandIn]:
+    """Start a reflector in a namespace and wait until it listens."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(project_folder())!r}); "
+        f"from cprlib.traffic.reflector import main; main(['{port}'])"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program]
+    with contextlib.ExitStack() as stack:
+        with namespace.entered():
+            child = stack.enter_context(
+                spawn(command, purpose="start a reflector", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        yield StandIn(child)

@@ -166,7 +166,7 @@ class CaseEvidence:
         :raises EnvironmentFailure: the folder cannot be written.
         """
         path = folder / CASE_FILE
-        files.write_json(path, self.to_json())
+        files.write_text(path, json.dumps(self.to_json(), indent=2) + "\n", mode=0o600)
         return path
 
     @classmethod

@@ -47,7 +47,7 @@ class Packets:
             "reflected_us": self.reflected_us,
             "returned_us": self.returned_us,
         }
-        files.write_text(path, json.dumps(value, separators=(",", ":")) + "\n")
+        files.write_text(path, json.dumps(value, separators=(",", ":")) + "\n", mode=0o600)
         return path
 
     @classmethod

@@ -1,0 +1,78 @@
+"""From a results folder to its report: gather, judge, write run.json and report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cprlib.errors import InstrumentError, UsageError
+from cprlib.report.avocado_job import AvocadoTest, find_job_results, read_job_results
+from cprlib.report.environment import Environment, describe_environment
+from cprlib.report.gather import gather
+from cprlib.report.html import write_html
+from cprlib.report.run_json import write_run_json
+from cprlib.report.run_report import RunReport
+from cprlib.verdict.findings import Verdict, combine, unsure
+from cprlib.verdict.judge import judge, judge_run
+from cprlib.verdict.policy import Policy
+
+
+def judge_results(
+    results: Path,
+    policy: Policy,
+    *,
+    environment: Environment | None = None,
+    job_results: Sequence[Path] | None = None,
+    command: str = "",
+    baseline_ms: Mapping[str, float] | None = None,
+) -> RunReport:
+    """Gather and judge the cases of a results folder; nothing is written.
+
+    :param environment: of the run; the machine this runs on when None.
+    :param job_results: Avocado's results.json files; those found in the folder when None.
+    :param command: the command line of the run, for the report.
+    :param baseline_ms: service interruption of each case in a saved run, by case id.
+    :raises UsageError: there is no such folder.
+    """
+    if not results.is_dir():
+        raise UsageError(f"report on {results}", "there is no such folder", "give the folder of a run")
+    tests: tuple[AvocadoTest, ...] = ()
+    problems: tuple[str, ...] = ()
+    try:
+        tests = read_job_results(find_job_results(results) if job_results is None else job_results)
+    except InstrumentError as error:
+        problems = (error.one_line(),)
+    baselines = baseline_ms or {}
+    cases = tuple(judge(case, policy, baseline_ms=baselines.get(case.id)) for case in gather(results, tests))
+    verdict = judge_run(cases, policy)
+    if problems:
+        verdict = _with_problems(verdict, problems)
+    return RunReport(results, verdict, cases, policy, environment or describe_environment(), command, problems)
+
+
+def _with_problems(verdict: Verdict, problems: Sequence[str]) -> Verdict:
+    findings = (*verdict.findings, *(unsure("run", problem) for problem in problems))
+    return combine(findings, "no case ran to its end")
+
+
+def build_report(
+    results: Path,
+    policy: Policy,
+    *,
+    environment: Environment | None = None,
+    job_results: Sequence[Path] | None = None,
+    command: str = "",
+    baseline_ms: Mapping[str, float] | None = None,
+) -> RunReport:
+    """Judge the cases of a results folder and write ``run.json`` and ``report.html`` into it.
+
+    Parameters and errors as of :func:`judge_results`.
+
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    report = judge_results(
+        results, policy, environment=environment, job_results=job_results, command=command, baseline_ms=baseline_ms
+    )
+    write_run_json(report)
+    write_html(report)
+    return report

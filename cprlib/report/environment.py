@@ -1,0 +1,101 @@
+"""The machine and the program versions that a run was made with, so that unlike runs are not compared unawares."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cprlib
+from cprlib import files
+from cprlib.errors import CprlibError
+from cprlib.process import run
+
+PACKAGES = ("avocado-framework", "qemu.qmp", "pyroute2", "scapy", "matplotlib", "Jinja2", "jsonschema")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where and with what a run was made.
+
+    :param mode: ``native`` or ``lab``.
+    :param engine: ``uml`` or ``kvm`` for a lab.
+    :param lab_retries: cases started anew because their lab died.
+    :param memory_mib: of the host.
+    :param commit: of this project's checkout, with ``-dirty`` when it was changed; empty outside a checkout.
+    """
+
+    mode: str = ""
+    engine: str = ""
+    lab_retries: int = 0
+    kernel: str = ""
+    architecture: str = ""
+    distribution: str = ""
+    cpu: str = ""
+    cores: int | None = None
+    memory_mib: int | None = None
+    python: str = ""
+    cprlib: str = ""
+    commit: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+
+def describe_environment(*, mode: str = "", engine: str = "", lab_retries: int = 0) -> Environment:
+    """The machine this runs on; what cannot be found out stays empty."""
+    return Environment(
+        mode=mode,
+        engine=engine,
+        lab_retries=lab_retries,
+        kernel=platform.release(),
+        architecture=platform.machine(),
+        distribution=_distribution(),
+        cpu=_cpu_model(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_mib=_memory_mib(),
+        python=platform.python_version(),
+        cprlib=cprlib.__version__,
+        commit=_commit(files.project_folder()),
+        packages=_packages(),
+    )
+
+
+def _distribution() -> str:
+    with contextlib.suppress(OSError):
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    return ""
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return ""
+
+
+def _memory_mib() -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    return None
+
+
+def _packages() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _commit(checkout: Path) -> str:
+    if not (checkout / ".git").exists():
+        return ""
+    with contextlib.suppress(CprlibError):
+        command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return run(command, purpose="read the commit of the checkout", seconds=10).strip()
+    return ""

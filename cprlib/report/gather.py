@@ -1,0 +1,90 @@
+"""All cases of a run: their evidence, the ones that never finished, and what Avocado says of their tests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cprlib.errors import InstrumentError
+from cprlib.report.avocado_job import AvocadoTest
+from cprlib.report.results_folder import CASES, read_started
+from cprlib.verdict.evidence import CASE_FILE, CaseEvidence, Check, Mechanism, Outcome, Role
+
+EVIDENCE_CHECK = "evidence"  # a case without evidence has this one check, inconclusive
+TEST_CHECK = "avocado-test"
+
+
+def gather(results: Path, tests: Sequence[AvocadoTest]) -> tuple[CaseEvidence, ...]:
+    """The cases of a results folder, joined with Avocado's tests; broken and missing evidence becomes a case too.
+
+    :param tests: of the Avocado job that wrote the cases; empty when there was none.
+    """
+    folders = sorted(path for path in (results / CASES).glob("*") if path.is_dir())
+    cases = [_read_case(folder) for folder in folders]
+    joined = [_join(case, tests) for case in cases]
+    known = [find_test(case.test, tests) for case in cases]
+    orphans = [_without_case(test) for test in tests if test not in known]
+    return tuple(sorted(joined, key=lambda case: case.started_ns or 0)) + tuple(orphans)
+
+
+def _read_case(folder: Path) -> CaseEvidence:
+    """The evidence in a case's folder; the folder's name is the id, whatever the file says."""
+    started = read_started(folder)
+    if (folder / CASE_FILE).exists():
+        try:
+            return replace(CaseEvidence.read(folder), id=folder.name)
+        except InstrumentError as error:
+            said = f"its evidence cannot be read: {error.happened}"
+    else:
+        said = "it was started and left no evidence"
+    return CaseEvidence(
+        folder.name,
+        started.mechanism,
+        Role.CHECKS,
+        title=started.title,
+        test=started.test,
+        started_ns=started.started_ns,
+        checks=(Check(EVIDENCE_CHECK, Outcome.INCONCLUSIVE, "evidence", "none", said),),
+    )
+
+
+def find_test(name: str, tests: Sequence[AvocadoTest]) -> AvocadoTest | None:
+    """The test of that id, else the first one of that name: a test may have been run several times."""
+    exact = (test for test in tests if test.id == name)
+    return next(exact, None) or next((test for test in tests if test.is_named(name)), None)
+
+
+def _join(case: CaseEvidence, tests: Sequence[AvocadoTest]) -> CaseEvidence:
+    test = find_test(case.test, tests)
+    if test is None:
+        return case
+    if test.status in ("CANCEL", "SKIP"):
+        reason = test.reason or "other: skipped without a reason"
+        return case if case.skipped or _failed(case) else replace(case, skipped=reason)
+    return case.with_checks(*_test_checks(test))
+
+
+def _failed(case: CaseEvidence) -> bool:
+    return any(check.outcome == Outcome.FAIL for check in case.checks)
+
+
+def _test_checks(test: AvocadoTest) -> tuple[Check, ...]:
+    """Avocado's status as a check: FAIL is the test's own verdict, ERROR and the rest say nothing about QEMU."""
+    if test.status in ("PASS", "WARN"):
+        return ()
+    outcome = Outcome.FAIL if test.status == "FAIL" else Outcome.INCONCLUSIVE
+    message = f"the test ended with {test.status}: {test.reason or 'no reason given'}"
+    return (Check(TEST_CHECK, outcome, "PASS", test.status, message),)
+
+
+def _without_case(test: AvocadoTest) -> CaseEvidence:
+    """A test that started no case: a pass of its own proves nothing without evidence."""
+    case_id = re.sub(r"[^A-Za-z0-9._-]+", "_", test.id).strip("_.-")[:120] or "test"
+    case = CaseEvidence(case_id, Mechanism.NONE, Role.CHECKS, title=test.name, test=test.name)
+    if test.status in ("CANCEL", "SKIP"):
+        return replace(case, skipped=test.reason or "other: skipped without a reason")
+    checks = _test_checks(test)
+    said = f"the test ended with {test.status} and left no evidence"
+    return case.with_checks(*(checks or (Check(EVIDENCE_CHECK, Outcome.INCONCLUSIVE, "evidence", "none", said),)))

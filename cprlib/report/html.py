@@ -1,0 +1,212 @@
+"""report.html: one page that needs nothing else, works offline, prints, and reads without colour.
+
+Whatever comes from a guest, a QEMU or a log is escaped by the template engine, and its control characters are replaced.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+
+from cprlib import files
+from cprlib.errors import InstrumentError
+from cprlib.report import figures
+from cprlib.report.run_report import RunReport, seconds_of, utc
+from cprlib.report.timeline import draw
+from cprlib.verdict.evidence import CaseEvidence, Check, Direction, Event, Outcome
+from cprlib.verdict.findings import Finding
+from cprlib.verdict.judge import JudgedCase
+from cprlib.verdict.packets import Packets
+from cprlib.verdict.traffic_rules import longest_pause_ms, unexplained_packets
+
+HTML_FILE = "report.html"
+PICTURE_FILE = "timeline.svg"
+EVIDENCE_FILES = (
+    "case.json",
+    "packets.json",
+    "timeline.svg",
+    "qmp-source.log",
+    "qmp-target.log",
+    "console-source.log",
+    "console-target.log",
+    "station.pcap",
+    "reflector.json",
+)
+WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One duration drawn on the scale of its case.
+
+    :param low, high: in ms.
+    :param left, width: in percent of the scale.
+    """
+
+    label: str
+    note: str
+    low: float
+    high: float
+    left: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """A judged case with what the page needs beside its evidence."""
+
+    judged: JudgedCase
+    picture: Markup | None
+    picture_problem: str
+    links: tuple[tuple[str, str], ...]
+    bars: tuple[Bar, ...]
+
+    @property
+    def case(self) -> CaseEvidence:
+        """Its evidence."""
+        return self.judged.evidence
+
+    @property
+    def outcome(self) -> Outcome:
+        """Its verdict in one word."""
+        return self.judged.outcome
+
+    @property
+    def unexplained(self) -> int | None:
+        """Missing packets without a hop."""
+        return unexplained_packets(self.case)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+        return seconds_of(self.case)
+
+    @property
+    def good(self) -> tuple[Finding, ...]:
+        """Findings that passed although the case did not."""
+        return tuple(f for f in self.judged.verdict.findings if f.outcome == Outcome.PASS != self.outcome)
+
+    @property
+    def checks(self) -> list[Check]:
+        """Its checks, those that failed first."""
+        return sorted(self.case.checks, key=lambda check: WORST_FIRST.index(check.outcome))
+
+    @property
+    def events(self) -> list[Event]:
+        """Its events in the order of time."""
+        return sorted(self.case.timeline, key=lambda event: event.time_ns)
+
+    @property
+    def zero_ns(self) -> int | None:
+        """The moment that others are told from: STOP, else the first event."""
+        stop = self.case.event("STOP")
+        return stop.time_ns if stop else min((event.time_ns for event in self.case.timeline), default=None)
+
+    @property
+    def directions(self) -> list[Direction]:
+        """Directions that the ledger has hops of."""
+        return [direction for direction in Direction if any(hop.direction == direction for hop in self.case.ledger)]
+
+
+def render(report: RunReport) -> str:
+    """The page; pictures are also left in the folders of their cases as ``timeline.svg``."""
+    order = {outcome: place for place, outcome in enumerate(WORST_FIRST)}
+    cases = [_view(report.folder, case) for case in sorted(report.cases, key=lambda case: order[case.outcome])]
+    template = _engine().get_template("report.html")
+    return template.render(
+        report=report, cases=cases, started=utc(report.started_ns), finished=utc(report.finished_ns), Outcome=Outcome
+    )
+
+
+def write_html(report: RunReport) -> Path:
+    """Write ``report.html`` into the results folder, whole or not at all.
+
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    path = report.folder / HTML_FILE
+    files.write_text(path, render(report), mode=0o600)
+    return path
+
+
+def _engine() -> jinja2.Environment:
+    engine = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    engine.filters.update(
+        number=figures.number,
+        duration=figures.duration,
+        span=figures.span,
+        both=figures.both,
+        fds=figures.fds,
+        mark=lambda outcome: figures.MARK[outcome],
+    )
+    return engine
+
+
+def _finalize(value: object) -> object:
+    """Foreign text cleaned before it is escaped; None as a dash."""
+    if value is None:
+        return figures.UNKNOWN
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return figures.clean(str(value))
+    return value
+
+
+def _view(results: Path, judged: JudgedCase) -> CaseView:
+    case = judged.evidence
+    folder = results / "cases" / case.id
+    picture, problem = _picture(folder, case)
+    present = [name for name in EVIDENCE_FILES if (folder / name).is_file()]
+    links = tuple((name, f"cases/{quote(case.id)}/{quote(name)}") for name in present)
+    return CaseView(judged, picture, problem, links, tuple(_bars(case)))
+
+
+def _picture(folder: Path, case: CaseEvidence) -> tuple[Markup | None, str]:
+    """The timeline as the address of an image, or why there is none."""
+    try:
+        packets = Packets.read(folder)
+    except InstrumentError as error:
+        return None, f"no timeline: {error.happened}"
+    if packets is None or not packets.sent_us:
+        return None, ""
+    svg = draw(case, packets)
+    files.write_text(folder / PICTURE_FILE, svg, mode=0o600)
+    return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg.encode()).decode(), ""
+
+
+def _bars(case: CaseEvidence) -> Iterator[Bar]:
+    """Durations of the update side by side: both methods, QEMU's own figure, the floor and the budget."""
+    rows: list[tuple[str, str, float | None, float | None]] = []
+    for name, seen in (("forward", case.interruption.forward), ("return", case.interruption.return_)):
+        resolution = f", resolution {seen.resolution_ms:.1f} ms" if seen.resolution_ms is not None else ""
+        rows.append((f"Interruption {name}", f"by time stamps{resolution}", seen.low_ms, seen.high_ms))
+    for name, seen in (("forward", case.interruption.forward), ("return", case.interruption.return_)):
+        rows.append((f"Interruption {name}", "by frame loss: lost / rate", seen.frame_loss_ms, seen.frame_loss_ms))
+    stop, resume = case.event("STOP"), case.event("RESUME")
+    between = (resume.time_ns - stop.time_ns) / 1e6 if stop and resume else None
+    rows.append(("STOP to RESUME", "events of source and target", between, between))
+    rows.append(("QEMU downtime", "query-migrate on the source", case.qemu_downtime_ms, case.qemu_downtime_ms))
+    floor = case.instrument.calibration_interruption_ms
+    rows.append(("Floor", "longest gap without any update", floor, floor))
+    if case.budget:
+        length = f"{case.budget.queue_length:,} packets / {case.budget.rate:,.0f} per second"
+        room = case.budget.longest_pause_ms
+        rows.append(("Budget", f"tap queue: {length}", room, room))
+    scale = max((high for *_, high in rows if high is not None), default=0.0) or 1.0
+    known = [(label, note, low, high) for label, note, low, high in rows if low is not None and high is not None]
+    if longest_pause_ms(case) is None and between is None:
+        return
+    for label, note, low, high in known:
+        left = max(0.0, low / scale * 100) if low != high else 0.0
+        yield Bar(label, note, low, high, left, max(0.0, high / scale * 100 - left))

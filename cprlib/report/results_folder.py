@@ -1,0 +1,125 @@
+"""The folder of a run: ``results/<UTC time>/``, its cases, and the link ``results/latest``.
+
+Transcripts and captures may hold what a guest said, so that folders are for their owner alone (0700).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+import json
+import os
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib import files
+from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.verdict.evidence import STARTED_FILE, Mechanism
+
+CASES = "cases"
+LATEST = "latest"
+ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
+
+
+def new_results_folder(base: Path) -> Path:
+    """Make the folder of a run, named by the UTC time; two runs in the same second get different folders.
+
+    :param base: the folder of all runs, made when missing.
+    :raises EnvironmentFailure: the folder cannot be made.
+    """
+    name = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        for attempt in itertools.count(1):
+            folder = base / (name if attempt == 1 else f"{name}-{attempt}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+                (folder / CASES).mkdir(mode=0o700)
+                return folder
+    except OSError as error:
+        raise EnvironmentFailure(f"make a results folder in {base}", str(error), "choose another with --out") from error
+    raise AssertionError("count() does not end")
+
+
+def publish(folder: Path) -> Path:
+    """Let ``latest`` beside the folder point to it; whoever looks sees the old link or the new one, never none.
+
+    :returns: the link.
+    :raises EnvironmentFailure: the link cannot be made, as when ``latest`` is a folder.
+    """
+    link = folder.parent / LATEST
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".latest."))
+    try:
+        (aside / LATEST).symlink_to(folder.name)
+        os.replace(aside / LATEST, link)
+    except OSError as error:
+        raise EnvironmentFailure(f"point {link} to {folder.name}", str(error), f"move {link} out of the way") from error
+    finally:
+        (aside / LATEST).unlink(missing_ok=True)
+        aside.rmdir()
+    return link
+
+
+@dataclass(frozen=True, slots=True)
+class StartedCase:
+    """What is known of a case before it has evidence."""
+
+    id: str
+    test: str = ""
+    title: str = ""
+    mechanism: Mechanism = Mechanism.NONE
+    started_ns: int | None = None
+
+
+def start_case(
+    results: Path, case_id: str, *, test: str = "", title: str = "", mechanism: Mechanism = Mechanism.NONE
+) -> Path:
+    """Make the folder of a case and note that it was started, so that it is missed when it never finishes.
+
+    A second case of the same id in one run gets ``-2`` and so on: the folder's name is the case's id.
+
+    :param results: the folder of the run.
+    :param test: Avocado's name or id of the test.
+    :raises UsageError: an id that is no good name for a folder.
+    :raises EnvironmentFailure: the folder cannot be made.
+    """
+    if not ID_PATTERN.fullmatch(case_id):
+        raise UsageError(f"start case {case_id!r}", "its id is no good name for a folder", f"use {ID_PATTERN.pattern}")
+    try:
+        (results / CASES).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for attempt in itertools.count(1):
+            folder = results / CASES / (case_id if attempt == 1 else f"{case_id}-{attempt}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+                break
+    except OSError as error:
+        raise EnvironmentFailure(f"make the folder of case {case_id}", str(error), "choose another --out") from error
+    value = {
+        "id": folder.name,
+        "test": test,
+        "title": title,
+        "mechanism": mechanism.value,
+        "started_ns": time.time_ns(),
+    }
+    files.write_text(folder / STARTED_FILE, json.dumps(value) + "\n", mode=0o600)
+    return folder
+
+
+def read_started(folder: Path) -> StartedCase:
+    """What :func:`start_case` noted; only the id when the file is missing, empty or broken."""
+    try:
+        value = json.loads((folder / STARTED_FILE).read_text(encoding="utf-8"))
+        started = value.get("started_ns")
+        return StartedCase(
+            folder.name,
+            str(value.get("test", "")),
+            str(value.get("title", "")),
+            Mechanism(value.get("mechanism", "none")),
+            started if isinstance(started, int) else None,
+        )
+    except (OSError, ValueError, AttributeError):
+        return StartedCase(folder.name)

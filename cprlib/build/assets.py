@@ -1,0 +1,94 @@
+"""What a run needs that is built here: QEMU with the series, the guest image, the lab's kernel.
+
+``assets.json`` in the cache folder says where they are and of which recipes they were made, so that a test that
+Avocado starts by itself (or inside a lab, where nothing can be built) finds them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.build import store
+from cprlib.build.guest_image import build_guest_image
+from cprlib.build.lab_kernel import build_lab_kernel
+from cprlib.build.progress import Progress
+from cprlib.build.qemu import build_qemu
+from cprlib.errors import EnvironmentFailure
+from cprlib.files import cache_folder, project_folder, write_json
+from cprlib.guest.image import GuestImage
+from cprlib.qemu.binary import QemuBinary
+
+MANIFEST = "assets.json"
+DEFAULT_BASE = "10.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """Everything a test needs.
+
+    :param lab_kernel: the user-mode Linux of the lab; None when it was not asked for.
+    """
+
+    qemu: QemuBinary
+    guest: GuestImage
+    lab_kernel: Path | None = None
+
+
+def recipes_digest() -> str:
+    """Digest of images/: what the assets are made of, as far as it is in the project."""
+    return store.key_of(images=project_folder() / "images")
+
+
+def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = None, base: str = DEFAULT_BASE) -> Assets:
+    """Build what is missing and write the manifest.
+
+    :param lab: whether the lab's kernel is needed.
+    :param qemu: a QEMU that the user brought, which is then not built.
+    :param base: base of the project's own QEMU.
+    :raises EnvironmentFailure: a build or download failed.
+    """
+    if qemu is None:
+        built = build_qemu(base, True, progress)
+        qemu = QemuBinary(built.binary, built.firmware)
+    assets = Assets(qemu, build_guest_image(progress), build_lab_kernel(progress) if lab else None)
+    write_json(
+        cache_folder() / MANIFEST,
+        {
+            "recipes": recipes_digest(),
+            "qemu": str(assets.qemu.path),
+            "firmware": str(assets.qemu.firmware) if assets.qemu.firmware else None,
+            "kernel": str(assets.guest.kernel),
+            "initramfs": str(assets.guest.initramfs),
+            "digest": assets.guest.digest,
+            "lab_kernel": str(assets.lab_kernel) if assets.lab_kernel else None,
+        },
+    )
+    return assets
+
+
+def find_assets() -> Assets:
+    """Find what was built before, without building anything.
+
+    :raises EnvironmentFailure: nothing was built yet, or of other recipes than those of today.
+    """
+    path = cache_folder() / MANIFEST
+    tried, advice = "find the project's QEMU and guest", "run `cprlib build` first"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        lab_kernel, firmware = value["lab_kernel"], value["firmware"]
+        assets = Assets(
+            QemuBinary(Path(value["qemu"]), Path(firmware) if firmware else None),
+            GuestImage(Path(value["kernel"]), Path(value["initramfs"]), value["digest"]),
+            Path(lab_kernel) if lab_kernel else None,
+        )
+        made_of = value["recipes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EnvironmentFailure(tried, f"{path}: {error}", advice) from error
+    if made_of != recipes_digest():
+        raise EnvironmentFailure(tried, "they were built of other recipes than those in images/", advice)
+    gone = [str(item) for item in (assets.qemu.path, assets.guest.kernel, assets.guest.initramfs) if not item.exists()]
+    if gone:
+        raise EnvironmentFailure(tried, f"{gone[0]} is gone", advice)
+    return assets

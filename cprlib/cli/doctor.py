@@ -1,0 +1,23 @@
+"""``cprlib doctor``: native or lab, why, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from cprlib.errors import ExitStatus
+from cprlib.lab.doctor import as_json, examine, render_text, usable
+
+
+@click.command()
+@click.option("--json", "as_object", is_flag=True, help="Print the findings for a program.")
+def doctor(as_object: bool) -> int:
+    """Say whether tests run natively or in the lab, why, and what to do about what is missing."""
+    findings = examine()
+    if as_object:
+        click.echo(json.dumps(as_json(findings), indent=2))
+    else:
+        click.echo(render_text(findings, colour=sys.stdout.isatty()))
+    return ExitStatus.PASS if usable(findings) else ExitStatus.ENVIRONMENT

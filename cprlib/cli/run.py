@@ -1,0 +1,132 @@
+"""``cprlib run``: the suite from nothing to a verdict."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cprlib.build.assets import DEFAULT_BASE, Assets, build_assets
+from cprlib.build.progress import console_progress
+from cprlib.cli.suite import SuiteRun, gather, run_avocado
+from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.lab.doctor import choose, examine, explain, failures
+from cprlib.lab.engines import ENGINES
+from cprlib.qemu.binary import QemuBinary, probe
+from cprlib.report.build import build_report
+from cprlib.report.environment import describe_environment
+from cprlib.report.results_folder import new_results_folder, publish
+from cprlib.report.table import result_table
+from cprlib.verdict.policy_file import load_policy
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.argument("tests", nargs=-1)
+@click.option("--qemu", type=click.Path(path_type=Path), help="QEMU to test; the project's own build otherwise.")
+@click.option("--firmware", type=click.Path(path_type=Path), help="Firmware folder of --qemu (its -L).")
+@click.option("--base", default=DEFAULT_BASE, show_default=True, help="Base of the project's own QEMU.")
+@click.option("--policy", default="default", show_default=True, help="A policy of fixtures/policies, or a TOML file.")
+@click.option("--native", is_flag=True, help="Run on this host, whatever cprlib doctor says.")
+@click.option(
+    "--lab", is_flag=False, flag_value="uml", metavar="[ENGINE]", help=f"Run in a lab: {' or '.join(ENGINES)}."
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option(
+    "-p", "--parameter", multiple=True, metavar="NAME=VALUE", help="Avocado parameter, see docs/parameters.md."
+)
+@click.option("--parallel", type=click.IntRange(1), help="Tests at once; one per core in the lab, else one.")
+@click.option("-t", "--tag", multiple=True, help="Only tests with this Avocado tag, e.g. queues:4.")
+def run(
+    tests: tuple[str, ...],
+    qemu: Path | None,
+    firmware: Path | None,
+    base: str,
+    policy: str,
+    native: bool,
+    lab: str | None,
+    out: Path,
+    parameter: tuple[str, ...],
+    parallel: int | None,
+    tag: tuple[str, ...],
+) -> int:
+    """Run the functional suite, or TESTS of it, and say whether a live update loses anything.
+
+    TESTS are Avocado references: tests/functional/test_cpr_tap.py, or with :CLASS.METHOD behind it.
+    """
+    if lab is not None and lab not in ENGINES:  # `--lab TEST`: the word belongs to the tests
+        tests, lab = (lab, *tests), "uml"
+    if native and lab:
+        raise UsageError("run the suite", "both --native and --lab were given", "give one of them")
+    parameters = _parameters(parameter)
+    judged_by = load_policy(policy)
+    brought = QemuBinary(qemu.resolve(), firmware.resolve() if firmware else None) if qemu else None
+    if brought:
+        probe(brought)  # a path that is no QEMU is told before anything is built
+    engine = _engine(native, lab)
+    assets = build_assets(console_progress(), lab=engine is not None, qemu=brought, base=base)
+    results = new_results_folder(out.resolve())
+    suite = SuiteRun(
+        results=results,
+        tests=[_reference(test) for test in tests],
+        parameters=_asset_parameters(assets, engine, policy) | parameters,
+        engine=engine,
+        parallel=parallel,
+        extra=[argument for name in tag for argument in ("-t", name)],
+    )
+    run_avocado(suite)
+    gather(results)
+    command = shlex.join(["cprlib", "run", *sys.argv[2:]]) if len(sys.argv) > 1 else "cprlib run"
+    environment = describe_environment(mode="lab" if engine else "native", engine=engine or "")
+    report = build_report(results, judged_by, environment=environment, command=command)
+    publish(results)
+    click.echo(result_table(report))
+    return int(report.exit_status)
+
+
+def _parameters(given: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for item in given:
+        name, separator, value = item.partition("=")
+        if not separator or not name.isidentifier():
+            raise UsageError(f"read parameter {item!r}", "it is not NAME=VALUE", "see docs/parameters.md")
+        pairs[name] = value
+    return pairs
+
+
+def _reference(test: str) -> str:
+    path, separator, rest = test.partition(":")
+    return str(Path(path).resolve()) + separator + rest
+
+
+def _engine(native: bool, lab: str | None) -> str | None:
+    """The lab's engine, None for native."""
+    if lab:
+        return lab
+    if native:
+        return None
+    findings = examine()
+    click.echo(explain(findings), err=True)
+    if choose(findings) == "native":
+        return None
+    forbidding = failures(findings, "lab")
+    if forbidding:
+        first = forbidding[0]
+        raise EnvironmentFailure("run the suite", f"{first.name}: {first.seen}", first.advice or "see cprlib doctor")
+    return "uml"
+
+
+def _asset_parameters(assets: Assets, engine: str | None, policy: str) -> dict[str, str]:
+    parameters = {
+        "qemu": str(assets.qemu.path),
+        "kernel": str(assets.guest.kernel),
+        "initramfs": str(assets.guest.initramfs),
+        "policy": str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy,
+    }
+    if assets.qemu.firmware:
+        parameters["firmware"] = str(assets.qemu.firmware)
+    if engine is None:
+        parameters["accelerator"] = "kvm"
+    return parameters

@@ -1,0 +1,121 @@
+"""A guest that runs on the switch's tap and can be updated, again and again; what most tests begin with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cprlib.deadline import Deadline
+from cprlib.guest.agent import AgentConnection
+from cprlib.guest.console import Console
+from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
+from cprlib.net.topology import GUEST, Topology, build_topology
+from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.machine import Machine, MachineSettings, start_machine
+from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from cprlib.update.live_update import LiveUpdate, UpdateResult
+from cprlib.update.mechanism import Mechanism
+
+BOOT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSettings:
+    """What a guest is started with.
+
+    :param netdev: its NIC, before a mechanism adds what it needs.
+    :param memory_mib: guest RAM in MiB.
+    :param queue_length: packets that each tap queue keeps.
+    """
+
+    qemu: QemuBinary
+    image: GuestImage
+    netdev: TapNetdev
+    accelerator: str = "tcg"
+    machine: str = "q35"
+    memory_mib: int = 160
+    queue_length: int = 1000
+
+    def for_machine(self, mechanism: Mechanism) -> MachineSettings:
+        """Settings of the QEMU that boots the guest."""
+        addresses = NicAddresses(f"{GUEST.ipv4}/24", f"{GUEST.ipv6}/64")
+        return MachineSettings(
+            qemu=self.qemu,
+            kernel=self.image.kernel,
+            initramfs=self.image.initramfs,
+            kernel_arguments=kernel_command_line([addresses], queue_pairs=self.netdev.queues),
+            netdevs=(mechanism.source_netdev(self.netdev),),
+            nics=(VirtioNet(GUEST.mac, queues=self.netdev.queues),),
+            machine=self.machine,
+            accelerator=self.accelerator,
+            memory_mib=self.memory_mib,
+        )
+
+
+@dataclass(slots=True)
+class RunningGuest:
+    """A guest whose network is up; made by :func:`running_guest`.
+
+    :param machine: the QEMU it runs in now.
+    :param agent: the connection to its agent, through that QEMU.
+    :param updates: what was seen of each update so far.
+    """
+
+    topology: Topology
+    mechanism: Mechanism
+    folder: Path
+    stack: contextlib.ExitStack
+    machine: Machine
+    agent: AgentConnection
+    updates: list[UpdateResult] = field(default_factory=list)
+
+    def live_update(self, qemu: QemuBinary | None = None) -> UpdateResult:
+        """Replace the QEMU under the guest.
+
+        :param qemu: QEMU of the target; the source's when None.
+        :raises UpdateFailed, QemuFailed, DeadlineExceeded: see :meth:`LiveUpdate.perform`.
+        """
+        settings = self.machine.settings
+        if qemu is not None:
+            settings = MachineSettings(
+                **{name: getattr(settings, name) for name in settings.__slots__} | {"qemu": qemu}
+            )
+        update = LiveUpdate(
+            source=self.machine,
+            mechanism=self.mechanism,
+            topology=self.topology,
+            stack=self.stack,
+            folder=self.folder,
+            target_settings=settings,
+            generation=len(self.updates) + 1,
+        )
+        self.machine, result = update.perform()
+        self.agent.reattach(self.machine.agent)
+        self.updates.append(result)
+        return result
+
+    @property
+    def tap(self) -> str:
+        """The tap that the guest is connected to now."""
+        return self.machine.settings.netdevs[0].interface
+
+
+@contextlib.contextmanager
+def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -> Iterator[RunningGuest]:
+    """Build the topology, boot a guest, wait until its network is up; all is gone when the body ends.
+
+    :param folder: evidence of the QEMUs goes here.
+    :raises GuestFailed, QemuFailed, DeadlineExceeded: the guest did not come up.
+    """
+    with build_topology() as topology, contextlib.ExitStack() as stack:
+        netdev = settings.netdev
+        topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=settings.queue_length)
+        machine = stack.enter_context(start_machine("source", settings.for_machine(mechanism), folder, topology.switch))
+        machine.wait_ready()
+        deadline = Deadline(BOOT_SECONDS, "the guest's network")
+        Console(machine.files.console).wait_for("cprlib: ready", deadline, alive=lambda: machine.check_alive("boot"))
+        agent = stack.enter_context(AgentConnection(machine.agent))
+        agent.ping()
+        yield RunningGuest(topology, mechanism, folder, stack, machine, agent)

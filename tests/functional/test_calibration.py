@@ -1,0 +1,18 @@
+"""No update at all: what the instrument and this machine carry without loss."""
+
+from __future__ import annotations
+
+from cprlib.verdict.evidence import Role
+from fixtures.live_update_test import LiveUpdateTest
+
+
+class CalibrationRun(LiveUpdateTest):
+    """The instrument against itself."""
+
+    def test_no_update_loses_nothing(self) -> None:
+        """Without an update no packet is lost, duplicated or reordered.
+
+        :avocado: tags=mechanism:none,vhost:off,queues:1
+        """
+        with self.given_guest("link-switch", role=Role.CALIBRATION) as case, case.under_traffic():
+            pass

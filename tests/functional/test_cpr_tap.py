@@ -1,0 +1,43 @@
+"""A tap crosses a live update with ``cpr=on``: no packet lost, the same open files, the same worker's work."""
+
+from __future__ import annotations
+
+from fixtures.live_update_test import LiveUpdateTest
+
+
+class CprTap(LiveUpdateTest):
+    """Mechanism ``cpr``, vhost off and on, with 1 and 4 queue pairs."""
+
+    def _cross(self, *, queues: int, vhost: bool) -> None:
+        with self.given_guest("cpr", queues=queues, vhost=vhost) as case:
+            case.calibrate()
+            with case.under_traffic():
+                case.live_update()
+
+    def test_tap_1_queue_crosses_without_loss(self) -> None:
+        """A tap with one queue crosses an update without a lost packet, as the same open file.
+
+        :avocado: tags=mechanism:cpr,vhost:off,queues:1
+        """
+        self._cross(queues=1, vhost=False)
+
+    def test_tap_4_queues_cross_without_loss(self) -> None:
+        """A tap with four queues crosses an update without a lost packet, as the same open files.
+
+        :avocado: tags=mechanism:cpr,vhost:off,queues:4
+        """
+        self._cross(queues=4, vhost=False)
+
+    def test_vhost_1_queue_crosses_without_loss(self) -> None:
+        """vhost-net with one queue crosses an update without a lost packet; its worker moves.
+
+        :avocado: tags=mechanism:cpr,vhost:on,queues:1
+        """
+        self._cross(queues=1, vhost=True)
+
+    def test_vhost_4_queues_cross_without_loss(self) -> None:
+        """vhost-net with four queues crosses an update without a lost packet; its workers move.
+
+        :avocado: tags=mechanism:cpr,vhost:on,queues:4
+        """
+        self._cross(queues=4, vhost=True)

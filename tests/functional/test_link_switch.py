@@ -1,0 +1,20 @@
+"""The traditional way, as the contrast: a new tap for the target, the old link down, the new one up."""
+
+from __future__ import annotations
+
+from cprlib.verdict.evidence import Role
+from fixtures.live_update_test import LiveUpdateTest
+
+
+class LinkSwitch(LiveUpdateTest):
+    """Mechanism ``link-switch`` is known to lose packets: an instrument that sees none is not to be trusted."""
+
+    def test_link_switch_loses_packets(self) -> None:
+        """Switching links loses packets, and the instrument counts them.
+
+        :avocado: tags=mechanism:link-switch,vhost:off,queues:1
+        """
+        with self.given_guest("link-switch", role=Role.CONTRAST) as case:
+            case.calibrate()
+            with case.under_traffic():
+                case.live_update()

@@ -1,7 +1,7 @@
 """Debian's archive through an apt configuration of our own: packages and sources, without touching the system's apt.
 
 The lists of one suite and sort (binary or source) are fetched only when a name has to be looked up in them. What a
-lookup found (version, file, sha256) is remembered, and files are kept by their sha256, so a second time needs no network.
+lookup found (version, file, sha256) is remembered, and files are kept by their sha256: a second time needs no network.
 Trust: apt checks the lists against Debian's keyring; the sha256 of every file comes from these lists.
 """
 

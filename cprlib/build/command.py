@@ -1,0 +1,98 @@
+"""Long commands of a build: their output goes to a log and, line by line, to whoever shows the progress."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from cprlib.deadline import Deadline
+from cprlib.errors import BuildFailed, EnvironmentFailure
+from cprlib.process import describe_status, kill_group, paste, spawn, tail
+
+ERROR_MARKS = (
+    " error: ",  # gcc
+    "ERROR:",  # meson, configure
+    "fatal error",
+    "undefined reference",
+    "No space left on device",
+    "*** ",  # make
+    "FAILED",  # patch
+    "malformed patch",
+)
+
+
+def run_logged(
+    command: Sequence[str],
+    *,
+    purpose: str,
+    log: Path,
+    seconds: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> None:
+    """Run a command to its end, its output and errors appended to ``log``.
+
+    :param purpose: as it reads after "cannot": ``"compile QEMU 10.0"``.
+    :param seconds: deadline, scaled; the whole process group is killed after it.
+    :param on_line: called with every line of output.
+    :raises BuildFailed: exit status other than 0; names the line that says why, and the log.
+    :raises DeadlineExceeded: it took too long.
+    """
+    deadline = Deadline(seconds, purpose)
+    lines: list[str] = []
+    with (
+        log.open("a", encoding="utf-8") as copy,
+        spawn(command, purpose=purpose, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child,
+    ):
+        copy.write(f"$ {paste(command)}\n")
+        timer = threading.Timer(deadline.remaining, kill_group, [child])
+        timer.daemon = True
+        timer.start()
+        try:
+            if child.stdout is None:
+                raise EnvironmentFailure(purpose, "no pipe to read its output from")
+            for line in child.stdout:
+                copy.write(line)
+                lines.append(line)
+                if on_line is not None:
+                    on_line(line.rstrip())
+            returncode = child.wait()
+        finally:
+            timer.cancel()
+    if deadline.expired:
+        raise deadline.exceeded(details=f"command: {paste(command)}")
+    if returncode != 0:
+        output = "".join(lines)
+        raise BuildFailed(
+            purpose,
+            f"{command[0]}: {describe_status(returncode)}: {reason(output)}",
+            f"the whole output is in {log}",
+            details=f"command: {paste(command)}\n{tail(output)}",
+        )
+
+
+def reason(output: str) -> str:
+    """The first line of a tool's output that says what is wrong, else the last one."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for line in lines:
+        if any(mark in f" {line}" for mark in ERROR_MARKS):
+            return line
+    return lines[-1] if lines else "no output"
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def first_line_of(command: Sequence[str]) -> str:
+    """The first line a tool prints about itself (its version); empty when it is not installed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return (done.stdout or done.stderr).partition("\n")[0]

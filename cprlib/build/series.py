@@ -1,0 +1,142 @@
+"""Bases and series: which QEMU release, which patches in which order, which of them left out or added."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.build import store
+from cprlib.errors import BuildFailed, EnvironmentFailure, UsageError
+from cprlib.files import project_folder
+from cprlib.process import run
+
+TOUCHED = re.compile(r"^(?:---|\+\+\+) (?:[ab]/)?([^\t\n]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A QEMU release to build.
+
+    :param name: as a user names it: ``"10.0"``.
+    :param suite: Debian suite whose source package it is.
+    :param version: upstream version or the beginning of it.
+    """
+
+    name: str
+    suite: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Patches in the order in which they are applied."""
+
+    patches: tuple[Path, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Names the content: the same patches in the same order have the same digest."""
+        return store.key_of(**{f"patch{number:04}": patch for number, patch in enumerate(self.patches)})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The patches' file names, in order."""
+        return tuple(patch.name for patch in self.patches)
+
+    def without(self, names: Iterable[str]) -> Series:
+        """The series with patches left out, each named by its file name or the beginning of it (``"0003"``).
+
+        :raises UsageError: a name fits no patch, or more than one.
+        """
+        kept = list(self.patches)
+        for name in names:
+            found = [patch for patch in self.patches if patch.name.startswith(name)]
+            if len(found) != 1:
+                there = ", ".join(self.names) or "none"
+                raise UsageError(
+                    f"leave out patch {name!r}", f"{len(found)} patches are named so", f"there are: {there}"
+                )
+            kept.remove(found[0])
+        return Series(tuple(kept))
+
+    def touched(self) -> set[str]:
+        """The files that the patches change, relative to the source's top."""
+        names: set[str] = set()
+        for patch in self.patches:
+            text = patch.read_text(encoding="utf-8", errors="replace")
+            names.update(name.strip() for name in TOUCHED.findall(text) if name.strip() != "/dev/null")
+        bad = [name for name in names if name.startswith("/") or ".." in Path(name).parts]
+        if bad:
+            raise UsageError("read the series", f"a patch names {bad[0]!r}, outside the source")
+        return names
+
+    def apply(self, folder: Path) -> None:
+        """Apply every patch to a folder, without fuzz.
+
+        :raises BuildFailed: one does not apply; says which.
+        """
+        for patch in self.patches:
+            command = ["patch", "--strip=1", "--fuzz=0", "--batch", "--forward", "--no-backup-if-mismatch"]
+            try:
+                run([*command, f"--input={patch}"], purpose=f"apply {patch.name}", seconds=60, cwd=folder)
+            except EnvironmentFailure:
+                raise
+            except Exception as error:
+                details = getattr(error, "details", "")
+                words = [line for line in details.splitlines() if "FAILED" in line or "can't find" in line]
+                raise BuildFailed(
+                    f"apply {patch.name}", words[0] if words else str(error), "mend the series", details=details
+                ) from error
+
+
+def load_bases(path: Path | None = None) -> dict[str, Base]:
+    """The bases of images/qemu/bases.toml by name.
+
+    :raises UsageError: the file is malformed.
+    """
+    file = path or project_folder() / "images" / "qemu" / "bases.toml"
+    try:
+        value = tomllib.loads(file.read_text(encoding="utf-8"))
+        return {name: Base(name, str(item["suite"]), str(item["version"])) for name, item in value.items()}
+    except OSError as error:
+        raise EnvironmentFailure(f"read {file}", str(error)) from error
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise UsageError(f"read {file}", f"{type(error).__name__}: {error}") from error
+
+
+def find_base(name: str) -> Base:
+    """One base by its name.
+
+    :raises UsageError: there is none of that name.
+    """
+    bases = load_bases()
+    if name not in bases:
+        raise UsageError(
+            f"build QEMU {name}", "no such base in images/qemu/bases.toml", f"there are: {', '.join(bases)}"
+        )
+    return bases[name]
+
+
+def find_series(base: str, series: bool | Path | Sequence[Path]) -> Series:
+    """The series for a base.
+
+    :param series: True for the project's own (``images/qemu/series/<base>`` where there is such a folder, else
+        ``images/qemu/series``), False for none, a folder of ``*.patch`` files, or the patches themselves in order.
+    :raises UsageError: the folder holds no patch.
+    """
+    if series is False:
+        return Series()
+    if isinstance(series, Sequence):
+        return Series(tuple(series))
+    if series is True:
+        top = project_folder() / "images" / "qemu" / "series"
+        folder = top / base if (top / base).is_dir() else top
+    else:
+        folder = series
+    patches = tuple(sorted(folder.glob("*.patch")))
+    if not patches:
+        raise UsageError(f"build QEMU {base} with a series", f"no *.patch in {folder}")
+    return Series(patches)

@@ -47,6 +47,7 @@ WRITE_RIGHTS = {1: 0b1_1111_1111_0010, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 MAKE_DEVICE_RIGHTS = 1 << 6 | 1 << 11
 FILE_RIGHTS = 1 << 1 | 1 << 14
 TCP_RIGHTS, SCOPES = 0b11, 0b11
+SIGNALLED = 128  # added to a signal's number, as shells do
 
 
 class Spec(TypedDict):
@@ -264,6 +265,36 @@ def die_with_parent() -> None:
     call(libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def let_go(spec: Spec) -> None:
+    """Close what the kernel talks through, so that the other ends see its end."""
+    for descriptor in {*spec["keep"], spec["report"], 0, 1, 2}:
+        os.close(descriptor)
+
+
+def be_init(spec: Spec, alive: int, watched: int) -> int:
+    """First process of the PID namespace; the kernel is the second.
+
+    The kernel itself cannot be the first one: it ends itself with SIGABRT when it panics, which a first
+    process does not feel (arch/um/os-Linux/util.c, uml_abort, would try for ever).
+    """
+    os.close(alive)
+    die_with_parent()
+    poll = select.poll()
+    poll.register(watched, 0)
+    if poll.poll(0):  # the parent died before prctl took effect
+        return 125
+    os.close(watched)
+    kernel = os.fork()
+    if kernel == 0:
+        become_kernel(spec, True)
+    let_go(spec)
+    while True:
+        gone, status = os.wait()
+        if gone == kernel:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else SIGNALLED - code
+
+
 def main() -> int:
     spec: Spec = json.loads(sys.argv[1])
     separate = unshare(spec)
@@ -273,21 +304,12 @@ def main() -> int:
     watched, alive = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(alive)
-        die_with_parent()
-        poll = select.poll()
-        poll.register(watched, 0)
-        if poll.poll(0):  # the parent died before prctl took effect
-            os._exit(125)
-        os.close(watched)
-        become_kernel(spec, separate)
-    for descriptor in (*spec["keep"], spec["report"], 0, 1, 2):
-        os.close(descriptor)  # their other ends shall see the kernel's end
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        os.kill(os.getpid(), -code)
-    return code
+        os._exit(be_init(spec, alive, watched))
+    let_go(spec)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code > SIGNALLED:
+        os.kill(os.getpid(), code - SIGNALLED)
+    return abs(code)
 
 
 if __name__ == "__main__":

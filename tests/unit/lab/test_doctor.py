@@ -1,0 +1,64 @@
+"""The choice between native and lab follows from the findings, and says why."""
+
+from __future__ import annotations
+
+import json
+
+from cprlib.lab import doctor
+from cprlib.lab.doctor import Finding, Level
+
+GOOD = Finding("native", "KVM", Level.PASS, "works")
+NO_VHOST = Finding("native", "vhost-net", Level.FAIL, "no /dev/vhost-net", "load the module vhost_net")
+NO_TRACE = Finding("native", "drop tracepoint", Level.WARN, "not mounted", "mount it")
+NO_MEMORY = Finding("lab", "memory of a lab", Level.FAIL, "64 MiB free", "enlarge /dev/shm")
+
+
+def test_warnings_do_not_forbid_native() -> None:
+    assert doctor.choose([GOOD, NO_TRACE, NO_MEMORY]) == "native"
+    assert doctor.usable([GOOD, NO_TRACE, NO_MEMORY])
+
+
+def test_one_failure_leads_to_the_lab_and_is_named() -> None:
+    findings = [GOOD, NO_VHOST]
+    assert doctor.choose(findings) == "lab"
+    assert doctor.usable(findings)
+    assert "fails in vhost-net" in doctor.explain(findings)
+
+
+def test_neither_way_is_said() -> None:
+    findings = [NO_VHOST, NO_MEMORY]
+    assert not doctor.usable(findings)
+    assert "a lab cannot be used either: memory of a lab" in doctor.explain(findings)
+
+
+def test_what_forbids_both_forbids_each() -> None:
+    broken = Finding("both", "disk", Level.FAIL, "full")
+    assert doctor.failures([broken], "native") == doctor.failures([broken], "lab") == [broken]
+
+
+def test_text_gives_advice_for_all_but_passes() -> None:
+    text = doctor.render_text([GOOD, NO_VHOST, NO_TRACE])
+    assert "KVM             : PASS (works)" in text
+    assert "load the module vhost_net" in text
+    assert "mount it" in text
+    assert "\033[31mFAIL" in doctor.render_text([NO_VHOST], colour=True)
+
+
+def test_json_holds_the_same() -> None:
+    value = json.loads(json.dumps(doctor.as_json([GOOD, NO_VHOST])))
+    assert value["mode"] == "lab"
+    assert value["findings"][1] == {
+        "area": "native",
+        "name": "vhost-net",
+        "level": "fail",
+        "seen": "no /dev/vhost-net",
+        "advice": "load the module vhost_net",
+    }
+
+
+def test_a_real_host_can_be_examined() -> None:
+    findings = doctor.examine()
+    assert {"KVM", "tap devices", "vhost-net", "kcmp", "memory of a lab", "host read-only"} <= {
+        one.name for one in findings
+    }
+    assert all(one.advice for one in findings if one.level is Level.FAIL)

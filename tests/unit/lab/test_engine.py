@@ -1,0 +1,53 @@
+"""A lab that dies is tried once more, counted, and never mistaken for a command that failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import LabLost
+from cprlib.lab.engine import Attempt, Lab, LabCommand, LabStreams
+
+COMMAND = LabCommand(("true",), Path("/"), {})
+
+
+class DyingEngine:
+    """Loses its first labs; then the command ends with status 1."""
+
+    name = "dying"
+
+    def __init__(self, deaths: int) -> None:
+        self.deaths = deaths
+        self.started = 0
+
+    def attempt(self, command: LabCommand, streams: LabStreams) -> Attempt:  # noqa: ARG002
+        self.started += 1
+        if self.started <= self.deaths:
+            raise LabLost("run a command in a lab", f"death {self.started}")
+        return Attempt(1, 5.0)
+
+
+def streams(lost: list[int]) -> LabStreams:
+    return LabStreams(lambda _: None, lambda _: None, lambda attempt, _: lost.append(attempt))
+
+
+def test_a_failing_command_is_not_repeated() -> None:
+    engine, lost = DyingEngine(0), list[int]()
+    outcome = Lab(engine).run(COMMAND, streams(lost))
+    assert (outcome.returncode, outcome.attempts, outcome.lost, engine.started) == (1, 1, (), 1)
+    assert lost == []
+
+
+def test_a_lost_lab_is_tried_again_and_counted() -> None:
+    engine, lost = DyingEngine(1), list[int]()
+    outcome = Lab(engine).run(COMMAND, streams(lost))
+    assert (outcome.returncode, outcome.attempts, outcome.lost) == (1, 2, ("death 1",))
+    assert lost == [1]
+
+
+def test_two_lost_labs_are_an_error_of_their_own() -> None:
+    engine, lost = DyingEngine(9), list[int]()
+    with pytest.raises(LabLost, match="2 labs in a row died, the last one so: death 2"):
+        Lab(engine).run(COMMAND, streams(lost))
+    assert (engine.started, lost) == (2, [1, 2])

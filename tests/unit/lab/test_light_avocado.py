@@ -1,0 +1,46 @@
+"""Avocado without its plugins runs a test as it does with them, and leaves no stand-in behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TEST = """
+from avocado import Test
+class A(Test):
+    def test(self):
+        import pkg_resources, jsonschema
+        assert pkg_resources.working_set is not None
+        print("said")
+        import subprocess
+        subprocess.run(["echo", "child"], check=True)
+        if self.params.get("fail"):
+            self.fail("as told")
+"""
+
+
+def run_inside(folder: Path, *extra: str) -> tuple[list[dict[str, object]], str]:
+    test = folder / "a.py"
+    test.write_text(TEST)
+    command = [sys.executable, "-m", "cprlib.lab.inside", "-k", "avocado-instrumented", "-u", f"{test}:A.test"]
+    done = subprocess.run(
+        [*command, *extra, f"output_dir={folder}"], capture_output=True, text=True, check=True, env={**os.environ}
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def test_each_line_of_standard_output_is_a_message(tmp_path: Path) -> None:
+    messages, errors = run_inside(tmp_path)
+    assert messages[0]["status"] == "started"
+    assert messages[-1]["status"] == "finished"
+    assert messages[-1]["result"] == "pass", messages[-1]
+    assert errors == "child\n"
+
+
+def test_parameters_and_results_get_through(tmp_path: Path) -> None:
+    variant = {"paths": ["/"], "variant_id": None, "variant": [["/", [["/", "fail", True]]]]}
+    messages, _ = run_inside(tmp_path, f"variant=json:{json.dumps(variant)}")
+    assert (messages[-1]["result"], messages[-1]["fail_reason"]) == ("fail", "as told")

@@ -1,0 +1,83 @@
+"""A real lab, where its kernel has been built: what images/lab/init.c promises."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import CprlibError, LabLost
+from cprlib.lab.engine import Lab, LabCommand, LabOutcome, LabStreams
+from cprlib.lab.engines import find_kernel, make_engine
+from cprlib.lab.uml import LAYERS, UmlEngine
+
+
+@pytest.fixture(scope="module")
+def engine() -> UmlEngine:
+    try:
+        find_kernel()
+    except (CprlibError, ImportError) as error:
+        pytest.skip(f"no lab kernel: {error}")
+    made = make_engine("uml")
+    assert isinstance(made, UmlEngine)
+    return made
+
+
+def run(engine: UmlEngine, script: str, results: Path | None = None) -> tuple[LabOutcome, str, str]:
+    out, err = bytearray(), bytearray()
+    command = LabCommand(("sh", "-c", script), Path("/"), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, results, 30)
+    outcome = Lab(engine).run(command, LabStreams(out.extend, err.extend))
+    return outcome, out.decode(), err.decode()
+
+
+def test_devices_root_and_results(engine: UmlEngine, tmp_path: Path) -> None:
+    script = (
+        f"id -u; test -c /dev/vhost-net -a -c /dev/net/tun && echo devices; echo e >&2; echo r > {tmp_path}/r; exit 7"
+    )
+    outcome, out, err = run(engine, script, tmp_path)
+    assert (outcome.returncode, out, err) == (7, "0\ndevices\n", "e\n")
+    assert (tmp_path / "r").read_text() == "r\n"
+
+
+def test_its_clock_is_the_hosts(engine: UmlEngine) -> None:
+    before = time.time_ns()
+    _, out, _ = run(engine, "date +%s%N")
+    assert before < int(out) < time.time_ns()
+
+
+def test_long_output_is_whole(engine: UmlEngine) -> None:
+    _, out, _ = run(engine, "seq 200000; true &")
+    assert out == "".join(f"{number}\n" for number in range(1, 200001))
+
+
+@pytest.mark.parametrize("layers", [LAYERS, ("landlock",), ("namespaces",)])
+def test_root_inside_cannot_write_the_host(engine: UmlEngine, tmp_path: Path, layers: tuple[str, ...]) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    results = tmp_path / "results"
+    results.mkdir()
+    script = f"""
+        echo inside > {precious} && cat {precious}
+        mkdir -p /mnt/host
+        for root in / /proc/1/root/ /proc/self/root/ /proc/self/cwd/; do
+            mount -t hostfs -o $root none /mnt/host || continue
+            mount -o remount,rw /mnt/host
+            echo lost > /mnt/host{precious}; rm -f /mnt/host{precious}; touch /mnt/host{tmp_path}/new
+            umount /mnt/host
+        done
+    """
+    confined = UmlEngine(engine.kernel, engine.init, layers)
+    _, out, _ = run(confined, script, results)
+    assert out == "inside\n"
+    assert precious.read_text() == "kept"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"precious", "results"}
+
+
+@pytest.mark.parametrize("layers", [LAYERS, ("landlock",)])
+def test_a_panic_is_a_lost_lab_at_once(engine: UmlEngine, layers: tuple[str, ...]) -> None:
+    dying = UmlEngine(engine.kernel, Path("/bin/true"), layers)  # a first process that ends
+    started = time.monotonic()
+    with pytest.raises(LabLost, match="Attempted to kill init"):
+        dying.attempt(LabCommand(("true",), Path("/"), {}), LabStreams(lambda _: None, lambda _: None))
+    assert time.monotonic() - started < 10

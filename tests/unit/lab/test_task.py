@@ -1,0 +1,120 @@
+"""A task's messages reach the job; a lost lab becomes a message that says so."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cprlib.errors import LabLost
+from cprlib.lab import task
+from cprlib.lab.engine import Attempt, LabCommand, LabStreams
+from cprlib.lab.task import TaskSpec, run_task
+
+STARTED = b'{"status": "started", "time": 1.0}\n'
+FINISHED = b'{"status": "finished", "result": "pass", "time": 2.0}\n'
+
+
+class ScriptedEngine:
+    """Each attempt plays one script: octets of standard output, or a LabLost."""
+
+    name = "scripted"
+
+    def __init__(self, scripts: list[list[bytes | LabLost]], status: int = 0) -> None:
+        self.scripts = scripts
+        self.status = status
+
+    def attempt(self, command: LabCommand, streams: LabStreams) -> Attempt:
+        for part in self.scripts.pop(0):
+            if isinstance(part, LabLost):
+                assert command.results is not None
+                (command.results / "half.pcap").write_text("half")
+                raise part
+            streams.stdout(part)
+        return Attempt(self.status, 5.0)
+
+
+class Job:
+    """The job's status server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "status"
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(self.path))
+        self.server.listen()
+        self.results = folder / "results"
+        self.results.mkdir()
+
+    def messages(self) -> list[dict[str, Any]]:
+        connection, _ = self.server.accept()
+        with connection, connection.makefile("rb") as stream:
+            return [json.loads(line) for line in stream]
+
+    def spec(self) -> TaskSpec:
+        return TaskSpec("scripted", None, 64, str(self.results), "1-a.py:A.test", "job", [str(self.path)], [])
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    made = Job(tmp_path)
+    yield made
+    made.server.close()
+
+
+def play(
+    job: Job, monkeypatch: pytest.MonkeyPatch, *scripts: list[bytes | LabLost], status: int = 0
+) -> list[dict[str, Any]]:
+    monkeypatch.setattr(task, "make_engine", lambda *_: ScriptedEngine(list(scripts), status))
+    client = task.StatusClient
+    sockets: list[socket.socket] = []
+    original = client._connect
+
+    def connect(uri: str) -> socket.socket:
+        sockets.append(original(uri))
+        return sockets[-1]
+
+    monkeypatch.setattr(client, "_connect", staticmethod(connect))
+    run_task(job.spec())
+    for one in sockets:
+        one.close()
+    return job.messages()
+
+
+def test_messages_are_relayed_under_the_task_and_in_order(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = play(job, monkeypatch, [STARTED + b'{"status": "running", "ty', b'pe": "log"}\n', b"noise\n" + FINISHED])
+    assert [message["status"] for message in messages] == ["started", "running", "running", "finished"]
+    assert messages[0]["output_dir"] == str(job.results)
+    assert messages[2]["type"] == "stdout"
+    assert base64.b64decode(messages[2]["log"]["__base64_encoded__"]) == b"noise\n"
+    assert {(message["id"], message["job_id"]) for message in messages} == {("1-a.py:A.test", "job")}
+    times = [message["time"] for message in messages]
+    assert times == sorted(set(times))
+
+
+def test_a_test_process_that_dies_is_an_error(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = play(job, monkeypatch, [STARTED], status=-11)
+    assert messages[-1]["result"] == "error"
+    assert "without a result (status -11)" in messages[-1]["fail_reason"]
+
+
+def test_one_lost_lab_is_recorded_and_its_files_put_aside(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = play(job, monkeypatch, [STARTED, LabLost("run", "died")], [STARTED, FINISHED])
+    assert messages[-1]["result"] == "pass"
+    assert sum(message["status"] == "started" for message in messages) == 1
+    record = json.loads((job.results / "lab.json").read_text())
+    assert (record["attempts"], record["lost"]) == (2, ["died"])
+    assert (job.results / "lost-1" / "half.pcap").exists()
+    assert not (job.results / "half.pcap").exists()
+
+
+def test_two_lost_labs_end_the_task_with_their_own_reason(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = play(job, monkeypatch, [LabLost("run", "died")], [LabLost("run", "died again")])
+    assert (messages[-1]["status"], messages[-1]["result"]) == ("finished", "error")
+    assert messages[-1]["fail_class"] == "LabLost"
+    assert "died again" in messages[-1]["fail_reason"]
+    assert json.loads((job.results / "lab.json").read_text())["lost"] == ["died", "died again"]

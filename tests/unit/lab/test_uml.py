@@ -1,0 +1,175 @@
+"""The host's side of a user-mode Linux lab, against a program that speaks the kernel's side."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cprlib.deadline import SCALE_VARIABLE
+from cprlib.errors import DeadlineExceeded, LabFailure, LabLost
+from cprlib.lab import uml
+from cprlib.lab.engine import Attempt, LabCommand, LabStreams
+from cprlib.lab.uml import LAYERS, UmlEngine, encode_job
+
+FAKE = Path(__file__).with_name("fake_kernel.py")
+LAYER_SETS = [LAYERS, ("landlock",), ("namespaces",)]
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    """The fake kernel as a program with this Python."""
+    program = tmp_path / "linux"
+    program.write_text(f"#!{sys.executable}\n" + FAKE.read_text().split("\n", 1)[1])
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+class Heard:
+    """What came out of a lab."""
+
+    def __init__(self, signals: int | None = None) -> None:
+        self.out, self.err = bytearray(), bytearray()
+        self.streams = LabStreams(self.out.extend, self.err.extend, signals=signals)
+
+
+def attempt(
+    kernel: Path, *argv: str, layers: tuple[str, ...] = LAYERS, heard: Heard | None = None, **more: object
+) -> Attempt:
+    command = LabCommand(argv, Path("/"), {}, **more)  # type: ignore[arg-type]
+    return UmlEngine(kernel, Path("/init"), layers).attempt(command, (heard or Heard()).streams)
+
+
+def test_a_job_is_whole_sectors_of_tokens() -> None:
+    command = LabCommand(("run", "a b\nc"), Path("/work"), {"A": "1"}, results=Path("/out"), terminal=(25, 80))
+    job = encode_job(command, "/proc/self/fd/9/.")
+    assert len(job) % 512 == 0
+    tokens = job.rstrip(b"\0").split(b"\0")
+    assert tokens[0] == b"cprlab1"
+    assert tokens[-1] == b"Q"
+    for token in (b"Arun", b"Aa b\nc", b"EA=1", b"C/work", b"r/proc/self/fd/9/.", b"R/out", b"Y25 80"):
+        assert token in tokens
+
+
+def test_a_job_with_a_nul_is_refused() -> None:
+    with pytest.raises(LabFailure, match="NUL"):
+        encode_job(LabCommand(("a\0b",), Path("/"), {}), "")
+
+
+def test_output_and_exit_status_come_back(kernel: Path) -> None:
+    heard = Heard()
+    result = attempt(kernel, "speak", heard=heard)
+    assert (result.returncode, bytes(heard.out), bytes(heard.err)) == (7, b"out", b"err")
+    assert result.boot_ms > 0
+
+
+def test_a_command_killed_by_a_signal_is_no_lost_lab(kernel: Path) -> None:
+    assert attempt(kernel, "signal").returncode == -9
+
+
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [("die-booting", "died while booting .killed by SIGKILL"), ("panic", "died under its command .*tired of life")],
+)
+def test_a_dead_kernel_is_a_lost_lab(kernel: Path, deed: str, words: str) -> None:
+    with pytest.raises(LabLost, match=words) as caught:
+        attempt(kernel, deed)
+    assert "Linux version 0" in caught.value.details
+
+
+def test_a_lab_that_cannot_be_set_up_is_not_lost(kernel: Path) -> None:
+    with pytest.raises(LabFailure, match="mount /proc: No such device") as caught:
+        attempt(kernel, "broken")
+    assert not isinstance(caught.value, LabLost)
+
+
+def test_a_kernel_that_is_none_is_a_clear_failure(tmp_path: Path) -> None:
+    with pytest.raises(LabFailure, match="No such file") as caught:
+        attempt(tmp_path / "absent", "speak")
+    assert not isinstance(caught.value, LabLost)
+
+
+@pytest.mark.parametrize("layers", LAYER_SETS)
+def test_only_the_results_folder_can_be_written(kernel: Path, tmp_path: Path, layers: tuple[str, ...]) -> None:
+    results = tmp_path / "results, and \u00fcml"
+    results.mkdir()
+    other = tmp_path / "precious"
+    other.write_text("kept")
+    other.chmod(0o640)
+    assert attempt(kernel, "write", "evidence.txt", layers=layers, results=results).returncode == 0
+    assert (results / "evidence.txt").read_text() == "evidence"
+    deeds = f"echo lost > {other}; rm -f {other}; chmod 777 {other}; touch {tmp_path}/new; ln -s x {tmp_path}/link"
+    escape = f"echo lost > /proc/{os.getpid()}/root{other}"
+    attempt(kernel, "shell", f"{deeds}; {escape}; true", layers=layers, results=results)
+    assert other.read_text() == "kept"
+    assert stat.S_IMODE(other.stat().st_mode) == 0o640
+    assert {entry.name for entry in tmp_path.iterdir()} == {results.name, "precious", "linux"}
+
+
+def test_a_lab_has_no_network(kernel: Path) -> None:
+    heard = Heard()
+    if shutil.which("ip") is None:
+        pytest.skip("no ip command to look with")
+    attempt(kernel, "shell", "ip -o link | grep -v ' lo:' | grep -c UP > /dev/null && exit 1; exit 0", heard=heard)
+
+
+def test_signals_are_handed_on(kernel: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"T")
+    heard = Heard(reader)
+    try:
+        assert attempt(kernel, "wait", heard=heard).returncode == 3
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert heard.out == b"T"
+
+
+def test_a_command_that_takes_too_long_is_told_then_ended(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SCALE_VARIABLE, raising=False)
+    monkeypatch.setattr(uml, "GRACE_SECONDS", 0.2)
+    assert attempt(kernel, "wait", seconds=0.2).returncode == 3
+    with pytest.raises(DeadlineExceeded, match="after SIGTERM"):
+        attempt(kernel, "deaf", seconds=0.2)
+
+
+def test_no_room_for_its_memory_is_said(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uml, "places_for_memory", lambda: ["/dev/shm", "/nowhere"])  # noqa: S108
+    with pytest.raises(LabFailure, match="/nowhere: No such file"):
+        attempt(kernel, "speak", layers=("landlock",), memory=1 << 30)
+
+
+def test_nothing_stays_when_the_caller_is_killed(kernel: Path, tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from cprlib.lab.uml import *; from cprlib.lab.engine import *;"
+        f"UmlEngine(Path({str(kernel)!r}), Path('/init')).attempt("
+        "LabCommand(('deaf',), Path('/'), {}), standard_streams())"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "TMPDIR": str(tmp_path)})
+
+    def labs() -> list[str]:
+        found = []
+        for line in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = line.read_bytes()
+            except OSError:
+                continue
+            if os.fsencode(kernel) in words:
+                found.append(line.parent.name)
+        return found
+
+    end = time.monotonic() + 20
+    while len(labs()) < 3 and time.monotonic() < end:  # the caller, the launcher, the kernel
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    while labs() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert labs() == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["linux"]

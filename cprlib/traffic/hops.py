@@ -1,0 +1,119 @@
+"""The hops of a test packet's way and the counters at each: what enters a hop has to leave it or be counted as dropped.
+
+::
+
+    forward   session-sender > station > switch > tap queue > qemu > guest stack > reflector
+    return    reflector > guest stack > qemu > switch > station > capture
+
+A counter has a name, ``place.counter``; the caller reads them before and after a run and gives two mappings. A counter
+that could not be read is left out of them: it then shows as absent, never as 0.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+class Direction(enum.StrEnum):
+    """Forward is towards the reflector, return is back from it."""
+
+    FORWARD = "forward"
+    RETURN = "return"
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A hop and the counters at its two ends.
+
+    :param entered, left: names of counters.
+    :param dropped: counters of packets that this hop dropped, and knows it.
+    """
+
+    name: str
+    direction: Direction
+    entered: str
+    left: str
+    dropped: tuple[str, ...] = ()
+
+
+#: ``tap.tx_packets`` counts packets as QEMU or vhost *reads* them from the queue (tun_put_user, drivers/net/tun.c).
+HOPS = (
+    Hop("station", Direction.FORWARD, "sender.sent", "station.tx_packets", ("station.tx_dropped",)),
+    Hop("switch", Direction.FORWARD, "station.tx_packets", "port.rx_packets", ("port.rx_dropped",)),
+    Hop("tap queue", Direction.FORWARD, "port.rx_packets", "tap.tx_packets", ("tap.tx_dropped", "tap.tx_errors")),
+    Hop("qemu", Direction.FORWARD, "tap.tx_packets", "guest.rx_packets", ("guest.rx_dropped", "guest.rx_errors")),
+    Hop(
+        "guest stack",
+        Direction.FORWARD,
+        "guest.rx_packets",
+        "reflector.received",
+        ("guest.udp_no_ports", "guest.udp_in_errors", "guest.udp_rcvbuf_errors", "reflector.overflow"),
+    ),
+    Hop("reflector", Direction.FORWARD, "reflector.received", "reflector.logged", ("reflector.log_overflow",)),
+    Hop("reflector", Direction.RETURN, "reflector.logged", "reflector.sent", ("reflector.send_errors",)),
+    Hop("guest stack", Direction.RETURN, "reflector.sent", "guest.tx_packets", ("guest.tx_dropped", "guest.tx_errors")),
+    Hop("qemu", Direction.RETURN, "guest.tx_packets", "tap.rx_packets", ("tap.rx_dropped", "tap.rx_errors")),
+    Hop("switch", Direction.RETURN, "tap.rx_packets", "port.tx_packets", ("port.tx_dropped",)),
+    Hop("station", Direction.RETURN, "port.tx_packets", "station.rx_packets", ("station.rx_dropped",)),
+    Hop("capture", Direction.RETURN, "station.rx_packets", "capture.answers", ("capture.drops", "capture.others")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HopCount:
+    """Packets at one hop during a run; None where there was no counter.
+
+    :param dropped: counted as dropped, by counter.
+    """
+
+    hop: str
+    direction: Direction
+    entered: int | None
+    left: int | None
+    dropped_by: Mapping[str, int | None]
+    counted_by: str
+
+    @property
+    def dropped(self) -> int | None:
+        """All that was counted as dropped; None when none of the counters could be read."""
+        known = [count for count in self.dropped_by.values() if count is not None]
+        return sum(known) if known or not self.dropped_by else None
+
+    @property
+    def vanished(self) -> int | None:
+        """Packets that entered, did not leave, and that nobody counted as dropped; None when a counter is absent."""
+        if self.entered is None or self.left is None:
+            return None
+        return self.entered - self.left - (self.dropped or 0)
+
+
+def count_hops(
+    before: Mapping[str, int | None], after: Mapping[str, int | None], hops: Sequence[Hop] = HOPS
+) -> tuple[HopCount, ...]:
+    """Differences of all counters over a run, by hop."""
+
+    def moved(counter: str) -> int | None:
+        first, last = before.get(counter), after.get(counter)
+        return None if first is None or last is None else last - first
+
+    return tuple(
+        HopCount(
+            hop.name,
+            hop.direction,
+            moved(hop.entered),
+            moved(hop.left),
+            {counter: moved(counter) for counter in hop.dropped},
+            ", ".join((hop.entered, hop.left, *hop.dropped)),
+        )
+        for hop in hops
+    )
+
+
+def absent_counters(
+    before: Mapping[str, int | None], after: Mapping[str, int | None], hops: Sequence[Hop] = HOPS
+) -> tuple[str, ...]:
+    """Names of counters that the ledger wants and that could not be read at both ends of the run."""
+    wanted = dict.fromkeys(name for hop in hops for name in (hop.entered, hop.left, *hop.dropped))
+    return tuple(name for name in wanted if before.get(name) is None or after.get(name) is None)

@@ -1,0 +1,268 @@
+"""The ledger of missing packets: each ends in one row with a hop, a moment and a reason; "unexplained" is a hop too.
+
+Three sources, the most exact first: drop events of the kernel, joined to missing packets by place and time; drop
+counters of the hops; and packets that vanished between two counters.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cprlib.traffic.drops import DropReport
+from cprlib.traffic.hops import Direction, HopCount
+from cprlib.traffic.result import TrafficResult
+
+UNEXPLAINED = "unexplained"
+NEAR_NS = 100_000_000  # losses this near to STOP or RESUME have a row apart from those farther away
+LONGEST_WAY_NS = 50_000_000  # from sending (or reflecting) a packet to its being dropped in the host's kernel
+SEQUENCES_KEPT = 64
+
+#: Functions of the kernel in which a packet is dropped, by hop and direction.
+PLACES: Mapping[str, tuple[str, Direction | None]] = {
+    "tun_net_xmit": ("tap queue", Direction.FORWARD),
+    "tun_do_read": ("tap queue", Direction.FORWARD),
+    "tun_recvmsg": ("tap queue", Direction.FORWARD),
+    "tun_queue_purge": ("tap queue", Direction.FORWARD),
+    "tun_get_user": ("qemu", Direction.RETURN),
+    "tun_sendmsg": ("qemu", Direction.RETURN),
+    "veth_xmit": ("switch", None),
+    "br_": ("switch", None),
+    "netem_": ("netem", None),
+    "sch_": ("netem", None),
+    "__dev_queue_xmit": ("switch", None),
+    "__netif_receive_skb": ("switch", None),
+    "udp_": ("station", Direction.RETURN),
+    "udpv6_": ("station", Direction.RETURN),
+    "packet_": ("capture", Direction.RETURN),
+    "tpacket_": ("capture", Direction.RETURN),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """When the guest stood still, CLOCK_REALTIME in ns; None without an update."""
+
+    stop_ns: int | None = None
+    resume_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingPacket:
+    """One packet that is missing, and where it went once that is known.
+
+    :param sent_ns: when it was sent in this direction: T1, or T3 on the host's clock.
+    """
+
+    direction: Direction
+    flow: str
+    sequence: int
+    sent_ns: int
+    hop: str = UNEXPLAINED
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """Missing packets of one hop, moment and reason.
+
+    :param moment: relative to STOP and RESUME, in words.
+    :param sequences: the sender's numbers, the first 64 of each row.
+    """
+
+    hop: str
+    direction: Direction
+    moment: str
+    reason: str
+    count: int
+    sequences: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Hops with their counts, and a row for every missing packet.
+
+    :param notes: what the ledger could not look at: absent counters, no tracepoint.
+    """
+
+    hops: tuple[HopCount, ...]
+    rows: tuple[LedgerRow, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> int:
+        """All missing packets."""
+        return sum(row.count for row in self.rows)
+
+    @property
+    def unexplained(self) -> int:
+        """Those that no hop accounts for."""
+        return sum(row.count for row in self.rows if row.hop == UNEXPLAINED)
+
+
+def missing_packets(result: TrafficResult) -> tuple[MissingPacket, ...]:
+    """Every lost packet of a result, in order of sending.
+
+    Without the reflector's log single packets have no direction; they are then missing from this list (see
+    :attr:`TrafficResult.undetermined`) and :func:`make_ledger` puts their number into rows of its own.
+    """
+    found = []
+    for flow in result.flows:
+        for sequence in flow.forward.missing or ():
+            found.append(MissingPacket(Direction.FORWARD, flow.flow.name, sequence, flow.sent_ns[sequence]))
+        for sequence in flow.returning.missing or ():
+            moment = flow.reflected_ns[sequence]
+            sent = flow.sent_ns[sequence] if moment is None else moment
+            found.append(MissingPacket(Direction.RETURN, flow.flow.name, sequence, sent))
+    return tuple(sorted(found, key=lambda packet: (packet.sent_ns, packet.sequence)))
+
+
+def make_ledger(
+    result: TrafficResult, hops: Sequence[HopCount], drops: DropReport, moments: Moments | None = None
+) -> Ledger:
+    """Place every missing packet.
+
+    :param hops: see :func:`cprlib.traffic.hops.count_hops`.
+    :param drops: the kernel's drop events during the run.
+    :param moments: of the update; None for a run without one.
+    """
+    moments = moments or Moments()
+    notes = [f"no counter: {hop.hop} {hop.direction}" for hop in hops if hop.vanished is None]
+    if not drops.available:
+        notes.append(f"kernel drop events: not available ({drops.why})")
+    elif drops.lost:
+        notes.append(f"kernel drop events: {drops.lost} were lost")
+    placed: list[MissingPacket] = []
+    for direction in Direction:
+        packets = [packet for packet in missing_packets(result) if packet.direction is direction]
+        ours = [hop for hop in hops if hop.direction is direction]
+        placed += place(packets, ours, drops, moments)
+    rows = list(_rows(placed, moments))
+    rows += _rows_without_log(result)
+    return Ledger(tuple(hops), tuple(rows), tuple(notes))
+
+
+def place(
+    packets: Sequence[MissingPacket], hops: Sequence[HopCount], drops: DropReport, moments: Moments
+) -> list[MissingPacket]:
+    """Give each missing packet of one direction a hop and a reason.
+
+    Where only a counter tells, not which packets it was, those sent while the guest stood still are taken first for a
+    queue that was full; for everything else the earliest ones.
+    """
+    waiting = list(packets)
+    placed = _place_by_events(waiting, drops)
+    by_event: dict[str, int] = defaultdict(int)
+    for packet in placed:
+        by_event[packet.hop] += 1
+    for hop in hops:
+        for counter, count in hop.dropped_by.items():
+            remaining = max(0, (count or 0) - by_event[hop.hop])
+            by_event[hop.hop] -= (count or 0) - remaining
+            placed += _take(waiting, remaining, hop.hop, f"counted by {counter}", moments)
+    for hop in hops:
+        vanished = max(0, hop.vanished or 0)
+        reason = f"entered, never left, not counted as dropped ({hop.counted_by})"
+        placed += _take(waiting, vanished, hop.hop, reason, moments)
+    return placed + [replace(packet, reason="no hop accounts for it") for packet in waiting]
+
+
+def _place_by_events(waiting: list[MissingPacket], drops: DropReport) -> list[MissingPacket]:
+    """Join drop events to packets: the latest packet sent before the event, on a way no longer than LONGEST_WAY_NS."""
+    placed = []
+    for event in drops.events:
+        hop, direction = hop_of_place(event.place)
+        moments = [packet.sent_ns for packet in waiting]
+        # The trace's clock has microseconds, cut off; a packet may look as if sent after it was dropped.
+        index = bisect.bisect_right(moments, event.time_ns + 1000) - 1
+        if index < 0 or event.time_ns - moments[index] > LONGEST_WAY_NS or event.protocol not in (0x0800, 0x86DD):
+            continue
+        if direction is not None and direction is not waiting[index].direction:
+            continue
+        reason = f"{event.reason} in {event.place}"
+        placed.append(replace(waiting.pop(index), hop=hop, reason=reason))
+    return placed
+
+
+def hop_of_place(place_name: str) -> tuple[str, Direction | None]:
+    """The hop a kernel function belongs to; a function that is not known is its own hop."""
+    for prefix, hop in PLACES.items():
+        if place_name.startswith(prefix):
+            return hop
+    return f"kernel: {place_name}", None
+
+
+def _take(waiting: list[MissingPacket], count: int, hop: str, reason: str, moments: Moments) -> list[MissingPacket]:
+    """Take so many packets out of those that wait for a place."""
+    if not count:
+        return []
+    order = list(range(len(waiting)))
+    if hop == "tap queue" and moments.stop_ns is not None and moments.resume_ns is not None:
+        stop, resume = moments.stop_ns, moments.resume_ns
+        order.sort(key=lambda index: not stop <= waiting[index].sent_ns <= resume)
+    chosen = sorted(order[:count])
+    taken = [replace(waiting[index], hop=hop, reason=reason) for index in chosen]
+    for index in reversed(chosen):
+        del waiting[index]
+    return taken
+
+
+def _rows(packets: Sequence[MissingPacket], moments: Moments) -> list[LedgerRow]:
+    groups: dict[tuple[Direction, str, int, str], list[MissingPacket]] = defaultdict(list)
+    for packet in packets:
+        groups[packet.direction, packet.hop, _period(packet.sent_ns, moments), packet.reason].append(packet)
+    rows = []
+    for (direction, hop, period, reason), members in sorted(
+        groups.items(), key=lambda item: min(packet.sent_ns for packet in item[1])
+    ):
+        sequences = tuple(sorted(packet.sequence for packet in members)[:SEQUENCES_KEPT])
+        moment = _words(period, [packet.sent_ns for packet in members], moments)
+        rows.append(LedgerRow(hop, direction, moment, reason, len(members), sequences))
+    return rows
+
+
+def _rows_without_log(result: TrafficResult) -> list[LedgerRow]:
+    """Losses that are known by number only, because the reflector's log is not there."""
+    rows = []
+    unlisted = (
+        (Direction.FORWARD, sum(flow.forward.lost for flow in result.flows if flow.forward.missing is None)),
+        (Direction.RETURN, sum(flow.returning.lost for flow in result.flows if flow.returning.missing is None)),
+    )
+    for direction, count in unlisted:
+        if count:
+            rows.append(LedgerRow(UNEXPLAINED, direction, "unknown", "the reflector's log is missing", count))
+    if result.undetermined:
+        reason = "after the last answer: direction unknown without the reflector's log"
+        rows.append(LedgerRow(UNEXPLAINED, Direction.FORWARD, "at the end", reason, result.undetermined))
+    return rows
+
+
+def _period(moment: int, moments: Moments) -> int:
+    """0 no update, 1 long before STOP, 2 just before, 3 between, 4 just after RESUME, 5 long after."""
+    if moments.stop_ns is None:
+        return 0
+    if moment < moments.stop_ns:
+        return 1 if moments.stop_ns - moment > NEAR_NS else 2
+    if moments.resume_ns is None or moment <= moments.resume_ns:
+        return 3
+    return 5 if moment - moments.resume_ns > NEAR_NS else 4
+
+
+def _words(period: int, sent_ns: Sequence[int], moments: Moments) -> str:
+    if period == 0 or moments.stop_ns is None:
+        return "without an update"
+    if period == 3:
+        first, last = ((moment - moments.stop_ns) / 1e6 for moment in (min(sent_ns), max(sent_ns)))
+        return f"{_span(first, last)} after STOP, before RESUME"
+    if period in (1, 2):
+        first, last = ((moments.stop_ns - moment) / 1e6 for moment in (max(sent_ns), min(sent_ns)))
+        return f"{_span(first, last)} before STOP"
+    assert moments.resume_ns is not None
+    first, last = ((moment - moments.resume_ns) / 1e6 for moment in (min(sent_ns), max(sent_ns)))
+    return f"{_span(first, last)} after RESUME"
+
+
+def _span(first: float, last: float) -> str:
+    return f"{first:.1f} ms" if f"{first:.1f}" == f"{last:.1f}" else f"{first:.1f} to {last:.1f} ms"

@@ -1,0 +1,71 @@
+"""The guest's clock is put on the host's, over drift and over the step that an update makes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cprlib.traffic.clock import ClockSample, estimate_clock
+
+START = 1_760_000_000_000_000_000
+
+
+def samples(
+    drift: float, seconds: float, seed: int, stop: range | None = None, rate: int = 500
+) -> list[tuple[ClockSample, float]]:
+    """Samples with random delays and the true offset at T2.
+
+    :param stop: ns after the start in which the guest and its clock stand still; packets wait for its end.
+    """
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    made = []
+    for number in range(int(seconds * rate)):
+        t1 = START + number * 1_000_000_000 // rate
+        arrive = t1 + 20_000 + int(chance.expovariate(1 / 80_000))
+        if stop is not None and arrive - START in stop:
+            arrive = START + stop.stop + int(chance.expovariate(1 / 80_000))
+        leave = arrive + 10_000
+        stood = len(stop) if stop is not None and arrive - START >= stop.stop else 0
+        offset = 1e6 + drift * (arrive - START) - stood
+        t4 = leave + 20_000 + int(chance.expovariate(1 / 80_000))
+        made.append((ClockSample(t1, round(arrive + offset), round(leave + offset), t4), offset))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("drift", [0.0, 50e-6, -50e-6])
+def test_offset_and_drift_are_within_the_stated_error(seed: int, drift: float) -> None:
+    made = samples(drift, 10, seed)
+    clock = estimate_clock(sample for sample, _ in made)
+    assert clock is not None
+    assert len(clock.segments) == 1
+    assert clock.drift_ppm == pytest.approx(drift * 1e6, abs=5)
+    assert clock.error_ns < 100_000
+    for sample, offset in made:
+        assert abs(clock.to_host(sample.t2) - (sample.t2 - offset)) <= clock.error_ns + 20_000
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("drift", [0.0, 30e-6])
+def test_a_guest_that_stood_still_is_a_step(seed: int, drift: float) -> None:
+    made = samples(drift, 10, seed, range(5_000_000_000, 5_300_000_000))
+    clock = estimate_clock(sample for sample, _ in made)
+    assert clock is not None
+    assert len(clock.steps) == 1
+    moment, size = clock.steps[0]
+    assert abs(moment - START - 5_300_000_000) < 5_000_000
+    assert size == pytest.approx(-3e8, abs=300_000)
+    for sample, offset in made:
+        assert abs(clock.to_host(sample.t2) - (sample.t2 - offset)) < 300_000
+
+
+def test_without_samples_there_is_no_model() -> None:
+    assert estimate_clock([]) is None
+
+
+def test_one_sample_bounds_the_offset() -> None:
+    clock = estimate_clock([ClockSample(1000, 2500, 2600, 1600)])
+    assert clock is not None
+    assert clock.segments[0].offset_ns == 1250
+    assert clock.error_ns == 250

@@ -1,0 +1,143 @@
+"""The metrics agree with slow, obvious models of their RFCs, on any order of any packets."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cprlib.traffic import metrics
+from cprlib.traffic.metrics import LossBySequence, Range, Reordering
+
+SENT = 12
+arrivals = st.lists(st.integers(0, SENT - 1), max_size=24)
+
+
+@given(arrivals)
+def test_loss_is_what_never_arrived(arrived: list[int]) -> None:
+    assert metrics.missing_sequences(SENT, arrived) == tuple(s for s in range(SENT) if s not in arrived)
+
+
+@given(st.permutations(range(SENT)))
+def test_late_packets_are_not_lost(arrived: list[int]) -> None:
+    assert metrics.missing_sequences(SENT, arrived) == ()
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_ranges_hold_exactly_the_missing(missing: set[int]) -> None:
+    found = metrics.ranges(sorted(missing))
+    assert [s for entry in found for s in range(entry.first, entry.last + 1)] == sorted(missing)
+    assert all(after.first > before.last + 1 for before, after in itertools.pairwise(found))
+    assert sum(entry.count for entry in found) == len(missing)
+
+
+def test_ranges_example() -> None:
+    assert metrics.ranges([3, 4, 5, 9]) == (Range(3, 5), Range(9, 9))
+
+
+@given(arrivals)
+def test_duplicates_are_copies_beyond_the_first(arrived: list[int]) -> None:
+    assert metrics.count_duplicates(arrived) == sum(s in arrived[:i] for i, s in enumerate(arrived))
+
+
+def slow_reordering(arrived: list[int]) -> Reordering:
+    """RFC 4737 word for word: NextExp for the singleton, and the extent by looking at every earlier packet."""
+    order = [s for i, s in enumerate(arrived) if s not in arrived[:i]]
+    next_expected = 0
+    reordered = extent = 0
+    for i, sequence in enumerate(order):
+        if sequence >= next_expected:
+            next_expected = sequence + 1
+            continue
+        reordered += 1
+        extent = max(extent, i - min(j for j in range(i) if order[j] > sequence))
+    return Reordering(reordered, len(order), extent)
+
+
+@given(arrivals)
+def test_reordering_is_rfc_4737(arrived: list[int]) -> None:
+    assert metrics.reordering(arrived) == slow_reordering(arrived)
+
+
+def test_reordering_example_of_rfc_4737() -> None:
+    # Section 4.2.3, table 1: packets 4, 5, 6 come after 7 and 8; the extents are 2, 3 and 4
+    found = metrics.reordering([1, 2, 3, 7, 8, 9, 10, 4, 5, 6, 11])
+    assert (found.reordered, found.total, found.largest_extent) == (3, 11, 6)
+    assert metrics.reordering([0, 1, 2]).ratio == 0.0
+    assert metrics.reordering([]).ratio == 0.0
+
+
+@given(st.lists(st.sampled_from(["ok", "forward", "return"]), min_size=1, max_size=20))
+def test_sequence_numbers_separate_the_directions(fates: list[str]) -> None:
+    answers, own = [], 0
+    for sequence, fate in enumerate(fates):
+        if fate == "forward":
+            continue
+        if fate == "ok":
+            answers.append((sequence, own))
+        own += 1
+    last = max((sequence for sequence, _ in answers), default=-1)
+    expected = LossBySequence(
+        fates[: last + 1].count("forward"), fates[: last + 1].count("return"), len(fates) - last - 1
+    )
+    assert metrics.loss_by_sequence(len(fates), answers) == expected
+
+
+@given(st.lists(st.integers(-(10**9), 10**9), min_size=1))
+def test_percentiles_are_values_that_were_seen(delays: list[int]) -> None:
+    found = metrics.distribution(delays)
+    assert found is not None
+    ordered = sorted(delays)
+    for percent, value in ((50, found.p50), (95, found.p95), (99, found.p99)):
+        assert sum(delay <= value for delay in ordered) * 100 >= percent * len(ordered)
+        assert sum(delay < value for delay in ordered) * 100 < percent * len(ordered)
+    assert (found.minimum, found.maximum, found.count) == (ordered[0], ordered[-1], len(ordered))
+
+
+def test_no_delays_have_no_distribution() -> None:
+    assert metrics.distribution([]) is None
+
+
+periods = st.integers(1, 5)
+starts = st.integers(0, 400)
+lengths = st.integers(0, 300)
+
+
+@given(periods, starts, lengths, st.booleans(), st.integers(0, 20))
+def test_an_interruption_lies_in_the_range(period: int, start: int, length: int, held: bool, delay: int) -> None:
+    """The path is closed from start to start + length; packets in it are held back or lost."""
+    sent = list(range(0, 1000, period))
+    arrived = []
+    for sequence, moment in enumerate(sent):
+        if not start <= moment < start + length:
+            arrived.append((sequence, moment + delay))
+        elif held:
+            arrived.append((sequence, start + length + delay))
+    found = metrics.interruption_by_timestamps(sent, arrived)
+    assert found is not None
+    if length > 2 * period and start > period:
+        assert found.low_ns <= length <= found.high_ns
+        assert found.high_ns - found.low_ns <= 2 * period
+    assert 0 <= found.low_ns <= found.high_ns
+
+
+@given(st.integers(1, 500))
+def test_a_pause_of_the_sender_is_no_interruption(pause: int) -> None:
+    sent = [*range(0, 100, 2), *range(100 + pause, 200 + pause, 2)]
+    found = metrics.interruption_by_timestamps(sent, [(s, moment + 7) for s, moment in enumerate(sent)])
+    assert found is not None
+    assert found.low_ns == 0
+
+
+def test_one_arrival_tells_nothing_about_interruption() -> None:
+    assert metrics.interruption_by_timestamps([0, 1], [(0, 5)]) is None
+
+
+def test_interruption_by_frame_loss() -> None:
+    assert metrics.interruption_by_frame_loss(300, 1000) == 0.3
+
+
+def test_shares() -> None:
+    assert metrics.share_per_flow([1, 3]) == (0.25, 0.75)
+    assert metrics.share_per_flow([0, 0]) == (0.0, 0.0)

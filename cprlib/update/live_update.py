@@ -18,6 +18,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import QemuFailed, QmpRefused, UpdateFailed
 from cprlib.fds.identity import Pairing, pair_tables
 from cprlib.fds.table import DescriptorTable, read_table
+from cprlib.net.counters import LinkCounters, read_counters
 from cprlib.net.topology import Topology
 from cprlib.process import tail
 from cprlib.qemu.channels import MigrationChannels, is_listening
@@ -51,6 +52,7 @@ class UpdateResult:
     :param pairings: tap and vhost descriptors of both, by identity.
     :param downtime_ms: QEMU's own figure (query-migrate on the source), None when it gave none.
     :param source_exit: exit status of the source, negative for a signal.
+    :param source_retired: counters of the source's tap at its end, None when the target goes on using it.
     """
 
     mechanism: str
@@ -63,6 +65,7 @@ class UpdateResult:
     source_exit: int
     source_messages: str
     target_messages: str
+    source_retired: LinkCounters | None
 
 
 @dataclass(slots=True)
@@ -106,6 +109,7 @@ class LiveUpdate:
         self._mark("SOURCE_QUIT")
         source_exit = self.source.quit()
         self._mark("SOURCE_GONE")
+        retired = read_counters(self.topology.switch, old.interface) if old.interface != new.interface else None
         self.mechanism.source_gone(self.topology, old)
         moments = sorted((*self.moments, *moments_of(self.source, target, started_ns)), key=lambda item: item.time_ns)
         return target, UpdateResult(
@@ -119,6 +123,7 @@ class LiveUpdate:
             source_exit=source_exit,
             source_messages=self.source.messages,
             target_messages=target.messages,
+            source_retired=retired,
         )
 
     def start_target(self) -> tuple[Machine, MigrationChannels]:

@@ -1,0 +1,48 @@
+"""What Avocado's tests left is gathered into one place, and nothing is taken twice."""
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.cli.suite import SuiteRun, gather
+from cprlib.errors import EnvironmentFailure
+
+
+def job(results: Path) -> Path:
+    folder = results / "avocado" / "job-2026-01-01T00.00-abc"
+    folder.mkdir(parents=True)
+    (folder / "results.xml").write_text("<testsuite/>")
+    (folder / "results.tap").write_text("1..1")
+    return folder
+
+
+def case(job_folder: Path, test: str, name: str) -> None:
+    folder = job_folder / "test-results" / test / "data" / "cases" / name
+    folder.mkdir(parents=True)
+    (folder / "case.json").write_text("{}")
+
+
+def test_cases_are_moved_and_named_apart(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+    case(folder, "1-a", "tap")
+    case(folder, "2-b", "tap")
+    (folder / "test-results" / "by-status").symlink_to(folder / "test-results" / "1-a")
+    (tmp_path / "avocado" / "latest").symlink_to(folder)
+    gather(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "cases").iterdir()) == ["tap", "tap-2"]
+    assert (tmp_path / "junit.xml").read_text() == "<testsuite/>"
+    assert (tmp_path / "results.tap").exists()
+
+
+def test_job_that_never_was_is_the_environment(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailure, match="Avocado made no job"):
+        gather(tmp_path)
+
+
+def test_lab_runs_as_many_at_once_as_there_are_cores_and_native_one(tmp_path: Path) -> None:
+    native = SuiteRun(tmp_path, [], {"rate": "500"}).command()
+    assert native[native.index("--max-parallel-tasks") + 1] == "1"
+    assert "rate=500" in native
+    lab = SuiteRun(tmp_path, ["x.py"], {}, engine="uml").command()
+    assert lab[lab.index("--spawner") + 1] == "lab"
+    assert "x.py" in lab

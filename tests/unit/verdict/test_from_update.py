@@ -1,0 +1,121 @@
+"""What an update showed becomes checks: each of them can fail, and what is not known is inconclusive."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from cprlib.fds.identity import Pairing
+from cprlib.fds.table import Descriptor, DescriptorTable
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.update.live_update import ProcessView, UpdateResult
+from cprlib.update.moments import Moment
+from cprlib.update.workers import VhostWorker
+from cprlib.verdict.evidence import Check, Outcome
+from cprlib.verdict.from_update import (
+    descriptor_count,
+    descriptor_rows,
+    end_check,
+    flags_text,
+    hand_over_checks,
+    order_checks,
+    vhost_checks,
+)
+
+NETDEV = TapNetdev(queues=1, vhost=True, cpr=True)
+
+
+def row(number: int, link: str, flags: int = os.O_RDWR | os.O_NONBLOCK) -> Descriptor:
+    return Descriptor(number, link, 5, 7, flags, 25, "tap0" if link == "/dev/net/tun" else None)
+
+
+def view(pid: int, rows: tuple[Descriptor, ...], workers: int) -> ProcessView:
+    return ProcessView(
+        DescriptorTable(pid, rows), tuple(VhostWorker(100 * pid + index, pid) for index in range(workers))
+    )
+
+
+SOURCE = (row(9, "/dev/net/tun"), row(10, "/dev/vhost-net"))
+TARGET = (row(19, "/dev/net/tun"), row(20, "/dev/vhost-net"))
+GOOD = UpdateResult(
+    mechanism="cpr",
+    moments=(
+        Moment("STOP", 1_000_000, "source", ""),
+        Moment("FDS_SENT", 2_000_000, "source", ""),
+        Moment("RESUME", 9_000_000, "target", ""),
+    ),
+    source_before=view(1, SOURCE, 1),
+    source_after=view(1, SOURCE, 0),
+    target_after=view(2, TARGET, 1),
+    pairings=tuple(Pairing(a, b) for a, b in zip(SOURCE, TARGET, strict=True)),
+    downtime_ms=5.0,
+    source_exit=0,
+    source_messages="",
+    target_messages="",
+    source_retired=None,
+)
+
+
+def outcomes(checks: tuple[Check, ...]) -> dict[str, Outcome]:
+    return {check.name: check.outcome for check in checks}
+
+
+def test_good_update_passes_everything() -> None:
+    checks = (*hand_over_checks(GOOD, NETDEV), *vhost_checks(GOOD, NETDEV), *order_checks(GOOD), end_check(GOOD))
+    assert set(outcomes(checks).values()) == {Outcome.PASS}
+    assert (descriptor_count(GOOD).paired, descriptor_count(GOOD).unpaired) == (2, 0)
+    assert [item.iff for item in descriptor_rows(GOOD, NETDEV)] == ["tap0", ""]
+
+
+def test_tap_opened_anew_is_no_hand_over() -> None:
+    bad = replace(GOOD, pairings=(Pairing(SOURCE[0], None), Pairing(None, TARGET[0]), GOOD.pairings[1]))
+    assert outcomes(hand_over_checks(bad, NETDEV))["descriptors-same-file"] is Outcome.FAIL
+
+
+def test_extra_descriptor_in_the_target_is_seen() -> None:
+    bad = replace(GOOD, target_after=view(2, (*TARGET, row(21, "/dev/net/tun")), 1))
+    assert outcomes(hand_over_checks(bad, NETDEV))["descriptor-counts"] is Outcome.FAIL
+
+
+def test_descriptor_turned_blocking_is_seen_although_both_sides_agree() -> None:
+    blocking = tuple(replace(item, flags=os.O_RDWR) for item in SOURCE)
+    bad = replace(
+        GOOD,
+        pairings=tuple(Pairing(a, replace(b, flags=os.O_RDWR)) for a, b in zip(blocking, TARGET, strict=True)),
+    )
+    assert outcomes(hand_over_checks(bad, NETDEV))["descriptor-flags"] is Outcome.FAIL
+
+
+def test_silent_downgrade_is_seen_by_the_worker_and_by_the_words() -> None:
+    no_worker = replace(GOOD, target_after=view(2, TARGET, 0))
+    assert outcomes(vhost_checks(no_worker, NETDEV))["vhost-worker"] is Outcome.FAIL
+    words = replace(GOOD, target_messages="qemu: unable to start vhost net: 16: falling back on userspace virtio")
+    assert outcomes(vhost_checks(words, NETDEV))["no-downgrade"] is Outcome.FAIL
+
+
+def test_worker_left_in_the_source_is_seen() -> None:
+    bad = replace(GOOD, source_after=view(1, SOURCE, 1))
+    assert outcomes(vhost_checks(bad, NETDEV))["vhost-worker"] is Outcome.FAIL
+
+
+def test_no_vhost_no_vhost_checks() -> None:
+    assert vhost_checks(GOOD, replace(NETDEV, vhost=False)) == ()
+
+
+def test_descriptors_sent_before_the_stop_are_seen() -> None:
+    bad = replace(GOOD, moments=(Moment("FDS_SENT", 1, "source", ""), *GOOD.moments[::2]))
+    assert outcomes(order_checks(bad))["stop-before-fds-sent"] is Outcome.FAIL
+
+
+def test_moment_that_nobody_told_of_is_inconclusive() -> None:
+    silent = replace(GOOD, moments=GOOD.moments[:1])
+    assert set(outcomes(order_checks(silent)).values()) == {Outcome.INCONCLUSIVE}
+
+
+def test_source_that_crashed_at_its_end_is_seen() -> None:
+    assert end_check(replace(GOOD, source_exit=-6)).outcome is Outcome.FAIL
+
+
+def test_flags_by_name() -> None:
+    assert flags_text(os.O_RDWR | os.O_NONBLOCK) == "O_RDWR|O_NONBLOCK"
+    assert flags_text(os.O_RDONLY) == "O_RDONLY"

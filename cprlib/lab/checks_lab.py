@@ -63,7 +63,13 @@ def check_confinement() -> list[Finding]:
     if "error" in report:
         advice = f"give {DEFAULT_MEMORY_MIB + 64} MiB to /dev/shm, or set TMPDIR to a tmpfs with that room"
         return [Finding("lab", "memory of a lab", Level.FAIL, str(report["error"]), advice)]
-    findings = [Finding("lab", "memory of a lab", Level.PASS, f"in {report['memory']}")]
+    if report["leftover"]:
+        os.rmdir(report["leftover"])
+        seen = f"in {report['memory']}, which is no tmpfs: slower, and the disk is written"
+        advice = f"give {DEFAULT_MEMORY_MIB + 64} MiB to /dev/shm, or set TMPDIR to a tmpfs with that room"
+        findings = [Finding("lab", "memory of a lab", Level.WARN, seen, advice)]
+    else:
+        findings = [Finding("lab", "memory of a lab", Level.PASS, f"in {report['memory']}")]
     name = "host read-only"
     if report["readonly"] and report["landlock"]:
         seen = f"by a read-only clone of the mounts and Landlock {report['landlock']}"

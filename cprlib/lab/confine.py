@@ -126,9 +126,10 @@ def detached_tmpfs(mebibytes: int) -> int:
     return mount
 
 
-def removed_folder(places: list[str], mebibytes: int) -> tuple[int, str]:
-    """A folder on a tmpfs that has no name any more; files without name can still be made in it.
+def folder_in(places: list[str], mebibytes: int) -> tuple[int, str, str]:
+    """A private folder where the memory file can be made; nameless where the file system can do that.
 
+    :returns: descriptor, place, and the folder's name where it has to have one (the caller removes it).
     :raises OSError: no place has the room, with what was found at each.
     """
     refused = []
@@ -142,15 +143,24 @@ def removed_folder(places: list[str], mebibytes: int) -> tuple[int, str]:
             if state.f_flag & os.ST_NOEXEC:
                 refused.append(f"{place} is mounted noexec")
                 continue
-            name = tempfile.mkdtemp(prefix="cprlib-lab-", dir=place)
-            folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
-            os.rmdir(name)
-            os.close(os.open(f"/proc/self/fd/{folder}", os.O_RDWR | os.O_TMPFILE | os.O_EXCL, 0o600))
+            return _private_folder(place)
         except OSError as error:
             refused.append(f"{place}: {error.strerror}")
-            continue
-        return folder, place
     raise OSError(errno.ENOSPC, f"no place for the lab's memory: {'; '.join(refused)}")
+
+
+def _private_folder(place: str) -> tuple[int, str, str]:
+    """On tmpfs a file without name can be made in a folder that has been removed already; on ext4 it cannot."""
+    name = tempfile.mkdtemp(prefix="cprlib-lab-", dir=place)
+    folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
+    os.rmdir(name)
+    try:
+        os.close(os.open(f"/proc/self/fd/{folder}", os.O_RDWR | os.O_TMPFILE | os.O_EXCL, 0o600))
+    except OSError:
+        os.close(folder)
+        name = tempfile.mkdtemp(prefix="cprlib-lab-", dir=place)
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY), place, name
+    return folder, place, ""
 
 
 def landlock(folders: list[int], files: list[str]) -> int:
@@ -215,7 +225,7 @@ def prepare(spec: Spec, separate: bool) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if spec["cpu"] is not None:
         os.sched_setaffinity(0, {spec["cpu"]})
-    report: dict[str, Any] = {"namespaces": separate, "readonly": False, "memory": "private tmpfs"}
+    report: dict[str, Any] = {"namespaces": separate, "readonly": False, "memory": "private tmpfs", "leftover": ""}
     room = spec["memory"] + 64
     root = -1
     if separate:
@@ -233,7 +243,7 @@ def prepare(spec: Spec, separate: bool) -> dict[str, Any]:
     except OSError:
         memory = -1
     if memory < 0:
-        memory, report["memory"] = removed_folder(spec["places"], room)
+        memory, report["memory"], report["leftover"] = folder_in(spec["places"], room)
     memory = move(memory, spec["memory_fd"])
     if root >= 0:
         os.fchdir(root)

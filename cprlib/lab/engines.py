@@ -55,4 +55,6 @@ def make_engine(name: str, kernel: Path | None = None) -> LabEngine:
     """
     if name == "uml":
         return UmlEngine(kernel or find_kernel(), build_init())
+    if name == "kvm":
+        raise LabFailure("make a lab with engine kvm", "this engine is not there yet", "use engine uml")
     raise UsageError(f"make a lab with engine {name!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import LabFailure, LabLost
@@ -33,7 +35,8 @@ LAYERS = ("namespaces", "landlock")
 
 def places_for_memory() -> list[str]:
     """Folders in which a lab's memory file can be, best first."""
-    return [*(os.environ[name] for name in ("TMPDIR",) if os.environ.get(name)), "/dev/shm", "/tmp"]  # noqa: S108
+    chosen = os.environ.get("TMPDIR")
+    return [*([chosen] if chosen else []), "/dev/shm", "/tmp", "/var/tmp"]  # noqa: S108
 
 
 def encode_job(command: LabCommand, folder_source: str) -> bytes:
@@ -130,7 +133,11 @@ class UmlEngine:
                 pass_fds=list(channels.theirs.values()),
             ) as child:
                 channels.close_theirs()
-                return _Conversation(command, streams, channels, child).hold()
+                conversation = _Conversation(command, streams, channels, child)
+                try:
+                    return conversation.hold()
+                finally:
+                    conversation.remove_leftover()
 
     def _arguments(self, command: LabCommand, channels: _Channels, memory_fd: int) -> list[str]:
         line = {name: f"fd:{fd}" for name, fd in channels.theirs.items()}
@@ -235,6 +242,7 @@ class _Conversation:
         for line in lines:
             word, _, rest = line.decode(errors="replace").partition(" ")
             if word == "ready":
+                self.remove_leftover()
                 self.boot_ms = (time.monotonic() - self.started) * 1000
                 self.deadline = Deadline(self.command.seconds, "the command in the lab to end")
             elif word == "exit":
@@ -243,6 +251,16 @@ class _Conversation:
                 self.returncode = -int(rest)
             elif word == "broken":
                 raise LabFailure("set up the lab", rest, details=self._evidence())
+
+    def remove_leftover(self) -> None:
+        """Remove the folder of the memory file; once the kernel runs it needs no name."""
+        for report in self._reports():
+            if report.get("leftover"):
+                shutil.rmtree(report["leftover"], ignore_errors=True)
+
+    def _reports(self) -> list[dict[str, Any]]:
+        """What the launcher has said so far: one line, a second one when it failed."""
+        return [json.loads(line) for line in self.report.splitlines() if line.strip()]
 
     def _on_deadline(self) -> None:
         if self.boot_ms is None:
@@ -256,8 +274,7 @@ class _Conversation:
         self.deadline = Deadline(GRACE_SECONDS, "the command in the lab to end")
 
     def _lost(self, status: int) -> LabFailure:
-        reports = [json.loads(line) for line in self.report.splitlines() if line.strip()]
-        errors = [report["error"] for report in reports if "error" in report]
+        errors = [report["error"] for report in self._reports() if "error" in report]
         if errors:
             return LabFailure("start a lab", errors[0], "see cprlib doctor", details=self._evidence())
         lines = self.console.decode(errors="replace").splitlines()

@@ -8,8 +8,17 @@ import sys
 import time
 
 line = " ".join(sys.argv)
-stdout, stderr, control = (int(re.search(rf"ssl{index}=(?:null,)?fd:(\d+)", line).group(1)) for index in range(3))
-with open(re.search(r"ubd0r=(\S+)", line).group(1), "rb") as disk:
+
+
+def found(pattern: str) -> str:
+    """What the one group of a pattern matches in the kernel's command line."""
+    match = re.search(pattern, line)
+    assert match is not None
+    return match[1]
+
+
+stdout, stderr, control = (int(found(rf"ssl{index}=(?:null,)?fd:(\d+)")) for index in range(3))
+with open(found(r"ubd0r=(\S+)"), "rb") as disk:
     tokens = disk.read().rstrip(b"\0").split(b"\0")
 arguments = [token[1:].decode() for token in tokens if token.startswith(b"A")]
 sources = [token[1:].decode() for token in tokens if token.startswith(b"r")]

@@ -145,6 +145,18 @@ def test_no_room_for_its_memory_is_said(kernel: Path, monkeypatch: pytest.Monkey
         attempt(kernel, "speak", layers=("landlock",), memory=1 << 30)
 
 
+def test_a_disk_serves_as_memory_and_keeps_nothing(
+    kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(uml, "places_for_memory", lambda: [str(place)])
+    assert attempt(kernel, "speak", layers=("landlock",), memory=64).returncode == 7
+    with pytest.raises(LabLost):
+        attempt(kernel, "die-booting", layers=("landlock",), memory=64)
+    assert list(place.iterdir()) == []
+
+
 def test_nothing_stays_when_the_caller_is_killed(kernel: Path, tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from cprlib.lab.uml import *; from cprlib.lab.engine import *;"

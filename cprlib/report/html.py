@@ -17,9 +17,10 @@ from markupsafe import Markup
 from cprlib import files
 from cprlib.errors import InstrumentError
 from cprlib.report import figures
+from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.run_report import RunReport, seconds_of, utc
 from cprlib.report.timeline import draw
-from cprlib.verdict.evidence import CaseEvidence, Check, Direction, Event, Outcome
+from cprlib.verdict.evidence import CaseEvidence, Check, Direction, Event, Outcome, Role
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.packets import Packets
@@ -88,9 +89,24 @@ class CaseView:
         return seconds_of(self.case)
 
     @property
-    def good(self) -> tuple[Finding, ...]:
-        """Findings that passed although the case did not."""
-        return tuple(f for f in self.judged.verdict.findings if f.outcome == Outcome.PASS != self.outcome)
+    def role(self) -> str:
+        """What the case is for, where that is worth saying."""
+        silent = self.case.role == Role.UPDATE or any(check.name == EVIDENCE_CHECK for check in self.case.checks)
+        return "" if silent else self.case.role.value
+
+    @property
+    def bad(self) -> tuple[Finding, ...]:
+        """Why it did not pass; empty when it did."""
+        return () if self.outcome == Outcome.PASS else self.judged.verdict.reasons
+
+    @property
+    def good(self) -> dict[str, list[str]]:
+        """What was found good, by property."""
+        found: dict[str, list[str]] = {}
+        for finding in self.judged.verdict.findings:
+            if finding.outcome == Outcome.PASS:
+                found.setdefault(finding.about, []).append(finding.text)
+        return found
 
     @property
     def checks(self) -> list[Check]:

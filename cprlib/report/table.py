@@ -38,8 +38,10 @@ def result_table(report: RunReport) -> str:
             lines += _reasons(case)
     for finding in report.verdict.reasons:
         if finding.about not in {case.evidence.id for case in report.cases}:
-            lines.append(_wrap(f"  {finding.about}: {one_line(finding.text)}"))
-    lines.append(f"verdict: {report.verdict.outcome.upper()} ({report.sentence}; policy {report.policy.name})")
+            lines.append(_wrap(f"  {one_line(finding.about)}: {one_line(finding.text)}"))
+    lines.append(
+        f"verdict: {report.verdict.outcome.upper()} ({report.sentence}; policy {one_line(report.policy.name)})"
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -52,7 +54,7 @@ def _row(judged: JudgedCase) -> tuple[str, ...]:
     interruption = f"{span(case.interruption.forward)} / {span(case.interruption.return_)}"
     return (
         judged.outcome.value,
-        case.id,
+        one_line(case.id),
         case.mechanism.value,
         number(case.sent),
         both(case.loss),
@@ -66,8 +68,8 @@ def _row(judged: JudgedCase) -> tuple[str, ...]:
 
 
 def _reasons(case: JudgedCase) -> list[str]:
-    lines = [f"{case.outcome}: {case.evidence.id}"]
-    lines += [_wrap(f"  {finding.about}: {one_line(finding.text)}") for finding in case.verdict.reasons]
+    lines = [f"{case.outcome}: {one_line(case.evidence.id)}"]
+    lines += [_wrap(f"  {one_line(finding.about)}: {one_line(finding.text)}") for finding in case.verdict.reasons]
     if case.evidence.reproduce and case.outcome != Outcome.SKIP:
         lines.append(f"  again: {one_line(case.evidence.reproduce)}")
     return [*lines, ""]

@@ -16,14 +16,14 @@ from cprlib.verdict.evidence import CaseEvidence, Direction, Who
 from cprlib.verdict.packets import Packets
 
 INK, SOFT, DOT, LOST = "#1b1f24", "#8a929b", "#2f5d8a", "#b3261e"
-MOST_VECTORS = 3000  # points in one panel; more are drawn as pixels to keep the page small
+PIXELS_PER_INCH = 200  # of dots and ticks: thousands of vectors would make the page large and slow
 BEFORE_MS, AFTER_MS = 250.0, 450.0  # what is shown around the update
 MARKED = {"STOP": (0, (5, 2)), "FDS_SENT": (0, (1, 1.5)), "RESUME": "solid"}
 WORDS = {"STOP": "STOP", "FDS_SENT": "fds sent", "RESUME": "RESUME"}
 
 SETTINGS = {
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 8.5,
     "text.color": INK,
     "axes.edgecolor": SOFT,
     "axes.labelcolor": INK,
@@ -36,7 +36,7 @@ SETTINGS = {
     "ytick.major.width": 0.7,
     "svg.fonttype": "path",
     "svg.hashsalt": "cprlib",
-    "figure.dpi": 110,
+    "savefig.dpi": PIXELS_PER_INCH,
 }
 
 Moments = list[float]
@@ -184,9 +184,15 @@ def _delays(axis: Any, track: Track, shown: tuple[float, float]) -> None:
         s=5,
         color=DOT,
         linewidths=0,
-        rasterized=len(inside) > MOST_VECTORS,
+        rasterized=True,
     )
     _crosses(axis, [moment for moment in track.lost if shown[0] <= moment <= shown[1]])
+    longest, shortest = (
+        max((delay for _, delay in inside), default=1.0),
+        min((delay for _, delay in inside), default=0.0),
+    )
+    height = max(longest - min(shortest, 0.0), 0.1)
+    axis.set_ylim(min(shortest, 0.0) - 0.14 * height, longest + 0.34 * height)  # crosses below, names of moments above
     axis.set_ylabel(f"{track.direction}\ndelay, ms")
     axis.grid(axis="y", color="#e3e7eb", lw=0.6)
     axis.set_axisbelow(True)
@@ -202,24 +208,22 @@ def _crosses(axis: Any, lost: Sequence[float]) -> None:
     if lost:
         axis.scatter(
             lost,
-            [0.06] * len(lost),
+            [0.07] * len(lost),
             transform=axis.get_xaxis_transform(),
             marker="x",
             s=42,
             color=LOST,
             linewidths=1.6,
             zorder=5,
-            rasterized=len(lost) > MOST_VECTORS,
+            rasterized=len(lost) > 500,
         )
 
 
 def _arrivals(axis: Any, track: Track, shown: tuple[float, float]) -> None:
     """One tick per arrival: a gap in the strip is the service interruption."""
     inside = [moment for moment in track.arrived if shown[0] <= moment <= shown[1]]
-    axis.eventplot([inside], colors=[INK], linewidths=0.35, lineoffsets=0.5, linelengths=1.0)
-    if len(inside) > MOST_VECTORS:
-        for collection in axis.collections:
-            collection.set_rasterized(True)
+    ticks = axis.eventplot([inside], colors=[INK], linewidths=0.4, lineoffsets=0.5, linelengths=1.0, rasterized=True)
+    ticks[0].set_snap(False)  # snapped to pixels they would show gaps where there are none
     axis.set_ylim(0, 1)
     axis.set_yticks([])
     axis.set_ylabel("arrivals", rotation=0, ha="right", va="center")
@@ -234,16 +238,19 @@ def _names(axis: Any, moments: dict[str, float], shown: tuple[float, float]) -> 
     """Names of the moments above the panel, each in a row of its own where they would touch."""
     apart = (shown[1] - shown[0]) * 0.09
     rows: list[float] = []
-    for name, moment in sorted(moments.items(), key=lambda item: item[1]):
+    inside = {name: moment for name, moment in moments.items() if shown[0] <= moment <= shown[1]}
+    for name, moment in sorted(inside.items(), key=lambda item: item[1]):
+        late = moment > shown[1] - 2 * apart  # its name would leave the panel on the right
         row = next((number for number, end in enumerate(rows) if moment - end >= apart), len(rows))
         rows[row : row + 1] = [moment]
         axis.annotate(
             f"{WORDS[name]} {moment:+,.0f} ms" if moment else WORDS[name],
             (moment, 1),
             xycoords=axis.get_xaxis_transform(),
-            xytext=(3, -9 - 11 * row),
+            xytext=(-3 if late else 3, -9 - 11 * row),
             textcoords="offset points",
-            fontsize=8.5,
+            ha="right" if late else "left",
+            fontsize=8,
             weight="bold",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
             zorder=6,

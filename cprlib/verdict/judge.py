@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from cprlib.verdict.evidence import CaseEvidence, Mechanism, Outcome, Role
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, passed, unsure
 from cprlib.verdict.policy import DOWNGRADE_CHECKS, IDENTITY_MECHANISMS, Policy
-from cprlib.verdict.traffic_rules import instrument_findings, interruption_findings, packets, traffic_findings
+from cprlib.verdict.traffic_rules import counted, instrument_findings, interruption_findings, traffic_findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,10 @@ def judge(case: CaseEvidence, policy: Policy, *, baseline_ms: float | None = Non
     findings = list(_checks(case, policy))
     if case.retries > policy.retries:
         findings.append(
-            unsure("lab", f"the lab died {case.retries} times under this case, the policy allows {policy.retries}")
+            unsure(
+                "lab",
+                f"the lab died {counted(case.retries, 'time')} under this case, the policy allows {policy.retries}",
+            )
         )
     match case.role:
         case Role.CHECKS:
@@ -148,12 +151,16 @@ def _identity(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
         if policy.identity.required:
             yield unsure("identity", "descriptors of source and target were not compared")
     elif case.fds.unpaired > policy.identity.unpaired:
-        yield failed("identity", f"{case.fds.unpaired} descriptors without partner, {case.fds.paired} paired")
+        yield failed(
+            "identity", f"{counted(case.fds.unpaired, 'descriptor')} without partner, {case.fds.paired} paired"
+        )
     elif case.fds.paired + case.fds.unpaired < _descriptors_wanted(case):
         found = case.fds.paired + case.fds.unpaired
         yield unsure("identity", f"{found} of {_descriptors_wanted(case)} descriptors were found and compared")
     elif not different:
-        yield passed("identity", f"{case.fds.paired} descriptors paired, {case.fds.unpaired} without partner")
+        yield passed(
+            "identity", f"{counted(case.fds.paired, 'descriptor')} paired, {case.fds.unpaired} without partner"
+        )
 
 
 def _descriptors_wanted(case: CaseEvidence) -> int:
@@ -179,7 +186,7 @@ def _contrast(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
         found = unsure("contrast", "its loss is not known")
     elif lost:
         found = passed(
-            "contrast", f"{packets(lost)} lost, as this mechanism is known to do, and seen by the instrument"
+            "contrast", f"{counted(lost)} lost, as this mechanism is known to do, and seen by the instrument"
         )
     elif policy.contrast.must_lose:
         found = unsure("contrast", "it lost nothing: that a loss would be seen has not been shown")

@@ -10,9 +10,9 @@ from cprlib.verdict.findings import Finding, failed, passed, unsure
 from cprlib.verdict.policy import CountLimits, Policy
 
 
-def packets(count: int) -> str:
+def counted(count: int, noun: str = "packet") -> str:
     """``1 packet`` or ``7,000 packets``."""
-    return f"{count:,} packet{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def instrument_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
@@ -21,12 +21,12 @@ def instrument_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]
     if not case.sent:
         yield unsure("instrument", "no test packet was sent" if case.sent == 0 else "nobody counted what was sent")
     elif case.sent < rules.min_sent:
-        yield unsure("instrument", f"{packets(case.sent)} sent, the policy wants {rules.min_sent:,} or more")
+        yield unsure("instrument", f"{counted(case.sent)} sent, the policy wants {rules.min_sent:,} or more")
     for drops, who in ((seen.own_drops, "the capture"), (seen.reflector_drops, "the reflector's socket")):
         if drops is None:
             yield unsure("instrument", f"drops of {who} were not read")
         elif drops:
-            yield unsure("instrument", f"{who} itself lost {packets(drops)}")
+            yield unsure("instrument", f"{who} itself lost {counted(drops)}")
     if not seen.reflector_alive:
         dead = "did not answer at the end" if seen.reflector_alive is False else "was not asked at the end"
         yield unsure("instrument", f"the reflector {dead}: its log proves nothing")
@@ -38,7 +38,7 @@ def instrument_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]
         yield unsure("instrument", "the pacing error was not measured")
     if case.role != Role.CALIBRATION:
         if seen.calibration_lost:
-            yield unsure("calibration", f"without any update {packets(seen.calibration_lost)} were lost")
+            yield unsure("calibration", f"without any update {counted(seen.calibration_lost)} were lost")
         elif rules.calibration_required and not (seen.calibration_sent and seen.calibration_lost == 0):
             yield unsure("calibration", "there was no calibration without update in this session")
     yield from _ledger_gaps(case, policy)
@@ -63,7 +63,7 @@ def traffic_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     yield from _counts("reordered", case.reordered, policy.reordered)
     unexplained = unexplained_packets(case)
     if unexplained is not None:
-        text = f"{packets(unexplained)} missing without a hop to account for it"
+        text = f"{counted(unexplained)} missing without a hop to account for it"
         yield passed("ledger", text) if unexplained <= policy.ledger.unexplained else failed("ledger", text)
     yield from _streams(case, policy)
 
@@ -84,7 +84,7 @@ def _loss(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
         if lost is None:
             yield unsure("loss", f"loss {direction} is not known")
         elif lost <= limit:
-            yield passed("loss", f"{packets(lost)} lost {direction}")
+            yield passed("loss", f"{counted(lost)} lost {direction}")
         else:
             yield _excess(case, policy, direction, lost, limit)
 
@@ -95,7 +95,7 @@ def _excess(case: CaseEvidence, policy: Policy, direction: Direction, lost: int,
     others = sum(row.count for row in rows if row.cause in (Cause.GUEST, Cause.INSTRUMENT))
     full_queue = sum(row.count for row in rows if row.cause == Cause.OVERFLOW)
     places = "; ".join(f"{row.count:,} at {row.hop} {row.moment} ({row.reason})" for row in rows) or "place not known"
-    text = f"{packets(lost)} lost {direction}, the policy allows {limit:,}: {places}"
+    text = f"{counted(lost)} lost {direction}, the policy allows {limit:,}: {places}"
     if lost - others <= limit:
         return unsure("loss", f"{text}; lost by the guest or the instrument")
     pause, room = longest_pause_ms(case), case.budget.longest_pause_ms if case.budget else None

@@ -1,0 +1,56 @@
+"""The picture: every packet is in it, lost ones are told apart, and it is made without a display."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from cprlib.report.timeline import draw, marked_moments, tracks
+from cprlib.verdict.evidence import Event, Who
+from cprlib.verdict.packets import Packets
+from tests.unit.verdict.samples import MS, START_NS, good_case
+
+
+def test_lost_packets_belong_to_the_direction_that_lost_them() -> None:
+    packets = Packets(START_NS, (0, 1000, 2000, 3000), (300, None, 2300, None), (600, None, None, 3600))
+    forward, back = tracks(packets, START_NS)
+    assert forward.lost == [1.0]
+    assert back.lost == [2.3]
+    assert forward.delay == [0.3, 0.3]
+    assert back.arrived == [0.6]
+
+
+def test_moments_are_those_of_source_and_target() -> None:
+    case = replace(
+        good_case(),
+        timeline=(
+            Event("STOP", START_NS + 9 * MS, Who.TARGET),
+            Event("STOP", START_NS, Who.SOURCE),
+            Event("RESUME", START_NS + 5 * MS, Who.TARGET),
+        ),
+    )
+    assert marked_moments(case) == {"STOP": START_NS, "RESUME": START_NS + 5 * MS}
+
+
+@pytest.mark.parametrize("count", [1, 2, 500])
+@pytest.mark.parametrize("events", [True, False])
+def test_picture_is_well_formed(count: int, events: bool) -> None:
+    case = good_case() if events else replace(good_case(), timeline=())
+    sent = [START_NS + 2_900 * MS + number * MS for number in range(count)]
+    packets = Packets.from_ns(sent, [moment + MS for moment in sent], [moment + 2 * MS for moment in sent])
+    root = ElementTree.fromstring(draw(case, packets))  # noqa: S314 - our own output
+    assert root.tag.endswith("svg")
+
+
+def test_moments_far_from_the_packets_do_not_blow_up_the_picture() -> None:
+    sent = [START_NS + number * MS for number in range(10)]
+    far = Event("STOP", START_NS + 10**16, Who.SOURCE)
+    picture = draw(replace(good_case(), timeline=(far,)), Packets.from_ns(sent, sent, sent))
+    assert len(picture) < 500_000
+
+
+def test_picture_of_nothing_but_losses() -> None:
+    packets = Packets(START_NS, (0, 1000), (None, None), (None, None))
+    assert "<svg" in draw(good_case(), packets)

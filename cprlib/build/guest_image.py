@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from cprlib.build import store
 from cprlib.build.cpio import CpioArchive
 from cprlib.build.debian import Archive
+from cprlib.build.kernel import unpack_kernel
 from cprlib.build.progress import Progress, SilentProgress
 from cprlib.errors import BuildFailed, ProcessFailed
 from cprlib.files import project_folder
@@ -27,7 +28,7 @@ KERNEL_PACKAGE = "linux-image-cloud-amd64"
 BUSYBOX_PACKAGE = "busybox-static"
 MODULES = ("virtio_net", "8021q")  # with what they depend on; virtio_pci and virtio_console are built in
 APPLETS = ("ip", "modprobe", "mount", "setsid", "sh")
-FORMAT = 1  # raise when this file makes something else of the same inputs
+FORMAT = 2  # raise when this file makes something else of the same inputs
 KERNEL, INITRAMFS = "vmlinuz", "initramfs"
 
 
@@ -105,7 +106,7 @@ def _make(archive: Archive, inputs: Inputs, scratch: Path, folder: Path) -> None
         agent=agent.read_bytes(),
     )
     (folder / INITRAMFS).write_bytes(octets)
-    (folder / KERNEL).write_bytes(kernel.read_bytes())
+    (folder / KERNEL).write_bytes(unpack_kernel(kernel.read_bytes(), scratch))
 
 
 def compile_agent(sources: Path, out: Path) -> Path:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from cprlib.errors import UsageError
 
+# cryptomgr.notests: self-tests of ciphers nobody uses take a second and more under emulation.
+# no5lvl: shorter page walks.
 # no_timer_check: under emulation the kernel's check of the timer interrupt can fail, and then it panics.
 # tsc=reliable: no watchdog, no calibration against other clocks: it takes time and jumps under emulation.
 # reboot=t, panic=-1: with -no-reboot a panic ends QEMU at once.
@@ -23,7 +25,8 @@ ALWAYS = (
     "audit=0",
     "selinux=0",
     "apparmor=0",
-    "noautogroup",
+    "cryptomgr.notests",
+    "no5lvl",
 )
 NONE = "-"
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cprlib.deadline import Deadline
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
@@ -92,7 +91,7 @@ class RunningGuest:
             generation=len(self.updates) + 1,
         )
         self.machine, result = update.perform()
-        self.agent.reattach(self.machine.agent)
+        self.agent.use(self.machine.agent)
         self.updates.append(result)
         return result
 
@@ -114,8 +113,7 @@ def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -
         topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=settings.queue_length)
         machine = stack.enter_context(start_machine("source", settings.for_machine(mechanism), folder, topology.switch))
         machine.wait_ready()
-        deadline = Deadline(BOOT_SECONDS, "the guest's network")
-        Console(machine.files.console).wait_for("cprlib: ready", deadline, alive=lambda: machine.check_alive("boot"))
-        agent = stack.enter_context(AgentConnection(machine.agent))
+        Console(machine.files.console, alive=lambda: machine.check_alive("boot the guest")).wait_ready(BOOT_SECONDS)
+        agent = AgentConnection(machine.agent)
         agent.ping()
         yield RunningGuest(topology, mechanism, folder, stack, machine, agent)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cprlib.traffic.calibration import Calibration, judge
+from cprlib.traffic.calibration import Calibration, Trust, doubt_instrument, judge
 from cprlib.traffic.result import Interruption as MeasuredInterruption
 from cprlib.traffic.result import TrafficResult
 from cprlib.verdict.evidence import (
@@ -16,6 +16,7 @@ from cprlib.verdict.evidence import (
     InterruptionPerDirection,
     Outcome,
     PerDirection,
+    Role,
     Stream,
 )
 from cprlib.verdict.packets import Packets
@@ -41,9 +42,13 @@ def instrument_of(result: TrafficResult, calibration: Calibration | None) -> Ins
     )
 
 
-def instrument_check(result: TrafficResult, calibration: Calibration | None) -> Check:
+def _trust(role: Role, result: TrafficResult, calibration: Calibration | None) -> Trust:
+    """A calibration has none before it: only its own counters can be doubted."""
+    return doubt_instrument(result) if role is Role.CALIBRATION else judge(result, calibration)
+
+
+def instrument_check(trust: Trust) -> Check:
     """The instrument trusts itself; every doubt makes the case inconclusive."""
-    trust = judge(result, calibration)
     outcome = Outcome.PASS if trust.conclusive else Outcome.INCONCLUSIVE
     return Check("instrument", outcome, "no doubt", "; ".join(trust.doubts) or "no doubt")
 
@@ -55,6 +60,7 @@ def with_traffic(
 
     :param queue_length: packets that a tap queue keeps; the budget is this over the rate of one flow.
     """
+    trust = _trust(evidence.role, result, calibration)
     undetermined = result.undetermined > 0  # without the reflector's log nobody knows the direction
     flows = tuple(
         Stream(
@@ -79,8 +85,8 @@ def with_traffic(
         budget=Budget(queue_length, result.settings.rate / len(result.flows)),
         streams=(*evidence.streams, *(flows if len(flows) > 1 else ())),
         instrument=instrument_of(result, calibration),
-        warnings=(*evidence.warnings, *judge(result, calibration).notes),
-        checks=(*evidence.checks, instrument_check(result, calibration)),
+        warnings=(*evidence.warnings, *trust.notes),
+        checks=(*evidence.checks, instrument_check(trust)),
     )
 
 

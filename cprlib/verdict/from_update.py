@@ -63,6 +63,11 @@ def _check(name: str, good: bool, expected: object, observed: object, message: s
     )
 
 
+def _file_flags(row: Descriptor) -> int:
+    """Flags of the open file; fdinfo adds O_CLOEXEC, which is each descriptor's own (fs/proc/fd.c)."""
+    return row.flags & ~os.O_CLOEXEC
+
+
 def _counts(rows: Iterable[Descriptor]) -> dict[str, int]:
     kinds = [row.kind for row in rows]
     return {kind: kinds.count(kind) for kind in DEVICE_KINDS}
@@ -74,9 +79,9 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ..
     total = sum(expected.values())
     count = descriptor_count(update)
     pairs = [(item.source, item.target) for item in update.pairings if item.source and item.target]
-    changed = [(a.number, b.number) for a, b in pairs if a.flags != b.flags]
-    before = {row.number: row.flags for row in update.source_before.table.rows}
-    altered = [a.number for a, _ in pairs if before.get(a.number, a.flags) != a.flags]
+    changed = [(a.number, b.number) for a, b in pairs if _file_flags(a) != _file_flags(b)]
+    before = {row.number: _file_flags(row) for row in update.source_before.table.rows}
+    altered = [a.number for a, _ in pairs if before.get(a.number) != _file_flags(a)]
     renamed = [(a.interface, b.interface) for a, b in pairs if a.interface != b.interface]
     return (
         _check(

@@ -1,0 +1,83 @@
+"""Counters along a test packet's way, named as :data:`cprlib.traffic.hops.HOPS` wants them."""
+
+from __future__ import annotations
+
+from cprlib.net.counters import LinkCounters, read_counters
+from cprlib.net.topology import PORT, STATION_INTERFACE
+from cprlib.traffic.result import TrafficResult
+from cprlib.update.running_guest import RunningGuest
+
+Counters = dict[str, int | None]
+
+GUEST_NIC = ("rx_packets", "rx_dropped", "rx_errors", "tx_packets", "tx_dropped", "tx_errors")
+GUEST_UDP = {  # ours: name in /proc/net/snmp
+    "guest.udp_no_ports": "NoPorts",
+    "guest.udp_in_errors": "InErrors",
+    "guest.udp_rcvbuf_errors": "RcvbufErrors",
+}
+
+
+def _link(place: str, counters: LinkCounters) -> Counters:
+    return {
+        f"{place}.{name}": getattr(counters, name)
+        for name in ("rx_packets", "tx_packets", "rx_dropped", "tx_dropped", "rx_errors", "tx_errors")
+    }
+
+
+def _taps(guest: RunningGuest) -> Counters:
+    """The tap that is used now, and those that link switches have retired."""
+    total = _link("tap", read_counters(guest.topology.switch, guest.tap))
+    for update in guest.updates:
+        if update.source_retired is not None:
+            for name, count in _link("tap", update.source_retired).items():
+                total[name] = (total[name] or 0) + (count or 0)
+    return total
+
+
+def read_hop_counters(guest: RunningGuest) -> Counters:
+    """Read every counter that the kernel and the guest keep.
+
+    A counter that cannot be read is absent, never 0. UDP's InErrors contain RcvbufErrors (net/ipv4/udp.c), so these
+    are taken out of them.
+
+    :raises InstrumentError: the guest's agent talks nonsense.
+    """
+    topology = guest.topology
+    counters: Counters = _taps(guest)
+    counters |= _link("station", read_counters(topology.station, STATION_INTERFACE))
+    counters |= _link("port", read_counters(topology.switch, PORT))
+    seen = guest.agent.network()
+    nic = seen.nic()
+    counters |= {f"guest.{name}": nic.counters.get(name) for name in GUEST_NIC}
+    for ours, theirs in GUEST_UDP.items():
+        known = [table.get(theirs) for table in (seen.udp, seen.udp6)]
+        counters[ours] = None if None in known else sum(count or 0 for count in known)
+    errors, overflow = counters["guest.udp_in_errors"], counters["guest.udp_rcvbuf_errors"]
+    if errors is not None and overflow is not None:
+        counters["guest.udp_in_errors"] = errors - overflow
+    return counters | _reflector(guest)
+
+
+def _reflector(guest: RunningGuest) -> Counters:
+    counted = guest.agent.reflector()
+    return {
+        "reflector.received": counted.received,
+        "reflector.logged": counted.log_records + counted.log_overflow,
+        "reflector.sent": counted.reflected,
+        "reflector.send_errors": counted.send_failed,
+        "reflector.log_overflow": counted.log_overflow,
+        "reflector.overflow": 0,  # the socket's drops are in guest.udp_rcvbuf_errors already
+    }
+
+
+def instrument_counters(result: TrafficResult | None) -> Counters:
+    """The counters of sender and capture: zeros before a run (None), its figures after it."""
+    if result is None:
+        return dict.fromkeys(("sender.sent", "capture.answers", "capture.drops", "capture.others"), 0)
+    report = result.instrument.capture
+    return {
+        "sender.sent": result.sent,
+        "capture.answers": sum(flow.answers for flow in result.flows),
+        "capture.drops": report.kernel_drops,
+        "capture.others": sum(report.others.values()),
+    }

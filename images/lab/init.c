@@ -11,6 +11,12 @@
  *   /dev/ttyS3  the terminal of an interactive command
  *
  * The root is an overlay: the host's root through hostfs (mounted read-only) below, a tmpfs above.
+ *
+ * Compiled with LAB_KVM it is the first process of a virtual machine (cprlib/lab/kvm.py): its modules are in
+ * /modules of the initramfs, the host's files on the disks /dev/vdb and following, the job on /dev/vda; the
+ * channels are virtio-serial ports, and what the command left in the writable folder goes back as a tar
+ * archive over a port of its own ("results N" on the control channel says how many octets). There are no
+ * interactive commands.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,6 +38,23 @@
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
+
+#ifdef LAB_KVM
+#include <dirent.h>
+#include <sys/syscall.h>
+#define JOB "/dev/vda"
+#define OUTPUT "/dev/vport0p1"
+#define ERRORS "/dev/vport0p2"
+#define CONTROL "/dev/vport0p3"
+#define RESULTS "/dev/vport0p4"
+#define TERMINAL "/dev/null"
+#else
+#define JOB "/dev/ubda"
+#define OUTPUT "/dev/ttyS0"
+#define ERRORS "/dev/ttyS1"
+#define CONTROL "/dev/ttyS2"
+#define TERMINAL "/dev/ttyS3"
+#endif
 
 #define MAGIC "cprlab1"
 #define MOST 8192 /* arguments, and variables of the environment */
@@ -110,21 +133,21 @@ static void read_job(void)
 {
 	size_t size = 0, room = 1 << 16;
 	char *text = malloc(room + 1);
-	int fd = open("/dev/ubda", O_RDONLY | O_CLOEXEC);
+	int fd = open(JOB, O_RDONLY | O_CLOEXEC);
 	ssize_t got;
 
-	must(fd, "open the job, /dev/ubda");
+	must(fd, "open the job, " JOB);
 	while ((got = read(fd, text + size, room - size)) > 0) {
 		size += got;
 		if (size == room)
 			text = realloc(text, (room *= 2) + 1);
 	}
-	must(got, "read the job, /dev/ubda");
+	must(got, "read the job, " JOB);
 	close(fd);
 	text[size] = '\0';
 	if (strcmp(text, MAGIC) != 0) {
 		errno = EPROTO;
-		broken("read the job, /dev/ubda");
+		broken("read the job, " JOB);
 	}
 	for (char *token = text + sizeof(MAGIC); token < text + size && *token != 'Q'; token += strlen(token) + 1) {
 		char *value = token + 1;
@@ -195,17 +218,69 @@ static void optional_mount(const char *source, const char *target, const char *t
 	mount(source, target, type, 0, data);
 }
 
+#ifdef LAB_KVM
+/* In the order of their names, which is one in which they can be loaded. */
+static void load_modules(void)
+{
+	struct dirent **names;
+	int count = scandir("/modules", &names, NULL, alphasort);
+
+	for (int i = 0; i < count; i++) {
+		char path[512];
+
+		snprintf(path, sizeof(path), "/modules/%s", names[i]->d_name);
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		/* kvm_amd or kvm_intel: one of them finds no hardware */
+		if (fd >= 0 && names[i]->d_name[0] != '.' && syscall(SYS_finit_module, fd, "", 0) < 0)
+			fprintf(stderr, "init: %s: %s\n", path, strerror(errno));
+		close(fd);
+	}
+}
+
+/* Mounts the disks with the host's files; gives back their list as overlayfs wants it. */
+static const char *mount_lower(void)
+{
+	static char list[256];
+	char disk[] = "/dev/vdb", folder[] = "/run/lower-b";
+
+	for (; access(disk, F_OK) == 0; disk[7]++) {
+		folder[11] = disk[7];
+		must(mkdir(folder, 0755), "mkdir");
+		must(mount(disk, folder, "ext4", MS_RDONLY | MS_NOATIME, NULL), disk);
+		snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", *list ? ":" : "", folder);
+	}
+	return list;
+}
+#else
+static void load_modules(void)
+{
+}
+
+static const char *mount_lower(void)
+{
+	return "/";
+}
+#endif
+
 static void make_root(void)
 {
+	char options[512];
+
 	must(mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"), "mount a tmpfs over /run");
 	must(mkdir("/run/upper", 0755), "mkdir");
 	must(mkdir("/run/work", 0755), "mkdir");
 	must(mkdir("/run/root", 0755), "mkdir");
-	must(mount("overlay", "/run/root", "overlay", 0, "lowerdir=/,upperdir=/run/upper,workdir=/run/work"),
-	     "mount the overlay over the host's files");
+	snprintf(options, sizeof(options), "lowerdir=%s,upperdir=/run/upper,workdir=/run/work", mount_lower());
+	must(mount("overlay", "/run/root", "overlay", 0, options), "mount the overlay over the host's files");
+	mkdir("/run/root/dev", 0755);
 	must(mount("/dev", "/run/root/dev", NULL, MS_MOVE, NULL), "move /dev");
 	must(chdir("/run/root"), "enter the overlay");
 	must(chroot("."), "enter the overlay");
+	mkdir("/proc", 0555);
+	mkdir("/sys", 0555);
+	mkdir("/run", 0755);
+	mkdir("/tmp", 0755);
+	chmod("/tmp", 01777);
 	must(mount("proc", "/proc", "proc", 0, NULL), "mount /proc");
 	must(mount("sysfs", "/sys", "sysfs", 0, NULL), "mount /sys");
 	must(mount("tmpfs", "/run", "tmpfs", 0, "mode=0755"), "mount a tmpfs over /run");
@@ -224,7 +299,9 @@ static void make_root(void)
 		errno = 0; /* a devtmpfs that has them already */
 	for (int i = 0; i < job.folders; i++) {
 		make_folders(job.targets[i]);
+#ifndef LAB_KVM
 		must(mount("none", job.targets[i], "hostfs", 0, job.sources[i]), job.targets[i]);
+#endif
 	}
 }
 
@@ -306,7 +383,7 @@ static int supervise(int output, int errors)
 	sigprocmask(SIG_BLOCK, &child, NULL);
 	int children = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (job.interactive) {
-		input = open("/dev/ttyS3", O_RDWR | O_NOCTTY | O_CLOEXEC);
+		input = open(TERMINAL, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	} else {
 		input = open("/dev/null", O_RDWR | O_CLOEXEC);
 		must(pipe2(out, O_CLOEXEC), "make a pipe");
@@ -355,10 +432,47 @@ static int supervise(int output, int errors)
 	return status;
 }
 
+#ifdef LAB_KVM
+/* Sends what is in the first writable folder as a tar archive, and waits until the host has it. */
+static void send_results(void)
+{
+	int port = open(RESULTS, O_WRONLY | O_CLOEXEC), archive[2];
+	struct pollfd answer = { .fd = control, .events = POLLIN };
+	long long octets = 0;
+	static char buffer[1 << 16];
+	ssize_t got;
+
+	if (job.folders == 0 || port < 0 || pipe2(archive, O_CLOEXEC) < 0) {
+		tell("results 0");
+		return;
+	}
+	pid_t tar = fork();
+	if (tar == 0) {
+		dup2(archive[1], 1);
+		execlp("tar", "tar", "-C", job.targets[0], "-cf", "-", ".", NULL);
+		_exit(127);
+	}
+	close(archive[1]);
+	while ((got = read(archive[0], buffer, sizeof(buffer))) > 0)
+		for (ssize_t done = 0, put; done < got; done += put, octets += put)
+			if ((put = write(port, buffer + done, got - done)) < 0)
+				broken("send the results");
+	tell("results %lld", octets);
+	poll(&answer, 1, 60000);
+}
+#else
+static void send_results(void)
+{
+	for (int i = 0; i < job.folders; i++)
+		umount2(job.targets[i], 0); /* writes back */
+}
+#endif
+
 int main(void)
 {
 	must(mount("devtmpfs", "/dev", "devtmpfs", 0, NULL), "mount /dev");
-	control = open_raw("/dev/ttyS2");
+	load_modules();
+	control = open_raw(CONTROL);
 	must(control, "open the control channel");
 	read_job();
 	seed_random();
@@ -366,13 +480,12 @@ int main(void)
 	loopback_up();
 	if (job.hostname && sethostname(job.hostname, strlen(job.hostname)) < 0)
 		broken("set the host name");
-	int output = open_raw("/dev/ttyS0"), errors = open_raw("/dev/ttyS1");
+	int output = open_raw(OUTPUT), errors = open_raw(ERRORS);
 	int status = supervise(output, errors);
 
 	tcdrain(output);
 	tcdrain(errors);
-	for (int i = 0; i < job.folders; i++)
-		umount2(job.targets[i], 0); /* writes back */
+	send_results();
 	sync();
 	if (WIFSIGNALED(status))
 		tell("signal %d", WTERMSIG(status));

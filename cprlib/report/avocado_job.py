@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-from cprlib.errors import InstrumentError
 
 PLACES = ("results.json", "*/results.json", "*/*/results.json")
 NO_REASON = ("", "<unknown>", "None")
@@ -46,26 +43,48 @@ def find_job_results(folder: Path) -> tuple[Path, ...]:
     return tuple(found.values())
 
 
-def read_job_results(paths: Iterable[Path]) -> tuple[AvocadoTest, ...]:
-    """The tests of Avocado jobs.
+@dataclass(frozen=True, slots=True)
+class JobResults:
+    """What Avocado says of its jobs.
 
-    :raises InstrumentError: a file that is missing, cut off or no results of Avocado.
+    :param problems: why the tests are not all there: a job that was cut off, a file that cannot be read.
     """
-    return tuple(test for path in paths for test in _read(path))
+
+    tests: tuple[AvocadoTest, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
-def _read(path: Path) -> list[AvocadoTest]:
-    try:
-        tests = json.loads(path.read_text(encoding="utf-8"))["tests"]
-        return [
-            AvocadoTest(
-                id=str(test["id"]),
-                name=str(test["name"]),
-                status=str(test["status"]),
-                reason="" if str(test.get("fail_reason")) in NO_REASON else str(test["fail_reason"]),
-                seconds=float(test.get("time_elapsed") or 0.0),
-            )
-            for test in tests
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InstrumentError(f"read Avocado's results {path}", f"{type(error).__name__}: {error}") from error
+def read_jobs(folder: Path) -> JobResults:
+    """The tests of the Avocado jobs in a results folder, and what is missing of them. Never raises."""
+    tests: list[AvocadoTest] = []
+    problems = [
+        f"Avocado's job {job.name} left no results: it was cut off"
+        for job in sorted(folder.glob("*/job-*"))
+        if job.is_dir() and not (job / "results.json").exists()
+    ]
+    for path in find_job_results(folder):
+        try:
+            found, planned = _read(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"Avocado's results {path} cannot be read: {type(error).__name__}: {error}")
+            continue
+        tests += found
+        if planned > len(found):
+            problems.append(f"{planned - len(found)} of {planned} tests never ran: the job was interrupted")
+    return JobResults(tuple(tests), tuple(problems))
+
+
+def _read(path: Path) -> tuple[list[AvocadoTest], int]:
+    """Tests of a job, and how many there should have been."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    tests = [
+        AvocadoTest(
+            id=str(test["id"]),
+            name=str(test["name"]),
+            status=str(test["status"]),
+            reason="" if str(test.get("fail_reason")) in NO_REASON else str(test["fail_reason"]),
+            seconds=float(test.get("time_elapsed") or 0.0),
+        )
+        for test in value["tests"]
+    ]
+    return tests, int(value.get("total", len(tests)))

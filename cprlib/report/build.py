@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cprlib.errors import InstrumentError, UsageError
-from cprlib.report.avocado_job import AvocadoTest, find_job_results, read_job_results
+from cprlib.errors import UsageError
+from cprlib.report.avocado_job import read_jobs
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.report.gather import gather
 from cprlib.report.html import write_html
@@ -22,32 +22,25 @@ def judge_results(
     policy: Policy,
     *,
     environment: Environment | None = None,
-    job_results: Sequence[Path] | None = None,
     command: str = "",
     baseline_ms: Mapping[str, float] | None = None,
 ) -> RunReport:
     """Gather and judge the cases of a results folder; nothing is written.
 
     :param environment: of the run; the machine this runs on when None.
-    :param job_results: Avocado's results.json files; those found in the folder when None.
     :param command: the command line of the run, for the report.
     :param baseline_ms: service interruption of each case in a saved run, by case id.
     :raises UsageError: there is no such folder.
     """
     if not results.is_dir():
         raise UsageError(f"report on {results}", "there is no such folder", "give the folder of a run")
-    tests: tuple[AvocadoTest, ...] = ()
-    problems: tuple[str, ...] = ()
-    try:
-        tests = read_job_results(find_job_results(results) if job_results is None else job_results)
-    except InstrumentError as error:
-        problems = (error.one_line(),)
+    job = read_jobs(results)
     baselines = baseline_ms or {}
-    cases = tuple(judge(case, policy, baseline_ms=baselines.get(case.id)) for case in gather(results, tests))
+    cases = tuple(judge(case, policy, baseline_ms=baselines.get(case.id)) for case in gather(results, job.tests))
     verdict = judge_run(cases, policy)
-    if problems:
-        verdict = _with_problems(verdict, problems)
-    return RunReport(results, verdict, cases, policy, environment or describe_environment(), command, problems)
+    if job.problems:
+        verdict = _with_problems(verdict, job.problems)
+    return RunReport(results, verdict, cases, policy, environment or describe_environment(), command, job.problems)
 
 
 def _with_problems(verdict: Verdict, problems: Sequence[str]) -> Verdict:
@@ -60,7 +53,6 @@ def build_report(
     policy: Policy,
     *,
     environment: Environment | None = None,
-    job_results: Sequence[Path] | None = None,
     command: str = "",
     baseline_ms: Mapping[str, float] | None = None,
 ) -> RunReport:
@@ -70,9 +62,7 @@ def build_report(
 
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    report = judge_results(
-        results, policy, environment=environment, job_results=job_results, command=command, baseline_ms=baseline_ms
-    )
+    report = judge_results(results, policy, environment=environment, command=command, baseline_ms=baseline_ms)
     write_run_json(report)
     write_html(report)
     return report

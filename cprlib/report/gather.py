@@ -11,6 +11,7 @@ from cprlib.errors import InstrumentError
 from cprlib.report.avocado_job import AvocadoTest
 from cprlib.report.results_folder import CASES, read_started
 from cprlib.verdict.evidence import CASE_FILE, CaseEvidence, Check, Mechanism, Outcome, Role
+from cprlib.verdict.findings import OWN_VERDICT
 
 EVIDENCE_CHECK = "evidence"  # a case without evidence has this one check, inconclusive
 TEST_CHECK = "avocado-test"
@@ -63,7 +64,18 @@ def _join(case: CaseEvidence, tests: Sequence[AvocadoTest]) -> CaseEvidence:
     if test.status in ("CANCEL", "SKIP"):
         reason = test.reason or "other: skipped without a reason"
         return case if case.skipped or _failed(case) else replace(case, skipped=reason)
+    if _repeats_verdict(test) and not _lacks_evidence(case):
+        return case
     return case.with_checks(*_test_checks(test))
+
+
+def _repeats_verdict(test: AvocadoTest) -> bool:
+    """True when the status only follows from evidence that is judged here again."""
+    return test.reason.startswith((OWN_VERDICT, "inconclusive: "))
+
+
+def _lacks_evidence(case: CaseEvidence) -> bool:
+    return any(check.name == EVIDENCE_CHECK for check in case.checks)
 
 
 def _failed(case: CaseEvidence) -> bool:

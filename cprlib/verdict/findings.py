@@ -22,6 +22,11 @@ class Finding:
     text: str
 
 
+OWN_VERDICT = (
+    "verdict: "  # a test's reason for its Avocado status begins so when it only repeats its evidence's verdict
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The outcome of a case or a run and the findings that led to it, those that decide first."""
@@ -33,6 +38,14 @@ class Verdict:
     def reasons(self) -> tuple[Finding, ...]:
         """The findings that decide: failures for a fail, and so on; for a pass what was found good."""
         return tuple(finding for finding in self.findings if finding.outcome == self.outcome)
+
+    def status_reason(self) -> str:
+        """The reason that a test gives Avocado when it ends with this verdict.
+
+        The report knows it by its beginning and judges the evidence anew, perhaps by another policy, instead of taking
+        the status for a finding of its own.
+        """
+        return f"{OWN_VERDICT}{self.outcome}: {'; '.join(finding.text for finding in self.reasons[:4])}"
 
 
 def passed(about: str, text: str) -> Finding:

@@ -17,6 +17,7 @@ from cprlib.report.results_folder import start_case
 from cprlib.report.run_json import run_value, schema_file, validate
 from cprlib.report.table import result_table
 from cprlib.verdict.evidence import CaseEvidence, Check, Mechanism, Outcome, PerDirection
+from cprlib.verdict.judge import judge
 from cprlib.verdict.packets import Packets
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import MS, START_NS, good_case
@@ -161,6 +162,28 @@ def test_cancelled_test_is_a_skip_with_its_word(tmp_path: Path) -> None:
     assert report.cases[0].outcome == Outcome.SKIP
     assert report.verdict.outcome == Outcome.INCONCLUSIVE  # nothing was proven
     assert judge_results(tmp_path, load_policy("strict"), environment=MACHINE).verdict.outcome == Outcome.FAIL
+
+
+def test_status_that_repeats_the_verdict_is_judged_anew(tmp_path: Path) -> None:
+    case = replace(good_case(), test="1-t.py:T.test_x", loss=PerDirection(2, 0), unexplained=2)
+    put(tmp_path, case)
+    reason = judge(case, DEFAULT).verdict.status_reason()
+    assert reason.startswith("verdict: fail: ")
+    write_job(tmp_path, ("1-t.py:T.test_x", "FAIL", reason))
+    lenient = tmp_path / "lenient.toml"
+    lenient.write_text('extends = "default"\n[loss]\nforward = 2\n[ledger]\nunexplained = 2\n')
+    assert judge_results(tmp_path, DEFAULT, environment=MACHINE).verdict.outcome == Outcome.FAIL
+    assert judge_results(tmp_path, load_policy(lenient), environment=MACHINE).verdict.outcome == Outcome.PASS
+
+
+def test_job_that_was_cut_off_is_inconclusive(tmp_path: Path) -> None:
+    put(tmp_path, good_case())
+    (tmp_path / "avocado" / "job-1").mkdir(parents=True)
+    report = judge_results(tmp_path, DEFAULT, environment=MACHINE)
+    assert report.verdict.outcome == Outcome.INCONCLUSIVE
+    (tmp_path / "avocado" / "job-1" / "results.json").write_text('{"tests": [], "total": 3}')
+    report = judge_results(tmp_path, DEFAULT, environment=MACHINE)
+    assert "3 of 3 tests never ran" in result_table(report)
 
 
 def test_unreadable_job_results_are_inconclusive(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""Our end of the control port against a guest that says anything at all."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import zlib
+from collections.abc import Callable
+
+import pytest
+
+from cprlib.errors import CprlibError, DeadlineExceeded, GuestFailed, InstrumentError
+from cprlib.guest.channel import AgentChannel
+from cprlib.guest.replies import Clocks, NetInfo, Reply
+
+Script = Callable[[str], bytes]
+
+
+def converse(script: Script, use: Callable[[AgentChannel], object]) -> object:
+    """Use a channel whose other end answers each request with what ``script(id)`` returns."""
+    ours, theirs = socket.socketpair()
+
+    def guest() -> None:
+        with theirs, theirs.makefile("rb") as stream:
+            for line in stream:
+                if line.strip():
+                    theirs.sendall(script(line.split()[0].decode()))
+
+    thread = threading.Thread(target=guest, daemon=True)
+    thread.start()
+    with ours:
+        try:
+            return use(AgentChannel(ours))
+        finally:
+            ours.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+
+def answer(identifier: str, rest: str = "", payload: bytes = b"", crc: int | None = None) -> bytes:
+    checksum = zlib.crc32(payload) if crc is None else crc
+    text = f'\n{{"id":"{identifier}","ok":true{rest},"payload":{len(payload)},"crc32":{checksum}}}\n'
+    return text.encode() + payload
+
+
+def test_answer_with_payload() -> None:
+    result = converse(lambda name: answer(name, ',"x":1', b"\n\0octets"), lambda channel: channel.request("log"))
+    assert result.payload == b"\n\0octets"  # type: ignore[attr-defined]
+    assert result.reply.number("x") == 1  # type: ignore[attr-defined]
+
+
+def test_what_is_no_answer_is_skipped() -> None:
+    noise = b'garbage\n{"id":"other","ok":true,"payload":0,"crc32":0}\n\xff\0\x1b[2J\n' + b"x" * 5000
+    converse(lambda name: noise + answer(name), lambda channel: channel.request("ping"))
+
+
+def test_a_line_without_end_is_bounded() -> None:
+    converse(lambda name: b"x" * (3 << 20) + b"\n" + answer(name), lambda channel: channel.request("ping"))
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        (lambda name: f'\n{{"id":"{name}","ok":false,"error":"no"}}\n'.encode(), GuestFailed),
+        (lambda name: f'\n{{"id":"{name}",nonsense\n'.encode(), InstrumentError),
+        (lambda name: f'\n{{"id":"{name}","ok":1}}\n'.encode(), InstrumentError),
+        (lambda name: f'\n{{"id":"{name}","x":'.encode() + b"[" * 100_000 + b"\n", InstrumentError),
+        (lambda name: f'\n{{"id":"{name}","ok":true,"payload":-1,"crc32":0}}\n'.encode(), InstrumentError),
+        (lambda name: f'\n{{"id":"{name}","ok":true,"payload":99999999999,"crc32":0}}\n'.encode(), InstrumentError),
+        (lambda name: f'\n{{"id":"{name}","ok":true,"payload":true,"crc32":0}}\n'.encode(), InstrumentError),
+        (lambda name: answer(name, "", b"octets", 1), InstrumentError),
+        (lambda name: name[:0].encode(), DeadlineExceeded),
+    ],
+)
+def test_nonsense_is_an_error_of_ours(script: Script, error: type[CprlibError]) -> None:
+    with pytest.raises(error):
+        converse(script, lambda channel: channel.request("ping", seconds=0.2))
+
+
+def test_a_lost_request_is_sent_again() -> None:
+    seen: list[str] = []
+
+    def script(name: str) -> bytes:
+        seen.append(name)
+        return answer(name) if len(seen) == 3 else b""
+
+    converse(script, lambda channel: channel.request("ping", seconds=10, repeat_after=0.05))
+    assert len(set(seen)) == 3
+
+
+def test_a_closed_channel_is_the_guests_failure() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, pytest.raises(GuestFailed):
+        AgentChannel(ours).request("ping")
+
+
+@pytest.mark.parametrize("value", [None, True, "1", 1.5, [], {}, 1 << 70])
+def test_a_number_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(InstrumentError):
+        Clocks.of(Reply({"realtime_ns": value, "monotonic_ns": 1, "boottime_ns": 1}, "ping"))
+
+
+def test_hostile_text_is_made_printable() -> None:
+    assert Reply({"kernel": "6.12\x1b[2J\n"}, "identity").text("kernel") == "6.12\ufffd[2J\ufffd"
+    with pytest.raises(InstrumentError):
+        Reply({"kernel": "x" * 5000}, "identity").text("kernel")
+
+
+def test_a_guest_without_the_nic_is_an_instrument_error() -> None:
+    with pytest.raises(InstrumentError):
+        NetInfo((), {}, {}, {}, {}).nic("eth0")

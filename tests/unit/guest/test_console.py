@@ -1,0 +1,61 @@
+"""The console: readiness, panic, hostile text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import DeadlineExceeded, GuestFailed
+from cprlib.guest.console import Console, Ready, escape
+
+PANIC = (
+    b"[    0.000000] Linux version 6.12\r\n"
+    b"[    0.861431] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009\r\n"
+    b"[    0.861500] CPU: 0 PID: 1\r\n"
+)
+
+
+def test_ready_line_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "console"
+    path.write_bytes(b"[    1.0] noise\r\ncprlib: ready uptime_ms=2281 control=yes\r\n")
+    assert Console(path).wait_ready() == Ready(2281, True)
+
+
+def test_a_line_without_its_end_is_not_read_yet(tmp_path: Path) -> None:
+    path = tmp_path / "console"
+    path.write_bytes(b"cprlib: ready uptime_ms=2281 control=yes")
+    with pytest.raises(DeadlineExceeded):
+        Console(path).wait_ready(0.1)
+
+
+def test_a_panic_is_noticed_at_once_and_shown(tmp_path: Path) -> None:
+    path = tmp_path / "console"
+    path.write_bytes(PANIC)
+    with pytest.raises(GuestFailed, match="Attempted to kill init") as caught:
+        Console(path).wait_ready(60)
+    assert "CPU: 0 PID: 1" in caught.value.details
+
+
+def test_a_dead_qemu_is_noticed(tmp_path: Path) -> None:
+    def dead() -> None:
+        raise GuestFailed("run", "QEMU has ended")
+
+    with pytest.raises(GuestFailed, match="QEMU has ended"):
+        Console(tmp_path / "none yet", dead).wait_ready(60)
+
+
+def test_time_out_shows_the_last_lines(tmp_path: Path) -> None:
+    path = tmp_path / "console"
+    path.write_bytes(b"one\ntwo\n")
+    with pytest.raises(DeadlineExceeded) as caught:
+        Console(path).wait_ready(0.05)
+    assert caught.value.details == "one\ntwo"
+
+
+def test_hostile_text_is_escaped_and_bounded(tmp_path: Path) -> None:
+    assert escape("\x1b[2Jx\u202e") == "\\x1b[2Jx\\x202e"
+    assert len(escape("y" * 10_000)) < 500
+    path = tmp_path / "console"
+    path.write_bytes(b"z" * (5 << 20))
+    assert sum(map(len, Console(path).lines())) < 1000

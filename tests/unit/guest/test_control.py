@@ -1,0 +1,179 @@
+"""The control port: requests, refusals, and a channel that changes hands in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import socket
+import subprocess
+import threading
+import tty
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import GuestFailed
+from cprlib.guest.agent import AgentConnection, StreamSettings
+from cprlib.guest.measurement import SenderStream
+from cprlib.guest.records import Kind
+from cprlib.process import spawn
+
+from .conftest import NativeAgent, free_port
+
+
+def test_identity_and_network_are_this_machines(agent: NativeAgent) -> None:
+    identity = agent.connection.identity()
+    assert identity.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert identity.kernel == os.uname().release
+    network = agent.connection.network()
+    assert agent.port in network.socket_drops
+    assert network.udp["InDatagrams"] >= 0
+    names = {path.name for path in Path("/sys/class/net").iterdir()} - {"lo"}
+    assert {nic.name for nic in network.nics} <= names
+
+
+@pytest.mark.parametrize(
+    ("request_line", "error"),
+    [
+        (b"nosuch", "unknown command nosuch"),
+        (b"log of=everything", "neither reflector nor sender"),
+        (b"sender-start destination=somewhere rate=1", "no address: somewhere"),
+        (b"sender-start destination=127.0.0.1 rate=0", "rate=0 is not between"),
+        (b"sender-start destination=127.0.0.1 rate=-1", "rate=-1 is not between"),
+        (b"sender-start destination=127.0.0.1 size=43", "size=43 is not between"),
+        (b"sender-start rate=1", "destination= is missing"),
+        (b"set-channels device=nosuch pairs=2", "No such device"),
+        (b"ping x", "no key=value"),
+        (b"poweroff", "not process 1"),
+        (b"vlan device=eth0 action=add", "vlan= is missing"),
+        (b"filter device=eth0 action=add mac=nonsense", "is no address"),
+        (b"filter device=eth0 action=sing mac=01:00:5e:00:00:01", "neither add nor remove"),
+    ],
+)
+def test_bad_requests_are_refused_with_the_reason(agent: NativeAgent, request_line: bytes, error: str) -> None:
+    agent.raw.sendall(b"\nx1 " + request_line + b"\n")
+    stream = agent.raw.makefile("rb")
+    assert stream.readline() == b"\n"
+    answer = stream.readline().decode()
+    assert answer.startswith('{"id":"x1","ok":false')
+    assert error in answer
+
+
+def test_refusal_is_an_error_with_the_guests_words(agent: NativeAgent) -> None:
+    with pytest.raises(GuestFailed, match="No such device"):
+        agent.connection.set_queue_pairs(2, "nosuch")
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"half a requ", b"\0\xff\n\n\n", b"x" * 5000, b"=\n= =\n", b"id-only\n", b"\"q' ping\n"]
+)
+def test_garbage_before_a_request_does_no_harm(agent: NativeAgent, garbage: bytes) -> None:
+    agent.raw.sendall(garbage)
+    agent.connection.ping(5)
+
+
+def test_log_of_many_pieces_arrives_whole(agent_program: Path) -> None:
+    """More than one answer can hold: the log is fetched piece by piece."""
+    ours, theirs = socket.socketpair()
+    count = 30_000
+    command = [str(agent_program), "--fd", str(theirs.fileno()), "--udp", str(free_port()), "--log", str(count + 10)]
+    with ours, theirs, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as station:
+        station.bind(("127.0.0.1", 0))
+        with spawn(command, purpose="start the agent", pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL):
+            connection = AgentConnection(ours)
+            port = station.getsockname()[1]
+            connection.start_stream(StreamSettings("127.0.0.1", 100_000, count, port=port))
+            while connection.streams()[0].active:
+                pass
+            log = connection.sender_log()
+    assert [record.sender_sequence for record in log] == list(range(count))
+
+
+def test_guests_stream_is_logged_in_both_directions(agent: NativeAgent) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as station:
+        station.bind(("127.0.0.1", 0))
+        station.settimeout(5)
+        port = station.getsockname()[1]
+        agent.connection.start_stream(StreamSettings("127.0.0.1", 1000, 20, size=200, port=port, ssid=5))
+        for number in range(20):
+            packet, peer = station.recvfrom(2000)
+            assert len(packet) == 200
+            assert packet[14:16] == b"\0\5"
+            answer = packet[:16] + packet[4:12] + packet[:4] + packet[4:14] + bytes(2) + b"\x40" + bytes(3)
+            if number == 0:
+                station.sendto(b"foreign", peer)
+            if number != 7:
+                station.sendto(answer.ljust(200, b"\0"), peer)
+        (stream,) = _settled(agent, 19)
+        log = agent.connection.sender_log()
+    assert (stream.sent, stream.answers, stream.foreign, stream.active) == (20, 19, 1, False)
+    sent = {record.sender_sequence: record.a_ns for record in log.of_kind(Kind.SENT)}
+    answered = {record.sender_sequence: record.c_ns for record in log.of_kind(Kind.ANSWER)}
+    assert sorted(sent) == list(range(20))
+    assert set(sent) - set(answered) == {7}
+    assert all(answered[number] > sent[number] for number in answered)
+    assert sent[19] - sent[0] >= 18e6
+    agent.connection.reset_streams()
+    assert agent.connection.streams() == ()
+
+
+def _settled(agent: NativeAgent, answers: int) -> tuple[SenderStream, ...]:
+    streams = agent.connection.streams()
+    while streams[0].answers < answers:
+        streams = agent.connection.streams()
+    return streams
+
+
+def test_nobody_there_is_counted_not_fatal(agent: NativeAgent) -> None:
+    agent.connection.start_stream(StreamSettings("127.0.0.1", 1000, 5, port=free_port()))
+    while agent.connection.streams()[0].active:
+        pass
+    (stream,) = agent.connection.streams()
+    assert stream.sent == 5
+    assert stream.send_icmp_errors > 0
+    assert stream.send_failed == 0
+
+
+class Line:
+    """A serial line between a terminal (the agent's side) and a socket that can be exchanged, losing octets."""
+
+    def __init__(self) -> None:
+        self.master, self.slave = pty.openpty()
+        tty.setraw(self.slave)
+
+    def relay(self, most: int | None = None) -> socket.socket:
+        """A new socket for our end; after ``most`` octets towards it the rest is lost."""
+        ours, theirs = socket.socketpair()
+        threading.Thread(target=self._up, args=(theirs, most), daemon=True).start()
+        threading.Thread(target=self._down, args=(theirs,), daemon=True).start()
+        return ours
+
+    def _down(self, theirs: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the test is over
+            while octets := theirs.recv(4096):
+                os.write(self.master, octets)
+
+    def _up(self, theirs: socket.socket, most: int | None) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while most is None or passed < most:
+                octets = os.read(self.master, 4096)
+                octets = octets if most is None else octets[: most - passed]
+                theirs.sendall(octets)
+                passed += len(octets)
+
+
+def test_channel_may_be_exchanged_in_the_middle_of_an_answer(agent_program: Path) -> None:
+    line = Line()
+    command = [str(agent_program), "--fd", str(line.slave), "--udp", str(free_port())]
+    with spawn(command, purpose="start the agent", pass_fds=[line.slave], stdout=subprocess.DEVNULL):
+        first = line.relay(most=200)
+        connection = AgentConnection(first)
+        connection.ping()
+        first.sendall(b"\nlost netinfo\nhalf a req")
+        assert first.recv(10)
+        second = line.relay()
+        connection.use(second)
+        assert connection.identity().kernel == os.uname().release
+        connection.ping()

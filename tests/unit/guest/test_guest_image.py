@@ -1,0 +1,137 @@
+"""The guest image's parts: archive, kernel, modules, command line."""
+
+from __future__ import annotations
+
+import stat
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cprlib.build.cpio import CpioArchive
+from cprlib.build.guest_image import KernelModule, module_depends, modules_dep, pack_initramfs, read_modules
+from cprlib.build.kernel import unpack_kernel
+from cprlib.errors import BuildFailed, UsageError
+from cprlib.guest.image import NicAddresses, kernel_command_line
+
+
+def entries(octets: bytes) -> dict[str, tuple[list[int], bytes]]:
+    """A newc archive's entries by name: the 13 numbers of the header, and the content."""
+    found: dict[str, tuple[list[int], bytes]] = {}
+    at = 0
+    while True:
+        assert octets[at : at + 6] == b"070701"
+        numbers = [int(octets[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
+        name = octets[at + 110 : at + 110 + numbers[11] - 1].decode()
+        begin = (at + 110 + numbers[11] + 3) & ~3
+        if name == "TRAILER!!!":
+            return found
+        found[name] = (numbers, octets[begin : begin + numbers[6]])
+        at = (begin + numbers[6] + 3) & ~3
+
+
+def test_archive_can_be_read_back() -> None:
+    archive = CpioArchive()
+    archive.folder("bin")
+    archive.file("bin/odd", b"odd", 0o755)
+    archive.symlink("bin/link", "odd")
+    archive.character_device("console", 5, 1)
+    octets = archive.octets()
+    assert len(octets) % 512 == 0
+    found = entries(octets)
+    assert list(found) == ["bin", "bin/odd", "bin/link", "console"]
+    assert found["bin/odd"][1] == b"odd"
+    assert found["bin/odd"][0][1] == stat.S_IFREG | 0o755
+    assert found["bin/link"][1] == b"odd"
+    assert found["console"][0][9:11] == [5, 1]
+    assert len({numbers[0] for numbers, _ in found.values()}) == 4
+    assert archive.octets() == octets
+
+
+def zstd_frame(content: bytes) -> bytes:
+    """A zstd frame (RFC 8878) of one raw block."""
+    block = struct.pack("<I", len(content) << 3 | 1)[:3] + content
+    return b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", len(content)) + block
+
+
+def bzimage(payload: bytes) -> bytes:
+    head = bytearray(2 * 512)
+    head[0x1F1] = 1
+    head[0x202:0x206] = b"HdrS"
+    struct.pack_into("<II", head, 0x248, 16, len(payload))
+    return bytes(head) + b"\x90" * 16 + payload + b"\xcc" * 100
+
+
+def test_kernel_is_unpacked(tmp_path: Path) -> None:
+    elf = b"\x7fELF" + b"kernel" * 10
+    packed = zstd_frame(elf) + struct.pack("<I", len(elf))
+    assert unpack_kernel(bzimage(packed), tmp_path) == elf
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        b"",
+        b"\0" * 4096,
+        bzimage(b"\x1f\x8b gzip"),
+        bzimage(zstd_frame(b"no kernel") + bytes(4)),
+        bzimage(b"\x28\xb5\x2f\xfd broken" + bytes(4)),
+    ],
+)
+def test_what_is_no_kernel_is_refused(image: bytes, tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed):
+        unpack_kernel(image, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_modules_come_after_what_they_need(tmp_path: Path) -> None:
+    for name, needs in {"top": "mid,low-er", "mid": "low-er", "low-er": ""}.items():
+        (tmp_path / f"{name}.ko").write_bytes(b"\0name=x\0depends=" + needs.encode() + b"\0retpoline=Y\0")
+    modules = read_modules(tmp_path, ["top"])
+    assert [module.name for module in modules] == ["low_er", "mid", "top"]
+    assert modules_dep(modules) == "low_er.ko:\nmid.ko: low_er.ko\ntop.ko: mid.ko low_er.ko\n"
+
+
+def test_a_module_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed, match="virtio_net"):
+        read_modules(tmp_path, ["virtio_net"])
+
+
+def test_depends_of_a_module_without_any() -> None:
+    assert module_depends(b"no section") == ()
+
+
+def test_initramfs_is_the_same_every_time() -> None:
+    modules = [KernelModule("virtio_net", b"code", ())]
+
+    def pack() -> bytes:
+        return pack_initramfs(release="6.12", modules=modules, busybox=b"B", init=b"I", agent=b"A")
+
+    found = entries(pack())
+    assert pack() == pack()
+    assert found["lib/modules/6.12/virtio_net.ko"][1] == b"code"
+    assert found["init"][0][1] & 0o111
+    assert "dev/console" in found
+
+
+def test_command_line_names_every_nic() -> None:
+    nics = [NicAddresses("10.0.0.2/24", "fd00::2/64", 9000), NicAddresses(None, "fd01::2/64")]
+    words = kernel_command_line(nics, queue_pairs=4).split()
+    assert "cprlib.ipv4=10.0.0.2/24,-" in words
+    assert "cprlib.ipv6=fd00::2/64,fd01::2/64" in words
+    assert "cprlib.mtu=9000," in words
+    assert "cprlib.queue_pairs=4" in words
+    assert "cprlib.shell" not in words
+
+
+@pytest.mark.parametrize("address", ["10.0.0.2/24 init=/bin/sh", "a,b", "a\nb"])
+def test_an_address_cannot_smuggle_in_words(address: str) -> None:
+    with pytest.raises(UsageError):
+        kernel_command_line([NicAddresses(address)])
+
+
+def test_init_is_a_shell_script_without_mistakes() -> None:
+    init = Path(__file__).parents[3] / "images" / "guest" / "init"
+    subprocess.run(["sh", "-n", str(init)], check=True)

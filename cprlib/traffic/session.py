@@ -59,10 +59,10 @@ class TrafficSession:
     def __enter__(self) -> TrafficSession:
         with contextlib.ExitStack() as stack:
             with self._namespace.entered() if self._namespace is not None else contextlib.nullcontext():
-                stack.enter_context(HeldPorts(self.flows))
                 instrument = stack.enter_context(
                     Instrument(self._interface, self.flows, self.settings, keep_frames=self._keep_frames)
                 )
+                stack.enter_context(HeldPorts(self.flows))
             instrument.start()
             self._instrument = instrument
             self._resources = stack.pop_all()

@@ -24,7 +24,8 @@ class Pair:
     guest: NetworkNamespace
 
 
-def _configure(namespace: NetworkNamespace, own: Address, peer: Address) -> None:
+def configure(namespace: NetworkNamespace, own: Address, peer: Address) -> None:
+    """Give the interface of one end its addresses and its neighbour."""
     netlink, index = namespace.netlink, namespace.index(INTERFACE)
     Topology.no_ipv6(namespace, INTERFACE)
     netlink.link("set", index=index, address=own.mac)
@@ -46,18 +47,23 @@ def veth_pair() -> Iterator[Pair]:
             station.netlink.link(
                 "add", ifname=INTERFACE, kind="veth", peer={"ifname": INTERFACE, "net_ns_fd": guest.descriptor}
             )
-            _configure(station, STATION, GUEST)
-            _configure(guest, GUEST, STATION)
+            configure(station, STATION, GUEST)
+            configure(guest, GUEST, STATION)
         except OSError as error:
             raise EnvironmentFailure("join two namespaces by veth", str(error), "run as root or in the lab") from error
         yield Pair(station, guest)
 
 
+def require_root() -> None:
+    """Skip the test where it has no rights."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root for namespaces and packet sockets: run it as root or in the lab")
+
+
 @contextlib.contextmanager
 def veth_pair_or_skip() -> Iterator[Pair]:
     """The same, but a test is skipped with the reason where it cannot be had."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root for namespaces and packet sockets: run it as root or in the lab")
+    require_root()
     with contextlib.ExitStack() as stack:
         try:
             pair = stack.enter_context(veth_pair())

@@ -1,0 +1,185 @@
+"""Nothing that arrives ends the capture or spoils a count: short, foreign and senseless frames are counted apart."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import ICMPv6MLReport2, ICMPv6ND_NS, IPv6, IPv6ExtHdrHopByHop
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet, Raw
+from scapy.utils import PcapReader
+
+from cprlib.deadline import Deadline
+from cprlib.net.topology import GUEST, STATION
+from cprlib.traffic.capture import CaptureReport, StampCapture
+from cprlib.traffic.classify import FrameClass, classify
+from cprlib.traffic.flow import Flow, StreamSettings, flows_between
+from cprlib.traffic.frame import FrameTemplate
+from cprlib.traffic.pcap import sent_frames, write_pcap
+from cprlib.traffic.records import match_arrivals
+from cprlib.traffic.ring import PacketRing, RingSettings, open_ring
+from cprlib.traffic.sender import open_sending
+from cprlib.traffic.session import TrafficSession
+from cprlib.traffic.stamp import ReflectorPacket
+
+from .standin import stand_in
+from .veth import INTERFACE, Pair, veth_pair_or_skip
+
+FLOW, FLOW6 = flows_between(versions=(4, 6), count=2)
+HEAD = Ether(src=GUEST.mac, dst=STATION.mac)
+SMALL = RingSettings(blocks=4, block_size=4096, retire_ms=5)
+
+
+def answer(flow: Flow, payload: bytes) -> Packet:
+    network = (IPv6 if flow.version == 6 else IP)(src=flow.target, dst=flow.source)
+    return HEAD / network / UDP(sport=flow.target_port, dport=flow.source_port) / Raw(payload)
+
+
+GOOD = ReflectorPacket(0, 3, 2, 0, 1).encode()
+
+
+@contextlib.contextmanager
+def capturing(
+    pair: Pair, ring: RingSettings | None = None, keep: int = 0
+) -> Iterator[tuple[StampCapture, socket.socket]]:
+    """A capture at the station and a socket that sends from the guest's side."""
+    shape = ring or RingSettings(blocks=8, block_size=64 * 1024, retire_ms=5)
+    with pair.station.entered():
+        opened = open_ring(INTERFACE, shape)
+    with pair.guest.entered():
+        sending = open_sending(INTERFACE)
+    with sending, StampCapture(PacketRing(opened, shape), [FLOW, FLOW6], keep_frames=keep) as capture:
+        yield capture, sending
+
+
+def capture_frames(frames: list[bytes]) -> tuple[StampCapture, CaptureReport]:
+    with veth_pair_or_skip() as pair, capturing(pair) as (capture, sending):
+        capture.start()
+        for frame in frames:
+            sending.send(frame)
+        capture.stop()
+        return capture, capture.report()
+
+
+def test_frames_of_others_are_counted_by_class() -> None:
+    mld = HEAD / IPv6(dst="ff02::16") / IPv6ExtHdrHopByHop(options=[]) / ICMPv6MLReport2()
+    frames = [
+        HEAD / ARP(),
+        HEAD / IPv6(src="fd75::2", dst="fd75::1") / ICMPv6ND_NS(tgt="fd75::1"),
+        mld,
+        HEAD / IP(src="10.75.0.2", dst="10.75.0.1") / ICMP(),
+        HEAD / IP(src="10.75.0.2", dst="10.75.0.1", flags="MF") / UDP() / Raw(b"x" * 80),
+        HEAD / IP(src="10.75.0.2", dst="10.75.0.1") / UDP(sport=53, dport=20000) / Raw(GOOD),
+        HEAD / IP(src="10.75.0.9", dst="10.75.0.1") / UDP(sport=862, dport=20000) / Raw(GOOD),
+        Ether(src=GUEST.mac, dst=STATION.mac, type=0x88CC) / Raw(b"lldp"),
+        answer(FLOW, GOOD[:43]),
+        answer(FLOW6, GOOD[:10]),
+        answer(FLOW, b""),
+        answer(FLOW, GOOD),
+        answer(FLOW6, GOOD + b"padding"),
+    ]
+    capture, report = capture_frames([bytes(frame) for frame in frames])
+    others = dict(report.others)
+    others["mld"] -= max(0, others["mld"] - 1)  # the kernel's own reports for the addresses, if any
+    assert others == {"arp": 1, "nd": 1, "mld": 1, "icmp": 1, "fragment": 1, "foreign": 3, "truncated": 3}
+    assert report.answers == 2
+    assert (report.kernel_drops, report.faults) == (0, 0)
+    assert [len(columns) for columns in capture.columns] == [1, 1]
+
+
+@given(st.lists(st.binary(min_size=14, max_size=200), min_size=1, max_size=30))
+def test_classify_takes_any_octets(frames: list[bytes]) -> None:
+    for frame in frames:
+        for kind in (b"", b"\x08\x00", b"\x86\xdd", b"\x08\x06"):
+            assert classify(frame[:12] + kind + frame[14:]) in FrameClass
+
+
+def test_any_octets_leave_the_capture_alive() -> None:
+    """Each prefix of good answers, and good answers with each octet of their headers changed."""
+    good = [bytes(answer(FLOW, GOOD)), bytes(answer(FLOW6, GOOD))]
+    frames = [frame[:length] for frame in good for length in range(14, len(frame))]
+    for frame in good:
+        for place in range(12, 62):
+            changed = bytearray(frame)
+            changed[place] ^= 0xFF
+            frames.append(bytes(changed))
+    capture, report = capture_frames([*frames, *good])
+    assert report.faults == 0
+    assert report.answers + sum(report.others.values()) == report.kernel_packets
+    for columns in capture.columns:
+        matched = match_arrivals([1], columns)
+        assert all(arrival.sent_ns == 1 for arrival in matched.arrivals)
+        assert matched.arrivals[-1].reflector_sequence == 0
+
+
+def test_answers_to_packets_never_sent_are_nonsense() -> None:
+    frames = [
+        answer(FLOW, ReflectorPacket(0, 3, 2, 0, 1).encode()),
+        answer(FLOW, ReflectorPacket(1, 3, 2, 5, 1).encode()),  # number never sent
+        answer(FLOW, ReflectorPacket(2, 3, 2, 0, 77).encode()),  # another time stamp than sent
+        answer(FLOW, b"\xff" * 44),
+    ]
+    capture, report = capture_frames([bytes(frame) for frame in frames])
+    assert report.answers == 4
+    matched = match_arrivals([1], capture.columns[0])
+    assert (len(matched.arrivals), matched.nonsense) == (1, 3)
+
+
+def test_a_ring_that_overflows_says_so() -> None:
+    with veth_pair_or_skip() as pair, capturing(pair, SMALL) as (capture, sending):
+        for _ in range(1000):
+            sending.send(bytes(answer(FLOW, GOOD)))
+        capture.start()
+        capture.stop()
+        report = capture.report()
+    assert report.kernel_drops > 0
+    assert report.answers + sum(report.others.values()) + report.kernel_drops == report.kernel_packets
+
+
+def test_a_fault_of_the_reader_is_counted_and_the_thread_goes_on() -> None:
+    with veth_pair_or_skip() as pair, capturing(pair) as (capture, sending):
+        capture.columns[0].t3.append(0)
+        broken = threading.Event()
+
+        def fail(*_: object) -> None:
+            broken.set()
+            raise RuntimeError("broken on purpose")
+
+        capture._count_other = fail  # type: ignore[method-assign,assignment]
+        capture.start()
+        sending.send(bytes(HEAD / ARP()))
+        assert broken.wait(5)
+        sending.send(bytes(answer(FLOW, GOOD)))
+        capture.stop()
+        report = capture.report()
+    assert report.faults >= 1
+    assert report.answers == 1
+    assert any("broken on purpose" in note for note in report.notes)
+
+
+def test_pcap_holds_what_was_sent_and_what_came(tmp_path: Path) -> None:
+    with veth_pair_or_skip() as pair, stand_in(pair.guest) as reflector:
+        with TrafficSession(pair.station, [FLOW], StreamSettings(1000, count=50)) as session:
+            session.wait_sent(Deadline(10, "the stream to be sent"))
+            session.finish()
+        result = session.result(reflector.finish())
+    sent = sent_frames(FLOW, result.flows[0].sent_ns)
+    stamps = {time_ns for time_ns, _, octets in session.frames if classify(octets) is FrameClass.FOREIGN}
+    assert write_pcap(tmp_path / "x.pcap", [*session.frames, *sent]) == len(session.frames) + 50
+    with PcapReader(str(tmp_path / "x.pcap")) as reader:
+        assert reader.nano
+        frames = list(reader)
+    moments = [round(frame.time * 10**9) for frame in frames]
+    assert moments == sorted(moments)
+    assert stamps <= set(moments)
+    assert set(result.flows[0].sent_ns) <= set(moments)
+    template = FrameTemplate(FLOW)
+    first = next(frame for frame in frames if frame.src == STATION.mac and IP in frame)
+    assert bytes(first) == bytes(template.patch(0, result.flows[0].sent_ns[0]))

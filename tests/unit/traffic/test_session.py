@@ -1,0 +1,156 @@
+"""Known faults are found: what a path harms is reported exactly, by number, direction and packet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from cprlib.deadline import Deadline
+from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
+from cprlib.net.namespace import NetworkNamespace
+from cprlib.traffic.calibration import Calibration, doubt_instrument, judge
+from cprlib.traffic.drops import DropReport
+from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.hops import Direction
+from cprlib.traffic.ledger import UNEXPLAINED, make_ledger
+from cprlib.traffic.result import TrafficResult
+from cprlib.traffic.session import TrafficSession
+
+from .forwarder import Forwarder, Harm, harming_path
+from .standin import stand_in
+from .veth import Pair, veth_pair_or_skip
+
+PACKETS = 400
+NO_DROPS = DropReport(False, "not asked")
+
+
+def measure(pair: Pair, *, with_log: bool = True, packets: int = PACKETS, flow_count: int = 2) -> TrafficResult:
+    """Run a short stream, over IPv4 and IPv6 where there are two flows."""
+    flows = flows_between(versions=(4, 6), count=flow_count)
+    with stand_in(pair.guest) as reflector:
+        with TrafficSession(pair.station, flows, StreamSettings(2000, count=packets)) as session:
+            session.wait_sent(Deadline(30, "the stream to be sent"))
+            session.finish(linger_s=0.3)
+        log = reflector.finish()
+    return session.result(log if with_log else None, reflector_drops=reflector.dropped)
+
+
+def measure_harmed(
+    harms: Mapping[Direction, Harm], *, with_log: bool = True, flow_count: int = 2
+) -> tuple[TrafficResult, Forwarder]:
+    with harming_path(dict(harms)) as (pair, forwarder):
+        return measure(pair, with_log=with_log, flow_count=flow_count), forwarder
+
+
+def test_a_good_path_loses_nothing_and_the_instrument_is_trusted() -> None:
+    with veth_pair_or_skip() as pair:
+        result = measure(pair)
+    assert (result.sent, result.answered, result.lost) == (PACKETS, PACKETS, 0)
+    assert (result.duplicates_forward, result.duplicates_return) == (0, 0)
+    assert (result.reordered_forward, result.reordered_return) == (0, 0)
+    assert result.shares == {"ipv4:20000": 0.5, "ipv6:20001": 0.5}
+    assert doubt_instrument(result).doubts == ()
+    assert judge(result, Calibration.of(result)).conclusive
+    assert not judge(result, None).conclusive
+    clock = result.instrument.clock
+    assert clock is not None
+    assert len(clock.segments) == 1
+    assert abs(clock.segments[0].offset_ns) <= clock.error_ns + 1  # both ends have one clock
+
+
+@pytest.mark.parametrize("every", [2, 7, 50])
+@pytest.mark.parametrize("direction", list(Direction))
+def test_injected_loss_is_counted_exactly(direction: Direction, every: int) -> None:
+    result, forwarder = measure_harmed({direction: Harm(every, drop=True)})
+    dropped = forwarder.harmed[direction].dropped
+    assert dropped
+    lost = {Direction.FORWARD: result.lost_forward, Direction.RETURN: result.lost_return}
+    assert lost.pop(direction) == len(dropped)
+    assert set(lost.values()) == {0}
+    assert result.sent - result.answered == len(dropped)
+    found = [s for flow in result.flows for s in (flow.forward.missing or ()) + (flow.returning.missing or ())]
+    assert sorted(found) == sorted(dropped)
+    assert not Calibration.of(result).trust.doubts
+    assert Calibration.of(result).doubts
+    ledger = make_ledger(result, (), NO_DROPS)
+    assert ledger.missing == ledger.unexplained == len(dropped)
+    assert {row.direction for row in ledger.rows} == {direction}
+    assert {row.hop for row in ledger.rows} == {UNEXPLAINED}
+
+
+def test_loss_in_both_directions_is_told_apart() -> None:
+    result, forwarder = measure_harmed({Direction.FORWARD: Harm(9, drop=True), Direction.RETURN: Harm(11, drop=True)})
+    assert result.lost_forward == len(forwarder.harmed[Direction.FORWARD].dropped) > 0
+    assert result.lost_return == len(forwarder.harmed[Direction.RETURN].dropped) > 0
+    assert result.sent - result.answered == result.lost
+
+
+def test_without_the_log_sequence_numbers_tell_the_directions() -> None:
+    harms = {Direction.FORWARD: Harm(9, drop=True), Direction.RETURN: Harm(11, drop=True)}
+    result, forwarder = measure_harmed(harms, with_log=False)
+    assert result.lost == sum(len(harmed.dropped) for harmed in forwarder.harmed.values())
+    assert result.lost_forward <= len(forwarder.harmed[Direction.FORWARD].dropped)
+    assert not doubt_instrument(result).conclusive
+    assert make_ledger(result, (), NO_DROPS).missing == result.lost
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_copies_are_duplicates_and_no_loss(direction: Direction) -> None:
+    result, forwarder = measure_harmed({direction: Harm(10, copy=2)})
+    copies = len(forwarder.harmed[direction].copied)
+    assert copies > 0
+    duplicates = {Direction.FORWARD: result.duplicates_forward, Direction.RETURN: result.duplicates_return}
+    assert duplicates.pop(direction) == copies
+    assert set(duplicates.values()) == {0}
+    assert result.lost == 0
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_held_packets_are_reordered_and_not_lost(direction: Direction) -> None:
+    result, forwarder = measure_harmed({direction: Harm(25, hold=3)}, flow_count=1)
+    held = forwarder.harmed[direction].held
+    late = [number for number in held if number < PACKETS - 3]  # the others are still held when the stream ends
+    reordered = {Direction.FORWARD: result.reordered_forward, Direction.RETURN: result.reordered_return}
+    assert reordered.pop(direction) == len(late) > 0
+    assert set(reordered.values()) == {0}
+    assert result.lost == len(held) - len(late)
+    order = (result.flows[0].forward if direction is Direction.FORWARD else result.flows[0].returning).reordering
+    assert order is not None
+    assert order.largest_extent == 3
+
+
+def test_a_path_that_takes_nothing_is_inconclusive() -> None:
+    result, _ = measure_harmed({Direction.FORWARD: Harm(1, drop=True)})
+    assert result.lost_forward == PACKETS
+    assert result.lost_return == 0
+    assert any("no answer" in doubt for doubt in doubt_instrument(result).doubts)
+    assert result.interruption_return.high_ms is None
+
+
+def test_two_flows_on_one_port_are_refused() -> None:
+    flow = flows_between()[0]
+    with veth_pair_or_skip() as pair, pytest.raises(UsageError, match="port"):
+        TrafficSession(pair.station, [flow, flow], StreamSettings(10, count=1)).__enter__()
+
+
+def test_an_interface_that_is_not_there_is_named() -> None:
+    session = TrafficSession(None, flows_between(), StreamSettings(10, count=1), interface="nosuch0")
+    with veth_pair_or_skip() as pair, pair.station.entered(), pytest.raises(EnvironmentFailure, match="nosuch0"):
+        session.__enter__()
+
+
+def test_an_interface_that_is_down_is_counted_and_no_measurement() -> None:
+    with veth_pair_or_skip() as pair:
+        pair.station.netlink.link("set", index=pair.station.index("eth0"), state="down")
+        with TrafficSession(pair.station, flows_between(), StreamSettings(1000, count=20)) as session:
+            session.wait_sent(Deadline(10, "the stream to be sent"))
+            session.finish(linger_s=0)
+        with pytest.raises(InstrumentError, match="ENETDOWN 20 times"):
+            session.result([], reflector_drops=0)
+
+
+def test_a_session_that_was_not_finished_has_no_result() -> None:
+    session = TrafficSession(NetworkNamespace("none"), flows_between(), StreamSettings(10, count=1))
+    with pytest.raises(InstrumentError, match="finish"):
+        session.result()

@@ -20,7 +20,7 @@ from cprlib.report import figures
 from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.run_report import RunReport, seconds_of, utc
 from cprlib.report.timeline import draw
-from cprlib.verdict.evidence import CaseEvidence, Check, Direction, Event, Outcome, Role
+from cprlib.verdict.evidence import STARTED_FILE, CaseEvidence, Check, Direction, Event, Outcome, Role
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.packets import Packets
@@ -28,7 +28,7 @@ from cprlib.verdict.traffic_rules import longest_pause_ms, unexplained_packets
 
 HTML_FILE = "report.html"
 PICTURE_FILE = "timeline.svg"
-EVIDENCE_FILES = (
+EVIDENCE_FILES = (  # linked in this order, others of the folder behind them
     "case.json",
     "packets.json",
     "timeline.svg",
@@ -183,8 +183,10 @@ def _view(results: Path, judged: JudgedCase) -> CaseView:
     case = judged.evidence
     folder = results / "cases" / case.id
     picture, problem = _picture(folder, case)
-    present = [name for name in EVIDENCE_FILES if (folder / name).is_file()]
-    links = tuple((name, f"cases/{quote(case.id)}/{quote(name)}") for name in present)
+    present = {path.name for path in folder.glob("[!.]*") if path.is_file()} - {STARTED_FILE}
+    names = [name for name in EVIDENCE_FILES if name in present]
+    names += sorted(present.difference(names))
+    links = tuple((name, f"cases/{quote(case.id)}/{quote(name)}") for name in names)
     return CaseView(judged, picture, problem, links, tuple(_bars(case)))
 
 

@@ -57,7 +57,7 @@ class InterruptionLimits:
     :param required: a case of an update in which it was not measured is inconclusive.
     """
 
-    max_ms: float | None = None
+    max_ms: float | None = 1000.0
     max_ratio: float | None = None
     required: bool = True
 
@@ -107,8 +107,8 @@ class InstrumentRules:
     :param calibration_required: a run without update, in the same session, that lost nothing.
     """
 
-    min_sent: int = 100
-    pacing_p99_us: float | None = None
+    min_sent: int = 1000
+    pacing_p99_us: float | None = 2000.0
     calibration_required: bool = True
 
 
@@ -147,9 +147,9 @@ class Policy:
     :param retries: labs that may die in one case before it is inconclusive.
     """
 
-    name: str = "built-in strict"
+    name: str = "strict"
     description: str = ""
-    retries: int = 1
+    retries: int = 0
     loss: LossLimits = field(default_factory=LossLimits)
     duplicates: CountLimits = field(default_factory=CountLimits)
     reordered: CountLimits = field(default_factory=CountLimits)

@@ -22,6 +22,7 @@ from cprlib.verdict.codec import json_name
 from cprlib.verdict.policy import Policy
 
 ADVICE = "docs/reading-a-report.md describes policies"
+NO_LIMIT = "none"  # TOML has no null
 TOP_LEVEL = ("description", "retries", "extends")
 
 
@@ -141,6 +142,8 @@ def _value(source: _Source, table: str, key: str, hint: Any, value: object) -> o
     """A TOML value as the field's type has it, or an error with the line."""
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if value == NO_LIMIT:
+            return None
         hint = next(argument for argument in arguments if argument is not type(None))
     if typing.get_origin(hint) is typing.Literal:
         wanted, good = " or ".join(f'"{choice}"' for choice in arguments), value in arguments
@@ -200,5 +203,5 @@ def _refuse_contradictions(source: _Source, policy: Policy, values: Mapping[str,
         ),
     )
     for table, key, contradicted, why in rules:
-        if key in values.get(table, {}) and contradicted():
+        if values.get(table, {}).get(key, NO_LIMIT) != NO_LIMIT and contradicted():
             raise source.error(f"[{table}] {key} contradicts the rest: {why}", source.line_of(table, key))

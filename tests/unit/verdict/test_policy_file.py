@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from cprlib.errors import UsageError
+from cprlib.files import project_folder
 from cprlib.verdict.policy import Policy
 from cprlib.verdict.policy_file import load_policy, shipped_policies
 
@@ -26,6 +28,25 @@ def test_shipped_policies_are_the_three() -> None:
 
 def test_empty_file_is_as_strict_as_can_be(tmp_path: Path) -> None:
     assert load_policy(write(tmp_path, "")) == Policy(name="mine")
+
+
+def test_strict_file_says_what_is_built_in() -> None:
+    assert replace(load_policy("strict"), description="") == Policy()
+
+
+def test_limits_are_lifted_by_none(tmp_path: Path) -> None:
+    policy = load_policy(write(tmp_path, '[interruption]\nmax_ms = "none"\nrequired = false\n'))
+    assert policy.interruption.max_ms is None
+
+
+def test_each_key_is_described() -> None:
+    described = (project_folder() / "docs" / "reading-a-report.md").read_text()
+    for table in fields(Policy):
+        value = getattr(Policy(), table.name)
+        if is_dataclass(value):
+            for key in fields(value):
+                name = key.name.rstrip("_")
+                assert f"`{table.name}.{name}`" in described or f"`.{name}`" in described, (table.name, name)
 
 
 def test_extends_changes_single_keys(tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""The lab's kernel: user-mode Linux from Debian's kernel source, an ordinary program that an ordinary user runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from cprlib.build import store
+from cprlib.build.command import first_line_of, processors, run_logged
+from cprlib.build.debian import Archive, Package
+from cprlib.build.progress import Progress
+from cprlib.errors import BuildFailed, NotSupported
+from cprlib.files import cache_folder, project_folder
+from cprlib.process import run
+
+# In order of preference. Seccomp mode, much faster than ptrace, came with 6.16; stable's 6.12 is the fall back.
+SOURCES = (
+    ("linux-source-7.2", "trixie-backports"),
+    ("linux-source-7.2", "sid"),
+    ("linux-source-7.*", "trixie-backports"),
+    ("linux-source-6.12", "trixie"),
+)
+BINARY = "linux"
+COMPILE_SECONDS = 3600.0
+
+# What a build of user-mode Linux never reads, left out because unpacking it takes longer than the rest together.
+# Only C and assembler files are: Kconfig reads its own files of these folders all the same.
+UNUSED_DRIVERS = (
+    *("accel", "clk", "comedi", "crypto", "gpu", "hid", "hwmon", "i2c", "iio", "infiniband", "leds", "md", "media"),
+    *("mfd", "mmc", "mtd", "net/ethernet", "net/wireless", "phy", "pinctrl", "platform", "power", "regulator", "rtc"),
+    *("scsi", "soc", "spi", "staging", "thermal", "usb", "video", "watchdog"),
+)
+UNUSED_ARCHITECTURES = (
+    *("alpha", "arc", "arm", "arm64", "csky", "hexagon", "loongarch", "m68k", "microblaze", "mips", "nios2"),
+    *("openrisc", "parisc", "powerpc", "riscv", "s390", "sh", "sparc", "xtensa"),
+)
+UNUSED = (
+    *(f"drivers/{name}/*.[chS]" for name in UNUSED_DRIVERS),
+    *(f"arch/{name}/*.[chS]" for name in UNUSED_ARCHITECTURES),
+    *(f"{name}/*.[chS]" for name in ("fs/btrfs", "fs/xfs", "sound", "tools/perf", "tools/testing")),
+    *("Documentation/*.rst", "Documentation/*.yaml", "*.dts", "*.dtsi"),
+)
+
+
+def build_lab_kernel(progress: Progress, *, refresh: bool = False) -> Path:
+    """Build user-mode Linux, or find it built.
+
+    :param refresh: look for a newer version of the kernel's source in Debian.
+    :returns: the program; ``linux mem=4G rootfstype=hostfs rootflags=/ init=...`` boots it.
+    :raises DownloadFailed: the source is out of reach.
+    :raises BuildFailed: the compiler refused; names the log.
+    """
+    archive, package = _find_source(progress, refresh)
+    key = store.key_of(
+        source=package.file.sha256, config=_config_file(), compiler=first_line_of(["gcc", "--version"]), recipe=1
+    )
+
+    def make(aside: Path) -> None:
+        deb = archive.download(package.name, package.suite)
+        trees = cache_folder() / "trees"
+        trees.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=trees, prefix="kernel.") as name:
+            folder = Path(name)
+            with progress.step(f"unpack {package.name} {package.version}"):
+                source = _unpack(archive, deb, folder)
+            _compile(source, folder / "build", folder.parent / "lab-kernel.log", progress)
+            shutil.copy2(folder / "build" / BINARY, aside / BINARY)
+            shutil.copyfile(folder / "build" / ".config", aside / "config")
+
+    entry = store.entry(
+        "lab-kernel", key, make, waiting=lambda: progress.note("another run is building the lab's kernel")
+    )
+    return entry / BINARY
+
+
+def _find_source(progress: Progress, refresh: bool) -> tuple[Archive, Package]:
+    """The preferred kernel source that Debian has."""
+    refusals = []
+    for pattern, suite in SOURCES:
+        archive = Archive(suite, progress=progress, refresh=refresh)
+        try:
+            if "*" in pattern:
+                names = archive.names(pattern.rstrip("*"))
+                if not names:
+                    raise NotSupported(f"find {pattern}", f"Debian {suite} has none")
+                return archive, archive.package(names[-1])
+            return archive, archive.package(pattern)
+        except NotSupported as error:
+            refusals.append(error.happened)
+    raise NotSupported("find the source of a kernel for the lab", "; ".join(refusals))
+
+
+def _unpack(archive: Archive, deb: Path, folder: Path) -> Path:
+    """Unpack what is needed of the kernel's source; gives its top folder."""
+    archive.extract(deb, folder, "./usr/src/*.tar.xz")
+    packed = next((folder / "usr" / "src").glob("linux-source-*.tar.xz"), None)
+    if packed is None:
+        raise BuildFailed("unpack the kernel's source", f"{deb.name} has no usr/src/linux-source-*.tar.xz")
+    excluded = [f"--exclude=*/{pattern}" for pattern in UNUSED]
+    source = folder / "source"
+    source.mkdir()
+    command = ["tar", "-xf", str(packed), "-C", str(source), "--strip-components=1", "--use-compress-program=xz -T0"]
+    run(
+        [*command, "--no-same-owner", *excluded],
+        purpose=f"unpack {packed.name}",
+        seconds=600,
+        advice="install xz-utils",
+    )
+    packed.unlink()
+    return source
+
+
+def _compile(source: Path, build: Path, log: Path, progress: Progress) -> None:
+    build.mkdir()
+    log.write_text("", encoding="utf-8")
+    dropped = ("CFLAGS", "LDFLAGS", "CC", "MAKEFLAGS", "KCFLAGS", "KBUILD_OUTPUT", "ARCH")
+    environment = {name: value for name, value in os.environ.items() if name not in dropped}
+    environment |= {"KBUILD_BUILD_USER": "cprlib", "KBUILD_BUILD_HOST": "lab", "LC_ALL": "C.UTF-8"}
+    common = ["make", "-C", str(source), "ARCH=um", f"O={build}", f"-j{processors()}"]
+    compiled = 0
+
+    with progress.step("configure the lab's kernel"):
+        command = [*common, f"KCONFIG_ALLCONFIG={_config_file()}", "allnoconfig"]
+        run_logged(command, purpose="configure the lab's kernel", log=log, seconds=300, env=environment)
+    _check_config(build / ".config")
+    with progress.step("compile the lab's kernel") as say:
+
+        def show(line: str) -> None:
+            nonlocal compiled
+            if line.startswith("  CC "):
+                compiled += 1
+                say(f"[{compiled} files] {line.rsplit(maxsplit=1)[-1]}")
+
+        purpose = "compile the lab's kernel"
+        command = [*common, BINARY]
+        run_logged(command, purpose=purpose, log=log, seconds=COMPILE_SECONDS, env=environment, on_line=show)
+    run(["strip", "--strip-debug", str(build / BINARY)], purpose="strip the lab's kernel")
+
+
+def _check_config(config: Path) -> None:
+    """Every line of the fragment must have taken effect: Kconfig drops silently what it does not know.
+
+    :raises BuildFailed: names the lines that did not.
+    """
+    there = set(config.read_text(encoding="utf-8").splitlines())
+    wanted = [line for line in _config_file().read_text(encoding="utf-8").splitlines() if line.startswith("CONFIG_")]
+    lost = [line for line in wanted if line not in there and not line.endswith("=n")]
+    if lost:
+        raise BuildFailed("configure the lab's kernel", f"this kernel does not take {', '.join(lost)}")
+
+
+def _config_file() -> Path:
+    return project_folder() / "images" / "lab" / "kernel.config"

@@ -1,0 +1,53 @@
+"""What the guest sees of its NIC and of itself, before and after an update: nothing of it may change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cprlib.guest.agent import AgentConnection
+from cprlib.guest.replies import Identity, NicInfo
+from cprlib.verdict.evidence import GuestFact
+
+
+@dataclass(frozen=True, slots=True)
+class GuestView:
+    """One look at the guest."""
+
+    identity: Identity
+    nic: NicInfo
+
+
+def look_at(agent: AgentConnection) -> GuestView:
+    """Ask the guest's agent.
+
+    :raises GuestFailed, DeadlineExceeded, InstrumentError: it did not answer, or nonsense.
+    """
+    return GuestView(agent.identity(), agent.network().nic())
+
+
+def _feature_bits(text: str) -> str:
+    """Numbers of the feature bits that driver and device agreed on."""
+    return " ".join(str(number) for number, bit in enumerate(text.strip()) if bit == "1")
+
+
+def _facts(view: GuestView) -> dict[str, str]:
+    nic = view.nic
+    return {
+        "boot": view.identity.boot_id,
+        "kernel": view.identity.kernel,
+        "MAC": nic.mac,
+        "MTU": str(nic.mtu),
+        "interface flags": f"{nic.flags:#x}",
+        "link": f"{nic.operstate}, carrier {nic.carrier}",
+        "driver": nic.driver,
+        "virtio features": _feature_bits(nic.virtio_features),
+        "offloads": ", ".join(name for name, state in sorted(nic.features.items()) if state.startswith("on")),
+        "queue pairs": f"{nic.channels} of {nic.channels_max}",
+        "multicast filter": " ".join(sorted(nic.multicast)),
+    }
+
+
+def guest_view(before: GuestView, after: GuestView) -> tuple[GuestFact, ...]:
+    """The facts of both looks beside each other."""
+    later = _facts(after)
+    return tuple(GuestFact(name, value, later[name]) for name, value in _facts(before).items())

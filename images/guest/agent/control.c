@@ -234,6 +234,7 @@ static const struct {
     {"vlan", vlan},
     {"filter", multicast},
     {"tcp-start", tcp_start},
+    {"tcp-stop", tcp_stop},
     {"tcp", tcp_report},
     {"tcp-reset", tcp_reset},
     {"poweroff", power_off},

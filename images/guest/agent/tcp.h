@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* TCP connections with known content: hashed at both ends (see cprlib/guest/README or images/guest/README.md). */
+/* TCP connections across a live update: content of known sort (content.h), hashed at both ends. */
 #ifndef TCP_H
 #define TCP_H
 
 #include "json.h"
 #include "request.h"
 
+/*
+ * role=source|sink port=N [address=A] [rate=octets/s] [octets=N] [seed=N]: connect, or without an address wait
+ * for one connection on the port. A source sends `octets` (0: until stopped) and closes its half.
+ */
 void tcp_start(struct request *request, struct output *out);
+/* connection=N: a source sends no more and closes its half. */
+void tcp_stop(struct request *request, struct output *out);
 void tcp_report(struct request *request, struct output *out);
 void tcp_reset(struct request *request, struct output *out);
 

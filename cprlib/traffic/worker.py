@@ -27,7 +27,7 @@ from cprlib.traffic.records import ArrivalColumns, SentColumns
 from cprlib.traffic.ring import PacketRing, RingSettings
 from cprlib.traffic.sender import SenderReport, StampSender
 
-SWITCH_INTERVAL_S = 100e-6  # how long the reader may keep the interpreter from a sender that is due
+SWITCH_INTERVAL_S = 50e-6  # how long the reader may keep the interpreter from a sender that is due
 CONTROL_PRIORITY = 12  # between capture and sender
 
 

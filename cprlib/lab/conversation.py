@@ -9,7 +9,7 @@ import selectors
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,7 @@ class Conversation:
 
     :param child: the process that holds the lab.
     :param boot_seconds: time until it has to say "ready", scaled.
-    :param more_readers: what takes the octets of further channels.
+    :param results: what takes the octets of the channel ``results``, for a lab that sends an archive.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Conversation:
         channels: Channels,
         child: subprocess.Popen[str],
         boot_seconds: float,
-        more_readers: Mapping[str, Writer] | None = None,
+        results: Writer | None = None,
     ) -> None:
         self.boot_seconds = boot_seconds
-        self.more_readers = more_readers or {}
+        self.results = results
         self.command = command
         self.streams = streams
         self.channels = channels
@@ -82,20 +82,13 @@ class Conversation:
         self.console = b""
         self.control = b""
         self.report = b""
+        self._results_announced: int | None = None
+        self._results_seen = 0
 
     def hold(self) -> Attempt:
         """Pass everything on until the kernel has gone."""
         ours = self.channels.ours
-        readers: dict[str, Callable[[bytes], None]] = {
-            "stdout": self.streams.stdout,
-            "stderr": self.streams.stderr,
-            "console": self._on_console,
-            "report": self._on_report,
-            "control": self._on_control,
-            **self.more_readers,
-        }
-        if "terminal" in ours:
-            readers["terminal"] = self.streams.stdout
+        readers = self._readers()
         with selectors.DefaultSelector() as selector:
             for name, reader in readers.items():
                 selector.register(ours[name], selectors.EVENT_READ, reader)
@@ -123,6 +116,20 @@ class Conversation:
             raise self._lost(status)
         return Attempt(self.returncode, self.boot_ms)
 
+    def _readers(self) -> dict[str, Callable[[bytes], None]]:
+        """Who takes the octets of each channel that this lab has."""
+        readers: dict[str, Callable[[bytes], None]] = {
+            "stdout": self.streams.stdout,
+            "stderr": self.streams.stderr,
+            "terminal": self.streams.stdout,
+            "console": self._on_console,
+            "report": self._on_report,
+            "control": self._on_control,
+        }
+        if self.results is not None:
+            readers["results"] = self._on_results(self.results)
+        return {name: reader for name, reader in readers.items() if name in self.channels.ours}
+
     def _forward(self, channel: str) -> Callable[[bytes], None]:
         def forward(octets: bytes) -> None:
             with contextlib.suppress(OSError):  # the lab may have gone
@@ -145,12 +152,28 @@ class Conversation:
                 self.remove_leftover()
                 self.boot_ms = (time.monotonic() - self.started) * 1000
                 self.deadline = Deadline(self.command.seconds, "the command in the lab to end")
+            elif word == "results":
+                self._results_announced = int(rest)
+                self._acknowledge()
             elif word == "exit":
                 self.returncode = int(rest)
             elif word == "signal":
                 self.returncode = -int(rest)
             elif word == "broken":
                 raise LabFailure("set up the lab", rest, details=self._evidence())
+
+    def _on_results(self, write: Writer) -> Writer:
+        def take(octets: bytes) -> None:
+            write(octets)
+            self._results_seen += len(octets)
+            self._acknowledge()
+
+        return take
+
+    def _acknowledge(self) -> None:
+        """Tell a lab that waits for it that all of its results have arrived."""
+        if self._results_announced == self._results_seen:
+            self._forward("control")(b"Q")
 
     def remove_leftover(self) -> None:
         """Remove the folder of the memory file; once the kernel runs it needs no name."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cprlib.build import store
 from cprlib.errors import LabFailure, UsageError
-from cprlib.files import project_folder
+from cprlib.files import cache_folder, project_folder
 from cprlib.lab.engine import LabEngine
 from cprlib.lab.uml import UmlEngine
 from cprlib.process import run
@@ -47,6 +47,17 @@ def find_kernel() -> Path:
     return kernel
 
 
+def _kvm() -> LabEngine:
+    from cprlib.build.assets import MANIFEST, find_assets  # noqa: PLC0415 - imports QEMU's side as well
+    from cprlib.lab.kvm import build_kvm_engine  # noqa: PLC0415
+
+    assets = find_assets()
+    built = [assets.qemu.path, assets.guest.kernel, assets.guest.initramfs, cache_folder() / MANIFEST]
+    if assets.qemu.firmware:
+        built.append(assets.qemu.firmware)
+    return build_kvm_engine(assets.qemu.command(), built)
+
+
 def make_engine(name: str, kernel: Path | None = None) -> LabEngine:
     """The engine of a name.
 
@@ -56,5 +67,5 @@ def make_engine(name: str, kernel: Path | None = None) -> LabEngine:
     if name == "uml":
         return UmlEngine(kernel or find_kernel(), build_init())
     if name == "kvm":
-        raise LabFailure("make a lab with engine kvm", "this engine is not there yet", "use engine uml")
+        return _kvm()
     raise UsageError(f"make a lab with engine {name!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")

@@ -25,8 +25,9 @@ from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnM
 from cprlib.errors import CprlibError
 from cprlib.files import project_folder
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB
-from cprlib.lab.engines import ENGINES, build_init, find_kernel
+from cprlib.lab.engines import ENGINES, make_engine
 from cprlib.lab.task import TaskSpec
+from cprlib.lab.uml import UmlEngine
 from cprlib.process import PR_SET_PDEATHSIG
 
 LOG = logging.getLogger(__name__)
@@ -102,9 +103,8 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
     def is_operational(self) -> bool:
         """Whether labs can be started here; says why not."""
         try:
-            if self.config.get(f"{SECTION}.engine") == "uml":
-                self._kernel = find_kernel()
-                build_init()
+            engine = make_engine(self.config.get(f"{SECTION}.engine"))  # builds what is missing, before the first test
+            self._kernel = engine.kernel if isinstance(engine, UmlEngine) else None
         except CprlibError as error:
             LOG.error(error.one_line())
             return False

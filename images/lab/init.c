@@ -119,8 +119,11 @@ static void must(int result, const char *what)
 static int open_raw(const char *path)
 {
 	struct termios mode;
-	int fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	int fd, waited = 0;
 
+	/* A virtio-serial port comes when the host has named it, some time after its driver. */
+	while ((fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0 && errno == ENOENT && waited++ < 1000)
+		usleep(10000);
 	if (fd >= 0 && tcgetattr(fd, &mode) == 0) {
 		cfmakeraw(&mode);
 		mode.c_cflag |= CLOCAL;
@@ -297,6 +300,8 @@ static void make_root(void)
 	if (symlink("/proc/self/fd", "/dev/fd") < 0 || symlink("/proc/self/fd/0", "/dev/stdin") < 0 ||
 	    symlink("/proc/self/fd/1", "/dev/stdout") < 0 || symlink("/proc/self/fd/2", "/dev/stderr") < 0)
 		errno = 0; /* a devtmpfs that has them already */
+	if (job.cwd)
+		make_folders(job.cwd); /* a virtual machine has only the folders that were carried along */
 	for (int i = 0; i < job.folders; i++) {
 		make_folders(job.targets[i]);
 #ifndef LAB_KVM

@@ -1,0 +1,164 @@
+"""The engine ``kvm``: a virtual machine with a KVM of its own, which user-mode Linux has not.
+
+The host's processor is emulated (TCG), with AMD's virtualisation, so the guests in the lab run under a real
+KVM: with ioeventfd and irqfd, the way of vhost in production. It boots more slowly than user-mode Linux and
+the host's files are carried along on disks (:mod:`cprlib.lab.host_files`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from cprlib.deadline import Deadline
+from cprlib.errors import LabFailure, UsageError
+from cprlib.lab.conversation import Channels, Conversation, encode_job
+from cprlib.lab.engine import Attempt, LabCommand, LabStreams
+from cprlib.lab.host_files import disk_of, named_files, project_files, python_files, system_files
+from cprlib.lab.kvm_image import KvmImage, build_kvm_image
+from cprlib.process import spawn
+
+BOOT_SECONDS = 90.0
+PORTS = ("stdout", "stderr", "control", "results")  # in the order of images/lab/init.c, from 1
+CONNECT_SECONDS = 20.0
+
+
+class KvmEngine:
+    """Starts labs that are virtual machines.
+
+    :param qemu: start of the command line of the QEMU that emulates the lab: 10 or newer.
+    :param image: kernel and initramfs.
+    :param disks: images with the host's files; earlier ones hide later ones.
+    """
+
+    name = "kvm"
+
+    def __init__(self, qemu: Sequence[str], image: KvmImage, disks: Sequence[Path]) -> None:
+        self.qemu = list(qemu)
+        self.image = image
+        self.disks = list(disks)
+
+    def attempt(self, command: LabCommand, streams: LabStreams) -> Attempt:
+        """See :meth:`cprlib.lab.engine.LabEngine.attempt`."""
+        if command.terminal is not None:
+            raise UsageError("open a shell in a lab of engine kvm", "it has no terminal", "use engine uml")
+        with contextlib.ExitStack() as stack:
+            job = os.memfd_create("lab-job")
+            stack.callback(os.close, job)
+            with open(job, "wb", closefd=False) as stream:
+                stream.write(encode_job(command, "-"))
+            ports = {name: stack.enter_context(_listener()) for name in PORTS}
+            console, console_end = os.pipe()
+            channels = Channels({"console": console}, {"console": console_end})
+            stack.callback(_close_all, channels)
+            child = stack.enter_context(
+                spawn(
+                    self._arguments(command, job, ports),
+                    purpose="start a lab",
+                    stdout=console_end,
+                    stderr=console_end,
+                    pass_fds=[job],
+                )
+            )
+            channels.close_theirs()
+            for name, listener in ports.items():
+                channels.ours[name] = _accept(listener, child, console)
+            results = stack.enter_context(tempfile.TemporaryFile())
+            conversation = Conversation(
+                command, streams, channels, child, BOOT_SECONDS, lambda octets: _keep(results, octets)
+            )
+            attempt = conversation.hold()
+            if command.results is not None:
+                _unpack(results, command.results)
+            return attempt
+
+    def _arguments(self, command: LabCommand, job: int, ports: dict[str, socket.socket]) -> list[str]:
+        named = named_files(command.argv)
+        disks = [*([disk_of("named", named)] if named else []), *self.disks]
+        # One processor that is a known model: with more, or with "max", the lab's kernel was corrupted now and then.
+        arguments = [*self.qemu, "-accel", "tcg,thread=single,tb-size=512", "-M", "q35", "-cpu", "EPYC,svm=on,npt=on"]
+        arguments += ["-smp", "1", "-m", str(command.memory), "-nodefaults", "-nographic", "-no-reboot"]
+        arguments += ["-kernel", str(self.image.kernel), "-initrd", str(self.image.initramfs)]
+        arguments += ["-append", "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check mitigations=off"]
+        arguments += ["-serial", "stdio"]
+        arguments += ["-device", "virtio-serial-pci"]  # the first virtio device: its ports are /dev/vport0p*
+        for index, path in enumerate([f"/proc/self/fd/{job}", *disks]):
+            arguments += ["-blockdev", f"file,node-name=f{index},filename={path},read-only=on,locking=off"]
+            arguments += ["-device", f"virtio-blk-pci,drive=f{index}"]
+        for index, (name, listener) in enumerate(ports.items(), 1):
+            address = listener.getsockname()[1:].decode()
+            arguments += ["-chardev", f"socket,id={name},path={address},abstract=on"]
+            arguments += ["-device", f"virtserialport,chardev={name},nr={index},name={name}"]
+        return arguments
+
+
+@contextlib.contextmanager
+def _listener() -> Iterator[socket.socket]:
+    """A socket that has no file: nothing is left when we are killed."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0cprlib-lab-{secrets.token_hex(16)}")
+        listener.listen(1)
+        yield listener
+
+
+def _accept(listener: socket.socket, child: subprocess.Popen[str], console: int) -> int:
+    deadline = Deadline(CONNECT_SECONDS, "QEMU to connect its ports")
+    listener.settimeout(0.1)
+    while True:
+        try:
+            return listener.accept()[0].detach()
+        except TimeoutError:
+            if child.poll() is not None or deadline.expired:
+                os.set_blocking(console, False)
+                with contextlib.suppress(OSError):
+                    said = os.read(console, 4000).decode(errors="replace").strip()
+                    raise LabFailure("start a lab", said.splitlines()[-1] if said else "QEMU says nothing") from None
+                raise LabFailure("start a lab", "QEMU says nothing") from None
+
+
+def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path], kernel_package: Path | None = None) -> KvmEngine:
+    """An engine with all that it needs, built where it is missing (a minute, the first time).
+
+    :param qemu: start of the command line of the QEMU that emulates the lab.
+    :param built: what the tests use that was built: QEMU, firmware, guest image, their manifest.
+    :param kernel_package: see :func:`cprlib.lab.kvm_image.build_kvm_image`.
+    """
+    disks = [
+        disk_of("project", project_files()),
+        disk_of("built", built),
+        disk_of("system", [*system_files(), *python_files()]),
+    ]
+    return KvmEngine(qemu, build_kvm_image(kernel_package), disks)
+
+
+def _close_all(channels: Channels) -> None:
+    channels.close_theirs()
+    for descriptor in channels.ours.values():
+        os.close(descriptor)
+
+
+def _keep(results: IO[bytes], octets: bytes) -> None:
+    results.write(octets)
+
+
+def _unpack(results: IO[bytes], folder: Path) -> None:
+    """Put what came back into the results folder, and nowhere else.
+
+    :raises LabFailure: what came back is no whole archive.
+    """
+    if results.tell() == 0:
+        return
+    results.seek(0)
+    try:
+        with tarfile.open(fileobj=results, mode="r:") as archive:
+            archive.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise LabFailure("fetch the results of a lab", str(error)) from error

@@ -67,7 +67,7 @@ def entry(kind: str, key: str, make: Make, *, waiting: Callable[[], None] | None
             _remove(final)
             with new_folder(final) as aside:
                 make(aside)
-                _write_listing(aside)
+                write_listing(aside)
         return final
 
 
@@ -104,6 +104,18 @@ def is_whole(folder: Path) -> bool:
     except (OSError, ValueError, AttributeError, TypeError):
         return False
     return True
+
+
+def write_listing(folder: Path) -> None:
+    """Note every file of a folder, so that :func:`is_whole` can tell later whether it still is as it was made."""
+    listing = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            listing[str(path.relative_to(folder))] = (path.lstat().st_size, path.lstat().st_mtime_ns, "")
+        elif path.is_file():
+            status = path.stat()
+            listing[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns, _file_digest(path).hex())
+    (folder / LISTING).write_text(json.dumps(listing), encoding="utf-8")
 
 
 def remove_stale(kind: str) -> None:
@@ -165,17 +177,6 @@ def _free_lock(kind: str, key: str) -> Iterator[bool]:
 
 def _lock_path(kind: str, key: str) -> Path:
     return store_folder() / ".locks" / f"{kind}-{key}"
-
-
-def _write_listing(folder: Path) -> None:
-    listing = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            listing[str(path.relative_to(folder))] = (path.lstat().st_size, path.lstat().st_mtime_ns, "")
-        elif path.is_file():
-            status = path.stat()
-            listing[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns, _file_digest(path).hex())
-    (folder / LISTING).write_text(json.dumps(listing), encoding="utf-8")
 
 
 def _remove(path: Path) -> None:

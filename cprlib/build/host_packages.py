@@ -1,0 +1,116 @@
+"""Debian packages that building needs: which are missing, and installing them where the caller may."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.build.progress import Progress
+from cprlib.errors import DownloadFailed, MissingPackages
+from cprlib.process import run
+
+LISTS = Path("/var/lib/apt/lists")
+INSTALL_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostPackage:
+    """A Debian package and the file or program by which it is known to be there, however it got there.
+
+    :param probe: a program's name, or the absolute path of a file.
+    :param why: what needs it.
+    """
+
+    name: str
+    probe: str
+    why: str
+
+    @property
+    def is_there(self) -> bool:
+        """True when the program or file is found."""
+        return Path(self.probe).exists() if self.probe.startswith("/") else shutil.which(self.probe) is not None
+
+
+NEEDED = (
+    HostPackage("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "downloads"),
+    HostPackage("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", "Debian's lists"),
+    HostPackage("gcc", "gcc", "QEMU, the guest's agent, the lab's kernel"),
+    HostPackage("libc6-dev", "/usr/include/stdio.h", "QEMU, the guest's agent, the lab's kernel"),
+    HostPackage("make", "make", "the lab's kernel"),
+    HostPackage("dpkg-dev", "dpkg-source", "unpacking source packages"),
+    HostPackage("patch", "patch", "applying the series"),
+    HostPackage("xz-utils", "xz", "unpacking sources"),
+    HostPackage("ninja-build", "ninja", "QEMU"),
+    HostPackage("pkg-config", "pkg-config", "QEMU"),
+    HostPackage("libglib2.0-dev", "/usr/include/glib-2.0/glib.h", "QEMU"),
+    HostPackage("zlib1g-dev", "/usr/include/zlib.h", "QEMU"),
+    HostPackage("libfdt-dev", "/usr/include/libfdt.h", "QEMU"),
+    HostPackage("flex", "flex", "the lab's kernel"),
+    HostPackage("bison", "bison", "the lab's kernel"),
+    HostPackage("bc", "bc", "the lab's kernel"),
+)
+USEFUL = (HostPackage("ccache", "ccache", "building variants quickly"),)  # installed with others, never asked for
+
+
+def missing_packages() -> tuple[str, ...]:
+    """Names of the needed packages that are not there."""
+    missing = [package.name for package in NEEDED if not package.is_there]
+    if not _has_ensurepip():
+        missing.append("python3-venv")
+    return tuple(missing)
+
+
+def ensure_packages(progress: Progress) -> None:
+    """Install what is missing where the caller is root, else say what to install.
+
+    :raises MissingPackages: names the command to paste, on one line.
+    :raises DownloadFailed: apt-get refused, in its own words.
+    """
+    missing = missing_packages()
+    if not missing:
+        return
+    install = ["apt-get", "install", "--yes", "--no-install-recommends"]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        update = "" if _has_lists() else "sudo apt-get update && "
+        line = f"{update}sudo apt-get install --no-install-recommends {' '.join(missing)}"
+        raise MissingPackages("build here", f"{len(missing)} Debian packages are missing", f"run: {line}")
+    wanted = [*missing, *(package.name for package in USEFUL if not package.is_there)]
+    if not _has_lists():
+        _apt_get(["apt-get", "update"], "fetch Debian's package lists", progress)
+    title = f"install {len(wanted)} Debian packages ({' '.join(wanted)})"
+    try:
+        _apt_get([*install, *wanted], title, progress)
+    except DownloadFailed:  # lists that are too old name files that have gone
+        _apt_get(["apt-get", "update"], "fetch Debian's package lists", progress)
+        _apt_get([*install, *wanted], title, progress)
+    still = missing_packages()
+    if still:
+        raise MissingPackages("build here", f"apt-get installed packages but {', '.join(still)} is still not found")
+
+
+def _apt_get(command: Sequence[str], title: str, progress: Progress) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    with progress.step(title):
+        try:
+            run(command, purpose=title, seconds=INSTALL_SECONDS, env=environment)
+        except MissingPackages:
+            raise
+        except Exception as error:
+            details = getattr(error, "details", "")
+            words = [line[2:].strip() for line in details.splitlines() if line.startswith("E:")]
+            happened = "; ".join(dict.fromkeys(words[:3])) or str(error)
+            raise DownloadFailed(title, happened, "check the network and apt's sources", details=details) from error
+
+
+def _has_lists() -> bool:
+    return any(LISTS.glob("*_Packages*"))
+
+
+def _has_ensurepip() -> bool:
+    """Debian ships Python's venv module without the pip it needs; asked of a fresh interpreter, since it may be new."""
+    probe = subprocess.run(["python3", "-c", "import ensurepip, venv"], capture_output=True, check=False)
+    return probe.returncode == 0

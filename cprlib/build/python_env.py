@@ -1,0 +1,136 @@
+"""The project's Python environment: locked versions, the checkout linked in, bytecode compiled beforehand.
+
+It is made once for each lock file, Python and checkout, in its final place (its programs name their interpreter by
+path), and is never written afterwards: the lab sees it read-only.
+"""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from cprlib import __version__
+from cprlib.build import store
+from cprlib.build.lock import LOCK
+from cprlib.build.progress import Progress
+from cprlib.errors import DownloadFailed, MissingPackages, ProcessFailed
+from cprlib.files import cache_folder, locked, project_folder, write_text
+from cprlib.process import run
+
+LOCKED_FOR = ((3, 11), (3, 13))  # Pythons whose wheels have their hashes in the lock file; others go by version alone
+NOT_COMPILED = re.compile(r"/(tests?|testing/data|sphinxext|lib2to3)/")
+PIP_SECONDS = 900.0
+PIP_ADVICE = "check the network, or set PIP_INDEX_URL to an index that can be reached"
+SCRIPT = """\
+#!{python}
+import sys
+
+from {module} import {function}
+
+if __name__ == "__main__":
+    sys.exit({function}())
+"""
+
+
+def ensure_environment(progress: Progress) -> Path:
+    """The environment's folder; made when it is missing or not whole.
+
+    :raises DownloadFailed: packages are out of reach, in pip's own words.
+    :raises MissingPackages: this Python cannot make environments.
+    """
+    project = project_folder()
+    key = store.key_of(
+        lock=project / LOCK, pyproject=project / "pyproject.toml", python=sys.version, checkout=str(project), recipe=1
+    )
+    folder = cache_folder() / "python" / key
+    if not store.is_whole(folder):
+        with store.no_space_in_one_line(f"make {folder}"), locked(folder.with_name(f".{key}.lock")):
+            if not store.is_whole(folder):
+                _make(folder, project, progress)
+    _compile_checkout(project)
+    return folder
+
+
+def _make(folder: Path, project: Path, progress: Progress) -> None:
+    with _removed_on_failure(folder):
+        with progress.step("make the Python environment"):
+            command = [sys.executable, "-m", "venv", str(folder)]
+            try:
+                run(command, purpose="make a Python environment", seconds=180)
+            except ProcessFailed as error:
+                raise MissingPackages(
+                    error.tried, error.happened, "sudo apt-get install python3-venv", details=error.details
+                ) from error
+        with progress.step("install Python packages"):
+            _install(folder / "bin" / "python3", project / LOCK)
+        packages = next((folder / "lib").glob("python3.*/site-packages"))
+        _link_checkout(packages, folder / "bin", project)
+        with progress.step("compile Python packages"):
+            # workers=0: one process per core; errors are those of templates that are no Python
+            compileall.compile_dir(packages, quiet=2, workers=0, rx=NOT_COMPILED)
+        store.write_listing(folder)
+
+
+def _install(python: Path, lock: Path) -> None:
+    command = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--only-binary=:all:"]
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        requirements = lock
+        if sys.version_info[:2] in LOCKED_FOR:
+            command.append("--require-hashes")
+        else:
+            requirements = Path(folder) / "requirements.txt"
+            lines = lock.read_text(encoding="utf-8").splitlines()
+            versions = [line.rstrip(" \\") for line in lines if "==" in line]
+            requirements.write_text("\n".join(versions) + "\n", encoding="utf-8")
+        try:
+            command += ["--requirement", str(requirements)]
+            run(command, purpose="install Python packages", seconds=PIP_SECONDS, env=environment)
+        except ProcessFailed as error:
+            words = [line[7:] for line in error.details.splitlines() if line.startswith("ERROR: ")]
+            happened = "; ".join(words[:2]) or error.happened
+            raise DownloadFailed("install Python packages", happened, PIP_ADVICE, details=error.details) from error
+
+
+def _link_checkout(packages: Path, programs: Path, project: Path) -> None:
+    """Make the checkout importable, with the programs and plugins of pyproject.toml, without writing to it."""
+    settings = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (packages / "cprlib-checkout.pth").write_text(f"{project}\n", encoding="utf-8")
+    info = packages / f"cprlib-{__version__}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: cprlib\nVersion: {__version__}\n", encoding="utf-8")
+    (info / "INSTALLER").write_text("cprlib.bootstrap\n", encoding="utf-8")
+    groups = {"console_scripts": settings.get("scripts", {}), **settings.get("entry-points", {})}
+    lines = []
+    for group, entries in groups.items():
+        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in entries.items()), ""]
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+    for name, target in settings.get("scripts", {}).items():
+        module, _, function = target.partition(":")
+        text = SCRIPT.format(python=programs / "python3", module=module, function=function)
+        write_text(programs / name, text, mode=0o755)
+
+
+def _compile_checkout(project: Path) -> None:
+    """Compile the project's own modules too, where the checkout may be written; fresh ones are left alone."""
+    for name in ("cprlib", "fixtures"):
+        if os.access(project / name, os.W_OK):
+            compileall.compile_dir(project / name, quiet=2)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

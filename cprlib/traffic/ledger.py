@@ -18,6 +18,7 @@ from cprlib.traffic.result import TrafficResult
 UNEXPLAINED = "unexplained"
 NEAR_NS = 100_000_000  # losses this near to STOP or RESUME have a row apart from those farther away
 LONGEST_WAY_NS = 50_000_000  # from sending (or reflecting) a packet to its being dropped in the host's kernel
+CLOCK_ERROR_NS = 20_000  # the trace's clock against CLOCK_REALTIME: a packet may seem to be sent after it was dropped
 SEQUENCES_KEPT = 64
 
 #: Functions of the kernel in which a packet is dropped, by hop and direction.
@@ -175,8 +176,7 @@ def _place_by_events(waiting: list[MissingPacket], drops: DropReport) -> list[Mi
     for event in drops.events:
         hop, direction = hop_of_place(event.place)
         moments = [packet.sent_ns for packet in waiting]
-        # The trace's clock has microseconds, cut off; a packet may look as if sent after it was dropped.
-        index = bisect.bisect_right(moments, event.time_ns + 1000) - 1
+        index = bisect.bisect_right(moments, event.time_ns + CLOCK_ERROR_NS) - 1
         if index < 0 or event.time_ns - moments[index] > LONGEST_WAY_NS or event.protocol not in (0x0800, 0x86DD):
             continue
         if direction is not None and direction is not waiting[index].direction:

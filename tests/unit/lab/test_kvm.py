@@ -1,0 +1,80 @@
+"""The lab that is a virtual machine, against a program that speaks QEMU's side; and the disks it carries."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import LabFailure, LabLost
+from cprlib.files import CACHE_VARIABLE
+from cprlib.lab.engine import Attempt, LabCommand, LabStreams
+from cprlib.lab.host_files import disk_of, libraries, named_files, walk
+from cprlib.lab.kvm import KvmEngine
+from cprlib.lab.kvm_image import KvmImage
+
+FAKE = [sys.executable, str(Path(__file__).with_name("fake_qemu.py"))]
+IMAGE = KvmImage(Path("/vmlinuz"), Path("/initramfs"))
+
+
+def attempt(deed: str, results: Path, qemu: list[str] | None = None) -> tuple[Attempt, bytes]:
+    out = bytearray()
+    command = LabCommand((deed,), Path("/"), {}, results, 20)
+    return KvmEngine(qemu or FAKE, IMAGE, []).attempt(command, LabStreams(out.extend, out.extend)), bytes(out)
+
+
+def test_results_come_back_whole(tmp_path: Path) -> None:
+    result, out = attempt("work", tmp_path)
+    assert (result.returncode, out) == (6, b"out")
+    assert (tmp_path / "deep" / "evidence").read_text() == "seen"
+
+
+def test_results_cannot_leave_their_folder(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    with pytest.raises(LabFailure, match="escaped"):
+        attempt("escape", results)
+    assert list(tmp_path.iterdir()) == [results]
+
+
+def test_a_virtual_machine_that_goes_is_a_lost_lab(tmp_path: Path) -> None:
+    with pytest.raises(LabLost, match="died under its command"):
+        attempt("die", tmp_path)
+
+
+def test_a_qemu_that_does_not_start_is_a_failure_in_its_own_words(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "import sys; sys.exit('no such machine')"]
+    with pytest.raises(LabFailure, match="no such machine") as caught:
+        attempt("work", tmp_path, program)
+    assert not isinstance(caught.value, LabLost)
+
+
+def test_named_files_are_those_outside_the_checkout(tmp_path: Path) -> None:
+    brought = tmp_path / "qemu"
+    brought.write_text("")
+    argv = ("-u", f"{tmp_path}/absent:A.test", f'{{"qemu": "{brought}"}}', "/bin/sh", __file__, f"x={brought}")
+    assert named_files(argv) == [brought]
+
+
+def test_walk_leaves_out_what_no_test_needs(tmp_path: Path) -> None:
+    for name in ("a.py", ".git/b", "results/c", "deep/d.so", "deep/e.a"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "link").symlink_to("deep")
+    assert {str(path.relative_to(tmp_path)) for path in walk([tmp_path])} == {"a.py", "deep/d.so", "link"}
+
+
+def test_a_disk_holds_a_program_and_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = [shutil.which(name, path="/usr/sbin:/sbin:/usr/bin") for name in ("mke2fs", "debugfs")]
+    if None in tools:
+        pytest.skip("e2fsprogs is not installed")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    program = Path(sys.executable).resolve()
+    disk = disk_of("test", [program])
+    assert disk_of("test", [program]) == disk
+    for path in {program, *(library.resolve() for library in libraries([program]))}:
+        command = [str(tools[1]), "-R", f"stat {path}", str(disk)]
+        assert "Type: regular" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -29,6 +29,7 @@ class Hop:
 
     :param entered, left: names of counters.
     :param dropped: counters of packets that this hop dropped, and knows it.
+    :param others: counters of packets that entered, but are no test packets (ARP, MLD, another stream).
     """
 
     name: str
@@ -36,6 +37,12 @@ class Hop:
     entered: str
     left: str
     dropped: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def counters(self) -> tuple[str, ...]:
+        """Names of all of them."""
+        return (self.entered, self.left, *self.dropped, *self.others)
 
 
 #: ``tap.tx_packets`` counts packets as QEMU or vhost *reads* them from the queue (tun_put_user, drivers/net/tun.c).
@@ -57,7 +64,7 @@ HOPS = (
     Hop("qemu", Direction.RETURN, "guest.tx_packets", "tap.rx_packets", ("tap.rx_dropped", "tap.rx_errors")),
     Hop("switch", Direction.RETURN, "tap.rx_packets", "port.tx_packets", ("port.tx_dropped",)),
     Hop("station", Direction.RETURN, "port.tx_packets", "station.rx_packets", ("station.rx_dropped",)),
-    Hop("capture", Direction.RETURN, "station.rx_packets", "capture.answers", ("capture.drops", "capture.others")),
+    Hop("capture", Direction.RETURN, "station.rx_packets", "capture.answers", ("capture.drops",), ("capture.others",)),
 )
 
 
@@ -65,7 +72,8 @@ HOPS = (
 class HopCount:
     """Packets at one hop during a run; None where there was no counter.
 
-    :param dropped: counted as dropped, by counter.
+    :param dropped_by: counted as dropped, by counter.
+    :param others: packets that entered, but are no test packets; None when a counter of them is absent.
     """
 
     hop: str
@@ -74,6 +82,7 @@ class HopCount:
     left: int | None
     dropped_by: Mapping[str, int | None]
     counted_by: str
+    others: int | None = 0
 
     @property
     def dropped(self) -> int | None:
@@ -84,9 +93,9 @@ class HopCount:
     @property
     def vanished(self) -> int | None:
         """Packets that entered, did not leave, and that nobody counted as dropped; None when a counter is absent."""
-        if self.entered is None or self.left is None:
+        if self.entered is None or self.left is None or self.others is None:
             return None
-        return self.entered - self.left - (self.dropped or 0)
+        return self.entered - self.left - self.others - (self.dropped or 0)
 
 
 def count_hops(
@@ -98,6 +107,10 @@ def count_hops(
         first, last = before.get(counter), after.get(counter)
         return None if first is None or last is None else last - first
 
+    def total(counts: list[int | None]) -> int | None:
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
     return tuple(
         HopCount(
             hop.name,
@@ -105,7 +118,8 @@ def count_hops(
             moved(hop.entered),
             moved(hop.left),
             {counter: moved(counter) for counter in hop.dropped},
-            ", ".join((hop.entered, hop.left, *hop.dropped)),
+            ", ".join(hop.counters),
+            total([moved(counter) for counter in hop.others]),
         )
         for hop in hops
     )
@@ -115,5 +129,5 @@ def absent_counters(
     before: Mapping[str, int | None], after: Mapping[str, int | None], hops: Sequence[Hop] = HOPS
 ) -> tuple[str, ...]:
     """Names of counters that the ledger wants and that could not be read at both ends of the run."""
-    wanted = dict.fromkeys(name for hop in hops for name in (hop.entered, hop.left, *hop.dropped))
+    wanted = dict.fromkeys(name for hop in hops for name in hop.counters)
     return tuple(name for name in wanted if before.get(name) is None or after.get(name) is None)

@@ -87,6 +87,16 @@ def test_each_packet_has_one_place(moments: list[int], counts: list[tuple[int, i
         assert placed_at(packets)[f"hop {number}"] <= dropped + vanished
 
 
+def test_packets_of_others_explain_nothing() -> None:
+    """Frames of another stream that the capture counted are no place for a missing answer."""
+    after: dict[str, int | None] = {"station.rx_packets": 130, "capture.answers": 98, "capture.drops": 0}
+    after["capture.others"] = 30
+    capture = next(hop for hop in count_hops(dict.fromkeys(after, 0), after) if hop.hop == "capture")
+    assert (capture.dropped, capture.others, capture.vanished) == (0, 30, 2)
+    packets = place(missing(1, 2, 3, direction=Direction.RETURN), [capture], NO_DROPS, MOMENTS)
+    assert placed_at(packets) == {"capture": 2, UNEXPLAINED: 1}
+
+
 def test_absent_counters_are_not_zero() -> None:
     before: dict[str, int | None] = {"sender.sent": 0, "station.tx_packets": None}
     after: dict[str, int | None] = {"sender.sent": 10, "station.tx_packets": 10}

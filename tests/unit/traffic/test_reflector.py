@@ -1,0 +1,98 @@
+"""The stand-in reflector is stateful, keeps a log, and a pause of it is an interruption and no loss."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from cprlib.deadline import Deadline
+from cprlib.errors import EnvironmentFailure
+from cprlib.net.topology import GUEST
+from cprlib.traffic.calibration import doubt_instrument
+from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.guest_stream import measure_guest_stream
+from cprlib.traffic.records import Reflection
+from cprlib.traffic.reflector import StampReflector
+from cprlib.traffic.session import TrafficSession
+from cprlib.traffic.stamp import ReflectorPacket, SenderPacket
+
+from .veth import veth_pair_or_skip
+
+
+def ask(peer: socket.socket, sequence: int, size: int = 44) -> ReflectorPacket:
+    peer.send(SenderPacket(sequence, 1000 + sequence).encode(size))
+    answer = peer.recv(2048)
+    assert len(answer) == size
+    return ReflectorPacket.decode(answer)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_each_session_has_a_sequence_of_its_own(address: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind((address, 0))
+        port = free.getsockname()[1]
+    with StampReflector(port, [address]) as reflector:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        peers = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(2)]
+        for peer in peers:
+            peer.settimeout(10)
+            peer.connect((address, port))
+        answers = [ask(peers[turn % 2], turn, 44 + turn) for turn in range(6)]
+        peers[0].send(b"short")
+        ask(peers[0], 9)
+        log = reflector.log()
+        ports = [peer.getsockname()[1] for peer in peers]
+        for peer in peers:
+            peer.close()
+    assert [answer.sequence for answer in answers] == [0, 0, 1, 1, 2, 2]
+    assert [answer.sender_sequence for answer in answers] == list(range(6))
+    assert all(answer.sender_sent_ns == 1000 + turn for turn, answer in enumerate(answers))
+    assert all(answer.received_ns <= answer.sent_ns for answer in answers)
+    assert [(line.sender_sequence, line.peer_port) for line in log[:6]] == [(n, ports[n % 2]) for n in range(6)]
+    assert reflector.counts == {"too short": 1}
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with StampReflector(0, ["127.0.0.1"]) as first:
+        port = first._sockets[0].getsockname()[1]
+        with pytest.raises(EnvironmentFailure, match=str(port)):
+            StampReflector(port, ["127.0.0.1"])
+
+
+def test_a_paused_reflector_interrupts_and_loses_nothing() -> None:
+    pause_s = 0.3
+    with veth_pair_or_skip() as pair:
+        with pair.guest.entered():
+            reflector = StampReflector(addresses=[GUEST.ipv4])
+        with reflector, TrafficSession(pair.station, flows_between(), StreamSettings(1000, count=1500)) as session:
+            session.wait_for_answers(400, Deadline(10, "traffic"))
+            with reflector.paused():
+                threading.Event().wait(pause_s)
+            session.wait_sent(Deadline(20, "the stream to be sent"))
+            session.finish()
+        result = session.result(reflector.log(), reflector_drops=reflector.dropped)
+    assert (result.sent, result.lost) == (1500, 0)
+    assert doubt_instrument(result).conclusive
+    seen = result.interruption_return
+    assert seen.low_ms is not None
+    assert seen.high_ms is not None
+    assert seen.high_ms >= pause_s * 1000 - 60  # a receive that had begun may take one packet into the pause
+    assert seen.frame_loss_ms == 0
+    # its kernel went on stamping arrivals: forward was never interrupted for so long
+    forward = result.interruption_forward.low_ms
+    assert forward is not None
+    assert forward < pause_s * 1000
+
+
+def test_a_stream_from_the_guest_is_measured_at_the_station() -> None:
+    sent = [1000 * number for number in range(6)]
+    stop = 50_000
+    log = [Reflection(s, r, sent[s] + (stop if s >= 3 else 0), 0, "fd75::2", 1) for r, s in enumerate([0, 2, 1, 3, 5])]
+    stream = measure_guest_stream(sent, [(0, 0), (2, 1), (2, 1), (3, 3), (5, 4)], log)
+    assert (stream.missing_out, stream.missing_back) == ((4,), (1,))
+    assert (stream.lost, stream.duplicates_out, stream.duplicates_back) == (2, 0, 1)
+    assert (stream.reordering_out.reordered, stream.reordering_back.reordered) == (1, 0)
+    assert stream.interruption is not None
+    assert stream.interruption.low_ns <= stop + 1000 <= stream.interruption.high_ns + 1000

@@ -77,9 +77,9 @@ def run(
         extra=[argument for name in tag for argument in ("-t", name)],
     )
     run_avocado(suite)
-    gather(results)
+    retries = gather(results)
     command = shlex.join(["cprlib", "run", *sys.argv[2:]]) if len(sys.argv) > 1 else "cprlib run"
-    environment = describe_environment(mode="lab" if engine else "native", engine=engine or "")
+    environment = describe_environment(mode="lab" if engine else "native", engine=engine or "", lab_retries=retries)
     report = build_report(results, judged_by, environment=environment, command=command)
     publish(results)
     click.echo(result_table(report))

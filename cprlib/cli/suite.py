@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cprlib.errors import EnvironmentFailure
+from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.files import project_folder
+from cprlib.lab.task import LAB_FILE
 from cprlib.process import spawn
+from cprlib.verdict.evidence import CaseEvidence
 
 JOB_FOLDER = "avocado"
 CASES_FOLDER = "cases"
@@ -78,10 +82,25 @@ def run_avocado(suite: SuiteRun) -> int:
             raise
 
 
-def gather(results: Path) -> Path:
+def lab_retries(test_folder: Path) -> int:
+    """How often a test was started anew because its lab died, from what the spawner noted; 0 without a lab."""
+    try:
+        noted = json.loads((test_folder / LAB_FILE).read_text(encoding="utf-8"))
+        return max(0, int(noted["attempts"]) - 1)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _note_retries(case: Path, retries: int) -> None:
+    """Put the number of retries into a case's evidence; a case that left none is inconclusive anyway."""
+    with contextlib.suppress(InstrumentError):
+        replace(CaseEvidence.read(case), retries=retries).write(case)
+
+
+def gather(results: Path) -> int:
     """Move each case's folder from Avocado's job to ``cases/<id>`` and copy its JUnit and TAP files.
 
-    :returns: the job's folder.
+    :returns: how often a test was started anew because its lab died.
     :raises EnvironmentFailure: Avocado left no job.
     """
     jobs = sorted(path for path in (results / JOB_FOLDER).glob("job-*") if path.is_dir())
@@ -92,13 +111,15 @@ def gather(results: Path) -> Path:
         if (job / name).exists():
             shutil.copyfile(job / name, results / ours)
     (results / CASES_FOLDER).mkdir(exist_ok=True)
-    for folder in sorted(job.glob("test-results/*/data/cases/*")):
-        if not folder.is_dir() or any(parent.is_symlink() for parent in folder.parents if job in parent.parents):
-            continue
+    tests = [path for path in sorted(job.glob("test-results/*")) if path.is_dir() and path.name != "by-status"]
+    for folder in (case for test in tests for case in sorted(test.glob("data/cases/*"))):
+        retries = lab_retries(folder.parents[2])
+        if retries:
+            _note_retries(folder, retries)
         final = results / CASES_FOLDER / folder.name
         number = 2
         while final.exists():
             final = results / CASES_FOLDER / f"{folder.name}-{number}"
             number += 1
         folder.rename(final)
-    return job
+    return sum(lab_retries(test) for test in tests)

@@ -6,6 +6,7 @@ import pytest
 
 from cprlib.cli.suite import SuiteRun, gather
 from cprlib.errors import EnvironmentFailure
+from cprlib.verdict.evidence import CaseEvidence, Mechanism
 
 
 def job(results: Path) -> Path:
@@ -32,6 +33,15 @@ def test_cases_are_moved_and_named_apart(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "cases").iterdir()) == ["tap", "tap-2"]
     assert (tmp_path / "junit.xml").read_text() == "<testsuite/>"
     assert (tmp_path / "results.tap").exists()
+
+
+def test_lab_that_died_is_counted_with_its_case(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+    test = folder / "test-results" / "1-a"
+    CaseEvidence("tap", Mechanism.CPR).write(test / "data" / "cases" / "tap")
+    (test / "lab.json").write_text('{"attempts": 2, "lost": ["the kernel panicked"]}')
+    assert gather(tmp_path) == 1
+    assert CaseEvidence.read(tmp_path / "cases" / "tap").retries == 1
 
 
 def test_job_that_never_was_is_the_environment(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +32,7 @@ LEFT_OUT |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox", "node_module
 SPECIAL = ("dev", "proc", "sys", "usr", "bin", "sbin", "lib", "lib64")
 ELF = b"\x7fELF"
 SLACK_MIB = 16
+UNUSED_SECONDS = 24 * 3600
 
 
 def python_files() -> list[Path]:
@@ -122,7 +124,9 @@ def disk_of(kind: str, roots: Sequence[Path]) -> Path:
     """
     files = list(dict.fromkeys(walk(roots)))
     listing = "\n".join(
-        f"{path} {(state := path.lstat()).st_size} {state.st_mtime_ns} {state.st_mode}" for path in files
+        f"{path} {(state := path.lstat()).st_size} {state.st_mtime_ns} {state.st_mode}"
+        for path in files
+        if path.suffix != ".pyc"  # carried along, but written anew all the time
     )
 
     def make(folder: Path) -> None:
@@ -139,7 +143,19 @@ def disk_of(kind: str, roots: Sequence[Path]) -> Path:
             run(command, purpose="make a disk", seconds=300, advice="install the package e2fsprogs")
 
     linker = str(Path("/etc/ld.so.cache").stat().st_mtime_ns)  # changes with the libraries that can be found
-    return store.entry("lab-disk", store.key_of(kind=kind, listing=listing, linker=linker), make) / "disk.ext4"
+    key = store.key_of(kind=kind, listing=listing, linker=linker)
+    if store.lookup("lab-disk", key) is None:
+        _remove_unused()
+    entry = store.entry("lab-disk", key, make)
+    os.utime(entry)
+    return entry / "disk.ext4"
+
+
+def _remove_unused() -> None:
+    """Remove the disks that no lab has used for a day: each change of a package makes a new one of 500 MB."""
+    for entry in store.entry_path("lab-disk", "any").parent.glob("[0-9a-f]*"):
+        if entry.stat().st_mtime < time.time() - UNUSED_SECONDS:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _copy(path: Path, tree: Path) -> int:

@@ -148,14 +148,21 @@ class Archive:
 
         :raises DownloadFailed: out of reach, in apt's own words.
         """
-        return self._file(lambda: self.package(name, suite).file, f"{suite or self.suites[0]}-deb-{name}")
+        chosen = suite or self.suites[0]
+
+        def fetch() -> Path:
+            remote = self.package(name, chosen).file
+            key = store.key_of(sha256=remote.sha256, name=remote.name)
+            return store.entry("deb", key, lambda aside: self._fetch([remote], aside)) / remote.name
+
+        return self._again_when_gone(fetch, f"{chosen}-deb-{name}", self._root(chosen, "deb"))
 
     def download_source(self, name: str, version: str = "", suite: str | None = None) -> tuple[Source, Path]:
         """A source package and its ``.dsc``, which has the other files of the package beside it.
 
         :raises DownloadFailed: out of reach, in apt's own words.
         """
-        memory = f"{suite or self.suites[0]}-src-{name}-{version}"
+        chosen = suite or self.suites[0]
 
         def fetch() -> tuple[Source, Path]:
             source = self.source(name, version, suite)
@@ -163,7 +170,7 @@ class Archive:
             folder = store.entry("debian-source", key, lambda aside: self._fetch(source.files, aside))
             return source, next(folder.glob("*.dsc"))
 
-        return self._again_when_gone(fetch, memory)
+        return self._again_when_gone(fetch, f"{chosen}-src-{name}-{version}", self._root(chosen, "deb-src"))
 
     def unpack_source(self, dsc: Path, folder: Path) -> None:
         """Unpack a source package, Debian's own patches applied, into a folder that does not exist yet."""
@@ -194,16 +201,8 @@ class Archive:
         finally:
             contents.unlink(missing_ok=True)
 
-    def _file(self, find: Callable[[], Remote], memory: str) -> Path:
-        def fetch() -> Path:
-            remote = find()
-            key = store.key_of(sha256=remote.sha256, name=remote.name)
-            return store.entry("deb", key, lambda aside: self._fetch([remote], aside)) / remote.name
-
-        return self._again_when_gone(fetch, memory)
-
-    def _again_when_gone(self, fetch: Callable[[], Found], memory: str) -> Found:
-        """Fetch; when a remembered version cannot be had any more, look it up anew and try once again."""
+    def _again_when_gone(self, fetch: Callable[[], Found], memory: str, root: Path) -> Found:
+        """Fetch; when a remembered version cannot be had any more, look it up in new lists and try once again."""
         remembered = self._memory(memory).exists()
         try:
             return fetch()
@@ -212,6 +211,7 @@ class Archive:
                 raise
             before = self._memory(memory).read_text(encoding="utf-8")
             self._memory(memory).unlink(missing_ok=True)
+            (root / "fetched").unlink(missing_ok=True)
             try:
                 return fetch()
             except CprlibError:

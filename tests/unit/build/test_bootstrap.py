@@ -1,0 +1,135 @@
+"""Set-up: packages named in one line, the checkout linked into an environment, and what is run in the end."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from cprlib import bootstrap
+from cprlib.build import host_packages, python_env
+from cprlib.build.command import reason
+from cprlib.build.host_packages import HostPackage
+from cprlib.build.lab_kernel import _check_config
+from cprlib.build.progress import LineProgress, SilentProgress, TerminalProgress, seconds_text
+from cprlib.errors import BuildFailed, MissingPackages
+from cprlib.files import project_folder
+
+
+def test_missing_packages_are_named_in_one_line_to_paste(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = HostPackage("frobnicator", "no-such-program-here", "tests")
+    monkeypatch.setattr(host_packages, "NEEDED", (absent, HostPackage("sh", "sh", "tests")))
+    monkeypatch.setattr(host_packages, "_has_lists", lambda: True)
+    monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(MissingPackages) as caught:
+        host_packages.ensure_packages(SilentProgress())
+    line = caught.value.one_line()
+    assert "run: sudo apt-get install --no-install-recommends frobnicator" in line
+    assert "\n" not in line
+    assert caught.value.exit_status == 4
+
+
+def test_nothing_missing_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_packages, "NEEDED", (HostPackage("sh", "sh", "tests"),))
+    monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
+    monkeypatch.setattr(host_packages, "run", lambda *_a, **_k: pytest.fail("ran something"))
+    host_packages.ensure_packages(SilentProgress())
+
+
+def test_the_two_commands_become_cprlib_and_tox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "set_up", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_CERT", "/some/ca.pem")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    became: list[tuple[list[str], dict[str, str]]] = []
+    for arguments in (["run", "--qemu", "x"], ["test", "-e", "unit"]):
+        bootstrap.main(arguments, lambda _path, command, environment: became.append((command, environment)))
+    assert became[0][0] == [str(tmp_path / "bin" / "cprlib"), "run", "--qemu", "x"]
+    assert became[1][0] == [str(tmp_path / "bin" / "tox"), "-e", "unit"]
+    environment = became[1][1]
+    assert environment["PATH"].startswith(f"{tmp_path / 'bin'}:")
+    assert environment["PIP_CERT"] == "/some/ca.pem"
+    assert "PYTHONPATH" not in environment
+    assert Path.cwd() == project_folder()
+
+
+@pytest.mark.parametrize(("raised", "status"), [(MissingPackages("a", "b", "c"), 4), (KeyboardInterrupt(), 130)])
+def test_errors_are_one_line_and_a_status(
+    raised: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def set_up() -> Path:
+        raise raised
+
+    monkeypatch.setattr(bootstrap, "set_up", set_up)
+    assert bootstrap.main(["run"], lambda *_: pytest.fail("ran")) == status
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_usage() -> None:
+    assert bootstrap.main([]) == 2
+    assert bootstrap.main(["frobnicate"]) == 2
+
+
+def test_the_checkout_is_linked_with_programs_and_plugins(tmp_path: Path) -> None:
+    packages, programs = tmp_path / "site-packages", tmp_path / "bin"
+    packages.mkdir()
+    programs.mkdir()
+    python_env._link_checkout(packages, programs, project_folder())
+    assert (packages / "cprlib-checkout.pth").read_text() == f"{project_folder()}\n"
+    points = next(packages.glob("*.dist-info/entry_points.txt")).read_text()
+    assert "[avocado.plugins.spawner]\nlab = cprlib.lab.spawner:LabSpawner" in points
+    assert (programs / "cprlib").read_text().startswith(f"#!{programs}/python3\n")
+    assert (programs / "cprlib").stat().st_mode & 0o111
+
+
+def test_an_environment_that_failed_is_not_taken(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del capsys
+
+    def interrupted(*_arguments: object, **_options: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(python_env, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        python_env.ensure_environment(SilentProgress())
+    assert [path for path in (cache / "python").iterdir() if path.is_dir()] == []
+
+
+def test_the_lock_has_hashes_for_every_package() -> None:
+    entries = (project_folder() / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
+    entries = [entry for entry in entries if not entry.startswith("#")]
+    assert len(entries) > 20
+    assert all("==" in entry and "--hash=sha256:" in entry for entry in entries)
+
+
+def test_lines_of_progress() -> None:
+    stream = io.StringIO()
+    with LineProgress(stream).step("compile") as say:
+        say("[1/2]")
+    assert stream.getvalue() == "compile ...\ncompile: done after 0 s\n"
+    with pytest.raises(KeyboardInterrupt), TerminalProgress(stream).step("link"):
+        raise KeyboardInterrupt
+    assert stream.getvalue().endswith("link stopped\x1b[K\n")
+    assert (seconds_text(59.9), seconds_text(125)) == ("59 s", "2:05")
+
+
+def test_the_reason_of_a_failed_build_is_its_first_error() -> None:
+    output = "[1/2] cc\nx.c:1: warning: w\nx.c:2:1: error: e\nninja: build stopped: subcommand failed.\n"
+    assert reason(output) == "x.c:2:1: error: e"
+    assert reason("one\ntwo\n") == "two"
+    assert reason("") == "no output"
+
+
+def test_a_kernel_that_does_not_take_an_option_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("CONFIG_NET=y\n")
+    with pytest.raises(BuildFailed, match="CONFIG_TUN=y"):
+        _check_config(config)
+
+
+def test_python_is_new_enough_here() -> None:
+    assert sys.version_info >= bootstrap.OLDEST_PYTHON

@@ -1,0 +1,159 @@
+"""Debian's archive: what is remembered, what is asked again, and apt's words in errors."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cprlib.build import debian
+from cprlib.build.debian import Archive, compare_versions
+from cprlib.errors import DownloadFailed, NotSupported, ProcessFailed
+
+CONTENT = b"a package"
+SHOWN = """\
+Package: tool
+Version: {version}
+Depends: libc6 (>= 2.36), a | b
+Filename: pool/tool_{version}_all.deb
+Size: 9
+SHA256: {digest}
+
+Package: tool
+Version: 1.0-1
+Filename: pool/tool_1.0-1_all.deb
+Size: 9
+SHA256: {digest}
+"""
+SOURCES = """\
+Package: qemu
+Version: 1:10.2.2+ds-1
+Directory: pool/q
+Checksums-Sha256:
+ aa 12 qemu_10.2.2.dsc
+ bb 34 qemu_10.2.2.orig.tar.xz
+
+Package: qemu
+Version: 1:10.20.1+ds-1
+Directory: pool/q
+Checksums-Sha256:
+ cc 12 qemu_10.20.1.dsc
+"""
+
+
+class FakeApt:
+    """Stands in for apt's programs: one package, whose file can go from the archive."""
+
+    def __init__(self) -> None:
+        self.version = "2.0-1"
+        self.gone = False
+        self.commands: list[list[str]] = []
+
+    def run(self, command: Sequence[str], **_options: object) -> str:
+        self.commands.append(list(command))
+        digest = hashlib.sha256(CONTENT).hexdigest()
+        if command[0] == "apt-cache":
+            if "showsrc" in command:
+                return SOURCES
+            return SHOWN.format(version=self.version, digest=digest) if command[-1] == "tool" else ""
+        if "download-file" in command:
+            if self.gone and (self.version == "2.0-1" or f"tool_{self.version}" not in command[2]):
+                raise ProcessFailed("x", "exit status 100", details="E: Failed to fetch http://m/x  404  Not Found")
+            Path(command[3]).write_bytes(CONTENT)
+        return ""
+
+    def count(self, word: str) -> int:
+        return sum(word in command for command in self.commands)
+
+
+@pytest.fixture
+def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeApt:
+    fake = FakeApt()
+    keyring = tmp_path / "keyring.gpg"
+    keyring.touch()
+    monkeypatch.setattr(debian, "KEYRINGS", (keyring,))
+    monkeypatch.setattr(debian, "run", fake.run)
+    debian._network_settings.cache_clear()
+    return fake
+
+
+def test_a_package_is_looked_up_and_fetched_once(apt: FakeApt) -> None:
+    package = Archive("trixie").package("tool")
+    assert (package.version, package.depends) == ("2.0-1", ("libc6 (>= 2.36)", "a | b"))
+    assert Archive("trixie").download("tool").read_bytes() == CONTENT
+    before = len(apt.commands)
+    assert Archive("trixie").download("tool").name == "tool_2.0-1_all.deb"
+    assert len(apt.commands) == before
+    assert apt.count("update") == 1
+
+
+def test_refresh_asks_again_once(apt: FakeApt) -> None:
+    Archive("trixie").package("tool")
+    apt.version = "3.0-1"
+    assert Archive("trixie").package("tool").version == "2.0-1"
+    archive = Archive("trixie", refresh=True)
+    assert archive.package("tool").version == "3.0-1"
+    archive.package("tool")
+    assert apt.count("update") == 2
+
+
+def test_a_remembered_file_that_is_gone_is_looked_up_again(apt: FakeApt) -> None:
+    Archive("trixie").package("tool")
+    apt.gone, apt.version = True, "3.0-1"
+    assert Archive("trixie").download("tool").name == "tool_3.0-1_all.deb"
+    assert apt.count("update") == 2
+
+
+def test_out_of_reach_is_said_in_apts_words_and_nothing_is_forgotten(apt: FakeApt) -> None:
+    Archive("trixie").package("tool")
+    apt.gone = True
+    with pytest.raises(DownloadFailed, match="404 Not Found"):
+        Archive("trixie").download("tool")
+    assert Archive("trixie").package("tool").version == "2.0-1"
+
+
+def test_an_unknown_package_is_not_supported(apt: FakeApt) -> None:
+    del apt
+    with pytest.raises(NotSupported, match="find package other"):
+        Archive("trixie").package("other")
+
+
+def test_a_source_is_found_by_the_beginning_of_its_version(apt: FakeApt) -> None:
+    del apt
+    source = Archive("sid").source("qemu", "10.2")
+    assert source.version == "1:10.2.2+ds-1"
+    assert [file.name for file in source.files] == ["qemu_10.2.2.dsc", "qemu_10.2.2.orig.tar.xz"]
+    with pytest.raises(NotSupported, match=r"has 1:10\.2\.2"):
+        Archive("sid").source("qemu", "11.1")
+
+
+def test_versions_are_compared_as_dpkg_does() -> None:
+    assert compare_versions("1:1.0-1", "2.0-1") > 0
+    assert compare_versions("1.0~rc1-1", "1.0-1") < 0
+    assert compare_versions("1.0-1", "1.0-1") == 0
+
+
+def test_the_systems_apt_is_not_used(apt: FakeApt, cache: Path) -> None:
+    Archive("trixie").package("tool")
+    text = next(cache.rglob("apt.conf")).read_text()
+    for name in ("Dir::State", "Dir::Cache", "Dir::State::status", "Dir::Etc::sourcelist"):
+        assert f'{name} "{cache}' in text
+    assert 'Dir::Etc::main "/dev/null"' in text
+    assert apt.count("update") == 1
+
+
+def test_members_of_a_package_can_be_unpacked(tmp_path: Path) -> None:
+    top = tmp_path / "pkg"
+    (top / "DEBIAN").mkdir(parents=True)
+    (top / "DEBIAN" / "control").write_text(
+        "Package: p\nVersion: 1\nArchitecture: all\nMaintainer: m <m@example.org>\nDescription: d\n"
+    )
+    for name in ("wanted", "other"):
+        (top / name).mkdir()
+        (top / name / "file").write_text(name)
+    subprocess.run(["dpkg-deb", "--build", str(top), str(tmp_path / "p.deb")], check=True, capture_output=True)
+    Archive("trixie").extract(tmp_path / "p.deb", tmp_path / "out", "./wanted/*")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["wanted"]

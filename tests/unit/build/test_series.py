@@ -1,0 +1,139 @@
+"""Series of patches, and a kept tree that follows them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cprlib.build.series import Series, find_base, find_series, load_bases
+from cprlib.build.source_tree import SourceTree
+from cprlib.errors import BuildFailed, UsageError
+
+FIRST = """\
+Change one line.
+
+--- a/one.c
++++ b/one.c
+@@ -1,3 +1,3 @@
+ a
+-b
++B
+ c
+"""
+SECOND = """\
+Add a file.
+
+--- /dev/null
++++ b/sub/new.c
+@@ -0,0 +1 @@
++new
+"""
+THIRD = FIRST.replace("-b\n+B", "-B\n+BB")
+
+
+@pytest.fixture
+def patches(tmp_path: Path) -> tuple[Path, ...]:
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    for name, text in (("0001-first", FIRST), ("0002-second", SECOND), ("0003-third", THIRD)):
+        (folder / f"{name}.patch").write_text(text)
+    return tuple(sorted(folder.iterdir()))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> SourceTree:
+    def unpack(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "one.c").write_text("a\nb\nc\n")
+        (folder / "two.c").write_text("two\n")
+
+    tree = SourceTree(tmp_path / "tree")
+    tree.prepare(unpack, lambda _build: None)
+    return tree
+
+
+def test_a_folder_is_a_series_in_the_order_of_names(patches: tuple[Path, ...]) -> None:
+    assert find_series("10.0", patches[0].parent).patches == patches
+    assert find_series("10.0", False).patches == ()
+    with pytest.raises(UsageError, match=r"no \*.patch"):
+        find_series("10.0", patches[0].parent.parent)
+
+
+def test_leaving_a_patch_out(patches: tuple[Path, ...]) -> None:
+    series = Series(patches)
+    assert series.without(["0002"]).names == ("0001-first.patch", "0003-third.patch")
+    with pytest.raises(UsageError, match="3 patches are named so"):
+        series.without(["000"])
+    with pytest.raises(UsageError, match="0 patches are named so"):
+        series.without(["9"])
+
+
+def test_the_digest_names_content_and_order(patches: tuple[Path, ...]) -> None:
+    assert Series(patches).digest == Series(patches).digest
+    assert Series(patches).digest != Series(patches[::-1]).digest
+    assert Series(patches[:2]).digest != Series(patches).digest
+
+
+def test_a_patch_may_not_leave_the_source(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.patch"
+    bad.write_text(FIRST.replace("one.c", "../one.c"))
+    with pytest.raises(UsageError, match="outside the source"):
+        Series((bad,)).touched()
+
+
+def test_the_tree_follows_the_series(tree: SourceTree, patches: tuple[Path, ...]) -> None:
+    assert tree.switch_to(Series(patches)) == ("one.c", "sub/new.c")
+    assert (tree.source / "one.c").read_text() == "a\nBB\nc\n"
+    assert tree.switch_to(Series(patches)) == ()
+    assert tree.switch_to(Series(patches[:2])) == ("one.c",)
+    assert (tree.source / "one.c").read_text() == "a\nB\nc\n"
+    assert tree.switch_to(Series()) == ("one.c", "sub/new.c")
+    assert (tree.source / "one.c").read_text() == "a\nb\nc\n"
+    assert not (tree.source / "sub" / "new.c").exists()
+
+
+def test_files_that_stay_the_same_keep_their_times(tree: SourceTree, patches: tuple[Path, ...]) -> None:
+    tree.switch_to(Series(patches[:2]))
+    os.utime(tree.source / "sub" / "new.c", ns=(1, 1))
+    tree.switch_to(Series(patches))
+    assert (tree.source / "sub" / "new.c").stat().st_mtime_ns == 1
+
+
+def test_a_patch_that_does_not_apply_leaves_the_tree(tree: SourceTree, patches: tuple[Path, ...]) -> None:
+    tree.switch_to(Series(patches[:1]))
+    with pytest.raises(BuildFailed, match=r"apply 0003-third\.patch"):
+        tree.switch_to(Series(patches[2:]))
+    assert (tree.source / "one.c").read_text() == "a\nB\nc\n"
+    assert list(tree.folder.glob("stage.*")) == []
+    assert tree.switch_to(Series(patches)) == ("one.c", "sub/new.c")
+
+
+def test_patches_apply_without_fuzz(tree: SourceTree, tmp_path: Path) -> None:
+    fuzzy = tmp_path / "fuzzy.patch"
+    fuzzy.write_text(FIRST.replace(" c\n", " C\n"))
+    with pytest.raises(BuildFailed):
+        tree.switch_to(Series((fuzzy,)))
+
+
+def test_a_tree_that_was_not_finished_is_no_tree(tmp_path: Path) -> None:
+    tree = SourceTree(tmp_path / "tree")
+
+    def interrupted(folder: Path) -> None:
+        folder.mkdir()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tree.prepare(interrupted, lambda _build: None)
+    assert not tree.is_ready
+    assert not tree.folder.exists()
+
+
+def test_the_projects_bases_and_series() -> None:
+    assert {"10.0", "10.2"} <= set(load_bases())
+    assert find_base("10.0").suite == "trixie"
+    with pytest.raises(UsageError, match=r"there are: 10\.0"):
+        find_base("9.9")
+    names = find_series("10.0", True).names
+    assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]

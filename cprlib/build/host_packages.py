@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build.progress import Progress
-from cprlib.errors import DownloadFailed, MissingPackages
+from cprlib.errors import DownloadFailed, MissingPackages, ProcessFailed
 from cprlib.process import run
 
 LISTS = Path("/var/lib/apt/lists")
@@ -75,35 +75,35 @@ def ensure_packages(progress: Progress) -> None:
         return
     install = ["apt-get", "install", "--yes", "--no-install-recommends"]
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        update = "" if _has_lists() else "sudo apt-get update && "
-        line = f"{update}sudo apt-get install --no-install-recommends {' '.join(missing)}"
+        before = "" if _has_lists() else "sudo apt-get update && "
+        line = f"{before}sudo apt-get install --no-install-recommends {' '.join(missing)}"
         raise MissingPackages("build here", f"{len(missing)} Debian packages are missing", f"run: {line}")
     wanted = [*missing, *(package.name for package in USEFUL if not package.is_there)]
+    update = ["apt-get", "update"]
     if not _has_lists():
-        _apt_get(["apt-get", "update"], "fetch Debian's package lists", progress)
-    title = f"install {len(wanted)} Debian packages ({' '.join(wanted)})"
+        _apt_get(update, "fetch Debian's package lists", progress)
+    command = [*install, *wanted]
+    detail = f"({len(wanted)}: {' '.join(wanted)})"
     try:
-        _apt_get([*install, *wanted], title, progress)
-    except DownloadFailed:  # lists that are too old name files that have gone
-        _apt_get(["apt-get", "update"], "fetch Debian's package lists", progress)
-        _apt_get([*install, *wanted], title, progress)
+        _apt_get(command, "install Debian packages", progress, detail)
+    except DownloadFailed:  # no lists, or so old that the files they name have gone; now no failure is a mere warning
+        _apt_get([*update, "-o", "APT::Update::Error-Mode=any"], "fetch Debian's package lists", progress)
+        _apt_get(command, "install Debian packages", progress, detail)
     still = missing_packages()
     if still:
         raise MissingPackages("build here", f"apt-get installed packages but {', '.join(still)} is still not found")
 
 
-def _apt_get(command: Sequence[str], title: str, progress: Progress) -> None:
+def _apt_get(command: Sequence[str], purpose: str, progress: Progress, detail: str = "") -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    with progress.step(title):
+    with progress.step(f"{purpose} {detail}".rstrip()):
         try:
-            run(command, purpose=title, seconds=INSTALL_SECONDS, env=environment)
-        except MissingPackages:
-            raise
-        except Exception as error:
-            details = getattr(error, "details", "")
-            words = [line[2:].strip() for line in details.splitlines() if line.startswith("E:")]
-            happened = "; ".join(dict.fromkeys(words[:3])) or str(error)
-            raise DownloadFailed(title, happened, "check the network and apt's sources", details=details) from error
+            run(command, purpose=purpose, seconds=INSTALL_SECONDS, env=environment)
+        except ProcessFailed as error:
+            words = [line[2:].strip() for line in error.details.splitlines() if line.startswith("E:")]
+            happened = "; ".join(dict.fromkeys(words[:3])) or error.happened
+            advice = "check the network and apt's sources"
+            raise DownloadFailed(purpose, happened, advice, details=error.details) from error
 
 
 def _has_lists() -> bool:

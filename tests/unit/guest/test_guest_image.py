@@ -126,6 +126,11 @@ def test_command_line_names_every_nic() -> None:
     assert "cprlib.shell" not in words
 
 
+def test_an_emulated_guest_does_not_trust_the_clock_it_has_to_measure() -> None:
+    assert "clocksource=hpet" in kernel_command_line([]).split()
+    assert "clocksource=hpet" not in kernel_command_line([], emulated=False).split()
+
+
 @pytest.mark.parametrize("address", ["10.0.0.2/24 init=/bin/sh", "a,b", "a\nb"])
 def test_an_address_cannot_smuggle_in_words(address: str) -> None:
     with pytest.raises(UsageError):

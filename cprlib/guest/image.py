@@ -26,8 +26,8 @@ ALWAYS = (
     "cryptomgr.notests",
     "no5lvl",
 )
-# Under emulation the kernel measures the TSC against other clocks, and on a busy machine gets it wrong: guests were seen
-# whose clock ran five times too fast. The HPET's rate is known, and reading it costs no more there.
+# Under emulation the kernel measures the TSC against other clocks, and on a busy machine gets it wrong: guests were
+# seen whose clock ran five times too fast. The HPET's rate is known, and reading it costs no more there.
 EMULATED = ("clocksource=hpet", "tsc=reliable")
 NONE = "-"
 

@@ -23,6 +23,8 @@ from .veth import INTERFACE, Pair, configure, require_root
 #: by Ethernet type: offset of the protocol, and of the STAMP sequence number
 _OFFSETS = {b"\x08\x00": (23, 42), b"\x86\xdd": (20, 62)}
 _UDP = 17
+PACKET_VNET_HDR = 15  # linux/if_packet.h
+VNET_HEADER = 10  # octets of struct virtio_net_hdr
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,9 @@ class Harmed:
 class Forwarder:
     """Passes frames between two interfaces from a thread."""
 
-    def __init__(self, middle: NetworkNamespace, harms: dict[Direction, Harm]) -> None:
+    def __init__(self, middle: NetworkNamespace, harms: dict[Direction, Harm], protocol: int) -> None:
         self.harms = harms
+        self.protocol = protocol
         self.harmed = {direction: Harmed() for direction in Direction}
         self._counts = dict.fromkeys(Direction, 0)
         self._held: dict[Direction, list[tuple[int, bytes]]] = {direction: [] for direction in Direction}
@@ -65,6 +68,7 @@ class Forwarder:
     def _open(interface: str) -> socket.socket:
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         opened.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        opened.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)  # checksums and segments that are still to be made
         opened.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
         opened.bind((interface, ETH_P_ALL))
         return opened
@@ -92,36 +96,38 @@ class Forwarder:
                 if descriptor not in ways:
                     return
                 source, target, direction = ways[descriptor]
-                for frame in self._harm(source.recv(4096), direction):
+                octets = source.recv(VNET_HEADER + (1 << 16))
+                for frame in self._harm(octets, direction):
                     target.send(frame)
 
-    def _harm(self, frame: bytes, direction: Direction) -> list[bytes]:
-        harm = self.harms.get(direction)
+    def _harm(self, octets: bytes, direction: Direction) -> list[bytes]:
+        """What to send instead of a frame; each begins with a virtio-net header."""
+        harm, frame = self.harms.get(direction), octets[VNET_HEADER:]
         protocol, offset = _OFFSETS.get(frame[12:14], (0, 0))
-        if harm is None or len(frame) < 86 or not offset or frame[protocol] != _UDP:
-            return [frame]
+        if harm is None or len(frame) < 86 or not offset or frame[protocol] != self.protocol:
+            return [octets]
         (sequence,) = struct.unpack_from("!I", frame, offset)
         self._counts[direction] += 1
         number = self._counts[direction]
         held = self._held[direction]
-        due = [octets for moment, octets in held if moment <= number]
+        due = [late for moment, late in held if moment <= number]
         self._held[direction] = held = [entry for entry in held if entry[0] > number]
         if number % harm.every:
-            return [frame, *due]
+            return [octets, *due]
         done = self.harmed[direction]
         if harm.drop:
             done.dropped.append(sequence)
             return due
         if harm.hold:
             done.held.append(sequence)
-            held.append((number + harm.hold, frame))
+            held.append((number + harm.hold, octets))
             return due
         done.copied.extend([sequence] * harm.copy)
-        return [frame] * (1 + harm.copy) + due
+        return [octets] * (1 + harm.copy) + due
 
 
 @contextlib.contextmanager
-def harming_path(harms: dict[Direction, Harm]) -> Iterator[tuple[Pair, Forwarder]]:
+def harming_path(harms: dict[Direction, Harm], *, protocol: int = _UDP) -> Iterator[tuple[Pair, Forwarder]]:
     """A station and a guest with the forwarder between them; the test is skipped where that cannot be had."""
     require_root()
     with contextlib.ExitStack() as stack:
@@ -138,4 +144,4 @@ def harming_path(harms: dict[Direction, Harm]) -> Iterator[tuple[Pair, Forwarder
             configure(guest, GUEST, STATION)
         except EnvironmentFailure as error:
             pytest.skip(error.one_line())
-        yield Pair(station, guest), stack.enter_context(Forwarder(middle, harms))
+        yield Pair(station, guest), stack.enter_context(Forwarder(middle, harms, protocol))

@@ -21,18 +21,22 @@ def reserved_core() -> Iterator[int]:
     The reservation is a file lock, so it ends with its holder, however that ends.
     """
     cores = sorted(os.sched_getaffinity(0))
+    with contextlib.ExitStack() as stack:
+        core = next((core for core in cores if _reserve(core, stack)), None)
+        yield cores[os.getpid() % len(cores)] if core is None else core
+
+
+def _reserve(core: int, stack: contextlib.ExitStack) -> bool:
+    """Reserve a core until the stack is left; False when another lab has it."""
     folder = cache_folder() / "lab-cores"
-    folder.mkdir(parents=True, exist_ok=True)
-    for core in cores:
-        descriptor = os.open(folder / str(core), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        try:
-            yield core
-        finally:
-            os.close(descriptor)
-        return
-    yield cores[os.getpid() % len(cores)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / str(core), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return False  # a cache of somebody else's, only to be read: then without reservation
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -29,7 +29,7 @@ PROGRAMS = (
 )
 LEFT_OUT = {"test", "tests", "idlelib", "turtledemo", "tkinter", "ensurepip", "mypy", "ruff", "pip", ".git", "results"}
 LEFT_OUT |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox", "node_modules"}
-SPECIAL = ("dev", "proc", "sys", "usr", "bin", "sbin", "lib", "lib64")
+SPECIAL = ((), *((name,) for name in ("dev", "proc", "sys", "usr", "bin", "sbin", "lib", "lib64")))
 ELF = b"\x7fELF"
 SLACK_MIB = 16
 UNUSED_SECONDS = 24 * 3600
@@ -72,13 +72,11 @@ def project_files() -> list[Path]:
 
 
 def named_files(argv: Sequence[str]) -> list[Path]:
-    """Files outside the checkout that a command's arguments name: a brought QEMU, a test of the user's own."""
+    """What a command's arguments name outside the checkout: a brought QEMU, its firmware, a test of the user's own."""
     words = {word for argument in argv for word in re.findall(r"/[^\s\"':,=]+", argument)}
     paths = [Path(word) for word in sorted(words)]
-    project = project_folder()
-    return [
-        path for path in paths if path.is_file() and not path.is_relative_to(project) and path.parts[1] not in SPECIAL
-    ]
+    outside = [path for path in paths if not path.is_relative_to(project_folder()) and path.parts[1:2] not in SPECIAL]
+    return [path for path in outside if path.is_file() or (path.is_dir() and any(path.glob("bios*.bin")))]
 
 
 def walk(roots: Iterable[Path]) -> Iterator[Path]:

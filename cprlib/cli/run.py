@@ -127,6 +127,6 @@ def _asset_parameters(assets: Assets, engine: str | None, policy: str) -> dict[s
     }
     if assets.qemu.firmware:
         parameters["firmware"] = str(assets.qemu.firmware)
-    if engine is None:
+    if engine in (None, "kvm"):  # the host's own KVM, or the one that this engine gives its kernel
         parameters["accelerator"] = "kvm"
     return parameters

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.errors import UsageError
+from cprlib.guest.tsc import host_tsc_khz
 
 # cryptomgr.notests: self-tests of ciphers nobody uses take a second and more under emulation.
 # no5lvl: shorter page walks.
@@ -26,9 +27,6 @@ ALWAYS = (
     "cryptomgr.notests",
     "no5lvl",
 )
-# Under emulation the kernel measures the TSC against other clocks, and on a busy machine gets it wrong: guests were
-# seen whose clock ran five times too fast. The HPET's rate is known, and reading it costs no more there.
-EMULATED = ("clocksource=hpet", "tsc=reliable")
 NONE = "-"
 
 
@@ -74,7 +72,7 @@ def kernel_command_line(
     :param shell: a shell on the console too.
     :raises UsageError: a word with a space or a comma in it, which would be read as two.
     """
-    words = [*ALWAYS, *(EMULATED if emulated else ())]
+    words = [*ALWAYS, *(_clock() if emulated else ())]
     lists = {
         "ipv4": [nic.ipv4 or NONE for nic in nics],
         "ipv6": [nic.ipv6 or NONE for nic in nics],
@@ -93,3 +91,9 @@ def kernel_command_line(
     if shell:
         words.append("cprlib.shell")
     return " ".join([*words, *extra])
+
+
+def _clock() -> tuple[str, ...]:
+    """The TSC, whose rate the guest is told: cprlib/guest/tsc.py. Other clocks are far dearer to read in a lab."""
+    rate = host_tsc_khz()
+    return ("tsc=reliable", *(() if rate is None else (f"tsc_early_khz={rate}",)))

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
-CLOCK_MONOTONIC = 1  # linux/time.h
+CLOCK_REALTIME = 0  # linux/time.h
 TIMER_ABSTIME = 1
 NANOSECONDS = 1_000_000_000
 
@@ -18,7 +18,11 @@ class _Timespec(ctypes.Structure):
 
 
 def make_sleeper() -> Callable[[int], None]:
-    """A function that sleeps until a moment on the monotonic clock, given in ns; for one thread."""
+    """A function that sleeps until a moment of CLOCK_REALTIME, given in ns; for one thread.
+
+    The clock of the time stamps: so one reading serves as both, which counts where reading a clock is a system call
+    (user-mode Linux). A clock that is set meanwhile spoils the stamps anyway.
+    """
     call = ctypes.CDLL(None, use_errno=False).clock_nanosleep
     call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Timespec), ctypes.c_void_p)
     moment = _Timespec()
@@ -26,7 +30,7 @@ def make_sleeper() -> Callable[[int], None]:
 
     def sleep_until(deadline_ns: int) -> None:
         moment.tv_sec, moment.tv_nsec = divmod(deadline_ns, NANOSECONDS)
-        while call(CLOCK_MONOTONIC, TIMER_ABSTIME, reference, None) == errno.EINTR:
+        while call(CLOCK_REALTIME, TIMER_ABSTIME, reference, None) == errno.EINTR:
             pass
 
     return sleep_until

@@ -141,7 +141,7 @@ class StampSender:
             self._failure = error
 
     def _send_all(self) -> None:
-        sleep_until, monotonic, realtime = make_sleeper(), time.monotonic_ns, time.time_ns
+        sleep_until, clock = make_sleeper(), time.time_ns
         send, stopped = self._socket.send, self._stop.is_set
         period = self.settings.period_ns
         allowed = round(period * self.settings.burst)
@@ -151,13 +151,15 @@ class StampSender:
             for template, columns in zip(self._templates, self.columns, strict=True)
         ]
         flows = len(turns)
-        start = monotonic() + LEAD_NS
+        now = clock()
+        start = now + LEAD_NS
         for slot in range(self.settings.packets):
             due = start + int(slot * period)
-            now = monotonic()
+            if now >= due:  # late: no sleep, but a stamp of its own
+                now = clock()
             while now < due:
                 sleep_until(min(due, now + STOP_CHECK_NS))
-                now = monotonic()
+                now = clock()
                 if now < due and stopped():
                     return
             if stopped():
@@ -168,13 +170,12 @@ class StampSender:
                 start += late - allowed
                 self._slipped_ns += late - allowed
             patch, sent_ns, note_sent = turns[slot % flows]
-            stamp = realtime()
             try:
-                send(patch(len(sent_ns), stamp))
+                send(patch(len(sent_ns), now))
             except OSError as error:
                 self._refused[errno.errorcode.get(error.errno or 0, str(error))] += 1
             else:
-                note_sent(stamp)
+                note_sent(now)
 
 
 def make_templates(flows: Sequence[Flow]) -> tuple[FrameTemplate, ...]:

@@ -42,7 +42,7 @@ class MachineSettings:
     nics: tuple[VirtioNet, ...]
     machine: str = "q35"
     accelerator: str = "tcg"
-    memory_mib: int = 160
+    memory_mib: int = 128
     processors: int = 1
     tcg_buffer_mib: int = 48
     extra: tuple[str, ...] = ()

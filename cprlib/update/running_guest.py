@@ -34,7 +34,7 @@ class GuestSettings:
     netdev: TapNetdev
     accelerator: str = "tcg"
     machine: str = "q35"
-    memory_mib: int = 160
+    memory_mib: int = 128
     queue_length: int = 1000
 
     def for_machine(self, mechanism: Mechanism) -> MachineSettings:
@@ -44,7 +44,9 @@ class GuestSettings:
             qemu=self.qemu,
             kernel=self.image.kernel,
             initramfs=self.image.initramfs,
-            kernel_arguments=kernel_command_line([addresses], queue_pairs=self.netdev.queues),
+            kernel_arguments=kernel_command_line(
+                [addresses], emulated=self.accelerator == "tcg", queue_pairs=self.netdev.queues
+            ),
             netdevs=(mechanism.source_netdev(self.netdev),),
             nics=(VirtioNet(GUEST.mac, queues=self.netdev.queues),),
             machine=self.machine,

@@ -94,7 +94,7 @@ def build_qemu(
     :raises BuildFailed: a patch does not apply, or a compiler refused; names the log.
     """
     chosen = find_base(base)
-    patches = Series((*find_series(base, series).without(leave_out).patches, *extra))
+    patches = Series((*find_series(base, series).without(leave_out).patches, *(patch.absolute() for patch in extra)))
     archive = Archive(chosen.suite, progress=progress, refresh=refresh)
     source = archive.source("qemu", chosen.version)
     tree_key = store.key_of(

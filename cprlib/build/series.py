@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build import store
-from cprlib.errors import BuildFailed, EnvironmentFailure, UsageError
+from cprlib.errors import BuildFailed, EnvironmentFailure, ProcessFailed, UsageError
 from cprlib.files import project_folder
 from cprlib.process import run
 
@@ -82,14 +82,10 @@ class Series:
             command = ["patch", "--strip=1", "--fuzz=0", "--batch", "--forward", "--no-backup-if-mismatch"]
             try:
                 run([*command, f"--input={patch}"], purpose=f"apply {patch.name}", seconds=60, cwd=folder)
-            except EnvironmentFailure:
-                raise
-            except Exception as error:
-                details = getattr(error, "details", "")
-                words = [line for line in details.splitlines() if "FAILED" in line or "can't find" in line]
-                raise BuildFailed(
-                    f"apply {patch.name}", words[0] if words else str(error), "mend the series", details=details
-                ) from error
+            except ProcessFailed as error:
+                words = [line for line in error.details.splitlines() if "FAILED" in line or "can't find" in line]
+                happened = "; ".join(words) or error.happened
+                raise BuildFailed(f"apply {patch.name}", happened, "mend the series", details=error.details) from error
 
 
 def load_bases(path: Path | None = None) -> dict[str, Base]:
@@ -130,13 +126,15 @@ def find_series(base: str, series: bool | Path | Sequence[Path]) -> Series:
     if series is False:
         return Series()
     if isinstance(series, Sequence):
-        return Series(tuple(series))
+        return Series(tuple(patch.absolute() for patch in series))
     if series is True:
         top = project_folder() / "images" / "qemu" / "series"
         folder = top / base if (top / base).is_dir() else top
     else:
         folder = series
-    patches = tuple(sorted(folder.glob("*.patch")))
+    patches = tuple(sorted(folder.absolute().glob("*.patch")))
     if not patches:
-        raise UsageError(f"build QEMU {base} with a series", f"no *.patch in {folder}")
+        others = ", ".join(sorted(path.parent.name for path in folder.glob("*/0001-*.patch")))
+        advice = f"there is one for: {others}" if others else ""
+        raise UsageError(f"build QEMU {base} with a series", f"no *.patch in {folder}", advice)
     return Series(patches)

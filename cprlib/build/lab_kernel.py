@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from cprlib.build import store
@@ -59,15 +58,17 @@ def build_lab_kernel(progress: Progress, *, refresh: bool = False) -> Path:
 
     def make(aside: Path) -> None:
         deb = archive.download(package.name, package.suite)
-        trees = cache_folder() / "trees"
-        trees.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=trees, prefix="kernel.") as name:
-            folder = Path(name)
+        folder = cache_folder() / "trees" / f"kernel-{key[:12]}"
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed: this one holds the entry's lock
+        folder.mkdir(parents=True)
+        try:
             with progress.step(f"unpack {package.name} {package.version}"):
                 source = _unpack(archive, deb, folder)
-            _compile(source, folder / "build", folder.parent / "lab-kernel.log", progress)
+            _compile(source, folder / "build", folder.with_name("lab-kernel.log"), progress)
             shutil.copy2(folder / "build" / BINARY, aside / BINARY)
             shutil.copyfile(folder / "build" / ".config", aside / "config")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     entry = store.entry(
         "lab-kernel", key, make, waiting=lambda: progress.note("another run is building the lab's kernel")

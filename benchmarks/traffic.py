@@ -90,7 +90,7 @@ def run_instrument(pair: Pair, rate: float, seconds: float, busy: bool, port: in
     """Both directions at once: the reflector answers every packet."""
     flows = flows_between(versions=(4, 6), count=2, first_port=port)
     settings = StreamSettings(rate, duration_s=seconds)
-    with stand_in(pair.guest) as reflector, hogs(busy):
+    with stand_in(pair.guest, priority=5) as reflector, hogs(busy):
         with TrafficSession(pair.station, flows, settings, keep_frames=0) as session:
             session.wait_sent(Deadline(seconds * 3 + 30, "the stream to be sent"))
             session.finish(linger_s=20.0)

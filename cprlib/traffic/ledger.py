@@ -111,12 +111,9 @@ def missing_packets(result: TrafficResult) -> tuple[MissingPacket, ...]:
     """
     found = []
     for flow in result.flows:
-        for sequence in flow.forward.missing or ():
-            found.append(MissingPacket(Direction.FORWARD, flow.flow.name, sequence, flow.sent_ns[sequence]))
-        for sequence in flow.returning.missing or ():
-            moment = flow.reflected_ns[sequence]
-            sent = flow.sent_ns[sequence] if moment is None else moment
-            found.append(MissingPacket(Direction.RETURN, flow.flow.name, sequence, sent))
+        for direction, part in ((Direction.FORWARD, flow.forward), (Direction.RETURN, flow.returning)):
+            for sequence, moment in zip(part.missing or (), part.missing_ns, strict=True):
+                found.append(MissingPacket(direction, flow.flow.name, sequence, moment))
     return tuple(sorted(found, key=lambda packet: (packet.sent_ns, packet.sequence)))
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from cprlib.errors import EnvironmentFailure
+from cprlib.traffic.realtime import become_realtime
 from cprlib.traffic.records import Reflection
 from cprlib.traffic.stamp import ERROR_ESTIMATE, MINIMUM_SIZE, REFLECTOR, SENDER, STAMP_PORT, ns_to_ntp
 
@@ -185,8 +186,11 @@ def _listen(address: str, port: int) -> socket.socket:
 def main(arguments: Sequence[str]) -> None:
     """A reflector as a program: answers until standard input ends, then writes its log and counters as JSON.
 
-    ``python -m cprlib.traffic.reflector [PORT]``; says ``ready`` first.
+    ``python -m cprlib.traffic.reflector [PORT [PRIORITY]]``; says ``ready`` first. With a priority it is scheduled
+    before ordinary processes where that is allowed, so that a busy machine is not taken for a slow reflector.
     """
+    if len(arguments) > 1:
+        become_realtime(int(arguments[1]))
     with StampReflector(int(arguments[0]) if arguments else STAMP_PORT) as reflector:
         print("ready", flush=True)
         sys.stdin.read()

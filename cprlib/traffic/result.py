@@ -28,6 +28,7 @@ class DirectionResult:
 
     :param sent: packets sent in this direction; on the way back these are the reflector's answers.
     :param lost: RFC 7680; :param missing: the *sender's* numbers of those, None when the log is not there to tell.
+    :param missing_ns: when each of those was sent in this direction, on the host's clock (T1, or T3).
     :param duplicates: RFC 5560; None as above.
     :param reordering: RFC 4737; None as above.
     :param interruption: by time stamps on the host's clock, as seen where this direction ends; None when unknown.
@@ -39,6 +40,7 @@ class DirectionResult:
     duplicates: int | None
     reordering: metrics.Reordering | None
     interruption: metrics.TimestampInterruption | None
+    missing_ns: tuple[int, ...] = ()
 
     @property
     def reordered(self) -> int | None:
@@ -261,7 +263,7 @@ def _flow_result(
         len(sent_ns), [(arrival.sender_sequence, arrival.reflector_sequence) for arrival in arrivals]
     )
     known = {line.reflector_sequence for line in log} if log is not None else set()
-    forward, returning = _directions(sent_ns, reflected, arrivals, log, by_sequence)
+    forward, returning = _directions(sent_ns, reflected, arrivals, log, by_sequence, clock)
     return FlowResult(
         flow=flow,
         sent_ns=sent_ns,
@@ -315,6 +317,7 @@ def _directions(
     arrivals: Sequence[Arrival],
     log: Sequence[Reflection] | None,
     by_sequence: metrics.LossBySequence,
+    clock: ClockModel | None,
 ) -> tuple[DirectionResult, DirectionResult]:
     came_back = [arrival.reflector_sequence for arrival in arrivals]
     at_reflector = [(sequence, moment) for sequence, moment in enumerate(reflected) if moment is not None]
@@ -331,7 +334,7 @@ def _directions(
     order = [line.sender_sequence for line in log]
     missing = metrics.missing_sequences(len(sent_ns), order)
     arrived = set(came_back)
-    lost_answers = tuple(line.sender_sequence for line in log if line.reflector_sequence not in arrived)
+    lost = [line for line in log if line.reflector_sequence not in arrived]
     return (
         DirectionResult(
             len(sent_ns),
@@ -340,8 +343,15 @@ def _directions(
             metrics.count_duplicates(order),
             metrics.reordering(order),
             interruption_forward,
+            tuple(sent_ns[sequence] for sequence in missing),
         ),
         DirectionResult(
-            len(log), len(lost_answers), lost_answers, duplicates_return, order_return, interruption_return
+            len(log),
+            len(lost),
+            tuple(line.sender_sequence for line in lost),
+            duplicates_return,
+            order_return,
+            interruption_return,
+            tuple(clock.to_host(line.sent_ns) if clock else sent_ns[line.sender_sequence] for line in lost),
         ),
     )

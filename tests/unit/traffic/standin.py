@@ -32,11 +32,15 @@ class StandIn:
 
 
 @contextlib.contextmanager
-def stand_in(namespace: NetworkNamespace, port: int = STAMP_PORT) -> Iterator[StandIn]:
-    """Start a reflector in a namespace and wait until it listens."""
+def stand_in(namespace: NetworkNamespace, *, priority: int | None = None) -> Iterator[StandIn]:
+    """Start a reflector in a namespace and wait until it listens.
+
+    :param priority: real-time priority, so that busy cores do not slow it.
+    """
+    arguments = [str(STAMP_PORT), *([] if priority is None else [str(priority)])]
     program = (
         f"import sys; sys.path.insert(0, {str(project_folder())!r}); "
-        f"from cprlib.traffic.reflector import main; main(['{port}'])"
+        f"from cprlib.traffic.reflector import main; main({arguments!r})"
     )
     command = [sys.executable, "-I", "-S", "-c", program]
     with contextlib.ExitStack() as stack:

@@ -33,7 +33,9 @@ def cause_of(row: LedgerRow) -> Cause:
 
 
 def _hop(count: HopCount) -> Hop:
-    return Hop(count.hop, Direction(count.direction.value), count.entered, count.left, count.dropped, count.counted_by)
+    """Packets of others (ARP, neighbour discovery) count as dropped here: they are none of the stream's."""
+    dropped = count.dropped if count.others is None else (count.dropped or 0) + count.others
+    return Hop(count.hop, Direction(count.direction.value), count.entered, count.left, dropped, count.counted_by)
 
 
 def with_ledger(evidence: CaseEvidence, ledger: Ledger, absent: tuple[str, ...], drops_available: bool) -> CaseEvidence:

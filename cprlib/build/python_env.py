@@ -21,14 +21,11 @@ from cprlib import __version__
 from cprlib.build import store
 from cprlib.build.lock import LOCK
 from cprlib.build.progress import Progress
-from cprlib.errors import DownloadFailed, MissingPackages, ProcessFailed
+from cprlib.build.venv import make_venv, pip_install
 from cprlib.files import cache_folder, locked, project_folder, write_text
-from cprlib.process import run
 
 LOCKED_FOR = ((3, 11), (3, 13))  # Pythons whose wheels have their hashes in the lock file; others go by version alone
 NOT_COMPILED = re.compile(r"/(tests?|testing/data|sphinxext|lib2to3)/")
-PIP_SECONDS = 900.0
-PIP_ADVICE = "check the network, or set PIP_INDEX_URL to an index that can be reached"
 SCRIPT = """\
 #!{python}
 import sys
@@ -62,15 +59,9 @@ def ensure_environment(progress: Progress) -> Path:
 def _make(folder: Path, project: Path, progress: Progress) -> None:
     with _removed_on_failure(folder):
         with progress.step("make the Python environment"):
-            command = [sys.executable, "-m", "venv", str(folder)]
-            try:
-                run(command, purpose="make a Python environment", seconds=180)
-            except ProcessFailed as error:
-                raise MissingPackages(
-                    error.tried, error.happened, "sudo apt-get install python3-venv", details=error.details
-                ) from error
+            make_venv(folder, sys.executable)
         with progress.step("install Python packages"):
-            _install(folder / "bin" / "python3", project / LOCK)
+            _install(folder, project / LOCK)
         packages = next((folder / "lib").glob("python3.*/site-packages"))
         _link_checkout(packages, folder / "bin", project)
         with progress.step("compile Python packages"):
@@ -79,25 +70,19 @@ def _make(folder: Path, project: Path, progress: Progress) -> None:
         store.write_listing(folder)
 
 
-def _install(python: Path, lock: Path) -> None:
-    command = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--only-binary=:all:"]
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-    with tempfile.TemporaryDirectory() as folder:
+def _install(folder: Path, lock: Path) -> None:
+    """Install what the lock file names, checked by hash where it has the hashes for this Python."""
+    arguments = ["--no-deps", "--only-binary=:all:"]
+    with tempfile.TemporaryDirectory() as aside:
         requirements = lock
         if sys.version_info[:2] in LOCKED_FOR:
-            command.append("--require-hashes")
+            arguments.append("--require-hashes")
         else:
-            requirements = Path(folder) / "requirements.txt"
+            requirements = Path(aside) / "requirements.txt"
             lines = lock.read_text(encoding="utf-8").splitlines()
             versions = [line.rstrip(" \\") for line in lines if "==" in line]
             requirements.write_text("\n".join(versions) + "\n", encoding="utf-8")
-        try:
-            command += ["--requirement", str(requirements)]
-            run(command, purpose="install Python packages", seconds=PIP_SECONDS, env=environment)
-        except ProcessFailed as error:
-            words = [line[7:] for line in error.details.splitlines() if line.startswith("ERROR: ")]
-            happened = "; ".join(words[:2]) or error.happened
-            raise DownloadFailed("install Python packages", happened, PIP_ADVICE, details=error.details) from error
+        pip_install(folder, [*arguments, "--requirement", str(requirements)], "install Python packages")
 
 
 def _link_checkout(packages: Path, programs: Path, project: Path) -> None:

@@ -93,7 +93,7 @@ def test_an_environment_that_failed_is_not_taken(
     def interrupted(*_arguments: object, **_options: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(python_env, "run", interrupted)
+    monkeypatch.setattr(python_env, "make_venv", interrupted)
     with pytest.raises(KeyboardInterrupt):
         python_env.ensure_environment(SilentProgress())
     assert [path for path in (cache / "python").iterdir() if path.is_dir()] == []

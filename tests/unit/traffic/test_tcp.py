@@ -66,6 +66,8 @@ def test_a_connection_that_is_cut_is_no_success() -> None:
         with station:
             with guest:
                 Deadline(20, "octets to come").poll(lambda: True if guest.octets > 10_000 else None)
+            # The source goes on sending: only a segment after the cut is answered with a reset.
+            Deadline(20, "the reset").poll(lambda: None if station._thread.is_alive() else True)
             report = station.finish(Deadline(5, "the end"))
     assert report.error in ("ECONNRESET", "EPIPE", "ENOTCONN")
     assert not report.complete

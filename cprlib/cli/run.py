@@ -56,13 +56,18 @@ def run(
 
     TESTS are Avocado references: tests/functional/test_cpr_tap.py, or with :CLASS.METHOD behind it.
     """
-    if lab is not None and lab not in ENGINES:  # `--lab TEST`: the word belongs to the tests
-        tests, lab = (lab, *tests), "uml"
+    if lab is not None and lab not in ENGINES:
+        if not _exists(lab):
+            raise UsageError(f"use lab engine {lab!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")
+        tests, lab = (lab, *tests), "uml"  # `--lab TEST`: the word belongs to the tests
+    for test in tests:
+        if not _exists(test):
+            raise UsageError(f"run {test}", "no such file", "name a test file or folder, e.g. tests/functional")
     if native and lab:
         raise UsageError("run the suite", "both --native and --lab were given", "give one of them")
     parameters = _parameters(parameter)
     judged_by = load_policy(policy)
-    brought = QemuBinary(qemu.resolve(), firmware.resolve() if firmware else None) if qemu else None
+    brought = QemuBinary(qemu.absolute(), firmware.absolute() if firmware else None) if qemu else None
     if brought:
         probe(brought)  # a path that is no QEMU is told before anything is built
     engine = _engine(native, lab)
@@ -81,8 +86,9 @@ def run(
     command = shlex.join(["cprlib", "run", *sys.argv[2:]]) if len(sys.argv) > 1 else "cprlib run"
     environment = describe_environment(mode="lab" if engine else "native", engine=engine or "", lab_retries=retries)
     report = build_report(results, judged_by, environment=environment, command=command)
-    publish(results)
+    latest = publish(results)
     click.echo(result_table(report))
+    click.echo(f"report: {latest / 'report.html'}")
     return int(report.exit_status)
 
 
@@ -94,6 +100,10 @@ def _parameters(given: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"read parameter {item!r}", "it is not NAME=VALUE", "see docs/parameters.md")
         pairs[name] = value
     return pairs
+
+
+def _exists(test: str) -> bool:
+    return Path(test.partition(":")[0]).exists()
 
 
 def _reference(test: str) -> str:

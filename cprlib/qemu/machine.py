@@ -23,6 +23,8 @@ from cprlib.qemu.trace_log import UPDATE_EVENTS, TraceLog, read_trace
 
 AGENT_PORT = "org.cprlib.agent"
 ACCELERATORS = ("tcg", "kvm")
+FIRMWARE_WORDS = ("could not load PC BIOS", "Could not open option rom", "pvh.bin")  # hw/i386/x86.c, hw/core/loader.c
+FIRMWARE_ADVICE = "give the folder of its firmware (bios-256k.bin, pvh.bin, ...) with --firmware"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ class Machine:
         return QemuFailed(
             doing,
             f"the {self.name} ended with {describe_status(status)}: {last}",
+            FIRMWARE_ADVICE if any(words in said for words in FIRMWARE_WORDS) else "",
             details=f"command: {paste(self.command)}\n{tail(said)}",
         )
 

@@ -53,7 +53,6 @@ NEEDED = (
     HostPackage("bison", "bison", "the lab's kernel"),
     HostPackage("bc", "bc", "the lab's kernel"),
 )
-USEFUL = (HostPackage("ccache", "ccache", "building variants quickly"),)  # installed with others, never asked for
 
 
 def missing_packages() -> tuple[str, ...]:
@@ -78,12 +77,11 @@ def ensure_packages(progress: Progress) -> None:
         before = "" if _has_lists() else "sudo apt-get update && "
         line = f"{before}sudo apt-get install --no-install-recommends {' '.join(missing)}"
         raise MissingPackages("build here", f"{len(missing)} Debian packages are missing", f"run: {line}")
-    wanted = [*missing, *(package.name for package in USEFUL if not package.is_there)]
     update = ["apt-get", "update"]
     if not _has_lists():
         _apt_get(update, "fetch Debian's package lists", progress)
-    command = [*install, *wanted]
-    detail = f"({len(wanted)}: {' '.join(wanted)})"
+    command = [*install, *missing]
+    detail = f"({len(missing)}: {' '.join(missing)})"
     try:
         _apt_get(command, "install Debian packages", progress, detail)
     except DownloadFailed:  # no lists, or so old that the files they name have gone; now no failure is a mere warning

@@ -27,6 +27,7 @@ from avocado.core.utils import messages
 from avocado.plugins.runners.avocado_instrumented import AvocadoInstrumentedTestRunner, RunnerApp
 
 KIND = "avocado-instrumented"
+LOG_LEVEL = "job.output.loglevel"
 
 
 class _Channel:
@@ -52,6 +53,8 @@ class OneProcessRunner(AvocadoInstrumentedTestRunner):  # type: ignore[misc]
     def run(self, runnable: Any) -> list[dict[str, Any]]:
         """Run the test; its messages go to the channel while it runs, so that none are left to give back."""
         signal.signal(signal.SIGTERM, self.signal_handler)
+        # The option's default is registered by a module that a light import leaves out; without one there is no logging.
+        runnable.config = {**runnable.config, LOG_LEVEL: runnable.config.get(LOG_LEVEL) or "DEBUG"}
         self._channel.put(messages.StartedMessage.get())
         self._run_avocado(runnable, self._channel)
         return []

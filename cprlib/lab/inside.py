@@ -53,8 +53,9 @@ class OneProcessRunner(AvocadoInstrumentedTestRunner):  # type: ignore[misc]
     def run(self, runnable: Any) -> list[dict[str, Any]]:
         """Run the test; its messages go to the channel while it runs, so that none are left to give back."""
         signal.signal(signal.SIGTERM, self.signal_handler)
-        # The option's default is registered by a module that a light import leaves out; without one there is no logging.
-        runnable.config = {**runnable.config, LOG_LEVEL: runnable.config.get(LOG_LEVEL) or "DEBUG"}
+        # The option's default is registered by a module that a light import leaves out.
+        if runnable.config.get(LOG_LEVEL) is None:
+            runnable.config = runnable.filter_runnable_config(KIND, {**runnable.config, LOG_LEVEL: "DEBUG"})
         self._channel.put(messages.StartedMessage.get())
         self._run_avocado(runnable, self._channel)
         return []

@@ -27,7 +27,6 @@ from avocado.core.utils import messages
 from avocado.plugins.runners.avocado_instrumented import AvocadoInstrumentedTestRunner, RunnerApp
 
 KIND = "avocado-instrumented"
-LOG_LEVEL = "job.output.loglevel"
 
 
 class _Channel:
@@ -53,9 +52,6 @@ class OneProcessRunner(AvocadoInstrumentedTestRunner):  # type: ignore[misc]
     def run(self, runnable: Any) -> list[dict[str, Any]]:
         """Run the test; its messages go to the channel while it runs, so that none are left to give back."""
         signal.signal(signal.SIGTERM, self.signal_handler)
-        # The option's default is registered by a module that a light import leaves out.
-        if runnable.config.get(LOG_LEVEL) is None:
-            runnable.config = runnable.filter_runnable_config(KIND, {**runnable.config, LOG_LEVEL: "DEBUG"})
         self._channel.put(messages.StartedMessage.get())
         self._run_avocado(runnable, self._channel)
         return []

@@ -8,6 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import avocado.core.job  # noqa: F401 - registers the job's options
+from avocado.core.nrunner.runnable import Runnable
+from avocado.core.nrunner.task import json_dumps
+
+KIND = "avocado-instrumented"
 TEST = """
 from avocado import Test
 class A(Test):
@@ -25,7 +30,9 @@ class A(Test):
 def run_inside(folder: Path, *extra: str) -> tuple[list[dict[str, object]], str]:
     test = folder / "a.py"
     test.write_text(TEST)
-    command = [sys.executable, "-m", "cprlib.lab.inside", "-k", "avocado-instrumented", "-u", f"{test}:A.test"]
+    # The job's side sends the values of all options along; inside nobody knows their defaults.
+    config = Runnable.filter_runnable_config(KIND, {})
+    command = [sys.executable, "-m", "cprlib.lab.inside", "-k", KIND, "-u", f"{test}:A.test", "-c", json_dumps(config)]
     done = subprocess.run(
         [*command, *extra, f"output_dir={folder}"], capture_output=True, text=True, check=True, env={**os.environ}
     )

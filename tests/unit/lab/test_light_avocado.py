@@ -10,7 +10,6 @@ from pathlib import Path
 
 import avocado.core.job  # noqa: F401 - registers the job's options
 from avocado.core.nrunner.runnable import Runnable
-from avocado.core.nrunner.task import json_dumps
 
 KIND = "avocado-instrumented"
 TEST = """
@@ -31,10 +30,12 @@ def run_inside(folder: Path, *extra: str) -> tuple[list[dict[str, object]], str]
     test = folder / "a.py"
     test.write_text(TEST)
     # The job's side sends the values of all options along; inside nobody knows their defaults.
-    config = Runnable.filter_runnable_config(KIND, {})
-    command = [sys.executable, "-m", "cprlib.lab.inside", "-k", KIND, "-u", f"{test}:A.test", "-c", json_dumps(config)]
+    runnable = Runnable(KIND, f"{test}:A.test", config=Runnable.filter_runnable_config(KIND, {}))
+    command = [sys.executable, "-m", "cprlib.lab.inside", *runnable.get_command_args()]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # Avocado's runners are programs there
+    environment = {**os.environ, "PATH": path}
     done = subprocess.run(
-        [*command, *extra, f"output_dir={folder}"], capture_output=True, text=True, check=True, env={**os.environ}
+        [*command, *extra, f"output_dir={folder}"], capture_output=True, text=True, check=True, env=environment
     )
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 

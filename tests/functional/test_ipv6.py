@@ -1,0 +1,19 @@
+"""The measured stream over IPv6: other addresses, another checksum, the same update."""
+
+from __future__ import annotations
+
+from fixtures.live_update_test import LiveUpdateTest
+
+
+class Ipv6(LiveUpdateTest):
+    """Mechanism ``cpr`` with vhost, one queue pair."""
+
+    def test_ipv6_crosses_without_loss(self) -> None:
+        """A stream over IPv6 crosses an update without a lost packet.
+
+        :avocado: tags=mechanism:cpr,vhost:on,queues:1,ip:6
+        """
+        with self.given_guest("cpr", vhost=True, ip_version=6) as case:
+            case.calibrate()
+            with case.under_traffic():
+                case.live_update()

@@ -129,7 +129,10 @@ def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
 
 
 def order_checks(update: UpdateResult) -> tuple[Check, ...]:
-    """Checks of the order of STOP, fds sent and RESUME, on one clock; inconclusive when a moment is not known."""
+    """Checks of the order of STOP, fds sent and RESUME, on one clock; inconclusive when a moment is not known.
+
+    Stock QEMU sends its CPR state while the guest still runs, which is right as long as no NIC is handed over.
+    """
     first = {item.name: item.time_ns for item in reversed(update.moments)}
 
     def before(name: str, earlier: str, later: str) -> Check:
@@ -140,7 +143,10 @@ def order_checks(update: UpdateResult) -> tuple[Check, ...]:
         distance = (first[later] - first[earlier]) / 1e6
         return _check(name, distance >= 0, expected, f"{distance:.2f} ms between them")
 
-    return before("stop-before-fds-sent", "STOP", "FDS_SENT"), before("stop-before-resume", "STOP", "RESUME")
+    resumed = before("stop-before-resume", "STOP", "RESUME")
+    if update.mechanism != "cpr":  # only descriptors of a NIC that is in use need the source to stand still
+        return (resumed,)
+    return before("stop-before-fds-sent", "STOP", "FDS_SENT"), resumed
 
 
 def end_check(update: UpdateResult) -> Check:

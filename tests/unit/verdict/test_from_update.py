@@ -107,6 +107,11 @@ def test_descriptors_sent_before_the_stop_are_seen() -> None:
     assert outcomes(order_checks(bad))["stop-before-fds-sent"] is Outcome.FAIL
 
 
+def test_order_of_descriptors_is_none_of_link_switchs_business() -> None:
+    stock = replace(GOOD, mechanism="link-switch", moments=(Moment("FDS_SENT", 1, "source", ""), *GOOD.moments[::2]))
+    assert outcomes(order_checks(stock)) == {"stop-before-resume": Outcome.PASS}
+
+
 def test_moment_that_nobody_told_of_is_inconclusive() -> None:
     silent = replace(GOOD, moments=GOOD.moments[:1])
     assert set(outcomes(order_checks(silent)).values()) == {Outcome.INCONCLUSIVE}

@@ -1,18 +1,22 @@
 """QEMU's log with trace events: what a QEMU did and when, on the harness's clock.
 
-With the ``log`` trace backend, ``-D FILE -trace PATTERN`` writes ``NAME PID@SECONDS.MICROSECONDS:NAME arguments``
-lines (QEMU docs/devel/tracing.rst; format of scripts/tracetool/backend/log.py); the stamp is gettimeofday(),
-so CLOCK_REALTIME. Every other line is a message of QEMU's.
+With the ``log`` trace backend, ``-D FILE -trace PATTERN -msg timestamp=on`` writes lines
+``PID@SECONDS.MICROSECONDS:NAME arguments`` (QEMU 10.0), or the time in ISO 8601 and ``NAME arguments`` (QEMU 10.2;
+scripts/tracetool/backend/log.py of each). The stamp is CLOCK_REALTIME. Every other line is a message of QEMU's.
 """
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 RECORD = re.compile(r"^(?:\S+ )?(?P<pid>\d+)@(?P<seconds>\d+)\.(?P<microseconds>\d+):(?P<name>\w+) ?(?P<text>.*)$")
+ISO_RECORD = re.compile(
+    r"^(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(?P<microseconds>\d{6})Z (?P<name>[a-z0-9]+_\w+) ?(?P<text>.*)$"
+)
 RUN_STATE = re.compile(r"new_state \d+ \((?P<state>[\w-]+)\)")
 
 UPDATE_EVENTS = (
@@ -65,16 +69,30 @@ class TraceLog:
         return None
 
 
+def _record(line: str) -> TraceRecord | None:
+    found = RECORD.match(line)
+    if found:
+        return TraceRecord(_moment(int(found["seconds"]), found), found["name"], found["text"])
+    found = ISO_RECORD.match(line)
+    if found:
+        second = datetime.datetime.fromisoformat(f"{found['second']}+00:00")
+        return TraceRecord(_moment(int(second.timestamp()), found), found["name"], found["text"])
+    return None
+
+
+def _moment(seconds: int, found: re.Match[str]) -> int:
+    return seconds * 10**9 + int(found["microseconds"]) * 1000
+
+
 def parse_trace(lines: Iterable[str]) -> TraceLog:
     """Read the lines of a log."""
     records, messages = [], []
-    for line in lines:
-        found = RECORD.match(line.rstrip("\n"))
-        if found:
-            time_ns = int(found["seconds"]) * 10**9 + int(found["microseconds"]) * 1000
-            records.append(TraceRecord(time_ns, found["name"], found["text"]))
+    for line in (item.rstrip("\n") for item in lines):
+        record = _record(line)
+        if record:
+            records.append(record)
         elif line.strip():
-            messages.append(line.rstrip("\n"))
+            messages.append(line)
     return TraceLog(tuple(records), tuple(messages))
 
 

@@ -28,3 +28,14 @@ def test_run_state_looks_at_the_new_state() -> None:
 
 def test_other_lines_are_messages() -> None:
     assert parse_trace(LINES).messages == (LINES[3],)
+
+
+def test_records_of_qemu_10_2_have_the_time_in_iso_8601() -> None:
+    lines = [
+        "2023-11-14T22:13:20.250001Z runstate_set current_run_state 9 (running) new_state 4 (paused)",
+        "2023-11-14T22:13:20.300000Z qemu-system-x86_64: vhost-net requested but could not be initialized",
+    ]
+    log = parse_trace(lines)
+    assert [(item.time_ns, item.name) for item in log.records] == [(1700000000_250001000, "runstate_set")]
+    assert log.run_state(("paused",)) is not None
+    assert log.messages == (lines[1],)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from cprlib.net.counters import LinkCounters, read_counters
 from cprlib.net.topology import PORT, STATION_INTERFACE
 from cprlib.traffic.result import TrafficResult
@@ -18,10 +20,7 @@ GUEST_UDP = {  # ours: name in /proc/net/snmp
 
 
 def _link(place: str, counters: LinkCounters) -> Counters:
-    return {
-        f"{place}.{name}": getattr(counters, name)
-        for name in ("rx_packets", "tx_packets", "rx_dropped", "tx_dropped", "rx_errors", "tx_errors")
-    }
+    return {f"{place}.{name}": count for name, count in asdict(counters).items()}
 
 
 def _taps(guest: RunningGuest) -> Counters:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib.guest.agent import AgentConnection
@@ -80,9 +80,7 @@ class RunningGuest:
         """
         settings = self.machine.settings
         if qemu is not None:
-            settings = MachineSettings(
-                **{name: getattr(settings, name) for name in settings.__slots__} | {"qemu": qemu}
-            )
+            settings = replace(settings, qemu=qemu)
         update = LiveUpdate(
             source=self.machine,
             mechanism=self.mechanism,

@@ -27,6 +27,7 @@ class GuestSettings:
     :param netdev: its NIC, before a mechanism adds what it needs.
     :param memory_mib: guest RAM in MiB.
     :param queue_length: packets that each tap queue keeps.
+    :param extra: further arguments for source and target.
     """
 
     qemu: QemuBinary
@@ -36,6 +37,7 @@ class GuestSettings:
     machine: str = "q35"
     memory_mib: int = 128
     queue_length: int = 1000
+    extra: tuple[str, ...] = ()
 
     def for_machine(self, mechanism: Mechanism) -> MachineSettings:
         """Settings of the QEMU that boots the guest."""
@@ -52,6 +54,7 @@ class GuestSettings:
             machine=self.machine,
             accelerator=self.accelerator,
             memory_mib=self.memory_mib,
+            extra=self.extra,
         )
 
 

@@ -7,6 +7,7 @@ counters of the hops; and packets that vanished between two counters.
 from __future__ import annotations
 
 import bisect
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,10 +45,27 @@ PLACES: Mapping[str, tuple[str, Direction | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """When the guest stood still, CLOCK_REALTIME in ns; None without an update."""
+    """When the guest stood still in one update, CLOCK_REALTIME in ns; None for what is not known.
+
+    :param number: of the update where there were several; rows then say which one they belong to.
+    """
 
     stop_ns: int | None = None
     resume_ns: int | None = None
+    number: int | None = None
+
+    def distance(self, moment_ns: int) -> int:
+        """Time from a moment to the nearer of STOP and RESUME, 0 for one in between."""
+        if self.stop_ns is None:
+            return sys.maxsize
+        if moment_ns < self.stop_ns:
+            return self.stop_ns - moment_ns
+        return max(0, moment_ns - (self.resume_ns if self.resume_ns is not None else self.stop_ns))
+
+
+def nearest(moment_ns: int, updates: Sequence[Moments]) -> Moments:
+    """The update whose STOP or RESUME is nearest to a moment; one that knows neither when there is none."""
+    return min(updates, key=lambda update: update.distance(moment_ns), default=Moments())
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +136,14 @@ def missing_packets(result: TrafficResult) -> tuple[MissingPacket, ...]:
 
 
 def make_ledger(
-    result: TrafficResult, hops: Sequence[HopCount], drops: DropReport, moments: Moments | None = None
+    result: TrafficResult, hops: Sequence[HopCount], drops: DropReport, updates: Sequence[Moments] = ()
 ) -> Ledger:
     """Place every missing packet.
 
     :param hops: see :func:`cprlib.traffic.hops.count_hops`.
     :param drops: the kernel's drop events during the run.
-    :param moments: of the update; None for a run without one.
+    :param updates: when the guest stood still in each update; empty for a run without one.
     """
-    moments = moments or Moments()
     notes = [f"no counter: {hop.hop} {hop.direction}" for hop in hops if hop.vanished is None]
     if not drops.available:
         notes.append(f"kernel drop events: not available ({drops.why})")
@@ -136,14 +153,14 @@ def make_ledger(
     for direction in Direction:
         packets = [packet for packet in missing_packets(result) if packet.direction is direction]
         ours = [hop for hop in hops if hop.direction is direction]
-        placed += place(packets, ours, drops, moments)
-    rows = list(_rows(placed, moments))
+        placed += place(packets, ours, drops, updates)
+    rows = list(rows_of(placed, updates))
     rows += _rows_without_log(result)
     return Ledger(tuple(hops), tuple(rows), tuple(notes))
 
 
 def place(
-    packets: Sequence[MissingPacket], hops: Sequence[HopCount], drops: DropReport, moments: Moments
+    packets: Sequence[MissingPacket], hops: Sequence[HopCount], drops: DropReport, updates: Sequence[Moments]
 ) -> list[MissingPacket]:
     """Give each missing packet of one direction a hop and a reason.
 
@@ -159,11 +176,11 @@ def place(
         for counter, count in hop.dropped_by.items():
             remaining = max(0, (count or 0) - by_event[hop.hop])
             by_event[hop.hop] -= (count or 0) - remaining
-            placed += _take(waiting, remaining, hop.hop, f"counted by {counter}", moments)
+            placed += _take(waiting, remaining, hop.hop, f"counted by {counter}", updates)
     for hop in hops:
         vanished = max(0, hop.vanished or 0)
         reason = f"entered, never left, not counted as dropped ({hop.counted_by})"
-        placed += _take(waiting, vanished, hop.hop, reason, moments)
+        placed += _take(waiting, vanished, hop.hop, reason, updates)
     return placed + [replace(packet, reason="no hop accounts for it") for packet in waiting]
 
 
@@ -191,14 +208,15 @@ def hop_of_place(place_name: str) -> tuple[str, Direction | None]:
     return f"kernel: {place_name}", None
 
 
-def _take(waiting: list[MissingPacket], count: int, hop: str, reason: str, moments: Moments) -> list[MissingPacket]:
+def _take(
+    waiting: list[MissingPacket], count: int, hop: str, reason: str, updates: Sequence[Moments]
+) -> list[MissingPacket]:
     """Take so many packets out of those that wait for a place."""
     if not count:
         return []
     order = list(range(len(waiting)))
-    if hop == "tap queue" and moments.stop_ns is not None and moments.resume_ns is not None:
-        stop, resume = moments.stop_ns, moments.resume_ns
-        order.sort(key=lambda index: not stop <= waiting[index].sent_ns <= resume)
+    if hop == "tap queue":
+        order.sort(key=lambda index: not any(update.distance(waiting[index].sent_ns) == 0 for update in updates))
     chosen = sorted(order[:count])
     taken = [replace(waiting[index], hop=hop, reason=reason) for index in chosen]
     for index in reversed(chosen):
@@ -206,12 +224,14 @@ def _take(waiting: list[MissingPacket], count: int, hop: str, reason: str, momen
     return taken
 
 
-def _rows(packets: Sequence[MissingPacket], moments: Moments) -> list[LedgerRow]:
-    groups: dict[tuple[Direction, str, int, str], list[MissingPacket]] = defaultdict(list)
+def rows_of(packets: Sequence[MissingPacket], updates: Sequence[Moments]) -> list[LedgerRow]:
+    """Put placed packets into rows, each relative to the update that it is nearest to."""
+    groups: dict[tuple[Direction, str, Moments, int, str], list[MissingPacket]] = defaultdict(list)
     for packet in packets:
-        groups[packet.direction, packet.hop, _period(packet.sent_ns, moments), packet.reason].append(packet)
+        moments = nearest(packet.sent_ns, updates)
+        groups[packet.direction, packet.hop, moments, _period(packet.sent_ns, moments), packet.reason].append(packet)
     rows = []
-    for (direction, hop, period, reason), members in sorted(
+    for (direction, hop, moments, period, reason), members in sorted(
         groups.items(), key=lambda item: min(packet.sent_ns for packet in item[1])
     ):
         sequences = tuple(sorted(packet.sequence for packet in members)[:SEQUENCES_KEPT])
@@ -248,6 +268,11 @@ def _period(moment: int, moments: Moments) -> int:
 
 
 def _words(period: int, sent_ns: Sequence[int], moments: Moments) -> str:
+    which = f" of update {moments.number}" if moments.number is not None else ""
+    return _distance_words(period, sent_ns, moments) + which
+
+
+def _distance_words(period: int, sent_ns: Sequence[int], moments: Moments) -> str:
     if period == 0 or moments.stop_ns is None:
         return "without an update"
     if period == 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cprlib.traffic.hops import HopCount
@@ -13,12 +14,14 @@ INSTRUMENT_HOPS = ("capture", "reflector", "station")
 QUEUE_FULL = "tap.tx_dropped"  # tun_net_xmit() drops what finds the queue full (drivers/net/tun.c)
 
 
-def moments_of(update: UpdateResult | None) -> Moments:
-    """When the guest stood still in an update."""
-    if update is None:
-        return Moments()
-    first = {item.name: item.time_ns for item in reversed(update.moments)}
-    return Moments(first.get("STOP"), first.get("RESUME"))
+def moments_of(updates: Sequence[UpdateResult]) -> tuple[Moments, ...]:
+    """When the guest stood still in each update; numbered from 1 where there is more than one."""
+
+    def moments(update: UpdateResult, number: int) -> Moments:
+        first = {item.name: item.time_ns for item in reversed(update.moments)}
+        return Moments(first.get("STOP"), first.get("RESUME"), number if len(updates) > 1 else None)
+
+    return tuple(moments(update, number) for number, update in enumerate(updates, 1))
 
 
 def cause_of(row: LedgerRow) -> Cause:

@@ -20,13 +20,22 @@ from cprlib.net.topology import Topology, build_topology
 from cprlib.traffic.drops import DropEvent, DropReport, DropTrace, parse_trace
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import Direction, HopCount, absent_counters, count_hops
-from cprlib.traffic.ledger import UNEXPLAINED, LedgerRow, MissingPacket, Moments, make_ledger, place
+from cprlib.traffic.ledger import (
+    UNEXPLAINED,
+    LedgerRow,
+    MissingPacket,
+    Moments,
+    make_ledger,
+    nearest,
+    place,
+    rows_of,
+)
 from cprlib.traffic.session import TrafficSession
 
 from .veth import require_root
 
 STOP, RESUME = 1_000_000_000, 1_300_000_000
-MOMENTS = Moments(STOP, RESUME)
+UPDATES = (Moments(STOP, RESUME),)
 NO_DROPS = DropReport(False, "no tracepoint")
 
 
@@ -45,13 +54,13 @@ def placed_at(packets: Sequence[MissingPacket]) -> Counter[str]:
 def test_the_two_packets_before_stop_are_placed_behind_the_tap() -> None:
     """They were read from the tap and never came to the guest, and nobody counted them."""
     hops = [hop("tap queue", 100, 100, tx_dropped=0), hop("qemu", 100, 98, rx_dropped=0), hop("guest stack", 98, 98)]
-    packets = place(missing(STOP - 2_000_000, STOP - 1_000_000), hops, NO_DROPS, MOMENTS)
+    packets = place(missing(STOP - 2_000_000, STOP - 1_000_000), hops, NO_DROPS, UPDATES)
     assert [packet.hop for packet in packets] == ["qemu", "qemu"]
 
 
 def test_a_full_queue_takes_those_sent_while_the_guest_stood_still() -> None:
     hops = [hop("tap queue", 100, 98, tx_dropped=2), hop("qemu", 98, 97, rx_dropped=0)]
-    packets = place(missing(STOP - 5, STOP + 10, STOP + 20), hops, NO_DROPS, MOMENTS)
+    packets = place(missing(STOP - 5, STOP + 10, STOP + 20), hops, NO_DROPS, UPDATES)
     assert {packet.sequence: packet.hop for packet in packets} == {0: "qemu", 1: "tap queue", 2: "tap queue"}
 
 
@@ -63,7 +72,7 @@ def test_kernel_events_name_packet_and_reason() -> None:
     )
     hops = [hop("tap queue", 100, 98, tx_dropped=1)]
     packets = place(
-        missing(STOP + 40_000_000, STOP + 50_000_000, STOP + 60_000_000), hops, DropReport(True, "", events), MOMENTS
+        missing(STOP + 40_000_000, STOP + 50_000_000, STOP + 60_000_000), hops, DropReport(True, "", events), UPDATES
     )
     by_number = {packet.sequence: packet for packet in packets}
     assert (by_number[1].hop, by_number[1].reason) == ("tap queue", "FULL_RING in tun_net_xmit")
@@ -80,11 +89,31 @@ def test_each_packet_has_one_place(moments: list[int], counts: list[tuple[int, i
     packets = missing(*sorted(moments))
     hops = [hop(f"hop {number}", 100, 100 - d - v, dropped=d) for number, (d, v) in enumerate(counts)]
     drops = DropReport(True, "", tuple(DropEvent(moment, 0x0800, "tun_net_xmit", "X") for moment in events))
-    packets = place(packets, hops, drops, MOMENTS)
+    packets = place(packets, hops, drops, UPDATES)
     assert sorted(packet.sequence for packet in packets) == list(range(len(moments)))
     assert all(packet.reason for packet in packets)
     for number, (dropped, vanished) in enumerate(counts):
         assert placed_at(packets)[f"hop {number}"] <= dropped + vanished
+
+
+def test_rows_name_the_update_that_they_are_nearest_to() -> None:
+    """Three updates, a second apart; packets just after the second one's RESUME and just before the third's STOP."""
+    second = 1_000_000_000
+    updates = [Moments(STOP + number * second, RESUME + number * second, number + 1) for number in range(3)]
+    lost = missing(RESUME + second + 5_000_000, STOP + 2 * second - 3_000_000, STOP + 2 * second + 1_000_000)
+    rows = rows_of(place(lost, [hop("qemu", 10, 7)], NO_DROPS, updates), updates)
+    assert [(row.moment, row.count) for row in rows] == [
+        ("5.0 ms after RESUME of update 2", 1),
+        ("3.0 ms before STOP of update 3", 1),
+        ("1.0 ms after STOP, before RESUME of update 3", 1),
+    ]
+
+
+def test_an_update_that_never_resumed_takes_what_follows_until_the_next() -> None:
+    updates = [Moments(STOP, None, 1), Moments(STOP + 4_000_000_000, RESUME + 4_000_000_000, 2)]
+    assert nearest(STOP + 1_000_000_000, updates).number == 1
+    assert nearest(STOP + 3_000_000_000, updates).number == 2
+    assert nearest(STOP, ()) == Moments()
 
 
 def test_packets_of_others_explain_nothing() -> None:
@@ -93,7 +122,7 @@ def test_packets_of_others_explain_nothing() -> None:
     after["capture.others"] = 30
     capture = next(hop for hop in count_hops(dict.fromkeys(after, 0), after) if hop.hop == "capture")
     assert (capture.dropped, capture.others, capture.vanished) == (0, 30, 2)
-    packets = place(missing(1, 2, 3, direction=Direction.RETURN), [capture], NO_DROPS, MOMENTS)
+    packets = place(missing(1, 2, 3, direction=Direction.RETURN), [capture], NO_DROPS, UPDATES)
     assert placed_at(packets) == {"capture": 2, UNEXPLAINED: 1}
 
 
@@ -197,7 +226,7 @@ def test_a_full_tap_queue_under_a_stopped_guest_is_found(queue_length: int, read
         pytest.skip(error.one_line())
     result = session.result([], reflector_drops=0)
     sent_ns = result.flows[0].sent_ns
-    ledger = make_ledger(result, count_hops(before, after), drops, Moments(sent_ns[0], sent_ns[-1]))
+    ledger = make_ledger(result, count_hops(before, after), drops, [Moments(sent_ns[0], sent_ns[-1])])
     overflow = [row for row in ledger.rows if row.hop == "tap queue" and "never left" not in row.reason]
     kept_in_queue = [row for row in ledger.rows if row.hop == "tap queue" and "never left" in row.reason]
     assert sum(row.count for row in overflow) == packets - queue_length

@@ -1,0 +1,91 @@
+"""Several updates in one stream: the stream is cut halfway between them, and each part is measured by itself."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cprlib.traffic import metrics
+from cprlib.traffic.ledger import Moments
+from cprlib.traffic.result import FlowResult, Interruption, TrafficResult
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Figures of the packets that were sent nearer to one update than to any other.
+
+    :param sent: packets; :param lost_forward, lost_return: in each direction, None without the reflector's log.
+    :param forward, back: service interruption as the reflector and as the station saw it.
+    """
+
+    sent: int
+    lost_forward: int | None
+    lost_return: int | None
+    forward: Interruption
+    back: Interruption
+
+
+def borders(updates: Sequence[Moments]) -> list[tuple[int, int]]:
+    """First and last moment of sending that belong to each update, CLOCK_REALTIME in ns.
+
+    The border between two lies halfway between RESUME (or STOP, without it) of one and STOP of the next.
+    """
+    if not updates:
+        return []
+    ends = [(item.stop_ns or 0, item.resume_ns or item.stop_ns or 0) for item in updates]
+    between = [(resumed + stopped) // 2 for (_, resumed), (stopped, _) in itertools.pairwise(ends)]
+    return list(zip([0, *between], [*between, sys.maxsize], strict=True))
+
+
+def parts_of(result: TrafficResult, updates: Sequence[Moments]) -> tuple[Part, ...]:
+    """Measure the part of the stream around each update."""
+    return tuple(_part(result, first, last) for first, last in borders(updates))
+
+
+def _part(result: TrafficResult, first_ns: int, last_ns: int) -> Part:
+    indices = [
+        range(bisect.bisect_left(flow.sent_ns, first_ns), bisect.bisect_left(flow.sent_ns, last_ns))
+        for flow in result.flows
+    ]
+    cut = list(zip(result.flows, indices, strict=True))
+    forward = [_interruption(flow.sent_ns, flow.reflected_ns, chosen) for flow, chosen in cut]
+    back = [_interruption(flow.sent_ns, flow.returned_ns, chosen) for flow, chosen in cut]
+    lost_forward, lost_return = _lost(cut)
+    return Part(
+        sent=sum(map(len, indices)),
+        lost_forward=lost_forward,
+        lost_return=lost_return,
+        forward=_worst(result, forward, lost_forward or 0),
+        back=_worst(result, back, lost_return or 0),
+    )
+
+
+def _lost(cut: Sequence[tuple[FlowResult, range]]) -> tuple[int | None, int | None]:
+    if any(flow.forward.missing is None for flow, _ in cut):
+        return None, None
+    return (
+        sum(sequence in chosen for flow, chosen in cut for sequence in flow.forward.missing or ()),
+        sum(sequence in chosen for flow, chosen in cut for sequence in flow.returning.missing or ()),
+    )
+
+
+def _interruption(
+    sent_ns: Sequence[int], arrived_ns: Sequence[int | None], chosen: range
+) -> metrics.TimestampInterruption | None:
+    part = slice(chosen.start, chosen.stop)
+    arrived = [(number, moment) for number, moment in enumerate(arrived_ns[part]) if moment is not None]
+    return metrics.interruption_by_timestamps(sent_ns[part], arrived)
+
+
+def _worst(result: TrafficResult, found: Sequence[metrics.TimestampInterruption | None], lost: int) -> Interruption:
+    known = [entry for entry in found if entry is not None]
+    worst = max(known, key=lambda entry: (entry.low_ns, entry.high_ns)) if len(known) == len(found) else None
+    return Interruption(
+        low_ms=None if worst is None else worst.low_ns / 1e6,
+        high_ms=None if worst is None else worst.high_ns / 1e6,
+        frame_loss_ms=metrics.interruption_by_frame_loss(lost, result.settings.rate) * 1000,
+        resolution_ms=result.settings.period_ns * len(result.flows) / 1e6,
+    )

@@ -1,0 +1,47 @@
+"""A stream with several updates is cut halfway between them, and nothing of it is left out."""
+
+from __future__ import annotations
+
+from cprlib.traffic.ledger import Moments
+from cprlib.traffic.per_update import borders, parts_of
+from cprlib.traffic.result import TrafficResult
+
+from .test_result import PERIOD, START, result_of, simulate
+
+
+def at(packet: int) -> int:
+    return START + packet * PERIOD
+
+
+def stream(packets: int, lost: set[int], late: dict[int, int]) -> TrafficResult:
+    """``late`` maps packets to their delay on the way to the reflector, in ns."""
+    world = simulate([([] if n in lost else [late.get(n, 10_000)], [10_000], [10_000]) for n in range(packets)])
+    return result_of(world, world.log)
+
+
+def test_borders_are_halfway_and_leave_nothing_out() -> None:
+    updates = [Moments(100, 200, 1), Moments(400, 500, 2), Moments(900, None, 3), Moments(1000, 1100, 4)]
+    found = borders(updates)
+    assert [first for first, _ in found] == [0, 300, 700, 950]
+    assert [last for _, last in found][:3] == [300, 700, 950]
+
+
+def test_each_update_has_its_own_interruption_and_loss() -> None:
+    """Packets 100 to 119 wait for 20 ms down to 1 ms; 300 to 309 for up to 10 ms, and 305 is lost."""
+    late = {100 + n: (20 - n) * PERIOD for n in range(20)} | {300 + n: (10 - n) * PERIOD for n in range(10)}
+    result = stream(400, {305}, late)
+    updates = [Moments(at(100), at(120), 1), Moments(at(300), at(310), 2)]
+    first, second = parts_of(result, updates)
+    assert first.sent + second.sent == 400
+    assert (first.lost_forward, second.lost_forward) == (0, 1)
+    assert (first.lost_return, second.lost_return) == (0, 0)
+    assert first.forward.high_ms is not None
+    assert 19 <= first.forward.high_ms <= 22
+    assert second.forward.high_ms is not None
+    assert 9 <= second.forward.high_ms <= 12
+    assert second.forward.frame_loss_ms == 1
+    assert result.interruption_forward.high_ms == first.forward.high_ms  # the longest of all
+
+
+def test_without_updates_there_are_no_parts() -> None:
+    assert parts_of(stream(10, set(), {}), ()) == ()

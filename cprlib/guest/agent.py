@@ -177,6 +177,27 @@ class AgentConnection:
         """Receive it no more."""
         self._channel.request("filter", {"action": "remove", "mac": mac, "device": device})
 
+    def set_interface(
+        self,
+        *,
+        mac: str | None = None,
+        promiscuous: bool | None = None,
+        all_multicast: bool | None = None,
+        device: str = "eth0",
+    ) -> None:
+        """Change the NIC's address or receive modes, as ``ip link set``; what is None stays."""
+        wanted = {"promisc": promiscuous, "allmulti": all_multicast}
+        parameters: dict[str, str | int] = {"device": device}
+        parameters |= {key: int(value) for key, value in wanted.items() if value is not None}
+        if mac is not None:
+            parameters["mac"] = mac
+        self._channel.request("interface", parameters, repeat_after=REPEAT)
+
+    def set_feature(self, feature: str, on: bool, device: str = "eth0") -> None:
+        """Switch an offload, as ``ethtool -K``; the names are those of :attr:`NicInfo.features`."""
+        parameters = {"device": device, "feature": feature, "on": int(on)}
+        self._channel.request("feature", parameters, repeat_after=REPEAT)
+
     def power_off(self) -> None:
         """Switch the guest off; its QEMU ends. There may be no answer."""
         with contextlib.suppress(GuestFailed, DeadlineExceeded):

@@ -12,6 +12,7 @@
 #include "crc32.h"
 #include "ethtool.h"
 #include "filter.h"
+#include "interface.h"
 #include "netinfo.h"
 #include "port.h"
 #include "reflector.h"
@@ -203,6 +204,18 @@ static void multicast(struct request *request, struct output *out)
     filter_address(request);
 }
 
+static void interface(struct request *request, struct output *out)
+{
+    (void)out;
+    interface_set(request);
+}
+
+static void feature(struct request *request, struct output *out)
+{
+    (void)out;
+    interface_feature(request);
+}
+
 static void power_off(struct request *request, struct output *out)
 {
     (void)out;
@@ -233,6 +246,8 @@ static const struct {
     {"sender-reset", sender_forget},
     {"vlan", vlan},
     {"filter", multicast},
+    {"interface", interface},
+    {"feature", feature},
     {"tcp-start", tcp_start},
     {"tcp-stop", tcp_stop},
     {"tcp", tcp_report},

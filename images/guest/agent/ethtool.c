@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "ethtool.h"
 
+#include <errno.h>
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -126,6 +127,36 @@ int ethtool_set_channels(const char *device, uint32_t pairs)
     channels.cmd = ETHTOOL_SCHANNELS;
     channels.combined_count = pairs;
     return ask(device, &channels);
+}
+
+int ethtool_set_feature(const char *device, const char *feature, bool on)
+{
+    uint32_t count, i = 0;
+    struct ethtool_gstrings *names = strings(device, ETH_SS_FEATURES, &count);
+    uint32_t words = (count + 31) / 32;
+    struct ethtool_sfeatures *bits = calloc(1, sizeof(*bits) + words * sizeof(bits->features[0]));
+    int result = -1;
+
+    errno = ENODEV;
+    if (names && bits) {
+        while (i < count && strncmp(feature, (const char *)names->data + i * ETH_GSTRING_LEN, ETH_GSTRING_LEN))
+            i++;
+        errno = ENOENT;
+        if (i < count) {
+            bits->cmd = ETHTOOL_SFEATURES;
+            bits->size = words;
+            bits->features[i / 32].valid = 1u << (i % 32);
+            bits->features[i / 32].requested = on ? 1u << (i % 32) : 0;
+            result = ask(device, bits);
+            if (result > 0) { /* ETHTOOL_F_*: not done, or only noted as a wish */
+                errno = EOPNOTSUPP;
+                result = -1;
+            }
+        }
+    }
+    free(names);
+    free(bits);
+    return result;
 }
 
 void ethtool_report(struct output *out, const char *device)

@@ -3,6 +3,7 @@
 #ifndef ETHTOOL_H
 #define ETHTOOL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "json.h"
@@ -13,5 +14,7 @@ void ethtool_report(struct output *out, const char *device);
 int ethtool_set_channels(const char *device, uint32_t pairs);
 /* Queue pairs in use and possible; 0 and 0 for a device that has no such thing. */
 void ethtool_get_channels(const char *device, uint32_t *used, uint32_t *possible);
+/* Switch an offload by its name (ethtool -K). Returns 0, or -1 with errno. */
+int ethtool_set_feature(const char *device, const char *feature, bool on);
 
 #endif

@@ -48,6 +48,13 @@ def test_identity_and_network_are_this_machines(agent: NativeAgent) -> None:
         (b"poweroff", "not process 1"),
         (b"vlan device=eth0 action=add", "vlan= is missing"),
         (b"filter device=eth0 action=add mac=nonsense", "is no address"),
+        (b"interface device=eth0 mac=nonsense", "is no address"),
+        (b"interface device=eth0 promisc=2", "promisc=2 is not between"),
+        (b"interface device=nosuch promisc=1", "No such device"),
+        (b"feature device=lo on=1", "feature= is missing"),
+        (b"feature device=nosuch feature=rx-lro on=1", "No such device"),
+        (b"feature device=lo feature=nosuch on=1", "No such file"),
+        (b"feature device=lo feature=highdma on=0", "not supported"),
         (b"filter device=eth0 action=sing mac=01:00:5e:00:00:01", "neither add nor remove"),
     ],
 )

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "interface.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "ethtool.h"
+
+enum { MAC = 6 };
+
+/* Set and clear flags of linux/if.h. Returns 0, or -1 with errno. */
+static int change_flags(int fd, struct ifreq *name, short on, short off)
+{
+    if (!(on | off))
+        return 0;
+    if (ioctl(fd, SIOCGIFFLAGS, name) < 0)
+        return -1;
+    name->ifr_flags = (short)((name->ifr_flags | on) & ~off);
+    return ioctl(fd, SIOCSIFFLAGS, name);
+}
+
+static int change_mac(int fd, struct ifreq *name, const uint8_t *mac)
+{
+    name->ifr_hwaddr.sa_family = ARPHRD_ETHER;
+    memcpy(name->ifr_hwaddr.sa_data, mac, MAC);
+    return ioctl(fd, SIOCSIFHWADDR, name);
+}
+
+static void read_flag(struct request *request, const char *key, short flag, short *on, short *off)
+{
+    if (request_get(request, key))
+        *(request_number(request, key, 0, 1, 0) ? on : off) |= flag;
+}
+
+void interface_set(struct request *request)
+{
+    const char *device = request_text(request, "device"), *text = request_get(request, "mac");
+    struct ifreq name = {0};
+    short on = 0, off = 0;
+    uint8_t mac[MAC];
+    char rest;
+    int fd;
+
+    read_flag(request, "promisc", IFF_PROMISC, &on, &off);
+    read_flag(request, "allmulti", IFF_ALLMULTI, &on, &off);
+    if (text && sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", &mac[0], &mac[1], &mac[2], &mac[3], &mac[4], &mac[5], &rest) != MAC)
+        request_fail(request, "mac=%.20s is no address", text);
+    if (*request->error)
+        return;
+    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(name.ifr_name, sizeof(name.ifr_name), "%.15s", device);
+    if (fd < 0 || change_flags(fd, &name, on, off) < 0 || (text && change_mac(fd, &name, mac) < 0))
+        request_fail(request, "set up %.16s: %s", device, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+void interface_feature(struct request *request)
+{
+    const char *device = request_text(request, "device"), *feature = request_text(request, "feature");
+    bool on = request_number(request, "on", 0, 1, 1);
+
+    if (*request->error)
+        return;
+    if (ethtool_set_feature(device, feature, on) < 0)
+        request_fail(request, "switch %.40s of %.16s %s: %s", feature, device, on ? "on" : "off", strerror(errno));
+}

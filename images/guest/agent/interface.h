@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Settings of a NIC that a driver hands on to its device. */
+#ifndef INTERFACE_H
+#define INTERFACE_H
+
+#include "request.h"
+
+/* device=eth0 [mac=...] [promisc=0|1] [allmulti=0|1]: what is not named stays as it is. */
+void interface_set(struct request *request);
+/* device=eth0 feature=NAME on=0|1: ethtool -K, by the name that netinfo shows. */
+void interface_feature(struct request *request);
+
+#endif

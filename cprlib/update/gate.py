@@ -1,0 +1,305 @@
+"""Gates of ours in the way of an update: at them it can be stopped, looked at, spoilt and let go.
+
+:class:`ChannelGate` stands between source and target on one migration channel and relays octets and descriptors.
+:class:`PipeGate` is a file that the target reads while it starts: reading a pipe blocks until somebody writes.
+Neither has a name in the file system, so a killed harness leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import secrets
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from cprlib.deadline import Deadline
+from cprlib.errors import InstrumentError
+from cprlib.net.namespace import NetworkNamespace
+
+MOST_DESCRIPTORS = 253  # SCM_MAX_FD, include/net/scm.h
+PIECE = 65536  # octets read at once
+TICK_S = 0.05  # how long the relay may take to notice that it shall end
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Octets as they were read from the source, and the descriptors that came with them."""
+
+    octets: bytes
+    descriptors: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Close the descriptors: a copy of a tap's would keep its queue alive."""
+        for number in self.descriptors:
+            os.close(number)
+
+
+def receive(connection: socket.socket) -> Piece:
+    """Read what there is, with descriptors; no octets at the end of the stream."""
+    size = array.array("i").itemsize
+    octets, messages, _, _ = connection.recvmsg(
+        PIECE, socket.CMSG_SPACE(MOST_DESCRIPTORS * size), socket.MSG_CMSG_CLOEXEC
+    )
+    numbers = array.array("i")
+    for level, kind, data in messages:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers.frombytes(data[: len(data) - len(data) % size])
+    return Piece(octets, tuple(numbers))
+
+
+def send(connection: socket.socket, piece: Piece) -> None:
+    """Write a piece; its descriptors go with its first octet."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", piece.descriptors))] if piece.descriptors else []
+    sent = connection.sendmsg([piece.octets], rights)
+    if sent < len(piece.octets):
+        connection.sendall(piece.octets[sent:])
+
+
+class ChannelGate:
+    """A relay on a channel, as a context manager: the source connects to :attr:`name`, the relay to the target.
+
+    :param namespace: network namespace of both QEMUs, in which the abstract names live.
+    :param forward: the target's own name of the channel.
+    :param hold_after: octets from the source after which it closes: 0 for "when the source has connected", None for
+        "when the source has sent all it has to say".
+    """
+
+    def __init__(self, namespace: NetworkNamespace, forward: str, hold_after: int | None) -> None:
+        self.name = f"cprlib-{secrets.token_hex(8)}-gate"
+        self.octets = 0  # seen from the source so far
+        self.descriptors = 0
+        self._namespace = namespace
+        self._forward = forward
+        self._hold_after = hold_after
+        self._pieces: list[Piece] = []
+        self._end_after = False
+        self._held = threading.Event()
+        self._open = threading.Event()
+        self._end = threading.Event()
+        self._failure: Exception | None = None
+
+    def __enter__(self) -> ChannelGate:
+        with self._namespace.entered():
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            self._onward = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._listener.bind(f"\0{self.name}")
+        self._listener.listen(1)
+        self._source: socket.socket | None = None
+        self._thread = threading.Thread(target=self._run, name=f"gate-{self.name}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._finish()
+
+    def wait_held(self, deadline: Deadline) -> None:
+        """Wait until something stands before the closed gate.
+
+        :raises DeadlineExceeded: nothing came.
+        """
+        if not self._held.wait(deadline.remaining):
+            raise deadline.exceeded(f"the gate saw {self.octets} octets and {self.descriptors} descriptors")
+
+    @property
+    def held(self) -> bool:
+        """Whether something has come to the gate."""
+        return self._held.is_set()
+
+    def release(self) -> None:
+        """Open the gate: everything goes on as if it were not there."""
+        self._open.set()
+
+    def cut(self) -> None:
+        """Close the channel to both sides, with what stands before the gate."""
+        self._finish()
+
+    def replace(self, octets: bytes) -> None:
+        """Let the target have these octets and an end of the stream instead of what stands before the gate.
+
+        The source sees the channel closed once the target has closed it.
+        """
+        self._drop_pieces()
+        self._pieces = [Piece(octets)]
+        self._open.set()
+
+    def truncate(self, octets: int, *, descriptors: bool = True) -> None:
+        """Let the target have the first octets of what stands before the gate, and then an end of the stream."""
+        kept: list[Piece] = []
+        for piece in self._pieces:
+            if octets <= 0 or (piece.descriptors and not descriptors):
+                piece.close()
+                kept += [Piece(piece.octets[:octets])] if octets > 0 else []
+            else:
+                kept.append(Piece(piece.octets[:octets], piece.descriptors))
+            octets -= len(piece.octets)
+        self._pieces = kept
+        self._end_after = True
+        self._open.set()
+
+    def _drop_pieces(self) -> None:
+        for piece in self._pieces:
+            piece.close()
+        self._pieces = []
+        self._end_after = True
+
+    def _finish(self) -> None:
+        self._end.set()
+        self._open.set()
+        self._thread.join(timeout=10)
+        for connection in (self._source, self._onward, self._listener):
+            if connection is not None:
+                connection.close()
+        for piece in self._pieces:
+            piece.close()
+        self._pieces = []
+
+    def _run(self) -> None:
+        try:
+            self._relay()
+        except OSError as error:  # a side that went away: the test looks at the QEMUs themselves
+            self._failure = error
+        for connection in (self._source, self._onward):
+            if connection is not None:
+                connection.close()
+
+    def _readable(self, *connections: socket.socket) -> list[socket.socket]:
+        """Those with something to read; none when the relay shall end."""
+        while not self._end.is_set():
+            ready, _, _ = select.select(connections, [], [], TICK_S)
+            if ready:
+                return list(ready)
+        return []
+
+    def _relay(self) -> None:
+        if not self._readable(self._listener):
+            return
+        source, _ = self._listener.accept()
+        self._source = source
+        self._listener.close()
+        ended = self._collect(source)
+        self._held.set()
+        if not self._wait_open(source):
+            return
+        onward = self._onward
+        onward.connect(f"\0{self._forward}")
+        for piece in self._pieces:
+            send(onward, piece)
+            piece.close()
+        self._pieces = []
+        if ended or self._end_after:
+            onward.shutdown(socket.SHUT_WR)
+            self._until_closed(onward, source)
+            return
+        self._both_ways(source, onward)
+
+    def _collect(self, source: socket.socket) -> bool:
+        """Read up to the gate.
+
+        :returns: whether the source has said that it is done.
+        """
+        while self._hold_after is None or self.octets < self._hold_after:
+            if not self._readable(source):
+                return False
+            piece = receive(source)
+            if not piece.octets:
+                return True
+            self.octets += len(piece.octets)
+            self.descriptors += len(piece.descriptors)
+            self._pieces.append(piece)
+        return False
+
+    def _wait_open(self, source: socket.socket) -> bool:
+        """Wait for the gate to open; a source that hangs up meanwhile ends it all."""
+        gone = select.poll()
+        gone.register(source, 0)  # POLLHUP: both directions are closed
+        while not self._open.wait(TICK_S):
+            if gone.poll(0):
+                return False
+        return not self._end.is_set()
+
+    def _until_closed(self, onward: socket.socket, source: socket.socket) -> None:
+        """Wait until the target, or the source, closes the channel."""
+        gone = select.poll()
+        gone.register(source, 0)
+        while not self._end.is_set():
+            ready, _, _ = select.select([onward], [], [], TICK_S)
+            if (ready and not onward.recv(PIECE)) or gone.poll(0):
+                return
+
+    def _both_ways(self, source: socket.socket, onward: socket.socket) -> None:
+        other = {source: onward, onward: source}
+        while ready := self._readable(*other):
+            for connection in ready:
+                piece = receive(connection)
+                if not piece.octets:
+                    if connection is onward:
+                        return
+                    onward.shutdown(socket.SHUT_WR)
+                    self._until_closed(onward, source)
+                    return
+                if connection is source:
+                    self.octets += len(piece.octets)
+                send(other[connection], piece)
+                piece.close()
+
+
+class PipeGate:
+    """A pipe that a QEMU reads as a file, as a context manager; it stands still until :meth:`release`.
+
+    QEMU opens ``/proc/PID/fd/N`` of this process, so source and target have to belong to the same user as it does.
+    """
+
+    def __enter__(self) -> PipeGate:
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+        os.close(self._reader)
+
+    @property
+    def path(self) -> str:
+        """What QEMU shall read."""
+        return f"/proc/{os.getpid()}/fd/{self._reader}"
+
+    def wait_held(self, pid: int, deadline: Deadline) -> None:
+        """Wait until a process has opened the pipe, which it can only read then.
+
+        :raises InstrumentError: the process is gone.
+        :raises DeadlineExceeded: it has not opened it.
+        """
+        wanted = os.readlink(self.path)
+
+        def opened() -> bool | None:
+            links = list(_links(pid))
+            if not links:
+                raise InstrumentError(f"bring process {pid} to a gate", "it ended before it came there")
+            return True if wanted in links else None
+
+        deadline.poll(opened, 0.005)
+
+    def release(self) -> None:
+        """Let the reader go on: it finds one octet in its file."""
+        if self._writer >= 0:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._writer, b"\n")
+            os.close(self._writer)
+            self._writer = -1
+
+
+def _links(pid: int) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                yield os.readlink(entry)

@@ -1,0 +1,173 @@
+"""What the kernel saw QEMU do: vhost workers made and ended, who takes packets off the tap, when a vCPU runs.
+
+Read from tracepoints, on the harness's clock:
+
+- ``task:task_rename`` to ``vhost-<pid>``: VHOST_SET_OWNER has made a worker (kernel/vhost_task.c names it);
+- ``sched:sched_process_exit`` of such a task: VHOST_RESET_OWNER, or the end of its QEMU, has ended it;
+- ``skb:consume_skb`` in ``tun_do_read()``: a task took a packet off a tap, be it a worker or QEMU's main loop;
+- ``sched:sched_switch`` to a vCPU's thread: the guest runs.
+
+Nothing that a QEMU says of itself is needed, so a QEMU that is silent about a fall back to userspace is found too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from cprlib.traffic.drops import TRACEFS, realtime_offset_ns
+
+BUFFER_KIB = 8192  # per processor; an event takes some 60 octets
+WORKER = re.compile(r"^vhost-(?P<owner>\d+)$")
+_LINE = re.compile(
+    r"^\s*(?P<comm>.+)-(?P<task>\d+)\s+\[\d+\]\s+(?:\S+\s+)?"
+    r"(?P<seconds>\d+)\.(?P<micros>\d{6}): (?P<event>\w+): (?P<text>.*)$"
+)
+_FIELD = re.compile(r"(\w+)=(\S+)")
+
+
+class Act(enum.StrEnum):
+    """What happened."""
+
+    WORKER_MADE = "worker made"
+    WORKER_ENDED = "worker ended"
+    TAP_READ = "packet taken off a tap"
+    VCPU_RUNS = "vCPU runs"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelEvent:
+    """One event.
+
+    :param time_ns: CLOCK_REALTIME, to the microsecond.
+    :param task: thread id of the worker, the reader or the vCPU.
+    :param name: of that thread; ``vhost-<pid of its owner>`` for a worker.
+    """
+
+    time_ns: int
+    act: Act
+    task: int
+    name: str
+
+    @property
+    def owner(self) -> int | None:
+        """Process id of the QEMU that a worker works for; None when it is no worker."""
+        found = WORKER.match(self.name)
+        return int(found["owner"]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelReport:
+    """What the tracepoints told.
+
+    :param available: False when nothing is known; :attr:`why` then says why.
+    :param lost: events that the trace buffer itself lost.
+    """
+
+    available: bool
+    why: str
+    events: tuple[KernelEvent, ...] = ()
+    lost: int = 0
+
+    def of(self, act: Act, *, since_ns: int = 0, until_ns: int | None = None) -> tuple[KernelEvent, ...]:
+        """Events of one sort in a span of time."""
+        end = until_ns if until_ns is not None else max((item.time_ns for item in self.events), default=0)
+        return tuple(item for item in self.events if item.act is act and since_ns <= item.time_ns <= end)
+
+    def tap_readers(self, *, since_ns: int = 0, until_ns: int | None = None) -> dict[str, int]:
+        """How many packets each reader took: ``vhost-<pid>`` for all workers of a QEMU, else name and thread id."""
+        taken = self.of(Act.TAP_READ, since_ns=since_ns, until_ns=until_ns)
+        return dict(Counter(item.name if item.owner else f"{item.name} ({item.task})" for item in taken))
+
+
+class KernelTrace:
+    """Records while its body runs; ask :meth:`report` inside it. Never raises: what is missing is reported.
+
+    :param vcpus: thread ids whose running shall be recorded (QMP query-cpus-fast, ``thread-id``).
+    """
+
+    def __init__(self, vcpus: Sequence[int] = (), tracefs: Path = TRACEFS) -> None:
+        self._vcpus = tuple(vcpus)
+        self._tracefs = tracefs
+        self._instance = tracefs / "instances" / f"cprlib-{os.getpid()}-{time.monotonic_ns()}"
+        self._why = "the trace was not started"
+
+    def __enter__(self) -> KernelTrace:
+        try:
+            self._start()
+            self._why = ""
+        except OSError as error:
+            self._why = f"tracefs refused: {error}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            (self._instance / "events/enable").write_text("0")
+        with contextlib.suppress(OSError):
+            self._instance.rmdir()
+
+    def _start(self) -> None:
+        self._instance.mkdir()
+        (self._instance / "trace_clock").write_text("mono")
+        (self._instance / "buffer_size_kb").write_text(str(BUFFER_KIB))
+        wanted = {
+            "task/task_rename": 'newcomm ~ "vhost-*"',
+            "sched/sched_process_exit": 'comm ~ "vhost-*"',
+            "skb/consume_skb": "location.function == tun_do_read",
+        }
+        if self._vcpus:
+            wanted["sched/sched_switch"] = " || ".join(f"next_pid == {task}" for task in self._vcpus)
+        for event, condition in wanted.items():
+            (self._instance / "events" / event / "filter").write_text(condition)
+            (self._instance / "events" / event / "enable").write_text("1")
+
+    def report(self) -> KernelReport:
+        """Everything so far."""
+        if self._why:
+            return KernelReport(False, self._why)
+        try:
+            text = (self._instance / "trace").read_text(errors="replace")
+            stats = [path.read_text() for path in (self._instance / "per_cpu").glob("cpu*/stats")]
+        except OSError as error:
+            return KernelReport(False, f"the trace could not be read: {error}")
+        return KernelReport(True, "", parse_events(text.splitlines(), realtime_offset_ns()), sum(map(_lost, stats)))
+
+
+def parse_events(lines: Iterable[str], offset_ns: int) -> tuple[KernelEvent, ...]:
+    """Read ftrace's text format.
+
+    :param offset_ns: what to add to the trace's clock to get CLOCK_REALTIME.
+    """
+    events = []
+    for line in lines:
+        found = _LINE.match(line)
+        if found is None:
+            continue
+        fields = dict(_FIELD.findall(found["text"]))
+        moment = int(found["seconds"]) * 1_000_000_000 + int(found["micros"]) * 1000 + offset_ns
+        match found["event"]:
+            case "task_rename":
+                events.append(KernelEvent(moment, Act.WORKER_MADE, int(fields["pid"]), fields["newcomm"]))
+            case "sched_process_exit":
+                events.append(KernelEvent(moment, Act.WORKER_ENDED, int(fields["pid"]), fields["comm"]))
+            case "consume_skb":
+                events.append(KernelEvent(moment, Act.TAP_READ, int(found["task"]), found["comm"]))
+            case "sched_switch":
+                events.append(KernelEvent(moment, Act.VCPU_RUNS, int(fields["next_pid"]), fields.get("next_comm", "")))
+    return tuple(events)
+
+
+def _lost(stats: str) -> int:
+    """Events overwritten or dropped, from per_cpu/cpuN/stats."""
+    counted = (line.partition(":") for line in stats.splitlines())
+    return sum(int(value) for name, _, value in counted if name in ("overrun", "dropped events", "commit overrun"))

@@ -31,6 +31,7 @@ from cprlib.verdict.parts import (
     PerDirection,
     QemuFacts,
     Stream,
+    UpdateFigures,
 )
 from cprlib.verdict.terms import (
     Cause,
@@ -67,6 +68,7 @@ __all__ = [
     "QemuFacts",
     "Role",
     "Stream",
+    "UpdateFigures",
     "Who",
 ]
 
@@ -86,8 +88,9 @@ class CaseEvidence:
     :param started_ns, finished_ns: the whole case.
     :param sent: test packets of the main stream.
     :param updates: live updates carried out in this case.
+    :param per_update: each update by itself, where there were several.
     :param unexplained: packets missing that no hop accounts for; None when the ledger could not be made.
-    :param qemu_downtime_ms: ``downtime`` of query-migrate on the source.
+    :param qemu_downtime_ms: ``downtime`` of query-migrate on the source; the longest of several updates.
     :param retries: times that the case was started anew on a fresh lab because the lab died.
     :param reproduce: a command line that runs this case again.
     :param skipped: why the case did not run, empty when it ran: ``no-cpr: this QEMU has no cpr=on``. The word before
@@ -112,6 +115,7 @@ class CaseEvidence:
     qemu_downtime_ms: float | None = None
     budget: Budget | None = None
     streams: tuple[Stream, ...] = ()
+    per_update: tuple[UpdateFigures, ...] = ()
     checks: tuple[Check, ...] = ()
     timeline: tuple[Event, ...] = ()
     ledger: tuple[Hop, ...] = ()

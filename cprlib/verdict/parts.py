@@ -74,6 +74,36 @@ class InterruptionPerDirection:
 
 
 @dataclass(frozen=True, slots=True)
+class DescriptorCount:
+    """Descriptors of the netdevs: those that are one open file on both sides, and those that are not."""
+
+    paired: int | None = None
+    unpaired: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateFigures:
+    """One of several updates of a case: what of the stream was sent nearer to it than to any other update.
+
+    :param number: from 1.
+    :param sent: packets; :param loss: of these.
+    :param descriptors: of the new QEMU while the guest ran in it, by kind.
+    :param anonymous_kib: memory of the new QEMU's own, without guest RAM (RssAnon in /proc/PID/status).
+    :param note: which QEMU followed which, where they differ.
+    """
+
+    number: int
+    sent: int | None = None
+    loss: PerDirection = field(default_factory=PerDirection)
+    interruption: InterruptionPerDirection = field(default_factory=InterruptionPerDirection)
+    qemu_downtime_ms: float | None = None
+    fds: DescriptorCount = field(default_factory=DescriptorCount)
+    descriptors: Mapping[str, int] = field(default_factory=dict)
+    anonymous_kib: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """What the tap queue can hold while nobody reads it.
 
@@ -179,14 +209,6 @@ class DescriptorRow:
     target_flags: str = ""
     inode: int | None = None
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DescriptorCount:
-    """Descriptors of the netdevs: those that are one open file on both sides, and those that are not."""
-
-    paired: int | None = None
-    unpaired: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

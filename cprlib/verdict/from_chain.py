@@ -1,0 +1,120 @@
+"""Several updates of one guest as evidence: figures of each, and what must not grow from one QEMU to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cprlib.traffic.per_update import Part
+from cprlib.traffic.result import Interruption as Measured
+from cprlib.update.live_update import ProcessView, UpdateResult
+from cprlib.verdict.evidence import (
+    Check,
+    DescriptorRow,
+    Interruption,
+    InterruptionPerDirection,
+    Outcome,
+    PerDirection,
+    UpdateFigures,
+)
+from cprlib.verdict.from_update import descriptor_count
+
+MEMORY_SLACK_KIB = 16 * 1024
+"""How much more memory than the first target's a later QEMU may have; TCG's translation buffer (48 MiB) fills as a
+QEMU runs, and targets differ in how long they have run."""
+
+
+def of_update(check: Check, number: int) -> Check:
+    """The check of one update, so that its words say which; the first needs no number, most cases have no other."""
+    if number == 1:
+        return check
+    said = f"update {number}: "
+    return replace(check, observed=said + check.observed, message=said + check.message if check.message else "")
+
+
+def row_of_update(row: DescriptorRow, number: int) -> DescriptorRow:
+    """The descriptor of one update; as :func:`of_update`."""
+    if number == 1:
+        return row
+    return replace(row, note=f"update {number}{': ' if row.note else ''}{row.note}")
+
+
+def figures_of(
+    updates: Sequence[UpdateResult], parts: Sequence[Part], notes: Sequence[str] = ()
+) -> tuple[UpdateFigures, ...]:
+    """Figures of each update; the parts are those of :func:`cprlib.traffic.per_update.parts_of`, empty without traffic.
+
+    :param notes: a word on each update, or nothing.
+    """
+
+    def figures(index: int, update: UpdateResult) -> UpdateFigures:
+        known = UpdateFigures(
+            number=index + 1,
+            qemu_downtime_ms=update.downtime_ms,
+            fds=descriptor_count(update),
+            descriptors=update.target_after.table.count_by_kind(),
+            anonymous_kib=update.target_after.anonymous_kib,
+            note=notes[index] if index < len(notes) else "",
+        )
+        if index >= len(parts):
+            return known
+        part = parts[index]
+        return replace(
+            known,
+            sent=part.sent,
+            loss=PerDirection(part.lost_forward, part.lost_return),
+            interruption=InterruptionPerDirection(_interruption(part.forward), _interruption(part.back)),
+        )
+
+    return tuple(figures(index, update) for index, update in enumerate(updates))
+
+
+def _interruption(measured: Measured) -> Interruption:
+    return Interruption(measured.low_ms, measured.high_ms, measured.frame_loss_ms, measured.resolution_ms)
+
+
+def growth_checks(generations: Sequence[ProcessView]) -> tuple[Check, ...]:
+    """No descriptor and no memory is left over from update to update.
+
+    :param generations: the QEMUs that were targets, the first one first, each after it had run the guest for a while.
+    """
+    return _descriptors(generations), _memory(generations)
+
+
+def _descriptors(generations: Sequence[ProcessView]) -> Check:
+    counts = [view.table.count_by_kind() for view in generations]
+    first = counts[0]
+    other = {number: count for number, count in enumerate(counts, 1) if count != first}
+    expected = f"the same in all {len(counts)} targets: {_words(first)}"
+    if not other:
+        return Check("descriptors-do-not-grow", Outcome.PASS, expected, f"{sum(first.values())} in each")
+    number, count = next(iter(other.items()))
+    kinds = sorted(kind for kind in first.keys() | count.keys() if first.get(kind, 0) != count.get(kind, 0))
+    said = ", ".join(f"{count.get(kind, 0)} {kind} instead of {first.get(kind, 0)}" for kind in kinds)
+    return Check(
+        "descriptors-do-not-grow",
+        Outcome.FAIL,
+        expected,
+        f"target {number}: {_words(count)}",
+        f"from update to update QEMU's descriptors change: target {number} has {said} ({len(other)} targets differ)",
+    )
+
+
+def _words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def _memory(generations: Sequence[ProcessView]) -> Check:
+    expected = f"no target has {MEMORY_SLACK_KIB // 1024} MiB more than the first one"
+    known = [view.anonymous_kib for view in generations]
+    sizes = [size for size in known if size is not None]
+    if len(sizes) < len(known) or not sizes:
+        return Check("memory-does-not-grow", Outcome.INCONCLUSIVE, expected, "the kernel tells no RssAnon")
+    observed = (
+        f"{sizes[0] / 1024:.1f} MiB in the first, {sizes[-1] / 1024:.1f} in the last, {max(sizes) / 1024:.1f} at most"
+    )
+    if max(sizes) - sizes[0] <= MEMORY_SLACK_KIB:
+        return Check("memory-does-not-grow", Outcome.PASS, expected, observed)
+    return Check(
+        "memory-does-not-grow", Outcome.FAIL, expected, observed, f"QEMU's own memory grows with updates: {observed}"
+    )

@@ -27,8 +27,13 @@ class MigrationChannels:
         """The value of ``channels`` for ``migrate`` (QAPI MigrationChannel)."""
         return [self._describe("main", self.main), self._describe("cpr", self.cpr)]
 
-    def incoming_arguments(self) -> list[str]:
-        """``-incoming`` twice, for the target's command line."""
+    def incoming_arguments(self, *, deferred: bool = False) -> list[str]:
+        """``-incoming`` twice, for the target's command line.
+
+        :param deferred: the main channel is named later, with QMP's migrate-incoming.
+        """
+        if deferred:
+            return ["-incoming", json.dumps(self._describe("cpr", self.cpr)), "-incoming", "defer"]
         return [
             argument
             for description in reversed(self.descriptions())

@@ -7,17 +7,18 @@ import json
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import QemuFailed, UsageError
+from cprlib.errors import QemuFailed, QmpRefused, UsageError
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.process import describe_status, paste, spawn, tail, wait_until_exit
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from cprlib.qemu.passed_files import PassedFiles, opened_files
 from cprlib.qemu.qmp import QmpConnection
 from cprlib.qemu.trace_log import UPDATE_EVENTS, TraceLog, read_trace
 
@@ -34,6 +35,8 @@ class MachineSettings:
     :param memory_mib: guest RAM in MiB; every page touched is dear in a user-mode Linux lab.
     :param processors: virtual CPUs.
     :param tcg_buffer_mib: size of TCG's translation buffer in MiB.
+    :param plugged: netdevs and NICs are not on the command line but added by QMP, before the guest runs: see
+        :meth:`Machine.plug_all`. NICs want a bus that takes them then, as machine ``pc`` has.
     """
 
     qemu: QemuBinary
@@ -48,6 +51,7 @@ class MachineSettings:
     processors: int = 1
     tcg_buffer_mib: int = 48
     extra: tuple[str, ...] = ()
+    plugged: bool = False
 
     def __post_init__(self) -> None:
         if self.accelerator not in ACCELERATORS:
@@ -87,10 +91,24 @@ class MachineFiles:
         return self.folder / f"command-{self.name}.txt"
 
 
+Passed = Mapping[str, PassedFiles]
+"""What a manager passes, by identifier of the netdev."""
+
+
 def command_line(
-    settings: MachineSettings, files: MachineFiles, qmp_descriptor: int, agent_descriptor: int
+    settings: MachineSettings,
+    files: MachineFiles,
+    qmp_descriptor: int,
+    agent_descriptor: int,
+    passed: Passed | None = None,
+    *,
+    incoming: bool = False,
 ) -> list[str]:
-    """The command line that source and target share; a target adds its ``-incoming`` channels."""
+    """The command line that source and target share; a target adds its ``-incoming`` channels.
+
+    :param passed: files that QEMU inherits, by the same numbers.
+    :param incoming: for the target of a CPR, in which netdevs with ``cpr=on`` inherit their descriptors.
+    """
     accelerator = settings.accelerator
     if accelerator == "tcg":
         accelerator += f",tb-size={settings.tcg_buffer_mib}"
@@ -114,11 +132,24 @@ def command_line(
     ]
     for pattern in UPDATE_EVENTS:
         command += ["-trace", pattern]
-    for netdev in settings.netdevs:
-        command += ["-netdev", json.dumps(netdev.options())]
-    for nic in settings.nics:
-        command += ["-device", json.dumps(nic.options())]
+    if not settings.plugged:
+        for netdev in settings.netdevs:
+            given = (passed or {}).get(netdev.identifier, PassedFiles())
+            command += ["-netdev", json.dumps(_netdev_options(netdev, _numbers(given), incoming=incoming))]
+        for nic in settings.nics:
+            command += ["-device", json.dumps(nic.options())]
     return [*command, *settings.extra]
+
+
+Names = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _numbers(given: PassedFiles) -> Names:
+    return tuple(str(number) for number in given.tap), tuple(str(number) for number in given.vhost)
+
+
+def _netdev_options(netdev: TapNetdev, names: Names, *, incoming: bool) -> dict[str, object]:
+    return netdev.handed_over_options() if incoming and netdev.cpr else netdev.options(*names)
 
 
 @dataclass(slots=True)
@@ -126,6 +157,8 @@ class Machine:
     """One QEMU process; made by :func:`start_machine`.
 
     :param agent: our end of the guest agent's channel through this QEMU.
+    :param namespace: the network namespace it runs in.
+    :param incoming: whether it is the target of an update, as long as its guest does not run.
     """
 
     name: str
@@ -134,7 +167,9 @@ class Machine:
     process: subprocess.Popen[str]
     qmp: QmpConnection
     agent: socket.socket
+    namespace: NetworkNamespace
     command: Sequence[str] = field(default_factory=tuple)
+    incoming: bool = False
 
     @property
     def pid(self) -> int:
@@ -197,6 +232,54 @@ class Machine:
         answer: Mapping[str, Any] = self.qmp.execute("query-status")
         return str(answer["status"])
 
+    def plug(self, netdev: TapNetdev, nic: VirtioNet | None = None, passed: PassedFiles | None = None) -> None:
+        """Add a netdev and a NIC on it by QMP; the settings have both from then on.
+
+        :param passed: what a manager opened for it; opened here, and closed again, when None.
+        :raises QmpRefused: QEMU refuses; a descriptor that was passed and not taken is closed again.
+        """
+        with contextlib.ExitStack() as stack:
+            inherits = self.incoming and bool(netdev.cpr)
+            if passed is None and not inherits:
+                stack.enter_context(self.namespace.entered())
+                passed = stack.enter_context(opened_files(netdev))
+            names = self._pass(netdev, passed or PassedFiles())
+        try:
+            self.qmp.execute("netdev_add", _netdev_options(netdev, names, incoming=self.incoming))
+        except QmpRefused:
+            for name in (*names[0], *names[1]):
+                with contextlib.suppress(QmpRefused):  # it was taken
+                    self.qmp.execute("closefd", {"fdname": name})
+            raise
+        self.settings = replace(self.settings, netdevs=(*self._others(netdev.identifier), netdev))
+        if nic:
+            self.qmp.execute("device_add", nic.options())
+            nics = (*(item for item in self.settings.nics if item.identifier != nic.identifier), nic)
+            self.settings = replace(self.settings, nics=nics)
+
+    def plug_all(self) -> None:
+        """Add the netdevs and NICs of the settings by QMP."""
+        nics = {nic.netdev: nic for nic in self.settings.nics}
+        for netdev in self.settings.netdevs:
+            self.plug(netdev, nics.get(netdev.identifier))
+
+    def remove_netdev(self, identifier: str) -> None:
+        """Remove a netdev by QMP, and from the settings."""
+        self.qmp.execute("netdev_del", {"id": identifier})
+        self.settings = replace(self.settings, netdevs=self._others(identifier))
+
+    def _others(self, identifier: str) -> tuple[TapNetdev, ...]:
+        return tuple(item for item in self.settings.netdevs if item.identifier != identifier)
+
+    def _pass(self, netdev: TapNetdev, given: PassedFiles) -> Names:
+        """Pass files by getfd; :returns: their names."""
+        named = [(f"{netdev.identifier}-tap{index}", number) for index, number in enumerate(given.tap)]
+        named += [(f"{netdev.identifier}-vhost{index}", number) for index, number in enumerate(given.vhost)]
+        for name, number in named:
+            self.qmp.pass_descriptor(name, number)
+        names = [name for name, _ in named]
+        return tuple(names[: len(given.tap)]), tuple(names[len(given.tap) :])
+
     def quit(self, seconds: float = 10.0) -> int:
         """Tell QEMU to end and wait for it.
 
@@ -214,6 +297,7 @@ def start_machine(
     folder: Path,
     namespace: NetworkNamespace,
     incoming: MigrationChannels | None = None,
+    passed: Passed | None = None,
 ) -> Iterator[Machine]:
     """Start a QEMU inside a network namespace; it is gone when the body ends.
 
@@ -221,7 +305,8 @@ def start_machine(
 
     :param name: ``source``, ``target``, or a name with a number in a chain of updates.
     :param folder: evidence goes here, with ``name`` in the file names.
-    :param incoming: channels to wait on, for a target.
+    :param incoming: channels to wait on, for a target; the main one is named later when its NICs are plugged.
+    :param passed: files that a manager opened and keeps; what else the netdevs need is opened here, and closed again.
     :raises EnvironmentFailure: the program cannot be started.
     """
     files = MachineFiles(folder, name)
@@ -230,10 +315,16 @@ def start_machine(
     with contextlib.ExitStack() as stack:
         for end in (qmp_theirs, agent_ours, agent_theirs):
             stack.callback(end.close)
-        descriptors = (qmp_theirs.fileno(), agent_theirs.fileno())
-        command = command_line(settings, files, *descriptors)
+        channels = (qmp_theirs.fileno(), agent_theirs.fileno())
+        manager = stack.enter_context(contextlib.ExitStack())
+        given = dict(passed or {})
+        if not settings.plugged:
+            given |= _opened(settings.netdevs, given, namespace, manager, incoming=incoming is not None)
+        command = command_line(settings, files, *channels, given, incoming=incoming is not None)
         if incoming:
-            command += incoming.incoming_arguments()
+            command += incoming.incoming_arguments(deferred=settings.plugged)
+        elif settings.plugged:
+            command.append("-S")
         files.command.write_text(paste(command) + "\n", encoding="utf-8")
         output = stack.enter_context(files.output.open("w", encoding="utf-8"))
         with namespace.entered():
@@ -243,10 +334,27 @@ def start_machine(
                     purpose=f"start {settings.qemu.path}",
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    pass_fds=descriptors,
+                    pass_fds=(*channels, *(number for item in given.values() for number in item.all)),
                 )
             )
+        manager.close()
         qmp_theirs.close()
         agent_theirs.close()
         qmp = stack.enter_context(QmpConnection(name, qmp_ours, files.qmp))
-        yield Machine(name, settings, files, process, qmp, agent_ours, tuple(command))
+        yield Machine(
+            name, settings, files, process, qmp, agent_ours, namespace, tuple(command), incoming=incoming is not None
+        )
+
+
+def _opened(
+    netdevs: Sequence[TapNetdev],
+    given: Passed,
+    namespace: NetworkNamespace,
+    manager: contextlib.ExitStack,
+    *,
+    incoming: bool,
+) -> Passed:
+    """Open what netdevs need that is not given yet, inside the namespace."""
+    missing = [item for item in netdevs if item.identifier not in given and not (incoming and item.cpr)]
+    with namespace.entered():
+        return {item.identifier: manager.enter_context(opened_files(item)) for item in missing}

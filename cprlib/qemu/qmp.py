@@ -159,6 +159,25 @@ class QmpConnection:
         self._write("received", {"return": value})
         return value
 
+    def pass_descriptor(self, name: str, descriptor: int) -> None:
+        """Pass a copy of a descriptor to QEMU, which knows it by the name from then on (QMP getfd).
+
+        :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`execute`.
+        """
+
+        async def send() -> None:
+            self._client.send_fd_scm(descriptor)
+
+        deadline = Deadline(20.0, f"the {self.name} to take a descriptor")
+        self.wait_ready(deadline)
+        try:
+            self._submit(send()).result(timeout=deadline.remaining)
+        except FutureTimeout as error:
+            raise deadline.exceeded() from error
+        except (QMPError, OSError) as error:
+            raise QemuFailed(f"pass a descriptor to the {self.name}", str(error) or type(error).__name__) from error
+        self.execute("getfd", {"fdname": name})
+
     @property
     def events(self) -> tuple[QmpEvent, ...]:
         """All events so far, in the order they came."""

@@ -24,6 +24,7 @@ from cprlib.process import tail
 from cprlib.qemu.channels import MigrationChannels, is_listening
 from cprlib.qemu.machine import Machine, MachineSettings, start_machine
 from cprlib.update.mechanism import Mechanism
+from cprlib.update.memory import anonymous_memory
 from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of
 from cprlib.update.workers import VhostWorker, vhost_workers
 
@@ -32,15 +33,19 @@ FAILED_STATES = ("failed", "cancelled")
 
 @dataclass(frozen=True, slots=True)
 class ProcessView:
-    """What /proc shows of one QEMU at one moment."""
+    """What /proc shows of one QEMU at one moment.
+
+    :param anonymous_kib: memory of its own, without the guest's RAM, which is a memfd; None when it was not read.
+    """
 
     table: DescriptorTable
     workers: tuple[VhostWorker, ...]
+    anonymous_kib: int | None = None
 
 
 def view(machine: Machine) -> ProcessView:
-    """Look at a QEMU's descriptors and vhost workers."""
-    return ProcessView(read_table(machine.pid), vhost_workers(machine.pid))
+    """Look at a QEMU's descriptors, vhost workers and memory."""
+    return ProcessView(read_table(machine.pid), vhost_workers(machine.pid), anonymous_memory(machine.pid))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import QemuFailed, QmpRefused, UpdateFailed
+from cprlib.errors import DeadlineExceeded, QemuFailed, QmpRefused, UpdateFailed
 from cprlib.fds.identity import Pairing, pair_tables
 from cprlib.fds.table import DescriptorTable, read_table
 from cprlib.net.counters import LinkCounters, read_counters
 from cprlib.net.topology import Topology
-from cprlib.process import tail
+from cprlib.process import tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels, is_listening
 from cprlib.qemu.machine import Machine, MachineSettings, start_machine
 from cprlib.update.mechanism import Mechanism
@@ -104,8 +104,11 @@ class LiveUpdate:
         target, channels = self.start_target()
         self.migrate(channels)
         self.wait_stopped()
-        old, new = self.source.settings.netdevs[0], target.settings.netdevs[0]
-        self.mechanism.source_stopped(self.topology, old, new)
+        crossing = tuple(zip(self.source.settings.netdevs, target.settings.netdevs, strict=False))
+        for old, new in crossing:
+            self.mechanism.source_stopped(self.topology, old, new)
+        if target.settings.plugged:
+            self.plug_target(target, channels)
         self.wait_completed(target)
         self.wait_running(target)
         source_after, target_after = view(self.source), view(target)
@@ -114,8 +117,9 @@ class LiveUpdate:
         self._mark("SOURCE_QUIT")
         source_exit = self.source.quit()
         self._mark("SOURCE_GONE")
-        retired = read_counters(self.topology.switch, old.interface) if old.interface != new.interface else None
-        self.mechanism.source_gone(self.topology, old)
+        retired = [read_counters(self.topology.switch, a.interface) for a, b in crossing if a.interface != b.interface]
+        for old, _ in crossing:
+            self.mechanism.source_gone(self.topology, old)
         moments = sorted((*self.moments, *moments_of(self.source, target, started_ns)), key=lambda item: item.time_ns)
         return target, UpdateResult(
             mechanism=self.mechanism.name,
@@ -128,15 +132,15 @@ class LiveUpdate:
             source_exit=source_exit,
             source_messages=self.source.messages,
             target_messages=target.messages,
-            source_retired=retired,
+            source_retired=retired[0] if retired else None,
         )
 
     def start_target(self) -> tuple[Machine, MigrationChannels]:
         """Start the target and wait until it listens on its cpr channel."""
         channels = MigrationChannels.fresh()
         name = "target" if self.generation == 1 else f"target-{self.generation}"
-        netdev = self.mechanism.target_netdev(self.topology, self.source.settings.netdevs[0])
-        settings = replace(self.target_settings, netdevs=(netdev,))
+        netdevs = tuple(self.mechanism.target_netdev(self.topology, item) for item in self.target_settings.netdevs)
+        settings = replace(self.target_settings, netdevs=netdevs)
         self._mark("TARGET_STARTED")
         target = self.stack.enter_context(
             start_machine(name, settings, self.folder, self.topology.switch, incoming=channels)
@@ -160,6 +164,20 @@ class LiveUpdate:
             self.source.qmp.execute("migrate", {"channels": channels.descriptions()})
         except QmpRefused as error:
             raise UpdateFailed("start the live update", error.happened, details=self.source.messages) from error
+
+    def plug_target(self, target: Machine, channels: MigrationChannels) -> None:
+        """Add the target's netdevs and NICs by QMP, once it has the CPR state, and name its main channel.
+
+        :raises UpdateFailed: the target refuses something, or dies of it.
+        """
+        try:
+            target.wait_ready()
+            target.plug_all()
+            target.qmp.execute("migrate-incoming", {"channels": channels.descriptions()[:1]})
+        except (QmpRefused, QemuFailed) as error:
+            with contextlib.suppress(DeadlineExceeded):
+                wait_until_exit(target.process, Deadline(2, "the target to end"))
+            raise self._failed(target, f"plugging the target's NICs: {error.happened}") from error
 
     def wait_stopped(self) -> None:
         """Wait for the source's guest to stop."""
@@ -201,6 +219,7 @@ class LiveUpdate:
 
         target.wait_ready()
         Deadline(30, "the target's guest to run").poll(running)
+        target.incoming = False
 
     def _downtime(self) -> float | None:
         answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")

@@ -10,10 +10,11 @@ from pathlib import Path
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
+from cprlib.net.further import add_further_network, further_guest
 from cprlib.net.topology import GUEST, Topology, build_topology
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine, MachineSettings, start_machine
-from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from cprlib.qemu.netdev import TapNetdev, VirtioNet, Way
 from cprlib.update.live_update import LiveUpdate, UpdateResult
 from cprlib.update.mechanism import Mechanism
 
@@ -28,6 +29,8 @@ class GuestSettings:
     :param memory_mib: guest RAM in MiB.
     :param queue_length: packets that each tap queue keeps.
     :param extra: further arguments for source and target.
+    :param further: netdevs beside ``netdev``, each with a NIC; see :mod:`cprlib.net.further`.
+    :param plugged: netdevs and NICs are added by QMP before the guest runs, not on the command line.
     """
 
     qemu: QemuBinary
@@ -38,23 +41,37 @@ class GuestSettings:
     memory_mib: int = 128
     queue_length: int = 1000
     extra: tuple[str, ...] = ()
+    further: tuple[TapNetdev, ...] = ()
+    plugged: bool = False
+
+    @property
+    def netdevs(self) -> tuple[TapNetdev, ...]:
+        """All netdevs."""
+        return (self.netdev, *self.further)
 
     def for_machine(self, mechanism: Mechanism) -> MachineSettings:
         """Settings of the QEMU that boots the guest."""
-        addresses = NicAddresses(f"{GUEST.ipv4}/24", f"{GUEST.ipv6}/64")
+        guests = (GUEST, *(further_guest(number) for number in range(1, len(self.further) + 1)))
+        nics = [
+            VirtioNet(guest.mac, f"nic{number}", netdev.identifier, netdev.queues)
+            for number, (guest, netdev) in enumerate(zip(guests, self.netdevs, strict=True))
+        ]
         return MachineSettings(
             qemu=self.qemu,
             kernel=self.image.kernel,
             initramfs=self.image.initramfs,
             kernel_arguments=kernel_command_line(
-                [addresses], emulated=self.accelerator == "tcg", queue_pairs=self.netdev.queues
+                [NicAddresses(f"{guest.ipv4}/24", f"{guest.ipv6}/64") for guest in guests],
+                emulated=self.accelerator == "tcg",
+                queue_pairs=self.netdev.queues,
             ),
-            netdevs=(mechanism.source_netdev(self.netdev),),
-            nics=(VirtioNet(GUEST.mac, queues=self.netdev.queues),),
+            netdevs=tuple(mechanism.source_netdev(netdev) for netdev in self.netdevs),
+            nics=tuple(nics),
             machine=self.machine,
             accelerator=self.accelerator,
             memory_mib=self.memory_mib,
             extra=self.extra,
+            plugged=self.plugged,
         )
 
 
@@ -75,13 +92,16 @@ class RunningGuest:
     agent: AgentConnection
     updates: list[UpdateResult] = field(default_factory=list)
 
-    def live_update(self, qemu: QemuBinary | None = None) -> UpdateResult:
+    def live_update(
+        self, qemu: QemuBinary | None = None, target_settings: MachineSettings | None = None
+    ) -> UpdateResult:
         """Replace the QEMU under the guest.
 
         :param qemu: QEMU of the target; the source's when None.
+        :param target_settings: what else is different in the target; nothing when None.
         :raises UpdateFailed, QemuFailed, DeadlineExceeded: see :meth:`LiveUpdate.perform`.
         """
-        settings = self.machine.settings
+        settings = target_settings or self.machine.settings
         if qemu is not None:
             settings = replace(settings, qemu=qemu)
         update = LiveUpdate(
@@ -112,10 +132,16 @@ def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -
     :raises GuestFailed, QemuFailed, DeadlineExceeded: the guest did not come up.
     """
     with build_topology() as topology, contextlib.ExitStack() as stack:
-        netdev = settings.netdev
-        topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=settings.queue_length)
+        for number, netdev in enumerate(settings.netdevs):
+            if netdev.way is not Way.UNNAMED:
+                topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=settings.queue_length)
+            if number:
+                add_further_network(topology, number)
         machine = stack.enter_context(start_machine("source", settings.for_machine(mechanism), folder, topology.switch))
         machine.wait_ready()
+        if settings.plugged:
+            machine.plug_all()
+            machine.qmp.execute("cont")
         Console(machine.files.console, alive=lambda: machine.check_alive("boot the guest")).wait_ready(BOOT_SECONDS)
         agent = AgentConnection(machine.agent)
         agent.ping()

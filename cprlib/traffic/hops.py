@@ -46,10 +46,30 @@ class Hop:
 
 
 #: ``tap.tx_packets`` counts packets as QEMU or vhost *reads* them from the queue (tun_put_user, drivers/net/tun.c).
+#: ``port.rx_passed`` is ``port.rx_packets`` without those that a queue or filter on the way in dropped, and
+#: ``queue_out_dropped`` what queueing disciplines dropped: no counter of a link has these.
 HOPS = (
-    Hop("station", Direction.FORWARD, "sender.sent", "station.tx_packets", ("station.tx_dropped",)),
-    Hop("switch", Direction.FORWARD, "station.tx_packets", "port.rx_packets", ("port.rx_dropped",)),
-    Hop("tap queue", Direction.FORWARD, "port.rx_packets", "tap.tx_packets", ("tap.tx_dropped", "tap.tx_errors")),
+    Hop(
+        "station",
+        Direction.FORWARD,
+        "sender.sent",
+        "station.tx_packets",
+        ("station.tx_dropped", "station.queue_out_dropped"),
+    ),
+    Hop(
+        "switch",
+        Direction.FORWARD,
+        "station.tx_packets",
+        "port.rx_passed",
+        ("port.rx_dropped", "port.queue_in_dropped"),
+    ),
+    Hop(
+        "tap queue",
+        Direction.FORWARD,
+        "port.rx_passed",
+        "tap.tx_packets",
+        ("tap.tx_dropped", "tap.tx_errors", "tap.queue_out_dropped"),
+    ),
     Hop("qemu", Direction.FORWARD, "tap.tx_packets", "guest.rx_packets", ("guest.rx_dropped", "guest.rx_errors")),
     Hop(
         "guest stack",
@@ -62,7 +82,13 @@ HOPS = (
     Hop("reflector", Direction.RETURN, "reflector.logged", "reflector.sent", ("reflector.send_errors",)),
     Hop("guest stack", Direction.RETURN, "reflector.sent", "guest.tx_packets", ("guest.tx_dropped", "guest.tx_errors")),
     Hop("qemu", Direction.RETURN, "guest.tx_packets", "tap.rx_packets", ("tap.rx_dropped", "tap.rx_errors")),
-    Hop("switch", Direction.RETURN, "tap.rx_packets", "port.tx_packets", ("port.tx_dropped",)),
+    Hop(
+        "switch",
+        Direction.RETURN,
+        "tap.rx_packets",
+        "port.tx_packets",
+        ("port.tx_dropped", "tap.queue_in_dropped", "port.queue_out_dropped"),
+    ),
     Hop("station", Direction.RETURN, "port.tx_packets", "station.rx_packets", ("station.rx_dropped",)),
     Hop("capture", Direction.RETURN, "station.rx_packets", "capture.answers", ("capture.drops",), ("capture.others",)),
 )

@@ -6,41 +6,19 @@ counters of the hops; and packets that vanished between two counters.
 
 from __future__ import annotations
 
-import bisect
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from cprlib.traffic.drop_places import CLOCK_ERROR_NS, place_by_events
 from cprlib.traffic.drops import DropReport
 from cprlib.traffic.hops import Direction, HopCount
 from cprlib.traffic.result import TrafficResult
 
 UNEXPLAINED = "unexplained"
 NEAR_NS = 100_000_000  # losses this near to STOP or RESUME have a row apart from those farther away
-LONGEST_WAY_NS = 50_000_000  # from sending (or reflecting) a packet to its being dropped in the host's kernel
-CLOCK_ERROR_NS = 20_000  # the trace's clock against CLOCK_REALTIME: a packet may seem to be sent after it was dropped
 SEQUENCES_KEPT = 64
-
-#: Functions of the kernel in which a packet is dropped, by hop and direction.
-PLACES: Mapping[str, tuple[str, Direction | None]] = {
-    "tun_net_xmit": ("tap queue", Direction.FORWARD),
-    "tun_do_read": ("tap queue", Direction.FORWARD),
-    "tun_recvmsg": ("tap queue", Direction.FORWARD),
-    "tun_queue_purge": ("tap queue", Direction.FORWARD),
-    "tun_get_user": ("qemu", Direction.RETURN),
-    "tun_sendmsg": ("qemu", Direction.RETURN),
-    "veth_xmit": ("switch", None),
-    "br_": ("switch", None),
-    "netem_": ("netem", None),
-    "sch_": ("netem", None),
-    "__dev_queue_xmit": ("switch", None),
-    "__netif_receive_skb": ("switch", None),
-    "udp_": ("station", Direction.RETURN),
-    "udpv6_": ("station", Direction.RETURN),
-    "packet_": ("capture", Direction.RETURN),
-    "tpacket_": ("capture", Direction.RETURN),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +131,22 @@ def make_ledger(
     for direction in Direction:
         packets = [packet for packet in missing_packets(result) if packet.direction is direction]
         ours = [hop for hop in hops if hop.direction is direction]
-        placed += place(packets, ours, drops, updates)
+        clock = result.instrument.clock
+        # T3 comes from the guest's clock, which is known less well than the host's.
+        error_ns = round(clock.error_ns) if clock is not None and direction is Direction.RETURN else CLOCK_ERROR_NS
+        placed += place(packets, ours, drops, updates, clock_error_ns=error_ns)
     rows = list(rows_of(placed, updates))
     rows += _rows_without_log(result)
     return Ledger(tuple(hops), tuple(rows), tuple(notes))
 
 
 def place(
-    packets: Sequence[MissingPacket], hops: Sequence[HopCount], drops: DropReport, updates: Sequence[Moments]
+    packets: Sequence[MissingPacket],
+    hops: Sequence[HopCount],
+    drops: DropReport,
+    updates: Sequence[Moments],
+    *,
+    clock_error_ns: int = CLOCK_ERROR_NS,
 ) -> list[MissingPacket]:
     """Give each missing packet of one direction a hop and a reason.
 
@@ -168,7 +154,8 @@ def place(
     queue that was full; for everything else the earliest ones.
     """
     waiting = list(packets)
-    placed = _place_by_events(waiting, drops)
+    accounts = {hop.hop: (hop.dropped or 0) + max(0, hop.vanished or 0) for hop in hops}
+    placed = place_by_events(waiting, drops, accounts, clock_error_ns)
     by_event: dict[str, int] = defaultdict(int)
     for packet in placed:
         by_event[packet.hop] += 1
@@ -178,34 +165,10 @@ def place(
             by_event[hop.hop] -= (count or 0) - remaining
             placed += _take(waiting, remaining, hop.hop, f"counted by {counter}", updates)
     for hop in hops:
-        vanished = max(0, hop.vanished or 0)
+        vanished = max(0, (hop.vanished or 0) - by_event[hop.hop])  # those of an event need no second account
         reason = f"entered, never left, not counted as dropped ({hop.counted_by})"
         placed += _take(waiting, vanished, hop.hop, reason, updates)
     return placed + [replace(packet, reason="no hop accounts for it") for packet in waiting]
-
-
-def _place_by_events(waiting: list[MissingPacket], drops: DropReport) -> list[MissingPacket]:
-    """Join drop events to packets: the latest packet sent before the event, on a way no longer than LONGEST_WAY_NS."""
-    placed = []
-    for event in drops.events:
-        hop, direction = hop_of_place(event.place)
-        moments = [packet.sent_ns for packet in waiting]
-        index = bisect.bisect_right(moments, event.time_ns + CLOCK_ERROR_NS) - 1
-        if index < 0 or event.time_ns - moments[index] > LONGEST_WAY_NS or event.protocol not in (0x0800, 0x86DD):
-            continue
-        if direction is not None and direction is not waiting[index].direction:
-            continue
-        reason = f"{event.reason} in {event.place}"
-        placed.append(replace(waiting.pop(index), hop=hop, reason=reason))
-    return placed
-
-
-def hop_of_place(place_name: str) -> tuple[str, Direction | None]:
-    """The hop a kernel function belongs to; a function that is not known is its own hop."""
-    for prefix, hop in PLACES.items():
-        if place_name.startswith(prefix):
-            return hop
-    return f"kernel: {place_name}", None
 
 
 def _take(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from cprlib.net.counters import LinkCounters, read_counters
+from cprlib.net.namespace import NetworkNamespace
+from cprlib.net.queue_drops import Side, read_queue_drops
 from cprlib.net.topology import PORT, STATION_INTERFACE
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.running_guest import RunningGuest
@@ -21,6 +23,11 @@ GUEST_UDP = {  # ours: name in /proc/net/snmp
 
 def _link(place: str, counters: LinkCounters) -> Counters:
     return {f"{place}.{name}": count for name, count in asdict(counters).items()}
+
+
+def _queues(place: str, namespace: NetworkNamespace, interface: str) -> Counters:
+    drops = read_queue_drops(namespace, interface)
+    return {f"{place}.queue_out_dropped": drops[Side.EGRESS], f"{place}.queue_in_dropped": drops[Side.INGRESS]}
 
 
 def _taps(guest: RunningGuest) -> Counters:
@@ -44,7 +51,12 @@ def read_hop_counters(guest: RunningGuest) -> Counters:
     topology = guest.topology
     counters: Counters = _taps(guest)
     counters |= _link("station", read_counters(topology.station, STATION_INTERFACE))
-    counters |= _link("port", read_counters(topology.switch, PORT))
+    port = read_counters(topology.switch, PORT)
+    counters |= _link("port", port)
+    counters |= _queues("station", topology.station, STATION_INTERFACE)
+    counters |= (queues := _queues("port", topology.switch, PORT))
+    counters |= _queues("tap", topology.switch, guest.tap)
+    counters["port.rx_passed"] = port.rx_packets - (queues["port.queue_in_dropped"] or 0)
     seen = guest.agent.network()
     nic = seen.nic()
     counters |= {f"guest.{name}": nic.counters.get(name) for name in GUEST_NIC}

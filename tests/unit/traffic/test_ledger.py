@@ -80,6 +80,30 @@ def test_kernel_events_name_packet_and_reason() -> None:
     assert sorted(packet.hop for packet in packets) == ["tap queue", "tap queue", UNEXPLAINED]
 
 
+@pytest.mark.parametrize("where", ["station", "switch", "tap queue"])
+def test_counters_decide_where_a_queue_dropped_what_the_kernel_reports(where: str) -> None:
+    """Every interface runs the same functions of the kernel: only the hops' counters tell which it was."""
+    names = ("station", "switch", "tap queue")
+    hops = [hop(name, 100, 98 if name == where else 100, queue_out_dropped=2 * (name == where)) for name in names]
+    events = tuple(DropEvent(STOP + number, 0x0800, "__dev_queue_xmit", "QDISC_DROP") for number in (20, 1_000_020))
+    packets = place(missing(STOP, STOP + 1_000_000), hops, DropReport(True, "", events), UPDATES)
+    assert [(packet.hop, packet.reason) for packet in packets] == [(where, "QDISC_DROP in __dev_queue_xmit")] * 2
+
+
+def test_a_packet_that_an_event_placed_is_not_accounted_for_twice() -> None:
+    """One was dropped on the way out of the station; the hop's own loss is that one, so the other is QEMU's."""
+    hops = [hop("station", 100, 99), hop("qemu", 99, 98, rx_dropped=0)]
+    events = (DropEvent(STOP + 1_000_010, 0x0800, "__dev_queue_xmit", "TC_EGRESS"),)
+    packets = place(missing(STOP, STOP + 1_000_000), hops, DropReport(True, "", events), UPDATES)
+    assert {packet.sequence: packet.hop for packet in packets} == {0: "qemu", 1: "station"}
+
+
+def test_the_drop_of_another_protocol_is_no_packet_of_ours() -> None:
+    events = (DropEvent(STOP + 10, 0x86DD, "tun_net_xmit", "FULL_RING"),)
+    packets = place(missing(STOP), [], DropReport(True, "", events), UPDATES)
+    assert placed_at(packets) == {UNEXPLAINED: 1}
+
+
 @given(
     st.lists(st.integers(0, 2 * RESUME), max_size=12),
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=4),
@@ -188,7 +212,7 @@ def counters(topology: Topology) -> dict[str, int | None]:
     return {
         "station.tx_packets": station.tx_packets,
         "station.tx_dropped": station.tx_dropped,
-        "port.rx_packets": port.rx_packets,
+        "port.rx_passed": port.rx_packets,
         "port.rx_dropped": port.rx_dropped,
         "tap.tx_packets": tap.tx_packets,
         "tap.tx_dropped": tap.tx_dropped,

@@ -9,21 +9,18 @@ from pathlib import Path
 
 import click
 
-from cprlib.build.assets import DEFAULT_BASE, Assets, build_assets
+from cprlib.build.assets import DEFAULT_BASE, build_assets
 from cprlib.build.progress import console_progress
-from cprlib.cli.suite import SuiteRun, gather, run_avocado
-from cprlib.errors import EnvironmentFailure, UsageError
-from cprlib.lab.doctor import choose, examine, explain, failures
+from cprlib.errors import UsageError
 from cprlib.lab.engines import ENGINES
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.report.build import build_report
 from cprlib.report.environment import describe_environment
 from cprlib.report.results_folder import new_results_folder, publish
 from cprlib.report.table import result_table
+from cprlib.suite.avocado_run import SuiteRun, gather, run_avocado
+from cprlib.suite.place import asset_parameters, choose_engine
 from cprlib.verdict.policy_file import load_policy
-
-# A guest in a KVM that is itself emulated carries fewer packets/s, and its updates take longer.
-KVM_LAB_PARAMETERS = {"rate": "200", "calibration": "8"}
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -73,13 +70,13 @@ def run(
     brought = QemuBinary(qemu.absolute(), firmware.absolute() if firmware else None) if qemu else None
     if brought:
         probe(brought)  # a path that is no QEMU is told before anything is built
-    engine = _engine(native, lab)
+    engine = choose_engine(native, lab, lambda text: click.echo(text, err=True))
     assets = build_assets(console_progress(), lab=engine is not None, qemu=brought, base=base)
     results = new_results_folder(out.resolve())
     suite = SuiteRun(
         results=results,
         tests=[_reference(test) for test in tests],
-        parameters=_asset_parameters(assets, engine, policy) | parameters,
+        parameters=asset_parameters(assets, engine, policy) | parameters,
         engine=engine,
         parallel=parallel,
         extra=[argument for name in tag for argument in ("-t", name)],
@@ -112,36 +109,3 @@ def _exists(test: str) -> bool:
 def _reference(test: str) -> str:
     path, separator, rest = test.partition(":")
     return str(Path(path).resolve()) + separator + rest
-
-
-def _engine(native: bool, lab: str | None) -> str | None:
-    """The lab's engine, None for native."""
-    if lab:
-        return lab
-    if native:
-        return None
-    findings = examine()
-    click.echo(explain(findings), err=True)
-    if choose(findings) == "native":
-        return None
-    forbidding = failures(findings, "lab")
-    if forbidding:
-        first = forbidding[0]
-        raise EnvironmentFailure("run the suite", f"{first.name}: {first.seen}", first.advice or "see cprlib doctor")
-    return "uml"
-
-
-def _asset_parameters(assets: Assets, engine: str | None, policy: str) -> dict[str, str]:
-    parameters = {
-        "qemu": str(assets.qemu.path),
-        "kernel": str(assets.guest.kernel),
-        "initramfs": str(assets.guest.initramfs),
-        "policy": str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy,
-    }
-    if assets.qemu.firmware:
-        parameters["firmware"] = str(assets.qemu.firmware)
-    if engine in (None, "kvm"):  # the host's own KVM, or the one that this engine gives its kernel
-        parameters["accelerator"] = "kvm"
-    if engine == "kvm":
-        parameters |= KVM_LAB_PARAMETERS
-    return parameters

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.cli.suite import SuiteRun, gather
 from cprlib.errors import EnvironmentFailure
+from cprlib.suite.avocado_run import SuiteRun, gather
 from cprlib.verdict.evidence import CaseEvidence, Mechanism
 
 

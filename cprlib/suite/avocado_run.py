@@ -1,4 +1,4 @@
-"""Running the functional suite with Avocado and gathering what its tests left."""
+"""One call of Avocado on the functional suite, and gathering what its tests left."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.files import project_folder
@@ -57,9 +58,10 @@ class SuiteRun:
         return [*command, *self.extra]
 
 
-def run_avocado(suite: SuiteRun) -> int:
+def run_avocado(suite: SuiteRun, output: IO[str] | None = None) -> int:
     """Run Avocado; its own output goes to standard output as it comes.
 
+    :param output: takes Avocado's standard output and error instead.
     :returns: Avocado's exit status (a sum of flags, avocado.core.exit_codes).
     :raises EnvironmentFailure: Avocado is not installed where this Python looks.
     """
@@ -70,7 +72,8 @@ def run_avocado(suite: SuiteRun) -> int:
         "PATH": f"{programs}:{os.environ.get('PATH', '')}",  # Avocado looks for its runners there
         "PYTHONPATH": os.pathsep.join(filter(None, [str(project_folder()), os.environ.get("PYTHONPATH", "")])),
     }
-    with spawn(suite.command(), purpose="run Avocado", env=environment) as child:
+    errors = subprocess.STDOUT if output else None
+    with spawn(suite.command(), purpose="run Avocado", env=environment, stdout=output, stderr=errors) as child:
         try:
             return child.wait()
         except KeyboardInterrupt:

@@ -1,0 +1,61 @@
+"""Where the suite runs, and what its tests are told: natively or in a lab, with which QEMU and guest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cprlib.build.assets import Assets
+from cprlib.errors import EnvironmentFailure
+from cprlib.lab.doctor import choose, examine, explain, failures
+from cprlib.qemu.binary import QemuBinary
+
+# A guest in a KVM that is itself emulated carries fewer packets/s, and its updates take longer.
+KVM_LAB_PARAMETERS = {"rate": "200", "calibration": "8"}
+
+
+def choose_engine(native: bool, lab: str | None, say: Callable[[str], None]) -> str | None:
+    """The lab's engine, None for native.
+
+    :param native: run on this host, whatever the doctor says.
+    :param lab: this engine, whatever the doctor says.
+    :param say: told why, when neither is given and the doctor decides.
+    :raises EnvironmentFailure: neither this host nor a lab can carry the suite.
+    """
+    if lab:
+        return lab
+    if native:
+        return None
+    findings = examine()
+    say(explain(findings))
+    if choose(findings) == "native":
+        return None
+    forbidding = failures(findings, "lab")
+    if forbidding:
+        first = forbidding[0]
+        raise EnvironmentFailure("run the suite", f"{first.name}: {first.seen}", first.advice or "see cprlib doctor")
+    return "uml"
+
+
+def asset_parameters(
+    assets: Assets, engine: str | None, policy: str, *, qemu: QemuBinary | None = None
+) -> dict[str, str]:
+    """Avocado parameters for tests that use these assets.
+
+    :param policy: name of a policy or path of its file.
+    :param qemu: QEMU to test in place of the assets'.
+    """
+    tested = qemu or assets.qemu
+    parameters = {
+        "qemu": str(tested.path),
+        "kernel": str(assets.guest.kernel),
+        "initramfs": str(assets.guest.initramfs),
+        "policy": str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy,
+    }
+    if tested.firmware:
+        parameters["firmware"] = str(tested.firmware)
+    if engine in (None, "kvm"):  # the host's own KVM, or the one that this engine gives its kernel
+        parameters["accelerator"] = "kvm"
+    if engine == "kvm":
+        parameters |= KVM_LAB_PARAMETERS
+    return parameters

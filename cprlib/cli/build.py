@@ -1,14 +1,18 @@
-"""``cprlib build``: QEMU with the series, the guest image, the lab's kernel."""
+"""``cprlib build``: QEMU with the series, its variants, the guest image, the lab's kernel."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import click
 
 from cprlib.build.assets import DEFAULT_BASE, build_assets
 from cprlib.build.guest_image import build_guest_image
 from cprlib.build.lab_kernel import build_lab_kernel
-from cprlib.build.progress import console_progress
+from cprlib.build.progress import Progress, console_progress
 from cprlib.build.qemu import build_qemu
+from cprlib.build.variants import Variant, build_variant, find_variant, load_variants
+from cprlib.errors import UsageError
 
 PARTS = ("all", "qemu", "guest", "lab")
 
@@ -17,8 +21,22 @@ PARTS = ("all", "qemu", "guest", "lab")
 @click.argument("part", type=click.Choice(PARTS), default="all")
 @click.option("--base", default=DEFAULT_BASE, show_default=True, help="QEMU release to build (images/qemu/bases.toml).")
 @click.option("--no-series", is_flag=True, help="Build the base as it is, without images/qemu/series.")
-def build(part: str, base: str, no_series: bool) -> None:
+@click.option(
+    "--variant", "names", multiple=True, metavar="NAME", help="Build this variant of QEMU, a build to be refused."
+)
+@click.option("--variants", "every", is_flag=True, help="Build all variants that are made for the base.")
+@click.option("--list", "listing", is_flag=True, help="List the variants and build nothing.")
+def build(part: str, base: str, no_series: bool, names: tuple[str, ...], every: bool, listing: bool) -> None:
     """Build what a run needs and say where it is. What is built already is not built again."""
+    if names or every or listing:
+        if part != "all" or no_series:
+            raise UsageError("build variants", "something else is to be built too", "give one or the other")
+        chosen = [find_variant(name) for name in names] or [item for item in load_variants() if base in item.bases]
+        if listing:
+            _list(chosen)
+        else:
+            _build_variants(chosen, base, console_progress())
+        return
     progress = console_progress()
     if part == "all" and not no_series:
         assets = build_assets(progress, lab=True, base=base)
@@ -38,3 +56,17 @@ def build(part: str, base: str, no_series: bool) -> None:
         click.echo(f"initramfs  {guest.initramfs}")
     if part in ("all", "lab"):
         click.echo(f"lab kernel {build_lab_kernel(progress)}")
+
+
+def _list(variants: Sequence[Variant]) -> None:
+    width = max((len(item.name) for item in variants), default=0)
+    for item in variants:
+        click.echo(f"{item.name:{width}}  {item.title}")
+
+
+def _build_variants(variants: Sequence[Variant], base: str, progress: Progress) -> None:
+    """The path alone for one variant, so that ``--qemu "$(cprlib build --variant NAME)"`` works; else name and path."""
+    width = max((len(item.name) for item in variants), default=0) if len(variants) > 1 else 0
+    for item in variants:
+        built = build_variant(item, base, progress)
+        click.echo(f"{item.name:{width}}  {built.binary}" if width else str(built.binary))

@@ -21,6 +21,7 @@ from types import TracebackType
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
+from cprlib.fds.table import Descriptor, read_table
 from cprlib.net.namespace import NetworkNamespace
 
 MOST_DESCRIPTORS = 253  # SCM_MAX_FD, include/net/scm.h
@@ -113,6 +114,16 @@ class ChannelGate:
     def held(self) -> bool:
         """Whether something has come to the gate."""
         return self._held.is_set()
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What stands before the closed gate, as it came."""
+        return tuple(self._pieces)
+
+    def standing(self) -> tuple[Descriptor, ...]:
+        """The descriptors that stand before the gate, as this process's table shows them."""
+        numbers = {number for piece in self._pieces for number in piece.descriptors}
+        return tuple(row for row in read_table(os.getpid()).rows if row.number in numbers)
 
     def release(self) -> None:
         """Open the gate: everything goes on as if it were not there."""

@@ -28,6 +28,7 @@ SO_RCVBUFFORCE = 33
 IP_RECVTTL = 12  # linux/in.h
 IPV6_RECVHOPLIMIT = 51  # linux/in6.h
 RECEIVE_BUFFER = 64 * 1024 * 1024
+LARGEST_DATAGRAM = 65536  # a stream's packets may be larger than the MTU
 _TIMESPEC = struct.Struct("=qq")
 _INT = struct.Struct("=i")
 _LINE = struct.Struct("=IIqqH")
@@ -125,7 +126,7 @@ class StampReflector:
                 self.counts[f"error: {error.strerror}"] += 1
 
     def _answer(self, opened: socket.socket) -> None:
-        payload, ancillary, _flags, peer = opened.recvmsg(2048, 256)
+        payload, ancillary, _flags, peer = opened.recvmsg(LARGEST_DATAGRAM, 256)
         if len(payload) < MINIMUM_SIZE:
             self.counts["too short"] += 1
             return

@@ -1,0 +1,51 @@
+"""The station's ends in their own process: they answer, connect, report, and refuse in words."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from cprlib.deadline import Deadline
+from cprlib.errors import InstrumentError
+from cprlib.traffic.stamp import SenderPacket
+from cprlib.traffic.station_ends import StationEnds
+from cprlib.traffic.tcp import Role, TcpEnd, TcpEndSettings, content_doubts
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET6, kind) as opened:
+        opened.bind(("::", 0))
+        return int(opened.getsockname()[1])
+
+
+def test_a_datagram_larger_than_the_mtu_is_answered_in_full_and_logged() -> None:
+    port = free_port(socket.SOCK_DGRAM)
+    with StationEnds(port, ("127.0.0.1",)) as ends, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.settimeout(10)
+        peer.connect(("127.0.0.1", port))
+        for number in range(3):
+            peer.send(SenderPacket(number, 1, ssid=0).encode(4000))
+            assert len(peer.recv(65536)) == 4000
+        seen = ends.reflections()
+    assert [line.sender_sequence for line in seen.log] == [0, 1, 2]
+    assert seen.dropped == 0
+
+
+def test_both_ends_of_a_connection_agree_on_its_content() -> None:
+    port = free_port(socket.SOCK_STREAM)
+    with StationEnds(free_port(socket.SOCK_DGRAM), ("127.0.0.1",)) as ends:
+        with TcpEnd(TcpEndSettings(Role.SINK, port)) as sink:
+            number = ends.connect(TcpEndSettings(Role.SOURCE, port, "::1", rate=2_000_000))
+            Deadline(10, "octets").poll(lambda: ends.octets(number) > 100_000 or None)
+            report = ends.finish(number, 10)
+            received = sink.finish(Deadline(10, "the end"))
+    assert content_doubts(report, received.octets, received.sha256) == ()
+    assert report.octets > 100_000
+
+
+def test_a_taken_port_is_an_error_in_words() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+        holder.bind(("127.0.0.1", 0))
+        with pytest.raises(InstrumentError, match="listen on UDP port"):
+            StationEnds(holder.getsockname()[1], ("127.0.0.1",))

@@ -65,6 +65,7 @@ def case_value(judged: JudgedCase) -> dict[str, Any]:
         "skipped": case.skipped,
         "parameters": encode(case.parameters),
         "updates": case.updates,
+        "per_update": encode(case.per_update),
         "duplicates_by_direction": encode(case.duplicates),
         "reordered_by_direction": encode(case.reordered),
         "interruption_range_ms": {"forward": _range(forward), "return": _range(back)},

@@ -1,0 +1,70 @@
+"""A chain's evidence: each update has its words and figures, and growth from QEMU to QEMU is seen."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from cprlib.fds.table import Descriptor, DescriptorTable
+from cprlib.traffic.per_update import Part
+from cprlib.traffic.result import Interruption
+from cprlib.update.live_update import ProcessView
+from cprlib.verdict.evidence import CaseEvidence, Check, DescriptorRow, Mechanism, Outcome
+from cprlib.verdict.from_chain import figures_of, growth_checks, of_update, row_of_update
+
+from .test_from_update import GOOD
+
+
+def generation(eventfds: int = 3, anonymous_kib: int | None = 20_000) -> ProcessView:
+    rows = [Descriptor(n, "anon_inode:[eventfd]", 0, 1, os.O_RDWR, 1) for n in range(eventfds)]
+    return ProcessView(DescriptorTable(1, tuple(rows)), (), anonymous_kib)
+
+
+def outcomes(*views: ProcessView) -> dict[str, Outcome]:
+    return {check.name: check.outcome for check in growth_checks(views)}
+
+
+def test_equal_generations_do_not_grow() -> None:
+    assert set(outcomes(*[generation()] * 5).values()) == {Outcome.PASS}
+
+
+def test_one_descriptor_more_is_named_with_its_kind_and_target() -> None:
+    check = growth_checks([generation(), generation(), generation(4)])[0]
+    assert check.outcome is Outcome.FAIL
+    assert "target 3 has 4 eventfd instead of 3" in check.message
+
+
+def test_memory_that_grows_is_seen() -> None:
+    assert outcomes(generation(), generation(anonymous_kib=50_000))["memory-does-not-grow"] is Outcome.FAIL
+
+
+@pytest.mark.parametrize("known", [20_000, None])
+def test_memory_that_was_not_read_is_inconclusive(known: int | None) -> None:
+    views = generation(anonymous_kib=known), generation(anonymous_kib=None)
+    assert outcomes(*views)["memory-does-not-grow"] is Outcome.INCONCLUSIVE
+
+
+def test_checks_and_descriptors_of_later_updates_say_which() -> None:
+    check = Check("x", Outcome.FAIL, "a", "b", "it broke")
+    assert of_update(check, 1) == check
+    assert of_update(check, 7) == replace(check, observed="update 7: b", message="update 7: it broke")
+    assert of_update(replace(check, message=""), 7).message == ""
+    assert row_of_update(DescriptorRow("tap", "net0"), 2).note == "update 2"
+
+
+def test_figures_survive_the_case_file() -> None:
+    seen = Interruption(100.0, 102.0, 1.0, 1.0)
+    figures = figures_of([GOOD, GOOD], [Part(900, 1, 0, seen, seen), Part(800, 0, 0, seen, seen)], ["", "10.0 to 10.2"])
+    case = CaseEvidence("c", Mechanism.CPR, per_update=figures)
+    assert CaseEvidence.from_json(case.to_json()).per_update == figures
+    assert [(item.number, item.sent, item.loss.forward, item.note) for item in figures] == [
+        (1, 900, 1, ""),
+        (2, 800, 0, "10.0 to 10.2"),
+    ]
+    assert figures[0].descriptors == {"tap": 1, "vhost": 1}
+
+
+def test_without_traffic_descriptors_are_still_told() -> None:
+    assert [(item.sent, item.fds.paired) for item in figures_of([GOOD], [])] == [(None, 2)]

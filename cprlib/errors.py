@@ -82,9 +82,16 @@ class LabLost(LabFailure):
 
 
 class NotSupported(CprlibError):
-    """This QEMU (or kernel) lacks a feature that a test needs; found by asking it, never by its version."""
+    """This QEMU (or kernel) lacks a feature that a test needs; found by asking it, never by its version.
+
+    :param word: with which a case is skipped for it; policies speak of it (docs/reading-a-report.md).
+    """
 
     exit_status = ExitStatus.ENVIRONMENT
+
+    def __init__(self, tried: str, happened: str, advice: str = "", *, details: str = "", word: str = "no-cpr") -> None:
+        super().__init__(tried, happened, advice, details=details)
+        self.word = word
 
 
 class InstrumentError(CprlibError):

@@ -11,6 +11,7 @@ import click
 
 from cprlib.build.assets import DEFAULT_BASE, build_assets
 from cprlib.build.progress import console_progress
+from cprlib.build.qemu import build_qemu
 from cprlib.errors import UsageError
 from cprlib.lab.engines import ENGINES
 from cprlib.qemu.binary import QemuBinary, probe
@@ -28,6 +29,9 @@ from cprlib.verdict.policy_file import load_policy
 @click.option("--qemu", type=click.Path(path_type=Path), help="QEMU to test; the project's own build otherwise.")
 @click.option("--firmware", type=click.Path(path_type=Path), help="Firmware folder of --qemu (its -L).")
 @click.option("--base", default=DEFAULT_BASE, show_default=True, help="Base of the project's own QEMU.")
+@click.option("--target-base", help="Also update to the project's own QEMU on this base, and back; e.g. 10.2.")
+@click.option("--target-qemu", type=click.Path(path_type=Path), help="Also update to this QEMU, and back.")
+@click.option("--target-firmware", type=click.Path(path_type=Path), help="Firmware folder of --target-qemu.")
 @click.option("--policy", default="default", show_default=True, help="A policy of fixtures/policies, or a TOML file.")
 @click.option("--native", is_flag=True, help="Run on this host, whatever cprlib doctor says.")
 @click.option(
@@ -44,6 +48,9 @@ def run(
     qemu: Path | None,
     firmware: Path | None,
     base: str,
+    target_base: str | None,
+    target_qemu: Path | None,
+    target_firmware: Path | None,
     policy: str,
     native: bool,
     lab: str | None,
@@ -63,20 +70,23 @@ def run(
     for test in tests:
         if not _exists(test):
             raise UsageError(f"run {test}", "no such file", "name a test file or folder, e.g. tests/functional")
+    if target_base and target_qemu:
+        raise UsageError("choose a target", "both --target-base and --target-qemu were given", "give one of them")
     if native and lab:
         raise UsageError("run the suite", "both --native and --lab were given", "give one of them")
     parameters = _parameters(parameter)
     judged_by = load_policy(policy)
-    brought = QemuBinary(qemu.absolute(), firmware.absolute() if firmware else None) if qemu else None
-    if brought:
-        probe(brought)  # a path that is no QEMU is told before anything is built
+    brought, target = _brought(qemu, firmware), _brought(target_qemu, target_firmware)
     engine = choose_engine(native, lab, lambda text: click.echo(text, err=True))
     assets = build_assets(console_progress(), lab=engine is not None, qemu=brought, base=base)
+    if target_base:
+        built = build_qemu(target_base, True, console_progress())
+        target = QemuBinary(built.binary, built.firmware)
     results = new_results_folder(out.resolve())
     suite = SuiteRun(
         results=results,
         tests=[_reference(test) for test in tests],
-        parameters=asset_parameters(assets, engine, policy) | parameters,
+        parameters=asset_parameters(assets, engine, policy) | _target_parameters(target) | parameters,
         engine=engine,
         parallel=parallel,
         extra=[argument for name in tag for argument in ("-t", name)],
@@ -90,6 +100,25 @@ def run(
     click.echo(result_table(report))
     click.echo(f"report: {latest / 'report.html'}")
     return int(report.exit_status)
+
+
+def _brought(path: Path | None, firmware: Path | None) -> QemuBinary | None:
+    """A QEMU of the user's.
+
+    :raises UsageError: it is none; told before anything is built.
+    """
+    if path is None:
+        return None
+    qemu = QemuBinary(path.absolute(), firmware.absolute() if firmware else None)
+    probe(qemu)
+    return qemu
+
+
+def _target_parameters(target: QemuBinary | None) -> dict[str, str]:
+    if target is None:
+        return {}
+    firmware = {"target_firmware": str(target.firmware)} if target.firmware else {}
+    return {"target_qemu": str(target.path)} | firmware
 
 
 def _parameters(given: Sequence[str]) -> dict[str, str]:

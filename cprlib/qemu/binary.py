@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -68,6 +69,20 @@ class QemuFacts:
                 f"hand over a tap with {self.path}",
                 f"not supported by this QEMU ({self.version}): its NetdevTapOptions has no member 'cpr'",
                 "use a QEMU with the series, or mechanism link-switch",
+            )
+
+    def require_migration_local(self) -> None:
+        """Refuse a QEMU without migration parameter ``local``.
+
+        :raises NotSupported: with the reason in one line.
+        """
+        self.require_cpr_transfer()
+        if not self.migration_local:
+            raise NotSupported(
+                f"hand over a tap with migration parameter 'local' of {self.path}",
+                f"not supported by this QEMU ({self.version}): its migrate-set-parameters has no member 'local'",
+                "use a QEMU that has it, or mechanism cpr",
+                word="no-local",
             )
 
     def require_cpr_transfer(self) -> None:
@@ -140,6 +155,41 @@ def probe(qemu: QemuBinary) -> QemuFacts:
 
     :raises UsageError: the path is no executable file, or what it names does not behave like a QEMU.
     """
+    with _questioned(qemu) as connection:
+        version = connection.execute("query-version")
+        schema = Schema(connection.execute("query-qmp-schema", seconds=30))
+    numbers = version["qemu"]
+    text = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}{version.get('package', '')}"
+    return facts_from_schema(qemu.path, text, file_digest(qemu.path), schema)
+
+
+def machine_types(qemu: QemuBinary) -> frozenset[str]:
+    """Names of the machine types that a binary has, without aliases (query-machines).
+
+    :raises UsageError: see :func:`probe`.
+    """
+    with _questioned(qemu) as connection:
+        return frozenset(str(machine["name"]) for machine in connection.execute("query-machines"))
+
+
+def newest_common(kind: str, *types: frozenset[str]) -> str | None:
+    """The newest versioned machine type that all have, which is what a guest can move between them with.
+
+    :param kind: the beginning of its name: ``pc-q35`` for ``pc-q35-10.0``.
+    :returns: None when there is none.
+    """
+
+    def version(name: str) -> tuple[int, ...]:
+        return tuple(int(number) for number in name.removeprefix(f"{kind}-").split("."))
+
+    common = frozenset.intersection(*types)
+    versioned = [name for name in common if re.fullmatch(rf"{re.escape(kind)}-\d+(\.\d+)*", name)]
+    return max(versioned, key=version, default=None)
+
+
+@contextlib.contextmanager
+def _questioned(qemu: QemuBinary) -> Iterator[QmpConnection]:
+    """QMP of a binary that was started without a machine."""
     tried = f"use {qemu.path} as QEMU"
     advice = "name a qemu-system-x86_64 with --qemu PATH, or leave it out to use the project's own"
     if not qemu.path.is_file():
@@ -149,13 +199,9 @@ def probe(qemu: QemuBinary) -> QemuFacts:
     command = [*qemu.command(), "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"]
     try:
         with tempfile.TemporaryFile("w+", errors="replace") as output, _asked(command, output) as connection:
-            version = connection.execute("query-version")
-            schema = Schema(connection.execute("query-qmp-schema", seconds=30))
+            yield connection
     except EnvironmentFailure as error:  # exec(2) refused: a text file, another architecture
         raise UsageError(tried, error.happened, advice) from error
-    numbers = version["qemu"]
-    text = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}{version.get('package', '')}"
-    return facts_from_schema(qemu.path, text, file_digest(qemu.path), schema)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from cprlib.verdict.evidence import CaseEvidence, Mechanism, Outcome, Role
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, passed, unsure
-from cprlib.verdict.policy import DOWNGRADE_CHECKS, IDENTITY_MECHANISMS, Policy
+from cprlib.verdict.policy import DOWNGRADE_CHECKS, IDENTITY_MECHANISMS, NOT_ASKED_FOR, Policy
 from cprlib.verdict.traffic_rules import counted, instrument_findings, interruption_findings, traffic_findings
 
 
@@ -79,7 +79,11 @@ def _skipped_mechanisms(cases: Sequence[JudgedCase]) -> Iterator[Finding]:
     for mechanism in Mechanism:
         if mechanism == Mechanism.NONE:
             continue
-        of_it = [case for case in cases if case.evidence.mechanism == mechanism]
+        of_it = [
+            case
+            for case in cases
+            if case.evidence.mechanism == mechanism and skip_word(case.evidence.skipped) not in NOT_ASKED_FOR
+        ]
         if of_it and all(case.outcome == Outcome.SKIP for case in of_it):
             yield unsure(
                 mechanism.value, f"every case of mechanism {mechanism} was skipped: {of_it[0].evidence.skipped}"
@@ -93,7 +97,7 @@ def skip_word(reason: str) -> str:
 
 
 def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:
-    if any(fnmatchcase(skip_word(case.skipped), pattern) for pattern in policy.skips.allow):
+    if any(fnmatchcase(skip_word(case.skipped), pattern) for pattern in (*policy.skips.allow, *NOT_ASKED_FOR)):
         return Verdict(Outcome.SKIP, (Finding(Outcome.SKIP, "skipped", case.skipped),))
     outcome = Outcome(policy.skips.otherwise)
     return Verdict(outcome, (Finding(outcome, "skipped", f"{case.skipped} (policy {policy.name} does not allow it)"),))

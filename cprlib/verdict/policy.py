@@ -13,6 +13,9 @@ from cprlib.verdict.evidence import Mechanism
 
 IDENTITY_MECHANISMS = (Mechanism.CPR, Mechanism.FD_SHARE, Mechanism.LOCAL)  # one open file on both sides
 DOWNGRADE_CHECKS = ("vhost-worker", "no-downgrade")  # wanted of each case with vhost
+NOT_ASKED_FOR = ("no-target", "no-local")
+"""Words of skips that every policy allows, because they say nothing about the QEMU under test: no second QEMU was
+given; the migration parameter ``local``, which not even 11.1 has, is not there."""
 
 Severity = Literal["fail", "inconclusive"]
 
@@ -127,6 +130,7 @@ class SkipRules:
     """Cases and checks that did not run.
 
     :param allow: ``fnmatch`` patterns of the word before the colon in a case's reason: ``no-cpr``, ``no-vhost``.
+        Those of :data:`NOT_ASKED_FOR` are always allowed.
     :param allow_checks: ``fnmatch`` patterns of names of checks.
     :param otherwise: what follows from a skip that is not allowed.
     :param whole_mechanism: all cases of a mechanism may be skipped; else the run is inconclusive even though each

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cprlib.errors import NotSupported, UsageError
-from cprlib.qemu.binary import QemuBinary, Schema, facts_from_schema, probe
+from cprlib.qemu.binary import QemuBinary, Schema, facts_from_schema, newest_common, probe
 
 SCHEMA: list[dict[str, Any]] = [
     {"name": "netdev_add", "meta-type": "command", "arg-type": "7"},
@@ -34,6 +34,24 @@ def test_stock_qemu_is_refused_with_the_reason() -> None:
     with pytest.raises(NotSupported, match=r"not supported by this QEMU \(10\.0\.0\): .* no member 'cpr'"):
         facts.require_netdev_cpr()
     facts.require_cpr_transfer()
+
+
+def test_migration_parameter_local_is_probed_for() -> None:
+    facts = facts_from_schema(Path("/q"), "11.1.3", "00", Schema(SCHEMA))
+    with pytest.raises(NotSupported, match="has no member 'local'") as caught:
+        facts.require_migration_local()
+    assert caught.value.word == "no-local"
+    newer = [dict(entry) for entry in SCHEMA]
+    newer[4]["members"] = [*newer[4]["members"], {"name": "local", "type": "bool"}]
+    facts_from_schema(Path("/q"), "12.0.0", "00", Schema(newer)).require_migration_local()
+
+
+def test_newest_common_machine_type() -> None:
+    old = frozenset({"none", "pc-q35-9.2", "pc-q35-10.0", "pc-i440fx-10.0", "microvm"})
+    new = old | {"pc-q35-10.1", "pc-q35-10.2"}
+    assert newest_common("pc-q35", old, new) == "pc-q35-10.0"
+    assert newest_common("pc-q35", old - {"pc-q35-10.0"}, new) == "pc-q35-9.2"
+    assert newest_common("pc-q35", frozenset({"microvm"}), new) is None
 
 
 def test_ancient_qemu_has_no_cpr_transfer() -> None:

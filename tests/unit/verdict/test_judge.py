@@ -231,6 +231,15 @@ def test_run_takes_its_worst_case() -> None:
     assert judge_run([], DEFAULT).outcome == Outcome.INCONCLUSIVE
 
 
+def test_what_was_not_asked_for_may_be_skipped_under_any_policy() -> None:
+    """No second QEMU was given; a parameter that few QEMUs have is not there: neither speaks of the QEMU under test."""
+    local = judge(CaseEvidence("x", Mechanism.LOCAL, skipped="no-local: no such parameter"), Policy())
+    target = judge(CaseEvidence("y", Mechanism.CPR, skipped="no-target: give one"), Policy())
+    assert {local.outcome, target.outcome} == {Outcome.SKIP}
+    assert judge_run([local, target, judge(good_case("z"), Policy())], Policy()).outcome == Outcome.PASS
+    assert judge_run([local, target], Policy()).outcome == Outcome.INCONCLUSIVE
+
+
 def test_mechanism_that_was_skipped_whole_is_not_passed() -> None:
     skipped = judge(CaseEvidence("x", Mechanism.CPR, skipped="no-cpr: this QEMU has no cpr=on"), DEFAULT)
     other = judge(replace(good_case("y"), mechanism=Mechanism.LOCAL), DEFAULT)

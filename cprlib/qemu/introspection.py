@@ -1,4 +1,4 @@
-"""What QEMU says of its devices and threads: whether vhost works for a NIC, which threads are vCPUs."""
+"""What QEMU says of its devices: whether vhost works for a NIC."""
 
 from __future__ import annotations
 
@@ -23,9 +23,3 @@ def vhost_started(machine: Machine, name: str = "virtio-net") -> bool:
     if "vhost-started" not in status:
         raise InstrumentError(tried, "x-query-virtio-status has no member 'vhost-started'")
     return bool(status["vhost-started"])
-
-
-def vcpu_threads(machine: Machine) -> tuple[int, ...]:
-    """Thread ids of the virtual CPUs."""
-    processors: list[Mapping[str, Any]] = machine.qmp.execute("query-cpus-fast")
-    return tuple(int(item["thread-id"]) for item in processors)

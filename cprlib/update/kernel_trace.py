@@ -1,11 +1,10 @@
-"""What the kernel saw QEMU do: vhost workers made and ended, who takes packets off the tap, when a vCPU runs.
+"""What the kernel saw QEMU do: vhost workers made and ended, and who takes packets off the tap.
 
 Read from tracepoints, on the harness's clock:
 
-- ``task:task_rename`` to ``vhost-<pid>``: VHOST_SET_OWNER has made a worker (kernel/vhost_task.c names it);
+- ``sched:sched_wakeup_new`` of a task ``vhost-<pid>``: VHOST_SET_OWNER has made a worker (kernel/vhost_task.c);
 - ``sched:sched_process_exit`` of such a task: VHOST_RESET_OWNER, or the end of its QEMU, has ended it;
-- ``skb:consume_skb`` in ``tun_do_read()``: a task took a packet off a tap, be it a worker or QEMU's main loop;
-- ``sched:sched_switch`` to a vCPU's thread: the guest runs.
+- ``skb:consume_skb`` in ``tun_do_read()``: a task took a packet off a tap, be it a worker or QEMU's main loop.
 
 Nothing that a QEMU says of itself is needed, so a QEMU that is silent about a fall back to userspace is found too.
 """
@@ -18,7 +17,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +39,6 @@ class Act(enum.StrEnum):
     WORKER_MADE = "worker made"
     WORKER_ENDED = "worker ended"
     TAP_READ = "packet taken off a tap"
-    VCPU_RUNS = "vCPU runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class KernelEvent:
     """One event.
 
     :param time_ns: CLOCK_REALTIME, to the microsecond.
-    :param task: thread id of the worker, the reader or the vCPU.
+    :param task: thread id of the worker or the reader.
     :param name: of that thread; ``vhost-<pid of its owner>`` for a worker.
     """
 
@@ -89,13 +87,9 @@ class KernelReport:
 
 
 class KernelTrace:
-    """Records while its body runs; ask :meth:`report` inside it. Never raises: what is missing is reported.
+    """Records while its body runs; ask :meth:`report` inside it. Never raises: what is missing is reported."""
 
-    :param vcpus: thread ids whose running shall be recorded (QMP query-cpus-fast, ``thread-id``).
-    """
-
-    def __init__(self, vcpus: Sequence[int] = (), tracefs: Path = TRACEFS) -> None:
-        self._vcpus = tuple(vcpus)
+    def __init__(self, tracefs: Path = TRACEFS) -> None:
         self._tracefs = tracefs
         self._instance = tracefs / "instances" / f"cprlib-{os.getpid()}-{time.monotonic_ns()}"
         self._why = "the trace was not started"
@@ -121,12 +115,10 @@ class KernelTrace:
         (self._instance / "trace_clock").write_text("mono")
         (self._instance / "buffer_size_kb").write_text(str(BUFFER_KIB))
         wanted = {
-            "task/task_rename": 'newcomm ~ "vhost-*"',
+            "sched/sched_wakeup_new": 'comm ~ "vhost-*"',
             "sched/sched_process_exit": 'comm ~ "vhost-*"',
             "skb/consume_skb": "location.function == tun_do_read",
         }
-        if self._vcpus:
-            wanted["sched/sched_switch"] = " || ".join(f"next_pid == {task}" for task in self._vcpus)
         for event, condition in wanted.items():
             (self._instance / "events" / event / "filter").write_text(condition)
             (self._instance / "events" / event / "enable").write_text("1")
@@ -156,14 +148,12 @@ def parse_events(lines: Iterable[str], offset_ns: int) -> tuple[KernelEvent, ...
         fields = dict(_FIELD.findall(found["text"]))
         moment = int(found["seconds"]) * 1_000_000_000 + int(found["micros"]) * 1000 + offset_ns
         match found["event"]:
-            case "task_rename":
-                events.append(KernelEvent(moment, Act.WORKER_MADE, int(fields["pid"]), fields["newcomm"]))
+            case "sched_wakeup_new":
+                events.append(KernelEvent(moment, Act.WORKER_MADE, int(fields["pid"]), fields["comm"]))
             case "sched_process_exit":
                 events.append(KernelEvent(moment, Act.WORKER_ENDED, int(fields["pid"]), fields["comm"]))
             case "consume_skb":
                 events.append(KernelEvent(moment, Act.TAP_READ, int(found["task"]), found["comm"]))
-            case "sched_switch":
-                events.append(KernelEvent(moment, Act.VCPU_RUNS, int(fields["next_pid"]), fields.get("next_comm", "")))
     return tuple(events)
 
 

@@ -1,0 +1,85 @@
+"""The source stops and lets go before it sends its descriptors: patches 1 and 2 of the series."""
+
+from __future__ import annotations
+
+import time
+
+from cprlib.deadline import Deadline
+from cprlib.errors import UpdateFailed
+from cprlib.traffic.probes import Probes
+from cprlib.update.gate import ChannelGate
+from cprlib.update.gated import gated_update
+from cprlib.update.kernel_trace import KernelTrace
+from cprlib.verdict.evidence import Role
+from fixtures.hand_over import (
+    ANSWER_S,
+    check_order,
+    check_source_let_go,
+    check_source_stands_still,
+    check_vhost_carries,
+    probe_flows,
+)
+from fixtures.live_update_test import LiveUpdateTest
+from fixtures.measured_case import MeasuredCase
+
+HELD = 3  # packets per queue pair that arrive while nobody may read the tap
+
+
+class StopOrder(LiveUpdateTest):
+    """A gate of ours on the cpr channel holds the descriptors between source and target, and all is looked at there."""
+
+    def _stop_order(self, case: MeasuredCase) -> None:
+        guest = case.guest
+        source = guest.machine
+        netdev = source.settings.netdevs[0]
+        with KernelTrace() as trace, Probes(guest.topology.station, probe_flows(case)) as probes:
+            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+            sent = 0
+
+            def at_gate(gate: ChannelGate) -> None:
+                nonlocal sent
+                check_source_let_go(case, gate, source)
+                sent = probes.send(HELD)
+
+            try:
+                update = gated_update(guest, at_gate)
+            except UpdateFailed as error:
+                case.expect("update-succeeds", False, "the guest runs in the target", error.happened, error.happened)
+                return
+            case.add_update(update, netdev)
+            missing = probes.missing(Deadline(ANSWER_S, "the answers to packets that waited in the tap"))
+            case.expect(
+                "held-packets-arrive",
+                missing == 0,
+                f"{sent} packets sent while the guest stood still are answered",
+                f"{missing} are not",
+                "packets that arrived while neither QEMU ran the guest were taken off the tap and lost",
+            )
+            seen = trace.report()
+            check_order(case, update, seen, source, guest.machine)
+            check_source_stands_still(case, update, probes, source)
+            if netdev.vhost:
+                now = time.time_ns()
+                check_vhost_carries(case, "vhost-carries-packets", probes, (trace.report() for _ in range(1)), now)
+
+    def test_vhost_is_let_go_before_fds_are_sent(self) -> None:
+        """The guest is stopped and vhost given up before the descriptors leave the source; order on one clock.
+
+        Patches 1 (stop the VM earlier) and 2 (PRECOPY_SETUP notifiers run before the CPR state is sent). The source
+        must stand still from then on; packets that arrive meanwhile wait in the tap (patch 9).
+
+        :avocado: tags=patch:stop-early,patch:1,patch:setup-notifier,patch:2,patch:vhost-reset,patch:3
+        :avocado: tags=mechanism:cpr,vhost:on,queues:4
+        """
+        with self.given_guest("cpr", queues=4, vhost=True, role=Role.CHECKS) as case:
+            self._stop_order(case)
+
+    def test_guest_is_stopped_before_fds_are_sent(self) -> None:
+        """Without vhost too, the guest is stopped before the descriptors leave the source.
+
+        Patch 1. Stock QEMU stops the VM when it connects the main channel: both QEMUs use the tap for a while.
+
+        :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:off,queues:1
+        """
+        with self.given_guest("cpr", role=Role.CHECKS) as case:
+            self._stop_order(case)

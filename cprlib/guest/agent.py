@@ -112,6 +112,15 @@ class AgentConnection:
         """Forget sessions, counters and log; each peer's next packet starts a new session at 0."""
         self._channel.request("reflector-reset", repeat_after=REPEAT)
 
+    def pause_reflector(self, *, paused: bool = True, receive_buffer: int = 0) -> None:
+        """Let the session-reflector take no packet, or go on: meanwhile they wait in its socket.
+
+        :param receive_buffer: of that socket in octets (SO_RCVBUF); 0 leaves it as it is.
+        """
+        self._channel.request(
+            "reflector-pause", {"paused": int(paused), "receive_buffer": receive_buffer}, repeat_after=REPEAT
+        )
+
     def reflector_log(self, seconds: float = 60.0) -> PacketLog:
         """The log of every packet reflected."""
         return self._log("reflector", seconds)
@@ -195,7 +204,7 @@ class AgentConnection:
 
     def set_feature(self, feature: str, on: bool, device: str = "eth0") -> None:
         """Switch an offload, as ``ethtool -K``; the names are those of :attr:`NicInfo.features`."""
-        parameters = {"device": device, "feature": feature, "on": int(on)}
+        parameters: dict[str, str | int] = {"device": device, "feature": feature, "on": int(on)}
         self._channel.request("feature", parameters, repeat_after=REPEAT)
 
     def power_off(self) -> None:

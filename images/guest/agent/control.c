@@ -126,6 +126,16 @@ static void reflector_forget(struct request *request, struct output *out)
     reflector_reset();
 }
 
+static void pause_reflector(struct request *request, struct output *out)
+{
+    bool paused = request_number(request, "paused", 0, 1, 1);
+    uint32_t buffer = (uint32_t)request_number(request, "receive_buffer", 0, INT32_MAX / 2, 0);
+
+    (void)out;
+    if (!*request->error && reflector_pause(paused, buffer) < 0)
+        request_fail(request, "watch the reflector's sockets: %s", strerror(errno));
+}
+
 static void sender(struct request *request, struct output *out)
 {
     (void)request;
@@ -240,6 +250,7 @@ static const struct {
     {"toggle-status", toggle_status},
     {"reflector", reflector},
     {"reflector-reset", reflector_forget},
+    {"reflector-pause", pause_reflector},
     {"sender", sender},
     {"sender-start", sender_begin},
     {"sender-stop", sender_end},

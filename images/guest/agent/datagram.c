@@ -15,11 +15,13 @@ static int set(int fd, int level, int option, int value)
 }
 
 /* Above the system's limit where we may (CAP_NET_ADMIN), up to it elsewhere. */
-static void size_buffer(int fd, int forced, int limited)
+static void size_buffer(int fd, int forced, int limited, int octets)
 {
-    if (set(fd, SOL_SOCKET, forced, DATAGRAM_BUFFER) < 0)
-        set(fd, SOL_SOCKET, limited, DATAGRAM_BUFFER);
+    if (set(fd, SOL_SOCKET, forced, octets) < 0)
+        set(fd, SOL_SOCKET, limited, octets);
 }
+
+void datagram_set_receive_buffer(int fd, int octets) { size_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, octets); }
 
 int datagram_open(int family, uint16_t port)
 {
@@ -36,8 +38,8 @@ int datagram_open(int family, uint16_t port)
         local.v6.sin6_port = htons(port);
     else
         local.v4.sin_port = htons(port);
-    size_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
-    size_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
+    size_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, DATAGRAM_BUFFER);
+    size_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, DATAGRAM_BUFFER);
     /* RECVERR: without it a packet that the device's queue refuses is dropped without a word. */
     if (set(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1) < 0 || set(fd, SOL_SOCKET, SO_RXQ_OVFL, 1) < 0 ||
         (v6 && (set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1) < 0 ||

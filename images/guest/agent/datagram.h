@@ -55,5 +55,7 @@ unsigned datagram_drain_errors(int fd);
 /* Packets this socket dropped for want of memory, SK_MEMINFO_DROPS; -1 when the kernel will not say. */
 int64_t datagram_drops(int fd);
 int datagram_receive_buffer(int fd);
+/* Above the system's limit where we may; below it anywhere. */
+void datagram_set_receive_buffer(int fd, int octets);
 
 #endif

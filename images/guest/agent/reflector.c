@@ -35,6 +35,7 @@ static struct {
     uint32_t socket_drops[2];
     int64_t drops_base[2];
     struct send_counters sending;
+    bool paused;
 } state;
 
 static uint8_t packets[BATCH][STAMP_MAX_SIZE];
@@ -275,6 +276,26 @@ void reflector_reset(void)
     state.sending = (struct send_counters){0};
     for (int i = 0; i < 2; i++)
         state.drops_base[i] = state.watch[i].fd < 0 ? 0 : datagram_drops(state.watch[i].fd);
+}
+
+int reflector_pause(bool paused, uint32_t receive_buffer)
+{
+    int result = 0;
+
+    for (int i = 0; i < 2; i++) {
+        struct watch *watch = &state.watch[i];
+
+        if (watch->fd < 0)
+            continue;
+        if (receive_buffer)
+            datagram_set_receive_buffer(watch->fd, (int)receive_buffer);
+        if (paused && !state.paused)
+            loop_remove(watch);
+        else if (!paused && state.paused && loop_add(watch, EPOLLIN) < 0)
+            result = -1;
+    }
+    state.paused = paused;
+    return result;
 }
 
 void reflector_report(struct output *out)

@@ -3,6 +3,7 @@
 #ifndef REFLECTOR_H
 #define REFLECTOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "json.h"
@@ -13,6 +14,8 @@ int reflector_open(uint16_t port, uint32_t log_capacity);
 struct record_log *reflector_log(void);
 /* Forget sessions, counters and log: the next packet of a peer starts a new session at sequence 0. */
 void reflector_reset(void);
+/* Take no packet until resumed; a receive buffer (octets, as SO_RCVBUF has it) of 0 leaves it as it is. Returns 0 or -1. */
+int reflector_pause(bool paused, uint32_t receive_buffer);
 void reflector_report(struct output *out);
 
 #endif

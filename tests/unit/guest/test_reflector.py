@@ -147,3 +147,31 @@ def test_burst_is_not_dropped(agent: NativeAgent) -> None:
     counters = agent.connection.reflector()
     assert counters.received == counters.reflected == burst
     assert counters.socket_drops == 0
+
+
+def test_a_paused_reflector_lets_packets_wait_and_answers_them_afterwards(agent: NativeAgent) -> None:
+    agent.connection.pause_reflector()
+    agent.connection.pause_reflector()  # a request may come twice
+    with peer(agent) as sock:
+        for sequence in range(20):
+            sock.send(sender_packet(sequence))
+        assert agent.connection.reflector().received == 0
+        agent.connection.pause_reflector(paused=False)
+        answers = [STAMPSessionReflectorTestUnauthenticated(sock.recv(2000)).seq_sender for _ in range(20)]
+    assert answers == list(range(20))
+    assert agent.connection.reflector().socket_drops == 0
+
+
+def test_a_paused_reflector_with_a_small_buffer_counts_what_found_no_room(agent: NativeAgent) -> None:
+    agent.connection.pause_reflector(receive_buffer=8192)
+    with peer(agent) as sock:
+        for sequence in range(100):
+            sock.send(sender_packet(sequence))
+        agent.connection.pause_reflector(paused=False, receive_buffer=1 << 20)
+        sock.send(sender_packet(100))
+        answers = []
+        while not answers or answers[-1] != 100:
+            answers.append(STAMPSessionReflectorTestUnauthenticated(sock.recv(2000)).seq_sender)
+    counted = agent.connection.reflector()
+    assert answers[:-1] == list(range(len(answers) - 1))  # the first ones were kept
+    assert counted.socket_drops == 101 - len(answers) > 0

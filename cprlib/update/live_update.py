@@ -22,8 +22,8 @@ from cprlib.net.counters import LinkCounters, read_counters
 from cprlib.net.topology import Topology
 from cprlib.process import tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels, is_listening
-from cprlib.qemu.machine import Machine, MachineSettings, start_machine
-from cprlib.update.mechanism import Mechanism
+from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
+from cprlib.update.mechanism import Mechanism, target_arguments
 from cprlib.update.memory import anonymous_memory
 from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of
 from cprlib.update.workers import VhostWorker, vhost_workers
@@ -80,6 +80,7 @@ class LiveUpdate:
     :param stack: the target is entered here, so that it outlives the update.
     :param folder: evidence of the target goes here.
     :param generation: 1 for the first update of a guest; names the target's files from 2 on.
+    :param passed: files that management gives to every QEMU, by netdev.
     """
 
     source: Machine
@@ -89,6 +90,7 @@ class LiveUpdate:
     folder: Path
     target_settings: MachineSettings
     generation: int = 1
+    passed: Passed | None = None
     moments: list[Moment] = field(default_factory=list)
 
     def perform(self) -> tuple[Machine, UpdateResult]:
@@ -141,9 +143,12 @@ class LiveUpdate:
         name = "target" if self.generation == 1 else f"target-{self.generation}"
         netdevs = tuple(self.mechanism.target_netdev(self.topology, item) for item in self.target_settings.netdevs)
         settings = replace(self.target_settings, netdevs=netdevs)
+        if arguments := target_arguments(self.mechanism):
+            known = tuple(item for item in settings.extra if item not in arguments)
+            settings = replace(settings, extra=(*known, *arguments))
         self._mark("TARGET_STARTED")
         target = self.stack.enter_context(
-            start_machine(name, settings, self.folder, self.topology.switch, incoming=channels)
+            start_machine(name, settings, self.folder, self.topology.switch, incoming=channels, passed=self.passed)
         )
 
         def listening() -> bool | None:
@@ -158,7 +163,7 @@ class LiveUpdate:
         """Set the mode on the source and start the migration."""
         capability = {"capability": "events", "state": True}
         self.source.qmp.execute("migrate-set-capabilities", {"capabilities": [capability]})
-        self.source.qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer"})
+        self.source.qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer", **self.mechanism.parameters})
         self._mark("MIGRATE")
         try:
             self.source.qmp.execute("migrate", {"channels": channels.descriptions()})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cprlib.errors import UsageError
 from cprlib.net.topology import Topology
 from cprlib.qemu.binary import QemuFacts
-from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.netdev import TapNetdev, Way
 
 
 class Mechanism(Protocol):
@@ -17,6 +18,14 @@ class Mechanism(Protocol):
     @property
     def name(self) -> str:
         """The mechanism's name in parameters and reports."""
+
+    @property
+    def shares_files(self) -> bool:
+        """Whether management opens the netdevs' files, and gives the same ones to every QEMU of a guest."""
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """Migration parameters of source and target beside the mode."""
 
     def require(self, facts: QemuFacts) -> None:
         """Refuse a QEMU that cannot do it.
@@ -42,6 +51,8 @@ class CprTap:
     """``-netdev tap,cpr=on``: the source sends its descriptors, management does nothing."""
 
     name: str = "cpr"
+    shares_files: bool = False
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
     def require(self, facts: QemuFacts) -> None:
         """See :meth:`Mechanism.require`."""
@@ -72,6 +83,8 @@ class LinkSwitch:
 
     queue_length: int = 1000
     name: str = "link-switch"
+    shares_files: bool = False
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
     def require(self, facts: QemuFacts) -> None:
         """See :meth:`Mechanism.require`."""
@@ -99,12 +112,84 @@ class LinkSwitch:
         topology.remove_tap(source.interface)
 
 
+@dataclass(frozen=True, slots=True)
+class FdShare:
+    """Management opens the tap and gives the same descriptors to both QEMUs (``fd=``, ``fds=``), without ``cpr=on``.
+
+    Both QEMUs read the tap at the same time; what the one that does not run takes is lost (docs/findings.md).
+    With vhost each QEMU opens /dev/vhost-net itself: a vhost device has one owner, so its descriptors cannot be shared.
+    """
+
+    name: str = "fd-share"
+    shares_files: bool = True
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+    def require(self, facts: QemuFacts) -> None:
+        """See :meth:`Mechanism.require`."""
+        facts.require_cpr_transfer()
+
+    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
+        """The netdev with descriptors in place of the interface's name."""
+        return replace(netdev, way=Way.FDS if netdev.queues > 1 else Way.FD)
+
+    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:  # noqa: ARG002
+        """The same netdev; start_machine() gives it the same descriptors."""
+        return source
+
+    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
+        """Nothing."""
+
+    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Migration parameter ``local`` of newer QEMUs: the device state brings the backend's descriptors along.
+
+    No release that could be had has it (11.1.3 has not): the parameter is set where query-qmp-schema tells of it, and
+    nothing more is known to be needed. Never run.
+    """
+
+    name: str = "local"
+    shares_files: bool = False
+    parameters: Mapping[str, object] = field(default_factory=lambda: {"local": True})
+
+    def require(self, facts: QemuFacts) -> None:
+        """See :meth:`Mechanism.require`."""
+        facts.require_migration_local()
+
+    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
+        """The netdev as it is."""
+        return netdev
+
+    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:  # noqa: ARG002
+        """The same netdev again."""
+        return source
+
+    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
+        """Nothing."""
+
+    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
+        """Nothing."""
+
+
+def target_arguments(mechanism: Mechanism) -> tuple[str, ...]:
+    """Arguments that set the mechanism's parameters on a target, which serves no QMP before it needs them."""
+    words = {True: "on", False: "off"}
+    return tuple(
+        argument
+        for name, value in mechanism.parameters.items()
+        for argument in ("-global", f"migration.{name}={words[value] if isinstance(value, bool) else value}")
+    )
+
+
 def mechanism_named(name: str) -> Mechanism:
     """The mechanism of that name.
 
     :raises UsageError: there is none.
     """
-    known: dict[str, Mechanism] = {"cpr": CprTap(), "link-switch": LinkSwitch()}
+    known: dict[str, Mechanism] = {item.name: item for item in (CprTap(), LinkSwitch(), FdShare(), Local())}
     if name not in known:
         raise UsageError(f"use mechanism {name!r}", f"it is none of {', '.join(known)}")
     return known[name]

@@ -13,8 +13,9 @@ from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
 from cprlib.net.further import add_further_network, further_guest
 from cprlib.net.topology import GUEST, Topology, build_topology
 from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.machine import Machine, MachineSettings, start_machine
+from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.netdev import TapNetdev, VirtioNet, Way
+from cprlib.qemu.passed_files import opened_files
 from cprlib.update.live_update import LiveUpdate, UpdateResult
 from cprlib.update.mechanism import Mechanism
 
@@ -82,6 +83,7 @@ class RunningGuest:
     :param machine: the QEMU it runs in now.
     :param agent: the connection to its agent, through that QEMU.
     :param updates: what was seen of each update so far.
+    :param passed: files that management opened and gives to every QEMU, by netdev.
     """
 
     topology: Topology
@@ -91,6 +93,7 @@ class RunningGuest:
     machine: Machine
     agent: AgentConnection
     updates: list[UpdateResult] = field(default_factory=list)
+    passed: Passed | None = None
 
     def live_update(
         self, qemu: QemuBinary | None = None, target_settings: MachineSettings | None = None
@@ -112,6 +115,7 @@ class RunningGuest:
             folder=self.folder,
             target_settings=settings,
             generation=len(self.updates) + 1,
+            passed=self.passed,
         )
         self.machine, result = update.perform()
         self.agent.use(self.machine.agent)
@@ -137,7 +141,9 @@ def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -
                 topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=settings.queue_length)
             if number:
                 add_further_network(topology, number)
-        machine = stack.enter_context(start_machine("source", settings.for_machine(mechanism), folder, topology.switch))
+        started = settings.for_machine(mechanism)
+        passed = stack.enter_context(_shared_files(started, topology)) if mechanism.shares_files else None
+        machine = stack.enter_context(start_machine("source", started, folder, topology.switch, passed=passed))
         machine.wait_ready()
         if settings.plugged:
             machine.plug_all()
@@ -145,4 +151,13 @@ def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -
         Console(machine.files.console, alive=lambda: machine.check_alive("boot the guest")).wait_ready(BOOT_SECONDS)
         agent = AgentConnection(machine.agent)
         agent.ping()
-        yield RunningGuest(topology, mechanism, folder, stack, machine, agent)
+        yield RunningGuest(topology, mechanism, folder, stack, machine, agent, passed=passed)
+
+
+@contextlib.contextmanager
+def _shared_files(settings: MachineSettings, topology: Topology) -> Iterator[Passed]:
+    """What management opens of all netdevs and keeps, to give it to one QEMU after the other."""
+    with contextlib.ExitStack() as stack:
+        with topology.switch.entered():
+            passed = {netdev.identifier: stack.enter_context(opened_files(netdev)) for netdev in settings.netdevs}
+        yield passed

@@ -17,6 +17,7 @@ COMMANDS = {
     "build": "cprlib.cli.build",
     "doctor": "cprlib.cli.doctor",
     "lab": "cprlib.cli.lab",
+    "prove": "cprlib.cli.prove",
     "report": "cprlib.cli.report",
     "run": "cprlib.cli.run",
 }

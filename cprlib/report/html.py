@@ -134,7 +134,7 @@ def render(report: RunReport) -> str:
     """The page; pictures are also left in the folders of their cases as ``timeline.svg``."""
     order = {outcome: place for place, outcome in enumerate(WORST_FIRST)}
     cases = [_view(report.folder, case) for case in sorted(report.cases, key=lambda case: order[case.outcome])]
-    template = _engine().get_template("report.html")
+    template = template_engine().get_template("report.html")
     return template.render(
         report=report, cases=cases, started=utc(report.started_ns), finished=utc(report.finished_ns), Outcome=Outcome
     )
@@ -150,9 +150,13 @@ def write_html(report: RunReport) -> Path:
     return path
 
 
-def _engine() -> jinja2.Environment:
+def template_engine(*folders: Path) -> jinja2.Environment:
+    """The template engine: escapes and cleans what it is given, knows the report's figures, style and parts.
+
+    :param folders: of further templates.
+    """
     engine = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent / "templates"]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -64,6 +64,12 @@ def publish(folder: Path) -> Path:
     return link
 
 
+def case_id(test: str) -> str:
+    """The id of a test's case, from Avocado's name of the test: its method without ``test_``, with dashes."""
+    method = test.rsplit(".", 1)[-1].split(";")[0]
+    return re.sub(r"[^a-z0-9]+", "-", method.removeprefix("test_").lower()).strip("-")
+
+
 @dataclass(frozen=True, slots=True)
 class StartedCase:
     """What is known of a case before it has evidence."""

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -58,22 +58,32 @@ class SuiteRun:
         return [*command, *self.extra]
 
 
-def run_avocado(suite: SuiteRun, output: IO[str] | None = None) -> int:
+def avocado_environment() -> dict[str, str]:
+    """The environment for Avocado: it finds its runners, and its tests find this project."""
+    programs = Path(sys.executable).parent
+    return {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ.get('PATH', '')}",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(project_folder()), os.environ.get("PYTHONPATH", "")])),
+    }
+
+
+def run_avocado(
+    suite: SuiteRun,
+    output: IO[str] | None = None,
+    started: Callable[[subprocess.Popen[str]], None] = lambda child: None,  # noqa: ARG005
+) -> int:
     """Run Avocado; its own output goes to standard output as it comes.
 
     :param output: takes Avocado's standard output and error instead.
+    :param started: called with Avocado's process, so that another thread can end it.
     :returns: Avocado's exit status (a sum of flags, avocado.core.exit_codes).
     :raises EnvironmentFailure: Avocado is not installed where this Python looks.
     """
-    programs = Path(sys.executable).parent
-    environment = {
-        **os.environ,
-        **suite.environment,
-        "PATH": f"{programs}:{os.environ.get('PATH', '')}",  # Avocado looks for its runners there
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(project_folder()), os.environ.get("PYTHONPATH", "")])),
-    }
+    environment = {**avocado_environment(), **suite.environment}
     errors = subprocess.STDOUT if output else None
     with spawn(suite.command(), purpose="run Avocado", env=environment, stdout=output, stderr=errors) as child:
+        started(child)
         try:
             return child.wait()
         except KeyboardInterrupt:

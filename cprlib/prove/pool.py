@@ -1,0 +1,236 @@
+"""Builds and cells on the machine's cores: as many at once as there are workers, one build at a time.
+
+A build takes a worker's place and one worker's share of the cores, so that a lab that measures beside it keeps its own.
+Rows are worked off in order, so that a row is whole soon; the next build is begun before the cells run out.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from subprocess import Popen
+from typing import Protocol
+
+from cprlib.errors import BuildFailed
+from cprlib.process import kill_group
+from cprlib.prove.matrix import Build
+from cprlib.prove.outcome import JudgedCell
+from cprlib.prove.tests import SuiteTest
+from cprlib.qemu.binary import QemuBinary
+
+STOP_S = 5.0  # time for a worker to notice that its test was ended
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A build and the tests that shall be run on it."""
+
+    build: Build
+    tests: tuple[SuiteTest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltRow:
+    """A row's binary, or why there is none.
+
+    :param sha256: of the binary.
+    :param firmware: digest of its firmware.
+    """
+
+    qemu: QemuBinary | None
+    sha256: str = ""
+    firmware: str = ""
+    problem: str = ""
+
+
+class Work(Protocol):
+    """What the pool has done; called by its threads."""
+
+    def build(self, row: PlannedRow) -> BuiltRow:
+        """Build a row's QEMU, or find it built.
+
+        :raises BuildFailed: this row cannot be built, others may.
+        """
+
+    def keep(self, row: PlannedRow, built: BuiltRow, test: SuiteTest) -> bool:
+        """Whether the cell was stored before and is good still."""
+
+    def run(self, row: PlannedRow, built: BuiltRow, test: SuiteTest) -> JudgedCell | None:
+        """Run a cell and store it; None when it was ended from outside and nothing was stored."""
+
+
+class Watcher(Protocol):
+    """Is told what happens, one call at a time."""
+
+    def built(self, row: PlannedRow, built: BuiltRow, seconds: float) -> None:
+        """A row's QEMU is there, or is known not to come."""
+
+    def kept(self, row: PlannedRow, count: int) -> None:
+        """So many of a row's cells need not be run."""
+
+    def ran(self, row: PlannedRow, test: SuiteTest, judged: JudgedCell) -> None:
+        """A cell was run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _BuildTask:
+    row: PlannedRow
+
+
+@dataclass(frozen=True, slots=True)
+class _CellTask:
+    row: PlannedRow
+    built: BuiltRow
+    test: SuiteTest
+
+
+class Children:
+    """Processes that must not outlive an interruption."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: list[Popen[str]] = []
+        self.stopped = False
+
+    def add(self, child: Popen[str]) -> None:
+        """Remember a process; one that comes too late is ended at once."""
+        with self._lock:
+            self._running = [known for known in self._running if known.returncode is None]
+            self._running.append(child)
+            stopped = self.stopped
+        if stopped:
+            kill_group(child)
+
+    def stop(self) -> None:
+        """End all; labs and QEMUs go with the process that holds them."""
+        with self._lock:
+            self.stopped = True
+            running = [child for child in self._running if child.returncode is None]
+        for child in running:
+            kill_group(child)
+
+
+class Pool:
+    """Works a plan off.
+
+    :param workers: tests at once.
+    :param children: of the work, ended when the body of :meth:`run` is interrupted.
+    """
+
+    def __init__(
+        self, plan: Sequence[PlannedRow], work: Work, watcher: Watcher, workers: int, children: Children
+    ) -> None:
+        self._work = work
+        self._watcher = watcher
+        self._workers = workers
+        self._children = children
+        self._to_build = collections.deque(plan)
+        self._ready: collections.deque[_CellTask] = collections.deque()
+        self._building = False
+        self._failed: BaseException | None = None
+        self._changed = threading.Condition()
+        self._ended = threading.Event()
+        self._alive = workers
+        self._built: dict[str, BuiltRow] = {}
+
+    def run(self) -> Mapping[str, BuiltRow]:
+        """Do all of it.
+
+        :returns: what was built, by the folder of the build.
+        :raises CprlibError: what a worker met that others would meet too.
+        """
+        threads = [
+            threading.Thread(target=self._worker, name=f"prove {number}", daemon=True)
+            for number in range(self._workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._ended.wait()
+        except BaseException:
+            self._stop(None)
+            for thread in threads:
+                thread.join(STOP_S)  # one that builds is left: what it started dies with this process
+            raise
+        if self._failed is not None:
+            raise self._failed
+        return self._built
+
+    def _stop(self, error: BaseException | None) -> None:
+        self._children.stop()
+        with self._changed:
+            self._failed = self._failed or error
+            self._to_build.clear()
+            self._ready.clear()
+            self._changed.notify_all()
+
+    def _worker(self) -> None:
+        try:
+            while (task := self._next()) is not None:
+                if isinstance(task, _BuildTask):
+                    self._build(task.row)
+                else:
+                    self._cell(task)
+        except BaseException as error:  # handed to the thread that waits
+            self._stop(error)
+        finally:
+            with self._changed:
+                self._alive -= 1
+                if self._alive == 0:
+                    self._ended.set()
+
+    def _next(self) -> _BuildTask | _CellTask | None:
+        with self._changed:
+            while True:
+                if self._to_build and not self._building and len(self._ready) < 2 * self._workers:
+                    self._building = True
+                    return _BuildTask(self._to_build.popleft())
+                if self._ready:
+                    return self._ready.popleft()
+                if not self._building:
+                    return None
+                self._changed.wait()
+
+    def _build(self, row: PlannedRow) -> None:
+        begun = time.monotonic()
+        try:
+            with _share_of_cores(self._workers if self._ready else 1):
+                built = self._work.build(row)
+        except BuildFailed as error:
+            built = BuiltRow(None, problem=error.one_line())
+        finally:
+            with self._changed:
+                self._building = False
+                self._changed.notify_all()
+        missing = [test for test in row.tests if not self._work.keep(row, built, test)] if built.qemu else []
+        with self._changed:
+            self._built[row.build.folder] = built
+            self._watcher.built(row, built, time.monotonic() - begun)
+            if len(missing) < len(row.tests):
+                self._watcher.kept(row, len(row.tests) - len(missing))
+            if not self._children.stopped:
+                self._ready.extend(_CellTask(row, built, test) for test in missing)
+            self._changed.notify_all()
+
+    def _cell(self, task: _CellTask) -> None:
+        judged = self._work.run(task.row, task.built, task.test)
+        if judged is not None:
+            with self._changed:
+                self._watcher.ran(task.row, task.test, judged)
+
+
+@contextlib.contextmanager
+def _share_of_cores(workers: int) -> Iterator[None]:
+    """Keep this thread, and what it starts, to its share of the cores that it may use."""
+    allowed = os.sched_getaffinity(0)
+    share = max(1, len(allowed) // workers)
+    try:
+        os.sched_setaffinity(0, set(sorted(allowed)[-share:]))
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

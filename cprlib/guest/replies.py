@@ -135,7 +135,8 @@ class NicInfo:
     :param virtio_features: one character per feature bit, bit 0 first: what driver and device agreed on.
     :param features: ethtool -k: name to ``on``, ``on [fixed]`` or ``off``; those it can never have are left out.
     :param channels: queue pairs in use; :param channels_max: those there are.
-    :param counters: /sys/class/net/NAME/statistics; :param statistics: ethtool -S, per queue.
+    :param counters: /sys/class/net/NAME/statistics; :param statistics: ethtool -S.
+    :param queue_packets: packets by queue (``rx0``, ``tx0``, ...; netlink's qstats); empty where the kernel does not tell.
     """
 
     name: str
@@ -154,6 +155,7 @@ class NicInfo:
     counters: Mapping[str, int]
     statistics: Mapping[str, int]
     multicast: tuple[str, ...]
+    queue_packets: Mapping[str, int]
 
     @classmethod
     def of(cls, reply: Reply) -> NicInfo:
@@ -175,6 +177,7 @@ class NicInfo:
             counters=reply.numbers("counters"),
             statistics=reply.numbers("statistics"),
             multicast=reply.strings("multicast"),
+            queue_packets=reply.numbers("queue_packets"),
         )
 
 

@@ -57,3 +57,8 @@ def one_line(text: str, width: int = 300) -> str:
     """Foreign text as one line of at most ``width`` characters."""
     line = " ".join(clean(text).split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def share(part: int | None, whole: int | None) -> str:
+    """A part of a whole in percent: ``25.1 %``."""
+    return UNKNOWN if part is None or not whole else f"{100 * part / whole:.1f} %"

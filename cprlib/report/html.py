@@ -165,6 +165,7 @@ def template_engine(*folders: Path) -> jinja2.Environment:
     )
     engine.filters.update(
         number=figures.number,
+        share=figures.share,
         duration=figures.duration,
         span=figures.span,
         both=figures.both,

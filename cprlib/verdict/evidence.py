@@ -30,6 +30,7 @@ from cprlib.verdict.parts import (
     Parameters,
     PerDirection,
     QemuFacts,
+    QueueShare,
     Stream,
     UpdateFigures,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "Parameters",
     "PerDirection",
     "QemuFacts",
+    "QueueShare",
     "Role",
     "Stream",
     "UpdateFigures",
@@ -115,6 +117,7 @@ class CaseEvidence:
     qemu_downtime_ms: float | None = None
     budget: Budget | None = None
     streams: tuple[Stream, ...] = ()
+    queue_shares: tuple[QueueShare, ...] = ()
     per_update: tuple[UpdateFigures, ...] = ()
     checks: tuple[Check, ...] = ()
     timeline: tuple[Event, ...] = ()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import Identity, NicInfo
-from cprlib.verdict.evidence import GuestFact
+from cprlib.verdict.evidence import Check, GuestFact, Outcome, QueueShare
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +51,27 @@ def guest_view(before: GuestView, after: GuestView) -> tuple[GuestFact, ...]:
     """The facts of both looks beside each other."""
     later = _facts(after)
     return tuple(GuestFact(name, value, later[name]) for name, value in _facts(before).items())
+
+
+def queue_shares(before: NicInfo, after: NicInfo) -> tuple[QueueShare, ...]:
+    """What each queue pair carried between two looks; empty when the guest's kernel does not tell."""
+    numbers = sorted({int(name[2:]) for name in after.queue_packets if name[2:].isdigit()})
+
+    def moved(name: str) -> int | None:
+        first, last = before.queue_packets.get(name), after.queue_packets.get(name)
+        return None if first is None or last is None else last - first
+
+    return tuple(QueueShare(number, moved(f"rx{number}"), moved(f"tx{number}")) for number in numbers)
+
+
+def share_check(shares: tuple[QueueShare, ...], queues: int) -> Check:
+    """Whether every queue pair in use carried packets: of one that stood idle the update says nothing.
+
+    :param queues: queue pairs that the guest uses.
+    """
+    idle = [str(share.queue) for share in shares[:queues] if not share.received or not share.sent]
+    expected = f"packets in both directions on each of {queues} queue pairs"
+    if len(shares) < queues:
+        return Check("every-queue-used", Outcome.INCONCLUSIVE, expected, f"the guest tells of {len(shares)} only")
+    said = f"queue pair {', '.join(idle)} stood idle" if idle else "each carried some"
+    return Check("every-queue-used", Outcome.INCONCLUSIVE if idle else Outcome.PASS, expected, said)

@@ -267,6 +267,18 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueShare:
+    """Packets that one queue pair of the guest's NIC carried during the measured run, of all streams.
+
+    :param received: into the guest, :param sent: out of it, by the guest's own count.
+    """
+
+    queue: int
+    received: int | None = None
+    sent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QemuFacts:
     """The QEMU under test.
 

@@ -7,14 +7,14 @@ from fixtures.live_update_test import LiveUpdateTest
 
 
 class Streams(LiveUpdateTest):
-    """Mechanism ``cpr`` with vhost, four queue pairs."""
+    """Mechanism ``cpr`` with vhost, one queue pair."""
 
     def test_streams_from_both_ends_cross_without_loss(self) -> None:
         """Streams that start at either end, and TCP in both directions, cross an update: nothing lost, content equal.
 
-        :avocado: tags=mechanism:cpr,vhost:on,queues:4,streams:all,patch:no-loss,patch:9
+        :avocado: tags=mechanism:cpr,vhost:on,queues:1,streams:all,patch:no-loss,patch:9
         """
-        with self.given_guest("cpr", queues=4, vhost=True, load=0.4) as case:
+        with self.given_guest("cpr", vhost=True, load=0.5) as case:
             case.calibrate()
             with case.under_traffic(), companions(case):
                 case.live_update()

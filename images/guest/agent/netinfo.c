@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "ethtool.h"
+#include "queue_packets.h"
 
 enum { LINE = 1024, PATH = 300 };
 
@@ -102,6 +103,7 @@ static void report_device(struct output *out, const char *device)
     device_string(out, "virtio_status", device, "device/status");
     report_counters(out, device);
     ethtool_report(out, device);
+    queue_packets_report(out, device);
     report_multicast(out, device);
     json_close(out, '}');
 }

@@ -34,12 +34,12 @@ def test_a_datagram_larger_than_the_mtu_is_answered_in_full_and_logged() -> None
 
 def test_both_ends_of_a_connection_agree_on_its_content() -> None:
     port = free_port(socket.SOCK_STREAM)
-    with StationEnds(free_port(socket.SOCK_DGRAM), ("127.0.0.1",)) as ends:
-        with TcpEnd(TcpEndSettings(Role.SINK, port)) as sink:
-            number = ends.connect(TcpEndSettings(Role.SOURCE, port, "::1", rate=2_000_000))
-            Deadline(10, "octets").poll(lambda: ends.octets(number) > 100_000 or None)
-            report = ends.finish(number, 10)
-            received = sink.finish(Deadline(10, "the end"))
+    reflecting = free_port(socket.SOCK_DGRAM)
+    with StationEnds(reflecting, ("127.0.0.1",)) as ends, TcpEnd(TcpEndSettings(Role.SINK, port)) as sink:
+        number = ends.connect(TcpEndSettings(Role.SOURCE, port, "::1", rate=2_000_000))
+        Deadline(10, "octets").poll(lambda: ends.octets(number) > 100_000 or None)
+        report = ends.finish(number, 10)
+        received = sink.finish(Deadline(10, "the end"))
     assert content_doubts(report, received.octets, received.sha256) == ()
     assert report.octets > 100_000
 

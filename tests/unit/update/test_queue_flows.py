@@ -1,0 +1,83 @@
+"""Flows are chosen so that each queue has one; the guest is a stand-in that hashes ports as it likes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cprlib.traffic.flow import Flow, flows_between
+from cprlib.update import queue_flows
+from cprlib.verdict.evidence import Outcome, QueueShare
+from cprlib.verdict.from_guest import share_check
+
+
+@dataclass
+class HashingGuest:
+    """Puts a flow's answers into the queue that ``queue_of`` says; tells of them unless ``silent``."""
+
+    channels: int
+    queue_of: Any
+    silent: bool = False
+    packets: dict[str, int] = field(default_factory=dict)
+    warmed: list[int] = field(default_factory=list)
+
+    def warm_up(self, _station: object, flows: list[Flow], _deadline: object) -> None:
+        for flow in flows:
+            self.warmed.append(flow.source_port)
+            name = f"tx{self.queue_of(flow.source_port)}"
+            self.packets[name] = self.packets.get(name, 0) + 4
+            self.packets["tx0"] = self.packets.get("tx0", 0) + 1  # somebody else's
+
+    def nic(self) -> SimpleNamespace:
+        known = {} if self.silent else {f"tx{n}": self.packets.get(f"tx{n}", 0) for n in range(self.channels)}
+        return SimpleNamespace(channels=self.channels, queue_packets=known)
+
+    @property
+    def running(self) -> Any:
+        agent = SimpleNamespace(network=lambda: SimpleNamespace(nic=self.nic))
+        return SimpleNamespace(topology=SimpleNamespace(station=None), agent=agent)
+
+
+def choose(monkeypatch: pytest.MonkeyPatch, guest: HashingGuest, wanted: int) -> list[int]:
+    monkeypatch.setattr(queue_flows, "warm_up", guest.warm_up)
+    flows = queue_flows.flows_on_every_queue(guest.running, flows_between(count=48, first_port=20000), wanted)
+    return [flow.source_port for flow in flows]
+
+
+def test_one_flow_for_each_queue_is_found_and_warmed_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = {20000: 1, 20001: 1, 20002: 3, 20003: 0, 20004: 3, 20005: 2}
+    guest = HashingGuest(4, lambda port: queues.get(port, 0))
+    assert choose(monkeypatch, guest, 4) == [20000, 20002, 20003, 20005]
+    assert guest.warmed[-4:] == [20000, 20002, 20003, 20005]
+
+
+def test_a_queue_that_is_never_hit_does_not_keep_the_others_from_being_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = choose(monkeypatch, HashingGuest(4, lambda _port: 2), 4)
+    assert len(chosen) == len(set(chosen)) == 4
+
+
+def test_fewer_queues_in_use_than_wanted_still_give_the_wanted_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = choose(monkeypatch, HashingGuest(2, lambda port: port % 2), 4)
+    assert len(chosen) == 4
+
+
+def test_a_guest_that_does_not_tell_queues_apart_gets_the_first_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose(monkeypatch, HashingGuest(4, lambda _port: 0, silent=True), 4) == [20000, 20001, 20002, 20003]
+
+
+@pytest.mark.parametrize(
+    ("shares", "outcome"),
+    [
+        ((QueueShare(0, 5, 5), QueueShare(1, 5, 5)), Outcome.PASS),
+        ((QueueShare(0, 5, 5), QueueShare(1, 0, 5)), Outcome.INCONCLUSIVE),
+        ((QueueShare(0, 5, 5), QueueShare(1, 5, None)), Outcome.INCONCLUSIVE),
+        ((), Outcome.INCONCLUSIVE),
+    ],
+)
+def test_an_idle_queue_is_no_pass(shares: tuple[QueueShare, ...], outcome: Outcome) -> None:
+    assert share_check(shares, 2).outcome is outcome

@@ -70,15 +70,27 @@ class ChannelGate:
     :param forward: the target's own name of the channel.
     :param hold_after: octets from the source after which it closes: 0 for "when the source has connected", None for
         "when the source has sent all it has to say".
+    :param pass_on: the target gets those octets at once; else it sees nothing before the gate opens.
+    :param refuse: the source is not let in before the gate opens: its connect(2) waits.
     """
 
-    def __init__(self, namespace: NetworkNamespace, forward: str, hold_after: int | None) -> None:
+    def __init__(
+        self,
+        namespace: NetworkNamespace,
+        forward: str,
+        hold_after: int | None,
+        *,
+        pass_on: bool = False,
+        refuse: bool = False,
+    ) -> None:
         self.name = f"cprlib-{secrets.token_hex(8)}-gate"
         self.octets = 0  # seen from the source so far
         self.descriptors = 0
         self._namespace = namespace
         self._forward = forward
         self._hold_after = hold_after
+        self._pass_on = pass_on
+        self._refuse = refuse
         self._pieces: list[Piece] = []
         self._end_after = False
         self._held = threading.Event()
@@ -90,9 +102,12 @@ class ChannelGate:
         with self._namespace.entered():
             self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             self._onward = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            self._filler = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._listener.bind(f"\0{self.name}")
-        self._listener.listen(1)
+        self._listener.listen(0 if self._refuse else 1)
         self._source: socket.socket | None = None
+        if self._refuse:  # one that waits to be accepted fills a backlog of 0 (unix_recvq_full(), net/unix/af_unix.c)
+            self._filler.connect(f"\0{self.name}")
         self._thread = threading.Thread(target=self._run, name=f"gate-{self.name}", daemon=True)
         self._thread.start()
         return self
@@ -166,7 +181,7 @@ class ChannelGate:
         self._end.set()
         self._open.set()
         self._thread.join(timeout=10)
-        for connection in (self._source, self._onward, self._listener):
+        for connection in (self._source, self._onward, self._listener, self._filler):
             if connection is not None:
                 connection.close()
         for piece in self._pieces:
@@ -191,26 +206,40 @@ class ChannelGate:
         return []
 
     def _relay(self) -> None:
+        if self._refuse:
+            self._open.wait()
+            if self._end.is_set():
+                return
+            self._listener.accept()[0].close()  # the filler
         if not self._readable(self._listener):
             return
         source, _ = self._listener.accept()
         self._source = source
         self._listener.close()
+        onward = self._onward
+        if self._pass_on:
+            onward.connect(f"\0{self._forward}")
         ended = self._collect(source)
+        if self._pass_on:
+            self._flush(onward)
         self._held.set()
         if not self._wait_open(source):
             return
-        onward = self._onward
-        onward.connect(f"\0{self._forward}")
-        for piece in self._pieces:
-            send(onward, piece)
-            piece.close()
-        self._pieces = []
+        if not self._pass_on:
+            onward.connect(f"\0{self._forward}")
+        self._flush(onward)
         if ended or self._end_after:
             onward.shutdown(socket.SHUT_WR)
             self._until_closed(onward, source)
             return
         self._both_ways(source, onward)
+
+    def _flush(self, onward: socket.socket) -> None:
+        """Let the target have what stands before the gate."""
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
+            send(onward, piece)
+            piece.close()
 
     def _collect(self, source: socket.socket) -> bool:
         """Read up to the gate.

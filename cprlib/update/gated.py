@@ -42,6 +42,9 @@ class GatedUpdate(LiveUpdate):
         self.at_gate(gate)
         gate.release()
 
+    def wait_stopped(self) -> None:
+        """It has stopped, or the series is broken and the end of the update tells more than a wait would."""
+
 
 def gated_update(guest: RunningGuest, at_gate: Callable[[ChannelGate], None]) -> UpdateResult:
     """Replace the QEMU under a guest; see :class:`GatedUpdate` and :meth:`RunningGuest.live_update`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from cprlib.deadline import Deadline
-from cprlib.errors import UpdateFailed
+from cprlib.errors import QemuFailed, UpdateFailed
 from cprlib.traffic.probes import Probes
 from cprlib.update.gate import ChannelGate
 from cprlib.update.gated import gated_update
@@ -43,7 +43,7 @@ class StopOrder(LiveUpdateTest):
 
             try:
                 update = gated_update(guest, at_gate)
-            except UpdateFailed as error:
+            except (UpdateFailed, QemuFailed) as error:
                 case.expect("update-succeeds", False, "the guest runs in the target", error.happened, error.happened)
                 return
             case.add_update(update, netdev)

@@ -1,0 +1,66 @@
+"""A refused ``netdev_add`` leaves nothing behind: no descriptor, no worker, no netdev, nothing that CPR would send."""
+
+from __future__ import annotations
+
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.update.workers import vhost_workers
+from fixtures.measured_case import MeasuredCase
+from fixtures.netdev_checks import listed
+from fixtures.netdev_forms import Programs
+from fixtures.netdev_refusals import attempts, helper_failures, refusals
+from fixtures.netdev_refused import MEANINGS, Refuser
+from fixtures.netdev_test import NetdevTest, expect_answers, update_guest
+
+
+class NetdevCleanup(NetdevTest):
+    """Mechanism ``cpr``; many refused additions to one running guest."""
+
+    def test_refused_netdev_add_leaves_nothing(self) -> None:
+        """Whichever check refuses a ``netdev_add``, QEMU's descriptors are as before, the id is free, nothing is saved.
+
+        All invalid combinations of tap options (fixtures/netdev_refusals.py), with vhost and cpr off and on. After each
+        the descriptor table is compared row by row, and the id is used for a netdev that works. Afterwards an update
+        sends the descriptors of the guest's own NICs only. Patch 5 (tap: common return label).
+
+        :avocado: tags=patch:tap-cleanup,patch:5,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:on,queues:1
+        """
+        netdevs = [TapNetdev(vhost=True), TapNetdev("other", "tap1")]
+        programs = self.programs
+        with self.given_netdevs(netdevs) as case:
+            case.guest.topology.add_tap("tap2", queues=1)
+            refuser = Refuser(case.guest.machine)
+            workers = len(vhost_workers(case.guest.machine.pid))
+            rows = attempts(refusals(programs))
+            for row in rows:
+                refuser.attempt(row)
+            for name, doubts in refuser.doubts.items():
+                expected = f"so after each of {len(rows)} refused additions"
+                message = f"{MEANINGS[name]}: {listed(doubts)}"
+                case.expect(name, not doubts, expected, listed(doubts) or "so after each", message)
+            left = len(vhost_workers(case.guest.machine.pid)) - workers
+            case.expect("workers-as-before", not left, "no vhost worker left", left, f"{left} vhost workers are left")
+            if update_guest(case, "afterwards") is not None:
+                expect_answers(case, "afterwards", netdevs)
+                expect_no_worse_with_cpr(case, programs, len(rows))
+
+
+def expect_no_worse_with_cpr(case: MeasuredCase, programs: Programs, first: int) -> None:
+    """What QEMU itself leaves behind when a helper misbehaves, it leaves without ``cpr=on`` too: not the series' doing.
+
+    The last thing that is done to a QEMU: one of its own descriptors may be closed by it.
+    """
+    refuser = Refuser(case.guest.machine)
+    left: dict[bool, set[str]] = {False: set(), True: set()}
+    for row in attempts(helper_failures(programs), first):
+        refuser.attempt(row)
+        if found := refuser.doubts["descriptors-as-before"]:
+            left[row.cpr].add(row.refusal.name)
+            found.clear()
+    only = sorted(left[True] - left[False])
+    case.expect(
+        "bridge-helper-failure",
+        not only,
+        "a bridge helper that fails leaves nothing that it does not leave with cpr=off",
+        f"with cpr=off, descriptors changed after {listed(sorted(left[False])) or 'none'}",
+        f"with cpr=on only, descriptors changed after {listed(only)}",
+    )

@@ -70,6 +70,7 @@ class QmpConnection:
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient(name)
         self._negotiated: Future[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
 
     def __enter__(self) -> QmpConnection:
         self._transcript = self._transcript_path.open("a", encoding="utf-8", buffering=1)
@@ -92,13 +93,18 @@ class QmpConnection:
         self._transcript.close()
 
     async def _connect(self) -> None:
+        self._connecting = asyncio.current_task()
         listener = EventListener()  # before connecting: an event may follow the greeting at once
         self._client.register_listener(listener)
         self._watcher = asyncio.ensure_future(self._watch(listener))
         await self._client.connect(self._channel)
 
     async def _close(self) -> None:
-        self._watcher.cancel()
+        """Let the greeting come to its end first: qemu.qmp does not stand two disconnects at the same time."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+            self._watcher.cancel()
         await self._client.disconnect()
 
     async def _watch(self, listener: EventListener) -> None:

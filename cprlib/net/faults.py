@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import os
+import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cprlib.errors import InstrumentError, NotSupported, UsageError
+from cprlib.errors import EnvironmentFailure, InstrumentError, NotSupported, UsageError
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.net.queue_drops import QueueCount, Side, read_queue
 
 ETH_P_IP = 0x0800
+IN_THE_LAB = "run it in the lab, whose kernel has all of these queues"
 _UDP_PORTS = 20  # offset of both ports from the IPv4 header on, which has no options
 _PAYLOAD = 28
-_ROOT, _FAULTY, _PLAIN = 0x10000, 0x10001, 0x10002  # prio's handle and its two bands
+_ROOT, _FAULTY = 0x10000, 0x10001  # prio's handle, and the first of its two bands
+_NETEM = 0x20000
 _INGRESS = 0xFFFF0000  # handle of the ingress queue
 #: struct tc_prio_qopt (linux/pkt_sched.h): two bands; every priority goes to the second.
 _PRIO_OPTIONS = struct.pack("=i16B", 2, *([1] * 16))
@@ -105,7 +109,7 @@ def drop(namespace: NetworkNamespace, interface: str, side: Side, numbers: Numbe
             stack.enter_context(_prio(namespace, interface))
             parent = _ROOT
         else:
-            stack.enter_context(_queue(namespace, interface, "ingress"))
+            stack.enter_context(_ingress(namespace, interface))
             parent = _INGRESS
         _add_filter(namespace, interface, parent, numbers, action="drop")
         yield Fault(namespace, interface, parent)
@@ -119,27 +123,49 @@ def disturb(namespace: NetworkNamespace, interface: str, numbers: Numbers, **net
     :raises NotSupported: this kernel has not got what is needed.
     """
     with _prio(namespace, interface):
-        _request(namespace, "add", "netem", interface, handle=0x20000, parent=_FAULTY, **netem)
+        _request(namespace, "add", "netem", interface, handle=_NETEM, parent=_FAULTY, **netem)
         _add_filter(namespace, interface, _ROOT, numbers)
-        yield Fault(namespace, interface, 0x20000)
+        yield Fault(namespace, interface, _NETEM)
 
 
 @contextlib.contextmanager
 def _prio(namespace: NetworkNamespace, interface: str) -> Iterator[None]:
     """Two bands in place of the interface's own queue; what no filter chooses takes the second."""
-    with _queue(namespace, interface, "prio", handle=_ROOT, options=_PRIO_OPTIONS.hex()):
-        yield
-
-
-@contextlib.contextmanager
-def _queue(namespace: NetworkNamespace, interface: str, kind: str, **settings: object) -> Iterator[None]:
-    _request(namespace, "add", kind, interface, **settings)
+    _add_prio(namespace, namespace.index(interface))
     try:
         yield
     finally:
-        with contextlib.suppress(NetlinkError):  # it went with its interface
-            place = {"parent": 0xFFFFFFFF} if kind == "prio" else {}
-            namespace.netlink.tc("del", kind, namespace.index(interface), **place)
+        _remove(namespace, interface, Side.EGRESS)
+
+
+@contextlib.contextmanager
+def _ingress(namespace: NetworkNamespace, interface: str) -> Iterator[None]:
+    """A queue on the way in, which has filters only."""
+    _request(namespace, "add", "ingress", interface)
+    try:
+        yield
+    finally:
+        _remove(namespace, interface, Side.INGRESS)
+
+
+def _remove(namespace: NetworkNamespace, interface: str, side: Side) -> None:
+    with contextlib.suppress(NetlinkError, EnvironmentFailure):  # it went with its interface
+        namespace.netlink.tc("del", index=namespace.index(interface), handle=0, parent=side.value)
+
+
+def _add_prio(namespace: NetworkNamespace, index: int) -> None:
+    """Ask the kernel for it by hand: pyroute2 does not know prio's options (linux/rtnetlink.h, linux/netlink.h)."""
+    kind, options, new_queue, flags = 1, 2, 36, 0x605  # TCA_KIND, TCA_OPTIONS, RTM_NEWQDISC, REQUEST|ACK|EXCL|CREATE
+    body = struct.pack("=BxxxiIII", 0, index, _ROOT, Side.EGRESS.value, 0)
+    for number, value in ((kind, b"prio\0"), (options, _PRIO_OPTIONS)):
+        body += struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
+    with namespace.entered():
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    with opened:
+        opened.send(struct.pack("=IHHII", 16 + len(body), new_queue, flags, 1, 0) + body)
+        (error,) = struct.unpack_from("=i", opened.recv(65536), 16)
+    if error:
+        raise NotSupported("put prio on an interface", os.strerror(-error), IN_THE_LAB)
 
 
 def _add_filter(
@@ -163,6 +189,4 @@ def _request(namespace: NetworkNamespace, command: str, kind: str, interface: st
     try:
         namespace.netlink.tc(command, kind, namespace.index(interface), **settings)
     except NetlinkError as error:
-        raise NotSupported(
-            f"put {kind} on {interface}", str(error), "run it in the lab, whose kernel has all of these queues"
-        ) from error
+        raise NotSupported(f"put {kind} on {interface}", str(error), IN_THE_LAB) from error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from cprlib.errors import UsageError
 from cprlib.traffic.result import TrafficResult
 
 PACING_P99_LIMIT_NS = 20_000_000  # above it a gap in the answers may be the sender's own
+LEAST_PART_SENT = 0.9  # of a rate: below it the rate was not tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +129,88 @@ def judge(result: TrafficResult, calibration: Calibration | None) -> Trust:
     if calibration.sent < 0.5 * result.sent:
         doubts.append(f"calibrated with {calibration.sent} packets only, measured with {result.sent}")
     return Trust(tuple(doubts), own.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class RateTrial:
+    """One short run at one rate.
+
+    :param lost: packets lost in either direction.
+    :param reason: why the rate was not carried; empty when it was.
+    """
+
+    rate: float
+    sent: int
+    lost: int
+    reason: str = ""
+
+    @classmethod
+    def of(cls, result: TrafficResult) -> RateTrial:
+        """Read a result: a rate is carried that was really sent, without loss or doubt about the instrument."""
+        sender, rate = result.instrument.sender, result.settings.rate
+        reasons = list(doubt_instrument(result).doubts)
+        if result.lost:
+            reasons.append(f"{result.lost} of {result.sent} packets lost")
+        if sender.first_ns is not None and sender.last_ns is not None and sender.last_ns > sender.first_ns:
+            reached = (sender.sent - 1) * 1e9 / (sender.last_ns - sender.first_ns)
+            if reached < LEAST_PART_SENT * rate:
+                reasons.append(f"the sender itself reached only {reached:,.0f} packets/s")
+        return cls(rate, result.sent, result.lost, "; ".join(reasons))
+
+    @property
+    def carried(self) -> bool:
+        """Whether nothing was lost at this rate."""
+        return not self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class RateSearch:
+    """What a search for the highest rate found.
+
+    :param highest: packets/s of the fastest trial that was carried; None when not even the first was.
+    :param refused: the slowest trial that was not carried; None when the limit was reached.
+    """
+
+    highest: float | None
+    refused: RateTrial | None
+    trials: tuple[RateTrial, ...]
+
+    def __str__(self) -> str:
+        """``2,500 packets/s carried without loss; at 3,000: 12 of 2,100 packets lost``."""
+        words = "no rate was carried" if self.highest is None else f"{self.highest:,.0f} packets/s carried without loss"
+        if self.refused is None:
+            return f"{words}, which is as far as was looked"
+        return f"{words}; at {self.refused.rate:,.0f}: {self.refused.reason}"
+
+
+def find_highest_rate(
+    measure: Callable[[float], RateTrial], *, first: float = 500.0, limit: float = 16_000.0, bisections: int = 2
+) -> RateSearch:
+    """The highest rate carried without loss: doubled until one is not carried, then bisected between the two.
+
+    :param measure: makes a short run at a rate (packets/s), see :meth:`RateTrial.of`.
+    :param first: rate of the first trial; :param limit: no trial is faster.
+    :param bisections: each halves the distance between the fastest rate carried and the slowest one not.
+    :raises UsageError: the first rate is not above 0 or above the limit.
+    """
+    if not 0 < first <= limit:
+        raise UsageError(f"search for a rate from {first:g} to {limit:g} packets/s", "nothing lies in between")
+    trials: list[RateTrial] = []
+    highest: float | None = None
+    refused: RateTrial | None = None
+    rate = first
+    while refused is None and rate <= limit:
+        trials.append(measure(rate))
+        if trials[-1].carried:
+            highest, rate = rate, 2 * rate
+        else:
+            refused = trials[-1]
+    for _ in range(bisections if refused is not None else 0):
+        assert refused is not None
+        trial = measure(((highest or 0.0) + refused.rate) / 2)
+        trials.append(trial)
+        if trial.carried:
+            highest = trial.rate
+        else:
+            refused = trial
+    return RateSearch(highest, refused, tuple(trials))

@@ -28,8 +28,9 @@ PLACES: Mapping[str, tuple[str, Direction | None]] = {
     "tun_sendmsg": ("qemu", Direction.RETURN),
     "veth_xmit": ("switch", None),
     "br_": ("switch", None),
-    "udp_": ("station", Direction.RETURN),
-    "udpv6_": ("station", Direction.RETURN),
+    **dict.fromkeys(
+        ("ip_", "ip6_", "ipv6_", "icmp", "udp", "__udp", "tcp_", "arp_", "ndisc_"), ("station", Direction.RETURN)
+    ),
     "packet_": ("capture", Direction.RETURN),
     "tpacket_": ("capture", Direction.RETURN),
 }

@@ -29,7 +29,7 @@ class Hop:
 
     :param entered, left: names of counters.
     :param dropped: counters of packets that this hop dropped, and knows it.
-    :param others: counters of packets that entered, but are no test packets (ARP, MLD, another stream).
+    :param others: counters of packets that entered, but are no test packets (ARP, MLD, another stream, nonsense).
     """
 
     name: str
@@ -78,7 +78,14 @@ HOPS = (
         "reflector.received",
         ("guest.udp_no_ports", "guest.udp_in_errors", "guest.udp_rcvbuf_errors", "reflector.overflow"),
     ),
-    Hop("reflector", Direction.FORWARD, "reflector.received", "reflector.logged", ("reflector.log_overflow",)),
+    Hop(
+        "reflector",
+        Direction.FORWARD,
+        "reflector.received",
+        "reflector.logged",
+        ("reflector.log_overflow",),
+        ("reflector.ignored",),
+    ),
     Hop("reflector", Direction.RETURN, "reflector.logged", "reflector.sent", ("reflector.send_errors",)),
     Hop("guest stack", Direction.RETURN, "reflector.sent", "guest.tx_packets", ("guest.tx_dropped", "guest.tx_errors")),
     Hop("qemu", Direction.RETURN, "guest.tx_packets", "tap.rx_packets", ("tap.rx_dropped", "tap.rx_errors")),

@@ -74,6 +74,7 @@ def _reflector(guest: RunningGuest) -> Counters:
     return {
         "reflector.received": counted.received,
         "reflector.logged": counted.log_records + counted.log_overflow,
+        "reflector.ignored": counted.short + counted.truncated + counted.corrupt + counted.too_many_sessions,
         "reflector.sent": counted.reflected,
         "reflector.send_errors": counted.send_failed,
         "reflector.log_overflow": counted.log_overflow,
@@ -90,5 +91,5 @@ def instrument_counters(result: TrafficResult | None) -> Counters:
         "sender.sent": result.sent,
         "capture.answers": sum(flow.answers for flow in result.flows),
         "capture.drops": report.kernel_drops,
-        "capture.others": sum(report.others.values()),
+        "capture.others": sum(report.others.values()) + sum(flow.nonsense for flow in result.flows),
     }

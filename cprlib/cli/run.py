@@ -22,6 +22,7 @@ from cprlib.report.table import result_table
 from cprlib.suite.avocado_run import SuiteRun, gather, run_avocado
 from cprlib.suite.place import asset_parameters, choose_engine
 from cprlib.verdict.policy_file import load_policy
+from fixtures.parameters import check_parameters  # the suite's own, so that both refuse the same
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -75,6 +76,7 @@ def run(
     if native and lab:
         raise UsageError("run the suite", "both --native and --lab were given", "give one of them")
     parameters = _parameters(parameter)
+    check_parameters(parameters)
     judged_by = load_policy(policy)
     brought, target = _brought(qemu, firmware), _brought(target_qemu, target_firmware)
     engine = choose_engine(native, lab, lambda text: click.echo(text, err=True))

@@ -57,7 +57,7 @@ class FlowResult:
     :param undetermined: packets missing of which nothing tells in which direction they were lost; 0 with a log.
     :param by_sequence: loss as the reflector's own sequence numbers tell it, to be compared with the log.
     :param nonsense: answers to packets never sent, or with a wrong time stamp.
-    :param not_in_log: answers that came although the reflector's log does not know them: the log is not whole.
+    :param not_in_log: answers that the reflector's log does not know: damaged on the way, or the log is not whole.
     """
 
     flow: Flow
@@ -254,7 +254,7 @@ def _flow_result(
     log: Sequence[Reflection] | None,
     clock: ClockModel | None,
 ) -> FlowResult:
-    arrivals = matched.arrivals
+    arrivals, unknown = _known_to(log, matched.arrivals)
     returned: list[int | None] = [None] * len(sent_ns)
     for arrival in reversed(arrivals):  # so that the first answer stays
         returned[arrival.sender_sequence] = arrival.arrived_ns
@@ -262,7 +262,6 @@ def _flow_result(
     by_sequence = metrics.loss_by_sequence(
         len(sent_ns), [(arrival.sender_sequence, arrival.reflector_sequence) for arrival in arrivals]
     )
-    known = {line.reflector_sequence for line in log} if log is not None else set()
     forward, returning = _directions(sent_ns, reflected, arrivals, log, by_sequence, clock)
     return FlowResult(
         flow=flow,
@@ -276,13 +275,25 @@ def _flow_result(
         missing=metrics.missing_sequences(len(sent_ns), (arrival.sender_sequence for arrival in arrivals)),
         answers=len(arrivals),
         nonsense=matched.nonsense,
-        not_in_log=sum(arrival.reflector_sequence not in known for arrival in arrivals) if log is not None else 0,
+        not_in_log=unknown,
         round_trip=metrics.distribution(
             a.arrived_ns - a.sent_ns - (a.reflector_sent_ns - a.reflector_received_ns) for a in arrivals
         ),
         forward_delay=_delays(clock, ((a.sent_ns, a.reflector_received_ns) for a in arrivals), forward=True),
         return_delay=_delays(clock, ((a.arrived_ns, a.reflector_sent_ns) for a in arrivals), forward=False),
     )
+
+
+def _known_to(log: Sequence[Reflection] | None, arrivals: Sequence[Arrival]) -> tuple[Sequence[Arrival], int]:
+    """The answers that the reflector says it gave, and how many others came (damaged, or of a log with holes).
+
+    An answer that is not the reflector's own stands for none of those that are missing.
+    """
+    if log is None:
+        return arrivals, 0
+    given = {line.reflector_sequence: line.sender_sequence for line in log}
+    known = [arrival for arrival in arrivals if given.get(arrival.reflector_sequence) == arrival.sender_sequence]
+    return known, len(arrivals) - len(known)
 
 
 def _delays(

@@ -46,6 +46,7 @@ class FaultResult:
     :param error: QEMU's own words for the failure.
     :param back_ms: from the fault to the source's RESUME; None when it did not resume, or had not been running.
     :param target_exit: how the target ended by itself; None when it had to be killed, or lives.
+    :param target_state: its run state at the end of the update; ``gone``, or ``none`` while it serves no QMP.
     """
 
     fault: Fault
@@ -60,6 +61,7 @@ class FaultResult:
     before: ProcessView
     after: ProcessView | None
     target_exit: int | None
+    target_state: str
     source_said: str
     target_said: str
 
@@ -101,6 +103,7 @@ class FaultedUpdate:
         self._acted_ns = 0
         self._told = MigrationChannels("", "")
         self._why = ""
+        self._target_state = "gone"
 
     def perform(self) -> FaultResult:
         """Carry the update and the fault out.
@@ -114,8 +117,7 @@ class FaultedUpdate:
             try:
                 migrating = self._drive(stack, elsewhere)
                 migration, error = self._wait_end(migrating)
-                back_ms = self._wait_back(state) if fault.survivor is Survivor.SOURCE else None
-                target_exit = self._end_target(stack)
+                back_ms, target_exit = self._wait_survivor(stack, state)
             finally:
                 self._let_go()
         alive = source.process.poll() is None
@@ -132,6 +134,7 @@ class FaultedUpdate:
             before=before,
             after=view(source) if alive else None,
             target_exit=target_exit,
+            target_state=self._target_state,
             source_said=source.messages[said:].strip(),
             target_said=self._target.messages if self._target else "",
         )
@@ -149,8 +152,9 @@ class FaultedUpdate:
             self._wait_listening(target, channels.cpr)
         if phase is Phase.CPR_READY:
             self._reach(phase)
-        capability = {"capability": "events", "state": True}
-        self._source.qmp.execute("migrate-set-capabilities", {"capabilities": [capability]})
+        wanted = {"events": True, "return-path": self._fault.return_path}
+        capabilities = [{"capability": name, "state": state} for name, state in wanted.items()]
+        self._source.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
         self._source.qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer"})
         if phase is Phase.MODE_SET:
             self._reach(phase)
@@ -225,12 +229,18 @@ class FaultedUpdate:
                 self._cpr.wait_held(deadline)
             elif phase in _MAIN_GATE and self._main:
                 self._main.wait_held(deadline)
+                if self._fault.unnoticed:
+                    deadline.poll(lambda: True if self._migration_status() == "completed" else None)
         except (InstrumentError, DeadlineExceeded) as error:
             self._why = error.one_line()
         self._acted_ns = time.time_ns()
         if not self._why:
             self._act()
         self._release()
+
+    def _migration_status(self) -> str:
+        answer: Mapping[str, Any] = self._source.qmp.execute("query-migrate")
+        return str(answer.get("status", "none"))
 
     def _stopped(self) -> bool | None:
         """Whether the source's VM has been stopped for this update, from its trace: its QMP may be blocked."""
@@ -307,6 +317,18 @@ class FaultedUpdate:
 
         return Deadline(END_S, f"the end of an update with {self._fault.name}").poll(ended, 0.02)
 
+    def _wait_survivor(self, stack: contextlib.ExitStack, state: str) -> tuple[float | None, int | None]:
+        """Wait until the one that has to survive has the guest; tells how long it took and how the target ended."""
+        fault = self._fault
+        if fault.survivor is not Survivor.SOURCE:
+            return None, self._end_target(stack)
+        if not fault.unnoticed:
+            return self._wait_back(state), self._end_target(stack)
+        ended = self._end_target(stack)
+        if state == "running":
+            self._source.qmp.execute("cont")
+        return self._wait_back(state), ended
+
     def _wait_back(self, state: str) -> float | None:
         """Wait until the source has the run state that it had.
 
@@ -326,6 +348,8 @@ class FaultedUpdate:
         if fault.survivor is Survivor.TARGET:
             self._adopt(target, stack)
             return None
+        if fault.survivor is Survivor.NOBODY and target.process.poll() is None:
+            self._target_state = _state(target)
         if fault.refusal:
             with contextlib.suppress(DeadlineExceeded):
                 return wait_until_exit(target.process, Deadline(BACK_S, "the target to end by itself"))
@@ -356,3 +380,12 @@ class FaultedUpdate:
         if self._target is None:
             raise InstrumentError("use the target", "it was not started")
         return self._target
+
+
+def _state(machine: Machine) -> str:
+    """The run state; ``none`` when no QMP is served."""
+    try:
+        machine.wait_ready(1)
+        return machine.status()
+    except CprlibError:
+        return "none"

@@ -96,6 +96,8 @@ class Fault:
     :param name: in kebab-case, first word of its checks' names.
     :param survivor: who has to run the guest afterwards.
     :param refusal: whether a live target has to end by itself, with an error and not by a signal.
+    :param return_path: the migration has a return path, by which the source hears of the target's failure.
+    :param unnoticed: the source, without a return path, takes the update for complete; management tells it to go on.
     :raises UsageError: the action cannot be put into that phase.
     """
 
@@ -105,6 +107,8 @@ class Fault:
     action: Action
     survivor: Survivor = Survivor.SOURCE
     refusal: bool = False
+    return_path: bool = False
+    unnoticed: bool = False
 
     def __post_init__(self) -> None:
         phases = _WHERE.get(self.action, tuple(Phase))
@@ -132,7 +136,8 @@ DEATHS = (
     Fault("target-killed-before-fds", Phase.FDS_SENT, Actor.TARGET, Action.KILL),
     Fault("target-killed-with-fds", Phase.FDS_RECEIVED, Actor.TARGET, Action.KILL),
     Fault("target-killed-with-devices", Phase.CREATING_DEVICES, Actor.TARGET, Action.KILL),
-    Fault("target-killed-at-main", Phase.MAIN_CONNECTED, Actor.TARGET, Action.KILL),
+    Fault("target-killed-at-main", Phase.MAIN_CONNECTED, Actor.TARGET, Action.KILL, return_path=True),
+    Fault("target-killed-loading", Phase.STATE_LOADING, Actor.TARGET, Action.KILL, return_path=True),
 )
 """The target dies."""
 
@@ -141,9 +146,11 @@ CANCELS = (
     Fault("cancel-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CANCEL),
     Fault("cancel-fds-received", Phase.FDS_RECEIVED, Actor.MANAGEMENT, Action.CANCEL),
     Fault("cancel-creating-devices", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.CANCEL),
-    Fault("cancel-main-connected", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.CANCEL),
+    Fault("cancel-main-connected", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.CANCEL, return_path=True),
+    Fault("cancel-state-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, return_path=True),
+    Fault("cancel-too-late", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, Survivor.TARGET, unnoticed=True),
 )
-"""``migrate_cancel`` in each phase; before ``migrate`` it has nothing to cancel."""
+"""``migrate_cancel`` in each phase; before ``migrate``, and after the source has sent all, it has nothing to cancel."""
 
 TARGETS = (
     Fault("other-queues", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_QUEUES, refusal=True),
@@ -153,16 +160,26 @@ TARGETS = (
 )
 """A target that does not fit."""
 
-LATE = (
-    Fault("main-closed", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.CLOSE_MAIN),
-    Fault("main-garbage", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.GARBAGE_MAIN, refusal=True),
-    Fault("no-netdev", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NETDEV, refusal=True),
-    Fault("other-machine", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_MACHINE, refusal=True),
-    Fault("cancel-state-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL),
-    Fault("main-truncated", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.TRUNCATE_MAIN, refusal=True),
-    Fault("target-killed-loading", Phase.STATE_LOADING, Actor.TARGET, Action.KILL),
+STREAM = (
+    Fault("main-closed", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.CLOSE_MAIN, return_path=True),
+    Fault("main-garbage", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.GARBAGE_MAIN, refusal=True, return_path=True),
+    Fault("main-closed-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CLOSE_MAIN, return_path=True),
+    Fault(
+        "main-truncated", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.TRUNCATE_MAIN, refusal=True, return_path=True
+    ),
+    Fault("no-netdev", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NETDEV, refusal=True, return_path=True),
+    Fault("other-machine", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_MACHINE, refusal=True, return_path=True),
 )
-"""The device state is on its way, or seems to have arrived: without a return path the source may have completed."""
+"""The device state is spoilt on its way, or the target cannot load it; the source hears of it by the return path."""
+
+UNNOTICED = (
+    Fault("unnoticed-no-netdev", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NETDEV, refusal=True, unnoticed=True),
+    Fault("unnoticed-death", Phase.STATE_LOADING, Actor.TARGET, Action.KILL, unnoticed=True),
+)
+"""The same without a return path: the source is in postmigrate and management lets it go on with ``cont``."""
+
+PLAIN = Fault("no-fault", Phase.MODE_SET, Actor.MANAGEMENT, Action.NOTHING, Survivor.TARGET)
+"""An update without a fault, of a guest that need not run."""
 
 HARMLESS = (
     Fault("target-paused-with-fds", Phase.FDS_RECEIVED, Actor.TARGET, Action.PAUSE, Survivor.TARGET),
@@ -175,6 +192,7 @@ HARMLESS = (
 
 FATAL = (
     Fault("source-killed-fds-sent", Phase.FDS_SENT, Actor.SOURCE, Action.KILL, Survivor.NOBODY),
+    Fault("source-killed-fds-received", Phase.FDS_RECEIVED, Actor.SOURCE, Action.KILL, Survivor.NOBODY),
     Fault("source-killed-main", Phase.MAIN_CONNECTED, Actor.SOURCE, Action.KILL, Survivor.NOBODY),
     Fault("target-killed-after-resume", Phase.TARGET_RESUMED, Actor.TARGET, Action.KILL, Survivor.NOBODY),
 )

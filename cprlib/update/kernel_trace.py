@@ -1,10 +1,11 @@
-"""What the kernel saw QEMU do: vhost workers made and ended, and who takes packets off the tap.
+"""What the kernel saw QEMU do: vhost workers made and ended, and who reads and writes the tap.
 
 Read from tracepoints, on the harness's clock:
 
 - ``sched:sched_wakeup_new`` of a task ``vhost-<pid>``: VHOST_SET_OWNER has made a worker (kernel/vhost_task.c);
 - ``sched:sched_process_exit`` of such a task: VHOST_RESET_OWNER, or the end of its QEMU, has ended it;
-- ``skb:consume_skb`` in ``tun_do_read()``: a task took a packet off a tap, be it a worker or QEMU's main loop.
+- ``skb:consume_skb`` in ``tun_do_read()``: a task took a packet off a tap, be it a worker or QEMU's main loop;
+- ``net:netif_receive_skb_entry`` for a tap: a task wrote a packet of the guest's into it (drivers/net/tun.c).
 
 Nothing that a QEMU says of itself is needed, so a QEMU that is silent about a fall back to userspace is found too.
 """
@@ -39,6 +40,7 @@ class Act(enum.StrEnum):
     WORKER_MADE = "worker made"
     WORKER_ENDED = "worker ended"
     TAP_READ = "packet taken off a tap"
+    TAP_WRITTEN = "packet written into a tap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,10 @@ class KernelReport:
         end = until_ns if until_ns is not None else max((item.time_ns for item in self.events), default=0)
         return tuple(item for item in self.events if item.act is act and since_ns <= item.time_ns <= end)
 
-    def tap_readers(self, *, since_ns: int = 0, until_ns: int | None = None) -> dict[str, int]:
-        """How many packets each reader took: ``vhost-<pid>`` for all workers of a QEMU, else name and thread id."""
-        taken = self.of(Act.TAP_READ, since_ns=since_ns, until_ns=until_ns)
-        return dict(Counter(item.name if item.owner else f"{item.name} ({item.task})" for item in taken))
+    def at_tap(self, act: Act, *, since_ns: int = 0) -> dict[str, int]:
+        """How many packets each reader or writer had: ``vhost-<pid>`` for a QEMU's workers, else name and thread id."""
+        seen = self.of(act, since_ns=since_ns)
+        return dict(Counter(item.name if item.owner else f"{item.name} ({item.task})" for item in seen))
 
 
 class KernelTrace:
@@ -118,6 +120,7 @@ class KernelTrace:
             "sched/sched_wakeup_new": 'comm ~ "vhost-*"',
             "sched/sched_process_exit": 'comm ~ "vhost-*"',
             "skb/consume_skb": "location.function == tun_do_read",
+            "net/netif_receive_skb_entry": 'name ~ "tap*"',
         }
         for event, condition in wanted.items():
             (self._instance / "events" / event / "filter").write_text(condition)
@@ -154,6 +157,8 @@ def parse_events(lines: Iterable[str], offset_ns: int) -> tuple[KernelEvent, ...
                 events.append(KernelEvent(moment, Act.WORKER_ENDED, int(fields["pid"]), fields["comm"]))
             case "consume_skb":
                 events.append(KernelEvent(moment, Act.TAP_READ, int(found["task"]), found["comm"]))
+            case "netif_receive_skb_entry":
+                events.append(KernelEvent(moment, Act.TAP_WRITTEN, int(found["task"]), found["comm"]))
     return tuple(events)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cprlib.errors import UpdateFailed
-from cprlib.update.faults import CANCELS, DEATHS, HARMLESS, LATE, SENDING, TARGETS, Fault
+from cprlib.errors import QemuFailed, UpdateFailed
+from cprlib.update.faulted_update import FaultedUpdate
+from cprlib.update.faults import CANCELS, DEATHS, FATAL, HARMLESS, PLAIN, SENDING, STREAM, TARGETS, UNNOTICED, Fault
 from cprlib.verdict.evidence import Role
 from fixtures.failed_update import failed_updates
 from fixtures.live_update_test import LiveUpdateTest
@@ -20,7 +21,7 @@ class FailedUpdate(LiveUpdateTest):
                 updates.inject(faults)
             try:
                 case.live_update()
-            except UpdateFailed as error:
+            except (UpdateFailed, QemuFailed) as error:
                 case.expect(
                     "next-update-succeeds", False, "the guest runs in the target", error.happened, error.happened
                 )
@@ -62,16 +63,91 @@ class FailedUpdate(LiveUpdateTest):
         """
         self._fail(TARGETS)
 
-    def test_late_faults(self) -> None:
-        """Faults of the main channel.
+    def test_source_goes_on_when_the_stream_breaks(self) -> None:
+        """The main channel cut or spoilt, or a target that cannot load: the source hears of it and runs on with vhost.
+
+        Patches 1 to 3. By now the target owns vhost; only a return path tells the source that loading has failed.
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(LATE)
+        self._fail(STREAM)
 
-    def test_harmless_faults(self) -> None:
+    def test_source_can_go_on_after_an_unnoticed_failure(self) -> None:
+        """Without a return path the source takes the update for complete; told to go on, it runs with vhost.
+
+        Patch 3. Management whose target died does this (``cont`` in postmigrate); the source has given vhost up.
+
+        :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
+        """
+        self._fail(UNNOTICED)
+
+    def test_update_survives_pauses_and_late_deaths(self) -> None:
         """Pauses, a second migrate, a source that dies after the update: the update succeeds nevertheless.
 
         :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:4
         """
         self._fail(HARMLESS)
+
+    def test_tap_goes_on_without_vhost(self) -> None:
+        """Without vhost too the source runs on after a failed update, with the descriptors it had.
+
+        Patch 1, and patch 8: a target must not change the tap of a source that may have to go on.
+
+        :avocado: tags=patch:stop-early,patch:1,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1
+        """
+        faults = (*SENDING[:2], *DEATHS[4:], *CANCELS[3:5], *STREAM[1:2])
+        self._fail(faults, queues=1, vhost=False)
+
+    def test_paused_guest_stays_paused(self) -> None:
+        """A guest that was paused before is paused after failed updates and in the target; then it runs on.
+
+        Patch 1: a VM returns to the run state that it had, which need not be running.
+
+        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:1
+        """
+        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case, failed_updates(case) as updates:
+            case.guest.machine.qmp.execute("stop")
+            updates.inject((SENDING[0], CANCELS[2], DEATHS[4], PLAIN))
+
+    def test_failed_update_loses_nothing(self) -> None:
+        """Under traffic, an update whose target dies as owner of vhost, and the next one, lose no packet.
+
+        Patches 1, 3 and 9: packets wait in the tap until the source, or the target, reads it again.
+
+        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:no-loss,patch:9
+        :avocado: tags=mechanism:cpr,vhost:on,queues:1
+        """
+        with self.given_guest("cpr", vhost=True) as case:
+            case.calibrate()
+            with case.under_traffic():
+                result = FaultedUpdate(case.guest, DEATHS[4]).perform()
+                case.expect(
+                    "source-runs",
+                    result.reached and result.state_after == "running",
+                    "the source runs again",
+                    result.why or f"{result.state_after} after {result.back_ms or 0:.0f} ms",
+                    "the source was not resumed after its target had died",
+                )
+                case.live_update()
+
+
+class LostGuest(LiveUpdateTest):
+    """Faults that nobody survives: the guest is gone, and no other QEMU may run what is left of it."""
+
+    def _lose(self, fault: Fault) -> None:
+        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case, failed_updates(case) as updates:
+            updates.inject((fault,))
+
+    def test_target_does_not_run_without_state(self) -> None:
+        """The source dies before it has sent the device state: the target must not run the guest.
+
+        :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
+        """
+        self._lose(FATAL[1])
+
+    def test_source_does_not_run_again_when_target_dies(self) -> None:
+        """The target dies after the guest has run in it: the source must not run it again by itself.
+
+        :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
+        """
+        self._lose(FATAL[3])

@@ -1,0 +1,101 @@
+"""vhost-net moves with the guest, and is left alone where nothing is handed over: patch 3 of the series."""
+
+from __future__ import annotations
+
+import time
+
+from cprlib.deadline import Deadline
+from cprlib.errors import QemuFailed, UpdateFailed
+from cprlib.qemu.channels import MigrationChannels
+from cprlib.traffic.probes import Probes
+from cprlib.update.gate import ChannelGate
+from cprlib.update.gated import gated_update
+from cprlib.update.kernel_trace import KernelTrace
+from cprlib.update.workers import vhost_workers
+from cprlib.verdict.evidence import Role
+from fixtures.hand_over import ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probe_flows
+from fixtures.live_update_test import LiveUpdateTest
+
+SOME_OCTETS = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
+
+
+class VhostHandOver(LiveUpdateTest):
+    """Who owns vhost and who carries the packets, as the kernel's tracepoints and QMP tell it."""
+
+    def test_vhost_moves_with_the_guest(self) -> None:
+        """After each of two updates the target's vhost workers carry all packets, in both directions.
+
+        Patch 3 (vhost: reset vhost devices for cpr); reviewers' bug: a silent downgrade to userspace virtio, which
+        still answers a ping. The second update's source got its vhost from the first one.
+
+        :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:1
+        """
+        with (
+            self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case,
+            KernelTrace() as trace,
+            Probes(case.guest.topology.station, probe_flows(case)) as probes,
+        ):
+            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+            check_vhost_carries(case, "vhost-carries-before", probes, trace, time.time_ns())
+            for name in ("first", "second"):
+                source = case.guest.machine
+                try:
+                    update = case.live_update()
+                except (UpdateFailed, QemuFailed) as error:
+                    case.expect(f"{name}-update", False, "the guest runs in the target", error.happened, error.happened)
+                    return
+                check_order(case, update, trace.report(), source, case.guest.machine)
+                probes.send()  # what the target's vhost finds first
+                probes.missing(Deadline(ANSWER_S, "the first answers"))
+                check_vhost_carries(case, f"vhost-carries-after-{name}", probes, trace, time.time_ns())
+
+    def test_ordinary_migration_leaves_vhost_alone(self) -> None:
+        """An ordinary migration, and its failure, take vhost from nobody: the workers stay the same tasks.
+
+        Patch 3's notifier belongs to mode cpr-transfer only. A guest that migrates in mode normal runs meanwhile.
+
+        :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
+        """
+        with (
+            self.given_guest("cpr", queues=4, vhost=True, role=Role.CHECKS) as case,
+            KernelTrace() as trace,
+            Probes(case.guest.topology.station, probe_flows(case)) as probes,
+            ChannelGate(case.guest.topology.switch, "nobody", SOME_OCTETS) as gate,
+        ):
+            machine = case.guest.machine
+            before = vhost_workers(machine.pid)
+            machine.qmp.execute("migrate", {"channels": MigrationChannels("", gate.name).descriptions()[:1]})
+            gate.wait_held(Deadline(30, "the migration's stream"))
+            check_vhost_carries(case, "vhost-carries-while-migrating", probes, trace, time.time_ns())
+            gate.cut()
+            Deadline(30, "the migration to fail").poll(
+                lambda: True if machine.qmp.execute("query-migrate")["status"] == "failed" else None
+            )
+            check_vhost_carries(case, "vhost-carries-after-failure", probes, trace, time.time_ns())
+            after = vhost_workers(machine.pid)
+            case.expect(
+                "same-workers",
+                bool(before) and before == after,
+                f"the same {len(before)} tasks",
+                f"{[item.task for item in before]}, then {[item.task for item in after]}",
+                "an ordinary migration made QEMU give its vhost devices up",
+            )
+
+    def test_cpr_off_sends_no_descriptor(self) -> None:
+        """Without cpr=on a cpr-transfer sends no descriptor of the NIC, and the target's own vhost works.
+
+        Patches 3 and 6: cpr=off is unchanged. The target has a tap of its own; links are switched by management.
+
+        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:link-switch,vhost:on,queues:1
+        """
+        with (
+            self.given_guest("link-switch", vhost=True, role=Role.CHECKS) as case,
+            KernelTrace() as trace,
+            Probes(case.guest.topology.station, probe_flows(case)) as probes,
+        ):
+            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+            netdev = case.guest.machine.settings.netdevs[0]
+            update = gated_update(case.guest, lambda gate: check_nothing_sent(case, gate))
+            case.add_update(update, netdev)
+            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+            check_vhost_carries(case, "vhost-carries-packets", probes, trace, time.time_ns())

@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded, UpdateFailed
 from cprlib.qemu.binary import QemuBinary, machine_types, newest_common, probe
-from fixtures.chain import CALIBRATION_S, Step, update_in_a_row
+from fixtures.chain import BETWEEN_S, CALIBRATION_S
 from fixtures.live_update_test import LiveUpdateTest
 from fixtures.measured_case import MeasuredCase
 
@@ -43,15 +45,41 @@ class CrossBase(LiveUpdateTest):
             with case.under_traffic():
                 case.live_update(target, f"{self.facts.version} to {version}")
 
-    def test_update_to_another_base_and_back_loses_nothing(self) -> None:
-        """An update to another QEMU release, back, and there again loses nothing: the way out of a bad release is open.
+    def test_way_back_from_another_base_is_open_or_refused_cleanly(self) -> None:
+        """The way back from another QEMU release works, or is refused and the guest goes on; nothing is lost.
 
-        The guest was booted by the QEMU under test with a machine type that both have. Origin: patch 6.
+        The machine type allows both directions; the CPR state may not: QEMU 10.2 always sends a subsection of it that
+        10.0 does not know (docs/findings.md). Whichever it is, the guest runs afterwards and no packet is lost.
+        Origin: patch 6, and patch 1, which lets the source go on.
 
-        :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:off,queues:1,target:other
+        :avocado: tags=patch:tap-cpr,patch:6,patch:stop-early,patch:1,mechanism:cpr,vhost:off,queues:1,target:other
         """
         with self._given_guest_for_both(queues=1, vhost=False) as (case, target, version):
-            there, back = f"{self.facts.version} to {version}", f"{version} to {self.facts.version}"
-            steps = [Step(target, there), Step(self.qemu, back), Step(target, there)]
-            case.calibrate(CALIBRATION_S * len(steps))
-            update_in_a_row(case, steps, growth=False)
+            case.calibrate(CALIBRATION_S * 2)
+            with case.under_traffic():
+                case.live_update(target, f"{self.facts.version} to {version}")
+                case.let_traffic_flow(BETWEEN_S)
+                self._go_back(case, f"{version} to {self.facts.version}")
+                case.let_traffic_flow(BETWEEN_S)
+
+    def _go_back(self, case: MeasuredCase, note: str) -> None:
+        expected = "the guest runs, in the target or, when that refuses, in the source"
+        netdev = case.guest.machine.settings.netdevs[0]
+        try:
+            update = case.guest.live_update(self.qemu)
+        except UpdateFailed as error:
+            source = case.guest.machine
+            with contextlib.suppress(DeadlineExceeded):
+                Deadline(10, "the source to go on").poll(lambda: True if source.status() == "running" else None)
+            said = error.details.strip().splitlines()[-1]  # the target's last words
+            status = source.status()
+            case.expect(
+                "way-back",
+                status == "running",
+                expected,
+                f"{note} refused, the source is {status}: {said}",
+                f"{note} was refused ({said}), and the source is {status} instead of going on",
+            )
+        else:
+            case.add_update(update, netdev, note)
+            case.expect("way-back", True, expected, f"{note} done")

@@ -1,0 +1,82 @@
+"""Faults are data that makes sense, and settings of a target that does not fit differ in one thing."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import UsageError
+from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.machine import MachineSettings
+from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from cprlib.update import faults
+from cprlib.update.faulted_update import changed_settings
+from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
+
+TABLES = (
+    faults.SENDING,
+    faults.DEATHS,
+    faults.CANCELS,
+    faults.TARGETS,
+    faults.STREAM,
+    faults.UNNOTICED,
+    faults.HARMLESS,
+    faults.FATAL,
+    (faults.PLAIN,),
+)
+ALL = [fault for table in TABLES for fault in table]
+
+
+def settings(queues: int = 4) -> MachineSettings:
+    return MachineSettings(
+        qemu=QemuBinary(Path("/bin/qemu")),
+        kernel=Path("/kernel"),
+        initramfs=Path("/initramfs"),
+        kernel_arguments="",
+        netdevs=(TapNetdev(queues=queues, vhost=True, cpr=True),),
+        nics=(VirtioNet("52:54:00:00:00:01", queues=queues),),
+    )
+
+
+def test_names_are_unique_and_every_phase_is_used() -> None:
+    names = [fault.name for fault in ALL]
+    assert len(names) == len(set(names))
+    assert {fault.phase for fault in ALL} == set(Phase)
+    assert {fault.actor for fault in ALL} == set(Actor)
+    assert {fault.action for fault in ALL} == set(Action)
+
+
+def test_a_source_that_was_killed_survives_nothing() -> None:
+    for fault in ALL:
+        if (fault.actor, fault.action) == (Actor.SOURCE, Action.KILL):
+            assert fault.survivor is not Survivor.SOURCE
+
+
+@pytest.mark.parametrize(
+    ("phase", "actor", "action"),
+    [
+        (Phase.TARGET_RESUMED, Actor.MANAGEMENT, Action.CLOSE_CPR),
+        (Phase.FDS_SENT, Actor.MANAGEMENT, Action.GARBAGE_MAIN),
+        (Phase.FDS_SENT, Actor.TARGET, Action.OTHER_QUEUES),
+        (Phase.FDS_SENT, Actor.MANAGEMENT, Action.KILL),
+    ],
+)
+def test_nonsense_is_refused(phase: Phase, actor: Actor, action: Action) -> None:
+    with pytest.raises(UsageError):
+        Fault("nonsense", phase, actor, action)
+
+
+@pytest.mark.parametrize("queues", [1, 4])
+@pytest.mark.parametrize("action", list(Action))
+def test_a_target_that_does_not_fit_differs_as_its_name_says(action: Action, queues: int) -> None:
+    ours = settings(queues)
+    theirs = changed_settings(ours, action)
+    different = {item.name for item in fields(ours) if getattr(ours, item.name) != getattr(theirs, item.name)}
+    expected = {
+        Action.OTHER_QUEUES: {"netdevs", "nics"},
+        Action.OTHER_NETDEV: {"netdevs", "nics"},
+        Action.NO_NETDEV: {"netdevs", "nics"},
+        Action.OTHER_MEMORY: {"memory_mib"},
+        Action.OTHER_MACHINE: {"machine"},
+    }
+    assert different == expected.get(action, set())

@@ -212,6 +212,8 @@ def _answer_key(flow: Flow) -> bytes:
 def _key_of(frame: bytes) -> bytes:
     """The same from a frame of unknown kind; empty when it is not plain UDP."""
     if frame[12:14] == _IPV4 and frame[14:15] == b"\x45" and frame[23:24] == b"\x11":
+        if int.from_bytes(frame[20:22], "big") & _NO_FRAGMENT:
+            return b""  # what looks like ports may be anything
         return frame[26:38]
     if frame[12:14] == _IPV6 and frame[20:21] == b"\x11":
         return frame[22:58]

@@ -132,6 +132,9 @@ class StampReflector:
             return
         received_ns, ttl = self._read_ancillary(opened, ancillary)
         sequence, stamp, estimate, ssid = SENDER.unpack_from(payload)
+        if not estimate & 0xFF:  # a multiplier of 0 is invalid (RFC 4656 section 4.1.2)
+            self.counts["corrupt"] += 1
+            return
         key = (peer[0], peer[1])
         session = self._sequences.get(key)
         if session is None:

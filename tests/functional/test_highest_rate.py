@@ -1,0 +1,31 @@
+"""How many packets/s this machine's guest carries: the limit below which a measurement can be believed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cprlib.verdict.evidence import Role
+from fixtures.injected_faults import search_highest_rate
+from fixtures.live_update_test import LiveUpdateTest
+
+
+class HighestRate(LiveUpdateTest):
+    """The instrument and the guest without an update."""
+
+    def test_highest_rate_carried(self) -> None:
+        """The rate of this run is carried without loss; the highest one that is stands in the report.
+
+        Rates are doubled from half of the run's own until one loses packets, then bisected. A machine that does not
+        carry the run's rate makes this inconclusive, as a calibration with losses does.
+
+        :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:rate
+        """
+        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case:
+            found = search_highest_rate(case, first=self.parameters.rate / 2)
+            more = {**case.evidence.parameters.more, "highest rate carried (packets/s)": found.highest}
+            case.evidence = replace(case.evidence, parameters=replace(case.evidence.parameters, more=more))
+            wanted = f"{self.parameters.rate:,.0f} packets/s or more"
+            if found.highest is not None and found.highest >= self.parameters.rate:
+                case.expect("highest-rate-carried", True, wanted, found)
+            else:
+                case.unclear("highest-rate-carried", wanted, f"{found}; lower the rate with -p rate=N")

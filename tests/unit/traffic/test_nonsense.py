@@ -1,0 +1,144 @@
+"""Bad input at either end of a running stream is counted and ignored: no exception, and every figure stays right."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cprlib.deadline import Deadline
+from cprlib.errors import UsageError
+from cprlib.traffic.calibration import Calibration, doubt_instrument, judge
+from cprlib.traffic.flow import Flow, StreamSettings, flows_between
+from cprlib.traffic.records import Reflection
+from cprlib.traffic.result import TrafficResult
+from cprlib.traffic.sender import open_sending
+from cprlib.traffic.session import TrafficSession
+from cprlib.traffic.stamp import ns_to_ntp
+from fixtures.senseless_frames import EACH, SenselessFrames
+
+from .standin import stand_in
+from .test_result import World, fates, result_of, simulate
+from .veth import INTERFACE, Pair, veth_pair_or_skip
+
+PACKETS = 400
+(FLOW,) = flows_between(count=1, first_port=20000)
+
+
+def silence(pair: Pair) -> None:
+    for namespace in (pair.station, pair.guest):
+        with namespace.entered():
+            Path(f"/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6").write_text("1")
+
+
+@contextlib.contextmanager
+def sending_from(pair: Pair, *, station: bool) -> Iterator[socket.socket]:
+    with (pair.station if station else pair.guest).entered():
+        opened = open_sending(INTERFACE)
+    with opened:
+        yield opened
+
+
+def stream_beside(pair: Pair, to_station: list[bytes], to_guest: list[bytes]) -> tuple[TrafficResult, dict[str, int]]:
+    """A stream, and other frames into it at both ends; figures and what the reflector ignored."""
+    with stand_in(pair.guest) as reflector:
+        with TrafficSession(pair.station, [FLOW], StreamSettings(2000, count=PACKETS)) as session:
+            session.wait_for_answers(20, Deadline(20, "answers"))
+            for frames, station in ((to_station, False), (to_guest, True)):
+                with sending_from(pair, station=station) as opened:
+                    for frame in frames:
+                        opened.send(frame)
+            session.wait_sent(Deadline(20, "the stream to be sent"))
+            session.finish(linger_s=0.3)
+        log = reflector.finish()
+    return session.result(log, reflector_drops=reflector.dropped), reflector.counts
+
+
+def test_senseless_frames_are_counted_by_kind_and_change_nothing() -> None:
+    frames = SenselessFrames(FLOW.source_port)
+    with veth_pair_or_skip() as pair:
+        silence(pair)
+        to_station, to_guest = frames.octets
+        result, ignored = stream_beside(pair, to_station * EACH, to_guest * EACH)
+    assert list(frames.at_capture(result)) == []
+    assert (result.sent, result.lost, result.duplicates_forward, result.duplicates_return) == (PACKETS, 0, 0, 0)
+    assert (result.reordered_forward, result.reordered_return) == (0, 0)
+    assert ignored == {"too short": 2 * EACH, "corrupt": EACH}
+    assert any("never sent" in doubt for doubt in doubt_instrument(result).doubts)  # so the run is not believed
+
+
+@given(fates, st.lists(st.tuples(st.integers(0, 8), st.integers(0, 40), st.booleans()), max_size=8))
+def test_answers_that_the_reflector_never_gave_hide_no_loss(
+    network: list[tuple[list[int], list[int], list[int]]], forged: list[tuple[int, int, bool]]
+) -> None:
+    """Right in number and time stamp of the sender, wrong in the reflector's number, as after damage on the way."""
+    world = simulate(network)
+    clean = result_of(world, world.log)
+    given_by = {line.reflector_sequence: line.sender_sequence for line in world.log}
+    added = 0
+    for sequence, own, early in forged:
+        if sequence >= world.sent or given_by.get(own) == sequence:
+            continue
+        add_answer(world, sequence, own, early=early)
+        added += 1
+    spoiled = result_of(world, world.log)
+    assert spoiled.flows[0].not_in_log == added
+    for name in ("sent", "lost_forward", "lost_return", "duplicates_forward", "duplicates_return", "reordered_return"):
+        assert getattr(spoiled, name) == getattr(clean, name)
+    assert spoiled.flows[0].missing == clean.flows[0].missing
+    assert bool(doubt_instrument(spoiled).doubts) >= bool(added)
+
+
+def add_answer(world: World, sequence: int, own: int, *, early: bool) -> None:
+    """Put an answer in front of all others or behind them."""
+    columns, sent_ns = world.columns, world.sent_columns.sent_ns[sequence]
+    values = (sequence, own, sent_ns + 500, ns_to_ntp(sent_ns), ns_to_ntp(sent_ns + 100), ns_to_ntp(sent_ns + 200))
+    names = ("sender_sequence", "reflector_sequence", "received_ns", "t1", "t2", "t3")
+    for name, value in zip(names, values, strict=True):
+        column = getattr(columns, name)
+        column.insert(0 if early else len(column), value)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 43, 1473, 65536])
+def test_a_size_that_no_packet_has_is_refused(size: int) -> None:
+    with pytest.raises(UsageError, match="octets"):
+        flows_between(count=1, size=size)
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), 1e9])
+def test_a_rate_that_cannot_be_is_refused(rate: float) -> None:
+    with pytest.raises(UsageError, match="rate"):
+        StreamSettings(rate, count=1)
+
+
+def test_a_run_faster_than_its_calibration_is_not_believed() -> None:
+    with veth_pair_or_skip() as pair:
+        slow, _ = stream_at(pair, 1000, FLOW)
+        fast, _ = stream_at(pair, 2000, flows_between(count=1, first_port=20100)[0])
+    assert judge(slow, Calibration.of(fast)).doubts == judge(slow, Calibration.of(slow)).doubts == ()
+    doubts = judge(fast, Calibration.of(slow)).doubts
+    assert doubts == ("calibrated at 1000 packets/s only, measured at 2000 packets/s",)
+
+
+def stream_at(pair: Pair, rate: float, flow: Flow) -> tuple[TrafficResult, list[Reflection]]:
+    with stand_in(pair.guest) as reflector:
+        with TrafficSession(pair.station, [flow], StreamSettings(rate, count=PACKETS)) as session:
+            session.wait_sent(Deadline(20, "the stream to be sent"))
+            session.finish(linger_s=0.3)
+        log = reflector.finish()
+    return session.result(log, reflector_drops=reflector.dropped), log
+
+
+def test_no_thread_of_the_instrument_is_left_behind() -> None:
+    before = threading.active_count()
+    with veth_pair_or_skip() as pair:
+        silence(pair)
+        frames = SenselessFrames(FLOW.source_port)
+        stream_beside(pair, *frames.octets)
+    assert threading.active_count() == before

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 WINDOW_NS = 250_000_000
 LARGEST_DRIFT = 500e-6  # clocks that differ more in rate are taken for a step
+PAUSE_NS = 30_000_000  # answers that come so long after one another may have a step of the clock between them
 FEWEST_WINDOWS = 4  # below it a drift cannot be told from noise
 
 
@@ -88,12 +89,16 @@ class ClockModel:
 
 @dataclass(slots=True)
 class _Window:
-    """Bounds of the offset from neighbouring packets."""
+    """Bounds of the offset from neighbouring packets.
+
+    :param after_pause: whether no answer came for a while before it.
+    """
 
     first: ClockSample
     last: ClockSample
     low: int
     high: int
+    after_pause: bool = False
 
     @property
     def middle(self) -> float:
@@ -101,7 +106,7 @@ class _Window:
 
     def takes(self, sample: ClockSample) -> bool:
         """Whether the sample agrees with this window and is near it; narrows the bounds when it is so."""
-        if sample.t4 - self.first.t4 > WINDOW_NS:
+        if sample.t4 - self.first.t4 > WINDOW_NS or sample.t4 - self.last.t4 > PAUSE_NS:
             return False
         slack = _slack(sample.t4 - self.first.t4)
         low, high = max(self.low, sample.t3 - sample.t4), min(self.high, sample.t2 - sample.t1)
@@ -122,19 +127,32 @@ def _slack(distance_ns: int) -> float:
 def estimate_clock(samples: Iterable[ClockSample]) -> ClockModel | None:
     """The model of the guest's clock; None without any sample."""
     windows: list[_Window] = []
-    for sample in sorted(samples, key=lambda sample: sample.t4):
+    for sample in sorted(samples, key=lambda sample: sample.t2):  # the order in which the guest got them
         if not windows or not windows[-1].takes(sample):
-            windows.append(_Window(sample, sample, sample.t3 - sample.t4, sample.t2 - sample.t1))
+            paused = bool(windows) and sample.t4 - windows[-1].last.t4 > PAUSE_NS
+            windows.append(_Window(sample, sample, sample.t3 - sample.t4, sample.t2 - sample.t1, paused))
     if not windows:
         return None
     groups = [[windows[0]]]
     for window in windows[1:]:
-        if groups[-1][-1].agrees(window):
+        if all(window.agrees(other) for other in groups[-1]):
             groups[-1].append(window)
         else:
-            groups.append([window])
+            groups.append([*_undecided(groups[-1], window), window])
     segments = sorted((_fit(group) for group in groups), key=lambda segment: segment.first_ns)
     return ClockModel(tuple(segments))
+
+
+def _undecided(group: list[_Window], window: _Window) -> list[_Window]:
+    """Take windows off the end of a group that agree with a later one that the group does not agree with.
+
+    A guest that has stood still answers late until it has worked off what waited. Late answers say little of the clock,
+    so their windows agree with both sides of the step; what came after the pause belongs to the later side.
+    """
+    found: list[_Window] = []
+    while len(group) > 1 and group[-1].agrees(window) and not (found and found[0].after_pause):
+        found.insert(0, group.pop())
+    return found
 
 
 def _fit(windows: Sequence[_Window]) -> ClockSegment:

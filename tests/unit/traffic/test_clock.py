@@ -69,3 +69,40 @@ def test_one_sample_bounds_the_offset() -> None:
     assert clock is not None
     assert clock.segments[0].offset_ns == 1250
     assert clock.error_ns == 250
+
+
+def chain(updates: int, stood_ns: int, every_ns: int, catch_up_ns: int, seed: int) -> list[tuple[ClockSample, float]]:
+    """Several updates; after each the guest works off what waited, its answers late at first and less and less so."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    stops = [START + (number + 1) * every_ns for number in range(updates)]
+    made = []
+    for number in range((updates + 1) * every_ns // 1_000_000):
+        t1 = START + number * 1_000_000
+        arrive = t1 + 20_000 + int(chance.expovariate(1 / 80_000))
+        late = 0
+        for stop in stops:
+            resume = stop + stood_ns
+            if stop <= arrive < resume:
+                arrive = resume + (arrive - stop) // 4  # worked off four times as fast as they came
+            if resume <= arrive:
+                late = max(0, catch_up_ns - 2 * (arrive - resume))
+        offset = 1e6 - stood_ns * sum(arrive >= stop + stood_ns for stop in stops)
+        t4 = arrive + 30_000 + late + int(chance.expovariate(1 / 80_000))
+        made.append((ClockSample(t1, round(arrive + offset), round(arrive + 10_000 + offset), t4), offset))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("stood_ms", [60, 200, 400])
+@pytest.mark.parametrize("catch_up_ms", [0, 300, 600])
+def test_each_update_of_a_chain_is_a_step_though_the_guest_has_to_catch_up(
+    seed: int, stood_ms: int, catch_up_ms: int
+) -> None:
+    made = chain(5, stood_ms * 1_000_000, 1_500_000_000, catch_up_ms * 1_000_000, seed)
+    clock = estimate_clock(sample for sample, _ in made)
+    assert clock is not None
+    assert len(clock.steps) == 5
+    for _, size in clock.steps:
+        assert size == pytest.approx(-stood_ms * 1e6, abs=1e6)
+    errors = [abs(clock.to_host(sample.t2) - (sample.t2 - offset)) for sample, offset in made]
+    assert max(errors) < 1_000_000

@@ -9,80 +9,31 @@ import signal
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused
 from cprlib.process import kill_group, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels, is_listening
-from cprlib.qemu.machine import Machine, MachineSettings, start_machine
+from cprlib.qemu.machine import Machine, start_machine
+from cprlib.update.fault_gates import FaultGates, changed_settings
+from cprlib.update.fault_result import FaultResult
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
-from cprlib.update.gate import ChannelGate, PipeGate
-from cprlib.update.live_update import ProcessView, view
+from cprlib.update.live_update import view
 from cprlib.update.running_guest import RunningGuest
 
 ENDED = ("failed", "cancelled", "completed")  # QAPI MigrationStatus
 GATE_S, END_S, BACK_S = 30.0, 30.0, 10.0
-LOADING_OCTETS = 4096  # of the device state that the target has in phase "state loading"
-GARBAGE = bytes(range(255, -1, -1)) * 16  # no magic number of QEMU's, nor a length that makes sense
-
-_PIPES = {
-    Phase.TARGET_STARTED: ("-readconfig", "{path}"),  # before it listens on its cpr channel
-    Phase.FDS_RECEIVED: ("-object", "secret,id=gate,file={path}"),  # qemu_create_early_backends()
-    Phase.CREATING_DEVICES: ("-fw_cfg", "name=opt/org.cprlib/gate,file={path}"),  # after the netdevs
-}
-_CPR_GATE = (Phase.VM_STOPPED, Phase.FDS_SENT)
-_MAIN_GATE = (Phase.MAIN_CONNECTED, Phase.STATE_LOADING)
-
-
-@dataclass(frozen=True, slots=True)
-class FaultResult:
-    """What was seen of one fault.
-
-    :param reached: False when the update ended before it came to the phase; :attr:`why` says how.
-    :param acted_ns: when the fault was put in (CLOCK_REALTIME).
-    :param migration: what query-migrate said at the end; ``gone`` when the source was.
-    :param error: QEMU's own words for the failure.
-    :param back_ms: from the fault to the source's RESUME; None when it did not resume, or had not been running.
-    :param target_exit: how the target ended by itself; None when it had to be killed, or lives.
-    :param target_state: its run state at the end of the update; ``gone``, or ``none`` while it serves no QMP.
-    """
-
-    fault: Fault
-    reached: bool
-    why: str
-    acted_ns: int
-    migration: str
-    error: str
-    state_before: str
-    state_after: str
-    back_ms: float | None
-    before: ProcessView
-    after: ProcessView | None
-    target_exit: int | None
-    target_state: str
-    source_said: str
-    target_said: str
-
-
-def changed_settings(settings: MachineSettings, action: Action) -> MachineSettings:
-    """The target's settings for actions that are a target which does not fit; the same ones for all others."""
-    netdev, nic = settings.netdevs[0], settings.nics[0]
-    match action:
-        case Action.OTHER_QUEUES:
-            other = netdev.queues // 2 or 1 if netdev.queues > 1 else 2
-            return replace(settings, netdevs=(replace(netdev, queues=other),), nics=(replace(nic, queues=other),))
-        case Action.OTHER_NETDEV:
-            name = f"{netdev.identifier}x"
-            return replace(settings, netdevs=(replace(netdev, identifier=name),), nics=(replace(nic, netdev=name),))
-        case Action.NO_NETDEV:
-            return replace(settings, netdevs=(), nics=())
-        case Action.OTHER_MEMORY:
-            return replace(settings, memory_mib=settings.memory_mib * 2)
-        case Action.OTHER_MACHINE:
-            return replace(settings, machine="pc" if settings.machine == "q35" else "q35")
-    return settings
+DURING = (
+    Phase.VM_STOPPED,
+    Phase.FDS_SENT,
+    Phase.FDS_RECEIVED,
+    Phase.CREATING_DEVICES,
+    Phase.MAIN_CONNECTED,
+    Phase.STATE_LOADING,
+)
+"""Phases that come once ``migrate`` has been given."""
 
 
 class FaultedUpdate:
@@ -96,12 +47,10 @@ class FaultedUpdate:
         self._fault = fault
         self._source = guest.machine
         self._target: Machine | None = None
-        self._cpr: ChannelGate | None = None
-        self._main: ChannelGate | None = None
-        self._pipe: PipeGate | None = None
+        self._channels = MigrationChannels.fresh()
+        self._gates = FaultGates(guest.topology.switch, fault, self._channels)
         self._begun_ns = time.time_ns()
         self._acted_ns = 0
-        self._told = MigrationChannels("", "")
         self._why = ""
         self._target_state = "gone"
 
@@ -144,12 +93,11 @@ class FaultedUpdate:
     def _drive(self, stack: contextlib.ExitStack, elsewhere: ThreadPoolExecutor) -> Future[str] | None:
         """Go through the update's steps and put the fault in on the way; gives back the pending ``migrate``."""
         phase = self._fault.phase
-        channels = self._start(stack)
+        target = self._start(stack)
         if phase is Phase.TARGET_STARTED:
             self._reach(phase)
-        target = self._the_target()
         if target.process.poll() is None:
-            self._wait_listening(target, channels.cpr)
+            self._wait_listening(target, self._channels.cpr)
         if phase is Phase.CPR_READY:
             self._reach(phase)
         wanted = {"events": True, "return-path": self._fault.return_path}
@@ -158,14 +106,8 @@ class FaultedUpdate:
         self._source.qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer"})
         if phase is Phase.MODE_SET:
             self._reach(phase)
-        told = MigrationChannels(
-            cpr=self._cpr.name if self._cpr else channels.cpr, main=self._main.name if self._main else channels.main
-        )
-        if self._fault.action is Action.NOBODY_LISTENS:
-            told = replace(told, cpr=f"{told.cpr}-nobody")
-        self._told = told
-        migrating = elsewhere.submit(self._migrate, told)
-        if phase in (*_CPR_GATE, Phase.FDS_RECEIVED, Phase.CREATING_DEVICES, *_MAIN_GATE):
+        migrating = elsewhere.submit(self._migrate)
+        if phase in DURING:
             self._reach(phase)
         if phase in (Phase.TARGET_RESUMED, Phase.SOURCE_QUITS):
             self._wait_resumed(target)
@@ -175,27 +117,17 @@ class FaultedUpdate:
             self._reach(phase)
         return migrating
 
-    def _start(self, stack: contextlib.ExitStack) -> MigrationChannels:
+    def _start(self, stack: contextlib.ExitStack) -> Machine:
         guest, fault = self._guest, self._fault
-        channels = MigrationChannels.fresh()
-        switch = guest.topology.switch
-        if fault.phase in _CPR_GATE:
-            refuse = fault.phase is Phase.VM_STOPPED
-            self._cpr = stack.enter_context(ChannelGate(switch, channels.cpr, None, refuse=refuse))
-        if fault.phase in _MAIN_GATE:
-            loading = fault.phase is Phase.STATE_LOADING
-            octets = LOADING_OCTETS if loading else 0
-            self._main = stack.enter_context(ChannelGate(switch, channels.main, octets, pass_on=loading))
+        stack.enter_context(self._gates)
         settings = changed_settings(self._source.settings, fault.action)
-        if fault.phase in _PIPES and settings == self._source.settings:
-            self._pipe = stack.enter_context(PipeGate())
-            gated = (argument.format(path=self._pipe.path) for argument in _PIPES[fault.phase])
-            settings = replace(settings, extra=(*settings.extra, *gated))
+        settings = replace(settings, extra=(*settings.extra, *self._gates.arguments))
         # the target is entered last, so that it ends before the gates that it may be waiting at
+        switch = guest.topology.switch
         self._target = stack.enter_context(
-            start_machine(f"target-{fault.name}", settings, guest.folder, switch, incoming=channels)
+            start_machine(f"target-{fault.name}", settings, guest.folder, switch, incoming=self._channels)
         )
-        return channels
+        return self._target
 
     def _wait_listening(self, target: Machine, name: str) -> None:
         def listening() -> bool | None:
@@ -203,10 +135,10 @@ class FaultedUpdate:
 
         Deadline(GATE_S, "the target's cpr channel").poll(listening, interval=0.005)
 
-    def _migrate(self, channels: MigrationChannels) -> str:
+    def _migrate(self) -> str:
         """The words of the refusal; empty when the command was taken."""
         try:
-            self._source.qmp.execute("migrate", {"channels": channels.descriptions()}, seconds=END_S)
+            self._source.qmp.execute("migrate", {"channels": self._gates.told.descriptions()}, seconds=END_S)
         except (QmpRefused, QemuFailed) as error:
             return error.happened
         return ""
@@ -221,22 +153,17 @@ class FaultedUpdate:
         """Wait until the update stands in the phase, put the fault in, and open the gate."""
         deadline = Deadline(GATE_S, f"phase {phase}")
         try:
-            if self._pipe:
-                self._pipe.wait_held(self._the_target().pid, deadline)
-            elif phase is Phase.VM_STOPPED:
+            self._gates.wait_held(self._the_target().pid, deadline)
+            if phase is Phase.VM_STOPPED:
                 deadline.poll(self._stopped)
-            elif phase is Phase.FDS_SENT and self._cpr:
-                self._cpr.wait_held(deadline)
-            elif phase in _MAIN_GATE and self._main:
-                self._main.wait_held(deadline)
-                if self._fault.unnoticed:
-                    deadline.poll(lambda: True if self._migration_status() == "completed" else None)
+            if phase is Phase.STATE_LOADING and self._fault.unnoticed:
+                deadline.poll(lambda: True if self._migration_status() == "completed" else None)
         except (InstrumentError, DeadlineExceeded) as error:
             self._why = error.one_line()
         self._acted_ns = time.time_ns()
         if not self._why:
             self._act()
-        self._release()
+        self._gates.release()
 
     def _migration_status(self) -> str:
         answer: Mapping[str, Any] = self._source.qmp.execute("query-migrate")
@@ -249,11 +176,6 @@ class FaultedUpdate:
             True if any(item.time_ns >= self._begun_ns and "finish-migrate" in item.text for item in changes) else None
         )
 
-    def _release(self) -> None:
-        for gate in (self._cpr, self._main, self._pipe):
-            if gate is not None:
-                gate.release()
-
     def _act(self) -> None:
         fault, source, target = self._fault, self._source, self._the_target()
         victim = source if fault.actor is Actor.SOURCE else target
@@ -265,34 +187,17 @@ class FaultedUpdate:
             case Action.CANCEL:
                 source.qmp.execute("migrate_cancel")
             case Action.MIGRATE_AGAIN:
-                self._why = "" if self._migrate(self._told) else "a second migrate was taken while one ran"
+                self._why = "" if self._migrate() else "a second migrate was taken while one ran"
             case Action.FULL_TABLE:
                 used = len(os.listdir(f"/proc/{target.pid}/fd"))
                 resource.prlimit(target.pid, resource.RLIMIT_NOFILE, (used + 3, used + 3))
-        for gate, cut, garbage in (
-            (self._cpr, Action.CLOSE_CPR, Action.GARBAGE_CPR),
-            (self._main, Action.CLOSE_MAIN, Action.GARBAGE_MAIN),
-        ):
-            if gate is not None:
-                self._spoil(gate, fault.action, cut, garbage)
-
-    @staticmethod
-    def _spoil(gate: ChannelGate, action: Action, cut: Action, garbage: Action) -> None:
-        if action is cut:
-            gate.cut()
-        elif action is garbage:
-            gate.replace(GARBAGE)
-        elif action is Action.TRUNCATE_CPR:
-            gate.truncate(gate.octets // 2)
-        elif action is Action.WITHOUT_FDS:
-            gate.truncate(gate.octets, descriptors=False)
-        elif action is Action.TRUNCATE_MAIN:
-            gate.truncate(0)
+            case _:
+                self._gates.spoil()
 
     def _pause(self, victim: Machine) -> None:
         """Stop a process, let the other side go as far as it comes, and continue it."""
         os.kill(victim.pid, signal.SIGSTOP)
-        self._release()
+        self._gates.release()
         other = self._source if victim is self._target else None
         for _ in range(3):  # each is a round trip through the other's main loop: it is not blocked
             if other is not None:

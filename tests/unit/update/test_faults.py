@@ -10,7 +10,7 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.update import faults
-from cprlib.update.faulted_update import changed_settings
+from cprlib.update.fault_gates import changed_settings
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
 
 TABLES = (

@@ -1,0 +1,143 @@
+"""O_NONBLOCK belongs to the open file: who clears it on a descriptor received changes it for the sender too."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from cprlib.errors import InstrumentError
+from cprlib.fds.identity import pair_tables
+from cprlib.fds.table import Descriptor, DescriptorTable, read_table
+from cprlib.qemu.machine import Machine
+from cprlib.verdict.evidence import Role
+from fixtures.live_update_test import LiveUpdateTest
+from fixtures.measured_case import MeasuredCase
+from fixtures.nic_view import TapView, expect_same_queues, look_at_tap
+from fixtures.queue_pairs import QueuePairs
+from fixtures.ready_target import update_held_when_ready
+from fixtures.survival import expect_no_complaint, survives
+
+KINDS = ("tap", "vhost", "memfd")
+QUEUES = 2
+
+
+class DescriptorFlags(LiveUpdateTest):
+    """Mechanism ``cpr`` with vhost and two queue pairs, of which the guest uses one."""
+
+    def test_descriptors_stay_nonblocking(self) -> None:
+        """Every descriptor handed over is as blocking or non-blocking as before, on both sides and at each moment.
+
+        Checked: O_NONBLOCK of tap, vhost and memfd descriptors in the source before the update; in source and target
+        when the target has received them and has not loaded its state, where the tap's queues and header also have
+        to be as they were; and in the target afterwards. The source's other descriptors keep theirs too. Control:
+        a descriptor passed by QMP (getfd) becomes blocking, as in QEMU without the series.
+        Origin: patch 8 of the series; QEMU 10.0 made descriptors of the CPR state blocking, and a first mend did so, or
+        did not, for all descriptors that come over any socket.
+
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:2
+        """
+        with (
+            self.given_guest("cpr", queues=QUEUES, vhost=True, role=Role.CHECKS) as case,
+            survives(case, "survives", "a running guest"),
+        ):
+            guest = case.guest
+            QueuePairs(case).use(1, "before-update")
+            before, tap = read_table(guest.machine.pid), look_at_tap(guest.topology, guest.machine)
+
+            def when_ready(source: Machine, target: Machine) -> None:
+                self._expect_handed_over(case, before, source, target)
+                self._expect_own(case, before, read_table(source.pid))
+                self._expect_queues(case, tap, source, target)
+
+            update_held_when_ready(case, when_ready)
+            self._expect_after(case, before)
+            self._expect_getfd_blocks(case)
+            expect_no_complaint(case)
+
+    def _expect_handed_over(
+        self, case: MeasuredCase, before: DescriptorTable, source: Machine, target: Machine
+    ) -> None:
+        pairs = pair_tables(read_table(source.pid), read_table(target.pid), KINDS)
+        earlier = {row.number: row for row in before.rows}
+        changed = [
+            f"{row.kind} {row.number} of {whose} is {_mode(row)}, was {_mode(earlier[old.number])}"
+            for old, new in ((pair.source, pair.target) for pair in pairs)
+            if old is not None and new is not None and old.number in earlier
+            for whose, row in (("the source", old), ("the target", new))
+            if row.nonblocking != earlier[old.number].nonblocking
+        ]
+        kinds = [pair.kind for pair in pairs if pair.paired]
+        case.expect(
+            "handed-over-flags-when-received",
+            not changed and all(kind in kinds for kind in KINDS),
+            f"O_NONBLOCK as before on both sides: {_modes(before)}",
+            "; ".join(changed) or ", ".join(f"{kinds.count(kind)} {kind}" for kind in KINDS) + " as before",
+            f"O_NONBLOCK changed when the descriptors were received: {'; '.join(changed)}",
+        )
+
+    def _expect_own(self, case: MeasuredCase, before: DescriptorTable, after: DescriptorTable) -> None:
+        """The source's other descriptors: sockets, eventfds, its log."""
+        later = {(row.number, row.inode): row for row in after.rows}
+        same = [(row, later[row.number, row.inode]) for row in before.rows if (row.number, row.inode) in later]
+        changed = [
+            f"{old.kind} {old.number} was {_mode(old)}" for old, new in same if old.nonblocking != new.nonblocking
+        ]
+        case.expect(
+            "source-flags-when-received",
+            not changed,
+            f"O_NONBLOCK of the source's {len(same)} descriptors as before",
+            "; ".join(changed) or "the same",
+            f"O_NONBLOCK of descriptors of the source changed during the update: {'; '.join(changed)}",
+        )
+
+    def _expect_queues(self, case: MeasuredCase, before: TapView, source: Machine, target: Machine) -> None:
+        """The tap is still the source's, which may have to go on with it: queues and header are as they were."""
+        pairs = pair_tables(read_table(source.pid), read_table(target.pid), ("tap",))
+        numbers = {pair.source.number: pair.target.number for pair in pairs if pair.source and pair.target}
+        expect_same_queues(case, before, look_at_tap(case.guest.topology, target), numbers, "when-received")
+
+    def _expect_after(self, case: MeasuredCase, before: DescriptorTable) -> None:
+        """In the target, once it runs the guest; descriptors are told apart by kind, as the source has gone."""
+        after = read_table(case.guest.machine.pid)
+        case.expect(
+            "handed-over-flags-after-update",
+            _modes(before) == _modes(after),
+            _modes(before),
+            _modes(after),
+            f"descriptors of the NIC and the guest's memory were {_modes(before)}, are {_modes(after)} in the target",
+        )
+
+    def _expect_getfd_blocks(self, case: MeasuredCase) -> None:
+        """What QEMU does with any other descriptor that it receives is as without the series: it makes it blocking."""
+        machine = case.guest.machine
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.setblocking(False)
+            inode = os.fstat(theirs.fileno()).st_ino
+            machine.qmp.pass_descriptor("control", theirs.fileno())
+            found = [row for row in read_table(machine.pid).of_kind("socket") if row.inode == inode]
+            if not found:
+                raise InstrumentError("look at a descriptor passed with getfd", "the target does not have it")
+            blocking = os.get_blocking(theirs.fileno())
+            case.expect(
+                "getfd-as-without-series",
+                blocking and not found[0].nonblocking,
+                "a non-blocking socket passed with getfd is blocking then",
+                "blocking" if blocking else "non-blocking",
+                "descriptors received outside of CPR stay non-blocking: that is changed for everybody",
+            )
+            machine.qmp.execute("closefd", {"fdname": "control"})
+
+
+def _mode(row: Descriptor) -> str:
+    return "non-blocking" if row.nonblocking else "blocking"
+
+
+def _modes(table: DescriptorTable) -> str:
+    """How many descriptors of each kind that is handed over are in which mode."""
+    counts: dict[str, int] = {}
+    for kind in KINDS:
+        for row in table.of_kind(kind):
+            word = f"{_mode(row)} {kind}"
+            counts[word] = counts.get(word, 0) + 1
+    return ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))

@@ -1,0 +1,135 @@
+"""What a NIC was told by its guest: filters, address, modes, link, offloads, and the header before each packet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cprlib.deadline import Deadline
+from cprlib.net.topology import GUEST
+from cprlib.verdict.evidence import Role
+from fixtures.announcements import Announcements
+from fixtures.big_packets import BigPackets
+from fixtures.companions import companions
+from fixtures.live_update_test import LiveUpdateTest
+from fixtures.measured_case import MeasuredCase
+from fixtures.nic_frames import arriving, frame
+from fixtures.nic_view import expect_same_nic, expect_same_tap, handed_over, look_at_nic, wait_settled
+from fixtures.survival import expect_no_complaint, survives
+
+CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
+UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5
+FRAMES = {
+    "own address": frame(CHANGED),
+    "added unicast address": frame(UNICAST),
+    "added multicast address": frame(MULTICAST),
+    f"VLAN {VLAN}": frame(CHANGED, vlan=VLAN),
+    "foreign address": frame("52:54:00:75:ff:ff"),
+    "former address": frame(GUEST.mac),
+    "foreign multicast address": frame("01:00:5e:7f:7f:7f"),
+    "foreign VLAN": frame(CHANGED, vlan=VLAN + 1),
+}
+WELCOME = ("own address", "added unicast address", "added multicast address", f"VLAN {VLAN}")
+
+
+class NicState(LiveUpdateTest):
+    """Mechanism ``cpr``, one queue pair; nothing of the NIC is as it was when the guest booted."""
+
+    def test_filters_and_address_cross(self) -> None:
+        """Address, receive filters, VLANs, modes and link of a NIC are as before after an update, and in force.
+
+        Checked, with vhost off, where QEMU itself filters: query-rx-filter, features, the tap's header and offloads,
+        and the guest's view are equal; frames to the changed address, to an added unicast and multicast address and
+        of an added VLAN come to the guest, and others do not; the guest is announced. Then the same with promiscuous
+        mode on and the link down, which comes up again in the target. TCP and large datagrams arrive unchanged.
+        Origin: patch 8 of the series, and the reviewers' "features and offloads before == after".
+
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1
+        """
+        with self.given_guest("cpr", role=Role.CHECKS) as case, survives(case, "survives", "a running guest"):
+            agent, big = case.guest.agent, BigPackets(case)
+            wait_settled(agent)
+            big.cross("before-update", segments_to_guest=True)
+            agent.set_interface(mac=CHANGED)
+            agent.add_filter(UNICAST)
+            agent.add_filter(MULTICAST)
+            agent.add_vlan(VLAN)
+            wait_settled(agent, GUEST.mac, CHANGED)
+            self._expect_frames(case, WELCOME, "before-update")
+            self._cross(case, "after-update", announced=CHANGED)
+            self._expect_frames(case, WELCOME, "after-update")
+            agent.set_interface(promiscuous=True, all_multicast=True)
+            self._set_link(case, up=False)
+            self._cross(case, "after-second-update")
+            self._expect_frames(case, (), "with-link-down")
+            self._set_link(case, up=True)
+            self._expect_frames(case, tuple(FRAMES), "promiscuous")
+            agent.set_interface(promiscuous=False, all_multicast=False, mac=GUEST.mac)
+            big.cross("after-updates", segments_to_guest=True)
+            expect_no_complaint(case)
+
+    def test_offloads_and_header_cross(self) -> None:
+        """Offloads and vnet header of a NIC with vhost are as before after an update, as set up and as changed.
+
+        Checked: features (QEMU's and vhost's), the tap's header length and offloads, and the guest's view are equal;
+        TCP segments larger than the MTU come to the guest in one piece; content of TCP and of large datagrams is
+        unchanged. TCP flows while the update runs. Then once more with the receive offloads that the guest has
+        switched off: they stay off.
+        Origin: patch 8 of the series; a header length set up anew on a live tap garbles what is read.
+
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:1
+        """
+        with (
+            self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case,
+            survives(case, "survives", "a running guest"),
+        ):
+            agent, big = case.guest.agent, BigPackets(case)
+            wait_settled(agent)
+            big.cross("before-update", segments_to_guest=True)
+            with companions(case, ()):
+                self._cross(case, "after-update", announced=GUEST.mac)
+            big.cross("after-update", segments_to_guest=True)
+            agent.set_feature("rx-gro-hw", False)
+            self._cross(case, "after-second-update")
+            big.cross("after-second-update", segments_to_guest=False)
+            expect_no_complaint(case)
+
+    def _cross(self, case: MeasuredCase, when: str, announced: str | None = None) -> None:
+        """An update, with everything that is known of the NIC looked at on both sides of it."""
+        before = look_at_nic(case.guest)
+        with Announcements(case.guest.topology.station) as heard:
+            update = case.live_update()
+            if announced is not None:
+                who = heard.wait_for(announced, Deadline(5, "an announcement"))
+                case.expect(
+                    f"announced-{when}",
+                    who is not None,
+                    f"ARP or RARP from {announced}",
+                    who or "none",
+                    "neither guest nor QEMU announced the guest after the update: switches would not learn its place",
+                )
+        after = look_at_nic(case.guest)
+        expect_same_tap(case, before.tap, after.tap, handed_over(update.pairings), when)
+        expect_same_nic(case, before, after, when)
+
+    def _expect_frames(self, case: MeasuredCase, welcome: Sequence[str], when: str) -> None:
+        came = arriving(case.guest, FRAMES, welcome)
+        if came is None:
+            case.unclear(f"frames-{when}", ", ".join(welcome) or "none", "the guest received more than what was sent")
+            return
+        missing = [name for name in welcome if name not in came]
+        intruders = [name for name in FRAMES if name in came and name not in welcome]
+        case.expect(
+            f"frames-{when}",
+            not missing and not intruders,
+            ", ".join(welcome) or "none",
+            ", ".join(name for name in FRAMES if name in came) or "none",
+            f"frames that the guest wants do not arrive: {missing}; that it does not want do: {intruders}",
+        )
+
+    def _set_link(self, case: MeasuredCase, *, up: bool) -> None:
+        """Take the NIC's link down or up as a manager does, and wait until the guest has seen it."""
+        agent = case.guest.agent
+        case.guest.machine.qmp.execute("set_link", {"name": "nic0", "up": up})
+        Deadline(10, f"the guest to see its link {'up' if up else 'down'}").poll(
+            lambda: True if agent.network().nic().carrier == int(up) else None, 0.05
+        )

@@ -1,0 +1,151 @@
+"""The NIC seen from outside: the kernel's answers on a real tap where there is one, QEMU's on samples."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from cprlib.errors import EnvironmentFailure, InstrumentError
+from cprlib.net.topology import Topology, build_topology
+from cprlib.qemu.nic_state import (
+    IFF_DETACH_QUEUE,
+    differences,
+    facts_from_filter,
+    facts_from_status,
+    interface_offloads,
+    look_at_queues,
+)
+from cprlib.qemu.passed_files import open_tap
+
+TUNSETQUEUE, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454D9, 0x400454D0, 0x400454D8  # linux/if_tun.h
+TUN_F_CSUM, TUN_F_TSO4 = 0x01, 0x02
+
+
+@pytest.fixture
+def topology() -> Iterator[Topology]:
+    try:
+        with build_topology() as built:
+            built.add_tap("tap0", queues=2)
+            yield built
+    except EnvironmentFailure as error:
+        pytest.skip(error.one_line())
+
+
+def test_detached_queue_and_header_are_seen(topology: Topology) -> None:
+    with topology.switch.entered():
+        opened = [open_tap("tap0", multi_queue=True) for _ in range(2)]
+    try:
+        fcntl.ioctl(opened[1], TUNSETQUEUE, struct.pack("16sH22x", b"", IFF_DETACH_QUEUE))
+        fcntl.ioctl(opened[0], TUNSETVNETHDRSZ, struct.pack("=i", 12))
+        try:
+            queues = {queue.number: queue for queue in look_at_queues(os.getpid())}
+        except InstrumentError as error:
+            pytest.skip(error.one_line())
+        first, second = (queues[number] for number in opened)
+    finally:
+        for number in opened:
+            os.close(number)
+    assert (first.detached, second.detached) == (False, True)
+    assert first.header_octets == second.header_octets == 12
+    assert first.interface == "tap0"
+    assert "vnet_hdr" in first.flags
+    assert differences(first.facts(), second.facts()) == ("queue was attached, is detached",)
+
+
+def test_looking_leaves_no_descriptor(topology: Topology) -> None:
+    with topology.switch.entered():
+        opened = open_tap("tap0", multi_queue=True)
+    try:
+        before = sorted(os.listdir("/proc/self/fd"))
+        try:
+            look_at_queues(os.getpid())
+        except InstrumentError as error:
+            pytest.skip(error.one_line())
+        interface_offloads(topology.switch, "tap0")
+        assert sorted(os.listdir("/proc/self/fd")) == before
+    finally:
+        os.close(opened)
+
+
+def test_offloads_are_those_of_the_taps_reader(topology: Topology) -> None:
+    with topology.switch.entered():
+        opened = open_tap("tap0", multi_queue=True)
+    try:
+        fcntl.ioctl(opened, TUNSETOFFLOAD, 0)
+        before = interface_offloads(topology.switch, "tap0")
+        fcntl.ioctl(opened, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4)
+        after = interface_offloads(topology.switch, "tap0")
+    finally:
+        os.close(opened)
+    assert before["tx-tcp-segmentation"] == "off"
+    assert "tx-tcp-segmentation was off, is on" in differences(before, after)
+
+
+def test_interface_that_is_not_there_is_an_error(topology: Topology) -> None:
+    with pytest.raises(InstrumentError, match="nosuch"):
+        interface_offloads(topology.switch, "nosuch")
+
+
+def test_process_that_is_gone_is_an_error() -> None:
+    with pytest.raises(InstrumentError):
+        look_at_queues(2**22 + 1)
+
+
+STATUS = {
+    "guest-features": {"transports": ["VIRTIO_F_VERSION_1: v1"], "dev-features": ["VIRTIO_NET_F_MQ: queues"]},
+    "host-features": {"transports": [], "dev-features": [], "unknown-dev-features": 32},
+    "backend-features": {"transports": [], "dev-features": []},
+    "num-vqs": 9,
+    "vhost-started": True,
+    "started": True,
+    "broken": False,
+    "device-endian": "little",
+    "status": {"statuses": ["VIRTIO_CONFIG_S_DRIVER_OK: ready", "VIRTIO_CONFIG_S_ACKNOWLEDGE: found"]},
+    "isr": 1,
+}
+
+
+def test_device_facts_leave_out_what_changes_by_itself() -> None:
+    facts = facts_from_status(STATUS)
+    assert facts["guest-features"] == "VIRTIO_F_VERSION_1 VIRTIO_NET_F_MQ"
+    assert facts["host-features"] == "unknown-dev-features 0x20"
+    assert facts["status"] == "VIRTIO_CONFIG_S_ACKNOWLEDGE VIRTIO_CONFIG_S_DRIVER_OK"
+    assert "isr" not in facts
+    assert facts == facts_from_status({**STATUS, "isr": 0})
+
+
+def test_vhost_features_are_facts_where_there_is_vhost() -> None:
+    vhost = {"features": STATUS["guest-features"], "acked-features": STATUS["backend-features"]}
+    facts = facts_from_status({**STATUS, "vhost-dev": vhost})
+    assert facts["vhost features"] == "VIRTIO_F_VERSION_1 VIRTIO_NET_F_MQ"
+    assert facts["vhost acked-features"] == ""
+
+
+def test_filter_facts_do_not_depend_on_order() -> None:
+    table = ["33:33:00:00:00:01", "01:00:5e:00:00:01"]
+    one = facts_from_filter({"name": "nic0", "promiscuous": False, "multicast-table": table, "vlan-table": [5, 0]})
+    other = facts_from_filter({"name": "x", "promiscuous": False, "multicast-table": table[::-1], "vlan-table": [0, 5]})
+    assert one == other
+    assert one["vlan-table"] == "0 5"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({"a": "1"}, {"a": "1"}, ()),
+        ({"a": "1"}, {"a": "2"}, ("a was 1, is 2",)),
+        ({"a": "1"}, {}, ("a was 1, is absent",)),
+        ({}, {"a": "1"}, ("a was absent, is 1",)),
+        ({"a": "1"}, {"a": ""}, ("a was 1, is empty",)),
+        ({"a": "p q r s"}, {"a": "p q r t"}, ("a lost s and gained t",)),
+        ({"a": "p q r s"}, {"a": "p q r"}, ("a lost s",)),
+    ],
+)
+def test_differences_are_told_in_one_line_each(
+    before: dict[str, str], after: dict[str, str], expected: tuple[str, ...]
+) -> None:
+    assert differences(before, after) == expected

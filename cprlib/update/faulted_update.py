@@ -23,6 +23,7 @@ from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
 from cprlib.update.live_update import view
 from cprlib.update.running_guest import RunningGuest
 
+STANDARD_STREAMS = 3
 ENDED = ("failed", "cancelled", "completed")  # QAPI MigrationStatus
 GATE_S, END_S, BACK_S = 30.0, 30.0, 10.0
 DURING = (
@@ -53,6 +54,7 @@ class FaultedUpdate:
         self._acted_ns = 0
         self._why = ""
         self._target_state = "gone"
+        self._limit = resource.prlimit(guest.machine.pid, resource.RLIMIT_NOFILE)[0]
 
     def perform(self) -> FaultResult:
         """Carry the update and the fault out.
@@ -189,8 +191,9 @@ class FaultedUpdate:
             case Action.MIGRATE_AGAIN:
                 self._why = "" if self._migrate() else "a second migrate was taken while one ran"
             case Action.FULL_TABLE:
-                used = len(os.listdir(f"/proc/{target.pid}/fd"))
-                resource.prlimit(target.pid, resource.RLIMIT_NOFILE, (used + 3, used + 3))
+                # no new descriptor can have a number below this; those that are open stay
+                _, hard = resource.prlimit(victim.pid, resource.RLIMIT_NOFILE)
+                resource.prlimit(victim.pid, resource.RLIMIT_NOFILE, (STANDARD_STREAMS, hard))
             case _:
                 self._gates.spoil()
 
@@ -276,10 +279,12 @@ class FaultedUpdate:
         self._guest.agent.use(target.agent)
 
     def _let_go(self) -> None:
-        """Continue what was stopped; a stopped process could not be ended in good order."""
+        """Continue what was stopped, and let the source open files again."""
         for machine in (self._source, self._target):
             if machine is not None and machine.process.poll() is None:
                 os.kill(machine.pid, signal.SIGCONT)
+                _, hard = resource.prlimit(machine.pid, resource.RLIMIT_NOFILE)
+                resource.prlimit(machine.pid, resource.RLIMIT_NOFILE, (self._limit, hard))
 
     def _the_target(self) -> Machine:
         if self._target is None:

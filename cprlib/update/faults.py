@@ -98,6 +98,7 @@ class Fault:
     :param refusal: whether a live target has to end by itself, with an error and not by a signal.
     :param return_path: the migration has a return path, by which the source hears of the target's failure.
     :param unnoticed: the source, without a return path, takes the update for complete; management tells it to go on.
+    :param downgrade: vhost cannot be taken back: the source has to go on in userspace, and to say so.
     :raises UsageError: the action cannot be put into that phase.
     """
 
@@ -109,6 +110,7 @@ class Fault:
     refusal: bool = False
     return_path: bool = False
     unnoticed: bool = False
+    downgrade: bool = False
 
     def __post_init__(self) -> None:
         phases = _WHERE.get(self.action, tuple(Phase))
@@ -133,6 +135,8 @@ SENDING = (
 DEATHS = (
     Fault("target-killed-at-start", Phase.TARGET_STARTED, Actor.TARGET, Action.KILL),
     Fault("target-killed-when-ready", Phase.CPR_READY, Actor.TARGET, Action.KILL),
+    Fault("target-killed-mode-set", Phase.MODE_SET, Actor.TARGET, Action.KILL),
+    Fault("target-killed-vm-stopped", Phase.VM_STOPPED, Actor.TARGET, Action.KILL),
     Fault("target-killed-before-fds", Phase.FDS_SENT, Actor.TARGET, Action.KILL),
     Fault("target-killed-with-fds", Phase.FDS_RECEIVED, Actor.TARGET, Action.KILL),
     Fault("target-killed-with-devices", Phase.CREATING_DEVICES, Actor.TARGET, Action.KILL),
@@ -182,13 +186,32 @@ PLAIN = Fault("no-fault", Phase.MODE_SET, Actor.MANAGEMENT, Action.NOTHING, Surv
 """An update without a fault, of a guest that need not run."""
 
 HARMLESS = (
+    Fault("target-paused-when-ready", Phase.CPR_READY, Actor.TARGET, Action.PAUSE, Survivor.TARGET),
+    Fault("target-paused-before-fds", Phase.FDS_SENT, Actor.TARGET, Action.PAUSE, Survivor.TARGET),
     Fault("target-paused-with-fds", Phase.FDS_RECEIVED, Actor.TARGET, Action.PAUSE, Survivor.TARGET),
-    Fault("second-migrate", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
+    Fault("target-paused-with-devices", Phase.CREATING_DEVICES, Actor.TARGET, Action.PAUSE, Survivor.TARGET),
+    Fault("target-paused-at-main", Phase.MAIN_CONNECTED, Actor.TARGET, Action.PAUSE, Survivor.TARGET),
+    Fault("target-paused-loading", Phase.STATE_LOADING, Actor.TARGET, Action.PAUSE, Survivor.TARGET),
+    Fault("source-paused-mode-set", Phase.MODE_SET, Actor.SOURCE, Action.PAUSE, Survivor.TARGET),
     Fault("source-paused-fds-sent", Phase.FDS_SENT, Actor.SOURCE, Action.PAUSE, Survivor.TARGET),
+    Fault("source-paused-fds-received", Phase.FDS_RECEIVED, Actor.SOURCE, Action.PAUSE, Survivor.TARGET),
+    Fault("source-paused-at-main", Phase.MAIN_CONNECTED, Actor.SOURCE, Action.PAUSE, Survivor.TARGET),
+    Fault("source-paused-loading", Phase.STATE_LOADING, Actor.SOURCE, Action.PAUSE, Survivor.TARGET),
+)
+"""A process stands still for a while: the update has to succeed nevertheless."""
+
+REFUSED = (
+    Fault("second-migrate-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
+    Fault("second-migrate", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
+    Fault("second-migrate-at-main", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
+    Fault("cancel-after-resume", Phase.TARGET_RESUMED, Actor.MANAGEMENT, Action.CANCEL, Survivor.TARGET),
     Fault("source-killed-after-resume", Phase.TARGET_RESUMED, Actor.SOURCE, Action.KILL, Survivor.TARGET),
     Fault("source-killed-quitting", Phase.SOURCE_QUITS, Actor.SOURCE, Action.KILL, Survivor.TARGET),
 )
-"""The update has to succeed nevertheless."""
+"""Commands that come at the wrong time, and a source that dies when the guest has left it: the update succeeds."""
+
+FULL = Fault("source-full-fd-table", Phase.CREATING_DEVICES, Actor.SOURCE, Action.FULL_TABLE, downgrade=True)
+"""The source cannot open its main channel, nor /dev/vhost-net anew for the device that the target owns by then."""
 
 FATAL = (
     Fault("source-killed-fds-sent", Phase.FDS_SENT, Actor.SOURCE, Action.KILL, Survivor.NOBODY),

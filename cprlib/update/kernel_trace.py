@@ -25,6 +25,7 @@ from types import TracebackType
 
 from cprlib.traffic.drops import TRACEFS, realtime_offset_ns
 
+ETH_P_RARP = 0x8035  # linux/if_ether.h; sent by qemu_announce_self(), net/announce.c of QEMU
 BUFFER_KIB = 8192  # per processor; an event takes some 60 octets
 WORKER = re.compile(r"^vhost-(?P<owner>\d+)$")
 _LINE = re.compile(
@@ -120,7 +121,8 @@ class KernelTrace:
             "sched/sched_wakeup_new": 'comm ~ "vhost-*"',
             "sched/sched_process_exit": 'comm ~ "vhost-*"',
             "skb/consume_skb": "location.function == tun_do_read",
-            "net/netif_receive_skb_entry": 'name ~ "tap*"',
+            # a target announces its guest's address by RARP, from its main loop and not for the guest
+            "net/netif_receive_skb_entry": f'name ~ "tap*" && protocol != {ETH_P_RARP}',
         }
         for event, condition in wanted.items():
             (self._instance / "events" / event / "filter").write_text(condition)

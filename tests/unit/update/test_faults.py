@@ -22,7 +22,8 @@ TABLES = (
     faults.UNNOTICED,
     faults.HARMLESS,
     faults.FATAL,
-    (faults.PLAIN,),
+    faults.REFUSED,
+    (faults.PLAIN, faults.FULL),
 )
 ALL = [fault for table in TABLES for fault in table]
 

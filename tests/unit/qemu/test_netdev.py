@@ -1,0 +1,86 @@
+"""Options of a tap netdev, for every way to make one, on a source and on the target of a CPR."""
+
+import pytest
+
+from cprlib.errors import UsageError
+from cprlib.qemu.netdev import Spelling, TapNetdev, VirtioNet, Way
+
+
+def test_by_name_is_as_before() -> None:
+    assert TapNetdev().options() == {
+        "type": "tap",
+        "id": "net0",
+        "ifname": "tap0",
+        "script": "no",
+        "downscript": "no",
+        "vhost": False,
+    }
+
+
+def test_queues_are_told_but_for_descriptors_which_tell_them() -> None:
+    assert TapNetdev(queues=4).options()["queues"] == 4
+    options = TapNetdev(queues=2, way=Way.FDS).options(["5", "6"])
+    assert options["fds"] == "5:6"
+    assert not {"queues", "ifname", "script", "downscript"} & set(options)
+
+
+@pytest.mark.parametrize(("way", "tap", "vhost"), [(Way.FD, "fd", "vhostfd"), (Way.FDS, "fds", "vhostfds")])
+def test_vhost_descriptors_are_named_as_the_taps_are(way: Way, tap: str, vhost: str) -> None:
+    options = TapNetdev(way=way, vhost=True, vhost_passed=True).options(["a"], ["b"])
+    assert (options[tap], options[vhost], options["vhost"]) == ("a", "b", True)
+
+
+def test_helper_gets_the_bridge() -> None:
+    options = TapNetdev(way=Way.HELPER, helper="/h", bridge="br7").options()
+    assert (options["helper"], options["br"]) == ("/h", "br7")
+    assert "ifname" not in options
+
+
+def test_unnamed_tap_has_no_name() -> None:
+    assert "ifname" not in TapNetdev(way=Way.UNNAMED).options()
+
+
+def test_target_is_told_minus_one_for_each_descriptor() -> None:
+    netdev = TapNetdev(queues=2, vhost=True, vhost_passed=True, cpr=True, way=Way.FDS)
+    options = netdev.handed_over_options()
+    assert (options["fds"], options["vhostfds"], options["cpr"]) == ("-1:-1", "-1:-1", True)
+
+
+def test_target_that_is_told_nothing_still_knows_the_queues_and_vhost() -> None:
+    netdev = TapNetdev(queues=2, vhost=True, vhost_passed=True, cpr=True, way=Way.FDS, spelling=Spelling.LEFT_OUT)
+    assert netdev.handed_over_options() == {
+        "type": "tap",
+        "id": "net0",
+        "script": "no",
+        "downscript": "no",
+        "vhost": True,
+        "cpr": True,
+        "queues": 2,
+    }
+
+
+@pytest.mark.parametrize(("queues", "vhost", "expected"), [(1, False, 1), (4, False, 4), (4, True, 8)])
+def test_descriptors_are_one_per_queue_and_twice_that_with_vhost(queues: int, vhost: bool, expected: int) -> None:
+    assert TapNetdev(queues=queues, vhost=vhost).descriptors == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"queues": 2, "way": Way.FD},
+        {"queues": 2, "way": Way.HELPER, "helper": "/h"},
+        {"vhost_passed": True},
+        {"way": Way.HELPER},
+        {"helper": "/h"},
+        {"queues": 0},
+        {"identifier": "1st"},
+    ],
+)
+def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        TapNetdev(**wrong)  # type: ignore[arg-type]
+
+
+def test_nic_has_two_vectors_per_queue_pair_and_two_more() -> None:
+    options = VirtioNet("52:54:00:00:00:01", queues=4).options()
+    assert (options["vectors"], options["mq"]) == (10, True)

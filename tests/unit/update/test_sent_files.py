@@ -1,0 +1,48 @@
+"""CPR state read off its channel: names, ids, and which of the sender's files they are."""
+
+import os
+import struct
+
+import pytest
+
+from cprlib.errors import InstrumentError
+from cprlib.update.gate import Piece
+from cprlib.update.sent_files import name_before, sent_files
+
+
+def entry(name: str, identifier: int) -> bytes:
+    octets = name.encode() + b"\0"
+    return struct.pack(">BI", 1, len(octets)) + octets + struct.pack(">i", identifier)
+
+
+def test_name_and_id_before_a_descriptor_are_found() -> None:
+    assert name_before(b"\x51\x65\x6d\x75" + entry("net0", 0)) == ("net0", 0)
+    assert name_before(entry("net0", 3) + b" " + entry("a-longer.name", -1)) == ("a-longer.name", -1)
+
+
+@pytest.mark.parametrize("octets", [b"", b"\0\0\0\0", b"net0\0\0\0\0\0", b"\0\0\0\x09net0\0\0\0\0\0"])
+def test_another_layout_is_no_name(octets: bytes) -> None:
+    with pytest.raises(InstrumentError):
+        name_before(octets)
+
+
+def test_files_are_found_in_the_sender_by_identity_not_by_inode() -> None:
+    first, other = os.open("/dev/null", os.O_RDWR), os.open("/dev/null", os.O_RDWR)
+    copy = os.dup(first)
+    try:
+        pieces = [
+            Piece(b"head" + entry("net0", 0) + b" ", (copy,)),
+            Piece(entry("net1", 5) + b" ", (other,)),
+            Piece(b"\0"),
+        ]
+        try:
+            found = sent_files(pieces, os.getpid())
+        except InstrumentError as error:
+            pytest.skip(f"no kcmp here: {error.happened}")
+        assert [(item.name, item.id) for item in found] == [("net0", 0), ("net1", 5)]
+        assert found[0].source_numbers == (first, copy)
+        assert found[1].source_numbers == (other,)
+        assert str(found[0]) == "net0/0 (file)"
+    finally:
+        for number in (first, other, copy):
+            os.close(number)

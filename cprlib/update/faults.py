@@ -220,3 +220,17 @@ FATAL = (
     Fault("target-killed-after-resume", Phase.TARGET_RESUMED, Actor.TARGET, Action.KILL, Survivor.NOBODY),
 )
 """Nobody can survive: the guest is gone with the one that had it, and no other QEMU may run it."""
+
+_TABLES = (SENDING, DEATHS, CANCELS, TARGETS, STREAM, UNNOTICED, (PLAIN, FULL), HARMLESS, REFUSED, FATAL)
+
+
+def named(*names: str) -> tuple[Fault, ...]:
+    """Faults of the tables above, by name and in that order.
+
+    :raises UsageError: there is none of that name.
+    """
+    known = {fault.name: fault for table in _TABLES for fault in table}
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise UsageError(f"put in fault {unknown[0]!r}", "there is none of that name", "see cprlib/update/faults.py")
+    return tuple(known[name] for name in names)

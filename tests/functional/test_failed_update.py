@@ -6,20 +6,7 @@ from collections.abc import Iterable
 
 from cprlib.errors import QemuFailed, UpdateFailed
 from cprlib.update.faulted_update import FaultedUpdate
-from cprlib.update.faults import (
-    CANCELS,
-    DEATHS,
-    FATAL,
-    FULL,
-    HARMLESS,
-    PLAIN,
-    REFUSED,
-    SENDING,
-    STREAM,
-    TARGETS,
-    UNNOTICED,
-    Fault,
-)
+from cprlib.update.faults import CANCELS, DEATHS, HARMLESS, REFUSED, SENDING, STREAM, TARGETS, UNNOTICED, Fault, named
 from cprlib.verdict.evidence import Role
 from fixtures.failed_update import failed_updates
 from fixtures.live_update_test import LiveUpdateTest
@@ -31,7 +18,8 @@ class FailedUpdate(LiveUpdateTest):
     def _fail(self, faults: Iterable[Fault], *, queues: int = 4, vhost: bool = True) -> None:
         with self.given_guest("cpr", queues=queues, vhost=vhost, role=Role.CHECKS) as case:
             with failed_updates(case) as updates:
-                updates.inject(faults)
+                if not updates.inject(faults):
+                    return
             try:
                 case.live_update()
             except (UpdateFailed, QemuFailed) as error:
@@ -115,7 +103,7 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:1
         """
-        self._fail((FULL, SENDING[0]), queues=1)
+        self._fail(named("source-full-fd-table", "nobody-listens"), queues=1)
 
     def test_tap_goes_on_without_vhost(self) -> None:
         """Without vhost too the source runs on after a failed update, with the descriptors it had.
@@ -124,7 +112,10 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:stop-early,patch:1,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1
         """
-        faults = (*SENDING[:2], *DEATHS[4:], *CANCELS[3:5], *STREAM[1:2])
+        faults = named(
+            *("nobody-listens", "cpr-closed-before-fds", "target-killed-with-fds", "target-killed-with-devices"),
+            *("target-killed-at-main", "target-killed-loading", "cancel-creating-devices", "main-garbage"),
+        )
         self._fail(faults, queues=1, vhost=False)
 
     def test_paused_guest_stays_paused(self) -> None:
@@ -136,7 +127,7 @@ class FailedUpdate(LiveUpdateTest):
         """
         with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case, failed_updates(case) as updates:
             case.guest.machine.qmp.execute("stop")
-            updates.inject((SENDING[0], CANCELS[2], DEATHS[4], PLAIN))
+            updates.inject(named("nobody-listens", "cancel-fds-received", "target-killed-with-devices", "no-fault"))
 
     def test_failed_update_loses_nothing(self) -> None:
         """Under traffic, an update whose target dies as owner of vhost, and the next one, lose no packet.
@@ -149,7 +140,7 @@ class FailedUpdate(LiveUpdateTest):
         with self.given_guest("cpr", vhost=True) as case:
             case.calibrate()
             with case.under_traffic():
-                result = FaultedUpdate(case.guest, DEATHS[4]).perform()
+                result = FaultedUpdate(case.guest, *named("target-killed-with-devices")).perform()
                 case.expect(
                     "source-runs",
                     result.reached and result.state_after == "running",
@@ -163,20 +154,20 @@ class FailedUpdate(LiveUpdateTest):
 class LostGuest(LiveUpdateTest):
     """Faults that nobody survives: the guest is gone, and no other QEMU may run what is left of it."""
 
-    def _lose(self, fault: Fault) -> None:
+    def _lose(self, fault: str) -> None:
         with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case, failed_updates(case) as updates:
-            updates.inject((fault,))
+            updates.inject(named(fault))
 
     def test_target_does_not_run_without_state(self) -> None:
         """The source dies before it has sent the device state: the target must not run the guest.
 
         :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
         """
-        self._lose(FATAL[1])
+        self._lose("source-killed-fds-received")
 
     def test_source_does_not_run_again_when_target_dies(self) -> None:
         """The target dies after the guest has run in it: the source must not run it again by itself.
 
         :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
         """
-        self._lose(FATAL[3])
+        self._lose("target-killed-after-resume")

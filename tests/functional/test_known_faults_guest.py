@@ -1,99 +1,136 @@
-"""Faults on purpose in the guest and at the edges: a reflector that pauses, and packets that make no sense."""
+"""Faults on purpose at the ends: a reflector that pauses, packets that make no sense, queues that nobody reads."""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from cprlib.deadline import Deadline
 from cprlib.net import faults
+from cprlib.net.counters import read_counters
 from cprlib.net.faults import Numbers, Packet
 from cprlib.net.queue_drops import Side
 from cprlib.net.topology import PORT
 from cprlib.traffic.hops import Direction
 from cprlib.traffic.session import TrafficSession
+from cprlib.update.running_guest import RunningGuest
 from cprlib.verdict.evidence import Role
-from fixtures.injected_faults import FaultBench, Injected
+from fixtures.injected_faults import FaultBench, Injected, StoppedGuest
 from fixtures.live_update_test import LiveUpdateTest
 from fixtures.senseless_frames import SenselessFrames
 
-FORWARD, RETURN = Direction.FORWARD, Direction.RETURN
+FORWARD = Direction.FORWARD
 SMALL_BUFFER, USUAL_BUFFER = 32 << 10, 32 << 20  # octets; images/guest/agent/datagram.h
 PAUSE_S = 0.1
+QUEUES, KEPT = 4, 10  # packets, of each tap queue
+
+
+def _dropped(guest: RunningGuest) -> int:
+    """Packets that the guest's tap has dropped so far."""
+    return read_counters(guest.topology.switch, guest.tap).tx_dropped
+
+
+def _kept(guest: RunningGuest, sent: int, before: int) -> int:
+    """Packets that the tap's queues have kept of so many sent."""
+    return sent - (_dropped(guest) - before)
 
 
 class KnownFaultsGuest(LiveUpdateTest):
-    """vhost with one queue; every fault is injected ``fault_repeats`` times on one guest."""
+    """vhost with four queues; every fault is injected ``fault_repeats`` times on one guest."""
 
-    def test_a_paused_reflector_loses_only_what_finds_no_room(self) -> None:
-        """A paused reflector loses nothing while its socket has room, and exactly the rest when it has none.
+    timeout = 1200
 
-        The guest's own counter (UDP RcvbufErrors), the figures and the ledger's row at the guest's stack have to agree;
-        kept are the first packets. The pause itself shows as an interruption of the answers.
+    def test_faults_at_the_ends_are_counted_and_placed(self) -> None:
+        """What a paused reflector, short tap queues or nonsense cost is reported exactly; nonsense is ignored.
 
-        :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:faults
+        A paused reflector loses nothing while its socket has room, and exactly the rest when it has none: the guest's
+        own counter (UDP RcvbufErrors), the figures and the row at the guest's stack agree, kept are the first packets.
+        Four tap queues of 10 packets under a stopped guest keep ten for each queue that has a flow. Nonsense, foreign,
+        short and corrupt packets, fragments and other protocols into the running stream at both ends are counted by
+        kind, and a known loss beside them stays exact.
+
+        :avocado: tags=mechanism:none,vhost:on,queues:4,instrument:faults
         """
-        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case:
-            agent, bench = case.guest.agent, FaultBench(case)
-
-            def pause_for_a_while(session: TrafficSession) -> None:
-                session.wait_for_answers(50, Deadline(20, "answers before the pause"))
-                agent.pause_reflector()
-                time.sleep(PAUSE_S)  # the pause itself, not a wait for something
-                agent.pause_reflector(paused=False)
-
-            def resume_when_sent(session: TrafficSession) -> None:
-                session.wait_sent(Deadline(30, "the stream to be sent"))
-                agent.pause_reflector(paused=False, receive_buffer=USUAL_BUFFER)
-
+        with self.given_guest("cpr", queues=QUEUES, vhost=True, role=Role.CHECKS) as case:
+            bench = FaultBench(case)
             for _ in range(self.parameters.fault_repeats):
-                run = bench.run(during=pause_for_a_while)
-                longest = run.result.interruption_return.high_ms or 0.0
-                shown = longest >= PAUSE_S * 1000
-                bench.compare(
-                    "paused-with-room",
-                    run,
-                    Injected(FORWARD),
-                    "" if shown else f"a pause of {PAUSE_S * 1000:.0f} ms shows as {longest:.0f} ms",
-                )
-                run = bench.run(
-                    packets=200,
-                    prepare=lambda: agent.pause_reflector(receive_buffer=SMALL_BUFFER),
-                    during=resume_when_sent,
-                    expecting=lambda: 200 - agent.reflector().socket_drops,
-                )
-                dropped = run.moved["guest.udp_rcvbuf_errors"]
-                missing = run.result.flows[0].forward.missing
-                bench.compare(
-                    "paused-without-room",
-                    run,
-                    Injected(FORWARD, "guest stack", None, dropped, reason="guest.udp_rcvbuf_errors"),
-                    "" if 0 < dropped < 200 else f"the guest's socket dropped {dropped} of 200",
-                    "" if missing == tuple(range(200 - dropped, 200)) else "kept are not the first ones",
-                )
+                self._pause_with_room(bench)
+                self._pause_without_room(bench)
+                self._senseless_packets(bench)
+                self._short_queues(bench)
             bench.conclude()
 
-    def test_senseless_packets_are_counted_and_change_no_figure(self) -> None:
-        """Nonsense, foreign and truncated packets at both ends are ignored and counted; a known loss stays exact.
+    def _pause_with_room(self, bench: FaultBench) -> None:
+        agent = bench.guest.agent
 
-        Sent into the running stream from the guest's side: answers to packets never sent, answers with a wrong time
-        stamp, truncated and foreign ones, fragments, other protocols; from the station's side: short and corrupt test
-        packets, sessions of others, wrong checksums. Beside it every 8th test packet is dropped.
+        def pause_for_a_while(session: TrafficSession) -> None:
+            session.wait_for_answers(50, Deadline(20, "answers before the pause"))
+            agent.pause_reflector()
+            time.sleep(PAUSE_S)  # the pause itself, not a wait for something
+            agent.pause_reflector(paused=False)
 
-        :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:faults
-        """
-        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case:
-            topology, bench = case.guest.topology, FaultBench(case)
-            for _ in range(self.parameters.fault_repeats):
-                numbers = Numbers(Packet.TEST, bench.next_port)
-                lost = numbers.among(bench.packets)
-                frames = SenselessFrames(bench.next_port)
+        run = bench.run(during=pause_for_a_while)
+        longest = run.result.interruption_return.high_ms or 0.0
+        hidden = "" if longest >= PAUSE_S * 1000 else f"a pause of {PAUSE_S * 1000:.0f} ms shows as {longest:.0f} ms"
+        bench.compare("paused-with-room", run, Injected(FORWARD), hidden)
 
-                def send_them(session: TrafficSession, frames: SenselessFrames = frames) -> None:
-                    session.wait_for_answers(50, Deadline(20, "answers before the nonsense"))
-                    frames.send(topology)
+    def _pause_without_room(self, bench: FaultBench) -> None:
+        agent, packets = bench.guest.agent, 200
 
-                with faults.drop(topology.switch, PORT, Side.INGRESS, numbers):
-                    run = bench.run(during=send_them, answers=bench.packets - len(lost))
-                injected = Injected(FORWARD, "switch", lost)
-                bench.compare("senseless-packets", run, injected, *frames.differences(run.result, run.reflector))
-            bench.conclude()
+        def resume_when_sent(session: TrafficSession) -> None:
+            session.wait_sent(Deadline(30, "the stream to be sent"))
+            agent.pause_reflector(paused=False, receive_buffer=USUAL_BUFFER)
+
+        run = bench.run(
+            packets=packets,
+            prepare=lambda: agent.pause_reflector(receive_buffer=SMALL_BUFFER),
+            during=resume_when_sent,
+            expecting=lambda: packets - agent.reflector().socket_drops,
+        )
+        dropped = run.moved["guest.udp_rcvbuf_errors"]
+        missing = run.result.flows[0].forward.missing
+        bench.compare(
+            "paused-without-room",
+            run,
+            Injected(FORWARD, "guest stack", None, dropped, reason="guest.udp_rcvbuf_errors"),
+            "" if 0 < dropped < packets else f"the guest's socket dropped {dropped} of {packets}",
+            "" if missing == tuple(range(packets - dropped, packets)) else "kept are not the first ones",
+        )
+
+    def _senseless_packets(self, bench: FaultBench) -> None:
+        topology, port = bench.guest.topology, bench.next_port
+        numbers, frames = Numbers(Packet.TEST, port), SenselessFrames(port)
+        lost = numbers.among(bench.packets)
+
+        def send_them(session: TrafficSession) -> None:
+            session.wait_for_answers(50, Deadline(20, "answers before the nonsense"))
+            frames.send(topology)
+
+        with faults.drop(topology.switch, PORT, Side.INGRESS, numbers):
+            run = bench.run(during=send_them, answers=bench.packets - len(lost) + frames.nonsense)
+        different = frames.differences(run.result, run.reflector)
+        bench.compare("senseless-packets", run, Injected(FORWARD, "switch", lost), *different)
+
+    def _short_queues(self, bench: FaultBench) -> None:
+        guest, pause, packets = bench.guest, StoppedGuest(bench.guest.machine), 400
+        with bench.tap_queues_of(KEPT):
+            run = bench.run(
+                packets=packets,
+                flows=2 * QUEUES,
+                prepare=pause.stop,
+                during=pause.resume_when_sent,
+                expecting=partial(_kept, guest, packets, _dropped(guest)),
+                moments=pause.moments,
+            )
+        kept, dropped = run.result.answered, run.moved["tap.tx_dropped"]
+        first_ones = all(
+            flow.forward.missing == tuple(range(len(flow.sent_ns) - flow.forward.lost, len(flow.sent_ns)))
+            for flow in run.result.flows
+        )
+        bench.compare(
+            "short-queues-under-a-stopped-guest",
+            run,
+            Injected(FORWARD, "tap queue", None, dropped, reason="FULL_RING", moment="after STOP, before RESUME"),
+            "" if kept in range(KEPT, QUEUES * KEPT + 1, KEPT) else f"{kept} kept in {QUEUES} queues of {KEPT}",
+            "" if first_ones else "kept are not the first ones of each flow",
+        )

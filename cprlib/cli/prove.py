@@ -66,7 +66,7 @@ def prove(
         find_base(base)
         chosen_variants(names, base, variants)
         engine = choose_engine(native, "uml" if lab else None, lambda text: click.echo(text, err=True))
-        command = shlex.join(["cprlib", "prove", *sys.argv[2:]]) if len(sys.argv) > 1 else "cprlib prove"
+        command = shlex.join(["cprlib", *sys.argv[1:]])
         wanted = Wanted(base, names, whole, repeat, engine, command, time.time_ns())
     tests = list_tests()
     make_plan(chosen_variants(wanted.variants, wanted.base, variants), tests, wanted)  # refused before it is begun

@@ -1,4 +1,7 @@
-"""The matrix as plain text for the terminal: builds as rows, tests as numbered columns with a legend."""
+"""The matrix as plain text for the terminal: builds as rows, tests as numbered columns with a legend.
+
+Where there are too many columns the grid is left out: the lines below it say the same, build by build.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from cprlib.report.figures import one_line
 from cprlib.verdict.terms import Outcome
 
 WIDTH = 120
+WIDEST_GRID = 160
 SIGN = {
     CellOutcome.DETECTED: "d",
     CellOutcome.PASSED: ".",
@@ -17,29 +21,33 @@ SIGN = {
     CellOutcome.SKIPPED: "s",
     CellOutcome.CRASHED: "x",
 }
+WRONG = "!"
 LEGEND = (
     "D detected by a test that must, with the right message   d detected   . passed   ? inconclusive   s skipped",
-    "x harness crashed   ! after a sign: this test must catch it, and has not as its manifest says   (blank) not run",
+    "x harness crashed   ! not as it must be (why is said below)   (blank) not run",
 )
 
 
 def sign(row: Row, cell: Cell | None, test: str) -> str:
-    """One cell in one or two characters."""
+    """One cell in a character; ``!`` behind it when it is not as the variant's manifest says, or a false alarm."""
     variant = row.build.variant
     must = row.build.must(test)
     if cell is None:
-        return " !" if must else ""
-    if variant and must and cell.judged.matches(variant.message):
+        return WRONG if must else ""
+    outcome = cell.judged.outcome
+    if variant is None:
+        return SIGN[outcome] + (WRONG if outcome == CellOutcome.DETECTED else "")
+    if must and cell.judged.matches(variant.message):
         return "D"
-    return SIGN[cell.judged.outcome] + ("!" if must or (not variant and SIGN[cell.judged.outcome] in "d?x") else "")
+    return SIGN[outcome] + (WRONG if must else "")
 
 
 def matrix_text(matrix: Matrix) -> str:
     """The matrix where it is narrow enough, then a line or two for each build, and the verdict."""
     lines: list[str] = []
     name_width = max((len(row.build.name) for row in matrix.rows), default=0)
-    width = name_width + 2 + 4 * len(matrix.tests)
-    if width <= WIDTH:
+    width = name_width + 2 + 3 * len(matrix.tests)
+    if width <= WIDEST_GRID:
         lines += _grid(matrix, name_width)
     for row in matrix.rows:
         lines += _row(row)
@@ -49,10 +57,10 @@ def matrix_text(matrix: Matrix) -> str:
 
 
 def _grid(matrix: Matrix, name_width: int) -> list[str]:
-    numbers = "".join(f"  {number:<2}" for number in range(1, len(matrix.tests) + 1))
+    numbers = "".join(f"{number:>3}" for number in range(1, len(matrix.tests) + 1))
     lines = [f"{'':{name_width}}  {numbers}".rstrip()]
     for row in matrix.rows:
-        signs = "".join(f"  {sign(row, row.cells.get(test), test):<2}" for test in matrix.tests)
+        signs = "".join(f"{sign(row, row.cells.get(test), test)[-1:]:>3}" for test in matrix.tests)
         lines.append(f"{one_line(row.build.name):{name_width}}  {signs}".rstrip())
     lines.append("")
     lines += [f"{number:>4}  {one_line(test)}" for number, test in enumerate(matrix.tests, 1)]

@@ -167,6 +167,7 @@ class Pool:
             self._failed = self._failed or error
             self._to_build.clear()
             self._ready.clear()
+            self._building = False  # of a build that failed, or that nobody waits for any more
             self._changed.notify_all()
 
     def _worker(self) -> None:
@@ -186,7 +187,7 @@ class Pool:
 
     def _next(self) -> _BuildTask | _CellTask | None:
         with self._changed:
-            while True:
+            while not self._children.stopped:
                 if self._to_build and not self._building and len(self._ready) < 2 * self._workers:
                     self._building = True
                     return _BuildTask(self._to_build.popleft())
@@ -195,23 +196,22 @@ class Pool:
                 if not self._building:
                     return None
                 self._changed.wait()
+        return None
 
     def _build(self, row: PlannedRow) -> None:
         begun = time.monotonic()
+        missing: list[SuiteTest] = []
         try:
             with _share_of_cores(self._workers if self._ready else 1):
                 built = self._work.build(row)
+            missing = [test for test in row.tests if not self._work.keep(row, built, test)]
         except BuildFailed as error:
             built = BuiltRow(None, problem=error.one_line())
-        finally:
-            with self._changed:
-                self._building = False
-                self._changed.notify_all()
-        missing = [test for test in row.tests if not self._work.keep(row, built, test)] if built.qemu else []
         with self._changed:
+            self._building = False
             self._built[row.build.folder] = built
             self._watcher.built(row, built, time.monotonic() - begun)
-            if len(missing) < len(row.tests):
+            if built.qemu and len(missing) < len(row.tests):
                 self._watcher.kept(row, len(row.tests) - len(missing))
             if not self._children.stopped:
                 self._ready.extend(_CellTask(row, built, test) for test in missing)

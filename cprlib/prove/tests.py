@@ -51,10 +51,10 @@ def list_tests(folder: Path | None = None) -> tuple[SuiteTest, ...]:
         except (ProcessFailed, OSError, ValueError) as error:
             raise EnvironmentFailure("list the suite's tests", str(error), "try `avocado list` on it") from error
     references = [str(item["Test"]) for item in value if item.get("Type") == INSTRUMENTED]
-    return tests_of(references, top)
+    return named_tests(references, top)
 
 
-def tests_of(references: Iterable[str], top: Path) -> tuple[SuiteTest, ...]:
+def named_tests(references: Iterable[str], top: Path) -> tuple[SuiteTest, ...]:
     """Tests from Avocado's references, each with the id of its case.
 
     :param top: the folder that they are from, for messages.

@@ -23,6 +23,7 @@ from cprlib.net.topology import Topology
 from cprlib.process import tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels, is_listening
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
+from cprlib.qemu.qmp import QmpEvent
 from cprlib.update.mechanism import Mechanism, target_arguments
 from cprlib.update.memory import anonymous_memory
 from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of
@@ -80,6 +81,7 @@ class LiveUpdate:
     :param stack: the target is entered here, so that it outlives the update.
     :param folder: evidence of the target goes here.
     :param generation: 1 for the first update of a guest; names the target's files from 2 on.
+    :param target: once it was started.
     :param passed: files that management gives to every QEMU, by netdev.
     """
 
@@ -92,6 +94,7 @@ class LiveUpdate:
     generation: int = 1
     passed: Passed | None = None
     moments: list[Moment] = field(default_factory=list)
+    target: Machine | None = None
 
     def perform(self) -> tuple[Machine, UpdateResult]:
         """Carry out the update.
@@ -157,6 +160,7 @@ class LiveUpdate:
 
         Deadline(30, "the target's cpr channel").poll(listening, interval=0.005)
         self._mark("CPR_LISTENING")
+        self.target = target
         return target, channels
 
     def migrate(self, channels: MigrationChannels) -> None:
@@ -185,10 +189,21 @@ class LiveUpdate:
             raise self._failed(target, f"plugging the target's NICs: {error.happened}") from error
 
     def wait_stopped(self) -> None:
-        """Wait for the source's guest to stop."""
+        """Wait for the source's guest to stop.
+
+        :raises UpdateFailed: the migration failed before that (stock QEMU stops the guest after it sent its CPR state).
+        """
         deadline = Deadline(30, "the source's guest to stop")
         begun_ns = next(item.time_ns for item in self.moments if item.name == "MIGRATE")
-        self.source.qmp.wait_event(["STOP"], deadline, accept=lambda event: event.received_ns >= begun_ns)
+
+        def over(event: QmpEvent) -> bool:
+            failed = event.data.get("status") in FAILED_STATES
+            return event.received_ns >= begun_ns and (event.name == "STOP" or failed)
+
+        event = self.source.qmp.wait_event(["STOP", "MIGRATION"], deadline, accept=over)
+        if event.name != "STOP" and self.target is not None:
+            answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")
+            raise self._failed(self.target, str(answer.get("error-desc") or f"status {answer.get('status')}"))
 
     def wait_completed(self, target: Machine) -> None:
         """Wait until the source has sent everything.

@@ -1,9 +1,8 @@
-"""A running QEMU: its command line, its process, its QMP and its files."""
+"""A running QEMU: its process, its QMP, and what is plugged into it."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,144 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import QemuFailed, QmpRefused, UsageError
+from cprlib.errors import QemuFailed, QmpRefused
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.process import describe_status, paste, spawn, tail, wait_until_exit
-from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.channels import MigrationChannels
+from cprlib.qemu.command_line import MachineFiles, MachineSettings, Names, Passed, command_line, netdev_options
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.qemu.passed_files import PassedFiles, opened_files
 from cprlib.qemu.qmp import QmpConnection
-from cprlib.qemu.trace_log import UPDATE_EVENTS, TraceLog, read_trace
+from cprlib.qemu.trace_log import TraceLog, read_trace
 
-AGENT_PORT = "org.cprlib.agent"
-ACCELERATORS = ("tcg", "kvm")
+__all__ = ["Machine", "MachineFiles", "MachineSettings", "Passed", "command_line", "start_machine"]
+
 FIRMWARE_WORDS = ("could not load PC BIOS", "Could not open option rom", "pvh.bin")  # hw/i386/x86.c, hw/core/loader.c
 FIRMWARE_ADVICE = "give the folder of its firmware (bios-256k.bin, pvh.bin, ...) with --firmware"
-
-
-@dataclass(frozen=True, slots=True)
-class MachineSettings:
-    """What source and target of an update have in common.
-
-    :param memory_mib: guest RAM in MiB; every page touched is dear in a user-mode Linux lab.
-    :param processors: virtual CPUs.
-    :param tcg_buffer_mib: size of TCG's translation buffer in MiB.
-    :param plugged: netdevs and NICs are not on the command line but added by QMP, before the guest runs: see
-        :meth:`Machine.plug_all`. NICs want a bus that takes them then, as machine ``pc`` has.
-    """
-
-    qemu: QemuBinary
-    kernel: Path
-    initramfs: Path
-    kernel_arguments: str
-    netdevs: tuple[TapNetdev, ...]
-    nics: tuple[VirtioNet, ...]
-    machine: str = "q35"
-    accelerator: str = "tcg"
-    memory_mib: int = 128
-    processors: int = 1
-    tcg_buffer_mib: int = 48
-    extra: tuple[str, ...] = ()
-    plugged: bool = False
-
-    def __post_init__(self) -> None:
-        if self.accelerator not in ACCELERATORS:
-            raise UsageError(f"use accelerator {self.accelerator!r}", f"it is none of {', '.join(ACCELERATORS)}")
-
-
-@dataclass(frozen=True, slots=True)
-class MachineFiles:
-    """Where one QEMU's evidence goes."""
-
-    folder: Path
-    name: str
-
-    @property
-    def console(self) -> Path:
-        """What the guest wrote to its serial console."""
-        return self.folder / f"console-{self.name}.log"
-
-    @property
-    def qmp(self) -> Path:
-        """The QMP transcript."""
-        return self.folder / f"qmp-{self.name}.log"
-
-    @property
-    def trace(self) -> Path:
-        """QEMU's log with the trace events."""
-        return self.folder / f"trace-{self.name}.log"
-
-    @property
-    def output(self) -> Path:
-        """Standard output and error of the process."""
-        return self.folder / f"stderr-{self.name}.log"
-
-    @property
-    def command(self) -> Path:
-        """The command line, ready to paste (its descriptors aside)."""
-        return self.folder / f"command-{self.name}.txt"
-
-
-Passed = Mapping[str, PassedFiles]
-"""What a manager passes, by identifier of the netdev."""
-
-
-def command_line(
-    settings: MachineSettings,
-    files: MachineFiles,
-    qmp_descriptor: int,
-    agent_descriptor: int,
-    passed: Passed | None = None,
-    *,
-    incoming: bool = False,
-) -> list[str]:
-    """The command line that source and target share; a target adds its ``-incoming`` channels.
-
-    :param passed: files that QEMU inherits, by the same numbers.
-    :param incoming: for the target of a CPR, in which netdevs with ``cpr=on`` inherit their descriptors.
-    """
-    accelerator = settings.accelerator
-    if accelerator == "tcg":
-        accelerator += f",tb-size={settings.tcg_buffer_mib}"
-    command = [
-        *settings.qemu.command(),
-        *("-name", f"cprlib-{files.name}"),
-        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", f"{settings.machine},memory-backend=ram0,aux-ram-share=on"),
-        *("-accel", accelerator),
-        *("-cpu", "max" if settings.accelerator == "tcg" else "host"),
-        *("-smp", str(settings.processors)),
-        *("-m", f"{settings.memory_mib}M"),
-        *("-object", f"memory-backend-memfd,id=ram0,share=on,size={settings.memory_mib}M"),
-        *("-kernel", str(settings.kernel), "-initrd", str(settings.initramfs), "-append", settings.kernel_arguments),
-        *("-chardev", f"file,id=console,path={files.console}", "-serial", "chardev:console"),
-        *("-chardev", f"socket,id=qmp,fd={qmp_descriptor}", "-mon", "chardev=qmp,mode=control"),
-        *("-device", "virtio-serial-pci,id=serial0"),
-        *("-chardev", f"socket,id=agent,fd={agent_descriptor}"),
-        *("-device", f"virtserialport,name={AGENT_PORT},chardev=agent"),
-        *("-msg", "timestamp=on", "-D", str(files.trace)),
-    ]
-    for pattern in UPDATE_EVENTS:
-        command += ["-trace", pattern]
-    if not settings.plugged:
-        for netdev in settings.netdevs:
-            given = (passed or {}).get(netdev.identifier, PassedFiles())
-            command += ["-netdev", json.dumps(_netdev_options(netdev, _numbers(given), incoming=incoming))]
-        for nic in settings.nics:
-            command += ["-device", json.dumps(nic.options())]
-    return [*command, *settings.extra]
-
-
-Names = tuple[tuple[str, ...], tuple[str, ...]]
-
-
-def _numbers(given: PassedFiles) -> Names:
-    return tuple(str(number) for number in given.tap), tuple(str(number) for number in given.vhost)
-
-
-def _netdev_options(netdev: TapNetdev, names: Names, *, incoming: bool) -> dict[str, object]:
-    return netdev.handed_over_options() if incoming and netdev.cpr else netdev.options(*names)
 
 
 @dataclass(slots=True)
@@ -245,7 +120,7 @@ class Machine:
                 passed = stack.enter_context(opened_files(netdev))
             names = self._pass(netdev, passed or PassedFiles())
         try:
-            self.qmp.execute("netdev_add", _netdev_options(netdev, names, incoming=self.incoming))
+            self.qmp.execute("netdev_add", netdev_options(netdev, names, incoming=self.incoming))
         except QmpRefused:
             for name in (*names[0], *names[1]):
                 with contextlib.suppress(QmpRefused):  # it was taken
@@ -262,6 +137,22 @@ class Machine:
         nics = {nic.netdev: nic for nic in self.settings.nics}
         for netdev in self.settings.netdevs:
             self.plug(netdev, nics.get(netdev.identifier))
+
+    def remove_nic(self, identifier: str, seconds: float = 20.0) -> None:
+        """Remove a NIC by QMP, and from the settings; the guest has to let go of it.
+
+        :raises DeadlineExceeded: it does not.
+        """
+        seen = len(self.qmp.events)
+        self.qmp.execute("device_del", {"id": identifier})
+        self.qmp.wait_event(
+            ["DEVICE_DELETED"],
+            Deadline(seconds, f"the guest to let go of {identifier}"),
+            accept=lambda event: event.data.get("device") == identifier,
+            after=seen,
+        )
+        nics = tuple(item for item in self.settings.nics if item.identifier != identifier)
+        self.settings = replace(self.settings, nics=nics)
 
     def remove_netdev(self, identifier: str) -> None:
         """Remove a netdev by QMP, and from the settings."""

@@ -11,6 +11,7 @@ Layout of a cell's folder, which is a results folder as ``cprlib run`` makes the
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import time
@@ -29,6 +30,7 @@ from cprlib.verdict.codec import BadValue, decode, encode
 CELL_FILE = "cell.json"
 LOG_FILE = "avocado.log"
 CELL_VERSION = 1
+RAW_FILES = ("*.pcap", "reflector.json")
 LONGEST_CELL_S = 600  # a job that has not ended by then is ended by Avocado; tests have shorter limits of their own
 
 
@@ -126,6 +128,14 @@ def _gather(folder: Path) -> int:
     for link in (folder / "avocado").glob("latest"):
         link.unlink()  # it names the folder aside
     return lost
+
+
+def compress(folder: Path) -> None:
+    """Pack the raw data of a cell's cases; a whole proof has a thousand cells, and few of them are ever looked into."""
+    for path in [path for name in RAW_FILES for path in folder.glob(f"cases/*/{name}")]:
+        with path.open("rb") as raw, gzip.open(path.with_name(f"{path.name}.gz"), "wb", compresslevel=3) as packed:
+            shutil.copyfileobj(raw, packed)
+        path.unlink()
 
 
 def store_cell(aside: Path, final: Path) -> None:

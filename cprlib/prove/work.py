@@ -14,7 +14,7 @@ from cprlib.build.assets import Assets
 from cprlib.build.progress import LineProgress
 from cprlib.build.variants import build_variant
 from cprlib.errors import CprlibError, InstrumentError
-from cprlib.prove.cell import LOG_FILE, CellRecord, CellRun, store_cell
+from cprlib.prove.cell import LOG_FILE, CellRecord, CellRun, compress, store_cell
 from cprlib.prove.inputs import cell_key, code_digest
 from cprlib.prove.outcome import CellOutcome, JudgedCell, Policies, judge_folder
 from cprlib.prove.pool import BuiltRow, Children, PlannedRow
@@ -80,6 +80,8 @@ class RealWork:
         judged = judge_folder(folder, self.policies, variant=row.build.variant is not None)
         if judged.outcome not in (CellOutcome.PASSED, CellOutcome.SKIPPED):
             self._report(folder, test)
+        else:
+            compress(folder)
         store_cell(folder, self._final(row, test))
         return judged
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cprlib.build.assets import Assets
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.guest.image import GuestImage
 from cprlib.prove import work as work_module
-from cprlib.prove.cell import CELL_FILE, CellRecord, CellRun, store_cell
+from cprlib.prove.cell import CELL_FILE, CellRecord, CellRun, compress, store_cell
 from cprlib.prove.inputs import cell_key, code_digest
 from cprlib.prove.matrix import Build
 from cprlib.prove.outcome import CellOutcome
@@ -119,6 +120,15 @@ def test_stored_cell_replaces_an_older_one(tmp_path: Path) -> None:
         (tmp_path / "aside" / text).touch()
         store_cell(tmp_path / "aside", tmp_path / "cells" / "x")
     assert [path.name for path in (tmp_path / "cells" / "x").iterdir()] == ["new"]
+
+
+def test_raw_data_are_packed_and_evidence_is_not(tmp_path: Path) -> None:
+    folder = put_cell(tmp_path / "c", "PASS", "", good_case())
+    case = next((folder / "cases").iterdir())
+    (case / "station.pcap").write_bytes(b"raw" * 1000)
+    compress(folder)
+    assert sorted(path.name for path in case.iterdir()) == ["case.json", "station.pcap.gz"]
+    assert gzip.decompress((case / "station.pcap.gz").read_bytes()) == b"raw" * 1000
 
 
 def test_what_was_left_aside_is_thrown_away_and_two_cannot_work_at_once(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import contextlib
 from dataclasses import replace
 from types import TracebackType
 
-from cprlib.deadline import Deadline
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import MachineSettings
@@ -94,19 +93,17 @@ class FaultGates:
             return ()
         return tuple(argument.format(path=self._pipe.path) for argument in _PIPES[self._fault.phase])
 
-    def wait_held(self, target: int, deadline: Deadline) -> None:
-        """Wait until the update stands at its gate; returns at once where it has none, or one that lets nobody in.
+    def hold(self, target: int) -> bool:
+        """Whether the update stands at its gate; true where it has none, or one that lets nobody in.
 
         :param target: process id of the target.
-        :raises DeadlineExceeded: it did not come there.
-        :raises InstrumentError: the target ended before.
+        :raises InstrumentError: the target has ended.
         """
         if self._pipe:
-            self._pipe.wait_held(target, deadline)
-        elif self._cpr and self._fault.phase is not Phase.VM_STOPPED:
-            self._cpr.wait_held(deadline)
-        elif self._main:
-            self._main.wait_held(deadline)
+            return self._pipe.holds(target)
+        if self._cpr and self._fault.phase is not Phase.VM_STOPPED:
+            return self._cpr.held
+        return self._main.held if self._main else True
 
     def release(self) -> None:
         """Open all gates."""

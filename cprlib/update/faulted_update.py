@@ -50,6 +50,7 @@ class FaultedUpdate:
         self._target: Machine | None = None
         self._channels = MigrationChannels.fresh()
         self._gates = FaultGates(guest.topology.switch, fault, self._channels)
+        self._migrating: Future[str] | None = None
         self._begun_ns = time.time_ns()
         self._acted_ns = 0
         self._why = ""
@@ -66,8 +67,8 @@ class FaultedUpdate:
         state, before, said = source.status(), view(source), len(source.messages)
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as elsewhere:
             try:
-                migrating = self._drive(stack, elsewhere)
-                migration, error = self._wait_end(migrating)
+                self._drive(stack, elsewhere)
+                migration, error = self._wait_end()
                 back_ms, target_exit = self._wait_survivor(stack, state)
             finally:
                 self._let_go()
@@ -92,8 +93,8 @@ class FaultedUpdate:
 
     # -- the way to the phase ------------------------------------------------------------------------------------
 
-    def _drive(self, stack: contextlib.ExitStack, elsewhere: ThreadPoolExecutor) -> Future[str] | None:
-        """Go through the update's steps and put the fault in on the way; gives back the pending ``migrate``."""
+    def _drive(self, stack: contextlib.ExitStack, elsewhere: ThreadPoolExecutor) -> None:
+        """Go through the update's steps and put the fault in on the way."""
         phase = self._fault.phase
         target = self._start(stack)
         if phase is Phase.TARGET_STARTED:
@@ -108,7 +109,7 @@ class FaultedUpdate:
         self._source.qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer"})
         if phase is Phase.MODE_SET:
             self._reach(phase)
-        migrating = elsewhere.submit(self._migrate)
+        self._migrating = elsewhere.submit(self._migrate)
         if phase in DURING:
             self._reach(phase)
         if phase in (Phase.TARGET_RESUMED, Phase.SOURCE_QUITS):
@@ -117,7 +118,6 @@ class FaultedUpdate:
                 with contextlib.suppress(CprlibError):
                     self._source.qmp.execute("quit", seconds=2)
             self._reach(phase)
-        return migrating
 
     def _start(self, stack: contextlib.ExitStack) -> Machine:
         guest, fault = self._guest, self._fault
@@ -155,11 +155,7 @@ class FaultedUpdate:
         """Wait until the update stands in the phase, put the fault in, and open the gate."""
         deadline = Deadline(GATE_S, f"phase {phase}")
         try:
-            self._gates.wait_held(self._the_target().pid, deadline)
-            if phase is Phase.VM_STOPPED:
-                deadline.poll(self._stopped)
-            if phase is Phase.STATE_LOADING and self._fault.unnoticed:
-                deadline.poll(lambda: True if self._migration_status() == "completed" else None)
+            deadline.poll(self._arrived)
         except (InstrumentError, DeadlineExceeded) as error:
             self._why = error.one_line()
         self._acted_ns = time.time_ns()
@@ -171,12 +167,26 @@ class FaultedUpdate:
         answer: Mapping[str, Any] = self._source.qmp.execute("query-migrate")
         return str(answer.get("status", "none"))
 
-    def _stopped(self) -> bool | None:
+    def _arrived(self) -> bool | None:
+        """Whether the update stands in the fault's phase.
+
+        :raises InstrumentError: it has ended before it came there.
+        """
+        fault, migrating = self._fault, self._migrating
+        if migrating is not None and migrating.done() and (words := migrating.result()):
+            raise InstrumentError(f"bring the update to phase {fault.phase}", f"it ended before: {words}")
+        if not self._gates.hold(self._the_target().pid):
+            return None
+        if fault.phase is Phase.VM_STOPPED and not self._stopped():
+            return None
+        if fault.phase is Phase.STATE_LOADING and fault.unnoticed:
+            return True if self._migration_status() == "completed" else None
+        return True
+
+    def _stopped(self) -> bool:
         """Whether the source's VM has been stopped for this update, from its trace: its QMP may be blocked."""
         changes = self._source.trace.all_of("runstate_set")
-        return (
-            True if any(item.time_ns >= self._begun_ns and "finish-migrate" in item.text for item in changes) else None
-        )
+        return any(item.time_ns >= self._begun_ns and "finish-migrate" in item.text for item in changes)
 
     def _act(self) -> None:
         fault, source, target = self._fault, self._source, self._the_target()
@@ -209,9 +219,9 @@ class FaultedUpdate:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def _wait_end(self, migrating: Future[str] | None) -> tuple[str, str]:
+    def _wait_end(self) -> tuple[str, str]:
         """Wait until the source says that the migration is over, or is gone."""
-        refused = migrating.result() if migrating else ""
+        refused = self._migrating.result() if self._migrating else ""
 
         def ended() -> tuple[str, str] | None:
             if self._source.process.poll() is not None:

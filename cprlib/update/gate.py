@@ -313,21 +313,15 @@ class PipeGate:
         """What QEMU shall read."""
         return f"/proc/{os.getpid()}/fd/{self._reader}"
 
-    def wait_held(self, pid: int, deadline: Deadline) -> None:
-        """Wait until a process has opened the pipe, which it can only read then.
+    def holds(self, pid: int) -> bool:
+        """Whether a process has opened the pipe, which it can only read then.
 
         :raises InstrumentError: the process is gone.
-        :raises DeadlineExceeded: it has not opened it.
         """
-        wanted = os.readlink(self.path)
-
-        def opened() -> bool | None:
-            links = list(_links(pid))
-            if not links:
-                raise InstrumentError(f"bring process {pid} to a gate", "it ended before it came there")
-            return True if wanted in links else None
-
-        deadline.poll(opened, 0.005)
+        links = list(_links(pid))
+        if not links:
+            raise InstrumentError(f"bring process {pid} to a gate", "it ended before it came there")
+        return os.readlink(self.path) in links
 
     def release(self) -> None:
         """Let the reader go on: it finds one octet in its file."""

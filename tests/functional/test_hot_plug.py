@@ -7,6 +7,7 @@ from cprlib.verdict.evidence import Role
 from fixtures.netdev_crossing import cross_twice
 from fixtures.netdev_forms import tap_forms
 from fixtures.netdev_test import NetdevTest, expect_answers
+from fixtures.survival import survives
 
 
 class HotPlug(NetdevTest):
@@ -21,7 +22,10 @@ class HotPlug(NetdevTest):
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4,plug:hot
         """
         programs = self.programs
-        with self.given_netdevs(tap_forms(programs), plugged=True) as case:
+        with (
+            self.given_netdevs(tap_forms(programs), plugged=True) as case,
+            survives(case, "survives", "a guest that runs"),
+        ):
             cross_twice(case, programs, plugged=True)
 
     def test_hot_plug_of_4_queues_without_vhost_crosses_without_loss(self) -> None:
@@ -34,7 +38,10 @@ class HotPlug(NetdevTest):
         :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4,plug:hot
         """
         netdev = TapNetdev(queues=4)
-        with self.given_netdevs([netdev], plugged=True, role=Role.UPDATE) as case:
+        with (
+            self.given_netdevs([netdev], plugged=True, role=Role.UPDATE) as case,
+            survives(case, "survives", "a guest that runs"),
+        ):
             case.guest.agent.set_queue_pairs(2)
             case.calibrate()
             with case.under_traffic():

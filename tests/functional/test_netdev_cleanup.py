@@ -10,6 +10,7 @@ from fixtures.netdev_forms import Programs
 from fixtures.netdev_refusals import attempts, helper_failures, refusals
 from fixtures.netdev_refused import MEANINGS, Refuser
 from fixtures.netdev_test import NetdevTest, expect_answers, update_guest
+from fixtures.survival import survives
 
 
 class NetdevCleanup(NetdevTest):
@@ -31,12 +32,15 @@ class NetdevCleanup(NetdevTest):
             refuser = Refuser(case.guest.machine)
             workers = len(vhost_workers(case.guest.machine.pid))
             rows = attempts(refusals(programs))
-            for row in rows:
-                refuser.attempt(row)
+            with survives(case, "survives", "a QEMU that runs after all of them"):
+                for row in rows:
+                    refuser.attempt(row)
             for name, doubts in refuser.doubts.items():
                 expected = f"so after each of {len(rows)} refused additions"
                 message = f"{MEANINGS[name]}: {listed(doubts)}"
                 case.expect(name, not doubts, expected, listed(doubts) or "so after each", message)
+            if case.guest.machine.process.poll() is not None:
+                return
             left = len(vhost_workers(case.guest.machine.pid)) - workers
             case.expect("workers-as-before", not left, "no vhost worker left", left, f"{left} vhost workers are left")
             if update_guest(case, "afterwards") is not None:

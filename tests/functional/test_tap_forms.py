@@ -5,6 +5,7 @@ from __future__ import annotations
 from fixtures.netdev_crossing import cross_twice
 from fixtures.netdev_forms import tap_forms
 from fixtures.netdev_test import NetdevTest
+from fixtures.survival import survives
 
 
 class TapForms(NetdevTest):
@@ -21,5 +22,5 @@ class TapForms(NetdevTest):
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
         programs = self.programs
-        with self.given_netdevs(tap_forms(programs)) as case:
+        with self.given_netdevs(tap_forms(programs)) as case, survives(case, "survives", "a guest that runs"):
             cross_twice(case, programs, plugged=False)

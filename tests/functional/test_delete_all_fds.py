@@ -1,0 +1,131 @@
+"""A netdev that goes takes its saved descriptors with it: an update sends those of the netdevs that are there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from cprlib.errors import DeadlineExceeded
+from cprlib.fds.table import read_table
+from cprlib.qemu.machine import Machine
+from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from fixtures.measured_case import MeasuredCase
+from fixtures.netdev_test import NetdevTest, expect_answers, update_guest
+from fixtures.survival import survives
+
+MOST_FILLERS = 64
+KINDS = ("tap", "vhost")
+
+
+class DeleteAllFds(NetdevTest):
+    """Mechanism ``cpr``; NICs are added and removed while the guest runs."""
+
+    def test_removed_netdevs_are_not_sent(self) -> None:
+        """After a netdev with ``cpr=on`` was removed, or replaced under its id, updates send the files that are there.
+
+        Before the first update one NIC is removed, and its descriptors' numbers are taken by another file; another is
+        removed and added again under its id with another tap. Before the second update, in what was the target, the
+        same id gets another tap again, and a netdev comes and goes, whose numbers stay free. Before the third, the
+        netdev is replaced under its NIC, which goes afterwards: the late clean-up of the old one must not take the new
+        one's. Each update must send exactly the files that the netdevs have now. Patch 4 (cpr: delete all fds).
+
+        :avocado: tags=patch:delete-all-fds,patch:4,mechanism:cpr,vhost:on,queues:2
+        """
+        first = TapNetdev(queues=2, vhost=True)
+        again = TapNetdev("again", "tap1", vhost=True)
+        goes = TapNetdev("goes", "tap2", queues=2, vhost=True)
+        with (
+            self.given_netdevs([first, again, goes], plugged=True) as case,
+            survives(case, "survives", "a guest that runs"),
+        ):
+            for number in (3, 4, 5):
+                case.guest.topology.add_tap(f"tap{number}", queues=1)
+            nics = {nic.netdev: nic for nic in case.guest.machine.settings.nics}
+            self._before_first(case, nics)
+            if not self._update(case, "first", first):
+                return
+            self._before_second(case, nics)
+            if not self._update(case, "second", first):
+                return
+            self._before_third(case, nics)
+            self._update(case, "third", first)
+
+    @staticmethod
+    def _update(case: MeasuredCase, label: str, first: TapNetdev) -> bool:
+        """Update with the target's NICs on its command line."""
+        settings = replace(case.guest.machine.settings, plugged=False)
+        if update_guest(case, label, settings) is None:
+            return False
+        expect_answers(case, label, [first])
+        return True
+
+    @staticmethod
+    def _before_first(case: MeasuredCase, nics: dict[str, VirtioNet]) -> None:
+        machine = case.guest.machine
+        netdevs = {item.identifier: item for item in machine.settings.netdevs}
+        numbers = device_numbers(machine)
+        machine.remove_nic(nics["goes"].identifier)
+        machine.remove_netdev("goes")
+        freed = numbers - device_numbers(machine)
+        expect_freed(case, "first", len(freed), netdevs["goes"].descriptors)
+        take_numbers(machine, freed)
+        machine.remove_nic(nics["again"].identifier)
+        machine.remove_netdev("again")
+        machine.plug(replace(netdevs["again"], interface="tap3"), nics["again"])
+
+    @staticmethod
+    def _before_second(case: MeasuredCase, nics: dict[str, VirtioNet]) -> None:
+        machine = case.guest.machine
+        again = next(item for item in machine.settings.netdevs if item.identifier == "again")
+        numbers = device_numbers(machine)
+        machine.plug(TapNetdev("passes", "passing", vhost=True, cpr=True))
+        machine.remove_netdev("passes")
+        expect_freed(case, "passing", len(device_numbers(machine) - numbers), 0)
+        machine.remove_nic(nics["again"].identifier)
+        machine.remove_netdev("again")
+        machine.plug(replace(again, interface="tap4"), nics["again"])
+        expect_freed(case, "second", len(numbers) - len(device_numbers(machine)), 0)
+
+    @staticmethod
+    def _before_third(case: MeasuredCase, nics: dict[str, VirtioNet]) -> None:
+        machine = case.guest.machine
+        again = next(item for item in machine.settings.netdevs if item.identifier == "again")
+        numbers = device_numbers(machine)
+        machine.remove_netdev("again")
+        machine.plug(replace(again, interface="tap5"))
+        machine.remove_nic(nics["again"].identifier)
+        machine.qmp.execute("device_add", nics["again"].options())
+        machine.settings = replace(machine.settings, nics=(*machine.settings.nics, nics["again"]))
+        expect_freed(case, "third", len(numbers) - len(device_numbers(machine)), 0)
+
+
+def device_numbers(machine: Machine) -> set[int]:
+    """Numbers of the tap and vhost descriptors."""
+    return {row.number for row in read_table(machine.pid).rows if row.kind in KINDS}
+
+
+def expect_freed(case: MeasuredCase, label: str, found: int, expected: int) -> None:
+    """Check how many descriptors were closed."""
+    case.expect(
+        f"{label}-descriptors-closed",
+        found == expected,
+        f"{expected} tap and vhost descriptors fewer than before",
+        found,
+        f"{expected} descriptors had to be closed when netdevs were removed, {found} were",
+    )
+
+
+def take_numbers(machine: Machine, numbers: set[int]) -> None:
+    """Let another file have these numbers in QEMU.
+
+    :raises DeadlineExceeded: the kernel gave out others.
+    """
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for filler in range(MOST_FILLERS):
+            if numbers <= {row.number for row in read_table(machine.pid).rows}:
+                return
+            machine.qmp.pass_descriptor(f"filler{filler}", null)
+    finally:
+        os.close(null)
+    raise DeadlineExceeded("take descriptor numbers", f"{MOST_FILLERS} files did not get all of {sorted(numbers)}")

@@ -23,7 +23,7 @@ from cprlib.prove.tests import list_tests
 from cprlib.report.results_folder import publish
 from cprlib.suite.place import choose_engine
 
-WITH_RESUME = ("out", "parallel", "resume", "variants")
+WITH_RESUME = ("out", "parallel", "resume")
 RESULTS = Path("results") / "prove"
 folder_option = click.Path(path_type=Path)
 
@@ -67,9 +67,10 @@ def prove(
         chosen_variants(names, base, variants)
         engine = choose_engine(native, "uml" if lab else None, lambda text: click.echo(text, err=True))
         command = shlex.join(["cprlib", *sys.argv[1:]])
-        wanted = Wanted(base, names, whole, repeat, engine, command, time.time_ns())
+        place = str(variants.resolve()) if variants else ""
+        wanted = Wanted(base, names, place, whole, repeat, engine, command, time.time_ns())
     tests = list_tests()
-    make_plan(chosen_variants(wanted.variants, wanted.base, variants), tests, wanted)  # refused before it is begun
+    make_plan(chosen_variants(wanted.variants, wanted.base, wanted.folder), tests, wanted)  # refused before it is begun
     folder = folder or new_proof(top, wanted)
     matrix = run_proof(
         folder,
@@ -78,7 +79,6 @@ def prove(
         parallel=parallel,
         progress=console_progress(),
         say=lambda line: click.echo(line, err=True),
-        variants=variants,
     )
     latest = publish(folder)
     click.echo(matrix_text(matrix))

@@ -39,6 +39,7 @@ class Wanted:
     """What a proof is to show.
 
     :param variants: names; empty for all that are made for the base.
+    :param variants_folder: where they are; empty for the project's own.
     :param whole: every test on every build; else on a variant those that must catch it.
     :param repeat: runs of the good build.
     :param engine: of the lab; None to run natively.
@@ -47,12 +48,18 @@ class Wanted:
 
     base: str
     variants: tuple[str, ...] = ()
+    variants_folder: str = ""
     whole: bool = True
     repeat: int = 1
     engine: str | None = None
     command: str = ""
     started_ns: int = 0
     version: int = PROOF_VERSION
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the variants are; None for the project's own."""
+        return Path(self.variants_folder) if self.variants_folder else None
 
 
 def new_proof(base: Path, wanted: Wanted) -> Path:

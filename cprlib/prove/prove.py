@@ -69,17 +69,15 @@ def prove(
     parallel: int | None,
     progress: Progress,
     say: Callable[[str], None],
-    variants: Path | None = None,
 ) -> Matrix:
     """Run what is missing of a proof, and write its matrix.
 
     :param folder: of the proof.
     :param parallel: tests at once; None for one per core in the lab, one natively.
     :param say: takes lines of progress.
-    :param variants: folder of the variants; the project's when None.
     :raises CprlibError: what keeps the proof from going on; what was stored stays.
     """
-    plan = make_plan(chosen_variants(wanted.variants, wanted.base, variants), tests, wanted)
+    plan = make_plan(chosen_variants(wanted.variants, wanted.base, wanted.folder), tests, wanted)
     policies = Policies(load_policy(USUAL_POLICY), load_policy(STRICT_POLICY))
     workers = parallel or (len(os.sched_getaffinity(0)) if wanted.engine else 1)
     with at_work(folder) as aside:

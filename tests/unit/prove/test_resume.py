@@ -142,7 +142,7 @@ def test_what_was_left_aside_is_thrown_away_and_two_cannot_work_at_once(tmp_path
 
 
 def test_latest_proof_is_the_one_begun_last_and_says_what_was_wanted(tmp_path: Path) -> None:
-    wanted = Wanted("10.0", ("a",), False, 3, "uml", "cprlib prove --quick", 2)
+    wanted = Wanted("10.0", ("a",), "/v", False, 3, "uml", "cprlib prove --quick", 2)
     first = new_proof(tmp_path, wanted)
     new_proof(tmp_path, replace(wanted, started_ns=1))
     (tmp_path / "latest").symlink_to(first.name)

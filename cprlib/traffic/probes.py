@@ -70,14 +70,17 @@ class Probes:
 
         :returns: how many were sent in all.
         """
-        for index, flow in enumerate(self._flows):
+        for index in range(len(self._flows)):
             for _ in range(count):
-                packet = SenderPacket(self._next[index], time.time_ns(), ssid=WARM_UP_SSID).encode(flow.size)
-                self._waiting[index].add(self._next[index])
-                self._next[index] += 1
-                with contextlib.suppress(ConnectionRefusedError):  # an earlier packet found no reflector
-                    self._sockets[index].send(packet)
+                self._send_on(index)
         return count * len(self._flows)
+
+    def _send_on(self, index: int) -> None:
+        packet = SenderPacket(self._next[index], time.time_ns(), ssid=WARM_UP_SSID).encode(self._flows[index].size)
+        self._waiting[index].add(self._next[index])
+        self._next[index] += 1
+        with contextlib.suppress(ConnectionRefusedError):  # an earlier packet found no reflector
+            self._sockets[index].send(packet)
 
     def missing(self, deadline: Deadline) -> int:
         """Wait for the answers to all that was sent; what is missing then is forgotten.
@@ -88,8 +91,7 @@ class Probes:
         while any(self._waiting) and not deadline.expired:
             self._take(min(0.1, deadline.remaining))
         left = sum(map(len, self._waiting))
-        for waiting in self._waiting:
-            waiting.clear()
+        self._forget()
         return left
 
     @property
@@ -98,23 +100,32 @@ class Probes:
         return min(self._answered_ns, default=None)
 
     def wait_answers(self, deadline: Deadline, count: int = 2) -> None:
-        """Send on each flow until so many packets in a row were answered on all of them.
+        """Send on each flow until it has been answered, and so many times in all; a packet may be lost on the way.
 
         :raises DeadlineExceeded: a flow gives no answer.
         """
         for _ in range(count):
-            while True:
-                self.send()
-                rest = Deadline(AGAIN_S, "an answer")
-                while any(self._waiting) and not rest.expired:
-                    self._take(min(0.1, rest.remaining))
-                if not any(self._waiting):
-                    break
-                silent = [flow.name for flow, waiting in zip(self._flows, self._waiting, strict=True) if waiting]
-                if deadline.expired:
-                    for waiting in self._waiting:
-                        waiting.clear()
-                    raise deadline.exceeded(f"no answer on {', '.join(silent)}")
+            self._forget()
+            silent = set(range(len(self._flows)))
+            first = list(self._next)
+            while silent:
+                for index in silent:
+                    self._send_on(index)
+                again = Deadline(AGAIN_S, "an answer")
+                while silent and not again.expired:
+                    self._take(min(0.1, again.remaining))
+                    silent = {
+                        index for index in silent if len(self._waiting[index]) == self._next[index] - first[index]
+                    }
+                if silent and deadline.expired:
+                    self._forget()
+                    names = ", ".join(self._flows[index].name for index in sorted(silent))
+                    raise deadline.exceeded(f"no answer on {names}")
+        self._forget()
+
+    def _forget(self) -> None:
+        for waiting in self._waiting:
+            waiting.clear()
 
     def _take(self, seconds: float) -> None:
         readable, _, _ = select.select(self._sockets, [], [], seconds)

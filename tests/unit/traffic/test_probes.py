@@ -1,0 +1,104 @@
+"""Single packets are counted as answered or missing; a silent flow is named."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import pytest
+
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded, EnvironmentFailure
+from cprlib.net.namespace import NetworkNamespace
+from cprlib.traffic.flow import Flow
+from cprlib.traffic.probes import Probes
+from cprlib.traffic.stamp import ReflectorPacket, SenderPacket
+
+MAC = "52:54:00:00:00:01"
+
+
+class Here:
+    """Stands for the station's namespace: the one that the test runs in."""
+
+    def entered(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+HERE = cast(NetworkNamespace, Here())
+
+
+@contextlib.contextmanager
+def reflector(answers: Callable[[int], bool]) -> Iterator[tuple[Flow, ...]]:
+    """Answers the packets whose number ``answers`` likes, on the loopback interface; gives flows to it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened, contextlib.ExitStack() as stack:
+        opened.bind(("127.0.0.1", 0))
+        opened.settimeout(0.05)
+        end = threading.Event()
+
+        def reflect() -> None:
+            while not end.is_set():
+                with contextlib.suppress(TimeoutError):
+                    payload, peer = opened.recvfrom(2048)
+                    packet = SenderPacket.decode(payload)
+                    if answers(packet.sequence):
+                        now = time.time_ns()
+                        opened.sendto(ReflectorPacket(0, now, now, packet.sequence, packet.sent_ns).encode(), peer)
+
+        thread = threading.Thread(target=reflect)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(end.set)
+        yield tuple(
+            Flow(MAC, MAC, "127.0.0.1", "127.0.0.1", free_port(), target_port=opened.getsockname()[1]) for _ in range(2)
+        )
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+def test_all_are_answered() -> None:
+    with reflector(lambda _number: True) as flows, Probes(HERE, flows) as probes:
+        before = time.time_ns()
+        assert probes.send(3) == 6
+        assert probes.missing(Deadline(10, "answers")) == 0
+        assert probes.first_answer_ns is not None
+        assert before <= probes.first_answer_ns <= time.time_ns()
+        probes.wait_answers(Deadline(10, "answers"))
+
+
+def test_missing_answers_are_counted_once() -> None:
+    with reflector(lambda number: number != 1) as flows, Probes(HERE, flows) as probes:
+        probes.send(3)
+        assert probes.missing(Deadline(0.3, "answers")) == 2
+        probes.send()
+        assert probes.missing(Deadline(10, "answers")) == 0
+
+
+def test_a_silent_flow_is_named() -> None:
+    with reflector(lambda _number: False) as flows, Probes(HERE, flows) as probes:
+        with pytest.raises(DeadlineExceeded, match="no answer on"):
+            probes.wait_answers(Deadline(0.2, "the guest to answer"))
+        assert probes.first_answer_ns is None
+
+
+def test_a_late_start_is_waited_for() -> None:
+    begun = time.monotonic()
+    with reflector(lambda _number: time.monotonic() - begun > 0.6) as flows, Probes(HERE, flows) as probes:
+        probes.wait_answers(Deadline(10, "the guest to answer"), count=1)
+    assert time.monotonic() - begun > 0.6
+
+
+def test_a_taken_port_is_told() -> None:
+    with (
+        reflector(lambda _number: True) as flows,
+        Probes(HERE, flows),
+        pytest.raises(EnvironmentFailure, match="probe"),
+    ):
+        Probes(HERE, flows).__enter__()

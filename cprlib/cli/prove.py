@@ -72,14 +72,19 @@ def prove(
     tests = list_tests()
     make_plan(chosen_variants(wanted.variants, wanted.base, wanted.folder), tests, wanted)  # refused before it is begun
     folder = folder or new_proof(top, wanted)
-    matrix = run_proof(
-        folder,
-        wanted,
-        tests,
-        parallel=parallel,
-        progress=console_progress(),
-        say=lambda line: click.echo(line, err=True),
-    )
+    try:
+        matrix = run_proof(
+            folder,
+            wanted,
+            tests,
+            parallel=parallel,
+            progress=console_progress(),
+            say=lambda line: click.echo(line, err=True),
+        )
+    except KeyboardInterrupt:
+        again = shlex.join(["cprlib", "prove", "--resume", *(["--out", str(out)] if out != RESULTS else [])])
+        click.echo(f"what was run is kept in {folder}; go on with: {again}", err=True)
+        raise
     latest = publish(folder)
     click.echo(matrix_text(matrix))
     click.echo(f"matrix: {latest / PAGE_FILE}")

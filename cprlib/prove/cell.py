@@ -23,6 +23,7 @@ from subprocess import Popen
 from cprlib import files
 from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, InstrumentError
+from cprlib.lab.engines import KERNEL_VARIABLE
 from cprlib.prove.tests import SuiteTest
 from cprlib.suite.avocado_run import SuiteRun, gather, run_avocado
 from cprlib.verdict.codec import BadValue, decode, encode
@@ -82,10 +83,12 @@ class CellRun:
 
     :param aside: a folder for cells that are not whole yet, on the file system of the proof.
     :param engine: of the lab; None to run natively.
+    :param lab_kernel: of the lab: the one that the cells' keys name, whatever is built meanwhile.
     """
 
     aside: Path
     engine: str | None
+    lab_kernel: Path | None = None
     started: Callable[[Popen[str]], None] = lambda child: None  # noqa: ARG005
 
     def run(self, record: CellRecord, test: SuiteTest, parameters: Mapping[str, str]) -> Path:
@@ -106,6 +109,7 @@ class CellRun:
             parameters=parameters,
             engine=self.engine,
             parallel=1,
+            environment={KERNEL_VARIABLE: str(self.lab_kernel)} if self.lab_kernel else {},
             extra=["--job-timeout", str(round(LONGEST_CELL_S * timeout_scale()))],
         )
         begun, begun_ns = time.monotonic(), time.time_ns()

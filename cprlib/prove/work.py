@@ -69,7 +69,8 @@ class RealWork:
         """See :meth:`cprlib.prove.pool.Work.run`."""
         key = self._key(row, built, test)
         record = CellRecord(row.build.folder, test.id, key)
-        folder = CellRun(self.aside, self.engine, self.children.add).run(record, test, self._parameters(built))
+        cells = CellRun(self.aside, self.engine, self.assets.lab_kernel, self.children.add)
+        folder = cells.run(record, test, self._parameters(built))
         if self.children.stopped:
             return None
         record = CellRecord.read(folder)

@@ -217,16 +217,18 @@ def make_result(
     :param log: the reflector's log, None when it could not be had: then only its sequence numbers separate directions.
     """
     matched = [match_arrivals(columns.sent_ns, answers) for columns, answers in zip(sent, arrivals, strict=True)]
+    lines = None if log is None else sort_log(flows, [len(columns) for columns in sent], log)
+    logs = [None] * len(flows) if lines is None else lines.by_flow
+    known = [_known_to(entries, entry) for entries, entry in zip(logs, matched, strict=True)]
     clock = estimate_clock(
         ClockSample(a.sent_ns, a.reflector_received_ns, a.reflector_sent_ns, a.arrived_ns)
-        for entry in matched
+        for entry in known
         for a in entry.arrivals
     )
-    lines = None if log is None else sort_log(flows, [len(columns) for columns in sent], log)
-    results = []
-    for number, flow in enumerate(flows):
-        entries = None if lines is None else lines.by_flow[number]
-        results.append(_flow_result(flow, sent[number].sent_ns, matched[number], entries, clock))
+    results = [
+        _flow_result(flow, columns.sent_ns, entry, entries, clock)
+        for flow, columns, entry, entries in zip(flows, sent, known, logs, strict=True)
+    ]
     return TrafficResult(settings, tuple(results), _instrument(reports, clock, reflector_drops, lines))
 
 
@@ -250,11 +252,11 @@ def _instrument(
 def _flow_result(
     flow: Flow,
     sent_ns: Sequence[int],
-    matched: Matched,
+    known: _Known,
     log: Sequence[Reflection] | None,
     clock: ClockModel | None,
 ) -> FlowResult:
-    arrivals, unknown = _known_to(log, matched.arrivals)
+    arrivals = known.arrivals
     returned: list[int | None] = [None] * len(sent_ns)
     for arrival in reversed(arrivals):  # so that the first answer stays
         returned[arrival.sender_sequence] = arrival.arrived_ns
@@ -274,8 +276,8 @@ def _flow_result(
         by_sequence=by_sequence,
         missing=metrics.missing_sequences(len(sent_ns), (arrival.sender_sequence for arrival in arrivals)),
         answers=len(arrivals),
-        nonsense=matched.nonsense,
-        not_in_log=unknown,
+        nonsense=known.nonsense,
+        not_in_log=known.not_in_log,
         round_trip=metrics.distribution(
             a.arrived_ns - a.sent_ns - (a.reflector_sent_ns - a.reflector_received_ns) for a in arrivals
         ),
@@ -284,16 +286,25 @@ def _flow_result(
     )
 
 
-def _known_to(log: Sequence[Reflection] | None, arrivals: Sequence[Arrival]) -> tuple[Sequence[Arrival], int]:
-    """The answers that the reflector says it gave, and how many others came (damaged, or of a log with holes).
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The answers that the reflector says it gave, and how many others came."""
+
+    arrivals: Sequence[Arrival]
+    nonsense: int
+    not_in_log: int
+
+
+def _known_to(log: Sequence[Reflection] | None, matched: Matched) -> _Known:
+    """Take the answers that the log knows. Others were damaged on the way, or the log has holes.
 
     An answer that is not the reflector's own stands for none of those that are missing.
     """
     if log is None:
-        return arrivals, 0
+        return _Known(matched.arrivals, matched.nonsense, 0)
     given = {line.reflector_sequence: line.sender_sequence for line in log}
-    known = [arrival for arrival in arrivals if given.get(arrival.reflector_sequence) == arrival.sender_sequence]
-    return known, len(arrivals) - len(known)
+    known = [answer for answer in matched.arrivals if given.get(answer.reflector_sequence) == answer.sender_sequence]
+    return _Known(known, matched.nonsense, len(matched.arrivals) - len(known))
 
 
 def _delays(

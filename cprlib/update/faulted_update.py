@@ -23,7 +23,6 @@ from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
 from cprlib.update.live_update import view
 from cprlib.update.running_guest import RunningGuest
 
-STANDARD_STREAMS = 3
 ENDED = ("failed", "cancelled", "completed")  # QAPI MigrationStatus
 GATE_S, END_S, BACK_S = 30.0, 30.0, 10.0
 DURING = (
@@ -201,9 +200,7 @@ class FaultedUpdate:
             case Action.MIGRATE_AGAIN:
                 self._why = "" if self._migrate() else "a second migrate was taken while one ran"
             case Action.FULL_TABLE:
-                # no new descriptor can have a number below this; those that are open stay
-                _, hard = resource.prlimit(victim.pid, resource.RLIMIT_NOFILE)
-                resource.prlimit(victim.pid, resource.RLIMIT_NOFILE, (STANDARD_STREAMS, hard))
+                fill_table(victim.pid)
             case _:
                 self._gates.spoil()
 
@@ -281,6 +278,7 @@ class FaultedUpdate:
         wanted = ("running", "paused")
         Deadline(END_S, "the target to have the guest").poll(lambda: True if target.status() in wanted else None)
         target.incoming = False
+        target.settings = replace(target.settings, extra=self._source.settings.extra)  # without the gate's arguments
         with contextlib.suppress(CprlibError):
             if self._source.process.poll() is None:
                 self._source.quit()
@@ -309,3 +307,14 @@ def _state(machine: Machine) -> str:
         return machine.status()
     except CprlibError:
         return "none"
+
+
+def fill_table(pid: int) -> None:
+    """Let a process open nothing more: its soft limit is the lowest number that is free.
+
+    A lower one would do more than that: poll(2) refuses more entries than the limit.
+    """
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = next(number for number in range(len(used) + 1) if number not in used)
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))

@@ -1,5 +1,8 @@
 """Faults are data that makes sense, and settings of a target that does not fit differ in one thing."""
 
+import errno
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from cprlib.qemu.machine import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.update import faults
 from cprlib.update.fault_gates import changed_settings
+from cprlib.update.faulted_update import fill_table
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
 
 TABLES = (
@@ -88,3 +92,24 @@ def test_faults_are_found_by_name() -> None:
     assert faults.named(*(fault.name for fault in ALL)) == tuple(ALL)
     with pytest.raises(UsageError):
         faults.named("no-such-fault")
+
+
+FULL_PROGRAM = """
+import os, sys
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    os.open("/", os.O_RDONLY)
+except OSError as error:
+    os._exit(error.errno)
+"""
+
+
+def test_a_full_table_takes_no_descriptor_more() -> None:
+    command = [sys.executable, "-c", FULL_PROGRAM]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        fill_table(child.pid)
+        child.communicate("go\n")
+    assert child.returncode == errno.EMFILE

@@ -31,7 +31,7 @@ def read_row(folder: Path, planned: PlannedRow, built: BuiltRow, policies: Polic
             record = CellRecord.read(folder / name)
         except InstrumentError:
             continue  # it never ran
-        judged = judge_folder(folder / name, policies, variant=planned.build.variant is not None)
+        judged = judge_folder(folder / name, policies)
         cells[test.id] = Cell(test.id, judged, name, record.lab_lost, record.changed)
     return Row(
         planned.build,

@@ -51,29 +51,28 @@ class Policies:
     """By what cells are judged.
 
     :param usual: by this one.
-    :param strict: a variant's cases that were skipped for want of the feature are judged by this one: the good build
-        has it, so on a variant the want is the defect.
+    :param strict: cases that were skipped for want of the feature are judged by this one: the series brings the
+        feature, so the want of it is a defect of the build.
     """
 
     usual: Policy
     strict: Policy
 
 
-def judge_folder(folder: Path, policies: Policies, *, variant: bool) -> JudgedCell:
+def judge_folder(folder: Path, policies: Policies) -> JudgedCell:
     """Judge the cell in a folder; never raises for what a test left."""
     job = read_jobs(folder)
-    return judge_cell(gather(folder, job.tests), job, policies, variant=variant)
+    return judge_cell(gather(folder, job.tests), job, policies)
 
 
-def judge_cell(cases: Sequence[CaseEvidence], job: JobResults, policies: Policies, *, variant: bool) -> JudgedCell:
+def judge_cell(cases: Sequence[CaseEvidence], job: JobResults, policies: Policies) -> JudgedCell:
     """The outcome of a cell.
 
     :param cases: of the test, joined with Avocado's results (:func:`cprlib.report.gather.gather`).
     :param job: Avocado's results.
-    :param variant: whether the build is one.
     """
     seconds = sum(test.seconds for test in job.tests) if job.tests else None
-    judged = [_judge(case, policies, variant=variant) for case in cases]
+    judged = [_judge(case, policies) for case in cases]
     evident = [case for case in judged if not _lacks_evidence(case.evidence)]
     fails = _texts(evident, Outcome.FAIL)
     if fails:
@@ -89,9 +88,9 @@ def judge_cell(cases: Sequence[CaseEvidence], job: JobResults, policies: Policie
     return JudgedCell(CellOutcome.PASSED, (), seconds)
 
 
-def _judge(case: CaseEvidence, policies: Policies, *, variant: bool) -> JudgedCase:
+def _judge(case: CaseEvidence, policies: Policies) -> JudgedCase:
     judged = judge(case, policies.usual)
-    if variant and judged.outcome == Outcome.SKIP and skip_word(case.skipped) == NO_FEATURE:
+    if judged.outcome == Outcome.SKIP and skip_word(case.skipped) == NO_FEATURE:
         return judge(case, policies.strict)
     return judged
 

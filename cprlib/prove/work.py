@@ -78,7 +78,7 @@ class RealWork:
             CellRecord(
                 record.build, record.test, key, record.started_ns, record.seconds, record.lab_lost, changed=True
             ).write(folder)
-        judged = judge_folder(folder, self.policies, variant=row.build.variant is not None)
+        judged = judge_folder(folder, self.policies)
         if judged.outcome not in (CellOutcome.PASSED, CellOutcome.SKIPPED):
             self._report(folder, test)
         else:

@@ -48,7 +48,7 @@ def test_failing_evidence_detects_and_an_exception_is_a_crash(tmp_path: Path, te
         folder = CellRun(tmp_path / "aside", None).run(record, test, {"qemu": "/the/qemu"})
         assert CellRecord.read(folder).seconds > 0
         assert not list(folder.glob("avocado/latest"))
-        cells[name] = judge_folder(folder, POLICIES, variant=True)
+        cells[name] = judge_folder(folder, POLICIES)
     assert (cells["detects"].outcome, cells["detects"].messages) == (CellOutcome.DETECTED, ("tap: /the/qemu is bad",))
     assert cells["crashes"].outcome == CellOutcome.CRASHED
     assert "net0" in cells["crashes"].messages[0]

@@ -15,13 +15,13 @@ class HighestRate(LiveUpdateTest):
     def test_highest_rate_carried(self) -> None:
         """The rate of this run is carried without loss; the highest one that is stands in the report.
 
-        Rates are doubled from half of the run's own until one loses packets, then bisected. A machine that does not
+        Rates are doubled from the run's own until one loses packets, then bisected. A machine that does not
         carry the run's rate makes this inconclusive, as a calibration with losses does.
 
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:rate
         """
         with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case:
-            found = search_highest_rate(case, first=self.parameters.rate / 2)
+            found = search_highest_rate(case, first=self.parameters.rate)
             more = {**case.evidence.parameters.more, "highest rate carried (packets/s)": found.highest}
             case.evidence = replace(case.evidence, parameters=replace(case.evidence.parameters, more=more))
             wanted = f"{self.parameters.rate:,.0f} packets/s or more"

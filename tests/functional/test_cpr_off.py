@@ -46,9 +46,9 @@ class CprOff(NetdevTest):
                 f"with cpr=off, QEMU saved {listed(of_netdevs)}",
             )
             observed = observe_update(case, "link-switch")
-            if observed is None:
+            if observed.result is None:
                 return
-            result, sent = observed
+            result, sent = observed.result, observed.sent
             extra = [str(item) for item in sent if item.file.kind != "memfd"]
             case.expect(
                 "nothing-sent",

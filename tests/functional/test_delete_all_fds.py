@@ -54,7 +54,7 @@ class DeleteAllFds(NetdevTest):
     def _update(case: MeasuredCase, label: str, first: TapNetdev) -> bool:
         """Update with the target's NICs on its command line."""
         settings = replace(case.guest.machine.settings, plugged=False)
-        if update_guest(case, label, settings) is None:
+        if not update_guest(case, label, settings):
             return False
         expect_answers(case, label, [first])
         return True

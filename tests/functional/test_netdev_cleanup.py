@@ -43,7 +43,7 @@ class NetdevCleanup(NetdevTest):
                 return
             left = len(vhost_workers(case.guest.machine.pid)) - workers
             case.expect("workers-as-before", not left, "no vhost worker left", left, f"{left} vhost workers are left")
-            if update_guest(case, "afterwards") is not None:
+            if update_guest(case, "afterwards"):
                 expect_answers(case, "afterwards", netdevs)
                 expect_no_worse_with_cpr(case, programs, len(rows))
 

@@ -35,6 +35,26 @@ PLACES: Mapping[str, tuple[str, Direction | None]] = {
     "tpacket_": ("capture", Direction.RETURN),
 }
 
+#: Functions that any interface may run: queueing disciplines, filters, the core of sending and receiving.
+ANYWHERE = (
+    *("__dev_queue_xmit", "__dev_xmit", "dev_hard_start_xmit", "__netif_receive_skb", "enqueue_to_backlog"),
+    *(
+        "tcf_",
+        "__tcf_",
+        "tc_",
+        "sch_",
+        "qdisc_",
+        "__qdisc_",
+        "netem_",
+        "prio_",
+        "pfifo",
+        "fq_",
+        "codel",
+        "htb_",
+        "tbf_",
+    ),
+)
+
 
 class Missing(Protocol):
     """What is used here of :class:`cprlib.traffic.ledger.MissingPacket`."""
@@ -55,12 +75,16 @@ def place_by_events(
     drops: DropReport,
     accounts: Mapping[str, int] | None = None,
     clock_error_ns: int = CLOCK_ERROR_NS,
+    *,
+    unknown: bool = False,
 ) -> list[Packet]:
     """Join each drop event to the latest packet sent before it, on a way no longer than LONGEST_WAY_NS.
 
     :param waiting: missing packets of one direction, in order of sending; those that are placed are taken out.
     :param accounts: packets that did not leave each hop of this direction, in the order of the way.
     :param clock_error_ns: how far the packets' clock may be off; at least :data:`CLOCK_ERROR_NS` is allowed.
+    :param unknown: take the events of functions that are not known, instead of the others: they may be about packets of
+        others (a fragment given up, a neighbour that never answered), so counters come before them.
     :returns: those placed, with hop and reason.
     """
     left = dict(accounts or {})
@@ -74,7 +98,9 @@ def place_by_events(
         packet = waiting[index]
         if event.protocol != PROTOCOLS.get(packet.flow.partition(":")[0]):
             continue
-        hop = _hop(event, packet.direction, left)
+        if unknown == _known(event.place):
+            continue
+        hop = f"kernel: {event.place}" if unknown else _hop(event, packet.direction, left)
         if hop is None:
             continue
         if hop in left:
@@ -85,6 +111,10 @@ def place_by_events(
 
 def _with_place(packet: Packet, hop: str, reason: str) -> Packet:
     return replace(packet, hop=hop, reason=reason)  # type: ignore[type-var]
+
+
+def _known(place: str) -> bool:
+    return place.startswith((*PLACES, *ANYWHERE))
 
 
 def _hop(event: DropEvent, direction: Direction, left: Mapping[str, int]) -> str | None:

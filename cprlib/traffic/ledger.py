@@ -168,6 +168,7 @@ def place(
         vanished = max(0, (hop.vanished or 0) - by_event[hop.hop])  # those of an event need no second account
         reason = f"entered, never left, not counted as dropped ({hop.counted_by})"
         placed += _take(waiting, vanished, hop.hop, reason, updates)
+    placed += place_by_events(waiting, drops, clock_error_ns=clock_error_ns, unknown=True)
     return placed + [replace(packet, reason="no hop accounts for it") for packet in waiting]
 
 

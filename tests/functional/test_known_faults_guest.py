@@ -21,7 +21,7 @@ from fixtures.senseless_frames import SenselessFrames
 
 FORWARD = Direction.FORWARD
 SMALL_BUFFER, USUAL_BUFFER = 32 << 10, 32 << 20  # octets; images/guest/agent/datagram.h
-PAUSE_S = 0.1
+PAUSE_S, SHOWN = 0.1, 0.8
 LONG = 900  # packets: on a busy machine the guest's agent takes its time to pause
 QUEUES, KEPT = 4, 10  # packets, of each tap queue
 
@@ -72,7 +72,10 @@ class KnownFaultsGuest(LiveUpdateTest):
 
         run = bench.run(packets=LONG, during=pause_for_a_while)
         longest = run.result.interruption_return.high_ms or 0.0
-        hidden = "" if longest >= PAUSE_S * 1000 else f"a pause of {PAUSE_S * 1000:.0f} ms shows as {longest:.0f} ms"
+        # The last answer before the pause may take longer than the agent's own: the gap is then shorter by that.
+        hidden = (
+            "" if longest >= SHOWN * PAUSE_S * 1000 else f"a pause of {PAUSE_S * 1000:.0f} ms shows as {longest:.0f} ms"
+        )
         bench.compare("paused-with-room", run, Injected(FORWARD), hidden)
 
     def _pause_without_room(self, bench: FaultBench) -> None:

@@ -98,6 +98,16 @@ def test_a_packet_that_an_event_placed_is_not_accounted_for_twice() -> None:
     assert {packet.sequence: packet.hop for packet in packets} == {0: "qemu", 1: "station"}
 
 
+def test_an_event_of_an_unknown_function_explains_only_what_no_counter_does() -> None:
+    """A fragment of somebody's that is given up at the station is no packet that the guest's socket dropped."""
+    events = (DropEvent(STOP + 10, 0x0800, "inet_frag_rbtree_purge", "FRAG_REASM_TIMEOUT"),)
+    hops = [hop("guest stack", 10, 9, rcvbuf_errors=1)]
+    (packet,) = place(missing(STOP), hops, DropReport(True, "", events), UPDATES)
+    assert (packet.hop, packet.reason) == ("guest stack", "counted by rcvbuf_errors")
+    (packet,) = place(missing(STOP), [], DropReport(True, "", events), UPDATES)
+    assert packet.hop == "kernel: inet_frag_rbtree_purge"
+
+
 def test_the_drop_of_another_protocol_is_no_packet_of_ours() -> None:
     events = (DropEvent(STOP + 10, 0x86DD, "tun_net_xmit", "FULL_RING"),)
     packets = place(missing(STOP), [], DropReport(True, "", events), UPDATES)

@@ -37,8 +37,10 @@ class Assets:
 
 
 def recipes_digest() -> str:
-    """Digest of images/: what the assets are made of, as far as it is in the project."""
-    return store.key_of(images=project_folder() / "images")
+    """Digest of what the assets are made of, as far as it is in the project; variants are made apart from them."""
+    images = project_folder() / "images"
+    made_of = ("guest", "lab", "qemu/series", "qemu/bases.toml", "qemu/devices.mak")
+    return store.key_of(**{name: images / name for name in made_of})
 
 
 def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = None, base: str = DEFAULT_BASE) -> Assets:

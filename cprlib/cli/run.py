@@ -95,7 +95,7 @@ def run(
     )
     run_avocado(suite)
     retries = gather(results)
-    command = shlex.join(["cprlib", "run", *sys.argv[2:]]) if len(sys.argv) > 1 else "cprlib run"
+    command = shlex.join(["cprlib", *sys.argv[1:]])
     environment = describe_environment(mode="lab" if engine else "native", engine=engine or "", lab_retries=retries)
     report = build_report(results, judged_by, environment=environment, command=command)
     latest = publish(results)

@@ -28,9 +28,9 @@ class DescriptorFlags(LiveUpdateTest):
         """Every descriptor handed over is as blocking or non-blocking as before, on both sides and at each moment.
 
         Checked: O_NONBLOCK of tap, vhost and memfd descriptors in the source before the update; in source and target
-        when the target has received them and has not loaded its state, where the tap's queues and header also have
-        to be as they were; and in the target afterwards. The source's other descriptors keep theirs too. Control:
-        a descriptor passed by QMP (getfd) becomes blocking, as in QEMU without the series.
+        when the target has received them, made its devices and not loaded their state, where the tap's queues and
+        header also have to be as they were; and in the target afterwards. The source's other descriptors keep theirs
+        too. Control: a descriptor passed by QMP (getfd) becomes blocking, as in QEMU without the series.
         Origin: patch 8 of the series; QEMU 10.0 made descriptors of the CPR state blocking, and a first mend did so, or
         did not, for all descriptors that come over any socket.
 

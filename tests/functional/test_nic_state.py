@@ -9,7 +9,6 @@ from cprlib.net.topology import GUEST
 from cprlib.verdict.evidence import Role
 from fixtures.announcements import Announcements
 from fixtures.big_packets import BigPackets
-from fixtures.companions import companions
 from fixtures.live_update_test import LiveUpdateTest
 from fixtures.measured_case import MeasuredCase
 from fixtures.nic_frames import arriving, frame
@@ -85,7 +84,7 @@ class NicState(LiveUpdateTest):
             agent, big = case.guest.agent, BigPackets(case)
             wait_settled(agent)
             big.cross("before-update", segments_to_guest=True)
-            with companions(case, ()):
+            with big.flowing("during-update"):
                 self._cross(case, "after-update", announced=GUEST.mac)
             big.cross("after-update", segments_to_guest=True)
             agent.set_feature("rx-gro-hw", False)

@@ -41,7 +41,7 @@ class CrossBase(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:2,target:other
         """
         with self._given_guest_for_both(queues=2, vhost=True) as (case, target, version):
-            case.calibrate()
+            case.calibrate(CALIBRATION_S * 3)
             with case.under_traffic():
                 case.live_update(target, f"{self.facts.version} to {version}")
 
@@ -55,7 +55,7 @@ class CrossBase(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,patch:stop-early,patch:1,mechanism:cpr,vhost:off,queues:1,target:other
         """
         with self._given_guest_for_both(queues=1, vhost=False) as (case, target, version):
-            case.calibrate(CALIBRATION_S * 2)
+            case.calibrate(CALIBRATION_S * 3)
             with case.under_traffic():
                 case.live_update(target, f"{self.facts.version} to {version}")
                 case.let_traffic_flow(BETWEEN_S)

@@ -210,6 +210,7 @@ class TcpEnd:
     def _send(self, connection: socket.socket) -> None:
         content = random.Random(self.settings.seed)  # noqa: S311 - content that is not all alike, no secret
         waiting = memoryview(b"")
+        portion = max(1, self.settings.rate * TICK_MS // 1000)  # less is not worth a segment, nor a turn of this loop
         start = time.monotonic()
         while not self._finish.is_set() and not self._abort.is_set():
             allowed = int((time.monotonic() - start) * self.settings.rate)
@@ -217,7 +218,8 @@ class TcpEnd:
                 if self._octets >= self.settings.octets:
                     break
                 allowed = min(allowed, self.settings.octets)
-            if allowed <= self._octets:
+                portion = min(portion, self.settings.octets - self._octets)
+            if allowed < self._octets + portion:
                 self._finish.wait(TICK_MS / 1000)
                 continue
             waiting = waiting or memoryview(content.randbytes(PIECE))

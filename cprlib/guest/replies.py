@@ -136,7 +136,7 @@ class NicInfo:
     :param features: ethtool -k: name to ``on``, ``on [fixed]`` or ``off``; those it can never have are left out.
     :param channels: queue pairs in use; :param channels_max: those there are.
     :param counters: /sys/class/net/NAME/statistics; :param statistics: ethtool -S.
-    :param queue_packets: packets by queue (``rx0``, ``tx0``, ...; netlink's qstats); empty where the kernel does not tell.
+    :param queue_packets: packets by queue (``rx0``, ``tx0``, ...; netlink's qstats); empty where it is not told.
     """
 
     name: str

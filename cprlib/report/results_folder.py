@@ -66,7 +66,7 @@ def publish(folder: Path) -> Path:
 
 def case_id(test: str) -> str:
     """The id of a test's case, from Avocado's name of the test: its method without ``test_``, with dashes."""
-    method = test.rsplit(".", 1)[-1].split(";")[0]
+    method = test.rsplit(".", 1)[-1].split(";", maxsplit=1)[0]
     return re.sub(r"[^a-z0-9]+", "-", method.removeprefix("test_").lower()).strip("-")
 
 

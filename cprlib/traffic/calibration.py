@@ -9,6 +9,7 @@ from cprlib.errors import UsageError
 from cprlib.traffic.result import TrafficResult
 
 PACING_P99_LIMIT_NS = 20_000_000  # above it a gap in the answers may be the sender's own
+LEAST_PART_CALIBRATED = 0.5  # of a measured run's packets: a shorter run without update does not vouch for it
 LEAST_PART_SENT = 0.9  # of a rate: below it the rate was not tried
 
 
@@ -103,6 +104,24 @@ class Calibration:
             trust=doubt_instrument(result),
         )
 
+    def and_then(self, later: Calibration) -> Calibration:
+        """This and another run without update of one session taken together: the worse of each figure."""
+        floors = [floor for floor in (self.floor_ms, later.floor_ms) if floor is not None]
+        return Calibration(
+            sent=self.sent + later.sent,
+            lost=self.lost + later.lost,
+            duplicates=self.duplicates + later.duplicates,
+            reordered=self.reordered + later.reordered,
+            rate=min(self.rate, later.rate),
+            length_s=self.length_s + later.length_s,
+            floor_ms=max(floors, default=None),
+            pacing_p99_ns=max(self.pacing_p99_ns, later.pacing_p99_ns),
+            trust=Trust(
+                tuple(dict.fromkeys((*self.trust.doubts, *later.trust.doubts))),
+                tuple(dict.fromkeys((*self.trust.notes, *later.trust.notes))),
+            ),
+        )
+
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why nothing may be concluded after this calibration; empty when all is well."""
@@ -126,7 +145,7 @@ def judge(result: TrafficResult, calibration: Calibration | None) -> Trust:
         doubts.append(
             f"calibrated at {calibration.rate:g} packets/s only, measured at {result.settings.rate:g} packets/s"
         )
-    if calibration.sent < 0.5 * result.sent:
+    if calibration.sent < LEAST_PART_CALIBRATED * result.sent:
         doubts.append(f"calibrated with {calibration.sent} packets only, measured with {result.sent}")
     return Trust(tuple(doubts), own.notes)
 

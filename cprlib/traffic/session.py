@@ -109,6 +109,14 @@ class TrafficSession:
         self._records = self._instrument.finish()
 
     @property
+    def sent(self) -> int:
+        """Packets that were sent in all; after :meth:`finish`.
+
+        :raises InstrumentError: the session was not finished.
+        """
+        return self._finished.sender.sent
+
+    @property
     def frames(self) -> Sequence[RawFrame]:
         """Frames that were captured, the latest ones; for a pcap."""
         return self._finished.frames

@@ -169,7 +169,7 @@ def test_a_paused_reflector_with_a_small_buffer_counts_what_found_no_room(agent:
             sock.send(sender_packet(sequence))
         agent.connection.pause_reflector(paused=False, receive_buffer=1 << 20)
         sock.send(sender_packet(100))
-        answers = []
+        answers: list[int] = []
         while not answers or answers[-1] != 100:
             answers.append(STAMPSessionReflectorTestUnauthenticated(sock.recv(2000)).seq_sender)
     counted = agent.connection.reflector()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import signal
@@ -200,7 +201,8 @@ class FaultedUpdate:
             case Action.MIGRATE_AGAIN:
                 self._why = "" if self._migrate() else "a second migrate was taken while one ran"
             case Action.FULL_TABLE:
-                fill_table(victim.pid)
+                # a target has to accept the channel: it would try that again and again, and the source wait for it
+                fill_table(victim.pid, left=1 if victim is target else 0)
             case _:
                 self._gates.spoil()
 
@@ -309,12 +311,14 @@ def _state(machine: Machine) -> str:
         return "none"
 
 
-def fill_table(pid: int) -> None:
+def fill_table(pid: int, left: int = 0) -> None:
     """Let a process open nothing more: its soft limit is the lowest number that is free.
 
     A lower one would do more than that: poll(2) refuses more entries than the limit.
+
+    :param left: descriptors that it may open all the same.
     """
     used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
-    free = next(number for number in range(len(used) + 1) if number not in used)
+    free = next(itertools.islice((number for number in itertools.count() if number not in used), left, None))
     _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))

@@ -17,27 +17,27 @@ class CprTap(LiveUpdateTest):
     def test_tap_1_queue_crosses_without_loss(self) -> None:
         """A tap with one queue crosses an update without a lost packet, as the same open file.
 
-        :avocado: tags=mechanism:cpr,vhost:off,queues:1
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
         """
         self._cross(queues=1, vhost=False)
 
     def test_tap_4_queues_cross_without_loss(self) -> None:
         """A tap with four queues crosses an update without a lost packet, as the same open files.
 
-        :avocado: tags=mechanism:cpr,vhost:off,queues:4
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:4
         """
         self._cross(queues=4, vhost=False)
 
     def test_vhost_1_queue_crosses_without_loss(self) -> None:
         """vhost-net with one queue crosses an update without a lost packet; its worker moves.
 
-        :avocado: tags=mechanism:cpr,vhost:on,queues:1
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1
         """
         self._cross(queues=1, vhost=True)
 
     def test_vhost_4_queues_cross_without_loss(self) -> None:
         """vhost-net with four queues crosses an update without a lost packet; its workers move.
 
-        :avocado: tags=mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:4
         """
         self._cross(queues=4, vhost=True)

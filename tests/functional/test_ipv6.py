@@ -11,7 +11,7 @@ class Ipv6(LiveUpdateTest):
     def test_ipv6_crosses_without_loss(self) -> None:
         """A stream over IPv6 crosses an update without a lost packet.
 
-        :avocado: tags=mechanism:cpr,vhost:on,queues:1,ip:6
+        :avocado: tags=patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1,ip:6
         """
         with self.given_guest("cpr", vhost=True, ip_version=6) as case:
             case.calibrate()

@@ -22,6 +22,7 @@ from cprlib.net.namespace import NetworkNamespace
 from cprlib.net.queue_drops import QueueCount, Side, read_queue
 
 ETH_P_IP = 0x0800
+NOT_HERE = "not-in-this-lab"  # what policies call such a skip
 IN_THE_LAB = "run it in the lab, whose kernel has all of these queues"
 _UDP_PORTS = 20  # offset of both ports from the IPv4 header on, which has no options
 _PAYLOAD = 28
@@ -165,7 +166,7 @@ def _add_prio(namespace: NetworkNamespace, index: int) -> None:
         opened.send(struct.pack("=IHHII", 16 + len(body), new_queue, flags, 1, 0) + body)
         (error,) = struct.unpack_from("=i", opened.recv(65536), 16)
     if error:
-        raise NotSupported("put prio on an interface", os.strerror(-error), IN_THE_LAB)
+        raise NotSupported("put prio on an interface", os.strerror(-error), IN_THE_LAB, word=NOT_HERE)
 
 
 def _add_filter(
@@ -189,4 +190,4 @@ def _request(namespace: NetworkNamespace, command: str, kind: str, interface: st
     try:
         namespace.netlink.tc(command, kind, namespace.index(interface), **settings)
     except NetlinkError as error:
-        raise NotSupported(f"put {kind} on {interface}", str(error), IN_THE_LAB) from error
+        raise NotSupported(f"put {kind} on {interface}", str(error), IN_THE_LAB, word=NOT_HERE) from error

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import sys
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
 
-from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
-from cprlib.files import project_folder
-from cprlib.process import spawn
 from cprlib.traffic.flow import Flow, StreamSettings
+from cprlib.traffic.own_process import ANSWER_S, OwnProcess
 from cprlib.traffic.ring import RingSettings, open_ring
 from cprlib.traffic.sender import make_templates, open_sending
 from cprlib.traffic.worker import Job, Progress, Records
 
-ANSWER_S = 30.0  # for starting, and for a question; the process is quick, a machine may be busy
 STALL_S = 2.5  # the ring holds this much, should the reader not get a processor
 _PER_FRAME = 48 + 20 + 14 + 16 + 48  # octets in the ring beside the test packet: headers and alignment
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[2]); from cprlib.traffic.worker import main; main(int(sys.argv[1]))"
 
 
 def ring_for(flows: Sequence[Flow], settings: StreamSettings) -> RingSettings:
@@ -51,15 +43,11 @@ class Instrument:
             shape = ring_for(flows, settings)
             sending = stack.enter_context(open_sending(interface))
             ring = stack.enter_context(open_ring(interface, shape))
-            ours, theirs = socket.socketpair()
-            with theirs:
-                self._control: Connection[Any, Any] = Connection(ours.detach())
-                stack.enter_context(self._control)
-                fds = (theirs.fileno(), sending.fileno(), ring.fileno())
-                command = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(fds[0]), str(project_folder())]
-                stack.enter_context(spawn(command, purpose="start the traffic instrument", pass_fds=fds))
+            fds = (sending.fileno(), ring.fileno())
+            module = "cprlib.traffic.worker"
+            self._process = stack.enter_context(OwnProcess(module, "the traffic instrument", fds))
             job = Job(sending.fileno(), ring.fileno(), shape, templates, settings, keep_frames)
-            self._ask(job)
+            self._process.ask(job)
             self._resources = stack.pop_all()
 
     def __enter__(self) -> Instrument:
@@ -72,37 +60,25 @@ class Instrument:
 
     def start(self) -> None:
         """Begin to send."""
-        self._ask("start")
+        self._process.ask("start")
 
     def progress(self) -> Progress:
         """Where it is."""
-        answer = self._ask("progress")
+        answer = self._process.ask("progress")
         assert isinstance(answer, Progress)
         return answer
 
     def stop_sending(self) -> None:
         """Send no further packet; the capture goes on."""
-        self._ask("stop")
+        self._process.ask("stop")
 
     def finish(self) -> Records:
         """Stop everything and hand over the records.
 
         :raises InstrumentError: the process died, or its sender did.
         """
-        records = self._ask("finish", seconds=10 * ANSWER_S)
+        records = self._process.ask("finish", seconds=10 * ANSWER_S)
         assert isinstance(records, Records)
         if records.failure:
             raise InstrumentError("send test packets", records.failure)
         return records
-
-    def _ask(self, request: object, seconds: float = ANSWER_S) -> object:
-        deadline = Deadline(seconds, "an answer of the traffic instrument")
-        try:
-            self._control.send(request)
-            if not self._control.poll(deadline.remaining):
-                raise deadline.exceeded()
-            return self._control.recv()
-        except (EOFError, OSError) as error:
-            raise InstrumentError(
-                "talk to the traffic instrument", f"its process is gone ({error!r})", "look for its last words above"
-            ) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,18 +18,13 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, InstrumentError
-from cprlib.files import project_folder
-from cprlib.process import spawn
+from cprlib.traffic.own_process import ANSWER_S, OwnProcess
 from cprlib.traffic.realtime import become_realtime
 from cprlib.traffic.records import Reflection
 from cprlib.traffic.reflector import StampReflector
 from cprlib.traffic.tcp import TcpEnd, TcpEndReport, TcpEndSettings
 
-ANSWER_S = 30.0
 PRIORITY = 6  # below capture and sender
-_PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[2]); from cprlib.traffic.station_ends import main; main(int(sys.argv[1]))"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +60,8 @@ class StationEnds:
     """
 
     def __init__(self, port: int, addresses: tuple[str, ...]) -> None:
-        self._resources = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                self._control: Connection[Any, Any] = Connection(ours.detach())
-                stack.enter_context(self._control)
-                command = [sys.executable, "-I", "-S", "-c", _PROGRAM, str(theirs.fileno()), str(project_folder())]
-                stack.enter_context(spawn(command, purpose="start the station's ends", pass_fds=(theirs.fileno(),)))
+            self._process = stack.enter_context(OwnProcess(__name__, "the station's ends"))
             self._ask((port, addresses))
             self._resources = stack.pop_all()
 
@@ -114,16 +102,7 @@ class StationEnds:
         return reflections
 
     def _ask(self, request: object, seconds: float = ANSWER_S) -> object:
-        deadline = Deadline(seconds, "an answer of the station's ends")
-        try:
-            self._control.send(request)
-            if not self._control.poll(deadline.remaining):
-                raise deadline.exceeded()
-            answer = self._control.recv()
-        except (EOFError, OSError) as error:
-            raise InstrumentError(
-                "talk to the station's ends", f"their process is gone ({error!r})", "look for its last words above"
-            ) from error
+        answer = self._process.ask(request, seconds)
         if isinstance(answer, _Refusal):
             raise InstrumentError(answer.tried, answer.happened, answer.advice)
         return answer

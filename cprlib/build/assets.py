@@ -44,17 +44,26 @@ def recipes_digest() -> str:
 
 
 def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = None, base: str = DEFAULT_BASE) -> Assets:
-    """Build what is missing and write the manifest.
+    """Build what is missing, and write the manifest where it is the project's own QEMU on its default base.
+
+    Another one is for this run only: a later ``avocado run`` must not test it unnoticed.
 
     :param lab: whether the lab's kernel is needed.
     :param qemu: a QEMU that the user brought, which is then not built.
     :param base: base of the project's own QEMU.
     :raises EnvironmentFailure: a build or download failed.
     """
+    own = qemu is None and base == DEFAULT_BASE
     if qemu is None:
         built = build_qemu(base, True, progress)
         qemu = QemuBinary(built.binary, built.firmware)
     assets = Assets(qemu, build_guest_image(progress), build_lab_kernel(progress) if lab else None)
+    if own:
+        _write_manifest(assets)
+    return assets
+
+
+def _write_manifest(assets: Assets) -> None:
     write_json(
         cache_folder() / MANIFEST,
         {
@@ -67,7 +76,6 @@ def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = Non
             "lab_kernel": str(assets.lab_kernel) if assets.lab_kernel else None,
         },
     )
-    return assets
 
 
 def find_assets() -> Assets:

@@ -48,17 +48,4 @@ class GatedUpdate(LiveUpdate):
 
 def gated_update(guest: RunningGuest, at_gate: Callable[[ChannelGate], None]) -> UpdateResult:
     """Replace the QEMU under a guest; see :class:`GatedUpdate` and :meth:`RunningGuest.live_update`."""
-    update = GatedUpdate(
-        source=guest.machine,
-        mechanism=guest.mechanism,
-        topology=guest.topology,
-        stack=guest.stack,
-        folder=guest.folder,
-        target_settings=guest.machine.settings,
-        generation=len(guest.updates) + 1,
-        at_gate=at_gate,
-    )
-    guest.machine, result = update.perform()
-    guest.agent.use(guest.machine.agent)
-    guest.updates.append(result)
-    return result
+    return guest.carry_out(guest.plan_update(GatedUpdate, at_gate=at_gate))

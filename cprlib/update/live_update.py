@@ -140,9 +140,13 @@ class LiveUpdate:
             source_retired=retired[0] if retired else None,
         )
 
+    def fresh_channels(self) -> MigrationChannels:
+        """Channels of names that nobody else uses."""
+        return MigrationChannels.fresh()
+
     def start_target(self) -> tuple[Machine, MigrationChannels]:
         """Start the target and wait until it listens on its cpr channel."""
-        channels = MigrationChannels.fresh()
+        channels = self.fresh_channels()
         name = "target" if self.generation == 1 else f"target-{self.generation}"
         netdevs = tuple(self.mechanism.target_netdev(self.topology, item) for item in self.target_settings.netdevs)
         settings = replace(self.target_settings, netdevs=netdevs)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
@@ -20,6 +21,8 @@ from cprlib.update.live_update import LiveUpdate, UpdateResult
 from cprlib.update.mechanism import Mechanism
 
 BOOT_SECONDS = 60.0
+
+AnyUpdate = TypeVar("AnyUpdate", bound=LiveUpdate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +110,34 @@ class RunningGuest:
         settings = target_settings or self.machine.settings
         if qemu is not None:
             settings = replace(settings, qemu=qemu)
-        update = LiveUpdate(
+        return self.carry_out(self.plan_update(LiveUpdate, settings))
+
+    def plan_update(
+        self, kind: Callable[..., AnyUpdate], target_settings: MachineSettings | None = None, **own: object
+    ) -> AnyUpdate:
+        """The next update of this guest; :meth:`carry_out` performs it.
+
+        :param kind: :class:`LiveUpdate`, or a class made from it.
+        :param target_settings: the source's when None.
+        :param own: further fields of that class.
+        """
+        return kind(
             source=self.machine,
             mechanism=self.mechanism,
             topology=self.topology,
             stack=self.stack,
             folder=self.folder,
-            target_settings=settings,
+            target_settings=target_settings or self.machine.settings,
             generation=len(self.updates) + 1,
             passed=self.passed,
+            **own,
         )
+
+    def carry_out(self, update: LiveUpdate) -> UpdateResult:
+        """Perform an update; the guest is in the target then.
+
+        :raises UpdateFailed, QemuFailed, DeadlineExceeded: see :meth:`LiveUpdate.perform`; it stays in the source.
+        """
         self.machine, result = update.perform()
         self.agent.use(self.machine.agent)
         self.updates.append(result)

@@ -6,16 +6,14 @@ drops means that nothing was dropped only when :attr:`DropReport.available` is t
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-TRACEFS = Path("/sys/kernel/tracing")
-BUFFER_KIB = 8192  # per processor; an event takes some 60 octets
+from cprlib.traffic.trace_instance import TRACEFS, TraceInstance, realtime_offset_ns
+
+EVENT = "skb/kfree_skb"
 IGNORED = ("SOCKET_FILTER",)  # the answers that HeldPorts throws away
 _LINE = re.compile(
     r"\s(?P<seconds>\d+)\.(?P<micros>\d{6}): kfree_skb: .*?protocol=(?P<protocol>\d+)"
@@ -61,7 +59,7 @@ class DropTrace:
 
     def __init__(self, tracefs: Path = TRACEFS) -> None:
         self._tracefs = tracefs
-        self._instance = tracefs / "instances" / f"cprlib-{os.getpid()}-{time.monotonic_ns()}"
+        self._instance = TraceInstance(tracefs)
         self._why = "the trace was not started"
 
     def __enter__(self) -> DropTrace:
@@ -71,24 +69,17 @@ class DropTrace:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):
-            (self._instance / "events/skb/kfree_skb/enable").write_text("0")
-        with contextlib.suppress(OSError):
-            self._instance.rmdir()
+        self._instance.close()
 
     def _start(self) -> str:
-        event = self._instance / "events/skb/kfree_skb"
         try:
-            if not (self._tracefs / "events/skb/kfree_skb").is_dir():
+            if not (self._tracefs / "events" / EVENT).is_dir():
                 return f"no tracepoint skb:kfree_skb below {self._tracefs}"
-            self._instance.mkdir()
-            (self._instance / "trace_clock").write_text("mono")
-            (self._instance / "buffer_size_kb").write_text(str(BUFFER_KIB))
-            numbers = {name: number for number, name in _REASON.findall((event / "format").read_text())}
+            self._instance.make()
+            layout = (self._instance.event(EVENT) / "format").read_text()
+            numbers = {name: number for number, name in _REASON.findall(layout)}
             unwanted = [f"reason != {numbers[name]}" for name in IGNORED if name in numbers]
-            if unwanted:
-                (event / "filter").write_text(" && ".join(unwanted))
-            (event / "enable").write_text("1")
+            self._instance.enable(EVENT, " && ".join(unwanted))
         except OSError as error:
             return f"tracefs refused: {error}"
         return ""
@@ -98,23 +89,10 @@ class DropTrace:
         if self._why:
             return DropReport(False, self._why)
         try:
-            text = (self._instance / "trace").read_text(errors="replace")
-            offset = realtime_offset_ns()
-            lost = sum(_lost(path.read_text()) for path in (self._instance / "per_cpu").glob("cpu*/stats"))
+            text, lost = self._instance.text(), self._instance.lost()
         except OSError as error:
             return DropReport(False, f"the trace could not be read: {error}")
-        return DropReport(True, "", parse_trace(text, offset), lost)
-
-
-def realtime_offset_ns() -> int:
-    """CLOCK_REALTIME minus CLOCK_MONOTONIC: the best of several readings, for in a lab reading a clock takes 10 us."""
-    readings = []
-    for _ in range(20):
-        before = time.monotonic_ns()
-        now = time.time_ns()
-        after = time.monotonic_ns()
-        readings.append((after - before, now - (before + after) // 2))
-    return min(readings)[1]
+        return DropReport(True, "", parse_trace(text, realtime_offset_ns()), lost)
 
 
 def parse_trace(text: str, offset_ns: int) -> tuple[DropEvent, ...]:
@@ -131,13 +109,3 @@ def parse_trace(text: str, offset_ns: int) -> tuple[DropEvent, ...]:
         place = found["location"].split("+", 1)[0]
         events.append(DropEvent(moment + offset_ns, int(found["protocol"]), place, found["reason"] or "NOT_SPECIFIED"))
     return tuple(events)
-
-
-def _lost(stats: str) -> int:
-    """Events overwritten or dropped, from per_cpu/cpuN/stats."""
-    total = 0
-    for line in stats.splitlines():
-        name, _, value = line.partition(":")
-        if name in ("overrun", "dropped events", "commit overrun"):
-            total += int(value)
-    return total

@@ -12,21 +12,17 @@ Nothing that a QEMU says of itself is needed, so a QEMU that is silent about a f
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from cprlib.traffic.drops import TRACEFS, realtime_offset_ns
+from cprlib.traffic.trace_instance import TRACEFS, TraceInstance, realtime_offset_ns
 
 ETH_P_RARP = 0x8035  # linux/if_ether.h; sent by qemu_announce_self(), net/announce.c of QEMU
-BUFFER_KIB = 8192  # per processor; an event takes some 60 octets
 WORKER = re.compile(r"^vhost-(?P<owner>\d+)$")
 _LINE = re.compile(
     r"^\s*(?P<comm>.+)-(?P<task>\d+)\s+\[\d+\]\s+(?:\S+\s+)?"
@@ -93,8 +89,7 @@ class KernelTrace:
     """Records while its body runs; ask :meth:`report` inside it. Never raises: what is missing is reported."""
 
     def __init__(self, tracefs: Path = TRACEFS) -> None:
-        self._tracefs = tracefs
-        self._instance = tracefs / "instances" / f"cprlib-{os.getpid()}-{time.monotonic_ns()}"
+        self._instance = TraceInstance(tracefs)
         self._why = "the trace was not started"
 
     def __enter__(self) -> KernelTrace:
@@ -108,15 +103,10 @@ class KernelTrace:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):
-            (self._instance / "events/enable").write_text("0")
-        with contextlib.suppress(OSError):
-            self._instance.rmdir()
+        self._instance.close()
 
     def _start(self) -> None:
-        self._instance.mkdir()
-        (self._instance / "trace_clock").write_text("mono")
-        (self._instance / "buffer_size_kb").write_text(str(BUFFER_KIB))
+        self._instance.make()
         wanted = {
             "sched/sched_wakeup_new": 'comm ~ "vhost-*"',
             "sched/sched_process_exit": 'comm ~ "vhost-*"',
@@ -125,19 +115,17 @@ class KernelTrace:
             "net/netif_receive_skb_entry": f'name ~ "tap*" && protocol != {ETH_P_RARP}',
         }
         for event, condition in wanted.items():
-            (self._instance / "events" / event / "filter").write_text(condition)
-            (self._instance / "events" / event / "enable").write_text("1")
+            self._instance.enable(event, condition)
 
     def report(self) -> KernelReport:
         """Everything so far."""
         if self._why:
             return KernelReport(False, self._why)
         try:
-            text = (self._instance / "trace").read_text(errors="replace")
-            stats = [path.read_text() for path in (self._instance / "per_cpu").glob("cpu*/stats")]
+            text, lost = self._instance.text(), self._instance.lost()
         except OSError as error:
             return KernelReport(False, f"the trace could not be read: {error}")
-        return KernelReport(True, "", parse_events(text.splitlines(), realtime_offset_ns()), sum(map(_lost, stats)))
+        return KernelReport(True, "", parse_events(text.splitlines(), realtime_offset_ns()), lost)
 
 
 def parse_events(lines: Iterable[str], offset_ns: int) -> tuple[KernelEvent, ...]:
@@ -162,9 +150,3 @@ def parse_events(lines: Iterable[str], offset_ns: int) -> tuple[KernelEvent, ...
             case "netif_receive_skb_entry":
                 events.append(KernelEvent(moment, Act.TAP_WRITTEN, int(found["task"]), found["comm"]))
     return tuple(events)
-
-
-def _lost(stats: str) -> int:
-    """Events overwritten or dropped, from per_cpu/cpuN/stats."""
-    counted = (line.partition(":") for line in stats.splitlines())
-    return sum(int(value) for name, _, value in counted if name in ("overrun", "dropped events", "commit overrun"))

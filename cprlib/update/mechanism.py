@@ -46,8 +46,24 @@ class Mechanism(Protocol):
         """What management does when the source has ended."""
 
 
+class Unattended:
+    """What management does for a NIC that crosses by itself: nothing."""
+
+    __slots__ = ()
+
+    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:  # noqa: ARG002
+        """The same netdev again."""
+        return source
+
+    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
+        """Nothing."""
+
+    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
+        """Nothing."""
+
+
 @dataclass(frozen=True, slots=True)
-class CprTap:
+class CprTap(Unattended):
     """``-netdev tap,cpr=on``: the source sends its descriptors, management does nothing."""
 
     name: str = "cpr"
@@ -61,16 +77,6 @@ class CprTap:
     def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
         """See :meth:`Mechanism.source_netdev`."""
         return replace(netdev, cpr=True)
-
-    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:  # noqa: ARG002
-        """The same netdev again: the series' whole point."""
-        return source
-
-    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
-        """Nothing."""
-
-    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ class LinkSwitch:
 
 
 @dataclass(frozen=True, slots=True)
-class FdShare:
+class FdShare(Unattended):
     """Management opens the tap and gives the same descriptors to both QEMUs (``fd=``, ``fds=``), without ``cpr=on``.
 
     Both QEMUs read the tap at the same time; what the one that does not run takes is lost (docs/findings.md).
@@ -132,19 +138,9 @@ class FdShare:
         """The netdev with descriptors in place of the interface's name."""
         return replace(netdev, way=Way.FDS if netdev.queues > 1 else Way.FD)
 
-    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:  # noqa: ARG002
-        """The same netdev; start_machine() gives it the same descriptors."""
-        return source
-
-    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
-        """Nothing."""
-
-    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
-        """Nothing."""
-
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class Local(Unattended):
     """Migration parameter ``local`` of newer QEMUs: the device state brings the backend's descriptors along.
 
     No release that could be had has it (11.1.3 has not): the parameter is set where query-qmp-schema tells of it, and
@@ -162,16 +158,6 @@ class Local:
     def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
         """The netdev as it is."""
         return netdev
-
-    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:  # noqa: ARG002
-        """The same netdev again."""
-        return source
-
-    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
-        """Nothing."""
-
-    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
-        """Nothing."""
 
 
 def target_arguments(mechanism: Mechanism) -> tuple[str, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -82,6 +84,26 @@ def new_folder(final: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def numbered_folder(base: Path, name: str) -> Path:
+    """Make a folder for its owner alone (0700) that was not there: ``name``, else ``name-2`` and so on.
+
+    :param base: made when missing.
+    :raises OSError: it cannot be made.
+    """
+    base.mkdir(parents=True, exist_ok=True)
+    for attempt in itertools.count(1):
+        folder = base / (name if attempt == 1 else f"{name}-{attempt}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            return folder
+    raise AssertionError("count() does not end")
+
+
+def utc_name() -> str:
+    """A folder's name for now, in UTC: ``2026-01-31T08-00-00Z``."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
 @contextlib.contextmanager

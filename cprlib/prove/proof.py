@@ -13,9 +13,7 @@ Layout::
 from __future__ import annotations
 
 import contextlib
-import datetime
 import fcntl
-import itertools
 import json
 import os
 import shutil
@@ -67,14 +65,8 @@ def new_proof(base: Path, wanted: Wanted) -> Path:
 
     :raises EnvironmentFailure: it cannot be made.
     """
-    name = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        for attempt in itertools.count(1):
-            folder = base / (name if attempt == 1 else f"{name}-{attempt}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
-                break
+        folder = files.numbered_folder(base, files.utc_name())
     except OSError as error:
         raise EnvironmentFailure(f"make a folder in {base}", str(error), "choose another with --out") from error
     files.write_text(folder / PROOF_FILE, json.dumps(encode(wanted), indent=2) + "\n", mode=0o600)

@@ -5,9 +5,6 @@ Transcripts and captures may hold what a guest said, so that folders are for the
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import itertools
 import json
 import os
 import re
@@ -31,18 +28,12 @@ def new_results_folder(base: Path) -> Path:
     :param base: the folder of all runs, made when missing.
     :raises EnvironmentFailure: the folder cannot be made.
     """
-    name = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        for attempt in itertools.count(1):
-            folder = base / (name if attempt == 1 else f"{name}-{attempt}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
-                (folder / CASES).mkdir(mode=0o700)
-                return folder
+        folder = files.numbered_folder(base, files.utc_name())
+        (folder / CASES).mkdir(mode=0o700)
     except OSError as error:
         raise EnvironmentFailure(f"make a results folder in {base}", str(error), "choose another with --out") from error
-    raise AssertionError("count() does not end")
+    return folder
 
 
 def publish(folder: Path) -> Path:
@@ -97,11 +88,7 @@ def start_case(
         raise UsageError(f"start case {case_id!r}", "its id is no good name for a folder", f"use {ID_PATTERN.pattern}")
     try:
         (results / CASES).mkdir(mode=0o700, parents=True, exist_ok=True)
-        for attempt in itertools.count(1):
-            folder = results / CASES / (case_id if attempt == 1 else f"{case_id}-{attempt}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
-                break
+        folder = files.numbered_folder(results / CASES, case_id)
     except OSError as error:
         raise EnvironmentFailure(f"make the folder of case {case_id}", str(error), "choose another --out") from error
     value = {

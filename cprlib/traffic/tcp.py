@@ -250,15 +250,20 @@ class TcpEnd:
                 self._wait(connection, select.POLLIN)
 
 
-def content_doubts(source: TcpEndReport, sink_octets: int, sink_sha256: str) -> tuple[str, ...]:
-    """What is wrong with a connection; empty when everything came over unchanged and it was closed in order."""
+def content_doubts(end: TcpEndReport, other_octets: int, other_sha256: str) -> tuple[str, ...]:
+    """What is wrong with a connection; empty when everything came over unchanged and it was closed in order.
+
+    :param end: the report of one end, be it source or sink; :param other_octets: of content at the other one.
+    """
     doubts = []
-    if source.error:
-        doubts.append(f"the source ended with {source.error}")
-    elif not source.complete:
+    if end.error:
+        doubts.append(f"the {end.role} ended with {end.error}")
+    elif not end.complete:
         doubts.append("the connection was not closed in order")
-    if source.octets != sink_octets:
-        doubts.append(f"{source.octets} octets sent, {sink_octets} received")
-    elif source.sha256 != sink_sha256:
+    if end.octets != other_octets:
+        ends = (end.octets, other_octets)
+        sent, received = ends if end.role is Role.SOURCE else ends[::-1]
+        doubts.append(f"{sent} octets sent, {received} received")
+    elif end.sha256 != other_sha256:
         doubts.append("the content was changed on the way")
     return tuple(doubts)

@@ -85,6 +85,8 @@ def test_differences_are_named() -> None:
     assert content_doubts(source, 10, "a") == ()
     assert content_doubts(source, 9, "b") == ("10 octets sent, 9 received",)
     assert content_doubts(source, 10, "b") == ("the content was changed on the way",)
+    sink = TcpEndReport(Role.SINK, 9, "b", 0, 0, 0, "ECONNRESET", False)
+    assert content_doubts(sink, 10, "a") == ("the sink ended with ECONNRESET", "10 octets sent, 9 received")
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

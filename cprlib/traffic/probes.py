@@ -18,6 +18,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow
+from cprlib.traffic.flow_socket import open_flow
 from cprlib.traffic.stamp import Malformed, ReflectorPacket, SenderPacket
 from cprlib.traffic.warm_up import WARM_UP_SSID
 
@@ -42,18 +43,14 @@ class Probes:
         self._answered_ns: list[int] = []
 
     def __enter__(self) -> Probes:
-        for flow in self._flows:
-            family = socket.AF_INET6 if flow.version == 6 else socket.AF_INET
-            with self._namespace.entered():
-                opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-            self._sockets.append(opened)
-            opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            try:
-                opened.bind((flow.source, flow.source_port))
-                opened.connect((flow.target, flow.target_port))
-            except OSError as error:
-                self._close()
-                raise EnvironmentFailure(f"probe with {flow.name}", error.strerror or str(error)) from error
+        try:
+            for flow in self._flows:
+                opened = open_flow(self._namespace, flow, f"probe with {flow.name}", socket.SOCK_NONBLOCK)
+                self._sockets.append(opened)
+                opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        except EnvironmentFailure:
+            self._close()
+            raise
         return self
 
     def __exit__(

@@ -14,9 +14,9 @@ import time
 from collections.abc import Sequence
 
 from cprlib.deadline import Deadline
-from cprlib.errors import EnvironmentFailure
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow
+from cprlib.traffic.flow_socket import open_flow
 from cprlib.traffic.stamp import SenderPacket
 
 WARM_UP_SSID = 0xFFFF  # a session of its own at the reflector: it must not count in the flow's
@@ -33,14 +33,7 @@ def warm_up(namespace: NetworkNamespace, flows: Sequence[Flow], deadline: Deadli
     """
     with contextlib.ExitStack() as stack:
         for flow in flows:
-            family = socket.AF_INET6 if flow.version == 6 else socket.AF_INET
-            try:
-                with namespace.entered():
-                    opened = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
-                opened.bind((flow.source, flow.source_port))
-                opened.connect((flow.target, flow.target_port))
-            except OSError as error:
-                raise EnvironmentFailure(f"warm up {flow.name}", error.strerror or str(error)) from error
+            opened = stack.enter_context(open_flow(namespace, flow, f"warm up {flow.name}"))
             _round_trips(opened, flow, deadline)
 
 

@@ -161,7 +161,7 @@ class NotYet(FailedUpdate):
     def test_source_goes_on_when_cancelled_while_the_state_is_loaded(self) -> None:
         """migrate_cancel while the target loads the state: the source runs on with vhost.
 
-        Failed in two of four suite runs ("no traffic"), cause not known: docs/findings.md.
+        Failed in two of four suite runs ("no traffic"): source and target both ran the guest, see docs/findings.md.
 
         :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """

@@ -149,6 +149,8 @@ def test_a_fault_of_the_reader_is_counted_and_the_thread_goes_on() -> None:
         broken = threading.Event()
 
         def fail(*_: object) -> None:
+            if broken.is_set():  # a frame of the kernel's own, perhaps in one block with the answer
+                return
             broken.set()
             raise RuntimeError("broken on purpose")
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import MachineSettings
-from cprlib.update.faults import SETTINGS, Action, Fault, Phase
+from cprlib.update.faults import SETTINGS, Action, Fault, Phase, Survivor
 from cprlib.update.gate import ChannelGate, PipeGate
 
 LOADING_OCTETS = 4096  # of the device state that the target has in phase "state loading"
@@ -67,7 +67,9 @@ class FaultGates:
         elif fault.phase in _MAIN:
             loading = fault.phase is Phase.STATE_LOADING
             octets = LOADING_OCTETS if loading else 0
-            self._main = enter(ChannelGate(self._namespace, self._channels.main, octets, pass_on=loading))
+            delivers = fault.survivor is Survivor.ONE
+            gate = ChannelGate(self._namespace, self._channels.main, octets, pass_on=loading, delivers=delivers)
+            self._main = enter(gate)
         elif fault.phase in _PIPES and fault.action not in SETTINGS:
             self._pipe = enter(PipeGate())
         return self

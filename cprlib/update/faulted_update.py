@@ -32,6 +32,7 @@ DURING = (
     Phase.FDS_RECEIVED,
     Phase.CREATING_DEVICES,
     Phase.MAIN_CONNECTED,
+    Phase.BEFORE_SWITCHOVER,
     Phase.STATE_LOADING,
 )
 """Phases that come once ``migrate`` has been given."""
@@ -54,7 +55,8 @@ class FaultedUpdate:
         self._begun_ns = time.time_ns()
         self._acted_ns = 0
         self._why = ""
-        self._target_state = "gone"
+        self._refused = ""
+        self._source_state = self._target_state = "gone"
         self._limit = resource.prlimit(guest.machine.pid, resource.RLIMIT_NOFILE)[0]
 
     def perform(self) -> FaultResult:
@@ -80,12 +82,14 @@ class FaultedUpdate:
             acted_ns=self._acted_ns,
             migration=migration,
             error=error,
+            refused=self._refused,
             state_before=state,
             state_after=self._guest.machine.status() if self._guest.machine.process.poll() is None else "gone",
             back_ms=back_ms,
             before=before,
             after=view(source) if alive else None,
             target_exit=target_exit,
+            source_state=self._source_state,
             target_state=self._target_state,
             source_said=source.messages[said:].strip(),
             target_said=self._target.messages if self._target else "",
@@ -103,9 +107,7 @@ class FaultedUpdate:
             self._wait_listening(target, self._channels.cpr)
         if phase is Phase.CPR_READY:
             self._reach(phase)
-        wanted = {"events": True, "return-path": self._fault.return_path}
-        capabilities = [{"capability": name, "state": state} for name, state in wanted.items()]
-        self._source.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
+        self._set_capabilities(return_path=self._fault.return_path, pause=phase is Phase.BEFORE_SWITCHOVER)
         self._source.qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer"})
         if phase is Phase.MODE_SET:
             self._reach(phase)
@@ -118,6 +120,11 @@ class FaultedUpdate:
                 with contextlib.suppress(CprlibError):
                     self._source.qmp.execute("quit", seconds=2)
             self._reach(phase)
+
+    def _set_capabilities(self, *, return_path: bool, pause: bool) -> None:
+        wanted = {"events": True, "return-path": return_path, "pause-before-switchover": pause}
+        capabilities = [{"capability": name, "state": state} for name, state in wanted.items()]
+        self._source.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
 
     def _start(self, stack: contextlib.ExitStack) -> Machine:
         guest, fault = self._guest, self._fault
@@ -162,6 +169,9 @@ class FaultedUpdate:
         if not self._why:
             self._act()
         self._gates.release()
+        if phase is Phase.BEFORE_SWITCHOVER:
+            with contextlib.suppress(QmpRefused):  # it has ended by the fault
+                self._source.qmp.execute("migrate-continue", {"state": "pre-switchover"})
 
     def _migration_status(self) -> str:
         answer: Mapping[str, Any] = self._source.qmp.execute("query-migrate")
@@ -179,9 +189,17 @@ class FaultedUpdate:
             return None
         if fault.phase is Phase.VM_STOPPED and not self._stopped():
             return None
-        if fault.phase is Phase.STATE_LOADING and fault.unnoticed:
-            return True if self._migration_status() == "completed" else None
-        return True
+        awaited = self._awaited_status()
+        return True if awaited is None or self._migration_status() == awaited else None
+
+    def _awaited_status(self) -> str | None:
+        """What query-migrate has to say in the fault's phase (QAPI MigrationStatus), where that matters."""
+        fault = self._fault
+        if fault.phase is Phase.BEFORE_SWITCHOVER:
+            return "pre-switchover"
+        if fault.survivor is Survivor.ONE:
+            return "device"  # the source has sent all, and waits for the target's word
+        return "completed" if fault.phase is Phase.STATE_LOADING and fault.unnoticed else None
 
     def _stopped(self) -> bool:
         """Whether the source's VM has been stopped for this update, from its trace: its QMP may be blocked."""
@@ -197,7 +215,10 @@ class FaultedUpdate:
             case Action.PAUSE:
                 self._pause(victim)
             case Action.CANCEL:
-                source.qmp.execute("migrate_cancel")
+                try:
+                    source.qmp.execute("migrate_cancel")
+                except QmpRefused as error:
+                    self._refused = error.happened
             case Action.MIGRATE_AGAIN:
                 self._why = "" if self._migrate() else "a second migrate was taken while one ran"
             case Action.FULL_TABLE:
@@ -237,6 +258,8 @@ class FaultedUpdate:
     def _wait_survivor(self, stack: contextlib.ExitStack, state: str) -> tuple[float | None, int | None]:
         """Wait until the one that has to survive has the guest; tells how long it took and how the target ended."""
         fault = self._fault
+        if fault.survivor is Survivor.ONE:
+            return self._wait_one(stack, state)
         if fault.survivor is not Survivor.SOURCE:
             return None, self._end_target(stack)
         if not fault.unnoticed:
@@ -245,6 +268,31 @@ class FaultedUpdate:
         if state == "running":
             self._source.qmp.execute("cont")
         return self._wait_back(state), ended
+
+    def _wait_one(self, stack: contextlib.ExitStack, state: str) -> tuple[float | None, int | None]:
+        """Wait until the target has the guest or has ended, and see what the source does then.
+
+        Where both run the guest nothing can be saved; the target is ended.
+        """
+        target = self._the_target()
+
+        def settled() -> bool | None:
+            self._target_state = _state(target) if target.process.poll() is None else "gone"
+            return True if self._target_state in (state, "gone") else None
+
+        with contextlib.suppress(DeadlineExceeded):
+            Deadline(BACK_S, "source or target to have the guest").poll(settled, 0.02)
+        if self._target_state == "gone":
+            back_ms = self._wait_back(state)
+            self._source_state = _state(self._source)
+            return back_ms, target.process.poll()
+        self._source_state = _state(self._source)
+        if self._target_state == state and self._source_state != state:
+            self._adopt(target, stack)
+            return None, None
+        ended = target.process.poll()
+        kill_group(target.process)
+        return None, ended
 
     def _wait_back(self, state: str) -> float | None:
         """Wait until the source has the run state that it had.
@@ -295,6 +343,9 @@ class FaultedUpdate:
                 os.kill(machine.pid, signal.SIGCONT)
                 _, hard = resource.prlimit(machine.pid, resource.RLIMIT_NOFILE)
                 resource.prlimit(machine.pid, resource.RLIMIT_NOFILE, (self._limit, hard))
+        if self._fault.phase is Phase.BEFORE_SWITCHOVER and self._source.process.poll() is None:
+            with contextlib.suppress(CprlibError):  # a plain update is to follow
+                self._set_capabilities(return_path=self._fault.return_path, pause=False)
 
     def _the_target(self) -> Machine:
         if self._target is None:

@@ -22,6 +22,7 @@ class Phase(enum.StrEnum):
     FDS_RECEIVED = "fds received"  # the target has the CPR state and has made nothing of it
     CREATING_DEVICES = "target creating devices"  # its netdevs exist and own vhost, its devices do not
     MAIN_CONNECTED = "main channel connected"
+    BEFORE_SWITCHOVER = "before switchover"  # source and target are connected, the device state is not yet being sent
     STATE_LOADING = "state loading"  # the target has the beginning of the device state
     TARGET_RESUMED = "target resumed"
     SOURCE_QUITS = "source told to quit"
@@ -64,6 +65,7 @@ class Survivor(enum.StrEnum):
 
     SOURCE = "source"
     TARGET = "target"
+    ONE = "source or target"
     NOBODY = "nobody"
 
 
@@ -140,6 +142,7 @@ DEATHS = (
     Fault("target-killed-before-fds", Phase.FDS_SENT, Actor.TARGET, Action.KILL),
     Fault("target-killed-with-fds", Phase.FDS_RECEIVED, Actor.TARGET, Action.KILL),
     Fault("target-killed-with-devices", Phase.CREATING_DEVICES, Actor.TARGET, Action.KILL),
+    Fault("target-killed-before-switchover", Phase.BEFORE_SWITCHOVER, Actor.TARGET, Action.KILL, return_path=True),
     Fault("target-killed-at-main", Phase.MAIN_CONNECTED, Actor.TARGET, Action.KILL, return_path=True),
     Fault("target-killed-loading", Phase.STATE_LOADING, Actor.TARGET, Action.KILL, return_path=True),
 )
@@ -150,11 +153,18 @@ CANCELS = (
     Fault("cancel-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CANCEL),
     Fault("cancel-fds-received", Phase.FDS_RECEIVED, Actor.MANAGEMENT, Action.CANCEL),
     Fault("cancel-creating-devices", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.CANCEL),
-    Fault("cancel-main-connected", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.CANCEL, return_path=True),
-    Fault("cancel-state-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, return_path=True),
+    Fault("cancel-before-switchover", Phase.BEFORE_SWITCHOVER, Actor.MANAGEMENT, Action.CANCEL, return_path=True),
     Fault("cancel-too-late", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, Survivor.TARGET, unnoticed=True),
 )
 """``migrate_cancel`` in each phase; before ``migrate``, and after the source has sent all, it has nothing to cancel."""
+
+LATE_CANCELS = (
+    Fault(
+        "cancel-main-connected", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.CANCEL, Survivor.ONE, return_path=True
+    ),
+    Fault("cancel-state-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, Survivor.ONE, return_path=True),
+)
+"""``migrate_cancel`` while the source waits for the target's word on the device state, all of which it has sent."""
 
 TARGETS = (
     Fault("other-queues", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_QUEUES, refusal=True),
@@ -221,7 +231,7 @@ FATAL = (
 )
 """Nobody can survive: the guest is gone with the one that had it, and no other QEMU may run it."""
 
-_TABLES = (SENDING, DEATHS, CANCELS, TARGETS, STREAM, UNNOTICED, (PLAIN, FULL), HARMLESS, REFUSED, FATAL)
+_TABLES = (SENDING, DEATHS, CANCELS, LATE_CANCELS, TARGETS, STREAM, UNNOTICED, (PLAIN, FULL), HARMLESS, REFUSED, FATAL)
 
 
 def named(*names: str) -> tuple[Fault, ...]:

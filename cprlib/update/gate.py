@@ -71,6 +71,8 @@ class ChannelGate:
     :param hold_after: octets from the source after which it closes: 0 for "when the source has connected", None for
         "when the source has sent all it has to say".
     :param pass_on: the target gets those octets at once; else it sees nothing before the gate opens.
+    :param delivers: what the source has sent comes to the target even when the source has hung up since, as it would
+        from a socket's queue.
     :param refuse: the source is not let in before the gate opens: its connect(2) waits.
     """
 
@@ -81,6 +83,7 @@ class ChannelGate:
         hold_after: int | None,
         *,
         pass_on: bool = False,
+        delivers: bool = False,
         refuse: bool = False,
     ) -> None:
         self.name = f"cprlib-{secrets.token_hex(8)}-gate"
@@ -90,6 +93,7 @@ class ChannelGate:
         self._forward = forward
         self._hold_after = hold_after
         self._pass_on = pass_on
+        self._delivers = delivers
         self._refuse = refuse
         self._pieces: list[Piece] = []
         self._end_after = False
@@ -234,6 +238,14 @@ class ChannelGate:
             return
         self._both_ways(source, onward)
 
+    def _send_on(self, connection: socket.socket, piece: Piece) -> None:
+        """Pass a piece on; a gate that delivers is not ended by a source that has hung up and hears nothing more."""
+        try:
+            send(connection, piece)
+        except BrokenPipeError:
+            if not self._delivers or connection is not self._source:
+                raise
+
     def _flush(self, onward: socket.socket) -> None:
         """Let the target have what stands before the gate."""
         pieces, self._pieces = self._pieces, []
@@ -258,21 +270,23 @@ class ChannelGate:
         return False
 
     def _wait_open(self, source: socket.socket) -> bool:
-        """Wait for the gate to open; a source that hangs up meanwhile ends it all."""
-        gone = select.poll()
-        gone.register(source, 0)  # POLLHUP: both directions are closed
+        """Wait for the gate to open; a source that hangs up meanwhile ends it all, unless the gate delivers."""
         while not self._open.wait(TICK_S):
-            if gone.poll(0):
+            if self._gone(source):
                 return False
         return not self._end.is_set()
 
+    def _gone(self, source: socket.socket) -> bool:
+        """Whether the source's hanging up ends it all."""
+        state = select.poll()
+        state.register(source, 0)  # POLLHUP: both directions are closed
+        return not self._delivers and bool(state.poll(0))
+
     def _until_closed(self, onward: socket.socket, source: socket.socket) -> None:
         """Wait until the target, or the source, closes the channel."""
-        gone = select.poll()
-        gone.register(source, 0)
         while not self._end.is_set():
             ready, _, _ = select.select([onward], [], [], TICK_S)
-            if (ready and not onward.recv(PIECE)) or gone.poll(0):
+            if (ready and not onward.recv(PIECE)) or self._gone(source):
                 return
 
     def _both_ways(self, source: socket.socket, onward: socket.socket) -> None:
@@ -288,7 +302,7 @@ class ChannelGate:
                     return
                 if connection is source:
                     self.octets += len(piece.octets)
-                send(other[connection], piece)
+                self._send_on(other[connection], piece)
                 piece.close()
 
 

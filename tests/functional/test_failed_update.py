@@ -6,12 +6,22 @@ from collections.abc import Iterable
 
 from cprlib.errors import QemuFailed, UpdateFailed
 from cprlib.update.faulted_update import FaultedUpdate
-from cprlib.update.faults import CANCELS, DEATHS, HARMLESS, REFUSED, SENDING, STREAM, TARGETS, UNNOTICED, Fault, named
+from cprlib.update.faults import (
+    CANCELS,
+    DEATHS,
+    HARMLESS,
+    LATE_CANCELS,
+    REFUSED,
+    SENDING,
+    STREAM,
+    TARGETS,
+    UNNOTICED,
+    Fault,
+    named,
+)
 from cprlib.verdict.evidence import Role
 from fixtures.failed_update import failed_updates
 from fixtures.live_update_test import LiveUpdateTest
-
-CANCEL_WHILE_LOADING = "cancel-state-loading"
 
 
 class FailedUpdate(LiveUpdateTest):
@@ -55,7 +65,16 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(tuple(fault for fault in CANCELS if fault.name != CANCEL_WHILE_LOADING))
+        self._fail(CANCELS)
+
+    def test_late_cancel_leaves_one_owner(self) -> None:
+        """migrate_cancel when the target has all it needs to run the guest: one of source and target runs it, not both.
+
+        Patch 10. The device state waits in the channel: the target reads it to its end whatever the source does.
+
+        :avocado: tags=patch:late-cancel,patch:10,patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:4
+        """
+        self._fail(LATE_CANCELS)
 
     def test_source_goes_on_when_target_does_not_fit(self) -> None:
         """A target with other queues, memory or netdev id refuses: the source runs on with vhost.
@@ -74,6 +93,15 @@ class FailedUpdate(LiveUpdateTest):
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
         self._fail(STREAM)
+
+    def test_source_can_go_on_after_an_unnoticed_failure(self) -> None:
+        """Without a return path the source takes the update for complete; told to go on, it runs with vhost.
+
+        Patch 11. Management whose target died does this (``cont`` in postmigrate); the source has given vhost up.
+
+        :avocado: tags=patch:unnoticed-failure,patch:11,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
+        """
+        self._fail(UNNOTICED)
 
     def test_update_survives_pauses_and_late_commands(self) -> None:
         """Pauses in each phase, a second migrate, a cancel too late, a source that dies when it is done: it succeeds.
@@ -157,24 +185,6 @@ class NotYet(FailedUpdate):
 
     :avocado: disable
     """
-
-    def test_source_goes_on_when_cancelled_while_the_state_is_loaded(self) -> None:
-        """migrate_cancel while the target loads the state: the source runs on with vhost.
-
-        Failed in two of four suite runs ("no traffic"): source and target both ran the guest, see docs/findings.md.
-
-        :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
-        """
-        self._fail(named(CANCEL_WHILE_LOADING))
-
-    def test_source_can_go_on_after_an_unnoticed_failure(self) -> None:
-        """Without a return path the source takes the update for complete; told to go on, it runs with vhost.
-
-        Patch 3. Management whose target died does this (``cont`` in postmigrate); the source has given vhost up.
-
-        :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
-        """
-        self._fail(UNNOTICED)
 
     def test_source_says_so_when_vhost_cannot_be_opened(self) -> None:
         """A source that cannot open vhost-net anew goes on in userspace and says so; the next failure mends it.

@@ -26,6 +26,7 @@ class MachineSettings:
     :param tcg_buffer_mib: size of TCG's translation buffer in MiB.
     :param plugged: netdevs and NICs are not on the command line but added by QMP, before the guest runs: see
         :meth:`Machine.plug_all`. NICs want a bus that takes them then, as machine ``pc`` has.
+    :param prefix: words before QEMU's own, of a program that becomes QEMU with other rights.
     """
 
     qemu: QemuBinary
@@ -41,6 +42,7 @@ class MachineSettings:
     tcg_buffer_mib: int = 48
     extra: tuple[str, ...] = ()
     plugged: bool = False
+    prefix: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.accelerator not in ACCELERATORS:

@@ -211,7 +211,7 @@ def start_machine(
         given = dict(passed or {})
         if not settings.plugged:
             given |= _opened(settings.netdevs, given, namespace, manager, incoming=incoming is not None)
-        command = command_line(settings, files, *channels, given, incoming=incoming is not None)
+        command = [*settings.prefix, *command_line(settings, files, *channels, given, incoming=incoming is not None)]
         if incoming:
             command += incoming.incoming_arguments(deferred=settings.plugged)
         elif settings.plugged:

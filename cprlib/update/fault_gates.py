@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.qemu.channels import MigrationChannels
@@ -25,22 +26,27 @@ _MAIN = (Phase.MAIN_CONNECTED, Phase.STATE_LOADING)
 
 
 def changed_settings(settings: MachineSettings, action: Action) -> MachineSettings:
-    """The target's settings for actions that are a target which does not fit; the same ones for all others."""
+    """The target's settings for actions that are a target started in another way; the same ones for all others."""
     netdev, nic = settings.netdevs[0], settings.nics[0]
+    changes: dict[str, Any] = {}
     match action:
         case Action.OTHER_QUEUES:
             other = netdev.queues // 2 or 1 if netdev.queues > 1 else 2
-            return replace(settings, netdevs=(replace(netdev, queues=other),), nics=(replace(nic, queues=other),))
+            changes = {"netdevs": (replace(netdev, queues=other),), "nics": (replace(nic, queues=other),)}
         case Action.OTHER_NETDEV:
             name = f"{netdev.identifier}x"
-            return replace(settings, netdevs=(replace(netdev, identifier=name),), nics=(replace(nic, netdev=name),))
+            changes = {"netdevs": (replace(netdev, identifier=name),), "nics": (replace(nic, netdev=name),)}
         case Action.NO_NETDEV:
-            return replace(settings, netdevs=(), nics=())
+            changes = {"netdevs": (), "nics": ()}
         case Action.OTHER_MEMORY:
-            return replace(settings, memory_mib=settings.memory_mib * 2)
+            changes = {"memory_mib": settings.memory_mib * 2}
         case Action.OTHER_MACHINE:
-            return replace(settings, machine="pc" if settings.machine == "q35" else "q35")
-    return settings
+            changes = {"machine": "pc" if settings.machine == "q35" else "q35"}
+        case Action.NO_SPACE:
+            changes = {"extra": (*settings.extra, "-D", "/dev/full")}  # the last -D counts
+        case Action.NO_NET_ADMIN:
+            changes = {"prefix": ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")}
+    return replace(settings, **changes)
 
 
 class FaultGates:

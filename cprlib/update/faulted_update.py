@@ -328,7 +328,8 @@ class FaultedUpdate:
         wanted = ("running", "paused")
         Deadline(END_S, "the target to have the guest").poll(lambda: True if target.status() in wanted else None)
         target.incoming = False
-        target.settings = replace(target.settings, extra=self._source.settings.extra)  # without the gate's arguments
+        own = self._source.settings  # without the gate's arguments
+        target.settings = replace(target.settings, extra=own.extra, prefix=own.prefix)
         with contextlib.suppress(CprlibError):
             if self._source.process.poll() is None:
                 self._source.quit()

@@ -58,6 +58,8 @@ class Action(enum.StrEnum):
     OTHER_MEMORY = "another memory size"
     OTHER_NETDEV = "another netdev id"
     NO_NETDEV = "no netdev"
+    NO_SPACE = "no space for its log"
+    NO_NET_ADMIN = "without CAP_NET_ADMIN"
 
 
 class Survivor(enum.StrEnum):
@@ -75,8 +77,10 @@ SETTINGS = (
     Action.OTHER_MEMORY,
     Action.OTHER_NETDEV,
     Action.NO_NETDEV,
+    Action.NO_SPACE,
+    Action.NO_NET_ADMIN,
 )
-"""Actions that are a target started with other settings."""
+"""Actions that are a target started in another way."""
 
 _WHERE: dict[Action, tuple[Phase, ...]] = {
     Action.CLOSE_CPR: (Phase.VM_STOPPED, Phase.FDS_SENT),
@@ -100,7 +104,6 @@ class Fault:
     :param refusal: whether a live target has to end by itself, with an error and not by a signal.
     :param return_path: the migration has a return path, by which the source hears of the target's failure.
     :param unnoticed: the source, without a return path, takes the update for complete; management tells it to go on.
-    :param downgrade: vhost cannot be taken back: the source has to go on in userspace, and to say so.
     :raises UsageError: the action cannot be put into that phase.
     """
 
@@ -112,7 +115,6 @@ class Fault:
     refusal: bool = False
     return_path: bool = False
     unnoticed: bool = False
-    downgrade: bool = False
 
     def __post_init__(self) -> None:
         phases = _WHERE.get(self.action, tuple(Phase))
@@ -126,6 +128,7 @@ class Fault:
 
 SENDING = (
     Fault("nobody-listens", Phase.MODE_SET, Actor.TARGET, Action.NOBODY_LISTENS),
+    Fault("source-full-fd-table", Phase.MODE_SET, Actor.SOURCE, Action.FULL_TABLE),
     Fault("cpr-closed-before-fds", Phase.VM_STOPPED, Actor.MANAGEMENT, Action.CLOSE_CPR),
     Fault("cpr-closed-with-fds", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CLOSE_CPR, refusal=False),
     Fault("cpr-garbage", Phase.FDS_SENT, Actor.MANAGEMENT, Action.GARBAGE_CPR, refusal=True),
@@ -210,6 +213,12 @@ HARMLESS = (
 )
 """A process stands still for a while: the update has to succeed nevertheless."""
 
+POOR = (
+    Fault("target-without-space", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_SPACE, Survivor.TARGET),
+    Fault("target-without-net-admin", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NET_ADMIN, Survivor.TARGET),
+)
+"""A target that lacks what it does not need: with its descriptors handed over it has to make no tap."""
+
 REFUSED = (
     Fault("second-migrate-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
     Fault("second-migrate", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
@@ -220,9 +229,6 @@ REFUSED = (
 )
 """Commands that come at the wrong time, and a source that dies when the guest has left it: the update succeeds."""
 
-FULL = Fault("source-full-fd-table", Phase.CREATING_DEVICES, Actor.SOURCE, Action.FULL_TABLE, downgrade=True)
-"""The source cannot open its main channel, nor /dev/vhost-net anew for the device that the target owns by then."""
-
 FATAL = (
     Fault("source-killed-fds-sent", Phase.FDS_SENT, Actor.SOURCE, Action.KILL, Survivor.NOBODY),
     Fault("source-killed-fds-received", Phase.FDS_RECEIVED, Actor.SOURCE, Action.KILL, Survivor.NOBODY),
@@ -231,7 +237,20 @@ FATAL = (
 )
 """Nobody can survive: the guest is gone with the one that had it, and no other QEMU may run it."""
 
-_TABLES = (SENDING, DEATHS, CANCELS, LATE_CANCELS, TARGETS, STREAM, UNNOTICED, (PLAIN, FULL), HARMLESS, REFUSED, FATAL)
+_TABLES = (
+    SENDING,
+    DEATHS,
+    CANCELS,
+    LATE_CANCELS,
+    TARGETS,
+    STREAM,
+    UNNOTICED,
+    (PLAIN,),
+    HARMLESS,
+    POOR,
+    REFUSED,
+    FATAL,
+)
 
 
 def named(*names: str) -> tuple[Fault, ...]:

@@ -21,13 +21,15 @@ TABLES = (
     faults.SENDING,
     faults.DEATHS,
     faults.CANCELS,
+    faults.LATE_CANCELS,
     faults.TARGETS,
     faults.STREAM,
     faults.UNNOTICED,
     faults.HARMLESS,
+    faults.POOR,
     faults.FATAL,
     faults.REFUSED,
-    (faults.PLAIN, faults.FULL),
+    (faults.PLAIN,),
 )
 ALL = [fault for table in TABLES for fault in table]
 
@@ -83,12 +85,14 @@ def test_a_target_that_does_not_fit_differs_as_its_name_says(action: Action, que
         Action.NO_NETDEV: {"netdevs", "nics"},
         Action.OTHER_MEMORY: {"memory_mib"},
         Action.OTHER_MACHINE: {"machine"},
+        Action.NO_SPACE: {"extra"},
+        Action.NO_NET_ADMIN: {"prefix"},
     }
     assert different == expected.get(action, set())
 
 
 def test_faults_are_found_by_name() -> None:
-    assert faults.named("cpr-garbage", "no-fault") == (faults.SENDING[3], faults.PLAIN)
+    assert faults.named("cpr-garbage", "no-fault") == (faults.SENDING[4], faults.PLAIN)
     assert faults.named(*(fault.name for fault in ALL)) == tuple(ALL)
     with pytest.raises(UsageError):
         faults.named("no-such-fault")

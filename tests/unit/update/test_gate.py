@@ -182,6 +182,20 @@ def test_a_source_that_hangs_up_is_let_go() -> None:
             accepted.close()
 
 
+def test_a_gate_that_delivers_outlives_its_source() -> None:
+    with target() as (name, listener), ChannelGate(HERE, name, 2, pass_on=True, delivers=True) as gate:
+        with source(gate) as connection:
+            connection.sendall(b"ab")
+            gate.wait_held(soon())
+            connection.sendall(b"cd")
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(b"said to nobody")
+            gate.release()
+            assert read_all(accepted) == (b"abcd", [])
+            accepted.sendall(b"and once more")
+
+
 def test_a_refusing_gate_lets_nobody_in_before_it_opens() -> None:
     with (
         target() as (name, listener),

@@ -26,6 +26,9 @@ ALWAYS = (
     "apparmor=0",
     "cryptomgr.notests",
     "no5lvl",
+    "lsm=capability",
+    # self-tests, keys and devices that a guest of ours has no use for, each dear under emulation
+    "initcall_blacklist=crypto_kdf108_init,jent_mod_init,init_encrypted,load_system_certificate_list,add_pcspkr",
 )
 NONE = "-"
 

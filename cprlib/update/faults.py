@@ -128,7 +128,6 @@ class Fault:
 
 SENDING = (
     Fault("nobody-listens", Phase.MODE_SET, Actor.TARGET, Action.NOBODY_LISTENS),
-    Fault("source-full-fd-table", Phase.MODE_SET, Actor.SOURCE, Action.FULL_TABLE),
     Fault("cpr-closed-before-fds", Phase.VM_STOPPED, Actor.MANAGEMENT, Action.CLOSE_CPR),
     Fault("cpr-closed-with-fds", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CLOSE_CPR, refusal=False),
     Fault("cpr-garbage", Phase.FDS_SENT, Actor.MANAGEMENT, Action.GARBAGE_CPR, refusal=True),
@@ -214,10 +213,12 @@ HARMLESS = (
 """A process stands still for a while: the update has to succeed nevertheless."""
 
 POOR = (
+    Fault("source-full-fd-table", Phase.CREATING_DEVICES, Actor.SOURCE, Action.FULL_TABLE, Survivor.TARGET),
     Fault("target-without-space", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_SPACE, Survivor.TARGET),
     Fault("target-without-net-admin", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NET_ADMIN, Survivor.TARGET),
 )
-"""A target that lacks what it does not need: with its descriptors handed over it has to make no tap."""
+"""Lacking what is not needed: a source that stops its VM and closes its cpr channel gets numbers back for the main one,
+and a target whose descriptors are handed over has to make no tap."""
 
 REFUSED = (
     Fault("second-migrate-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),

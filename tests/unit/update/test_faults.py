@@ -92,7 +92,7 @@ def test_a_target_that_does_not_fit_differs_as_its_name_says(action: Action, que
 
 
 def test_faults_are_found_by_name() -> None:
-    assert faults.named("cpr-garbage", "no-fault") == (faults.SENDING[4], faults.PLAIN)
+    assert faults.named("cpr-garbage", "no-fault") == (faults.SENDING[3], faults.PLAIN)
     assert faults.named(*(fault.name for fault in ALL)) == tuple(ALL)
     with pytest.raises(UsageError):
         faults.named("no-such-fault")

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from cprlib.errors import EnvironmentFailure
 
 CACHE_VARIABLE = "CPRLIB_CACHE"
+INSTALLED_PROJECT = "_project"  # in the package; made by setup.py, absent in a checkout
 
 
 def cache_folder() -> Path:
@@ -28,9 +30,31 @@ def cache_folder() -> Path:
     return Path(base) / "cprlib"
 
 
-def project_folder() -> Path:
-    """The folder that holds images/, fixtures/ and tests/: the checkout this package was imported from."""
+def import_folder() -> Path:
+    """The folder that :mod:`cprlib` was imported from: a checkout, or the site-packages that it is installed in."""
     return Path(__file__).resolve().parent.parent
+
+
+def project_folder() -> Path:
+    """The folder that holds images/, fixtures/, tests/ and docs/.
+
+    The checkout this package was imported from; in an installed package (setup.py) the folder inside of it that
+    they were copied to.
+    """
+    installed = Path(__file__).resolve().parent / INSTALLED_PROJECT
+    return installed if installed.is_dir() else import_folder()
+
+
+def python_path() -> str:
+    """A value of $PYTHONPATH with which another Python finds these ``fixtures`` before others."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys(filter(None, [str(project_folder()), *given])))
+
+
+def make_fixtures_importable() -> None:
+    """Let this process import :mod:`fixtures`, which an installed package keeps inside of itself."""
+    if str(project_folder()) not in sys.path:
+        sys.path.insert(0, str(project_folder()))
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:

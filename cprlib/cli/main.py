@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import platform
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import click
 
 from cprlib import __version__
 from cprlib.errors import CprlibError, ExitStatus
+from cprlib.files import make_fixtures_importable, project_folder
 from cprlib.process import terminate_on_signals
 
 COMMANDS = {
@@ -36,6 +38,7 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
+        make_fixtures_importable()
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
         return command if isinstance(command, click.Command) else None
 
@@ -43,8 +46,28 @@ class LazyGroup(click.Group):
 EPILOG = """Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 environment, 130 interrupted."""
 
 
+def _version(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    """What to say in a report of a bug: the project's version and commit, Python's, and from where both run."""
+    del parameter
+    if not asked:
+        return
+    from cprlib.report.environment import project_commit  # noqa: PLC0415 - asks git
+
+    commit = project_commit()
+    named = f"cprlib {__version__}" + (f" ({commit})" if commit else "")
+    click.echo(f"{named}, Python {platform.python_version()}, from {project_folder()}")
+    context.exit()
+
+
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="cprlib")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version, the commit and where they are, and exit.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show what tools said and where an error came from.")
 @click.pass_context
 def cprlib(context: click.Context, verbose: bool) -> None:

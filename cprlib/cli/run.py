@@ -13,6 +13,7 @@ from cprlib.build.assets import DEFAULT_BASE, build_assets
 from cprlib.build.progress import console_progress
 from cprlib.build.qemu import build_qemu
 from cprlib.errors import UsageError
+from cprlib.files import project_folder
 from cprlib.lab.engines import ENGINES
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.report.build import build_report
@@ -134,9 +135,15 @@ def _parameters(given: Sequence[str]) -> dict[str, str]:
 
 
 def _exists(test: str) -> bool:
-    return Path(test.partition(":")[0]).exists()
+    return _file(test) is not None
+
+
+def _file(test: str) -> Path | None:
+    """The file or folder of a test reference: as it is named from here, else from the project's top."""
+    name = Path(test.partition(":")[0])
+    return next((path for path in (name, project_folder() / name) if path.exists()), None)
 
 
 def _reference(test: str) -> str:
-    path, separator, rest = test.partition(":")
-    return str(Path(path).resolve()) + separator + rest
+    name, separator, rest = test.partition(":")
+    return str((_file(test) or Path(name)).resolve()) + separator + rest

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cprlib.build import store
-from cprlib.files import project_folder
+from cprlib.files import import_folder, project_folder
 from cprlib.process import run
 
 PROGRAMS = (
@@ -66,9 +66,9 @@ def system_files() -> list[Path]:
 
 
 def project_files() -> list[Path]:
-    """The checkout, as far as tests use it."""
-    names = ("cprlib", "fixtures", "images", "tests", "pyproject.toml")
-    return [project_folder() / name for name in names if (project_folder() / name).exists()]
+    """The checkout, or what is installed of it, as far as tests use it."""
+    paths = [import_folder() / "cprlib", *(project_folder() / name for name in ("fixtures", "images", "tests"))]
+    return [path for path in [*paths, project_folder() / "pyproject.toml"] if path.exists()]
 
 
 def named_files(argv: Sequence[str]) -> list[Path]:

@@ -23,7 +23,7 @@ from avocado.core.settings import settings
 from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnMethod
 
 from cprlib.errors import CprlibError
-from cprlib.files import project_folder
+from cprlib.files import python_path
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB
 from cprlib.lab.engines import ENGINES, make_engine
 from cprlib.lab.task import TaskSpec
@@ -35,12 +35,13 @@ SECTION = "spawner.lab"
 
 
 class LabSpawnerInit(Init):  # type: ignore[misc]
-    """Registers the spawner's settings."""
+    """Registers the spawner's settings, and lets tests find this project's fixtures."""
 
     description = "Lab (disposable kernel) based spawner initialization"
 
     def initialize(self) -> None:
-        """Called once by Avocado."""
+        """Called once by Avocado, in its own process: the runners that it starts find the suite's fixtures."""
+        os.environ["PYTHONPATH"] = python_path()
         settings.register_option(
             section=SECTION, key="engine", default="uml", help_msg=f"Engine of the lab: {' or '.join(ENGINES)}"
         )
@@ -144,7 +145,6 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             status_uris=[service.uri for service in task.status_services],
             arguments=task.runnable.get_command_args(),
         )
-        paths = [str(project_folder()), os.environ.get("PYTHONPATH", "")]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -153,7 +153,6 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             start_new_session=True,  # Ctrl-C is Avocado's to handle
             preexec_fn=_die_with_avocado,
         )

@@ -7,23 +7,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cprlib.build import store
-from cprlib.files import project_folder
+from cprlib.files import INSTALLED_PROJECT, import_folder, project_folder
 
 # Of the project, what runs in a test. Commands, this package and the report's drawing do not.
 FOLDERS = ("cprlib", "fixtures", "images/lab")
-APART = ("cprlib/cli", "cprlib/prove")
+APART = ("cprlib/cli", "cprlib/prove", f"cprlib/{INSTALLED_PROJECT}")
 SUFFIXES = (".py", ".toml", ".yaml", ".c", ".h")
 
 
 def code_digest(top: Path | None = None) -> str:
     """Digest of the project's code that every test runs: cprlib, fixtures, the lab's first process.
 
-    :param top: the checkout; this one when None.
+    :param top: the checkout; this one, or what is installed, when None.
     """
-    root = top or project_folder()
     total = hashlib.sha256()
-    for path in _code_files(root):
-        total.update(f"{path.relative_to(root)}\0".encode())
+    for name, path in _code_files(top):
+        total.update(f"{name}\0".encode())
         try:
             total.update(hashlib.sha256(path.read_bytes()).digest())
         except FileNotFoundError:
@@ -31,13 +30,15 @@ def code_digest(top: Path | None = None) -> str:
     return total.hexdigest()
 
 
-def _code_files(root: Path) -> Iterable[Path]:
-    apart = [root / name for name in APART]
+def _code_files(top: Path | None) -> Iterable[tuple[Path, Path]]:
+    """Files with their names in a checkout, whether they are in one or not."""
     for name in FOLDERS:
+        root = top or (import_folder() if name == "cprlib" else project_folder())
+        apart = [root / name for name in APART]
         for path in sorted((root / name).rglob("*")):
             hidden = path.name.startswith(".") or "__pycache__" in path.parts
             if path.suffix in SUFFIXES and not hidden and not any(path.is_relative_to(folder) for folder in apart):
-                yield path
+                yield path.relative_to(root), path
 
 
 def cell_key(test_file: Path, code: str, others: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from cprlib import files
 from cprlib.errors import CprlibError
 from cprlib.process import run
 
+BUILT_OF = "COMMIT"  # a file that setup.py writes into what it builds
 PACKAGES = ("avocado-framework", "qemu.qmp", "pyroute2", "scapy", "matplotlib", "Jinja2", "jsonschema")
 
 
@@ -26,7 +27,7 @@ class Environment:
     :param engine: ``uml`` or ``kvm`` for a lab.
     :param lab_retries: cases started anew because their lab died.
     :param memory_mib: of the host.
-    :param commit: of this project's checkout, with ``-dirty`` when it was changed; empty outside a checkout.
+    :param commit: of this project, with ``-dirty`` when it was changed; empty when it is not known.
     """
 
     mode: str = ""
@@ -58,7 +59,7 @@ def describe_environment(*, mode: str = "", engine: str = "", lab_retries: int =
         memory_mib=_memory_mib(),
         python=platform.python_version(),
         cprlib=cprlib.__version__,
-        commit=_commit(files.project_folder()),
+        commit=project_commit(),
         packages=_packages(),
     )
 
@@ -92,8 +93,12 @@ def _packages() -> dict[str, str]:
     return versions
 
 
-def _commit(checkout: Path) -> str:
+def project_commit() -> str:
+    """The commit of the checkout, or the one that the installed package was built of; empty when neither is known."""
+    checkout = files.project_folder()
     if not (checkout / ".git").exists():
+        with contextlib.suppress(OSError):
+            return (checkout / BUILT_OF).read_text(encoding="utf-8").strip()
         return ""
     with contextlib.suppress(CprlibError):
         command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from cprlib.errors import EnvironmentFailure, InstrumentError
-from cprlib.files import project_folder
+from cprlib.files import project_folder, python_path
 from cprlib.lab.task import LAB_FILE
 from cprlib.process import spawn
 from cprlib.verdict.evidence import CaseEvidence
@@ -64,7 +64,7 @@ def avocado_environment() -> dict[str, str]:
     return {
         **os.environ,
         "PATH": f"{programs}:{os.environ.get('PATH', '')}",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(project_folder()), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONPATH": python_path(),
     }
 
 

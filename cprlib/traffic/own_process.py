@@ -16,7 +16,7 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
-from cprlib.files import project_folder
+from cprlib.files import import_folder
 from cprlib.process import spawn
 
 ANSWER_S = 30.0  # for starting, and for a question; the process is quick, a machine may be busy
@@ -42,7 +42,7 @@ class OwnProcess:
                 self._control: Connection[Any, Any] = Connection(ours.detach())
                 stack.enter_context(self._control)
                 program = _PROGRAM.format(module=module)
-                command = [sys.executable, "-I", "-S", "-c", program, str(theirs.fileno()), str(project_folder())]
+                command = [sys.executable, "-I", "-S", "-c", program, str(theirs.fileno()), str(import_folder())]
                 fds = (theirs.fileno(), *pass_fds)
                 stack.enter_context(spawn(command, purpose=f"start {what}", pass_fds=fds))
             self._resources = stack.pop_all()

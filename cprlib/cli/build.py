@@ -12,6 +12,7 @@ from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import Progress, console_progress
 from cprlib.build.qemu import build_qemu
 from cprlib.build.variants import Variant, build_variant, find_variant, load_variants
+from cprlib.cli import completion
 from cprlib.errors import UsageError
 
 PARTS = ("all", "qemu", "guest", "lab")
@@ -19,10 +20,21 @@ PARTS = ("all", "qemu", "guest", "lab")
 
 @click.command()
 @click.argument("part", type=click.Choice(PARTS), default="all")
-@click.option("--base", default=DEFAULT_BASE, show_default=True, help="QEMU release to build (images/qemu/bases.toml).")
+@click.option(
+    "--base",
+    default=DEFAULT_BASE,
+    show_default=True,
+    shell_complete=completion.bases,
+    help="QEMU release to build (images/qemu/bases.toml).",
+)
 @click.option("--no-series", is_flag=True, help="Build the base as it is, without images/qemu/series.")
 @click.option(
-    "--variant", "names", multiple=True, metavar="NAME", help="Build this variant of QEMU, a build to be refused."
+    "--variant",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion.variants,
+    help="Build this variant of QEMU, a build to be refused.",
 )
 @click.option("--variants", "every", is_flag=True, help="Build all variants that are made for the base.")
 @click.option("--list", "listing", is_flag=True, help="List the variants and build nothing.")

@@ -26,7 +26,9 @@ def _command(argv: tuple[str, ...], results: Path, memory: int, seconds: float) 
     return LabCommand(argv=argv, cwd=Path.cwd(), results=results.resolve(), memory=memory, seconds=seconds)
 
 
-engine_option = click.option("--engine", type=click.Choice(ENGINES), default="uml", show_default=True)
+engine_option = click.option(
+    "--engine", type=click.Choice(ENGINES), default="uml", show_default=True, help="Kind of lab."
+)
 memory_option = click.option("--memory", default=DEFAULT_MEMORY_MIB, show_default=True, help="Memory in MiB.")
 
 

@@ -11,18 +11,28 @@ from collections.abc import Sequence
 import click
 
 from cprlib import __version__
+from cprlib.cli.examples import STATUS, epilog_of
 from cprlib.errors import CprlibError, ExitStatus
 from cprlib.files import make_fixtures_importable, project_folder
 from cprlib.process import terminate_on_signals
 
 COMMANDS = {
     "build": "cprlib.cli.build",
+    "completion": "cprlib.cli.completion",
     "doctor": "cprlib.cli.doctor",
     "lab": "cprlib.cli.lab",
     "prove": "cprlib.cli.prove",
     "report": "cprlib.cli.report",
     "run": "cprlib.cli.run",
 }
+
+
+def _teach(command: click.Command, name: str) -> click.Command:
+    """Put examples behind the help of a command and of those below it, where it has no such end of its own."""
+    command.epilog = command.epilog or epilog_of(name)
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _teach(below, f"{name} {below.name}")
+    return command
 
 
 class LazyGroup(click.Group):
@@ -40,10 +50,10 @@ class LazyGroup(click.Group):
             return None
         make_fixtures_importable()
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
-        return command if isinstance(command, click.Command) else None
+        return _teach(command, cmd_name) if isinstance(command, click.Command) else None
 
 
-EPILOG = """Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 environment, 130 interrupted."""
+EPILOG = f"""`cprlib COMMAND --help` shows examples. {STATUS}"""
 
 
 def _version(context: click.Context, parameter: click.Parameter, asked: bool) -> None:

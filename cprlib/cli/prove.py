@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from cprlib.build.assets import DEFAULT_BASE
 from cprlib.build.progress import console_progress
 from cprlib.build.series import find_base
+from cprlib.cli import completion
 from cprlib.errors import UsageError
 from cprlib.prove.matrix_html import PAGE_FILE
 from cprlib.prove.matrix_text import matrix_text
@@ -29,7 +30,14 @@ folder_option = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--variant", "names", multiple=True, metavar="NAME", help="Only this variant; may be given again.")
+@click.option(
+    "--variant",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion.variants,
+    help="Only this variant; may be given again.",
+)
 @click.option("--base", default=DEFAULT_BASE, show_default=True, help="Base of the builds (images/qemu/bases.toml).")
 @click.option("--whole/--quick", default=True, help="Every test on every build, or on a variant its own tests only.")
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of the good build.")

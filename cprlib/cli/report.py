@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cprlib.cli import completion
 from cprlib.report.build import build_report
 from cprlib.report.markdown import markdown_summary
 from cprlib.report.table import result_table
@@ -14,7 +15,13 @@ from cprlib.verdict.policy_file import load_policy
 
 @click.command()
 @click.argument("results", type=click.Path(path_type=Path), default=Path("results/latest"))
-@click.option("--policy", default="default", show_default=True, help="A policy of fixtures/policies, or a TOML file.")
+@click.option(
+    "--policy",
+    default="default",
+    show_default=True,
+    shell_complete=completion.policies,
+    help="A policy of fixtures/policies, or a TOML file.",
+)
 @click.option("--format", "shape", type=click.Choice(["table", "md"]), default="table", show_default=True)
 def report(results: Path, policy: str, shape: str) -> int:
     """Judge the cases in RESULTS by a policy, write run.json and report.html, and print a summary."""

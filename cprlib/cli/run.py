@@ -12,6 +12,7 @@ import click
 from cprlib.build.assets import DEFAULT_BASE, build_assets
 from cprlib.build.progress import console_progress
 from cprlib.build.qemu import build_qemu
+from cprlib.cli import completion
 from cprlib.errors import UsageError
 from cprlib.files import project_folder
 from cprlib.lab.engines import ENGINES
@@ -27,19 +28,37 @@ from fixtures.parameters import check_parameters  # the suite's own, so that bot
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
-@click.argument("tests", nargs=-1)
+@click.argument("tests", nargs=-1, shell_complete=completion.tests)
 @click.option("--qemu", type=click.Path(path_type=Path), help="QEMU to test; the project's own build otherwise.")
 @click.option("--firmware", type=click.Path(path_type=Path), help="Firmware folder of --qemu (its -L).")
-@click.option("--base", default=DEFAULT_BASE, show_default=True, help="Base of the project's own QEMU.")
-@click.option("--target-base", help="Also update to the project's own QEMU on this base, and back; e.g. 10.2.")
+@click.option(
+    "--base",
+    default=DEFAULT_BASE,
+    show_default=True,
+    shell_complete=completion.bases,
+    help="Base of the project's own QEMU.",
+)
+@click.option(
+    "--target-base",
+    shell_complete=completion.bases,
+    help="Also update to the project's own QEMU on this base, and back; e.g. 10.2.",
+)
 @click.option("--target-qemu", type=click.Path(path_type=Path), help="Also update to this QEMU, and back.")
 @click.option("--target-firmware", type=click.Path(path_type=Path), help="Firmware folder of --target-qemu.")
-@click.option("--policy", default="default", show_default=True, help="A policy of fixtures/policies, or a TOML file.")
+@click.option(
+    "--policy",
+    default="default",
+    show_default=True,
+    shell_complete=completion.policies,
+    help="A policy of fixtures/policies, or a TOML file.",
+)
 @click.option("--native", is_flag=True, help="Run on this host, whatever cprlib doctor says.")
 @click.option(
     "--lab", is_flag=False, flag_value="uml", metavar="[ENGINE]", help=f"Run in a lab: {' or '.join(ENGINES)}."
 )
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder of all runs."
+)
 @click.option(
     "-p", "--parameter", multiple=True, metavar="NAME=VALUE", help="Avocado parameter, see docs/parameters.md."
 )

@@ -1,0 +1,64 @@
+"""``cprlib completion``: the script with which a shell completes ``cprlib``; and what it completes names with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from cprlib.errors import UsageError
+
+SHELLS = ("bash", "fish", "zsh")
+VARIABLE = "_CPRLIB_COMPLETE"  # click's own name for it
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script with which SHELL completes commands, options, and names of policies, bases and variants."""
+    completer = get_completion_class(shell)
+    if completer is None:
+        raise UsageError(f"complete in {shell}", "click knows no such shell", f"choose one of {', '.join(SHELLS)}")
+    click.echo(completer(context.find_root().command, {}, "cprlib", VARIABLE).source())
+
+
+def policies(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Names of policies; files where the word looks like a path."""
+    from cprlib.verdict.policy_file import shipped_policies  # noqa: PLC0415 - only a shell that completes needs it
+
+    del context, parameter
+    if "/" in begun or begun.startswith("."):
+        return [CompletionItem(begun, type="file")]
+    return [*_named(shipped_policies(), begun), CompletionItem(begun, type="file")]
+
+
+def variants(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Names of variants, with their titles where the shell shows them."""
+    from cprlib.build.variants import load_variants  # noqa: PLC0415
+
+    del context, parameter
+    return [CompletionItem(one.name, help=one.title) for one in load_variants() if one.name.startswith(begun)]
+
+
+def bases(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """QEMU releases of images/qemu/bases.toml."""
+    from cprlib.build.series import load_bases  # noqa: PLC0415
+
+    del context, parameter
+    return _named(load_bases(), begun)
+
+
+def tests(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Files of the suite as they are named from a checkout's top; other files too."""
+    from cprlib.files import project_folder  # noqa: PLC0415
+
+    del context, parameter
+    suite = sorted((project_folder() / "tests" / "functional").glob("test_*.py"))
+    names = [str(path.relative_to(project_folder())) for path in suite]
+    return [*_named(names, begun), CompletionItem(begun, type="file")]
+
+
+def _named(names: Iterable[str], begun: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(begun)]

@@ -1,0 +1,199 @@
+"""Command lines as the documents show them, and what is wrong with one when it is held against the real commands.
+
+A line counts when it stands in a block fenced as ``sh``, an indented block or a code span, and begins with a program of
+ours. Words in capitals (``PATH``, ``NAME``) stand for what a reader puts there: they are not looked up.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from cprlib.build.series import load_bases
+from cprlib.build.variants import load_variants
+from cprlib.cli.main import cprlib
+from cprlib.errors import CprlibError
+from cprlib.files import project_folder
+from cprlib.verdict.policy_file import shipped_policies
+from fixtures.parameters import check_parameters
+
+PLACEHOLDER = re.compile(r"\.\.\.|[A-Z][A-Z0-9_.]*")
+SPAN = re.compile(r"`((?:cprlib|avocado (?:run|list|replay|jobs|diff)|python3 -m \w+)[^`]*)`")
+BEGINS = re.compile(r"(?:\$ )?((?:[A-Z_]+=\S+ )*(?:cprlib|avocado|python3 -m)(?: .*)?)$")
+WITHIN = re.compile(r"\$\(([^()]+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One command line of a document.
+
+    :param place: file and line, for messages.
+    :param words: as a shell splits them.
+    """
+
+    place: str
+    text: str
+    words: tuple[str, ...]
+
+
+def lines_of(path: Path) -> Iterator[Line]:
+    """Every command line of a Markdown file; those inside of ``$(...)`` apart from the one around them."""
+    fence: str | None = None
+    joined = ""
+    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        place = f"{path.name}:{number}"
+        if raw.lstrip().startswith("```"):
+            fence = raw.strip().strip("`") if fence is None else None
+            continue
+        if fence == "sh" or (fence is None and raw.startswith("    ")):
+            joined += raw.strip().removesuffix("\\")
+            if raw.endswith("\\"):
+                continue
+            if found := BEGINS.match(joined):
+                yield from split(place, found[1])
+            joined = ""
+        elif fence is None:
+            for found in SPAN.finditer(raw):
+                yield from split(place, found[1])
+
+
+def split(place: str, text: str) -> Iterator[Line]:
+    """A shell line as its commands."""
+    for inner in WITHIN.findall(text):
+        yield from split(place, inner)
+    text = WITHIN.sub("SUBSTITUTE", text.replace('"$(', "$(").replace(')"', ")"))
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if re.fullmatch(r"[|&;<>]+", word):
+            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                words.pop(0)
+            if words and words[0] in ("cprlib", "avocado", "python3"):
+                yield Line(place, text, tuple(words))
+            words = []
+        else:
+            words.append(word)
+
+
+def problems_of(line: Line) -> list[str]:
+    """What is wrong with a line; empty when nothing is. Lines of ``avocado`` are looked at elsewhere."""
+    if line.words[0] == "cprlib":
+        return _of_cprlib(line.words[1:])
+    if line.words[:2] == ("python3", "-m"):
+        module = line.words[2]
+        if importlib.util.find_spec(module) is None:
+            return [f"no module {module}"]
+        if module == "cprlib.bootstrap":
+            if line.words[3] not in ("run", "test"):
+                return [f"bootstrap has no command {line.words[3]}"]
+            return _of_cprlib(line.words[3:]) if line.words[3] == "run" else []
+    return []
+
+
+def _of_cprlib(words: tuple[str, ...]) -> list[str]:
+    command: click.Command = cprlib
+    context = click.Context(cprlib, info_name="cprlib")
+    rest = list(words)
+    while isinstance(command, click.Group):
+        while rest and rest[0] in ("-v", "--verbose"):
+            rest.pop(0)
+        if not rest or rest[0] in ("--help", "-h", "--version") or _stands_for_something(rest[0]):
+            return []
+        below = command.get_command(context, rest[0])
+        if below is None:
+            return [f"cprlib has no command {rest[0]!r}"]
+        command, context = below, click.Context(below, context, rest.pop(0))
+    if "--help" in rest:
+        return []
+    taken = command
+    try:
+        parsed = taken.make_context(str(command.name), _with_values(command, rest), context.parent)
+    except click.BadOptionUsage as error:
+        named_only = words[-1].startswith("-") and "requires an argument" in error.format_message()
+        return [] if named_only else [error.format_message()]  # text may name an option without a value
+    except click.ClickException as error:
+        return [error.format_message()]
+    return list(_wrong_values(parsed))
+
+
+def _with_values(command: click.Command, words: list[str]) -> list[str]:
+    """Numbers in the place of words in capitals where the option wants a number."""
+    kinds = {name: option.type for option in command.params for name in option.opts}
+    result = list(words)
+    for place, word in enumerate(words):
+        if place and _stands_for_something(word):
+            kind = kinds.get(words[place - 1])
+            if isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
+                result[place] = "1"
+            elif isinstance(kind, click.Choice):
+                result[place] = str(next(iter(kind.choices)))
+    return result
+
+
+def _wrong_values(parsed: click.Context) -> Iterator[str]:
+    given = parsed.params
+    name = parsed.command.name
+    for key in ("base", "target_base"):
+        if given.get(key) and not _stands_for_something(given[key]) and given[key] not in load_bases():
+            yield f"no base {given[key]}"
+    policy = str(given.get("policy") or "default")
+    if not (_stands_for_something(policy) or policy.endswith(".toml") or policy in shipped_policies()):
+        yield f"no policy {policy}"
+    if name in ("build", "prove"):
+        known = {variant.name for variant in load_variants()}
+        yield from (
+            f"no variant {one}" for one in given["names"] if not _stands_for_something(one) and one not in known
+        )
+    pairs = dict(item.partition("=")[::2] for item in given.get("parameter") or ())
+    pairs = {key: value for key, value in pairs.items() if not (_stands_for_something(key))}
+    try:
+        check_parameters({key: value for key, value in pairs.items() if not _stands_for_something(value)})
+    except CprlibError as error:
+        yield error.one_line()
+    if name in ("run",):
+        yield from (problem for test in given.get("tests") or () for problem in wrong_test(test))
+        yield from (problem for tag in given.get("tag") or () for problem in wrong_tags(tag))
+
+
+def wrong_test(reference: str) -> Iterator[str]:
+    """What is wrong with a test reference: no such file, class or method."""
+    if _stands_for_something(reference):
+        return
+    name, _, method = reference.partition(":")
+    path = project_folder() / name
+    if name.startswith(("~", "/")) or name.startswith("my"):
+        return  # a file of the reader's own
+    if not path.exists():
+        yield f"no test {name}"
+    elif method:
+        text = path.read_text(encoding="utf-8")
+        klass, _, function = method.partition(".")
+        if f"class {klass}(" not in text or (function and f"def {function}(" not in text):
+            yield f"no test {reference}"
+
+
+def wrong_tags(filter_: str) -> Iterator[str]:
+    """Tags of a filter that no test has."""
+    known = suite_tags()
+    for tag in filter_.split(","):
+        bare = tag.removeprefix("-")
+        if not _stands_for_something(bare) and bare not in known:
+            yield f"no test has the tag {bare}"
+
+
+def suite_tags() -> set[str]:
+    """Tags of the functional suite."""
+    files = (project_folder() / "tests" / "functional").glob("test_*.py")
+    lists = (found for path in files for found in re.findall(r":avocado: tags=(\S+)", path.read_text(encoding="utf-8")))
+    return {tag for tags in lists for tag in tags.split(",")}
+
+
+def _stands_for_something(word: str) -> bool:
+    return bool(PLACEHOLDER.fullmatch(str(word)))

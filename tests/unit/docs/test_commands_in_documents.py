@@ -1,0 +1,127 @@
+"""Every command that README and docs show is one that exists: its options, tests, tags, policies and variants too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cprlib.cli.examples import LESSONS
+from cprlib.cli.main import COMMANDS
+from cprlib.files import project_folder
+from tests.unit.docs.command_lines import Line, lines_of, problems_of, split, wrong_tags, wrong_test
+
+TOP = project_folder()
+DOCUMENTS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+PARSE_AVOCADO = """
+import json, os, sys
+from avocado.core.app import AvocadoApp
+for words in json.loads(sys.stdin.read()):
+    child = os.fork()  # its settings can be made once in a process
+    if child == 0:
+        sys.argv = words
+        AvocadoApp()  # ends by itself when it does not understand
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        print("PROBLEM", " ".join(words))
+"""
+
+
+def all_lines() -> list[Line]:
+    return [line for path in DOCUMENTS for line in lines_of(path)]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_of_a_document_exist(path: Path) -> None:
+    found = [f"{line.place}: {line.text}: {problem}" for line in lines_of(path) for problem in problems_of(line)]
+    assert not found, "\n".join(found)
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert len(all_lines()) > 50
+    assert {"README.md", "prove.md", "tests.md"} <= {line.place.partition(":")[0] for line in all_lines()}
+
+
+def refused_by_avocado(lines: list[list[str]]) -> str:
+    command = [sys.executable, "-c", PARSE_AVOCADO]
+    done = subprocess.run(command, input=json.dumps(lines), capture_output=True, text=True, check=True)
+    return "\n".join(line for line in done.stdout.splitlines() if line.startswith("PROBLEM"))
+
+
+def test_avocado_refuses_an_option_that_it_has_not() -> None:
+    said = refused_by_avocado([["avocado", "run", "--gone", "x"], ["avocado", "list", "x"]])
+    assert said == "PROBLEM avocado run --gone x"
+
+
+def test_avocado_understands_what_documents_tell_it() -> None:
+    lines = [line for line in all_lines() if line.words[0] == "avocado"]
+    assert not refused_by_avocado([list(line.words) for line in lines])
+    for line in lines:
+        filters = [word for before, word in zip(line.words, line.words[1:], strict=False) if before == "-t"]
+        tests = [word for word in line.words if word.startswith("tests/")]
+        assert not [problem for one in filters for problem in wrong_tags(one)], line
+        assert not [problem for one in tests for problem in wrong_test(one)], line
+
+
+def test_every_command_teaches_by_examples_that_are_right() -> None:
+    assert set(COMMANDS) <= set(LESSONS)
+    for name, lesson in LESSONS.items():
+        for text, _ in lesson.examples:
+            for line in split(f"help of cprlib {name}", text):
+                assert not problems_of(line), (line, problems_of(line))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("cprlib runn", "no command 'runn'"),
+        ("cprlib run --polcy strict", "No such option"),
+        ("cprlib run --policy lenient", "no policy lenient"),
+        ("cprlib run tests/functional/test_gone.py", "no test"),
+        ("cprlib run tests/functional/test_cpr_tap.py:CprTap.test_gone", "no test"),
+        ("cprlib run -t patch:10", "no test has the tag"),
+        ("cprlib run -p ratte=1", "no such parameter"),
+        ("cprlib run -p rate=0", "above 0"),
+        ("cprlib build --variant without-0042", "no variant"),
+        ("cprlib build --base 9.9", "no base"),
+        ("cprlib run --qemu $(cprlib build --variant without-0042)", "no variant"),
+        ("python3 -m cprlib.bootstrap tset", "no command tset"),
+        ("python3 -m cprlib.gone", "no module"),
+        ("CPRLIB_TIMEOUT_SCALE=2 cprlib run --gone | tee log", "No such option"),
+    ],
+)
+def test_a_wrong_command_is_found(text: str, problem: str) -> None:
+    found = [problem for line in split("here:1", text) for problem in problems_of(line)]
+    assert any(problem in one for one in found), found
+
+
+def test_words_in_capitals_stand_for_what_a_reader_puts_there() -> None:
+    for text in ("cprlib run --qemu PATH -t TAG -p NAME=VALUE", "cprlib prove --repeat N", "cprlib report FOLDER"):
+        assert [problems_of(line) for line in split("here:1", text)] == [[]]
+
+
+def test_blocks_spans_comments_and_continued_lines_are_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Text with `cprlib doctor --json` and `cprlib.net`.\n\n"
+        "```sh\n$ cprlib run -t vhost:on \\\n    -p rate=500  # why\n"
+        "CPRLIB_TIMEOUT_SCALE=2 cprlib run | tee log\n```\n\n    avocado list tests/functional\n"
+        "\n```\ncprlib run is no command in a drawing\n```\n"
+    )
+    assert [line.words for line in lines_of(page)] == [
+        ("cprlib", "doctor", "--json"),
+        ("cprlib", "run", "-t", "vhost:on", "-p", "rate=500"),
+        ("cprlib", "run"),
+        ("avocado", "list", "tests/functional"),
+    ]
+
+
+def test_ci_runs_the_quick_start() -> None:
+    """.ci/run takes its command from README; that one and the other are the two that bootstrap knows."""
+    section = (TOP / "README.md").read_text(encoding="utf-8").split("## Quick start", 1)[1].split("\n## ", 1)[0]
+    block = section.split("```sh\n", 1)[1].split("```", 1)[0]
+    assert block.splitlines() == ["python3 -m cprlib.bootstrap run", "python3 -m cprlib.bootstrap test"]
+    assert "README.md" in (TOP / ".ci" / "run").read_text(encoding="utf-8")

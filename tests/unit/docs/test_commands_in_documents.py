@@ -125,3 +125,15 @@ def test_ci_runs_the_quick_start() -> None:
     block = section.split("```sh\n", 1)[1].split("```", 1)[0]
     assert block.splitlines() == ["python3 -m cprlib.bootstrap run", "python3 -m cprlib.bootstrap test"]
     assert "README.md" in (TOP / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_test_that_is_shown_is_the_one_that_runs() -> None:
+    page = (TOP / "docs" / "writing-a-test.md").read_text(encoding="utf-8")
+    assert (TOP / "tests" / "functional" / "test_ipv6.py").read_text(encoding="utf-8") in page
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """What is not there is not found by a reader; the site's build refuses it too."""
+    navigation = (TOP / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n", 1)[1].split("\n\n", 1)[0]
+    missing = [path.name for path in DOCUMENTS[1:] if f": {path.name}\n" not in f"{navigation}\n"]
+    assert not missing, f"add a line for each to nav in mkdocs.yml: {missing}"

@@ -1,0 +1,121 @@
+"""The documented exit statuses of ``cprlib run``, from the command line to the status: only the guests are left out.
+
+What Avocado would leave is put into the job's folder; gathering, policy, judging, reports and the status are real.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cprlib.build.assets import Assets
+from cprlib.cli import run as run_module
+from cprlib.cli.main import main
+from cprlib.errors import EnvironmentFailure
+from cprlib.files import project_folder
+from cprlib.guest.image import GuestImage
+from cprlib.qemu.binary import QemuBinary
+from cprlib.suite.avocado_run import SuiteRun
+from cprlib.verdict.evidence import CaseEvidence, Check, Outcome, PerDirection
+from tests.unit.verdict.samples import good_case
+
+Ran = Callable[..., int]
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ran:
+    """``cprlib run`` with what its tests find: one case, or none at all."""
+
+    def run(*words: str, case: CaseEvidence | None) -> int:
+        def avocado(suite: SuiteRun) -> int:
+            if case is not None:
+                job = suite.results / "avocado" / "job-2026-01-01T00.00-abc"
+                case.write(job / "test-results" / "1-x" / "data" / "cases" / case.id)
+                (job / "results.json").write_text(json.dumps({"tests": [], "total": 0}))
+            return 0
+
+        assets = Assets(QemuBinary(Path("/q")), GuestImage(Path("/k"), Path("/i"), "x"))
+        monkeypatch.setattr(run_module, "build_assets", lambda *_, **__: assets)
+        monkeypatch.setattr(run_module, "choose_engine", lambda *_: None)
+        monkeypatch.setattr(run_module, "run_avocado", avocado)
+        return main(["run", "--out", str(tmp_path / "results"), *words])
+
+    return run
+
+
+def lost(count: int) -> CaseEvidence:
+    return replace(good_case(), loss=PerDirection(count, 0))
+
+
+def test_pass_is_0(ran: Ran) -> None:
+    assert ran(case=good_case()) == 0
+
+
+def test_fail_is_1(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ran(case=lost(3)) == 1
+    assert "verdict: FAIL" in capsys.readouterr().out
+
+
+def test_the_policy_given_decides(ran: Ran, tmp_path: Path) -> None:
+    policy = tmp_path / "lenient.toml"
+    policy.write_text('extends = "default"\n[loss]\nforward = 5\n[ledger]\nunexplained = 5\n')
+    assert ran("--policy", str(policy), case=lost(3)) == 0
+    assert ran("--policy", str(policy), case=lost(6)) == 1
+    assert ran("--policy", "strict", case=lost(3)) == 1
+
+
+def test_a_bad_policy_is_2_with_its_line_and_nothing_runs(
+    ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "bad.toml"
+    policy.write_text("[loss]\nforwards = 5\n")
+    assert ran("--policy", str(policy), case=good_case()) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "bad.toml: line 2: unknown key 'forwards' in [loss]" in said[0]
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("--nonsense",), ("no/such/test.py",), ("--policy", "gone"), ("--native", "--lab", "uml"), ("-p", "rate")]
+)
+def test_usage_is_2(ran: Ran, words: tuple[str, ...]) -> None:
+    assert ran(*words, case=good_case()) == 2
+
+
+def test_inconclusive_is_3(ran: Ran) -> None:
+    unsound = replace(good_case(), instrument=replace(good_case().instrument, own_drops=1))
+    assert ran(case=unsound) == 3
+    not_made = good_case().with_checks(Check("some-check", Outcome.INCONCLUSIVE, "x", "could not look"))
+    assert ran(case=not_made) == 3
+
+
+def test_environment_is_4(ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ran(case=None) == 4  # Avocado made no job
+
+    def full(*_: object, **__: object) -> Assets:
+        raise EnvironmentFailure("build QEMU", "No space left on device", "free some space")
+
+    capsys.readouterr()
+    monkeypatch.setattr(run_module, "build_assets", full)
+    assert main(["run"]) == 4
+    assert capsys.readouterr().err == "cprlib: cannot build QEMU: No space left on device; free some space\n"
+
+
+def test_interrupted_is_130(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> Assets:
+        raise KeyboardInterrupt
+
+    assert ran(case=good_case()) == 0
+    monkeypatch.setattr(run_module, "build_assets", stopped)
+    assert main(["run"]) == 130
+
+
+def test_all_of_them_are_documented() -> None:
+    text = (project_folder() / "docs" / "cli.md").read_text(encoding="utf-8")
+    for status in (0, 1, 2, 3, 4, 130):
+        assert f"| {status} | " in text

@@ -159,7 +159,8 @@ def probe(qemu: QemuBinary) -> QemuFacts:
         version = connection.execute("query-version")
         schema = Schema(connection.execute("query-qmp-schema", seconds=30))
     numbers = version["qemu"]
-    text = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}{version.get('package', '')}"
+    package = str(version.get("package") or "").strip(" ()")
+    text = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}" + (f" ({package})" if package else "")
     return facts_from_schema(qemu.path, text, file_digest(qemu.path), schema)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cprlib.errors import UsageError
 from cprlib.report.avocado_job import read_jobs
+from cprlib.report.earlier import read_earlier
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.report.gather import gather
 from cprlib.report.html import write_html
@@ -27,13 +28,16 @@ def judge_results(
 ) -> RunReport:
     """Gather and judge the cases of a results folder; nothing is written.
 
-    :param environment: of the run; the machine this runs on when None.
-    :param command: the command line of the run, for the report.
+    :param environment: of the run; when None what an earlier report of this folder said, else the machine this runs on.
+    :param command: the command line of the run, for the report; with it goes the same.
     :param baseline_ms: service interruption of each case in a saved run, by case id.
     :raises UsageError: there is no such folder.
     """
     if not results.is_dir():
         raise UsageError(f"report on {results}", "there is no such folder", "give the folder of a run")
+    earlier = read_earlier(results) if environment is None else None
+    if earlier:
+        environment, command = earlier[0], command or earlier[1]
     job = read_jobs(results)
     baselines = baseline_ms or {}
     cases = tuple(judge(case, policy, baseline_ms=baselines.get(case.id)) for case in gather(results, job.tests))

@@ -18,6 +18,7 @@ from cprlib import files
 from cprlib.errors import InstrumentError
 from cprlib.report import figures
 from cprlib.report.gather import EVIDENCE_CHECK
+from cprlib.report.reproduce import again
 from cprlib.report.run_report import RunReport, seconds_of, utc
 from cprlib.report.timeline import draw
 from cprlib.verdict.evidence import STARTED_FILE, CaseEvidence, Check, Direction, Event, Outcome, Role
@@ -67,6 +68,7 @@ class CaseView:
     picture_problem: str
     links: tuple[tuple[str, str], ...]
     bars: tuple[Bar, ...]
+    again: str
 
     @property
     def case(self) -> CaseEvidence:
@@ -133,7 +135,7 @@ class CaseView:
 def render(report: RunReport) -> str:
     """The page; pictures are also left in the folders of their cases as ``timeline.svg``."""
     order = {outcome: place for place, outcome in enumerate(WORST_FIRST)}
-    cases = [_view(report.folder, case) for case in sorted(report.cases, key=lambda case: order[case.outcome])]
+    cases = [_view(report, case) for case in sorted(report.cases, key=lambda case: order[case.outcome])]
     template = template_engine().get_template("report.html")
     return template.render(
         report=report, cases=cases, started=utc(report.started_ns), finished=utc(report.finished_ns), Outcome=Outcome
@@ -184,15 +186,15 @@ def _finalize(value: object) -> object:
     return value
 
 
-def _view(results: Path, judged: JudgedCase) -> CaseView:
+def _view(report: RunReport, judged: JudgedCase) -> CaseView:
     case = judged.evidence
-    folder = results / "cases" / case.id
+    folder = report.folder / "cases" / case.id
     picture, problem = _picture(folder, case)
     present = {path.name for path in folder.glob("[!.]*") if path.is_file()} - {STARTED_FILE}
     names = [name for name in EVIDENCE_FILES if name in present]
     names += sorted(present.difference(names))
     links = tuple((name, f"cases/{quote(case.id)}/{quote(name)}") for name in names)
-    return CaseView(judged, picture, problem, links, tuple(_bars(case)))
+    return CaseView(judged, picture, problem, links, tuple(_bars(case)), again(report.command, case.reproduce))
 
 
 def _picture(folder: Path, case: CaseEvidence) -> tuple[Markup | None, str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from cprlib.report.figures import MARK, both, fds, number, one_line, span
-from cprlib.report.run_report import RunReport
+from cprlib.report.reproduce import again
+from cprlib.report.run_report import RunReport, utc
 from cprlib.verdict.evidence import Outcome
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import unexplained_packets
 
 LINES = 20
+LONGEST_COMMAND = 1500  # characters; longer ones are no command lines of ours
 _ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
 
 
@@ -18,7 +22,7 @@ def markdown_summary(report: RunReport) -> str:
     head = [f"**{MARK[report.verdict.outcome]} {report.verdict.outcome.upper()}**: {report.sentence}", ""]
     foot = ["", *_facts(report)]
     wrong = [case for case in cases if case.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]
-    reasons = [_reason(case) for case in wrong[:4]]
+    reasons = [_reason(case, report.command) for case in wrong[:4]]
     if reasons:
         reasons.insert(0, "")
     room = LINES - len(head) - len(foot) - len(reasons) - 2
@@ -38,6 +42,14 @@ def _cell(text: str) -> str:
     return one_line(text, 200).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
 
 
+def _code(text: str) -> str:
+    """A command line as a code span, to the letter: Markdown changes nothing in one, and nothing is cut off."""
+    line = one_line(text, LONGEST_COMMAND).replace("<", "\u2039")  # no file of ours has one; markup in a mail might
+    fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
 def _row(judged: JudgedCase) -> str:
     case = judged.evidence
     cells = (
@@ -54,21 +66,26 @@ def _row(judged: JudgedCase) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _reason(judged: JudgedCase) -> str:
+def _reason(judged: JudgedCase, command: str) -> str:
     texts = [f"{finding.about}: {finding.text}" for finding in judged.verdict.reasons]
     more = f" (and {len(texts) - 1} more)" if texts[1:] else ""
-    again = f"; again: `{_cell(judged.evidence.reproduce)}`" if judged.evidence.reproduce else ""
-    return f"- {_cell(judged.evidence.id)}: {_cell(texts[0]) if texts else 'no reason'}{more}{again}"
+    repeat = again(command, judged.evidence.reproduce)
+    return f"- {_cell(judged.evidence.id)}: {_cell(texts[0]) if texts else 'no reason'}{more}" + (
+        f"; again: {_code(repeat)}" if repeat else ""
+    )
 
 
 def _facts(report: RunReport) -> list[str]:
     environment = report.environment
     qemus = ", ".join(f"{qemu.version or qemu.path} ({qemu.sha256[:12] or 'no hash'})" for qemu in report.qemus)
     place = " ".join(part for part in (environment.mode, environment.engine) if part) or "place not known"
+    when = (utc(report.started_ns) or "")[:16].replace("T", " ")
+    machine = f"{environment.cpu or 'CPU not known'}, {number(environment.cores)} cores, kernel {environment.kernel}"
     lines = [
-        f"QEMU {_cell(qemus) or 'not known'}; policy {_cell(report.policy.name)}; {place}, "
-        f"kernel {environment.kernel}; cprlib {environment.cprlib} {environment.commit}".rstrip()
+        f"QEMU {_cell(qemus) or 'not known'}; policy {_cell(report.policy.name)}; cprlib {environment.cprlib}"
+        + (f" at {environment.commit}" if environment.commit else ""),
+        f"{place}; {_cell(machine)}" + (f"; {when} UTC" if when else ""),
     ]
     if report.command:
-        lines.append(f"Run with `{_cell(report.command)}`")
+        lines.append(f"Run with {_code(report.command)}")
     return lines

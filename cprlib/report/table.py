@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from cprlib.report.figures import both, duration, fds, number, one_line, span
+from cprlib.report.reproduce import again
 from cprlib.report.run_report import RunReport
 from cprlib.verdict.evidence import Outcome
 from cprlib.verdict.judge import JudgedCase
@@ -35,7 +36,7 @@ def result_table(report: RunReport) -> str:
     lines.append("")
     for case in report.cases:
         if case.outcome != Outcome.PASS:
-            lines += _reasons(case)
+            lines += _reasons(case, report.command)
     for finding in report.verdict.reasons:
         if finding.about not in {case.evidence.id for case in report.cases}:
             lines.append(_wrap(f"  {one_line(finding.about)}: {one_line(finding.text)}"))
@@ -67,11 +68,11 @@ def _row(judged: JudgedCase) -> tuple[str, ...]:
     )
 
 
-def _reasons(case: JudgedCase) -> list[str]:
+def _reasons(case: JudgedCase, command: str) -> list[str]:
     lines = [f"{case.outcome}: {one_line(case.evidence.id)}"]
     lines += [_wrap(f"  {one_line(finding.about)}: {one_line(finding.text)}") for finding in case.verdict.reasons]
     if case.evidence.reproduce and case.outcome != Outcome.SKIP:
-        lines.append(f"  again: {one_line(case.evidence.reproduce)}")
+        lines.append(f"  again: {one_line(again(command, case.evidence.reproduce), 1500)}")
     return [*lines, ""]
 
 

@@ -1,0 +1,81 @@
+"""A case's command has what the run was given, a judged folder keeps its machine, and Markdown changes no command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cprlib.report.build import build_report
+from cprlib.report.environment import Environment
+from cprlib.report.markdown import LINES, _code, markdown_summary
+from cprlib.report.reproduce import again
+from cprlib.report.table import result_table
+from cprlib.verdict.evidence import PerDirection
+from cprlib.verdict.policy_file import load_policy
+from tests.unit.verdict.samples import good_case
+
+CASE = "cprlib run tests/functional/test_x.py:X.test_y"
+
+
+@pytest.mark.parametrize(
+    ("run", "wanted"),
+    [
+        ("cprlib run", CASE),
+        ("", CASE),
+        ("avocado run x", CASE),
+        ("cprlib run 'broken", CASE),
+        (
+            "cprlib run --qemu '/my builds/qemu' -p rate=500 --policy strict tests/functional",
+            "cprlib run --qemu '/my builds/qemu' -p rate=500 --policy strict tests/functional/test_x.py:X.test_y",
+        ),
+        ("cprlib run -t vhost:on --out=/x --parallel 2 --lab kvm", f"cprlib run --lab kvm {CASE[11:]}"),
+        ("cprlib run --lab tests/functional/test_a.py", f"cprlib run --lab {CASE[11:]}"),
+        ("cprlib run --native -prate=5 test_a.py:A.test_b", f"cprlib run --native -prate=5 {CASE[11:]}"),
+        ("cprlib run --policy mine.toml a.py", f"cprlib run --policy mine.toml {CASE[11:]}"),
+    ],
+)
+def test_a_case_is_run_again_as_the_run_ran_it(run: str, wanted: str) -> None:
+    assert again(run, CASE) == wanted
+
+
+def test_without_a_command_of_the_case_there_is_none() -> None:
+    assert again("cprlib run", "") == ""
+
+
+def test_judged_again_it_is_still_that_machine_s_run(tmp_path: Path) -> None:
+    good_case().write(tmp_path / "cases" / good_case().id)
+    machine = Environment(mode="lab", engine="uml", kernel="6.1-theirs", cores=7, packages={"scapy": "1"})
+    build_report(tmp_path, load_policy("default"), environment=machine, command="cprlib run -p rate=500")
+    second = build_report(tmp_path, load_policy("strict"))
+    assert second.environment == machine
+    assert second.command == "cprlib run -p rate=500"
+    third = build_report(tmp_path, load_policy("strict"))
+    assert third.environment == machine
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"environment": 3}', '{"environment": {"cores": 1}, "command": null}'])
+def test_an_earlier_report_that_says_nothing_does_no_harm(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    good_case().write(tmp_path / "cases" / good_case().id)
+    assert build_report(tmp_path, load_policy("default")).command == ""
+
+
+def test_summary_and_table_have_the_exact_command(tmp_path: Path) -> None:
+    replace(good_case(), loss=PerDirection(2, 0)).write(tmp_path / "cases" / good_case().id)
+    command = "cprlib run --qemu '/q|x y' -p rate=500 " + " ".join(f"-p memory={number}" for number in range(64, 90))
+    report = build_report(tmp_path, load_policy("default"), environment=Environment(), command=command)
+    wanted = f"{command} tests/functional/test_update.py:UpdateTest.test_no_loss"
+    summary = markdown_summary(report)
+    assert f"again: `{wanted}`\n" in summary
+    assert f"Run with `{command}`\n" in summary
+    assert len(summary.splitlines()) <= LINES
+    assert f"again: {wanted}\n" in result_table(report)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("a b", "`a b`"), ("a `b` c", "``a `b` c``"), ("a ``b", "```a ``b```"), ("`a", "`` `a ``")]
+)
+def test_a_code_span_shows_its_text_to_the_letter(text: str, wanted: str) -> None:
+    assert _code(text) == wanted

@@ -86,8 +86,9 @@ LESSONS: Mapping[str, Lesson] = {
             ("cprlib report", "judge the latest run again and print its table"),
             ("cprlib report --policy strict results/latest", "by another policy"),
             ("cprlib report --format md", "at most twenty lines for a pull request or a mailing list"),
+            ("cprlib report --index", "the page with the history of all runs, results/index.html"),
         ),
-        "Exit status: the verdict: 0 pass, 1 fail, 3 inconclusive; 2 usage.",
+        "Exit status: the verdict: 0 pass, 1 fail, 3 inconclusive; 2 usage. With --index: 0, 2 or 4.",
     ),
     "run": Lesson(
         (

@@ -13,12 +13,13 @@ from cprlib.build.assets import DEFAULT_BASE, build_assets
 from cprlib.build.progress import console_progress
 from cprlib.build.qemu import build_qemu
 from cprlib.cli import completion
-from cprlib.errors import UsageError
+from cprlib.errors import CprlibError, UsageError
 from cprlib.files import project_folder
 from cprlib.lab.engines import ENGINES
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.report.build import build_report
 from cprlib.report.environment import describe_environment
+from cprlib.report.history_page import INDEX_FILE, write_index
 from cprlib.report.results_folder import new_results_folder, publish
 from cprlib.report.table import result_table
 from cprlib.suite.avocado_run import SuiteRun, gather, run_avocado
@@ -117,11 +118,22 @@ def run(
     retries = gather(results)
     command = shlex.join(["cprlib", *sys.argv[1:]])
     environment = describe_environment(mode="lab" if engine else "native", engine=engine or "", lab_retries=retries)
+    if not (results.parent / INDEX_FILE).exists():
+        _write_history(results.parent)  # so that the report can lead to it; its own run is added below
     report = build_report(results, judged_by, environment=environment, command=command)
     latest = publish(results)
+    _write_history(results.parent)
     click.echo(result_table(report))
     click.echo(f"report: {latest / 'report.html'}")
     return int(report.exit_status)
+
+
+def _write_history(folder: Path) -> None:
+    """The page of all runs; what hinders it says nothing about this run."""
+    try:
+        write_index(folder)
+    except CprlibError as error:
+        click.echo(f"cprlib: {error.one_line()}", err=True)
 
 
 def _brought(path: Path | None, firmware: Path | None) -> QemuBinary | None:

@@ -138,7 +138,12 @@ def render(report: RunReport) -> str:
     cases = [_view(report, case) for case in sorted(report.cases, key=lambda case: order[case.outcome])]
     template = template_engine().get_template("report.html")
     return template.render(
-        report=report, cases=cases, started=utc(report.started_ns), finished=utc(report.finished_ns), Outcome=Outcome
+        report=report,
+        cases=cases,
+        started=utc(report.started_ns),
+        finished=utc(report.finished_ns),
+        history=(report.folder.parent / "index.html").exists(),
+        Outcome=Outcome,
     )
 
 

@@ -55,6 +55,16 @@ def test_pass_is_0(ran: Ran) -> None:
     assert ran(case=good_case()) == 0
 
 
+def test_each_run_adds_itself_to_the_history(ran: Ran, tmp_path: Path) -> None:
+    assert ran(case=good_case()) == 0
+    first = (tmp_path / "results" / "index.html").read_text(encoding="utf-8")
+    assert ran(case=lost(3)) == 1
+    second = (tmp_path / "results" / "index.html").read_text(encoding="utf-8")
+    assert ("1 run in" in first, "2 runs in" in second) == (True, True)
+    for folder in (tmp_path / "results").glob("2*"):
+        assert 'href="../index.html"' in (folder / "report.html").read_text(encoding="utf-8")
+
+
 def test_fail_is_1(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
     assert ran(case=lost(3)) == 1
     assert "verdict: FAIL" in capsys.readouterr().out

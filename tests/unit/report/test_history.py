@@ -1,0 +1,171 @@
+"""The page of all runs: every run and case is on it, links lead somewhere, what cannot be read is said."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from cprlib.cli.main import main
+from cprlib.errors import UsageError
+from cprlib.report.build import build_report
+from cprlib.report.environment import Environment
+from cprlib.report.history import read_history
+from cprlib.report.history_page import changes, render_history, write_index
+from cprlib.report.history_plot import draw_history
+from cprlib.verdict.evidence import CaseEvidence, PerDirection
+from cprlib.verdict.policy_file import load_policy
+from tests.unit.verdict.samples import good_case
+
+MACHINE = Environment(mode="lab", engine="uml", kernel="6.12", cpu="CPU A", cores=2, commit="abc")
+LOST = replace(good_case("tap"), loss=PerDirection(1, 2))
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del tag
+        self.found += [value or "" for name, value in attrs if name in ("href", "src")]
+
+
+def links(page: Path) -> list[str]:
+    parser = Links()
+    parser.feed(page.read_text(encoding="utf-8"))
+    return parser.found
+
+
+def save(top: Path, day: int, *cases: CaseEvidence, machine: Environment = MACHINE) -> Path:
+    folder = top / f"2026-01-{day:02}T08-00-00Z"
+    for case in cases:
+        case.write(folder / "cases" / case.id)
+    build_report(folder, load_policy("default"), environment=machine, command=f"cprlib run -p rate={day}")
+    return folder
+
+
+def test_each_run_and_case_is_there_and_each_link_leads_somewhere(tmp_path: Path) -> None:
+    save(tmp_path, 1, good_case("tap"), good_case("vhost & <more>"))
+    save(tmp_path, 2, LOST)
+    (tmp_path / "prove" / "2026").mkdir(parents=True)
+    (tmp_path / "prove" / "2026" / "matrix.html").touch()
+    (tmp_path / "prove" / "latest").symlink_to("2026")
+    (tmp_path / "compare" / "2026-01-03T08-00-00Z").mkdir(parents=True)
+    (tmp_path / "compare" / "2026-01-03T08-00-00Z" / "compare.html").touch()
+    (tmp_path / "latest").symlink_to("2026-01-02T08-00-00Z")
+    page = write_index(tmp_path)
+    found = [address for address in links(page) if not address.startswith("data:")]
+    for address in found:
+        path, _, anchor = address.partition("#")
+        assert (tmp_path / unquote(path)).exists(), address
+        if anchor:
+            assert f'id="{unquote(anchor)}"'.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in (
+                tmp_path / unquote(path)
+            ).read_text(encoding="utf-8")
+    assert "prove/2026/matrix.html" in found
+    assert "compare/2026-01-03T08-00-00Z/compare.html" in found
+    assert "2026-01-02T08-00-00Z/report.html#case-tap" in found
+    text = page.read_text(encoding="utf-8")
+    assert "cprlib run -p rate=2" in text
+    assert "1 of 2 passed; newest: fail, 7,000 sent, 3 lost" in text
+    assert "<more>" not in text
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_is_for_its_owner(tmp_path: Path) -> None:
+    save(tmp_path, 1, good_case("tap"))
+    save(tmp_path, 2, good_case("tap"))
+    page = write_index(tmp_path)
+    assert page.stat().st_mode & 0o777 == 0o600
+    text = page.read_text(encoding="utf-8")
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?://|<script|@import", text)
+    assert text.count("data:image/svg+xml;base64,") == 1
+
+
+def test_history_without_a_run_and_without_a_folder(tmp_path: Path) -> None:
+    assert "No run has left" in write_index(tmp_path).read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="no such folder"):
+        write_index(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"verdict": "pass"}', '{"verdict": "great", "environment": {}}'])
+def test_a_run_that_cannot_be_read_is_on_the_page(tmp_path: Path, text: str) -> None:
+    save(tmp_path, 1, good_case("tap"))
+    folder = tmp_path / "2026-01-02T08-00-00Z"
+    folder.mkdir()
+    (folder / "run.json").write_text(text)
+    history = read_history(tmp_path)
+    assert history.runs[1].outcome is None
+    assert "? unreadable" in render_history(history)
+    assert "cannot be read" in render_history(history)
+
+
+def test_only_the_newest_runs_are_shown_and_the_others_counted(tmp_path: Path) -> None:
+    first = save(tmp_path, 1, good_case("tap"))
+    for day in range(2, 8):
+        folder = tmp_path / f"2026-01-{day:02}T08-00-00Z"
+        folder.mkdir()
+        (folder / "run.json").write_text((first / "run.json").read_text())
+    (tmp_path / "2026-01-09T08-00-00Z").mkdir()  # begun, and without a report
+    (tmp_path / "notes").mkdir()
+    history = read_history(tmp_path, most=3)
+    assert [run.name[:10] for run in history.runs] == ["2026-01-05", "2026-01-06", "2026-01-07"]
+    assert history.older == 4
+    assert "the newest of 7" in render_history(history)
+
+
+def test_runs_of_another_machine_or_qemu_are_told_apart(tmp_path: Path) -> None:
+    save(tmp_path, 1, good_case("tap"))
+    save(tmp_path, 2, good_case("tap"))
+    save(tmp_path, 3, good_case("tap"), machine=replace(MACHINE, cpu="CPU B"))
+    (tmp_path / "2026-01-04T08-00-00Z").mkdir()
+    (tmp_path / "2026-01-04T08-00-00Z" / "run.json").write_text("{")
+    other = replace(good_case("tap").source, sha256="ff" * 32)  # type: ignore[type-var]
+    save(tmp_path, 5, replace(good_case("tap"), source=other, target=other), machine=replace(MACHINE, cpu="CPU B"))
+    history = read_history(tmp_path)
+    assert changes(history.runs) == [2, 4]
+    assert "machine or QEMU changed" in render_history(history)
+
+
+def test_cases_that_ever_failed_come_first(tmp_path: Path) -> None:
+    save(tmp_path, 1, good_case("a"), LOST)
+    save(tmp_path, 2, good_case("a"), good_case("tap"))
+    assert read_history(tmp_path).case_ids == ("tap", "a")
+
+
+def test_the_picture_shows_what_was_not_measured(tmp_path: Path) -> None:
+    save(tmp_path, 1, LOST)
+    save(tmp_path, 2, good_case("tap"))
+    figures = [run.cases["tap"] for run in read_history(tmp_path).runs]
+    measured = draw_history(figures, [1])
+    unknown = [replace(one, lost=None, interruption=(None, None)) for one in figures]
+    assert measured.startswith("<?xml")
+    assert measured != draw_history(figures, [])
+    assert draw_history(unknown, []) != measured
+    assert draw_history([None, *figures], []) != measured
+
+
+def test_the_command_writes_it_and_the_report_leads_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save(tmp_path, 1, good_case("tap"))
+    assert "../index.html" not in (folder / "report.html").read_text(encoding="utf-8")
+    assert main(["report", "--index", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"history: {tmp_path}/index.html\n"
+    assert main(["report", str(folder)]) == 0
+    assert 'href="../index.html"' in (folder / "report.html").read_text(encoding="utf-8")
+    assert main(["report", "--index", str(tmp_path / "gone")]) == 2
+
+
+def test_judged_again_by_a_stricter_policy_a_run_changes_its_sign(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1, LOST)
+    assert json.loads((folder / "run.json").read_text())["verdict"] == "fail"
+    lenient = tmp_path / "lenient.toml"
+    lenient.write_text('extends = "default"\n[loss]\nforward = 5\nreturn = 5\n[ledger]\nunexplained = 5\n')
+    build_report(folder, load_policy(lenient))
+    assert read_history(tmp_path).runs[0].policy == "lenient"
+    assert read_history(tmp_path).runs[0].cases["tap"].outcome == "pass"

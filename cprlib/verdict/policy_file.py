@@ -68,9 +68,9 @@ class _Source:
         """The line of a key in a table, of the table's header for no key, or 1 where neither is found."""
         current, header = "", 1
         for number, line in enumerate(self.text.splitlines(), 1):
-            if found := re.match(r"\s*\[\s*([\w\"'. -]+?)\s*\]", line):
+            if found := re.match(r"\s*\[{1,2}\s*([\w\"'. -]+?)\s*\]", line):
                 current = found[1].strip("\"'")
-                if current == table and not key:
+                if current == (f"{table}.{key}" if key else table):
                     return number
                 header = number if current == table else header
             elif found := re.match(r"\s*[\"']?([\w. -]+?)[\"']?\s*=", line):
@@ -96,21 +96,15 @@ def _load(path: Path, seen: tuple[Path, ...]) -> Policy:
     seen = (*seen, path.resolve())
     policy = Policy()
     if "extends" in values:
-        parent = values["extends"]
-        line = source.line_of("", "extends")
-        if not isinstance(parent, str):
-            raise source.error("extends must be text", line)
-        parent_path = _find(parent, path.parent)
-        if parent_path.resolve() in seen:
-            raise source.error(f"extends {parent!r}, which extends this file", line)
-        policy = _load(parent_path, seen)
+        policy = _load(_extended(source, values["extends"], seen), seen)
 
     changes: dict[str, Any] = {"name": path.stem, "description": ""}
     tables = {f.name: f for f in dataclasses.fields(Policy) if dataclasses.is_dataclass(getattr(policy, f.name))}
     for name, value in values.items():
         if name in tables:
             if not isinstance(value, dict):
-                raise source.error(f"{name} must be a table", source.line_of("", name))
+                line = source.line_of(name) if isinstance(value, list) else source.line_of("", name)
+                raise source.error(f"{name} must be a table", line)
             changes[name] = _table(source, name, getattr(policy, name), value)
         elif name == "description":
             changes[name] = _value(source, "", name, str, value)
@@ -124,6 +118,25 @@ def _load(path: Path, seen: tuple[Path, ...]) -> Policy:
     policy = dataclasses.replace(policy, **changes)
     _refuse_contradictions(source, policy, values)
     return policy
+
+
+def _extended(source: _Source, parent: object, seen: tuple[Path, ...]) -> Path:
+    """The file that a policy extends.
+
+    :param seen: the files that led here, which it must not be.
+    """
+    line = source.line_of("", "extends")
+    if not isinstance(parent, str):
+        raise source.error("extends must be text", line)
+    try:
+        path = _find(parent, source.path.parent)
+    except UsageError as error:
+        raise source.error(f"extends {parent!r}: {error.happened}; {error.advice}", line) from error
+    if not path.is_file():
+        raise source.error(f"extends {parent!r}: there is no file {path}", line)
+    if path.resolve() in seen:
+        raise source.error(f"extends {parent!r}, which extends this file", line)
+    return path
 
 
 def _table(source: _Source, table: str, current: Any, values: Mapping[str, object]) -> Any:

@@ -90,6 +90,14 @@ def test_extends_a_file_beside_it(tmp_path: Path) -> None:
         ("[skips]\nwhole_mechanism = true\n", 2, "contradicts"),
         ("[skips]\nallow = ['*']\nallow_checks = ['*']\notherwise = 'fail'\n", 4, "contradicts"),
         ("extends = 'mine.toml'\n", 1, "extends this file"),
+        ("\nextends = 'gone.toml'\n", 2, "extends 'gone.toml': there is no file"),
+        ("\nextends = 'lenient'\n", 2, "extends 'lenient': there is no policy of that name"),
+        ("retries = 1\n\n[[loss]]\nforward = 1\n", 3, "must be a table"),
+        ("\n[loss.forward]\na = 1\n", 2, "a whole number"),
+        ('description = """\n[loss]\n"""\n[loss]\nforwards = 2\n', 5, "unknown key 'forwards'"),
+        ("retries = 1.0\n", 1, "a whole number"),
+        ("[interruption]\nmax_ms = '5'\n", 2, "above 0"),
+        ("[identity]\nrequired = false\n[downgrade]\nforbidden = 'no'\n", 4, "true or false"),
     ],
 )
 def test_bad_files_are_refused_with_the_line(tmp_path: Path, text: str, line: int, words: str) -> None:

@@ -1,11 +1,13 @@
 """What a run needs that is built here: QEMU with the series, the guest image, the lab's kernel.
 
 ``assets.json`` in the cache folder says where they are and of which recipes they were made, so that a test that
-Avocado starts by itself (or inside a lab, where nothing can be built) finds them.
+Avocado starts by itself (or inside a lab, where nothing can be built) finds them. ``bases.json`` beside it does the
+same for the project's own QEMU on each base that was built, for tests whose parameter ``base`` names one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +18,12 @@ from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import Progress
 from cprlib.build.qemu import build_qemu
 from cprlib.errors import EnvironmentFailure
-from cprlib.files import cache_folder, project_folder, write_json
+from cprlib.files import cache_folder, locked, project_folder, write_json
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
 
 MANIFEST = "assets.json"
+BASES = "bases.json"
 DEFAULT_BASE = "10.0"
 
 
@@ -61,6 +64,53 @@ def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = Non
     if own:
         _write_manifest(assets)
     return assets
+
+
+def build_base(base: str, progress: Progress) -> QemuBinary:
+    """The project's own QEMU on a base, built when it is missing, and noted for :func:`find_base_qemu`.
+
+    :raises UsageError: there is no such base.
+    :raises EnvironmentFailure: a build or download failed.
+    """
+    built = build_qemu(base, True, progress)
+    qemu = QemuBinary(built.binary, built.firmware)
+    with _manifest_lock():
+        known = _bases() | {base: {"qemu": str(qemu.path), "firmware": str(qemu.firmware) if qemu.firmware else None}}
+        write_json(cache_folder() / BASES, {"recipes": recipes_digest(), "bases": known})
+    return qemu
+
+
+def find_base_qemu(base: str | None, assets: Assets) -> QemuBinary:
+    """The project's own QEMU on a base, as it was built before; nothing is built.
+
+    :param base: its name; the default one's when None.
+    :param assets: what :func:`find_assets` gave.
+    :raises EnvironmentFailure: it was not built yet, or of other recipes than those of today.
+    """
+    if base in (None, DEFAULT_BASE):
+        return assets.qemu
+    found = _bases().get(base or DEFAULT_BASE)
+    path = Path(str(found["qemu"])) if found else None
+    if found is None or path is None or not path.exists():
+        raise EnvironmentFailure(
+            f"find the project's QEMU {base}",
+            "it was not built yet, or of other recipes than those in images/",
+            f"run `cprlib build qemu --base {base}` first",
+        )
+    return QemuBinary(path, Path(str(found["firmware"])) if found["firmware"] else None)
+
+
+def _bases() -> dict[str, dict[str, str | None]]:
+    """Paths by base, of today's recipes; none where nothing can be read."""
+    try:
+        value = json.loads((cache_folder() / BASES).read_text(encoding="utf-8"))
+        return dict(value["bases"]) if value["recipes"] == recipes_digest() else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _manifest_lock() -> contextlib.AbstractContextManager[None]:
+    return locked(cache_folder() / f".{BASES}.lock")
 
 
 def _write_manifest(assets: Assets) -> None:

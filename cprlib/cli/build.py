@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from cprlib.build.assets import DEFAULT_BASE, build_assets
+from cprlib.build.assets import DEFAULT_BASE, build_assets, build_base
 from cprlib.build.guest_image import build_guest_image
 from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import Progress, console_progress
@@ -51,6 +51,7 @@ def build(part: str, base: str, no_series: bool, names: tuple[str, ...], every: 
         return
     progress = console_progress()
     if part == "all" and not no_series:
+        build_base(base, progress)
         assets = build_assets(progress, lab=True, base=base)
         click.echo(f"qemu       {assets.qemu.path}")
         click.echo(f"firmware   {assets.qemu.firmware}")
@@ -60,6 +61,8 @@ def build(part: str, base: str, no_series: bool, names: tuple[str, ...], every: 
         return
     if part in ("all", "qemu"):
         built = build_qemu(base, not no_series, progress)
+        if not no_series:
+            build_base(base, progress)  # the same again, noted for tests that name it
         click.echo(f"qemu       {built.binary}")
         click.echo(f"firmware   {built.firmware}")
     if part in ("all", "guest"):

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from cprlib.build.assets import DEFAULT_BASE, build_assets
+from cprlib.build.assets import DEFAULT_BASE, Assets, build_assets, build_base
 from cprlib.build.progress import console_progress
 from cprlib.build.qemu import build_qemu
 from cprlib.cli import completion
 from cprlib.errors import CprlibError, UsageError
 from cprlib.files import project_folder
-from cprlib.lab.engines import ENGINES
+from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.report.build import build_report
 from cprlib.report.environment import describe_environment
 from cprlib.report.history_page import INDEX_FILE, write_index
+from cprlib.report.points import NOT_TOLD
 from cprlib.report.results_folder import new_results_folder, publish
 from cprlib.report.table import result_table
 from cprlib.suite.avocado_run import SuiteRun, gather, run_avocado
+from cprlib.suite.matrix_run import MatrixRun, matrix_test, plan_matrix
 from cprlib.suite.place import asset_parameters, choose_engine
 from cprlib.verdict.policy_file import load_policy
 from fixtures.parameters import check_parameters  # the suite's own, so that both refuse the same
@@ -65,6 +68,9 @@ from fixtures.parameters import check_parameters  # the suite's own, so that bot
 )
 @click.option("--parallel", type=click.IntRange(1), help="Tests at once; one per core in the lab, else one.")
 @click.option("-t", "--tag", multiple=True, help="Only tests with this Avocado tag, e.g. queues:4.")
+@click.option("--matrix", metavar="NAME|FILE", help="Run at each point of a matrix: push, night, or a file.")
+@click.option("--points", multiple=True, metavar="PATTERN", help="Only these points of it, e.g. '*-cpr-*'.")
+@click.option("--shard", metavar="N/COUNT", help="Only this part of the points; cprlib report --merge joins them.")
 def run(
     tests: tuple[str, ...],
     qemu: Path | None,
@@ -80,6 +86,9 @@ def run(
     parameter: tuple[str, ...],
     parallel: int | None,
     tag: tuple[str, ...],
+    matrix: str | None,
+    points: tuple[str, ...],
+    shard: str | None,
 ) -> int:
     """Run the functional suite, or TESTS of it, and say whether a live update loses anything.
 
@@ -98,25 +107,35 @@ def run(
         raise UsageError("run the suite", "both --native and --lab were given", "give one of them")
     parameters = _parameters(parameter)
     check_parameters(parameters)
+    plan = _plan(matrix, points, shard, parameters, brought=qemu is not None)
     judged_by = load_policy(policy)
     brought, target = _brought(qemu, firmware), _brought(target_qemu, target_firmware)
     engine = choose_engine(native, lab, lambda text: click.echo(text, err=True))
-    assets = build_assets(console_progress(), lab=engine is not None, qemu=brought, base=base)
+    bases = () if brought else _bases(plan, base, engine)
+    assets = build_assets(console_progress(), lab=engine is not None, qemu=brought, base=bases[0] if bases else base)
     if target_base:
         built = build_qemu(target_base, True, console_progress())
         target = QemuBinary(built.binary, built.firmware)
+    qemus = {name: build_base(name, console_progress()) for name in bases}
     results = new_results_folder(out.resolve())
+    command = shlex.join(["cprlib", *sys.argv[1:]])
+    given = asset_parameters(assets, engine, policy) | _target_parameters(target) | parameters
+    if plan:
+        plan.record(results, command, describe_environment(mode="lab" if engine else "native", engine=engine or ""))
+    elif not brought and "qemu" not in parameters:
+        given["base"] = base
     suite = SuiteRun(
         results=results,
-        tests=[_reference(test) for test in tests],
-        parameters=asset_parameters(assets, engine, policy) | _target_parameters(target) | parameters,
+        tests=[_reference(test) for test in tests] or ([matrix_test()] if plan else []),
+        parameters=given,
         engine=engine,
         parallel=parallel,
         extra=[argument for name in tag for argument in ("-t", name)],
+        environment=_lab_kernel(assets),
+        matrix=plan.write(results, _without_paths(given) if qemus else given, qemus, base) if plan else None,
     )
     run_avocado(suite)
     retries = gather(results)
-    command = shlex.join(["cprlib", *sys.argv[1:]])
     environment = describe_environment(mode="lab" if engine else "native", engine=engine or "", lab_retries=retries)
     if not (results.parent / INDEX_FILE).exists():
         _write_history(results.parent)  # so that the report can lead to it; its own run is added below
@@ -155,6 +174,46 @@ def _target_parameters(target: QemuBinary | None) -> dict[str, str]:
     return {"target_qemu": str(target.path)} | firmware
 
 
+def _plan(
+    matrix: str | None, points: Sequence[str], shard: str | None, parameters: Mapping[str, str], *, brought: bool
+) -> MatrixRun | None:
+    """The points to run at, checked before anything is built; None without a matrix."""
+    if matrix is None:
+        if points or shard:
+            raise UsageError("choose points", "no matrix was given", "give one, e.g. --matrix push")
+        return None
+    for name in NOT_TOLD:
+        if name in parameters:
+            raise UsageError(f"run a matrix with -p {name}", "its points say which QEMU", f"give --{name}")
+    plan = plan_matrix(matrix, points, shard, brought=brought)
+    plan.check(parameters, check_parameters)
+    return plan
+
+
+def _bases(plan: MatrixRun | None, base: str, engine: str | None) -> tuple[str, ...]:
+    """The bases that the points name.
+
+    :raises UsageError: the lab cannot carry their QEMUs.
+    """
+    bases = plan.bases(base) if plan else ()
+    foreign = [name for name in bases if name != DEFAULT_BASE]
+    if engine == "kvm" and foreign:
+        happened = f"it carries QEMU {DEFAULT_BASE} only, and points want {', '.join(foreign)}"
+        raise UsageError("run in lab engine kvm", happened, f"choose points: --points '*-{DEFAULT_BASE}-*'")
+    return bases
+
+
+def _lab_kernel(assets: Assets) -> dict[str, str]:
+    """Tells labs their kernel: with another QEMU than the project's default no manifest does."""
+    chosen = os.environ.get(KERNEL_VARIABLE) or assets.lab_kernel
+    return {KERNEL_VARIABLE: str(chosen)} if chosen else {}
+
+
+def _without_paths(given: Mapping[str, str]) -> dict[str, str]:
+    """Parameters for points that each name their own QEMU."""
+    return {name: value for name, value in given.items() if name not in NOT_TOLD}
+
+
 def _parameters(given: Sequence[str]) -> dict[str, str]:
     pairs = {}
     for item in given:
@@ -162,6 +221,8 @@ def _parameters(given: Sequence[str]) -> dict[str, str]:
         if not separator or not name.isidentifier():
             raise UsageError(f"read parameter {item!r}", "it is not NAME=VALUE", "see docs/parameters.md")
         pairs[name] = value
+    if "base" in pairs:
+        raise UsageError("choose a base with -p", "its QEMU has to be built", f"give --base {pairs['base']}")
     return pairs
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cprlib.errors import UsageError
+from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.avocado_job import read_jobs
 from cprlib.report.earlier import read_earlier
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.report.gather import gather
 from cprlib.report.html import write_html
+from cprlib.report.points import MatrixRecord, points_of
 from cprlib.report.run_json import write_run_json
 from cprlib.report.run_report import RunReport
 from cprlib.verdict.findings import Verdict, combine, unsure
-from cprlib.verdict.judge import judge, judge_run
+from cprlib.verdict.judge import JudgedCase, judge, judge_run
 from cprlib.verdict.policy import Policy
 
 
@@ -42,9 +43,19 @@ def judge_results(
     baselines = baseline_ms or {}
     cases = tuple(judge(case, policy, baseline_ms=baselines.get(case.id)) for case in gather(results, job.tests))
     verdict = judge_run(cases, policy)
-    if job.problems:
-        verdict = _with_problems(verdict, job.problems)
-    return RunReport(results, verdict, cases, policy, environment or describe_environment(), command, job.problems)
+    problems = (*job.problems, *_matrix_problems(results, cases))
+    if problems:
+        verdict = _with_problems(verdict, problems)
+    return RunReport(results, verdict, cases, policy, environment or describe_environment(), command, problems)
+
+
+def _matrix_problems(results: Path, cases: Sequence[JudgedCase]) -> tuple[str, ...]:
+    """Points of the run's matrix that nothing is known of."""
+    try:
+        record = MatrixRecord.read(results)
+    except InstrumentError as error:
+        return (error.one_line(),)
+    return tuple(record.problems(points_of(case.evidence for case in cases))) if record else ()
 
 
 def _with_problems(verdict: Verdict, problems: Sequence[str]) -> Verdict:

@@ -31,6 +31,7 @@ class SuiteRun:
 
     :param tests: references as Avocado takes them; the whole suite when empty.
     :param parameters: Avocado test parameters.
+    :param matrix: yaml-to-mux file with all parameters; Avocado takes it only in place of ``parameters``.
     :param engine: engine of the lab, None to run natively.
     :param parallel: tests at once; None for one per core.
     :param extra: further arguments for Avocado, as given by the user.
@@ -43,14 +44,18 @@ class SuiteRun:
     parallel: int | None = None
     extra: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    matrix: Path | None = None
 
     def command(self) -> list[str]:
         """The command line of Avocado."""
         command = [sys.executable, "-m", "avocado", "run"]
         command += self.tests or [str(project_folder() / "tests" / "functional")]
         command += ["--job-results-dir", str(self.results / JOB_FOLDER), "--disable-sysinfo"]
-        for name, value in self.parameters.items():
-            command += ["-p", f"{name}={value}"]
+        if self.matrix:
+            command += ["--mux-yaml", str(self.matrix)]
+        else:
+            for name, value in self.parameters.items():
+                command += ["-p", f"{name}={value}"]
         parallel = self.parallel or (len(os.sched_getaffinity(0)) if self.engine else 1)
         command += ["--max-parallel-tasks", str(parallel)]
         if self.engine:

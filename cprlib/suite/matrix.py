@@ -1,0 +1,197 @@
+"""A matrix of parameters: read by Avocado's varianter yaml-to-mux, filtered, dealt to shards, written for one run.
+
+Avocado takes either ``-p`` or ``-m``, never both. So a run gets one generated file, ``matrix.yaml`` in its results
+folder, in which each point stands by its name with everything it needs, the path of its QEMU among it, and what all
+points share stands above them. ``avocado run -m results/.../matrix.yaml`` repeats exactly that run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cprlib.errors import UsageError
+from cprlib.files import project_folder, write_text
+from cprlib.report.points import point_name, share
+
+YAML_FILE = "matrix.yaml"
+SHARED_PATHS = ("/", "/run")
+SHARD = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
+HEAD = """\
+# The points of one run, made by `cprlib run --matrix`. The same once more:
+#   avocado run -m THIS_FILE --spawner=lab tests/functional/test_matrix.py
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One combination of parameters.
+
+    :param values: the parameters that set it apart, as texts.
+    """
+
+    name: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """All points of a file, in Avocado's order.
+
+    :param shared: parameters of every point.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+    shared: Mapping[str, str] = field(default_factory=dict)
+
+    def only(self, patterns: Sequence[str]) -> tuple[Point, ...]:
+        """The points whose name fits one of the patterns (``fnmatch``); all without any.
+
+        :raises UsageError: a pattern fits none.
+        """
+        for pattern in patterns:
+            if not any(fnmatchcase(point.name, pattern) for point in self.points):
+                first = ", ".join(point.name for point in self.points[:3])
+                raise UsageError(
+                    f"choose points {pattern!r} of matrix {self.name}", "none is named so", f"it begins {first}"
+                )
+        chosen = [point for point in self.points if any(fnmatchcase(point.name, item) for item in patterns)]
+        return tuple(chosen) if patterns else self.points
+
+
+def find_matrix(name: str) -> Path:
+    """The file of a matrix: a path, or a name of ``fixtures/matrix``.
+
+    :raises UsageError: there is none.
+    """
+    folder = project_folder() / "fixtures" / "matrix"
+    if Path(name).suffix in (".yaml", ".yml") or "/" in name:
+        path = Path(name)
+        advice = "give the path of a yaml-to-mux file"
+    else:
+        path = folder / f"{name}.yaml"
+        advice = f"there are: {', '.join(sorted(item.stem for item in folder.glob('*.yaml')))}; or give a path"
+    if not path.is_file():
+        raise UsageError(f"read matrix {name}", f"no such file: {path}", advice)
+    return path.resolve()
+
+
+def load_matrix(name: str) -> Matrix:
+    """Read a matrix.
+
+    :raises UsageError: no such file, no YAML, no points, two points of one name.
+    """
+    path = find_matrix(name)
+    tried = f"read matrix {path}"
+    points: dict[str, Point] = {}
+    shared: dict[str, str] = {}
+    for variant in _variants(path, tried):
+        common, own = _values(variant, tried)
+        shared |= common
+        point = Point(point_name(own), own)
+        if not own:
+            raise UsageError(tried, "a variant sets no parameter of its own", "see docs/matrix.md")
+        if point.name in points:
+            raise UsageError(tried, f"two variants are point {point.name}", "leave one of them out")
+        points[point.name] = point
+    if not points:
+        raise UsageError(tried, "its filters leave no variant", "`avocado variants -m FILE` shows what there is")
+    return Matrix(path.stem, tuple(points.values()), shared)
+
+
+def without(matrix: Matrix, parameter: str) -> Matrix:
+    """The matrix without one of its axes: points that are the same then become one."""
+    reduced: dict[str, Point] = {}
+    for point in matrix.points:
+        values = {key: value for key, value in point.values.items() if key != parameter}
+        if values:
+            reduced.setdefault(point_name(values), Point(point_name(values), values))
+    return Matrix(matrix.name, tuple(reduced.values()), {k: v for k, v in matrix.shared.items() if k != parameter})
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``2/3`` as its number and how many there are.
+
+    :raises UsageError: it is none.
+    """
+    found = SHARD.fullmatch(text)
+    number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise UsageError(f"run shard {text!r}", "it is not NUMBER/COUNT", "the first of three is 1/3")
+    return number, count
+
+
+def shard_of(points: Sequence[Point], number: int, count: int) -> tuple[Point, ...]:
+    """The points of a shard; the same on every machine.
+
+    :raises UsageError: there is none for it.
+    """
+    names = set(share(tuple(point.name for point in points), number, count))
+    if not names:
+        raise UsageError(f"run shard {number}/{count}", f"there are only {len(points)} points", "take fewer shards")
+    return tuple(point for point in points if point.name in names)
+
+
+def write_matrix(path: Path, points: Iterable[Point], shared: Mapping[str, str]) -> None:
+    """Write the file that Avocado is given.
+
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    above = yaml.safe_dump(dict(shared)) if shared else ""
+    below = yaml.safe_dump({point.name: dict(point.values) for point in points}, sort_keys=False, indent=2)
+    inside = "".join(f"  {line}\n" for line in below.splitlines())
+    write_text(path, f"{HEAD}{above}points: !mux\n{inside}")
+
+
+def _variants(path: Path, tried: str) -> list[list[Any]]:
+    """The variants of a file, each a list of leaves of Avocado's tree.
+
+    :raises UsageError: in the words of YAML, with the line.
+    """
+    # Late, because Avocado loads all its plugins with it; and itself first, because the plugin needs it loaded.
+    import avocado.core.varianter  # noqa: F401, PLC0415
+    from avocado_varianter_yaml_to_mux.mux import MuxTree  # noqa: PLC0415
+    from avocado_varianter_yaml_to_mux.varianter_yaml_to_mux import create_from_yaml  # noqa: PLC0415
+
+    try:
+        return list(MuxTree(create_from_yaml([f"/run:{path}"])))
+    except (AttributeError, TypeError) as error:  # what the plugin makes of a list, or of a text
+        raise UsageError(tried, "it is no tree of nodes with parameters", "see docs/matrix.md") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        said = str(getattr(error, "strerror", None) or error).removeprefix(f"Invalid multiplex file '/run:{path}': ")
+        raise UsageError(tried, " ".join(said.split()), "see docs/matrix.md") from error
+
+
+def _values(leaves: Sequence[Any], tried: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Parameters of a variant: what it shares with all others, and its own.
+
+    :raises UsageError: a parameter has no single value.
+    """
+    shared: dict[str, str] = {}
+    own: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    for leaf in leaves:
+        for key, value in leaf.environment.items():
+            origin = leaf.environment.origin[key].path
+            if origins.setdefault(key, origin) != origin:
+                raise UsageError(tried, f"{key} is set at {origins[key]} and at {origin}", "set it in one place")
+            (shared if origin in SHARED_PATHS else own)[key] = _text(key, value, tried)
+    return shared, own
+
+
+def _text(key: str, value: object, tried: str) -> str:
+    """A value as a command line would give it; YAML reads ``on`` as a truth value, and 10.10 as a number."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float) and key == "base":
+        raise UsageError(tried, f"base {value} is a number in YAML, and 10.10 would be 10.1", 'write base: "10.0"')
+    if not isinstance(value, str | int | float):
+        raise UsageError(tried, f"{key} is {value!r}, no single value", "give each value a node of its own")
+    return str(value)

@@ -55,9 +55,14 @@ def publish(folder: Path) -> Path:
     return link
 
 
+def method_of(test: str) -> str:
+    """The method in Avocado's name of a test, whatever variant stands behind it: ``file:Class.method;run-10.0-3f2a``."""
+    return test.split(";", maxsplit=1)[0].rsplit(".", 1)[-1]
+
+
 def case_id(test: str) -> str:
     """The id of a test's case, from Avocado's name of the test: its method without ``test_``, with dashes."""
-    method = test.rsplit(".", 1)[-1].split(";", maxsplit=1)[0]
+    method = method_of(test)
     return re.sub(r"[^a-z0-9]+", "-", method.removeprefix("test_").lower()).strip("-")
 
 

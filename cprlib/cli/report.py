@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from cprlib.cli import completion
+from cprlib.errors import UsageError
 from cprlib.report.build import build_report
 from cprlib.report.history_page import write_index
 from cprlib.report.markdown import markdown_summary
+from cprlib.report.merge import merge_results, merged_environment
+from cprlib.report.results_folder import LATEST, new_results_folder, publish
+from cprlib.report.run_report import RunReport
 from cprlib.report.table import result_table
+from cprlib.verdict.policy import Policy
 from cprlib.verdict.policy_file import load_policy
+
+DEFAULT_OUT = Path("results")
 
 
 @click.command()
-@click.argument("results", type=click.Path(path_type=Path), default=Path("results/latest"))
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--policy",
     default="default",
@@ -32,11 +43,42 @@ from cprlib.verdict.policy_file import load_policy
     type=click.Path(path_type=Path),
     help="Only write the page with the history of all runs in DIR (results), index.html.",
 )
-def report(results: Path, policy: str, shape: str, index: Path | None) -> int:
-    """Judge the cases in RESULTS by a policy, write run.json and report.html, and print a summary."""
+@click.option("--merge", is_flag=True, help="Join RESULTS of the shards of a matrix into one run, in --out.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of all runs, for --merge.  [default: results]")
+def report(
+    results: tuple[Path, ...], policy: str, shape: str, index: Path | None, merge: bool, out: Path | None
+) -> int:
+    """Judge the cases in RESULTS by a policy, write run.json and report.html, and print a summary.
+
+    RESULTS is the folder of a run, results/latest if it is left out; with --merge those of all shards.
+    """
     if index is not None:
         click.echo(f"history: {write_index(index.resolve())}")
         return 0
-    made = build_report(results.resolve(), load_policy(policy))
+    judged_by = load_policy(policy)
+    if merge:
+        made = _merged(results, judged_by, out or DEFAULT_OUT)
+    elif out or len(results) > 1:
+        given = "--out was given" if out else f"{len(results)} folders were given"
+        raise UsageError("report on a run", given, "with --merge they are joined; else give one folder")
+    else:
+        made = build_report((results[0] if results else DEFAULT_OUT / LATEST).resolve(), judged_by)
     click.echo(markdown_summary(made) if shape == "md" else result_table(made))
     return int(made.exit_status)
+
+
+def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:
+    """The report on all shards, in a results folder of its own."""
+    if not shards:
+        raise UsageError("merge shards", "no folder was given", "give the results folder of each shard")
+    folders = [folder.resolve() for folder in shards]
+    results = new_results_folder(out.resolve())
+    try:
+        record = merge_results(folders, results)
+    except UsageError:
+        shutil.rmtree(results)
+        raise
+    command = shlex.join(["cprlib", *sys.argv[1:]])
+    made = build_report(results, policy, environment=merged_environment(record.shards), command=command)
+    click.echo(f"merged into {publish(results)}", err=True)
+    return made

@@ -74,6 +74,7 @@ class MatrixRecord:
     :param count: how many shards the points were dealt to.
     :param shards: those that this folder holds: one, or all that were merged.
     :param merged: this folder has to hold every point, else only those of its shard.
+    :param differences: why merged shards are not one run.
     """
 
     name: str
@@ -81,6 +82,7 @@ class MatrixRecord:
     shards: tuple[Shard, ...]
     count: int = 1
     merged: bool = False
+    differences: tuple[str, ...] = ()
     schema: int = 1
 
     def write(self, folder: Path) -> None:
@@ -106,6 +108,7 @@ class MatrixRecord:
 
         :param covered: points of the cases that left evidence.
         """
+        yield from self.differences
         present = {shard.number for shard in self.shards}
         for number in range(1, self.count + 1) if self.merged else ():
             if number not in present:
@@ -123,7 +126,7 @@ def points_of(cases: Iterable[CaseEvidence]) -> Iterator[str]:
 
 
 def share(points: tuple[str, ...], number: int, count: int) -> tuple[str, ...]:
-    """The points of a shard: every ``count``-th from the ``number``-th on, so that each shard gets some of all kinds.
+    """The points of a shard: every ``count``-th from the ``number``-th on, so that all take about the same time.
 
     :param number: from 1.
     """

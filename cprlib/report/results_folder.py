@@ -56,7 +56,7 @@ def publish(folder: Path) -> Path:
 
 
 def method_of(test: str) -> str:
-    """The method in Avocado's name of a test, whatever variant stands behind it: ``file:Class.method;run-10.0-3f2a``."""
+    """The method in Avocado's name of a test, whatever variant stands behind: ``x.py:Class.method;run-10.0-3f2a``."""
     return test.split(";", maxsplit=1)[0].rsplit(".", 1)[-1]
 
 

@@ -22,6 +22,7 @@ from cprlib.report.points import point_name, share
 
 YAML_FILE = "matrix.yaml"
 SHARED_PATHS = ("/", "/run")
+LONGEST_NAME = 100  # it becomes a part of a folder's name
 SHARD = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
 HEAD = """\
 # The points of one run, made by `cprlib run --matrix`. The same once more:
@@ -98,6 +99,8 @@ def load_matrix(name: str) -> Matrix:
         point = Point(point_name(own), own)
         if not own:
             raise UsageError(tried, "a variant sets no parameter of its own", "see docs/matrix.md")
+        if len(point.name) > LONGEST_NAME:
+            raise UsageError(tried, f"the name of point {point.name[:40]}... is longer than {LONGEST_NAME} characters")
         if point.name in points:
             raise UsageError(tried, f"two variants are point {point.name}", "leave one of them out")
         points[point.name] = point

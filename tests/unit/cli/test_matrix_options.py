@@ -1,0 +1,67 @@
+"""Options of a matrix that make no sense are one line and exit status 2, before anything is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.cli import run as run_module
+from cprlib.cli.main import main
+from cprlib.errors import ExitStatus
+
+BAD = {
+    "--matrix nihgt": "there are: night, push",
+    "--matrix /nowhere/x.yaml": "no such file",
+    "--shard 1/2": "no matrix was given",
+    "--points *": "no matrix was given",
+    "--matrix push --shard 3/2": "NUMBER/COUNT",
+    "--matrix push --shard 11/11": "only 10 points",
+    "--matrix push --points q9-*": "none is named so",
+    "--matrix push -p queues=2": "its points set queues themselves",
+    "--matrix push -p rate=0": "above 0",
+    "--matrix push -p qemu=/q": "give --qemu",
+    "-p base=10.2": "give --base 10.2",
+    "-p vhost=maybe": "on or off",
+    "-p mechanism=teleport": "none of cpr, link-switch",
+    "-p machine=frob": "q35, pc, or a version",
+    "-p mechanism=fd-share -p vhost=on": "has one owner",
+    "--matrix push --lab=kvm": "carries QEMU 10.0 only",
+}
+BAD_POINTS = {
+    "quues: 1": "there is no such parameter",
+    "queues: 0": "above 0",
+    "mechanism: teleport": "none of cpr",
+    'base: "9.9"': "no such base",
+    "machine: frob": "machine=frob",
+    "vhost: maybe": "on or off",
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*_: object, **__: object) -> None:
+        raise AssertionError("something was built")
+
+    for name in ("build_assets", "build_base", "build_qemu"):
+        monkeypatch.setattr(run_module, name, build)
+
+
+def refused(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *arguments]) == ExitStatus.USAGE
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert why in lines[0]
+
+
+@pytest.mark.parametrize(("given", "why"), BAD.items())
+def test_options(given: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lab = [] if "--lab" in given else ["--lab"]
+    refused([*given.split(), *lab], why, capsys)
+
+
+@pytest.mark.parametrize(("given", "why"), BAD_POINTS.items())
+def test_points(given: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"a: !mux\n  x:\n    {given}\n")
+    refused(["--matrix", str(path), "--lab"], why, capsys)

@@ -1,0 +1,62 @@
+"""Results folders as runs with ``--shard`` leave them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cprlib.report.environment import Environment
+from cprlib.report.points import MatrixRecord, Shard, share
+from cprlib.report.results_folder import start_case
+from cprlib.verdict.evidence import CaseEvidence, QemuFacts
+from tests.unit.verdict.samples import good_case
+
+MACHINE = Environment(mode="lab", engine="uml", kernel="6.12", cores=2, python="3.13.1", cprlib="0.1.0", commit="abc")
+JUNIT = '<?xml version="1.0"?><testsuite name="job" tests="{tests}"/>'
+
+
+def point_case(point: str, *, base: str = "10.0", sha256: str = "ab" * 32) -> CaseEvidence:
+    """A good case of a point.
+
+    :param base: empty for a QEMU that was brought.
+    """
+    case = good_case(f"crosses-{point}")
+    more = {"point": point} | ({"base": base} if base else {})
+    qemu = QemuFacts("/q", "10.0.13", sha256, True)
+    return replace(case, parameters=replace(case.parameters, more=more), source=qemu, target=qemu)
+
+
+def put_shard(
+    folder: Path,
+    number: int,
+    count: int,
+    points: tuple[str, ...],
+    *,
+    cases: Sequence[str] | None = None,
+    name: str = "push",
+    machine: Environment = MACHINE,
+    base: str = "10.0",
+    sha256: str = "ab" * 32,
+    change: CaseEvidence | None = None,
+) -> Path:
+    """The results of one shard.
+
+    :param points: of all shards.
+    :param cases: points that left evidence; all of the shard when None.
+    :param change: stands in place of the evidence of its id.
+    """
+    own = share(points, number, count)
+    job = folder / "avocado" / f"job-{number}"
+    job.mkdir(parents=True)
+    tests = []
+    for place, point in enumerate(own if cases is None else cases, 1):
+        case = replace(point_case(point, base=base, sha256=sha256), test=f"f.py:Matrix.test_crosses;run-{point}-3f2a")
+        case = change if change and change.id == case.id else case
+        case.write(start_case(folder, case.id, test=case.test))
+        tests.append({"id": f"{place}-{case.test}", "name": case.test, "status": "PASS", "fail_reason": None})
+    (job / "results.json").write_text(json.dumps({"tests": tests, "total": len(tests)}))
+    (folder / "junit.xml").write_text(JUNIT.format(tests=len(tests)))
+    MatrixRecord(name, points, (Shard(number, own, "cprlib run", folder.name, machine),), count).write(folder)
+    return folder

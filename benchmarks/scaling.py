@@ -5,9 +5,9 @@ Run from the checkout::
     python benchmarks/scaling.py [--matrix push] [--points '*-cpr-*'] [--parallel 1,2,3] [--rounds 2] [--out DIR]
 
 Each round runs all numbers of tests at once, in another order than the round before, so that a machine that becomes
-slower does not make one of them look bad; ratios are within a round. Times are Avocado's for the whole job, labs and
-guests included, building and reports not. The interruption is the median of the points', on the way to the guest: tests
-at once that disturb each other make it longer, and lose packets.
+slower does not make one of them look bad; ratios are within a round. Times are from the start of the first test to the
+end of the last one, labs and guests included, building and reports not. The interruption is the median of the points',
+on the way to the guest: tests at once that disturb each other make it longer, and lose packets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VERDICTS = (0, 1, 3)  # pass, fail, inconclusive: it ran
 class Sample:
     """One run of all points.
 
-    :param seconds: of Avocado's job.
+    :param seconds: from the first test's start to the last one's end.
     :param interruption_ms: median of the points'.
     :param lost: packets, both directions, all points.
     """
@@ -51,7 +51,9 @@ def read_sample(results: Path) -> Sample:
     pauses = [case["interruption_ms"]["forward"] for case in cases if case["interruption_ms"]["forward"] is not None]
     lost = sum(count or 0 for case in cases for count in case["loss"].values())
     median = statistics.median(pauses) if pauses else None
-    return Sample(float(job["time"]), len(cases), str(report["verdict"]), median, lost)
+    started = min(float(test["actual_time_start"]) for test in job["tests"])
+    ended = max(float(test["actual_time_end"]) for test in job["tests"])
+    return Sample(round(ended - started, 1), len(cases), str(report["verdict"]), median, lost)
 
 
 def run_once(parallel: int, matrix: str, points: Sequence[str], out: Path) -> Sample:

@@ -1,9 +1,10 @@
-"""The two commands of README's quick start: all set-up on a system with git and Python only, then the work itself.
+"""The commands of README's quick start: all set-up on a system with git and Python only, then the work itself.
 
 Usage::
 
     python3 -m cprlib.bootstrap run [ARGUMENTS of cprlib run]
     python3 -m cprlib.bootstrap test [ARGUMENTS of tox]
+    python3 -m cprlib.bootstrap doctor | build | lab | prove | report [ARGUMENTS of that command of cprlib]
 
 Set-up: Debian packages that building needs (installed where the caller is root, else named in one line), and a Python
 environment in the cache folder. Only the standard library is used here. Exit statuses are those of ``cprlib``.
@@ -19,6 +20,7 @@ from pathlib import Path
 OLDEST_PYTHON = (3, 11)
 ENVIRONMENT_STATUS = 4
 INTERRUPTED_STATUS = 130
+PASSED_ON = ("build", "doctor", "lab", "prove", "report", "run")  # to cprlib; pipelines have no other way to its path
 USAGE_STATUS = 2
 
 
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str], execute: Callable[[str, list[str], dict[str, 
     :param execute: replaces this process by a program; a parameter for tests.
     :returns: an exit status, only when there is nothing to become.
     """
-    if not arguments or arguments[0] not in ("run", "test"):
+    if not arguments or arguments[0] not in (*PASSED_ON, "test"):
         print(__doc__, file=sys.stderr)
         return USAGE_STATUS
     if sys.version_info < OLDEST_PYTHON:

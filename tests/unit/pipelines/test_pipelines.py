@@ -1,0 +1,169 @@
+"""Pipeline files fit their schemas, cprlib takes every command in them, and the container has what it needs."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from cprlib.bootstrap import PASSED_ON
+from cprlib.build.host_packages import NEEDED
+from cprlib.cli.main import COMMANDS
+from cprlib.errors import ExitStatus
+from cprlib.files import project_folder
+from cprlib.suite.matrix import load_matrix, parse_shard
+
+FOLDER = project_folder() / "pipelines"
+GITLAB, GITHUB = FOLDER / "gitlab-ci.yml", FOLDER / "github-actions.yml"
+DOCUMENT = project_folder() / "docs" / "pipelines.md"
+CALL = re.compile(r"(?:python3 -m cprlib\.bootstrap|(?:^|\s)cprlib) ([a-z][^|>&;\n]*)")
+NUMBERS = {"$CI_NODE_INDEX": "1", "$CI_NODE_TOTAL": "4", "${{ matrix.shard }}": "1"}
+OPTIONAL = re.compile(r"\$\{(\w+):\+([^}]*)\}")  # ${NAME:+words}: the words, when NAME is set
+
+
+def scripts(value: object) -> Iterator[str]:
+    """Every text below the keys that hold shell commands."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            if key in ("script", "before_script", "after_script", "run") and not isinstance(member, dict):
+                yield from [member] if isinstance(member, str) else member
+            else:
+                yield from scripts(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from scripts(member)
+
+
+def calls(text: str) -> Iterator[list[str]]:
+    """The words behind each call of cprlib in a shell script; variables stay as they are."""
+    for name, number in NUMBERS.items():
+        text = text.replace(name, number)
+    for found in CALL.finditer(OPTIONAL.sub(r"\2", text)):
+        yield shlex.split(found[1])
+
+
+def calls_of(path: Path) -> list[list[str]]:
+    """All calls in a pipeline file."""
+    return [words for script in scripts(yaml.safe_load(path.read_text())) for words in calls(script)]
+
+
+def parse(words: list[str]) -> Mapping[str, Any]:
+    """What click makes of a command, without running it.
+
+    :raises click.ClickException: there is no such command or option.
+    """
+    command = getattr(importlib.import_module(COMMANDS[words[0]]), words[0])
+    assert isinstance(command, click.Command)
+    return command.make_context(words[0], words[1:]).params
+
+
+ALL = [
+    pytest.param(words, id=f"{path.stem}: {' '.join(words)}") for path in (GITLAB, GITHUB) for words in calls_of(path)
+]
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "more"),
+    [("vendor.gitlab-ci", GITLAB, ["--data-transform", "gitlab-ci"]), ("vendor.github-workflows", GITHUB, [])],
+)
+def test_it_fits_its_schema(schema: str, path: Path, more: list[str]) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *more, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", ALL)
+def test_every_command_is_one_that_cprlib_takes(words: list[str]) -> None:
+    given = parse(words)
+    if given.get("matrix"):
+        assert load_matrix(given["matrix"]).points
+    if given.get("shard"):
+        parse_shard(given["shard"])
+
+
+def test_both_have_every_stage() -> None:
+    for path in (GITLAB, GITHUB):
+        found = {words[0] for words in calls_of(path)}
+        assert found == {"doctor", "run", "report", "prove"}, path
+        joined = [" ".join(words) for words in calls_of(path)]
+        for wanted in ("--matrix push", "--matrix night --shard", "--merge", "--policy strict", "prove --quick"):
+            assert any(wanted in line for line in joined), (path, wanted)
+
+
+def test_commands_of_the_bootstrap_are_cprlibs() -> None:
+    assert set(PASSED_ON) <= set(COMMANDS)
+
+
+def test_shards_are_as_many_as_there_are_runners() -> None:
+    workflow = yaml.safe_load(GITHUB.read_text())["jobs"]["night"]
+    numbers = workflow["strategy"]["matrix"]["shard"]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert workflow["strategy"]["fail-fast"] is False
+    assert f"${{{{ matrix.shard }}}}/{len(numbers)} " in str(workflow["steps"])
+    assert yaml.safe_load(GITLAB.read_text())["cprlib night"]["parallel"] == 4
+
+
+def test_only_inconclusive_is_a_warning_and_never_at_a_release() -> None:
+    gitlab = yaml.safe_load(GITLAB.read_text())
+    assert gitlab[".cprlib"]["allow_failure"] == {"exit_codes": [int(ExitStatus.INCONCLUSIVE)]}
+    assert gitlab["cprlib release"]["allow_failure"] is False
+    assert gitlab["cprlib doctor"]["allow_failure"] is False
+    jobs = yaml.safe_load(GITHUB.read_text())["jobs"]
+    for name in ("push", "night", "verdict", "prove"):
+        assert f'"$status" = {int(ExitStatus.INCONCLUSIVE)}' in str(jobs[name]["steps"]), name
+    assert '"$status"' not in str(jobs["release"]["steps"])
+
+
+def github_step(status: int, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """The step of the push job, with a cprlib that ends with that status."""
+    steps = yaml.safe_load(GITHUB.read_text())["jobs"]["push"]["steps"]
+    script = next(step["run"] for step in steps if "--matrix push" in step.get("run", ""))
+    fake = tmp_path / "python3"
+    fake.write_text(f"#!/bin/sh\nexit {status}\n")
+    fake.chmod(0o755)
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize(("status", "wanted"), [(0, 0), (1, 1), (2, 2), (3, 0), (4, 4), (130, 130)])
+def test_the_step_maps_exit_statuses(status: int, wanted: int, tmp_path: Path) -> None:
+    done = github_step(status, tmp_path)
+    assert done.returncode == wanted
+    assert ("::warning" in done.stdout) == (status == ExitStatus.INCONCLUSIVE)
+
+
+def test_the_container_has_what_building_needs_and_is_not_root() -> None:
+    text = (FOLDER / "Containerfile").read_text()
+    listed = re.search(r"--no-install-recommends \\\n(.*?)&& rm", text, re.DOTALL)
+    assert listed
+    assert set(listed[1].replace("\\", " ").split()) == {item.name for item in NEEDED} | {
+        "git",
+        "python3",
+        "python3-venv",
+    }
+    assert text.index("USER tester") < text.index("COPY") < text.index("RUN python3")
+    assert not re.search(r"^USER root", text, re.MULTILINE)
+
+
+def test_the_documents_commands_are_ones_that_cprlib_takes() -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    blocks += re.findall(r"```sh\n(.*?)```", DOCUMENT.with_name("matrix.md").read_text(), re.DOTALL)
+    found = [words for block in blocks for words in calls(block.split("#")[0] if "\n" not in block else _bare(block))]
+    assert len(found) >= 5
+    for words in found:
+        parse(words)
+
+
+def _bare(block: str) -> str:
+    """A block of commands without what is said behind them."""
+    return "\n".join(line.split("  #")[0] for line in block.splitlines())

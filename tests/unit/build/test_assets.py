@@ -10,6 +10,7 @@ import pytest
 
 from cprlib.build import assets
 from cprlib.build.progress import Progress, console_progress
+from cprlib.errors import EnvironmentFailure
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
 
@@ -35,3 +36,30 @@ def test_a_brought_qemu_does_not_become_what_a_later_test_runs(builds: Path) -> 
     assets.build_assets(console_progress(), lab=False, base="10.2")
     manifest = json.loads((builds / assets.MANIFEST).read_text(encoding="utf-8"))
     assert manifest["qemu"] == str(builds / f"qemu-{assets.DEFAULT_BASE}")
+
+
+def test_a_base_is_found_once_it_was_built(builds: Path) -> None:
+    whole = assets.build_assets(console_progress(), lab=False)
+    with pytest.raises(EnvironmentFailure, match=r"cprlib build qemu --base 10\.2"):
+        assets.find_base_qemu("10.2", whole)
+    assets.build_base("10.2", console_progress())
+    with pytest.raises(EnvironmentFailure, match="not built yet"):  # noted, but its file is gone
+        assets.find_base_qemu("10.2", whole)
+    (builds / "qemu-10.2").touch()
+    assert assets.find_base_qemu("10.2", whole) == QemuBinary(builds / "qemu-10.2", builds)
+    assert assets.find_base_qemu(None, whole) == assets.find_base_qemu(assets.DEFAULT_BASE, whole) == whole.qemu
+
+
+def test_bases_are_noted_beside_each_other(builds: Path) -> None:
+    for base in ("10.0", "10.2"):
+        assets.build_base(base, console_progress())
+    assert sorted(json.loads((builds / assets.BASES).read_text(encoding="utf-8"))["bases"]) == ["10.0", "10.2"]
+
+
+def test_a_base_of_other_recipes_is_not_taken(builds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = assets.build_assets(console_progress(), lab=False)
+    assets.build_base("10.2", console_progress())
+    (builds / "qemu-10.2").touch()
+    monkeypatch.setattr(assets, "recipes_digest", lambda: "others")
+    with pytest.raises(EnvironmentFailure, match="other recipes"):
+        assets.find_base_qemu("10.2", whole)

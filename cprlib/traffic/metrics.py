@@ -59,6 +59,17 @@ def count_duplicates(arrived: Collection[int]) -> int:
     return len(arrived) - len(set(arrived))
 
 
+def duplicated_sequences(arrived: Iterable[int]) -> tuple[int, ...]:
+    """The number of each copy that :func:`count_duplicates` counts, in the order of arrival."""
+    seen: set[int] = set()
+    copies = []
+    for sequence in arrived:
+        if sequence in seen:
+            copies.append(sequence)
+        seen.add(sequence)
+    return tuple(copies)
+
+
 @dataclass(frozen=True, slots=True)
 class LossBySequence:
     """Loss in each direction as the reflector's own sequence number tells it, without its log.
@@ -132,6 +143,19 @@ def reordering(arrived: Iterable[int]) -> Reordering:
             places.append(place)
         place += 1
     return Reordering(reordered, place, extent)
+
+
+def late_sequences(arrived: Iterable[int]) -> tuple[int, ...]:
+    """The numbers of the packets that :func:`reordering` counts as reordered, in the order of arrival."""
+    seen: set[int] = set()
+    late = []
+    highest = -1
+    for sequence in arrived:
+        if sequence not in seen and sequence < highest:
+            late.append(sequence)
+        seen.add(sequence)
+        highest = max(highest, sequence)
+    return tuple(late)
 
 
 @dataclass(frozen=True, slots=True)

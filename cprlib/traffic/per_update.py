@@ -5,12 +5,12 @@ from __future__ import annotations
 import bisect
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cprlib.traffic import metrics
 from cprlib.traffic.ledger import Moments
-from cprlib.traffic.result import FlowResult, Interruption, TrafficResult
+from cprlib.traffic.result import DirectionResult, FlowResult, Interruption, TrafficResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Part:
 
     :param sent: packets; :param lost_forward, lost_return: in each direction, None without the reflector's log.
     :param forward, back: service interruption as the reflector and as the station saw it.
+    :param duplicates, reordered: packets (forward, return), None without the reflector's log.
+    :param traffic_after_ms: from RESUME until an answer had come on each flow; None when one has none, or no RESUME.
     """
 
     sent: int
@@ -26,6 +28,9 @@ class Part:
     lost_return: int | None
     forward: Interruption
     back: Interruption
+    duplicates: tuple[int, int] | None = None
+    reordered: tuple[int, int] | None = None
+    traffic_after_ms: float | None = None
 
 
 def borders(updates: Sequence[Moments]) -> list[tuple[int, int]]:
@@ -42,10 +47,13 @@ def borders(updates: Sequence[Moments]) -> list[tuple[int, int]]:
 
 def parts_of(result: TrafficResult, updates: Sequence[Moments]) -> tuple[Part, ...]:
     """Measure the part of the stream around each update."""
-    return tuple(_part(result, first, last) for first, last in borders(updates))
+    return tuple(
+        _part(result, first, last, update.resume_ns)
+        for update, (first, last) in zip(updates, borders(updates), strict=True)
+    )
 
 
-def _part(result: TrafficResult, first_ns: int, last_ns: int) -> Part:
+def _part(result: TrafficResult, first_ns: int, last_ns: int, resume_ns: int | None) -> Part:
     indices = [
         range(bisect.bisect_left(flow.sent_ns, first_ns), bisect.bisect_left(flow.sent_ns, last_ns))
         for flow in result.flows
@@ -60,7 +68,35 @@ def _part(result: TrafficResult, first_ns: int, last_ns: int) -> Part:
         lost_return=lost_return,
         forward=_worst(result, forward, lost_forward or 0),
         back=_worst(result, back, lost_return or 0),
+        duplicates=_among(cut, lambda direction: direction.copies),
+        reordered=_among(cut, lambda direction: direction.late),
+        traffic_after_ms=_traffic_after_ms(cut, resume_ns),
     )
+
+
+def _among(
+    cut: Sequence[tuple[FlowResult, range]], sequences: Callable[[DirectionResult], Sequence[int]]
+) -> tuple[int, int] | None:
+    if any(flow.forward.duplicates is None or flow.returning.duplicates is None for flow, _ in cut):
+        return None
+    return (
+        sum(sequence in chosen for flow, chosen in cut for sequence in sequences(flow.forward)),
+        sum(sequence in chosen for flow, chosen in cut for sequence in sequences(flow.returning)),
+    )
+
+
+def _traffic_after_ms(cut: Sequence[tuple[FlowResult, range]], resume_ns: int | None) -> float | None:
+    """The flow that has to wait longest for its first answer after RESUME decides."""
+    if resume_ns is None:
+        return None
+    first = []
+    for flow, chosen in cut:
+        returned = (flow.returned_ns[number] for number in chosen)
+        answers = [moment for moment in returned if moment is not None and moment >= resume_ns]
+        if not answers:
+            return None
+        first.append(min(answers))
+    return (max(first) - resume_ns) / 1e6 if first else None
 
 
 def _lost(cut: Sequence[tuple[FlowResult, range]]) -> tuple[int | None, int | None]:

@@ -32,6 +32,7 @@ class DirectionResult:
     :param duplicates: RFC 5560; None as above.
     :param reordering: RFC 4737; None as above.
     :param interruption: by time stamps on the host's clock, as seen where this direction ends; None when unknown.
+    :param copies, late: the sender's number of each duplicate, and of each reordered packet; empty when not known.
     """
 
     sent: int
@@ -41,6 +42,8 @@ class DirectionResult:
     reordering: metrics.Reordering | None
     interruption: metrics.TimestampInterruption | None
     missing_ns: tuple[int, ...] = ()
+    copies: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
 
     @property
     def reordered(self) -> int | None:
@@ -353,6 +356,7 @@ def _directions(
             DirectionResult(len(sent_ns), by_sequence.forward, None, None, None, interruption_forward),
             DirectionResult(reached, by_sequence.returning, None, duplicates_return, order_return, interruption_return),
         )
+    asked = {line.reflector_sequence: line.sender_sequence for line in log}
     order = [line.sender_sequence for line in log]
     missing = metrics.missing_sequences(len(sent_ns), order)
     arrived = set(came_back)
@@ -366,6 +370,8 @@ def _directions(
             metrics.reordering(order),
             interruption_forward,
             tuple(sent_ns[sequence] for sequence in missing),
+            metrics.duplicated_sequences(order),
+            metrics.late_sequences(order),
         ),
         DirectionResult(
             len(log),
@@ -375,5 +381,7 @@ def _directions(
             order_return,
             interruption_return,
             tuple(clock.to_host(line.sent_ns) if clock else sent_ns[line.sender_sequence] for line in lost),
+            tuple(asked[sequence] for sequence in metrics.duplicated_sequences(came_back) if sequence in asked),
+            tuple(asked[sequence] for sequence in metrics.late_sequences(came_back) if sequence in asked),
         ),
     )

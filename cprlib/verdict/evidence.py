@@ -90,7 +90,7 @@ class CaseEvidence:
     :param started_ns, finished_ns: the whole case.
     :param sent: test packets of the main stream.
     :param updates: live updates carried out in this case.
-    :param per_update: each update by itself, where there were several.
+    :param per_update: each update by itself; report.html shows them where there were several.
     :param unexplained: packets missing that no hop accounts for; None when the ledger could not be made.
     :param qemu_downtime_ms: ``downtime`` of query-migrate on the source; the longest of several updates.
     :param retries: times that the case was started anew on a fresh lab because the lab died.

@@ -55,6 +55,7 @@ def figures_of(
             descriptors=update.target_after.table.count_by_kind(),
             anonymous_kib=update.target_after.anonymous_kib,
             note=notes[index] if index < len(notes) else "",
+            stop_to_resume_ms=_stop_to_resume_ms(update),
         )
         if index >= len(parts):
             return known
@@ -64,9 +65,19 @@ def figures_of(
             sent=part.sent,
             loss=PerDirection(part.lost_forward, part.lost_return),
             interruption=InterruptionPerDirection(_interruption(part.forward), _interruption(part.back)),
+            duplicates=PerDirection(*(part.duplicates or (None, None))),
+            reordered=PerDirection(*(part.reordered or (None, None))),
+            traffic_after_ms=part.traffic_after_ms,
         )
 
     return tuple(figures(index, update) for index, update in enumerate(updates))
+
+
+def _stop_to_resume_ms(update: UpdateResult) -> float | None:
+    first = {item.name: item.time_ns for item in reversed(update.moments)}
+    if "STOP" not in first or "RESUME" not in first:
+        return None
+    return (first["RESUME"] - first["STOP"]) / 1e6
 
 
 def _interruption(measured: Measured) -> Interruption:

@@ -87,6 +87,9 @@ class UpdateFigures:
 
     :param number: from 1.
     :param sent: packets; :param loss: of these.
+    :param duplicates, reordered: among these, as RFC 5560 and RFC 4737 count them.
+    :param stop_to_resume_ms: from STOP of the source to RESUME of the target, by QEMU's own stamps.
+    :param traffic_after_ms: from RESUME until an answer had come back on every flow.
     :param descriptors: of the new QEMU while the guest ran in it, by kind.
     :param anonymous_kib: memory of the new QEMU's own, without guest RAM (RssAnon in /proc/PID/status).
     :param note: which QEMU followed which, where they differ.
@@ -101,6 +104,10 @@ class UpdateFigures:
     descriptors: Mapping[str, int] = field(default_factory=dict)
     anonymous_kib: int | None = None
     note: str = ""
+    duplicates: PerDirection = field(default_factory=PerDirection)
+    reordered: PerDirection = field(default_factory=PerDirection)
+    stop_to_resume_ms: float | None = None
+    traffic_after_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,16 @@ def slow_reordering(arrived: list[int]) -> Reordering:
 
 
 @given(arrivals)
+def test_copies_and_late_packets_are_named_as_they_are_counted(arrived: list[int]) -> None:
+    copies, late = metrics.duplicated_sequences(arrived), metrics.late_sequences(arrived)
+    assert len(copies) == metrics.count_duplicates(arrived)
+    assert all(arrived.count(sequence) > copies.count(sequence) for sequence in copies)
+    order = [s for i, s in enumerate(arrived) if s not in arrived[:i]]
+    assert late == tuple(s for i, s in enumerate(order) if max(order[:i], default=-1) > s)
+    assert len(late) == metrics.reordering(arrived).reordered
+
+
+@given(arrivals)
 def test_reordering_is_rfc_4737(arrived: list[int]) -> None:
     assert metrics.reordering(arrived) == slow_reordering(arrived)
 

@@ -43,5 +43,31 @@ def test_each_update_has_its_own_interruption_and_loss() -> None:
     assert result.interruption_forward.high_ms == first.forward.high_ms  # the longest of all
 
 
+def test_each_update_has_its_own_copies_and_late_packets() -> None:
+    """Packet 100 comes twice, the answer to 310 after that to 311."""
+    network: list[tuple[list[int], list[int], list[int]]] = [([10_000], [10_000], [10_000]) for _ in range(400)]
+    network[100] = ([10_000, 20_000], [10_000], [10_000])
+    network[310] = ([10_000], [10_000 + 2 * PERIOD], [10_000])
+    world = simulate(network)
+    parts = parts_of(result_of(world, world.log), [Moments(at(100), at(120), 1), Moments(at(300), at(310), 2)])
+    assert [part.duplicates for part in parts] == [(1, 0), (0, 0)]
+    assert [part.reordered for part in parts] == [(0, 0), (0, 1)]
+
+
+def test_time_to_traffic_is_from_resume_to_the_first_answer_after_it() -> None:
+    late = {100 + n: (20 - n) * PERIOD for n in range(20)}  # held until packet 120 is sent, 5 ms after RESUME
+    resumes = (Moments(at(100), at(115), 1), Moments(at(300), None, 2))
+    first, second = parts_of(stream(400, set(), late), resumes)
+    assert first.traffic_after_ms is not None
+    assert 5 <= first.traffic_after_ms <= 6
+    assert second.traffic_after_ms is None
+
+
+def test_without_a_log_nobody_knows_the_copies_of_an_update() -> None:
+    world = simulate([([10_000], [10_000], [10_000])] * 40)
+    part = parts_of(result_of(world, None), [Moments(at(10), at(20), 1)])[0]
+    assert (part.duplicates, part.reordered) == (None, None)
+
+
 def test_without_updates_there_are_no_parts() -> None:
     assert parts_of(stream(10, set(), {}), ()) == ()

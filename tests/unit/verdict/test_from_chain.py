@@ -64,6 +64,20 @@ def test_figures_survive_the_case_file() -> None:
         (2, 800, 0, "10.0 to 10.2"),
     ]
     assert figures[0].descriptors == {"tap": 1, "vhost": 1}
+    assert figures[0].stop_to_resume_ms == 8.0
+    assert figures[0].duplicates.total is None
+
+
+def test_an_update_of_which_nobody_told_the_stop_has_no_time_from_there() -> None:
+    silent = replace(GOOD, moments=GOOD.moments[1:])
+    assert figures_of([silent], [])[0].stop_to_resume_ms is None
+
+
+def test_copies_and_late_packets_of_an_update_are_in_its_figures() -> None:
+    seen = Interruption(100.0, 102.0, 1.0, 1.0)
+    part = Part(900, 0, 0, seen, seen, (1, 0), (0, 2), 7.5)
+    figures = figures_of([GOOD], [part])[0]
+    assert (figures.duplicates.forward, figures.reordered.return_, figures.traffic_after_ms) == (1, 2, 7.5)
 
 
 def test_without_traffic_descriptors_are_still_told() -> None:

@@ -17,7 +17,9 @@ from cprlib.files import make_fixtures_importable, project_folder
 from cprlib.process import terminate_on_signals
 
 COMMANDS = {
+    "baseline": "cprlib.cli.baseline",
     "build": "cprlib.cli.build",
+    "compare": "cprlib.cli.compare",
     "completion": "cprlib.cli.completion",
     "doctor": "cprlib.cli.doctor",
     "lab": "cprlib.cli.lab",

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from cprlib.build.assets import DEFAULT_BASE, Assets, build_assets, build_base
 from cprlib.build.progress import console_progress
 from cprlib.build.qemu import build_qemu
 from cprlib.cli import completion
+from cprlib.compare.baseline import baseline_for_run
 from cprlib.errors import CprlibError, UsageError
 from cprlib.files import project_folder
 from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE
@@ -71,6 +73,8 @@ from fixtures.parameters import check_parameters  # the suite's own, so that bot
 @click.option("--matrix", metavar="NAME|FILE", help="Run at each point of a matrix: push, night, or a file.")
 @click.option("--points", multiple=True, metavar="PATTERN", help="Only these points of it, e.g. '*-cpr-*'.")
 @click.option("--shard", metavar="N/COUNT", help="Only this part of the points; cprlib report --merge joins them.")
+@click.option("--baseline", type=click.Path(path_type=Path), help="Of cprlib baseline save, for a policy's max_ratio.")
+@click.option("--anyway", is_flag=True, help="Use --baseline even though it is of another machine.")
 def run(
     tests: tuple[str, ...],
     qemu: Path | None,
@@ -89,6 +93,8 @@ def run(
     matrix: str | None,
     points: tuple[str, ...],
     shard: str | None,
+    baseline: Path | None,
+    anyway: bool,
 ) -> int:
     """Run the functional suite, or TESTS of it, and say whether a live update loses anything.
 
@@ -105,11 +111,11 @@ def run(
         raise UsageError("choose a target", "both --target-base and --target-qemu were given", "give one of them")
     if native and lab:
         raise UsageError("run the suite", "both --native and --lab were given", "give one of them")
-    parameters = _parameters(parameter)
+    parameters = read_parameters(parameter)
     check_parameters(parameters)
     plan = _plan(matrix, points, shard, parameters, brought=qemu is not None)
     judged_by = load_policy(policy)
-    brought, target = _brought(qemu, firmware), _brought(target_qemu, target_firmware)
+    brought, target = read_brought(qemu, firmware), read_brought(target_qemu, target_firmware)
     engine = choose_engine(native, lab, lambda text: click.echo(text, err=True))
     bases = () if brought else _bases(plan, base, engine)
     assets = build_assets(console_progress(), lab=engine is not None, qemu=brought, base=bases[0] if bases else base)
@@ -117,11 +123,18 @@ def run(
         built = build_qemu(target_base, True, console_progress())
         target = QemuBinary(built.binary, built.firmware)
     qemus = {name: build_base(name, console_progress()) for name in bases}
+    given = asset_parameters(assets, engine, policy) | _target_parameters(target) | parameters
+    environment = describe_environment(
+        mode="lab" if engine else "native",
+        engine=engine or "",
+        lab_kernel=assets.lab_kernel,
+        accelerator=given.get("accelerator", "tcg"),
+    )
+    before = baseline_for_run(baseline, judged_by, environment, anyway=anyway) if baseline else None
     results = new_results_folder(out.resolve())
     command = shlex.join(["cprlib", *sys.argv[1:]])
-    given = asset_parameters(assets, engine, policy) | _target_parameters(target) | parameters
     if plan:
-        plan.record(results, command, describe_environment(mode="lab" if engine else "native", engine=engine or ""))
+        plan.record(results, command, environment)
     elif not brought and "qemu" not in parameters:
         given["base"] = base
     suite = SuiteRun(
@@ -136,10 +149,10 @@ def run(
     )
     run_avocado(suite)
     retries = gather(results)
-    environment = describe_environment(mode="lab" if engine else "native", engine=engine or "", lab_retries=retries)
     if not (results.parent / INDEX_FILE).exists():
         _write_history(results.parent)  # so that the report can lead to it; its own run is added below
-    report = build_report(results, judged_by, environment=environment, command=command)
+    environment = replace(environment, lab_retries=retries)
+    report = build_report(results, judged_by, environment=environment, command=command, baseline_ms=before)
     latest = publish(results)
     _write_history(results.parent)
     click.echo(result_table(report))
@@ -155,7 +168,7 @@ def _write_history(folder: Path) -> None:
         click.echo(f"cprlib: {error.one_line()}", err=True)
 
 
-def _brought(path: Path | None, firmware: Path | None) -> QemuBinary | None:
+def read_brought(path: Path | None, firmware: Path | None) -> QemuBinary | None:
     """A QEMU of the user's.
 
     :raises UsageError: it is none; told before anything is built.
@@ -214,7 +227,11 @@ def _without_paths(given: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in given.items() if name not in NOT_TOLD}
 
 
-def _parameters(given: Sequence[str]) -> dict[str, str]:
+def read_parameters(given: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` as Avocado's parameters.
+
+    :raises UsageError: one is not of that form.
+    """
     pairs = {}
     for item in given:
         name, separator, value = item.partition("=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def judge_results(
         environment, command = earlier[0], command or earlier[1]
     job = read_jobs(results)
     baselines = baseline_ms or {}
-    cases = tuple(judge(case, policy, baseline_ms=baselines.get(case.id)) for case in gather(results, job.tests))
+    cases = tuple(
+        judge(case, policy, baseline_ms=_baseline_of(case.id, baselines)) for case in gather(results, job.tests)
+    )
     verdict = judge_run(cases, policy)
     problems = (*job.problems, *_matrix_problems(results, cases))
     if problems:
@@ -56,6 +59,11 @@ def _matrix_problems(results: Path, cases: Sequence[JudgedCase]) -> tuple[str, .
     except InstrumentError as error:
         return (error.one_line(),)
     return tuple(record.problems(points_of(case.evidence for case in cases))) if record else ()
+
+
+def _baseline_of(case: str, baselines: Mapping[str, float]) -> float | None:
+    """A case that was run several times has a number behind its id; the baseline is that of the first."""
+    return baselines.get(case, baselines.get(re.sub(r"-\d+\Z", "", case)))
 
 
 def _with_problems(verdict: Verdict, problems: Sequence[str]) -> Verdict:

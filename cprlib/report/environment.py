@@ -28,6 +28,8 @@ class Environment:
     :param lab_retries: cases started anew because their lab died.
     :param memory_mib: of the host.
     :param commit: of this project, with ``-dirty`` when it was changed; empty when it is not known.
+    :param lab_kernel: names the content of the lab's kernel; empty without a lab.
+    :param accelerator: of the guests: ``kvm`` or ``tcg``; empty when nobody told.
     """
 
     mode: str = ""
@@ -43,9 +45,13 @@ class Environment:
     cprlib: str = ""
     commit: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
+    lab_kernel: str = ""
+    accelerator: str = ""
 
 
-def describe_environment(*, mode: str = "", engine: str = "", lab_retries: int = 0) -> Environment:
+def describe_environment(
+    *, mode: str = "", engine: str = "", lab_retries: int = 0, lab_kernel: Path | None = None, accelerator: str = ""
+) -> Environment:
     """The machine this runs on; what cannot be found out stays empty."""
     return Environment(
         mode=mode,
@@ -61,6 +67,8 @@ def describe_environment(*, mode: str = "", engine: str = "", lab_retries: int =
         cprlib=cprlib.__version__,
         commit=project_commit(),
         packages=_packages(),
+        lab_kernel=lab_kernel.parent.name if lab_kernel else "",  # the store names its entries by their content
+        accelerator=accelerator,
     )
 
 

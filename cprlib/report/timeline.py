@@ -101,7 +101,7 @@ def draw(case: CaseEvidence, packets: Packets) -> str:
     both = tracks(packets, zero_ns)
     whole = _extent(both)
     shown = _window(moments, whole)
-    with _style() as pyplot:
+    with page_style() as pyplot:
         figure, axes = pyplot.subplots(
             5, 1, figsize=(10.4, 6.0), gridspec_kw={"height_ratios": [0.75, 2, 0.34, 2, 0.34], "hspace": 0.16}
         )
@@ -127,7 +127,7 @@ def draw(case: CaseEvidence, packets: Packets) -> str:
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[Any]:
+def page_style() -> Iterator[Any]:
     """pyplot with the page's look; matplotlib is imported late because that takes a second."""
     import matplotlib  # noqa: PLC0415
 

@@ -70,7 +70,7 @@ def _part(result: TrafficResult, first_ns: int, last_ns: int, resume_ns: int | N
         back=_worst(result, back, lost_return or 0),
         duplicates=_among(cut, lambda direction: direction.copies),
         reordered=_among(cut, lambda direction: direction.late),
-        traffic_after_ms=_traffic_after_ms(cut, resume_ns),
+        traffic_after_ms=_traffic_after_ms(result, resume_ns),
     )
 
 
@@ -85,14 +85,13 @@ def _among(
     )
 
 
-def _traffic_after_ms(cut: Sequence[tuple[FlowResult, range]], resume_ns: int | None) -> float | None:
-    """The flow that has to wait longest for its first answer after RESUME decides."""
+def _traffic_after_ms(result: TrafficResult, resume_ns: int | None) -> float | None:
+    """The flow that has to wait longest for its first answer after RESUME decides, whenever the packet was sent."""
     if resume_ns is None:
         return None
     first = []
-    for flow, chosen in cut:
-        returned = (flow.returned_ns[number] for number in chosen)
-        answers = [moment for moment in returned if moment is not None and moment >= resume_ns]
+    for flow in result.flows:
+        answers = [moment for moment in flow.returned_ns if moment is not None and moment >= resume_ns]
         if not answers:
             return None
         first.append(min(answers))

@@ -1,0 +1,319 @@
+"""From chains of A and B to words: regress, improve, no difference of a stated size, or undecided."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median, stdev
+
+from cprlib.compare.chain import COUNTS, DURATIONS, Chain, Metric
+from cprlib.compare.exact import Shift, holm, paired_shift, unpaired_shift
+from cprlib.compare.looks import Look
+from cprlib.compare.rare import WORTH_SEEING, at_most, more_often
+
+MIN_EFFECT = 0.15
+MIN_EFFECT_MS = 5.0
+FEWEST = 2  # chains of each side, to tell a difference from noise
+
+
+class Change(enum.StrEnum):
+    """What became of a property from A to B."""
+
+    REGRESS = "regress"
+    IMPROVE = "improve"
+    SAME = "no difference"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """The size of effect that matters.
+
+    :param ratio: part of A's value, 0.15 for 15 %.
+    :param floor_ms: and never less than this; the instrument's own floor is about as high.
+    """
+
+    ratio: float = MIN_EFFECT
+    floor_ms: float = MIN_EFFECT_MS
+
+    def of(self, middle_ms: float) -> float:
+        """As a part of a value in ms."""
+        return max(self.ratio, self.floor_ms / middle_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Chains of one case.
+
+    :param a, b: where paired, those of the same place were run side by side.
+    """
+
+    case: str
+    a: tuple[Chain, ...]
+    b: tuple[Chain, ...]
+    paired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DurationResult:
+    """A duration of A against B.
+
+    :param a_values, b_values: ms, median of each chain; in pairs where the sample was.
+    :param a, b: ms, median of all updates.
+    :param ratio: B/A, geometric mean over the chains; :param low, high: its interval, None with too few chains.
+    :param worse, better: one-sided p, adjusted for the number of tests.
+    :param effect: the size of effect that matters, as a part of A.
+    :param noise: how far A's own chains scatter, as a part of A; None with fewer than two.
+    """
+
+    case: str
+    metric: Metric
+    a_values: tuple[float, ...]
+    b_values: tuple[float, ...]
+    a: float | None
+    b: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    worse: float
+    better: float
+    effect: float
+    noise: float | None
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class CountResult:
+    """Packets lost, doubled or reordered.
+
+    :param a, b: packets; :param a_affected, b_affected: updates in which there was any.
+    :param worse: one-sided p that such updates are more frequent with B, adjusted for the number of tests.
+    :param at_most: share of B's updates that are affected at most, with 95 % confidence.
+    """
+
+    case: str
+    metric: Metric
+    a: int
+    b: int
+    a_affected: int
+    b_affected: int
+    a_updates: int
+    b_updates: int
+    worse: float
+    at_most: float
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Accusation:
+    """What the policy refuses in a chain, whatever statistics say.
+
+    :param chains: in which it was seen; :param of: of how many.
+    :param also_a: A's chains show the same property.
+    """
+
+    case: str
+    text: str
+    chains: int
+    of: int
+    also_a: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What one look found."""
+
+    durations: tuple[DurationResult, ...]
+    counts: tuple[CountResult, ...]
+    accusations: tuple[Accusation, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[str, ...]:
+        """Each in a few words."""
+        return (
+            *(f"{item.case}: {item.text}" for item in self.accusations if not item.also_a),
+            *(f"{item.case}: {item.metric.label}" for item in self.durations if item.change == Change.REGRESS),
+            *(f"{item.case}: {item.metric.label}" for item in self.counts if item.change == Change.REGRESS),
+        )
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """What is not known yet."""
+        results: tuple[DurationResult | CountResult, ...] = (*self.durations, *self.counts)
+        return tuple(f"{item.case}: {item.metric.label}" for item in results if item.change == Change.UNDECIDED)
+
+    @property
+    def change(self) -> Change:
+        """All together: one regression is one, and nothing is the same as long as something is undecided."""
+        if self.regressions:
+            return Change.REGRESS
+        if self.undecided or self.problems or not self.durations:
+            return Change.UNDECIDED
+        changes = {item.change for item in self.durations} | {item.change for item in self.counts}
+        return Change.IMPROVE if Change.IMPROVE in changes else Change.SAME
+
+
+def decide(samples: Sequence[Sample], look: Look, effect: Effect) -> Findings:
+    """Look at the data once.
+
+    :param look: what this look may use of the allowance for false alarms.
+    """
+    believed = [_believed(sample) for sample in samples]
+    shifts = [
+        (sample, metric, *_shift(sample, metric))
+        for sample in believed
+        for metric in DURATIONS
+        if _seen(sample, metric)
+    ]
+    worse = holm([shift.p_above if shift else 1.0 for *_, shift in shifts])
+    better = holm([shift.p_below if shift else 1.0 for *_, shift in shifts])
+    durations = [
+        _duration(sample, metric, pairs, shift, (worse[index], better[index]), look, effect)
+        for index, (sample, metric, pairs, shift) in enumerate(shifts)
+    ]
+    return Findings(
+        tuple(durations),
+        tuple(_counts(believed, look)),
+        tuple(item for sample in samples for item in _accusations(sample)),
+        tuple(_problems(samples, believed)),
+    )
+
+
+def smallest_p(samples: Sequence[Sample]) -> float:
+    """No look at these data can give a smaller p, adjusted for the number of tests."""
+    found = [_shift(_believed(sample), metric)[1] for sample in samples for metric in DURATIONS]
+    known = [shift.smallest_p for shift in found if shift]
+    return min(1.0, min(known) * len(known)) if known else 1.0
+
+
+def _believed(sample: Sample) -> Sample:
+    """Without chains that are not believed; a pair goes as a whole."""
+    if not sample.paired:
+        a, b = (tuple(chain for chain in side if chain.believed) for side in (sample.a, sample.b))
+        return Sample(sample.case, a, b, False)
+    pairs = [(a, b) for a, b in zip(sample.a, sample.b, strict=True) if a.believed and b.believed]
+    return Sample(sample.case, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), True)
+
+
+def _seen(sample: Sample, metric: Metric) -> bool:
+    return any(chain.durations.get(metric.name) for chain in (*sample.a, *sample.b))
+
+
+def _shift(sample: Sample, metric: Metric) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], Shift | None]:
+    """Medians of the chains that have the metric, and by how much their logarithms differ."""
+    a, b = ([chain.middle(metric.name) for chain in side] for side in (sample.a, sample.b))
+    if sample.paired:
+        pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+        known_a, known_b = tuple(x for x, _ in pairs), tuple(y for _, y in pairs)
+    else:
+        known_a, known_b = (tuple(value for value in side if value is not None) for side in (a, b))
+    if min(len(known_a), len(known_b)) < FEWEST:
+        return (known_a, known_b), None
+    logs_a, logs_b = ([math.log(value) for value in side] for side in (known_a, known_b))
+    if sample.paired:
+        return (known_a, known_b), paired_shift([y - x for x, y in zip(logs_a, logs_b, strict=True)])
+    return (known_a, known_b), unpaired_shift(logs_a, logs_b)
+
+
+def _duration(
+    sample: Sample,
+    metric: Metric,
+    pairs: tuple[tuple[float, ...], tuple[float, ...]],
+    shift: Shift | None,
+    p: tuple[float, float],
+    look: Look,
+    effect: Effect,
+) -> DurationResult:
+    a, b = (_middle(side, metric) for side in (sample.a, sample.b))
+    wanted = effect.of(median(pairs[0])) if pairs[0] else effect.ratio
+    interval = shift.interval(look.confidence) if shift else None
+    low, high = (math.exp(interval[0]), math.exp(interval[1])) if interval else (None, None)
+    ratio = math.exp(shift.estimate) if shift else None
+    change = Change.UNDECIDED
+    if ratio is not None:
+        if p[0] <= look.durations and ratio >= 1 + wanted:
+            change = Change.REGRESS
+        elif p[1] <= look.durations and ratio <= 1 / (1 + wanted):
+            change = Change.IMPROVE
+        elif low is not None and high is not None and 1 / (1 + wanted) < low and high < 1 + wanted:
+            change = Change.SAME
+    noise = math.expm1(stdev(map(math.log, pairs[0]))) if len(pairs[0]) > 1 else None
+    return DurationResult(
+        sample.case, metric, pairs[0], pairs[1], a, b, ratio, low, high, p[0], p[1], wanted, noise, change
+    )
+
+
+def _middle(chains: Sequence[Chain], metric: Metric) -> float | None:
+    values = [value for chain in chains for value in chain.durations.get(metric.name, ())]
+    return median(values) if values else None
+
+
+def _counts(samples: Sequence[Sample], look: Look) -> list[CountResult]:
+    rows = [
+        (sample, metric, _affected(sample.a, metric), _affected(sample.b, metric))
+        for sample in samples
+        for metric in COUNTS
+        if sample.a and sample.b
+    ]
+    worse = holm([more_often(a[1], a[2], b[1], b[2]) for _, _, a, b in rows])
+    better = holm([more_often(b[1], b[2], a[1], a[2]) for _, _, a, b in rows])
+    results = []
+    for index, (sample, metric, a, b) in enumerate(rows):
+        bound = at_most(b[1], b[2])
+        if worse[index] <= look.counts:
+            change = Change.REGRESS
+        elif better[index] <= look.counts:
+            change = Change.IMPROVE
+        elif bound <= WORTH_SEEING or (a[1] and b[1] * a[2] <= a[1] * b[2]):
+            change = Change.SAME
+        else:
+            change = Change.UNDECIDED
+        results.append(
+            CountResult(sample.case, metric, a[0], b[0], a[1], b[1], a[2], b[2], worse[index], bound, change)
+        )
+    return results
+
+
+def _affected(chains: Sequence[Chain], metric: Metric) -> tuple[int, int, int]:
+    """Packets, updates with any, updates."""
+    counted = [chain for chain in chains if not chain.overlong]
+    return (
+        sum(chain.packets.get(metric.name, 0) for chain in counted),
+        sum(chain.affected.get(metric.name, 0) for chain in counted),
+        sum(chain.updates for chain in counted),
+    )
+
+
+def _accusations(sample: Sample) -> list[Accusation]:
+    """What the policy refuses in B, one line for each property; also what keeps B's cases from running."""
+    known_a = {_about(text) for chain in sample.a for text in _refused(chain)}
+    found: dict[str, list[str]] = {}
+    for chain in sample.b:
+        for about, text in {_about(text): text for text in reversed(_refused(chain))}.items():
+            found.setdefault(about, []).append(text)
+    return [
+        Accusation(sample.case, texts[0], len(texts), len(sample.b), about in known_a)
+        for about, texts in sorted(found.items())
+    ]
+
+
+def _refused(chain: Chain) -> tuple[str, ...]:
+    return (*chain.failures, *((f"skipped: {chain.skipped}",) if chain.skipped else ()))
+
+
+def _about(text: str) -> str:
+    about = text.partition(":")[0]
+    return "stream" if about.startswith("stream ") else about
+
+
+def _problems(samples: Sequence[Sample], believed: Sequence[Sample]) -> list[str]:
+    """Why nothing can be said of a case."""
+    problems = []
+    for sample, good in zip(samples, believed, strict=True):
+        if not good.a or not good.b:
+            reasons = [text for chain in (*sample.a, *sample.b) for text in (*chain.doubts, chain.skipped) if text]
+            problems.append(f"{sample.case}: no chain of both is believed{f': {reasons[0]}' if reasons else ''}")
+    return problems

@@ -1,0 +1,164 @@
+"""Chains of A and B in turn: each round runs every case on both, side by side where there are cores, ordered by lot.
+
+Round by round, so that a machine that becomes slower does so for both; by lot, so that nothing which comes back at
+regular times falls on one of them. The order is recorded.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.compare.chain import Chain, chain_of
+from cprlib.errors import InstrumentError
+from cprlib.prove.cell import CellRecord, CellRun, compress, store_cell
+from cprlib.prove.pool import Children
+from cprlib.prove.tests import SuiteTest
+from cprlib.report.build import judge_results
+from cprlib.report.environment import Environment
+from cprlib.verdict.policy import Policy
+
+CELLS = "cells"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One of those that are compared.
+
+    :param name: names its folder: ``a``, ``b``, ``a-again``, ``a-to-b``.
+    :param parameters: Avocado's, with its QEMU.
+    :param tests: that it runs.
+    """
+
+    name: str
+    parameters: Mapping[str, str]
+    tests: tuple[SuiteTest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round.
+
+    :param number: from 1.
+    :param order: arm and case as they were started.
+    :param chains: of each arm, one for each of its tests, in their order.
+    :param seconds: that it took; :param started_ns: CLOCK_REALTIME.
+    """
+
+    number: int
+    order: tuple[tuple[str, str], ...]
+    chains: Mapping[str, tuple[Chain, ...]]
+    seconds: float
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What all rounds have in common.
+
+    :param folder: of the comparison.
+    :param cells: how cells are run.
+    :param workers: chains at once.
+    :param children: ended when a round is interrupted.
+    :param environment: of the machine, told once.
+    """
+
+    folder: Path
+    cells: CellRun
+    policy: Policy
+    workers: int
+    lot: random.Random
+    children: Children
+    environment: Environment
+
+    def run(self, number: int, arms: Sequence[Arm]) -> Round:
+        """Run a round.
+
+        :raises EnvironmentFailure: a folder cannot be written, or there is no Avocado.
+        """
+        begun, begun_ns = time.monotonic(), time.time_ns()
+        order = self._order(arms)
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="compare") as pool:
+            try:
+                waiting = {(arm.name, test.id): pool.submit(self._cell, number, arm, test) for arm, test in order}
+                done = {key: future.result() for key, future in waiting.items()}
+            except BaseException:
+                self.children.stop()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        chains = {arm.name: tuple(done[arm.name, test.id] for test in arm.tests) for arm in arms}
+        names = tuple((arm.name, test.id) for arm, test in order)
+        return Round(number, names, chains, round(time.monotonic() - begun, 3), begun_ns)
+
+    def _order(self, arms: Sequence[Arm]) -> list[tuple[Arm, SuiteTest]]:
+        """Case by case, so that A and B of one case run side by side; which comes first is drawn."""
+        tests = list({test.id: test for arm in arms for test in arm.tests}.values())
+        self.lot.shuffle(tests)
+        order = []
+        for test in tests:
+            there = [arm for arm in arms if test in arm.tests]
+            self.lot.shuffle(there)
+            order += [(arm, test) for arm in there]
+        return order
+
+    def _cell(self, number: int, arm: Arm, test: SuiteTest) -> Chain:
+        place = f"{arm.name}/round-{number}"
+        aside = self.cells.run(CellRecord(place, test.id, ""), test, arm.parameters)
+        compress(aside)
+        final = self.folder / CELLS / place / test.id
+        store_cell(aside, final)
+        judged = judge_results(final, self.policy, environment=self.environment).cases
+        if not judged:
+            return Chain(test.id, 0, {}, {}, {}, doubts=("avocado-test: it left no case",), folder=self._link(final))
+        case = max(judged, key=lambda item: item.evidence.updates or 0)
+        return chain_of(case, self._link(final / "cases" / case.evidence.id))
+
+    def _link(self, folder: Path) -> str:
+        return str(folder.relative_to(self.folder))
+
+
+def read_chains(folder: Path, policy: Policy, environment: Environment) -> dict[str, tuple[Chain, ...]]:
+    """The chains in a saved results folder, or in a folder of such, by case and in the order of their start.
+
+    :raises InstrumentError: there is none.
+    """
+    places = sorted({path.parent.parent.parent for path in _case_files(folder)})
+    found: dict[str, list[Chain]] = {}
+    for place in places:
+        for judged in judge_results(place, policy, environment=environment).cases:
+            if judged.evidence.updates or judged.evidence.skipped:
+                chain = chain_of(judged, str(place / "cases" / judged.evidence.id))
+                found.setdefault(chain.case, []).append(chain)
+    if not found:
+        raise InstrumentError(f"read {folder}", "no case of a live update in it", "give the folder of a run")
+    return {case: tuple(sorted(chains, key=lambda chain: chain.started_ns)) for case, chains in found.items()}
+
+
+DEEPEST = 5  # folders between the one that is given and cases/: cells/a/round-1/<test>
+
+
+def _case_files(folder: Path) -> list[Path]:
+    patterns = ["/".join(["*"] * depth + ["cases", "*", "case.json"]) for depth in range(DEEPEST)]
+    return [
+        path
+        for pattern in patterns
+        for path in folder.glob(pattern)
+        if not any(part.startswith(".") or part == "latest" for part in path.relative_to(folder).parts)
+    ]
+
+
+def last_figures(done: Round, say: Callable[[str], None], elapsed: float, budget: float) -> None:
+    """A line of progress: what the round's chains showed, and how much of the budget is used up."""
+    told = []
+    for name, chains in done.chains.items():
+        figures = [chain.middle("interruption-return") or chain.middle("stop-to-resume") for chain in chains]
+        lost = sum(chain.packets.get("lost", 0) for chain in chains)
+        shown = "/".join("-" if figure is None else f"{figure:.0f}" for figure in figures)
+        bad = " refused" if any(chain.failures for chain in chains) else ""
+        unsure = " not believed" if any(not chain.believed for chain in chains) else ""
+        told.append(f"{name} {shown} ms, {lost} lost{bad}{unsure}")
+    say(f"round {done.number}: {'; '.join(told)}; {done.seconds:.0f} s; {elapsed:.0f} of {budget:.0f} s used")

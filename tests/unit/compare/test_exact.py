@@ -1,0 +1,98 @@
+"""The exact tests agree with scipy's, and their intervals with their tests and with the truth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from cprlib.compare.exact import holm, paired_shift, unpaired_shift
+
+values = st.lists(st.floats(-5, 5).map(lambda value: round(value, 3)), min_size=3, max_size=7)
+
+
+@given(values)
+def test_paired_p_is_scipys(differences: list[float]) -> None:
+    shift = paired_shift(differences)
+    for alternative, ours in (("greater", shift.p_above), ("less", shift.p_below)):
+        found = stats.permutation_test(
+            (differences, [0.0] * len(differences)),
+            lambda x, y, axis: numpy.mean(x - y, axis=axis),
+            permutation_type="samples",
+            alternative=alternative,
+            n_resamples=numpy.inf,
+            vectorized=True,
+        )
+        if abs(shift.estimate) > 1e-9 and _no_ties(shift.typical):
+            assert ours == pytest.approx(found.pvalue)
+
+
+@given(values, values)
+def test_unpaired_p_is_scipys(first: list[float], second: list[float]) -> None:
+    shift = unpaired_shift(first, second)
+    found = stats.permutation_test(
+        (second, first),
+        lambda x, y, axis: numpy.mean(x, axis=axis) - numpy.mean(y, axis=axis),
+        permutation_type="independent",
+        alternative="greater",
+        n_resamples=numpy.inf,
+        vectorized=True,
+    )
+    if _no_ties(shift.typical):
+        assert shift.p_above == pytest.approx(found.pvalue)
+
+
+def _no_ties(typical: object) -> bool:
+    return not numpy.any(numpy.abs(numpy.asarray(typical)) < 1e-6)
+
+
+@pytest.mark.parametrize("level", [0.90, 0.95])
+def test_interval_is_what_the_test_does_not_refuse(level: float) -> None:
+    differences = [0.31, 0.12, 0.4, -0.05, 0.22, 0.18, 0.27, 0.09]
+    interval = paired_shift(differences).interval(level)
+    assert interval is not None
+    for edge, inside in ((interval[0], 1e-6), (interval[1], -1e-6)):
+        within = paired_shift([value - edge - inside for value in differences])
+        beyond = paired_shift([value - edge + inside for value in differences])
+        assert min(within.p_above, within.p_below) > (1 - level) / 2 >= min(beyond.p_above, beyond.p_below)
+
+
+def test_unpaired_interval_is_what_the_test_does_not_refuse() -> None:
+    first, second = [1.0, 1.2, 0.9, 1.1, 1.05], [1.6, 1.4, 1.8, 1.5]
+    interval = unpaired_shift(first, second).interval(0.95)
+    assert interval is not None
+    assert interval[0] > 0
+    inside = unpaired_shift(first, [value - interval[0] - 1e-6 for value in second])
+    beyond = unpaired_shift(first, [value - interval[0] + 1e-6 for value in second])
+    assert inside.p_above > 0.025 >= beyond.p_above
+
+
+def test_five_pairs_have_no_interval_of_95_percent_and_six_have() -> None:
+    assert paired_shift([0.1, 0.2, 0.3, 0.4, 0.5]).interval(0.95) is None
+    assert paired_shift([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).interval(0.95) == (pytest.approx(0.1), pytest.approx(0.6))
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    draw = numpy.random.default_rng(3)
+    missed = 0
+    for _ in range(1500):
+        interval = paired_shift(draw.standard_t(3, 7).tolist()).interval(0.9)
+        assert interval is not None
+        missed += not interval[0] <= 0 <= interval[1]
+    assert 0.07 < missed / 1500 < 0.125
+
+
+def test_where_rearrangements_are_drawn_p_is_never_below_what_they_can_tell() -> None:
+    shift = paired_shift([0.5 + 0.01 * number for number in range(30)])
+    assert shift.p_above == shift.smallest_p == pytest.approx(1 / 10_001, rel=0.01)
+    assert math.isclose(paired_shift([0.5] * 30).estimate, 0.5)
+
+
+def test_holm_multiplies_the_smallest_most_and_keeps_the_order() -> None:
+    assert holm([0.04, 0.001, 0.03]) == pytest.approx([0.06, 0.003, 0.06])
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1.0, 1.0]

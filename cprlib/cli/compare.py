@@ -32,8 +32,8 @@ from fixtures.parameters import check_parameters
 
 RESULTS = Path("results") / "compare"
 CHAIN, CROSSING = "chain-of-5-updates-loses-nothing", "update-to-another-base-loses-nothing"
-USUAL = {"chain": "10", "rate": "500"}
-"""Many updates for each guest that has to boot; a rate that leaves the guest time to work off what waited."""
+USUAL = {"chain": "6", "rate": "500"}
+"""Several updates for each guest that has to boot, and many guests; a rate that leaves a slow machine some air."""
 
 path_option = click.Path(path_type=Path)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median, stdev
 
 from cprlib.compare.chain import COUNTS, DURATIONS, Chain, Metric
-from cprlib.compare.exact import Shift, holm, paired_shift, unpaired_shift
+from cprlib.compare.exact import Shift, holm, paired_shift, step_down, unpaired_shift
 from cprlib.compare.looks import Look
 from cprlib.compare.rare import WORTH_SEEING, at_most, more_often
 
@@ -168,11 +168,12 @@ def decide(samples: Sequence[Sample], look: Look, effect: Effect) -> Findings:
         for metric in DURATIONS
         if _seen(sample, metric)
     ]
-    worse = holm([shift.p_above if shift else 1.0 for *_, shift in shifts])
-    better = holm([shift.p_below if shift else 1.0 for *_, shift in shifts])
+    worse, better = _adjusted(samples, 1), _adjusted(samples, -1)
     durations = [
-        _duration(sample, metric, pairs, shift, (worse[index], better[index]), look, effect)
-        for index, (sample, metric, pairs, shift) in enumerate(shifts)
+        _duration(
+            sample, metric, pairs, shift, (worse[_key(sample, metric)], better[_key(sample, metric)]), look, effect
+        )
+        for sample, metric, pairs, shift in shifts
     ]
     return Findings(
         tuple(durations),
@@ -184,9 +185,44 @@ def decide(samples: Sequence[Sample], look: Look, effect: Effect) -> Findings:
 
 def smallest_p(samples: Sequence[Sample]) -> float:
     """No look at these data can give a smaller p, adjusted for the number of tests."""
-    found = [_shift(_believed(sample), metric)[1] for sample in samples for metric in DURATIONS]
-    known = [shift.smallest_p for shift in found if shift]
-    return min(1.0, min(known) * len(known)) if known else 1.0
+    believed = [_believed(sample) for sample in samples]
+    found = [(sample.paired, _shift(sample, metric)[1]) for sample in believed for metric in DURATIONS]
+    known = [(paired, shift.smallest_p) for paired, shift in found if shift]
+    apart = sum(not paired for paired, _ in known)
+    return min((p * (1 if paired else apart) for paired, p in known), default=1.0)
+
+
+def _key(sample: Sample, metric: Metric) -> tuple[str, str]:
+    return sample.case, metric.name
+
+
+def _adjusted(samples: Sequence[Sample], sign: int) -> dict[tuple[str, str], float]:
+    """One-sided p of each duration, adjusted for their number: with 1 for "B takes longer", with -1 for the contrary.
+
+    Pairs of one round belong together in all cases; what is not paired has nothing in common, and is left to Holm.
+    """
+    adjusted: dict[tuple[str, str], float] = {}
+    tests = [(sample, metric) for sample in samples for metric in DURATIONS if _seen(sample, metric)]
+    together = [(sample, metric) for sample, metric in tests if sample.paired]
+    rounds = max((len(sample.a) for sample, _ in together), default=0)
+    rows = [_differences(sample, metric, sign, rounds) for sample, metric in together]
+    for (sample, metric), p in zip(together, step_down(rows), strict=True):
+        adjusted[_key(sample, metric)] = p
+    apart = [(sample, metric, _shift(_believed(sample), metric)[1]) for sample, metric in tests if not sample.paired]
+    alone = [1.0 if shift is None else shift.p_above if sign > 0 else shift.p_below for *_, shift in apart]
+    for (sample, metric, _), p in zip(apart, holm(alone), strict=True):
+        adjusted[_key(sample, metric)] = p
+    return adjusted
+
+
+def _differences(sample: Sample, metric: Metric, sign: int, rounds: int) -> list[float | None]:
+    """Of the logarithms, round by round; None for a pair that is not whole or not believed."""
+    found: list[float | None] = []
+    for a, b in zip(sample.a, sample.b, strict=True):
+        before, after = a.middle(metric.name), b.middle(metric.name)
+        known = before is not None and after is not None and a.believed and b.believed
+        found.append(sign * (math.log(after) - math.log(before)) if known and before and after else None)
+    return found + [None] * (rounds - len(found))
 
 
 def _believed(sample: Sample) -> Sample:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cprlib.compare.exact import holm, paired_shift, unpaired_shift
+from cprlib.compare.exact import holm, paired_shift, step_down, unpaired_shift
 
 values = st.lists(st.floats(-5, 5).map(lambda value: round(value, 3)), min_size=3, max_size=7)
 
@@ -73,7 +73,9 @@ def test_unpaired_interval_is_what_the_test_does_not_refuse() -> None:
 
 def test_five_pairs_have_no_interval_of_95_percent_and_six_have() -> None:
     assert paired_shift([0.1, 0.2, 0.3, 0.4, 0.5]).interval(0.95) is None
-    assert paired_shift([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).interval(0.95) == (pytest.approx(0.1), pytest.approx(0.6))
+    interval = paired_shift([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).interval(0.95)
+    assert interval is not None
+    assert interval == pytest.approx((0.1, 0.6))
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
@@ -90,6 +92,37 @@ def test_where_rearrangements_are_drawn_p_is_never_below_what_they_can_tell() ->
     shift = paired_shift([0.5 + 0.01 * number for number in range(30)])
     assert shift.p_above == shift.smallest_p == pytest.approx(1 / 10_001, rel=0.01)
     assert math.isclose(paired_shift([0.5] * 30).estimate, 0.5)
+
+
+def test_measurements_that_say_the_same_cost_nothing() -> None:
+    one = [0.31, 0.12, 0.4, 0.05, 0.22, 0.18, 0.27, 0.09]
+    assert step_down([one]) == pytest.approx([paired_shift(one).p_above])
+    assert step_down([one] * 5) == pytest.approx([1 / 256] * 5)
+    assert step_down([]) == []
+
+
+def test_other_measurements_of_the_same_pairs_cost_something_and_never_change_the_order() -> None:
+    draw = numpy.random.default_rng(5)
+    rows = [(0.9 * (number == 0) + draw.standard_normal(9)).tolist() for number in range(5)]
+    raw = [paired_shift(row).p_above for row in rows]
+    adjusted = step_down(rows)
+    assert all(a >= b for a, b in zip(adjusted, raw, strict=True))
+    assert sorted(range(5), key=lambda n: (adjusted[n], raw[n])) == sorted(range(5), key=lambda n: raw[n])
+
+
+def test_false_alarms_among_several_measurements_stay_below_the_level() -> None:
+    draw = numpy.random.default_rng(11)
+    alarms = sum(
+        min(step_down((draw.standard_normal(7) * 0.7 + draw.standard_normal((5, 7))).tolist())) <= 0.1
+        for _ in range(1500)
+    )
+    assert 0.06 < alarms / 1500 < 0.125
+
+
+def test_a_pair_that_is_not_known_of_one_measurement_says_nothing_of_it() -> None:
+    whole = [0.3, 0.4, 0.5, 0.2, 0.3, 0.3]
+    with_hole: list[float | None] = [0.3, None, *whole[1:]]
+    assert step_down([with_hole]) == pytest.approx(step_down([whole]), rel=0.02)
 
 
 def test_holm_multiplies_the_smallest_most_and_keeps_the_order() -> None:

@@ -1,0 +1,186 @@
+"""Baselines: saved small, read strictly, refused for another machine, and fed to a policy's max_ratio."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cprlib.cli.main import main
+from cprlib.compare.baseline import (
+    Baseline,
+    baseline_for_run,
+    check_baseline,
+    interruption_ms,
+    make_baseline,
+    read_baseline,
+    write_baseline,
+)
+from cprlib.compare.decide import Effect
+from cprlib.compare.machines import unlike
+from cprlib.errors import ExitStatus, InstrumentError, UsageError
+from cprlib.report.build import build_report
+from cprlib.report.environment import Environment
+from cprlib.verdict.evidence import Outcome, PerDirection
+from cprlib.verdict.policy_file import load_policy
+
+from .samples import CASE, chain_evidence
+
+HERE = Environment(
+    mode="lab",
+    engine="uml",
+    kernel="6.18.5",
+    architecture="x86_64",
+    cpu="Some CPU",
+    cores=2,
+    python="3.11",
+    cprlib="0.1.0",
+    lab_kernel="0123456789abcdef",
+    accelerator="tcg",
+)
+POLICY = load_policy("default")
+
+
+def run_folder(top: Path, name: str, ratio: float = 1.0, guests: int = 8, environment: Environment = HERE) -> Path:
+    """A results folder with guests of one case, each a little different, and its run.json."""
+    folder = top / name
+    for number in range(1, guests + 1):
+        case = CASE if number == 1 else f"{CASE}-{number}"
+        place = folder / "cases" / case
+        place.mkdir(parents=True)
+        chain_evidence(5, ratio * (1 + number / 200), case).write(place)
+    build_report(folder, POLICY, environment=environment)
+    return folder
+
+
+def saved(top: Path) -> Path:
+    path = top / "baseline.json"
+    write_baseline(make_baseline(run_folder(top, "good"), POLICY), path)
+    return path
+
+
+def test_a_baseline_is_small_and_reads_back(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    baseline = read_baseline(path)
+    assert baseline.environment == HERE
+    assert len(baseline.cases[CASE].chains) == 8
+    assert baseline.cases[CASE].chains[0].durations_ms["stop-to-resume"] == (90.45,) * 5
+    assert baseline.qemu[0].sha256
+    assert path.stat().st_size < 5000
+    assert json.loads(path.read_text())["version"] == 1
+
+
+def check(top: Path, results: Path, **more: bool) -> tuple[ExitStatus, str]:
+    path = top / "baseline.json"
+    made = check_baseline(results, read_baseline(path), path, POLICY, Effect(), anyway=more.get("anyway", False))
+    return made.exit_status, made.reason
+
+
+def test_a_slower_run_is_a_regression_and_an_equal_one_none(tmp_path: Path) -> None:
+    saved(tmp_path)
+    assert check(tmp_path, run_folder(tmp_path, "slow", 1.3))[0] == ExitStatus.FAIL
+    assert check(tmp_path, run_folder(tmp_path, "same", 1.01))[0] == ExitStatus.PASS
+
+
+def test_a_run_of_one_guest_cannot_be_decided(tmp_path: Path) -> None:
+    saved(tmp_path)
+    status, reason = check(tmp_path, run_folder(tmp_path, "single", guests=1))
+    assert status == ExitStatus.INCONCLUSIVE
+    assert "not decided" in reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"cpu": "Another CPU"}, "CPU: Some CPU before, Another CPU now"),
+        ({"cores": 4}, "number of cores: 2 before, 4 now"),
+        ({"kernel": "6.19.1"}, "kernel: 6.18 before, 6.19 now"),
+        ({"engine": "kvm"}, "engine"),
+        ({"lab_kernel": "fedcba"}, "lab's kernel"),
+        ({"accelerator": ""}, "accelerator: tcg before, not known now"),
+    ],
+)
+def test_another_machine_is_refused_unless_wanted(tmp_path: Path, changes: dict[str, object], word: str) -> None:
+    saved(tmp_path)
+    other = replace(HERE, **changes)  # type: ignore[arg-type]
+    results = run_folder(tmp_path, "elsewhere", environment=other)
+    with pytest.raises(InstrumentError, match="another machine") as caught:
+        check(tmp_path, results)
+    assert word in caught.value.one_line()
+    assert caught.value.exit_status == ExitStatus.INCONCLUSIVE
+    assert check(tmp_path, results, anyway=True)[0] == ExitStatus.PASS
+
+
+def test_a_newer_python_or_a_patch_of_the_kernel_is_the_same_machine() -> None:
+    assert unlike(HERE, replace(HERE, python="3.13", kernel="6.18.9", memory_mib=1, commit="x")) == ()
+
+
+def test_a_run_that_the_policy_refuses_is_no_baseline(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, "lossy", guests=1)
+    replace(chain_evidence(5), loss=PerDirection(1, 0)).write(folder / "cases" / CASE)
+    with pytest.raises(UsageError, match="is refused: loss: 1 packet lost forward"):
+        make_baseline(folder, POLICY)
+
+
+def test_a_run_with_other_parameters_is_not_compared(tmp_path: Path) -> None:
+    saved(tmp_path)
+    folder = run_folder(tmp_path, "faster", guests=1)
+    case = chain_evidence(5)
+    replace(case, parameters=replace(case.parameters, rate=2000.0)).write(folder / "cases" / CASE)
+    status, reason = check(tmp_path, folder)
+    assert status == ExitStatus.INCONCLUSIVE
+    assert "the baseline was run with rate=1000.0" in reason
+
+
+def test_a_broken_baseline_is_a_usage_error(tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    for text, why in (("{", "Expecting"), ("{}", "saved: missing"), (None, "No such file")):
+        path.unlink(missing_ok=True)
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(UsageError, match=why):
+            read_baseline(path)
+    made = Baseline("x", HERE, (), {}, version=9)
+    write_baseline(replace(made, cases=read_baseline(saved(tmp_path)).cases), path)
+    with pytest.raises(UsageError, match="version 9"):
+        read_baseline(path)
+
+
+def test_max_ratio_is_judged_by_the_baseline(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    policy_file = tmp_path / "gate.toml"
+    policy_file.write_text('extends = "default"\n[interruption]\nmax_ratio = 1.3\n')
+    policy = load_policy(policy_file)
+    known = baseline_for_run(path, policy, HERE, anyway=False)
+    assert known == interruption_ms(read_baseline(path))
+    results = run_folder(tmp_path, "again", guests=2)
+    for case in build_report(results, policy, environment=HERE, baseline_ms=known).cases:
+        assert case.outcome == Outcome.PASS, case.evidence.id
+    short = {CASE: known[CASE] / 2}
+    assert build_report(results, policy, environment=HERE, baseline_ms=short).verdict.outcome == Outcome.FAIL
+
+
+def test_a_policy_without_max_ratio_has_no_use_for_a_baseline(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no max_ratio"):
+        baseline_for_run(saved(tmp_path), POLICY, HERE, anyway=False)
+
+
+def test_command_saves_checks_and_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_folder(tmp_path / "results", "monday")
+    assert main(["baseline", "save", "--run", "monday", "b.json"]) == ExitStatus.PASS
+    assert f"{CASE}: 8 guests, 40 updates" in capsys.readouterr().out
+    slow = run_folder(tmp_path / "results", "tuesday", 1.4)
+    assert main(["baseline", "check", str(slow), "b.json", "--out", "checks"]) == ExitStatus.FAIL
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1].startswith("verdict: REGRESSION")
+    assert Path("checks/latest/compare.html").exists()
+    elsewhere = run_folder(tmp_path / "results", "friday", environment=replace(HERE, cores=64))
+    assert main(["baseline", "check", str(elsewhere), "b.json"]) == ExitStatus.INCONCLUSIVE
+    assert "number of cores: 2 before, 64 now" in capsys.readouterr().err
+    assert main(["baseline", "check", "b.json"]) == ExitStatus.USAGE
+    assert main(["baseline", "check", "a", "b", "c"]) == ExitStatus.USAGE

@@ -1,0 +1,220 @@
+"""Rounds: both sides in each, an order by lot that is recorded, and an end as soon as everything is decided."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from cprlib.compare import run as run_module
+from cprlib.compare.chain import Chain
+from cprlib.compare.comparison import Comparison, Side
+from cprlib.compare.decide import Change, Effect
+from cprlib.compare.run import Wanted, compare, compare_saved, make_arms
+from cprlib.compare.session import Arm, Round, Session, read_chains
+from cprlib.errors import EnvironmentFailure, ExitStatus, InstrumentError, UsageError
+from cprlib.prove.cell import CellRecord
+from cprlib.prove.pool import Children
+from cprlib.prove.tests import SuiteTest
+from cprlib.report.environment import Environment
+from cprlib.verdict.policy_file import load_policy
+
+from .samples import CASE, chain, chain_evidence
+
+ENVIRONMENT = Environment(mode="lab", engine="uml", kernel="6.18", python="3.11", cprlib="0.1.0")
+TESTS = (SuiteTest(CASE, f"/x/test_chain.py:Chain.{CASE}"), SuiteTest("other", "/x/test_other.py:Other.test_other"))
+ARMS = make_arms(TESTS, {"qemu": "/a"}, {"qemu": "/b", "firmware": "/fw"}, again=True, crossing=TESTS[1:])
+
+
+@dataclass
+class FakeCells:
+    """Leaves good evidence in place of Avocado."""
+
+    aside: Path
+    ran: list[tuple[str, str]] = field(default_factory=list)
+    broken: bool = False
+
+    def run(self, record: CellRecord, test: SuiteTest, parameters: Mapping[str, str]) -> Path:
+        del parameters
+        if self.broken:
+            raise EnvironmentFailure("run Avocado", "there is none")
+        self.ran.append((record.build, test.id))
+        folder = self.aside / record.build / test.id
+        case = folder / "cases" / test.id
+        case.mkdir(parents=True)
+        chain_evidence(2, case=test.id).write(case)
+        return folder
+
+
+def session(folder: Path, cells: FakeCells, seed: int = 5) -> Session:
+    return Session(
+        folder,
+        cells,  # type: ignore[arg-type]
+        load_policy("default"),
+        2,
+        random.Random(seed),  # noqa: S311
+        Children(),
+        ENVIRONMENT,
+    )
+
+
+def test_arms_differ_in_their_qemu_alone() -> None:
+    assert [arm.name for arm in ARMS] == ["a", "b", "a-again", "a-to-b"]
+    assert ARMS[3].parameters == {"qemu": "/a", "target_qemu": "/b", "target_firmware": "/fw"}
+    assert [arm.name for arm in make_arms(TESTS, {"qemu": "/a"}, {"qemu": "/b"}, again=False)] == ["a", "b"]
+
+
+def test_a_round_runs_every_case_on_every_side_and_records_the_order(tmp_path: Path) -> None:
+    cells = FakeCells(tmp_path / ".aside")
+    done = session(tmp_path, cells).run(1, ARMS)
+    assert sorted(cells.ran) == sorted((f"{arm}/round-1", case) for arm, case in done.order)
+    assert len(done.order) == 7
+    assert [chain.case for chain in done.chains["b"]] == [CASE, "other"]
+    assert done.chains["b"][0].folder == f"cells/b/round-1/{CASE}/cases/{CASE}"
+    assert (tmp_path / done.chains["b"][0].folder / "case.json").exists()
+
+
+def test_who_goes_first_is_drawn_anew_each_round(tmp_path: Path) -> None:
+    running = session(tmp_path, FakeCells(tmp_path / ".aside"))
+    first = [running.run(number, ARMS[:2]).order[0][0] for number in range(1, 13)]
+    assert 2 <= first.count("a") <= 10
+
+
+def test_cases_of_one_round_run_side_by_side(tmp_path: Path) -> None:
+    order = session(tmp_path, FakeCells(tmp_path / ".aside")).run(1, ARMS[:2]).order
+    assert order[0][1] == order[1][1] != order[2][1] == order[3][1]
+
+
+def test_what_ends_a_cell_ends_the_round(tmp_path: Path) -> None:
+    running = session(tmp_path, FakeCells(tmp_path / ".aside", broken=True))
+    with pytest.raises(EnvironmentFailure):
+        running.run(1, ARMS)
+    assert running.children.stopped
+
+
+def test_saved_chains_are_read_from_a_folder_of_rounds_in_their_order(tmp_path: Path) -> None:
+    running = session(tmp_path, FakeCells(tmp_path / ".aside"))
+    for number in (1, 2, 3):
+        running.run(number, ARMS[:2])
+    (tmp_path / "cells" / "latest").symlink_to("a")
+    chains = read_chains(tmp_path / "cells" / "a", load_policy("default"), ENVIRONMENT)
+    assert {case: len(found) for case, found in chains.items()} == {CASE: 3, "other": 3}
+    made = compare_saved(
+        tmp_path / "cells" / "a", tmp_path / "cells" / "b", load_policy("default"), Effect(), ENVIRONMENT
+    )
+    assert (made.kind, made.exit_status, len(made.samples[0].a)) == ("saved", ExitStatus.INCONCLUSIVE, 3)
+    with pytest.raises(InstrumentError, match="no case of a live update"):
+        read_chains(tmp_path / ".aside", load_policy("default"), ENVIRONMENT)
+
+
+def test_saved_runs_without_a_case_in_common_are_refused(tmp_path: Path) -> None:
+    for name, case in (("one", "x"), ("two", "y")):
+        folder = tmp_path / name / "cases" / case
+        folder.mkdir(parents=True)
+        chain_evidence(2, case=case).write(folder)
+    with pytest.raises(UsageError, match="no case in common"):
+        compare_saved(tmp_path / "one", tmp_path / "two", load_policy("default"), Effect(), ENVIRONMENT)
+
+
+class FakeSession:
+    """Rounds of made-up chains, half a minute each."""
+
+    def __init__(self, b: Sequence[Chain] | None = None, ratio: float = 1.0, again: float | None = None) -> None:
+        self.now = 0.0
+        self._b = b
+        self._ratio = ratio
+        self._again = again
+        self._lot = random.Random(2)  # noqa: S311
+
+    def run(self, number: int, arms: Sequence[Arm]) -> Round:
+        self.now += 30
+        made = {}
+        for arm in arms:
+            ratio = {"a": 1.0, "b": self._ratio, "a-again": self._again or 1.0, "a-to-b": 1.0}[arm.name]
+            made[arm.name] = (chain(170 * ratio * 2.718281828 ** self._lot.gauss(0, 0.03)),)
+        if self._b is not None:
+            made["b"] = (self._b[min(number, len(self._b)) - 1],)
+        return Round(number, tuple((arm.name, CASE) for arm in arms), made, 30.0, number)
+
+
+def rounds(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, fake: FakeSession, minutes: float = 7.0, **more: object
+) -> tuple[Comparison, list[str]]:
+    """A comparison with a fake session and its clock."""
+    monkeypatch.setattr(run_module, "Session", lambda *_: fake)
+    said: list[str] = []
+    arms = ARMS if fake._again else ARMS[:2]
+    wanted = Wanted(arms, Side("/a"), Side("/b"), Effect(), load_policy("default"), 60 * minutes, False, 1)
+    made = compare(
+        folder,
+        replace(wanted, **more),  # type: ignore[arg-type]
+        engine=None,
+        lab_kernel=None,
+        workers=1,
+        environment=ENVIRONMENT,
+        say=said.append,
+        clock=lambda: fake.now,
+    )
+    return made, said
+
+
+def test_a_slower_b_is_told_before_the_budget_is_used_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made, said = rounds(monkeypatch, tmp_path, FakeSession(ratio=1.3), minutes=20)
+    assert (made.change, made.exit_status) == (Change.REGRESS, ExitStatus.FAIL)
+    assert 10 <= len(made.rounds) <= 15
+    assert made.looks[-1] == len(made.rounds)
+    assert any("look after round" in line for line in said)
+
+
+def test_equals_end_without_regression(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(), minutes=20)
+    assert (made.change, made.exit_status) == (Change.SAME, ExitStatus.PASS)
+
+
+def test_no_round_is_begun_that_would_not_end_in_the_budget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(ratio=1.1), minutes=2.3)
+    assert len(made.rounds) == 4
+    assert made.exit_status == ExitStatus.INCONCLUSIVE
+    assert "not decided" in made.reason
+
+
+def test_a_lost_packet_ends_it_at_once_unless_the_whole_budget_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lossy = [chain(), chain(lost=[1]), chain()]
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(b=lossy))
+    assert (len(made.rounds), made.exit_status) == (2, ExitStatus.FAIL)
+    assert "loss: 1 packets lost" in made.reason
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(b=lossy), whole=True)
+    assert (len(made.rounds), made.exit_status) == (14, ExitStatus.FAIL)
+
+
+def test_chains_that_are_never_believed_end_it_undecided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(b=[chain(doubts=("instrument: dead",))]))
+    assert (len(made.rounds), made.exit_status) == (2, ExitStatus.INCONCLUSIVE)
+    assert "instrument: dead" in made.reason
+
+
+def test_where_a_differs_from_itself_durations_say_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(ratio=1.3, again=1.4), minutes=20)
+    assert made.control is not None
+    assert made.exit_status == ExitStatus.INCONCLUSIVE
+    assert "A against A differs" in made.reason
+
+
+def test_updates_from_a_to_b_that_are_refused_are_a_regression(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = FakeSession(again=1.0)
+    usual = fake.run
+
+    def run(number: int, arms: Sequence[Arm]) -> Round:
+        done = usual(number, arms)
+        bad = chain(updates=1, failures=("update-completes: refused",))
+        return replace(done, chains={**done.chains, "a-to-b": (bad,)})
+
+    monkeypatch.setattr(fake, "run", run)
+    made, _ = rounds(monkeypatch, tmp_path, fake)
+    assert made.exit_status == ExitStatus.FAIL
+    assert made.reason == "update from A to B: update-completes: refused"

@@ -6,12 +6,12 @@ import os
 import secrets
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from cprlib.build.assets import DEFAULT_BASE, build_assets
+from cprlib.build.assets import DEFAULT_BASE, Assets, build_assets
 from cprlib.build.progress import console_progress
 from cprlib.cli.run import read_brought, read_parameters
 from cprlib.compare.comparison import Comparison
@@ -19,11 +19,12 @@ from cprlib.compare.decide import MIN_EFFECT, MIN_EFFECT_MS, Effect
 from cprlib.compare.output import PAGE_FILE, write_comparison
 from cprlib.compare.run import Wanted, compare_saved, make_arms, side_of
 from cprlib.compare.run import compare as run_comparison
+from cprlib.compare.session import Arm
 from cprlib.compare.text import comparison_text
 from cprlib.errors import UsageError
 from cprlib.lab.engines import ENGINES
 from cprlib.prove.tests import SuiteTest, list_tests
-from cprlib.qemu.binary import probe
+from cprlib.qemu.binary import QemuBinary, file_digest, probe
 from cprlib.report.environment import describe_environment
 from cprlib.report.results_folder import new_results_folder, publish
 from cprlib.suite.place import asset_parameters, choose_engine
@@ -101,36 +102,20 @@ def compare(
             )
         if native and lab:
             raise UsageError("compare", "both --native and --lab were given", "give one of them")
-        parameters = read_parameters(parameter)
-        check_parameters(parameters)
+        given = read_parameters(parameter)
+        check_parameters(given)
         judged_by = load_policy(policy)
-        brought, other = read_brought(a, a_firmware), read_brought(b, b_firmware)
-        assert other is not None
+        first, second = read_brought(a, a_firmware), read_brought(b, b_firmware)
+        assert second is not None
         every = list_tests()
         measured, crossings = _tests(tests or (CHAIN,), every), _tests((CROSSING,), every) if crossing else ()
         engine = choose_engine(native, lab, lambda text: click.echo(text, err=True))
-        assets = build_assets(console_progress(), lab=engine is not None, qemu=brought, base=base)
-        usual = {name: value for name, value in USUAL.items() if name not in parameters}
-        both = usual | parameters
-        given = {
-            name: asset_parameters(assets, engine, policy, qemu=qemu) | both
-            for name, qemu in (("a", assets.qemu), ("b", other))
-        }
-        facts_a, facts_b = probe(assets.qemu), probe(other)
-        if facts_a.sha256 == facts_b.sha256:
-            crossings = ()
-        wanted = Wanted(
-            make_arms(measured, given["a"], given["b"], again=noise, crossing=crossings),
-            side_of(facts_a),
-            side_of(facts_b),
-            effect,
-            judged_by,
-            60 * budget,
-            whole,
-            secrets.randbelow(1 << 31) if seed is None else seed,
-            command,
-            both,
-        )
+        assets = build_assets(console_progress(), lab=engine is not None, qemu=first, base=base)
+        used = {name: value for name, value in USUAL.items() if name not in given} | given
+        arms = _arms(assets, second, engine, policy, used, measured, crossings, again=noise)
+        sides = [side_of(probe(qemu)) for qemu in (assets.qemu, second)]
+        drawn = secrets.randbelow(1 << 31) if seed is None else seed
+        wanted = Wanted(arms, sides[0], sides[1], effect, judged_by, 60 * budget, whole, drawn, command, used)
         folder = new_results_folder(out.resolve())
         made = run_comparison(
             folder,
@@ -142,7 +127,7 @@ def compare(
                 mode="lab" if engine else "native",
                 engine=engine or "",
                 lab_kernel=assets.lab_kernel,
-                accelerator=given["a"].get("accelerator", "tcg"),
+                accelerator=arms[0].parameters.get("accelerator", "tcg"),
             ),
             say=lambda line: click.echo(line, err=True),
         )
@@ -151,6 +136,23 @@ def compare(
     click.echo(f"comparison: {latest / PAGE_FILE}", err=True)
     click.echo(comparison_text(made), nl=False)
     return int(made.exit_status)
+
+
+def _arms(
+    assets: Assets,
+    second: QemuBinary,
+    engine: str | None,
+    policy: str,
+    used: Mapping[str, str],
+    measured: tuple[SuiteTest, ...],
+    crossings: tuple[SuiteTest, ...],
+    *,
+    again: bool,
+) -> tuple[Arm, ...]:
+    """A, B and what else runs in a round. There is nothing to cross between a QEMU and itself."""
+    a, b = ({**asset_parameters(assets, engine, policy, qemu=qemu), **used} for qemu in (assets.qemu, second))
+    same = file_digest(assets.qemu.path) == file_digest(second.path)
+    return make_arms(measured, a, b, again=again, crossing=() if same else crossings)
 
 
 def _tests(names: Sequence[str], every: Sequence[SuiteTest]) -> tuple[SuiteTest, ...]:

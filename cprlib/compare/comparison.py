@@ -120,8 +120,11 @@ class Comparison:
                     f"; and {len(self.regressions) - 4} more" * bool(self.regressions[4:])
                 )
             case Change.UNDECIDED:
-                known = self.doubts or tuple(f"not decided: {item}" for item in self.findings.undecided)
-                return "; ".join(known[:3]) or "nothing was measured"
+                if self.doubts:
+                    return "; ".join(self.doubts[:3])
+                return (
+                    f"not decided: {', '.join(self.findings.undecided)}" if self.findings.undecided else "nothing known"
+                )
             case _:
                 limit = f"{100 * self.effect.ratio:.0f} %"
                 better = [item for item in self.findings.durations if item.change == Change.IMPROVE]

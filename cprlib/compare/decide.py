@@ -65,7 +65,9 @@ class DurationResult:
     :param ratio: B/A, geometric mean over the chains; :param low, high: its interval, None with too few chains.
     :param worse, better: one-sided p, adjusted for the number of tests.
     :param effect: the size of effect that matters, as a part of A.
-    :param noise: how far A's own chains scatter, as a part of A; None with fewer than two.
+    :param noise: how far a chain is from another of its round for no reason, or from another of A where there are no
+        rounds, as a part of A; None with fewer than two.
+    :param drift: how far A's chains scatter over the session, which pairs have in common; None without rounds.
     """
 
     case: str
@@ -81,6 +83,7 @@ class DurationResult:
     better: float
     effect: float
     noise: float | None
+    drift: float | None
     change: Change
 
 
@@ -133,17 +136,27 @@ class Findings:
     @property
     def regressions(self) -> tuple[str, ...]:
         """Each in a few words."""
+        longer = [item for item in self.durations if item.change == Change.REGRESS]
+        more = [item for item in self.counts if item.change == Change.REGRESS]
         return (
-            *(f"{item.case}: {item.text}" for item in self.accusations if not item.also_a),
-            *(f"{item.case}: {item.metric.label}" for item in self.durations if item.change == Change.REGRESS),
-            *(f"{item.case}: {item.metric.label}" for item in self.counts if item.change == Change.REGRESS),
+            *(self._named(item.case, item.text) for item in self.accusations if not item.also_a),
+            *(self._named(item.case, f"{item.metric.label} {item.ratio:.2f} times A's") for item in longer),
+            *(
+                self._named(item.case, f"{item.metric.label} in {item.b_affected} of {item.b_updates} updates")
+                for item in more
+            ),
         )
 
     @property
     def undecided(self) -> tuple[str, ...]:
         """What is not known yet."""
         results: tuple[DurationResult | CountResult, ...] = (*self.durations, *self.counts)
-        return tuple(f"{item.case}: {item.metric.label}" for item in results if item.change == Change.UNDECIDED)
+        return tuple(self._named(item.case, item.metric.label) for item in results if item.change == Change.UNDECIDED)
+
+    def _named(self, case: str, text: str) -> str:
+        """With the case in front where there are several."""
+        cases = {item.case for item in self.durations} | {item.case for item in self.accusations}
+        return f"{case}: {text}" if len(cases) > 1 else text
 
     @property
     def change(self) -> Change:
@@ -276,10 +289,18 @@ def _duration(
             change = Change.IMPROVE
         elif low is not None and high is not None and 1 / (1 + wanted) < low and high < 1 + wanted:
             change = Change.SAME
-    noise = math.expm1(stdev(map(math.log, pairs[0]))) if len(pairs[0]) > 1 else None
+    scatter = math.expm1(stdev(map(math.log, pairs[0]))) if len(pairs[0]) > 1 else None
+    noise, drift = (_within(*pairs), scatter) if sample.paired else (scatter, None)
     return DurationResult(
-        sample.case, metric, pairs[0], pairs[1], a, b, ratio, low, high, p[0], p[1], wanted, noise, change
+        sample.case, metric, pairs[0], pairs[1], a, b, ratio, low, high, p[0], p[1], wanted, noise, drift, change
     )
+
+
+def _within(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Scatter of one chain, from the differences of two: these have the noise of both, and a ratio in common."""
+    if len(a) < FEWEST:
+        return None
+    return math.expm1(stdev(math.log(y / x) for x, y in zip(a, b, strict=True)) / math.sqrt(2))
 
 
 def _middle(chains: Sequence[Chain], metric: Metric) -> float | None:

@@ -12,7 +12,18 @@ from cprlib.compare.rare import SURE, WORTH_SEEING, chance_to_see, updates_neede
 from cprlib.report.figures import UNKNOWN, duration, one_line
 
 WIDTH = 120
-DURATION_HEADINGS = ("metric", "A, ms", "B, ms", "B/A", "interval", "p worse", "noise of A", "matters", "verdict")
+DURATION_HEADINGS = (
+    "metric",
+    "A, ms",
+    "B, ms",
+    "B/A",
+    "interval",
+    "p worse",
+    "noise",
+    "drift of A",
+    "matters",
+    "verdict",
+)
 COUNT_HEADINGS = ("metric", "A", "in updates", "B", "in updates", "p worse", "B at most in", "verdict")
 LEFT_COLUMNS = (0,)
 
@@ -120,10 +131,16 @@ def duration_row(item: DurationResult) -> tuple[str, ...]:
         UNKNOWN if item.ratio is None else f"{item.ratio:.2f}",
         interval,
         p_text(item.worse),
-        UNKNOWN if item.noise is None else f"{100 * item.noise:.0f} %",
+        percent(item.noise),
+        percent(item.drift),
         f"{100 * item.effect:.0f} %",
         change_text(item.change),
     )
+
+
+def percent(part: float | None) -> str:
+    """A part of a value, without digits after the point."""
+    return UNKNOWN if part is None else f"{100 * part:.0f} %"
 
 
 def count_row(item: CountResult) -> tuple[str, ...]:

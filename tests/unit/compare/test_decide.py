@@ -20,7 +20,11 @@ def test_thirty_percent_slower_is_a_regression_in_every_duration() -> None:
     assert first.low is not None
     assert first.high is not None
     assert first.low < 1.3 < first.high
-    assert f"{CASE}: STOP to RESUME" in found.regressions
+    assert any(text.startswith("STOP to RESUME 1.") for text in found.regressions)
+    assert first.noise is not None
+    assert first.drift is not None
+    assert first.noise < 0.06
+    assert first.drift > 0.2
 
 
 def test_thirty_percent_faster_is_an_improvement() -> None:

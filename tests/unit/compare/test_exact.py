@@ -6,7 +6,7 @@ import math
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -15,6 +15,7 @@ from cprlib.compare.exact import holm, paired_shift, step_down, unpaired_shift
 values = st.lists(st.floats(-5, 5).map(lambda value: round(value, 3)), min_size=3, max_size=7)
 
 
+@settings(deadline=None, max_examples=40)
 @given(values)
 def test_paired_p_is_scipys(differences: list[float]) -> None:
     shift = paired_shift(differences)
@@ -31,6 +32,7 @@ def test_paired_p_is_scipys(differences: list[float]) -> None:
             assert ours == pytest.approx(found.pvalue)
 
 
+@settings(deadline=None, max_examples=40)
 @given(values, values)
 def test_unpaired_p_is_scipys(first: list[float], second: list[float]) -> None:
     shift = unpaired_shift(first, second)

@@ -35,10 +35,11 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cprlib.compare.chain import DURATIONS, Chain
-from cprlib.compare.decide import Change, Effect, Sample, decide, smallest_p
+from cprlib.compare.decide import decide, smallest_p
 from cprlib.compare.exact import paired_shift
+from cprlib.compare.findings import Change, Effect, Sample
 from cprlib.compare.looks import ONCE, Allowance
-from cprlib.compare.session import read_chains
+from cprlib.compare.saved import read_chains
 from cprlib.report.environment import describe_environment
 from cprlib.verdict.policy_file import load_policy
 

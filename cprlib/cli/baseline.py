@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cprlib.compare.baseline import check_baseline, make_baseline, read_baseline, write_baseline
-from cprlib.compare.decide import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.compare.findings import MIN_EFFECT, MIN_EFFECT_MS, Effect
 from cprlib.compare.output import PAGE_FILE, write_comparison
 from cprlib.compare.text import comparison_text
 from cprlib.errors import UsageError

@@ -15,10 +15,11 @@ from cprlib.build.assets import DEFAULT_BASE, Assets, build_assets
 from cprlib.build.progress import console_progress
 from cprlib.cli.run import read_brought, read_parameters
 from cprlib.compare.comparison import Comparison
-from cprlib.compare.decide import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.compare.findings import MIN_EFFECT, MIN_EFFECT_MS, Effect
 from cprlib.compare.output import PAGE_FILE, write_comparison
-from cprlib.compare.run import Wanted, compare_saved, make_arms, side_of
+from cprlib.compare.run import Wanted, make_arms, side_of
 from cprlib.compare.run import compare as run_comparison
+from cprlib.compare.saved import compare_saved
 from cprlib.compare.session import Arm
 from cprlib.compare.text import comparison_text
 from cprlib.errors import UsageError

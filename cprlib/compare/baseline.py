@@ -14,10 +14,11 @@ from statistics import median
 from cprlib import files
 from cprlib.compare.chain import Chain
 from cprlib.compare.comparison import Comparison, Side
-from cprlib.compare.decide import Effect, Sample, decide
+from cprlib.compare.decide import decide
+from cprlib.compare.findings import Effect, Sample
 from cprlib.compare.looks import ONCE
 from cprlib.compare.machines import unlike
-from cprlib.compare.session import read_chains
+from cprlib.compare.saved import read_chains
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.verdict.codec import BadValue, decode, encode

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib.compare.chain import Chain
-from cprlib.compare.decide import Change, Effect, Findings, Sample
+from cprlib.compare.findings import Change, Effect, Findings, Sample
 from cprlib.compare.looks import Look
 from cprlib.compare.session import Round
 from cprlib.errors import ExitStatus

@@ -15,7 +15,7 @@ from cprlib import files
 from cprlib.compare import text
 from cprlib.compare.chain import Chain
 from cprlib.compare.comparison import WORDS, Comparison
-from cprlib.compare.decide import Change, CountResult, DurationResult, Findings
+from cprlib.compare.findings import Change, CountResult, DurationResult, Findings
 from cprlib.compare.looks import ALARM
 from cprlib.compare.picture import draw
 from cprlib.errors import InstrumentError

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cprlib.compare.decide import DurationResult
+from cprlib.compare.findings import DurationResult
 from cprlib.report.timeline import DOT, INK, SOFT, page_style
 
 COLUMNS = 3

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cprlib.compare.chain import Chain
 from cprlib.compare.comparison import Comparison, Side
-from cprlib.compare.decide import Change, Effect, Findings, Sample, decide, smallest_p
+from cprlib.compare.decide import decide, smallest_p
+from cprlib.compare.findings import Change, Effect, Findings, Sample
 from cprlib.compare.looks import ONCE, Allowance, Look
-from cprlib.compare.session import Arm, Round, Session, last_figures, read_chains
-from cprlib.errors import UsageError
+from cprlib.compare.session import Arm, Round, Session, last_figures
 from cprlib.prove.cell import CellRun
 from cprlib.prove.pool import Children
 from cprlib.prove.tests import SuiteTest
@@ -200,41 +199,3 @@ def conclude(
         folder=folder,
         parameters=wanted.parameters,
     )
-
-
-def compare_saved(
-    a: Path, b: Path, policy: Policy, effect: Effect, environment: Environment, command: str = ""
-) -> Comparison:
-    """Two saved results folders, or folders of such, looked at once.
-
-    :raises UsageError: they have no case in common.
-    :raises InstrumentError: one has no case at all.
-    """
-    chains_a, chains_b = (read_chains(path, policy, environment) for path in (a, b))
-    samples = unpaired_samples(chains_a, chains_b)
-    if not samples:
-        raise UsageError(
-            f"compare {a} with {b}",
-            f"no case in common: {', '.join(chains_a)}; {', '.join(chains_b)}",
-            "run the same tests on both",
-        )
-    return Comparison(
-        "saved",
-        Side(str(a)),
-        Side(str(b)),
-        samples,
-        decide(samples, ONCE, effect),
-        ONCE,
-        effect,
-        policy.name,
-        environment,
-        notes=("A and B were not run in turn: a machine that changed in between looks like a difference of QEMU",),
-        command=command,
-        started_ns=time.time_ns(),
-        finished_ns=time.time_ns(),
-    )
-
-
-def unpaired_samples(a: Mapping[str, tuple[Chain, ...]], b: Mapping[str, tuple[Chain, ...]]) -> tuple[Sample, ...]:
-    """The cases that both have, in A's order."""
-    return tuple(Sample(case, chains, b[case], False) for case, chains in a.items() if case in b)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.compare.chain import Chain, chain_of
-from cprlib.errors import InstrumentError
 from cprlib.prove.cell import CellRecord, CellRun, compress, store_cell
 from cprlib.prove.pool import Children
 from cprlib.prove.tests import SuiteTest
@@ -119,36 +118,6 @@ class Session:
 
     def _link(self, folder: Path) -> str:
         return str(folder.relative_to(self.folder))
-
-
-def read_chains(folder: Path, policy: Policy, environment: Environment) -> dict[str, tuple[Chain, ...]]:
-    """The chains in a saved results folder, or in a folder of such, by case and in the order of their start.
-
-    :raises InstrumentError: there is none.
-    """
-    places = sorted({path.parent.parent.parent for path in _case_files(folder)})
-    found: dict[str, list[Chain]] = {}
-    for place in places:
-        for judged in judge_results(place, policy, environment=environment).cases:
-            if judged.evidence.updates or judged.evidence.skipped:
-                chain = chain_of(judged, str(place / "cases" / judged.evidence.id))
-                found.setdefault(chain.case, []).append(chain)
-    if not found:
-        raise InstrumentError(f"read {folder}", "no case of a live update in it", "give the folder of a run")
-    return {case: tuple(sorted(chains, key=lambda chain: chain.started_ns)) for case, chains in found.items()}
-
-
-DEEPEST = 5  # folders between the one that is given and cases/: cells/a/round-1/<test>
-
-
-def _case_files(folder: Path) -> list[Path]:
-    patterns = ["/".join(["*"] * depth + ["cases", "*", "case.json"]) for depth in range(DEEPEST)]
-    return [
-        path
-        for pattern in patterns
-        for path in folder.glob(pattern)
-        if not any(part.startswith(".") or part == "latest" for part in path.relative_to(folder).parts)
-    ]
 
 
 def last_figures(done: Round, say: Callable[[str], None], elapsed: float, budget: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cprlib.compare.chain import Chain
 from cprlib.compare.comparison import WORDS, Comparison
-from cprlib.compare.decide import Change, CountResult, DurationResult, Findings, Sample
+from cprlib.compare.findings import Change, CountResult, DurationResult, Findings, Sample
 from cprlib.compare.rare import SURE, WORTH_SEEING, chance_to_see, updates_needed
 from cprlib.report.figures import UNKNOWN, duration, one_line
 

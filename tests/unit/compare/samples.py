@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cprlib.compare.chain import COUNTS, DURATIONS, Chain
-from cprlib.compare.decide import Sample
+from cprlib.compare.findings import Sample
 from cprlib.verdict.evidence import CaseEvidence, Interruption, InterruptionPerDirection, PerDirection, UpdateFigures
 from tests.unit.verdict.samples import good_case
 

@@ -18,7 +18,7 @@ from cprlib.compare.baseline import (
     read_baseline,
     write_baseline,
 )
-from cprlib.compare.decide import Effect
+from cprlib.compare.findings import Effect
 from cprlib.compare.machines import unlike
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.report.build import build_report

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cprlib.compare.decide import Change, Effect, Sample, decide, smallest_p
+from cprlib.compare.decide import decide, smallest_p
+from cprlib.compare.findings import Change, Effect, Sample
 from cprlib.compare.looks import ONCE, Look
 
 from .samples import CASE, chain, sample

@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 
 from cprlib.compare.comparison import Comparison, Side
-from cprlib.compare.decide import Effect, Sample, decide
+from cprlib.compare.decide import decide
+from cprlib.compare.findings import Effect, Sample
 from cprlib.compare.looks import ONCE
 from cprlib.compare.output import comparison_value, schema_file, write_comparison
 from cprlib.compare.session import Round

@@ -12,9 +12,10 @@ import pytest
 from cprlib.compare import run as run_module
 from cprlib.compare.chain import Chain
 from cprlib.compare.comparison import Comparison, Side
-from cprlib.compare.decide import Change, Effect
-from cprlib.compare.run import Wanted, compare, compare_saved, make_arms
-from cprlib.compare.session import Arm, Round, Session, read_chains
+from cprlib.compare.findings import Change, Effect
+from cprlib.compare.run import Wanted, compare, make_arms
+from cprlib.compare.saved import compare_saved, read_chains
+from cprlib.compare.session import Arm, Round, Session
 from cprlib.errors import EnvironmentFailure, ExitStatus, InstrumentError, UsageError
 from cprlib.prove.cell import CellRecord
 from cprlib.prove.pool import Children

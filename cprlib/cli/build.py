@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -37,13 +38,23 @@ PARTS = ("all", "qemu", "guest", "lab")
     help="Build this variant of QEMU, a build to be refused.",
 )
 @click.option("--variants", "every", is_flag=True, help="Build all variants that are made for the base.")
+@click.option("--variants-in", type=click.Path(path_type=Path), metavar="DIR", help="Variants of this folder instead.")
 @click.option("--list", "listing", is_flag=True, help="List the variants and build nothing.")
-def build(part: str, base: str, no_series: bool, names: tuple[str, ...], every: bool, listing: bool) -> None:
+def build(
+    part: str,
+    base: str,
+    no_series: bool,
+    names: tuple[str, ...],
+    every: bool,
+    variants_in: Path | None,
+    listing: bool,
+) -> None:
     """Build what a run needs and say where it is. What is built already is not built again."""
     if names or every or listing:
         if part != "all" or no_series:
             raise UsageError("build variants", "something else is to be built too", "give one or the other")
-        chosen = [find_variant(name) for name in names] or [item for item in load_variants() if base in item.bases]
+        known = [] if names else [item for item in load_variants(variants_in) if base in item.bases]
+        chosen = [find_variant(name, variants_in) for name in names] or known
         if listing:
             _list(chosen)
         else:

@@ -118,20 +118,25 @@ def compare(
         drawn = secrets.randbelow(1 << 31) if seed is None else seed
         wanted = Wanted(arms, sides[0], sides[1], effect, judged_by, 60 * budget, whole, drawn, command, used)
         folder = new_results_folder(out.resolve())
-        made = run_comparison(
-            folder,
-            wanted,
-            engine=engine,
-            lab_kernel=assets.lab_kernel,
-            workers=parallel or (len(os.sched_getaffinity(0)) if engine else 1),
-            environment=describe_environment(
-                mode="lab" if engine else "native",
-                engine=engine or "",
+        try:
+            made = run_comparison(
+                folder,
+                wanted,
+                engine=engine,
                 lab_kernel=assets.lab_kernel,
-                accelerator=arms[0].parameters.get("accelerator", "tcg"),
-            ),
-            say=lambda line: click.echo(line, err=True),
-        )
+                workers=parallel or (len(os.sched_getaffinity(0)) if engine else 1),
+                environment=describe_environment(
+                    mode="lab" if engine else "native",
+                    engine=engine or "",
+                    lab_kernel=assets.lab_kernel,
+                    accelerator=arms[0].parameters.get("accelerator", "tcg"),
+                ),
+                say=lambda line: click.echo(line, err=True),
+            )
+        except KeyboardInterrupt:
+            kept = shlex.join(["cprlib", "compare", *(str(folder / "cells" / name) for name in "ab")])
+            click.echo(f"what was measured is kept; look at it with: {kept}", err=True)
+            raise
     write_comparison(made, folder)
     latest = publish(folder)
     click.echo(f"comparison: {latest / PAGE_FILE}", err=True)

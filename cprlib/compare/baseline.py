@@ -86,7 +86,7 @@ def make_baseline(results: Path, policy: Policy) -> Baseline:
         which machine it is from.
     :raises InstrumentError: no case of it is believed.
     """
-    environment, qemu = described(results)
+    environment = described(results)
     chains = read_chains(results, policy, environment)
     for case, found in chains.items():
         if bad := next((chain for chain in found if chain.failures), None):
@@ -100,7 +100,8 @@ def make_baseline(results: Path, policy: Policy) -> Baseline:
             (text for found in chains.values() for chain in found for text in chain.doubts), "none was updated"
         )
         raise InstrumentError(f"save {results} as a baseline", f"no case of it is believed: {reason}")
-    return Baseline(files.utc_name(), environment, qemu, cases)
+    seen = dict.fromkeys(chain.qemu for found in kept.values() for chain in found)
+    return Baseline(files.utc_name(), environment, tuple(BaselineQemu(*item) for item in seen), cases)
 
 
 def _case(chains: Sequence[Chain]) -> BaselineCase:
@@ -119,8 +120,8 @@ def _case(chains: Sequence[Chain]) -> BaselineCase:
     )
 
 
-def described(results: Path) -> tuple[Environment, tuple[BaselineQemu, ...]]:
-    """The machine and the QEMUs of a results folder, as its run.json or compare.json says, or one above it.
+def described(results: Path) -> Environment:
+    """The machine of a results folder, as its run.json or compare.json says, or one above it.
 
     :raises UsageError: there is none, or it cannot be read.
     """
@@ -135,10 +136,8 @@ def described(results: Path) -> tuple[Environment, tuple[BaselineQemu, ...]]:
         )  # fmt: skip
     try:
         value = json.loads(found[0].read_text(encoding="utf-8"))
-        sides = value.get("qemu") or [value.get("a", {}), value.get("b", {})]
-        qemu = tuple(BaselineQemu(str(side.get("version", "")), str(side.get("sha256", ""))) for side in sides)
-        return decode(Environment, value["environment"]), qemu
-    except (OSError, ValueError, KeyError, AttributeError, BadValue) as error:
+        return decode(Environment, value["environment"])
+    except (OSError, ValueError, KeyError, TypeError, BadValue) as error:
         raise UsageError(f"read {found[0]}", str(error)) from error
 
 
@@ -210,7 +209,7 @@ def check_baseline(
     :raises InstrumentError: they are; or the run has no case.
     :raises UsageError: no case in common, or the run does not say which machine it is from.
     """
-    environment, qemu = described(results)
+    environment = described(results)
     if not anyway:
         require_alike(baseline, environment, path)
     different = unlike(baseline.environment, environment)
@@ -232,12 +231,12 @@ def check_baseline(
             f"no case in common: {', '.join(now)}; {', '.join(baseline.cases)}",
             "run the tests that the baseline has",
         )
-    newest = qemu[-1] if qemu else BaselineQemu()
+    newest = next((chains[-1].qemu for chains in now.values()), ("", ""))
     oldest = baseline.qemu[0] if baseline.qemu else BaselineQemu()
     return Comparison(
         "baseline",
         Side(f"{path}, saved {baseline.saved}", oldest.version, oldest.sha256),
-        Side(str(results), newest.version, newest.sha256),
+        Side(str(results), *newest),
         tuple(samples),
         decide(samples, ONCE, effect),
         ONCE,

@@ -59,6 +59,7 @@ class Chain:
     :param overlong: a pause was longer than the tap queue has room for: its counts accuse nobody.
     :param longest_ms: the longest pause, as policies look at it.
     :param folder: of its evidence.
+    :param qemu: version and sha256 of the QEMU that the guest ended in.
     """
 
     case: str
@@ -76,6 +77,7 @@ class Chain:
     seconds: float = 0.0
     folder: str = ""
     parameters: Mapping[str, object] = field(default_factory=dict)
+    qemu: tuple[str, str] = ("", "")
 
     @property
     def believed(self) -> bool:
@@ -103,6 +105,7 @@ def chain_of(judged: JudgedCase, folder: str = "") -> Chain:
         for finding in judged.verdict.findings
         if finding.outcome == Outcome.INCONCLUSIVE and finding.about in INSTRUMENT
     ]
+    last = case.target or case.source
     counts = {metric.name: [_count(row, metric.name) for row in rows] for metric in COUNTS}
     return Chain(
         case=NUMBERED.sub("", case.id) if NUMBERED.search(case.id) and _repeated(case) else case.id,
@@ -127,6 +130,7 @@ def chain_of(judged: JudgedCase, folder: str = "") -> Chain:
             "ip_version": case.parameters.ip_version,
             "machine": case.parameters.machine,
         },
+        qemu=(last.version, last.sha256) if last else ("", ""),
     )
 
 

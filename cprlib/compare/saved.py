@@ -65,8 +65,8 @@ def compare_saved(
         )
     return Comparison(
         "saved",
-        Side(str(a)),
-        Side(str(b)),
+        Side(str(a), *_qemu(chains_a)),
+        Side(str(b), *_qemu(chains_b)),
         samples,
         decide(samples, ONCE, effect),
         ONCE,
@@ -78,6 +78,10 @@ def compare_saved(
         started_ns=time.time_ns(),
         finished_ns=time.time_ns(),
     )
+
+
+def _qemu(chains: Mapping[str, tuple[Chain, ...]]) -> tuple[str, str]:
+    return next((found[-1].qemu for found in chains.values()), ("", ""))
 
 
 def unpaired_samples(a: Mapping[str, tuple[Chain, ...]], b: Mapping[str, tuple[Chain, ...]]) -> tuple[Sample, ...]:

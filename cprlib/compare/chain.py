@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from cprlib.verdict.evidence import CaseEvidence, Interruption, Outcome, PerDirection, UpdateFigures
+from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import longest_pause_ms
 
@@ -41,7 +42,10 @@ COUNTS = (
     Metric("duplicates", "duplicates", "both directions, RFC 5560"),
     Metric("reordered", "reordered packets", "both directions, RFC 4737"),
 )
-BY_TIME = "interruption"  # a finding of the judge that statistics decide on here, not one chain
+BY_STATISTICS = ("interruption", "reordered")
+"""Findings of the judge that one guest does not decide on here. A machine that is overloaded makes pauses long, and
+reorders: a flow changes its queue when the guest answers from another, or when tun has forgotten it after 3 s without
+a packet (TUN_FLOW_EXPIRE, drivers/net/tun.c); that was seen without any update. It neither loses nor doubles any."""
 INSTRUMENT = ("instrument", "calibration", "ledger", "lab", "evidence", "avocado-test")
 NUMBERED = re.compile(r"-\d+\Z")
 
@@ -54,7 +58,7 @@ class Chain:
     :param updates: that were carried out.
     :param durations: ms of each update, by metric; an update in which a metric is not known has none.
     :param packets: counted in all updates, by metric; :param affected: updates in which there was any.
-    :param failures: why the policy refuses it, without what is only a matter of time.
+    :param failures: why the policy refuses it, without what statistics decide on (:data:`BY_STATISTICS`).
     :param doubts: why it is not believed; then it counts for nothing but its failed checks.
     :param overlong: a pause was longer than the tap queue has room for: its counts accuse nobody.
     :param longest_ms: the longest pause, as policies look at it.
@@ -99,7 +103,7 @@ def chain_of(judged: JudgedCase, folder: str = "") -> Chain:
     rows = case.per_update or _single(case)
     overlong = _overlong(case)
     failures = [finding for finding in judged.verdict.findings if finding.outcome == Outcome.FAIL]
-    accused = [item for item in failures if item.about != BY_TIME and not (overlong and _counted(item.about))]
+    accused = [item for item in failures if not _by_statistics(item) and not (overlong and _counted(item.about))]
     doubts = [
         finding
         for finding in judged.verdict.findings
@@ -134,8 +138,13 @@ def chain_of(judged: JudgedCase, folder: str = "") -> Chain:
     )
 
 
+def _by_statistics(finding: Finding) -> bool:
+    late = finding.about.startswith("stream ") and " reordered of " in finding.text
+    return late or finding.about in BY_STATISTICS
+
+
 def _counted(about: str) -> bool:
-    return about in ("loss", "duplicates", "reordered", "ledger") or about.startswith("stream ")
+    return about in ("loss", "duplicates", "ledger") or about.startswith("stream ")
 
 
 def _repeated(case: CaseEvidence) -> bool:

@@ -85,7 +85,7 @@ class CountResult:
     """Packets lost, doubled or reordered.
 
     :param a, b: packets; :param a_affected, b_affected: updates in which there was any.
-    :param worse: one-sided p that such updates are more frequent with B, adjusted for the number of tests.
+    :param worse: one-sided p that guests with such updates are more frequent with B, adjusted for the number of tests.
     :param at_most: share of B's updates that are affected at most, with 95 % confidence.
     """
 

@@ -10,9 +10,9 @@ WORTH_SEEING = 0.1  # a loss in one update of ten must not go unseen
 SURE = 0.95
 
 
-def more_often(a_affected: int, a_updates: int, b_affected: int, b_updates: int) -> float:
+def more_often(a_affected: int, a_seen: int, b_affected: int, b_seen: int) -> float:
     """One-sided p of "no more often in B" (Fisher's exact test)."""
-    table = [[b_affected, b_updates - b_affected], [a_affected, a_updates - a_affected]]
+    table = [[b_affected, b_seen - b_affected], [a_affected, a_seen - a_affected]]
     return float(stats.fisher_exact(table, alternative="greater").pvalue)
 
 

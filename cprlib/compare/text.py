@@ -78,13 +78,14 @@ def crossing_line(chains: Sequence[Chain]) -> str:
     """Updates from A to B in a line."""
     shown = ", ".join(duration(chain.middle("interruption-return")) for chain in chains)
     lost = sum(chain.packets.get("lost", 0) for chain in chains)
+    late = sum(chain.packets.get("reordered", 0) for chain in chains)
     bad = sum(bool(chain.failures) for chain in chains)
     skipped = next((chain.skipped for chain in chains if chain.skipped), "")
     if skipped:
         return f"update from A to B: skipped: {one_line(skipped)}"
     return (
         f"update from A to B: {len(chains)} carried out, interruption back {shown} ms, {lost} lost, "
-        f"{bad or 'none'} refused by policy"
+        f"{late} reordered, {bad or 'none'} refused by policy"
     )
 
 

@@ -11,6 +11,7 @@ from cprlib.verdict.evidence import (
     InterruptionPerDirection,
     Outcome,
     PerDirection,
+    Stream,
 )
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
@@ -52,13 +53,26 @@ def test_a_long_interruption_is_left_to_the_comparison() -> None:
     assert chain_of(judged).failures == ()
 
 
-def test_packets_reordered_in_a_pause_too_long_for_the_queue_accuse_nobody() -> None:
+def test_packets_doubled_in_a_pause_too_long_for_the_queue_accuse_nobody() -> None:
     seen = Interruption(3000.0, 3004.0, 0.0, 2.0)
-    late = replace(chain_evidence(3), reordered=PerDirection(7, 0))
-    assert chain_of(judge(late, POLICY)).failures
-    long = chain_of(judge(replace(late, interruption=InterruptionPerDirection(seen, seen)), POLICY))
+    doubled = replace(chain_evidence(3), duplicates=PerDirection(7, 0))
+    assert chain_of(judge(doubled, POLICY)).failures
+    long = chain_of(judge(replace(doubled, interruption=InterruptionPerDirection(seen, seen)), POLICY))
     assert long.overlong
     assert long.failures == ()
+
+
+def test_reordered_packets_are_left_to_the_comparison_and_counted() -> None:
+    case = chain_evidence(3)
+    rows = (replace(case.per_update[0], reordered=PerDirection(7, 0)), *case.per_update[1:])
+    flow = Stream("10.0.0.2:21000", "stamp", sent=1000, lost=0, duplicates=0, reordered=7)
+    judged = judge(replace(case, per_update=rows, reordered=PerDirection(7, 0), streams=(flow,)), POLICY)
+    assert judged.outcome == Outcome.FAIL
+    chain = chain_of(judged)
+    assert chain.failures == ()
+    assert (chain.packets["reordered"], chain.affected["reordered"]) == (7, 1)
+    lost = replace(flow, reordered=0, lost=1)
+    assert chain_of(judge(replace(case, streams=(lost,)), POLICY)).failures
 
 
 def test_a_failed_check_stays_one_however_long_the_pause() -> None:

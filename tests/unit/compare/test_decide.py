@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from cprlib.compare.chain import Chain
 from cprlib.compare.decide import decide, smallest_p
 from cprlib.compare.findings import Change, Effect, Sample
 from cprlib.compare.looks import ONCE, Look
@@ -93,6 +94,17 @@ def test_losing_far_more_often_than_a_is_a_regression_of_the_count() -> None:
     found = decide([Sample(CASE, a, b, True)], ONCE, Effect())
     assert [item.change for item in found.counts if item.metric.name == "lost"] == [Change.REGRESS]
     assert found.change == Change.REGRESS
+
+
+def test_packets_reordered_in_many_guests_of_b_and_none_of_a_are_a_regression() -> None:
+    def late(count: int) -> tuple[Chain, ...]:
+        bad = chain(packets={"reordered": 5}, affected={"reordered": 2})
+        return (bad,) * count + (chain(),) * (12 - count)
+
+    often = decide([Sample(CASE, late(0), late(9), True)], ONCE, Effect())
+    assert [item.change for item in often.counts if item.metric.name == "reordered"] == [Change.REGRESS]
+    once = decide([Sample(CASE, late(0), late(1), True)], ONCE, Effect())
+    assert once.change != Change.REGRESS  # six updates of one guest have one cause
 
 
 def test_too_few_updates_leave_rare_losses_undecided() -> None:

@@ -31,7 +31,7 @@ def baseline() -> None:
     RESULTS is the folder of a run, or of several; without it the latest of results/ is meant. Several guests of each
     case are needed to tell a difference from noise:
 
-    cprlib run -p chain=10 $(yes tests/functional/test_chain.py | head -n 8)
+    cprlib run -p chain=4 $(yes tests/functional/test_chain.py | head -n 8)
     """
 
 

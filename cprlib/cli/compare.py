@@ -35,7 +35,7 @@ from fixtures.parameters import check_parameters
 RESULTS = Path("results") / "compare"
 CHAIN, CROSSING = "chain-of-5-updates-loses-nothing", "update-to-another-base-loses-nothing"
 USUAL = {"chain": "4", "rate": "500"}
-"""Guests differ more than updates of one guest, so: few updates, many guests. The rate leaves a slow machine some air."""
+"""Few updates of many guests, because guests differ more; the rate leaves a slow machine some air."""
 
 path_option = click.Path(path_type=Path)
 

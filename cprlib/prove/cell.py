@@ -14,25 +14,20 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
 from cprlib import files
-from cprlib.deadline import timeout_scale
-from cprlib.errors import EnvironmentFailure, InstrumentError
-from cprlib.lab.engines import KERNEL_VARIABLE
+from cprlib.errors import InstrumentError
 from cprlib.prove.tests import SuiteTest
-from cprlib.suite.avocado_run import SuiteRun, gather, run_avocado
+from cprlib.suite.one_test import TestRun
 from cprlib.verdict.codec import BadValue, decode, encode
 
 CELL_FILE = "cell.json"
-LOG_FILE = "avocado.log"
 CELL_VERSION = 1
 RAW_FILES = ("*.pcap", "reflector.json")
-LONGEST_CELL_S = 600  # a job that has not ended by then is ended by Avocado; tests have shorter limits of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,44 +89,15 @@ class CellRun:
     def run(self, record: CellRecord, test: SuiteTest, parameters: Mapping[str, str]) -> Path:
         """Run a test and gather what it left, all aside.
 
-        :returns: the folder, for :func:`store_cell`.
+        :returns: the folder, for :func:`cprlib.suite.one_test.give_place`.
         :raises EnvironmentFailure: a folder cannot be made, or there is no Avocado.
         """
-        folder = self.aside / f"{record.build}/{record.test}"
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            folder.mkdir(parents=True, mode=0o700)
-        except OSError as error:
-            raise EnvironmentFailure(f"make {folder}", str(error), "choose another folder with --out") from error
-        suite = SuiteRun(
-            results=folder,
-            tests=[test.reference],
-            parameters=parameters,
-            engine=self.engine,
-            parallel=1,
-            environment={KERNEL_VARIABLE: str(self.lab_kernel)} if self.lab_kernel else {},
-            extra=["--job-timeout", str(round(LONGEST_CELL_S * timeout_scale()))],
-        )
-        begun, begun_ns = time.monotonic(), time.time_ns()
-        with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
-            run_avocado(suite, log, self.started)
-        seconds = time.monotonic() - begun
-        lost = _gather(folder)
-        CellRecord(record.build, record.test, record.key, begun_ns, round(seconds, 3), lost, record.changed).write(
-            folder
-        )
-        return folder
-
-
-def _gather(folder: Path) -> int:
-    """What the job left, into the places of a results folder; a job that never was is seen by the judge."""
-    try:
-        lost = gather(folder)
-    except EnvironmentFailure:
-        return 0
-    for link in (folder / "avocado").glob("latest"):
-        link.unlink()  # it names the folder aside
-    return lost
+        tests = TestRun(self.engine, self.lab_kernel, self.started)
+        ran = tests.run(self.aside / f"{record.build}/{record.test}", test.reference, parameters)
+        CellRecord(
+            record.build, record.test, record.key, ran.started_ns, ran.seconds, ran.lab_lost, record.changed
+        ).write(ran.folder)
+        return ran.folder
 
 
 def compress(folder: Path) -> None:
@@ -140,17 +106,3 @@ def compress(folder: Path) -> None:
         with path.open("rb") as raw, gzip.open(path.with_name(f"{path.name}.gz"), "wb", compresslevel=3) as packed:
             shutil.copyfileobj(raw, packed)
         path.unlink()
-
-
-def store_cell(aside: Path, final: Path) -> None:
-    """Give a cell its place; an older one there is thrown away.
-
-    :raises EnvironmentFailure: the folder cannot be written.
-    """
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        if final.exists():
-            shutil.rmtree(final)
-        aside.rename(final)
-    except OSError as error:
-        raise EnvironmentFailure(f"store {final}", str(error), "choose another folder with --out") from error

@@ -13,17 +13,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from subprocess import Popen
 from typing import Protocol
 
 from cprlib.errors import BuildFailed
-from cprlib.process import kill_group
 from cprlib.prove.matrix import Build
 from cprlib.prove.outcome import JudgedCell
 from cprlib.prove.tests import SuiteTest
 from cprlib.qemu.binary import QemuBinary
-
-STOP_S = 5.0  # time for a worker to notice that its test was ended
+from cprlib.suite.workers import Children, Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,32 +86,6 @@ class _CellTask:
     test: SuiteTest
 
 
-class Children:
-    """Processes that must not outlive an interruption."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: list[Popen[str]] = []
-        self.stopped = False
-
-    def add(self, child: Popen[str]) -> None:
-        """Remember a process; one that comes too late is ended at once."""
-        with self._lock:
-            self._running = [known for known in self._running if known.returncode is None]
-            self._running.append(child)
-            stopped = self.stopped
-        if stopped:
-            kill_group(child)
-
-    def stop(self) -> None:
-        """End all; labs and QEMUs go with the process that holds them."""
-        with self._lock:
-            self.stopped = True
-            running = [child for child in self._running if child.returncode is None]
-        for child in running:
-            kill_group(child)
-
-
 class Pool:
     """Works a plan off.
 
@@ -132,10 +103,7 @@ class Pool:
         self._to_build = collections.deque(plan)
         self._ready: collections.deque[_CellTask] = collections.deque()
         self._building = False
-        self._failed: BaseException | None = None
         self._changed = threading.Condition()
-        self._ended = threading.Event()
-        self._alive = workers
         self._built: dict[str, BuiltRow] = {}
 
     def run(self) -> Mapping[str, BuiltRow]:
@@ -144,46 +112,23 @@ class Pool:
         :returns: what was built, by the folder of the build.
         :raises CprlibError: what a worker met that others would meet too.
         """
-        threads = [
-            threading.Thread(target=self._worker, name=f"prove {number}", daemon=True)
-            for number in range(self._workers)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            self._ended.wait()
-        except BaseException:
-            self._stop(None)
-            for thread in threads:
-                thread.join(STOP_S)  # one that builds is left: what it started dies with this process
-            raise
-        if self._failed is not None:
-            raise self._failed
+        Workers(self._workers, self._worker, self._stop, "prove").run()
         return self._built
 
-    def _stop(self, error: BaseException | None) -> None:
+    def _stop(self) -> None:
         self._children.stop()
         with self._changed:
-            self._failed = self._failed or error
             self._to_build.clear()
             self._ready.clear()
             self._building = False  # of a build that failed, or that nobody waits for any more
             self._changed.notify_all()
 
     def _worker(self) -> None:
-        try:
-            while (task := self._next()) is not None:
-                if isinstance(task, _BuildTask):
-                    self._build(task.row)
-                else:
-                    self._cell(task)
-        except BaseException as error:  # handed to the thread that waits
-            self._stop(error)
-        finally:
-            with self._changed:
-                self._alive -= 1
-                if self._alive == 0:
-                    self._ended.set()
+        while (task := self._next()) is not None:
+            if isinstance(task, _BuildTask):
+                self._build(task.row)
+            else:
+                self._cell(task)
 
     def _next(self) -> _BuildTask | _CellTask | None:
         with self._changed:

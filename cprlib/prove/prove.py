@@ -14,12 +14,14 @@ from cprlib.errors import UsageError
 from cprlib.prove.assemble import notes_of, read_rows, write_matrix
 from cprlib.prove.matrix import Build, Matrix
 from cprlib.prove.outcome import Policies
-from cprlib.prove.pool import Children, PlannedRow, Pool
+from cprlib.prove.pool import PlannedRow, Pool
 from cprlib.prove.progress import ProofProgress
-from cprlib.prove.proof import Wanted, at_work
+from cprlib.prove.proof import Wanted
 from cprlib.prove.tests import SuiteTest, find_tests
 from cprlib.prove.work import USUAL_POLICY, RealWork
 from cprlib.report.environment import describe_environment
+from cprlib.suite.work_folder import at_work
+from cprlib.suite.workers import Children
 from cprlib.verdict.policy_file import load_policy
 
 STRICT_POLICY = "strict"
@@ -80,7 +82,7 @@ def prove(
     plan = make_plan(chosen_variants(wanted.variants, wanted.base, wanted.folder), tests, wanted)
     policies = Policies(load_policy(USUAL_POLICY), load_policy(STRICT_POLICY))
     workers = parallel or (len(os.sched_getaffinity(0)) if wanted.engine else 1)
-    with at_work(folder) as aside:
+    with at_work(folder, "cprlib prove") as aside:
         assets = build_assets(progress, lab=wanted.engine is not None, base=wanted.base)
         children = Children()
         work = RealWork(folder, aside, assets, wanted.base, wanted.engine, policies, children)

@@ -35,22 +35,26 @@ class SuiteTest:
         return Path(self.reference.partition(":")[0])
 
 
-def list_tests(folder: Path | None = None) -> tuple[SuiteTest, ...]:
+def list_tests(folder: Path | None = None, tags: Sequence[str] = ()) -> tuple[SuiteTest, ...]:
     """The tests of a folder in Avocado's order; the project's functional suite when None.
 
+    :param tags: only tests with one of these, as ``-t`` of Avocado takes them.
     :raises UsageError: there are none, or two have one id.
     :raises EnvironmentFailure: Avocado cannot list them.
     """
     top = folder or project_folder() / "tests" / "functional"
     with tempfile.TemporaryDirectory(prefix="cprlib-prove-") as aside:
         listing = Path(aside, "tests.json")
-        command = [sys.executable, "-m", "avocado", "--show=none", "list", "--json", str(listing), str(top)]
+        command = [sys.executable, "-m", "avocado", "--show=none", "list", "--json", str(listing)]
+        command += [str(top), *(word for tag in tags for word in ("-t", tag))]
         try:
             run(command, purpose="list the suite's tests", seconds=120, env=avocado_environment())
             value = json.loads(listing.read_text(encoding="utf-8"))
         except (ProcessFailed, OSError, ValueError) as error:
             raise EnvironmentFailure("list the suite's tests", str(error), "try `avocado list` on it") from error
     references = [str(item["Test"]) for item in value if item.get("Type") == INSTRUMENTED]
+    if tags and not references:
+        raise UsageError("list the suite's tests", f"none has tag {', '.join(tags)}", "docs/tests.md lists the tags")
     return named_tests(references, top)
 
 

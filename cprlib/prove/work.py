@@ -14,15 +14,17 @@ from cprlib.build.assets import Assets
 from cprlib.build.progress import LineProgress
 from cprlib.build.variants import build_variant
 from cprlib.errors import CprlibError, InstrumentError
-from cprlib.prove.cell import LOG_FILE, CellRecord, CellRun, compress, store_cell
+from cprlib.prove.cell import CellRecord, CellRun, compress
 from cprlib.prove.inputs import cell_key, code_digest
 from cprlib.prove.outcome import CellOutcome, JudgedCell, Policies, judge_folder
-from cprlib.prove.pool import BuiltRow, Children, PlannedRow
+from cprlib.prove.pool import BuiltRow, PlannedRow
 from cprlib.prove.proof import CELLS
 from cprlib.prove.tests import SuiteTest
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.build import build_report
+from cprlib.suite.one_test import LOG_FILE, give_place
 from cprlib.suite.place import asset_parameters
+from cprlib.suite.workers import Children
 
 BUILDS_LOG = "builds.log"
 USUAL_POLICY = "default"
@@ -83,7 +85,7 @@ class RealWork:
             self._report(folder, test)
         else:
             compress(folder)
-        store_cell(folder, self._final(row, test))
+        give_place(folder, self._final(row, test))
         return judged
 
     def _report(self, folder: Path, test: SuiteTest) -> None:

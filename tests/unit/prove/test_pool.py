@@ -17,9 +17,10 @@ from cprlib.errors import BuildFailed, EnvironmentFailure
 from cprlib.process import spawn
 from cprlib.prove.matrix import Build
 from cprlib.prove.outcome import CellOutcome, JudgedCell
-from cprlib.prove.pool import BuiltRow, Children, PlannedRow, Pool
+from cprlib.prove.pool import BuiltRow, PlannedRow, Pool
 from cprlib.prove.tests import SuiteTest
 from cprlib.qemu.binary import QemuBinary
+from cprlib.suite.workers import Children
 from tests.unit.prove.samples import judged, variant
 
 TESTS = tuple(SuiteTest(name, f"/x/test_x.py:X.{name}") for name in ("test-a", "test-b", "test-c"))

@@ -12,15 +12,18 @@ from cprlib.build.assets import Assets
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.guest.image import GuestImage
 from cprlib.prove import work as work_module
-from cprlib.prove.cell import CELL_FILE, CellRecord, CellRun, compress, store_cell
+from cprlib.prove.cell import CELL_FILE, CellRecord, CellRun, compress
 from cprlib.prove.inputs import cell_key, code_digest
 from cprlib.prove.matrix import Build
 from cprlib.prove.outcome import CellOutcome
-from cprlib.prove.pool import BuiltRow, Children, PlannedRow
-from cprlib.prove.proof import ASIDE, Wanted, at_work, latest_proof, new_proof, read_wanted
+from cprlib.prove.pool import BuiltRow, PlannedRow
+from cprlib.prove.proof import Wanted, latest_proof, new_proof, read_wanted
 from cprlib.prove.tests import SuiteTest
 from cprlib.prove.work import RealWork
 from cprlib.qemu.binary import QemuBinary
+from cprlib.suite.one_test import give_place
+from cprlib.suite.work_folder import ASIDE, at_work
+from cprlib.suite.workers import Children
 from tests.unit.prove.samples import POLICIES, put_cell, variant
 from tests.unit.verdict.samples import good_case
 
@@ -118,7 +121,7 @@ def test_stored_cell_replaces_an_older_one(tmp_path: Path) -> None:
     for text in ("old", "new"):
         (tmp_path / "aside").mkdir()
         (tmp_path / "aside" / text).touch()
-        store_cell(tmp_path / "aside", tmp_path / "cells" / "x")
+        give_place(tmp_path / "aside", tmp_path / "cells" / "x")
     assert [path.name for path in (tmp_path / "cells" / "x").iterdir()] == ["new"]
 
 
@@ -133,11 +136,11 @@ def test_raw_data_are_packed_and_evidence_is_not(tmp_path: Path) -> None:
 
 def test_what_was_left_aside_is_thrown_away_and_two_cannot_work_at_once(tmp_path: Path) -> None:
     (tmp_path / ASIDE / "half").mkdir(parents=True)
-    with at_work(tmp_path) as aside:
+    with at_work(tmp_path, "cprlib prove") as aside:
         assert not aside.exists()
-        with pytest.raises(UsageError, match="another cprlib prove"), at_work(tmp_path):
+        with pytest.raises(UsageError, match="another cprlib prove"), at_work(tmp_path, "cprlib prove"):
             pass
-    with at_work(tmp_path):
+    with at_work(tmp_path, "cprlib prove"):
         pass
 
 

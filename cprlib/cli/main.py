@@ -26,6 +26,7 @@ COMMANDS = {
     "prove": "cprlib.cli.prove",
     "report": "cprlib.cli.report",
     "run": "cprlib.cli.run",
+    "soak": "cprlib.cli.soak",
 }
 
 

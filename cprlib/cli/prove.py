@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from cprlib.build.assets import DEFAULT_BASE
 from cprlib.build.progress import console_progress
 from cprlib.build.series import find_base
 from cprlib.cli import completion
+from cprlib.cli.resuming import refuse_beside_resume
 from cprlib.errors import UsageError
 from cprlib.prove.matrix_html import PAGE_FILE
 from cprlib.prove.matrix_text import matrix_text
@@ -104,10 +104,5 @@ def _refuse(context: click.Context, both: bool, resume: bool) -> None:
         raise UsageError("prove the suite", "both --native and --lab were given", "give one of them")
     if not resume:
         return
-    given = [name for name in context.params if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
-    foreign = [name for name in given if name not in WITH_RESUME]
-    if foreign:
-        option = {"names": "variant", "whole": "whole or --quick"}.get(foreign[0], foreign[0])
-        raise UsageError(
-            f"resume a proof with --{option}", "what it is to show was said when it was begun", "leave it out"
-        )
+    names = {"names": "variant", "whole": "whole or --quick"}
+    refuse_beside_resume(context, WITH_RESUME, "a proof", "what it is to show", names)

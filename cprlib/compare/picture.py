@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cprlib.compare.findings import DurationResult
-from cprlib.report.timeline import DOT, INK, SOFT, page_style
+from cprlib.report.drawing import DOT, INK, SOFT, style
 
 COLUMNS = 3
 
@@ -16,7 +16,7 @@ COLUMNS = 3
 def draw(results: Sequence[DurationResult], paired: bool) -> str:
     """One panel for each metric, as SVG; hollow circles are A's chains, filled squares B's."""
     rows = math.ceil(len(results) / COLUMNS)
-    with page_style() as pyplot:
+    with style() as pyplot:
         figure, axes = pyplot.subplots(
             rows, COLUMNS, figsize=(10.4, 2.35 * rows), squeeze=False, gridspec_kw={"hspace": 0.62, "wspace": 0.24}
         )

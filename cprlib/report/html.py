@@ -5,7 +5,6 @@ Whatever comes from a guest, a QEMU or a log is escaped by the template engine, 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from markupsafe import Markup
 from cprlib import files
 from cprlib.errors import InstrumentError
 from cprlib.report import figures
+from cprlib.report.drawing import image_address
 from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.reproduce import again
 from cprlib.report.run_report import RunReport, seconds_of, utc
@@ -212,7 +212,7 @@ def _picture(folder: Path, case: CaseEvidence) -> tuple[Markup | None, str]:
         return None, ""
     svg = draw(case, packets)
     files.write_text(folder / PICTURE_FILE, svg, mode=0o600)
-    return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg.encode()).decode(), ""
+    return image_address(svg), ""
 
 
 def _bars(case: CaseEvidence) -> Iterator[Bar]:

@@ -6,38 +6,18 @@ that did not, and each moment has its own dash pattern and its name.
 
 from __future__ import annotations
 
-import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cprlib.report.drawing import DOT, INK, LOST, SOFT, style
 from cprlib.verdict.evidence import CaseEvidence, Direction, Who
 from cprlib.verdict.packets import Packets
 
-INK, SOFT, DOT, LOST = "#1b1f24", "#8a929b", "#2f5d8a", "#b3261e"
-PIXELS_PER_INCH = 200  # of dots and ticks: thousands of vectors would make the page large and slow
 BEFORE_MS, AFTER_MS = 250.0, 450.0  # what is shown around the update
 MARKED = {"STOP": (0, (5, 2)), "FDS_SENT": (0, (1, 1.5)), "RESUME": "solid"}
 WORDS = {"STOP": "STOP", "FDS_SENT": "fds sent", "RESUME": "RESUME"}
-
-SETTINGS = {
-    "font.family": "sans-serif",
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "cprlib",
-    "savefig.dpi": PIXELS_PER_INCH,
-}
 
 Moments = list[float]
 
@@ -101,7 +81,7 @@ def draw(case: CaseEvidence, packets: Packets) -> str:
     both = tracks(packets, zero_ns)
     whole = _extent(both)
     shown = _window(moments, whole)
-    with page_style() as pyplot:
+    with style() as pyplot:
         figure, axes = pyplot.subplots(
             5, 1, figsize=(10.4, 6.0), gridspec_kw={"height_ratios": [0.75, 2, 0.34, 2, 0.34], "hspace": 0.16}
         )
@@ -124,18 +104,6 @@ def draw(case: CaseEvidence, packets: Packets) -> str:
         finally:
             pyplot.close(figure)
     return output.getvalue()
-
-
-@contextlib.contextmanager
-def page_style() -> Iterator[Any]:
-    """pyplot with the page's look; matplotlib is imported late because that takes a second."""
-    import matplotlib  # noqa: PLC0415
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
-
-    with matplotlib.rc_context(SETTINGS):
-        yield pyplot
 
 
 def _extent(both: Sequence[Track]) -> tuple[float, float]:

@@ -1,0 +1,93 @@
+"""soak.json: what a soak came to so far, and all that it needs to go on.
+
+Its members are fixed by docs/soak.schema.json; more may be added.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from cprlib import files
+from cprlib.errors import InstrumentError
+from cprlib.report.run_report import utc
+from cprlib.soak.record import SOAK_FILE, SOAK_SCHEMA
+from cprlib.soak.resources import RESOURCES
+from cprlib.soak.result import SoakResult
+from cprlib.verdict.codec import encode
+
+
+def schema_file() -> Path:
+    """The JSON schema (draft 2020-12) of soak.json."""
+    return files.project_folder() / "docs" / "soak.schema.json"
+
+
+def soak_value(result: SoakResult) -> dict[str, Any]:
+    """A soak as the JSON object that soak.json holds. While it runs it has no verdict yet."""
+    ended = result.state != "running"
+    return {
+        "schema": SOAK_SCHEMA,
+        "state": result.state,
+        "verdict": result.verdict.outcome.value if ended else None,
+        "exit_status": int(result.exit_status) if ended else None,
+        "verdict_of_cases": result.cases_verdict.outcome.value if ended else None,
+        "verdict_of_resources": result.resources_verdict.outcome.value if ended else None,
+        "reasons": [encode(finding) for finding in result.verdict.reasons] if ended else [],
+        "seed": result.wanted.seed,
+        "engine": result.wanted.engine,
+        "policy": result.wanted.policy,
+        "command": result.command,
+        "started": utc(result.wanted.started_ns),
+        "finished": utc(result.finished_ns),
+        "seconds": round(result.past.seconds, 3),
+        "environment": encode(result.environment),
+        "counts": {outcome.value: count for outcome, count in result.counts.items()},
+        "resources": [_resource(result, name) for name in range(len(RESOURCES))] if ended else [],
+        "sessions": encode(result.past.sessions),
+        "samples": encode(result.past.samples),
+        "cases": [
+            {**encode(row), "folder": row.folder if (result.folder / row.folder).is_dir() else None}
+            for row in result.past.cases
+        ],
+    }
+
+
+def _resource(result: SoakResult, place: int) -> dict[str, Any]:
+    resource = RESOURCES[place]
+    seen = result.trends[resource.name]
+    return {
+        "name": resource.name,
+        "title": resource.title,
+        "unit": resource.unit,
+        "allowed": resource.size,
+        "verdict": seen.outcome.value,
+        "samples": seen.samples,
+        "per_hour": seen.per_hour,
+        "growth": seen.growth,
+        "p": seen.p,
+        "first": seen.first,
+        "last": seen.last,
+    }
+
+
+def write_soak_json(result: SoakResult) -> Path:
+    """Write soak.json into the soak's folder, whole or not at all; checked against its schema once the soak has ended.
+
+    :raises InstrumentError: the result does not fit the schema.
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    value = soak_value(result)
+    if result.state != "running":
+        schema = json.loads(schema_file().read_text(encoding="utf-8"))
+        try:
+            jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
+        except jsonschema.ValidationError as error:
+            raise InstrumentError(
+                "write soak.json", f"{error.json_path}: {error.message}", "report this as a bug"
+            ) from error
+    path = result.folder / SOAK_FILE
+    files.write_text(path, json.dumps(value, indent=1) + "\n", mode=0o600)
+    return path

@@ -34,7 +34,7 @@ class Watcher(Protocol):
 class Loop:
     """One session.
 
-    :param numbers: of the cases, without an end.
+    :param numbers: of the cases; the session ends with the last one, if there is one.
     :param seconds: after which no case is begun.
     :param rest_s: at least so long between two looks at the harness.
     :param before_s, cases: of earlier sessions: seconds they worked, cases they ran.
@@ -67,6 +67,7 @@ class Loop:
         self._clock = clock
         self._begun = self._rested = clock()
         self._running = 0
+        self._ran = False  # since the last rest
         self._changed = threading.Condition()
 
     @property
@@ -97,18 +98,20 @@ class Loop:
             finally:
                 with self._changed:
                     self._running -= 1
+                    self._ran = True
                     if row is not None:
                         self._cases += 1
                         self._watcher.ran(row)
                     self._changed.notify_all()
 
     def _next(self) -> int | None:
-        """The next case's number, once no rest is due; None when the time is over."""
+        """The next case's number, once no rest is due; None when the time is over, or there is none."""
         with self._changed:
             while not self._children.stopped and self.worked < self._seconds:
-                if self._clock() - self._rested < self._rest_s:
-                    self._running += 1
-                    return next(self._numbers)
+                if not self._ran or self._clock() - self._rested < self._rest_s:
+                    number = next(self._numbers, None)
+                    self._running += number is not None
+                    return number
                 if self._running:
                     self._changed.wait()
                 else:
@@ -117,5 +120,5 @@ class Loop:
 
     def _rest(self) -> None:
         sample = self._work.sample(self._before_s + self.worked, self._cases)
-        self._rested = self._clock()
+        self._rested, self._ran = self._clock(), False
         self._watcher.rested(sample)

@@ -1,0 +1,113 @@
+"""A leak is found, noise and warm-up are not accused, and a new session starts anew."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from scipy import stats
+
+from cprlib.soak.trend import LEAST_SAMPLES, SIGNIFICANCE, Series, trend, warm_up
+from cprlib.verdict.terms import Outcome
+
+SEEDS = range(100)
+
+
+def noisy(seed: int, count: int = 40, growth: float = 0.0, deviation: float = 5.0) -> Series:
+    """An hour of samples around 100, with noise, growing by ``growth`` in all."""
+    source = random.Random(seed)  # noqa: S311 - noise
+    return [(3600 * place / count, 100 + growth * place / count + source.gauss(0, deviation)) for place in range(count)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_flat_noise_is_not_accused(seed: int) -> None:
+    assert trend([noisy(seed)], 5.0).outcome == Outcome.PASS
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_wandering_memory_below_the_size_is_not_accused(seed: int) -> None:
+    source, value, series = random.Random(seed), 100.0, []  # noqa: S311 - noise
+    for place in range(60):
+        value += source.gauss(0, 0.3)
+        series.append((60.0 * place, value))
+    assert trend([series], 16.0).outcome == Outcome.PASS
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_leak_in_noise_is_found(seed: int) -> None:
+    found = trend([noisy(seed, growth=40)], 16.0)
+    assert found.outcome == Outcome.FAIL
+    assert found.per_hour == pytest.approx(40, abs=15)
+
+
+def test_one_process_left_now_and_then_is_found() -> None:
+    series = [(60.0 * place, float(place // 5)) for place in range(20)]
+    found = trend([series], 1.0)
+    assert found.outcome == Outcome.FAIL
+    assert (found.first, found.last) == (1.0, 3.0)
+
+
+def test_constant_is_flat() -> None:
+    found = trend([[(60.0 * place, 7.0) for place in range(20)]], 1.0)
+    assert (found.outcome, found.per_hour, found.p) == (Outcome.PASS, 0.0, 1.0)
+
+
+def test_shrinking_is_no_growth() -> None:
+    assert trend([[(60.0 * place, 100.0 - place) for place in range(30)]], 1.0).outcome == Outcome.PASS
+
+
+def test_warm_up_is_left_out() -> None:
+    series = [(60.0 * place, min(100.0, 20.0 * place)) for place in range(24)]
+    assert trend([series], 4.0).outcome == Outcome.PASS
+    assert warm_up(24) == 6
+
+
+def test_small_growth_is_not_accused_however_sure_it_is() -> None:
+    series = [(60.0 * place, 100.0 + 0.01 * place) for place in range(60)]
+    found = trend([series], 4.0)
+    assert found.outcome == Outcome.PASS
+    assert found.p is not None
+    assert found.p < SIGNIFICANCE
+
+
+@pytest.mark.parametrize("count", range(12))
+def test_too_few_samples_say_nothing(count: int) -> None:
+    looked_at = count - warm_up(count)
+    flat = trend([[(60.0 * place, 7.0) for place in range(count)]], 1.0)
+    assert flat.samples == looked_at
+    assert flat.outcome == (Outcome.PASS if looked_at >= LEAST_SAMPLES else Outcome.INCONCLUSIVE)
+
+
+def test_growth_without_exception_is_found_with_the_least_samples() -> None:
+    count = next(count for count in range(100) if count - warm_up(count) == LEAST_SAMPLES)
+    assert trend([[(60.0 * place, 9.0 * place) for place in range(count)]], 1.0).outcome == Outcome.FAIL
+
+
+def test_new_session_starts_anew() -> None:
+    """Each process is larger than the one before, and none of them grows."""
+    sessions = [[(3600.0 * which + 60 * place, 50.0 + 20 * which) for place in range(15)] for which in range(4)]
+    assert trend(sessions, 4.0).outcome == Outcome.PASS
+    joined = [sample for session in sessions for sample in session]
+    assert trend([joined], 4.0).outcome == Outcome.FAIL
+
+
+def test_leak_is_found_over_several_short_sessions() -> None:
+    sessions = [[(600.0 * which + 60 * place, 50.0 + 3 * place) for place in range(8)] for which in range(4)]
+    found = trend(sessions, 16.0)
+    assert (found.outcome, found.samples) == (Outcome.FAIL, 24)
+    assert found.growth == pytest.approx(4 * 15)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_figures_are_those_of_scipy(seed: int) -> None:
+    series = noisy(seed, growth=8)
+    rest = series[warm_up(len(series)) :]
+    at, values = [at for at, _ in rest], [value for _, value in rest]
+    found = trend([series], 5.0)
+    assert found.per_hour == pytest.approx(stats.theilslopes(values, at).slope * 3600)
+    assert found.p == pytest.approx(stats.kendalltau(at, values, alternative="greater").pvalue, abs=0.02)
+
+
+def test_no_sample_is_no_error() -> None:
+    for sessions in ([], [[]], [[(0.0, 1.0)]], [[(5.0, 1.0), (5.0, 2.0)]]):
+        assert trend(sessions, 1.0).outcome == Outcome.INCONCLUSIVE

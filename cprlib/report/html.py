@@ -17,6 +17,7 @@ from cprlib import files
 from cprlib.errors import InstrumentError
 from cprlib.report import figures
 from cprlib.report.drawing import image_address
+from cprlib.report.fault_matrix import fault_matrix
 from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.reproduce import again
 from cprlib.report.run_report import RunReport, seconds_of, utc
@@ -140,6 +141,7 @@ def render(report: RunReport) -> str:
     return template.render(
         report=report,
         cases=cases,
+        faults=fault_matrix(report),
         started=utc(report.started_ns),
         finished=utc(report.finished_ns),
         history=(report.folder.parent / "index.html").exists(),

@@ -10,9 +10,10 @@ import jsonschema
 
 from cprlib import files
 from cprlib.errors import InstrumentError
+from cprlib.report.fault_matrix import fault_matrix
 from cprlib.report.run_report import RunReport, seconds_of, utc
 from cprlib.verdict.codec import encode
-from cprlib.verdict.evidence import Interruption
+from cprlib.verdict.evidence import Interruption, Outcome
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import unexplained_packets
@@ -40,6 +41,7 @@ def run_value(report: RunReport) -> dict[str, Any]:
         "environment": {**encode(report.environment), "lab_retries": report.lab_retries},
         "qemu": [encode(qemu) for qemu in report.qemus],
         "cases": [case_value(case) for case in report.cases],
+        "fault_matrix": _fault_matrix(report),
     }
 
 
@@ -78,6 +80,26 @@ def case_value(judged: JudgedCase) -> dict[str, Any]:
         "warnings": list(case.warnings),
         "reproduce": case.reproduce,
         "folder": f"cases/{case.id}",
+    }
+
+
+def _fault_matrix(report: RunReport) -> dict[str, Any]:
+    matrix = fault_matrix(report)
+    return {
+        "phases": list(matrix.phases),
+        "columns": [encode(column) for column in matrix.columns],
+        "cells": [
+            {
+                **encode(entry.fault),
+                "fault": entry.fault.name,
+                "case": entry.case,
+                "setting": entry.setting,
+                "verdict": entry.outcome.value,
+                "died": entry.died,
+                "reasons": [encode(finding) for finding in entry.findings if finding.outcome != Outcome.PASS],
+            }
+            for entry in matrix.entries
+        ],
     }
 
 

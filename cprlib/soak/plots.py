@@ -50,11 +50,12 @@ def _resource(axis: Any, result: SoakResult, resource: Resource) -> None:
         if session:
             axis.axvline(start / 60, color=SOFT, lw=0.8, ls=(0, (1, 2)))
     low, high = (min(every), max(every)) if every else (0.0, 1.0)
-    room = max((high - low) * 0.15, resource.size * 0.1)
+    room = max((high - low) * 0.15, resource.size * 0.1, 1.0 if resource.unit != "MiB" else 0.0)
     axis.set_ylim(low - room, high + room)
     mark = {Outcome.PASS: "flat", Outcome.FAIL: "grows", Outcome.INCONCLUSIVE: "too few samples"}[seen.outcome]
     axis.set_title(f"{resource.title}: {mark}", loc="left", fontsize=8.5, weight="bold" if grows else "normal")
-    axis.set_ylabel(resource.unit)
+    axis.set_ylabel(resource.unit if resource.unit == "MiB" else "")
+    axis.yaxis.get_major_locator().set_params(integer=resource.unit != "MiB")
     axis.grid(axis="y", color="#e3e7eb", lw=0.6)
     axis.set_axisbelow(True)
     axis.ticklabel_format(axis="y", useOffset=False)

@@ -35,12 +35,12 @@ class Resource:
 
 RESOURCES = (
     Resource("memory", "Memory of cprlib itself (RSS)", "MiB", 16),
-    Resource("children_memory", "Memory of its children (sum of RSS, mean while cases ran)", "MiB", 256),
+    Resource("children_memory", "Memory of its children (RSS, mean)", "MiB", 256),
     Resource("descriptors", "Open descriptors of cprlib itself", "descriptors", 4),
     Resource("processes", "Processes left over, at rest", "processes", 1),
     Resource("namespaces", "Namespaces left over, at rest", "namespaces", 1),
     Resource("mounts", "Mounts", "mounts", 2, lasting=True),
-    Resource("results", "Disk used by results, without the kept cases", "MiB", 16, lasting=True),
+    Resource("results", "Disk used by results, kept cases apart", "MiB", 16, lasting=True),
     Resource("cache", "Disk used by the cache", "MiB", 64, lasting=True),
 )
 

@@ -115,8 +115,13 @@ class SoakResult:
             yield passed("cases", f"{quiet} passed")
 
     def _resources(self) -> Iterator[Finding]:
-        for resource in RESOURCES:
-            yield resource_finding(resource, self.trends[resource.name])
+        findings = [resource_finding(resource, self.trends[resource.name]) for resource in RESOURCES]
+        if any(finding.outcome != Outcome.INCONCLUSIVE for finding in findings):
+            yield from findings
+            return
+        most = max(seen.samples for seen in self.trends.values())
+        text = f"each was looked at {most} times at most after the warm-up, {LEAST_SAMPLES} are needed: soak longer"
+        yield unsure("resources", text)
 
 
 def resource_finding(resource: Resource, seen: Trend) -> Finding:

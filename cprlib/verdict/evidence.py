@@ -21,6 +21,7 @@ from cprlib.verdict.parts import (
     DescriptorCount,
     DescriptorRow,
     Event,
+    FaultSeen,
     GuestFact,
     Hop,
     Instrument,
@@ -56,6 +57,7 @@ __all__ = [
     "DescriptorRow",
     "Direction",
     "Event",
+    "FaultSeen",
     "GuestFact",
     "Hop",
     "Instrument",
@@ -93,6 +95,7 @@ class CaseEvidence:
     :param per_update: each update by itself; report.html shows them where there were several.
     :param unexplained: packets missing that no hop accounts for; None when the ledger could not be made.
     :param qemu_downtime_ms: ``downtime`` of query-migrate on the source; the longest of several updates.
+    :param faults: put into updates of this case, in order.
     :param retries: times that the case was started anew on a fresh lab because the lab died.
     :param reproduce: a command line that runs this case again.
     :param skipped: why the case did not run, empty when it ran: ``no-cpr: this QEMU has no cpr=on``. The word before
@@ -134,6 +137,7 @@ class CaseEvidence:
     source: QemuFacts | None = None
     target: QemuFacts | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    faults: tuple[FaultSeen, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with ``evidence_version`` first."""

@@ -286,6 +286,43 @@ class QueueShare:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultSeen:
+    """A fault that was put into an update, and what came of it.
+
+    :param name: in kebab-case; the names of its checks begin with it.
+    :param phase, actor, action: words of :mod:`cprlib.update.faults`.
+    :param survivor: who has to run the guest afterwards: ``source``, ``target`` or ``nobody``.
+    :param conditions: what else was different: ``with a return path``.
+    :param reached: False when the update ended before the fault could be put in; None when it is not known.
+    :param state: run state of the survivor's VM; :param target_state: of the target's, as it was last seen.
+    :param ran_ms: from the fault until the source ran the guest again; None where it did not stop, or did not go on.
+    :param flowing_ms: from the fault until packets went there and back again.
+    :param died_ns: when the guest was lost, where nobody could survive.
+    :param target_exit: exit status of a target that ended by itself, negative for a signal.
+    :param migration: what query-migrate said; :param error: with which words.
+    :param source_said, target_said: last lines of both QEMUs.
+    """
+
+    name: str
+    phase: str
+    actor: str
+    action: str
+    survivor: str
+    conditions: tuple[str, ...] = ()
+    reached: bool | None = None
+    state: str = ""
+    target_state: str = ""
+    ran_ms: float | None = None
+    flowing_ms: float | None = None
+    died_ns: int | None = None
+    target_exit: int | None = None
+    migration: str = ""
+    error: str = ""
+    source_said: tuple[str, ...] = ()
+    target_said: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class QemuFacts:
     """The QEMU under test.
 

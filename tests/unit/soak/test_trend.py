@@ -109,5 +109,6 @@ def test_figures_are_those_of_scipy(seed: int) -> None:
 
 
 def test_no_sample_is_no_error() -> None:
-    for sessions in ([], [[]], [[(0.0, 1.0)]], [[(5.0, 1.0), (5.0, 2.0)]]):
+    cases: list[list[list[tuple[float, float]]]] = [[], [[]], [[(0.0, 1.0)]], [[(5.0, 1.0), (5.0, 2.0)]]]
+    for sessions in cases:
         assert trend(sessions, 1.0).outcome == Outcome.INCONCLUSIVE

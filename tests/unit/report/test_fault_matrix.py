@@ -1,0 +1,186 @@
+"""Faults put into updates become a matrix: who survives, after how long, by the verdict of their checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import InstrumentError
+from cprlib.report.build import build_report
+from cprlib.report.environment import Environment
+from cprlib.report.fault_matrix import Column, FaultMatrix, fault_matrix
+from cprlib.report.results_folder import start_case
+from cprlib.update.faults import Phase
+from cprlib.verdict.evidence import CaseEvidence, Check, Mechanism, Outcome, Parameters, Role
+from cprlib.verdict.from_faults import checks_of, read_faults
+from cprlib.verdict.policy_file import load_policy
+
+HOSTILE = "<script>alert('x')</script>\x1b[31m\u202eexe"
+MACHINE = Environment(mode="lab", engine="uml", kernel="6.12", python="3.13.1", cprlib="0.1.0")
+DEATH_NS = 1_764_028_401_515_000_000
+
+
+def fault_row(name: str = "cpr-garbage", **changes: object) -> dict[str, object]:
+    """A row as fixtures/failed_update.py writes it."""
+    return {
+        "name": name,
+        "phase": "fds sent",
+        "actor": "management",
+        "action": "garbage on the cpr channel",
+        "survivor": "source",
+        "refusal": "True",
+        "return_path": "False",
+        "unnoticed": "False",
+        "downgrade": "False",
+        "reached": True,
+        "migration": "failed",
+        "error": "Unable to read from socket",
+        "state": "running",
+        "target_state": "gone",
+        "back_ms": 28.752844,
+        "flowing_ms": 305.783808,
+        "target_exit": 1,
+        "target_said": ["load of migration failed"],
+        "source_said": ["Connection reset by peer"],
+        **changes,
+    }
+
+
+def check(name: str, outcome: Outcome = Outcome.PASS, observed: str = "as it must be") -> Check:
+    return Check(name, outcome, "x", observed, "" if outcome == Outcome.PASS else f"{name} went wrong")
+
+
+def put(results: Path, case: str, rows: Sequence[object], checks: Sequence[Check]) -> CaseEvidence:
+    """A case as a test leaves it."""
+    folder = start_case(results, case)
+    if rows:
+        (folder / "faults.json").write_text(json.dumps(rows))
+    evidence = CaseEvidence(
+        case,
+        Mechanism.CPR,
+        Role.CHECKS,
+        parameters=Parameters(queues=4, vhost=True),
+        started_ns=1,
+        checks=tuple(checks),
+        faults=read_faults(folder, checks),
+    )
+    evidence.write(folder)
+    assert CaseEvidence.read(folder) == evidence
+    return evidence
+
+
+def matrix_of(results: Path) -> FaultMatrix:
+    return fault_matrix(build_report(results, load_policy("default"), environment=MACHINE))
+
+
+def test_rows_are_phases_in_order_and_columns_actors_and_actions(tmp_path: Path) -> None:
+    rows = [
+        fault_row("b", phase="target resumed", actor="source", action="kill -9", survivor="target"),
+        fault_row("a", phase="target started", actor="target", action="kill -9"),
+        fault_row("c"),
+    ]
+    put(tmp_path, "x", rows, [check("a-ends"), check("b-completes"), check("c-ends")])
+    made = matrix_of(tmp_path)
+    assert made.phases == ("target started", "fds sent", "target resumed")
+    assert made.actors == ("source", "target", "management")
+    assert made.columns_of("source") == (Column("source", "kill -9"),)
+    (entry,) = made.cell("fds sent", Column("management", "garbage on the cpr channel"))
+    assert (entry.outcome, entry.survivor, entry.setting) == (Outcome.PASS, "source", "vhost, 4 queues")
+    assert (entry.fault.ran_ms, entry.fault.flowing_ms) == (28.753, 305.784)
+    assert entry.fault.conditions == ("the target has to refuse",)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL])
+def test_worst_check_of_a_fault_decides_it_and_no_other(tmp_path: Path, outcome: Outcome) -> None:
+    checks = [check("one-ends"), check("one-traffic", outcome), check("two-ends"), check("next-update-succeeds")]
+    put(tmp_path, "x", [fault_row("one"), fault_row("two")], checks)
+    found = {entry.fault.name: entry.outcome for entry in matrix_of(tmp_path).entries}
+    assert found == {"one": outcome, "two": Outcome.PASS}
+
+
+def test_name_that_begins_like_another_has_its_own_checks() -> None:
+    names = ("second-migrate", "second-migrate-at-main")
+    checks = [check("second-migrate-completes"), check("second-migrate-at-main-completes", Outcome.FAIL)]
+    assert [item.name for item in checks_of(names[0], names, checks)] == ["second-migrate-completes"]
+    assert [item.name for item in checks_of(names[1], names, checks)] == ["second-migrate-at-main-completes"]
+
+
+def test_fault_without_a_check_is_inconclusive(tmp_path: Path) -> None:
+    put(tmp_path, "x", [fault_row()], [check("other")])
+    assert matrix_of(tmp_path).count(Outcome.INCONCLUSIVE) == 1
+
+
+def test_wrong_survivor_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "x", [fault_row(state="internal-error")], [check("cpr-garbage-source-runs", Outcome.FAIL)])
+    assert matrix_of(tmp_path).entries[0].survivor == "source? it is internal-error"
+
+
+@pytest.mark.parametrize("in_row", [True, False])
+def test_time_of_death_is_told_where_nobody_survives(tmp_path: Path, in_row: bool) -> None:
+    name = "source-killed-fds-received"
+    said = f"source gone, target none; dead since {1 if in_row else DEATH_NS} ns"
+    row = fault_row(name, survivor="nobody", **({"died_ns": DEATH_NS} if in_row else {}))
+    put(tmp_path, "x", [row], [check(f"{name}-nobody-runs-it", observed=said)])
+    (entry,) = matrix_of(tmp_path).entries
+    assert entry.died == "2025-11-24T23:53:21.515Z"
+    assert "died 23:53:21.515" in (tmp_path / "report.html").read_text()
+
+
+def test_update_that_never_ended_and_those_behind_it_are_in_the_matrix(tmp_path: Path) -> None:
+    checks = [
+        check("cpr-truncated-ends", Outcome.FAIL),
+        Check("cpr-without-fds-survived", Outcome.INCONCLUSIVE, "source", "an earlier fault ended the guest"),
+        check("something-else-ends"),
+    ]
+    put(tmp_path, "x", [], checks)
+    found = {entry.fault.name: (entry.outcome, entry.fault.phase) for entry in matrix_of(tmp_path).entries}
+    assert found == {
+        "cpr-truncated": (Outcome.FAIL, Phase.FDS_SENT.value),
+        "cpr-without-fds": (Outcome.INCONCLUSIVE, Phase.FDS_SENT.value),
+    }
+
+
+def test_words_of_a_later_version_are_behind_those_that_are_known(tmp_path: Path) -> None:
+    put(tmp_path, "x", [fault_row("a", phase="after all", action="a meteor"), fault_row("b")], [check("a-ends")])
+    made = matrix_of(tmp_path)
+    assert made.phases == ("fds sent", "after all")
+    assert [column.action for column in made.columns] == ["garbage on the cpr channel", "a meteor"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"name": "x"}]', '[{"name": "x", "phase": 1}]'])
+def test_broken_file_is_an_instrument_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "faults.json").write_text(text)
+    with pytest.raises(InstrumentError, match=r"faults\.json"):
+        read_faults(tmp_path, ())
+
+
+def test_run_json_has_the_matrix(tmp_path: Path) -> None:
+    put(tmp_path, "x", [fault_row()], [check("cpr-garbage-ends", Outcome.FAIL)])
+    matrix_of(tmp_path)
+    value = json.loads((tmp_path / "run.json").read_text())["fault_matrix"]
+    assert value["phases"] == ["fds sent"]
+    (cell,) = value["cells"]
+    assert (cell["fault"], cell["case"], cell["verdict"], cell["survivor"]) == ("cpr-garbage", "x", "fail", "source")
+    assert cell["reasons"][0]["about"] == "cpr-garbage-ends"
+
+
+def test_run_without_faults_has_an_empty_matrix_and_no_table(tmp_path: Path) -> None:
+    put(tmp_path, "x", [], [check("a")])
+    matrix_of(tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["fault_matrix"] == {"phases": [], "columns": [], "cells": []}
+    assert "who survives" not in (tmp_path / "report.html").read_text()
+
+
+def test_words_of_a_guest_do_no_harm_on_the_page(tmp_path: Path) -> None:
+    texts = dict.fromkeys(("phase", "actor", "action", "survivor", "migration", "error", "state"), HOSTILE)
+    row = {**fault_row(), **texts, "source_said": [HOSTILE], "target_said": [HOSTILE]}
+    put(tmp_path, "x", [row], [check("cpr-garbage-ends", Outcome.FAIL, HOSTILE)])
+    matrix_of(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    for harm in ("<script", "\x1b", "\u202e"):
+        assert harm not in page
+    assert 'href="#fault-x-cpr-garbage"' in page
+    assert 'id="fault-x-cpr-garbage"' in page

@@ -20,7 +20,7 @@ NOBODY = "nobody"
 class FaultEntry:
     """One fault in one case.
 
-    :param setting: of the case: ``vhost, 4 queues``.
+    :param setting: of the case, for want of room: ``vhost x4`` is vhost and four queues.
     :param outcome: the worst of its checks, as the policy judges them; inconclusive without any.
     :param findings: of its checks, the worst first.
     """
@@ -135,5 +135,5 @@ def _entry(case: JudgedCase, fault: FaultSeen) -> FaultEntry:
 def _setting(case: JudgedCase) -> str:
     given = case.evidence.parameters
     device = {True: "vhost", False: "tap"}.get(given.vhost) if given.vhost is not None else None
-    queues = None if given.queues is None else f"{given.queues} queue{'' if given.queues == 1 else 's'}"
-    return ", ".join(part for part in (device, queues) if part)
+    queues = None if given.queues is None else f"x{given.queues}"
+    return " ".join(part for part in (device, queues) if part)

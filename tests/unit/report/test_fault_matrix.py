@@ -88,7 +88,7 @@ def test_rows_are_phases_in_order_and_columns_actors_and_actions(tmp_path: Path)
     assert made.actors == ("source", "target", "management")
     assert made.columns_of("source") == (Column("source", "kill -9"),)
     (entry,) = made.cell("fds sent", Column("management", "garbage on the cpr channel"))
-    assert (entry.outcome, entry.survivor, entry.setting) == (Outcome.PASS, "source", "vhost, 4 queues")
+    assert (entry.outcome, entry.survivor, entry.setting) == (Outcome.PASS, "source", "vhost x4")
     assert (entry.fault.ran_ms, entry.fault.flowing_ms) == (28.753, 305.784)
     assert entry.fault.conditions == ("the target has to refuse",)
 

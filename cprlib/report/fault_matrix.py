@@ -40,11 +40,11 @@ class FaultEntry:
     def survivor(self) -> str:
         """Who was left to run the guest, in a word or two.
 
-        As it has to be, where the checks say so; else what was seen instead.
+        Where a check is bad: who had to be, and the run state that was seen instead.
         """
-        if self.outcome == Outcome.PASS or not self.fault.state:
+        if self.outcome == Outcome.PASS:
             return self.fault.survivor
-        return f"{self.fault.survivor}? it is {self.fault.state}"
+        return f"{self.fault.survivor}: {self.fault.state}" if self.fault.state else "not known"
 
     @property
     def died(self) -> str | None:

@@ -115,7 +115,7 @@ def test_fault_without_a_check_is_inconclusive(tmp_path: Path) -> None:
 
 def test_wrong_survivor_is_told(tmp_path: Path) -> None:
     put(tmp_path, "x", [fault_row(state="internal-error")], [check("cpr-garbage-source-runs", Outcome.FAIL)])
-    assert matrix_of(tmp_path).entries[0].survivor == "source? it is internal-error"
+    assert matrix_of(tmp_path).entries[0].survivor == "source: internal-error"
 
 
 @pytest.mark.parametrize("in_row", [True, False])
@@ -141,6 +141,7 @@ def test_update_that_never_ended_and_those_behind_it_are_in_the_matrix(tmp_path:
         "cpr-truncated": (Outcome.FAIL, Phase.FDS_SENT.value),
         "cpr-without-fds": (Outcome.INCONCLUSIVE, Phase.FDS_SENT.value),
     }
+    assert {entry.survivor for entry in matrix_of(tmp_path).entries} == {"not known"}
 
 
 def test_words_of_a_later_version_are_behind_those_that_are_known(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The command line: ``cprlib doctor``, ``build``, ``run``, ``lab``, ``prove``, ``report``."""
+"""The command line: ``cprlib doctor``, ``build``, ``run``, ``lab``, ``prove``, ``report``, ``soak``."""

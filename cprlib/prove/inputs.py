@@ -11,7 +11,7 @@ from cprlib.files import INSTALLED_PROJECT, import_folder, project_folder
 
 # Of the project, what runs in a test. Commands, this package and the report's drawing do not.
 FOLDERS = ("cprlib", "fixtures", "images/lab")
-APART = ("cprlib/cli", "cprlib/prove", f"cprlib/{INSTALLED_PROJECT}")
+APART = ("cprlib/cli", "cprlib/prove", "cprlib/soak", "cprlib/compare", f"cprlib/{INSTALLED_PROJECT}")
 SUFFIXES = (".py", ".toml", ".yaml", ".c", ".h")
 
 

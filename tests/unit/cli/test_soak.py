@@ -1,0 +1,118 @@
+"""``cprlib soak`` refuses what makes no sense in one line, and goes on with what it was asked for first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import pytest
+
+from cprlib.cli import soak as soak_module
+from cprlib.cli.main import cprlib, main
+from cprlib.errors import ExitStatus
+from cprlib.prove.tests import SuiteTest
+from cprlib.soak.record import Wanted
+from cprlib.soak.result import SoakResult
+from cprlib.soak.soak import latest_soak, read_wanted
+from tests.unit.soak.samples import result, row
+
+TESTS = (SuiteTest("test-a", "/x/test_x.py:X.test_a"), SuiteTest("test-b", "/x/test_x.py:X.test_b"))
+Asked = list[tuple[Path, Wanted, float]]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """What was to be run; nothing is."""
+    calls: Asked = []
+
+    def run(folder: Path, wanted: Wanted, tests: Sequence[SuiteTest], seconds: float, **more: object) -> SoakResult:
+        assert tests == TESTS
+        calls.append((folder, wanted, seconds))
+        made = result(folder, row(1))
+        show = more["show"]
+        assert callable(show)
+        show(made)
+        return made
+
+    monkeypatch.setattr(soak_module, "list_tests", lambda tags=(): TESTS if tags != ("none",) else ())
+    monkeypatch.setattr(soak_module, "run_soak", run)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ([], "give --hours"),
+        (["--hours", "0"], "above 0"),
+        (["--hours", "-1"], "above 0"),
+        (["--hours", "nan"], "above 0"),
+        (["--hours", "1e9"], "at most 8760"),
+        (["--hours", "1", "--native", "--lab"], "both --native and --lab"),
+        (["--hours", "1", "--lab", "xen"], "no such engine"),
+        (["--hours", "1", "--policy", "kind", "--lab"], "kind"),
+        (["--hours", "1", "--base", "1.0", "--lab"], "1.0"),
+        (["--hours", "1", "--qemu", "/etc/passwd", "--lab"], "/etc/passwd"),
+        (["--resume", "--seed", "3"], "--seed"),
+        (["--resume", "--keep-mib", "3"], "--keep-mib"),
+        (["--resume", "-t", "x"], "--tag"),
+        (["--resume"], "there is none"),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error_of_one_line(
+    given: list[str], why: str, asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["soak", "--out", str(tmp_path), *given]) == ExitStatus.USAGE
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert why in lines[0]
+    assert asked == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_soak_is_begun_and_told(asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["soak", "--out", str(tmp_path), "--hours", "0.5", "--seed", "9", "--lab"]) == ExitStatus.PASS
+    ((folder, wanted, seconds),) = asked
+    assert (wanted.seed, wanted.tests, wanted.engine, seconds) == (9, ("test-a", "test-b"), "uml", 1800)
+    assert read_wanted(folder) == wanted
+    printed = capsys.readouterr()
+    assert "seed 9; 2 tests to draw from" in printed.err
+    assert "verdict: PASS" in printed.out
+    assert (tmp_path / "latest").resolve() == folder
+
+
+def test_seed_is_chosen_where_none_is_given(asked: Asked, tmp_path: Path) -> None:
+    for _ in range(2):
+        main(["soak", "--out", str(tmp_path), "--hours", "1", "--lab"])
+    assert asked[0][1].seed != asked[1][1].seed
+
+
+def test_resume_goes_on_with_what_was_asked_for(asked: Asked, tmp_path: Path) -> None:
+    main(["soak", "--out", str(tmp_path), "--hours", "2", "--seed", "9", "--lab", "--policy", "strict"])
+    assert main(["soak", "--out", str(tmp_path), "--resume", "--hours", "0.1"]) == ExitStatus.PASS
+    assert asked[1] == (asked[0][0], asked[0][1], 360.0)
+    main(["soak", "--out", str(tmp_path), "--resume"])
+    assert asked[2][2] == 7200.0
+    assert latest_soak(tmp_path) == asked[0][0]
+
+
+def test_interruption_says_how_to_go_on(
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*_: object, **__: object) -> SoakResult:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(soak_module, "run_soak", run)
+    assert main(["soak", "--out", str(tmp_path), "--hours", "1", "--lab"]) == ExitStatus.INTERRUPTED
+    assert f"go on with: cprlib soak --resume --out {tmp_path}" in capsys.readouterr().err
+    assert asked == []
+
+
+def test_in_the_nested_lab_the_rate_is_left_alone(asked: Asked, tmp_path: Path) -> None:
+    main(["soak", "--out", str(tmp_path), "--hours", "1", "--lab", "kvm"])
+    assert not any("rate" in names for names in asked[0][1].choices.vary.values())
+    assert asked[0][1].choices.vary
+
+
+def test_command_is_listed() -> None:
+    assert "soak" in cprlib.list_commands(click.Context(cprlib))

@@ -12,10 +12,9 @@ from cprlib.prove.outcome import CellOutcome
 from cprlib.report.figures import one_line
 from cprlib.soak.record import CaseRow, Past, Sample, Session
 from cprlib.soak.result import SoakResult
-from cprlib.soak.soak_json import write_soak_json
+from cprlib.soak.soak_json import NOT_KEPT, SoakFile
 
 LINE = 240  # characters of a line
-GOOD = (CellOutcome.PASSED, CellOutcome.SKIPPED)
 
 
 class Recorder:
@@ -39,6 +38,7 @@ class Recorder:
         self._clock = clock
         self._begun = clock()
         self._closed = False
+        self._file = SoakFile()
         self._lock = threading.Lock()
         sessions = (*result.past.sessions, Session(time.time_ns()))
         self._result = replace(result, past=replace(result.past, sessions=sessions))
@@ -78,13 +78,13 @@ class Recorder:
     def _update(self, past: Past) -> None:
         worked = replace(past.sessions[-1], seconds=round(self._clock() - self._begun, 3))
         self._result = replace(self._result, past=replace(past, sessions=(*past.sessions[:-1], worked)))
-        write_soak_json(self._result)
+        self._file.write(self._result)
 
     def _tell(self, row: CaseRow) -> None:
         elapsed = self._clock() - self._begun
         left = max(0.0, self._seconds - elapsed)
         past = self._result.past
-        bad = sum(item.outcome not in GOOD or bool(item.left) for item in past.cases)
+        bad = sum(item.outcome not in NOT_KEPT or bool(item.left) for item in past.cases)
         head = f"[{seconds_text(elapsed)}, {seconds_text(left)} left] {len(past.cases)} cases, {bad} not passed; "
         what = " ".join([row.test, *(f"{name}={value}" for name, value in row.parameters.items())])
         outcome = "failed" if row.outcome == CellOutcome.DETECTED else row.outcome.value

@@ -13,11 +13,14 @@ import jsonschema
 
 from cprlib import files
 from cprlib.errors import InstrumentError
+from cprlib.prove.outcome import CellOutcome
 from cprlib.report.run_report import utc
-from cprlib.soak.record import SOAK_FILE, SOAK_SCHEMA
+from cprlib.soak.record import SOAK_FILE, SOAK_SCHEMA, CaseRow
 from cprlib.soak.resources import RESOURCES
 from cprlib.soak.result import SoakResult
 from cprlib.verdict.codec import encode
+
+NOT_KEPT = (CellOutcome.PASSED, CellOutcome.SKIPPED)
 
 
 def schema_file() -> Path:
@@ -25,8 +28,11 @@ def schema_file() -> Path:
     return files.project_folder() / "docs" / "soak.schema.json"
 
 
-def soak_value(result: SoakResult) -> dict[str, Any]:
-    """A soak as the JSON object that soak.json holds. While it runs it has no verdict yet."""
+def soak_value(result: SoakResult, *, cases: bool = True) -> dict[str, Any]:
+    """A soak as the JSON object that soak.json holds. While it runs it has no verdict yet.
+
+    :param cases: with the cases, of which there may be thousands.
+    """
     ended = result.state != "running"
     return {
         "schema": SOAK_SCHEMA,
@@ -45,14 +51,16 @@ def soak_value(result: SoakResult) -> dict[str, Any]:
         "seconds": round(result.past.seconds, 3),
         "environment": encode(result.environment),
         "counts": {outcome.value: count for outcome, count in result.counts.items()},
-        "resources": [_resource(result, name) for name in range(len(RESOURCES))] if ended else [],
+        "resources": [_resource(result, place) for place in range(len(RESOURCES))] if ended else [],
         "sessions": encode(result.past.sessions),
         "samples": encode(result.past.samples),
-        "cases": [
-            {**encode(row), "folder": row.folder if (result.folder / row.folder).is_dir() else None}
-            for row in result.past.cases
-        ],
+        "cases": [_case(result, row) for row in result.past.cases] if cases else [],
     }
+
+
+def _case(result: SoakResult, row: CaseRow) -> dict[str, Any]:
+    folder = row.outcome not in NOT_KEPT or row.left  # to look for all would take longer with every case
+    return {**encode(row), "folder": row.folder if folder and (result.folder / row.folder).is_dir() else None}
 
 
 def _resource(result: SoakResult, place: int) -> dict[str, Any]:
@@ -73,21 +81,41 @@ def _resource(result: SoakResult, place: int) -> dict[str, Any]:
     }
 
 
-def write_soak_json(result: SoakResult) -> Path:
-    """Write soak.json into the soak's folder, whole or not at all; checked against its schema once the soak has ended.
+class SoakFile:
+    """soak.json of one soak, which is written after each case: what does not change any more is encoded once."""
 
-    :raises InstrumentError: the result does not fit the schema.
-    :raises EnvironmentFailure: the folder cannot be written.
-    """
-    value = soak_value(result)
-    if result.state != "running":
-        schema = json.loads(schema_file().read_text(encoding="utf-8"))
-        try:
-            jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
-        except jsonschema.ValidationError as error:
-            raise InstrumentError(
-                "write soak.json", f"{error.json_path}: {error.message}", "report this as a bug"
-            ) from error
-    path = result.folder / SOAK_FILE
-    files.write_text(path, json.dumps(value, indent=1) + "\n", mode=0o600)
-    return path
+    def __init__(self) -> None:
+        self._texts: dict[int, str] = {}
+
+    def write(self, result: SoakResult) -> Path:
+        """Write soak.json into the soak's folder, whole or not at all; checked against its schema once it has ended.
+
+        :raises InstrumentError: the result does not fit the schema.
+        :raises EnvironmentFailure: the folder cannot be written.
+        """
+        if result.state != "running":
+            _validate(soak_value(result))
+        head = json.dumps(soak_value(result, cases=False), indent=1)
+        cases = ",\n  ".join(self._text(result, row) for row in result.past.cases)
+        path = result.folder / SOAK_FILE
+        files.write_text(path, head.removesuffix("[]\n}") + f"[\n  {cases}\n ]\n}}\n", mode=0o600)
+        return path
+
+    def _text(self, result: SoakResult, row: CaseRow) -> str:
+        known = self._texts.get(row.number)
+        if known is not None:
+            return known
+        text = json.dumps(_case(result, row))
+        if row.outcome in NOT_KEPT and not row.left:  # else the folder may have to make room for another one
+            self._texts[row.number] = text
+        return text
+
+
+def _validate(value: dict[str, Any]) -> None:
+    schema = json.loads(schema_file().read_text(encoding="utf-8"))
+    try:
+        jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
+    except jsonschema.ValidationError as error:
+        raise InstrumentError(
+            "write soak.json", f"{error.json_path}: {error.message}", "report this as a bug"
+        ) from error

@@ -13,7 +13,7 @@ from cprlib.prove.outcome import CellOutcome
 from cprlib.soak.record import Past, Session, read_past
 from cprlib.soak.result import SoakResult
 from cprlib.soak.soak_html import render
-from cprlib.soak.soak_json import schema_file, soak_value, write_soak_json
+from cprlib.soak.soak_json import SoakFile, schema_file, soak_value
 from cprlib.soak.soak_text import soak_text
 from cprlib.verdict.terms import Outcome
 from tests.unit.prove.samples import HOSTILE
@@ -80,13 +80,14 @@ def test_json_fits_its_schema_and_is_read_back(tmp_path: Path, state: str) -> No
     rows = (row(1), row(2, CellOutcome.DETECTED, HOSTILE, left=(HOSTILE,)))
     made = result(tmp_path, *rows, state=state, samples=growing("memory", 9, flat_samples()))
     (tmp_path / rows[1].folder).mkdir(parents=True)
-    path = write_soak_json(made)
+    path = SoakFile().write(made)
     value = json.loads(path.read_text())
     jsonschema.validate(value, json.loads(schema_file().read_text()), cls=jsonschema.Draft202012Validator)
     assert [case["folder"] for case in value["cases"]] == [None, "kept/000002-test-a"]
     assert (value["verdict"] is None) == (state == "running")
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_past(tmp_path) == made.past
+    assert value == soak_value(made)
 
 
 def test_schema_refuses_what_is_no_soak(tmp_path: Path) -> None:
@@ -115,3 +116,17 @@ def test_page_shows_all_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None
     for line in soak_text(made).splitlines():
         assert len(line) <= 120
         assert "\x1b" not in line
+
+
+def test_file_written_after_each_case_is_the_one_written_at_once(tmp_path: Path) -> None:
+    outcomes = (CellOutcome.PASSED, CellOutcome.DETECTED, CellOutcome.SKIPPED, CellOutcome.CRASHED)
+    rows = [row(number, outcome, HOSTILE) for number, outcome in enumerate(outcomes, 1)]
+    kept, file = tmp_path / rows[1].folder, SoakFile()
+    for count in range(len(rows) + 1):
+        made = SoakResult(tmp_path, WANTED, Past((Session(1, 2.0),), tuple(rows[:count])), MACHINE)
+        if count == 2:
+            kept.mkdir(parents=True)
+        path = file.write(made)
+        assert json.loads(path.read_text()) == soak_value(made)
+    kept.rmdir()  # to make room for another one
+    assert json.loads(file.write(made).read_text())["cases"][1]["folder"] is None

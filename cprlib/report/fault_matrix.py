@@ -13,7 +13,8 @@ from cprlib.verdict.from_faults import checks_of
 from cprlib.verdict.judge import JudgedCase
 
 _WORST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
-NOBODY = "nobody"
+EITHER = "source or target"  # whichever; but one of them
+RUN_STATES = ("running", "paused")  # of a QEMU that has the guest
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,12 @@ class FaultEntry:
 
         Where a check is bad: who had to be, and the run state that was seen instead.
         """
+        fault = self.fault
         if self.outcome == Outcome.PASS:
-            return self.fault.survivor
-        return f"{self.fault.survivor}: {self.fault.state}" if self.fault.state else "not known"
+            seen = {"source": fault.source_state, "target": fault.target_state}
+            owners = [who for who, state in seen.items() if state in RUN_STATES]
+            return owners[0] if fault.survivor == EITHER and owners else fault.survivor
+        return f"{fault.survivor}: {fault.state}" if fault.state else "not known"
 
     @property
     def died(self) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.update.faults import named
-from cprlib.verdict.evidence import Check, FaultSeen
+from cprlib.verdict.evidence import Check, FaultSeen, Outcome
 
 FAULTS_FILE = "faults.json"
 CONDITIONS = {  # a column of the row that is true: what it means
@@ -20,7 +20,9 @@ CONDITIONS = {  # a column of the row that is true: what it means
     "refusal": "the target has to refuse",
 }
 _DIED = re.compile(r"dead since (\d+) ns")
-_WITHOUT_ROW = ("-ends", "-survived")  # checks of a fault whose update never came to an end, or was not begun
+_RAN = re.compile(r"after (\d+) ms")
+# checks of a fault that has no row: put in under traffic, an update that never came to an end, one that was not begun
+_WITHOUT_ROW = ("-source-runs", "-ends", "-survived")
 
 
 def read_faults(folder: Path, checks: Sequence[Check]) -> tuple[FaultSeen, ...]:
@@ -67,6 +69,7 @@ def _seen(row: Mapping[str, Any], checks: Sequence[Check]) -> FaultSeen:
         conditions=tuple(words for column, words in CONDITIONS.items() if str(row.get(column)) == "True"),
         reached=bool(row["reached"]) if row.get("reached") is not None else None,
         state=str(row.get("state") or ""),
+        source_state=str(row.get("source_state") or ""),
         target_state=str(row.get("target_state") or ""),
         ran_ms=_number(row.get("back_ms")),
         flowing_ms=_number(row.get("flowing_ms")),
@@ -74,6 +77,7 @@ def _seen(row: Mapping[str, Any], checks: Sequence[Check]) -> FaultSeen:
         target_exit=int(row["target_exit"]) if row.get("target_exit") is not None else None,
         migration=str(row.get("migration") or ""),
         error=str(row.get("error") or ""),
+        refused=str(row.get("refused") or ""),
         source_said=_lines(row.get("source_said")),
         target_said=_lines(row.get("target_said")),
     )
@@ -101,7 +105,7 @@ def _died(name: str, row: Mapping[str, Any], checks: Sequence[Check]) -> int | N
 
 
 def _without_row(known: set[str], checks: Sequence[Check]) -> Iterable[FaultSeen]:
-    """Faults of which there are checks alone: an update that never ended, and those that came behind it."""
+    """Faults of which there are checks alone."""
     for check in checks:
         ending = next((text for text in _WITHOUT_ROW if check.name.endswith(text)), None)
         name = check.name.removesuffix(ending) if ending else ""
@@ -113,6 +117,7 @@ def _without_row(known: set[str], checks: Sequence[Check]) -> Iterable[FaultSeen
             continue  # a check of something else
         known.add(name)
         conditions = tuple(words for column, words in CONDITIONS.items() if getattr(fault, column, False))
+        ran = _RAN.search(check.observed) if ending == "-source-runs" else None
         yield FaultSeen(
             name,
             str(fault.phase),
@@ -120,5 +125,6 @@ def _without_row(known: set[str], checks: Sequence[Check]) -> Iterable[FaultSeen
             str(fault.action),
             str(fault.survivor),
             conditions,
-            error=check.message or check.observed,
+            ran_ms=float(ran[1]) if ran else None,
+            error=check.message or ("" if check.outcome == Outcome.PASS else check.observed),
         )

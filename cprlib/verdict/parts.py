@@ -291,15 +291,16 @@ class FaultSeen:
 
     :param name: in kebab-case; the names of its checks begin with it.
     :param phase, actor, action: words of :mod:`cprlib.update.faults`.
-    :param survivor: who has to run the guest afterwards: ``source``, ``target`` or ``nobody``.
+    :param survivor: who has to run the guest afterwards: ``source``, ``target``, ``source or target``, ``nobody``.
     :param conditions: what else was different: ``with a return path``.
     :param reached: False when the update ended before the fault could be put in; None when it is not known.
-    :param state: run state of the survivor's VM; :param target_state: of the target's, as it was last seen.
+    :param state: run state of the survivor's VM; :param source_state, target_state: of both, at the end of the update.
     :param ran_ms: from the fault until the source ran the guest again; None where it did not stop, or did not go on.
     :param flowing_ms: from the fault until packets went there and back again.
     :param died_ns: when the guest was lost, where nobody could survive.
     :param target_exit: exit status of a target that ended by itself, negative for a signal.
     :param migration: what query-migrate said; :param error: with which words.
+    :param refused: words with which the source refused what management asked for; empty when it did as it was told.
     :param source_said, target_said: last lines of both QEMUs.
     """
 
@@ -311,6 +312,7 @@ class FaultSeen:
     conditions: tuple[str, ...] = ()
     reached: bool | None = None
     state: str = ""
+    source_state: str = ""
     target_state: str = ""
     ran_ms: float | None = None
     flowing_ms: float | None = None
@@ -318,6 +320,7 @@ class FaultSeen:
     target_exit: int | None = None
     migration: str = ""
     error: str = ""
+    refused: str = ""
     source_said: tuple[str, ...] = ()
     target_said: tuple[str, ...] = ()
 

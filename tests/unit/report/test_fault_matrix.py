@@ -118,6 +118,16 @@ def test_wrong_survivor_is_told(tmp_path: Path) -> None:
     assert matrix_of(tmp_path).entries[0].survivor == "source: internal-error"
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "owner"), [("running", "gone", "source"), ("postmigrate", "running", "target")]
+)
+def test_owner_is_told_where_either_may_survive(tmp_path: Path, source: str, target: str, owner: str) -> None:
+    row = fault_row("cancel-state-loading", survivor="source or target", source_state=source, target_state=target)
+    put(tmp_path, "x", [{**row, "refused": "too late"}], [check("cancel-state-loading-one-owner")])
+    (entry,) = matrix_of(tmp_path).entries
+    assert (entry.survivor, entry.fault.refused) == (owner, "too late")
+
+
 @pytest.mark.parametrize("in_row", [True, False])
 def test_time_of_death_is_told_where_nobody_survives(tmp_path: Path, in_row: bool) -> None:
     name = "source-killed-fds-received"
@@ -142,6 +152,13 @@ def test_update_that_never_ended_and_those_behind_it_are_in_the_matrix(tmp_path:
         "cpr-without-fds": (Outcome.INCONCLUSIVE, Phase.FDS_SENT.value),
     }
     assert {entry.survivor for entry in matrix_of(tmp_path).entries} == {"not known"}
+
+
+def test_fault_under_traffic_is_in_the_matrix_by_its_check(tmp_path: Path) -> None:
+    put(tmp_path, "x", [], [check("target-killed-with-fds-source-runs", observed="running after 21 ms")])
+    (entry,) = matrix_of(tmp_path).entries
+    assert (entry.outcome, entry.survivor, entry.fault.ran_ms, entry.fault.error) == (Outcome.PASS, "source", 21, "")
+    assert entry.fault.phase == Phase.FDS_RECEIVED.value
 
 
 def test_words_of_a_later_version_are_behind_those_that_are_known(tmp_path: Path) -> None:
@@ -176,7 +193,7 @@ def test_run_without_faults_has_an_empty_matrix_and_no_table(tmp_path: Path) -> 
 
 
 def test_words_of_a_guest_do_no_harm_on_the_page(tmp_path: Path) -> None:
-    texts = dict.fromkeys(("phase", "actor", "action", "survivor", "migration", "error", "state"), HOSTILE)
+    texts = dict.fromkeys(("phase", "actor", "action", "survivor", "migration", "error", "state", "refused"), HOSTILE)
     row = {**fault_row(), **texts, "source_said": [HOSTILE], "target_said": [HOSTILE]}
     put(tmp_path, "x", [row], [check("cpr-garbage-ends", Outcome.FAIL, HOSTILE)])
     matrix_of(tmp_path)

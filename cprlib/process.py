@@ -23,6 +23,14 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 OUTPUT_KEPT = 4000  # characters of a child's output that an error carries
 
 
+MARK_VARIABLE = "CPRLIB_MARK"  # whose a process is: whoever clears an environment passes this on
+
+
+def mark_passed_on() -> dict[str, str]:
+    """The mark of this process, for a child whose environment is made anew; empty when it has none."""
+    return {MARK_VARIABLE: os.environ[MARK_VARIABLE]} if MARK_VARIABLE in os.environ else {}
+
+
 def paste(command: Sequence[str]) -> str:
     """The command as a line that a shell would run; for messages only, never for running."""
     return shlex.join(command)

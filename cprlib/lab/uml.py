@@ -19,7 +19,7 @@ from cprlib.errors import LabFailure
 from cprlib.lab.conversation import Channels, Conversation, encode_job
 from cprlib.lab.cores import reserved_core
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
-from cprlib.process import spawn
+from cprlib.process import mark_passed_on, spawn
 
 BOOT_SECONDS = 30.0
 LAYERS = ("namespaces", "landlock")
@@ -90,7 +90,7 @@ class UmlEngine:
             with spawn(
                 [*launcher, json.dumps(spec)],
                 purpose="start a lab",
-                env={"PATH": os.environ.get("PATH", os.defpath)},
+                env={"PATH": os.environ.get("PATH", os.defpath), **mark_passed_on()},
                 stdout=channels.theirs["console"],
                 stderr=channels.theirs["console"],
                 pass_fds=list(channels.theirs.values()),

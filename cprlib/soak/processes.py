@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-MARK = "CPRLIB_SOAK"
+from cprlib.process import MARK_VARIABLE
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 NAMESPACES = ("net", "mnt", "pid", "user", "ipc", "uts", "cgroup")
 
@@ -21,7 +22,7 @@ def mark(soak: str, number: int) -> dict[str, str]:
 
     :param soak: name of the soak, unique on this machine.
     """
-    return {MARK: f"{soak}/{number}"}
+    return {MARK_VARIABLE: f"{soak}/{number}"}
 
 
 def all_processes() -> list[int]:
@@ -50,7 +51,7 @@ def marked(soak: str, number: int | None = None) -> list[int]:
 
     :param number: only those of this case.
     """
-    text = f"{MARK}={soak}/{'' if number is None else number}".encode()
+    text = f"{MARK_VARIABLE}={soak}/{'' if number is None else number}".encode()
     return [pid for pid in all_processes() if _carries(pid, text, whole=number is not None)]
 
 

@@ -18,6 +18,7 @@ from cprlib.lab import conversation, uml
 from cprlib.lab.conversation import encode_job
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.uml import LAYERS, UmlEngine
+from cprlib.process import MARK_VARIABLE
 
 FAKE = Path(__file__).with_name("fake_kernel.py")
 LAYER_SETS = [LAYERS, ("landlock",), ("namespaces",)]
@@ -61,6 +62,13 @@ def test_a_job_is_whole_sectors_of_tokens() -> None:
 def test_a_job_with_a_nul_is_refused() -> None:
     with pytest.raises(LabFailure, match="NUL"):
         encode_job(LabCommand(("a\0b",), Path("/"), {}), "")
+
+
+def test_kernel_carries_the_mark_of_whose_it_is(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MARK_VARIABLE, "/soaks/x/17")
+    monkeypatch.setenv("SECRET", "x")
+    shown = f'test "${MARK_VARIABLE}" = /soaks/x/17 && test -z "$SECRET"'
+    assert attempt(kernel, "shell", shown).returncode == 0
 
 
 def test_output_and_exit_status_come_back(kernel: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cprlib.report.drawing import DOT, INK, LOST, SOFT, style
 from cprlib.soak.resources import RESOURCES, Resource
-from cprlib.soak.result import SoakResult
+from cprlib.soak.result import SoakResult, trend_words
 from cprlib.soak.trend import warm_up
 from cprlib.verdict.terms import Outcome
 
@@ -52,8 +52,9 @@ def _resource(axis: Any, result: SoakResult, resource: Resource) -> None:
     low, high = (min(every), max(every)) if every else (0.0, 1.0)
     room = max((high - low) * 0.15, resource.size * 0.1, 1.0 if resource.unit != "MiB" else 0.0)
     axis.set_ylim(low - room, high + room)
-    mark = {Outcome.PASS: "flat", Outcome.FAIL: "grows", Outcome.INCONCLUSIVE: "too few samples"}[seen.outcome]
-    axis.set_title(f"{resource.title}: {mark}", loc="left", fontsize=8.5, weight="bold" if grows else "normal")
+    axis.set_title(
+        f"{resource.title}: {trend_words(seen)}", loc="left", fontsize=8.5, weight="bold" if grows else "normal"
+    )
     axis.set_ylabel(resource.unit if resource.unit == "MiB" else "")
     axis.yaxis.get_major_locator().set_params(integer=resource.unit != "MiB")
     axis.grid(axis="y", color="#e3e7eb", lw=0.6)

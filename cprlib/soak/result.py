@@ -88,7 +88,7 @@ class SoakResult:
         flat = {
             Outcome.PASS: "resources flat",
             Outcome.FAIL: "a resource grows",
-            Outcome.INCONCLUSIVE: "too little seen to say whether resources are flat",
+            Outcome.INCONCLUSIVE: "nothing can be said of resources yet",
         }[self.resources_verdict.outcome]
         total = len(self.past.cases)
         return f"{total} case{'' if total == 1 else 's'} in {self.past.seconds / 60:.1f} min: {ran or 'none'}; {flat}"
@@ -124,6 +124,13 @@ class SoakResult:
         yield unsure("resources", text)
 
 
+def trend_words(seen: Trend) -> str:
+    """The verdict of a trend in a few words."""
+    if seen.outcome != Outcome.INCONCLUSIVE:
+        return "grows" if seen.outcome == Outcome.FAIL else "flat"
+    return "too few samples" if seen.samples < LEAST_SAMPLES else "may grow"
+
+
 def resource_finding(resource: Resource, seen: Trend) -> Finding:
     """What a trend says for the verdict."""
     if seen.per_hour is None or seen.growth is None or seen.p is None:
@@ -136,5 +143,6 @@ def resource_finding(resource: Resource, seen: Trend) -> Finding:
     if seen.outcome == Outcome.FAIL:
         return failed(resource.name, f"it grows: {figures}; {resource.size:g} {resource.unit} are allowed")
     if seen.outcome == Outcome.INCONCLUSIVE:
-        return unsure(resource.name, f"too few samples, {LEAST_SAMPLES} are needed: {figures}; soak longer")
+        few = f"too few samples, {LEAST_SAMPLES} are needed" if seen.samples < LEAST_SAMPLES else "it may grow"
+        return unsure(resource.name, f"{few}: {figures}; soak longer")
     return passed(resource.name, f"flat: {figures}")

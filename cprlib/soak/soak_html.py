@@ -14,7 +14,7 @@ from cprlib.report.run_report import utc
 from cprlib.soak.plots import draw_soak
 from cprlib.soak.record import CaseRow
 from cprlib.soak.resources import RESOURCES, Resource
-from cprlib.soak.result import SoakResult, resource_finding
+from cprlib.soak.result import SoakResult, resource_finding, trend_words
 from cprlib.soak.trend import LEAST_SAMPLES, SIGNIFICANCE, Trend
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.terms import Outcome
@@ -50,6 +50,11 @@ class ResourceView:
     resource: Resource
     trend: Trend
     finding: Finding
+
+    @property
+    def words(self) -> str:
+        """The verdict of the trend in a few words."""
+        return trend_words(self.trend)
 
 
 def render(result: SoakResult) -> str:

@@ -45,7 +45,8 @@ def trend(sessions: Sequence[Series], size: float) -> Trend:
 
     :param sessions: for each, samples as (seconds, value) in the order of time.
     :param size: growth that is worth an accusation.
-    :returns: fail when it is significant and of that size; inconclusive with too few samples.
+    :returns: fail when it is significant and of that size; inconclusive when it is of that size only, or with too few
+        samples.
     """
     looked_at = [_warm(series) for series in sessions]
     count = sum(map(len, looked_at))
@@ -64,9 +65,11 @@ def trend(sessions: Sequence[Series], size: float) -> Trend:
     quarter = max(1, len(values) // 4)
     p = _mann_kendall([[value for _, value in series] for series in looked_at])
     growth = slope * span
-    grows = p < SIGNIFICANCE and growth >= size
-    unaccused = Outcome.PASS if count >= LEAST_SAMPLES else Outcome.INCONCLUSIVE
-    outcome = Outcome.FAIL if grows else unaccused
+    outcome = Outcome.PASS
+    if growth >= size:
+        outcome = Outcome.FAIL if p < SIGNIFICANCE else Outcome.INCONCLUSIVE
+    elif count < LEAST_SAMPLES:
+        outcome = Outcome.INCONCLUSIVE
     first, last = _median(sorted(values[:quarter])), _median(sorted(values[-quarter:]))
     return Trend(outcome, count, slope * 3600, growth, p, first, last)
 

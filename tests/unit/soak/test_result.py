@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -63,6 +64,17 @@ def test_too_little_is_inconclusive(tmp_path: Path) -> None:
     assert nothing.exit_status == ExitStatus.INCONCLUSIVE
     skipped = result(tmp_path, row(1, CellOutcome.SKIPPED, "no-vhost: none"))
     assert skipped.cases_verdict.outcome == Outcome.INCONCLUSIVE
+
+
+def test_growth_that_is_not_sure_is_said_so(tmp_path: Path) -> None:
+    samples = [
+        replace(sample, values={**sample.values, "memory": 100.0 + 9 * place + 60 * (-1) ** place})
+        for place, sample in enumerate(flat_samples(12))
+    ]
+    made = result(tmp_path, samples=samples)
+    assert made.exit_status == ExitStatus.INCONCLUSIVE
+    assert "it may grow" in soak_text(made)
+    assert "may grow" in render(made)
 
 
 def test_resource_that_cannot_be_read_is_inconclusive(tmp_path: Path) -> None:

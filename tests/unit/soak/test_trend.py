@@ -21,7 +21,18 @@ def noisy(seed: int, count: int = 40, growth: float = 0.0, deviation: float = 5.
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_flat_noise_is_not_accused(seed: int) -> None:
-    assert trend([noisy(seed)], 5.0).outcome == Outcome.PASS
+    assert trend([noisy(seed)], 16.0).outcome == Outcome.PASS
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_noise_as_large_as_what_is_looked_for_is_not_accused(seed: int) -> None:
+    found = trend([noisy(seed)], 5.0)
+    assert found.outcome == (Outcome.PASS if found.growth is None or found.growth < 5 else Outcome.INCONCLUSIVE)
+
+
+def test_growth_of_which_nobody_can_be_sure_says_nothing() -> None:
+    series = [(60.0 * place, 100.0 + 9 * place + 60 * (-1) ** place) for place in range(12)]
+    assert trend([series], 16.0).outcome == Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from cprlib.qemu.trace_log import TraceLog, read_trace
 __all__ = ["Machine", "MachineFiles", "MachineSettings", "Passed", "command_line", "start_machine"]
 
 FIRMWARE_WORDS = ("could not load PC BIOS", "Could not open option rom", "pvh.bin")  # hw/i386/x86.c, hw/core/loader.c
+PERTURBED = {"MALLOC_PERTURB_": "165"}  # mallopt(3): freed memory is overwritten, or using it may go unnoticed
 FIRMWARE_ADVICE = "give the folder of its firmware (bios-256k.bin, pvh.bin, ...) with --firmware"
 
 
@@ -223,6 +225,7 @@ def start_machine(
                 spawn(
                     command,
                     purpose=f"start {settings.qemu.path}",
+                    env=os.environ | PERTURBED,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     pass_fds=(*channels, *(number for item in given.values() for number in item.all)),

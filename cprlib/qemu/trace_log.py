@@ -68,6 +68,11 @@ class TraceLog:
                 return item
         return None
 
+    def run_states(self) -> tuple[tuple[int, str], ...]:
+        """Each change of the run state: when, in ns, and to what."""
+        changes = ((item.time_ns, RUN_STATE.search(item.text)) for item in self.all_of("runstate_set"))
+        return tuple((time_ns, found["state"]) for time_ns, found in changes if found)
+
 
 def _record(line: str) -> TraceRecord | None:
     found = RECORD.match(line)

@@ -26,7 +26,7 @@ from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.qmp import QmpEvent
 from cprlib.update.mechanism import Mechanism, target_arguments
 from cprlib.update.memory import anonymous_memory
-from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of
+from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of, run_states_of
 from cprlib.update.workers import VhostWorker, vhost_workers
 
 FAILED_STATES = ("failed", "cancelled")
@@ -58,6 +58,8 @@ class UpdateResult:
     :param pairings: tap and vhost descriptors of both, by identity.
     :param downtime_ms: QEMU's own figure (query-migrate on the source), None when it gave none.
     :param source_exit: exit status of the source, negative for a signal.
+    :param run_states: each change of a QEMU's run state during the update, in order: ``target running``; None where the
+        target has no trace log.
     :param source_retired: counters of the source's tap at its end, None when the target goes on using it.
     """
 
@@ -72,6 +74,7 @@ class UpdateResult:
     source_messages: str
     target_messages: str
     source_retired: LinkCounters | None
+    run_states: tuple[str, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -138,6 +141,7 @@ class LiveUpdate:
             source_messages=self.source.messages,
             target_messages=target.messages,
             source_retired=retired[0] if retired else None,
+            run_states=run_states_of(self.source, target, started_ns),
         )
 
     def fresh_channels(self) -> MigrationChannels:

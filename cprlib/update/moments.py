@@ -64,6 +64,16 @@ def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment,
     )
 
 
+def run_states_of(source: Machine, target: Machine, since_ns: int) -> tuple[str, ...] | None:
+    """Each change of the run state since the start of an update, in order: ``source finish-migrate``.
+
+    :returns: None where the target's trace log tells of none.
+    """
+    theirs = [(time_ns, f"{TARGET} {state}") for time_ns, state in target.trace.run_states()]
+    ours = [(time_ns, f"{SOURCE} {state}") for time_ns, state in source.trace.run_states() if time_ns >= since_ns]
+    return tuple(text for _, text in sorted([*ours, *theirs])) if theirs else None
+
+
 def moment(moments: tuple[Moment, ...], name: str) -> Moment:
     """The step of that name.
 

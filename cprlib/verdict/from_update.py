@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from cprlib.deadline import timeout_scale
 from cprlib.fds.identity import DEVICE_KINDS, Pairing
 from cprlib.fds.table import Descriptor
 from cprlib.qemu.netdev import TapNetdev
@@ -15,6 +16,7 @@ DOWNGRADE_WORDS = (
     "could not be initialized",  # net/tap.c: "vhost-net requested but could not be initialized"
     "falling back",  # hw/net/vhost_net.c: "unable to start vhost net: ...: falling back on userspace virtio"
 )
+SENT_WITHIN_MS = 400.0  # a few ms on an idle machine, vhost's included; a busy one stalls for some ten
 ACCESS_MODES = {os.O_RDONLY: "O_RDONLY", os.O_WRONLY: "O_WRONLY", os.O_RDWR: "O_RDWR"}
 FLAG_NAMES = ("O_NONBLOCK", "O_CLOEXEC", "O_APPEND", "O_DIRECT")
 
@@ -82,6 +84,7 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ..
     changed = [(a.number, b.number) for a, b in pairs if _file_flags(a) != _file_flags(b)]
     before = {row.number: _file_flags(row) for row in update.source_before.table.rows}
     altered = [a.number for a, _ in pairs if before.get(a.number) != _file_flags(a)]
+    inheritable = [b.number for _, b in pairs if not b.flags & os.O_CLOEXEC]
     renamed = [(a.interface, b.interface) for a, b in pairs if a.interface != b.interface]
     return (
         _check(
@@ -103,6 +106,19 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ..
             not changed and not altered,
             "flags (O_NONBLOCK) equal on both sides and as before the update",
             f"{len(changed)} differ between the sides, {len(altered)} changed on the source",
+        ),
+        *(
+            (
+                _check(
+                    "descriptors-close-on-exec",
+                    not inheritable,
+                    "no descriptor that the target received outlives it in a program that it starts (O_CLOEXEC)",
+                    f"{len(inheritable)} would",
+                    f"the target's descriptors {inheritable} are without O_CLOEXEC: programs that it starts keep them",
+                ),
+            )
+            if update.mechanism == "cpr"  # other mechanisms let QEMU inherit them itself
+            else ()
         ),
         _check("tap-interface", not renamed, "the same interface (fdinfo iff)", f"{len(renamed)} differ"),
     )
@@ -131,6 +147,8 @@ def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
 def order_checks(update: UpdateResult) -> tuple[Check, ...]:
     """Checks of the order of STOP, fds sent and RESUME, on one clock; inconclusive when a moment is not known.
 
+    With mechanism ``cpr`` also: the descriptors leave without delay, and no guest stops or resumes once more.
+
     Stock QEMU sends its CPR state while the guest still runs, which is right as long as no NIC is handed over.
     """
     first = {item.name: item.time_ns for item in reversed(update.moments)}
@@ -146,7 +164,40 @@ def order_checks(update: UpdateResult) -> tuple[Check, ...]:
     resumed = before("stop-before-resume", "STOP", "RESUME")
     if update.mechanism != "cpr":  # only descriptors of a NIC that is in use need the source to stand still
         return (resumed,)
-    return before("stop-before-fds-sent", "STOP", "FDS_SENT"), resumed
+    sent = before("stop-before-fds-sent", "STOP", "FDS_SENT")
+    return sent, *_delay_check(first), resumed, *_run_state_check(update)
+
+
+def _delay_check(first: Mapping[str, int]) -> tuple[Check, ...]:
+    """From STOP on the guest stands still, and only devices are let go before the descriptors are sent."""
+    if "STOP" not in first or "FDS_SENT" not in first:
+        return ()  # told above
+    limit_ms, distance_ms = SENT_WITHIN_MS * timeout_scale(), (first["FDS_SENT"] - first["STOP"]) / 1e6
+    return (
+        _check(
+            "fds-sent-without-delay",
+            distance_ms <= limit_ms,
+            f"within {limit_ms:.0f} ms of STOP",
+            f"{distance_ms:.2f} ms",
+            f"the guest stood still for {distance_ms:.0f} ms before its descriptors were sent",
+        ),
+    )
+
+
+def _run_state_check(update: UpdateResult) -> tuple[Check, ...]:
+    """Management and devices see one STOP and one RESUME: each further one stops and starts every device again."""
+    if update.run_states is None:
+        return ()
+    ran = [item for item in update.run_states if item.endswith(" running")]
+    return (
+        _check(
+            "resumed-once",
+            ran == ["target running"],
+            "one change to running, the target's",
+            ", ".join(update.run_states),
+            f"the guest was resumed {len(ran)} times: {', '.join(ran)}",
+        ),
+    )
 
 
 def end_check(update: UpdateResult) -> Check:

@@ -24,6 +24,7 @@ def test_run_state_looks_at_the_new_state() -> None:
     assert found is not None
     assert found.time_ns == 1700000000_500000000
     assert parse_trace(LINES).run_state(("running",)) is None
+    assert [state for _, state in parse_trace(LINES).run_states()] == ["paused", "postmigrate"]
 
 
 def test_other_lines_are_messages() -> None:

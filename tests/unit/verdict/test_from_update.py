@@ -25,7 +25,7 @@ from cprlib.verdict.from_update import (
 NETDEV = TapNetdev(queues=1, vhost=True, cpr=True)
 
 
-def row(number: int, link: str, flags: int = os.O_RDWR | os.O_NONBLOCK) -> Descriptor:
+def row(number: int, link: str, flags: int = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC) -> Descriptor:
     return Descriptor(number, link, 5, 7, flags, 25, "tap0" if link == "/dev/net/tun" else None)
 
 
@@ -53,6 +53,7 @@ GOOD = UpdateResult(
     source_messages="",
     target_messages="",
     source_retired=None,
+    run_states=("source finish-migrate", "source postmigrate", "target running"),
 )
 
 
@@ -86,6 +87,15 @@ def test_descriptor_turned_blocking_is_seen_although_both_sides_agree() -> None:
     assert outcomes(hand_over_checks(bad, NETDEV))["descriptor-flags"] is Outcome.FAIL
 
 
+def test_received_descriptor_that_programs_would_inherit_is_seen() -> None:
+    kept = tuple(Pairing(a, replace(b, flags=os.O_RDWR | os.O_NONBLOCK)) for a, b in zip(SOURCE, TARGET, strict=True))
+    found = outcomes(hand_over_checks(replace(GOOD, pairings=kept), NETDEV))
+    assert found["descriptors-close-on-exec"] is Outcome.FAIL
+    assert found["descriptor-flags"] is Outcome.PASS  # the flag is each descriptor's own
+    shared = replace(GOOD, pairings=kept, mechanism="fd-share")
+    assert "descriptors-close-on-exec" not in outcomes(hand_over_checks(shared, NETDEV))
+
+
 def test_silent_downgrade_is_seen_by_the_worker_and_by_the_words() -> None:
     no_worker = replace(GOOD, target_after=view(2, TARGET, 0))
     assert outcomes(vhost_checks(no_worker, NETDEV))["vhost-worker"] is Outcome.FAIL
@@ -112,8 +122,20 @@ def test_order_of_descriptors_is_none_of_link_switchs_business() -> None:
     assert outcomes(order_checks(stock)) == {"stop-before-resume": Outcome.PASS}
 
 
+def test_delay_before_the_descriptors_is_seen() -> None:
+    late = replace(GOOD, moments=(GOOD.moments[0], Moment("FDS_SENT", 501_000_000, "source", ""), GOOD.moments[2]))
+    assert outcomes(order_checks(late))["fds-sent-without-delay"] is Outcome.FAIL
+
+
+def test_guest_that_is_resumed_again_is_seen() -> None:
+    again = ("source finish-migrate", "target running", "target paused", "target running", "source postmigrate")
+    for states in (again, ("source finish-migrate", "source running", "target running")):
+        assert outcomes(order_checks(replace(GOOD, run_states=states)))["resumed-once"] is Outcome.FAIL
+    assert "resumed-once" not in outcomes(order_checks(replace(GOOD, run_states=None)))
+
+
 def test_moment_that_nobody_told_of_is_inconclusive() -> None:
-    silent = replace(GOOD, moments=GOOD.moments[:1])
+    silent = replace(GOOD, moments=GOOD.moments[:1], run_states=None)
     assert set(outcomes(order_checks(silent)).values()) == {Outcome.INCONCLUSIVE}
 
 

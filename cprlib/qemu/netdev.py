@@ -51,6 +51,9 @@ class TapNetdev:
     :param helper: path of a program, or a command; only for :attr:`Way.HELPER`.
     :param bridge: what the helper is told.
     :param spelling: what a target is told in place of descriptors.
+    :param send_buffer: octets of the guest's packets that may be under way in the kernel (``sndbuf``); QEMU's default
+        when None.
+    :param poll_us: for how many µs vhost polls busily when it has run out of packets; only with vhost.
     """
 
     identifier: str = "net0"
@@ -65,6 +68,8 @@ class TapNetdev:
     helper: str = ""
     bridge: str = "br0"
     spelling: Spelling = Spelling.MINUS_ONE
+    send_buffer: int | None = None
+    poll_us: int | None = None
 
     def __post_init__(self) -> None:
         if not INTERFACE_NAME.match(self.interface):
@@ -77,6 +82,8 @@ class TapNetdev:
             raise UsageError(f"give a tap {self.queues} queues with {self.way.value}=", "it has one descriptor")
         if self.vhost_passed and not self.vhost:
             raise UsageError("pass vhost descriptors", "the netdev has no vhost")
+        if self.poll_us is not None and not self.vhost:
+            raise UsageError("let vhost poll busily", "the netdev has no vhost")
         if bool(self.helper) != (self.way is Way.HELPER):
             raise UsageError(f"make a tap with {self.way.value}", "a helper belongs to that way, and only to it")
 
@@ -97,6 +104,8 @@ class TapNetdev:
         """
         options: dict[str, object] = {"type": "tap", "id": self.identifier} | self._way_options(tap)
         options["vhost"] = self.vhost
+        known = {"sndbuf": self.send_buffer, "poll-us": self.poll_us}
+        options |= {name: value for name, value in known.items() if value is not None}
         if self.vhost_passed:
             options |= {"vhostfds": ":".join(vhost)} if self.way is Way.FDS else {"vhostfd": ":".join(vhost)}
         if self.queues > 1 and self.way is not Way.FDS:

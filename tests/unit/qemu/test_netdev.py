@@ -30,6 +30,14 @@ def test_vhost_descriptors_are_named_as_the_taps_are(way: Way, tap: str, vhost: 
     assert (options[tap], options[vhost], options["vhost"]) == ("a", "b", True)
 
 
+def test_options_that_are_not_asked_for_are_left_out() -> None:
+    netdev = TapNetdev(vhost=True, send_buffer=262144, poll_us=50, cpr=True)
+    options = netdev.options()
+    assert (options["sndbuf"], options["poll-us"]) == (262144, 50)
+    assert netdev.handed_over_options() == options
+    assert not {"sndbuf", "poll-us"} & set(TapNetdev(vhost=True).options())
+
+
 def test_helper_gets_the_bridge() -> None:
     options = TapNetdev(way=Way.HELPER, helper="/h", bridge="br7").options()
     assert (options["helper"], options["br"]) == ("/h", "br7")
@@ -70,6 +78,7 @@ def test_descriptors_are_one_per_queue_and_twice_that_with_vhost(queues: int, vh
         {"queues": 2, "way": Way.FD},
         {"queues": 2, "way": Way.HELPER, "helper": "/h"},
         {"vhost_passed": True},
+        {"poll_us": 50},
         {"way": Way.HELPER},
         {"helper": "/h"},
         {"queues": 0},

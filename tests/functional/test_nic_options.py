@@ -1,0 +1,69 @@
+"""Options of netdev and NIC that no packet tells of: busy polling, receive-side scaling."""
+
+from __future__ import annotations
+
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.nic_state import device_facts
+from cprlib.update.faulted_update import FaultedUpdate
+from cprlib.update.faults import named
+from cprlib.verdict.evidence import Role
+from fixtures.busy_polling import FIRST_PORT, POLL_US, expect_polling, share_of_workers
+from fixtures.live_update_test import LiveUpdateTest
+from fixtures.nic_frames import queue_map
+from fixtures.queue_pairs import QueuePairs
+from fixtures.survival import expect_no_complaint, survives
+
+QUEUES = 4
+RSS = ("-global", "virtio-net-pci.rss=on")
+RSS_FEATURE = "VIRTIO_NET_F_RSS"
+
+
+class NicOptions(LiveUpdateTest):
+    """Mechanism ``cpr``; a NIC with an option that is seldom set."""
+
+    def test_busy_polling_goes_on(self) -> None:
+        """With ``poll-us`` vhost polls as busily in the target, and in a source that goes on after a failed update.
+
+        The kernel forgets the time when a vhost device is given up, and has no call that tells it: what tells is how
+        much of a core the workers take while a few packets come. Patches 3 (vhost: reset vhost devices for cpr) and 6.
+
+        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:1
+        """
+        netdev = TapNetdev(vhost=True, poll_us=POLL_US)
+        with (
+            self.given_guest("cpr", netdev=netdev, role=Role.CHECKS) as case,
+            survives(case, "survives", "a guest that runs"),
+        ):
+            before = share_of_workers(case)
+            case.live_update()
+            expect_polling(case, "in-the-target", before, share_of_workers(case, FIRST_PORT + 1))
+            FaultedUpdate(case.guest, *named("target-killed-with-devices")).perform()
+            expect_polling(case, "after-a-failed-update", before, share_of_workers(case, FIRST_PORT + 2))
+            expect_no_complaint(case)
+
+    def test_receive_side_scaling_crosses(self) -> None:
+        """A guest's receive-side scaling, key and table, puts each flow into the same queue after an update.
+
+        Without vhost QEMU itself hashes the packets. Patch 8 (tap: cpr fixes): the NIC is as before.
+
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4
+        """
+        with (
+            self.given_guest("cpr", queues=QUEUES, extra=RSS, role=Role.CHECKS) as case,
+            survives(case, "survives", "a guest that runs"),
+        ):
+            QueuePairs(case).use(QUEUES, "before-update")
+            before, expected = queue_map(case.guest), "each of 8 flows into the queue that the guest's table names"
+            case.live_update()
+            after, features = queue_map(case.guest), device_facts(case.guest.machine.qmp)["guest-features"]
+            if before is None or RSS_FEATURE not in features:
+                case.unclear("flows-by-hash", expected, f"flows by queue {before}; the guest uses {features}")
+                return
+            case.expect(
+                "flows-by-hash",
+                before == after,
+                f"{expected}: {before}",
+                f"{after}",
+                f"flows went into the guest's queues as {before}, now as {after}: its hash or table is not in force",
+            )
+            expect_no_complaint(case)

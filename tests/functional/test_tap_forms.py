@@ -14,9 +14,10 @@ class TapForms(NetdevTest):
     def test_every_way_to_make_a_tap_crosses_on_the_command_line(self) -> None:
         """Every way to make a tap crosses an update on the command line: the same files, no program run again.
 
-        ``ifname`` (1 and 4 queues, with ``vhostfd``), ``fd``, ``fds``, ``vhostfd``, ``vhostfds``, ``helper``, and a
+        ``ifname`` (1, 4 and 9 queues, with ``vhostfd``), ``fd``, ``fds``, ``vhostfd``, ``vhostfds``, ``helper``, and a
         tap that the kernel names. Two updates: one in which the target is given ``fd=-1`` and the like, one in which
-        it is not. The up script and the helper run once, the down script when the last target ends.
+        it is not. The up script and the helper run once, the down script when the last target ends, and not when one
+        fails; the tap that the kernel named is gone then.
         Patch 6 (tap: cpr support).
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 
 from cprlib.deadline import Deadline
 from cprlib.net.topology import GUEST
+from cprlib.qemu.netdev import TapNetdev
 from cprlib.verdict.evidence import Role
 from fixtures.announcements import Announcements
 from fixtures.big_packets import BigPackets
 from fixtures.live_update_test import LiveUpdateTest
 from fixtures.measured_case import MeasuredCase
-from fixtures.nic_frames import arriving, frame
+from fixtures.nic_frames import arriving, burst_received, frame
 from fixtures.nic_view import expect_same_nic, expect_same_tap, handed_over, look_at_nic, wait_settled
 from fixtures.survival import expect_no_complaint, survives
 
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
 UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5
+MANY = tuple(f"01:00:5e:75:76:{number:02x}" for number in range(64))  # MAC_TABLE_ENTRIES, hw/net/virtio-net.c
+BURST = 700  # more than the 256 buffers of the ring, fewer than the tap keeps
+SEND_BUFFER = 262144  # not the default, and room for the largest packet
 FRAMES = {
     "own address": frame(CHANGED),
     "added unicast address": frame(UNICAST),
@@ -39,15 +43,23 @@ class NicState(LiveUpdateTest):
         Checked, with vhost off, where QEMU itself filters: query-rx-filter, features, the tap's header and offloads,
         and the guest's view are equal; frames to the changed address, to an added unicast and multicast address and
         of an added VLAN come to the guest, and others do not; the guest is announced. Then the same with promiscuous
-        mode on and the link down, which comes up again in the target. TCP and large datagrams arrive unchanged.
+        mode on, more addresses than the device's table holds, and the link down, which comes up again in the target.
+        TCP and large datagrams arrive unchanged, also TCP that flows while an update runs; so does a burst of packets.
         Origin: patch 8 of the series, and the reviewers' "features and offloads before == after".
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1
         """
-        with self.given_guest("cpr", role=Role.CHECKS) as case, survives(case, "survives", "a running guest"):
+        netdev = TapNetdev(send_buffer=SEND_BUFFER)
+        with (
+            self.given_guest("cpr", netdev=netdev, role=Role.CHECKS) as case,
+            survives(case, "survives", "a running guest"),
+        ):
             agent, big = case.guest.agent, BigPackets(case)
             wait_settled(agent)
             big.cross("before-update", segments_to_guest=True)
+            with big.flowing("during-update"):
+                case.live_update()
+            self._expect_burst(case)
             agent.set_interface(mac=CHANGED)
             agent.add_filter(UNICAST)
             agent.add_filter(MULTICAST)
@@ -56,6 +68,8 @@ class NicState(LiveUpdateTest):
             self._expect_frames(case, WELCOME, "before-update")
             self._cross(case, "after-update", announced=CHANGED)
             self._expect_frames(case, WELCOME, "after-update")
+            for address in MANY:
+                agent.add_filter(address)
             agent.set_interface(promiscuous=True, all_multicast=True)
             self._set_link(case, up=False)
             self._cross(case, "after-second-update")
@@ -109,6 +123,16 @@ class NicState(LiveUpdateTest):
         after = look_at_nic(case.guest)
         expect_same_tap(case, before.tap, after.tap, handed_over(update.pairings), when)
         expect_same_nic(case, before, after, when)
+
+    def _expect_burst(self, case: MeasuredCase) -> None:
+        came = burst_received(case.guest, BURST)
+        case.expect(
+            "burst-in-the-target",
+            came >= BURST,
+            f"all of {BURST} frames, which waited in the tap while the VM was stopped",
+            came,
+            f"{came} of {BURST} frames came: the target stops reading when the guest's ring is full, and for good",
+        )
 
     def _expect_frames(self, case: MeasuredCase, welcome: Sequence[str], when: str) -> None:
         came = arriving(case.guest, FRAMES, welcome)

@@ -19,6 +19,7 @@ from cprlib.verdict.evidence import (
 )
 from cprlib.verdict.from_update import descriptor_count
 
+OF_A_NIC = ("eventfd", "tap", "vhost")
 MEMORY_SLACK_KIB = 16 * 1024
 """How much more memory than the first target's a later QEMU may have; TCG's translation buffer (48 MiB) fills as a
 QEMU runs, and targets differ in how long they have run."""
@@ -84,12 +85,28 @@ def _interruption(measured: Measured) -> Interruption:
     return Interruption(measured.low_ms, measured.high_ms, measured.frame_loss_ms, measured.resolution_ms)
 
 
-def growth_checks(generations: Sequence[ProcessView]) -> tuple[Check, ...]:
+def growth_checks(generations: Sequence[ProcessView], origin: ProcessView | None = None) -> tuple[Check, ...]:
     """No descriptor and no memory is left over from update to update.
 
     :param generations: the QEMUs that were targets, the first one first, each after it had run the guest for a while.
+    :param origin: the QEMU that booted the guest.
     """
-    return _descriptors(generations), _memory(generations)
+    first = _first_target(origin, generations[0]) if origin else ()
+    return *first, _descriptors(generations), _memory(generations)
+
+
+def _first_target(origin: ProcessView, target: ProcessView) -> tuple[Check, ...]:
+    """A target has as much of what belongs to the NIC as the QEMU that made it: a leak in each would not grow."""
+    had, has = origin.table.count_by_kind(), target.table.count_by_kind()
+    other = [
+        f"{has.get(kind, 0)} {kind} instead of {had.get(kind, 0)}"
+        for kind in OF_A_NIC
+        if had.get(kind) != has.get(kind)
+    ]
+    expected = "as in the QEMU that booted the guest: " + ", ".join(f"{had.get(kind, 0)} {kind}" for kind in OF_A_NIC)
+    outcome = Outcome.FAIL if other else Outcome.PASS
+    message = f"the first target has {', '.join(other)}" if other else ""
+    return (Check("descriptors-as-in-the-source", outcome, expected, ", ".join(other) or "the same", message),)
 
 
 def _descriptors(generations: Sequence[ProcessView]) -> Check:

@@ -36,6 +36,13 @@ def test_one_descriptor_more_is_named_with_its_kind_and_target() -> None:
     assert "target 3 has 4 eventfd instead of 3" in check.message
 
 
+def test_leak_that_every_target_has_is_seen() -> None:
+    found = growth_checks([generation(4)] * 3, generation(3))
+    assert [check.name for check in found if check.outcome is Outcome.FAIL] == ["descriptors-as-in-the-source"]
+    assert "4 eventfd instead of 3" in found[0].message
+    assert growth_checks([generation()] * 3, generation())[0].outcome is Outcome.PASS
+
+
 def test_memory_that_grows_is_seen() -> None:
     assert outcomes(generation(), generation(anonymous_kib=50_000))["memory-does-not-grow"] is Outcome.FAIL
 

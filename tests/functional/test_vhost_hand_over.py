@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from cprlib.deadline import Deadline
-from cprlib.errors import QemuFailed, UpdateFailed
+from cprlib.errors import DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.traffic.probes import Probes
 from cprlib.update.gate import ChannelGate
@@ -15,6 +16,7 @@ from cprlib.update.workers import vhost_workers
 from cprlib.verdict.evidence import Role
 from fixtures.hand_over import ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probe_flows
 from fixtures.live_update_test import LiveUpdateTest
+from fixtures.measured_case import MeasuredCase
 
 SOME_OCTETS = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
 
@@ -52,7 +54,9 @@ class VhostHandOver(LiveUpdateTest):
     def test_ordinary_migration_leaves_vhost_alone(self) -> None:
         """An ordinary migration, and its failure, take vhost from nobody: the workers stay the same tasks.
 
-        Patch 3's notifier belongs to mode cpr-transfer only. A guest that migrates in mode normal runs meanwhile.
+        Patch 3's notifier belongs to mode cpr-transfer only. A guest that migrates in mode normal runs meanwhile. One
+        whose migration is cancelled when its VM has been stopped runs again: patch 1 (migration: stop vm earlier for
+        cpr) has one way back for all modes.
 
         :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
@@ -72,6 +76,8 @@ class VhostHandOver(LiveUpdateTest):
                 lambda: True if machine.qmp.execute("query-migrate")["status"] == "failed" else None
             )
             check_vhost_carries(case, "vhost-carries-after-failure", probes, trace, time.time_ns())
+            self._cancel_late(case)
+            check_vhost_carries(case, "vhost-carries-after-late-cancel", probes, trace, time.time_ns())
             after = vhost_workers(machine.pid)
             case.expect(
                 "same-workers",
@@ -80,6 +86,34 @@ class VhostHandOver(LiveUpdateTest):
                 f"{[item.task for item in before]}, then {[item.task for item in after]}",
                 "an ordinary migration made QEMU give its vhost devices up",
             )
+
+    @staticmethod
+    def _cancel_late(case: MeasuredCase) -> None:
+        """Cancel an ordinary migration when it has stopped the VM; RAM, which is shared, does not go with it."""
+        machine = case.guest.machine
+
+        def reaches(status: str) -> None:
+            Deadline(30, f"the migration to be {status}").poll(
+                lambda: True if machine.qmp.execute("query-migrate")["status"] == status else None
+            )
+
+        capabilities = [{"capability": name, "state": True} for name in ("pause-before-switchover", "x-ignore-shared")]
+        machine.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
+        with ChannelGate(case.guest.topology.switch, "nobody", None) as sink:
+            machine.qmp.execute("migrate", {"channels": MigrationChannels("", sink.name).descriptions()[:1]})
+            reaches("pre-switchover")
+            stopped = machine.status()
+            machine.qmp.execute("migrate_cancel")
+            reaches("cancelled")
+        with contextlib.suppress(DeadlineExceeded):
+            Deadline(5, "the VM to run again").poll(lambda: True if machine.status() == "running" else None)
+        case.expect(
+            "runs-after-late-cancel",
+            stopped != "running" and machine.status() == "running",
+            "stopped before the switchover, running after migrate_cancel",
+            f"{stopped}, then {machine.status()}",
+            f"the VM is {machine.status()} after an ordinary migration was cancelled; it was {stopped} before",
+        )
 
     def test_cpr_off_sends_no_descriptor(self) -> None:
         """Without cpr=on a cpr-transfer sends no descriptor of the NIC, and the target's own vhost works.

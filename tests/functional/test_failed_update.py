@@ -139,7 +139,7 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:1
         """
-        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case, failed_updates(case) as updates:
+        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case, failed_updates(case, tap=False) as updates:
             case.guest.machine.qmp.execute("stop")
             updates.inject(named("nobody-listens", "cancel-fds-received", "target-killed-with-devices", "no-fault"))
 

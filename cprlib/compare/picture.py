@@ -42,9 +42,9 @@ def _panel(axis: Any, result: DurationResult, paired: bool) -> None:
         second = [len(first) + 1 + place for place in second]
     axis.scatter(first, result.a_values, s=22, facecolors="white", edgecolors=INK, linewidths=1.1, zorder=3, label="A")
     axis.scatter(second, result.b_values, s=20, color=DOT, marker="s", linewidths=0, zorder=2, label="B")
-    for value, style in ((result.a, "solid"), (result.b, (0, (4, 2)))):
+    for value, dashes in ((result.a, "solid"), (result.b, (0, (4, 2)))):
         if value is not None:
-            axis.axhline(value, color=INK if style == "solid" else DOT, lw=0.8, ls=style, zorder=0)
+            axis.axhline(value, color=INK if dashes == "solid" else DOT, lw=0.8, ls=dashes, zorder=0)
     top = max((*result.a_values, *result.b_values), default=1.0)
     axis.set_ylim(0, top * 1.12)
     ratio = "" if result.ratio is None else f"   B/A {result.ratio:.2f}"

@@ -15,10 +15,10 @@ from cprlib.compare.findings import Change, Effect, Findings, Sample
 from cprlib.compare.looks import ONCE, Allowance, Look
 from cprlib.compare.session import Arm, Round, Session, last_figures
 from cprlib.prove.cell import CellRun
-from cprlib.prove.pool import Children
 from cprlib.prove.tests import SuiteTest
 from cprlib.qemu.binary import QemuFacts
 from cprlib.report.environment import Environment
+from cprlib.suite.workers import Children
 from cprlib.verdict.policy import Policy
 
 ASIDE = ".aside"

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.compare.chain import Chain, chain_of
-from cprlib.prove.cell import CellRecord, CellRun, compress, store_cell
-from cprlib.prove.pool import Children
+from cprlib.prove.cell import CellRecord, CellRun, compress
 from cprlib.prove.tests import SuiteTest
 from cprlib.report.build import judge_results
 from cprlib.report.environment import Environment
+from cprlib.suite.one_test import give_place
+from cprlib.suite.workers import Children
 from cprlib.verdict.policy import Policy
 
 CELLS = "cells"
@@ -109,7 +110,7 @@ class Session:
         aside = self.cells.run(CellRecord(place, test.id, ""), test, arm.parameters)
         compress(aside)
         final = self.folder / CELLS / place / test.id
-        store_cell(aside, final)
+        give_place(aside, final)
         judged = judge_results(final, self.policy, environment=self.environment).cases
         if not judged:
             return Chain(test.id, 0, {}, {}, {}, doubts=("avocado-test: it left no case",), folder=self._link(final))

@@ -11,8 +11,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from cprlib.report.drawing import DOT, INK, LOST, SOFT, style
 from cprlib.report.history import Figures
-from cprlib.report.timeline import DOT, INK, LOST, SOFT, _style
 from cprlib.verdict.evidence import Outcome
 
 PLACE = {"wspace": 0.2, "left": 0.045, "right": 0.995, "top": 0.84, "bottom": 0.06}
@@ -31,7 +31,7 @@ def draw_history(figures: Sequence[Figures | None], breaks: Sequence[int]) -> st
     lost = [float(one.lost) if one and one.lost is not None else None for one in figures]
     seconds = [one.seconds if one else None for one in figures]
     bad = [bool(one and one.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)) for one in figures]
-    with _style() as pyplot:
+    with style() as pyplot:
         figure, axes = pyplot.subplots(1, 3, figsize=(10.4, 1.35), gridspec_kw=PLACE)
         try:
             for axis, title, series in (

@@ -18,9 +18,9 @@ from cprlib.compare.saved import compare_saved, read_chains
 from cprlib.compare.session import Arm, Round, Session
 from cprlib.errors import EnvironmentFailure, ExitStatus, InstrumentError, UsageError
 from cprlib.prove.cell import CellRecord
-from cprlib.prove.pool import Children
 from cprlib.prove.tests import SuiteTest
 from cprlib.report.environment import Environment
+from cprlib.suite.workers import Children
 from cprlib.verdict.policy_file import load_policy
 
 from .samples import CASE, chain, chain_evidence

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 from cprlib.cli.main import cprlib
@@ -25,6 +26,11 @@ PACKAGE = package_imports.PACKAGE
 PACKAGES_PAGE, PICTURE = "packages.md", "_assets/imports.svg"
 COMMANDS_PAGE = "reference/commands.md"
 NOT_SHOWN = {"cli"}  # its reference is the commands
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//[^"'> ]+"""
+    r"""|<link\b(?![^>]*rel=["']canonical)[^>]*\bhref=["']?(?:https?:)?//[^"'> ]+"""
+    r"""|(?:url\(|@import)\s*["']?(?:https?:)?//[^"') ]+"""
+)
 ROLE = re.compile(r":(?:func|class|mod|meth|attr|data|exc|obj):(<code>)~?([^<]*)(</code>)")
 
 
@@ -47,6 +53,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_content(content: str, **_: object) -> str:
     """Docstrings are written for Sphinx too: ``:func:`x``` is shown as ``x``."""
     return ROLE.sub(lambda found: f"{found[1]}{found[2]}{found[3]}", content)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Refuse a site that fetches anything when it is read: pages work offline."""
+    for path in sorted(Path(config.site_dir).rglob("*")):
+        if path.suffix in (".html", ".css"):
+            found = FETCHED.search(path.read_text(encoding="utf-8"))
+            if found:
+                raise PluginError(f"{path} fetches {found[0]!r} when it is read; carry it along or leave it out")
 
 
 def parts() -> list[str]:

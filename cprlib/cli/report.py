@@ -15,7 +15,7 @@ from cprlib.errors import UsageError
 from cprlib.report.build import build_report
 from cprlib.report.history_page import write_index
 from cprlib.report.markdown import markdown_summary
-from cprlib.report.merge import merge_results, merged_environment
+from cprlib.report.merge import merge_results
 from cprlib.report.results_folder import LATEST, new_results_folder, publish
 from cprlib.report.run_report import RunReport
 from cprlib.report.table import result_table
@@ -74,11 +74,11 @@ def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:
     folders = [folder.resolve() for folder in shards]
     results = new_results_folder(out.resolve())
     try:
-        record = merge_results(folders, results)
+        merge_results(folders, results)
     except UsageError:
         shutil.rmtree(results)
         raise
     command = shlex.join(["cprlib", *sys.argv[1:]])
-    made = build_report(results, policy, environment=merged_environment(record.shards), command=command)
+    made = build_report(results, policy, command=command)
     click.echo(f"merged into {publish(results)}", err=True)
     return made

@@ -9,14 +9,14 @@ from pathlib import Path
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.avocado_job import read_jobs
 from cprlib.report.earlier import read_earlier
-from cprlib.report.environment import Environment, describe_environment
+from cprlib.report.environment import Environment, describe_environment, join_environments
 from cprlib.report.gather import gather
 from cprlib.report.html import write_html
 from cprlib.report.points import MatrixRecord, points_of
 from cprlib.report.run_json import write_run_json
 from cprlib.report.run_report import RunReport
 from cprlib.verdict.findings import Verdict, combine, unsure
-from cprlib.verdict.judge import JudgedCase, judge, judge_run
+from cprlib.verdict.judge import judge, judge_run
 from cprlib.verdict.policy import Policy
 
 
@@ -30,7 +30,8 @@ def judge_results(
 ) -> RunReport:
     """Gather and judge the cases of a results folder; nothing is written.
 
-    :param environment: of the run; when None what an earlier report of this folder said, else the machine this runs on.
+    :param environment: of the run; when None what an earlier report of this folder said, or a matrix's run noted, else the
+        machine this runs on.
     :param command: the command line of the run, for the report; with it goes the same.
     :param baseline_ms: service interruption of each case in a saved run, by case id.
     :raises UsageError: there is no such folder.
@@ -46,19 +47,24 @@ def judge_results(
         judge(case, policy, baseline_ms=_baseline_of(case.id, baselines)) for case in gather(results, job.tests)
     )
     verdict = judge_run(cases, policy)
-    problems = (*job.problems, *_matrix_problems(results, cases))
+    record, doubts = _matrix(results)
+    if record:
+        doubts = tuple(record.problems(points_of(case.evidence for case in cases)))
+    problems = (*job.problems, *doubts)
     if problems:
         verdict = _with_problems(verdict, problems)
-    return RunReport(results, verdict, cases, policy, environment or describe_environment(), command, problems)
+    if environment is None:
+        known = [shard.environment for shard in record.shards] if record else []
+        environment = join_environments(known) if known else describe_environment()
+    return RunReport(results, verdict, cases, policy, environment, command, problems)
 
 
-def _matrix_problems(results: Path, cases: Sequence[JudgedCase]) -> tuple[str, ...]:
-    """Points of the run's matrix that nothing is known of."""
+def _matrix(results: Path) -> tuple[MatrixRecord | None, tuple[str, ...]]:
+    """What the run was to cover, if it was one of a matrix, or why that cannot be read."""
     try:
-        record = MatrixRecord.read(results)
+        return MatrixRecord.read(results), ()
     except InstrumentError as error:
-        return (error.one_line(),)
-    return tuple(record.problems(points_of(case.evidence for case in cases))) if record else ()
+        return None, (error.one_line(),)
 
 
 def _baseline_of(case: str, baselines: Mapping[str, float]) -> float | None:

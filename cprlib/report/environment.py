@@ -6,9 +6,10 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import cprlib
 from cprlib import files
@@ -70,6 +71,24 @@ def describe_environment(
         lab_kernel=lab_kernel.parent.name if lab_kernel else "",  # the store names its entries by their content
         accelerator=accelerator,
     )
+
+
+def join_environments(machines: Sequence[Environment]) -> Environment:
+    """Several machines as one: what they have in common stays, texts that differ stand side by side."""
+
+    def joined(name: str) -> Any:
+        values = list(dict.fromkeys(getattr(machine, name) for machine in machines))
+        if len(values) == 1:
+            return values[0]
+        if name == "lab_retries":
+            return sum(machine.lab_retries for machine in machines)
+        if name in ("mode", "engine"):  # words of a fixed set in run.json
+            return ""
+        return " | ".join(map(str, values)) if isinstance(values[0], str) else None
+
+    packages = dict(set.intersection(*(set(machine.packages.items()) for machine in machines)))
+    common = {item.name: joined(item.name) for item in fields(Environment) if item.name != "packages"}
+    return Environment(**common, packages=packages)
 
 
 def _distribution() -> str:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.files import numbered_folder, write_text
-from cprlib.report.environment import Environment
 from cprlib.report.gather import gather
 from cprlib.report.points import POINT, MatrixRecord, Shard
 from cprlib.report.results_folder import CASES
@@ -45,25 +43,6 @@ def merge_results(shards: Sequence[Path], results: Path) -> MatrixRecord:
     merged = replace(records[0], shards=tuple(ordered), merged=True, differences=_differences(shards, ordered))
     merged.write(results)
     return merged
-
-
-def merged_environment(shards: Sequence[Shard]) -> Environment:
-    """The machines of all shards as one: what they have in common stays, texts that differ stand side by side."""
-    machines = [shard.environment for shard in shards]
-
-    def joined(name: str) -> Any:
-        values = list(dict.fromkeys(getattr(machine, name) for machine in machines))
-        if len(values) == 1:
-            return values[0]
-        if name == "lab_retries":
-            return sum(machine.lab_retries for machine in machines)
-        if name in ("mode", "engine"):  # words of a fixed set in run.json
-            return ""
-        return " | ".join(map(str, values)) if isinstance(values[0], str) else None
-
-    packages = dict(set.intersection(*(set(machine.packages.items()) for machine in machines)))
-    common = {field.name: joined(field.name) for field in fields(Environment) if field.name != "packages"}
-    return Environment(**common, packages=packages)
 
 
 def _record(folder: Path) -> MatrixRecord:

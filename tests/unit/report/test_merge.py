@@ -11,7 +11,7 @@ import pytest
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.report.build import judge_results
-from cprlib.report.merge import merge_results, merged_environment
+from cprlib.report.merge import merge_results
 from cprlib.report.points import MatrixRecord
 from cprlib.verdict.evidence import PerDirection
 from cprlib.verdict.policy_file import load_policy
@@ -106,8 +106,8 @@ def test_machines_that_differ_stand_side_by_side(tmp_path: Path) -> None:
         put_shard(tmp_path / str(number), number, 2, POINTS, machine=machine)
         for number, machine in ((1, MACHINE), (2, other))
     ]
-    record = merge_results(shards, tmp_path / "m")
-    both = merged_environment(record.shards)
+    merge_results(shards, tmp_path / "m")
+    both = judge_results(tmp_path / "m", DEFAULT).environment
     assert (both.kernel, both.cores, both.mode, both.python) == ("6.12 | 6.18", None, "", "3.13.1")
 
 

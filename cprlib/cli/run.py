@@ -26,7 +26,7 @@ from cprlib.report.history_page import INDEX_FILE, write_index
 from cprlib.report.points import NOT_TOLD
 from cprlib.report.results_folder import new_results_folder, publish
 from cprlib.report.table import result_table
-from cprlib.suite.avocado_run import SuiteRun, gather, run_avocado
+from cprlib.suite.avocado_run import SuiteRun, run_and_gather
 from cprlib.suite.matrix_run import MatrixRun, matrix_test, plan_matrix
 from cprlib.suite.place import asset_parameters, choose_engine
 from cprlib.verdict.policy_file import load_policy
@@ -147,8 +147,7 @@ def run(
         environment=_lab_kernel(assets),
         matrix=plan.write(results, _without_paths(given) if qemus else given, qemus, base) if plan else None,
     )
-    run_avocado(suite)
-    retries = gather(results)
+    retries = run_and_gather(suite)
     if not (results.parent / INDEX_FILE).exists():
         _write_history(results.parent)  # so that the report can lead to it; its own run is added below
     environment = replace(environment, lab_retries=retries)

@@ -30,8 +30,8 @@ def judge_results(
 ) -> RunReport:
     """Gather and judge the cases of a results folder; nothing is written.
 
-    :param environment: of the run; when None what an earlier report of this folder said, or a matrix's run noted, else the
-        machine this runs on.
+    :param environment: of the run; when None what an earlier report of this folder said, or a matrix's run noted, else
+        the machine this runs on.
     :param command: the command line of the run, for the report; with it goes the same.
     :param baseline_ms: service interruption of each case in a saved run, by case id.
     :raises UsageError: there is no such folder.

@@ -34,6 +34,7 @@ def run_value(report: RunReport) -> dict[str, Any]:
         "verdict": report.verdict.outcome.value,
         "exit_status": int(report.exit_status),
         "reasons": _reasons(report.verdict),
+        "problems": list(report.problems),
         "policy": encode(report.policy),
         "started": utc(report.started_ns),
         "finished": utc(report.finished_ns),

@@ -37,8 +37,10 @@ def result_table(report: RunReport) -> str:
     for case in report.cases:
         if case.outcome != Outcome.PASS:
             lines += _reasons(case, report.command)
+    for problem in report.problems:  # also of a run that fails: what is missing is not known to be good
+        lines.append(_wrap(f"  run: {one_line(problem)}"))
     for finding in report.verdict.reasons:
-        if finding.about not in {case.evidence.id for case in report.cases}:
+        if finding.about not in {case.evidence.id for case in report.cases} and finding.text not in report.problems:
             lines.append(_wrap(f"  {one_line(finding.about)}: {one_line(finding.text)}"))
     lines.append(
         f"verdict: {report.verdict.outcome.upper()} ({report.sentence}; policy {one_line(report.policy.name)})"

@@ -141,3 +141,20 @@ def gather(results: Path) -> int:
             number += 1
         folder.rename(final)
     return sum(lab_retries(test) for test in tests)
+
+
+def run_and_gather(suite: SuiteRun) -> int:
+    """Run Avocado and gather what its tests left.
+
+    A run that is interrupted is gathered too: what has ended is evidence, and ``cprlib report`` tells what is missing.
+
+    :returns: as :func:`gather`.
+    :raises EnvironmentFailure: see :func:`run_avocado` and :func:`gather`.
+    """
+    try:
+        run_avocado(suite)
+    except KeyboardInterrupt:
+        with contextlib.suppress(EnvironmentFailure):
+            gather(suite.results)
+        raise
+    return gather(suite.results)

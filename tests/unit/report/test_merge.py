@@ -63,6 +63,14 @@ def test_a_loss_in_one_shard_fails_the_whole(tmp_path: Path, capsys: pytest.Capt
     assert "crosses-q1-vhost" in printed
 
 
+def test_a_missing_shard_is_told_of_a_run_that_fails_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = replace(point_case("q1-tap"), loss=PerDirection(3, 0))
+    status, folder, printed = merged([put_shard(tmp_path / "1", 1, 2, POINTS, change=bad)], capsys)
+    assert status == ExitStatus.FAIL
+    assert printed.count("run: shard 2/2 is missing: 2 points never ran") == 1
+    assert "shard 2/2 is missing" in json.loads((folder / "run.json").read_text())["problems"][0]
+
+
 def test_a_point_that_its_shard_lost_is_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards = [
         put_shard(tmp_path / "1", 1, 2, POINTS, cases=("q1-tap", "q8-tap")),

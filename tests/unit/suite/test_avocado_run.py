@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import EnvironmentFailure
-from cprlib.suite.avocado_run import SuiteRun, gather
+from cprlib.suite import avocado_run
+from cprlib.suite.avocado_run import SuiteRun, gather, run_and_gather
 from cprlib.verdict.evidence import CaseEvidence, Mechanism
 
 
@@ -56,3 +57,24 @@ def test_lab_runs_as_many_at_once_as_there_are_cores_and_native_one(tmp_path: Pa
     lab = SuiteRun(tmp_path, ["x.py"], {}, engine="uml").command()
     assert lab[lab.index("--spawner") + 1] == "lab"
     assert "x.py" in lab
+
+
+def test_what_had_ended_before_an_interrupt_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case(job(tmp_path), "1-a", "tap")
+
+    def interrupted(_suite: SuiteRun) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(avocado_run, "run_avocado", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_and_gather(SuiteRun(tmp_path, [], {}))
+    assert (tmp_path / "cases" / "tap" / "case.json").exists()
+
+
+def test_an_interrupt_before_the_job_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_suite: SuiteRun) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(avocado_run, "run_avocado", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_and_gather(SuiteRun(tmp_path, [], {}))

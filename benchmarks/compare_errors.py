@@ -2,7 +2,7 @@
 
 Run from the checkout::
 
-    python benchmarks/compare_errors.py simulate [--runs 2000]
+    python benchmarks/compare_errors.py simulate [--runs 500] [--rounds 9]
     python benchmarks/compare_errors.py coverage [--runs 4000]
     python benchmarks/compare_errors.py resample FOLDER... [--runs 1000]
 
@@ -95,12 +95,12 @@ def careless(pairs: Sequence[tuple[Chain, Chain]]) -> bool:
     return False
 
 
-def simulate(runs: int) -> None:
+def simulate(runs: int, budgets: Sequence[int]) -> None:
     """Verdicts by scatter and truth."""
     draw = numpy.random.default_rng(6)
     print(f"chains of {UPDATES} updates, {runs} sessions a row")
     print("rounds  scatter   B/A   loss   regress  improve     same  undecided  rounds used  careless: regress")
-    for rounds in (9, 18):
+    for rounds in budgets:
         for scatter in (0.05, 0.10, 0.20, 0.40):
             for ratio, loss in ((1.0, 0.0), (1.1, 0.0), (1.3, 0.0), (1.0, 0.1)):
                 seen: Counter[Change] = Counter()
@@ -182,10 +182,11 @@ def main() -> None:
     parser.add_argument("what", choices=("simulate", "coverage", "resample"))
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, nargs="+", default=[9, 18], help="that the budget has room for")
     parser.add_argument("--equals", action="store_true", help="the folders' B is the same QEMU as A")
     given = parser.parse_args()
     if given.what == "simulate":
-        simulate(given.runs)
+        simulate(given.runs, given.rounds)
     elif given.what == "coverage":
         coverage(given.runs)
     else:

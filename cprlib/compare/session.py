@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib.compare.chain import Chain, chain_of
@@ -115,7 +115,8 @@ class Session:
         if not judged:
             return Chain(test.id, 0, {}, {}, {}, doubts=("avocado-test: it left no case",), folder=self._link(final))
         case = max(judged, key=lambda item: item.evidence.updates or 0)
-        return chain_of(case, self._link(final / "cases" / case.evidence.id))
+        chain = chain_of(case, self._link(final / "cases" / case.evidence.id))
+        return replace(chain, case=test.id)  # a test that died has left no case to name
 
     def _link(self, folder: Path) -> str:
         return str(folder.relative_to(self.folder))

@@ -44,10 +44,13 @@ ONCE = Look(1.0)
 
 
 class Allowance:
-    """The looks of one comparison."""
+    """The looks of one comparison.
 
-    def __init__(self) -> None:
-        self._used = 0.0
+    :param used: share that earlier looks had.
+    """
+
+    def __init__(self, used: float = 0.0) -> None:
+        self.used = used
 
     def look(self, fraction: float, smallest_p: float, *, last: bool = False) -> Look | None:
         """The next look, None when it is too early for one.
@@ -56,8 +59,9 @@ class Allowance:
         :param smallest_p: no test of these data can give a smaller one, adjusted for their number.
         :param last: there will be no other.
         """
-        share = (1.0 if last else min(1.0, fraction)) - self._used
-        if share <= 0 or (not last and smallest_p > ALARM * ON_DURATIONS * share / 2):
+        share = (1.0 if last else min(1.0, fraction)) - self.used
+        share = max(0.0, share)
+        if not last and (share == 0 or smallest_p > ALARM * ON_DURATIONS * share / 2):
             return None
-        self._used += share
+        self.used += share
         return Look(share)

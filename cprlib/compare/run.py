@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib.compare.comparison import Comparison, Side
 from cprlib.compare.decide import decide, smallest_p
 from cprlib.compare.findings import Change, Effect, Findings, Sample
+from cprlib.compare.kept import Kept, KeptRound
 from cprlib.compare.looks import ONCE, Allowance, Look
 from cprlib.compare.session import Arm, Round, Session, last_figures
 from cprlib.prove.cell import CellRun
@@ -79,6 +79,7 @@ def make_arms(
 def compare(
     folder: Path,
     wanted: Wanted,
+    kept: Kept,
     *,
     engine: str | None,
     lab_kernel: Path | None,
@@ -89,32 +90,34 @@ def compare(
 ) -> Comparison:
     """Run rounds, look at the data when it is time to, and stop when everything is decided.
 
-    :param folder: of the comparison; cells are stored in it.
+    :param folder: of the comparison; cells are stored in it, and after each round where it is.
+    :param kept: where it is: without rounds for a new one.
     :param engine: of the lab, None to run natively.
     :param workers: chains at once.
     :param say: takes lines of progress.
     :raises CprlibError: what keeps the comparison from going on.
     """
-    aside, started_ns = folder / ASIDE, time.time_ns()
+    aside, started_ns = folder / ASIDE, kept.asked.started_ns or time.time_ns()
+    shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
     children = Children()
     cells = CellRun(aside, engine, lab_kernel, children.add)
-    session = Session(folder, cells, wanted.policy, workers, random.Random(wanted.seed), children, environment)  # noqa: S311
+    session = Session(folder, cells, wanted.policy, workers, wanted.seed, children, environment)
     try:
-        rounds, looks, look = _rounds(session, wanted, say, clock)
+        rounds, looks, look = _rounds(session, wanted, kept, say, clock)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return conclude(wanted, rounds, look, looks=looks, environment=environment, folder=folder, started_ns=started_ns)
 
 
 def _rounds(
-    session: Session, wanted: Wanted, say: Callable[[str], None], clock: Callable[[], float]
+    session: Session, wanted: Wanted, kept: Kept, say: Callable[[str], None], clock: Callable[[], float]
 ) -> tuple[list[Round], list[int], Look]:
-    allowance, rounds, looks = Allowance(), list[Round](), list[int]()
-    begun = clock()
+    allowance, looks = Allowance(kept.used), list(kept.looks)
+    rounds = [session.read(item, _arms_of(item.number, wanted)) for item in kept.rounds]
+    begun = clock() - kept.elapsed_s
     while True:
         number = len(rounds) + 1
-        arms = [arm for arm in wanted.arms if arm.name != CROSSING or number <= CROSSING_ROUNDS]
-        rounds.append(session.run(number, arms))
+        rounds.append(session.run(number, _arms_of(number, wanted)))
         elapsed = clock() - begun
         last_figures(rounds[-1], say, elapsed, wanted.budget_s)
         samples = samples_of(rounds, B)
@@ -126,8 +129,17 @@ def _rounds(
             looks.append(number)
             found = decide(samples, look, wanted.effect)
             say(f"look after round {number}: {told(found)}")
-            if over or (not wanted.whole and _decided(found)):
-                return rounds, looks, look
+            over = over or (not wanted.whole and _decided(found))
+        where = tuple(KeptRound(item.number, item.order, item.seconds, item.started_ns) for item in rounds)
+        replace(
+            kept, rounds=where, looks=tuple(looks), used=allowance.used, elapsed_s=round(elapsed, 3), ended=over
+        ).write(session.folder)
+        if over and look is not None:
+            return rounds, looks, look
+
+
+def _arms_of(number: int, wanted: Wanted) -> list[Arm]:
+    return [arm for arm in wanted.arms if arm.name != CROSSING or number <= CROSSING_ROUNDS]
 
 
 def told(found: Findings) -> str:

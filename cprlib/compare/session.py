@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib.compare.chain import Chain, chain_of
+from cprlib.compare.kept import KeptRound
 from cprlib.prove.cell import CellRecord, CellRun, compress
 from cprlib.prove.tests import SuiteTest
 from cprlib.report.build import judge_results
@@ -63,6 +64,7 @@ class Session:
     :param folder: of the comparison.
     :param cells: how cells are run.
     :param workers: chains at once.
+    :param seed: of the lots that are drawn, anew for each round.
     :param children: ended when a round is interrupted.
     :param environment: of the machine, told once.
     """
@@ -71,7 +73,7 @@ class Session:
     cells: CellRun
     policy: Policy
     workers: int
-    lot: random.Random
+    seed: int
     children: Children
     environment: Environment
 
@@ -81,7 +83,7 @@ class Session:
         :raises EnvironmentFailure: a folder cannot be written, or there is no Avocado.
         """
         begun, begun_ns = time.monotonic(), time.time_ns()
-        order = self._order(arms)
+        order = self._order(number, arms)
         with ThreadPoolExecutor(self.workers, thread_name_prefix="compare") as pool:
             try:
                 waiting = {(arm.name, test.id): pool.submit(self._cell, number, arm, test) for arm, test in order}
@@ -94,14 +96,15 @@ class Session:
         names = tuple((arm.name, test.id) for arm, test in order)
         return Round(number, names, chains, round(time.monotonic() - begun, 3), begun_ns)
 
-    def _order(self, arms: Sequence[Arm]) -> list[tuple[Arm, SuiteTest]]:
+    def _order(self, number: int, arms: Sequence[Arm]) -> list[tuple[Arm, SuiteTest]]:
         """Case by case, so that A and B of one case run side by side; which comes first is drawn."""
+        lot = random.Random(f"{self.seed}, round {number}")  # noqa: S311
         tests = list({test.id: test for arm in arms for test in arm.tests}.values())
-        self.lot.shuffle(tests)
+        lot.shuffle(tests)
         order = []
         for test in tests:
             there = [arm for arm in arms if test in arm.tests]
-            self.lot.shuffle(there)
+            lot.shuffle(there)
             order += [(arm, test) for arm in there]
         return order
 
@@ -109,8 +112,17 @@ class Session:
         place = f"{arm.name}/round-{number}"
         aside = self.cells.run(CellRecord(place, test.id, ""), test, arm.parameters)
         compress(aside)
-        final = self.folder / CELLS / place / test.id
-        give_place(aside, final)
+        give_place(aside, self.folder / CELLS / place / test.id)
+        return self._read(number, arm, test)
+
+    def read(self, kept: KeptRound, arms: Sequence[Arm]) -> Round:
+        """A round that was run before, from its cells."""
+        chains = {arm.name: tuple(self._read(kept.number, arm, test) for test in arm.tests) for arm in arms}
+        order = tuple((arm, case) for arm, case in kept.order)
+        return Round(kept.number, order, chains, kept.seconds, kept.started_ns)
+
+    def _read(self, number: int, arm: Arm, test: SuiteTest) -> Chain:
+        final = self.folder / CELLS / f"{arm.name}/round-{number}" / test.id
         judged = judge_results(final, self.policy, environment=self.environment).cases
         if not judged:
             return Chain(test.id, 0, {}, {}, {}, doubts=("avocado-test: it left no case",), folder=self._link(final))

@@ -34,6 +34,8 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--b", "/bin/true", "-p", "ratte=1"], "no such parameter"),
         (["--b", "/bin/true", "--policy", "nobody"], "no policy of that name"),
         (["--b", "/nowhere/qemu"], "/nowhere/qemu"),
+        (["--resume"], "there is none"),
+        (["--resume", "--budget", "20"], "resume a comparison with budget"),
     ],
 )
 def test_senseless_calls_are_usage_errors_of_one_line(

@@ -13,6 +13,7 @@ from cprlib.compare import run as run_module
 from cprlib.compare.chain import Chain
 from cprlib.compare.comparison import Comparison, Side
 from cprlib.compare.findings import Change, Effect
+from cprlib.compare.kept import Asked, Kept, KeptRound, latest_kept, read_kept
 from cprlib.compare.run import Wanted, compare, make_arms
 from cprlib.compare.saved import compare_saved, read_chains
 from cprlib.compare.session import Arm, Round, Session
@@ -56,7 +57,7 @@ def session(folder: Path, cells: FakeCells, seed: int = 5) -> Session:
         cells,  # type: ignore[arg-type]
         load_policy("default"),
         2,
-        random.Random(seed),  # noqa: S311
+        seed,
         Children(),
         ENVIRONMENT,
     )
@@ -123,12 +124,22 @@ def test_saved_runs_without_a_case_in_common_are_refused(tmp_path: Path) -> None
 class FakeSession:
     """Rounds of made-up chains, half a minute each."""
 
-    def __init__(self, b: Sequence[Chain] | None = None, ratio: float = 1.0, again: float | None = None) -> None:
+    def __init__(
+        self, folder: Path, b: Sequence[Chain] | None = None, ratio: float = 1.0, again: float | None = None
+    ) -> None:
+        self.folder = folder
         self.now = 0.0
+        self.read_again: list[int] = []
         self._b = b
         self._ratio = ratio
         self._again = again
         self._lot = random.Random(2)  # noqa: S311
+
+    def read(self, kept: KeptRound, arms: Sequence[Arm]) -> Round:
+        self.read_again.append(kept.number)
+        done = self.run(kept.number, arms)
+        self.now -= 30
+        return done
 
     def run(self, number: int, arms: Sequence[Arm]) -> Round:
         self.now += 30
@@ -142,7 +153,12 @@ class FakeSession:
 
 
 def rounds(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, fake: FakeSession, minutes: float = 7.0, **more: object
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    fake: FakeSession,
+    minutes: float = 7.0,
+    kept: Kept | None = None,
+    **more: object,
 ) -> tuple[Comparison, list[str]]:
     """A comparison with a fake session and its clock."""
     monkeypatch.setattr(run_module, "Session", lambda *_: fake)
@@ -152,6 +168,7 @@ def rounds(
     made = compare(
         folder,
         replace(wanted, **more),  # type: ignore[arg-type]
+        kept or Kept(Asked("/b")),
         engine=None,
         lab_kernel=None,
         workers=1,
@@ -163,7 +180,7 @@ def rounds(
 
 
 def test_a_slower_b_is_told_before_the_budget_is_used_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made, said = rounds(monkeypatch, tmp_path, FakeSession(ratio=1.3), minutes=20)
+    made, said = rounds(monkeypatch, tmp_path, FakeSession(tmp_path, ratio=1.3), minutes=20)
     assert (made.change, made.exit_status) == (Change.REGRESS, ExitStatus.FAIL)
     assert 10 <= len(made.rounds) <= 15
     assert made.looks[-1] == len(made.rounds)
@@ -171,12 +188,12 @@ def test_a_slower_b_is_told_before_the_budget_is_used_up(monkeypatch: pytest.Mon
 
 
 def test_equals_end_without_regression(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made, _ = rounds(monkeypatch, tmp_path, FakeSession(), minutes=20)
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(tmp_path), minutes=20)
     assert (made.change, made.exit_status) == (Change.SAME, ExitStatus.PASS)
 
 
 def test_no_round_is_begun_that_would_not_end_in_the_budget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made, _ = rounds(monkeypatch, tmp_path, FakeSession(ratio=1.1), minutes=2.3)
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(tmp_path, ratio=1.1), minutes=2.3)
     assert len(made.rounds) == 4
     assert made.exit_status == ExitStatus.INCONCLUSIVE
     assert "not decided" in made.reason
@@ -186,28 +203,28 @@ def test_a_lost_packet_ends_it_at_once_unless_the_whole_budget_is_wanted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     lossy = [chain(), chain(lost=[1]), chain()]
-    made, _ = rounds(monkeypatch, tmp_path, FakeSession(b=lossy))
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(tmp_path, b=lossy))
     assert (len(made.rounds), made.exit_status) == (2, ExitStatus.FAIL)
     assert "loss: 1 packets lost" in made.reason
-    made, _ = rounds(monkeypatch, tmp_path, FakeSession(b=lossy), whole=True)
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(tmp_path, b=lossy), whole=True)
     assert (len(made.rounds), made.exit_status) == (14, ExitStatus.FAIL)
 
 
 def test_chains_that_are_never_believed_end_it_undecided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made, _ = rounds(monkeypatch, tmp_path, FakeSession(b=[chain(doubts=("instrument: dead",))]))
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(tmp_path, b=[chain(doubts=("instrument: dead",))]))
     assert (len(made.rounds), made.exit_status) == (2, ExitStatus.INCONCLUSIVE)
     assert "instrument: dead" in made.reason
 
 
 def test_where_a_differs_from_itself_durations_say_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made, _ = rounds(monkeypatch, tmp_path, FakeSession(ratio=1.3, again=1.4), minutes=20)
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(tmp_path, ratio=1.3, again=1.4), minutes=20)
     assert made.control is not None
     assert made.exit_status == ExitStatus.INCONCLUSIVE
     assert "A against A differs" in made.reason
 
 
 def test_updates_from_a_to_b_that_are_refused_are_a_regression(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake = FakeSession(again=1.0)
+    fake = FakeSession(tmp_path, again=1.0)
     usual = fake.run
 
     def run(number: int, arms: Sequence[Arm]) -> Round:
@@ -219,3 +236,55 @@ def test_updates_from_a_to_b_that_are_refused_are_a_regression(monkeypatch: pyte
     made, _ = rounds(monkeypatch, tmp_path, fake)
     assert made.exit_status == ExitStatus.FAIL
     assert made.reason == "update from A to B: update-completes: refused"
+
+
+def test_an_interrupted_comparison_goes_on_with_its_rounds_its_budget_and_its_looks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = FakeSession(tmp_path, ratio=1.3)
+    usual = fake.run
+
+    def run(number: int, arms: Sequence[Arm]) -> Round:
+        if number == 7:
+            raise KeyboardInterrupt
+        return usual(number, arms)
+
+    monkeypatch.setattr(fake, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        rounds(monkeypatch, tmp_path, fake, minutes=20)
+    kept = read_kept(tmp_path)
+    assert (len(kept.rounds), kept.elapsed_s, kept.ended) == (6, 180.0, False)
+    again = FakeSession(tmp_path, ratio=1.3)
+    made, _ = rounds(monkeypatch, tmp_path, again, minutes=20, kept=kept)
+    assert again.read_again == [1, 2, 3, 4, 5, 6]
+    assert made.change == Change.REGRESS
+    assert len(made.rounds) > 6
+    assert read_kept(tmp_path).ended
+
+
+def test_what_earlier_looks_used_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    round_one = KeptRound(1, (("a", CASE), ("b", CASE)), 30.0, 1)
+    kept = Kept(Asked("/b"), rounds=(round_one,), looks=(1,), used=1.0, elapsed_s=30.0)
+    made, _ = rounds(monkeypatch, tmp_path, FakeSession(tmp_path, ratio=1.3), minutes=5.5, kept=kept)
+    assert made.exit_status == ExitStatus.INCONCLUSIVE
+
+
+def test_the_latest_comparison_is_resumed_unless_it_has_ended(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is none"):
+        latest_kept(tmp_path)
+    for name, started, ended in (("one", 5, False), ("two", 3, True)):
+        (tmp_path / name).mkdir()
+        Kept(Asked("/b", started_ns=started), ended=ended).write(tmp_path / name)
+    assert latest_kept(tmp_path)[0] == tmp_path / "one"
+    Kept(Asked("/b", started_ns=9), ended=True).write(tmp_path / "two")
+    with pytest.raises(UsageError, match="it has ended"):
+        latest_kept(tmp_path)
+    (tmp_path / "two" / "session.json").write_text("{}")
+    with pytest.raises(UsageError, match="asked: missing"):
+        latest_kept(tmp_path)
+
+
+def test_a_round_is_read_again_from_its_cells(tmp_path: Path) -> None:
+    running = session(tmp_path, FakeCells(tmp_path / ".aside"))
+    done = running.run(1, ARMS)
+    assert running.read(KeptRound(1, done.order, done.seconds, done.started_ns), ARMS) == done

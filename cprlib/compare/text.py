@@ -24,8 +24,8 @@ DURATION_HEADINGS = (
     "matters",
     "verdict",
 )
+CONTROL_HEADINGS = tuple({"B, ms": "again, ms", "B/A": "ratio"}.get(name, name) for name in DURATION_HEADINGS)
 COUNT_HEADINGS = ("metric", "A", "in updates", "B", "in updates", "p worse", "B at most in", "verdict")
-LEFT_COLUMNS = (0,)
 
 
 def comparison_text(made: Comparison) -> str:
@@ -42,7 +42,7 @@ def comparison_text(made: Comparison) -> str:
         lines += [
             "",
             "A against A, in the same rounds:",
-            *_table(DURATION_HEADINGS, [duration_row(i) for i in made.control.durations]),
+            *_table(CONTROL_HEADINGS, [duration_row(item) for item in made.control.durations]),
         ]
     lines += ["", *(_wrap(f"refused: {one_line(text)}") for text in refusals(made))]
     lines += [_wrap(f"note: {one_line(text)}") for text in (*made.notes, *made.doubts)]
@@ -115,9 +115,10 @@ def _case(made: Comparison, sample: Sample) -> list[str]:
 def seen_line(found: Findings, case: str) -> str:
     """How rare a loss these updates would have shown."""
     updates = next((item.b_updates for item in found.counts if item.case == case), 0)
-    chance = 100 * chance_to_see(updates)
+    chance = chance_to_see(updates)
+    shown = "more than 99.9 %" if chance > 0.999 else f"{100 * chance:.1f} %"
     return (
-        f"a loss in one update of {1 / WORTH_SEEING:.0f} would be seen in {updates} updates of B with {chance:.1f} %"
+        f"a loss in one update of {1 / WORTH_SEEING:.0f} would be seen in {updates} updates of B with {shown}"
         f" ({updates_needed()} are needed for {100 * SURE:.0f} %)"
     )
 

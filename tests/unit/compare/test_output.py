@@ -68,7 +68,7 @@ def test_a_lost_packet_is_told_with_its_chain() -> None:
 def test_equals_end_with_no_regression_and_what_would_have_been_seen() -> None:
     text = comparison_text(comparison(sample(1.0)))
     assert text.splitlines()[-1] == "verdict: NO REGRESSION (no difference of 15 % or more, nothing lost)"
-    assert "would be seen in 120 updates of B with 100.0 % (29 are needed for 95 %)" in text
+    assert "would be seen in 120 updates of B with more than 99.9 % (29 are needed for 95 %)" in text
 
 
 def test_undecided_says_what_is() -> None:

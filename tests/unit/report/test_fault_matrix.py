@@ -17,6 +17,8 @@ from cprlib.update.faults import Phase
 from cprlib.verdict.evidence import CaseEvidence, Check, Mechanism, Outcome, Parameters, Role
 from cprlib.verdict.from_faults import checks_of, read_faults
 from cprlib.verdict.policy_file import load_policy
+from fixtures.measured_case import MeasuredCase
+from fixtures.parameters import SuiteParameters
 
 HOSTILE = "<script>alert('x')</script>\x1b[31m\u202eexe"
 MACHINE = Environment(mode="lab", engine="uml", kernel="6.12", python="3.13.1", cprlib="0.1.0")
@@ -173,6 +175,26 @@ def test_broken_file_is_an_instrument_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "faults.json").write_text(text)
     with pytest.raises(InstrumentError, match=r"faults\.json"):
         read_faults(tmp_path, ())
+
+
+def test_case_writes_its_faults_as_evidence(tmp_path: Path) -> None:
+    case = MeasuredCase(SuiteParameters(), tmp_path, CaseEvidence("x", Mechanism.CPR, Role.CHECKS))
+    case.expect("cpr-garbage-ends", True, "failed", "failed")
+    (tmp_path / "faults.json").write_text(json.dumps([fault_row()]))
+    case.write()
+    written = CaseEvidence.read(tmp_path)
+    assert [fault.name for fault in written.faults] == ["cpr-garbage"]
+    assert [check.name for check in written.checks] == ["cpr-garbage-ends"]
+    assert written.finished_ns
+
+
+def test_broken_faults_cost_no_other_evidence(tmp_path: Path) -> None:
+    case = MeasuredCase(SuiteParameters(), tmp_path, CaseEvidence("x", Mechanism.CPR, Role.CHECKS))
+    case.expect("cpr-garbage-ends", True, "failed", "failed")
+    (tmp_path / "faults.json").write_text("{")
+    with pytest.raises(InstrumentError):
+        case.write()
+    assert len(CaseEvidence.read(tmp_path).checks) == 1
 
 
 def test_run_json_has_the_matrix(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from cprlib.compare.run import make_arms
 from cprlib.compare.session import Session
 from cprlib.prove.cell import CellRun
-from cprlib.prove.pool import Children
 from cprlib.prove.tests import list_tests
 from cprlib.report.environment import Environment
+from cprlib.suite.workers import Children
 from cprlib.verdict.policy_file import load_policy
 
 SOURCE = """

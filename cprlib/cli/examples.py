@@ -29,6 +29,27 @@ class Lesson:
 
 
 LESSONS: Mapping[str, Lesson] = {
+    "baseline": Lesson(
+        (
+            ("cprlib baseline save baseline.json", "what the latest run showed, with the machine's description"),
+            ("cprlib baseline check baseline.json", "is the latest run worse than that?"),
+        ),
+        "Exit status: 0 saved, or no worse; 1 worse, 2 usage, 3 undecided or another machine, 4 environment.",
+    ),
+    "baseline save": Lesson(
+        (
+            ("cprlib baseline save baseline.json", "of the latest run"),
+            ("cprlib baseline save --run NAME baseline.json", "of another one in results/"),
+        ),
+        "Exit status: 0 saved, 2 usage, 3 nothing to be saved, 4 environment.",
+    ),
+    "baseline check": Lesson(
+        (
+            ("cprlib baseline check baseline.json", "the latest run"),
+            ("cprlib baseline check --anyway baseline.json", "although the baseline is of another machine"),
+        ),
+        "Exit status: 0 no worse, 1 worse, 2 usage, 3 undecided or another machine, 4 environment.",
+    ),
     "build": Lesson(
         (
             ("cprlib build", "everything that a run needs: QEMU with the series, guest image, lab kernel"),
@@ -37,6 +58,14 @@ LESSONS: Mapping[str, Lesson] = {
             ("cprlib run --qemu $(cprlib build --variant without-0009-no-loss)", "run the suite on one of them"),
         ),
         "Exit status: 0 built, 1 a build failed, 2 usage, 4 environment (a package, a download, disk space).",
+    ),
+    "compare": Lesson(
+        (
+            ("cprlib compare --b ~/qemu/build/qemu-system-x86_64", "yours against the project's own build"),
+            ("cprlib compare --a OLD --b NEW --budget 30", "two of yours, for half an hour at most"),
+            ("cprlib compare RESULTS_A RESULTS_B", "two results folders that are there"),
+        ),
+        "Exit status: 0 no regression, 1 regression, 2 usage, 3 undecided or inconclusive, 4 environment.",
     ),
     "completion": Lesson(
         (
@@ -98,6 +127,15 @@ LESSONS: Mapping[str, Lesson] = {
             ("cprlib run -t patch:vhost-reset", "the tests about one patch (docs/tests.md)"),
             ("cprlib run --policy strict -p rate=2000", "another policy, another packet rate"),
         ),
+    ),
+    "soak": Lesson(
+        (
+            ("cprlib soak --hours 1", "random cases for an hour"),
+            ("cprlib soak --hours 0.5 --seed 7", "with draws that can be repeated"),
+            ("cprlib soak --resume", "go on with the one that was interrupted"),
+        ),
+        "Exit status: 0 pass, 1 a case failed or a resource grows, 2 usage, 3 inconclusive, 4 environment, "
+        "130 interrupted.",
     ),
 }
 

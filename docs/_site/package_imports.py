@@ -27,6 +27,8 @@ SUBJECTS: Mapping[str, str] = {
     "lab": "engines, confinement, spawner, doctor",
     "suite": "one call of Avocado",
     "prove": "builds by tests: is each caught?",
+    "soak": "random cases for hours",
+    "compare": "two QEMUs in turn; baselines",
     "cli": "the commands",
 }
 ROW, LEFT, COLUMN, HEAD = 24, 380, 24, 84

@@ -19,6 +19,7 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
+from cprlib.suite import avocado_run
 from cprlib.suite.avocado_run import SuiteRun
 from cprlib.verdict.evidence import CaseEvidence, Check, Outcome, PerDirection
 from tests.unit.verdict.samples import good_case
@@ -41,7 +42,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ran:
         assets = Assets(QemuBinary(Path("/q")), GuestImage(Path("/k"), Path("/i"), "x"))
         monkeypatch.setattr(run_module, "build_assets", lambda *_, **__: assets)
         monkeypatch.setattr(run_module, "choose_engine", lambda *_: None)
-        monkeypatch.setattr(run_module, "run_avocado", avocado)
+        monkeypatch.setattr(avocado_run, "run_avocado", avocado)
         return main(["run", "--out", str(tmp_path / "results"), *words])
 
     return run

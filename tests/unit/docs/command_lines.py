@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from cprlib.bootstrap import PASSED_ON
 from cprlib.build.series import load_bases
 from cprlib.build.variants import load_variants
 from cprlib.cli.main import cprlib
@@ -23,7 +24,7 @@ from cprlib.files import project_folder
 from cprlib.verdict.policy_file import shipped_policies
 from fixtures.parameters import check_parameters
 
-PLACEHOLDER = re.compile(r"\.\.\.|[A-Z][A-Z0-9_.]*")
+PLACEHOLDER = re.compile(r"\.\.\.|\$?[A-Z][A-Z0-9_.]*")
 SPAN = re.compile(r"`((?:cprlib|avocado (?:run|list|replay|jobs|diff)|python3 -m \w+)[^`]*)`")
 BEGINS = re.compile(r"(?:\$ )?((?:[A-Z_]+=\S+ )*(?:cprlib|avocado|python3 -m)(?: .*)?)$")
 WITHIN = re.compile(r"\$\(([^()]+)\)")
@@ -91,9 +92,9 @@ def problems_of(line: Line) -> list[str]:
         if importlib.util.find_spec(module) is None:
             return [f"no module {module}"]
         if module == "cprlib.bootstrap":
-            if line.words[3] not in ("run", "test"):
+            if line.words[3] not in (*PASSED_ON, "test"):
                 return [f"bootstrap has no command {line.words[3]}"]
-            return _of_cprlib(line.words[3:]) if line.words[3] == "run" else []
+            return _of_cprlib(line.words[3:]) if line.words[3] in PASSED_ON else []
     return []
 
 
@@ -110,14 +111,17 @@ def _of_cprlib(words: tuple[str, ...]) -> list[str]:
         if below is None:
             return [f"cprlib has no command {rest[0]!r}"]
         command, context = below, click.Context(below, context, rest.pop(0))
-    if "--help" in rest:
-        return []
-    taken = command
+    return [] if "--help" in rest else _of_command(command, rest, context, words[-1])
+
+
+def _of_command(command: click.Command, rest: list[str], context: click.Context, last: str) -> list[str]:
     try:
-        parsed = taken.make_context(str(command.name), _with_values(command, rest), context.parent)
+        parsed = command.make_context(str(command.name), _with_values(command, rest), context.parent)
     except click.BadOptionUsage as error:
-        named_only = words[-1].startswith("-") and "requires an argument" in error.format_message()
+        named_only = last.startswith("-") and "requires an argument" in error.format_message()
         return [] if named_only else [error.format_message()]  # text may name an option without a value
+    except click.MissingParameter as error:
+        return [error.format_message()] if rest else []  # text may name a command without its arguments
     except click.ClickException as error:
         return [error.format_message()]
     return list(_wrong_values(parsed))
@@ -147,7 +151,8 @@ def _wrong_values(parsed: click.Context) -> Iterator[str]:
     if not (_stands_for_something(policy) or policy.endswith(".toml") or policy in shipped_policies()):
         yield f"no policy {policy}"
     if name in ("build", "prove"):
-        known = {variant.name for variant in load_variants()}
+        folder = given.get("variants_in") or given.get("variants")
+        known = {variant.name for variant in load_variants(Path(folder) if isinstance(folder, str | Path) else None)}
         yield from (
             f"no variant {one}" for one in given["names"] if not _stands_for_something(one) and one not in known
         )

@@ -73,7 +73,8 @@ class FaultGates:
         elif fault.phase in _MAIN:
             loading = fault.phase is Phase.STATE_LOADING
             octets = LOADING_OCTETS if loading else 0
-            delivers = fault.survivor is Survivor.ONE
+            # without a return path the source is done, and hangs up, while what it has sent waits at the gate
+            delivers = fault.survivor in (Survivor.TARGET, Survivor.ONE)
             gate = ChannelGate(self._namespace, self._channels.main, octets, pass_on=loading, delivers=delivers)
             self._main = enter(gate)
         elif fault.phase in _PIPES and fault.action not in SETTINGS:

@@ -79,9 +79,9 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
         raise EnvironmentFailure(f"write {path}", str(error), "free some space or choose another folder") from error
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     """Write ``value`` as indented JSON, whole or not at all; see :func:`write_text`."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n", mode)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -108,11 +108,15 @@ def spawn(
     stdout: int | Any = None,
     stderr: int | Any = None,
     pass_fds: Sequence[int] = (),
+    umask: int = -1,
+    prepare: Callable[[], None] = lambda: None,
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a command in a process group of its own; on leaving, the group is killed and the child reaped.
 
     The child dies with the thread that started it (PR_SET_PDEATHSIG), so start it in a thread that lives on.
 
+    :param umask: of the child; ours when -1.
+    :param prepare: called in the child before the program: system calls only, and never raises.
     :raises EnvironmentFailure: the program does not exist or may not be run.
     """
     parent = os.getpid()
@@ -122,6 +126,7 @@ def spawn(
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # the parent died before prctl took effect
             os._exit(127)
+        prepare()
 
     try:
         child = subprocess.Popen(
@@ -132,6 +137,7 @@ def spawn(
             stdout=stdout,
             stderr=stderr,
             pass_fds=pass_fds,
+            umask=umask,
             text=True,
             errors="replace",
             start_new_session=True,
@@ -149,6 +155,18 @@ def spawn(
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def die_with_starter() -> None:
+    """From now on this process, made by multiprocessing, dies with the one that made it; at once if that is dead."""
+    import multiprocessing  # noqa: PLC0415 - start-up counts inside a lab, where nobody needs it
+
+    starter = multiprocessing.parent_process()
+    if starter is None:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != starter.pid:
+        os._exit(127)
 
 
 def kill_group(child: subprocess.Popen[str]) -> None:

@@ -114,18 +114,20 @@ def _manifest_lock() -> contextlib.AbstractContextManager[None]:
 
 
 def _write_manifest(assets: Assets) -> None:
-    write_json(
-        cache_folder() / MANIFEST,
-        {
-            "recipes": recipes_digest(),
-            "qemu": str(assets.qemu.path),
-            "firmware": str(assets.qemu.firmware) if assets.qemu.firmware else None,
-            "kernel": str(assets.guest.kernel),
-            "initramfs": str(assets.guest.initramfs),
-            "digest": assets.guest.digest,
-            "lab_kernel": str(assets.lab_kernel) if assets.lab_kernel else None,
-        },
-    )
+    value = {
+        "recipes": recipes_digest(),
+        "qemu": str(assets.qemu.path),
+        "firmware": str(assets.qemu.firmware) if assets.qemu.firmware else None,
+        "kernel": str(assets.guest.kernel),
+        "initramfs": str(assets.guest.initramfs),
+        "digest": assets.guest.digest,
+        "lab_kernel": str(assets.lab_kernel) if assets.lab_kernel else None,
+    }
+    path = cache_folder() / MANIFEST
+    with contextlib.suppress(OSError, ValueError):  # a run that changes nothing writes nothing: the cache may be shared
+        if json.loads(path.read_text(encoding="utf-8")) == value:
+            return
+    write_json(path, value)
 
 
 def find_assets() -> Assets:

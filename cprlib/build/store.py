@@ -67,6 +67,7 @@ def entry(kind: str, key: str, make: Make, *, waiting: Callable[[], None] | None
             _remove(final)
             with new_folder(final) as aside:
                 make(aside)
+                _readable(aside)
                 write_listing(aside)
         return final
 
@@ -184,6 +185,14 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     elif path.exists() or path.is_symlink():
         path.unlink()
+
+
+def _readable(folder: Path) -> None:
+    """Let others read an entry, and run its programs, whatever the umask was: a cache may be shared."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            mode = path.stat().st_mode & 0o777
+            path.chmod(mode | 0o444 | (0o111 if mode & 0o100 else 0))
 
 
 def _digest(value: str | bytes | int | Path | None) -> bytes:

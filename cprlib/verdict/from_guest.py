@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from cprlib.errors import GuestFailed
 from cprlib.guest.agent import AgentConnection
+from cprlib.guest.console import Console
 from cprlib.guest.replies import Identity, NicInfo
 from cprlib.verdict.evidence import Check, GuestFact, Outcome, QueueShare
 
@@ -75,3 +78,20 @@ def share_check(shares: tuple[QueueShare, ...], queues: int) -> Check:
         return Check("every-queue-used", Outcome.INCONCLUSIVE, expected, f"the guest tells of {len(shares)} only")
     said = f"queue pair {', '.join(idle)} stood idle" if idle else "each carried some"
     return Check("every-queue-used", Outcome.INCONCLUSIVE if idle else Outcome.PASS, expected, said)
+
+
+def death_checks(folder: Path, updated: bool) -> tuple[Check, ...]:
+    """A check that fails for each console on which the guest's kernel died, whatever the test was waiting for then.
+
+    :param folder: of the case, with the consoles.
+    :param updated: whether the guest was updated before; a guest that dies without that accuses no update.
+    """
+    found = []
+    for path in sorted(folder.glob("console-*.log")):
+        try:
+            Console(path).check()
+        except GuestFailed as error:
+            outcome = Outcome.FAIL if updated else Outcome.INCONCLUSIVE
+            message = f"{path.name}: {error.happened}"
+            found.append(Check("guest-lives", outcome, "the guest's kernel runs", "it died", message))
+    return tuple(found)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -24,11 +23,11 @@ from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnM
 
 from cprlib.errors import CprlibError
 from cprlib.files import python_path
+from cprlib.lab.ended_runner import bound_to_this_process, report_lost
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB
 from cprlib.lab.engines import ENGINES, make_engine
 from cprlib.lab.task import TaskSpec
 from cprlib.lab.uml import UmlEngine
-from cprlib.process import PR_SET_PDEATHSIG
 
 LOG = logging.getLogger(__name__)
 SECTION = "spawner.lab"
@@ -79,10 +78,10 @@ class LabSpawnerCLI(CLI):  # type: ignore[misc]
 class LabHandle:
     """A running task: its process on the host, which holds the lab."""
 
-    def __init__(self, process: asyncio.subprocess.Process, release: Any) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, ended: Any) -> None:
         self.process = process
         self.ended = asyncio.ensure_future(process.wait())
-        self.ended.add_done_callback(release)
+        self.ended.add_done_callback(ended)
 
 
 class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
@@ -154,9 +153,14 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is Avocado's to handle
-            preexec_fn=_die_with_avocado,
+            preexec_fn=bound_to_this_process(),
         )
-        return LabHandle(process, lambda _: self._free_cores().release())
+
+        def ended(_: Any) -> None:
+            self._free_cores().release()
+            report_lost(task, process.returncode)
+
+        return LabHandle(process, ended)
 
     @staticmethod
     def is_task_alive(runtime_task: Any) -> bool:
@@ -200,7 +204,3 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
     @staticmethod
     async def update_requirement_cache(runtime_task: Any, result: str) -> None:
         """See :meth:`is_requirement_in_cache`."""
-
-
-def _die_with_avocado() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

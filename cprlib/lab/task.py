@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -22,11 +21,13 @@ from typing import Any
 
 from cprlib.errors import CprlibError, LabLost
 from cprlib.files import write_json
+from cprlib.lab.ended_runner import status_connection
 from cprlib.lab.engine import ATTEMPTS, Lab, LabCommand, LabOutcome, LabStreams
 from cprlib.lab.engines import make_engine
 
 LAB_FILE = "lab.json"
 LONGEST_TEST = 24 * 3600.0  # Avocado ends a task that takes too long; this is only a last resort
+LABS_TMPDIR = "/tmp"  # noqa: S108 - the lab's own, in its memory
 JOBS_OWN_FILES = ("debug.log", "stdout", "stderr", "output", "whiteboard", LAB_FILE)
 
 
@@ -53,18 +54,9 @@ class StatusClient:
 
     def __init__(self, spec: TaskSpec) -> None:
         self._identity = {"id": spec.identifier, "job_id": spec.job_id}
-        self._sockets = [self._connect(uri) for uri in spec.status_uris]
+        self._sockets = [status_connection(uri) for uri in spec.status_uris]
         self._last = 0.0
         self.finished = False
-
-    @staticmethod
-    def _connect(uri: str) -> socket.socket:
-        if ":" in uri:
-            host, port = uri.rsplit(":", 1)
-            return socket.create_connection((host, int(port)))
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(uri)
-        return connection
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message under the task's name and the host's time; the server sorts by time."""
@@ -156,7 +148,7 @@ def run_task(spec: TaskSpec) -> None:
         command = LabCommand(
             (sys.executable, "-m", "cprlib.lab.inside", *spec.arguments),
             Path.cwd(),
-            {**os.environ, "CPRLIB_LAB": spec.engine, "PYTHONUNBUFFERED": "1"},
+            {**os.environ, "CPRLIB_LAB": spec.engine, "PYTHONUNBUFFERED": "1", "TMPDIR": LABS_TMPDIR},
             folder,
             LONGEST_TEST,
             spec.memory,
@@ -175,7 +167,7 @@ def run_task(spec: TaskSpec) -> None:
     finally:
         record = dataclasses.asdict(outcome) if outcome else {"attempts": max(1, len(lost)), "lost": lost}
         with contextlib.suppress(CprlibError):
-            write_json(folder / LAB_FILE, {"engine": spec.engine, **record})
+            write_json(folder / LAB_FILE, {"engine": spec.engine, **record}, mode=0o600)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 
 from cprlib.errors import LabLost
 from cprlib.lab import task
+from cprlib.lab.ended_runner import status_connection
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.task import TaskSpec, run_task
 
@@ -70,15 +71,14 @@ def play(
     job: Job, monkeypatch: pytest.MonkeyPatch, *scripts: list[bytes | LabLost], status: int = 0
 ) -> list[dict[str, Any]]:
     monkeypatch.setattr(task, "make_engine", lambda *_: ScriptedEngine(list(scripts), status))
-    client = task.StatusClient
     sockets: list[socket.socket] = []
-    original = client._connect
+    original = status_connection
 
     def connect(uri: str) -> socket.socket:
         sockets.append(original(uri))
         return sockets[-1]
 
-    monkeypatch.setattr(client, "_connect", staticmethod(connect))
+    monkeypatch.setattr(task, "status_connection", connect)
     run_task(job.spec())
     for one in sockets:
         one.close()

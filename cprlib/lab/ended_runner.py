@@ -1,0 +1,63 @@
+"""The end of a runner that did not report: Avocado would wait for its result for ever (core/task/statemachine.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cprlib.process import PR_SET_PDEATHSIG, describe_status
+
+
+def bound_to_this_process() -> Callable[[], None]:
+    """For ``preexec_fn``: the child dies with this process, also when that dies before the child has said so."""
+    return functools.partial(_die_with, os.getpid())
+
+
+def _die_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(127)
+
+
+def status_connection(uri: str) -> socket.socket:
+    """A connection to a job's status server.
+
+    :raises OSError: it is not there.
+    """
+    if ":" in uri:
+        host, port = uri.rsplit(":", 1)
+        return socket.create_connection((host, int(port)))
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(uri)
+    return connection
+
+
+def report_lost(task: Any, returncode: int | None) -> None:
+    """Finish a task as an error when its runner ended without having done so: killed, or with an exit status.
+
+    :param task: Avocado's.
+    :param returncode: of the runner; one that ends well has sent its result.
+    """
+    if not returncode:
+        return
+    reason = f"the test's runner ended with {describe_status(returncode)} before the test did"
+    message = {
+        "status": "finished",
+        "result": "error",
+        "fail_reason": reason,
+        "fail_class": "RunnerLost",
+        "id": str(task.identifier),
+        "job_id": task.job_id,
+        "time": time.monotonic(),
+    }
+    for service in task.status_services:
+        with contextlib.suppress(OSError), status_connection(service.uri) as connection:
+            connection.sendall(json.dumps(message).encode("ascii") + b"\n")

@@ -1,0 +1,44 @@
+"""Avocado spawner ``native``: Avocado's ``process``, but no runner outlives Avocado, and none is waited for in vain.
+
+With Avocado's own one a runner goes on with its test when Avocado is killed, and a runner that is killed is waited for
+without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from avocado.core.utils.eggenv import get_python_path_env_if_egg
+from avocado.plugins.spawners.process import ProcessSpawner, ProcessSpawnerHandle
+
+from cprlib.lab.ended_runner import bound_to_this_process, report_lost
+
+
+class NativeSpawner(ProcessSpawner):  # type: ignore[misc]
+    """Starts each task as a process of this host."""
+
+    description = "Process based spawner that binds runners to the life of the job"
+
+    async def spawn_task(self, runtime_task: Any) -> bool:
+        """Start the task's runner."""
+        self.create_task_output_dir(runtime_task)
+        task = runtime_task.task
+        runner = task.runnable.runner_command()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *runner,
+                "task-run",
+                *task.get_command_args(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=get_python_path_env_if_egg(),
+                preexec_fn=bound_to_this_process(),
+            )
+        except (FileNotFoundError, PermissionError):
+            return False
+        handle = ProcessSpawnerHandle(process)
+        handle.wait_task.add_done_callback(lambda _: report_lost(task, process.returncode))
+        runtime_task.spawner_handle = handle
+        return True

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import click
 
+from cprlib.broom import swept_folder
 from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import console_progress
 from cprlib.errors import UsageError
@@ -43,8 +43,8 @@ def run(engine: str, memory: int, seconds: float, results: Path | None, command:
     if results is not None and not results.is_dir():
         raise UsageError(f"write results to {results}", "no such folder", "make it first")
     kernel = build_lab_kernel(console_progress()) if engine == "uml" else None
-    with tempfile.TemporaryDirectory(prefix="cprlib-lab-") as nowhere:
-        folder = results or Path(nowhere)
+    with swept_folder("cprlib-lab-") as nowhere:
+        folder = results or nowhere
         outcome = Lab(make_engine(engine, kernel)).run(_command(command, folder, memory, seconds), standard_streams())
     return outcome.returncode if outcome.returncode >= 0 else 128 - outcome.returncode
 
@@ -61,6 +61,6 @@ def shell(engine: str, memory: int, results: Path | None) -> int:
 
     kernel = build_lab_kernel(console_progress()) if engine == "uml" else None
     program = os.environ.get("SHELL") or shutil.which("bash") or "/bin/sh"
-    with tempfile.TemporaryDirectory(prefix="cprlib-lab-") as nowhere:
-        folder = results or Path(nowhere)
+    with swept_folder("cprlib-lab-") as nowhere:
+        folder = results or nowhere
         return run_shell(make_engine(engine, kernel), _command((program,), folder, memory, 24 * 3600.0))

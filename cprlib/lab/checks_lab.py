@@ -30,11 +30,11 @@ def all_checks() -> list[Finding]:
 def prepare_only() -> dict[str, Any]:
     """What the launcher reports when it prepares a lab but starts ``true`` in the place of the kernel."""
     reader, writer = os.pipe()
-    with tempfile.TemporaryDirectory(prefix="cprlib-doctor-") as folder, open(reader, encoding="utf-8") as report:
+    with open(reader, encoding="utf-8") as report:
         top = max(reader, writer)
         spec = {
             "argv": [shutil.which("true") or "/bin/true"],
-            "folders": [folder],
+            "folders": [tempfile.gettempdir()],  # nothing is written: `true` runs
             "folder_fds": [top + 2],
             "memory": DEFAULT_MEMORY_MIB,
             "memory_fd": top + 1,

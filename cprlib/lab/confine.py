@@ -307,8 +307,11 @@ def be_init(spec: Spec, alive: int, watched: int) -> int:
 
 def main() -> int:
     spec: Spec = json.loads(sys.argv[1])
+    parent = os.getppid()  # whoever started us has bound us to its life; unshare() may have loosened that for a moment
     separate = unshare(spec)
     die_with_parent()
+    if os.getppid() != parent:
+        return 125
     if not separate:
         become_kernel(spec, separate)
     watched, alive = os.pipe()

@@ -130,7 +130,7 @@ def disk_of(kind: str, roots: Sequence[Path]) -> Path:
     def make(folder: Path) -> None:
         files.extend(sorted(libraries(files) - set(files)))
         image = folder / "disk.ext4"
-        with TemporaryDirectory(dir=folder.parent, prefix=".tree-") as tree:
+        with TemporaryDirectory(dir=folder, prefix="tree-") as tree:
             octets = sum(_copy(path, Path(tree)) for path in files)
             with image.open("wb") as stream:
                 stream.truncate((octets * 5 // 4 + (SLACK_MIB << 20)) // 4096 * 4096)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cprlib.broom import given_tmpdir
 from cprlib.errors import LabFailure
 from cprlib.lab.conversation import Channels, Conversation, encode_job
 from cprlib.lab.cores import reserved_core
@@ -23,11 +24,12 @@ from cprlib.process import mark_passed_on, spawn
 
 BOOT_SECONDS = 30.0
 LAYERS = ("namespaces", "landlock")
+CACHE_ADVICE = "let CPRLIB_CACHE name a folder without spaces and quotes in its path"
 
 
 def places_for_memory() -> list[str]:
     """Folders in which a lab's memory file can be, best first."""
-    chosen = os.environ.get("TMPDIR")
+    chosen = given_tmpdir()
     return [*([chosen] if chosen else []), "/dev/shm", "/tmp", "/var/tmp"]  # noqa: S108
 
 
@@ -103,6 +105,8 @@ class UmlEngine:
                     conversation.remove_leftover()
 
     def _arguments(self, command: LabCommand, channels: Channels, memory_fd: int) -> list[str]:
+        if any(character in str(self.init) for character in " \t\n\"'"):
+            raise LabFailure("start a lab", f"a kernel's command line takes no path like {self.init}", CACHE_ADVICE)
         line = {name: f"fd:{fd}" for name, fd in channels.theirs.items()}
         return [
             str(self.kernel),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cprlib.broom import swept_folder
 from cprlib.errors import EnvironmentFailure, ProcessFailed, UsageError
 from cprlib.files import project_folder
 from cprlib.process import run
@@ -43,7 +43,7 @@ def list_tests(folder: Path | None = None, tags: Sequence[str] = ()) -> tuple[Su
     :raises EnvironmentFailure: Avocado cannot list them.
     """
     top = folder or project_folder() / "tests" / "functional"
-    with tempfile.TemporaryDirectory(prefix="cprlib-prove-") as aside:
+    with swept_folder("cprlib-prove-") as aside:
         listing = Path(aside, "tests.json")
         command = [sys.executable, "-m", "avocado", "--show=none", "list", "--json", str(listing)]
         command += [str(top), *(word for tag in tags for word in ("-t", tag))]

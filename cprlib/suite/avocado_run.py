@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
+from cprlib.broom import Broom, temporary_environment
 from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.files import project_folder, python_path
 from cprlib.lab.task import LAB_FILE
@@ -22,6 +23,7 @@ from cprlib.verdict.evidence import CaseEvidence
 
 JOB_FOLDER = "avocado"
 CASES_FOLDER = "cases"
+OWNER_ALONE = 0o077  # umask: transcripts may hold what a guest said
 COPIES = {"results.xml": "junit.xml", "results.tap": "results.tap"}  # Avocado's name: ours
 
 
@@ -58,8 +60,7 @@ class SuiteRun:
                 command += ["-p", f"{name}={value}"]
         parallel = self.parallel or (len(os.sched_getaffinity(0)) if self.engine else 1)
         command += ["--max-parallel-tasks", str(parallel)]
-        if self.engine:
-            command += ["--spawner", "lab", "--lab-engine", self.engine]
+        command += ["--spawner", "lab", "--lab-engine", self.engine] if self.engine else ["--spawner", "native"]
         return [*command, *self.extra]
 
 
@@ -85,9 +86,16 @@ def run_avocado(
     :returns: Avocado's exit status (a sum of flags, avocado.core.exit_codes).
     :raises EnvironmentFailure: Avocado is not installed where this Python looks.
     """
-    environment = {**avocado_environment(), **suite.environment}
     errors = subprocess.STDOUT if output else None
-    with spawn(suite.command(), purpose="run Avocado", env=environment, stdout=output, stderr=errors) as child:
+    with contextlib.ExitStack() as stack:
+        broom = stack.enter_context(Broom())
+        stack.callback(broom.group, 0)
+        environment = {**avocado_environment(), **temporary_environment(broom), **suite.environment}
+        command = _with_settings(suite.command(), Path(environment["TMPDIR"]))
+        child = stack.enter_context(
+            spawn(command, purpose="run Avocado", env=environment, stdout=output, stderr=errors, umask=OWNER_ALONE)
+        )
+        broom.group(child.pid)  # Avocado's own spawner does not bind a runner's life to Avocado's
         started(child)
         try:
             return child.wait()
@@ -98,6 +106,14 @@ def run_avocado(
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, signal.SIGKILL)
             raise
+
+
+def _with_settings(command: list[str], folder: Path) -> list[str]:
+    """The command, with settings that keep Avocado from making ~/avocado/tests only because it would show its path."""
+    settings = folder / "avocado.conf"
+    settings.write_text(f"[datadir.paths]\ntest_dir = {project_folder() / 'tests'}\n", encoding="utf-8")
+    place = command.index("avocado") + 1
+    return [*command[:place], "--config", str(settings), *command[place:]]
 
 
 def lab_retries(test_folder: Path) -> int:
@@ -128,7 +144,8 @@ def gather(results: Path) -> int:
     for name, ours in COPIES.items():
         if (job / name).exists():
             shutil.copyfile(job / name, results / ours)
-    (results / CASES_FOLDER).mkdir(exist_ok=True)
+            (results / ours).chmod(0o600)
+    (results / CASES_FOLDER).mkdir(mode=0o700, exist_ok=True)
     tests = [path for path in sorted(job.glob("test-results/*")) if path.is_dir() and path.name != "by-status"]
     for folder in (case for test in tests for case in sorted(test.glob("data/cases/*"))):
         retries = lab_retries(folder.parents[2])

@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from cprlib.broom import Broom
+
 TRACEFS = Path("/sys/kernel/tracing")
 BUFFER_KIB = 8192  # per processor; an event takes some 60 octets
 
@@ -21,9 +23,12 @@ class TraceInstance:
 
     def __init__(self, tracefs: Path = TRACEFS) -> None:
         self._folder = tracefs / "instances" / f"cprlib-{os.getpid()}-{time.monotonic_ns()}"
+        self._stack = contextlib.ExitStack()
 
     def make(self) -> None:
         """Make the instance; it records nothing yet."""
+        if not os.environ.get("CPRLIB_LAB") and os.access(self._folder.parent, os.W_OK):
+            self._stack.enter_context(Broom()).instance(self._folder)  # a lab's kernel goes, the host's stays
         self._folder.mkdir()
         (self._folder / "trace_clock").write_text("mono")
         (self._folder / "buffer_size_kb").write_text(str(BUFFER_KIB))
@@ -55,6 +60,7 @@ class TraceInstance:
             (self._folder / "events/enable").write_text("0")
         with contextlib.suppress(OSError):
             self._folder.rmdir()
+        self._stack.close()
 
 
 def realtime_offset_ns() -> int:

@@ -13,6 +13,7 @@ from cprlib.report.environment import Environment, describe_environment, join_en
 from cprlib.report.gather import gather
 from cprlib.report.html import write_html
 from cprlib.report.points import MatrixRecord, points_of
+from cprlib.report.results_folder import cut_off
 from cprlib.report.run_json import write_run_json
 from cprlib.report.run_report import RunReport
 from cprlib.verdict.findings import Verdict, combine, unsure
@@ -50,7 +51,7 @@ def judge_results(
     record, doubts = _matrix(results)
     if record:
         doubts = tuple(record.problems(points_of(case.evidence for case in cases)))
-    problems = (*job.problems, *doubts)
+    problems = (*filter(None, [cut_off(results)]), *job.problems, *doubts)
     if problems:
         verdict = _with_problems(verdict, problems)
     if environment is None:

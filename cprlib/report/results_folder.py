@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cprlib import files
@@ -19,17 +18,21 @@ from cprlib.verdict.evidence import STARTED_FILE, Mechanism
 
 CASES = "cases"
 LATEST = "latest"
+UNFINISHED = "unfinished.json"
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 
 
 def new_results_folder(base: Path) -> Path:
     """Make the folder of a run, named by the UTC time; two runs in the same second get different folders.
 
+    Until :func:`publish` it is marked as unfinished, so that a run that was killed is not taken for a whole one.
+
     :param base: the folder of all runs, made when missing.
     :raises EnvironmentFailure: the folder cannot be made.
     """
     try:
         folder = files.numbered_folder(base, files.utc_name())
+        files.write_text(folder / UNFINISHED, json.dumps(asdict(ProcessId.own())) + "\n", mode=0o600)
         (folder / CASES).mkdir(mode=0o700)
     except OSError as error:
         raise EnvironmentFailure(f"make a results folder in {base}", str(error), "choose another with --out") from error
@@ -37,27 +40,76 @@ def new_results_folder(base: Path) -> Path:
 
 
 def publish(folder: Path) -> Path:
-    """Let ``latest`` beside the folder point to it; whoever looks sees the old link or the new one, never none.
+    """The run is whole: let ``latest`` beside the folder point to it.
+
+    Whoever looks sees the old link or the new one, never none. The new one is made inside the folder, so that a kill
+    leaves nothing beside it.
 
     :returns: the link.
     :raises EnvironmentFailure: the link cannot be made, as when ``latest`` is a folder.
     """
-    link = folder.parent / LATEST
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".latest."))
+    link, aside = folder.parent / LATEST, folder / f".{LATEST}"
     try:
-        (aside / LATEST).symlink_to(folder.name)
-        os.replace(aside / LATEST, link)
+        (folder / UNFINISHED).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(folder.name)
+        os.replace(aside, link)
     except OSError as error:
+        aside.unlink(missing_ok=True)
         raise EnvironmentFailure(f"point {link} to {folder.name}", str(error), f"move {link} out of the way") from error
-    finally:
-        (aside / LATEST).unlink(missing_ok=True)
-        aside.rmdir()
     return link
 
 
 def method_of(test: str) -> str:
     """The method in Avocado's name of a test, whatever variant stands behind: ``x.py:Class.method;run-10.0-3f2a``."""
     return test.split(";", maxsplit=1)[0].rsplit(".", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process and no later one of the same number.
+
+    :param started: its start, in clock ticks after the kernel's (proc(5), stat, field 22).
+    :param boot: identity of the kernel's boot.
+    """
+
+    pid: int
+    started: int
+    boot: str
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId | None:
+        """Of a running process; None when there is none of that number."""
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return None
+        return cls(pid, int(stat.rpartition(")")[2].split()[19]), boot)
+
+    @classmethod
+    def own(cls) -> ProcessId:
+        """Of this process."""
+        return cls.of(os.getpid()) or cls(os.getpid(), 0, "")
+
+
+def cut_off(folder: Path) -> str:
+    """Why a results folder is not whole: its run was cut off, or goes on still. Empty when nothing speaks against it.
+
+    The run itself, when it makes its report, is told nothing.
+    """
+    try:
+        value = json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))
+        owner = ProcessId(int(value["pid"]), int(value["started"]), str(value["boot"]))
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return "the run was cut off before it came to its end"
+    if owner == ProcessId.own():
+        return ""
+    if owner == ProcessId.of(owner.pid):
+        return f"the run goes on still, as process {owner.pid}: what is here so far is judged"
+    return "the run was cut off before it came to its end: what is here so far is judged"
 
 
 def case_id(test: str) -> str:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import concurrent.futures
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from cprlib.errors import EnvironmentFailure, UsageError
-from cprlib.report.results_folder import new_results_folder, publish, read_started, start_case
+from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
+from cprlib.report.build import judge_results
+from cprlib.report.results_folder import UNFINISHED, cut_off, new_results_folder, publish, read_started, start_case
+from cprlib.report.table import result_table
 from cprlib.verdict.evidence import Mechanism
+from cprlib.verdict.policy_file import load_policy
+from tests.unit.verdict.samples import good_case
 
 
 def test_runs_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
@@ -56,3 +62,41 @@ def test_started_is_read_back(tmp_path: Path) -> None:
     started = read_started(start_case(tmp_path, "a", test="t", title="T", mechanism=Mechanism.CPR))
     assert (started.id, started.test, started.title, started.mechanism) == ("a", "t", "T", Mechanism.CPR)
     assert started.started_ns
+
+
+def test_a_run_is_unfinished_until_it_is_published(tmp_path: Path) -> None:
+    folder = new_results_folder(tmp_path)
+    assert (folder / UNFINISHED).stat().st_mode & 0o777 == 0o600
+    assert cut_off(folder) == ""  # its own run may make a report
+    publish(folder)
+    assert not (folder / UNFINISHED).exists()
+    assert cut_off(folder) == ""
+
+
+def test_a_run_of_another_process_goes_on_or_was_cut_off(tmp_path: Path) -> None:
+    make = "import sys; from pathlib import Path; from cprlib.report.results_folder import new_results_folder\n"
+    make += "print(new_results_folder(Path(sys.argv[1])), flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", make, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        folder = Path(other.stdout.readline().strip())
+        assert f"goes on still, as process {other.pid}" in cut_off(folder)
+        other.kill()
+        other.wait()
+    assert "was cut off" in cut_off(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"pid": 1, "started": 0, "boot": "x"}'])
+def test_a_mark_that_is_broken_or_of_another_boot_means_cut_off(tmp_path: Path, text: str) -> None:
+    (tmp_path / UNFINISHED).write_text(text)
+    assert "was cut off" in cut_off(tmp_path)
+
+
+def test_a_run_that_was_cut_off_does_not_pass(tmp_path: Path) -> None:
+    good_case().write(start_case(tmp_path, "a"))
+    assert judge_results(tmp_path, load_policy("default")).exit_status == ExitStatus.PASS
+    (tmp_path / UNFINISHED).write_text("{}")
+    report = judge_results(tmp_path, load_policy("default"))
+    assert report.exit_status == ExitStatus.INCONCLUSIVE
+    assert "cut off" in result_table(report)

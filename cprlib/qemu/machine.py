@@ -17,6 +17,8 @@ from cprlib.net.namespace import NetworkNamespace
 from cprlib.process import describe_status, paste, spawn, tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.command_line import MachineFiles, MachineSettings, Names, Passed, command_line, netdev_options
+from cprlib.qemu.crash import allow_core, keep_crash, wait_while_ending
+from cprlib.qemu.flood import CONSOLE_LIMIT, LOG_LIMIT, FloodWatch
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.qemu.passed_files import PassedFiles, opened_files
 from cprlib.qemu.qmp import QmpConnection
@@ -47,6 +49,7 @@ class Machine:
     namespace: NetworkNamespace
     command: Sequence[str] = field(default_factory=tuple)
     incoming: bool = False
+    watch: FloodWatch | None = None
 
     @property
     def pid(self) -> int:
@@ -79,13 +82,24 @@ class Machine:
             raise self.died(doing, status)
 
     def died(self, doing: str, status: int) -> QemuFailed:
-        """The error for a QEMU that has ended though it should not."""
+        """The error for a QEMU that has ended though it should not; what is left of a crash is kept."""
+        if self.watch and self.watch.flooded:
+            path = self.watch.flooded
+            return QemuFailed(
+                doing,
+                f"the {self.name} was ended: {path.name} had grown to {path.stat().st_size >> 20} MiB",
+                "look at the end of that file",
+                details=f"command: {paste(self.command)}",
+            )
+        backtrace = keep_crash(self.files.folder, self.name, self.pid, status, self.settings.qemu.path)
         said = self.messages
         last = said.splitlines()[-1] if said else "it said nothing"
         return QemuFailed(
             doing,
             f"the {self.name} ended with {describe_status(status)}: {last}",
-            FIRMWARE_ADVICE if any(words in said for words in FIRMWARE_WORDS) else "",
+            FIRMWARE_ADVICE
+            if any(words in said for words in FIRMWARE_WORDS)
+            else (f"see {backtrace.name}" if backtrace else ""),
             details=f"command: {paste(self.command)}\n{tail(said)}",
         )
 
@@ -202,7 +216,7 @@ def start_machine(
     :param passed: files that a manager opened and keeps; what else the netdevs need is opened here, and closed again.
     :raises EnvironmentFailure: the program cannot be started.
     """
-    files = MachineFiles(folder, name)
+    files = MachineFiles(folder.absolute(), name)
     qmp_ours, qmp_theirs = socket.socketpair()
     agent_ours, agent_theirs = socket.socketpair()
     with contextlib.ExitStack() as stack:
@@ -226,17 +240,32 @@ def start_machine(
                     command,
                     purpose=f"start {settings.qemu.path}",
                     env=os.environ | PERTURBED,
+                    cwd=files.folder,  # where a core file goes
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     pass_fds=(*channels, *(number for item in given.values() for number in item.all)),
+                    prepare=allow_core,
                 )
             )
+        program = settings.qemu.path
+        stack.callback(lambda: keep_crash(files.folder, name, process.pid, wait_while_ending(process), program))
+        limits = {files.console: CONSOLE_LIMIT, files.output: LOG_LIMIT, files.trace: LOG_LIMIT}
+        watch = stack.enter_context(FloodWatch(limits, process.kill))
         manager.close()
         qmp_theirs.close()
         agent_theirs.close()
         qmp = stack.enter_context(QmpConnection(name, qmp_ours, files.qmp))
         yield Machine(
-            name, settings, files, process, qmp, agent_ours, namespace, tuple(command), incoming=incoming is not None
+            name,
+            settings,
+            files,
+            process,
+            qmp,
+            agent_ours,
+            namespace,
+            tuple(command),
+            incoming=incoming is not None,
+            watch=watch,
         )
 
 

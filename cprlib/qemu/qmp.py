@@ -28,6 +28,10 @@ from qemu.qmp.message import Message
 from cprlib.deadline import Deadline
 from cprlib.errors import QemuFailed, QmpRefused
 
+BROKEN = (QMPError, OSError, EOFError, ValueError)  # the last: octets that are no UTF-8 leave qemu.qmp as they are
+EVENTS_KEPT = 20_000  # a live update makes a few dozen
+TRANSCRIPT_LIMIT = 32 << 20  # octets
+
 Value = TypeVar("Value")
 Arguments = Mapping[str, object]
 
@@ -67,6 +71,9 @@ class QmpConnection:
         self._transcript_path = transcript
         self._events: list[QmpEvent] = []
         self._changed = threading.Condition()
+        self._flood = False
+        self._closing: asyncio.Future[None] | None = None
+        self._written = 0
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient(name)
         self._negotiated: Future[None] | None = None
@@ -84,7 +91,7 @@ class QmpConnection:
     ) -> None:
         closing = self._submit(self._close())
         # The process is killed anyway; nothing is asked of it any more.
-        with contextlib.suppress(FutureTimeout, QMPError, OSError, EOFError):
+        with contextlib.suppress(FutureTimeout, *BROKEN):
             closing.result(timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
@@ -105,7 +112,7 @@ class QmpConnection:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
             self._watcher.cancel()
-        await self._client.disconnect()
+        await (self._closing or self._client.disconnect())
 
     async def _watch(self, listener: EventListener) -> None:
         async for message in listener:
@@ -113,15 +120,28 @@ class QmpConnection:
             self._write("event", message)
             with self._changed:
                 self._events.append(event)
+                self._flood = len(self._events) >= EVENTS_KEPT
                 self._changed.notify_all()
+            if self._flood:
+                self._write("note", {"flood": f"{EVENTS_KEPT} events: the connection is closed"})
+                self._closing = asyncio.ensure_future(self._client.disconnect())
+                return
 
     def _submit(self, work: Coroutine[Any, Any, Value]) -> Future[Value]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _write(self, direction: str, message: Message | Mapping[str, object]) -> None:
         line = json.dumps({"time_ns": time.time_ns(), "direction": direction, "message": dict(message)})
-        if not self._transcript.closed:
-            self._transcript.write(line + "\n")
+        if self._transcript.closed or self._written > TRANSCRIPT_LIMIT:
+            return
+        self._written += len(line)
+        if self._written > TRANSCRIPT_LIMIT:
+            line = json.dumps({"time_ns": time.time_ns(), "direction": "note", "message": {"cut": "too long"}})
+        self._transcript.write(line + "\n")
+
+    def _check_flood(self, tried: str) -> None:
+        if self._flood:
+            raise QemuFailed(tried, f"it sent {EVENTS_KEPT} events, more than any update makes", "read the transcript")
 
     def wait_ready(self, deadline: Deadline) -> None:
         """Wait until QEMU has greeted and the capabilities are negotiated.
@@ -129,13 +149,14 @@ class QmpConnection:
         :raises QemuFailed: the connection broke before that.
         :raises DeadlineExceeded: no greeting in time.
         """
+        self._check_flood(f"talk QMP to the {self.name}")
         if self._negotiated is None:
             raise QemuFailed(f"talk QMP to the {self.name}", "the connection is not open")
         try:
             self._negotiated.result(timeout=deadline.remaining)
         except FutureTimeout as error:
             raise deadline.exceeded("no QMP greeting") from error
-        except (QMPError, OSError, EOFError) as error:
+        except BROKEN as error:
             raise QemuFailed(f"talk QMP to the {self.name}", str(error) or type(error).__name__) from error
 
     def execute(self, command: str, arguments: Arguments | None = None, *, seconds: float = 20.0) -> Any:
@@ -160,7 +181,8 @@ class QmpConnection:
             refused = error.error.error
             self._write("received", {"error": {"class": refused.class_, "desc": refused.desc}})
             raise QmpRefused(tried, refused.desc, error_class=refused.class_, details=json.dumps(arguments)) from error
-        except (QMPError, OSError, EOFError) as error:
+        except BROKEN as error:
+            self._check_flood(tried)
             raise QemuFailed(tried, f"the connection broke: {error or type(error).__name__}") from error
         self._write("received", {"return": value})
         return value
@@ -180,7 +202,7 @@ class QmpConnection:
             self._submit(send()).result(timeout=deadline.remaining)
         except FutureTimeout as error:
             raise deadline.exceeded() from error
-        except (QMPError, OSError) as error:
+        except BROKEN as error:
             raise QemuFailed(f"pass a descriptor to the {self.name}", str(error) or type(error).__name__) from error
         self.execute("getfd", {"fdname": name})
 
@@ -207,6 +229,7 @@ class QmpConnection:
                 for event in self._events[after:]:
                     if event.name in names and accept(event):
                         return event
+                self._check_flood(f"wait for {' or '.join(sorted(names))} of the {self.name}")
                 if not self._changed.wait(timeout=deadline.remaining):
                     seen = ", ".join(event.name for event in self._events) or "none"
                     raise deadline.exceeded(f"events of the {self.name} so far: {seen}")

@@ -143,7 +143,7 @@ def run(
         parameters=given,
         engine=engine,
         parallel=parallel,
-        extra=[argument for name in tag for argument in ("-t", name)],
+        extra=[f"--filter-by-tags={name}" for name in tag],
         environment=_lab_kernel(assets),
         matrix=plan.write(results, _without_paths(given) if qemus else given, qemus, base) if plan else None,
     )

@@ -25,6 +25,7 @@ from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.host_files import disk_of, named_files, project_files, python_files, system_files
 from cprlib.lab.kvm_image import KvmImage, build_kvm_image
 from cprlib.process import spawn
+from cprlib.qemu.command_line import option_value
 
 BOOT_SECONDS = 90.0
 PORTS = ("stdout", "stderr", "control", "results")  # in the order of images/lab/init.c, from 1
@@ -91,7 +92,10 @@ class KvmEngine:
         arguments += ["-serial", "stdio"]
         arguments += ["-device", "virtio-serial-pci"]  # the first virtio device: its ports are /dev/vport0p*
         for index, path in enumerate([f"/proc/self/fd/{job}", *disks]):
-            arguments += ["-blockdev", f"file,node-name=f{index},filename={path},read-only=on,locking=off"]
+            arguments += [
+                "-blockdev",
+                f"file,node-name=f{index},filename={option_value(path)},read-only=on,locking=off",
+            ]
             arguments += ["-device", f"virtio-blk-pci,drive=f{index}"]
         for index, (name, listener) in enumerate(ports.items(), 1):
             address = listener.getsockname()[1:].decode()

@@ -37,7 +37,7 @@ class QemuBinary:
 
     def command(self) -> list[str]:
         """The start of every command line."""
-        return [str(self.path), *(["-L", str(self.firmware)] if self.firmware else [])]
+        return [str(self.path.absolute()), *(["-L", str(self.firmware.absolute())] if self.firmware else [])]
 
 
 @dataclass(frozen=True, slots=True)

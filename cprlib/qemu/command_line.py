@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from cprlib.qemu.trace_log import UPDATE_EVENTS
 
 AGENT_PORT = "org.cprlib.agent"
 ACCELERATORS = ("tcg", "kvm")
+MACHINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # no comma: what follows one would be an option
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class MachineSettings:
     prefix: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not MACHINE_NAME.fullmatch(self.machine):
+            raise UsageError(f"use machine type {self.machine!r}", "it is no name of one")
         if self.accelerator not in ACCELERATORS:
             raise UsageError(f"use accelerator {self.accelerator!r}", f"it is none of {', '.join(ACCELERATORS)}")
 
@@ -113,8 +117,15 @@ def command_line(
         *("-smp", str(settings.processors)),
         *("-m", f"{settings.memory_mib}M"),
         *("-object", f"memory-backend-memfd,id=ram0,share=on,size={settings.memory_mib}M"),
-        *("-kernel", str(settings.kernel), "-initrd", str(settings.initramfs), "-append", settings.kernel_arguments),
-        *("-chardev", f"file,id=console,path={files.console}", "-serial", "chardev:console"),
+        *(
+            "-kernel",
+            str(settings.kernel.absolute()),
+            "-initrd",
+            str(settings.initramfs.absolute()),
+            "-append",
+            settings.kernel_arguments,
+        ),
+        *("-chardev", f"file,id=console,path={option_value(files.console)}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,fd={qmp_descriptor}", "-mon", "chardev=qmp,mode=control"),
         *("-device", "virtio-serial-pci,id=serial0"),
         *("-chardev", f"socket,id=agent,fd={agent_descriptor}"),
@@ -130,6 +141,11 @@ def command_line(
         for nic in settings.nics:
             command += ["-device", json.dumps(nic.options())]
     return [*command, *settings.extra]
+
+
+def option_value(value: object) -> str:
+    """A value in an option string of QEMU, where a comma ends it unless it is doubled (QEMU util/keyval.c)."""
+    return str(value).replace(",", ",,")
 
 
 Names = tuple[tuple[str, ...], tuple[str, ...]]

@@ -72,9 +72,9 @@ class TapNetdev:
     poll_us: int | None = None
 
     def __post_init__(self) -> None:
-        if not INTERFACE_NAME.match(self.interface):
+        if not INTERFACE_NAME.fullmatch(self.interface):
             raise UsageError(f"name a tap {self.interface!r}", "not a valid interface name")
-        if not IDENTIFIER.match(self.identifier):
+        if not IDENTIFIER.fullmatch(self.identifier):
             raise UsageError(f"name a netdev {self.identifier!r}", "not a valid QEMU identifier")
         if not 1 <= self.queues <= 256:  # MAX_TAP_QUEUES, drivers/net/tun.c
             raise UsageError(f"give a tap {self.queues} queues", "a tap has 1 to 256")

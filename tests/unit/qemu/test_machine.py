@@ -41,7 +41,7 @@ def test_netdev_leaves_cpr_out_when_nothing_is_said() -> None:
     assert "cpr" not in TapNetdev().options()
 
 
-@pytest.mark.parametrize("name", ["../x", "a b", "tap0;rm", "", "x" * 16])
+@pytest.mark.parametrize("name", ["../x", "a b", "tap0;rm", "", "x" * 16, "tap0\n"])
 def test_names_cannot_break_out(name: str) -> None:
     with pytest.raises(UsageError):
         TapNetdev(interface=name)

@@ -13,6 +13,9 @@ from cprlib.verdict.traffic_rules import unexplained_packets
 
 LINES = 20
 LONGEST_COMMAND = 1500  # characters; longer ones are no command lines of ours
+_MARKUP = str.maketrans(
+    {character: f"\\{character}" for character in "\\|[]!*_#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"}
+)
 _ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
 
 
@@ -38,8 +41,8 @@ def markdown_summary(report: RunReport) -> str:
 
 
 def _cell(text: str) -> str:
-    """Foreign text as one cell: no line ends, no bars, no markup."""
-    return one_line(text, 200).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    """Foreign text as one cell: no line ends, no bars, no markup, no links."""
+    return one_line(text, 200).translate(_MARKUP)
 
 
 def _code(text: str) -> str:

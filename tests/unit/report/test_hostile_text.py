@@ -1,0 +1,141 @@
+"""Whatever a guest, a QEMU or a log says, wherever it lands in the evidence: reports show it, unchanged by it."""
+
+from __future__ import annotations
+
+import functools
+import html.parser
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cprlib.guest.console import escape
+from cprlib.report.build import build_report
+from cprlib.report.environment import Environment
+from cprlib.report.markdown import markdown_summary
+from cprlib.report.results_folder import start_case
+from cprlib.report.table import result_table
+from cprlib.verdict.codec import BadValue, decode, encode
+from cprlib.verdict.evidence import CASE_FILE, CaseEvidence, Check, Outcome
+from cprlib.verdict.policy_file import load_policy
+from tests.unit.verdict.samples import good_case
+
+HOSTILE = {
+    "script": "<script>alert(1)</script>",
+    "attribute": '" onmouseover="alert(1)" x=\'',
+    "template": "{{ 7 * 7 }}{% for x in y %}",
+    "bar": "a | b || c",
+    "newline": "one\n\n# two\r\n| three |\n",
+    "ansi": "\x1b[2J\x1b]0;title\x07\x9b31m",
+    "right-to-left": "\u202egpj.exe\u2066\u200f",
+    "nul": "a\0b",
+    "invalid": b"\xff\xfe\xc3".decode("utf-8", "surrogateescape"),
+    "link": "[click](https://evil.example) ![i](https://evil.example/x.png) `code` <https://evil.example>",
+    "entity": "&lt;script&gt;&#60;b&#62;",
+    "long": "A" * 300_000,
+}
+FORBIDDEN = "\x1b\x07\x9b\u202e\u2066\u200f\0"
+IDENTIFIERS = {"id"}  # names of folders: checked where they are made
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where texts are in a case's evidence as JSON."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from places(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from places(item, (*path, index))
+    elif isinstance(value, str) and path[-1] not in IDENTIFIERS:
+        yield path
+
+
+def put(value: Any, path: tuple[Any, ...], text: str) -> str:
+    """Another text in one place; gives the one that was there."""
+    for step in path[:-1]:
+        value = value[step]
+    before = str(value[path[-1]])
+    value[path[-1]] = text
+    return before
+
+
+@functools.cache
+def sample() -> tuple[str, tuple[tuple[Any, ...], ...]]:
+    """A case that fails, so that its reasons are shown, as JSON; and the places in it that take any text."""
+    case = good_case().with_checks(Check("tap", Outcome.FAIL, "x", "y", "z"), Check("v", Outcome.SKIP, "x", "y", "z"))
+    value: Any = json.loads(json.dumps(encode(case)))
+    free = []
+    for path in list(places(value)):
+        before = put(value, path, "any text")
+        try:
+            decode(CaseEvidence, value)
+            free.append(path)
+        except BadValue:  # one of a list of words
+            pass
+        put(value, path, before)
+    assert len(free) > 20
+    return json.dumps(value), tuple(free)
+
+
+def hostile_case(text: str) -> str:
+    """The case with a hostile text in every place that takes one."""
+    as_json, free = sample()
+    value = json.loads(as_json)
+    for path in free:
+        put(value, path, text)
+    return json.dumps(value)
+
+
+class Elements(html.parser.HTMLParser):
+    """Names of a page's elements and their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+        self.links: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found |= {tag, *(f"{tag} {name}" for name, _ in attrs)}
+        self.links |= {value or "" for name, value in attrs if name in ("href", "src")}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_text_everywhere_changes_no_report(tmp_path: Path, kind: str) -> None:
+    pages, summaries = {}, {}
+    for name, text in (("tame", "any text"), ("hostile", HOSTILE[kind])):
+        results = tmp_path / name
+        folder = start_case(results, "cpr-tap-vhost-1-queue")
+        (folder / CASE_FILE).write_text(hostile_case(text))
+        environment = Environment(mode="native", kernel=text, distribution=text, cpu=text, commit="", python="3")
+        report = build_report(results, load_policy("default"), environment=environment, command=text)
+        pages[name] = (results / "report.html").read_text(encoding="utf-8")
+        summaries[name] = markdown_summary(report)
+        for shown in (pages[name], summaries[name], result_table(report)):
+            assert not set(FORBIDDEN) & set(shown)
+            shown.encode("utf-8")
+    tame, hostile = Elements(pages["tame"]), Elements(pages["hostile"])
+    assert hostile.found == tame.found
+    assert hostile.links == tame.links
+    assert len(pages["hostile"]) < 1_000_000
+    assert kind != "template" or "{{ 7 * 7 }}" in pages["hostile"]
+    tables = {
+        name: [line.count("|") - line.count("\\|") for line in text.splitlines()] for name, text in summaries.items()
+    }
+    assert tables["hostile"] == tables["tame"]
+    assert "<script" not in summaries["hostile"]
+    plain = re.sub(r"`[^`\n]*`", "", summaries["hostile"])  # nothing is live in a code span
+    for live in ("](http", "<", "![", "&lt;script&gt;" if kind == "entity" else "<b"):
+        assert live not in re.sub(r"\\.", "", plain)
+
+
+def test_a_console_line_is_printable_and_bounded() -> None:
+    for text in HOSTILE.values():
+        shown = escape(text)
+        assert not set(FORBIDDEN) & set(shown)
+        assert shown.isprintable()
+        assert len(shown) < 2000
+        shown.encode("utf-8")

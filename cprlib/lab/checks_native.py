@@ -34,6 +34,7 @@ def all_checks(qemu: Path | None, guest_kernel: Path | None) -> list[Finding]:
         check_vhost(),
         check_kcmp(),
         check_tracefs(),
+        check_rights(),
         check_memory(),
     ]
 
@@ -191,6 +192,18 @@ def check_tracefs() -> Finding:
                 return Finding("native", name, Level.PASS, f"skb:kfree_skb in {root}")
     seen = "no skb:kfree_skb: losses inside the kernel stay without a reason"
     return Finding("native", name, Level.WARN, seen, "mount -t tracefs tracefs /sys/kernel/tracing, as root")
+
+
+def check_rights() -> Finding:
+    """What a user without root's rights cannot test here."""
+    name = "rights"
+    if os.geteuid() == 0:
+        return Finding("both", name, Level.PASS, "root")
+    seen = (
+        f"user {os.geteuid()}: a lab tests QEMU with its own kernel's tun and vhost-net; not this host's kernel, KVM, "
+        "bridges and drivers, nor its speed, and packages cannot be installed"
+    )
+    return Finding("both", name, Level.WARN, seen, "see docs/safety.md, section Without root")
 
 
 def check_memory() -> Finding:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from cprlib.lab import doctor
+from cprlib.lab.checks_native import check_rights
 from cprlib.lab.doctor import Finding, Level
 
 GOOD = Finding("native", "KVM", Level.PASS, "works")
@@ -62,3 +65,15 @@ def test_a_real_host_can_be_examined() -> None:
         one.name for one in findings
     }
     assert all(one.advice for one in findings if one.level is Level.FAIL)
+
+
+@pytest.mark.parametrize(("user", "level"), [(0, Level.PASS), (1000, Level.WARN)])
+def test_without_root_it_is_said_what_cannot_be_tested(
+    monkeypatch: pytest.MonkeyPatch, user: int, level: Level
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    finding = check_rights()
+    assert finding.level is level
+    if user:
+        assert "not this host's kernel, KVM" in finding.seen
+        assert doctor.choose([GOOD, finding]) == "native"  # a user who has the rights may still run natively

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -81,3 +83,36 @@ def test_a_panic_is_a_lost_lab_at_once(engine: UmlEngine, layers: tuple[str, ...
     with pytest.raises(LabLost, match="Attempted to kill init"):
         dying.attempt(LabCommand(("true",), Path("/"), {}), LabStreams(lambda _: None, lambda _: None))
     assert time.monotonic() - started < 10
+
+
+KILLED = """
+import os, subprocess, sys, time
+from tests.robustness.processes import become_subreaper, descendants, reap
+become_subreaper()
+owner = subprocess.Popen([sys.executable, "-c", '''
+import sys
+from pathlib import Path
+from cprlib.lab.engine import LabCommand, LabStreams
+from cprlib.lab.uml import UmlEngine
+engine = UmlEngine(Path(sys.argv[1]), Path(sys.argv[2]), tuple(sys.argv[3].split(",")))
+command = LabCommand(("sh", "-c", "echo here; sleep 60 & sleep 60"), Path("/"), {"PATH": "/usr/bin:/bin"})
+engine.attempt(command, LabStreams(lambda _: print("here", flush=True), lambda _: None))
+''', *sys.argv[1:]], stdout=subprocess.PIPE, text=True)
+owner.stdout.readline()
+there = descendants(os.getpid())
+owner.kill()
+owner.wait()
+begun = time.monotonic()
+while descendants(os.getpid()) and time.monotonic() < begun + 10:
+    reap(descendants(os.getpid()))
+print(len(there), [one.command for one in descendants(os.getpid())])
+"""
+
+
+@pytest.mark.parametrize("layers", [LAYERS, ("landlock",)])
+def test_a_lab_goes_with_whoever_started_it(engine: UmlEngine, layers: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", KILLED, str(engine.kernel), str(engine.init), ",".join(layers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    number, left = done.stdout.split(maxsplit=1)
+    assert int(number) > 3
+    assert left.strip() == "[]"

@@ -2,7 +2,7 @@
 
 Packages, each a noun, with imports in one direction (a package may import those before it)::
 
-    errors  deadline  files  process  fds  net  traffic  qemu  guest  update  verdict  report  build  lab
+    errors  deadline  files  process  broom  fds  net  traffic  qemu  guest  update  verdict  report  build  lab
     suite  prove  soak  compare  cli
 
 Importing :mod:`cprlib` itself needs nothing but the standard library, so that the bootstrap can run on a

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.cli import run as run_module
 from cprlib.cli.main import main
 from cprlib.errors import CprlibError, ExitStatus, UsageError
 from cprlib.guest.image import NicAddresses, kernel_command_line
@@ -22,6 +23,16 @@ from cprlib.suite.avocado_run import SuiteRun
 PLAIN = MachineSettings(
     QemuBinary(Path("/q")), Path("/k"), Path("/i"), "x", (TapNetdev(),), (VirtioNet("52:54:00:0:0:1"),)
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_built_or_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*_: object, **__: object) -> None:
+        raise AssertionError("a run went on after its parameters were read")
+
+    monkeypatch.setattr(run_module, "build_assets", build)
+
+
 NASTY = ["q35,accel=kvm", "q35 -monitor stdio", "", "../q35", "q35;id", "-nographic", "q35\n", "$(id)"]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.files import CACHE_VARIABLE, cache_folder, project_folder
+from cprlib.lab.ended_runner import bound_to_this_process
 from tests.robustness.processes import Process, descendants
 
 CASE = "tests/functional/test_cpr_tap.py:CprTap.test_{}_1_queue_crosses_without_loss"
@@ -158,6 +159,7 @@ def running(folders: Folders, mode: str, log: Path) -> Iterator[Harness]:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            preexec_fn=bound_to_this_process(),  # noqa: PLW1509 - a test that is killed leaves nothing either
         )
     try:
         yield Harness(process, folders, known)

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.deadline import Deadline
+from cprlib.process import terminate_on_signals
 from tests.robustness.harness import Folders, Harness, running
 from tests.robustness.host_view import HostView, look
 from tests.robustness.processes import become_subreaper, descendants, objects_alive, objects_of, reap
@@ -212,7 +213,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     print(f"seed {arguments.seed}", flush=True)
     become_subreaper()
-    with tempfile.TemporaryDirectory(prefix="kills-", dir="/var/tmp") as root:
+    with terminate_on_signals(), tempfile.TemporaryDirectory(prefix="kills-", dir="/var/tmp") as root:
         folders = Folders(Path(root))
         folders.make()
         return int(session(arguments, folders) > 0)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib.files import project_folder
+from cprlib.process import terminate_on_signals
 from tests.robustness.harness import Folders, Harness, running
 from tests.robustness.netlink_dump import difference, dump, listening
 from tests.robustness.processes import become_subreaper, objects_of
@@ -96,7 +97,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", choices=("lab", "native"), default="lab")
     arguments = parser.parse_args(given)
     become_subreaper()
-    with tempfile.TemporaryDirectory(prefix="safety-", dir="/var/tmp") as root:
+    with terminate_on_signals(), tempfile.TemporaryDirectory(prefix="safety-", dir="/var/tmp") as root:
         folders = Folders(Path(root))
         folders.make()
         seen = watch(folders, arguments.mode)

@@ -15,6 +15,7 @@ SUBJECTS: Mapping[str, str] = {
     "deadline": "deadlines instead of sleeps",
     "files": "files whole or not at all; where things are",
     "process": "children that die with their parent",
+    "broom": "what goes with its process even when that is killed",
     "fds": "descriptor tables, identity by kcmp(2)",
     "net": "namespaces, taps, bridge, counters",
     "traffic": "STAMP sender and capture, metrics, ledger",

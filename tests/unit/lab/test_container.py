@@ -1,0 +1,57 @@
+"""A lab wants nothing of a container that containers refuse by default (docs/pipelines.md)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import CprlibError
+from cprlib.files import project_folder
+from cprlib.lab.engines import KERNEL_VARIABLE, find_kernel
+
+CONTAINER = Path(__file__).with_name("container.py")
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="its numbers of system calls are x86-64's")
+
+
+def contained(*command: str, kernel: str = "") -> subprocess.CompletedProcess[str]:
+    """A command under a container's limits.
+
+    :param kernel: of the lab.
+    """
+    return subprocess.run(
+        [sys.executable, str(CONTAINER), *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(project_folder())} | ({KERNEL_VARIABLE: kernel} if kernel else {}),
+    )
+
+
+@pytest.mark.parametrize("refused", ["unshare --user true", "unshare --mount true", "setarch --addr-no-randomize true"])
+def test_the_limits_are_there(refused: str) -> None:
+    done = contained(*refused.split())
+    assert done.returncode != 0
+    assert "not permitted" in done.stderr
+    assert contained("grep", "CapEff", "/proc/self/status").stdout.split()[1].strip("0") == ""
+
+
+def test_a_lab_starts_under_them_with_its_devices() -> None:
+    try:
+        kernel = find_kernel()
+    except (CprlibError, ImportError) as error:
+        pytest.skip(f"no lab kernel: {error}")
+    script = (
+        "from pathlib import Path; from cprlib.lab.engine import *; from cprlib.lab.engines import make_engine; "
+        "import sys; out = Lab(make_engine('uml')).run("
+        "LabCommand(('sh', '-c', 'id -u; test -c /dev/vhost-net && test -c /dev/net/tun && echo devices'), Path('/'), "
+        "{'PATH': '/usr/bin:/bin'}), standard_streams()); sys.exit(out.returncode)"
+    )
+    done = contained(sys.executable, "-c", script, kernel=str(kernel))
+    assert (done.returncode, done.stdout) == (0, "0\ndevices\n"), done.stderr

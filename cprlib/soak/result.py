@@ -88,7 +88,7 @@ class SoakResult:
         flat = {
             Outcome.PASS: "resources flat",
             Outcome.FAIL: "a resource grows",
-            Outcome.INCONCLUSIVE: "nothing can be said of resources yet",
+            Outcome.INCONCLUSIVE: "not every resource is known to be flat",
         }[self.resources_verdict.outcome]
         total = len(self.past.cases)
         return f"{total} case{'' if total == 1 else 's'} in {self.past.seconds / 60:.1f} min: {ran or 'none'}; {flat}"

@@ -82,6 +82,8 @@ class Folders:
             "HOME": str(self.home),
             "PYTHONPATH": str(project_folder()),
             "MPLCONFIGDIR": str(self.root / "matplotlib"),
+            "XDG_CACHE_HOME": str(self.root / "xdg"),  # scapy keeps a cache of its own there
+            "XDG_CONFIG_HOME": str(self.root / "xdg"),
         }
 
 

@@ -44,11 +44,11 @@ def order() -> list[str]:
 
 
 def parts() -> set[str]:
-    """Packages and modules that there are, apart from the one that runs before anything is installed."""
+    """Packages and modules that there are, apart from programs of their own that need nothing of the others."""
     names = {path.stem for path in PACKAGE.glob("[!_]*.py")} | {
         path.parent.name for path in PACKAGE.glob("*/__init__.py")
     }
-    return names - {"bootstrap"}
+    return names - {"bootstrap", "broom_process"}
 
 
 def imports() -> dict[str, dict[str, str]]:

@@ -38,6 +38,7 @@ HOSTILE = {
     "long": "A" * 300_000,
 }
 FORBIDDEN = "\x1b\x07\x9b\u202e\u2066\u200f\0"
+CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)[^\n]*?(?<!`)\1(?!`)")  # CommonMark 6.1: closed by as many backticks
 IDENTIFIERS = {"id"}  # names of folders: checked where they are made
 
 
@@ -122,14 +123,12 @@ def test_a_hostile_text_everywhere_changes_no_report(tmp_path: Path, kind: str) 
     assert hostile.links == tame.links
     assert len(pages["hostile"]) < 1_000_000
     assert kind != "template" or "{{ 7 * 7 }}" in pages["hostile"]
-    tables = {
-        name: [line.count("|") - line.count("\\|") for line in text.splitlines()] for name, text in summaries.items()
-    }
+    plain = {name: CODE_SPAN.sub("", text) for name, text in summaries.items()}  # nothing is live in a code span
+    tables = {name: [line.count("|") - line.count("\\|") for line in text.splitlines()] for name, text in plain.items()}
     assert tables["hostile"] == tables["tame"]
     assert "<script" not in summaries["hostile"]
-    plain = re.sub(r"`[^`\n]*`", "", summaries["hostile"])  # nothing is live in a code span
     for live in ("](http", "<", "![", "&lt;script&gt;" if kind == "entity" else "<b"):
-        assert live not in re.sub(r"\\.", "", plain)
+        assert live not in re.sub(r"\\.", "", plain["hostile"])
 
 
 def test_a_console_line_is_printable_and_bounded() -> None:

@@ -15,17 +15,17 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused
-from cprlib.process import kill_group, wait_until_exit
+from cprlib.process import kill_group
 from cprlib.qemu.channels import MigrationChannels, is_listening
 from cprlib.qemu.machine import Machine, start_machine
+from cprlib.update.fault_end import END_S, FaultEnd
 from cprlib.update.fault_gates import FaultGates, changed_settings
 from cprlib.update.fault_result import FaultResult
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
 from cprlib.update.live_update import view
 from cprlib.update.running_guest import RunningGuest
 
-ENDED = ("failed", "cancelled", "completed")  # QAPI MigrationStatus
-GATE_S, END_S, BACK_S = 30.0, 30.0, 10.0
+GATE_S = 30.0
 DURING = (
     Phase.VM_STOPPED,
     Phase.FDS_SENT,
@@ -56,7 +56,6 @@ class FaultedUpdate:
         self._acted_ns = 0
         self._why = ""
         self._refused = ""
-        self._source_state = self._target_state = "gone"
         self._limit = resource.prlimit(guest.machine.pid, resource.RLIMIT_NOFILE)[0]
 
     def perform(self) -> FaultResult:
@@ -70,8 +69,9 @@ class FaultedUpdate:
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as elsewhere:
             try:
                 self._drive(stack, elsewhere)
-                migration, error = self._wait_end()
-                back_ms, target_exit = self._wait_survivor(stack, state)
+                end = FaultEnd(self._guest, fault, source, self._the_target(), state, self._acted_ns)
+                migration, error = end.wait_migration(self._migrating.result() if self._migrating else "")
+                back_ms, target_exit = end.wait_survivor(stack)
             finally:
                 self._let_go()
         alive = source.process.poll() is None
@@ -89,8 +89,8 @@ class FaultedUpdate:
             before=before,
             after=view(source) if alive else None,
             target_exit=target_exit,
-            source_state=self._source_state,
-            target_state=self._target_state,
+            source_state=end.source_state,
+            target_state=end.target_state,
             source_said=source.messages[said:].strip(),
             target_said=self._target.messages if self._target else "",
         )
@@ -237,105 +237,7 @@ class FaultedUpdate:
                 other.status()
         os.kill(victim.pid, signal.SIGCONT)
 
-    # -- the end -------------------------------------------------------------------------------------------------
-
-    def _wait_end(self) -> tuple[str, str]:
-        """Wait until the source says that the migration is over, or is gone."""
-        refused = self._migrating.result() if self._migrating else ""
-
-        def ended() -> tuple[str, str] | None:
-            if self._source.process.poll() is not None:
-                return "gone", refused
-            try:
-                answer: Mapping[str, Any] = self._source.qmp.execute("query-migrate")
-            except QemuFailed:
-                return None
-            status, reason = str(answer.get("status", "none")), str(answer.get("error-desc", "") or refused)
-            return (status, reason) if status in ENDED or (refused and status == "none") else None
-
-        return Deadline(END_S, f"the end of an update with {self._fault.name}").poll(ended, 0.02)
-
-    def _wait_survivor(self, stack: contextlib.ExitStack, state: str) -> tuple[float | None, int | None]:
-        """Wait until the one that has to survive has the guest; tells how long it took and how the target ended."""
-        fault = self._fault
-        if fault.survivor is Survivor.ONE:
-            return self._wait_one(stack, state)
-        if fault.survivor is not Survivor.SOURCE:
-            return None, self._end_target(stack)
-        if not fault.unnoticed:
-            return self._wait_back(state), self._end_target(stack)
-        ended = self._end_target(stack)
-        if state == "running":
-            self._source.qmp.execute("cont")
-        return self._wait_back(state), ended
-
-    def _wait_one(self, stack: contextlib.ExitStack, state: str) -> tuple[float | None, int | None]:
-        """Wait until the target has the guest or has ended, and see what the source does then.
-
-        Where both run the guest nothing can be saved; the target is ended.
-        """
-        target = self._the_target()
-
-        def settled() -> bool | None:
-            self._target_state = _state(target) if target.process.poll() is None else "gone"
-            return True if self._target_state in (state, "gone") else None
-
-        with contextlib.suppress(DeadlineExceeded):
-            Deadline(BACK_S, "source or target to have the guest").poll(settled, 0.02)
-        if self._target_state == "gone":
-            back_ms = self._wait_back(state)
-            self._source_state = _state(self._source)
-            return back_ms, target.process.poll()
-        self._source_state = _state(self._source)
-        if self._target_state == state and self._source_state != state:
-            self._adopt(target, stack)
-            return None, None
-        ended = target.process.poll()
-        kill_group(target.process)
-        return None, ended
-
-    def _wait_back(self, state: str) -> float | None:
-        """Wait until the source has the run state that it had.
-
-        :returns: ms from the fault to its RESUME event; None when there was none to be expected, or it did not come.
-        """
-        with contextlib.suppress(DeadlineExceeded):
-            Deadline(BACK_S, f"the source to be {state} again").poll(
-                lambda: True if self._source.status() == state else None, 0.02
-            )
-        events = [item for item in self._source.qmp.events if item.name == "RESUME"]
-        after = [item.time_ns for item in events if item.time_ns >= self._acted_ns]
-        return (after[0] - self._acted_ns) / 1e6 if after else None
-
-    def _end_target(self, stack: contextlib.ExitStack) -> int | None:
-        """Let the target live on where it shall, else see how it ends, and end it."""
-        target, fault = self._the_target(), self._fault
-        if fault.survivor is Survivor.TARGET:
-            self._adopt(target, stack)
-            return None
-        if fault.survivor is Survivor.NOBODY and target.process.poll() is None:
-            self._target_state = _state(target)
-        if fault.refusal:
-            with contextlib.suppress(DeadlineExceeded):
-                return wait_until_exit(target.process, Deadline(BACK_S, "the target to end by itself"))
-        ended = target.process.poll()
-        kill_group(target.process)
-        return ended
-
-    def _adopt(self, target: Machine, stack: contextlib.ExitStack) -> None:
-        """The guest runs in the target now."""
-        target.wait_ready()
-        wanted = ("running", "paused")
-        Deadline(END_S, "the target to have the guest").poll(lambda: True if target.status() in wanted else None)
-        target.incoming = False
-        own = self._source.settings  # without the gate's arguments
-        target.settings = replace(target.settings, extra=own.extra, prefix=own.prefix)
-        with contextlib.suppress(CprlibError):
-            if self._source.process.poll() is None:
-                self._source.quit()
-        self._guest.stack.push(stack.pop_all())
-        self._guest.machine = target
-        self._guest.agent.use(target.agent)
+    # -- afterwards ------------------------------------------------------------------------------------------------
 
     def _let_go(self) -> None:
         """Continue what was stopped, and let the source open files again."""
@@ -352,15 +254,6 @@ class FaultedUpdate:
         if self._target is None:
             raise InstrumentError("use the target", "it was not started")
         return self._target
-
-
-def _state(machine: Machine) -> str:
-    """The run state; ``none`` when no QMP is served."""
-    try:
-        machine.wait_ready(1)
-        return machine.status()
-    except CprlibError:
-        return "none"
 
 
 def fill_table(pid: int, left: int = 0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -125,10 +126,16 @@ def lab_retries(test_folder: Path) -> int:
         return 0
 
 
-def _note_retries(case: Path, retries: int) -> None:
-    """Put the number of retries into a case's evidence; a case that left none is inconclusive anyway."""
+def _note_test(case: Path, number: str, retries: int) -> None:
+    """Put the test's number in Avocado's job and its retries into a case's evidence; a case without is inconclusive.
+
+    In a lab each test is the first one: only the job knows its number, which tells apart runs of one test.
+    """
     with contextlib.suppress(InstrumentError):
-        replace(CaseEvidence.read(case), retries=retries).write(case)
+        evidence = CaseEvidence.read(case)
+        test = re.sub(r"^\d+-", f"{number}-", evidence.test) if number.isdigit() else evidence.test
+        if (test, retries) != (evidence.test, evidence.retries):
+            replace(evidence, test=test, retries=retries).write(case)
 
 
 def gather(results: Path) -> int:
@@ -148,9 +155,8 @@ def gather(results: Path) -> int:
     (results / CASES_FOLDER).mkdir(mode=0o700, exist_ok=True)
     tests = [path for path in sorted(job.glob("test-results/*")) if path.is_dir() and path.name != "by-status"]
     for folder in (case for test in tests for case in sorted(test.glob("data/cases/*"))):
-        retries = lab_retries(folder.parents[2])
-        if retries:
-            _note_retries(folder, retries)
+        test = folder.parents[2]
+        _note_test(folder, test.name.partition("-")[0], lab_retries(test))
         final = results / CASES_FOLDER / folder.name
         number = 2
         while final.exists():

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import EnvironmentFailure
+from cprlib.report.avocado_job import AvocadoTest
+from cprlib.report.gather import gather as gather_cases
 from cprlib.suite import avocado_run
 from cprlib.suite.avocado_run import SuiteRun, gather, run_and_gather
 from cprlib.verdict.evidence import CaseEvidence, Mechanism
@@ -43,6 +45,19 @@ def test_lab_that_died_is_counted_with_its_case(tmp_path: Path) -> None:
     (test / "lab.json").write_text('{"attempts": 2, "lost": ["the kernel panicked"]}')
     assert gather(tmp_path) == 1
     assert CaseEvidence.read(tmp_path / "cases" / "tap").retries == 1
+
+
+def test_runs_of_one_test_are_told_apart(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+    name = "/x/test_tap.py:Tap.test_tap"
+    for number in (1, 2, 10):
+        evidence = CaseEvidence("tap", Mechanism.CPR, test=f"1-{name}")  # in a lab each is the first
+        evidence.write(folder / "test-results" / f"{number}-_x_test_tap.py_Tap.test_tap" / "data" / "cases" / "tap")
+    gather(tmp_path)
+    tests = [AvocadoTest(f"{number}-{name}", name, "PASS") for number in (1, 2, 10)]
+    cases = gather_cases(tmp_path, tests)
+    assert sorted(case.test for case in cases) == sorted(test.id for test in tests)
+    assert [case.id for case in cases] == ["tap", "tap-2", "tap-3"]
 
 
 def test_job_that_never_was_is_the_environment(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cprlib.errors import UsageError
@@ -12,7 +14,7 @@ from cprlib.traffic.calibration import RateSearch, RateTrial, find_highest_rate
 
 def search(capacity: float, limit: float = 16_000, bisections: int = 2) -> RateSearch:
     def measure(rate: float) -> RateTrial:
-        lost = round(rate - capacity) if rate > capacity else 0
+        lost = math.ceil(rate - capacity) if rate > capacity else 0
         return RateTrial(rate, round(rate), lost, f"{lost} of {rate:.0f} packets lost" if lost else "")
 
     return find_highest_rate(measure, first=500, limit=limit, bisections=bisections)
@@ -31,6 +33,7 @@ def test_it_says_when_nothing_or_everything_was_carried() -> None:
 
 
 @given(st.floats(1, 30_000), st.integers(0, 6))
+@example(124.5, 2)
 def test_the_limit_lies_between_the_two_rates(capacity: float, bisections: int) -> None:
     found = search(capacity, bisections=bisections)
     assert found.highest is None or found.highest <= capacity

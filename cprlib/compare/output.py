@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 from markupsafe import Markup
 
 from cprlib import files
@@ -18,9 +17,9 @@ from cprlib.compare.comparison import WORDS, Comparison
 from cprlib.compare.findings import Change, CountResult, DurationResult, Findings
 from cprlib.compare.looks import ALARM
 from cprlib.compare.picture import draw
-from cprlib.errors import InstrumentError
 from cprlib.report.html import template_engine
 from cprlib.report.run_report import utc
+from cprlib.report.schema import check_schema
 from cprlib.verdict.codec import encode
 
 JSON_FILE, PAGE_FILE, TEXT_FILE = "compare.json", "compare.html", "compare.txt"
@@ -42,13 +41,7 @@ def write_comparison(made: Comparison, folder: Path) -> None:
     :raises EnvironmentFailure: the folder cannot be written.
     """
     value = comparison_value(made)
-    try:
-        schema = json.loads(schema_file().read_text(encoding="utf-8"))
-        jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
-    except jsonschema.ValidationError as error:
-        raise InstrumentError(
-            "write compare.json", f"{error.json_path}: {error.message}", "report this as a bug"
-        ) from error
+    check_schema(value, schema_file(), "compare.json")
     files.write_text(folder / JSON_FILE, json.dumps(value, indent=2) + "\n", mode=0o600)
     files.write_text(folder / TEXT_FILE, text.comparison_text(made), mode=0o600)
     files.write_text(folder / PAGE_FILE, render(made), mode=0o600)

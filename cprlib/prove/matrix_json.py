@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from cprlib import files
-from cprlib.errors import InstrumentError
 from cprlib.prove.matrix import Cell, Matrix, Row
 from cprlib.report.run_report import utc
+from cprlib.report.schema import check_schema
 from cprlib.verdict.codec import encode
 
 MATRIX_FILE = "matrix.json"
@@ -88,13 +86,7 @@ def write_matrix_json(matrix: Matrix) -> Path:
     :raises EnvironmentFailure: the folder cannot be written.
     """
     value = matrix_value(matrix)
-    try:
-        schema = json.loads(schema_file().read_text(encoding="utf-8"))
-        jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
-    except jsonschema.ValidationError as error:
-        raise InstrumentError(
-            "write matrix.json", f"{error.json_path}: {error.message}", "report this as a bug"
-        ) from error
+    check_schema(value, schema_file(), "matrix.json")
     path = matrix.folder / MATRIX_FILE
     files.write_text(path, json.dumps(value, indent=2) + "\n", mode=0o600)
     return path

@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from cprlib import files
-from cprlib.errors import InstrumentError
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.report.run_report import RunReport, seconds_of, utc
+from cprlib.report.schema import check_schema
 from cprlib.verdict.codec import encode
 from cprlib.verdict.evidence import Interruption, Outcome
 from cprlib.verdict.findings import Verdict
@@ -117,13 +115,7 @@ def validate(value: object) -> None:
 
     :raises InstrumentError: it does not fit; the message has the path to the member.
     """
-    schema = json.loads(schema_file().read_text(encoding="utf-8"))
-    try:
-        jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
-    except jsonschema.ValidationError as error:
-        raise InstrumentError(
-            "write run.json", f"{error.json_path}: {error.message}", "report this as a bug"
-        ) from error
+    check_schema(value, schema_file(), "run.json")
 
 
 def write_run_json(report: RunReport) -> Path:

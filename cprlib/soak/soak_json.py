@@ -9,12 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from cprlib import files
-from cprlib.errors import InstrumentError
 from cprlib.prove.outcome import CellOutcome
 from cprlib.report.run_report import utc
+from cprlib.report.schema import check_schema
 from cprlib.soak.record import SOAK_FILE, SOAK_SCHEMA, CaseRow
 from cprlib.soak.resources import RESOURCES
 from cprlib.soak.result import SoakResult
@@ -112,10 +110,4 @@ class SoakFile:
 
 
 def _validate(value: dict[str, Any]) -> None:
-    schema = json.loads(schema_file().read_text(encoding="utf-8"))
-    try:
-        jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
-    except jsonschema.ValidationError as error:
-        raise InstrumentError(
-            "write soak.json", f"{error.json_path}: {error.message}", "report this as a bug"
-        ) from error
+    check_schema(value, schema_file(), "soak.json")

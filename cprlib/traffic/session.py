@@ -12,11 +12,12 @@ from cprlib.errors import InstrumentError
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.net.topology import STATION_INTERFACE
 from cprlib.traffic.capture import BUFFERED_FRAMES, RawFrame
+from cprlib.traffic.evaluation import make_result
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.instrument import Instrument
 from cprlib.traffic.ports import HeldPorts
 from cprlib.traffic.records import Reflection
-from cprlib.traffic.result import TrafficResult, make_result
+from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.worker import Progress, Records
 
 POLL_S = 0.02  # between two questions to the instrument

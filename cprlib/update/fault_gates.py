@@ -10,8 +10,9 @@ from typing import Any
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import MachineSettings
+from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.faults import SETTINGS, Action, Fault, Phase, Survivor
-from cprlib.update.gate import ChannelGate, PipeGate
+from cprlib.update.pipe_gate import PipeGate
 
 LOADING_OCTETS = 4096  # of the device state that the target has in phase "state loading"
 GARBAGE = bytes(range(255, -1, -1)) * 16  # no magic number of QEMU's, nor a length that makes sense

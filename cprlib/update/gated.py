@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from cprlib.deadline import Deadline
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import Machine
-from cprlib.update.gate import ChannelGate
+from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.live_update import LiveUpdate, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 

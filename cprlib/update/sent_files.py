@@ -17,7 +17,8 @@ from cprlib.errors import InstrumentError
 from cprlib.fds.identity import same_file
 from cprlib.fds.table import Descriptor, read_table
 from cprlib.qemu.channels import MigrationChannels
-from cprlib.update.gate import ChannelGate, Piece
+from cprlib.update.channel_gate import ChannelGate
+from cprlib.update.channel_piece import Piece
 from cprlib.update.live_update import LiveUpdate
 
 NAME_LIMIT = 256  # octets

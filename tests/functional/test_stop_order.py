@@ -7,7 +7,7 @@ import time
 from cprlib.deadline import Deadline
 from cprlib.errors import QemuFailed, UpdateFailed
 from cprlib.traffic.probes import Probes
-from cprlib.update.gate import ChannelGate
+from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.gated import gated_update
 from cprlib.update.kernel_trace import KernelTrace
 from cprlib.verdict.evidence import Role

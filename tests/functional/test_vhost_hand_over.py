@@ -9,7 +9,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.traffic.probes import Probes
-from cprlib.update.gate import ChannelGate
+from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.gated import gated_update
 from cprlib.update.kernel_trace import KernelTrace
 from cprlib.update.workers import vhost_workers

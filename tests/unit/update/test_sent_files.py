@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from cprlib.errors import InstrumentError
-from cprlib.update.gate import Piece
+from cprlib.update.channel_piece import Piece
 from cprlib.update.sent_files import name_before, sent_files
 
 

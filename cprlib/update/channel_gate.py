@@ -1,66 +1,24 @@
-"""Gates of ours in the way of an update: at them it can be stopped, looked at, spoilt and let go.
+"""A gate in the way of an update: on one migration channel it can be stopped, looked at, spoilt and let go.
 
-:class:`ChannelGate` stands between source and target on one migration channel and relays octets and descriptors.
-:class:`PipeGate` is a file that the target reads while it starts: reading a pipe blocks until somebody writes.
-Neither has a name in the file system, so a killed harness leaves nothing behind.
+It stands between source and target and relays octets and descriptors. It has no name in the file system, so a killed
+harness leaves nothing behind.
 """
 
 from __future__ import annotations
 
-import array
-import contextlib
 import os
 import secrets
 import select
 import socket
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 from cprlib.deadline import Deadline
-from cprlib.errors import InstrumentError
 from cprlib.fds.table import Descriptor, read_table
 from cprlib.net.namespace import NetworkNamespace
+from cprlib.update.channel_piece import PIECE, Piece, receive, send
 
-MOST_DESCRIPTORS = 253  # SCM_MAX_FD, include/net/scm.h
-PIECE = 65536  # octets read at once
 TICK_S = 0.05  # how long the relay may take to notice that it shall end
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Octets as they were read from the source, and the descriptors that came with them."""
-
-    octets: bytes
-    descriptors: tuple[int, ...] = ()
-
-    def close(self) -> None:
-        """Close the descriptors: a copy of a tap's would keep its queue alive."""
-        for number in self.descriptors:
-            os.close(number)
-
-
-def receive(connection: socket.socket) -> Piece:
-    """Read what there is, with descriptors; no octets at the end of the stream."""
-    size = array.array("i").itemsize
-    octets, messages, _, _ = connection.recvmsg(
-        PIECE, socket.CMSG_SPACE(MOST_DESCRIPTORS * size), socket.MSG_CMSG_CLOEXEC
-    )
-    numbers = array.array("i")
-    for level, kind, data in messages:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            numbers.frombytes(data[: len(data) - len(data) % size])
-    return Piece(octets, tuple(numbers))
-
-
-def send(connection: socket.socket, piece: Piece) -> None:
-    """Write a piece; its descriptors go with its first octet."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", piece.descriptors))] if piece.descriptors else []
-    sent = connection.sendmsg([piece.octets], rights)
-    if sent < len(piece.octets):
-        connection.sendall(piece.octets[sent:])
 
 
 class ChannelGate:
@@ -304,50 +262,3 @@ class ChannelGate:
                     self.octets += len(piece.octets)
                 self._send_on(other[connection], piece)
                 piece.close()
-
-
-class PipeGate:
-    """A pipe that a QEMU reads as a file, as a context manager; it stands still until :meth:`release`.
-
-    QEMU opens ``/proc/PID/fd/N`` of this process, so source and target have to belong to the same user as it does.
-    """
-
-    def __enter__(self) -> PipeGate:
-        self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.release()
-        os.close(self._reader)
-
-    @property
-    def path(self) -> str:
-        """What QEMU shall read."""
-        return f"/proc/{os.getpid()}/fd/{self._reader}"
-
-    def holds(self, pid: int) -> bool:
-        """Whether a process has opened the pipe, which it can only read then.
-
-        :raises InstrumentError: the process is gone.
-        """
-        links = list(_links(pid))
-        if not links:
-            raise InstrumentError(f"bring process {pid} to a gate", "it ended before it came there")
-        return os.readlink(self.path) in links
-
-    def release(self) -> None:
-        """Let the reader go on: it finds one octet in its file."""
-        if self._writer >= 0:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self._writer, b"\n")
-            os.close(self._writer)
-            self._writer = -1
-
-
-def _links(pid: int) -> Iterator[str]:
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                yield os.readlink(entry)

@@ -7,31 +7,29 @@ Trust: apt checks the lists against Debian's keyring; the sha256 of every file c
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cprlib.build import store
+from cprlib.build.apt import MIRROR_VARIABLE, run_apt
+from cprlib.build.debian_control import comma_list, is_version, newest, stanzas
 from cprlib.build.progress import Progress, SilentProgress
 from cprlib.errors import CprlibError, DownloadFailed, EnvironmentFailure, NotSupported, ProcessFailed
 from cprlib.files import cache_folder, locked, write_json, write_text
 from cprlib.process import run
 
-MIRROR_VARIABLE = "CPRLIB_DEBIAN_MIRROR"
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 KEYRINGS = tuple(Path("/usr/share/keyrings") / f"debian-archive-keyring.{suffix}" for suffix in ("pgp", "gpg"))
-ARCHITECTURE = "amd64"
 LISTS_FRESH = 24 * 3600.0  # seconds for which fetched lists are good enough for a new lookup
 UPDATE_SECONDS = 300.0
 DOWNLOAD_SECONDS = 900.0
 Found = TypeVar("Found")
-NETWORK_ADVICE = f"check the network and proxy, or set {MIRROR_VARIABLE} to a mirror that can be reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +104,10 @@ class Archive:
 
         def ask() -> dict[str, object]:
             shown = self._apt_cache(chosen, "deb", "show", "--all-versions", name, absent_is_empty=True)
-            found = _newest(record for record in _records(shown) if record.get("Package") == name)
+            found = newest(record for record in stanzas(shown) if record.get("Package") == name)
             if found is None:
                 raise NotSupported(f"find package {name}", f"Debian {chosen} at {self.mirror} has none")
-            depends = [*_list(found.get("Pre-Depends", "")), *_list(found.get("Depends", ""))]
+            depends = [*comma_list(found.get("Pre-Depends", "")), *comma_list(found.get("Depends", ""))]
             file = Remote(found["Filename"], int(found["Size"]), found["SHA256"])
             return asdict(Package(name, found["Version"], chosen, tuple(depends), file))
 
@@ -126,8 +124,8 @@ class Archive:
 
         def ask() -> dict[str, object]:
             shown = self._apt_cache(chosen, "deb-src", "showsrc", "--only-source", name, absent_is_empty=True)
-            records = [record for record in _records(shown) if record.get("Package") == name]
-            found = _newest(record for record in records if _matches(record["Version"], version))
+            records = [record for record in stanzas(shown) if record.get("Package") == name]
+            found = newest(record for record in records if is_version(record["Version"], version))
             if found is None:
                 there = ", ".join(record["Version"] for record in records) or "none"
                 raise NotSupported(
@@ -226,7 +224,7 @@ class Archive:
             command += [f"{self.mirror}/{remote.path}", str(folder / remote.name), f"SHA256:{remote.sha256}"]
         title = f"download {remotes[0].name} ({octets / 1e6:.1f} MB)"
         with self._progress.step(title):
-            self._apt(command, self._root(self.suites[0], "deb"), f"download {remotes[0].name}", DOWNLOAD_SECONDS)
+            run_apt(command, self._root(self.suites[0], "deb"), f"download {remotes[0].name}", DOWNLOAD_SECONDS)
         for remote in remotes:
             if (folder / remote.name).stat().st_size != remote.size:
                 raise DownloadFailed(f"download {remote.name}", "it has not the size that Debian's lists say")
@@ -253,7 +251,7 @@ class Archive:
         root = self._root(suite, sort)
         self._update(suite, sort)
         try:
-            return self._apt(["apt-cache", *arguments], root, f"look up {arguments[-1]} in Debian {suite}", 60.0)
+            return run_apt(["apt-cache", *arguments], root, f"look up {arguments[-1]} in Debian {suite}", 60.0)
         except DownloadFailed:
             if absent_is_empty:
                 return ""
@@ -277,108 +275,5 @@ class Archive:
             write_text(root / "sources.list", f"{sort} [signed-by={signed}] {self.mirror} {suite} main\n")
             kind = "packages" if sort == "deb" else "sources"
             with self._progress.step(f"fetch Debian {suite}'s list of {kind}"):
-                self._apt(["apt-get", "update"], root, f"fetch Debian {suite}'s list of {kind}", UPDATE_SECONDS)
+                run_apt(["apt-get", "update"], root, f"fetch Debian {suite}'s list of {kind}", UPDATE_SECONDS)
             write_text(stamp, "")
-
-    def _apt(self, command: Sequence[str], root: Path, purpose: str, seconds: float) -> str:
-        """Run a program of apt's with the configuration of one suite and sort."""
-        for folder in ("lists/partial", "cache/archives/partial", "etc"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        write_text(root / "status", "")
-        write_text(root / "apt.conf", _configuration(root))
-        environment = {**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C.UTF-8"}
-        try:
-            with store.no_space_in_one_line(purpose):
-                return run(command, purpose=purpose, seconds=seconds, env=environment)
-        except ProcessFailed as error:
-            raise DownloadFailed(purpose, _apt_words(error), NETWORK_ADVICE, details=error.details) from error
-
-
-def _configuration(root: Path) -> str:
-    """An apt configuration in which nothing of the system's is read or written, save how to get through the network."""
-    own = {
-        "Dir::Etc::main": "/dev/null",
-        "Dir::Etc::parts": f"{root}/etc",
-        "Dir::Etc::sourcelist": f"{root}/sources.list",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::Etc::preferences": "/dev/null",
-        "Dir::Etc::preferencesparts": "/dev/null",
-        "Dir::State": str(root),
-        "Dir::State::lists": f"{root}/lists",
-        "Dir::State::status": f"{root}/status",
-        "Dir::Cache": f"{root}/cache",
-        "Dir::Cache::srcpkgcache": "",
-        "APT::Architecture": ARCHITECTURE,
-        "APT::Architectures": ARCHITECTURE,
-        "APT::Sandbox::User": "",  # apt's own user may not enter a home folder; and only root could change to it
-        "APT::Update::Error-Mode": "any",  # else unreachable lists are a mere warning
-        "Acquire::Languages": "none",
-        "Acquire::PDiffs": "false",
-        "Acquire::GzipIndexes": "true",
-        "Acquire::Retries": "2",
-        "Acquire::http::Timeout": "30",
-        "Acquire::https::Timeout": "30",
-        "Debug::NoLocking": "true",  # the store and the lists have locks of their own
-    }
-    return "".join(f'{name} "{value}";\n' for name, value in {**own, **_network_settings()}.items())
-
-
-@functools.cache
-def _network_settings() -> dict[str, str]:
-    """The system's settings of proxies, certificates and clock checks, which this host needs to reach an archive."""
-    wanted = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::ForceIPv")
-    found = {}
-    for line in run(["apt-config", "dump"], purpose="read apt's settings").splitlines():
-        name, _, value = line.partition(" ")
-        if name.startswith(wanted) and value.strip('";'):
-            found[name] = value.strip('";')
-    return found
-
-
-def _apt_words(error: ProcessFailed) -> str:
-    """The lines in which apt says what went wrong, without its own prefixes, each once."""
-    words = [line[2:].strip() for line in error.details.splitlines() if line.startswith(("E:", "W:"))]
-    return "; ".join(dict.fromkeys(words[:3])) or error.happened
-
-
-def _records(text: str) -> Iterator[dict[str, str]]:
-    """The stanzas of a control file as dictionaries; lines that go on keep their line ends."""
-    for stanza in text.split("\n\n"):
-        fields: dict[str, str] = {}
-        name = ""
-        for line in stanza.splitlines():
-            if line[:1].isspace():
-                fields[name] = f"{fields[name]}\n{line.strip()}"
-            elif ":" in line:
-                name, _, value = line.partition(":")
-                fields[name] = value.strip()
-        if fields:
-            yield fields
-
-
-def _newest(records: Iterator[dict[str, str]]) -> dict[str, str] | None:
-    """The record with the highest version, in dpkg's order."""
-
-    def compare(first: dict[str, str], second: dict[str, str]) -> int:
-        return compare_versions(first["Version"], second["Version"])
-
-    return max(records, key=functools.cmp_to_key(compare), default=None)
-
-
-def compare_versions(first: str, second: str) -> int:
-    """Below, at or above 0 as the first Debian version is older than, equal to or newer than the second."""
-    if first == second:
-        return 0
-    command = ["dpkg", "--compare-versions", first, "lt", second]
-    return -1 if subprocess.run(command, check=False).returncode == 0 else 1
-
-
-def _matches(version: str, wanted: str) -> bool:
-    """True when the upstream part of a Debian version is ``wanted`` or begins with it at a boundary."""
-    upstream = version.partition(":")[2] or version
-    rest = upstream[len(wanted) :]
-    return upstream.startswith(wanted) and (not wanted or not rest[:1].isdigit())
-
-
-def _list(field: str) -> list[str]:
-    return [part.strip() for part in field.split(",") if part.strip()]

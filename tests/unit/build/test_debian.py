@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.build import apt as apt_module
 from cprlib.build import debian
-from cprlib.build.debian import Archive, compare_versions
+from cprlib.build.debian import Archive
+from cprlib.build.debian_control import compare_versions
 from cprlib.errors import DownloadFailed, NotSupported, ProcessFailed
 
 CONTENT = b"a package"
@@ -75,8 +77,9 @@ def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeApt:
     keyring = tmp_path / "keyring.gpg"
     keyring.touch()
     monkeypatch.setattr(debian, "KEYRINGS", (keyring,))
-    monkeypatch.setattr(debian, "run", fake.run)
-    debian._network_settings.cache_clear()
+    for module in (debian, apt_module):
+        monkeypatch.setattr(module, "run", fake.run)
+    apt_module._network_settings.cache_clear()
     return fake
 
 

@@ -16,23 +16,14 @@ from cprlib import files
 from cprlib.errors import InstrumentError
 from cprlib.verdict.codec import BadValue, decode, encode
 from cprlib.verdict.parts import (
-    Budget,
     Check,
     DescriptorCount,
     DescriptorRow,
     Event,
     FaultSeen,
     GuestFact,
-    Hop,
-    Instrument,
-    Interruption,
-    InterruptionPerDirection,
-    MissingPackets,
     Parameters,
-    PerDirection,
     QemuFacts,
-    QueueShare,
-    Stream,
     UpdateFigures,
 )
 from cprlib.verdict.terms import (
@@ -42,6 +33,17 @@ from cprlib.verdict.terms import (
     Outcome,
     Role,
     Who,
+)
+from cprlib.verdict.traffic_parts import (
+    Budget,
+    Hop,
+    Instrument,
+    Interruption,
+    InterruptionPerDirection,
+    MissingPackets,
+    PerDirection,
+    QueueShare,
+    Stream,
 )
 
 __all__ = [

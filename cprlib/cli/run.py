@@ -205,13 +205,15 @@ def _plan(
 def _bases(plan: MatrixRun | None, base: str, engine: str | None) -> tuple[str, ...]:
     """The bases that the points name.
 
+    :param base: that of a run without points.
     :raises UsageError: the lab cannot carry their QEMUs.
     """
     bases = plan.bases(base) if plan else ()
-    foreign = [name for name in bases if name != DEFAULT_BASE]
+    foreign = [name for name in bases or (base,) if name != DEFAULT_BASE]
     if engine == "kvm" and foreign:
-        happened = f"it carries QEMU {DEFAULT_BASE} only, and points want {', '.join(foreign)}"
-        raise UsageError("run in lab engine kvm", happened, f"choose points: --points '*-{DEFAULT_BASE}-*'")
+        happened = f"it carries QEMU {DEFAULT_BASE} only, not {', '.join(foreign)}"
+        advice = f"choose points: --points '*-{DEFAULT_BASE}-*'" if plan else "use --lab=uml"
+        raise UsageError("run in lab engine kvm", happened, advice)
     return bases
 
 

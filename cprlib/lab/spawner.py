@@ -30,6 +30,7 @@ from cprlib.lab.task import TaskSpec
 from cprlib.lab.uml import UmlEngine
 
 LOG = logging.getLogger(__name__)
+LOG_UI = logging.getLogger("avocado.app")  # what Avocado shows to people
 SECTION = "spawner.lab"
 
 
@@ -106,7 +107,7 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             engine = make_engine(self.config.get(f"{SECTION}.engine"))  # builds what is missing, before the first test
             self._kernel = engine.kernel if isinstance(engine, UmlEngine) else None
         except CprlibError as error:
-            LOG.error(error.one_line())
+            LOG_UI.error(error.one_line())
             return False
         return True
 

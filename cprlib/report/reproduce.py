@@ -6,7 +6,8 @@ import re
 import shlex
 
 WITHOUT_VALUE = ("--native", "--lab")  # options of `cprlib run` after which no value has to follow
-CHOOSING = ("-t", "--tag", "--out", "--parallel")  # options that choose tests or places; one case needs none of them
+#: Options that choose tests or places; one case needs none of them, its own command says at which point it ran.
+CHOOSING = ("-t", "--tag", "--out", "--parallel", "--matrix", "--points", "--shard")
 TEST = re.compile(r"[^-].*\.py(:.*)?|(.*/)?tests/functional/?")
 
 

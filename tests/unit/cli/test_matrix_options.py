@@ -27,6 +27,7 @@ BAD = {
     "-p machine=frob": "q35, pc, or a version",
     "-p mechanism=fd-share -p vhost=on": "has one owner",
     "--matrix push --lab=kvm": "carries QEMU 10.0 only",
+    "--base 10.2 --lab=kvm": "carries QEMU 10.0 only, not 10.2; use --lab=uml",
 }
 BAD_POINTS = {
     "quues: 1": "there is no such parameter",

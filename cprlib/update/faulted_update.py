@@ -22,7 +22,7 @@ from cprlib.update.fault_end import END_S, FaultEnd
 from cprlib.update.fault_gates import FaultGates, changed_settings
 from cprlib.update.fault_result import FaultResult
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
-from cprlib.update.live_update import view
+from cprlib.update.live_update import view, view_of_giver
 from cprlib.update.running_guest import RunningGuest
 
 GATE_S = 30.0
@@ -87,7 +87,7 @@ class FaultedUpdate:
             state_after=self._guest.machine.status() if self._guest.machine.process.poll() is None else "gone",
             back_ms=back_ms,
             before=before,
-            after=view(source) if alive else None,
+            after=view_of_giver(source, kept=len(before.workers)) if alive else None,
             target_exit=target_exit,
             source_state=end.source_state,
             target_state=end.target_state,

@@ -27,9 +27,10 @@ from cprlib.qemu.qmp import QmpEvent
 from cprlib.update.mechanism import Mechanism, target_arguments
 from cprlib.update.memory import anonymous_memory
 from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of, run_states_of
-from cprlib.update.workers import VhostWorker, vhost_workers
+from cprlib.update.workers import VhostWorker, remaining_workers, vhost_workers
 
 FAILED_STATES = ("failed", "cancelled")
+GIVING_MECHANISMS = ("cpr",)  # with which the source gives its vhost devices up before it ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,27 @@ class ProcessView:
     """What /proc shows of one QEMU at one moment.
 
     :param anonymous_kib: memory of its own, without the guest's RAM, which is a memfd; None when it was not read.
+    :param waited_ms: for workers to end, in a process that has given its vhost devices up.
     """
 
     table: DescriptorTable
     workers: tuple[VhostWorker, ...]
     anonymous_kib: int | None = None
+    waited_ms: float = 0.0
 
 
 def view(machine: Machine) -> ProcessView:
     """Look at a QEMU's descriptors, vhost workers and memory."""
     return ProcessView(read_table(machine.pid), vhost_workers(machine.pid), anonymous_memory(machine.pid))
+
+
+def view_of_giver(machine: Machine, kept: int = 0) -> ProcessView:
+    """The same for a QEMU that has given vhost devices up: their workers have time to end.
+
+    :param kept: workers of devices that it goes on owning.
+    """
+    left = remaining_workers(machine.pid, kept)
+    return ProcessView(read_table(machine.pid), left.workers, anonymous_memory(machine.pid), left.waited_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +131,8 @@ class LiveUpdate:
             self.plug_target(target, channels)
         self.wait_completed(target)
         self.wait_running(target)
-        source_after, target_after = view(self.source), view(target)
+        look = view_of_giver if self.mechanism.name in GIVING_MECHANISMS else view
+        source_after, target_after = look(self.source), view(target)
         pairings = pair_tables(source_after.table, target_after.table)
         downtime = self._downtime()
         self._mark("SOURCE_QUIT")

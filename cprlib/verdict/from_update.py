@@ -9,7 +9,7 @@ from cprlib.deadline import timeout_scale
 from cprlib.fds.identity import DEVICE_KINDS, Pairing
 from cprlib.fds.table import Descriptor
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.update.live_update import UpdateResult
+from cprlib.update.live_update import GIVING_MECHANISMS, UpdateResult
 from cprlib.verdict.evidence import Check, DescriptorCount, DescriptorRow, Event, Outcome, Who
 
 DOWNGRADE_WORDS = (
@@ -129,7 +129,9 @@ def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
     if not netdev.vhost:
         return ()
     before, after = len(update.source_before.workers), len(update.target_after.workers)
-    left = len(update.source_after.workers) if update.mechanism == "cpr" else 0  # others give vhost up when they end
+    gives = update.mechanism in GIVING_MECHANISMS  # others give vhost up when they end
+    left = len(update.source_after.workers) if gives else 0
+    waited = f", {update.source_after.waited_ms:.0f} ms after the first look" if gives else ""
     said = f"{update.source_messages}\n{update.target_messages}"
     found = [line.strip() for line in said.splitlines() if any(words in line for words in DOWNGRADE_WORDS)]
     return (
@@ -137,7 +139,7 @@ def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
             "vhost-worker",
             before == after and after > 0 and left == 0,
             f"{before} workers in the target, 0 left in the source",
-            f"{after} in the target, {left} in the source",
+            f"{after} in the target, {left} in the source{waited}",
             "the kernel's vhost worker did not move with the guest",
         ),
         _check("no-downgrade", not found, "no word of a fall back to userspace", found[0] if found else "none"),

@@ -1,0 +1,53 @@
+"""vhost workers by their names in /proc, and those that take a moment to end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from cprlib.update import workers
+from cprlib.update.workers import remaining_workers, vhost_workers
+
+PR_SET_NAME = 15
+
+
+@pytest.fixture
+def worker() -> Iterator[threading.Event]:
+    """A thread of this process that is named as a vhost worker of it; it ends when the event is set."""
+    named, end = threading.Event(), threading.Event()
+
+    def run() -> None:
+        ctypes.CDLL(None).prctl(PR_SET_NAME, f"vhost-{os.getpid()}".encode(), 0, 0, 0)
+        named.set()
+        end.wait()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    named.wait()
+    yield end
+    end.set()
+    thread.join()
+
+
+def test_a_worker_is_known_by_its_name(worker: threading.Event) -> None:
+    (found,) = vhost_workers(os.getpid())
+    assert found.owner == os.getpid()
+    worker.set()
+
+
+def test_a_worker_that_ends_late_does_not_remain(worker: threading.Event) -> None:
+    threading.Timer(0.1, worker.set).start()
+    left = remaining_workers(os.getpid())
+    assert left.workers == ()
+    assert left.waited_ms >= 50
+
+
+def test_a_worker_that_does_not_end_remains(worker: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "END_S", 0.1)
+    assert len(remaining_workers(os.getpid()).workers) == 1
+    assert len(remaining_workers(os.getpid(), kept=1).workers) == 1
+    worker.set()

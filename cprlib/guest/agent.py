@@ -207,6 +207,16 @@ class AgentConnection:
         parameters: dict[str, str | int] = {"device": device, "feature": feature, "on": int(on)}
         self._channel.request("feature", parameters, repeat_after=REPEAT)
 
+    def defer_receiving(self, wait_ms: int, device: str = "eth0") -> None:
+        """Let the driver look for received packets seldom, so that the NIC's receive ring fills up.
+
+        Each time the driver has taken what was there, it looks again so much later, with the device's interrupts off
+        (napi_complete_done(), net/core/dev.c; ``gro_flush_timeout`` and ``napi_defer_hard_irqs``).
+
+        :param wait_ms: in ms of the guest's clock; 0 for none, which holds when the wait under way is over.
+        """
+        self._channel.request("defer", {"device": device, "wait_us": 1000 * wait_ms}, repeat_after=REPEAT)
+
     def power_off(self) -> None:
         """Switch the guest off; its QEMU ends. There may be no answer."""
         with contextlib.suppress(GuestFailed, DeadlineExceeded):

@@ -226,6 +226,12 @@ static void feature(struct request *request, struct output *out)
     interface_feature(request);
 }
 
+static void defer(struct request *request, struct output *out)
+{
+    (void)out;
+    interface_defer(request);
+}
+
 static void power_off(struct request *request, struct output *out)
 {
     (void)out;
@@ -259,6 +265,7 @@ static const struct {
     {"filter", multicast},
     {"interface", interface},
     {"feature", feature},
+    {"defer", defer},
     {"tcp-start", tcp_start},
     {"tcp-stop", tcp_stop},
     {"tcp", tcp_report},

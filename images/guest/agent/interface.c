@@ -2,6 +2,7 @@
 #include "interface.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <stdio.h>
@@ -70,4 +71,34 @@ void interface_feature(struct request *request)
         return;
     if (ethtool_set_feature(device, feature, on) < 0)
         request_fail(request, "switch %.40s of %.16s %s: %s", feature, device, on ? "on" : "off", strerror(errno));
+}
+
+/* Returns 0, or -1 with errno. */
+static int write_setting(const char *device, const char *setting, uint64_t value)
+{
+    char path[96], text[24];
+    int length = snprintf(text, sizeof(text), "%llu", (unsigned long long)value), fd;
+    ssize_t written;
+
+    snprintf(path, sizeof(path), "/sys/class/net/%.15s/%s", device, setting);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    written = write(fd, text, (size_t)length);
+    close(fd);
+    return written == length ? 0 : -1;
+}
+
+void interface_defer(struct request *request)
+{
+    const char *device = request_text(request, "device");
+    uint64_t wait_us = request_number(request, "wait_us", 0, 60000000, 0);
+
+    if (strchr(device, '/'))
+        request_fail(request, "device=%.16s is no name", device);
+    if (*request->error)
+        return;
+    if (write_setting(device, "gro_flush_timeout", wait_us * 1000) < 0 ||
+        write_setting(device, "napi_defer_hard_irqs", wait_us ? 1 : 0) < 0)
+        request_fail(request, "defer interrupts of %.16s: %s", device, strerror(errno));
 }

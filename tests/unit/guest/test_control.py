@@ -56,6 +56,10 @@ def test_identity_and_network_are_this_machines(agent: NativeAgent) -> None:
         (b"feature device=nosuch feature=rx-lro on=1", "No such device"),
         (b"feature device=lo feature=nosuch on=1", "No such file"),
         (b"feature device=lo feature=highdma on=0", "not supported"),
+        (b"defer wait_us=1", "device= is missing"),
+        (b"defer device=nosuch wait_us=1", "No such file"),
+        (b"defer device=../lo wait_us=1", "is no name"),
+        (b"defer device=lo wait_us=60000001", "wait_us=60000001 is not between"),
         (b"filter device=eth0 action=sing mac=01:00:5e:00:00:01", "neither add nor remove"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 from pyroute2.ethtool.ioctl import IoctlEthtool
 
-from cprlib.errors import InstrumentError
+from cprlib.errors import InstrumentError, QmpRefused
 from cprlib.fds.table import read_table
 from cprlib.net.namespace import NetworkNamespace
 from cprlib.qemu.qmp import QmpConnection
@@ -28,6 +28,7 @@ SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h, the same on every architecture
 TUNGETIFF, TUNGETSNDBUF, TUNGETVNETHDRSZ = 0x800454D2, 0x800454D3, 0x800454D7  # linux/if_tun.h
 TUNGETVNETLE, TUNGETVNETBE = 0x800454DD, 0x800454DF
 IFF_DETACH_QUEUE = 0x0400
+LARGEST_RING = 1024  # VIRTQUEUE_MAX_SIZE, include/hw/virtio/virtio.h
 FLAG_NAMES = {0x0002: "tap", 0x1000: "no_pi", 0x4000: "vnet_hdr", 0x0100: "multi_queue", 0x0800: "persist"}
 IFREQ = struct.Struct("16sH22x")
 NIC_PATH = "/machine/peripheral/{}/virtio-backend"
@@ -211,3 +212,17 @@ def _difference(name: str, before: str | None, after: str | None) -> str:
     told = [f"lost {' '.join(gone)}"] if gone else []
     told += [f"gained {' '.join(new)}"] if new else []
     return f"{name} {' and '.join(told)}"
+
+
+def receive_ring_size(qmp: QmpConnection, nic: str = "nic0") -> int:
+    """Buffers of a virtio-net device's first receive ring (x-query-virtio-queue-status); the most where QEMU won't say.
+
+    The property rx_queue_size does not tell it: stable releases make every ring as large as can be.
+    """
+    try:
+        status: Mapping[str, Any] = qmp.execute(
+            "x-query-virtio-queue-status", {"path": NIC_PATH.format(nic), "queue": 0}
+        )
+    except QmpRefused:
+        return LARGEST_RING
+    return int(status["vring-num"])

@@ -1,0 +1,47 @@
+"""A guest that is too busy to receive: its ring is full, and packets wait in front of it, when the update comes."""
+
+from __future__ import annotations
+
+from cprlib.update.faulted_update import FaultedUpdate
+from cprlib.update.faults import named
+from cprlib.verdict.evidence import Role
+from fixtures.full_ring import LONG_MS, FullRing
+from fixtures.live_update_test import LiveUpdateTest
+from fixtures.survival import expect_no_complaint, survives
+
+
+class FullReceiveRing(LiveUpdateTest):
+    """Mechanism ``cpr``; one queue pair whose receive ring is full."""
+
+    def _cross(self, *, vhost: bool) -> None:
+        with (
+            self.given_guest("cpr", vhost=vhost, role=Role.CHECKS) as case,
+            survives(case, "survives", "a guest that runs"),
+        ):
+            ring = FullRing(case)
+            with ring.full("across-a-failed-update", wait_ms=LONG_MS):
+                FaultedUpdate(case.guest, *named("target-killed-with-devices")).perform()
+            with ring.full("across-an-update", wait_ms=LONG_MS):
+                case.live_update()
+            with ring.full("in-the-target"):
+                pass
+            expect_no_complaint(case)
+
+    def test_full_ring_crosses_without_vhost(self) -> None:
+        """Packets that wait for a full ring arrive after an update, and after one that failed, without vhost.
+
+        QEMU notices only with a packet in hand that the ring has no room for it, and stops reading the tap. Patch 12
+        (tap: hand over the packet that a full ring keeps waiting).
+
+        :avocado: tags=patch:full-ring,patch:12,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
+        """
+        self._cross(vhost=False)
+
+    def test_full_ring_crosses_with_vhost(self) -> None:
+        """Packets that wait for a full ring arrive after an update, and after one that failed, with vhost.
+
+        vhost leaves them in the tap until the guest tells that there is room (handle_rx(), drivers/vhost/net.c).
+
+        :avocado: tags=patch:vhost-reset,patch:3,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1
+        """
+        self._cross(vhost=True)

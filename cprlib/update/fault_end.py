@@ -15,6 +15,7 @@ from cprlib.update.faults import Fault, Survivor
 from cprlib.update.running_guest import RunningGuest
 
 ENDED = ("failed", "cancelled", "completed")  # QAPI MigrationStatus
+FINISHING = "finish-migrate"  # QAPI RunState
 END_S, BACK_S = 30.0, 10.0
 
 
@@ -73,8 +74,18 @@ class FaultEnd:
             return self._wait_back(), self._end_target(stack)
         ended = self._end_target(stack)
         if self.state == "running":
+            self._wait_finalized()
             self.source.qmp.execute("cont")
         return self._wait_back(), ended
+
+    def _wait_finalized(self) -> None:
+        """Wait until the source takes ``cont``: its run state follows the migration's status a moment later.
+
+        :raises DeadlineExceeded: it does not ("Migration is not finalized yet", qmp_cont(), monitor/qmp-cmds.c).
+        """
+        Deadline(BACK_S, "the source's migration to be finalized").poll(
+            lambda: True if self.source.status() != FINISHING else None, 0.02
+        )
 
     def _wait_one(self, stack: contextlib.ExitStack) -> tuple[float | None, int | None]:
         """Wait until the target has the guest or has ended, and see what the source does then.

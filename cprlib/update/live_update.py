@@ -27,7 +27,7 @@ from cprlib.qemu.qmp import QmpEvent
 from cprlib.update.mechanism import Mechanism, target_arguments
 from cprlib.update.memory import anonymous_memory
 from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of, run_states_of
-from cprlib.update.workers import VhostWorker, remaining_workers, vhost_workers
+from cprlib.update.workers import VhostWorker, vhost_workers, wait_workers_ended
 
 FAILED_STATES = ("failed", "cancelled")
 GIVING_MECHANISMS = ("cpr",)  # with which the source gives its vhost devices up before it ends
@@ -57,8 +57,8 @@ def view_of_giver(machine: Machine, kept: int = 0) -> ProcessView:
 
     :param kept: workers of devices that it goes on owning.
     """
-    left = remaining_workers(machine.pid, kept)
-    return ProcessView(read_table(machine.pid), left.workers, anonymous_memory(machine.pid), left.waited_ms)
+    waited_ms = wait_workers_ended(machine.pid, kept)
+    return replace(view(machine), waited_ms=waited_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,28 +49,16 @@ def vhost_workers(pid: int) -> tuple[VhostWorker, ...]:
     return tuple(sorted(found.values(), key=lambda worker: worker.task))
 
 
-@dataclass(frozen=True, slots=True)
-class RemainingWorkers:
-    """What is left of the workers of a process that gave vhost devices up.
-
-    :param workers: those that did not end.
-    :param waited_ms: from the first look until no more than wanted were there, or the time was up.
-    """
-
-    workers: tuple[VhostWorker, ...]
-    waited_ms: float
-
-
-def remaining_workers(pid: int, kept: int = 0) -> RemainingWorkers:
-    """Workers of a process that has given vhost devices up, once those that were told to end have had time to.
+def wait_workers_ended(pid: int, kept: int = 0) -> float:
+    """Give the workers of a process that has given vhost devices up the time to end; the caller looks what is left.
 
     VHOST_RESET_OWNER returns when a worker does nothing any more (vhost_task_stop(), kernel/vhost_task.c); its thread
     is in /proc until it has been scheduled once more. A process that still owns a device keeps its worker for good.
 
     :param kept: workers of devices that it goes on owning.
+    :returns: ms from the first look until no more than those were there, or the time was up.
     """
     begun = time.monotonic()
     with contextlib.suppress(DeadlineExceeded):
         Deadline(END_S, "the vhost workers to end").poll(lambda: True if len(vhost_workers(pid)) <= kept else None)
-    waited_ms = (time.monotonic() - begun) * 1000
-    return RemainingWorkers(vhost_workers(pid), waited_ms)
+    return (time.monotonic() - begun) * 1000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.update.workers import remaining_workers, vhost_workers
+from cprlib.update.workers import vhost_workers, wait_workers_ended
 from fixtures.measured_case import MeasuredCase
 from fixtures.netdev_checks import listed
 from fixtures.netdev_forms import Programs
@@ -41,7 +41,8 @@ class NetdevCleanup(NetdevTest):
                 case.expect(name, not doubts, expected, listed(doubts) or "so after each", message)
             if case.guest.machine.process.poll() is not None:
                 return
-            left = len(remaining_workers(case.guest.machine.pid, kept=workers).workers) - workers
+            wait_workers_ended(case.guest.machine.pid, kept=workers)
+            left = len(vhost_workers(case.guest.machine.pid)) - workers
             case.expect("workers-as-before", not left, "no vhost worker left", left, f"{left} vhost workers are left")
             if update_guest(case, "afterwards"):
                 expect_answers(case, "afterwards", netdevs)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from cprlib.update import workers
-from cprlib.update.workers import remaining_workers, vhost_workers
+from cprlib.update.workers import vhost_workers, wait_workers_ended
 
 PR_SET_NAME = 15
 
@@ -41,13 +41,15 @@ def test_a_worker_is_known_by_its_name(worker: threading.Event) -> None:
 
 def test_a_worker_that_ends_late_does_not_remain(worker: threading.Event) -> None:
     threading.Timer(0.1, worker.set).start()
-    left = remaining_workers(os.getpid())
-    assert left.workers == ()
-    assert left.waited_ms >= 50
+    waited_ms = wait_workers_ended(os.getpid())
+    assert vhost_workers(os.getpid()) == ()
+    assert waited_ms >= 50
 
 
 def test_a_worker_that_does_not_end_remains(worker: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "END_S", 0.1)
-    assert len(remaining_workers(os.getpid()).workers) == 1
-    assert len(remaining_workers(os.getpid(), kept=1).workers) == 1
+    assert wait_workers_ended(os.getpid()) >= 100
+    assert len(vhost_workers(os.getpid())) == 1
+    wait_workers_ended(os.getpid(), kept=1)
+    assert len(vhost_workers(os.getpid())) == 1
     worker.set()

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from avocado.core.output import LOG_UI
 from avocado.core.plugin_interfaces import CLI, Init, Spawner
 from avocado.core.settings import settings
 from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnMethod
@@ -30,7 +31,6 @@ from cprlib.lab.task import TaskSpec
 from cprlib.lab.uml import UmlEngine
 
 LOG = logging.getLogger(__name__)
-LOG_UI = logging.getLogger("avocado.app")  # what Avocado shows to people
 SECTION = "spawner.lab"
 
 

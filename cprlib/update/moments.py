@@ -13,7 +13,6 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.trace_log import TraceRecord
 
 SOURCE, TARGET, HARNESS = "source", "target", "harness"
-STOPPED_STATES = ("paused", "finish-migrate", "postmigrate", "stopped")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import CprlibError, DeadlineExceeded, QemuFailed
+from cprlib.errors import CprlibError, DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.process import kill_group, wait_until_exit
 from cprlib.qemu.machine import Machine
 from cprlib.update.faults import Fault, Survivor
@@ -27,6 +27,7 @@ class FaultEnd:
     :param acted_ns: when the fault was put in (CLOCK_REALTIME).
     :param source_state: the source's run state once it is known who has the guest; ``gone``.
     :param target_state: the target's; ``gone``, or ``none`` while it serves no QMP.
+    :param failure: why the migration failed, in the source's words; empty where it did not.
     """
 
     guest: RunningGuest
@@ -37,6 +38,7 @@ class FaultEnd:
     acted_ns: int
     source_state: str = "gone"
     target_state: str = "gone"
+    failure: str = ""
 
     def wait_migration(self, refused: str) -> tuple[str, str]:
         """Wait until the source says that the migration is over, or is gone.
@@ -56,7 +58,9 @@ class FaultEnd:
             status, reason = str(answer.get("status", "none")), str(answer.get("error-desc", "") or refused)
             return (status, reason) if status in ENDED or (refused and status == "none") else None
 
-        return Deadline(END_S, f"the end of an update with {self.fault.name}").poll(ended, 0.02)
+        status, reason = Deadline(END_S, f"the end of an update with {self.fault.name}").poll(ended, 0.02)
+        self.failure = (reason or "no reason given") if status == "failed" else ""
+        return status, reason
 
     def wait_survivor(self, stack: contextlib.ExitStack) -> tuple[float | None, int | None]:
         """Wait until the one that has to survive has the guest.
@@ -64,6 +68,7 @@ class FaultEnd:
         :param stack: of the target's resources, which go to the guest where it lives on.
         :returns: ms from the fault to the source's RESUME, and how the target ended; each None as in
             :class:`cprlib.update.fault_result.FaultResult`.
+        :raises UpdateFailed: the target had to get the guest, and the migration failed.
         """
         fault = self.fault
         if fault.survivor is Survivor.ONE:
@@ -129,6 +134,8 @@ class FaultEnd:
         """Let the target live on where it shall, else see how it ends, and end it."""
         target, fault = self.target, self.fault
         if fault.survivor is Survivor.TARGET:
+            if self.failure:  # no more will come
+                raise UpdateFailed(f"hand the guest over with {fault.name}", self.failure, details=self.source.messages)
             self._adopt(target, stack)
             return None
         if fault.survivor is Survivor.NOBODY and target.process.poll() is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import resource
 import signal
@@ -22,6 +21,7 @@ from cprlib.update.fault_end import END_S, FaultEnd
 from cprlib.update.fault_gates import FaultGates, changed_settings
 from cprlib.update.fault_result import FaultResult
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
+from cprlib.update.full_table import fill_table, open_links
 from cprlib.update.live_update import view, view_of_giver
 from cprlib.update.running_guest import RunningGuest
 
@@ -56,6 +56,7 @@ class FaultedUpdate:
         self._acted_ns = 0
         self._why = ""
         self._refused = ""
+        self._open_before: frozenset[str] = frozenset()  # in the source, when the update began
         self._limit = resource.prlimit(guest.machine.pid, resource.RLIMIT_NOFILE)[0]
 
     def perform(self) -> FaultResult:
@@ -66,6 +67,7 @@ class FaultedUpdate:
         """
         source, fault = self._source, self._fault
         state, before, said = source.status(), view(source), len(source.messages)
+        self._open_before = open_links(source.pid)
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as elsewhere:
             try:
                 self._drive(stack, elsewhere)
@@ -222,8 +224,10 @@ class FaultedUpdate:
             case Action.MIGRATE_AGAIN:
                 self._why = "" if self._migrate() else "a second migrate was taken while one ran"
             case Action.FULL_TABLE:
-                # a target has to accept the channel: it would try that again and again, and the source wait for it
-                fill_table(victim.pid, left=1 if victim is target else 0)
+                if victim is target:  # has to accept the channel: it would try that again and again, the source wait
+                    fill_table(target.pid, left=1)
+                else:  # its main channel has to do with the number of the cpr channel
+                    fill_table(source.pid, known=self._open_before)
             case _:
                 self._gates.spoil()
 
@@ -254,16 +258,3 @@ class FaultedUpdate:
         if self._target is None:
             raise InstrumentError("use the target", "it was not started")
         return self._target
-
-
-def fill_table(pid: int, left: int = 0) -> None:
-    """Let a process open nothing more: its soft limit is the lowest number that is free.
-
-    A lower one would do more than that: poll(2) refuses more entries than the limit.
-
-    :param left: descriptors that it may open all the same.
-    """
-    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
-    free = next(itertools.islice((number for number in itertools.count() if number not in used), left, None))
-    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))

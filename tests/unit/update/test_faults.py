@@ -1,6 +1,5 @@
 """Faults are data that makes sense, and settings of a target that does not fit differ in one thing."""
 
-import errno
 import subprocess
 import sys
 from dataclasses import fields
@@ -14,8 +13,8 @@ from cprlib.qemu.machine import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.update import faults
 from cprlib.update.fault_gates import changed_settings
-from cprlib.update.faulted_update import fill_table
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
+from cprlib.update.full_table import fill_table, open_links
 
 TABLES = (
     faults.SENDING,
@@ -98,22 +97,49 @@ def test_faults_are_found_by_name() -> None:
         faults.named("no-such-fault")
 
 
-FULL_PROGRAM = """
-import os, sys
+OPENS = """
+import errno, os, socket, sys
+
+held = os.open("/dev/null", os.O_RDONLY)
 print("ready", flush=True)
 sys.stdin.readline()
+pair = socket.socketpair()
+if "hole" in sys.argv:
+    os.close(held)
+print("opened", flush=True)
+sys.stdin.readline()
+got = 0
+if "closes" in sys.argv:
+    for one in pair:
+        one.close()
 try:
-    os.open("/", os.O_RDONLY)
+    while True:
+        os.open("/", os.O_RDONLY)
+        got += 1
 except OSError as error:
-    os._exit(error.errno)
+    print(got, errno.errorcode[error.errno])
 """
 
 
-def test_a_full_table_takes_no_descriptor_more() -> None:
-    command = [sys.executable, "-c", FULL_PROGRAM]
+@pytest.mark.parametrize(
+    ("words", "known", "got"),
+    [
+        ((), False, 0),
+        (("closes",), True, 2),  # what it opened since, and closed
+        (("hole", "closes"), False, 0),  # what is closed lies above the limit, which is at the hole
+        (("hole", "closes"), True, 3),
+    ],
+)
+def test_a_full_table_takes_no_more_than_is_given_back(words: tuple[str, ...], known: bool, got: int) -> None:
+    command = [sys.executable, "-c", OPENS, *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        fill_table(child.pid)
-        child.communicate("go\n")
-    assert child.returncode == errno.EMFILE
+        before = open_links(child.pid)
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "opened\n"
+        fill_table(child.pid, known=before if known else None)
+        said, _ = child.communicate("go\n")
+    assert said == f"{got} EMFILE\n"

@@ -1,0 +1,1 @@
+"""A reader who types what the documents show: ``python -m tests.documents``."""

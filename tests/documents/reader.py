@@ -64,13 +64,13 @@ class Reader:
                 kill_group(child)
                 return None
 
-    def prepare(self, qemu: Path) -> None:
+    def prepare(self, program: Path, firmware: str) -> None:
         """Lay out what the documents speak of.
 
-        :param qemu: folder of a build, with ``bin`` and ``share``.
+        :param program: a QEMU; :param firmware: its folder.
         """
-        program, home = qemu / "bin" / "qemu-system-x86_64", Path(self.environment["HOME"])
-        self.environment |= {"OWN": str(program), "FIRMWARE": str(next(qemu.glob("share/*")))}
+        home = Path(self.environment["HOME"])
+        self.environment |= {"OWN": str(program), "FIRMWARE": firmware}
         for link in (
             home / "qemu" / "build" / program.name,
             self.folder / "build" / program.name,
@@ -114,7 +114,8 @@ def reader() -> Iterator[Reader]:
         environment["PATH"] = f"{program.parent}{os.pathsep}{environment['PATH']}"
         build = [str(program), "build", "qemu"]
         said = run(build, purpose="build QEMU", cwd=folder, env=environment, seconds=SET_UP_S)
-        one.prepare(Path(said.strip().splitlines()[-1]).parent.parent)
+        places = dict(line.split(None, 1) for line in said.splitlines())
+        one.prepare(Path(places["qemu"]), places["firmware"])
         yield one
     finally:
         shutil.rmtree(root, ignore_errors=True)

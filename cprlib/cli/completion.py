@@ -31,7 +31,7 @@ def policies(context: click.Context, parameter: click.Parameter, begun: str) -> 
     del context, parameter
     if "/" in begun or begun.startswith("."):
         return [CompletionItem(begun, type="file")]
-    return [*_named(shipped_policies(), begun), CompletionItem(begun, type="file")]
+    return _names_or_files(shipped_policies(), begun)
 
 
 def variants(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
@@ -57,7 +57,12 @@ def tests(context: click.Context, parameter: click.Parameter, begun: str) -> lis
     del context, parameter
     suite = sorted((project_folder() / "tests" / "functional").glob("test_*.py"))
     names = [str(path.relative_to(project_folder())) for path in suite]
-    return [*_named(names, begun), CompletionItem(begun, type="file")]
+    return _names_or_files(names, begun)
+
+
+def _names_or_files(names: Iterable[str], begun: str) -> list[CompletionItem]:
+    """Names, and files where no name fits. The files come first: click's script for bash forgets what came before."""
+    return [CompletionItem(begun, type="file"), *_named(names, begun)]
 
 
 def _named(names: Iterable[str], begun: str) -> list[CompletionItem]:

@@ -71,6 +71,7 @@ TABLE = (
     Otherwise("cprlib run", f"cprlib run {ONE}", "CI runs the whole suite"),
     # writing-a-test.md
     Otherwise("cprlib prove --variant NAME --quick", "cprlib prove --variant mac-filter-lost --quick", "a name put in"),
+    Otherwise(f"{BOOT} test -e documents -- --page tutorial.md", "", "that is what runs here"),
     # prove.md
     Otherwise("cprlib prove", "cprlib prove --variant tap-opened-anew --quick", "one variant in place of all"),
     Otherwise("cprlib prove --quick", "cprlib prove --quick --variant tap-opened-anew", "one variant in place of all"),

@@ -20,7 +20,7 @@ class Moment:
     """One step.
 
     :param name: ``TARGET_STARTED``, ``CPR_LISTENING``, ``MIGRATE``, ``STOP``, ``FDS_SENT``, ``FDS_LOADING``,
-        ``RESUME``, ``COMPLETED`` or ``SOURCE_GONE``.
+        ``STATE_LOADING``, ``RESUME``, ``COMPLETED`` or ``SOURCE_GONE``.
     :param time_ns: CLOCK_REALTIME.
     :param who: ``source``, ``target`` or ``harness``.
     :param evidence: where the time comes from.
@@ -59,6 +59,7 @@ def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment,
         *stop,
         *_from_trace("FDS_SENT", SOURCE, sent),
         *_from_trace("FDS_LOADING", TARGET, other.first("cpr_state_load")),
+        *_from_trace("STATE_LOADING", TARGET, other.first("migrate_set_state", "new state active")),
         *resume,
     )
 

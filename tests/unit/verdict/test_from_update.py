@@ -43,6 +43,7 @@ GOOD = UpdateResult(
         Moment("STOP", 1_000_000, "source", ""),
         Moment("FDS_SENT", 2_000_000, "source", ""),
         Moment("RESUME", 9_000_000, "target", ""),
+        Moment("STATE_LOADING", 7_000_000, "target", ""),
     ),
     source_before=view(1, SOURCE, 1),
     source_after=view(1, SOURCE, 0),
@@ -125,6 +126,14 @@ def test_order_of_descriptors_is_none_of_link_switchs_business() -> None:
 def test_delay_before_the_descriptors_is_seen() -> None:
     late = replace(GOOD, moments=(GOOD.moments[0], Moment("FDS_SENT", 501_000_000, "source", ""), GOOD.moments[2]))
     assert outcomes(order_checks(late))["fds-sent-without-delay"] is Outcome.FAIL
+
+
+def test_target_that_waits_before_it_runs_the_guest_is_seen() -> None:
+    late = replace(GOOD, moments=(*GOOD.moments[:2], Moment("RESUME", 507_000_001, "target", ""), GOOD.moments[3]))
+    found = {check.name: check for check in order_checks(late)}
+    assert found["resumed-without-delay"].outcome is Outcome.FAIL
+    assert found["resumed-without-delay"].expected == "within 400 ms of STATE_LOADING"
+    assert found["fds-sent-without-delay"].outcome is Outcome.PASS
 
 
 def test_guest_that_is_resumed_again_is_seen() -> None:

@@ -27,7 +27,6 @@ class FaultEnd:
     :param acted_ns: when the fault was put in (CLOCK_REALTIME).
     :param source_state: the source's run state once it is known who has the guest; ``gone``.
     :param target_state: the target's; ``gone``, or ``none`` while it serves no QMP.
-    :param failure: why the migration failed, in the source's words; empty where it did not.
     """
 
     guest: RunningGuest
@@ -38,7 +37,6 @@ class FaultEnd:
     acted_ns: int
     source_state: str = "gone"
     target_state: str = "gone"
-    failure: str = ""
 
     def wait_migration(self, refused: str) -> tuple[str, str]:
         """Wait until the source says that the migration is over, or is gone.
@@ -46,6 +44,7 @@ class FaultEnd:
         :param refused: the words with which ``migrate`` was refused; empty when it was taken.
         :returns: QAPI MigrationStatus or ``gone``, and QEMU's own words for a failure.
         :raises DeadlineExceeded: neither came.
+        :raises UpdateFailed: it failed, and the target had to get the guest.
         """
 
         def ended() -> tuple[str, str] | None:
@@ -59,7 +58,9 @@ class FaultEnd:
             return (status, reason) if status in ENDED or (refused and status == "none") else None
 
         status, reason = Deadline(END_S, f"the end of an update with {self.fault.name}").poll(ended, 0.02)
-        self.failure = (reason or "no reason given") if status == "failed" else ""
+        if status == "failed" and self.fault.survivor is Survivor.TARGET:  # which will not get the guest any more
+            tried = f"hand the guest over with {self.fault.name}"
+            raise UpdateFailed(tried, reason or "no reason given", details=self.source.messages)
         return status, reason
 
     def wait_survivor(self, stack: contextlib.ExitStack) -> tuple[float | None, int | None]:
@@ -68,7 +69,6 @@ class FaultEnd:
         :param stack: of the target's resources, which go to the guest where it lives on.
         :returns: ms from the fault to the source's RESUME, and how the target ended; each None as in
             :class:`cprlib.update.fault_result.FaultResult`.
-        :raises UpdateFailed: the target had to get the guest, and the migration failed.
         """
         fault = self.fault
         if fault.survivor is Survivor.ONE:
@@ -134,8 +134,6 @@ class FaultEnd:
         """Let the target live on where it shall, else see how it ends, and end it."""
         target, fault = self.target, self.fault
         if fault.survivor is Survivor.TARGET:
-            if self.failure:  # no more will come
-                raise UpdateFailed(f"hand the guest over with {fault.name}", self.failure, details=self.source.messages)
             self._adopt(target, stack)
             return None
         if fault.survivor is Survivor.NOBODY and target.process.poll() is None:

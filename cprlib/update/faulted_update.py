@@ -21,7 +21,7 @@ from cprlib.update.fault_end import END_S, FaultEnd
 from cprlib.update.fault_gates import FaultGates, changed_settings
 from cprlib.update.fault_result import FaultResult
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
-from cprlib.update.full_table import fill_table, open_links
+from cprlib.update.full_table import fill_table
 from cprlib.update.live_update import view, view_of_giver
 from cprlib.update.running_guest import RunningGuest
 
@@ -56,7 +56,7 @@ class FaultedUpdate:
         self._acted_ns = 0
         self._why = ""
         self._refused = ""
-        self._open_before: frozenset[str] = frozenset()  # in the source, when the update began
+        self._before = view(guest.machine)
         self._limit = resource.prlimit(guest.machine.pid, resource.RLIMIT_NOFILE)[0]
 
     def perform(self) -> FaultResult:
@@ -66,8 +66,7 @@ class FaultedUpdate:
         :raises CprlibError: the harness could not do its part.
         """
         source, fault = self._source, self._fault
-        state, before, said = source.status(), view(source), len(source.messages)
-        self._open_before = open_links(source.pid)
+        state, before, said = source.status(), self._before, len(source.messages)
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as elsewhere:
             try:
                 self._drive(stack, elsewhere)
@@ -227,7 +226,7 @@ class FaultedUpdate:
                 if victim is target:  # has to accept the channel: it would try that again and again, the source wait
                     fill_table(target.pid, left=1)
                 else:  # its main channel has to do with the number of the cpr channel
-                    fill_table(source.pid, known=self._open_before)
+                    fill_table(source.pid, earlier=self._before.table)
             case _:
                 self._gates.spoil()
 

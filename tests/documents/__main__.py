@@ -19,15 +19,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cprlib.errors import CprlibError
+from cprlib.errors import CprlibError, ExitStatus
 from cprlib.files import project_folder
 from cprlib.process import tail, terminate_on_signals
-from tests.documents.otherwise import UNDECIDED, otherwise
+from tests.documents.otherwise import otherwise
 from tests.documents.reader import Reader, reader
 from tests.documents.shown import Shown, pages, shown_in
 
 LONGEST_S = 1500.0
-INCONCLUSIVE = UNDECIDED
+PASS, FAIL, INCONCLUSIVE = ExitStatus.PASS, ExitStatus.FAIL, ExitStatus.INCONCLUSIVE
 
 
 def type_all(one: Reader, commands: Sequence[Shown], logs: Path) -> list[int]:
@@ -39,18 +39,17 @@ def type_all(one: Reader, commands: Sequence[Shown], logs: Path) -> list[int]:
     came: list[int] = []
     for number, shown in enumerate(commands, 1):
         row = otherwise(shown.text)
-        typed = shown.text if row.typed is None else row.typed
-        if not typed:
+        if not row.command:
             print(f"not typed  {shown.place}: {shown.text}\n           {row.why}", flush=True)
             continue
         one.keep_two_days()
         log, begun = logs / f"{number:02}.log", time.monotonic()
-        status = one.type(typed, log, LONGEST_S)
+        status = one.type(row.command, log, LONGEST_S)
         seconds = time.monotonic() - begun
         good = status in row.statuses
-        came.append(0 if good else INCONCLUSIVE if status == INCONCLUSIVE else 1)
+        came.append(PASS if good else INCONCLUSIVE if status == INCONCLUSIVE else FAIL)
         word = "ok" if good else "INCONCLUSIVE" if status == INCONCLUSIVE else "WRONG"
-        print(f"{word:9}  {shown.place}: {typed}  ({seconds:.0f} s, exit status {status})", flush=True)
+        print(f"{word:9}  {shown.place}: {row.command}  ({seconds:.0f} s, exit status {status})", flush=True)
         if not good:
             print(tail(log.read_text(encoding="utf-8", errors="replace"), 2000), flush=True)
     return came
@@ -80,8 +79,10 @@ def main(given: Sequence[str] | None = None) -> int:
     except CprlibError as error:
         print(f"documents: {error.one_line()}", file=sys.stderr)
         return int(error.exit_status)
-    print(f"{came.count(0)} of {len(came)} commands did what they should; {len(commands) - len(came)} were not typed")
-    return 1 if 1 in came else INCONCLUSIVE if INCONCLUSIVE in came else 0
+    print(
+        f"{came.count(PASS)} of {len(came)} commands did what they should; {len(commands) - len(came)} were not typed"
+    )
+    return FAIL if FAIL in came else INCONCLUSIVE if INCONCLUSIVE in came else PASS
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PASS, FAIL, UNDECIDED = 0, 1, 3
+from cprlib.errors import ExitStatus
+
 ONE = "tests/functional/test_ipv6.py"
 POINT = "--points 'q4-vhost-q35-cpr-*-ip6'"
 SHORT = "one test in place of all"
@@ -29,7 +30,12 @@ class Otherwise:
     shown: str
     typed: str | None = None
     why: str = ""
-    statuses: tuple[int, ...] = (PASS,)
+    statuses: tuple[int, ...] = (ExitStatus.PASS,)
+
+    @property
+    def command(self) -> str:
+        """What is typed; empty where nothing is."""
+        return self.shown if self.typed is None else self.typed
 
 
 BOOT = "python3 -m cprlib.bootstrap"
@@ -54,7 +60,7 @@ TABLE = (
     Otherwise("pip install cprlib-0.1.0-py3-none-any.whl", "", "tests/unit/packaging installs the wheel"),
     Otherwise(
         'cprlib run --qemu "$(cprlib build --variant without-0009-no-loss)" tests/functional/test_cpr_tap.py',
-        statuses=(FAIL,),
+        statuses=(ExitStatus.FAIL,),
     ),
     # own-qemu.md
     Otherwise("mkdir build && cd build", "", OWN),
@@ -124,22 +130,22 @@ TABLE = (
         f"{COMPARE} --b /path/to/branch/qemu-system-x86_64",
         f"{COMPARE} --b {OWN_QEMU} --budget 2",
         f"{OWN}, with a budget of two minutes",
-        (PASS, UNDECIDED),
+        (ExitStatus.PASS, ExitStatus.INCONCLUSIVE),
     ),
     Otherwise(
         f"{COMPARE} --a /usr/bin/qemu-system-x86_64 --b ./qemu-system-x86_64 --budget 20",
         f"{COMPARE} --a {OWN_QEMU} --b ./qemu-system-x86_64 --budget 2",
         f"{OWN}, with a budget of two minutes",
-        (PASS, UNDECIDED),
+        (ExitStatus.PASS, ExitStatus.INCONCLUSIVE),
     ),
-    Otherwise(f"{COMPARE} results/monday results/tuesday", statuses=(PASS, UNDECIDED)),
+    Otherwise(f"{COMPARE} results/monday results/tuesday", statuses=(ExitStatus.PASS, ExitStatus.INCONCLUSIVE)),
     Otherwise(f"{T} $T $T $T $T $T $T $T", f"{T} $T", "two guests in place of eight"),
     Otherwise(
         "cprlib run --qemu ./qemu-system-x86_64 -p chain=4 -p rate=500 $T $T $T $T $T $T",
         "cprlib run --qemu ./qemu-system-x86_64 -p chain=4 -p rate=500 $T $T",
         "two guests in place of six",
     ),
-    Otherwise("cprlib baseline check baseline.json", statuses=(PASS, UNDECIDED)),
+    Otherwise("cprlib baseline check baseline.json", statuses=(ExitStatus.PASS, ExitStatus.INCONCLUSIVE)),
     # safety.md, soak.md
     Otherwise("python -m tests.robustness.kills --kills 50", "python -m tests.robustness.kills --kills 2", "fewer"),
     Otherwise("CPRLIB_KILLS=3 pytest tests/unit/robustness", "CPRLIB_KILLS=1 pytest tests/unit/robustness", "fewer"),

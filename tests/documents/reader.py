@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded, EnvironmentFailure
 from cprlib.files import CACHE_VARIABLE, cache_folder, project_folder
-from cprlib.process import kill_group, run, spawn
+from cprlib.process import run, spawn, wait_until_exit
 from tests.documents.otherwise import ONE
 
 CLONE_S, SET_UP_S = 120.0, 3600.0
+INTERRUPTED_S = 10.0  # to clean up after Ctrl-C
 ASSIGNMENT = re.compile(r"([A-Z]+)=(\S+)")
 MATRIX_OF_YOURS = re.compile(r"## A matrix of yours.*?```yaml\n(.*?)```", re.DOTALL)
 OWN_TEST = ("test_ipv6_crosses_without_loss", "test_mine_crosses_without_loss")
@@ -56,12 +59,11 @@ class Reader:
             ) as child,
         ):
             try:
-                return child.wait(seconds)
-            except subprocess.TimeoutExpired:
+                return wait_until_exit(child, Deadline(seconds, command))
+            except DeadlineExceeded:
                 child.send_signal(signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(10)
-                kill_group(child)
+                with contextlib.suppress(DeadlineExceeded):
+                    wait_until_exit(child, Deadline(INTERRUPTED_S, f"the end of {command}"))
                 return None
 
     def prepare(self, program: Path, firmware: str) -> None:
@@ -127,5 +129,5 @@ def _set_up(one: Reader, log: Path) -> Path:
     said = log.read_text(encoding="utf-8")
     found = re.search(r"^using (\S+/cprlib)$", said, re.MULTILINE)
     if found is None:
-        raise RuntimeError(f"the set-up did not say where cprlib is:\n{said}")
+        raise EnvironmentFailure("set the reader's checkout up", "it did not say where cprlib is", details=said)
     return Path(found[1])

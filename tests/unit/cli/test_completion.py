@@ -76,13 +76,13 @@ def folder(tmp_path: Path) -> Path:
     ("shell", "words", "wanted"),
     [(shell, *line) for shell in SHELLS for line in LINES if shell != "zsh" or line not in SHORT],
 )
-def test_a_shell_completes(shell: str, words: str, wanted: str, folder: Path) -> None:
+def test_a_shell_completes(
+    shell: str, words: str, wanted: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed: nothing was completed in it; apt-get install {shell}")
-    script = subprocess.run(
-        [folder / "cprlib", "completion", shell], capture_output=True, text=True, check=True, env=own(folder)
-    )
-    (folder / "script").write_text(script.stdout)
+    assert main(["completion", shell]) == 0
+    (folder / "script").write_text(capsys.readouterr().out)
     command = {
         "bash": ["bash", "-c", BASH, "bash", words],
         "fish": ["fish", "--no-config", "-c", FISH, words],

@@ -38,8 +38,7 @@ def test_what_is_typed_otherwise_has_a_reason_and_exists() -> None:
 
 def test_what_stands_for_something_is_never_typed_as_it_is() -> None:
     for one in SHOWN:
-        row = otherwise(one.text)
-        typed = one.text if row.typed is None else row.typed
+        typed = otherwise(one.text).command
         assert not {"PATH", "NAME", "FOLDER", "TAG"} & set(typed.split()), one
         assert "/path/to" not in typed, one
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import UsageError
+from cprlib.fds.table import read_table
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.update import faults
 from cprlib.update.fault_gates import changed_settings
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
-from cprlib.update.full_table import fill_table, open_links
+from cprlib.update.full_table import fill_table
 
 TABLES = (
     faults.SENDING,
@@ -122,7 +123,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize(
-    ("words", "known", "got"),
+    ("words", "looked", "got"),
     [
         ((), False, 0),
         (("closes",), True, 2),  # what it opened since, and closed
@@ -130,16 +131,16 @@ except OSError as error:
         (("hole", "closes"), True, 3),
     ],
 )
-def test_a_full_table_takes_no_more_than_is_given_back(words: tuple[str, ...], known: bool, got: int) -> None:
+def test_a_full_table_takes_no_more_than_is_given_back(words: tuple[str, ...], looked: bool, got: int) -> None:
     command = [sys.executable, "-c", OPENS, *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        before = open_links(child.pid)
+        before = read_table(child.pid)
         child.stdin.write("go\n")
         child.stdin.flush()
         assert child.stdout.readline() == "opened\n"
-        fill_table(child.pid, known=before if known else None)
+        fill_table(child.pid, earlier=before if looked else None)
         said, _ = child.communicate("go\n")
     assert said == f"{got} EMFILE\n"

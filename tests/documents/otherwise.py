@@ -40,6 +40,8 @@ class Otherwise:
 
 BOOT = "python3 -m cprlib.bootstrap"
 AVOCADO = "avocado run --spawner=lab"
+PUSH = "fixtures/matrix/push.yaml"
+TWO_POINTS = "/run/points/q4-vhost-q35-cpr-10.2-ip4 /run/points/q1-vhost-q35-cpr-10.0-ip6"
 COMPARE = "cprlib compare"
 OWN_QEMU = "~/qemu/build/qemu-system-x86_64"
 T = "cprlib run -p chain=4 -p rate=500 $T"
@@ -52,10 +54,9 @@ TABLE = (
     Otherwise("avocado run --spawner=native tests/functional", "", "not where tests have to run in a lab"),
     Otherwise(f"{AVOCADO} --max-parallel-tasks 2 tests/functional", f"{AVOCADO} --max-parallel-tasks 2 {ONE}", SHORT),
     Otherwise(
-        "avocado run -m fixtures/matrix/push.yaml --spawner=lab tests/functional/test_matrix.py",
-        "avocado run -m fixtures/matrix/push.yaml --mux-filter-only /run/machine/pc /run/mechanism/cpr "
-        "--spawner=lab tests/functional/test_matrix.py",
-        "the points of one machine type and mechanism",
+        f"{AVOCADO} -m {PUSH} tests/functional/test_matrix.py",
+        f"avocado run -m {PUSH} --mux-filter-only {TWO_POINTS} --spawner=lab tests/functional/test_matrix.py",
+        "two of the ten points",
     ),
     Otherwise("pip install cprlib-0.1.0-py3-none-any.whl", "", "tests/unit/packaging installs the wheel"),
     Otherwise(
@@ -97,10 +98,10 @@ TABLE = (
         "fewer points",
     ),
     Otherwise(
-        "avocado run -m fixtures/matrix/push.yaml --spawner=lab --max-parallel-tasks 2 tests/functional/test_matrix.py",
-        "avocado run -m fixtures/matrix/push.yaml --mux-filter-only /run/machine/q35 /run/mechanism/cpr "
-        "--spawner=lab --max-parallel-tasks 2 tests/functional/test_matrix.py",
-        "the points of one machine type and mechanism",
+        f"avocado run -m {PUSH} --spawner=lab --max-parallel-tasks 2 tests/functional/test_matrix.py",
+        f"avocado run -m {PUSH} --mux-filter-only {TWO_POINTS} --spawner=lab --max-parallel-tasks 2 "
+        "tests/functional/test_matrix.py",
+        "two of the ten points",
     ),
     Otherwise(
         "avocado run -m fixtures/matrix/night.yaml --mux-filter-only /run/base/10.2 /run/mechanism/cpr --spawner=lab "

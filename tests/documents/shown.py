@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.documents.fences import SHELL, fenced_lines
+
 COMMENT = re.compile(r"(?:^|\s+)#\s.*$")
-OPEN = re.compile(r"^```sh$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,6 @@ def pages(top: Path) -> list[Path]:
 
 def shown_in(page: Path) -> Iterator[Shown]:
     """The commands of one page."""
-    within, joined = False, ""
-    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
-        if line.startswith("```"):
-            within = bool(OPEN.match(line))
-        elif within:
-            joined += COMMENT.sub("", line).strip().removesuffix("\\")
-            if joined and not line.endswith("\\"):
-                yield Shown(page.name, number, joined)
-                joined = ""
+    for line in fenced_lines(page):
+        if line.block == SHELL and (text := COMMENT.sub("", line.text)):
+            yield Shown(page.name, line.number, text)

@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ from cprlib.errors import CprlibError
 from cprlib.files import project_folder
 from cprlib.verdict.policy_file import shipped_policies
 from fixtures.parameters import check_parameters
+from tests.documents.fences import SHELL, fenced_lines
 
 PLACEHOLDER = re.compile(r"\.\.\.|\$?[A-Z][A-Z0-9_.]*")
 SPAN = re.compile(r"`((?:cprlib|avocado (?:run|list|replay|jobs|diff)|python3 -m \w+)[^`]*)`")
@@ -45,22 +47,13 @@ class Line:
 
 def lines_of(path: Path) -> Iterator[Line]:
     """Every command line of a Markdown file; those inside of ``$(...)`` apart from the one around them."""
-    fence: str | None = None
-    joined = ""
-    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        place = f"{path.name}:{number}"
-        if raw.lstrip().startswith("```"):
-            fence = raw.strip().strip("`") if fence is None else None
-            continue
-        if fence == "sh" or (fence is None and raw.startswith("    ")):
-            joined += raw.strip().removesuffix("\\")
-            if raw.endswith("\\"):
-                continue
-            if found := BEGINS.match(joined):
+    for line in fenced_lines(path):
+        place = f"{path.name}:{line.number}"
+        if line.block == SHELL or (line.block is None and line.text.startswith("    ")):
+            if found := BEGINS.match(line.text.strip()):
                 yield from split(place, found[1])
-            joined = ""
-        elif fence is None:
-            for found in SPAN.finditer(raw):
+        elif line.block is None:
+            for found in SPAN.finditer(line.text):
                 yield from split(place, found[1])
 
 
@@ -152,7 +145,7 @@ def _wrong_values(parsed: click.Context) -> Iterator[str]:
         yield f"no policy {policy}"
     if name in ("build", "prove"):
         folder = given.get("variants_in") or given.get("variants")
-        known = {variant.name for variant in load_variants(Path(folder) if isinstance(folder, str | Path) else None)}
+        known = variant_names(str(folder) if folder else None)
         yield from (
             f"no variant {one}" for one in given["names"] if not _stands_for_something(one) and one not in known
         )
@@ -193,11 +186,18 @@ def wrong_tags(filter_: str) -> Iterator[str]:
             yield f"no test has the tag {bare}"
 
 
-def suite_tags() -> set[str]:
+@cache  # parsing some ninety patches takes longer than all else here
+def variant_names(folder: str | None) -> frozenset[str]:
+    """Names of the variants of a folder; None: of the project's own."""
+    return frozenset(variant.name for variant in load_variants(Path(folder) if folder else None))
+
+
+@cache
+def suite_tags() -> frozenset[str]:
     """Tags of the functional suite."""
     files = (project_folder() / "tests" / "functional").glob("test_*.py")
     lists = (found for path in files for found in re.findall(r":avocado: tags=(\S+)", path.read_text(encoding="utf-8")))
-    return {tag for tags in lists for tag in tags.split(",")}
+    return frozenset(tag for tags in lists for tag in tags.split(","))
 
 
 def _stands_for_something(word: str) -> bool:

@@ -60,3 +60,16 @@ def test_over_ipv6_packets_are_smaller() -> None:
 def test_the_defaults_make_sense() -> None:
     check_parameters({"policy": "default"})
     assert SuiteParameters().fault_repeats == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "answered", "wanted", "packets"),
+    [
+        (1000, 900, 500, 1000),  # enough: the time "after", no more
+        (200, 250, 500, 250),  # as many as are missing
+        (200, 450, 500, 200),  # never less than the time "after"
+        (10, 12, 500, 100),  # not for minutes
+    ],
+)
+def test_traffic_flows_until_the_policy_has_its_packets(rate: float, answered: int, wanted: int, packets: int) -> None:
+    assert SuiteParameters(rate=rate).packets_after(answered, wanted) == packets

@@ -13,6 +13,7 @@ from cprlib.errors import ExitStatus
 ONE = "tests/functional/test_ipv6.py"
 POINT = "--points 'q4-vhost-q35-cpr-*-ip6'"
 SHORT = "one test in place of all"
+MINUTES = "fewer minutes, in which no resource can be shown to be flat"
 OWN = "the reader's own QEMU is put in"
 LATEST = "$(readlink -f results/latest)"
 
@@ -150,8 +151,14 @@ TABLE = (
     # safety.md, soak.md
     Otherwise("python -m tests.robustness.kills --kills 50", "python -m tests.robustness.kills --kills 2", "fewer"),
     Otherwise("CPRLIB_KILLS=3 pytest tests/unit/robustness", "CPRLIB_KILLS=1 pytest tests/unit/robustness", "fewer"),
+    Otherwise(
+        "cprlib soak --resume",
+        "timeout --signal INT 40 cprlib soak --hours 0.02; cprlib soak --resume",
+        f"one that was interrupted is put in; {MINUTES}",
+        (ExitStatus.PASS, ExitStatus.INCONCLUSIVE),
+    ),
     *(
-        Otherwise(f"cprlib soak {shown}", f"cprlib soak {typed}", "fewer minutes")
+        Otherwise(f"cprlib soak {shown}", f"cprlib soak {typed}", MINUTES, (ExitStatus.PASS, ExitStatus.INCONCLUSIVE))
         for shown, typed in (
             ("--hours 1", "--hours 0.01"),
             ("--hours 8 --seed 4711", "--hours 0.01 --seed 4711"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cprlib.verdict.evidence import Role
-from fixtures.injected_faults import search_highest_rate
+from fixtures.highest_rate import search_highest_rate
 from fixtures.live_update_test import LiveUpdateTest
 
 

@@ -4,7 +4,7 @@ Run from the checkout::
 
     python benchmarks/compare_errors.py simulate [--runs 500] [--rounds 9]
     python benchmarks/compare_errors.py coverage [--runs 4000]
-    python benchmarks/compare_errors.py resample FOLDER... [--runs 1000]
+    python benchmarks/compare_errors.py resample FOLDER... [--runs 1000] [--rounds 9]
 
 ``simulate`` draws chains: each has a noise of its own (Student's t with 3 degrees of freedom: some chains are far off),
 A and B of a round share one on top (the machine's), and metrics hang together. Rows: rounds that the budget has room
@@ -17,7 +17,7 @@ thirteenth.
 
 ``resample`` takes chains that were really measured with one QEMU (folders of comparisons: cells/a, and with
 ``--equals`` cells/b as well), deals those that ran next to each other into pairs at random, and compares them as if one
-of each pair were B.
+of each pair were B: all of them, or as many pairs in a row as ``--rounds`` says, from anywhere.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _bootstrap(values: numpy.ndarray, method: str, draw: numpy.random.Generator)
     return float(found.low), float(found.high)
 
 
-def resample(folders: Sequence[Path], runs: int, equals: bool) -> None:
+def resample(folders: Sequence[Path], runs: int, equals: bool, rounds: int | None) -> None:
     """A against A, of chains that were measured."""
     policy, environment, lot = load_policy("default"), describe_environment(), random.Random(6)  # noqa: S311
     chains: list[Chain] = []
@@ -164,10 +164,12 @@ def resample(folders: Sequence[Path], runs: int, equals: bool) -> None:
     print(f"{len(chains)} chains of A, {len(good)} believed, {sum(chain.updates for chain in good)} updates")
     print(f"refused by the policy: {len(refused)}{': ' + refused[0] if refused else ''}")
     seen: Counter[Change] = Counter()
-    rounds = len(good) // 2
+    rounds = min(rounds or len(good), len(good) // 2)
     for _ in range(runs):
+        begin = lot.randint(0, len(good) - 2 * rounds)
+        part = good[begin : begin + 2 * rounds]
         pairs = []
-        for first, second in zip(good[0::2], good[1::2], strict=False):
+        for first, second in zip(part[0::2], part[1::2], strict=True):
             pairs.append((first, second) if lot.random() < 0.5 else (second, first))
         seen[session(pairs)[0]] += 1
     print(f"{runs} comparisons of A with A, {rounds} pairs each, dealt at random:")
@@ -185,15 +187,16 @@ def main() -> None:
     parser.add_argument("what", choices=("simulate", "coverage", "resample"))
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, nargs="+", default=[9, 18], help="that the budget has room for")
+    parser.add_argument("--rounds", type=int, nargs="+", help="that the budget has room for; 9 and 18, or all")
     parser.add_argument("--equals", action="store_true", help="the folders' B is the same QEMU as A")
     given = parser.parse_args()
     if given.what == "simulate":
-        simulate(given.runs, given.rounds)
+        simulate(given.runs, given.rounds or [9, 18])
     elif given.what == "coverage":
         coverage(given.runs)
     else:
-        resample(given.folders, given.runs, given.equals)
+        for rounds in given.rounds or [None]:
+            resample(given.folders, given.runs, given.equals, rounds)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,8 @@ def compare(
     children = Children()
     cells = CellRun(aside, engine, lab_kernel, children.add)
     session = Session(folder, cells, wanted.policy, workers, wanted.seed, children, environment)
+    if not kept.rounds:
+        kept.write(folder)  # one that is interrupted in its first round can be gone on with as well
     try:
         rounds, looks, look = _rounds(session, wanted, kept, say, clock)
     finally:

@@ -262,6 +262,22 @@ def test_an_interrupted_comparison_goes_on_with_its_rounds_its_budget_and_its_lo
     assert read_kept(tmp_path).ended
 
 
+def test_one_that_is_interrupted_in_its_first_round_can_be_resumed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = FakeSession(tmp_path / "one", ratio=1.3)
+    fake.folder.mkdir()
+
+    def run(*_: object) -> Round:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fake, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        rounds(monkeypatch, fake.folder, fake)
+    folder, kept = latest_kept(tmp_path)
+    assert (folder, kept.rounds, kept.elapsed_s) == (fake.folder, (), 0.0)
+
+
 def test_what_earlier_looks_used_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     round_one = KeptRound(1, (("a", CASE), ("b", CASE)), 30.0, 1)
     kept = Kept(Asked("/b"), rounds=(round_one,), looks=(1,), used=1.0, elapsed_s=30.0)

@@ -148,9 +148,9 @@ def _bootstrap(values: numpy.ndarray, method: str, draw: numpy.random.Generator)
     return float(found.low), float(found.high)
 
 
-def resample(folders: Sequence[Path], runs: int, equals: bool, rounds: int | None) -> None:
-    """A against A, of chains that were measured."""
-    policy, environment, lot = load_policy("default"), describe_environment(), random.Random(6)  # noqa: S311
+def resample(folders: Sequence[Path], runs: int, equals: bool, sizes: Sequence[int | None]) -> None:
+    """A against A, of chains that were measured, in as many rounds as each of the sizes says; None: in all."""
+    policy, environment = load_policy("default"), describe_environment()
     chains: list[Chain] = []
     for folder in folders:
         for name in ("a", "b", "a-again") if equals else ("a", "a-again"):
@@ -163,8 +163,14 @@ def resample(folders: Sequence[Path], runs: int, equals: bool, rounds: int | Non
     refused = [text for chain in chains for text in chain.failures]
     print(f"{len(chains)} chains of A, {len(good)} believed, {sum(chain.updates for chain in good)} updates")
     print(f"refused by the policy: {len(refused)}{': ' + refused[0] if refused else ''}")
+    for size in sizes:
+        deal(good, runs, min(size or len(good), len(good) // 2))
+
+
+def deal(good: Sequence[Chain], runs: int, rounds: int) -> None:
+    """Compare neighbours, so many pairs in a row from anywhere, with either as B."""
     seen: Counter[Change] = Counter()
-    rounds = min(rounds or len(good), len(good) // 2)
+    lot = random.Random(6)  # noqa: S311
     for _ in range(runs):
         begin = lot.randint(0, len(good) - 2 * rounds)
         part = good[begin : begin + 2 * rounds]
@@ -195,8 +201,7 @@ def main() -> None:
     elif given.what == "coverage":
         coverage(given.runs)
     else:
-        for rounds in given.rounds or [None]:
-            resample(given.folders, given.runs, given.equals, rounds)
+        resample(given.folders, given.runs, given.equals, given.rounds or [None])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from cprlib.qemu.qmp import QmpConnection
 RESUME: dict[str, object] = {"timestamp": {"seconds": 1795610065, "microseconds": 322000}, "event": "RESUME"}
 
 
-def serve(peer: socket.socket, capabilities: Sequence[str], answers: Sequence[dict[str, object]]) -> list[object]:
+def serve(peer: socket.socket, capabilities: Sequence[str], answers: Sequence[dict[str, object]]) -> object:
     """Be a QEMU that greets, takes one command and says something then; gives back what it was told."""
     version = {"qemu": {"micro": 0, "minor": 0, "major": 10}, "package": ""}
     greeting = {"QMP": {"version": version, "capabilities": capabilities}}
@@ -29,14 +29,14 @@ def serve(peer: socket.socket, capabilities: Sequence[str], answers: Sequence[di
             named = answer if "event" in answer else answer | {"id": number}
             peer.sendall(json.dumps(named).encode() + b"\n")
         peer.recv(4096)  # until the other end goes
-    return [command]
+    return command
 
 
 @pytest.mark.parametrize("capabilities", [[], ["oob"]])
 def test_an_event_may_come_before_the_answer(tmp_path: Path, capabilities: list[str]) -> None:
     ours, theirs = socket.socketpair()
     told: list[object] = []
-    peer = threading.Thread(target=lambda: told.extend(serve(theirs, capabilities, [RESUME, {"return": {}}])))
+    peer = threading.Thread(target=lambda: told.append(serve(theirs, capabilities, [RESUME, {"return": {}}])))
     peer.start()
     with QmpConnection("target-4", ours, tmp_path / "qmp.log") as connection:
         connection.wait_ready(Deadline(10, "the answer"))

@@ -35,12 +35,12 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cprlib.compare.chain import DURATIONS, Chain
-from cprlib.compare.decide import decide, smallest_p
-from cprlib.compare.exact import paired_shift
-from cprlib.compare.findings import Change, Effect, Sample
-from cprlib.compare.looks import ONCE, Allowance
-from cprlib.compare.saved import read_chains
+from cprlib.campaign.compare.chain import DURATIONS, Chain
+from cprlib.campaign.compare.decide import decide, smallest_p
+from cprlib.campaign.compare.exact import paired_shift
+from cprlib.campaign.compare.findings import Change, Effect, Sample
+from cprlib.campaign.compare.looks import ONCE, Allowance
+from cprlib.campaign.compare.saved import read_chains
 from cprlib.report.environment import describe_environment
 from cprlib.verdict.policy_file import load_policy
 

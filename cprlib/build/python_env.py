@@ -106,7 +106,7 @@ def _link_checkout(packages: Path, programs: Path, project: Path) -> None:
 
 def _compile_checkout(project: Path) -> None:
     """Compile the project's own modules too, where the checkout may be written; fresh ones are left alone."""
-    for name in ("cprlib", "fixtures"):
+    for name in ("cprlib",):
         if os.access(project / name, os.W_OK):
             compileall.compile_dir(project / name, quiet=2)
 

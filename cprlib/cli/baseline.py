@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from cprlib.compare.baseline import check_baseline, make_baseline, read_baseline, write_baseline
-from cprlib.compare.findings import MIN_EFFECT, MIN_EFFECT_MS, Effect
-from cprlib.compare.output import PAGE_FILE, write_comparison
-from cprlib.compare.text import comparison_text
+from cprlib.campaign.compare.baseline import check_baseline, make_baseline, read_baseline, write_baseline
+from cprlib.campaign.compare.findings import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.campaign.compare.output import PAGE_FILE, write_comparison
+from cprlib.campaign.compare.text import comparison_text
 from cprlib.errors import UsageError
 from cprlib.report.results_folder import new_results_folder, publish
 from cprlib.verdict.policy_file import load_policy

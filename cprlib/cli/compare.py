@@ -16,25 +16,25 @@ from click.core import ParameterSource
 
 from cprlib.build.assets import DEFAULT_BASE, Assets, build_assets
 from cprlib.build.progress import console_progress
+from cprlib.campaign.compare.comparison import Comparison
+from cprlib.campaign.compare.findings import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.campaign.compare.kept import Asked, Kept, latest_kept
+from cprlib.campaign.compare.output import PAGE_FILE, write_comparison
+from cprlib.campaign.compare.run import Wanted, make_arms, side_of
+from cprlib.campaign.compare.run import compare as run_comparison
+from cprlib.campaign.compare.saved import compare_saved
+from cprlib.campaign.compare.session import Arm
+from cprlib.campaign.compare.text import comparison_text
+from cprlib.campaign.mutation.tests import SuiteTest, list_tests
 from cprlib.cli.run import read_brought, read_parameters
-from cprlib.compare.comparison import Comparison
-from cprlib.compare.findings import MIN_EFFECT, MIN_EFFECT_MS, Effect
-from cprlib.compare.kept import Asked, Kept, latest_kept
-from cprlib.compare.output import PAGE_FILE, write_comparison
-from cprlib.compare.run import Wanted, make_arms, side_of
-from cprlib.compare.run import compare as run_comparison
-from cprlib.compare.saved import compare_saved
-from cprlib.compare.session import Arm
-from cprlib.compare.text import comparison_text
 from cprlib.errors import UsageError
+from cprlib.lab.backend import asset_parameters, choose_engine
 from cprlib.lab.engines import ENGINES
-from cprlib.prove.tests import SuiteTest, list_tests
 from cprlib.qemu.binary import QemuBinary, file_digest, probe
 from cprlib.report.environment import describe_environment
 from cprlib.report.results_folder import new_results_folder, publish
-from cprlib.suite.place import asset_parameters, choose_engine
+from cprlib.testing.parameters import check_parameters
 from cprlib.verdict.policy_file import load_policy
-from fixtures.parameters import check_parameters
 
 RESULTS = Path("results") / "compare"
 WITH_RESUME = ("resume", "out", "parallel")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from cprlib.broom import swept_folder
 from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import console_progress
+from cprlib.cleanup import swept_folder
 from cprlib.errors import UsageError
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB, Lab, LabCommand, standard_streams
 from cprlib.lab.engines import ENGINES, make_engine

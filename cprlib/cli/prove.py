@@ -12,17 +12,17 @@ import click
 from cprlib.build.assets import DEFAULT_BASE
 from cprlib.build.progress import console_progress
 from cprlib.build.series import find_base
+from cprlib.campaign.mutation.matrix_html import PAGE_FILE
+from cprlib.campaign.mutation.matrix_text import matrix_text
+from cprlib.campaign.mutation.proof import Wanted, latest_proof, new_proof, read_wanted
+from cprlib.campaign.mutation.prove import chosen_variants, make_plan
+from cprlib.campaign.mutation.prove import prove as run_proof
+from cprlib.campaign.mutation.tests import list_tests
 from cprlib.cli import completion
 from cprlib.cli.resuming import refuse_beside_resume
 from cprlib.errors import UsageError
-from cprlib.prove.matrix_html import PAGE_FILE
-from cprlib.prove.matrix_text import matrix_text
-from cprlib.prove.proof import Wanted, latest_proof, new_proof, read_wanted
-from cprlib.prove.prove import chosen_variants, make_plan
-from cprlib.prove.prove import prove as run_proof
-from cprlib.prove.tests import list_tests
+from cprlib.lab.backend import choose_engine
 from cprlib.report.results_folder import publish
-from cprlib.suite.place import choose_engine
 
 WITH_RESUME = ("out", "parallel", "resume")
 RESULTS = Path("results") / "prove"

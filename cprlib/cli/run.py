@@ -14,10 +14,13 @@ import click
 from cprlib.build.assets import DEFAULT_BASE, Assets, build_assets, build_base
 from cprlib.build.progress import console_progress
 from cprlib.build.qemu import build_qemu
+from cprlib.campaign.compare.baseline import baseline_for_run
+from cprlib.campaign.matrix_run import MatrixRun, matrix_test, plan_matrix
 from cprlib.cli import completion
-from cprlib.compare.baseline import baseline_for_run
 from cprlib.errors import CprlibError, UsageError
 from cprlib.files import project_folder
+from cprlib.lab.avocado_run import SuiteRun, run_and_gather
+from cprlib.lab.backend import asset_parameters, choose_engine
 from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.report.build import build_report
@@ -26,11 +29,8 @@ from cprlib.report.history_page import INDEX_FILE, write_index
 from cprlib.report.points import NOT_TOLD
 from cprlib.report.results_folder import new_results_folder, publish
 from cprlib.report.table import result_table
-from cprlib.suite.avocado_run import SuiteRun, run_and_gather
-from cprlib.suite.matrix_run import MatrixRun, matrix_test, plan_matrix
-from cprlib.suite.place import asset_parameters, choose_engine
+from cprlib.testing.parameters import check_parameters  # the suite's own, so that both refuse the same
 from cprlib.verdict.policy_file import load_policy
-from fixtures.parameters import check_parameters  # the suite's own, so that both refuse the same
 
 
 @click.command(context_settings={"ignore_unknown_options": False})

@@ -13,22 +13,22 @@ import click
 from cprlib.build.assets import DEFAULT_BASE
 from cprlib.build.progress import console_progress
 from cprlib.build.series import find_base
+from cprlib.campaign.mutation.tests import list_tests
+from cprlib.campaign.soak.draw import read_choices
+from cprlib.campaign.soak.record import Wanted
+from cprlib.campaign.soak.result import SoakResult
+from cprlib.campaign.soak.soak import latest_soak, new_soak, read_wanted, seconds_left
+from cprlib.campaign.soak.soak import soak as run_soak
+from cprlib.campaign.soak.soak_html import PAGE_FILE
+from cprlib.campaign.soak.soak_text import soak_text
 from cprlib.cli.resuming import refuse_beside_resume
 from cprlib.errors import UsageError
+from cprlib.lab.backend import KVM_LAB_PARAMETERS, choose_engine
 from cprlib.lab.engines import ENGINES
-from cprlib.prove.tests import list_tests
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.report.results_folder import publish
-from cprlib.soak.draw import read_choices
-from cprlib.soak.record import Wanted
-from cprlib.soak.result import SoakResult
-from cprlib.soak.soak import latest_soak, new_soak, read_wanted, seconds_left
-from cprlib.soak.soak import soak as run_soak
-from cprlib.soak.soak_html import PAGE_FILE
-from cprlib.soak.soak_text import soak_text
-from cprlib.suite.place import KVM_LAB_PARAMETERS, choose_engine
+from cprlib.testing.parameters import check_parameters  # the suite's own, so that both refuse the same
 from cprlib.verdict.policy_file import load_policy
-from fixtures.parameters import check_parameters  # the suite's own, so that both refuse the same
 
 WITH_RESUME = ("hours", "out", "parallel", "resume")
 RESULTS = Path("results") / "soak"

@@ -20,10 +20,10 @@ from typing import IO
 
 from cprlib.deadline import Deadline
 from cprlib.errors import LabFailure, UsageError
-from cprlib.lab.conversation import Channels, Conversation, encode_job
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.host_files import disk_of, named_files, project_files, python_files, system_files
 from cprlib.lab.kvm_image import KvmImage, build_kvm_image
+from cprlib.lab.session import Channels, Conversation, encode_job
 from cprlib.process import spawn
 from cprlib.qemu.command_line import option_value
 

@@ -12,7 +12,7 @@ from typing import Any
 from avocado.core.utils.eggenv import get_python_path_env_if_egg
 from avocado.plugins.spawners.process import ProcessSpawner, ProcessSpawnerHandle
 
-from cprlib.lab.ended_runner import bound_to_this_process, report_lost
+from cprlib.lab.runner_supervision import bound_to_this_process, report_lost
 
 
 class NativeSpawner(ProcessSpawner):  # type: ignore[misc]

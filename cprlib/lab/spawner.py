@@ -24,9 +24,9 @@ from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnM
 
 from cprlib.errors import CprlibError
 from cprlib.files import python_path
-from cprlib.lab.ended_runner import bound_to_this_process, report_lost
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB
 from cprlib.lab.engines import ENGINES, make_engine
+from cprlib.lab.runner_supervision import bound_to_this_process, report_lost
 from cprlib.lab.task import TaskSpec
 from cprlib.lab.uml import UmlEngine
 

@@ -21,9 +21,9 @@ from typing import Any
 
 from cprlib.errors import CprlibError, LabLost
 from cprlib.files import write_json
-from cprlib.lab.ended_runner import status_connection
 from cprlib.lab.engine import ATTEMPTS, Lab, LabCommand, LabOutcome, LabStreams
 from cprlib.lab.engines import make_engine
+from cprlib.lab.runner_supervision import status_connection
 
 LAB_FILE = "lab.json"
 LONGEST_TEST = 24 * 3600.0  # Avocado ends a task that takes too long; this is only a last resort
@@ -146,7 +146,7 @@ def run_task(spec: TaskSpec) -> None:
     try:
         engine = make_engine(spec.engine, Path(spec.kernel) if spec.kernel else None)
         command = LabCommand(
-            (sys.executable, "-m", "cprlib.lab.inside", *spec.arguments),
+            (sys.executable, "-m", "cprlib.lab.guest_main", *spec.arguments),
             Path.cwd(),
             {**os.environ, "CPRLIB_LAB": spec.engine, "PYTHONUNBUFFERED": "1", "TMPDIR": LABS_TMPDIR},
             folder,

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from cprlib.broom import given_tmpdir
+from cprlib.cleanup import given_tmpdir
 from cprlib.errors import LabFailure
-from cprlib.lab.conversation import Channels, Conversation, encode_job
 from cprlib.lab.cores import reserved_core
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
+from cprlib.lab.session import Channels, Conversation, encode_job
 from cprlib.process import mark_passed_on, spawn
 
 BOOT_SECONDS = 30.0

@@ -13,7 +13,7 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import QemuFailed, QmpRefused
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import describe_status, paste, spawn, tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.command_line import MachineFiles, MachineSettings, Names, Passed, command_line, netdev_options

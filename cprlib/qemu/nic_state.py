@@ -18,8 +18,8 @@ from typing import Any
 from pyroute2.ethtool.ioctl import IoctlEthtool
 
 from cprlib.errors import InstrumentError, QmpRefused
-from cprlib.fds.table import read_table
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.descriptors import read_table
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.qemu.qmp import QmpConnection
 
 Facts = Mapping[str, str]

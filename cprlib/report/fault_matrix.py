@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cprlib.evidence.case import FaultSeen, Outcome
+from cprlib.evidence.from_faults import checks_of
 from cprlib.report.run_report import RunReport, utc
 from cprlib.update.faults import Action, Actor, Phase
-from cprlib.verdict.evidence import FaultSeen, Outcome
 from cprlib.verdict.findings import Finding
-from cprlib.verdict.from_faults import checks_of
 from cprlib.verdict.judge import JudgedCase
 
 _WORST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)

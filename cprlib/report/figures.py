@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from cprlib.verdict.evidence import CaseEvidence, Interruption, Outcome, PerDirection
+from cprlib.evidence.case import CaseEvidence, Interruption, Outcome, PerDirection
 
 UNKNOWN = "-"
 MARK = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.SKIP: "○"}

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.errors import InstrumentError
+from cprlib.evidence.case import CASE_FILE, CaseEvidence, Check, Mechanism, Outcome, Role
 from cprlib.report.avocado_job import AvocadoTest
 from cprlib.report.results_folder import CASES, read_started
-from cprlib.verdict.evidence import CASE_FILE, CaseEvidence, Check, Mechanism, Outcome, Role
 from cprlib.verdict.findings import OWN_VERDICT
 
 EVIDENCE_CHECK = "evidence"  # a case without evidence has this one check, inconclusive

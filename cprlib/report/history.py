@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cprlib.errors import UsageError
+from cprlib.evidence.case import Outcome
 from cprlib.report.run_json import RUN_FILE
-from cprlib.verdict.evidence import Outcome
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")  # cprlib.files.utc_name()
 MOST_RUNS = 40  # on the page; older ones are counted

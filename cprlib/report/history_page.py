@@ -12,12 +12,12 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from cprlib import files
+from cprlib.evidence.case import Outcome
 from cprlib.report.figures import MARK
 from cprlib.report.history import Figures, History, SavedRun, read_history
 from cprlib.report.history_plot import draw_history
 from cprlib.report.html import HTML_FILE, template_engine
 from cprlib.report.results_folder import CASES
-from cprlib.verdict.evidence import Outcome
 
 INDEX_FILE = "index.html"
 OTHER_PAGES = (  # beside the runs, when they exist: what they are, and where

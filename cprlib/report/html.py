@@ -15,6 +15,8 @@ from markupsafe import Markup
 
 from cprlib import files
 from cprlib.errors import InstrumentError
+from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Check, Direction, Event, Outcome, Role
+from cprlib.evidence.packets import Packets
 from cprlib.report import figures
 from cprlib.report.drawing import image_address
 from cprlib.report.fault_matrix import fault_matrix
@@ -22,10 +24,8 @@ from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.reproduce import again
 from cprlib.report.run_report import RunReport, seconds_of, utc
 from cprlib.report.timeline import draw
-from cprlib.verdict.evidence import STARTED_FILE, CaseEvidence, Check, Direction, Event, Outcome, Role
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
-from cprlib.verdict.packets import Packets
 from cprlib.verdict.traffic_rules import longest_pause_ms, unexplained_packets
 
 HTML_FILE = "report.html"

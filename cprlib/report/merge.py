@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.evidence.case import CaseEvidence
 from cprlib.files import numbered_folder, write_text
 from cprlib.report.gather import gather
 from cprlib.report.points import POINT, MatrixRecord, Shard
 from cprlib.report.results_folder import CASES
-from cprlib.verdict.evidence import CaseEvidence
 
 JUNIT_FILE = "junit.xml"
 JOBS = "avocado"

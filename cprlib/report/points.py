@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib import files
+from cprlib.codec import BadValue, decode, encode
 from cprlib.errors import InstrumentError
+from cprlib.evidence.case import CaseEvidence
 from cprlib.report.environment import Environment
-from cprlib.verdict.codec import BadValue, decode, encode
-from cprlib.verdict.evidence import CaseEvidence
 
 MATRIX_FILE = "matrix.json"
 POINT = "point"  # in a case's further parameters

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cprlib import files
 from cprlib.errors import EnvironmentFailure, UsageError
-from cprlib.verdict.evidence import STARTED_FILE, Mechanism
+from cprlib.evidence.case import STARTED_FILE, Mechanism
 
 CASES = "cases"
 LATEST = "latest"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from cprlib import files
+from cprlib.codec import encode
+from cprlib.evidence.case import Interruption, Outcome
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.report.run_report import RunReport, seconds_of, utc
 from cprlib.report.schema import check_schema
-from cprlib.verdict.codec import encode
-from cprlib.verdict.evidence import Interruption, Outcome
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import unexplained_packets

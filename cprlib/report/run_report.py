@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.errors import ExitStatus
+from cprlib.evidence.case import CaseEvidence, Outcome, QemuFacts
 from cprlib.report.environment import Environment
-from cprlib.verdict.evidence import CaseEvidence, Outcome, QemuFacts
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import textwrap
 
+from cprlib.evidence.case import Outcome
 from cprlib.report.figures import both, duration, fds, number, one_line, span
 from cprlib.report.reproduce import again
 from cprlib.report.run_report import RunReport
-from cprlib.verdict.evidence import Outcome
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import unexplained_packets
 

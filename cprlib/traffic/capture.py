@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from cprlib.linux.realtime import change_priority
 from cprlib.traffic.classify import FrameClass, classify
 from cprlib.traffic.flow import IP_HEADER, Flow
 from cprlib.traffic.frame import ETHERNET_HEADER
-from cprlib.traffic.realtime import change_priority
 from cprlib.traffic.records import ArrivalColumns
 from cprlib.traffic.ring import PACKET, PacketRing
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from cprlib.traffic.trace_instance import TRACEFS, TraceInstance, realtime_offset_ns
+from cprlib.linux.trace_instance import TRACEFS, TraceInstance, realtime_offset_ns
 
 EVENT = "skb/kfree_skb"
 IGNORED = ("SOCKET_FILTER",)  # the answers that HeldPorts throws away

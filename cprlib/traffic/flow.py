@@ -13,7 +13,7 @@ from cprlib.errors import UsageError
 from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT
 
 if TYPE_CHECKING:
-    from cprlib.net.topology import Address
+    from cprlib.linux.topology import Address
 
 MTU = 1500  # octets of an IP packet
 UDP_HEADER = 8
@@ -171,7 +171,7 @@ def flows_between(
         stateful reflector goes on counting.
     :raises UsageError: as :class:`Flow` does, or no flow at all.
     """
-    from cprlib.net.topology import GUEST, STATION  # noqa: PLC0415 - the instrument's process needs no netlink
+    from cprlib.linux.topology import GUEST, STATION  # noqa: PLC0415 - the instrument's process needs no netlink
 
     source, target = source or STATION, target or GUEST
     if count < 1 or not versions or not set(versions) <= {4, 6}:

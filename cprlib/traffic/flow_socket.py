@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from cprlib.errors import EnvironmentFailure
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow
 
 

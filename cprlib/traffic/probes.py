@@ -16,7 +16,7 @@ from types import TracebackType
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow
 from cprlib.traffic.flow_socket import open_flow
 from cprlib.traffic.stamp import Malformed, ReflectorPacket, SenderPacket

@@ -14,9 +14,9 @@ from types import TracebackType
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
+from cprlib.linux.realtime import change_priority, make_sleeper, set_timer_slack
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frame import FrameTemplate
-from cprlib.traffic.realtime import change_priority, make_sleeper, set_timer_slack
 from cprlib.traffic.records import SentColumns
 
 LEAD_NS = 20_000_000  # from the start of the thread to the first packet

@@ -9,8 +9,8 @@ from types import TracebackType
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
-from cprlib.net.namespace import NetworkNamespace
-from cprlib.net.topology import STATION_INTERFACE
+from cprlib.linux.namespace import NetworkNamespace
+from cprlib.linux.topology import STATION_INTERFACE
 from cprlib.traffic.capture import BUFFERED_FRAMES, RawFrame
 from cprlib.traffic.evaluation import make_result
 from cprlib.traffic.flow import Flow, StreamSettings

@@ -18,8 +18,8 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, InstrumentError
+from cprlib.linux.realtime import become_realtime
 from cprlib.traffic.own_process import ANSWER_S, OwnProcess
-from cprlib.traffic.realtime import become_realtime
 from cprlib.traffic.records import Reflection
 from cprlib.traffic.reflector import StampReflector
 from cprlib.traffic.tcp import TcpEnd, TcpEndReport, TcpEndSettings

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from cprlib.deadline import Deadline
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow
 from cprlib.traffic.flow_socket import open_flow
 from cprlib.traffic.stamp import SenderPacket

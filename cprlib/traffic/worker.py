@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from cprlib.linux.realtime import become_ordinary, become_realtime
 from cprlib.traffic.capture import CaptureReport, RawFrame, StampCapture
 from cprlib.traffic.flow import StreamSettings
 from cprlib.traffic.frame import FrameTemplate
-from cprlib.traffic.realtime import become_ordinary, become_realtime
 from cprlib.traffic.records import ArrivalColumns, SentColumns
 from cprlib.traffic.ring import PacketRing, RingSettings
 from cprlib.traffic.sender import SenderReport, StampSender

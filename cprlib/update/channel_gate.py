@@ -14,8 +14,8 @@ import threading
 from types import TracebackType
 
 from cprlib.deadline import Deadline
-from cprlib.fds.table import Descriptor, read_table
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.descriptors import Descriptor, read_table
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.update.channel_piece import PIECE, Piece, receive, send
 
 TICK_S = 0.05  # how long the relay may take to notice that it shall end

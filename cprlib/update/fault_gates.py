@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import MachineSettings
 from cprlib.update.channel_gate import ChannelGate

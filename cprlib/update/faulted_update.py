@@ -14,6 +14,7 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused
+from cprlib.linux.descriptor_exhaustion import fill_table
 from cprlib.process import kill_group
 from cprlib.qemu.channels import MigrationChannels, is_listening
 from cprlib.qemu.machine import Machine, start_machine
@@ -21,7 +22,6 @@ from cprlib.update.fault_end import END_S, FaultEnd
 from cprlib.update.fault_gates import FaultGates, changed_settings
 from cprlib.update.fault_result import FaultResult
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
-from cprlib.update.full_table import fill_table
 from cprlib.update.live_update import view, view_of_giver
 from cprlib.update.running_guest import RunningGuest
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from cprlib.net.counters import LinkCounters, read_counters
-from cprlib.net.namespace import NetworkNamespace
-from cprlib.net.queue_drops import Side, read_queue_drops
-from cprlib.net.topology import PORT, STATION_INTERFACE
+from cprlib.linux.link_counters import LinkCounters, read_counters
+from cprlib.linux.namespace import NetworkNamespace
+from cprlib.linux.qdisc_drops import Side, read_queue_drops
+from cprlib.linux.topology import PORT, STATION_INTERFACE
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.running_guest import RunningGuest
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from cprlib.traffic.trace_instance import TRACEFS, TraceInstance, realtime_offset_ns
+from cprlib.linux.trace_instance import TRACEFS, TraceInstance, realtime_offset_ns
 
 ETH_P_RARP = 0x8035  # linux/if_ether.h; sent by qemu_announce_self(), net/announce.c of QEMU
 WORKER = re.compile(r"^vhost-(?P<owner>\d+)$")

@@ -16,18 +16,18 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, QemuFailed, QmpRefused, UpdateFailed
-from cprlib.fds.identity import Pairing, pair_tables
-from cprlib.fds.table import DescriptorTable, read_table
-from cprlib.net.counters import LinkCounters, read_counters
-from cprlib.net.topology import Topology
+from cprlib.linux.descriptors import DescriptorTable, read_table
+from cprlib.linux.identity import Pairing, pair_tables
+from cprlib.linux.link_counters import LinkCounters, read_counters
+from cprlib.linux.memory import anonymous_memory
+from cprlib.linux.topology import Topology
+from cprlib.linux.vhost_workers import VhostWorker, vhost_workers, wait_workers_ended
 from cprlib.process import tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels, is_listening
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.qmp import QmpEvent
 from cprlib.update.mechanism import Mechanism, target_arguments
-from cprlib.update.memory import anonymous_memory
 from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of, run_states_of
-from cprlib.update.workers import VhostWorker, vhost_workers, wait_workers_ended
 
 FAILED_STATES = ("failed", "cancelled")
 GIVING_MECHANISMS = ("cpr",)  # with which the source gives its vhost devices up before it ends

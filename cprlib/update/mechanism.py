@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cprlib.errors import UsageError
-from cprlib.net.topology import Topology
+from cprlib.linux.topology import Topology
 from cprlib.qemu.binary import QemuFacts
 from cprlib.qemu.netdev import TapNetdev, Way
 

@@ -11,8 +11,8 @@ from typing import TypeVar
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
-from cprlib.net.further import add_further_network, further_guest
-from cprlib.net.topology import GUEST, Topology, build_topology
+from cprlib.linux.further import add_further_network, further_guest
+from cprlib.linux.topology import GUEST, Topology, build_topology
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.netdev import TapNetdev, VirtioNet, Way
@@ -33,7 +33,7 @@ class GuestSettings:
     :param memory_mib: guest RAM in MiB.
     :param queue_length: packets that each tap queue keeps.
     :param extra: further arguments for source and target.
-    :param further: netdevs beside ``netdev``, each with a NIC; see :mod:`cprlib.net.further`.
+    :param further: netdevs beside ``netdev``, each with a NIC; see :mod:`cprlib.linux.further`.
     :param plugged: netdevs and NICs are added by QMP before the guest runs, not on the command line.
     """
 

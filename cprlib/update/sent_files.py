@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
-from cprlib.fds.identity import same_file
-from cprlib.fds.table import Descriptor, read_table
+from cprlib.linux.descriptors import Descriptor, read_table
+from cprlib.linux.identity import same_file
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.channel_piece import Piece

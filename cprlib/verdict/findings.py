@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cprlib.verdict.evidence import Outcome
+from cprlib.evidence.case import Outcome
 
 
 @dataclass(frozen=True, slots=True)

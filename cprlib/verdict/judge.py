@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from cprlib.verdict.evidence import CaseEvidence, Mechanism, Outcome, Role
+from cprlib.evidence.case import CaseEvidence, Mechanism, Outcome, Role
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, passed, unsure
 from cprlib.verdict.policy import DOWNGRADE_CHECKS, IDENTITY_MECHANISMS, NOT_ASKED_FOR, Policy
 from cprlib.verdict.traffic_rules import counted, instrument_findings, interruption_findings, traffic_findings

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cprlib.verdict.evidence import Mechanism
+from cprlib.evidence.case import Mechanism
 
 IDENTITY_MECHANISMS = (Mechanism.CPR, Mechanism.FD_SHARE, Mechanism.LOCAL)  # one open file on both sides
 DOWNGRADE_CHECKS = ("vhost-worker", "no-downgrade")  # wanted of each case with vhost

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from cprlib import files
+from cprlib.codec import json_name
 from cprlib.errors import UsageError
-from cprlib.verdict.codec import json_name
 from cprlib.verdict.policy import Policy
 
 ADVICE = "docs/reading-a-report.md describes policies"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from cprlib.verdict.evidence import CaseEvidence, Cause, Direction, Interruption, PerDirection, Role
+from cprlib.evidence.case import CaseEvidence, Cause, Direction, Interruption, PerDirection, Role
 from cprlib.verdict.findings import Finding, failed, passed, unsure
 from cprlib.verdict.policy import CountLimits, Policy
 

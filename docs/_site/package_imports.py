@@ -15,21 +15,20 @@ SUBJECTS: Mapping[str, str] = {
     "deadline": "deadlines instead of sleeps",
     "files": "files whole or not at all; where things are",
     "process": "children that die with their parent",
-    "broom": "what goes with its process even when that is killed",
-    "fds": "descriptor tables, identity by kcmp(2)",
-    "net": "namespaces, taps, bridge, counters",
+    "cleanup": "what ends with its process even when that is killed",
+    "codec": "records to JSON and back",
+    "linux": "descriptors, kcmp(2), namespaces, links, tracefs",
     "traffic": "STAMP sender and capture, metrics, ledger",
     "qemu": "a QEMU: probe, command line, QMP",
     "guest": "image, console, agent",
     "update": "mechanisms, the live update, faults",
-    "verdict": "evidence, policies, the judge",
+    "evidence": "records of case.json, checks that fill them",
+    "verdict": "policies, the judge",
     "report": "results folder, run.json, pages",
     "build": "QEMU, variants, guest image, lab kernel",
     "lab": "engines, confinement, spawner, doctor",
-    "suite": "one call of Avocado",
-    "prove": "builds by tests: is each caught?",
-    "soak": "random cases for hours",
-    "compare": "two QEMUs in turn; baselines",
+    "testing": "what a test is written with",
+    "campaign": "many jobs: prove, soak, compare",
     "cli": "the commands",
 }
 ROW, LEFT, COLUMN, HEAD = 24, 380, 24, 84
@@ -48,7 +47,7 @@ def parts() -> set[str]:
     names = {path.stem for path in PACKAGE.glob("[!_]*.py")} | {
         path.parent.name for path in PACKAGE.glob("*/__init__.py")
     }
-    return names - {"bootstrap", "broom_process"}
+    return names - {"bootstrap", "cleanup_process"}
 
 
 def imports() -> dict[str, dict[str, str]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fixtures.chain import CALIBRATION_S, Step, update_in_a_row
-from fixtures.live_update_test import LiveUpdateTest
+from cprlib.testing.chain import CALIBRATION_S, Step, update_in_a_row
+from cprlib.testing.live_update_test import LiveUpdateTest
 
 
 class Chain(LiveUpdateTest):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from cprlib.fds.table import read_table
+from cprlib.linux.descriptors import read_table
 from cprlib.qemu.netdev import TapNetdev, Way
-from fixtures.netdev_checks import listed
-from fixtures.netdev_test import NetdevTest, expect_answers, observe_update
-from fixtures.ordinary_migration import migrate_ordinarily
-from fixtures.survival import survives
+from cprlib.testing.netdev_checks import listed
+from cprlib.testing.netdev_test import NetdevTest, expect_answers, observe_update
+from cprlib.testing.ordinary_migration import migrate_ordinarily
+from cprlib.testing.survival import survives
 
 
 class CprOff(NetdevTest):

@@ -9,9 +9,9 @@ from dataclasses import replace
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, UpdateFailed
 from cprlib.qemu.binary import QemuBinary, machine_types, newest_common, probe
-from fixtures.chain import BETWEEN_S, CALIBRATION_S
-from fixtures.live_update_test import LiveUpdateTest
-from fixtures.measured_case import MeasuredCase
+from cprlib.testing.chain import BETWEEN_S, CALIBRATION_S
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
 
 
 class CrossBase(LiveUpdateTest):

@@ -6,12 +6,12 @@ import os
 from dataclasses import replace
 
 from cprlib.errors import DeadlineExceeded
-from cprlib.fds.table import read_table
+from cprlib.linux.descriptors import read_table
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
-from fixtures.measured_case import MeasuredCase
-from fixtures.netdev_test import NetdevTest, expect_answers, update_guest
-from fixtures.survival import survives
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_test import NetdevTest, expect_answers, update_guest
+from cprlib.testing.survival import survives
 
 MOST_FILLERS = 64
 KINDS = ("tap", "vhost")

@@ -6,16 +6,16 @@ import os
 import socket
 
 from cprlib.errors import InstrumentError
-from cprlib.fds.identity import pair_tables
-from cprlib.fds.table import Descriptor, DescriptorTable, read_table
+from cprlib.evidence.case import Role
+from cprlib.linux.descriptors import Descriptor, DescriptorTable, read_table
+from cprlib.linux.identity import pair_tables
 from cprlib.qemu.machine import Machine
-from cprlib.verdict.evidence import Role
-from fixtures.live_update_test import LiveUpdateTest
-from fixtures.measured_case import MeasuredCase
-from fixtures.nic_view import TapView, expect_same_queues, look_at_tap
-from fixtures.queue_pairs import QueuePairs
-from fixtures.ready_target import update_held_when_ready
-from fixtures.survival import expect_no_complaint, survives
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_view import TapView, expect_same_queues, look_at_tap
+from cprlib.testing.queue_pairs import QueuePairs
+from cprlib.testing.ready_target import update_held_when_ready
+from cprlib.testing.survival import expect_no_complaint, survives
 
 KINDS = ("tap", "vhost", "memfd")
 QUEUES = 2

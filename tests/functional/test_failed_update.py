@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cprlib.errors import QemuFailed, UpdateFailed
+from cprlib.evidence.case import Role
+from cprlib.testing.failed_update import failed_updates
+from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.faulted_update import FaultedUpdate
 from cprlib.update.faults import (
     CANCELS,
@@ -20,9 +23,6 @@ from cprlib.update.faults import (
     Fault,
     named,
 )
-from cprlib.verdict.evidence import Role
-from fixtures.failed_update import failed_updates
-from fixtures.live_update_test import LiveUpdateTest
 
 IN_EACH_PHASE = (
     *("nobody-listens", "cpr-closed-with-fds", "target-killed-with-fds", "target-killed-with-devices"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cprlib.verdict.evidence import Role
-from fixtures.chain import CALIBRATION_S, Step, update_in_a_row
-from fixtures.live_update_test import LiveUpdateTest
+from cprlib.evidence.case import Role
+from cprlib.testing.chain import CALIBRATION_S, Step, update_in_a_row
+from cprlib.testing.live_update_test import LiveUpdateTest
 
 UPDATES = 3
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from cprlib.evidence.case import Role
+from cprlib.testing.full_ring import LONG_MS, FullRing
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.survival import expect_no_complaint, survives
 from cprlib.update.faulted_update import FaultedUpdate
 from cprlib.update.faults import named
-from cprlib.verdict.evidence import Role
-from fixtures.full_ring import LONG_MS, FullRing
-from fixtures.live_update_test import LiveUpdateTest
-from fixtures.survival import expect_no_complaint, survives
 
 
 class FullReceiveRing(LiveUpdateTest):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cprlib.verdict.evidence import Role
-from fixtures.highest_rate import search_highest_rate
-from fixtures.live_update_test import LiveUpdateTest
+from cprlib.evidence.case import Role
+from cprlib.testing.highest_rate import search_highest_rate
+from cprlib.testing.live_update_test import LiveUpdateTest
 
 
 class HighestRate(LiveUpdateTest):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from cprlib.evidence.case import Role
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.verdict.evidence import Role
-from fixtures.netdev_crossing import cross_twice
-from fixtures.netdev_forms import tap_forms
-from fixtures.netdev_test import NetdevTest, expect_answers
-from fixtures.survival import survives
+from cprlib.testing.netdev_forms import tap_forms
+from cprlib.testing.netdev_test import NetdevTest, expect_answers
+from cprlib.testing.netdev_update import cross_twice
+from cprlib.testing.survival import survives
 
 
 class HotPlug(NetdevTest):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from cprlib.net import faults
-from cprlib.net.faults import Fault, Numbers, Packet
-from cprlib.net.queue_drops import Side
-from cprlib.net.topology import PORT, STATION_INTERFACE, Topology
+from cprlib.evidence.case import Role
+from cprlib.linux import packet_faults as faults
+from cprlib.linux.packet_faults import Fault, Numbers, Packet
+from cprlib.linux.qdisc_drops import Side
+from cprlib.linux.topology import PORT, STATION_INTERFACE, Topology
+from cprlib.testing.injected_faults import FaultBench, Injected, StoppedGuest
+from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.traffic.hops import Direction
-from cprlib.verdict.evidence import Role
-from fixtures.injected_faults import FaultBench, Injected, StoppedGuest
-from fixtures.live_update_test import LiveUpdateTest
 
 FORWARD, RETURN = Direction.FORWARD, Direction.RETURN
 LATE_US = 40_000  # at 1,000 packets/s some 40 others overtake a packet that is held back

@@ -6,18 +6,18 @@ import time
 from functools import partial
 
 from cprlib.deadline import Deadline
-from cprlib.net import faults
-from cprlib.net.counters import read_counters
-from cprlib.net.faults import Numbers, Packet
-from cprlib.net.queue_drops import Side
-from cprlib.net.topology import PORT
+from cprlib.evidence.case import Role
+from cprlib.linux import packet_faults as faults
+from cprlib.linux.link_counters import read_counters
+from cprlib.linux.packet_faults import Numbers, Packet
+from cprlib.linux.qdisc_drops import Side
+from cprlib.linux.topology import PORT
+from cprlib.testing.injected_faults import FaultBench, Injected, StoppedGuest
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.malformed_frames import SenselessFrames
 from cprlib.traffic.hops import Direction
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.running_guest import RunningGuest
-from cprlib.verdict.evidence import Role
-from fixtures.injected_faults import FaultBench, Injected, StoppedGuest
-from fixtures.live_update_test import LiveUpdateTest
-from fixtures.senseless_frames import SenselessFrames
 
 FORWARD = Direction.FORWARD
 SMALL_BUFFER, USUAL_BUFFER = 32 << 10, 32 << 20  # octets; images/guest/agent/datagram.h

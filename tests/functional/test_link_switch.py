@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cprlib.verdict.evidence import Role
-from fixtures.live_update_test import LiveUpdateTest
+from cprlib.evidence.case import Role
+from cprlib.testing.live_update_test import LiveUpdateTest
 
 
 class LinkSwitch(LiveUpdateTest):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fixtures.live_update_test import LiveUpdateTest
+from cprlib.testing.live_update_test import LiveUpdateTest
 
 
 class LocalParameter(LiveUpdateTest):

@@ -5,9 +5,9 @@ See docs/matrix.md; ``cprlib run --matrix push``.
 
 from __future__ import annotations
 
-from cprlib.verdict.evidence import Role
-from fixtures.chain import CALIBRATION_S, Step, update_in_a_row
-from fixtures.live_update_test import LiveUpdateTest
+from cprlib.evidence.case import Role
+from cprlib.testing.chain import CALIBRATION_S, Step, update_in_a_row
+from cprlib.testing.live_update_test import LiveUpdateTest
 
 CONTRASTS = ("link-switch", "fd-share")
 CONTRAST_UPDATES = 3  # one may lose nothing, when no packet arrives while the guest stands still

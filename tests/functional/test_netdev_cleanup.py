@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from cprlib.linux.vhost_workers import vhost_workers, wait_workers_ended
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.update.workers import vhost_workers, wait_workers_ended
-from fixtures.measured_case import MeasuredCase
-from fixtures.netdev_checks import listed
-from fixtures.netdev_forms import Programs
-from fixtures.netdev_refusals import attempts, helper_failures, refusals
-from fixtures.netdev_refused import MEANINGS, Refuser
-from fixtures.netdev_test import NetdevTest, expect_answers, update_guest
-from fixtures.survival import survives
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import listed
+from cprlib.testing.netdev_forms import Programs
+from cprlib.testing.netdev_refusals import attempts, helper_failures, refusals
+from cprlib.testing.netdev_refused import MEANINGS, Refuser
+from cprlib.testing.netdev_test import NetdevTest, expect_answers, update_guest
+from cprlib.testing.survival import survives
 
 
 class NetdevCleanup(NetdevTest):
@@ -19,7 +19,7 @@ class NetdevCleanup(NetdevTest):
     def test_refused_netdev_add_leaves_nothing(self) -> None:
         """Whichever check refuses a ``netdev_add``, QEMU's descriptors are as before, the id is free, nothing is saved.
 
-        All invalid combinations of tap options (fixtures/netdev_refusals.py), with vhost and cpr off and on. After each
+        All invalid combinations of tap options (netdev_refusals.py), with vhost and cpr off and on. After each
         the descriptor table is compared row by row, and the id is used for a netdev that works. Afterwards an update
         sends the descriptors of the guest's own NICs only. Patch 5 (tap: common return label).
 

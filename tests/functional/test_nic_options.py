@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from cprlib.evidence.case import Role
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import device_facts
+from cprlib.testing.busy_polling import FIRST_PORT, POLL_US, expect_polling, share_of_workers
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.nic_frames import queue_map
+from cprlib.testing.queue_pairs import QueuePairs
+from cprlib.testing.survival import expect_no_complaint, survives
 from cprlib.update.faulted_update import FaultedUpdate
 from cprlib.update.faults import named
-from cprlib.verdict.evidence import Role
-from fixtures.busy_polling import FIRST_PORT, POLL_US, expect_polling, share_of_workers
-from fixtures.live_update_test import LiveUpdateTest
-from fixtures.nic_frames import queue_map
-from fixtures.queue_pairs import QueuePairs
-from fixtures.survival import expect_no_complaint, survives
 
 QUEUES = 4
 RSS = ("-global", "virtio-net-pci.rss=on")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cprlib.deadline import Deadline
-from cprlib.net.topology import GUEST
+from cprlib.evidence.case import Role
+from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.verdict.evidence import Role
-from fixtures.announcements import Announcements
-from fixtures.big_packets import BigPackets
-from fixtures.live_update_test import LiveUpdateTest
-from fixtures.measured_case import MeasuredCase
-from fixtures.nic_frames import arriving, frame
-from fixtures.nic_view import expect_same_nic, expect_same_tap, handed_over, look_at_nic, wait_settled
-from fixtures.survival import expect_no_complaint, survives
+from cprlib.testing.announcements import Announcements
+from cprlib.testing.big_packets import BigPackets
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_frames import arriving, frame
+from cprlib.testing.nic_view import expect_same_nic, expect_same_tap, handed_over, look_at_nic, wait_settled
+from cprlib.testing.survival import expect_no_complaint, survives
 
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
 UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5

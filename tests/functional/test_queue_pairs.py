@@ -6,13 +6,20 @@ inherits it detached, and must know so.
 
 from __future__ import annotations
 
-from cprlib.verdict.evidence import Role
-from fixtures.live_update_test import LiveUpdateTest
-from fixtures.measured_case import MeasuredCase
-from fixtures.nic_frames import queue_map
-from fixtures.nic_view import expect_same_nic, expect_same_tap, handed_over, look_at_nic, look_at_tap, wait_settled
-from fixtures.queue_pairs import QueuePairs
-from fixtures.survival import expect_no_complaint, survives
+from cprlib.evidence.case import Role
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_frames import queue_map
+from cprlib.testing.nic_view import (
+    expect_same_nic,
+    expect_same_tap,
+    handed_over,
+    look_at_nic,
+    look_at_tap,
+    wait_settled,
+)
+from cprlib.testing.queue_pairs import QueuePairs
+from cprlib.testing.survival import expect_no_complaint, survives
 
 CONFIGURED, IN_USE = 4, 2
 TOGGLE_MS = 30

@@ -6,12 +6,8 @@ import time
 
 from cprlib.deadline import Deadline
 from cprlib.errors import QemuFailed, UpdateFailed
-from cprlib.traffic.probes import Probes
-from cprlib.update.channel_gate import ChannelGate
-from cprlib.update.gated import gated_update
-from cprlib.update.kernel_trace import KernelTrace
-from cprlib.verdict.evidence import Role
-from fixtures.hand_over import (
+from cprlib.evidence.case import Role
+from cprlib.testing.hand_over import (
     ANSWER_S,
     check_order,
     check_source_let_go,
@@ -19,8 +15,12 @@ from fixtures.hand_over import (
     check_vhost_carries,
     probe_flows,
 )
-from fixtures.live_update_test import LiveUpdateTest
-from fixtures.measured_case import MeasuredCase
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.traffic.probes import Probes
+from cprlib.update.channel_gate import ChannelGate
+from cprlib.update.gated import gated_update
+from cprlib.update.kernel_trace import KernelTrace
 
 HELD = 3  # packets per queue pair that arrive while nobody may read the tap
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fixtures.companions import companions
-from fixtures.live_update_test import LiveUpdateTest
+from cprlib.testing.background_traffic import companions
+from cprlib.testing.live_update_test import LiveUpdateTest
 
 
 class Streams(LiveUpdateTest):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fixtures.netdev_crossing import cross_twice
-from fixtures.netdev_forms import tap_forms
-from fixtures.netdev_test import NetdevTest
-from fixtures.survival import survives
+from cprlib.testing.netdev_forms import tap_forms
+from cprlib.testing.netdev_test import NetdevTest
+from cprlib.testing.netdev_update import cross_twice
+from cprlib.testing.survival import survives
 
 
 class TapForms(NetdevTest):

@@ -7,16 +7,16 @@ import time
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, QemuFailed, UpdateFailed
+from cprlib.evidence.case import Role
+from cprlib.linux.vhost_workers import vhost_workers
 from cprlib.qemu.channels import MigrationChannels
+from cprlib.testing.hand_over import ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probe_flows
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import Probes
 from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.gated import gated_update
 from cprlib.update.kernel_trace import KernelTrace
-from cprlib.update.workers import vhost_workers
-from cprlib.verdict.evidence import Role
-from fixtures.hand_over import ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probe_flows
-from fixtures.live_update_test import LiveUpdateTest
-from fixtures.measured_case import MeasuredCase
 
 SOME_OCTETS = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
 

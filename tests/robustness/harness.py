@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.files import CACHE_VARIABLE, cache_folder, project_folder
-from cprlib.lab.ended_runner import bound_to_this_process
+from cprlib.lab.runner_supervision import bound_to_this_process
 from tests.robustness.processes import Process, descendants
 
 CASE = "tests/functional/test_cpr_tap.py:CprTap.test_{}_1_queue_crosses_without_loss"

@@ -7,7 +7,7 @@ import pytest
 from cprlib.cli import run as run_module
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, UsageError
-from fixtures.parameters import SuiteParameters, check_parameters
+from cprlib.testing.parameters import SuiteParameters, check_parameters
 
 BAD = {
     "rate=0": "above 0",

@@ -11,14 +11,14 @@ from cprlib.cli import run as run_module
 from cprlib.cli.main import main
 from cprlib.errors import CprlibError, ExitStatus, UsageError
 from cprlib.guest.image import NicAddresses, kernel_command_line
-from cprlib.lab.conversation import Channels
+from cprlib.lab.avocado_run import SuiteRun
 from cprlib.lab.engine import LabCommand
+from cprlib.lab.session import Channels
 from cprlib.lab.uml import UmlEngine
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineFiles, MachineSettings, command_line, option_value
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.report.results_folder import start_case
-from cprlib.suite.avocado_run import SuiteRun
 
 PLAIN = MachineSettings(
     QemuBinary(Path("/q")), Path("/k"), Path("/i"), "x", (TapNetdev(),), (VirtioNet("52:54:00:0:0:1"),)

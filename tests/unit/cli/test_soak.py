@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 import pytest
 
+from cprlib.campaign.mutation.tests import SuiteTest
+from cprlib.campaign.soak.record import Wanted
+from cprlib.campaign.soak.result import SoakResult
+from cprlib.campaign.soak.soak import latest_soak, read_wanted
 from cprlib.cli import soak as soak_module
 from cprlib.cli.main import cprlib, main
 from cprlib.errors import ExitStatus
-from cprlib.prove.tests import SuiteTest
-from cprlib.soak.record import Wanted
-from cprlib.soak.result import SoakResult
-from cprlib.soak.soak import latest_soak, read_wanted
 from tests.unit.soak.samples import result, row
 
 TESTS = (SuiteTest("test-a", "/x/test_x.py:X.test_a"), SuiteTest("test-b", "/x/test_x.py:X.test_b"))

@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cprlib.compare.chain import COUNTS, DURATIONS, Chain
-from cprlib.compare.findings import Sample
-from cprlib.verdict.evidence import CaseEvidence, Interruption, InterruptionPerDirection, PerDirection, UpdateFigures
+from cprlib.campaign.compare.chain import COUNTS, DURATIONS, Chain
+from cprlib.campaign.compare.findings import Sample
+from cprlib.evidence.case import CaseEvidence, Interruption, InterruptionPerDirection, PerDirection, UpdateFigures
 from tests.unit.verdict.samples import good_case
 
 CASE = "chain-of-5-updates-loses-nothing"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.cli.main import main
-from cprlib.compare.baseline import (
+from cprlib.campaign.compare.baseline import (
     Baseline,
     baseline_for_run,
     check_baseline,
@@ -18,12 +17,13 @@ from cprlib.compare.baseline import (
     read_baseline,
     write_baseline,
 )
-from cprlib.compare.findings import Effect
-from cprlib.compare.machines import unlike
+from cprlib.campaign.compare.findings import Effect
+from cprlib.campaign.compare.machines import unlike
+from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
+from cprlib.evidence.case import Outcome, PerDirection
 from cprlib.report.build import build_report
 from cprlib.report.environment import Environment
-from cprlib.verdict.evidence import Outcome, PerDirection
 from cprlib.verdict.policy_file import load_policy
 
 from .samples import CASE, chain_evidence

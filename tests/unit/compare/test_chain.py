@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cprlib.compare.chain import chain_of
-from cprlib.verdict.evidence import (
+from cprlib.campaign.compare.chain import chain_of
+from cprlib.evidence.case import (
     Check,
     Interruption,
     InterruptionPerDirection,

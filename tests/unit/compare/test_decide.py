@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from cprlib.compare.chain import Chain
-from cprlib.compare.decide import decide, smallest_p
-from cprlib.compare.findings import Change, Effect, Sample
-from cprlib.compare.looks import ONCE, Look
+from cprlib.campaign.compare.chain import Chain
+from cprlib.campaign.compare.decide import decide, smallest_p
+from cprlib.campaign.compare.findings import Change, Effect, Sample
+from cprlib.campaign.compare.looks import ONCE, Look
 
 from .samples import CASE, chain, sample
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cprlib.compare.exact import holm, paired_shift, step_down, unpaired_shift
+from cprlib.campaign.compare.exact import holm, paired_shift, step_down, unpaired_shift
 
 values = st.lists(st.floats(-5, 5).map(lambda value: round(value, 3)), min_size=3, max_size=7)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cprlib.compare.looks import ALARM, ONCE, Allowance
+from cprlib.campaign.compare.looks import ALARM, ONCE, Allowance
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 1)), max_size=30))

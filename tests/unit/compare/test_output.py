@@ -9,15 +9,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from cprlib.compare.comparison import Comparison, Side
-from cprlib.compare.decide import decide
-from cprlib.compare.findings import Effect, Sample
-from cprlib.compare.looks import ONCE
-from cprlib.compare.output import comparison_value, schema_file, write_comparison
-from cprlib.compare.session import Round
-from cprlib.compare.text import comparison_text
+from cprlib.campaign.compare.comparison import Comparison, Side
+from cprlib.campaign.compare.decide import decide
+from cprlib.campaign.compare.findings import Effect, Sample
+from cprlib.campaign.compare.looks import ONCE
+from cprlib.campaign.compare.output import comparison_value, schema_file, write_comparison
+from cprlib.campaign.compare.session import Round
+from cprlib.campaign.compare.text import comparison_text
 from cprlib.report.environment import Environment
-from tests.unit.prove.samples import HOSTILE
+from tests.unit.mutation.samples import HOSTILE
 
 from .samples import CASE, chain, sample
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cprlib.compare.rare import at_most, chance_to_see, more_often, updates_needed
+from cprlib.campaign.compare.rare import at_most, chance_to_see, more_often, updates_needed
 
 
 def test_twenty_nine_updates_see_one_in_ten_with_95_percent() -> None:

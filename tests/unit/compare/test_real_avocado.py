@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cprlib.compare.run import make_arms
-from cprlib.compare.session import Session
-from cprlib.prove.cell import CellRun
-from cprlib.prove.tests import list_tests
+from cprlib.campaign.compare.run import make_arms
+from cprlib.campaign.compare.session import Session
+from cprlib.campaign.mutation.cell import CellRun
+from cprlib.campaign.mutation.tests import list_tests
+from cprlib.campaign.workers import Children
 from cprlib.report.environment import Environment
-from cprlib.suite.workers import Children
 from cprlib.verdict.policy_file import load_policy
 
 SOURCE = """

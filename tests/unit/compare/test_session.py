@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.compare import run as run_module
-from cprlib.compare.chain import Chain
-from cprlib.compare.comparison import Comparison, Side
-from cprlib.compare.findings import Change, Effect
-from cprlib.compare.kept import Asked, Kept, KeptRound, latest_kept, read_kept
-from cprlib.compare.run import Wanted, compare, make_arms
-from cprlib.compare.saved import compare_saved, read_chains
-from cprlib.compare.session import Arm, Round, Session
+from cprlib.campaign.compare import run as run_module
+from cprlib.campaign.compare.chain import Chain
+from cprlib.campaign.compare.comparison import Comparison, Side
+from cprlib.campaign.compare.findings import Change, Effect
+from cprlib.campaign.compare.kept import Asked, Kept, KeptRound, latest_kept, read_kept
+from cprlib.campaign.compare.run import Wanted, compare, make_arms
+from cprlib.campaign.compare.saved import compare_saved, read_chains
+from cprlib.campaign.compare.session import Arm, Round, Session
+from cprlib.campaign.mutation.cell import CellRecord
+from cprlib.campaign.mutation.tests import SuiteTest
+from cprlib.campaign.workers import Children
 from cprlib.errors import EnvironmentFailure, ExitStatus, InstrumentError, UsageError
-from cprlib.prove.cell import CellRecord
-from cprlib.prove.tests import SuiteTest
 from cprlib.report.environment import Environment
-from cprlib.suite.workers import Children
 from cprlib.verdict.policy_file import load_policy
 
 from .samples import CASE, chain, chain_evidence

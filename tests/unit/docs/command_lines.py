@@ -22,8 +22,8 @@ from cprlib.build.variants import load_variants
 from cprlib.cli.main import cprlib
 from cprlib.errors import CprlibError
 from cprlib.files import project_folder
+from cprlib.testing.parameters import check_parameters
 from cprlib.verdict.policy_file import shipped_policies
-from fixtures.parameters import check_parameters
 from tests.documents.fences import SHELL, fenced_lines
 
 PLACEHOLDER = re.compile(r"\.\.\.|\$?[A-Z][A-Z0-9_.]*")

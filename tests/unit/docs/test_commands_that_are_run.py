@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from cprlib.cli.main import COMMANDS, main
+from cprlib.evidence.case import CaseEvidence, PerDirection
 from cprlib.report.results_folder import publish
-from cprlib.verdict.evidence import CaseEvidence, PerDirection
 from tests.unit.verdict.samples import good_case
 
 PROGRAM = "import sys; from cprlib.cli.main import main; sys.exit(main())"

@@ -14,15 +14,15 @@ import pytest
 from cprlib.build.assets import Assets, find_assets
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded, GuestFailed
+from cprlib.evidence.case import Outcome
+from cprlib.evidence.from_guest import death_checks
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
-from cprlib.net.topology import build_topology
+from cprlib.linux.topology import build_topology
 from cprlib.qemu.machine import Machine, start_machine
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.mechanism import mechanism_named
 from cprlib.update.running_guest import GuestSettings
-from cprlib.verdict.evidence import Outcome
-from cprlib.verdict.from_guest import death_checks
 
 
 @pytest.fixture(scope="module")

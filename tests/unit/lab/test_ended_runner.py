@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from cprlib.deadline import Deadline
-from cprlib.lab.ended_runner import report_lost
-from cprlib.suite.avocado_run import SuiteRun, run_avocado
+from cprlib.lab.avocado_run import SuiteRun, run_avocado
+from cprlib.lab.runner_supervision import report_lost
 from tests.unit.base.test_process import alive
 
 SUICIDE = """
@@ -32,7 +32,7 @@ class Dying(Test):
 LONG = """
 import os, sys, time
 from avocado import Test
-from fixtures.live_update_test import LiveUpdateTest
+from cprlib.testing.live_update_test import LiveUpdateTest
 
 class Sleeping(LiveUpdateTest):
     def setUp(self):
@@ -98,7 +98,7 @@ def test_no_test_outlives_its_runner_nor_the_harness(tmp_path: Path, victim: str
     harness = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from cprlib.suite.avocado_run import SuiteRun, run_avocado\n"
+        "from cprlib.lab.avocado_run import SuiteRun, run_avocado\n"
         "run_avocado(SuiteRun(Path(sys.argv[1]), [sys.argv[2]], {}))\n"
     )
     with (tmp_path / "log").open("w") as log:

@@ -31,7 +31,7 @@ def run_inside(folder: Path, *extra: str) -> tuple[list[dict[str, object]], str]
     test.write_text(TEST)
     # The job's side sends the values of all options along; inside nobody knows their defaults.
     runnable = Runnable(KIND, f"{test}:A.test", config=Runnable.filter_runnable_config(KIND, {}))
-    command = [sys.executable, "-m", "cprlib.lab.inside", *runnable.get_command_args()]
+    command = [sys.executable, "-m", "cprlib.lab.guest_main", *runnable.get_command_args()]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # Avocado's runners are programs there
     environment = {**os.environ, "PATH": path}
     done = subprocess.run(

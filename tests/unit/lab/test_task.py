@@ -13,8 +13,8 @@ import pytest
 
 from cprlib.errors import LabLost
 from cprlib.lab import task
-from cprlib.lab.ended_runner import status_connection
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
+from cprlib.lab.runner_supervision import status_connection
 from cprlib.lab.task import TaskSpec, run_task
 
 STARTED = b'{"status": "started", "time": 1.0}\n'

@@ -14,9 +14,10 @@ import pytest
 
 from cprlib.deadline import SCALE_VARIABLE
 from cprlib.errors import DeadlineExceeded, LabFailure, LabLost
-from cprlib.lab import conversation, uml
-from cprlib.lab.conversation import encode_job
+from cprlib.lab import session as conversation
+from cprlib.lab import uml
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
+from cprlib.lab.session import encode_job
 from cprlib.lab.uml import LAYERS, UmlEngine
 from cprlib.process import MARK_VARIABLE
 

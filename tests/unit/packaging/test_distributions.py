@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.assets import recipes_digest
+from cprlib.campaign.mutation.inputs import code_digest
 from cprlib.files import project_folder
-from cprlib.prove.inputs import code_digest
 
 IN_PACKAGE = ("images/", "fixtures/", "tests/__init__.py", "tests/functional/", "docs/", "LICENSE")
 MADE = ("PKG-INFO", "setup.cfg", "COMMIT")  # by setuptools and setup.py
@@ -87,7 +87,7 @@ def test_installed_recipes_are_those_of_the_checkout(installed: Path) -> None:
     """One key in the store: whoever has built from a checkout does not build again."""
     program = "from cprlib.build.assets import recipes_digest; print(recipes_digest())"
     assert of_installed(installed, program).strip() == recipes_digest()
-    program = "from cprlib.prove.inputs import code_digest; print(code_digest())"
+    program = "from cprlib.campaign.mutation.inputs import code_digest; print(code_digest())"
     assert of_installed(installed, program).strip() == code_digest()
     assert (installed / "cprlib/_project/images/guest/init").stat().st_mode & 0o111
 
@@ -103,7 +103,7 @@ def test_commands_work_without_a_checkout(installed: Path) -> None:
 
 
 def test_the_installed_suite_is_found_by_avocado(installed: Path) -> None:
-    program = "from cprlib.prove.tests import list_tests; print(*(test.file for test in list_tests()))"
+    program = "from cprlib.campaign.mutation.tests import list_tests; print(*(test.file for test in list_tests()))"
     found = {Path(name) for name in of_installed(installed, program).split()}
     theirs = installed / "cprlib/_project/tests/functional"
     assert found == set(theirs.glob("test_*.py"))
@@ -117,7 +117,7 @@ def test_fixtures_of_the_package_win_over_others_of_that_name(installed: Path, t
         f"import sys; sys.path.append({str(tmp_path)!r})\n"
         "import cprlib.cli.main as cli\n"
         "cli.cprlib.get_command(None, 'run')\n"
-        "import fixtures.parameters; print(fixtures.parameters.__file__)"
+        "import cprlib.testing.parameters; print(cprlib.testing.parameters.__file__)"
     )
     assert of_installed(installed, program).strip().startswith(str(installed))
     assert not (installed / "fixtures").exists()

@@ -17,10 +17,10 @@ import yaml
 
 from cprlib.bootstrap import PASSED_ON
 from cprlib.build.host_packages import NEEDED
+from cprlib.campaign.matrix import load_matrix, parse_shard
 from cprlib.cli.main import COMMANDS
 from cprlib.errors import ExitStatus
 from cprlib.files import project_folder
-from cprlib.suite.matrix import load_matrix, parse_shard
 
 FOLDER = project_folder() / "pipelines"
 GITLAB, GITHUB = FOLDER / "gitlab-ci.yml", FOLDER / "github-actions.yml"

@@ -15,7 +15,7 @@ import pytest
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded, EnvironmentFailure, QemuFailed
 from cprlib.guest.console import Console
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import run
 from cprlib.qemu import crash, flood, qmp
 from cprlib.qemu.binary import QemuBinary, probe

@@ -5,8 +5,8 @@ from __future__ import annotations
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 
-from cprlib.net.topology import GUEST, STATION
-from fixtures.nic_frames import EXPERIMENTAL, NOBODY, flow_frame, frame
+from cprlib.linux.topology import GUEST, STATION
+from cprlib.testing.nic_frames import EXPERIMENTAL, NOBODY, flow_frame, frame
 
 
 def test_frame_without_and_with_vlan() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from cprlib.errors import EnvironmentFailure, InstrumentError
-from cprlib.net.topology import Topology, build_topology
+from cprlib.linux.topology import Topology, build_topology
 from cprlib.qemu.nic_state import (
     IFF_DETACH_QUEUE,
     differences,

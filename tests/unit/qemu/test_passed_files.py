@@ -5,7 +5,7 @@ import os
 import pytest
 
 from cprlib.errors import EnvironmentFailure
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.qemu.netdev import TapNetdev, Way
 from cprlib.qemu.passed_files import opened_files
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cprlib.evidence.case import CaseEvidence, QemuFacts
 from cprlib.report.environment import Environment
 from cprlib.report.points import MatrixRecord, Shard, share
 from cprlib.report.results_folder import start_case
-from cprlib.verdict.evidence import CaseEvidence, QemuFacts
 from tests.unit.verdict.samples import good_case
 
 MACHINE = Environment(mode="lab", engine="uml", kernel="6.12", cores=2, python="3.13.1", cprlib="0.1.0", commit="abc")

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import InstrumentError
+from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, Parameters, Role
+from cprlib.evidence.from_faults import checks_of, read_faults
 from cprlib.report.build import build_report
 from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import Column, FaultMatrix, fault_matrix
 from cprlib.report.results_folder import start_case
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.parameters import SuiteParameters
 from cprlib.update.faults import Phase
-from cprlib.verdict.evidence import CaseEvidence, Check, Mechanism, Outcome, Parameters, Role
-from cprlib.verdict.from_faults import checks_of, read_faults
 from cprlib.verdict.policy_file import load_policy
-from fixtures.measured_case import MeasuredCase
-from fixtures.parameters import SuiteParameters
 
 HOSTILE = "<script>alert('x')</script>\x1b[31m\u202eexe"
 MACHINE = Environment(mode="lab", engine="uml", kernel="6.12", python="3.13.1", cprlib="0.1.0")
@@ -26,7 +26,7 @@ DEATH_NS = 1_764_028_401_515_000_000
 
 
 def fault_row(name: str = "cpr-garbage", **changes: object) -> dict[str, object]:
-    """A row as fixtures/failed_update.py writes it."""
+    """A row as cprlib/testing/failed_update.py writes it."""
     return {
         "name": name,
         "phase": "fds sent",

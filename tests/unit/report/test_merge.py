@@ -10,10 +10,10 @@ import pytest
 
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, UsageError
+from cprlib.evidence.case import PerDirection
 from cprlib.report.build import judge_results
 from cprlib.report.merge import merge_results
 from cprlib.report.points import MatrixRecord
-from cprlib.verdict.evidence import PerDirection
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.report.shards import MACHINE, point_case, put_shard
 

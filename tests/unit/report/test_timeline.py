@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from cprlib.evidence.case import Event, Who
+from cprlib.evidence.packets import Packets
 from cprlib.report.timeline import draw, marked_moments, tracks
-from cprlib.verdict.evidence import Event, Who
-from cprlib.verdict.packets import Packets
 from tests.unit.verdict.samples import MS, START_NS, good_case
 
 

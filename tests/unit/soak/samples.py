@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from cprlib.prove.outcome import CellOutcome
+from cprlib.campaign.mutation.outcome import CellOutcome
+from cprlib.campaign.soak.draw import Choices
+from cprlib.campaign.soak.record import CaseRow, Past, Sample, Session, Wanted
+from cprlib.campaign.soak.resources import RESOURCES
+from cprlib.campaign.soak.result import SoakResult
 from cprlib.report.environment import Environment
-from cprlib.soak.draw import Choices
-from cprlib.soak.record import CaseRow, Past, Sample, Session, Wanted
-from cprlib.soak.resources import RESOURCES
-from cprlib.soak.result import SoakResult
 
 CHOICES = Choices({"rate": ("400", "1000"), "size": ("44", "64", "128")}, {"test-a": ("rate", "size")})
 WANTED = Wanted(seed=7, hours=1.0, tests=("test-a", "test-b", "test-c"), choices=CHOICES, engine="uml", base="10.0")

@@ -15,14 +15,14 @@ from unittest import mock
 
 from cprlib.build.assets import Assets
 from cprlib.build.progress import SilentProgress
+from cprlib.campaign.mutation.tests import SuiteTest
+from cprlib.campaign.one_test import RanTest, TestRun
+from cprlib.campaign.soak import soak as soak_module
+from cprlib.campaign.soak.result import SoakResult
 from cprlib.files import CACHE_VARIABLE
 from cprlib.guest.image import GuestImage
-from cprlib.prove.tests import SuiteTest
 from cprlib.qemu.binary import QemuBinary
-from cprlib.soak import soak as soak_module
-from cprlib.soak.result import SoakResult
-from cprlib.suite.one_test import RanTest, TestRun
-from tests.unit.prove.samples import put_cell
+from tests.unit.mutation.samples import put_cell
 from tests.unit.soak.samples import WANTED
 from tests.unit.verdict.samples import good_case
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cprlib.campaign.soak.draw import Choices, draw, read_choices
 from cprlib.errors import UsageError
 from cprlib.files import project_folder
 from cprlib.report.results_folder import case_id
-from cprlib.soak.draw import Choices, draw, read_choices
-from fixtures.parameters import check_parameters
+from cprlib.testing.parameters import check_parameters
 from tests.unit.soak.samples import CHOICES, WANTED
 
 

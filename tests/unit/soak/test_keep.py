@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.prove.outcome import CellOutcome
-from cprlib.soak.keep import KEPT, Keep
-from cprlib.soak.record import CaseRow
+from cprlib.campaign.mutation.outcome import CellOutcome
+from cprlib.campaign.soak.keep import KEPT, Keep
+from cprlib.campaign.soak.record import CaseRow
 from tests.unit.soak.samples import row
 
 

@@ -11,11 +11,11 @@ import time
 
 import pytest
 
+from cprlib.campaign.soak.loop import Loop
+from cprlib.campaign.soak.record import CaseRow, Sample
+from cprlib.campaign.workers import Children
 from cprlib.errors import EnvironmentFailure
 from cprlib.process import spawn
-from cprlib.soak.loop import Loop
-from cprlib.soak.record import CaseRow, Sample
-from cprlib.suite.workers import Children
 from tests.unit.soak.samples import row
 
 

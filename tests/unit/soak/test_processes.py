@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.campaign.soak.processes import descendants, describe, mark, marked, namespaces_beside, of_soak, resident
+from cprlib.campaign.soak.resources import ChildrenWatch, disk_used, read_resources
 from cprlib.deadline import Deadline
-from cprlib.soak.processes import descendants, describe, mark, marked, namespaces_beside, of_soak, resident
-from cprlib.soak.resources import ChildrenWatch, disk_used, read_resources
 
 ORPHAN = "import os, sys, time\nif os.fork() == 0:\n os.setsid()\n time.sleep(60)\nos._exit(0)\n"
 SOAK = f"/soaks/{os.getpid()}"

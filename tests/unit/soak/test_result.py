@@ -9,15 +9,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from cprlib.campaign.mutation.outcome import CellOutcome
+from cprlib.campaign.soak.record import Past, Session, read_past
+from cprlib.campaign.soak.result import SoakResult
+from cprlib.campaign.soak.soak_html import render
+from cprlib.campaign.soak.soak_json import SoakFile, schema_file, soak_value
+from cprlib.campaign.soak.soak_text import soak_text
 from cprlib.errors import ExitStatus
-from cprlib.prove.outcome import CellOutcome
-from cprlib.soak.record import Past, Session, read_past
-from cprlib.soak.result import SoakResult
-from cprlib.soak.soak_html import render
-from cprlib.soak.soak_json import SoakFile, schema_file, soak_value
-from cprlib.soak.soak_text import soak_text
-from cprlib.verdict.terms import Outcome
-from tests.unit.prove.samples import HOSTILE
+from cprlib.evidence.terms import Outcome
+from tests.unit.mutation.samples import HOSTILE
 from tests.unit.soak.samples import MACHINE, WANTED, flat_samples, growing, result, row
 
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.campaign.mutation.outcome import CellOutcome
+from cprlib.campaign.soak.draw import draw
+from cprlib.campaign.soak.record import SOAK_FILE, CaseRow, read_past
+from cprlib.campaign.soak.soak import latest_soak, missing_numbers, new_soak, read_wanted, rest_seconds, seconds_left
+from cprlib.campaign.work_folder import ASIDE, at_work
 from cprlib.deadline import Deadline
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.files import project_folder
-from cprlib.prove.outcome import CellOutcome
-from cprlib.soak.draw import draw
-from cprlib.soak.record import SOAK_FILE, CaseRow, read_past
-from cprlib.soak.soak import latest_soak, missing_numbers, new_soak, read_wanted, rest_seconds, seconds_left
-from cprlib.suite.work_folder import ASIDE, at_work
-from tests.unit.prove.samples import put_cell
+from tests.unit.mutation.samples import put_cell
 from tests.unit.soak.samples import WANTED
 from tests.unit.soak.standin import TESTS, passes, run_standin
 from tests.unit.verdict.samples import good_case
@@ -142,8 +142,8 @@ def test_leak_of_the_harness_is_found(folder: Path) -> None:
 
 
 def test_process_that_a_case_leaves_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cprlib.soak import work  # noqa: PLC0415
-    from cprlib.soak.processes import mark  # noqa: PLC0415
+    from cprlib.campaign.soak import work  # noqa: PLC0415
+    from cprlib.campaign.soak.processes import mark  # noqa: PLC0415
 
     monkeypatch.setattr(work, "GONE_S", 0.2)
     left = subprocess.Popen(["sleep", "60"], env={**os.environ, **mark(str(folder), 1)})

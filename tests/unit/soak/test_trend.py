@@ -7,8 +7,8 @@ import random
 import pytest
 from scipy import stats
 
-from cprlib.soak.trend import LEAST_SAMPLES, SIGNIFICANCE, Series, trend, warm_up
-from cprlib.verdict.terms import Outcome
+from cprlib.campaign.soak.trend import LEAST_SAMPLES, SIGNIFICANCE, Series, trend, warm_up
+from cprlib.evidence.terms import Outcome
 
 SEEDS = range(100)
 

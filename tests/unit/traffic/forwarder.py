@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from cprlib.errors import EnvironmentFailure
-from cprlib.net.namespace import NetworkNamespace
-from cprlib.net.topology import GUEST, STATION, Topology
+from cprlib.linux.namespace import NetworkNamespace
+from cprlib.linux.topology import GUEST, STATION, Topology
 from cprlib.traffic.hops import Direction
 from cprlib.traffic.ring import ETH_P_ALL, PACKET_IGNORE_OUTGOING, SOL_PACKET
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 
 from cprlib.files import project_folder
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import spawn
 from cprlib.traffic.records import Reflection
 from cprlib.traffic.stamp import STAMP_PORT

@@ -17,7 +17,7 @@ from scapy.packet import Packet, Raw
 from scapy.utils import PcapReader
 
 from cprlib.deadline import Deadline
-from cprlib.net.topology import GUEST, STATION
+from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.capture import CaptureReport, StampCapture
 from cprlib.traffic.classify import FrameClass, classify
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
-from cprlib.net.counters import read_counters
-from cprlib.net.topology import Topology, build_topology
+from cprlib.linux.link_counters import read_counters
+from cprlib.linux.topology import Topology, build_topology
 from cprlib.traffic.drops import DropEvent, DropReport, DropTrace, parse_trace
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import Direction, HopCount, absent_counters, count_hops

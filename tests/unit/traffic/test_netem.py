@@ -9,7 +9,7 @@ import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cprlib.deadline import Deadline
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.drops import DropReport, DropTrace
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import Direction

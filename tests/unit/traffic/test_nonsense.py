@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cprlib.deadline import Deadline
 from cprlib.errors import UsageError
+from cprlib.testing.malformed_frames import EACH, SenselessFrames
 from cprlib.traffic.calibration import Calibration, doubt_instrument, judge
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.records import Reflection
@@ -21,7 +22,6 @@ from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sender import open_sending
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.stamp import ns_to_ntp
-from fixtures.senseless_frames import EACH, SenselessFrames
 
 from .standin import stand_in
 from .test_result import World, fates, result_of, simulate

@@ -13,7 +13,7 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, EnvironmentFailure
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow
 from cprlib.traffic.probes import Probes
 from cprlib.traffic.stamp import ReflectorPacket, SenderPacket

@@ -9,7 +9,7 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
-from cprlib.net.topology import GUEST
+from cprlib.linux.topology import GUEST
 from cprlib.traffic.calibration import doubt_instrument
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.guest_stream import measure_guest_stream

@@ -8,7 +8,7 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.calibration import Calibration, doubt_instrument, judge
 from cprlib.traffic.drops import DropReport
 from cprlib.traffic.flow import StreamSettings, flows_between

@@ -8,8 +8,8 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, UsageError
-from cprlib.net.namespace import NetworkNamespace
-from cprlib.net.topology import GUEST
+from cprlib.linux.namespace import NetworkNamespace
+from cprlib.linux.topology import GUEST
 from cprlib.traffic.hops import Direction
 from cprlib.traffic.tcp import Role, TcpEnd, TcpEndReport, TcpEndSettings, content_doubts
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pytest
 
 from cprlib.errors import EnvironmentFailure
-from cprlib.net.namespace import NetworkNamespace
-from cprlib.net.topology import GUEST, NUD_PERMANENT, STATION, Address, Topology
+from cprlib.linux.namespace import NetworkNamespace
+from cprlib.linux.topology import GUEST, NUD_PERMANENT, STATION, Address, Topology
 
 INTERFACE = "eth0"
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import UsageError
-from cprlib.fds.table import read_table
+from cprlib.linux.descriptor_exhaustion import fill_table
+from cprlib.linux.descriptors import read_table
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.update import faults
 from cprlib.update.fault_gates import changed_settings
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
-from cprlib.update.full_table import fill_table
 
 TABLES = (
     faults.SENDING,

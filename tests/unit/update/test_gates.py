@@ -13,7 +13,7 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, InstrumentError
-from cprlib.net.namespace import NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.channel_piece import Piece, receive, send
 from cprlib.update.pipe_gate import PipeGate

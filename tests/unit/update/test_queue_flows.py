@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from cprlib.evidence.case import Outcome, QueueShare
+from cprlib.evidence.from_guest import share_check
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.update import queue_flows
-from cprlib.verdict.evidence import Outcome, QueueShare
-from cprlib.verdict.from_guest import share_check
 
 
 @dataclass

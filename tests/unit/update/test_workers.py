@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cprlib.update import workers
-from cprlib.update.workers import vhost_workers, wait_workers_ended
+from cprlib.linux import vhost_workers as workers
+from cprlib.linux.vhost_workers import vhost_workers, wait_workers_ended
 
 PR_SET_NAME = 15
 

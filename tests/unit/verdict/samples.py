@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cprlib.verdict.evidence import (
+from cprlib.evidence.case import (
     Budget,
     CaseEvidence,
     Check,

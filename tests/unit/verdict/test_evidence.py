@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.codec import BadValue, encode
 from cprlib.errors import InstrumentError
-from cprlib.verdict.codec import BadValue, encode
-from cprlib.verdict.evidence import CaseEvidence, Mechanism, PerDirection
-from cprlib.verdict.packets import Packets
+from cprlib.evidence.case import CaseEvidence, Mechanism, PerDirection
+from cprlib.evidence.packets import Packets
 from tests.unit.verdict.samples import good_case
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from cprlib.fds.table import Descriptor, DescriptorTable
+from cprlib.evidence.case import CaseEvidence, Check, DescriptorRow, Mechanism, Outcome
+from cprlib.evidence.from_chain import figures_of, growth_checks, of_update, row_of_update
+from cprlib.linux.descriptors import Descriptor, DescriptorTable
 from cprlib.traffic.per_update import Part
 from cprlib.traffic.result import Interruption
 from cprlib.update.live_update import ProcessView
-from cprlib.verdict.evidence import CaseEvidence, Check, DescriptorRow, Mechanism, Outcome
-from cprlib.verdict.from_chain import figures_of, growth_checks, of_update, row_of_update
 
 from .test_from_update import GOOD
 

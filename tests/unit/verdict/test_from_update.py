@@ -5,14 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from cprlib.fds.identity import Pairing
-from cprlib.fds.table import Descriptor, DescriptorTable
-from cprlib.qemu.netdev import TapNetdev
-from cprlib.update.live_update import ProcessView, UpdateResult
-from cprlib.update.moments import Moment
-from cprlib.update.workers import VhostWorker
-from cprlib.verdict.evidence import Check, Outcome
-from cprlib.verdict.from_update import (
+from cprlib.evidence.case import Check, Outcome
+from cprlib.evidence.from_update import (
     descriptor_count,
     descriptor_rows,
     end_check,
@@ -21,6 +15,12 @@ from cprlib.verdict.from_update import (
     order_checks,
     vhost_checks,
 )
+from cprlib.linux.descriptors import Descriptor, DescriptorTable
+from cprlib.linux.identity import Pairing
+from cprlib.linux.vhost_workers import VhostWorker
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.update.live_update import ProcessView, UpdateResult
+from cprlib.update.moments import Moment
 
 NETDEV = TapNetdev(queues=1, vhost=True, cpr=True)
 

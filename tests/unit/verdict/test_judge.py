@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from cprlib.verdict.evidence import (
+from cprlib.evidence.case import (
     Budget,
     CaseEvidence,
     Cause,

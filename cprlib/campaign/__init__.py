@@ -1,0 +1,1 @@
+"""Many jobs: mutation testing, soak and comparison, and what they share."""

@@ -1,0 +1,138 @@
+"""One run of a matrix: which points, on which QEMUs, and what is noted of them before the first test starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.build.series import find_base
+from cprlib.campaign.matrix import (
+    YAML_FILE,
+    Matrix,
+    Point,
+    load_matrix,
+    parse_shard,
+    shard_of,
+    without,
+    write_matrix,
+)
+from cprlib.errors import UsageError
+from cprlib.files import project_folder
+from cprlib.qemu.binary import QemuBinary
+from cprlib.report.environment import Environment
+from cprlib.report.points import MatrixRecord, Shard
+
+MATRIX_TEST = "tests/functional/test_matrix.py"
+BASE = "base"
+
+
+def matrix_test() -> str:
+    """The test that a matrix is for, where none is named."""
+    return str(project_folder() / MATRIX_TEST)
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRun:
+    """What one run covers.
+
+    :param points: those chosen of the matrix, whichever shard they belong to.
+    :param number, count: the shard.
+    """
+
+    matrix: Matrix
+    points: tuple[Point, ...]
+    number: int = 1
+    count: int = 1
+
+    @property
+    def own(self) -> tuple[Point, ...]:
+        """The points of this shard."""
+        return shard_of(self.points, self.number, self.count)
+
+    def bases(self, default: str) -> tuple[str, ...]:
+        """The bases that this shard's points name, each once.
+
+        :param default: of points that name none.
+        """
+        shared = self.matrix.shared.get(BASE, default)
+        return tuple(dict.fromkeys(point.values.get(BASE, shared) for point in self.own))
+
+    def check(self, given: Mapping[str, str], check: Callable[[Mapping[str, str]], None]) -> None:
+        """Refuse parameters that make no sense, before anything is built.
+
+        :param given: parameters of the command line, for every point.
+        :param check: raises UsageError for what a test would refuse.
+        :raises UsageError: also when the command line sets what the points set themselves.
+        """
+        for point in self.points:
+            for name in given:
+                if name in point.values:
+                    raise UsageError(
+                        f"run matrix {self.matrix.name} with {name}={given[name]}",
+                        f"its points set {name} themselves",
+                        f"choose points instead, e.g. --points '{point.name}'",
+                    )
+            try:
+                check({**self.matrix.shared, **given, **point.values})
+            except UsageError as error:
+                tried = f"run point {point.name} of matrix {self.matrix.name}"
+                raise UsageError(tried, f"{error.tried}: {error.happened}", error.advice) from error
+            if base := point.values.get(BASE):
+                find_base(base)
+
+    def write(self, results: Path, shared: Mapping[str, str], qemus: Mapping[str, QemuBinary], default: str) -> Path:
+        """Write the file for Avocado into the results folder.
+
+        :param shared: parameters of every point.
+        :param qemus: by base; none where the user brought one, which is among ``shared``.
+        :param default: base of points that name none.
+        """
+        above = {**self.matrix.shared, **shared}
+        points = []
+        for point in self.own:
+            qemu = _paths(self._qemu(point, qemus, default))
+            points.append(Point(point.name, {**point.values, **qemu}))
+        path = results / YAML_FILE
+        write_matrix(path, points, above)
+        return path
+
+    def _qemu(self, point: Point, qemus: Mapping[str, QemuBinary], default: str) -> QemuBinary | None:
+        return qemus.get(point.values.get(BASE, self.matrix.shared.get(BASE, default)))
+
+    def record(self, results: Path, command: str, environment: Environment) -> None:
+        """Note what this run is to cover, so that it is missed when it does not."""
+        shard = Shard(
+            number=self.number,
+            points=tuple(point.name for point in self.own),
+            command=command,
+            folder=results.name,
+            environment=environment,
+        )
+        names = tuple(point.name for point in self.points)
+        MatrixRecord(self.matrix.name, names, (shard,), self.count).write(results)
+
+
+def plan_matrix(name: str, patterns: Sequence[str], shard: str | None, *, brought: bool) -> MatrixRun:
+    """Choose the points of a run.
+
+    :param name: of a matrix in ``fixtures/matrix``, or a path.
+    :param patterns: ``fnmatch`` patterns of names of points; all of them without any.
+    :param shard: ``2/3``.
+    :param brought: a QEMU of the user's is tested: the matrix has no bases then.
+    :raises UsageError: any of them makes no sense.
+    """
+    matrix = load_matrix(name)
+    if brought:
+        matrix = without(matrix, BASE)
+    number, count = parse_shard(shard) if shard else (1, 1)
+    run = MatrixRun(matrix, matrix.only(patterns), number, count)
+    if not run.own:
+        raise UsageError(f"run matrix {name}", "it has no points")
+    return run
+
+
+def _paths(qemu: QemuBinary | None) -> dict[str, str]:
+    if qemu is None:
+        return {}
+    return {"qemu": str(qemu.path)} | ({"firmware": str(qemu.firmware)} if qemu.firmware else {})

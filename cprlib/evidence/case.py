@@ -1,0 +1,196 @@
+"""What a case collects: plain values, written to ``cases/<id>/case.json`` and read back by the judge and the report.
+
+A value that is not known is None, never 0: the judge takes what is absent for inconclusive, not for good. Moments are
+``CLOCK_REALTIME`` nanoseconds, durations are milliseconds unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cprlib import files
+from cprlib.codec import BadValue, decode, encode
+from cprlib.errors import InstrumentError
+from cprlib.evidence.records import (
+    Check,
+    DescriptorCount,
+    DescriptorRow,
+    Event,
+    FaultSeen,
+    GuestFact,
+    Parameters,
+    QemuFacts,
+    UpdateFigures,
+)
+from cprlib.evidence.terms import (
+    Cause,
+    Direction,
+    Mechanism,
+    Outcome,
+    Role,
+    Who,
+)
+from cprlib.evidence.traffic_records import (
+    Budget,
+    Hop,
+    Instrument,
+    Interruption,
+    InterruptionPerDirection,
+    MissingPackets,
+    PerDirection,
+    QueueShare,
+    Stream,
+)
+
+__all__ = [
+    "CASE_FILE",
+    "EVIDENCE_VERSION",
+    "PACKETS_FILE",
+    "STARTED_FILE",
+    "Budget",
+    "CaseEvidence",
+    "Cause",
+    "Check",
+    "DescriptorCount",
+    "DescriptorRow",
+    "Direction",
+    "Event",
+    "FaultSeen",
+    "GuestFact",
+    "Hop",
+    "Instrument",
+    "Interruption",
+    "InterruptionPerDirection",
+    "Mechanism",
+    "MissingPackets",
+    "Outcome",
+    "Parameters",
+    "PerDirection",
+    "QemuFacts",
+    "QueueShare",
+    "Role",
+    "Stream",
+    "UpdateFigures",
+    "Who",
+]
+
+EVIDENCE_VERSION = 1
+CASE_FILE = "case.json"
+STARTED_FILE = "started"  # written first, so that a case that never finished is missed
+PACKETS_FILE = "packets.json"  # see cprlib.evidence.packets
+
+
+@dataclass(frozen=True, slots=True)
+class CaseEvidence:
+    """Everything one case has to say. Only ``id`` and ``mechanism`` are required; the judge wants much more.
+
+    :param id: unique in the run, fit for a folder name: ``cpr-tap-vhost-4-queues``.
+    :param title: one line for people; the first line of the test's docstring.
+    :param test: Avocado's name or id of the test, so that its status can be joined to this evidence.
+    :param started_ns, finished_ns: the whole case.
+    :param sent: test packets of the main stream.
+    :param updates: live updates carried out in this case.
+    :param per_update: each update by itself; report.html shows them where there were several.
+    :param unexplained: packets missing that no hop accounts for; None when the ledger could not be made.
+    :param qemu_downtime_ms: ``downtime`` of query-migrate on the source; the longest of several updates.
+    :param faults: put into updates of this case, in order.
+    :param retries: times that the case was started anew on a fresh lab because the lab died.
+    :param reproduce: a command line that runs this case again.
+    :param skipped: why the case did not run, empty when it ran: ``no-cpr: this QEMU has no cpr=on``. The word before
+        the colon is what policies speak of (docs/reading-a-report.md lists them).
+    """
+
+    id: str
+    mechanism: Mechanism
+    role: Role = Role.UPDATE
+    title: str = ""
+    test: str = ""
+    started_ns: int | None = None
+    finished_ns: int | None = None
+    parameters: Parameters = field(default_factory=Parameters)
+    skipped: str = ""
+    updates: int | None = None
+    sent: int | None = None
+    loss: PerDirection = field(default_factory=PerDirection)
+    duplicates: PerDirection = field(default_factory=PerDirection)
+    reordered: PerDirection = field(default_factory=PerDirection)
+    interruption: InterruptionPerDirection = field(default_factory=InterruptionPerDirection)
+    qemu_downtime_ms: float | None = None
+    budget: Budget | None = None
+    streams: tuple[Stream, ...] = ()
+    queue_shares: tuple[QueueShare, ...] = ()
+    per_update: tuple[UpdateFigures, ...] = ()
+    checks: tuple[Check, ...] = ()
+    timeline: tuple[Event, ...] = ()
+    ledger: tuple[Hop, ...] = ()
+    missing: tuple[MissingPackets, ...] = ()
+    unexplained: int | None = None
+    descriptors: tuple[DescriptorRow, ...] = ()
+    fds: DescriptorCount = field(default_factory=DescriptorCount)
+    instrument: Instrument = field(default_factory=Instrument)
+    guest_view: tuple[GuestFact, ...] = ()
+    warnings: tuple[str, ...] = ()
+    retries: int = 0
+    reproduce: str = ""
+    source: QemuFacts | None = None
+    target: QemuFacts | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    faults: tuple[FaultSeen, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with ``evidence_version`` first."""
+        return {"evidence_version": EVIDENCE_VERSION, **encode(self)}
+
+    @classmethod
+    def from_json(cls, value: object) -> CaseEvidence:
+        """Read what :meth:`to_json` wrote.
+
+        :raises InstrumentError: another version, a missing member or a wrong type; the message has the path to it.
+        """
+        if not isinstance(value, dict):
+            raise InstrumentError("read the evidence of a case", "not a JSON object")
+        version = value.get("evidence_version")
+        if version != EVIDENCE_VERSION:
+            raise InstrumentError(
+                "read the evidence of a case",
+                f"evidence_version is {version!r}, this program reads {EVIDENCE_VERSION}",
+                "read it with the version of cprlib that wrote it",
+            )
+        try:
+            return decode(cls, value)
+        except BadValue as error:
+            raise InstrumentError("read the evidence of a case", str(error)) from error
+
+    def with_checks(self, *checks: Check) -> CaseEvidence:
+        """The same evidence with further checks."""
+        return replace(self, checks=(*self.checks, *checks))
+
+    def event(self, name: str) -> Event | None:
+        """The first event of that name."""
+        return next((event for event in self.timeline if event.name == name), None)
+
+    def write(self, folder: Path) -> Path:
+        """Write ``case.json`` into the case's folder, whole or not at all.
+
+        :raises EnvironmentFailure: the folder cannot be written.
+        """
+        path = folder / CASE_FILE
+        files.write_text(path, json.dumps(self.to_json(), indent=2) + "\n", mode=0o600)
+        return path
+
+    @classmethod
+    def read(cls, folder: Path) -> CaseEvidence:
+        """Read the ``case.json`` of a case's folder.
+
+        :raises InstrumentError: the file is missing, cut off or no evidence.
+        """
+        path = folder / CASE_FILE
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InstrumentError(f"read {path}", str(error)) from error
+        return cls.from_json(value)

@@ -1,0 +1,148 @@
+"""Several updates of one guest as evidence: figures of each, and what must not grow from one QEMU to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cprlib.evidence.case import (
+    Check,
+    DescriptorRow,
+    Interruption,
+    InterruptionPerDirection,
+    Outcome,
+    PerDirection,
+    UpdateFigures,
+)
+from cprlib.evidence.from_update import descriptor_count
+from cprlib.traffic.per_update import Part
+from cprlib.traffic.result import Interruption as Measured
+from cprlib.update.live_update import ProcessView, UpdateResult
+
+OF_A_NIC = ("eventfd", "tap", "vhost")
+MEMORY_SLACK_KIB = 16 * 1024
+"""How much more memory than the first target's a later QEMU may have; TCG's translation buffer (48 MiB) fills as a
+QEMU runs, and targets differ in how long they have run."""
+
+
+def of_update(check: Check, number: int) -> Check:
+    """The check of one update, so that its words say which; the first needs no number, most cases have no other."""
+    if number == 1:
+        return check
+    said = f"update {number}: "
+    return replace(check, observed=said + check.observed, message=said + check.message if check.message else "")
+
+
+def row_of_update(row: DescriptorRow, number: int) -> DescriptorRow:
+    """The descriptor of one update; as :func:`of_update`."""
+    if number == 1:
+        return row
+    return replace(row, note=f"update {number}{': ' if row.note else ''}{row.note}")
+
+
+def figures_of(
+    updates: Sequence[UpdateResult], parts: Sequence[Part], notes: Sequence[str] = ()
+) -> tuple[UpdateFigures, ...]:
+    """Figures of each update; the parts are those of :func:`cprlib.traffic.per_update.parts_of`, empty without traffic.
+
+    :param notes: a word on each update, or nothing.
+    """
+
+    def figures(index: int, update: UpdateResult) -> UpdateFigures:
+        known = UpdateFigures(
+            number=index + 1,
+            qemu_downtime_ms=update.downtime_ms,
+            fds=descriptor_count(update),
+            descriptors=update.target_after.table.count_by_kind(),
+            anonymous_kib=update.target_after.anonymous_kib,
+            note=notes[index] if index < len(notes) else "",
+            stop_to_resume_ms=_stop_to_resume_ms(update),
+        )
+        if index >= len(parts):
+            return known
+        part = parts[index]
+        return replace(
+            known,
+            sent=part.sent,
+            loss=PerDirection(part.lost_forward, part.lost_return),
+            interruption=InterruptionPerDirection(_interruption(part.forward), _interruption(part.back)),
+            duplicates=PerDirection(*(part.duplicates or (None, None))),
+            reordered=PerDirection(*(part.reordered or (None, None))),
+            traffic_after_ms=part.traffic_after_ms,
+        )
+
+    return tuple(figures(index, update) for index, update in enumerate(updates))
+
+
+def _stop_to_resume_ms(update: UpdateResult) -> float | None:
+    first = {item.name: item.time_ns for item in reversed(update.moments)}
+    if "STOP" not in first or "RESUME" not in first:
+        return None
+    return (first["RESUME"] - first["STOP"]) / 1e6
+
+
+def _interruption(measured: Measured) -> Interruption:
+    return Interruption(measured.low_ms, measured.high_ms, measured.frame_loss_ms, measured.resolution_ms)
+
+
+def growth_checks(generations: Sequence[ProcessView], origin: ProcessView | None = None) -> tuple[Check, ...]:
+    """No descriptor and no memory is left over from update to update.
+
+    :param generations: the QEMUs that were targets, the first one first, each after it had run the guest for a while.
+    :param origin: the QEMU that booted the guest.
+    """
+    first = _first_target(origin, generations[0]) if origin else ()
+    return *first, _descriptors(generations), _memory(generations)
+
+
+def _first_target(origin: ProcessView, target: ProcessView) -> tuple[Check, ...]:
+    """A target has as much of what belongs to the NIC as the QEMU that made it: a leak in each would not grow."""
+    had, has = origin.table.count_by_kind(), target.table.count_by_kind()
+    other = [
+        f"{has.get(kind, 0)} {kind} instead of {had.get(kind, 0)}"
+        for kind in OF_A_NIC
+        if had.get(kind) != has.get(kind)
+    ]
+    expected = "as in the QEMU that booted the guest: " + ", ".join(f"{had.get(kind, 0)} {kind}" for kind in OF_A_NIC)
+    outcome = Outcome.FAIL if other else Outcome.PASS
+    message = f"the first target has {', '.join(other)}" if other else ""
+    return (Check("descriptors-as-in-the-source", outcome, expected, ", ".join(other) or "the same", message),)
+
+
+def _descriptors(generations: Sequence[ProcessView]) -> Check:
+    counts = [view.table.count_by_kind() for view in generations]
+    first = counts[0]
+    other = {number: count for number, count in enumerate(counts, 1) if count != first}
+    expected = f"the same in all {len(counts)} targets: {_words(first)}"
+    if not other:
+        return Check("descriptors-do-not-grow", Outcome.PASS, expected, f"{sum(first.values())} in each")
+    number, count = next(iter(other.items()))
+    kinds = sorted(kind for kind in first.keys() | count.keys() if first.get(kind, 0) != count.get(kind, 0))
+    said = ", ".join(f"{count.get(kind, 0)} {kind} instead of {first.get(kind, 0)}" for kind in kinds)
+    return Check(
+        "descriptors-do-not-grow",
+        Outcome.FAIL,
+        expected,
+        f"target {number}: {_words(count)}",
+        f"from update to update QEMU's descriptors change: target {number} has {said} ({len(other)} targets differ)",
+    )
+
+
+def _words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def _memory(generations: Sequence[ProcessView]) -> Check:
+    expected = f"no target has {MEMORY_SLACK_KIB // 1024} MiB more than the first one"
+    known = [view.anonymous_kib for view in generations]
+    sizes = [size for size in known if size is not None]
+    if len(sizes) < len(known) or not sizes:
+        return Check("memory-does-not-grow", Outcome.INCONCLUSIVE, expected, "the kernel tells no RssAnon")
+    observed = (
+        f"{sizes[0] / 1024:.1f} MiB in the first, {sizes[-1] / 1024:.1f} in the last, {max(sizes) / 1024:.1f} at most"
+    )
+    if max(sizes) - sizes[0] <= MEMORY_SLACK_KIB:
+        return Check("memory-does-not-grow", Outcome.PASS, expected, observed)
+    return Check(
+        "memory-does-not-grow", Outcome.FAIL, expected, observed, f"QEMU's own memory grows with updates: {observed}"
+    )

@@ -1,0 +1,111 @@
+"""What traffic showed, as evidence: counts per direction, interruption, the instrument's own figures, the sidecar."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cprlib.evidence.case import (
+    Budget,
+    CaseEvidence,
+    Check,
+    Instrument,
+    Interruption,
+    InterruptionPerDirection,
+    Outcome,
+    PerDirection,
+    Role,
+    Stream,
+)
+from cprlib.evidence.packets import Packets
+from cprlib.traffic.calibration import Calibration, Trust, doubt_instrument, judge
+from cprlib.traffic.result import Interruption as MeasuredInterruption
+from cprlib.traffic.result import TrafficResult
+
+
+def _interruption(measured: MeasuredInterruption) -> Interruption:
+    return Interruption(measured.low_ms, measured.high_ms, measured.frame_loss_ms, measured.resolution_ms)
+
+
+def instrument_of(result: TrafficResult, calibration: Calibration | None) -> Instrument:
+    """How far the measuring can be trusted."""
+    report = result.instrument
+    return Instrument(
+        own_drops=report.capture.kernel_drops,
+        reflector_drops=report.reflector_drops,
+        reflector_alive=report.log_lines is not None,
+        pacing_p99_us=report.sender.pacing_p99_ns / 1000,
+        calibration_sent=calibration.sent if calibration else None,
+        calibration_lost=calibration.lost if calibration else None,
+        calibration_interruption_ms=calibration.floor_ms if calibration else None,
+        clock_offset_us=report.clock.segments[0].offset_ns / 1000 if report.clock else None,
+        clock_error_us=report.clock.error_ns / 1000 if report.clock else None,
+    )
+
+
+def _trust(role: Role, result: TrafficResult, calibration: Calibration | None) -> Trust:
+    """A calibration has none before it: only its own counters can be doubted."""
+    return doubt_instrument(result) if role is Role.CALIBRATION else judge(result, calibration)
+
+
+def instrument_check(trust: Trust) -> Check:
+    """The instrument trusts itself; every doubt makes the case inconclusive."""
+    outcome = Outcome.PASS if trust.conclusive else Outcome.INCONCLUSIVE
+    return Check("instrument", outcome, "no doubt", "; ".join(trust.doubts) or "no doubt")
+
+
+def with_traffic(
+    evidence: CaseEvidence, result: TrafficResult, calibration: Calibration | None, queue_length: int
+) -> CaseEvidence:
+    """The evidence with the figures of a measured run.
+
+    :param queue_length: packets that a tap queue keeps; the budget is this over the rate of one flow.
+    """
+    trust = _trust(evidence.role, result, calibration)
+    undetermined = result.undetermined > 0  # without the reflector's log nobody knows the direction
+    flows = tuple(
+        Stream(
+            name=flow.flow.name,
+            kind="stamp",
+            sent=len(flow.sent_ns),
+            lost=len(flow.missing),
+            duplicates=flow.returning.duplicates,
+            reordered=flow.returning.reordered,
+        )
+        for flow in result.flows
+    )
+    return replace(
+        evidence,
+        sent=result.sent,
+        loss=PerDirection(None, None) if undetermined else PerDirection(result.lost_forward, result.lost_return),
+        duplicates=PerDirection(result.duplicates_forward, result.duplicates_return),
+        reordered=PerDirection(result.reordered_forward, result.reordered_return),
+        interruption=InterruptionPerDirection(
+            _interruption(result.interruption_forward), _interruption(result.interruption_return)
+        ),
+        budget=Budget(queue_length, result.settings.rate / len(result.flows)),
+        streams=(*evidence.streams, *(flows if len(flows) > 1 else ())),
+        instrument=instrument_of(result, calibration),
+        warnings=(*evidence.warnings, *trust.notes),
+        checks=(*evidence.checks, instrument_check(trust)),
+    )
+
+
+def packets_of(result: TrafficResult) -> Packets:
+    """The sidecar for the timeline picture: all flows together, in the order of sending."""
+    rows = sorted(
+        row
+        for flow in result.flows
+        for row in zip(flow.sent_ns, flow.reflected_ns, flow.returned_ns, strict=True)
+        if row[0] is not None
+    )
+    origin = rows[0][0] if rows else 0
+
+    def micro(moment_ns: int | None) -> int | None:
+        return None if moment_ns is None else (moment_ns - origin) // 1000
+
+    return Packets(
+        origin_ns=origin,
+        sent_us=tuple((sent - origin) // 1000 for sent, _, _ in rows),
+        reflected_us=tuple(micro(reflected) for _, reflected, _ in rows),
+        returned_us=tuple(micro(returned) for _, _, returned in rows),
+    )

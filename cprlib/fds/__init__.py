@@ -1,1 +1,0 @@
-"""Descriptor tables of a process, and identity of open files between processes."""

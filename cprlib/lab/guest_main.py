@@ -1,0 +1,86 @@
+"""The runner of Avocado tests inside a lab: one task, one process.
+
+Avocado's own runner starts a second process per test and looks at it every 10 ms, to survive what a test does
+to its process; here the whole kernel is the test's own, so the test runs in this process, and nothing but the
+test uses the lab's one core. Messages are JSON, one a line, on standard output; whatever else is written to
+standard output by the test's children goes to standard error.
+
+Usage: ``python -m cprlib.lab.guest_main ARGUMENTS``, the arguments that Avocado gives to ``runnable-run``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, BinaryIO
+
+from cprlib.lab.plugin_filter import no_plugins
+
+if "avocado-instrumented" in sys.argv:
+    with no_plugins():
+        import avocado.core.nrunner.task
+        import avocado.plugins.runners.avocado_instrumented  # noqa: F401
+
+from avocado.core.nrunner.task import json_dumps
+from avocado.core.utils import messages
+from avocado.plugins.runners.avocado_instrumented import AvocadoInstrumentedTestRunner, RunnerApp
+
+KIND = "avocado-instrumented"
+
+
+class _Channel:
+    """Stands in for the queue between Avocado's two processes: a message is sent at once."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def put(self, message: dict[str, Any]) -> None:
+        """Send a message, but not the one that Avocado keeps to itself."""
+        if message.get("type") != "early_state":
+            self._stream.write(json_dumps(message).encode("ascii") + b"\n")
+            self._stream.flush()
+
+
+class OneProcessRunner(AvocadoInstrumentedTestRunner):  # type: ignore[misc]
+    """Avocado's runner for instrumented tests, without its second process."""
+
+    def __init__(self, channel: _Channel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def run(self, runnable: Any) -> list[dict[str, Any]]:
+        """Run the test; its messages go to the channel while it runs, so that none are left to give back."""
+        signal.signal(signal.SIGTERM, self.signal_handler)
+        self._channel.put(messages.StartedMessage.get())
+        self._run_avocado(runnable, self._channel)
+        return []
+
+
+class LabRunnerApp(RunnerApp):  # type: ignore[misc]
+    """Avocado's command line for runners; finds the usual runner without a search through all packages."""
+
+    def __init__(self, channel: _Channel) -> None:
+        super().__init__(channel.put)
+        self._channel = channel
+
+    def get_runner_from_runnable(self, runnable: Any) -> Any:
+        """The runner for a kind of test."""
+        if runnable.kind == KIND:
+            return OneProcessRunner(self._channel)
+        return super().get_runner_from_runnable(runnable)
+
+
+def main() -> None:
+    """Run one task and end the process at once: the kernel goes with it."""
+    channel = _Channel(os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)
+    sys.argv[1:1] = ["runnable-run"]
+    LabRunnerApp(channel).run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

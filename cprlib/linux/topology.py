@@ -1,0 +1,142 @@
+"""The two namespaces of a test: a switch with the guest's taps, and a station that measures.
+
+::
+
+    station: eth0 10.75.0.1/24, fd75::1/64
+       |  veth
+    switch:  port0 -- br0 -- tap0 ( -- tap1 ) -- QEMU -- guest 10.75.0.2/24, fd75::2/64
+
+Addresses are fixed and neighbours permanent, so that no ARP or neighbour discovery mixes with what is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cprlib.errors import EnvironmentFailure
+from cprlib.linux.namespace import ADVICE, NetworkNamespace
+
+NUD_PERMANENT = 0x80  # linux/neighbour.h
+STATION_INTERFACE = "eth0"
+BRIDGE = "br0"
+PORT = "port0"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one end of the measurement can be reached."""
+
+    mac: str
+    ipv4: str
+    ipv6: str
+
+
+STATION = Address("52:54:00:75:00:01", "10.75.0.1", "fd75::1")
+GUEST = Address("52:54:00:75:00:02", "10.75.0.2", "fd75::2")
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The namespaces of a running test; made by :func:`build_topology`."""
+
+    switch: NetworkNamespace
+    station: NetworkNamespace
+
+    def add_tap(self, interface: str, *, queues: int, queue_length: int = 1000, attached: bool = True) -> None:
+        """Make a persistent tap in the switch.
+
+        :param queues: 1 for an ordinary tap, more for a multi-queue one (IFF_MULTI_QUEUE).
+        :param queue_length: packets kept per queue while nobody reads (txqueuelen); the rest is dropped and counted.
+        :param attached: whether the tap is a port of the bridge and up.
+        :raises EnvironmentFailure: the kernel has no tun or the rights are missing.
+        """
+        multi_queue = int(queues > 1)
+        try:
+            with self.switch.entered():  # TUNSETIFF makes the tap in the namespace of the caller
+                self.switch.netlink.link(
+                    "add",
+                    ifname=interface,
+                    kind="tuntap",
+                    mode="tap",
+                    ifr={"no_pi": 1, "one_queue": 0, "vnet_hdr": 1, "multi_queue": multi_queue},
+                )
+        except OSError as error:
+            raise EnvironmentFailure(f"make tap {interface}", str(error), ADVICE) from error
+        self.set_tap_queue_length(interface, queue_length)
+        self.no_ipv6(self.switch, interface)
+        if attached:
+            self.attach(interface)
+
+    def set_tap_queue_length(self, interface: str, packets: int) -> None:
+        """Set how many packets each queue of a tap keeps; never shrink it under traffic (that loses uncounted)."""
+        self.switch.netlink.link("set", index=self.switch.index(interface), txqlen=packets)
+
+    def attach(self, interface: str) -> None:
+        """Make a tap a port of the bridge and set it up, as a manager activates a new interface."""
+        index = self.switch.index(interface)
+        self.switch.netlink.link("set", index=index, master=self.switch.index(BRIDGE))
+        self.switch.netlink.link("set", index=index, state="up")
+
+    def detach(self, interface: str) -> None:
+        """Set a tap down and take it off the bridge, as a manager deactivates an old interface."""
+        index = self.switch.index(interface)
+        self.switch.netlink.link("set", index=index, state="down")
+        self.switch.netlink.link("set", index=index, master=0)
+
+    def remove_tap(self, interface: str) -> None:
+        """Delete a persistent tap."""
+        self.switch.netlink.link("del", index=self.switch.index(interface))
+
+    @staticmethod
+    def no_ipv6(namespace: NetworkNamespace, interface: str) -> None:
+        """Keep a link of the switch from sending router solicitations and MLD reports of its own."""
+        addr_gen_mode_none = 1  # IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
+        namespace.netlink.link(
+            "set",
+            index=namespace.index(interface),
+            IFLA_AF_SPEC={"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", addr_gen_mode_none)]})]},
+        )
+
+
+def _build_switch(switch: NetworkNamespace, station: NetworkNamespace) -> None:
+    netlink = switch.netlink
+    netlink.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0, br_mcast_snooping=0, br_forward_delay=0)
+    netlink.link(
+        "add",
+        ifname=PORT,
+        kind="veth",
+        peer={"ifname": STATION_INTERFACE, "net_ns_fd": station.descriptor, "address": STATION.mac},
+    )
+    for interface in (BRIDGE, PORT):
+        Topology.no_ipv6(switch, interface)
+    netlink.link("set", index=switch.index(PORT), master=switch.index(BRIDGE))
+    for interface in (BRIDGE, PORT):
+        netlink.link("set", index=switch.index(interface), state="up")
+
+
+def _build_station(station: NetworkNamespace) -> None:
+    netlink = station.netlink
+    index = station.index(STATION_INTERFACE)
+    Topology.no_ipv6(station, STATION_INTERFACE)
+    netlink.link("set", index=index, state="up")
+    netlink.addr("add", index=index, address=STATION.ipv4, prefixlen=24)
+    netlink.addr("add", index=index, address=STATION.ipv6, prefixlen=64, flags=0x02)  # IFA_F_NODAD
+    for address in (GUEST.ipv4, GUEST.ipv6):
+        netlink.neigh("add", dst=address, lladdr=GUEST.mac, ifindex=index, state=NUD_PERMANENT)
+
+
+@contextlib.contextmanager
+def build_topology() -> Iterator[Topology]:
+    """Make the switch and the station in two new namespaces; both are gone when the body ends.
+
+    :raises EnvironmentFailure: a right or a kernel feature is missing.
+    """
+    with NetworkNamespace("switch") as switch, NetworkNamespace("station") as station:
+        try:
+            _build_switch(switch, station)
+            _build_station(station)
+        except OSError as error:
+            raise EnvironmentFailure("build the switch and the station", str(error), ADVICE) from error
+        yield Topology(switch, station)

@@ -1,0 +1,1 @@
+"""What a test of the suite is written with: base class, guest, case, background traffic, checks."""

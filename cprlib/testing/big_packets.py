@@ -1,0 +1,175 @@
+"""Packets larger than the MTU, in both directions: a wrong header length or lost offload spoils or splits them.
+
+TCP goes in segments of up to 64 KiB with the checksum left to the receiver (GSO, CHECKSUM_PARTIAL), as far as the tap's
+offloads allow; what they are is in the header before each packet, whose length source and target must agree on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded
+from cprlib.guest.agent import TcpSettings
+from cprlib.guest.measurement import TcpResult
+from cprlib.guest.replies import NicInfo
+from cprlib.linux.topology import GUEST
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.traffic.stamp import SenderPacket
+from cprlib.traffic.tcp import Role, TcpEnd, TcpEndReport, TcpEndSettings
+
+MTU_FRAME = 1514  # octets of a full Ethernet frame
+OCTETS = 600_000
+FLOWING_RATE = 100_000  # octets/s
+PORTS = {Role.SOURCE: 5101, Role.SINK: 5102}  # by the station's role; the next transfer takes others
+DATAGRAM_PORT, DATAGRAM_OCTETS, DATAGRAMS = 24000, 9000, 5
+END_S = 20.0
+AGAIN = 40  # segments of some 400 that TCP may send again in a transfer without a loss: a busy machine is late
+STAMP_OCTETS = 44  # what the reflector writes anew; the rest it sends back as it came
+
+
+@dataclass(slots=True)
+class BigPackets:
+    """Transfers between the station and a case's guest."""
+
+    case: MeasuredCase
+    transfers: int = 0
+
+    def cross(self, when: str, *, segments_to_guest: bool) -> None:
+        """TCP in each direction and UDP datagrams of several fragments arrive unchanged.
+
+        :param segments_to_guest: whether segments larger than the MTU are to reach the guest in one piece.
+        """
+        to_guest = self._transfer(Role.SOURCE, when)
+        self._transfer(Role.SINK, when)
+        if to_guest is not None:
+            wanted = "larger than" if segments_to_guest else "not larger than"
+            self.case.expect(
+                f"segments-to-guest-{when}",
+                (to_guest > MTU_FRAME) == segments_to_guest,
+                f"frames on average {wanted} {MTU_FRAME} octets",
+                f"{to_guest:.0f} octets",
+                f"TCP reaches the guest in frames of {to_guest:.0f} octets: its receive offloads are not in force",
+            )
+        self._datagrams(when)
+
+    def _transfer(self, role: Role, when: str) -> float | None:
+        """One TCP connection.
+
+        :returns: mean octets of a frame that the guest received; None when it is not known.
+        """
+        guest = self.case.guest
+        self.transfers += 1
+        port = PORTS[role] + 10 * self.transfers
+        theirs = "sink" if role is Role.SOURCE else "source"
+        before = guest.agent.network().nic()
+        index = guest.agent.start_tcp(TcpSettings(theirs, port, octets=0 if role is Role.SOURCE else OCTETS))
+        with guest.topology.station.entered():
+            end = TcpEnd(TcpEndSettings(role, port, GUEST.ipv4, rate=100_000_000, octets=OCTETS))
+        with end:
+            result = self._finished(index)
+            report = end.finish(Deadline(END_S, "the connection to be closed"))
+        after = guest.agent.network().nic()
+        self._judge(role, when, report, result, OCTETS)
+        return _mean_received(before, after)
+
+    @contextlib.contextmanager
+    def flowing(self, when: str) -> Iterator[None]:
+        """TCP in each direction, at an even rate, while the body runs: equal content at both ends."""
+        guest = self.case.guest
+        self.transfers += 1
+        with contextlib.ExitStack() as stack:
+            running = []
+            for role, port in PORTS.items():
+                theirs = "sink" if role is Role.SOURCE else "source"
+                index = guest.agent.start_tcp(TcpSettings(theirs, port, rate=FLOWING_RATE))
+                with guest.topology.station.entered():
+                    end = stack.enter_context(TcpEnd(TcpEndSettings(role, port, GUEST.ipv4, rate=FLOWING_RATE)))
+                _wait_flowing(end, port)
+                running.append((role, index, end))
+            yield
+            for role, index, end in running:
+                if role is Role.SINK:
+                    guest.agent.stop_tcp(index)
+                report = end.finish(Deadline(END_S, "the connection to be closed"))
+                self._judge(role, when, report, self._finished(index), None)
+
+    def _judge(self, role: Role, when: str, station: TcpEndReport, guest: TcpResult | None, octets: int | None) -> None:
+        direction = "to" if role is Role.SOURCE else "from"
+        doubts = _doubts(role, station, guest, octets)
+        again = max(station.retransmissions, guest.retransmissions) if guest else 0
+        if octets is not None and again > AGAIN:
+            doubts = f"{doubts}{'; ' if doubts else ''}{again} segments were sent again: large ones do not come through"
+        self.case.expect(
+            f"tcp-{direction}-guest-{when}",
+            not doubts,
+            f"{'all' if octets is None else octets} octets, equal content at both ends, few segments sent again",
+            doubts or f"{station.octets} octets, equal content, {again} segments sent again",
+            f"TCP {direction} the guest {when.replace('-', ' ')}: {doubts}",
+        )
+
+    def _finished(self, index: int) -> TcpResult | None:
+        agent = self.case.guest.agent
+
+        def ended() -> TcpResult | None:
+            found = agent.tcp()[index]
+            return found if found.state in ("done", "failed") else None
+
+        try:
+            return Deadline(END_S, "the guest's end of the connection to finish").poll(ended, 0.05)
+        except DeadlineExceeded:
+            return None
+
+    def _datagrams(self, when: str) -> None:
+        """UDP datagrams of several fragments, there and back."""
+        guest = self.case.guest
+        content = random.Random(self.transfers).randbytes(DATAGRAM_OCTETS)  # noqa: S311 - no secret
+        good = 0
+        with guest.topology.station.entered():
+            opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        with opened:
+            opened.bind(("0.0.0.0", DATAGRAM_PORT + self.transfers))  # noqa: S104 - a namespace of our own
+            opened.connect((GUEST.ipv4, 862))
+            for number in range(DATAGRAMS):
+                packet = SenderPacket(number, 1, ssid=0xFFFF).encode(STAMP_OCTETS) + content[STAMP_OCTETS:]
+                opened.settimeout(Deadline(2.0, "an answer").remaining)
+                try:
+                    opened.send(packet)
+                    good += opened.recv(65536)[STAMP_OCTETS:] == content[STAMP_OCTETS:]
+                except OSError:  # none came, or the port is unreachable
+                    break
+        self.case.expect(
+            f"datagrams-{when}",
+            good == DATAGRAMS,
+            f"{DATAGRAMS} datagrams of {DATAGRAM_OCTETS} octets come back unchanged",
+            f"{good} did",
+            f"only {good} of {DATAGRAMS} datagrams larger than the MTU came back unchanged {when.replace('-', ' ')}",
+        )
+
+
+def _wait_flowing(end: TcpEnd, port: int) -> None:
+    purpose = f"octets on TCP port {port}, to or from the guest"
+    Deadline(END_S, purpose).poll(lambda: end.octets > 0 or None, 0.02)
+
+
+def _mean_received(before: NicInfo, after: NicInfo) -> float | None:
+    packets = after.counters["rx_packets"] - before.counters["rx_packets"]
+    return (after.counters["rx_bytes"] - before.counters["rx_bytes"]) / packets if packets else None
+
+
+def _doubts(role: Role, station: TcpEndReport, guest: TcpResult | None, octets: int | None) -> str:
+    if guest is None:
+        return f"it came to a standstill after {station.octets} octets"
+    source, sink = (station, guest) if role is Role.SOURCE else (guest, station)
+    found = []
+    if station.error or guest.error:
+        found.append(f"it ended with {station.error or f'errno {guest.error} in the guest'}")
+    if source.octets != sink.octets or octets not in (None, sink.octets):
+        found.append(f"{source.octets} octets sent, {sink.octets} received")
+    elif source.sha256 != sink.sha256:
+        found.append("the content was changed on the way")
+    return "; ".join(found)

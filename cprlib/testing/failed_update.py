@@ -1,0 +1,248 @@
+"""Failed updates: a fault is put into an update, and the QEMU that has to survive is looked at from all sides."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded
+from cprlib.files import write_json, write_text
+from cprlib.linux.descriptors import DescriptorTable
+from cprlib.linux.identity import DEVICE_KINDS
+from cprlib.qemu.nic_state import differences
+from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_said, check_vhost_carries, probe_flows
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_view import TapView, look_at_tap
+from cprlib.traffic.probes import Probes
+from cprlib.update.fault_result import FaultResult
+from cprlib.update.faulted_update import FaultedUpdate
+from cprlib.update.faults import Fault, Survivor
+from cprlib.update.kernel_trace import KernelTrace
+
+
+class FailedUpdates:
+    """Puts faults into updates of one guest, one after the other; made by :func:`failed_updates`."""
+
+    def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes, *, tap: bool) -> None:
+        self._case = case
+        self._trace = trace
+        self._probes = probes
+        self._rows: list[dict[str, Any]] = []
+        self._looks_at_tap = tap
+        self._tap: TapView | None = None
+
+    def inject(self, faults: Iterable[Fault]) -> bool:
+        """Put each fault into an update of its own and look at who survived it.
+
+        Ends with the first fault after which the guest does not answer: the rest are inconclusive.
+
+        :returns: whether the guest is there for another update.
+        """
+        faults = list(faults)
+        if self._looks_at_tap:
+            self._tap = look_at_tap(self._case.guest.topology, self._case.guest.machine)
+        for index, fault in enumerate(faults):
+            if not self._one(fault):
+                for other in faults[index + 1 :]:
+                    self._case.unclear(f"{other.name}-survived", other.survivor, "an earlier fault ended the guest")
+                return False
+        return True
+
+    def _one(self, fault: Fault) -> bool:
+        """Returns whether the guest still answers, as far as it shall."""
+        case = self._case
+        try:
+            result = FaultedUpdate(case.guest, fault).perform()
+        except DeadlineExceeded as error:
+            case.expect(f"{fault.name}-ends", False, "the update comes to an end", error.happened, error.one_line())
+            return False
+        if not result.reached:
+            case.unclear(f"{fault.name}-reached", f"phase {fault.phase}", result.why)
+        self._check_end(result)
+        flowing_ms = None
+        if fault.survivor is not Survivor.NOBODY:
+            flowing_ms = self._check_guest(result)
+        self._rows.append(_row(result, flowing_ms))
+        write_json(case.folder / "faults.json", self._rows, mode=0o600)
+        write_text(case.folder / "faults.md", _table(self._rows), mode=0o600)
+        return fault.survivor is not Survivor.NOBODY and flowing_ms is not None
+
+    def _check_end(self, result: FaultResult) -> None:
+        case, fault = self._case, result.fault
+        words = f"{result.migration}: {result.error}" if result.error else result.migration
+        match fault.survivor:
+            case Survivor.SOURCE:
+                good: tuple[str, ...] = ("failed", "cancelled", "none")
+                if fault.unnoticed:
+                    good = ("completed", "failed")  # it may still be writing when the target ends
+                case.expect(
+                    f"{fault.name}-ends",
+                    result.migration in good,
+                    f"the migration is one of {', '.join(good)}",
+                    words,
+                    f"{fault.action} in phase {fault.phase}: the source says that the update {result.migration}",
+                )
+                case.expect(
+                    f"{fault.name}-source-runs",
+                    result.state_after == result.state_before,
+                    f"run state {result.state_before}",
+                    f"{result.state_after}" + (f" after {result.back_ms:.0f} ms" if result.back_ms else ""),
+                    f"{fault.action} in phase {fault.phase}: the source is left in run state {result.state_after}, "
+                    f"it was {result.state_before}",
+                )
+                self._check_descriptors(result)
+                self._check_tap(result)
+            case Survivor.TARGET:
+                case.expect(
+                    f"{fault.name}-completes",
+                    result.migration in ("completed", "gone") and result.state_after == result.state_before,
+                    f"completed, the target is {result.state_before}",
+                    f"{words}, the target is {result.state_after}",
+                    f"{fault.action} in phase {fault.phase} must not keep the update from its end",
+                )
+            case Survivor.ONE:
+                seen = {"source": result.source_state, "target": result.target_state}
+                owners = [who for who, run_state in seen.items() if run_state == result.state_before]
+                case.expect(
+                    f"{fault.name}-one-owner",
+                    len(owners) == 1,
+                    f"either the source or the target is {result.state_before}",
+                    f"{' and '.join(owners) or 'none'}; {fault.action}: {result.refused or 'done as told'}",
+                    f"{fault.action} in phase {fault.phase} left the guest to {' and '.join(owners) or 'nobody'}",
+                )
+            case Survivor.NOBODY:
+                case.expect(
+                    f"{fault.name}-nobody-runs-it",
+                    "running" not in (result.state_after, result.target_state),
+                    "no QEMU runs the guest",
+                    f"source {result.state_after}, target {result.target_state}; dead since {result.acted_ns} ns",
+                    "a QEMU runs a guest whose state another one had",
+                )
+        if fault.refusal:
+            ended = result.target_exit
+            last = result.target_said.strip().splitlines()[-1:] or ["it said nothing"]
+            case.expect(
+                f"{fault.name}-refused",
+                ended is not None and ended > 0,
+                "the target ends with an error of its own",
+                f"exit status {ended}: {last[0]}",
+                "the target goes on" if ended is None else f"the target ended with {ended}: {last[0]}",
+            )
+
+    def _check_descriptors(self, result: FaultResult) -> None:
+        """The source has the descriptors that it had: numbers, flags, inode, interface; and none more or less."""
+        if result.after is None:
+            return
+        before, after = result.before.table, result.after.table
+        changed = sorted(set(_devices(before)) ^ set(_devices(after)))
+        had, has = before.count_by_kind(), after.count_by_kind()
+        counts = {kind: (had.get(kind, 0), has.get(kind, 0)) for kind in sorted({*had, *has})}
+        moved = {kind: f"{a} to {b}" for kind, (a, b) in counts.items() if a != b}
+        if self._case.guest.machine.settings.netdevs[0].vhost and not (result.before.workers and result.after.workers):
+            moved.pop("eventfd", None)  # vhost was not in use before, or is not now: it takes some for each queue
+        self._case.expect(
+            f"{result.fault.name}-descriptors",
+            not changed and not moved,
+            "tap and vhost descriptors with the same numbers, flags, inode and iff; as many of each kind as before",
+            f"{len(changed)} differ, counts changed: {moved or 'none'}",
+            f"the source's descriptors after the failed update are not those it had: {changed[:4]} {moved}",
+        )
+
+    def _check_tap(self, result: FaultResult) -> None:
+        """The tap, which the target has had too, is as it was: queues attached, header, send buffer, offloads."""
+        if result.after is None or self._tap is None:
+            return
+        now = look_at_tap(self._case.guest.topology, self._case.guest.machine)
+        changed = list(differences(self._tap.offloads, now.offloads))
+        for queue, other in zip(self._tap.queues, now.queues, strict=False):
+            changed += [f"descriptor {queue.number}: {item}" for item in differences(queue.facts(), other.facts())]
+        self._case.expect(
+            f"{result.fault.name}-tap",
+            not changed,
+            "queues, header and offloads of the tap as before",
+            "; ".join(changed) or "the same",
+            f"the failed update left the source another tap than it had: {'; '.join(changed[:4])}",
+        )
+
+    def _check_guest(self, result: FaultResult) -> float | None:
+        """The guest answers again, through vhost where it has it.
+
+        :returns: ms from the fault until packets have gone there and back on every queue; None when they do not.
+        """
+        case, fault, machine = self._case, result.fault, self._case.guest.machine
+        name = f"{fault.name}-traffic"
+        expected = f"answers on every queue within {ANSWER_S:.0f} s"
+        if result.state_before != "running":
+            machine.qmp.execute("cont")
+        try:
+            self._probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+        except DeadlineExceeded as error:
+            case.expect(
+                name, False, expected, error.happened, f"no traffic after {fault.action} in phase {fault.phase}"
+            )
+            return None
+        now = time.time_ns()
+        flowing_ms = (now - result.acted_ns) / 1e6
+        case.expect(name, True, expected, f"{flowing_ms:.0f} ms after the fault")
+        if machine.settings.netdevs[0].vhost:
+            check_vhost_carries(case, f"{fault.name}-vhost", self._probes, self._trace, now)
+            check_no_downgrade_said(case, f"{fault.name}-no-downgrade", result.source_said)
+            if result.after is not None and fault.survivor is Survivor.SOURCE:
+                wanted, has = machine.settings.netdevs[0].queues, len(result.after.workers)
+                case.expect(f"{fault.name}-workers", has == wanted, f"{wanted} vhost workers of the source", f"{has}")
+        if result.state_before != "running":
+            machine.qmp.execute("stop")
+        return flowing_ms
+
+
+def _devices(table: DescriptorTable) -> list[tuple[str, int, int, int, str]]:
+    """What must stay; O_CLOEXEC is the descriptor's own, and one that was opened anew has it (patch 3)."""
+    return [
+        (row.kind, row.number, row.flags & ~os.O_CLOEXEC, row.inode, row.interface or "")
+        for row in table.rows
+        if row.kind in DEVICE_KINDS
+    ]
+
+
+def _row(result: FaultResult, flowing_ms: float | None) -> dict[str, Any]:
+    return {
+        **{key: str(value) for key, value in asdict(result.fault).items()},
+        "reached": result.reached,
+        "migration": result.migration,
+        "error": result.error,
+        "refused": result.refused,
+        "state": result.state_after,
+        "source_state": result.source_state,
+        "target_state": result.target_state,
+        "back_ms": result.back_ms,
+        "flowing_ms": flowing_ms,
+        "target_exit": result.target_exit,
+        "target_said": result.target_said.strip().splitlines()[-3:],
+        "source_said": result.source_said.splitlines()[-3:],
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """The faults so far, for people."""
+    names = ("phase", "actor", "action", "survivor", "migration", "state", "back_ms", "flowing_ms", "target_exit")
+    lines = ["| " + " | ".join(names) + " |", "| " + " | ".join("---" for _ in names) + " |"]
+    for row in rows:
+        cells = [f"{value:.0f}" if isinstance(value := row[name], float) else str(value) for name in names]
+        lines.append("| " + " | ".join("-" if cell == "None" else cell for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def failed_updates(case: MeasuredCase, *, tap: bool = True) -> Iterator[FailedUpdates]:
+    """A kernel trace and probes for a series of faults on a case's guest.
+
+    :param tap: whether the tap has to be as it was after each: header, send buffer, offloads.
+    """
+    with KernelTrace() as trace, Probes(case.guest.topology.station, probe_flows(case)) as probes:
+        probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+        yield FailedUpdates(case, trace, probes, tap=tap)

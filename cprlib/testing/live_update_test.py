@@ -1,0 +1,205 @@
+"""Base class of the functional tests: given a guest, when updated under traffic, then evidence and a verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from avocado import Test
+
+from cprlib.build.assets import find_assets, find_base_qemu
+from cprlib.errors import EnvironmentFailure, NotSupported
+from cprlib.evidence import case as words
+from cprlib.files import project_folder
+from cprlib.guest.image import GuestImage
+from cprlib.process import die_with_starter
+from cprlib.qemu.binary import QemuBinary, QemuFacts, probe
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.report.points import NOT_TOLD, POINT, point_name
+from cprlib.report.results_folder import case_id, method_of, start_case
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.parameters import SuiteParameters, own_parameters, read_parameters
+from cprlib.update.mechanism import Mechanism, mechanism_named
+from cprlib.update.running_guest import GuestSettings, running_guest
+from cprlib.verdict.judge import judge
+from cprlib.verdict.policy import Policy
+from cprlib.verdict.policy_file import load_policy
+
+
+class LiveUpdateTest(Test):  # type: ignore[misc]
+    """A test on a real guest; see tests/functional for how it reads.
+
+    :avocado: disable
+    """
+
+    timeout = 300
+
+    def setUp(self) -> None:
+        """Read the parameters and find the QEMU and the guest image."""
+        if not os.environ.get("CPRLIB_LAB"):
+            die_with_starter()  # a runner that is killed must not leave its test running
+        for chatty in ("pyroute2", "qemu", "asyncio"):  # what they do is in transcripts; each line costs time in a lab
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        self.parameters: SuiteParameters = read_parameters(self.params)
+        given = self.parameters
+        if given.qemu and given.kernel and given.initramfs:
+            self.qemu = QemuBinary(given.qemu, given.firmware)
+            self.image = GuestImage(given.kernel, given.initramfs, "given")
+        else:
+            assets = find_assets()
+            self.qemu = QemuBinary(given.qemu, given.firmware) if given.qemu else find_base_qemu(given.base, assets)
+            self.image = assets.guest
+        self.facts: QemuFacts = probe(self.qemu)
+
+    @contextlib.contextmanager
+    def given_guest(
+        self,
+        mechanism_name: str,
+        *,
+        queues: int = 1,
+        vhost: bool = False,
+        role: words.Role = words.Role.UPDATE,
+        ip_version: int | None = None,
+        netdev: TapNetdev | None = None,
+        extra: tuple[str, ...] = (),
+        load: float = 1.0,
+        target: QemuBinary | None = None,
+        needs_target: bool = False,
+    ) -> Iterator[MeasuredCase]:
+        """A running guest and the case that collects what is seen of it.
+
+        The case's evidence is written when the body ends, whatever came of it.
+
+        :param mechanism_name: how the NIC crosses: ``cpr`` or ``link-switch``.
+        :param ip_version: of the measured stream; the suite's parameter when None.
+        :param netdev: the guest's netdev where queues and vhost do not say enough of it; stands instead of these two.
+        :param extra: further arguments for source and target.
+        :param target: another QEMU that updates lead to; it is looked at, :meth:`MeasuredCase.live_update` uses it.
+        :param needs_target: whether the case is skipped without it.
+        :param load: the part of the suite's rate that the measured stream takes, where others flow beside it.
+        """
+        mechanism = mechanism_named(mechanism_name)
+        if netdev is None:
+            netdev = TapNetdev(queues=self.parameters.queues or queues, vhost=vhost)
+        queues, vhost = netdev.queues, netdev.vhost
+        if ip_version is not None:
+            self.parameters = replace(self.parameters, ip_version=ip_version)
+        self.parameters = replace(self.parameters, rate=self.parameters.rate * load)
+        evidence = self._new_evidence(mechanism, queues, vhost, role)
+        folder = start_case(
+            Path(self.outputdir), evidence.id, test=str(self.name), title=evidence.title, mechanism=evidence.mechanism
+        )
+        policy = load_policy(self.params.get("policy", default="default"))
+        case = MeasuredCase(self.parameters, folder, evidence, wanted=policy.instrument.min_sent)
+        try:
+            self._require(mechanism, vhost)
+            if needs_target and target is None:
+                raise NotSupported(
+                    "update from one QEMU to another",
+                    "no other QEMU was given",
+                    "give one with cprlib run --target-base 10.2 or --target-qemu PATH (parameter target_qemu)",
+                    word="no-target",
+                )
+            if target is not None:
+                facts = probe(target)
+                case.evidence = replace(case.evidence, target=_facts(facts))
+                mechanism.require(facts)
+            with running_guest(self._guest_settings(netdev, extra), mechanism, folder) as guest:
+                case.guest = guest
+                yield case
+        except NotSupported as error:
+            case.skip(f"{error.word}: {error.one_line()}")
+        finally:
+            case.note_death()
+            case.write()
+        self._conclude(case, policy)
+
+    def _conclude(self, case: MeasuredCase, policy: Policy) -> None:
+        """Let Avocado's status follow the verdict: fail, error for inconclusive, cancel for skipped."""
+        verdict = judge(case.evidence, policy).verdict
+        match verdict.outcome:
+            case words.Outcome.PASS:
+                return
+            case words.Outcome.SKIP:
+                self.cancel(case.evidence.skipped)
+            case words.Outcome.FAIL:
+                self.fail(verdict.status_reason())
+            case _:
+                self.error(verdict.status_reason())
+
+    def _require(self, mechanism: Mechanism, vhost: bool) -> None:
+        mechanism.require(self.facts)
+        if vhost and not Path("/dev/vhost-net").exists():
+            raise EnvironmentFailure(
+                "run a case with vhost", "this kernel has no /dev/vhost-net", "use the lab: cprlib run --lab"
+            )
+
+    def _guest_settings(self, netdev: TapNetdev, extra: tuple[str, ...]) -> GuestSettings:
+        given = self.parameters
+        return GuestSettings(
+            qemu=self.qemu,
+            image=self.image,
+            netdev=netdev,
+            accelerator=given.accelerator,
+            machine=given.machine,
+            memory_mib=given.memory,
+            queue_length=given.queue_length,
+            extra=extra,
+        )
+
+    def point(self) -> dict[str, str]:
+        """The parameters that name the case: what sets it apart where Avocado runs the test in several variants."""
+        return own_parameters(self.params)
+
+    def _reproduce(self, method: str, point: dict[str, str]) -> str:
+        words = ["cprlib", "run"]
+        if base := point.get("base"):
+            words += ["--base", base]
+        for name in sorted(point.keys() - {"base", *NOT_TOLD}):
+            words += ["-p", f"{name}={point[name]}"]
+        return shlex.join([*words, f"{_shown(Path(self.filename))}:{type(self).__name__}.{method}"])
+
+    def _new_evidence(self, mechanism: Mechanism, queues: int, vhost: bool, role: words.Role) -> words.CaseEvidence:
+        method = method_of(str(self.name))
+        given = self.parameters
+        facts = _facts(self.facts)
+        calibration = role is words.Role.CALIBRATION
+        point = self.point()
+        name = point_name(point)
+        more = ({POINT: name} if name else {}) | ({"base": given.base} if given.base else {})
+        return words.CaseEvidence(
+            id=f"{case_id(method)}-{name}" if name else case_id(method),
+            mechanism=words.Mechanism.NONE if calibration else words.Mechanism(mechanism.name),
+            role=role,
+            title=(getattr(self, method).__doc__ or "").strip().splitlines()[0],
+            test=str(self.name),
+            started_ns=time.time_ns(),
+            parameters=words.Parameters(
+                queues=queues,
+                vhost=vhost,
+                rate=given.rate,
+                size=given.size,
+                ip_version=given.ip_version,
+                machine=given.machine,
+                tap_queue_length=given.queue_length,
+                more=more,
+            ),
+            source=facts,
+            target=None if calibration else facts,
+            reproduce=self._reproduce(method, point),
+        )
+
+
+def _facts(facts: QemuFacts) -> words.QemuFacts:
+    return words.QemuFacts(facts.path, facts.version, facts.sha256, cpr_supported=facts.netdev_cpr)
+
+
+def _shown(path: Path) -> Path:
+    """A test's file as a user names it: from the checkout's top."""
+    return path.relative_to(project_folder()) if path.is_relative_to(project_folder()) else path

@@ -1,0 +1,291 @@
+"""One case: a guest, traffic through it, updates under that traffic, and the evidence of all that."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
+from cprlib.evidence import case as words
+from cprlib.evidence.from_chain import figures_of, of_update, row_of_update
+from cprlib.evidence.from_faults import read_faults
+from cprlib.evidence.from_guest import death_checks, guest_view, look_at, queue_shares, share_check
+from cprlib.evidence.from_ledger import moments_of, with_ledger
+from cprlib.evidence.from_traffic import packets_of, with_traffic
+from cprlib.evidence.from_update import (
+    descriptor_count,
+    descriptor_rows,
+    end_check,
+    events_of,
+    hand_over_checks,
+    order_checks,
+    vhost_checks,
+)
+from cprlib.files import write_json
+from cprlib.guest.agent import AgentConnection
+from cprlib.guest.records import reflections
+from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.testing.parameters import SuiteParameters
+from cprlib.traffic.calibration import LEAST_PART_CALIBRATED, Calibration
+from cprlib.traffic.drops import DropReport, DropTrace
+from cprlib.traffic.flow import Flow, StreamSettings, flows_between
+from cprlib.traffic.hops import absent_counters, count_hops
+from cprlib.traffic.ledger import make_ledger
+from cprlib.traffic.pcap import sent_frames, write_pcap
+from cprlib.traffic.per_update import parts_of
+from cprlib.traffic.records import Reflection
+from cprlib.traffic.session import TrafficSession
+from cprlib.traffic.warm_up import WARM_UP_SSID
+from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
+from cprlib.update.live_update import UpdateResult
+from cprlib.update.queue_flows import TRIED_PER_QUEUE, flows_on_every_queue
+from cprlib.update.running_guest import RunningGuest
+from cprlib.verdict.policy import IDENTITY_MECHANISMS
+
+CALIBRATION_PORT, MEASURED_PORT = 20000, 21000  # source ports: a stateful reflector goes on counting per session
+PORTS_PER_CALIBRATION = 500
+LONGEST_CALIBRATION_S, SPARE_S = 40.0, 0.5
+LONGEST_STREAM_S = 120.0
+LINGER_S = 1.0
+FEW_UNDER_WAY_S = 0.02  # packets under way vary by no more than those of so long where nothing is held up
+STEADY_POLLS = 4
+
+
+class MeasuredCase:
+    """Collects the evidence of one case.
+
+    :param folder: the case's folder, where its files go.
+    :param wanted: packets that the policy wants a run to have; at a low rate traffic flows for longer.
+    """
+
+    def __init__(
+        self, parameters: SuiteParameters, folder: Path, evidence: words.CaseEvidence, *, wanted: int = 0
+    ) -> None:
+        self.parameters = parameters
+        self.folder = folder
+        self.wanted = wanted
+        self.evidence = evidence
+        self._guest: RunningGuest | None = None
+        self._calibrations: list[TrafficSession] = []
+        self._running: TrafficSession | None = None
+        self._notes: list[str] = []
+
+    @property
+    def guest(self) -> RunningGuest:
+        """The running guest."""
+        if self._guest is None:
+            raise InstrumentError("use the guest", "it was not started")
+        return self._guest
+
+    @guest.setter
+    def guest(self, guest: RunningGuest) -> None:
+        self._guest = guest
+
+    def _warm_flows(self, first_port: int) -> tuple[Flow, ...]:
+        """A flow for each queue pair in use, warmed up."""
+        parameters = self.parameters
+        queues = self.evidence.parameters.queues or 1
+        candidates = flows_between(
+            versions=(parameters.ip_version,),
+            count=queues * TRIED_PER_QUEUE,
+            first_port=first_port,
+            size=parameters.size,
+            dscp=parameters.dscp,
+        )
+        return flows_on_every_queue(self.guest, candidates, queues)
+
+    def calibrate(self, at_least_s: float = 0.0) -> None:
+        """Measure without update, at the same rate: a loss now is the instrument's or the machine's.
+
+        :param at_least_s: a calibration vouches for a run of up to twice its length, in s.
+        """
+        duration_s = max(self.parameters.calibration, at_least_s)
+        settings = StreamSettings(rate=self.parameters.rate, duration_s=duration_s)
+        first_port = CALIBRATION_PORT + len(self._calibrations) * PORTS_PER_CALIBRATION
+        station, flows = self.guest.topology.station, self._warm_flows(first_port)
+        with TrafficSession(station, flows, settings) as session:
+            session.wait_sent(Deadline(duration_s + 20, "the calibration's packets to be sent"))
+            session.finish(linger_s=LINGER_S)
+        self._calibrations.append(session)
+
+    @contextlib.contextmanager
+    def under_traffic(self) -> Iterator[None]:
+        """Traffic flows while the body runs, some time before and after it; then all figures are put together."""
+        parameters = self.parameters
+        settings = StreamSettings(rate=parameters.rate, duration_s=LONGEST_STREAM_S)
+        station, flows = self.guest.topology.station, self._warm_flows(MEASURED_PORT)
+        seen = look_at(self.guest.agent)
+        before = read_hop_counters(self.guest) | instrument_counters(None)
+        with DropTrace() as trace, TrafficSession(station, flows, settings) as session:
+            deadline = Deadline(parameters.before + 20, "traffic to flow before the update")
+            session.wait_for_answers(round(parameters.rate * parameters.before), deadline)
+            self._running = session
+            try:
+                yield
+                answers = session.progress().answers
+                more = parameters.packets_after(answers, self.wanted)
+                deadline = Deadline(more / parameters.rate + 5, "traffic to flow after the update")
+                with contextlib.suppress(DeadlineExceeded):  # no answers any more: what is missing is counted below
+                    session.wait_for_answers(answers + more, deadline)
+            finally:
+                self._running = None
+                session.finish(linger_s=LINGER_S)
+            drops = trace.report()
+        after, later = read_hop_counters(self.guest), look_at(self.guest.agent)
+        self._calibrate_more(session.sent)
+        self._collect(session, before, after, drops)
+        shares = queue_shares(seen.nic, later.nic)
+        self.evidence = replace(self.evidence, guest_view=guest_view(seen, later), queue_shares=shares)
+        if seen.nic.channels > 1:
+            self.evidence = self.evidence.with_checks(share_check(shares, min(seen.nic.channels, later.nic.channels)))
+
+    def _calibrate_more(self, measured: int) -> None:
+        """Go on calibrating after a run that became longer than its calibration vouches for.
+
+        :param measured: packets of that run.
+        """
+        calibrated = sum(session.sent for session in self._calibrations)
+        missing = LEAST_PART_CALIBRATED * measured - calibrated
+        if calibrated and missing > 0:
+            seconds = missing / self.parameters.rate + SPARE_S
+            if seconds <= LONGEST_CALIBRATION_S:
+                self.calibrate(seconds)
+
+    def let_traffic_flow(self, seconds: float) -> None:
+        """Wait until packets for so long were answered; for the time between two updates under one traffic.
+
+        What waited during the last update is worked off first: as long as the number of packets without an answer
+        changes, delays are long, and so little is known of the guest's clock. What was lost stays without one.
+
+        :raises DeadlineExceeded: no answers come any more.
+        """
+        if (session := self._running) is None:
+            raise InstrumentError("let traffic flow", "there is none", "do this inside under_traffic()")
+        few = self.parameters.rate * FEW_UNDER_WAY_S
+        waiting: list[int] = []
+
+        def worked_off() -> bool | None:
+            now = session.progress()
+            waiting.append(now.sent - now.answers)
+            lately = waiting[-STEADY_POLLS:]
+            return True if len(lately) == STEADY_POLLS and max(lately) - min(lately) <= few else None
+
+        with contextlib.suppress(DeadlineExceeded):
+            Deadline(3, "the guest to work off what waited").poll(worked_off, interval=0.05)
+        wanted = session.progress().answers + round(self.parameters.rate * seconds)
+        session.wait_for_answers(wanted, Deadline(seconds + 20, "traffic to flow between two updates"))
+
+    def live_update(self, qemu: QemuBinary | None = None, note: str = "") -> UpdateResult:
+        """Update the guest and add what was seen of it to the evidence.
+
+        :param qemu: QEMU of the target; the source's when None.
+        :param note: a word on this update, for the report of a case with several.
+        """
+        netdev = self.guest.machine.settings.netdevs[0]
+        try:
+            update = self.guest.live_update(qemu)
+        except (
+            UpdateFailed,
+            QemuFailed,
+        ) as error:  # what both QEMUs said belongs to it: the cause is seldom in one line
+            said = " | ".join(line.strip() for line in error.details.splitlines() if "qemu-system" in line)
+            message = f"{error.one_line()}{f' ({said})' if said else ''}"
+            self.expect("update-completes", False, "the guest runs in the target", error.happened, message)
+            raise
+        self.add_update(update, netdev, note)
+        return update
+
+    def add_update(self, update: UpdateResult, netdev: TapNetdev, note: str = "") -> None:
+        """Add what was seen of an update to the evidence.
+
+        :param netdev: the source's, as it was before the update.
+        """
+        self._notes.append(note)
+        number = len(self._notes)
+        identity = self.evidence.mechanism in IDENTITY_MECHANISMS
+        checks = (
+            *(hand_over_checks(update, netdev) if identity else ()),
+            *vhost_checks(update, netdev),
+            *order_checks(update),
+            end_check(update),
+        )
+        rows = descriptor_rows(update, netdev)
+        known = [item for item in (self.evidence.qemu_downtime_ms, update.downtime_ms) if item is not None]
+        self.evidence = replace(
+            self.evidence,
+            updates=(self.evidence.updates or 0) + 1,
+            timeline=(*self.evidence.timeline, *events_of(update)),
+            descriptors=(*self.evidence.descriptors, *(row_of_update(row, number) for row in rows)),
+            fds=descriptor_count(update),
+            qemu_downtime_ms=max(known, default=None),
+        ).with_checks(*(of_update(check, number) for check in checks))
+
+    def _collect(self, session: TrafficSession, before: Counters, after: Counters, drops: DropReport) -> None:
+        agent = self.guest.agent
+        log, overflow = self._reflector(agent)
+        result = session.result(log, reflector_drops=overflow)
+        calibrations = [Calibration.of(run.result(log, reflector_drops=overflow)) for run in self._calibrations]
+        calibration = functools.reduce(Calibration.and_then, calibrations) if calibrations else None
+        self.evidence = with_traffic(self.evidence, result, calibration, self.parameters.queue_length)
+        self.evidence = replace(
+            self.evidence,
+            parameters=replace(self.evidence.parameters, duration_s=round(result.sent / self.parameters.rate, 3)),
+        )
+        after = after | instrument_counters(result)
+        moments = moments_of(self.guest.updates)
+        if moments:
+            figures = figures_of(self.guest.updates, parts_of(result, moments), self._notes)
+            self.evidence = replace(self.evidence, per_update=figures)
+        ledger = make_ledger(result, count_hops(before, after), drops, moments)
+        self.evidence = with_ledger(self.evidence, ledger, absent_counters(before, after), drops.available)
+        packets_of(result).write(self.folder)
+        frames = [frame for flow in result.flows for frame in sent_frames(flow.flow, flow.sent_ns)]
+        write_pcap(self.folder / "station.pcap", [*frames, *session.frames])
+
+    def _reflector(self, agent: AgentConnection) -> tuple[list[Reflection], int]:
+        """The reflector's log, also written beside the evidence, and how many packets its socket dropped."""
+        counters = agent.reflector()
+        unmeasured = 0  # no flow has this port
+        peers = [(item.address, item.port if item.ssid != WARM_UP_SSID else unmeasured) for item in counters.sessions]
+        log = list(reflections(agent.reflector_log(), peers))
+        write_json(self.folder / "reflector.json", {"fields": Reflection._fields, "records": log}, mode=0o600)
+        return log, counters.socket_drops
+
+    def expect(self, name: str, good: bool, expected: object, observed: object, message: str = "") -> None:
+        """Add a property that was looked at to the evidence; a bad one fails the case when the judge sees it.
+
+        :param name: the property, in kebab-case: ``no-descriptor-left``.
+        :param message: what a bad one means, for people.
+        """
+        outcome = words.Outcome.PASS if good else words.Outcome.FAIL
+        check = words.Check(name, outcome, str(expected), str(observed), "" if good else message)
+        self.evidence = self.evidence.with_checks(check)
+
+    def unclear(self, name: str, expected: object, reason: str) -> None:
+        """Add a property that could not be looked at: the case is inconclusive."""
+        check = words.Check(name, words.Outcome.INCONCLUSIVE, str(expected), reason)
+        self.evidence = self.evidence.with_checks(check)
+
+    def add_stream(self, stream: words.Stream, *checks: words.Check) -> None:
+        """Add what was seen of a stream beside the measured one."""
+        self.evidence = replace(self.evidence, streams=(*self.evidence.streams, stream)).with_checks(*checks)
+
+    def skip(self, reason: str) -> None:
+        """Say why the case did not run; the word before the colon is what policies speak of."""
+        self.evidence = replace(self.evidence, skipped=reason)
+
+    def note_death(self) -> None:
+        """Add it to the evidence when the guest's kernel died."""
+        self.evidence = self.evidence.with_checks(*death_checks(self.folder, bool(self.evidence.updates)))
+
+    def write(self) -> None:
+        """Write ``case.json``, with the faults that were put in, which are told by a file of their own."""
+        evidence = replace(self.evidence, finished_ns=time.time_ns())
+        evidence.write(self.folder)  # whatever becomes of the rest
+        replace(evidence, faults=read_faults(self.folder, evidence.checks)).write(self.folder)

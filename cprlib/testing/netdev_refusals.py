@@ -1,0 +1,236 @@
+"""Combinations of tap options that QEMU refuses, as data: a row for each way out of net_init_tap() (QEMU net/tap.c)."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cprlib.testing.netdev_forms import Programs
+
+BOTH = (False, True)
+OFF = (False,)
+ON = (True,)
+
+
+class File(enum.Enum):
+    """What a manager passes under a name."""
+
+    TAP = "a tap"
+    QUEUE = "a queue of a multi-queue tap"
+    PLAIN = "a tap without vnet_hdr"
+    VHOST = "/dev/vhost-net"
+    NULL = "/dev/null"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A combination that is refused.
+
+    :param options: beside ``type``, ``id``, ``vhost`` and ``cpr``; ``{tap}`` stands for an interface of the row's own.
+    :param because: words of the error, which tell that it is the check meant.
+    :param files: what is passed by getfd.
+    :param vhost: with which values of ``vhost`` it is tried.
+    :param cpr: with which values of ``cpr``; only on where it is refused before anything is opened.
+    """
+
+    name: str
+    options: Mapping[str, object]
+    because: str
+    files: Mapping[str, File] = field(default_factory=dict)
+    vhost: tuple[bool, ...] = BOTH
+    cpr: tuple[bool, ...] = BOTH
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One ``netdev_add`` that has to be refused."""
+
+    refusal: Refusal
+    number: int
+    vhost: bool
+    cpr: bool
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        words = {False: "off", True: "on"}
+        return f"{self.refusal.name} (vhost={words[self.vhost]}, cpr={words[self.cpr]})"
+
+    @property
+    def interface(self) -> str:
+        """A tap of its own, so that what one row leaves behind does not disturb the next."""
+        return f"row{self.number}"
+
+    @property
+    def identifier(self) -> str:
+        """The netdev's."""
+        return f"refused{self.number}"
+
+    def options(self) -> dict[str, object]:
+        """Arguments of netdev_add."""
+        given: dict[str, object] = {"type": "tap", "id": self.identifier, "vhost": self.vhost, "cpr": self.cpr}
+        for name, value in self.refusal.options.items():
+            given[name] = value.replace("{tap}", self.interface) if isinstance(value, str) else value
+        return given
+
+
+_QUIET: dict[str, object] = {"script": "no", "downscript": "no"}
+_NAMED: dict[str, object] = {"ifname": "{tap}"} | _QUIET
+_TAP = {"a": File.TAP}
+_TAP_VHOST = {"a": File.TAP, "v": File.VHOST}
+_QUEUES = {"a": File.QUEUE, "b": File.QUEUE}
+_QUEUES_VHOST = _QUEUES | {"v": File.VHOST, "w": File.VHOST}
+_FD, _FDS, _HELPER = "are invalid with fd=", "are invalid with fds=", "are invalid with helper="
+_NOT_FOUND = "has not been found"
+
+
+def refusals(programs: Programs) -> tuple[Refusal, ...]:
+    """All rows.
+
+    :param programs: where scripts and helpers are made.
+    """
+    return (*_with_fd(), *_with_fds(), *_with_helper(programs), *_with_name())
+
+
+def _with_fd() -> Iterator[Refusal]:
+    others: dict[str, object] = {
+        "ifname": "{tap}",
+        "script": "no",
+        "downscript": "no",
+        "vnet_hdr": True,
+        "helper": "/bin/false",
+        "queues": 1,
+        "fds": "a:b",
+        "vhostfds": "v:w",
+    }
+    for name, value in others.items():
+        yield Refusal(f"fd= with {name}=", {"fd": "a", name: value}, _FD, _TAP, OFF, ON)
+    yield Refusal("fd= of an unknown name", {"fd": "nobody"}, _NOT_FOUND)
+    yield Refusal("fd= that is not open", {"fd": "9999"}, "")
+    yield Refusal("fd= that is no tap", {"fd": "a"}, "", {"a": File.NULL})
+    yield Refusal("fd=, vhostfd= without vhost", {"fd": "a", "vhostfd": "v"}, "without vhost", _TAP_VHOST, OFF)
+    yield Refusal("fd=, vhostfd= of an unknown name", {"fd": "a", "vhostfd": "nobody"}, _NOT_FOUND, _TAP, ON)
+    yield Refusal(
+        "fd=, vhostfd= that is no vhost device",
+        {"fd": "a", "vhostfd": "v"},
+        "could not be initialized",
+        {"a": File.TAP, "v": File.NULL},
+        ON,
+    )
+
+
+def _with_fds() -> Iterator[Refusal]:
+    others: dict[str, object] = {
+        "ifname": "{tap}",
+        "script": "no",
+        "downscript": "no",
+        "vnet_hdr": True,
+        "helper": "/bin/false",
+        "queues": 2,
+        "vhostfd": "v",
+    }
+    both = {"fds": "a:b", "vhostfds": "v:w"}
+    for name, value in others.items():
+        yield Refusal(f"fds= with {name}=", {"fds": "a:b", name: value}, _FDS, _QUEUES, OFF, ON)
+    yield Refusal(
+        "more fds= than vhostfds=", {"fds": "a:b", "vhostfds": "v"}, "does not match", _QUEUES | {"v": File.VHOST}, ON
+    )
+    yield Refusal("fewer fds= than vhostfds=", {"fds": "a", "vhostfds": "v:w"}, "does not match", _QUEUES_VHOST, ON)
+    yield Refusal("fds=, vhostfds= without vhost", both, "without vhost", _QUEUES_VHOST, OFF)
+    yield Refusal("fds=, the second of an unknown name", {"fds": "a:nobody"}, _NOT_FOUND, {"a": File.QUEUE})
+    yield Refusal(
+        "fds=, the second no tap", {"fds": "a:b"}, "vnet_hdr not consistent", {"a": File.QUEUE, "b": File.NULL}
+    )
+    yield Refusal(
+        "fds=, one without vnet_hdr",
+        {"fds": "a:b"},
+        "vnet_hdr not consistent",
+        {"a": File.TAP, "b": File.PLAIN},
+    )
+    yield Refusal(
+        "vhostfds=, the second of an unknown name",
+        {"fds": "a:b", "vhostfds": "v:nobody"},
+        _NOT_FOUND,
+        _QUEUES | {"v": File.VHOST},
+        ON,
+    )
+    yield Refusal(
+        "vhostfds=, the second no vhost device",
+        both,
+        "could not be initialized",
+        _QUEUES | {"v": File.VHOST, "w": File.NULL},
+        ON,
+    )
+
+
+def _with_helper(programs: Programs) -> Iterator[Refusal]:
+    others: dict[str, object] = {
+        "ifname": "{tap}",
+        "script": "no",
+        "downscript": "no",
+        "vnet_hdr": True,
+        "queues": 1,
+        "vhostfds": "v:w",
+    }
+    for name, value in others.items():
+        yield Refusal(f"helper= with {name}=", {"helper": "/bin/false", name: value}, _HELPER, {}, OFF, ON)
+
+    yield Refusal("helper= that does not exist", {"helper": "/nonexistent/helper"}, "failed", {}, OFF)
+    yield Refusal("helper= that fails", {"helper": "/bin/false"}, "failed", {}, OFF)
+    yield Refusal("helper= that sends no tap", _helper(programs, "--send=null"), "", {}, OFF)
+    vhostfd: dict[str, object] = _helper(programs) | {"vhostfd": "v"}
+    yield Refusal("helper=, vhostfd= without vhost", vhostfd, "without vhost", {"v": File.VHOST}, OFF)
+    yield Refusal("helper=, vhostfd= of an unknown name", vhostfd, _NOT_FOUND, {}, ON)
+
+
+def _helper(programs: Programs, *options: str) -> dict[str, object]:
+    return {"helper": programs.helper("{tap}", *options)}
+
+
+def helper_failures(programs: Programs) -> tuple[Refusal, ...]:
+    """Helpers that do not behave. QEMU 10.0 and 10.2 leave something behind, whatever the netdev's ``cpr``.
+
+    net_bridge_run_helper() keeps the descriptor of a helper that fails after it has sent one, and takes the end of the
+    stream for descriptor 0, which net_init_tap() closes then.
+    """
+    return (
+        Refusal("helper= that fails after it has sent a tap", _helper(programs, "--status=1"), "", {}, OFF),
+        Refusal("helper= that sends nothing", _helper(programs, "--send=nothing"), "", {}, OFF),
+    )
+
+
+def _with_name() -> Iterator[Refusal]:
+    yield Refusal("vhostfds= without fds=", _NAMED | {"vhostfds": "v"}, "if fds= wasn't specified", {"v": File.VHOST})
+    yield Refusal("vhostfd= without vhost", _NAMED | {"vhostfd": "v"}, "without vhost", {"v": File.VHOST}, OFF)
+    yield Refusal("vhostfd= of an unknown name", _NAMED | {"vhostfd": "nobody"}, _NOT_FOUND, {}, ON)
+    yield Refusal(
+        "vhostfd= that is no vhost device", _NAMED | {"vhostfd": "v"}, "could not be initialized", {"v": File.NULL}, ON
+    )
+    yield Refusal(
+        "one vhostfd= for two queues", _NAMED | {"queues": 2, "vhostfd": "v"}, _NOT_FOUND, {"v": File.VHOST}, ON
+    )
+    yield Refusal("ifname= of a bridge", {"ifname": "br0"} | _QUIET, "")
+    yield Refusal("ifname= of a tap that is in use", {"ifname": "tap1"} | _QUIET, "")
+    yield Refusal("queues= on a tap with one queue", {"ifname": "tap2", "queues": 2} | _QUIET, "")
+    yield Refusal("more queues= than the kernel has", _NAMED | {"queues": 257}, "", {}, OFF)
+    yield Refusal("script= that fails", {"ifname": "{tap}", "script": "/bin/false", "downscript": "no"}, "failed with")
+    missing: dict[str, object] = {"ifname": "{tap}", "script": "/nonexistent/script", "downscript": "no"}
+    yield Refusal("script= that does not exist", missing, "failed with", {}, OFF)
+    taken: dict[str, object] = {"id": "net0"}
+    yield Refusal("id= of another netdev", _NAMED | taken, "uplicate", {}, BOTH)
+
+
+def attempts(rows: Sequence[Refusal], first: int = 0) -> tuple[Attempt, ...]:
+    """Every row with the values of vhost and cpr that it is for, but vhost=on only with cpr=on where it is for both.
+
+    :param first: number of the first, which names its tap and netdev.
+    """
+    each = [
+        (row, vhost, cpr)
+        for row in rows
+        for vhost in row.vhost
+        for cpr in row.cpr
+        if cpr or not vhost or row.vhost == ON
+    ]
+    return tuple(Attempt(row, first + number, vhost, cpr) for number, (row, vhost, cpr) in enumerate(each))

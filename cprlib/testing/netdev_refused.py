@@ -1,0 +1,116 @@
+"""Asks QEMU for netdevs that it has to refuse, and looks at what they leave behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from cprlib.errors import QemuFailed, QmpRefused
+from cprlib.linux.descriptors import Descriptor, DescriptorTable, read_table
+from cprlib.qemu.machine import Machine
+from cprlib.qemu.passed_files import open_tap
+from cprlib.testing.netdev_refusals import Attempt, File
+
+MEANINGS = {  # of a doubt, by property
+    "each-is-refused": "QEMU took, or refused for another reason, what it has to refuse",
+    "descriptors-as-before": "a refused netdev_add changed QEMU's descriptors",
+    "id-is-free": "a refused netdev_add left its netdev",
+    "descriptors-as-before-when-removed": "a netdev with cpr=on left descriptors when it was removed",
+}
+
+
+class Refuser:
+    """Makes the attempts on one QEMU.
+
+    :ivar doubts: what was wrong, by name of the property.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.doubts: dict[str, list[str]] = {name: [] for name in MEANINGS}
+        self._machine = machine
+        self._table = read_table(machine.pid)
+
+    def attempt(self, row: Attempt) -> None:
+        """Make one attempt and look what it leaves; then give the id to a netdev that works.
+
+        :raises QemuFailed: QEMU died of it.
+        """
+        try:
+            self._attempt(row)
+        except QemuFailed:
+            self.doubts["each-is-refused"].append(f"{row.name}: QEMU died")
+            raise
+
+    def _attempt(self, row: Attempt) -> None:
+        self._pass(row)
+        refused = self._add(row)
+        for name in row.refusal.files:
+            with contextlib.suppress(QmpRefused):  # it was taken, and is QEMU's to close
+                self._machine.qmp.execute("closefd", {"fdname": name})
+        if not refused:
+            return
+        self._look(row, "descriptors-as-before")
+        if row.cpr:  # it is the same netdev to QEMU, and each costs time
+            self._use(row)
+
+    def _pass(self, row: Attempt) -> None:
+        for name, kind in row.refusal.files.items():
+            number = self._open(row, name, kind)
+            try:
+                self._machine.qmp.pass_descriptor(name, number)
+            finally:
+                os.close(number)
+
+    def _open(self, row: Attempt, name: str, kind: File) -> int:
+        if kind is File.VHOST:
+            return os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
+        if kind is File.NULL:
+            return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        queue = kind is File.QUEUE
+        interface = row.interface if queue else f"{row.interface}{name}"
+        with self._machine.namespace.entered():
+            return open_tap(interface, multi_queue=queue, vnet_hdr=kind is not File.PLAIN)
+
+    def _add(self, row: Attempt) -> bool:
+        try:
+            self._machine.qmp.execute("netdev_add", row.options())
+        except QmpRefused as error:
+            if row.refusal.because not in error.happened:
+                self.doubts["each-is-refused"].append(f"{row.name}: {error.happened}")
+            return True
+        self.doubts["each-is-refused"].append(f"{row.name}: taken")
+        self._machine.qmp.execute("netdev_del", {"id": str(row.options()["id"])})
+        self._table = read_table(self._machine.pid)
+        return False
+
+    def _look(self, row: Attempt, name: str) -> None:
+        table = read_table(self._machine.pid)
+        found = changes(self._table, table)
+        if found:
+            self.doubts[name].append(f"{row.name}: {', '.join(found)}")
+        self._table = table
+
+    def _use(self, row: Attempt) -> None:
+        """Give the id to a netdev that works, and remove that."""
+        options = {"type": "tap", "id": row.identifier, "ifname": f"{row.interface}u", "script": "no"}
+        options |= {"downscript": "no"}
+        try:
+            self._machine.qmp.execute("netdev_add", {**options, "cpr": True})
+        except QmpRefused as error:
+            self.doubts["id-is-free"].append(f"{row.name}: {error.happened}")
+            return
+        self._machine.qmp.execute("netdev_del", {"id": row.identifier})
+        self._look(row, "descriptors-as-before-when-removed")
+
+
+def changes(before: DescriptorTable, after: DescriptorTable) -> tuple[str, ...]:
+    """What is different between two tables of one process."""
+    old, new = ({row.number: row for row in table.rows} for table in (before, after))
+    gone = [f"{_shown(old[number])} was closed" for number in old if number not in new]
+    extra = [f"{_shown(new[number])} is left" for number in new if number not in old]
+    other = [f"{_shown(old[n])} became {_shown(new[n])}" for n in old if n in new and old[n] != new[n]]
+    return (*gone, *extra, *other)
+
+
+def _shown(row: Descriptor) -> str:
+    return f"{row.kind} {row.interface or row.number}"

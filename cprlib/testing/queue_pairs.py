@@ -1,0 +1,86 @@
+"""A guest that uses some of its queue pairs, and traffic that shows which of them carry packets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cprlib.deadline import Deadline
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_frames import received_per_queue
+from cprlib.testing.nic_view import look_at_tap
+from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.session import TrafficSession
+
+FIRST_PORT, PORTS_PER_EXCHANGE = 23000, 100
+FLOWS_PER_QUEUE = (
+    12  # a flow's queue is the kernels' choice, by hash: 48 flows leave one of 4 out in 1 of 250,000 cases
+)
+
+
+@dataclass(slots=True)
+class QueuePairs:
+    """The queue pairs of a case's guest.
+
+    :param rate: packets/s of an exchange; :param seconds: its length.
+    """
+
+    case: MeasuredCase
+    rate: float = 500.0
+    seconds: float = 0.5
+    exchanges: int = 0
+
+    def use(self, pairs: int, when: str) -> None:
+        """``ethtool -L eth0 combined N`` in the guest; the kernel then has so many queues of the tap attached.
+
+        :param when: for the check's name: ``after-update``.
+        """
+        guest = self.case.guest
+        used = guest.agent.set_queue_pairs(pairs)
+        attached = look_at_tap(guest.topology, guest.machine).attached
+        self.case.expect(
+            f"{pairs}-pairs-{when}",
+            used == attached == pairs,
+            f"{pairs} queue pairs used by the guest, as many queues attached in the kernel",
+            f"{used} used by the guest, {attached} attached",
+            f"the guest asked for {pairs} queue pairs and uses {used}, but {attached} tap queues are attached",
+        )
+
+    def exchange(self, pairs: int, when: str) -> None:
+        """Test packets there and back on many flows: none is lost, and every queue pair in use carries some.
+
+        :param pairs: how many are in use.
+        """
+        case = self.case
+        station = case.guest.topology.station
+        flows = flows_between(
+            count=FLOWS_PER_QUEUE * pairs, first_port=FIRST_PORT + PORTS_PER_EXCHANGE * self.exchanges
+        )
+        self.exchanges += 1
+        before = received_per_queue(case.guest.agent.network().nic())
+        settings = StreamSettings(rate=self.rate, duration_s=self.seconds)
+        with TrafficSession(station, flows, settings, keep_frames=0) as session:
+            session.wait_sent(Deadline(self.seconds + 20, "test packets to be sent"))
+            session.finish(linger_s=1.0)
+        result = session.result()
+        after = received_per_queue(case.guest.agent.network().nic())
+        carried = {queue: count - before.get(queue, 0) for queue, count in after.items()}
+        case.expect(
+            f"traffic-{when}",
+            result.lost == 0,
+            f"{result.sent} packets sent, all answered",
+            f"{result.lost} lost",
+            f"{result.lost} of {result.sent} packets lost with {pairs} queue pairs {when.replace('-', ' ')}",
+        )
+        idle = [queue for queue in range(pairs) if not carried.get(queue)]
+        astray = [queue for queue, count in carried.items() if queue >= pairs and count]
+        if not after:
+            case.unclear(f"queues-carry-{when}", "packets on each queue pair", "the guest does not tell queues apart")
+            return
+        share = ", ".join(f"{queue}: {carried.get(queue, 0)}" for queue in range(pairs))
+        case.expect(
+            f"queues-carry-{when}",
+            not idle and not astray,
+            f"packets on the first {pairs} queue pairs, none on others",
+            f"packets by queue: {share}",
+            f"queue pairs {idle} carry nothing, {astray} carry packets though not in use",
+        )

@@ -1,0 +1,95 @@
+"""What Avocado's tests left is gathered into one place, and nothing is taken twice."""
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import EnvironmentFailure
+from cprlib.evidence.case import CaseEvidence, Mechanism
+from cprlib.lab import avocado_run
+from cprlib.lab.avocado_run import SuiteRun, gather, run_and_gather
+from cprlib.report.avocado_job import AvocadoTest
+from cprlib.report.gather import gather as gather_cases
+
+
+def job(results: Path) -> Path:
+    folder = results / "avocado" / "job-2026-01-01T00.00-abc"
+    folder.mkdir(parents=True)
+    (folder / "results.xml").write_text("<testsuite/>")
+    (folder / "results.tap").write_text("1..1")
+    return folder
+
+
+def case(job_folder: Path, test: str, name: str) -> None:
+    folder = job_folder / "test-results" / test / "data" / "cases" / name
+    folder.mkdir(parents=True)
+    (folder / "case.json").write_text("{}")
+
+
+def test_cases_are_moved_and_named_apart(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+    case(folder, "1-a", "tap")
+    case(folder, "2-b", "tap")
+    (folder / "test-results" / "by-status").symlink_to(folder / "test-results" / "1-a")
+    (tmp_path / "avocado" / "latest").symlink_to(folder)
+    gather(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "cases").iterdir()) == ["tap", "tap-2"]
+    assert (tmp_path / "junit.xml").read_text() == "<testsuite/>"
+    assert (tmp_path / "results.tap").exists()
+
+
+def test_lab_that_died_is_counted_with_its_case(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+    test = folder / "test-results" / "1-a"
+    CaseEvidence("tap", Mechanism.CPR).write(test / "data" / "cases" / "tap")
+    (test / "lab.json").write_text('{"attempts": 2, "lost": ["the kernel panicked"]}')
+    assert gather(tmp_path) == 1
+    assert CaseEvidence.read(tmp_path / "cases" / "tap").retries == 1
+
+
+def test_runs_of_one_test_are_told_apart(tmp_path: Path) -> None:
+    folder = job(tmp_path)
+    name = "/x/test_tap.py:Tap.test_tap"
+    for number in (1, 2, 10):
+        evidence = CaseEvidence("tap", Mechanism.CPR, test=f"1-{name}")  # in a lab each is the first
+        evidence.write(folder / "test-results" / f"{number}-_x_test_tap.py_Tap.test_tap" / "data" / "cases" / "tap")
+    gather(tmp_path)
+    tests = [AvocadoTest(f"{number}-{name}", name, "PASS") for number in (1, 2, 10)]
+    cases = gather_cases(tmp_path, tests)
+    assert sorted(case.test for case in cases) == sorted(test.id for test in tests)
+    assert [case.id for case in cases] == ["tap", "tap-2", "tap-3"]
+
+
+def test_job_that_never_was_is_the_environment(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailure, match="Avocado made no job"):
+        gather(tmp_path)
+
+
+def test_lab_runs_as_many_at_once_as_there_are_cores_and_native_one(tmp_path: Path) -> None:
+    native = SuiteRun(tmp_path, [], {"rate": "500"}).command()
+    assert native[native.index("--max-parallel-tasks") + 1] == "1"
+    assert "rate=500" in native
+    lab = SuiteRun(tmp_path, ["x.py"], {}, engine="uml").command()
+    assert lab[lab.index("--spawner") + 1] == "lab"
+    assert "x.py" in lab
+
+
+def test_what_had_ended_before_an_interrupt_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case(job(tmp_path), "1-a", "tap")
+
+    def interrupted(_suite: SuiteRun) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(avocado_run, "run_avocado", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_and_gather(SuiteRun(tmp_path, [], {}))
+    assert (tmp_path / "cases" / "tap" / "case.json").exists()
+
+
+def test_an_interrupt_before_the_job_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_suite: SuiteRun) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(avocado_run, "run_avocado", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_and_gather(SuiteRun(tmp_path, [], {}))

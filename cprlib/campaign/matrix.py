@@ -18,7 +18,7 @@ import yaml
 
 from cprlib.errors import UsageError
 from cprlib.files import project_folder, write_text
-from cprlib.report.points import point_name, share
+from cprlib.report.matrix import point_name, share
 
 YAML_FILE = "matrix.yaml"
 SHARED_PATHS = ("/", "/run")

@@ -21,7 +21,7 @@ from cprlib.errors import UsageError
 from cprlib.files import project_folder
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment
-from cprlib.report.points import MatrixRecord, Shard
+from cprlib.report.matrix import MatrixRecord, Shard
 
 MATRIX_TEST = "tests/functional/test_matrix.py"
 BASE = "base"

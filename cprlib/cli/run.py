@@ -23,12 +23,12 @@ from cprlib.lab.avocado_run import SuiteRun, run_and_gather
 from cprlib.lab.backend import asset_parameters, choose_engine
 from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE
 from cprlib.qemu.binary import QemuBinary, probe
-from cprlib.report.build import build_report
 from cprlib.report.environment import describe_environment
 from cprlib.report.history_page import INDEX_FILE, write_index
-from cprlib.report.points import NOT_TOLD
+from cprlib.report.matrix import NOT_TOLD
+from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import new_results_folder, publish
-from cprlib.report.table import result_table
+from cprlib.report.summary import result_table
 from cprlib.testing.parameters import check_parameters  # the suite's own, so that both refuse the same
 from cprlib.verdict.policy_file import load_policy
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CASE_FILE, CaseEvidence, Check, Mechanism, Outcome, Role
-from cprlib.report.avocado_job import AvocadoTest
+from cprlib.report.avocado_results import AvocadoTest
 from cprlib.report.results_folder import CASES, read_started
 from cprlib.verdict.findings import OWN_VERDICT
 

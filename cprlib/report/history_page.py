@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from cprlib import files
 from cprlib.evidence.case import Outcome
-from cprlib.report.figures import MARK
+from cprlib.report.formatting import MARK
 from cprlib.report.history import Figures, History, SavedRun, read_history
 from cprlib.report.history_plot import draw_history
 from cprlib.report.html import HTML_FILE, template_engine

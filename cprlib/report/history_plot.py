@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cprlib.evidence.case import Outcome
-from cprlib.report.drawing import DOT, INK, LOST, SOFT, style
 from cprlib.report.history import Figures
+from cprlib.report.plotting import DOT, INK, LOST, SOFT, style
 
 PLACE = {"wspace": 0.2, "left": 0.045, "right": 0.995, "top": 0.84, "bottom": 0.06}
 

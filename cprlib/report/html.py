@@ -17,10 +17,10 @@ from cprlib import files
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Check, Direction, Event, Outcome, Role
 from cprlib.evidence.packets import Packets
-from cprlib.report import figures
-from cprlib.report.drawing import image_address
+from cprlib.report import formatting
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.report.gather import EVIDENCE_CHECK
+from cprlib.report.plotting import image_address
 from cprlib.report.reproduce import again
 from cprlib.report.run_report import RunReport, seconds_of, utc
 from cprlib.report.timeline import draw
@@ -173,13 +173,13 @@ def template_engine(*folders: Path) -> jinja2.Environment:
         finalize=_finalize,
     )
     engine.filters.update(
-        number=figures.number,
-        share=figures.share,
-        duration=figures.duration,
-        span=figures.span,
-        both=figures.both,
-        fds=figures.fds,
-        mark=lambda outcome: figures.MARK[outcome],
+        number=formatting.number,
+        share=formatting.share,
+        duration=formatting.duration,
+        span=formatting.span,
+        both=formatting.both,
+        fds=formatting.fds,
+        mark=lambda outcome: formatting.MARK[outcome],
     )
     return engine
 
@@ -187,9 +187,9 @@ def template_engine(*folders: Path) -> jinja2.Environment:
 def _finalize(value: object) -> object:
     """Foreign text cleaned before it is escaped; None as a dash."""
     if value is None:
-        return figures.UNKNOWN
+        return formatting.UNKNOWN
     if isinstance(value, str) and not isinstance(value, Markup):
-        return figures.clean(str(value))
+        return formatting.clean(str(value))
     return value
 
 

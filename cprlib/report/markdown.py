@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cprlib.evidence.case import Outcome
-from cprlib.report.figures import MARK, both, fds, number, one_line, span
+from cprlib.report.formatting import MARK, both, fds, number, one_line, span
 from cprlib.report.reproduce import again
 from cprlib.report.run_report import RunReport, utc
 from cprlib.verdict.judge import JudgedCase

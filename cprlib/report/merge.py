@@ -16,7 +16,7 @@ from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.files import numbered_folder, write_text
 from cprlib.report.gather import gather
-from cprlib.report.points import POINT, MatrixRecord, Shard
+from cprlib.report.matrix import POINT, MatrixRecord, Shard
 from cprlib.report.results_folder import CASES
 
 JUNIT_FILE = "junit.xml"

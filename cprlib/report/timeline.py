@@ -13,7 +13,7 @@ from typing import Any
 
 from cprlib.evidence.case import CaseEvidence, Direction, Who
 from cprlib.evidence.packets import Packets
-from cprlib.report.drawing import DOT, INK, LOST, SOFT, style
+from cprlib.report.plotting import DOT, INK, LOST, SOFT, style
 
 BEFORE_MS, AFTER_MS = 250.0, 450.0  # what is shown around the update
 MARKED = {"STOP": (0, (5, 2)), "FDS_SENT": (0, (1, 1.5)), "RESUME": "solid"}

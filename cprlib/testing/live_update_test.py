@@ -21,7 +21,7 @@ from cprlib.guest.image import GuestImage
 from cprlib.process import die_with_starter
 from cprlib.qemu.binary import QemuBinary, QemuFacts, probe
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.report.points import NOT_TOLD, POINT, point_name
+from cprlib.report.matrix import NOT_TOLD, POINT, point_name
 from cprlib.report.results_folder import case_id, method_of, start_case
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters, own_parameters, read_parameters

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cprlib.build.store import is_whole
 from cprlib.errors import CprlibError, ExitStatus
-from cprlib.report.build import build_report
+from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import LATEST, UNFINISHED
 from cprlib.report.run_json import validate
 from cprlib.verdict.policy_file import load_policy

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cprlib.campaign.compare.findings import DurationResult
-from cprlib.report.drawing import DOT, INK, SOFT, style
+from cprlib.report.plotting import DOT, INK, SOFT, style
 
 COLUMNS = 3
 

@@ -12,8 +12,8 @@ from cprlib.campaign.compare.decide import decide
 from cprlib.campaign.compare.findings import Effect, Sample
 from cprlib.campaign.compare.looks import ONCE
 from cprlib.errors import InstrumentError, UsageError
-from cprlib.report.build import judge_results
 from cprlib.report.environment import Environment
+from cprlib.report.pipeline import judge_results
 from cprlib.verdict.policy import Policy
 
 

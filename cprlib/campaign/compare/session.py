@@ -19,8 +19,8 @@ from cprlib.campaign.mutation.cell import CellRecord, CellRun, compress
 from cprlib.campaign.mutation.tests import SuiteTest
 from cprlib.campaign.one_test import give_place
 from cprlib.campaign.workers import Children
-from cprlib.report.build import judge_results
 from cprlib.report.environment import Environment
+from cprlib.report.pipeline import judge_results
 from cprlib.verdict.policy import Policy
 
 CELLS = "cells"

@@ -9,7 +9,7 @@ from cprlib.campaign.compare.chain import Chain
 from cprlib.campaign.compare.comparison import WORDS, Comparison
 from cprlib.campaign.compare.findings import Change, CountResult, DurationResult, Findings, Sample
 from cprlib.campaign.compare.rare import SURE, WORTH_SEEING, chance_to_see, updates_needed
-from cprlib.report.figures import UNKNOWN, duration, one_line
+from cprlib.report.formatting import UNKNOWN, duration, one_line
 
 WIDTH = 120
 DURATION_HEADINGS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cprlib.campaign.mutation.matrix import Matrix, Row
 from cprlib.evidence.terms import Outcome
-from cprlib.report.figures import MARK, one_line
+from cprlib.report.formatting import MARK, one_line
 
 LINES = 40
 _ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)

@@ -10,7 +10,7 @@ import textwrap
 from cprlib.campaign.mutation.matrix import Cell, Matrix, Row
 from cprlib.campaign.mutation.outcome import CellOutcome
 from cprlib.evidence.terms import Outcome
-from cprlib.report.figures import one_line
+from cprlib.report.formatting import one_line
 
 WIDTH = 120
 WIDEST_GRID = 160

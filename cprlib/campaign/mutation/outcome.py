@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.evidence.case import CaseEvidence, Outcome
-from cprlib.report.avocado_job import AvocadoTest, JobResults, read_jobs
+from cprlib.report.avocado_results import AvocadoTest, JobResults, read_jobs
 from cprlib.report.gather import EVIDENCE_CHECK, gather
 from cprlib.verdict.findings import OWN_VERDICT
 from cprlib.verdict.judge import JudgedCase, judge, skip_word

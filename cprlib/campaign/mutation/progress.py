@@ -9,7 +9,7 @@ from cprlib.build.progress import seconds_text
 from cprlib.campaign.mutation.outcome import CellOutcome, JudgedCell
 from cprlib.campaign.mutation.pool import BuiltRow, PlannedRow
 from cprlib.campaign.mutation.tests import SuiteTest
-from cprlib.report.figures import one_line
+from cprlib.report.formatting import one_line
 
 LINE = 200  # characters of a line
 

@@ -24,7 +24,7 @@ from cprlib.campaign.workers import Children
 from cprlib.errors import CprlibError, InstrumentError
 from cprlib.lab.backend import asset_parameters
 from cprlib.qemu.binary import QemuBinary
-from cprlib.report.build import build_report
+from cprlib.report.pipeline import build_report
 
 BUILDS_LOG = "builds.log"
 USUAL_POLICY = "default"

@@ -9,7 +9,7 @@ from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.result import SoakResult, trend_words
 from cprlib.campaign.soak.trend import warm_up
 from cprlib.evidence.terms import Outcome
-from cprlib.report.drawing import DOT, INK, LOST, SOFT, style
+from cprlib.report.plotting import DOT, INK, LOST, SOFT, style
 
 COLUMNS = 2
 

@@ -12,7 +12,7 @@ from cprlib.campaign.mutation.outcome import CellOutcome
 from cprlib.campaign.soak.record import CaseRow, Past, Sample, Session
 from cprlib.campaign.soak.result import SoakResult
 from cprlib.campaign.soak.soak_json import NOT_KEPT, SoakFile
-from cprlib.report.figures import one_line
+from cprlib.report.formatting import one_line
 
 LINE = 240  # characters of a line
 

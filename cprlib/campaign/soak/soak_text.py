@@ -7,7 +7,7 @@ import textwrap
 from cprlib.campaign.soak.resources import RESOURCES
 from cprlib.campaign.soak.result import SoakResult, resource_finding
 from cprlib.evidence.terms import Outcome
-from cprlib.report.figures import one_line
+from cprlib.report.formatting import one_line
 
 WIDTH = 120
 MOST_REASONS = 12

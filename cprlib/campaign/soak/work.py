@@ -25,7 +25,7 @@ from cprlib.errors import CprlibError, DeadlineExceeded
 from cprlib.files import cache_folder
 from cprlib.lab.avocado_run import avocado_environment
 from cprlib.process import spawn
-from cprlib.report.figures import one_line
+from cprlib.report.formatting import one_line
 
 GONE_S = 10.0  # after the end of Avocado its labs and QEMUs are gone in so many seconds
 REPORT_S = 120.0

@@ -9,12 +9,12 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.lab.avocado_run import SuiteRun, gather, run_avocado
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment
-from cprlib.report.points import MatrixRecord
+from cprlib.report.matrix import MatrixRecord
 
 SOURCE = """
 from pathlib import Path
 from avocado import Test
-from cprlib.report.points import point_name
+from cprlib.report.matrix import point_name
 from cprlib.report.results_folder import case_id, start_case
 from cprlib.evidence.case import CaseEvidence, Mechanism, Parameters, Role
 from cprlib.testing.parameters import own_parameters, read_parameters

@@ -22,8 +22,8 @@ from cprlib.campaign.compare.machines import unlike
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.evidence.case import Outcome, PerDirection
-from cprlib.report.build import build_report
 from cprlib.report.environment import Environment
+from cprlib.report.pipeline import build_report
 from cprlib.verdict.policy_file import load_policy
 
 from .samples import CASE, chain_evidence

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cprlib.campaign.mutation.outcome import CellOutcome, judge_folder
 from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, PerDirection, Role
-from cprlib.report.avocado_job import AvocadoTest, JobResults
+from cprlib.report.avocado_results import AvocadoTest, JobResults
 from tests.unit.mutation.samples import POLICIES, put_cell
 from tests.unit.verdict.samples import good_case
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cprlib.evidence.case import CaseEvidence, QemuFacts
 from cprlib.report.environment import Environment
-from cprlib.report.points import MatrixRecord, Shard, share
+from cprlib.report.matrix import MatrixRecord, Shard, share
 from cprlib.report.results_folder import start_case
 from tests.unit.verdict.samples import good_case
 

@@ -11,9 +11,9 @@ import pytest
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, Parameters, Role
 from cprlib.evidence.from_faults import checks_of, read_faults
-from cprlib.report.build import build_report
 from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import Column, FaultMatrix, fault_matrix
+from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import start_case
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters

@@ -14,11 +14,11 @@ import pytest
 from cprlib.cli.main import main
 from cprlib.errors import UsageError
 from cprlib.evidence.case import CaseEvidence, PerDirection
-from cprlib.report.build import build_report
 from cprlib.report.environment import Environment
 from cprlib.report.history import read_history
 from cprlib.report.history_page import changes, render_history, write_index
 from cprlib.report.history_plot import draw_history
+from cprlib.report.pipeline import build_report
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import good_case
 

@@ -11,9 +11,9 @@ import pytest
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.evidence.case import PerDirection
-from cprlib.report.build import judge_results
+from cprlib.report.matrix import MatrixRecord
 from cprlib.report.merge import merge_results
-from cprlib.report.points import MatrixRecord
+from cprlib.report.pipeline import judge_results
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.report.shards import MACHINE, point_case, put_shard
 

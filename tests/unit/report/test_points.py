@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import ExitStatus, InstrumentError
-from cprlib.report.build import judge_results
-from cprlib.report.points import MatrixRecord, Shard, point_name, share
+from cprlib.report.matrix import MatrixRecord, Shard, point_name, share
+from cprlib.report.pipeline import judge_results
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.report.shards import point_case, put_shard
 

@@ -12,12 +12,12 @@ import pytest
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, PerDirection
 from cprlib.evidence.packets import Packets
-from cprlib.report.build import build_report, judge_results
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.report.markdown import LINES, markdown_summary
+from cprlib.report.pipeline import build_report, judge_results
 from cprlib.report.results_folder import start_case
 from cprlib.report.run_json import run_value, schema_file, validate
-from cprlib.report.table import result_table
+from cprlib.report.summary import result_table
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import MS, START_NS, good_case

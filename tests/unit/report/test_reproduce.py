@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cprlib.evidence.case import PerDirection
-from cprlib.report.build import build_report
 from cprlib.report.environment import Environment
 from cprlib.report.markdown import LINES, _code, markdown_summary
+from cprlib.report.pipeline import build_report
 from cprlib.report.reproduce import again
-from cprlib.report.table import result_table
+from cprlib.report.summary import result_table
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import good_case
 

@@ -11,9 +11,9 @@ import pytest
 
 from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
 from cprlib.evidence.case import Mechanism
-from cprlib.report.build import judge_results
+from cprlib.report.pipeline import judge_results
 from cprlib.report.results_folder import UNFINISHED, cut_off, new_results_folder, publish, read_started, start_case
-from cprlib.report.table import result_table
+from cprlib.report.summary import result_table
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import good_case
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from cprlib.evidence.case import Outcome
-from cprlib.report.figures import both, duration, fds, number, one_line, span
+from cprlib.report.formatting import both, duration, fds, number, one_line, span
 from cprlib.report.reproduce import again
 from cprlib.report.run_report import RunReport
 from cprlib.verdict.judge import JudgedCase

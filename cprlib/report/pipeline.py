@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cprlib.errors import InstrumentError, UsageError
-from cprlib.report.avocado_job import read_jobs
+from cprlib.report.avocado_results import read_jobs
 from cprlib.report.earlier import read_earlier
 from cprlib.report.environment import Environment, describe_environment, join_environments
 from cprlib.report.gather import gather
 from cprlib.report.html import write_html
-from cprlib.report.points import MatrixRecord, points_of
+from cprlib.report.matrix import MatrixRecord, points_of
 from cprlib.report.results_folder import cut_off
 from cprlib.report.run_json import write_run_json
 from cprlib.report.run_report import RunReport

@@ -12,19 +12,17 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from cprlib import __version__
 from cprlib.build import store
-from cprlib.build.lock import LOCK
 from cprlib.build.progress import Progress
 from cprlib.build.venv import make_venv, pip_install
 from cprlib.files import cache_folder, locked, project_folder, write_text
 
-LOCKED_FOR = ((3, 11), (3, 13))  # Pythons whose wheels have their hashes in the lock file; others go by version alone
+LOCK = "requirements.lock"  # written by `tox -e lock`
 NOT_COMPILED = re.compile(r"/(tests?|testing/data|sphinxext|lib2to3)/")
 SCRIPT = """\
 #!{python}
@@ -71,18 +69,9 @@ def _make(folder: Path, project: Path, progress: Progress) -> None:
 
 
 def _install(folder: Path, lock: Path) -> None:
-    """Install what the lock file names, checked by hash where it has the hashes for this Python."""
-    arguments = ["--no-deps", "--only-binary=:all:"]
-    with tempfile.TemporaryDirectory() as aside:
-        requirements = lock
-        if sys.version_info[:2] in LOCKED_FOR:
-            arguments.append("--require-hashes")
-        else:
-            requirements = Path(aside) / "requirements.txt"
-            lines = lock.read_text(encoding="utf-8").splitlines()
-            versions = [line.rstrip(" \\") for line in lines if "==" in line]
-            requirements.write_text("\n".join(versions) + "\n", encoding="utf-8")
-        pip_install(folder, [*arguments, "--requirement", str(requirements)], "install Python packages")
+    """Install the locked packages; pip checks the hash of each file."""
+    arguments = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--requirement", str(lock)]
+    pip_install(folder, arguments, "install Python packages")
 
 
 def _link_checkout(packages: Path, programs: Path, project: Path) -> None:

@@ -1,6 +1,7 @@
-"""What MkDocs adds to docs/ when it builds the site: the reference of commands and of modules.
+"""Hooks of MkDocs: they add the reference to docs/ when the site is built.
 
-Commands come from their own ``--help``, modules from their docstrings, so neither can lag behind the code.
+Commands are described by their own ``--help``, modules by their docstrings, packages by the import contract in
+pyproject.toml, so that the site always matches the code.
 """
 
 from __future__ import annotations
@@ -8,24 +9,33 @@ from __future__ import annotations
 import ast
 import html
 import re
-import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
+import grimp
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 from cprlib.cli.main import cprlib
 
-sys.path.insert(0, str(Path(__file__).parent))
-import package_imports  # beside this file, which MkDocs loads by its path
-
-PACKAGE = package_imports.PACKAGE
-PACKAGES_PAGE, PICTURE = "packages.md", "_assets/imports.svg"
+TOP = Path(__file__).resolve().parents[2]
+PACKAGE = TOP / "cprlib"
+PACKAGES_PAGE = "packages.md"
 COMMANDS_PAGE = "reference/commands.md"
-NOT_SHOWN = {"cli"}  # its reference is the commands
+NOT_SHOWN = {"cli"}  # the page of the commands is its reference
+PACKAGES = """\
+# Packages and their imports
+
+A package may import the packages above it in this table. `tox -e lint` refuses any other import: the contracts are in
+pyproject.toml. [Architecture](architecture.md) says how a run uses the packages.
+
+| package | subject | imports |
+| --- | --- | --- |
+{rows}
+"""
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//[^"'> ]+"""
     r"""|<link\b(?![^>]*rel=["']canonical)[^>]*\bhref=["']?(?:https?:)?//[^"'> ]+"""
@@ -35,70 +45,77 @@ ROLE = re.compile(r":(?:func|class|mod|meth|attr|data|exc|obj):(<code>)~?([^<]*)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the generated pages behind those of docs/."""
-    modules = [{name: f"reference/{name}.md"} for name in parts()]
+    """Append the generated pages to the navigation."""
+    modules = [{name: f"reference/{name}.md"} for name in documented_parts()]
     config.nav = [*(config.nav or []), {"Reference": [{"Commands": COMMANDS_PAGE}, *modules]}]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Make the generated pages."""
-    made = {COMMANDS_PAGE: commands_page(), PACKAGES_PAGE: packages_page(), PICTURE: package_imports.picture()}
-    pages = made | {f"reference/{name}.md": module_page(name) for name in parts()}
+    """Generate the pages."""
+    pages = {COMMANDS_PAGE: commands_page(), PACKAGES_PAGE: packages_page()}
+    pages |= {f"reference/{name}.md": module_page(name) for name in documented_parts()}
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
 
 
 def on_page_content(content: str, **_: object) -> str:
-    """Docstrings are written for Sphinx too: ``:func:`x``` is shown as ``x``."""
+    """Show Sphinx roles as code: ``:func:`x``` becomes ``x``."""
     return ROLE.sub(lambda found: f"{found[1]}{found[2]}{found[3]}", content)
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Refuse a site that fetches anything when it is read: pages work offline."""
+    """Refuse a site that loads anything from the network: pages work offline."""
     for path in sorted(Path(config.site_dir).rglob("*")):
         if path.suffix in (".html", ".css"):
             found = FETCHED.search(path.read_text(encoding="utf-8"))
             if found:
-                raise PluginError(f"{path} fetches {found[0]!r} when it is read; carry it along or leave it out")
+                raise PluginError(f"{path} loads {found[0]!r} from the network; ship the file or remove the reference")
 
 
-def parts() -> list[str]:
-    """The packages of cprlib and the modules beside them, in the order of their imports (cprlib/__init__.py)."""
-    return [name for name in package_imports.order() if name not in NOT_SHOWN]
+def layers() -> Sequence[str]:
+    """Packages and top-level modules of cprlib, in import order: the first one imports none of the others."""
+    settings = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    names: list[str] = next(contract["layers"] for contract in contracts if contract["id"] == "order")
+    return names[::-1]
+
+
+def documented_parts() -> Sequence[str]:
+    """Those that get a page in the reference."""
+    return [name for name in layers() if name not in NOT_SHOWN]
+
+
+def docstring(name: str) -> str:
+    """Docstring of a package or of a top-level module."""
+    folder = PACKAGE / name
+    path = folder / "__init__.py" if folder.is_dir() else PACKAGE / f"{name}.py"
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
 def module_page(name: str) -> str:
-    """The page of a package: each of its modules, as far as it has anything public."""
+    """The reference of a package: the public members of each of its modules."""
     folder = PACKAGE / name
-    modules = [f"cprlib.{name}.{path.stem}" for path in sorted(folder.glob("[!_]*.py"))] if folder.is_dir() else []
-    first = f"# cprlib.{name}\n\n"
-    if not modules:
-        return f"{first}::: cprlib.{name}\n"
-    about = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
-    return first + about + "\n\n" + "\n".join(f"::: {module}\n" for module in modules)
+    if not folder.is_dir():
+        return f"# cprlib.{name}\n\n::: cprlib.{name}\n"
+    paths = (path.relative_to(PACKAGE).with_suffix("") for path in sorted(folder.rglob("[!_]*.py")))
+    modules = "\n".join(f"::: cprlib.{'.'.join(path.parts)}\n" for path in paths)
+    return f"# cprlib.{name}\n\n{docstring(name)}\n\n{modules}"
 
 
 def packages_page() -> str:
-    """The packages and their imports, drawn from the sources."""
-    names = package_imports.order()
-    rows = "\n".join(f"| [{name}](reference/{name}.md) | {package_imports.SUBJECTS[name]} |" for name in parts())
-    return f"""# Packages and their imports
-
-A package may import those before it, never those after it, so that each can be read, tested and thrown away without
-those that come later. The picture is drawn from the sources when this site is built; a unit test
-(`tests/unit/docs/test_package_imports.py`) refuses an import against the order.
-
-![Which of the {len(names)} parts of cprlib imports which: every dot is left of the diagonal]({PICTURE})
-
-A dot: the row's part imports the column's. A square is the part itself; a dot to the right of it would be an import
-against the order. How a run uses them is in [Architecture](architecture.md).
-
-| part | subject |
-| --- | --- |
-{rows}
-"""
+    """A table of the packages: their subjects and their imports."""
+    graph = grimp.build_graph("cprlib")
+    for child in graph.find_children("cprlib"):
+        graph.squash_module(child)
+    rows = []
+    for name in layers():
+        imported = graph.find_modules_directly_imported_by(f"cprlib.{name}")
+        below = ", ".join(other for other in layers() if f"cprlib.{other}" in imported)
+        title = name if name in NOT_SHOWN else f"[{name}](reference/{name}.md)"
+        rows.append(f"| {title} | {docstring(name).splitlines()[0]} | {below} |")
+    return PACKAGES.format(rows="\n".join(rows))
 
 
 def commands_page() -> str:

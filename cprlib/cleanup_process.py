@@ -31,8 +31,8 @@ def hear(owner: int) -> list[str]:
         ended = owner in ready
         os.set_blocking(0, False)
         with contextlib.suppress(BlockingIOError):
-            while octets := os.read(0, 4096):
-                said += octets
+            while data := os.read(0, 4096):
+                said += data
             ended = True  # the end of the pipe
     return said.decode("utf-8", "surrogateescape").splitlines()
 

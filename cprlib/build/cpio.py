@@ -1,4 +1,4 @@
-"""An initramfs in cpio's "newc" form, made in memory: no root, no device nodes on disk, the same octets every time.
+"""An initramfs in cpio's "newc" form, made in memory: no root, no device nodes on disk, the same bytes every time.
 
 Format: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass, field
 
-BLOCK = 512  # the archive is padded to a multiple of this many octets
+BLOCK = 512  # the archive is padded to a multiple of this many bytes
 TRAILER = "TRAILER!!!"
 
 
@@ -35,7 +35,7 @@ class CpioArchive:
         """Add a character device node."""
         self._add(name, stat.S_IFCHR | mode, device=(major, minor))
 
-    def octets(self) -> bytes:
+    def data(self) -> bytes:
         """The whole archive so far, ended and padded."""
         whole = b"".join([*self._parts, _entry(0, TRAILER, 0, b"", (0, 0))])
         return whole + b"\0" * (-len(whole) % BLOCK)
@@ -53,5 +53,5 @@ def _entry(inode: int, name: str, mode: int, content: bytes, device: tuple[int, 
     return _padded(head) + _padded(content)
 
 
-def _padded(octets: bytes) -> bytes:
-    return octets + b"\0" * (-len(octets) % 4)
+def _padded(data: bytes) -> bytes:
+    return data + b"\0" * (-len(data) % 4)

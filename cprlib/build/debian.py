@@ -34,7 +34,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file of the archive: its path below the mirror, octets, sha256."""
+    """A file of the archive: its path below the mirror, bytes, sha256."""
 
     path: str
     size: int
@@ -218,11 +218,11 @@ class Archive:
 
     def _fetch(self, remotes: Sequence[Remote], folder: Path) -> None:
         """Download files of the archive into a folder; apt checks their sha256."""
-        octets = sum(remote.size for remote in remotes)
+        byte_count = sum(remote.size for remote in remotes)
         command = ["/usr/lib/apt/apt-helper", "download-file"]
         for remote in remotes:
             command += [f"{self.mirror}/{remote.path}", str(folder / remote.name), f"SHA256:{remote.sha256}"]
-        title = f"download {remotes[0].name} ({octets / 1e6:.1f} MB)"
+        title = f"download {remotes[0].name} ({byte_count / 1e6:.1f} MB)"
         with self._progress.step(title):
             run_apt(command, self._root(self.suites[0], "deb"), f"download {remotes[0].name}", DOWNLOAD_SECONDS)
         for remote in remotes:

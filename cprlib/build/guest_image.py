@@ -98,14 +98,14 @@ def _make(archive: Archive, inputs: Inputs, scratch: Path, folder: Path) -> None
     busybox = _only(
         (path for path in busybox_root.rglob("busybox") if path.is_file()), "busybox", inputs.busybox_package
     )
-    octets = pack_initramfs(
+    data = pack_initramfs(
         release=kernel.name.removeprefix("vmlinuz-"),
         modules=read_modules(kernel_root, MODULES),
         busybox=busybox.read_bytes(),
         init=(inputs.sources / "init").read_bytes(),
         agent=agent.read_bytes(),
     )
-    (folder / INITRAMFS).write_bytes(octets)
+    (folder / INITRAMFS).write_bytes(data)
     (folder / KERNEL).write_bytes(unpack_kernel(kernel.read_bytes(), scratch))
 
 
@@ -201,7 +201,7 @@ def pack_initramfs(
     for module in modules:
         archive.file(f"lib/modules/{release}/{module.name}.ko", module.content)
     archive.file(f"lib/modules/{release}/modules.dep", modules_dep(modules).encode())
-    return archive.octets()
+    return archive.data()
 
 
 def _only(paths: Iterable[Path], what: str, package: Path) -> Path:

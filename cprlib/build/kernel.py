@@ -34,7 +34,7 @@ def unpack_kernel(image: bytes, scratch: Path) -> bytes:
 
 
 def kernel_payload(image: bytes) -> bytes:
-    """The packed kernel in a bzImage, without the four octets of its unpacked size that follow it.
+    """The packed kernel in a bzImage, without the four bytes of its unpacked size that follow it.
 
     :raises BuildFailed: no bzImage, or not packed with zstd.
     """

@@ -7,7 +7,7 @@ One maker at a time per entry, by a lock that the kernel drops when its holder d
 Layout below :func:`cprlib.files.cache_folder`::
 
     store/<kind>/<key>/...            the entry
-    store/<kind>/<key>/.files.json    its files: name -> [octets, mtime in ns, sha256]
+    store/<kind>/<key>/.files.json    its files: name -> [bytes, mtime in ns, sha256]
     store/<kind>/.<key>.XXXXXXXX/     one being made; stale when nobody holds the lock
     store/.locks/<kind>-<key>
 """
@@ -36,7 +36,7 @@ Make = Callable[[Path], None]
 
 
 def key_of(**inputs: str | bytes | int | Path | None) -> str:
-    """A key from named inputs: texts, octets, numbers, files and folders (their names and bytes, not their times).
+    """A key from named inputs: texts, bytes, numbers, files and folders (their names and bytes, not their times).
 
     :raises EnvironmentFailure: when a file cannot be read.
     """
@@ -204,8 +204,8 @@ def _digest(value: str | bytes | int | Path | None) -> bytes:
                     total.update(f"{path.relative_to(value)}\0".encode() + _file_digest(path))
             return total.digest()
         return _file_digest(value)
-    octets = value if isinstance(value, bytes) else f"{type(value).__name__}\0{value}".encode()
-    return hashlib.sha256(octets).digest()
+    data = value if isinstance(value, bytes) else f"{type(value).__name__}\0{value}".encode()
+    return hashlib.sha256(data).digest()
 
 
 def _file_digest(path: Path) -> bytes:

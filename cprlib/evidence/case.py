@@ -78,7 +78,7 @@ __all__ = [
     "Who",
 ]
 
-EVIDENCE_VERSION = 1
+EVIDENCE_VERSION = 2
 CASE_FILE = "case.json"
 STARTED_FILE = "started"  # written first, so that a case that never finished is missed
 PACKETS_FILE = "packets.json"  # see cprlib.evidence.packets

@@ -17,7 +17,7 @@ from cprlib.evidence.case import (
     Stream,
 )
 from cprlib.evidence.packets import Packets
-from cprlib.traffic.calibration import Calibration, Trust, doubt_instrument, judge
+from cprlib.traffic.control_run import ControlRun, Trust, doubt_instrument, judge
 from cprlib.traffic.result import Interruption as MeasuredInterruption
 from cprlib.traffic.result import TrafficResult
 
@@ -26,7 +26,7 @@ def _interruption(measured: MeasuredInterruption) -> Interruption:
     return Interruption(measured.low_ms, measured.high_ms, measured.frame_loss_ms, measured.resolution_ms)
 
 
-def instrument_of(result: TrafficResult, calibration: Calibration | None) -> Instrument:
+def instrument_of(result: TrafficResult, control_run: ControlRun | None) -> Instrument:
     """How far the measuring can be trusted."""
     report = result.instrument
     return Instrument(
@@ -34,17 +34,17 @@ def instrument_of(result: TrafficResult, calibration: Calibration | None) -> Ins
         reflector_drops=report.reflector_drops,
         reflector_alive=report.log_lines is not None,
         pacing_p99_us=report.sender.pacing_p99_ns / 1000,
-        calibration_sent=calibration.sent if calibration else None,
-        calibration_lost=calibration.lost if calibration else None,
-        calibration_interruption_ms=calibration.floor_ms if calibration else None,
+        control_run_sent=control_run.sent if control_run else None,
+        control_run_lost=control_run.lost if control_run else None,
+        control_run_interruption_ms=control_run.floor_ms if control_run else None,
         clock_offset_us=report.clock.segments[0].offset_ns / 1000 if report.clock else None,
         clock_error_us=report.clock.error_ns / 1000 if report.clock else None,
     )
 
 
-def _trust(role: Role, result: TrafficResult, calibration: Calibration | None) -> Trust:
-    """A calibration has none before it: only its own counters can be doubted."""
-    return doubt_instrument(result) if role is Role.CALIBRATION else judge(result, calibration)
+def _trust(role: Role, result: TrafficResult, control_run: ControlRun | None) -> Trust:
+    """A control run has none before it: only its own counters can be doubted."""
+    return doubt_instrument(result) if role is Role.CONTROL_RUN else judge(result, control_run)
 
 
 def instrument_check(trust: Trust) -> Check:
@@ -54,13 +54,13 @@ def instrument_check(trust: Trust) -> Check:
 
 
 def with_traffic(
-    evidence: CaseEvidence, result: TrafficResult, calibration: Calibration | None, queue_length: int
+    evidence: CaseEvidence, result: TrafficResult, control_run: ControlRun | None, queue_length: int
 ) -> CaseEvidence:
     """The evidence with the figures of a measured run.
 
     :param queue_length: packets that a tap queue keeps; the budget is this over the rate of one flow.
     """
-    trust = _trust(evidence.role, result, calibration)
+    trust = _trust(evidence.role, result, control_run)
     undetermined = result.undetermined > 0  # without the reflector's log nobody knows the direction
     flows = tuple(
         Stream(
@@ -84,7 +84,7 @@ def with_traffic(
         ),
         budget=Budget(queue_length, result.settings.rate / len(result.flows)),
         streams=(*evidence.streams, *(flows if len(flows) > 1 else ())),
-        instrument=instrument_of(result, calibration),
+        instrument=instrument_of(result, control_run),
         warnings=(*evidence.warnings, *trust.notes),
         checks=(*evidence.checks, instrument_check(trust)),
     )

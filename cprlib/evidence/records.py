@@ -17,7 +17,7 @@ class Parameters:
     """What the case was run with.
 
     :param rate: packets per second that the session-sender sends.
-    :param size: octets of UDP payload in each test packet.
+    :param size: bytes of UDP payload in each test packet.
     :param duration_s: seconds of traffic.
     :param ip_version: 4 or 6.
     :param tap_queue_length: packets, per queue.

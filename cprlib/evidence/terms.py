@@ -21,15 +21,15 @@ class Mechanism(enum.StrEnum):
     LINK_SWITCH = "link-switch"
     FD_SHARE = "fd-share"
     LOCAL = "local"
-    NONE = "none"  # no update: a calibration, or a case that is about something else
+    NONE = "none"  # no update: a control run, or a case that is about something else
 
 
 class Role(enum.StrEnum):
     """What a case is for, and so what is expected of it."""
 
     UPDATE = "update"  # a live update that has to satisfy the policy
-    CONTRAST = "contrast"  # an update that is known to lose packets: the instrument has to see that
-    CALIBRATION = "calibration"  # no update: a loss is the instrument's or the machine's
+    NEGATIVE_CONTROL = "negative-control"  # an update that is known to lose packets: the instrument has to see that
+    CONTROL_RUN = "control-run"  # no update: a loss is the instrument's or the machine's
     CHECKS = "checks"  # no measured traffic: its checks are all it has
 
 

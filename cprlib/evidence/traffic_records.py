@@ -116,8 +116,8 @@ class Instrument:
     :param reflector_drops: packets that the reflector's socket lost for want of room.
     :param reflector_alive: the reflector answered at the end and handed out its log.
     :param pacing_p99_us: 99th percentile of the distance between planned and actual sending, in microseconds.
-    :param calibration_sent, calibration_lost: packets of the run without update, in the same session.
-    :param calibration_interruption_ms: longest gap seen without any update: the floor of what can be claimed.
+    :param control_run_sent, control_run_lost: packets of the run without update, in the same session.
+    :param control_run_interruption_ms: longest gap seen without any update: the floor of what can be claimed.
     :param clock_offset_us, clock_error_us: guest clock minus host clock, and how well that is known.
     :param missing_counters: counters that the ledger wanted and that were not there.
     """
@@ -126,9 +126,9 @@ class Instrument:
     reflector_drops: int | None = None
     reflector_alive: bool | None = None
     pacing_p99_us: float | None = None
-    calibration_sent: int | None = None
-    calibration_lost: int | None = None
-    calibration_interruption_ms: float | None = None
+    control_run_sent: int | None = None
+    control_run_lost: int | None = None
+    control_run_interruption_ms: float | None = None
     clock_offset_us: float | None = None
     clock_error_us: float | None = None
     missing_counters: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ class Stream:
     """A further stream beside the main one: started in the guest, TCP, another flow.
 
     :param kind: ``stamp``, ``udp`` or ``tcp``.
-    :param sent, lost, duplicates, reordered: packets (for TCP: octets sent; lost is octets that differ or are missing).
+    :param sent, lost, duplicates, reordered: packets (for TCP: bytes sent; lost is bytes that differ or are missing).
     """
 
     name: str

@@ -23,7 +23,7 @@ class StreamSettings:
 
     :param destination: IPv4 or IPv6 address of the session-reflector; :param port: its UDP port.
     :param rate: packets/s, 1 to 100,000; :param count: packets, 0 for "until stopped".
-    :param size: octets of UDP payload, 44 to 65,507; :param source_port: 0 for any; :param dscp: 0 to 63.
+    :param size: bytes of UDP payload, 44 to 65,507; :param source_port: 0 for any; :param dscp: 0 to 63.
     """
 
     destination: str
@@ -42,7 +42,7 @@ class TcpSettings:
 
     :param role: ``source`` sends, ``sink`` receives.
     :param address: to connect to; None: wait for a connection on ``port``.
-    :param rate: octets/s that a source sends, 0 for as fast as it goes; :param octets: that a source sends, then it
+    :param rate: bytes/s that a source sends, 0 for as fast as it goes; :param byte_count: that a source sends, then it
         closes its half; 0 for "until stopped".
     :param seed: of the content; see images/guest/agent/content.h.
     """
@@ -51,7 +51,7 @@ class TcpSettings:
     port: int
     address: str | None = None
     rate: int = 0
-    octets: int = 0
+    byte_count: int = 0
     seed: int = 1
 
 
@@ -115,7 +115,7 @@ class AgentConnection:
     def pause_reflector(self, *, paused: bool = True, receive_buffer: int = 0) -> None:
         """Let the session-reflector take no packet, or go on: meanwhile they wait in its socket.
 
-        :param receive_buffer: of that socket in octets (SO_RCVBUF); 0 leaves it as it is.
+        :param receive_buffer: of that socket in bytes (SO_RCVBUF); 0 leaves it as it is.
         """
         self._channel.request(
             "reflector-pause", {"paused": int(paused), "receive_buffer": receive_buffer}, repeat_after=REPEAT
@@ -223,10 +223,10 @@ class AgentConnection:
             self._channel.request("poweroff", seconds=2.0)
 
     def _log(self, name: str, seconds: float) -> PacketLog:
-        octets = bytearray()
+        data = bytearray()
         broken = 0
         while True:
-            at = len(octets) // SIZE
+            at = len(data) // SIZE
             try:
                 answer = self._channel.request(
                     "log", {"of": name, "from": at}, seconds=seconds, repeat_after=seconds / 4
@@ -241,8 +241,8 @@ class AgentConnection:
                 raise reply.nonsense("record_size")
             if not 0 <= reply.number("total") <= LOG_LIMIT:
                 raise reply.nonsense("total")
-            octets += answer.payload
-            if len(octets) // SIZE >= reply.number("total"):
-                return PacketLog(bytes(octets), reply.number("overflow"))
+            data += answer.payload
+            if len(data) // SIZE >= reply.number("total"):
+                return PacketLog(bytes(data), reply.number("overflow"))
             if not answer.payload:
                 raise reply.nonsense("records")

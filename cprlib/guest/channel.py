@@ -3,9 +3,9 @@
 ::
 
     request   \\n <id> <command> [<key>=<value> ...] \\n
-    answer    \\n {"id":"<id>","ok":true,...,"payload":N,"crc32":C} \\n  <N octets>
+    answer    \\n {"id":"<id>","ok":true,...,"payload":N,"crc32":C} \\n  <N bytes>
 
-Octets may be lost in both directions when a live update takes the channel from one QEMU to the next; therefore each
+Bytes may be lost in both directions when a live update takes the channel from one QEMU to the next; therefore each
 answer names its request, anything else is skipped, and a request that may be repeated is.
 """
 
@@ -23,14 +23,14 @@ from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, GuestFailed, InstrumentError
 from cprlib.guest.replies import Reply
 
-LINE_LIMIT = 1 << 20  # octets of an answer's line; PORT_ANSWER in images/guest/agent/port.h
-SKIP_LIMIT = 64 << 20  # octets that are no answer, until the guest is called broken
+LINE_LIMIT = 1 << 20  # bytes of an answer's line; PORT_ANSWER in images/guest/agent/port.h
+SKIP_LIMIT = 64 << 20  # bytes that are no answer, until the guest is called broken
 ADVICE = "look at the guest's console; was the guest image built for this cprlib?"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer's JSON and the octets behind it."""
+    """An answer's JSON and the bytes behind it."""
 
     reply: Reply
     payload: bytes
@@ -92,7 +92,7 @@ class AgentChannel:
             raise reply.nonsense("payload")
         payload = self._read(length, command, deadline)
         if length and zlib.crc32(payload) != reply.number("crc32"):
-            raise InstrumentError(f"read the guest agent's answer to {command}", "its octets have another checksum")
+            raise InstrumentError(f"read the guest agent's answer to {command}", "its bytes have another checksum")
         return Answer(reply, payload)
 
     def _read_answer(self, prefix: bytes, command: str, deadline: Deadline) -> dict[str, object]:
@@ -103,7 +103,7 @@ class AgentChannel:
                 break
             skipped += len(line) + 1
             if skipped > SKIP_LIMIT:
-                raise InstrumentError(f"read the guest agent's answer to {command}", f"{skipped} octets are no answer")
+                raise InstrumentError(f"read the guest agent's answer to {command}", f"{skipped} bytes are no answer")
         try:
             members = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -116,7 +116,7 @@ class AgentChannel:
         searched = 0
         while (end := self._received.find(b"\n", searched)) < 0:
             searched = len(self._received)
-            if searched > LINE_LIMIT:  # octets of a broken answer; the end of the line will come
+            if searched > LINE_LIMIT:  # bytes of a broken answer; the end of the line will come
                 self._received.clear()
                 return b"?" * LINE_LIMIT
             self._fill(command, deadline)
@@ -127,26 +127,26 @@ class AgentChannel:
     def _read(self, length: int, command: str, deadline: Deadline) -> bytes:
         while len(self._received) < length:
             self._fill(command, deadline)
-        octets = bytes(self._received[:length])
+        data = bytes(self._received[:length])
         del self._received[:length]
-        return octets
+        return data
 
     def _fill(self, command: str, deadline: Deadline) -> None:
         try:
             self._connection.settimeout(max(deadline.remaining, 0.001))
-            octets = self._connection.recv(1 << 18)
+            data = self._connection.recv(1 << 18)
         except TimeoutError:
             raise deadline.exceeded(advice=ADVICE) from None
         except OSError as error:
             raise GuestFailed(f"ask the guest agent to {command}", f"its channel broke: {error}", ADVICE) from error
-        if not octets:
+        if not data:
             raise GuestFailed(f"ask the guest agent to {command}", "its channel was closed: QEMU has ended", ADVICE)
-        self._received += octets
+        self._received += data
 
-    def _send(self, octets: bytes, command: str, deadline: Deadline) -> None:
+    def _send(self, data: bytes, command: str, deadline: Deadline) -> None:
         try:
             self._connection.settimeout(max(deadline.remaining, 0.001))
-            self._connection.sendall(octets)
+            self._connection.sendall(data)
         except TimeoutError:
             raise deadline.exceeded(advice=ADVICE) from None
         except OSError as error:

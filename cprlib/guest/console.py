@@ -10,7 +10,7 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, GuestFailed
 
-READ_LIMIT = 1 << 20  # octets looked at from the end: a guest may write without end
+READ_LIMIT = 1 << 20  # bytes looked at from the end: a guest may write without end
 LINE_LIMIT = 400  # characters of a line that are shown
 LINES_SHOWN = 20
 LOOK_INTERVAL = 0.02  # seconds
@@ -46,10 +46,10 @@ class Console:
             with self.path.open("rb") as stream:
                 size = stream.seek(0, 2)
                 stream.seek(max(0, size - READ_LIMIT))
-                octets = stream.read(READ_LIMIT)
+                data = stream.read(READ_LIMIT)
         except FileNotFoundError:
             return []
-        return [escape(line) for line in octets.decode("utf-8", "replace").replace("\r", "").split("\n")]
+        return [escape(line) for line in data.decode("utf-8", "replace").replace("\r", "").split("\n")]
 
     def tail(self, count: int = LINES_SHOWN) -> str:
         """The last lines, for an error's details."""

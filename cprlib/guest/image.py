@@ -37,7 +37,7 @@ NONE = "-"
 class GuestImage:
     """Kernel and initramfs of a guest.
 
-    :param digest: names the content: equal digests boot the same octets.
+    :param digest: names the content: equal digests boot the same bytes.
     """
 
     kernel: Path
@@ -49,7 +49,7 @@ class GuestImage:
 class NicAddresses:
     """Addresses of one guest NIC with prefix length, as ``10.75.0.2/24``; None for none.
 
-    :param mtu: octets; None leaves what the device says.
+    :param mtu: bytes; None leaves what the device says.
     """
 
     ipv4: str | None = None
@@ -71,7 +71,7 @@ def kernel_command_line(
     :param nics: in the order of eth0, eth1, ...
     :param emulated: QEMU runs with TCG; with KVM the guest takes KVM's clock.
     :param queue_pairs: to use on every NIC that has so many; None leaves it to the driver.
-    :param log_records: records (40 octets of guest RAM each, taken as they are filled) of each of the agent's logs.
+    :param log_records: records (40 bytes of guest RAM each, taken as they are filled) of each of the agent's logs.
     :param shell: a shell on the console too.
     :raises UsageError: a word with a space or a comma in it, which would be read as two.
     """

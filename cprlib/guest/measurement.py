@@ -27,7 +27,7 @@ class ReflectorCounters:
     """The session-reflector's own account, in packets since its last reset.
 
     :param received: everything that came to the port, foreign packets too.
-    :param short: under 44 octets; :param truncated: too long; :param corrupt: an error estimate with multiplier 0.
+    :param short: under 44 bytes; :param truncated: too long; :param corrupt: an error estimate with multiplier 0.
     :param send_no_buffer: refused for a while and tried again; :param send_failed: answers given up.
     :param socket_drops: dropped by the kernel because the socket's buffer was full; -1 when it will not say.
     :param log_overflow: packets reflected that the log had no room for.
@@ -154,14 +154,14 @@ class TcpResult:
     """One TCP connection of the guest.
 
     :param role: ``source`` or ``sink``; :param state: ``connecting``, ``open``, ``done`` or ``failed``.
-    :param octets: of content sent or received; :param sha256: their digest, in hexadecimal.
-    :param longest_stall_ns: the longest time without progress between the first octet and the last.
+    :param byte_count: of content sent or received; :param sha256: their digest, in hexadecimal.
+    :param longest_stall_ns: the longest time without progress between the first byte and the last.
     :param retransmissions: segments, TCP_INFO tcpi_total_retrans; :param error: errno, 0 for none.
     """
 
     role: str
     state: str
-    octets: int
+    byte_count: int
     sha256: str
     longest_stall_ns: int
     retransmissions: int
@@ -174,7 +174,7 @@ class TcpResult:
         return cls(
             reply.text("role"),
             reply.text("state"),
-            reply.number("octets"),
+            reply.number("byte_count"),
             reply.text("sha256"),
             reply.number("longest_stall_ns"),
             reply.number("retransmissions"),

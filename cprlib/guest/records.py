@@ -39,7 +39,7 @@ class Record(NamedTuple):
     """One record; which time is which depends on ``kind``.
 
     :param session: index of the reflector's session or of the sender's stream.
-    :param size: octets of UDP payload.
+    :param size: bytes of UDP payload.
     """
 
     sender_sequence: int
@@ -58,22 +58,22 @@ class Record(NamedTuple):
 class PacketLog:
     """A whole log.
 
-    :param octets: records, packed; kept as they came because there may be hundreds of thousands.
+    :param data: records, packed; kept as they came because there may be hundreds of thousands.
     :param overflow: packets for which the log had no room.
     """
 
-    octets: bytes
+    data: bytes
     overflow: int
 
     def __post_init__(self) -> None:
-        if len(self.octets) % SIZE:
-            raise InstrumentError("read the guest's log", f"{len(self.octets)} octets are no multiple of {SIZE}")
+        if len(self.data) % SIZE:
+            raise InstrumentError("read the guest's log", f"{len(self.data)} bytes are no multiple of {SIZE}")
 
     def __len__(self) -> int:
-        return len(self.octets) // SIZE
+        return len(self.data) // SIZE
 
     def __iter__(self) -> Iterator[Record]:
-        return map(Record._make, LAYOUT.iter_unpack(self.octets))
+        return map(Record._make, LAYOUT.iter_unpack(self.data))
 
     def of_kind(self, kind: Kind) -> Iterator[Record]:
         """The records of one kind."""

@@ -11,7 +11,7 @@ from cprlib.lab.doctor import choose, examine, explain, failures
 from cprlib.qemu.binary import QemuBinary
 
 # A guest in a KVM that is itself emulated carries fewer packets/s, and its updates take longer.
-KVM_LAB_PARAMETERS = {"rate": "200", "calibration": "8"}
+KVM_LAB_PARAMETERS = {"rate": "200", "control_run": "8"}
 
 
 def choose_engine(native: bool, lab: str | None, say: Callable[[str], None]) -> str | None:

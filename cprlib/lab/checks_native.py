@@ -96,9 +96,9 @@ def check_kvm_boot(qemu: Path | None, guest_kernel: Path | None, seconds: float 
         def listen() -> bool | None:
             nonlocal heard
             with contextlib.suppress(BlockingIOError):
-                octets = os.read(reader, 65536)
-                heard += octets
-                if not octets:
+                data = os.read(reader, 65536)
+                heard += data
+                if not data:
                     return False
             return True if b"Linux version" in heard else None
 

@@ -46,11 +46,11 @@ class LabCommand:
 class LabStreams:
     """Where the output of a command goes while it runs.
 
-    :param stdout: called with octets of standard output as they arrive (of both, with a terminal).
-    :param stderr: called with octets of standard error.
+    :param stdout: called with bytes of standard output as they arrive (of both, with a terminal).
+    :param stderr: called with bytes of standard error.
     :param lost: called with the number of the attempt and the reason when a lab has died; after the first
         time the command starts again from nothing, so output received so far is void.
-    :param input: a descriptor whose octets go to the command's terminal; only with ``terminal``.
+    :param input: a descriptor whose bytes go to the command's terminal; only with ``terminal``.
     :param signals: a descriptor that gives the letters T, I, H for SIGTERM, SIGINT, SIGHUP to the command.
     """
 
@@ -65,9 +65,9 @@ def standard_streams() -> LabStreams:
     """Passes a command's output on to this process's own standard output and error."""
 
     def writer(descriptor: int) -> Writer:
-        def write(octets: bytes) -> None:
-            while octets:
-                octets = octets[os.write(descriptor, octets) :]
+        def write(data: bytes) -> None:
+            while data:
+                data = data[os.write(descriptor, data) :]
 
         return write
 

@@ -131,9 +131,9 @@ def disk_of(kind: str, roots: Sequence[Path]) -> Path:
         files.extend(sorted(libraries(files) - set(files)))
         image = folder / "disk.ext4"
         with TemporaryDirectory(dir=folder, prefix="tree-") as tree:
-            octets = sum(_copy(path, Path(tree)) for path in files)
+            byte_count = sum(_copy(path, Path(tree)) for path in files)
             with image.open("wb") as stream:
-                stream.truncate((octets * 5 // 4 + (SLACK_MIB << 20)) // 4096 * 4096)
+                stream.truncate((byte_count * 5 // 4 + (SLACK_MIB << 20)) // 4096 * 4096)
             inodes = str(len(files) * 2 + 1024)
             options = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-N", inodes, "-E", "root_owner=0:0"]
             program = shutil.which("mke2fs", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") or "mke2fs"
@@ -157,7 +157,7 @@ def _remove_unused() -> None:
 
 
 def _copy(path: Path, tree: Path) -> int:
-    """Put one path into the tree, below the same folders, by a hard link where that is possible; octets taken."""
+    """Put one path into the tree, below the same folders, by a hard link where that is possible; bytes taken."""
     target = tree / _without_links(path).relative_to("/")
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(target):

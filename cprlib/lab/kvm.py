@@ -74,7 +74,7 @@ class KvmEngine:
                 channels.ours[name] = _accept(listener, child, console)
             results = stack.enter_context(tempfile.TemporaryFile())
             conversation = Conversation(
-                command, streams, channels, child, BOOT_SECONDS, lambda octets: _keep(results, octets)
+                command, streams, channels, child, BOOT_SECONDS, lambda data: _keep(results, data)
             )
             attempt = conversation.hold()
             if command.results is not None:
@@ -149,8 +149,8 @@ def _close_all(channels: Channels) -> None:
         os.close(descriptor)
 
 
-def _keep(results: IO[bytes], octets: bytes) -> None:
-    results.write(octets)
+def _keep(results: IO[bytes], data: bytes) -> None:
+    results.write(data)
 
 
 def _harmless(archive: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:

@@ -78,4 +78,4 @@ def _initramfs(init: Path, root: Path) -> bytes:
     archive.file("init", init.read_bytes(), 0o755)
     for index, module in enumerate(read_modules(root, [name for name in MODULES if name not in BUILT_IN])):
         archive.file(f"modules/{index:02}-{module.name}.ko", module.content)
-    return archive.octets()
+    return archive.data()

@@ -33,7 +33,7 @@ def encode_job(command: LabCommand, folder_source: str) -> bytes:
         tokens.append(f"Y{command.terminal[0]} {command.terminal[1]}")
     tokens.append("Q")
     if any("\0" in token for token in tokens):
-        raise LabFailure("start a lab", "an argument or variable contains a NUL octet")
+        raise LabFailure("start a lab", "an argument or variable contains a NUL byte")
     job = b"".join(os.fsencode(token) + b"\0" for token in tokens)
     return job + b"\0" * (-len(job) % 512)  # whole sectors
 
@@ -56,7 +56,7 @@ class Conversation:
 
     :param child: the process that holds the lab.
     :param boot_seconds: time until it has to say "ready", scaled.
-    :param results: what takes the octets of the channel ``results``, for a lab that sends an archive.
+    :param results: what takes the bytes of the channel ``results``, for a lab that sends an archive.
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class Conversation:
                     self._on_deadline()
                 for key, _ in events:
                     try:
-                        octets = os.read(key.fd, 1 << 16)
+                        data = os.read(key.fd, 1 << 16)
                     except ConnectionResetError:
-                        octets = b""
-                    if octets:
-                        key.data(octets)
+                        data = b""
+                    if data:
+                        key.data(data)
                     else:
                         selector.unregister(key.fd)
                         open_readers -= key.fd in ours.values()
@@ -117,7 +117,7 @@ class Conversation:
         return Attempt(self.returncode, self.boot_ms)
 
     def _readers(self) -> dict[str, Callable[[bytes], None]]:
-        """Who takes the octets of each channel that this lab has."""
+        """Who takes the bytes of each channel that this lab has."""
         readers: dict[str, Callable[[bytes], None]] = {
             "stdout": self.streams.stdout,
             "stderr": self.streams.stderr,
@@ -131,20 +131,20 @@ class Conversation:
         return {name: reader for name, reader in readers.items() if name in self.channels.ours}
 
     def _forward(self, channel: str) -> Callable[[bytes], None]:
-        def forward(octets: bytes) -> None:
+        def forward(data: bytes) -> None:
             with contextlib.suppress(OSError):  # the lab may have gone
-                os.write(self.channels.ours[channel], octets)
+                os.write(self.channels.ours[channel], data)
 
         return forward
 
-    def _on_console(self, octets: bytes) -> None:
-        self.console = (self.console + octets)[-CONSOLE_KEPT:]
+    def _on_console(self, data: bytes) -> None:
+        self.console = (self.console + data)[-CONSOLE_KEPT:]
 
-    def _on_report(self, octets: bytes) -> None:
-        self.report += octets
+    def _on_report(self, data: bytes) -> None:
+        self.report += data
 
-    def _on_control(self, octets: bytes) -> None:
-        self.control += octets
+    def _on_control(self, data: bytes) -> None:
+        self.control += data
         *lines, self.control = self.control.split(b"\n")
         for line in lines:
             word, _, rest = line.decode(errors="replace").partition(" ")
@@ -163,9 +163,9 @@ class Conversation:
                 raise LabFailure("set up the lab", rest, details=self._evidence())
 
     def _on_results(self, write: Writer) -> Writer:
-        def take(octets: bytes) -> None:
-            write(octets)
-            self._results_seen += len(octets)
+        def take(data: bytes) -> None:
+            write(data)
+            self._results_seen += len(data)
             self._acknowledge()
 
         return take

@@ -67,9 +67,9 @@ class StatusClient:
             with contextlib.suppress(OSError):  # a job that has gone kills this process soon
                 connection.sendall(line)
 
-    def text(self, kind: str, octets: bytes) -> None:
+    def text(self, kind: str, data: bytes) -> None:
         """Send text for one of the task's files: ``log`` (debug.log), ``stdout`` or ``stderr``."""
-        encoded = {"__base64_encoded__": base64.b64encode(octets).decode("ascii")}
+        encoded = {"__base64_encoded__": base64.b64encode(data).decode("ascii")}
         self.send({"status": "running", "type": kind, "log": encoded, "encoding": "utf-8"})
 
     def log(self, line: str) -> None:
@@ -89,9 +89,9 @@ class Relay:
         self.folder = folder
         self._part = b""
 
-    def messages(self, octets: bytes) -> None:
+    def messages(self, data: bytes) -> None:
         """Standard output of the runner: JSON, one message a line."""
-        *lines, self._part = (self._part + octets).split(b"\n")
+        *lines, self._part = (self._part + data).split(b"\n")
         for line in lines:
             try:
                 message = json.loads(line)
@@ -102,9 +102,9 @@ class Relay:
             if status != "started":  # the start was reported before the lab was started
                 self.client.send(message)
 
-    def errors(self, octets: bytes) -> None:
+    def errors(self, data: bytes) -> None:
         """Standard error of the runner and of the test's children."""
-        self.client.text("stderr", octets)
+        self.client.text("stderr", data)
 
     def lost(self, attempt: int, error: LabLost) -> None:
         """Put aside what a dead lab has left, so that a second one starts clean."""

@@ -71,12 +71,12 @@ class Numbers:
         mask = self.every - 1
         at = _UDP_PORTS if self.packet is Packet.TEST else _UDP_PORTS + 2
         keys = ["0x11/0xff+9", f"{self.port:#06x}/0xffff+{at}"]
-        # the low octets of the number, one by one: pyroute2 takes masks by octets
-        for octet in range(4):
-            shift = 8 * (3 - octet)
+        # the low bytes of the number, one by one: pyroute2 takes masks by bytes
+        for byte in range(4):
+            shift = 8 * (3 - byte)
             part = mask >> shift & 0xFF
             if part:
-                keys.append(f"{self.first >> shift & part:#04x}/{part:#04x}+{_PAYLOAD + self.packet + octet}")
+                keys.append(f"{self.first >> shift & part:#04x}/{part:#04x}+{_PAYLOAD + self.packet + byte}")
         return keys
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from cprlib.cleanup import CleanupProcess
 
 TRACEFS = Path("/sys/kernel/tracing")
-BUFFER_KIB = 8192  # per processor; an event takes some 60 octets
+BUFFER_KIB = 8192  # per processor; an event takes some 60 bytes
 
 
 class TraceInstance:

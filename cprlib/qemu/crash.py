@@ -18,7 +18,7 @@ from cprlib.process import run, tail
 CRASHES = frozenset(
     -number for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP)
 )
-CORE_LIMIT = 1 << 30  # octets; a core that would be larger is cut there by the kernel
+CORE_LIMIT = 1 << 30  # bytes; a core that would be larger is cut there by the kernel
 CORE_FILTER = "0x31"  # core(5): private anonymous memory, ELF headers, private huge pages; not the guest's RAM
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 GDB_SECONDS = 60.0

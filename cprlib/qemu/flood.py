@@ -9,14 +9,14 @@ from pathlib import Path
 from types import TracebackType
 
 LOOK_INTERVAL_S = 0.25
-CONSOLE_LIMIT = 32 << 20  # octets; a guest that boots and is measured writes some 30 KiB
+CONSOLE_LIMIT = 32 << 20  # bytes; a guest that boots and is measured writes some 30 KiB
 LOG_LIMIT = 256 << 20
 
 
 class FloodWatch:
     """Looks at files while a process writes them, as a context manager.
 
-    :param limits: octets that each file may have.
+    :param limits: bytes that each file may have.
     :param end: called once, when one has more.
     """
 

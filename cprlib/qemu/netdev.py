@@ -51,7 +51,7 @@ class TapNetdev:
     :param helper: path of a program, or a command; only for :attr:`Way.HELPER`.
     :param bridge: what the helper is told.
     :param spelling: what a target is told in place of descriptors.
-    :param send_buffer: octets of the guest's packets that may be under way in the kernel (``sndbuf``); QEMU's default
+    :param send_buffer: bytes of the guest's packets that may be under way in the kernel (``sndbuf``); QEMU's default
         when None.
     :param poll_us: for how many µs vhost polls busily when it has run out of packets; only with vhost.
     """

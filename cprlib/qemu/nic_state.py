@@ -40,16 +40,16 @@ class TapQueue:
 
     :param number: the descriptor in its process.
     :param detached: disabled by TUNSETQUEUE: it carries nothing until it is attached again.
-    :param header_octets: length of the header before each packet (TUNGETVNETHDRSZ): 10, or 12 for virtio 1.
+    :param header_bytes: length of the header before each packet (TUNGETVNETHDRSZ): 10, or 12 for virtio 1.
     :param flags: what the tap was opened with, by name.
-    :param send_buffer: octets (TUNGETSNDBUF).
+    :param send_buffer: bytes (TUNGETSNDBUF).
     :param byte_order: of the header, as asked for by TUNSETVNETLE and TUNSETVNETBE: ``native``, ``little``, ``big``.
     """
 
     number: int
     interface: str
     detached: bool
-    header_octets: int
+    header_bytes: int
     flags: tuple[str, ...]
     send_buffer: int
     byte_order: str
@@ -59,9 +59,9 @@ class TapQueue:
         return {
             "interface": self.interface,
             "queue": "detached" if self.detached else "attached",
-            "vnet header": f"{self.header_octets} octets",
+            "vnet header": f"{self.header_bytes} bytes",
             "flags": ", ".join(self.flags),
-            "send buffer": f"{self.send_buffer} octets",
+            "send buffer": f"{self.send_buffer} bytes",
             "byte order": self.byte_order,
         }
 
@@ -97,7 +97,7 @@ def _look_at_queue(pid: int, number: int) -> TapQueue:
             number=number,
             interface=name.rstrip(b"\0").decode("ascii", "replace"),
             detached=bool(flags & IFF_DETACH_QUEUE),
-            header_octets=_ask_integer(copy, TUNGETVNETHDRSZ),
+            header_bytes=_ask_integer(copy, TUNGETVNETHDRSZ),
             flags=tuple(word for bit, word in FLAG_NAMES.items() if flags & bit),
             send_buffer=_ask_integer(copy, TUNGETSNDBUF),
             byte_order="big" if big else "little" if little else "native",

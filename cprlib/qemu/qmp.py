@@ -28,9 +28,9 @@ from qemu.qmp.message import Message
 from cprlib.deadline import Deadline
 from cprlib.errors import QemuFailed, QmpRefused
 
-BROKEN = (QMPError, OSError, EOFError, ValueError)  # the last: octets that are no UTF-8 leave qemu.qmp as they are
+BROKEN = (QMPError, OSError, EOFError, ValueError)  # the last: bytes that are no UTF-8 leave qemu.qmp as they are
 EVENTS_KEPT = 20_000  # a live update makes a few dozen
-TRANSCRIPT_LIMIT = 32 << 20  # octets
+TRANSCRIPT_LIMIT = 32 << 20  # bytes
 
 Value = TypeVar("Value")
 Arguments = Mapping[str, object]

@@ -229,7 +229,7 @@ def _bars(case: CaseEvidence) -> Iterator[Bar]:
     between = (resume.time_ns - stop.time_ns) / 1e6 if stop and resume else None
     rows.append(("STOP to RESUME", "events of source and target", between, between))
     rows.append(("QEMU downtime", "query-migrate on the source", case.qemu_downtime_ms, case.qemu_downtime_ms))
-    floor = case.instrument.calibration_interruption_ms
+    floor = case.instrument.control_run_interruption_ms
     rows.append(("Floor", "longest gap without any update", floor, floor))
     if case.budget:
         length = f"{case.budget.queue_length:,} packets / {case.budget.rate:,.0f} per second"

@@ -17,7 +17,7 @@ from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import unexplained_packets
 
 RUN_FILE = "run.json"
-RUN_SCHEMA = 1
+RUN_SCHEMA = 2
 
 
 def schema_file() -> Path:
@@ -73,7 +73,7 @@ def case_value(judged: JudgedCase) -> dict[str, Any]:
         "interruption_frame_loss_ms": {"forward": forward.frame_loss_ms, "return": back.frame_loss_ms},
         "qemu_downtime_ms": case.qemu_downtime_ms,
         "budget_ms": case.budget.longest_pause_ms if case.budget else None,
-        "calibration_interruption_ms": case.instrument.calibration_interruption_ms,
+        "control_run_interruption_ms": case.instrument.control_run_interruption_ms,
         "seconds": seconds_of(case),
         "retries": case.retries,
         "warnings": list(case.warnings),

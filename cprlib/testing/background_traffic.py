@@ -27,7 +27,7 @@ REFLECTOR_PORT, GUEST_PORT = 8620, 22000
 TCP_PORTS = {Role.SOURCE: 5001, Role.SINK: 5002}  # by the station's role
 END_S = 20.0
 LATE_S = 1.5
-TCP_PART = 100  # octets/s of each connection for each packet/s of the measured stream
+TCP_PART = 100  # bytes/s of each connection for each packet/s of the measured stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class GuestStreamPlan:
     """A stream that starts in the guest.
 
     :param part: of the measured stream's rate.
-    :param size: octets of UDP payload, more than 1472 for packets larger than the MTU.
+    :param size: bytes of UDP payload, more than 1472 for packets larger than the MTU.
     """
 
     name: str
@@ -119,7 +119,7 @@ def _add_streams(
                 duplicates=measured.duplicates_out + measured.duplicates_back,
                 reordered=measured.reordering_out.reordered + measured.reordering_back.reordered,
                 longest_stall_ms=interruption.high_ns / 1e6 if interruption else None,
-                note=f"{_rate(case, plan)} packets/s of {plan.size} octets{_losses(measured)}",
+                note=f"{_rate(case, plan)} packets/s of {plan.size} bytes{_losses(measured)}",
             ),
             Check(
                 f"log-of-{plan.name.replace(',', '').replace(' ', '-')}",
@@ -154,7 +154,7 @@ def _connect(case: MeasuredCase, ends: StationEnds, role: Role) -> tuple[int, in
     theirs = case.guest.agent.start_tcp(TcpSettings("sink" if role is Role.SOURCE else "source", port, rate=rate))
     address = GUEST.ipv6 if case.parameters.ip_version == 6 else GUEST.ipv4
     number = ends.connect(TcpEndSettings(role, port, address, rate=rate))
-    Deadline(END_S, f"octets on TCP port {port}").poll(lambda: ends.octets(number) > 0 or None)
+    Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: ends.byte_count(number) > 0 or None)
     return number, theirs
 
 
@@ -168,10 +168,10 @@ def _finished(agent: AgentConnection, index: int) -> TcpResult:
 
 def _add_connection(case: MeasuredCase, role: Role, station: TcpEndReport, guest: TcpResult) -> None:
     to_guest = role is Role.SOURCE
-    doubts = list(content_doubts(station, guest.octets, guest.sha256))
+    doubts = list(content_doubts(station, guest.byte_count, guest.sha256))
     if guest.error:
         doubts.append(f"the guest's end failed with errno {guest.error}")
-    sent, received = (station.octets, guest.octets) if to_guest else (guest.octets, station.octets)
+    sent, received = (station.byte_count, guest.byte_count) if to_guest else (guest.byte_count, station.byte_count)
     case.add_stream(
         Stream(
             "TCP to the guest" if to_guest else "TCP from the guest",
@@ -185,6 +185,6 @@ def _add_connection(case: MeasuredCase, role: Role, station: TcpEndReport, guest
             "tcp-to-guest" if to_guest else "tcp-from-guest",
             Outcome.FAIL if doubts else Outcome.PASS,
             "equal content at both ends, closed in order",
-            "; ".join(doubts) or f"{sent} octets, equal content",
+            "; ".join(doubts) or f"{sent} bytes, equal content",
         ),
     )

@@ -22,14 +22,14 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.stamp import SenderPacket
 from cprlib.traffic.tcp import Role, TcpEnd, TcpEndReport, TcpEndSettings
 
-MTU_FRAME = 1514  # octets of a full Ethernet frame
-OCTETS = 600_000
-FLOWING_RATE = 100_000  # octets/s
+MTU_FRAME = 1514  # bytes of a full Ethernet frame
+TRANSFER_BYTES = 600_000
+FLOWING_RATE = 100_000  # bytes/s
 PORTS = {Role.SOURCE: 5101, Role.SINK: 5102}  # by the station's role; the next transfer takes others
-DATAGRAM_PORT, DATAGRAM_OCTETS, DATAGRAMS = 24000, 9000, 5
+DATAGRAM_PORT, DATAGRAM_BYTES, DATAGRAMS = 24000, 9000, 5
 END_S = 20.0
 AGAIN = 40  # segments of some 400 that TCP may send again in a transfer without a loss: a busy machine is late
-STAMP_OCTETS = 44  # what the reflector writes anew; the rest it sends back as it came
+STAMP_BYTES = 44  # what the reflector writes anew; the rest it sends back as it came
 
 
 @dataclass(slots=True)
@@ -51,30 +51,32 @@ class BigPackets:
             self.case.expect(
                 f"segments-to-guest-{when}",
                 (to_guest > MTU_FRAME) == segments_to_guest,
-                f"frames on average {wanted} {MTU_FRAME} octets",
-                f"{to_guest:.0f} octets",
-                f"TCP reaches the guest in frames of {to_guest:.0f} octets: its receive offloads are not in force",
+                f"frames on average {wanted} {MTU_FRAME} bytes",
+                f"{to_guest:.0f} bytes",
+                f"TCP reaches the guest in frames of {to_guest:.0f} bytes: its receive offloads are not in force",
             )
         self._datagrams(when)
 
     def _transfer(self, role: Role, when: str) -> float | None:
         """One TCP connection.
 
-        :returns: mean octets of a frame that the guest received; None when it is not known.
+        :returns: mean bytes of a frame that the guest received; None when it is not known.
         """
         guest = self.case.guest
         self.transfers += 1
         port = PORTS[role] + 10 * self.transfers
         theirs = "sink" if role is Role.SOURCE else "source"
         before = guest.agent.network().nic()
-        index = guest.agent.start_tcp(TcpSettings(theirs, port, octets=0 if role is Role.SOURCE else OCTETS))
+        index = guest.agent.start_tcp(
+            TcpSettings(theirs, port, byte_count=0 if role is Role.SOURCE else TRANSFER_BYTES)
+        )
         with guest.topology.station.entered():
-            end = TcpEnd(TcpEndSettings(role, port, GUEST.ipv4, rate=100_000_000, octets=OCTETS))
+            end = TcpEnd(TcpEndSettings(role, port, GUEST.ipv4, rate=100_000_000, byte_count=TRANSFER_BYTES))
         with end:
             result = self._finished(index)
             report = end.finish(Deadline(END_S, "the connection to be closed"))
         after = guest.agent.network().nic()
-        self._judge(role, when, report, result, OCTETS)
+        self._judge(role, when, report, result, TRANSFER_BYTES)
         return _mean_received(before, after)
 
     @contextlib.contextmanager
@@ -98,17 +100,19 @@ class BigPackets:
                 report = end.finish(Deadline(END_S, "the connection to be closed"))
                 self._judge(role, when, report, self._finished(index), None)
 
-    def _judge(self, role: Role, when: str, station: TcpEndReport, guest: TcpResult | None, octets: int | None) -> None:
+    def _judge(
+        self, role: Role, when: str, station: TcpEndReport, guest: TcpResult | None, byte_count: int | None
+    ) -> None:
         direction = "to" if role is Role.SOURCE else "from"
-        doubts = _doubts(role, station, guest, octets)
+        doubts = _doubts(role, station, guest, byte_count)
         again = max(station.retransmissions, guest.retransmissions) if guest else 0
-        if octets is not None and again > AGAIN:
+        if byte_count is not None and again > AGAIN:
             doubts = f"{doubts}{'; ' if doubts else ''}{again} segments were sent again: large ones do not come through"
         self.case.expect(
             f"tcp-{direction}-guest-{when}",
             not doubts,
-            f"{'all' if octets is None else octets} octets, equal content at both ends, few segments sent again",
-            doubts or f"{station.octets} octets, equal content, {again} segments sent again",
+            f"{'all' if byte_count is None else byte_count} bytes, equal content at both ends, few segments sent again",
+            doubts or f"{station.byte_count} bytes, equal content, {again} segments sent again",
             f"TCP {direction} the guest {when.replace('-', ' ')}: {doubts}",
         )
 
@@ -127,7 +131,7 @@ class BigPackets:
     def _datagrams(self, when: str) -> None:
         """UDP datagrams of several fragments, there and back."""
         guest = self.case.guest
-        content = random.Random(self.transfers).randbytes(DATAGRAM_OCTETS)  # noqa: S311 - no secret
+        content = random.Random(self.transfers).randbytes(DATAGRAM_BYTES)  # noqa: S311 - no secret
         good = 0
         with guest.topology.station.entered():
             opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -135,25 +139,25 @@ class BigPackets:
             opened.bind(("0.0.0.0", DATAGRAM_PORT + self.transfers))  # noqa: S104 - a namespace of our own
             opened.connect((GUEST.ipv4, 862))
             for number in range(DATAGRAMS):
-                packet = SenderPacket(number, 1, ssid=0xFFFF).encode(STAMP_OCTETS) + content[STAMP_OCTETS:]
+                packet = SenderPacket(number, 1, ssid=0xFFFF).encode(STAMP_BYTES) + content[STAMP_BYTES:]
                 opened.settimeout(Deadline(2.0, "an answer").remaining)
                 try:
                     opened.send(packet)
-                    good += opened.recv(65536)[STAMP_OCTETS:] == content[STAMP_OCTETS:]
+                    good += opened.recv(65536)[STAMP_BYTES:] == content[STAMP_BYTES:]
                 except OSError:  # none came, or the port is unreachable
                     break
         self.case.expect(
             f"datagrams-{when}",
             good == DATAGRAMS,
-            f"{DATAGRAMS} datagrams of {DATAGRAM_OCTETS} octets come back unchanged",
+            f"{DATAGRAMS} datagrams of {DATAGRAM_BYTES} bytes come back unchanged",
             f"{good} did",
             f"only {good} of {DATAGRAMS} datagrams larger than the MTU came back unchanged {when.replace('-', ' ')}",
         )
 
 
 def _wait_flowing(end: TcpEnd, port: int) -> None:
-    purpose = f"octets on TCP port {port}, to or from the guest"
-    Deadline(END_S, purpose).poll(lambda: end.octets > 0 or None, 0.02)
+    purpose = f"bytes on TCP port {port}, to or from the guest"
+    Deadline(END_S, purpose).poll(lambda: end.byte_count > 0 or None, 0.02)
 
 
 def _mean_received(before: NicInfo, after: NicInfo) -> float | None:
@@ -161,15 +165,15 @@ def _mean_received(before: NicInfo, after: NicInfo) -> float | None:
     return (after.counters["rx_bytes"] - before.counters["rx_bytes"]) / packets if packets else None
 
 
-def _doubts(role: Role, station: TcpEndReport, guest: TcpResult | None, octets: int | None) -> str:
+def _doubts(role: Role, station: TcpEndReport, guest: TcpResult | None, byte_count: int | None) -> str:
     if guest is None:
-        return f"it came to a standstill after {station.octets} octets"
+        return f"it came to a standstill after {station.byte_count} bytes"
     source, sink = (station, guest) if role is Role.SOURCE else (guest, station)
     found = []
     if station.error or guest.error:
         found.append(f"it ended with {station.error or f'errno {guest.error} in the guest'}")
-    if source.octets != sink.octets or octets not in (None, sink.octets):
-        found.append(f"{source.octets} octets sent, {sink.octets} received")
+    if source.byte_count != sink.byte_count or byte_count not in (None, sink.byte_count):
+        found.append(f"{source.byte_count} bytes sent, {sink.byte_count} received")
     elif source.sha256 != sink.sha256:
         found.append("the content was changed on the way")
     return "; ".join(found)

@@ -11,7 +11,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.live_update import view
 
 BETWEEN_S = 0.3  # traffic between two updates, once the guest has worked off what waited
-CALIBRATION_S = 1.2  # of calibration for each update, which takes about 1.5 s
+CONTROL_RUN_S = 1.2  # of control run for each update, which takes about 1.5 s
 
 
 @dataclass(frozen=True, slots=True)

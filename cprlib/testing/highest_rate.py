@@ -5,7 +5,7 @@ from __future__ import annotations
 from cprlib.deadline import Deadline
 from cprlib.guest.records import reflections
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.traffic.calibration import RateSearch, RateTrial, find_highest_rate
+from cprlib.traffic.control_run import RateSearch, RateTrial, find_highest_rate
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.session import TrafficSession
 

@@ -169,13 +169,13 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         method = method_of(str(self.name))
         given = self.parameters
         facts = _facts(self.facts)
-        calibration = role is words.Role.CALIBRATION
+        control_run = role is words.Role.CONTROL_RUN
         point = self.point()
         name = point_name(point)
         more = ({POINT: name} if name else {}) | ({"base": given.base} if given.base else {})
         return words.CaseEvidence(
             id=f"{case_id(method)}-{name}" if name else case_id(method),
-            mechanism=words.Mechanism.NONE if calibration else words.Mechanism(mechanism.name),
+            mechanism=words.Mechanism.NONE if control_run else words.Mechanism(mechanism.name),
             role=role,
             title=(getattr(self, method).__doc__ or "").strip().splitlines()[0],
             test=str(self.name),
@@ -191,7 +191,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                 more=more,
             ),
             source=facts,
-            target=None if calibration else facts,
+            target=None if control_run else facts,
             reproduce=self._reproduce(method, point),
         )
 

@@ -52,7 +52,7 @@ class SenselessFrames:
         return EACH * sum(kind == NONSENSE for kind, _ in self._to_station)
 
     @property
-    def octets(self) -> tuple[list[bytes], list[bytes]]:
+    def data(self) -> tuple[list[bytes], list[bytes]]:
         """The frames themselves: towards the station, and towards the guest."""
         return [frame for _, frame in self._to_station], [frame for _, frame in self._to_guest]
 

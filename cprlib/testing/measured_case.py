@@ -32,7 +32,7 @@ from cprlib.guest.records import reflections
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.parameters import SuiteParameters
-from cprlib.traffic.calibration import LEAST_PART_CALIBRATED, Calibration
+from cprlib.traffic.control_run import LEAST_CONTROL_SHARE, ControlRun
 from cprlib.traffic.drops import DropReport, DropTrace
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.hops import absent_counters, count_hops
@@ -48,9 +48,9 @@ from cprlib.update.queue_flows import TRIED_PER_QUEUE, flows_on_every_queue
 from cprlib.update.running_guest import RunningGuest
 from cprlib.verdict.policy import IDENTITY_MECHANISMS
 
-CALIBRATION_PORT, MEASURED_PORT = 20000, 21000  # source ports: a stateful reflector goes on counting per session
-PORTS_PER_CALIBRATION = 500
-LONGEST_CALIBRATION_S, SPARE_S = 40.0, 0.5
+CONTROL_RUN_PORT, MEASURED_PORT = 20000, 21000  # source ports: a stateful reflector goes on counting per session
+PORTS_PER_CONTROL_RUN = 500
+LONGEST_CONTROL_RUN_S, SPARE_S = 40.0, 0.5
 LONGEST_STREAM_S = 120.0
 LINGER_S = 1.0
 FEW_UNDER_WAY_S = 0.02  # packets under way vary by no more than those of so long where nothing is held up
@@ -72,7 +72,7 @@ class MeasuredCase:
         self.wanted = wanted
         self.evidence = evidence
         self._guest: RunningGuest | None = None
-        self._calibrations: list[TrafficSession] = []
+        self._control_runs: list[TrafficSession] = []
         self._running: TrafficSession | None = None
         self._notes: list[str] = []
 
@@ -100,19 +100,19 @@ class MeasuredCase:
         )
         return flows_on_every_queue(self.guest, candidates, queues)
 
-    def calibrate(self, at_least_s: float = 0.0) -> None:
+    def run_control(self, at_least_s: float = 0.0) -> None:
         """Measure without update, at the same rate: a loss now is the instrument's or the machine's.
 
-        :param at_least_s: a calibration vouches for a run of up to twice its length, in s.
+        :param at_least_s: a control run vouches for a run of up to twice its length, in s.
         """
-        duration_s = max(self.parameters.calibration, at_least_s)
+        duration_s = max(self.parameters.control_run, at_least_s)
         settings = StreamSettings(rate=self.parameters.rate, duration_s=duration_s)
-        first_port = CALIBRATION_PORT + len(self._calibrations) * PORTS_PER_CALIBRATION
+        first_port = CONTROL_RUN_PORT + len(self._control_runs) * PORTS_PER_CONTROL_RUN
         station, flows = self.guest.topology.station, self._warm_flows(first_port)
         with TrafficSession(station, flows, settings) as session:
-            session.wait_sent(Deadline(duration_s + 20, "the calibration's packets to be sent"))
+            session.wait_sent(Deadline(duration_s + 20, "the control run's packets to be sent"))
             session.finish(linger_s=LINGER_S)
-        self._calibrations.append(session)
+        self._control_runs.append(session)
 
     @contextlib.contextmanager
     def under_traffic(self) -> Iterator[None]:
@@ -138,24 +138,24 @@ class MeasuredCase:
                 session.finish(linger_s=LINGER_S)
             drops = trace.report()
         after, later = read_hop_counters(self.guest), look_at(self.guest.agent)
-        self._calibrate_more(session.sent)
+        self._extend_control_run(session.sent)
         self._collect(session, before, after, drops)
         shares = queue_shares(seen.nic, later.nic)
         self.evidence = replace(self.evidence, guest_view=guest_view(seen, later), queue_shares=shares)
         if seen.nic.channels > 1:
             self.evidence = self.evidence.with_checks(share_check(shares, min(seen.nic.channels, later.nic.channels)))
 
-    def _calibrate_more(self, measured: int) -> None:
-        """Go on calibrating after a run that became longer than its calibration vouches for.
+    def _extend_control_run(self, measured: int) -> None:
+        """Run the control again when the measured run became longer than twice its control run.
 
         :param measured: packets of that run.
         """
-        calibrated = sum(session.sent for session in self._calibrations)
-        missing = LEAST_PART_CALIBRATED * measured - calibrated
-        if calibrated and missing > 0:
+        controlled = sum(session.sent for session in self._control_runs)
+        missing = LEAST_CONTROL_SHARE * measured - controlled
+        if controlled and missing > 0:
             seconds = missing / self.parameters.rate + SPARE_S
-            if seconds <= LONGEST_CALIBRATION_S:
-                self.calibrate(seconds)
+            if seconds <= LONGEST_CONTROL_RUN_S:
+                self.run_control(seconds)
 
     def let_traffic_flow(self, seconds: float) -> None:
         """Wait until packets for so long were answered; for the time between two updates under one traffic.
@@ -230,9 +230,9 @@ class MeasuredCase:
         agent = self.guest.agent
         log, overflow = self._reflector(agent)
         result = session.result(log, reflector_drops=overflow)
-        calibrations = [Calibration.of(run.result(log, reflector_drops=overflow)) for run in self._calibrations]
-        calibration = functools.reduce(Calibration.and_then, calibrations) if calibrations else None
-        self.evidence = with_traffic(self.evidence, result, calibration, self.parameters.queue_length)
+        control_runs = [ControlRun.of(run.result(log, reflector_drops=overflow)) for run in self._control_runs]
+        control_run = functools.reduce(ControlRun.and_then, control_runs) if control_runs else None
+        self.evidence = with_traffic(self.evidence, result, control_run, self.parameters.queue_length)
         self.evidence = replace(
             self.evidence,
             parameters=replace(self.evidence.parameters, duration_s=round(result.sent / self.parameters.rate, 3)),

@@ -20,7 +20,7 @@ NOBODY = "10.75.0.99"  # on the guest's network, but nobody's address
 ARRIVE_S, SILENCE_S = 5.0, 0.3
 
 
-def _octets(mac: str) -> bytes:
+def _mac_bytes(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
@@ -30,7 +30,7 @@ def frame(target: str, *, vlan: int | None = None) -> bytes:
     :param target: link-layer address; :param vlan: 802.1Q id, None for a frame without a tag.
     """
     tag = b"" if vlan is None else struct.pack("!HH", VLAN_TAG, vlan)
-    return _octets(target) + _octets(STATION.mac) + tag + struct.pack("!H", EXPERIMENTAL) + bytes(46)
+    return _mac_bytes(target) + _mac_bytes(STATION.mac) + tag + struct.pack("!H", EXPERIMENTAL) + bytes(46)
 
 
 def flow_frame(port: int) -> bytes:
@@ -56,7 +56,7 @@ def flow_frame(port: int) -> bytes:
     total = (total & 0xFFFF) + (total >> 16)
     checksum = ~(total + (total >> 16)) & 0xFFFF
     header = header[:10] + struct.pack("!H", checksum) + header[12:]
-    return _octets(GUEST.mac) + _octets(STATION.mac) + struct.pack("!H", IPV4) + header + udp
+    return _mac_bytes(GUEST.mac) + _mac_bytes(STATION.mac) + struct.pack("!H", IPV4) + header + udp
 
 
 def send_frames(guest: RunningGuest, frames: Sequence[bytes]) -> None:

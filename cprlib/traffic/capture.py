@@ -54,7 +54,7 @@ class CaptureReport:
 
 
 class RawFrame(tuple[int, int, bytes]):
-    """Time in ns, length on the wire and octets of a frame, kept for the pcap."""
+    """Time in ns, length on the wire and bytes of a frame, kept for the pcap."""
 
     __slots__ = ()
 

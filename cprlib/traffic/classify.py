@@ -23,7 +23,7 @@ class FrameClass(enum.StrEnum):
 
 
 def classify(frame: bytes) -> FrameClass:
-    """The class of a frame that did not match a flow; any octets at all are allowed."""
+    """The class of a frame that did not match a flow; any bytes at all are allowed."""
     kind = frame[12:14]
     if kind == _ARP:
         return FrameClass.ARP

@@ -15,7 +15,7 @@ from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT
 if TYPE_CHECKING:
     from cprlib.linux.topology import Address
 
-MTU = 1500  # octets of an IP packet
+MTU = 1500  # bytes of an IP packet
 UDP_HEADER = 8
 IP_HEADER = {4: 20, 6: 40}  # without options
 HIGHEST_RATE = 1_000_000  # packets/s; above it a period is shorter than sending one packet takes
@@ -33,7 +33,7 @@ class Flow:
 
     :param source_mac, target_mac: lower case, with colons.
     :param source, target: addresses of one family.
-    :param size: octets of the UDP payload, 44 to what fits into an MTU of 1500.
+    :param size: bytes of the UDP payload, 44 to what fits into an MTU of 1500.
     :param dscp: differentiated services code point, 0 to 63 (RFC 2474).
     :param ssid: STAMP session identifier (RFC 8972), 0 for none.
     :raises UsageError: one of them makes no sense.
@@ -52,7 +52,7 @@ class Flow:
     def __post_init__(self) -> None:
         for mac in (self.source_mac, self.target_mac):
             if not _MAC.fullmatch(mac):
-                raise _refuse(f"MAC address {mac!r}", "not six octets in hex", "write it like 52:54:00:75:00:01")
+                raise _refuse(f"MAC address {mac!r}", "not six bytes in hex", "write it like 52:54:00:75:00:01")
         try:
             families = {ipaddress.ip_address(address).version for address in (self.source, self.target)}
         except ValueError as error:
@@ -68,8 +68,8 @@ class Flow:
             )
         if not MINIMUM_SIZE <= self.size <= self.largest_size:
             raise _refuse(
-                f"packets of {self.size} octets",
-                f"a STAMP packet over IPv{self.version} has {MINIMUM_SIZE} to {self.largest_size} octets",
+                f"packets of {self.size} bytes",
+                f"a STAMP packet over IPv{self.version} has {MINIMUM_SIZE} to {self.largest_size} bytes",
                 "choose a size in between",
             )
         if not 0 <= self.dscp < 64:
@@ -84,7 +84,7 @@ class Flow:
 
     @property
     def largest_size(self) -> int:
-        """Octets of UDP payload that fit into one packet."""
+        """Bytes of UDP payload that fit into one packet."""
         return MTU - IP_HEADER[self.version] - UDP_HEADER
 
     @property
@@ -138,18 +138,6 @@ class StreamSettings:
     def period_ns(self) -> float:
         """Time from packet to packet."""
         return 1e9 / self.rate
-
-    def require_calibrated(self, calibrated_rate: float) -> None:
-        """Refuse a rate above the one that was shown to be carried without loss.
-
-        :raises UsageError: this stream is faster.
-        """
-        if self.rate > calibrated_rate:
-            raise _refuse(
-                f"a rate of {self.rate:g} packets/s",
-                f"only {calibrated_rate:g} packets/s were carried without loss in calibration",
-                "choose a lower rate or calibrate at this one",
-            )
 
 
 def flows_between(

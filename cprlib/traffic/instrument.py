@@ -14,7 +14,7 @@ from cprlib.traffic.sender import make_templates, open_sending
 from cprlib.traffic.worker import Job, Progress, Records
 
 STALL_S = 2.5  # the ring holds this much, should the reader not get a processor
-_PER_FRAME = 48 + 20 + 14 + 16 + 48  # octets in the ring beside the test packet: headers and alignment
+_PER_FRAME = 48 + 20 + 14 + 16 + 48  # bytes in the ring beside the test packet: headers and alignment
 
 
 def ring_for(flows: Sequence[Flow], settings: StreamSettings) -> RingSettings:

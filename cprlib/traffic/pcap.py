@@ -11,7 +11,7 @@ from cprlib.traffic.flow import Flow
 from cprlib.traffic.frame import FrameTemplate
 
 ETHERNET = 1  # LINKTYPE_ETHERNET
-BUFFER = 1 << 20  # octets
+BUFFER = 1 << 20  # bytes
 
 
 def sent_frames(flow: Flow, sent_ns: Iterable[int]) -> list[RawFrame]:
@@ -19,8 +19,8 @@ def sent_frames(flow: Flow, sent_ns: Iterable[int]) -> list[RawFrame]:
     template = FrameTemplate(flow)
     frames = []
     for sequence, moment in enumerate(sent_ns):
-        octets = bytes(template.patch(sequence, moment))
-        frames.append(RawFrame((moment, len(octets), octets)))
+        data = bytes(template.patch(sequence, moment))
+        frames.append(RawFrame((moment, len(data), data)))
     return frames
 
 
@@ -38,9 +38,9 @@ def write_pcap(path: Path, frames: Iterable[RawFrame]) -> int:
         writer = PcapWriter(str(aside), linktype=ETHERNET, nano=True, bufsz=BUFFER)
         try:
             writer.write_header(b"")
-            for time_ns, length, octets in ordered:
+            for time_ns, length, data in ordered:
                 seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
-                writer.write_packet(octets, sec=seconds, usec=nanoseconds, caplen=len(octets), wirelen=length)
+                writer.write_packet(data, sec=seconds, usec=nanoseconds, caplen=len(data), wirelen=length)
         finally:
             writer.close()
         aside.replace(path)

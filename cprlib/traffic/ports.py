@@ -12,7 +12,7 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.traffic.flow import Flow
 
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-_RETURN_0 = struct.pack("=HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0: keep no octet (linux/filter.h)
+_RETURN_0 = struct.pack("=HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0: keep no byte (linux/filter.h)
 
 
 class HeldPorts:

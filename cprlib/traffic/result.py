@@ -72,7 +72,7 @@ class FlowResult:
 
 @dataclass(frozen=True, slots=True)
 class InstrumentReport:
-    """What the instrument knows about itself; judged in :mod:`cprlib.traffic.calibration`.
+    """What the instrument knows about itself; judged in :mod:`cprlib.traffic.control_run`.
 
     :param reflector_drops: packets that the reflector's socket lost for want of room; None when it was not asked.
     :param log_lines: lines of the reflector's log, None without one; :param log_foreign: of other flows;

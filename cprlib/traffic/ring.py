@@ -31,7 +31,7 @@ _STATISTICS = struct.Struct("=3I")  # tpacket_stats_v3: packets, drops, times th
 _STATUS = struct.Struct("=I")
 _BLOCK_STATUS = 8  # offset in tpacket_block_desc; after it: number of packets, offset of the first
 _BLOCK = struct.Struct("=2I")
-#: tpacket3_hdr: offset of the next packet, seconds, nanoseconds, octets kept, octets sent, status, offset of the frame
+#: tpacket3_hdr: offset of the next packet, seconds, nanoseconds, bytes kept, bytes sent, status, offset of the frame
 PACKET = struct.Struct("=6IH")
 _FRAME_SIZE = 2048  # only a unit of the request; packets in a block follow each other closely
 
@@ -40,7 +40,7 @@ _FRAME_SIZE = 2048  # only a unit of the request; packets in a block follow each
 class RingSettings:
     """Size of a ring.
 
-    :param blocks: number of blocks, :param block_size: octets, a multiple of the page size.
+    :param blocks: number of blocks, :param block_size: bytes, a multiple of the page size.
     :param retire_ms: a block that is not full is handed over after this.
     """
 
@@ -49,7 +49,7 @@ class RingSettings:
     retire_ms: int = 20
 
     @property
-    def octets(self) -> int:
+    def byte_count(self) -> int:
         """Size of the whole ring."""
         return self.blocks * self.block_size
 
@@ -68,7 +68,7 @@ def open_ring(interface: str, settings: RingSettings) -> socket.socket:
         raise EnvironmentFailure(
             "open a packet socket", error.strerror or str(error), "run as root or in the lab"
         ) from error
-    frames = settings.octets // _FRAME_SIZE
+    frames = settings.byte_count // _FRAME_SIZE
     request = _REQUEST.pack(settings.block_size, settings.blocks, _FRAME_SIZE, frames, settings.retire_ms, 0, 0)
     try:
         opened.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
@@ -94,7 +94,7 @@ class PacketRing:
     def __init__(self, opened: socket.socket, settings: RingSettings) -> None:
         self.settings = settings
         self.socket = opened
-        self.memory = mmap.mmap(opened.fileno(), settings.octets, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self.memory = mmap.mmap(opened.fileno(), settings.byte_count, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._next = 0
         self._poll = select.poll()
         self._poll.register(opened, select.POLLIN | select.POLLERR)

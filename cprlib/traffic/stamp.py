@@ -1,6 +1,6 @@
 """STAMP test packets (RFC 8762, unauthenticated mode) for the hot path: plain ``struct``, no objects per field.
 
-Layout in octets, network byte order; both kinds are 44 octets, padding may follow (RFC 8762 section 4.2.1)::
+Layout in bytes, network byte order; both kinds are 44 bytes, padding may follow (RFC 8762 section 4.2.1)::
 
     session-sender (section 4.2.1)       session-reflector (section 4.3.1)
      0  sequence number           4        0  sequence number of the reflector   4
@@ -24,7 +24,7 @@ import struct
 from dataclasses import dataclass
 
 STAMP_PORT = 862  # RFC 8762 section 4.1
-MINIMUM_SIZE = 44  # octets of UDP payload
+MINIMUM_SIZE = 44  # bytes of UDP payload
 SEQUENCE_OFFSET = 0
 TIMESTAMP_OFFSET = 4
 NTP_EPOCH_S = 2_208_988_800  # 1900-01-01 to 1970-01-01, RFC 5905 section 6
@@ -38,7 +38,7 @@ _ERA = 1 << 32
 
 
 class Malformed(ValueError):
-    """Octets that are no STAMP test packet."""
+    """Bytes that are no STAMP test packet."""
 
 
 def ns_to_ntp(time_ns: int) -> int:
@@ -73,9 +73,9 @@ class SenderPacket:
     error_estimate: int = ERROR_ESTIMATE
 
     def encode(self, size: int = MINIMUM_SIZE) -> bytes:
-        """The UDP payload, padded with zeros to ``size`` octets."""
+        """The UDP payload, padded with zeros to ``size`` bytes."""
         if size < MINIMUM_SIZE:
-            raise Malformed(f"{size} octets are fewer than {MINIMUM_SIZE}")
+            raise Malformed(f"{size} bytes are fewer than {MINIMUM_SIZE}")
         packed = SENDER.pack(self.sequence, ns_to_ntp(self.sent_ns), self.error_estimate, self.ssid)
         return packed.ljust(size, b"\0")
 
@@ -83,10 +83,10 @@ class SenderPacket:
     def decode(cls, payload: bytes) -> SenderPacket:
         """Read a UDP payload.
 
-        :raises Malformed: fewer than 44 octets.
+        :raises Malformed: fewer than 44 bytes.
         """
         if len(payload) < MINIMUM_SIZE:
-            raise Malformed(f"{len(payload)} octets are fewer than {MINIMUM_SIZE}")
+            raise Malformed(f"{len(payload)} bytes are fewer than {MINIMUM_SIZE}")
         sequence, stamp, error_estimate, ssid = SENDER.unpack_from(payload)
         return cls(sequence, ntp_to_ns(stamp), ssid, error_estimate)
 
@@ -111,9 +111,9 @@ class ReflectorPacket:
     sender_error_estimate: int = ERROR_ESTIMATE
 
     def encode(self, size: int = MINIMUM_SIZE) -> bytes:
-        """The UDP payload, padded with zeros to ``size`` octets (symmetric with the sender's packet)."""
+        """The UDP payload, padded with zeros to ``size`` bytes (symmetric with the sender's packet)."""
         if size < MINIMUM_SIZE:
-            raise Malformed(f"{size} octets are fewer than {MINIMUM_SIZE}")
+            raise Malformed(f"{size} bytes are fewer than {MINIMUM_SIZE}")
         return REFLECTOR.pack(
             self.sequence,
             ns_to_ntp(self.sent_ns),
@@ -130,10 +130,10 @@ class ReflectorPacket:
     def decode(cls, payload: bytes) -> ReflectorPacket:
         """Read a UDP payload.
 
-        :raises Malformed: fewer than 44 octets.
+        :raises Malformed: fewer than 44 bytes.
         """
         if len(payload) < MINIMUM_SIZE:
-            raise Malformed(f"{len(payload)} octets are fewer than {MINIMUM_SIZE}")
+            raise Malformed(f"{len(payload)} bytes are fewer than {MINIMUM_SIZE}")
         sequence, t3, estimate, ssid, t2, sender_sequence, t1, sender_estimate, ttl = REFLECTOR.unpack_from(payload)
         return cls(
             sequence=sequence,

@@ -83,11 +83,11 @@ class StationEnds:
         assert isinstance(number, int)
         return number
 
-    def octets(self, number: int) -> int:
-        """Octets that an end has sent or received so far."""
-        octets = self._ask(("octets", number))
-        assert isinstance(octets, int)
-        return octets
+    def byte_count(self, number: int) -> int:
+        """Bytes that an end has sent or received so far."""
+        byte_count = self._ask(("byte_count", number))
+        assert isinstance(byte_count, int)
+        return byte_count
 
     def finish(self, number: int, seconds: float) -> TcpEndReport:
         """Close an end's half and wait for the other end; see :meth:`cprlib.traffic.tcp.TcpEnd.finish`."""
@@ -132,7 +132,7 @@ def _serve(control: Connection[Any, Any], reflector: StampReflector, stack: cont
 
     requests: dict[str, Callable[..., object]] = {
         "connect": connect,
-        "octets": lambda number: ends[number].octets,
+        "byte_count": lambda number: ends[number].byte_count,
         "finish": lambda number, seconds: ends[number].finish(Deadline(seconds, "the connection to be closed")),
         "reflections": lambda: Reflections(reflector.log(), reflector.dropped, dict(reflector.counts)),
     }

@@ -25,7 +25,7 @@ from types import TracebackType
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, UsageError
 
-PIECE = 16384  # octets sent or read at one go
+PIECE = 16384  # bytes sent or read at one go
 TICK_MS = 10
 CONNECT_S = 20.0
 _RTT_OFFSET, _TOTAL_RETRANS_OFFSET, _INFO_SIZE = 68, 100, 104  # struct tcp_info
@@ -43,7 +43,7 @@ class TcpEndSettings:
     """One end of a connection.
 
     :param address: to connect to; None: wait for one connection on ``port``.
-    :param rate: octets/s of a source, :param octets: after which it closes its half; 0 for "until finished".
+    :param rate: bytes/s of a source, :param byte_count: after which it closes its half; 0 for "until finished".
     :raises UsageError: a number makes no sense.
     """
 
@@ -51,15 +51,15 @@ class TcpEndSettings:
     port: int
     address: str | None = None
     rate: int = 100_000
-    octets: int = 0
+    byte_count: int = 0
     seed: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:
             raise UsageError(f"use TCP port {self.port}", "not between 1 and 65535", "choose another")
-        if self.rate <= 0 or self.octets < 0:
+        if self.rate <= 0 or self.byte_count < 0:
             raise UsageError(
-                f"send {self.octets} octets at {self.rate} octets/s", "not above 0", "choose another rate or length"
+                f"send {self.byte_count} bytes at {self.rate} bytes/s", "not above 0", "choose another rate or length"
             )
 
 
@@ -67,14 +67,14 @@ class TcpEndSettings:
 class TcpEndReport:
     """What one end saw.
 
-    :param longest_stall_ns: longest time without progress, from the first octet to the last.
+    :param longest_stall_ns: longest time without progress, from the first byte to the last.
     :param retransmissions: segments that this end sent again, TCP_INFO tcpi_total_retrans.
     :param error: name of the error that ended the connection (``ECONNRESET``), empty for none.
     :param complete: the connection was closed in order by both ends.
     """
 
     role: Role
-    octets: int
+    byte_count: int
     sha256: str
     longest_stall_ns: int
     retransmissions: int
@@ -94,7 +94,7 @@ class TcpEnd:
     def __init__(self, settings: TcpEndSettings) -> None:
         self.settings = settings
         self._hash = hashlib.sha256()
-        self._octets = self._stall_ns = self._progress_ns = 0
+        self._byte_count = self._stall_ns = self._progress_ns = 0
         self._info = bytes(_INFO_SIZE)
         self._error = ""
         self._complete = False
@@ -137,9 +137,9 @@ class TcpEnd:
         self._opened.close()
 
     @property
-    def octets(self) -> int:
-        """Octets sent or received so far."""
-        return self._octets
+    def byte_count(self) -> int:
+        """Bytes sent or received so far."""
+        return self._byte_count
 
     def finish(self, deadline: Deadline) -> TcpEndReport:
         """Let a source close its half, wait for the other end to close too, and report.
@@ -154,7 +154,7 @@ class TcpEnd:
             self._error = self._error or "ETIMEDOUT"
         return TcpEndReport(
             role=self.settings.role,
-            octets=self._octets,
+            byte_count=self._byte_count,
             sha256=self._hash.hexdigest(),
             longest_stall_ns=self._stall_ns,
             retransmissions=struct.unpack_from("=I", self._info, _TOTAL_RETRANS_OFFSET)[0],
@@ -201,10 +201,10 @@ class TcpEnd:
 
     def _progress(self, piece: bytes | memoryview) -> None:
         now = time.monotonic_ns()
-        if self._octets:
+        if self._byte_count:
             self._stall_ns = max(self._stall_ns, now - self._progress_ns)
         self._progress_ns = now
-        self._octets += len(piece)
+        self._byte_count += len(piece)
         self._hash.update(piece)
 
     def _send(self, connection: socket.socket) -> None:
@@ -214,17 +214,17 @@ class TcpEnd:
         start = time.monotonic()
         while not self._finish.is_set() and not self._abort.is_set():
             allowed = int((time.monotonic() - start) * self.settings.rate)
-            if self.settings.octets:
-                if self._octets >= self.settings.octets:
+            if self.settings.byte_count:
+                if self._byte_count >= self.settings.byte_count:
                     break
-                allowed = min(allowed, self.settings.octets)
-                portion = min(portion, self.settings.octets - self._octets)
-            if allowed < self._octets + portion:
+                allowed = min(allowed, self.settings.byte_count)
+                portion = min(portion, self.settings.byte_count - self._byte_count)
+            if allowed < self._byte_count + portion:
                 self._finish.wait(TICK_MS / 1000)
                 continue
             waiting = waiting or memoryview(content.randbytes(PIECE))
             try:
-                sent = connection.send(waiting[: allowed - self._octets])
+                sent = connection.send(waiting[: allowed - self._byte_count])
             except BlockingIOError:
                 self._wait(connection, select.POLLOUT)
                 continue
@@ -242,7 +242,7 @@ class TcpEnd:
         self._complete = True
 
     def _read(self, connection: socket.socket) -> bytes | None:
-        """The next octets; None when the other end has closed."""
+        """The next bytes; None when the other end has closed."""
         while True:
             try:
                 return connection.recv(PIECE) or None
@@ -250,20 +250,20 @@ class TcpEnd:
                 self._wait(connection, select.POLLIN)
 
 
-def content_doubts(end: TcpEndReport, other_octets: int, other_sha256: str) -> tuple[str, ...]:
+def content_doubts(end: TcpEndReport, other_bytes: int, other_sha256: str) -> tuple[str, ...]:
     """What is wrong with a connection; empty when everything came over unchanged and it was closed in order.
 
-    :param end: the report of one end, be it source or sink; :param other_octets: of content at the other one.
+    :param end: the report of one end, be it source or sink; :param other_bytes: of content at the other one.
     """
     doubts = []
     if end.error:
         doubts.append(f"the {end.role} ended with {end.error}")
     elif not end.complete:
         doubts.append("the connection was not closed in order")
-    if end.octets != other_octets:
-        ends = (end.octets, other_octets)
+    if end.byte_count != other_bytes:
+        ends = (end.byte_count, other_bytes)
         sent, received = ends if end.role is Role.SOURCE else ends[::-1]
-        doubts.append(f"{sent} octets sent, {received} received")
+        doubts.append(f"{sent} bytes sent, {received} received")
     elif end.sha256 != other_sha256:
         doubts.append("the content was changed on the way")
     return tuple(doubts)

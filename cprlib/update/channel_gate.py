@@ -1,6 +1,6 @@
 """A gate in the way of an update: on one migration channel it can be stopped, looked at, spoilt and let go.
 
-It stands between source and target and relays octets and descriptors. It has no name in the file system, so a killed
+It stands between source and target and relays bytes and descriptors. It has no name in the file system, so a killed
 harness leaves nothing behind.
 """
 
@@ -26,9 +26,9 @@ class ChannelGate:
 
     :param namespace: network namespace of both QEMUs, in which the abstract names live.
     :param forward: the target's own name of the channel.
-    :param hold_after: octets from the source after which it closes: 0 for "when the source has connected", None for
+    :param hold_after: bytes from the source after which it closes: 0 for "when the source has connected", None for
         "when the source has sent all it has to say".
-    :param pass_on: the target gets those octets at once; else it sees nothing before the gate opens.
+    :param pass_on: the target gets those bytes at once; else it sees nothing before the gate opens.
     :param delivers: what the source has sent comes to the target even when the source has hung up since, as it would
         from a socket's queue.
     :param refuse: the source is not let in before the gate opens: its connect(2) waits.
@@ -45,7 +45,7 @@ class ChannelGate:
         refuse: bool = False,
     ) -> None:
         self.name = f"cprlib-{secrets.token_hex(8)}-gate"
-        self.octets = 0  # seen from the source so far
+        self.byte_count = 0  # seen from the source so far
         self.descriptors = 0
         self._namespace = namespace
         self._forward = forward
@@ -85,7 +85,7 @@ class ChannelGate:
         :raises DeadlineExceeded: nothing came.
         """
         if not self._held.wait(deadline.remaining):
-            raise deadline.exceeded(f"the gate saw {self.octets} octets and {self.descriptors} descriptors")
+            raise deadline.exceeded(f"the gate saw {self.byte_count} bytes and {self.descriptors} descriptors")
 
     @property
     def held(self) -> bool:
@@ -110,25 +110,25 @@ class ChannelGate:
         """Close the channel to both sides, with what stands before the gate."""
         self._finish()
 
-    def replace(self, octets: bytes) -> None:
-        """Let the target have these octets and an end of the stream instead of what stands before the gate.
+    def replace(self, data: bytes) -> None:
+        """Let the target have these bytes and an end of the stream instead of what stands before the gate.
 
         The source sees the channel closed once the target has closed it.
         """
         self._drop_pieces()
-        self._pieces = [Piece(octets)]
+        self._pieces = [Piece(data)]
         self._open.set()
 
-    def truncate(self, octets: int, *, descriptors: bool = True) -> None:
-        """Let the target have the first octets of what stands before the gate, and then an end of the stream."""
+    def truncate(self, byte_count: int, *, descriptors: bool = True) -> None:
+        """Let the target have the first bytes of what stands before the gate, and then an end of the stream."""
         kept: list[Piece] = []
         for piece in self._pieces:
-            if octets <= 0 or (piece.descriptors and not descriptors):
+            if byte_count <= 0 or (piece.descriptors and not descriptors):
                 piece.close()
-                kept += [Piece(piece.octets[:octets])] if octets > 0 else []
+                kept += [Piece(piece.data[:byte_count])] if byte_count > 0 else []
             else:
-                kept.append(Piece(piece.octets[:octets], piece.descriptors))
-            octets -= len(piece.octets)
+                kept.append(Piece(piece.data[:byte_count], piece.descriptors))
+            byte_count -= len(piece.data)
         self._pieces = kept
         self._end_after = True
         self._open.set()
@@ -216,13 +216,13 @@ class ChannelGate:
 
         :returns: whether the source has said that it is done.
         """
-        while self._hold_after is None or self.octets < self._hold_after:
+        while self._hold_after is None or self.byte_count < self._hold_after:
             if not self._readable(source):
                 return False
             piece = receive(source)
-            if not piece.octets:
+            if not piece.data:
                 return True
-            self.octets += len(piece.octets)
+            self.byte_count += len(piece.data)
             self.descriptors += len(piece.descriptors)
             self._pieces.append(piece)
         return False
@@ -252,13 +252,13 @@ class ChannelGate:
         while ready := self._readable(*other):
             for connection in ready:
                 piece = receive(connection)
-                if not piece.octets:
+                if not piece.data:
                     if connection is onward:
                         return
                     onward.shutdown(socket.SHUT_WR)
                     self._until_closed(onward, source)
                     return
                 if connection is source:
-                    self.octets += len(piece.octets)
+                    self.byte_count += len(piece.data)
                 self._send_on(other[connection], piece)
                 piece.close()

@@ -1,4 +1,4 @@
-"""What goes over a migration channel at once: octets, and the descriptors that come with them."""
+"""What goes over a migration channel at once: bytes, and the descriptors that come with them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import socket
 from dataclasses import dataclass
 
 MOST_DESCRIPTORS = 253  # SCM_MAX_FD, include/net/scm.h
-PIECE = 65536  # octets read at once
+PIECE = 65536  # bytes read at once
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Octets as they were read from the source, and the descriptors that came with them."""
+    """Bytes as they were read from the source, and the descriptors that came with them."""
 
-    octets: bytes
+    data: bytes
     descriptors: tuple[int, ...] = ()
 
     def close(self) -> None:
@@ -25,21 +25,21 @@ class Piece:
 
 
 def receive(connection: socket.socket) -> Piece:
-    """Read what there is, with descriptors; no octets at the end of the stream."""
+    """Read what there is, with descriptors; no bytes at the end of the stream."""
     size = array.array("i").itemsize
-    octets, messages, _, _ = connection.recvmsg(
+    data, messages, _, _ = connection.recvmsg(
         PIECE, socket.CMSG_SPACE(MOST_DESCRIPTORS * size), socket.MSG_CMSG_CLOEXEC
     )
     numbers = array.array("i")
-    for level, kind, data in messages:
+    for level, kind, content in messages:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            numbers.frombytes(data[: len(data) - len(data) % size])
-    return Piece(octets, tuple(numbers))
+            numbers.frombytes(content[: len(content) - len(content) % size])
+    return Piece(data, tuple(numbers))
 
 
 def send(connection: socket.socket, piece: Piece) -> None:
-    """Write a piece; its descriptors go with its first octet."""
+    """Write a piece; its descriptors go with its first byte."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", piece.descriptors))] if piece.descriptors else []
-    sent = connection.sendmsg([piece.octets], rights)
-    if sent < len(piece.octets):
-        connection.sendall(piece.octets[sent:])
+    sent = connection.sendmsg([piece.data], rights)
+    if sent < len(piece.data):
+        connection.sendall(piece.data[sent:])

@@ -14,7 +14,7 @@ from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.faults import SETTINGS, Action, Fault, Phase, Survivor
 from cprlib.update.pipe_gate import PipeGate
 
-LOADING_OCTETS = 4096  # of the device state that the target has in phase "state loading"
+LOADING_BYTES = 4096  # of the device state that the target has in phase "state loading"
 GARBAGE = bytes(range(255, -1, -1)) * 16  # no magic number of QEMU's, nor a length that makes sense
 
 _PIPES = {
@@ -73,10 +73,10 @@ class FaultGates:
             self._cpr = enter(ChannelGate(self._namespace, self._channels.cpr, None, refuse=refuse))
         elif fault.phase in _MAIN:
             loading = fault.phase is Phase.STATE_LOADING
-            octets = LOADING_OCTETS if loading else 0
+            byte_count = LOADING_BYTES if loading else 0
             # without a return path the source is done, and hangs up, while what it has sent waits at the gate
             delivers = fault.survivor in (Survivor.TARGET, Survivor.ONE)
-            gate = ChannelGate(self._namespace, self._channels.main, octets, pass_on=loading, delivers=delivers)
+            gate = ChannelGate(self._namespace, self._channels.main, byte_count, pass_on=loading, delivers=delivers)
             self._main = enter(gate)
         elif fault.phase in _PIPES and fault.action not in SETTINGS:
             self._pipe = enter(PipeGate())
@@ -132,8 +132,8 @@ class FaultGates:
             case Action.GARBAGE_CPR | Action.GARBAGE_MAIN:
                 gate.replace(GARBAGE)
             case Action.TRUNCATE_CPR:
-                gate.truncate(gate.octets // 2)
+                gate.truncate(gate.byte_count // 2)
             case Action.TRUNCATE_MAIN:
                 gate.truncate(0)
             case Action.WITHOUT_FDS:
-                gate.truncate(gate.octets, descriptors=False)
+                gate.truncate(gate.byte_count, descriptors=False)

@@ -46,7 +46,7 @@ class PipeGate:
         return os.readlink(self.path) in links
 
     def release(self) -> None:
-        """Let the reader go on: it finds one octet in its file."""
+        """Let the reader go on: it finds one byte in its file."""
         if self._writer >= 0:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._writer, b"\n")

@@ -1,7 +1,7 @@
 """The descriptors that a source sends with its CPR state, seen from outside: read off the channel on their way.
 
 CPR state is a list of (name, id, descriptor) (QEMU migration/cpr.c, vmstate_cpr_fd). Of each the stream has the length
-of the name, the name with its NUL, the id, all big endian, and then one octet that carries the descriptor
+of the name, the name with its NUL, the id, all big endian, and then one byte that carries the descriptor
 (qemu_file_put_fd(), migration/qemu-file.c).
 """
 
@@ -21,7 +21,7 @@ from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.channel_piece import Piece
 from cprlib.update.live_update import LiveUpdate
 
-NAME_LIMIT = 256  # octets
+NAME_LIMIT = 256  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,17 @@ class SentFile:
         return f"{self.name}/{self.id} ({what})"
 
 
-def name_before(octets: bytes) -> tuple[str, int]:
-    """Name and id of the descriptor that follows these octets.
+def name_before(data: bytes) -> tuple[str, int]:
+    """Name and id of the descriptor that follows these bytes.
 
     :raises InstrumentError: they end in something else.
     """
-    head, number = octets[:-4], octets[-4:]
+    head, number = data[:-4], data[-4:]
     for length in range(2, min(NAME_LIMIT, len(head) - 4) + 1):
         name = head[-length:]
         if head[-length - 4 : -length] == struct.pack(">I", length) and name.endswith(b"\0"):
             return name[:-1].decode("utf-8", "replace"), struct.unpack(">i", number)[0]
-    raise InstrumentError("read CPR state", f"no name before a descriptor, but {octets[-32:].hex()}")
+    raise InstrumentError("read CPR state", f"no name before a descriptor, but {data[-32:].hex()}")
 
 
 def sent_files(pieces: Sequence[Piece], source: int) -> tuple[SentFile, ...]:
@@ -64,11 +64,11 @@ def sent_files(pieces: Sequence[Piece], source: int) -> tuple[SentFile, ...]:
     """
     ours = {row.number: row for row in read_table(os.getpid()).rows}
     theirs = read_table(source).rows
-    found, octets = [], b""
+    found, data = [], b""
     for piece in pieces:
-        octets += piece.octets
+        data += piece.data
         for number in piece.descriptors:
-            name, identifier = name_before(octets[:-1])
+            name, identifier = name_before(data[:-1])
             row = ours[number]
             alike = [item for item in theirs if (item.device, item.inode) == (row.device, row.inode)]
             same = tuple(item.number for item in alike if same_file(os.getpid(), number, source, item.number))

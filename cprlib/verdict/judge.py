@@ -50,10 +50,10 @@ def judge(case: CaseEvidence, policy: Policy, *, baseline_ms: float | None = Non
             pass
         case Role.UPDATE:
             findings += _update(case, policy, baseline_ms)
-        case Role.CONTRAST:
-            findings += _contrast(case, policy)
-        case Role.CALIBRATION:
-            findings += _calibration(case, policy)
+        case Role.NEGATIVE_CONTROL:
+            findings += _negative_control(case, policy)
+        case Role.CONTROL_RUN:
+            findings += _control_run(case, policy)
     return JudgedCase(case, combine(findings, "the case checked nothing"))
 
 
@@ -181,25 +181,25 @@ def _downgrade(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
             yield unsure("downgrade", f"check {name} is missing: a fall back to userspace virtio would not be seen")
 
 
-def _contrast(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
-    """A contrast has to lose; how much, and what else goes wrong with it, is nobody's fault."""
+def _negative_control(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+    """A negative control has to lose; how much, and what else goes wrong with it, is nobody's fault."""
     if not case.updates:
         yield unsure("update", "no live update was carried out")
     lost = case.loss.total
     if lost is None:
-        found = unsure("contrast", "its loss is not known")
+        found = unsure("negative-control", "its loss is not known")
     elif lost:
         found = passed(
-            "contrast", f"{counted(lost)} lost, as this mechanism is known to do, and seen by the instrument"
+            "negative-control", f"{counted(lost)} lost, as this mechanism is known to do, and seen by the instrument"
         )
-    elif policy.contrast.must_lose:
-        found = unsure("contrast", "it lost nothing: that a loss would be seen has not been shown")
+    elif policy.negative_control.must_lose:
+        found = unsure("negative-control", "it lost nothing: that a loss would be seen has not been shown")
     else:
-        found = passed("contrast", "it lost nothing")
+        found = passed("negative-control", "it lost nothing")
     yield from _believed(case, policy, [found])
 
 
-def _calibration(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+def _control_run(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     """Nothing may go wrong without an update; what does is the machine's or the instrument's, and accuses no QEMU."""
     for finding in _believed(case, policy, traffic_findings(case, policy)):
         yield replace(finding, outcome=Outcome.INCONCLUSIVE) if finding.outcome == Outcome.FAIL else finding

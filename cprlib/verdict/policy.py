@@ -107,19 +107,19 @@ class InstrumentRules:
 
     :param min_sent: test packets, at least.
     :param pacing_p99_us: 99th percentile of the pacing error at most, microseconds; None for no limit.
-    :param calibration_required: a run without update, in the same session, that lost nothing.
+    :param control_run_required: a run without update, in the same session, that lost nothing.
     """
 
     min_sent: int = 1000
     pacing_p99_us: float | None = 2000.0
-    calibration_required: bool = True
+    control_run_required: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class ContrastRules:
+class NegativeControlRules:
     """Updates that are known to lose packets.
 
-    :param must_lose: a contrast that loses nothing is inconclusive: it has not been shown that a loss would be seen.
+    :param must_lose: a negative control that loses nothing is inconclusive: it has not shown that a loss is seen.
     """
 
     must_lose: bool = True
@@ -163,5 +163,5 @@ class Policy:
     downgrade: DowngradeRules = field(default_factory=DowngradeRules)
     ledger: LedgerRules = field(default_factory=LedgerRules)
     instrument: InstrumentRules = field(default_factory=InstrumentRules)
-    contrast: ContrastRules = field(default_factory=ContrastRules)
+    negative_control: NegativeControlRules = field(default_factory=NegativeControlRules)
     skips: SkipRules = field(default_factory=SkipRules)

@@ -36,11 +36,11 @@ def instrument_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]
         )
     if seen.pacing_p99_us is None and rules.pacing_p99_us:
         yield unsure("instrument", "the pacing error was not measured")
-    if case.role != Role.CALIBRATION:
-        if seen.calibration_lost:
-            yield unsure("calibration", f"without any update {counted(seen.calibration_lost)} were lost")
-        elif rules.calibration_required and not (seen.calibration_sent and seen.calibration_lost == 0):
-            yield unsure("calibration", "there was no calibration without update in this session")
+    if case.role != Role.CONTROL_RUN:
+        if seen.control_run_lost:
+            yield unsure("control-run", f"without any update {counted(seen.control_run_lost)} were lost")
+        elif rules.control_run_required and not (seen.control_run_sent and seen.control_run_lost == 0):
+            yield unsure("control-run", "there was no control run in this session")
     yield from _ledger_gaps(case, policy)
 
 

@@ -7,7 +7,7 @@
  *   /dev/ubda   the job: NUL-terminated tokens, each a letter and a value (see read_job)
  *   /dev/ttyS0  standard output of the command     /dev/ttyS1  its standard error
  *   /dev/ttyS2  control. To the host, one line each: "ready", "exit N", "signal N", "broken TEXT".
- *               From the host, one octet each: T, I, H = SIGTERM, SIGINT, SIGHUP to the command
+ *               From the host, one byte each: T, I, H = SIGTERM, SIGINT, SIGHUP to the command
  *   /dev/ttyS3  the terminal of an interactive command
  *
  * The root is an overlay: the host's root through hostfs (mounted read-only) below, a tmpfs above.
@@ -15,7 +15,7 @@
  * Compiled with LAB_KVM it is the first process of a virtual machine (cprlib/lab/kvm.py): its modules are in
  * /modules of the initramfs, the host's files on the disks /dev/vdb and following, the job on /dev/vda; the
  * channels are virtio-serial ports, and what the command left in the writable folder goes back as a tar
- * archive over a port of its own ("results N" on the control channel says how many octets). There are no
+ * archive over a port of its own ("results N" on the control channel says how many bytes). There are no
  * interactive commands.
  */
 #define _GNU_SOURCE
@@ -188,13 +188,13 @@ static void seed_random(void)
 {
 	struct {
 		struct rand_pool_info info;
-		unsigned char octets[64];
+		unsigned char bytes[64];
 	} pool = { .info = { .entropy_count = 0, .buf_size = 0 } };
-	unsigned int octet;
+	unsigned int byte;
 	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 
-	for (char *hex = job.random; hex && sscanf(hex, "%2x", &octet) == 1 && pool.info.buf_size < 64; hex += 2)
-		((unsigned char *)pool.info.buf)[pool.info.buf_size++] = octet;
+	for (char *hex = job.random; hex && sscanf(hex, "%2x", &byte) == 1 && pool.info.buf_size < 64; hex += 2)
+		((unsigned char *)pool.info.buf)[pool.info.buf_size++] = byte;
 	pool.info.entropy_count = pool.info.buf_size * 8;
 	if (fd >= 0) {
 		ioctl(fd, RNDADDENTROPY, &pool);
@@ -443,7 +443,7 @@ static void send_results(void)
 {
 	int port = open(RESULTS, O_WRONLY | O_CLOEXEC), archive[2];
 	struct pollfd answer = { .fd = control, .events = POLLIN };
-	long long octets = 0;
+	long long bytes = 0;
 	static char buffer[1 << 16];
 	ssize_t got;
 
@@ -459,10 +459,10 @@ static void send_results(void)
 	}
 	close(archive[1]);
 	while ((got = read(archive[0], buffer, sizeof(buffer))) > 0)
-		for (ssize_t done = 0, put; done < got; done += put, octets += put)
+		for (ssize_t done = 0, put; done < got; done += put, bytes += put)
 			if ((put = write(port, buffer + done, got - done)) < 0)
 				broken("send the results");
-	tell("results %lld", octets);
+	tell("results %lld", bytes);
 	poll(&answer, 1, 60000);
 }
 #else

@@ -75,7 +75,7 @@ TABLE = (
     ),
     *(
         Otherwise(f"cprlib run --qemu PATH {option}", f"cprlib run --qemu $OWN {option} {ONE}", SHORT)
-        for option in ("-p rate=200", "--parallel 1", "-p calibration=8", "--policy slow-machine")
+        for option in ("-p rate=200", "--parallel 1", "-p control_run=8", "--policy slow-machine")
     ),
     Otherwise("cprlib run", f"cprlib run {ONE}", "CI runs the whole suite"),
     # writing-a-test.md

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cprlib.testing.chain import CALIBRATION_S, Step, update_in_a_row
+from cprlib.testing.chain import CONTROL_RUN_S, Step, update_in_a_row
 from cprlib.testing.live_update_test import LiveUpdateTest
 
 
@@ -14,7 +14,7 @@ class Chain(LiveUpdateTest):
     def _chain(self, length: int, *, queues: int, vhost: bool) -> None:
         with self.given_guest("cpr", queues=queues, vhost=vhost) as case:
             steps = [Step()] * (self.parameters.chain or length)
-            case.calibrate(CALIBRATION_S * len(steps))
+            case.run_control(CONTROL_RUN_S * len(steps))
             update_in_a_row(case, steps)
 
     def test_chain_of_5_updates_loses_nothing(self) -> None:

@@ -10,7 +10,7 @@ class CprTap(LiveUpdateTest):
 
     def _cross(self, *, queues: int, vhost: bool) -> None:
         with self.given_guest("cpr", queues=queues, vhost=vhost) as case:
-            case.calibrate()
+            case.run_control()
             with case.under_traffic():
                 case.live_update()
 

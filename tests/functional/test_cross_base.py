@@ -9,7 +9,7 @@ from dataclasses import replace
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, UpdateFailed
 from cprlib.qemu.binary import QemuBinary, machine_types, newest_common, probe
-from cprlib.testing.chain import BETWEEN_S, CALIBRATION_S
+from cprlib.testing.chain import BETWEEN_S, CONTROL_RUN_S
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 
@@ -41,7 +41,7 @@ class CrossBase(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:2,target:other
         """
         with self._given_guest_for_both(queues=2, vhost=True) as (case, target, version):
-            case.calibrate(CALIBRATION_S * 3)
+            case.run_control(CONTROL_RUN_S * 3)
             with case.under_traffic():
                 case.live_update(target, f"{self.facts.version} to {version}")
 
@@ -55,7 +55,7 @@ class CrossBase(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,patch:stop-early,patch:1,mechanism:cpr,vhost:off,queues:1,target:other
         """
         with self._given_guest_for_both(queues=1, vhost=False) as (case, target, version):
-            case.calibrate(CALIBRATION_S * 3)
+            case.run_control(CONTROL_RUN_S * 3)
             with case.under_traffic():
                 case.live_update(target, f"{self.facts.version} to {version}")
                 case.let_traffic_flow(BETWEEN_S)

@@ -28,7 +28,7 @@ IN_EACH_PHASE = (
     *("nobody-listens", "cpr-closed-with-fds", "target-killed-with-fds", "target-killed-with-devices"),
     *("cancel-before-switchover", "main-closed-loading"),
 )
-CALIBRATION_S, BETWEEN_S = 6.0, 0.2
+CONTROL_RUN_S, BETWEEN_S = 6.0, 0.2
 
 
 class FailedUpdate(LiveUpdateTest):
@@ -152,7 +152,7 @@ class FailedUpdate(LiveUpdateTest):
         :avocado: tags=mechanism:cpr,vhost:on,queues:1
         """
         with self.given_guest("cpr", vhost=True) as case:
-            case.calibrate(at_least_s=CALIBRATION_S)
+            case.run_control(at_least_s=CONTROL_RUN_S)
             with case.under_traffic():
                 for fault in named(*IN_EACH_PHASE):
                     result = FaultedUpdate(case.guest, fault).perform()

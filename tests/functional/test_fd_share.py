@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cprlib.evidence.case import Role
-from cprlib.testing.chain import CALIBRATION_S, Step, update_in_a_row
+from cprlib.testing.chain import CONTROL_RUN_S, Step, update_in_a_row
 from cprlib.testing.live_update_test import LiveUpdateTest
 
 UPDATES = 3
@@ -20,6 +20,6 @@ class FdShare(LiveUpdateTest):
 
         :avocado: tags=mechanism:fd-share,vhost:off,queues:1
         """
-        with self.given_guest("fd-share", role=Role.CONTRAST) as case:
-            case.calibrate(CALIBRATION_S * UPDATES)
+        with self.given_guest("fd-share", role=Role.NEGATIVE_CONTROL) as case:
+            case.run_control(CONTROL_RUN_S * UPDATES)
             update_in_a_row(case, [Step()] * UPDATES, growth=False)

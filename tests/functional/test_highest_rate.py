@@ -16,7 +16,7 @@ class HighestRate(LiveUpdateTest):
         """The rate of this run is carried without loss; the highest one that is stands in the report.
 
         Rates are doubled from the run's own until one loses packets, then bisected. A machine that does not
-        carry the run's rate makes this inconclusive, as a calibration with losses does.
+        carry the run's rate makes this inconclusive, as a control run with losses does.
 
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:rate
         """

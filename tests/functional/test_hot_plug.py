@@ -43,7 +43,7 @@ class HotPlug(NetdevTest):
             survives(case, "survives", "a guest that runs"),
         ):
             case.guest.agent.set_queue_pairs(2)
-            case.calibrate()
+            case.run_control()
             with case.under_traffic():
                 case.live_update()
             pairs = [case.guest.agent.set_queue_pairs(wanted) for wanted in (4, 2, 4)]

@@ -14,6 +14,6 @@ class Ipv6(LiveUpdateTest):
         :avocado: tags=patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1,ip:6
         """
         with self.given_guest("cpr", vhost=True, ip_version=6) as case:
-            case.calibrate()
+            case.run_control()
             with case.under_traffic():
                 case.live_update()

@@ -20,7 +20,7 @@ from cprlib.traffic.session import TrafficSession
 from cprlib.update.running_guest import RunningGuest
 
 FORWARD = Direction.FORWARD
-SMALL_BUFFER, USUAL_BUFFER = 32 << 10, 32 << 20  # octets; images/guest/agent/datagram.h
+SMALL_BUFFER, USUAL_BUFFER = 32 << 10, 32 << 20  # bytes; images/guest/agent/datagram.h
 PAUSE_S, SHOWN = 0.1, 0.8
 LONG = 900  # packets: on a busy machine the guest's agent takes its time to pause
 QUEUES, KEPT = 4, 10  # packets, of each tap queue

@@ -1,4 +1,4 @@
-"""The traditional way, as the contrast: a new tap for the target, the old link down, the new one up."""
+"""The traditional way, as the negative control: a new tap for the target, the old link down, the new one up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LinkSwitch(LiveUpdateTest):
 
         :avocado: tags=mechanism:link-switch,vhost:off,queues:1
         """
-        with self.given_guest("link-switch", role=Role.CONTRAST) as case:
-            case.calibrate()
+        with self.given_guest("link-switch", role=Role.NEGATIVE_CONTROL) as case:
+            case.run_control()
             with case.under_traffic():
                 case.live_update()

@@ -16,6 +16,6 @@ class LocalParameter(LiveUpdateTest):
         :avocado: tags=mechanism:local,vhost:off,queues:1
         """
         with self.given_guest("local") as case:
-            case.calibrate()
+            case.run_control()
             with case.under_traffic():
                 case.live_update()

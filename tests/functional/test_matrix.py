@@ -6,11 +6,11 @@ See docs/matrix.md; ``cprlib run --matrix push``.
 from __future__ import annotations
 
 from cprlib.evidence.case import Role
-from cprlib.testing.chain import CALIBRATION_S, Step, update_in_a_row
+from cprlib.testing.chain import CONTROL_RUN_S, Step, update_in_a_row
 from cprlib.testing.live_update_test import LiveUpdateTest
 
-CONTRASTS = ("link-switch", "fd-share")
-CONTRAST_UPDATES = 3  # one may lose nothing, when no packet arrives while the guest stands still
+NEGATIVE_CONTROLS = ("link-switch", "fd-share")
+NEGATIVE_CONTROL_UPDATES = 3  # one may lose nothing, when no packet arrives while the guest stands still
 
 
 class Matrix(LiveUpdateTest):
@@ -29,7 +29,7 @@ class Matrix(LiveUpdateTest):
         return super().point() or (said | ({"base": given.base} if given.base else {}))
 
     def test_crosses(self) -> None:
-        """The NIC crosses as its point of the matrix says: without loss, or as a contrast that is seen to lose.
+        """The NIC crosses as its point of the matrix says: without loss, or as a negative control that is seen to lose.
 
         Mechanism ``cpr`` may lose nothing; ``link-switch`` and ``fd-share`` are known to lose packets, and three
         updates of them have to.
@@ -38,12 +38,12 @@ class Matrix(LiveUpdateTest):
         """
         given = self.parameters
         name, queues, vhost = given.mechanism or "cpr", given.queues or 1, bool(given.vhost)
-        if name not in CONTRASTS:
+        if name not in NEGATIVE_CONTROLS:
             with self.given_guest(name, queues=queues, vhost=vhost) as case:
-                case.calibrate()
+                case.run_control()
                 with case.under_traffic():
                     case.live_update()
             return
-        with self.given_guest(name, queues=queues, vhost=vhost, role=Role.CONTRAST) as case:
-            case.calibrate(CALIBRATION_S * CONTRAST_UPDATES)
-            update_in_a_row(case, [Step()] * CONTRAST_UPDATES, growth=False)
+        with self.given_guest(name, queues=queues, vhost=vhost, role=Role.NEGATIVE_CONTROL) as case:
+            case.run_control(CONTROL_RUN_S * NEGATIVE_CONTROL_UPDATES)
+            update_in_a_row(case, [Step()] * NEGATIVE_CONTROL_UPDATES, growth=False)

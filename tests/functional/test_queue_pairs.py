@@ -37,7 +37,7 @@ class QueuePairsInUse(LiveUpdateTest):
             pairs.use(IN_USE, "before-update")
             wait_settled(case.guest.agent)
             before, mapped = look_at_nic(case.guest), queue_map(case.guest)
-            case.calibrate()
+            case.run_control()
             with case.under_traffic():
                 update = case.live_update()
             after = look_at_nic(case.guest)

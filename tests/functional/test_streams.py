@@ -15,6 +15,6 @@ class Streams(LiveUpdateTest):
         :avocado: tags=mechanism:cpr,vhost:on,queues:1,streams:all,patch:no-loss,patch:9
         """
         with self.given_guest("cpr", vhost=True, load=0.5) as case:
-            case.calibrate()
+            case.run_control()
             with case.under_traffic(), companions(case):
                 case.live_update()

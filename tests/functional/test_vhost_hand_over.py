@@ -18,7 +18,7 @@ from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.gated import gated_update
 from cprlib.update.kernel_trace import KernelTrace
 
-SOME_OCTETS = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
+SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
 
 
 class VhostHandOver(LiveUpdateTest):
@@ -64,7 +64,7 @@ class VhostHandOver(LiveUpdateTest):
             self.given_guest("cpr", queues=4, vhost=True, role=Role.CHECKS) as case,
             KernelTrace() as trace,
             Probes(case.guest.topology.station, probe_flows(case)) as probes,
-            ChannelGate(case.guest.topology.switch, "nobody", SOME_OCTETS) as gate,
+            ChannelGate(case.guest.topology.switch, "nobody", SOME_BYTES) as gate,
         ):
             machine = case.guest.machine
             before = vhost_workers(machine.pid)

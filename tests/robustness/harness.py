@@ -16,7 +16,7 @@ from cprlib.lab.runner_supervision import bound_to_this_process
 from tests.robustness.processes import Process, descendants
 
 CASE = "tests/functional/test_cpr_tap.py:CprTap.test_{}_1_queue_crosses_without_loss"
-PARAMETERS = {"calibration": "1", "before": "0.2", "after": "0.3"}
+PARAMETERS = {"control_run": "1", "before": "0.2", "after": "0.3"}
 RESULTS_NAME = "re,sults accel=none;$(touch pwned) '&"
 NOT_COPIED = {"python", "trees", "lab-cores"}  # of the cache: what no run needs; and locks, which are an inode's
 VICTIMS = {

@@ -46,7 +46,7 @@ BY_STATISTICS = ("interruption", "reordered")
 """Findings of the judge that one guest does not decide on here. A machine that is overloaded makes pauses long, and
 reorders: a flow changes its queue when the guest answers from another, or when tun has forgotten it after 3 s without
 a packet (TUN_FLOW_EXPIRE, drivers/net/tun.c); that was seen without any update. It neither loses nor doubles any."""
-INSTRUMENT = ("instrument", "calibration", "ledger", "lab", "evidence", "avocado-test")
+INSTRUMENT = ("instrument", "control-run", "ledger", "lab", "evidence", "avocado-test")
 NUMBERED = re.compile(r"-\d+\Z")
 
 

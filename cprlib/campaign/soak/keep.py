@@ -1,4 +1,4 @@
-"""Folders of cases that did not pass: kept, but no more than so many, and no more octets than so many."""
+"""Folders of cases that did not pass: kept, but no more than so many, and no more bytes than so many."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def of_soak(soak: str) -> list[int]:
 
 
 def resident(pid: int) -> int | None:
-    """Resident memory in octets; None when the process is gone."""
+    """Resident memory in bytes; None when the process is gone."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE
     return None

@@ -118,7 +118,7 @@ def _mounts() -> float | None:
 
 
 def disk_used(folder: Path, leave_out: Path | None = None) -> int:
-    """Octets of disk that a folder takes; what vanishes meanwhile, or cannot be read, does not count."""
+    """Bytes of disk that a folder takes; what vanishes meanwhile, or cannot be read, does not count."""
     return sum(_blocks(folder, leave_out)) * 512
 
 

@@ -21,7 +21,7 @@
 #include "stamp.h"
 #include "tcp.h"
 
-enum { HEAD_ROOM = 512 }; /* octets of an answer before its payload */
+enum { HEAD_ROOM = 512 }; /* bytes of an answer before its payload */
 
 static void clocks(struct output *out)
 {
@@ -320,7 +320,7 @@ void control_handle(char *line, struct output *out)
     if (payload)
         output_raw(out, payload, length);
     if (out->overflow)
-        request_fail(&request, "the answer is longer than %d octets", PORT_ANSWER);
+        request_fail(&request, "the answer is longer than %d bytes", PORT_ANSWER);
     if (*request.error)
         failed(&request, out, request.error);
 }

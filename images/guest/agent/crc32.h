@@ -9,7 +9,7 @@
 static inline uint32_t crc32(const void *data, size_t length)
 {
     static uint32_t table[256];
-    const uint8_t *octets = data;
+    const uint8_t *bytes = data;
     uint32_t crc = 0xffffffff;
 
     if (!table[1])
@@ -21,7 +21,7 @@ static inline uint32_t crc32(const void *data, size_t length)
             table[i] = value;
         }
     for (size_t i = 0; i < length; i++)
-        crc = crc >> 8 ^ table[(crc ^ octets[i]) & 0xff];
+        crc = crc >> 8 ^ table[(crc ^ bytes[i]) & 0xff];
     return ~crc;
 }
 

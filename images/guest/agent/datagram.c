@@ -15,13 +15,13 @@ static int set(int fd, int level, int option, int value)
 }
 
 /* Above the system's limit where we may (CAP_NET_ADMIN), up to it elsewhere. */
-static void size_buffer(int fd, int forced, int limited, int octets)
+static void size_buffer(int fd, int forced, int limited, int bytes)
 {
-    if (set(fd, SOL_SOCKET, forced, octets) < 0)
-        set(fd, SOL_SOCKET, limited, octets);
+    if (set(fd, SOL_SOCKET, forced, bytes) < 0)
+        set(fd, SOL_SOCKET, limited, bytes);
 }
 
-void datagram_set_receive_buffer(int fd, int octets) { size_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, octets); }
+void datagram_set_receive_buffer(int fd, int bytes) { size_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, bytes); }
 
 int datagram_open(int family, uint16_t port)
 {
@@ -95,10 +95,10 @@ bool address_equal(const union address *one, const union address *other)
 
 void address_format(const union address *address, char *text)
 {
-    const void *octets = address->any.sa_family == AF_INET6 ? (const void *)&address->v6.sin6_addr
+    const void *bytes = address->any.sa_family == AF_INET6 ? (const void *)&address->v6.sin6_addr
                                                             : (const void *)&address->v4.sin_addr;
 
-    if (!inet_ntop(address->any.sa_family, octets, text, INET6_ADDRSTRLEN))
+    if (!inet_ntop(address->any.sa_family, bytes, text, INET6_ADDRSTRLEN))
         strcpy(text, "?");
 }
 
@@ -146,10 +146,10 @@ void arrival_read(struct arrival *arrival, struct msghdr *message)
 unsigned datagram_drain_errors(int fd)
 {
     unsigned count = 0;
-    char octet, control[DATAGRAM_CONTROL];
+    char byte, control[DATAGRAM_CONTROL];
 
     for (;;) {
-        struct iovec part = {.iov_base = &octet, .iov_len = 1};
+        struct iovec part = {.iov_base = &byte, .iov_len = 1};
         struct msghdr message = {
             .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 

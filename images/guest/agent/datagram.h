@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#define DATAGRAM_BUFFER (32 << 20) /* octets; a small packet costs 832 of them, a large one some 4,000 */
-#define DATAGRAM_CONTROL 256       /* octets of ancillary data that are enough for all of it */
+#define DATAGRAM_BUFFER (32 << 20) /* bytes; a small packet costs 832 of them, a large one some 4,000 */
+#define DATAGRAM_CONTROL 256       /* bytes of ancillary data that are enough for all of it */
 
 union address {
     struct sockaddr any;
@@ -56,6 +56,6 @@ unsigned datagram_drain_errors(int fd);
 int64_t datagram_drops(int fd);
 int datagram_receive_buffer(int fd);
 /* Above the system's limit where we may; below it anywhere. */
-void datagram_set_receive_buffer(int fd, int octets);
+void datagram_set_receive_buffer(int fd, int bytes);
 
 #endif

@@ -21,14 +21,14 @@ static void quoted(struct output *out, const char *value)
 {
     text(out, "\"");
     for (; *value; value++) {
-        unsigned char octet = (unsigned char)*value;
+        unsigned char byte = (unsigned char)*value;
         char escaped[8];
 
-        if (octet >= 0x20 && octet < 0x7f && octet != '"' && octet != '\\') {
+        if (byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\') {
             output_raw(out, value, 1);
             continue;
         }
-        snprintf(escaped, sizeof(escaped), "\\u%04x", octet);
+        snprintf(escaped, sizeof(escaped), "\\u%04x", byte);
         text(out, escaped);
     }
     text(out, "\"");

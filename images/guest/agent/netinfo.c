@@ -143,7 +143,7 @@ static void report_snmp6(struct output *out)
     json_close(out, '}');
 }
 
-/* Sockets of /proc/net/udp or udp6: local port, octets waiting, drops (the last column). */
+/* Sockets of /proc/net/udp or udp6: local port, bytes waiting, drops (the last column). */
 static void report_sockets(struct output *out, const char *key, const char *path)
 {
     FILE *file = fopen(path, "re");

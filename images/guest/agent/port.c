@@ -22,11 +22,11 @@ static struct {
     size_t written;
 } state;
 
-static void take_octet(char octet)
+static void take_byte(char byte)
 {
-    if (octet != '\n') {
+    if (byte != '\n') {
         if (state.line_used < PORT_LINE - 1)
-            state.line[state.line_used++] = octet;
+            state.line[state.line_used++] = byte;
         else
             state.line_too_long = true;
         return;
@@ -62,14 +62,14 @@ static bool write_some(void)
  */
 static void port_ready(void *self, uint32_t events)
 {
-    char octets[1024];
+    char bytes[1024];
     ssize_t count;
 
     (void)self;
     (void)events;
-    while ((count = read(state.watch.fd, octets, sizeof(octets))) > 0)
+    while ((count = read(state.watch.fd, bytes, sizeof(bytes))) > 0)
         for (ssize_t i = 0; i < count; i++)
-            take_octet(octets[i]);
+            take_byte(bytes[i]);
     if (!write_some()) {
         loop_remove(&state.watch);
         loop_add(&state.watch, EPOLLIN | EPOLLOUT | EPOLLET);

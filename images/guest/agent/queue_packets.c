@@ -64,7 +64,7 @@ static bool attributes_of(const struct nlmsghdr *message, const struct nlattr **
     return true;
 }
 
-/* A number of two, four or eight octets: netlink's "uint" is as short as it can be. */
+/* A number of two, four or eight bytes: netlink's "uint" is as short as it can be. */
 static uint64_t number(const struct nlattr *attribute)
 {
     size_t size = attribute->nla_len - NLA_HDRLEN;

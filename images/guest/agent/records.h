@@ -17,7 +17,7 @@ enum record_flags {
     RECORD_RETRIED = 4,         /* the first try to send was refused */
 };
 
-/* 40 octets, little endian as the guest is; cprlib/guest/records.py reads the same layout. */
+/* 40 bytes, little endian as the guest is; cprlib/guest/records.py reads the same layout. */
 struct record {
     uint32_t sender_sequence;
     uint32_t reflector_sequence;
@@ -25,7 +25,7 @@ struct record {
     uint64_t b_ns;
     uint64_t c_ns;
     uint16_t session; /* reflector: index of the session; sender: index of the stream */
-    uint16_t size;    /* octets of UDP payload */
+    uint16_t size;    /* bytes of UDP payload */
     uint16_t flags;
     uint8_t ttl;
     uint8_t kind;

@@ -179,7 +179,7 @@ static void reflect(int fd, struct msghdr *message, uint8_t *packet, size_t size
     sequence = session->next_sequence++;
     sender_ns = get_ntp(packet + STAMP_TIME);
 
-    /* Same size (RFC 8762 section 4.3); octets after the 44th go back as they came. */
+    /* Same size (RFC 8762 section 4.3); bytes after the 44th go back as they came. */
     memcpy(sender_part, packet, sizeof(sender_part)); /* sequence, time, error estimate */
     memset(packet + STAMP_RECEIVE_TIME, 0, STAMP_SIZE - STAMP_RECEIVE_TIME);
     memcpy(packet + STAMP_SENDER_SEQUENCE, sender_part, sizeof(sender_part));

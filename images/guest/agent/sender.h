@@ -15,7 +15,7 @@ struct stream_settings {
     uint16_t ssid;
     uint32_t rate;  /* packets/s, 1 to 100000 */
     uint32_t count; /* packets; 0: until stopped */
-    uint32_t size;  /* octets of UDP payload, 44 to 65507 */
+    uint32_t size;  /* bytes of UDP payload, 44 to 65507 */
     uint8_t dscp;   /* 0 to 63 */
 };
 

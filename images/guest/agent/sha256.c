@@ -54,14 +54,14 @@ void sha256_begin(struct sha256 *state)
 
 void sha256_add(struct sha256 *state, const void *data, size_t length)
 {
-    const uint8_t *octets = data;
+    const uint8_t *bytes = data;
 
     while (length) {
         size_t used = state->length % SHA256_BLOCK, room = SHA256_BLOCK - used, part = length < room ? length : room;
 
-        memcpy(state->block + used, octets, part);
+        memcpy(state->block + used, bytes, part);
         state->length += part;
-        octets += part;
+        bytes += part;
         length -= part;
         if (part == room)
             compress(state->hash, state->block);

@@ -10,7 +10,7 @@ enum { SHA256_SIZE = 32, SHA256_BLOCK = 64 };
 
 struct sha256 {
     uint32_t hash[8];
-    uint64_t length; /* octets so far */
+    uint64_t length; /* bytes so far */
     uint8_t block[SHA256_BLOCK];
 };
 

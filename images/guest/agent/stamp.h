@@ -13,7 +13,7 @@
 
 enum {
     STAMP_PORT = 862,
-    STAMP_SIZE = 44, /* octets; a packet may be longer, never shorter */
+    STAMP_SIZE = 44, /* bytes; a packet may be longer, never shorter */
     STAMP_MAX_SIZE = 65507,
 
     /* both packets */

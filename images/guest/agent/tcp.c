@@ -18,7 +18,7 @@
 enum {
     CONNECTIONS = 8,
     TICK_MS = 5,
-    PIECE = 16384,       /* octets sent or read at one go */
+    PIECE = 16384,       /* bytes sent or read at one go */
     PIECES = 8,          /* such goes before others get a turn */
 };
 
@@ -32,7 +32,7 @@ struct connection {
     enum state state;
     uint16_t port;
     uint64_t rate, wanted, seed;
-    uint64_t octets, start_ns, progress_ns, stall_ns;
+    uint64_t bytes, start_ns, progress_ns, stall_ns;
     struct sha256 hash;
     struct tcp_info info; /* as it was when the connection ended */
     int error;
@@ -70,10 +70,10 @@ static void progress(struct connection *connection, const void *data, size_t len
 {
     uint64_t now = monotonic_ns();
 
-    if (connection->octets && now - connection->progress_ns > connection->stall_ns)
+    if (connection->bytes && now - connection->progress_ns > connection->stall_ns)
         connection->stall_ns = now - connection->progress_ns;
     connection->progress_ns = now;
-    connection->octets += length;
+    connection->bytes += length;
     sha256_add(&connection->hash, data, length);
 }
 
@@ -94,7 +94,7 @@ static uint64_t allowance(const struct connection *connection)
         allowed = elapsed / NS_PER_S * connection->rate + elapsed % NS_PER_S * connection->rate / NS_PER_S;
     if (connection->wanted && allowed > connection->wanted)
         allowed = connection->wanted;
-    return allowed > connection->octets ? allowed - connection->octets : 0;
+    return allowed > connection->bytes ? allowed - connection->bytes : 0;
 }
 
 static void send_some(struct connection *connection)
@@ -108,7 +108,7 @@ static void send_some(struct connection *connection)
 
         if (!length)
             break;
-        content_fill(piece, length, connection->seed, connection->octets);
+        content_fill(piece, length, connection->seed, connection->bytes);
         sent = send(connection->socket.fd, piece, length, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0) {
             if (errno != EAGAIN && errno != EINTR)
@@ -117,7 +117,7 @@ static void send_some(struct connection *connection)
         }
         progress(connection, piece, (size_t)sent);
     }
-    if (connection->wanted && connection->octets >= connection->wanted)
+    if (connection->wanted && connection->bytes >= connection->wanted)
         close_half(connection);
 }
 
@@ -252,7 +252,7 @@ void tcp_start(struct request *request, struct output *out)
         .source = !strcmp(role, "source"),
         .port = (uint16_t)request_number(request, "port", 1, 65535, 0),
         .rate = request_number(request, "rate", 0, 10000000000, 0),
-        .wanted = request_number(request, "octets", 0, UINT64_MAX, 0),
+        .wanted = request_number(request, "byte_count", 0, UINT64_MAX, 0),
         .seed = request_number(request, "seed", 0, UINT64_MAX, 1),
     };
     sha256_begin(&connection->hash);
@@ -301,12 +301,12 @@ void tcp_report(struct request *request, struct output *out)
 
         read_info(connection, &info);
         sha256_digest(&connection->hash, digest);
-        for (int octet = 0; octet < SHA256_SIZE; octet++)
-            snprintf(text + 2 * octet, 3, "%02x", digest[octet]);
+        for (int byte = 0; byte < SHA256_SIZE; byte++)
+            snprintf(text + 2 * byte, 3, "%02x", digest[byte]);
         json_open(out, NULL, '{');
         json_string(out, "role", connection->source ? "source" : "sink");
         json_string(out, "state", state_names[connection->state]);
-        json_count(out, "octets", connection->octets);
+        json_count(out, "byte_count", connection->bytes);
         json_string(out, "sha256", text);
         json_count(out, "longest_stall_ns", connection->stall_ns);
         json_count(out, "retransmissions", info.tcpi_total_retrans);

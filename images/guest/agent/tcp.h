@@ -7,8 +7,8 @@
 #include "request.h"
 
 /*
- * role=source|sink port=N [address=A] [rate=octets/s] [octets=N] [seed=N]: connect, or without an address wait
- * for one connection on the port. A source sends `octets` (0: until stopped) and closes its half.
+ * role=source|sink port=N [address=A] [rate=bytes/s] [byte_count=N] [seed=N]: connect, or without an address wait
+ * for one connection on the port. A source sends `byte_count` bytes (0: until stopped) and closes its half.
  */
 void tcp_start(struct request *request, struct output *out);
 /* connection=N: a source sends no more and closes its half. */

@@ -93,7 +93,7 @@ def test_a_childs_temporary_files_are_swept_and_the_users_choice_is_kept(
     with CleanupProcess() as cleanup:
         given = temporary_environment(cleanup)
         assert Path(given["TMPDIR"]).is_dir()
-        assert len(given["TMPDIR"]) < 70  # a socket's path has 107 octets, and Avocado makes its two folders down
+        assert len(given["TMPDIR"]) < 70  # a socket's path has 107 bytes, and Avocado makes its two folders down
         monkeypatch.setenv("TMPDIR", given["TMPDIR"])
         monkeypatch.setenv(GIVEN_TMPDIR, given[GIVEN_TMPDIR])
         assert given_tmpdir() == str(tmp_path)

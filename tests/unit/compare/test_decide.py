@@ -116,7 +116,7 @@ def test_too_few_updates_leave_rare_losses_undecided() -> None:
 
 def test_a_pair_of_which_one_is_doubted_counts_for_nothing() -> None:
     measured = sample(1.3)
-    doubted = Sample(CASE, (*measured.a, chain(doubts=("calibration: 3 lost",))), (*measured.b, chain(9000.0)), True)
+    doubted = Sample(CASE, (*measured.a, chain(doubts=("control run: 3 lost",))), (*measured.b, chain(9000.0)), True)
     found = decide([doubted], ONCE, Effect())
     assert len(found.durations[0].b_values) == 12
     assert found.durations[0].b == decide([measured], ONCE, Effect()).durations[0].b

@@ -43,8 +43,8 @@ def answer(identifier: str, rest: str = "", payload: bytes = b"", crc: int | Non
 
 
 def test_answer_with_payload() -> None:
-    result = converse(lambda name: answer(name, ',"x":1', b"\n\0octets"), lambda channel: channel.request("log"))
-    assert result.payload == b"\n\0octets"  # type: ignore[attr-defined]
+    result = converse(lambda name: answer(name, ',"x":1', b"\n\0bytes"), lambda channel: channel.request("log"))
+    assert result.payload == b"\n\0bytes"  # type: ignore[attr-defined]
     assert result.reply.number("x") == 1  # type: ignore[attr-defined]
 
 
@@ -67,7 +67,7 @@ def test_a_line_without_end_is_bounded() -> None:
         (lambda name: f'\n{{"id":"{name}","ok":true,"payload":-1,"crc32":0}}\n'.encode(), InstrumentError),
         (lambda name: f'\n{{"id":"{name}","ok":true,"payload":99999999999,"crc32":0}}\n'.encode(), InstrumentError),
         (lambda name: f'\n{{"id":"{name}","ok":true,"payload":true,"crc32":0}}\n'.encode(), InstrumentError),
-        (lambda name: answer(name, "", b"octets", 1), InstrumentError),
+        (lambda name: answer(name, "", b"data", 1), InstrumentError),
         (lambda name: name[:0].encode(), DeadlineExceeded),
     ],
 )

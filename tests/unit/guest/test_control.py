@@ -149,14 +149,14 @@ def test_nobody_there_is_counted_not_fatal(agent: NativeAgent) -> None:
 
 
 class Line:
-    """A serial line between a terminal (the agent's side) and a socket that can be exchanged, losing octets."""
+    """A serial line between a terminal (the agent's side) and a socket that can be exchanged, losing bytes."""
 
     def __init__(self) -> None:
         self.master, self.slave = pty.openpty()
         tty.setraw(self.slave)
 
     def relay(self, most: int | None = None) -> socket.socket:
-        """A new socket for our end; after ``most`` octets towards it the rest is lost."""
+        """A new socket for our end; after ``most`` bytes towards it the rest is lost."""
         ours, theirs = socket.socketpair()
         threading.Thread(target=self._up, args=(theirs, most), daemon=True).start()
         threading.Thread(target=self._down, args=(theirs,), daemon=True).start()
@@ -164,17 +164,17 @@ class Line:
 
     def _down(self, theirs: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the test is over
-            while octets := theirs.recv(4096):
-                os.write(self.master, octets)
+            while data := theirs.recv(4096):
+                os.write(self.master, data)
 
     def _up(self, theirs: socket.socket, most: int | None) -> None:
         passed = 0
         with contextlib.suppress(OSError):
             while most is None or passed < most:
-                octets = os.read(self.master, 4096)
-                octets = octets if most is None else octets[: most - passed]
-                theirs.sendall(octets)
-                passed += len(octets)
+                data = os.read(self.master, 4096)
+                data = data if most is None else data[: most - passed]
+                theirs.sendall(data)
+                passed += len(data)
 
 
 def test_channel_may_be_exchanged_in_the_middle_of_an_answer(agent_program: Path) -> None:

@@ -17,18 +17,18 @@ from cprlib.errors import BuildFailed, UsageError
 from cprlib.guest.image import NicAddresses, kernel_command_line
 
 
-def entries(octets: bytes) -> dict[str, tuple[list[int], bytes]]:
+def entries(data: bytes) -> dict[str, tuple[list[int], bytes]]:
     """A newc archive's entries by name: the 13 numbers of the header, and the content."""
     found: dict[str, tuple[list[int], bytes]] = {}
     at = 0
     while True:
-        assert octets[at : at + 6] == b"070701"
-        numbers = [int(octets[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
-        name = octets[at + 110 : at + 110 + numbers[11] - 1].decode()
+        assert data[at : at + 6] == b"070701"
+        numbers = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
+        name = data[at + 110 : at + 110 + numbers[11] - 1].decode()
         begin = (at + 110 + numbers[11] + 3) & ~3
         if name == "TRAILER!!!":
             return found
-        found[name] = (numbers, octets[begin : begin + numbers[6]])
+        found[name] = (numbers, data[begin : begin + numbers[6]])
         at = (begin + numbers[6] + 3) & ~3
 
 
@@ -38,16 +38,16 @@ def test_archive_can_be_read_back() -> None:
     archive.file("bin/odd", b"odd", 0o755)
     archive.symlink("bin/link", "odd")
     archive.character_device("console", 5, 1)
-    octets = archive.octets()
-    assert len(octets) % 512 == 0
-    found = entries(octets)
+    data = archive.data()
+    assert len(data) % 512 == 0
+    found = entries(data)
     assert list(found) == ["bin", "bin/odd", "bin/link", "console"]
     assert found["bin/odd"][1] == b"odd"
     assert found["bin/odd"][0][1] == stat.S_IFREG | 0o755
     assert found["bin/link"][1] == b"odd"
     assert found["console"][0][9:11] == [5, 1]
     assert len({numbers[0] for numbers, _ in found.values()}) == 4
-    assert archive.octets() == octets
+    assert archive.data() == data
 
 
 def zstd_frame(content: bytes) -> bytes:

@@ -34,15 +34,15 @@ def test_answer_has_the_layout_of_rfc_8762(agent: NativeAgent, family: int, host
         before = time.time_ns()
         sent = sender_packet(7, ssid=0x1234)
         sock.send(sent)
-        octets = sock.recv(2000)
+        data = sock.recv(2000)
         after = time.time_ns()
-    answer = STAMPSessionReflectorTestUnauthenticated(octets)
-    assert len(octets) == 44
+    answer = STAMPSessionReflectorTestUnauthenticated(data)
+    assert len(data) == 44
     assert (answer.seq, answer.seq_sender, answer.ssid) == (0, 7, 0x1234)
-    assert octets[28:36] == sent[4:12]
-    assert octets[36:38] == sent[12:14]
-    assert octets[38:40] == octets[41:44].ljust(2, b"\0")[:2] == b"\0\0"
-    sender_ttl = octets[40]
+    assert data[28:36] == sent[4:12]
+    assert data[36:38] == sent[12:14]
+    assert data[38:40] == data[41:44].ljust(2, b"\0")[:2] == b"\0\0"
+    sender_ttl = data[40]
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         level, option = (
             (socket.IPPROTO_IP, socket.IP_TTL)
@@ -62,9 +62,9 @@ def test_answer_is_as_long_as_the_question(agent: NativeAgent) -> None:
     with peer(agent) as sock:
         for size in (44, 45, 1400, 9000):
             sock.send(sender_packet(0, size))
-            octets = sock.recv(10000)
-            assert len(octets) == size
-            assert octets[44:] == b"\xa5" * (size - 44)
+            data = sock.recv(10000)
+            assert len(data) == size
+            assert data[44:] == b"\xa5" * (size - 44)
 
 
 def test_each_session_is_numbered_by_itself(agent: NativeAgent) -> None:
@@ -97,7 +97,7 @@ def test_log_tells_who_when_and_what(agent: NativeAgent) -> None:
         before = time.time_ns()
         packet = sender_packet(3, 100)
         sock.send(packet)
-        octets = sock.recv(2000)
+        data = sock.recv(2000)
         after = time.time_ns()
         port = sock.getsockname()[1]
     log = agent.connection.reflector_log()
@@ -105,7 +105,7 @@ def test_log_tells_who_when_and_what(agent: NativeAgent) -> None:
     assert before <= record.a_ns <= record.b_ns <= after
     assert (record.size, record.kind, record.flags) == (100, Kind.REFLECTED, 0)
     assert abs(record.c_ns - before) < 1e9
-    assert octets[24:28] == b"\0\0\0\3"
+    assert data[24:28] == b"\0\0\0\3"
     (line,) = reflections(log, agent.connection.reflector().peers)
     assert (line.peer, line.peer_port, line.received_ns) == ("127.0.0.1", port, record.a_ns)
 

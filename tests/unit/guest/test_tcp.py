@@ -17,15 +17,15 @@ from .conftest import NativeAgent, free_port
 MASK = (1 << 64) - 1
 
 
-def content(seed: int, octets: int) -> bytes:
+def content(seed: int, byte_count: int) -> bytes:
     """What images/guest/agent/content.h describes."""
     words = []
-    for number in range((octets + 7) // 8):
+    for number in range((byte_count + 7) // 8):
         x = (seed + (number + 1) * 0x9E3779B97F4A7C15) & MASK
         x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & MASK
         x = ((x ^ x >> 27) * 0x94D049BB133111EB) & MASK
         words.append((x ^ x >> 31).to_bytes(8, "little"))
-    return b"".join(words)[:octets]
+    return b"".join(words)[:byte_count]
 
 
 def ended(agent: NativeAgent) -> TcpResult:
@@ -34,17 +34,17 @@ def ended(agent: NativeAgent) -> TcpResult:
     return result
 
 
-@pytest.mark.parametrize("octets", [1, 55, 64, 100_003])
-def test_source_sends_the_content_and_its_digest_is_right(agent: NativeAgent, octets: int) -> None:
+@pytest.mark.parametrize("byte_count", [1, 55, 64, 100_003])
+def test_source_sends_the_content_and_its_digest_is_right(agent: NativeAgent, byte_count: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        settings = TcpSettings("source", server.getsockname()[1], "127.0.0.1", octets=octets, seed=7)
+        settings = TcpSettings("source", server.getsockname()[1], "127.0.0.1", byte_count=byte_count, seed=7)
         agent.connection.start_tcp(settings)
         peer, _ = server.accept()
         with peer, peer.makefile("rb") as stream:
             received = stream.read()
     result = ended(agent)
-    assert received == content(7, octets)
-    assert (result.state, result.octets, result.error) == ("done", octets, 0)
+    assert received == content(7, byte_count)
+    assert (result.state, result.byte_count, result.error) == ("done", byte_count, 0)
     assert result.sha256 == hashlib.sha256(received).hexdigest()
 
 
@@ -56,7 +56,7 @@ def test_sink_digests_what_it_gets(agent: NativeAgent, host: str) -> None:
     with socket.create_connection((host, port)) as peer:
         peer.sendall(sent)
     result = ended(agent)
-    assert (result.state, result.octets) == ("done", len(sent))
+    assert (result.state, result.byte_count) == ("done", len(sent))
     assert result.sha256 == hashlib.sha256(sent).hexdigest()
     agent.connection.reset_tcp()
     assert agent.connection.tcp() == ()
@@ -69,7 +69,7 @@ def test_source_keeps_its_rate_and_stops_when_told(agent: NativeAgent) -> None:
         peer, _ = server.accept()
         with peer, peer.makefile("rb") as stream:
             first = stream.read(100_000)
-            assert agent.connection.tcp()[0].octets < 1_000_000
+            assert agent.connection.tcp()[0].byte_count < 1_000_000
             agent.connection.stop_tcp(index)
             received = first + stream.read()
     result = ended(agent)
@@ -81,8 +81,8 @@ def test_reset_by_the_other_end_is_a_failure(agent: NativeAgent) -> None:
     port = free_port()
     agent.connection.start_tcp(TcpSettings("sink", port))
     peer = socket.create_connection(("127.0.0.1", port))
-    peer.sendall(b"octets")
-    while agent.connection.tcp()[0].octets < 6:
+    peer.sendall(b"byte_count")
+    while agent.connection.tcp()[0].byte_count < 6:
         pass
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close sends RST
     peer.close()

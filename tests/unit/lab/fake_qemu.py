@@ -21,13 +21,13 @@ with tarfile.open(fileobj=archive, mode="w:") as tar:
     member = tarfile.TarInfo("../escaped" if deed == "escape" else "./deep/evidence")
     member.size = 4
     tar.addfile(member, io.BytesIO(b"seen"))
-octets = archive.getvalue()
+data = archive.getvalue()
 ports["control"].sendall(b"ready\n")
 ports["stdout"].sendall(b"out")
 if deed == "die":
     sys.exit(1)
-ports["results"].sendall(octets[:700])
-ports["control"].sendall(b"results %d\n" % len(octets))
-ports["results"].sendall(octets[700:])
+ports["results"].sendall(data[:700])
+ports["control"].sendall(b"results %d\n" % len(data))
+ports["results"].sendall(data[700:])
 assert ports["control"].recv(1) == b"Q"  # the host has it all
 ports["control"].sendall(b"exit 6\n")

@@ -22,7 +22,7 @@ FINISHED = b'{"status": "finished", "result": "pass", "time": 2.0}\n'
 
 
 class ScriptedEngine:
-    """Each attempt plays one script: octets of standard output, or a LabLost."""
+    """Each attempt plays one script: bytes of standard output, or a LabLost."""
 
     name = "scripted"
 

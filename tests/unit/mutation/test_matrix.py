@@ -30,7 +30,7 @@ def test_variant_that_is_caught_for_the_right_reason_is_proven(tmp_path: Path) -
         (judged(CellOutcome.PASSED), "not detected by test-a, which must catch it"),
         (judged(CellOutcome.DETECTED, "identity: two files"), "another message than /packets? lost/: identity"),
         (judged(CellOutcome.CRASHED, "labs died"), "crashed: labs died; detected only by a crash of the harness"),
-        (judged(CellOutcome.INCONCLUSIVE, "calibration"), "is inconclusive: calibration"),
+        (judged(CellOutcome.INCONCLUSIVE, "control-run"), "is inconclusive: control-run"),
         (judged(CellOutcome.SKIPPED, "no-ipv6"), "was skipped: no-ipv6"),
     ],
 )

@@ -67,7 +67,7 @@ def test_cell_is_kept_once_it_was_run(work: RealWork, a_test: SuiteTest) -> None
     assert judged.outcome == CellOutcome.PASSED
     assert work.keep(row, BUILT, a_test)
     moved = replace(BUILT, qemu=QemuBinary(Path("/moved/qemu"), Path("/moved")))
-    assert work.keep(row, moved, a_test)  # the same octets in another place
+    assert work.keep(row, moved, a_test)  # the same bytes in another place
 
 
 def test_changed_input_runs_it_anew(work: RealWork, a_test: SuiteTest, monkeypatch: pytest.MonkeyPatch) -> None:

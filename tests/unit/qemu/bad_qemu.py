@@ -30,7 +30,7 @@ def answer_to(request: str) -> None:
 
 
 def serve(answer: bytes | None = None) -> None:
-    """Greet and negotiate, then answer each command, or the next ones with these octets."""
+    """Greet and negotiate, then answer each command, or the next ones with these bytes."""
     say(GREETING)
     negotiated = False
     while request := qmp.recv(65536).decode():  # one at a time, without line ends

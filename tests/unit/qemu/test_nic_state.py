@@ -50,7 +50,7 @@ def test_detached_queue_and_header_are_seen(topology: Topology) -> None:
         for number in opened:
             os.close(number)
     assert (first.detached, second.detached) == (False, True)
-    assert first.header_octets == second.header_octets == 12
+    assert first.header_bytes == second.header_bytes == 12
     assert first.interface == "tap0"
     assert "vnet_hdr" in first.flags
     assert differences(first.facts(), second.facts()) == ("queue was attached, is detached",)

@@ -100,7 +100,7 @@ def test_case_that_never_finished_is_inconclusive(tmp_path: Path) -> None:
     assert {case.evidence.id: case.evidence.mechanism for case in report.cases}["cut-off"] == Mechanism.CPR
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"evidence_version": 1}', '{"evidence_version": 2}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"evidence_version": 2}', '{"evidence_version": 3}'])
 def test_broken_evidence_is_inconclusive(tmp_path: Path, text: str) -> None:
     folder = start_case(tmp_path, "broken")
     (folder / "case.json").write_text(text)

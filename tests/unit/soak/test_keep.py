@@ -18,10 +18,10 @@ class Keeper:
         self.keep = Keep(folder, most, most_mib)
         self.known: dict[str, CellOutcome] = {}
 
-    def add(self, number: int, outcome: CellOutcome, octets: int = 10, **more: object) -> bool:
+    def add(self, number: int, outcome: CellOutcome, byte_count: int = 10, **more: object) -> bool:
         aside = self.folder / ".aside" / str(number)
         aside.mkdir(parents=True)
-        (aside / "data").write_bytes(os_urandom(octets))
+        (aside / "data").write_bytes(os_urandom(byte_count))
         case: CaseRow = row(number, outcome, **more)
         kept = self.keep.add(aside, case, self.known)
         self.known[case.folder] = outcome
@@ -33,8 +33,8 @@ class Keeper:
         return sorted(int(path.name.split("-")[0]) for path in (self.folder / KEPT).glob("*"))
 
 
-def os_urandom(octets: int) -> bytes:
-    return bytes(range(256)) * (octets // 256) + b"x" * (octets % 256)
+def os_urandom(byte_count: int) -> bytes:
+    return bytes(range(256)) * (byte_count // 256) + b"x" * (byte_count % 256)
 
 
 def test_no_more_than_so_many_are_kept_and_the_first_stay(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_failure_takes_the_place_of_what_tells_less(tmp_path: Path) -> None:
     assert keeper.there == [4, 5, 6]
 
 
-def test_no_more_octets_than_so_many_are_kept(tmp_path: Path) -> None:
+def test_no_more_bytes_than_so_many_are_kept(tmp_path: Path) -> None:
     keeper = Keeper(tmp_path, most=100, most_mib=2)
     assert keeper.add(1, CellOutcome.DETECTED, 900 * 1024)
     assert keeper.add(2, CellOutcome.INCONCLUSIVE, 900 * 1024)

@@ -24,7 +24,7 @@ from .veth import INTERFACE, Pair, configure, require_root
 _OFFSETS = {b"\x08\x00": (23, 42), b"\x86\xdd": (20, 62)}
 _UDP = 17
 PACKET_VNET_HDR = 15  # linux/if_packet.h
-VNET_HEADER = 10  # octets of struct virtio_net_hdr
+VNET_HEADER = 10  # bytes of struct virtio_net_hdr
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +96,16 @@ class Forwarder:
                 if descriptor not in ways:
                     return
                 source, target, direction = ways[descriptor]
-                octets = source.recv(VNET_HEADER + (1 << 16))
-                for frame in self._harm(octets, direction):
+                data = source.recv(VNET_HEADER + (1 << 16))
+                for frame in self._harm(data, direction):
                     target.send(frame)
 
-    def _harm(self, octets: bytes, direction: Direction) -> list[bytes]:
+    def _harm(self, data: bytes, direction: Direction) -> list[bytes]:
         """What to send instead of a frame; each begins with a virtio-net header."""
-        harm, frame = self.harms.get(direction), octets[VNET_HEADER:]
+        harm, frame = self.harms.get(direction), data[VNET_HEADER:]
         protocol, offset = _OFFSETS.get(frame[12:14], (0, 0))
         if harm is None or len(frame) < 86 or not offset or frame[protocol] != self.protocol:
-            return [octets]
+            return [data]
         (sequence,) = struct.unpack_from("!I", frame, offset)
         self._counts[direction] += 1
         number = self._counts[direction]
@@ -113,17 +113,17 @@ class Forwarder:
         due = [late for moment, late in held if moment <= number]
         self._held[direction] = held = [entry for entry in held if entry[0] > number]
         if number % harm.every:
-            return [octets, *due]
+            return [data, *due]
         done = self.harmed[direction]
         if harm.drop:
             done.dropped.append(sequence)
             return due
         if harm.hold:
             done.held.append(sequence)
-            held.append((number + harm.hold, octets))
+            held.append((number + harm.hold, data))
             return due
         done.copied.extend([sequence] * harm.copy)
-        return [octets] * (1 + harm.copy) + due
+        return [data] * (1 + harm.copy) + due
 
 
 @contextlib.contextmanager

@@ -95,14 +95,14 @@ def test_frames_of_others_are_counted_by_class() -> None:
 
 
 @given(st.lists(st.binary(min_size=14, max_size=200), min_size=1, max_size=30))
-def test_classify_takes_any_octets(frames: list[bytes]) -> None:
+def test_classify_takes_any_bytes(frames: list[bytes]) -> None:
     for frame in frames:
         for kind in (b"", b"\x08\x00", b"\x86\xdd", b"\x08\x06"):
             assert classify(frame[:12] + kind + frame[14:]) in FrameClass
 
 
-def test_any_octets_leave_the_capture_alive() -> None:
-    """Each prefix of good answers, and good answers with each octet of their headers changed."""
+def test_any_bytes_leave_the_capture_alive() -> None:
+    """Each prefix of good answers, and good answers with each byte of their headers changed."""
     good = [bytes(answer(FLOW, GOOD)), bytes(answer(FLOW6, GOOD))]
     frames = [frame[:length] for frame in good for length in range(14, len(frame))]
     for frame in good:
@@ -173,7 +173,7 @@ def test_pcap_holds_what_was_sent_and_what_came(tmp_path: Path) -> None:
             session.finish()
         result = session.result(reflector.finish())
     sent = sent_frames(FLOW, result.flows[0].sent_ns)
-    stamps = {time_ns for time_ns, _, octets in session.frames if classify(octets) is FrameClass.FOREIGN}
+    stamps = {time_ns for time_ns, _, data in session.frames if classify(data) is FrameClass.FOREIGN}
     assert write_pcap(tmp_path / "x.pcap", [*session.frames, *sent]) == len(session.frames) + 50
     with PcapReader(str(tmp_path / "x.pcap")) as reader:
         assert reader.nano

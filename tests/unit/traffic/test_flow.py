@@ -48,12 +48,6 @@ def test_a_duration_is_counted_in_packets() -> None:
     assert StreamSettings(0.1, duration_s=1.0).packets == 1
 
 
-def test_a_rate_above_the_calibrated_one_is_refused() -> None:
-    StreamSettings(1000, count=1).require_calibrated(1000)
-    with pytest.raises(UsageError, match="calibration"):
-        StreamSettings(1001, count=1).require_calibrated(1000)
-
-
 @pytest.mark.parametrize(
     "wrong",
     [

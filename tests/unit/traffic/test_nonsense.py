@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cprlib.deadline import Deadline
 from cprlib.errors import UsageError
 from cprlib.testing.malformed_frames import EACH, SenselessFrames
-from cprlib.traffic.calibration import Calibration, doubt_instrument, judge
+from cprlib.traffic.control_run import ControlRun, doubt_instrument, judge
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.records import Reflection
 from cprlib.traffic.result import TrafficResult
@@ -64,7 +64,7 @@ def test_senseless_frames_are_counted_by_kind_and_change_nothing() -> None:
     frames = SenselessFrames(FLOW.source_port)
     with veth_pair_or_skip() as pair:
         silence(pair)
-        to_station, to_guest = frames.octets
+        to_station, to_guest = frames.data
         result, ignored = stream_beside(pair, to_station * EACH, to_guest * EACH)
     assert list(frames.at_capture(result)) == []
     assert (result.sent, result.lost, result.duplicates_forward, result.duplicates_return) == (PACKETS, 0, 0, 0)
@@ -107,7 +107,7 @@ def add_answer(world: World, sequence: int, own: int, *, early: bool) -> None:
 
 @pytest.mark.parametrize("size", [-1, 0, 43, 1473, 65536])
 def test_a_size_that_no_packet_has_is_refused(size: int) -> None:
-    with pytest.raises(UsageError, match="octets"):
+    with pytest.raises(UsageError, match="bytes"):
         flows_between(count=1, size=size)
 
 
@@ -117,13 +117,13 @@ def test_a_rate_that_cannot_be_is_refused(rate: float) -> None:
         StreamSettings(rate, count=1)
 
 
-def test_a_run_faster_than_its_calibration_is_not_believed() -> None:
+def test_a_run_faster_than_its_control_run_is_not_believed() -> None:
     with veth_pair_or_skip() as pair:
         slow, _ = stream_at(pair, 1000, FLOW)
         fast, _ = stream_at(pair, 2000, flows_between(count=1, first_port=20100)[0])
-    assert judge(slow, Calibration.of(fast)).doubts == judge(slow, Calibration.of(slow)).doubts == ()
-    doubts = judge(fast, Calibration.of(slow)).doubts
-    assert doubts == ("calibrated at 1000 packets/s only, measured at 2000 packets/s",)
+    assert judge(slow, ControlRun.of(fast)).doubts == judge(slow, ControlRun.of(slow)).doubts == ()
+    doubts = judge(fast, ControlRun.of(slow)).doubts
+    assert doubts == ("the control run had 1000 packets/s, the measured run 2000 packets/s",)
 
 
 def stream_at(pair: Pair, rate: float, flow: Flow) -> tuple[TrafficResult, list[Reflection]]:
@@ -140,5 +140,5 @@ def test_no_thread_of_the_instrument_is_left_behind() -> None:
     with veth_pair_or_skip() as pair:
         silence(pair)
         frames = SenselessFrames(FLOW.source_port)
-        stream_beside(pair, *frames.octets)
+        stream_beside(pair, *frames.data)
     assert threading.active_count() == before

@@ -10,7 +10,7 @@ import pytest
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.topology import GUEST
-from cprlib.traffic.calibration import doubt_instrument
+from cprlib.traffic.control_run import doubt_instrument
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.guest_stream import measure_guest_stream
 from cprlib.traffic.records import Reflection

@@ -9,7 +9,7 @@ import pytest
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.traffic.calibration import Calibration, doubt_instrument, judge
+from cprlib.traffic.control_run import ControlRun, doubt_instrument, judge
 from cprlib.traffic.drops import DropReport
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import Direction
@@ -51,7 +51,7 @@ def test_a_good_path_loses_nothing_and_the_instrument_is_trusted() -> None:
     assert (result.reordered_forward, result.reordered_return) == (0, 0)
     assert result.shares == {"ipv4:20000": 0.5, "ipv6:20001": 0.5}
     assert doubt_instrument(result).doubts == ()
-    assert judge(result, Calibration.of(result)).conclusive
+    assert judge(result, ControlRun.of(result)).conclusive
     assert not judge(result, None).conclusive
     clock = result.instrument.clock
     assert clock is not None
@@ -71,8 +71,8 @@ def test_injected_loss_is_counted_exactly(direction: Direction, every: int) -> N
     assert result.sent - result.answered == len(dropped)
     found = [s for flow in result.flows for s in (flow.forward.missing or ()) + (flow.returning.missing or ())]
     assert sorted(found) == sorted(dropped)
-    assert not Calibration.of(result).trust.doubts
-    assert Calibration.of(result).doubts
+    assert not ControlRun.of(result).trust.doubts
+    assert ControlRun.of(result).doubts
     ledger = make_ledger(result, (), NO_DROPS)
     assert ledger.missing == ledger.unexplained == len(dropped)
     assert {row.direction for row in ledger.rows} == {direction}

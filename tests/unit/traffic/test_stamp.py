@@ -25,24 +25,24 @@ def test_ntp_epoch_is_1900() -> None:
 
 
 def test_sender_packet_is_what_scapy_reads() -> None:
-    octets = SenderPacket(7, NOW, ssid=3).encode()
-    read = STAMPSessionSenderTestUnauthenticated(octets)
-    assert len(octets) == 44
+    data = SenderPacket(7, NOW, ssid=3).encode()
+    read = STAMPSessionSenderTestUnauthenticated(data)
+    assert len(data) == 44
     assert (read.seq, read.ssid, read.err_estimate.S, read.err_estimate.Z) == (7, 3, 0, 0)
     assert read.err_estimate.multiplier == 1
-    assert int.from_bytes(octets[4:12], "big") == ns_to_ntp(NOW)
+    assert int.from_bytes(data[4:12], "big") == ns_to_ntp(NOW)
     assert read.mbz == 0
     assert abs(read.ts - (NOW / 1e9 + NTP_EPOCH_S)) < 1e-3  # scapy: seconds since 1900 as a float
 
 
 def test_reflector_packet_is_what_scapy_reads() -> None:
     packet = ReflectorPacket(5, NOW + 3000, NOW + 2000, 9, NOW, sender_ttl=63, ssid=3)
-    octets = packet.encode()
-    read = STAMPSessionReflectorTestUnauthenticated(octets)
-    assert len(octets) == 44
+    data = packet.encode()
+    read = STAMPSessionReflectorTestUnauthenticated(data)
+    assert len(data) == 44
     assert (read.seq, read.seq_sender, read.ttl_sender, read.ssid) == (5, 9, 63, 3)
     assert (read.mbz1, read.mbz2) == (0, 0)
-    assert bytes(read) == octets
+    assert bytes(read) == data
 
 
 def test_what_scapy_builds_is_read() -> None:
@@ -65,11 +65,11 @@ def test_packets_survive_encoding(sequence: int, own: int, ttl: int, size: int) 
 
 
 @given(st.binary(max_size=43))
-def test_short_packets_are_refused(octets: bytes) -> None:
+def test_short_packets_are_refused(data: bytes) -> None:
     with pytest.raises(Malformed, match="44"):
-        SenderPacket.decode(octets)
+        SenderPacket.decode(data)
     with pytest.raises(Malformed, match="44"):
-        ReflectorPacket.decode(octets)
+        ReflectorPacket.decode(data)
 
 
 def test_short_sizes_are_refused() -> None:

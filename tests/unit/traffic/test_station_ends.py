@@ -37,11 +37,11 @@ def test_both_ends_of_a_connection_agree_on_its_content() -> None:
     reflecting = free_port(socket.SOCK_DGRAM)
     with StationEnds(reflecting, ("127.0.0.1",)) as ends, TcpEnd(TcpEndSettings(Role.SINK, port)) as sink:
         number = ends.connect(TcpEndSettings(Role.SOURCE, port, "::1", rate=2_000_000))
-        Deadline(10, "octets").poll(lambda: ends.octets(number) > 100_000 or None)
+        Deadline(10, "byte_count").poll(lambda: ends.byte_count(number) > 100_000 or None)
         report = ends.finish(number, 10)
         received = sink.finish(Deadline(10, "the end"))
-    assert content_doubts(report, received.octets, received.sha256) == ()
-    assert report.octets > 100_000
+    assert content_doubts(report, received.byte_count, received.sha256) == ()
+    assert report.byte_count > 100_000
 
 
 def test_a_taken_port_is_an_error_in_words() -> None:

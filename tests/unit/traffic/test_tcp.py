@@ -24,16 +24,18 @@ def make(namespace: NetworkNamespace, settings: TcpEndSettings) -> TcpEnd:
         return TcpEnd(settings)
 
 
-def transfer(pair: Pair, connecting: Role, address: str, octets: int = 300_000) -> tuple[TcpEndReport, TcpEndReport]:
+def transfer(
+    pair: Pair, connecting: Role, address: str, byte_count: int = 300_000
+) -> tuple[TcpEndReport, TcpEndReport]:
     """The station connects to the guest; either may be the source. Source's and sink's report."""
     waiting = Role.SINK if connecting is Role.SOURCE else Role.SOURCE
-    length = TcpEndSettings(Role.SOURCE, PORT, rate=1_000_000, octets=octets)
+    length = TcpEndSettings(Role.SOURCE, PORT, rate=1_000_000, byte_count=byte_count)
     guest = make(pair.guest, replace(length, role=waiting))
     station = make(pair.station, replace(length, role=connecting, address=address))
     with guest, station:
         source, sink = (station, guest) if connecting is Role.SOURCE else (guest, station)
         deadline = Deadline(60, "the content to come over")
-        deadline.poll(lambda: True if source.octets >= octets else None)
+        deadline.poll(lambda: True if source.byte_count >= byte_count else None)
         return source.finish(deadline), sink.finish(deadline)
 
 
@@ -42,8 +44,8 @@ def transfer(pair: Pair, connecting: Role, address: str, octets: int = 300_000) 
 def test_content_comes_over_unchanged(connecting: Role, address: str) -> None:
     with veth_pair_or_skip() as pair:
         source, sink = transfer(pair, connecting, address)
-    assert (source.octets, source.complete, sink.complete) == (300_000, True, True)
-    assert content_doubts(source, sink.octets, sink.sha256) == ()
+    assert (source.byte_count, source.complete, sink.complete) == (300_000, True, True)
+    assert content_doubts(source, sink.byte_count, sink.sha256) == ()
     assert source.retransmissions == 0
     assert source.rtt_us > 0
 
@@ -54,7 +56,7 @@ def test_loss_shows_as_retransmissions_and_no_doubt_about_content() -> None:
         source, sink = transfer(pair, Role.SOURCE, GUEST.ipv4)
     assert forwarder.harmed[Direction.FORWARD].dropped
     assert source.retransmissions >= len(forwarder.harmed[Direction.FORWARD].dropped) > 0
-    assert content_doubts(source, sink.octets, sink.sha256) == ()
+    assert content_doubts(source, sink.byte_count, sink.sha256) == ()
     assert sink.longest_stall_ns > 0
 
 
@@ -65,32 +67,32 @@ def test_a_connection_that_is_cut_is_no_success() -> None:
         station = make(pair.station, replace(settings, address=GUEST.ipv4))
         with station:
             with guest:
-                Deadline(20, "octets to come").poll(lambda: True if guest.octets > 10_000 else None)
+                Deadline(20, "bytes to come").poll(lambda: True if guest.byte_count > 10_000 else None)
             # The source goes on sending: only a segment after the cut is answered with a reset.
             Deadline(20, "the reset").poll(lambda: None if station._thread.is_alive() else True)
             report = station.finish(Deadline(5, "the end"))
     assert report.error in ("ECONNRESET", "EPIPE", "ENOTCONN")
     assert not report.complete
-    assert content_doubts(report, report.octets, report.sha256)
+    assert content_doubts(report, report.byte_count, report.sha256)
 
 
 def test_nobody_there_is_an_error_of_the_connection() -> None:
     with veth_pair_or_skip() as pair, make(pair.station, TcpEndSettings(Role.SINK, PORT, GUEST.ipv4)) as end:
         report = end.finish(Deadline(10, "the refusal"))
-    assert (report.error, report.octets, report.complete) == ("ECONNREFUSED", 0, False)
+    assert (report.error, report.byte_count, report.complete) == ("ECONNREFUSED", 0, False)
 
 
 def test_differences_are_named() -> None:
     source = TcpEndReport(Role.SOURCE, 10, "a", 0, 0, 0, "", True)
     assert content_doubts(source, 10, "a") == ()
-    assert content_doubts(source, 9, "b") == ("10 octets sent, 9 received",)
+    assert content_doubts(source, 9, "b") == ("10 bytes sent, 9 received",)
     assert content_doubts(source, 10, "b") == ("the content was changed on the way",)
     sink = TcpEndReport(Role.SINK, 9, "b", 0, 0, 0, "ECONNRESET", False)
-    assert content_doubts(sink, 10, "a") == ("the sink ended with ECONNRESET", "10 octets sent, 9 received")
+    assert content_doubts(sink, 10, "a") == ("the sink ended with ECONNRESET", "10 bytes sent, 9 received")
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    for wrong in ({"port": 0}, {"rate": 0}, {"octets": -1}):
+    for wrong in ({"port": 0}, {"rate": 0}, {"byte_count": -1}):
         with pytest.raises(UsageError):
             TcpEndSettings(**{"role": Role.SINK, "port": 1, **wrong})  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Gates relay octets and descriptors, hold them, and spoil them; nothing of them stays open."""
+"""Gates relay bytes and descriptors, hold them, and spoil them; nothing of them stays open."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def source(gate: ChannelGate) -> Iterator[socket.socket]:
 
 
 def read_all(connection: socket.socket) -> tuple[bytes, list[int]]:
-    octets, descriptors = b"", list[int]()
-    while (piece := receive(connection)).octets:
-        octets += piece.octets
+    data, descriptors = b"", list[int]()
+    while (piece := receive(connection)).data:
+        data += piece.data
         descriptors += piece.descriptors
-    return octets, descriptors
+    return data, descriptors
 
 
 @pytest.fixture(autouse=True)
@@ -67,14 +67,14 @@ def nothing_left_open() -> Iterator[None]:
 
 
 def pipe_piece(text: bytes) -> Piece:
-    """Octets with a descriptor, from which ``text`` can be read."""
+    """Bytes with a descriptor, from which ``text`` can be read."""
     reader, writer = os.pipe()
     os.write(writer, text)
     os.close(writer)
     return Piece(b"x", (reader,))
 
 
-def test_octets_and_descriptors_cross_when_the_gate_opens() -> None:
+def test_bytes_and_descriptors_cross_when_the_gate_opens() -> None:
     with target() as (name, listener), ChannelGate(HERE, name, None) as gate, source(gate) as connection:
         connection.sendall(b"head ")
         with_descriptor = pipe_piece(b"behind the descriptor")
@@ -83,7 +83,7 @@ def test_octets_and_descriptors_cross_when_the_gate_opens() -> None:
         connection.sendall(b" tail")
         connection.shutdown(socket.SHUT_WR)
         gate.wait_held(soon())
-        assert (gate.octets, gate.descriptors) == (11, 1)
+        assert (gate.byte_count, gate.descriptors) == (11, 1)
         assert [row.kind for row in gate.standing()] == ["pipe"]
         listener.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -92,8 +92,8 @@ def test_octets_and_descriptors_cross_when_the_gate_opens() -> None:
         gate.release()
         accepted, _ = listener.accept()
         with accepted:
-            octets, descriptors = read_all(accepted)
-        assert octets == b"head x tail"
+            data, descriptors = read_all(accepted)
+        assert data == b"head x tail"
         assert [os.read(number, 100) for number in descriptors] == [b"behind the descriptor"]
         for number in descriptors:
             os.close(number)
@@ -165,7 +165,7 @@ def test_descriptors_can_be_kept_back() -> None:
         connection.sendall(b"yz")
         connection.shutdown(socket.SHUT_WR)
         gate.wait_held(soon())
-        gate.truncate(gate.octets, descriptors=False)
+        gate.truncate(gate.byte_count, descriptors=False)
         accepted, _ = listener.accept()
         with accepted:
             assert read_all(accepted) == (b"xyz", [])

@@ -11,8 +11,8 @@ from cprlib.update.sent_files import name_before, sent_files
 
 
 def entry(name: str, identifier: int) -> bytes:
-    octets = name.encode() + b"\0"
-    return struct.pack(">BI", 1, len(octets)) + octets + struct.pack(">i", identifier)
+    data = name.encode() + b"\0"
+    return struct.pack(">BI", 1, len(data)) + data + struct.pack(">i", identifier)
 
 
 def test_name_and_id_before_a_descriptor_are_found() -> None:
@@ -20,10 +20,10 @@ def test_name_and_id_before_a_descriptor_are_found() -> None:
     assert name_before(entry("net0", 3) + b" " + entry("a-longer.name", -1)) == ("a-longer.name", -1)
 
 
-@pytest.mark.parametrize("octets", [b"", b"\0\0\0\0", b"net0\0\0\0\0\0", b"\0\0\0\x09net0\0\0\0\0\0"])
-def test_another_layout_is_no_name(octets: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"\0\0\0\0", b"net0\0\0\0\0\0", b"\0\0\0\x09net0\0\0\0\0\0"])
+def test_another_layout_is_no_name(data: bytes) -> None:
     with pytest.raises(InstrumentError):
-        name_before(octets)
+        name_before(data)
 
 
 def test_files_are_found_in_the_sender_by_identity_not_by_inode() -> None:

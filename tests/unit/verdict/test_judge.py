@@ -121,9 +121,9 @@ def test_each_fault_fails(change: Change) -> None:
         instrument(reflector_alive=None),
         instrument(pacing_p99_us=90_000.0),
         instrument(pacing_p99_us=None),
-        instrument(calibration_lost=1),
-        instrument(calibration_lost=None),
-        instrument(calibration_sent=0),
+        instrument(control_run_lost=1),
+        instrument(control_run_lost=None),
+        instrument(control_run_sent=0),
         instrument(missing_counters=("tap0 tx_dropped",)),
     ],
 )
@@ -187,14 +187,14 @@ def test_overflow_excuses_only_its_own_packets() -> None:
     assert judge(case, DEFAULT).outcome == Outcome.FAIL
 
 
-def test_calibration_that_loses_accuses_nobody() -> None:
-    case = replace(good_case(), role=Role.CALIBRATION, mechanism=Mechanism.NONE, loss=PerDirection(1, 0))
+def test_control_run_that_loses_accuses_nobody() -> None:
+    case = replace(good_case(), role=Role.CONTROL_RUN, mechanism=Mechanism.NONE, loss=PerDirection(1, 0))
     assert judge(case, DEFAULT).outcome == Outcome.INCONCLUSIVE
     assert judge(replace(case, loss=PerDirection(0, 0)), DEFAULT).outcome == Outcome.PASS
 
 
-def test_contrast_has_to_lose() -> None:
-    case = replace(good_case(), role=Role.CONTRAST, mechanism=Mechanism.LINK_SWITCH, fds=DescriptorCount())
+def test_negative_control_has_to_lose() -> None:
+    case = replace(good_case(), role=Role.NEGATIVE_CONTROL, mechanism=Mechanism.LINK_SWITCH, fds=DescriptorCount())
     assert judge(case, DEFAULT).outcome == Outcome.INCONCLUSIVE
     assert judge(replace(case, loss=PerDirection(120, 3)), DEFAULT).outcome == Outcome.PASS
     assert judge(replace(case, loss=PerDirection(120, 3), sent=0), DEFAULT).outcome == Outcome.INCONCLUSIVE
@@ -250,4 +250,4 @@ def test_mechanism_that_was_skipped_whole_is_not_passed() -> None:
 
 def test_instrument_of_nothing_says_so_in_words() -> None:
     texts = [f.text for f in judge(replace(good_case(), instrument=Instrument()), DEFAULT).verdict.reasons]
-    assert "there was no calibration without update in this session" in texts
+    assert "there was no control run in this session" in texts

@@ -6,7 +6,7 @@ from cprlib.evidence.case import Role
 from cprlib.testing.live_update_test import LiveUpdateTest
 
 
-class CalibrationRun(LiveUpdateTest):
+class ControlRun(LiveUpdateTest):
     """The instrument against itself."""
 
     def test_no_update_loses_nothing(self) -> None:
@@ -14,5 +14,5 @@ class CalibrationRun(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:off,queues:1
         """
-        with self.given_guest("link-switch", role=Role.CALIBRATION) as case, case.under_traffic():
+        with self.given_guest("link-switch", role=Role.CONTROL_RUN) as case, case.under_traffic():
             pass

@@ -9,7 +9,7 @@ from cprlib.errors import UsageError
 from cprlib.traffic.result import TrafficResult
 
 PACING_P99_LIMIT_NS = 20_000_000  # above it a gap in the answers may be the sender's own
-LEAST_PART_CALIBRATED = 0.5  # of a measured run's packets: a shorter run without update does not vouch for it
+LEAST_CONTROL_SHARE = 0.5  # of a measured run's packets: a shorter run without update does not vouch for it
 LEAST_PART_SENT = 0.9  # of a rate: below it the rate was not tried
 
 
@@ -69,7 +69,7 @@ def _doubt_reflector(result: TrafficResult) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class ControlRun:
     """What a run without update showed, in the same session, at the same rate and for the same length.
 
     :param sent, lost, duplicates, reordered: packets in both directions; all but the first have to be 0.
@@ -89,8 +89,8 @@ class Calibration:
     trust: Trust
 
     @classmethod
-    def of(cls, result: TrafficResult) -> Calibration:
-        """Read a result as a calibration."""
+    def of(cls, result: TrafficResult) -> ControlRun:
+        """Read a result as a control run."""
         highs = [result.interruption_forward.high_ms, result.interruption_return.high_ms]
         return cls(
             sent=result.sent,
@@ -104,10 +104,10 @@ class Calibration:
             trust=doubt_instrument(result),
         )
 
-    def and_then(self, later: Calibration) -> Calibration:
+    def and_then(self, later: ControlRun) -> ControlRun:
         """This and another run without update of one session taken together: the worse of each figure."""
         floors = [floor for floor in (self.floor_ms, later.floor_ms) if floor is not None]
-        return Calibration(
+        return ControlRun(
             sent=self.sent + later.sent,
             lost=self.lost + later.lost,
             duplicates=self.duplicates + later.duplicates,
@@ -124,29 +124,29 @@ class Calibration:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why nothing may be concluded after this calibration; empty when all is well."""
+        """Why nothing may be concluded after this control run; empty when all is well."""
         found = list(self.trust.doubts)
         for count, what in ((self.lost, "lost"), (self.duplicates, "duplicated"), (self.reordered, "reordered")):
             if count:
                 found.append(f"{count} of {self.sent} packets {what} without any update")
-        return tuple(f"calibration: {doubt}" for doubt in found)
+        return tuple(f"control run: {doubt}" for doubt in found)
 
 
-def judge(result: TrafficResult, calibration: Calibration | None) -> Trust:
-    """Whether a measured run may be believed: its own instrument, and the calibration before it.
+def judge(result: TrafficResult, control_run: ControlRun | None) -> Trust:
+    """Whether a measured run may be believed: its own instrument, and the control run before it.
 
-    The calibration has to be at least as fast and about as long: a slower or shorter one proves nothing about this run.
+    The control run has to be at least as fast and about as long: a slower or shorter one proves nothing about this run.
     """
     own = doubt_instrument(result)
-    if calibration is None:
-        return Trust((*own.doubts, "there was no calibration run"), own.notes)
-    doubts = [*own.doubts, *calibration.doubts]
-    if calibration.rate < result.settings.rate:
+    if control_run is None:
+        return Trust((*own.doubts, "there was no control run"), own.notes)
+    doubts = [*own.doubts, *control_run.doubts]
+    if control_run.rate < result.settings.rate:
         doubts.append(
-            f"calibrated at {calibration.rate:g} packets/s only, measured at {result.settings.rate:g} packets/s"
+            f"the control run had {control_run.rate:g} packets/s, the measured run {result.settings.rate:g} packets/s"
         )
-    if calibration.sent < LEAST_PART_CALIBRATED * result.sent:
-        doubts.append(f"calibrated with {calibration.sent} packets only, measured with {result.sent}")
+    if control_run.sent < LEAST_CONTROL_SHARE * result.sent:
+        doubts.append(f"the control run sent {control_run.sent} packets, the measured run {result.sent}")
     return Trust(tuple(doubts), own.notes)
 
 

@@ -1,1 +1,1 @@
-"""QEMU sources and a series become builds and variants; guest and lab images: everything kept by content."""
+"""QEMU sources and a series become builds and mutants; guest and lab images: everything kept by content."""

@@ -40,7 +40,7 @@ class Assets:
 
 
 def recipes_digest() -> str:
-    """Digest of what the assets are made of, as far as it is in the project; variants are made apart from them."""
+    """Digest of what the assets are made of, as far as it is in the project; mutants are built apart from them."""
     images = project_folder() / "images"
     made_of = ("guest", "lab", "qemu/series", "qemu/bases.toml", "qemu/devices.mak")
     return store.key_of(**{name: images / name for name in made_of})

@@ -86,8 +86,8 @@ def build_qemu(
 
     :param base: a name of images/qemu/bases.toml.
     :param series: True for the project's own, False for none, a folder of patches, or patches in order.
-    :param leave_out: patches of the series to leave out, by the beginning of their names: a variant.
-    :param extra: patches to apply after the series (a defect put in): a variant.
+    :param leave_out: patches of the series to leave out, by the beginning of their names: a mutant.
+    :param extra: patches to apply after the series (a defect): a mutant.
     :param refresh: look for a newer source package of the base in Debian.
     :raises DownloadFailed: packages are out of reach.
     :raises NotSupported: the suite no longer has the base's source.

@@ -13,6 +13,7 @@ from cprlib.errors import BuildFailed, EnvironmentFailure, ProcessFailed, UsageE
 from cprlib.files import project_folder
 from cprlib.process import run
 
+DIFF_START = re.compile(r"^(?:diff |--- [^\s-])", re.MULTILINE)
 TOUCHED = re.compile(r"^(?:---|\+\+\+) (?:[ab]/)?([^\t\n]+)", re.MULTILINE)
 
 
@@ -38,8 +39,8 @@ class Series:
 
     @property
     def digest(self) -> str:
-        """Names the content: the same patches in the same order have the same digest."""
-        return store.key_of(**{f"patch{number:04}": patch for number, patch in enumerate(self.patches)})
+        """Hash of the diffs in their order; the text before a diff does not change it."""
+        return store.key_of(**{f"patch{number:04}": diff_of(patch) for number, patch in enumerate(self.patches)})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,6 +87,19 @@ class Series:
                 words = [line for line in error.details.splitlines() if "FAILED" in line or "can't find" in line]
                 happened = "; ".join(words) or error.happened
                 raise BuildFailed(f"apply {patch.name}", happened, "mend the series", details=error.details) from error
+
+
+def diff_of(patch: Path) -> bytes:
+    """The diff of a patch file without the text before it.
+
+    :raises EnvironmentFailure: the file cannot be read.
+    """
+    try:
+        text = patch.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise EnvironmentFailure(f"read {patch}", error.strerror or str(error)) from error
+    found = DIFF_START.search(text)
+    return text[found.start() :].encode(errors="surrogateescape") if found else b""
 
 
 def load_bases(path: Path | None = None) -> dict[str, Base]:

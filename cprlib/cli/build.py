@@ -1,4 +1,4 @@
-"""``cprlib build``: QEMU with the series, its variants, the guest image, the lab's kernel."""
+"""``cprlib build``: QEMU with the series, mutants of it, the guest image, the lab's kernel."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import click
 from cprlib.build.assets import DEFAULT_BASE, build_assets, build_base
 from cprlib.build.guest_image import build_guest_image
 from cprlib.build.lab_kernel import build_lab_kernel
+from cprlib.build.mutants import Mutant, build_mutant, find_mutant, load_mutants, markdown_page
 from cprlib.build.progress import Progress, console_progress
 from cprlib.build.qemu import build_qemu
-from cprlib.build.variants import Variant, build_variant, find_variant, load_variants
 from cprlib.cli import completion
 from cprlib.errors import UsageError
 
@@ -30,35 +30,42 @@ PARTS = ("all", "qemu", "guest", "lab")
 )
 @click.option("--no-series", is_flag=True, help="Build the base as it is, without images/qemu/series.")
 @click.option(
-    "--variant",
+    "--mutant",
     "names",
     multiple=True,
     metavar="NAME",
-    shell_complete=completion.variants,
-    help="Build this variant of QEMU, a build to be refused.",
+    shell_complete=completion.mutants,
+    help="Build this mutant: a QEMU with a known defect.",
 )
-@click.option("--variants", "every", is_flag=True, help="Build all variants that are made for the base.")
-@click.option("--variants-in", type=click.Path(path_type=Path), metavar="DIR", help="Variants of this folder instead.")
-@click.option("--list", "listing", is_flag=True, help="List the variants and build nothing.")
+@click.option("--mutants", "every", is_flag=True, help="Build all mutants of the base.")
+@click.option(
+    "--mutants-in",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Use the mutants of this folder.",
+)
+@click.option("--list", "listing", is_flag=True, help="List the mutants and build nothing.")
+@click.option("--markdown", is_flag=True, help="With --list: write the page docs/mutants.md.")
 def build(
     part: str,
     base: str,
     no_series: bool,
     names: tuple[str, ...],
     every: bool,
-    variants_in: Path | None,
+    mutants_in: Path | None,
     listing: bool,
+    markdown: bool,
 ) -> None:
     """Build what a run needs and say where it is. What is built already is not built again."""
     if names or every or listing:
         if part != "all" or no_series:
-            raise UsageError("build variants", "something else is to be built too", "give one or the other")
-        known = [] if names else [item for item in load_variants(variants_in) if base in item.bases]
-        chosen = [find_variant(name, variants_in) for name in names] or known
+            raise UsageError("build mutants", "another part is requested too", "give one or the other")
+        known = [] if names else [item for item in load_mutants(mutants_in) if base in item.bases]
+        chosen = [find_mutant(name, mutants_in) for name in names] or known
         if listing:
-            _list(chosen)
+            _list(chosen, markdown)
         else:
-            _build_variants(chosen, base, console_progress())
+            _build_mutants(chosen, base, console_progress())
         return
     progress = console_progress()
     if part == "all" and not no_series:
@@ -84,15 +91,18 @@ def build(
         click.echo(f"lab kernel {build_lab_kernel(progress)}")
 
 
-def _list(variants: Sequence[Variant]) -> None:
-    width = max((len(item.name) for item in variants), default=0)
-    for item in variants:
-        click.echo(f"{item.name:{width}}  {item.title}")
+def _list(mutants: Sequence[Mutant], markdown: bool) -> None:
+    if markdown:
+        click.echo(markdown_page(mutants), nl=False)
+        return
+    width = max((len(item.name) for item in mutants), default=0)
+    for item in mutants:
+        click.echo(f"{item.name:{width}}  {item.subject}")
 
 
-def _build_variants(variants: Sequence[Variant], base: str, progress: Progress) -> None:
-    """The path alone for one variant, so that ``--qemu "$(cprlib build --variant NAME)"`` works; else name and path."""
-    width = max((len(item.name) for item in variants), default=0) if len(variants) > 1 else 0
-    for item in variants:
-        built = build_variant(item, base, progress)
+def _build_mutants(mutants: Sequence[Mutant], base: str, progress: Progress) -> None:
+    """The path alone for one mutant, so that ``--qemu "$(cprlib build --mutant NAME)"`` works; else name and path."""
+    width = max((len(item.name) for item in mutants), default=0) if len(mutants) > 1 else 0
+    for item in mutants:
+        built = build_mutant(item, base, progress)
         click.echo(f"{item.name:{width}}  {built.binary}" if width else str(built.binary))

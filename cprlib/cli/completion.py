@@ -17,7 +17,7 @@ VARIABLE = "_CPRLIB_COMPLETE"  # click's own name for it
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script with which SHELL completes commands, options, and names of policies, bases and variants."""
+    """Print the script with which SHELL completes commands, options, and names of policies, bases and mutants."""
     completer = get_completion_class(shell)
     if completer is None:
         raise UsageError(f"complete in {shell}", "click knows no such shell", f"choose one of {', '.join(SHELLS)}")
@@ -34,12 +34,12 @@ def policies(context: click.Context, parameter: click.Parameter, begun: str) -> 
     return _names_or_files(shipped_policies(), begun)
 
 
-def variants(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Names of variants, with their titles where the shell shows them."""
-    from cprlib.build.variants import load_variants  # noqa: PLC0415
+def mutants(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Names of mutants, with their subjects where the shell shows them."""
+    from cprlib.build.mutants import load_mutants  # noqa: PLC0415
 
     del context, parameter
-    return [CompletionItem(one.name, help=one.title) for one in load_variants() if one.name.startswith(begun)]
+    return [CompletionItem(one.name, help=one.subject) for one in load_mutants() if one.name.startswith(begun)]
 
 
 def bases(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:

@@ -55,7 +55,7 @@ LESSONS: Mapping[str, Lesson] = {
             ("cprlib build", "everything that a run needs: QEMU with the series, guest image, lab kernel"),
             ("cprlib build qemu --base 10.2", "QEMU alone, of another release"),
             ("cprlib build --list", "the variants, builds that the suite has to refuse"),
-            ("cprlib run --qemu $(cprlib build --variant without-0009-no-loss)", "run the suite on one of them"),
+            ("cprlib run --qemu $(cprlib build --mutant without-0009-no-loss)", "run the suite on one of them"),
         ),
         "Exit status: 0 built, 1 a build failed, 2 usage, 4 environment (a package, a download, disk space).",
     ),

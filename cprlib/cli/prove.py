@@ -35,7 +35,7 @@ folder_option = click.Path(path_type=Path)
     "names",
     multiple=True,
     metavar="NAME",
-    shell_complete=completion.variants,
+    shell_complete=completion.mutants,
     help="Only this variant; may be given again.",
 )
 @click.option("--base", default=DEFAULT_BASE, show_default=True, help="Base of the builds (images/qemu/bases.toml).")
@@ -46,7 +46,7 @@ folder_option = click.Path(path_type=Path)
 @click.option("--parallel", type=click.IntRange(1), help="Tests at once; one per core in the lab, else one.")
 @click.option("--out", type=folder_option, default=RESULTS, show_default=True, help="Folder of all proofs.")
 @click.option("--resume", is_flag=True, help="Continue the latest proof in --out; what it was to show stays.")
-@click.option("--variants", type=folder_option, help="Folder of variants other than images/qemu/variants.")
+@click.option("--variants", type=folder_option, help="Folder of variants other than images/qemu/mutants.")
 @click.pass_context
 def prove(
     context: click.Context,

@@ -62,7 +62,7 @@ TABLE = (
     ),
     Otherwise("pip install cprlib-0.1.0-py3-none-any.whl", "", "tests/unit/packaging installs the wheel"),
     Otherwise(
-        'cprlib run --qemu "$(cprlib build --variant without-0009-no-loss)" tests/functional/test_cpr_tap.py',
+        'cprlib run --qemu "$(cprlib build --mutant without-0009-no-loss)" tests/functional/test_cpr_tap.py',
         statuses=(ExitStatus.FAIL,),
     ),
     # own-qemu.md
@@ -82,11 +82,11 @@ TABLE = (
     Otherwise("cprlib prove --variant NAME --quick", "cprlib prove --variant mac-filter-lost --quick", "a name put in"),
     Otherwise(f"{BOOT} test -e documents -- --page tutorial.md", "", "that is what runs here"),
     # prove.md
-    Otherwise("cprlib prove", "cprlib prove --variant tap-opened-anew --quick", "one variant in place of all"),
-    Otherwise("cprlib prove --quick", "cprlib prove --quick --variant tap-opened-anew", "one variant in place of all"),
+    Otherwise("cprlib prove", "cprlib prove --variant tap-reopened --quick", "one variant in place of all"),
+    Otherwise("cprlib prove --quick", "cprlib prove --quick --variant tap-reopened", "one variant in place of all"),
     Otherwise(
         "cprlib prove --repeat 20",
-        "cprlib prove --repeat 2 --quick --variant tap-opened-anew",
+        "cprlib prove --repeat 2 --quick --variant tap-reopened",
         "two runs of one variant's tests in place of twenty of all",
     ),
     # matrix.md

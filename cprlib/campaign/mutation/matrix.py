@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cprlib.build.variants import Variant
+from cprlib.build.mutants import Mutant
 from cprlib.campaign.mutation.outcome import CellOutcome, JudgedCell
 from cprlib.errors import ExitStatus
 from cprlib.evidence.terms import Outcome
@@ -33,7 +33,7 @@ class Build:
     :param run: of the good build, from 1.
     """
 
-    variant: Variant | None = None
+    variant: Mutant | None = None
     run: int = 1
 
     @property
@@ -48,7 +48,7 @@ class Build:
 
     def must(self, test: str) -> bool:
         """True when this test has to catch it."""
-        return self.variant is not None and test in self.variant.detected_by
+        return self.variant is not None and test in self.variant.killed_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +203,10 @@ def _good(row: Row) -> Iterable[Reason]:
                 pass
 
 
-def _variant(row: Row, variant: Variant) -> Iterable[Reason]:
-    others = [cell.test for cell in row.detections if cell.test not in variant.detected_by]
+def _variant(row: Row, variant: Mutant) -> Iterable[Reason]:
+    others = [cell.test for cell in row.detections if cell.test not in variant.killed_by]
     instead = f"; caught by {', '.join(others[:3])}{' and more' if others[3:] else ''}" if others else ""
-    for test, cell in _cells(row, variant.detected_by):
+    for test, cell in _cells(row, variant.killed_by):
         if cell is None:
             yield Reason(Outcome.FAIL, f"not detected: {test}, which must catch it, did not run{instead}")
             continue

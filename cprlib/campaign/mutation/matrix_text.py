@@ -71,7 +71,7 @@ def _row(row: Row) -> list[str]:
     word = {Outcome.PASS: "ok  ", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "?   "}[row.outcome]
     lines = []
     if row.build.variant:
-        lines.append(f"{word}  {one_line(row.build.name)}: {one_line(row.build.variant.title)}")
+        lines.append(f"{word}  {one_line(row.build.name)}: {one_line(row.build.variant.subject)}")
         for cell in row.detections[:1]:
             seconds = f" after {cell.judged.seconds:.1f} s" if cell.judged.seconds is not None else ""
             lines.append(_wrap(f"      detected by {one_line(cell.test)}{seconds}: {one_line(row.message(cell))}"))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cprlib.build.assets import build_assets
+from cprlib.build.mutants import Mutant, find_mutant, load_mutants
 from cprlib.build.progress import Progress
-from cprlib.build.variants import Variant, find_variant, load_variants
 from cprlib.campaign.mutation.assemble import notes_of, read_rows, write_matrix
 from cprlib.campaign.mutation.matrix import Build, Matrix
 from cprlib.campaign.mutation.outcome import Policies
@@ -27,7 +27,7 @@ from cprlib.verdict.policy_file import load_policy
 STRICT_POLICY = "strict"
 
 
-def chosen_variants(names: Sequence[str], base: str, variants: Path | None = None) -> tuple[Variant, ...]:
+def chosen_variants(names: Sequence[str], base: str, variants: Path | None = None) -> tuple[Mutant, ...]:
     """The variants to prove.
 
     :param names: empty for all that are made for the base.
@@ -35,11 +35,11 @@ def chosen_variants(names: Sequence[str], base: str, variants: Path | None = Non
     :raises UsageError: one does not exist, is not made for the base, or has a malformed manifest; or there are none.
     """
     if not names:
-        found = tuple(variant for variant in load_variants(variants) if base in variant.bases)
+        found = tuple(variant for variant in load_mutants(variants) if base in variant.bases)
         if not found:
             raise UsageError(f"prove the suite on base {base}", "no variant is made for it", "choose another --base")
         return found
-    chosen = [find_variant(name, variants) for name in dict.fromkeys(names)]
+    chosen = [find_mutant(name, variants) for name in dict.fromkeys(names)]
     for variant in chosen:
         if base not in variant.bases:
             made_for = ", ".join(variant.bases)
@@ -47,12 +47,12 @@ def chosen_variants(names: Sequence[str], base: str, variants: Path | None = Non
     return tuple(chosen)
 
 
-def make_plan(variants: Sequence[Variant], tests: Sequence[SuiteTest], wanted: Wanted) -> tuple[PlannedRow, ...]:
+def make_plan(variants: Sequence[Mutant], tests: Sequence[SuiteTest], wanted: Wanted) -> tuple[PlannedRow, ...]:
     """The rows: the good build, the variants, and the further runs of the good build last.
 
     :raises UsageError: a variant names a test that the suite has not got.
     """
-    musts = {variant.name: find_tests(variant.detected_by, tests, f"variant {variant.name}") for variant in variants}
+    musts = {variant.name: find_tests(variant.killed_by, tests, f"variant {variant.name}") for variant in variants}
     if wanted.whole:
         used = tuple(tests)
     else:

@@ -89,6 +89,8 @@ def find_tests(names: Sequence[str], tests: Sequence[SuiteTest], wanted_by: str)
     for name in names:
         if name not in by_id:
             raise UsageError(
-                f"prove {wanted_by}", f"the suite has no test with the case id {name!r}", "mend detected_by"
+                f"prove {wanted_by}",
+                f"the suite has no test with the case id {name!r}",
+                "correct its Killed-by",
             )
     return tuple(by_id[name] for name in names)

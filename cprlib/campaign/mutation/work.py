@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cprlib.build import store
 from cprlib.build.assets import Assets
+from cprlib.build.mutants import build_mutant
 from cprlib.build.progress import LineProgress
-from cprlib.build.variants import build_variant
 from cprlib.campaign.mutation.cell import CellRecord, CellRun, compress
 from cprlib.campaign.mutation.inputs import cell_key, code_digest
 from cprlib.campaign.mutation.outcome import CellOutcome, JudgedCell, Policies, judge_folder
@@ -53,7 +53,7 @@ class RealWork:
         qemu = self.assets.qemu
         if row.build.variant:
             with (self.folder / BUILDS_LOG).open("a", encoding="utf-8") as log:
-                built = build_variant(row.build.variant, self.base, LineProgress(log))
+                built = build_mutant(row.build.variant, self.base, LineProgress(log))
             qemu = QemuBinary(built.binary, built.firmware)
         with qemu.path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()

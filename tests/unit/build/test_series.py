@@ -137,3 +137,12 @@ def test_the_projects_bases_and_series() -> None:
         find_base("9.9")
     names = find_series("10.0", True).names
     assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
+
+
+def test_the_text_before_a_diff_does_not_change_the_digest(tmp_path: Path) -> None:
+    patch = tmp_path / "0001-first.patch"
+    digests = []
+    for text in (FIRST, FIRST.replace("Change", "Replace"), FIRST.replace("+B", "+C")):
+        patch.write_text(text)
+        digests.append(Series((patch,)).digest)
+    assert digests[0] == digests[1] != digests[2]

@@ -21,7 +21,7 @@ LINES = [
     ("cprlib comp", "completion"),
     ("cprlib run --pol", "--policy"),
     ("cprlib run --policy slow", "slow-machine"),
-    ("cprlib build --variant without-0009", "without-0009-no-loss"),
+    ("cprlib build --mutant without-0009", "without-0009-no-loss"),
     ("cprlib build --base 10.", "10.2"),
     ("cprlib run tests/functional/test_cpr_t", "tests/functional/test_cpr_tap.py"),
 ]

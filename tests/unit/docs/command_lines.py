@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 
 from cprlib.bootstrap import PASSED_ON
+from cprlib.build.mutants import load_mutants
 from cprlib.build.series import load_bases
-from cprlib.build.variants import load_variants
 from cprlib.cli.main import cprlib
 from cprlib.errors import CprlibError
 from cprlib.files import project_folder
@@ -144,7 +144,7 @@ def _wrong_values(parsed: click.Context) -> Iterator[str]:
     if not (_stands_for_something(policy) or policy.endswith(".toml") or policy in shipped_policies()):
         yield f"no policy {policy}"
     if name in ("build", "prove"):
-        folder = given.get("variants_in") or given.get("variants")
+        folder = given.get("mutants_in") or given.get("variants")
         known = variant_names(str(folder) if folder else None)
         yield from (
             f"no variant {one}" for one in given["names"] if not _stands_for_something(one) and one not in known
@@ -189,7 +189,7 @@ def wrong_tags(filter_: str) -> Iterator[str]:
 @cache  # parsing some ninety patches takes longer than all else here
 def variant_names(folder: str | None) -> frozenset[str]:
     """Names of the variants of a folder; None: of the project's own."""
-    return frozenset(variant.name for variant in load_variants(Path(folder) if folder else None))
+    return frozenset(variant.name for variant in load_mutants(Path(folder) if folder else None))
 
 
 @cache

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cprlib.build.variants import Variant
+from cprlib.build.mutants import Mutant
 from cprlib.campaign.mutation.cell import CellRecord
 from cprlib.campaign.mutation.matrix import Build, Cell, Matrix, Row
 from cprlib.campaign.mutation.outcome import CellOutcome, JudgedCell, Policies
@@ -19,15 +19,16 @@ HOSTILE = "<script>alert('x')</script>\x1b[31m\u202eexe|`[a](b)\n# head"
 POLICIES = Policies(load_policy("default"), load_policy("strict"))
 
 
-def variant(name: str = "one-packet-lost", **changes: object) -> Variant:
+def variant(name: str = "one-packet-lost", **changes: object) -> Mutant:
     """A variant that test-a has to catch by its lost packet."""
-    made = Variant(
+    made = Mutant(
         name=name,
-        title="one packet is lost",
-        description="A packet is read and forgotten.",
-        leave_out=("0009",),
+        group="traffic",
+        subject="one packet is lost",
+        body="A packet is read and forgotten.",
+        leaves_out=("0009",),
         patches=(),
-        detected_by=("test-a",),
+        killed_by=("test-a",),
         message="packets? lost",
         bases=("10.0",),
     )

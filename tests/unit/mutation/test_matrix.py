@@ -47,7 +47,7 @@ def test_variant_caught_by_another_test_only_is_a_failure_that_names_it() -> Non
 
 
 def test_each_named_test_has_to_catch_it() -> None:
-    build = Build(variant(detected_by=("test-a", "test-b")))
+    build = Build(variant(killed_by=("test-a", "test-b")))
     half = row(build, {"test-a": judged(CellOutcome.DETECTED, LOST), "test-b": judged(CellOutcome.PASSED)})
     assert [reason.text for reason in half.reasons] == ["not detected by test-b, which must catch it"]
 

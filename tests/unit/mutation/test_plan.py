@@ -20,7 +20,7 @@ from cprlib.report.results_folder import case_id
 from tests.unit.mutation.samples import HOSTILE, judged, variant
 
 TESTS = named_tests([f"test_x.py:X.test_{name}" for name in ("first", "second", "third")], Path("."))
-ONE, TWO = variant("one", detected_by=("first",)), variant("two", detected_by=("third", "first"))
+ONE, TWO = variant("one", killed_by=("first",)), variant("two", killed_by=("third", "first"))
 
 
 def ids(row: PlannedRow) -> list[str]:
@@ -40,7 +40,7 @@ def test_quick_runs_what_must_catch_a_variant_and_all_of_that_on_the_good_build(
 
 def test_variant_that_names_a_test_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="variant bad: the suite has no test with the case id 'gone'"):
-        make_plan([variant("bad", detected_by=("gone",))], TESTS, Wanted("10.0"))
+        make_plan([variant("bad", killed_by=("gone",))], TESTS, Wanted("10.0"))
 
 
 def test_tests_get_the_ids_of_their_cases() -> None:
@@ -53,17 +53,15 @@ def test_tests_get_the_ids_of_their_cases() -> None:
         named_tests([], Path("."))
 
 
-def put_variant(top: Path, name: str, bases: str = '["10.0"]') -> None:
-    (top / name).mkdir(parents=True)
-    (top / name / "variant.toml").write_text(
-        'title = "t"\ndescription = "d"\nleave_out = ["0009"]\ndetected_by = ["first"]\nmessage = "m"\n'
-        f"bases = {bases}\n"
+def put_variant(top: Path, name: str, bases: str = "10.0") -> None:
+    (top / f"{name}.patch").write_text(
+        f"Subject: [PATCH] s\n\nd\n\nKilled-by: first\nMessage: m\nBases: {bases}\nLeaves-out: 0009\n"
     )
 
 
 def test_variants_are_those_made_for_the_base(tmp_path: Path) -> None:
     put_variant(tmp_path, "one")
-    put_variant(tmp_path, "two", '["10.2"]')
+    put_variant(tmp_path, "two", "10.2")
     assert [item.name for item in chosen_variants([], "10.2", tmp_path)] == ["two"]
     assert [item.name for item in chosen_variants(["one", "one"], "10.0", tmp_path)] == ["one"]
     with pytest.raises(UsageError, match=r"it is made for: 10\.2"):
@@ -75,7 +73,7 @@ def test_variants_are_those_made_for_the_base(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--variant", "no-such"], "take variant 'no-such'"),
+        (["--variant", "no-such"], "find mutant 'no-such'"),
         (["--base", "1.0"], "no such base"),
         (["--native", "--lab"], "both --native and --lab"),
         (["--resume"], "there is none in"),
@@ -97,8 +95,8 @@ def test_bad_input_is_one_line_and_status_2(
 
 
 def test_malformed_manifest_is_told_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "v" / "bad").mkdir(parents=True)
-    (tmp_path / "v" / "bad" / "variant.toml").write_text("title = 3\n")
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "bad.patch").write_text("Subject: 3\n")
     assert main(["prove", "--variants", str(tmp_path / "v"), "--out", str(tmp_path / "o")]) == ExitStatus.USAGE
     assert len(capsys.readouterr().err.splitlines()) == 1
 

@@ -24,7 +24,7 @@ MISSED = row(
 
 
 def hostile(folder: Path) -> Matrix:
-    bad = variant(title=HOSTILE, description=HOSTILE, message="lost", detected_by=("test-a", "test-b"))
+    bad = variant(subject=HOSTILE, body=HOSTILE, message="lost", killed_by=("test-a", "test-b"))
     cells = {"test-a": judged(CellOutcome.DETECTED, HOSTILE * 300), "test-b": judged(CellOutcome.CRASHED, HOSTILE)}
     rows = (GOOD, row(Build(bad), cells, problem=""), row(Build(variant("other")), {}, problem=HOSTILE))
     return matrix(folder, *rows, command=HOSTILE, notes=(HOSTILE,))

@@ -18,7 +18,7 @@ import yaml
 
 from cprlib.errors import UsageError
 from cprlib.files import project_folder, write_text
-from cprlib.report.matrix import point_name, share
+from cprlib.report.matrix import point_name, shard_points
 
 YAML_FILE = "matrix.yaml"
 SHARED_PATHS = ("/", "/run")
@@ -136,7 +136,7 @@ def shard_of(points: Sequence[Point], number: int, count: int) -> tuple[Point, .
 
     :raises UsageError: there is none for it.
     """
-    names = set(share(tuple(point.name for point in points), number, count))
+    names = set(shard_points(tuple(point.name for point in points), number, count))
     if not names:
         raise UsageError(f"run shard {number}/{count}", f"there are only {len(points)} points", "take fewer shards")
     return tuple(point for point in points if point.name in names)

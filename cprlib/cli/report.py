@@ -12,13 +12,12 @@ import click
 
 from cprlib.cli import completion
 from cprlib.errors import UsageError
-from cprlib.report.history_page import write_index
-from cprlib.report.markdown import markdown_summary
-from cprlib.report.merge import merge_results
+from cprlib.report.history import write_index
+from cprlib.report.matrix import merge_results
 from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import LATEST, new_results_folder, publish
 from cprlib.report.run_report import RunReport
-from cprlib.report.summary import result_table
+from cprlib.report.summary import markdown_summary, result_table
 from cprlib.verdict.policy import Policy
 from cprlib.verdict.policy_file import load_policy
 

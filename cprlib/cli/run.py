@@ -24,8 +24,8 @@ from cprlib.lab.backend import asset_parameters, choose_engine
 from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.report.environment import describe_environment
-from cprlib.report.history_page import INDEX_FILE, write_index
-from cprlib.report.matrix import NOT_TOLD
+from cprlib.report.history import INDEX_FILE, write_index
+from cprlib.report.matrix import NOT_IN_NAMES
 from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import new_results_folder, publish
 from cprlib.report.summary import result_table
@@ -194,7 +194,7 @@ def _plan(
         if points or shard:
             raise UsageError("choose points", "no matrix was given", "give one, e.g. --matrix push")
         return None
-    for name in NOT_TOLD:
+    for name in NOT_IN_NAMES:
         if name in parameters:
             raise UsageError(f"run a matrix with -p {name}", "its points say which QEMU", f"give --{name}")
     plan = plan_matrix(matrix, points, shard, brought=brought)
@@ -225,7 +225,7 @@ def _lab_kernel(assets: Assets) -> dict[str, str]:
 
 def _without_paths(given: Mapping[str, str]) -> dict[str, str]:
     """Parameters for points that each name their own QEMU."""
-    return {name: value for name, value in given.items() if name not in NOT_TOLD}
+    return {name: value for name, value in given.items() if name not in NOT_IN_NAMES}
 
 
 def read_parameters(given: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from cprlib.evidence.case import FaultSeen, Outcome
 from cprlib.evidence.from_faults import checks_of
-from cprlib.report.run_report import RunReport, utc
+from cprlib.report.formatting import utc
+from cprlib.report.run_report import RunReport
 from cprlib.update.faults import Action, Actor, Phase
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase

@@ -1,50 +1,65 @@
-"""Figures as people read them, the same in the terminal, on the page and in Markdown."""
+"""Numbers, times and untrusted text as all reports show them: in the terminal, on the HTML pages and in Markdown."""
 
 from __future__ import annotations
 
+import datetime
 import unicodedata
 
 from cprlib.evidence.case import CaseEvidence, Interruption, Outcome, PerDirection
 
 UNKNOWN = "-"
 MARK = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.SKIP: "○"}
-LONGEST_TEXT = 2000  # characters of one piece of foreign text
+WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
+MAX_TEXT = 2000  # characters of one untrusted text
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """A number with thousands separated, a dash for what is not known."""
+    """A number with thousands separators; a dash when it is unknown."""
     return UNKNOWN if value is None else f"{value:,.{digits}f}"
 
 
 def duration(value: float | None) -> str:
-    """Milliseconds: one digit after the point below 100."""
+    """Milliseconds, with one decimal below 100."""
     return UNKNOWN if value is None else f"{value:,.{1 if abs(value) < 100 else 0}f}"
 
 
-def span(seen: Interruption) -> str:
-    """A range of milliseconds: ``286-288``; one figure when both ends read the same."""
-    low, high = duration(seen.low_ms), duration(seen.high_ms)
+def ms_range(interruption: Interruption) -> str:
+    """A range of milliseconds: ``286-288``; one figure when both ends round to the same."""
+    low, high = duration(interruption.low_ms), duration(interruption.high_ms)
     if UNKNOWN in (low, high):
         return UNKNOWN
     return low if low == high else f"{low}-{high}"
 
 
-def both(counts: PerDirection) -> str:
+def by_direction(counts: PerDirection) -> str:
     """Forward and return: ``0 / 2``."""
     return f"{number(counts.forward)} / {number(counts.return_)}"
 
 
-def fds(case: CaseEvidence) -> str:
-    """``2 of 2``: paired of all that were found."""
+def paired_descriptors(case: CaseEvidence) -> str:
+    """Descriptors with a partner, of all that were found: ``2 of 2``."""
     if case.fds.paired is None or case.fds.unpaired is None:
         return UNKNOWN
     return f"{case.fds.paired} of {case.fds.paired + case.fds.unpaired}"
 
 
-def clean(text: str) -> str:
-    """Foreign text made safe to show: control and direction characters replaced, length bounded."""
-    if len(text) > LONGEST_TEXT:
-        text = f"{text[:LONGEST_TEXT]} … ({len(text) - LONGEST_TEXT:,} characters more)"
+def percent(part: int | None, whole: int | None) -> str:
+    """A part of a whole: ``25.1 %``."""
+    return UNKNOWN if part is None or not whole else f"{100 * part / whole:.1f} %"
+
+
+def utc(time_ns: int | None) -> str | None:
+    """A time since the epoch as ISO 8601 in UTC, to the millisecond."""
+    if time_ns is None:
+        return None
+    time = datetime.datetime.fromtimestamp(time_ns / 1e9, datetime.UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def printable(text: str) -> str:
+    """Untrusted text that is safe to show: bounded, control and bidirectional characters replaced."""
+    if len(text) > MAX_TEXT:
+        text = f"{text[:MAX_TEXT]} … ({len(text) - MAX_TEXT:,} more characters)"
     return "".join(
         character
         if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co")
@@ -54,11 +69,6 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str, width: int = 300) -> str:
-    """Foreign text as one line of at most ``width`` characters."""
-    line = " ".join(clean(text).split())
+    """Untrusted text as one line of at most ``width`` characters."""
+    line = " ".join(printable(text).split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
-
-
-def share(part: int | None, whole: int | None) -> str:
-    """A part of a whole in percent: ``25.1 %``."""
-    return UNKNOWN if part is None or not whole else f"{100 * part / whole:.1f} %"

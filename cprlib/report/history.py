@@ -1,28 +1,49 @@
-"""The runs saved in one folder, read from their run.json: how each case's figures went from run to run."""
+"""results/index.html: all runs in a folder, read from their run.json, and how the figures of each case develop."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from markupsafe import Markup
+
+from cprlib import files
 from cprlib.errors import UsageError
 from cprlib.evidence.case import Outcome
+from cprlib.report.formatting import MARK
+from cprlib.report.html import HTML_FILE, template_engine
+from cprlib.report.plotting import SOFT, Series, draw_trends, image_address
+from cprlib.report.results_folder import CASES
 from cprlib.report.run_json import RUN_FILE
 
+INDEX_FILE = "index.html"
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")  # cprlib.files.utc_name()
-MOST_RUNS = 40  # on the page; older ones are counted
+MAX_RUNS = 40  # on the page; older ones are counted
+MAX_OTHER_PAGES = 60
+OTHER_PAGES = (  # title and pattern of pages of other commands in the same folder
+    ("mutants by tests: which test kills which mutant", "prove/latest/matrix.html"),
+    ("comparison of two QEMUs", "compare*.html"),
+    ("comparison of two QEMUs", "*/compare*.html"),
+    ("comparison of two QEMUs", "*/*/compare*.html"),
+    ("soak", "*/latest/soak*.html"),
+)
+MIN_RUNS_TO_PLOT = 2
+_BAD = (Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one case came to in one run; None for what is not known.
+    """The figures of one case in one run; None where unknown.
 
-    :param lost: packets, forward and return together. :param interruption: ms, forward and return.
-    :param seconds: how long the case took.
+    :param lost: packets, forward and return together.
+    :param interruption: ms, forward and return.
+    :param seconds: duration of the case.
     """
 
     outcome: Outcome
@@ -35,12 +56,13 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class SavedRun:
-    """One run.
+    """One run in the folder.
 
-    :param name: of its folder. :param started: UTC, ``2026-01-31 08:00``.
-    :param machine: what its times depend on; runs of different machines are not to be compared.
-    :param qemu: version and first digits of the hash of each QEMU that took part.
-    :param problem: why its run.json says nothing; empty when it does.
+    :param name: of its results folder.
+    :param started: UTC, ``2026-01-31 08:00``.
+    :param machine: everything that durations depend on; runs of different machines are not comparable.
+    :param qemu: version and first digits of the hash of each QEMU.
+    :param problem: why its run.json cannot be read; empty when it can.
     """
 
     name: str
@@ -57,9 +79,9 @@ class SavedRun:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Saved runs, the oldest first.
+    """The newest runs of a folder, the oldest first.
 
-    :param older: how many more there are in the folder that are not shown.
+    :param older: number of older runs that are not shown.
     """
 
     folder: Path
@@ -68,21 +90,22 @@ class History:
 
     @property
     def case_ids(self) -> tuple[str, ...]:
-        """Cases of all runs: those that have failed or been inconclusive first, then by name."""
+        """Cases of all runs: those that ever failed or were inconclusive first, then by name."""
         ids = {name for run in self.runs for name in run.cases}
-        bad = {
-            name
-            for run in self.runs
-            for name, case in run.cases.items()
-            if case.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)
-        }
+        bad = {name for run in self.runs for name, case in run.cases.items() if case.outcome in _BAD}
         return tuple(sorted(ids, key=lambda name: (name not in bad, name)))
 
+    @property
+    def breaks(self) -> list[int]:
+        """Indexes of runs whose machine or QEMU differs from that of the run before."""
+        known = [(index, (run.machine, run.qemu)) for index, run in enumerate(self.runs) if not run.problem]
+        return [index for (_, before), (index, setup) in itertools.pairwise(known) if setup != before]
 
-def read_history(folder: Path, most: int = MOST_RUNS) -> History:
-    """The newest runs in a folder of runs.
 
-    :param most: of so many.
+def read_history(folder: Path, limit: int = MAX_RUNS) -> History:
+    """Read the newest runs in a folder of runs.
+
+    :param limit: of runs.
     :raises UsageError: there is no such folder.
     """
     if not folder.is_dir():
@@ -90,22 +113,22 @@ def read_history(folder: Path, most: int = MOST_RUNS) -> History:
     names = sorted(
         path.name for path in folder.iterdir() if RUN_NAME.fullmatch(path.name) and (path / RUN_FILE).is_file()
     )
-    shown = names[-most:]
-    return History(folder, tuple(_read(folder / name) for name in shown), len(names) - len(shown))
+    shown = names[-limit:]
+    return History(folder, tuple(_read_run(folder / name) for name in shown), len(names) - len(shown))
 
 
-def _read(folder: Path) -> SavedRun:
+def _read_run(folder: Path) -> SavedRun:
+    """The members of run.json that the page shows; a run.json of any version of cprlib, or none that can be read."""
     try:
         value = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
         environment = value["environment"]
-        place = " ".join(str(environment.get(key) or "") for key in ("mode", "engine")).strip()
         machine = [
-            place,
-            str(environment.get("cpu") or "CPU not known"),
+            " ".join(str(environment.get(key) or "") for key in ("mode", "engine")).strip(),
+            str(environment.get("cpu") or "unknown CPU"),
             f"{environment.get('cores')} cores",
             f"Linux {environment.get('kernel')}",
         ]
-        qemus = [f"{one.get('version') or '?'} {str(one.get('sha256') or '')[:8]}".strip() for one in value["qemu"]]
+        qemus = [f"{qemu.get('version') or '?'} {str(qemu.get('sha256') or '')[:8]}".strip() for qemu in value["qemu"]]
         return SavedRun(
             folder.name,
             Outcome(value["verdict"]),
@@ -123,12 +146,125 @@ def _read(folder: Path) -> SavedRun:
 
 def _figures(case: Mapping[str, Any]) -> Figures:
     loss = [case["loss"]["forward"], case["loss"]["return"]]
-    seen = case["interruption_ms"]
+    interruption = case["interruption_ms"]
     return Figures(
         outcome=Outcome(case["verdict"]),
         sent=case["sent"],
         lost=None if None in loss else sum(loss),
-        interruption=(seen["forward"], seen["return"]),
+        interruption=(interruption["forward"], interruption["return"]),
         seconds=case.get("seconds"),
         unexplained=case["unexplained"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RunSymbol:
+    """The verdict of one case in one run, as one character of a strip.
+
+    :param address: of the case in the run's report; empty when the run did not have it.
+    """
+
+    mark: str
+    outcome: str
+    address: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaseHistory:
+    """One case on the page.
+
+    :param newest: its newest figures.
+    :param run: the folder of that run.
+    :param evidence: address of the case's folder in that run; empty when there is none.
+    """
+
+    id: str
+    strip: tuple[RunSymbol, ...]
+    newest: Figures
+    run: str
+    picture: Markup | None
+    passed: int
+    ran: int
+    evidence: str
+
+
+def write_index(folder: Path) -> Path:
+    """Write ``index.html`` into a folder of runs, whole or not at all.
+
+    :raises UsageError: there is no such folder.
+    :raises EnvironmentFailure: it cannot be written.
+    """
+    path = folder / INDEX_FILE
+    files.write_text(path, render_history(read_history(folder)), mode=0o600)
+    return path
+
+
+def render_history(history: History) -> str:
+    """The page as HTML."""
+    return (
+        template_engine()
+        .get_template("history.html")
+        .render(
+            history=history,
+            newest_first=list(reversed(history.runs)),
+            cases=[_case_history(history, name) for name in history.case_ids],
+            pages=list(_other_pages(history.folder)),
+            report_file=HTML_FILE,
+        )
+    )
+
+
+def _other_pages(folder: Path) -> Iterator[tuple[str, str]]:
+    """Title and address, relative to the folder, of each page of another command."""
+    found: dict[Path, str] = {}
+    for title, pattern in OTHER_PAGES:
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+                found.setdefault(path.resolve(), title)
+                if len(found) == MAX_OTHER_PAGES:
+                    break
+    for path, title in found.items():
+        yield title, str(path.relative_to(folder.resolve()))
+
+
+def _case_history(history: History, name: str) -> CaseHistory:
+    figures = [run.cases.get(name) for run in history.runs]
+    known = [(run.name, one) for run, one in zip(history.runs, figures, strict=True) if one is not None]
+    run, newest = known[-1]
+    measured = [one for _, one in known if one.sent is not None or one.seconds is not None]
+    has_folder = (history.folder / run / CASES / name).is_dir()
+    return CaseHistory(
+        id=name,
+        strip=tuple(_symbol(run, name) for run in history.runs),
+        newest=newest,
+        run=run,
+        picture=image_address(draw_case(figures, history.breaks)) if len(measured) >= MIN_RUNS_TO_PLOT else None,
+        passed=sum(one.outcome == Outcome.PASS for _, one in known),
+        ran=len(known),
+        evidence=f"{quote(run)}/{CASES}/{quote(name)}/" if has_folder else "",
+    )
+
+
+def _symbol(run: SavedRun, name: str) -> RunSymbol:
+    figures = run.cases.get(name)
+    if figures is None:
+        return RunSymbol("·", "skip", "", f"{run.name}: not run")
+    address = f"{quote(run.name)}/{HTML_FILE}#case-{quote(name)}"
+    return RunSymbol(MARK[figures.outcome], figures.outcome.value, address, f"{run.name}: {figures.outcome.value}")
+
+
+def draw_case(figures: Sequence[Figures | None], breaks: Sequence[int]) -> str:
+    """Interruption, loss and duration of one case from run to run, as SVG.
+
+    :param figures: in each run, the oldest first; None for a run without the case.
+    :param breaks: see :attr:`History.breaks`.
+    """
+    forward = [one.interruption[0] if one else None for one in figures]
+    back = [one.interruption[1] if one else None for one in figures]
+    panels = (
+        ("interruption, ms", (Series(back, "s", "--", SOFT), Series(forward))),
+        ("packets lost", (Series([one.lost if one else None for one in figures]),)),
+        ("duration, s", (Series([one.seconds if one else None for one in figures]),)),
+    )
+    return draw_trends(panels, [one is not None and one.outcome in _BAD for one in figures], breaks)

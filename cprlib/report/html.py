@@ -19,10 +19,10 @@ from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Check, Direction, E
 from cprlib.evidence.packets import Packets
 from cprlib.report import formatting
 from cprlib.report.fault_matrix import fault_matrix
+from cprlib.report.formatting import utc
 from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.plotting import image_address
-from cprlib.report.reproduce import again
-from cprlib.report.run_report import RunReport, seconds_of, utc
+from cprlib.report.run_report import RunReport, seconds_of
 from cprlib.report.timeline import draw
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
@@ -174,11 +174,11 @@ def template_engine(*folders: Path) -> jinja2.Environment:
     )
     engine.filters.update(
         number=formatting.number,
-        share=formatting.share,
+        percent=formatting.percent,
         duration=formatting.duration,
-        span=formatting.span,
-        both=formatting.both,
-        fds=formatting.fds,
+        ms_range=formatting.ms_range,
+        by_direction=formatting.by_direction,
+        paired_descriptors=formatting.paired_descriptors,
         mark=lambda outcome: formatting.MARK[outcome],
     )
     return engine
@@ -189,7 +189,7 @@ def _finalize(value: object) -> object:
     if value is None:
         return formatting.UNKNOWN
     if isinstance(value, str) and not isinstance(value, Markup):
-        return formatting.clean(str(value))
+        return formatting.printable(str(value))
     return value
 
 
@@ -201,7 +201,7 @@ def _view(report: RunReport, judged: JudgedCase) -> CaseView:
     names = [name for name in EVIDENCE_FILES if name in present]
     names += sorted(present.difference(names))
     links = tuple((name, f"cases/{quote(case.id)}/{quote(name)}") for name in names)
-    return CaseView(judged, picture, problem, links, tuple(_bars(case)), again(report.command, case.reproduce))
+    return CaseView(judged, picture, problem, links, tuple(_bars(case)), report.rerun_command(case))
 
 
 def _picture(folder: Path, case: CaseEvidence) -> tuple[Markup | None, str]:

@@ -1,44 +1,49 @@
-"""Points of a matrix of parameters: their names, which are part of case ids, and what became of them.
+"""Runs over a matrix of parameters: names of its points, the points a run has to cover, and merging of shards.
 
-``matrix.json`` in a results folder tells which points a run was to cover, so that none of them is lost silently: a
-point without a case is no pass. One run may be a shard of several; :mod:`cprlib.report.merge` joins them.
+``matrix.json`` in a results folder lists the points that the run has to cover. A point without a case, a missing shard,
+and shards of different commits or QEMUs make the run inconclusive, also when its folder is judged again later.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib import files
 from cprlib.codec import BadValue, decode, encode
-from cprlib.errors import InstrumentError
+from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.report.environment import Environment
+from cprlib.report.gather import gather
+from cprlib.report.results_folder import CASES
 
 MATRIX_FILE = "matrix.json"
 POINT = "point"  # in a case's further parameters
 AXES = ("queues", "vhost", "machine", "mechanism", "base", "ip_version")
-"""Parameters that a name tells first, in this order; others follow, sorted."""
-NOT_TOLD = ("qemu", "firmware")
-"""Paths, which differ from machine to machine: the base stands for them."""
+"""Parameters that a point's name starts with, in this order; others follow, sorted."""
+NOT_IN_NAMES = ("qemu", "firmware")
+"""Parameters that are paths on this machine; ``base`` identifies the QEMU."""
+_JOBS = "avocado"
+_JUNIT_FILE = "junit.xml"
 
 
 def point_name(values: Mapping[str, str]) -> str:
-    """A name made of parameters: ``q4-vhost-q35-cpr-10.0-ip6``; the same ones have the same name everywhere.
+    """Name a point by its parameters, the same on every machine: ``q4-vhost-q35-cpr-10.0-ip6``.
 
-    :param values: parameters as texts; those that are not there are not told.
+    :param values: parameters as texts; parameters that are not set are left out.
     """
-    words = [_word(name, values[name]) for name in AXES if name in values]
-    words += [
-        f"{name}-{values[name]}" for name in sorted(values) if name not in (*AXES, *NOT_TOLD) and values[name] != ""
-    ]
+    words = [_axis_word(name, values[name]) for name in AXES if name in values]
+    others = (name for name in sorted(values) if name not in (*AXES, *NOT_IN_NAMES) and values[name])
+    words += [f"{name}-{values[name]}" for name in others]
     return "-".join(re.sub(r"[^a-z0-9.]+", "-", word.lower()).strip("-.") for word in words)
 
 
-def _word(name: str, value: str) -> str:
+def _axis_word(name: str, value: str) -> str:
     match name:
         case "queues":
             return f"q{value}"
@@ -51,11 +56,12 @@ def _word(name: str, value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What one run covers of a matrix.
+    """The part of a matrix that one run covers.
 
     :param number: from 1.
     :param points: names of its points.
-    :param command: the command line of the run; :param folder: its results, by name.
+    :param command: the command line of the run.
+    :param folder: name of its results folder.
     """
 
     number: int
@@ -67,14 +73,14 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class MatrixRecord:
-    """Which points a run was to cover.
+    """The points that a results folder has to cover.
 
     :param name: of the matrix: ``push``.
-    :param points: names of all points, in the matrix's order, whichever shard they belong to.
-    :param count: how many shards the points were dealt to.
-    :param shards: those that this folder holds: one, or all that were merged.
-    :param merged: this folder has to hold every point, else only those of its shard.
-    :param differences: why merged shards are not one run.
+    :param points: names of the points of all shards, in the order of the matrix.
+    :param count: number of shards.
+    :param shards: in this folder: one, or all that were merged.
+    :param merged: the folder has to hold every point; otherwise only those of its shard.
+    :param differences: reasons why merged shards are not one run.
     """
 
     name: str
@@ -91,7 +97,7 @@ class MatrixRecord:
 
     @classmethod
     def read(cls, folder: Path) -> MatrixRecord | None:
-        """Read ``matrix.json``; None where there is none, as in the results of any other run.
+        """Read ``matrix.json``; None when the run was not over a matrix.
 
         :raises InstrumentError: it is broken.
         """
@@ -104,38 +110,138 @@ class MatrixRecord:
             raise InstrumentError(f"read {path}", str(error)) from error
 
     def problems(self, covered: Iterable[str]) -> Iterator[str]:
-        """What is missing, each as a reason for which the run is inconclusive.
+        """Reasons why the run is inconclusive: what is missing, and differences between the shards.
 
-        :param covered: points of the cases that left evidence.
+        :param covered: points of the cases with evidence.
         """
         yield from self.differences
         present = {shard.number for shard in self.shards}
         for number in range(1, self.count + 1) if self.merged else ():
             if number not in present:
-                lost = share(self.points, number, self.count)
-                yield f"shard {number}/{self.count} is missing: {_counted(lost)} never ran: {_some(lost)}"
-        there = set(covered)
-        without = [point for shard in self.shards for point in shard.points if point not in there]
+                missing = shard_points(self.points, number, self.count)
+                yield f"shard {number}/{self.count} is missing: {_count(missing)} never ran: {_first(missing)}"
+        found = set(covered)
+        without = [point for shard in self.shards for point in shard.points if point not in found]
         if without:
-            yield f"{_counted(without)} of the matrix left no evidence: {_some(without)}"
+            yield f"{_count(without)} of the matrix left no evidence: {_first(without)}"
 
 
 def points_of(cases: Iterable[CaseEvidence]) -> Iterator[str]:
-    """The points that cases with evidence are of."""
+    """The points of cases with evidence."""
     return (str(case.parameters.more[POINT]) for case in cases if POINT in case.parameters.more)
 
 
-def share(points: tuple[str, ...], number: int, count: int) -> tuple[str, ...]:
-    """The points of a shard: every ``count``-th from the ``number``-th on, so that all take about the same time.
+def shard_points(points: tuple[str, ...], number: int, count: int) -> tuple[str, ...]:
+    """The points of a shard: every ``count``-th from the ``number``-th, so that all shards take about the same time.
 
     :param number: from 1.
     """
     return points[number - 1 :: count]
 
 
-def _counted(points: tuple[str, ...] | list[str]) -> str:
+def _count(points: Sequence[str]) -> str:
     return f"{len(points)} point{'' if len(points) == 1 else 's'}"
 
 
-def _some(points: tuple[str, ...] | list[str]) -> str:
+def _first(points: Sequence[str]) -> str:
     return ", ".join(points[:4]) + (f" and {len(points) - 4} more" if points[4:] else "")
+
+
+def merge_results(shards: Sequence[Path], results: Path) -> MatrixRecord:
+    """Copy the results of the shards into one results folder; their own folders stay unchanged.
+
+    :param shards: results folders of runs with ``--shard``, in any order.
+    :param results: a new results folder.
+    :raises UsageError: a folder is not a shard's, or the shards are not of one matrix.
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    records = [_read_shard(folder) for folder in shards]
+    _check_same_matrix(shards, records)
+    try:
+        for folder, record in zip(shards, records, strict=True):
+            _copy_shard(folder, record.shards[0].number, results)
+        _join_junit(shards, results / _JUNIT_FILE)
+    except OSError as error:
+        raise EnvironmentFailure(f"merge into {results}", str(error), "choose another folder with --out") from error
+    ordered = sorted((record.shards[0] for record in records), key=lambda shard: shard.number)
+    merged = replace(records[0], shards=tuple(ordered), merged=True, differences=_differences(shards, ordered))
+    merged.write(results)
+    return merged
+
+
+def _read_shard(folder: Path) -> MatrixRecord:
+    if not folder.is_dir():
+        raise UsageError(f"merge {folder}", "there is no such folder", "give the results folders of the shards")
+    record = MatrixRecord.read(folder)
+    if record is None:
+        raise UsageError(
+            f"merge {folder}", "it is not a run over a matrix", "give results of cprlib run --matrix --shard"
+        )
+    if record.merged:
+        raise UsageError(f"merge {folder}", "it is already a merged run", "give the results folders of all shards")
+    return record
+
+
+def _check_same_matrix(shards: Sequence[Path], records: Sequence[MatrixRecord]) -> None:
+    """Refuse shards of different matrices, and a shard that is given twice."""
+    first = records[0]
+    numbers: dict[int, Path] = {}
+    for folder, record in zip(shards, records, strict=True):
+        tried = f"merge {shards[0]} and {folder}"
+        if record.name != first.name or record.points != first.points:
+            raise UsageError(tried, "they have different points", "give shards of one matrix with the same --points")
+        if record.count != first.count:
+            raise UsageError(tried, f"one is of {first.count} shards, the other of {record.count}")
+        number = record.shards[0].number
+        if number in numbers:
+            raise UsageError(f"merge {numbers[number]} and {folder}", f"both are shard {number}/{record.count}")
+        numbers[number] = folder
+
+
+def _copy_shard(folder: Path, number: int, results: Path) -> None:
+    """Copy cases with all their files, and results and log of the Avocado job."""
+    (results / CASES).mkdir(mode=0o700, parents=True, exist_ok=True)
+    for case in sorted(path for path in (folder / CASES).glob("*") if path.is_dir()):
+        target = files.numbered_folder(results / CASES, case.name)
+        shutil.copytree(case, target, dirs_exist_ok=True)
+    for job in sorted(path for path in (folder / _JOBS).glob("job-*") if path.is_dir()):
+        copy = results / f"{_JOBS}-{number}" / job.name
+        copy.mkdir(parents=True, mode=0o700)
+        for name in ("results.json", "job.log"):
+            if (job / name).exists():
+                shutil.copyfile(job / name, copy / name)
+
+
+def _join_junit(shards: Sequence[Path], path: Path) -> None:
+    """Write one JUnit file for all shards, without those that cannot be read: run.json decides."""
+    top = ET.Element("testsuites")
+    for folder in shards:
+        try:
+            top.append(ET.parse(folder / _JUNIT_FILE).getroot())  # noqa: S314 - written by Avocado, on our machines
+        except (OSError, ET.ParseError):
+            continue
+    files.write_text(path, ET.tostring(top, encoding="unicode", xml_declaration=True) + "\n", mode=0o600)
+
+
+def _differences(folders: Sequence[Path], shards: Sequence[Shard]) -> tuple[str, ...]:
+    """Reasons why shards cannot be judged as one run."""
+    found = []
+    commits = sorted({shard.environment.commit for shard in shards if shard.environment.commit})
+    if len(commits) > 1:
+        found.append(f"the shards ran with different commits of this project: {', '.join(commits)}")
+    users: dict[str, set[str]] = {}
+    for folder in folders:
+        for case in gather(folder, ()):
+            if case.source and not _built_from_base(case):
+                users.setdefault(case.source.sha256, set()).add(folder.name)
+    if len(users) > 1:
+        hashes = "; ".join(
+            f"{sha256[:12] or 'unknown'} in {', '.join(sorted(names))}" for sha256, names in users.items()
+        )
+        found.append(f"the shards tested different QEMUs (sha256): {hashes}")
+    return tuple(found)
+
+
+def _built_from_base(case: CaseEvidence) -> bool:
+    """True for a QEMU that cprlib built: its bytes may differ from machine to machine, its inputs do not."""
+    return POINT in case.parameters.more and "base" in case.parameters.more

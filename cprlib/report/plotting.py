@@ -1,16 +1,21 @@
-"""The look of all pictures, and matplotlib, which is imported when something is drawn."""
+"""The look of all plots, and the plots of a case's history; matplotlib is imported when a plot is drawn.
+
+Plots read in grey and in print: shapes and line patterns say what colours say.
+"""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-INK, SOFT, DOT, LOST = "#1b1f24", "#8a929b", "#2f5d8a", "#b3261e"
-PIXELS_PER_INCH = 200  # of dots and ticks: thousands of vectors would make the page large and slow
+INK, SOFT, DOT, LOST, GRID = "#1b1f24", "#8a929b", "#2f5d8a", "#b3261e", "#e3e7eb"
+PIXELS_PER_INCH = 200  # of rasterised dots and ticks: thousands of vectors make a page large and slow
 
 SETTINGS = {
     "font.family": "sans-serif",
@@ -30,10 +35,12 @@ SETTINGS = {
     "savefig.dpi": PIXELS_PER_INCH,
 }
 
+Values = Sequence[float | None]
+
 
 @contextlib.contextmanager
 def style() -> Iterator[Any]:
-    """pyplot with the page's look; matplotlib is imported late because that takes a second."""
+    """Yield pyplot with the look of the pages. The import is lazy because it takes a second."""
     import matplotlib  # noqa: PLC0415
 
     matplotlib.use("Agg")
@@ -44,5 +51,59 @@ def style() -> Iterator[Any]:
 
 
 def image_address(svg: str) -> Markup:
-    """A picture as the address of an image, so that a page needs no other file."""
+    """An SVG as a data URL, so that a page needs no other file."""
     return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg.encode()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One figure of a case in each run; None where it is unknown."""
+
+    values: Values
+    marker: str = "o"
+    dashes: str = "-"
+    colour: str = DOT
+
+
+def draw_trends(panels: Sequence[tuple[str, Sequence[Series]]], bad: Sequence[bool], breaks: Sequence[int]) -> str:
+    """Small plots side by side, as SVG: figures of one case from run to run.
+
+    :param panels: title and series of each plot.
+    :param bad: by run: it did not pass, and is drawn as a cross.
+    :param breaks: indexes of runs before which machine or QEMU changed: a dotted line.
+    """
+    margins = {"wspace": 0.2, "left": 0.045, "right": 0.995, "top": 0.84, "bottom": 0.06}
+    with style() as pyplot:
+        figure, axes = pyplot.subplots(1, len(panels), figsize=(10.4, 1.35), gridspec_kw=margins)
+        try:
+            for axis, (title, series) in zip(axes, panels, strict=True):
+                _draw_trend(axis, title, series, bad, breaks)
+            output = io.StringIO()
+            figure.savefig(output, format="svg", metadata={"Date": None})  # no tight box: panels of all cases align
+        finally:
+            pyplot.close(figure)
+    return output.getvalue()
+
+
+def _draw_trend(axis: Any, title: str, panel: Sequence[Series], bad: Sequence[bool], breaks: Sequence[int]) -> None:
+    for index in breaks:
+        axis.axvline(index - 0.5, color=INK, lw=0.8, ls=(0, (1, 2)))
+    highest = 0.0
+    for series in panel:
+        known = [(index, value) for index, value in enumerate(series.values) if value is not None]
+        highest = max([highest, *(value for _, value in known)])
+        face = "none" if series.marker == "s" else series.colour
+        look = {"ls": series.dashes, "lw": 0.8, "color": series.colour, "marker": series.marker, "ms": 3.2, "mew": 0.8}
+        axis.plot([index for index, _ in known], [value for _, value in known], mfc=face, **look)
+        crosses = [point for point in known if bad[point[0]]]
+        if crosses:
+            axis.plot(*zip(*crosses, strict=True), ls="none", marker="x", ms=6, mew=1.4, color=LOST)
+    if not any(value is not None for series in panel for value in series.values):
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color=SOFT)
+    axis.set_title(title, loc="left", fontsize=8, color=SOFT, pad=3)
+    axis.set_ylim(-0.08 * (highest or 1), 1.15 * (highest or 1))
+    axis.set_yticks([0, highest] if highest else [0])
+    axis.set_yticklabels(["0", f"{highest:,.0f}" if highest >= 10 else f"{highest:.2g}"] if highest else ["0"])
+    axis.set_xlim(-0.7, max(len(bad) - 0.3, 0.7))
+    axis.set_xticks([])
+    axis.grid(axis="y", color=GRID, lw=0.6)

@@ -10,7 +10,8 @@ from cprlib import files
 from cprlib.codec import encode
 from cprlib.evidence.case import Interruption, Outcome
 from cprlib.report.fault_matrix import fault_matrix
-from cprlib.report.run_report import RunReport, seconds_of, utc
+from cprlib.report.formatting import utc
+from cprlib.report.run_report import RunReport, seconds_of
 from cprlib.report.schema import check_schema
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase

@@ -1,42 +1,61 @@
-"""The result of a run as plain text for the terminal."""
+"""A run as plain text: a table for the terminal, and twenty lines of Markdown for a pull request or a mailing list."""
 
 from __future__ import annotations
 
+import itertools
+import re
 import textwrap
+from collections.abc import Callable
 
-from cprlib.evidence.case import Outcome
-from cprlib.report.formatting import both, duration, fds, number, one_line, span
-from cprlib.report.reproduce import again
+from cprlib.evidence.case import CaseEvidence, Outcome
+from cprlib.report.formatting import (
+    MARK,
+    WORST_FIRST,
+    by_direction,
+    duration,
+    ms_range,
+    number,
+    one_line,
+    paired_descriptors,
+    utc,
+)
 from cprlib.report.run_report import RunReport
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import unexplained_packets
 
-HEADINGS = (
-    "verdict",
-    "case",
-    "mechanism",
-    "sent",
-    "lost",
-    "dup",
-    "reord",
-    "interruption ms",
-    "budget",
-    "fds",
-    "unexpl.",
+TABLE_WIDTH = 120
+MARKDOWN_LINES = 20
+MAX_COMMAND = 1500  # characters
+
+_FIGURES: tuple[tuple[str, Callable[[CaseEvidence], str]], ...] = (  # heading and content of a column
+    ("mechanism", lambda case: case.mechanism.value),
+    ("sent", lambda case: number(case.sent)),
+    ("lost", lambda case: by_direction(case.loss)),
+    ("dup", lambda case: by_direction(case.duplicates)),
+    ("reord", lambda case: by_direction(case.reordered)),
+    ("interruption ms", lambda case: " / ".join(map(ms_range, (case.interruption.forward, case.interruption.return_)))),
+    ("budget ms", lambda case: duration(case.budget.longest_pause_ms if case.budget else None)),
+    ("fds", paired_descriptors),
+    ("unexplained", lambda case: number(unexplained_packets(case))),
 )
-WIDTH = 120
+_MARKDOWN_FIGURES = tuple(figure for figure in _FIGURES if figure[0] not in ("mechanism", "budget ms"))
+_ESCAPES = str.maketrans(
+    {character: f"\\{character}" for character in "\\|[]!*_#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"}
+)
 
 
 def result_table(report: RunReport) -> str:
-    """The verdict, one line per case, and the reasons of those that did not pass. Pairs are forward / return."""
-    rows = [HEADINGS, *(_row(case) for case in report.cases)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = ["  ".join(_cell(cell, widths[i], i) for i, cell in enumerate(row)).rstrip() for row in rows]
+    """The verdict, one line per case, and the reasons of cases that did not pass. Pairs are forward / return."""
+    rows = [("verdict", "case", *(heading for heading, _ in _FIGURES))]
+    for case in report.cases:
+        rows.append((case.outcome.value, one_line(case.evidence.id), *(text(case.evidence) for _, text in _FIGURES)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(_align, row, widths, itertools.count())).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     lines.append("")
     for case in report.cases:
         if case.outcome != Outcome.PASS:
-            lines += _reasons(case, report.command)
+            lines += _table_reasons(report, case)
     for problem in report.problems:  # also of a run that fails: what is missing is not known to be good
         lines.append(_wrap(f"  run: {one_line(problem)}"))
     for finding in report.verdict.reasons:
@@ -48,35 +67,87 @@ def result_table(report: RunReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str, width: int, column: int) -> str:
+def _align(text: str, width: int, column: int) -> str:
     return text.ljust(width) if column < 3 else text.rjust(width)
 
 
-def _row(judged: JudgedCase) -> tuple[str, ...]:
-    case = judged.evidence
-    interruption = f"{span(case.interruption.forward)} / {span(case.interruption.return_)}"
-    return (
-        judged.outcome.value,
-        one_line(case.id),
-        case.mechanism.value,
-        number(case.sent),
-        both(case.loss),
-        both(case.duplicates),
-        both(case.reordered),
-        interruption,
-        duration(case.budget.longest_pause_ms if case.budget else None),
-        fds(case),
-        number(unexplained_packets(case)),
-    )
-
-
-def _reasons(case: JudgedCase, command: str) -> list[str]:
+def _table_reasons(report: RunReport, case: JudgedCase) -> list[str]:
     lines = [f"{case.outcome}: {one_line(case.evidence.id)}"]
     lines += [_wrap(f"  {one_line(finding.about)}: {one_line(finding.text)}") for finding in case.verdict.reasons]
     if case.evidence.reproduce and case.outcome != Outcome.SKIP:
-        lines.append(f"  again: {one_line(again(command, case.evidence.reproduce), 1500)}")
+        lines.append(f"  run again: {one_line(report.rerun_command(case.evidence), MAX_COMMAND)}")
     return [*lines, ""]
 
 
 def _wrap(line: str) -> str:
-    return textwrap.fill(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return textwrap.fill(line, TABLE_WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def markdown_summary(report: RunReport) -> str:
+    """Verdict, table and reasons in at most 20 lines: the worst cases first, the number of those left out."""
+    cases = sorted(report.cases, key=lambda case: WORST_FIRST.index(case.outcome))
+    head = [f"**{MARK[report.verdict.outcome]} {report.verdict.outcome.upper()}**: {report.sentence}", ""]
+    foot = ["", *_run_facts(report)]
+    bad = [case for case in cases if case.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]
+    reasons = [_markdown_reason(report, case) for case in bad[:4]]
+    if reasons:
+        reasons.insert(0, "")
+    room = MARKDOWN_LINES - len(head) - len(foot) - len(reasons) - 2
+    shown = cases if len(cases) <= room else cases[: room - 1]
+    table = [
+        _markdown_row("", "case", *(heading for heading, _ in _MARKDOWN_FIGURES)),
+        f"|---|---|{'--:|' * len(_MARKDOWN_FIGURES)}",
+        *(
+            _markdown_row(
+                f"{MARK[case.outcome]} {case.outcome}",
+                _escape(case.evidence.id),
+                *(text(case.evidence) for _, text in _MARKDOWN_FIGURES),
+            )
+            for case in shown
+        ),
+    ]
+    if len(shown) < len(cases):
+        table.append(_markdown_row("", f"and {len(cases) - len(shown)} more", *[""] * len(_MARKDOWN_FIGURES)))
+    return "\n".join([*head, *table, *reasons, *foot]) + "\n"
+
+
+def _escape(text: str) -> str:
+    """Untrusted text in one table cell: one line, no bars, no markup, no links."""
+    return one_line(text, 200).translate(_ESCAPES)
+
+
+def _code_span(text: str) -> str:
+    """A command line as a code span (CommonMark 6.1), complete and unchanged except for ``<``."""
+    line = one_line(text, MAX_COMMAND).replace("<", "\u2039")  # a mail client might read it as markup
+    fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def _markdown_row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_reason(report: RunReport, judged: JudgedCase) -> str:
+    texts = [f"{finding.about}: {finding.text}" for finding in judged.verdict.reasons]
+    more = f" (and {len(texts) - 1} more)" if texts[1:] else ""
+    command = report.rerun_command(judged.evidence)
+    return f"- {_escape(judged.evidence.id)}: {_escape(texts[0]) if texts else 'no reason'}{more}" + (
+        f"; run again: {_code_span(command)}" if command else ""
+    )
+
+
+def _run_facts(report: RunReport) -> list[str]:
+    environment = report.environment
+    qemus = ", ".join(f"{qemu.version or qemu.path} ({qemu.sha256[:12] or 'no hash'})" for qemu in report.qemus)
+    backend = " ".join(filter(None, (environment.mode, environment.engine))) or "unknown backend"
+    when = (utc(report.started_ns) or "")[:16].replace("T", " ")
+    machine = f"{environment.cpu or 'unknown CPU'}, {number(environment.cores)} cores, kernel {environment.kernel}"
+    lines = [
+        f"QEMU {_escape(qemus) or 'unknown'}; policy {_escape(report.policy.name)}; cprlib {environment.cprlib}"
+        + (f" at {environment.commit}" if environment.commit else ""),
+        f"{backend}; {_escape(machine)}" + (f"; {when} UTC" if when else ""),
+    ]
+    if report.command:
+        lines.append(f"Command: {_code_span(report.command)}")
+    return lines

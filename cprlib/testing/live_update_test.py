@@ -21,7 +21,7 @@ from cprlib.guest.image import GuestImage
 from cprlib.process import die_with_starter
 from cprlib.qemu.binary import QemuBinary, QemuFacts, probe
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.report.matrix import NOT_TOLD, POINT, point_name
+from cprlib.report.matrix import NOT_IN_NAMES, POINT, point_name
 from cprlib.report.results_folder import case_id, method_of, start_case
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters, own_parameters, read_parameters
@@ -161,7 +161,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         words = ["cprlib", "run"]
         if base := point.get("base"):
             words += ["--base", base]
-        for name in sorted(point.keys() - {"base", *NOT_TOLD}):
+        for name in sorted(point.keys() - {"base", *NOT_IN_NAMES}):
             words += ["-p", f"{name}={point[name]}"]
         return shlex.join([*words, f"{_shown(Path(self.filename))}:{type(self).__name__}.{method}"])
 

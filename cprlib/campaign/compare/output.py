@@ -18,8 +18,8 @@ from cprlib.campaign.compare.findings import Change, CountResult, DurationResult
 from cprlib.campaign.compare.looks import ALARM
 from cprlib.campaign.compare.picture import draw
 from cprlib.codec import encode
+from cprlib.report.formatting import utc
 from cprlib.report.html import template_engine
-from cprlib.report.run_report import utc
 from cprlib.report.schema import check_schema
 
 JSON_FILE, PAGE_FILE, TEXT_FILE = "compare.json", "compare.html", "compare.txt"

@@ -11,8 +11,8 @@ from cprlib.campaign.mutation.matrix import Cell, Matrix, Row
 from cprlib.campaign.mutation.matrix_text import sign
 from cprlib.campaign.mutation.outcome import CellOutcome
 from cprlib.evidence.terms import Outcome
+from cprlib.report.formatting import utc
 from cprlib.report.html import HTML_FILE, template_engine
-from cprlib.report.run_report import utc
 
 PAGE_FILE = "matrix.html"
 WORDS = {

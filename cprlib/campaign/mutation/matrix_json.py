@@ -9,7 +9,7 @@ from typing import Any
 from cprlib import files
 from cprlib.campaign.mutation.matrix import Cell, Matrix, Row
 from cprlib.codec import encode
-from cprlib.report.run_report import utc
+from cprlib.report.formatting import utc
 from cprlib.report.schema import check_schema
 
 MATRIX_FILE = "matrix.json"

@@ -14,9 +14,9 @@ from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.result import SoakResult, resource_finding, trend_words
 from cprlib.campaign.soak.trend import LEAST_SAMPLES, SIGNIFICANCE, Trend
 from cprlib.evidence.terms import Outcome
+from cprlib.report.formatting import utc
 from cprlib.report.html import HTML_FILE, template_engine
 from cprlib.report.plotting import image_address
-from cprlib.report.run_report import utc
 from cprlib.verdict.findings import Finding
 
 PAGE_FILE = "soak.html"

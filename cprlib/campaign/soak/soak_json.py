@@ -15,7 +15,7 @@ from cprlib.campaign.soak.record import SOAK_FILE, SOAK_SCHEMA, CaseRow
 from cprlib.campaign.soak.resources import RESOURCES
 from cprlib.campaign.soak.result import SoakResult
 from cprlib.codec import encode
-from cprlib.report.run_report import utc
+from cprlib.report.formatting import utc
 from cprlib.report.schema import check_schema
 
 NOT_KEPT = (CellOutcome.PASSED, CellOutcome.SKIPPED)

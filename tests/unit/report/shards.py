@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cprlib.evidence.case import CaseEvidence, QemuFacts
 from cprlib.report.environment import Environment
-from cprlib.report.matrix import MatrixRecord, Shard, share
+from cprlib.report.matrix import MatrixRecord, Shard, shard_points
 from cprlib.report.results_folder import start_case
 from tests.unit.verdict.samples import good_case
 
@@ -47,7 +47,7 @@ def put_shard(
     :param cases: points that left evidence; all of the shard when None.
     :param change: stands in place of the evidence of its id.
     """
-    own = share(points, number, count)
+    own = shard_points(points, number, count)
     job = folder / "avocado" / f"job-{number}"
     job.mkdir(parents=True)
     tests = []

@@ -15,9 +15,7 @@ from cprlib.cli.main import main
 from cprlib.errors import UsageError
 from cprlib.evidence.case import CaseEvidence, PerDirection
 from cprlib.report.environment import Environment
-from cprlib.report.history import read_history
-from cprlib.report.history_page import changes, render_history, write_index
-from cprlib.report.history_plot import draw_history
+from cprlib.report.history import draw_case, read_history, render_history, write_index
 from cprlib.report.pipeline import build_report
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import good_case
@@ -114,7 +112,7 @@ def test_only_the_newest_runs_are_shown_and_the_others_counted(tmp_path: Path) -
         (folder / "run.json").write_text((first / "run.json").read_text())
     (tmp_path / "2026-01-09T08-00-00Z").mkdir()  # begun, and without a report
     (tmp_path / "notes").mkdir()
-    history = read_history(tmp_path, most=3)
+    history = read_history(tmp_path, limit=3)
     assert [run.name[:10] for run in history.runs] == ["2026-01-05", "2026-01-06", "2026-01-07"]
     assert history.older == 4
     assert "the newest of 7" in render_history(history)
@@ -129,7 +127,7 @@ def test_runs_of_another_machine_or_qemu_are_told_apart(tmp_path: Path) -> None:
     other = replace(good_case("tap").source, sha256="ff" * 32)  # type: ignore[type-var]
     save(tmp_path, 5, replace(good_case("tap"), source=other, target=other), machine=replace(MACHINE, cpu="CPU B"))
     history = read_history(tmp_path)
-    assert changes(history.runs) == [2, 4]
+    assert history.breaks == [2, 4]
     assert "machine or QEMU changed" in render_history(history)
 
 
@@ -143,12 +141,12 @@ def test_the_picture_shows_what_was_not_measured(tmp_path: Path) -> None:
     save(tmp_path, 1, LOST)
     save(tmp_path, 2, good_case("tap"))
     figures = [run.cases["tap"] for run in read_history(tmp_path).runs]
-    measured = draw_history(figures, [1])
+    measured = draw_case(figures, [1])
     unknown = [replace(one, lost=None, interruption=(None, None)) for one in figures]
     assert measured.startswith("<?xml")
-    assert measured != draw_history(figures, [])
-    assert draw_history(unknown, []) != measured
-    assert draw_history([None, *figures], []) != measured
+    assert measured != draw_case(figures, [])
+    assert draw_case(unknown, []) != measured
+    assert draw_case([None, *figures], []) != measured
 
 
 def test_the_command_writes_it_and_the_report_leads_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,10 +16,9 @@ from cprlib.codec import BadValue, decode, encode
 from cprlib.evidence.case import CASE_FILE, CaseEvidence, Check, Outcome
 from cprlib.guest.console import escape
 from cprlib.report.environment import Environment
-from cprlib.report.markdown import markdown_summary
 from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import start_case
-from cprlib.report.summary import result_table
+from cprlib.report.summary import markdown_summary, result_table
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import good_case
 

@@ -11,8 +11,7 @@ import pytest
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.evidence.case import PerDirection
-from cprlib.report.matrix import MatrixRecord
-from cprlib.report.merge import merge_results
+from cprlib.report.matrix import MatrixRecord, merge_results
 from cprlib.report.pipeline import judge_results
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.report.shards import MACHINE, point_case, put_shard
@@ -127,13 +126,13 @@ def refused(folders: list[Path], why: str) -> None:
 def test_what_does_not_belong_together_is_refused(shards: list[Path], tmp_path: Path) -> None:
     refused([shards[0], shards[0]], "both are shard 1/3")
     refused([shards[0], put_shard(tmp_path / "x", 2, 2, POINTS)], "one is of 3 shards, the other of 2")
-    refused([shards[0], put_shard(tmp_path / "y", 2, 3, POINTS, name="night")], "different points")
-    refused([shards[0], put_shard(tmp_path / "z", 2, 3, POINTS[:3])], "different points")
+    refused([shards[0], put_shard(tmp_path / "y", 2, 3, POINTS, name="night")], "have different points")
+    refused([shards[0], put_shard(tmp_path / "z", 2, 3, POINTS[:3])], "have different points")
     refused([shards[0], tmp_path / "nothing"], "no such folder")
     (tmp_path / "plain").mkdir()
-    refused([shards[0], tmp_path / "plain"], "no run of a matrix")
+    refused([shards[0], tmp_path / "plain"], "not a run over a matrix")
     merge_results(shards, tmp_path / "m")
-    refused([tmp_path / "m", shards[0]], "merged already")
+    refused([tmp_path / "m", shards[0]], "already a merged run")
 
 
 def test_the_command_leaves_nothing_when_it_refuses(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

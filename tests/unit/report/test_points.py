@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import ExitStatus, InstrumentError
-from cprlib.report.matrix import MatrixRecord, Shard, point_name, share
+from cprlib.report.matrix import MatrixRecord, Shard, point_name, shard_points
 from cprlib.report.pipeline import judge_results
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.report.shards import point_case, put_shard
@@ -36,7 +36,7 @@ def test_names(name: str, values: dict[str, str]) -> None:
 
 
 def test_every_third() -> None:
-    assert [share(("a", "b", "c", "d"), number, 3) for number in (1, 2, 3)] == [("a", "d"), ("b",), ("c",)]
+    assert [shard_points(("a", "b", "c", "d"), number, 3) for number in (1, 2, 3)] == [("a", "d"), ("b",), ("c",)]
 
 
 def test_a_whole_run_passes_and_a_lost_point_makes_it_inconclusive(tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, PerDirection
 from cprlib.evidence.packets import Packets
 from cprlib.report.environment import Environment, describe_environment
-from cprlib.report.markdown import LINES, markdown_summary
 from cprlib.report.pipeline import build_report, judge_results
 from cprlib.report.results_folder import start_case
 from cprlib.report.run_json import run_value, schema_file, validate
-from cprlib.report.summary import result_table
+from cprlib.report.summary import MARKDOWN_LINES, markdown_summary, result_table
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import MS, START_NS, good_case
@@ -234,7 +233,7 @@ def test_summary_has_twenty_lines_however_many_cases(tmp_path: Path) -> None:
     for number in range(40):
         put(tmp_path, replace(good_case(f"case-{number}"), loss=PerDirection(number % 2, 0)))
     text = markdown_summary(judge_results(tmp_path, DEFAULT, environment=MACHINE, command="cprlib run"))
-    assert len(text.splitlines()) <= LINES
+    assert len(text.splitlines()) <= MARKDOWN_LINES
     assert "more |" in text
     assert "✗ FAIL" in text.splitlines()[0]
 

@@ -9,10 +9,9 @@ import pytest
 
 from cprlib.evidence.case import PerDirection
 from cprlib.report.environment import Environment
-from cprlib.report.markdown import LINES, _code, markdown_summary
 from cprlib.report.pipeline import build_report
-from cprlib.report.reproduce import again
-from cprlib.report.summary import result_table
+from cprlib.report.run_report import rerun_command
+from cprlib.report.summary import MARKDOWN_LINES, _code_span, markdown_summary, result_table
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import good_case
 
@@ -38,11 +37,11 @@ CASE = "cprlib run tests/functional/test_x.py:X.test_y"
     ],
 )
 def test_a_case_is_run_again_as_the_run_ran_it(run: str, wanted: str) -> None:
-    assert again(run, CASE) == wanted
+    assert rerun_command(run, CASE) == wanted
 
 
 def test_without_a_command_of_the_case_there_is_none() -> None:
-    assert again("cprlib run", "") == ""
+    assert rerun_command("cprlib run", "") == ""
 
 
 def test_judged_again_it_is_still_that_machine_s_run(tmp_path: Path) -> None:
@@ -69,14 +68,14 @@ def test_summary_and_table_have_the_exact_command(tmp_path: Path) -> None:
     report = build_report(tmp_path, load_policy("default"), environment=Environment(), command=command)
     wanted = f"{command} tests/functional/test_update.py:UpdateTest.test_no_loss"
     summary = markdown_summary(report)
-    assert f"again: `{wanted}`\n" in summary
-    assert f"Run with `{command}`\n" in summary
-    assert len(summary.splitlines()) <= LINES
-    assert f"again: {wanted}\n" in result_table(report)
+    assert f"run again: `{wanted}`\n" in summary
+    assert f"Command: `{command}`\n" in summary
+    assert len(summary.splitlines()) <= MARKDOWN_LINES
+    assert f"run again: {wanted}\n" in result_table(report)
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"), [("a b", "`a b`"), ("a `b` c", "``a `b` c``"), ("a ``b", "```a ``b```"), ("`a", "`` `a ``")]
 )
 def test_a_code_span_shows_its_text_to_the_letter(text: str, wanted: str) -> None:
-    assert _code(text) == wanted
+    assert _code_span(text) == wanted

@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,18 +42,6 @@ def project_folder() -> Path:
     """
     installed = Path(__file__).resolve().parent / INSTALLED_PROJECT
     return installed if installed.is_dir() else import_folder()
-
-
-def python_path() -> str:
-    """A value of $PYTHONPATH with which another Python finds these ``fixtures`` before others."""
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.pathsep.join(dict.fromkeys(filter(None, [str(project_folder()), *given])))
-
-
-def make_fixtures_importable() -> None:
-    """Let this process import :mod:`fixtures`, which an installed package keeps inside of itself."""
-    if str(project_folder()) not in sys.path:
-        sys.path.insert(0, str(project_folder()))
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:

@@ -13,7 +13,7 @@ import click
 from cprlib import __version__
 from cprlib.cli.examples import STATUS, epilog_of
 from cprlib.errors import CprlibError, ExitStatus
-from cprlib.files import make_fixtures_importable, project_folder
+from cprlib.files import project_folder
 from cprlib.process import terminate_on_signals
 
 COMMANDS = {
@@ -51,7 +51,6 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        make_fixtures_importable()
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
         return _teach(command, cmd_name) if isinstance(command, click.Command) else None
 

@@ -18,7 +18,7 @@ from typing import IO
 from cprlib.cleanup import CleanupProcess, temporary_environment
 from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.evidence.case import CaseEvidence
-from cprlib.files import project_folder, python_path
+from cprlib.files import project_folder
 from cprlib.lab.task import LAB_FILE
 from cprlib.process import spawn
 
@@ -66,13 +66,9 @@ class SuiteRun:
 
 
 def avocado_environment() -> dict[str, str]:
-    """The environment for Avocado: it finds its runners, and its tests find this project."""
+    """The environment in which Avocado finds its runners, those of this Python."""
     programs = Path(sys.executable).parent
-    return {
-        **os.environ,
-        "PATH": f"{programs}:{os.environ.get('PATH', '')}",
-        "PYTHONPATH": python_path(),
-    }
+    return {**os.environ, "PATH": f"{programs}:{os.environ.get('PATH', '')}"}
 
 
 def run_avocado(

@@ -23,7 +23,6 @@ from avocado.core.settings import settings
 from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnMethod
 
 from cprlib.errors import CprlibError
-from cprlib.files import python_path
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB
 from cprlib.lab.engines import ENGINES, make_engine
 from cprlib.lab.runner_supervision import bound_to_this_process, report_lost
@@ -35,13 +34,12 @@ SECTION = "spawner.lab"
 
 
 class LabSpawnerInit(Init):  # type: ignore[misc]
-    """Registers the spawner's settings, and lets tests find this project's fixtures."""
+    """Registers the spawner's settings."""
 
     description = "Lab (disposable kernel) based spawner initialization"
 
     def initialize(self) -> None:
-        """Called once by Avocado, in its own process: the runners that it starts find the suite's fixtures."""
-        os.environ["PYTHONPATH"] = python_path()
+        """Called once by Avocado, in its own process."""
         settings.register_option(
             section=SECTION, key="engine", default="uml", help_msg=f"Engine of the lab: {' or '.join(ENGINES)}"
         )

@@ -18,7 +18,6 @@ from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import check_files, check_sent
-from cprlib.testing.netdev_forms import Programs
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.warm_up import warm_up
 from cprlib.update.live_update import UpdateResult
@@ -39,13 +38,6 @@ class NetdevTest(LiveUpdateTest):
     _further: tuple[TapNetdev, ...] = ()
     _plugged = False
     _machine = ""
-
-    @property
-    def programs(self) -> Programs:
-        """Programs that QEMU can run here."""
-        folder = Path(self.outputdir) / "programs"
-        folder.mkdir(exist_ok=True)
-        return Programs(folder)
 
     def _guest_settings(self, netdev: TapNetdev, extra: tuple[str, ...]) -> GuestSettings:
         settings = super()._guest_settings(netdev, extra)

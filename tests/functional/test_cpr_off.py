@@ -8,8 +8,9 @@ from cprlib.linux.descriptors import read_table
 from cprlib.qemu.netdev import TapNetdev, Way
 from cprlib.testing.netdev_checks import listed
 from cprlib.testing.netdev_test import NetdevTest, expect_answers, observe_update
-from cprlib.testing.ordinary_migration import migrate_ordinarily
 from cprlib.testing.survival import survives
+from ordinary_migration import migrate_ordinarily
+from tap_sources import Programs
 
 
 class CprOff(NetdevTest):
@@ -24,7 +25,7 @@ class CprOff(NetdevTest):
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:cpr-fixes,patch:8,mechanism:link-switch,vhost:on,queues:2
         """
-        programs = self.programs
+        programs = Programs.made_in(self.outputdir)
         up, down = programs.script("up"), programs.script("down")
         netdevs = [
             TapNetdev(queues=2, vhost=True),

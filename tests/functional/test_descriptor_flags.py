@@ -14,8 +14,8 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, expect_same_queues, look_at_tap
 from cprlib.testing.queue_pairs import QueuePairs
-from cprlib.testing.ready_target import update_held_when_ready
 from cprlib.testing.survival import expect_no_complaint, survives
+from ready_target import update_held_when_ready
 
 KINDS = ("tap", "vhost", "memfd")
 QUEUES = 2

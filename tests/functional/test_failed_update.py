@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from cprlib.errors import QemuFailed, UpdateFailed
 from cprlib.evidence.case import Role
-from cprlib.testing.failed_update import failed_updates
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.faulted_update import FaultedUpdate
 from cprlib.update.faults import (
@@ -23,6 +22,7 @@ from cprlib.update.faults import (
     Fault,
     named,
 )
+from failed_update import failed_updates
 
 IN_EACH_PHASE = (
     *("nobody-listens", "cpr-closed-with-fds", "target-killed-with-fds", "target-killed-with-devices"),

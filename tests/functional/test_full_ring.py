@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from cprlib.evidence.case import Role
-from cprlib.testing.full_ring import LONG_MS, FullRing
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.survival import expect_no_complaint, survives
 from cprlib.update.faulted_update import FaultedUpdate
 from cprlib.update.faults import named
+from full_ring import LONG_MS, FullRing
 
 
 class FullReceiveRing(LiveUpdateTest):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cprlib.evidence.case import Role
-from cprlib.testing.highest_rate import search_highest_rate
 from cprlib.testing.live_update_test import LiveUpdateTest
+from highest_rate import search_highest_rate
 
 
 class HighestRate(LiveUpdateTest):

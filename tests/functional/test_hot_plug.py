@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cprlib.evidence.case import Role
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.testing.netdev_forms import tap_forms
 from cprlib.testing.netdev_test import NetdevTest, expect_answers
-from cprlib.testing.netdev_update import cross_twice
 from cprlib.testing.survival import survives
+from netdev_update import cross_twice
+from tap_sources import Programs, tap_forms
 
 
 class HotPlug(NetdevTest):
@@ -21,7 +21,7 @@ class HotPlug(NetdevTest):
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4,plug:hot
         """
-        programs = self.programs
+        programs = Programs.made_in(self.outputdir)
         with (
             self.given_netdevs(tap_forms(programs), plugged=True) as case,
             survives(case, "survives", "a guest that runs"),

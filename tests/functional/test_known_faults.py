@@ -9,9 +9,9 @@ from cprlib.linux import packet_faults as faults
 from cprlib.linux.packet_faults import Fault, Numbers, Packet
 from cprlib.linux.qdisc_drops import Side
 from cprlib.linux.topology import PORT, STATION_INTERFACE, Topology
-from cprlib.testing.injected_faults import FaultBench, Injected, StoppedGuest
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.traffic.hops import Direction
+from injected_faults import FaultBench, Injected, StoppedGuest
 
 FORWARD, RETURN = Direction.FORWARD, Direction.RETURN
 LATE_US = 40_000  # at 1,000 packets/s some 40 others overtake a packet that is held back

@@ -12,12 +12,12 @@ from cprlib.linux.link_counters import read_counters
 from cprlib.linux.packet_faults import Numbers, Packet
 from cprlib.linux.qdisc_drops import Side
 from cprlib.linux.topology import PORT
-from cprlib.testing.injected_faults import FaultBench, Injected, StoppedGuest
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.malformed_frames import SenselessFrames
 from cprlib.traffic.hops import Direction
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.running_guest import RunningGuest
+from injected_faults import FaultBench, Injected, StoppedGuest
+from malformed_frames import SenselessFrames
 
 FORWARD = Direction.FORWARD
 SMALL_BUFFER, USUAL_BUFFER = 32 << 10, 32 << 20  # bytes; images/guest/agent/datagram.h

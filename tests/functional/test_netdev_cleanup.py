@@ -6,11 +6,11 @@ from cprlib.linux.vhost_workers import vhost_workers, wait_workers_ended
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import listed
-from cprlib.testing.netdev_forms import Programs
-from cprlib.testing.netdev_refusals import attempts, helper_failures, refusals
-from cprlib.testing.netdev_refused import MEANINGS, Refuser
 from cprlib.testing.netdev_test import NetdevTest, expect_answers, update_guest
 from cprlib.testing.survival import survives
+from netdev_refusals import attempts, helper_failures, refusals
+from netdev_refused import MEANINGS, Refuser
+from tap_sources import Programs
 
 
 class NetdevCleanup(NetdevTest):
@@ -26,7 +26,7 @@ class NetdevCleanup(NetdevTest):
         :avocado: tags=patch:tap-cleanup,patch:5,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:on,queues:1
         """
         netdevs = [TapNetdev(vhost=True), TapNetdev("other", "tap1")]
-        programs = self.programs
+        programs = Programs.made_in(self.outputdir)
         with self.given_netdevs(netdevs) as case:
             case.guest.topology.add_tap("tap2", queues=1)
             refuser = Refuser(case.guest.machine)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from busy_polling import FIRST_PORT, POLL_US, expect_polling, share_of_workers
 from cprlib.evidence.case import Role
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import device_facts
-from cprlib.testing.busy_polling import FIRST_PORT, POLL_US, expect_polling, share_of_workers
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.nic_frames import queue_map
 from cprlib.testing.queue_pairs import QueuePairs

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from announcements import Announcements
+from big_packets import BigPackets
 from cprlib.deadline import Deadline
 from cprlib.evidence.case import Role
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.testing.announcements import Announcements
-from cprlib.testing.big_packets import BigPackets
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import arriving, frame

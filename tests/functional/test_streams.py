@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cprlib.testing.background_traffic import companions
+from background_traffic import companions
 from cprlib.testing.live_update_test import LiveUpdateTest
 
 

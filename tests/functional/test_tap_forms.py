@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cprlib.testing.netdev_forms import tap_forms
 from cprlib.testing.netdev_test import NetdevTest
-from cprlib.testing.netdev_update import cross_twice
 from cprlib.testing.survival import survives
+from netdev_update import cross_twice
+from tap_sources import Programs, tap_forms
 
 
 class TapForms(NetdevTest):
@@ -22,6 +22,6 @@ class TapForms(NetdevTest):
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
-        programs = self.programs
+        programs = Programs.made_in(self.outputdir)
         with self.given_netdevs(tap_forms(programs)) as case, survives(case, "survives", "a guest that runs"):
             cross_twice(case, programs, plugged=False)

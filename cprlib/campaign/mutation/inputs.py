@@ -9,14 +9,15 @@ from pathlib import Path
 from cprlib.build import store
 from cprlib.files import INSTALLED_PROJECT, import_folder, project_folder
 
-# Of the project, what runs in a test. Commands, this package and the report's drawing do not.
-FOLDERS = ("cprlib", "fixtures", "images/lab")
+# What runs in a test: the package, data, the lab's first process and the helpers beside the tests. A test's own file
+# is in its key. Commands and campaigns do not run in a test.
+FOLDERS = ("cprlib", "fixtures", "images/lab", "tests/functional")
 APART = ("cprlib/cli", "cprlib/campaign", f"cprlib/{INSTALLED_PROJECT}")
 SUFFIXES = (".py", ".toml", ".yaml", ".c", ".h")
 
 
 def code_digest(top: Path | None = None) -> str:
-    """Digest of the project's code that every test runs: cprlib, fixtures, the lab's first process.
+    """Digest of the project's code that every test runs: cprlib, fixtures, helpers, the lab's first process.
 
     :param top: the checkout; this one, or what is installed, when None.
     """
@@ -36,7 +37,7 @@ def _code_files(top: Path | None) -> Iterable[tuple[Path, Path]]:
         root = top or (import_folder() if name == "cprlib" else project_folder())
         apart = [root / name for name in APART]
         for path in sorted((root / name).rglob("*")):
-            hidden = path.name.startswith(".") or "__pycache__" in path.parts
+            hidden = path.name.startswith((".", "test_")) or "__pycache__" in path.parts
             if path.suffix in SUFFIXES and not hidden and not any(path.is_relative_to(folder) for folder in apart):
                 yield path.relative_to(root), path
 

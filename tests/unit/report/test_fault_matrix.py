@@ -26,7 +26,7 @@ DEATH_NS = 1_764_028_401_515_000_000
 
 
 def fault_row(name: str = "cpr-garbage", **changes: object) -> dict[str, object]:
-    """A row as cprlib/testing/failed_update.py writes it."""
+    """A row as tests/functional/failed_update.py writes it."""
     return {
         "name": name,
         "phase": "fds sent",

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from cprlib.deadline import Deadline
 from cprlib.errors import UsageError
-from cprlib.testing.malformed_frames import EACH, SenselessFrames
 from cprlib.traffic.control_run import ControlRun, doubt_instrument, judge
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.records import Reflection
@@ -22,6 +21,7 @@ from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sender import open_sending
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.stamp import ns_to_ntp
+from malformed_frames import EACH, SenselessFrames
 
 from .standin import stand_in
 from .test_result import World, fates, result_of, simulate

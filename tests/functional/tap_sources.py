@@ -25,6 +25,13 @@ class Programs:
 
     folder: Path
 
+    @classmethod
+    def made_in(cls, folder: str | Path) -> Programs:
+        """Programs in a new folder below one of a test's."""
+        programs = Path(folder) / "programs"
+        programs.mkdir(exist_ok=True)
+        return cls(programs)
+
     @property
     def record(self) -> Path:
         """The file, with one line for each run: ``up tap3``, ``down tap3``, ``helper tap4``."""
@@ -44,7 +51,7 @@ class Programs:
     def helper(self, interface: str, *options: str) -> str:
         """Command of a bridge helper, to which QEMU adds ``--use-vnet --fd=N --br=NAME``.
 
-        :param options: further ones, see cprlib/testing/bridge_helper.py.
+        :param options: further ones, see tests/functional/bridge_helper.py.
         """
         command = [sys.executable, "-I", "-S", str(HELPER), f"--interface={interface}", f"--record={self.record}"]
         return shlex.join([*command, *options])

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cprlib.testing.netdev_forms import Programs
+from tap_sources import Programs
 
 BOTH = (False, True)
 OFF = (False,)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from cprlib.qemu.netdev import Spelling, Way
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_forms import Programs, attach_unnamed
 from cprlib.testing.netdev_test import expect_answers, unanswered, update_guest
 from cprlib.update.faulted_update import FaultedUpdate
 from cprlib.update.faults import named
+from tap_sources import Programs, attach_unnamed
 
 
 def cross_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> None:

@@ -9,7 +9,7 @@ from cprlib.errors import QemuFailed, QmpRefused
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, read_table
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.passed_files import open_tap
-from cprlib.testing.netdev_refusals import Attempt, File
+from netdev_refusals import Attempt, File
 
 MEANINGS = {  # of a doubt, by property
     "each-is-refused": "QEMU took, or refused for another reason, what it has to refuse",

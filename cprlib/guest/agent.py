@@ -18,7 +18,7 @@ BROKEN_PIECES = 3  # pieces of a log that may arrive broken before it is given u
 
 
 @dataclass(frozen=True, slots=True)
-class StreamSettings:
+class GuestStreamSettings:
     """A stream of test packets that starts in the guest.
 
     :param destination: IPv4 or IPv6 address of the session-reflector; :param port: its UDP port.
@@ -125,7 +125,7 @@ class AgentConnection:
         """The log of every packet reflected."""
         return self._log("reflector", seconds)
 
-    def start_stream(self, settings: StreamSettings) -> int:
+    def start_stream(self, settings: GuestStreamSettings) -> int:
         """Start sending.
 
         :returns: the stream's index.

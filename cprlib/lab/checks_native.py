@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError
-from cprlib.lab.doctor import Finding, Level
+from cprlib.lab.doctor import Diagnosis, Level
 from cprlib.process import run, spawn
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000  # linux/if_tun.h
@@ -24,7 +24,7 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 ENOUGH_MEMORY_MIB = 2048
 
 
-def all_checks(qemu: Path | None, guest_kernel: Path | None) -> list[Finding]:
+def all_checks(qemu: Path | None, guest_kernel: Path | None) -> list[Diagnosis]:
     """All of them, in the order in which they are shown."""
     return [
         check_kvm(),
@@ -39,31 +39,31 @@ def all_checks(qemu: Path | None, guest_kernel: Path | None) -> list[Finding]:
     ]
 
 
-def check_kvm() -> Finding:
+def check_kvm() -> Diagnosis:
     """KVM, by running a few instructions in it."""
     name = "KVM"
     if not Path("/dev/kvm").exists():
-        return Finding(
+        return Diagnosis(
             "native", name, Level.FAIL, "there is no /dev/kvm", "enable virtualisation, load kvm_intel or kvm_amd"
         )
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return Finding("native", name, Level.FAIL, "/dev/kvm may not be opened", "join the group kvm")
+        return Diagnosis("native", name, Level.FAIL, "/dev/kvm may not be opened", "join the group kvm")
     program = Path(__file__).with_name("kvm_probe.py")
     try:
         said = run([sys.executable, "-I", "-S", str(program)], purpose="try KVM", seconds=5).strip()
     except CprlibError as error:
         said = error.happened
     if said != "ok":
-        return Finding("native", name, Level.FAIL, f"/dev/kvm does not run a program: {said}", "tests run in a lab")
+        return Diagnosis("native", name, Level.FAIL, f"/dev/kvm does not run a program: {said}", "tests run in a lab")
     if platform.machine() == "x86_64" and not _cpu_flags() & {"vmx", "svm"}:
-        return Finding(
+        return Diagnosis(
             "native",
             name,
             Level.FAIL,
             "paravirtual: the processor shows neither VMX nor SVM, ordinary kernels die in such a KVM",
             "use a host with (nested) hardware virtualisation, or the lab",
         )
-    return Finding("native", name, Level.PASS, "runs a program")
+    return Diagnosis("native", name, Level.PASS, "runs a program")
 
 
 def _cpu_flags() -> set[str]:
@@ -73,7 +73,7 @@ def _cpu_flags() -> set[str]:
     return set()
 
 
-def check_kvm_boot(qemu: Path | None, guest_kernel: Path | None, seconds: float = 5.0) -> list[Finding]:
+def check_kvm_boot(qemu: Path | None, guest_kernel: Path | None, seconds: float = 5.0) -> list[Diagnosis]:
     """KVM, by booting an ordinary kernel far enough to hear from it; only when there are a QEMU and a kernel."""
     if qemu is None or guest_kernel is None or not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return []
@@ -87,7 +87,7 @@ def check_kvm_boot(qemu: Path | None, guest_kernel: Path | None, seconds: float 
         try:
             stack.enter_context(spawn(command, purpose="boot a kernel in KVM", stdout=writer, stderr=writer))
         except CprlibError as error:
-            return [Finding("native", name, Level.WARN, error.one_line())]
+            return [Diagnosis("native", name, Level.WARN, error.one_line())]
         finally:
             os.close(writer)
         os.set_blocking(reader, False)
@@ -107,34 +107,34 @@ def check_kvm_boot(qemu: Path | None, guest_kernel: Path | None, seconds: float 
         except CprlibError:
             booted = False
     if booted:
-        return [Finding("native", name, Level.PASS, "boots")]
+        return [Diagnosis("native", name, Level.PASS, "boots")]
     lines = heard.decode(errors="replace").split("\n")
     said = next((line.strip() for line in lines if "KVM" in line or "emulation" in line), "no word from it")
     return [
-        Finding("native", name, Level.FAIL, f"does not boot within {seconds:.0f} s: {said[:100]}", "tests run in a lab")
+        Diagnosis("native", name, Level.FAIL, f"no boot within {seconds:.0f} s: {said[:100]}", "tests run in a lab")
     ]
 
 
-def check_namespaces() -> Finding:
+def check_namespaces() -> Diagnosis:
     """Whether private network namespaces can be made: that takes CAP_SYS_ADMIN."""
     name = "network namespaces"
     if _in_child(lambda: _libc().unshare(CLONE_NEWNET) == 0):
-        return Finding("native", name, Level.PASS, "can be made")
+        return Diagnosis("native", name, Level.PASS, "can be made")
     if _in_child(lambda: _libc().unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0):
         seen = "need root here, or a user namespace, in which /dev/vhost-net may stay closed"
     else:
         seen = "need root here"
-    return Finding("native", name, Level.FAIL, seen, "run as root, or use the lab, which needs no rights")
+    return Diagnosis("native", name, Level.FAIL, seen, "run as root, or use the lab, which needs no rights")
 
 
-def check_tun() -> Finding:
+def check_tun() -> Diagnosis:
     """/dev/net/tun, by making a tap in a namespace of its own."""
     name = "tap devices"
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         advice = "load the module tun" if error.errno != 13 else "get access to /dev/net/tun"
-        return Finding("native", name, Level.FAIL, f"/dev/net/tun: {error.strerror}", advice)
+        return Diagnosis("native", name, Level.FAIL, f"/dev/net/tun: {error.strerror}", advice)
 
     def make() -> bool:
         request = struct.pack("16sH22x", b"cprlib-probe", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
@@ -146,67 +146,67 @@ def check_tun() -> Finding:
 
     os.close(descriptor)
     if _in_child(make):
-        return Finding("native", name, Level.PASS, "can be made")
-    return Finding("native", name, Level.FAIL, "/dev/net/tun opens, but no tap can be made", "get CAP_NET_ADMIN")
+        return Diagnosis("native", name, Level.PASS, "can be made")
+    return Diagnosis("native", name, Level.FAIL, "/dev/net/tun opens, but no tap can be made", "get CAP_NET_ADMIN")
 
 
-def check_vhost() -> Finding:
+def check_vhost() -> Diagnosis:
     """/dev/vhost-net, by owning one."""
     name = "vhost-net"
     try:
         descriptor = os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        return Finding("native", name, Level.FAIL, f"/dev/vhost-net: {error.strerror}", "load the module vhost_net")
+        return Diagnosis("native", name, Level.FAIL, f"/dev/vhost-net: {error.strerror}", "load the module vhost_net")
     try:
         fcntl.ioctl(descriptor, VHOST_SET_OWNER)
     except OSError as error:
-        return Finding("native", name, Level.FAIL, f"refuses an owner: {error.strerror}")
+        return Diagnosis("native", name, Level.FAIL, f"refuses an owner: {error.strerror}")
     finally:
         os.close(descriptor)
-    return Finding("native", name, Level.PASS, "takes an owner")
+    return Diagnosis("native", name, Level.PASS, "takes an owner")
 
 
-def check_kcmp() -> Finding:
+def check_kcmp() -> Diagnosis:
     """kcmp(2) between two processes: the proof that two descriptors are one open file."""
     name = "kcmp"
     number = SYS_KCMP.get(platform.machine())
     if number is None:
-        return Finding("native", name, Level.WARN, f"not known for {platform.machine()}")
+        return Diagnosis("native", name, Level.WARN, f"not known for {platform.machine()}")
     libc = _libc()
     with open("/dev/null", "rb") as same:
         fd = same.fileno()
         parent = os.getpid()
         equal = _in_child(lambda: libc.syscall(number, os.getpid(), parent, 0, fd, fd) == 0)
     if equal:
-        return Finding("native", name, Level.PASS, "compares descriptors of two processes")
+        return Diagnosis("native", name, Level.PASS, "compares descriptors of two processes")
     advice = "needs CONFIG_KCMP and the right to ptrace (kernel.yama.ptrace_scope, container policy)"
-    return Finding("native", name, Level.FAIL, "cannot compare descriptors of two processes", advice)
+    return Diagnosis("native", name, Level.FAIL, "cannot compare descriptors of two processes", advice)
 
 
-def check_tracefs() -> Finding:
+def check_tracefs() -> Diagnosis:
     """The tracepoint that names the reason of each dropped packet."""
     name = "drop tracepoint"
     for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
         with contextlib.suppress(OSError):
             if "kfree_skb" in os.listdir(f"{root}/events/skb"):
-                return Finding("native", name, Level.PASS, f"skb:kfree_skb in {root}")
+                return Diagnosis("native", name, Level.PASS, f"skb:kfree_skb in {root}")
     seen = "no skb:kfree_skb: losses inside the kernel stay without a reason"
-    return Finding("native", name, Level.WARN, seen, "mount -t tracefs tracefs /sys/kernel/tracing, as root")
+    return Diagnosis("native", name, Level.WARN, seen, "mount -t tracefs tracefs /sys/kernel/tracing, as root")
 
 
-def check_rights() -> Finding:
+def check_rights() -> Diagnosis:
     """What a user without root's rights cannot test here."""
     name = "rights"
     if os.geteuid() == 0:
-        return Finding("both", name, Level.PASS, "root")
+        return Diagnosis("both", name, Level.PASS, "root")
     seen = (
         f"user {os.geteuid()}: a lab tests QEMU with its own kernel's tun and vhost-net; not this host's kernel, KVM, "
         "bridges and drivers, nor its speed, and packages cannot be installed"
     )
-    return Finding("both", name, Level.WARN, seen, "see docs/safety.md, section Without root")
+    return Diagnosis("both", name, Level.WARN, seen, "see docs/safety.md, section Without root")
 
 
-def check_memory() -> Finding:
+def check_memory() -> Diagnosis:
     """Memory for a source, a target and, in a lab, the kernel around them."""
     name = "memory"
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
@@ -214,11 +214,11 @@ def check_memory() -> Finding:
             available = int(line.split()[1]) >> 10
             break
     else:
-        return Finding("both", name, Level.WARN, "not known")
+        return Diagnosis("both", name, Level.WARN, "not known")
     seen = f"{available} MiB available"
     if available >= ENOUGH_MEMORY_MIB:
-        return Finding("both", name, Level.PASS, seen)
-    return Finding("both", name, Level.WARN, seen, f"{ENOUGH_MEMORY_MIB} MiB for each test at a time are better")
+        return Diagnosis("both", name, Level.PASS, seen)
+    return Diagnosis("both", name, Level.WARN, seen, f"{ENOUGH_MEMORY_MIB} MiB for each test at a time are better")
 
 
 def _libc() -> ctypes.CDLL:

@@ -20,7 +20,7 @@ class Level(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One check.
 
     :param area: what it matters for: ``"native"``, ``"lab"``, or ``"both"``.
@@ -37,7 +37,7 @@ class Finding:
     advice: str = ""
 
 
-def examine(qemu: Path | None = None, guest_kernel: Path | None = None) -> list[Finding]:
+def examine(qemu: Path | None = None, guest_kernel: Path | None = None) -> list[Diagnosis]:
     """Look at everything; takes a few seconds at most.
 
     :param qemu: a QEMU to try KVM with; the API of KVM is asked in any case.
@@ -51,22 +51,22 @@ def examine(qemu: Path | None = None, guest_kernel: Path | None = None) -> list[
     ]
 
 
-def failures(findings: Iterable[Finding], mode: Mode) -> list[Finding]:
+def failures(findings: Iterable[Diagnosis], mode: Mode) -> list[Diagnosis]:
     """The findings that forbid a mode."""
     return [one for one in findings if one.area in (mode, "both") and one.level is Level.FAIL]
 
 
-def choose(findings: Sequence[Finding]) -> Mode:
+def choose(findings: Sequence[Diagnosis]) -> Mode:
     """Native where nothing forbids it, else the lab."""
     return "lab" if failures(findings, "native") else "native"
 
 
-def usable(findings: Sequence[Finding]) -> bool:
+def usable(findings: Sequence[Diagnosis]) -> bool:
     """Whether the chosen mode can be used at all."""
     return not failures(findings, choose(findings))
 
 
-def explain(findings: Sequence[Finding]) -> str:
+def explain(findings: Sequence[Diagnosis]) -> str:
     """One line: which mode and why."""
     mode = choose(findings)
     if mode == "native":
@@ -79,7 +79,7 @@ def explain(findings: Sequence[Finding]) -> str:
     return text
 
 
-def render_text(findings: Sequence[Finding], colour: bool = False) -> str:
+def render_text(findings: Sequence[Diagnosis], colour: bool = False) -> str:
     """The findings as lines, with advice below those that are not passed, and the choice at the end."""
     tints = {Level.PASS: "32", Level.WARN: "33", Level.FAIL: "31"}
     titles = {"native": "Running natively", "lab": "Running in a lab", "both": "Either way"}
@@ -98,7 +98,7 @@ def render_text(findings: Sequence[Finding], colour: bool = False) -> str:
     return "\n".join([*lines, "", explain(findings)]) + "\n"
 
 
-def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+def as_json(findings: Sequence[Diagnosis]) -> dict[str, Any]:
     """The findings for a program: ``mode``, ``usable``, ``explanation``, ``findings``."""
     return {
         "mode": choose(findings),

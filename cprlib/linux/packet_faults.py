@@ -81,7 +81,7 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class PacketFault:
     """A fault that is in place.
 
     :param queue: handle of the queue that counts what is hit.
@@ -100,7 +100,7 @@ class Fault:
 
 
 @contextlib.contextmanager
-def drop(namespace: NetworkNamespace, interface: str, side: Side, numbers: Numbers) -> Iterator[Fault]:
+def drop(namespace: NetworkNamespace, interface: str, side: Side, numbers: Numbers) -> Iterator[PacketFault]:
     """Drop packets as they leave or enter an interface, as long as the body runs.
 
     :raises NotSupported: this kernel has not got what is needed.
@@ -113,11 +113,11 @@ def drop(namespace: NetworkNamespace, interface: str, side: Side, numbers: Numbe
             stack.enter_context(_ingress(namespace, interface))
             parent = _INGRESS
         _add_filter(namespace, interface, parent, numbers, action="drop")
-        yield Fault(namespace, interface, parent)
+        yield PacketFault(namespace, interface, parent)
 
 
 @contextlib.contextmanager
-def disturb(namespace: NetworkNamespace, interface: str, numbers: Numbers, **netem: float) -> Iterator[Fault]:
+def disturb(namespace: NetworkNamespace, interface: str, numbers: Numbers, **netem: float) -> Iterator[PacketFault]:
     """Let netem handle packets that leave an interface; all others pass beside it.
 
     :param netem: ``loss``, ``duplicate`` in percent; ``delay``, ``jitter`` in microseconds (see sch_netem.c).
@@ -126,7 +126,7 @@ def disturb(namespace: NetworkNamespace, interface: str, numbers: Numbers, **net
     with _prio(namespace, interface):
         _request(namespace, "add", "netem", interface, handle=_NETEM, parent=_FAULTY, **netem)
         _add_filter(namespace, interface, _ROOT, numbers)
-        yield Fault(namespace, interface, _NETEM)
+        yield PacketFault(namespace, interface, _NETEM)
 
 
 @contextlib.contextmanager

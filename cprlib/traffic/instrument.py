@@ -11,7 +11,7 @@ from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.own_process import ANSWER_S, OwnProcess
 from cprlib.traffic.ring import RingSettings, open_ring
 from cprlib.traffic.sender import make_templates, open_sending
-from cprlib.traffic.worker import Job, Progress, Records
+from cprlib.traffic.worker import Job, Records, WorkerProgress
 
 STALL_S = 2.5  # the ring holds this much, should the reader not get a processor
 _PER_FRAME = 48 + 20 + 14 + 16 + 48  # bytes in the ring beside the test packet: headers and alignment
@@ -62,10 +62,10 @@ class Instrument:
         """Begin to send."""
         self._process.ask("start")
 
-    def progress(self) -> Progress:
+    def progress(self) -> WorkerProgress:
         """Where it is."""
         answer = self._process.ask("progress")
-        assert isinstance(answer, Progress)
+        assert isinstance(answer, WorkerProgress)
         return answer
 
     def stop_sending(self) -> None:

@@ -18,7 +18,7 @@ from cprlib.traffic.instrument import Instrument
 from cprlib.traffic.ports import HeldPorts
 from cprlib.traffic.records import Reflection
 from cprlib.traffic.result import TrafficResult
-from cprlib.traffic.worker import Progress, Records
+from cprlib.traffic.worker import Records, WorkerProgress
 
 POLL_S = 0.02  # between two questions to the instrument
 
@@ -75,7 +75,7 @@ class TrafficSession:
         self._resources.close()
         self._instrument = None
 
-    def progress(self) -> Progress:
+    def progress(self) -> WorkerProgress:
         """Packets sent and answers captured so far, copies included, and whether all is sent."""
         if self._instrument is None:
             raise InstrumentError("ask how far the traffic is", "the session is not running")

@@ -31,7 +31,7 @@ CONNECT_S = 20.0
 _RTT_OFFSET, _TOTAL_RETRANS_OFFSET, _INFO_SIZE = 68, 100, 104  # struct tcp_info
 
 
-class Role(enum.StrEnum):
+class TcpRole(enum.StrEnum):
     """A source sends, a sink receives."""
 
     SOURCE = "source"
@@ -47,7 +47,7 @@ class TcpEndSettings:
     :raises UsageError: a number makes no sense.
     """
 
-    role: Role
+    role: TcpRole
     port: int
     address: str | None = None
     rate: int = 100_000
@@ -73,7 +73,7 @@ class TcpEndReport:
     :param complete: the connection was closed in order by both ends.
     """
 
-    role: Role
+    role: TcpRole
     byte_count: int
     sha256: str
     longest_stall_ns: int
@@ -167,7 +167,7 @@ class TcpEnd:
         try:
             with self._connected() as connection:
                 try:
-                    (self._send if self.settings.role is Role.SOURCE else self._receive)(connection)
+                    (self._send if self.settings.role is TcpRole.SOURCE else self._receive)(connection)
                 finally:
                     self._info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
         except OSError as error:
@@ -262,7 +262,7 @@ def content_doubts(end: TcpEndReport, other_bytes: int, other_sha256: str) -> tu
         doubts.append("the connection was not closed in order")
     if end.byte_count != other_bytes:
         ends = (end.byte_count, other_bytes)
-        sent, received = ends if end.role is Role.SOURCE else ends[::-1]
+        sent, received = ends if end.role is TcpRole.SOURCE else ends[::-1]
         doubts.append(f"{sent} bytes sent, {received} received")
     elif end.sha256 != other_sha256:
         doubts.append("the content was changed on the way")

@@ -44,7 +44,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class WorkerProgress:
     """Where the process is: packets sent, answers captured, and whether the sender has ended."""
 
     sent: int
@@ -94,7 +94,7 @@ def _serve(
         elif request == "finish":
             yield _finish(sender, capture, notes)
             return
-        yield Progress(sum(map(len, sender.columns)), sum(map(len, capture.columns)), sender.finished)
+        yield WorkerProgress(sum(map(len, sender.columns)), sum(map(len, capture.columns)), sender.finished)
 
 
 def _finish(sender: StampSender, capture: StampCapture, notes: tuple[str, ...]) -> Records:

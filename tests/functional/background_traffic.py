@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.case import Check, Outcome, Stream
-from cprlib.guest.agent import AgentConnection, StreamSettings, TcpSettings
+from cprlib.guest.agent import AgentConnection, GuestStreamSettings, TcpSettings
 from cprlib.guest.measurement import SenderStream, TcpResult
 from cprlib.guest.records import Kind, PacketLog
 from cprlib.linux.topology import GUEST, STATION
@@ -21,10 +21,10 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.guest_stream import GuestStream, measure_guest_stream
 from cprlib.traffic.records import Reflection
 from cprlib.traffic.station_ends import Reflections, StationEnds
-from cprlib.traffic.tcp import Role, TcpEndReport, TcpEndSettings, content_doubts
+from cprlib.traffic.tcp import TcpEndReport, TcpEndSettings, TcpRole, content_doubts
 
 REFLECTOR_PORT, GUEST_PORT = 8620, 22000
-TCP_PORTS = {Role.SOURCE: 5001, Role.SINK: 5002}  # by the station's role
+TCP_PORTS = {TcpRole.SOURCE: 5001, TcpRole.SINK: 5002}  # by the station's role
 END_S = 20.0
 LATE_S = 1.5
 TCP_PART = 100  # bytes/s of each connection for each packet/s of the measured stream
@@ -58,11 +58,11 @@ def companions(case: MeasuredCase, plans: Sequence[GuestStreamPlan] = GUEST_STRE
         with case.guest.topology.station.entered():
             ends = stack.enter_context(StationEnds(REFLECTOR_PORT, (address,)))
         streams = [(plan, _start(case, address, plan, number)) for number, plan in enumerate(plans)]
-        connections = [(role, *_connect(case, ends, role)) for role in Role]
+        connections = [(role, *_connect(case, ends, role)) for role in TcpRole]
         yield
         agent = case.guest.agent
         for role, number, theirs in connections:
-            if role is Role.SINK:
+            if role is TcpRole.SINK:
                 agent.stop_tcp(theirs)
             _add_connection(case, role, ends.finish(number, END_S), _finished(agent, theirs))
         for _, index in streams:
@@ -77,7 +77,7 @@ def _rate(case: MeasuredCase, plan: GuestStreamPlan) -> int:
 
 def _start(case: MeasuredCase, address: str, plan: GuestStreamPlan, number: int) -> int:
     return case.guest.agent.start_stream(
-        StreamSettings(
+        GuestStreamSettings(
             address,
             _rate(case, plan),
             size=plan.size,
@@ -147,11 +147,11 @@ def _measure(log: PacketLog, index: int, answered: Sequence[Reflection]) -> Gues
     return measure_guest_stream([sent[number] for number in sorted(sent)], answers, answered)
 
 
-def _connect(case: MeasuredCase, ends: StationEnds, role: Role) -> tuple[int, int]:
+def _connect(case: MeasuredCase, ends: StationEnds, role: TcpRole) -> tuple[int, int]:
     """The guest waits, the station connects; ``role`` is the station's."""
     port = TCP_PORTS[role]
     rate = round(case.parameters.rate * TCP_PART)
-    theirs = case.guest.agent.start_tcp(TcpSettings("sink" if role is Role.SOURCE else "source", port, rate=rate))
+    theirs = case.guest.agent.start_tcp(TcpSettings("sink" if role is TcpRole.SOURCE else "source", port, rate=rate))
     address = GUEST.ipv6 if case.parameters.ip_version == 6 else GUEST.ipv4
     number = ends.connect(TcpEndSettings(role, port, address, rate=rate))
     Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: ends.byte_count(number) > 0 or None)
@@ -166,8 +166,8 @@ def _finished(agent: AgentConnection, index: int) -> TcpResult:
     return Deadline(END_S, "the guest's end of the connection to finish").poll(ended, 0.1)
 
 
-def _add_connection(case: MeasuredCase, role: Role, station: TcpEndReport, guest: TcpResult) -> None:
-    to_guest = role is Role.SOURCE
+def _add_connection(case: MeasuredCase, role: TcpRole, station: TcpEndReport, guest: TcpResult) -> None:
+    to_guest = role is TcpRole.SOURCE
     doubts = list(content_doubts(station, guest.byte_count, guest.sha256))
     if guest.error:
         doubts.append(f"the guest's end failed with errno {guest.error}")

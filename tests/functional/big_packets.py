@@ -20,12 +20,12 @@ from cprlib.guest.replies import NicInfo
 from cprlib.linux.topology import GUEST
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.stamp import SenderPacket
-from cprlib.traffic.tcp import Role, TcpEnd, TcpEndReport, TcpEndSettings
+from cprlib.traffic.tcp import TcpEnd, TcpEndReport, TcpEndSettings, TcpRole
 
 MTU_FRAME = 1514  # bytes of a full Ethernet frame
 TRANSFER_BYTES = 600_000
 FLOWING_RATE = 100_000  # bytes/s
-PORTS = {Role.SOURCE: 5101, Role.SINK: 5102}  # by the station's role; the next transfer takes others
+PORTS = {TcpRole.SOURCE: 5101, TcpRole.SINK: 5102}  # by the station's role; the next transfer takes others
 DATAGRAM_PORT, DATAGRAM_BYTES, DATAGRAMS = 24000, 9000, 5
 END_S = 20.0
 AGAIN = 40  # segments of some 400 that TCP may send again in a transfer without a loss: a busy machine is late
@@ -44,8 +44,8 @@ class BigPackets:
 
         :param segments_to_guest: whether segments larger than the MTU are to reach the guest in one piece.
         """
-        to_guest = self._transfer(Role.SOURCE, when)
-        self._transfer(Role.SINK, when)
+        to_guest = self._transfer(TcpRole.SOURCE, when)
+        self._transfer(TcpRole.SINK, when)
         if to_guest is not None:
             wanted = "larger than" if segments_to_guest else "not larger than"
             self.case.expect(
@@ -57,7 +57,7 @@ class BigPackets:
             )
         self._datagrams(when)
 
-    def _transfer(self, role: Role, when: str) -> float | None:
+    def _transfer(self, role: TcpRole, when: str) -> float | None:
         """One TCP connection.
 
         :returns: mean bytes of a frame that the guest received; None when it is not known.
@@ -65,10 +65,10 @@ class BigPackets:
         guest = self.case.guest
         self.transfers += 1
         port = PORTS[role] + 10 * self.transfers
-        theirs = "sink" if role is Role.SOURCE else "source"
+        theirs = "sink" if role is TcpRole.SOURCE else "source"
         before = guest.agent.network().nic()
         index = guest.agent.start_tcp(
-            TcpSettings(theirs, port, byte_count=0 if role is Role.SOURCE else TRANSFER_BYTES)
+            TcpSettings(theirs, port, byte_count=0 if role is TcpRole.SOURCE else TRANSFER_BYTES)
         )
         with guest.topology.station.entered():
             end = TcpEnd(TcpEndSettings(role, port, GUEST.ipv4, rate=100_000_000, byte_count=TRANSFER_BYTES))
@@ -87,7 +87,7 @@ class BigPackets:
         with contextlib.ExitStack() as stack:
             running = []
             for role, port in PORTS.items():
-                theirs = "sink" if role is Role.SOURCE else "source"
+                theirs = "sink" if role is TcpRole.SOURCE else "source"
                 index = guest.agent.start_tcp(TcpSettings(theirs, port, rate=FLOWING_RATE))
                 with guest.topology.station.entered():
                     end = stack.enter_context(TcpEnd(TcpEndSettings(role, port, GUEST.ipv4, rate=FLOWING_RATE)))
@@ -95,15 +95,15 @@ class BigPackets:
                 running.append((role, index, end))
             yield
             for role, index, end in running:
-                if role is Role.SINK:
+                if role is TcpRole.SINK:
                     guest.agent.stop_tcp(index)
                 report = end.finish(Deadline(END_S, "the connection to be closed"))
                 self._judge(role, when, report, self._finished(index), None)
 
     def _judge(
-        self, role: Role, when: str, station: TcpEndReport, guest: TcpResult | None, byte_count: int | None
+        self, role: TcpRole, when: str, station: TcpEndReport, guest: TcpResult | None, byte_count: int | None
     ) -> None:
-        direction = "to" if role is Role.SOURCE else "from"
+        direction = "to" if role is TcpRole.SOURCE else "from"
         doubts = _doubts(role, station, guest, byte_count)
         again = max(station.retransmissions, guest.retransmissions) if guest else 0
         if byte_count is not None and again > AGAIN:
@@ -165,10 +165,10 @@ def _mean_received(before: NicInfo, after: NicInfo) -> float | None:
     return (after.counters["rx_bytes"] - before.counters["rx_bytes"]) / packets if packets else None
 
 
-def _doubts(role: Role, station: TcpEndReport, guest: TcpResult | None, byte_count: int | None) -> str:
+def _doubts(role: TcpRole, station: TcpEndReport, guest: TcpResult | None, byte_count: int | None) -> str:
     if guest is None:
         return f"it came to a standstill after {station.byte_count} bytes"
-    source, sink = (station, guest) if role is Role.SOURCE else (guest, station)
+    source, sink = (station, guest) if role is TcpRole.SOURCE else (guest, station)
     found = []
     if station.error or guest.error:
         found.append(f"it ended with {station.error or f'errno {guest.error} in the guest'}")

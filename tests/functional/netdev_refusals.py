@@ -43,7 +43,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class NetdevAttempt:
     """One ``netdev_add`` that has to be refused."""
 
     refusal: Refusal
@@ -221,7 +221,7 @@ def _with_name() -> Iterator[Refusal]:
     yield Refusal("id= of another netdev", _NAMED | taken, "uplicate", {}, BOTH)
 
 
-def attempts(rows: Sequence[Refusal], first: int = 0) -> tuple[Attempt, ...]:
+def attempts(rows: Sequence[Refusal], first: int = 0) -> tuple[NetdevAttempt, ...]:
     """Every row with the values of vhost and cpr that it is for, but vhost=on only with cpr=on where it is for both.
 
     :param first: number of the first, which names its tap and netdev.
@@ -233,4 +233,4 @@ def attempts(rows: Sequence[Refusal], first: int = 0) -> tuple[Attempt, ...]:
         for cpr in row.cpr
         if cpr or not vhost or row.vhost == ON
     ]
-    return tuple(Attempt(row, first + number, vhost, cpr) for number, (row, vhost, cpr) in enumerate(each))
+    return tuple(NetdevAttempt(row, first + number, vhost, cpr) for number, (row, vhost, cpr) in enumerate(each))

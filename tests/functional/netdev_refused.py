@@ -9,7 +9,7 @@ from cprlib.errors import QemuFailed, QmpRefused
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, read_table
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.passed_files import open_tap
-from netdev_refusals import Attempt, File
+from netdev_refusals import File, NetdevAttempt
 
 MEANINGS = {  # of a doubt, by property
     "each-is-refused": "QEMU took, or refused for another reason, what it has to refuse",
@@ -30,7 +30,7 @@ class Refuser:
         self._machine = machine
         self._table = read_table(machine.pid)
 
-    def attempt(self, row: Attempt) -> None:
+    def attempt(self, row: NetdevAttempt) -> None:
         """Make one attempt and look what it leaves; then give the id to a netdev that works.
 
         :raises QemuFailed: QEMU died of it.
@@ -41,7 +41,7 @@ class Refuser:
             self.doubts["each-is-refused"].append(f"{row.name}: QEMU died")
             raise
 
-    def _attempt(self, row: Attempt) -> None:
+    def _attempt(self, row: NetdevAttempt) -> None:
         self._pass(row)
         refused = self._add(row)
         for name in row.refusal.files:
@@ -53,7 +53,7 @@ class Refuser:
         if row.cpr:  # it is the same netdev to QEMU, and each costs time
             self._use(row)
 
-    def _pass(self, row: Attempt) -> None:
+    def _pass(self, row: NetdevAttempt) -> None:
         for name, kind in row.refusal.files.items():
             number = self._open(row, name, kind)
             try:
@@ -61,7 +61,7 @@ class Refuser:
             finally:
                 os.close(number)
 
-    def _open(self, row: Attempt, name: str, kind: File) -> int:
+    def _open(self, row: NetdevAttempt, name: str, kind: File) -> int:
         if kind is File.VHOST:
             return os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
         if kind is File.NULL:
@@ -71,7 +71,7 @@ class Refuser:
         with self._machine.namespace.entered():
             return open_tap(interface, multi_queue=queue, vnet_hdr=kind is not File.PLAIN)
 
-    def _add(self, row: Attempt) -> bool:
+    def _add(self, row: NetdevAttempt) -> bool:
         try:
             self._machine.qmp.execute("netdev_add", row.options())
         except QmpRefused as error:
@@ -83,14 +83,14 @@ class Refuser:
         self._table = read_table(self._machine.pid)
         return False
 
-    def _look(self, row: Attempt, name: str) -> None:
+    def _look(self, row: NetdevAttempt, name: str) -> None:
         table = read_table(self._machine.pid)
         found = changes(self._table, table)
         if found:
             self.doubts[name].append(f"{row.name}: {', '.join(found)}")
         self._table = table
 
-    def _use(self, row: Attempt) -> None:
+    def _use(self, row: NetdevAttempt) -> None:
         """Give the id to a netdev that works, and remove that."""
         options = {"type": "tap", "id": row.identifier, "ifname": f"{row.interface}u", "script": "no"}
         options |= {"downscript": "no"}

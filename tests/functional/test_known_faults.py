@@ -6,7 +6,7 @@ from functools import partial
 
 from cprlib.evidence.case import Role
 from cprlib.linux import packet_faults as faults
-from cprlib.linux.packet_faults import Fault, Numbers, Packet
+from cprlib.linux.packet_faults import Numbers, Packet, PacketFault
 from cprlib.linux.qdisc_drops import Side
 from cprlib.linux.topology import PORT, STATION_INTERFACE, Topology
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -18,12 +18,12 @@ LATE_US = 40_000  # at 1,000 packets/s some 40 others overtake a packet that is 
 KEPT = 10  # packets, of a tap queue
 
 
-def _left(fault: Fault, sent: int) -> int:
+def _left(fault: PacketFault, sent: int) -> int:
     """Packets that a fault has let pass."""
     return sent - fault.count().dropped
 
 
-def _unequal(fault: Fault, injected: int) -> str:
+def _unequal(fault: PacketFault, injected: int) -> str:
     """What is to be said when the queue counted another number."""
     dropped = fault.count().dropped
     return "" if dropped == injected else f"the queue dropped {dropped} instead of {injected}"

@@ -56,7 +56,7 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class KillResult:
     """What came of a kill.
 
     :param victim: who was killed: cprlib where the chosen one did not live at that moment.
@@ -123,7 +123,7 @@ class Session:
             raise SystemExit(f"an ordinary run ended with {status}, left {left or 'nothing'}:\n{said}")
         return length
 
-    def kill(self, kill: Kill, length: float) -> Outcome:
+    def kill(self, kill: Kill, length: float) -> KillResult:
         """One run, killed; and what is left of it."""
         if kill.built:
             forget_built(self.folders.cache)
@@ -148,7 +148,7 @@ class Session:
         left += more
         left += self._faults()
         left += results_faults(self.folders.results, status, harness.results())
-        return Outcome(kill, moment, phase, name, status, settle_ms, left)
+        return KillResult(kill, moment, phase, name, status, settle_ms, left)
 
     @staticmethod
     def _wait(harness: Harness, seconds: float) -> bool:

@@ -8,12 +8,12 @@ import pytest
 
 from cprlib.lab import doctor
 from cprlib.lab.checks_native import check_rights
-from cprlib.lab.doctor import Finding, Level
+from cprlib.lab.doctor import Diagnosis, Level
 
-GOOD = Finding("native", "KVM", Level.PASS, "works")
-NO_VHOST = Finding("native", "vhost-net", Level.FAIL, "no /dev/vhost-net", "load the module vhost_net")
-NO_TRACE = Finding("native", "drop tracepoint", Level.WARN, "not mounted", "mount it")
-NO_MEMORY = Finding("lab", "memory of a lab", Level.FAIL, "64 MiB free", "enlarge /dev/shm")
+GOOD = Diagnosis("native", "KVM", Level.PASS, "works")
+NO_VHOST = Diagnosis("native", "vhost-net", Level.FAIL, "no /dev/vhost-net", "load the module vhost_net")
+NO_TRACE = Diagnosis("native", "drop tracepoint", Level.WARN, "not mounted", "mount it")
+NO_MEMORY = Diagnosis("lab", "memory of a lab", Level.FAIL, "64 MiB free", "enlarge /dev/shm")
 
 
 def test_warnings_do_not_forbid_native() -> None:
@@ -35,7 +35,7 @@ def test_neither_way_is_said() -> None:
 
 
 def test_what_forbids_both_forbids_each() -> None:
-    broken = Finding("both", "disk", Level.FAIL, "full")
+    broken = Diagnosis("both", "disk", Level.FAIL, "full")
     assert doctor.failures([broken], "native") == doctor.failures([broken], "lab") == [broken]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cprlib.errors import NotSupported, UsageError
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.packet_faults import Fault, Numbers, Packet, disturb, drop
+from cprlib.linux.packet_faults import Numbers, Packet, PacketFault, disturb, drop
 from cprlib.linux.qdisc_drops import Side, read_queue_drops
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.stamp import STAMP_PORT, ReflectorPacket, SenderPacket
@@ -96,7 +96,7 @@ def numbers_that_arrive(pair: Pair) -> list[int]:
 
 
 @contextlib.contextmanager
-def or_skip(fault: contextlib.AbstractContextManager[Fault]) -> Iterator[Fault]:
+def or_skip(fault: contextlib.AbstractContextManager[PacketFault]) -> Iterator[PacketFault]:
     with contextlib.ExitStack() as stack:
         try:
             entered = stack.enter_context(fault)

@@ -10,7 +10,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
 from cprlib.traffic.stamp import SenderPacket
 from cprlib.traffic.station_ends import StationEnds
-from cprlib.traffic.tcp import Role, TcpEnd, TcpEndSettings, content_doubts
+from cprlib.traffic.tcp import TcpEnd, TcpEndSettings, TcpRole, content_doubts
 
 
 def free_port(kind: socket.SocketKind) -> int:
@@ -35,8 +35,8 @@ def test_a_datagram_larger_than_the_mtu_is_answered_in_full_and_logged() -> None
 def test_both_ends_of_a_connection_agree_on_its_content() -> None:
     port = free_port(socket.SOCK_STREAM)
     reflecting = free_port(socket.SOCK_DGRAM)
-    with StationEnds(reflecting, ("127.0.0.1",)) as ends, TcpEnd(TcpEndSettings(Role.SINK, port)) as sink:
-        number = ends.connect(TcpEndSettings(Role.SOURCE, port, "::1", rate=2_000_000))
+    with StationEnds(reflecting, ("127.0.0.1",)) as ends, TcpEnd(TcpEndSettings(TcpRole.SINK, port)) as sink:
+        number = ends.connect(TcpEndSettings(TcpRole.SOURCE, port, "::1", rate=2_000_000))
         Deadline(10, "byte_count").poll(lambda: ends.byte_count(number) > 100_000 or None)
         report = ends.finish(number, 10)
         received = sink.finish(Deadline(10, "the end"))

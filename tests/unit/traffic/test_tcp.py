@@ -11,7 +11,7 @@ from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import GUEST
 from cprlib.traffic.hops import Direction
-from cprlib.traffic.tcp import Role, TcpEnd, TcpEndReport, TcpEndSettings, content_doubts
+from cprlib.traffic.tcp import TcpEnd, TcpEndReport, TcpEndSettings, TcpRole, content_doubts
 
 from .forwarder import Harm, harming_path
 from .veth import Pair, veth_pair_or_skip
@@ -25,23 +25,23 @@ def make(namespace: NetworkNamespace, settings: TcpEndSettings) -> TcpEnd:
 
 
 def transfer(
-    pair: Pair, connecting: Role, address: str, byte_count: int = 300_000
+    pair: Pair, connecting: TcpRole, address: str, byte_count: int = 300_000
 ) -> tuple[TcpEndReport, TcpEndReport]:
     """The station connects to the guest; either may be the source. Source's and sink's report."""
-    waiting = Role.SINK if connecting is Role.SOURCE else Role.SOURCE
-    length = TcpEndSettings(Role.SOURCE, PORT, rate=1_000_000, byte_count=byte_count)
+    waiting = TcpRole.SINK if connecting is TcpRole.SOURCE else TcpRole.SOURCE
+    length = TcpEndSettings(TcpRole.SOURCE, PORT, rate=1_000_000, byte_count=byte_count)
     guest = make(pair.guest, replace(length, role=waiting))
     station = make(pair.station, replace(length, role=connecting, address=address))
     with guest, station:
-        source, sink = (station, guest) if connecting is Role.SOURCE else (guest, station)
+        source, sink = (station, guest) if connecting is TcpRole.SOURCE else (guest, station)
         deadline = Deadline(60, "the content to come over")
         deadline.poll(lambda: True if source.byte_count >= byte_count else None)
         return source.finish(deadline), sink.finish(deadline)
 
 
-@pytest.mark.parametrize("connecting", list(Role))
+@pytest.mark.parametrize("connecting", list(TcpRole))
 @pytest.mark.parametrize("address", [GUEST.ipv4, GUEST.ipv6])
-def test_content_comes_over_unchanged(connecting: Role, address: str) -> None:
+def test_content_comes_over_unchanged(connecting: TcpRole, address: str) -> None:
     with veth_pair_or_skip() as pair:
         source, sink = transfer(pair, connecting, address)
     assert (source.byte_count, source.complete, sink.complete) == (300_000, True, True)
@@ -53,7 +53,7 @@ def test_content_comes_over_unchanged(connecting: Role, address: str) -> None:
 def test_loss_shows_as_retransmissions_and_no_doubt_about_content() -> None:
     # The forwarder harms UDP only by default; here it drops every 15th TCP segment with content.
     with harming_path({Direction.FORWARD: Harm(15, drop=True)}, protocol=6) as (pair, forwarder):
-        source, sink = transfer(pair, Role.SOURCE, GUEST.ipv4)
+        source, sink = transfer(pair, TcpRole.SOURCE, GUEST.ipv4)
     assert forwarder.harmed[Direction.FORWARD].dropped
     assert source.retransmissions >= len(forwarder.harmed[Direction.FORWARD].dropped) > 0
     assert content_doubts(source, sink.byte_count, sink.sha256) == ()
@@ -62,8 +62,8 @@ def test_loss_shows_as_retransmissions_and_no_doubt_about_content() -> None:
 
 def test_a_connection_that_is_cut_is_no_success() -> None:
     with veth_pair_or_skip() as pair:
-        settings = TcpEndSettings(Role.SOURCE, PORT, rate=100_000)
-        guest = make(pair.guest, replace(settings, role=Role.SINK))
+        settings = TcpEndSettings(TcpRole.SOURCE, PORT, rate=100_000)
+        guest = make(pair.guest, replace(settings, role=TcpRole.SINK))
         station = make(pair.station, replace(settings, address=GUEST.ipv4))
         with station:
             with guest:
@@ -77,27 +77,27 @@ def test_a_connection_that_is_cut_is_no_success() -> None:
 
 
 def test_nobody_there_is_an_error_of_the_connection() -> None:
-    with veth_pair_or_skip() as pair, make(pair.station, TcpEndSettings(Role.SINK, PORT, GUEST.ipv4)) as end:
+    with veth_pair_or_skip() as pair, make(pair.station, TcpEndSettings(TcpRole.SINK, PORT, GUEST.ipv4)) as end:
         report = end.finish(Deadline(10, "the refusal"))
     assert (report.error, report.byte_count, report.complete) == ("ECONNREFUSED", 0, False)
 
 
 def test_differences_are_named() -> None:
-    source = TcpEndReport(Role.SOURCE, 10, "a", 0, 0, 0, "", True)
+    source = TcpEndReport(TcpRole.SOURCE, 10, "a", 0, 0, 0, "", True)
     assert content_doubts(source, 10, "a") == ()
     assert content_doubts(source, 9, "b") == ("10 bytes sent, 9 received",)
     assert content_doubts(source, 10, "b") == ("the content was changed on the way",)
-    sink = TcpEndReport(Role.SINK, 9, "b", 0, 0, 0, "ECONNRESET", False)
+    sink = TcpEndReport(TcpRole.SINK, 9, "b", 0, 0, 0, "ECONNRESET", False)
     assert content_doubts(sink, 10, "a") == ("the sink ended with ECONNRESET", "10 bytes sent, 9 received")
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     for wrong in ({"port": 0}, {"rate": 0}, {"byte_count": -1}):
         with pytest.raises(UsageError):
-            TcpEndSettings(**{"role": Role.SINK, "port": 1, **wrong})  # type: ignore[arg-type]
+            TcpEndSettings(**{"role": TcpRole.SINK, "port": 1, **wrong})  # type: ignore[arg-type]
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    first = TcpEnd(TcpEndSettings(Role.SINK, 59_998))
+    first = TcpEnd(TcpEndSettings(TcpRole.SINK, 59_998))
     with first, pytest.raises(EnvironmentFailure, match="59998"):
-        TcpEnd(TcpEndSettings(Role.SINK, 59_998))
+        TcpEnd(TcpEndSettings(TcpRole.SINK, 59_998))

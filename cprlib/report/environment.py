@@ -1,4 +1,4 @@
-"""The machine and the program versions that a run was made with, so that unlike runs are not compared unawares."""
+"""The machine and the software versions of a run, so that runs of different machines are not compared unnoticed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from cprlib import files
 from cprlib.errors import CprlibError
 from cprlib.process import run
 
-BUILT_OF = "COMMIT"  # a file that setup.py writes into what it builds
+COMMIT_FILE = "COMMIT"  # written by setup.py into what it builds
 PACKAGES = ("avocado-framework", "qemu.qmp", "pyroute2", "scapy", "matplotlib", "Jinja2", "jsonschema")
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where and with what a run was made.
+    """Machine and software versions; what is unknown is empty or None.
 
     :param mode: ``native`` or ``lab``.
-    :param engine: ``uml`` or ``kvm`` for a lab.
-    :param lab_retries: cases started anew because their lab died.
+    :param engine: of the lab: ``uml`` or ``kvm``.
+    :param lab_retries: cases that were restarted because their lab died.
+    :param cores: that this process may use.
     :param memory_mib: of the host.
-    :param commit: of this project, with ``-dirty`` when it was changed; empty when it is not known.
-    :param lab_kernel: names the content of the lab's kernel; empty without a lab.
-    :param accelerator: of the guests: ``kvm`` or ``tcg``; empty when nobody told.
+    :param commit: of this project, with ``-dirty`` for uncommitted changes.
+    :param lab_kernel: content hash of the lab's kernel; empty without a lab.
+    :param accelerator: of the guests: ``kvm`` or ``tcg``.
     """
 
     mode: str = ""
@@ -53,7 +54,12 @@ class Environment:
 def describe_environment(
     *, mode: str = "", engine: str = "", lab_retries: int = 0, lab_kernel: Path | None = None, accelerator: str = ""
 ) -> Environment:
-    """The machine this runs on; what cannot be found out stays empty."""
+    """Describe this machine.
+
+    Parameters as in :class:`Environment`.
+
+    :param lab_kernel: path of the lab's kernel in the store.
+    """
     return Environment(
         mode=mode,
         engine=engine,
@@ -68,13 +74,13 @@ def describe_environment(
         cprlib=cprlib.__version__,
         commit=project_commit(),
         packages=_packages(),
-        lab_kernel=lab_kernel.parent.name if lab_kernel else "",  # the store names its entries by their content
+        lab_kernel=lab_kernel.parent.name if lab_kernel else "",  # entries of the store are named by content hash
         accelerator=accelerator,
     )
 
 
 def join_environments(machines: Sequence[Environment]) -> Environment:
-    """Several machines as one: what they have in common stays, texts that differ stand side by side."""
+    """Describe several machines as one: equal values stay, different texts are joined with ``|``."""
 
     def joined(name: str) -> Any:
         values = list(dict.fromkeys(getattr(machine, name) for machine in machines))
@@ -82,7 +88,7 @@ def join_environments(machines: Sequence[Environment]) -> Environment:
             return values[0]
         if name == "lab_retries":
             return sum(machine.lab_retries for machine in machines)
-        if name in ("mode", "engine"):  # words of a fixed set in run.json
+        if name in ("mode", "engine"):  # run.json allows only fixed words
             return ""
         return " | ".join(map(str, values)) if isinstance(values[0], str) else None
 
@@ -121,11 +127,11 @@ def _packages() -> dict[str, str]:
 
 
 def project_commit() -> str:
-    """The commit of the checkout, or the one that the installed package was built of; empty when neither is known."""
+    """The commit of the checkout, or the one that the installed package was built from; empty when unknown."""
     checkout = files.project_folder()
     if not (checkout / ".git").exists():
         with contextlib.suppress(OSError):
-            return (checkout / BUILT_OF).read_text(encoding="utf-8").strip()
+            return (checkout / COMMIT_FILE).read_text(encoding="utf-8").strip()
         return ""
     with contextlib.suppress(CprlibError):
         command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

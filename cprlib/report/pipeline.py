@@ -1,4 +1,4 @@
-"""From a results folder to its report: gather, judge, write run.json and report.html."""
+"""From a results folder to its report: gather the cases, judge them, write run.json and report.html."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cprlib.report.environment import Environment, describe_environment, join_en
 from cprlib.report.gather import gather
 from cprlib.report.html import write_html
 from cprlib.report.matrix import MatrixRecord, points_of
-from cprlib.report.results_folder import cut_off
+from cprlib.report.results_folder import unfinished_reason
 from cprlib.report.run_json import write_run_json
 from cprlib.report.run_report import RunReport
 from cprlib.verdict.findings import Verdict, combine, unsure
@@ -29,11 +29,11 @@ def judge_results(
     command: str = "",
     baseline_ms: Mapping[str, float] | None = None,
 ) -> RunReport:
-    """Gather and judge the cases of a results folder; nothing is written.
+    """Gather and judge the cases of a results folder; write nothing.
 
-    :param environment: of the run; when None what an earlier report of this folder said, or a matrix's run noted, else
-        the machine this runs on.
-    :param command: the command line of the run, for the report; with it goes the same.
+    :param environment: of the run. When None: from an earlier report in the folder, or from its matrix record, or this
+        machine.
+    :param command: command line of the run; when empty: from an earlier report.
     :param baseline_ms: service interruption of each case in a saved run, by case id.
     :raises UsageError: there is no such folder.
     """
@@ -48,34 +48,16 @@ def judge_results(
         judge(case, policy, baseline_ms=_baseline_of(case.id, baselines)) for case in gather(results, job.tests)
     )
     verdict = judge_run(cases, policy)
-    record, doubts = _matrix(results)
-    if record:
-        doubts = tuple(record.problems(points_of(case.evidence for case in cases)))
-    problems = (*filter(None, [cut_off(results)]), *job.problems, *doubts)
+    matrix, matrix_problems = _read_matrix(results)
+    if matrix:
+        matrix_problems = tuple(matrix.problems(points_of(case.evidence for case in cases)))
+    problems = (*filter(None, [unfinished_reason(results)]), *job.problems, *matrix_problems)
     if problems:
         verdict = _with_problems(verdict, problems)
     if environment is None:
-        known = [shard.environment for shard in record.shards] if record else []
-        environment = join_environments(known) if known else describe_environment()
+        machines = [shard.environment for shard in matrix.shards] if matrix else []
+        environment = join_environments(machines) if machines else describe_environment()
     return RunReport(results, verdict, cases, policy, environment, command, problems)
-
-
-def _matrix(results: Path) -> tuple[MatrixRecord | None, tuple[str, ...]]:
-    """What the run was to cover, if it was one of a matrix, or why that cannot be read."""
-    try:
-        return MatrixRecord.read(results), ()
-    except InstrumentError as error:
-        return None, (error.one_line(),)
-
-
-def _baseline_of(case: str, baselines: Mapping[str, float]) -> float | None:
-    """A case that was run several times has a number behind its id; the baseline is that of the first."""
-    return baselines.get(case, baselines.get(re.sub(r"-\d+\Z", "", case)))
-
-
-def _with_problems(verdict: Verdict, problems: Sequence[str]) -> Verdict:
-    findings = (*verdict.findings, *(unsure("run", problem) for problem in problems))
-    return combine(findings, "no case ran to its end")
 
 
 def build_report(
@@ -88,7 +70,7 @@ def build_report(
 ) -> RunReport:
     """Judge the cases of a results folder and write ``run.json`` and ``report.html`` into it.
 
-    Parameters and errors as of :func:`judge_results`.
+    Parameters and errors as for :func:`judge_results`.
 
     :raises EnvironmentFailure: the folder cannot be written.
     """
@@ -96,3 +78,21 @@ def build_report(
     write_run_json(report)
     write_html(report)
     return report
+
+
+def _read_matrix(results: Path) -> tuple[MatrixRecord | None, tuple[str, ...]]:
+    """The record of a run over a matrix, and why it cannot be read."""
+    try:
+        return MatrixRecord.read(results), ()
+    except InstrumentError as error:
+        return None, (error.one_line(),)
+
+
+def _baseline_of(case: str, baselines: Mapping[str, float]) -> float | None:
+    """The baseline of a case; the second run ``x-2`` of a case ``x`` has the baseline of ``x``."""
+    return baselines.get(case, baselines.get(re.sub(r"-\d+\Z", "", case)))
+
+
+def _with_problems(verdict: Verdict, problems: Sequence[str]) -> Verdict:
+    findings = (*verdict.findings, *(unsure("run", problem) for problem in problems))
+    return combine(findings, "no case finished")

@@ -1,6 +1,6 @@
-"""The folder of a run: ``results/<UTC time>/``, its cases, and the link ``results/latest``.
+"""Results folders: ``results/<UTC time>/`` with its cases, and the link ``results/latest``.
 
-Transcripts and captures may hold what a guest said, so that folders are for their owner alone (0700).
+Transcripts and captures may hold what a guest sent, so the folders are for their owner alone (0700).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 def new_results_folder(base: Path) -> Path:
     """Make the folder of a run, named by the UTC time; two runs in the same second get different folders.
 
-    Until :func:`publish` it is marked as unfinished, so that a run that was killed is not taken for a whole one.
+    Until :func:`publish` it holds ``unfinished.json``, so that a killed run is not mistaken for a complete one.
 
-    :param base: the folder of all runs, made when missing.
+    :param base: the folder of all runs; made when missing.
     :raises EnvironmentFailure: the folder cannot be made.
     """
     try:
@@ -40,37 +40,33 @@ def new_results_folder(base: Path) -> Path:
 
 
 def publish(folder: Path) -> Path:
-    """The run is whole: let ``latest`` beside the folder point to it.
+    """Mark a run as finished and let ``latest`` beside its folder point to it.
 
-    Whoever looks sees the old link or the new one, never none. The new one is made inside the folder, so that a kill
-    leaves nothing beside it.
+    The link is replaced atomically: a reader sees the old one or the new one. The new one is first made inside the
+    folder, so that a kill leaves nothing beside it.
 
     :returns: the link.
-    :raises EnvironmentFailure: the link cannot be made, as when ``latest`` is a folder.
+    :raises EnvironmentFailure: the link cannot be made, for example because ``latest`` is a folder.
     """
-    link, aside = folder.parent / LATEST, folder / f".{LATEST}"
+    link, temporary = folder.parent / LATEST, folder / f".{LATEST}"
     try:
         (folder / UNFINISHED).unlink(missing_ok=True)
-        aside.unlink(missing_ok=True)
-        aside.symlink_to(folder.name)
-        os.replace(aside, link)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(folder.name)
+        os.replace(temporary, link)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise EnvironmentFailure(f"point {link} to {folder.name}", str(error), f"move {link} out of the way") from error
     return link
 
 
-def method_of(test: str) -> str:
-    """The method in Avocado's name of a test, whatever variant stands behind: ``x.py:Class.method;run-10.0-3f2a``."""
-    return test.split(";", maxsplit=1)[0].rsplit(".", 1)[-1]
-
-
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """A process and no later one of the same number.
+    """Identity of a process that no later process shares.
 
-    :param started: its start, in clock ticks after the kernel's (proc(5), stat, field 22).
-    :param boot: identity of the kernel's boot.
+    :param pid: its number, which the kernel reuses.
+    :param started: start time in clock ticks since boot (proc(5), stat, field 22).
+    :param boot: boot id of the kernel.
     """
 
     pid: int
@@ -79,7 +75,7 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId | None:
-        """Of a running process; None when there is none of that number."""
+        """Identity of a running process; None when there is no such process."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -89,33 +85,41 @@ class ProcessId:
 
     @classmethod
     def own(cls) -> ProcessId:
-        """Of this process."""
+        """Identity of this process."""
         return cls.of(os.getpid()) or cls(os.getpid(), 0, "")
 
 
-def cut_off(folder: Path) -> str:
-    """Why a results folder is not whole: its run was cut off, or goes on still. Empty when nothing speaks against it.
+def unfinished_reason(folder: Path) -> str:
+    """Why a results folder is incomplete: its run was interrupted or is in progress. Empty when it is complete.
 
-    The run itself, when it makes its report, is told nothing.
+    Empty also for the run's own process, which reports before it publishes.
     """
+    interrupted = "the run was interrupted before it wrote its report"
     try:
         value = json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))
         owner = ProcessId(int(value["pid"]), int(value["started"]), str(value["boot"]))
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, KeyError, TypeError):
-        return "the run was cut off before it came to its end"
+        return interrupted
     if owner == ProcessId.own():
         return ""
     if owner == ProcessId.of(owner.pid):
-        return f"the run goes on still, as process {owner.pid}: what is here so far is judged"
-    return "the run was cut off before it came to its end: what is here so far is judged"
+        return f"the run is still in progress (process {owner.pid}); only its cases so far are judged"
+    return f"{interrupted}; only its cases until then are judged"
+
+
+def method_of(test: str) -> str:
+    """The method in Avocado's name of a test: ``test_x`` of ``f.py:Class.test_x;run-10.0-3f2a``."""
+    return test.split(";", maxsplit=1)[0].rsplit(".", 1)[-1]
 
 
 def case_id(test: str) -> str:
-    """The id of a test's case, from Avocado's name of the test: its method without ``test_``, with dashes."""
-    method = method_of(test)
-    return re.sub(r"[^a-z0-9]+", "-", method.removeprefix("test_").lower()).strip("-")
+    """The id of a test's case: its method without ``test_``, with dashes.
+
+    :param test: Avocado's name of the test.
+    """
+    return re.sub(r"[^a-z0-9]+", "-", method_of(test).removeprefix("test_").lower()).strip("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +136,17 @@ class StartedCase:
 def start_case(
     results: Path, case_id: str, *, test: str = "", title: str = "", mechanism: Mechanism = Mechanism.NONE
 ) -> Path:
-    """Make the folder of a case and note that it was started, so that it is missed when it never finishes.
+    """Make the folder of a case and record its start, so that a case that never finishes is missed.
 
     A second case of the same id in one run gets ``-2`` and so on: the folder's name is the case's id.
 
     :param results: the folder of the run.
     :param test: Avocado's name or id of the test.
-    :raises UsageError: an id that is no good name for a folder.
+    :raises UsageError: the id cannot name a folder.
     :raises EnvironmentFailure: the folder cannot be made.
     """
     if not ID_PATTERN.fullmatch(case_id):
-        raise UsageError(f"start case {case_id!r}", "its id is no good name for a folder", f"use {ID_PATTERN.pattern}")
+        raise UsageError(f"start case {case_id!r}", "the id cannot name a folder", f"use {ID_PATTERN.pattern}")
     try:
         (results / CASES).mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = files.numbered_folder(results / CASES, case_id)
@@ -160,7 +164,7 @@ def start_case(
 
 
 def read_started(folder: Path) -> StartedCase:
-    """What :func:`start_case` noted; only the id when the file is missing, empty or broken."""
+    """What :func:`start_case` recorded; only the id when the file is missing, empty or broken."""
     try:
         value = json.loads((folder / STARTED_FILE).read_text(encoding="utf-8"))
         started = value.get("started_ns")

@@ -43,7 +43,7 @@ def cache_faults(cache: Path) -> list[str]:
 
 
 def results_faults(results: Path, status: int, run: Path | None) -> list[str]:
-    """A ``latest`` that leads to a run without an end, and a run that was cut off and is not reported so.
+    """A ``latest`` that leads to a run without an end, and a run that was interrupted and is not reported so.
 
     :param status: exit status of the run that was killed last.
     :param run: its folder, if it came so far.
@@ -57,7 +57,7 @@ def results_faults(results: Path, status: int, run: Path | None) -> list[str]:
         else:
             faults += _whole(led)
     if run is not None and (run / UNFINISHED).exists():
-        faults += _told_as_cut_off(run)
+        faults += _reported_as_interrupted(run)
     elif run is not None:
         faults += _whole(run)
     if status == ExitStatus.PASS and (run is None or (run / UNFINISHED).exists()):
@@ -74,14 +74,14 @@ def _whole(run: Path) -> list[str]:
         return [f"results: {run.name} is published and not whole: {error}"]
 
 
-def _told_as_cut_off(run: Path) -> list[str]:
+def _reported_as_interrupted(run: Path) -> list[str]:
     """Judge it as ``cprlib report`` does."""
     try:
         report = build_report(run, load_policy("default"))
     except CprlibError as error:
         return [f"results: no report on {run.name}: {error.one_line()}"]
     if report.exit_status != ExitStatus.INCONCLUSIVE:
-        return [f"results: {run.name} was cut off and is {report.verdict.outcome}"]
-    if not any("cut off before it came to its end" in problem for problem in report.problems):
-        return [f"results: the report on {run.name} does not say that it was cut off"]
+        return [f"results: {run.name} was interrupted and is {report.verdict.outcome}"]
+    if not any("interrupted before it wrote its report" in problem for problem in report.problems):
+        return [f"results: the report on {run.name} does not say that it was interrupted"]
     return []

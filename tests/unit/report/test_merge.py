@@ -80,11 +80,11 @@ def test_a_point_that_its_shard_lost_is_missed(tmp_path: Path, capsys: pytest.Ca
     assert "1 point of the matrix left no evidence: q4-tap" in printed
 
 
-def test_a_job_that_was_cut_off_is_told(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_was_interrupted_is_reported(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     (shards[1] / "avocado" / "job-2" / "results.json").unlink()
     status, _, printed = merged(shards, capsys)
     assert status == ExitStatus.INCONCLUSIVE
-    assert "was cut off" in printed
+    assert "was interrupted" in printed
 
 
 def test_shards_of_two_commits_are_inconclusive(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_status_that_repeats_the_verdict_is_judged_anew(tmp_path: Path) -> None:
     assert judge_results(tmp_path, load_policy(lenient), environment=MACHINE).verdict.outcome == Outcome.PASS
 
 
-def test_job_that_was_cut_off_is_inconclusive(tmp_path: Path) -> None:
+def test_job_that_was_interrupted_is_inconclusive(tmp_path: Path) -> None:
     put(tmp_path, good_case())
     (tmp_path / "avocado" / "job-1").mkdir(parents=True)
     report = judge_results(tmp_path, DEFAULT, environment=MACHINE)

@@ -12,7 +12,14 @@ import pytest
 from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
 from cprlib.evidence.case import Mechanism
 from cprlib.report.pipeline import judge_results
-from cprlib.report.results_folder import UNFINISHED, cut_off, new_results_folder, publish, read_started, start_case
+from cprlib.report.results_folder import (
+    UNFINISHED,
+    new_results_folder,
+    publish,
+    read_started,
+    start_case,
+    unfinished_reason,
+)
 from cprlib.report.summary import result_table
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import good_case
@@ -67,13 +74,13 @@ def test_started_is_read_back(tmp_path: Path) -> None:
 def test_a_run_is_unfinished_until_it_is_published(tmp_path: Path) -> None:
     folder = new_results_folder(tmp_path)
     assert (folder / UNFINISHED).stat().st_mode & 0o777 == 0o600
-    assert cut_off(folder) == ""  # its own run may make a report
+    assert unfinished_reason(folder) == ""  # its own run may make a report
     publish(folder)
     assert not (folder / UNFINISHED).exists()
-    assert cut_off(folder) == ""
+    assert unfinished_reason(folder) == ""
 
 
-def test_a_run_of_another_process_goes_on_or_was_cut_off(tmp_path: Path) -> None:
+def test_a_run_of_another_process_goes_on_or_was_unfinished_reason(tmp_path: Path) -> None:
     make = "import sys; from pathlib import Path; from cprlib.report.results_folder import new_results_folder\n"
     make += "print(new_results_folder(Path(sys.argv[1])), flush=True); sys.stdin.read()"
     with subprocess.Popen(
@@ -81,22 +88,22 @@ def test_a_run_of_another_process_goes_on_or_was_cut_off(tmp_path: Path) -> None
     ) as other:
         assert other.stdout is not None
         folder = Path(other.stdout.readline().strip())
-        assert f"goes on still, as process {other.pid}" in cut_off(folder)
+        assert f"still in progress (process {other.pid})" in unfinished_reason(folder)
         other.kill()
         other.wait()
-    assert "was cut off" in cut_off(folder)
+    assert "was interrupted" in unfinished_reason(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"pid": 1, "started": 0, "boot": "x"}'])
-def test_a_mark_that_is_broken_or_of_another_boot_means_cut_off(tmp_path: Path, text: str) -> None:
+def test_a_mark_that_is_broken_or_of_another_boot_means_unfinished_reason(tmp_path: Path, text: str) -> None:
     (tmp_path / UNFINISHED).write_text(text)
-    assert "was cut off" in cut_off(tmp_path)
+    assert "was interrupted" in unfinished_reason(tmp_path)
 
 
-def test_a_run_that_was_cut_off_does_not_pass(tmp_path: Path) -> None:
+def test_a_run_that_was_interrupted_does_not_pass(tmp_path: Path) -> None:
     good_case().write(start_case(tmp_path, "a"))
     assert judge_results(tmp_path, load_policy("default")).exit_status == ExitStatus.PASS
     (tmp_path / UNFINISHED).write_text("{}")
     report = judge_results(tmp_path, load_policy("default"))
     assert report.exit_status == ExitStatus.INCONCLUSIVE
-    assert "cut off" in result_table(report)
+    assert "was interrupted" in result_table(report)

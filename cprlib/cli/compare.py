@@ -26,7 +26,7 @@ from cprlib.campaign.compare.saved import compare_saved
 from cprlib.campaign.compare.session import Arm
 from cprlib.campaign.compare.text import comparison_text
 from cprlib.campaign.mutation.tests import SuiteTest, list_tests
-from cprlib.cli.run import read_brought, read_parameters
+from cprlib.cli.options import read_parameters, read_qemu
 from cprlib.errors import UsageError
 from cprlib.lab.backend import asset_parameters, choose_engine
 from cprlib.lab.engines import ENGINES
@@ -109,7 +109,7 @@ def compare(
         _refuse(saved, native and lab is not None)
         check_parameters(read_parameters(parameter))
         load_policy(policy)
-        brought, other = read_brought(a, a_firmware), read_brought(b, b_firmware)
+        brought, other = read_qemu(a, a_firmware), read_qemu(b, b_firmware)
         assert other is not None
         _tests(tests or (CHAIN,), list_tests())
         asked = Asked(

@@ -1,4 +1,4 @@
-"""``cprlib completion``: the script with which a shell completes ``cprlib``; and what it completes names with."""
+"""``cprlib completion``: the script for completion in a shell, and the functions that complete names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VARIABLE = "_CPRLIB_COMPLETE"  # click's own name for it
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script with which SHELL completes commands, options, and names of policies, bases and mutants."""
+    """Print the script that completes commands, options, and names of policies, bases and mutants in SHELL."""
     completer = get_completion_class(shell)
     if completer is None:
         raise UsageError(f"complete in {shell}", "click knows no such shell", f"choose one of {', '.join(SHELLS)}")
@@ -26,7 +26,7 @@ def completion(context: click.Context, shell: str) -> None:
 
 def policies(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """Names of policies; files where the word looks like a path."""
-    from cprlib.verdict.policy_file import shipped_policies  # noqa: PLC0415 - only a shell that completes needs it
+    from cprlib.verdict.policy_file import shipped_policies  # noqa: PLC0415 - imports are slow and needed for completion only
 
     del context, parameter
     if "/" in begun or begun.startswith("."):
@@ -51,7 +51,7 @@ def bases(context: click.Context, parameter: click.Parameter, begun: str) -> lis
 
 
 def tests(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Files of the suite as they are named from a checkout's top; other files too."""
+    """Test files of the suite, relative to the project, and other files."""
     from cprlib.files import project_folder  # noqa: PLC0415
 
     del context, parameter
@@ -61,7 +61,7 @@ def tests(context: click.Context, parameter: click.Parameter, begun: str) -> lis
 
 
 def _names_or_files(names: Iterable[str], begun: str) -> list[CompletionItem]:
-    """Names, and files where no name fits. The files come first: click's script for bash forgets what came before."""
+    """Names and files. Files come first: the bash script of click drops names before a file entry."""
     return [CompletionItem(begun, type="file"), *_named(names, begun)]
 
 

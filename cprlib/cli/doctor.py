@@ -1,4 +1,4 @@
-"""``cprlib doctor``: native or lab, why, and what to do about what is missing."""
+"""``cprlib doctor``: which backend this host supports, and what is missing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cprlib.lab.doctor import as_json, examine, render_text, usable
 
 
 @click.command()
-@click.option("--json", "as_object", is_flag=True, help="Print the findings for a program.")
+@click.option("--json", "as_object", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_object: bool) -> int:
-    """Say whether tests run natively or in the lab, why, and what to do about what is missing."""
+    """Report whether tests run natively or in the lab, why, and how to provide what is missing."""
     findings = examine()
     if as_object:
         click.echo(json.dumps(as_json(findings), indent=2))

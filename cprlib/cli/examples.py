@@ -1,7 +1,4 @@
-"""What ``--help`` teaches with: examples of each command, and what its exit status says.
-
-They are kept together, so that they read alike, and so that a test can hold every line of them against the commands.
-"""
+"""Examples and exit statuses in the help of each command. A unit test parses every command line here."""
 
 from __future__ import annotations
 
@@ -12,127 +9,127 @@ STATUS = "Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 environment, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Examples:
     """The end of a command's help.
 
-    :param examples: command lines with what each is for.
-    :param status: what the exit status says.
+    :param lines: command lines, each with its purpose.
+    :param status: meaning of the exit status.
     """
 
-    examples: tuple[tuple[str, str], ...]
+    lines: tuple[tuple[str, str], ...]
     status: str = STATUS
 
     def epilog(self) -> str:
-        """As click wants it: ``\\b`` keeps the lines of a paragraph as they are."""
-        lines = [f"  {command}\n      {what}" for command, what in self.examples]
+        """The text for click; ``\\b`` keeps the line ends of a paragraph."""
+        lines = [f"  {command}\n      {what}" for command, what in self.lines]
         return "\n".join(["\b", "Examples:", *lines, "", self.status])
 
 
-LESSONS: Mapping[str, Lesson] = {
-    "baseline": Lesson(
+EXAMPLES: Mapping[str, Examples] = {
+    "baseline": Examples(
         (
-            ("cprlib baseline save baseline.json", "what the latest run showed, with the machine's description"),
-            ("cprlib baseline check baseline.json", "is the latest run worse than that?"),
+            ("cprlib baseline save baseline.json", "the figures of the latest run and a description of the machine"),
+            ("cprlib baseline check baseline.json", "is the latest run worse than the baseline?"),
         ),
-        "Exit status: 0 saved, or no worse; 1 worse, 2 usage, 3 undecided or another machine, 4 environment.",
+        "Exit status: 0 saved, or not worse; 1 worse, 2 usage, 3 undecided or another machine, 4 environment.",
     ),
-    "baseline save": Lesson(
+    "baseline save": Examples(
         (
-            ("cprlib baseline save baseline.json", "of the latest run"),
-            ("cprlib baseline save --run NAME baseline.json", "of another one in results/"),
+            ("cprlib baseline save baseline.json", "save the latest run"),
+            ("cprlib baseline save --run NAME baseline.json", "save another run in results/"),
         ),
-        "Exit status: 0 saved, 2 usage, 3 nothing to be saved, 4 environment.",
+        "Exit status: 0 saved, 2 usage, 3 nothing to save, 4 environment.",
     ),
-    "baseline check": Lesson(
+    "baseline check": Examples(
         (
             ("cprlib baseline check baseline.json", "the latest run"),
-            ("cprlib baseline check --anyway baseline.json", "although the baseline is of another machine"),
+            ("cprlib baseline check --anyway baseline.json", "accept a baseline recorded on another machine"),
         ),
-        "Exit status: 0 no worse, 1 worse, 2 usage, 3 undecided or another machine, 4 environment.",
+        "Exit status: 0 not worse, 1 worse, 2 usage, 3 undecided or another machine, 4 environment.",
     ),
-    "build": Lesson(
+    "build": Examples(
         (
             ("cprlib build", "everything that a run needs: QEMU with the series, guest image, lab kernel"),
-            ("cprlib build qemu --base 10.2", "QEMU alone, of another release"),
-            ("cprlib build --list", "the variants, builds that the suite has to refuse"),
-            ("cprlib run --qemu $(cprlib build --mutant without-0009-no-loss)", "run the suite on one of them"),
+            ("cprlib build qemu --base 10.2", "only QEMU, of another release"),
+            ("cprlib build --list", "list the mutants: builds with a known defect"),
+            ("cprlib run --qemu $(cprlib build --mutant without-0009-no-loss)", "run the suite on a mutant"),
         ),
         "Exit status: 0 built, 1 a build failed, 2 usage, 4 environment (a package, a download, disk space).",
     ),
-    "compare": Lesson(
+    "compare": Examples(
         (
-            ("cprlib compare --b ~/qemu/build/qemu-system-x86_64", "yours against the project's own build"),
-            ("cprlib compare --a OLD --b NEW --budget 30", "two of yours, for half an hour at most"),
-            ("cprlib compare RESULTS_A RESULTS_B", "two results folders that are there"),
+            ("cprlib compare --b ~/qemu/build/qemu-system-x86_64", "your QEMU against the project's own build"),
+            ("cprlib compare --a OLD --b NEW --budget 30", "two of your QEMUs, for at most half an hour"),
+            ("cprlib compare RESULTS_A RESULTS_B", "two saved results folders"),
         ),
         "Exit status: 0 no regression, 1 regression, 2 usage, 3 undecided or inconclusive, 4 environment.",
     ),
-    "completion": Lesson(
+    "completion": Examples(
         (
-            ('eval "$(cprlib completion bash)"', "in ~/.bashrc; the same with zsh in ~/.zshrc"),
+            ('eval "$(cprlib completion bash)"', "put it into ~/.bashrc, or with zsh into ~/.zshrc"),
             ("cprlib completion fish > ~/.config/fish/completions/cprlib.fish", "once, for fish"),
         ),
         "Exit status: 0, 2 usage.",
     ),
-    "doctor": Lesson(
+    "doctor": Examples(
         (
-            ("cprlib doctor", "what this host can do, and what to do about what is missing"),
-            ("cprlib doctor --json", "the same for a program"),
+            ("cprlib doctor", "what this host supports, and how to provide what is missing"),
+            ("cprlib doctor --json", "the same as JSON"),
         ),
         "Exit status: 0 tests can be run here, natively or in a lab; 4 they cannot.",
     ),
-    "lab": Lesson(
+    "lab": Examples(
         (
             ("cprlib lab run -- uname -a", "a command in a fresh kernel"),
-            ("cprlib lab shell", "a shell in one"),
+            ("cprlib lab shell", "a shell in a fresh kernel"),
         ),
         "Exit status: that of the command; 4 when the lab could not be started.",
     ),
-    "lab run": Lesson(
+    "lab run": Examples(
         (
-            ("cprlib lab run -- ls -l /dev/vhost-net", "the lab has it even where the host has not"),
+            ("cprlib lab run -- ls -l /dev/vhost-net", "the lab has the device even if the host lacks it"),
             ("cprlib lab run --engine kvm -- dmesg", "the other engine: a virtual machine with a nested KVM"),
-            ("cprlib lab run --results out -- sh -c 'dmesg > out/log'", "with a folder that can be written"),
+            ("cprlib lab run --results out -- sh -c 'dmesg > out/log'", "with a folder that the lab can write"),
         ),
         "Exit status: that of the command; 4 when the lab could not be started.",
     ),
-    "lab shell": Lesson(
-        (("cprlib lab shell --memory 2048", "a shell in a fresh lab; leave it by exit or Ctrl-D"),),
+    "lab shell": Examples(
+        (("cprlib lab shell --memory 2048", "a shell in a fresh lab; exit or Ctrl-D ends it"),),
         "Exit status: that of the shell; 4 when the lab could not be started.",
     ),
-    "prove": Lesson(
+    "prove": Examples(
         (
-            ("cprlib prove --quick", "on each variant only the tests that must catch it"),
-            ("cprlib prove --variant without-0009-no-loss --quick", "one variant"),
-            ("cprlib prove --repeat 20", "the good build twenty times: no false alarm"),
-            ("cprlib prove --resume", "go on after an interruption"),
+            ("cprlib prove --quick", "on each mutant only the tests that must kill it"),
+            ("cprlib prove --variant without-0009-no-loss --quick", "one mutant"),
+            ("cprlib prove --repeat 20", "the good build twenty times: count false alarms"),
+            ("cprlib prove --resume", "continue after an interruption"),
         ),
-        "Exit status: 0 proven, 1 a variant was not caught or a false alarm, 2 usage, "
+        "Exit status: 0 all mutants killed, 1 a mutant survived or a false alarm, 2 usage, "
         "3 the good build was inconclusive, 4 environment, 130 interrupted.",
     ),
-    "report": Lesson(
+    "report": Examples(
         (
             ("cprlib report", "judge the latest run again and print its table"),
-            ("cprlib report --policy strict results/latest", "by another policy"),
+            ("cprlib report --policy strict results/latest", "with another policy"),
             ("cprlib report --format md", "at most twenty lines for a pull request or a mailing list"),
             ("cprlib report --index", "the page with the history of all runs, results/index.html"),
         ),
         "Exit status: the verdict: 0 pass, 1 fail, 3 inconclusive; 2 usage. With --index: 0, 2 or 4.",
     ),
-    "run": Lesson(
+    "run": Examples(
         (
             ("cprlib run", "the whole suite on the project's own QEMU"),
-            ("cprlib run --qemu ~/qemu/build/qemu-system-x86_64", "on yours"),
+            ("cprlib run --qemu ~/qemu/build/qemu-system-x86_64", "on your QEMU"),
             ("cprlib run tests/functional/test_cpr_tap.py", "one file"),
-            ("cprlib run -t patch:vhost-reset", "the tests about one patch (docs/tests.md)"),
+            ("cprlib run -t patch:vhost-reset", "the tests of one patch (docs/tests.md)"),
             ("cprlib run --policy strict -p rate=2000", "another policy, another packet rate"),
         ),
     ),
-    "soak": Lesson(
+    "soak": Examples(
         (
             ("cprlib soak --hours 1", "random cases for an hour"),
-            ("cprlib soak --hours 0.5 --seed 7", "with draws that can be repeated"),
-            ("cprlib soak --resume", "go on with the one that was interrupted"),
+            ("cprlib soak --hours 0.5 --seed 7", "with a seed, to repeat the same sequence"),
+            ("cprlib soak --resume", "continue the interrupted session"),
         ),
         "Exit status: 0 pass, 1 a case failed or a resource grows, 2 usage, 3 inconclusive, 4 environment, "
         "130 interrupted.",
@@ -141,6 +138,6 @@ LESSONS: Mapping[str, Lesson] = {
 
 
 def epilog_of(name: str) -> str | None:
-    """The end of the help of a command, ``"lab run"`` for one of a group; None when there is nothing to teach."""
-    lesson = LESSONS.get(name)
-    return lesson.epilog() if lesson else None
+    """The end of the help of a command (``"lab run"`` in a group); None without examples."""
+    examples = EXAMPLES.get(name)
+    return examples.epilog() if examples else None

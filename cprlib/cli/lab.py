@@ -19,7 +19,7 @@ from cprlib.lab.engines import ENGINES, make_engine
 
 @click.group()
 def lab() -> None:
-    """Use a lab: a disposable kernel with tun, vhost-net and kcmp, in which the host's files cannot be written."""
+    """Use a lab: a disposable kernel with tun, vhost-net and kcmp that cannot write files of the host."""
 
 
 def _command(argv: tuple[str, ...], results: Path, memory: int, seconds: float) -> LabCommand:
@@ -35,13 +35,13 @@ memory_option = click.option("--memory", default=DEFAULT_MEMORY_MIB, show_defaul
 @lab.command(name="run", context_settings={"ignore_unknown_options": True})
 @engine_option
 @memory_option
-@click.option("--seconds", default=600.0, show_default=True, help="Time after which the command is ended.")
-@click.option("--results", type=click.Path(path_type=Path), help="The one folder that can be written from inside.")
+@click.option("--seconds", default=600.0, show_default=True, help="Time after which the command is terminated.")
+@click.option("--results", type=click.Path(path_type=Path), help="The only folder that the lab can write.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(engine: str, memory: int, seconds: float, results: Path | None, command: tuple[str, ...]) -> int:
-    """Run COMMAND in a fresh lab; its output streams, its exit status is ours."""
+    """Run COMMAND in a fresh lab. Its output is passed on while it runs, and its exit status is returned."""
     if results is not None and not results.is_dir():
-        raise UsageError(f"write results to {results}", "no such folder", "make it first")
+        raise UsageError(f"write results to {results}", "no such folder", "create it first")
     kernel = build_lab_kernel(console_progress()) if engine == "uml" else None
     with swept_folder("cprlib-lab-") as nowhere:
         folder = results or nowhere
@@ -52,11 +52,11 @@ def run(engine: str, memory: int, seconds: float, results: Path | None, command:
 @lab.command()
 @engine_option
 @memory_option
-@click.option("--results", type=click.Path(path_type=Path), help="The one folder that can be written from inside.")
+@click.option("--results", type=click.Path(path_type=Path), help="The only folder that the lab can write.")
 def shell(engine: str, memory: int, results: Path | None) -> int:
     """A shell in a fresh lab."""
     if not sys.stdin.isatty():
-        raise UsageError("open a shell in a lab", "standard input is no terminal", "use `cprlib lab run -- COMMAND`")
+        raise UsageError("open a shell in a lab", "standard input is not a terminal", "use `cprlib lab run -- COMMAND`")
     from cprlib.lab.shell import run_shell  # noqa: PLC0415 - terminal handling is needed here only
 
     kernel = build_lab_kernel(console_progress()) if engine == "uml" else None

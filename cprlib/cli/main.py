@@ -1,4 +1,4 @@
-"""Entry point: one line per error, ``-v`` for the rest, documented exit statuses."""
+"""Entry point: one line per error, details with ``-v``, documented exit statuses."""
 
 from __future__ import annotations
 
@@ -16,30 +16,19 @@ from cprlib.errors import CprlibError, ExitStatus
 from cprlib.files import project_folder
 from cprlib.process import terminate_on_signals
 
-COMMANDS = {
-    "baseline": "cprlib.cli.baseline",
-    "build": "cprlib.cli.build",
-    "compare": "cprlib.cli.compare",
-    "completion": "cprlib.cli.completion",
-    "doctor": "cprlib.cli.doctor",
-    "lab": "cprlib.cli.lab",
-    "prove": "cprlib.cli.prove",
-    "report": "cprlib.cli.report",
-    "run": "cprlib.cli.run",
-    "soak": "cprlib.cli.soak",
-}
+COMMANDS = ("baseline", "build", "compare", "completion", "doctor", "lab", "prove", "report", "run", "soak")
 
 
-def _teach(command: click.Command, name: str) -> click.Command:
-    """Put examples behind the help of a command and of those below it, where it has no such end of its own."""
+def _add_examples(command: click.Command, name: str) -> click.Command:
+    """Append examples to the help of a command and of its sub-commands."""
     command.epilog = command.epilog or epilog_of(name)
-    for below in command.commands.values() if isinstance(command, click.Group) else ():
-        _teach(below, f"{name} {below.name}")
+    for member in command.commands.values() if isinstance(command, click.Group) else ():
+        _add_examples(member, f"{name} {member.name}")
     return command
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when the command is asked for: start-up counts inside a lab."""
+    """Imports the module of a command when the command is used, which keeps start-up short."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, sorted."""
@@ -51,19 +40,19 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
-        return _teach(command, cmd_name) if isinstance(command, click.Command) else None
+        command = getattr(importlib.import_module(f"cprlib.cli.{cmd_name}"), cmd_name)
+        return _add_examples(command, cmd_name) if isinstance(command, click.Command) else None
 
 
 EPILOG = f"""`cprlib COMMAND --help` shows examples. {STATUS}"""
 
 
-def _version(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    """What to say in a report of a bug: the project's version and commit, Python's, and from where both run."""
+def _version(context: click.Context, parameter: click.Parameter, requested: bool) -> None:
+    """Print what a bug report needs: version and commit, version of Python, folder of the project."""
     del parameter
-    if not asked:
+    if not requested:
         return
-    from cprlib.report.environment import project_commit  # noqa: PLC0415 - asks git
+    from cprlib.report.environment import project_commit  # noqa: PLC0415 - runs git
 
     commit = project_commit()
     named = f"cprlib {__version__}" + (f" ({commit})" if commit else "")
@@ -78,12 +67,12 @@ def _version(context: click.Context, parameter: click.Parameter, asked: bool) ->
     is_eager=True,
     expose_value=False,
     callback=_version,
-    help="Show the version, the commit and where they are, and exit.",
+    help="Print version, commit and folder, and exit.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show what tools said and where an error came from.")
+@click.option("-v", "--verbose", is_flag=True, help="Show output of failed tools and tracebacks.")
 @click.pass_context
 def cprlib(context: click.Context, verbose: bool) -> None:
-    """Is a live update of QEMU safe for guest networking? Ask with real guests and real packets.
+    """Test whether a live update of QEMU is safe for guest networking, with real guests and packets.
 
     Start with `cprlib doctor`, then `cprlib run`.
     """

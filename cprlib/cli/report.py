@@ -1,16 +1,14 @@
-"""``cprlib report``: judge a results folder again and write its report anew."""
+"""``cprlib report``: judge a results folder again and rewrite its report."""
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from cprlib.cli import completion
+from cprlib.cli.options import PATH, command_line, policy_option
 from cprlib.errors import UsageError
 from cprlib.report.history import write_index
 from cprlib.report.matrix import merge_results
@@ -25,31 +23,25 @@ DEFAULT_OUT = Path("results")
 
 
 @click.command()
-@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--policy",
-    default="default",
-    show_default=True,
-    shell_complete=completion.policies,
-    help="A policy of fixtures/policies, or a TOML file.",
-)
+@click.argument("results", nargs=-1, type=PATH)
+@policy_option
 @click.option("--format", "shape", type=click.Choice(["table", "md"]), default="table", show_default=True)
 @click.option(
     "--index",
     is_flag=False,
     flag_value="results",
     metavar="[DIR]",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Only write the page with the history of all runs in DIR (results), index.html.",
 )
 @click.option("--merge", is_flag=True, help="Join RESULTS of the shards of a matrix into one run, in --out.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of all runs, for --merge.  [default: results]")
+@click.option("--out", type=PATH, help="Folder of all runs, for --merge.  [default: results]")
 def report(
     results: tuple[Path, ...], policy: str, shape: str, index: Path | None, merge: bool, out: Path | None
 ) -> int:
     """Judge the cases in RESULTS by a policy, write run.json and report.html, and print a summary.
 
-    RESULTS is the folder of a run, results/latest if it is left out; with --merge those of all shards.
+    RESULTS is the folder of a run, by default results/latest; with --merge the folders of all shards.
     """
     if index is not None:
         click.echo(f"history: {write_index(index.resolve())}")
@@ -58,8 +50,8 @@ def report(
     if merge:
         made = _merged(results, judged_by, out or DEFAULT_OUT)
     elif out or len(results) > 1:
-        given = "--out was given" if out else f"{len(results)} folders were given"
-        raise UsageError("report on a run", given, "with --merge they are joined; else give one folder")
+        given = "--out is given" if out else f"{len(results)} folders are given"
+        raise UsageError("report on a run", given, "give one folder, or --merge to join several")
     else:
         made = build_report((results[0] if results else DEFAULT_OUT / LATEST).resolve(), judged_by)
     click.echo(markdown_summary(made) if shape == "md" else result_table(made))
@@ -69,7 +61,7 @@ def report(
 def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:
     """The report on all shards, in a results folder of its own."""
     if not shards:
-        raise UsageError("merge shards", "no folder was given", "give the results folder of each shard")
+        raise UsageError("merge shards", "no folder is given", "give the results folder of each shard")
     folders = [folder.resolve() for folder in shards]
     results = new_results_folder(out.resolve())
     try:
@@ -77,7 +69,6 @@ def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:
     except UsageError:
         shutil.rmtree(results)
         raise
-    command = shlex.join(["cprlib", *sys.argv[1:]])
-    made = build_report(results, policy, command=command)
+    made = build_report(results, policy, command=command_line())
     click.echo(f"merged into {publish(results)}", err=True)
     return made

@@ -13,8 +13,8 @@ from cprlib.errors import ExitStatus
 BAD = {
     "--matrix nihgt": "there are: night, push",
     "--matrix /nowhere/x.yaml": "no such file",
-    "--shard 1/2": "no matrix was given",
-    "--points *": "no matrix was given",
+    "--shard 1/2": "no matrix is given",
+    "--points *": "no matrix is given",
     "--matrix push --shard 3/2": "NUMBER/COUNT",
     "--matrix push --shard 11/11": "only 10 points",
     "--matrix push --points q9-*": "none is named so",
@@ -26,8 +26,8 @@ BAD = {
     "-p mechanism=teleport": "none of cpr, link-switch",
     "-p machine=frob": "q35, pc, or a version",
     "-p mechanism=fd-share -p vhost=on": "has one owner",
-    "--matrix push --lab=kvm": "carries QEMU 10.0 only",
-    "--base 10.2 --lab=kvm": "carries QEMU 10.0 only, not 10.2; use --lab=uml",
+    "--matrix push --lab=kvm": "holds QEMU 10.0 only",
+    "--base 10.2 --lab=kvm": "holds QEMU 10.0 only, not 10.2; use --lab=uml",
 }
 BAD_POINTS = {
     "quues: 1": "there is no such parameter",

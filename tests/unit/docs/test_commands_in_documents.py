@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.cli.examples import LESSONS
+from cprlib.cli.examples import EXAMPLES
 from cprlib.cli.main import COMMANDS
 from cprlib.files import project_folder
 from tests.unit.docs.command_lines import Line, lines_of, problems_of, split, wrong_tags, wrong_test
@@ -67,9 +67,9 @@ def test_avocado_understands_what_documents_tell_it() -> None:
 
 
 def test_every_command_teaches_by_examples_that_are_right() -> None:
-    assert set(COMMANDS) <= set(LESSONS)
-    for name, lesson in LESSONS.items():
-        for text, _ in lesson.examples:
+    assert set(COMMANDS) <= set(EXAMPLES)
+    for name, examples in EXAMPLES.items():
+        for text, _ in examples.lines:
             for line in split(f"help of cprlib {name}", text):
                 assert not problems_of(line), (line, problems_of(line))
 

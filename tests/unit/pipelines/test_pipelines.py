@@ -61,7 +61,7 @@ def parse(words: list[str]) -> Mapping[str, Any]:
 
     :raises click.ClickException: there is no such command or option.
     """
-    command = getattr(importlib.import_module(COMMANDS[words[0]]), words[0])
+    command = getattr(importlib.import_module(f"cprlib.cli.{words[0]}"), words[0])
     assert isinstance(command, click.Command)
     return command.make_context(words[0], words[1:]).params
 

@@ -1,0 +1,110 @@
+"""Options that several commands share, each declared once, and the checks that belong to them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cprlib.build.assets import DEFAULT_BASE
+from cprlib.cli import completion
+from cprlib.errors import UsageError
+from cprlib.lab.engines import ENGINES
+from cprlib.qemu.binary import QemuBinary, probe
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+qemu_option = click.option("--qemu", type=PATH, help="QEMU to test; by default the project's own build.")
+firmware_option = click.option("--firmware", type=PATH, help="Firmware folder of --qemu (its -L).")
+base_option = click.option(
+    "--base",
+    default=DEFAULT_BASE,
+    show_default=True,
+    shell_complete=completion.bases,
+    help="Release of the project's own QEMU (images/qemu/bases.toml).",
+)
+policy_option = click.option(
+    "--policy",
+    default="default",
+    show_default=True,
+    shell_complete=completion.policies,
+    help="A policy of fixtures/policies, or a TOML file.",
+)
+native_option = click.option("--native", is_flag=True, help="Run on this host, without asking cprlib doctor.")
+lab_option = click.option(
+    "--lab",
+    is_flag=False,
+    flag_value="uml",
+    metavar="[ENGINE]",
+    help=f"Run in labs ({' or '.join(ENGINES)}), without asking cprlib doctor.",
+)
+parallel_option = click.option(
+    "--parallel", type=click.IntRange(1), help="Tests at once; by default one per core in the lab, else one."
+)
+tag_option = click.option("-t", "--tag", multiple=True, help="Only tests with this Avocado tag, e.g. queues:4.")
+parameter_option = click.option(
+    "-p", "--parameter", multiple=True, metavar="NAME=VALUE", help="Avocado parameter, see docs/parameters.md."
+)
+
+
+def out_option(default: Path, what: str) -> Callable[[Command], Command]:
+    """``--out``, the folder below which a command makes its results folders.
+
+    :param what: the folder holds: ``"runs"``.
+    """
+    return click.option("--out", type=PATH, default=default, show_default=True, help=f"Folder of all {what}.")
+
+
+def check_backend(tried: str, native: bool, lab: str | None) -> None:
+    """Check ``--native`` and ``--lab`` together.
+
+    :param tried: as it reads after "cannot": ``"run the suite"``.
+    :raises UsageError: both are given, or there is no such engine.
+    """
+    if native and lab:
+        raise UsageError(tried, "both --native and --lab are given", "give one of them")
+    if lab is not None and lab not in ENGINES:
+        raise UsageError(f"use lab engine {lab!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")
+
+
+def read_qemu(path: Path | None, firmware: Path | None) -> QemuBinary | None:
+    """The QEMU of ``--qemu`` and ``--firmware``; None without.
+
+    :raises UsageError: the file is no QEMU; raised before anything is built.
+    """
+    if path is None:
+        return None
+    qemu = QemuBinary(path.absolute(), firmware.absolute() if firmware else None)
+    probe(qemu)
+    return qemu
+
+
+def read_parameters(given: Sequence[str]) -> dict[str, str]:
+    """Avocado's parameters from ``NAME=VALUE``.
+
+    :raises UsageError: one has another form.
+    """
+    pairs = {}
+    for item in given:
+        name, separator, value = item.partition("=")
+        if not separator or not name.isidentifier():
+            raise UsageError(f"read parameter {item!r}", "it is not NAME=VALUE", "see docs/parameters.md")
+        pairs[name] = value
+    if "base" in pairs:
+        raise UsageError("choose a base with -p", "its QEMU must be built", f"give --base {pairs['base']}")
+    return pairs
+
+
+def command_line() -> str:
+    """The command line of this process, to paste into a shell."""
+    return shlex.join(["cprlib", *sys.argv[1:]])
+
+
+def report_progress(line: str) -> None:
+    """Print a line to standard error; standard output belongs to the result."""
+    click.echo(line, err=True)

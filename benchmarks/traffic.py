@@ -28,7 +28,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError
 from cprlib.process import spawn
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.frame import FrameTemplate
+from cprlib.traffic.frames import FrameTemplate
 from cprlib.traffic.session import TrafficSession
 from tests.unit.traffic.standin import stand_in
 from tests.unit.traffic.veth import Pair, veth_pair

@@ -1,20 +1,20 @@
-"""The agent in the guest: the session-reflector and session-sender, and the guest's view of its network."""
+"""The agent in the guest: session-reflector, session-sender, TCP connections, and the guest's view of its NICs."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from cprlib.errors import DeadlineExceeded, GuestFailed, InstrumentError
+from cprlib.errors import InstrumentError
 from cprlib.guest.channel import AgentChannel
 from cprlib.guest.measurement import ReflectorCounters, SenderStream, TcpResult, ToggleResult
-from cprlib.guest.records import SIZE, PacketLog
-from cprlib.guest.replies import Clocks, Identity, NetInfo
+from cprlib.guest.packet_log import RECORD_SIZE, PacketLog
+from cprlib.guest.replies import Clocks, Identity, NetInfo, Reply
 
-REPEAT = 2.0  # seconds without an answer after which a harmless request is sent again
-LOG_LIMIT = 10_000_000  # records; more is nonsense
-BROKEN_PIECES = 3  # pieces of a log that may arrive broken before it is given up
+REPEAT_S = 2.0  # without an answer for this long, an idempotent request is sent again
+LOG_LIMIT = 10_000_000  # records; a guest that claims more is lying
+DAMAGED_PARTS = 3  # parts of a log that may arrive damaged before the download fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class GuestStreamSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class TcpSettings:
-    """A TCP connection with content of known sort.
+class GuestTcpSettings:
+    """The guest's endpoint of a TCP connection with predictable content.
 
     :param role: ``source`` sends, ``sink`` receives.
     :param address: to connect to; None: wait for a connection on ``port``.
-    :param rate: bytes/s that a source sends, 0 for as fast as it goes; :param byte_count: that a source sends, then it
-        closes its half; 0 for "until stopped".
+    :param rate: bytes/s that a source sends, 0 for no limit.
+    :param byte_count: bytes that a source sends before it closes its half, 0 for "until stopped".
     :param seed: of the content; see images/guest/agent/content.h.
     """
 
@@ -56,135 +56,118 @@ class TcpSettings:
 
 
 class AgentConnection:
-    """The agent of one guest, through whichever QEMU runs it.
+    """The agent of one guest, through the QEMU that currently runs it.
 
-    All methods raise GuestFailed (refused, channel broke), DeadlineExceeded (no answer) or InstrumentError (nonsense).
+    All methods raise GuestFailed (request refused, channel closed), DeadlineExceeded (no answer) or InstrumentError
+    (invalid answer).
 
-    :param connection: our end of the virtio-serial port; stays the caller's to close.
+    :param connection: our end of the virtio-serial port; the caller closes it.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self._channel = AgentChannel(connection)
 
     def use(self, connection: socket.socket) -> None:
-        """Go on through another QEMU, after a live update."""
+        """Switch to another QEMU, after a live update."""
         self._channel.use(connection)
 
+    def _repeatable(
+        self, command: str, parameters: Mapping[str, str | int] | None = None, seconds: float = 10.0
+    ) -> Reply:
+        """The answer to a request that may be carried out twice."""
+        return self._channel.request(command, parameters, seconds=seconds, repeat_after=REPEAT_S).reply
+
     def ping(self, seconds: float = 10.0) -> Clocks:
-        """The guest's clocks; also the way to find out whether the agent is there."""
-        return Clocks.of(self._channel.request("ping", seconds=seconds, repeat_after=REPEAT).reply)
+        """The guest's clocks; also shows that the agent is alive."""
+        return Clocks.of(self._repeatable("ping", seconds=seconds))
 
     def identity(self, seconds: float = 10.0) -> Identity:
         """Which boot of which kernel this is."""
-        return Identity.of(self._channel.request("identity", seconds=seconds, repeat_after=REPEAT).reply)
+        return Identity.of(self._repeatable("identity", seconds=seconds))
 
     def network(self, seconds: float = 10.0) -> NetInfo:
         """NICs and counters."""
-        return NetInfo.of(self._channel.request("netinfo", seconds=seconds, repeat_after=REPEAT).reply)
+        return NetInfo.of(self._repeatable("netinfo", seconds=seconds))
 
     def set_queue_pairs(self, pairs: int, device: str = "eth0", seconds: float = 10.0) -> int:
-        """Use so many queue pairs, as ``ethtool -L combined``.
-
-        :returns: how many are used now.
-        """
-        answer = self._channel.request(
-            "set-channels", {"device": device, "pairs": pairs}, seconds=seconds, repeat_after=REPEAT
-        )
-        return answer.reply.number("channels")
+        """Set the number of queue pairs, as ``ethtool -L combined``; returns how many are in use now."""
+        return self._repeatable("set-channels", {"device": device, "pairs": pairs}, seconds).number("channels")
 
     def start_toggling(self, low: int, high: int, period_ms: int = 50, device: str = "eth0") -> None:
-        """Change the queue pairs in use between two numbers, again and again, until :meth:`stop_toggling`."""
+        """Alternate the number of queue pairs between two values until :meth:`stop_toggling`."""
         self._channel.request("toggle-start", {"low": low, "high": high, "period_ms": period_ms, "device": device})
 
     def stop_toggling(self) -> ToggleResult:
-        """Stop that."""
-        return ToggleResult.of(self._channel.request("toggle-stop", repeat_after=REPEAT).reply)
+        """Stop alternating the number of queue pairs."""
+        return ToggleResult.of(self._repeatable("toggle-stop"))
 
     def toggling(self) -> ToggleResult:
-        """How that is going."""
-        return ToggleResult.of(self._channel.request("toggle-status", repeat_after=REPEAT).reply)
+        """The changes of the number of queue pairs so far."""
+        return ToggleResult.of(self._repeatable("toggle-status"))
 
     def reflector(self) -> ReflectorCounters:
         """The session-reflector's counters."""
-        return ReflectorCounters.of(self._channel.request("reflector", repeat_after=REPEAT).reply)
+        return ReflectorCounters.of(self._repeatable("reflector"))
 
     def reset_reflector(self) -> None:
-        """Forget sessions, counters and log; each peer's next packet starts a new session at 0."""
-        self._channel.request("reflector-reset", repeat_after=REPEAT)
+        """Forget sessions, counters and log; each peer's next packet starts a new session at sequence number 0."""
+        self._repeatable("reflector-reset")
 
     def pause_reflector(self, *, paused: bool = True, receive_buffer: int = 0) -> None:
-        """Let the session-reflector take no packet, or go on: meanwhile they wait in its socket.
+        """Pause or resume the session-reflector; meanwhile packets wait in its socket.
 
-        :param receive_buffer: of that socket in bytes (SO_RCVBUF); 0 leaves it as it is.
+        :param receive_buffer: of that socket in bytes (SO_RCVBUF); 0 leaves it unchanged.
         """
-        self._channel.request(
-            "reflector-pause", {"paused": int(paused), "receive_buffer": receive_buffer}, repeat_after=REPEAT
-        )
+        self._repeatable("reflector-pause", {"paused": int(paused), "receive_buffer": receive_buffer})
 
     def reflector_log(self, seconds: float = 60.0) -> PacketLog:
         """The log of every packet reflected."""
         return self._log("reflector", seconds)
 
     def start_stream(self, settings: GuestStreamSettings) -> int:
-        """Start sending.
-
-        :returns: the stream's index.
-        """
-        answer = self._channel.request("sender-start", asdict(settings))
-        return answer.reply.number("stream")
+        """Start a stream; returns its index."""
+        return self._channel.request("sender-start", asdict(settings)).reply.number("stream")
 
     def stop_stream(self, stream: int) -> None:
-        """Stop sending; answers are still taken."""
-        self._channel.request("sender-stop", {"stream": stream}, repeat_after=REPEAT)
+        """Stop sending; answers are still received."""
+        self._repeatable("sender-stop", {"stream": stream})
 
     def streams(self) -> tuple[SenderStream, ...]:
-        """The streams' counters, in the order they were started."""
-        return self._channel.request("sender", repeat_after=REPEAT).reply.objects("streams", SenderStream.of)
+        """The counters of all streams, in the order of their start."""
+        return self._repeatable("sender").objects("streams", SenderStream.of)
 
     def reset_streams(self) -> None:
-        """Close all streams and forget counters and log."""
-        self._channel.request("sender-reset", repeat_after=REPEAT)
+        """Close all streams; forget counters and log."""
+        self._repeatable("sender-reset")
 
     def sender_log(self, seconds: float = 60.0) -> PacketLog:
-        """The log of every packet sent and every answer, of all streams."""
+        """The log of every packet sent and every answer received, of all streams."""
         return self._log("sender", seconds)
 
-    def start_tcp(self, settings: TcpSettings) -> int:
-        """Start a TCP connection, or wait for one.
-
-        :returns: its index.
-        """
+    def start_tcp(self, settings: GuestTcpSettings) -> int:
+        """Start a TCP connection, or wait for one; returns its index."""
         parameters = {key: value for key, value in asdict(settings).items() if value is not None}
-        answer = self._channel.request("tcp-start", parameters)
-        return answer.reply.number("connection")
+        return self._channel.request("tcp-start", parameters).reply.number("connection")
 
     def stop_tcp(self, connection: int) -> None:
-        """Let a source send no more and close its half; the digest is of what was sent."""
-        self._channel.request("tcp-stop", {"connection": connection}, repeat_after=REPEAT)
+        """Let a source stop sending and close its half; the digest covers what was sent."""
+        self._repeatable("tcp-stop", {"connection": connection})
 
     def tcp(self) -> tuple[TcpResult, ...]:
-        """The TCP connections, in the order they were started."""
-        return self._channel.request("tcp", repeat_after=REPEAT).reply.objects("connections", TcpResult.of)
+        """All TCP connections, in the order of their start."""
+        return self._repeatable("tcp").objects("connections", TcpResult.of)
 
     def reset_tcp(self) -> None:
-        """Close and forget all of them."""
-        self._channel.request("tcp-reset", repeat_after=REPEAT)
+        """Close and forget all TCP connections."""
+        self._repeatable("tcp-reset")
 
     def add_vlan(self, vlan: int, device: str = "eth0") -> None:
-        """Make and raise a VLAN device, so that the NIC's VLAN filter has this id."""
+        """Create a VLAN device and set it up, so that the NIC's VLAN filter has this id."""
         self._channel.request("vlan", {"action": "add", "vlan": vlan, "device": device})
 
-    def remove_vlan(self, vlan: int, device: str = "eth0") -> None:
-        """Remove it."""
-        self._channel.request("vlan", {"action": "remove", "vlan": vlan, "device": device})
-
     def add_filter(self, mac: str, device: str = "eth0") -> None:
-        """Receive one more link-layer address, multicast or unicast."""
+        """Let the NIC receive one more link-layer address, multicast or unicast."""
         self._channel.request("filter", {"action": "add", "mac": mac, "device": device})
-
-    def remove_filter(self, mac: str, device: str = "eth0") -> None:
-        """Receive it no more."""
-        self._channel.request("filter", {"action": "remove", "mac": mac, "device": device})
 
     def set_interface(
         self,
@@ -194,55 +177,51 @@ class AgentConnection:
         all_multicast: bool | None = None,
         device: str = "eth0",
     ) -> None:
-        """Change the NIC's address or receive modes, as ``ip link set``; what is None stays."""
-        wanted = {"promisc": promiscuous, "allmulti": all_multicast}
+        """Change the NIC's address or receive modes, as ``ip link set``; None leaves a property unchanged."""
+        modes = {"promisc": promiscuous, "allmulti": all_multicast}
         parameters: dict[str, str | int] = {"device": device}
-        parameters |= {key: int(value) for key, value in wanted.items() if value is not None}
+        parameters |= {key: int(value) for key, value in modes.items() if value is not None}
         if mac is not None:
             parameters["mac"] = mac
-        self._channel.request("interface", parameters, repeat_after=REPEAT)
+        self._repeatable("interface", parameters)
 
     def set_feature(self, feature: str, on: bool, device: str = "eth0") -> None:
-        """Switch an offload, as ``ethtool -K``; the names are those of :attr:`NicInfo.features`."""
-        parameters: dict[str, str | int] = {"device": device, "feature": feature, "on": int(on)}
-        self._channel.request("feature", parameters, repeat_after=REPEAT)
+        """Switch an offload on or off, as ``ethtool -K``; names as in :attr:`NicInfo.features`."""
+        self._repeatable("feature", {"device": device, "feature": feature, "on": int(on)})
 
     def defer_receiving(self, wait_ms: int, device: str = "eth0") -> None:
-        """Let the driver look for received packets seldom, so that the NIC's receive ring fills up.
+        """Let the driver poll for received packets rarely, so that the NIC's receive ring fills up.
 
-        Each time the driver has taken what was there, it looks again so much later, with the device's interrupts off
-        (napi_complete_done(), net/core/dev.c; ``gro_flush_timeout`` and ``napi_defer_hard_irqs``).
+        After each poll the driver waits this long with the device's interrupts off (napi_complete_done(),
+        net/core/dev.c; ``gro_flush_timeout`` and ``napi_defer_hard_irqs``).
 
-        :param wait_ms: in ms of the guest's clock; 0 for none, which holds when the wait under way is over.
+        :param wait_ms: in ms of the guest's clock; 0 for none, effective after the current wait.
         """
-        self._channel.request("defer", {"device": device, "wait_us": 1000 * wait_ms}, repeat_after=REPEAT)
-
-    def power_off(self) -> None:
-        """Switch the guest off; its QEMU ends. There may be no answer."""
-        with contextlib.suppress(GuestFailed, DeadlineExceeded):
-            self._channel.request("poweroff", seconds=2.0)
+        self._repeatable("defer", {"device": device, "wait_us": 1000 * wait_ms})
 
     def _log(self, name: str, seconds: float) -> PacketLog:
-        data = bytearray()
-        broken = 0
+        content = bytearray()
+        damaged = 0
         while True:
-            at = len(data) // SIZE
+            position = len(content) // RECORD_SIZE
             try:
                 answer = self._channel.request(
-                    "log", {"of": name, "from": at}, seconds=seconds, repeat_after=seconds / 4
+                    "log", {"of": name, "from": position}, seconds=seconds, repeat_after=seconds / 4
                 )
             except InstrumentError:
-                broken += 1
-                if broken > BROKEN_PIECES:
+                damaged += 1
+                if damaged > DAMAGED_PARTS:
                     raise
                 continue
             reply = answer.reply
-            if reply.number("record_size") != SIZE or len(answer.payload) != reply.number("records") * SIZE:
+            if reply.number("record_size") != RECORD_SIZE:
                 raise reply.nonsense("record_size")
+            if len(answer.payload) != reply.number("records") * RECORD_SIZE:
+                raise reply.nonsense("records")
             if not 0 <= reply.number("total") <= LOG_LIMIT:
                 raise reply.nonsense("total")
-            data += answer.payload
-            if len(data) // SIZE >= reply.number("total"):
-                return PacketLog(bytes(data), reply.number("overflow"))
+            content += answer.payload
+            if len(content) // RECORD_SIZE >= reply.number("total"):
+                return PacketLog(bytes(content), reply.number("overflow"))
             if not answer.payload:
                 raise reply.nonsense("records")

@@ -1,17 +1,23 @@
-"""What a guest boots from, and how it is told what to do."""
+"""What a guest boots from: kernel, initramfs, and the command line that configures it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import ctypes
+import functools
+import mmap
+import platform
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cprlib.errors import UsageError
-from cprlib.guest.tsc import host_tsc_khz
 
-# cryptomgr.notests: self-tests of ciphers nobody uses take a second and more under emulation.
+# cryptomgr.notests: self-tests of unused ciphers take more than a second under emulation.
 # no5lvl: shorter page walks.
-# no_timer_check: under emulation the kernel's check of the timer interrupt can fail, and then it panics.
+# no_timer_check: under emulation the kernel's check of the timer interrupt can fail, and then the kernel panics.
 # reboot=t, panic=-1: with -no-reboot a panic ends QEMU at once.
 ALWAYS = (
     "console=ttyS0",
@@ -27,10 +33,14 @@ ALWAYS = (
     "cryptomgr.notests",
     "no5lvl",
     "lsm=capability",
-    # self-tests, keys and devices that a guest of ours has no use for, each dear under emulation
+    # self-tests, keys and devices that our guest does not use, each of them slow under emulation
     "initcall_blacklist=crypto_kdf108_init,jent_mod_init,init_encrypted,load_system_certificate_list,add_pcspkr",
 )
-NONE = "-"
+NO_ADDRESS = "-"
+
+READ_TSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")  # rdtsc; shl rdx, 32; or rax, rdx; ret
+TSC_MEASUREMENT_NS = 50_000_000  # with readings bracketed to 1 us that is 20 ppm
+TSC_TRIES = 20  # readings at each end, of which the one with the shortest bracket counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +59,7 @@ class GuestImage:
 class NicAddresses:
     """Addresses of one guest NIC with prefix length, as ``10.75.0.2/24``; None for none.
 
-    :param mtu: bytes; None leaves what the device says.
+    :param mtu: bytes; None keeps the device's.
     """
 
     ipv4: str | None = None
@@ -66,26 +76,26 @@ def kernel_command_line(
     shell: bool = False,
     extra: Sequence[str] = (),
 ) -> str:
-    """The guest kernel's command line; the words beginning with ``cprlib.`` are read by images/guest/init.
+    """The guest kernel's command line; images/guest/init reads the words that begin with ``cprlib.``.
 
     :param nics: in the order of eth0, eth1, ...
-    :param emulated: QEMU runs with TCG; with KVM the guest takes KVM's clock.
-    :param queue_pairs: to use on every NIC that has so many; None leaves it to the driver.
-    :param log_records: records (40 bytes of guest RAM each, taken as they are filled) of each of the agent's logs.
-    :param shell: a shell on the console too.
-    :raises UsageError: a word with a space or a comma in it, which would be read as two.
+    :param emulated: QEMU runs with TCG; with KVM the guest uses KVM's clock.
+    :param queue_pairs: to use on every NIC that has that many; None leaves it to the driver.
+    :param log_records: capacity of each of the agent's logs, in records of 40 bytes of guest RAM, allocated on use.
+    :param shell: start a shell on the console as well.
+    :raises UsageError: a value contains a space or a comma and would be read as two.
     """
     words = [*ALWAYS, *(_clock() if emulated else ())]
     lists = {
-        "ipv4": [nic.ipv4 or NONE for nic in nics],
-        "ipv6": [nic.ipv6 or NONE for nic in nics],
+        "ipv4": [nic.ipv4 or NO_ADDRESS for nic in nics],
+        "ipv6": [nic.ipv6 or NO_ADDRESS for nic in nics],
         "mtu": [str(nic.mtu or "") for nic in nics],
     }
     for name, values in lists.items():
         for value in values:
             if any(character.isspace() or character == "," for character in value):
-                raise UsageError(f"give a guest {name} {value!r}", "there is a space or comma in it")
-        if any(value not in ("", NONE) for value in values):
+                raise UsageError(f"give a guest {name} {value!r}", "it contains a space or a comma")
+        if any(value not in ("", NO_ADDRESS) for value in values):
             words.append(f"cprlib.{name}={','.join(values)}")
     if queue_pairs is not None:
         words.append(f"cprlib.queue_pairs={queue_pairs}")
@@ -97,6 +107,49 @@ def kernel_command_line(
 
 
 def _clock() -> tuple[str, ...]:
-    """The TSC, whose rate the guest is told: cprlib/guest/tsc.py. Other clocks are far dearer to read in a lab."""
+    """The TSC with its rate; in a lab every other clock is much slower to read."""
     rate = host_tsc_khz()
     return ("tsc=reliable", *(() if rate is None else (f"tsc_early_khz={rate}",)))
+
+
+@functools.cache
+def host_tsc_khz() -> int | None:
+    """The rate of the host's TSC in kHz, measured once; None where there is no TSC or executable memory is forbidden.
+
+    TCG hands the host's TSC to the guest (QEMU, system/cpu-timers.c, cpu_get_ticks). A guest that measures the rate
+    itself compares it with emulated timers, and on a busy machine is wrong: guest clocks ran five times too fast.
+    """
+    if platform.machine() != "x86_64":
+        return None
+    with contextlib.suppress(OSError, ValueError), mmap.mmap(-1, mmap.PAGESIZE, prot=7) as code:
+        code.write(READ_TSC)
+        start = ctypes.c_char.from_buffer(code)
+        function = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(start))
+        try:
+            return _measure_khz(function)
+        finally:
+            del start, function  # the mapping cannot be closed while something points into it
+    return None
+
+
+class _TscReading(NamedTuple):
+    bracket_ns: int
+    time_ns: int
+    ticks: int
+
+
+def _measure_khz(read_ticks: Callable[[], int]) -> int:
+    first = _read_tsc(read_ticks)
+    time.sleep(TSC_MEASUREMENT_NS / 1e9)
+    second = _read_tsc(read_ticks)
+    return round((second.ticks - first.ticks) * 1_000_000 / (second.time_ns - first.time_ns))
+
+
+def _read_tsc(read_ticks: Callable[[], int]) -> _TscReading:
+    def once() -> _TscReading:
+        before = time.monotonic_ns()
+        ticks = read_ticks()
+        after = time.monotonic_ns()
+        return _TscReading(after - before, (before + after) // 2, ticks)
+
+    return min(once() for _ in range(TSC_TRIES))

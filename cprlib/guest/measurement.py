@@ -72,7 +72,7 @@ class ReflectorCounters:
 
     @property
     def peers(self) -> tuple[tuple[str, int], ...]:
-        """Address and port of each session, for :func:`cprlib.guest.records.reflections`."""
+        """Address and port of each session, for :func:`cprlib.guest.packet_log.reflections`."""
         return tuple((session.address, session.port) for session in self.sessions)
 
 

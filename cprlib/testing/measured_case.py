@@ -28,20 +28,20 @@ from cprlib.evidence.from_update import (
 )
 from cprlib.files import write_json
 from cprlib.guest.agent import AgentConnection
-from cprlib.guest.records import reflections
+from cprlib.guest.packet_log import reflections
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.traffic.control_run import LEAST_CONTROL_SHARE, ControlRun
-from cprlib.traffic.drops import DropReport, DropTrace
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
+from cprlib.traffic.frames import sent_frames, write_pcap
 from cprlib.traffic.hops import absent_counters, count_hops
+from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import make_ledger
-from cprlib.traffic.pcap import sent_frames, write_pcap
+from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.per_update import parts_of
-from cprlib.traffic.records import Reflection
+from cprlib.traffic.probes import UNMEASURED_SSID
 from cprlib.traffic.session import TrafficSession
-from cprlib.traffic.warm_up import WARM_UP_SSID
 from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
 from cprlib.update.live_update import UpdateResult
 from cprlib.update.queue_flows import TRIED_PER_QUEUE, flows_on_every_queue
@@ -252,7 +252,9 @@ class MeasuredCase:
         """The reflector's log, also written beside the evidence, and how many packets its socket dropped."""
         counters = agent.reflector()
         unmeasured = 0  # no flow has this port
-        peers = [(item.address, item.port if item.ssid != WARM_UP_SSID else unmeasured) for item in counters.sessions]
+        peers = [
+            (item.address, item.port if item.ssid != UNMEASURED_SSID else unmeasured) for item in counters.sessions
+        ]
         log = list(reflections(agent.reflector_log(), peers))
         write_json(self.folder / "reflector.json", {"fields": Reflection._fields, "records": log}, mode=0o600)
         return log, counters.socket_drops

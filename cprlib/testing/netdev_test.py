@@ -19,7 +19,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import check_files, check_sent
 from cprlib.traffic.flow import Flow, flows_between
-from cprlib.traffic.warm_up import warm_up
+from cprlib.traffic.probes import warm_up
 from cprlib.update.live_update import UpdateResult
 from cprlib.update.running_guest import GuestSettings
 from cprlib.update.sent_files import ObservedUpdate, SentFile

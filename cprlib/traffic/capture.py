@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from cprlib.linux.realtime import change_priority
-from cprlib.traffic.classify import FrameClass, classify
 from cprlib.traffic.flow import IP_HEADER, Flow
-from cprlib.traffic.frame import ETHERNET_HEADER
-from cprlib.traffic.records import ArrivalColumns
+from cprlib.traffic.frames import ETHERNET_HEADER, FrameClass, RawFrame, classify
+from cprlib.traffic.packet_records import ArrivalColumns
 from cprlib.traffic.ring import PACKET, PacketRing
 
 PRIORITY = 10  # below the sender
@@ -51,12 +50,6 @@ class CaptureReport:
     kernel_drops: int
     faults: int
     notes: tuple[str, ...] = ()
-
-
-class RawFrame(tuple[int, int, bytes]):
-    """Time in ns, length on the wire and bytes of a frame, kept for the pcap."""
-
-    __slots__ = ()
 
 
 class StampCapture:

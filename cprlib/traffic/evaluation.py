@@ -9,7 +9,7 @@ from cprlib.traffic import metrics
 from cprlib.traffic.capture import CaptureReport
 from cprlib.traffic.clock import ClockModel, ClockSample, estimate_clock
 from cprlib.traffic.flow import Flow, StreamSettings
-from cprlib.traffic.records import (
+from cprlib.traffic.packet_records import (
     Arrival,
     ArrivalColumns,
     Matched,

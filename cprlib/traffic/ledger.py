@@ -11,9 +11,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cprlib.traffic.drop_places import CLOCK_ERROR_NS, place_by_events
-from cprlib.traffic.drops import DropReport
 from cprlib.traffic.hops import Direction, HopCount
+from cprlib.traffic.kernel_drops import CLOCK_ERROR_NS, DropReport, place_by_events
 from cprlib.traffic.result import TrafficResult
 
 UNEXPLAINED = "unexplained"

@@ -1,7 +1,7 @@
-"""Single packets to the guest and back: does it answer, and has everything arrived? No rates, no delays.
+"""Single test packets to the guest and back, outside of the measured stream: the warm-up of flows, and probes.
 
-For checks beside the measured traffic: a few packets of each flow, sent when the test says, each of which has to be
-answered within a deadline. They belong to a session of their own at the reflector and count in no figure.
+They are sent from ordinary UDP sockets on the station, belong to a session of their own at the reflector
+(:data:`UNMEASURED_SSID`) and enter no figure.
 """
 
 from __future__ import annotations
@@ -12,26 +12,68 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow
-from cprlib.traffic.flow_socket import open_flow
 from cprlib.traffic.stamp import Malformed, ReflectorPacket, SenderPacket
-from cprlib.traffic.warm_up import WARM_UP_SSID
 
+UNMEASURED_SSID = 0xFFFF  # no measured flow has it
+ROUND_TRIPS = 4  # of a warm-up, per flow
+RESEND_S = 0.5  # without an answer for this long, the next packet is sent
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h
-TIMESPEC = struct.Struct("@qq")
-AGAIN_S = 0.5  # a packet that is repeated until it is answered is sent again after so long
+_TIMESPEC = struct.Struct("@qq")
+
+
+def _open_socket(namespace: NetworkNamespace, flow: Flow, purpose: str, flags: int = 0) -> socket.socket:
+    """A UDP socket bound to the flow's source and connected to its target; the caller closes it."""
+    family = socket.AF_INET6 if flow.version == 6 else socket.AF_INET
+    with namespace.entered():
+        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | flags)
+    try:
+        opened.bind((flow.source, flow.source_port))
+        opened.connect((flow.target, flow.target_port))
+    except OSError as error:
+        opened.close()
+        raise EnvironmentFailure(purpose, error.strerror or str(error)) from error
+    return opened
+
+
+def warm_up(namespace: NetworkNamespace, flows: Sequence[Flow], deadline: Deadline) -> None:
+    """Exchange a few packets on each flow, so that it has settled on a queue before it is measured.
+
+    A multi-queue tap sends a flow's packets to the queue that its replies come from (tun_flow_update(),
+    drivers/net/tun.c); until the first reply it chooses by hash. The change of queue can reorder the first packets of a
+    flow, which neither QEMU nor an update causes. The tap forgets a flow after 3 s of silence.
+
+    :param namespace: the station's; the flows' source ports must be free.
+    :raises DeadlineExceeded: there were no answers.
+    :raises EnvironmentFailure: a port is taken or an address is missing.
+    """
+    with contextlib.ExitStack() as stack:
+        for flow in flows:
+            opened = stack.enter_context(_open_socket(namespace, flow, f"warm up {flow.name}"))
+            _round_trips(opened, flow, deadline)
+
+
+def _round_trips(opened: socket.socket, flow: Flow, deadline: Deadline) -> None:
+    answers = 0
+    while answers < ROUND_TRIPS:
+        packet = SenderPacket(answers, time.time_ns(), ssid=UNMEASURED_SSID).encode(flow.size)
+        with contextlib.suppress(ConnectionRefusedError):  # the reflector does not listen yet
+            opened.send(packet)
+            readable, _, _ = select.select([opened], [], [], min(RESEND_S, deadline.remaining))
+            answers += bool(readable and opened.recv(65536))
+        if deadline.expired:
+            raise deadline.exceeded(f"{answers} answers on {flow.name}")
 
 
 class Probes:
-    """Sockets on the station, one per flow, as a context manager.
+    """Sends single packets on each flow and waits for their answers; a context manager.
 
-    :param flows: their source ports must be free; with several, a multi-queue guest answers from several queues.
-    :raises EnvironmentFailure: a port is taken or an address is not there.
+    :param flows: their source ports must be free. With several flows, a multi-queue guest answers from several queues.
+    :raises EnvironmentFailure: on entering: a port is taken or an address is missing.
     """
 
     def __init__(self, namespace: NetworkNamespace, flows: Sequence[Flow]) -> None:
@@ -39,13 +81,13 @@ class Probes:
         self._flows = tuple(flows)
         self._sockets: list[socket.socket] = []
         self._next = [0] * len(self._flows)
-        self._waiting: list[set[int]] = [set() for _ in self._flows]
+        self._unanswered: list[set[int]] = [set() for _ in self._flows]
         self._answered_ns: list[int] = []
 
     def __enter__(self) -> Probes:
         try:
             for flow in self._flows:
-                opened = open_flow(self._namespace, flow, f"probe with {flow.name}", socket.SOCK_NONBLOCK)
+                opened = _open_socket(self._namespace, flow, f"probe with {flow.name}", socket.SOCK_NONBLOCK)
                 self._sockets.append(opened)
                 opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         except EnvironmentFailure:
@@ -53,9 +95,7 @@ class Probes:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def _close(self) -> None:
@@ -63,43 +103,37 @@ class Probes:
             opened.close()
 
     def send(self, count: int = 1) -> int:
-        """Send so many packets on each flow.
-
-        :returns: how many were sent in all.
-        """
+        """Send ``count`` packets on each flow; returns how many were sent in all."""
         for index in range(len(self._flows)):
             for _ in range(count):
                 self._send_on(index)
         return count * len(self._flows)
 
     def _send_on(self, index: int) -> None:
-        packet = SenderPacket(self._next[index], time.time_ns(), ssid=WARM_UP_SSID).encode(self._flows[index].size)
-        self._waiting[index].add(self._next[index])
+        packet = SenderPacket(self._next[index], time.time_ns(), ssid=UNMEASURED_SSID).encode(self._flows[index].size)
+        self._unanswered[index].add(self._next[index])
         self._next[index] += 1
         with contextlib.suppress(ConnectionRefusedError):  # an earlier packet found no reflector
             self._sockets[index].send(packet)
 
-    def missing(self, deadline: Deadline) -> int:
-        """Wait for the answers to all that was sent; what is missing then is forgotten.
-
-        :returns: how many answers did not come in time.
-        """
+    def count_missing(self, deadline: Deadline) -> int:
+        """Wait for the answers to everything sent; returns how many are missing at the deadline, and forgets them."""
         self._answered_ns.clear()
-        while any(self._waiting) and not deadline.expired:
-            self._take(min(0.1, deadline.remaining))
-        left = sum(map(len, self._waiting))
+        while any(self._unanswered) and not deadline.expired:
+            self._receive(min(0.1, deadline.remaining))
+        missing = sum(map(len, self._unanswered))
         self._forget()
-        return left
+        return missing
 
     @property
     def first_answer_ns(self) -> int | None:
-        """When the kernel received the first answer that :meth:`missing` took; None when there was none."""
+        """When the kernel received the first answer of the last :meth:`count_missing`; None without one."""
         return min(self._answered_ns, default=None)
 
     def wait_answers(self, deadline: Deadline, count: int = 2) -> None:
-        """Send on each flow until it has been answered, and so many times in all; a packet may be lost on the way.
+        """Send on each flow until it is answered, ``count`` times in all; packets may be lost meanwhile.
 
-        :raises DeadlineExceeded: a flow gives no answer.
+        :raises DeadlineExceeded: a flow is not answered.
         """
         for _ in range(count):
             self._forget()
@@ -108,11 +142,11 @@ class Probes:
             while silent:
                 for index in silent:
                     self._send_on(index)
-                again = Deadline(AGAIN_S, "an answer")
-                while silent and not again.expired:
-                    self._take(min(0.1, again.remaining))
+                resend = Deadline(RESEND_S, "an answer")
+                while silent and not resend.expired:
+                    self._receive(min(0.1, resend.remaining))
                     silent = {
-                        index for index in silent if len(self._waiting[index]) == self._next[index] - first[index]
+                        index for index in silent if len(self._unanswered[index]) == self._next[index] - first[index]
                     }
                 if silent and deadline.expired:
                     self._forget()
@@ -121,10 +155,10 @@ class Probes:
         self._forget()
 
     def _forget(self) -> None:
-        for waiting in self._waiting:
-            waiting.clear()
+        for sequences in self._unanswered:
+            sequences.clear()
 
-    def _take(self, seconds: float) -> None:
+    def _receive(self, seconds: float) -> None:
         readable, _, _ = select.select(self._sockets, [], [], seconds)
         for opened in readable:
             with contextlib.suppress(OSError, Malformed):
@@ -132,6 +166,6 @@ class Probes:
                 answer = ReflectorPacket.decode(payload)
                 for level, kind, data in ancillary:
                     if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
-                        seconds, rest = TIMESPEC.unpack(data[: TIMESPEC.size])
-                        self._answered_ns.append(seconds * 1_000_000_000 + rest)
-                self._waiting[self._sockets.index(opened)].discard(answer.sender_sequence)
+                        whole, fraction = _TIMESPEC.unpack(data[: _TIMESPEC.size])
+                        self._answered_ns.append(whole * 1_000_000_000 + fraction)
+                self._unanswered[self._sockets.index(opened)].discard(answer.sender_sequence)

@@ -19,7 +19,7 @@ from types import TracebackType
 
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.realtime import become_realtime
-from cprlib.traffic.records import Reflection
+from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.stamp import ERROR_ESTIMATE, MINIMUM_SIZE, REFLECTOR, SENDER, STAMP_PORT, ns_to_ntp
 
 SO_RXQ_OVFL = 40  # asm-generic/socket.h

@@ -16,8 +16,8 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
 from cprlib.linux.realtime import change_priority, make_sleeper, set_timer_slack
 from cprlib.traffic.flow import Flow, StreamSettings
-from cprlib.traffic.frame import FrameTemplate
-from cprlib.traffic.records import SentColumns
+from cprlib.traffic.frames import FrameTemplate
+from cprlib.traffic.packet_records import SentColumns
 
 LEAD_NS = 20_000_000  # from the start of the thread to the first packet
 PRIORITY = 20  # above the capture: sending late cannot be mended, reading late can

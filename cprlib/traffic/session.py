@@ -1,42 +1,82 @@
-"""One call for tests: send a stream, capture the answers, and put the figures together."""
+"""A measured stream: send it, capture the answers, compute the figures."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import socket
+import struct
 import time
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 
 from cprlib.deadline import Deadline
-from cprlib.errors import InstrumentError
+from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import STATION_INTERFACE
-from cprlib.traffic.capture import BUFFERED_FRAMES, RawFrame
+from cprlib.traffic.capture import BUFFERED_FRAMES
 from cprlib.traffic.evaluation import make_result
 from cprlib.traffic.flow import Flow, StreamSettings
-from cprlib.traffic.instrument import Instrument
-from cprlib.traffic.ports import HeldPorts
-from cprlib.traffic.records import Reflection
+from cprlib.traffic.frames import RawFrame
+from cprlib.traffic.instrument import Instrument, Recording, StreamProgress
+from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.result import TrafficResult
-from cprlib.traffic.worker import Records, WorkerProgress
 
-POLL_S = 0.02  # between two questions to the instrument
+POLL_S = 0.02  # between two requests to the instrument
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+_RETURN_0 = struct.pack("=HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0: accept no byte (linux/filter.h)
+
+
+class ReservedPorts:
+    """Keeps the source ports of flows bound, in the namespace of the calling thread; a context manager.
+
+    Without a socket the kernel would reply "port unreachable" to every answer. A filter drops the answers at the socket
+    (drop reason SOCKET_FILTER, which the drop trace ignores): no buffer overflows. The capture has seen them.
+
+    :raises EnvironmentFailure: an address is not configured here, or a port is taken.
+    """
+
+    def __init__(self, flows: Sequence[Flow]) -> None:
+        with contextlib.ExitStack() as stack:
+            for flow in flows:
+                self._reserve(flow, stack)
+            self._sockets = stack.pop_all()
+
+    @staticmethod
+    def _reserve(flow: Flow, stack: contextlib.ExitStack) -> None:
+        family = socket.AF_INET6 if flow.version == 6 else socket.AF_INET
+        try:
+            opened = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
+            program = ctypes.create_string_buffer(_RETURN_0, len(_RETURN_0))
+            opened.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
+            opened.bind((flow.source, flow.source_port))
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"reserve UDP port {flow.source_port} of {flow.source}",
+                error.strerror or str(error),
+                "end the other session, or add the address to the station",
+            ) from error
+
+    def __enter__(self) -> ReservedPorts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sockets.close()
 
 
 class TrafficSession:
-    """A stream of test packets, as a context manager; it starts on entering and is stopped on leaving.
+    """A stream of test packets; a context manager: the stream starts on entering and stops on leaving.
 
     ::
 
         with TrafficSession(topology.station, flows, settings) as session:
             session.wait_for_answers(500, Deadline(10, "traffic to flow"))
             ...                                   # the live update
-            session.finish(linger_s=1.0)          # no further packet; late answers may come
+            session.finish(linger_s=1.0)          # stop sending, wait for late answers
         result = session.result(reflector_log)
 
-    :param namespace: where the station's interface is; None for the namespace of the calling thread.
-    :param keep_frames: captured frames kept for a pcap, the latest ones; 0 for none.
-    :raises UsageError, EnvironmentFailure, InstrumentError: on entering, before anything was sent.
+    :param namespace: the station's; None for the namespace of the calling thread.
+    :param keep_frames: number of captured frames to keep for a pcap, the latest ones; 0 for none.
+    :raises UsageError, EnvironmentFailure, InstrumentError: on entering, before anything is sent.
     """
 
     def __init__(
@@ -55,7 +95,7 @@ class TrafficSession:
         self._keep_frames = keep_frames
         self._resources = contextlib.ExitStack()
         self._instrument: Instrument | None = None
-        self._records: Records | None = None
+        self._recording: Recording | None = None
 
     def __enter__(self) -> TrafficSession:
         with contextlib.ExitStack() as stack:
@@ -63,28 +103,26 @@ class TrafficSession:
                 instrument = stack.enter_context(
                     Instrument(self._interface, self.flows, self.settings, keep_frames=self._keep_frames)
                 )
-                stack.enter_context(HeldPorts(self.flows))
+                stack.enter_context(ReservedPorts(self.flows))
             instrument.start()
             self._instrument = instrument
             self._resources = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._resources.close()
         self._instrument = None
 
-    def progress(self) -> WorkerProgress:
-        """Packets sent and answers captured so far, copies included, and whether all is sent."""
+    def progress(self) -> StreamProgress:
+        """How far the stream is."""
         if self._instrument is None:
-            raise InstrumentError("ask how far the traffic is", "the session is not running")
+            raise InstrumentError("read the progress of the traffic", "the session is not running")
         return self._instrument.progress()
 
     def wait_for_answers(self, count: int, deadline: Deadline) -> None:
-        """Wait until so many answers are there, e.g. before an update begins.
+        """Wait until ``count`` answers have arrived, e.g. before an update begins.
 
-        :raises DeadlineExceeded: too few came.
+        :raises DeadlineExceeded: too few arrived.
         """
         deadline.poll(lambda: True if self.progress().answers >= count else None, POLL_S)
 
@@ -96,9 +134,9 @@ class TrafficSession:
         deadline.poll(lambda: True if self.progress().finished else None, POLL_S)
 
     def finish(self, *, linger_s: float = 1.0) -> None:
-        """Send no further packet, wait for late answers, and stop the capture.
+        """Stop sending, wait for late answers, and stop the capture.
 
-        :param linger_s: the longest wait, in seconds; shorter when there are as many answers as packets.
+        :param linger_s: longest wait in s; it ends when there are as many answers as packets.
         :raises InstrumentError: the instrument died.
         """
         if self._instrument is None:
@@ -106,12 +144,12 @@ class TrafficSession:
         self._instrument.stop_sending()
         end = time.monotonic() + linger_s
         while (now := self.progress()).answers < now.sent and time.monotonic() < end:
-            time.sleep(POLL_S)  # silence is what is waited for; no event announces it
-        self._records = self._instrument.finish()
+            time.sleep(POLL_S)  # no event announces the end of the answers
+        self._recording = self._instrument.finish()
 
     @property
     def sent(self) -> int:
-        """Packets that were sent in all; after :meth:`finish`.
+        """Number of packets sent; after :meth:`finish`.
 
         :raises InstrumentError: the session was not finished.
         """
@@ -119,32 +157,32 @@ class TrafficSession:
 
     @property
     def frames(self) -> Sequence[RawFrame]:
-        """Frames that were captured, the latest ones; for a pcap."""
+        """The latest captured frames, for a pcap; after :meth:`finish`."""
         return self._finished.frames
 
     @property
-    def _finished(self) -> Records:
-        if self._records is None:
+    def _finished(self) -> Recording:
+        if self._recording is None:
             raise InstrumentError("measure traffic", "the session was not finished", "call finish() in its body")
-        return self._records
+        return self._recording
 
     def result(self, log: Iterable[Reflection] | None = None, *, reflector_drops: int | None = None) -> TrafficResult:
-        """The figures; after :meth:`finish`, also when the session was left.
+        """The figures; after :meth:`finish`, also outside of the ``with`` statement.
 
-        :param log: the reflector's log; None when it could not be had.
-        :param reflector_drops: packets lost in the reflector's socket; None when it could not be asked.
-        :raises InstrumentError: the session was not finished, or no packet was ever sent.
+        :param log: the reflector's log; None when it is not available.
+        :param reflector_drops: packets lost in the reflector's socket; None when unknown.
+        :raises InstrumentError: the session was not finished, or no packet was sent.
         """
-        records = self._finished
-        if records.sender.sent == 0:
-            refused = ", ".join(f"{name} {count} times" for name, count in records.sender.refused.items())
+        recording = self._finished
+        if recording.sender.sent == 0:
+            refused = ", ".join(f"{name} {count} times" for name, count in recording.sender.refused.items())
             raise InstrumentError("measure traffic", f"no packet was sent ({refused or 'stopped too early'})")
         return make_result(
             self.flows,
             self.settings,
-            records.sent,
-            records.arrivals,
-            (records.sender, records.capture),
+            recording.sent,
+            recording.arrivals,
+            (recording.sender, recording.capture),
             log=log,
             reflector_drops=reflector_drops,
         )

@@ -39,7 +39,7 @@ class TcpRole(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class TcpEndSettings:
+class TcpEndpointSettings:
     """One end of a connection.
 
     :param address: to connect to; None: wait for one connection on ``port``.
@@ -64,7 +64,7 @@ class TcpEndSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class TcpEndReport:
+class TcpEndpointReport:
     """What one end saw.
 
     :param longest_stall_ns: longest time without progress, from the first byte to the last.
@@ -83,7 +83,7 @@ class TcpEndReport:
     complete: bool
 
 
-class TcpEnd:
+class TcpEndpoint:
     """Runs one end in a thread, as a context manager.
 
     Its socket belongs to the network namespace of the thread that makes this object.
@@ -91,7 +91,7 @@ class TcpEnd:
     :raises EnvironmentFailure: the port is taken.
     """
 
-    def __init__(self, settings: TcpEndSettings) -> None:
+    def __init__(self, settings: TcpEndpointSettings) -> None:
         self.settings = settings
         self._hash = hashlib.sha256()
         self._byte_count = self._stall_ns = self._progress_ns = 0
@@ -125,7 +125,7 @@ class TcpEnd:
             raise
         return opened
 
-    def __enter__(self) -> TcpEnd:
+    def __enter__(self) -> TcpEndpoint:
         self._thread.start()
         return self
 
@@ -141,7 +141,7 @@ class TcpEnd:
         """Bytes sent or received so far."""
         return self._byte_count
 
-    def finish(self, deadline: Deadline) -> TcpEndReport:
+    def finish(self, deadline: Deadline) -> TcpEndpointReport:
         """Let a source close its half, wait for the other end to close too, and report.
 
         A connection that is not closed when the time is up is reported as incomplete, not raised.
@@ -152,7 +152,7 @@ class TcpEnd:
             self._abort.set()
             self._thread.join()
             self._error = self._error or "ETIMEDOUT"
-        return TcpEndReport(
+        return TcpEndpointReport(
             role=self.settings.role,
             byte_count=self._byte_count,
             sha256=self._hash.hexdigest(),
@@ -250,7 +250,7 @@ class TcpEnd:
                 self._wait(connection, select.POLLIN)
 
 
-def content_doubts(end: TcpEndReport, other_bytes: int, other_sha256: str) -> tuple[str, ...]:
+def content_doubts(end: TcpEndpointReport, other_bytes: int, other_sha256: str) -> tuple[str, ...]:
     """What is wrong with a connection; empty when everything came over unchanged and it was closed in order.
 
     :param end: the report of one end, be it source or sink; :param other_bytes: of content at the other one.

@@ -1,115 +1,68 @@
-"""The instrument's own process: sender and capture, and nothing that could hold them up.
+"""A worker process of the instrument: requests and answers over a socket pair.
 
-Started by :mod:`cprlib.traffic.instrument`. One interpreter runs one thread at a time: in the process of a test,
-whatever else that does would delay the sender, and where there is one processor a thread of ordinary priority that
-holds the interpreter would keep a real-time thread waiting until the kernel throttles that (seen in the lab: 1 s). So
-all threads of this process are real-time ones, and it imports the standard library only.
+A worker runs real-time threads and nothing that could delay them. One interpreter runs one thread at a time, so in the
+test's process the test itself would delay the sender; and where there is one processor, an ordinary thread that holds
+the interpreter can block a real-time thread until the kernel throttles that (seen in the lab: 1 s). Therefore every
+thread of a worker is a real-time one, and it starts with the standard library only (``python -I -S``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import os
 import socket
 import sys
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from cprlib.linux.realtime import become_ordinary, become_realtime
-from cprlib.traffic.capture import CaptureReport, RawFrame, StampCapture
-from cprlib.traffic.flow import StreamSettings
-from cprlib.traffic.frame import FrameTemplate
-from cprlib.traffic.records import ArrivalColumns, SentColumns
-from cprlib.traffic.ring import PacketRing, RingSettings
-from cprlib.traffic.sender import SenderReport, StampSender
+from cprlib.deadline import Deadline
+from cprlib.errors import InstrumentError
+from cprlib.files import import_folder
+from cprlib.process import spawn
 
-SWITCH_INTERVAL_S = 50e-6  # how long the reader may keep the interpreter from a sender that is due
-CONTROL_PRIORITY = 12  # between capture and sender
+ANSWER_S = 30.0  # for the start and for each request: a worker is quick, the machine may be busy
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[2]); from {module} import main; main(int(sys.argv[1]))"
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What the process is to do; descriptors are its own numbers."""
+class WorkerProcess:
+    """A worker, as a context manager that ends it; in the network namespace of the calling thread.
 
-    sending_fd: int
-    ring_fd: int
-    ring: RingSettings
-    templates: tuple[FrameTemplate, ...]
-    settings: StreamSettings
-    keep_frames: int
+    :param module: its module, which has a function ``main(control_fd)``.
+    :param name: for messages: ``the traffic instrument``.
+    :param pass_fds: descriptors that it inherits under the same numbers.
+    """
 
+    def __init__(self, module: str, name: str, pass_fds: Sequence[int] = ()) -> None:
+        self._name = name
+        with contextlib.ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._control: Connection[Any, Any] = stack.enter_context(Connection(ours.detach()))
+                program = _PROGRAM.format(module=module)
+                command = [sys.executable, "-I", "-S", "-c", program, str(theirs.fileno()), str(import_folder())]
+                fds = (theirs.fileno(), *pass_fds)
+                stack.enter_context(spawn(command, purpose=f"start {name}", pass_fds=fds))
+            self._resources = stack.pop_all()
 
-@dataclass(frozen=True, slots=True)
-class WorkerProgress:
-    """Where the process is: packets sent, answers captured, and whether the sender has ended."""
+    def __enter__(self) -> WorkerProcess:
+        return self
 
-    sent: int
-    answers: int
-    finished: bool
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
 
+    def request(self, request: object, seconds: float = ANSWER_S) -> object:
+        """Send a request and wait for the answer.
 
-@dataclass(frozen=True, slots=True)
-class Records:
-    """Everything that was recorded."""
-
-    sent: tuple[SentColumns, ...]
-    arrivals: tuple[ArrivalColumns, ...]
-    frames: deque[RawFrame]
-    sender: SenderReport
-    capture: CaptureReport
-    failure: str
-
-
-def main(control_fd: int) -> None:
-    """Do one job for the process at the other end of the control socket."""
-    with Connection(control_fd) as control, contextlib.suppress(EOFError, BrokenPipeError):
-        job = control.recv()
-        gc.freeze()
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        note = become_realtime(CONTROL_PRIORITY)  # before there are threads: they inherit it
-        ring = PacketRing(socket.socket(fileno=job.ring_fd), job.ring)
-        with (
-            StampCapture(ring, [template.flow for template in job.templates], keep_frames=job.keep_frames) as capture,
-            StampSender(socket.socket(fileno=job.sending_fd), job.templates, job.settings) as sender,
-        ):
-            for answer in _serve(control, sender, capture, (note,) if note else ()):
-                control.send(answer)
-
-
-def _serve(
-    control: Connection[Any, Any], sender: StampSender, capture: StampCapture, notes: tuple[str, ...]
-) -> Iterator[object]:
-    yield "ready"
-    while True:
-        request = control.recv()
-        if request == "start":
-            capture.start()
-            sender.start()
-        elif request == "stop":
-            sender.stop()
-        elif request == "finish":
-            yield _finish(sender, capture, notes)
-            return
-        yield WorkerProgress(sum(map(len, sender.columns)), sum(map(len, capture.columns)), sender.finished)
-
-
-def _finish(sender: StampSender, capture: StampCapture, notes: tuple[str, ...]) -> Records:
-    sender.stop()
-    failure = ""
-    try:
-        sender.join()
-    except Exception as error:  # told to the other process, which raises it
-        failure = repr(error.__cause__ or error)
-    capture.stop()
-    become_ordinary()  # what remains takes long and is not urgent
-    sent = sender.report(notes)
-    return Records(sender.columns, capture.columns, capture.frames, sent, capture.report(), failure)
-
-
-if __name__ == "__main__":
-    os.umask(0o077)
-    main(int(sys.argv[1]))
+        :raises InstrumentError: the process is gone.
+        :raises DeadlineExceeded: no answer.
+        """
+        deadline = Deadline(seconds, f"an answer of {self._name}")
+        try:
+            self._control.send(request)
+            if not self._control.poll(deadline.remaining):
+                raise deadline.exceeded()
+            return self._control.recv()
+        except (EOFError, OSError) as error:
+            raise InstrumentError(
+                f"talk to {self._name}", f"its process is gone ({error!r})", "look for its last words above"
+            ) from error

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from cprlib.deadline import Deadline
 from cprlib.guest.replies import NicInfo
 from cprlib.traffic.flow import Flow
-from cprlib.traffic.warm_up import warm_up
+from cprlib.traffic.probes import warm_up
 from cprlib.update.running_guest import RunningGuest
 
 TRIED_PER_QUEUE = 12  # flows tried for each queue: with four queues one stays without in 1 of 250,000 cases

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.case import Check, Outcome, Stream
-from cprlib.guest.agent import AgentConnection, GuestStreamSettings, TcpSettings
+from cprlib.guest.agent import AgentConnection, GuestStreamSettings, GuestTcpSettings
 from cprlib.guest.measurement import SenderStream, TcpResult
-from cprlib.guest.records import Kind, PacketLog
+from cprlib.guest.packet_log import GuestStream, PacketLog, RecordKind, measure_guest_stream
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.traffic.guest_stream import GuestStream, measure_guest_stream
-from cprlib.traffic.records import Reflection
-from cprlib.traffic.station_ends import Reflections, StationEnds
-from cprlib.traffic.tcp import TcpEndReport, TcpEndSettings, TcpRole, content_doubts
+from cprlib.traffic.packet_records import Reflection
+from cprlib.traffic.station_endpoints import ReflectorLog, StationEndpoints
+from cprlib.traffic.tcp import TcpEndpointReport, TcpEndpointSettings, TcpRole, content_doubts
 
 REFLECTOR_PORT, GUEST_PORT = 8620, 22000
 TCP_PORTS = {TcpRole.SOURCE: 5001, TcpRole.SINK: 5002}  # by the station's role
@@ -56,7 +55,7 @@ def companions(case: MeasuredCase, plans: Sequence[GuestStreamPlan] = GUEST_STRE
     address = STATION.ipv6 if case.parameters.ip_version == 6 else STATION.ipv4
     with contextlib.ExitStack() as stack:
         with case.guest.topology.station.entered():
-            ends = stack.enter_context(StationEnds(REFLECTOR_PORT, (address,)))
+            ends = stack.enter_context(StationEndpoints(REFLECTOR_PORT, (address,)))
         streams = [(plan, _start(case, address, plan, number)) for number, plan in enumerate(plans)]
         connections = [(role, *_connect(case, ends, role)) for role in TcpRole]
         yield
@@ -101,7 +100,7 @@ def _add_streams(
     case: MeasuredCase,
     streams: Sequence[tuple[GuestStreamPlan, int]],
     counters: Sequence[SenderStream],
-    answered: Reflections,
+    answered: ReflectorLog,
 ) -> None:
     log = case.guest.agent.sender_log()
     for plan, index in streams:
@@ -140,20 +139,24 @@ def _losses(measured: GuestStream) -> str:
 
 
 def _measure(log: PacketLog, index: int, answered: Sequence[Reflection]) -> GuestStream:
-    sent = {item.sender_sequence: item.a_ns for item in log.of_kind(Kind.SENT) if item.session == index}
+    sent = {item.sender_sequence: item.a_ns for item in log.of_kind(RecordKind.SENT) if item.session == index}
     answers = [
-        (item.sender_sequence, item.reflector_sequence) for item in log.of_kind(Kind.ANSWER) if item.session == index
+        (item.sender_sequence, item.reflector_sequence)
+        for item in log.of_kind(RecordKind.ANSWER)
+        if item.session == index
     ]
     return measure_guest_stream([sent[number] for number in sorted(sent)], answers, answered)
 
 
-def _connect(case: MeasuredCase, ends: StationEnds, role: TcpRole) -> tuple[int, int]:
+def _connect(case: MeasuredCase, ends: StationEndpoints, role: TcpRole) -> tuple[int, int]:
     """The guest waits, the station connects; ``role`` is the station's."""
     port = TCP_PORTS[role]
     rate = round(case.parameters.rate * TCP_PART)
-    theirs = case.guest.agent.start_tcp(TcpSettings("sink" if role is TcpRole.SOURCE else "source", port, rate=rate))
+    theirs = case.guest.agent.start_tcp(
+        GuestTcpSettings("sink" if role is TcpRole.SOURCE else "source", port, rate=rate)
+    )
     address = GUEST.ipv6 if case.parameters.ip_version == 6 else GUEST.ipv4
-    number = ends.connect(TcpEndSettings(role, port, address, rate=rate))
+    number = ends.connect(TcpEndpointSettings(role, port, address, rate=rate))
     Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: ends.byte_count(number) > 0 or None)
     return number, theirs
 
@@ -166,7 +169,7 @@ def _finished(agent: AgentConnection, index: int) -> TcpResult:
     return Deadline(END_S, "the guest's end of the connection to finish").poll(ended, 0.1)
 
 
-def _add_connection(case: MeasuredCase, role: TcpRole, station: TcpEndReport, guest: TcpResult) -> None:
+def _add_connection(case: MeasuredCase, role: TcpRole, station: TcpEndpointReport, guest: TcpResult) -> None:
     to_guest = role is TcpRole.SOURCE
     doubts = list(content_doubts(station, guest.byte_count, guest.sha256))
     if guest.error:

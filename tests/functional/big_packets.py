@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
-from cprlib.guest.agent import TcpSettings
+from cprlib.guest.agent import GuestTcpSettings
 from cprlib.guest.measurement import TcpResult
 from cprlib.guest.replies import NicInfo
 from cprlib.linux.topology import GUEST
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.stamp import SenderPacket
-from cprlib.traffic.tcp import TcpEnd, TcpEndReport, TcpEndSettings, TcpRole
+from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole
 
 MTU_FRAME = 1514  # bytes of a full Ethernet frame
 TRANSFER_BYTES = 600_000
@@ -68,10 +68,10 @@ class BigPackets:
         theirs = "sink" if role is TcpRole.SOURCE else "source"
         before = guest.agent.network().nic()
         index = guest.agent.start_tcp(
-            TcpSettings(theirs, port, byte_count=0 if role is TcpRole.SOURCE else TRANSFER_BYTES)
+            GuestTcpSettings(theirs, port, byte_count=0 if role is TcpRole.SOURCE else TRANSFER_BYTES)
         )
         with guest.topology.station.entered():
-            end = TcpEnd(TcpEndSettings(role, port, GUEST.ipv4, rate=100_000_000, byte_count=TRANSFER_BYTES))
+            end = TcpEndpoint(TcpEndpointSettings(role, port, GUEST.ipv4, rate=100_000_000, byte_count=TRANSFER_BYTES))
         with end:
             result = self._finished(index)
             report = end.finish(Deadline(END_S, "the connection to be closed"))
@@ -88,9 +88,11 @@ class BigPackets:
             running = []
             for role, port in PORTS.items():
                 theirs = "sink" if role is TcpRole.SOURCE else "source"
-                index = guest.agent.start_tcp(TcpSettings(theirs, port, rate=FLOWING_RATE))
+                index = guest.agent.start_tcp(GuestTcpSettings(theirs, port, rate=FLOWING_RATE))
                 with guest.topology.station.entered():
-                    end = stack.enter_context(TcpEnd(TcpEndSettings(role, port, GUEST.ipv4, rate=FLOWING_RATE)))
+                    end = stack.enter_context(
+                        TcpEndpoint(TcpEndpointSettings(role, port, GUEST.ipv4, rate=FLOWING_RATE))
+                    )
                 _wait_flowing(end, port)
                 running.append((role, index, end))
             yield
@@ -101,7 +103,7 @@ class BigPackets:
                 self._judge(role, when, report, self._finished(index), None)
 
     def _judge(
-        self, role: TcpRole, when: str, station: TcpEndReport, guest: TcpResult | None, byte_count: int | None
+        self, role: TcpRole, when: str, station: TcpEndpointReport, guest: TcpResult | None, byte_count: int | None
     ) -> None:
         direction = "to" if role is TcpRole.SOURCE else "from"
         doubts = _doubts(role, station, guest, byte_count)
@@ -155,7 +157,7 @@ class BigPackets:
         )
 
 
-def _wait_flowing(end: TcpEnd, port: int) -> None:
+def _wait_flowing(end: TcpEndpoint, port: int) -> None:
     purpose = f"bytes on TCP port {port}, to or from the guest"
     Deadline(END_S, purpose).poll(lambda: end.byte_count > 0 or None, 0.02)
 
@@ -165,7 +167,7 @@ def _mean_received(before: NicInfo, after: NicInfo) -> float | None:
     return (after.counters["rx_bytes"] - before.counters["rx_bytes"]) / packets if packets else None
 
 
-def _doubts(role: TcpRole, station: TcpEndReport, guest: TcpResult | None, byte_count: int | None) -> str:
+def _doubts(role: TcpRole, station: TcpEndpointReport, guest: TcpResult | None, byte_count: int | None) -> str:
     if guest is None:
         return f"it came to a standstill after {station.byte_count} bytes"
     source, sink = (station, guest) if role is TcpRole.SOURCE else (guest, station)

@@ -11,9 +11,9 @@ from cprlib.errors import DeadlineExceeded
 from cprlib.qemu.nic_state import receive_ring_size
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.probes import warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
-from cprlib.traffic.warm_up import warm_up
 
 TAKEN, WAITING = 100, 100  # packets beside those in the ring: that the driver takes at first, and that have no room
 RATE = 3000.0  # packets/s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cprlib.deadline import Deadline
-from cprlib.guest.records import reflections
+from cprlib.guest.packet_log import reflections
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.control_run import RateSearch, RateTrial, find_highest_rate
 from cprlib.traffic.flow import StreamSettings, flows_between

@@ -10,17 +10,17 @@ from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.from_ledger import with_ledger
 from cprlib.guest.measurement import ReflectorCounters
-from cprlib.guest.records import reflections
+from cprlib.guest.packet_log import reflections
 from cprlib.qemu.machine import Machine
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.traffic.drops import DropReport, DropTrace
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.hops import Direction, count_hops
+from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import SEQUENCES_KEPT, Ledger, Moments, make_ledger
-from cprlib.traffic.records import Reflection
+from cprlib.traffic.packet_records import Reflection
+from cprlib.traffic.probes import warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
-from cprlib.traffic.warm_up import warm_up
 from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
 from cprlib.update.running_guest import RunningGuest
 

@@ -11,8 +11,8 @@ from scapy.packet import Packet, Raw
 
 from cprlib.guest.measurement import ReflectorCounters
 from cprlib.linux.topology import GUEST, PORT, STATION, STATION_INTERFACE, Topology
-from cprlib.traffic.classify import FrameClass
 from cprlib.traffic.flow import Flow, flows_between
+from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sender import open_sending
 from cprlib.traffic.stamp import STAMP_PORT, ReflectorPacket, SenderPacket

@@ -47,7 +47,7 @@ class StopOrder(LiveUpdateTest):
                 case.expect("update-succeeds", False, "the guest runs in the target", error.happened, error.happened)
                 return
             case.add_update(update, netdev)
-            missing = probes.missing(Deadline(ANSWER_S, "the answers to packets that waited in the tap"))
+            missing = probes.count_missing(Deadline(ANSWER_S, "the answers to packets that waited in the tap"))
             case.expect(
                 "held-packets-arrive",
                 missing == 0,

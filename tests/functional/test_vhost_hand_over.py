@@ -48,7 +48,7 @@ class VhostHandOver(LiveUpdateTest):
                     return
                 check_order(case, update, trace.report(), source, case.guest.machine)
                 probes.send()  # what the target's vhost finds first
-                probes.missing(Deadline(ANSWER_S, "the first answers"))
+                probes.count_missing(Deadline(ANSWER_S, "the first answers"))
                 check_vhost_carries(case, f"vhost-carries-after-{name}", probes, trace, time.time_ns())
 
     def test_ordinary_migration_leaves_vhost_alone(self) -> None:

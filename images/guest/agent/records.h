@@ -17,7 +17,7 @@ enum record_flags {
     RECORD_RETRIED = 4,         /* the first try to send was refused */
 };
 
-/* 40 bytes, little endian as the guest is; cprlib/guest/records.py reads the same layout. */
+/* 40 bytes, little endian as the guest is; cprlib/guest/packet_log.py reads the same layout. */
 struct record {
     uint32_t sender_sequence;
     uint32_t reflector_sequence;

@@ -17,7 +17,7 @@ import pytest
 from cprlib.errors import GuestFailed
 from cprlib.guest.agent import AgentConnection, GuestStreamSettings
 from cprlib.guest.measurement import SenderStream
-from cprlib.guest.records import Kind
+from cprlib.guest.packet_log import RecordKind
 from cprlib.process import spawn
 
 from .conftest import NativeAgent, free_port
@@ -121,8 +121,8 @@ def test_guests_stream_is_logged_in_both_directions(agent: NativeAgent) -> None:
         (stream,) = _settled(agent, 19)
         log = agent.connection.sender_log()
     assert (stream.sent, stream.answers, stream.foreign, stream.active) == (20, 19, 1, False)
-    sent = {record.sender_sequence: record.a_ns for record in log.of_kind(Kind.SENT)}
-    answered = {record.sender_sequence: record.c_ns for record in log.of_kind(Kind.ANSWER)}
+    sent = {record.sender_sequence: record.a_ns for record in log.of_kind(RecordKind.SENT)}
+    answered = {record.sender_sequence: record.c_ns for record in log.of_kind(RecordKind.ANSWER)}
     assert sorted(sent) == list(range(20))
     assert set(sent) - set(answered) == {7}
     assert all(answered[number] > sent[number] for number in answered)

@@ -8,7 +8,7 @@ import time
 import pytest
 from scapy.contrib.stamp import STAMPSessionReflectorTestUnauthenticated, STAMPSessionSenderTestUnauthenticated
 
-from cprlib.guest.records import Kind, reflections
+from cprlib.guest.packet_log import RecordKind, reflections
 
 from .conftest import NativeAgent
 
@@ -103,7 +103,7 @@ def test_log_tells_who_when_and_what(agent: NativeAgent) -> None:
     log = agent.connection.reflector_log()
     (record,) = log
     assert before <= record.a_ns <= record.b_ns <= after
-    assert (record.size, record.kind, record.flags) == (100, Kind.REFLECTED, 0)
+    assert (record.size, record.kind, record.flags) == (100, RecordKind.REFLECTED, 0)
     assert abs(record.c_ns - before) < 1e9
     assert data[24:28] == b"\0\0\0\3"
     (line,) = reflections(log, agent.connection.reflector().peers)

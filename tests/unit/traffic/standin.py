@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from cprlib.files import project_folder
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import spawn
-from cprlib.traffic.records import Reflection
+from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.stamp import STAMP_PORT
 
 

@@ -19,11 +19,9 @@ from scapy.utils import PcapReader
 from cprlib.deadline import Deadline
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.capture import CaptureReport, StampCapture
-from cprlib.traffic.classify import FrameClass, classify
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
-from cprlib.traffic.frame import FrameTemplate
-from cprlib.traffic.pcap import sent_frames, write_pcap
-from cprlib.traffic.records import match_arrivals
+from cprlib.traffic.frames import FrameClass, FrameTemplate, classify, sent_frames, write_pcap
+from cprlib.traffic.packet_records import match_arrivals
 from cprlib.traffic.ring import PacketRing, RingSettings, open_ring
 from cprlib.traffic.sender import open_sending
 from cprlib.traffic.session import TrafficSession

@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from cprlib.traffic.flow import flows_between
-from cprlib.traffic.frame import FrameTemplate
+from cprlib.traffic.frames import FrameTemplate
 from cprlib.traffic.stamp import SenderPacket
 
 TEMPLATES = {

@@ -17,9 +17,9 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.link_counters import read_counters
 from cprlib.linux.topology import Topology, build_topology
-from cprlib.traffic.drops import DropEvent, DropReport, DropTrace, parse_trace
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import Direction, HopCount, absent_counters, count_hops
+from cprlib.traffic.kernel_drops import DropEvent, DropReport, DropTrace, parse_trace
 from cprlib.traffic.ledger import (
     UNEXPLAINED,
     LedgerRow,

@@ -10,9 +10,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from cprlib.deadline import Deadline
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.traffic.drops import DropReport, DropTrace
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import Direction
+from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import UNEXPLAINED, make_ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession

@@ -16,7 +16,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import UsageError
 from cprlib.traffic.control_run import ControlRun, doubt_instrument, judge
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
-from cprlib.traffic.records import Reflection
+from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sender import open_sending
 from cprlib.traffic.session import TrafficSession

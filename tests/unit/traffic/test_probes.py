@@ -1,4 +1,4 @@
-"""Single packets are counted as answered or missing; a silent flow is named."""
+"""Warm-up and probes: packets are counted as answered or missing, a silent flow is named, and no figure has them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import pytest
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.traffic.flow import Flow
-from cprlib.traffic.probes import Probes
+from cprlib.traffic.flow import Flow, flows_between
+from cprlib.traffic.probes import ROUND_TRIPS, Probes, warm_up
+from cprlib.traffic.reflector import StampReflector
 from cprlib.traffic.stamp import ReflectorPacket, SenderPacket
+
+from .veth import veth_pair_or_skip
 
 MAC = "52:54:00:00:00:01"
 
@@ -67,7 +70,7 @@ def test_all_are_answered() -> None:
     with reflector(lambda _number: True) as flows, Probes(HERE, flows) as probes:
         before = time.time_ns()
         assert probes.send(3) == 6
-        assert probes.missing(Deadline(10, "answers")) == 0
+        assert probes.count_missing(Deadline(10, "answers")) == 0
         assert probes.first_answer_ns is not None
         assert before <= probes.first_answer_ns <= time.time_ns()
         probes.wait_answers(Deadline(10, "answers"))
@@ -76,9 +79,9 @@ def test_all_are_answered() -> None:
 def test_missing_answers_are_counted_once() -> None:
     with reflector(lambda number: number != 1) as flows, Probes(HERE, flows) as probes:
         probes.send(3)
-        assert probes.missing(Deadline(0.3, "answers")) == 2
+        assert probes.count_missing(Deadline(0.3, "answers")) == 2
         probes.send()
-        assert probes.missing(Deadline(10, "answers")) == 0
+        assert probes.count_missing(Deadline(10, "answers")) == 0
 
 
 def test_a_silent_flow_is_named() -> None:
@@ -95,10 +98,27 @@ def test_a_late_start_is_waited_for() -> None:
     assert time.monotonic() - begun > 0.6
 
 
-def test_a_taken_port_is_told() -> None:
+def test_a_taken_port_is_reported() -> None:
     with (
         reflector(lambda _number: True) as flows,
         Probes(HERE, flows),
         pytest.raises(EnvironmentFailure, match="probe"),
     ):
         Probes(HERE, flows).__enter__()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_warm_up_ends_when_each_flow_has_been_answered(version: int) -> None:
+    flows = flows_between(versions=(version,), count=2)
+    with veth_pair_or_skip() as pair:
+        with pair.guest.entered():
+            reflector = StampReflector()
+        with reflector:
+            warm_up(pair.station, flows, Deadline(10, "answers"))
+        ports = [line.peer_port for line in reflector.log()]
+    assert {port: ports.count(port) for port in set(ports)} == {flow.source_port: ROUND_TRIPS for flow in flows}
+
+
+def test_a_warm_up_without_an_answer_is_an_error() -> None:
+    with veth_pair_or_skip() as pair, pytest.raises(DeadlineExceeded, match="0 answers"):
+        warm_up(pair.station, flows_between(), Deadline(0.5, "answers"))

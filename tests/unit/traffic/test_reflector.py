@@ -9,11 +9,11 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
+from cprlib.guest.packet_log import measure_guest_stream
 from cprlib.linux.topology import GUEST
 from cprlib.traffic.control_run import doubt_instrument
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.guest_stream import measure_guest_stream
-from cprlib.traffic.records import Reflection
+from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.reflector import StampReflector
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.stamp import ReflectorPacket, SenderPacket

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cprlib.traffic.capture import CaptureReport
-from cprlib.traffic.drops import DropReport
 from cprlib.traffic.evaluation import make_result
 from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.ledger import make_ledger, missing_packets
-from cprlib.traffic.records import ArrivalColumns, Reflection, SentColumns
+from cprlib.traffic.packet_records import ArrivalColumns, Reflection, SentColumns
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sender import SenderReport
 from cprlib.traffic.stamp import ns_to_ntp

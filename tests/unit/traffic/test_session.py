@@ -10,9 +10,9 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.control_run import ControlRun, doubt_instrument, judge
-from cprlib.traffic.drops import DropReport
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import Direction
+from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.ledger import UNEXPLAINED, make_ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession

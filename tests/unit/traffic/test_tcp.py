@@ -11,7 +11,7 @@ from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import GUEST
 from cprlib.traffic.hops import Direction
-from cprlib.traffic.tcp import TcpEnd, TcpEndReport, TcpEndSettings, TcpRole, content_doubts
+from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole, content_doubts
 
 from .forwarder import Harm, harming_path
 from .veth import Pair, veth_pair_or_skip
@@ -19,17 +19,17 @@ from .veth import Pair, veth_pair_or_skip
 PORT = 5001
 
 
-def make(namespace: NetworkNamespace, settings: TcpEndSettings) -> TcpEnd:
+def make(namespace: NetworkNamespace, settings: TcpEndpointSettings) -> TcpEndpoint:
     with namespace.entered():
-        return TcpEnd(settings)
+        return TcpEndpoint(settings)
 
 
 def transfer(
     pair: Pair, connecting: TcpRole, address: str, byte_count: int = 300_000
-) -> tuple[TcpEndReport, TcpEndReport]:
+) -> tuple[TcpEndpointReport, TcpEndpointReport]:
     """The station connects to the guest; either may be the source. Source's and sink's report."""
     waiting = TcpRole.SINK if connecting is TcpRole.SOURCE else TcpRole.SOURCE
-    length = TcpEndSettings(TcpRole.SOURCE, PORT, rate=1_000_000, byte_count=byte_count)
+    length = TcpEndpointSettings(TcpRole.SOURCE, PORT, rate=1_000_000, byte_count=byte_count)
     guest = make(pair.guest, replace(length, role=waiting))
     station = make(pair.station, replace(length, role=connecting, address=address))
     with guest, station:
@@ -62,7 +62,7 @@ def test_loss_shows_as_retransmissions_and_no_doubt_about_content() -> None:
 
 def test_a_connection_that_is_cut_is_no_success() -> None:
     with veth_pair_or_skip() as pair:
-        settings = TcpEndSettings(TcpRole.SOURCE, PORT, rate=100_000)
+        settings = TcpEndpointSettings(TcpRole.SOURCE, PORT, rate=100_000)
         guest = make(pair.guest, replace(settings, role=TcpRole.SINK))
         station = make(pair.station, replace(settings, address=GUEST.ipv4))
         with station:
@@ -77,27 +77,27 @@ def test_a_connection_that_is_cut_is_no_success() -> None:
 
 
 def test_nobody_there_is_an_error_of_the_connection() -> None:
-    with veth_pair_or_skip() as pair, make(pair.station, TcpEndSettings(TcpRole.SINK, PORT, GUEST.ipv4)) as end:
+    with veth_pair_or_skip() as pair, make(pair.station, TcpEndpointSettings(TcpRole.SINK, PORT, GUEST.ipv4)) as end:
         report = end.finish(Deadline(10, "the refusal"))
     assert (report.error, report.byte_count, report.complete) == ("ECONNREFUSED", 0, False)
 
 
 def test_differences_are_named() -> None:
-    source = TcpEndReport(TcpRole.SOURCE, 10, "a", 0, 0, 0, "", True)
+    source = TcpEndpointReport(TcpRole.SOURCE, 10, "a", 0, 0, 0, "", True)
     assert content_doubts(source, 10, "a") == ()
     assert content_doubts(source, 9, "b") == ("10 bytes sent, 9 received",)
     assert content_doubts(source, 10, "b") == ("the content was changed on the way",)
-    sink = TcpEndReport(TcpRole.SINK, 9, "b", 0, 0, 0, "ECONNRESET", False)
+    sink = TcpEndpointReport(TcpRole.SINK, 9, "b", 0, 0, 0, "ECONNRESET", False)
     assert content_doubts(sink, 10, "a") == ("the sink ended with ECONNRESET", "10 bytes sent, 9 received")
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     for wrong in ({"port": 0}, {"rate": 0}, {"byte_count": -1}):
         with pytest.raises(UsageError):
-            TcpEndSettings(**{"role": TcpRole.SINK, "port": 1, **wrong})  # type: ignore[arg-type]
+            TcpEndpointSettings(**{"role": TcpRole.SINK, "port": 1, **wrong})  # type: ignore[arg-type]
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    first = TcpEnd(TcpEndSettings(TcpRole.SINK, 59_998))
+    first = TcpEndpoint(TcpEndpointSettings(TcpRole.SINK, 59_998))
     with first, pytest.raises(EnvironmentFailure, match="59998"):
-        TcpEnd(TcpEndSettings(TcpRole.SINK, 59_998))
+        TcpEndpoint(TcpEndpointSettings(TcpRole.SINK, 59_998))

@@ -9,8 +9,8 @@ import pytest
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
 from cprlib.traffic.stamp import SenderPacket
-from cprlib.traffic.station_ends import StationEnds
-from cprlib.traffic.tcp import TcpEnd, TcpEndSettings, TcpRole, content_doubts
+from cprlib.traffic.station_endpoints import StationEndpoints
+from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_doubts
 
 
 def free_port(kind: socket.SocketKind) -> int:
@@ -21,7 +21,7 @@ def free_port(kind: socket.SocketKind) -> int:
 
 def test_a_datagram_larger_than_the_mtu_is_answered_in_full_and_logged() -> None:
     port = free_port(socket.SOCK_DGRAM)
-    with StationEnds(port, ("127.0.0.1",)) as ends, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+    with StationEndpoints(port, ("127.0.0.1",)) as ends, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.settimeout(10)
         peer.connect(("127.0.0.1", port))
         for number in range(3):
@@ -35,8 +35,11 @@ def test_a_datagram_larger_than_the_mtu_is_answered_in_full_and_logged() -> None
 def test_both_ends_of_a_connection_agree_on_its_content() -> None:
     port = free_port(socket.SOCK_STREAM)
     reflecting = free_port(socket.SOCK_DGRAM)
-    with StationEnds(reflecting, ("127.0.0.1",)) as ends, TcpEnd(TcpEndSettings(TcpRole.SINK, port)) as sink:
-        number = ends.connect(TcpEndSettings(TcpRole.SOURCE, port, "::1", rate=2_000_000))
+    with (
+        StationEndpoints(reflecting, ("127.0.0.1",)) as ends,
+        TcpEndpoint(TcpEndpointSettings(TcpRole.SINK, port)) as sink,
+    ):
+        number = ends.connect(TcpEndpointSettings(TcpRole.SOURCE, port, "::1", rate=2_000_000))
         Deadline(10, "byte_count").poll(lambda: ends.byte_count(number) > 100_000 or None)
         report = ends.finish(number, 10)
         received = sink.finish(Deadline(10, "the end"))
@@ -48,4 +51,4 @@ def test_a_taken_port_is_an_error_in_words() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", 0))
         with pytest.raises(InstrumentError, match="listen on UDP port"):
-            StationEnds(holder.getsockname()[1], ("127.0.0.1",))
+            StationEndpoints(holder.getsockname()[1], ("127.0.0.1",))

@@ -1,0 +1,208 @@
+"""Packets that the kernel dropped, by its tracepoint skb:kfree_skb, and the hop that each of them belongs to.
+
+The tracepoint needs root and tracefs, as in the lab. An empty list of events means that nothing was dropped only when
+:attr:`DropReport.available` is true.
+
+An event names the function that dropped a packet, not the interface. Most functions belong to one hop. Functions that
+every interface runs (queueing disciplines, filters) leave a choice, which the counters of the hops decide.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from cprlib.linux.trace_instance import TRACEFS, TraceInstance, realtime_offset_ns
+from cprlib.traffic.hops import Direction
+
+EVENT = "skb/kfree_skb"
+IGNORED_REASONS = ("SOCKET_FILTER",)  # answers that ReservedPorts discards
+_LINE = re.compile(
+    r"\s(?P<seconds>\d+)\.(?P<micros>\d{6}): kfree_skb: .*?protocol=(?P<protocol>\d+)"
+    r" location=(?P<location>\S+)(?: reason: (?P<reason>\S+))?"
+)
+_REASON = re.compile(r'\{ (\d+|0x[0-9a-f]+), "(\w+)" \}')
+
+LONGEST_WAY_NS = 50_000_000  # from sending (or reflecting) a packet to its drop in the host's kernel
+CLOCK_ERROR_NS = 20_000  # the trace's clock against CLOCK_REALTIME: a packet may seem to be sent after its drop
+ETHERTYPES = {"ipv4": 0x0800, "ipv6": 0x86DD}  # of a flow, by the first part of its name
+
+#: Prefixes of kernel functions that drop packets: hop and direction, None for either.
+FUNCTIONS: Mapping[str, tuple[str, Direction | None]] = {
+    "tun_net_xmit": ("tap queue", Direction.FORWARD),
+    "tun_do_read": ("tap queue", Direction.FORWARD),
+    "tun_recvmsg": ("tap queue", Direction.FORWARD),
+    "tun_queue_purge": ("tap queue", Direction.FORWARD),
+    "tun_get_user": ("qemu", Direction.RETURN),
+    "tun_sendmsg": ("qemu", Direction.RETURN),
+    "veth_xmit": ("switch", None),
+    "br_": ("switch", None),
+    **dict.fromkeys(
+        ("ip_", "ip6_", "ipv6_", "icmp", "udp", "__udp", "tcp_", "arp_", "ndisc_"), ("station", Direction.RETURN)
+    ),
+    "packet_": ("capture", Direction.RETURN),
+    "tpacket_": ("capture", Direction.RETURN),
+}
+
+#: Prefixes of functions that every interface runs: queueing disciplines, filters, the core of sending and receiving.
+SHARED_FUNCTIONS = (
+    *("__dev_queue_xmit", "__dev_xmit", "dev_hard_start_xmit", "__netif_receive_skb", "enqueue_to_backlog"),
+    *("tcf_", "__tcf_", "tc_", "sch_", "qdisc_", "__qdisc_", "netem_", "prio_", "pfifo", "fq_", "codel"),
+    *("htb_", "tbf_"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DropEvent:
+    """One packet that the kernel dropped.
+
+    :param time_ns: CLOCK_REALTIME, to the microsecond.
+    :param protocol: Ethernet type.
+    :param function: kernel function that dropped it, :param reason: enum skb_drop_reason without its prefix.
+    """
+
+    time_ns: int
+    protocol: int
+    function: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropReport:
+    """What the tracepoint reported.
+
+    :param available: False when nothing is known; :attr:`why` then says why.
+    :param lost: events that the trace buffer itself lost.
+    """
+
+    available: bool
+    why: str
+    events: tuple[DropEvent, ...] = ()
+    lost: int = 0
+
+
+class DropTrace:
+    """Records packet drops of the whole kernel; a context manager. Call :meth:`report` before the end of its body.
+
+    It uses a tracefs instance of its own and removes it at the end. It never raises: the report says what is missing.
+    """
+
+    def __init__(self, tracefs: Path = TRACEFS) -> None:
+        self._tracefs = tracefs
+        self._instance = TraceInstance(tracefs)
+        self._why = "the trace was not started"
+
+    def __enter__(self) -> DropTrace:
+        self._why = self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._instance.close()
+
+    def _start(self) -> str:
+        try:
+            if not (self._tracefs / "events" / EVENT).is_dir():
+                return f"no tracepoint skb:kfree_skb below {self._tracefs}"
+            self._instance.make()
+            layout = (self._instance.event(EVENT) / "format").read_text()
+            numbers = {name: number for number, name in _REASON.findall(layout)}
+            conditions = [f"reason != {numbers[name]}" for name in IGNORED_REASONS if name in numbers]
+            self._instance.enable(EVENT, " && ".join(conditions))
+        except OSError as error:
+            return f"tracefs refused: {error}"
+        return ""
+
+    def report(self) -> DropReport:
+        """Everything dropped so far."""
+        if self._why:
+            return DropReport(False, self._why)
+        try:
+            text, lost = self._instance.text(), self._instance.lost()
+        except OSError as error:
+            return DropReport(False, f"the trace could not be read: {error}")
+        return DropReport(True, "", parse_trace(text, realtime_offset_ns()), lost)
+
+
+def parse_trace(text: str, offset_ns: int) -> tuple[DropEvent, ...]:
+    """The kfree_skb lines of a trace in ftrace's text format.
+
+    :param offset_ns: CLOCK_REALTIME minus the trace's clock.
+    """
+    events = []
+    for line in text.splitlines():
+        found = _LINE.search(line)
+        if found is None:
+            continue
+        time_ns = int(found["seconds"]) * 1_000_000_000 + int(found["micros"]) * 1000 + offset_ns
+        function = found["location"].split("+", 1)[0]
+        events.append(DropEvent(time_ns, int(found["protocol"]), function, found["reason"] or "NOT_SPECIFIED"))
+    return tuple(events)
+
+
+class Missing(Protocol):
+    """The part of :class:`cprlib.traffic.ledger.MissingPacket` that is used here."""
+
+    @property
+    def direction(self) -> Direction: ...
+    @property
+    def flow(self) -> str: ...
+    @property
+    def sent_ns(self) -> int: ...
+
+
+Packet = TypeVar("Packet", bound=Missing)
+
+
+def place_by_events(
+    waiting: list[Packet],
+    drops: DropReport,
+    accounts: Mapping[str, int] | None = None,
+    clock_error_ns: int = CLOCK_ERROR_NS,
+    *,
+    unknown: bool = False,
+) -> list[Packet]:
+    """Assign each drop event to the latest packet sent before it, at most LONGEST_WAY_NS earlier.
+
+    :param waiting: missing packets of one direction, in order of sending; those that are placed are removed.
+    :param accounts: packets that did not leave each hop of this direction, in the order of the path.
+    :param clock_error_ns: error of the packets' clock; at least :data:`CLOCK_ERROR_NS` is allowed.
+    :param unknown: use the events of unknown functions, and only those. They may concern other packets (a fragment that
+        timed out, a neighbour that never answered), therefore counters take precedence over them.
+    :returns: the packets placed, with hop and reason.
+    """
+    remaining = dict(accounts or {})
+    slack = max(CLOCK_ERROR_NS, clock_error_ns)
+    placed = []
+    for event in drops.events:
+        times = [packet.sent_ns for packet in waiting]
+        index = bisect.bisect_right(times, event.time_ns + slack) - 1
+        if index < 0 or event.time_ns - times[index] > LONGEST_WAY_NS:
+            continue
+        packet = waiting[index]
+        if event.protocol != ETHERTYPES.get(packet.flow.partition(":")[0]):
+            continue
+        if unknown == event.function.startswith((*FUNCTIONS, *SHARED_FUNCTIONS)):
+            continue
+        hop = f"kernel: {event.function}" if unknown else _hop(event, packet.direction, remaining)
+        if hop is None:
+            continue
+        if hop in remaining:
+            remaining[hop] -= 1
+        placed.append(_with_place(waiting.pop(index), hop, f"{event.reason} in {event.function}"))
+    return placed
+
+
+def _with_place(packet: Packet, hop: str, reason: str) -> Packet:
+    return replace(packet, hop=hop, reason=reason)  # type: ignore[type-var]
+
+
+def _hop(event: DropEvent, direction: Direction, remaining: Mapping[str, int]) -> str | None:
+    """The hop of an event for a packet of this direction; None when it cannot concern such a packet."""
+    for prefix, (hop, only) in FUNCTIONS.items():
+        if event.function.startswith(prefix):
+            return hop if only in (None, direction) else None
+    return next((hop for hop, count in remaining.items() if count > 0), f"kernel: {event.function}")

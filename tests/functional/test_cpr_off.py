@@ -76,7 +76,7 @@ class CprOff(NetdevTest):
                 f"with cpr=off, ran: {', '.join(ran)}",
             )
 
-    def test_passed_descriptors_are_treated_as_ever(self) -> None:
+    def test_passed_descriptors_are_treated_as_by_stock_qemu(self) -> None:
         """An ordinary migration with descriptors of a manager leaves their blocking mode as stock QEMU does.
 
         The control for patch 8 (tap: cpr fixes), which must keep O_NONBLOCK of descriptors that come with CPR state,

@@ -14,28 +14,28 @@ class CprTap(LiveUpdateTest):
             with case.under_traffic():
                 case.live_update()
 
-    def test_tap_1_queue_crosses_without_loss(self) -> None:
+    def test_update_with_tap_1_queue_loses_nothing(self) -> None:
         """A tap with one queue crosses an update without a lost packet, as the same open file.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
         """
         self._cross(queues=1, vhost=False)
 
-    def test_tap_4_queues_cross_without_loss(self) -> None:
+    def test_update_with_tap_4_queues_loses_nothing(self) -> None:
         """A tap with four queues crosses an update without a lost packet, as the same open files.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:4
         """
         self._cross(queues=4, vhost=False)
 
-    def test_vhost_1_queue_crosses_without_loss(self) -> None:
+    def test_update_with_vhost_1_queue_loses_nothing(self) -> None:
         """vhost-net with one queue crosses an update without a lost packet; its worker moves.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1
         """
         self._cross(queues=1, vhost=True)
 
-    def test_vhost_4_queues_cross_without_loss(self) -> None:
+    def test_update_with_vhost_4_queues_loses_nothing(self) -> None:
         """vhost-net with four queues crosses an update without a lost packet; its workers move.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:4

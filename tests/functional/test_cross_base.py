@@ -45,7 +45,7 @@ class CrossBase(LiveUpdateTest):
             with case.under_traffic():
                 case.live_update(target, f"{self.facts.version} to {version}")
 
-    def test_way_back_from_another_base_is_open_or_refused_cleanly(self) -> None:
+    def test_update_back_from_another_base_works_or_is_refused(self) -> None:
         """The way back from another QEMU release works, or is refused and the guest goes on; nothing is lost.
 
         The machine type allows both directions; the CPR state may not: QEMU 10.2 always sends a subsection of it that

@@ -46,7 +46,7 @@ class FailedUpdate(LiveUpdateTest):
                     "next-update-succeeds", False, "the guest runs in the target", error.happened, error.happened
                 )
 
-    def test_source_goes_on_when_sending_fails(self) -> None:
+    def test_source_keeps_running_when_sending_fails(self) -> None:
         """The cpr channel closed, cut, spoilt or without a listener: the source runs on with vhost.
 
         Patches 1 to 3: on failure the PRECOPY_FAILED notifiers run, and then the VM returns to its run state.
@@ -56,7 +56,7 @@ class FailedUpdate(LiveUpdateTest):
         """
         self._fail(SENDING)
 
-    def test_source_goes_on_when_target_dies(self) -> None:
+    def test_source_keeps_running_when_target_dies(self) -> None:
         """The target is killed in each phase, also as the owner of vhost: the source runs on with vhost.
 
         Patches 1 to 3; a vhost device whose owner died has to be opened anew.
@@ -65,7 +65,7 @@ class FailedUpdate(LiveUpdateTest):
         """
         self._fail(DEATHS)
 
-    def test_source_goes_on_when_cancelled(self) -> None:
+    def test_source_keeps_running_when_cancelled(self) -> None:
         """migrate_cancel in each phase: the source runs on with vhost.
 
         Patches 1 to 3.
@@ -83,7 +83,7 @@ class FailedUpdate(LiveUpdateTest):
         """
         self._fail(LATE_CANCELS)
 
-    def test_source_goes_on_when_target_does_not_fit(self) -> None:
+    def test_source_keeps_running_when_target_does_not_fit(self) -> None:
         """A target with other queues, memory or netdev id refuses: the source runs on with vhost.
 
         Reviewers' case: source and target disagree on the number of queues.
@@ -92,7 +92,7 @@ class FailedUpdate(LiveUpdateTest):
         """
         self._fail(TARGETS)
 
-    def test_source_goes_on_when_the_stream_breaks(self) -> None:
+    def test_source_keeps_running_when_stream_breaks(self) -> None:
         """The main channel cut or spoilt, or a target that cannot load: the source hears of it and runs on with vhost.
 
         Patches 1 to 3. By now the target owns vhost; only a return path tells the source that loading has failed.
@@ -101,7 +101,7 @@ class FailedUpdate(LiveUpdateTest):
         """
         self._fail(STREAM)
 
-    def test_source_can_go_on_after_an_unnoticed_failure(self) -> None:
+    def test_source_can_resume_after_unnoticed_failure(self) -> None:
         """Without a return path the source takes the update for complete; told to go on, it runs with vhost.
 
         Patch 11. Management whose target died does this (``cont`` in postmigrate); the source has given vhost up.
@@ -110,7 +110,7 @@ class FailedUpdate(LiveUpdateTest):
         """
         self._fail(UNNOTICED, tap=False)
 
-    def test_update_survives_pauses_and_late_commands(self) -> None:
+    def test_update_succeeds_despite_pauses_and_late_commands(self) -> None:
         """Pauses, a second migrate, a source that dies when it is done, a target that lacks something: it succeeds.
 
         Patch 1: the source stands still meanwhile and takes no second migrate.
@@ -119,7 +119,7 @@ class FailedUpdate(LiveUpdateTest):
         """
         self._fail((*HARMLESS, *REFUSED, *POOR), queues=1)
 
-    def test_tap_goes_on_without_vhost(self) -> None:
+    def test_source_keeps_running_without_vhost(self) -> None:
         """Without vhost too the source runs on after a failed update, with the descriptors it had.
 
         Patch 1, and patch 8: a target must not change the tap of a source that may have to go on.
@@ -189,13 +189,13 @@ class LostGuest(LiveUpdateTest):
         self._lose("target-killed-after-resume")
 
 
-class NotYet(FailedUpdate):
+class ExpectedFailures(FailedUpdate):
     """What the series does not do yet (docs/failed-updates.md, "With and without a return path") or was not seen to do.
 
     :avocado: disable
     """
 
-    def test_tap_is_as_before_when_cancelled_early(self) -> None:
+    def test_tap_is_unchanged_after_early_cancel(self) -> None:
         """migrate_cancel before the target makes its devices: the tap of the source that runs on is as it was.
 
         Failed when it was written: the target goes on, and switches the offloads of the interface off when it makes its
@@ -205,7 +205,7 @@ class NotYet(FailedUpdate):
         """
         self._fail(named("cancel-fds-sent", "cancel-fds-received"))
 
-    def test_tap_is_as_before_after_an_unnoticed_failure(self) -> None:
+    def test_tap_is_unchanged_after_unnoticed_failure(self) -> None:
         """A source that took a failed update for complete and goes on has its tap as it was.
 
         Failed when it was written: the target switches the offloads of the interface off, and only a failure that the

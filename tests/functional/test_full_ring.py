@@ -27,7 +27,7 @@ class FullReceiveRing(LiveUpdateTest):
                 pass
             expect_no_complaint(case)
 
-    def test_full_ring_crosses_without_vhost(self) -> None:
+    def test_packets_for_full_ring_arrive_without_vhost(self) -> None:
         """Packets that wait for a full ring arrive after an update, and after one that failed, without vhost.
 
         QEMU notices only with a packet in hand that the ring has no room for it, and stops reading the tap. Patch 12
@@ -37,7 +37,7 @@ class FullReceiveRing(LiveUpdateTest):
         """
         self._cross(vhost=False)
 
-    def test_full_ring_crosses_with_vhost(self) -> None:
+    def test_packets_for_full_ring_arrive_with_vhost(self) -> None:
         """Packets that wait for a full ring arrive after an update, and after one that failed, with vhost.
 
         vhost leaves them in the tap until the guest tells that there is room (handle_rx(), drivers/vhost/net.c).

@@ -13,7 +13,7 @@ from tap_sources import Programs, tap_forms
 class HotPlug(NetdevTest):
     """Mechanism ``cpr``; the target is started with ``-incoming defer`` and gets ``netdev_add`` and ``device_add``."""
 
-    def test_every_way_to_make_a_tap_crosses_by_hot_plug(self) -> None:
+    def test_every_tap_source_is_updated_by_hot_plug(self) -> None:
         """Every way to make a tap crosses an update by hot-plug on both sides: the same files, no program run again.
 
         The same as on the command line, but with ``netdev_add`` and ``device_add`` by QMP, and descriptors passed by
@@ -28,7 +28,7 @@ class HotPlug(NetdevTest):
         ):
             cross_twice(case, programs, plugged=True)
 
-    def test_hot_plug_of_4_queues_without_vhost_crosses_without_loss(self) -> None:
+    def test_update_with_4_hot_plugged_queues_loses_nothing(self) -> None:
         """Four queues without vhost, plugged into the target by QMP, cross without a lost packet.
 
         Seen in review: with queues=4 and vhost off, ``netdev_add`` with ``cpr=on`` and then ``device_add`` on the

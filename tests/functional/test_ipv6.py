@@ -8,7 +8,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 class Ipv6(LiveUpdateTest):
     """Mechanism ``cpr`` with vhost, one queue pair."""
 
-    def test_ipv6_crosses_without_loss(self) -> None:
+    def test_update_with_ipv6_loses_nothing(self) -> None:
         """A stream over IPv6 crosses an update without a lost packet.
 
         :avocado: tags=patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1,ip:6

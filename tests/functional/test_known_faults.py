@@ -34,7 +34,7 @@ class KnownFaults(LiveUpdateTest):
 
     timeout = 1200
 
-    def test_faults_on_the_way_are_counted_and_placed(self) -> None:
+    def test_network_faults_are_counted_and_located(self) -> None:
         """Losses, copies and late packets injected at each hop in each direction are reported exactly and placed there.
 
         Dropped is every 8th packet, by filters on the sequence number, so that each lost packet is known beforehand:

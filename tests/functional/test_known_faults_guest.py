@@ -41,7 +41,7 @@ class KnownFaultsGuest(LiveUpdateTest):
 
     timeout = 1200
 
-    def test_faults_at_the_ends_are_counted_and_placed(self) -> None:
+    def test_endpoint_faults_are_counted_and_located(self) -> None:
         """What a paused reflector, short tap queues or nonsense cost is reported exactly; nonsense is ignored.
 
         A paused reflector loses nothing while its socket has room, and exactly the rest when it has none: the guest's

@@ -28,7 +28,7 @@ class Matrix(LiveUpdateTest):
         }
         return super().point() or (said | ({"base": given.base} if given.base else {}))
 
-    def test_crosses(self) -> None:
+    def test_update(self) -> None:
         """The NIC crosses as its point of the matrix says: without loss, or as a negative control that is seen to lose.
 
         Mechanism ``cpr`` may lose nothing; ``link-switch`` and ``fd-share`` are known to lose packets, and three

@@ -21,7 +21,7 @@ RSS_FEATURE = "VIRTIO_NET_F_RSS"
 class NicOptions(LiveUpdateTest):
     """Mechanism ``cpr``; a NIC with an option that is seldom set."""
 
-    def test_busy_polling_goes_on(self) -> None:
+    def test_busy_polling_is_kept(self) -> None:
         """With ``poll-us`` vhost polls as busily in the target, and in a source that goes on after a failed update.
 
         The kernel forgets the time when a vhost device is given up, and has no call that tells it: what tells is how
@@ -41,7 +41,7 @@ class NicOptions(LiveUpdateTest):
             expect_polling(case, "after-a-failed-update", before, share_of_workers(case, FIRST_PORT + 2))
             expect_no_complaint(case)
 
-    def test_receive_side_scaling_crosses(self) -> None:
+    def test_receive_side_scaling_is_kept(self) -> None:
         """A guest's receive-side scaling, key and table, puts each flow into the same queue after an update.
 
         Without vhost QEMU itself hashes the packets. Patch 8 (tap: cpr fixes): the NIC is as before.

@@ -36,7 +36,7 @@ WELCOME = ("own address", "added unicast address", "added multicast address", f"
 class NicState(LiveUpdateTest):
     """Mechanism ``cpr``, one queue pair; nothing of the NIC is as it was when the guest booted."""
 
-    def test_filters_and_address_cross(self) -> None:
+    def test_filters_and_address_are_kept(self) -> None:
         """Address, receive filters, VLANs, modes and link of a NIC are as before after an update, and in force.
 
         Checked, with vhost off, where QEMU itself filters: query-rx-filter, features, the tap's header and offloads,
@@ -78,7 +78,7 @@ class NicState(LiveUpdateTest):
             big.cross("after-updates", segments_to_guest=True)
             expect_no_complaint(case)
 
-    def test_offloads_and_header_cross(self) -> None:
+    def test_offloads_and_header_are_kept(self) -> None:
         """Offloads and vnet header of a NIC with vhost are as before after an update, as set up and as changed.
 
         Checked: features (QEMU's and vhost's), the tap's header length and offloads, and the guest's view are equal;

@@ -61,7 +61,7 @@ class StopOrder(LiveUpdateTest):
             if netdev.vhost:
                 check_vhost_carries(case, "vhost-carries-packets", probes, trace, time.time_ns())
 
-    def test_vhost_is_let_go_before_fds_are_sent(self) -> None:
+    def test_vhost_is_released_before_fds_are_sent(self) -> None:
         """The guest is stopped and vhost given up before the descriptors leave the source; order on one clock.
 
         Patches 1 (stop the VM earlier) and 2 (PRECOPY_SETUP notifiers run before the CPR state is sent). The source

@@ -9,7 +9,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 class Streams(LiveUpdateTest):
     """Mechanism ``cpr`` with vhost, one queue pair."""
 
-    def test_streams_from_both_ends_cross_without_loss(self) -> None:
+    def test_streams_from_both_ends_lose_nothing(self) -> None:
         """Streams that start at either end, and TCP in both directions, cross an update: nothing lost, content equal.
 
         :avocado: tags=mechanism:cpr,vhost:on,queues:1,streams:all,patch:no-loss,patch:9

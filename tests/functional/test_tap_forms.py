@@ -11,7 +11,7 @@ from tap_sources import Programs, tap_forms
 class TapForms(NetdevTest):
     """Mechanism ``cpr``; several NICs in one guest, each made in its own way."""
 
-    def test_every_way_to_make_a_tap_crosses_on_the_command_line(self) -> None:
+    def test_every_tap_source_is_updated_on_command_line(self) -> None:
         """Every way to make a tap crosses an update on the command line: the same files, no program run again.
 
         ``ifname`` (1, 4 and 9 queues, with ``vhostfd``), ``fd``, ``fds``, ``vhostfd``, ``vhostfds``, ``helper``, and a

@@ -51,7 +51,7 @@ class VhostHandOver(LiveUpdateTest):
                 probes.count_missing(Deadline(ANSWER_S, "the first answers"))
                 check_vhost_carries(case, f"vhost-carries-after-{name}", probes, trace, time.time_ns())
 
-    def test_ordinary_migration_leaves_vhost_alone(self) -> None:
+    def test_ordinary_migration_keeps_vhost(self) -> None:
         """An ordinary migration, and its failure, take vhost from nobody: the workers stay the same tasks.
 
         Patch 3's notifier belongs to mode cpr-transfer only. A guest that migrates in mode normal runs meanwhile. One

@@ -23,7 +23,7 @@ class SuiteTest:
     """One test.
 
     :param id: of its case: the method's name without ``test_``, with dashes.
-    :param reference: as Avocado takes it: ``/.../test_cpr_tap.py:CprTap.test_tap_1_queue``.
+    :param reference: as Avocado takes it: ``/.../test_cpr_tap.py:CprTap.test_update_with_tap_1_queue``.
     """
 
     id: str

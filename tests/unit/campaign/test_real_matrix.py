@@ -20,7 +20,7 @@ from cprlib.evidence.case import CaseEvidence, Mechanism, Parameters, Role
 from cprlib.testing.parameters import own_parameters, read_parameters
 
 class Light(Test):
-    def test_crosses(self):
+    def test_update(self):
         given, name = read_parameters(self.params), point_name(own_parameters(self.params))
         case = f"{case_id(str(self.name))}-{name}"
         folder = start_case(Path(self.outputdir), case, test=str(self.name))
@@ -44,9 +44,9 @@ def test_each_point_has_its_case_and_its_qemu(tmp_path: Path) -> None:
     gather(results)
     cases = [CaseEvidence.read(folder) for folder in sorted((results / "cases").iterdir())]
     assert [case.id for case in cases] == [
-        "crosses-q4-tap-pc-cpr-10.2-ip4",
-        "crosses-q4-vhost-pc-cpr-10.0-ip6",
-        "crosses-q4-vhost-q35-cpr-10.2-ip4",
+        "update-q4-tap-pc-cpr-10.2-ip4",
+        "update-q4-vhost-pc-cpr-10.0-ip6",
+        "update-q4-vhost-q35-cpr-10.2-ip4",
     ]
     for case in cases:
         given = case.parameters

@@ -44,7 +44,7 @@ def test_variant_that_names_a_test_that_is_not_there_is_refused() -> None:
 
 
 def test_tests_get_the_ids_of_their_cases() -> None:
-    assert case_id("CprTap.test_vhost_1_queue_crosses_without_loss") == "vhost-1-queue-crosses-without-loss"
+    assert case_id("CprTap.test_update_with_vhost_1_queue_loses_nothing") == "update-with-vhost-1-queue-loses-nothing"
     assert case_id("/x/test_a.py:A.test_b;run-1-abc") == "b"
     assert case_id("/x/test_a.py:A.test_b;run-base-10.0-abc") == "b"
     with pytest.raises(UsageError, match="have one id"):

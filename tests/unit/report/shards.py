@@ -22,7 +22,7 @@ def point_case(point: str, *, base: str = "10.0", sha256: str = "ab" * 32) -> Ca
 
     :param base: empty for a QEMU that was brought.
     """
-    case = good_case(f"crosses-{point}")
+    case = good_case(f"update-{point}")
     more = {"point": point} | ({"base": base} if base else {})
     qemu = QemuFacts("/q", "10.0.13", sha256, True)
     return replace(case, parameters=replace(case.parameters, more=more), source=qemu, target=qemu)
@@ -52,7 +52,7 @@ def put_shard(
     job.mkdir(parents=True)
     tests = []
     for place, point in enumerate(own if cases is None else cases, 1):
-        case = replace(point_case(point, base=base, sha256=sha256), test=f"f.py:Matrix.test_crosses;run-{point}-3f2a")
+        case = replace(point_case(point, base=base, sha256=sha256), test=f"f.py:Matrix.test_update;run-{point}-3f2a")
         case = change if change and change.id == case.id else case
         case.write(start_case(folder, case.id, test=case.test))
         tests.append({"id": f"{place}-{case.test}", "name": case.test, "status": "PASS", "fail_reason": None})

@@ -38,7 +38,7 @@ def test_all_shards_are_one_run_that_passes(shards: list[Path], capsys: pytest.C
     status, folder, _ = merged([shards[2], shards[0], shards[1]], capsys)
     assert status == ExitStatus.PASS
     value = json.loads((folder / "run.json").read_text())
-    assert {case["id"] for case in value["cases"]} == {f"crosses-{point}" for point in POINTS}
+    assert {case["id"] for case in value["cases"]} == {f"update-{point}" for point in POINTS}
     assert value["environment"]["kernel"] == "6.12"
     assert (folder / "junit.xml").read_text().count("<testsuite ") == 3
     assert sorted(str(path) for path in shards[0].parent.glob("shard*/**/*")) == before
@@ -59,7 +59,7 @@ def test_a_loss_in_one_shard_fails_the_whole(tmp_path: Path, capsys: pytest.Capt
     shards = [put_shard(tmp_path / str(number), number, 2, POINTS, change=bad) for number in (1, 2)]
     status, _, printed = merged(shards, capsys)
     assert status == ExitStatus.FAIL
-    assert "crosses-q1-vhost" in printed
+    assert "update-q1-vhost" in printed
 
 
 def test_a_missing_shard_is_told_of_a_run_that_fails_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

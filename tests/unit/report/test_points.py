@@ -55,7 +55,7 @@ def test_a_point_is_not_taken_for_another_whose_name_ends_alike(tmp_path: Path) 
 
 def test_a_shard_by_itself_has_to_cover_its_own_points_only(tmp_path: Path) -> None:
     folder = put_shard(tmp_path / "a", 1, 2, ("q1-tap", "q4-tap"))
-    assert [path.name for path in (folder / "cases").iterdir()] == ["crosses-q1-tap"]
+    assert [path.name for path in (folder / "cases").iterdir()] == ["update-q1-tap"]
     assert judge_results(folder, DEFAULT).exit_status == ExitStatus.PASS
 
 

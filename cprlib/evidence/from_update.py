@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from cprlib.deadline import timeout_scale
 from cprlib.evidence.case import Check, DescriptorCount, DescriptorRow, Event, Outcome, Who
-from cprlib.linux.descriptors import Descriptor
-from cprlib.linux.identity import DEVICE_KINDS, Pairing
+from cprlib.linux.descriptors import DEVICE_KINDS, Descriptor, Pairing
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.live_update import GIVING_MECHANISMS, UpdateResult
 

@@ -1,1 +1,1 @@
-"""Private network namespaces, taps, bridges and counters, all by netlink."""
+"""Linux: descriptors, network namespaces, taps, counters, tracepoints, procfs, and libc calls that Python lacks."""

@@ -1,15 +1,23 @@
-"""The descriptors of a process as procfs shows them."""
+"""Descriptors of a process, the pairs of two processes that are one open file, and descriptor exhaustion.
+
+Only kcmp(2) proves that two descriptors are one open file: every open of /dev/net/tun or /dev/vhost-net has the inode
+of the device node, and ``iff`` only proves the interface.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.errors import InstrumentError
+from cprlib.linux.libc import same_open_file
 
 ANONYMOUS = re.compile(r"^anon_inode:\[?(?P<kind>[^\]]+)\]?$")
+DEVICE_KINDS = ("tap", "vhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +26,7 @@ class Descriptor:
 
     :param number: the descriptor's number in its process.
     :param link: target of /proc/PID/fd/N, e.g. ``/dev/net/tun`` or ``anon_inode:[eventfd]``.
-    :param device, inode: of the file that was opened; every open of /dev/net/tun has those of the device node.
+    :param device, inode: of the opened file; every open of /dev/net/tun has those of the device node.
     :param flags: open file status flags (fdinfo ``flags``, octal there).
     :param mount: fdinfo ``mnt_id``.
     :param interface: name of the interface behind a tap (fdinfo ``iff``, drivers/net/tun.c), else None.
@@ -64,15 +72,37 @@ class DescriptorTable:
         return tuple(row for row in self.rows if row.kind == kind)
 
     def count_by_kind(self) -> dict[str, int]:
-        """How many descriptors there are of each kind, sorted by kind."""
+        """The number of descriptors of each kind, sorted by kind."""
         kinds = sorted(row.kind for row in self.rows)
         return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
 
 
-def read_table(pid: int) -> DescriptorTable:
-    """Read the descriptor table of a process; descriptors that vanish meanwhile are left out.
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """A descriptor of the source and the target's descriptor for the same open file.
 
-    :raises InstrumentError: the process is gone or may not be looked at.
+    Exactly one side is None for a descriptor without a partner.
+    """
+
+    source: Descriptor | None
+    target: Descriptor | None
+
+    @property
+    def paired(self) -> bool:
+        """True when the same open file is in both processes."""
+        return self.source is not None and self.target is not None
+
+    @property
+    def kind(self) -> str:
+        """Kind of the descriptor, from the side that has it."""
+        row = self.source or self.target
+        return row.kind if row else "none"
+
+
+def read_table(pid: int) -> DescriptorTable:
+    """Read the descriptor table of a process; descriptors that are closed meanwhile are left out.
+
+    :raises InstrumentError: the process is gone, or the caller may not trace it.
     """
     folder = Path(f"/proc/{pid}/fd")
     try:
@@ -104,3 +134,51 @@ def parse_descriptor(number: int, link: str, device: int, inode: int, informatio
         mount=int(fields.get("mnt_id", "-1").strip()),
         interface=interface or None,
     )
+
+
+def pair_tables(
+    source: DescriptorTable, target: DescriptorTable, kinds: tuple[str, ...] = DEVICE_KINDS
+) -> tuple[Pairing, ...]:
+    """Pair the descriptors of the given kinds by open file; both processes must still be alive.
+
+    Order: the source's numbers, then the target's descriptors without a partner.
+
+    :raises InstrumentError: the kernel refused to compare.
+    """
+    pairings = []
+    partners: set[int] = set()
+    for kind in kinds:
+        candidates = target.of_kind(kind)
+        for row in source.of_kind(kind):
+            match = next(
+                (other for other in candidates if same_open_file(source.pid, row.number, target.pid, other.number)),
+                None,
+            )
+            if match:
+                partners.add(match.number)
+            pairings.append(Pairing(row, match))
+        pairings.extend(Pairing(None, other) for other in candidates if other.number not in partners)
+    return tuple(pairings)
+
+
+def exhaust_descriptors(pid: int, left: int = 0, earlier: DescriptorTable | None = None) -> None:
+    """Lower a process's RLIMIT_NOFILE so that it can open nothing more (EMFILE).
+
+    The soft limit becomes the lowest free number. A lower one would also break poll(2), which refuses more entries
+    than the limit.
+
+    :param left: descriptors that the process may still open.
+    :param earlier: an earlier table of the process. What the process has opened since then (procfs names sockets and
+        pipes by their inodes) it can close and open again, because the limit lies above all of it. A lower number that
+        became free in the meantime is also available: no limit can separate the two.
+    :raises InstrumentError: the process is gone, or the caller may not trace it.
+    """
+    rows = read_table(pid).rows
+    used = {row.number for row in rows}
+    limit = next(itertools.islice((number for number in itertools.count() if number not in used), left, None))
+    if earlier is not None:
+        known = {row.link for row in earlier.rows}
+        since = (row.number for row in rows if row.link not in known)
+        limit = max(limit, max(since, default=-1) + 1)
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))

@@ -1,4 +1,4 @@
-"""Network namespaces without a name: they end with the last descriptor, socket and process that uses them.
+"""Anonymous network namespaces: the kernel frees them with the last descriptor, socket and process that uses them.
 
 Nothing is mounted below /run/netns, so a killed harness leaves nothing behind.
 """
@@ -6,31 +6,23 @@ Nothing is mounted below /run/netns, so a killed harness leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 
 from pyroute2 import IPRoute
 
 from cprlib.errors import EnvironmentFailure
+from cprlib.linux.libc import set_network_namespace, unshare_network
 
-CLONE_NEWNET = 0x40000000  # linux/sched.h
-ADVICE = "run as root or in the lab (cprlib doctor tells what is missing)"
-
-
-def _call(name: str, *arguments: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*arguments) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+ADVICE = "run as root or in the lab (cprlib doctor names what is missing)"
+OWN_NAMESPACE = "/proc/thread-self/ns/net"
 
 
 class NetworkNamespace:
     """A new network namespace, as a context manager.
 
-    :param name: what it is for; only shown in messages.
+    :param name: its purpose; only shown in messages.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,14 +33,15 @@ class NetworkNamespace:
     def __enter__(self) -> NetworkNamespace:
         failure: list[OSError] = []
 
-        def make() -> None:  # in a thread of its own, which ends in the new namespace
+        def create() -> None:
             try:
-                _call("unshare", CLONE_NEWNET)
-                self._descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                unshare_network()
+                self._descriptor = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 failure.append(error)
 
-        thread = threading.Thread(target=make, name=f"namespace-{self.name}")
+        # a separate thread, so that the caller keeps its own namespace
+        thread = threading.Thread(target=create, name=f"namespace-{self.name}")
         thread.start()
         thread.join()
         if failure:
@@ -58,9 +51,7 @@ class NetworkNamespace:
         self.netlink.link("set", index=1, state="up")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
@@ -75,32 +66,35 @@ class NetworkNamespace:
 
     @property
     def netlink(self) -> IPRoute:
-        """A netlink socket that was opened inside."""
+        """A netlink socket of this namespace.
+
+        :raises EnvironmentFailure: the namespace is not open.
+        """
         if self._netlink is None:
             raise EnvironmentFailure(f"use network namespace {self.name!r}", "it is not open")
         return self._netlink
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """The calling thread is inside; sockets made and processes started there stay inside.
+        """Move the calling thread into the namespace; sockets and processes made in the body stay there.
 
-        :raises EnvironmentFailure: when the rights are missing.
+        :raises EnvironmentFailure: the rights are missing.
         """
-        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        own = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
         try:
             try:
-                _call("setns", self._descriptor, CLONE_NEWNET)
+                set_network_namespace(self._descriptor)
             except OSError as error:
                 raise EnvironmentFailure(f"enter network namespace {self.name!r}", str(error), ADVICE) from error
             try:
                 yield
             finally:
-                _call("setns", own, CLONE_NEWNET)
+                set_network_namespace(own)
         finally:
             os.close(own)
 
     def index(self, interface: str) -> int:
-        """Interface index of a link inside.
+        """Interface index of a link in this namespace.
 
         :raises EnvironmentFailure: there is no such link.
         """

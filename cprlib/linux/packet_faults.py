@@ -1,8 +1,8 @@
-"""Faults on purpose: packets of a test stream dropped, copied or delayed in one queue, and counted there.
+"""Deliberate packet faults: drop, duplicate or delay packets of one STAMP stream in a queueing discipline.
 
-Which packets it hits is chosen by number (every k-th, k a power of two), so that a test knows each of them beforehand;
-packets of others pass. Needs the kernel's u32 filter and gact, for queues on the way out also prio, for what is not a
-plain drop netem (all of them are in the lab's kernel).
+A fault hits packets by sequence number (every k-th, k a power of two), so a test knows the affected packets in advance;
+other packets pass. Needs the kernel's u32 filter and gact, for egress also prio, for other faults than drops netem. The
+lab's kernel has all of them.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from dataclasses import dataclass
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cprlib.errors import EnvironmentFailure, InstrumentError, NotSupported, UsageError
+from cprlib.linux.counters import QueueCount, Side, read_queue
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.qdisc_drops import QueueCount, Side, read_queue
 
 ETH_P_IP = 0x0800
-NOT_HERE = "not-in-this-lab"  # what policies call such a skip
-IN_THE_LAB = "run it in the lab, whose kernel has all of these queues"
-_UDP_PORTS = 20  # offset of both ports from the IPv4 header on, which has no options
+NOT_HERE = "not-in-this-lab"  # name of such a skip in policies
+IN_THE_LAB = "run it in the lab, whose kernel has all of these queueing disciplines"
+_UDP_PORTS = 20  # offset of both ports from the start of an IPv4 header without options
 _PAYLOAD = 28
 _ROOT, _FAULTY = 0x10000, 0x10001  # prio's handle, and the first of its two bands
 _NETEM = 0x20000
-_INGRESS = 0xFFFF0000  # handle of the ingress queue
-#: struct tc_prio_qopt (linux/pkt_sched.h): two bands; every priority goes to the second.
+_INGRESS = 0xFFFF0000  # handle of the ingress queueing discipline
+#: struct tc_prio_qopt (linux/pkt_sched.h): two bands; every priority uses the second.
 _PRIO_OPTIONS = struct.pack("=i16B", 2, *([1] * 16))
 
 
 class Packet(enum.IntEnum):
-    """Which packets of a STAMP stream; the value is where the *sender's* number stands (RFC 8762 sections 4.2, 4.3)."""
+    """Packets of a STAMP stream; the value is the offset of the *sender's* number (RFC 8762 sections 4.2, 4.3)."""
 
     TEST = 0  # of the session-sender
     ANSWER = 24  # of the session-reflector
@@ -46,28 +46,29 @@ class Numbers:
 
     :param port: the stream's port at the station: source port of test packets, destination port of answers.
     :param every: k, a power of two; 1 for all packets.
-    :param first: number of the first one hit, below k.
-    :raises UsageError: k is no power of two, or the first is not below it.
+    :param first: number of the first packet hit, below k.
+    :raises UsageError: k is not a power of two, or ``first`` is not below it.
     """
 
     packet: Packet
     port: int
     every: int = 8
-    first: int = 5  # not among the few that warm a flow up
+    first: int = 5  # after the packets that warm a flow up
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.every & (self.every - 1) or not 0 <= self.first < self.every:
             raise UsageError(
-                f"hit every {self.every}th packet from {self.first} on", "not a power of two, or begun too late"
+                f"hit every {self.every}th packet from {self.first} on",
+                "the interval is not a power of two, or the first packet is not below it",
             )
 
     def among(self, sent: int) -> tuple[int, ...]:
-        """The numbers hit among so many packets."""
+        """The numbers hit in a stream of ``sent`` packets."""
         return tuple(range(self.first, sent, self.every))
 
     @property
     def keys(self) -> list[str]:
-        """As the u32 filter wants it: value/mask+offset, from the IP header on."""
+        """Keys of the u32 filter: value/mask+offset, offsets from the IP header."""
         mask = self.every - 1
         at = _UDP_PORTS if self.packet is Packet.TEST else _UDP_PORTS + 2
         keys = ["0x11/0xff+9", f"{self.port:#06x}/0xffff+{at}"]
@@ -82,9 +83,9 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class PacketFault:
-    """A fault that is in place.
+    """An active fault.
 
-    :param queue: handle of the queue that counts what is hit.
+    :param queue: handle of the queueing discipline that counts the packets hit.
     """
 
     namespace: NetworkNamespace
@@ -92,18 +93,18 @@ class PacketFault:
     queue: int
 
     def count(self) -> QueueCount:
-        """What the queue has let through and dropped since the fault is there."""
+        """Packets that passed and packets that were dropped since the fault is active."""
         counted = read_queue(self.namespace, self.interface, self.queue)
         if counted is None:
-            raise InstrumentError(f"count the fault at {self.interface}", "its queue is gone")
+            raise InstrumentError(f"count the fault at {self.interface}", "its queueing discipline is gone")
         return counted
 
 
 @contextlib.contextmanager
 def drop(namespace: NetworkNamespace, interface: str, side: Side, numbers: Numbers) -> Iterator[PacketFault]:
-    """Drop packets as they leave or enter an interface, as long as the body runs.
+    """Drop packets that leave or enter an interface while the body runs.
 
-    :raises NotSupported: this kernel has not got what is needed.
+    :raises NotSupported: this kernel lacks a queueing discipline, filter or action.
     """
     with contextlib.ExitStack() as stack:
         if side is Side.EGRESS:
@@ -118,10 +119,10 @@ def drop(namespace: NetworkNamespace, interface: str, side: Side, numbers: Numbe
 
 @contextlib.contextmanager
 def disturb(namespace: NetworkNamespace, interface: str, numbers: Numbers, **netem: float) -> Iterator[PacketFault]:
-    """Let netem handle packets that leave an interface; all others pass beside it.
+    """Pass the chosen packets that leave an interface through netem; all others bypass it.
 
     :param netem: ``loss``, ``duplicate`` in percent; ``delay``, ``jitter`` in microseconds (see sch_netem.c).
-    :raises NotSupported: this kernel has not got what is needed.
+    :raises NotSupported: this kernel lacks a queueing discipline or filter.
     """
     with _prio(namespace, interface):
         _request(namespace, "add", "netem", interface, handle=_NETEM, parent=_FAULTY, **netem)
@@ -131,7 +132,7 @@ def disturb(namespace: NetworkNamespace, interface: str, numbers: Numbers, **net
 
 @contextlib.contextmanager
 def _prio(namespace: NetworkNamespace, interface: str) -> Iterator[None]:
-    """Two bands in place of the interface's own queue; what no filter chooses takes the second."""
+    """Replace the root queueing discipline by two bands; packets that no filter matches use the second."""
     _add_prio(namespace, namespace.index(interface))
     try:
         yield
@@ -141,7 +142,7 @@ def _prio(namespace: NetworkNamespace, interface: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ingress(namespace: NetworkNamespace, interface: str) -> Iterator[None]:
-    """A queue on the way in, which has filters only."""
+    """Add an ingress queueing discipline, which has only filters."""
     _request(namespace, "add", "ingress", interface)
     try:
         yield
@@ -150,12 +151,12 @@ def _ingress(namespace: NetworkNamespace, interface: str) -> Iterator[None]:
 
 
 def _remove(namespace: NetworkNamespace, interface: str, side: Side) -> None:
-    with contextlib.suppress(NetlinkError, EnvironmentFailure):  # it went with its interface
+    with contextlib.suppress(NetlinkError, EnvironmentFailure):  # deleted with its interface
         namespace.netlink.tc("del", index=namespace.index(interface), handle=0, parent=side.value)
 
 
 def _add_prio(namespace: NetworkNamespace, index: int) -> None:
-    """Ask the kernel for it by hand: pyroute2 does not know prio's options (linux/rtnetlink.h, linux/netlink.h)."""
+    """Send the netlink request by hand: pyroute2 lacks prio's options (linux/rtnetlink.h, linux/netlink.h)."""
     kind, options, new_queue, flags = 1, 2, 36, 0x605  # TCA_KIND, TCA_OPTIONS, RTM_NEWQDISC, REQUEST|ACK|EXCL|CREATE
     body = struct.pack("=BxxxiIII", 0, index, _ROOT, Side.EGRESS.value, 0)
     for number, value in ((kind, b"prio\0"), (options, _PRIO_OPTIONS)):
@@ -166,7 +167,7 @@ def _add_prio(namespace: NetworkNamespace, index: int) -> None:
         opened.send(struct.pack("=IHHII", 16 + len(body), new_queue, flags, 1, 0) + body)
         (error,) = struct.unpack_from("=i", opened.recv(65536), 16)
     if error:
-        raise NotSupported("put prio on an interface", os.strerror(-error), IN_THE_LAB, word=NOT_HERE)
+        raise NotSupported("add prio to an interface", os.strerror(-error), IN_THE_LAB, word=NOT_HERE)
 
 
 def _add_filter(
@@ -190,4 +191,4 @@ def _request(namespace: NetworkNamespace, command: str, kind: str, interface: st
     try:
         namespace.netlink.tc(command, kind, namespace.index(interface), **settings)
     except NetlinkError as error:
-        raise NotSupported(f"put {kind} on {interface}", str(error), IN_THE_LAB, word=NOT_HERE) from error
+        raise NotSupported(f"add {kind} to {interface}", str(error), IN_THE_LAB, word=NOT_HERE) from error

@@ -6,7 +6,8 @@
        |  veth
     switch:  port0 -- br0 -- tap0 ( -- tap1 ) -- QEMU -- guest 10.75.0.2/24, fd75::2/64
 
-Addresses are fixed and neighbours permanent, so that no ARP or neighbour discovery mixes with what is measured.
+Addresses are fixed and neighbours permanent, so that no ARP or neighbour discovery mixes with the measured traffic.
+Each further NIC of a guest has an IP network of its own on the same switch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PORT = "port0"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where one end of the measurement can be reached."""
+    """Addresses of one end of the measurement."""
 
     mac: str
     ipv4: str
@@ -37,24 +38,34 @@ STATION = Address("52:54:00:75:00:01", "10.75.0.1", "fd75::1")
 GUEST = Address("52:54:00:75:00:02", "10.75.0.2", "fd75::2")
 
 
+def further_guest(number: int) -> Address:
+    """The guest's addresses on further NIC ``number``, from 1 to 99."""
+    return Address(f"52:54:00:75:01:{number:02x}", f"10.75.{number}.2", f"fd75:{number}::2")
+
+
+def further_station(number: int) -> Address:
+    """The station's addresses for further NIC ``number``; they share one interface."""
+    return Address(STATION.mac, f"10.75.{number}.1", f"fd75:{number}::1")
+
+
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The namespaces of a running test; made by :func:`build_topology`."""
+    """The namespaces of a running test; created by :func:`build_topology`."""
 
     switch: NetworkNamespace
     station: NetworkNamespace
 
     def add_tap(self, interface: str, *, queues: int, queue_length: int = 1000, attached: bool = True) -> None:
-        """Make a persistent tap in the switch.
+        """Create a persistent tap in the switch.
 
         :param queues: 1 for an ordinary tap, more for a multi-queue one (IFF_MULTI_QUEUE).
-        :param queue_length: packets kept per queue while nobody reads (txqueuelen); the rest is dropped and counted.
+        :param queue_length: packets that an unread queue holds (txqueuelen); the kernel drops and counts the rest.
         :param attached: whether the tap is a port of the bridge and up.
         :raises EnvironmentFailure: the kernel has no tun or the rights are missing.
         """
         multi_queue = int(queues > 1)
         try:
-            with self.switch.entered():  # TUNSETIFF makes the tap in the namespace of the caller
+            with self.switch.entered():  # TUNSETIFF creates the tap in the caller's namespace
                 self.switch.netlink.link(
                     "add",
                     ifname=interface,
@@ -65,22 +76,22 @@ class Topology:
         except OSError as error:
             raise EnvironmentFailure(f"make tap {interface}", str(error), ADVICE) from error
         self.set_tap_queue_length(interface, queue_length)
-        self.no_ipv6(self.switch, interface)
+        disable_ipv6(self.switch, interface)
         if attached:
             self.attach(interface)
 
     def set_tap_queue_length(self, interface: str, packets: int) -> None:
-        """Set how many packets each queue of a tap keeps; never shrink it under traffic (that loses uncounted)."""
+        """Set the capacity of each queue of a tap; shrinking it under traffic loses packets without counting them."""
         self.switch.netlink.link("set", index=self.switch.index(interface), txqlen=packets)
 
     def attach(self, interface: str) -> None:
-        """Make a tap a port of the bridge and set it up, as a manager activates a new interface."""
+        """Add a tap to the bridge and set it up, as management activates a new interface."""
         index = self.switch.index(interface)
         self.switch.netlink.link("set", index=index, master=self.switch.index(BRIDGE))
         self.switch.netlink.link("set", index=index, state="up")
 
     def detach(self, interface: str) -> None:
-        """Set a tap down and take it off the bridge, as a manager deactivates an old interface."""
+        """Set a tap down and remove it from the bridge, as management deactivates an old interface."""
         index = self.switch.index(interface)
         self.switch.netlink.link("set", index=index, state="down")
         self.switch.netlink.link("set", index=index, master=0)
@@ -89,15 +100,22 @@ class Topology:
         """Delete a persistent tap."""
         self.switch.netlink.link("del", index=self.switch.index(interface))
 
-    @staticmethod
-    def no_ipv6(namespace: NetworkNamespace, interface: str) -> None:
-        """Keep a link of the switch from sending router solicitations and MLD reports of its own."""
-        addr_gen_mode_none = 1  # IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
-        namespace.netlink.link(
-            "set",
-            index=namespace.index(interface),
-            IFLA_AF_SPEC={"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", addr_gen_mode_none)]})]},
-        )
+    def add_further_network(self, number: int) -> None:
+        """Give the station an address for further NIC ``number``, and the guest's as a permanent neighbour."""
+        here, there = further_station(number), further_guest(number)
+        index = self.station.index(STATION_INTERFACE)
+        self.station.netlink.addr("add", index=index, address=here.ipv4, prefixlen=24)
+        self.station.netlink.neigh("add", dst=there.ipv4, lladdr=there.mac, ifindex=index, state=NUD_PERMANENT)
+
+
+def disable_ipv6(namespace: NetworkNamespace, interface: str) -> None:
+    """Stop a link from sending router solicitations and MLD reports of its own."""
+    addr_gen_mode_none = 1  # IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
+    namespace.netlink.link(
+        "set",
+        index=namespace.index(interface),
+        IFLA_AF_SPEC={"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", addr_gen_mode_none)]})]},
+    )
 
 
 def _build_switch(switch: NetworkNamespace, station: NetworkNamespace) -> None:
@@ -110,7 +128,7 @@ def _build_switch(switch: NetworkNamespace, station: NetworkNamespace) -> None:
         peer={"ifname": STATION_INTERFACE, "net_ns_fd": station.descriptor, "address": STATION.mac},
     )
     for interface in (BRIDGE, PORT):
-        Topology.no_ipv6(switch, interface)
+        disable_ipv6(switch, interface)
     netlink.link("set", index=switch.index(PORT), master=switch.index(BRIDGE))
     for interface in (BRIDGE, PORT):
         netlink.link("set", index=switch.index(interface), state="up")
@@ -119,7 +137,7 @@ def _build_switch(switch: NetworkNamespace, station: NetworkNamespace) -> None:
 def _build_station(station: NetworkNamespace) -> None:
     netlink = station.netlink
     index = station.index(STATION_INTERFACE)
-    Topology.no_ipv6(station, STATION_INTERFACE)
+    disable_ipv6(station, STATION_INTERFACE)
     netlink.link("set", index=index, state="up")
     netlink.addr("add", index=index, address=STATION.ipv4, prefixlen=24)
     netlink.addr("add", index=index, address=STATION.ipv6, prefixlen=64, flags=0x02)  # IFA_F_NODAD
@@ -129,7 +147,7 @@ def _build_station(station: NetworkNamespace) -> None:
 
 @contextlib.contextmanager
 def build_topology() -> Iterator[Topology]:
-    """Make the switch and the station in two new namespaces; both are gone when the body ends.
+    """Create the switch and the station in two new namespaces; both are deleted when the body ends.
 
     :raises EnvironmentFailure: a right or a kernel feature is missing.
     """

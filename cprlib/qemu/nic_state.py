@@ -1,141 +1,17 @@
-"""A NIC seen from outside the guest: each queue of its tap, the tap's offloads, the device's features, its filters.
-
-Two views of one NIC, before and after an update, are compared fact by fact. Looking at a tap queue takes a copy of
-QEMU's descriptor for a moment (pidfd_getfd(2)): a copy keeps the queue alive, and would hide the very loss that is
-looked for. So look while the guest is at rest, never while descriptors change hands.
-"""
+"""QEMU's view of a virtio-net device: features, status and receive filters; differences between two views."""
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import os
-import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from pyroute2.ethtool.ioctl import IoctlEthtool
-
-from cprlib.errors import InstrumentError, QmpRefused
-from cprlib.linux.descriptors import read_table
-from cprlib.linux.namespace import NetworkNamespace
+from cprlib.errors import QmpRefused
 from cprlib.qemu.qmp import QmpConnection
 
 Facts = Mapping[str, str]
 
-SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h, the same on every architecture
-TUNGETIFF, TUNGETSNDBUF, TUNGETVNETHDRSZ = 0x800454D2, 0x800454D3, 0x800454D7  # linux/if_tun.h
-TUNGETVNETLE, TUNGETVNETBE = 0x800454DD, 0x800454DF
-IFF_DETACH_QUEUE = 0x0400
 LARGEST_RING = 1024  # VIRTQUEUE_MAX_SIZE, include/hw/virtio/virtio.h
-FLAG_NAMES = {0x0002: "tap", 0x1000: "no_pi", 0x4000: "vnet_hdr", 0x0100: "multi_queue", 0x0800: "persist"}
-IFREQ = struct.Struct("16sH22x")
 NIC_PATH = "/machine/peripheral/{}/virtio-backend"
-
-
-@dataclass(frozen=True, slots=True)
-class TapQueue:
-    """One queue of a tap, as the kernel has it.
-
-    :param number: the descriptor in its process.
-    :param detached: disabled by TUNSETQUEUE: it carries nothing until it is attached again.
-    :param header_bytes: length of the header before each packet (TUNGETVNETHDRSZ): 10, or 12 for virtio 1.
-    :param flags: what the tap was opened with, by name.
-    :param send_buffer: bytes (TUNGETSNDBUF).
-    :param byte_order: of the header, as asked for by TUNSETVNETLE and TUNSETVNETBE: ``native``, ``little``, ``big``.
-    """
-
-    number: int
-    interface: str
-    detached: bool
-    header_bytes: int
-    flags: tuple[str, ...]
-    send_buffer: int
-    byte_order: str
-
-    def facts(self) -> Facts:
-        """What must not change in an update: everything but the descriptor's number."""
-        return {
-            "interface": self.interface,
-            "queue": "detached" if self.detached else "attached",
-            "vnet header": f"{self.header_bytes} bytes",
-            "flags": ", ".join(self.flags),
-            "send buffer": f"{self.send_buffer} bytes",
-            "byte order": self.byte_order,
-        }
-
-
-def _copy_of(pid: int, number: int) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    process = os.pidfd_open(pid)
-    try:
-        copy = int(libc.syscall(SYS_PIDFD_GETFD, process, number, 0))
-    finally:
-        os.close(process)
-    if copy < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return copy
-
-
-def _ask_integer(descriptor: int, request: int) -> int:
-    answer = fcntl.ioctl(descriptor, request, bytes(4))
-    return int(struct.unpack("=i", answer)[0])
-
-
-def _look_at_queue(pid: int, number: int) -> TapQueue:
-    copy = _copy_of(pid, number)
-    try:
-        name, flags = IFREQ.unpack(fcntl.ioctl(copy, TUNGETIFF, bytes(IFREQ.size)))
-        little, big = _ask_integer(copy, TUNGETVNETLE), 0
-        try:
-            big = _ask_integer(copy, TUNGETVNETBE)
-        except OSError:  # a kernel without CONFIG_TUN_VNET_CROSS_LE
-            big = 0
-        return TapQueue(
-            number=number,
-            interface=name.rstrip(b"\0").decode("ascii", "replace"),
-            detached=bool(flags & IFF_DETACH_QUEUE),
-            header_bytes=_ask_integer(copy, TUNGETVNETHDRSZ),
-            flags=tuple(word for bit, word in FLAG_NAMES.items() if flags & bit),
-            send_buffer=_ask_integer(copy, TUNGETSNDBUF),
-            byte_order="big" if big else "little" if little else "native",
-        )
-    finally:
-        os.close(copy)
-
-
-def look_at_queues(pid: int) -> tuple[TapQueue, ...]:
-    """Every tap queue that a process has open, in the order of its descriptors; only while the guest is at rest.
-
-    :raises InstrumentError: the process is gone or may not be traced.
-    """
-    rows = read_table(pid).of_kind("tap")
-    try:
-        return tuple(_look_at_queue(pid, row.number) for row in rows)
-    except OSError as error:
-        raise InstrumentError(
-            f"ask the kernel about the tap queues of process {pid}",
-            str(error),
-            "run as root or in the lab: pidfd_getfd needs the right to trace QEMU",
-        ) from error
-
-
-def interface_offloads(namespace: NetworkNamespace, interface: str) -> Facts:
-    """Offloads of an interface, as ``ethtool -k``; of a tap they show what TUNSETOFFLOAD set for its reader.
-
-    :returns: ``on`` or ``off`` for each that can be changed.
-    :raises InstrumentError: there is no such interface.
-    """
-    with namespace.entered():
-        asked = IoctlEthtool(interface)
-    try:
-        return {str(name): "on" if on else "off" for name, on, changeable, *_ in asked.get_features() if changeable}
-    except (OSError, KeyError, ValueError) as error:
-        raise InstrumentError(f"read the offloads of {interface}", str(error)) from error
-    finally:
-        asked.close()
 
 
 def device_facts(qmp: QmpConnection, nic: str = "nic0") -> Facts:

@@ -8,14 +8,14 @@ from itertools import pairwise
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, InstrumentError
 from cprlib.evidence.from_update import DOWNGRADE_WORDS
-from cprlib.linux.vhost_workers import vhost_workers, wait_workers_ended
+from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace
+from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.qemu.introspection import vhost_started
 from cprlib.qemu.machine import Machine
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.probes import Probes
 from cprlib.update.channel_gate import ChannelGate
-from cprlib.update.kernel_trace import Act, KernelReport, KernelTrace
 from cprlib.update.live_update import UpdateResult
 
 PROBE_PORT = 22000  # source ports of the probes; clear of the measured streams'

@@ -11,8 +11,7 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.evidence.case import Role
-from cprlib.linux.further import further_guest, further_station
-from cprlib.linux.topology import GUEST, STATION
+from cprlib.linux.topology import GUEST, STATION, further_guest, further_station
 from cprlib.qemu.machine import MachineSettings
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.live_update_test import LiveUpdateTest

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from cprlib.deadline import Deadline
 from cprlib.evidence.from_guest import GuestView, guest_view, look_at
 from cprlib.guest.agent import AgentConnection
-from cprlib.linux.identity import Pairing
+from cprlib.linux.descriptors import Pairing
+from cprlib.linux.tap import TapQueue, interface_offloads, read_tap_queues
 from cprlib.linux.topology import GUEST, Topology
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.nic_state import (
     Facts,
-    TapQueue,
     device_facts,
     differences,
     filter_facts,
-    interface_offloads,
-    look_at_queues,
 )
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.running_guest import RunningGuest
@@ -78,7 +76,7 @@ def look_at_tap(topology: Topology, machine: Machine) -> TapView:
     :raises InstrumentError: the kernel will not tell.
     """
     return TapView(
-        look_at_queues(machine.pid), interface_offloads(topology.switch, machine.settings.netdevs[0].interface)
+        read_tap_queues(machine.pid), interface_offloads(topology.switch, machine.settings.netdevs[0].interface)
     )
 
 

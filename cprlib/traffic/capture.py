@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from cprlib.linux.realtime import change_priority
+from cprlib.linux.libc import change_priority
 from cprlib.traffic.flow import IP_HEADER, Flow
 from cprlib.traffic.frames import ETHERNET_HEADER, FrameClass, RawFrame, classify
 from cprlib.traffic.packet_records import ArrivalColumns

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from cprlib.errors import InstrumentError
-from cprlib.linux.realtime import become_ordinary, become_realtime
+from cprlib.linux.libc import become_ordinary, become_realtime
 from cprlib.traffic.capture import CaptureReport, StampCapture
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frames import FrameTemplate, RawFrame

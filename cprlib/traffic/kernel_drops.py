@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from cprlib.linux.trace_instance import TRACEFS, TraceInstance, realtime_offset_ns
+from cprlib.linux.tracefs import TRACEFS, TraceLine, Tracepoints
 from cprlib.traffic.hops import Direction
 
 EVENT = "skb/kfree_skb"
 IGNORED_REASONS = ("SOCKET_FILTER",)  # answers that ReservedPorts discards
+_FIELDS = re.compile(r"protocol=(?P<protocol>\d+) location=(?P<location>\S+)(?: reason: (?P<reason>\S+))?")
+_REASONS = ("SOCKET_FILTER",)  # answers that ReservedPorts discards
 _LINE = re.compile(
     r"\s(?P<seconds>\d+)\.(?P<micros>\d{6}): kfree_skb: .*?protocol=(?P<protocol>\d+)"
     r" location=(?P<location>\S+)(?: reason: (?P<reason>\S+))?"
@@ -92,54 +94,34 @@ class DropTrace:
     """
 
     def __init__(self, tracefs: Path = TRACEFS) -> None:
-        self._tracefs = tracefs
-        self._instance = TraceInstance(tracefs)
-        self._why = "the trace was not started"
+        self._tracepoints = Tracepoints({EVENT: _filter}, tracefs)
 
     def __enter__(self) -> DropTrace:
-        self._why = self._start()
+        self._tracepoints.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._instance.close()
-
-    def _start(self) -> str:
-        try:
-            if not (self._tracefs / "events" / EVENT).is_dir():
-                return f"no tracepoint skb:kfree_skb below {self._tracefs}"
-            self._instance.make()
-            layout = (self._instance.event(EVENT) / "format").read_text()
-            numbers = {name: number for number, name in _REASON.findall(layout)}
-            conditions = [f"reason != {numbers[name]}" for name in IGNORED_REASONS if name in numbers]
-            self._instance.enable(EVENT, " && ".join(conditions))
-        except OSError as error:
-            return f"tracefs refused: {error}"
-        return ""
+        self._tracepoints.__exit__()
 
     def report(self) -> DropReport:
         """Everything dropped so far."""
-        if self._why:
-            return DropReport(False, self._why)
-        try:
-            text, lost = self._instance.text(), self._instance.lost()
-        except OSError as error:
-            return DropReport(False, f"the trace could not be read: {error}")
-        return DropReport(True, "", parse_trace(text, realtime_offset_ns()), lost)
+        trace = self._tracepoints.read()
+        return DropReport(not trace.why, trace.why, drop_events(trace.lines), trace.lost)
 
 
-def parse_trace(text: str, offset_ns: int) -> tuple[DropEvent, ...]:
-    """The kfree_skb lines of a trace in ftrace's text format.
+def _filter(layout: str) -> str:
+    """Leave out :data:`IGNORED_REASONS`, whose numbers are in the event's ``format`` file."""
+    numbers = {name: number for number, name in _REASON.findall(layout)}
+    return " && ".join(f"reason != {numbers[name]}" for name in IGNORED_REASONS if name in numbers)
 
-    :param offset_ns: CLOCK_REALTIME minus the trace's clock.
-    """
+
+def drop_events(lines: Iterable[TraceLine]) -> tuple[DropEvent, ...]:
+    """The kfree_skb events of a trace."""
     events = []
-    for line in text.splitlines():
-        found = _LINE.search(line)
-        if found is None:
-            continue
-        time_ns = int(found["seconds"]) * 1_000_000_000 + int(found["micros"]) * 1000 + offset_ns
-        function = found["location"].split("+", 1)[0]
-        events.append(DropEvent(time_ns, int(found["protocol"]), function, found["reason"] or "NOT_SPECIFIED"))
+    for line in lines:
+        if line.event == "kfree_skb" and (found := _FIELDS.search(line.text)):
+            function = found["location"].split("+", 1)[0]
+            events.append(DropEvent(line.time_ns, int(found["protocol"]), function, found["reason"] or "NOT_SPECIFIED"))
     return tuple(events)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from cprlib.errors import EnvironmentFailure
-from cprlib.linux.realtime import become_realtime
+from cprlib.linux.libc import become_realtime
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.stamp import ERROR_ESTIMATE, MINIMUM_SIZE, REFLECTOR, SENDER, STAMP_PORT, ns_to_ntp
 

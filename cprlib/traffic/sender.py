@@ -14,7 +14,7 @@ from types import TracebackType
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
-from cprlib.linux.realtime import change_priority, make_sleeper, set_timer_slack
+from cprlib.linux.libc import change_priority, make_sleeper, set_timer_slack
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frames import FrameTemplate
 from cprlib.traffic.packet_records import SentColumns

@@ -14,7 +14,7 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, InstrumentError
-from cprlib.linux.realtime import become_realtime
+from cprlib.linux.libc import become_realtime
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.reflector import StampReflector
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings

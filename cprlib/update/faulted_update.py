@@ -14,7 +14,7 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused
-from cprlib.linux.descriptor_exhaustion import fill_table
+from cprlib.linux.descriptors import exhaust_descriptors
 from cprlib.process import kill_group
 from cprlib.qemu.channels import MigrationChannels, is_listening
 from cprlib.qemu.machine import Machine, start_machine
@@ -224,9 +224,9 @@ class FaultedUpdate:
                 self._why = "" if self._migrate() else "a second migrate was taken while one ran"
             case Action.FULL_TABLE:
                 if victim is target:  # has to accept the channel: it would try that again and again, the source wait
-                    fill_table(target.pid, left=1)
+                    exhaust_descriptors(target.pid, left=1)
                 else:  # its main channel has to do with the number of the cpr channel
-                    fill_table(source.pid, earlier=self._before.table)
+                    exhaust_descriptors(source.pid, earlier=self._before.table)
             case _:
                 self._gates.spoil()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from cprlib.linux.link_counters import LinkCounters, read_counters
+from cprlib.linux.counters import LinkCounters, Side, read_counters, read_queue_drops
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.qdisc_drops import Side, read_queue_drops
 from cprlib.linux.topology import PORT, STATION_INTERFACE
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.running_guest import RunningGuest

@@ -16,12 +16,10 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, QemuFailed, QmpRefused, UpdateFailed
-from cprlib.linux.descriptors import DescriptorTable, read_table
-from cprlib.linux.identity import Pairing, pair_tables
-from cprlib.linux.link_counters import LinkCounters, read_counters
-from cprlib.linux.memory import anonymous_memory
+from cprlib.linux.counters import LinkCounters, read_counters
+from cprlib.linux.descriptors import DescriptorTable, Pairing, pair_tables, read_table
+from cprlib.linux.procfs import VhostWorker, anonymous_memory, vhost_workers, wait_workers_ended
 from cprlib.linux.topology import Topology
-from cprlib.linux.vhost_workers import VhostWorker, vhost_workers, wait_workers_ended
 from cprlib.process import tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels, is_listening
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine

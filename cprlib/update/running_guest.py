@@ -11,8 +11,7 @@ from typing import TypeVar
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
-from cprlib.linux.further import add_further_network, further_guest
-from cprlib.linux.topology import GUEST, Topology, build_topology
+from cprlib.linux.topology import GUEST, Topology, build_topology, further_guest
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.netdev import TapNetdev, VirtioNet, Way
@@ -33,7 +32,7 @@ class GuestSettings:
     :param memory_mib: guest RAM in MiB.
     :param queue_length: packets that each tap queue keeps.
     :param extra: further arguments for source and target.
-    :param further: netdevs beside ``netdev``, each with a NIC; see :mod:`cprlib.linux.further`.
+    :param further: netdevs beside ``netdev``, each with a NIC; see :mod:`cprlib.linux.topology`.
     :param plugged: netdevs and NICs are added by QMP before the guest runs, not on the command line.
     """
 
@@ -161,7 +160,7 @@ def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -
             if netdev.way is not Way.UNNAMED:
                 topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=settings.queue_length)
             if number:
-                add_further_network(topology, number)
+                topology.add_further_network(number)
         started = settings.for_machine(mechanism)
         passed = stack.enter_context(_shared_files(started, topology)) if mechanism.shares_files else None
         machine = stack.enter_context(start_machine("source", started, folder, topology.switch, passed=passed))

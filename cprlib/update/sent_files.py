@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
 from cprlib.linux.descriptors import Descriptor, read_table
-from cprlib.linux.identity import same_file
+from cprlib.linux.libc import same_open_file
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.channel_piece import Piece
@@ -71,7 +71,7 @@ def sent_files(pieces: Sequence[Piece], source: int) -> tuple[SentFile, ...]:
             name, identifier = name_before(data[:-1])
             row = ours[number]
             alike = [item for item in theirs if (item.device, item.inode) == (row.device, row.inode)]
-            same = tuple(item.number for item in alike if same_file(os.getpid(), number, source, item.number))
+            same = tuple(item.number for item in alike if same_open_file(os.getpid(), number, source, item.number))
             found.append(SentFile(name, identifier, row, same))
     return tuple(found)
 

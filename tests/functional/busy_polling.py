@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
-from cprlib.linux.vhost_workers import vhost_workers
+from cprlib.linux.procfs import vhost_workers
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.session import TrafficSession

@@ -12,8 +12,8 @@ from typing import Any
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.files import write_json, write_text
-from cprlib.linux.descriptors import DescriptorTable
-from cprlib.linux.identity import DEVICE_KINDS
+from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable
+from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.qemu.nic_state import differences
 from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_said, check_vhost_carries, probe_flows
 from cprlib.testing.measured_case import MeasuredCase
@@ -22,7 +22,6 @@ from cprlib.traffic.probes import Probes
 from cprlib.update.fault_result import FaultResult
 from cprlib.update.faulted_update import FaultedUpdate
 from cprlib.update.faults import Fault, Survivor
-from cprlib.update.kernel_trace import KernelTrace
 
 
 class FailedUpdates:

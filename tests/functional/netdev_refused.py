@@ -7,8 +7,8 @@ import os
 
 from cprlib.errors import QemuFailed, QmpRefused
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, read_table
+from cprlib.linux.tap import open_tap
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.passed_files import open_tap
 from netdev_refusals import File, NetdevAttempt
 
 MEANINGS = {  # of a doubt, by property

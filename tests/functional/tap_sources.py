@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.linux.descriptors import read_table
-from cprlib.linux.topology import Topology
+from cprlib.linux.topology import Topology, disable_ipv6
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev, Way
 
@@ -87,6 +87,6 @@ def attach_unnamed(topology: Topology, machine: Machine, netdevs: Sequence[TapNe
     named = {item.interface for item in netdevs if item.way is not Way.UNNAMED}
     found = {row.interface for row in read_table(machine.pid).of_kind("tap") if row.interface} - named
     for interface in found:
-        topology.no_ipv6(topology.switch, interface)
+        disable_ipv6(topology.switch, interface)
         topology.attach(interface)
     return tuple(sorted(found))

@@ -7,8 +7,7 @@ import socket
 
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import Role
-from cprlib.linux.descriptors import Descriptor, DescriptorTable, read_table
-from cprlib.linux.identity import pair_tables
+from cprlib.linux.descriptors import Descriptor, DescriptorTable, pair_tables, read_table
 from cprlib.qemu.machine import Machine
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase

@@ -6,8 +6,8 @@ from functools import partial
 
 from cprlib.evidence.case import Role
 from cprlib.linux import packet_faults as faults
+from cprlib.linux.counters import Side
 from cprlib.linux.packet_faults import Numbers, Packet, PacketFault
-from cprlib.linux.qdisc_drops import Side
 from cprlib.linux.topology import PORT, STATION_INTERFACE, Topology
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.traffic.hops import Direction

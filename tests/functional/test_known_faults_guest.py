@@ -8,9 +8,8 @@ from functools import partial
 from cprlib.deadline import Deadline
 from cprlib.evidence.case import Role
 from cprlib.linux import packet_faults as faults
-from cprlib.linux.link_counters import read_counters
+from cprlib.linux.counters import Side, read_counters
 from cprlib.linux.packet_faults import Numbers, Packet
-from cprlib.linux.qdisc_drops import Side
 from cprlib.linux.topology import PORT
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.traffic.hops import Direction

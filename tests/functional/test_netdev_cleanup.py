@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cprlib.linux.vhost_workers import vhost_workers, wait_workers_ended
+from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import listed

@@ -7,6 +7,7 @@ import time
 from cprlib.deadline import Deadline
 from cprlib.errors import QemuFailed, UpdateFailed
 from cprlib.evidence.case import Role
+from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.testing.hand_over import (
     ANSWER_S,
     check_order,
@@ -20,7 +21,6 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import Probes
 from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.gated import gated_update
-from cprlib.update.kernel_trace import KernelTrace
 
 HELD = 3  # packets per queue pair that arrive while nobody may read the tap
 

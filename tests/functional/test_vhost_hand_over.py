@@ -8,7 +8,8 @@ import time
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.evidence.case import Role
-from cprlib.linux.vhost_workers import vhost_workers
+from cprlib.linux.kernel_trace import KernelTrace
+from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.testing.hand_over import ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probe_flows
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -16,7 +17,6 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import Probes
 from cprlib.update.channel_gate import ChannelGate
 from cprlib.update.gated import gated_update
-from cprlib.update.kernel_trace import KernelTrace
 
 SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import EnvironmentFailure
-from cprlib.linux.link_counters import read_counters
+from cprlib.linux.counters import read_counters
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import build_topology
 

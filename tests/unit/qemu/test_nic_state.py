@@ -10,16 +10,13 @@ from collections.abc import Iterator
 import pytest
 
 from cprlib.errors import EnvironmentFailure, InstrumentError
+from cprlib.linux.tap import IFF_DETACH_QUEUE, interface_offloads, open_tap, read_tap_queues
 from cprlib.linux.topology import Topology, build_topology
 from cprlib.qemu.nic_state import (
-    IFF_DETACH_QUEUE,
     differences,
     facts_from_filter,
     facts_from_status,
-    interface_offloads,
-    look_at_queues,
 )
-from cprlib.qemu.passed_files import open_tap
 
 TUNSETQUEUE, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454D9, 0x400454D0, 0x400454D8  # linux/if_tun.h
 TUN_F_CSUM, TUN_F_TSO4 = 0x01, 0x02
@@ -42,7 +39,7 @@ def test_detached_queue_and_header_are_seen(topology: Topology) -> None:
         fcntl.ioctl(opened[1], TUNSETQUEUE, struct.pack("16sH22x", b"", IFF_DETACH_QUEUE))
         fcntl.ioctl(opened[0], TUNSETVNETHDRSZ, struct.pack("=i", 12))
         try:
-            queues = {queue.number: queue for queue in look_at_queues(os.getpid())}
+            queues = {queue.number: queue for queue in read_tap_queues(os.getpid())}
         except InstrumentError as error:
             pytest.skip(error.one_line())
         first, second = (queues[number] for number in opened)
@@ -62,7 +59,7 @@ def test_looking_leaves_no_descriptor(topology: Topology) -> None:
     try:
         before = sorted(os.listdir("/proc/self/fd"))
         try:
-            look_at_queues(os.getpid())
+            read_tap_queues(os.getpid())
         except InstrumentError as error:
             pytest.skip(error.one_line())
         interface_offloads(topology.switch, "tap0")
@@ -92,7 +89,7 @@ def test_interface_that_is_not_there_is_an_error(topology: Topology) -> None:
 
 def test_process_that_is_gone_is_an_error() -> None:
     with pytest.raises(InstrumentError):
-        look_at_queues(2**22 + 1)
+        read_tap_queues(2**22 + 1)
 
 
 STATUS = {

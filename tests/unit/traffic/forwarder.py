@@ -14,7 +14,7 @@ import pytest
 
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.topology import GUEST, STATION, Topology
+from cprlib.linux.topology import GUEST, STATION, disable_ipv6
 from cprlib.traffic.hops import Direction
 from cprlib.traffic.ring import ETH_P_ALL, PACKET_IGNORE_OUTGOING, SOL_PACKET
 
@@ -138,7 +138,7 @@ def harming_path(harms: dict[Direction, Harm], *, protocol: int = _UDP) -> Itera
             for side, end in (("left", station), ("right", guest)):
                 peer = {"ifname": INTERFACE, "net_ns_fd": end.descriptor}
                 middle.netlink.link("add", ifname=side, kind="veth", peer=peer)
-                Topology.no_ipv6(middle, side)
+                disable_ipv6(middle, side)
                 middle.netlink.link("set", index=middle.index(side), state="up")
             configure(station, STATION, GUEST)
             configure(guest, GUEST, STATION)

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
-from cprlib.linux.link_counters import read_counters
+from cprlib.linux.counters import read_counters
 from cprlib.linux.topology import Topology, build_topology
+from cprlib.linux.tracefs import parse_ftrace
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import Direction, HopCount, absent_counters, count_hops
-from cprlib.traffic.kernel_drops import DropEvent, DropReport, DropTrace, parse_trace
+from cprlib.traffic.kernel_drops import DropEvent, DropReport, DropTrace, drop_events
 from cprlib.traffic.ledger import (
     UNEXPLAINED,
     LedgerRow,
@@ -183,7 +184,7 @@ CPU:1 [LOST 5 EVENTS]
 
 
 def test_a_trace_is_read() -> None:
-    assert parse_trace(TRACE, 1_000_000_000_000) == (
+    assert drop_events(parse_ftrace(TRACE, 1_000_000_000_000)) == (
         DropEvent(1_012_345_678_000, 0x0800, "tun_net_xmit", "FULL_RING"),
         DropEvent(1_012_345_700_000, 0x86DD, "__udp6_lib_rcv", "NO_SOCKET"),
     )
@@ -191,7 +192,7 @@ def test_a_trace_is_read() -> None:
 
 @given(st.text())
 def test_any_text_can_be_read_as_a_trace(text: str) -> None:
-    parse_trace(text, 0)
+    drop_events(parse_ftrace(text, 0))
 
 
 def test_without_the_tracepoint_the_report_says_so(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.topology import GUEST, NUD_PERMANENT, STATION, Address, Topology
+from cprlib.linux.topology import GUEST, NUD_PERMANENT, STATION, Address, disable_ipv6
 
 INTERFACE = "eth0"
 
@@ -27,7 +27,7 @@ class Pair:
 def configure(namespace: NetworkNamespace, own: Address, peer: Address) -> None:
     """Give the interface of one end its addresses and its neighbour."""
     netlink, index = namespace.netlink, namespace.index(INTERFACE)
-    Topology.no_ipv6(namespace, INTERFACE)
+    disable_ipv6(namespace, INTERFACE)
     netlink.link("set", index=index, address=own.mac)
     netlink.link("set", index=index, state="up")
     netlink.addr("add", index=index, address=own.ipv4, prefixlen=24)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import UsageError
-from cprlib.linux.descriptor_exhaustion import fill_table
-from cprlib.linux.descriptors import read_table
+from cprlib.linux.descriptors import exhaust_descriptors, read_table
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
@@ -141,6 +140,6 @@ def test_a_full_table_takes_no_more_than_is_given_back(words: tuple[str, ...], l
         child.stdin.write("go\n")
         child.stdin.flush()
         assert child.stdout.readline() == "opened\n"
-        fill_table(child.pid, earlier=before if looked else None)
+        exhaust_descriptors(child.pid, earlier=before if looked else None)
         said, _ = child.communicate("go\n")
     assert said == f"{got} EMFILE\n"

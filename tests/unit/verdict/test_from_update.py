@@ -15,9 +15,8 @@ from cprlib.evidence.from_update import (
     order_checks,
     vhost_checks,
 )
-from cprlib.linux.descriptors import Descriptor, DescriptorTable
-from cprlib.linux.identity import Pairing
-from cprlib.linux.vhost_workers import VhostWorker
+from cprlib.linux.descriptors import Descriptor, DescriptorTable, Pairing
+from cprlib.linux.procfs import VhostWorker
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.live_update import ProcessView, UpdateResult
 from cprlib.update.moments import Moment

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import InstrumentError
-from cprlib.linux.descriptors import DescriptorTable, parse_descriptor, read_table
-from cprlib.linux.identity import pair_tables, same_file
+from cprlib.linux.descriptors import DescriptorTable, pair_tables, parse_descriptor, read_table
+from cprlib.linux.libc import same_open_file
 
 
 def test_duplicate_is_the_same_file(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as stream:
         copy = os.dup(stream.fileno())
         try:
-            assert same_file(os.getpid(), stream.fileno(), os.getpid(), copy)
+            assert same_open_file(os.getpid(), stream.fileno(), os.getpid(), copy)
         finally:
             os.close(copy)
 
@@ -23,13 +23,13 @@ def test_second_open_of_the_same_path_is_another_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with path.open("w") as one, path.open("w") as two:
         assert os.fstat(one.fileno()).st_ino == os.fstat(two.fileno()).st_ino
-        assert not same_file(os.getpid(), one.fileno(), os.getpid(), two.fileno())
+        assert not same_open_file(os.getpid(), one.fileno(), os.getpid(), two.fileno())
 
 
 def test_dead_process_is_an_error_and_not_a_difference() -> None:
     nobody = 2**22 + 1  # beyond PID_MAX_LIMIT
     with pytest.raises(InstrumentError):
-        same_file(os.getpid(), 0, nobody, 0)
+        same_open_file(os.getpid(), 0, nobody, 0)
 
 
 def test_tap_row_has_its_interface() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cprlib.linux import vhost_workers as workers
-from cprlib.linux.vhost_workers import vhost_workers, wait_workers_ended
+from cprlib.linux import procfs as workers
+from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 
 PR_SET_NAME = 15
 
@@ -47,7 +47,7 @@ def test_a_worker_that_ends_late_does_not_remain(worker: threading.Event) -> Non
 
 
 def test_a_worker_that_does_not_end_remains(worker: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "END_S", 0.1)
+    monkeypatch.setattr(workers, "WORKERS_END_S", 0.1)
     assert wait_workers_ended(os.getpid()) >= 100
     assert len(vhost_workers(os.getpid())) == 1
     wait_workers_ended(os.getpid(), kept=1)

@@ -1,8 +1,9 @@
-"""Lines of the kernel's trace are read; workers are told from QEMU's own threads."""
+"""Lines of the kernel trace are parsed; vhost workers are distinguished from QEMU's threads."""
 
 from pathlib import Path
 
-from cprlib.update.kernel_trace import Act, KernelReport, KernelTrace, parse_events
+from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace, kernel_events
+from cprlib.linux.tracefs import parse_ftrace
 
 LINES = """\
 # tracer: nop
@@ -11,11 +12,11 @@ LINES = """\
  qemu-system-x86-53      [000] .....    10.000003: consume_skb: skbaddr=00000000eb location=tun_do_read+0x19c/0x700
         vhost-53-60      [000] b....    10.000004: netif_receive_skb_entry: dev=tap0 napi_id=0x0 queue_mapping=1
         vhost-53-60      [000] .....    10.000005: sched_process_exit: comm=vhost-53 pid=60 prio=120 group_dead=false
-""".splitlines()
+"""
 
 
 def test_events_are_read() -> None:
-    events = parse_events(LINES, 1_000_000_000)
+    events = kernel_events(parse_ftrace(LINES, 1_000_000_000))
     assert [item.act for item in events] == [
         Act.WORKER_MADE,
         Act.TAP_READ,
@@ -28,7 +29,7 @@ def test_events_are_read() -> None:
 
 
 def test_who_was_at_the_tap() -> None:
-    report = KernelReport(True, "", parse_events(LINES, 0))
+    report = KernelReport(True, "", kernel_events(parse_ftrace(LINES, 0)))
     assert report.at_tap(Act.TAP_READ) == {"vhost-53": 1, "qemu-system-x86 (53)": 1}
     assert report.at_tap(Act.TAP_READ, since_ns=10_000_003_000) == {"qemu-system-x86 (53)": 1}
     assert report.at_tap(Act.TAP_WRITTEN) == {"vhost-53": 1}

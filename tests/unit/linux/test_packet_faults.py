@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cprlib.errors import NotSupported, UsageError
+from cprlib.linux.counters import Side, read_queue_drops
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.packet_faults import Numbers, Packet, PacketFault, disturb, drop
-from cprlib.linux.qdisc_drops import Side, read_queue_drops
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.stamp import STAMP_PORT, ReflectorPacket, SenderPacket
 

@@ -1,0 +1,81 @@
+"""Packet counters of links (IFLA_STATS64, linux/if_link.h) and of their queueing disciplines (TCA_STATS2)."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, fields
+
+from cprlib.errors import InstrumentError
+from cprlib.linux.namespace import NetworkNamespace
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCounters:
+    """Packets of one link since its creation. For a tap, ``tx`` is towards the guest."""
+
+    rx_packets: int
+    tx_packets: int
+    rx_dropped: int
+    tx_dropped: int
+    rx_errors: int
+    tx_errors: int
+
+    def since(self, before: LinkCounters) -> LinkCounters:
+        """Differences to an earlier reading of the same link."""
+        return LinkCounters(
+            **{item.name: getattr(self, item.name) - getattr(before, item.name) for item in fields(self)}
+        )
+
+
+def read_counters(namespace: NetworkNamespace, interface: str) -> LinkCounters:
+    """Read the counters of a link.
+
+    :raises InstrumentError: the kernel gave none; absent counters never count as zero.
+    """
+    message = namespace.netlink.link("get", index=namespace.index(interface))[0]
+    statistics = message.get("stats64")
+    if statistics is None:
+        raise InstrumentError(f"read the counters of {interface}", "the kernel gave no IFLA_STATS64")
+    return LinkCounters(**{item.name: int(statistics[item.name]) for item in fields(LinkCounters)})
+
+
+class Side(enum.IntEnum):
+    """Where a queueing discipline is attached; the value is its parent handle (linux/pkt_sched.h)."""
+
+    EGRESS = 0xFFFFFFFF  # TC_H_ROOT
+    INGRESS = 0xFFFFFFF1  # TC_H_INGRESS
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCount:
+    """Packets that passed a queueing discipline, and packets that it or a filter on it dropped."""
+
+    passed: int
+    dropped: int
+
+
+def read_queue(namespace: NetworkNamespace, interface: str, handle: int) -> QueueCount | None:
+    """The counters of one queueing discipline; None when it does not exist."""
+    return _queue_count(namespace, interface, "handle", handle)
+
+
+def read_queue_drops(namespace: NetworkNamespace, interface: str) -> dict[Side, int]:
+    """Packets dropped by the queueing disciplines of an interface since their creation; 0 for an absent one.
+
+    A classful one includes the drops of its children (prio_enqueue(), net/sched/sch_prio.c). ``clsact`` has one
+    counter for both sides, reported as ingress.
+    """
+    drops = {}
+    for side in Side:
+        count = _queue_count(namespace, interface, "parent", side.value)
+        drops[side] = 0 if count is None else count.dropped
+    return drops
+
+
+def _queue_count(namespace: NetworkNamespace, interface: str, field: str, value: int) -> QueueCount | None:
+    for message in namespace.netlink.get_qdiscs(index=namespace.index(interface)):
+        statistics = message.get_attr("TCA_STATS2")
+        if message[field] == value and statistics is not None:
+            passed, dropped = statistics.get_attr("TCA_STATS_BASIC"), statistics.get_attr("TCA_STATS_QUEUE")
+            return QueueCount(int(passed["packets"]), int(dropped["drops"]))
+    return None

@@ -1,0 +1,124 @@
+"""vhost workers created and ended, and the tasks that read and write the tap, from tracepoints.
+
+- ``sched:sched_wakeup_new`` of a task ``vhost-<pid>``: VHOST_SET_OWNER has created a worker (kernel/vhost_task.c);
+- ``sched:sched_process_exit`` of such a task: VHOST_RESET_OWNER, or the end of its QEMU, has ended it;
+- ``skb:consume_skb`` in ``tun_do_read()``: a task, a worker or QEMU's main loop, has read a packet from a tap;
+- ``net:netif_receive_skb_entry`` for a tap: a task has written a packet of the guest into it (drivers/net/tun.c).
+
+This does not depend on any message of QEMU, so it also finds a silent fall back to userspace virtio.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.linux.tracefs import TRACEFS, TraceLine, Tracepoints
+
+ETH_P_RARP = 0x8035  # linux/if_ether.h
+_WORKER = re.compile(r"^vhost-(?P<owner>\d+)$")
+_FIELD = re.compile(r"(\w+)=(\S+)")
+_FILTERS = {
+    "sched/sched_wakeup_new": 'comm ~ "vhost-*"',
+    "sched/sched_process_exit": 'comm ~ "vhost-*"',
+    "skb/consume_skb": "location.function == tun_do_read",
+    # RARP is QEMU's own announcement of the guest (qemu_announce_self(), net/announce.c), sent by its main loop
+    "net/netif_receive_skb_entry": f'name ~ "tap*" && protocol != {ETH_P_RARP}',
+}
+
+
+class Act(enum.StrEnum):
+    """What happened."""
+
+    WORKER_MADE = "worker made"
+    WORKER_ENDED = "worker ended"
+    TAP_READ = "packet read from a tap"
+    TAP_WRITTEN = "packet written into a tap"
+
+
+_ACTS = {
+    "sched_wakeup_new": Act.WORKER_MADE,
+    "sched_process_exit": Act.WORKER_ENDED,
+    "consume_skb": Act.TAP_READ,
+    "netif_receive_skb_entry": Act.TAP_WRITTEN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelEvent:
+    """One event.
+
+    :param time_ns: CLOCK_REALTIME, to the microsecond.
+    :param task: thread id of the worker or of the reader or writer.
+    :param name: of that thread; ``vhost-<pid of its owner>`` for a worker.
+    """
+
+    time_ns: int
+    act: Act
+    task: int
+    name: str
+
+    @property
+    def owner(self) -> int | None:
+        """Process id of the worker's QEMU; None when the task is no worker."""
+        found = _WORKER.match(self.name)
+        return int(found["owner"]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelReport:
+    """Events so far.
+
+    :param available: False when nothing is known; :attr:`why` then has the reason.
+    :param lost: events lost by the trace buffer.
+    """
+
+    available: bool
+    why: str
+    events: tuple[KernelEvent, ...] = ()
+    lost: int = 0
+
+    def of(self, act: Act, *, since_ns: int = 0) -> tuple[KernelEvent, ...]:
+        """Events of one kind from a time on."""
+        return tuple(item for item in self.events if item.act is act and since_ns <= item.time_ns)
+
+    def at_tap(self, act: Act, *, since_ns: int = 0) -> dict[str, int]:
+        """Packets by reader or writer: ``vhost-<pid>`` for all workers of a QEMU, else name and thread id."""
+        seen = self.of(act, since_ns=since_ns)
+        return dict(Counter(item.name if item.owner else f"{item.name} ({item.task})" for item in seen))
+
+
+class KernelTrace:
+    """Records while its body runs; call :meth:`report` inside. Never raises: the report says what is missing."""
+
+    def __init__(self, tracefs: Path = TRACEFS) -> None:
+        self._tracepoints = Tracepoints(_FILTERS, tracefs)
+
+    def __enter__(self) -> KernelTrace:
+        self._tracepoints.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tracepoints.__exit__()
+
+    def report(self) -> KernelReport:
+        """Everything so far."""
+        trace = self._tracepoints.read()
+        return KernelReport(not trace.why, trace.why, kernel_events(trace.lines), trace.lost)
+
+
+def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:
+    """The events of the four tracepoints."""
+    events = []
+    for line in lines:
+        act = _ACTS.get(line.event)
+        if act in (Act.WORKER_MADE, Act.WORKER_ENDED):
+            fields = dict(_FIELD.findall(line.text))
+            events.append(KernelEvent(line.time_ns, act, int(fields["pid"]), fields["comm"]))
+        elif act is not None:
+            events.append(KernelEvent(line.time_ns, act, line.task, line.comm))
+    return tuple(events)

@@ -1,0 +1,80 @@
+"""vhost workers and private memory of a QEMU, as procfs shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded
+
+WORKERS_END_S = 2.0  # time for stopped workers to leave /proc, also on a busy machine
+
+
+@dataclass(frozen=True, slots=True)
+class VhostWorker:
+    """A kernel thread that carries packets of a vhost-net device.
+
+    :param task: its thread id.
+    :param owner: process id of its QEMU, from the thread's name ``vhost-<pid>`` (drivers/vhost/vhost.c).
+    """
+
+    task: int
+    owner: int
+
+
+def _worker(task: int, comm: Path) -> VhostWorker | None:
+    try:
+        name = comm.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+    prefix, _, owner = name.partition("-")
+    return VhostWorker(task, int(owner)) if prefix == "vhost" and owner.isdigit() else None
+
+
+def vhost_workers(pid: int) -> tuple[VhostWorker, ...]:
+    """The vhost workers of a process.
+
+    Since Linux 6.4 they are threads of the owner (kernel/vhost_task.c); before that, separate kernel threads.
+    """
+    folder = Path(f"/proc/{pid}/task")
+    tasks = [int(name) for name in os.listdir(folder)] if folder.is_dir() else []
+    threads = [_worker(task, folder / str(task) / "comm") for task in tasks]
+    processes = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    kernel_threads = [_worker(task, Path(f"/proc/{task}/comm")) for task in processes]
+    found = {worker.task: worker for worker in (*threads, *kernel_threads) if worker and worker.owner == pid}
+    return tuple(sorted(found.values(), key=lambda worker: worker.task))
+
+
+def wait_workers_ended(pid: int, kept: int = 0) -> float:
+    """Wait until stopped vhost workers have left /proc; never raises, so the caller reads the workers again.
+
+    VHOST_RESET_OWNER returns when the worker is stopped (vhost_task_stop(), kernel/vhost_task.c); the thread stays in
+    /proc until it is scheduled once more.
+
+    :param kept: number of workers of devices that the process still owns.
+    :returns: ms until no more than ``kept`` workers were left, or until the time-out.
+    """
+    begun = time.monotonic()
+    with contextlib.suppress(DeadlineExceeded):
+        deadline = Deadline(WORKERS_END_S, "the vhost workers to end")
+        deadline.poll(lambda: True if len(vhost_workers(pid)) <= kept else None)
+    return (time.monotonic() - begun) * 1000
+
+
+def anonymous_memory(pid: int) -> int | None:
+    """Resident anonymous memory of a process in KiB (RssAnon of /proc/PID/status, proc_pid_status(5)).
+
+    Guest RAM is a shared memfd and does not count; the used part of TCG's translation buffer does.
+
+    :returns: None when the process is gone or RssAnon is missing.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    found = [line.split() for line in lines if line.startswith("RssAnon:")]
+    return int(found[0][1]) if found else None

@@ -1,0 +1,144 @@
+"""Taps: open a queue, read the state of each queue and the offloads of the interface."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyroute2.ethtool.ioctl import IoctlEthtool
+
+from cprlib.errors import EnvironmentFailure, InstrumentError
+from cprlib.linux.descriptors import read_table
+from cprlib.linux.libc import duplicate_descriptor
+from cprlib.linux.namespace import NetworkNamespace
+
+# linux/if_tun.h
+TUNSETIFF, TUNGETIFF = 0x400454CA, 0x800454D2
+TUNGETSNDBUF, TUNGETVNETHDRSZ = 0x800454D3, 0x800454D7
+TUNGETVNETLE, TUNGETVNETBE = 0x800454DD, 0x800454DF
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
+IFF_DETACH_QUEUE, IFF_PERSIST = 0x0400, 0x0800
+FLAG_NAMES = {
+    IFF_TAP: "tap",
+    IFF_NO_PI: "no_pi",
+    IFF_VNET_HDR: "vnet_hdr",
+    IFF_MULTI_QUEUE: "multi_queue",
+    IFF_PERSIST: "persist",
+}
+IFREQ = struct.Struct("16sH22x")
+
+
+@dataclass(frozen=True, slots=True)
+class TapQueue:
+    """State of one tap queue in the kernel.
+
+    :param number: the descriptor in its process.
+    :param detached: disabled by TUNSETQUEUE: it carries nothing until it is attached again.
+    :param header_bytes: length of the header before each packet (TUNGETVNETHDRSZ): 10, or 12 for virtio 1.
+    :param flags: names of the flags that the tap was opened with.
+    :param send_buffer: bytes (TUNGETSNDBUF).
+    :param byte_order: of the header (TUNSETVNETLE, TUNSETVNETBE): ``native``, ``little``, ``big``.
+    """
+
+    number: int
+    interface: str
+    detached: bool
+    header_bytes: int
+    flags: tuple[str, ...]
+    send_buffer: int
+    byte_order: str
+
+    def facts(self) -> Mapping[str, str]:
+        """What an update must not change: everything except the descriptor's number."""
+        return {
+            "interface": self.interface,
+            "queue": "detached" if self.detached else "attached",
+            "vnet header": f"{self.header_bytes} bytes",
+            "flags": ", ".join(self.flags),
+            "send buffer": f"{self.send_buffer} bytes",
+            "byte order": self.byte_order,
+        }
+
+
+def open_tap(interface: str, *, multi_queue: bool = False, vnet_hdr: bool = True, blocking: bool = True) -> int:
+    """Open one queue of a tap in the network namespace of the calling thread.
+
+    The kernel creates a missing tap and deletes it with its last descriptor.
+
+    :returns: a descriptor, which the caller closes.
+    :raises EnvironmentFailure: the kernel refuses: no tun, no right, or another kind of tap.
+    """
+    flags = IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if vnet_hdr else 0) | (IFF_MULTI_QUEUE if multi_queue else 0)
+    opened = -1
+    try:
+        opened = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | (0 if blocking else os.O_NONBLOCK))
+        fcntl.ioctl(opened, TUNSETIFF, IFREQ.pack(interface.encode(), flags))
+    except OSError as error:
+        if opened >= 0:
+            os.close(opened)
+        raise EnvironmentFailure(f"open tap {interface}", str(error)) from error
+    return opened
+
+
+def read_tap_queues(pid: int) -> tuple[TapQueue, ...]:
+    """Read every tap queue that a process has open, in the order of its descriptors.
+
+    Reading a queue duplicates its descriptor for a moment. The duplicate keeps the queue alive and would hide a lost
+    descriptor, so call this while the guest is idle and no update runs.
+
+    :raises InstrumentError: the process is gone, or the caller may not trace it.
+    """
+    rows = read_table(pid).of_kind("tap")
+    try:
+        return tuple(_read_queue(pid, row.number) for row in rows)
+    except OSError as error:
+        raise InstrumentError(
+            f"read the tap queues of process {pid}",
+            str(error),
+            "run as root or in the lab: pidfd_getfd needs the right to trace QEMU",
+        ) from error
+
+
+def _read_queue(pid: int, number: int) -> TapQueue:
+    duplicate = duplicate_descriptor(pid, number)
+    try:
+        name, flags = IFREQ.unpack(fcntl.ioctl(duplicate, TUNGETIFF, bytes(IFREQ.size)))
+        little, big = _read_integer(duplicate, TUNGETVNETLE), 0
+        try:
+            big = _read_integer(duplicate, TUNGETVNETBE)
+        except OSError:  # a kernel without CONFIG_TUN_VNET_CROSS_LE
+            big = 0
+        return TapQueue(
+            number=number,
+            interface=name.rstrip(b"\0").decode("ascii", "replace"),
+            detached=bool(flags & IFF_DETACH_QUEUE),
+            header_bytes=_read_integer(duplicate, TUNGETVNETHDRSZ),
+            flags=tuple(word for bit, word in FLAG_NAMES.items() if flags & bit),
+            send_buffer=_read_integer(duplicate, TUNGETSNDBUF),
+            byte_order="big" if big else "little" if little else "native",
+        )
+    finally:
+        os.close(duplicate)
+
+
+def _read_integer(descriptor: int, request: int) -> int:
+    return int(struct.unpack("=i", fcntl.ioctl(descriptor, request, bytes(4)))[0])
+
+
+def interface_offloads(namespace: NetworkNamespace, interface: str) -> Mapping[str, str]:
+    """Offloads of an interface, as ``ethtool -k``; for a tap they show what TUNSETOFFLOAD has set for its reader.
+
+    :returns: ``on`` or ``off`` for each that can be changed.
+    :raises InstrumentError: there is no such interface.
+    """
+    with namespace.entered():
+        ethtool = IoctlEthtool(interface)
+    try:
+        return {str(name): "on" if on else "off" for name, on, changeable, *_ in ethtool.get_features() if changeable}
+    except (OSError, KeyError, ValueError) as error:
+        raise InstrumentError(f"read the offloads of {interface}", str(error)) from error
+    finally:
+        ethtool.close()

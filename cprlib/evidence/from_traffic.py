@@ -17,7 +17,7 @@ from cprlib.evidence.case import (
     Stream,
 )
 from cprlib.evidence.packets import Packets
-from cprlib.traffic.control_run import ControlRun, Trust, doubt_instrument, judge
+from cprlib.traffic.control_run import ControlRun, Validity, check_instrument, check_measurement
 from cprlib.traffic.result import Interruption as MeasuredInterruption
 from cprlib.traffic.result import TrafficResult
 
@@ -42,15 +42,15 @@ def instrument_of(result: TrafficResult, control_run: ControlRun | None) -> Inst
     )
 
 
-def _trust(role: Role, result: TrafficResult, control_run: ControlRun | None) -> Trust:
+def _validity(role: Role, result: TrafficResult, control_run: ControlRun | None) -> Validity:
     """A control run has none before it: only its own counters can be doubted."""
-    return doubt_instrument(result) if role is Role.CONTROL_RUN else judge(result, control_run)
+    return check_instrument(result) if role is Role.CONTROL_RUN else check_measurement(result, control_run)
 
 
-def instrument_check(trust: Trust) -> Check:
+def instrument_check(validity: Validity) -> Check:
     """The instrument trusts itself; every doubt makes the case inconclusive."""
-    outcome = Outcome.PASS if trust.conclusive else Outcome.INCONCLUSIVE
-    return Check("instrument", outcome, "no doubt", "; ".join(trust.doubts) or "no doubt")
+    outcome = Outcome.PASS if validity.conclusive else Outcome.INCONCLUSIVE
+    return Check("instrument", outcome, "no problem", "; ".join(validity.problems) or "no problem")
 
 
 def with_traffic(
@@ -60,7 +60,7 @@ def with_traffic(
 
     :param queue_length: packets that a tap queue keeps; the budget is this over the rate of one flow.
     """
-    trust = _trust(evidence.role, result, control_run)
+    validity = _validity(evidence.role, result, control_run)
     undetermined = result.undetermined > 0  # without the reflector's log nobody knows the direction
     flows = tuple(
         Stream(
@@ -85,8 +85,8 @@ def with_traffic(
         budget=Budget(queue_length, result.settings.rate / len(result.flows)),
         streams=(*evidence.streams, *(flows if len(flows) > 1 else ())),
         instrument=instrument_of(result, control_run),
-        warnings=(*evidence.warnings, *trust.notes),
-        checks=(*evidence.checks, instrument_check(trust)),
+        warnings=(*evidence.warnings, *validity.notes),
+        checks=(*evidence.checks, instrument_check(validity)),
     )
 
 

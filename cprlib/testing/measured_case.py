@@ -231,7 +231,7 @@ class MeasuredCase:
         log, overflow = self._reflector(agent)
         result = session.result(log, reflector_drops=overflow)
         control_runs = [ControlRun.of(run.result(log, reflector_drops=overflow)) for run in self._control_runs]
-        control_run = functools.reduce(ControlRun.and_then, control_runs) if control_runs else None
+        control_run = functools.reduce(ControlRun.merge, control_runs) if control_runs else None
         self.evidence = with_traffic(self.evidence, result, control_run, self.parameters.queue_length)
         self.evidence = replace(
             self.evidence,

@@ -64,9 +64,9 @@ def _instrument(
         capture=reports[1],
         clock=clock,
         reflector_drops=reflector_drops,
-        log_lines=None if lines is None else sum(map(len, lines.by_flow)) + lines.foreign + lines.nonsense,
+        log_lines=None if lines is None else sum(map(len, lines.by_flow)) + lines.foreign + lines.invalid,
         log_foreign=lines.foreign if lines else 0,
-        log_nonsense=lines.nonsense if lines else 0,
+        log_invalid=lines.invalid if lines else 0,
     )
 
 
@@ -97,7 +97,7 @@ def _flow_result(
         by_sequence=by_sequence,
         missing=metrics.missing_sequences(len(sent_ns), (arrival.sender_sequence for arrival in arrivals)),
         answers=len(arrivals),
-        nonsense=known.nonsense,
+        invalid=known.invalid,
         not_in_log=known.not_in_log,
         round_trip=metrics.distribution(
             a.arrived_ns - a.sent_ns - (a.reflector_sent_ns - a.reflector_received_ns) for a in arrivals
@@ -112,7 +112,7 @@ class _Known:
     """The answers that the reflector says it gave, and how many others came."""
 
     arrivals: Sequence[Arrival]
-    nonsense: int
+    invalid: int
     not_in_log: int
 
 
@@ -122,10 +122,10 @@ def _known_to(log: Sequence[Reflection] | None, matched: Matched) -> _Known:
     An answer that is not the reflector's own stands for none of those that are missing.
     """
     if log is None:
-        return _Known(matched.arrivals, matched.nonsense, 0)
+        return _Known(matched.arrivals, matched.invalid, 0)
     given = {line.reflector_sequence: line.sender_sequence for line in log}
     known = [answer for answer in matched.arrivals if given.get(answer.reflector_sequence) == answer.sender_sequence]
-    return _Known(known, matched.nonsense, len(matched.arrivals) - len(known))
+    return _Known(known, matched.invalid, len(matched.arrivals) - len(known))
 
 
 def _delays(

@@ -78,22 +78,22 @@ class Matched:
     """Answers that were checked against what was sent.
 
     :param arrivals: in the order of arrival.
-    :param nonsense: answers to packets never sent, or whose time stamp T1 is not the one sent: a broken reflector,
+    :param invalid: answers to packets never sent, or whose time stamp T1 is not the one sent: a broken reflector,
         or one of an earlier session. They are counted and never used.
     """
 
     arrivals: tuple[Arrival, ...]
-    nonsense: int
+    invalid: int
 
 
 def match_arrivals(sent_ns: Sequence[int], columns: ArrivalColumns) -> Matched:
     """Take the answers whose sequence number and T1 are those of a packet sent."""
     arrivals = []
-    nonsense = 0
+    invalid = 0
     sent = len(sent_ns)
     for index, sequence in enumerate(columns.sender_sequence):
         if sequence >= sent or ntp_to_ns(columns.t1[index]) != sent_ns[sequence]:
-            nonsense += 1
+            invalid += 1
             continue
         arrivals.append(
             Arrival(
@@ -105,7 +105,7 @@ def match_arrivals(sent_ns: Sequence[int], columns: ArrivalColumns) -> Matched:
                 columns.received_ns[index],
             )
         )
-    return Matched(tuple(arrivals), nonsense)
+    return Matched(tuple(arrivals), invalid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +113,22 @@ class SortedLog:
     """A reflector's log by flow.
 
     :param by_flow: one tuple per flow asked for, in the order of the reflector's own sequence numbers.
-    :param foreign: lines of other flows; :param nonsense: lines with sequence numbers never sent.
+    :param foreign: lines of other flows; :param invalid: lines with sequence numbers never sent.
     """
 
     by_flow: tuple[tuple[Reflection, ...], ...]
     foreign: int
-    nonsense: int
+    invalid: int
 
 
 def sort_log(flows: Sequence[Flow], sent: Sequence[int], log: Iterable[Reflection]) -> SortedLog:
     """Put each line of a reflector's log to its flow.
 
-    :param sent: packets sent per flow; a line with a higher sequence number is nonsense.
+    :param sent: packets sent per flow; a line with a higher sequence number is invalid.
     """
     index_of = {(_plain(flow.source), flow.source_port): number for number, flow in enumerate(flows)}
     lists: list[list[Reflection]] = [[] for _ in flows]
-    foreign = nonsense = 0
+    foreign = invalid = 0
     known: dict[str, str] = {}
     for line in log:
         address = known.get(line.peer)
@@ -138,12 +138,12 @@ def sort_log(flows: Sequence[Flow], sent: Sequence[int], log: Iterable[Reflectio
         if number is None:
             foreign += 1
         elif not 0 <= line.sender_sequence < sent[number]:
-            nonsense += 1
+            invalid += 1
         else:
             lists[number].append(line)
     for entries in lists:
         entries.sort(key=lambda line: line.reflector_sequence)
-    return SortedLog(tuple(tuple(entries) for entries in lists), foreign, nonsense)
+    return SortedLog(tuple(tuple(entries) for entries in lists), foreign, invalid)
 
 
 def _plain(text: str) -> str:

@@ -49,7 +49,7 @@ class FlowResult:
         there (or without a log that never came back); :param returned_ns: T4 of the first answer, None without one.
     :param undetermined: packets missing of which nothing tells in which direction they were lost; 0 with a log.
     :param by_sequence: loss as the reflector's own sequence numbers tell it, to be compared with the log.
-    :param nonsense: answers to packets never sent, or with a wrong time stamp.
+    :param invalid: answers to packets never sent, or with a wrong time stamp.
     :param not_in_log: answers that the reflector's log does not know: damaged on the way, or the log is not whole.
     """
 
@@ -63,7 +63,7 @@ class FlowResult:
     by_sequence: metrics.LossBySequence
     missing: tuple[int, ...]
     answers: int
-    nonsense: int
+    invalid: int
     not_in_log: int
     round_trip: metrics.Distribution | None
     forward_delay: metrics.Distribution | None
@@ -76,7 +76,7 @@ class InstrumentReport:
 
     :param reflector_drops: packets that the reflector's socket lost for want of room; None when it was not asked.
     :param log_lines: lines of the reflector's log, None without one; :param log_foreign: of other flows;
-        :param log_nonsense: with numbers never sent.
+        :param log_invalid: with numbers never sent.
     """
 
     sender: SenderReport
@@ -85,7 +85,7 @@ class InstrumentReport:
     reflector_drops: int | None
     log_lines: int | None
     log_foreign: int
-    log_nonsense: int
+    log_invalid: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,5 +90,5 @@ def instrument_counters(result: TrafficResult | None) -> Counters:
         "sender.sent": result.sent,
         "capture.answers": sum(flow.answers for flow in result.flows),
         "capture.drops": report.kernel_drops,
-        "capture.others": sum(report.others.values()) + sum(flow.nonsense + flow.not_in_log for flow in result.flows),
+        "capture.others": sum(report.others.values()) + sum(flow.invalid + flow.not_in_log for flow in result.flows),
     }

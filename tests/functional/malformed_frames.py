@@ -60,7 +60,7 @@ class SenselessFrames:
         """Kinds of which the capture did not count exactly as many as were sent."""
         wanted = Counter(kind for kind, _ in self._to_station)
         seen = dict(result.instrument.capture.others)
-        seen[NONSENSE] = sum(flow.nonsense for flow in result.flows)
+        seen[NONSENSE] = sum(flow.invalid for flow in result.flows)
         wanted[FrameClass.FOREIGN.value] += 1  # the reflector answers the other session
         for kind, number in wanted.items():
             if kind == FrameClass.ARP and seen.get(kind, 0) > number * EACH:

@@ -117,7 +117,7 @@ def test_any_bytes_leave_the_capture_alive() -> None:
         assert matched.arrivals[-1].reflector_sequence == 0
 
 
-def test_answers_to_packets_never_sent_are_nonsense() -> None:
+def test_answers_to_packets_never_sent_are_counted_as_invalid() -> None:
     frames = [
         answer(FLOW, ReflectorPacket(0, 3, 2, 0, 1).encode()),
         answer(FLOW, ReflectorPacket(1, 3, 2, 5, 1).encode()),  # number never sent
@@ -127,7 +127,7 @@ def test_answers_to_packets_never_sent_are_nonsense() -> None:
     capture, report = capture_frames([bytes(frame) for frame in frames])
     assert report.answers == 4
     matched = match_arrivals([1], capture.columns[0])
-    assert (len(matched.arrivals), matched.nonsense) == (1, 3)
+    assert (len(matched.arrivals), matched.invalid) == (1, 3)
 
 
 def test_a_ring_that_overflows_says_so() -> None:

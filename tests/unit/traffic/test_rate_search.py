@@ -29,7 +29,7 @@ def test_it_doubles_and_then_bisects() -> None:
 
 def test_it_says_when_nothing_or_everything_was_carried() -> None:
     assert str(search(10, bisections=0)) == "no rate was carried; at 500: 490 of 500 packets lost"
-    assert str(search(1e9, limit=4000)) == "4,000 packets/s carried without loss, which is as far as was looked"
+    assert str(search(1e9, limit=4000)) == "4,000 packets/s carried without loss, the highest rate tried"
 
 
 @given(st.floats(1, 30_000), st.integers(0, 6))

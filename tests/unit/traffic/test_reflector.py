@@ -11,7 +11,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
 from cprlib.guest.packet_log import measure_guest_stream
 from cprlib.linux.topology import GUEST
-from cprlib.traffic.control_run import doubt_instrument
+from cprlib.traffic.control_run import check_instrument
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.reflector import StampReflector
@@ -74,7 +74,7 @@ def test_a_paused_reflector_interrupts_and_loses_nothing() -> None:
             session.finish()
         result = session.result(reflector.log(), reflector_drops=reflector.dropped)
     assert (result.sent, result.lost) == (1500, 0)
-    assert doubt_instrument(result).conclusive
+    assert check_instrument(result).conclusive
     seen = result.interruption_return
     assert seen.low_ms is not None
     assert seen.high_ms is not None

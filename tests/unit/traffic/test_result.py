@@ -90,7 +90,7 @@ def test_the_result_is_what_happened(network: list[tuple[list[int], list[int], l
     assert result.duplicates_return == len(came_back) - len(set(came_back))
     assert result.answered == len({sequence for _, sequence in world.answers})
     flow = result.flows[0]
-    assert flow.nonsense == flow.not_in_log == 0
+    assert flow.invalid == flow.not_in_log == 0
     assert flow.forward.missing == tuple(s for s in range(world.sent) if s not in world.reached)
     assert len(flow.returning.missing or ()) == result.lost_return
     for direction in (flow.forward, flow.returning):
@@ -128,4 +128,4 @@ def test_lines_of_others_in_the_log_change_nothing(
     ]
     clean, spoiled = result_of(world, world.log), result_of(world, log)
     assert spoiled.flows == clean.flows
-    assert (spoiled.instrument.log_foreign, spoiled.instrument.log_nonsense) == (foreign, senseless)
+    assert (spoiled.instrument.log_foreign, spoiled.instrument.log_invalid) == (foreign, senseless)

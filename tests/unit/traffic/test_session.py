@@ -9,7 +9,7 @@ import pytest
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.traffic.control_run import ControlRun, doubt_instrument, judge
+from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import Direction
 from cprlib.traffic.kernel_drops import DropReport
@@ -50,9 +50,9 @@ def test_a_good_path_loses_nothing_and_the_instrument_is_trusted() -> None:
     assert (result.duplicates_forward, result.duplicates_return) == (0, 0)
     assert (result.reordered_forward, result.reordered_return) == (0, 0)
     assert result.shares == {"ipv4:20000": 0.5, "ipv6:20001": 0.5}
-    assert doubt_instrument(result).doubts == ()
-    assert judge(result, ControlRun.of(result)).conclusive
-    assert not judge(result, None).conclusive
+    assert check_instrument(result).problems == ()
+    assert check_measurement(result, ControlRun.of(result)).conclusive
+    assert not check_measurement(result, None).conclusive
     clock = result.instrument.clock
     assert clock is not None
     assert len(clock.segments) == 1
@@ -71,8 +71,8 @@ def test_injected_loss_is_counted_exactly(direction: Direction, every: int) -> N
     assert result.sent - result.answered == len(dropped)
     found = [s for flow in result.flows for s in (flow.forward.missing or ()) + (flow.returning.missing or ())]
     assert sorted(found) == sorted(dropped)
-    assert not ControlRun.of(result).trust.doubts
-    assert ControlRun.of(result).doubts
+    assert not ControlRun.of(result).validity.problems
+    assert ControlRun.of(result).problems
     ledger = make_ledger(result, (), NO_DROPS)
     assert ledger.missing == ledger.unexplained == len(dropped)
     assert {row.direction for row in ledger.rows} == {direction}
@@ -91,7 +91,7 @@ def test_without_the_log_sequence_numbers_tell_the_directions() -> None:
     result, forwarder = measure_harmed(harms, with_log=False)
     assert result.lost == sum(len(harmed.dropped) for harmed in forwarder.harmed.values())
     assert result.lost_forward <= len(forwarder.harmed[Direction.FORWARD].dropped)
-    assert not doubt_instrument(result).conclusive
+    assert not check_instrument(result).conclusive
     assert make_ledger(result, (), NO_DROPS).missing == result.lost
 
 
@@ -124,7 +124,7 @@ def test_a_path_that_takes_nothing_is_inconclusive() -> None:
     result, _ = measure_harmed({Direction.FORWARD: Harm(1, drop=True)})
     assert result.lost_forward == PACKETS
     assert result.lost_return == 0
-    assert any("no answer" in doubt for doubt in doubt_instrument(result).doubts)
+    assert any("no answer" in problem for problem in check_instrument(result).problems)
     assert result.interruption_return.high_ms is None
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cprlib.deadline import Deadline
 from cprlib.errors import UsageError
-from cprlib.traffic.control_run import ControlRun, doubt_instrument, judge
+from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.result import TrafficResult
@@ -70,7 +70,7 @@ def test_senseless_frames_are_counted_by_kind_and_change_nothing() -> None:
     assert (result.sent, result.lost, result.duplicates_forward, result.duplicates_return) == (PACKETS, 0, 0, 0)
     assert (result.reordered_forward, result.reordered_return) == (0, 0)
     assert ignored == {"too short": 2 * EACH, "corrupt": EACH}
-    assert any("never sent" in doubt for doubt in doubt_instrument(result).doubts)  # so the run is not believed
+    assert any("never sent" in problem for problem in check_instrument(result).problems)  # so the run is inconclusive
 
 
 @given(fates, st.lists(st.tuples(st.integers(0, 8), st.integers(0, 40), st.booleans()), max_size=8))
@@ -92,7 +92,7 @@ def test_answers_that_the_reflector_never_gave_hide_no_loss(
     for name in ("sent", "lost_forward", "lost_return", "duplicates_forward", "duplicates_return", "reordered_return"):
         assert getattr(spoiled, name) == getattr(clean, name)
     assert spoiled.flows[0].missing == clean.flows[0].missing
-    assert bool(doubt_instrument(spoiled).doubts) >= bool(added)
+    assert bool(check_instrument(spoiled).problems) >= bool(added)
 
 
 def add_answer(world: World, sequence: int, own: int, *, early: bool) -> None:
@@ -117,13 +117,17 @@ def test_a_rate_that_cannot_be_is_refused(rate: float) -> None:
         StreamSettings(rate, count=1)
 
 
-def test_a_run_faster_than_its_control_run_is_not_believed() -> None:
+def test_a_run_faster_than_its_control_run_is_inconclusive() -> None:
     with veth_pair_or_skip() as pair:
         slow, _ = stream_at(pair, 1000, FLOW)
         fast, _ = stream_at(pair, 2000, flows_between(count=1, first_port=20100)[0])
-    assert judge(slow, ControlRun.of(fast)).doubts == judge(slow, ControlRun.of(slow)).doubts == ()
-    doubts = judge(fast, ControlRun.of(slow)).doubts
-    assert doubts == ("the control run had 1000 packets/s, the measured run 2000 packets/s",)
+    assert (
+        check_measurement(slow, ControlRun.of(fast)).problems
+        == check_measurement(slow, ControlRun.of(slow)).problems
+        == ()
+    )
+    problems = check_measurement(fast, ControlRun.of(slow)).problems
+    assert problems == ("the control run had 1000 packets/s, the measured run 2000 packets/s",)
 
 
 def stream_at(pair: Pair, rate: float, flow: Flow) -> tuple[TrafficResult, list[Reflection]]:

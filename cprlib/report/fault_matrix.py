@@ -1,4 +1,4 @@
-"""The fault matrix of a run: phase by actor and action, and in each cell who survived, and after how long."""
+"""The fault matrix of a run: phases of the update by actors and actions; each cell says who survived, and when."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from dataclasses import dataclass
 
 from cprlib.evidence.case import FaultSeen, Outcome
 from cprlib.evidence.from_faults import checks_of
-from cprlib.report.formatting import utc
+from cprlib.report.formatting import WORST_FIRST, utc
 from cprlib.report.run_report import RunReport
-from cprlib.update.faults import Action, Actor, Phase
+from cprlib.update.faults import Action, Actor, Phase, Survivor
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
 
-_WORST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
-EITHER = "source or target"  # whichever; but one of them
-RUN_STATES = ("running", "paused")  # of a QEMU that has the guest
+_OWNS_GUEST = ("running", "paused")  # run states (QAPI RunState) of the QEMU that has the guest
 
 
 @dataclass(frozen=True, slots=True)
 class FaultEntry:
     """One fault in one case.
 
-    :param setting: of the case, for want of room: ``vhost x4`` is vhost and four queues.
-    :param outcome: the worst of its checks, as the policy judges them; inconclusive without any.
+    :param setting: the case's NIC in short: ``vhost x4`` is vhost-net with four queue pairs.
+    :param outcome: the worst of its checks, as the policy judges them; inconclusive when it has none.
     :param findings: of its checks, the worst first.
     """
 
@@ -40,26 +38,26 @@ class FaultEntry:
 
     @property
     def survivor(self) -> str:
-        """Who was left to run the guest, in a word or two.
+        """The QEMU that runs the guest afterwards.
 
-        Where a check is bad: who had to be, and the run state that was seen instead.
+        When a check fails: the QEMU that had to run it, and the run state that it has instead.
         """
         fault = self.fault
         if self.outcome == Outcome.PASS:
-            seen = {"source": fault.source_state, "target": fault.target_state}
-            owners = [who for who, state in seen.items() if state in RUN_STATES]
-            return owners[0] if fault.survivor == EITHER and owners else fault.survivor
-        return f"{fault.survivor}: {fault.state}" if fault.state else "not known"
+            states = {"source": fault.source_state, "target": fault.target_state}
+            owners = [qemu for qemu, state in states.items() if state in _OWNS_GUEST]
+            return owners[0] if fault.survivor == Survivor.ONE and owners else fault.survivor
+        return f"{fault.survivor}: {fault.state}" if fault.state else "unknown"
 
     @property
     def died(self) -> str | None:
-        """Time of death where nobody survives, ISO 8601 in UTC."""
+        """Time of death, ISO 8601 in UTC, of a guest that no QEMU can keep."""
         return utc(self.fault.died_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column."""
+    """One column: what is done, by or to whom."""
 
     actor: str
     action: str
@@ -69,8 +67,8 @@ class Column:
 class FaultMatrix:
     """All faults of a run.
 
-    :param phases: rows, in the order in which an update comes to them.
-    :param columns: in the order of actors and actions.
+    :param phases: rows, in the order of an update.
+    :param columns: in the order of :class:`Actor` and :class:`Action`.
     """
 
     phases: tuple[str, ...]
@@ -83,62 +81,52 @@ class FaultMatrix:
         return tuple(dict.fromkeys(column.actor for column in self.columns))
 
     def columns_of(self, actor: str) -> tuple[Column, ...]:
-        """An actor's columns."""
+        """The columns of one actor."""
         return tuple(column for column in self.columns if column.actor == actor)
 
     def cell(self, phase: str, column: Column) -> tuple[FaultEntry, ...]:
-        """The faults of a cell."""
+        """The faults of one cell."""
+        key = (phase, column.actor, column.action)
         return tuple(
-            entry
-            for entry in self.entries
-            if (entry.fault.phase, entry.fault.actor, entry.fault.action) == (phase, column.actor, column.action)
+            entry for entry in self.entries if (entry.fault.phase, entry.fault.actor, entry.fault.action) == key
         )
 
     def count(self, outcome: Outcome) -> int:
-        """Faults that came to this."""
+        """Number of faults with this outcome."""
         return sum(entry.outcome == outcome for entry in self.entries)
 
 
 def fault_matrix(report: RunReport) -> FaultMatrix:
-    """The matrix of a run; without rows and columns where no fault was put in."""
+    """Build the matrix of a run; it is empty when no fault was injected."""
     entries = tuple(_entry(case, fault) for case in report.cases for fault in case.evidence.faults)
     faults = [entry.fault for entry in entries]
+    phases, actors, actions = ([str(word) for word in words] for words in (Phase, Actor, Action))
     columns = {Column(fault.actor, fault.action) for fault in faults}
-    actors, actions = list(map(str, Actor)), list(map(str, Action))
     return FaultMatrix(
-        tuple(_ordered({fault.phase for fault in faults}, list(map(str, Phase)))),
-        tuple(
-            sorted(
-                columns,
-                key=lambda column: (*_place(column.actor, actors), *_place(column.action, actions)),
-            )
-        ),
+        tuple(sorted({fault.phase for fault in faults}, key=lambda phase: _rank(phase, phases))),
+        tuple(sorted(columns, key=lambda column: (_rank(column.actor, actors), _rank(column.action, actions)))),
         entries,
     )
 
 
-def _ordered(words: set[str], known: Sequence[str]) -> list[str]:
-    return sorted(words, key=lambda word: _place(word, known))
-
-
-def _place(word: str, known: Sequence[str]) -> tuple[int, str]:
-    """Known words in their order; others, of a later version, behind them."""
+def _rank(word: str, known: Sequence[str]) -> tuple[int, str]:
+    """Sort key: known words in their order, then those of a later version of cprlib."""
     return (known.index(word) if word in known else len(known), word)
 
 
 def _entry(case: JudgedCase, fault: FaultSeen) -> FaultEntry:
     names = [other.name for other in case.evidence.faults]
-    of_fault = {check.name for check in checks_of(fault.name, names, case.evidence.checks)}
+    checks = {check.name for check in checks_of(fault.name, names, case.evidence.checks)}
     findings = sorted(
-        (finding for finding in case.verdict.findings if finding.about in of_fault),
-        key=lambda finding: _WORST.index(finding.outcome),
+        (finding for finding in case.verdict.findings if finding.about in checks),
+        key=lambda finding: WORST_FIRST.index(finding.outcome),
     )
     outcome = findings[0].outcome if findings else Outcome.INCONCLUSIVE
     return FaultEntry(case.evidence.id, _setting(case), fault, outcome, tuple(findings))
 
 
 def _setting(case: JudgedCase) -> str:
-    given = case.evidence.parameters
-    device = {True: "vhost", False: "tap"}.get(given.vhost) if given.vhost is not None else None
-    queues = None if given.queues is None else f"x{given.queues}"
-    return " ".join(part for part in (device, queues) if part)
+    parameters = case.evidence.parameters
+    device = {True: "vhost", False: "tap", None: ""}[parameters.vhost]
+    queues = "" if parameters.queues is None else f"x{parameters.queues}"
+    return " ".join(filter(None, (device, queues)))

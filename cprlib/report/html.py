@@ -1,11 +1,10 @@
-"""report.html: one page that needs nothing else, works offline, prints, and reads without colour.
+"""report.html: one self-contained page that works offline, prints, and reads without colour.
 
-Whatever comes from a guest, a QEMU or a log is escaped by the template engine, and its control characters are replaced.
+Text of a guest, a QEMU or a log is untrusted: the template engine escapes it and replaces its control characters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -15,11 +14,11 @@ from markupsafe import Markup
 
 from cprlib import files
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Check, Direction, Event, Outcome, Role
+from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Check, Direction, Event, Interruption, Outcome, Role
 from cprlib.evidence.packets import Packets
 from cprlib.report import formatting
 from cprlib.report.fault_matrix import fault_matrix
-from cprlib.report.formatting import utc
+from cprlib.report.formatting import WORST_FIRST, utc
 from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.plotting import image_address
 from cprlib.report.run_report import RunReport, seconds_of
@@ -29,8 +28,8 @@ from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import longest_pause_ms, unexplained_packets
 
 HTML_FILE = "report.html"
-PICTURE_FILE = "timeline.svg"
-EVIDENCE_FILES = (  # linked in this order, others of the folder behind them
+TIMELINE_FILE = "timeline.svg"
+EVIDENCE_FILES = (  # linked first, in this order; then the other files of the case's folder
     "case.json",
     "packets.json",
     "timeline.svg",
@@ -41,35 +40,33 @@ EVIDENCE_FILES = (  # linked in this order, others of the folder behind them
     "station.pcap",
     "reflector.json",
 )
-WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """One duration drawn on the scale of its case.
+class DurationBar:
+    """One duration of the update as a bar; all bars of a case share one scale.
 
-    :param low, high: in ms.
-    :param left, width: in percent of the scale.
+    :param low, high: in ms; equal for a duration that is not a range.
+    :param percent: length of the bar, of the scale.
     """
 
     label: str
     note: str
     low: float
     high: float
-    left: float
-    width: float
+    percent: float
 
 
 @dataclass(frozen=True, slots=True)
 class CaseView:
-    """A judged case with what the page needs beside its evidence."""
+    """A judged case as the page shows it."""
 
     judged: JudgedCase
-    picture: Markup | None
-    picture_problem: str
+    timeline: Markup | None
+    timeline_problem: str
     links: tuple[tuple[str, str], ...]
-    bars: tuple[Bar, ...]
-    again: str
+    bars: tuple[DurationBar, ...]
+    rerun_command: str
 
     @property
     def case(self) -> CaseEvidence:
@@ -78,33 +75,33 @@ class CaseView:
 
     @property
     def outcome(self) -> Outcome:
-        """Its verdict in one word."""
+        """Its outcome."""
         return self.judged.outcome
 
     @property
     def unexplained(self) -> int | None:
-        """Missing packets without a hop."""
+        """Missing packets that no hop accounts for."""
         return unexplained_packets(self.case)
 
     @property
     def seconds(self) -> float | None:
-        """How long it took."""
+        """Its duration."""
         return seconds_of(self.case)
 
     @property
     def role(self) -> str:
-        """What the case is for, where that is worth saying."""
-        silent = self.case.role == Role.UPDATE or any(check.name == EVIDENCE_CHECK for check in self.case.checks)
-        return "" if silent else self.case.role.value
+        """What the case is for; empty for an update and for a case without evidence."""
+        plain = self.case.role == Role.UPDATE or any(check.name == EVIDENCE_CHECK for check in self.case.checks)
+        return "" if plain else self.case.role.value
 
     @property
-    def bad(self) -> tuple[Finding, ...]:
+    def reasons(self) -> tuple[Finding, ...]:
         """Why it did not pass; empty when it did."""
         return () if self.outcome == Outcome.PASS else self.judged.verdict.reasons
 
     @property
-    def good(self) -> dict[str, list[str]]:
-        """What was found good, by property."""
+    def passed(self) -> dict[str, list[str]]:
+        """Findings that satisfy the policy, by property."""
         found: dict[str, list[str]] = {}
         for finding in self.judged.verdict.findings:
             if finding.outcome == Outcome.PASS:
@@ -113,39 +110,41 @@ class CaseView:
 
     @property
     def checks(self) -> list[Check]:
-        """Its checks, those that failed first."""
+        """Its checks, the worst first."""
         return sorted(self.case.checks, key=lambda check: WORST_FIRST.index(check.outcome))
 
     @property
     def events(self) -> list[Event]:
-        """Its events in the order of time."""
+        """Its events in order of time."""
         return sorted(self.case.timeline, key=lambda event: event.time_ns)
 
     @property
     def zero_ns(self) -> int | None:
-        """The moment that others are told from: STOP, else the first event."""
+        """Time zero of the events: STOP, or the first event."""
         stop = self.case.event("STOP")
         return stop.time_ns if stop else min((event.time_ns for event in self.case.timeline), default=None)
 
     @property
     def directions(self) -> list[Direction]:
-        """Directions that the ledger has hops of."""
+        """Directions with hops in the ledger."""
         return [direction for direction in Direction if any(hop.direction == direction for hop in self.case.ledger)]
 
 
 def render(report: RunReport) -> str:
-    """The page; pictures are also left in the folders of their cases as ``timeline.svg``."""
-    order = {outcome: place for place, outcome in enumerate(WORST_FIRST)}
-    cases = [_view(report, case) for case in sorted(report.cases, key=lambda case: order[case.outcome])]
-    template = template_engine().get_template("report.html")
-    return template.render(
-        report=report,
-        cases=cases,
-        faults=fault_matrix(report),
-        started=utc(report.started_ns),
-        finished=utc(report.finished_ns),
-        history=(report.folder.parent / "index.html").exists(),
-        Outcome=Outcome,
+    """The page as HTML. Also writes ``timeline.svg`` into the folder of each case with packets."""
+    cases = sorted(report.cases, key=lambda case: WORST_FIRST.index(case.outcome))
+    return (
+        template_engine()
+        .get_template("report.html")
+        .render(
+            report=report,
+            cases=[_case_view(report, case) for case in cases],
+            faults=fault_matrix(report),
+            started=utc(report.started_ns),
+            finished=utc(report.finished_ns),
+            history=(report.folder.parent / "index.html").exists(),
+            Outcome=Outcome,
+        )
     )
 
 
@@ -160,9 +159,9 @@ def write_html(report: RunReport) -> Path:
 
 
 def template_engine(*folders: Path) -> jinja2.Environment:
-    """The template engine: escapes and cleans what it is given, knows the report's figures, style and parts.
+    """A template engine that escapes and cleans text, with the report's filters, style sheet and macros.
 
-    :param folders: of further templates.
+    :param folders: with further templates.
     """
     engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent / "templates"]),
@@ -185,7 +184,7 @@ def template_engine(*folders: Path) -> jinja2.Environment:
 
 
 def _finalize(value: object) -> object:
-    """Foreign text cleaned before it is escaped; None as a dash."""
+    """Clean untrusted text before it is escaped; show None as a dash."""
     if value is None:
         return formatting.UNKNOWN
     if isinstance(value, str) and not isinstance(value, Markup):
@@ -193,19 +192,19 @@ def _finalize(value: object) -> object:
     return value
 
 
-def _view(report: RunReport, judged: JudgedCase) -> CaseView:
+def _case_view(report: RunReport, judged: JudgedCase) -> CaseView:
     case = judged.evidence
     folder = report.folder / "cases" / case.id
-    picture, problem = _picture(folder, case)
+    timeline, problem = _draw_timeline(folder, case)
     present = {path.name for path in folder.glob("[!.]*") if path.is_file()} - {STARTED_FILE}
     names = [name for name in EVIDENCE_FILES if name in present]
     names += sorted(present.difference(names))
     links = tuple((name, f"cases/{quote(case.id)}/{quote(name)}") for name in names)
-    return CaseView(judged, picture, problem, links, tuple(_bars(case)), report.rerun_command(case))
+    return CaseView(judged, timeline, problem, links, _duration_bars(case), report.rerun_command(case))
 
 
-def _picture(folder: Path, case: CaseEvidence) -> tuple[Markup | None, str]:
-    """The timeline as the address of an image, or why there is none."""
+def _draw_timeline(folder: Path, case: CaseEvidence) -> tuple[Markup | None, str]:
+    """The address of the timeline, and why there is none."""
     try:
         packets = Packets.read(folder)
     except InstrumentError as error:
@@ -213,32 +212,39 @@ def _picture(folder: Path, case: CaseEvidence) -> tuple[Markup | None, str]:
     if packets is None or not packets.sent_us:
         return None, ""
     svg = draw(case, packets)
-    files.write_text(folder / PICTURE_FILE, svg, mode=0o600)
+    files.write_text(folder / TIMELINE_FILE, svg, mode=0o600)
     return image_address(svg), ""
 
 
-def _bars(case: CaseEvidence) -> Iterator[Bar]:
-    """Durations of the update side by side: both methods, QEMU's own figure, the floor and the budget."""
-    rows: list[tuple[str, str, float | None, float | None]] = []
-    for name, seen in (("forward", case.interruption.forward), ("return", case.interruption.return_)):
-        resolution = f", resolution {seen.resolution_ms:.1f} ms" if seen.resolution_ms is not None else ""
-        rows.append((f"Interruption {name}", f"by time stamps{resolution}", seen.low_ms, seen.high_ms))
-    for name, seen in (("forward", case.interruption.forward), ("return", case.interruption.return_)):
-        rows.append((f"Interruption {name}", "by frame loss: lost / rate", seen.frame_loss_ms, seen.frame_loss_ms))
+def _duration_bars(case: CaseEvidence) -> tuple[DurationBar, ...]:
+    """Service interruption by both methods, beside QEMU's downtime, the control run and the budget."""
     stop, resume = case.event("STOP"), case.event("RESUME")
-    between = (resume.time_ns - stop.time_ns) / 1e6 if stop and resume else None
-    rows.append(("STOP to RESUME", "events of source and target", between, between))
-    rows.append(("QEMU downtime", "query-migrate on the source", case.qemu_downtime_ms, case.qemu_downtime_ms))
-    floor = case.instrument.control_run_interruption_ms
-    rows.append(("Floor", "longest gap without any update", floor, floor))
+    stop_to_resume = (resume.time_ns - stop.time_ns) / 1e6 if stop and resume else None
+    if longest_pause_ms(case) is None and stop_to_resume is None:
+        return ()
+    control_run = case.instrument.control_run_interruption_ms
+    directions = (("forward", case.interruption.forward), ("return", case.interruption.return_))
+    rows: list[tuple[str, str, float | None, float | None]] = [
+        *((f"Interruption {name}", _time_stamp_note(seen), seen.low_ms, seen.high_ms) for name, seen in directions),
+        *(
+            (f"Interruption {name}", "frame-loss based: lost / rate", seen.frame_loss_ms, seen.frame_loss_ms)
+            for name, seen in directions
+        ),
+        ("STOP to RESUME", "QMP events of source and target", stop_to_resume, stop_to_resume),
+        ("QEMU downtime", "query-migrate on the source", case.qemu_downtime_ms, case.qemu_downtime_ms),
+        ("Control run", "longest gap without an update", control_run, control_run),
+    ]
     if case.budget:
-        length = f"{case.budget.queue_length:,} packets / {case.budget.rate:,.0f} per second"
-        room = case.budget.longest_pause_ms
-        rows.append(("Budget", f"tap queue: {length}", room, room))
+        capacity = f"tap queue: {case.budget.queue_length:,} packets / {case.budget.rate:,.0f} per second"
+        rows.append(("Budget", capacity, case.budget.longest_pause_ms, case.budget.longest_pause_ms))
     scale = max((high for *_, high in rows if high is not None), default=0.0) or 1.0
-    known = [(label, note, low, high) for label, note, low, high in rows if low is not None and high is not None]
-    if longest_pause_ms(case) is None and between is None:
-        return
-    for label, note, low, high in known:
-        left = max(0.0, low / scale * 100) if low != high else 0.0
-        yield Bar(label, note, low, high, left, max(0.0, high / scale * 100 - left))
+    return tuple(
+        DurationBar(label, note, low, high, max(0.0, high / scale * 100))
+        for label, note, low, high in rows
+        if low is not None and high is not None
+    )
+
+
+def _time_stamp_note(interruption: Interruption) -> str:
+    resolution = interruption.resolution_ms
+    return "time-stamp based" + (f", resolution {resolution:.1f} ms" if resolution is not None else "")

@@ -115,7 +115,7 @@ def test_fault_without_a_check_is_inconclusive(tmp_path: Path) -> None:
     assert matrix_of(tmp_path).count(Outcome.INCONCLUSIVE) == 1
 
 
-def test_wrong_survivor_is_told(tmp_path: Path) -> None:
+def test_wrong_survivor_is_reported(tmp_path: Path) -> None:
     put(tmp_path, "x", [fault_row(state="internal-error")], [check("cpr-garbage-source-runs", Outcome.FAIL)])
     assert matrix_of(tmp_path).entries[0].survivor == "source: internal-error"
 
@@ -123,7 +123,7 @@ def test_wrong_survivor_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "target", "owner"), [("running", "gone", "source"), ("postmigrate", "running", "target")]
 )
-def test_owner_is_told_where_either_may_survive(tmp_path: Path, source: str, target: str, owner: str) -> None:
+def test_owner_is_reported_where_either_may_survive(tmp_path: Path, source: str, target: str, owner: str) -> None:
     row = fault_row("cancel-state-loading", survivor="source or target", source_state=source, target_state=target)
     put(tmp_path, "x", [{**row, "refused": "too late"}], [check("cancel-state-loading-one-owner")])
     (entry,) = matrix_of(tmp_path).entries
@@ -131,7 +131,7 @@ def test_owner_is_told_where_either_may_survive(tmp_path: Path, source: str, tar
 
 
 @pytest.mark.parametrize("in_row", [True, False])
-def test_time_of_death_is_told_where_nobody_survives(tmp_path: Path, in_row: bool) -> None:
+def test_time_of_death_is_reported_where_nobody_survives(tmp_path: Path, in_row: bool) -> None:
     name = "source-killed-fds-received"
     said = f"source gone, target none; dead since {1 if in_row else DEATH_NS} ns"
     row = fault_row(name, survivor="nobody", **({"died_ns": DEATH_NS} if in_row else {}))
@@ -141,7 +141,7 @@ def test_time_of_death_is_told_where_nobody_survives(tmp_path: Path, in_row: boo
     assert "died 23:53:21.515" in (tmp_path / "report.html").read_text()
 
 
-def test_update_that_never_ended_and_those_behind_it_are_in_the_matrix(tmp_path: Path) -> None:
+def test_fault_whose_update_hangs_and_the_faults_after_it_are_in_the_matrix(tmp_path: Path) -> None:
     checks = [
         check("cpr-truncated-ends", Outcome.FAIL),
         Check("cpr-without-fds-survived", Outcome.INCONCLUSIVE, "source", "an earlier fault ended the guest"),
@@ -153,7 +153,7 @@ def test_update_that_never_ended_and_those_behind_it_are_in_the_matrix(tmp_path:
         "cpr-truncated": (Outcome.FAIL, Phase.FDS_SENT.value),
         "cpr-without-fds": (Outcome.INCONCLUSIVE, Phase.FDS_SENT.value),
     }
-    assert {entry.survivor for entry in matrix_of(tmp_path).entries} == {"not known"}
+    assert {entry.survivor for entry in matrix_of(tmp_path).entries} == {"unknown"}
 
 
 def test_fault_under_traffic_is_in_the_matrix_by_its_check(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_fault_under_traffic_is_in_the_matrix_by_its_check(tmp_path: Path) -> No
     assert entry.fault.phase == Phase.FDS_RECEIVED.value
 
 
-def test_words_of_a_later_version_are_behind_those_that_are_known(tmp_path: Path) -> None:
+def test_words_of_a_later_version_follow_the_known_ones(tmp_path: Path) -> None:
     put(tmp_path, "x", [fault_row("a", phase="after all", action="a meteor"), fault_row("b")], [check("a-ends")])
     made = matrix_of(tmp_path)
     assert made.phases == ("fds sent", "after all")
@@ -211,10 +211,10 @@ def test_run_without_faults_has_an_empty_matrix_and_no_table(tmp_path: Path) -> 
     put(tmp_path, "x", [], [check("a")])
     matrix_of(tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["fault_matrix"] == {"phases": [], "columns": [], "cells": []}
-    assert "who survives" not in (tmp_path / "report.html").read_text()
+    assert "Fault matrix" not in (tmp_path / "report.html").read_text()
 
 
-def test_words_of_a_guest_do_no_harm_on_the_page(tmp_path: Path) -> None:
+def test_hostile_text_is_harmless_in_the_matrix(tmp_path: Path) -> None:
     texts = dict.fromkeys(("phase", "actor", "action", "survivor", "migration", "error", "state", "refused"), HOSTILE)
     row = {**fault_row(), **texts, "source_said": [HOSTILE], "target_said": [HOSTILE]}
     put(tmp_path, "x", [row], [check("cpr-garbage-ends", Outcome.FAIL, HOSTILE)])

@@ -87,7 +87,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_is_for_its_owner(tmp_path: Pa
 
 
 def test_history_without_a_run_and_without_a_folder(tmp_path: Path) -> None:
-    assert "No run has left" in write_index(tmp_path).read_text(encoding="utf-8")
+    assert "No run in this folder" in write_index(tmp_path).read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="no such folder"):
         write_index(tmp_path / "gone")
 

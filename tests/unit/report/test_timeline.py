@@ -9,7 +9,7 @@ import pytest
 
 from cprlib.evidence.case import Event, Who
 from cprlib.evidence.packets import Packets
-from cprlib.report.timeline import draw, marked_moments, tracks
+from cprlib.report.timeline import draw, event_times, tracks
 from tests.unit.verdict.samples import MS, START_NS, good_case
 
 
@@ -22,7 +22,7 @@ def test_lost_packets_belong_to_the_direction_that_lost_them() -> None:
     assert back.arrived == [0.6]
 
 
-def test_moments_are_those_of_source_and_target() -> None:
+def test_events_are_those_of_source_and_target() -> None:
     case = replace(
         good_case(),
         timeline=(
@@ -31,7 +31,7 @@ def test_moments_are_those_of_source_and_target() -> None:
             Event("RESUME", START_NS + 5 * MS, Who.TARGET),
         ),
     )
-    assert marked_moments(case) == {"STOP": START_NS, "RESUME": START_NS + 5 * MS}
+    assert event_times(case) == {"STOP": START_NS, "RESUME": START_NS + 5 * MS}
 
 
 @pytest.mark.parametrize("count", [1, 2, 500])
@@ -44,7 +44,7 @@ def test_picture_is_well_formed(count: int, events: bool) -> None:
     assert root.tag.endswith("svg")
 
 
-def test_moments_far_from_the_packets_do_not_blow_up_the_picture() -> None:
+def test_events_far_from_the_packets_do_not_blow_up_the_picture() -> None:
     sent = [START_NS + number * MS for number in range(10)]
     far = Event("STOP", START_NS + 10**16, Who.SOURCE)
     picture = draw(replace(good_case(), timeline=(far,)), Packets.from_ns(sent, sent, sent))

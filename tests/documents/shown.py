@@ -36,7 +36,7 @@ def pages(top: Path) -> list[Path]:
     :param top: the project's folder.
     """
     order = re.findall(r": (\S+\.md)$", (top / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
-    named = [top / "README.md", *(top / "docs" / name for name in order)]
+    named = [top / "README.md", top / "CONTRIBUTING.md", *(top / "docs" / name for name in order)]
     return [page for page in named if page.exists()]  # one page is made when the site is built
 
 

@@ -15,7 +15,8 @@ from cprlib.files import project_folder
 from tests.unit.docs.command_lines import Line, lines_of, problems_of, split, wrong_tags, wrong_test
 
 TOP = project_folder()
-DOCUMENTS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+PAGES = sorted((TOP / "docs").glob("*.md"))
+DOCUMENTS = [TOP / "README.md", TOP / "CONTRIBUTING.md", *PAGES]
 PARSE_AVOCADO = """
 import json, os, sys
 from avocado.core.app import AvocadoApp
@@ -135,5 +136,5 @@ def test_the_test_that_is_shown_is_the_one_that_runs() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     """What is not there is not found by a reader; the site's build refuses it too."""
     navigation = (TOP / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n", 1)[1].split("\n\n", 1)[0]
-    missing = [path.name for path in DOCUMENTS[1:] if f": {path.name}\n" not in f"{navigation}\n"]
+    missing = [path.name for path in PAGES if f": {path.name}\n" not in f"{navigation}\n"]
     assert not missing, f"add a line for each to nav in mkdocs.yml: {missing}"

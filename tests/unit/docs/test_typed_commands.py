@@ -18,7 +18,7 @@ SHOWN = [shown for page in pages(TOP) for shown in shown_in(page)]
 
 
 def test_every_page_with_commands_is_read() -> None:
-    assert set(pages(TOP)) == {TOP / "README.md", *(TOP / "docs").glob("*.md")}
+    assert set(pages(TOP)) == {TOP / "README.md", TOP / "CONTRIBUTING.md", *(TOP / "docs").glob("*.md")}
     assert len(SHOWN) > 60
 
 

@@ -73,6 +73,10 @@ class BuildFailed(EnvironmentFailure):
     """A compiler, patch or image tool ended with an error."""
 
 
+class PatchFailed(BuildFailed):
+    """A patch does not apply to the source."""
+
+
 class LabFailure(EnvironmentFailure):
     """A lab could not be started."""
 

@@ -1,1 +1,1 @@
-"""QEMU sources and a series become builds and mutants; guest and lab images: everything kept by content."""
+"""Build QEMU, mutants, guest image and lab kernel; results are stored under a hash of their inputs."""

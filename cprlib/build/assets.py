@@ -1,8 +1,8 @@
-"""What a run needs that is built here: QEMU with the series, the guest image, the lab's kernel.
+"""The assets of a run: QEMU with the series, guest image, lab kernel.
 
-``assets.json`` in the cache folder says where they are and of which recipes they were made, so that a test that
-Avocado starts by itself (or inside a lab, where nothing can be built) finds them. ``bases.json`` beside it does the
-same for the project's own QEMU on each base that was built, for tests whose parameter ``base`` names one.
+``assets.json`` in the cache folder records their paths and a digest of their recipes, so that a test finds them when
+Avocado is run directly, or inside a lab, where nothing can be built. ``bases.json`` records the project's own QEMU
+on each base, for tests whose parameter ``base`` names one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEFAULT_BASE = "10.0"
 class Assets:
     """Everything a test needs.
 
-    :param lab_kernel: the user-mode Linux of the lab; None when it was not asked for.
+    :param lab_kernel: the user-mode Linux of the lab; None when it was not requested.
     """
 
     qemu: QemuBinary
@@ -40,26 +40,25 @@ class Assets:
 
 
 def recipes_digest() -> str:
-    """Digest of what the assets are made of, as far as it is in the project; mutants are built apart from them."""
+    """Digest of the files of the project that the assets are made from; mutants are not assets."""
     images = project_folder() / "images"
-    made_of = ("guest", "lab", "qemu/series", "qemu/bases.toml", "qemu/devices.mak")
-    return store.key_of(**{name: images / name for name in made_of})
+    names = ("guest", "lab", "qemu/series", "qemu/bases.toml", "qemu/devices.mak")
+    return store.key_of(**{name: images / name for name in names})
 
 
 def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = None, base: str = DEFAULT_BASE) -> Assets:
-    """Build what is missing, and write the manifest where it is the project's own QEMU on its default base.
+    """Build what is missing, and record the assets when they have the project's own QEMU on its default base.
 
-    Another one is for this run only: a later ``avocado run`` must not test it unnoticed.
+    Another QEMU is for this run only: a later ``avocado run`` must not test it unnoticed.
 
-    :param lab: whether the lab's kernel is needed.
-    :param qemu: a QEMU that the user brought, which is then not built.
+    :param lab: whether the lab kernel is needed.
+    :param qemu: a QEMU to use instead of the project's own.
     :param base: base of the project's own QEMU.
     :raises EnvironmentFailure: a build or download failed.
     """
     own = qemu is None and base == DEFAULT_BASE
     if qemu is None:
-        built = build_qemu(base, True, progress)
-        qemu = QemuBinary(built.binary, built.firmware)
+        qemu = build_qemu(base, True, progress)
     assets = Assets(qemu, build_guest_image(progress), build_lab_kernel(progress) if lab else None)
     if own:
         _write_manifest(assets)
@@ -67,13 +66,12 @@ def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = Non
 
 
 def build_base(base: str, progress: Progress) -> QemuBinary:
-    """The project's own QEMU on a base, built when it is missing, and noted for :func:`find_base_qemu`.
+    """Build the project's own QEMU on a base when it is missing, and record it for :func:`find_base_qemu`.
 
     :raises UsageError: there is no such base.
     :raises EnvironmentFailure: a build or download failed.
     """
-    built = build_qemu(base, True, progress)
-    qemu = QemuBinary(built.binary, built.firmware)
+    qemu = build_qemu(base, True, progress)
     with _manifest_lock():
         known = _bases() | {base: {"qemu": str(qemu.path), "firmware": str(qemu.firmware) if qemu.firmware else None}}
         write_json(cache_folder() / BASES, {"recipes": recipes_digest(), "bases": known})
@@ -81,11 +79,11 @@ def build_base(base: str, progress: Progress) -> QemuBinary:
 
 
 def find_base_qemu(base: str | None, assets: Assets) -> QemuBinary:
-    """The project's own QEMU on a base, as it was built before; nothing is built.
+    """Find the project's own QEMU on a base without building it.
 
-    :param base: its name; the default one's when None.
-    :param assets: what :func:`find_assets` gave.
-    :raises EnvironmentFailure: it was not built yet, or of other recipes than those of today.
+    :param base: name of the base; the default base when None.
+    :param assets: from :func:`find_assets`.
+    :raises EnvironmentFailure: it is not built, or was built from other recipes.
     """
     if base in (None, DEFAULT_BASE):
         return assets.qemu
@@ -94,14 +92,14 @@ def find_base_qemu(base: str | None, assets: Assets) -> QemuBinary:
     if found is None or path is None or not path.exists():
         raise EnvironmentFailure(
             f"find the project's QEMU {base}",
-            "it was not built yet, or of other recipes than those in images/",
+            "it is not built, or was built from other recipes than those in images/",
             f"run `cprlib build qemu --base {base}` first",
         )
     return QemuBinary(path, Path(str(found["firmware"])) if found["firmware"] else None)
 
 
 def _bases() -> dict[str, dict[str, str | None]]:
-    """Paths by base, of today's recipes; none where nothing can be read."""
+    """Paths by base, of the present recipes; none when the file cannot be read."""
     try:
         value = json.loads((cache_folder() / BASES).read_text(encoding="utf-8"))
         return dict(value["bases"]) if value["recipes"] == recipes_digest() else {}
@@ -124,16 +122,16 @@ def _write_manifest(assets: Assets) -> None:
         "lab_kernel": str(assets.lab_kernel) if assets.lab_kernel else None,
     }
     path = cache_folder() / MANIFEST
-    with contextlib.suppress(OSError, ValueError):  # a run that changes nothing writes nothing: the cache may be shared
+    with contextlib.suppress(OSError, ValueError):  # no write without a change: the cache may be shared
         if json.loads(path.read_text(encoding="utf-8")) == value:
             return
     write_json(path, value)
 
 
 def find_assets() -> Assets:
-    """Find what was built before, without building anything.
+    """Find the assets without building them.
 
-    :raises EnvironmentFailure: nothing was built yet, or of other recipes than those of today.
+    :raises EnvironmentFailure: they are not built, or were built from other recipes.
     """
     path = cache_folder() / MANIFEST
     tried, advice = "find the project's QEMU and guest", "run `cprlib build` first"
@@ -145,12 +143,14 @@ def find_assets() -> Assets:
             GuestImage(Path(value["kernel"]), Path(value["initramfs"]), value["digest"]),
             Path(lab_kernel) if lab_kernel else None,
         )
-        made_of = value["recipes"]
+        built_from = value["recipes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EnvironmentFailure(tried, f"{path}: {error}", advice) from error
-    if made_of != recipes_digest():
-        raise EnvironmentFailure(tried, "they were built of other recipes than those in images/", advice)
-    gone = [str(item) for item in (assets.qemu.path, assets.guest.kernel, assets.guest.initramfs) if not item.exists()]
-    if gone:
-        raise EnvironmentFailure(tried, f"{gone[0]} is gone", advice)
+    if built_from != recipes_digest():
+        raise EnvironmentFailure(tried, "they were built from other recipes than those in images/", advice)
+    missing = [
+        str(item) for item in (assets.qemu.path, assets.guest.kernel, assets.guest.initramfs) if not item.exists()
+    ]
+    if missing:
+        raise EnvironmentFailure(tried, f"{missing[0]} does not exist", advice)
     return assets

@@ -1,4 +1,4 @@
-"""Long commands of a build: their output goes to a log and, line by line, to whoever shows the progress."""
+"""Run long commands of a build: output goes to a log and, line by line, to a callback that shows progress."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def run_logged(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Run a command to its end, its output and errors appended to ``log``.
+    """Run a command and append its output and errors to ``log``.
 
     :param purpose: as it reads after "cannot": ``"compile QEMU 10.0"``.
     :param seconds: deadline, scaled; the whole process group is killed after it.
     :param on_line: called with every line of output.
-    :raises BuildFailed: exit status other than 0; names the line that says why, and the log.
-    :raises DeadlineExceeded: it took too long.
+    :raises BuildFailed: exit status other than 0; holds the line with the cause, and names the log.
+    :raises DeadlineExceeded: the command did not end in time.
     """
     deadline = Deadline(seconds, purpose)
     lines: list[str] = []
@@ -69,14 +69,14 @@ def run_logged(
         output = "".join(lines)
         raise BuildFailed(
             purpose,
-            f"{command[0]}: {describe_status(returncode)}: {reason(output)}",
+            f"{command[0]}: {describe_status(returncode)}: {error_line(output)}",
             f"the whole output is in {log}",
             details=f"command: {paste(command)}\n{tail(output)}",
         )
 
 
-def reason(output: str) -> str:
-    """The first line of a tool's output that says what is wrong, else the last one."""
+def error_line(output: str) -> str:
+    """The first line of the output with a known error mark, else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     for line in lines:
         if any(mark in f" {line}" for mark in ERROR_MARKS):
@@ -85,12 +85,12 @@ def reason(output: str) -> str:
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def first_line_of(command: Sequence[str]) -> str:
-    """The first line a tool prints about itself (its version); empty when it is not installed."""
+    """First line of the output of a tool, usually its version; empty when the tool is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

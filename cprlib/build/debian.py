@@ -1,12 +1,13 @@
-"""Debian's archive through an apt configuration of our own: packages and sources, without touching the system's apt.
+"""Packages and sources from Debian's archive, with an apt configuration of our own.
 
-The lists of one suite and sort (binary or source) are fetched only when a name has to be looked up in them. What a
-lookup found (version, file, sha256) is remembered, and files are kept by their sha256: a second time needs no network.
-Trust: apt checks the lists against Debian's keyring; the sha256 of every file comes from these lists.
+The package lists of a suite are fetched only to look up a name. Results of look-ups (version, file, sha256) are
+recorded and files are stored under their sha256, so a second build needs no network. apt checks the lists with
+Debian's keyring, and the sha256 of every file comes from these lists.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,8 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cprlib.build import store
-from cprlib.build.apt import MIRROR_VARIABLE, run_apt
-from cprlib.build.debian_control import comma_list, is_version, newest, stanzas
+from cprlib.build.apt import MIRROR_VARIABLE, comma_list, is_version, newest, run_apt, stanzas
 from cprlib.build.progress import Progress, SilentProgress
 from cprlib.errors import CprlibError, DownloadFailed, EnvironmentFailure, NotSupported, ProcessFailed
 from cprlib.files import cache_folder, locked, write_json, write_text
@@ -26,7 +26,7 @@ from cprlib.process import run
 
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 KEYRINGS = tuple(Path("/usr/share/keyrings") / f"debian-archive-keyring.{suffix}" for suffix in ("pgp", "gpg"))
-LISTS_FRESH = 24 * 3600.0  # seconds for which fetched lists are good enough for a new lookup
+LISTS_FRESH = 24 * 3600.0  # seconds; age up to which lists serve a new look-up
 UPDATE_SECONDS = 300.0
 DOWNLOAD_SECONDS = 900.0
 Found = TypeVar("Found")
@@ -71,28 +71,25 @@ class Source:
 
 
 class Archive:
-    """Lookups and downloads from some suites, in order of preference.
+    """Look-ups and downloads from suites, in order of preference.
 
-    :param suites: ``"trixie"``, ``"trixie-backports"``, ``"sid"``; only those asked for are fetched.
-    :param refresh: forget what earlier lookups found and fetch the lists again.
+    :param suites: ``"trixie"``, ``"trixie-backports"``, ``"sid"``; their lists are fetched when needed.
     """
 
-    def __init__(self, *suites: str, progress: Progress | None = None, refresh: bool = False) -> None:
+    def __init__(self, *suites: str, progress: Progress | None = None) -> None:
         self.suites = suites or ("trixie",)
         self.mirror = os.environ.get(MIRROR_VARIABLE, DEFAULT_MIRROR).rstrip("/")
         self._progress = progress or SilentProgress()
-        self._refresh = refresh
-        self._since = time.time()
         self._folder = cache_folder() / "debian" / store.key_of(mirror=self.mirror)[:12]
 
     def names(self, prefix: str, suite: str | None = None) -> tuple[str, ...]:
         """Names of the binary packages of a suite that begin with ``prefix``, sorted."""
         chosen = suite or self.suites[0]
 
-        def ask() -> list[str]:
+        def look_up() -> list[str]:
             return sorted(self._apt_cache(chosen, "deb", "pkgnames", prefix).split())
 
-        return tuple(str(name) for name in self._remembered(f"{chosen}-names-{prefix}", ask))
+        return tuple(str(name) for name in self._recorded(f"{chosen}-names-{prefix}", look_up))
 
     def package(self, name: str, suite: str | None = None) -> Package:
         """The newest version of a binary package in a suite (the first one by default).
@@ -102,7 +99,7 @@ class Archive:
         """
         chosen = suite or self.suites[0]
 
-        def ask() -> dict[str, object]:
+        def look_up() -> dict[str, object]:
             shown = self._apt_cache(chosen, "deb", "show", "--all-versions", name, absent_is_empty=True)
             found = newest(record for record in stanzas(shown) if record.get("Package") == name)
             if found is None:
@@ -111,8 +108,8 @@ class Archive:
             file = Remote(found["Filename"], int(found["Size"]), found["SHA256"])
             return asdict(Package(name, found["Version"], chosen, tuple(depends), file))
 
-        known = self._remembered(f"{chosen}-deb-{name}", ask)
-        return Package(name, known["version"], chosen, tuple(known["depends"]), Remote(**known["file"]))
+        found = self._recorded(f"{chosen}-deb-{name}", look_up)
+        return Package(name, found["version"], chosen, tuple(found["depends"]), Remote(**found["file"]))
 
     def source(self, name: str, version: str = "", suite: str | None = None) -> Source:
         """The newest source package whose upstream version is ``version`` or begins with it and a dot or plus.
@@ -122,14 +119,14 @@ class Archive:
         """
         chosen = suite or self.suites[0]
 
-        def ask() -> dict[str, object]:
+        def look_up() -> dict[str, object]:
             shown = self._apt_cache(chosen, "deb-src", "showsrc", "--only-source", name, absent_is_empty=True)
             records = [record for record in stanzas(shown) if record.get("Package") == name]
             found = newest(record for record in records if is_version(record["Version"], version))
             if found is None:
-                there = ", ".join(record["Version"] for record in records) or "none"
+                known = ", ".join(record["Version"] for record in records) or "none"
                 raise NotSupported(
-                    f"find source package {name} {version}", f"Debian {chosen} at {self.mirror} has {there}"
+                    f"find source package {name} {version}", f"Debian {chosen} at {self.mirror} has {known}"
                 )
             files = []
             for line in found["Checksums-Sha256"].split("\n"):
@@ -138,40 +135,40 @@ class Archive:
                     files.append(Remote(f"{found['Directory']}/{file}", int(size), digest))
             return asdict(Source(name, found["Version"], chosen, tuple(files)))
 
-        known = self._remembered(f"{chosen}-src-{name}-{version}", ask)
-        return Source(name, known["version"], chosen, tuple(Remote(**file) for file in known["files"]))
+        found = self._recorded(f"{chosen}-src-{name}-{version}", look_up)
+        return Source(name, found["version"], chosen, tuple(Remote(**file) for file in found["files"]))
 
     def download(self, name: str, suite: str | None = None) -> Path:
-        """The ``.deb`` of a package's newest version in a suite; kept, so fetched once.
+        """The ``.deb`` of the newest version of a package in a suite; fetched once.
 
-        :raises DownloadFailed: out of reach, in apt's own words.
+        :raises DownloadFailed: it could not be fetched; holds apt's messages.
         """
         chosen = suite or self.suites[0]
 
         def fetch() -> Path:
             remote = self.package(name, chosen).file
             key = store.key_of(sha256=remote.sha256, name=remote.name)
-            return store.entry("deb", key, lambda aside: self._fetch([remote], aside)) / remote.name
+            return store.entry("deb", key, lambda folder: self._fetch([remote], folder)) / remote.name
 
-        return self._again_when_gone(fetch, f"{chosen}-deb-{name}", self._root(chosen, "deb"))
+        return self._fetch_twice(fetch, f"{chosen}-deb-{name}", self._root(chosen, "deb"))
 
     def download_source(self, name: str, version: str = "", suite: str | None = None) -> tuple[Source, Path]:
-        """A source package and its ``.dsc``, which has the other files of the package beside it.
+        """A source package and its ``.dsc``; the other files of the package are in the same folder.
 
-        :raises DownloadFailed: out of reach, in apt's own words.
+        :raises DownloadFailed: it could not be fetched; holds apt's messages.
         """
         chosen = suite or self.suites[0]
 
         def fetch() -> tuple[Source, Path]:
             source = self.source(name, version, suite)
             key = store.key_of(files="\n".join(file.sha256 for file in source.files))
-            folder = store.entry("debian-source", key, lambda aside: self._fetch(source.files, aside))
+            folder = store.entry("debian-source", key, lambda folder: self._fetch(source.files, folder))
             return source, next(folder.glob("*.dsc"))
 
-        return self._again_when_gone(fetch, f"{chosen}-src-{name}-{version}", self._root(chosen, "deb-src"))
+        return self._fetch_twice(fetch, f"{chosen}-src-{name}-{version}", self._root(chosen, "deb-src"))
 
     def unpack_source(self, dsc: Path, folder: Path) -> None:
-        """Unpack a source package, Debian's own patches applied, into a folder that does not exist yet."""
+        """Unpack a source package with Debian's patches applied, into a folder that must not exist."""
         run(
             ["dpkg-source", "--no-check", "--extract", str(dsc), str(folder)],
             purpose=f"unpack {dsc.name}",
@@ -180,9 +177,9 @@ class Archive:
         )
 
     def extract(self, deb: Path, folder: Path, *members: str) -> None:
-        """Unpack a ``.deb`` (or only the members that match, e.g. ``"./boot/*"``) into a folder; no scripts run.
+        """Unpack a ``.deb``, or the members that match ``"./boot/*"``, into a folder; runs no scripts.
 
-        :raises ProcessFailed: not a package, or no space.
+        :raises ProcessFailed: the file is no package, or there is no space.
         """
         folder.mkdir(parents=True, exist_ok=True)
         if not members:
@@ -199,21 +196,21 @@ class Archive:
         finally:
             contents.unlink(missing_ok=True)
 
-    def _again_when_gone(self, fetch: Callable[[], Found], memory: str, root: Path) -> Found:
-        """Fetch; when a remembered version cannot be had any more, look it up in new lists and try once again."""
-        remembered = self._memory(memory).exists()
+    def _fetch_twice(self, fetch: Callable[[], Found], record: str, root: Path) -> Found:
+        """Fetch; when a recorded version is no longer available, look it up in new lists and try again."""
+        recorded = self._record(record).exists()
         try:
             return fetch()
         except DownloadFailed:
-            if not remembered or self._refresh:
+            if not recorded:
                 raise
-            before = self._memory(memory).read_text(encoding="utf-8")
-            self._memory(memory).unlink(missing_ok=True)
+            before = self._record(record).read_text(encoding="utf-8")
+            self._record(record).unlink(missing_ok=True)
             (root / "fetched").unlink(missing_ok=True)
             try:
                 return fetch()
             except CprlibError:
-                write_text(self._memory(memory), before)  # out of reach for now: what is known stays known
+                write_text(self._record(record), before)  # not reachable now: keep what was recorded
                 raise
 
     def _fetch(self, remotes: Sequence[Remote], folder: Path) -> None:
@@ -227,29 +224,26 @@ class Archive:
             run_apt(command, self._root(self.suites[0], "deb"), f"download {remotes[0].name}", DOWNLOAD_SECONDS)
         for remote in remotes:
             if (folder / remote.name).stat().st_size != remote.size:
-                raise DownloadFailed(f"download {remote.name}", "it has not the size that Debian's lists say")
+                raise DownloadFailed(f"download {remote.name}", "its size differs from Debian's lists")
 
-    def _remembered(self, name: str, ask: Callable[[], Any]) -> Any:
-        """What an earlier lookup found; else ask, and remember."""
-        memory = self._memory(name)
-        if not self._refresh or (memory.exists() and memory.stat().st_mtime >= self._since):
-            try:
-                return json.loads(memory.read_bytes())
-            except (OSError, ValueError):
-                pass  # never looked up, or cut off: ask
-        value = ask()
-        write_json(memory, value)
+    def _recorded(self, name: str, look_up: Callable[[], Any]) -> Any:
+        """The recorded result of an earlier look-up, else of a new one."""
+        record = self._record(name)
+        with contextlib.suppress(OSError, ValueError):  # not recorded, or incomplete
+            return json.loads(record.read_bytes())
+        value = look_up()
+        write_json(record, value)
         return value
 
-    def _memory(self, name: str) -> Path:
+    def _record(self, name: str) -> Path:
         return self._folder / "known" / f"{name}.json"
 
-    def _root(self, suite: str, sort: str) -> Path:
-        return self._folder / f"{suite}-{sort}"
+    def _root(self, suite: str, kind: str) -> Path:
+        return self._folder / f"{suite}-{kind}"
 
-    def _apt_cache(self, suite: str, sort: str, *arguments: str, absent_is_empty: bool = False) -> str:
-        root = self._root(suite, sort)
-        self._update(suite, sort)
+    def _apt_cache(self, suite: str, kind: str, *arguments: str, absent_is_empty: bool = False) -> str:
+        root = self._root(suite, kind)
+        self._update(suite, kind)
         try:
             return run_apt(["apt-cache", *arguments], root, f"look up {arguments[-1]} in Debian {suite}", 60.0)
         except DownloadFailed:
@@ -257,14 +251,13 @@ class Archive:
                 return ""
             raise
 
-    def _update(self, suite: str, sort: str) -> None:
-        """Fetch the lists of a suite unless there are fresh ones."""
-        root = self._root(suite, sort)
+    def _update(self, suite: str, kind: str) -> None:
+        """Fetch the lists of a suite unless they are recent."""
+        root = self._root(suite, kind)
         root.mkdir(parents=True, exist_ok=True)
         stamp = root / "fetched"
         with locked(root / "lock"):
-            oldest = max(self._since if self._refresh else 0.0, time.time() - LISTS_FRESH)
-            if stamp.exists() and stamp.stat().st_mtime >= oldest:
+            if stamp.exists() and stamp.stat().st_mtime >= time.time() - LISTS_FRESH:
                 return
             stamp.unlink(missing_ok=True)
             signed = next((path for path in KEYRINGS if path.exists()), None)
@@ -272,8 +265,8 @@ class Archive:
                 raise EnvironmentFailure(
                     f"check Debian {suite}'s lists", f"no {KEYRINGS[-1]}", "sudo apt-get install debian-archive-keyring"
                 )
-            write_text(root / "sources.list", f"{sort} [signed-by={signed}] {self.mirror} {suite} main\n")
-            kind = "packages" if sort == "deb" else "sources"
-            with self._progress.step(f"fetch Debian {suite}'s list of {kind}"):
-                run_apt(["apt-get", "update"], root, f"fetch Debian {suite}'s list of {kind}", UPDATE_SECONDS)
+            write_text(root / "sources.list", f"{kind} [signed-by={signed}] {self.mirror} {suite} main\n")
+            content = "packages" if kind == "deb" else "sources"
+            with self._progress.step(f"fetch Debian {suite}'s list of {content}"):
+                run_apt(["apt-get", "update"], root, f"fetch Debian {suite}'s list of {content}", UPDATE_SECONDS)
             write_text(stamp, "")

@@ -1,4 +1,4 @@
-"""Debian packages that building needs: which are missing, and installing them where the caller may."""
+"""Debian packages that a build needs: find the missing ones, and install them where the caller is root."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ INSTALL_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class HostPackage:
-    """A Debian package and the file or program by which it is known to be there, however it got there.
+    """A Debian package, and a file or program that shows that it is installed.
 
     :param probe: a program's name, or the absolute path of a file.
-    :param why: what needs it.
+    :param why: what the package is needed for.
     """
 
     name: str
@@ -30,12 +30,12 @@ class HostPackage:
     why: str
 
     @property
-    def is_there(self) -> bool:
-        """True when the program or file is found."""
+    def is_installed(self) -> bool:
+        """True when the program or file exists."""
         return Path(self.probe).exists() if self.probe.startswith("/") else shutil.which(self.probe) is not None
 
 
-NEEDED = (
+REQUIRED = (
     HostPackage("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "downloads"),
     HostPackage("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", "Debian's lists"),
     HostPackage("gcc", "gcc", "QEMU, the guest's agent, the lab's kernel"),
@@ -56,18 +56,18 @@ NEEDED = (
 
 
 def missing_packages() -> tuple[str, ...]:
-    """Names of the needed packages that are not there."""
-    missing = [package.name for package in NEEDED if not package.is_there]
+    """Names of required packages that are missing."""
+    missing = [package.name for package in REQUIRED if not package.is_installed]
     if not _has_ensurepip():
         missing.append("python3-venv")
     return tuple(missing)
 
 
 def ensure_packages(progress: Progress) -> None:
-    """Install what is missing where the caller is root, else say what to install.
+    """Install missing packages where the caller is root.
 
-    :raises MissingPackages: names the command to paste, on one line.
-    :raises DownloadFailed: apt-get refused, in its own words.
+    :raises MissingPackages: the caller is not root; holds the command to paste, on one line.
+    :raises DownloadFailed: apt-get failed; holds its messages.
     """
     missing = missing_packages()
     if not missing:
@@ -84,12 +84,12 @@ def ensure_packages(progress: Progress) -> None:
     detail = f"({len(missing)}: {' '.join(missing)})"
     try:
         _apt_get(command, "install Debian packages", progress, detail)
-    except DownloadFailed:  # no lists, or so old that the files they name have gone; now no failure is a mere warning
+    except DownloadFailed:  # no lists, or outdated ones; fetch them, with every failure as an error
         _apt_get([*update, "-o", "APT::Update::Error-Mode=any"], "fetch Debian's package lists", progress)
         _apt_get(command, "install Debian packages", progress, detail)
     still = missing_packages()
     if still:
-        raise MissingPackages("build here", f"apt-get installed packages but {', '.join(still)} is still not found")
+        raise MissingPackages("build here", f"apt-get succeeded, but {', '.join(still)} is still missing")
 
 
 def _apt_get(command: Sequence[str], purpose: str, progress: Progress, detail: str = "") -> None:
@@ -98,8 +98,8 @@ def _apt_get(command: Sequence[str], purpose: str, progress: Progress, detail: s
         try:
             run(command, purpose=purpose, seconds=INSTALL_SECONDS, env=environment)
         except ProcessFailed as error:
-            words = [line[2:].strip() for line in error.details.splitlines() if line.startswith("E:")]
-            happened = "; ".join(dict.fromkeys(words[:3])) or error.happened
+            errors = [line[2:].strip() for line in error.details.splitlines() if line.startswith("E:")]
+            happened = "; ".join(dict.fromkeys(errors[:3])) or error.happened
             advice = "check the network and apt's sources"
             raise DownloadFailed(purpose, happened, advice, details=error.details) from error
 
@@ -109,6 +109,6 @@ def _has_lists() -> bool:
 
 
 def _has_ensurepip() -> bool:
-    """Debian ships Python's venv module without the pip it needs; asked of a fresh interpreter, since it may be new."""
+    """Whether venv has pip, which Debian ships separately; a new interpreter sees a fresh installation."""
     probe = subprocess.run(["python3", "-c", "import ensurepip, venv"], capture_output=True, check=False)
     return probe.returncode == 0

@@ -1,4 +1,4 @@
-"""The lab's kernel: user-mode Linux from Debian's kernel source, an ordinary program that an ordinary user runs."""
+"""The lab's kernel: user-mode Linux from Debian's kernel source, a program that any user can run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cprlib.errors import BuildFailed, NotSupported
 from cprlib.files import cache_folder, project_folder
 from cprlib.process import run
 
-# In order of preference. Seccomp mode, much faster than ptrace, came with 6.16; stable's 6.12 is the fall back.
+# In order of preference. Seccomp mode, much faster than ptrace, exists since 6.16; 6.12 of stable is the fallback.
 SOURCES = (
     ("linux-source-7.2", "trixie-backports"),
     ("linux-source-7.2", "sid"),
@@ -24,8 +24,8 @@ SOURCES = (
 BINARY = "linux"
 COMPILE_SECONDS = 3600.0
 
-# What a build of user-mode Linux never reads, left out because unpacking it takes longer than the rest together.
-# Only C and assembler files are: Kconfig reads its own files of these folders all the same.
+# Files that a build of user-mode Linux does not read; unpacking them would take longer than all the rest.
+# Only C and assembler files are excluded, because Kconfig reads its own files in these folders.
 UNUSED_DRIVERS = (
     *("accel", "clk", "comedi", "crypto", "gpu", "hid", "hwmon", "i2c", "iio", "infiniband", "leds", "md", "media"),
     *("mfd", "mmc", "mtd", "net/ethernet", "net/wireless", "phy", "pinctrl", "platform", "power", "regulator", "rtc"),
@@ -43,44 +43,43 @@ UNUSED = (
 )
 
 
-def build_lab_kernel(progress: Progress, *, refresh: bool = False) -> Path:
-    """Build user-mode Linux, or find it built.
+def build_lab_kernel(progress: Progress) -> Path:
+    """Build user-mode Linux, or return the build that the store has.
 
-    :param refresh: look for a newer version of the kernel's source in Debian.
     :returns: the program; ``linux mem=4G rootfstype=hostfs rootflags=/ init=...`` boots it.
-    :raises DownloadFailed: the source is out of reach.
-    :raises BuildFailed: the compiler refused; names the log.
+    :raises DownloadFailed: the source could not be fetched.
+    :raises BuildFailed: the compiler failed; names the log.
     """
-    archive, package = _find_source(progress, refresh)
+    archive, package = _find_source(progress)
     key = store.key_of(
         source=package.file.sha256, config=_config_file(), compiler=first_line_of(["gcc", "--version"]), recipe=1
     )
 
-    def make(aside: Path) -> None:
+    def make(temporary: Path) -> None:
         deb = archive.download(package.name, package.suite)
         folder = cache_folder() / "trees" / f"kernel-{key[:12]}"
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed: this one holds the entry's lock
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed run: this one holds the lock
         folder.mkdir(parents=True)
         try:
             with progress.step(f"unpack {package.name} {package.version}"):
                 source = _unpack(archive, deb, folder)
             _compile(source, folder / "build", folder.with_name("lab-kernel.log"), progress)
-            shutil.copy2(folder / "build" / BINARY, aside / BINARY)
-            shutil.copyfile(folder / "build" / ".config", aside / "config")
+            shutil.copy2(folder / "build" / BINARY, temporary / BINARY)
+            shutil.copyfile(folder / "build" / ".config", temporary / "config")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     entry = store.entry(
-        "lab-kernel", key, make, waiting=lambda: progress.note("another run is building the lab's kernel")
+        "lab-kernel", key, make, waiting=lambda: progress.note("another run is building the lab kernel; waiting")
     )
     return entry / BINARY
 
 
-def _find_source(progress: Progress, refresh: bool) -> tuple[Archive, Package]:
-    """The preferred kernel source that Debian has."""
+def _find_source(progress: Progress) -> tuple[Archive, Package]:
+    """The first of the preferred kernel sources that Debian has."""
     refusals = []
     for pattern, suite in SOURCES:
-        archive = Archive(suite, progress=progress, refresh=refresh)
+        archive = Archive(suite, progress=progress)
         try:
             if "*" in pattern:
                 names = archive.names(pattern.rstrip("*"))
@@ -94,7 +93,7 @@ def _find_source(progress: Progress, refresh: bool) -> tuple[Archive, Package]:
 
 
 def _unpack(archive: Archive, deb: Path, folder: Path) -> Path:
-    """Unpack what is needed of the kernel's source; gives its top folder."""
+    """Unpack the required part of the kernel source; returns its top folder."""
     archive.extract(deb, folder, "./usr/src/*.tar.xz")
     packed = next((folder / "usr" / "src").glob("linux-source-*.tar.xz"), None)
     if packed is None:
@@ -141,15 +140,15 @@ def _compile(source: Path, build: Path, log: Path, progress: Progress) -> None:
 
 
 def _check_config(config: Path) -> None:
-    """Every line of the fragment must have taken effect: Kconfig drops silently what it does not know.
+    """Check that every line of the fragment is in effect: Kconfig drops unknown options silently.
 
-    :raises BuildFailed: names the lines that did not.
+    :raises BuildFailed: names the dropped lines.
     """
-    there = set(config.read_text(encoding="utf-8").splitlines())
-    wanted = [line for line in _config_file().read_text(encoding="utf-8").splitlines() if line.startswith("CONFIG_")]
-    lost = [line for line in wanted if line not in there and not line.endswith("=n")]
-    if lost:
-        raise BuildFailed("configure the lab's kernel", f"this kernel does not take {', '.join(lost)}")
+    known = set(config.read_text(encoding="utf-8").splitlines())
+    requested = [line for line in _config_file().read_text(encoding="utf-8").splitlines() if line.startswith("CONFIG_")]
+    dropped = [line for line in requested if line not in known and not line.endswith("=n")]
+    if dropped:
+        raise BuildFailed("configure the lab's kernel", f"this kernel drops {', '.join(dropped)}")
 
 
 def _config_file() -> Path:

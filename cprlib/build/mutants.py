@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build.progress import Progress
-from cprlib.build.qemu import QemuBuild, build_qemu
+from cprlib.build.qemu import build_qemu
 from cprlib.build.series import DIFF_START, find_series, load_bases
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.files import project_folder
+from cprlib.qemu.binary import QemuBinary
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 SUBJECT = re.compile(r"Subject: \[PATCH\] (\S.*)")
@@ -107,7 +108,7 @@ def find_mutant(name: str, folder: Path | None = None) -> Mutant:
     raise UsageError(f"find mutant {name!r}", f"no such file below {top}", f"there are: {known}")
 
 
-def build_mutant(mutant: Mutant, base: str, progress: Progress) -> QemuBuild:
+def build_mutant(mutant: Mutant, base: str, progress: Progress) -> QemuBinary:
     """Build a mutant on a base, or return the build that the store has.
 
     :raises UsageError: the mutant cannot be built on this base.

@@ -1,4 +1,4 @@
-"""What is being done and for how long: a running clock on a terminal, a line for each step elsewhere."""
+"""Progress of long work: a running clock on a terminal, a line for each step elsewhere."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TextIO
 
-CLOCK_PERIOD = 1.0  # seconds between two looks at the clock on a terminal
-STILL_PERIOD = 30.0  # seconds between two "still at it" lines where there is no terminal
+CLOCK_PERIOD = 1.0  # seconds between updates of the clock on a terminal
+STILL_PERIOD = 30.0  # seconds between lines for a step that still runs, without a terminal
 
 Say = Callable[[str], None]
 
 
 class Progress(Protocol):
-    """Where long work reports to."""
+    """Receives the progress of long work."""
 
     def step(self, what: str) -> contextlib.AbstractContextManager[Say]:
-        """One step of the work, named as it reads after "now": ``"compile QEMU 10.0"``.
+        """A step of the work: ``"compile QEMU 10.0"``.
 
-        The context gives a function that takes how far the step is (``"[120/890]"``); it may be called often and
-        from the same thread only.
+        The context yields a function that takes the state of the step (``"[120/890]"``); it may be called often, from
+        one thread.
         """
 
     def note(self, text: str) -> None:
-        """A line worth reading that is no step: where a thing was found, what was left out."""
+        """Print a line that is no step."""
 
 
 class SilentProgress:
-    """Reports to nobody; for tests and for callers inside a lab."""
+    """Prints nothing; for tests and inside a lab."""
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[Say]:
@@ -44,9 +44,9 @@ class SilentProgress:
 
 
 class LineProgress:
-    """A line when a step begins and one when it ends, and a sign of life every half minute; for logs.
+    """Prints a line when a step begins, ends, and every half minute in between; for logs.
 
-    :param stream: where the lines go; standard error by default, since standard output belongs to the command.
+    :param stream: standard error by default, because standard output belongs to the command.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -80,7 +80,7 @@ class LineProgress:
 
 
 class TerminalProgress:
-    """One line that is written anew while a step lasts, with a clock; it stays as a record when the step is over.
+    """Rewrites one line with a clock while a step lasts; the line stays when the step ends.
 
     :param stream: a terminal; standard error by default.
     """
@@ -103,7 +103,7 @@ class TerminalProgress:
         def say(text: str) -> None:
             nonlocal detail, drawn
             detail = text
-            if time.monotonic() - drawn > CLOCK_PERIOD / 5:  # a compiler says more than a person can read
+            if time.monotonic() - drawn > CLOCK_PERIOD / 5:  # a compiler prints faster than a person reads
                 drawn = time.monotonic()
                 draw(detail)
 
@@ -128,14 +128,14 @@ class TerminalProgress:
 
 
 def console_progress(stream: TextIO | None = None) -> Progress:
-    """The progress that suits a stream (standard error by default): a clock on a terminal, else lines."""
+    """A clock for a terminal, else lines; on standard error by default."""
     chosen = stream or sys.stderr
     dumb = os.environ.get("TERM", "dumb") == "dumb"
     return TerminalProgress(chosen) if chosen.isatty() and not dumb else LineProgress(chosen)
 
 
 def seconds_text(seconds: float) -> str:
-    """``"7 s"``, or ``"2:05"`` from one minute on."""
+    """``"7 s"``; from one minute on ``"2:05"``."""
     whole = int(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d}"
 
@@ -143,10 +143,10 @@ def seconds_text(seconds: float) -> str:
 @contextlib.contextmanager
 def _every(period: float, act: Callable[[], None]) -> Iterator[None]:
     """Call ``act`` every ``period`` seconds in a thread while the body runs."""
-    over = threading.Event()
+    ended = threading.Event()
 
     def tick() -> None:
-        while not over.wait(period):
+        while not ended.wait(period):
             act()
 
     thread = threading.Thread(target=tick, name="progress clock", daemon=True)
@@ -154,5 +154,5 @@ def _every(period: float, act: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join()

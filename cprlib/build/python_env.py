@@ -1,7 +1,8 @@
-"""The project's Python environment: locked versions, the checkout linked in, bytecode compiled beforehand.
+"""Python environments: the project's own, with locked versions and the checkout linked in, and one to build QEMU with.
 
-It is made once for each lock file, Python and checkout, in its final place (its programs name their interpreter by
-path), and is never written afterwards: the lab sees it read-only.
+The project's environment is made once for each lock file, Python and checkout, in its final folder (its programs name
+their interpreter by path), and is not written afterwards: the lab sees it read-only. The bootstrap uses this module, so
+it needs the standard library only.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cprlib import __version__
 from cprlib.build import store
 from cprlib.build.progress import Progress
-from cprlib.build.venv import make_venv, pip_install
+from cprlib.errors import DownloadFailed, MissingPackages, ProcessFailed
 from cprlib.files import cache_folder, locked, project_folder, write_text
+from cprlib.process import run
 
 LOCK = "requirements.lock"  # written by `tox -e lock`
 NOT_COMPILED = re.compile(r"/(tests?|testing/data|sphinxext|lib2to3)/")
@@ -33,22 +35,26 @@ from {module} import {function}
 if __name__ == "__main__":
     sys.exit({function}())
 """
+VENV_SECONDS = 180.0
+PIP_SECONDS = 900.0
+PIP_ADVICE = "check the network, or set PIP_INDEX_URL to an index that can be reached"
+REQUIREMENTS = ("meson==1.9.0", "distlib==0.4.0")  # meson as in pythondeps.toml of QEMU 10.2
 
 
 def ensure_environment(progress: Progress) -> Path:
-    """The environment's folder; made when it is missing or not whole.
+    """The folder of the project's environment, created when it is missing or incomplete.
 
-    :raises DownloadFailed: packages are out of reach, in pip's own words.
-    :raises MissingPackages: this Python cannot make environments.
+    :raises DownloadFailed: packages could not be fetched; holds pip's messages.
+    :raises MissingPackages: this Python lacks ensurepip.
     """
     project = project_folder()
     key = store.key_of(
         lock=project / LOCK, pyproject=project / "pyproject.toml", python=sys.version, checkout=str(project), recipe=1
     )
     folder = cache_folder() / "python" / key
-    if not store.is_whole(folder):
-        with store.no_space_in_one_line(f"make {folder}"), locked(folder.with_name(f".{key}.lock")):
-            if not store.is_whole(folder):
+    if not store.is_complete(folder):
+        with store.disk_full_as_error(f"make {folder}"), locked(folder.with_name(f".{key}.lock")):
+            if not store.is_complete(folder):
                 _make(folder, project, progress)
     _compile_checkout(project)
     return folder
@@ -63,7 +69,7 @@ def _make(folder: Path, project: Path, progress: Progress) -> None:
         packages = next((folder / "lib").glob("python3.*/site-packages"))
         _link_checkout(packages, folder / "bin", project)
         with progress.step("compile Python packages"):
-            # workers=0: one process per core; errors are those of templates that are no Python
+            # workers=0: one process per core; quiet, because templates in packages are not valid Python
             compileall.compile_dir(packages, quiet=2, workers=0, rx=NOT_COMPILED)
         store.write_listing(folder)
 
@@ -75,7 +81,7 @@ def _install(folder: Path, lock: Path) -> None:
 
 
 def _link_checkout(packages: Path, programs: Path, project: Path) -> None:
-    """Make the checkout importable, with the programs and plugins of pyproject.toml, without writing to it."""
+    """Make the checkout importable and install programs and plugins of pyproject.toml; the checkout is not written."""
     settings = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (packages / "cprlib-checkout.pth").write_text(f"{project}\n", encoding="utf-8")
     info = packages / f"cprlib-{__version__}.dist-info"
@@ -94,7 +100,7 @@ def _link_checkout(packages: Path, programs: Path, project: Path) -> None:
 
 
 def _compile_checkout(project: Path) -> None:
-    """Compile the project's own modules too, where the checkout may be written; fresh ones are left alone."""
+    """Compile modified modules of the project where the checkout is writable."""
     for name in ("cprlib",):
         if os.access(project / name, os.W_OK):
             compileall.compile_dir(project / name, quiet=2)
@@ -108,3 +114,55 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def find_build_python(progress: Progress) -> Path:
+    """The Python for QEMU's ``configure --python``, with meson; created once.
+
+    :raises DownloadFailed: PyPI could not be reached; holds pip's messages.
+    """
+    base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    interpreter = base if base.exists() else Path(sys.executable)
+    key = store.key_of(requirements=" ".join(REQUIREMENTS), python=sys.version, interpreter=str(interpreter))
+
+    def make(temporary: Path) -> None:
+        with progress.step("make the Python environment for QEMU's build"):
+            make_venv(temporary, interpreter)
+            pip_install(temporary, REQUIREMENTS, "install meson")
+
+    return store.entry("build-python", key, make) / "bin" / "python3"
+
+
+def make_venv(folder: Path, interpreter: Path | str) -> None:
+    """Create an environment with pip.
+
+    :param folder: empty or missing.
+    :raises MissingPackages: this Python lacks ensurepip.
+    :raises ProcessFailed: another failure, for instance no space.
+    """
+    purpose = "make a Python environment"
+    run([str(interpreter), "-m", "venv", "--without-pip", str(folder)], purpose=purpose, seconds=VENV_SECONDS)
+    try:
+        run(
+            [str(folder / "bin" / "python3"), "-m", "ensurepip", "--default-pip"], purpose=purpose, seconds=VENV_SECONDS
+        )
+    except ProcessFailed as error:
+        if "ensurepip" not in error.happened:
+            raise
+        advice = "sudo apt-get install python3-venv"
+        raise MissingPackages(error.tried, error.happened, advice, details=error.details) from error
+
+
+def pip_install(folder: Path, arguments: Sequence[str], purpose: str) -> None:
+    """Install packages with pip of an environment; settings of the caller (index, proxy, certificates) apply.
+
+    :raises DownloadFailed: pip failed; holds its messages.
+    """
+    command = [str(folder / "bin" / "python3"), "-m", "pip", "install", "--quiet", "--no-compile", *arguments]
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    try:
+        run(command, purpose=purpose, seconds=PIP_SECONDS, env=environment)
+    except ProcessFailed as error:
+        errors = [line[7:] for line in error.details.splitlines() if line.startswith("ERROR: ")]
+        happened = "; ".join(errors[:2]) or error.happened
+        raise DownloadFailed(purpose, happened, PIP_ADVICE, details=error.details) from error

@@ -1,4 +1,4 @@
-"""A QEMU of the project's own: Debian's source of a base, the series on it, compiled small, kept by content."""
+"""Build the project's own QEMU: Debian's source of a base, the series on it, few devices."""
 
 from __future__ import annotations
 
@@ -6,26 +6,36 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build import store
 from cprlib.build.command import first_line_of, processors, run_logged
 from cprlib.build.debian import Archive
-from cprlib.build.firmware import find_firmware
 from cprlib.build.progress import Progress
+from cprlib.build.python_env import find_build_python
 from cprlib.build.series import Base, Series, find_base, find_series
-from cprlib.build.source_tree import SourceTree, kept_tree
-from cprlib.build.tools import find_build_python
-from cprlib.errors import BuildFailed, CprlibError
+from cprlib.build.source_tree import SourceTree, locked_tree
+from cprlib.errors import BuildFailed, CprlibError, PatchFailed
 from cprlib.files import cache_folder, project_folder, write_json
+from cprlib.qemu.binary import QemuBinary
 
 TARGET = "qemu-system-x86_64"
-DEVICES = "cprlib"  # name of the device file in QEMU's configs/devices/x86_64-softmmu/
+DEVICES = "cprlib"  # name of the device file in configs/devices/x86_64-softmmu/ of QEMU
 COMPILE_SECONDS = 1800.0
 CONFIGURE_SECONDS = 300.0
 STEP = re.compile(r"^\[\d+/\d+\]")
+
+FIRMWARE_SUITE = "trixie"
+FIRMWARE = {  # package -> files; what the machines and devices of images/qemu/devices.mak load
+    "seabios": ("usr/share/seabios/bios-256k.bin", "usr/share/seabios/bios-microvm.bin", "usr/share/seabios/bios.bin"),
+    "ipxe-qemu": ("usr/share/qemu/efi-virtio.rom", "usr/share/qemu/pxe-virtio.rom"),
+    "qemu-system-data": tuple(
+        f"usr/share/qemu/{name}"
+        for name in ("kvmvapic.bin", "linuxboot.bin", "linuxboot_dma.bin", "multiboot_dma.bin", "pvh.bin", "qboot.rom")
+    ),
+}
 
 OPTIONS = (
     "--target-list=x86_64-softmmu",
@@ -51,28 +61,6 @@ OPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class QemuBuild:
-    """A compiled QEMU.
-
-    :param folder: its entry in the store; ``build.json`` in it says what it was made of.
-    :param binary: qemu-system-x86_64.
-    :param firmware: the folder to give as ``-L``; the binary finds it by itself too.
-    :param base: name of the base, ``"10.0"``.
-    :param version: version of Debian's source package.
-    :param series_digest: names the patches' content.
-    :param patches: file names of the patches, in order.
-    """
-
-    folder: Path
-    binary: Path
-    firmware: Path
-    base: str
-    version: str
-    series_digest: str
-    patches: tuple[str, ...]
-
-
 def build_qemu(
     base: str,
     series: bool | Path | Sequence[Path],
@@ -80,22 +68,21 @@ def build_qemu(
     *,
     leave_out: Sequence[str] = (),
     extra: Sequence[Path] = (),
-    refresh: bool = False,
-) -> QemuBuild:
-    """Build a base with a series, or find it built.
+) -> QemuBinary:
+    """Build a base with a series, or return the build that the store has.
 
     :param base: a name of images/qemu/bases.toml.
     :param series: True for the project's own, False for none, a folder of patches, or patches in order.
-    :param leave_out: patches of the series to leave out, by the beginning of their names: a mutant.
-    :param extra: patches to apply after the series (a defect): a mutant.
-    :param refresh: look for a newer source package of the base in Debian.
-    :raises DownloadFailed: packages are out of reach.
-    :raises NotSupported: the suite no longer has the base's source.
-    :raises BuildFailed: a patch does not apply, or a compiler refused; names the log.
+    :param leave_out: patches of the series to leave out, by the beginning of their names.
+    :param extra: patches to apply after the series.
+    :returns: the binary, and the folder of its firmware, which it also finds by itself.
+    :raises DownloadFailed: packages could not be fetched.
+    :raises NotSupported: the suite does not have the source of the base.
+    :raises BuildFailed: a patch does not apply, or the compiler failed; names the log.
     """
     chosen = find_base(base)
     patches = Series((*find_series(base, series).without(leave_out).patches, *(patch.absolute() for patch in extra)))
-    archive = Archive(chosen.suite, progress=progress, refresh=refresh)
+    archive = Archive(chosen.suite, progress=progress)
     source = archive.source("qemu", chosen.version)
     tree_key = store.key_of(
         source="\n".join(file.sha256 for file in source.files),
@@ -107,15 +94,15 @@ def build_qemu(
     firmware = find_firmware(archive)
     key = store.key_of(tree=tree_key, series=patches.digest, firmware=firmware.name)
 
-    def make(aside: Path) -> None:
+    def make(temporary: Path) -> None:
         folder = cache_folder() / "trees" / f"qemu-{chosen.name}-{tree_key[:12]}"
-        with kept_tree(folder) as tree:
+        with locked_tree(folder) as tree:
             binary = _compile(tree, chosen, patches, archive, progress)
-            (aside / "bin").mkdir()
-            shutil.copy2(binary, aside / "bin" / TARGET)
-        shutil.copytree(firmware, aside / "share" / "qemu", ignore=shutil.ignore_patterns(store.LISTING))
+            (temporary / "bin").mkdir()
+            shutil.copy2(binary, temporary / "bin" / TARGET)
+        shutil.copytree(firmware, temporary / "share" / "qemu", ignore=shutil.ignore_patterns(store.LISTING))
         write_json(
-            aside / "build.json",
+            temporary / "build.json",
             {
                 "base": chosen.name,
                 "source": f"qemu {source.version}",
@@ -128,29 +115,42 @@ def build_qemu(
         )
 
     def waiting() -> None:
-        progress.note(f"another run is building QEMU {chosen.name}; waiting for it")
+        progress.note(f"another run is building QEMU {chosen.name}; waiting")
 
     entry = store.entry("qemu", key, make, waiting=waiting)
-    return QemuBuild(
-        entry,
-        entry / "bin" / TARGET,
-        entry / "share" / "qemu",
-        chosen.name,
-        source.version,
-        patches.digest,
-        patches.names,
-    )
+    return QemuBinary(entry / "bin" / TARGET, entry / "share" / "qemu")
+
+
+def find_firmware(archive: Archive) -> Path:
+    """A folder with the firmware files; QEMU's source package has none, so they come from binary packages.
+
+    :raises DownloadFailed: a package could not be fetched.
+    """
+    digests = {package.replace("-", "_"): archive.package(package, FIRMWARE_SUITE).file.sha256 for package in FIRMWARE}
+    key = store.key_of(files=repr(FIRMWARE), **digests)
+
+    def make(temporary: Path) -> None:
+        for package, files in FIRMWARE.items():
+            deb = archive.download(package, FIRMWARE_SUITE)
+            with tempfile.TemporaryDirectory(dir=temporary) as name:
+                archive.extract(deb, Path(name))
+                for file in files:
+                    if not (Path(name) / file).is_file():
+                        raise BuildFailed("collect QEMU's firmware", f"{deb.name} has no {file}")
+                    shutil.copyfile(Path(name) / file, temporary / Path(file).name)
+
+    return store.entry("firmware", key, make)
 
 
 def _compile(tree: SourceTree, base: Base, series: Series, archive: Archive, progress: Progress) -> Path:
-    """The binary of the base with the series; a kept tree that turns out broken is made anew once."""
-    kept = tree.is_ready
+    """Compile the base with the series; a source tree that turns out broken is discarded once."""
+    reused = tree.is_ready
     try:
         return _compile_once(tree, base, series, archive, progress)
     except (CprlibError, OSError, ValueError) as error:
-        if not kept or (isinstance(error, BuildFailed) and error.tried.startswith("apply ")):
+        if not reused or isinstance(error, PatchFailed):
             raise
-        progress.note(f"building in the kept tree failed ({error}); starting from the beginning")
+        progress.note(f"the build in the existing tree failed ({error}); starting from the beginning")
         tree.discard()
         return _compile_once(tree, base, series, archive, progress)
 
@@ -191,9 +191,9 @@ def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive
 
 
 def _environment() -> dict[str, str]:
-    """The environment of configure and ninja: no flags of the caller's.
+    """The environment of configure and ninja, without compiler flags of the caller.
 
-    No compiler cache: it makes the first build a fifth slower, and later ones use the kept tree anyway.
+    No compiler cache: it makes the first build a fifth slower, and later builds reuse the source tree.
     """
     dropped = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CC", "CXX", "MAKEFLAGS", "NINJA_STATUS", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}

@@ -1,4 +1,4 @@
-"""Bases and series: which QEMU release, which patches in which order, which of them left out or added."""
+"""Bases and series: QEMU releases, and ordered patches on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build import store
-from cprlib.errors import BuildFailed, EnvironmentFailure, ProcessFailed, UsageError
+from cprlib.errors import EnvironmentFailure, PatchFailed, ProcessFailed, UsageError
 from cprlib.files import project_folder
 from cprlib.process import run
 
@@ -21,9 +21,9 @@ TOUCHED = re.compile(r"^(?:---|\+\+\+) (?:[ab]/)?([^\t\n]+)", re.MULTILINE)
 class Base:
     """A QEMU release to build.
 
-    :param name: as a user names it: ``"10.0"``.
-    :param suite: Debian suite whose source package it is.
-    :param version: upstream version or the beginning of it.
+    :param name: ``"10.0"``.
+    :param suite: Debian suite with its source package.
+    :param version: upstream version, or the beginning of it.
     """
 
     name: str
@@ -44,49 +44,49 @@ class Series:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The patches' file names, in order."""
+        """File names of the patches, in order."""
         return tuple(patch.name for patch in self.patches)
 
     def without(self, names: Iterable[str]) -> Series:
-        """The series with patches left out, each named by its file name or the beginning of it (``"0003"``).
+        """The series without some patches, each given by its file name or the beginning of it (``"0003"``).
 
-        :raises UsageError: a name fits no patch, or more than one.
+        :raises UsageError: no patch has this name, or more than one.
         """
-        kept = list(self.patches)
+        patches = list(self.patches)
         for name in names:
             found = [patch for patch in self.patches if patch.name.startswith(name)]
             if len(found) != 1:
-                there = ", ".join(self.names) or "none"
+                known = ", ".join(self.names) or "none"
                 raise UsageError(
-                    f"leave out patch {name!r}", f"{len(found)} patches are named so", f"there are: {there}"
+                    f"leave out patch {name!r}", f"{len(found)} patches have this name", f"there are: {known}"
                 )
-            kept.remove(found[0])
-        return Series(tuple(kept))
+            patches.remove(found[0])
+        return Series(tuple(patches))
 
     def touched(self) -> set[str]:
-        """The files that the patches change, relative to the source's top."""
+        """Files that the patches change, relative to the source."""
         names: set[str] = set()
         for patch in self.patches:
             text = patch.read_text(encoding="utf-8", errors="replace")
             names.update(name.strip() for name in TOUCHED.findall(text) if name.strip() != "/dev/null")
         bad = [name for name in names if name.startswith("/") or ".." in Path(name).parts]
         if bad:
-            raise UsageError("read the series", f"a patch names {bad[0]!r}, outside the source")
+            raise UsageError("read the series", f"a patch changes {bad[0]!r}, outside the source")
         return names
 
     def apply(self, folder: Path) -> None:
         """Apply every patch to a folder, without fuzz.
 
-        :raises BuildFailed: one does not apply; says which.
+        :raises PatchFailed: a patch does not apply; names it.
         """
         for patch in self.patches:
             command = ["patch", "--strip=1", "--fuzz=0", "--batch", "--forward", "--no-backup-if-mismatch"]
             try:
                 run([*command, f"--input={patch}"], purpose=f"apply {patch.name}", seconds=60, cwd=folder)
             except ProcessFailed as error:
-                words = [line for line in error.details.splitlines() if "FAILED" in line or "can't find" in line]
-                happened = "; ".join(words) or error.happened
-                raise BuildFailed(f"apply {patch.name}", happened, "mend the series", details=error.details) from error
+                failed = [line for line in error.details.splitlines() if "FAILED" in line or "can't find" in line]
+                happened = "; ".join(failed) or error.happened
+                raise PatchFailed(f"apply {patch.name}", happened, "fix the patch", details=error.details) from error
 
 
 def diff_of(patch: Path) -> bytes:
@@ -135,7 +135,7 @@ def find_series(base: str, series: bool | Path | Sequence[Path]) -> Series:
 
     :param series: True for the project's own (``images/qemu/series/<base>`` where there is such a folder, else
         ``images/qemu/series``), False for none, a folder of ``*.patch`` files, or the patches themselves in order.
-    :raises UsageError: the folder holds no patch.
+    :raises UsageError: the folder has no patch.
     """
     if series is False:
         return Series()

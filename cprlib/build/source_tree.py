@@ -1,16 +1,16 @@
-"""A QEMU source tree that is kept, with its build beside it, so that another series compiles only what it changes.
+"""A QEMU source tree that is reused with its build folder, so that another series compiles only what it changes.
 
-A series is applied to pristine copies of the files it touches, in a folder aside; only files whose content then differs
-are written to the tree. Time stamps of the others stay, so ninja leaves their objects alone. A patch that does not
-apply, or an interruption, leaves a tree that the next switch puts right.
+A series is applied to pristine copies of the files that it touches, in a temporary folder. Only files whose content
+then differs are written to the tree; the others keep their time stamps, and ninja keeps their objects. After a patch
+that does not apply, or an interruption, the next switch repairs the tree.
 
 Layout::
 
     source/        the source with a series applied
-    pristine/      the original of every file that a series has touched
+    pristine/      the original of every file that a series touched
     touched.json   the names of these files
     build/         the build folder
-    ready          written last, when the tree was unpacked and configured
+    ready          written last, after unpacking and configuring
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from cprlib.files import locked, write_json, write_text
 
 @dataclass(frozen=True, slots=True)
 class SourceTree:
-    """A kept tree; see the module's text for its layout."""
+    """A source tree; the layout is in the docstring of the module."""
 
     folder: Path
 
     @property
     def source(self) -> Path:
-        """The source's top."""
+        """The source folder."""
         return self.folder / "source"
 
     @property
@@ -46,14 +46,14 @@ class SourceTree:
 
     @property
     def is_ready(self) -> bool:
-        """True when it was unpacked and configured to the end."""
+        """True when unpacking and configuring are complete."""
         return (self.folder / "ready").exists()
 
     def prepare(self, unpack: Callable[[Path], None], configure: Callable[[Path], None]) -> None:
-        """Unpack and configure anew, whatever was there before.
+        """Discard the tree, unpack the source and configure it.
 
-        :param unpack: makes the source in a folder that does not exist yet.
-        :param configure: makes the build folder's contents from ``source``; both are at their final place.
+        :param unpack: creates the source in a folder that does not exist.
+        :param configure: fills the build folder; source and build folder have their final paths.
         """
         self.discard()
         try:
@@ -72,19 +72,19 @@ class SourceTree:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def switch_to(self, series: Series) -> tuple[str, ...]:
-        """Make the source be the pristine one with ``series`` applied.
+        """Change the source to the pristine one with ``series`` applied.
 
-        :returns: names of the files that were written or removed.
-        :raises BuildFailed: a patch does not apply; the tree is as before.
+        :returns: files that were written or removed.
+        :raises PatchFailed: a patch does not apply; the tree is unchanged.
         """
         names = self._touched() | series.touched()
-        self._keep_pristine(names)
+        self._save_pristine(names)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="stage.") as name:
             stage = Path(name)
             for item in names:
                 _copy(self.folder / "pristine" / item, stage / item)
             series.apply(stage)
-            return tuple(item for item in sorted(names) if _bring(stage / item, self.source / item))
+            return tuple(item for item in sorted(names) if _update_file(stage / item, self.source / item))
 
     def _touched(self) -> set[str]:
         try:
@@ -92,8 +92,8 @@ class SourceTree:
         except FileNotFoundError:
             return set()
 
-    def _keep_pristine(self, names: set[str]) -> None:
-        """Copy the originals of files that no series has touched before; then remember that they are touched."""
+    def _save_pristine(self, names: set[str]) -> None:
+        """Copy the originals of files that no series touched before, then record their names."""
         known = self._touched()
         for item in names - known:
             _copy(self.source / item, self.folder / "pristine" / item)
@@ -101,21 +101,21 @@ class SourceTree:
 
 
 @contextlib.contextmanager
-def kept_tree(folder: Path) -> Iterator[SourceTree]:
-    """A kept tree, for one user at a time."""
+def locked_tree(folder: Path) -> Iterator[SourceTree]:
+    """A source tree, locked for one user."""
     with locked(folder.with_name(f".{folder.name}.lock")):
         yield SourceTree(folder)
 
 
 def _copy(origin: Path, copy: Path) -> None:
-    """Copy a file, or the fact that there is none."""
+    """Copy a file if it exists."""
     if origin.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(origin, copy)
 
 
-def _bring(staged: Path, target: Path) -> bool:
-    """Make ``target`` be as ``staged``, with a new time stamp; False when it already was."""
+def _update_file(staged: Path, target: Path) -> bool:
+    """Make ``target`` equal to ``staged``, with a new time stamp; False when it was equal."""
     if not staged.exists():
         if not target.exists():
             return False
@@ -124,8 +124,8 @@ def _bring(staged: Path, target: Path) -> bool:
     if target.exists() and filecmp.cmp(staged, target, shallow=False):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.new")
-    aside.write_bytes(staged.read_bytes())
-    aside.chmod(staged.stat().st_mode)
-    aside.replace(target)
+    temporary = target.with_name(f".{target.name}.new")
+    temporary.write_bytes(staged.read_bytes())
+    temporary.chmod(staged.stat().st_mode)
+    temporary.replace(target)
     return True

@@ -1,14 +1,14 @@
-"""A store of made things, each in a folder named by a hash of everything it was made from.
+"""A store of build results, each in a folder named by a hash of its inputs.
 
-An entry is made aside, gets a list of its files, and is renamed; so it is there whole or not at all. The list is looked
-at on every use: an entry of which a file is missing, cut short or altered is thrown away and made again.
-One maker at a time per entry, by a lock that the kernel drops when its holder dies. Safe to delete at any time.
+An entry is made in a temporary folder that is renamed when complete. A list of its files is checked on every use: an
+entry with a missing, truncated or changed file is removed and made again. A file lock allows one maker per entry; the
+kernel drops it when the holder dies. The store is safe to delete at any time.
 
 Layout below :func:`cprlib.files.cache_folder`::
 
     store/<kind>/<key>/...            the entry
     store/<kind>/<key>/.files.json    its files: name -> [bytes, mtime in ns, sha256]
-    store/<kind>/.<key>.XXXXXXXX/     one being made; stale when nobody holds the lock
+    store/<kind>/.<key>.XXXXXXXX/     one being made; stale when no process holds the lock
     store/.locks/<kind>-<key>
 """
 
@@ -36,9 +36,9 @@ Make = Callable[[Path], None]
 
 
 def key_of(**inputs: str | bytes | int | Path | None) -> str:
-    """A key from named inputs: texts, bytes, numbers, files and folders (their names and bytes, not their times).
+    """A key from named inputs: texts, bytes, numbers, files and folders (names and content, not times).
 
-    :raises EnvironmentFailure: when a file cannot be read.
+    :raises EnvironmentFailure: a file cannot be read.
     """
     total = hashlib.sha256()
     for name in sorted(inputs):
@@ -48,38 +48,38 @@ def key_of(**inputs: str | bytes | int | Path | None) -> str:
 
 
 def entry(kind: str, key: str, make: Make, *, waiting: Callable[[], None] | None = None) -> Path:
-    """The folder of an entry; ``make(folder)`` fills it when it is not there yet.
+    """The folder of an entry; ``make(folder)`` fills it when the entry does not exist.
 
-    :param kind: what sort of thing it is (``"qemu"``, ``"deb"``): a folder of the store.
+    :param kind: folder of the store: ``"qemu"``, ``"deb"``.
     :param key: from :func:`key_of`.
-    :param make: fills the (empty) folder it is given; what it raises passes through and nothing stays behind.
-    :param waiting: called once when another process is making the same entry and this one has to wait.
+    :param make: fills an empty folder; its exceptions pass through, and the folder is removed.
+    :param waiting: called once when another process is making the same entry.
     :raises EnvironmentFailure: no space, or the cache folder cannot be written.
     """
     final = entry_path(kind, key)
-    if is_whole(final):
+    if is_complete(final):
         return final
-    with no_space_in_one_line(f"make {final}"):
+    with disk_full_as_error(f"make {final}"):
         with _lock(kind, key, waiting):
-            if is_whole(final):
+            if is_complete(final):
                 return final
             remove_stale(kind)
             _remove(final)
-            with new_folder(final) as aside:
-                make(aside)
-                _readable(aside)
-                write_listing(aside)
+            with new_folder(final) as temporary:
+                make(temporary)
+                _readable(temporary)
+                write_listing(temporary)
         return final
 
 
 def lookup(kind: str, key: str) -> Path | None:
-    """The folder of an entry when it is there and whole, else None."""
+    """The folder of an entry when it exists and is complete, else None."""
     final = entry_path(kind, key)
-    return final if is_whole(final) else None
+    return final if is_complete(final) else None
 
 
 def entry_path(kind: str, key: str) -> Path:
-    """Where an entry is, or would be."""
+    """The folder of an entry, which need not exist."""
     return store_folder() / kind / key
 
 
@@ -88,10 +88,10 @@ def store_folder() -> Path:
     return cache_folder() / "store"
 
 
-def is_whole(folder: Path) -> bool:
-    """True when a folder has its list and every file of the list is there as it was made.
+def is_complete(folder: Path) -> bool:
+    """True when a folder has its list of files and every file in it is unchanged.
 
-    Sizes and times are compared; only where a time differs (a copied cache) the file is read and hashed.
+    Sizes and times are compared; a file whose time differs (a copied cache) is read and hashed.
     """
     try:
         listing = json.loads((folder / LISTING).read_bytes())
@@ -108,7 +108,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def write_listing(folder: Path) -> None:
-    """Note every file of a folder, so that :func:`is_whole` can tell later whether it still is as it was made."""
+    """Write the list of files that :func:`is_complete` checks."""
     listing = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
@@ -120,20 +120,20 @@ def write_listing(folder: Path) -> None:
 
 
 def remove_stale(kind: str) -> None:
-    """Remove what makers of this kind left behind that died in the middle: those whose lock nobody holds.
+    """Remove temporary folders of makers that died: those whose lock is free.
 
-    The caller may hold the lock of an entry of which nothing has been made yet.
+    The caller may hold the lock of an entry that it has not begun to make.
     """
-    for aside in (store_folder() / kind).glob(".*.*"):
-        key = aside.name[1:].rpartition(".")[0]
+    for temporary in (store_folder() / kind).glob(".*.*"):
+        key = temporary.name[1:].rpartition(".")[0]
         with _free_lock(kind, key) as free:
             if free:
-                _remove(aside)
+                _remove(temporary)
 
 
 @contextlib.contextmanager
-def no_space_in_one_line(tried: str) -> Iterator[None]:
-    """Turn every form of "No space left on device" in the body into one :class:`EnvironmentFailure`."""
+def disk_full_as_error(tried: str) -> Iterator[None]:
+    """Turn every form of "No space left on device" in the body into :class:`EnvironmentFailure`."""
     try:
         yield
     except OSError as error:
@@ -141,10 +141,10 @@ def no_space_in_one_line(tried: str) -> Iterator[None]:
             raise
         raise EnvironmentFailure(tried, str(error), ADVICE_SPACE) from error
     except CprlibError as error:
-        said = f"{error.happened}\n{error.details}"
+        text = f"{error.happened}\n{error.details}"
         for number in NO_SPACE_ERRORS:
-            if os.strerror(number) in said and error.advice != ADVICE_SPACE:
-                raise EnvironmentFailure(tried, os.strerror(number), ADVICE_SPACE, details=said) from error
+            if os.strerror(number) in text and error.advice != ADVICE_SPACE:
+                raise EnvironmentFailure(tried, os.strerror(number), ADVICE_SPACE, details=text) from error
         raise
 
 
@@ -163,7 +163,7 @@ def _lock(kind: str, key: str, waiting: Callable[[], None] | None) -> Iterator[N
 
 @contextlib.contextmanager
 def _free_lock(kind: str, key: str) -> Iterator[bool]:
-    """Take the lock of an entry if nobody else has it; gives whether it was taken."""
+    """Take the lock of an entry if it is free; yields whether it was taken."""
     descriptor = os.open(_lock_path(kind, key), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -188,7 +188,7 @@ def _remove(path: Path) -> None:
 
 
 def _readable(folder: Path) -> None:
-    """Let others read an entry, and run its programs, whatever the umask was: a cache may be shared."""
+    """Let other users read an entry and run its programs, because a cache may be shared."""
     for path in folder.rglob("*"):
         if not path.is_symlink():
             mode = path.stat().st_mode & 0o777

@@ -81,7 +81,7 @@ def build(
         built = build_qemu(base, not no_series, progress)
         if not no_series:
             build_base(base, progress)  # the same again, noted for tests that name it
-        click.echo(f"qemu       {built.binary}")
+        click.echo(f"qemu       {built.path}")
         click.echo(f"firmware   {built.firmware}")
     if part in ("all", "guest"):
         guest = build_guest_image(progress)
@@ -105,4 +105,4 @@ def _build_mutants(mutants: Sequence[Mutant], base: str, progress: Progress) -> 
     width = max((len(item.name) for item in mutants), default=0) if len(mutants) > 1 else 0
     for item in mutants:
         built = build_mutant(item, base, progress)
-        click.echo(f"{item.name:{width}}  {built.binary}" if width else str(built.binary))
+        click.echo(f"{item.name:{width}}  {built.path}" if width else str(built.path))

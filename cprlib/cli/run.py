@@ -115,8 +115,7 @@ def run(
     bases = () if brought else _bases(plan, base, engine)
     assets = build_assets(console_progress(), lab=engine is not None, qemu=brought, base=bases[0] if bases else base)
     if target_base:
-        built = build_qemu(target_base, True, console_progress())
-        target = QemuBinary(built.binary, built.firmware)
+        target = build_qemu(target_base, True, console_progress())
     qemus = {name: build_base(name, console_progress()) for name in bases}
     given = asset_parameters(assets, engine, policy) | _target_parameters(target) | parameters
     environment = describe_environment(

@@ -15,21 +15,40 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from cprlib.build import store
+from cprlib.build.debian import Archive
+from cprlib.build.guest_image import SUITE, find_cloud_kernel, unpack_kernel
+from cprlib.build.initramfs import CpioArchive, read_modules
 from cprlib.deadline import Deadline
-from cprlib.errors import LabFailure, UsageError
+from cprlib.errors import BuildFailed, LabFailure, UsageError
+from cprlib.files import project_folder
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.host_files import disk_of, named_files, project_files, python_files, system_files
-from cprlib.lab.kvm_image import KvmImage, build_kvm_image
 from cprlib.lab.session import Channels, Conversation, encode_job
-from cprlib.process import spawn
+from cprlib.process import run, spawn
 from cprlib.qemu.command_line import option_value
 
 BOOT_SECONDS = 90.0
 PORTS = ("stdout", "stderr", "control", "results")  # in the order of images/lab/init.c, from 1
 CONNECT_SECONDS = 20.0
+MODULES = (
+    *("virtio_blk", "overlay", "tun", "tap", "vhost_net", "kvm_amd", "kvm_intel", "bridge", "8021q", "veth"),
+    *("macvtap", "dummy", "sch_netem", "ifb", "af_packet"),
+)
+BUILT_IN = ("af_packet",)  # in some kernels
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KvmImage:
+    """What QEMU starts."""
+
+    kernel: Path
+    initramfs: Path
 
 
 class KvmEngine:
@@ -133,7 +152,7 @@ def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path], kernel_package:
 
     :param qemu: start of the command line of the QEMU that emulates the lab.
     :param built: what the tests use that was built: QEMU, firmware, guest image, their manifest.
-    :param kernel_package: see :func:`cprlib.lab.kvm_image.build_kvm_image`.
+    :param kernel_package: see :func:`build_kvm_image`.
     """
     disks = [
         disk_of("project", project_files()),
@@ -141,6 +160,48 @@ def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path], kernel_package:
         disk_of("system", [*system_files(), *python_files()]),
     ]
     return KvmEngine(qemu, build_kvm_image(kernel_package), disks)
+
+
+def build_kvm_image(kernel_package: Path | None = None) -> KvmImage:
+    """The image, from the store when it is there.
+
+    :param kernel_package: Debian package of a kernel; the newest cloud kernel of the guest's suite when None.
+    :raises DownloadFailed: the package is out of reach.
+    :raises BuildFailed: it has not what is needed.
+    """
+    source = project_folder() / "images" / "lab" / "init.c"
+    archive = Archive(SUITE)
+    package = kernel_package or archive.download(find_cloud_kernel(archive))
+    key = store.key_of(kernel=package.name, source=source, modules=" ".join(MODULES), format=FORMAT)
+
+    def make(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".kvm-") as name:
+            scratch = Path(name)
+            archive.extract(package, scratch)
+            image = next(iter(sorted(scratch.glob("boot/vmlinuz-*"))), None)
+            if image is None:
+                raise BuildFailed(f"find a kernel in {package.name}", "the package has none")
+            init = scratch / "init"
+            compiler = os.environ.get("CC", "cc")
+            command = [compiler, "-O2", "-DLAB_KVM", "-static", "-s", "-o", str(init), str(source)]
+            run(command, purpose="compile the lab's first process", advice="install the packages gcc and libc6-dev")
+            (folder / "initramfs").write_bytes(_initramfs(init, scratch))
+            (folder / "vmlinuz").write_bytes(unpack_kernel(image.read_bytes(), scratch))
+
+    entry = store.entry("lab-kvm", key, make)
+    return KvmImage(entry / "vmlinuz", entry / "initramfs")
+
+
+def _initramfs(init: Path, root: Path) -> bytes:
+    archive = CpioArchive()
+    for name in ("dev", "proc", "sys", "run", "modules"):
+        archive.folder(name)
+    archive.character_device("dev/console", 5, 1)
+    archive.character_device("dev/null", 1, 3, 0o666)
+    archive.file("init", init.read_bytes(), 0o755)
+    for index, module in enumerate(read_modules(root, [name for name in MODULES if name not in BUILT_IN])):
+        archive.file(f"modules/{index:02}-{module.name}.ko", module.content)
+    return archive.data()
 
 
 def _close_all(channels: Channels) -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from cprlib.build.store import is_whole
+from cprlib.build.store import is_complete
 from cprlib.errors import CprlibError, ExitStatus
 from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import LATEST, UNFINISHED
@@ -31,7 +31,7 @@ def cache_faults(cache: Path) -> list[str]:
     faults = [
         f"cache: {entry} is not whole"
         for entry in (cache / "store").glob("[!.]*/[!.]*")
-        if entry.is_dir() and not is_whole(entry)
+        if entry.is_dir() and not is_complete(entry)
     ]
     try:
         manifest = cache / "assets.json"

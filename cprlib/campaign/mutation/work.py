@@ -23,7 +23,6 @@ from cprlib.campaign.one_test import LOG_FILE, give_place
 from cprlib.campaign.workers import Children
 from cprlib.errors import CprlibError, InstrumentError
 from cprlib.lab.backend import asset_parameters
-from cprlib.qemu.binary import QemuBinary
 from cprlib.report.pipeline import build_report
 
 BUILDS_LOG = "builds.log"
@@ -53,8 +52,7 @@ class RealWork:
         qemu = self.assets.qemu
         if row.build.variant:
             with (self.folder / BUILDS_LOG).open("a", encoding="utf-8") as log:
-                built = build_mutant(row.build.variant, self.base, LineProgress(log))
-            qemu = QemuBinary(built.binary, built.firmware)
+                qemu = build_mutant(row.build.variant, self.base, LineProgress(log))
         with qemu.path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return BuiltRow(qemu, digest, store.key_of(firmware=qemu.firmware))

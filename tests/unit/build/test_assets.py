@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,10 +16,10 @@ from cprlib.qemu.binary import QemuBinary
 
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Builds that are there already, and a cache folder of the test's own."""
+    """Existing builds and an empty cache folder."""
 
-    def build_qemu(base: str, _series: bool, _progress: Progress) -> SimpleNamespace:
-        return SimpleNamespace(binary=tmp_path / f"qemu-{base}", firmware=tmp_path)
+    def build_qemu(base: str, _series: bool, _progress: Progress) -> QemuBinary:
+        return QemuBinary(tmp_path / f"qemu-{base}", tmp_path)
 
     monkeypatch.setattr(assets, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(assets, "build_qemu", build_qemu)
@@ -43,7 +42,7 @@ def test_a_base_is_found_once_it_was_built(builds: Path) -> None:
     with pytest.raises(EnvironmentFailure, match=r"cprlib build qemu --base 10\.2"):
         assets.find_base_qemu("10.2", whole)
     assets.build_base("10.2", console_progress())
-    with pytest.raises(EnvironmentFailure, match="not built yet"):  # noted, but its file is gone
+    with pytest.raises(EnvironmentFailure, match="it is not built"):  # recorded, but the file does not exist
         assets.find_base_qemu("10.2", whole)
     (builds / "qemu-10.2").touch()
     assert assets.find_base_qemu("10.2", whole) == QemuBinary(builds / "qemu-10.2", builds)

@@ -10,7 +10,7 @@ import pytest
 
 from cprlib import bootstrap
 from cprlib.build import host_packages, python_env
-from cprlib.build.command import reason
+from cprlib.build.command import error_line
 from cprlib.build.host_packages import HostPackage
 from cprlib.build.lab_kernel import _check_config
 from cprlib.build.progress import LineProgress, SilentProgress, TerminalProgress, seconds_text
@@ -20,7 +20,7 @@ from cprlib.files import project_folder
 
 def test_missing_packages_are_named_in_one_line_to_paste(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = HostPackage("frobnicator", "no-such-program-here", "tests")
-    monkeypatch.setattr(host_packages, "NEEDED", (absent, HostPackage("sh", "sh", "tests")))
+    monkeypatch.setattr(host_packages, "REQUIRED", (absent, HostPackage("sh", "sh", "tests")))
     monkeypatch.setattr(host_packages, "_has_lists", lambda: True)
     monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
@@ -33,7 +33,7 @@ def test_missing_packages_are_named_in_one_line_to_paste(monkeypatch: pytest.Mon
 
 
 def test_nothing_missing_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_packages, "NEEDED", (HostPackage("sh", "sh", "tests"),))
+    monkeypatch.setattr(host_packages, "REQUIRED", (HostPackage("sh", "sh", "tests"),))
     monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
     monkeypatch.setattr(host_packages, "run", lambda *_a, **_k: pytest.fail("ran something"))
     host_packages.ensure_packages(SilentProgress())
@@ -119,9 +119,9 @@ def test_lines_of_progress() -> None:
 
 def test_the_reason_of_a_failed_build_is_its_first_error() -> None:
     output = "[1/2] cc\nx.c:1: warning: w\nx.c:2:1: error: e\nninja: build stopped: subcommand failed.\n"
-    assert reason(output) == "x.c:2:1: error: e"
-    assert reason("one\ntwo\n") == "two"
-    assert reason("") == "no output"
+    assert error_line(output) == "x.c:2:1: error: e"
+    assert error_line("one\ntwo\n") == "two"
+    assert error_line("") == "no output"
 
 
 def test_a_kernel_that_does_not_take_an_option_is_refused(tmp_path: Path) -> None:

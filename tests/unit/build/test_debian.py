@@ -11,8 +11,8 @@ import pytest
 
 from cprlib.build import apt as apt_module
 from cprlib.build import debian
+from cprlib.build.apt import compare_versions
 from cprlib.build.debian import Archive
-from cprlib.build.debian_control import compare_versions
 from cprlib.errors import DownloadFailed, NotSupported, ProcessFailed
 
 CONTENT = b"a package"
@@ -91,16 +91,6 @@ def test_a_package_is_looked_up_and_fetched_once(apt: FakeApt) -> None:
     assert Archive("trixie").download("tool").name == "tool_2.0-1_all.deb"
     assert len(apt.commands) == before
     assert apt.count("update") == 1
-
-
-def test_refresh_asks_again_once(apt: FakeApt) -> None:
-    Archive("trixie").package("tool")
-    apt.version = "3.0-1"
-    assert Archive("trixie").package("tool").version == "2.0-1"
-    archive = Archive("trixie", refresh=True)
-    assert archive.package("tool").version == "3.0-1"
-    archive.package("tool")
-    assert apt.count("update") == 2
 
 
 def test_a_remembered_file_that_is_gone_is_looked_up_again(apt: FakeApt) -> None:

@@ -65,7 +65,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ("Message: lost \\d+", "Message: (", 8, "no regular expression"),
         ("Message: lost \\d+", "Message: a\nMessage: b", 9, "a second Message"),
         ("Message: lost \\d+\n", "", 8, "no Message"),
-        ("0002, 0003", "0077", 9, "0 patches are named so"),
+        ("0002, 0003", "0077", 9, "0 patches have this name"),
         ("0002, 0003", "0002, 0002", 9, "no list of different names"),
         ("0002, 0003", "0002,", 9, "no list of different names"),
         ("Leaves-out: 0002, 0003\n", "", 1, "good build"),

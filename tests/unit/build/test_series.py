@@ -64,9 +64,9 @@ def test_a_folder_is_a_series_in_the_order_of_names(patches: tuple[Path, ...]) -
 def test_leaving_a_patch_out(patches: tuple[Path, ...]) -> None:
     series = Series(patches)
     assert series.without(["0002"]).names == ("0001-first.patch", "0003-third.patch")
-    with pytest.raises(UsageError, match="3 patches are named so"):
+    with pytest.raises(UsageError, match="3 patches have this name"):
         series.without(["000"])
-    with pytest.raises(UsageError, match="0 patches are named so"):
+    with pytest.raises(UsageError, match="0 patches have this name"):
         series.without(["9"])
 
 

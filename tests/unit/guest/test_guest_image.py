@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build.cpio import CpioArchive
-from cprlib.build.guest_image import KernelModule, module_depends, modules_dep, pack_initramfs, read_modules
-from cprlib.build.kernel import unpack_kernel
+from cprlib.build.guest_image import pack_initramfs, unpack_kernel
+from cprlib.build.initramfs import CpioArchive, KernelModule, module_depends, modules_dep, read_modules
 from cprlib.errors import BuildFailed, UsageError
 from cprlib.guest.image import NicAddresses, kernel_command_line
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from cprlib.bootstrap import PASSED_ON
-from cprlib.build.host_packages import NEEDED
+from cprlib.build.host_packages import REQUIRED
 from cprlib.campaign.matrix import load_matrix, parse_shard
 from cprlib.cli.main import COMMANDS
 from cprlib.errors import ExitStatus
@@ -146,7 +146,7 @@ def test_the_container_has_what_building_needs_and_is_not_root() -> None:
     text = (FOLDER / "Containerfile").read_text()
     listed = re.search(r"--no-install-recommends \\\n(.*?)&& rm", text, re.DOTALL)
     assert listed
-    assert set(listed[1].replace("\\", " ").split()) == {item.name for item in NEEDED} | {
+    assert set(listed[1].replace("\\", " ").split()) == {item.name for item in REQUIRED} | {
         "git",
         "python3",
         "python3-venv",

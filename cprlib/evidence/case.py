@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cprlib import files
-from cprlib.codec import BadValue, decode, encode
+from cprlib.codec import BadValue, decode, dump_json, encode
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import (
     Check,
@@ -179,7 +179,7 @@ class CaseEvidence:
         :raises EnvironmentFailure: the folder cannot be written.
         """
         path = folder / CASE_FILE
-        files.write_text(path, json.dumps(self.to_json(), indent=2) + "\n", mode=0o600)
+        files.write_text(path, dump_json(self.to_json()), mode=0o600)
         return path
 
     @classmethod

@@ -5,20 +5,22 @@ A value that is not known is None, never 0: the judge takes what is absent for i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import msgspec
+
+from cprlib.codec import Count
 from cprlib.evidence.terms import Cause, Direction
 
 
-@dataclass(frozen=True, slots=True)
-class PerDirection:
+class PerDirection(msgspec.Struct, frozen=True, rename={"return_": "return"}):
     """Packets counted in each direction; None where it is not known.
 
     One-way loss is RFC 7680's, duplicates RFC 5560's, reordered RFC 4737's.
     """
 
-    forward: int | None = None
-    return_: int | None = None
+    forward: Count | None = None
+    return_: Count | None = None
 
     @property
     def total(self) -> int | None:
@@ -41,12 +43,11 @@ class Interruption:
     resolution_ms: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InterruptionPerDirection:
+class InterruptionPerDirection(msgspec.Struct, frozen=True, rename={"return_": "return"}):
     """Service interruption forward and return."""
 
-    forward: Interruption = field(default_factory=Interruption)
-    return_: Interruption = field(default_factory=Interruption)
+    forward: Interruption = Interruption()
+    return_: Interruption = Interruption()
 
 
 @dataclass(frozen=True, slots=True)

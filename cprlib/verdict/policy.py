@@ -6,9 +6,11 @@ The values are described in docs/reading-a-report.md; files are read by :mod:`cp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
+from cprlib.codec import Count, Name, Positive
 from cprlib.evidence.case import Mechanism
 
 IDENTITY_MECHANISMS = (Mechanism.CPR, Mechanism.FD_SHARE, Mechanism.LOCAL)  # one open file on both sides
@@ -20,39 +22,39 @@ given; the migration parameter ``local``, which not even 11.1 has, is not there.
 Severity = Literal["fail", "inconclusive"]
 
 
-@dataclass(frozen=True, slots=True)
-class LossLimits:
+class PolicyTable(msgspec.Struct, frozen=True, rename={"return_": "return"}):
+    """A table of a policy file; its fields are the keys, with their strict values as defaults."""
+
+
+class LossLimits(PolicyTable, frozen=True):
     """Packets of the main stream that may be lost in each direction (RFC 7680).
 
     :param overflow: what follows when more were lost, but all of the excess in a full tap queue during a pause that was
         longer than the queue has room for (queue length / rate).
     """
 
-    forward: int = 0
-    return_: int = 0
+    forward: Count = 0
+    return_: Count = 0
     overflow: Severity = "fail"
 
 
-@dataclass(frozen=True, slots=True)
-class CountLimits:
+class CountLimits(PolicyTable, frozen=True):
     """Duplicates (RFC 5560) or reordered packets (RFC 4737) that may be seen in each direction."""
 
-    forward: int = 0
-    return_: int = 0
+    forward: Count = 0
+    return_: Count = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
+class StreamLimits(PolicyTable, frozen=True):
     """What each further stream (started in the guest, TCP, other flows) may lose, double and reorder."""
 
-    lost: int = 0
-    duplicates: int = 0
-    reordered: int = 0
-    longest_stall_ms: float | None = None
+    lost: Count = 0
+    duplicates: Count = 0
+    reordered: Count = 0
+    longest_stall_ms: Positive | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InterruptionLimits:
+class InterruptionLimits(PolicyTable, frozen=True):
     """Service interruption by time stamps, in each direction.
 
     :param max_ms: no more than this; None for no limit.
@@ -60,13 +62,12 @@ class InterruptionLimits:
     :param required: a case of an update in which it was not measured is inconclusive.
     """
 
-    max_ms: float | None = 1000.0
-    max_ratio: float | None = None
+    max_ms: Positive | None = 1000.0
+    max_ratio: Positive | None = None
     required: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class IdentityRules:
+class IdentityRules(PolicyTable, frozen=True):
     """Descriptors: each of the netdev's is one open file on both sides (kcmp(2) KCMP_FILE).
 
     :param required: a case of a mechanism that hands descriptors over is inconclusive without this evidence.
@@ -74,11 +75,10 @@ class IdentityRules:
     """
 
     required: bool = True
-    unpaired: int = 0
+    unpaired: Count = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DowngradeRules:
+class DowngradeRules(PolicyTable, frozen=True):
     """The silent fall back from vhost to userspace virtio.
 
     :param forbidden: cases with vhost need the checks of :data:`DOWNGRADE_CHECKS`, and they must pass.
@@ -87,8 +87,7 @@ class DowngradeRules:
     forbidden: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerRules:
+class LedgerRules(PolicyTable, frozen=True):
     """The ledger per hop.
 
     :param required: a measured case without a ledger is inconclusive.
@@ -97,12 +96,11 @@ class LedgerRules:
     """
 
     required: bool = True
-    unexplained: int = 0
-    may_miss: tuple[str, ...] = ()
+    unexplained: Count = 0
+    may_miss: tuple[Name, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class InstrumentRules:
+class InstrumentRules(PolicyTable, frozen=True):
     """What the instrument must show of itself; short of it the case is inconclusive, neither pass nor fail.
 
     :param min_sent: test packets, at least.
@@ -110,13 +108,12 @@ class InstrumentRules:
     :param control_run_required: a run without update, in the same session, that lost nothing.
     """
 
-    min_sent: int = 1000
-    pacing_p99_us: float | None = 2000.0
+    min_sent: Count = 1000
+    pacing_p99_us: Positive | None = 2000.0
     control_run_required: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class NegativeControlRules:
+class NegativeControlRules(PolicyTable, frozen=True):
     """Updates that are known to lose packets.
 
     :param must_lose: a negative control that loses nothing is inconclusive: it has not shown that a loss is seen.
@@ -125,8 +122,7 @@ class NegativeControlRules:
     must_lose: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class SkipRules:
+class SkipRules(PolicyTable, frozen=True):
     """Cases and checks that did not run.
 
     :param allow: ``fnmatch`` patterns of the word before the colon in a case's reason: ``no-cpr``, ``no-vhost``.
@@ -137,14 +133,13 @@ class SkipRules:
         skip is allowed.
     """
 
-    allow: tuple[str, ...] = ()
-    allow_checks: tuple[str, ...] = ()
+    allow: tuple[Name, ...] = ()
+    allow_checks: tuple[Name, ...] = ()
     otherwise: Severity = "fail"
     whole_mechanism: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """One policy.
 
     :param name: of the file, without ``.toml``.
@@ -153,15 +148,15 @@ class Policy:
 
     name: str = "strict"
     description: str = ""
-    retries: int = 0
-    loss: LossLimits = field(default_factory=LossLimits)
-    duplicates: CountLimits = field(default_factory=CountLimits)
-    reordered: CountLimits = field(default_factory=CountLimits)
-    streams: StreamLimits = field(default_factory=StreamLimits)
-    interruption: InterruptionLimits = field(default_factory=InterruptionLimits)
-    identity: IdentityRules = field(default_factory=IdentityRules)
-    downgrade: DowngradeRules = field(default_factory=DowngradeRules)
-    ledger: LedgerRules = field(default_factory=LedgerRules)
-    instrument: InstrumentRules = field(default_factory=InstrumentRules)
-    negative_control: NegativeControlRules = field(default_factory=NegativeControlRules)
-    skips: SkipRules = field(default_factory=SkipRules)
+    retries: Count = 0
+    loss: LossLimits = LossLimits()
+    duplicates: CountLimits = CountLimits()
+    reordered: CountLimits = CountLimits()
+    streams: StreamLimits = StreamLimits()
+    interruption: InterruptionLimits = InterruptionLimits()
+    identity: IdentityRules = IdentityRules()
+    downgrade: DowngradeRules = DowngradeRules()
+    ledger: LedgerRules = LedgerRules()
+    instrument: InstrumentRules = InstrumentRules()
+    negative_control: NegativeControlRules = NegativeControlRules()
+    skips: SkipRules = SkipRules()

@@ -6,24 +6,26 @@ then change single keys of that one; without it, they change the strict values o
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import re
 import tomllib
-import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import structs
+
 from cprlib import files
-from cprlib.codec import json_name
+from cprlib.codec import Count, Positive
 from cprlib.errors import UsageError
-from cprlib.verdict.policy import Policy
+from cprlib.verdict.policy import Policy, PolicyTable
 
 ADVICE = "docs/reading-a-report.md describes policies"
 NO_LIMIT = "none"  # TOML has no null
 TOP_LEVEL = ("description", "retries", "extends")
+TYPE_NAMES = {Count: "a whole number, 0 or more", Positive: "a number above 0", bool: "true or false", str: "text"}
 
 
 def policies_folder() -> Path:
@@ -57,7 +59,7 @@ def _find(name: str, base: Path) -> Path:
     return path
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Source:
     """A policy file's text, to find lines in."""
 
@@ -99,23 +101,22 @@ def _load(path: Path, seen: tuple[Path, ...]) -> Policy:
         policy = _load(_extended(source, values["extends"], seen), seen)
 
     changes: dict[str, Any] = {"name": path.stem, "description": ""}
-    tables = {f.name: f for f in dataclasses.fields(Policy) if dataclasses.is_dataclass(getattr(policy, f.name))}
+    fields = {field.name: field for field in structs.fields(Policy)}
+    tables = [name for name in fields if isinstance(getattr(policy, name), PolicyTable)]
     for name, value in values.items():
         if name in tables:
             if not isinstance(value, dict):
                 line = source.line_of(name) if isinstance(value, list) else source.line_of("", name)
                 raise source.error(f"{name} must be a table", line)
             changes[name] = _table(source, name, getattr(policy, name), value)
-        elif name == "description":
-            changes[name] = _value(source, "", name, str, value)
-        elif name == "retries":
-            changes[name] = _value(source, "", name, int, value)
         elif name not in TOP_LEVEL:
             table = isinstance(value, dict)
             known = ", ".join(sorted(tables if table else TOP_LEVEL))
             line = source.line_of(name) if table else source.line_of("", name)
             raise source.error(f"unknown {'table' if table else 'key'} {name!r} (known: {known})", line)
-    policy = dataclasses.replace(policy, **changes)
+        elif name != "extends":
+            changes[name] = _value(source, "", name, fields[name].type, value)
+    policy = structs.replace(policy, **changes)
     _refuse_contradictions(source, policy, values)
     return policy
 
@@ -139,45 +140,36 @@ def _extended(source: _Source, parent: object, seen: tuple[Path, ...]) -> Path:
     return path
 
 
-def _table(source: _Source, table: str, current: Any, values: Mapping[str, object]) -> Any:
-    hints = typing.get_type_hints(type(current))
-    fields = {json_name(f.name): f.name for f in dataclasses.fields(current)}
+def _table(source: _Source, table: str, current: PolicyTable, values: Mapping[str, object]) -> PolicyTable:
+    fields = {field.encode_name: field for field in structs.fields(current)}
     changes = {}
     for key, value in values.items():
         if key not in fields:
             known = ", ".join(fields)
             raise source.error(f"unknown key {key!r} in [{table}] (known: {known})", source.line_of(table, key))
-        changes[fields[key]] = _value(source, table, key, hints[fields[key]], value)
-    return dataclasses.replace(current, **changes)
+        changes[fields[key].name] = _value(source, table, key, fields[key].type, value)
+    return structs.replace(current, **changes)
 
 
-def _value(source: _Source, table: str, key: str, hint: Any, value: object) -> object:
+def _value(source: _Source, table: str, key: str, kind: Any, value: object) -> object:
     """A TOML value as the field's type has it, or an error with the line."""
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        if value == NO_LIMIT:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-    if typing.get_origin(hint) is typing.Literal:
-        wanted, good = " or ".join(f'"{choice}"' for choice in arguments), value in arguments
-    elif typing.get_origin(hint) is tuple:
-        wanted = "a list of texts"
-        good = isinstance(value, list) and all(isinstance(member, str) and member for member in value)
-        value = tuple(value) if isinstance(value, list) else value
-    elif hint is bool:
-        wanted, good = "true or false", isinstance(value, bool)
-    elif hint is int:
-        wanted = "a whole number, 0 or more"
-        good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    elif hint is float:
-        wanted = "a number above 0"
-        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-        value = float(value) if isinstance(value, int | float) else value
-    else:
-        wanted, good = "text", isinstance(value, str)
-    if not good:
-        raise source.error(f"{key} must be {wanted}", source.line_of(table, key))
-    return value
+    if value == NO_LIMIT and type(None) in typing.get_args(kind):
+        return None
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise source.error(f"{key} must be {_describe(kind)}", source.line_of(table, key)) from error
+
+
+def _describe(kind: Any) -> str:
+    """What a value of this type is called in an error."""
+    if kind in TYPE_NAMES:
+        return TYPE_NAMES[kind]
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(f'"{choice}"' for choice in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return "a list of texts"
+    return next(_describe(choice) for choice in typing.get_args(kind) if choice is not type(None))  # Positive | None
 
 
 def _refuse_contradictions(source: _Source, policy: Policy, values: Mapping[str, Any]) -> None:

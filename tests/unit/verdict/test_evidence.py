@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.codec import BadValue, encode
+from cprlib.codec import BadValue
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CaseEvidence, Mechanism, PerDirection
 from cprlib.evidence.packets import Packets
@@ -68,9 +68,9 @@ def test_file_cut_off_is_refused(tmp_path: Path) -> None:
         CaseEvidence.read(tmp_path)
 
 
-def test_not_a_number_is_not_written() -> None:
+def test_not_a_number_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(BadValue):
-        encode(replace(good_case(), qemu_downtime_ms=float("nan")))
+        replace(good_case(), qemu_downtime_ms=float("nan")).write(tmp_path)
 
 
 def test_total_of_an_unknown_direction_is_unknown() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pytest
+from msgspec import structs
 
 from cprlib.evidence.case import (
     Budget,
@@ -206,7 +207,7 @@ def test_checks_alone_can_pass() -> None:
 
 
 def test_ratio_without_baseline_is_inconclusive() -> None:
-    policy = replace(STRICT, interruption=InterruptionLimits(max_ratio=1.2))
+    policy = structs.replace(STRICT, interruption=InterruptionLimits(max_ratio=1.2))
     assert judge(good_case(), policy).outcome == Outcome.INCONCLUSIVE
     assert judge(good_case(), policy, baseline_ms=280.0).outcome == Outcome.PASS
     assert judge(good_case(), policy, baseline_ms=200.0).outcome == Outcome.FAIL

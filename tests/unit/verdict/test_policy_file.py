@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields, replace
 
 from cprlib.errors import UsageError
 from cprlib.files import project_folder
-from cprlib.verdict.policy import Policy
+from cprlib.verdict.policy import Policy, PolicyTable
 from cprlib.verdict.policy_file import load_policy, shipped_policies
 
 
@@ -43,9 +43,9 @@ def test_each_key_is_described() -> None:
     described = (project_folder() / "docs" / "reading-a-report.md").read_text()
     for table in fields(Policy):
         value = getattr(Policy(), table.name)
-        if is_dataclass(value):
+        if isinstance(value, PolicyTable):
             for key in fields(value):
-                name = key.name.rstrip("_")
+                name = key.encode_name
                 assert f"`{table.name}.{name}`" in described or f"`.{name}`" in described, (table.name, name)
 
 

@@ -101,10 +101,11 @@ class CaseView:
 
     @property
     def passed(self) -> dict[str, list[str]]:
-        """Findings that satisfy the policy, by property."""
+        """Findings that satisfy the policy, by property, without those of checks, which have a table."""
+        checks = {check.name for check in self.case.checks}
         found: dict[str, list[str]] = {}
         for finding in self.judged.verdict.findings:
-            if finding.outcome == Outcome.PASS:
+            if finding.outcome == Outcome.PASS and finding.about not in checks:
                 found.setdefault(finding.about, []).append(finding.text)
         return found
 

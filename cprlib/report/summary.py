@@ -27,18 +27,31 @@ TABLE_WIDTH = 120
 MARKDOWN_LINES = 20
 MAX_COMMAND = 1500  # characters
 
-_FIGURES: tuple[tuple[str, Callable[[CaseEvidence], str]], ...] = (  # heading and content of a column
-    ("mechanism", lambda case: case.mechanism.value),
-    ("sent", lambda case: number(case.sent)),
+Figure = tuple[str, Callable[[CaseEvidence], str]]
+"""A column: its heading, and its text for a case. Pairs are forward / return."""
+
+_COUNTS: tuple[Figure, ...] = (
     ("lost", lambda case: by_direction(case.loss)),
     ("dup", lambda case: by_direction(case.duplicates)),
     ("reord", lambda case: by_direction(case.reordered)),
     ("interruption ms", lambda case: " / ".join(map(ms_range, (case.interruption.forward, case.interruption.return_)))),
-    ("budget ms", lambda case: duration(case.budget.longest_pause_ms if case.budget else None)),
-    ("fds", paired_descriptors),
-    ("unexplained", lambda case: number(unexplained_packets(case))),
 )
-_MARKDOWN_FIGURES = tuple(figure for figure in _FIGURES if figure[0] not in ("mechanism", "budget ms"))
+_SENT: Figure = ("sent", lambda case: number(case.sent))
+_UNEXPLAINED: Figure = ("unexplained", lambda case: number(unexplained_packets(case)))
+_TABLE_FIGURES: tuple[Figure, ...] = (
+    ("mechanism", lambda case: case.mechanism.value),
+    _SENT,
+    *_COUNTS,
+    ("budget", lambda case: duration(case.budget.longest_pause_ms if case.budget else None)),
+    ("fds", paired_descriptors),
+    _UNEXPLAINED,
+)
+_MARKDOWN_FIGURES: tuple[Figure, ...] = (
+    _SENT,
+    *((f"{heading} fwd / ret", text) for heading, text in _COUNTS),
+    ("fds paired", paired_descriptors),
+    _UNEXPLAINED,
+)
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "\\|[]!*_#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"}
 )
@@ -46,9 +59,11 @@ _ESCAPES = str.maketrans(
 
 def result_table(report: RunReport) -> str:
     """The verdict, one line per case, and the reasons of cases that did not pass. Pairs are forward / return."""
-    rows = [("verdict", "case", *(heading for heading, _ in _FIGURES))]
+    rows = [("verdict", "case", *(heading for heading, _ in _TABLE_FIGURES))]
     for case in report.cases:
-        rows.append((case.outcome.value, one_line(case.evidence.id), *(text(case.evidence) for _, text in _FIGURES)))
+        rows.append(
+            (case.outcome.value, one_line(case.evidence.id), *(text(case.evidence) for _, text in _TABLE_FIGURES))
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(_align, row, widths, itertools.count())).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))

@@ -146,4 +146,4 @@ def test_usage_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["report", "--merge"]) == ExitStatus.USAGE
     assert main(["report", str(tmp_path), str(tmp_path)]) == ExitStatus.USAGE
     assert main(["report", str(tmp_path), "--out", str(tmp_path)]) == ExitStatus.USAGE
-    assert "with --merge they are joined" in capsys.readouterr().err
+    assert "give one folder, or --merge to join several" in capsys.readouterr().err

@@ -8,9 +8,17 @@ from dataclasses import asdict, dataclass
 
 from cprlib.errors import InstrumentError
 from cprlib.guest.channel import AgentChannel
-from cprlib.guest.measurement import ReflectorCounters, SenderStream, TcpResult, ToggleResult
 from cprlib.guest.packet_log import RECORD_SIZE, PacketLog
-from cprlib.guest.replies import Clocks, Identity, NetInfo, Reply
+from cprlib.guest.replies import (
+    Clocks,
+    Identity,
+    NetInfo,
+    ReflectorCounters,
+    Reply,
+    SenderStream,
+    TcpResult,
+    ToggleResult,
+)
 
 REPEAT_S = 2.0  # without an answer for this long, an idempotent request is sent again
 LOG_LIMIT = 10_000_000  # records; a guest that claims more is lying
@@ -79,15 +87,15 @@ class AgentConnection:
 
     def ping(self, seconds: float = 10.0) -> Clocks:
         """The guest's clocks; also shows that the agent is alive."""
-        return Clocks.of(self._repeatable("ping", seconds=seconds))
+        return self._repeatable("ping", seconds=seconds).read(Clocks)
 
     def identity(self, seconds: float = 10.0) -> Identity:
         """Which boot of which kernel this is."""
-        return Identity.of(self._repeatable("identity", seconds=seconds))
+        return self._repeatable("identity", seconds=seconds).read(Identity)
 
     def network(self, seconds: float = 10.0) -> NetInfo:
         """NICs and counters."""
-        return NetInfo.of(self._repeatable("netinfo", seconds=seconds))
+        return self._repeatable("netinfo", seconds=seconds).read(NetInfo)
 
     def set_queue_pairs(self, pairs: int, device: str = "eth0", seconds: float = 10.0) -> int:
         """Set the number of queue pairs, as ``ethtool -L combined``; returns how many are in use now."""
@@ -99,15 +107,15 @@ class AgentConnection:
 
     def stop_toggling(self) -> ToggleResult:
         """Stop alternating the number of queue pairs."""
-        return ToggleResult.of(self._repeatable("toggle-stop"))
+        return self._repeatable("toggle-stop").read(ToggleResult)
 
     def toggling(self) -> ToggleResult:
         """The changes of the number of queue pairs so far."""
-        return ToggleResult.of(self._repeatable("toggle-status"))
+        return self._repeatable("toggle-status").read(ToggleResult)
 
     def reflector(self) -> ReflectorCounters:
         """The session-reflector's counters."""
-        return ReflectorCounters.of(self._repeatable("reflector"))
+        return self._repeatable("reflector").read(ReflectorCounters)
 
     def reset_reflector(self) -> None:
         """Forget sessions, counters and log; each peer's next packet starts a new session at sequence number 0."""
@@ -134,7 +142,7 @@ class AgentConnection:
 
     def streams(self) -> tuple[SenderStream, ...]:
         """The counters of all streams, in the order of their start."""
-        return self._repeatable("sender").objects("streams", SenderStream.of)
+        return self._repeatable("sender").list("streams", SenderStream)
 
     def reset_streams(self) -> None:
         """Close all streams; forget counters and log."""
@@ -155,7 +163,7 @@ class AgentConnection:
 
     def tcp(self) -> tuple[TcpResult, ...]:
         """All TCP connections, in the order of their start."""
-        return self._repeatable("tcp").objects("connections", TcpResult.of)
+        return self._repeatable("tcp").list("connections", TcpResult)
 
     def reset_tcp(self) -> None:
         """Close and forget all TCP connections."""
@@ -215,13 +223,13 @@ class AgentConnection:
                 continue
             reply = answer.reply
             if reply.number("record_size") != RECORD_SIZE:
-                raise reply.nonsense("record_size")
+                raise reply.invalid("record_size")
             if len(answer.payload) != reply.number("records") * RECORD_SIZE:
-                raise reply.nonsense("records")
+                raise reply.invalid("records")
             if not 0 <= reply.number("total") <= LOG_LIMIT:
-                raise reply.nonsense("total")
+                raise reply.invalid("total")
             content += answer.payload
             if len(content) // RECORD_SIZE >= reply.number("total"):
                 return PacketLog(bytes(content), reply.number("overflow"))
             if not answer.payload:
-                raise reply.nonsense("records")
+                raise reply.invalid("records")

@@ -89,7 +89,7 @@ class AgentChannel:
             raise GuestFailed(f"have the guest {command}", reply.text("error"))
         length = reply.number("payload")
         if not 0 <= length <= LINE_LIMIT:
-            raise reply.nonsense("payload")
+            raise reply.invalid("payload")
         payload = self._read(length, command, deadline)
         if length and zlib.crc32(payload) != reply.number("crc32"):
             raise InstrumentError(f"read the guest agent's answer to {command}", "its bytes have another checksum")

@@ -1,91 +1,87 @@
-"""What the guest's agent says, checked: a guest may say anything, and only what makes sense gets past here."""
+"""The answers of the guest's agent. A guest may send anything; only values of the declared types and sizes pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from msgspec import Meta
+
+from cprlib.codec import BadValue, decode
 from cprlib.errors import InstrumentError
 
-TEXT_LIMIT = 4096
-LIST_LIMIT = 4096
-NUMBER_LIMIT = 1 << 64
+ENTRIES_LIMIT = 4096
+Number = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+Text = Annotated[str, Meta(max_length=4096)]
+PlainText = Annotated[str, Meta(max_length=4096, pattern=r"^[ -~]*$")]
+Numbers = Annotated[Mapping[str, Number], Meta(max_length=ENTRIES_LIMIT)]
+Texts = Annotated[Mapping[str, Text], Meta(max_length=ENTRIES_LIMIT)]
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One JSON object of the agent, with checked access to its members."""
+    """One JSON object of the agent.
+
+    :param command: that it answers.
+    """
 
     members: Mapping[str, Any]
-    about: str
+    command: str
+
+    def read(self, kind: type[Value]) -> Value:
+        """The whole answer as a record.
+
+        :raises InstrumentError: a member is missing, has another type or is too large; likewise below.
+        """
+        record: Value = self._convert(kind, self.members, "")
+        return record
+
+    def list(self, key: str, kind: type[Value]) -> tuple[Value, ...]:
+        """A member that is a list of records."""
+        entries = Annotated[tuple[kind, ...], Meta(max_length=ENTRIES_LIMIT)]  # type: ignore[valid-type]
+        records: tuple[Value, ...] = self._convert(entries, self.members.get(key), key)
+        return records
 
     def number(self, key: str) -> int:
-        """An integer member.
-
-        :raises InstrumentError: it is missing, no integer, or beyond 64 bits; likewise below.
-        """
-        return _number(self.members.get(key), self, key)
+        """A member that is a whole number of at most 64 bits."""
+        value: int = self._convert(Number, self.members.get(key), key)
+        return value
 
     def flag(self, key: str) -> bool:
-        """A boolean member."""
-        value = self.members.get(key)
-        if not isinstance(value, bool):
-            raise self.nonsense(key)
+        """A member that is true or false."""
+        value: bool = self._convert(bool, self.members.get(key), key)
         return value
 
-    def text(self, key: str, default: str | None = None) -> str:
-        """A string member, printable, at most :data:`TEXT_LIMIT` characters."""
-        value = self.members.get(key, default)
-        if not isinstance(value, str) or len(value) > TEXT_LIMIT:
-            raise self.nonsense(key)
-        return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in value)
-
-    def numbers(self, key: str) -> dict[str, int]:
-        """A member that is an object of integers: counters."""
-        return {name: _number(value, self, f"{key}.{name}") for name, value in self._object(key).items()}
-
-    def texts(self, key: str) -> dict[str, str]:
-        """A member that is an object of strings."""
-        inner = Reply(self._object(key), f"{self.about}.{key}")
-        return {name: inner.text(name) for name in inner.members}
-
-    def objects(self, key: str, make: Callable[[Reply], Value]) -> tuple[Value, ...]:
-        """A member that is a list of objects, each made into a value."""
-        return tuple(make(Reply(_object(value, self, key), f"{self.about}.{key}")) for value in self._list(key))
-
-    def strings(self, key: str) -> tuple[str, ...]:
-        """A member that is a list of strings."""
-        values = self._list(key)
-        if not all(isinstance(value, str) and len(value) <= TEXT_LIMIT and value.isprintable() for value in values):
-            raise self.nonsense(key)
-        return tuple(values)
-
-    def nonsense(self, key: str) -> InstrumentError:
-        """The error for a member that is missing or makes no sense."""
-        said = repr(self.members.get(key))[:80]
-        return InstrumentError(f"read the guest agent's answer to {self.about}", f"its {key[:80]!r} is {said}")
-
-    def _object(self, key: str) -> Mapping[str, Any]:
-        return _object(self.members.get(key), self, key)
-
-    def _list(self, key: str) -> list[Any]:
-        value = self.members.get(key)
-        if not isinstance(value, list) or len(value) > LIST_LIMIT:
-            raise self.nonsense(key)
+    def text(self, key: str) -> str:
+        """A member that is a text; what cannot be printed is replaced."""
+        value: str = self._convert(Text, self.members.get(key), key)
         return value
 
+    def invalid(self, key: str) -> InstrumentError:
+        """The error for a member with a value that makes no sense."""
+        return self._error(f"its {key[:80]!r} is {self.members.get(key)!r:.80}")
 
-def _number(value: object, reply: Reply, key: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -NUMBER_LIMIT < value < NUMBER_LIMIT:
-        raise reply.nonsense(key)
-    return value
+    def _convert(self, kind: Any, value: object, key: str) -> Any:
+        try:
+            return decode(kind, _printable(value))
+        except BadValue as error:
+            raise self._error(f"{key}: {error}" if key else str(error)) from error
+
+    def _error(self, happened: str) -> InstrumentError:
+        return InstrumentError(f"read the guest agent's answer to {self.command}", happened)
 
 
-def _object(value: object, reply: Reply, key: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict) or len(value) > LIST_LIMIT:
-        raise reply.nonsense(key)
+def _printable(value: object) -> object:
+    """The same JSON value with a replacement character for each character that cannot be printed."""
+    match value:
+        case str():
+            return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+        case dict():
+            return {_printable(key): _printable(member) for key, member in value.items()}
+        case list():
+            return [_printable(member) for member in value]
     return value
 
 
@@ -93,122 +89,82 @@ def _object(value: object, reply: Reply, key: str) -> Mapping[str, Any]:
 class Clocks:
     """The guest's clocks, in ns, read one after the other."""
 
-    realtime_ns: int
-    monotonic_ns: int
-    boottime_ns: int
-
-    @classmethod
-    def of(cls, reply: Reply) -> Clocks:
-        """From an answer."""
-        return cls(reply.number("realtime_ns"), reply.number("monotonic_ns"), reply.number("boottime_ns"))
+    realtime_ns: Number
+    monotonic_ns: Number
+    boottime_ns: Number
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """Which boot of which kernel this is: equal before and after an update, or the guest was rebooted."""
+class Identity(Clocks):
+    """Boot and kernel of the guest, and its clocks: equal before and after an update, unless the guest rebooted."""
 
-    boot_id: str
-    kernel: str
-    processors: int
-    clocksource: str
-    command_line: str
-    clocks: Clocks
-
-    @classmethod
-    def of(cls, reply: Reply) -> Identity:
-        """From an answer."""
-        return cls(
-            reply.text("boot_id"),
-            reply.text("kernel"),
-            reply.number("processors"),
-            reply.text("clocksource"),
-            reply.text("command_line"),
-            Clocks.of(reply),
-        )
+    boot_id: Text
+    kernel: Text
+    processors: Number
+    clocksource: Text
+    command_line: Text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NicInfo:
     """One NIC as the guest sees it.
 
     :param flags: linux/if.h IFF_*; :param carrier: 1 with link, 0 without, -1 when down.
-    :param virtio_features: one character per feature bit, bit 0 first: what driver and device agreed on.
-    :param features: ethtool -k: name to ``on``, ``on [fixed]`` or ``off``; those it can never have are left out.
+    :param virtio_features: one character per feature bit that driver and device agreed on, bit 0 first.
+    :param features: ethtool -k: name to ``on``, ``on [fixed]`` or ``off``; without those that are always off.
     :param channels: queue pairs in use; :param channels_max: those there are.
     :param counters: /sys/class/net/NAME/statistics; :param statistics: ethtool -S.
-    :param queue_packets: packets by queue (``rx0``, ``tx0``, ...; netlink's qstats); empty where it is not told.
+    :param queue_packets: packets by queue (``rx0``, ``tx0``, ...; netlink's qstats); empty where the kernel has none.
     """
 
-    name: str
-    mac: str
-    permanent_mac: str
-    mtu: int
-    flags: int
-    carrier: int
-    carrier_changes: int
-    operstate: str
-    driver: str
-    virtio_features: str
-    features: Mapping[str, str]
-    channels: int
-    channels_max: int
-    counters: Mapping[str, int]
-    statistics: Mapping[str, int]
-    multicast: tuple[str, ...]
-    queue_packets: Mapping[str, int]
+    name: Text
+    mac: Text
+    permanent_mac: Text = ""
+    mtu: Number
+    flags: Number
+    carrier: Number
+    carrier_changes: Number
+    operstate: Text
+    driver: Text
+    virtio_features: Text
+    features: Texts
+    channels: Number
+    channels_max: Number
+    counters: Numbers
+    statistics: Numbers
+    multicast: Annotated[tuple[PlainText, ...], Meta(max_length=ENTRIES_LIMIT)]
+    queue_packets: Numbers
 
-    @classmethod
-    def of(cls, reply: Reply) -> NicInfo:
-        """From an answer's part."""
-        return cls(
-            name=reply.text("name"),
-            mac=reply.text("mac"),
-            permanent_mac=reply.text("permanent_mac", ""),
-            mtu=reply.number("mtu"),
-            flags=reply.number("flags"),
-            carrier=reply.number("carrier"),
-            carrier_changes=reply.number("carrier_changes"),
-            operstate=reply.text("operstate"),
-            driver=reply.text("driver"),
-            virtio_features=reply.text("virtio_features"),
-            features=reply.texts("features"),
-            channels=reply.number("channels"),
-            channels_max=reply.number("channels_max"),
-            counters=reply.numbers("counters"),
-            statistics=reply.numbers("statistics"),
-            multicast=reply.strings("multicast"),
-            queue_packets=reply.numbers("queue_packets"),
-        )
+
+@dataclass(frozen=True, slots=True)
+class UdpSocket:
+    """A UDP socket of the guest: local port, packets that it dropped."""
+
+    port: Number
+    drops: Number
 
 
 @dataclass(frozen=True, slots=True)
 class NetInfo:
     """NICs and the counters of the IP stack (names as in /proc/net/snmp and snmp6, without ``Udp6``).
 
-    :param socket_drops: drops per local UDP port, over both IP versions.
     :param softnet: packets, dropped and time_squeeze over all processors.
     """
 
-    nics: tuple[NicInfo, ...]
-    udp: Mapping[str, int]
-    udp6: Mapping[str, int]
-    socket_drops: Mapping[int, int]
-    softnet: Mapping[str, int]
+    nics: Annotated[tuple[NicInfo, ...], Meta(max_length=ENTRIES_LIMIT)]
+    udp: Numbers
+    udp6: Numbers
+    sockets: Annotated[tuple[UdpSocket, ...], Meta(max_length=ENTRIES_LIMIT)]
+    sockets6: Annotated[tuple[UdpSocket, ...], Meta(max_length=ENTRIES_LIMIT)]
+    softnet: Numbers
 
-    @classmethod
-    def of(cls, reply: Reply) -> NetInfo:
-        """From an answer."""
+    @property
+    def socket_drops(self) -> Mapping[int, int]:
+        """Drops by local UDP port, over both IP versions."""
         drops: dict[int, int] = {}
-        for key in ("sockets", "sockets6"):
-            for port, count in reply.objects(key, lambda part: (part.number("port"), part.number("drops"))):
-                drops[port] = drops.get(port, 0) + count
-        return cls(
-            reply.objects("nics", NicInfo.of),
-            reply.numbers("udp"),
-            reply.numbers("udp6"),
-            drops,
-            reply.numbers("softnet"),
-        )
+        for entry in (*self.sockets, *self.sockets6):
+            drops[entry.port] = drops.get(entry.port, 0) + entry.drops
+        return drops
 
     def nic(self, name: str = "eth0") -> NicInfo:
         """The NIC of a name.
@@ -219,3 +175,107 @@ class NetInfo:
             if nic.name == name:
                 return nic
         raise InstrumentError(f"look at the guest's {name}", f"it has {[nic.name for nic in self.nics]}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectorSession:
+    """One session: a peer's address, port and SSID; ``packets`` is the next reflector sequence number."""
+
+    address: Text
+    port: Number
+    ssid: Number
+    packets: Number
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectorCounters:
+    """The session-reflector's counters, in packets since its last reset.
+
+    :param received: everything that arrived at the port, foreign packets too.
+    :param short: under 44 bytes; :param truncated: too long; :param corrupt: an error estimate with multiplier 0.
+    :param send_no_buffer: refused for a while and sent again; :param send_failed: answers given up.
+    :param socket_drops: dropped by the kernel because the socket's buffer was full; -1 when not known.
+    :param log_overflow: packets reflected that the log had no room for.
+    """
+
+    received: Number
+    reflected: Number
+    short: Number
+    truncated: Number
+    corrupt: Number
+    too_many_sessions: Number
+    no_kernel_stamp: Number
+    send_no_buffer: Number
+    send_icmp_errors: Number
+    send_failed: Number
+    socket_drops: Number
+    receive_buffer: Number
+    log_records: Number
+    log_overflow: Number
+    sessions: Annotated[tuple[ReflectorSession, ...], Meta(max_length=ENTRIES_LIMIT)]
+
+    @property
+    def peers(self) -> tuple[tuple[str, int], ...]:
+        """Address and port of each session, for :func:`cprlib.guest.packet_log.reflections`."""
+        return tuple((session.address, session.port) for session in self.sessions)
+
+
+@dataclass(frozen=True, slots=True)
+class SenderStream:
+    """One stream of the guest's session-sender.
+
+    :param active: still sending; :param sent: packets, also the next sequence number.
+    :param slots_given_up: moments of the schedule at which nothing was sent because the guest was over 100 ms late.
+    :param worst_late_ns: the latest that a packet was sent after its moment.
+    """
+
+    active: bool
+    destination: Text
+    port: Number
+    source_port: Number
+    ssid: Number
+    sent: Number
+    answers: Number
+    foreign: Number
+    slots_given_up: Number
+    worst_late_ns: Number
+    send_no_buffer: Number
+    send_icmp_errors: Number
+    send_failed: Number
+    socket_drops: Number
+
+
+@dataclass(frozen=True, slots=True)
+class ToggleResult:
+    """Repeated changes of the number of queue pairs in use.
+
+    :param changes: attempts; :param failures: those the kernel refused, the last with ``last_errno``.
+    :param worst_ns: the longest that one took.
+    """
+
+    active: bool
+    changes: Number
+    failures: Number
+    last_errno: Number
+    worst_ns: Number
+    channels: Number
+
+
+@dataclass(frozen=True, slots=True)
+class TcpResult:
+    """One TCP connection of the guest.
+
+    :param role: ``source`` or ``sink``; :param state: ``connecting``, ``open``, ``done`` or ``failed``.
+    :param byte_count: of content sent or received; :param sha256: their digest, in hexadecimal.
+    :param longest_stall_ns: the longest time without progress between the first byte and the last.
+    :param retransmissions: segments, TCP_INFO tcpi_total_retrans; :param error: errno, 0 for none.
+    """
+
+    role: Text
+    state: Text
+    byte_count: Number
+    sha256: Text
+    longest_stall_ns: Number
+    retransmissions: Number
+    rtt_us: Number
+    error: Number

@@ -14,8 +14,8 @@ from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.case import Check, Outcome, Stream
 from cprlib.guest.agent import AgentConnection, GuestStreamSettings, GuestTcpSettings
-from cprlib.guest.measurement import SenderStream, TcpResult
 from cprlib.guest.packet_log import GuestStream, PacketLog, RecordKind, measure_guest_stream
+from cprlib.guest.replies import SenderStream, TcpResult
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.packet_records import Reflection

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.guest.agent import GuestTcpSettings
-from cprlib.guest.measurement import TcpResult
-from cprlib.guest.replies import NicInfo
+from cprlib.guest.replies import NicInfo, TcpResult
 from cprlib.linux.topology import GUEST
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.stamp import SenderPacket

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.from_ledger import with_ledger
-from cprlib.guest.measurement import ReflectorCounters
 from cprlib.guest.packet_log import reflections
+from cprlib.guest.replies import ReflectorCounters
 from cprlib.qemu.machine import Machine
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between

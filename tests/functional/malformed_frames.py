@@ -9,7 +9,7 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
-from cprlib.guest.measurement import ReflectorCounters
+from cprlib.guest.replies import ReflectorCounters
 from cprlib.linux.topology import GUEST, PORT, STATION, STATION_INTERFACE, Topology
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.frames import FrameClass

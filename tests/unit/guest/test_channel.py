@@ -97,7 +97,7 @@ def test_a_closed_channel_is_the_guests_failure() -> None:
 @pytest.mark.parametrize("value", [None, True, "1", 1.5, [], {}, 1 << 70])
 def test_a_number_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(InstrumentError):
-        Clocks.of(Reply({"realtime_ns": value, "monotonic_ns": 1, "boottime_ns": 1}, "ping"))
+        Reply({"realtime_ns": value, "monotonic_ns": 1, "boottime_ns": 1}, "ping").read(Clocks)
 
 
 def test_hostile_text_is_made_printable() -> None:
@@ -108,4 +108,4 @@ def test_hostile_text_is_made_printable() -> None:
 
 def test_a_guest_without_the_nic_is_an_instrument_error() -> None:
     with pytest.raises(InstrumentError):
-        NetInfo((), {}, {}, {}, {}).nic("eth0")
+        NetInfo((), {}, {}, (), (), {}).nic("eth0")

@@ -16,8 +16,8 @@ import pytest
 
 from cprlib.errors import GuestFailed
 from cprlib.guest.agent import AgentConnection, GuestStreamSettings
-from cprlib.guest.measurement import SenderStream
 from cprlib.guest.packet_log import RecordKind
+from cprlib.guest.replies import SenderStream
 from cprlib.process import spawn
 
 from .conftest import NativeAgent, free_port

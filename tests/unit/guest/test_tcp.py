@@ -10,7 +10,7 @@ import pytest
 
 from cprlib.errors import GuestFailed
 from cprlib.guest.agent import GuestTcpSettings
-from cprlib.guest.measurement import TcpResult
+from cprlib.guest.replies import TcpResult
 
 from .conftest import NativeAgent, free_port
 

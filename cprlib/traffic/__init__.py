@@ -1,5 +1,8 @@
-"""Measuring traffic: STAMP sender and capture, metrics, ledger of missing packets, the instrument's own check.
+"""The instrument that measures traffic: sender and capture, metrics, the ledger of missing packets, its own checks.
 
-The order of use is: :mod:`flow` says what is sent, :mod:`session` sends and captures it, :mod:`result` gives the
-figures per direction, :mod:`control run` says whether they may be believed, :mod:`ledger` where a packet went.
+The path of a test packet through the modules: :mod:`flow` describes it, :mod:`frames` builds it, :mod:`sender` sends it.
+The answer arrives in :mod:`ring`, :mod:`capture` records it, :mod:`packet_records` matches it with the packet sent and
+with the reflector's log. :mod:`evaluation` applies :mod:`metrics` and :mod:`clock` and makes the :mod:`result`.
+:mod:`ledger` assigns a missing packet to one of the :mod:`hops`, with the help of :mod:`kernel_drops`.
+:mod:`control_run` decides whether the measurement is valid. :mod:`session` is the entry point for tests.
 """

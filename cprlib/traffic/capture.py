@@ -1,6 +1,6 @@
-"""The capture: a thread that reads a receive ring, keeps what belongs to the flows and counts everything else.
+"""The capture: a thread that reads a receive ring, records the answers of the flows and counts all other frames.
 
-Nothing that arrives can end the thread: a block that cannot be read is counted as the instrument's own fault.
+No frame can end the thread: a block that cannot be read is counted as a fault of the instrument.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 from cprlib.linux.libc import change_priority
 from cprlib.traffic.flow import IP_HEADER, Flow
@@ -36,12 +35,13 @@ Append = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class CaptureReport:
-    """What came in, and whether the capture itself lost anything.
+    """The capture's own account.
 
-    :param answers: packets of our flows that have the form of an answer.
+    :param answers: packets of the flows that have the format of an answer.
     :param others: other frames by :class:`FrameClass`.
-    :param kernel_packets: frames that the kernel offered, :param kernel_drops: of these, lost for want of room.
-    :param faults: blocks that could not be read, with the last error in ``notes``.
+    :param kernel_packets: frames that reached the socket.
+    :param kernel_drops: of these, dropped because the ring was full.
+    :param faults: blocks that could not be read; ``notes`` has the errors.
     """
 
     answers: int
@@ -53,11 +53,11 @@ class CaptureReport:
 
 
 class StampCapture:
-    """Captures the answers to flows from one ring; a context manager that stops the thread.
+    """Captures the answers of flows from a ring; a context manager that stops the thread.
 
-    :param ring: where frames come from; closed with this object.
-    :param flows: flows that were sent; their answers have addresses and ports exchanged.
-    :param keep_frames: raw frames of any kind to keep for a pcap; the oldest go first.
+    :param ring: closed with this object.
+    :param flows: as sent; addresses and ports of the answers are exchanged.
+    :param keep_frames: number of raw frames of any kind to keep for a pcap, the latest ones.
     """
 
     def __init__(self, ring: PacketRing, flows: Sequence[Flow], *, keep_frames: int = 0) -> None:
@@ -67,9 +67,9 @@ class StampCapture:
         self._faults = 0
         self._notes: list[str] = []
         self._kernel_packets = self._kernel_drops = 0
-        self._known: dict[bytes, tuple[Append, ...]] = {}
+        self._flows: dict[bytes, tuple[Append, ...]] = {}
         for flow, columns in zip(flows, self.columns, strict=True):
-            self._known[_answer_key(flow)] = (
+            self._flows[_answer_key(flow)] = (
                 columns.sender_sequence.append,
                 columns.reflector_sequence.append,
                 columns.received_ns.append,
@@ -84,28 +84,26 @@ class StampCapture:
     def __enter__(self) -> StampCapture:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> None:
-        """Begin to read. What came since construction waits in the ring."""
+        """Begin to read; frames that arrived since construction wait in the ring."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Read what the ring still holds, then end the thread."""
+        """Read the rest of the ring, then end the thread."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     def close(self) -> None:
-        """Stop and give the ring back; the records stay."""
+        """Stop and close the ring; the records remain."""
         self.stop()
         self._ring.close()
 
     def report(self) -> CaptureReport:
-        """What came in; call after :meth:`stop`."""
+        """The capture's account, after :meth:`stop`."""
         return CaptureReport(
             answers=sum(map(len, self.columns)),
             others={kind.value: number for kind, number in sorted(self._others.items())},
@@ -119,7 +117,7 @@ class StampCapture:
         change_priority(PRIORITY)
         idle_after_stop = 0
         while True:
-            # A block that is not full comes only after the retire timeout: wait for it twice over before the end.
+            # A block that is not full arrives after the retire timeout: wait twice as long before the end.
             stopping = self._stop.is_set()
             try:
                 self._ring.wait(2 * self._ring.settings.retire_ms if stopping else WAIT_MS)
@@ -127,7 +125,7 @@ class StampCapture:
                 packets, drops = self._ring.read_statistics()
                 self._kernel_packets += packets
                 self._kernel_drops += drops
-            except Exception as error:  # counted: the thread has to go on reading
+            except Exception as error:  # counted: the thread must continue to read
                 self._fault(error)
                 blocks = 0
                 if self._faults > 1000:
@@ -143,7 +141,7 @@ class StampCapture:
             blocks += 1
             try:
                 self._read_block(packets, first)
-            except Exception as error:  # the other blocks are still good
+            except Exception as error:  # the other blocks are readable
                 self._fault(error)
         return blocks
 
@@ -154,7 +152,7 @@ class StampCapture:
             self._notes.append(note)
 
     def _read_block(self, packets: int, header: int) -> None:
-        memory, known, keep = self._ring.memory, self._known, self.frames
+        memory, flows, keep = self._ring.memory, self._flows, self.frames
         keeping = bool(keep.maxlen)
         unpack, unpack_v4, unpack_v6 = PACKET.unpack_from, _V4.unpack_from, _V6.unpack_from
         least_v4, least_v6 = (ETHERNET_HEADER + IP_HEADER[version] + _UDP_AND_STAMP for version in (4, 6))
@@ -167,11 +165,11 @@ class StampCapture:
             if kind == _IPV4 and kept >= least_v4:
                 version, fragment, protocol, key, udp, r_seq, t3, t2, s_seq, t1 = unpack_v4(memory, frame + _TYPE)
                 if protocol == _UDP and version == _PLAIN_IPV4 and not fragment & _NO_FRAGMENT:
-                    columns = known.get(key)
+                    columns = flows.get(key)
             elif kind == _IPV6 and kept >= least_v6:
                 protocol, key, udp, r_seq, t3, t2, s_seq, t1 = unpack_v6(memory, frame + _TYPE)
                 if protocol == _UDP:
-                    columns = known.get(key)
+                    columns = flows.get(key)
             if columns is None or udp < _UDP_AND_STAMP:
                 self._count_other(memory[frame : frame + min(kept, 128)])
             else:
@@ -187,14 +185,14 @@ class StampCapture:
             header += following
 
     def _count_other(self, frame: bytes) -> None:
-        if _key_of(frame) in self._known:
+        if _key_of(frame) in self._flows:
             self._others[FrameClass.TRUNCATED] += 1
         else:
             self._others[classify(frame)] += 1
 
 
 def _answer_key(flow: Flow) -> bytes:
-    """Addresses and ports of an answer, as they lie side by side in it."""
+    """Addresses and ports of an answer, which are adjacent in it."""
     return (
         ipaddress.ip_address(flow.target).packed
         + ipaddress.ip_address(flow.source).packed
@@ -203,10 +201,10 @@ def _answer_key(flow: Flow) -> bytes:
 
 
 def _key_of(frame: bytes) -> bytes:
-    """The same from a frame of unknown kind; empty when it is not plain UDP."""
+    """The same bytes of any frame; empty when it is not UDP in one piece and without IP options."""
     if frame[12:14] == _IPV4 and frame[14:15] == b"\x45" and frame[23:24] == b"\x11":
         if int.from_bytes(frame[20:22], "big") & _NO_FRAGMENT:
-            return b""  # what looks like ports may be anything
+            return b""  # a fragment: the bytes after the addresses may not be ports
         return frame[26:38]
     if frame[12:14] == _IPV6 and frame[20:21] == b"\x11":
         return frame[22:58]

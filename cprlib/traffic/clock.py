@@ -1,10 +1,10 @@
 """The guest's clock against the host's, from the four time stamps of each test packet.
 
-T1 and T4 are the host's, T2 and T3 the guest's. No packet arrives before it was sent, so each packet alone proves
-that ``T3 - T4 <= offset <= T2 - T1`` (offset is guest minus host; the same stamps as in RFC 5905 section 8). Many
-packets together narrow that down to the delay of the fastest. A guest's clock may stand still while its virtual CPUs
-are stopped: an update is then a *step* of the offset. It is found where the inequalities contradict each other, and
-either side has a line of its own.
+T1 and T4 are on the host's clock, T2 and T3 on the guest's. No packet arrives before it is sent, so each packet bounds
+the offset (guest minus host): ``T3 - T4 <= offset <= T2 - T1`` (the same time stamps as in RFC 5905 section 8). Many
+packets together narrow the bounds to the delay of the fastest. A guest's clock may stop while its virtual CPUs are
+stopped; an update is then a *step* of the offset. It is where the bounds contradict each other; the clock before and
+after it is fitted separately.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 WINDOW_NS = 250_000_000
-LARGEST_DRIFT = 500e-6  # clocks that differ more in rate are taken for a step
-PAUSE_NS = 30_000_000  # answers that come so long after one another may have a step of the clock between them
-FEWEST_WINDOWS = 4  # below it a drift cannot be told from noise
+LARGEST_DRIFT = 500e-6  # a larger difference in rate is treated as a step
+PAUSE_NS = 30_000_000  # between answers this far apart there may be a step of the clock
+FEWEST_WINDOWS = 4  # with fewer, drift is indistinguishable from noise
 
 
 class ClockSample(NamedTuple):
-    """The four stamps of one packet, in ns."""
+    """The four time stamps of one packet, in ns."""
 
     t1: int
     t2: int
@@ -31,11 +31,12 @@ class ClockSample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClockSegment:
-    """A time in which the two clocks drift evenly.
+    """A period in which the drift between the clocks is constant.
 
-    :param first_ns, last_ns: on the guest's clock, :param host_first_ns: on the host's, of the first answer in it.
+    :param first_ns, last_ns: its limits on the guest's clock; :param host_first_ns: arrival of its first answer, on the
+        host's clock.
     :param offset_ns: guest minus host at ``first_ns``; it grows by ``drift`` ns per ns.
-    :param error_ns: the offset is within this of the truth, as long as the drift is even.
+    :param error_ns: largest error of the offset, as long as the drift is constant.
     """
 
     first_ns: int
@@ -46,13 +47,13 @@ class ClockSegment:
     error_ns: float
 
     def offset_at(self, guest_ns: int) -> float:
-        """Guest minus host at a moment of the guest's clock."""
+        """Guest minus host at a time of the guest's clock."""
         return self.offset_ns + self.drift * (guest_ns - self.first_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class ClockModel:
-    """The guest's clock over one run: one segment, and one more for each step."""
+    """The guest's clock during one run: one segment, plus one for each step."""
 
     segments: tuple[ClockSegment, ...]
 
@@ -62,21 +63,15 @@ class ClockModel:
         return max(segment.error_ns for segment in self.segments)
 
     @property
-    def drift_ppm(self) -> float:
-        """Drift of the longest segment in parts per million."""
-        longest = max(self.segments, key=lambda segment: segment.last_ns - segment.first_ns)
-        return longest.drift * 1e6
-
-    @property
     def steps(self) -> tuple[tuple[int, float], ...]:
-        """Host time and size in ns of each step; a guest that stood still for 0.3 s gives -0.3e9."""
+        """Host time and size in ns of each step; -0.3e9 for a guest that stopped for 0.3 s."""
         found = []
         for before, after in zip(self.segments, self.segments[1:], strict=False):
             found.append((after.host_first_ns, after.offset_ns - before.offset_at(before.last_ns)))
         return tuple(found)
 
     def to_host(self, guest_ns: int) -> int:
-        """A moment of the guest's clock on the host's; between two segments the nearer one counts."""
+        """Convert a time of the guest's clock to the host's; between two segments by the nearer one."""
         starts = [segment.first_ns for segment in self.segments]
         index = max(0, bisect.bisect_right(starts, guest_ns) - 1)
         segment = self.segments[index]
@@ -89,9 +84,9 @@ class ClockModel:
 
 @dataclass(slots=True)
 class _Window:
-    """Bounds of the offset from neighbouring packets.
+    """Bounds of the offset from consecutive packets.
 
-    :param after_pause: whether no answer came for a while before it.
+    :param after_pause: no answer arrived for :data:`PAUSE_NS` before it.
     """
 
     first: ClockSample
@@ -104,8 +99,8 @@ class _Window:
     def middle(self) -> float:
         return (self.first.t2 + self.last.t3) / 2
 
-    def takes(self, sample: ClockSample) -> bool:
-        """Whether the sample agrees with this window and is near it; narrows the bounds when it is so."""
+    def add(self, sample: ClockSample) -> bool:
+        """Narrow the bounds by a sample; False when it contradicts this window or is too far from it."""
         if sample.t4 - self.first.t4 > WINDOW_NS or sample.t4 - self.last.t4 > PAUSE_NS:
             return False
         slack = _slack(sample.t4 - self.first.t4)
@@ -127,8 +122,8 @@ def _slack(distance_ns: int) -> float:
 def estimate_clock(samples: Iterable[ClockSample]) -> ClockModel | None:
     """The model of the guest's clock; None without any sample."""
     windows: list[_Window] = []
-    for sample in sorted(samples, key=lambda sample: sample.t2):  # the order in which the guest got them
-        if not windows or not windows[-1].takes(sample):
+    for sample in sorted(samples, key=lambda sample: sample.t2):  # in the order of reception by the guest
+        if not windows or not windows[-1].add(sample):
             paused = bool(windows) and sample.t4 - windows[-1].last.t4 > PAUSE_NS
             windows.append(_Window(sample, sample, sample.t3 - sample.t4, sample.t2 - sample.t1, paused))
     if not windows:
@@ -144,10 +139,10 @@ def estimate_clock(samples: Iterable[ClockSample]) -> ClockModel | None:
 
 
 def _undecided(group: list[_Window], window: _Window) -> list[_Window]:
-    """Take windows off the end of a group that agree with a later one that the group does not agree with.
+    """Remove the windows from the end of a group that agree with a window which contradicts the group.
 
-    A guest that has stood still answers late until it has worked off what waited. Late answers say little of the clock,
-    so their windows agree with both sides of the step; what came after the pause belongs to the later side.
+    A guest that was stopped answers late until it has processed the packets that waited. Late answers bound the offset
+    loosely, so their windows agree with both sides of the step. Those after the pause belong to the later side.
     """
     found: list[_Window] = []
     while len(group) > 1 and group[-1].agrees(window) and not (found and found[0].after_pause):
@@ -156,7 +151,7 @@ def _undecided(group: list[_Window], window: _Window) -> list[_Window]:
 
 
 def _fit(windows: Sequence[_Window]) -> ClockSegment:
-    """A line through the windows: its slope by least squares, weighted with the narrowness of the bounds."""
+    """Fit a line to the windows; the slope by least squares, weighted by the narrowness of the bounds."""
     start = windows[0].first.t2
     choices = [0.0]
     if len(windows) >= FEWEST_WINDOWS:
@@ -166,7 +161,7 @@ def _fit(windows: Sequence[_Window]) -> ClockSegment:
         low = max(window.low - drift * (window.middle - start) for window in windows)
         high = min(window.high - drift * (window.middle - start) for window in windows)
         error = (high - low) / 2
-        if high < low:  # the drift is not quite even: the narrowest window is off by so much more
+        if high < low:  # the drift is not constant: the narrowest window deviates by this much more
             error = -error + min(window.high - window.low for window in windows) / 2
         fits.append((high < low, error, (low + high) / 2, drift))
     contradictory, error, offset, drift = fits[0]
@@ -179,12 +174,12 @@ def _fit(windows: Sequence[_Window]) -> ClockSegment:
 def _slope(windows: Sequence[_Window], start: int) -> float:
     weights = [1 / max(1000.0, window.high - window.low) ** 2 for window in windows]
     total = sum(weights)
-    places = [window.middle - start for window in windows]
+    times = [window.middle - start for window in windows]
     values = [(window.low + window.high) / 2 for window in windows]
-    mean_place = sum(w * x for w, x in zip(weights, places, strict=True)) / total
+    mean_time = sum(w * x for w, x in zip(weights, times, strict=True)) / total
     mean_value = sum(w * y for w, y in zip(weights, values, strict=True)) / total
-    spread = sum(w * (x - mean_place) ** 2 for w, x in zip(weights, places, strict=True))
+    spread = sum(w * (x - mean_time) ** 2 for w, x in zip(weights, times, strict=True))
     if spread == 0:
         return 0.0
-    pairs = zip(weights, places, values, strict=True)
-    return sum(w * (x - mean_place) * (y - mean_value) for w, x, y in pairs) / spread
+    pairs = zip(weights, times, values, strict=True)
+    return sum(w * (x - mean_time) * (y - mean_value) for w, x, y in pairs) / spread

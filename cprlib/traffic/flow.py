@@ -1,4 +1,4 @@
-"""What is sent: flows and the settings of a stream, checked before anything is sent."""
+"""What is sent: flows, and the rate and length of a stream over them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ FIRST_PORT = 20000  # source ports of flows; clear of the kernel's ephemeral por
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
-def _refuse(what: str, why: str, advice: str) -> UsageError:
+def _invalid(what: str, why: str, advice: str) -> UsageError:
     return UsageError(f"measure with {what}", why, advice)
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One STAMP session: packets with one pair of addresses and ports, which the guest puts into one queue.
+    """One STAMP session: packets with one pair of addresses and ports, which use one queue of the guest's NIC.
 
     :param source_mac, target_mac: lower case, with colons.
     :param source, target: addresses of one family.
     :param size: bytes of the UDP payload, 44 to what fits into an MTU of 1500.
     :param dscp: differentiated services code point, 0 to 63 (RFC 2474).
     :param ssid: STAMP session identifier (RFC 8972), 0 for none.
-    :raises UsageError: one of them makes no sense.
+    :raises UsageError: a value is out of range.
     """
 
     source_mac: str
@@ -52,30 +52,28 @@ class Flow:
     def __post_init__(self) -> None:
         for mac in (self.source_mac, self.target_mac):
             if not _MAC.fullmatch(mac):
-                raise _refuse(f"MAC address {mac!r}", "not six bytes in hex", "write it like 52:54:00:75:00:01")
+                raise _invalid(f"MAC address {mac!r}", "not six bytes in hex", "write it like 52:54:00:75:00:01")
         try:
             families = {ipaddress.ip_address(address).version for address in (self.source, self.target)}
         except ValueError as error:
-            raise _refuse(f"addresses {self.source} and {self.target}", str(error), "correct them") from error
+            raise _invalid(f"addresses {self.source} and {self.target}", str(error), "correct them") from error
         if len(families) != 1:
-            raise _refuse(f"addresses {self.source} and {self.target}", "one is IPv4, one IPv6", "use one family")
+            raise _invalid(f"addresses {self.source} and {self.target}", "one is IPv4, one IPv6", "use one family")
         for port in (self.source_port, self.target_port):
             if not 0 < port < 65536:
-                raise _refuse(f"UDP port {port}", "not between 1 and 65535", "choose another")
+                raise _invalid(f"UDP port {port}", "not between 1 and 65535", "choose another")
         if self.source_port == self.target_port:
-            raise _refuse(
-                f"source port {self.source_port}", "equal to the reflector's", "choose a source port of its own"
-            )
+            raise _invalid(f"source port {self.source_port}", "equal to the reflector's", "choose another source port")
         if not MINIMUM_SIZE <= self.size <= self.largest_size:
-            raise _refuse(
+            raise _invalid(
                 f"packets of {self.size} bytes",
                 f"a STAMP packet over IPv{self.version} has {MINIMUM_SIZE} to {self.largest_size} bytes",
                 "choose a size in between",
             )
         if not 0 <= self.dscp < 64:
-            raise _refuse(f"DSCP {self.dscp}", "not between 0 and 63", "choose another")
+            raise _invalid(f"DSCP {self.dscp}", "not between 0 and 63", "choose another")
         if not 0 <= self.ssid < 65536:
-            raise _refuse(f"SSID {self.ssid}", "not between 0 and 65535", "choose another")
+            raise _invalid(f"SSID {self.ssid}", "not between 0 and 65535", "choose another")
 
     @property
     def version(self) -> int:
@@ -84,25 +82,24 @@ class Flow:
 
     @property
     def largest_size(self) -> int:
-        """Bytes of UDP payload that fit into one packet."""
+        """Largest UDP payload of one packet, in bytes."""
         return MTU - IP_HEADER[self.version] - UDP_HEADER
 
     @property
     def name(self) -> str:
-        """How reports call it: ``ipv4:20000``."""
+        """For reports: ``ipv4:20000``."""
         return f"ipv{self.version}:{self.source_port}"
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """How fast and how long, over all flows together.
+    """Rate and length of a stream, over all its flows.
 
     :param rate: packets/s.
-    :param count: packets; or instead of it
-    :param duration_s: seconds.
-    :param burst: packets that may be sent back to back to catch up after the sender was held up. What is missed
-        beyond that is sent later instead of all at once, because a burst could overflow a queue by itself.
-    :raises UsageError: rate or length is not above zero, or none or both of count and duration are given.
+    :param count: length in packets, :param duration_s: or in seconds.
+    :param burst: packets that may be sent back to back to catch up after a delay. Packets beyond that are sent later,
+        because a burst could overflow a queue by itself.
+    :raises UsageError: rate or length is not above zero, or not exactly one of count and duration is given.
     """
 
     rate: float
@@ -112,23 +109,23 @@ class StreamSettings:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.rate) and 0 < self.rate <= HIGHEST_RATE):
-            raise _refuse(
+            raise _invalid(
                 f"a rate of {self.rate} packets/s", f"not above 0 and up to {HIGHEST_RATE}", "choose another rate"
             )
         if (self.count is None) == (self.duration_s is None):
-            raise _refuse("this stream", "its length must be given as count or as duration", "give one of them")
+            raise _invalid("this stream", "it needs either a count or a duration", "give one of them")
         if self.count is not None and self.count <= 0:
-            raise _refuse(f"{self.count} packets", "not above 0", "send at least one")
+            raise _invalid(f"{self.count} packets", "not above 0", "send at least one")
         if self.duration_s is not None and not (math.isfinite(self.duration_s) and self.duration_s > 0):
-            raise _refuse(f"a duration of {self.duration_s} s", "not above 0", "choose a longer one")
+            raise _invalid(f"a duration of {self.duration_s} s", "not above 0", "choose a longer one")
         if self.burst < 1:
-            raise _refuse(f"bursts of {self.burst} packets", "not above 0", "allow at least one")
+            raise _invalid(f"bursts of {self.burst} packets", "not above 0", "allow at least one")
         if self.packets >= 1 << 32:
-            raise _refuse(f"{self.packets} packets", "STAMP's sequence numbers have 32 bits", "measure for less long")
+            raise _invalid(f"{self.packets} packets", "STAMP's sequence numbers have 32 bits", "measure for less long")
 
     @property
     def packets(self) -> int:
-        """Packets in all."""
+        """Length in packets."""
         if self.count is not None:
             return self.count
         assert self.duration_s is not None
@@ -136,7 +133,7 @@ class StreamSettings:
 
     @property
     def period_ns(self) -> float:
-        """Time from packet to packet."""
+        """Time between two packets."""
         return 1e9 / self.rate
 
 
@@ -150,20 +147,20 @@ def flows_between(
     size: int = MINIMUM_SIZE,
     dscp: int = 0,
 ) -> tuple[Flow, ...]:
-    """Flows from one end of the measurement to the other, each with a source port of its own.
+    """Flows between two ends, each with its own source port.
 
-    :param source, target: the station and the guest where nothing is given.
-    :param versions: IP versions that take turns: ``(4,)``, ``(6,)`` or ``(4, 6)``.
-    :param count: flows in all; several, so that every queue of a multi-queue NIC carries some.
-    :param first_port: source port of the first flow. Sessions with one reflector must not share ports, because a
-        stateful reflector goes on counting.
-    :raises UsageError: as :class:`Flow` does, or no flow at all.
+    :param source, target: the station and the guest by default.
+    :param versions: IP versions, used in turn: ``(4,)``, ``(6,)`` or ``(4, 6)``.
+    :param count: number of flows; several, so that every queue of a multi-queue NIC carries some.
+    :param first_port: source port of the first flow. Streams to one reflector must not share ports, because a stateful
+        reflector continues to count.
+    :raises UsageError: no flow, or as :class:`Flow`.
     """
-    from cprlib.linux.topology import GUEST, STATION  # noqa: PLC0415 - the instrument's process needs no netlink
+    from cprlib.linux.topology import GUEST, STATION  # noqa: PLC0415 - the worker process has no netlink
 
     source, target = source or STATION, target or GUEST
     if count < 1 or not versions or not set(versions) <= {4, 6}:
-        raise _refuse(f"{count} flows over IP versions {tuple(versions)}", "none remain", "ask for at least one flow")
+        raise _invalid(f"{count} flows over IP versions {tuple(versions)}", "no flow", "request at least one")
     flows = []
     for number in range(count):
         version = versions[number % len(versions)]

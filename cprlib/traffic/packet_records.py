@@ -1,4 +1,7 @@
-"""What was seen of each packet, in columns: a list of objects would cost more than the measuring itself."""
+"""The records of each packet at sender, reflector and capture, and how they are matched to each other.
+
+Sender and capture record in columns: one object per packet would cost more than sending it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from cprlib.traffic.stamp import ntp_to_ns
 
 
 class Reflection(NamedTuple):
-    """One line of a session-reflector's log: a test packet that came and was answered.
+    """One line of a session-reflector's log: a test packet that it received and answered.
 
     :param sender_sequence: sequence number of the session-sender's packet.
-    :param reflector_sequence: the reflector's own number for its answer (stateful, RFC 8762 section 4.3).
+    :param reflector_sequence: sequence number of the answer (stateful reflector, RFC 8762 section 4.3).
     :param received_ns: T2, :param sent_ns: T3, CLOCK_REALTIME of the reflector's machine.
-    :param peer: source address of the packet, :param peer_port: its UDP source port: together they name the flow.
+    :param peer, peer_port: source address and UDP source port of the packet; together they identify the flow.
     """
 
     sender_sequence: int
@@ -31,9 +34,9 @@ class Reflection(NamedTuple):
 
 @dataclass(slots=True)
 class SentColumns:
-    """Packets of one flow as sent; the index is the sequence number.
+    """The packets sent on one flow; the index is the sequence number.
 
-    :param sent_ns: T1, CLOCK_REALTIME just before the packet was given to the kernel.
+    :param sent_ns: T1, CLOCK_REALTIME just before send(2).
     """
 
     sent_ns: array[int] = field(default_factory=lambda: array("q"))
@@ -44,11 +47,10 @@ class SentColumns:
 
 @dataclass(slots=True)
 class ArrivalColumns:
-    """Answers of one flow in the order of their arrival; one entry in each column.
+    """The answers captured on one flow, in the order of arrival.
 
-    :param received_ns: T4, the kernel's stamp on receipt, CLOCK_REALTIME.
-    :param t1, t2, t3: NTP time stamps as they stood in the packet.
-    :param ttl: TTL or hop limit that the sender's packet had at the reflector.
+    :param received_ns: T4, the kernel's time stamp of reception, CLOCK_REALTIME.
+    :param t1, t2, t3: NTP time stamps in the packet.
     """
 
     sender_sequence: array[int] = field(default_factory=lambda: array("I"))
@@ -63,7 +65,7 @@ class ArrivalColumns:
 
 
 class Arrival(NamedTuple):
-    """One answer that belongs to a packet we sent; times as in :class:`Reflection`, T4 is ``arrived_ns``."""
+    """An answer to a packet that was sent; T1, T2, T3 and T4 (``arrived_ns``) in ns."""
 
     sender_sequence: int
     reflector_sequence: int
@@ -75,11 +77,11 @@ class Arrival(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """Answers that were checked against what was sent.
+    """The answers of one flow, compared with the packets sent.
 
     :param arrivals: in the order of arrival.
-    :param invalid: answers to packets never sent, or whose time stamp T1 is not the one sent: a broken reflector,
-        or one of an earlier session. They are counted and never used.
+    :param invalid: answers to packets never sent, or with another T1: from a faulty reflector or an earlier session.
+        They are counted and not used.
     """
 
     arrivals: tuple[Arrival, ...]
@@ -87,7 +89,7 @@ class Matched:
 
 
 def match_arrivals(sent_ns: Sequence[int], columns: ArrivalColumns) -> Matched:
-    """Take the answers whose sequence number and T1 are those of a packet sent."""
+    """Select the answers whose sequence number and T1 are those of a packet sent."""
     arrivals = []
     invalid = 0
     sent = len(sent_ns)
@@ -112,7 +114,7 @@ def match_arrivals(sent_ns: Sequence[int], columns: ArrivalColumns) -> Matched:
 class SortedLog:
     """A reflector's log by flow.
 
-    :param by_flow: one tuple per flow asked for, in the order of the reflector's own sequence numbers.
+    :param by_flow: one tuple per flow, ordered by the reflector's sequence number.
     :param foreign: lines of other flows; :param invalid: lines with sequence numbers never sent.
     """
 
@@ -122,18 +124,18 @@ class SortedLog:
 
 
 def sort_log(flows: Sequence[Flow], sent: Sequence[int], log: Iterable[Reflection]) -> SortedLog:
-    """Put each line of a reflector's log to its flow.
+    """Sort a reflector's log by flow.
 
     :param sent: packets sent per flow; a line with a higher sequence number is invalid.
     """
-    index_of = {(_plain(flow.source), flow.source_port): number for number, flow in enumerate(flows)}
+    index_of = {(_canonical(flow.source), flow.source_port): number for number, flow in enumerate(flows)}
     lists: list[list[Reflection]] = [[] for _ in flows]
     foreign = invalid = 0
     known: dict[str, str] = {}
     for line in log:
         address = known.get(line.peer)
         if address is None:
-            address = known[line.peer] = _plain(line.peer)
+            address = known[line.peer] = _canonical(line.peer)
         number = index_of.get((address, line.peer_port))
         if number is None:
             foreign += 1
@@ -146,8 +148,8 @@ def sort_log(flows: Sequence[Flow], sent: Sequence[int], log: Iterable[Reflectio
     return SortedLog(tuple(tuple(entries) for entries in lists), foreign, invalid)
 
 
-def _plain(text: str) -> str:
-    """An address in one spelling; ``::ffff:10.0.0.1`` of a dual-stack socket is ``10.0.0.1``."""
+def _canonical(text: str) -> str:
+    """The canonical text of an address; ``::ffff:10.0.0.1`` of a dual-stack socket becomes ``10.0.0.1``."""
     try:
         address = ipaddress.ip_address(text.split("%", 1)[0])
     except ValueError:

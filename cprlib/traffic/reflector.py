@@ -1,6 +1,6 @@
-"""A session-reflector in Python: stands in for a guest in tests, and answers the stream that starts in the guest.
+"""A session-reflector in Python: it answers streams that start in the guest, and replaces the guest in unit tests.
 
-Stateful as RFC 8762 section 4.3 has it: each session (peer address and port) has a sequence number of its own.
+Stateful (RFC 8762 section 4.3): each session (peer address and port) has its own sequence numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.libc import become_realtime
@@ -28,20 +27,20 @@ SO_RCVBUFFORCE = 33
 IP_RECVTTL = 12  # linux/in.h
 IPV6_RECVHOPLIMIT = 51  # linux/in6.h
 RECEIVE_BUFFER = 64 * 1024 * 1024
-LARGEST_DATAGRAM = 65536  # a stream's packets may be larger than the MTU
+LARGEST_DATAGRAM = 65536  # packets may be larger than the MTU
 _TIMESPEC = struct.Struct("=qq")
 _INT = struct.Struct("=i")
 _LINE = struct.Struct("=IIqqH")
 
 
 class StampReflector:
-    """Answers STAMP packets on IPv4 and IPv6 from one thread and keeps a log; a context manager.
+    """Answers test packets, one thread per address, and keeps a log; a context manager.
 
-    The sockets belong to the network namespace of the thread that makes this object.
+    The sockets belong to the network namespace of the calling thread.
 
     :param port: UDP port to listen on.
-    :param addresses: local addresses to bind; the wildcards by default.
-    :raises EnvironmentFailure: the port is taken, or a right is missing.
+    :param addresses: local addresses to bind; all of IPv4 and IPv6 by default.
+    :raises EnvironmentFailure: the port is taken, or rights are missing.
     """
 
     def __init__(self, port: int = STAMP_PORT, addresses: Sequence[str] = ("0.0.0.0", "::")) -> None:  # noqa: S104
@@ -70,13 +69,11 @@ class StampReflector:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> None:
-        """Begin to answer; packets that came since construction wait in the sockets."""
+        """Begin to answer; packets that arrived since construction wait in the sockets."""
         for opened in self._sockets:
             thread = threading.Thread(target=self._run, args=(opened,), name="stamp-reflector", daemon=True)
             self._threads.append(thread)
@@ -84,7 +81,7 @@ class StampReflector:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Read no packet meanwhile; they wait in the socket's buffer, as in a guest that is stopped."""
+        """Leave packets in the sockets' buffers, as a stopped guest does."""
         self._paused.set()
         try:
             yield
@@ -92,7 +89,7 @@ class StampReflector:
             self._paused.clear()
 
     def close(self) -> None:
-        """Stop and close the sockets; the log stays."""
+        """Stop and close the sockets; the log remains."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -101,7 +98,7 @@ class StampReflector:
 
     @property
     def dropped(self) -> int:
-        """Packets that the sockets lost for want of room (SO_RXQ_OVFL), as the next one to come told."""
+        """Packets that the sockets dropped because their buffers were full (SO_RXQ_OVFL), known from the next packet."""
         return sum(self._overflow.values())
 
     def log(self) -> tuple[Reflection, ...]:
@@ -116,7 +113,7 @@ class StampReflector:
         opened.settimeout(0.05)
         while not self._stop.is_set():
             if self._paused.is_set():
-                time.sleep(0.001)  # no event announces the end of the pause to a thread that must not read
+                time.sleep(0.001)  # a thread that must not read cannot wait for an event of the socket
                 continue
             try:
                 self._answer(opened)
@@ -188,10 +185,10 @@ def _listen(address: str, port: int) -> socket.socket:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """A reflector as a program: answers until standard input ends, then writes its log and counters as JSON.
+    """A reflector as a program: answer until standard input ends, then write log and counters as JSON.
 
-    ``python -m cprlib.traffic.reflector [PORT [PRIORITY]]``; says ``ready`` first. With a priority it is scheduled
-    before ordinary processes where that is allowed, so that a busy machine is not taken for a slow reflector.
+    ``python -m cprlib.traffic.reflector [PORT [PRIORITY]]``; it prints ``ready`` first. With a real-time priority, a
+    busy machine does not delay its answers.
     """
     if len(arguments) > 1:
         become_realtime(int(arguments[1]))

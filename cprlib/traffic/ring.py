@@ -1,7 +1,7 @@
 """The kernel's receive ring of packet sockets, TPACKET_V3 (Documentation/networking/packet_mmap.rst).
 
-The kernel fills blocks and hands each over whole, when it is full or when the retire timeout ends; the reader gives it
-back when done. So a reader that stalls loses nothing for about (number of blocks x retire timeout).
+The kernel hands a block to the reader when it is full or its retire timeout ends, and the reader returns it when done.
+A reader that stalls loses nothing for about (number of blocks x retire timeout).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 
 from cprlib.errors import EnvironmentFailure
 
@@ -27,13 +26,13 @@ TP_STATUS_KERNEL = 0
 TP_STATUS_USER = 1
 
 _REQUEST = struct.Struct("=7I")  # tpacket_req3: block size, blocks, frame size, frames, retire ms, private, features
-_STATISTICS = struct.Struct("=3I")  # tpacket_stats_v3: packets, drops, times the queue was frozen
+_STATISTICS = struct.Struct("=3I")  # tpacket_stats_v3: packets, drops, freezes of the queue
 _STATUS = struct.Struct("=I")
 _BLOCK_STATUS = 8  # offset in tpacket_block_desc; after it: number of packets, offset of the first
 _BLOCK = struct.Struct("=2I")
 #: tpacket3_hdr: offset of the next packet, seconds, nanoseconds, bytes kept, bytes sent, status, offset of the frame
 PACKET = struct.Struct("=6IH")
-_FRAME_SIZE = 2048  # only a unit of the request; packets in a block follow each other closely
+_FRAME_SIZE = 2048  # a unit of the request only; packets in a block are contiguous
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class RingSettings:
     """Size of a ring.
 
     :param blocks: number of blocks, :param block_size: bytes, a multiple of the page size.
-    :param retire_ms: a block that is not full is handed over after this.
+    :param retire_ms: a block that is not full is handed over after this time.
     """
 
     blocks: int = 128
@@ -54,20 +53,26 @@ class RingSettings:
         return self.blocks * self.block_size
 
 
-def open_ring(interface: str, settings: RingSettings) -> socket.socket:
-    """A packet socket that captures into a ring from now on, in the network namespace of the calling thread.
+def open_packet_socket() -> socket.socket:
+    """A packet socket in the network namespace of the calling thread; protocol 0, so it receives nothing until bound.
 
-    What this host sends itself is not captured.
-
-    :param interface: where to capture, e.g. ``eth0``.
-    :raises EnvironmentFailure: no such interface, no right, or no memory for the ring.
+    :raises EnvironmentFailure: no right to open one.
     """
     try:
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     except OSError as error:
         raise EnvironmentFailure(
             "open a packet socket", error.strerror or str(error), "run as root or in the lab"
         ) from error
+
+
+def open_ring(interface: str, settings: RingSettings) -> socket.socket:
+    """A packet socket that captures incoming frames into a ring, in the network namespace of the calling thread.
+
+    :param interface: e.g. ``eth0``.
+    :raises EnvironmentFailure: no such interface, no right, or no memory for the ring.
+    """
+    opened = open_packet_socket()
     frames = settings.byte_count // _FRAME_SIZE
     request = _REQUEST.pack(settings.block_size, settings.blocks, _FRAME_SIZE, frames, settings.retire_ms, 0, 0)
     try:
@@ -86,9 +91,9 @@ def open_ring(interface: str, settings: RingSettings) -> socket.socket:
 
 
 class PacketRing:
-    """The reader's side of a ring, as a context manager that closes the socket too.
+    """The reader's side of a ring; a context manager that also closes the socket.
 
-    :param opened: what :func:`open_ring` gave, :param settings: the same as there.
+    :param opened: from :func:`open_ring`, :param settings: the same as there.
     """
 
     def __init__(self, opened: socket.socket, settings: RingSettings) -> None:
@@ -102,24 +107,22 @@ class PacketRing:
     def __enter__(self) -> PacketRing:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Give the ring back; does nothing the second time."""
+        """Unmap the ring and close the socket. Idempotent."""
         self.memory.close()
         self.socket.close()
 
     def wait(self, milliseconds: int) -> None:
-        """Wait until a block is ready, or for this long."""
+        """Wait until a block is ready, at most this long."""
         self._poll.poll(milliseconds)
 
     def take(self) -> Iterator[tuple[int, int]]:
-        """Blocks that are ready: number of packets and offset of the first one's header in :attr:`memory`.
+        """The blocks that are ready: number of packets, and offset of the first packet's header in :attr:`memory`.
 
-        A block goes back to the kernel when the next one is asked for, even after an exception of the reader.
+        A block returns to the kernel when the next one is taken, even after an exception in the reader.
         """
         memory = self.memory
         for _ in range(self.settings.blocks):
@@ -134,7 +137,7 @@ class PacketRing:
                 self._next = (self._next + 1) % self.settings.blocks
 
     def read_statistics(self) -> tuple[int, int]:
-        """Packets that came and packets dropped for want of room since this was asked last (PACKET_STATISTICS)."""
-        answer = self.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size)
-        packets, drops, _frozen = _STATISTICS.unpack(answer)
+        """Packets received, and dropped because the ring was full, since the last call (PACKET_STATISTICS)."""
+        content = self.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size)
+        packets, drops, _freezes = _STATISTICS.unpack(content)
         return packets, drops

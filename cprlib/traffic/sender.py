@@ -1,4 +1,4 @@
-"""The session-sender: a thread that sends prebuilt frames at exact moments and notes when each one went."""
+"""The session-sender: a thread that sends prebuilt frames on schedule and records the time of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
@@ -18,22 +17,23 @@ from cprlib.linux.libc import change_priority, make_sleeper, set_timer_slack
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frames import FrameTemplate
 from cprlib.traffic.packet_records import SentColumns
+from cprlib.traffic.ring import open_packet_socket
 
 LEAD_NS = 20_000_000  # from the start of the thread to the first packet
-PRIORITY = 20  # above the capture: sending late cannot be mended, reading late can
-STOP_CHECK_NS = 50_000_000  # at a low rate, sleep no longer than this before looking whether to stop
+PRIORITY = 20  # above the capture: a late packet stays late, a late reader catches up
+STOP_CHECK_NS = 50_000_000  # longest sleep at a low rate, so that a stop takes effect
 
 
 @dataclass(frozen=True, slots=True)
 class SenderReport:
-    """How well the sender did.
+    """The sender's own account.
 
-    :param sent: packets that the kernel took.
-    :param refused: packets it did not take, by name of the error (``ENOBUFS``); they have no sequence number.
-    :param pacing_p50_ns, pacing_p99_ns, pacing_max_ns: how late packets were against their plan.
-    :param slipped_ns: by how much the plan was put off in all, because the sender was held up for longer than its
-        burst allows.
-    :param notes: what was not granted: real-time scheduling, timer slack.
+    :param sent: packets that the kernel accepted.
+    :param refused: packets that it refused, by name of the error (``ENOBUFS``); they have no sequence number.
+    :param pacing_p50_ns, pacing_p99_ns, pacing_max_ns: lateness of packets against the schedule.
+    :param slipped_ns: total postponement of the schedule, after delays longer than the burst allows for.
+    :param first_ns, last_ns: T1 of the first and the last packet; None without any.
+    :param notes: what was not permitted: real-time scheduling, timer slack.
     """
 
     sent: int
@@ -48,10 +48,10 @@ class SenderReport:
 
 
 class StampSender:
-    """Sends STAMP packets of several flows in turn; a context manager that stops the thread.
+    """Sends test packets of several flows in turn; a context manager that stops the thread.
 
-    :param opened: what :func:`open_sending` gave; closed with this object.
-    :param templates: a frame for each flow, see :func:`make_templates`.
+    :param opened: from :func:`open_sending`; closed with this object.
+    :param templates: one per flow, see :func:`make_templates`.
     """
 
     def __init__(self, opened: socket.socket, templates: Sequence[FrameTemplate], settings: StreamSettings) -> None:
@@ -71,9 +71,7 @@ class StampSender:
     def __enter__(self) -> StampSender:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> None:
@@ -82,14 +80,14 @@ class StampSender:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to send no further packet."""
+        """Make the thread send no further packet."""
         self._stop.set()
 
     def join(self, deadline: Deadline | None = None) -> None:
-        """Wait until everything is sent, or :meth:`stop` took effect.
+        """Wait until everything is sent, or :meth:`stop` has taken effect.
 
-        :raises DeadlineExceeded: it still sends.
-        :raises InstrumentError: the thread died of an error of its own.
+        :raises DeadlineExceeded: it is still sending.
+        :raises InstrumentError: an error ended the thread.
         """
         if not self._started:
             return
@@ -106,16 +104,16 @@ class StampSender:
         return self._started and not self._thread.is_alive()
 
     def close(self) -> None:
-        """Stop, wait for the thread and close the socket; the records stay."""
+        """Stop the thread and close the socket; the records remain."""
         self.stop()
         if self._started:
             self._thread.join()
         self._socket.close()
 
     def report(self, notes: Sequence[str] = ()) -> SenderReport:
-        """How well it went; call after :meth:`join`.
+        """The sender's account, after :meth:`join`.
 
-        :param notes: to go in front of the sender's own.
+        :param notes: put before the sender's own.
         """
         late = sorted(self._lateness_ns)
         stamps = [column.sent_ns for column in self.columns if len(column)]
@@ -137,7 +135,7 @@ class StampSender:
                 self._notes.append("timer slack of 1 ns refused")
             change_priority(PRIORITY)
             self._send_all()
-        except BaseException as error:  # reported by join(), in the thread of the caller
+        except BaseException as error:  # raised by join()
             self._failure = error
 
     def _send_all(self) -> None:
@@ -145,7 +143,7 @@ class StampSender:
         send, stopped = self._socket.send, self._stop.is_set
         period = self.settings.period_ns
         allowed = round(period * self.settings.burst)
-        note_late = self._lateness_ns.append
+        add_lateness = self._lateness_ns.append
         turns = [
             (template.patch, columns.sent_ns, columns.sent_ns.append)
             for template, columns in zip(self._templates, self.columns, strict=True)
@@ -155,7 +153,7 @@ class StampSender:
         start = now + LEAD_NS
         for slot in range(self.settings.packets):
             due = start + int(slot * period)
-            if now >= due:  # late: no sleep, but a stamp of its own
+            if now >= due:  # late: no sleep, but its own time stamp
                 now = clock()
             while now < due:
                 sleep_until(min(due, now + STOP_CHECK_NS))
@@ -165,45 +163,40 @@ class StampSender:
             if stopped():
                 return
             late = now - due
-            note_late(late)
+            add_lateness(late)
             if late > allowed:
                 start += late - allowed
                 self._slipped_ns += late - allowed
-            patch, sent_ns, note_sent = turns[slot % flows]
+            patch, sent_ns, add_sent = turns[slot % flows]
             try:
                 send(patch(len(sent_ns), now))
             except OSError as error:
                 self._refused[errno.errorcode.get(error.errno or 0, str(error))] += 1
             else:
-                note_sent(now)
+                add_sent(now)
 
 
 def make_templates(flows: Sequence[Flow]) -> tuple[FrameTemplate, ...]:
-    """Build the frames of a stream.
+    """The frame templates of a stream.
 
-    :raises UsageError: no flow, or two flows that no answer could tell apart.
+    :raises UsageError: no flow, or two flows whose answers are indistinguishable.
     """
     if not flows:
         raise UsageError("send test packets", "there is no flow", "give at least one")
     if len({(flow.source, flow.source_port) for flow in flows}) != len(flows):
-        raise UsageError("send test packets", "two flows share a source port", "give each one of its own")
+        raise UsageError("send test packets", "two flows share a source port", "give each its own")
     return tuple(FrameTemplate(flow) for flow in flows)
 
 
 def open_sending(interface: str) -> socket.socket:
-    """A packet socket that sends on an interface of the calling thread's network namespace and receives nothing.
+    """A packet socket for sending on an interface of the calling thread's network namespace.
 
     :param interface: e.g. ``eth0``.
     :raises EnvironmentFailure: no such interface, or no right to open packet sockets.
     """
+    opened = open_packet_socket()
     try:
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)  # 0: receives nothing
-    except OSError as error:
-        raise EnvironmentFailure(
-            "open a packet socket", error.strerror or str(error), "run as root or in the lab"
-        ) from error
-    try:
-        opened.bind((interface, 0))
+        opened.bind((interface, 0))  # protocol 0: it receives nothing
     except OSError as error:
         opened.close()
         raise EnvironmentFailure(
@@ -213,5 +206,5 @@ def open_sending(interface: str) -> socket.socket:
 
 
 def _rank(ordered: Sequence[int], quantile: float) -> int:
-    """Nearest-rank percentile of sorted values, 0 for none."""
+    """Nearest-rank percentile of sorted values; 0 without any."""
     return ordered[max(0, -(-len(ordered) * round(quantile * 100) // 100) - 1)] if ordered else 0

@@ -1,13 +1,13 @@
-"""STAMP test packets (RFC 8762, unauthenticated mode) for the hot path: plain ``struct``, no objects per field.
+"""STAMP test packets (RFC 8762, unauthenticated mode): formats for the hot path, and packets as values.
 
-Layout in bytes, network byte order; both kinds are 44 bytes, padding may follow (RFC 8762 section 4.2.1)::
+Layout in bytes, network byte order. Both kinds have 44 bytes; padding may follow (RFC 8762 section 4.2.1)::
 
     session-sender (section 4.2.1)       session-reflector (section 4.3.1)
      0  sequence number           4        0  sequence number of the reflector   4
-     4  time stamp T1             8        4  time stamp T3 (leaves)             8
+     4  time stamp T1             8        4  time stamp T3 (sent)               8
     12  error estimate            2       12  error estimate                     2
     14  SSID (RFC 8972), else 0   2       14  SSID (RFC 8972), else 0            2
-    16  must be zero             28       16  receive time stamp T2 (arrived)    8
+    16  must be zero             28       16  receive time stamp T2              8
                                           24  sequence number of the sender      4
                                           28  time stamp of the sender T1        8
                                           36  error estimate of the sender       2
@@ -38,7 +38,12 @@ _ERA = 1 << 32
 
 
 class Malformed(ValueError):
-    """Bytes that are no STAMP test packet."""
+    """Bytes that are not a STAMP test packet."""
+
+
+def _check_size(size: int) -> None:
+    if size < MINIMUM_SIZE:
+        raise Malformed(f"{size} bytes are fewer than {MINIMUM_SIZE}")
 
 
 def ns_to_ntp(time_ns: int) -> int:
@@ -50,7 +55,7 @@ def ns_to_ntp(time_ns: int) -> int:
 def ntp_to_ns(stamp: int) -> int:
     """A 64-bit NTP time stamp as nanoseconds since 1970, between 1968 and 2104 (RFC 4330 section 3).
 
-    Exact inverse of :func:`ns_to_ntp`: a unit of the fraction is 0.23 ns, so rounding finds the nanosecond again.
+    Exact inverse of :func:`ns_to_ntp`: the unit of the fraction is 0.23 ns, so rounding yields the same nanosecond.
     """
     seconds = stamp >> 32
     if seconds < 1 << 31:  # era 1, which begins in 2036
@@ -74,19 +79,17 @@ class SenderPacket:
 
     def encode(self, size: int = MINIMUM_SIZE) -> bytes:
         """The UDP payload, padded with zeros to ``size`` bytes."""
-        if size < MINIMUM_SIZE:
-            raise Malformed(f"{size} bytes are fewer than {MINIMUM_SIZE}")
+        _check_size(size)
         packed = SENDER.pack(self.sequence, ns_to_ntp(self.sent_ns), self.error_estimate, self.ssid)
         return packed.ljust(size, b"\0")
 
     @classmethod
     def decode(cls, payload: bytes) -> SenderPacket:
-        """Read a UDP payload.
+        """From a UDP payload.
 
         :raises Malformed: fewer than 44 bytes.
         """
-        if len(payload) < MINIMUM_SIZE:
-            raise Malformed(f"{len(payload)} bytes are fewer than {MINIMUM_SIZE}")
+        _check_size(len(payload))
         sequence, stamp, error_estimate, ssid = SENDER.unpack_from(payload)
         return cls(sequence, ntp_to_ns(stamp), ssid, error_estimate)
 
@@ -95,9 +98,9 @@ class SenderPacket:
 class ReflectorPacket:
     """A test packet of the session-reflector.
 
-    :param sequence: the reflector's own (stateful mode): counts what it has sent in this session, from 0.
-    :param sent_ns: T3, :param received_ns: T2, both on the reflector's clock; :param sender_sent_ns: T1, the sender's.
-    :param sender_ttl: TTL or hop limit with which the sender's packet arrived.
+    :param sequence: the reflector's own (stateful mode): counts its packets in this session from 0.
+    :param sent_ns: T3, :param received_ns: T2, on the reflector's clock; :param sender_sent_ns: T1, on the sender's.
+    :param sender_ttl: TTL or hop limit of the sender's packet on arrival.
     """
 
     sequence: int
@@ -112,8 +115,7 @@ class ReflectorPacket:
 
     def encode(self, size: int = MINIMUM_SIZE) -> bytes:
         """The UDP payload, padded with zeros to ``size`` bytes (symmetric with the sender's packet)."""
-        if size < MINIMUM_SIZE:
-            raise Malformed(f"{size} bytes are fewer than {MINIMUM_SIZE}")
+        _check_size(size)
         return REFLECTOR.pack(
             self.sequence,
             ns_to_ntp(self.sent_ns),
@@ -128,12 +130,11 @@ class ReflectorPacket:
 
     @classmethod
     def decode(cls, payload: bytes) -> ReflectorPacket:
-        """Read a UDP payload.
+        """From a UDP payload.
 
         :raises Malformed: fewer than 44 bytes.
         """
-        if len(payload) < MINIMUM_SIZE:
-            raise Malformed(f"{len(payload)} bytes are fewer than {MINIMUM_SIZE}")
+        _check_size(len(payload))
         sequence, t3, estimate, ssid, t2, sender_sequence, t1, sender_estimate, ttl = REFLECTOR.unpack_from(payload)
         return cls(
             sequence=sequence,

@@ -1,8 +1,8 @@
-"""One end of a TCP connection that has to survive a live update: content hashed at both ends, stalls, retransmissions.
+"""An endpoint of a TCP connection that must survive a live update; the other endpoint is in the guest's agent.
 
-The other end is the guest's agent. A source sends at an even rate and closes its half; a sink reads until that. Both
-hash what passes, so equal hashes prove that nothing was lost, doubled or changed; TCP_INFO (linux/tcp.h) tells how much
-had to be sent again, and the longest time without progress is the interruption that a program would notice.
+A source sends at a constant rate and closes its half; a sink reads until then. Both hash the content: equal hashes
+prove that nothing was lost, duplicated or changed. TCP_INFO (linux/tcp.h) counts retransmissions. The longest time
+without progress is the interruption that an application notices.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, UsageError
 
-PIECE = 16384  # bytes sent or read at one go
+BLOCK = 16384  # bytes per send or read
 TICK_MS = 10
 CONNECT_S = 20.0
-_RTT_OFFSET, _TOTAL_RETRANS_OFFSET, _INFO_SIZE = 68, 100, 104  # struct tcp_info
+_TOTAL_RETRANS_OFFSET, _INFO_SIZE = 100, 104  # struct tcp_info
 
 
 class TcpRole(enum.StrEnum):
@@ -40,11 +39,13 @@ class TcpRole(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TcpEndpointSettings:
-    """One end of a connection.
+    """An endpoint of a connection.
 
     :param address: to connect to; None: wait for one connection on ``port``.
-    :param rate: bytes/s of a source, :param byte_count: after which it closes its half; 0 for "until finished".
-    :raises UsageError: a number makes no sense.
+    :param rate: bytes/s that a source sends.
+    :param byte_count: bytes that a source sends before it closes its half, 0 for "until finished".
+    :param seed: of the content.
+    :raises UsageError: a value is out of range.
     """
 
     role: TcpRole
@@ -65,12 +66,12 @@ class TcpEndpointSettings:
 
 @dataclass(frozen=True, slots=True)
 class TcpEndpointReport:
-    """What one end saw.
+    """What an endpoint saw.
 
-    :param longest_stall_ns: longest time without progress, from the first byte to the last.
-    :param retransmissions: segments that this end sent again, TCP_INFO tcpi_total_retrans.
+    :param longest_stall_ns: longest time without progress between the first byte and the last.
+    :param retransmissions: segments that this endpoint sent again, TCP_INFO tcpi_total_retrans.
     :param error: name of the error that ended the connection (``ECONNRESET``), empty for none.
-    :param complete: the connection was closed in order by both ends.
+    :param complete: both endpoints closed the connection in order.
     """
 
     role: TcpRole
@@ -78,15 +79,14 @@ class TcpEndpointReport:
     sha256: str
     longest_stall_ns: int
     retransmissions: int
-    rtt_us: int
     error: str
     complete: bool
 
 
 class TcpEndpoint:
-    """Runs one end in a thread, as a context manager.
+    """Runs an endpoint in a thread; a context manager.
 
-    Its socket belongs to the network namespace of the thread that makes this object.
+    Its socket belongs to the network namespace of the calling thread.
 
     :raises EnvironmentFailure: the port is taken.
     """
@@ -105,7 +105,9 @@ class TcpEndpoint:
             self._opened = self._open()
         except OSError as error:
             raise EnvironmentFailure(
-                f"use TCP port {settings.port}", error.strerror or str(error), "end what uses it, or choose another"
+                f"use TCP port {settings.port}",
+                error.strerror or str(error),
+                "end the program that uses it, or choose another port",
             ) from error
 
     def _open(self) -> socket.socket:
@@ -116,7 +118,7 @@ class TcpEndpoint:
         )
         try:
             if address is None:
-                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 comes mapped
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # accepts IPv4 too, as mapped addresses
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 opened.bind(("::", self.settings.port))
                 opened.listen(1)
@@ -129,9 +131,7 @@ class TcpEndpoint:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._abort.set()
         self._thread.join()
         self._opened.close()
@@ -142,9 +142,9 @@ class TcpEndpoint:
         return self._byte_count
 
     def finish(self, deadline: Deadline) -> TcpEndpointReport:
-        """Let a source close its half, wait for the other end to close too, and report.
+        """Let a source close its half, wait until the other endpoint has closed too, and report.
 
-        A connection that is not closed when the time is up is reported as incomplete, not raised.
+        A connection that is still open at the deadline is reported as incomplete; nothing is raised.
         """
         self._finish.set()
         self._thread.join(deadline.remaining)
@@ -158,7 +158,6 @@ class TcpEndpoint:
             sha256=self._hash.hexdigest(),
             longest_stall_ns=self._stall_ns,
             retransmissions=struct.unpack_from("=I", self._info, _TOTAL_RETRANS_OFFSET)[0],
-            rtt_us=struct.unpack_from("=I", self._info, _RTT_OFFSET)[0],
             error=self._error,
             complete=self._complete,
         )
@@ -197,20 +196,20 @@ class TcpEndpoint:
         poll.register(opened, events)
         while not poll.poll(TICK_MS):
             if self._abort.is_set() or (deadline is not None and deadline.expired):
-                raise OSError(errno.ETIMEDOUT, "nothing came in time")
+                raise OSError(errno.ETIMEDOUT, "no progress before the deadline")
 
-    def _progress(self, piece: bytes | memoryview) -> None:
+    def _progress(self, block: bytes | memoryview) -> None:
         now = time.monotonic_ns()
         if self._byte_count:
             self._stall_ns = max(self._stall_ns, now - self._progress_ns)
         self._progress_ns = now
-        self._byte_count += len(piece)
-        self._hash.update(piece)
+        self._byte_count += len(block)
+        self._hash.update(block)
 
     def _send(self, connection: socket.socket) -> None:
-        content = random.Random(self.settings.seed)  # noqa: S311 - content that is not all alike, no secret
+        content = random.Random(self.settings.seed)  # noqa: S311 - varied content, not a secret
         waiting = memoryview(b"")
-        portion = max(1, self.settings.rate * TICK_MS // 1000)  # less is not worth a segment, nor a turn of this loop
+        portion = max(1, self.settings.rate * TICK_MS // 1000)  # less is not worth a segment
         start = time.monotonic()
         while not self._finish.is_set() and not self._abort.is_set():
             allowed = int((time.monotonic() - start) * self.settings.rate)
@@ -222,7 +221,7 @@ class TcpEndpoint:
             if allowed < self._byte_count + portion:
                 self._finish.wait(TICK_MS / 1000)
                 continue
-            waiting = waiting or memoryview(content.randbytes(PIECE))
+            waiting = waiting or memoryview(content.randbytes(BLOCK))
             try:
                 sent = connection.send(waiting[: allowed - self._byte_count])
             except BlockingIOError:
@@ -236,34 +235,34 @@ class TcpEndpoint:
         self._complete = True
 
     def _receive(self, connection: socket.socket) -> None:
-        while (piece := self._read(connection)) is not None:
-            self._progress(piece)
+        while (block := self._read(connection)) is not None:
+            self._progress(block)
         connection.shutdown(socket.SHUT_WR)
         self._complete = True
 
     def _read(self, connection: socket.socket) -> bytes | None:
-        """The next bytes; None when the other end has closed."""
+        """The next bytes; None when the other endpoint has closed."""
         while True:
             try:
-                return connection.recv(PIECE) or None
+                return connection.recv(BLOCK) or None
             except BlockingIOError:
                 self._wait(connection, select.POLLIN)
 
 
-def content_doubts(end: TcpEndpointReport, other_bytes: int, other_sha256: str) -> tuple[str, ...]:
-    """What is wrong with a connection; empty when everything came over unchanged and it was closed in order.
+def content_errors(end: TcpEndpointReport, other_bytes: int, other_sha256: str) -> tuple[str, ...]:
+    """The errors of a connection; empty when all content arrived unchanged and the connection was closed in order.
 
-    :param end: the report of one end, be it source or sink; :param other_bytes: of content at the other one.
+    :param end: the report of one endpoint, source or sink; :param other_bytes: bytes of content at the other one.
     """
-    doubts = []
+    errors = []
     if end.error:
-        doubts.append(f"the {end.role} ended with {end.error}")
+        errors.append(f"the {end.role} ended with {end.error}")
     elif not end.complete:
-        doubts.append("the connection was not closed in order")
+        errors.append("the connection was not closed in order")
     if end.byte_count != other_bytes:
         ends = (end.byte_count, other_bytes)
         sent, received = ends if end.role is TcpRole.SOURCE else ends[::-1]
-        doubts.append(f"{sent} bytes sent, {received} received")
+        errors.append(f"{sent} bytes sent, {received} received")
     elif end.sha256 != other_sha256:
-        doubts.append("the content was changed on the way")
-    return tuple(doubts)
+        errors.append("the content was changed on the way")
+    return tuple(errors)

@@ -20,7 +20,7 @@ from cprlib.linux.topology import GUEST, STATION
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.station_endpoints import ReflectorLog, StationEndpoints
-from cprlib.traffic.tcp import TcpEndpointReport, TcpEndpointSettings, TcpRole, content_doubts
+from cprlib.traffic.tcp import TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
 
 REFLECTOR_PORT, GUEST_PORT = 8620, 22000
 TCP_PORTS = {TcpRole.SOURCE: 5001, TcpRole.SINK: 5002}  # by the station's role
@@ -171,7 +171,7 @@ def _finished(agent: AgentConnection, index: int) -> TcpResult:
 
 def _add_connection(case: MeasuredCase, role: TcpRole, station: TcpEndpointReport, guest: TcpResult) -> None:
     to_guest = role is TcpRole.SOURCE
-    doubts = list(content_doubts(station, guest.byte_count, guest.sha256))
+    doubts = list(content_errors(station, guest.byte_count, guest.sha256))
     if guest.error:
         doubts.append(f"the guest's end failed with errno {guest.error}")
     sent, received = (station.byte_count, guest.byte_count) if to_guest else (guest.byte_count, station.byte_count)

@@ -10,7 +10,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
 from cprlib.traffic.stamp import SenderPacket
 from cprlib.traffic.station_endpoints import StationEndpoints
-from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_doubts
+from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
 
 
 def free_port(kind: socket.SocketKind) -> int:
@@ -43,7 +43,7 @@ def test_both_ends_of_a_connection_agree_on_its_content() -> None:
         Deadline(10, "byte_count").poll(lambda: ends.byte_count(number) > 100_000 or None)
         report = ends.finish(number, 10)
         received = sink.finish(Deadline(10, "the end"))
-    assert content_doubts(report, received.byte_count, received.sha256) == ()
+    assert content_errors(report, received.byte_count, received.sha256) == ()
     assert report.byte_count > 100_000
 
 

@@ -94,16 +94,10 @@ def _flow_result(
         forward=forward,
         returning=returning,
         undetermined=by_sequence.undetermined if log is None else 0,
-        by_sequence=by_sequence,
         missing=metrics.missing_sequences(len(sent_ns), (arrival.sender_sequence for arrival in arrivals)),
         answers=len(arrivals),
         invalid=known.invalid,
         not_in_log=known.not_in_log,
-        round_trip=metrics.distribution(
-            a.arrived_ns - a.sent_ns - (a.reflector_sent_ns - a.reflector_received_ns) for a in arrivals
-        ),
-        forward_delay=_delays(clock, ((a.sent_ns, a.reflector_received_ns) for a in arrivals), forward=True),
-        return_delay=_delays(clock, ((a.arrived_ns, a.reflector_sent_ns) for a in arrivals), forward=False),
     )
 
 
@@ -126,16 +120,6 @@ def _known_to(log: Sequence[Reflection] | None, matched: Matched) -> _Known:
     given = {line.reflector_sequence: line.sender_sequence for line in log}
     known = [answer for answer in matched.arrivals if given.get(answer.reflector_sequence) == answer.sender_sequence]
     return _Known(known, matched.invalid, len(matched.arrivals) - len(known))
-
-
-def _delays(
-    clock: ClockModel | None, pairs: Iterable[tuple[int, int]], *, forward: bool
-) -> metrics.Distribution | None:
-    """Distribution of one-way delays from (host's stamp, guest's stamp); None without a model of the clock."""
-    if clock is None:
-        return None
-    sign = 1 if forward else -1
-    return metrics.distribution(sign * (clock.to_host(guest) - host) for host, guest in pairs)
 
 
 def _reflected(
@@ -178,6 +162,7 @@ def _directions(
     order = [line.sender_sequence for line in log]
     missing = metrics.missing_sequences(len(sent_ns), order)
     arrived = set(came_back)
+    order_forward = metrics.reordering(order)
     lost = [line for line in log if line.reflector_sequence not in arrived]
     return (
         DirectionResult(
@@ -185,11 +170,11 @@ def _directions(
             len(missing),
             missing,
             metrics.count_duplicates(order),
-            metrics.reordering(order),
+            order_forward,
             interruption_forward,
             tuple(sent_ns[sequence] for sequence in missing),
             metrics.duplicated_sequences(order),
-            metrics.late_sequences(order),
+            order_forward.sequences,
         ),
         DirectionResult(
             len(log),
@@ -200,6 +185,6 @@ def _directions(
             interruption_return,
             tuple(clock.to_host(line.sent_ns) if clock else sent_ns[line.sender_sequence] for line in lost),
             tuple(asked[sequence] for sequence in metrics.duplicated_sequences(came_back) if sequence in asked),
-            tuple(asked[sequence] for sequence in metrics.late_sequences(came_back) if sequence in asked),
+            tuple(asked[sequence] for sequence in order_return.sequences if sequence in asked),
         ),
     )

@@ -98,7 +98,7 @@ class StampReflector:
 
     @property
     def dropped(self) -> int:
-        """Packets that the sockets dropped because their buffers were full (SO_RXQ_OVFL), known from the next packet."""
+        """Packets that the sockets dropped because their buffers were full (SO_RXQ_OVFL of the last packet)."""
         return sum(self._overflow.values())
 
     def log(self) -> tuple[Reflection, ...]:

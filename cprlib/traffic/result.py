@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cprlib.traffic import metrics
@@ -48,7 +48,6 @@ class FlowResult:
     :param sent_ns: by sequence number; :param reflected_ns: T2 on the *host's* clock, None for a packet that never came
         there (or without a log that never came back); :param returned_ns: T4 of the first answer, None without one.
     :param undetermined: packets missing of which nothing tells in which direction they were lost; 0 with a log.
-    :param by_sequence: loss as the reflector's own sequence numbers tell it, to be compared with the log.
     :param invalid: answers to packets never sent, or with a wrong time stamp.
     :param not_in_log: answers that the reflector's log does not know: damaged on the way, or the log is not whole.
     """
@@ -60,14 +59,10 @@ class FlowResult:
     forward: DirectionResult
     returning: DirectionResult
     undetermined: int
-    by_sequence: metrics.LossBySequence
     missing: tuple[int, ...]
     answers: int
     invalid: int
     not_in_log: int
-    round_trip: metrics.Distribution | None
-    forward_delay: metrics.Distribution | None
-    return_delay: metrics.Distribution | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +165,6 @@ class TrafficResult:
     def interruption_return(self) -> Interruption:
         """As the station saw it: no answer for so long."""
         return self._interruption([flow.returning for flow in self.flows])
-
-    @property
-    def shares(self) -> Mapping[str, float]:
-        """The part of all packets that came to the reflector on each flow."""
-        arrived = [flow.forward.sent - flow.forward.lost for flow in self.flows]
-        names = [flow.flow.name for flow in self.flows]
-        return dict(zip(names, metrics.share_per_flow(arrived), strict=True))
 
     def _interruption(self, directions: Sequence[DirectionResult]) -> Interruption:
         known = [entry.interruption for entry in directions if entry.interruption is not None]

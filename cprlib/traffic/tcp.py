@@ -107,7 +107,7 @@ class TcpEndpoint:
             raise EnvironmentFailure(
                 f"use TCP port {settings.port}",
                 error.strerror or str(error),
-                "end the program that uses it, or choose another port",
+                "end its user, or choose another port",
             ) from error
 
     def _open(self) -> socket.socket:

@@ -43,13 +43,12 @@ def measure_harmed(
         return measure(pair, with_log=with_log, flow_count=flow_count), forwarder
 
 
-def test_a_good_path_loses_nothing_and_the_instrument_is_trusted() -> None:
+def test_a_good_path_loses_nothing_and_the_measurement_is_valid() -> None:
     with veth_pair_or_skip() as pair:
         result = measure(pair)
     assert (result.sent, result.answered, result.lost) == (PACKETS, PACKETS, 0)
     assert (result.duplicates_forward, result.duplicates_return) == (0, 0)
     assert (result.reordered_forward, result.reordered_return) == (0, 0)
-    assert result.shares == {"ipv4:20000": 0.5, "ipv6:20001": 0.5}
     assert check_instrument(result).problems == ()
     assert check_measurement(result, ControlRun.of(result)).conclusive
     assert not check_measurement(result, None).conclusive

@@ -25,7 +25,7 @@ from cprlib.campaign.compare.run import compare as run_comparison
 from cprlib.campaign.compare.saved import compare_saved
 from cprlib.campaign.compare.session import Arm
 from cprlib.campaign.compare.text import comparison_text
-from cprlib.campaign.mutation.tests import SuiteTest, list_tests
+from cprlib.campaign.job import SuiteTest, list_tests
 from cprlib.cli.options import read_parameters, read_qemu
 from cprlib.errors import UsageError
 from cprlib.lab.backend import asset_parameters, choose_engine

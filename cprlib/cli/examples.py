@@ -100,7 +100,7 @@ EXAMPLES: Mapping[str, Examples] = {
     "prove": Examples(
         (
             ("cprlib prove --quick", "on each mutant only the tests that must kill it"),
-            ("cprlib prove --variant without-0009-no-loss --quick", "one mutant"),
+            ("cprlib prove --mutant without-0009-no-loss --quick", "one mutant"),
             ("cprlib prove --repeat 20", "the good build twenty times: count false alarms"),
             ("cprlib prove --resume", "continue after an interruption"),
         ),

@@ -1,52 +1,68 @@
-"""``cprlib prove``: does each test catch the variant that it must, and nothing on the good build?"""
+"""``cprlib prove``: the mutation score of the suite."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from pathlib import Path
 
 import click
 
-from cprlib.build.assets import DEFAULT_BASE
 from cprlib.build.progress import console_progress
 from cprlib.build.series import find_base
-from cprlib.campaign.mutation.matrix_html import PAGE_FILE
-from cprlib.campaign.mutation.matrix_text import matrix_text
-from cprlib.campaign.mutation.proof import Wanted, latest_proof, new_proof, read_wanted
-from cprlib.campaign.mutation.prove import chosen_variants, make_plan
-from cprlib.campaign.mutation.prove import prove as run_proof
-from cprlib.campaign.mutation.tests import list_tests
+from cprlib.campaign.job import list_tests
+from cprlib.campaign.mutation.output import PAGE_FILE, report_text
+from cprlib.campaign.mutation.plan import STORE, MutationRequest, choose_mutants, make_plan
+from cprlib.campaign.mutation.run import prove as run_session
 from cprlib.cli import completion
-from cprlib.cli.resuming import refuse_beside_resume
+from cprlib.cli.options import (
+    PATH,
+    base_option,
+    check_backend,
+    command_line,
+    native_option,
+    out_option,
+    parallel_option,
+    report_progress,
+)
+from cprlib.cli.resuming import hint_resume, refuse_with_resume
 from cprlib.errors import UsageError
 from cprlib.lab.backend import choose_engine
 from cprlib.report.results_folder import publish
 
 WITH_RESUME = ("out", "parallel", "resume")
 RESULTS = Path("results") / "prove"
-folder_option = click.Path(path_type=Path)
+
+
+def _renamed(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    """Refuse an option that has a new name."""
+    del context
+    if value:
+        old = parameter.opts[0]
+        raise UsageError(f"use {old}", "it has a new name", f"give {old.replace('variant', 'mutant')}")
 
 
 @click.command()
 @click.option(
-    "--variant",
+    "--mutant",
     "names",
     multiple=True,
     metavar="NAME",
     shell_complete=completion.mutants,
-    help="Only this variant; may be given again.",
+    help="Only this mutant; may be given several times.",
 )
-@click.option("--base", default=DEFAULT_BASE, show_default=True, help="Base of the builds (images/qemu/bases.toml).")
-@click.option("--whole/--quick", default=True, help="Every test on every build, or on a variant its own tests only.")
+@base_option
+@click.option(
+    "--whole/--quick", default=True, help="Every test on every build, or on a mutant only the tests that must kill it."
+)
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of the good build.")
-@click.option("--native", is_flag=True, help="Run on this host, whatever cprlib doctor says.")
-@click.option("--lab", is_flag=True, help="Run in labs, whatever cprlib doctor says.")
-@click.option("--parallel", type=click.IntRange(1), help="Tests at once; one per core in the lab, else one.")
-@click.option("--out", type=folder_option, default=RESULTS, show_default=True, help="Folder of all proofs.")
-@click.option("--resume", is_flag=True, help="Continue the latest proof in --out; what it was to show stays.")
-@click.option("--variants", type=folder_option, help="Folder of variants other than images/qemu/mutants.")
+@native_option
+@click.option("--lab", is_flag=True, help="Run in labs (uml), without asking cprlib doctor.")
+@parallel_option
+@out_option(RESULTS, "mutation runs")
+@click.option("--resume", is_flag=True, help="Continue the latest mutation run in --out.")
+@click.option("--mutants", "mutants_in", type=PATH, help="Folder of mutants other than images/qemu/mutants.")
+@click.option("--variant", multiple=True, hidden=True, expose_value=False, callback=_renamed)
+@click.option("--variants", hidden=True, expose_value=False, callback=_renamed)
 @click.pass_context
 def prove(
     context: click.Context,
@@ -59,50 +75,38 @@ def prove(
     parallel: int | None,
     out: Path,
     resume: bool,
-    variants: Path | None,
+    mutants_in: Path | None,
 ) -> int:
-    """Run the suite on the good build and on every variant: each variant has to be caught by the tests it names.
+    """Run the suite on the good build and on every mutant: the tests that a mutant names have to kill it.
 
-    Prints a matrix and saves it as matrix.json, matrix.html and matrix.md.
+    Prints the mutation score and saves it as mutation.json, mutation.html and mutation.md.
     """
-    _refuse(context, native and lab, resume)
+    check_backend("prove the suite", native, "uml" if lab else None)
     top = out.resolve()
-    folder = latest_proof(top) if resume else None
-    if folder is not None:
-        wanted = read_wanted(folder)
+    if resume:
+        refuse_with_resume(context, WITH_RESUME)
+        session = STORE.latest(top)
+        request = STORE.read(session)
     else:
         find_base(base)
-        chosen_variants(names, base, variants)
-        engine = choose_engine(native, "uml" if lab else None, lambda text: click.echo(text, err=True))
-        command = shlex.join(["cprlib", *sys.argv[1:]])
-        place = str(variants.resolve()) if variants else ""
-        wanted = Wanted(base, names, place, whole, repeat, engine, command, time.time_ns())
+        choose_mutants(names, base, mutants_in)
+        engine = choose_engine(native, "uml" if lab else None, report_progress)
+        where = str(mutants_in.resolve()) if mutants_in else ""
+        request = MutationRequest(base, names, where, whole, repeat, engine, command_line(), time.time_ns())
     tests = list_tests()
-    make_plan(chosen_variants(wanted.variants, wanted.base, wanted.folder), tests, wanted)  # refused before it is begun
-    folder = folder or new_proof(top, wanted)
-    try:
-        matrix = run_proof(
-            folder,
-            wanted,
+    make_plan(choose_mutants(request.mutants, request.base, request.folder), tests, request)  # refuse before it begins
+    if not resume:
+        session = STORE.begin(top, request)
+    with hint_resume("prove", session, out, RESULTS):
+        report = run_session(
+            session,
+            request,
             tests,
             parallel=parallel,
             progress=console_progress(),
-            say=lambda line: click.echo(line, err=True),
+            say=report_progress,
         )
-    except KeyboardInterrupt:
-        again = shlex.join(["cprlib", "prove", "--resume", *(["--out", str(out)] if out != RESULTS else [])])
-        click.echo(f"what was run is kept in {folder}; go on with: {again}", err=True)
-        raise
-    latest = publish(folder)
-    click.echo(matrix_text(matrix))
-    click.echo(f"matrix: {latest / PAGE_FILE}")
-    return int(matrix.exit_status)
-
-
-def _refuse(context: click.Context, both: bool, resume: bool) -> None:
-    if both:
-        raise UsageError("prove the suite", "both --native and --lab were given", "give one of them")
-    if not resume:
-        return
-    names = {"names": "variant", "whole": "whole or --quick"}
-    refuse_beside_resume(context, WITH_RESUME, "a proof", "what it is to show", names)
+    latest = publish(session)
+    click.echo(report_text(report))
+    click.echo(f"report: {latest / PAGE_FILE}")
+    return int(report.exit_status)

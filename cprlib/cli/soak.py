@@ -1,31 +1,39 @@
-"""``cprlib soak``: random cases for hours; does any fail, and does the harness stay flat?"""
+"""``cprlib soak``: random cases for hours; does a case fail, does the harness grow?"""
 
 from __future__ import annotations
 
 import secrets
-import shlex
-import sys
 import time
 from pathlib import Path
 
 import click
 
-from cprlib.build.assets import DEFAULT_BASE
 from cprlib.build.progress import console_progress
 from cprlib.build.series import find_base
-from cprlib.campaign.mutation.tests import list_tests
+from cprlib.campaign.job import list_tests
 from cprlib.campaign.soak.draw import read_choices
-from cprlib.campaign.soak.record import Wanted
-from cprlib.campaign.soak.result import SoakResult
-from cprlib.campaign.soak.soak import latest_soak, new_soak, read_wanted, seconds_left
-from cprlib.campaign.soak.soak import soak as run_soak
-from cprlib.campaign.soak.soak_html import PAGE_FILE
-from cprlib.campaign.soak.soak_text import soak_text
-from cprlib.cli.resuming import refuse_beside_resume
+from cprlib.campaign.soak.output import PAGE_FILE, report_text
+from cprlib.campaign.soak.result import STORE, SoakRequest, SoakResult
+from cprlib.campaign.soak.run import seconds_left
+from cprlib.campaign.soak.run import soak as run_session
+from cprlib.cli.options import (
+    base_option,
+    check_backend,
+    command_line,
+    firmware_option,
+    lab_option,
+    native_option,
+    out_option,
+    parallel_option,
+    policy_option,
+    qemu_option,
+    read_qemu,
+    report_progress,
+    tag_option,
+)
+from cprlib.cli.resuming import hint_resume, refuse_with_resume
 from cprlib.errors import UsageError
 from cprlib.lab.backend import KVM_LAB_PARAMETERS, choose_engine
-from cprlib.lab.engines import ENGINES
-from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.report.results_folder import publish
 from cprlib.testing.parameters import check_parameters  # the suite's own, so that both refuse the same
 from cprlib.verdict.policy_file import load_policy
@@ -33,26 +41,25 @@ from cprlib.verdict.policy_file import load_policy
 WITH_RESUME = ("hours", "out", "parallel", "resume")
 RESULTS = Path("results") / "soak"
 LONGEST_HOURS = 24.0 * 365
-some_path = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--hours", type=float, help="How long; a fraction is one. With --resume: so long from now on.")
-@click.option("--seed", type=click.IntRange(0), help="Of the draws; one is chosen, and told, without it.")
-@click.option("--resume", is_flag=True, help="Go on with the latest soak in --out, with the cases it would have had.")
-@click.option("--qemu", type=some_path, help="QEMU to test; the project's own build otherwise.")
-@click.option("--firmware", type=some_path, help="Firmware folder of --qemu (its -L).")
-@click.option("--base", default=DEFAULT_BASE, show_default=True, help="Base of the project's own QEMU.")
-@click.option("--policy", default="default", show_default=True, help="A policy of fixtures/policies, or a TOML file.")
-@click.option("-t", "--tag", multiple=True, help="Only tests with this Avocado tag, e.g. queues:4.")
-@click.option("--native", is_flag=True, help="Run on this host, whatever cprlib doctor says.")
+@click.option("--hours", type=float, help="Length, e.g. 0.5. With --resume: length of this session.")
+@click.option("--seed", type=click.IntRange(0), help="Of the draws; chosen and printed without it.")
+@click.option("--resume", is_flag=True, help="Continue the latest soak in --out with the same draws.")
+@qemu_option
+@firmware_option
+@base_option
+@policy_option
+@tag_option
+@native_option
+@lab_option
+@parallel_option
 @click.option(
-    "--lab", is_flag=False, flag_value="uml", metavar="[ENGINE]", help=f"Run in labs: {' or '.join(ENGINES)}."
+    "--keep", type=click.IntRange(0), default=20, show_default=True, help="Most folders of cases that did not pass."
 )
-@click.option("--parallel", type=click.IntRange(1), help="Tests at once; one per core in the lab, else one.")
-@click.option("--keep", type=click.IntRange(0), default=20, show_default=True, help="Folders of cases kept at most.")
-@click.option("--keep-mib", type=click.IntRange(0), default=1024, show_default=True, help="What they hold at most.")
-@click.option("--out", type=some_path, default=RESULTS, show_default=True, help="Folder of all soaks.")
+@click.option("--keep-mib", type=click.IntRange(0), default=1024, show_default=True, help="Their size together.")
+@out_option(RESULTS, "soaks")
 @click.pass_context
 def soak(
     context: click.Context,
@@ -71,47 +78,42 @@ def soak(
     keep_mib: int,
     out: Path,
 ) -> int:
-    """Repeat random cases of the suite until the time is over: none may fail, and nothing of the harness may grow.
+    """Run random cases of the suite until the time is over. No case may fail, no resource of the harness may grow.
 
     Prints a summary and saves it as soak.json and soak.html.
     """
     if hours is not None and not 0 < hours <= LONGEST_HOURS:
         raise UsageError(f"soak for {hours:g} hours", f"it has to be above 0, and at most {LONGEST_HOURS:g}")
-    if native and lab:
-        raise UsageError("soak", "both --native and --lab were given", "give one of them")
-    if lab is not None and lab not in ENGINES:
-        raise UsageError(f"use lab engine {lab!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")
-    top, command = out.resolve(), shlex.join(["cprlib", *sys.argv[1:]])
+    check_backend("soak", native, lab)
+    top, command = out.resolve(), command_line()
     if resume:
-        names = {"tag": "tag", "keep_mib": "keep-mib"}
-        refuse_beside_resume(context, WITH_RESUME, "a soak", "what it is about", names)
-        folder = latest_soak(top)
-        wanted, tests = read_wanted(folder), list_tests()
-        seconds = seconds_left(folder, wanted, hours)
+        refuse_with_resume(context, WITH_RESUME)
+        session = STORE.latest(top)
+        request, tests = STORE.read(session), list_tests()
+        seconds = seconds_left(session, request, hours)
     else:
         if hours is None:
-            raise UsageError("soak", "it was not said for how long", "give --hours, e.g. --hours 1")
+            raise UsageError("soak", "it has no length", "give --hours, e.g. --hours 1")
         find_base(base)
         load_policy(policy)
-        if qemu:
-            probe(QemuBinary(qemu.absolute(), firmware.absolute() if firmware else None))
+        brought = read_qemu(qemu, firmware)
         tests = list_tests(tags=tag)
-        engine = choose_engine(native, lab, _say)
+        engine = choose_engine(native, lab, report_progress)
         choices = read_choices()
         if engine == "kvm":
             choices = choices.without(*KVM_LAB_PARAMETERS)
         for name, values in choices.values.items():
             for value in values:
                 check_parameters({name: value})
-        wanted = Wanted(
+        request = SoakRequest(
             seed=secrets.randbelow(10**9) if seed is None else seed,
             hours=hours,
             tests=tuple(test.id for test in tests),
             choices=choices,
             engine=engine,
             base=base,
-            qemu=str(qemu.absolute()) if qemu else "",
-            firmware=str(firmware.absolute()) if firmware else "",
+            qemu=str(brought.path) if brought else "",
+            firmware=str(brought.firmware or "") if brought else "",
             policy=str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy,
             tags=tag,
             keep=keep,
@@ -119,32 +121,24 @@ def soak(
             command=command,
             started_ns=time.time_ns(),
         )
-        folder, seconds = new_soak(top, wanted), hours * 3600
-    _say(f"seed {wanted.seed}; {len(wanted.tests)} tests to draw from; in {folder}")
-    try:
-        result = run_soak(
-            folder,
-            wanted,
+        session, seconds = STORE.begin(top, request), hours * 3600
+    report_progress(f"seed {request.seed}; {len(request.tests)} tests to draw from; in {session}")
+    with hint_resume("soak", session, out, RESULTS):
+        result = run_session(
+            session,
+            request,
             tests,
             seconds,
             parallel=parallel,
             command=command,
             progress=console_progress(),
-            say=_say,
+            say=report_progress,
             show=_show,
         )
-    except KeyboardInterrupt:
-        again = shlex.join(["cprlib", "soak", "--resume", *(["--out", str(out)] if out != RESULTS else [])])
-        _say(f"what was run is kept in {folder}; go on with: {again}")
-        raise
     return int(result.exit_status)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _show(result: SoakResult) -> None:
     latest = publish(result.folder)
-    click.echo(soak_text(result))
-    click.echo(f"soak: {latest / PAGE_FILE}")
+    click.echo(report_text(result))
+    click.echo(f"report: {latest / PAGE_FILE}")

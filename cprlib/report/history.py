@@ -27,7 +27,7 @@ RUN_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")  # cprlib.files
 MAX_RUNS = 40  # on the page; older ones are counted
 MAX_OTHER_PAGES = 60
 OTHER_PAGES = (  # title and pattern of pages of other commands in the same folder
-    ("mutants by tests: which test kills which mutant", "prove/latest/matrix.html"),
+    ("mutants by tests: which test kills which mutant", "prove/latest/mutation.html"),
     ("comparison of two QEMUs", "compare*.html"),
     ("comparison of two QEMUs", "*/compare*.html"),
     ("comparison of two QEMUs", "*/*/compare*.html"),

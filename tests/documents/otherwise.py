@@ -79,14 +79,14 @@ TABLE = (
     ),
     Otherwise("cprlib run", f"cprlib run {ONE}", "CI runs the whole suite"),
     # writing-a-test.md
-    Otherwise("cprlib prove --variant NAME --quick", "cprlib prove --variant mac-filter-lost --quick", "a name put in"),
+    Otherwise("cprlib prove --mutant NAME --quick", "cprlib prove --mutant mac-filter-lost --quick", "a name put in"),
     Otherwise(f"{BOOT} test -e documents -- --page tutorial.md", "", "that is what runs here"),
     # prove.md
-    Otherwise("cprlib prove", "cprlib prove --variant tap-reopened --quick", "one variant in place of all"),
-    Otherwise("cprlib prove --quick", "cprlib prove --quick --variant tap-reopened", "one variant in place of all"),
+    Otherwise("cprlib prove", "cprlib prove --mutant tap-reopened --quick", "one mutant in place of all"),
+    Otherwise("cprlib prove --quick", "cprlib prove --quick --mutant tap-reopened", "one mutant in place of all"),
     Otherwise(
         "cprlib prove --repeat 20",
-        "cprlib prove --repeat 2 --quick --variant tap-reopened",
+        "cprlib prove --repeat 2 --quick --mutant tap-reopened",
         "two runs of one variant's tests in place of twenty of all",
     ),
     # matrix.md

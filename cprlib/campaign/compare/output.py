@@ -139,7 +139,7 @@ def render(made: Comparison) -> str:
         for sample in made.samples
         if (shown := [item for item in made.findings.durations if item.case == sample.case and item.a_values])
     }
-    template = template_engine(Path(__file__).parent / "templates").get_template("compare.html")
+    template = template_engine(Path(__file__).parent.parent / "templates").get_template("compare.html")
     return template.render(
         made=made,
         verdict=WORDS[made.change],

@@ -14,9 +14,8 @@ from cprlib.campaign.compare.findings import Change, Effect, Findings, Sample
 from cprlib.campaign.compare.kept import Kept, KeptRound
 from cprlib.campaign.compare.looks import ONCE, Allowance, Look
 from cprlib.campaign.compare.session import Arm, Round, Session, last_figures
-from cprlib.campaign.mutation.cell import CellRun
-from cprlib.campaign.mutation.tests import SuiteTest
-from cprlib.campaign.workers import Children
+from cprlib.campaign.job import JobRunner, SuiteTest
+from cprlib.campaign.pool import Children
 from cprlib.qemu.binary import QemuFacts
 from cprlib.report.environment import Environment
 from cprlib.verdict.policy import Policy
@@ -100,8 +99,16 @@ def compare(
     aside, started_ns = folder / ASIDE, kept.asked.started_ns or time.time_ns()
     shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
     children = Children()
-    cells = CellRun(aside, engine, lab_kernel, children.add)
-    session = Session(folder, cells, wanted.policy, workers, wanted.seed, children, environment)
+    session = Session(
+        folder,
+        aside,
+        JobRunner(engine, lab_kernel, children.add),
+        wanted.policy,
+        workers,
+        wanted.seed,
+        children,
+        environment,
+    )
     if not kept.rounds:
         kept.write(folder)  # one that is interrupted in its first round can be gone on with as well
     try:

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from cprlib.campaign.compare.chain import Chain, chain_of
 from cprlib.campaign.compare.kept import KeptRound
-from cprlib.campaign.mutation.cell import CellRecord, CellRun, compress
-from cprlib.campaign.mutation.tests import SuiteTest
-from cprlib.campaign.one_test import give_place
-from cprlib.campaign.workers import Children
+from cprlib.campaign.job import JobRunner, SuiteTest, compress
+from cprlib.campaign.pool import Children
+from cprlib.campaign.store import store_folder
 from cprlib.report.environment import Environment
 from cprlib.report.pipeline import judge_results
 from cprlib.verdict.policy import Policy
@@ -62,7 +61,7 @@ class Session:
     """What all rounds have in common.
 
     :param folder: of the comparison.
-    :param cells: how cells are run.
+    :param jobs: how jobs are run; :param partial: for jobs that run.
     :param workers: chains at once.
     :param seed: of the lots that are drawn, anew for each round.
     :param children: ended when a round is interrupted.
@@ -70,7 +69,8 @@ class Session:
     """
 
     folder: Path
-    cells: CellRun
+    partial: Path
+    jobs: JobRunner
     policy: Policy
     workers: int
     seed: int
@@ -110,9 +110,9 @@ class Session:
 
     def _cell(self, number: int, arm: Arm, test: SuiteTest) -> Chain:
         place = f"{arm.name}/round-{number}"
-        aside = self.cells.run(CellRecord(place, test.id, ""), test, arm.parameters)
-        compress(aside)
-        give_place(aside, self.folder / CELLS / place / test.id)
+        job = self.jobs.run(self.partial / place / test.id, test.reference, arm.parameters)
+        compress(job.folder)
+        store_folder(job.folder, self.folder / CELLS / place / test.id)
         return self._read(number, arm, test)
 
     def read(self, kept: KeptRound, arms: Sequence[Arm]) -> Round:

@@ -1,1 +1,1 @@
-"""Proof that the suite can fail: builds by tests, and for each variant whether the right test catches it, and why."""
+"""Mutation testing of the suite: do the tests that must kill a mutant of QEMU do so, for the right reason?"""

@@ -1,1 +1,1 @@
-"""Random cases for hours: does any fail, and do memory, descriptors and disk of the harness stay flat?"""
+"""Random cases for hours: does a case fail, or do memory, descriptors or disk of the harness grow?"""

@@ -1,7 +1,7 @@
-"""Which case comes next: a test and its parameters, drawn by a seed. The n-th draw depends on seed and n alone.
+"""The cases of a soak: the n-th draw of a test and its parameters depends on the seed and on n alone.
 
-Every value is picked by a hash of its own (seed, n, and what it is for), so that no draw depends on those before it,
-nor on Python's own generators, and a soak that was cut off goes on with exactly the cases that it would have had.
+Each value is picked by its own hash of seed, n and name, so that no draw depends on earlier ones or on Python's
+generators, and an interrupted soak continues with the same cases.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ class Choices:
     """What is drawn from.
 
     :param values: of each parameter, as Avocado takes them.
-    :param vary: ids of tests, and the parameters that are drawn for them; a test that is not in it is run as it is.
+    :param vary: by the test's id, the parameters that are drawn for it; other tests run with their defaults.
     """
 
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     vary: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def without(self, *names: str) -> Choices:
-        """The same with these parameters left as they are."""
-        vary = {test: tuple(name for name in given if name not in names) for test, given in self.vary.items()}
+        """The same, with the defaults of these parameters."""
+        vary = {test: tuple(name for name in drawn if name not in names) for test, drawn in self.vary.items()}
         return Choices(self.values, vary)
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One case of a soak.
+    """One case.
 
     :param number: from 1.
     :param test: id of the test's case.
@@ -49,7 +49,7 @@ class Draw:
 def read_choices(path: Path | None = None) -> Choices:
     """The choices in a TOML file; fixtures/soak.toml when None.
 
-    :raises UsageError: it is none: missing, malformed, or a test takes a parameter that has no values.
+    :raises UsageError: it is missing or malformed, or a test varies a parameter that has no values.
     """
     source = path or project_folder() / "fixtures" / "soak.toml"
     try:
@@ -61,20 +61,20 @@ def read_choices(path: Path | None = None) -> Choices:
     for test, names in vary.items():
         for name in names:
             if not values.get(name):
-                raise UsageError(f"read {source}", f"{test} takes {name}, which has no values", "add them to [values]")
+                raise UsageError(f"read {source}", f"{test} varies {name}, which has no values", "add them to [values]")
     return Choices(values, vary)
 
 
 def draw(seed: int, number: int, tests: Sequence[str], choices: Choices) -> Draw:
     """The draw of that number.
 
-    :param tests: ids to draw from, in an order that does not change.
+    :param tests: ids to draw from; their order decides.
     """
     test = _pick(seed, number, "test", tests)
     parameters = {name: _pick(seed, number, name, choices.values[name]) for name in choices.vary.get(test, ())}
     return Draw(number, test, parameters)
 
 
-def _pick(seed: int, number: int, what: str, items: Sequence[str]) -> str:
-    digest = hashlib.sha256(f"{seed}/{number}/{what}".encode()).digest()
+def _pick(seed: int, number: int, name: str, items: Sequence[str]) -> str:
+    digest = hashlib.sha256(f"{seed}/{number}/{name}".encode()).digest()
     return items[int.from_bytes(digest) % len(items)]

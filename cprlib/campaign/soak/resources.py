@@ -1,6 +1,7 @@
-"""What must not grow: which resources of the harness are looked at, and reading them from procfs and the file system.
+"""The resources of the harness that must not grow, and the processes of a soak.
 
-All are read at rest, while no case runs, but the children's memory, which is watched while they do.
+Each case runs with a mark in its environment: the soak and the case's number. A process that outlives its parents keeps
+the mark, so it is found, and so is the case that left it behind.
 """
 
 from __future__ import annotations
@@ -8,28 +9,31 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.campaign.soak.processes import descendants, namespaces_beside, of_soak, resident
+import psutil
+
+from cprlib.process import MARK_VARIABLE
 
 MIB = 2**20
-WATCH_S = 2.0  # seconds between two looks at the children
+WATCH_S = 2.0  # seconds between two samples of the children's memory
+NAMESPACES = ("net", "mnt", "pid", "user", "ipc", "uts", "cgroup")
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One thing that must not grow.
+    """A resource that must not grow.
 
-    :param size: growth over the time looked at that is worth an accusation, in :attr:`unit`.
-    :param lasting: it outlives the process, so that its trend goes on over sessions; else each session has its own.
+    :param limit: growth from which it counts as growing, in :attr:`unit`.
+    :param lasting: it outlives the process, so all sessions are one series; else each session is one.
     """
 
     name: str
     title: str
     unit: str
-    size: float
+    limit: float
     lasting: bool = False
 
 
@@ -45,13 +49,94 @@ RESOURCES = (
 )
 
 
+def mark(soak: str, number: int) -> dict[str, str]:
+    """The environment that marks a case's processes.
+
+    :param soak: name of the soak, unique on this machine.
+    """
+    return {MARK_VARIABLE: f"{soak}/{number}"}
+
+
+def descendants(pid: int) -> list[int]:
+    """Children, their children and so on."""
+    with contextlib.suppress(psutil.Error):
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    return []
+
+
+def marked(soak: str, number: int | None = None) -> list[int]:
+    """Processes that carry a soak's mark.
+
+    :param number: only those of this case.
+    """
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):
+            value = psutil.Process(pid).environ().get(MARK_VARIABLE, "")
+            if value == f"{soak}/{number}" or (number is None and value.startswith(f"{soak}/")):
+                found.append(pid)
+    return found
+
+
+def of_soak(soak: str) -> list[int]:
+    """All processes of a soak except this one."""
+    own = os.getpid()
+    return sorted({*descendants(own), *marked(soak)} - {own})
+
+
+def resident(pid: int) -> int | None:
+    """Resident memory in bytes; None when the process is gone."""
+    with contextlib.suppress(psutil.Error):
+        return int(psutil.Process(pid).memory_info().rss)
+    return None
+
+
+def describe(pid: int) -> str:
+    """``1234 qemu-system-x86_64 -machine q35``: id and the beginning of the command line."""
+    with contextlib.suppress(psutil.Error):
+        return f"{pid} {' '.join(psutil.Process(pid).cmdline()).strip()[:120]}".strip()
+    return str(pid)
+
+
+def foreign_namespaces(pids: Iterable[int]) -> set[str]:
+    """Namespaces other than this process's own, held by these processes, by our descriptors or by mounts."""
+    own = _namespaces_of("self")
+    found = set().union(*(_namespaces_of(str(pid)) for pid in pids))
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                found |= _if_namespace(os.readlink(f"/proc/self/fd/{name}"))
+    for line in _mounts() or ():
+        found |= _if_namespace(line.split()[3])  # root of the mount, proc_pid_mountinfo(5)
+    return found - own
+
+
+def _namespaces_of(pid: str) -> set[str]:
+    found = set()
+    for name in NAMESPACES:
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/ns/{name}"))
+    return found
+
+
+def _if_namespace(link: str) -> set[str]:
+    return {link} if link.partition(":")[0] in NAMESPACES else set()
+
+
+def _mounts() -> list[str] | None:
+    try:
+        return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+
+
 class ChildrenWatch:
-    """Looks at the memory of all processes below this one now and then, in a thread of its own; a context manager."""
+    """Samples the memory of all descendants in a thread while the body runs; a context manager."""
 
     def __init__(self, every_s: float = WATCH_S) -> None:
         self._every_s = every_s
         self._lock = threading.Lock()
-        self._seen: list[float] = []
+        self._samples: list[float] = []
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="soak watch", daemon=True)
 
@@ -68,13 +153,13 @@ class ChildrenWatch:
             memory = sum(resident(pid) or 0 for pid in descendants(os.getpid())) / MIB
             if memory:
                 with self._lock:
-                    self._seen.append(memory)
+                    self._samples.append(memory)
 
     def take(self) -> float | None:
-        """The mean since it was last taken, in MiB; None when there were no children."""
+        """The mean in MiB since the last call; None when there were no children."""
         with self._lock:
-            seen, self._seen = self._seen, []
-        return sum(seen) / len(seen) if seen else None
+            samples, self._samples = self._samples, []
+        return sum(samples) / len(samples) if samples else None
 
 
 def read_resources(
@@ -82,18 +167,17 @@ def read_resources(
 ) -> dict[str, float | None]:
     """All resources now; None for one that cannot be read.
 
-    :param results: folder of the soak; :param kept: the folder in it that has a bound of its own.
+    :param results: folder of the soak; :param kept: the folder in it that has its own bound.
     :param soak: mark of the soak's processes.
     """
-    own = resident(os.getpid())
-    ours = of_soak(soak)
+    own, processes, mounts = resident(os.getpid()), of_soak(soak), _mounts()
     return {
         "memory": _rounded(own / MIB if own is not None else None),
         "children_memory": _rounded(children_memory),
-        "descriptors": _count(Path("/proc/self/fd")),
-        "processes": float(len(ours)),
-        "namespaces": float(len(namespaces_beside(ours))),
-        "mounts": _mounts(),
+        "descriptors": float(psutil.Process().num_fds()),
+        "processes": float(len(processes)),
+        "namespaces": float(len(foreign_namespaces(processes))),
+        "mounts": None if mounts is None else float(len(mounts)),
         "results": _rounded(disk_used(results, leave_out=kept) / MIB),
         "cache": _rounded(disk_used(cache) / MIB),
     }
@@ -103,22 +187,8 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _count(folder: Path) -> float | None:
-    try:
-        return float(len(os.listdir(folder)) - 1)  # without the one that lists it
-    except OSError:
-        return None
-
-
-def _mounts() -> float | None:
-    try:
-        return float(len(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()))
-    except OSError:
-        return None
-
-
 def disk_used(folder: Path, leave_out: Path | None = None) -> int:
-    """Bytes of disk that a folder takes; what vanishes meanwhile, or cannot be read, does not count."""
+    """Bytes of disk that a folder uses; files that vanish meanwhile or cannot be read do not count."""
     return sum(_blocks(folder, leave_out)) * 512
 
 

@@ -1,38 +1,168 @@
-"""What a soak came to: its cases and its trends, each with a verdict, and both together."""
+"""The records of a soak (cases, samples, sessions) and its verdict: of the cases, of the resources, and of both."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from cprlib.campaign.mutation.outcome import CellOutcome
-from cprlib.campaign.soak.record import Past, Wanted
+from cprlib.campaign.outcome import JobOutcome
+from cprlib.campaign.soak.draw import Choices
 from cprlib.campaign.soak.resources import RESOURCES, Resource
-from cprlib.campaign.soak.trend import LEAST_SAMPLES, Trend, trend
-from cprlib.errors import ExitStatus
+from cprlib.campaign.soak.trend import FEWEST_SAMPLES, Trend, trend
+from cprlib.campaign.store import STORE_VERSION, Store
+from cprlib.codec import BadValue, decode
+from cprlib.errors import ExitStatus, UsageError
 from cprlib.evidence.terms import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.run_report import EXIT_STATUS
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, passed, unsure
 
-STATES = ("running", "interrupted", "ended")
+SOAK_FILE = "soak.json"
+SOAK_SCHEMA = 2
+KEPT = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class SoakRequest:
+    """What a soak covers; it stays when the soak is resumed.
+
+    :param hours: of the first session.
+    :param tests: ids, in the order that draws refer to.
+    :param engine: of the lab; None to run natively.
+    :param qemu, firmware: the user's; empty for the project's own on :attr:`base`.
+    :param keep, keep_mib: limits of the folders of cases that did not pass: how many, and their size together.
+    """
+
+    seed: int
+    hours: float
+    tests: tuple[str, ...]
+    choices: Choices = field(default_factory=Choices)
+    engine: str | None = None
+    base: str = ""
+    qemu: str = ""
+    firmware: str = ""
+    policy: str = "default"
+    tags: tuple[str, ...] = ()
+    keep: int = 20
+    keep_mib: int = 1024
+    command: str = ""
+    started_ns: int = 0
+    version: int = STORE_VERSION
+
+
+STORE = Store("soak", SoakRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class SoakSession:
+    """One process's part of a soak; a resumed soak has several.
+
+    :param started_ns: CLOCK_REALTIME.
+    :param seconds: that it ran.
+    """
+
+    started_ns: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SoakCase:
+    """A case that ended.
+
+    :param number: of its draw.
+    :param session: in which it ran, from 0.
+    :param messages: why it did not pass, at most a few lines.
+    :param started_ns: CLOCK_REALTIME.
+    :param seconds: from the start of Avocado to its end.
+    :param lab_lost: labs that died under it and were replaced.
+    :param left: its processes that still existed after its end.
+    """
+
+    number: int
+    session: int
+    test: str
+    parameters: Mapping[str, str]
+    outcome: JobOutcome
+    messages: tuple[str, ...] = ()
+    started_ns: int = 0
+    seconds: float = 0.0
+    lab_lost: int = 0
+    left: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Of its evidence, below the soak's folder, where that is kept."""
+        return f"{KEPT}/{self.number:06d}-{self.test}"
+
+    @property
+    def worst(self) -> JobOutcome:
+        """Its outcome; a case that left a process behind failed."""
+        return JobOutcome.FAILED if self.left else self.outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceSample:
+    """The harness at rest: no case runs.
+
+    :param at_s: seconds of work, earlier sessions included.
+    :param cases: ended so far.
+    :param values: of each resource (:data:`cprlib.campaign.soak.resources.RESOURCES`) in its unit; None where it could
+        not be read.
+    """
+
+    session: int
+    at_s: float
+    cases: int
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class SoakHistory:
+    """All sessions so far; the part of soak.json that a resumed soak continues."""
+
+    sessions: tuple[SoakSession, ...] = ()
+    samples: tuple[ResourceSample, ...] = ()
+    cases: tuple[SoakCase, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Time that the sessions ran."""
+        return sum(session.seconds for session in self.sessions)
+
+
+def read_history(folder: Path) -> SoakHistory:
+    """The history in soak.json; empty before the first case.
+
+    :raises UsageError: the file is broken, or of another version of this program.
+    """
+    path = folder / SOAK_FILE
+    if not path.exists():
+        return SoakHistory()
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["schema"] != SOAK_SCHEMA:
+            raise BadValue(f"schema {value['schema']}, this program reads {SOAK_SCHEMA}")
+        return decode(SoakHistory, value)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"read {path}", str(error), "start cprlib soak without --resume") from error
 
 
 @dataclass(frozen=True)
 class SoakResult:
-    """A soak, at its end or on the way.
+    """A soak, running or ended.
 
     :param folder: of the soak.
-    :param state: one of :data:`STATES`.
+    :param state: ``running``, ``interrupted`` or ``ended``.
     :param command: that began or resumed it last.
     """
 
     folder: Path
-    wanted: Wanted
-    past: Past
+    request: SoakRequest
+    history: SoakHistory
     environment: Environment
     state: str = "running"
     command: str = ""
@@ -40,39 +170,38 @@ class SoakResult:
 
     @cached_property
     def trends(self) -> Mapping[str, Trend]:
-        """Of each resource."""
-        return {resource.name: trend(self.series(resource), resource.size) for resource in RESOURCES}
+        """Of each resource, by name."""
+        return {resource.name: trend(self.series(resource), resource.limit) for resource in RESOURCES}
 
     def series(self, resource: Resource) -> list[list[tuple[float, float]]]:
-        """A resource's samples as (seconds, value), session by session; one that lasts has one session."""
+        """A resource's samples as (seconds, value) for each session; a lasting resource has one series."""
         sessions: dict[int, list[tuple[float, float]]] = {}
-        for sample in self.past.samples:
+        for sample in self.history.samples:
             value = sample.values.get(resource.name)
             if value is not None:
-                key = 0 if resource.lasting else sample.session
-                sessions.setdefault(key, []).append((sample.at_s, value))
+                sessions.setdefault(0 if resource.lasting else sample.session, []).append((sample.at_s, value))
         return list(sessions.values())
 
     @cached_property
-    def counts(self) -> Mapping[CellOutcome, int]:
-        """How many cases came to what."""
-        found = Counter(row.outcome for row in self.past.cases)
-        return {outcome: found[outcome] for outcome in CellOutcome}
+    def counts(self) -> Mapping[JobOutcome, int]:
+        """Number of cases by outcome."""
+        found = Counter(case.outcome for case in self.history.cases)
+        return {outcome: found[outcome] for outcome in JobOutcome}
 
     @cached_property
     def cases_verdict(self) -> Verdict:
         """Of the cases alone."""
-        return combine(self._cases(), "no case ran to its end")
+        return combine(self._case_findings(), "no case ran to its end")
 
     @cached_property
     def resources_verdict(self) -> Verdict:
-        """Of the trends alone."""
-        return combine(self._resources(), "the harness was never looked at")
+        """Of the resources alone."""
+        return combine(self._resource_findings(), "the harness was never sampled")
 
     @cached_property
     def verdict(self) -> Verdict:
         """The worse of both."""
-        return combine((*self.cases_verdict.findings, *self.resources_verdict.findings), "nothing was soaked")
+        return combine((*self.cases_verdict.findings, *self.resources_verdict.findings), "nothing ran")
 
     @property
     def exit_status(self) -> ExitStatus:
@@ -81,68 +210,59 @@ class SoakResult:
 
     @property
     def sentence(self) -> str:
-        """``31 cases in 4 min: 30 passed, 1 failed; resources flat``."""
-        words = {CellOutcome.DETECTED: "failed"}
-        seen = [(outcome, count) for outcome, count in self.counts.items() if count]
-        ran = ", ".join(f"{count} {words.get(outcome, outcome.value)}" for outcome, count in seen)
-        flat = {
+        """``31 cases in 4.0 min: 30 passed, 1 failed; resources flat``."""
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items() if count)
+        resources = {
             Outcome.PASS: "resources flat",
             Outcome.FAIL: "a resource grows",
-            Outcome.INCONCLUSIVE: "not every resource is known to be flat",
+            Outcome.INCONCLUSIVE: "resources inconclusive",
         }[self.resources_verdict.outcome]
-        total = len(self.past.cases)
-        return f"{total} case{'' if total == 1 else 's'} in {self.past.seconds / 60:.1f} min: {ran or 'none'}; {flat}"
+        total = len(self.history.cases)
+        cases = f"{total} case{'' if total == 1 else 's'} in {self.history.seconds / 60:.1f} min"
+        return f"{cases}: {counts or 'none'}; {resources}"
 
-    def _cases(self) -> Iterator[Finding]:
-        quiet = 0
-        for row in self.past.cases:
-            about = f"case {row.number}, {row.test}"
-            said = row.messages[0] if row.messages else "no reason given"
-            if row.left:
-                yield failed(about, f"it left {len(row.left)} processes behind: {row.left[0]}")
-            match row.outcome:
-                case CellOutcome.DETECTED:
-                    yield failed(about, said)
-                case CellOutcome.CRASHED:
-                    yield unsure(about, f"crashed: {said}")
-                case CellOutcome.INCONCLUSIVE:
-                    yield unsure(about, said)
-                case CellOutcome.PASSED:
-                    quiet += 1
-                case CellOutcome.SKIPPED:
-                    yield Finding(Outcome.SKIP, about, said)
-        if quiet:
-            yield passed("cases", f"{quiet} passed")
+    def _case_findings(self) -> Iterator[Finding]:
+        passes = 0
+        for case in self.history.cases:
+            about = f"case {case.number}, {case.test}"
+            text = case.messages[0] if case.messages else "no reason given"
+            if case.left:
+                yield failed(about, f"it left {len(case.left)} processes behind: {case.left[0]}")
+            match case.outcome:
+                case JobOutcome.FAILED:
+                    yield failed(about, text)
+                case JobOutcome.CRASHED:
+                    yield unsure(about, f"crashed: {text}")
+                case JobOutcome.INCONCLUSIVE:
+                    yield unsure(about, text)
+                case JobOutcome.PASSED:
+                    passes += 1
+                case JobOutcome.SKIPPED:
+                    yield Finding(Outcome.SKIP, about, text)
+        if passes:
+            yield passed("cases", f"{passes} passed")
 
-    def _resources(self) -> Iterator[Finding]:
+    def _resource_findings(self) -> Iterator[Finding]:
         findings = [resource_finding(resource, self.trends[resource.name]) for resource in RESOURCES]
         if any(finding.outcome != Outcome.INCONCLUSIVE for finding in findings):
             yield from findings
             return
-        most = max(seen.samples for seen in self.trends.values())
-        text = f"each was looked at {most} times at most after the warm-up, {LEAST_SAMPLES} are needed: soak longer"
-        yield unsure("resources", text)
+        most = max(found.samples for found in self.trends.values())
+        yield unsure("resources", f"{most} samples each after the warm-up, {FEWEST_SAMPLES} are needed: soak longer")
 
 
-def trend_words(seen: Trend) -> str:
-    """The verdict of a trend in a few words."""
-    if seen.outcome != Outcome.INCONCLUSIVE:
-        return "grows" if seen.outcome == Outcome.FAIL else "flat"
-    return "too few samples" if seen.samples < LEAST_SAMPLES else "may grow"
-
-
-def resource_finding(resource: Resource, seen: Trend) -> Finding:
-    """What a trend says for the verdict."""
-    if seen.per_hour is None or seen.growth is None or seen.p is None:
-        text = f"it was looked at {seen.samples} times"
-        return unsure(resource.name, f"{text}, {LEAST_SAMPLES} are needed after the warm-up: soak longer")
+def resource_finding(resource: Resource, found: Trend) -> Finding:
+    """A trend as a finding for the verdict."""
+    if found.per_hour is None or found.growth is None or found.p is None:
+        text = f"{found.samples} samples after the warm-up, {FEWEST_SAMPLES} are needed: soak longer"
+        return unsure(resource.name, text)
     figures = (
-        f"{seen.first:,.1f} to {seen.last:,.1f} {resource.unit}, {seen.per_hour:+,.2f} an hour, "
-        f"{seen.growth:+,.2f} in the time looked at (p {seen.p:.2g}, {seen.samples} samples)"
+        f"{found.first:,.1f} to {found.last:,.1f} {resource.unit}, {found.per_hour:+,.2f} per hour, "
+        f"{found.growth:+,.2f} over all samples (p {found.p:.2g}, {found.samples} samples)"
     )
-    if seen.outcome == Outcome.FAIL:
-        return failed(resource.name, f"it grows: {figures}; {resource.size:g} {resource.unit} are allowed")
-    if seen.outcome == Outcome.INCONCLUSIVE:
-        few = f"too few samples, {LEAST_SAMPLES} are needed" if seen.samples < LEAST_SAMPLES else "it may grow"
+    if found.outcome == Outcome.FAIL:
+        return failed(resource.name, f"it grows: {figures}; the limit is {resource.limit:g} {resource.unit}")
+    if found.outcome == Outcome.INCONCLUSIVE:
+        few = f"too few samples, {FEWEST_SAMPLES} are needed" if found.samples < FEWEST_SAMPLES else "it may grow"
         return unsure(resource.name, f"{few}: {figures}; soak longer")
     return passed(resource.name, f"flat: {figures}")

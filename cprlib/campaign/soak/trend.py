@@ -1,8 +1,9 @@
-"""Does a series grow? Theil-Sen slope and Mann-Kendall test, session by session.
+"""Does a series grow? Theil-Sen slope and Mann-Kendall test over one or more sessions.
 
-A resource of the process itself starts anew with each session, so that only pairs of samples of one session are
-compared; the statistics of all sessions are added up (Hirsch and Slack's seasonal Kendall test, with sessions for
-seasons). The first quarter of each session is left out: caches fill and modules are imported.
+A resource of the process starts anew with each session, so only samples of the same session are compared, and the
+statistics of all sessions are added up (seasonal Kendall test, Hirsch and Slack 1984, with sessions as seasons).
+theilslopes and kendalltau of scipy know a single series only, so pairs are compared here. The first quarter of each
+session is left out as warm-up: caches fill and modules are imported.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from cprlib.evidence.terms import Outcome
 
 SIGNIFICANCE = 0.001
-LEAST_SAMPLES = 8  # of seven even a series that always grows is not significant
+FEWEST_SAMPLES = 8  # with seven, even a series that always grows is not significant
 WARM_UP = 0.25
 
 Series = Sequence[tuple[float, float]]
@@ -22,13 +24,14 @@ Series = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """What a series comes to.
+    """The trend of a resource.
 
-    :param samples: that were looked at, without the warm-up.
+    :param outcome: fail for growth, inconclusive where it may grow or has too few samples.
+    :param samples: without the warm-up.
     :param per_hour: Theil-Sen slope; None without a pair of samples.
-    :param growth: slope times the time looked at.
-    :param p: of a one-sided Mann-Kendall test: how likely a flat series grows like this.
-    :param first, last: medians of the first and last quarter of what was looked at.
+    :param growth: slope times the time between first and last sample.
+    :param p: of a one-sided Mann-Kendall test: probability that a flat series grows like this.
+    :param first, last: medians of the first and the last quarter.
     """
 
     outcome: Outcome
@@ -39,57 +42,53 @@ class Trend:
     first: float | None = None
     last: float | None = None
 
+    @property
+    def words(self) -> str:
+        """The verdict in a few words."""
+        if self.outcome != Outcome.INCONCLUSIVE:
+            return "grows" if self.outcome == Outcome.FAIL else "flat"
+        return "too few samples" if self.samples < FEWEST_SAMPLES else "may grow"
 
-def trend(sessions: Sequence[Series], size: float) -> Trend:
+
+def trend(sessions: Sequence[Series], limit: float) -> Trend:
     """The trend of a resource.
 
     :param sessions: for each, samples as (seconds, value) in the order of time.
-    :param size: growth that is worth an accusation.
-    :returns: fail when it is significant and of that size; inconclusive when it is of that size only, or with too few
-        samples.
+    :param limit: growth from which the resource counts as growing, in its unit.
+    :returns: fail when the growth reaches the limit and is significant; inconclusive when it reaches the limit only, or
+        with too few samples.
     """
-    looked_at = [_warm(series) for series in sessions]
-    count = sum(map(len, looked_at))
-    slopes = sorted(
+    used = [series[warm_up(len(series)) :] for series in sessions]
+    count = sum(map(len, used))
+    slopes = [
         (later - earlier) / (at - before)
-        for series in looked_at
+        for series in used
         for place, (before, earlier) in enumerate(series)
         for at, later in series[place + 1 :]
         if at > before
-    )
+    ]
     if not slopes:
         return Trend(Outcome.INCONCLUSIVE, count)
-    slope = _median(slopes)
-    span = sum(series[-1][0] - series[0][0] for series in looked_at if series)
-    values = [value for series in looked_at for _, value in series]
+    slope = median(slopes)
+    growth = slope * sum(series[-1][0] - series[0][0] for series in used if series)
+    values = [value for series in used for _, value in series]
     quarter = max(1, len(values) // 4)
-    p = _mann_kendall([[value for _, value in series] for series in looked_at])
-    growth = slope * span
+    p = _mann_kendall([[value for _, value in series] for series in used])
     outcome = Outcome.PASS
-    if growth >= size:
+    if growth >= limit:
         outcome = Outcome.FAIL if p < SIGNIFICANCE else Outcome.INCONCLUSIVE
-    elif count < LEAST_SAMPLES:
+    elif count < FEWEST_SAMPLES:
         outcome = Outcome.INCONCLUSIVE
-    first, last = _median(sorted(values[:quarter])), _median(sorted(values[-quarter:]))
-    return Trend(outcome, count, slope * 3600, growth, p, first, last)
+    return Trend(outcome, count, slope * 3600, growth, p, median(values[:quarter]), median(values[-quarter:]))
 
 
 def warm_up(count: int) -> int:
-    """How many samples of a session are left out."""
+    """Samples of a session that are left out."""
     return math.ceil(count * WARM_UP)
 
 
-def _warm(series: Series) -> Series:
-    return series[warm_up(len(series)) :]
-
-
-def _median(ordered: Sequence[float]) -> float:
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
 def _mann_kendall(sessions: Sequence[Sequence[float]]) -> float:
-    """One-sided p of a trend upwards; normal approximation with ties and continuity correction, 1 for a constant."""
+    """One-sided p of a rising trend; normal approximation with ties and continuity correction, 1 for a constant."""
     from scipy.stats import norm  # noqa: PLC0415 - takes half a second, and is used at the end
 
     score, variance = 0, 0.0

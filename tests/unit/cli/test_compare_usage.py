@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.assets import Assets
-from cprlib.campaign.mutation.tests import SuiteTest
+from cprlib.campaign.job import SuiteTest
 from cprlib.cli import compare as compare_module
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus

@@ -1,4 +1,4 @@
-"""``cprlib soak`` refuses what makes no sense in one line, and goes on with what it was asked for first."""
+"""``cprlib soak`` refuses bad options in one line, and a resumed soak keeps its request."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from pathlib import Path
 import click
 import pytest
 
-from cprlib.campaign.mutation.tests import SuiteTest
-from cprlib.campaign.soak.record import Wanted
-from cprlib.campaign.soak.result import SoakResult
-from cprlib.campaign.soak.soak import latest_soak, read_wanted
+from cprlib.campaign.job import SuiteTest
+from cprlib.campaign.soak.result import STORE, SoakRequest, SoakResult
 from cprlib.cli import soak as soak_module
 from cprlib.cli.main import cprlib, main
 from cprlib.errors import ExitStatus
-from tests.unit.soak.samples import result, row
+from tests.unit.soak.samples import case, result
 
 TESTS = (SuiteTest("test-a", "/x/test_x.py:X.test_a"), SuiteTest("test-b", "/x/test_x.py:X.test_b"))
-Asked = list[tuple[Path, Wanted, float]]
+Asked = list[tuple[Path, SoakRequest, float]]
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """What was to be run; nothing is."""
+    """The requested sessions; nothing runs."""
     calls: Asked = []
 
-    def run(folder: Path, wanted: Wanted, tests: Sequence[SuiteTest], seconds: float, **more: object) -> SoakResult:
+    def run(
+        folder: Path, request: SoakRequest, tests: Sequence[SuiteTest], seconds: float, **more: object
+    ) -> SoakResult:
         assert tests == TESTS
-        calls.append((folder, wanted, seconds))
-        made = result(folder, row(1))
+        calls.append((folder, request, seconds))
+        made = result(folder, case(1))
         show = more["show"]
         assert callable(show)
         show(made)
         return made
 
     monkeypatch.setattr(soak_module, "list_tests", lambda tags=(): TESTS if tags != ("none",) else ())
-    monkeypatch.setattr(soak_module, "run_soak", run)
+    monkeypatch.setattr(soak_module, "run_session", run)
     return calls
 
 
@@ -56,7 +56,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         (["--resume", "--seed", "3"], "--seed"),
         (["--resume", "--keep-mib", "3"], "--keep-mib"),
         (["--resume", "-t", "x"], "--tag"),
-        (["--resume"], "there is none"),
+        (["--resume"], "no session in"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error_of_one_line(
@@ -70,11 +70,11 @@ def test_what_makes_no_sense_is_a_usage_error_of_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_soak_is_begun_and_told(asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_soak_begins_and_shows_its_seed(asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["soak", "--out", str(tmp_path), "--hours", "0.5", "--seed", "9", "--lab"]) == ExitStatus.PASS
-    ((folder, wanted, seconds),) = asked
-    assert (wanted.seed, wanted.tests, wanted.engine, seconds) == (9, ("test-a", "test-b"), "uml", 1800)
-    assert read_wanted(folder) == wanted
+    ((folder, request, seconds),) = asked
+    assert (request.seed, request.tests, request.engine, seconds) == (9, ("test-a", "test-b"), "uml", 1800)
+    assert STORE.read(folder) == request
     printed = capsys.readouterr()
     assert "seed 9; 2 tests to draw from" in printed.err
     assert "verdict: PASS" in printed.out
@@ -87,24 +87,24 @@ def test_seed_is_chosen_where_none_is_given(asked: Asked, tmp_path: Path) -> Non
     assert asked[0][1].seed != asked[1][1].seed
 
 
-def test_resume_goes_on_with_what_was_asked_for(asked: Asked, tmp_path: Path) -> None:
+def test_resume_keeps_the_request(asked: Asked, tmp_path: Path) -> None:
     main(["soak", "--out", str(tmp_path), "--hours", "2", "--seed", "9", "--lab", "--policy", "strict"])
     assert main(["soak", "--out", str(tmp_path), "--resume", "--hours", "0.1"]) == ExitStatus.PASS
     assert asked[1] == (asked[0][0], asked[0][1], 360.0)
     main(["soak", "--out", str(tmp_path), "--resume"])
     assert asked[2][2] == 7200.0
-    assert latest_soak(tmp_path) == asked[0][0]
+    assert STORE.latest(tmp_path) == asked[0][0]
 
 
-def test_interruption_says_how_to_go_on(
+def test_interruption_says_how_to_resume(
     asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*_: object, **__: object) -> SoakResult:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(soak_module, "run_soak", run)
+    monkeypatch.setattr(soak_module, "run_session", run)
     assert main(["soak", "--out", str(tmp_path), "--hours", "1", "--lab"]) == ExitStatus.INTERRUPTED
-    assert f"go on with: cprlib soak --resume --out {tmp_path}" in capsys.readouterr().err
+    assert f"resume with: cprlib soak --resume --out {tmp_path}" in capsys.readouterr().err
     assert asked == []
 
 

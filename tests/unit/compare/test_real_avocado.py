@@ -6,9 +6,8 @@ from pathlib import Path
 
 from cprlib.campaign.compare.run import make_arms
 from cprlib.campaign.compare.session import Session
-from cprlib.campaign.mutation.cell import CellRun
-from cprlib.campaign.mutation.tests import list_tests
-from cprlib.campaign.workers import Children
+from cprlib.campaign.job import JobRunner, list_tests
+from cprlib.campaign.pool import Children
 from cprlib.report.environment import Environment
 from cprlib.verdict.policy_file import load_policy
 
@@ -38,7 +37,8 @@ def test_a_round_of_real_avocado_jobs_becomes_chains(tmp_path: Path) -> None:
     children = Children()
     session = Session(
         tmp_path,
-        CellRun(tmp_path / ".aside", None, None, children.add),
+        tmp_path / ".aside",
+        JobRunner(None, None, children.add),
         load_policy("default"),
         2,
         1,

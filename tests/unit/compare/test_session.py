@@ -17,9 +17,8 @@ from cprlib.campaign.compare.kept import Asked, Kept, KeptRound, latest_kept, re
 from cprlib.campaign.compare.run import Wanted, compare, make_arms
 from cprlib.campaign.compare.saved import compare_saved, read_chains
 from cprlib.campaign.compare.session import Arm, Round, Session
-from cprlib.campaign.mutation.cell import CellRecord
-from cprlib.campaign.mutation.tests import SuiteTest
-from cprlib.campaign.workers import Children
+from cprlib.campaign.job import FinishedJob, SuiteTest
+from cprlib.campaign.pool import Children
 from cprlib.errors import EnvironmentFailure, ExitStatus, InstrumentError, UsageError
 from cprlib.report.environment import Environment
 from cprlib.verdict.policy_file import load_policy
@@ -39,21 +38,21 @@ class FakeCells:
     ran: list[tuple[str, str]] = field(default_factory=list)
     broken: bool = False
 
-    def run(self, record: CellRecord, test: SuiteTest, parameters: Mapping[str, str]) -> Path:
-        del parameters
+    def run(self, folder: Path, reference: str, parameters: Mapping[str, str]) -> FinishedJob:
+        del parameters, reference
         if self.broken:
             raise EnvironmentFailure("run Avocado", "there is none")
-        self.ran.append((record.build, test.id))
-        folder = self.aside / record.build / test.id
-        case = folder / "cases" / test.id
+        self.ran.append((str(folder.parent.relative_to(self.aside)), folder.name))
+        case = folder / "cases" / folder.name
         case.mkdir(parents=True)
-        chain_evidence(2, case=test.id).write(case)
-        return folder
+        chain_evidence(2, case=folder.name).write(case)
+        return FinishedJob(folder, 1, 1.0, 0)
 
 
 def session(folder: Path, cells: FakeCells, seed: int = 5) -> Session:
     return Session(
         folder,
+        folder / ".aside",
         cells,  # type: ignore[arg-type]
         load_policy("default"),
         2,

@@ -144,7 +144,7 @@ def _wrong_values(parsed: click.Context) -> Iterator[str]:
     if not (_stands_for_something(policy) or policy.endswith(".toml") or policy in shipped_policies()):
         yield f"no policy {policy}"
     if name in ("build", "prove"):
-        folder = given.get("mutants_in") or given.get("variants")
+        folder = given.get("mutants_in")
         known = variant_names(str(folder) if folder else None)
         yield from (
             f"no variant {one}" for one in given["names"] if not _stands_for_something(one) and one not in known

@@ -1,4 +1,4 @@
-"""Sample matrices and cells for the tests of cprlib prove."""
+"""Sample reports and jobs for the tests of cprlib prove."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.build.mutants import Mutant
-from cprlib.campaign.mutation.cell import CellRecord
-from cprlib.campaign.mutation.matrix import Build, Cell, Matrix, Row
-from cprlib.campaign.mutation.outcome import CellOutcome, JudgedCell, Policies
+from cprlib.campaign.mutation.plan import Build
+from cprlib.campaign.mutation.score import BuildResults, MutationReport, Result
+from cprlib.campaign.outcome import JobOutcome, JudgedJob, Policies
 from cprlib.evidence.case import CaseEvidence
 from cprlib.report.environment import Environment
 from cprlib.verdict.policy_file import load_policy
@@ -19,8 +19,8 @@ HOSTILE = "<script>alert('x')</script>\x1b[31m\u202eexe|`[a](b)\n# head"
 POLICIES = Policies(load_policy("default"), load_policy("strict"))
 
 
-def variant(name: str = "one-packet-lost", **changes: object) -> Mutant:
-    """A variant that test-a has to catch by its lost packet."""
+def mutant(name: str = "one-packet-lost", **changes: object) -> Mutant:
+    """A mutant that test-a has to kill by its lost packet."""
     made = Mutant(
         name=name,
         group="traffic",
@@ -35,30 +35,34 @@ def variant(name: str = "one-packet-lost", **changes: object) -> Mutant:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def judged(outcome: CellOutcome, *messages: str, seconds: float | None = 12.3) -> JudgedCell:
-    """A judged cell."""
-    return JudgedCell(outcome, messages, seconds)
+def judged(outcome: JobOutcome, *messages: str, seconds: float | None = 12.3) -> JudgedJob:
+    """A judged job."""
+    return JudgedJob(outcome, messages, seconds)
 
 
-def row(build: Build, cells: Mapping[str, JudgedCell], wanted: Sequence[str] | None = None, **more: str) -> Row:
-    """A row of a matrix; ``wanted`` is what has cells unless told."""
-    made = {test: Cell(test, cell, f"cells/{build.folder}/{test}") for test, cell in cells.items()}
-    return Row(build, tuple(wanted if wanted is not None else made), made, **more)
+def results(
+    build: Build, judged_jobs: Mapping[str, JudgedJob], planned: Sequence[str] | None = None, **more: str
+) -> BuildResults:
+    """Results of a build; the planned tests are those with a result unless given."""
+    made = {test: Result(test, job, f"results/{build.folder}/{test}") for test, job in judged_jobs.items()}
+    return BuildResults(build, tuple(planned if planned is not None else made), made, **more)
 
 
-GOOD = row(Build(), {"test-a": judged(CellOutcome.PASSED), "test-b": judged(CellOutcome.PASSED)})
-CAUGHT = row(
-    Build(variant()),
-    {"test-a": judged(CellOutcome.DETECTED, "loss: 2 packets lost forward"), "test-b": judged(CellOutcome.PASSED)},
+GOOD = results(Build(), {"test-a": judged(JobOutcome.PASSED), "test-b": judged(JobOutcome.PASSED)})
+KILLED = results(
+    Build(mutant()),
+    {"test-a": judged(JobOutcome.FAILED, "loss: 2 packets lost forward"), "test-b": judged(JobOutcome.PASSED)},
 )
 
 
-def matrix(folder: Path, *rows: Row, tests: Sequence[str] = ("test-a", "test-b"), **more: object) -> Matrix:
-    """A matrix of some rows, the good build's and a caught variant's unless told."""
+def report(
+    folder: Path, *builds: BuildResults, tests: Sequence[str] = ("test-a", "test-b"), **more: object
+) -> MutationReport:
+    """A report on some builds; the good build and a killed mutant unless given."""
     environment = Environment(mode="lab", engine="uml", kernel="6.12", python="3.13.1", cprlib="0.1.0")
-    made = Matrix(
+    made = MutationReport(
         folder,
-        rows or (GOOD, CAUGHT),
+        builds or (GOOD, KILLED),
         {test: f"/x/test_x.py:X.{test}" for test in tests},
         "10.0",
         True,
@@ -68,15 +72,14 @@ def matrix(folder: Path, *rows: Row, tests: Sequence[str] = ("test-a", "test-b")
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def put_cell(
+def put_job(
     folder: Path,
     status: str = "PASS",
     reason: str = "",
     *cases: CaseEvidence,
     seconds: float = 12.5,
-    record: CellRecord | None = None,
 ) -> Path:
-    """A cell's folder as a run leaves it."""
+    """A job's folder as a run leaves it."""
     name = "/x/tests/functional/test_x.py:X.test_a"
     job = folder / "avocado" / "job-2026-11-23T07.47-df99fb8"
     job.mkdir(parents=True)
@@ -87,5 +90,4 @@ def put_cell(
         place = folder / "cases" / case.id
         place.mkdir()
         replace(case, test=f"1-{name}").write(place)
-    (record or CellRecord("good/run-1", "test-a", "key")).write(folder)
     return folder

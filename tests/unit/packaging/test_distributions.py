@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.assets import recipes_digest
-from cprlib.campaign.mutation.inputs import code_digest
+from cprlib.campaign.mutation.stored import code_digest
 from cprlib.files import project_folder
 
 IN_PACKAGE = ("images/", "fixtures/", "tests/__init__.py", "tests/functional/", "docs/", "LICENSE")
@@ -87,7 +87,7 @@ def test_installed_recipes_are_those_of_the_checkout(installed: Path) -> None:
     """One key in the store: whoever has built from a checkout does not build again."""
     program = "from cprlib.build.assets import recipes_digest; print(recipes_digest())"
     assert of_installed(installed, program).strip() == recipes_digest()
-    program = "from cprlib.campaign.mutation.inputs import code_digest; print(code_digest())"
+    program = "from cprlib.campaign.mutation.stored import code_digest; print(code_digest())"
     assert of_installed(installed, program).strip() == code_digest()
     assert (installed / "cprlib/_project/images/guest/init").stat().st_mode & 0o111
 
@@ -103,7 +103,7 @@ def test_commands_work_without_a_checkout(installed: Path) -> None:
 
 
 def test_the_installed_suite_is_found_by_avocado(installed: Path) -> None:
-    program = "from cprlib.campaign.mutation.tests import list_tests; print(*(test.file for test in list_tests()))"
+    program = "from cprlib.campaign.job import list_tests; print(*(test.file for test in list_tests()))"
     found = {Path(name) for name in of_installed(installed, program).split()}
     theirs = installed / "cprlib/_project/tests/functional"
     assert found == set(theirs.glob("test_*.py"))

@@ -52,7 +52,7 @@ def test_each_run_and_case_is_there_and_each_link_leads_somewhere(tmp_path: Path
     save(tmp_path, 1, good_case("tap"), good_case("vhost & <more>"))
     save(tmp_path, 2, LOST)
     (tmp_path / "prove" / "2026").mkdir(parents=True)
-    (tmp_path / "prove" / "2026" / "matrix.html").touch()
+    (tmp_path / "prove" / "2026" / "mutation.html").touch()
     (tmp_path / "prove" / "latest").symlink_to("2026")
     (tmp_path / "compare" / "2026-01-03T08-00-00Z").mkdir(parents=True)
     (tmp_path / "compare" / "2026-01-03T08-00-00Z" / "compare.html").touch()
@@ -66,7 +66,7 @@ def test_each_run_and_case_is_there_and_each_link_leads_somewhere(tmp_path: Path
             assert f'id="{unquote(anchor)}"'.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in (
                 tmp_path / unquote(path)
             ).read_text(encoding="utf-8")
-    assert "prove/2026/matrix.html" in found
+    assert "prove/2026/mutation.html" in found
     assert "compare/2026-01-03T08-00-00Z/compare.html" in found
     assert "2026-01-02T08-00-00Z/report.html#case-tap" in found
     text = page.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""A soak whose tests are stand-ins: no guest, no lab, no Avocado. Run as a program it soaks until it is killed.
+"""A soak with stand-ins for tests: no guest, no lab, no Avocado. Run as a program it runs until it is killed.
 
-Usage: ``python -m tests.unit.soak.standin FOLDER``, which prints a line for each case that has ended.
+Usage: ``python -m tests.unit.soak.standin FOLDER``, which prints a line for each case that ends.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from unittest import mock
 
 from cprlib.build.assets import Assets
 from cprlib.build.progress import SilentProgress
-from cprlib.campaign.mutation.tests import SuiteTest
-from cprlib.campaign.one_test import RanTest, TestRun
-from cprlib.campaign.soak import soak as soak_module
-from cprlib.campaign.soak.result import SoakResult
+from cprlib.campaign.job import FinishedJob, JobRunner, SuiteTest
+from cprlib.campaign.soak import run as soak_module
+from cprlib.campaign.soak.result import STORE, SoakResult
 from cprlib.files import CACHE_VARIABLE
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
-from tests.unit.mutation.samples import put_cell
-from tests.unit.soak.samples import WANTED
+from tests.unit.mutation.samples import put_job
+from tests.unit.soak.samples import REQUEST
 from tests.unit.verdict.samples import good_case
 
-TESTS = tuple(SuiteTest(name, f"/x/test_x.py:X.{name}") for name in WANTED.tests)
-SEEN = "seen"  # a test's parameters, as its stand-in was given them
+TESTS = tuple(SuiteTest(name, f"/x/test_x.py:X.{name}") for name in REQUEST.tests)
+SEEN = "seen"  # parameters of a test, as its stand-in received them
 
 Behave = Callable[[Path, str, Mapping[str, str]], None]
 
@@ -35,37 +34,37 @@ Behave = Callable[[Path, str, Mapping[str, str]], None]
 def passes(folder: Path, reference: str, parameters: Mapping[str, str]) -> None:
     """A test that passes."""
     del reference, parameters
-    put_cell(folder, "PASS", "", good_case())
+    put_job(folder, "PASS", "", good_case())
 
 
 def run_standin(
-    folder: Path, cases: int | None, behave: Behave = passes, *, parallel: int = 2, rest_s: float = 0.05
+    folder: Path, cases: int | None, behave: Behave = passes, *, parallel: int = 2, interval_s: float = 0.05
 ) -> SoakResult:
     """A session of the soak in a folder, with stand-ins for tests.
 
     :param cases: after which it ends; None for hours.
     """
 
-    def run(self: TestRun, place: Path, reference: str, parameters: Mapping[str, str]) -> RanTest:
+    def run(self: JobRunner, place: Path, reference: str, parameters: Mapping[str, str]) -> FinishedJob:
         del self
         begun = time.monotonic()
         behave(place, reference, parameters)
         time.sleep(0.01)
-        return RanTest(place, time.time_ns(), time.monotonic() - begun, 0)
+        return FinishedJob(place, time.time_ns(), time.monotonic() - begun, 0)
 
     assets = Assets(QemuBinary(Path("/qemu"), None), GuestImage(Path("/kernel"), Path("/initrd"), "d"), None)
     shown: list[SoakResult] = []
     numbers = soak_module.missing_numbers
     with (
         mock.patch.dict(os.environ, {CACHE_VARIABLE: str(folder.parent / "cache")}),
-        mock.patch.object(TestRun, "run", run),
-        mock.patch.object(soak_module, "missing_numbers", lambda past: itertools.islice(numbers(past), cases)),
+        mock.patch.object(JobRunner, "run", run),
+        mock.patch.object(soak_module, "missing_numbers", lambda history: itertools.islice(numbers(history), cases)),
         mock.patch.object(soak_module, "build_assets", return_value=assets),
-        mock.patch.object(soak_module, "rest_seconds", return_value=rest_s),
+        mock.patch.object(soak_module, "sample_interval", return_value=interval_s),
     ):
         return soak_module.soak(
             folder,
-            soak_module.read_wanted(folder),
+            STORE.read(folder),
             TESTS,
             3600.0,
             parallel=parallel,

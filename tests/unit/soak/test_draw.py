@@ -1,4 +1,4 @@
-"""The n-th case depends on the seed and n alone, and what is shipped to draw from fits the suite."""
+"""The n-th case depends on the seed and on n alone, and the shipped choices fit the suite."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from cprlib.errors import UsageError
 from cprlib.files import project_folder
 from cprlib.report.results_folder import case_id
 from cprlib.testing.parameters import check_parameters
-from tests.unit.soak.samples import CHOICES, WANTED
+from tests.unit.soak.samples import CHOICES, REQUEST
 
 
-def test_draws_are_those_of_ever() -> None:
+def test_draws_stay_the_same_in_every_version() -> None:
     """A change of these breaks every soak that was begun before it."""
-    drawn = [draw(7, number, WANTED.tests, CHOICES) for number in range(1, 8)]
+    drawn = [draw(7, number, REQUEST.tests, CHOICES) for number in range(1, 8)]
     assert [item.test for item in drawn] == ["test-c", "test-b", "test-a", "test-b", "test-b", "test-b", "test-a"]
     assert dict(drawn[2].parameters) == {"rate": "400", "size": "44"}
     assert dict(drawn[0].parameters) == {}
 
 
 @given(seed=st.integers(0, 10**9), number=st.integers(1, 10**6))
-def test_draw_depends_on_nothing_that_was_drawn_before(seed: int, number: int) -> None:
-    alone = draw(seed, number, WANTED.tests, CHOICES)
+def test_draw_does_not_depend_on_earlier_draws(seed: int, number: int) -> None:
+    alone = draw(seed, number, REQUEST.tests, CHOICES)
     for other in range(number, number + 3):
-        draw(seed, other, WANTED.tests, CHOICES)
-    assert draw(seed, number, WANTED.tests, CHOICES) == alone
-    assert alone.test in WANTED.tests
+        draw(seed, other, REQUEST.tests, CHOICES)
+    assert draw(seed, number, REQUEST.tests, CHOICES) == alone
+    assert alone.test in REQUEST.tests
     for name, value in alone.parameters.items():
         assert value in CHOICES.values[name]
 
@@ -39,26 +39,26 @@ def test_draw_depends_on_nothing_that_was_drawn_before(seed: int, number: int) -
 def test_further_parameter_changes_no_other_draw() -> None:
     more = Choices({**CHOICES.values, "dscp": ("0", "46")}, {"test-a": ("dscp", "rate", "size")})
     for number in range(1, 50):
-        drawn, before = draw(3, number, WANTED.tests, more), draw(3, number, WANTED.tests, CHOICES)
+        drawn, before = draw(3, number, REQUEST.tests, more), draw(3, number, REQUEST.tests, CHOICES)
         assert drawn.test == before.test
         assert {name: drawn.parameters[name] for name in before.parameters} == before.parameters
 
 
 def test_all_tests_and_values_are_drawn_about_equally() -> None:
-    drawn = [draw(1, number, WANTED.tests, CHOICES) for number in range(1, 3001)]
-    for test in WANTED.tests:
+    drawn = [draw(1, number, REQUEST.tests, CHOICES) for number in range(1, 3001)]
+    for test in REQUEST.tests:
         assert 900 < sum(item.test == test for item in drawn) < 1100
     rates = [item.parameters["rate"] for item in drawn if item.test == "test-a"]
     assert 0.45 < rates.count("400") / len(rates) < 0.55
 
 
 def test_other_seed_is_another_soak() -> None:
-    first, second = ([draw(seed, number, WANTED.tests, CHOICES) for number in range(1, 30)] for seed in (1, 2))
+    first, second = ([draw(seed, number, REQUEST.tests, CHOICES) for number in range(1, 30)] for seed in (1, 2))
     assert first != second
 
 
-def test_parameter_can_be_left_alone() -> None:
-    drawn = [draw(7, number, WANTED.tests, CHOICES.without("rate")) for number in range(1, 50)]
+def test_parameter_can_keep_its_default() -> None:
+    drawn = [draw(7, number, REQUEST.tests, CHOICES.without("rate")) for number in range(1, 50)]
     assert {name for item in drawn for name in item.parameters} == {"size"}
 
 

@@ -1,4 +1,4 @@
-"""A failing case, a leftover or a leak fails a soak; too little is inconclusive; foreign text does no harm."""
+"""A failed case, a process left behind or a leak fails a soak; too few samples are inconclusive."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from cprlib.campaign.mutation.outcome import CellOutcome
-from cprlib.campaign.soak.record import Past, Session, read_past
-from cprlib.campaign.soak.result import SoakResult
-from cprlib.campaign.soak.soak_html import render
-from cprlib.campaign.soak.soak_json import SoakFile, schema_file, soak_value
-from cprlib.campaign.soak.soak_text import soak_text
+from cprlib.campaign.outcome import JobOutcome
+from cprlib.campaign.page import schema_file
+from cprlib.campaign.soak.output import report_html, report_text, soak_document, write_json_file
+from cprlib.campaign.soak.result import SoakHistory, SoakResult, SoakSession, read_history
+from cprlib.codec import encode
 from cprlib.errors import ExitStatus
 from cprlib.evidence.terms import Outcome
 from tests.unit.mutation.samples import HOSTILE
-from tests.unit.soak.samples import MACHINE, WANTED, flat_samples, growing, result, row
+from tests.unit.soak.samples import MACHINE, REQUEST, case, flat_samples, growing, result
 
 
 def test_passed_cases_and_flat_resources_pass(tmp_path: Path) -> None:
-    made = result(tmp_path, row(1), row(2, CellOutcome.SKIPPED, "no-target: none was given"))
+    made = result(tmp_path, case(1), case(2, JobOutcome.SKIPPED, "no-target: none was given"))
     assert made.exit_status == ExitStatus.PASS
     assert made.sentence == "2 cases in 20.0 min: 1 passed, 1 skipped; resources flat"
 
@@ -30,23 +29,23 @@ def test_passed_cases_and_flat_resources_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outcome", "status"),
     [
-        (CellOutcome.DETECTED, ExitStatus.FAIL),
-        (CellOutcome.INCONCLUSIVE, ExitStatus.INCONCLUSIVE),
-        (CellOutcome.CRASHED, ExitStatus.INCONCLUSIVE),
+        (JobOutcome.FAILED, ExitStatus.FAIL),
+        (JobOutcome.INCONCLUSIVE, ExitStatus.INCONCLUSIVE),
+        (JobOutcome.CRASHED, ExitStatus.INCONCLUSIVE),
     ],
 )
-def test_one_bad_case_decides(tmp_path: Path, outcome: CellOutcome, status: ExitStatus) -> None:
-    made = result(tmp_path, row(1), row(2, outcome, "loss: 3 packets lost"), row(3))
+def test_one_bad_case_decides(tmp_path: Path, outcome: JobOutcome, status: ExitStatus) -> None:
+    made = result(tmp_path, case(1), case(2, outcome, "loss: 3 packets lost"), case(3))
     assert made.exit_status == status
     assert made.resources_verdict.outcome == Outcome.PASS
     assert any("case 2, test-a" in finding.about for finding in made.verdict.reasons)
-    assert "3 packets lost" in soak_text(made)
+    assert "3 packets lost" in report_text(made)
 
 
-def test_process_that_a_case_left_fails(tmp_path: Path) -> None:
-    made = result(tmp_path, row(1, left=("4711 qemu-system-x86_64 -machine q35",)))
+def test_case_that_left_a_process_fails(tmp_path: Path) -> None:
+    made = result(tmp_path, case(1, left=("4711 qemu-system-x86_64 -machine q35",)))
     assert made.exit_status == ExitStatus.FAIL
-    assert "4711 qemu-system-x86_64" in soak_text(made)
+    assert "4711 qemu-system-x86_64" in report_text(made)
 
 
 def test_leak_fails_and_is_named(tmp_path: Path) -> None:
@@ -54,27 +53,27 @@ def test_leak_fails_and_is_named(tmp_path: Path) -> None:
     assert made.exit_status == ExitStatus.FAIL
     assert made.cases_verdict.outcome == Outcome.PASS
     assert [finding.about for finding in made.verdict.reasons] == ["descriptors"]
-    assert "+60.00 an hour" in made.verdict.reasons[0].text
+    assert "+60.00 per hour" in made.verdict.reasons[0].text
 
 
-def test_too_little_is_inconclusive(tmp_path: Path) -> None:
+def test_too_few_samples_and_no_case_are_inconclusive(tmp_path: Path) -> None:
     assert result(tmp_path, samples=flat_samples(6)).exit_status == ExitStatus.INCONCLUSIVE
     assert result(tmp_path, samples=[]).exit_status == ExitStatus.INCONCLUSIVE
-    nothing = SoakResult(tmp_path, WANTED, Past(samples=tuple(flat_samples())), MACHINE, "ended")
+    nothing = SoakResult(tmp_path, REQUEST, SoakHistory(samples=tuple(flat_samples())), MACHINE, "ended")
     assert nothing.exit_status == ExitStatus.INCONCLUSIVE
-    skipped = result(tmp_path, row(1, CellOutcome.SKIPPED, "no-vhost: none"))
+    skipped = result(tmp_path, case(1, JobOutcome.SKIPPED, "no-vhost: none"))
     assert skipped.cases_verdict.outcome == Outcome.INCONCLUSIVE
 
 
-def test_growth_that_is_not_sure_is_said_so(tmp_path: Path) -> None:
+def test_growth_that_is_not_significant_is_reported(tmp_path: Path) -> None:
     samples = [
         replace(sample, values={**sample.values, "memory": 100.0 + 9 * place + 60 * (-1) ** place})
         for place, sample in enumerate(flat_samples(12))
     ]
     made = result(tmp_path, samples=samples)
     assert made.exit_status == ExitStatus.INCONCLUSIVE
-    assert "it may grow" in soak_text(made)
-    assert "may grow" in render(made)
+    assert "it may grow" in report_text(made)
+    assert "may grow" in report_html(made)
 
 
 def test_resource_that_cannot_be_read_is_inconclusive(tmp_path: Path) -> None:
@@ -84,61 +83,58 @@ def test_resource_that_cannot_be_read_is_inconclusive(tmp_path: Path) -> None:
     ]
     made = result(tmp_path, samples=samples)
     assert made.exit_status == ExitStatus.INCONCLUSIVE
-    assert "looked at 0 times" in soak_text(made)
+    assert "0 samples after" in report_text(made)
 
 
 @pytest.mark.parametrize("state", ["running", "interrupted", "ended"])
 def test_json_fits_its_schema_and_is_read_back(tmp_path: Path, state: str) -> None:
-    rows = (row(1), row(2, CellOutcome.DETECTED, HOSTILE, left=(HOSTILE,)))
-    made = result(tmp_path, *rows, state=state, samples=growing("memory", 9, flat_samples()))
-    (tmp_path / rows[1].folder).mkdir(parents=True)
-    path = SoakFile().write(made)
+    cases = (case(1), case(2, JobOutcome.FAILED, HOSTILE, left=(HOSTILE,)))
+    made = result(tmp_path, *cases, state=state, samples=growing("memory", 9, flat_samples()))
+    (tmp_path / cases[1].folder).mkdir(parents=True)
+    path = write_json_file(made)
     value = json.loads(path.read_text())
-    jsonschema.validate(value, json.loads(schema_file().read_text()), cls=jsonschema.Draft202012Validator)
-    assert [case["folder"] for case in value["cases"]] == [None, "kept/000002-test-a"]
+    jsonschema.validate(value, json.loads(schema_file("soak").read_text()), cls=jsonschema.Draft202012Validator)
+    assert value["kept"] == ["kept/000002-test-a"]
     assert (value["verdict"] is None) == (state == "running")
     assert path.stat().st_mode & 0o777 == 0o600
-    assert read_past(tmp_path) == made.past
-    assert value == soak_value(made)
+    assert read_history(tmp_path) == made.history
+    assert value == encode(soak_document(made))
 
 
-def test_schema_refuses_what_is_no_soak(tmp_path: Path) -> None:
-    value = soak_value(result(tmp_path))
-    schema = json.loads(schema_file().read_text())
+def test_schema_requires_every_member(tmp_path: Path) -> None:
+    value = encode(soak_document(result(tmp_path)))
+    schema = json.loads(schema_file("soak").read_text())
     for name in schema["required"]:
         broken = {key: member for key, member in value.items() if key != name}
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema, cls=jsonschema.Draft202012Validator)
 
 
-def test_page_shows_all_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
-    bad = row(2, CellOutcome.DETECTED, HOSTILE, parameters={"rate": HOSTILE}, left=(HOSTILE,))
+def test_page_shows_everything_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    bad = case(2, JobOutcome.FAILED, HOSTILE, parameters={"rate": HOSTILE}, left=(HOSTILE,))
     (tmp_path / bad.folder).mkdir(parents=True)
     (tmp_path / bad.folder / "report.html").touch()
     samples = [*flat_samples(10), *flat_samples(10, session=1, start_s=700)]
-    sessions = (Session(1, 600.0), Session(2, 600.0))
+    sessions = (SoakSession(1, 600.0), SoakSession(2, 600.0))
     made = result(tmp_path, samples=growing("descriptors", 2, samples), command=HOSTILE)
-    made = SoakResult(tmp_path, WANTED, Past(sessions, (row(1), bad), made.past.samples), MACHINE, "ended", HOSTILE)
-    page = render(made)
+    made = SoakResult(
+        tmp_path, REQUEST, SoakHistory(sessions, made.history.samples, (case(1), bad)), MACHINE, "ended", HOSTILE
+    )
+    page = report_html(made)
     assert 'href="kept/000002-test-a/report.html"' in page
     assert "grows" in page
     assert "data:image/svg+xml;base64," in page
     for foreign in ("http://", "https://", "<script", "<link", "@import", "url(", "\x1b", "\u202e"):
         assert foreign not in page
-    for line in soak_text(made).splitlines():
+    for line in report_text(made).splitlines():
         assert len(line) <= 120
         assert "\x1b" not in line
 
 
-def test_file_written_after_each_case_is_the_one_written_at_once(tmp_path: Path) -> None:
-    outcomes = (CellOutcome.PASSED, CellOutcome.DETECTED, CellOutcome.SKIPPED, CellOutcome.CRASHED)
-    rows = [row(number, outcome, HOSTILE) for number, outcome in enumerate(outcomes, 1)]
-    kept, file = tmp_path / rows[1].folder, SoakFile()
-    for count in range(len(rows) + 1):
-        made = SoakResult(tmp_path, WANTED, Past((Session(1, 2.0),), tuple(rows[:count])), MACHINE)
-        if count == 2:
-            kept.mkdir(parents=True)
-        path = file.write(made)
-        assert json.loads(path.read_text()) == soak_value(made)
-    kept.rmdir()  # to make room for another one
-    assert json.loads(file.write(made).read_text())["cases"][1]["folder"] is None
+def test_folder_that_made_room_for_another_is_not_listed(tmp_path: Path) -> None:
+    made = result(tmp_path, case(1), case(2, JobOutcome.FAILED, HOSTILE), state="running")
+    kept = tmp_path / made.history.cases[1].folder
+    kept.mkdir(parents=True)
+    assert json.loads(write_json_file(made).read_text())["kept"] == ["kept/000002-test-a"]
+    kept.rmdir()
+    assert json.loads(write_json_file(made).read_text())["kept"] == []

@@ -1,4 +1,4 @@
-"""A soak that was cut off, also by kill -9, goes on with exactly the cases that it would have had."""
+"""An interrupted soak, also one that was killed, continues with exactly the cases that it would have had."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.campaign.mutation.outcome import CellOutcome
+from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.soak.draw import draw
-from cprlib.campaign.soak.record import SOAK_FILE, CaseRow, read_past
-from cprlib.campaign.soak.soak import latest_soak, missing_numbers, new_soak, read_wanted, rest_seconds, seconds_left
-from cprlib.campaign.work_folder import ASIDE, at_work
+from cprlib.campaign.soak.result import SOAK_FILE, STORE, SoakCase, read_history
+from cprlib.campaign.soak.run import missing_numbers, sample_interval, seconds_left
+from cprlib.campaign.store import PARTIAL
 from cprlib.deadline import Deadline
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.files import project_folder
-from tests.unit.mutation.samples import put_cell
-from tests.unit.soak.samples import WANTED
+from tests.unit.mutation.samples import put_job
+from tests.unit.soak.samples import REQUEST
 from tests.unit.soak.standin import TESTS, passes, run_standin
 from tests.unit.verdict.samples import good_case
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return new_soak(tmp_path / "soaks", WANTED)
+    return STORE.begin(tmp_path / "soaks", REQUEST)
 
 
-def whole(rows: tuple[CaseRow, ...]) -> dict[int, tuple[str, dict[str, str]]]:
+def whole(cases: tuple[SoakCase, ...]) -> dict[int, tuple[str, dict[str, str]]]:
     """The cases by number, each once."""
-    found = {row.number: (row.test, dict(row.parameters)) for row in rows}
-    assert len(found) == len(rows)
+    found = {case.number: (case.test, dict(case.parameters)) for case in cases}
+    assert len(found) == len(cases)
     return found
 
 
-def wanted_of(count: int) -> dict[int, tuple[str, dict[str, str]]]:
-    drawn = [draw(WANTED.seed, number, WANTED.tests, WANTED.choices) for number in range(1, count + 1)]
+def drawn_cases(count: int) -> dict[int, tuple[str, dict[str, str]]]:
+    drawn = [draw(REQUEST.seed, number, REQUEST.tests, REQUEST.choices) for number in range(1, count + 1)]
     return {item.number: (item.test, dict(item.parameters)) for item in drawn}
 
 
 def test_session_runs_the_draws_in_order_and_keeps_nothing_of_those_that_pass(folder: Path) -> None:
     result = run_standin(folder, 9)
-    rows = result.past.cases
-    assert len(rows) == 9
-    assert whole(rows) == wanted_of(len(rows))
-    assert {row.outcome for row in rows} == {CellOutcome.PASSED}
-    assert sorted(path.name for path in folder.iterdir()) == [".lock", "soak.html", "soak.json", "wanted.json"]
-    assert read_past(folder) == result.past
+    cases = result.history.cases
+    assert len(cases) == 9
+    assert whole(cases) == drawn_cases(len(cases))
+    assert {case.outcome for case in cases} == {JobOutcome.PASSED}
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "session.json", "soak.html", "soak.json"]
+    assert read_history(folder) == result.history
 
 
-def test_killed_soak_goes_on_as_if_nothing_had_been(folder: Path) -> None:
+def test_killed_soak_continues_with_the_same_cases(folder: Path) -> None:
     command = [sys.executable, "-m", "tests.unit.soak.standin", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(project_folder())}
     for _ in range(3):
@@ -66,28 +66,28 @@ def test_killed_soak_goes_on_as_if_nothing_had_been(folder: Path) -> None:
             child.send_signal(signal.SIGKILL)
     cut = json.loads((folder / SOAK_FILE).read_text())
     assert cut["state"] == "running"
-    before = read_past(folder)
+    before = read_history(folder)
     assert len(before.sessions) == 3
     assert len(before.cases) >= 12
     result = run_standin(folder, 5)
-    assert len(result.past.cases) > len(before.cases)
-    assert whole(result.past.cases) == wanted_of(len(result.past.cases))
-    assert result.past.cases[: len(before.cases)] == before.cases
-    assert {row.session for row in result.past.cases} == {0, 1, 2, 3}
-    assert result.past.seconds >= before.seconds
-    moments = [sample.at_s for sample in result.past.samples]
+    assert len(result.history.cases) > len(before.cases)
+    assert whole(result.history.cases) == drawn_cases(len(result.history.cases))
+    assert result.history.cases[: len(before.cases)] == before.cases
+    assert {case.session for case in result.history.cases} == {0, 1, 2, 3}
+    assert result.history.seconds >= before.seconds
+    moments = [sample.at_s for sample in result.history.samples]
     assert moments == sorted(moments)
-    assert not (folder / ASIDE).exists()
+    assert not (folder / PARTIAL).exists()
 
 
-def test_cases_that_were_cut_off_come_first(folder: Path) -> None:
-    past = run_standin(folder, 6, parallel=1).past
-    cut = replace(past, cases=tuple(row for row in past.cases if row.number not in (2, 5)))
+def test_interrupted_cases_come_first(folder: Path) -> None:
+    history = run_standin(folder, 6, parallel=1).history
+    cut = replace(history, cases=tuple(case for case in history.cases if case.number not in (2, 5)))
     numbers = missing_numbers(cut)
     assert [next(numbers) for _ in range(3)] == [2, 5, 7]
 
 
-def test_interruption_ends_in_order_with_a_result(folder: Path) -> None:
+def test_interruption_writes_a_result_and_frees_the_lock(folder: Path) -> None:
     begun = itertools.count(1)
 
     def behave(place: Path, reference: str, parameters: Mapping[str, str]) -> None:
@@ -104,21 +104,21 @@ def test_interruption_ends_in_order_with_a_result(folder: Path) -> None:
     value = json.loads((folder / SOAK_FILE).read_text())
     assert value["state"] == "interrupted"
     assert value["cases"]
-    assert "Cut off" in (folder / "soak.html").read_text()
-    with at_work(folder, "cprlib soak"):
-        pass  # nobody holds it
-    assert whole(run_standin(folder, 3).past.cases) == wanted_of(len(read_past(folder).cases))
+    assert "Interrupted" in (folder / "soak.html").read_text()
+    with STORE.locked(folder):
+        pass  # the lock is free
+    assert whole(run_standin(folder, 3).history.cases) == drawn_cases(len(read_history(folder).cases))
 
 
 def test_failing_case_is_kept_with_its_report(folder: Path) -> None:
     def behave(place: Path, reference: str, parameters: Mapping[str, str]) -> None:
         if "test-a" in reference:
-            put_cell(place, "FAIL", "verdict: fail: x", replace(good_case(), fds=replace(good_case().fds, unpaired=3)))
+            put_job(place, "FAIL", "verdict: fail: x", replace(good_case(), fds=replace(good_case().fds, unpaired=3)))
         else:
             passes(place, reference, parameters)
 
     result = run_standin(folder, 3, behave)
-    failed = [row for row in result.past.cases if row.outcome == CellOutcome.DETECTED]
+    failed = [case for case in result.history.cases if case.outcome == JobOutcome.FAILED]
     assert failed
     assert result.exit_status == ExitStatus.FAIL
     assert (folder / failed[0].folder / "report.html").exists()
@@ -133,7 +133,7 @@ def test_leak_of_the_harness_is_found(folder: Path) -> None:
         passes(place, reference, parameters)
 
     try:
-        result = run_standin(folder, 24, behave, parallel=1, rest_s=0)
+        result = run_standin(folder, 24, behave, parallel=1, interval_s=0)
     finally:
         for descriptor in leaked:
             os.close(descriptor)
@@ -142,10 +142,10 @@ def test_leak_of_the_harness_is_found(folder: Path) -> None:
 
 
 def test_process_that_a_case_leaves_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cprlib.campaign.soak import work  # noqa: PLC0415
-    from cprlib.campaign.soak.processes import mark  # noqa: PLC0415
+    from cprlib.campaign.soak import run  # noqa: PLC0415
+    from cprlib.campaign.soak.resources import mark  # noqa: PLC0415
 
-    monkeypatch.setattr(work, "GONE_S", 0.2)
+    monkeypatch.setattr(run, "GONE_S", 0.2)
     left = subprocess.Popen(["sleep", "60"], env={**os.environ, **mark(str(folder), 1)})
     try:
         command = Path(f"/proc/{left.pid}/cmdline")
@@ -154,49 +154,39 @@ def test_process_that_a_case_leaves_is_found(folder: Path, monkeypatch: pytest.M
     finally:
         left.kill()
         left.wait()
-    assert result.past.cases[0].left == (f"{left.pid} sleep 60",)
+    assert result.history.cases[0].left == (f"{left.pid} sleep 60",)
     assert result.exit_status == ExitStatus.FAIL
-    assert [row.left for row in result.past.cases[1:]] == [()] * (len(result.past.cases) - 1)
+    assert [case.left for case in result.history.cases[1:]] == [()] * (len(result.history.cases) - 1)
 
 
-def test_two_cannot_work_at_once(folder: Path) -> None:
-    with at_work(folder, "cprlib soak"), pytest.raises(UsageError, match="another cprlib soak"):
+def test_two_sessions_cannot_run_at_once(folder: Path) -> None:
+    with STORE.locked(folder), pytest.raises(UsageError, match="another cprlib soak"):
         run_standin(folder, 1)
 
 
-def test_suite_without_a_drawn_test_cannot_go_on(folder: Path) -> None:
-    wanted = replace(WANTED, tests=("test-a", "gone"))
-    other = new_soak(folder.parent, wanted)
+def test_soak_whose_test_is_gone_cannot_be_resumed(folder: Path) -> None:
+    wanted = replace(REQUEST, tests=("test-a", "gone"))
+    other = STORE.begin(folder.parent, wanted)
     with pytest.raises(UsageError, match="no test 'gone'"):
         run_standin(other, 1)
     assert len(TESTS) == 3
 
 
-def test_time_that_is_left(folder: Path) -> None:
-    assert seconds_left(folder, WANTED, None) == 3600
+def test_rest_of_the_time(folder: Path) -> None:
+    assert seconds_left(folder, REQUEST, None) == 3600
     run_standin(folder, 1)
-    assert 3590 < seconds_left(folder, WANTED, None) < 3600
-    assert seconds_left(folder, WANTED, 0.5) == 1800
+    assert 3590 < seconds_left(folder, REQUEST, None) < 3600
+    assert seconds_left(folder, REQUEST, 0.5) == 1800
     with pytest.raises(UsageError, match="give --hours for more"):
-        seconds_left(folder, replace(WANTED, hours=1e-6), None)
+        seconds_left(folder, replace(REQUEST, hours=1e-6), None)
 
 
-def test_rests_fit_the_length_of_a_session() -> None:
-    assert [rest_seconds(hours * 3600) for hours in (0.05, 1, 24)] == [15, 90, 120]
+def test_interval_of_samples_fits_the_length_of_a_session() -> None:
+    assert [sample_interval(hours * 3600) for hours in (0.05, 1, 24)] == [15, 90, 120]
 
 
-def test_latest_soak_is_the_one_begun_last(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is none"):
-        latest_soak(tmp_path)
-    first = new_soak(tmp_path, replace(WANTED, started_ns=2))
-    new_soak(tmp_path, replace(WANTED, started_ns=1))
-    (tmp_path / "latest").symlink_to(first.name)
-    assert latest_soak(tmp_path) == first
-    assert read_wanted(first) == replace(WANTED, started_ns=2)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 9}', '{"schema": 1, "cases": [{"number": "one"}]}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": 2, "cases": [{"number": "one"}]}'])
 def test_broken_file_is_a_usage_error(folder: Path, text: str) -> None:
     (folder / SOAK_FILE).write_text(text)
     with pytest.raises(UsageError, match=r"soak\.json"):
-        read_past(folder)
+        read_history(folder)

@@ -1,4 +1,4 @@
-"""A leak is found, noise and warm-up are not accused, and a new session starts anew."""
+"""A leak is found; noise and warm-up count as flat; each session starts anew."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import pytest
 from scipy import stats
 
-from cprlib.campaign.soak.trend import LEAST_SAMPLES, SIGNIFICANCE, Series, trend, warm_up
+from cprlib.campaign.soak.trend import FEWEST_SAMPLES, SIGNIFICANCE, Series, trend, warm_up
 from cprlib.evidence.terms import Outcome
 
 SEEDS = range(100)
@@ -20,23 +20,23 @@ def noisy(seed: int, count: int = 40, growth: float = 0.0, deviation: float = 5.
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_flat_noise_is_not_accused(seed: int) -> None:
+def test_flat_noise_is_flat(seed: int) -> None:
     assert trend([noisy(seed)], 16.0).outcome == Outcome.PASS
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_noise_as_large_as_what_is_looked_for_is_not_accused(seed: int) -> None:
+def test_noise_as_large_as_the_limit_never_fails(seed: int) -> None:
     found = trend([noisy(seed)], 5.0)
     assert found.outcome == (Outcome.PASS if found.growth is None or found.growth < 5 else Outcome.INCONCLUSIVE)
 
 
-def test_growth_of_which_nobody_can_be_sure_says_nothing() -> None:
+def test_growth_that_is_not_significant_is_inconclusive() -> None:
     series = [(60.0 * place, 100.0 + 9 * place + 60 * (-1) ** place) for place in range(12)]
     assert trend([series], 16.0).outcome == Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_wandering_memory_below_the_size_is_not_accused(seed: int) -> None:
+def test_wandering_memory_below_the_limit_is_flat(seed: int) -> None:
     source, value, series = random.Random(seed), 100.0, []  # noqa: S311 - noise
     for place in range(60):
         value += source.gauss(0, 0.3)
@@ -73,7 +73,7 @@ def test_warm_up_is_left_out() -> None:
     assert warm_up(24) == 6
 
 
-def test_small_growth_is_not_accused_however_sure_it_is() -> None:
+def test_small_growth_is_flat_however_significant_it_is() -> None:
     series = [(60.0 * place, 100.0 + 0.01 * place) for place in range(60)]
     found = trend([series], 4.0)
     assert found.outcome == Outcome.PASS
@@ -82,15 +82,15 @@ def test_small_growth_is_not_accused_however_sure_it_is() -> None:
 
 
 @pytest.mark.parametrize("count", range(12))
-def test_too_few_samples_say_nothing(count: int) -> None:
-    looked_at = count - warm_up(count)
+def test_too_few_samples_are_inconclusive(count: int) -> None:
+    used = count - warm_up(count)
     flat = trend([[(60.0 * place, 7.0) for place in range(count)]], 1.0)
-    assert flat.samples == looked_at
-    assert flat.outcome == (Outcome.PASS if looked_at >= LEAST_SAMPLES else Outcome.INCONCLUSIVE)
+    assert flat.samples == used
+    assert flat.outcome == (Outcome.PASS if used >= FEWEST_SAMPLES else Outcome.INCONCLUSIVE)
 
 
-def test_growth_without_exception_is_found_with_the_least_samples() -> None:
-    count = next(count for count in range(100) if count - warm_up(count) == LEAST_SAMPLES)
+def test_growth_without_exception_is_found_with_the_fewest_samples() -> None:
+    count = next(count for count in range(100) if count - warm_up(count) == FEWEST_SAMPLES)
     assert trend([[(60.0 * place, 9.0 * place) for place in range(count)]], 1.0).outcome == Outcome.FAIL
 
 

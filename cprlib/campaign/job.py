@@ -1,0 +1,185 @@
+"""A job: one test of the functional suite, run by an Avocado process of its own.
+
+A job's folder is a results folder as ``cprlib run`` makes them::
+
+    cases/<id>/           evidence of the test's cases
+    avocado/job-*/        Avocado's job: results.json, the test's log, lab.json, what lost labs left
+    avocado.log           output of Avocado
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen
+
+from cprlib.cleanup import swept_folder
+from cprlib.deadline import timeout_scale
+from cprlib.errors import EnvironmentFailure, ProcessFailed, UsageError
+from cprlib.files import project_folder
+from cprlib.lab.avocado_run import SuiteRun, avocado_environment, gather, run_avocado
+from cprlib.lab.engines import KERNEL_VARIABLE
+from cprlib.process import run
+from cprlib.report.results_folder import case_id
+
+LOG_FILE = "avocado.log"
+INSTRUMENTED = "avocado-instrumented"
+JOB_TIMEOUT_S = 600  # Avocado ends a longer job; tests have shorter limits of their own
+RAW_FILES = ("*.pcap", "reflector.json")
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteTest:
+    """One test of the functional suite.
+
+    :param id: of its case: the method's name without ``test_``, with dashes.
+    :param reference: as Avocado takes it: ``/.../test_cpr_tap.py:CprTap.test_update_with_tap_1_queue``.
+    """
+
+    id: str
+    reference: str
+
+    @property
+    def file(self) -> Path:
+        """The file with its code."""
+        return Path(self.reference.partition(":")[0])
+
+
+def list_tests(folder: Path | None = None, tags: Sequence[str] = ()) -> tuple[SuiteTest, ...]:
+    """The tests of a folder in Avocado's order; the project's functional suite when None.
+
+    :param tags: only tests with one of these, as ``-t`` of Avocado takes them.
+    :raises UsageError: no test, or two with one id.
+    :raises EnvironmentFailure: Avocado cannot list them.
+    """
+    top = folder or project_folder() / "tests" / "functional"
+    with swept_folder("cprlib-tests-") as temporary:
+        listing = Path(temporary, "tests.json")
+        command = [sys.executable, "-m", "avocado", "--show=none", "list", "--json", str(listing)]
+        command += [str(top), *(word for tag in tags for word in ("-t", tag))]
+        try:
+            run(command, purpose="list the suite's tests", seconds=120, env=avocado_environment())
+            value = json.loads(listing.read_text(encoding="utf-8"))
+        except (ProcessFailed, OSError, ValueError) as error:
+            raise EnvironmentFailure("list the suite's tests", str(error), "try `avocado list` on it") from error
+    references = [str(item["Test"]) for item in value if item.get("Type") == INSTRUMENTED]
+    if tags and not references:
+        raise UsageError("list the suite's tests", f"none has tag {', '.join(tags)}", "docs/tests.md lists the tags")
+    return suite_tests(references, top)
+
+
+def suite_tests(references: Iterable[str], top: Path) -> tuple[SuiteTest, ...]:
+    """Tests from Avocado's references, each with the id of its case.
+
+    :param top: the folder that was listed, for messages.
+    :raises UsageError: no test, or two with one id.
+    """
+    tests: dict[str, SuiteTest] = {}
+    for reference in references:
+        path, _, name = reference.partition(":")
+        found = SuiteTest(case_id(name), f"{Path(path).resolve()}:{name}")
+        if found.id in tests:
+            first = tests[found.id].reference
+            raise UsageError(
+                "list the suite's tests", f"{first} and {found.reference} have the same id", "rename one of them"
+            )
+        tests[found.id] = found
+    if not tests:
+        raise UsageError("list the suite's tests", f"no test in {top}", "`avocado list` says why a file has none")
+    return tuple(tests.values())
+
+
+def find_tests(names: Iterable[str], tests: Sequence[SuiteTest], tried: str, advice: str) -> tuple[SuiteTest, ...]:
+    """Tests by the ids of their cases, each once.
+
+    :param tried, advice: for the message.
+    :raises UsageError: no test has that id.
+    """
+    by_id = {test.id: test for test in tests}
+    for name in names:
+        if name not in by_id:
+            raise UsageError(tried, f"the suite has no test with the case id {name!r}", advice)
+    return tuple(by_id[name] for name in dict.fromkeys(names))
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedJob:
+    """A job that has ended.
+
+    :param started_ns: start of Avocado, CLOCK_REALTIME.
+    :param seconds: from then to the end of Avocado.
+    :param lab_lost: labs that died under the test and were replaced.
+    """
+
+    folder: Path
+    started_ns: int
+    seconds: float
+    lab_lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRunner:
+    """How jobs are run.
+
+    :param engine: of the lab; None to run natively.
+    :param lab_kernel: of the lab; fixed here, so that a later build does not change it.
+    :param started: called with Avocado's process, so that another thread can end it.
+    :param environment: variables for Avocado in addition to this process's own.
+    """
+
+    engine: str | None
+    lab_kernel: Path | None = None
+    started: Callable[[Popen[str]], None] = lambda child: None  # noqa: ARG005
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, folder: Path, reference: str, parameters: Mapping[str, str]) -> FinishedJob:
+        """Run a test and gather its evidence.
+
+        :param folder: emptied first.
+        :param reference: of the test, as Avocado takes it.
+        :raises EnvironmentFailure: the folder cannot be made, or there is no Avocado.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise EnvironmentFailure(f"make {folder}", str(error), "choose another folder with --out") from error
+        kernel = {KERNEL_VARIABLE: str(self.lab_kernel)} if self.lab_kernel else {}
+        suite = SuiteRun(
+            results=folder,
+            tests=[reference],
+            parameters=parameters,
+            engine=self.engine,
+            parallel=1,
+            environment={**kernel, **self.environment},
+            extra=["--job-timeout", str(round(JOB_TIMEOUT_S * timeout_scale()))],
+        )
+        begun, begun_ns = time.monotonic(), time.time_ns()
+        with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
+            run_avocado(suite, log, self.started)
+        return FinishedJob(folder, begun_ns, round(time.monotonic() - begun, 3), _gather(folder))
+
+
+def _gather(folder: Path) -> int:
+    """Move the job's evidence to the places of a results folder; without a job the judge reports the missing one."""
+    try:
+        lost = gather(folder)
+    except EnvironmentFailure:
+        return 0
+    for link in (folder / "avocado").glob("latest"):
+        link.unlink()  # it holds the temporary folder's name
+    return lost
+
+
+def compress(folder: Path) -> None:
+    """Compress the raw data of a job's cases: a session has a thousand jobs, and few are ever looked into."""
+    for path in [path for name in RAW_FILES for path in folder.glob(f"cases/*/{name}")]:
+        with path.open("rb") as raw, gzip.open(path.with_name(f"{path.name}.gz"), "wb", compresslevel=3) as packed:
+            shutil.copyfileobj(raw, packed)
+        path.unlink()

@@ -1,0 +1,129 @@
+"""Which builds and which tests a mutation run covers.
+
+A session's folder (:mod:`cprlib.campaign.store`) also has::
+
+    results/good/run-1/<test>/      a job's folder (:mod:`cprlib.campaign.job`) with result.json
+    results/mutants/<name>/<test>/
+    builds.log                      output of the builds
+    mutation.json mutation.html mutation.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.build.mutants import Mutant, find_mutant, load_mutants
+from cprlib.campaign.job import SuiteTest, find_tests
+from cprlib.campaign.store import STORE_VERSION, Store
+from cprlib.errors import UsageError
+
+RESULTS = "results"
+
+
+@dataclass(frozen=True, slots=True)
+class MutationRequest:
+    """What a mutation run covers.
+
+    :param base: QEMU release of all builds.
+    :param mutants: names; empty for all mutants that are made for the base.
+    :param mutants_folder: where they are; empty for the project's own.
+    :param whole: every test on every build; else on a mutant the tests that must kill it.
+    :param repeat: runs of the good build.
+    :param engine: of the lab; None to run natively.
+    :param command: the command line that began the session.
+    """
+
+    base: str
+    mutants: tuple[str, ...] = ()
+    mutants_folder: str = ""
+    whole: bool = True
+    repeat: int = 1
+    engine: str | None = None
+    command: str = ""
+    started_ns: int = 0
+    version: int = STORE_VERSION
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the mutants; None for the project's own."""
+        return Path(self.mutants_folder) if self.mutants_folder else None
+
+
+STORE = Store("prove", MutationRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The good build in one of its runs, or a mutant.
+
+    :param mutant: None for the good build.
+    :param run: of the good build, from 1.
+    """
+
+    mutant: Mutant | None = None
+    run: int = 1
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.mutant.name if self.mutant else f"good build, run {self.run}"
+
+    @property
+    def folder(self) -> str:
+        """Of its results, below :data:`RESULTS`."""
+        return f"mutants/{self.mutant.name}" if self.mutant else f"good/run-{self.run}"
+
+    def must_kill(self, test: str) -> bool:
+        """Whether this is a mutant that the test of this id has to kill."""
+        return self.mutant is not None and test in self.mutant.killed_by
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBuild:
+    """A build and the tests to run on it."""
+
+    build: Build
+    tests: tuple[SuiteTest, ...]
+
+
+def choose_mutants(names: Sequence[str], base: str, folder: Path | None = None) -> tuple[Mutant, ...]:
+    """The mutants of a run.
+
+    :param names: empty for all that are made for the base.
+    :param folder: of the mutants; the project's own when None.
+    :raises UsageError: one does not exist, is not made for the base, or is malformed; or there are none.
+    """
+    if not names:
+        found = tuple(mutant for mutant in load_mutants(folder) if base in mutant.bases)
+        if not found:
+            raise UsageError(f"prove the suite on base {base}", "no mutant is made for it", "choose another --base")
+        return found
+    chosen = [find_mutant(name, folder) for name in dict.fromkeys(names)]
+    for mutant in chosen:
+        if base not in mutant.bases:
+            made_for = ", ".join(mutant.bases)
+            raise UsageError(f"prove mutant {mutant.name} on base {base}", f"it is made for: {made_for}")
+    return tuple(chosen)
+
+
+def make_plan(
+    mutants: Sequence[Mutant], tests: Sequence[SuiteTest], request: MutationRequest
+) -> tuple[PlannedBuild, ...]:
+    """The builds in the order in which they run: good build, mutants, further runs of the good build.
+
+    :raises UsageError: a mutant names a test that the suite does not have.
+    """
+    killers = {
+        mutant.name: find_tests(mutant.killed_by, tests, f"prove mutant {mutant.name}", "correct its Killed-by")
+        for mutant in mutants
+    }
+    if request.whole:
+        used = tuple(tests)
+    else:
+        named = {test.id for found in killers.values() for test in found}
+        used = tuple(test for test in tests if test.id in named)
+    planned = [PlannedBuild(Build(mutant), used if request.whole else killers[mutant.name]) for mutant in mutants]
+    good = [PlannedBuild(Build(run=run), used) for run in range(1, request.repeat + 1)]
+    return (good[0], *planned, *good[1:])

@@ -1,0 +1,335 @@
+"""Run a mutation session: build the mutants, run their tests, write the report."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from cprlib.build import store
+from cprlib.build.assets import Assets, build_assets
+from cprlib.build.mutants import build_mutant
+from cprlib.build.progress import LineProgress, Progress, seconds_text
+from cprlib.campaign.job import LOG_FILE, JobRunner, SuiteTest, compress
+from cprlib.campaign.mutation.output import write_report
+from cprlib.campaign.mutation.plan import RESULTS, STORE, MutationRequest, PlannedBuild, choose_mutants, make_plan
+from cprlib.campaign.mutation.score import BuildResults, MutationReport, Result
+from cprlib.campaign.mutation.stored import ResultRecord, code_digest, result_key
+from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob, Policies, judge_folder
+from cprlib.campaign.page import ProgressLines
+from cprlib.campaign.pool import Children, Pool, Task, worker_count
+from cprlib.campaign.store import store_folder
+from cprlib.errors import BuildFailed, CprlibError, InstrumentError
+from cprlib.lab.backend import asset_parameters
+from cprlib.qemu.binary import QemuBinary
+from cprlib.report.environment import describe_environment
+from cprlib.report.pipeline import build_report
+from cprlib.verdict.policy_file import load_policy
+
+BUILDS_LOG = "builds.log"
+USUAL_POLICY, STRICT_POLICY = "default", "strict"
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltQemu:
+    """A build's binary, or why there is none.
+
+    :param sha256: of the binary.
+    :param firmware: digest of its firmware.
+    """
+
+    qemu: QemuBinary | None
+    sha256: str = ""
+    firmware: str = ""
+    problem: str = ""
+
+
+class MutationWork(Protocol):
+    """Builds QEMUs and runs tests on them; called on the pool's threads."""
+
+    def build(self, planned: PlannedBuild) -> BuiltQemu:
+        """Build a QEMU, or find it built.
+
+        :raises BuildFailed: this one cannot be built, others may.
+        """
+
+    def is_stored(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> bool:
+        """Whether a result is stored whose inputs are unchanged."""
+
+    def run(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
+        """Run a test and store its result; None when it was ended from outside and nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class MutationJobs:
+    """See :class:`MutationWork`.
+
+    :param folder: of the session.
+    :param partial: for jobs that run.
+    :param assets: the good build, the guest, the lab's kernel.
+    """
+
+    folder: Path
+    partial: Path
+    assets: Assets
+    base: str
+    engine: str | None
+    policies: Policies
+    children: Children
+    _drawing: threading.Lock = field(default_factory=threading.Lock)
+
+    def build(self, planned: PlannedBuild) -> BuiltQemu:
+        """See :meth:`MutationWork.build`."""
+        qemu = self.assets.qemu
+        if planned.build.mutant:
+            with (self.folder / BUILDS_LOG).open("a", encoding="utf-8") as log:
+                qemu = build_mutant(planned.build.mutant, self.base, LineProgress(log))
+        with qemu.path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return BuiltQemu(qemu, digest, store.key_of(firmware=qemu.firmware))
+
+    def is_stored(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> bool:
+        """See :meth:`MutationWork.is_stored`."""
+        try:
+            record = ResultRecord.read(self._final(planned, test))
+        except InstrumentError:
+            return False
+        return record.key == self._key(planned, built, test) and not record.changed
+
+    def run(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
+        """See :meth:`MutationWork.run`."""
+        key, build = self._key(planned, built, test), planned.build.folder
+        runner = JobRunner(self.engine, self.assets.lab_kernel, self.children.add)
+        job = runner.run(self.partial / build / test.id, test.reference, self._parameters(built))
+        if self.children.stopped:
+            return None
+        record = ResultRecord(build, test.id, key, job.started_ns, job.seconds, job.lab_lost)
+        replace(record, changed=self._key(planned, built, test) != key).write(job.folder)
+        judged = judge_folder(job.folder, self.policies)
+        if judged.outcome in QUIET:
+            compress(job.folder)
+        else:
+            self._report(job.folder, test)
+        store_folder(job.folder, self._final(planned, test))
+        return judged
+
+    def _report(self, folder: Path, test: SuiteTest) -> None:
+        """Write report.html for a job; an error in it is logged and changes no result."""
+        try:
+            with self._drawing:
+                build_report(folder, self.policies.usual, command=f"cprlib prove: {test.id}")
+        except (CprlibError, OSError, ValueError) as error:
+            with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
+                log.write(f"\nno report: {json.dumps(str(error))}\n")
+
+    def _final(self, planned: PlannedBuild, test: SuiteTest) -> Path:
+        return self.folder / RESULTS / planned.build.folder / test.id
+
+    def _parameters(self, built: BuiltQemu) -> Mapping[str, str]:
+        return asset_parameters(self.assets, self.engine, USUAL_POLICY, qemu=built.qemu)
+
+    def _key(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> str:
+        digests = {"qemu": built.sha256, "firmware": built.firmware}
+        where = {"engine": self.engine or "native", "lab_kernel": str(self.assets.lab_kernel)}
+        others = {**self._parameters(built), **digests, **where, "run": str(planned.build.run)}
+        return result_key(test.file, code_digest(), others)
+
+
+class MutationStrategy:
+    """One build at a time, and its tests on all other workers; see :class:`cprlib.campaign.pool.Strategy`.
+
+    A build uses a worker and that worker's share of the cores, so that a lab which measures beside it keeps its own.
+    Builds follow the order of the plan; the next one starts before the tests run out.
+    """
+
+    def __init__(
+        self, plan: Sequence[PlannedBuild], work: MutationWork, progress: MutationProgress, workers: int
+    ) -> None:
+        self._to_build = collections.deque(plan)
+        self._ready: collections.deque[tuple[PlannedBuild, BuiltQemu, SuiteTest]] = collections.deque()
+        self._work = work
+        self._progress = progress
+        self._workers = workers
+        self._building = False
+        self.built: dict[str, BuiltQemu] = {}
+
+    def next(self, running: int) -> Task | None:
+        """See :meth:`cprlib.campaign.pool.Strategy.next`."""
+        del running
+        if self._to_build and not self._building and len(self._ready) < 2 * self._workers:
+            self._building = True
+            planned, share = self._to_build.popleft(), self._workers if self._ready else 1
+            return Task(lambda: self._build(planned, share), self._add_build)
+        if self._ready:
+            planned, built, test = self._ready.popleft()
+            return Task(
+                lambda: self._work.run(planned, built, test),
+                lambda judged: None if judged is None else self._progress.ran(planned, test, judged),
+            )
+        return None
+
+    def _build(self, planned: PlannedBuild, share: int) -> tuple[PlannedBuild, BuiltQemu, list[SuiteTest], float]:
+        begun, missing = time.monotonic(), list[SuiteTest]()
+        try:
+            with _share_of_cores(share):
+                built = self._work.build(planned)
+            missing = [test for test in planned.tests if not self._work.is_stored(planned, built, test)]
+        except BuildFailed as error:
+            built = BuiltQemu(None, problem=error.one_line())
+        return planned, built, missing, time.monotonic() - begun
+
+    def _add_build(self, result: tuple[PlannedBuild, BuiltQemu, list[SuiteTest], float]) -> None:
+        planned, built, missing, seconds = result
+        self._building = False
+        self.built[planned.build.folder] = built
+        self._progress.built(planned, built, len(missing), seconds)
+        self._ready.extend((planned, built, test) for test in missing)
+
+
+class MutationProgress:
+    """A line for each build and each test, with an estimate of the time left.
+
+    :param lines: takes the lines.
+    :param plan: all builds.
+    :param workers: tests at once.
+    """
+
+    def __init__(self, lines: ProgressLines, plan: Sequence[PlannedBuild], workers: int) -> None:
+        self._lines = lines
+        self._jobs = sum(len(planned.tests) for planned in plan)
+        self._builds = len(plan)
+        self._workers = workers
+        self.done = self._ran = self._built = 0
+        self._job_seconds = self._build_seconds = 0.0
+
+    def built(self, planned: PlannedBuild, built: BuiltQemu, missing: int, seconds: float) -> None:
+        """A QEMU was built, found, or cannot be built.
+
+        :param missing: tests to run on it, the others have a stored result.
+        """
+        self._built += 1
+        self._build_seconds += seconds
+        count = len(planned.tests)
+        self.done += count - missing if built.qemu else count
+        if built.qemu is None:
+            self._line(f"{planned.build.name}: not built: {built.problem}")
+        elif planned.build.mutant:
+            self._line(f"{planned.build.name}: built in {seconds_text(seconds)}")
+        if built.qemu and missing < count:
+            self._line(f"{planned.build.name}: {count - missing} of {count} results are stored")
+
+    def ran(self, planned: PlannedBuild, test: SuiteTest, judged: JudgedJob) -> None:
+        """A test ended."""
+        self.done += 1
+        self._ran += 1
+        self._job_seconds += judged.seconds or 0.0
+        mutant = planned.build.mutant
+        killed = mutant is not None and judged.matches(mutant.message)
+        survived = " (must kill the mutant)" if planned.build.must_kill(test.id) and not killed else ""
+        took = f" after {judged.seconds:.1f} s" if judged.seconds is not None else ""
+        message = f": {judged.messages[0]}" if judged.messages else ""
+        word = "killed" if mutant and judged.outcome == JobOutcome.FAILED else judged.outcome
+        self._line(f"{planned.build.name}, {test.id}: {word}{survived}{took}{message}")
+
+    def left(self) -> float | None:
+        """Seconds that the rest will take; None before the first test has ended."""
+        if not self._ran:
+            return None
+        per_job = max(self._job_seconds / self._ran, 0.1)
+        per_build = self._build_seconds / self._built if self._built else 0.0
+        work = (self._jobs - self.done) * per_job + (self._builds - self._built) * per_build
+        spent = (self._job_seconds + self._build_seconds) / self._workers
+        return work / self._workers * max(1.0, self._lines.elapsed / spent if spent else 1.0)
+
+    def _line(self, text: str) -> None:
+        self._lines.line(f"{self.done}/{self._jobs} {text}", self.left())
+
+
+def prove(
+    folder: Path,
+    request: MutationRequest,
+    tests: Sequence[SuiteTest],
+    *,
+    parallel: int | None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> MutationReport:
+    """Run the missing tests of a session and write its report.
+
+    :param folder: of the session.
+    :param parallel: tests at once; None for one per core in the lab, one natively.
+    :param say: takes lines of progress.
+    :raises CprlibError: an error that ends the session; stored results stay.
+    """
+    plan = make_plan(choose_mutants(request.mutants, request.base, request.folder), tests, request)
+    policies = Policies(load_policy(USUAL_POLICY), load_policy(STRICT_POLICY))
+    workers = worker_count(parallel, request.engine)
+    with STORE.locked(folder) as partial:
+        assets = build_assets(progress, lab=request.engine is not None, base=request.base)
+        children = Children()
+        work = MutationJobs(folder, partial, assets, request.base, request.engine, policies, children)
+        jobs = sum(len(planned.tests) for planned in plan)
+        say(f"{jobs} tests on {len(plan)} builds, {workers} at once, in {folder}")
+        strategy = MutationStrategy(plan, work, MutationProgress(ProgressLines(say), plan, workers), workers)
+        Pool(strategy, workers, children).run()
+        ordered = sorted(plan, key=lambda planned: planned.build.mutant is not None)
+        builds = tuple(_read_results(folder, item, strategy.built[item.build.folder], policies) for item in ordered)
+        used = {test.id for planned in plan for test in planned.tests}
+        report = MutationReport(
+            folder,
+            builds,
+            {test.id: test.reference for test in tests if test.id in used},
+            request.base,
+            request.whole,
+            request.engine or "",
+            describe_environment(mode="lab" if request.engine else "native", engine=request.engine or ""),
+            request.command,
+            request.started_ns,
+            time.time_ns(),
+            _notes(builds),
+        )
+        write_report(report)
+    return report
+
+
+def _read_results(folder: Path, planned: PlannedBuild, built: BuiltQemu, policies: Policies) -> BuildResults:
+    """A build with its stored results, judged by today's mutants and policies."""
+    results: dict[str, Result] = {}
+    for test in planned.tests if built.qemu else ():
+        name = f"{RESULTS}/{planned.build.folder}/{test.id}"
+        with contextlib.suppress(InstrumentError):  # it never ran
+            record = ResultRecord.read(folder / name)
+            judged = judge_folder(folder / name, policies)
+            results[test.id] = Result(test.id, judged, name, record.lab_lost, record.changed)
+    names = tuple(test.id for test in planned.tests)
+    qemu = str(built.qemu.path) if built.qemu else ""
+    return BuildResults(planned.build, names, results, qemu, built.sha256, built.problem)
+
+
+def _notes(builds: Sequence[BuildResults]) -> tuple[str, ...]:
+    results = [result for item in builds for result in item.results.values()]
+    changed, lost = sum(result.changed for result in results), sum(result.lab_lost for result in results)
+    return (
+        *((f"{changed} tests ran while the project was edited; --resume runs them again",) if changed else ()),
+        *((f"{lost} labs died and were replaced",) if lost else ()),
+    )
+
+
+@contextlib.contextmanager
+def _share_of_cores(workers: int) -> Iterator[None]:
+    """Keep this thread, and the processes it starts, on one worker's share of the cores that it may use."""
+    allowed = os.sched_getaffinity(0)
+    share = max(1, len(allowed) // workers)
+    try:
+        os.sched_setaffinity(0, set(sorted(allowed)[-share:]))
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

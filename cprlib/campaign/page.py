@@ -1,0 +1,115 @@
+"""What the pages and tables of prove, soak and compare have in common."""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from cprlib import files
+from cprlib.build.progress import seconds_text
+from cprlib.report.formatting import one_line, utc
+from cprlib.report.html import HTML_FILE, template_engine
+from cprlib.report.plotting import image_address
+from cprlib.report.schema import check_schema
+
+WIDTH = 120  # columns of text for the terminal
+
+
+def schema_file(name: str) -> Path:
+    """The JSON schema (draft 2020-12) of a session's JSON file: ``docs/<name>.schema.json``."""
+    return files.project_folder() / "docs" / f"{name}.schema.json"
+
+
+def render(template: str, **members: object) -> str:
+    """A page from ``templates/``; it works offline, prints, and reads without colour."""
+    return template_engine(Path(__file__).parent / "templates").get_template(template).render(utc=utc, **members)
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page or table, complete or not at all, readable by its owner alone.
+
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    files.write_text(path, text, mode=0o600)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Validate and write a session's JSON file, complete or not at all, readable by its owner alone.
+
+    :param path: ``<name>.json``; its schema is ``docs/<name>.schema.json``.
+    :raises InstrumentError: the value does not fit the schema.
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    check_schema(value, schema_file(path.stem), path.name)
+    write_page(path, json.dumps(value, indent=1) + "\n")
+
+
+def evidence_link(top: Path, folder: str) -> str:
+    """Relative address of a job's report, or of its folder where it has none; empty where it has no folder.
+
+    :param folder: of the job, below ``top``.
+    """
+    if not (top / folder).is_dir():
+        return ""
+    return f"{quote(folder)}/{HTML_FILE if (top / folder / HTML_FILE).exists() else ''}"
+
+
+def figure_address(figure: Any) -> Markup:
+    """A matplotlib figure as the address of an SVG image, so that a page needs no other file."""
+    output = io.StringIO()
+    figure.savefig(output, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None})
+    return image_address(output.getvalue())
+
+
+def wrap(line: str, indent: int) -> str:
+    """A line for the terminal, its continuation indented."""
+    return textwrap.fill(line, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table; the first and the last column are aligned left, the others right."""
+    last = len(headings) - 1
+    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [cell.ljust(widths[i]) if i in (0, last) else cell.rjust(widths[i]) for i, cell in enumerate(row)]
+        return "  " + "  ".join(cells).rstrip()
+
+    return [line(headings), "  " + "  ".join("-" * width for width in widths), *map(line, rows)]
+
+
+class ProgressLines:
+    """Lines of progress with the time passed.
+
+    :param say: takes a line.
+    :param clock: seconds, for tests.
+    """
+
+    LONGEST = 240  # characters of a line
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say = say
+        self._clock = clock
+        self._begun = clock()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the session was begun or resumed."""
+        return self._clock() - self._begun
+
+    def line(self, text: str, left: float | None = None) -> None:
+        """Say a line.
+
+        :param text: foreign text in it is made safe.
+        :param left: seconds that the rest will take, None when that is not known.
+        """
+        rest = f", about {seconds_text(left)} left" if left is not None else ""
+        self._say(f"[{seconds_text(self.elapsed)}{rest}] {one_line(text, self.LONGEST)}")

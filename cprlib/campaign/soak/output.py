@@ -1,0 +1,263 @@
+"""The report of a soak: soak.json for programs, soak.html and text for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cprlib.campaign.outcome import QUIET, VERDICT_OF
+from cprlib.campaign.page import evidence_link, figure_address, render, schema_file, wrap, write_page
+from cprlib.campaign.soak.resources import RESOURCES, Resource
+from cprlib.campaign.soak.result import (
+    SOAK_FILE,
+    SOAK_SCHEMA,
+    ResourceSample,
+    SoakCase,
+    SoakResult,
+    SoakSession,
+    resource_finding,
+)
+from cprlib.campaign.soak.trend import FEWEST_SAMPLES, SIGNIFICANCE, Trend, warm_up
+from cprlib.codec import encode
+from cprlib.evidence.terms import Outcome
+from cprlib.report.environment import Environment
+from cprlib.report.formatting import one_line, utc
+from cprlib.report.plotting import DOT, INK, LOST, SOFT, style
+from cprlib.report.schema import check_schema
+from cprlib.verdict.findings import Finding
+
+PAGE_FILE = "soak.html"
+MOST_REASONS = 12
+COLUMNS = 2  # of pictures
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceEntry:
+    """A resource and its trend (:class:`cprlib.campaign.soak.trend.Trend`).
+
+    :param limit: growth from which it counts as growing, in :attr:`unit`.
+    """
+
+    name: str
+    title: str
+    unit: str
+    limit: float
+    verdict: Outcome
+    samples: int
+    per_hour: float | None
+    growth: float | None
+    p: float | None
+    first: float | None
+    last: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SoakDocument:
+    """What soak.json holds. It is written after each case; verdicts, reasons and resources come at the end.
+
+    :param schema: of this file, :data:`cprlib.campaign.soak.result.SOAK_SCHEMA`.
+    :param state: ``running``, ``interrupted`` or ``ended``.
+    :param engine: of the lab; None when run natively.
+    :param command: of the last session.
+    :param seconds: that all sessions ran.
+    :param counts: number of cases by outcome.
+    :param kept: folders of cases that did not pass.
+    """
+
+    schema: int
+    state: str
+    verdict: Outcome | None
+    exit_status: int | None
+    verdict_of_cases: Outcome | None
+    verdict_of_resources: Outcome | None
+    reasons: tuple[Finding, ...]
+    seed: int
+    engine: str | None
+    policy: str
+    command: str
+    started: str | None
+    finished: str | None
+    seconds: float
+    environment: Environment
+    counts: dict[str, int]
+    resources: tuple[ResourceEntry, ...]
+    kept: tuple[str, ...]
+    sessions: tuple[SoakSession, ...]
+    samples: tuple[ResourceSample, ...]
+    cases: tuple[SoakCase, ...]
+
+
+def soak_document(result: SoakResult) -> SoakDocument:
+    """A soak as soak.json holds it."""
+    ended = result.state != "running"
+    history = result.history
+    return SoakDocument(
+        schema=SOAK_SCHEMA,
+        state=result.state,
+        verdict=result.verdict.outcome if ended else None,
+        exit_status=int(result.exit_status) if ended else None,
+        verdict_of_cases=result.cases_verdict.outcome if ended else None,
+        verdict_of_resources=result.resources_verdict.outcome if ended else None,
+        reasons=result.verdict.reasons if ended else (),
+        seed=result.request.seed,
+        engine=result.request.engine,
+        policy=result.request.policy,
+        command=result.command,
+        started=utc(result.request.started_ns),
+        finished=utc(result.finished_ns),
+        seconds=round(history.seconds, 3),
+        environment=result.environment,
+        counts={outcome.value: count for outcome, count in result.counts.items()},
+        resources=tuple(_entry(item, result.trends[item.name]) for item in RESOURCES) if ended else (),
+        kept=tuple(
+            case.folder for case in history.cases if case.worst not in QUIET and (result.folder / case.folder).is_dir()
+        ),
+        sessions=history.sessions,
+        samples=history.samples,
+        cases=history.cases,
+    )
+
+
+def _entry(resource: Resource, found: Trend) -> ResourceEntry:
+    return ResourceEntry(
+        resource.name,
+        resource.title,
+        resource.unit,
+        resource.limit,
+        found.outcome,
+        found.samples,
+        found.per_hour,
+        found.growth,
+        found.p,
+        found.first,
+        found.last,
+    )
+
+
+def write_json_file(result: SoakResult) -> Path:
+    """Write soak.json into the soak's folder; checked against its schema once the soak is over.
+
+    :raises InstrumentError: the result does not fit the schema.
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    value = encode(soak_document(result))
+    path = result.folder / SOAK_FILE
+    if result.state != "running":
+        check_schema(value, schema_file("soak"), SOAK_FILE)
+    write_page(path, json.dumps(value) + "\n")
+    return path
+
+
+def write_report(result: SoakResult) -> None:
+    """Write soak.html into the soak's folder.
+
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    write_page(result.folder / PAGE_FILE, report_html(result))
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """A case as the page shows it.
+
+    :param link: of its evidence; empty when that is not kept.
+    """
+
+    case: SoakCase
+    outcome: Outcome
+    link: str
+
+
+def report_html(result: SoakResult) -> str:
+    """The page: verdict, resources with their pictures, cases that did not pass; kept ones link to their reports."""
+    cases = result.history.cases
+    bad = [case for case in cases if case.worst not in QUIET]
+    tests: dict[str, dict[Outcome, int]] = {}
+    for case in cases:
+        tests.setdefault(case.test, dict.fromkeys(Outcome, 0))[VERDICT_OF[case.worst]] += 1
+    return render(
+        "soak.html",
+        result=result,
+        resources=[(item, result.trends[item.name]) for item in RESOURCES],
+        bad=[CaseView(case, VERDICT_OF[case.worst], evidence_link(result.folder, case.folder)) for case in bad],
+        tests=sorted(tests.items()),
+        picture=_picture(result) if result.history.samples else None,
+        Outcome=Outcome,
+        fewest=FEWEST_SAMPLES,
+        significance=SIGNIFICANCE,
+        most_reasons=MOST_REASONS,
+    )
+
+
+def _picture(result: SoakResult) -> str:
+    """All resources: hollow dots are warm-up, the line is the slope found, dotted lines begin a session."""
+    rows = -(-len(RESOURCES) // COLUMNS)
+    with style() as pyplot:
+        figure, axes = pyplot.subplots(
+            rows, COLUMNS, figsize=(10.4, 1.75 * rows), sharex=True, gridspec_kw={"hspace": 0.42, "wspace": 0.16}
+        )
+        try:
+            for axis, resource in zip(axes.flat, RESOURCES, strict=False):
+                _draw(axis, result, resource)
+            for axis in axes[-1]:
+                axis.set_xlabel("minutes of work")
+            return figure_address(figure)
+        finally:
+            pyplot.close(figure)
+
+
+def _draw(axis: Any, result: SoakResult, resource: Resource) -> None:
+    found = result.trends[resource.name]
+    grows = found.outcome == Outcome.FAIL
+    every: list[float] = []
+    for series in result.series(resource):
+        skipped = warm_up(len(series))
+        minutes, values = [at / 60 for at, _ in series], [value for _, value in series]
+        every += values
+        axis.plot(minutes, values, color=SOFT, lw=0.6, zorder=1)
+        axis.scatter(minutes[:skipped], values[:skipped], s=11, facecolors="white", edgecolors=SOFT, lw=0.8, zorder=2)
+        axis.scatter(minutes[skipped:], values[skipped:], s=11, color=DOT, lw=0, zorder=3)
+        if found.per_hour is not None and len(values) - skipped > 1:
+            _draw_slope(axis, minutes[skipped:], values[skipped:], found.per_hour / 60, LOST if grows else INK)
+    starts: dict[int, float] = {}
+    for sample in result.history.samples:
+        starts.setdefault(sample.session, sample.at_s)
+    for session, start in starts.items():
+        if session:
+            axis.axvline(start / 60, color=SOFT, lw=0.8, ls=(0, (1, 2)))
+    low, high = (min(every), max(every)) if every else (0.0, 1.0)
+    room = max((high - low) * 0.15, resource.limit * 0.1, 1.0 if resource.unit != "MiB" else 0.0)
+    axis.set_ylim(low - room, high + room)
+    axis.set_title(f"{resource.title}: {found.words}", loc="left", fontsize=8.5, weight="bold" if grows else "normal")
+    axis.set_ylabel(resource.unit if resource.unit == "MiB" else "")
+    axis.yaxis.get_major_locator().set_params(integer=resource.unit != "MiB")
+    axis.grid(axis="y", color="#e3e7eb", lw=0.6)
+    axis.set_axisbelow(True)
+    axis.ticklabel_format(axis="y", useOffset=False)
+
+
+def _draw_slope(axis: Any, minutes: list[float], values: list[float], per_minute: float, color: str) -> None:
+    """The slope through the median of the samples."""
+    middle = sorted(value - per_minute * at for at, value in zip(minutes, values, strict=True))[len(values) // 2]
+    ends = [minutes[0], minutes[-1]]
+    axis.plot(ends, [middle + per_minute * at for at in ends], color=color, lw=1.3, zorder=4)
+
+
+def report_text(result: SoakResult) -> str:
+    """For the terminal: each resource, why cases did not pass, and the verdict."""
+    width = max(len(resource.name) for resource in RESOURCES)
+    lines = []
+    for resource in RESOURCES:
+        finding = resource_finding(resource, result.trends[resource.name])
+        lines.append(wrap(f"{finding.outcome:<13} {resource.name:<{width}}  {one_line(finding.text)}", 15 + width))
+    lines.append("")
+    findings = [item for item in result.cases_verdict.findings if item.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]
+    for finding in findings[:MOST_REASONS]:
+        lines.append(wrap(f"{finding.outcome:<13} {one_line(finding.about)}: {one_line(finding.text)}", 14))
+    if len(findings) > MOST_REASONS:
+        lines.append(f"{'':13} and {len(findings) - MOST_REASONS} more")
+    lines += [""] if findings else []
+    lines.append(wrap(f"verdict: {result.verdict.outcome.upper()} ({result.sentence})", 4))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,148 @@
+"""The folder of a session: its request, its results, a lock, and how a session is resumed.
+
+Layout that prove, soak and compare share::
+
+    session.json          the request; fixed when the session begins
+    .partial/             jobs that run; thrown away when the session is resumed
+    .lock                 held by the process that works on the session (flock: the kernel drops it with the process)
+
+A result appears complete or not at all: its folder is renamed from ``.partial/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from filelock import FileLock, Timeout
+
+from cprlib import files
+from cprlib.codec import BadValue, decode, encode
+from cprlib.errors import EnvironmentFailure, UsageError
+
+REQUEST_FILE = "session.json"
+OLDER_FILES = ("proof.json", "wanted.json")  # the request of sessions of store version 1
+STORE_VERSION = 2
+PARTIAL = ".partial"
+LOCK = ".lock"
+
+
+class Request(Protocol):
+    """What the user asked for when the session began; a frozen dataclass.
+
+    :param started_ns: that moment, CLOCK_REALTIME.
+    :param version: of the folder's layout, :data:`STORE_VERSION`.
+    """
+
+    @property
+    def started_ns(self) -> int: ...
+
+    @property
+    def version(self) -> int: ...
+
+
+RequestType = TypeVar("RequestType", bound=Request)
+
+
+@dataclass(frozen=True, slots=True)
+class Store(Generic[RequestType]):
+    """The sessions of one command.
+
+    :param command: ``prove``, ``soak`` or ``compare``.
+    :param request: type of its requests.
+    """
+
+    command: str
+    request: type[RequestType]
+
+    def begin(self, base: Path, request: RequestType) -> Path:
+        """Make the folder of a new session, named by the UTC time.
+
+        :param base: folder of all sessions of this command.
+        :raises EnvironmentFailure: it cannot be made.
+        """
+        try:
+            folder = files.numbered_folder(base, files.utc_name())
+        except OSError as error:
+            raise EnvironmentFailure(f"make a folder in {base}", str(error), "choose another with --out") from error
+        files.write_text(folder / REQUEST_FILE, json.dumps(encode(request), indent=1) + "\n", mode=0o600)
+        return folder
+
+    def latest(self, base: Path) -> Path:
+        """The folder of the session that began last.
+
+        :raises UsageError: there is none.
+        """
+        names = (REQUEST_FILE, *OLDER_FILES)
+        found = [path for name in names for path in base.glob(f"*/{name}") if not path.parent.is_symlink()]
+        if not found:
+            advice = "start one without --resume, or give its --out"
+            raise UsageError(f"resume cprlib {self.command}", f"no session in {base}", advice)
+        return max(found, key=_age).parent
+
+    def read(self, folder: Path) -> RequestType:
+        """The request of a session.
+
+        :raises UsageError: its file is broken or of another version of this program.
+        """
+        path, advice = folder / REQUEST_FILE, f"start cprlib {self.command} without --resume"
+        if not path.exists() and any((folder / name).exists() for name in OLDER_FILES):
+            raise UsageError(f"resume {folder}", f"store version 1, this program reads {STORE_VERSION}", advice)
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            version = value.get("version") if isinstance(value, dict) else None
+            if isinstance(version, int) and version != STORE_VERSION:
+                raise BadValue(f"store version {version}, this program reads {STORE_VERSION}")
+            return decode(self.request, value)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"resume {path}", str(error), advice) from error
+
+    @contextlib.contextmanager
+    def locked(self, folder: Path) -> Iterator[Path]:
+        """Keep other processes off this session while the body runs.
+
+        Yields an empty folder for jobs that run; the rest of a killed session is thrown away first.
+
+        :raises UsageError: another process works on the session.
+        :raises EnvironmentFailure: the folder cannot be written.
+        """
+        lock = FileLock(folder / LOCK, timeout=0, mode=0o600)
+        try:
+            lock.acquire()
+        except Timeout:
+            happened = f"another cprlib {self.command} runs in it"
+            raise UsageError(f"work on {folder}", happened, "wait for its end, or stop it") from None
+        except OSError as error:
+            raise EnvironmentFailure(f"work on {folder}", str(error), "choose another folder with --out") from error
+        partial = folder / PARTIAL
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            yield partial
+            shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            lock.release()
+
+
+def store_folder(temporary: Path, final: Path) -> None:
+    """Rename a complete folder to its place; an older one there is thrown away.
+
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+    except OSError as error:
+        raise EnvironmentFailure(f"store {final}", str(error), "choose another folder with --out") from error
+
+
+def _age(path: Path) -> tuple[int, str]:
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        return int(json.loads(path.read_text(encoding="utf-8"))["started_ns"]), path.parent.name
+    return 0, path.parent.name

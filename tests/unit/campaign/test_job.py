@@ -1,0 +1,52 @@
+"""Jobs that a real Avocado runs: evidence and statuses are as the judge expects them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.campaign.job import JobRunner, SuiteTest, list_tests
+from cprlib.campaign.outcome import JobOutcome, judge_folder
+from tests.unit.mutation.samples import POLICIES
+
+SOURCE = """
+from pathlib import Path
+from avocado import Test
+from cprlib.report.results_folder import start_case
+from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, Role
+
+class Light(Test):
+    def evidence(self, case, outcome):
+        folder = start_case(Path(self.outputdir), case, test=str(self.name))
+        evidence = CaseEvidence(case, Mechanism.NONE, Role.CHECKS, test=str(self.name), started_ns=1)
+        evidence.with_checks(Check("tap", outcome, "x", "y", f"{self.params.get('qemu')} is bad")).write(folder)
+
+    def test_fails(self):
+        self.evidence("fails", Outcome.FAIL)
+        raise OSError("the target died")
+
+    def test_crashes(self):
+        self.evidence("crashes", Outcome.PASS)
+        raise KeyError("net0")
+"""
+
+
+@pytest.fixture
+def tests(tmp_path: Path) -> dict[str, SuiteTest]:
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite" / "test_light.py").write_text(SOURCE)
+    return {test.id: test for test in list_tests(tmp_path / "suite")}
+
+
+def test_failed_evidence_fails_and_an_exception_is_a_crash(tmp_path: Path, tests: dict[str, SuiteTest]) -> None:
+    assert list(tests) == ["fails", "crashes"]
+    judged = {}
+    for name, test in tests.items():
+        job = JobRunner(None).run(tmp_path / "partial" / name, test.reference, {"qemu": "/the/qemu"})
+        assert job.seconds > 0
+        assert not list(job.folder.glob("avocado/latest"))
+        judged[name] = judge_folder(job.folder, POLICIES)
+    assert (judged["fails"].outcome, judged["fails"].messages) == (JobOutcome.FAILED, ("tap: /the/qemu is bad",))
+    assert judged["crashes"].outcome == JobOutcome.CRASHED
+    assert "net0" in judged["crashes"].messages[0]

@@ -1,0 +1,134 @@
+"""Cases run on all workers, each once; the harness is sampled only while nothing runs; an error ends all."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cprlib.campaign.page import ProgressLines
+from cprlib.campaign.pool import Children, Pool
+from cprlib.campaign.soak.result import ResourceSample, SoakCase, SoakHistory
+from cprlib.campaign.soak.run import Recorder, SoakStrategy
+from cprlib.errors import EnvironmentFailure
+from cprlib.process import spawn
+from tests.unit.soak.samples import case, result
+
+
+class FakeWork:
+    """Cases that take a moment, and a sample of the harness that notices a case that runs."""
+
+    def __init__(self, case_s: float = 0.004) -> None:
+        self.case_s = case_s
+        self.ran: list[int] = []
+        self.samples: list[ResourceSample] = []
+        self.running = self.most = 0
+        self.disturbed = False
+        self.lock = threading.Lock()
+
+    def run(self, number: int) -> SoakCase | None:
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            self.ran.append(number)
+        time.sleep(self.case_s)
+        with self.lock:
+            self.running -= 1
+        return case(number)
+
+    def sample(self, at_s: float, cases: int) -> ResourceSample:
+        self.disturbed |= self.running > 0
+        time.sleep(0.002)
+        self.disturbed |= self.running > 0
+        self.samples.append(ResourceSample(0, at_s, cases, {}))
+        return self.samples[-1]
+
+
+def run(
+    folder: Path,
+    work: FakeWork,
+    workers: int,
+    seconds: float,
+    interval_s: float,
+    before_s: float = 0.0,
+    children: Children | None = None,
+) -> SoakHistory:
+    """The history of a session with this work."""
+    recorder = Recorder(result(folder, history=SoakHistory(), state="running"), seconds, ProgressLines(lambda _: None))
+    strategy = SoakStrategy(
+        itertools.count(1), work, recorder, seconds=seconds, interval_s=interval_s, before_s=before_s
+    )
+    try:
+        Pool(strategy, workers, children or Children()).run()
+    finally:
+        history = recorder.close("interrupted").history
+    return history
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_every_case_runs_once_and_no_case_runs_during_a_sample(workers: int, tmp_path: Path) -> None:
+    work = FakeWork()
+    history = run(tmp_path, work, workers, seconds=0.4, interval_s=0.03)
+    assert sorted(work.ran) == list(range(1, len(work.ran) + 1))
+    assert sorted(item.number for item in history.cases) == sorted(work.ran)
+    assert work.most == workers
+    assert len(history.samples) >= 5
+    assert not work.disturbed
+    assert history.samples[0].cases == 0
+    assert history.samples[-1].cases == len(work.ran)
+
+
+def test_time_continues_that_of_earlier_sessions(tmp_path: Path) -> None:
+    history = run(tmp_path, FakeWork(), 1, seconds=0.05, interval_s=10, before_s=100)
+    assert [100 <= sample.at_s < 101 for sample in history.samples] == [True, True]
+
+
+def test_no_time_runs_no_case(tmp_path: Path) -> None:
+    work = FakeWork()
+    run(tmp_path, work, 2, seconds=0.0, interval_s=1)
+    assert work.ran == []
+
+
+def test_error_of_a_case_ends_the_session(tmp_path: Path) -> None:
+    class NoSpace(FakeWork):
+        def run(self, number: int) -> SoakCase | None:
+            super().run(number)
+            raise EnvironmentFailure("make a folder", "No space left on device")
+
+    work = NoSpace()
+    with pytest.raises(EnvironmentFailure, match="No space left"):
+        run(tmp_path, work, 2, seconds=60, interval_s=0.05)
+    assert len(work.ran) <= 2
+
+
+def test_interruption_ends_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
+    children = Children()
+    running: list[subprocess.Popen[str]] = []
+
+    class Slow(FakeWork):
+        def run(self, number: int) -> SoakCase | None:
+            super().run(number)
+            with spawn(["sleep", "60"], purpose="sleep") as child:
+                running.append(child)
+                children.add(child)
+                os.kill(os.getpid(), signal.SIGINT)
+                child.wait()
+            return None
+
+    work = Slow()
+    begun = time.monotonic()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where this runs in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, work, 1, seconds=60, interval_s=60, children=children)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - begun < 20
+    assert len(work.ran) == 1
+    assert running[0].returncode == -9

@@ -1,4 +1,4 @@
-"""Faults put into updates become a matrix: who survives, after how long, by the verdict of their checks."""
+"""The fault matrix: which QEMU survives each injected fault, after how long, judged by the fault's checks."""
 
 from __future__ import annotations
 

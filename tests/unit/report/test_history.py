@@ -1,4 +1,4 @@
-"""The page of all runs: every run and case is on it, links lead somewhere, what cannot be read is said."""
+"""The history page: it has every run and case, its links work, and a run that cannot be read is shown as such."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def save(top: Path, day: int, *cases: CaseEvidence, machine: Environment = MACHI
     return folder
 
 
-def test_each_run_and_case_is_there_and_each_link_leads_somewhere(tmp_path: Path) -> None:
+def test_every_run_and_case_is_on_the_page_and_every_link_works(tmp_path: Path) -> None:
     save(tmp_path, 1, good_case("tap"), good_case("vhost & <more>"))
     save(tmp_path, 2, LOST)
     (tmp_path / "prove" / "2026").mkdir(parents=True)
@@ -75,7 +75,7 @@ def test_each_run_and_case_is_there_and_each_link_leads_somewhere(tmp_path: Path
     assert "<more>" not in text
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_is_for_its_owner(tmp_path: Path) -> None:
+def test_page_is_self_contained_and_for_its_owner_alone(tmp_path: Path) -> None:
     save(tmp_path, 1, good_case("tap"))
     save(tmp_path, 2, good_case("tap"))
     page = write_index(tmp_path)
@@ -86,14 +86,14 @@ def test_the_page_needs_nothing_from_elsewhere_and_is_for_its_owner(tmp_path: Pa
     assert text.count("data:image/svg+xml;base64,") == 1
 
 
-def test_history_without_a_run_and_without_a_folder(tmp_path: Path) -> None:
+def test_no_run_is_shown_and_no_folder_is_a_usage_error(tmp_path: Path) -> None:
     assert "No run in this folder" in write_index(tmp_path).read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="no such folder"):
         write_index(tmp_path / "gone")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"verdict": "pass"}', '{"verdict": "great", "environment": {}}'])
-def test_a_run_that_cannot_be_read_is_on_the_page(tmp_path: Path, text: str) -> None:
+def test_run_that_cannot_be_read_is_on_the_page(tmp_path: Path, text: str) -> None:
     save(tmp_path, 1, good_case("tap"))
     folder = tmp_path / "2026-01-02T08-00-00Z"
     folder.mkdir()
@@ -104,13 +104,13 @@ def test_a_run_that_cannot_be_read_is_on_the_page(tmp_path: Path, text: str) -> 
     assert "cannot be read" in render_history(history)
 
 
-def test_only_the_newest_runs_are_shown_and_the_others_counted(tmp_path: Path) -> None:
+def test_newest_runs_are_shown_and_older_ones_counted(tmp_path: Path) -> None:
     first = save(tmp_path, 1, good_case("tap"))
     for day in range(2, 8):
         folder = tmp_path / f"2026-01-{day:02}T08-00-00Z"
         folder.mkdir()
         (folder / "run.json").write_text((first / "run.json").read_text())
-    (tmp_path / "2026-01-09T08-00-00Z").mkdir()  # begun, and without a report
+    (tmp_path / "2026-01-09T08-00-00Z").mkdir()  # no report yet
     (tmp_path / "notes").mkdir()
     history = read_history(tmp_path, limit=3)
     assert [run.name[:10] for run in history.runs] == ["2026-01-05", "2026-01-06", "2026-01-07"]
@@ -118,7 +118,7 @@ def test_only_the_newest_runs_are_shown_and_the_others_counted(tmp_path: Path) -
     assert "the newest of 7" in render_history(history)
 
 
-def test_runs_of_another_machine_or_qemu_are_told_apart(tmp_path: Path) -> None:
+def test_change_of_machine_or_qemu_is_marked(tmp_path: Path) -> None:
     save(tmp_path, 1, good_case("tap"))
     save(tmp_path, 2, good_case("tap"))
     save(tmp_path, 3, good_case("tap"), machine=replace(MACHINE, cpu="CPU B"))
@@ -137,7 +137,7 @@ def test_cases_that_ever_failed_come_first(tmp_path: Path) -> None:
     assert read_history(tmp_path).case_ids == ("tap", "a")
 
 
-def test_the_picture_shows_what_was_not_measured(tmp_path: Path) -> None:
+def test_plots_show_what_was_not_measured(tmp_path: Path) -> None:
     save(tmp_path, 1, LOST)
     save(tmp_path, 2, good_case("tap"))
     figures = [run.cases["tap"] for run in read_history(tmp_path).runs]
@@ -149,7 +149,7 @@ def test_the_picture_shows_what_was_not_measured(tmp_path: Path) -> None:
     assert draw_case([None, *figures], []) != measured
 
 
-def test_the_command_writes_it_and_the_report_leads_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_the_page_and_the_report_links_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = save(tmp_path, 1, good_case("tap"))
     assert "../index.html" not in (folder / "report.html").read_text(encoding="utf-8")
     assert main(["report", "--index", str(tmp_path)]) == 0
@@ -159,7 +159,7 @@ def test_the_command_writes_it_and_the_report_leads_to_it(tmp_path: Path, capsys
     assert main(["report", "--index", str(tmp_path / "gone")]) == 2
 
 
-def test_judged_again_by_a_stricter_policy_a_run_changes_its_sign(tmp_path: Path) -> None:
+def test_run_judged_by_another_policy_changes_its_verdict(tmp_path: Path) -> None:
     folder = save(tmp_path, 1, LOST)
     assert json.loads((folder / "run.json").read_text())["verdict"] == "fail"
     lenient = tmp_path / "lenient.toml"

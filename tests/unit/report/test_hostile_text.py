@@ -1,4 +1,4 @@
-"""Whatever a guest, a QEMU or a log says, wherever it lands in the evidence: reports show it, unchanged by it."""
+"""Hostile text of a guest, a QEMU or a log, anywhere in the evidence, changes no report's structure."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ HOSTILE = {
 }
 FORBIDDEN = "\x1b\x07\x9b\u202e\u2066\u200f\0"
 CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)[^\n]*?(?<!`)\1(?!`)")  # CommonMark 6.1: closed by as many backticks
-IDENTIFIERS = {"id"}  # names of folders: checked where they are made
+IDENTIFIERS = {"id"}  # names of folders: checked when they are made
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where texts are in a case's evidence as JSON."""
+def text_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of all texts in a case's evidence as JSON."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from places(item, (*path, key))
+            yield from text_paths(item, (*path, key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from places(item, (*path, index))
+            yield from text_paths(item, (*path, index))
     elif isinstance(value, str) and path[-1] not in IDENTIFIERS:
         yield path
 
 
 def put(value: Any, path: tuple[Any, ...], text: str) -> str:
-    """Another text in one place; gives the one that was there."""
+    """Replace the text at a path; return the old one."""
     for step in path[:-1]:
         value = value[step]
     before = str(value[path[-1]])
@@ -64,16 +64,16 @@ def put(value: Any, path: tuple[Any, ...], text: str) -> str:
 
 @functools.cache
 def sample() -> tuple[str, tuple[tuple[Any, ...], ...]]:
-    """A case that fails, so that its reasons are shown, as JSON; and the places in it that take any text."""
+    """A failing case as JSON, so that its reasons are shown, and the paths in it that accept any text."""
     case = good_case().with_checks(Check("tap", Outcome.FAIL, "x", "y", "z"), Check("v", Outcome.SKIP, "x", "y", "z"))
     value: Any = json.loads(json.dumps(encode(case)))
     free = []
-    for path in list(places(value)):
+    for path in list(text_paths(value)):
         before = put(value, path, "any text")
         try:
             decode(CaseEvidence, value)
             free.append(path)
-        except BadValue:  # one of a list of words
+        except BadValue:  # only fixed words are valid here
             pass
         put(value, path, before)
     assert len(free) > 20
@@ -81,7 +81,7 @@ def sample() -> tuple[str, tuple[tuple[Any, ...], ...]]:
 
 
 def hostile_case(text: str) -> str:
-    """The case with a hostile text in every place that takes one."""
+    """The case with hostile text at every such path."""
     as_json, free = sample()
     value = json.loads(as_json)
     for path in free:
@@ -104,7 +104,7 @@ class Elements(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_text_everywhere_changes_no_report(tmp_path: Path, kind: str) -> None:
+def test_hostile_text_changes_no_report(tmp_path: Path, kind: str) -> None:
     pages, summaries = {}, {}
     for name, text in (("tame", "any text"), ("hostile", HOSTILE[kind])):
         results = tmp_path / name
@@ -130,7 +130,7 @@ def test_a_hostile_text_everywhere_changes_no_report(tmp_path: Path, kind: str) 
         assert live not in re.sub(r"\\.", "", plain["hostile"])
 
 
-def test_a_console_line_is_printable_and_bounded() -> None:
+def test_console_line_is_printable_and_bounded() -> None:
     for text in HOSTILE.values():
         shown = escape(text)
         assert not set(FORBIDDEN) & set(shown)

@@ -1,4 +1,4 @@
-"""A results folder becomes run.json, a page and tables; what is broken or missing is never passed over."""
+"""run.json, the page and the summaries of a results folder; broken or missing evidence is never ignored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_job(results: Path, *tests: tuple[str, str, str]) -> None:
     (folder / "results.json").write_text(json.dumps({"tests": values}))
 
 
-def test_good_run_passes_and_is_written_whole(tmp_path: Path) -> None:
+def test_good_run_passes_and_is_written_completely(tmp_path: Path) -> None:
     put(tmp_path, good_case(), some_packets())
     report = build_report(tmp_path, DEFAULT, environment=MACHINE, command="cprlib run")
     assert report.exit_status == ExitStatus.PASS
@@ -68,7 +68,7 @@ def test_good_run_passes_and_is_written_whole(tmp_path: Path) -> None:
     assert (tmp_path / "cases" / "cpr-tap-vhost-1-queue" / "timeline.svg").read_text().startswith("<?xml")
 
 
-def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+def test_page_is_self_contained(tmp_path: Path) -> None:
     put(tmp_path, good_case(), some_packets())
     build_report(tmp_path, DEFAULT, environment=MACHINE)
     page = (tmp_path / "report.html").read_text()
@@ -108,7 +108,7 @@ def test_broken_evidence_is_inconclusive(tmp_path: Path, text: str) -> None:
     assert "cannot be read" in result_table(report)
 
 
-def test_broken_packets_cost_only_the_picture(tmp_path: Path) -> None:
+def test_broken_packets_cost_only_the_timeline(tmp_path: Path) -> None:
     folder = put(tmp_path, good_case())
     (folder / "packets.json").write_text("{")
     assert build_report(tmp_path, DEFAULT, environment=MACHINE).exit_status == ExitStatus.PASS
@@ -132,7 +132,7 @@ def test_broken_started_file_does_no_harm(tmp_path: Path) -> None:
         ("INTERRUPTED", Outcome.INCONCLUSIVE),
     ],
 )
-def test_avocado_status_counts_beside_the_evidence(tmp_path: Path, status: str, outcome: Outcome) -> None:
+def test_avocado_status_is_judged_with_the_evidence(tmp_path: Path, status: str, outcome: Outcome) -> None:
     put(tmp_path, replace(good_case(), test="1-tests/functional/test_update.py:T.test_x"))
     write_job(tmp_path, ("1-test_update.py:T.test_x", status, "boom"))
     assert judge_results(tmp_path, DEFAULT, environment=MACHINE).verdict.outcome == outcome
@@ -154,16 +154,16 @@ def test_test_without_case_is_shown_with_its_reason(tmp_path: Path, status: str,
     assert words in result_table(report)
 
 
-def test_cancelled_test_is_a_skip_with_its_word(tmp_path: Path) -> None:
+def test_cancelled_test_is_a_skip_with_its_reason(tmp_path: Path) -> None:
     start_case(tmp_path, "cpr-tap", test="1-t.py:T.test_z", mechanism=Mechanism.CPR)
     write_job(tmp_path, ("1-t.py:T.test_z", "CANCEL", "no-cpr: this QEMU has no cpr=on"))
     report = judge_results(tmp_path, DEFAULT, environment=MACHINE)
     assert report.cases[0].outcome == Outcome.SKIP
-    assert report.verdict.outcome == Outcome.INCONCLUSIVE  # nothing was proven
+    assert report.verdict.outcome == Outcome.INCONCLUSIVE  # a skip proves nothing
     assert judge_results(tmp_path, load_policy("strict"), environment=MACHINE).verdict.outcome == Outcome.FAIL
 
 
-def test_status_that_repeats_the_verdict_is_judged_anew(tmp_path: Path) -> None:
+def test_status_that_repeats_the_verdict_is_judged_again(tmp_path: Path) -> None:
     case = replace(good_case(), test="1-t.py:T.test_x", loss=PerDirection(2, 0), unexplained=2)
     put(tmp_path, case)
     reason = judge(case, DEFAULT).verdict.status_reason()
@@ -175,7 +175,7 @@ def test_status_that_repeats_the_verdict_is_judged_anew(tmp_path: Path) -> None:
     assert judge_results(tmp_path, load_policy(lenient), environment=MACHINE).verdict.outcome == Outcome.PASS
 
 
-def test_job_that_was_interrupted_is_inconclusive(tmp_path: Path) -> None:
+def test_interrupted_job_is_inconclusive(tmp_path: Path) -> None:
     put(tmp_path, good_case())
     (tmp_path / "avocado" / "job-1").mkdir(parents=True)
     report = judge_results(tmp_path, DEFAULT, environment=MACHINE)
@@ -214,7 +214,7 @@ def test_hostile_text_is_harmless(tmp_path: Path) -> None:
     assert len(page) < 100_000
 
 
-def test_value_fits_the_schema_and_the_schema_is_one(tmp_path: Path) -> None:
+def test_run_json_fits_its_schema(tmp_path: Path) -> None:
     put(tmp_path, good_case())
     put(tmp_path, CaseEvidence("least", Mechanism.NONE))
     schema = json.loads(schema_file().read_text())

@@ -1,4 +1,4 @@
-"""Results folders: never shared by two runs, never without a link that works, for their owner alone."""
+"""Results folders: one for each run, for their owner alone, with a link to the newest that always works."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cprlib.verdict.policy_file import load_policy
 from tests.unit.verdict.samples import good_case
 
 
-def test_runs_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
+def test_concurrent_runs_get_their_own_folders(tmp_path: Path) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: new_results_folder(tmp_path), range(24)))
     assert len(set(folders)) == 24
@@ -54,7 +54,7 @@ def test_folder_that_cannot_be_made_is_an_environment_failure(tmp_path: Path) ->
         new_results_folder(tmp_path / "file")
 
 
-def test_second_case_of_an_id_gets_a_name_of_its_own(tmp_path: Path) -> None:
+def test_second_case_of_an_id_gets_its_own_folder(tmp_path: Path) -> None:
     assert start_case(tmp_path, "a").name == "a"
     assert start_case(tmp_path, "a").name == "a-2"
 
@@ -71,16 +71,16 @@ def test_started_is_read_back(tmp_path: Path) -> None:
     assert started.started_ns
 
 
-def test_a_run_is_unfinished_until_it_is_published(tmp_path: Path) -> None:
+def test_run_is_unfinished_until_it_is_published(tmp_path: Path) -> None:
     folder = new_results_folder(tmp_path)
     assert (folder / UNFINISHED).stat().st_mode & 0o777 == 0o600
-    assert unfinished_reason(folder) == ""  # its own run may make a report
+    assert unfinished_reason(folder) == ""  # the run itself writes a report
     publish(folder)
     assert not (folder / UNFINISHED).exists()
     assert unfinished_reason(folder) == ""
 
 
-def test_a_run_of_another_process_goes_on_or_was_unfinished_reason(tmp_path: Path) -> None:
+def test_run_of_another_process_is_in_progress_or_interrupted(tmp_path: Path) -> None:
     make = "import sys; from pathlib import Path; from cprlib.report.results_folder import new_results_folder\n"
     make += "print(new_results_folder(Path(sys.argv[1])), flush=True); sys.stdin.read()"
     with subprocess.Popen(
@@ -95,12 +95,12 @@ def test_a_run_of_another_process_goes_on_or_was_unfinished_reason(tmp_path: Pat
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"pid": 1, "started": 0, "boot": "x"}'])
-def test_a_mark_that_is_broken_or_of_another_boot_means_unfinished_reason(tmp_path: Path, text: str) -> None:
+def test_broken_unfinished_json_or_another_boot_means_interrupted(tmp_path: Path, text: str) -> None:
     (tmp_path / UNFINISHED).write_text(text)
     assert "was interrupted" in unfinished_reason(tmp_path)
 
 
-def test_a_run_that_was_interrupted_does_not_pass(tmp_path: Path) -> None:
+def test_interrupted_run_does_not_pass(tmp_path: Path) -> None:
     good_case().write(start_case(tmp_path, "a"))
     assert judge_results(tmp_path, load_policy("default")).exit_status == ExitStatus.PASS
     (tmp_path / UNFINISHED).write_text("{}")

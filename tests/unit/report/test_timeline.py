@@ -1,4 +1,4 @@
-"""The picture: every packet is in it, lost ones are told apart, and it is made without a display."""
+"""The timeline: it has every packet, distinguishes lost ones, and is drawn without a display."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_picture_is_well_formed(count: int, events: bool) -> None:
     assert root.tag.endswith("svg")
 
 
-def test_events_far_from_the_packets_do_not_blow_up_the_picture() -> None:
+def test_events_far_from_the_packets_do_not_enlarge_the_picture() -> None:
     sent = [START_NS + number * MS for number in range(10)]
     far = Event("STOP", START_NS + 10**16, Who.SOURCE)
     picture = draw(replace(good_case(), timeline=(far,)), Packets.from_ns(sent, sent, sent))
     assert len(picture) < 500_000
 
 
-def test_picture_of_nothing_but_losses() -> None:
+def test_picture_of_losses_only() -> None:
     packets = Packets(START_NS, (0, 1000), (None, None), (None, None))
     assert "<svg" in draw(good_case(), packets)

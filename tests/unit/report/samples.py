@@ -1,4 +1,4 @@
-"""Results folders as runs with ``--shard`` leave them."""
+"""Results folders of runs with ``--shard``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JUNIT = '<?xml version="1.0"?><testsuite name="job" tests="{tests}"/>'
 def point_case(point: str, *, base: str = "10.0", sha256: str = "ab" * 32) -> CaseEvidence:
     """A good case of a point.
 
-    :param base: empty for a QEMU that was brought.
+    :param base: empty for a QEMU that cprlib did not build.
     """
     case = good_case(f"update-{point}")
     more = {"point": point} | ({"base": base} if base else {})
@@ -44,8 +44,8 @@ def put_shard(
     """The results of one shard.
 
     :param points: of all shards.
-    :param cases: points that left evidence; all of the shard when None.
-    :param change: stands in place of the evidence of its id.
+    :param cases: points with evidence; all of the shard when None.
+    :param change: replaces the evidence of the case with its id.
     """
     own = shard_points(points, number, count)
     job = folder / "avocado" / f"job-{number}"

@@ -1,4 +1,4 @@
-"""Shards become one run with one verdict, and nothing of them is lost silently."""
+"""Runs over a matrix: names of points, missing points, and shards that become one run with one verdict."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from cprlib.cli.main import main
-from cprlib.errors import ExitStatus, UsageError
+from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.evidence.case import PerDirection
-from cprlib.report.matrix import MatrixRecord, merge_results
+from cprlib.report.matrix import MatrixRecord, Shard, merge_results, point_name, shard_points
 from cprlib.report.pipeline import judge_results
 from cprlib.verdict.policy_file import load_policy
-from tests.unit.report.shards import MACHINE, point_case, put_shard
+from tests.unit.report.samples import MACHINE, point_case, put_shard
 
 DEFAULT = load_policy("default")
 POINTS = ("q1-tap", "q1-vhost", "q4-tap", "q4-vhost", "q8-tap")
@@ -33,7 +33,7 @@ def merged(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> tuple[int,
     return status, out / "latest", printed.out + printed.err
 
 
-def test_all_shards_are_one_run_that_passes(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_merged_shards_are_one_run(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(str(path) for folder in shards for path in folder.rglob("*"))
     status, folder, _ = merged([shards[2], shards[0], shards[1]], capsys)
     assert status == ExitStatus.PASS
@@ -47,14 +47,14 @@ def test_all_shards_are_one_run_that_passes(shards: list[Path], capsys: pytest.C
     assert [shard.number for shard in record.shards] == [1, 2, 3]
 
 
-def test_a_missing_shard_is_inconclusive_now_and_later(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_shard_is_inconclusive_now_and_later(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     status, folder, printed = merged([shards[0], shards[2]], capsys)
     assert status == ExitStatus.INCONCLUSIVE
     assert "shard 2/3 is missing: 2 points never ran: q1-vhost, q8-tap" in printed
     assert main(["report", str(folder)]) == ExitStatus.INCONCLUSIVE
 
 
-def test_a_loss_in_one_shard_fails_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_loss_in_one_shard_fails_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = replace(point_case("q1-vhost"), loss=PerDirection(3, 0))
     shards = [put_shard(tmp_path / str(number), number, 2, POINTS, change=bad) for number in (1, 2)]
     status, _, printed = merged(shards, capsys)
@@ -62,7 +62,7 @@ def test_a_loss_in_one_shard_fails_the_whole(tmp_path: Path, capsys: pytest.Capt
     assert "update-q1-vhost" in printed
 
 
-def test_a_missing_shard_is_told_of_a_run_that_fails_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_shard_is_reported_of_a_failing_run_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = replace(point_case("q1-tap"), loss=PerDirection(3, 0))
     status, folder, printed = merged([put_shard(tmp_path / "1", 1, 2, POINTS, change=bad)], capsys)
     assert status == ExitStatus.FAIL
@@ -70,7 +70,7 @@ def test_a_missing_shard_is_told_of_a_run_that_fails_too(tmp_path: Path, capsys:
     assert "shard 2/2 is missing" in json.loads((folder / "run.json").read_text())["problems"][0]
 
 
-def test_a_point_that_its_shard_lost_is_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_point_without_a_case_is_inconclusive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards = [
         put_shard(tmp_path / "1", 1, 2, POINTS, cases=("q1-tap", "q8-tap")),
         put_shard(tmp_path / "2", 2, 2, POINTS),
@@ -80,7 +80,7 @@ def test_a_point_that_its_shard_lost_is_missed(tmp_path: Path, capsys: pytest.Ca
     assert "1 point of the matrix left no evidence: q4-tap" in printed
 
 
-def test_a_job_that_was_interrupted_is_reported(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_job_is_reported(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     (shards[1] / "avocado" / "job-2" / "results.json").unlink()
     status, _, printed = merged(shards, capsys)
     assert status == ExitStatus.INCONCLUSIVE
@@ -97,7 +97,7 @@ def test_shards_of_two_commits_are_inconclusive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("base", "status"), [("", ExitStatus.INCONCLUSIVE), ("10.0", ExitStatus.PASS)])
-def test_two_brought_qemus_are_not_one_run_but_two_own_builds_are(tmp_path: Path, base: str, status: int) -> None:
+def test_different_given_qemus_are_inconclusive_but_own_builds_are_not(tmp_path: Path, base: str, status: int) -> None:
     shards = [
         put_shard(tmp_path / str(number), number, 2, POINTS, base=base, sha256=str(number) * 64) for number in (1, 2)
     ]
@@ -107,7 +107,7 @@ def test_two_brought_qemus_are_not_one_run_but_two_own_builds_are(tmp_path: Path
     assert any("different QEMUs" in problem for problem in report.problems) == (base == "")
 
 
-def test_machines_that_differ_stand_side_by_side(tmp_path: Path) -> None:
+def test_different_machines_are_shown_side_by_side(tmp_path: Path) -> None:
     other = replace(MACHINE, kernel="6.18", cores=8, mode="native", engine="")
     shards = [
         put_shard(tmp_path / str(number), number, 2, POINTS, machine=machine)
@@ -123,7 +123,7 @@ def refused(folders: list[Path], why: str) -> None:
         merge_results(folders, folders[0].parent / "m")
 
 
-def test_what_does_not_belong_together_is_refused(shards: list[Path], tmp_path: Path) -> None:
+def test_shards_of_different_matrices_are_refused(shards: list[Path], tmp_path: Path) -> None:
     refused([shards[0], shards[0]], "both are shard 1/3")
     refused([shards[0], put_shard(tmp_path / "x", 2, 2, POINTS)], "one is of 3 shards, the other of 2")
     refused([shards[0], put_shard(tmp_path / "y", 2, 3, POINTS, name="night")], "have different points")
@@ -135,15 +135,80 @@ def test_what_does_not_belong_together_is_refused(shards: list[Path], tmp_path: 
     refused([tmp_path / "m", shards[0]], "already a merged run")
 
 
-def test_the_command_leaves_nothing_when_it_refuses(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_merge_leaves_nothing(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     status, folder, printed = merged([shards[0], shards[0]], capsys)
     assert status == ExitStatus.USAGE
     assert "both are shard 1/3" in printed
     assert list(folder.parent.iterdir()) == []
 
 
-def test_usage_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_usage_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--merge"]) == ExitStatus.USAGE
     assert main(["report", str(tmp_path), str(tmp_path)]) == ExitStatus.USAGE
     assert main(["report", str(tmp_path), "--out", str(tmp_path)]) == ExitStatus.USAGE
     assert "give one folder, or --merge to join several" in capsys.readouterr().err
+
+
+NAMES = {
+    "q4-vhost-q35-cpr-10.0-ip6": {
+        "ip_version": "6",
+        "base": "10.0",
+        "mechanism": "cpr",
+        "machine": "q35",
+        "vhost": "on",
+        "queues": "4",
+    },
+    "q1-tap": {"queues": "1", "vhost": "off"},
+    "q1-queue-length-50-rate-500": {"rate": "500", "queues": "1", "queue_length": "50"},
+    "q1": {"queues": "1", "qemu": "/some/where", "firmware": "/else", "memory": ""},
+    "microvm-pcie-on": {"machine": "microvm,pcie=on"},
+    "": {},
+}
+
+
+@pytest.mark.parametrize(("name", "values"), NAMES.items())
+def test_point_has_the_same_name_everywhere(name: str, values: dict[str, str]) -> None:
+    assert point_name(values) == name
+
+
+def test_shard_is_every_third_point() -> None:
+    assert [shard_points(("a", "b", "c", "d"), number, 3) for number in (1, 2, 3)] == [("a", "d"), ("b",), ("c",)]
+
+
+def test_complete_run_passes_and_a_missing_point_is_inconclusive(tmp_path: Path) -> None:
+    whole = put_shard(tmp_path / "a", 1, 1, ("q1-tap", "q4-tap"))
+    assert judge_results(whole, DEFAULT).exit_status == ExitStatus.PASS
+    lost = put_shard(tmp_path / "b", 1, 1, ("q1-tap", "q4-tap"), cases=("q1-tap",))
+    report = judge_results(lost, DEFAULT)
+    assert report.exit_status == ExitStatus.INCONCLUSIVE
+    assert "1 point of the matrix left no evidence: q4-tap" in report.problems[0]
+
+
+def test_point_is_not_mistaken_for_one_whose_name_ends_alike(tmp_path: Path) -> None:
+    folder = put_shard(tmp_path / "a", 1, 1, ("vhost-q35", "q1-vhost-q35"), cases=("q1-vhost-q35",))
+    assert "left no evidence: vhost-q35" in judge_results(folder, DEFAULT).problems[0]
+
+
+def test_single_shard_has_to_cover_its_own_points_only(tmp_path: Path) -> None:
+    folder = put_shard(tmp_path / "a", 1, 2, ("q1-tap", "q4-tap"))
+    assert [path.name for path in (folder / "cases").iterdir()] == ["update-q1-tap"]
+    assert judge_results(folder, DEFAULT).exit_status == ExitStatus.PASS
+
+
+def test_many_missing_points_are_counted() -> None:
+    points = tuple(f"q{number}" for number in range(1, 9))
+    record = MatrixRecord("night", points, (Shard(1, points),))
+    assert list(record.problems([])) == ["8 points of the matrix left no evidence: q1, q2, q3, q4 and 4 more"]
+
+
+def test_broken_record_is_inconclusive(tmp_path: Path) -> None:
+    folder = put_shard(tmp_path / "a", 1, 1, ("q1-tap",))
+    (folder / "matrix.json").write_text('{"name": 5}')
+    with pytest.raises(InstrumentError, match="name"):
+        MatrixRecord.read(folder)
+    assert judge_results(folder, DEFAULT).exit_status == ExitStatus.INCONCLUSIVE
+
+
+def test_run_without_a_matrix_has_no_record(tmp_path: Path) -> None:
+    assert MatrixRecord.read(tmp_path) is None
+    assert point_case("q1-tap").parameters.more["point"] == "q1-tap"

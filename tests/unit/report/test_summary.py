@@ -1,4 +1,4 @@
-"""A case's command has what the run was given, a judged folder keeps its machine, and Markdown changes no command."""
+"""Commands that run a case again, the environment of a folder that is judged again, and commands in Markdown."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ CASE = "cprlib run tests/functional/test_x.py:X.test_y"
         ("cprlib run --policy mine.toml a.py", f"cprlib run --policy mine.toml {CASE[11:]}"),
     ],
 )
-def test_a_case_is_run_again_as_the_run_ran_it(run: str, wanted: str) -> None:
+def test_rerun_command_keeps_options_of_the_run(run: str, wanted: str) -> None:
     assert rerun_command(run, CASE) == wanted
 
 
-def test_without_a_command_of_the_case_there_is_none() -> None:
+def test_case_without_a_command_has_no_rerun_command() -> None:
     assert rerun_command("cprlib run", "") == ""
 
 
-def test_judged_again_it_is_still_that_machine_s_run(tmp_path: Path) -> None:
+def test_judging_again_keeps_machine_and_command(tmp_path: Path) -> None:
     good_case().write(tmp_path / "cases" / good_case().id)
     machine = Environment(mode="lab", engine="uml", kernel="6.1-theirs", cores=7, packages={"scapy": "1"})
     build_report(tmp_path, load_policy("default"), environment=machine, command="cprlib run -p rate=500")
@@ -56,7 +56,7 @@ def test_judged_again_it_is_still_that_machine_s_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"environment": 3}', '{"environment": {"cores": 1}, "command": null}'])
-def test_an_earlier_report_that_says_nothing_does_no_harm(tmp_path: Path, text: str) -> None:
+def test_broken_earlier_report_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     good_case().write(tmp_path / "cases" / good_case().id)
     assert build_report(tmp_path, load_policy("default")).command == ""
@@ -77,5 +77,5 @@ def test_summary_and_table_have_the_exact_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"), [("a b", "`a b`"), ("a `b` c", "``a `b` c``"), ("a ``b", "```a ``b```"), ("`a", "`` `a ``")]
 )
-def test_a_code_span_shows_its_text_to_the_letter(text: str, wanted: str) -> None:
+def test_code_span_shows_its_text_unchanged(text: str, wanted: str) -> None:
     assert _code_span(text) == wanted

@@ -5,26 +5,27 @@
     request   \\n <id> <command> [<key>=<value> ...] \\n
     answer    \\n {"id":"<id>","ok":true,...,"payload":N,"crc32":C} \\n  <N bytes>
 
-Bytes may be lost in both directions when a live update takes the channel from one QEMU to the next; therefore each
-answer names its request, anything else is skipped, and a request that may be repeated is.
+A live update moves the channel from one QEMU to the next, and bytes may be lost in both directions. Therefore an
+answer names its request, all other bytes are skipped, and an idempotent request is repeated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
 import secrets
 import socket
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from cprlib.codec import BadValue, load_json
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, GuestFailed, InstrumentError
 from cprlib.guest.replies import Reply
 
 LINE_LIMIT = 1 << 20  # bytes of an answer's line; PORT_ANSWER in images/guest/agent/port.h
-SKIP_LIMIT = 64 << 20  # bytes that are no answer, until the guest is called broken
+SKIP_LIMIT = 64 << 20  # bytes that are not part of an answer, before the request fails
 ADVICE = "look at the guest's console; was the guest image built for this cprlib?"
 
 
@@ -37,9 +38,9 @@ class Answer:
 
 
 class AgentChannel:
-    """Our end of the port, whichever QEMU it currently leads through.
+    """Our end of the port, through the QEMU that currently runs the guest.
 
-    :param connection: a connected stream socket to QEMU's chardev; stays the caller's to close.
+    :param connection: a connected stream socket to QEMU's chardev; the caller closes it.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -49,7 +50,7 @@ class AgentChannel:
         self._numbers = itertools.count(1)
 
     def use(self, connection: socket.socket) -> None:
-        """Go on through another QEMU, after a live update. Half an answer of the one before is forgotten."""
+        """Switch to another QEMU, after a live update; an incomplete answer is dropped."""
         self._connection = connection
         self._received.clear()
 
@@ -61,14 +62,14 @@ class AgentChannel:
         seconds: float = 10.0,
         repeat_after: float | None = None,
     ) -> Answer:
-        """Ask, and wait for the answer.
+        """Send a request and wait for its answer.
 
-        :param parameters: the request's keys and values, without spaces in them.
+        :param parameters: the request's keys and values, without spaces.
         :param seconds: deadline for all attempts, scaled.
-        :param repeat_after: seconds after which the request is sent anew, when it may be carried out twice.
-        :raises GuestFailed: the agent refused, or the channel broke.
+        :param repeat_after: for an idempotent request: seconds after which it is sent again.
+        :raises GuestFailed: the agent refused, or the channel was closed.
         :raises DeadlineExceeded: no answer.
-        :raises InstrumentError: an answer that makes no sense.
+        :raises InstrumentError: an invalid answer.
         """
         deadline = Deadline(seconds, f"the guest agent's answer to {command}")
         while True:
@@ -82,9 +83,10 @@ class AgentChannel:
     def _attempt(self, command: str, parameters: Mapping[str, str | int], deadline: Deadline) -> Answer:
         identifier = f"{self._token}-{next(self._numbers)}"
         words = [identifier, command, *(f"{key}={value}" for key, value in parameters.items())]
-        self._send(f"\n{' '.join(words)}\n".encode("ascii", "replace"), command, deadline)
-        members = self._read_answer(f'{{"id":"{identifier}"'.encode(), command, deadline)
-        reply = Reply(members, command)
+        line = f"\n{' '.join(words)}\n".encode("ascii", "replace")
+        with self._failures(command, deadline):
+            self._connection.sendall(line)
+        reply = Reply(self._read_members(f'{{"id":"{identifier}"'.encode(), command, deadline), command)
         if not reply.flag("ok"):
             raise GuestFailed(f"have the guest {command}", reply.text("error"))
         length = reply.number("payload")
@@ -92,62 +94,58 @@ class AgentChannel:
             raise reply.invalid("payload")
         payload = self._read(length, command, deadline)
         if length and zlib.crc32(payload) != reply.number("crc32"):
-            raise InstrumentError(f"read the guest agent's answer to {command}", "its bytes have another checksum")
+            raise _invalid_answer(command, "its checksum is wrong")
         return Answer(reply, payload)
 
-    def _read_answer(self, prefix: bytes, command: str, deadline: Deadline) -> dict[str, object]:
+    def _read_members(self, prefix: bytes, command: str, deadline: Deadline) -> dict[str, object]:
         skipped = 0
-        while True:
-            line = self._read_line(command, deadline)
-            if line.startswith(prefix):
-                break
+        while not (line := self._read_line(command, deadline)).startswith(prefix):
             skipped += len(line) + 1
             if skipped > SKIP_LIMIT:
-                raise InstrumentError(f"read the guest agent's answer to {command}", f"{skipped} bytes are no answer")
+                raise _invalid_answer(command, f"{skipped} bytes are not an answer")
         try:
-            members = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InstrumentError(f"read the guest agent's answer to {command}", str(error)) from error
-        if not isinstance(members, dict):
-            raise InstrumentError(f"read the guest agent's answer to {command}", "it is no object")
-        return members
+            return load_json(dict[str, object], line)
+        except BadValue as error:
+            raise _invalid_answer(command, str(error)) from error
 
     def _read_line(self, command: str, deadline: Deadline) -> bytes:
         searched = 0
         while (end := self._received.find(b"\n", searched)) < 0:
             searched = len(self._received)
-            if searched > LINE_LIMIT:  # bytes of a broken answer; the end of the line will come
+            if searched > LINE_LIMIT:  # part of a damaged answer; its end will follow
                 self._received.clear()
                 return b"?" * LINE_LIMIT
-            self._fill(command, deadline)
-        line = bytes(self._received[:end])
-        del self._received[: end + 1]
-        return line
+            self._receive(command, deadline)
+        return self._take(end + 1)[:-1]
 
     def _read(self, length: int, command: str, deadline: Deadline) -> bytes:
         while len(self._received) < length:
-            self._fill(command, deadline)
-        data = bytes(self._received[:length])
+            self._receive(command, deadline)
+        return self._take(length)
+
+    def _take(self, length: int) -> bytes:
+        content = bytes(self._received[:length])
         del self._received[:length]
-        return data
+        return content
 
-    def _fill(self, command: str, deadline: Deadline) -> None:
-        try:
-            self._connection.settimeout(max(deadline.remaining, 0.001))
-            data = self._connection.recv(1 << 18)
-        except TimeoutError:
-            raise deadline.exceeded(advice=ADVICE) from None
-        except OSError as error:
-            raise GuestFailed(f"ask the guest agent to {command}", f"its channel broke: {error}", ADVICE) from error
-        if not data:
+    def _receive(self, command: str, deadline: Deadline) -> None:
+        with self._failures(command, deadline):
+            content = self._connection.recv(1 << 18)
+        if not content:
             raise GuestFailed(f"ask the guest agent to {command}", "its channel was closed: QEMU has ended", ADVICE)
-        self._received += data
+        self._received += content
 
-    def _send(self, data: bytes, command: str, deadline: Deadline) -> None:
+    @contextlib.contextmanager
+    def _failures(self, command: str, deadline: Deadline) -> Iterator[None]:
+        """Run one operation of the socket until the deadline, with our errors."""
         try:
             self._connection.settimeout(max(deadline.remaining, 0.001))
-            self._connection.sendall(data)
+            yield
         except TimeoutError:
             raise deadline.exceeded(advice=ADVICE) from None
         except OSError as error:
             raise GuestFailed(f"ask the guest agent to {command}", f"its channel broke: {error}", ADVICE) from error
+
+
+def _invalid_answer(command: str, happened: str) -> InstrumentError:
+    return InstrumentError(f"read the guest agent's answer to {command}", happened)

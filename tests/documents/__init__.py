@@ -1,1 +1,1 @@
-"""A reader who types what the documents show: ``python -m tests.documents``."""
+"""Run the commands that the documents show: ``python -m tests.documents``."""

@@ -1,14 +1,14 @@
-"""Type the commands of README and the documents, in a reader's order, and see that they do what is said there.
+"""Run the commands that README.md, CONTRIBUTING.md and docs/ show, and check their exit statuses.
 
 ::
 
     python -m tests.documents                       # all pages, about half an hour
-    python -m tests.documents --page tutorial.md    # one
-    python -m tests.documents --list                # what would be typed, and what otherwise than it is shown
+    python -m tests.documents --page tutorial.md    # one page
+    python -m tests.documents --list                # print the commands, and the substitutes
 
-They are typed in a clone of the project's commit (what is not committed is not seen), on real guests. What takes
-hours is made shorter, and what is the reader's own is put in: ``otherwise.py`` says where, and why. Exit status 1 when
-a command ended otherwise than it should, 3 when one was inconclusive.
+They run in a clone of the current commit (uncommitted changes are not seen), on real guests. ``substitutes.py``
+replaces commands that take hours or that need a QEMU of the reader. Exit status 1 if a command ended with an unexpected
+status, 3 if one was inconclusive.
 """
 
 from __future__ import annotations
@@ -22,67 +22,67 @@ from pathlib import Path
 from cprlib.errors import CprlibError, ExitStatus
 from cprlib.files import project_folder
 from cprlib.process import tail, terminate_on_signals
-from tests.documents.otherwise import otherwise
-from tests.documents.reader import Reader, reader
-from tests.documents.shown import Shown, pages, shown_in
+from tests.documents.checkout import Checkout, prepared_checkout
+from tests.documents.commands import ShownCommand, pages, shown_commands
+from tests.documents.substitutes import substitute_for
 
 LONGEST_S = 1500.0
 PASS, FAIL, INCONCLUSIVE = ExitStatus.PASS, ExitStatus.FAIL, ExitStatus.INCONCLUSIVE
+WORDS = {PASS: "ok", FAIL: "FAILED", INCONCLUSIVE: "INCONCLUSIVE"}
 
 
-def type_all(one: Reader, commands: Sequence[Shown], logs: Path) -> list[int]:
-    """Type commands one after the other, and print what came of each.
+def run_all(checkout: Checkout, commands: Sequence[ShownCommand], logs: Path) -> list[ExitStatus]:
+    """Run commands one after the other, and print a line for each.
 
-    :param logs: folder for what they print; kept.
-    :returns: 0, 1 or 3 for each that was typed.
+    :param logs: folder for their output.
+    :returns: pass, fail or inconclusive for each command that ran.
     """
-    came: list[int] = []
+    results: list[ExitStatus] = []
     for number, shown in enumerate(commands, 1):
-        row = otherwise(shown.text)
-        if not row.command:
-            print(f"not typed  {shown.place}: {shown.text}\n           {row.why}", flush=True)
+        substitute = substitute_for(shown.text)
+        if not substitute.executed:
+            print(f"not run       {shown.location}: {shown.text}\n              {substitute.reason}", flush=True)
             continue
-        one.keep_two_days()
+        checkout.link_two_runs()
         log, begun = logs / f"{number:02}.log", time.monotonic()
-        status = one.type(row.command, log, LONGEST_S)
+        status = checkout.execute(substitute.executed, log, LONGEST_S)
         seconds = time.monotonic() - begun
-        good = status in row.statuses
-        came.append(PASS if good else INCONCLUSIVE if status == INCONCLUSIVE else FAIL)
-        word = "ok" if good else "INCONCLUSIVE" if status == INCONCLUSIVE else "WRONG"
-        print(f"{word:9}  {shown.place}: {row.command}  ({seconds:.0f} s, exit status {status})", flush=True)
-        if not good:
+        result = PASS if status in substitute.statuses else INCONCLUSIVE if status == INCONCLUSIVE else FAIL
+        results.append(result)
+        line = f"{shown.location}: {substitute.executed}  ({seconds:.0f} s, exit status {status})"
+        print(f"{WORDS[result]:12}  {line}", flush=True)
+        if result != PASS:
             print(tail(log.read_text(encoding="utf-8", errors="replace"), 2000), flush=True)
-    return came
+    return results
 
 
-def main(given: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command line; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", action="append", help="only this page, e.g. tutorial.md; may be given again")
-    parser.add_argument("--list", action="store_true", help="show what would be typed, and type nothing")
-    parser.add_argument("--logs", type=Path, default=Path("results/documents"), help="folder for what they print")
-    arguments = parser.parse_args(given)
+    parser.add_argument("--page", action="append", help="only this page, e.g. tutorial.md; can be repeated")
+    parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
+    parser.add_argument("--logs", type=Path, default=Path("results/documents"), help="folder for their output")
+    arguments = parser.parse_args(argv)
     chosen = [page for page in pages(project_folder()) if not arguments.page or page.name in arguments.page]
-    commands = [shown for page in chosen for shown in shown_in(page)]
+    commands = [shown for page in chosen for shown in shown_commands(page)]
     if not commands:
         parser.error(f"no commands in {arguments.page}")
     if arguments.list:
         for shown in commands:
-            row = otherwise(shown.text)
-            note = f"\n    typed: {row.typed or 'not'} ({row.why})" if row.typed is not None else ""
-            print(f"{shown.place}: {shown.text}{note}")
+            entry = substitute_for(shown.text)
+            note = f"\n    run: {entry.command or 'nothing'} ({entry.reason})" if entry.command is not None else ""
+            print(f"{shown.location}: {shown.text}{note}")
         return 0
     arguments.logs.mkdir(parents=True, exist_ok=True)
     try:
-        with terminate_on_signals(), reader() as one:
-            came = type_all(one, commands, arguments.logs.resolve())
+        with terminate_on_signals(), prepared_checkout() as checkout:
+            results = run_all(checkout, commands, arguments.logs.resolve())
     except CprlibError as error:
         print(f"documents: {error.one_line()}", file=sys.stderr)
         return int(error.exit_status)
-    print(
-        f"{came.count(PASS)} of {len(came)} commands did what they should; {len(commands) - len(came)} were not typed"
-    )
-    return FAIL if FAIL in came else INCONCLUSIVE if INCONCLUSIVE in came else PASS
+    passed, skipped = results.count(PASS), len(commands) - len(results)
+    print(f"{passed} of {len(results)} commands ended as expected; {skipped} did not run")
+    return FAIL if FAIL in results else INCONCLUSIVE if INCONCLUSIVE in results else PASS
 
 
 if __name__ == "__main__":

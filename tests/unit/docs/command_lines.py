@@ -1,7 +1,7 @@
-"""Command lines as the documents show them, and what is wrong with one when it is held against the real commands.
+"""Command lines in the documents, checked against the real commands and options.
 
-A line counts when it stands in a block fenced as ``sh``, an indented block or a code span, and begins with a program of
-ours. Words in capitals (``PATH``, ``NAME``) stand for what a reader puts there: they are not looked up.
+A command line is in a block fenced as ``sh``, in an indented block or in a code span, and begins with one of our
+programs. Words in capitals (``PATH``, ``NAME``) are placeholders and are not checked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cprlib.errors import CprlibError
 from cprlib.files import project_folder
 from cprlib.testing.parameters import check_parameters
 from cprlib.verdict.policy_file import shipped_policies
-from tests.documents.fences import SHELL, fenced_lines
+from tests.documents.commands import SHELL, markdown_lines
 
 PLACEHOLDER = re.compile(r"\.\.\.|\$?[A-Z][A-Z0-9_.]*")
 SPAN = re.compile(r"`((?:cprlib|avocado (?:run|list|replay|jobs|diff)|python3 -m \w+)[^`]*)`")
@@ -37,7 +37,7 @@ class Line:
     """One command line of a document.
 
     :param place: file and line, for messages.
-    :param words: as a shell splits them.
+    :param words: split as by a shell.
     """
 
     place: str
@@ -46,8 +46,8 @@ class Line:
 
 
 def lines_of(path: Path) -> Iterator[Line]:
-    """Every command line of a Markdown file; those inside of ``$(...)`` apart from the one around them."""
-    for line in fenced_lines(path):
+    """Every command line of a Markdown file; a command in ``$(...)`` is a line of its own."""
+    for line in markdown_lines(path):
         place = f"{path.name}:{line.number}"
         if line.block == SHELL or (line.block is None and line.text.startswith("    ")):
             if found := BEGINS.match(line.text.strip()):
@@ -58,7 +58,7 @@ def lines_of(path: Path) -> Iterator[Line]:
 
 
 def split(place: str, text: str) -> Iterator[Line]:
-    """A shell line as its commands."""
+    """Split a shell line into its commands."""
     for inner in WITHIN.findall(text):
         yield from split(place, inner)
     text = WITHIN.sub("SUBSTITUTE", text.replace('"$(', "$(").replace(')"', ")"))
@@ -77,7 +77,7 @@ def split(place: str, text: str) -> Iterator[Line]:
 
 
 def problems_of(line: Line) -> list[str]:
-    """What is wrong with a line; empty when nothing is. Lines of ``avocado`` are looked at elsewhere."""
+    """Problems of a command line of cprlib or python3; lines of ``avocado`` are checked by the tests."""
     if line.words[0] == "cprlib":
         return _of_cprlib(line.words[1:])
     if line.words[:2] == ("python3", "-m"):
@@ -85,7 +85,7 @@ def problems_of(line: Line) -> list[str]:
         if importlib.util.find_spec(module) is None:
             return [f"no module {module}"]
         if module == "cprlib.bootstrap":
-            if line.words[3] not in (*PASSED_ON, "test") and not _stands_for_something(line.words[3]):
+            if line.words[3] not in (*PASSED_ON, "test") and not _is_placeholder(line.words[3]):
                 return [f"bootstrap has no command {line.words[3]}"]
             return _of_cprlib(line.words[3:]) if line.words[3] in PASSED_ON else []
     return []
@@ -98,7 +98,7 @@ def _of_cprlib(words: tuple[str, ...]) -> list[str]:
     while isinstance(command, click.Group):
         while rest and rest[0] in ("-v", "--verbose"):
             rest.pop(0)
-        if not rest or rest[0] in ("--help", "-h", "--version") or _stands_for_something(rest[0]):
+        if not rest or rest[0] in ("--help", "-h", "--version") or _is_placeholder(rest[0]):
             return []
         below = command.get_command(context, rest[0])
         if below is None:
@@ -112,25 +112,25 @@ def _of_command(command: click.Command, rest: list[str], context: click.Context,
         parsed = command.make_context(str(command.name), _with_values(command, rest), context.parent)
     except click.BadOptionUsage as error:
         named_only = last.startswith("-") and "requires an argument" in error.format_message()
-        return [] if named_only else [error.format_message()]  # text may name an option without a value
+        return [] if named_only else [error.format_message()]  # the text names an option without its value
     except click.MissingParameter as error:
-        return [error.format_message()] if rest else []  # text may name a command without its arguments
+        return [error.format_message()] if rest else []  # the text names a command without its arguments
     except click.ClickException as error:
         return [error.format_message()]
     return list(_wrong_values(parsed))
 
 
 def _with_values(command: click.Command, words: list[str]) -> list[str]:
-    """Numbers in the place of words in capitals where the option wants a number."""
+    """Replace placeholders by values that the option accepts."""
     kinds = {name: option.type for option in command.params for name in option.opts}
     result = list(words)
-    for place, word in enumerate(words):
-        if place and _stands_for_something(word):
-            kind = kinds.get(words[place - 1])
+    for index, word in enumerate(words):
+        if index and _is_placeholder(word):
+            kind = kinds.get(words[index - 1])
             if isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
-                result[place] = "1"
+                result[index] = "1"
             elif isinstance(kind, click.Choice):
-                result[place] = str(next(iter(kind.choices)))
+                result[index] = str(next(iter(kind.choices)))
     return result
 
 
@@ -138,21 +138,19 @@ def _wrong_values(parsed: click.Context) -> Iterator[str]:
     given = parsed.params
     name = parsed.command.name
     for key in ("base", "target_base"):
-        if given.get(key) and not _stands_for_something(given[key]) and given[key] not in load_bases():
+        if given.get(key) and not _is_placeholder(given[key]) and given[key] not in load_bases():
             yield f"no base {given[key]}"
     policy = str(given.get("policy") or "default")
-    if not (_stands_for_something(policy) or policy.endswith(".toml") or policy in shipped_policies()):
+    if not (_is_placeholder(policy) or policy.endswith(".toml") or policy in shipped_policies()):
         yield f"no policy {policy}"
     if name in ("build", "prove"):
         folder = given.get("mutants_in")
         known = variant_names(str(folder) if folder else None)
-        yield from (
-            f"no variant {one}" for one in given["names"] if not _stands_for_something(one) and one not in known
-        )
+        yield from (f"no variant {one}" for one in given["names"] if not _is_placeholder(one) and one not in known)
     pairs = dict(item.partition("=")[::2] for item in given.get("parameter") or ())
-    pairs = {key: value for key, value in pairs.items() if not (_stands_for_something(key))}
+    pairs = {key: value for key, value in pairs.items() if not (_is_placeholder(key))}
     try:
-        check_parameters({key: value for key, value in pairs.items() if not _stands_for_something(value)})
+        check_parameters({key: value for key, value in pairs.items() if not _is_placeholder(value)})
     except CprlibError as error:
         yield error.one_line()
     if name in ("run",):
@@ -161,13 +159,13 @@ def _wrong_values(parsed: click.Context) -> Iterator[str]:
 
 
 def wrong_test(reference: str) -> Iterator[str]:
-    """What is wrong with a test reference: no such file, class or method."""
-    if _stands_for_something(reference):
+    """Problems of a test reference: no such file, class or method."""
+    if _is_placeholder(reference):
         return
     name, _, method = reference.partition(":")
     path = project_folder() / name
     if name.startswith(("~", "/")) or name.startswith("my"):
-        return  # a file of the reader's own
+        return  # a file of the reader
     if not path.exists():
         yield f"no test {name}"
     elif method:
@@ -178,15 +176,15 @@ def wrong_test(reference: str) -> Iterator[str]:
 
 
 def wrong_tags(filter_: str) -> Iterator[str]:
-    """Tags of a filter that no test has."""
+    """Problems of a tag filter: tags that no test has."""
     known = suite_tags()
     for tag in filter_.split(","):
         bare = tag.removeprefix("-")
-        if not _stands_for_something(bare) and bare not in known:
+        if not _is_placeholder(bare) and bare not in known:
             yield f"no test has the tag {bare}"
 
 
-@cache  # parsing some ninety patches takes longer than all else here
+@cache  # parses ninety patches
 def variant_names(folder: str | None) -> frozenset[str]:
     """Names of the variants of a folder; None: of the project's own."""
     return frozenset(variant.name for variant in load_mutants(Path(folder) if folder else None))
@@ -200,5 +198,5 @@ def suite_tags() -> frozenset[str]:
     return frozenset(tag for tags in lists for tag in tags.split(","))
 
 
-def _stands_for_something(word: str) -> bool:
+def _is_placeholder(word: str) -> bool:
     return bool(PLACEHOLDER.fullmatch(str(word)))

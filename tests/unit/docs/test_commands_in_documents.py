@@ -1,4 +1,4 @@
-"""Every command that README and docs show is one that exists: its options, tests, tags, policies and variants too."""
+"""Every command in the documents exists, with its options, tests, tags, policies and mutants."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PARSE_AVOCADO = """
 import json, os, sys
 from avocado.core.app import AvocadoApp
 for words in json.loads(sys.stdin.read()):
-    child = os.fork()  # its settings can be made once in a process
+    child = os.fork()  # Avocado registers its settings once per process
     if child == 0:
         sys.argv = words
-        AvocadoApp()  # ends by itself when it does not understand
+        AvocadoApp()  # exits if it cannot parse the arguments
         os._exit(0)
     if os.waitpid(child, 0)[1]:
         print("PROBLEM", " ".join(words))
@@ -41,7 +41,7 @@ def test_commands_of_a_document_exist(path: Path) -> None:
     assert not found, "\n".join(found)
 
 
-def test_there_are_commands_to_look_at() -> None:
+def test_documents_contain_commands() -> None:
     assert len(all_lines()) > 50
     assert {"README.md", "prove.md", "tests.md"} <= {line.place.partition(":")[0] for line in all_lines()}
 
@@ -52,12 +52,12 @@ def refused_by_avocado(lines: list[list[str]]) -> str:
     return "\n".join(line for line in done.stdout.splitlines() if line.startswith("PROBLEM"))
 
 
-def test_avocado_refuses_an_option_that_it_has_not() -> None:
-    said = refused_by_avocado([["avocado", "run", "--gone", "x"], ["avocado", "list", "x"]])
-    assert said == "PROBLEM avocado run --gone x"
+def test_avocado_refuses_an_unknown_option() -> None:
+    output = refused_by_avocado([["avocado", "run", "--gone", "x"], ["avocado", "list", "x"]])
+    assert output == "PROBLEM avocado run --gone x"
 
 
-def test_avocado_understands_what_documents_tell_it() -> None:
+def test_avocado_accepts_the_commands_of_the_documents() -> None:
     lines = [line for line in all_lines() if line.words[0] == "avocado"]
     assert not refused_by_avocado([list(line.words) for line in lines])
     for line in lines:
@@ -67,7 +67,7 @@ def test_avocado_understands_what_documents_tell_it() -> None:
         assert not [problem for one in tests for problem in wrong_test(one)], line
 
 
-def test_every_command_teaches_by_examples_that_are_right() -> None:
+def test_examples_of_every_command_are_valid() -> None:
     assert set(COMMANDS) <= set(EXAMPLES)
     for name, examples in EXAMPLES.items():
         for text, _ in examples.lines:
@@ -99,12 +99,12 @@ def test_a_wrong_command_is_found(text: str, problem: str) -> None:
     assert any(problem in one for one in found), found
 
 
-def test_words_in_capitals_stand_for_what_a_reader_puts_there() -> None:
+def test_words_in_capitals_are_placeholders() -> None:
     for text in ("cprlib run --qemu PATH -t TAG -p NAME=VALUE", "cprlib prove --repeat N", "cprlib report FOLDER"):
         assert [problems_of(line) for line in split("here:1", text)] == [[]]
 
 
-def test_blocks_spans_comments_and_continued_lines_are_seen(tmp_path: Path) -> None:
+def test_blocks_spans_comments_and_continued_lines_are_parsed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "Text with `cprlib doctor --json` and `cprlib.net`.\n\n"
@@ -121,20 +121,20 @@ def test_blocks_spans_comments_and_continued_lines_are_seen(tmp_path: Path) -> N
 
 
 def test_ci_runs_the_quick_start() -> None:
-    """.ci/run takes its command from README; that one and the other are the two that bootstrap knows."""
+    """The quick start has the two commands of the bootstrap; .ci/run reads the second."""
     section = (TOP / "README.md").read_text(encoding="utf-8").split("## Quick start", 1)[1].split("\n## ", 1)[0]
     block = section.split("```sh\n", 1)[1].split("```", 1)[0]
     assert block.splitlines() == ["python3 -m cprlib.bootstrap run", "python3 -m cprlib.bootstrap test"]
     assert "README.md" in (TOP / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_the_test_that_is_shown_is_the_one_that_runs() -> None:
+def test_the_shown_test_is_the_real_test() -> None:
     page = (TOP / "docs" / "writing-a-test.md").read_text(encoding="utf-8")
     assert (TOP / "tests" / "functional" / "test_ipv6.py").read_text(encoding="utf-8") in page
 
 
 def test_every_page_is_in_the_navigation() -> None:
-    """What is not there is not found by a reader; the site's build refuses it too."""
+    """Readers find pages by the navigation; the build of the site refuses other pages as well."""
     navigation = (TOP / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n", 1)[1].split("\n\n", 1)[0]
     missing = [path.name for path in PAGES if f": {path.name}\n" not in f"{navigation}\n"]
-    assert not missing, f"add a line for each to nav in mkdocs.yml: {missing}"
+    assert not missing, f"missing in nav of mkdocs.yml: {missing}"

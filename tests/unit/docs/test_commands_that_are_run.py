@@ -1,4 +1,4 @@
-"""Commands of the documents that are cheap and harm nothing, run as they are written, with what a reader relies on."""
+"""Cheap commands of the documents, run as they are written, and the output that a reader relies on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM = "import sys; from cprlib.cli.main import main; sys.exit(main())"
 
 
 def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """``cprlib`` in a folder, as a user with nothing built yet."""
+    """Run ``cprlib`` in a folder, with an empty cache."""
     environment = {**os.environ, "CPRLIB_CACHE": str(folder / "cache")}
     command = [sys.executable, "-c", PROGRAM, *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -28,7 +28,7 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
-    """A folder with a run in results/latest, as a user has it."""
+    """A folder with a run in results/latest."""
     write(tmp_path, "2026-01-01T00-00-00Z", good_case())
     return tmp_path
 
@@ -42,16 +42,16 @@ def write(top: Path, name: str, *cases: CaseEvidence) -> None:
 def test_every_help_has_examples_and_its_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     for name in COMMANDS:
         assert main([name, "--help"]) == 0
-        said = capsys.readouterr().out
-        assert "Examples:" in said, name
-        assert "Exit status:" in said, name
+        output = capsys.readouterr().out
+        assert "Examples:" in output, name
+        assert "Exit status:" in output, name
     assert main(["--help"]) == 0
-    said = capsys.readouterr().out
-    assert "Start with `cprlib doctor`" in said
-    assert "Exit status: 0 pass, 1 fail" in said
+    output = capsys.readouterr().out
+    assert "Start with `cprlib doctor`" in output
+    assert "Exit status: 0 pass, 1 fail" in output
 
 
-def test_doctor_chooses_and_says_why(tmp_path: Path) -> None:
+def test_doctor_chooses_and_explains(tmp_path: Path) -> None:
     done = run("doctor", "--json", folder=tmp_path)
     value = json.loads(done.stdout)
     assert value["mode"] in ("native", "lab")

@@ -1,4 +1,4 @@
-"""A reader's checkout, and what the documents take for granted in it: a QEMU, a test of the reader's, earlier runs."""
+"""A clone of the project, with the files that the documents expect: a QEMU, a test of the reader, earlier runs."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, EnvironmentFailure
 from cprlib.files import CACHE_VARIABLE, cache_folder, project_folder
 from cprlib.process import run, spawn, wait_until_exit
-from tests.documents.otherwise import ONE
+from tests.documents.substitutes import ONE
 
 CLONE_S, SET_UP_S = 120.0, 3600.0
-INTERRUPTED_S = 10.0  # to clean up after Ctrl-C
+CLEANUP_S = 10.0  # after SIGINT
 ASSIGNMENT = re.compile(r"([A-Z]+)=(\S+)")
-MATRIX_OF_YOURS = re.compile(r"## A matrix of yours.*?```yaml\n(.*?)```", re.DOTALL)
-OWN_TEST = ("test_update_with_ipv6_loses_nothing", "test_mine_crosses_without_loss")
+OWN_MATRIX = re.compile(r"## A matrix of your own.*?```yaml\n(.*?)```", re.DOTALL)
+OWN_TEST = ("test_update_with_ipv6_loses_nothing", "test_mine_loses_nothing")
 
 
 @dataclass(slots=True)
-class Reader:
-    """Types commands in a checkout and sees what comes of them.
+class Checkout:
+    """Runs commands in a clone.
 
-    :param folder: of the checkout.
-    :param environment: of the commands.
+    :param folder: of the clone.
+    :param environment: environment variables of the commands.
     """
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    def type(self, command: str, log: Path, seconds: float) -> int | None:
-        """Type a command into a shell and wait for its end; it has a process group of its own, which ends with it.
+    def execute(self, command: str, log: Path, seconds: float) -> int | None:
+        """Run a shell command in a process group of its own and wait for its end.
 
-        :param log: file for all that it prints.
-        :param seconds: how long it may take.
-        :returns: its exit status; None when it took longer and was ended.
+        :param log: file for its output.
+        :param seconds: time limit; the command is interrupted when it is exceeded.
+        :returns: exit status; None after the time limit.
         """
         if found := ASSIGNMENT.fullmatch(command):
             self.environment[found[1]] = found[2]
@@ -51,7 +51,7 @@ class Reader:
             log.open("wb") as output,
             spawn(
                 shell,
-                purpose=f"type {command}",
+                purpose=f"run {command}",
                 cwd=self.folder,
                 env=self.environment,
                 stdout=output,
@@ -63,13 +63,14 @@ class Reader:
             except DeadlineExceeded:
                 child.send_signal(signal.SIGINT)
                 with contextlib.suppress(DeadlineExceeded):
-                    wait_until_exit(child, Deadline(INTERRUPTED_S, f"the end of {command}"))
+                    wait_until_exit(child, Deadline(CLEANUP_S, f"the end of {command}"))
                 return None
 
     def prepare(self, program: Path, firmware: str) -> None:
-        """Lay out what the documents speak of.
+        """Create the files that the documents mention.
 
-        :param program: a QEMU; :param firmware: its folder.
+        :param program: path of a QEMU.
+        :param firmware: folder for its option ``-L``.
         """
         home = Path(self.environment["HOME"])
         self.environment |= {"OWN": str(program), "FIRMWARE": firmware}
@@ -84,11 +85,11 @@ class Reader:
         mine.parent.mkdir()
         mine.write_text((self.folder / ONE).read_text(encoding="utf-8").replace(*OWN_TEST), encoding="utf-8")
         page = (self.folder / "docs" / "matrix.md").read_text(encoding="utf-8")
-        found = MATRIX_OF_YOURS.search(page)
+        found = OWN_MATRIX.search(page)
         (self.folder / "my.yaml").write_text(found[1] if found else "", encoding="utf-8")
 
-    def keep_two_days(self) -> None:
-        """Give the first runs the names that comparing.md uses, once there are two."""
+    def link_two_runs(self) -> None:
+        """Link the first two runs to the names that comparing.md uses."""
         runs = sorted(path for path in (self.folder / "results").glob("20*") if (path / "run.json").exists())
         for name, path in zip(("monday", "tuesday"), runs, strict=False):
             if not (self.folder / "results" / name).exists():
@@ -96,10 +97,12 @@ class Reader:
 
 
 @contextlib.contextmanager
-def reader() -> Iterator[Reader]:
-    """A clone of the project at its commit, in the same place each time, so that its Python environment is found again.
+def prepared_checkout() -> Iterator[Checkout]:
+    """Clone the project at its commit and set the clone up.
 
-    :raises CprlibError: it cannot be made.
+    The path is always the same, so that the cached Python environment is reused.
+
+    :raises CprlibError: cloning, setting up or building failed.
     """
     root = cache_folder() / "documents"
     shutil.rmtree(root, ignore_errors=True)
@@ -111,23 +114,23 @@ def reader() -> Iterator[Reader]:
         dropped = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
         environment = {name: value for name, value in os.environ.items() if name not in dropped}
         environment |= {"HOME": str(home), CACHE_VARIABLE: str(cache_folder())}
-        one = Reader(folder, environment)
-        program = _set_up(one, root / "set-up.log")
+        checkout = Checkout(folder, environment)
+        program = _set_up(checkout, root / "set-up.log")
         environment["PATH"] = f"{program.parent}{os.pathsep}{environment['PATH']}"
         build = [str(program), "build", "qemu"]
-        said = run(build, purpose="build QEMU", cwd=folder, env=environment, seconds=SET_UP_S)
-        places = dict(line.split(None, 1) for line in said.splitlines())
-        one.prepare(Path(places["qemu"]), places["firmware"])
-        yield one
+        output = run(build, purpose="build QEMU", cwd=folder, env=environment, seconds=SET_UP_S)
+        built = dict(line.split(None, 1) for line in output.splitlines())
+        checkout.prepare(Path(built["qemu"]), built["firmware"])
+        yield checkout
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _set_up(one: Reader, log: Path) -> Path:
-    """Path of ``cprlib``, as the set-up tells it."""
-    one.type("python3 -m cprlib.bootstrap doctor", log, SET_UP_S)
-    said = log.read_text(encoding="utf-8")
-    found = re.search(r"^using (\S+/cprlib)$", said, re.MULTILINE)
+def _set_up(checkout: Checkout, log: Path) -> Path:
+    """Set up the clone; returns the path of ``cprlib`` that the set-up prints."""
+    checkout.execute("python3 -m cprlib.bootstrap doctor", log, SET_UP_S)
+    output = log.read_text(encoding="utf-8")
+    found = re.search(r"^using (\S+/cprlib)$", output, re.MULTILINE)
     if found is None:
-        raise EnvironmentFailure("set the reader's checkout up", "it did not say where cprlib is", details=said)
+        raise EnvironmentFailure("set up the clone", "the output has no path of cprlib", details=output)
     return Path(found[1])

@@ -1,4 +1,4 @@
-"""One run of the harness under the eyes of a test: with folders of its own, and which of its processes is which."""
+"""A run of ``cprlib run`` in folders of its own, and its processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.robustness.processes import Process, descendants
 CASE = "tests/functional/test_cpr_tap.py:CprTap.test_{}_1_queue_crosses_without_loss"
 PARAMETERS = {"control_run": "1", "before": "0.2", "after": "0.3"}
 RESULTS_NAME = "re,sults accel=none;$(touch pwned) '&"
-NOT_COPIED = {"python", "trees", "lab-cores"}  # of the cache: what no run needs; and locks, which are an inode's
+NOT_COPIED = {"python", "trees", "lab-cores"}  # not needed by a run; locks belong to an inode
 VICTIMS = {
     "avocado": ("-m avocado ",),
     "runner": ("-m cprlib.lab.task", "avocado-runner", "avocado.plugins.runners"),
@@ -26,7 +26,7 @@ VICTIMS = {
 
 
 def copy_cache(target: Path) -> None:
-    """The user's cache once more, by hard links, so that a test can look at it whole and take entries away."""
+    """Copy the cache by hard links, so that a test can compare it and remove entries."""
 
     def link(source: str, copy: str) -> None:
         try:
@@ -34,47 +34,47 @@ def copy_cache(target: Path) -> None:
         except OSError:
             shutil.copy2(source, copy)
 
-    def left_out(folder: str, names: list[str]) -> set[str]:
-        made = {name for name in names if name.startswith(".") and name.count(".") > 1 and name != ".files.json"}
-        return (NOT_COPIED & set(names) if Path(folder) == cache_folder() else {".locks"}) | made
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        unfinished = {name for name in names if name.startswith(".") and name.count(".") > 1 and name != ".files.json"}
+        return (NOT_COPIED & set(names) if Path(folder) == cache_folder() else {".locks"}) | unfinished
 
-    shutil.copytree(cache_folder(), target, copy_function=link, symlinks=True, ignore=left_out)
+    shutil.copytree(cache_folder(), target, copy_function=link, symlinks=True, ignore=ignored)
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Folders of a session of runs, all below one."""
+    """The folders of a session."""
 
     root: Path
 
     @property
     def cache(self) -> Path:
-        """Its cache, a copy."""
+        """A copy of the cache."""
         return self.root / "cache"
 
     @property
     def temporary(self) -> Path:
-        """Its TMPDIR."""
+        """TMPDIR."""
         return self.root / "t"
 
     @property
     def home(self) -> Path:
-        """Its HOME."""
+        """HOME."""
         return self.root / "home"
 
     @property
     def results(self) -> Path:
-        """Results of all runs, under a name that nothing may take for more than one."""
+        """Results of all runs, with a name that must not be split or interpreted."""
         return self.root / RESULTS_NAME
 
     def make(self) -> None:
-        """Make them, and fill the cache."""
+        """Create them and copy the cache."""
         copy_cache(self.cache)
         for folder in (self.temporary, self.home, self.results):
             folder.mkdir(mode=0o700)
 
     def environment(self) -> dict[str, str]:
-        """Of a run in these folders."""
+        """Environment variables of a run in these folders."""
         return {
             **os.environ,
             CACHE_VARIABLE: str(self.cache),
@@ -96,26 +96,26 @@ class Harness:
     known: frozenset[Path]
 
     def processes(self) -> list[Process]:
-        """All processes of the run that there are now, also those that lost their parent."""
+        """All processes of the run, orphans included."""
         return descendants(os.getpid())
 
     def victim(self, kind: str) -> Process | None:
-        """The process that a kill is meant for, if there is one now.
+        """The process to kill, if it exists.
 
         :param kind: ``cprlib``, ``avocado`` or ``runner``.
         """
-        alive = [process for process in self.processes() if process.state != "Z"]
+        alive = [process for process in self.processes() if not process.zombie]
         if kind == "cprlib":
             return next((process for process in alive if process.pid == self.process.pid), None)
         return next((one for one in alive if any(words in one.command for words in VICTIMS[kind])), None)
 
     def results(self) -> Path | None:
-        """The results folder of this run, once it is made."""
+        """The results folder of this run; None before it is created."""
         new = {path for path in self.folders.results.glob("20*") if path.is_dir()} - self.known
         return max(new, default=None)
 
     def phase(self) -> str:
-        """How far the run has come, by what there is to see of it."""
+        """The phase of the run, derived from its files and processes."""
         results = self.results()
         if results is None:
             return "building parameters"
@@ -123,9 +123,9 @@ class Harness:
             return "publishing"
         if self.victim("avocado") is None:
             return "making the report" if list(results.glob("avocado/job-*")) else "starting Avocado"
-        return self._phase_of_the_test(results)
+        return self._test_phase(results)
 
-    def _phase_of_the_test(self, results: Path) -> str:
+    def _test_phase(self, results: Path) -> str:
         case = next(iter(results.glob("avocado/job-*/test-results/*/data/cases/*")), None)
         if case is None:
             return "starting the test" if self.victim("runner") else "finding tests"
@@ -150,7 +150,7 @@ def command(mode: str, results: Path) -> list[str]:
 
 @contextlib.contextmanager
 def running(folders: Folders, mode: str, log: Path) -> Iterator[Harness]:
-    """Start a run; it is killed when the body ends before it."""
+    """Start a run; it is killed if the body ends first."""
     known = frozenset(folders.results.glob("20*"))
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -161,7 +161,7 @@ def running(folders: Folders, mode: str, log: Path) -> Iterator[Harness]:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=bound_to_this_process(),  # noqa: PLW1509 - a test that is killed leaves nothing either
+            preexec_fn=bound_to_this_process(),  # noqa: PLW1509 - ends with a killed test
         )
     try:
         yield Harness(process, folders, known)

@@ -1,4 +1,4 @@
-"""What a run could leave on the host: links, mounts, sockets, locks, temporary files, traces; how two views differ."""
+"""What a run could leave on the host: links, mounts, sockets, locks, files, traces."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 SHARED_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/lock", "/run/netns")  # noqa: S108
-OUR_NAMES = ("cprlib", ".cprlib", "avocado", ".avocado", "qemu", "vm_", "lab-", "uml")
+OWN_PREFIXES = ("cprlib", ".cprlib", "avocado", ".avocado", "qemu", "vm_", "lab-", "uml")
 TRACE_INSTANCES = Path("/sys/kernel/tracing/instances")
 
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """One look at the host.
+    """State of the host at one time.
 
-    :param temporary: names in folders that everybody uses, only those that this project or its tools would give.
-    :param private: every path below the folders that the run has for itself (TMPDIR, HOME).
-    :param locks: held locks on files below the watched folders, as device:inode and holder.
-    :param sockets: unix sockets with a file below the private or the watched folders.
+    :param temporary: files in shared folders with names that this project or its tools give.
+    :param private: every path in the private folders of the run (TMPDIR, HOME).
+    :param locks: held locks on files in the watched folders, with their holders.
+    :param sockets: unix sockets with a file in the private or the watched folders.
     """
 
     links: frozenset[str]
@@ -31,16 +31,16 @@ class HostView:
     private: frozenset[str]
     traces: frozenset[str]
 
-    def more_than(self, before: HostView) -> list[str]:
-        """What is there now and was not before, each with its kind."""
+    def added_since(self, before: HostView) -> list[str]:
+        """What was not there before, with its kind."""
         return [
             f"{field.name}: {item}"
             for field in fields(self)
             for item in sorted(getattr(self, field.name) - getattr(before, field.name))
         ]
 
-    def less_than(self, before: HostView) -> list[str]:
-        """What was there before and is gone: links and mounts that somebody took away."""
+    def removed_since(self, before: HostView) -> list[str]:
+        """Links and mounts that are gone."""
         return [
             f"{name} gone: {item}"
             for name in ("links", "mounts")
@@ -48,35 +48,35 @@ class HostView:
         ]
 
 
-def look(private: Iterable[Path], watched: Iterable[Path]) -> HostView:
-    """Look at the host.
+def view_host(private: Iterable[Path], watched: Iterable[Path]) -> HostView:
+    """Read the state of the host.
 
-    :param private: folders that the run has for itself and has to leave as they are.
-    :param watched: folders with lock files (the cache, the results).
+    :param private: private folders of the run, which it must leave unchanged.
+    :param watched: folders with lock files (cache, results).
     """
-    places, roots = list(private), list(watched)
+    folders, roots = list(private), list(watched)
     return HostView(
         links=frozenset(os.listdir("/sys/class/net")),
         mounts=_mounts(),
-        sockets=_sockets([str(path) for path in (*places, *roots)]),
+        sockets=_sockets([str(path) for path in (*folders, *roots)]),
         locks=_locks(roots),
-        temporary=frozenset(f"{folder}/{name}" for folder in SHARED_FOLDERS for name in _ours(folder)),
-        private=frozenset(str(path) for place in places for path in place.rglob("*")),
+        temporary=frozenset(f"{folder}/{name}" for folder in SHARED_FOLDERS for name in _own_names(folder)),
+        private=frozenset(str(path) for folder in folders for path in folder.rglob("*")),
         traces=frozenset(_names(TRACE_INSTANCES)),
     )
 
 
 def _mounts() -> frozenset[str]:
-    """Mount point, root and file system of each mount; without their numbers, which others use up as well."""
+    """Mount point, root and file system of each mount; without its number, which varies."""
     lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     return frozenset(" ".join((*line.split()[3:5], line.partition(" - ")[2])) for line in lines)
 
 
-def _sockets(places: list[str]) -> frozenset[str]:
-    """Unix sockets with a file in one of the places; those without are looked for by their inodes (processes.py)."""
+def _sockets(folders: list[str]) -> frozenset[str]:
+    """Unix sockets with a file in one of the folders; processes.py finds the others by inode."""
     words = [line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]]
     names = [line[7] for line in words if len(line) > 7]
-    return frozenset(name for name in names if any(name.startswith(place) for place in places))
+    return frozenset(name for name in names if any(name.startswith(folder) for folder in folders))
 
 
 def _locks(roots: list[Path]) -> frozenset[str]:
@@ -96,8 +96,8 @@ def _locks(roots: list[Path]) -> frozenset[str]:
     return frozenset(held)
 
 
-def _ours(folder: str) -> list[str]:
-    return [name for name in _names(Path(folder)) if name.startswith(OUR_NAMES)]
+def _own_names(folder: str) -> list[str]:
+    return [name for name in _names(Path(folder)) if name.startswith(OWN_PREFIXES)]
 
 
 def _names(folder: Path) -> list[str]:

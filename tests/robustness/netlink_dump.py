@@ -1,4 +1,4 @@
-"""The host's whole network configuration, as netlink and procfs tell it; equal dumps mean that nothing was touched."""
+"""The network configuration of the host, by netlink and procfs; equal dumps mean that nothing was changed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-# What moves by itself: counters, ages, and what a dump says of the dump.
-MOVING = {
+# Counters, ages and headers, which change by themselves.
+VOLATILE = {
     *("header", "event", "IFLA_STATS", "IFLA_STATS64", "IFLA_LINK_STATS", "IFLA_CARRIER_CHANGES"),
     *("IFLA_CARRIER_UP_COUNT", "IFLA_CARRIER_DOWN_COUNT", "IFLA_INET6_CACHEINFO", "IFLA_INET6_STATS"),
     *("IFLA_INET6_ICMP6STATS", "IFA_CACHEINFO", "RTA_CACHEINFO", "NDA_CACHEINFO", "NDA_PROBES"),
     *("TCA_STATS", "TCA_STATS2", "TCA_XSTATS", "UNKNOWN"),
 }
-NUD_PERMANENT = 0x80  # linux/neighbour.h; the others the kernel learns and forgets by itself
-MOVING_SYSCTLS = ("nf_conntrack_count", "flow_limit_table_len")
+NUD_PERMANENT = 0x80  # linux/neighbour.h; the kernel learns and forgets the others
+VOLATILE_SYSCTLS = ("nf_conntrack_count", "flow_limit_table_len")
 
 
 def dump() -> dict[str, list[str]]:
     """Links, addresses, routes of all tables, rules, neighbours, qdiscs, bridge VLANs and FDB; sysctls; nftables.
 
-    Each a sorted list of texts; what this kernel or the rights do not give is left out.
+    Each is a sorted list of texts.
     """
     with IPRoute() as netlink:
         families = (socket.AF_INET, socket.AF_INET6)
@@ -55,22 +55,22 @@ def dump() -> dict[str, list[str]]:
 
 
 def _texts(get: Callable[[], Iterable[Any]]) -> list[str]:
-    with contextlib.suppress(Exception):  # whatever pyroute2 makes of what this kernel has not got
+    with contextlib.suppress(Exception):  # pyroute2's various errors for what this kernel lacks
         return sorted(json.dumps(_plain(message), sort_keys=True) for message in get())
-    return ["not given by this kernel"]
+    return ["not available"]
 
 
 def _permanent(get: Callable[[], Iterable[Any]]) -> Callable[[], Iterable[Any]]:
-    """Neighbours that somebody has set."""
+    """Neighbours that are configured, not learned."""
     return lambda: (message for message in get() if message["state"] & NUD_PERMANENT)
 
 
 def _plain(value: Any) -> Any:
-    """A message as plain lists and dicts, without what moves by itself."""
+    """A message as lists and dicts, without volatile attributes."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if key not in MOVING}
+        return {key: _plain(item) for key, item in value.items() if key not in VOLATILE}
     if isinstance(value, list):
-        return [_plain(item) for item in value if not (hasattr(item, "name") and item.name in MOVING)]
+        return [_plain(item) for item in value if not (hasattr(item, "name") and item.name in VOLATILE)]
     if hasattr(value, "name") and hasattr(value, "value"):  # an attribute
         return [value.name, _plain(value.value)]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
@@ -82,7 +82,7 @@ def sysctls() -> list[str]:
     for folder, _, names in os.walk("/proc/sys/net"):
         for name in names:
             path = Path(folder, name)
-            if name in MOVING_SYSCTLS:
+            if name in VOLATILE_SYSCTLS:
                 continue
             with contextlib.suppress(OSError, UnicodeDecodeError):
                 found.append(f"{path}: {path.read_text().strip()}")
@@ -90,7 +90,7 @@ def sysctls() -> list[str]:
 
 
 def nftables() -> list[str]:
-    """The rule set, where nft is installed and may be used."""
+    """The rule set, if nft is installed."""
     program = shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if program is None:
         return ["nft is not installed"]
@@ -99,7 +99,7 @@ def nftables() -> list[str]:
 
 
 def difference(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
-    """What is in one dump and not in the other, each line with its kind and sign."""
+    """Lines of one dump that the other lacks, with kind and sign."""
     return [
         f"{kind} {sign}{text}"
         for kind in before

@@ -1,8 +1,8 @@
-"""The harness killed while it runs a real case, and watched, where that was asked for::
+"""Kill and observe the harness while it runs a real case; only with CPRLIB_KILLS::
 
     CPRLIB_KILLS=3 pytest tests/unit/robustness
 
-Each kill boots a lab; docs/safety.md has the whole of it.
+Each kill boots a lab; see docs/safety.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def test_kills_leave_nothing(mode: str) -> None:
 
 @pytest.mark.skipif(not KILLS, reason="CPRLIB_KILLS, the number of kills, is not set")
 @pytest.mark.parametrize("mode", ["lab", *(["native"] if os.geteuid() == 0 else [])])
-def test_a_run_touches_nothing_of_the_host(mode: str) -> None:
+def test_a_run_changes_nothing_on_the_host(mode: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.robustness.safety", "--mode", mode],
         cwd=project_folder(),

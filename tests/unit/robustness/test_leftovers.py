@@ -1,4 +1,4 @@
-"""What looks for leftovers of killed runs sees each kind of them: a looker that sees nothing proves nothing."""
+"""The searches for leftovers of killed runs find each kind of them: a search that finds nothing proves nothing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from cprlib.errors import ExitStatus
 from cprlib.report.results_folder import UNFINISHED, new_results_folder, publish
 from tests.robustness import host_view
 from tests.robustness.harness import command
-from tests.robustness.host_view import look
+from tests.robustness.host_view import view_host
 from tests.robustness.kills import plan
+from tests.robustness.leftovers import cache_faults, results_faults
 from tests.robustness.netlink_dump import difference, dump, listening
 from tests.robustness.processes import objects_alive, objects_of
-from tests.robustness.residue import cache_faults, results_faults
 
 ORPHAN = """
 import os, subprocess, sys, time
@@ -46,12 +46,12 @@ print([one.pid for one in found] == [orphan], len(descendants(os.getpid())))
 """
 
 
-def test_a_process_that_lost_its_parent_is_found_and_reaped() -> None:
+def test_an_orphan_is_found_and_reaped() -> None:
     done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "0"]
 
 
-def test_sockets_and_namespaces_of_a_process_are_seen_until_it_has_gone() -> None:
+def test_sockets_and_namespaces_of_a_process_are_found_until_it_ends() -> None:
     program = "import socket, sys; a, b = socket.socketpair(); print(1, flush=True); sys.stdin.read()"
     unshare = shutil.which("unshare")
     inside = [unshare, "-Urn"] if unshare else []
@@ -69,76 +69,76 @@ def test_sockets_and_namespaces_of_a_process_are_seen_until_it_has_gone() -> Non
 
 
 @contextlib.contextmanager
-def planted(kind: str, place: Path) -> Iterator[None]:
-    """Something left over."""
+def planted(kind: str, folder: Path) -> Iterator[None]:
+    """Plant a leftover."""
     with contextlib.ExitStack() as stack:
         match kind:
             case "private":
-                (place / "tmpabc").mkdir()
+                (folder / "tmpabc").mkdir()
             case "sockets":
                 listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-                listener.bind(str(place / "s"))
+                listener.bind(str(folder / "s"))
             case "locks":
-                stream = stack.enter_context((place / "lock").open("w"))
+                stream = stack.enter_context((folder / "lock").open("w"))
                 fcntl.flock(stream, fcntl.LOCK_EX)
             case "temporary":
                 path = Path("/dev/shm", f"cprlib-{secrets.token_hex(4)}")  # noqa: S108
                 path.touch()
                 stack.callback(path.unlink)
             case "traces":
-                (place / "instances" / "cprlib-1").mkdir(parents=True)
+                (folder / "instances" / "cprlib-1").mkdir(parents=True)
         yield
 
 
 @pytest.mark.parametrize("kind", ["private", "sockets", "locks", "temporary", "traces"])
-def test_each_kind_of_residue_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_each_kind_of_leftover_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(host_view, "TRACE_INSTANCES", tmp_path / "instances")
-    before = look([tmp_path], [tmp_path])
-    assert look([tmp_path], [tmp_path]).more_than(before) == []
+    before = view_host([tmp_path], [tmp_path])
+    assert view_host([tmp_path], [tmp_path]).added_since(before) == []
     with planted(kind, tmp_path):
-        assert any(line.startswith(f"{kind}: ") for line in look([tmp_path], [tmp_path]).more_than(before))
+        assert any(line.startswith(f"{kind}: ") for line in view_host([tmp_path], [tmp_path]).added_since(before))
 
 
-def test_a_link_or_mount_more_or_less_is_seen() -> None:
-    before = look([], [])
+def test_an_added_or_removed_link_or_mount_is_found() -> None:
+    before = view_host([], [])
     changed = host_view.HostView(
         before.links ^ {"lo", "br7"},
         before.mounts | {"/ /mnt/x ext4 x rw"},
         *(getattr(before, name) for name in ("sockets", "locks", "temporary", "private", "traces")),
     )
-    assert {"links: br7", "mounts: / /mnt/x ext4 x rw"} <= set(changed.more_than(before))
-    assert changed.less_than(before) == ["links gone: lo"]
+    assert {"links: br7", "mounts: / /mnt/x ext4 x rw"} <= set(changed.added_since(before))
+    assert changed.removed_since(before) == ["links gone: lo"]
 
 
-def test_a_cache_entry_that_is_not_whole_is_seen(tmp_path: Path) -> None:
+def test_an_incomplete_cache_entry_is_found(tmp_path: Path) -> None:
     entry = tmp_path / "store" / "guest" / "abc"
     entry.mkdir(parents=True)
     (entry / "initramfs").write_text("x")
     assert len(cache_faults(tmp_path)) == 1
     write_listing(entry)
     assert cache_faults(tmp_path) == []
-    (tmp_path / "store" / "guest" / ".abc.xyz").mkdir()  # being made: nobody's entry
+    (tmp_path / "store" / "guest" / ".abc.xyz").mkdir()  # being built
     assert cache_faults(tmp_path) == []
     (tmp_path / "assets.json").write_text("{")
     assert len(cache_faults(tmp_path)) == 1
 
 
-def test_an_unfinished_run_is_no_fault_but_latest_leading_to_it_is(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_allowed_and_latest_must_not_point_to_it(tmp_path: Path) -> None:
     run = new_results_folder(tmp_path)
     (run / UNFINISHED).write_text(json.dumps({"pid": 1, "started": 0, "boot": "x"}))
     assert results_faults(tmp_path, -signal.SIGKILL, run) == []
-    assert results_faults(tmp_path, ExitStatus.PASS, run) == ["the run says pass and has not come to its end"]
+    assert results_faults(tmp_path, ExitStatus.PASS, run) == ["the run passed and is unfinished"]
     (tmp_path / "latest").symlink_to(run.name)
-    assert any("latest leads to" in fault for fault in results_faults(tmp_path, -9, run))
+    assert any("latest points to" in fault for fault in results_faults(tmp_path, -9, run))
 
 
 def test_a_published_run_without_its_report_is_a_fault(tmp_path: Path) -> None:
     run = new_results_folder(tmp_path)
     publish(run)
-    assert any("not whole" in fault for fault in results_faults(tmp_path, 0, run))
+    assert any("incomplete" in fault for fault in results_faults(tmp_path, 0, run))
 
 
-def test_a_plan_is_the_seeds_and_covers_the_whole_run() -> None:
+def test_a_plan_depends_on_the_seed_and_covers_the_whole_run() -> None:
     kills = plan(50, 7)
     assert kills == plan(50, 7) != plan(50, 8)
     assert sorted(int(kill.part * 50) for kill in kills) == list(range(50))
@@ -147,7 +147,7 @@ def test_a_plan_is_the_seeds_and_covers_the_whole_run() -> None:
     assert "--native" in command("native", Path("/x"))
 
 
-def test_a_dump_is_equal_to_itself_and_differs_by_what_changed() -> None:
+def test_dumps_differ_by_what_changed_only() -> None:
     before = dump()
     assert any("IFLA_IFNAME" in text and '"lo"' in text for text in before["links"])
     assert before["sysctls"]
@@ -157,7 +157,7 @@ def test_a_dump_is_equal_to_itself_and_differs_by_what_changed() -> None:
     assert difference(before, before) == []
 
 
-def test_a_listening_socket_is_seen_with_its_inode(tmp_path: Path) -> None:
+def test_a_listening_socket_is_found_with_its_inode(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "s"))
         unix.listen()

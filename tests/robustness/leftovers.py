@@ -1,4 +1,4 @@
-"""What a killed run may not do to the cache and to the results folder."""
+"""Checks of the cache and of the results folder after a killed run."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from cprlib.report.results_folder import LATEST, UNFINISHED
 from cprlib.report.run_json import validate
 from cprlib.verdict.policy_file import load_policy
 
-REBUILT = ("guest", "lab-init")  # kinds of entries that are made in a few seconds, without the network
+REBUILT = ("guest", "lab-init")  # built in a few seconds, without the network
 
 
-def forget_built(cache: Path) -> None:
-    """Take entries out of the cache, so that the next run has to build them."""
+def remove_entries(cache: Path) -> None:
+    """Remove entries of the cache, so that the next run builds them."""
     for kind in REBUILT:
         for entry in (cache / "store" / kind).glob("[!.]*"):
             shutil.rmtree(entry)
 
 
 def cache_faults(cache: Path) -> list[str]:
-    """Entries with a name of their own that are not whole, and a manifest that cannot be read.
+    """Incomplete entries, and an unreadable manifest.
 
-    What was being made has a name with a dot in front and is nobody's entry; the next maker removes it.
+    An entry that is being built has a name with a leading dot and does not count; the next build removes it.
     """
     faults = [
-        f"cache: {entry} is not whole"
+        f"cache: {entry} is incomplete"
         for entry in (cache / "store").glob("[!.]*/[!.]*")
         if entry.is_dir() and not is_complete(entry)
     ]
@@ -43,39 +43,39 @@ def cache_faults(cache: Path) -> list[str]:
 
 
 def results_faults(results: Path, status: int, run: Path | None) -> list[str]:
-    """A ``latest`` that leads to a run without an end, and a run that was interrupted and is not reported so.
+    """A ``latest`` that points to an unfinished run, and an interrupted run that is not reported as such.
 
-    :param status: exit status of the run that was killed last.
-    :param run: its folder, if it came so far.
+    :param status: exit status of the killed run.
+    :param run: its folder, if it exists.
     """
-    faults = [f"results: {path} beside the runs" for path in results.glob(".*")]
+    faults = [f"results: unexpected {path}" for path in results.glob(".*")]
     latest = results / LATEST
     if latest.is_symlink():
-        led = results / latest.readlink()
-        if not led.is_dir() or (led / UNFINISHED).exists():
-            faults.append(f"results: latest leads to {led.name}, which is not whole")
+        target = results / latest.readlink()
+        if not target.is_dir() or (target / UNFINISHED).exists():
+            faults.append(f"results: latest points to {target.name}, which is unfinished")
         else:
-            faults += _whole(led)
+            faults += _published_faults(target)
     if run is not None and (run / UNFINISHED).exists():
-        faults += _reported_as_interrupted(run)
+        faults += _interrupted_faults(run)
     elif run is not None:
-        faults += _whole(run)
+        faults += _published_faults(run)
     if status == ExitStatus.PASS and (run is None or (run / UNFINISHED).exists()):
-        faults.append("the run says pass and has not come to its end")
+        faults.append("the run passed and is unfinished")
     return faults
 
 
-def _whole(run: Path) -> list[str]:
+def _published_faults(run: Path) -> list[str]:
     try:
         value = json.loads((run / "run.json").read_text())
         validate(value)
-        return [] if (run / "report.html").exists() else [f"results: {run.name} has no page"]
+        return [] if (run / "report.html").exists() else [f"results: {run.name} has no report.html"]
     except (OSError, ValueError, CprlibError) as error:
-        return [f"results: {run.name} is published and not whole: {error}"]
+        return [f"results: {run.name} is published and incomplete: {error}"]
 
 
-def _reported_as_interrupted(run: Path) -> list[str]:
-    """Judge it as ``cprlib report`` does."""
+def _interrupted_faults(run: Path) -> list[str]:
+    """Judge the run as ``cprlib report`` does."""
     try:
         report = build_report(run, load_policy("default"))
     except CprlibError as error:

@@ -79,7 +79,7 @@ SUBSTITUTES = (
     Substitute("cprlib run", f"cprlib run {ONE}", "CI runs the whole suite"),
     # writing-a-test.md
     Substitute(
-        "cprlib prove --mutant NAME --quick", "cprlib prove --variant mac-filter-lost --quick", "a name is filled in"
+        "cprlib prove --mutant NAME --quick", "cprlib prove --mutant mac-filter-lost --quick", "a name is filled in"
     ),
     Substitute(f"{BOOT} test -e documents -- --page tutorial.md", "", "this command runs the test itself"),
     # prove.md

@@ -103,9 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         observed = watch(folders, arguments.mode)
         counts = {kind: len(texts) for kind, texts in dump().items()}
         print(f"compared: {', '.join(f'{number} {kind}' for kind, number in counts.items())}")
-        print(
-            f"listening sockets checked {observed.samples} times; allowed: {', '.join(observed.status_sockets) or 'none'}"
-        )
+        allowed = ", ".join(observed.status_sockets) or "none"
+        print(f"listening sockets checked {observed.samples} times; allowed: {allowed}")
         print(f"{observed.files} files and folders of results")
         for fault in observed.faults:
             print(f"FAULT: {fault}")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import shutil
 import sys
+import termios
+import tty
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,7 +18,7 @@ from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import console_progress
 from cprlib.cleanup import swept_folder
 from cprlib.errors import UsageError
-from cprlib.lab.engine import DEFAULT_MEMORY_MIB, Lab, LabCommand, standard_streams
+from cprlib.lab.engine import DEFAULT_MEMORY_MIB, Lab, LabCommand, LabEngine, standard_streams
 from cprlib.lab.engines import ENGINES, make_engine
 
 
@@ -57,10 +62,32 @@ def shell(engine: str, memory: int, results: Path | None) -> int:
     """A shell in a fresh lab."""
     if not sys.stdin.isatty():
         raise UsageError("open a shell in a lab", "standard input is not a terminal", "use `cprlib lab run -- COMMAND`")
-    from cprlib.lab.shell import run_shell  # noqa: PLC0415 - terminal handling is needed here only
-
     kernel = build_lab_kernel(console_progress()) if engine == "uml" else None
     program = os.environ.get("SHELL") or shutil.which("bash") or "/bin/sh"
     with swept_folder("cprlib-lab-") as nowhere:
         folder = results or nowhere
         return run_shell(make_engine(engine, kernel), _command((program,), folder, memory, 24 * 3600.0))
+
+
+@contextlib.contextmanager
+def raw_terminal(descriptor: int) -> Iterator[None]:
+    """Pass every key on, Ctrl-C too: the terminal inside the lab interprets them."""
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setraw(descriptor)
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
+
+
+def run_shell(engine: LabEngine, command: LabCommand) -> int:
+    """Run a command with the terminal of this process, without a second attempt when the lab dies.
+
+    :returns: exit status of the command, or 128 plus the number of the signal that killed it.
+    """
+    size = os.get_terminal_size(sys.stdin.fileno())
+    command = dataclasses.replace(command, terminal=(size.lines, size.columns))
+    streams = dataclasses.replace(standard_streams(), input=sys.stdin.fileno())
+    with raw_terminal(sys.stdin.fileno()):
+        outcome = Lab(engine, attempts=1).run(command, streams)
+    return outcome.returncode if outcome.returncode >= 0 else 128 - outcome.returncode

@@ -1,4 +1,4 @@
-"""One call of Avocado on the functional suite, and gathering what its tests left."""
+"""Run Avocado on the functional suite, and collect the evidence of its tests."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from cprlib.process import spawn
 
 JOB_FOLDER = "avocado"
 CASES_FOLDER = "cases"
-OWNER_ALONE = 0o077  # umask: transcripts may hold what a guest said
+OWNER_ALONE = 0o077  # umask: transcripts may contain output of a guest
 COPIES = {"results.xml": "junit.xml", "results.tap": "results.tap"}  # Avocado's name: ours
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteRun:
-    """One call of Avocado.
+    """One run of Avocado.
 
-    :param tests: references as Avocado takes them; the whole suite when empty.
+    :param tests: Avocado references; the whole suite when empty.
     :param parameters: Avocado test parameters.
-    :param matrix: yaml-to-mux file with all parameters; Avocado takes it only in place of ``parameters``.
-    :param engine: engine of the lab, None to run natively.
-    :param parallel: tests at once; None for one per core.
-    :param extra: further arguments for Avocado, as given by the user.
+    :param matrix: yaml-to-mux file with all parameters; replaces ``parameters``.
+    :param engine: lab engine; None to run natively.
+    :param parallel: tests at once; None for one per core in the lab, else one.
+    :param extra: further arguments for Avocado.
     """
 
     results: Path
@@ -76,12 +76,12 @@ def run_avocado(
     output: IO[str] | None = None,
     started: Callable[[subprocess.Popen[str]], None] = lambda child: None,  # noqa: ARG005
 ) -> int:
-    """Run Avocado; its own output goes to standard output as it comes.
+    """Run Avocado; its output goes to standard output.
 
-    :param output: takes Avocado's standard output and error instead.
-    :param started: called with Avocado's process, so that another thread can end it.
-    :returns: Avocado's exit status (a sum of flags, avocado.core.exit_codes).
-    :raises EnvironmentFailure: Avocado is not installed where this Python looks.
+    :param output: file for its output and errors instead.
+    :param started: called with the process, so that another thread can terminate it.
+    :returns: exit status of Avocado (a sum of flags, avocado.core.exit_codes).
+    :raises EnvironmentFailure: this Python does not find Avocado.
     """
     errors = subprocess.STDOUT if output else None
     with contextlib.ExitStack() as stack:
@@ -92,12 +92,12 @@ def run_avocado(
         child = stack.enter_context(
             spawn(command, purpose="run Avocado", env=environment, stdout=output, stderr=errors, umask=OWNER_ALONE)
         )
-        cleanup.group(child.pid)  # Avocado's own spawner does not bind a runner's life to Avocado's
+        cleanup.group(child.pid)  # runners of Avocado's own spawner outlive Avocado
         started(child)
         try:
             return child.wait()
         except KeyboardInterrupt:
-            os.killpg(child.pid, signal.SIGINT)  # once: Avocado then ends its tests in order
+            os.killpg(child.pid, signal.SIGINT)  # once: Avocado then terminates its tests in order
             try:
                 child.wait(timeout=30)
             except subprocess.TimeoutExpired:
@@ -106,7 +106,7 @@ def run_avocado(
 
 
 def _with_settings(command: list[str], folder: Path) -> list[str]:
-    """The command, with settings that keep Avocado from making ~/avocado/tests only because it would show its path."""
+    """The command with a settings file that keeps Avocado from creating ~/avocado/tests."""
     settings = folder / "avocado.conf"
     settings.write_text(f"[datadir.paths]\ntest_dir = {project_folder() / 'tests'}\n", encoding="utf-8")
     place = command.index("avocado") + 1
@@ -114,18 +114,19 @@ def _with_settings(command: list[str], folder: Path) -> list[str]:
 
 
 def lab_retries(test_folder: Path) -> int:
-    """How often a test was started anew because its lab died, from what the spawner noted; 0 without a lab."""
+    """Number of restarts of a test because its lab died, from the record of the spawner; 0 without a lab."""
     try:
-        noted = json.loads((test_folder / LAB_FILE).read_text(encoding="utf-8"))
-        return max(0, int(noted["attempts"]) - 1)
+        record = json.loads((test_folder / LAB_FILE).read_text(encoding="utf-8"))
+        return max(0, int(record["attempts"]) - 1)
     except (OSError, ValueError, KeyError, TypeError):
         return 0
 
 
-def _note_test(case: Path, number: str, retries: int) -> None:
-    """Put the test's number in Avocado's job and its retries into a case's evidence; a case without is inconclusive.
+def _record_test(case: Path, number: str, retries: int) -> None:
+    """Record the number of the test in Avocado's job and its retries in the evidence of a case.
 
-    In a lab each test is the first one: only the job knows its number, which tells apart runs of one test.
+    In a lab each test has number 1; only the number in the job distinguishes runs of one test. A case without evidence
+    is inconclusive.
     """
     with contextlib.suppress(InstrumentError):
         evidence = CaseEvidence.read(case)
@@ -135,14 +136,14 @@ def _note_test(case: Path, number: str, retries: int) -> None:
 
 
 def gather(results: Path) -> int:
-    """Move each case's folder from Avocado's job to ``cases/<id>`` and copy its JUnit and TAP files.
+    """Move case folders from Avocado's job to ``cases/<id>`` and copy its JUnit and TAP files.
 
-    :returns: how often a test was started anew because its lab died.
-    :raises EnvironmentFailure: Avocado left no job.
+    :returns: number of restarts of tests because their labs died.
+    :raises EnvironmentFailure: there is no job of Avocado.
     """
     jobs = sorted(path for path in (results / JOB_FOLDER).glob("job-*") if path.is_dir())
     if not jobs:
-        raise EnvironmentFailure("run the suite", "Avocado made no job", "read its message above")
+        raise EnvironmentFailure("run the suite", "Avocado created no job", "read its messages above")
     job = jobs[-1]
     for name, ours in COPIES.items():
         if (job / name).exists():
@@ -152,7 +153,7 @@ def gather(results: Path) -> int:
     tests = [path for path in sorted(job.glob("test-results/*")) if path.is_dir() and path.name != "by-status"]
     for folder in (case for test in tests for case in sorted(test.glob("data/cases/*"))):
         test = folder.parents[2]
-        _note_test(folder, test.name.partition("-")[0], lab_retries(test))
+        _record_test(folder, test.name.partition("-")[0], lab_retries(test))
         final = results / CASES_FOLDER / folder.name
         number = 2
         while final.exists():
@@ -163,9 +164,9 @@ def gather(results: Path) -> int:
 
 
 def run_and_gather(suite: SuiteRun) -> int:
-    """Run Avocado and gather what its tests left.
+    """Run Avocado and collect the evidence of its tests.
 
-    A run that is interrupted is gathered too: what has ended is evidence, and ``cprlib report`` tells what is missing.
+    The evidence of an interrupted run is collected too; ``cprlib report`` lists what is missing.
 
     :returns: as :func:`gather`.
     :raises EnvironmentFailure: see :func:`run_avocado` and :func:`gather`.

@@ -1,20 +1,22 @@
-"""What the host needs to run tests natively: KVM that works, tun, vhost-net, the rights."""
+"""Checks of the doctor for running natively: KVM, tun, vhost-net, rights."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import enum
 import fcntl
 import os
 import platform
 import struct
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError
-from cprlib.lab.doctor import Diagnosis, Level
 from cprlib.process import run, spawn
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000  # linux/if_tun.h
@@ -24,8 +26,34 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 ENOUGH_MEMORY_MIB = 2048
 
 
-def all_checks(qemu: Path | None, guest_kernel: Path | None) -> list[Diagnosis]:
-    """All of them, in the order in which they are shown."""
+class Level(enum.StrEnum):
+    """Result of a check."""
+
+    PASS = "pass"  # noqa: S105
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One check.
+
+    :param area: affected backend: ``"native"``, ``"lab"``, or ``"both"``.
+    :param name: of the check.
+    :param level: ``fail`` means that the backend cannot be used.
+    :param seen: the observation.
+    :param advice: what the user can do; may be empty.
+    """
+
+    area: Literal["native", "lab", "both"]
+    name: str
+    level: Level
+    seen: str
+    advice: str = ""
+
+
+def check_native(qemu: Path | None, guest_kernel: Path | None) -> list[Diagnosis]:
+    """All checks, in the order of the report."""
     return [
         check_kvm(),
         *check_kvm_boot(qemu, guest_kernel),
@@ -40,27 +68,27 @@ def all_checks(qemu: Path | None, guest_kernel: Path | None) -> list[Diagnosis]:
 
 
 def check_kvm() -> Diagnosis:
-    """KVM, by running a few instructions in it."""
+    """Run a few instructions in KVM."""
     name = "KVM"
     if not Path("/dev/kvm").exists():
         return Diagnosis(
-            "native", name, Level.FAIL, "there is no /dev/kvm", "enable virtualisation, load kvm_intel or kvm_amd"
+            "native", name, Level.FAIL, "/dev/kvm does not exist", "enable virtualisation, load kvm_intel or kvm_amd"
         )
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return Diagnosis("native", name, Level.FAIL, "/dev/kvm may not be opened", "join the group kvm")
+        return Diagnosis("native", name, Level.FAIL, "no access to /dev/kvm", "join the group kvm")
     program = Path(__file__).with_name("kvm_probe.py")
     try:
-        said = run([sys.executable, "-I", "-S", str(program)], purpose="try KVM", seconds=5).strip()
+        output = run([sys.executable, "-I", "-S", str(program)], purpose="run a program in KVM", seconds=5).strip()
     except CprlibError as error:
-        said = error.happened
-    if said != "ok":
-        return Diagnosis("native", name, Level.FAIL, f"/dev/kvm does not run a program: {said}", "tests run in a lab")
+        output = error.happened
+    if output != "ok":
+        return Diagnosis("native", name, Level.FAIL, f"/dev/kvm does not run a program: {output}", "tests run in a lab")
     if platform.machine() == "x86_64" and not _cpu_flags() & {"vmx", "svm"}:
         return Diagnosis(
             "native",
             name,
             Level.FAIL,
-            "paravirtual: the processor shows neither VMX nor SVM, ordinary kernels die in such a KVM",
+            "paravirtual: the processor has neither VMX nor SVM, and ordinary kernels die in such a KVM",
             "use a host with (nested) hardware virtualisation, or the lab",
         )
     return Diagnosis("native", name, Level.PASS, "runs a program")
@@ -74,14 +102,14 @@ def _cpu_flags() -> set[str]:
 
 
 def check_kvm_boot(qemu: Path | None, guest_kernel: Path | None, seconds: float = 5.0) -> list[Diagnosis]:
-    """KVM, by booting an ordinary kernel far enough to hear from it; only when there are a QEMU and a kernel."""
+    """Boot an ordinary kernel in KVM until its first message; needs a QEMU and a kernel."""
     if qemu is None or guest_kernel is None or not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return []
     name = "kernel in KVM"
     command = [str(qemu), "-accel", "kvm", "-M", "q35", "-m", "256", "-nodefaults", "-nographic", "-no-reboot"]
     command += ["-serial", "stdio", "-kernel", str(guest_kernel), "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1"]
     reader, writer = os.pipe()
-    heard = b""
+    output = b""
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, reader)
         try:
@@ -91,16 +119,16 @@ def check_kvm_boot(qemu: Path | None, guest_kernel: Path | None, seconds: float 
         finally:
             os.close(writer)
         os.set_blocking(reader, False)
-        deadline = Deadline(seconds, "the kernel's first words")
+        deadline = Deadline(seconds, "the kernel's first message")
 
         def listen() -> bool | None:
-            nonlocal heard
+            nonlocal output
             with contextlib.suppress(BlockingIOError):
                 data = os.read(reader, 65536)
-                heard += data
+                output += data
                 if not data:
                     return False
-            return True if b"Linux version" in heard else None
+            return True if b"Linux version" in output else None
 
         try:
             booted = deadline.poll(listen, 0.05)
@@ -108,27 +136,27 @@ def check_kvm_boot(qemu: Path | None, guest_kernel: Path | None, seconds: float 
             booted = False
     if booted:
         return [Diagnosis("native", name, Level.PASS, "boots")]
-    lines = heard.decode(errors="replace").split("\n")
-    said = next((line.strip() for line in lines if "KVM" in line or "emulation" in line), "no word from it")
+    lines = output.decode(errors="replace").split("\n")
+    message = next((line.strip() for line in lines if "KVM" in line or "emulation" in line), "no output")
     return [
-        Diagnosis("native", name, Level.FAIL, f"no boot within {seconds:.0f} s: {said[:100]}", "tests run in a lab")
+        Diagnosis("native", name, Level.FAIL, f"no boot within {seconds:.0f} s: {message[:100]}", "tests run in a lab")
     ]
 
 
 def check_namespaces() -> Diagnosis:
-    """Whether private network namespaces can be made: that takes CAP_SYS_ADMIN."""
+    """Create a network namespace, which takes CAP_SYS_ADMIN."""
     name = "network namespaces"
     if _in_child(lambda: _libc().unshare(CLONE_NEWNET) == 0):
-        return Diagnosis("native", name, Level.PASS, "can be made")
+        return Diagnosis("native", name, Level.PASS, "can be created")
     if _in_child(lambda: _libc().unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0):
-        seen = "need root here, or a user namespace, in which /dev/vhost-net may stay closed"
+        seen = "need root here, or a user namespace, which may have no access to /dev/vhost-net"
     else:
         seen = "need root here"
     return Diagnosis("native", name, Level.FAIL, seen, "run as root, or use the lab, which needs no rights")
 
 
 def check_tun() -> Diagnosis:
-    """/dev/net/tun, by making a tap in a namespace of its own."""
+    """Create a tap in a separate namespace."""
     name = "tap devices"
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
@@ -140,18 +168,18 @@ def check_tun() -> Diagnosis:
         request = struct.pack("16sH22x", b"cprlib-probe", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
         if _libc().unshare(CLONE_NEWNET) != 0:
             return False
-        with open("/dev/net/tun", "r+b", buffering=0) as tun:  # opened anew: a tap belongs to its opener's namespace
+        with open("/dev/net/tun", "r+b", buffering=0) as tun:  # reopened: a tap belongs to the namespace of its opener
             fcntl.ioctl(tun, TUNSETIFF, request)
         return True
 
     os.close(descriptor)
     if _in_child(make):
-        return Diagnosis("native", name, Level.PASS, "can be made")
-    return Diagnosis("native", name, Level.FAIL, "/dev/net/tun opens, but no tap can be made", "get CAP_NET_ADMIN")
+        return Diagnosis("native", name, Level.PASS, "can be created")
+    return Diagnosis("native", name, Level.FAIL, "/dev/net/tun opens, but no tap can be created", "get CAP_NET_ADMIN")
 
 
 def check_vhost() -> Diagnosis:
-    """/dev/vhost-net, by owning one."""
+    """Become the owner of a vhost-net device."""
     name = "vhost-net"
     try:
         descriptor = os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
@@ -160,18 +188,18 @@ def check_vhost() -> Diagnosis:
     try:
         fcntl.ioctl(descriptor, VHOST_SET_OWNER)
     except OSError as error:
-        return Diagnosis("native", name, Level.FAIL, f"refuses an owner: {error.strerror}")
+        return Diagnosis("native", name, Level.FAIL, f"VHOST_SET_OWNER fails: {error.strerror}")
     finally:
         os.close(descriptor)
-    return Diagnosis("native", name, Level.PASS, "takes an owner")
+    return Diagnosis("native", name, Level.PASS, "accepts an owner")
 
 
 def check_kcmp() -> Diagnosis:
-    """kcmp(2) between two processes: the proof that two descriptors are one open file."""
+    """Compare descriptors of two processes by kcmp(2), the proof that they are one open file."""
     name = "kcmp"
     number = SYS_KCMP.get(platform.machine())
     if number is None:
-        return Diagnosis("native", name, Level.WARN, f"not known for {platform.machine()}")
+        return Diagnosis("native", name, Level.WARN, f"its number is not known for {platform.machine()}")
     libc = _libc()
     with open("/dev/null", "rb") as same:
         fd = same.fileno()
@@ -184,18 +212,18 @@ def check_kcmp() -> Diagnosis:
 
 
 def check_tracefs() -> Diagnosis:
-    """The tracepoint that names the reason of each dropped packet."""
+    """Find the tracepoint that reports the reason of each dropped packet."""
     name = "drop tracepoint"
     for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
         with contextlib.suppress(OSError):
             if "kfree_skb" in os.listdir(f"{root}/events/skb"):
                 return Diagnosis("native", name, Level.PASS, f"skb:kfree_skb in {root}")
-    seen = "no skb:kfree_skb: losses inside the kernel stay without a reason"
+    seen = "no skb:kfree_skb: losses inside the kernel are reported without a reason"
     return Diagnosis("native", name, Level.WARN, seen, "mount -t tracefs tracefs /sys/kernel/tracing, as root")
 
 
 def check_rights() -> Diagnosis:
-    """What a user without root's rights cannot test here."""
+    """Report what a user without root rights cannot test here."""
     name = "rights"
     if os.geteuid() == 0:
         return Diagnosis("both", name, Level.PASS, "root")
@@ -207,30 +235,30 @@ def check_rights() -> Diagnosis:
 
 
 def check_memory() -> Diagnosis:
-    """Memory for a source, a target and, in a lab, the kernel around them."""
+    """Check memory for source, target and, in a lab, its kernel."""
     name = "memory"
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) >> 10
             break
     else:
-        return Diagnosis("both", name, Level.WARN, "not known")
+        return Diagnosis("both", name, Level.WARN, "MemAvailable is missing in /proc/meminfo")
     seen = f"{available} MiB available"
     if available >= ENOUGH_MEMORY_MIB:
         return Diagnosis("both", name, Level.PASS, seen)
-    return Diagnosis("both", name, Level.WARN, seen, f"{ENOUGH_MEMORY_MIB} MiB for each test at a time are better")
+    return Diagnosis("both", name, Level.WARN, seen, f"{ENOUGH_MEMORY_MIB} MiB for each parallel test are recommended")
 
 
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _in_child(act: Callable[[], bool]) -> bool:
-    """Whether ``act()`` is true in a process of its own, which it may change as it likes."""
+def _in_child(check: Callable[[], bool]) -> bool:
+    """Run a check in a child process, whose state it may change."""
     child = os.fork()
     if child == 0:
         status = 1
         with contextlib.suppress(BaseException):
-            status = 0 if act() else 1
+            status = 0 if check() else 1
         os._exit(status)
     return os.waitpid(child, 0)[1] == 0

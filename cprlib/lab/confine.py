@@ -1,19 +1,19 @@
-"""Starts a user-mode Linux so that it cannot write the host and leaves nothing behind.
+"""Starts a user-mode Linux that cannot write the host and leaves no process or file behind.
 
-A program of its own, run as ``python -I -S confine.py SPEC``: it needs only the standard library, and what it
-does to its own process must not happen to the caller. Layers, each used where the host allows it:
+This is a separate program, ``python -I -S confine.py SPEC``, because it changes its own process. It needs the standard
+library only. Layers, each used where the host allows it:
 
-* a PID namespace, so that the kernel's death takes every process of the lab with it, and a network namespace
-  without any interface (root, or anybody where user namespaces are allowed);
-* the host's files as a read-only clone of its mounts, to which the process changes its root: detached mounts
-  (open_tree, fsmount), so that it also works in a plain chroot and no mount can leak;
-* no capability but those over files: with more, root inside could reach the host's own mounts by way of
-  another process's /proc/PID/root;
+* a PID namespace, so that all processes of the lab end with the kernel, and a network namespace without interfaces
+  (for root, or where user namespaces are allowed);
+* a read-only clone of the mounts of the host as the root of the process: detached mounts (open_tree, fsmount), which
+  also work in a plain chroot and cannot leak;
+* no capabilities but those over files: with more, root inside could reach mounts of the host through /proc/PID/root
+  of another process;
 * Landlock: writing only below the given folders (Linux 5.13);
-* where there is no read-only clone: chmod, chown and the like, which Landlock does not see, do nothing.
+* without a read-only clone: chmod, chown and similar calls, which Landlock does not cover, do nothing.
 
-SPEC is JSON, see :class:`Spec`. The report, one JSON object, is written to descriptor ``report``: the layers
-in force, or ``error``.
+SPEC is JSON, see :class:`Spec`. The report, one JSON object with the layers in force or ``error``, is written to
+descriptor ``report``.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF =
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE, OPEN_TREE_CLONE = -100, 0x1000, 0x8000, 1
 MOUNT_ATTR_RDONLY = 1
 FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
-# linux/landlock.h: rights to change files, by the version of the interface that brought them.
+# linux/landlock.h: rights to change files, by the version of the interface that added them.
 WRITE_RIGHTS = {1: 0b1_1111_1111_0010, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 MAKE_DEVICE_RIGHTS = 1 << 6 | 1 << 11
 FILE_RIGHTS = 1 << 1 | 1 << 14
 TCP_RIGHTS, SCOPES = 0b11, 0b11
-SIGNALLED = 128  # added to a signal's number, as shells do
+SIGNALLED = 128  # added to the number of a signal, as in shells
 
 
 class Spec(TypedDict):
     """The one argument, as JSON.
 
-    ``argv``: the kernel and its arguments. ``folders``: host paths that may be written, each put on the
-    descriptor of the same index in ``folder_fds``. ``memory``: MiB; its place is put on ``memory_fd``.
+    ``argv``: the kernel and its arguments. ``folders``: writable host paths, each opened as the descriptor of the same
+    index in ``folder_fds``. ``memory``: MiB; the folder of the memory file is opened as ``memory_fd``.
     ``places``: folders to try for the memory file where no tmpfs can be mounted. ``cpu``: core or None.
     ``report``: descriptor for the report. ``keep``: descriptors that the kernel needs.
     """
@@ -75,7 +75,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(function: Callable[..., int], *arguments: Any) -> int:
-    """Call into libc; integers as long, -1 becomes OSError."""
+    """Call a function of libc with integers as long; a negative result raises OSError."""
     result = function(*[ctypes.c_long(value) if isinstance(value, int) else value for value in arguments])
     if result < 0:
         number = ctypes.get_errno()
@@ -84,16 +84,16 @@ def call(function: Callable[..., int], *arguments: Any) -> int:
 
 
 def unshare(spec: Spec) -> bool:
-    """Leave the host's PID, network and mount namespaces; False where that is not allowed."""
+    """Leave PID, network and mount namespaces of the host; False where that is not allowed."""
     if "namespaces" not in spec["layers"]:
         return False
-    wanted = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+    flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
     user, group = os.geteuid(), os.getegid()
     try:
-        call(libc.unshare, wanted)
+        call(libc.unshare, flags)
     except OSError:
         try:
-            call(libc.unshare, wanted | CLONE_NEWUSER)
+            call(libc.unshare, flags | CLONE_NEWUSER)
         except OSError:
             return False
         for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
@@ -108,7 +108,7 @@ def clone_tree(path: str) -> int:
 
 
 def read_only_root() -> int:
-    """A detached, read-only clone of everything below the root."""
+    """A detached, read-only clone of all mounts."""
     tree = clone_tree("/")
     attributes = struct.pack("=QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
     flags = AT_EMPTY_PATH | AT_RECURSIVE
@@ -117,7 +117,7 @@ def read_only_root() -> int:
 
 
 def detached_tmpfs(mebibytes: int) -> int:
-    """A tmpfs that is mounted nowhere: it goes with the last descriptor, and /dev/shm may be as small as it likes."""
+    """A detached tmpfs, which ends with its last descriptor and does not depend on the size of /dev/shm."""
     context = call(libc.syscall, SYS_FSOPEN, b"tmpfs", 0)
     call(libc.syscall, SYS_FSCONFIG, context, FSCONFIG_SET_STRING, b"size", b"%dM" % mebibytes, 0)
     call(libc.syscall, SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
@@ -127,10 +127,10 @@ def detached_tmpfs(mebibytes: int) -> int:
 
 
 def folder_in(places: list[str], mebibytes: int) -> tuple[int, str, str]:
-    """A private folder where the memory file can be made; nameless where the file system can do that.
+    """A private folder for the memory file, without a name where the file system supports that.
 
-    :returns: descriptor, place, and the folder's name where it has to have one (the caller removes it).
-    :raises OSError: no place has the room, with what was found at each.
+    :returns: descriptor, place, and the name of the folder if it has one (the caller removes it).
+    :raises OSError: no place has enough room; lists the reasons.
     """
     refused = []
     for place in places:
@@ -138,7 +138,7 @@ def folder_in(places: list[str], mebibytes: int) -> tuple[int, str, str]:
             state = os.statvfs(place)
             free = state.f_bavail * state.f_frsize >> 20
             if free < mebibytes:
-                refused.append(f"{place} has {free} MiB free of {mebibytes} needed")
+                refused.append(f"{place} has {free} MiB free, {mebibytes} are needed")
                 continue
             if state.f_flag & os.ST_NOEXEC:
                 refused.append(f"{place} is mounted noexec")
@@ -150,7 +150,7 @@ def folder_in(places: list[str], mebibytes: int) -> tuple[int, str, str]:
 
 
 def _private_folder(place: str) -> tuple[int, str, str]:
-    """On tmpfs a file without name can be made in a folder that has been removed already; on ext4 it cannot."""
+    """On tmpfs, a file without a name can be created in a removed folder; on ext4 it cannot."""
     name = tempfile.mkdtemp(prefix="cprlib-lab-", dir=place)
     folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
     os.rmdir(name)
@@ -164,7 +164,7 @@ def _private_folder(place: str) -> tuple[int, str, str]:
 
 
 def landlock(folders: list[int], files: list[str]) -> int:
-    """Forbid all writing but below the given folders and to the given files; gives the version, 0 for none."""
+    """Forbid writing except below the given folders and to the given files; returns the version, 0 for none."""
     try:
         version = call(libc.syscall, SYS_LANDLOCK_CREATE_RULESET, None, 0, 1)
     except OSError:
@@ -188,7 +188,7 @@ def landlock(folders: list[int], files: list[str]) -> int:
 
 
 def ignore_metadata_calls() -> bool:
-    """Make chmod, chown, utime and setxattr succeed without doing anything (x86-64 only)."""
+    """Make chmod, chown, utime and setxattr succeed without effect (x86-64 only)."""
     if platform.machine() != "x86_64":
         return False
     numbers = (90, 91, 92, 93, 94, 132, 188, 189, 190, 197, 198, 199, 235, 260, 261, 268, 280, 452, 463, 466)
@@ -206,22 +206,22 @@ def ignore_metadata_calls() -> bool:
 
 
 def drop_capabilities() -> None:
-    """Have exec give nothing but the rights over files, also to root."""
+    """Limit the capabilities after exec to those over files, for root too."""
     for capability in range(64):
         if capability not in KEPT_CAPABILITIES and libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             break  # past the last one, or not root
 
 
-def move(descriptor: int, wanted: int) -> int:
-    """Put a descriptor on a number, to stay open in the kernel."""
-    os.dup2(descriptor, wanted)
-    if descriptor != wanted:
+def move(descriptor: int, number: int) -> int:
+    """Move a descriptor to a number, inheritable for the kernel."""
+    os.dup2(descriptor, number)
+    if descriptor != number:
         os.close(descriptor)
-    return wanted
+    return number
 
 
 def prepare(spec: Spec, separate: bool) -> dict[str, Any]:
-    """Everything that is done to the process that becomes the kernel."""
+    """Confine the process that becomes the kernel; returns the report."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if spec["cpu"] is not None:
         os.sched_setaffinity(0, {spec["cpu"]})
@@ -235,9 +235,9 @@ def prepare(spec: Spec, separate: bool) -> dict[str, Any]:
         except OSError as error:
             report["readonly_refused"] = str(error)
     folders = []
-    for path, wanted in zip(spec["folders"], spec["folder_fds"], strict=True):
+    for path, number in zip(spec["folders"], spec["folder_fds"], strict=True):
         opened = clone_tree(path) if root >= 0 else os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        folders.append(move(opened, wanted))
+        folders.append(move(opened, number))
     try:
         memory = detached_tmpfs(room) if separate else -1
     except OSError:
@@ -248,7 +248,7 @@ def prepare(spec: Spec, separate: bool) -> dict[str, Any]:
     if root >= 0:
         os.fchdir(root)
         os.chroot(".")
-        os.set_inheritable(root, True)  # a detached mount goes with its descriptor
+        os.set_inheritable(root, True)  # a detached mount ends with its last descriptor
     os.chdir("/")
     drop_capabilities()
     report["landlock"] = landlock([memory, *folders], ["/dev/null"]) if "landlock" in spec["layers"] else 0
@@ -257,7 +257,7 @@ def prepare(spec: Spec, separate: bool) -> dict[str, Any]:
 
 
 def become_kernel(spec: Spec, separate: bool) -> None:
-    """Confine this process and replace it by the kernel; the report says how far that came."""
+    """Confine this process, write the report, and execute the kernel."""
     try:
         report = prepare(spec, separate)
         os.set_inheritable(spec["report"], False)
@@ -271,12 +271,12 @@ def become_kernel(spec: Spec, separate: bool) -> None:
 
 
 def die_with_parent() -> None:
-    """Again after each change of credentials, which clears it."""
+    """Die with the parent; a change of credentials clears this setting."""
     call(libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def let_go(spec: Spec) -> None:
-    """Close what the kernel talks through, so that the other ends see its end."""
+def close_channels(spec: Spec) -> None:
+    """Close the descriptors of the kernel, so that the other ends see end-of-file when it exits."""
     for descriptor in {*spec["keep"], spec["report"], 0, 1, 2}:
         os.close(descriptor)
 
@@ -284,8 +284,8 @@ def let_go(spec: Spec) -> None:
 def be_init(spec: Spec, alive: int, watched: int) -> int:
     """First process of the PID namespace; the kernel is the second.
 
-    The kernel itself cannot be the first one: it ends itself with SIGABRT when it panics, which a first
-    process does not feel (arch/um/os-Linux/util.c, uml_abort, would try for ever).
+    The kernel cannot be the first process: in a panic it sends itself SIGABRT, which a first process ignores, and
+    uml_abort (arch/um/os-Linux/util.c) would loop forever.
     """
     os.close(alive)
     die_with_parent()
@@ -297,17 +297,17 @@ def be_init(spec: Spec, alive: int, watched: int) -> int:
     kernel = os.fork()
     if kernel == 0:
         become_kernel(spec, True)
-    let_go(spec)
+    close_channels(spec)
     while True:
-        gone, status = os.wait()
-        if gone == kernel:
+        pid, status = os.wait()
+        if pid == kernel:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else SIGNALLED - code
 
 
 def main() -> int:
     spec: Spec = json.loads(sys.argv[1])
-    parent = os.getppid()  # whoever started us has bound us to its life; unshare() may have loosened that for a moment
+    parent = os.getppid()  # this process dies with it; unshare() may have cleared that for a moment
     separate = unshare(spec)
     die_with_parent()
     if os.getppid() != parent:
@@ -318,7 +318,7 @@ def main() -> int:
     child = os.fork()
     if child == 0:
         os._exit(be_init(spec, alive, watched))
-    let_go(spec)
+    close_channels(spec)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code > SIGNALLED:
         os.kill(os.getpid(), code - SIGNALLED)

@@ -1,4 +1,4 @@
-"""What a lab is, whatever engine drives it: one command in a fresh kernel, its output and its exit status."""
+"""The interface of a lab: one command in a fresh kernel, its output and its exit status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from cprlib.errors import LabLost
 
-ATTEMPTS = 2  # a lab that dies is tried once more on a fresh one
+ATTEMPTS = 2  # a command whose lab dies is run again in a new lab
 DEFAULT_MEMORY_MIB = 3072
 
 Writer = Callable[[bytes], None]
@@ -23,13 +23,13 @@ class LabCommand:
     """One command for one lab.
 
     :param argv: program and arguments; the program is looked up in PATH of ``env``.
-    :param cwd: working folder, seen inside under the host's path.
+    :param cwd: working folder, which has the same path inside.
     :param env: the whole environment of the command.
-    :param results: the one folder of the host that can be written from inside; must exist.
-    :param seconds: time from the command's start until it is told to end (SIGTERM), scaled.
-    :param memory: size of the lab's memory in MiB; taken from the host page by page as it is used.
-    :param cpu: the host's core to run on; None for one that no other lab has.
-    :param terminal: rows and columns when the command shall have a terminal (``cprlib lab shell``).
+    :param results: the only folder of the host that the lab can write; must exist.
+    :param seconds: time from the start of the command until SIGTERM, scaled.
+    :param memory: MiB, taken from the host as they are used.
+    :param cpu: core of the host; None for one that no other lab has reserved.
+    :param terminal: rows and columns of a terminal for the command (``cprlib lab shell``).
     """
 
     argv: tuple[str, ...]
@@ -44,14 +44,14 @@ class LabCommand:
 
 @dataclass(frozen=True, slots=True)
 class LabStreams:
-    """Where the output of a command goes while it runs.
+    """Callbacks for the output of a running command.
 
-    :param stdout: called with bytes of standard output as they arrive (of both, with a terminal).
+    :param stdout: called with bytes of standard output (with a terminal, of both).
     :param stderr: called with bytes of standard error.
-    :param lost: called with the number of the attempt and the reason when a lab has died; after the first
-        time the command starts again from nothing, so output received so far is void.
-    :param input: a descriptor whose bytes go to the command's terminal; only with ``terminal``.
-    :param signals: a descriptor that gives the letters T, I, H for SIGTERM, SIGINT, SIGHUP to the command.
+    :param lost: called with the number of the attempt and the reason when a lab dies; the command then starts again, so
+        discard its output.
+    :param input: descriptor whose bytes go to the terminal of the command.
+    :param signals: descriptor with letters T, I, H, which send SIGTERM, SIGINT, SIGHUP to the command.
     """
 
     stdout: Writer
@@ -62,7 +62,7 @@ class LabStreams:
 
 
 def standard_streams() -> LabStreams:
-    """Passes a command's output on to this process's own standard output and error."""
+    """Pass output to standard output and error of this process."""
 
     def writer(descriptor: int) -> Writer:
         def write(data: bytes) -> None:
@@ -79,7 +79,7 @@ def standard_streams() -> LabStreams:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What one lab gave: the command's exit status (negative: killed by that signal) and the time to boot."""
+    """Result of one lab: exit status of the command (negative: signal) and time to boot."""
 
     returncode: int
     boot_ms: float
@@ -87,13 +87,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class LabOutcome:
-    """The end of a command.
+    """Result of a command.
 
-    :param returncode: its exit status, negative for the signal that killed it.
-    :param boot_ms: from the start of the (last) lab until it started the command.
-    :param elapsed_ms: from the first start to the last end, lost labs included.
-    :param attempts: labs that were used, at least 1.
-    :param lost: the reasons why labs were lost; ``attempts - 1`` of them.
+    :param returncode: exit status, negative for the signal that killed it.
+    :param boot_ms: from the start of the last lab to the start of the command.
+    :param elapsed_ms: from the first start to the end, lost labs included.
+    :param attempts: number of labs, at least 1.
+    :param lost: reasons why labs were lost, ``attempts - 1`` items.
     """
 
     returncode: int
@@ -114,8 +114,8 @@ class LabEngine(Protocol):
         """Run a command in one fresh lab.
 
         :raises LabFailure: the lab cannot be started here.
-        :raises LabLost: the lab's kernel died.
-        :raises DeadlineExceeded: the command did not end, not even when told to.
+        :raises LabLost: the kernel of the lab died.
+        :raises DeadlineExceeded: the command did not end after SIGTERM.
         """
 
 
@@ -127,10 +127,10 @@ class Lab:
         self.attempts = attempts
 
     def run(self, command: LabCommand, streams: LabStreams) -> LabOutcome:
-        """Run a command; once more on a fresh lab when the first one dies.
+        """Run a command; again in a new lab when the first one dies.
 
         :raises LabFailure: a lab cannot be started here.
-        :raises LabLost: every lab died; nothing is known about the command.
+        :raises LabLost: every lab died; the result of the command is unknown.
         :raises DeadlineExceeded: the command did not end in time.
         """
         started = time.monotonic()
@@ -144,7 +144,7 @@ class Lab:
                 if len(lost) >= self.attempts:
                     raise LabLost(
                         error.tried,
-                        f"{len(lost)} labs in a row died, the last one so: {error.happened}",
+                        f"{len(lost)} labs in a row died; the last one: {error.happened}",
                         error.advice,
                         details=error.details,
                     ) from error

@@ -1,4 +1,4 @@
-"""Engines by name, with the files they need."""
+"""Lab engines by name, and the files that they need."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ENGINES = ("uml", "kvm")
 
 
 def build_init() -> Path:
-    """The first process of a user-mode Linux lab, compiled from images/lab/init.c and kept by content.
+    """The first process of a user-mode Linux lab, compiled from images/lab/init.c.
 
-    :raises BuildFailed: the compiler refused it or is missing.
+    :raises ProcessFailed: the compiler failed.
     """
     source = project_folder() / "images" / "lab" / "init.c"
 
@@ -32,23 +32,23 @@ def build_init() -> Path:
 
 
 def find_kernel() -> Path:
-    """The lab's kernel: $CPRLIB_LAB_KERNEL, else what ``cprlib build lab`` has made.
+    """The lab kernel: $CPRLIB_LAB_KERNEL, else the one of ``cprlib build lab``.
 
-    :raises EnvironmentFailure: there is none.
+    :raises EnvironmentFailure: it is not built.
     """
     chosen = os.environ.get(KERNEL_VARIABLE)
     if chosen:
         return Path(chosen)
-    from cprlib.build.assets import find_assets  # noqa: PLC0415 - imports QEMU's side as well
+    from cprlib.build.assets import find_assets  # noqa: PLC0415 - slow import, not needed with $CPRLIB_LAB_KERNEL
 
     kernel = find_assets().lab_kernel
     if kernel is None:
-        raise LabFailure("find the lab's kernel", "it was not built yet", "run `cprlib build lab` first")
+        raise LabFailure("find the lab's kernel", "it is not built", "run `cprlib build lab` first")
     return kernel
 
 
 def _kvm() -> LabEngine:
-    from cprlib.build.assets import MANIFEST, find_assets  # noqa: PLC0415 - imports QEMU's side as well
+    from cprlib.build.assets import MANIFEST, find_assets  # noqa: PLC0415 - slow import, not needed with $CPRLIB_LAB_KERNEL
     from cprlib.lab.kvm import build_kvm_engine  # noqa: PLC0415
 
     assets = find_assets()
@@ -59,10 +59,10 @@ def _kvm() -> LabEngine:
 
 
 def make_engine(name: str, kernel: Path | None = None) -> LabEngine:
-    """The engine of a name.
+    """Create an engine.
 
-    :param kernel: the user-mode Linux kernel; found when None.
-    :raises UsageError: there is no such engine.
+    :param kernel: user-mode Linux; :func:`find_kernel` when None.
+    :raises UsageError: the name is unknown.
     """
     if name == "uml":
         return UmlEngine(kernel or find_kernel(), build_init())

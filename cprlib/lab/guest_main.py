@@ -1,11 +1,10 @@
-"""The runner of Avocado tests inside a lab: one task, one process.
+"""The guest-side main program of a lab: runs one Avocado test in its own process.
 
-Avocado's own runner starts a second process per test and looks at it every 10 ms, to survive what a test does
-to its process; here the whole kernel is the test's own, so the test runs in this process, and nothing but the
-test uses the lab's one core. Messages are JSON, one a line, on standard output; whatever else is written to
-standard output by the test's children goes to standard error.
+Avocado's runner starts a second process for each test and polls it every 10 ms, to survive damage to the test's
+process. A lab belongs to one test, so the test runs in this process and has the one core of the lab for itself.
+Messages are JSON lines on standard output; other output of the test's children goes to standard error.
 
-Usage: ``python -m cprlib.lab.guest_main ARGUMENTS``, the arguments that Avocado gives to ``runnable-run``.
+Usage: ``python -m cprlib.lab.guest_main ARGUMENTS``, with the arguments of Avocado's ``runnable-run``.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ KIND = "avocado-instrumented"
 
 
 class _Channel:
-    """Stands in for the queue between Avocado's two processes: a message is sent at once."""
+    """Replaces the queue between Avocado's two processes: a message is sent at once."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def put(self, message: dict[str, Any]) -> None:
-        """Send a message, but not the one that Avocado keeps to itself."""
+        """Send a message, except the internal one of Avocado."""
         if message.get("type") != "early_state":
             self._stream.write(json_dumps(message).encode("ascii") + b"\n")
             self._stream.flush()
 
 
 class OneProcessRunner(AvocadoInstrumentedTestRunner):  # type: ignore[misc]
-    """Avocado's runner for instrumented tests, without its second process."""
+    """Avocado's runner for instrumented tests without its second process."""
 
     def __init__(self, channel: _Channel) -> None:
         super().__init__()
         self._channel = channel
 
     def run(self, runnable: Any) -> list[dict[str, Any]]:
-        """Run the test; its messages go to the channel while it runs, so that none are left to give back."""
+        """Run the test; its messages go to the channel while it runs, so none are returned."""
         signal.signal(signal.SIGTERM, self.signal_handler)
         self._channel.put(messages.StartedMessage.get())
         self._run_avocado(runnable, self._channel)
@@ -58,7 +57,7 @@ class OneProcessRunner(AvocadoInstrumentedTestRunner):  # type: ignore[misc]
 
 
 class LabRunnerApp(RunnerApp):  # type: ignore[misc]
-    """Avocado's command line for runners; finds the usual runner without a search through all packages."""
+    """Avocado's command line for runners; finds the usual runner without searching all packages."""
 
     def __init__(self, channel: _Channel) -> None:
         super().__init__(channel.put)
@@ -72,7 +71,7 @@ class LabRunnerApp(RunnerApp):  # type: ignore[misc]
 
 
 def main() -> None:
-    """Run one task and end the process at once: the kernel goes with it."""
+    """Run one task and exit at once; the kernel ends with this process."""
     channel = _Channel(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     sys.argv[1:1] = ["runnable-run"]

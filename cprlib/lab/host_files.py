@@ -1,8 +1,8 @@
-"""Which of the host's files a virtual machine needs to run a command of this project, and the disk made of them.
+"""Files of the host that a virtual machine needs to run a command of this project, and disks made from them.
 
-A virtual machine does not see the host's files (the cloud kernel has no 9p), so they are carried along: the
-programs of a small shell, this Python with its packages, the checkout, what was built, and the shared libraries
-that all of these are linked with. Each set becomes an ext4 image, made without root and kept by content.
+A virtual machine does not see files of the host (the cloud kernel has no 9p). Its disks contain the programs of a
+small shell, this Python with its packages, the checkout, build results, and the shared libraries of all these. Each
+set is an ext4 image, made without root and stored under a hash of its content.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ PROGRAMS = (
     *("tar", "true", "false", "echo", "test", "sleep", "date", "id", "seq", "head", "tail", "wc", "grep", "sed", "dd"),
     *("ps", "kill", "dmesg", "ip", "uname", "sort", "tr", "od", "find", "setpriv", "strace"),
 )
-LEFT_OUT = {"test", "tests", "idlelib", "turtledemo", "tkinter", "ensurepip", "mypy", "ruff", "pip", ".git", "results"}
-LEFT_OUT |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox", "node_modules"}
-SPECIAL = ((), *((name,) for name in ("dev", "proc", "sys", "usr", "bin", "sbin", "lib", "lib64")))
+EXCLUDED = {"test", "tests", "idlelib", "turtledemo", "tkinter", "ensurepip", "mypy", "ruff", "pip", ".git", "results"}
+EXCLUDED |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox", "node_modules"}
+SYSTEM_FOLDERS = ((), *((name,) for name in ("dev", "proc", "sys", "usr", "bin", "sbin", "lib", "lib64")))
 ELF = b"\x7fELF"
 SLACK_MIB = 16
 UNUSED_SECONDS = 24 * 3600
 
 
 def python_files() -> list[Path]:
-    """This Python: its program, standard library, and the environment with the project's packages."""
-    standard = [path for path in Path(os.__file__).parent.iterdir() if path.name not in LEFT_OUT | {"site-packages"}]
+    """Program and standard library of this Python, and its packages."""
+    standard = [path for path in Path(os.__file__).parent.iterdir() if path.name not in EXCLUDED | {"site-packages"}]
     return [
         *_links(Path(sys.executable)),
         *sorted(standard),
@@ -47,7 +47,7 @@ def python_files() -> list[Path]:
 
 
 def _links(path: Path) -> Iterator[Path]:
-    """A path and all that it leads to through symbolic links."""
+    """A path and all targets of its symbolic links."""
     while True:
         yield path
         if not path.is_symlink():
@@ -56,7 +56,7 @@ def _links(path: Path) -> Iterator[Path]:
 
 
 def system_files() -> list[Path]:
-    """A small shell and the few files of /etc that programs ask for."""
+    """A small shell and a few files of /etc."""
     found = [
         Path(program) for name in PROGRAMS if (program := shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin"))
     ]
@@ -66,27 +66,29 @@ def system_files() -> list[Path]:
 
 
 def project_files() -> list[Path]:
-    """The checkout, or what is installed of it, as far as tests use it."""
+    """The part of the checkout, or of the installed package, that tests use."""
     paths = [import_folder() / "cprlib", *(project_folder() / name for name in ("fixtures", "images", "tests"))]
     return [path for path in [*paths, project_folder() / "pyproject.toml"] if path.exists()]
 
 
 def named_files(argv: Sequence[str]) -> list[Path]:
-    """What a command's arguments name outside the checkout: a brought QEMU, its firmware, a test of the user's own."""
+    """Files outside the checkout that are arguments of a command: a QEMU, its firmware, a test."""
     words = {word for argument in argv for word in re.findall(r"/[^\s\"':,=]+", argument)}
     paths = [Path(word) for word in sorted(words)]
-    outside = [path for path in paths if not path.is_relative_to(project_folder()) and path.parts[1:2] not in SPECIAL]
+    outside = [
+        path for path in paths if not path.is_relative_to(project_folder()) and path.parts[1:2] not in SYSTEM_FOLDERS
+    ]
     return [path for path in outside if path.is_file() or (path.is_dir() and any(path.glob("bios*.bin")))]
 
 
 def walk(roots: Iterable[Path]) -> Iterator[Path]:
-    """Files and symbolic links below the given paths, without what no test needs."""
+    """Files and symbolic links below the given paths that tests need."""
     for root in roots:
         if root.is_symlink() or root.is_file():
             yield root
             continue
         for folder, folders, files in os.walk(root):
-            folders[:] = [name for name in sorted(folders) if name not in LEFT_OUT and not name.startswith("config-3")]
+            folders[:] = [name for name in sorted(folders) if name not in EXCLUDED and not name.startswith("config-3")]
             links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
             for name in [*sorted(files), *links]:
                 path = Path(folder, name)
@@ -95,7 +97,7 @@ def walk(roots: Iterable[Path]) -> Iterator[Path]:
 
 
 def libraries(files: Iterable[Path]) -> set[Path]:
-    """The shared libraries that these files are linked with, with the links that lead to them."""
+    """The shared libraries of files, and symbolic links to them."""
     linked = [str(path) for path in files if not path.is_symlink() and _is_elf(path)]
     found: set[Path] = set()
     for start in range(0, len(linked), 200):
@@ -114,17 +116,17 @@ def _is_elf(path: Path) -> bool:
 
 
 def disk_of(kind: str, roots: Sequence[Path]) -> Path:
-    """An ext4 image with these paths and all that they are linked with, at the host's places; kept by content.
+    """An ext4 image with these paths and their shared libraries, under the same paths.
 
-    :param kind: a word for the entry in the store.
+    :param kind: distinguishes entries of the store.
     :raises EnvironmentFailure: no space.
-    :raises ProcessFailed: mke2fs refused.
+    :raises ProcessFailed: mke2fs failed.
     """
     files = list(dict.fromkeys(walk(roots)))
     listing = "\n".join(
         f"{path} {(state := path.lstat()).st_size} {state.st_mtime_ns} {state.st_mode}"
         for path in files
-        if path.suffix != ".pyc"  # carried along, but written anew all the time
+        if path.suffix != ".pyc"  # included, but rewritten often
     )
 
     def make(folder: Path) -> None:
@@ -138,7 +140,7 @@ def disk_of(kind: str, roots: Sequence[Path]) -> Path:
             options = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-N", inodes, "-E", "root_owner=0:0"]
             program = shutil.which("mke2fs", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") or "mke2fs"
             command = [program, *options, "-d", tree, str(image)]
-            run(command, purpose="make a disk", seconds=300, advice="install the package e2fsprogs")
+            run(command, purpose="create a disk", seconds=300, advice="install the package e2fsprogs")
 
     linker = str(Path("/etc/ld.so.cache").stat().st_mtime_ns)  # changes with the libraries that can be found
     key = store.key_of(kind=kind, listing=listing, linker=linker)
@@ -150,14 +152,14 @@ def disk_of(kind: str, roots: Sequence[Path]) -> Path:
 
 
 def _remove_unused() -> None:
-    """Remove the disks that no lab has used for a day: each change of a package makes a new one of 500 MB."""
+    """Remove disks that no lab used for a day: each change of a package creates a new one of 500 MB."""
     for entry in store.entry_path("lab-disk", "any").parent.glob("[0-9a-f]*"):
         if entry.stat().st_mtime < time.time() - UNUSED_SECONDS:
             shutil.rmtree(entry, ignore_errors=True)
 
 
 def _copy(path: Path, tree: Path) -> int:
-    """Put one path into the tree, below the same folders, by a hard link where that is possible; bytes taken."""
+    """Put a path into the tree, by a hard link where possible; returns the size in bytes."""
     target = tree / _without_links(path).relative_to("/")
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(target):
@@ -173,5 +175,5 @@ def _copy(path: Path, tree: Path) -> int:
 
 
 def _without_links(path: Path) -> Path:
-    """The same file by a path whose folders are no symbolic links (/lib -> usr/lib is one itself in the tree)."""
+    """The path without symbolic links in its folders (/lib -> usr/lib is a link in the tree too)."""
     return path.parent.resolve() / path.name

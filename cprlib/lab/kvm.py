@@ -1,8 +1,8 @@
-"""The engine ``kvm``: a virtual machine with a KVM of its own, which user-mode Linux has not.
+"""The engine ``kvm``: a virtual machine with KVM, which user-mode Linux lacks.
 
-The host's processor is emulated (TCG), with AMD's virtualisation, so the guests in the lab run under a real
-KVM: with ioeventfd and irqfd, the way of vhost in production. It boots more slowly than user-mode Linux and
-the host's files are carried along on disks (:mod:`cprlib.lab.host_files`).
+TCG emulates a processor with AMD's virtualisation, so guests in the lab run under a real KVM with ioeventfd and irqfd,
+as vhost does in production. It boots more slowly than user-mode Linux, and files of the host are on disks
+(:mod:`cprlib.lab.host_files`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cprlib.errors import BuildFailed, LabFailure, UsageError
 from cprlib.files import project_folder
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.host_files import disk_of, named_files, project_files, python_files, system_files
-from cprlib.lab.session import Channels, Conversation, encode_job
+from cprlib.lab.session import Channels, LabSession, encode_job
 from cprlib.process import run, spawn
 from cprlib.qemu.command_line import option_value
 
@@ -45,7 +45,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class KvmImage:
-    """What QEMU starts."""
+    """Kernel and initramfs of the lab."""
 
     kernel: Path
     initramfs: Path
@@ -54,9 +54,9 @@ class KvmImage:
 class KvmEngine:
     """Starts labs that are virtual machines.
 
-    :param qemu: start of the command line of the QEMU that emulates the lab: 10 or newer.
+    :param qemu: start of the command line of the QEMU that emulates the lab (10 or newer).
     :param image: kernel and initramfs.
-    :param disks: images with the host's files; earlier ones hide later ones.
+    :param disks: images with files of the host; earlier ones hide later ones.
     """
 
     name = "kvm"
@@ -69,7 +69,7 @@ class KvmEngine:
     def attempt(self, command: LabCommand, streams: LabStreams) -> Attempt:
         """See :meth:`cprlib.lab.engine.LabEngine.attempt`."""
         if command.terminal is not None:
-            raise UsageError("open a shell in a lab of engine kvm", "it has no terminal", "use engine uml")
+            raise UsageError("open a shell in a lab of engine kvm", "this engine has no terminal", "use engine uml")
         with contextlib.ExitStack() as stack:
             job = os.memfd_create("lab-job")
             stack.callback(os.close, job)
@@ -92,10 +92,8 @@ class KvmEngine:
             for name, listener in ports.items():
                 channels.ours[name] = _accept(listener, child, console)
             results = stack.enter_context(tempfile.TemporaryFile())
-            conversation = Conversation(
-                command, streams, channels, child, BOOT_SECONDS, lambda data: _keep(results, data)
-            )
-            attempt = conversation.hold()
+            session = LabSession(command, streams, channels, child, BOOT_SECONDS, lambda data: _append(results, data))
+            attempt = session.run()
             if command.results is not None:
                 _unpack(results, command.results)
             return attempt
@@ -103,7 +101,7 @@ class KvmEngine:
     def _arguments(self, command: LabCommand, job: int, ports: dict[str, socket.socket]) -> list[str]:
         named = named_files(command.argv)
         disks = [*([disk_of("named", named)] if named else []), *self.disks]
-        # One processor that is a known model: with more, or with "max", the lab's kernel was corrupted now and then.
+        # One processor of a fixed model: with more, or with "max", the lab kernel was sometimes corrupted.
         arguments = [*self.qemu, "-accel", "tcg,thread=single,tb-size=512", "-M", "q35", "-cpu", "EPYC,svm=on,npt=on"]
         arguments += ["-smp", "1", "-m", str(command.memory), "-nodefaults", "-nographic", "-no-reboot"]
         arguments += ["-kernel", str(self.image.kernel), "-initrd", str(self.image.initramfs)]
@@ -125,7 +123,7 @@ class KvmEngine:
 
 @contextlib.contextmanager
 def _listener() -> Iterator[socket.socket]:
-    """A socket that has no file: nothing is left when we are killed."""
+    """An abstract socket: no file is left when this process is killed."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0cprlib-lab-{secrets.token_hex(16)}")
         listener.listen(1)
@@ -142,16 +140,18 @@ def _accept(listener: socket.socket, child: subprocess.Popen[str], console: int)
             if child.poll() is not None or deadline.expired:
                 os.set_blocking(console, False)
                 with contextlib.suppress(OSError):
-                    said = os.read(console, 4000).decode(errors="replace").strip()
-                    raise LabFailure("start a lab", said.splitlines()[-1] if said else "QEMU says nothing") from None
-                raise LabFailure("start a lab", "QEMU says nothing") from None
+                    output = os.read(console, 4000).decode(errors="replace").strip()
+                    raise LabFailure(
+                        "start a lab", output.splitlines()[-1] if output else "no output from QEMU"
+                    ) from None
+                raise LabFailure("start a lab", "no output from QEMU") from None
 
 
 def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path], kernel_package: Path | None = None) -> KvmEngine:
-    """An engine with all that it needs, built where it is missing (a minute, the first time).
+    """Create the engine, and build its image and disks when they are missing (about a minute).
 
     :param qemu: start of the command line of the QEMU that emulates the lab.
-    :param built: what the tests use that was built: QEMU, firmware, guest image, their manifest.
+    :param built: build results that tests use: QEMU, firmware, guest image, manifest.
     :param kernel_package: see :func:`build_kvm_image`.
     """
     disks = [
@@ -163,11 +163,11 @@ def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path], kernel_package:
 
 
 def build_kvm_image(kernel_package: Path | None = None) -> KvmImage:
-    """The image, from the store when it is there.
+    """Build kernel and initramfs, or return those that the store has.
 
     :param kernel_package: Debian package of a kernel; the newest cloud kernel of the guest's suite when None.
-    :raises DownloadFailed: the package is out of reach.
-    :raises BuildFailed: it has not what is needed.
+    :raises DownloadFailed: the package could not be fetched.
+    :raises BuildFailed: the package lacks a required file.
     """
     source = project_folder() / "images" / "lab" / "init.c"
     archive = Archive(SUITE)
@@ -210,37 +210,37 @@ def _close_all(channels: Channels) -> None:
         os.close(descriptor)
 
 
-def _keep(results: IO[bytes], data: bytes) -> None:
+def _append(results: IO[bytes], data: bytes) -> None:
     results.write(data)
 
 
-def _harmless(archive: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
-    """The files and folders of an archive that stay below ``folder``; links are no results and are left out.
+def _safe_members(archive: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
+    """The files and folders of an archive; links are skipped.
 
-    :raises LabFailure: a name leads out of it.
+    :raises LabFailure: a name leads out of ``folder``.
     """
     inside = folder.resolve()
     for member in archive:
         if not (member.isreg() or member.isdir()):
             continue
         if not (inside / member.name).resolve().is_relative_to(inside):
-            raise LabFailure("fetch the results of a lab", f"{member.name!r} would have escaped the results folder")
+            raise LabFailure("fetch the results of a lab", f"{member.name!r} is outside the results folder")
         member.mode &= 0o755
         yield member
 
 
 def _unpack(results: IO[bytes], folder: Path) -> None:
-    """Put what came back into the results folder, and nowhere else.
+    """Extract the received archive into the results folder.
 
-    :raises LabFailure: what came back is no whole archive.
+    :raises LabFailure: the archive is incomplete, or has a name outside the folder.
     """
     if results.tell() == 0:
         return
     results.seek(0)
     try:
         with tarfile.open(fileobj=results, mode="r:") as archive:
-            if hasattr(tarfile, "data_filter"):  # Debian 12's Python 3.11.2 has none
+            if hasattr(tarfile, "data_filter"):  # Python 3.11.2 of Debian 12 has none
                 archive.extraction_filter = tarfile.data_filter
-            archive.extractall(folder, members=_harmless(archive, folder))  # noqa: S202 - each member is looked at
+            archive.extractall(folder, members=_safe_members(archive, folder))  # noqa: S202 - each member is checked
     except tarfile.TarError as error:
         raise LabFailure("fetch the results of a lab", str(error)) from error

@@ -1,11 +1,11 @@
-"""Does KVM run a program? Asked of the kernel itself, without a QEMU.
+"""Check that KVM runs a program, without QEMU.
 
-A program of its own (``python -I -S kvm_probe.py``), because a KVM that does not work may never come back. It
-makes a virtual machine with one page of real-mode code that writes "!" to a port and halts; standard output
-says what came of it: ``ok``, or one line of explanation. Interface: Linux Documentation/virt/kvm/api.rst.
+This is a separate program (``python -I -S kvm_probe.py``), because a broken KVM may hang its caller. It creates a
+virtual machine with one page of real-mode code that writes "!" to a port and halts. Standard output is ``ok`` or one
+line of explanation. Interface: Linux, Documentation/virt/kvm/api.rst.
 
-That this passes does not mean that an ordinary kernel boots: a paravirtual KVM (of a host that is itself a
-guest without VMX or SVM) runs these five instructions and then fails in the kernel's start-up code.
+An ordinary kernel may still fail: a paravirtual KVM (on a host that is a guest without VMX or SVM) runs these five
+instructions and then fails in the start-up code of a kernel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CODE = bytes.fromhex("ba f8 03 b0 21 ee f4")  # mov dx, 0x3f8; mov al, '!'; out 
 
 
 def probe(path: str = "/dev/kvm") -> str:
-    """Run the little program; ``"ok"`` or what went wrong."""
+    """Run the program; returns ``"ok"`` or the failure."""
     kvm = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     version = fcntl.ioctl(kvm, KVM_GET_API_VERSION, 0)
     if version != 12:
@@ -60,7 +60,7 @@ def probe(path: str = "/dev/kvm") -> str:
 
 
 def _address(memory: mmap.mmap) -> int:
-    import ctypes  # noqa: PLC0415 - only for this
+    import ctypes  # noqa: PLC0415 - only needed here
 
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
@@ -71,4 +71,4 @@ if __name__ == "__main__":
     except OSError as error:
         print(error.strerror)
     sys.stdout.flush()
-    os._exit(0)  # the buffer's export would make the ordinary way out complain
+    os._exit(0)  # an ordinary exit fails because the buffer is exported

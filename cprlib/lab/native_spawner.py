@@ -1,7 +1,7 @@
-"""Avocado spawner ``native``: Avocado's ``process``, but no runner outlives Avocado, and none is waited for in vain.
+"""Avocado spawner ``native``: Avocado's ``process`` with supervised runners.
 
-With Avocado's own one a runner goes on with its test when Avocado is killed, and a runner that is killed is waited for
-without end.
+With Avocado's own spawner, a runner continues when Avocado is killed, and Avocado waits forever for a runner that is
+killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cprlib.lab.runner_supervision import bound_to_this_process, report_lost
 class NativeSpawner(ProcessSpawner):  # type: ignore[misc]
     """Starts each task as a process of this host."""
 
-    description = "Process based spawner that binds runners to the life of the job"
+    description = "Process based spawner whose runners end with the job"
 
     async def spawn_task(self, runtime_task: Any) -> bool:
         """Start the task's runner."""

@@ -1,9 +1,8 @@
-"""Imports Avocado without its search for plugins.
+"""Import Avocado without its search for plugins.
 
-Importing ``avocado`` loads every installed plugin of its command line (spawners, results, varianters) by way of
-pkg_resources: two thirds of the second that a test's start takes in a lab. A process that runs one test needs
-none of them, so while Avocado is imported a stand-in says that there are none. It is gone afterwards: a test
-that imports pkg_resources or jsonschema itself gets the real ones.
+Importing ``avocado`` loads every installed plugin (spawners, results, varianters) through pkg_resources, which takes
+two thirds of the second that the start of a test takes in a lab. A process that runs one test needs no plugin, so a
+replacement of pkg_resources without plugins is installed during the import. Later imports get the real modules.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from typing import Any
 
 
 class _NoDistribution(Exception):
-    """pkg_resources.DistributionNotFound of the stand-in."""
+    """DistributionNotFound of the replacement."""
 
 
-def _stand_in() -> types.ModuleType:
-    """A pkg_resources that knows of no plugin; the names are those that Avocado 113 uses."""
-    module = types.ModuleType("pkg_resources", "stand-in of cprlib.lab.plugin_filter")
+def _replacement() -> types.ModuleType:
+    """A pkg_resources without plugins, with the names that Avocado 113 uses."""
+    module = types.ModuleType("pkg_resources", "replacement by cprlib.lab.plugin_filter")
 
     def no_distribution(*_: Any) -> Any:
         raise _NoDistribution
@@ -40,8 +39,8 @@ def _stand_in() -> types.ModuleType:
 
 @contextlib.contextmanager
 def no_plugins() -> Iterator[None]:
-    """While this holds, Avocado finds no plugins and no jsonschema (which it wants for recipes only)."""
-    hidden: dict[str, types.ModuleType | None] = {"pkg_resources": _stand_in(), "jsonschema": None}
+    """In this context, Avocado finds no plugins and no jsonschema, which it needs for recipes only."""
+    hidden: dict[str, types.ModuleType | None] = {"pkg_resources": _replacement(), "jsonschema": None}
     before = {name: sys.modules[name] for name in hidden if name in sys.modules}
     sys.modules.update(hidden)  # type: ignore[arg-type]  # None makes an import fail
     try:

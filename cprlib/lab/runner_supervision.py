@@ -1,4 +1,7 @@
-"""The end of a runner that did not report: Avocado would wait for its result for ever (core/task/statemachine.py)."""
+"""Bind runners to Avocado, and report the end of a runner that sent no result.
+
+Avocado would wait for that result forever (core/task/statemachine.py).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from cprlib.process import PR_SET_PDEATHSIG, describe_status
 
 
 def bound_to_this_process() -> Callable[[], None]:
-    """For ``preexec_fn``: the child dies with this process, also when that dies before the child has said so."""
+    """For ``preexec_fn``: the child dies with this process, even if that dies before prctl(2) is called."""
     return functools.partial(_die_with, os.getpid())
 
 
@@ -28,9 +31,9 @@ def _die_with(parent: int) -> None:
 
 
 def status_connection(uri: str) -> socket.socket:
-    """A connection to a job's status server.
+    """A connection to the status server of a job.
 
-    :raises OSError: it is not there.
+    :raises OSError: the server does not run.
     """
     if ":" in uri:
         host, port = uri.rsplit(":", 1)
@@ -41,10 +44,10 @@ def status_connection(uri: str) -> socket.socket:
 
 
 def report_lost(task: Any, returncode: int | None) -> None:
-    """Finish a task as an error when its runner ended without having done so: killed, or with an exit status.
+    """Finish a task as an error when its runner was killed or failed.
 
-    :param task: Avocado's.
-    :param returncode: of the runner; one that ends well has sent its result.
+    :param task: of Avocado.
+    :param returncode: of the runner; one that exits with 0 has sent its result.
     """
     if not returncode:
         return

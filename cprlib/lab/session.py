@@ -1,4 +1,4 @@
-"""What the host hears from a lab while it runs: output, control channel, console; the same for every engine."""
+"""The host side of a running lab, for every engine: output, control channel, console."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from cprlib.lab.engine import Attempt, LabCommand, LabStreams, Writer
 from cprlib.process import describe_status, tail
 
 GRACE_SECONDS = 5.0  # from SIGTERM to the end of the lab
-CONSOLE_KEPT = 1 << 16
+CONSOLE_BYTES = 1 << 16
 
 
 def encode_job(command: LabCommand, folder_source: str) -> bytes:
-    """The job as images/lab/init.c reads it from its disk: tokens of a letter and a value, each ended by NUL."""
+    """The job for images/lab/init.c: tokens of a letter and a value, each terminated by NUL."""
     tokens = ["cprlab1", *(f"A{word}" for word in command.argv)]
     tokens += [f"E{name}={value}" for name, value in command.env.items()]
     tokens += [f"C{command.cwd}", "Hlab", f"X{os.urandom(64).hex()}"]
@@ -40,7 +40,7 @@ def encode_job(command: LabCommand, folder_source: str) -> bytes:
 
 @dataclass(slots=True)
 class Channels:
-    """Our ends of the pipes, and the kernel's while it has not started."""
+    """Our ends of the pipes, and those of the kernel until it has started."""
 
     ours: dict[str, int] = field(default_factory=dict)
     theirs: dict[str, int] = field(default_factory=dict)
@@ -51,12 +51,12 @@ class Channels:
         self.theirs.clear()
 
 
-class Conversation:
-    """One lab from its start to its end, seen from the host.
+class LabSession:
+    """One lab from its start to its end.
 
-    :param child: the process that holds the lab.
-    :param boot_seconds: time until it has to say "ready", scaled.
-    :param results: what takes the bytes of the channel ``results``, for a lab that sends an archive.
+    :param child: process of the lab.
+    :param boot_seconds: time until it must send "ready", scaled.
+    :param results: called with bytes of the channel ``results``, for a lab that sends an archive.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Conversation:
         self.started = time.monotonic()
         self.boot_ms: float | None = None
         self.deadline = Deadline(boot_seconds, "the lab to boot")
-        self.told_to_end = False
+        self.terminating = False
         self.returncode: int | None = None
         self.console = b""
         self.control = b""
@@ -85,8 +85,8 @@ class Conversation:
         self._results_announced: int | None = None
         self._results_seen = 0
 
-    def hold(self) -> Attempt:
-        """Pass everything on until the kernel has gone."""
+    def run(self) -> Attempt:
+        """Pass data on until the kernel has ended."""
         ours = self.channels.ours
         readers = self._readers()
         with selectors.DefaultSelector() as selector:
@@ -117,7 +117,7 @@ class Conversation:
         return Attempt(self.returncode, self.boot_ms)
 
     def _readers(self) -> dict[str, Callable[[bytes], None]]:
-        """Who takes the bytes of each channel that this lab has."""
+        """The consumer of each channel of this lab."""
         readers: dict[str, Callable[[bytes], None]] = {
             "stdout": self.streams.stdout,
             "stderr": self.streams.stderr,
@@ -132,13 +132,13 @@ class Conversation:
 
     def _forward(self, channel: str) -> Callable[[bytes], None]:
         def forward(data: bytes) -> None:
-            with contextlib.suppress(OSError):  # the lab may have gone
+            with contextlib.suppress(OSError):  # the lab may have ended
                 os.write(self.channels.ours[channel], data)
 
         return forward
 
     def _on_console(self, data: bytes) -> None:
-        self.console = (self.console + data)[-CONSOLE_KEPT:]
+        self.console = (self.console + data)[-CONSOLE_BYTES:]
 
     def _on_report(self, data: bytes) -> None:
         self.report += data
@@ -163,36 +163,36 @@ class Conversation:
                 raise LabFailure("set up the lab", rest, details=self._evidence())
 
     def _on_results(self, write: Writer) -> Writer:
-        def take(data: bytes) -> None:
+        def receive(data: bytes) -> None:
             write(data)
             self._results_seen += len(data)
             self._acknowledge()
 
-        return take
+        return receive
 
     def _acknowledge(self) -> None:
-        """Tell a lab that waits for it that all of its results have arrived."""
+        """Confirm to a lab that all of its results have arrived."""
         if self._results_announced == self._results_seen:
             self._forward("control")(b"Q")
 
     def remove_leftover(self) -> None:
-        """Remove the folder of the memory file; once the kernel runs it needs no name."""
+        """Remove the folder of the memory file, which a running kernel does not need."""
         for report in self._reports():
             if report.get("leftover"):
                 shutil.rmtree(report["leftover"], ignore_errors=True)
 
     def _reports(self) -> list[dict[str, Any]]:
-        """What the launcher has said so far: one line, a second one when it failed."""
+        """The reports of the launcher: one line, and a second one when it failed."""
         return [json.loads(line) for line in self.report.splitlines() if line.strip()]
 
     def _on_deadline(self) -> None:
         if self.boot_ms is None:
-            raise LabLost("boot a lab", f"no sign of life after {self.boot_seconds:.0f} s", details=self._evidence())
-        if self.told_to_end:
+            raise LabLost("boot a lab", f"no message within {self.boot_seconds:.0f} s", details=self._evidence())
+        if self.terminating:
             raise Deadline(self.command.seconds, "the command in the lab to end").exceeded(
                 f"nor within {GRACE_SECONDS:.0f} s after SIGTERM", details=self._evidence()
             )
-        self.told_to_end = True
+        self.terminating = True
         self._forward("control")(b"T")
         self.deadline = Deadline(GRACE_SECONDS, "the command in the lab to end")
 
@@ -202,11 +202,11 @@ class Conversation:
             return LabFailure("start a lab", errors[0], "see cprlib doctor", details=self._evidence())
         lines = self.console.decode(errors="replace").splitlines()
         panics = [line for line in lines if "Kernel panic" in line or "Oops" in line]
-        said = panics[-1].strip() if panics else "no last words"
+        last = panics[-1].strip() if panics else "no message on its console"
         when = "while booting" if self.boot_ms is None else "under its command"
         return LabLost(
             "run a command in a lab",
-            f"its kernel died {when} ({describe_status(status)}): {said}",
+            f"its kernel died {when} ({describe_status(status)}): {last}",
             details=self._evidence(),
         )
 

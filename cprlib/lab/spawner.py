@@ -1,7 +1,7 @@
-"""Avocado spawner ``lab``: each task in a fresh kernel, Avocado and its job results on the host.
+"""Avocado spawner ``lab``: each task runs in a fresh kernel, Avocado and its job results stay on the host.
 
-``avocado run --spawner=lab [--lab-engine uml] [--lab-memory MiB] TESTS``. As many labs run at once as there are
-cores, or fewer with ``--max-parallel-tasks``, each on a core of its own.
+``avocado run --spawner=lab [--lab-engine uml] [--lab-memory MiB] TESTS``. One lab per core runs at a time, fewer with
+``--max-parallel-tasks``.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class LabSpawnerCLI(CLI):  # type: ignore[misc]
             )
 
     def run(self, config: dict[str, Any]) -> None:
-        """Nothing to do before the job."""
+        """Required by Avocado."""
 
 
 class LabHandle:
-    """A running task: its process on the host, which holds the lab."""
+    """A running task: its process on the host, which runs the lab."""
 
     def __init__(self, process: asyncio.subprocess.Process, ended: Any) -> None:
         self.process = process
@@ -84,7 +84,7 @@ class LabHandle:
 
 
 class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
-    """Starts each task in a lab of its own."""
+    """Starts each task in its own lab."""
 
     description = "Lab (disposable kernel) based spawner"
     METHODS = (SpawnMethod.STANDALONE_EXECUTABLE,)
@@ -100,9 +100,9 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
         self._cores: asyncio.Semaphore | None = None
 
     def is_operational(self) -> bool:
-        """Whether labs can be started here; says why not."""
+        """Whether labs can be started here; prints the reason when not."""
         try:
-            engine = make_engine(self.config.get(f"{SECTION}.engine"))  # builds what is missing, before the first test
+            engine = make_engine(self.config.get(f"{SECTION}.engine"))  # builds missing files before the first test
             self._kernel = engine.kernel if isinstance(engine, UmlEngine) else None
         except CprlibError as error:
             LOG_UI.error(error.one_line())
@@ -110,13 +110,13 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
         return True
 
     def _free_cores(self) -> asyncio.Semaphore:
-        """As many as there are cores; made inside the job's event loop."""
+        """One per core; created inside the event loop of the job."""
         if self._cores is None:
             self._cores = asyncio.Semaphore(len(os.sched_getaffinity(0)))
         return self._cores
 
     async def spawn_task(self, runtime_task: Any) -> bool:
-        """Start the task's lab as soon as a core is free."""
+        """Start the lab of a task when a core is free."""
         cores = self._free_cores()
         await cores.acquire()
         try:
@@ -163,17 +163,17 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
 
     @staticmethod
     def is_task_alive(runtime_task: Any) -> bool:
-        """Whether the task's process is still there."""
+        """Whether the process of the task runs."""
         handle = runtime_task.spawner_handle
         return handle is not None and not handle.ended.done()
 
     @staticmethod
     async def wait_task(runtime_task: Any) -> None:
-        """Wait for the end of the task's process."""
+        """Wait for the end of the process of the task."""
         await asyncio.shield(runtime_task.spawner_handle.ended)
 
     async def terminate_task(self, runtime_task: Any) -> bool:
-        """End a task: first the test by SIGTERM, so that it can clean up and report, then the whole lab."""
+        """Terminate a task: the test by SIGTERM, so that it can clean up and report, then the lab by SIGKILL."""
         handle = runtime_task.spawner_handle
         for number, setting in (
             (signal.SIGTERM, "runner.task.interval.from_soft_to_hard_termination"),
@@ -188,12 +188,12 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
 
     @staticmethod
     async def check_task_requirements(runtime_task: Any) -> bool:
-        """Whether there is a runner for this kind of task."""
+        """Whether a runner exists for this kind of task."""
         return runtime_task.task.runnable.runner_command() is not None
 
     @staticmethod
     async def is_requirement_in_cache(runtime_task: Any) -> bool:  # noqa: ARG004
-        """A lab keeps nothing, so no requirement is ever there already."""
+        """A lab stores nothing, so no requirement is in a cache."""
         return False
 
     @staticmethod

@@ -1,7 +1,6 @@
-"""The host's side of one Avocado task in a lab: runs the lab, relays its messages to the job's status server.
+"""The host side of one Avocado task in a lab: runs the lab and relays its messages to the status server of the job.
 
-A process of its own, started by the spawner as ``python -m cprlib.lab.task SPEC``: what happens to it happens
-to one task. It ends with the lab, and the lab ends with it.
+The spawner starts it as ``python -m cprlib.lab.task SPEC``, one process for each task, which ends with its lab.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from cprlib.lab.engines import make_engine
 from cprlib.lab.runner_supervision import status_connection
 
 LAB_FILE = "lab.json"
-LONGEST_TEST = 24 * 3600.0  # Avocado ends a task that takes too long; this is only a last resort
-LABS_TMPDIR = "/tmp"  # noqa: S108 - the lab's own, in its memory
-JOBS_OWN_FILES = ("debug.log", "stdout", "stderr", "output", "whiteboard", LAB_FILE)
+LONGEST_TEST = 24 * 3600.0  # seconds; Avocado terminates a task earlier
+LAB_TMPDIR = "/tmp"  # noqa: S108 - in the memory of the lab
+FILES_OF_JOB = ("debug.log", "stdout", "stderr", "output", "whiteboard", LAB_FILE)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """What the spawner tells; JSON on the command line.
+    """The task, as JSON on the command line.
 
-    :param output_dir: folder of the task's results: the only one that the lab can write.
-    :param arguments: of the task, as Avocado gives them to ``runnable-run``.
+    :param output_dir: folder of its results, the only one that the lab can write.
+    :param arguments: of Avocado's ``runnable-run``.
     """
 
     engine: str
@@ -50,7 +49,7 @@ class TaskSpec:
 
 
 class StatusClient:
-    """Sends messages of one task to the job's status server (Avocado: core/nrunner/task.py)."""
+    """Sends messages of one task to the status server of the job (Avocado: core/nrunner/task.py)."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self._identity = {"id": spec.identifier, "job_id": spec.job_id}
@@ -59,30 +58,30 @@ class StatusClient:
         self.finished = False
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message under the task's name and the host's time; the server sorts by time."""
+        """Send a message with the id of the task and a time of the host; the server sorts by time."""
         self._last = max(time.monotonic(), self._last + 1e-6)
         line = json.dumps({**message, **self._identity, "time": self._last}).encode("ascii") + b"\n"
         self.finished = self.finished or message.get("status") == "finished"
         for connection in self._sockets:
-            with contextlib.suppress(OSError):  # a job that has gone kills this process soon
+            with contextlib.suppress(OSError):  # the end of the job kills this process
                 connection.sendall(line)
 
     def text(self, kind: str, data: bytes) -> None:
-        """Send text for one of the task's files: ``log`` (debug.log), ``stdout`` or ``stderr``."""
+        """Send text for a file of the task: ``log`` (debug.log), ``stdout`` or ``stderr``."""
         encoded = {"__base64_encoded__": base64.b64encode(data).decode("ascii")}
         self.send({"status": "running", "type": kind, "log": encoded, "encoding": "utf-8"})
 
     def log(self, line: str) -> None:
-        """Send a line for the task's debug.log."""
+        """Send a line for debug.log of the task."""
         self.text("log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} lab: {line}".encode())
 
     def error(self, reason: str, error_class: str) -> None:
-        """End the task as an error."""
+        """Finish the task as an error."""
         self.send({"status": "finished", "result": "error", "fail_reason": reason, "fail_class": error_class})
 
 
 class Relay:
-    """Turns the output of a lab's command into messages."""
+    """Turns output of the command in the lab into messages."""
 
     def __init__(self, client: StatusClient, folder: Path) -> None:
         self.client = client
@@ -90,7 +89,7 @@ class Relay:
         self._part = b""
 
     def messages(self, data: bytes) -> None:
-        """Standard output of the runner: JSON, one message a line."""
+        """Handle standard output of the runner: one JSON message per line."""
         *lines, self._part = (self._part + data).split(b"\n")
         for line in lines:
             try:
@@ -99,27 +98,27 @@ class Relay:
             except (ValueError, KeyError, TypeError):
                 self.client.text("stdout", line + b"\n")
                 continue
-            if status != "started":  # the start was reported before the lab was started
+            if status != "started":  # reported before the lab was started
                 self.client.send(message)
 
     def errors(self, data: bytes) -> None:
-        """Standard error of the runner and of the test's children."""
+        """Handle standard error of the runner and of children of the test."""
         self.client.text("stderr", data)
 
     def lost(self, attempt: int, error: LabLost) -> None:
-        """Put aside what a dead lab has left, so that a second one starts clean."""
+        """Move results of a dead lab to ``lost-N``, so that the next lab starts clean."""
         self._part = b""
         self.client.log(f"attempt {attempt} of {ATTEMPTS}: {error.one_line()}\n{error.details}")
-        aside = self.folder / f"lost-{attempt}"
-        for entry in [entry for entry in self.folder.iterdir() if entry.name not in JOBS_OWN_FILES]:
+        lost_folder = self.folder / f"lost-{attempt}"
+        for entry in [entry for entry in self.folder.iterdir() if entry.name not in FILES_OF_JOB]:
             if not entry.name.startswith("lost-"):
-                aside.mkdir(exist_ok=True)
-                entry.rename(aside / entry.name)
+                lost_folder.mkdir(exist_ok=True)
+                entry.rename(lost_folder / entry.name)
 
 
 @contextlib.contextmanager
 def signals_to_lab() -> Iterator[int]:
-    """A descriptor that gives T when this process gets SIGTERM (Avocado's way to end a task)."""
+    """A descriptor that yields T when this process receives SIGTERM, with which Avocado terminates a task."""
     reader, writer = os.pipe()
     before = signal.signal(signal.SIGTERM, lambda number, frame: os.write(writer, b"T") and None)  # noqa: ARG005
     try:
@@ -131,14 +130,14 @@ def signals_to_lab() -> Iterator[int]:
 
 
 def run_task(spec: TaskSpec) -> None:
-    """Run the task to its end; whatever happens, the job gets a message that finishes it."""
+    """Run the task; the job always receives a message that finishes it."""
     client = StatusClient(spec)
     folder = Path(spec.output_dir)
     relay = Relay(client, folder)
     client.send({"status": "started", "output_dir": spec.output_dir})
     lost: list[str] = []
 
-    def note_lost(attempt: int, error: LabLost) -> None:
+    def record_lost(attempt: int, error: LabLost) -> None:
         lost.append(error.happened)
         relay.lost(attempt, error)
 
@@ -148,21 +147,21 @@ def run_task(spec: TaskSpec) -> None:
         command = LabCommand(
             (sys.executable, "-m", "cprlib.lab.guest_main", *spec.arguments),
             Path.cwd(),
-            {**os.environ, "CPRLIB_LAB": spec.engine, "PYTHONUNBUFFERED": "1", "TMPDIR": LABS_TMPDIR},
+            {**os.environ, "CPRLIB_LAB": spec.engine, "PYTHONUNBUFFERED": "1", "TMPDIR": LAB_TMPDIR},
             folder,
             LONGEST_TEST,
             spec.memory,
         )
         with signals_to_lab() as signals:
-            streams = LabStreams(relay.messages, relay.errors, note_lost, signals=signals)
+            streams = LabStreams(relay.messages, relay.errors, record_lost, signals=signals)
             outcome = Lab(engine).run(command, streams)
         if not client.finished:
-            client.error(f"the test's process ended without a result (status {outcome.returncode})", "TestLost")
+            client.error(f"the process of the test ended without a result (status {outcome.returncode})", "TestLost")
     except CprlibError as error:
         client.log(f"{error.one_line()}\n{error.details}")
         client.error(error.one_line(), type(error).__name__)
     except Exception as error:
-        client.error(f"the lab's host side failed: {error!r}", type(error).__name__)
+        client.error(f"the host side of the lab failed: {error!r}", type(error).__name__)
         raise
     finally:
         record = dataclasses.asdict(outcome) if outcome else {"attempts": max(1, len(lost)), "lost": lost}

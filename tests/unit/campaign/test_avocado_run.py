@@ -61,7 +61,7 @@ def test_runs_of_one_test_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_job_that_never_was_is_the_environment(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFailure, match="Avocado made no job"):
+    with pytest.raises(EnvironmentFailure, match="Avocado created no job"):
         gather(tmp_path)
 
 

@@ -7,8 +7,7 @@ import json
 import pytest
 
 from cprlib.lab import doctor
-from cprlib.lab.checks_native import check_rights
-from cprlib.lab.doctor import Diagnosis, Level
+from cprlib.lab.checks_native import Diagnosis, Level, check_rights
 
 GOOD = Diagnosis("native", "KVM", Level.PASS, "works")
 NO_VHOST = Diagnosis("native", "vhost-net", Level.FAIL, "no /dev/vhost-net", "load the module vhost_net")
@@ -31,7 +30,7 @@ def test_one_failure_leads_to_the_lab_and_is_named() -> None:
 def test_neither_way_is_said() -> None:
     findings = [NO_VHOST, NO_MEMORY]
     assert not doctor.usable(findings)
-    assert "a lab cannot be used either: memory of a lab" in doctor.explain(findings)
+    assert "A lab cannot be used either: memory of a lab" in doctor.explain(findings)
 
 
 def test_what_forbids_both_forbids_each() -> None:

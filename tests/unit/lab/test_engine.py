@@ -48,6 +48,6 @@ def test_a_lost_lab_is_tried_again_and_counted() -> None:
 
 def test_two_lost_labs_are_an_error_of_their_own() -> None:
     engine, lost = DyingEngine(9), list[int]()
-    with pytest.raises(LabLost, match="2 labs in a row died, the last one so: death 2"):
+    with pytest.raises(LabLost, match="2 labs in a row died; the last one: death 2"):
         Lab(engine).run(COMMAND, streams(lost))
     assert (engine.started, lost) == (2, [1, 2])

@@ -14,8 +14,7 @@ import pytest
 
 from cprlib.deadline import SCALE_VARIABLE
 from cprlib.errors import DeadlineExceeded, LabFailure, LabLost
-from cprlib.lab import session as conversation
-from cprlib.lab import uml
+from cprlib.lab import session, uml
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.session import encode_job
 from cprlib.lab.uml import LAYERS, UmlEngine
@@ -143,7 +142,7 @@ def test_signals_are_handed_on(kernel: Path) -> None:
 
 def test_a_command_that_takes_too_long_is_told_then_ended(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SCALE_VARIABLE, raising=False)
-    monkeypatch.setattr(conversation, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(session, "GRACE_SECONDS", 0.2)
     assert attempt(kernel, "wait", seconds=0.2).returncode == 3
     with pytest.raises(DeadlineExceeded, match="after SIGTERM"):
         attempt(kernel, "deaf", seconds=0.2)

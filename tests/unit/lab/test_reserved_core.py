@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.files import CACHE_VARIABLE
-from cprlib.lab.cores import reserved_core
+from cprlib.lab.uml import reserved_core
 
 
 def test_each_gets_its_own_until_none_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

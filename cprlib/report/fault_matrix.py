@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cprlib.evidence.case import FaultSeen, Outcome
 from cprlib.evidence.from_faults import checks_of
-from cprlib.report.formatting import WORST_FIRST, utc
+from cprlib.report.formatting import utc, worst_first
 from cprlib.report.run_report import RunReport
 from cprlib.update.faults import Action, Actor, Phase, Survivor
 from cprlib.verdict.findings import Finding
@@ -117,10 +117,7 @@ def _rank(word: str, known: Sequence[str]) -> tuple[int, str]:
 def _entry(case: JudgedCase, fault: FaultSeen) -> FaultEntry:
     names = [other.name for other in case.evidence.faults]
     checks = {check.name for check in checks_of(fault.name, names, case.evidence.checks)}
-    findings = sorted(
-        (finding for finding in case.verdict.findings if finding.about in checks),
-        key=lambda finding: WORST_FIRST.index(finding.outcome),
-    )
+    findings = worst_first(finding for finding in case.verdict.findings if finding.about in checks)
     outcome = findings[0].outcome if findings else Outcome.INCONCLUSIVE
     return FaultEntry(case.evidence.id, _setting(case), fault, outcome, tuple(findings))
 

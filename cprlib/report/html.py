@@ -14,11 +14,11 @@ from markupsafe import Markup
 
 from cprlib import files
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Check, Direction, Event, Interruption, Outcome, Role
+from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Interruption, Outcome, Role
 from cprlib.evidence.packets import Packets
 from cprlib.report import formatting
 from cprlib.report.fault_matrix import fault_matrix
-from cprlib.report.formatting import WORST_FIRST, utc
+from cprlib.report.formatting import utc
 from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.plotting import image_address
 from cprlib.report.run_report import RunReport, seconds_of
@@ -69,40 +69,21 @@ class CaseView:
     rerun_command: str
 
     @property
-    def case(self) -> CaseEvidence:
-        """Its evidence."""
-        return self.judged.evidence
-
-    @property
-    def outcome(self) -> Outcome:
-        """Its outcome."""
-        return self.judged.outcome
-
-    @property
-    def unexplained(self) -> int | None:
-        """Missing packets that no hop accounts for."""
-        return unexplained_packets(self.case)
-
-    @property
-    def seconds(self) -> float | None:
-        """Its duration."""
-        return seconds_of(self.case)
-
-    @property
     def role(self) -> str:
         """What the case is for; empty for an update and for a case without evidence."""
-        plain = self.case.role == Role.UPDATE or any(check.name == EVIDENCE_CHECK for check in self.case.checks)
-        return "" if plain else self.case.role.value
+        case = self.judged.evidence
+        plain = case.role == Role.UPDATE or any(check.name == EVIDENCE_CHECK for check in case.checks)
+        return "" if plain else case.role.value
 
     @property
     def reasons(self) -> tuple[Finding, ...]:
         """Why it did not pass; empty when it did."""
-        return () if self.outcome == Outcome.PASS else self.judged.verdict.reasons
+        return () if self.judged.outcome == Outcome.PASS else self.judged.verdict.reasons
 
     @property
     def passed(self) -> dict[str, list[str]]:
         """Findings that satisfy the policy, by property, without those of checks, which have a table."""
-        checks = {check.name for check in self.case.checks}
+        checks = {check.name for check in self.judged.evidence.checks}
         found: dict[str, list[str]] = {}
         for finding in self.judged.verdict.findings:
             if finding.outcome == Outcome.PASS and finding.about not in checks:
@@ -110,36 +91,21 @@ class CaseView:
         return found
 
     @property
-    def checks(self) -> list[Check]:
-        """Its checks, the worst first."""
-        return sorted(self.case.checks, key=lambda check: WORST_FIRST.index(check.outcome))
-
-    @property
-    def events(self) -> list[Event]:
-        """Its events in order of time."""
-        return sorted(self.case.timeline, key=lambda event: event.time_ns)
-
-    @property
     def zero_ns(self) -> int | None:
         """Time zero of the events: STOP, or the first event."""
-        stop = self.case.event("STOP")
-        return stop.time_ns if stop else min((event.time_ns for event in self.case.timeline), default=None)
-
-    @property
-    def directions(self) -> list[Direction]:
-        """Directions with hops in the ledger."""
-        return [direction for direction in Direction if any(hop.direction == direction for hop in self.case.ledger)]
+        case = self.judged.evidence
+        stop = case.event("STOP")
+        return stop.time_ns if stop else min((event.time_ns for event in case.timeline), default=None)
 
 
 def render(report: RunReport) -> str:
     """The page as HTML. Also writes ``timeline.svg`` into the folder of each case with packets."""
-    cases = sorted(report.cases, key=lambda case: WORST_FIRST.index(case.outcome))
     return (
         template_engine()
         .get_template("report.html")
         .render(
             report=report,
-            cases=[_case_view(report, case) for case in cases],
+            cases=[_case_view(report, case) for case in formatting.worst_first(report.cases)],
             faults=fault_matrix(report),
             started=utc(report.started_ns),
             finished=utc(report.finished_ns),
@@ -180,6 +146,9 @@ def template_engine(*folders: Path) -> jinja2.Environment:
         by_direction=formatting.by_direction,
         paired_descriptors=formatting.paired_descriptors,
         mark=lambda outcome: formatting.MARK[outcome],
+        worst_first=formatting.worst_first,
+        seconds_of=seconds_of,
+        unexplained_packets=unexplained_packets,
     )
     return engine
 

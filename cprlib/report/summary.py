@@ -10,7 +10,6 @@ from collections.abc import Callable
 from cprlib.evidence.case import CaseEvidence, Outcome
 from cprlib.report.formatting import (
     MARK,
-    WORST_FIRST,
     by_direction,
     duration,
     ms_range,
@@ -18,6 +17,7 @@ from cprlib.report.formatting import (
     one_line,
     paired_descriptors,
     utc,
+    worst_first,
 )
 from cprlib.report.run_report import RunReport
 from cprlib.verdict.judge import JudgedCase
@@ -100,7 +100,7 @@ def _wrap(line: str) -> str:
 
 def markdown_summary(report: RunReport) -> str:
     """Verdict, table and reasons in at most 20 lines: the worst cases first, the number of those left out."""
-    cases = sorted(report.cases, key=lambda case: WORST_FIRST.index(case.outcome))
+    cases = worst_first(report.cases)
     head = [f"**{MARK[report.verdict.outcome]} {report.verdict.outcome.upper()}**: {report.sentence}", ""]
     foot = ["", *_run_facts(report)]
     bad = [case for case in cases if case.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]

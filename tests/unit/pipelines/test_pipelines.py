@@ -1,4 +1,4 @@
-"""Pipeline files fit their schemas, cprlib takes every command in them, and the container has what it needs."""
+"""Pipeline files match their schemas, cprlib accepts every command in them, and the image has what it needs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OPTIONAL = re.compile(r"\$\{(\w+):\+([^}]*)\}")  # ${NAME:+words}: the words, wh
 
 
 def scripts(value: object) -> Iterator[str]:
-    """Every text below the keys that hold shell commands."""
+    """Every shell command of a pipeline file."""
     if isinstance(value, dict):
         for key, member in value.items():
             if key in ("script", "before_script", "after_script", "run") and not isinstance(member, dict):
@@ -44,7 +44,7 @@ def scripts(value: object) -> Iterator[str]:
 
 
 def calls(text: str) -> Iterator[list[str]]:
-    """The words behind each call of cprlib in a shell script; variables stay as they are."""
+    """Arguments of each call of cprlib in a shell script; variables are not expanded."""
     for name, number in NUMBERS.items():
         text = text.replace(name, number)
     for found in CALL.finditer(OPTIONAL.sub(r"\2", text)):
@@ -57,7 +57,7 @@ def calls_of(path: Path) -> list[list[str]]:
 
 
 def parse(words: list[str]) -> Mapping[str, Any]:
-    """What click makes of a command, without running it.
+    """Parse a command without running it.
 
     :raises click.ClickException: there is no such command or option.
     """
@@ -75,14 +75,14 @@ ALL = [
     ("schema", "path", "more"),
     [("vendor.gitlab-ci", GITLAB, ["--data-transform", "gitlab-ci"]), ("vendor.github-workflows", GITHUB, [])],
 )
-def test_it_fits_its_schema(schema: str, path: Path, more: list[str]) -> None:
+def test_each_file_matches_its_schema(schema: str, path: Path, more: list[str]) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *more, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("words", ALL)
-def test_every_command_is_one_that_cprlib_takes(words: list[str]) -> None:
+def test_cprlib_accepts_every_command(words: list[str]) -> None:
     given = parse(words)
     if given.get("matrix"):
         assert load_matrix(given["matrix"]).points
@@ -99,11 +99,11 @@ def test_both_have_every_stage() -> None:
             assert any(wanted in line for line in joined), (path, wanted)
 
 
-def test_commands_of_the_bootstrap_are_cprlibs() -> None:
+def test_commands_of_the_bootstrap_are_commands_of_cprlib() -> None:
     assert set(PASSED_ON) <= set(COMMANDS)
 
 
-def test_shards_are_as_many_as_there_are_runners() -> None:
+def test_there_is_one_runner_per_shard() -> None:
     workflow = yaml.safe_load(GITHUB.read_text())["jobs"]["night"]
     numbers = workflow["strategy"]["matrix"]["shard"]
     assert numbers == list(range(1, len(numbers) + 1))
@@ -112,7 +112,7 @@ def test_shards_are_as_many_as_there_are_runners() -> None:
     assert yaml.safe_load(GITLAB.read_text())["cprlib night"]["parallel"] == 4
 
 
-def test_only_inconclusive_is_a_warning_and_never_at_a_release() -> None:
+def test_only_inconclusive_is_a_warning_and_not_in_a_release() -> None:
     gitlab = yaml.safe_load(GITLAB.read_text())
     assert gitlab[".cprlib"]["allow_failure"] == {"exit_codes": [int(ExitStatus.INCONCLUSIVE)]}
     assert gitlab["cprlib release"]["allow_failure"] is False
@@ -124,7 +124,7 @@ def test_only_inconclusive_is_a_warning_and_never_at_a_release() -> None:
 
 
 def github_step(status: int, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """The step of the push job, with a cprlib that ends with that status."""
+    """Run the step of the push job with a cprlib that ends with that status."""
     steps = yaml.safe_load(GITHUB.read_text())["jobs"]["push"]["steps"]
     script = next(step["run"] for step in steps if "--matrix push" in step.get("run", ""))
     fake = tmp_path / "python3"
@@ -142,7 +142,7 @@ def test_the_step_maps_exit_statuses(status: int, wanted: int, tmp_path: Path) -
     assert ("::warning" in done.stdout) == (status == ExitStatus.INCONCLUSIVE)
 
 
-def test_the_container_has_what_building_needs_and_is_not_root() -> None:
+def test_the_image_has_the_packages_for_building_and_no_root() -> None:
     text = (FOLDER / "Containerfile").read_text()
     listed = re.search(r"--no-install-recommends \\\n(.*?)&& rm", text, re.DOTALL)
     assert listed
@@ -155,7 +155,7 @@ def test_the_container_has_what_building_needs_and_is_not_root() -> None:
     assert not re.search(r"^USER root", text, re.MULTILINE)
 
 
-def test_the_documents_commands_are_ones_that_cprlib_takes() -> None:
+def test_cprlib_accepts_the_commands_of_the_documents() -> None:
     blocks = re.findall(r"```sh\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     blocks += re.findall(r"```sh\n(.*?)```", DOCUMENT.with_name("matrix.md").read_text(), re.DOTALL)
     found = [words for block in blocks for words in calls(block.split("#")[0] if "\n" not in block else _bare(block))]
@@ -165,5 +165,5 @@ def test_the_documents_commands_are_ones_that_cprlib_takes() -> None:
 
 
 def _bare(block: str) -> str:
-    """A block of commands without what is said behind them."""
+    """A block of commands without trailing comments."""
     return "\n".join(line.split("  #")[0] for line in block.splitlines())

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 from cprlib.bootstrap import PASSED_ON
 from cprlib.build.host_packages import REQUIRED
 from cprlib.campaign.matrix import load_matrix, parse_shard
+from cprlib.campaign.mutation.output import JSON_FILE
 from cprlib.cli.main import COMMANDS
 from cprlib.errors import ExitStatus
 from cprlib.files import project_folder
@@ -101,6 +103,14 @@ def test_both_have_every_stage() -> None:
 
 def test_commands_of_the_bootstrap_are_commands_of_cprlib() -> None:
     assert set(PASSED_ON) <= set(COMMANDS)
+
+
+def test_artifacts_of_prove_are_the_files_that_it_writes() -> None:
+    for path in (GITLAB, GITHUB):
+        patterns = [line for line in path.read_text().splitlines() if "results/prove/" in line]
+        assert patterns
+        for pattern in patterns:
+            assert fnmatch(JSON_FILE, pattern.rpartition("/")[2]), (path, pattern)
 
 
 def test_there_is_one_runner_per_shard() -> None:

@@ -16,35 +16,33 @@ from cprlib import files
 from cprlib.codec import BadValue, decode, dump_json, encode
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import (
+    Budget,
     Check,
     DescriptorCount,
     DescriptorRow,
     Event,
     FaultSeen,
     GuestFact,
-    Parameters,
-    QemuFacts,
-    UpdateFigures,
-)
-from cprlib.evidence.terms import (
-    Cause,
-    Direction,
+    InstrumentHealth,
     Mechanism,
     Outcome,
+    Parameters,
+    QueueShare,
     Role,
+    Stream,
+    UpdateFigures,
     Who,
 )
-from cprlib.evidence.traffic_records import (
-    Budget,
-    Hop,
-    Instrument,
+from cprlib.qemu.facts import QemuFacts
+from cprlib.traffic.figures import (
+    Cause,
+    Direction,
     Interruption,
     InterruptionPerDirection,
-    MissingPackets,
+    LedgerRow,
     PerDirection,
-    QueueShare,
-    Stream,
 )
+from cprlib.traffic.hops import HopCount
 
 __all__ = [
     "CASE_FILE",
@@ -61,12 +59,12 @@ __all__ = [
     "Event",
     "FaultSeen",
     "GuestFact",
-    "Hop",
-    "Instrument",
+    "HopCount",
+    "InstrumentHealth",
     "Interruption",
     "InterruptionPerDirection",
+    "LedgerRow",
     "Mechanism",
-    "MissingPackets",
     "Outcome",
     "Parameters",
     "PerDirection",
@@ -126,12 +124,12 @@ class CaseEvidence:
     per_update: tuple[UpdateFigures, ...] = ()
     checks: tuple[Check, ...] = ()
     timeline: tuple[Event, ...] = ()
-    ledger: tuple[Hop, ...] = ()
-    missing: tuple[MissingPackets, ...] = ()
+    ledger: tuple[HopCount, ...] = ()
+    missing: tuple[LedgerRow, ...] = ()
     unexplained: int | None = None
     descriptors: tuple[DescriptorRow, ...] = ()
     fds: DescriptorCount = field(default_factory=DescriptorCount)
-    instrument: Instrument = field(default_factory=Instrument)
+    instrument: InstrumentHealth = field(default_factory=InstrumentHealth)
     guest_view: tuple[GuestFact, ...] = ()
     warnings: tuple[str, ...] = ()
     retries: int = 0

@@ -1,15 +1,53 @@
-"""The parts of a case's evidence beside traffic: parameters, checks, events, descriptors, faults, QEMUs.
+"""The records of a case and their words, as they stand in case.json and run.json; those of traffic are in
+:mod:`cprlib.traffic.figures` and :mod:`cprlib.traffic.hops`, that of a QEMU in :mod:`cprlib.qemu.facts`.
 
 A value that is not known is None, never 0: the judge takes what is absent for inconclusive, not for good.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cprlib.evidence.terms import Outcome, Who
-from cprlib.evidence.traffic_records import InterruptionPerDirection, PerDirection
+from cprlib.traffic.figures import InterruptionPerDirection, PerDirection
+
+
+class Outcome(enum.StrEnum):
+    """What came of one check, one case or a whole run."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    SKIP = "skip"
+
+
+class Mechanism(enum.StrEnum):
+    """How the NIC crosses from source to target."""
+
+    CPR = "cpr"
+    LINK_SWITCH = "link-switch"
+    FD_SHARE = "fd-share"
+    LOCAL = "local"
+    NONE = "none"  # no update: a control run, or a case that is about something else
+
+
+class Role(enum.StrEnum):
+    """What a case is for, and so what is expected of it."""
+
+    UPDATE = "update"  # a live update that has to satisfy the policy
+    NEGATIVE_CONTROL = "negative-control"  # an update that is known to lose packets: the instrument has to see that
+    CONTROL_RUN = "control-run"  # no update: a loss is the instrument's or the machine's
+    CHECKS = "checks"  # no measured traffic: its checks are all it has
+
+
+class Who(enum.StrEnum):
+    """Whose event it is."""
+
+    SOURCE = "source"
+    TARGET = "target"
+    HARNESS = "harness"
+    GUEST = "guest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,43 +71,6 @@ class Parameters:
     machine: str = ""
     tap_queue_length: int | None = None
     more: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class DescriptorCount:
-    """Descriptors of the netdevs: those that are one open file on both sides, and those that are not."""
-
-    paired: int | None = None
-    unpaired: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateFigures:
-    """One of several updates of a case: what of the stream was sent nearer to it than to any other update.
-
-    :param number: from 1.
-    :param sent: packets; :param loss: of these.
-    :param duplicates, reordered: among these, as RFC 5560 and RFC 4737 count them.
-    :param stop_to_resume_ms: from STOP of the source to RESUME of the target, by QEMU's own stamps.
-    :param traffic_after_ms: from RESUME until an answer had come back on every flow.
-    :param descriptors: of the new QEMU while the guest ran in it, by kind.
-    :param anonymous_kib: memory of the new QEMU's own, without guest RAM (RssAnon in /proc/PID/status).
-    :param note: which QEMU followed which, where they differ.
-    """
-
-    number: int
-    sent: int | None = None
-    loss: PerDirection = field(default_factory=PerDirection)
-    interruption: InterruptionPerDirection = field(default_factory=InterruptionPerDirection)
-    qemu_downtime_ms: float | None = None
-    fds: DescriptorCount = field(default_factory=DescriptorCount)
-    descriptors: Mapping[str, int] = field(default_factory=dict)
-    anonymous_kib: int | None = None
-    note: str = ""
-    duplicates: PerDirection = field(default_factory=PerDirection)
-    reordered: PerDirection = field(default_factory=PerDirection)
-    stop_to_resume_ms: float | None = None
-    traffic_after_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,14 @@ class DescriptorRow:
     target_flags: str = ""
     inode: int | None = None
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptorCount:
+    """Descriptors of the netdevs: those that are one open file on both sides, and those that are not."""
+
+    paired: int | None = None
+    unpaired: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +181,103 @@ class FaultSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class QemuFacts:
-    """The QEMU under test.
+class UpdateFigures:
+    """One of several updates of a case: what of the stream was sent nearer to it than to any other update.
 
-    :param cpr_supported: query-qmp-schema knows ``cpr`` of NetdevTapOptions; None when it was not asked.
+    :param number: from 1.
+    :param sent: packets; :param loss: of these.
+    :param duplicates, reordered: among these, as RFC 5560 and RFC 4737 count them.
+    :param stop_to_resume_ms: from STOP of the source to RESUME of the target, by QEMU's own stamps.
+    :param traffic_after_ms: from RESUME until an answer had come back on every flow.
+    :param descriptors: of the new QEMU while the guest ran in it, by kind.
+    :param anonymous_kib: memory of the new QEMU's own, without guest RAM (RssAnon in /proc/PID/status).
+    :param note: which QEMU followed which, where they differ.
     """
 
-    path: str
-    version: str = ""
-    sha256: str = ""
-    cpr_supported: bool | None = None
-    description: str = ""
+    number: int
+    sent: int | None = None
+    loss: PerDirection = field(default_factory=PerDirection)
+    interruption: InterruptionPerDirection = field(default_factory=InterruptionPerDirection)
+    qemu_downtime_ms: float | None = None
+    fds: DescriptorCount = field(default_factory=DescriptorCount)
+    descriptors: Mapping[str, int] = field(default_factory=dict)
+    anonymous_kib: int | None = None
+    note: str = ""
+    duplicates: PerDirection = field(default_factory=PerDirection)
+    reordered: PerDirection = field(default_factory=PerDirection)
+    stop_to_resume_ms: float | None = None
+    traffic_after_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the tap queue can hold while nobody reads it.
+
+    :param queue_length: packets kept (tap txqueuelen, of the one queue that the flow uses).
+    :param rate: packets per second that arrive at it.
+    """
+
+    queue_length: int
+    rate: float
+
+    @property
+    def longest_pause_ms(self) -> float | None:
+        """The longest pause that loses nothing: queue length / rate."""
+        return self.queue_length / self.rate * 1000 if self.rate > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class InstrumentHealth:
+    """How far the measuring can be trusted.
+
+    :param own_drops: packets that the capture itself lost (PACKET_STATISTICS, SO_RXQ_OVFL).
+    :param reflector_drops: packets that the reflector's socket lost for want of room.
+    :param reflector_alive: the reflector answered at the end and handed out its log.
+    :param pacing_p99_us: 99th percentile of the distance between planned and actual sending, in microseconds.
+    :param control_run_sent, control_run_lost: packets of the run without update, in the same session.
+    :param control_run_interruption_ms: longest gap seen without any update: the floor of what can be claimed.
+    :param clock_offset_us, clock_error_us: guest clock minus host clock, and how well that is known.
+    :param missing_counters: counters that the ledger wanted and that were not there.
+    """
+
+    own_drops: int | None = None
+    reflector_drops: int | None = None
+    reflector_alive: bool | None = None
+    pacing_p99_us: float | None = None
+    control_run_sent: int | None = None
+    control_run_lost: int | None = None
+    control_run_interruption_ms: float | None = None
+    clock_offset_us: float | None = None
+    clock_error_us: float | None = None
+    missing_counters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A further stream beside the main one: started in the guest, TCP, another flow.
+
+    :param kind: ``stamp``, ``udp`` or ``tcp``.
+    :param sent, lost, duplicates, reordered: packets (for TCP: bytes sent; lost is bytes that differ or are missing).
+    """
+
+    name: str
+    kind: str
+    sent: int | None = None
+    lost: int | None = None
+    duplicates: int | None = None
+    reordered: int | None = None
+    retransmissions: int | None = None
+    longest_stall_ms: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueShare:
+    """Packets that one queue pair of the guest's NIC carried during the measured run, of all streams.
+
+    :param received: into the guest, :param sent: out of it, by the guest's own count.
+    """
+
+    queue: int
+    received: int | None = None
+    sent: int | None = None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cprlib.evidence.case import FaultSeen, Outcome
-from cprlib.evidence.from_faults import checks_of
+from cprlib.evidence.update_faults import checks_of
 from cprlib.report.formatting import utc, worst_first
 from cprlib.report.run_report import RunReport
 from cprlib.update.faults import Action, Actor, Phase, Survivor

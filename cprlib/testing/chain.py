@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cprlib.evidence.from_chain import growth_checks
+from cprlib.evidence.repeated_updates import growth_checks
 from cprlib.qemu.binary import QemuBinary
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.live_update import view

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, InstrumentError
-from cprlib.evidence.from_update import DOWNGRADE_WORDS
+from cprlib.evidence.update_checks import DOWNGRADE_WORDS
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.qemu.introspection import vhost_started

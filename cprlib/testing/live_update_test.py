@@ -19,7 +19,8 @@ from cprlib.evidence import case as words
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
 from cprlib.process import die_with_starter
-from cprlib.qemu.binary import QemuBinary, QemuFacts, probe
+from cprlib.qemu.binary import QemuBinary, probe
+from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.report.matrix import NOT_IN_NAMES, POINT, point_name
 from cprlib.report.results_folder import case_id, method_of, start_case
@@ -108,7 +109,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                 )
             if target is not None:
                 facts = probe(target)
-                case.evidence = replace(case.evidence, target=_facts(facts))
+                case.evidence = replace(case.evidence, target=facts)
                 mechanism.require(facts)
             with running_guest(self._guest_settings(netdev, extra), mechanism, folder) as guest:
                 case.guest = guest
@@ -168,7 +169,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
     def _new_evidence(self, mechanism: Mechanism, queues: int, vhost: bool, role: words.Role) -> words.CaseEvidence:
         method = method_of(str(self.name))
         given = self.parameters
-        facts = _facts(self.facts)
+        facts = self.facts
         control_run = role is words.Role.CONTROL_RUN
         point = self.point()
         name = point_name(point)
@@ -194,10 +195,6 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             target=None if control_run else facts,
             reproduce=self._reproduce(method, point),
         )
-
-
-def _facts(facts: QemuFacts) -> words.QemuFacts:
-    return words.QemuFacts(facts.path, facts.version, facts.sha256, cpr_supported=facts.netdev_cpr)
 
 
 def _shown(path: Path) -> Path:

@@ -12,12 +12,10 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
 from cprlib.evidence import case as words
-from cprlib.evidence.from_chain import figures_of, of_update, row_of_update
-from cprlib.evidence.from_faults import read_faults
-from cprlib.evidence.from_guest import death_checks, guest_view, look_at, queue_shares, share_check
-from cprlib.evidence.from_ledger import moments_of, with_ledger
-from cprlib.evidence.from_traffic import packets_of, with_traffic
-from cprlib.evidence.from_update import (
+from cprlib.evidence.guest_checks import death_checks, guest_view, look_at, queue_shares, share_check
+from cprlib.evidence.measured_traffic import moments_of, packets_of, with_ledger, with_traffic
+from cprlib.evidence.repeated_updates import figures_of, of_update, row_of_update
+from cprlib.evidence.update_checks import (
     descriptor_count,
     descriptor_rows,
     end_check,
@@ -26,6 +24,7 @@ from cprlib.evidence.from_update import (
     order_checks,
     vhost_checks,
 )
+from cprlib.evidence.update_faults import read_faults
 from cprlib.files import write_json
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.packet_log import reflections

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
-from cprlib.evidence.from_guest import GuestView, guest_view, look_at
+from cprlib.evidence.guest_checks import GuestView, guest_view, look_at
 from cprlib.guest.agent import AgentConnection
 from cprlib.linux.descriptors import Pairing
 from cprlib.linux.tap import TapQueue, interface_offloads, read_tap_queues

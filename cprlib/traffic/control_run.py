@@ -91,12 +91,12 @@ class ControlRun:
     @classmethod
     def of(cls, result: TrafficResult) -> ControlRun:
         """From the result of such a run."""
-        highs = [result.interruption_forward.high_ms, result.interruption_return.high_ms]
+        highs = [result.interruption.forward.high_ms, result.interruption.return_.high_ms]
         return cls(
             sent=result.sent,
             lost=result.lost,
-            duplicates=(result.duplicates_forward or 0) + (result.duplicates_return or 0),
-            reordered=(result.reordered_forward or 0) + (result.reordered_return or 0),
+            duplicates=(result.duplicates.forward or 0) + (result.duplicates.return_ or 0),
+            reordered=(result.reordered.forward or 0) + (result.reordered.return_ or 0),
             rate=result.settings.rate,
             length_s=result.sent / result.settings.rate,
             floor_ms=max((high for high in highs if high is not None), default=None),

@@ -11,16 +11,10 @@ that could not be read is left out of them: it then shows as absent, never as 0.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-
-class Direction(enum.StrEnum):
-    """Forward is towards the reflector, return is back from it."""
-
-    FORWARD = "forward"
-    RETURN = "return"
+from cprlib.traffic.figures import Direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +118,8 @@ class HopCount:
         return sum(known) if known or not self.dropped_by else None
 
     @property
-    def vanished(self) -> int | None:
-        """Packets that entered, did not leave, and that nobody counted as dropped; None when a counter is absent."""
+    def unexplained(self) -> int | None:
+        """Packets that entered, did not leave and are not counted as dropped; None when a counter is absent."""
         if self.entered is None or self.left is None or self.others is None:
             return None
         return self.entered - self.left - self.others - (self.dropped or 0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from cprlib.linux.tracefs import TRACEFS, TraceLine, Tracepoints
-from cprlib.traffic.hops import Direction
+from cprlib.traffic.figures import Direction
 
 EVENT = "skb/kfree_skb"
 IGNORED_REASONS = ("SOCKET_FILTER",)  # answers that ReservedPorts discards

@@ -11,13 +11,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cprlib.traffic.hops import Direction, HopCount
+from cprlib.traffic.figures import Cause, Direction, LedgerRow
+from cprlib.traffic.hops import HopCount
 from cprlib.traffic.kernel_drops import CLOCK_ERROR_NS, DropReport, place_by_events
 from cprlib.traffic.result import TrafficResult
 
 UNEXPLAINED = "unexplained"
 NEAR_NS = 100_000_000  # losses this near to STOP or RESUME have a row apart from those farther away
 SEQUENCES_KEPT = 64
+INSTRUMENT_HOPS = ("capture", "reflector", "station")
+QUEUE_FULL = "tap.tx_dropped"  # tun_net_xmit() drops packets when the queue is full (drivers/net/tun.c)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +61,6 @@ class MissingPacket:
     sent_ns: int
     hop: str = UNEXPLAINED
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """Missing packets of one hop, moment and reason.
-
-    :param moment: relative to STOP and RESUME, in words.
-    :param sequences: the sender's numbers, the first 64 of each row.
-    """
-
-    hop: str
-    direction: Direction
-    moment: str
-    reason: str
-    count: int
-    sequences: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +108,7 @@ def make_ledger(
     :param drops: the kernel's drop events during the run.
     :param updates: when the guest stood still in each update; empty for a run without one.
     """
-    notes = [f"no counter: {hop.hop} {hop.direction}" for hop in hops if hop.vanished is None]
+    notes = [f"no counter: {hop.hop} {hop.direction}" for hop in hops if hop.unexplained is None]
     if not drops.available:
         notes.append(f"kernel drop events: not available ({drops.why})")
     elif drops.lost:
@@ -153,7 +140,7 @@ def place(
     queue that was full; for everything else the earliest ones.
     """
     waiting = list(packets)
-    accounts = {hop.hop: (hop.dropped or 0) + max(0, hop.vanished or 0) for hop in hops}
+    accounts = {hop.hop: (hop.dropped or 0) + max(0, hop.unexplained or 0) for hop in hops}
     placed = place_by_events(waiting, drops, accounts, clock_error_ns)
     by_event: dict[str, int] = defaultdict(int)
     for packet in placed:
@@ -164,7 +151,7 @@ def place(
             by_event[hop.hop] -= (count or 0) - remaining
             placed += _take(waiting, remaining, hop.hop, f"counted by {counter}", updates)
     for hop in hops:
-        vanished = max(0, (hop.vanished or 0) - by_event[hop.hop])  # those of an event need no second account
+        vanished = max(0, (hop.unexplained or 0) - by_event[hop.hop])  # those of an event need no second account
         reason = f"entered, never left, not counted as dropped ({hop.counted_by})"
         placed += _take(waiting, vanished, hop.hop, reason, updates)
     placed += place_by_events(waiting, drops, clock_error_ns=clock_error_ns, unknown=True)
@@ -199,8 +186,19 @@ def rows_of(packets: Sequence[MissingPacket], updates: Sequence[Moments]) -> lis
     ):
         sequences = tuple(sorted(packet.sequence for packet in members)[:SEQUENCES_KEPT])
         moment = _words(period, [packet.sent_ns for packet in members], moments)
-        rows.append(LedgerRow(hop, direction, moment, reason, len(members), sequences))
+        rows.append(LedgerRow(hop, direction, moment, reason, len(members), cause_of(hop, reason), sequences))
     return rows
+
+
+def cause_of(hop: str, reason: str) -> Cause:
+    """What lost the packets of a row, as far as place and counter show; what is not known counts against the update."""
+    if hop in INSTRUMENT_HOPS:
+        return Cause.INSTRUMENT
+    if hop == "guest stack":
+        return Cause.GUEST
+    if hop == "tap queue":
+        return Cause.OVERFLOW if QUEUE_FULL in reason or "FULL_RING" in reason else Cause.UPDATE
+    return Cause.UPDATE if hop == "qemu" else Cause.UNKNOWN
 
 
 def _rows_without_log(result: TrafficResult) -> list[LedgerRow]:

@@ -6,30 +6,28 @@ import bisect
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cprlib.traffic import metrics
+from cprlib.traffic.figures import InterruptionPerDirection, PerDirection
 from cprlib.traffic.ledger import Moments
-from cprlib.traffic.result import DirectionResult, FlowResult, Interruption, TrafficResult
+from cprlib.traffic.result import DirectionResult, FlowResult, TrafficResult
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StreamPart:
     """Figures of the packets that were sent nearer to one update than to any other.
 
-    :param sent: packets; :param lost_forward, lost_return: in each direction, None without the reflector's log.
-    :param forward, back: service interruption as the reflector and as the station saw it.
-    :param duplicates, reordered: packets (forward, return), None without the reflector's log.
-    :param traffic_after_ms: from RESUME until an answer had come on each flow; None when one has none, or no RESUME.
+    :param sent: packets.
+    :param loss, duplicates, reordered: of these; not known without the reflector's log.
+    :param traffic_after_ms: from RESUME until an answer had arrived on each flow; None when one has none, or no RESUME.
     """
 
     sent: int
-    lost_forward: int | None
-    lost_return: int | None
-    forward: Interruption
-    back: Interruption
-    duplicates: tuple[int, int] | None = None
-    reordered: tuple[int, int] | None = None
+    loss: PerDirection
+    interruption: InterruptionPerDirection
+    duplicates: PerDirection = field(default_factory=PerDirection)
+    reordered: PerDirection = field(default_factory=PerDirection)
     traffic_after_ms: float | None = None
 
 
@@ -45,7 +43,7 @@ def borders(updates: Sequence[Moments]) -> list[tuple[int, int]]:
     return list(zip([0, *between], [*between, sys.maxsize], strict=True))
 
 
-def parts_of(result: TrafficResult, updates: Sequence[Moments]) -> tuple[Part, ...]:
+def parts_of(result: TrafficResult, updates: Sequence[Moments]) -> tuple[StreamPart, ...]:
     """Measure the part of the stream around each update."""
     return tuple(
         _part(result, first, last, update.resume_ns)
@@ -53,21 +51,22 @@ def parts_of(result: TrafficResult, updates: Sequence[Moments]) -> tuple[Part, .
     )
 
 
-def _part(result: TrafficResult, first_ns: int, last_ns: int, resume_ns: int | None) -> Part:
+def _part(result: TrafficResult, first_ns: int, last_ns: int, resume_ns: int | None) -> StreamPart:
     indices = [
         range(bisect.bisect_left(flow.sent_ns, first_ns), bisect.bisect_left(flow.sent_ns, last_ns))
         for flow in result.flows
     ]
     cut = list(zip(result.flows, indices, strict=True))
     forward = [_interruption(flow.sent_ns, flow.reflected_ns, chosen) for flow, chosen in cut]
-    back = [_interruption(flow.sent_ns, flow.returned_ns, chosen) for flow, chosen in cut]
-    lost_forward, lost_return = _lost(cut)
-    return Part(
+    returning = [_interruption(flow.sent_ns, flow.returned_ns, chosen) for flow, chosen in cut]
+    loss = _lost(cut)
+    return StreamPart(
         sent=sum(map(len, indices)),
-        lost_forward=lost_forward,
-        lost_return=lost_return,
-        forward=_worst(result, forward, lost_forward or 0),
-        back=_worst(result, back, lost_return or 0),
+        loss=loss,
+        interruption=InterruptionPerDirection(
+            result.longest_interruption(forward, loss.forward or 0),
+            result.longest_interruption(returning, loss.return_ or 0),
+        ),
         duplicates=_among(cut, lambda direction: direction.copies),
         reordered=_among(cut, lambda direction: direction.late),
         traffic_after_ms=_traffic_after_ms(result, resume_ns),
@@ -76,10 +75,10 @@ def _part(result: TrafficResult, first_ns: int, last_ns: int, resume_ns: int | N
 
 def _among(
     cut: Sequence[tuple[FlowResult, range]], sequences: Callable[[DirectionResult], Sequence[int]]
-) -> tuple[int, int] | None:
+) -> PerDirection:
     if any(flow.forward.duplicates is None or flow.returning.duplicates is None for flow, _ in cut):
-        return None
-    return (
+        return PerDirection()
+    return PerDirection(
         sum(sequence in chosen for flow, chosen in cut for sequence in sequences(flow.forward)),
         sum(sequence in chosen for flow, chosen in cut for sequence in sequences(flow.returning)),
     )
@@ -98,10 +97,10 @@ def _traffic_after_ms(result: TrafficResult, resume_ns: int | None) -> float | N
     return (max(first) - resume_ns) / 1e6 if first else None
 
 
-def _lost(cut: Sequence[tuple[FlowResult, range]]) -> tuple[int | None, int | None]:
+def _lost(cut: Sequence[tuple[FlowResult, range]]) -> PerDirection:
     if any(flow.forward.missing is None for flow, _ in cut):
-        return None, None
-    return (
+        return PerDirection()
+    return PerDirection(
         sum(sequence in chosen for flow, chosen in cut for sequence in flow.forward.missing or ()),
         sum(sequence in chosen for flow, chosen in cut for sequence in flow.returning.missing or ()),
     )
@@ -113,14 +112,3 @@ def _interruption(
     part = slice(chosen.start, chosen.stop)
     arrived = [(number, moment) for number, moment in enumerate(arrived_ns[part]) if moment is not None]
     return metrics.interruption_by_timestamps(sent_ns[part], arrived)
-
-
-def _worst(result: TrafficResult, found: Sequence[metrics.TimestampInterruption | None], lost: int) -> Interruption:
-    known = [entry for entry in found if entry is not None]
-    worst = max(known, key=lambda entry: (entry.low_ns, entry.high_ns)) if len(known) == len(found) else None
-    return Interruption(
-        low_ms=None if worst is None else worst.low_ns / 1e6,
-        high_ms=None if worst is None else worst.high_ns / 1e6,
-        frame_loss_ms=metrics.interruption_by_frame_loss(lost, result.settings.rate) * 1000,
-        resolution_ms=result.settings.period_ns * len(result.flows) / 1e6,
-    )

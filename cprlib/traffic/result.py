@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cprlib.traffic import metrics
 from cprlib.traffic.capture import CaptureReport
 from cprlib.traffic.clock import ClockModel
+from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.sender import SenderReport
 
@@ -84,21 +85,6 @@ class InstrumentReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Interruption:
-    """Service interruption of one direction by both methods of RFC 6201, in milliseconds; the worst flow's.
-
-    :param low_ms, high_ms: by time stamps it lies between these; None when it could not be measured.
-    :param frame_loss_ms: packets lost / rate.
-    :param resolution_ms: one sending period of a flow.
-    """
-
-    low_ms: float | None
-    high_ms: float | None
-    frame_loss_ms: float
-    resolution_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class TrafficResult:
     """Everything about one stream."""
 
@@ -137,39 +123,43 @@ class TrafficResult:
         return self.lost_forward + self.lost_return + self.undetermined
 
     @property
-    def duplicates_forward(self) -> int | None:
-        """Copies that came to the reflector; None without its log."""
-        return _sum(flow.forward.duplicates for flow in self.flows)
+    def loss(self) -> PerDirection:
+        """One-way loss (RFC 7680); not known when packets are :attr:`undetermined`."""
+        return PerDirection() if self.undetermined else PerDirection(self.lost_forward, self.lost_return)
 
     @property
-    def duplicates_return(self) -> int | None:
-        """Copies of answers that came back."""
-        return _sum(flow.returning.duplicates for flow in self.flows)
+    def duplicates(self) -> PerDirection:
+        """Copies (RFC 5560); forward is not known without the reflector's log."""
+        return PerDirection(
+            _sum(flow.forward.duplicates for flow in self.flows), _sum(flow.returning.duplicates for flow in self.flows)
+        )
 
     @property
-    def reordered_forward(self) -> int | None:
-        """Packets that came late to the reflector; None without its log."""
-        return _sum(flow.forward.reordered for flow in self.flows)
+    def reordered(self) -> PerDirection:
+        """Packets out of order (RFC 4737); forward is not known without the reflector's log."""
+        return PerDirection(
+            _sum(flow.forward.reordered for flow in self.flows), _sum(flow.returning.reordered for flow in self.flows)
+        )
 
     @property
-    def reordered_return(self) -> int | None:
-        """Answers that came back late."""
-        return _sum(flow.returning.reordered for flow in self.flows)
+    def interruption(self) -> InterruptionPerDirection:
+        """Service interruption (RFC 6201) of the whole stream."""
+        forward, returning = [flow.forward for flow in self.flows], [flow.returning for flow in self.flows]
+        return InterruptionPerDirection(
+            self.longest_interruption([entry.interruption for entry in forward], sum(entry.lost for entry in forward)),
+            self.longest_interruption(
+                [entry.interruption for entry in returning], sum(entry.lost for entry in returning)
+            ),
+        )
 
-    @property
-    def interruption_forward(self) -> Interruption:
-        """As the reflector saw it."""
-        return self._interruption([flow.forward for flow in self.flows])
+    def longest_interruption(self, measured: Sequence[metrics.TimestampInterruption | None], lost: int) -> Interruption:
+        """The longest interruption of all flows in one direction; its time stamps are not known unless all are.
 
-    @property
-    def interruption_return(self) -> Interruption:
-        """As the station saw it: no answer for so long."""
-        return self._interruption([flow.returning for flow in self.flows])
-
-    def _interruption(self, directions: Sequence[DirectionResult]) -> Interruption:
-        known = [entry.interruption for entry in directions if entry.interruption is not None]
-        worst = max(known, key=lambda entry: (entry.low_ns, entry.high_ns)) if len(known) == len(directions) else None
-        lost = sum(entry.lost for entry in directions)
+        :param measured: of each flow.
+        :param lost: packets of all flows.
+        """
+        known = [entry for entry in measured if entry is not None]
+        worst = max(known, key=lambda entry: (entry.low_ns, entry.high_ns)) if len(known) == len(measured) else None
         return Interruption(
             low_ms=None if worst is None else worst.low_ns / 1e6,
             high_ms=None if worst is None else worst.high_ns / 1e6,

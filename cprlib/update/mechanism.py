@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cprlib.errors import UsageError
 from cprlib.linux.topology import Topology
-from cprlib.qemu.binary import QemuFacts
+from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.netdev import TapNetdev, Way
 
 

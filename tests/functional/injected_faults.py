@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
-from cprlib.evidence.from_ledger import with_ledger
+from cprlib.evidence.measured_traffic import with_ledger
 from cprlib.guest.packet_log import reflections
 from cprlib.guest.replies import ReflectorCounters
 from cprlib.qemu.machine import Machine
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.traffic.figures import Direction
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
-from cprlib.traffic.hops import Direction, count_hops
+from cprlib.traffic.hops import count_hops
 from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import SEQUENCES_KEPT, Ledger, Moments, make_ledger
 from cprlib.traffic.packet_records import Reflection
@@ -82,8 +83,8 @@ class FaultRun:
         expected = {"lost": injected.count, "duplicated": injected.copies, "reordered": injected.late}
         seen = {
             "lost": (result.lost_forward, result.lost_return),
-            "duplicated": (result.duplicates_forward, result.duplicates_return),
-            "reordered": (result.reordered_forward, result.reordered_return),
+            "duplicated": (result.duplicates.forward, result.duplicates.return_),
+            "reordered": (result.reordered.forward, result.reordered.return_),
         }
         for word, number in expected.items():
             wanted = (number, 0) if forward else (0, number)

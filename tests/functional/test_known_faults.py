@@ -10,7 +10,7 @@ from cprlib.linux.counters import Side
 from cprlib.linux.packet_faults import Numbers, Packet, PacketFault
 from cprlib.linux.topology import PORT, STATION_INTERFACE, Topology
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.traffic.hops import Direction
+from cprlib.traffic.figures import Direction
 from injected_faults import FaultBench, Injected, StoppedGuest
 
 FORWARD, RETURN = Direction.FORWARD, Direction.RETURN

@@ -12,7 +12,7 @@ from cprlib.linux.counters import Side, read_counters
 from cprlib.linux.packet_faults import Numbers, Packet
 from cprlib.linux.topology import PORT
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.traffic.hops import Direction
+from cprlib.traffic.figures import Direction
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.running_guest import RunningGuest
 from injected_faults import FaultBench, Injected, StoppedGuest
@@ -70,7 +70,7 @@ class KnownFaultsGuest(LiveUpdateTest):
             agent.pause_reflector(paused=False)
 
         run = bench.run(packets=LONG, during=pause_for_a_while)
-        longest = run.result.interruption_return.high_ms or 0.0
+        longest = run.result.interruption.return_.high_ms or 0.0
         # The last answer before the pause may take longer than the agent's own: the gap is then shorter by that.
         hidden = (
             "" if longest >= SHOWN * PAUSE_S * 1000 else f"a pause of {PAUSE_S * 1000:.0f} ms shows as {longest:.0f} ms"

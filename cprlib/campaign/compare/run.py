@@ -16,7 +16,7 @@ from cprlib.campaign.compare.looks import ONCE, Allowance, Look
 from cprlib.campaign.compare.session import Arm, Round, Session, last_figures
 from cprlib.campaign.job import JobRunner, SuiteTest
 from cprlib.campaign.pool import Children
-from cprlib.qemu.binary import QemuFacts
+from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
 from cprlib.verdict.policy import Policy
 

@@ -8,7 +8,7 @@ from cprlib.campaign.mutation.score import WORST_FIRST, BuildResults, MutationRe
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.page import evidence_link, render, wrap, write_json, write_page
 from cprlib.codec import encode
-from cprlib.evidence.terms import Outcome
+from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import MARK, one_line, utc
 

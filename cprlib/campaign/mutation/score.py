@@ -15,7 +15,7 @@ from cprlib.build.mutants import Mutant
 from cprlib.campaign.mutation.plan import Build
 from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob
 from cprlib.errors import ExitStatus
-from cprlib.evidence.terms import Outcome
+from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.run_report import EXIT_STATUS
 

@@ -21,7 +21,7 @@ from cprlib.campaign.soak.result import (
 )
 from cprlib.campaign.soak.trend import FEWEST_SAMPLES, SIGNIFICANCE, Trend, warm_up
 from cprlib.codec import encode
-from cprlib.evidence.terms import Outcome
+from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import one_line, utc
 from cprlib.report.plotting import DOT, INK, LOST, SOFT, style

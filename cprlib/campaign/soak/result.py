@@ -16,7 +16,7 @@ from cprlib.campaign.soak.trend import FEWEST_SAMPLES, Trend, trend
 from cprlib.campaign.store import STORE_VERSION, Store
 from cprlib.codec import BadValue, decode
 from cprlib.errors import ExitStatus, UsageError
-from cprlib.evidence.terms import Outcome
+from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.run_report import EXIT_STATUS
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, passed, unsure

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from cprlib.evidence.terms import Outcome
+from cprlib.evidence.records import Outcome
 
 SIGNIFICANCE = 0.001
 FEWEST_SAMPLES = 8  # with seven, even a series that always grows is not significant

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cprlib.campaign.outcome import JobOutcome, judge_folder
 from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, PerDirection, Role
 from cprlib.report.avocado_results import AvocadoTest, JobResults
+from tests.unit.evidence.samples import good_case
 from tests.unit.mutation.samples import POLICIES, put_job
-from tests.unit.verdict.samples import good_case
 
 LOSS = "verdict: fail: 2 packets lost forward"
 CHECKS = CaseEvidence("test-a", Mechanism.NONE, Role.CHECKS, started_ns=1, test="test-a")

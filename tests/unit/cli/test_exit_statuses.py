@@ -22,7 +22,7 @@ from cprlib.guest.image import GuestImage
 from cprlib.lab import avocado_run
 from cprlib.lab.avocado_run import SuiteRun
 from cprlib.qemu.binary import QemuBinary
-from tests.unit.verdict.samples import good_case
+from tests.unit.evidence.samples import good_case
 
 Ran = Callable[..., int]
 

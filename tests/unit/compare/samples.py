@@ -9,7 +9,7 @@ from dataclasses import replace
 from cprlib.campaign.compare.chain import COUNTS, DURATIONS, Chain
 from cprlib.campaign.compare.findings import Sample
 from cprlib.evidence.case import CaseEvidence, Interruption, InterruptionPerDirection, PerDirection, UpdateFigures
-from tests.unit.verdict.samples import good_case
+from tests.unit.evidence.samples import good_case
 
 CASE = "chain-of-5-updates-loses-nothing"
 

@@ -14,7 +14,7 @@ import pytest
 from cprlib.cli.main import COMMANDS, main
 from cprlib.evidence.case import CaseEvidence, PerDirection
 from cprlib.report.results_folder import publish
-from tests.unit.verdict.samples import good_case
+from tests.unit.evidence.samples import good_case
 
 PROGRAM = "import sys; from cprlib.cli.main import main; sys.exit(main())"
 

@@ -15,7 +15,7 @@ from cprlib.build.assets import Assets, find_assets
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded, GuestFailed
 from cprlib.evidence.case import Outcome
-from cprlib.evidence.from_guest import death_checks
+from cprlib.evidence.guest_checks import death_checks
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import build_topology

@@ -15,7 +15,7 @@ from cprlib.campaign.mutation.score import MutationReport
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.page import schema_file
 from cprlib.codec import encode
-from cprlib.evidence.terms import Outcome
+from cprlib.evidence.records import Outcome
 from tests.unit.mutation.samples import GOOD, HOSTILE, KILLED, judged, mutant, report, results
 
 SURVIVED = results(

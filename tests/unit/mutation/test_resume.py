@@ -20,8 +20,8 @@ from cprlib.campaign.store import PARTIAL
 from cprlib.errors import InstrumentError
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
+from tests.unit.evidence.samples import good_case
 from tests.unit.mutation.samples import POLICIES, mutant, put_job
-from tests.unit.verdict.samples import good_case
 
 
 @pytest.fixture

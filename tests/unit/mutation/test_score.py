@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cprlib.campaign.mutation.plan import Build
 from cprlib.campaign.outcome import JobOutcome, JudgedJob
 from cprlib.errors import ExitStatus
-from cprlib.evidence.terms import Outcome
+from cprlib.evidence.records import Outcome
 from tests.unit.mutation.samples import GOOD, KILLED, judged, mutant, report, results
 
 LOST = "loss: 2 packets lost forward"

@@ -11,7 +11,7 @@ from cprlib.evidence.case import CaseEvidence, QemuFacts
 from cprlib.report.environment import Environment
 from cprlib.report.matrix import MatrixRecord, Shard, shard_points
 from cprlib.report.results_folder import start_case
-from tests.unit.verdict.samples import good_case
+from tests.unit.evidence.samples import good_case
 
 MACHINE = Environment(mode="lab", engine="uml", kernel="6.12", cores=2, python="3.13.1", cprlib="0.1.0", commit="abc")
 JUNIT = '<?xml version="1.0"?><testsuite name="job" tests="{tests}"/>'
@@ -24,7 +24,7 @@ def point_case(point: str, *, base: str = "10.0", sha256: str = "ab" * 32) -> Ca
     """
     case = good_case(f"update-{point}")
     more = {"point": point} | ({"base": base} if base else {})
-    qemu = QemuFacts("/q", "10.0.13", sha256, True)
+    qemu = QemuFacts("/q", "10.0.13", sha256, True, True, False)
     return replace(case, parameters=replace(case.parameters, more=more), source=qemu, target=qemu)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, Parameters, Role
-from cprlib.evidence.from_faults import checks_of, read_faults
+from cprlib.evidence.update_faults import checks_of, read_faults
 from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import Column, FaultMatrix, fault_matrix
 from cprlib.report.pipeline import build_report

@@ -18,7 +18,7 @@ from cprlib.report.environment import Environment
 from cprlib.report.history import draw_case, read_history, render_history, write_index
 from cprlib.report.pipeline import build_report
 from cprlib.verdict.policy_file import load_policy
-from tests.unit.verdict.samples import good_case
+from tests.unit.evidence.samples import good_case
 
 MACHINE = Environment(mode="lab", engine="uml", kernel="6.12", cpu="CPU A", cores=2, commit="abc")
 LOST = replace(good_case("tap"), loss=PerDirection(1, 2))

@@ -20,7 +20,7 @@ from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import start_case
 from cprlib.report.summary import markdown_summary, result_table
 from cprlib.verdict.policy_file import load_policy
-from tests.unit.verdict.samples import good_case
+from tests.unit.evidence.samples import good_case
 
 HOSTILE = {
     "script": "<script>alert(1)</script>",

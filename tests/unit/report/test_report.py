@@ -19,7 +19,7 @@ from cprlib.report.run_json import run_value, schema_file, validate
 from cprlib.report.summary import MARKDOWN_LINES, markdown_summary, result_table
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
-from tests.unit.verdict.samples import MS, START_NS, good_case
+from tests.unit.evidence.samples import MS, START_NS, good_case
 
 DEFAULT = load_policy("default")
 MACHINE = Environment(mode="native", kernel="6.12", python="3.13.1", cprlib="0.1.0")

@@ -22,7 +22,7 @@ from cprlib.report.results_folder import (
 )
 from cprlib.report.summary import result_table
 from cprlib.verdict.policy_file import load_policy
-from tests.unit.verdict.samples import good_case
+from tests.unit.evidence.samples import good_case
 
 
 def test_concurrent_runs_get_their_own_folders(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from cprlib.report.pipeline import build_report
 from cprlib.report.run_report import rerun_command
 from cprlib.report.summary import MARKDOWN_LINES, _code_span, markdown_summary, result_table
 from cprlib.verdict.policy_file import load_policy
-from tests.unit.verdict.samples import good_case
+from tests.unit.evidence.samples import good_case
 
 CASE = "cprlib run tests/functional/test_x.py:X.test_y"
 

@@ -10,7 +10,7 @@ import pytest
 from cprlib.evidence.case import Event, Who
 from cprlib.evidence.packets import Packets
 from cprlib.report.timeline import draw, event_times, tracks
-from tests.unit.verdict.samples import MS, START_NS, good_case
+from tests.unit.evidence.samples import MS, START_NS, good_case
 
 
 def test_lost_packets_belong_to_the_direction_that_lost_them() -> None:

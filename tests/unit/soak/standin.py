@@ -21,9 +21,9 @@ from cprlib.campaign.soak.result import STORE, SoakResult
 from cprlib.files import CACHE_VARIABLE
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
+from tests.unit.evidence.samples import good_case
 from tests.unit.mutation.samples import put_job
 from tests.unit.soak.samples import REQUEST
-from tests.unit.verdict.samples import good_case
 
 TESTS = tuple(SuiteTest(name, f"/x/test_x.py:X.{name}") for name in REQUEST.tests)
 SEEN = "seen"  # parameters of a test, as its stand-in received them

@@ -15,7 +15,7 @@ from cprlib.campaign.soak.output import report_html, report_text, soak_document,
 from cprlib.campaign.soak.result import SoakHistory, SoakResult, SoakSession, read_history
 from cprlib.codec import encode
 from cprlib.errors import ExitStatus
-from cprlib.evidence.terms import Outcome
+from cprlib.evidence.records import Outcome
 from tests.unit.mutation.samples import HOSTILE
 from tests.unit.soak.samples import MACHINE, REQUEST, case, flat_samples, growing, result
 

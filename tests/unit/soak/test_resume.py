@@ -22,10 +22,10 @@ from cprlib.campaign.store import PARTIAL
 from cprlib.deadline import Deadline
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.files import project_folder
+from tests.unit.evidence.samples import good_case
 from tests.unit.mutation.samples import put_job
 from tests.unit.soak.samples import REQUEST
 from tests.unit.soak.standin import TESTS, passes, run_standin
-from tests.unit.verdict.samples import good_case
 
 
 @pytest.fixture

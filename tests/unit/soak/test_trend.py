@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from cprlib.campaign.soak.trend import FEWEST_SAMPLES, SIGNIFICANCE, Series, trend, warm_up
-from cprlib.evidence.terms import Outcome
+from cprlib.evidence.records import Outcome
 
 SEEDS = range(100)
 

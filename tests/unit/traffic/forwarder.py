@@ -15,7 +15,7 @@ import pytest
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import GUEST, STATION, disable_ipv6
-from cprlib.traffic.hops import Direction
+from cprlib.traffic.figures import Direction
 from cprlib.traffic.ring import ETH_P_ALL, PACKET_IGNORE_OUTGOING, SOL_PACKET
 
 from .veth import INTERFACE, Pair, configure, require_root

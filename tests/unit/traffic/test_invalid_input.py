@@ -67,8 +67,8 @@ def test_senseless_frames_are_counted_by_kind_and_change_nothing() -> None:
         to_station, to_guest = frames.data
         result, ignored = stream_beside(pair, to_station * EACH, to_guest * EACH)
     assert list(frames.at_capture(result)) == []
-    assert (result.sent, result.lost, result.duplicates_forward, result.duplicates_return) == (PACKETS, 0, 0, 0)
-    assert (result.reordered_forward, result.reordered_return) == (0, 0)
+    assert (result.sent, result.lost, result.duplicates.forward, result.duplicates.return_) == (PACKETS, 0, 0, 0)
+    assert (result.reordered.forward, result.reordered.return_) == (0, 0)
     assert ignored == {"too short": 2 * EACH, "corrupt": EACH}
     assert any("never sent" in problem for problem in check_instrument(result).problems)  # so the run is inconclusive
 

@@ -18,12 +18,12 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.linux.counters import read_counters
 from cprlib.linux.topology import Topology, build_topology
 from cprlib.linux.tracefs import parse_ftrace
+from cprlib.traffic.figures import Direction, LedgerRow
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.hops import Direction, HopCount, absent_counters, count_hops
+from cprlib.traffic.hops import HopCount, absent_counters, count_hops
 from cprlib.traffic.kernel_drops import DropEvent, DropReport, DropTrace, drop_events
 from cprlib.traffic.ledger import (
     UNEXPLAINED,
-    LedgerRow,
     MissingPacket,
     Moments,
     make_ledger,
@@ -156,7 +156,7 @@ def test_packets_of_others_explain_nothing() -> None:
     after: dict[str, int | None] = {"station.rx_packets": 130, "capture.answers": 98, "capture.drops": 0}
     after["capture.others"] = 30
     capture = next(hop for hop in count_hops(dict.fromkeys(after, 0), after) if hop.hop == "capture")
-    assert (capture.dropped, capture.others, capture.vanished) == (0, 30, 2)
+    assert (capture.dropped, capture.others, capture.unexplained) == (0, 30, 2)
     packets = place(missing(1, 2, 3, direction=Direction.RETURN), [capture], NO_DROPS, UPDATES)
     assert placed_at(packets) == {"capture": 2, UNEXPLAINED: 1}
 
@@ -165,7 +165,7 @@ def test_absent_counters_are_not_zero() -> None:
     before: dict[str, int | None] = {"sender.sent": 0, "station.tx_packets": None}
     after: dict[str, int | None] = {"sender.sent": 10, "station.tx_packets": 10}
     first = count_hops(before, after)[0]
-    assert (first.entered, first.left, first.dropped, first.vanished) == (10, None, None, None)
+    assert (first.entered, first.left, first.dropped, first.unexplained) == (10, None, None, None)
     absent = absent_counters(before, after)
     assert "station.tx_packets" in absent
     assert "sender.sent" not in absent

@@ -10,8 +10,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from cprlib.deadline import Deadline
 from cprlib.linux.namespace import NetworkNamespace
+from cprlib.traffic.figures import Direction
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.hops import Direction
 from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import UNEXPLAINED, make_ledger
 from cprlib.traffic.result import TrafficResult
@@ -83,7 +83,7 @@ def test_copies_by_netem_are_duplicates(direction: Direction) -> None:
         result, _ = measure(pair)
     assert result.lost == 0
     copies = result.flows[0].answers - PACKETS
-    forward, back = result.duplicates_forward, result.duplicates_return
+    forward, back = result.duplicates.forward, result.duplicates.return_
     assert (forward, back) == ((copies, 0) if direction is Direction.FORWARD else (0, copies))
     assert copies > 0
 
@@ -93,6 +93,6 @@ def test_packets_delayed_by_netem_are_reordered_and_not_lost(direction: Directio
     with veth_pair_or_skip() as pair, netem(end_of(pair, direction), delay=20_000, jitter=10_000):
         result, _ = measure(pair, linger_s=3.0)
     assert result.lost == 0
-    reordered = {Direction.FORWARD: result.reordered_forward, Direction.RETURN: result.reordered_return}
+    reordered = {Direction.FORWARD: result.reordered.forward, Direction.RETURN: result.reordered.return_}
     assert (reordered[direction] or 0) > 0
-    assert result.duplicates_forward == result.duplicates_return == 0
+    assert result.duplicates.forward == result.duplicates.return_ == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cprlib.traffic.figures import PerDirection
 from cprlib.traffic.ledger import Moments
 from cprlib.traffic.per_update import borders, parts_of
 from cprlib.traffic.result import TrafficResult
@@ -33,14 +34,14 @@ def test_each_update_has_its_own_interruption_and_loss() -> None:
     updates = [Moments(at(100), at(120), 1), Moments(at(300), at(310), 2)]
     first, second = parts_of(result, updates)
     assert first.sent + second.sent == 400
-    assert (first.lost_forward, second.lost_forward) == (0, 1)
-    assert (first.lost_return, second.lost_return) == (0, 0)
-    assert first.forward.high_ms is not None
-    assert 19 <= first.forward.high_ms <= 22
-    assert second.forward.high_ms is not None
-    assert 9 <= second.forward.high_ms <= 12
-    assert second.forward.frame_loss_ms == 1
-    assert result.interruption_forward.high_ms == first.forward.high_ms  # the longest of all
+    assert (first.loss.forward, second.loss.forward) == (0, 1)
+    assert (first.loss.return_, second.loss.return_) == (0, 0)
+    assert first.interruption.forward.high_ms is not None
+    assert 19 <= first.interruption.forward.high_ms <= 22
+    assert second.interruption.forward.high_ms is not None
+    assert 9 <= second.interruption.forward.high_ms <= 12
+    assert second.interruption.forward.frame_loss_ms == 1
+    assert result.interruption.forward.high_ms == first.interruption.forward.high_ms  # the longest of all
 
 
 def test_each_update_has_its_own_copies_and_late_packets() -> None:
@@ -50,8 +51,8 @@ def test_each_update_has_its_own_copies_and_late_packets() -> None:
     network[310] = ([10_000], [10_000 + 2 * PERIOD], [10_000])
     world = simulate(network)
     parts = parts_of(result_of(world, world.log), [Moments(at(100), at(120), 1), Moments(at(300), at(310), 2)])
-    assert [part.duplicates for part in parts] == [(1, 0), (0, 0)]
-    assert [part.reordered for part in parts] == [(0, 0), (0, 1)]
+    assert [part.duplicates for part in parts] == [PerDirection(1, 0), PerDirection(0, 0)]
+    assert [part.reordered for part in parts] == [PerDirection(0, 0), PerDirection(0, 1)]
 
 
 def test_time_to_traffic_is_from_resume_to_the_first_answer_after_it() -> None:
@@ -66,7 +67,7 @@ def test_time_to_traffic_is_from_resume_to_the_first_answer_after_it() -> None:
 def test_without_a_log_nobody_knows_the_copies_of_an_update() -> None:
     world = simulate([([10_000], [10_000], [10_000])] * 40)
     part = parts_of(result_of(world, None), [Moments(at(10), at(20), 1)])[0]
-    assert (part.duplicates, part.reordered) == (None, None)
+    assert (part.duplicates, part.reordered) == (PerDirection(), PerDirection())
 
 
 def test_without_updates_there_are_no_parts() -> None:

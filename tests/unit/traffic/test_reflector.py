@@ -75,13 +75,13 @@ def test_a_paused_reflector_interrupts_and_loses_nothing() -> None:
         result = session.result(reflector.log(), reflector_drops=reflector.dropped)
     assert (result.sent, result.lost) == (1500, 0)
     assert check_instrument(result).conclusive
-    seen = result.interruption_return
+    seen = result.interruption.return_
     assert seen.low_ms is not None
     assert seen.high_ms is not None
     assert seen.high_ms >= pause_s * 1000 - 60  # a receive that had begun may take one packet into the pause
     assert seen.frame_loss_ms == 0
     # its kernel went on stamping arrivals: forward was never interrupted for so long
-    forward = result.interruption_forward.low_ms
+    forward = result.interruption.forward.low_ms
     assert forward is not None
     assert forward < pause_s * 1000
 

@@ -86,8 +86,8 @@ def test_the_result_is_what_happened(network: list[tuple[list[int], list[int], l
     assert result.lost_forward == world.sent - len(set(world.reached))
     assert result.lost_return == len(world.log) - len(set(came_back))
     assert result.undetermined == 0
-    assert result.duplicates_forward == len(world.reached) - len(set(world.reached))
-    assert result.duplicates_return == len(came_back) - len(set(came_back))
+    assert result.duplicates.forward == len(world.reached) - len(set(world.reached))
+    assert result.duplicates.return_ == len(came_back) - len(set(came_back))
     assert result.answered == len({sequence for _, sequence in world.answers})
     flow = result.flows[0]
     assert flow.invalid == flow.not_in_log == 0
@@ -112,7 +112,7 @@ def test_without_a_log_nothing_is_lost_twice_or_forgotten(
     world = simulate([(forward[:1], back[:1], []) for forward, back, _ in network])
     result = result_of(world, None)
     assert result.answered + result.lost >= world.sent
-    assert result.duplicates_forward is None
+    assert result.duplicates.forward is None
     assert make_ledger(result, (), DropReport(False, "")).missing == result.lost
 
 

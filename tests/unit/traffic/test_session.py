@@ -10,8 +10,8 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
+from cprlib.traffic.figures import Direction
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.hops import Direction
 from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.ledger import UNEXPLAINED, make_ledger
 from cprlib.traffic.result import TrafficResult
@@ -47,8 +47,8 @@ def test_a_good_path_loses_nothing_and_the_measurement_is_valid() -> None:
     with veth_pair_or_skip() as pair:
         result = measure(pair)
     assert (result.sent, result.answered, result.lost) == (PACKETS, PACKETS, 0)
-    assert (result.duplicates_forward, result.duplicates_return) == (0, 0)
-    assert (result.reordered_forward, result.reordered_return) == (0, 0)
+    assert (result.duplicates.forward, result.duplicates.return_) == (0, 0)
+    assert (result.reordered.forward, result.reordered.return_) == (0, 0)
     assert check_instrument(result).problems == ()
     assert check_measurement(result, ControlRun.of(result)).conclusive
     assert not check_measurement(result, None).conclusive
@@ -99,7 +99,7 @@ def test_copies_are_duplicates_and_no_loss(direction: Direction) -> None:
     result, forwarder = measure_harmed({direction: Harm(10, copy=2)})
     copies = len(forwarder.harmed[direction].copied)
     assert copies > 0
-    duplicates = {Direction.FORWARD: result.duplicates_forward, Direction.RETURN: result.duplicates_return}
+    duplicates = {Direction.FORWARD: result.duplicates.forward, Direction.RETURN: result.duplicates.return_}
     assert duplicates.pop(direction) == copies
     assert set(duplicates.values()) == {0}
     assert result.lost == 0
@@ -110,7 +110,7 @@ def test_held_packets_are_reordered_and_not_lost(direction: Direction) -> None:
     result, forwarder = measure_harmed({direction: Harm(25, hold=3)}, flow_count=1)
     held = forwarder.harmed[direction].held
     late = [number for number in held if number < PACKETS - 3]  # the others are still held when the stream ends
-    reordered = {Direction.FORWARD: result.reordered_forward, Direction.RETURN: result.reordered_return}
+    reordered = {Direction.FORWARD: result.reordered.forward, Direction.RETURN: result.reordered.return_}
     assert reordered.pop(direction) == len(late) > 0
     assert set(reordered.values()) == {0}
     assert result.lost == len(held) - len(late)
@@ -124,7 +124,7 @@ def test_a_path_that_takes_nothing_is_inconclusive() -> None:
     assert result.lost_forward == PACKETS
     assert result.lost_return == 0
     assert any("no answer" in problem for problem in check_instrument(result).problems)
-    assert result.interruption_return.high_ms is None
+    assert result.interruption.return_.high_ms is None
 
 
 def test_two_flows_on_one_port_are_refused() -> None:

@@ -10,7 +10,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import GUEST
-from cprlib.traffic.hops import Direction
+from cprlib.traffic.figures import Direction
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
 
 from .forwarder import Harm, harming_path

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cprlib.errors import NotSupported, UsageError
-from cprlib.qemu.binary import QemuFacts
+from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.netdev import TapNetdev, Way
 from cprlib.update.mechanism import mechanism_named, target_arguments
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cprlib.evidence.case import Outcome, QueueShare
-from cprlib.evidence.from_guest import share_check
+from cprlib.evidence.guest_checks import share_check
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.update import queue_flows
 

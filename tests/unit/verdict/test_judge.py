@@ -16,11 +16,11 @@ from cprlib.evidence.case import (
     DescriptorCount,
     Direction,
     GuestFact,
-    Instrument,
+    InstrumentHealth,
     Interruption,
     InterruptionPerDirection,
+    LedgerRow,
     Mechanism,
-    MissingPackets,
     Outcome,
     PerDirection,
     Role,
@@ -29,7 +29,7 @@ from cprlib.evidence.case import (
 from cprlib.verdict.judge import judge, judge_run, skip_word
 from cprlib.verdict.policy import InterruptionLimits, Policy
 from cprlib.verdict.policy_file import load_policy
-from tests.unit.verdict.samples import good_case
+from tests.unit.evidence.samples import good_case
 
 STRICT = Policy()
 DEFAULT = load_policy("default")
@@ -56,8 +56,8 @@ def pause(low: float, high: float) -> InterruptionPerDirection:
     return InterruptionPerDirection(Interruption(low, high, 0.0, 1.0), Interruption(low, high, 0.0, 1.0))
 
 
-def lost(count: int, cause: Cause) -> tuple[MissingPackets, ...]:
-    return (MissingPackets("tap0 queue", Direction.FORWARD, "STOP to RESUME", "tx_dropped", count, cause),)
+def lost(count: int, cause: Cause) -> tuple[LedgerRow, ...]:
+    return (LedgerRow("tap0 queue", Direction.FORWARD, "STOP to RESUME", "tx_dropped", count, cause),)
 
 
 @pytest.mark.parametrize("policy", ["strict", "default", "slow-machine"])
@@ -250,5 +250,5 @@ def test_mechanism_that_was_skipped_whole_is_not_passed() -> None:
 
 
 def test_instrument_of_nothing_says_so_in_words() -> None:
-    texts = [f.text for f in judge(replace(good_case(), instrument=Instrument()), DEFAULT).verdict.reasons]
+    texts = [f.text for f in judge(replace(good_case(), instrument=InstrumentHealth()), DEFAULT).verdict.reasons]
     assert "there was no control run in this session" in texts

@@ -12,7 +12,7 @@ from cprlib.codec import BadValue
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CaseEvidence, Mechanism, PerDirection
 from cprlib.evidence.packets import Packets
-from tests.unit.verdict.samples import good_case
+from tests.unit.evidence.samples import good_case
 
 
 def test_written_evidence_reads_back_equal(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from cprlib.evidence.case import (
     Direction,
     Event,
     GuestFact,
-    Hop,
-    Instrument,
+    HopCount,
+    InstrumentHealth,
     Interruption,
     InterruptionPerDirection,
     Mechanism,
@@ -70,10 +70,10 @@ def good_case(case_id: str = "cpr-tap-vhost-1-queue") -> CaseEvidence:
             Event("RESUME", START_NS + 3_271 * MS, Who.TARGET),
         ),
         ledger=(
-            Hop("sender socket", Direction.FORWARD, 7000, 7000, 0, "sendto"),
-            Hop("tap0 queue", Direction.FORWARD, 7000, 7000, 0, "tx_dropped of tap0"),
-            Hop("reflector", Direction.FORWARD, 7000, 7000, 0, "reflector's log"),
-            Hop("bridge br0", Direction.RETURN, 7000, 7000, 0, "rtnl counters"),
+            HopCount("sender socket", Direction.FORWARD, 7000, 7000, {}, "sendto"),
+            HopCount("tap0 queue", Direction.FORWARD, 7000, 7000, {}, "tx_dropped of tap0"),
+            HopCount("reflector", Direction.FORWARD, 7000, 7000, {}, "reflector's log"),
+            HopCount("bridge br0", Direction.RETURN, 7000, 7000, {}, "rtnl counters"),
         ),
         unexplained=0,
         descriptors=(
@@ -81,7 +81,7 @@ def good_case(case_id: str = "cpr-tap-vhost-1-queue") -> CaseEvidence:
             DescriptorRow("vhost", "hostnet0", 25, 20, True, "", "O_RDWR", "O_RDWR", 131),
         ),
         fds=DescriptorCount(2, 0),
-        instrument=Instrument(
+        instrument=InstrumentHealth(
             own_drops=0,
             reflector_drops=0,
             reflector_alive=True,
@@ -97,6 +97,6 @@ def good_case(case_id: str = "cpr-tap-vhost-1-queue") -> CaseEvidence:
             GuestFact("link", "up", "up"),
         ),
         reproduce="cprlib run tests/functional/test_update.py:UpdateTest.test_no_loss",
-        source=QemuFacts("/usr/bin/qemu-system-x86_64", "10.0.13", "ab" * 32, True),
-        target=QemuFacts("/usr/bin/qemu-system-x86_64", "10.0.13", "ab" * 32, True),
+        source=QemuFacts("/usr/bin/qemu-system-x86_64", "10.0.13", "ab" * 32, True, True, False),
+        target=QemuFacts("/usr/bin/qemu-system-x86_64", "10.0.13", "ab" * 32, True, True, False),
     )

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from cprlib.evidence.case import CaseEvidence, Check, DescriptorRow, Mechanism, Outcome
-from cprlib.evidence.from_chain import figures_of, growth_checks, of_update, row_of_update
+from cprlib.evidence.repeated_updates import figures_of, growth_checks, of_update, row_of_update
 from cprlib.linux.descriptors import Descriptor, DescriptorTable
-from cprlib.traffic.per_update import Part
-from cprlib.traffic.result import Interruption
+from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
+from cprlib.traffic.per_update import StreamPart
 from cprlib.update.live_update import ProcessView
 
-from .test_from_update import GOOD
+from .test_update_checks import GOOD
 
 
 def generation(eventfds: int = 3, anonymous_kib: int | None = 20_000) -> ProcessView:
@@ -62,8 +62,12 @@ def test_checks_and_descriptors_of_later_updates_say_which() -> None:
 
 
 def test_figures_survive_the_case_file() -> None:
-    seen = Interruption(100.0, 102.0, 1.0, 1.0)
-    figures = figures_of([GOOD, GOOD], [Part(900, 1, 0, seen, seen), Part(800, 0, 0, seen, seen)], ["", "10.0 to 10.2"])
+    seen = InterruptionPerDirection(Interruption(100.0, 102.0, 1.0, 1.0), Interruption(100.0, 102.0, 1.0, 1.0))
+    figures = figures_of(
+        [GOOD, GOOD],
+        [StreamPart(900, PerDirection(1, 0), seen), StreamPart(800, PerDirection(0, 0), seen)],
+        ["", "10.0 to 10.2"],
+    )
     case = CaseEvidence("c", Mechanism.CPR, per_update=figures)
     assert CaseEvidence.from_json(case.to_json()).per_update == figures
     assert [(item.number, item.sent, item.loss.forward, item.note) for item in figures] == [
@@ -81,11 +85,11 @@ def test_an_update_of_which_nobody_told_the_stop_has_no_time_from_there() -> Non
 
 
 def test_copies_and_late_packets_of_an_update_are_in_its_figures() -> None:
-    seen = Interruption(100.0, 102.0, 1.0, 1.0)
-    part = Part(900, 0, 0, seen, seen, (1, 0), (0, 2), 7.5)
+    seen = InterruptionPerDirection(Interruption(100.0, 102.0, 1.0, 1.0), Interruption(100.0, 102.0, 1.0, 1.0))
+    part = StreamPart(900, PerDirection(0, 0), seen, PerDirection(1, 0), PerDirection(0, 2), 7.5)
     figures = figures_of([GOOD], [part])[0]
     assert (figures.duplicates.forward, figures.reordered.return_, figures.traffic_after_ms) == (1, 2, 7.5)
 
 
-def test_without_traffic_descriptors_are_still_told() -> None:
+def test_without_traffic_descriptors_are_still_reported() -> None:
     assert [(item.sent, item.fds.paired) for item in figures_of([GOOD], [])] == [(None, 2)]

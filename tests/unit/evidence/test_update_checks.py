@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 
 from cprlib.evidence.case import Check, Outcome
-from cprlib.evidence.from_update import (
+from cprlib.evidence.update_checks import (
     descriptor_count,
     descriptor_rows,
     end_check,

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cprlib.evidence.case import (
-    Check,
-    DescriptorRow,
-    Interruption,
-    InterruptionPerDirection,
-    Outcome,
-    PerDirection,
-    UpdateFigures,
-)
-from cprlib.evidence.from_update import descriptor_count
-from cprlib.traffic.per_update import Part
-from cprlib.traffic.result import Interruption as Measured
+from cprlib.evidence.records import Check, DescriptorRow, Outcome, UpdateFigures
+from cprlib.evidence.update_checks import descriptor_count
+from cprlib.traffic.per_update import StreamPart
 from cprlib.update.live_update import ProcessView, UpdateResult
 
 OF_A_NIC = ("eventfd", "tap", "vhost")
@@ -41,7 +32,7 @@ def row_of_update(row: DescriptorRow, number: int) -> DescriptorRow:
 
 
 def figures_of(
-    updates: Sequence[UpdateResult], parts: Sequence[Part], notes: Sequence[str] = ()
+    updates: Sequence[UpdateResult], parts: Sequence[StreamPart], notes: Sequence[str] = ()
 ) -> tuple[UpdateFigures, ...]:
     """Figures of each update; the parts are those of :func:`cprlib.traffic.per_update.parts_of`, empty without traffic.
 
@@ -64,10 +55,10 @@ def figures_of(
         return replace(
             known,
             sent=part.sent,
-            loss=PerDirection(part.lost_forward, part.lost_return),
-            interruption=InterruptionPerDirection(_interruption(part.forward), _interruption(part.back)),
-            duplicates=PerDirection(*(part.duplicates or (None, None))),
-            reordered=PerDirection(*(part.reordered or (None, None))),
+            loss=part.loss,
+            interruption=part.interruption,
+            duplicates=part.duplicates,
+            reordered=part.reordered,
             traffic_after_ms=part.traffic_after_ms,
         )
 
@@ -79,10 +70,6 @@ def _stop_to_resume_ms(update: UpdateResult) -> float | None:
     if "STOP" not in first or "RESUME" not in first:
         return None
     return (first["RESUME"] - first["STOP"]) / 1e6
-
-
-def _interruption(measured: Measured) -> Interruption:
-    return Interruption(measured.low_ms, measured.high_ms, measured.frame_loss_ms, measured.resolution_ms)
 
 
 def growth_checks(generations: Sequence[ProcessView], origin: ProcessView | None = None) -> tuple[Check, ...]:

@@ -1,35 +1,23 @@
-"""What traffic showed, as evidence: counts per direction, interruption, the instrument's own figures, the sidecar."""
+"""Measured traffic in the evidence: figures of the stream, the instrument, the ledger, packets of the timeline."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from cprlib.evidence.case import (
-    Budget,
-    CaseEvidence,
-    Check,
-    Instrument,
-    Interruption,
-    InterruptionPerDirection,
-    Outcome,
-    PerDirection,
-    Role,
-    Stream,
-)
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.packets import Packets
+from cprlib.evidence.records import Budget, Check, InstrumentHealth, Outcome, Role, Stream
 from cprlib.traffic.control_run import ControlRun, Validity, check_instrument, check_measurement
-from cprlib.traffic.result import Interruption as MeasuredInterruption
+from cprlib.traffic.ledger import Ledger, Moments
 from cprlib.traffic.result import TrafficResult
+from cprlib.update.live_update import UpdateResult
 
 
-def _interruption(measured: MeasuredInterruption) -> Interruption:
-    return Interruption(measured.low_ms, measured.high_ms, measured.frame_loss_ms, measured.resolution_ms)
-
-
-def instrument_of(result: TrafficResult, control_run: ControlRun | None) -> Instrument:
+def instrument_of(result: TrafficResult, control_run: ControlRun | None) -> InstrumentHealth:
     """How far the measuring can be trusted."""
     report = result.instrument
-    return Instrument(
+    return InstrumentHealth(
         own_drops=report.capture.kernel_drops,
         reflector_drops=report.reflector_drops,
         reflector_alive=report.log_lines is not None,
@@ -61,7 +49,6 @@ def with_traffic(
     :param queue_length: packets that a tap queue keeps; the budget is this over the rate of one flow.
     """
     validity = _validity(evidence.role, result, control_run)
-    undetermined = result.undetermined > 0  # without the reflector's log nobody knows the direction
     flows = tuple(
         Stream(
             name=flow.flow.name,
@@ -76,17 +63,42 @@ def with_traffic(
     return replace(
         evidence,
         sent=result.sent,
-        loss=PerDirection(None, None) if undetermined else PerDirection(result.lost_forward, result.lost_return),
-        duplicates=PerDirection(result.duplicates_forward, result.duplicates_return),
-        reordered=PerDirection(result.reordered_forward, result.reordered_return),
-        interruption=InterruptionPerDirection(
-            _interruption(result.interruption_forward), _interruption(result.interruption_return)
-        ),
+        loss=result.loss,
+        duplicates=result.duplicates,
+        reordered=result.reordered,
+        interruption=result.interruption,
         budget=Budget(queue_length, result.settings.rate / len(result.flows)),
         streams=(*evidence.streams, *(flows if len(flows) > 1 else ())),
         instrument=instrument_of(result, control_run),
         warnings=(*evidence.warnings, *validity.notes),
         checks=(*evidence.checks, instrument_check(validity)),
+    )
+
+
+def moments_of(updates: Sequence[UpdateResult]) -> tuple[Moments, ...]:
+    """When the guest stood still in each update; numbered from 1 where there is more than one."""
+
+    def moments(update: UpdateResult, number: int) -> Moments:
+        first = {item.name: item.time_ns for item in reversed(update.moments)}
+        return Moments(first.get("STOP"), first.get("RESUME"), number if len(updates) > 1 else None)
+
+    return tuple(moments(update, number) for number, update in enumerate(updates, 1))
+
+
+def with_ledger(evidence: CaseEvidence, ledger: Ledger, absent: tuple[str, ...], drops_available: bool) -> CaseEvidence:
+    """The evidence with its ledger.
+
+    :param absent: names of counters that could not be read.
+    :param drops_available: whether the kernel told of its drops.
+    """
+    unread = (*absent, *(() if drops_available else ("skb:kfree_skb",)))
+    return replace(
+        evidence,
+        ledger=ledger.hops,
+        missing=ledger.rows,
+        unexplained=ledger.unexplained,
+        instrument=replace(evidence.instrument, missing_counters=unread),
+        warnings=(*evidence.warnings, *ledger.notes),
     )
 
 

@@ -1,7 +1,7 @@
-"""Streams that run beside the measured one: test packets that start in the guest, and TCP connections.
+"""Background traffic: streams of test packets that start in the guest, and TCP connections in both directions.
 
-They cross the same NIC under the same update. The ledger's rows do not count them, because they follow the measured
-stream's sequence numbers.
+It uses the same NIC during the same update as the measured stream. The ledger has no rows for it, because it follows
+the sequence numbers of the measured stream.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from cprlib.traffic.tcp import TcpEndpointReport, TcpEndpointSettings, TcpRole, 
 REFLECTOR_PORT, GUEST_PORT = 8620, 22000
 TCP_PORTS = {TcpRole.SOURCE: 5001, TcpRole.SINK: 5002}  # by the station's role
 END_S = 20.0
-LATE_S = 1.5
-TCP_PART = 100  # bytes/s of each connection for each packet/s of the measured stream
+LATE_ANSWERS_S = 1.5
+TCP_BYTES_PER_PACKET = 100  # rate of each connection, per packet of the measured stream
 
 
 @dataclass(frozen=True, slots=True)
 class GuestStreamPlan:
     """A stream that starts in the guest.
 
-    :param part: of the measured stream's rate.
+    :param rate_share: of the measured stream's rate.
     :param size: bytes of UDP payload, more than 1472 for packets larger than the MTU.
     """
 
     name: str
-    part: float
+    rate_share: float
     size: int = 44
     dscp: int = 0
 
@@ -50,28 +50,28 @@ GUEST_STREAMS = (
 
 
 @contextlib.contextmanager
-def companions(case: MeasuredCase, plans: Sequence[GuestStreamPlan] = GUEST_STREAMS) -> Iterator[None]:
-    """Streams that start in the guest and a TCP connection in each direction, while the body runs."""
+def background_traffic(case: MeasuredCase, plans: Sequence[GuestStreamPlan] = GUEST_STREAMS) -> Iterator[None]:
+    """Run streams from the guest and a TCP connection in each direction, and add their figures to the case."""
     address = STATION.ipv6 if case.parameters.ip_version == 6 else STATION.ipv4
     with contextlib.ExitStack() as stack:
         with case.guest.topology.station.entered():
-            ends = stack.enter_context(StationEndpoints(REFLECTOR_PORT, (address,)))
+            station = stack.enter_context(StationEndpoints(REFLECTOR_PORT, (address,)))
         streams = [(plan, _start(case, address, plan, number)) for number, plan in enumerate(plans)]
-        connections = [(role, *_connect(case, ends, role)) for role in TcpRole]
+        connections = [(role, *_connect(case, station, role)) for role in TcpRole]
         yield
         agent = case.guest.agent
-        for role, number, theirs in connections:
+        for role, number, guest_number in connections:
             if role is TcpRole.SINK:
-                agent.stop_tcp(theirs)
-            _add_connection(case, role, ends.finish(number, END_S), _finished(agent, theirs))
+                agent.stop_tcp(guest_number)
+            _add_connection(case, role, station.finish(number, END_S), _finished(agent, guest_number))
         for _, index in streams:
             agent.stop_stream(index)
-        _add_streams(case, streams, _counters_at_rest(agent), ends.reflections())
+        _add_streams(case, streams, _final_counters(agent), station.reflections())
 
 
 def _rate(case: MeasuredCase, plan: GuestStreamPlan) -> int:
     """Packets/s of a stream."""
-    return max(1, round(case.parameters.rate * plan.part))
+    return max(1, round(case.parameters.rate * plan.rate_share))
 
 
 def _start(case: MeasuredCase, address: str, plan: GuestStreamPlan, number: int) -> int:
@@ -87,10 +87,10 @@ def _start(case: MeasuredCase, address: str, plan: GuestStreamPlan, number: int)
     )
 
 
-def _counters_at_rest(agent: AgentConnection) -> tuple[SenderStream, ...]:
-    """The streams' counters once late answers have come; what is missing after that is lost."""
+def _final_counters(agent: AgentConnection) -> tuple[SenderStream, ...]:
+    """The streams' counters after the last answers; what is missing then is lost."""
     with contextlib.suppress(DeadlineExceeded):
-        Deadline(LATE_S, "the last answers").poll(
+        Deadline(LATE_ANSWERS_S, "the last answers").poll(
             lambda: all(stream.answers >= stream.sent for stream in agent.streams()) or None, 0.1
         )
     return agent.streams()
@@ -100,13 +100,13 @@ def _add_streams(
     case: MeasuredCase,
     streams: Sequence[tuple[GuestStreamPlan, int]],
     counters: Sequence[SenderStream],
-    answered: ReflectorLog,
+    reflector: ReflectorLog,
 ) -> None:
     log = case.guest.agent.sender_log()
     for plan, index in streams:
-        ours = [line for line in answered.log if line.peer_port == counters[index].source_port]
-        measured = _measure(log, index, ours)
-        socket_drops = answered.dropped + max(0, counters[index].socket_drops)
+        lines = [line for line in reflector.log if line.peer_port == counters[index].source_port]
+        measured = _measure(log, index, lines)
+        socket_drops = reflector.dropped + max(0, counters[index].socket_drops)
         complete = not log.overflow and measured.sent == counters[index].sent
         interruption = measured.interruption
         case.add_stream(
@@ -123,42 +123,42 @@ def _add_streams(
             Check(
                 f"log-of-{plan.name.replace(',', '').replace(' ', '-')}",
                 Outcome.PASS if complete and not socket_drops else Outcome.INCONCLUSIVE,
-                "the guest's log is whole, no socket dropped a packet",
+                "the guest's log is complete, no socket dropped a packet",
                 f"{measured.sent} of {counters[index].sent} packets logged, {socket_drops} dropped by sockets",
             ),
         )
 
 
 def _losses(measured: GuestStream) -> str:
-    ways = {"out": measured.missing_out, "back": measured.missing_back}
+    directions = {"out": measured.missing_out, "back": measured.missing_back}
     return "".join(
-        f"; lost on the way {way}: {len(missing)}, first {list(missing[:8])}"
-        for way, missing in ways.items()
+        f"; lost on the way {direction}: {len(missing)}, first {list(missing[:8])}"
+        for direction, missing in directions.items()
         if missing
     )
 
 
-def _measure(log: PacketLog, index: int, answered: Sequence[Reflection]) -> GuestStream:
-    sent = {item.sender_sequence: item.a_ns for item in log.of_kind(RecordKind.SENT) if item.session == index}
+def _measure(log: PacketLog, index: int, lines: Sequence[Reflection]) -> GuestStream:
+    sent = {record.sender_sequence: record.a_ns for record in log.of_kind(RecordKind.SENT) if record.session == index}
     answers = [
-        (item.sender_sequence, item.reflector_sequence)
-        for item in log.of_kind(RecordKind.ANSWER)
-        if item.session == index
+        (record.sender_sequence, record.reflector_sequence)
+        for record in log.of_kind(RecordKind.ANSWER)
+        if record.session == index
     ]
-    return measure_guest_stream([sent[number] for number in sorted(sent)], answers, answered)
+    return measure_guest_stream([sent[number] for number in sorted(sent)], answers, lines)
 
 
-def _connect(case: MeasuredCase, ends: StationEndpoints, role: TcpRole) -> tuple[int, int]:
-    """The guest waits, the station connects; ``role`` is the station's."""
+def _connect(case: MeasuredCase, station: StationEndpoints, role: TcpRole) -> tuple[int, int]:
+    """Connect the station to the guest; ``role`` is the station's. Returns the numbers of both endpoints."""
     port = TCP_PORTS[role]
-    rate = round(case.parameters.rate * TCP_PART)
-    theirs = case.guest.agent.start_tcp(
+    rate = round(case.parameters.rate * TCP_BYTES_PER_PACKET)
+    guest_number = case.guest.agent.start_tcp(
         GuestTcpSettings("sink" if role is TcpRole.SOURCE else "source", port, rate=rate)
     )
     address = GUEST.ipv6 if case.parameters.ip_version == 6 else GUEST.ipv4
-    number = ends.connect(TcpEndpointSettings(role, port, address, rate=rate))
-    Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: ends.byte_count(number) > 0 or None)
-    return number, theirs
+    number = station.connect(TcpEndpointSettings(role, port, address, rate=rate))
+    Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: station.byte_count(number) > 0 or None)
+    return number, guest_number
 
 
 def _finished(agent: AgentConnection, index: int) -> TcpResult:
@@ -166,14 +166,14 @@ def _finished(agent: AgentConnection, index: int) -> TcpResult:
         result = agent.tcp()[index]
         return result if result.state in ("done", "failed") else None
 
-    return Deadline(END_S, "the guest's end of the connection to finish").poll(ended, 0.1)
+    return Deadline(END_S, "the guest's endpoint of the connection to finish").poll(ended, 0.1)
 
 
 def _add_connection(case: MeasuredCase, role: TcpRole, station: TcpEndpointReport, guest: TcpResult) -> None:
     to_guest = role is TcpRole.SOURCE
-    doubts = list(content_errors(station, guest.byte_count, guest.sha256))
+    errors = list(content_errors(station, guest.byte_count, guest.sha256))
     if guest.error:
-        doubts.append(f"the guest's end failed with errno {guest.error}")
+        errors.append(f"the guest's endpoint failed with errno {guest.error}")
     sent, received = (station.byte_count, guest.byte_count) if to_guest else (guest.byte_count, station.byte_count)
     case.add_stream(
         Stream(
@@ -186,8 +186,8 @@ def _add_connection(case: MeasuredCase, role: TcpRole, station: TcpEndpointRepor
         ),
         Check(
             "tcp-to-guest" if to_guest else "tcp-from-guest",
-            Outcome.FAIL if doubts else Outcome.PASS,
+            Outcome.FAIL if errors else Outcome.PASS,
             "equal content at both ends, closed in order",
-            "; ".join(doubts) or f"{sent} bytes, equal content",
+            "; ".join(errors) or f"{sent} bytes, equal content",
         ),
     )

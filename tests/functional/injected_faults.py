@@ -1,4 +1,4 @@
-"""Short runs with a known fault on one guest, and whether what is reported of each is exactly what was injected."""
+"""Short runs with a known fault on one guest, and the comparison of the report of each with what was injected."""
 
 from __future__ import annotations
 
@@ -26,29 +26,28 @@ from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_c
 from cprlib.update.running_guest import RunningGuest
 
 FIRST_PORT = 23000
-PORTS = 9000  # then from the start again: the reflector has forgotten its sessions
+PORTS = 9000  # then reused: the reflector is reset before each run
 ANSWERS_S = 10.0
 SENT_S, EVENT_S = 30.0, 5.0
-QUIET_S = 0.15  # copies beyond the answers waited for
+LINGER_S = 0.15  # for duplicates beyond the answers waited for
 
 
 @dataclass(frozen=True, slots=True)
-class Injected:
-    """What is to be found of one fault; all figures but these have to be 0.
+class InjectedFault:
+    """What the report of one fault must show; all other figures must be 0.
 
     :param hop: where packets are lost; empty when none are.
-    :param lost: numbers of lost packets; None when only :attr:`lost_count` is known beforehand.
-    :param copies, late: packets duplicated and reordered.
-    :param reason: what the row's reason has to contain.
-    :param moment: what the row's moment has to contain.
+    :param lost: sequence numbers of the lost packets; None when only :attr:`lost_count` is known in advance.
+    :param duplicates, reordered: number of packets.
+    :param reason, moment: text that the ledger's row must contain.
     """
 
     direction: Direction
     hop: str = ""
     lost: tuple[int, ...] | None = ()
     lost_count: int | None = None
-    copies: int = 0
-    late: int = 0
+    duplicates: int = 0
+    reordered: int = 0
     reason: str = ""
     moment: str = "without an update"
 
@@ -60,36 +59,38 @@ class Injected:
 
 @dataclass(frozen=True, slots=True)
 class FaultRun:
-    """What one run showed.
+    """The outcome of one run.
 
-    :param blind: the ledger without the kernel's drop events, as on a kernel that has no such tracepoint.
-    :param moved: differences of all counters of the hops over the run.
-    :param reflector: the session-reflector's own account.
+    :param ledger_by_counters: the ledger without the kernel's drop events, as on a kernel without that tracepoint.
+    :param deltas: differences of all counters of the hops over the run.
+    :param reflector: the session-reflector's counters.
     """
 
     result: TrafficResult
     ledger: Ledger
-    blind: Ledger
-    moved: dict[str, int]
+    ledger_by_counters: Ledger
+    deltas: dict[str, int]
     reflector: ReflectorCounters
 
-    def differs(self, injected: Injected) -> str:
-        """How it differs from what was injected, in words; empty when it does not."""
-        blind = [f"{text} by counters alone" for text in self._rows(self.blind, replace(injected, reason=""))]
-        return "; ".join([*self._counts(injected), *self._rows(self.ledger, injected), *blind])
+    def differences(self, injected: InjectedFault) -> str:
+        """The differences from what was injected, as text; empty without any."""
+        by_counters = [
+            f"{text} by counters alone" for text in self._rows(self.ledger_by_counters, replace(injected, reason=""))
+        ]
+        return "; ".join([*self._counts(injected), *self._rows(self.ledger, injected), *by_counters])
 
-    def _counts(self, injected: Injected) -> Iterator[str]:
+    def _counts(self, injected: InjectedFault) -> Iterator[str]:
         result, forward = self.result, injected.direction is Direction.FORWARD
-        expected = {"lost": injected.count, "duplicated": injected.copies, "reordered": injected.late}
+        expected = {"lost": injected.count, "duplicated": injected.duplicates, "reordered": injected.reordered}
         seen = {
             "lost": (result.lost_forward, result.lost_return),
             "duplicated": (result.duplicates.forward, result.duplicates.return_),
             "reordered": (result.reordered.forward, result.reordered.return_),
         }
-        for word, number in expected.items():
-            wanted = (number, 0) if forward else (0, number)
-            if seen[word] != wanted:
-                yield f"{word} {seen[word]} instead of {wanted} (forward, return)"
+        for kind, number in expected.items():
+            pair = (number, 0) if forward else (0, number)
+            if seen[kind] != pair:
+                yield f"{kind} {seen[kind]} instead of {pair} (forward, return)"
         if result.undetermined:
             yield f"{result.undetermined} packets without a direction"
         missing = tuple(
@@ -99,7 +100,7 @@ class FaultRun:
             yield f"numbers {_short(sorted(missing))} are missing instead of {_short(injected.lost)}"
 
     @staticmethod
-    def _rows(ledger: Ledger, injected: Injected) -> Iterator[str]:
+    def _rows(ledger: Ledger, injected: InjectedFault) -> Iterator[str]:
         right = [row for row in ledger.rows if (row.hop, row.direction) == (injected.hop, injected.direction)]
         for row in ledger.rows:
             if row not in right:
@@ -118,8 +119,8 @@ def _short(numbers: Sequence[int]) -> str:
 
 
 @dataclass(slots=True)
-class Tally:
-    """How often a fault was found exactly; one check in the end."""
+class FaultTally:
+    """How often a fault was reported exactly; it becomes one check."""
 
     name: str
     found: int = 0
@@ -138,35 +139,35 @@ class Tally:
 
 
 class StoppedGuest:
-    """A guest whose VM is stopped while a stream is sent."""
+    """Stops the VM while a stream is sent."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._moments: list[int] = []
+        self._times_ns: list[int] = []
 
     def stop(self) -> None:
         """Stop the VM."""
         self._execute("stop", "STOP")
 
     def resume_when_sent(self, session: TrafficSession) -> None:
-        """Wait until the stream is sent, and let the VM run."""
+        """Wait until the stream is sent, then resume the VM."""
         session.wait_sent(Deadline(SENT_S, "the stream to be sent"))
         self._execute("cont", "RESUME")
 
     def moments(self) -> tuple[Moments, ...]:
-        """When it stood still, in QEMU's words."""
-        stop, resume = self._moments
+        """The times of QEMU's STOP and RESUME events."""
+        stop, resume = self._times_ns
         return (Moments(stop, resume),)
 
     def _execute(self, command: str, event: str) -> None:
         qmp = self._machine.qmp
         seen = len(qmp.events)
         qmp.execute(command)
-        self._moments.append(qmp.wait_event({event}, Deadline(EVENT_S, event), after=seen).time_ns)
+        self._times_ns.append(qmp.wait_event({event}, Deadline(EVENT_S, event), after=seen).time_ns)
 
 
 class FaultBench:
-    """Runs one after another on one guest, without an update, each with ports of its own.
+    """Makes runs on one guest, without an update, each with its own ports.
 
     :param packets: of each run; :param rate: packets/s.
     """
@@ -176,21 +177,21 @@ class FaultBench:
         self.packets = packets
         self.rate = rate
         self._runs = 0
-        self._tallies: dict[str, Tally] = {}
+        self._tallies: dict[str, FaultTally] = {}
 
     @property
     def next_port(self) -> int:
-        """The source port that the next run will have."""
+        """The first source port of the next run."""
         return FIRST_PORT + self._runs % PORTS
 
     @property
     def guest(self) -> RunningGuest:
-        """The guest that the runs go to."""
+        """The guest that receives the packets."""
         return self.case.guest
 
     @contextlib.contextmanager
-    def tap_queues_of(self, packets: int) -> Iterator[None]:
-        """The tap keeps only so many packets per queue; nothing may be under way at either end of the body."""
+    def tap_queue_length(self, packets: int) -> Iterator[None]:
+        """Shorten the tap's queues. No packets may be in flight at the beginning and end of the body."""
         guest = self.guest
         guest.topology.set_tap_queue_length(guest.tap, packets)
         try:
@@ -209,43 +210,43 @@ class FaultBench:
         moments: Callable[[], Sequence[Moments]] = tuple,
         expecting: Callable[[], int] | None = None,
     ) -> FaultRun:
-        """Send a stream and put the figures together.
+        """Send a stream and compute its figures and ledger.
 
-        :param answers: answers to wait for, copies included; as many as packets by default.
-        :param packets: the bench's own number by default; :param flows: that take turns.
+        :param answers: answers to wait for, including copies; as many as packets by default.
+        :param packets: the bench's number by default; :param flows: number of flows, used in turn.
         :param prepare: called before the first packet, after the counters were read.
-        :param during: called while the stream is being sent.
-        :param moments: asked for afterwards: when the guest stood still.
-        :param expecting: asked for the number of answers once everything is sent, instead of ``answers``.
+        :param during: called while the stream is sent.
+        :param moments: called after the run: when the guest was stopped.
+        :param expecting: called after everything is sent: the number of answers to wait for, instead of ``answers``.
         """
         guest = self.case.guest
         count = self.packets if packets is None else packets
-        streams = flows_between(count=flows, first_port=self.next_port)
+        stream = flows_between(count=flows, first_port=self.next_port)
         self._runs += flows
         if (self.case.evidence.parameters.queues or 1) > 1:
-            warm_up(guest.topology.station, streams, Deadline(ANSWERS_S, "the guest to answer"))
+            warm_up(guest.topology.station, stream, Deadline(ANSWERS_S, "the guest to answer"))
         guest.agent.reset_reflector()
         before = read_hop_counters(guest) | instrument_counters(None)
         settings = StreamSettings(self.rate, count)
         if prepare is not None:
             prepare()
-        with DropTrace() as trace, TrafficSession(guest.topology.station, streams, settings, keep_frames=0) as session:
+        with DropTrace() as trace, TrafficSession(guest.topology.station, stream, settings, keep_frames=0) as session:
             if during is not None:
                 during(session)
             session.wait_sent(Deadline(SENT_S, "the stream to be sent"))
-            wanted = expecting() if expecting is not None else count if answers is None else answers
-            with contextlib.suppress(DeadlineExceeded):  # what did not come is counted below
-                session.wait_for_answers(wanted, Deadline(ANSWERS_S, "the answers"))
-            session.finish(linger_s=QUIET_S)
+            awaited = expecting() if expecting is not None else count if answers is None else answers
+            with contextlib.suppress(DeadlineExceeded):  # missing answers are counted below
+                session.wait_for_answers(awaited, Deadline(ANSWERS_S, "the answers"))
+            session.finish(linger_s=LINGER_S)
             drops = trace.report()
         counters = guest.agent.reflector()
-        result = session.result(self._log(streams, counters), reflector_drops=counters.socket_drops)
+        result = session.result(self._log(stream, counters), reflector_drops=counters.socket_drops)
         after = read_hop_counters(guest) | instrument_counters(result)
-        hops, stood_still = count_hops(before, after), moments()
-        ledger = make_ledger(result, hops, drops, stood_still)
-        blind = make_ledger(result, hops, DropReport(False, "left out on purpose"), stood_still)
+        hops, stopped = count_hops(before, after), moments()
+        ledger = make_ledger(result, hops, drops, stopped)
+        by_counters = make_ledger(result, hops, DropReport(False, "not used"), stopped)
         self.case.evidence = with_ledger(self.case.evidence, ledger, (), drops.available)
-        return FaultRun(result, ledger, blind, _moved(before, after), counters)
+        return FaultRun(result, ledger, by_counters, _deltas(before, after), counters)
 
     def _log(self, flows: Sequence[Flow], counters: ReflectorCounters) -> list[Reflection]:
         ours = {(flow.source_port, flow.ssid) for flow in flows}
@@ -255,32 +256,32 @@ class FaultBench:
         ]
         return list(reflections(self.case.guest.agent.reflector_log(), peers))
 
-    def compare(self, name: str, run: FaultRun, injected: Injected, *further: str) -> None:
-        """Count whether a run shows exactly what was injected.
+    def compare(self, name: str, run: FaultRun, injected: InjectedFault, *further: str) -> None:
+        """Count whether a run reports exactly what was injected.
 
         :param name: of the fault, in kebab-case.
-        :param further: other differences found, empty ones for none.
+        :param further: other differences; empty texts for none.
         """
-        words = [f"{injected.count} lost at {injected.hop} {injected.direction}"] if injected.count else []
-        words += [f"{injected.copies} copied {injected.direction}"] if injected.copies else []
-        words += [f"{injected.late} late {injected.direction}"] if injected.late else []
-        difference = "; ".join(filter(None, [run.differs(injected), *further]))
-        self._tallies.setdefault(name, Tally(name)).add(difference, ", ".join(words) or "nothing lost")
+        expected = [f"{injected.count} lost at {injected.hop} {injected.direction}"] if injected.count else []
+        expected += [f"{injected.duplicates} duplicated {injected.direction}"] if injected.duplicates else []
+        expected += [f"{injected.reordered} reordered {injected.direction}"] if injected.reordered else []
+        difference = "; ".join(filter(None, [run.differences(injected), *further]))
+        self._tallies.setdefault(name, FaultTally(name)).add(difference, ", ".join(expected) or "nothing lost")
 
-    def conclude(self) -> None:
-        """Make a check of each fault."""
+    def add_checks(self) -> None:
+        """Add a check of each fault to the case."""
         for tally in self._tallies.values():
             self.case.expect(
                 tally.name,
                 tally.found == tally.tried,
                 f"{tally.injected}, as injected, in each of {tally.tried} runs",
                 f"in {tally.found} of {tally.tried} runs" + "".join(f"; {text}" for text in tally.examples[:3]),
-                f"injected: {tally.injected}; reported otherwise in {tally.tried - tally.found} of {tally.tried} runs: "
+                f"injected: {tally.injected}; {tally.tried - tally.found} of {tally.tried} runs report something else: "
                 + "; ".join(tally.examples[:3]),
             )
 
 
-def _moved(before: Counters, after: Counters) -> dict[str, int]:
+def _deltas(before: Counters, after: Counters) -> dict[str, int]:
     return {
         name: last - first
         for name, last in after.items()

@@ -1,4 +1,4 @@
-"""Faults on purpose, without an update: the instrument has to count each exactly and to place it at the right hop."""
+"""Injected faults on the path, without an update: the instrument must count each exactly and name the right hop."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from cprlib.linux.packet_faults import Numbers, Packet, PacketFault
 from cprlib.linux.topology import PORT, STATION_INTERFACE, Topology
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.traffic.figures import Direction
-from injected_faults import FaultBench, Injected, StoppedGuest
+from injected_faults import FaultBench, InjectedFault, StoppedGuest
 
 FORWARD, RETURN = Direction.FORWARD, Direction.RETURN
-LATE_US = 40_000  # at 1,000 packets/s some 40 others overtake a packet that is held back
+DELAY_US = 40_000  # at 1,000 packets/s about 40 packets overtake a delayed one
 KEPT = 10  # packets, of a tap queue
 
 
-def _left(fault: PacketFault, sent: int) -> int:
-    """Packets that a fault has let pass."""
+def _passed(fault: PacketFault, sent: int) -> int:
+    """Packets that were not dropped by a fault."""
     return sent - fault.count().dropped
 
 
 def _unequal(fault: PacketFault, injected: int) -> str:
-    """What is to be said when the queue counted another number."""
+    """The difference when the queue counted another number."""
     dropped = fault.count().dropped
     return "" if dropped == injected else f"the queue dropped {dropped} instead of {injected}"
 
@@ -35,13 +35,13 @@ class KnownFaults(LiveUpdateTest):
     timeout = 1200
 
     def test_network_faults_are_counted_and_located(self) -> None:
-        """Losses, copies and late packets injected at each hop in each direction are reported exactly and placed there.
+        """Loss, duplication and reordering injected at each hop in each direction are reported exactly, with the hop.
 
-        Dropped is every 8th packet, by filters on the sequence number, so that each lost packet is known beforehand:
-        numbers, hop, direction and count have to be the same, and the queue that dropped them has to agree. netem drops
-        at random, which only its own counter knows; copies every 16th packet and holds back every 64th, which are
-        duplicates and reordered and not lost. A tap queue of 10 packets under a stopped guest keeps the first 10: lost
-        forward, the tap's tx_dropped and the ledger's row (FULL_RING, between STOP and RESUME) are the same number.
+        A filter on the sequence number drops every 8th packet, so that each lost packet is known in advance: sequence
+        numbers, hop, direction and count must be the same, and the queue that dropped them must agree. netem drops at
+        random, as many as its own counter says. It duplicates every 16th packet and delays every 64th, which is no
+        loss. A tap queue of 10 packets under a stopped guest keeps the first 10: loss forward, the tap's tx_dropped and
+        the ledger's row (FULL_RING, between STOP and RESUME) are the same number.
 
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:faults
         """
@@ -49,16 +49,16 @@ class KnownFaults(LiveUpdateTest):
             bench = FaultBench(case)
             for _ in range(self.parameters.fault_repeats):
                 self._losses(bench, case.guest.topology, case.guest.tap)
-                self._copies_and_late_packets(bench, case.guest.topology)
+                self._duplicates_and_reordering(bench, case.guest.topology)
                 self._short_queue(bench)
-            bench.conclude()
+            bench.add_checks()
 
     def _losses(self, bench: FaultBench, topology: Topology, tap: str) -> None:
         for name, hop, direction, namespace, interface, side in (
             ("loss-leaving-the-station", "station", FORWARD, topology.station, STATION_INTERFACE, Side.EGRESS),
             ("loss-entering-the-switch", "switch", FORWARD, topology.switch, PORT, Side.INGRESS),
-            ("loss-in-front-of-the-tap", "tap queue", FORWARD, topology.switch, tap, Side.EGRESS),
-            ("loss-behind-the-tap", "switch", RETURN, topology.switch, tap, Side.INGRESS),
+            ("loss-leaving-for-the-tap", "tap queue", FORWARD, topology.switch, tap, Side.EGRESS),
+            ("loss-arriving-from-the-tap", "switch", RETURN, topology.switch, tap, Side.INGRESS),
             ("loss-leaving-the-switch", "switch", RETURN, topology.switch, PORT, Side.EGRESS),
         ):
             packet = Packet.TEST if direction is FORWARD else Packet.ANSWER
@@ -66,16 +66,16 @@ class KnownFaults(LiveUpdateTest):
             lost = numbers.among(bench.packets)
             with faults.drop(namespace, interface, side, numbers) as fault:
                 run = bench.run(answers=bench.packets - len(lost))
-                bench.compare(name, run, Injected(direction, hop, lost), _unequal(fault, len(lost)))
+                bench.compare(name, run, InjectedFault(direction, hop, lost), _unequal(fault, len(lost)))
             if side is Side.INGRESS:
-                continue  # netem sits on the way out
+                continue  # netem works on egress only
             numbers = Numbers(packet, bench.next_port, every=1, first=0)
             with faults.disturb(namespace, interface, numbers, loss=10) as fault:
-                run = bench.run(expecting=partial(_left, fault, bench.packets))
-                injected = Injected(direction, hop, None, fault.count().dropped)
+                run = bench.run(expecting=partial(_passed, fault, bench.packets))
+                injected = InjectedFault(direction, hop, None, fault.count().dropped)
             bench.compare(f"random-{name}", run, injected)
 
-    def _copies_and_late_packets(self, bench: FaultBench, topology: Topology) -> None:
+    def _duplicates_and_reordering(self, bench: FaultBench, topology: Topology) -> None:
         for name, direction, namespace, interface, packet in (
             ("forward", FORWARD, topology.station, STATION_INTERFACE, Packet.TEST),
             ("return", RETURN, topology.switch, PORT, Packet.ANSWER),
@@ -85,16 +85,18 @@ class KnownFaults(LiveUpdateTest):
             with faults.disturb(namespace, interface, numbers, duplicate=100) as fault:
                 run = bench.run(answers=bench.packets + hit)
                 copies = fault.count().passed - hit
-            odd = "" if copies == hit else f"netem made {copies} copies of {hit}"
-            bench.compare(f"copies-{name}", run, Injected(direction, copies=hit), odd)
+            difference = "" if copies == hit else f"netem made {copies} copies of {hit}"
+            bench.compare(f"duplicates-{name}", run, InjectedFault(direction, duplicates=hit), difference)
             numbers = Numbers(packet, bench.next_port, every=64)
-            with faults.disturb(namespace, interface, numbers, delay=LATE_US):
+            with faults.disturb(namespace, interface, numbers, delay=DELAY_US):
                 run = bench.run()
-            bench.compare(f"late-{name}", run, Injected(direction, late=len(numbers.among(bench.packets))))
+            bench.compare(
+                f"reordered-{name}", run, InjectedFault(direction, reordered=len(numbers.among(bench.packets)))
+            )
 
     def _short_queue(self, bench: FaultBench) -> None:
         guest, pause, packets = bench.guest, StoppedGuest(bench.guest.machine), 200
-        with bench.tap_queues_of(KEPT):
+        with bench.tap_queue_length(KEPT):
             run = bench.run(
                 packets=packets,
                 prepare=pause.stop,
@@ -102,10 +104,10 @@ class KnownFaults(LiveUpdateTest):
                 answers=KEPT,
                 moments=pause.moments,
             )
-        lost, dropped = tuple(range(KEPT, packets)), run.moved["tap.tx_dropped"]
+        lost, dropped = tuple(range(KEPT, packets)), run.deltas["tap.tx_dropped"]
         bench.compare(
             "short-queue-under-a-stopped-guest",
             run,
-            Injected(FORWARD, "tap queue", lost, reason="FULL_RING", moment="after STOP, before RESUME"),
+            InjectedFault(FORWARD, "tap queue", lost, reason="FULL_RING", moment="after STOP, before RESUME"),
             "" if dropped == len(lost) else f"{guest.tap} counted {dropped} dropped",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from background_traffic import companions
+from background_traffic import background_traffic
 from cprlib.testing.live_update_test import LiveUpdateTest
 
 
@@ -16,5 +16,5 @@ class Streams(LiveUpdateTest):
         """
         with self.given_guest("cpr", vhost=True, load=0.5) as case:
             case.run_control()
-            with case.under_traffic(), companions(case):
+            with case.under_traffic(), background_traffic(case):
                 case.live_update()

@@ -21,7 +21,7 @@ from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sender import open_sending
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.stamp import ns_to_ntp
-from malformed_frames import EACH, SenselessFrames
+from malformed_frames import EACH, MalformedFrames
 
 from .standin import stand_in
 from .test_result import World, fates, result_of, simulate
@@ -60,8 +60,8 @@ def stream_beside(pair: Pair, to_station: list[bytes], to_guest: list[bytes]) ->
     return session.result(log, reflector_drops=reflector.dropped), reflector.counts
 
 
-def test_senseless_frames_are_counted_by_kind_and_change_nothing() -> None:
-    frames = SenselessFrames(FLOW.source_port)
+def test_malformed_frames_are_counted_by_kind_and_change_nothing() -> None:
+    frames = MalformedFrames(FLOW.source_port)
     with veth_pair_or_skip() as pair:
         silence(pair)
         to_station, to_guest = frames.data
@@ -143,6 +143,6 @@ def test_no_thread_of_the_instrument_is_left_behind() -> None:
     before = threading.active_count()
     with veth_pair_or_skip() as pair:
         silence(pair)
-        frames = SenselessFrames(FLOW.source_port)
+        frames = MalformedFrames(FLOW.source_port)
         stream_beside(pair, *frames.data)
     assert threading.active_count() == before

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from cprlib.errors import DeadlineExceeded, UsageError
+from cprlib.errors import Awaited, DeadlineExceeded, UsageError
 
 SCALE_VARIABLE = "CPRLIB_TIMEOUT_SCALE"
 
@@ -33,12 +33,14 @@ class Deadline:
     """A moment on the monotonic clock until which something has to have happened.
 
     :param seconds: time allowed on an ordinary machine; multiplied by :func:`timeout_scale`.
-    :param purpose: what is waited for, as it shall read in the error: ``"the guest's network to come up"``.
+    :param purpose: what is waited for, as it reads in the error: ``"the guest's network to come up"``.
+    :param awaited: what is at fault when it does not happen.
     """
 
-    def __init__(self, seconds: float, purpose: str) -> None:
+    def __init__(self, seconds: float, purpose: str, awaited: Awaited = Awaited.HARNESS) -> None:
         self.seconds = seconds * timeout_scale()
         self.purpose = purpose
+        self.awaited = awaited
         self._end = time.monotonic() + self.seconds
 
     @property
@@ -55,7 +57,7 @@ class Deadline:
         """The error to raise when the deadline has passed; the caller adds what it saw instead."""
         message = f"nothing after {self.seconds:.1f} s" + (f" ({happened})" if happened else "")
         hint = advice or f"on a slow machine set {SCALE_VARIABLE} to 2 or more"
-        return DeadlineExceeded(f"wait for {self.purpose}", message, hint, details=details)
+        return DeadlineExceeded(f"wait for {self.purpose}", message, hint, details=details, awaited=self.awaited)
 
     def poll(self, probe: Callable[[], Value | None], interval: float = 0.01) -> Value:
         """Ask ``probe`` until it returns something other than None; for states that no event announces.

@@ -104,8 +104,22 @@ class InstrumentError(CprlibError):
     exit_status = ExitStatus.INCONCLUSIVE
 
 
+class Awaited(enum.Enum):
+    """What a deadline waits for: a QEMU or a guest that hangs is a finding, anything else says nothing about them."""
+
+    QEMU = "QEMU"
+    GUEST = "guest"
+    HARNESS = "harness"
+
+
 class DeadlineExceeded(CprlibError):
     """Something did not happen in the time allowed for it."""
+
+    def __init__(
+        self, tried: str, happened: str, advice: str = "", *, details: str = "", awaited: Awaited = Awaited.HARNESS
+    ) -> None:
+        super().__init__(tried, happened, advice, details=details)
+        self.awaited = awaited
 
 
 class ProcessFailed(CprlibError):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from cprlib.codec import BadValue, load_json
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded, GuestFailed, InstrumentError
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError
 from cprlib.guest.replies import Reply
 
 LINE_LIMIT = 1 << 20  # bytes of an answer's line; PORT_ANSWER in images/guest/agent/port.h
@@ -71,9 +71,9 @@ class AgentChannel:
         :raises DeadlineExceeded: no answer.
         :raises InstrumentError: an invalid answer.
         """
-        deadline = Deadline(seconds, f"the guest agent's answer to {command}")
+        deadline = Deadline(seconds, f"the guest agent's answer to {command}", Awaited.GUEST)
         while True:
-            attempt = deadline if repeat_after is None else Deadline(repeat_after, deadline.purpose)
+            attempt = deadline if repeat_after is None else Deadline(repeat_after, deadline.purpose, deadline.awaited)
             try:
                 return self._attempt(command, parameters or {}, attempt)
             except DeadlineExceeded:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded, GuestFailed
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed
 
 READ_LIMIT = 1 << 20  # bytes read from the end: a guest may write without limit
 LINE_LIMIT = 400  # characters of a line that are shown
@@ -83,7 +83,7 @@ class Console:
         :raises GuestFailed: the guest's kernel died.
         :raises DeadlineExceeded: the guest did not boot.
         """
-        match = self.wait_for(READY, Deadline(seconds, "the guest to boot"))
+        match = self.wait_for(READY, Deadline(seconds, "the guest to boot", Awaited.GUEST))
         return Ready(int(match.group(1)), match.group(2) == "yes")
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded, EnvironmentFailure, QemuFailed, UsageError
+from cprlib.errors import Awaited, DeadlineExceeded, EnvironmentFailure, QemuFailed, UsageError
 from cprlib.process import describe_status, paste, spawn, tail
 from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.qmp import QmpConnection
@@ -157,7 +157,7 @@ def _asked(command: Sequence[str], output: Any) -> Iterator[QmpConnection]:
         theirs.close()
         with QmpConnection("QEMU", ours, Path(os.devnull)) as connection:
             try:
-                connection.wait_ready(Deadline(20, "a QMP greeting"))
+                connection.wait_ready(Deadline(20, "a QMP greeting", Awaited.QEMU))
             except (QemuFailed, DeadlineExceeded) as error:
                 raise _not_a_qemu(whole, child, output) from error
             yield connection

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import QemuFailed, QmpRefused
+from cprlib.errors import Awaited, QemuFailed, QmpRefused
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import describe_status, paste, spawn, tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels
@@ -109,7 +109,7 @@ class Machine:
         :raises QemuFailed: it ended.
         :raises DeadlineExceeded: it neither ended nor served QMP.
         """
-        deadline = Deadline(seconds, f"QMP of the {self.name}")
+        deadline = Deadline(seconds, f"QMP of the {self.name}", Awaited.QEMU)
         try:
             self.qmp.wait_ready(deadline)
         except QemuFailed:
@@ -163,7 +163,7 @@ class Machine:
         self.qmp.execute("device_del", {"id": identifier})
         self.qmp.wait_event(
             ["DEVICE_DELETED"],
-            Deadline(seconds, f"the guest to let go of {identifier}"),
+            Deadline(seconds, f"the guest to let go of {identifier}", Awaited.GUEST),
             accept=lambda event: event.data.get("device") == identifier,
             after=seen,
         )
@@ -194,7 +194,7 @@ class Machine:
         """
         with contextlib.suppress(QemuFailed):  # the connection may break before the answer is read
             self.qmp.execute("quit")
-        return wait_until_exit(self.process, Deadline(seconds, f"the end of the {self.name}"))
+        return wait_until_exit(self.process, Deadline(seconds, f"the end of the {self.name}", Awaited.QEMU))
 
 
 @contextlib.contextmanager

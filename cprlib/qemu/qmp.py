@@ -26,7 +26,7 @@ from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
 from qemu.qmp.message import Message
 
 from cprlib.deadline import Deadline
-from cprlib.errors import QemuFailed, QmpRefused
+from cprlib.errors import Awaited, QemuFailed, QmpRefused
 
 BROKEN = (QMPError, OSError, EOFError, ValueError)  # the last: bytes that are no UTF-8 leave qemu.qmp as they are
 EVENTS_KEPT = 20_000  # a live update makes a few dozen
@@ -176,7 +176,7 @@ class QmpConnection:
         :raises QemuFailed: the connection broke.
         :raises DeadlineExceeded: no answer in time.
         """
-        deadline = Deadline(seconds, f"the {self.name}'s answer to {command}")
+        deadline = Deadline(seconds, f"the {self.name}'s answer to {command}", Awaited.QEMU)
         self.wait_ready(deadline)
         message = QMPClient.make_execute_msg(command, dict(arguments) if arguments else None)
         self._write("sent", message)
@@ -206,7 +206,7 @@ class QmpConnection:
         async def send() -> None:
             self._client.send_fd_scm(descriptor)
 
-        deadline = Deadline(20.0, f"the {self.name} to take a descriptor")
+        deadline = Deadline(20.0, f"the {self.name} to take a descriptor", Awaited.QEMU)
         self.wait_ready(deadline)
         try:
             self._submit(send()).result(timeout=deadline.remaining)

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded, InstrumentError
+from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError
 from cprlib.evidence.update_checks import DOWNGRADE_WORDS
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
@@ -130,7 +130,7 @@ def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: Ke
     machine = case.guest.machine
     expected = f"vhost-started, and only vhost-{machine.pid} reads and writes the tap"
     try:
-        probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"), count=4)
+        probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST), count=4)
         started = vhost_started(machine)
     except DeadlineExceeded as error:
         case.expect(name, False, expected, error.happened, f"the guest does not answer: {error.happened}")

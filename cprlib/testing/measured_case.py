@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
+from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
 from cprlib.evidence import case as words
 from cprlib.evidence.guest_checks import death_checks, guest_view, look_at, queue_shares, share_check
 from cprlib.evidence.measured_traffic import moments_of, packets_of, with_ledger, with_traffic
@@ -176,7 +176,7 @@ class MeasuredCase:
             return True if len(lately) == STEADY_POLLS and max(lately) - min(lately) <= few else None
 
         with contextlib.suppress(DeadlineExceeded):
-            Deadline(3, "the guest to work off what waited").poll(worked_off, interval=0.05)
+            Deadline(3, "the guest to work off what waited", Awaited.GUEST).poll(worked_off, interval=0.05)
         wanted = session.progress().answers + round(self.parameters.rate * seconds)
         session.wait_for_answers(wanted, Deadline(seconds + 20, "traffic to flow between two updates"))
 

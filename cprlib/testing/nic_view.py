@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
+from cprlib.errors import Awaited
 from cprlib.evidence.guest_checks import GuestView, guest_view, look_at
 from cprlib.guest.agent import AgentConnection
 from cprlib.linux.descriptors import Pairing
@@ -65,7 +66,7 @@ def wait_settled(agent: AgentConnection, *macs: str) -> None:
     :raises DeadlineExceeded: it has not.
     """
     wanted = {solicited_node(mac) for mac in macs or (GUEST.mac,)}
-    Deadline(10, "the guest to join its multicast groups").poll(
+    Deadline(10, "the guest to join its multicast groups", Awaited.GUEST).poll(
         lambda: True if wanted <= set(agent.network().nic().multicast) else None, 0.1
     )
 

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from cprlib.errors import DeadlineExceeded, GuestFailed, QemuFailed, UpdateFailed
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, QemuFailed, UpdateFailed
 from cprlib.testing.measured_case import MeasuredCase
 
 COMPLAINTS = (  # net/tap-linux.c, hw/net/virtio-net.c, hw/net/vhost_net.c, GLib
@@ -18,7 +18,6 @@ COMPLAINTS = (  # net/tap-linux.c, hw/net/virtio-net.c, hw/net/vhost_net.c, GLib
     "unable to start vhost net",
     "Failed to load",
 )
-WAITED_FOR = ("guest", "target", "source")  # as deadlines name them
 
 
 @contextlib.contextmanager
@@ -31,7 +30,7 @@ def survives(case: MeasuredCase, name: str, expected: str) -> Iterator[None]:
     try:
         yield
     except (UpdateFailed, QemuFailed, GuestFailed, DeadlineExceeded) as error:
-        if isinstance(error, DeadlineExceeded) and not any(who in error.tried for who in WAITED_FOR):
+        if isinstance(error, DeadlineExceeded) and error.awaited is Awaited.HARNESS:
             raise
         said = complaints(f"{error.happened}\n{error.details}\n{_last_messages(case)}")
         message = f"{error.one_line()}{f': {said[0]}' if said and said[0] not in error.happened else ''}"

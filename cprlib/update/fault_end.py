@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import CprlibError, DeadlineExceeded, QemuFailed, UpdateFailed
+from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.process import kill_group, wait_until_exit
 from cprlib.qemu.machine import Machine
 from cprlib.update.faults import Fault, Survivor
@@ -88,7 +88,7 @@ class FaultEnd:
 
         :raises DeadlineExceeded: it does not ("Migration is not finalized yet", qmp_cont(), monitor/qmp-cmds.c).
         """
-        Deadline(BACK_S, "the source's migration to be finalized").poll(
+        Deadline(BACK_S, "the source's migration to be finalized", Awaited.QEMU).poll(
             lambda: True if self.source.status() != FINISHING else None, 0.02
         )
 
@@ -104,7 +104,7 @@ class FaultEnd:
             return True if self.target_state in (self.state, "gone") else None
 
         with contextlib.suppress(DeadlineExceeded):
-            Deadline(BACK_S, "source or target to have the guest").poll(settled, 0.02)
+            Deadline(BACK_S, "source or target to have the guest", Awaited.QEMU).poll(settled, 0.02)
         if self.target_state == "gone":
             back_ms = self._wait_back()
             self.source_state = _state(self.source)
@@ -123,7 +123,7 @@ class FaultEnd:
         :returns: ms from the fault to its RESUME event; None when there was none to be expected, or it did not come.
         """
         with contextlib.suppress(DeadlineExceeded):
-            Deadline(BACK_S, f"the source to be {self.state} again").poll(
+            Deadline(BACK_S, f"the source to be {self.state} again", Awaited.QEMU).poll(
                 lambda: True if self.source.status() == self.state else None, 0.02
             )
         events = [item for item in self.source.qmp.events if item.name == "RESUME"]
@@ -140,7 +140,7 @@ class FaultEnd:
             self.target_state = _state(target)
         if fault.refusal:
             with contextlib.suppress(DeadlineExceeded):
-                return wait_until_exit(target.process, Deadline(BACK_S, "the target to end by itself"))
+                return wait_until_exit(target.process, Deadline(BACK_S, "the target to end by itself", Awaited.QEMU))
         ended = target.process.poll()
         kill_group(target.process)
         return ended
@@ -149,7 +149,9 @@ class FaultEnd:
         """The guest runs in the target now."""
         target.wait_ready()
         wanted = ("running", "paused")
-        Deadline(END_S, "the target to have the guest").poll(lambda: True if target.status() in wanted else None)
+        Deadline(END_S, "the target to have the guest", Awaited.QEMU).poll(
+            lambda: True if target.status() in wanted else None
+        )
         target.incoming = False
         own = self.source.settings  # without the gate's arguments
         target.settings = replace(target.settings, extra=own.extra, prefix=own.prefix)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import CprlibError, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused
+from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused
 from cprlib.linux.descriptors import exhaust_descriptors
 from cprlib.process import kill_group
 from cprlib.qemu.channels import MigrationChannels, is_listening
@@ -143,7 +143,7 @@ class FaultedUpdate:
         def listening() -> bool | None:
             return True if target.process.poll() is not None or is_listening(target.pid, name) else None
 
-        Deadline(GATE_S, "the target's cpr channel").poll(listening, interval=0.005)
+        Deadline(GATE_S, "the target's cpr channel", Awaited.QEMU).poll(listening, interval=0.005)
 
     def _migrate(self) -> str:
         """The words of the refusal; empty when the command was taken."""
@@ -155,7 +155,7 @@ class FaultedUpdate:
 
     def _wait_resumed(self, target: Machine) -> None:
         target.wait_ready()
-        target.qmp.wait_event(["RESUME"], Deadline(END_S, "the target to resume"))
+        target.qmp.wait_event(["RESUME"], Deadline(END_S, "the target to resume", Awaited.QEMU))
 
     # -- at the phase --------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from cprlib.deadline import Deadline
+from cprlib.errors import Awaited
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import Machine
 from cprlib.update.channel_gate import ChannelGate
@@ -37,7 +38,7 @@ class GatedUpdate(LiveUpdate):
         """See :meth:`LiveUpdate.migrate`; stands still at the gate."""
         LiveUpdate.migrate(self, channels)
         gate = self.gates[-1]
-        gate.wait_held(Deadline(GATE_S, "the source to send its CPR state"))
+        gate.wait_held(Deadline(GATE_S, "the source to send its CPR state", Awaited.QEMU))
         self._mark(FDS_AT_GATE)
         self.at_gate(gate)
         gate.release()

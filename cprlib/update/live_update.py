@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded, QemuFailed, QmpRefused, UpdateFailed
+from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, QmpRefused, UpdateFailed
 from cprlib.linux.counters import LinkCounters, read_counters
 from cprlib.linux.descriptors import DescriptorTable, Pairing, pair_tables, read_table
 from cprlib.linux.procfs import VhostWorker, anonymous_memory, vhost_workers, wait_workers_ended
@@ -177,7 +177,7 @@ class LiveUpdate:
             target.check_alive("start the target")
             return is_listening(target.pid, channels.cpr) or None
 
-        Deadline(30, "the target's cpr channel").poll(listening, interval=0.005)
+        Deadline(30, "the target's cpr channel", Awaited.QEMU).poll(listening, interval=0.005)
         self._mark("CPR_LISTENING")
         self.target = target
         return target, channels
@@ -204,7 +204,7 @@ class LiveUpdate:
             target.qmp.execute("migrate-incoming", {"channels": channels.descriptions()[:1]})
         except (QmpRefused, QemuFailed) as error:
             with contextlib.suppress(DeadlineExceeded):
-                wait_until_exit(target.process, Deadline(2, "the target to end"))
+                wait_until_exit(target.process, Deadline(2, "the target to end", Awaited.QEMU))
             raise self._failed(target, f"plugging the target's NICs: {error.happened}") from error
 
     def wait_stopped(self) -> None:
@@ -212,7 +212,7 @@ class LiveUpdate:
 
         :raises UpdateFailed: the migration failed before that (stock QEMU stops the guest after it sent its CPR state).
         """
-        deadline = Deadline(30, "the source's guest to stop")
+        deadline = Deadline(30, "the source's guest to stop", Awaited.QEMU)
         begun_ns = next(item.time_ns for item in self.moments if item.name == "MIGRATE")
 
         def over(event: QmpEvent) -> bool:
@@ -241,7 +241,7 @@ class LiveUpdate:
             return status if status == "completed" else None
 
         try:
-            Deadline(60, "the migration to complete").poll(outcome, interval=0.02)
+            Deadline(60, "the migration to complete", Awaited.QEMU).poll(outcome, interval=0.02)
         except QemuFailed as error:
             self.source.check_alive("live-update the guest")
             raise self._failed(target, error.happened) from error
@@ -257,7 +257,7 @@ class LiveUpdate:
             return True if status == "running" else None
 
         target.wait_ready()
-        Deadline(30, "the target's guest to run").poll(running)
+        Deadline(30, "the target's guest to run", Awaited.QEMU).poll(running)
         target.incoming = False
 
     def _downtime(self) -> float | None:

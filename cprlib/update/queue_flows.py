@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cprlib.deadline import Deadline
+from cprlib.errors import Awaited
 from cprlib.guest.replies import NicInfo
 from cprlib.traffic.flow import Flow
 from cprlib.traffic.probes import warm_up
@@ -54,7 +55,7 @@ def flows_on_every_queue(guest: RunningGuest, candidates: Iterable[Flow], wanted
 
 
 def _patience() -> Deadline:
-    return Deadline(WARM_UP_S, "the guest to answer")
+    return Deadline(WARM_UP_S, "the guest to answer", Awaited.GUEST)
 
 
 def _busiest(before: NicInfo, after: NicInfo) -> str:

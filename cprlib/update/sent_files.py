@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
-from cprlib.errors import InstrumentError
+from cprlib.errors import Awaited, InstrumentError
 from cprlib.linux.descriptors import Descriptor, read_table
 from cprlib.linux.libc import same_open_file
 from cprlib.qemu.channels import MigrationChannels
@@ -92,7 +92,7 @@ class ObservedUpdate(LiveUpdate):
         """
         gate = self.stack.enter_context(ChannelGate(self.topology.switch, channels.cpr, None))
         LiveUpdate.migrate(self, MigrationChannels(gate.name, channels.main))
-        gate.wait_held(Deadline(30, "the source's CPR state"))
+        gate.wait_held(Deadline(30, "the source's CPR state", Awaited.QEMU))
         try:
             self.sent = sent_files(gate.pieces, self.source.pid)
         finally:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded
+from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.case import Check, Outcome, Stream
 from cprlib.guest.agent import AgentConnection, GuestStreamSettings, GuestTcpSettings
 from cprlib.guest.packet_log import GuestStream, PacketLog, RecordKind, measure_guest_stream
@@ -166,7 +166,7 @@ def _finished(agent: AgentConnection, index: int) -> TcpResult:
         result = agent.tcp()[index]
         return result if result.state in ("done", "failed") else None
 
-    return Deadline(END_S, "the guest's endpoint of the connection to finish").poll(ended, 0.1)
+    return Deadline(END_S, "the guest's endpoint of the connection to finish", Awaited.GUEST).poll(ended, 0.1)
 
 
 def _add_connection(case: MeasuredCase, role: TcpRole, station: TcpEndpointReport, guest: TcpResult) -> None:

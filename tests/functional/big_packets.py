@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded
+from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.guest.agent import GuestTcpSettings
 from cprlib.guest.replies import NicInfo, TcpResult
 from cprlib.linux.topology import GUEST
@@ -125,7 +125,7 @@ class BigPackets:
             return found if found.state in ("done", "failed") else None
 
         try:
-            return Deadline(END_S, "the guest's end of the connection to finish").poll(ended, 0.05)
+            return Deadline(END_S, "the guest's end of the connection to finish", Awaited.GUEST).poll(ended, 0.05)
         except DeadlineExceeded:
             return None
 
@@ -158,7 +158,7 @@ class BigPackets:
 
 def _wait_flowing(end: TcpEndpoint, port: int) -> None:
     purpose = f"bytes on TCP port {port}, to or from the guest"
-    Deadline(END_S, purpose).poll(lambda: end.byte_count > 0 or None, 0.02)
+    Deadline(END_S, purpose, Awaited.GUEST).poll(lambda: end.byte_count > 0 or None, 0.02)
 
 
 def _mean_received(before: NicInfo, after: NicInfo) -> float | None:

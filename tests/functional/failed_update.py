@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded
+from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.files import write_json, write_text
 from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable
 from cprlib.linux.kernel_trace import KernelTrace
@@ -179,7 +179,7 @@ class FailedUpdates:
         if result.state_before != "running":
             machine.qmp.execute("cont")
         try:
-            self._probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+            self._probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
         except DeadlineExceeded as error:
             case.expect(
                 name, False, expected, error.happened, f"no traffic after {fault.action} in phase {fault.phase}"
@@ -243,5 +243,5 @@ def failed_updates(case: MeasuredCase, *, tap: bool = True) -> Iterator[FailedUp
     :param tap: whether the tap has to be as it was after each: header, send buffer, offloads.
     """
     with KernelTrace() as trace, Probes(case.guest.topology.station, probe_flows(case)) as probes:
-        probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+        probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
         yield FailedUpdates(case, trace, probes, tap=tap)

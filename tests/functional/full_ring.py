@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded
+from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.qemu.nic_state import receive_ring_size
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import StreamSettings, flows_between
@@ -39,7 +39,7 @@ class FullRing:
         agent, station = self.case.guest.agent, self.case.guest.topology.station
         flows = flows_between(count=1, first_port=FIRST_PORT + self.bursts)
         self.bursts += 1
-        warm_up(station, flows, Deadline(10, "the guest to answer"))
+        warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
         agent.defer_receiving(wait_ms)
         taken = agent.reflector().received
         ring = receive_ring_size(self.case.guest.machine.qmp)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded
+from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.measured_traffic import with_ledger
 from cprlib.guest.packet_log import reflections
 from cprlib.guest.replies import ReflectorCounters
@@ -224,7 +224,7 @@ class FaultBench:
         stream = flows_between(count=flows, first_port=self.next_port)
         self._runs += flows
         if (self.case.evidence.parameters.queues or 1) > 1:
-            warm_up(guest.topology.station, stream, Deadline(ANSWERS_S, "the guest to answer"))
+            warm_up(guest.topology.station, stream, Deadline(ANSWERS_S, "the guest to answer", Awaited.GUEST))
         guest.agent.reset_reflector()
         before = read_hop_counters(guest) | instrument_counters(None)
         settings = StreamSettings(self.rate, count)

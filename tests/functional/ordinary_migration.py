@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import InstrumentError, UpdateFailed
+from cprlib.errors import Awaited, InstrumentError, UpdateFailed
 from cprlib.linux.descriptors import read_table
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import Machine, start_machine
@@ -90,4 +90,4 @@ def _wait_completed(source: Machine) -> None:
             raise UpdateFailed("migrate the guest", reason, details=source.messages)
         return True if status == "completed" else None
 
-    Deadline(60, "the migration to complete").poll(outcome, 0.05)
+    Deadline(60, "the migration to complete", Awaited.QEMU).poll(outcome, 0.05)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded, UpdateFailed
+from cprlib.errors import Awaited, DeadlineExceeded, UpdateFailed
 from cprlib.qemu.binary import QemuBinary, machine_types, newest_common, probe
 from cprlib.testing.chain import BETWEEN_S, CONTROL_RUN_S
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -70,7 +70,9 @@ class CrossBase(LiveUpdateTest):
         except UpdateFailed as error:
             source = case.guest.machine
             with contextlib.suppress(DeadlineExceeded):
-                Deadline(10, "the source to go on").poll(lambda: True if source.status() == "running" else None)
+                Deadline(10, "the source to run again", Awaited.QEMU).poll(
+                    lambda: True if source.status() == "running" else None
+                )
             said = error.details.strip().splitlines()[-1]  # the target's last words
             status = source.status()
             case.expect(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from announcements import Announcements
 from big_packets import BigPackets
 from cprlib.deadline import Deadline
+from cprlib.errors import Awaited
 from cprlib.evidence.case import Role
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
@@ -141,6 +142,6 @@ class NicState(LiveUpdateTest):
         """Take the NIC's link down or up as a manager does, and wait until the guest has seen it."""
         agent = case.guest.agent
         case.guest.machine.qmp.execute("set_link", {"name": "nic0", "up": up})
-        Deadline(10, f"the guest to see its link {'up' if up else 'down'}").poll(
+        Deadline(10, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST).poll(
             lambda: True if agent.network().nic().carrier == int(up) else None, 0.05
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from cprlib.deadline import Deadline
-from cprlib.errors import QemuFailed, UpdateFailed
+from cprlib.errors import Awaited, QemuFailed, UpdateFailed
 from cprlib.evidence.case import Role
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.testing.hand_over import (
@@ -33,7 +33,7 @@ class StopOrder(LiveUpdateTest):
         source = guest.machine
         netdev = source.settings.netdevs[0]
         with KernelTrace() as trace, Probes(guest.topology.station, probe_flows(case)) as probes:
-            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
             sent = 0
 
             def at_gate(gate: ChannelGate) -> None:

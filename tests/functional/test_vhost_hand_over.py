@@ -6,7 +6,7 @@ import contextlib
 import time
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded, QemuFailed, UpdateFailed
+from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.evidence.case import Role
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.linux.procfs import vhost_workers
@@ -37,7 +37,7 @@ class VhostHandOver(LiveUpdateTest):
             KernelTrace() as trace,
             Probes(case.guest.topology.station, probe_flows(case)) as probes,
         ):
-            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
             check_vhost_carries(case, "vhost-carries-before", probes, trace, time.time_ns())
             for name in ("first", "second"):
                 source = case.guest.machine
@@ -69,10 +69,10 @@ class VhostHandOver(LiveUpdateTest):
             machine = case.guest.machine
             before = vhost_workers(machine.pid)
             machine.qmp.execute("migrate", {"channels": MigrationChannels("", gate.name).descriptions()[:1]})
-            gate.wait_held(Deadline(30, "the migration's stream"))
+            gate.wait_held(Deadline(30, "the migration's stream", Awaited.QEMU))
             check_vhost_carries(case, "vhost-carries-while-migrating", probes, trace, time.time_ns())
             gate.cut()
-            Deadline(30, "the migration to fail").poll(
+            Deadline(30, "the migration to fail", Awaited.QEMU).poll(
                 lambda: True if machine.qmp.execute("query-migrate")["status"] == "failed" else None
             )
             check_vhost_carries(case, "vhost-carries-after-failure", probes, trace, time.time_ns())
@@ -93,7 +93,7 @@ class VhostHandOver(LiveUpdateTest):
         machine = case.guest.machine
 
         def reaches(status: str) -> None:
-            Deadline(30, f"the migration to be {status}").poll(
+            Deadline(30, f"the migration to be {status}", Awaited.QEMU).poll(
                 lambda: True if machine.qmp.execute("query-migrate")["status"] == status else None
             )
 
@@ -127,9 +127,9 @@ class VhostHandOver(LiveUpdateTest):
             KernelTrace() as trace,
             Probes(case.guest.topology.station, probe_flows(case)) as probes,
         ):
-            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
             netdev = case.guest.machine.settings.netdevs[0]
             update = gated_update(case.guest, lambda gate: check_nothing_sent(case, gate))
             case.add_update(update, netdev)
-            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer"))
+            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
             check_vhost_carries(case, "vhost-carries-packets", probes, trace, time.time_ns())

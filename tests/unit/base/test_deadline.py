@@ -1,0 +1,41 @@
+"""Deadlines: what they wait for is known by type, so that a QEMU or a guest that hangs is told from the harness."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, DeadlineExceeded
+from cprlib.files import project_folder
+
+QEMU_OR_GUEST = re.compile(r"\b(guest|source|target|QMP|migration)\b|self\.name")
+OTHERS = ("cprlib/lab/", "cprlib/build/", "cprlib/campaign/")  # wait for labs, builds and jobs, never in a case
+
+
+def deadlines() -> Iterator[tuple[str, str, int]]:
+    """Place, purpose and number of arguments of each deadline in the code of a case."""
+    for path in (*project_folder().glob("cprlib/**/*.py"), *project_folder().glob("tests/functional/*.py")):
+        name = str(path.relative_to(project_folder()))
+        if name.startswith(OTHERS):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Deadline":
+                purpose = ast.unparse(node.args[1]) if len(node.args) > 1 else ""
+                yield f"{name}:{node.lineno}", purpose, len(node.args) + len(node.keywords)
+
+
+def test_what_waits_for_a_qemu_or_a_guest_says_so() -> None:
+    found = list(deadlines())
+    assert len(found) > 40
+    assert [place for place, purpose, count in found if QEMU_OR_GUEST.search(purpose) and count < 3] == []
+
+
+@pytest.mark.parametrize("awaited", list(Awaited))
+def test_error_says_what_was_awaited(awaited: Awaited) -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        Deadline(0.001, "something", awaited).poll(lambda: None)
+    assert caught.value.awaited is awaited

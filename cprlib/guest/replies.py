@@ -225,8 +225,8 @@ class SenderStream:
     """One stream of the guest's session-sender.
 
     :param active: still sending; :param sent: packets, also the next sequence number.
-    :param slots_given_up: moments of the schedule at which nothing was sent because the guest was over 100 ms late.
-    :param worst_late_ns: the latest that a packet was sent after its moment.
+    :param slots_skipped: slots of the schedule in which nothing was sent because the guest was over 100 ms late.
+    :param worst_late_ns: longest delay of a packet after its slot.
     """
 
     active: bool
@@ -237,7 +237,7 @@ class SenderStream:
     sent: Number
     answers: Number
     foreign: Number
-    slots_given_up: Number
+    slots_skipped: Number
     worst_late_ns: Number
     send_no_buffer: Number
     send_icmp_errors: Number

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Changes the queue pairs in use again and again, for the case "the guest does so while the update runs". */
+/* Alternates the number of queue pairs in use, for updates while the guest changes it. */
 #ifndef CHANNELS_H
 #define CHANNELS_H
 
@@ -9,11 +9,11 @@
 
 struct toggle {
     char device[16];
-    uint32_t low, high; /* queue pairs, in turns */
+    uint32_t low, high; /* numbers of queue pairs, used in turn */
     uint32_t period_ms;
 };
 
-/* Start, or go on with other settings; counters begin at 0. Returns 0, or -1 with errno. */
+/* Start, or continue with other settings; counters restart at 0. Returns 0, or -1 with errno. */
 int channels_toggle(const struct toggle *settings);
 void channels_stop(void);
 void channels_report(struct output *out);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Clocks in nanoseconds. CLOCK_REALTIME is the clock of the kernel's receive stamps. */
+/* Clocks in nanoseconds. CLOCK_REALTIME is the clock of the kernel's receive time stamps. */
 #ifndef CLOCK_H
 #define CLOCK_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Content of a TCP connection: byte i is byte i % 8, lowest first, of word i / 8; word n is the state seed + n times
- * the golden gamma, mixed as in splitmix64. No two stretches are alike, so bytes lost, repeated or moved show.
+ * the golden gamma, mixed as in splitmix64. No two parts are equal, so lost, repeated or moved bytes are detected.
  */
 #ifndef CONTENT_H
 #define CONTENT_H

@@ -181,7 +181,7 @@ static void sender_forget(struct request *request, struct output *out)
     sender_reset();
 }
 
-/* Records `from` and on of a log, as many as fit, behind the answer. */
+/* The records of a log from `from` on, as many as fit, behind the answer. */
 static const struct record *log_part(struct request *request, struct output *out, size_t *length)
 {
     const char *name = request_text(request, "of");
@@ -236,7 +236,7 @@ static void power_off(struct request *request, struct output *out)
 {
     (void)out;
     if (getpid() != 1) {
-        request_fail(request, "not process 1: no guest of ours");
+        request_fail(request, "not process 1: not in a cprlib guest");
         return;
     }
     reboot(RB_POWER_OFF);
@@ -299,7 +299,7 @@ void control_handle(char *line, struct output *out)
     bool known = false;
 
     if (!request_parse(&request, line))
-        return; /* the rest of a broken line: nobody waits for an answer */
+        return; /* the rest of a damaged line: no request waits for it */
     begin(&request, out);
     json_bool(out, "ok", true);
     if (!strcmp(request.command, "log")) {

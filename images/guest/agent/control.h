@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The commands of the control port; see docs in images/guest/README.md. */
+/* The commands of the control port; see images/guest/README.md. */
 #ifndef CONTROL_H
 #define CONTROL_H
 

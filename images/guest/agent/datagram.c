@@ -14,7 +14,7 @@ static int set(int fd, int level, int option, int value)
     return setsockopt(fd, level, option, &value, sizeof(value));
 }
 
-/* Above the system's limit where we may (CAP_NET_ADMIN), up to it elsewhere. */
+/* Above the system's limit with CAP_NET_ADMIN, up to it otherwise. */
 static void size_buffer(int fd, int forced, int limited, int bytes)
 {
     if (set(fd, SOL_SOCKET, forced, bytes) < 0)
@@ -40,7 +40,7 @@ int datagram_open(int family, uint16_t port)
         local.v4.sin_port = htons(port);
     size_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, DATAGRAM_BUFFER);
     size_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, DATAGRAM_BUFFER);
-    /* RECVERR: without it a packet that the device's queue refuses is dropped without a word. */
+    /* RECVERR: without it a packet that the device's queue refuses is dropped silently. */
     if (set(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1) < 0 || set(fd, SOL_SOCKET, SO_RXQ_OVFL, 1) < 0 ||
         (v6 && (set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1) < 0 ||
                 set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) < 0 ||

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* UDP sockets for test packets: buffers for a burst, kernel receive stamps, TTL, drops. */
+/* UDP sockets for test packets: buffers for a burst, kernel time stamps, TTL, drops. */
 #ifndef DATAGRAM_H
 #define DATAGRAM_H
 
@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#define DATAGRAM_BUFFER (32 << 20) /* bytes; a small packet costs 832 of them, a large one some 4,000 */
-#define DATAGRAM_CONTROL 256       /* bytes of ancillary data that are enough for all of it */
+#define DATAGRAM_BUFFER (32 << 20) /* bytes; a small packet takes 832 of them, a large one about 4,000 */
+#define DATAGRAM_CONTROL 256       /* bytes, enough for all ancillary data */
 
 union address {
     struct sockaddr any;
@@ -17,10 +17,10 @@ union address {
     struct sockaddr_in6 v6;
 };
 
-/* What the kernel says of a received packet beside its content. */
+/* Metadata of a received packet. */
 struct arrival {
     uint64_t time_ns;     /* CLOCK_REALTIME */
-    bool kernel_stamp;    /* false: no stamp came with it, time_ns is now */
+    bool kernel_stamp;    /* false: without a time stamp of the kernel, time_ns is the time of reading */
     uint8_t ttl;          /* 0 when unknown */
     uint8_t traffic_class;
     uint32_t socket_drops; /* SO_RXQ_OVFL; only valid with has_drops */
@@ -28,15 +28,15 @@ struct arrival {
     union {
         struct in_pktinfo v4;
         struct in6_pktinfo v6;
-    } local; /* the address and interface it came to */
+    } local; /* the address and interface at which it arrived */
     bool has_local;
 };
 
-/* What can go wrong while sending; never silent. */
+/* Errors while sending. */
 struct send_counters {
-    uint64_t no_buffer;  /* ENOBUFS, EAGAIN, ENOMEM: refused for a while, tried again */
-    uint64_t icmp_error; /* errors that ICMP reported about earlier packets, taken from the error queue */
-    uint64_t failed;     /* given up */
+    uint64_t no_buffer;  /* ENOBUFS, EAGAIN, ENOMEM: refused temporarily, sent again */
+    uint64_t icmp_error; /* errors of earlier packets that ICMP reported, from the error queue */
+    uint64_t failed;     /* not sent */
     int last_errno;
 };
 
@@ -52,10 +52,10 @@ void address_format(const union address *address, char *text);
 void arrival_read(struct arrival *arrival, struct msghdr *message);
 /* Empty the error queue (IP_RECVERR); returns the number of errors taken. */
 unsigned datagram_drain_errors(int fd);
-/* Packets this socket dropped for want of memory, SK_MEMINFO_DROPS; -1 when the kernel will not say. */
+/* Packets that this socket dropped because its buffer was full, SK_MEMINFO_DROPS; -1 when unknown. */
 int64_t datagram_drops(int fd);
 int datagram_receive_buffer(int fd);
-/* Above the system's limit where we may; below it anywhere. */
+/* Above the system's limit where permitted. */
 void datagram_set_receive_buffer(int fd, int bytes);
 
 #endif

@@ -148,7 +148,7 @@ int ethtool_set_feature(const char *device, const char *feature, bool on)
             bits->features[i / 32].valid = 1u << (i % 32);
             bits->features[i / 32].requested = on ? 1u << (i % 32) : 0;
             result = ask(device, bits);
-            if (result > 0) { /* ETHTOOL_F_*: not done, or only noted as a wish */
+            if (result > 0) { /* ETHTOOL_F_*: not done, or only recorded as requested */
                 errno = EOPNOTSUPP;
                 result = -1;
             }

@@ -24,7 +24,7 @@ static bool adding(struct request *request)
     return !strcmp(action, "add");
 }
 
-/* An ioctl on a socket of its own. Returns 0, or -1 with errno. */
+/* An ioctl on a temporary socket. Returns 0, or -1 with errno. */
 static int request_ioctl(unsigned long number, void *argument)
 {
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), result, saved;
@@ -76,7 +76,7 @@ void filter_vlan(struct request *request)
         request_fail(request, "remove VLAN %d from %.16s: %s", vlan, device, strerror(errno));
 }
 
-/* Like `bridge fdb add MAC dev DEVICE self`: the device is to receive one more unicast address. */
+/* Like `bridge fdb add MAC dev DEVICE self`: the device receives one more unicast address. */
 static int unicast(const char *device, const uint8_t *mac, bool add)
 {
     struct {

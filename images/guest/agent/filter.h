@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Receive filters of a NIC: VLAN ids and link-layer addresses, which virtio-net tells its device. */
+/* Receive filters of a NIC: VLAN ids and link-layer addresses, which virtio-net sends to its device. */
 #ifndef FILTER_H
 #define FILTER_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Writes JSON into a bounded buffer. Commas come by themselves; a key of NULL is an array's member. */
+/* Writes JSON with commas into a bounded buffer. A NULL key is a member of an array. */
 #ifndef JSON_H
 #define JSON_H
 
@@ -11,7 +11,7 @@ struct output {
     char *data;
     size_t size;
     size_t used;
-    bool overflow; /* something did not fit: the whole answer is void */
+    bool overflow; /* something did not fit: the whole answer is invalid */
 };
 
 void output_raw(struct output *out, const void *data, size_t length);

@@ -25,9 +25,9 @@ void loop_open(void)
     }
 }
 
-int loop_add(struct watch *watch, uint32_t wanted)
+int loop_add(struct watch *watch, uint32_t events)
 {
-    struct epoll_event event = {.events = wanted, .data.ptr = watch};
+    struct epoll_event event = {.events = events, .data.ptr = watch};
 
     return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, watch->fd, &event);
 }
@@ -35,7 +35,7 @@ int loop_add(struct watch *watch, uint32_t wanted)
 void loop_remove(struct watch *watch)
 {
     epoll_ctl(epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
-    for (int i = 0; i < event_count; i++) /* an event of this round that has not been served yet */
+    for (int i = 0; i < event_count; i++) /* an event of this round that was not served yet */
         if (events[i].data.ptr == watch)
             events[i].data.ptr = NULL;
 }

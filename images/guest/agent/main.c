@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The guest's agent: STAMP session-reflector and session-sender, controlled over a virtio-serial port.
- * In the guest it is process 1 (init ends by executing it), so its death is a kernel panic and is noticed.
+ * In the guest it is process 1 (init ends by executing it), so its death is a kernel panic.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -51,7 +51,7 @@ static int open_named_port(void)
     return fd;
 }
 
-/* Ports appear a moment after their device: QEMU names them in messages. */
+/* Ports appear some time after their device: QEMU sends their names in messages. */
 static int wait_for_port(void)
 {
     const struct timespec pause = {.tv_nsec = 5 * (long)NS_PER_MS};
@@ -62,18 +62,18 @@ static int wait_for_port(void)
     return fd;
 }
 
-/* On every NIC as many as asked for, or all it has. */
+/* Use the requested number on every NIC, or all it has. */
 static void use_queue_pairs(uint32_t pairs)
 {
     struct if_nameindex *devices = if_nameindex();
 
     for (struct if_nameindex *device = devices; device && device->if_index; device++) {
-        uint32_t used, possible, wanted;
+        uint32_t used, possible, number;
 
         ethtool_get_channels(device->if_name, &used, &possible);
-        wanted = pairs < possible ? pairs : possible;
-        if (wanted && wanted != used && ethtool_set_channels(device->if_name, wanted) < 0)
-            fprintf(stderr, "agent: use %u queue pairs of %s: %s\n", wanted, device->if_name, strerror(errno));
+        number = pairs < possible ? pairs : possible;
+        if (number && number != used && ethtool_set_channels(device->if_name, number) < 0)
+            fprintf(stderr, "agent: use %u queue pairs of %s: %s\n", number, device->if_name, strerror(errno));
     }
     if (devices)
         if_freenameindex(devices);
@@ -131,7 +131,7 @@ int main(int argc, char **argv)
     if (pairs)
         use_queue_pairs(pairs);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGCHLD, SIG_IGN); /* orphans need no burial */
+    signal(SIGCHLD, SIG_IGN); /* orphans are reaped by the kernel */
     prctl(PR_SET_TIMERSLACK, 1);
     loop_open();
     must(sender_open(records), "memory for the sender's log");

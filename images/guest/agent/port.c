@@ -57,8 +57,8 @@ static bool write_some(void)
 }
 
 /*
- * Edge triggered: a port whose other end is away says "hang up" all the time. The edge comes again when the end
- * comes back or has read. Unfinished writing asks for its next turn by registering anew.
+ * Edge triggered: a port without a peer reports EPOLLHUP permanently. An edge follows when the peer returns or has
+ * read. An unfinished write registers again for its next turn.
  */
 static void port_ready(void *self, uint32_t events)
 {

@@ -5,9 +5,8 @@
  *   request    \n <id> <command> [<key>=<value> ...] \n
  *   answer     \n {"id":"<id>","ok":true,...} \n [<payload>]
  *
- * The other end may go away at any moment and another one appear (that is what a live update does to it), so
- * bytes may be lost in both directions. Therefore each side begins with a line end, which ends a broken line of
- * the one before; an answer names the request's id; a new request drops what was left of the answer before.
+ * A live update replaces the peer, and bytes may be lost in both directions. Therefore each side begins with a line
+ * end, which ends a damaged line; an answer has the request's id; a new request drops the rest of the last answer.
  */
 #ifndef PORT_H
 #define PORT_H
@@ -21,7 +20,7 @@ enum {
     PORT_ANSWER = 1 << 20,   /* bytes of the longest answer with its payload */
 };
 
-/* Answers one request. `line` may be cut up. */
+/* Answers one request. `line` may be modified. */
 typedef void (*port_handler)(char *line, struct output *answer);
 
 /* Take over an open descriptor. Returns 0, or -1 with errno. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Packets per queue by generic netlink's family "netdev" (Documentation/netlink/specs/netdev.yaml, qstats-get).
- * Since Linux 6.10 virtio_net tells them there and no longer among ethtool's statistics. The numbers are written out
- * here because the C library's kernel headers may be older than the guest's kernel.
+ * Since Linux 6.10 virtio_net reports them there and no longer in ethtool's statistics. The numbers are defined here
+ * because the C library's kernel headers may be older than the guest's kernel.
  */
 #include "queue_packets.h"
 
@@ -64,7 +64,7 @@ static bool attributes_of(const struct nlmsghdr *message, const struct nlattr **
     return true;
 }
 
-/* A number of two, four or eight bytes: netlink's "uint" is as short as it can be. */
+/* A number of two, four or eight bytes: netlink's "uint" has variable length. */
 static uint64_t number(const struct nlattr *attribute)
 {
     size_t size = attribute->nla_len - NLA_HDRLEN;

@@ -5,7 +5,7 @@
 
 #include "json.h"
 
-/* Member "queue_packets" of an open object: "rx0", "tx0", "rx1", ...; empty where the kernel does not tell. */
+/* Member "queue_packets" of an open object: "rx0", "tx0", "rx1", ...; empty where the kernel does not count them. */
 void queue_packets_report(struct output *out, const char *device);
 
 #endif

@@ -12,12 +12,12 @@ enum record_kind {
 };
 
 enum record_flags {
-    RECORD_NO_KERNEL_STAMP = 1, /* the time of arrival is user space's, not the kernel's */
+    RECORD_NO_KERNEL_STAMP = 1, /* the time of arrival was taken in user space, not by the kernel */
     RECORD_NOT_SENT = 2,        /* the answer could not be sent, see the counters */
-    RECORD_RETRIED = 4,         /* the first try to send was refused */
+    RECORD_RETRIED = 4,         /* the first send was refused */
 };
 
-/* 40 bytes, little endian as the guest is; cprlib/guest/packet_log.py reads the same layout. */
+/* 40 bytes, little endian; cprlib/guest/packet_log.py has the same layout. */
 struct record {
     uint32_t sender_sequence;
     uint32_t reflector_sequence;
@@ -30,7 +30,7 @@ struct record {
     uint8_t ttl;
     uint8_t kind;
 };
-_Static_assert(sizeof(struct record) == 40, "the record is read elsewhere");
+_Static_assert(sizeof(struct record) == 40, "cprlib/guest/packet_log.py reads this layout");
 
 struct record_log {
     struct record *records;
@@ -39,10 +39,10 @@ struct record_log {
     uint64_t overflow; /* records for which there was no room */
 };
 
-/* Memory is taken as it is filled. Returns 0, or -1 with errno. */
+/* Memory is allocated on use. Returns 0, or -1 with errno. */
 int log_open(struct record_log *log, uint32_t capacity);
 void log_reset(struct record_log *log);
-/* The next record, zeroed, to be filled in; or NULL, counted, when the log is full. */
+/* The next record, zeroed, to be filled in; NULL when the log is full, which is counted. */
 struct record *log_next(struct record_log *log);
 
 #endif

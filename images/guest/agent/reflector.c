@@ -14,9 +14,9 @@
 
 enum {
     SESSIONS = 512,
-    BATCH = 16,        /* packets taken from the kernel in one call */
-    ROUNDS = 16,       /* batches before the other events get a turn */
-    SEND_WAIT_MS = 500 /* how long a refused answer is tried again */
+    BATCH = 16,        /* packets received per call */
+    ROUNDS = 16,       /* batches before other events are served */
+    SEND_WAIT_MS = 500 /* how long a refused answer is sent again */
 };
 
 struct session {
@@ -62,7 +62,7 @@ static struct session *find_session(const union address *peer, uint16_t ssid)
     return session;
 }
 
-/* The answer leaves from the address the packet came to, with the packet's DSCP. */
+/* The answer's source is the packet's destination address; it has the packet's DSCP. */
 static size_t answer_control(uint8_t *buffer, int family, const struct arrival *arrival)
 {
     struct msghdr message = {.msg_control = buffer, .msg_controllen = DATAGRAM_CONTROL};
@@ -100,8 +100,8 @@ static size_t answer_control(uint8_t *buffer, int family, const struct arrival *
 }
 
 /*
- * Fill in T3 and send; what the device refuses is tried again for a while. Returns T3, and says by `flags`
- * how it went. Errors other than lack of room are ICMP's about earlier packets: taken and tried again.
+ * Fill in T3 and send; a packet that the device refuses is sent again for SEND_WAIT_MS. Returns T3; `flags` has the
+ * outcome. Errors other than lack of buffers are those of earlier packets, by ICMP: clear them and send again.
  */
 static uint64_t send_answer(int fd, struct msghdr *message, uint16_t *flags)
 {
@@ -124,14 +124,14 @@ static uint64_t send_answer(int fd, struct msghdr *message, uint16_t *flags)
             struct pollfd room = {.fd = fd, .events = POLLOUT};
 
             state.sending.no_buffer++;
-            /* a device queue that is full does not show in POLLOUT: look again in a millisecond */
+            /* POLLOUT does not show that the device's queue is full: wait a millisecond */
             poll(&room, errno == EAGAIN ? 1 : 0, errno == EAGAIN ? 10 : 1);
         } else if (errno != EINTR) {
             unsigned taken = datagram_drain_errors(fd);
 
             state.sending.icmp_error += taken;
             if (!taken && state.sending.last_errno != ECONNREFUSED && state.sending.last_errno != EHOSTUNREACH)
-                break; /* EINVAL, EPERM ...: it will not get better */
+                break; /* EINVAL, EPERM ...: permanent */
         }
     }
     state.sending.failed++;
@@ -179,7 +179,7 @@ static void reflect(int fd, struct msghdr *message, uint8_t *packet, size_t size
     sequence = session->next_sequence++;
     sender_ns = get_ntp(packet + STAMP_TIME);
 
-    /* Same size (RFC 8762 section 4.3); bytes after the 44th go back as they came. */
+    /* Same size (RFC 8762 section 4.3); bytes after the 44th are returned unchanged. */
     memcpy(sender_part, packet, sizeof(sender_part)); /* sequence, time, error estimate */
     memset(packet + STAMP_RECEIVE_TIME, 0, STAMP_SIZE - STAMP_RECEIVE_TIME);
     memcpy(packet + STAMP_SENDER_SEQUENCE, sender_part, sizeof(sender_part));

@@ -15,18 +15,18 @@ struct request {
         const char *key, *value;
     } pairs[REQUEST_KEYS];
     unsigned count;
-    char error[128]; /* the first thing that was wrong with it; "" when nothing */
+    char error[128]; /* the first error; "" without one */
 };
 
-/* Cut a line up. Returns false when it has no id and command: it cannot be answered. */
+/* Split a line in place. Returns false when it has no id and command and cannot be answered. */
 bool request_parse(struct request *request, char *line);
 /* The value of a key, or NULL. */
 const char *request_get(const struct request *request, const char *key);
-/* A number between low and high; `fallback` when the key is absent; a bad one sets request->error. */
+/* A number between low and high; `fallback` when the key is absent; an invalid one sets request->error. */
 uint64_t request_number(struct request *request, const char *key, uint64_t low, uint64_t high, uint64_t fallback);
-/* A value that has to be there; "" and request->error when it is not. */
+/* A required value; "" and request->error when it is absent. */
 const char *request_text(struct request *request, const char *key);
-/* Note what is wrong, unless something was wrong already. */
+/* Set the error, unless there is one already. */
 void request_fail(struct request *request, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

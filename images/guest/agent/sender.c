@@ -13,18 +13,18 @@
 
 enum {
     STREAMS = 16,
-    CATCH_UP = 32,            /* overdue packets sent at one go, before others get a turn */
-    BEHIND_MS = 100,          /* more than that behind the schedule: the slots are given up and counted */
+    CATCH_UP = 32,            /* overdue packets sent before other events are served */
+    BEHIND_MS = 100,          /* further behind the schedule: slots are skipped and counted */
     RETRY_MS = 1,             /* after the device refused a packet */
-    BATCHES = 64,             /* answers taken at one go */
+    BATCHES = 64,             /* batches of answers received before other events are served */
 };
 
 struct stream {
     struct watch socket, timer;
     struct stream_settings settings;
-    uint64_t start_ns; /* CLOCK_MONOTONIC of slot 0; slots are computed from it, so that rounding does not add up */
+    uint64_t start_ns; /* CLOCK_MONOTONIC of slot 0; slots are computed from it, so that rounding errors do not add up */
     uint64_t slot;      /* the next slot of the schedule */
-    uint64_t given_up;  /* slots in which nothing was sent */
+    uint64_t skipped;  /* slots in which nothing was sent */
     uint32_t sequence;  /* the next packet's */
     uint64_t answers, foreign;
     uint64_t worst_late_ns;
@@ -54,7 +54,7 @@ static bool finished(const struct stream *stream)
     return stream->settings.count && stream->sequence >= stream->settings.count;
 }
 
-/* Send the next packet. Returns false when the device has no room: the number is not used up. */
+/* Send the next packet. Returns false when the device has no room: the sequence number is kept. */
 static bool send_one(struct stream *stream)
 {
     uint8_t *packet = state.packet;
@@ -75,7 +75,7 @@ static bool send_one(struct stream *stream)
             stream->sending.no_buffer++;
             return false;
         }
-        /* An error that ICMP reported of an earlier packet, or one that will not go away. */
+        /* An error of an earlier packet that ICMP reported, or a permanent one. */
         stream->sending.icmp_error += datagram_drain_errors(stream->socket.fd);
         if (tries == 3) {
             stream->sending.failed++;
@@ -106,7 +106,7 @@ static void timer_ready(void *self, uint32_t events)
     if (now > due && now - due > stream->worst_late_ns)
         stream->worst_late_ns = now - due;
     while (now > due + BEHIND_MS * NS_PER_MS) {
-        stream->given_up++;
+        stream->skipped++;
         due = slot_time(stream, ++stream->slot);
     }
     for (int burst = 0; burst < CATCH_UP && due <= now && !finished(stream); burst++) {
@@ -263,7 +263,7 @@ void sender_report(struct output *out)
         json_count(out, "sent", stream->sequence);
         json_count(out, "answers", stream->answers);
         json_count(out, "foreign", stream->foreign);
-        json_count(out, "slots_given_up", stream->given_up);
+        json_count(out, "slots_skipped", stream->skipped);
         json_count(out, "worst_late_ns", stream->worst_late_ns);
         json_count(out, "send_no_buffer", stream->sending.no_buffer);
         json_count(out, "send_icmp_errors", stream->sending.icmp_error);

@@ -19,11 +19,11 @@ struct stream_settings {
     uint8_t dscp;   /* 0 to 63 */
 };
 
-/* Make room for the log. Returns 0, or -1 with errno. */
+/* Open the log. Returns 0, or -1 with errno. */
 int sender_open(uint32_t log_capacity);
 /* Start a stream. Returns its index, or -1 with a reason. */
 int sender_start(const struct stream_settings *settings, const char **reason);
-/* Stop sending; answers are still taken. Returns false when there is no such stream. */
+/* Stop sending; answers are still received. Returns false when there is no such stream. */
 bool sender_stop(unsigned stream);
 /* Stop all streams, close them, forget counters and log. */
 void sender_reset(void);

@@ -30,7 +30,7 @@ enum {
 };
 
 /*
- * Error estimate (RFC 4656 section 4.1.2): S = 0, not synchronised with anything; Z = 0, NTP format;
+ * Error estimate (RFC 4656 section 4.1.2): S = 0, not synchronised; Z = 0, NTP format;
  * scale 22, multiplier 1: 2^(22 - 32) s, about 1 ms.
  */
 #define STAMP_ERROR_ESTIMATE 0x1601
@@ -59,7 +59,7 @@ static inline void put_ntp(uint8_t *at, uint64_t ns)
     put32(at + 4, (uint32_t)(((ns % NS_PER_S) << 32) / NS_PER_S));
 }
 
-/* Nanoseconds since 1970 of an NTP stamp in era 0 or, below 1970, era 1 (from 2036 on). */
+/* Nanoseconds since 1970 of an NTP time stamp in era 0 or, below 1970, era 1 (from 2036 on). */
 static inline uint64_t get_ntp(const uint8_t *at)
 {
     uint64_t seconds = get32(at);

@@ -18,8 +18,8 @@
 enum {
     CONNECTIONS = 8,
     TICK_MS = 5,
-    PIECE = 16384,       /* bytes sent or read at one go */
-    PIECES = 8,          /* such goes before others get a turn */
+    BLOCK = 16384,       /* bytes per send or read */
+    BLOCKS = 8,          /* blocks before other events are served */
 };
 
 enum state { WAITING, CONNECTING, OPEN, CLOSING, DONE, FAILED };
@@ -31,10 +31,10 @@ struct connection {
     bool source;
     enum state state;
     uint16_t port;
-    uint64_t rate, wanted, seed;
+    uint64_t rate, byte_count, seed;
     uint64_t bytes, start_ns, progress_ns, stall_ns;
     struct sha256 hash;
-    struct tcp_info info; /* as it was when the connection ended */
+    struct tcp_info info; /* at the end of the connection */
     int error;
 };
 
@@ -85,62 +85,62 @@ static void close_half(struct connection *connection)
     shutdown(connection->socket.fd, SHUT_WR);
 }
 
-/* What may be sent now. */
+/* Bytes that may be sent now. */
 static uint64_t allowance(const struct connection *connection)
 {
     uint64_t allowed = UINT64_MAX, elapsed = monotonic_ns() - connection->start_ns;
 
     if (connection->rate)
         allowed = elapsed / NS_PER_S * connection->rate + elapsed % NS_PER_S * connection->rate / NS_PER_S;
-    if (connection->wanted && allowed > connection->wanted)
-        allowed = connection->wanted;
+    if (connection->byte_count && allowed > connection->byte_count)
+        allowed = connection->byte_count;
     return allowed > connection->bytes ? allowed - connection->bytes : 0;
 }
 
 static void send_some(struct connection *connection)
 {
-    uint8_t piece[PIECE];
+    uint8_t block[BLOCK];
 
-    for (int i = 0; i < PIECES; i++) {
+    for (int i = 0; i < BLOCKS; i++) {
         uint64_t left = allowance(connection);
-        size_t length = left < sizeof(piece) ? left : sizeof(piece);
+        size_t length = left < sizeof(block) ? left : sizeof(block);
         ssize_t sent;
 
         if (!length)
             break;
-        content_fill(piece, length, connection->seed, connection->bytes);
-        sent = send(connection->socket.fd, piece, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+        content_fill(block, length, connection->seed, connection->bytes);
+        sent = send(connection->socket.fd, block, length, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0) {
             if (errno != EAGAIN && errno != EINTR)
                 end(connection, FAILED, errno);
             return;
         }
-        progress(connection, piece, (size_t)sent);
+        progress(connection, block, (size_t)sent);
     }
-    if (connection->wanted && connection->bytes >= connection->wanted)
+    if (connection->byte_count && connection->bytes >= connection->byte_count)
         close_half(connection);
 }
 
 static void read_some(struct connection *connection)
 {
-    uint8_t piece[PIECE];
+    uint8_t block[BLOCK];
 
-    for (int i = 0; i < PIECES; i++) {
-        ssize_t length = recv(connection->socket.fd, piece, sizeof(piece), MSG_DONTWAIT);
+    for (int i = 0; i < BLOCKS; i++) {
+        ssize_t length = recv(connection->socket.fd, block, sizeof(block), MSG_DONTWAIT);
 
         if (length < 0) {
             if (errno != EAGAIN && errno != EINTR)
                 end(connection, FAILED, errno);
             return;
         }
-        if (!length) { /* the other end has closed: right for a sink, and for a source that has closed its half */
+        if (!length) { /* the peer has closed: correct for a sink, and for a source that has closed its half */
             bool right = !connection->source || connection->state == CLOSING;
 
             end(connection, right ? DONE : FAILED, right ? 0 : ECONNABORTED);
             return;
         }
         if (!connection->source)
-            progress(connection, piece, (size_t)length);
+            progress(connection, block, (size_t)length);
     }
 }
 
@@ -222,7 +222,7 @@ static int open_socket(struct connection *connection, const union address *targe
         if (result < 0 && errno == EINPROGRESS)
             result = 0;
     } else {
-        connection->state = WAITING; /* IPv6 and, mapped, IPv4 */
+        connection->state = WAITING; /* IPv6, and IPv4 as mapped addresses */
         setsockopt(connection->socket.fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
         result = bind(connection->socket.fd, &local.any, sizeof(local.v6));
         if (result == 0)
@@ -252,7 +252,7 @@ void tcp_start(struct request *request, struct output *out)
         .source = !strcmp(role, "source"),
         .port = (uint16_t)request_number(request, "port", 1, 65535, 0),
         .rate = request_number(request, "rate", 0, 10000000000, 0),
-        .wanted = request_number(request, "byte_count", 0, UINT64_MAX, 0),
+        .byte_count = request_number(request, "byte_count", 0, UINT64_MAX, 0),
         .seed = request_number(request, "seed", 0, UINT64_MAX, 1),
     };
     sha256_begin(&connection->hash);

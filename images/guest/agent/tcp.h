@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* TCP connections across a live update: content of known sort (content.h), hashed at both ends. */
+/* TCP connections across a live update: predictable content (content.h), hashed at both ends. */
 #ifndef TCP_H
 #define TCP_H
 
@@ -11,7 +11,7 @@
  * for one connection on the port. A source sends `byte_count` bytes (0: until stopped) and closes its half.
  */
 void tcp_start(struct request *request, struct output *out);
-/* connection=N: a source sends no more and closes its half. */
+/* connection=N: a source stops sending and closes its half. */
 void tcp_stop(struct request *request, struct output *out);
 void tcp_report(struct request *request, struct output *out);
 void tcp_reset(struct request *request, struct output *out);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.unit.docs.command_lines import Line, lines_of, problems_of, split, wr
 TOP = project_folder()
 PAGES = sorted((TOP / "docs").glob("*.md"))
 DOCUMENTS = [TOP / "README.md", TOP / "CONTRIBUTING.md", *PAGES]
+FILE_NAME = re.compile(r"(?<![\w/.~-])(?:cprlib|tests|images|fixtures|benchmarks|pipelines|docs)/[\w./-]*\w\b(?![\w*])")
+PLACEHOLDER = re.compile(r"[A-Z]{3}")
 PARSE_AVOCADO = """
 import json, os, sys
 from avocado.core.app import AvocadoApp
@@ -138,3 +141,10 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (TOP / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n", 1)[1].split("\n\n", 1)[0]
     missing = [path.name for path in PAGES if f": {path.name}\n" not in f"{navigation}\n"]
     assert not missing, f"missing in nav of mkdocs.yml: {missing}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_a_document_names_exist(path: Path) -> None:
+    names = {name for name in FILE_NAME.findall(path.read_text(encoding="utf-8")) if not PLACEHOLDER.search(name)}
+    missing = sorted(name for name in names - {"cprlib/_project"} if not (TOP / name).exists())
+    assert not missing, f"{path.name} names files that do not exist: {missing}"

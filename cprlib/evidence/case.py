@@ -24,7 +24,6 @@ from cprlib.evidence.records import (
     FaultSeen,
     GuestFact,
     InstrumentHealth,
-    Mechanism,
     Outcome,
     Parameters,
     QueueShare,
@@ -43,6 +42,7 @@ from cprlib.traffic.figures import (
     PerDirection,
 )
 from cprlib.traffic.hops import HopCount
+from cprlib.update.mechanism import Mechanism
 
 __all__ = [
     "CASE_FILE",

@@ -22,16 +22,6 @@ class Outcome(enum.StrEnum):
     SKIP = "skip"
 
 
-class Mechanism(enum.StrEnum):
-    """How the NIC crosses from source to target."""
-
-    CPR = "cpr"
-    LINK_SWITCH = "link-switch"
-    FD_SHARE = "fd-share"
-    LOCAL = "local"
-    NONE = "none"  # no update: a control run, or a case that is about something else
-
-
 class Role(enum.StrEnum):
     """What a case is for, and so what is expected of it."""
 

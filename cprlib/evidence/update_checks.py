@@ -9,7 +9,7 @@ from cprlib.deadline import timeout_scale
 from cprlib.evidence.case import Check, DescriptorCount, DescriptorRow, Event, Outcome, Who
 from cprlib.linux.descriptors import DEVICE_KINDS, Descriptor, Pairing
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.update.live_update import GIVING_MECHANISMS, UpdateResult
+from cprlib.update.outcome import UpdateResult
 
 DOWNGRADE_WORDS = (
     "could not be initialized",  # net/tap.c: "vhost-net requested but could not be initialized"
@@ -117,7 +117,7 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ..
                     f"the target's descriptors {inheritable} are without O_CLOEXEC: programs that it starts keep them",
                 ),
             )
-            if update.mechanism == "cpr"  # other mechanisms let QEMU inherit them itself
+            if update.mechanism.handling.sends_descriptors  # other mechanisms let QEMU inherit them
             else ()
         ),
         _check("tap-interface", not renamed, "the same interface (fdinfo iff)", f"{len(renamed)} differ"),
@@ -129,7 +129,7 @@ def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
     if not netdev.vhost:
         return ()
     before, after = len(update.source_before.workers), len(update.target_after.workers)
-    gives = update.mechanism in GIVING_MECHANISMS  # others give vhost up when they end
+    gives = update.mechanism.handling.releases_vhost  # with others the source releases vhost when it ends
     left = len(update.source_after.workers) if gives else 0
     waited = f", {update.source_after.waited_ms:.0f} ms after the first look" if gives else ""
     said = f"{update.source_messages}\n{update.target_messages}"
@@ -165,7 +165,7 @@ def order_checks(update: UpdateResult) -> tuple[Check, ...]:
         return _check(name, distance >= 0, expected, f"{distance:.2f} ms between them")
 
     resumed = before("stop-before-resume", "STOP", "RESUME")
-    if update.mechanism != "cpr":  # only descriptors of a NIC that is in use need the source to stand still
+    if not update.mechanism.handling.sends_descriptors:  # only a source that sends them must stand still
         return (resumed,)
     sent = before("stop-before-fds-sent", "STOP", "FDS_SENT")
     return sent, *_delay_checks(first), resumed, *_run_state_check(update)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.evidence.case import Check, FaultSeen, Outcome
-from cprlib.update.faults import named
+from cprlib.update.faults import faults_named
 
 FAULTS_FILE = "faults.json"
 CONDITIONS = {  # a column of the row that is true: what it means
@@ -112,7 +112,7 @@ def _without_row(known: set[str], checks: Sequence[Check]) -> Iterable[FaultSeen
         if not name or name in known:
             continue
         try:
-            (fault,) = named(name)
+            (fault,) = faults_named(name)
         except UsageError:
             continue  # a check of something else
         known.add(name)

@@ -12,10 +12,14 @@ LISTENING = 0x10000  # __SO_ACCEPTCON, the flags column of /proc/net/unix
 
 @dataclass(frozen=True, slots=True)
 class MigrationChannels:
-    """Names of the two channels; abstract names live in the network namespace of the QEMUs."""
+    """Names of the two channels; abstract names live in the network namespace of the QEMUs.
+
+    :param deferred: the target learns the name of its main channel later, by QMP's migrate-incoming.
+    """
 
     cpr: str
     main: str
+    deferred: bool = False
 
     @classmethod
     def fresh(cls) -> MigrationChannels:
@@ -30,9 +34,9 @@ class MigrationChannels:
     def incoming_arguments(self, *, deferred: bool = False) -> list[str]:
         """``-incoming`` twice, for the target's command line.
 
-        :param deferred: the main channel is named later, with QMP's migrate-incoming.
+        :param deferred: as in the class; true for either.
         """
-        if deferred:
+        if deferred or self.deferred:
             return ["-incoming", json.dumps(self._describe("cpr", self.cpr)), "-incoming", "defer"]
         return [
             argument

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cprlib.evidence.repeated_updates import growth_checks
 from cprlib.qemu.binary import QemuBinary
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.update.live_update import view
+from cprlib.update.outcome import view
 
 BETWEEN_S = 0.3  # traffic between two updates, once the guest has worked off what waited
 CONTROL_RUN_S = 1.2  # of control run for each update, which takes about 1.5 s

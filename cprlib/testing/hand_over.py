@@ -15,8 +15,8 @@ from cprlib.qemu.machine import Machine
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.probes import Probes
-from cprlib.update.channel_gate import ChannelGate
-from cprlib.update.live_update import UpdateResult
+from cprlib.update.outcome import UpdateResult
+from cprlib.update.proxy import ChannelProxy
 
 PROBE_PORT = 22000  # source ports of the probes; clear of the measured streams'
 ANSWER_S = 8.0
@@ -28,7 +28,7 @@ def probe_flows(case: MeasuredCase, first_port: int = PROBE_PORT) -> tuple[Flow,
     return flows_between(versions=(4,), count=queues, first_port=first_port)
 
 
-def check_source_let_go(case: MeasuredCase, gate: ChannelGate, source: Machine) -> None:
+def check_source_let_go(case: MeasuredCase, proxy: ChannelProxy, source: Machine) -> None:
     """The descriptors are under way, the target has none yet: the source must have stopped and given vhost up."""
     netdev = source.settings.netdevs[0]
     status = source.status()
@@ -48,7 +48,7 @@ def check_source_let_go(case: MeasuredCase, gate: ChannelGate, source: Machine) 
         f"{len(workers)} workers, {waited_ms:.0f} ms after the first look",
         "the source still owns vhost when it sends the descriptors: the target's VHOST_SET_OWNER will fail with EBUSY",
     )
-    kinds = Counter(row.kind for row in gate.standing())
+    kinds = Counter(row.kind for row in proxy.held_descriptors())
     wanted = {"tap": netdev.queues, "vhost": netdev.queues if netdev.vhost else 0}
     foreign = sorted(set(kinds) - {"memfd", *wanted})
     case.expect(
@@ -60,9 +60,9 @@ def check_source_let_go(case: MeasuredCase, gate: ChannelGate, source: Machine) 
     )
 
 
-def check_nothing_sent(case: MeasuredCase, gate: ChannelGate) -> None:
+def check_nothing_sent(case: MeasuredCase, proxy: ChannelProxy) -> None:
     """Without ``cpr=on`` the CPR state has guest memory only."""
-    kinds = Counter(row.kind for row in gate.standing())
+    kinds = Counter(row.kind for row in proxy.held_descriptors())
     case.expect(
         "descriptors-sent",
         set(kinds) == {"memfd"},

@@ -110,7 +110,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             if target is not None:
                 facts = probe(target)
                 case.evidence = replace(case.evidence, target=facts)
-                mechanism.require(facts)
+                mechanism.handling.require(facts)
             with running_guest(self._guest_settings(netdev, extra), mechanism, folder) as guest:
                 case.guest = guest
                 yield case
@@ -135,7 +135,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                 self.error(verdict.status_reason())
 
     def _require(self, mechanism: Mechanism, vhost: bool) -> None:
-        mechanism.require(self.facts)
+        mechanism.handling.require(self.facts)
         if vhost and not Path("/dev/vhost-net").exists():
             raise EnvironmentFailure(
                 "run a case with vhost", "this kernel has no /dev/vhost-net", "use the lab: cprlib run --lab"
@@ -176,7 +176,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         more = ({POINT: name} if name else {}) | ({"base": given.base} if given.base else {})
         return words.CaseEvidence(
             id=f"{case_id(method)}-{name}" if name else case_id(method),
-            mechanism=words.Mechanism.NONE if control_run else words.Mechanism(mechanism.name),
+            mechanism=Mechanism.NONE if control_run else mechanism,
             role=role,
             title=(getattr(self, method).__doc__ or "").strip().splitlines()[0],
             test=str(self.name),

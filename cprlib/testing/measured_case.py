@@ -42,10 +42,9 @@ from cprlib.traffic.per_update import parts_of
 from cprlib.traffic.probes import UNMEASURED_SSID
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
-from cprlib.update.live_update import UpdateResult
+from cprlib.update.outcome import UpdateResult
 from cprlib.update.queue_flows import TRIED_PER_QUEUE, flows_on_every_queue
 from cprlib.update.running_guest import RunningGuest
-from cprlib.verdict.policy import IDENTITY_MECHANISMS
 
 CONTROL_RUN_PORT, MEASURED_PORT = 20000, 21000  # source ports: a stateful reflector goes on counting per session
 PORTS_PER_CONTROL_RUN = 500
@@ -207,7 +206,7 @@ class MeasuredCase:
         """
         self._notes.append(note)
         number = len(self._notes)
-        identity = self.evidence.mechanism in IDENTITY_MECHANISMS
+        identity = self.evidence.mechanism.handling.keeps_open_files
         checks = (
             *(hand_over_checks(update, netdev) if identity else ()),
             *vhost_checks(update, netdev),

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from cprlib.linux.descriptors import Descriptor
 from cprlib.qemu.netdev import TapNetdev, Way
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.update.live_update import UpdateResult
-from cprlib.update.sent_files import SentFile
+from cprlib.update.hooks import SentFile
+from cprlib.update.outcome import UpdateResult
 
 
 def listed(doubts: Iterable[str]) -> str:

@@ -19,9 +19,9 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import check_files, check_sent
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.probes import warm_up
-from cprlib.update.live_update import UpdateResult
+from cprlib.update.hooks import ObserveSentFiles, SentFile
+from cprlib.update.outcome import UpdateResult
 from cprlib.update.running_guest import GuestSettings
-from cprlib.update.sent_files import ObservedUpdate, SentFile
 
 FIRST_PORT = 23000
 ANSWER_S = 10.0
@@ -100,20 +100,20 @@ def observe_update(case: MeasuredCase, label: str, target: MachineSettings | Non
     :param label, target: as for :func:`update_guest`.
     """
     guest = case.guest
-    update = guest.plan_update(ObservedUpdate, target)
+    files, name = ObserveSentFiles(), guest.next_target
     expected = "the guest runs in the target"
     try:
-        result = guest.carry_out(update)
+        result = guest.live_update(target_settings=target, hooks=[files])
     except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
-        said = _last_words(case.folder, update.generation)
+        said = _last_words(case.folder, name)
         case.expect(f"{label}-update", False, expected, error.happened, f"{error.one_line()}; the target said: {said}")
-        return Observed(None, update.sent)
+        return Observed(None, files.sent)
     case.expect(f"{label}-update", True, expected, "it does")
-    return Observed(result, update.sent)
+    return Observed(result, files.sent)
 
 
-def _last_words(folder: Path, generation: int) -> str:
-    path = folder / f"stderr-target{'' if generation == 1 else f'-{generation}'}.log"
+def _last_words(folder: Path, machine: str) -> str:
+    path = folder / f"stderr-{machine}.log"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     return re.sub(r"^\d{4}-\d\d-\d\dT\S+ ", "", lines[-1]) if lines else "nothing"
 

@@ -1,6 +1,6 @@
-"""Faults of a live update, as data: in which phase who does what, and who must be left to run the guest.
+"""Faults of a live update as data: phase, actor, action, and the QEMU that must run the guest afterwards.
 
-:mod:`cprlib.update.faulted_update` carries them out.
+:mod:`cprlib.update.fault_injection` carries them out.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from cprlib.errors import UsageError
 
 
 class Phase(enum.StrEnum):
-    """How far an update has come when the fault is put in; each is held by an event or a gate, never by time."""
+    """Progress of an update at the time of the fault: held by an event, proxy or start-up barrier, never by time."""
 
-    TARGET_STARTED = "target started"  # it reads its configuration and listens nowhere yet
+    TARGET_STARTED = "target started"  # it reads its configuration and does not listen yet
     CPR_READY = "cpr socket ready"
     MODE_SET = "mode set"
-    VM_STOPPED = "VM stopped"  # the source waits to be let into the cpr channel
-    FDS_SENT = "fds sent"  # all of the CPR state has left the source, the target has seen nothing of it
-    FDS_RECEIVED = "fds received"  # the target has the CPR state and has made nothing of it
-    CREATING_DEVICES = "target creating devices"  # its netdevs exist and own vhost, its devices do not
+    VM_STOPPED = "VM stopped"  # the source waits for its CPR channel to be accepted
+    FDS_SENT = "fds sent"  # the source has sent its CPR state, the target has read none of it
+    FDS_RECEIVED = "fds received"  # the target has read the CPR state and has created nothing
+    CREATING_DEVICES = "target creating devices"  # its netdevs exist and own vhost, its devices do not exist
     MAIN_CONNECTED = "main channel connected"
-    BEFORE_SWITCHOVER = "before switchover"  # source and target are connected, the device state is not yet being sent
+    BEFORE_SWITCHOVER = "before switchover"  # the main channel is connected, the device state is not sent yet
     STATE_LOADING = "state loading"  # the target has the beginning of the device state
     TARGET_RESUMED = "target resumed"
-    SOURCE_QUITS = "source told to quit"
+    SOURCE_QUITS = "source quits"
 
 
 class Actor(enum.StrEnum):
-    """Who does it, or to whom it is done."""
+    """Who acts, or is acted on."""
 
     SOURCE = "source"
     TARGET = "target"
@@ -37,14 +37,14 @@ class Actor(enum.StrEnum):
 
 
 class Action(enum.StrEnum):
-    """What is done."""
+    """The action."""
 
     NOTHING = "nothing"
     KILL = "kill -9"
-    PAUSE = "SIGSTOP for a while"
+    PAUSE = "SIGSTOP, then SIGCONT"
     CANCEL = "migrate_cancel"
     MIGRATE_AGAIN = "a second migrate"
-    NOBODY_LISTENS = "nobody listens"
+    NO_LISTENER = "no listener"
     CLOSE_CPR = "close the cpr channel"
     CLOSE_MAIN = "close the main channel"
     GARBAGE_CPR = "garbage on the cpr channel"
@@ -52,7 +52,7 @@ class Action(enum.StrEnum):
     TRUNCATE_CPR = "half a message on the cpr channel"
     TRUNCATE_MAIN = "half a message on the main channel"
     WITHOUT_FDS = "the CPR state without its descriptors"
-    FULL_TABLE = "a full descriptor table"
+    EXHAUST_DESCRIPTORS = "descriptor exhaustion"
     OTHER_QUEUES = "another number of queues"
     OTHER_MACHINE = "another machine type"
     OTHER_MEMORY = "another memory size"
@@ -63,7 +63,7 @@ class Action(enum.StrEnum):
 
 
 class Survivor(enum.StrEnum):
-    """Who has to run the guest afterwards."""
+    """The QEMU that must run the guest afterwards."""
 
     SOURCE = "source"
     TARGET = "target"
@@ -71,7 +71,7 @@ class Survivor(enum.StrEnum):
     NOBODY = "nobody"
 
 
-SETTINGS = (
+TARGET_SETTINGS = (
     Action.OTHER_QUEUES,
     Action.OTHER_MACHINE,
     Action.OTHER_MEMORY,
@@ -80,9 +80,9 @@ SETTINGS = (
     Action.NO_SPACE,
     Action.NO_NET_ADMIN,
 )
-"""Actions that are a target started in another way."""
+"""Actions that are different settings of the target."""
 
-_WHERE: dict[Action, tuple[Phase, ...]] = {
+_PHASES: dict[Action, tuple[Phase, ...]] = {
     Action.CLOSE_CPR: (Phase.VM_STOPPED, Phase.FDS_SENT),
     Action.GARBAGE_CPR: (Phase.FDS_SENT,),
     Action.TRUNCATE_CPR: (Phase.FDS_SENT,),
@@ -90,8 +90,8 @@ _WHERE: dict[Action, tuple[Phase, ...]] = {
     Action.CLOSE_MAIN: (Phase.MAIN_CONNECTED, Phase.STATE_LOADING),
     Action.GARBAGE_MAIN: (Phase.MAIN_CONNECTED, Phase.STATE_LOADING),
     Action.TRUNCATE_MAIN: (Phase.STATE_LOADING,),
-    Action.NOBODY_LISTENS: (Phase.MODE_SET,),
-    **dict.fromkeys(SETTINGS, (Phase.TARGET_STARTED,)),
+    Action.NO_LISTENER: (Phase.MODE_SET,),
+    **dict.fromkeys(TARGET_SETTINGS, (Phase.TARGET_STARTED,)),
 }
 
 
@@ -99,12 +99,11 @@ _WHERE: dict[Action, tuple[Phase, ...]] = {
 class Fault:
     """One fault.
 
-    :param name: in kebab-case, first word of its checks' names.
-    :param survivor: who has to run the guest afterwards.
-    :param refusal: whether a live target has to end by itself, with an error and not by a signal.
-    :param return_path: the migration has a return path, by which the source hears of the target's failure.
-    :param unnoticed: the source, without a return path, takes the update for complete; management tells it to go on.
-    :raises UsageError: the action cannot be put into that phase.
+    :param name: in kebab-case; the names of its checks begin with it.
+    :param refusal: whether the target must end by itself with an error status, not by a signal.
+    :param return_path: the migration has a return path, on which the target reports a failure to the source.
+    :param unnoticed: the source has no return path and completes the migration; management resumes it by ``cont``.
+    :raises UsageError: the action is impossible in that phase, or for that actor.
     """
 
     name: str
@@ -117,17 +116,17 @@ class Fault:
     unnoticed: bool = False
 
     def __post_init__(self) -> None:
-        phases = _WHERE.get(self.action, tuple(Phase))
+        phases = _PHASES.get(self.action, tuple(Phase))
         if self.phase not in phases:
             raise UsageError(
-                f"put {self.action} into phase {self.phase}", "it can only be done in: " + ", ".join(phases)
+                f"inject {self.action} in phase {self.phase}", "it is only possible in: " + ", ".join(phases)
             )
         if self.action in (Action.KILL, Action.PAUSE) and self.actor is Actor.MANAGEMENT:
-            raise UsageError(f"{self.action} the management", "it is source or target")
+            raise UsageError(f"inject {self.action}", "its actor must be source or target, not management")
 
 
-SENDING = (
-    Fault("nobody-listens", Phase.MODE_SET, Actor.TARGET, Action.NOBODY_LISTENS),
+CPR_CHANNEL = (
+    Fault("no-listener", Phase.MODE_SET, Actor.TARGET, Action.NO_LISTENER),
     Fault("cpr-closed-before-fds", Phase.VM_STOPPED, Actor.MANAGEMENT, Action.CLOSE_CPR),
     Fault("cpr-closed-with-fds", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CLOSE_CPR, refusal=False),
     Fault("cpr-garbage", Phase.FDS_SENT, Actor.MANAGEMENT, Action.GARBAGE_CPR, refusal=True),
@@ -158,7 +157,7 @@ CANCELS = (
     Fault("cancel-before-switchover", Phase.BEFORE_SWITCHOVER, Actor.MANAGEMENT, Action.CANCEL, return_path=True),
     Fault("cancel-too-late", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, Survivor.TARGET, unnoticed=True),
 )
-"""``migrate_cancel`` in each phase; before ``migrate``, and after the source has sent all, it has nothing to cancel."""
+"""``migrate_cancel`` in each phase; before ``migrate``, and after the source has sent everything, it has no effect."""
 
 LATE_CANCELS = (
     Fault(
@@ -166,17 +165,17 @@ LATE_CANCELS = (
     ),
     Fault("cancel-state-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, Survivor.ONE, return_path=True),
 )
-"""``migrate_cancel`` while the source waits for the target's word on the device state, all of which it has sent."""
+"""``migrate_cancel`` when the source has sent the device state and waits for the target's answer."""
 
-TARGETS = (
+UNFIT_TARGETS = (
     Fault("other-queues", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_QUEUES, refusal=True),
     Fault("other-netdev-id", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_NETDEV, refusal=True),
     Fault("other-memory", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_MEMORY, refusal=True),
-    Fault("full-fd-table", Phase.FDS_SENT, Actor.TARGET, Action.FULL_TABLE, refusal=True),
+    Fault("target-descriptor-exhaustion", Phase.FDS_SENT, Actor.TARGET, Action.EXHAUST_DESCRIPTORS, refusal=True),
 )
-"""A target that does not fit."""
+"""A target whose settings or resources do not fit."""
 
-STREAM = (
+MAIN_CHANNEL = (
     Fault("main-closed", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.CLOSE_MAIN, return_path=True),
     Fault("main-garbage", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.GARBAGE_MAIN, refusal=True, return_path=True),
     Fault("main-closed-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CLOSE_MAIN, return_path=True),
@@ -186,18 +185,18 @@ STREAM = (
     Fault("no-netdev", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NETDEV, refusal=True, return_path=True),
     Fault("other-machine", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_MACHINE, refusal=True, return_path=True),
 )
-"""The device state is spoilt on its way, or the target cannot load it; the source hears of it by the return path."""
+"""The main channel breaks, or the target cannot load the device state; the return path reports it to the source."""
 
 UNNOTICED = (
     Fault("unnoticed-no-netdev", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NETDEV, refusal=True, unnoticed=True),
     Fault("unnoticed-death", Phase.STATE_LOADING, Actor.TARGET, Action.KILL, unnoticed=True),
 )
-"""The same without a return path: the source is in postmigrate and management lets it go on with ``cont``."""
+"""The same without a return path: the source is in postmigrate and management resumes it by ``cont``."""
 
 PLAIN = Fault("no-fault", Phase.MODE_SET, Actor.MANAGEMENT, Action.NOTHING, Survivor.TARGET)
-"""An update without a fault, of a guest that need not run."""
+"""An update without a fault; the guest may be paused."""
 
-HARMLESS = (
+PAUSES = (
     Fault("target-paused-when-ready", Phase.CPR_READY, Actor.TARGET, Action.PAUSE, Survivor.TARGET),
     Fault("target-paused-before-fds", Phase.FDS_SENT, Actor.TARGET, Action.PAUSE, Survivor.TARGET),
     Fault("target-paused-with-fds", Phase.FDS_RECEIVED, Actor.TARGET, Action.PAUSE, Survivor.TARGET),
@@ -210,17 +209,23 @@ HARMLESS = (
     Fault("source-paused-at-main", Phase.MAIN_CONNECTED, Actor.SOURCE, Action.PAUSE, Survivor.TARGET),
     Fault("source-paused-loading", Phase.STATE_LOADING, Actor.SOURCE, Action.PAUSE, Survivor.TARGET),
 )
-"""A process stands still for a while: the update has to succeed nevertheless."""
+"""A process is stopped for a while: the update must succeed."""
 
-POOR = (
-    Fault("source-full-fd-table", Phase.CREATING_DEVICES, Actor.SOURCE, Action.FULL_TABLE, Survivor.TARGET),
+MISSING_RESOURCES = (
+    Fault(
+        "source-descriptor-exhaustion",
+        Phase.CREATING_DEVICES,
+        Actor.SOURCE,
+        Action.EXHAUST_DESCRIPTORS,
+        Survivor.TARGET,
+    ),
     Fault("target-without-space", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_SPACE, Survivor.TARGET),
     Fault("target-without-net-admin", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NET_ADMIN, Survivor.TARGET),
 )
-"""Lacking what is not needed: a source that stops its VM and closes its cpr channel gets numbers back for the main one,
-and a target whose descriptors are handed over has to make no tap."""
+"""A missing resource that the update does not need: a source that closes its CPR channel can reuse the descriptor for
+the main channel, and a target that receives its descriptors creates no tap."""
 
-REFUSED = (
+LATE_COMMANDS = (
     Fault("second-migrate-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
     Fault("second-migrate", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
     Fault("second-migrate-at-main", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
@@ -228,7 +233,7 @@ REFUSED = (
     Fault("source-killed-after-resume", Phase.TARGET_RESUMED, Actor.SOURCE, Action.KILL, Survivor.TARGET),
     Fault("source-killed-quitting", Phase.SOURCE_QUITS, Actor.SOURCE, Action.KILL, Survivor.TARGET),
 )
-"""Commands that come at the wrong time, and a source that dies when the guest has left it: the update succeeds."""
+"""Commands at the wrong time, and a source that dies after the guest has left it: the update succeeds."""
 
 FATAL = (
     Fault("source-killed-fds-sent", Phase.FDS_SENT, Actor.SOURCE, Action.KILL, Survivor.NOBODY),
@@ -236,31 +241,31 @@ FATAL = (
     Fault("source-killed-main", Phase.MAIN_CONNECTED, Actor.SOURCE, Action.KILL, Survivor.NOBODY),
     Fault("target-killed-after-resume", Phase.TARGET_RESUMED, Actor.TARGET, Action.KILL, Survivor.NOBODY),
 )
-"""Nobody can survive: the guest is gone with the one that had it, and no other QEMU may run it."""
+"""The guest is lost with the QEMU that had it, and no other QEMU may run it."""
 
 _TABLES = (
-    SENDING,
+    CPR_CHANNEL,
     DEATHS,
     CANCELS,
     LATE_CANCELS,
-    TARGETS,
-    STREAM,
+    UNFIT_TARGETS,
+    MAIN_CHANNEL,
     UNNOTICED,
     (PLAIN,),
-    HARMLESS,
-    POOR,
-    REFUSED,
+    PAUSES,
+    MISSING_RESOURCES,
+    LATE_COMMANDS,
     FATAL,
 )
 
 
-def named(*names: str) -> tuple[Fault, ...]:
-    """Faults of the tables above, by name and in that order.
+def faults_named(*names: str) -> tuple[Fault, ...]:
+    """Faults of the tables above by name, in the given order.
 
     :raises UsageError: there is none of that name.
     """
     known = {fault.name: fault for table in _TABLES for fault in table}
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise UsageError(f"put in fault {unknown[0]!r}", "there is none of that name", "see cprlib/update/faults.py")
+        raise UsageError(f"inject fault {unknown[0]!r}", "there is none of that name", "see cprlib/update/faults.py")
     return tuple(known[name] for name in names)

@@ -1,101 +1,52 @@
-"""The act itself: start the target, cpr-transfer, the target runs, the source is gone.
+"""The live update: start the target, migrate by cpr-transfer, wait until the target runs, end the source.
 
-Order (QEMU docs/devel/migration/CPR.rst): the target is started and blocks on its cpr channel before it makes
-devices or serves QMP; the mode is set on the source; ``migrate`` sends the CPR state; then the target serves QMP.
-The source stays in postmigrate until it is told to quit, so that both can be looked at side by side.
+Order (QEMU docs/devel/migration/CPR.rst): the target starts and blocks on its CPR channel before it makes devices or
+serves QMP; the mode is set on the source; ``migrate`` sends the CPR state; then the target serves QMP. The source stays
+in postmigrate until ``quit``, so that both processes can be inspected side by side.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, QmpRefused, UpdateFailed
-from cprlib.linux.counters import LinkCounters, read_counters
-from cprlib.linux.descriptors import DescriptorTable, Pairing, pair_tables, read_table
-from cprlib.linux.procfs import VhostWorker, anonymous_memory, vhost_workers, wait_workers_ended
+from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused, UpdateFailed
+from cprlib.linux.counters import read_counters
+from cprlib.linux.descriptors import pair_tables
 from cprlib.linux.topology import Topology
 from cprlib.process import tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels, is_listening
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.qmp import QmpEvent
+from cprlib.update.faults import Phase
+from cprlib.update.hooks import UpdateHook
 from cprlib.update.mechanism import Mechanism, target_arguments
 from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of, run_states_of
+from cprlib.update.outcome import FAILED_STATES, ProcessView, UpdateResult, view, view_after_release
 
-FAILED_STATES = ("failed", "cancelled")
-GIVING_MECHANISMS = ("cpr",)  # with which the source gives its vhost devices up before it ends
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessView:
-    """What /proc shows of one QEMU at one moment.
-
-    :param anonymous_kib: memory of its own, without the guest's RAM, which is a memfd; None when it was not read.
-    :param waited_ms: for workers to end, in a process that has given its vhost devices up.
-    """
-
-    table: DescriptorTable
-    workers: tuple[VhostWorker, ...]
-    anonymous_kib: int | None = None
-    waited_ms: float = 0.0
-
-
-def view(machine: Machine) -> ProcessView:
-    """Look at a QEMU's descriptors, vhost workers and memory."""
-    return ProcessView(read_table(machine.pid), vhost_workers(machine.pid), anonymous_memory(machine.pid))
-
-
-def view_of_giver(machine: Machine, kept: int = 0) -> ProcessView:
-    """The same for a QEMU that has given vhost devices up: their workers have time to end.
-
-    :param kept: workers of devices that it goes on owning.
-    """
-    waited_ms = wait_workers_ended(machine.pid, kept)
-    return replace(view(machine), waited_ms=waited_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateResult:
-    """What was seen of one live update.
-
-    :param source_before: the source before the target was started.
-    :param source_after, target_after: both QEMUs side by side, the guest running in the target.
-    :param pairings: tap and vhost descriptors of both, by identity.
-    :param downtime_ms: QEMU's own figure (query-migrate on the source), None when it gave none.
-    :param source_exit: exit status of the source, negative for a signal.
-    :param run_states: each change of a QEMU's run state during the update, in order: ``target running``; None where the
-        target has no trace log.
-    :param source_retired: counters of the source's tap at its end, None when the target goes on using it.
-    """
-
-    mechanism: str
-    moments: tuple[Moment, ...]
-    source_before: ProcessView
-    source_after: ProcessView
-    target_after: ProcessView
-    pairings: tuple[Pairing, ...]
-    downtime_ms: float | None
-    source_exit: int
-    source_messages: str
-    target_messages: str
-    source_retired: LinkCounters | None
-    run_states: tuple[str, ...] | None = None
+LISTEN_S = 30.0
+MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
 
 
 @dataclass(slots=True)
 class LiveUpdate:
-    """A live update, step by step; :meth:`perform` does them all.
+    """A live update. :meth:`perform` does all of it; :meth:`begin` does it up to ``migrate``, for one that may fail.
 
-    :param stack: the target is entered here, so that it outlives the update.
+    :param stack: the target and the hooks' resources are entered here, so that they outlive the update.
     :param folder: evidence of the target goes here.
-    :param generation: 1 for the first update of a guest; names the target's files from 2 on.
-    :param target: once it was started.
-    :param passed: files that management gives to every QEMU, by netdev.
+    :param target_name: names the target's files.
+    :param passed: files that management passes to every QEMU, by netdev.
+    :param hooks: called between the steps, in this order.
+    :param channels: names that the target listens on.
+    :param source_channels: names that the source connects to; a proxy's where a hook adds one.
+    :param capabilities: migration capabilities to set on the source.
+    :param migrating: QEMU's refusal of ``migrate``, None when accepted; None before ``migrate``.
     """
 
     source: Machine
@@ -104,156 +55,228 @@ class LiveUpdate:
     stack: contextlib.ExitStack
     folder: Path
     target_settings: MachineSettings
-    generation: int = 1
+    target_name: str = "target"
     passed: Passed | None = None
+    hooks: Sequence[UpdateHook] = ()
+    channels: MigrationChannels = field(default_factory=MigrationChannels.fresh)
+    source_channels: MigrationChannels = field(init=False)
+    capabilities: dict[str, bool] = field(default_factory=lambda: {"events": True})
+    source_before: ProcessView = field(init=False)
+    started_ns: int = field(init=False)
     moments: list[Moment] = field(default_factory=list)
-    target: Machine | None = None
+    migrating: Future[QemuFailed | None] | None = None
+    started_target: Machine | None = None
+
+    def __post_init__(self) -> None:
+        self.source_channels = self.channels
+        self.source_before = view(self.source)
+        self.started_ns = time.time_ns()
+
+    @property
+    def target(self) -> Machine:
+        """The target.
+
+        :raises InstrumentError: it has not been started.
+        """
+        if self.started_target is None:
+            raise InstrumentError("use the target", "it has not been started")
+        return self.started_target
 
     def perform(self) -> tuple[Machine, UpdateResult]:
-        """Carry out the update.
+        """Carry out the whole update.
 
-        :returns: the target, in which the guest runs now, and what was seen.
-        :raises UpdateFailed: the migration failed; the words of both QEMUs are in ``details``.
+        :returns: the target, in which the guest runs now, and the result.
+        :raises UpdateFailed: the migration failed; ``details`` has the messages of both QEMUs.
         :raises QemuFailed: a QEMU died.
-        :raises DeadlineExceeded: a step did not come to its end.
+        :raises DeadlineExceeded: a step did not end.
         """
-        source_before = view(self.source)
-        started_ns = time.time_ns()
-        target, channels = self.start_target()
-        self.migrate(channels)
-        self.wait_stopped()
-        crossing = tuple(zip(self.source.settings.netdevs, target.settings.netdevs, strict=False))
-        for old, new in crossing:
-            self.mechanism.source_stopped(self.topology, old, new)
+        refusal = self.begin()
+        if isinstance(refusal, QmpRefused):
+            raise UpdateFailed("start the live update", refusal.happened, details=self.source.messages) from refusal
+        if refusal:
+            raise refusal
+        if all(hook.waits_for_stop for hook in self.hooks):
+            self._wait_stopped()
+        for hook in self.hooks:
+            hook.source_stopped(self)
+        handling, source, target = self.mechanism.handling, self.source, self.target
+        netdevs = tuple(zip(source.settings.netdevs, target.settings.netdevs, strict=False))
+        for old, new in netdevs:
+            handling.source_stopped(self.topology, old, new)
         if target.settings.plugged:
-            self.plug_target(target, channels)
-        self.wait_completed(target)
-        self.wait_running(target)
-        look = view_of_giver if self.mechanism.name in GIVING_MECHANISMS else view
-        source_after, target_after = look(self.source), view(target)
+            self._plug_target()
+        self._wait_completed()
+        self._wait_running()
+        source_after = view_after_release(source) if handling.releases_vhost else view(source)
+        target_after = view(target)
         pairings = pair_tables(source_after.table, target_after.table)
         downtime = self._downtime()
-        self._mark("SOURCE_QUIT")
-        source_exit = self.source.quit()
-        self._mark("SOURCE_GONE")
-        retired = [read_counters(self.topology.switch, a.interface) for a, b in crossing if a.interface != b.interface]
-        for old, _ in crossing:
-            self.mechanism.source_gone(self.topology, old)
-        moments = sorted((*self.moments, *moments_of(self.source, target, started_ns)), key=lambda item: item.time_ns)
+        self.mark("SOURCE_QUIT")
+        source_exit = source.quit()
+        self.mark("SOURCE_GONE")
+        retired = [read_counters(self.topology.switch, a.interface) for a, b in netdevs if a.interface != b.interface]
+        for old, _ in netdevs:
+            handling.source_gone(self.topology, old)
+        moments = sorted((*self.moments, *moments_of(source, target, self.started_ns)), key=lambda item: item.time_ns)
         return target, UpdateResult(
-            mechanism=self.mechanism.name,
+            mechanism=self.mechanism,
             moments=tuple(moments),
-            source_before=source_before,
+            source_before=self.source_before,
             source_after=source_after,
             target_after=target_after,
             pairings=pairings,
             downtime_ms=downtime,
             source_exit=source_exit,
-            source_messages=self.source.messages,
+            source_messages=source.messages,
             target_messages=target.messages,
             source_retired=retired[0] if retired else None,
-            run_states=run_states_of(self.source, target, started_ns),
+            run_states=run_states_of(source, target, self.started_ns),
         )
 
-    def fresh_channels(self) -> MigrationChannels:
-        """Channels of names that nobody else uses."""
-        return MigrationChannels.fresh()
+    def begin(self) -> QemuFailed | None:
+        """Start the target and give ``migrate`` to the source.
 
-    def start_target(self) -> tuple[Machine, MigrationChannels]:
-        """Start the target and wait until it listens on its cpr channel."""
-        channels = self.fresh_channels()
-        name = "target" if self.generation == 1 else f"target-{self.generation}"
-        netdevs = tuple(self.mechanism.target_netdev(self.topology, item) for item in self.target_settings.netdevs)
+        :returns: the error when the source refused ``migrate`` or died of it.
+        :raises QemuFailed: the target ended although no hook expects a failure.
+        :raises DeadlineExceeded: a step did not end.
+        """
+        for hook in self.hooks:
+            hook.before_target(self)
+        self._start_target()
+        self._reach(Phase.TARGET_STARTED)
+        self._wait_listening()
+        self._reach(Phase.CPR_READY)
+        self.set_capabilities()
+        parameters = {"mode": "cpr-transfer", **self.mechanism.handling.parameters}
+        self.source.qmp.execute("migrate-set-parameters", parameters)
+        self._reach(Phase.MODE_SET)
+        self.mark("MIGRATE")
+        with ThreadPoolExecutor(1) as thread:  # a source that waits to connect answers nothing
+            self.migrating = thread.submit(self.migrate)
+            for hook in self.hooks:
+                hook.migrating(self)
+            return self.migrating.result()
+
+    def set_capabilities(self) -> None:
+        """Set :attr:`capabilities` on the source."""
+        states = [{"capability": name, "state": state} for name, state in self.capabilities.items()]
+        self.source.qmp.execute("migrate-set-capabilities", {"capabilities": states})
+
+    def migrate(self) -> QemuFailed | None:
+        """Give ``migrate`` to the source; returns the error when it was refused."""
+        seconds = HELD_MIGRATE_S if self._expects_failure else MIGRATE_S
+        try:
+            self.source.qmp.execute("migrate", {"channels": self.source_channels.descriptions()}, seconds=seconds)
+        except QemuFailed as error:
+            return error
+        return None
+
+    def mark(self, name: str, who: str = HARNESS) -> None:
+        """Note a moment: now."""
+        self.moments.append(Moment(name, time.time_ns(), who, "the harness"))
+
+    @property
+    def _expects_failure(self) -> bool:
+        return any(hook.expects_failure for hook in self.hooks)
+
+    def _reach(self, phase: Phase) -> None:
+        for hook in self.hooks:
+            hook.at_phase(phase, self)
+
+    def _start_target(self) -> None:
+        handling = self.mechanism.handling
+        netdevs = tuple(handling.target_netdev(self.topology, item) for item in self.target_settings.netdevs)
         settings = replace(self.target_settings, netdevs=netdevs)
         if arguments := target_arguments(self.mechanism):
             known = tuple(item for item in settings.extra if item not in arguments)
             settings = replace(settings, extra=(*known, *arguments))
-        self._mark("TARGET_STARTED")
-        target = self.stack.enter_context(
-            start_machine(name, settings, self.folder, self.topology.switch, incoming=channels, passed=self.passed)
+        self.mark("TARGET_STARTED")
+        switch = self.topology.switch
+        self.started_target = self.stack.enter_context(
+            start_machine(self.target_name, settings, self.folder, switch, incoming=self.channels, passed=self.passed)
         )
 
+    def _wait_listening(self) -> None:
+        """Wait until the target listens on its CPR channel."""
+        target = self.target
+
         def listening() -> bool | None:
+            if self._expects_failure and target.process.poll() is not None:
+                return True
             target.check_alive("start the target")
-            return is_listening(target.pid, channels.cpr) or None
+            return is_listening(target.pid, self.channels.cpr) or None
 
-        Deadline(30, "the target's cpr channel", Awaited.QEMU).poll(listening, interval=0.005)
-        self._mark("CPR_LISTENING")
-        self.target = target
-        return target, channels
+        Deadline(LISTEN_S, "the target's CPR channel", Awaited.QEMU).poll(listening, interval=0.005)
+        self.mark("CPR_LISTENING")
 
-    def migrate(self, channels: MigrationChannels) -> None:
-        """Set the mode on the source and start the migration."""
-        capability = {"capability": "events", "state": True}
-        self.source.qmp.execute("migrate-set-capabilities", {"capabilities": [capability]})
-        self.source.qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer", **self.mechanism.parameters})
-        self._mark("MIGRATE")
-        try:
-            self.source.qmp.execute("migrate", {"channels": channels.descriptions()})
-        except QmpRefused as error:
-            raise UpdateFailed("start the live update", error.happened, details=self.source.messages) from error
-
-    def plug_target(self, target: Machine, channels: MigrationChannels) -> None:
+    def _plug_target(self) -> None:
         """Add the target's netdevs and NICs by QMP, once it has the CPR state, and name its main channel.
 
         :raises UpdateFailed: the target refuses something, or dies of it.
         """
+        target = self.target
         try:
             target.wait_ready()
             target.plug_all()
-            target.qmp.execute("migrate-incoming", {"channels": channels.descriptions()[:1]})
+            self.name_main_channel()
         except (QmpRefused, QemuFailed) as error:
             with contextlib.suppress(DeadlineExceeded):
                 wait_until_exit(target.process, Deadline(2, "the target to end", Awaited.QEMU))
-            raise self._failed(target, f"plugging the target's NICs: {error.happened}") from error
+            raise self._failed(f"plugging the target's NICs: {error.happened}") from error
 
-    def wait_stopped(self) -> None:
+    def name_main_channel(self) -> None:
+        """Name the main channel to a target that was started with ``-incoming defer``."""
+        self.target.qmp.execute("migrate-incoming", {"channels": self.channels.descriptions()[:1]})
+
+    def _wait_stopped(self) -> None:
         """Wait for the source's guest to stop.
 
         :raises UpdateFailed: the migration failed before that (stock QEMU stops the guest after it sent its CPR state).
         """
-        deadline = Deadline(30, "the source's guest to stop", Awaited.QEMU)
         begun_ns = next(item.time_ns for item in self.moments if item.name == "MIGRATE")
 
         def over(event: QmpEvent) -> bool:
             failed = event.data.get("status") in FAILED_STATES
             return event.received_ns >= begun_ns and (event.name == "STOP" or failed)
 
+        deadline = Deadline(30, "the source's guest to stop", Awaited.QEMU)
         event = self.source.qmp.wait_event(["STOP", "MIGRATION"], deadline, accept=over)
-        if event.name != "STOP" and self.target is not None:
+        if event.name != "STOP":
             answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")
-            raise self._failed(self.target, str(answer.get("error-desc") or f"status {answer.get('status')}"))
+            raise self._failed(str(answer.get("error-desc") or f"status {answer.get('status')}"))
 
-    def wait_completed(self, target: Machine) -> None:
+    def _wait_completed(self) -> None:
         """Wait until the source has sent everything.
 
         :raises UpdateFailed: the migration failed or was cancelled.
         """
+        target = self.target
 
-        def outcome() -> str | None:
+        def completed() -> bool | None:
             answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")
             status = str(answer.get("status", "none"))
             if status in FAILED_STATES:
-                reason = str(answer.get("error-desc") or f"status {status}")
-                raise self._failed(target, reason)
+                raise self._failed(str(answer.get("error-desc") or f"status {status}"))
             if target.process.poll() is not None:
-                raise self._failed(target, f"the target ended: {_last_line(target)}")
-            return status if status == "completed" else None
+                lines = target.messages.splitlines()
+                raise self._failed(f"the target ended: {lines[-1] if lines else 'it said nothing'}")
+            return True if status == "completed" else None
 
         try:
-            Deadline(60, "the migration to complete", Awaited.QEMU).poll(outcome, interval=0.02)
+            Deadline(60, "the migration to complete", Awaited.QEMU).poll(completed, interval=0.02)
         except QemuFailed as error:
             self.source.check_alive("live-update the guest")
-            raise self._failed(target, error.happened) from error
-        self._mark("COMPLETED", SOURCE)
+            raise self._failed(error.happened) from error
+        self.mark("COMPLETED", SOURCE)
 
-    def wait_running(self, target: Machine) -> None:
+    def _wait_running(self) -> None:
         """Wait until the target's guest runs."""
+        target = self.target
 
         def running() -> bool | None:
             status = target.status()
             if status in ("internal-error", "guest-panicked"):
-                raise self._failed(target, f"the target is in state {status}")
+                raise self._failed(f"the target is in state {status}")
             return True if status == "running" else None
 
         target.wait_ready()
@@ -265,16 +288,8 @@ class LiveUpdate:
         downtime = answer.get("downtime")
         return float(downtime) if downtime is not None else None
 
-    def _mark(self, name: str, who: str = HARNESS) -> None:
-        self.moments.append(Moment(name, time.time_ns(), who, "the harness"))
-
-    def _failed(self, target: Machine, reason: str) -> UpdateFailed:
-        details = f"source said:\n{tail(self.source.messages)}\ntarget said:\n{tail(target.messages)}"
+    def _failed(self, reason: str) -> UpdateFailed:
+        details = f"source said:\n{tail(self.source.messages)}\ntarget said:\n{tail(self.target.messages)}"
         return UpdateFailed(
-            "live-update the guest", reason, "see the details for what both QEMUs said", details=details
+            "live-update the guest", reason, "see the details for the messages of both QEMUs", details=details
         )
-
-
-def _last_line(machine: Machine) -> str:
-    lines = machine.messages.splitlines()
-    return lines[-1] if lines else "it said nothing"

@@ -1,115 +1,106 @@
-"""Mechanisms: how the NIC crosses from source to target."""
+"""Mechanisms: how a NIC is moved from source to target, and what management does for it."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
 from cprlib.errors import UsageError
-from cprlib.linux.topology import Topology
 from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.netdev import TapNetdev, Way
 
+if TYPE_CHECKING:  # the enumeration is part of the evidence, whose readers need no netlink
+    from cprlib.linux.topology import Topology
 
-class Mechanism(Protocol):
-    """What management does for the NIC around a live update."""
+
+class Mechanism(enum.StrEnum):
+    """How the NIC is moved from source to target."""
+
+    CPR = "cpr"
+    LINK_SWITCH = "link-switch"
+    FD_SHARE = "fd-share"
+    LOCAL = "local"
+    NONE = "none"  # no update: a control run, or a case on another subject
 
     @property
-    def name(self) -> str:
-        """The mechanism's name in parameters and reports."""
+    def handling(self) -> NicHandling:
+        """Properties of the mechanism, and what management does for the NIC."""
+        return _HANDLING[self]
 
-    @property
-    def shares_files(self) -> bool:
-        """Whether management opens the netdevs' files, and gives the same ones to every QEMU of a guest."""
 
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        """Migration parameters of source and target beside the mode."""
+class NicHandling:
+    """Properties of a mechanism and management's part in it. This class: no property, and management does nothing."""
+
+    sends_descriptors = False
+    """The source sends the NIC's descriptors with its CPR state, so the guest must stand still from then on."""
+    keeps_open_files = False
+    """The target's tap is the same open file as the source's."""
+    releases_vhost = False
+    """The source releases its vhost devices before it ends."""
+    may_lose = False
+    """Packets may be lost: usable as a negative control only."""
+    shares_files = False
+    """Management opens the netdevs' files and passes the same ones to every QEMU of a guest."""
+    supports_vhost = True
+    parameters: ClassVar[Mapping[str, object]] = {}
+    """Migration parameters of source and target in addition to the mode."""
 
     def require(self, facts: QemuFacts) -> None:
-        """Refuse a QEMU that cannot do it.
+        """Refuse a QEMU that lacks the mechanism.
 
         :raises NotSupported: with the reason in one line.
         """
-
-    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
-        """The netdev the source is started with."""
-
-    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:
-        """Prepare what the target needs and give back its netdev; called before the target starts."""
-
-    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
-        """What management does when the source's guest has stopped."""
-
-    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
-        """What management does when the source has ended."""
-
-
-class Unattended:
-    """What management does for a NIC that crosses by itself: nothing."""
-
-    __slots__ = ()
-
-    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:  # noqa: ARG002
-        """The same netdev again."""
-        return source
-
-    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
-        """Nothing."""
-
-    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class CprTap(Unattended):
-    """``-netdev tap,cpr=on``: the source sends its descriptors, management does nothing."""
-
-    name: str = "cpr"
-    shares_files: bool = False
-    parameters: Mapping[str, object] = field(default_factory=dict)
-
-    def require(self, facts: QemuFacts) -> None:
-        """See :meth:`Mechanism.require`."""
-        facts.require_netdev_cpr()
-
-    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
-        """See :meth:`Mechanism.source_netdev`."""
-        return replace(netdev, cpr=True)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkSwitch:
-    """As in traditional migration: a new tap for the target, the old one taken down, the new one set up.
-
-    Management acts on the source's STOP event; what arrives between is lost, which is what this mechanism is
-    here to show.
-    """
-
-    queue_length: int = 1000
-    name: str = "link-switch"
-    shares_files: bool = False
-    parameters: Mapping[str, object] = field(default_factory=dict)
-
-    def require(self, facts: QemuFacts) -> None:
-        """See :meth:`Mechanism.require`."""
         facts.require_cpr_transfer()
 
     def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
-        """The netdev as it is."""
+        """The netdev of the QEMU that boots the guest."""
         return netdev
 
+    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:  # noqa: ARG002
+        """Prepare for the target, before it starts, and return its netdev."""
+        return source
+
+    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
+        """Called when the source's guest has stopped."""
+
+    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
+        """Called when the source has ended."""
+
+
+class CprTap(NicHandling):
+    """``-netdev tap,cpr=on``: the source sends its descriptors to the target."""
+
+    sends_descriptors = keeps_open_files = releases_vhost = True
+
+    def require(self, facts: QemuFacts) -> None:
+        """See :meth:`NicHandling.require`."""
+        facts.require_netdev_cpr()
+
+    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
+        """See :meth:`NicHandling.source_netdev`."""
+        return replace(netdev, cpr=True)
+
+
+class LinkSwitch(NicHandling):
+    """As in traditional migration: the target has a new tap; management sets the old one down and the new one up.
+
+    Management reacts to the source's STOP event. Packets that arrive in between are lost: this is a negative control.
+    """
+
+    may_lose = True
+
     def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:
-        """Make a second tap, not attached yet: tap0, tap1, tap2 in a chain of updates."""
+        """Create the next tap, not attached yet: tap0, tap1, tap2 in a chain of updates."""
         stem = source.interface.rstrip("0123456789")
         number = int(source.interface[len(stem) :] or 0) + 1
         target = replace(source, interface=f"{stem}{number}")
-        topology.add_tap(target.interface, queues=source.queues, queue_length=self.queue_length, attached=False)
+        topology.add_tap(target.interface, queues=source.queues, attached=False)
         return target
 
     def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
-        """Take the old link down and set the new one up."""
+        """Set the old link down and the new one up."""
         topology.detach(source.interface)
         topology.attach(target.interface)
 
@@ -118,54 +109,50 @@ class LinkSwitch:
         topology.remove_tap(source.interface)
 
 
-@dataclass(frozen=True, slots=True)
-class FdShare(Unattended):
-    """Management opens the tap and gives the same descriptors to both QEMUs (``fd=``, ``fds=``), without ``cpr=on``.
+class FdShare(NicHandling):
+    """Management opens the tap and passes the same descriptors to both QEMUs (``fd=``, ``fds=``), without ``cpr=on``.
 
-    Both QEMUs read the tap at the same time; what the one that does not run takes is lost (docs/findings.md).
-    With vhost each QEMU opens /dev/vhost-net itself: a vhost device has one owner, so its descriptors cannot be shared.
+    Both QEMUs read the tap at the same time; packets that the stopped one reads are lost (docs/findings.md). With vhost
+    each QEMU opens /dev/vhost-net itself: a vhost device has one owner, so its descriptors cannot be shared.
     """
 
-    name: str = "fd-share"
-    shares_files: bool = True
-    parameters: Mapping[str, object] = field(default_factory=dict)
-
-    def require(self, facts: QemuFacts) -> None:
-        """See :meth:`Mechanism.require`."""
-        facts.require_cpr_transfer()
+    keeps_open_files = may_lose = shares_files = True
+    supports_vhost = False
 
     def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
         """The netdev with descriptors in place of the interface's name."""
         return replace(netdev, way=Way.FDS if netdev.queues > 1 else Way.FD)
 
 
-@dataclass(frozen=True, slots=True)
-class Local(Unattended):
-    """Migration parameter ``local`` of newer QEMUs: the device state brings the backend's descriptors along.
+class Local(NicHandling):
+    """Migration parameter ``local`` of newer QEMUs: the device state carries the backend's descriptors.
 
-    No release that could be had has it (11.1.3 has not): the parameter is set where query-qmp-schema tells of it, and
-    nothing more is known to be needed. Never run.
+    Never run: no release has it yet (11.1.3 lacks it). The parameter is set where query-qmp-schema lists it.
     """
 
-    name: str = "local"
-    shares_files: bool = False
-    parameters: Mapping[str, object] = field(default_factory=lambda: {"local": True})
+    keeps_open_files = True
+    parameters: ClassVar[Mapping[str, object]] = {"local": True}
 
     def require(self, facts: QemuFacts) -> None:
-        """See :meth:`Mechanism.require`."""
+        """See :meth:`NicHandling.require`."""
         facts.require_migration_local()
 
-    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
-        """The netdev as it is."""
-        return netdev
+
+_HANDLING: Mapping[Mechanism, NicHandling] = {
+    Mechanism.CPR: CprTap(),
+    Mechanism.LINK_SWITCH: LinkSwitch(),
+    Mechanism.FD_SHARE: FdShare(),
+    Mechanism.LOCAL: Local(),
+    Mechanism.NONE: NicHandling(),
+}
 
 
 def target_arguments(mechanism: Mechanism) -> tuple[str, ...]:
-    """Arguments that set the mechanism's parameters on a target, which serves no QMP before it needs them."""
+    """Arguments that set the mechanism's migration parameters on a target, which needs them before it serves QMP."""
     words = {True: "on", False: "off"}
     return tuple(
         argument
-        for name, value in mechanism.parameters.items()
+        for name, value in mechanism.handling.parameters.items()
         for argument in ("-global", f"migration.{name}={words[value] if isinstance(value, bool) else value}")
     )
 
@@ -175,7 +162,7 @@ def mechanism_named(name: str) -> Mechanism:
 
     :raises UsageError: there is none.
     """
-    known: dict[str, Mechanism] = {item.name: item for item in (CprTap(), LinkSwitch(), FdShare(), Local())}
+    known = [item for item in Mechanism if item != Mechanism.NONE]
     if name not in known:
         raise UsageError(f"use mechanism {name!r}", f"it is none of {', '.join(known)}")
-    return known[name]
+    return Mechanism(name)

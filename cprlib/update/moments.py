@@ -1,14 +1,13 @@
-"""When the steps of a live update happened, on one clock.
+"""Times of the steps of a live update, on one clock.
 
-QEMU's own trace records come first: they have QEMU's time of the act. QMP events follow where a QEMU has no trace
-log; the harness's own acts are stamped as they are done.
+QEMU's trace records come first: they carry QEMU's own time. QMP events serve where a QEMU has no trace log; the
+harness's own steps are stamped as they happen.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cprlib.errors import InstrumentError
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.trace_log import TraceRecord
 
@@ -23,7 +22,7 @@ class Moment:
         ``STATE_LOADING``, ``RESUME``, ``COMPLETED`` or ``SOURCE_GONE``.
     :param time_ns: CLOCK_REALTIME.
     :param who: ``source``, ``target`` or ``harness``.
-    :param evidence: where the time comes from.
+    :param evidence: source of the time.
     """
 
     name: str
@@ -44,9 +43,9 @@ def _from_event(name: str, who: str, machine: Machine, event_name: str, since_ns
 
 
 def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment, ...]:
-    """The steps that the two QEMUs tell of themselves, since the ``migrate`` command.
+    """The steps that the two QEMUs report.
 
-    :param since_ns: start of the update, so that earlier updates of the same source are passed over.
+    :param since_ns: start of the update; earlier records of the same source are ignored.
     """
     log, other = source.trace, target.trace
     recent = [item for item in log.records if item.time_ns >= since_ns]
@@ -67,19 +66,8 @@ def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment,
 def run_states_of(source: Machine, target: Machine, since_ns: int) -> tuple[str, ...] | None:
     """Each change of the run state since the start of an update, in order: ``source finish-migrate``.
 
-    :returns: None where the target's trace log tells of none.
+    :returns: None when the target's trace log has none.
     """
     theirs = [(time_ns, f"{TARGET} {state}") for time_ns, state in target.trace.run_states()]
     ours = [(time_ns, f"{SOURCE} {state}") for time_ns, state in source.trace.run_states() if time_ns >= since_ns]
     return tuple(text for _, text in sorted([*ours, *theirs])) if theirs else None
-
-
-def moment(moments: tuple[Moment, ...], name: str) -> Moment:
-    """The step of that name.
-
-    :raises InstrumentError: nobody told of it.
-    """
-    for item in moments:
-        if item.name == name:
-            return item
-    raise InstrumentError(f"tell when {name} happened", "neither a trace record nor a QMP event says so")

@@ -1,12 +1,11 @@
-"""A guest that runs on the switch's tap and can be updated, again and again; what most tests begin with."""
+"""A guest that runs on the switch's tap and can be updated repeatedly; most tests begin with one."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
@@ -16,12 +15,12 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.netdev import TapNetdev, VirtioNet, Way
 from cprlib.qemu.passed_files import opened_files
-from cprlib.update.live_update import LiveUpdate, UpdateResult
+from cprlib.update.hooks import UpdateHook
+from cprlib.update.live_update import LiveUpdate
 from cprlib.update.mechanism import Mechanism
+from cprlib.update.outcome import UpdateResult
 
 BOOT_SECONDS = 60.0
-
-AnyUpdate = TypeVar("AnyUpdate", bound=LiveUpdate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class GuestSettings:
                 emulated=self.accelerator == "tcg",
                 queue_pairs=self.netdev.queues,
             ),
-            netdevs=tuple(mechanism.source_netdev(netdev) for netdev in self.netdevs),
+            netdevs=tuple(mechanism.handling.source_netdev(netdev) for netdev in self.netdevs),
             nics=tuple(nics),
             machine=self.machine,
             accelerator=self.accelerator,
@@ -82,10 +81,10 @@ class GuestSettings:
 class RunningGuest:
     """A guest whose network is up; made by :func:`running_guest`.
 
-    :param machine: the QEMU it runs in now.
+    :param machine: the QEMU that runs it now.
     :param agent: the connection to its agent, through that QEMU.
-    :param updates: what was seen of each update so far.
-    :param passed: files that management opened and gives to every QEMU, by netdev.
+    :param updates: results of its updates so far.
+    :param passed: files that management opened and passes to every QEMU, by netdev.
     """
 
     topology: Topology
@@ -98,49 +97,66 @@ class RunningGuest:
     passed: Passed | None = None
 
     def live_update(
-        self, qemu: QemuBinary | None = None, target_settings: MachineSettings | None = None
+        self,
+        qemu: QemuBinary | None = None,
+        target_settings: MachineSettings | None = None,
+        hooks: Sequence[UpdateHook] = (),
     ) -> UpdateResult:
-        """Replace the QEMU under the guest.
+        """Replace the QEMU under the guest; on failure the guest stays in the source.
 
         :param qemu: QEMU of the target; the source's when None.
-        :param target_settings: what else is different in the target; nothing when None.
+        :param target_settings: settings of the target; the source's when None.
+        :param hooks: called between the steps of the update.
         :raises UpdateFailed, QemuFailed, DeadlineExceeded: see :meth:`LiveUpdate.perform`.
         """
         settings = target_settings or self.machine.settings
         if qemu is not None:
             settings = replace(settings, qemu=qemu)
-        return self.carry_out(self.plan_update(LiveUpdate, settings))
+        machine, result = self.plan_update(hooks, settings).perform()
+        self.move_to(machine)
+        self.updates.append(result)
+        return result
+
+    @property
+    def next_target(self) -> str:
+        """Name of the next update's target: ``target``, ``target-2``, ``target-3``."""
+        return f"target-{len(self.updates) + 1}" if self.updates else "target"
 
     def plan_update(
-        self, kind: Callable[..., AnyUpdate], target_settings: MachineSettings | None = None, **own: object
-    ) -> AnyUpdate:
-        """The next update of this guest; :meth:`carry_out` performs it.
+        self,
+        hooks: Sequence[UpdateHook] = (),
+        target_settings: MachineSettings | None = None,
+        *,
+        target_name: str = "",
+        stack: contextlib.ExitStack | None = None,
+    ) -> LiveUpdate:
+        """The next update of this guest, not begun.
 
-        :param kind: :class:`LiveUpdate`, or a class made from it.
         :param target_settings: the source's when None.
-        :param own: further fields of that class.
+        :param target_name: :attr:`next_target` when empty.
+        :param stack: of the target's resources; the guest's when None.
         """
-        return kind(
+        return LiveUpdate(
             source=self.machine,
             mechanism=self.mechanism,
             topology=self.topology,
-            stack=self.stack,
+            stack=stack or self.stack,
             folder=self.folder,
             target_settings=target_settings or self.machine.settings,
-            generation=len(self.updates) + 1,
+            target_name=target_name or self.next_target,
             passed=self.passed,
-            **own,
+            hooks=hooks,
         )
 
-    def carry_out(self, update: LiveUpdate) -> UpdateResult:
-        """Perform an update; the guest is in the target then.
+    def move_to(self, machine: Machine, resources: contextlib.ExitStack | None = None) -> None:
+        """Note that the guest runs in another QEMU.
 
-        :raises UpdateFailed, QemuFailed, DeadlineExceeded: see :meth:`LiveUpdate.perform`; it stays in the source.
+        :param resources: of that QEMU, kept as long as the guest; None when they are in the guest's stack.
         """
-        self.machine, result = update.perform()
-        self.agent.use(self.machine.agent)
-        self.updates.append(result)
-        return result
+        if resources is not None:
+            self.stack.push(resources)
+        self.machine = machine
+        self.agent.use(machine.agent)
 
     @property
     def tap(self) -> str:
@@ -150,10 +166,10 @@ class RunningGuest:
 
 @contextlib.contextmanager
 def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -> Iterator[RunningGuest]:
-    """Build the topology, boot a guest, wait until its network is up; all is gone when the body ends.
+    """Build the topology, boot a guest, wait until its network is up; all of it ends with the body.
 
     :param folder: evidence of the QEMUs goes here.
-    :raises GuestFailed, QemuFailed, DeadlineExceeded: the guest did not come up.
+    :raises GuestFailed, QemuFailed, DeadlineExceeded: the guest did not boot.
     """
     with build_topology() as topology, contextlib.ExitStack() as stack:
         for number, netdev in enumerate(settings.netdevs):
@@ -162,7 +178,7 @@ def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -
             if number:
                 topology.add_further_network(number)
         started = settings.for_machine(mechanism)
-        passed = stack.enter_context(_shared_files(started, topology)) if mechanism.shares_files else None
+        passed = stack.enter_context(_shared_files(started, topology)) if mechanism.handling.shares_files else None
         machine = stack.enter_context(start_machine("source", started, folder, topology.switch, passed=passed))
         machine.wait_ready()
         if settings.plugged:
@@ -176,7 +192,7 @@ def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -
 
 @contextlib.contextmanager
 def _shared_files(settings: MachineSettings, topology: Topology) -> Iterator[Passed]:
-    """What management opens of all netdevs and keeps, to give it to one QEMU after the other."""
+    """The files of all netdevs that management keeps open and passes to one QEMU after the other."""
     with contextlib.ExitStack() as stack:
         with topology.switch.entered():
             passed = {netdev.identifier: stack.enter_context(opened_files(netdev)) for netdev in settings.netdevs}

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from cprlib.evidence.case import CaseEvidence, Mechanism, Outcome, Role
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, passed, unsure
-from cprlib.verdict.policy import DOWNGRADE_CHECKS, IDENTITY_MECHANISMS, NOT_ASKED_FOR, Policy
+from cprlib.verdict.policy import DOWNGRADE_CHECKS, NOT_ASKED_FOR, Policy
 from cprlib.verdict.traffic_rules import counted, instrument_findings, interruption_findings, traffic_findings
 
 
@@ -143,7 +143,7 @@ def _update(case: CaseEvidence, policy: Policy, baseline_ms: float | None) -> It
 
 
 def _identity(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
-    if case.mechanism not in IDENTITY_MECHANISMS:
+    if not case.mechanism.handling.keeps_open_files:
         return
     different = [row for row in case.descriptors if row.same_file is False]
     for row in different:

@@ -11,9 +11,7 @@ from typing import Literal
 import msgspec
 
 from cprlib.codec import Count, Name, Positive
-from cprlib.evidence.case import Mechanism
 
-IDENTITY_MECHANISMS = (Mechanism.CPR, Mechanism.FD_SHARE, Mechanism.LOCAL)  # one open file on both sides
 DOWNGRADE_CHECKS = ("vhost-worker", "no-downgrade")  # wanted of each case with vhost
 NOT_ASKED_FOR = ("no-target", "no-local")
 """Words of skips that every policy allows, because they say nothing about the QEMU under test: no second QEMU was

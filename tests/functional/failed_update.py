@@ -19,9 +19,9 @@ from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_said, check_vh
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, look_at_tap
 from cprlib.traffic.probes import Probes
-from cprlib.update.fault_result import FaultResult
-from cprlib.update.faulted_update import FaultedUpdate
+from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import Fault, Survivor
+from cprlib.update.outcome import FaultResult
 
 
 class FailedUpdates:
@@ -56,7 +56,7 @@ class FailedUpdates:
         """Returns whether the guest still answers, as far as it shall."""
         case = self._case
         try:
-            result = FaultedUpdate(case.guest, fault).perform()
+            result = inject_fault(case.guest, fault)
         except DeadlineExceeded as error:
             case.expect(f"{fault.name}-ends", False, "the update comes to an end", error.happened, error.one_line())
             return False

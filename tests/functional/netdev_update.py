@@ -8,8 +8,8 @@ from dataclasses import replace
 from cprlib.qemu.netdev import Spelling, Way
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_test import expect_answers, unanswered, update_guest
-from cprlib.update.faulted_update import FaultedUpdate
-from cprlib.update.faults import named
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import faults_named
 from tap_sources import Programs, attach_unnamed
 
 
@@ -39,7 +39,7 @@ def cross_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> Non
 def expect_nothing_run_by_failed_target(case: MeasuredCase, programs: Programs) -> None:
     """A target that ends because it cannot load the state leaves the interfaces to the source: no script runs."""
     before = programs.runs()
-    result = FaultedUpdate(case.guest, *named("main-garbage")).perform()
+    result = inject_fault(case.guest, *faults_named("main-garbage"))
     expected = "the target ends with an error, the source runs, no program ran"
     if not result.reached or result.target_exit is None:
         case.unclear("failed-target-runs-nothing", expected, result.why or "the target did not end by itself")

@@ -14,7 +14,7 @@ from cprlib.linux.descriptors import read_table
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import Machine, start_machine
 from cprlib.qemu.passed_files import PassedFiles
-from cprlib.update.live_update import FAILED_STATES
+from cprlib.update.outcome import FAILED_STATES
 from cprlib.update.running_guest import RunningGuest
 
 SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h, the same on every architecture

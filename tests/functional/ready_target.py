@@ -1,61 +1,44 @@
-"""A live update that stands still when the target has its descriptors and devices, and has not loaded their state.
+"""Pause a live update when the target has its descriptors and devices, and has not loaded their state.
 
-The target's main channel is named last (``-incoming defer``): until then the source waits, stopped, and both answer.
+The target learns the name of its main channel last (``-incoming defer``). Until then the source waits with its guest
+stopped, and both QEMUs serve QMP.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import Machine
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.update.hooks import UpdateHook
 from cprlib.update.live_update import LiveUpdate
 
 TARGET_READY = "TARGET_READY"
 
 
-class DeferredChannels(MigrationChannels):
-    """Channels of which the target is told the main one by QMP."""
+class PauseWhenTargetReady(UpdateHook):
+    """Pause when both QEMUs have the descriptors and neither runs the guest.
 
-    def incoming_arguments(self, *, deferred: bool = True) -> list[str]:  # noqa: ARG002
-        """See :meth:`MigrationChannels.incoming_arguments`."""
-        return MigrationChannels.incoming_arguments(self, deferred=True)
-
-
-@dataclass(slots=True)
-class ReadyTargetUpdate(LiveUpdate):
-    """A live update with a pause.
-
-    :param when_ready: called with the source and the target: both have the descriptors, neither runs the guest.
+    :param action: called with the source and the target.
     """
 
-    when_ready: Callable[[Machine, Machine], None] = lambda _source, _target: None
-    held: list[tuple[Machine, MigrationChannels]] = field(default_factory=list)
+    def __init__(self, action: Callable[[Machine, Machine], None]) -> None:
+        self._action = action
 
-    def fresh_channels(self) -> MigrationChannels:
-        """See :meth:`LiveUpdate.fresh_channels`."""
-        return DeferredChannels.fresh()
+    def before_target(self, update: LiveUpdate) -> None:
+        """Defer the main channel."""
+        update.channels = replace(update.channels, deferred=True)
 
-    def start_target(self) -> tuple[Machine, MigrationChannels]:
-        """See :meth:`LiveUpdate.start_target`."""
-        self.held.append(LiveUpdate.start_target(self))
-        return self.held[-1]
-
-    def wait_stopped(self) -> None:
-        """See :meth:`LiveUpdate.wait_stopped`; goes on until the target is ready and stands still there."""
-        LiveUpdate.wait_stopped(self)
-        target, channels = self.held[-1]
-        target.wait_ready()
-        self._mark(TARGET_READY)
-        self.when_ready(self.source, target)
-        target.qmp.execute("migrate-incoming", {"channels": channels.descriptions()[:1]})
+    def source_stopped(self, update: LiveUpdate) -> None:
+        """Wait for the target, act, and name the main channel."""
+        update.target.wait_ready()
+        update.mark(TARGET_READY)
+        self._action(update.source, update.target)
+        update.name_main_channel()
 
 
-def update_held_when_ready(case: MeasuredCase, when_ready: Callable[[Machine, Machine], None]) -> None:
-    """Live-update a case's guest, with a look at both QEMUs in the middle; its evidence is added to the case."""
-    guest = case.guest
-    source = guest.machine
-    result = guest.carry_out(guest.plan_update(ReadyTargetUpdate, when_ready=when_ready))
-    case.add_update(result, source.settings.netdevs[0])
+def update_with_pause_when_ready(case: MeasuredCase, action: Callable[[Machine, Machine], None]) -> None:
+    """Live-update a case's guest with this pause, and add the result to the case's evidence."""
+    netdev = case.guest.machine.settings.netdevs[0]
+    case.add_update(case.guest.live_update(hooks=[PauseWhenTargetReady(action)]), netdev)

@@ -14,7 +14,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, expect_same_queues, look_at_tap
 from cprlib.testing.queue_pairs import QueuePairs
 from cprlib.testing.survival import expect_no_complaint, survives
-from ready_target import update_held_when_ready
+from ready_target import update_with_pause_when_ready
 
 KINDS = ("tap", "vhost", "memfd")
 QUEUES = 2
@@ -48,7 +48,7 @@ class DescriptorFlags(LiveUpdateTest):
                 self._expect_own(case, before, read_table(source.pid))
                 self._expect_queues(case, tap, source, target)
 
-            update_held_when_ready(case, when_ready)
+            update_with_pause_when_ready(case, when_ready)
             self._expect_after(case, before)
             self._expect_getfd_blocks(case)
             expect_no_complaint(case)

@@ -7,25 +7,25 @@ from collections.abc import Iterable
 from cprlib.errors import QemuFailed, UpdateFailed
 from cprlib.evidence.case import Role
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.update.faulted_update import FaultedUpdate
+from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import (
     CANCELS,
+    CPR_CHANNEL,
     DEATHS,
-    HARMLESS,
     LATE_CANCELS,
-    POOR,
-    REFUSED,
-    SENDING,
-    STREAM,
-    TARGETS,
+    LATE_COMMANDS,
+    MAIN_CHANNEL,
+    MISSING_RESOURCES,
+    PAUSES,
+    UNFIT_TARGETS,
     UNNOTICED,
     Fault,
-    named,
+    faults_named,
 )
 from failed_update import failed_updates
 
 IN_EACH_PHASE = (
-    *("nobody-listens", "cpr-closed-with-fds", "target-killed-with-fds", "target-killed-with-devices"),
+    *("no-listener", "cpr-closed-with-fds", "target-killed-with-fds", "target-killed-with-devices"),
     *("cancel-before-switchover", "main-closed-loading"),
 )
 CONTROL_RUN_S, BETWEEN_S = 6.0, 0.2
@@ -54,7 +54,7 @@ class FailedUpdate(LiveUpdateTest):
         :avocado: tags=patch:stop-early,patch:1,patch:setup-notifier,patch:2,patch:vhost-reset,patch:3
         :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(SENDING)
+        self._fail(CPR_CHANNEL)
 
     def test_source_keeps_running_when_target_dies(self) -> None:
         """The target is killed in each phase, also as the owner of vhost: the source runs on with vhost.
@@ -90,7 +90,7 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(TARGETS)
+        self._fail(UNFIT_TARGETS)
 
     def test_source_keeps_running_when_stream_breaks(self) -> None:
         """The main channel cut or spoilt, or a target that cannot load: the source hears of it and runs on with vhost.
@@ -99,7 +99,7 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(STREAM)
+        self._fail(MAIN_CHANNEL)
 
     def test_source_can_resume_after_unnoticed_failure(self) -> None:
         """Without a return path the source takes the update for complete; told to go on, it runs with vhost.
@@ -117,7 +117,7 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
         """
-        self._fail((*HARMLESS, *REFUSED, *POOR), queues=1)
+        self._fail((*PAUSES, *LATE_COMMANDS, *MISSING_RESOURCES), queues=1)
 
     def test_source_keeps_running_without_vhost(self) -> None:
         """Without vhost too the source runs on after a failed update, with the descriptors it had.
@@ -126,8 +126,8 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:stop-early,patch:1,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1
         """
-        faults = named(
-            *("nobody-listens", "cpr-closed-before-fds", "target-killed-with-fds", "target-killed-with-devices"),
+        faults = faults_named(
+            *("no-listener", "cpr-closed-before-fds", "target-killed-with-fds", "target-killed-with-devices"),
             *("target-killed-at-main", "target-killed-loading", "cancel-creating-devices", "main-garbage"),
         )
         self._fail(faults, queues=1, vhost=False)
@@ -141,7 +141,7 @@ class FailedUpdate(LiveUpdateTest):
         """
         with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case, failed_updates(case, tap=False) as updates:
             case.guest.machine.qmp.execute("stop")
-            updates.inject(named("nobody-listens", "cancel-fds-received", "target-killed-with-devices", "no-fault"))
+            updates.inject(faults_named("no-listener", "cancel-fds-received", "target-killed-with-devices", "no-fault"))
 
     def test_failed_updates_lose_nothing(self) -> None:
         """Under traffic, updates that fail in one phase after the other, and the next one, lose no packet.
@@ -154,8 +154,8 @@ class FailedUpdate(LiveUpdateTest):
         with self.given_guest("cpr", vhost=True) as case:
             case.run_control(at_least_s=CONTROL_RUN_S)
             with case.under_traffic():
-                for fault in named(*IN_EACH_PHASE):
-                    result = FaultedUpdate(case.guest, fault).perform()
+                for fault in faults_named(*IN_EACH_PHASE):
+                    result = inject_fault(case.guest, fault)
                     case.expect(
                         f"{fault.name}-source-runs",
                         result.reached and result.state_after == "running",
@@ -172,7 +172,7 @@ class LostGuest(LiveUpdateTest):
 
     def _lose(self, fault: str) -> None:
         with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case, failed_updates(case) as updates:
-            updates.inject(named(fault))
+            updates.inject(faults_named(fault))
 
     def test_target_does_not_run_without_state(self) -> None:
         """The source dies before it has sent the device state: the target must not run the guest.
@@ -203,7 +203,7 @@ class ExpectedFailures(FailedUpdate):
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(named("cancel-fds-sent", "cancel-fds-received"))
+        self._fail(faults_named("cancel-fds-sent", "cancel-fds-received"))
 
     def test_tap_is_unchanged_after_unnoticed_failure(self) -> None:
         """A source that took a failed update for complete and goes on has its tap as it was.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cprlib.evidence.case import Role
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.survival import expect_no_complaint, survives
-from cprlib.update.faulted_update import FaultedUpdate
-from cprlib.update.faults import named
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import faults_named
 from full_ring import LONG_MS, FullRing
 
 
@@ -20,7 +20,7 @@ class FullReceiveRing(LiveUpdateTest):
         ):
             ring = FullRing(case)
             with ring.full("across-a-failed-update", wait_ms=LONG_MS):
-                FaultedUpdate(case.guest, *named("target-killed-with-devices")).perform()
+                inject_fault(case.guest, *faults_named("target-killed-with-devices"))
             with ring.full("across-an-update", wait_ms=LONG_MS):
                 case.live_update()
             with ring.full("in-the-target"):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from cprlib.evidence.case import Role
 from cprlib.testing.chain import CONTROL_RUN_S, Step, update_in_a_row
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.update.mechanism import mechanism_named
 
-NEGATIVE_CONTROLS = ("link-switch", "fd-share")
 NEGATIVE_CONTROL_UPDATES = 3  # one may lose nothing, when no packet arrives while the guest stands still
 
 
@@ -38,7 +38,7 @@ class Matrix(LiveUpdateTest):
         """
         given = self.parameters
         name, queues, vhost = given.mechanism or "cpr", given.queues or 1, bool(given.vhost)
-        if name not in NEGATIVE_CONTROLS:
+        if not mechanism_named(name).handling.may_lose:
             with self.given_guest(name, queues=queues, vhost=vhost) as case:
                 case.run_control()
                 with case.under_traffic():

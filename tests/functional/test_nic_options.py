@@ -10,8 +10,8 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.nic_frames import queue_map
 from cprlib.testing.queue_pairs import QueuePairs
 from cprlib.testing.survival import expect_no_complaint, survives
-from cprlib.update.faulted_update import FaultedUpdate
-from cprlib.update.faults import named
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import faults_named
 
 QUEUES = 4
 RSS = ("-global", "virtio-net-pci.rss=on")
@@ -37,7 +37,7 @@ class NicOptions(LiveUpdateTest):
             before = share_of_workers(case)
             case.live_update()
             expect_polling(case, "in-the-target", before, share_of_workers(case, FIRST_PORT + 1))
-            FaultedUpdate(case.guest, *named("target-killed-with-devices")).perform()
+            inject_fault(case.guest, *faults_named("target-killed-with-devices"))
             expect_polling(case, "after-a-failed-update", before, share_of_workers(case, FIRST_PORT + 2))
             expect_no_complaint(case)
 

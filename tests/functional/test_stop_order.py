@@ -19,8 +19,8 @@ from cprlib.testing.hand_over import (
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import Probes
-from cprlib.update.channel_gate import ChannelGate
-from cprlib.update.gated import gated_update
+from cprlib.update.hooks import PauseAtFdsSent
+from cprlib.update.proxy import ChannelProxy
 
 HELD = 3  # packets per queue pair that arrive while nobody may read the tap
 
@@ -36,13 +36,13 @@ class StopOrder(LiveUpdateTest):
             probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
             sent = 0
 
-            def at_gate(gate: ChannelGate) -> None:
+            def at_pause(proxy: ChannelProxy) -> None:
                 nonlocal sent
-                check_source_let_go(case, gate, source)
+                check_source_let_go(case, proxy, source)
                 sent = probes.send(HELD)
 
             try:
-                update = gated_update(guest, at_gate)
+                update = guest.live_update(hooks=[PauseAtFdsSent(at_pause)])
             except (UpdateFailed, QemuFailed) as error:
                 case.expect("update-succeeds", False, "the guest runs in the target", error.happened, error.happened)
                 return

@@ -15,8 +15,8 @@ from cprlib.testing.hand_over import ANSWER_S, check_nothing_sent, check_order, 
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import Probes
-from cprlib.update.channel_gate import ChannelGate
-from cprlib.update.gated import gated_update
+from cprlib.update.hooks import PauseAtFdsSent
+from cprlib.update.proxy import ChannelProxy
 
 SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
 
@@ -64,14 +64,14 @@ class VhostHandOver(LiveUpdateTest):
             self.given_guest("cpr", queues=4, vhost=True, role=Role.CHECKS) as case,
             KernelTrace() as trace,
             Probes(case.guest.topology.station, probe_flows(case)) as probes,
-            ChannelGate(case.guest.topology.switch, "nobody", SOME_BYTES) as gate,
+            ChannelProxy(case.guest.topology.switch, "nobody", SOME_BYTES) as proxy,
         ):
             machine = case.guest.machine
             before = vhost_workers(machine.pid)
-            machine.qmp.execute("migrate", {"channels": MigrationChannels("", gate.name).descriptions()[:1]})
-            gate.wait_held(Deadline(30, "the migration's stream", Awaited.QEMU))
+            machine.qmp.execute("migrate", {"channels": MigrationChannels("", proxy.name).descriptions()[:1]})
+            proxy.wait_held(Deadline(30, "the migration's stream", Awaited.QEMU))
             check_vhost_carries(case, "vhost-carries-while-migrating", probes, trace, time.time_ns())
-            gate.cut()
+            proxy.cut()
             Deadline(30, "the migration to fail", Awaited.QEMU).poll(
                 lambda: True if machine.qmp.execute("query-migrate")["status"] == "failed" else None
             )
@@ -99,7 +99,7 @@ class VhostHandOver(LiveUpdateTest):
 
         capabilities = [{"capability": name, "state": True} for name in ("pause-before-switchover", "x-ignore-shared")]
         machine.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
-        with ChannelGate(case.guest.topology.switch, "nobody", None) as sink:
+        with ChannelProxy(case.guest.topology.switch, "nobody", None) as sink:
             machine.qmp.execute("migrate", {"channels": MigrationChannels("", sink.name).descriptions()[:1]})
             reaches("pre-switchover")
             stopped = machine.status()
@@ -129,7 +129,7 @@ class VhostHandOver(LiveUpdateTest):
         ):
             probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
             netdev = case.guest.machine.settings.netdevs[0]
-            update = gated_update(case.guest, lambda gate: check_nothing_sent(case, gate))
+            update = case.guest.live_update(hooks=[PauseAtFdsSent(lambda proxy: check_nothing_sent(case, proxy))])
             case.add_update(update, netdev)
             probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
             check_vhost_carries(case, "vhost-carries-packets", probes, trace, time.time_ns())

@@ -18,8 +18,9 @@ from cprlib.evidence.update_checks import (
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, Pairing
 from cprlib.linux.procfs import VhostWorker
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.update.live_update import ProcessView, UpdateResult
+from cprlib.update.mechanism import Mechanism
 from cprlib.update.moments import Moment
+from cprlib.update.outcome import ProcessView, UpdateResult
 
 NETDEV = TapNetdev(queues=1, vhost=True, cpr=True)
 
@@ -37,7 +38,7 @@ def view(pid: int, rows: tuple[Descriptor, ...], workers: int) -> ProcessView:
 SOURCE = (row(9, "/dev/net/tun"), row(10, "/dev/vhost-net"))
 TARGET = (row(19, "/dev/net/tun"), row(20, "/dev/vhost-net"))
 GOOD = UpdateResult(
-    mechanism="cpr",
+    mechanism=Mechanism.CPR,
     moments=(
         Moment("STOP", 1_000_000, "source", ""),
         Moment("FDS_SENT", 2_000_000, "source", ""),
@@ -92,7 +93,7 @@ def test_received_descriptor_that_programs_would_inherit_is_seen() -> None:
     found = outcomes(hand_over_checks(replace(GOOD, pairings=kept), NETDEV))
     assert found["descriptors-close-on-exec"] is Outcome.FAIL
     assert found["descriptor-flags"] is Outcome.PASS  # the flag is each descriptor's own
-    shared = replace(GOOD, pairings=kept, mechanism="fd-share")
+    shared = replace(GOOD, pairings=kept, mechanism=Mechanism.FD_SHARE)
     assert "descriptors-close-on-exec" not in outcomes(hand_over_checks(shared, NETDEV))
 
 
@@ -118,7 +119,9 @@ def test_descriptors_sent_before_the_stop_are_seen() -> None:
 
 
 def test_order_of_descriptors_is_none_of_link_switchs_business() -> None:
-    stock = replace(GOOD, mechanism="link-switch", moments=(Moment("FDS_SENT", 1, "source", ""), *GOOD.moments[::2]))
+    stock = replace(
+        GOOD, mechanism=Mechanism.LINK_SWITCH, moments=(Moment("FDS_SENT", 1, "source", ""), *GOOD.moments[::2])
+    )
     assert outcomes(order_checks(stock)) == {"stop-before-resume": Outcome.PASS}
 
 

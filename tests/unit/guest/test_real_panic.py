@@ -21,7 +21,7 @@ from cprlib.guest.console import Console
 from cprlib.linux.topology import build_topology
 from cprlib.qemu.machine import Machine, start_machine
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.update.mechanism import mechanism_named
+from cprlib.update.mechanism import Mechanism
 from cprlib.update.running_guest import GuestSettings
 
 
@@ -37,7 +37,7 @@ def assets() -> Assets:
 def booting(assets: Assets, folder: Path, words: str) -> Iterator[Machine]:
     """A guest with further words on its kernel's command line."""
     guest = GuestSettings(assets.qemu, assets.guest, TapNetdev())
-    settings = guest.for_machine(mechanism_named("cpr"))
+    settings = guest.for_machine(Mechanism.CPR)
     settings = replace(settings, kernel_arguments=f"{settings.kernel_arguments} {words}")
     with contextlib.ExitStack() as stack:
         try:

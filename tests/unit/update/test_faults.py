@@ -13,21 +13,21 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.update import faults
-from cprlib.update.fault_gates import changed_settings
+from cprlib.update.fault_injection import changed_settings
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
 
 TABLES = (
-    faults.SENDING,
+    faults.CPR_CHANNEL,
     faults.DEATHS,
     faults.CANCELS,
     faults.LATE_CANCELS,
-    faults.TARGETS,
-    faults.STREAM,
+    faults.UNFIT_TARGETS,
+    faults.MAIN_CHANNEL,
     faults.UNNOTICED,
-    faults.HARMLESS,
-    faults.POOR,
+    faults.PAUSES,
+    faults.MISSING_RESOURCES,
     faults.FATAL,
-    faults.REFUSED,
+    faults.LATE_COMMANDS,
     (faults.PLAIN,),
 )
 ALL = [fault for table in TABLES for fault in table]
@@ -91,10 +91,10 @@ def test_a_target_that_does_not_fit_differs_as_its_name_says(action: Action, que
 
 
 def test_faults_are_found_by_name() -> None:
-    assert faults.named("cpr-garbage", "no-fault") == (faults.SENDING[3], faults.PLAIN)
-    assert faults.named(*(fault.name for fault in ALL)) == tuple(ALL)
+    assert faults.faults_named("cpr-garbage", "no-fault") == (faults.CPR_CHANNEL[3], faults.PLAIN)
+    assert faults.faults_named(*(fault.name for fault in ALL)) == tuple(ALL)
     with pytest.raises(UsageError):
-        faults.named("no-such-fault")
+        faults.faults_named("no-such-fault")
 
 
 OPENS = """

@@ -1,4 +1,4 @@
-"""CPR state read off its channel: names, ids, and which of the sender's files they are."""
+"""The CPR state in a proxy: names, ids, and the sender's descriptors for the same open files."""
 
 import os
 import struct
@@ -6,8 +6,8 @@ import struct
 import pytest
 
 from cprlib.errors import InstrumentError
-from cprlib.update.channel_piece import Piece
-from cprlib.update.sent_files import name_before, sent_files
+from cprlib.update.hooks import name_before, sent_files
+from cprlib.update.proxy import Message
 
 
 def entry(name: str, identifier: int) -> bytes:
@@ -30,13 +30,13 @@ def test_files_are_found_in_the_sender_by_identity_not_by_inode() -> None:
     first, other = os.open("/dev/null", os.O_RDWR), os.open("/dev/null", os.O_RDWR)
     copy = os.dup(first)
     try:
-        pieces = [
-            Piece(b"head" + entry("net0", 0) + b" ", (copy,)),
-            Piece(entry("net1", 5) + b" ", (other,)),
-            Piece(b"\0"),
+        messages = [
+            Message(b"head" + entry("net0", 0) + b" ", (copy,)),
+            Message(entry("net1", 5) + b" ", (other,)),
+            Message(b"\0"),
         ]
         try:
-            found = sent_files(pieces, os.getpid())
+            found = sent_files(messages, os.getpid())
         except InstrumentError as error:
             pytest.skip(f"no kcmp here: {error.happened}")
         assert [(item.name, item.id) for item in found] == [("net0", 0), ("net1", 5)]

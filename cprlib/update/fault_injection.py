@@ -1,0 +1,293 @@
+"""Carry out a fault: a hook that holds the update in the fault's phase, acts, and lets it go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentError, QmpRefused
+from cprlib.linux.descriptors import exhaust_descriptors
+from cprlib.process import kill_group
+from cprlib.qemu.machine import Machine, MachineSettings
+from cprlib.update.faults import TARGET_SETTINGS, Action, Actor, Fault, Phase, Survivor
+from cprlib.update.hooks import UpdateHook
+from cprlib.update.live_update import LiveUpdate
+from cprlib.update.outcome import END_S, FaultOutcome, FaultResult, view_after_release
+from cprlib.update.proxy import ChannelProxy, StartupBarrier
+from cprlib.update.running_guest import RunningGuest
+
+PHASE_S = 30.0
+LOADING_BYTES = 4096  # of the device state that the target has in phase STATE_LOADING
+GARBAGE = bytes(range(255, -1, -1)) * 16  # neither a magic number of QEMU nor a plausible length
+
+BARRIERS = {
+    Phase.TARGET_STARTED: ("-readconfig", "{path}"),  # before it listens on its CPR channel
+    Phase.FDS_RECEIVED: ("-object", "secret,id=barrier,file={path}"),  # qemu_create_early_backends()
+    Phase.CREATING_DEVICES: ("-fw_cfg", "name=opt/org.cprlib/barrier,file={path}"),  # after the netdevs
+}
+CPR_PHASES = (Phase.VM_STOPPED, Phase.FDS_SENT)
+MAIN_PHASES = (Phase.MAIN_CONNECTED, Phase.STATE_LOADING)
+BEFORE_MIGRATE = (Phase.TARGET_STARTED, Phase.CPR_READY, Phase.MODE_SET)
+
+
+def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
+    """Update a guest with one fault. Where the target survives, the guest runs in it afterwards.
+
+    :raises DeadlineExceeded: the update did not end.
+    :raises UpdateFailed: it failed although the target had to get the guest.
+    :raises CprlibError: the harness could not do its part.
+    """
+    source = guest.machine
+    state, said = source.status(), len(source.messages)
+    injection = FaultInjection(fault)
+    with contextlib.ExitStack() as stack:
+        update = guest.plan_update([injection], stack=stack, target_name=f"target-{fault.name}")
+        before = update.source_before
+        try:
+            refusal = update.begin()
+            outcome = FaultOutcome(fault, source, update.target, state, injection.acted_ns)
+            migration, error = outcome.wait_migration(refusal.happened if refusal else "")
+            back_ms, target_exit = outcome.wait_survivor()
+            if outcome.target_has_guest:
+                guest.move_to(update.target, stack.pop_all())
+        finally:
+            injection.restore(update)
+    machine = guest.machine
+    return FaultResult(
+        fault=fault,
+        reached=not injection.why,
+        why=injection.why,
+        acted_ns=injection.acted_ns,
+        migration=migration,
+        error=error,
+        refused=injection.refused,
+        state_before=state,
+        state_after=machine.status() if machine.process.poll() is None else "gone",
+        back_ms=back_ms,
+        before=before,
+        after=view_after_release(source, kept=len(before.workers)) if source.process.poll() is None else None,
+        target_exit=target_exit,
+        source_state=outcome.source_state,
+        target_state=outcome.target_state,
+        source_said=source.messages[said:].strip(),
+        target_said=update.target.messages,
+    )
+
+
+def changed_settings(settings: MachineSettings, action: Action) -> MachineSettings:
+    """The settings of a target with one of :data:`TARGET_SETTINGS`; the same ones for other actions."""
+    netdev, nic = settings.netdevs[0], settings.nics[0]
+    changes: dict[str, Any] = {}
+    match action:
+        case Action.OTHER_QUEUES:
+            other = netdev.queues // 2 or 1 if netdev.queues > 1 else 2
+            changes = {"netdevs": (replace(netdev, queues=other),), "nics": (replace(nic, queues=other),)}
+        case Action.OTHER_NETDEV:
+            name = f"{netdev.identifier}x"
+            changes = {"netdevs": (replace(netdev, identifier=name),), "nics": (replace(nic, netdev=name),)}
+        case Action.NO_NETDEV:
+            changes = {"netdevs": (), "nics": ()}
+        case Action.OTHER_MEMORY:
+            changes = {"memory_mib": settings.memory_mib * 2}
+        case Action.OTHER_MACHINE:
+            changes = {"machine": "pc" if settings.machine == "q35" else "q35"}
+        case Action.NO_SPACE:
+            changes = {"extra": (*settings.extra, "-D", "/dev/full")}  # the last -D counts
+        case Action.NO_NET_ADMIN:
+            changes = {"prefix": ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")}
+    return replace(settings, **changes)
+
+
+class FaultInjection(UpdateHook):
+    """The hook of one fault.
+
+    ``acted_ns`` is the time of the fault (CLOCK_REALTIME), ``why`` the reason when the update ended before the phase,
+    ``refused`` QEMU's message when it refused management's command.
+    """
+
+    expects_failure = True
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.acted_ns = 0
+        self.why = ""
+        self.refused = ""
+        self._proxy: ChannelProxy | None = None
+        self._barrier: StartupBarrier | None = None
+        self._limit: int | None = None
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """Add what holds the update in the fault's phase, and change the target's settings."""
+        fault, channels = self.fault, update.channels
+        self._limit = resource.prlimit(update.source.pid, resource.RLIMIT_NOFILE)[0]
+        settings = changed_settings(update.target_settings, fault.action)
+        if fault.phase in CPR_PHASES:
+            refuse = fault.phase is Phase.VM_STOPPED
+            self._proxy = ChannelProxy(update.topology.switch, channels.cpr, None, refuse=refuse)
+            update.source_channels = replace(channels, cpr=self._proxy.name)
+        elif fault.phase in MAIN_PHASES:
+            loading = fault.phase is Phase.STATE_LOADING
+            self._proxy = ChannelProxy(
+                update.topology.switch,
+                channels.main,
+                LOADING_BYTES if loading else 0,
+                pass_on=loading,
+                # without a return path the source hangs up while the proxy holds what it has sent
+                delivers=fault.survivor in (Survivor.TARGET, Survivor.ONE),
+            )
+            update.source_channels = replace(channels, main=self._proxy.name)
+        elif fault.phase in BARRIERS and fault.action not in TARGET_SETTINGS:
+            self._barrier = update.stack.enter_context(StartupBarrier())
+            arguments = (argument.format(path=self._barrier.path) for argument in BARRIERS[fault.phase])
+            settings = replace(settings, extra=(*settings.extra, *arguments))
+        if self._proxy:
+            update.stack.enter_context(self._proxy)
+        if fault.action is Action.NO_LISTENER:
+            update.source_channels = replace(channels, cpr=f"{channels.cpr}-none")
+        update.target_settings = settings
+        update.capabilities |= {
+            "return-path": fault.return_path,
+            "pause-before-switchover": fault.phase is Phase.BEFORE_SWITCHOVER,
+        }
+
+    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
+        """Inject a fault of a phase before ``migrate``."""
+        if phase is self.fault.phase:
+            self._inject(update)
+
+    def migrating(self, update: LiveUpdate) -> None:
+        """Inject a fault of a phase after ``migrate``."""
+        phase = self.fault.phase
+        if phase in BEFORE_MIGRATE:
+            return
+        if phase in (Phase.TARGET_RESUMED, Phase.SOURCE_QUITS):
+            update.target.wait_ready()
+            update.target.qmp.wait_event(["RESUME"], Deadline(END_S, "the target to resume", Awaited.QEMU))
+        if phase is Phase.SOURCE_QUITS:
+            with contextlib.suppress(CprlibError):
+                update.source.qmp.execute("quit", seconds=2)
+        self._inject(update)
+
+    def restore(self, update: LiveUpdate) -> None:
+        """Continue stopped QEMUs, give the source its descriptor limit back, and leave no capability for later."""
+        source = update.source
+        for machine in (source, update.started_target):
+            if machine is not None and machine.process.poll() is None:
+                os.kill(machine.pid, signal.SIGCONT)
+                if self._limit is not None:
+                    _, hard = resource.prlimit(machine.pid, resource.RLIMIT_NOFILE)
+                    resource.prlimit(machine.pid, resource.RLIMIT_NOFILE, (self._limit, hard))
+        if self.fault.phase is Phase.BEFORE_SWITCHOVER and source.process.poll() is None:
+            update.capabilities["pause-before-switchover"] = False
+            with contextlib.suppress(CprlibError):  # an ordinary update follows
+                update.set_capabilities()
+
+    def _inject(self, update: LiveUpdate) -> None:
+        """Wait until the update stands in the phase, act, and let it go on."""
+        try:
+            Deadline(PHASE_S, f"phase {self.fault.phase}").poll(lambda: self._arrived(update))
+        except (InstrumentError, DeadlineExceeded) as error:
+            self.why = error.one_line()
+        self.acted_ns = time.time_ns()
+        if not self.why:
+            self._act(update)
+        self._release()
+        if self.fault.phase is Phase.BEFORE_SWITCHOVER:
+            with contextlib.suppress(QmpRefused):  # the fault has ended the migration
+                update.source.qmp.execute("migrate-continue", {"state": "pre-switchover"})
+
+    def _release(self) -> None:
+        for holder in (self._proxy, self._barrier):
+            if holder is not None:
+                holder.release()
+
+    def _arrived(self, update: LiveUpdate) -> bool | None:
+        """Whether the update stands in the fault's phase.
+
+        :raises InstrumentError: it has ended before.
+        """
+        phase, migrating = self.fault.phase, update.migrating
+        if migrating is not None and migrating.done() and (refusal := migrating.result()):
+            raise InstrumentError(f"bring the update to phase {phase}", f"it ended before: {refusal.happened}")
+        if self._barrier:
+            if not self._barrier.holds(update.target.pid):
+                return None
+        elif phase is Phase.VM_STOPPED:
+            if not _vm_stopped(update):
+                return None
+        elif self._proxy and not self._proxy.held:
+            return None
+        awaited = self._awaited_status()
+        return True if awaited is None or _migration_status(update.source) == awaited else None
+
+    def _awaited_status(self) -> str | None:
+        """QAPI MigrationStatus of the source in the fault's phase, where it matters."""
+        fault = self.fault
+        if fault.phase is Phase.BEFORE_SWITCHOVER:
+            return "pre-switchover"
+        if fault.survivor is Survivor.ONE:
+            return "device"  # the source has sent everything and waits for the target's answer
+        return "completed" if fault.phase is Phase.STATE_LOADING and fault.unnoticed else None
+
+    def _act(self, update: LiveUpdate) -> None:
+        fault, source, target = self.fault, update.source, update.target
+        victim = source if fault.actor is Actor.SOURCE else target
+        match fault.action:
+            case Action.KILL:
+                kill_group(victim.process)
+            case Action.PAUSE:
+                self._pause(victim, other=source if victim is target else None)
+            case Action.CANCEL:
+                try:
+                    source.qmp.execute("migrate_cancel")
+                except QmpRefused as error:
+                    self.refused = error.happened
+            case Action.MIGRATE_AGAIN:
+                self.why = "" if update.migrate() else "a second migrate was accepted while one ran"
+            case Action.EXHAUST_DESCRIPTORS if victim is target:
+                exhaust_descriptors(target.pid, left=1)  # it must accept the channel, or it would retry for ever
+            case Action.EXHAUST_DESCRIPTORS:  # the source gets the number of its CPR channel for the main channel
+                exhaust_descriptors(source.pid, earlier=update.source_before.table)
+            case _ if self._proxy is not None:
+                _change_stream(self._proxy, fault.action)
+
+    def _pause(self, victim: Machine, other: Machine | None) -> None:
+        """Stop a process, let the other side go on as far as it can, and continue the process."""
+        os.kill(victim.pid, signal.SIGSTOP)
+        self._release()
+        for _ in range(3):  # each is a round trip through the other's main loop, which is not blocked
+            if other is not None:
+                other.status()
+        os.kill(victim.pid, signal.SIGCONT)
+
+
+def _change_stream(proxy: ChannelProxy, action: Action) -> None:
+    match action:
+        case Action.CLOSE_CPR | Action.CLOSE_MAIN:
+            proxy.cut()
+        case Action.GARBAGE_CPR | Action.GARBAGE_MAIN:
+            proxy.replace(GARBAGE)
+        case Action.TRUNCATE_CPR:
+            proxy.truncate(proxy.byte_count // 2)
+        case Action.TRUNCATE_MAIN:
+            proxy.truncate(0)
+        case Action.WITHOUT_FDS:
+            proxy.truncate(proxy.byte_count, descriptors=False)
+
+
+def _migration_status(source: Machine) -> str:
+    answer: Mapping[str, Any] = source.qmp.execute("query-migrate")
+    return str(answer.get("status", "none"))
+
+
+def _vm_stopped(update: LiveUpdate) -> bool:
+    """Whether the source's VM has been stopped for this update, from its trace: its QMP may be blocked."""
+    changes = update.source.trace.all_of("runstate_set")
+    return any(item.time_ns >= update.started_ns and "finish-migrate" in item.text for item in changes)

@@ -1,0 +1,158 @@
+"""Hooks: code that runs between the steps of a live update, while the update stands still."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, InstrumentError
+from cprlib.linux.descriptors import Descriptor, read_table
+from cprlib.linux.libc import same_open_file
+from cprlib.update.faults import Phase
+from cprlib.update.proxy import ChannelProxy, Message
+
+if TYPE_CHECKING:
+    from cprlib.update.live_update import LiveUpdate
+
+FDS_HELD = "FDS_HELD"
+HOLD_S = 30.0
+NAME_LIMIT = 256  # bytes
+
+
+class UpdateHook:
+    """A hook of a :class:`LiveUpdate`, which calls each method at its point. These do nothing."""
+
+    expects_failure = False
+    """The update may fail: a target that ends early is no error."""
+    waits_for_stop = True
+    """The update waits for the source's STOP before it goes on."""
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """The target is about to start: change its settings or the channels, add a proxy."""
+
+    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
+        """The update has reached TARGET_STARTED, CPR_READY or MODE_SET."""
+
+    def migrating(self, update: LiveUpdate) -> None:
+        """The source has got ``migrate``; the answer is in ``update.migrating``."""
+
+    def source_stopped(self, update: LiveUpdate) -> None:
+        """The source's guest has stopped; not called when the update expects a failure."""
+
+
+class PauseAtFdsSent(UpdateHook):
+    """Pause when the source has sent its whole CPR state and the target has seen nothing of it.
+
+    :param action: called with the proxy on the CPR channel during the pause.
+    """
+
+    waits_for_stop = False  # it has stopped; with a broken series the end of the update says more than a time-out
+
+    def __init__(self, action: Callable[[ChannelProxy], None]) -> None:
+        self._action = action
+        self._proxy: ChannelProxy | None = None
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """Put a proxy on the CPR channel."""
+        channels = update.source_channels
+        self._proxy = update.stack.enter_context(ChannelProxy(update.topology.switch, channels.cpr, None))
+        update.source_channels = replace(channels, cpr=self._proxy.name)
+
+    def migrating(self, update: LiveUpdate) -> None:
+        """Wait for the CPR state and act; nothing when ``migrate`` was refused.
+
+        :raises DeadlineExceeded: the source has not sent its CPR state.
+        """
+        proxy, migrating = self._proxy, update.migrating
+        if proxy is None or migrating is None:
+            return
+
+        def held_or_refused() -> bool | None:
+            return True if proxy.held or (migrating.done() and migrating.result()) else None
+
+        try:
+            Deadline(HOLD_S, "the source to send its CPR state", Awaited.QEMU).poll(held_or_refused)
+            if proxy.held:
+                self._pause(update, proxy)
+        finally:
+            proxy.release()
+
+    def _pause(self, update: LiveUpdate, proxy: ChannelProxy) -> None:
+        update.mark(FDS_HELD)
+        self._action(proxy)
+
+
+class ObserveSentFiles(PauseAtFdsSent):
+    """Read the descriptors of the CPR state on their way; they arrive as they were sent.
+
+    ``sent`` has them in the order of the stream.
+    """
+
+    waits_for_stop = True
+
+    def __init__(self) -> None:
+        super().__init__(lambda _proxy: None)
+        self.sent: tuple[SentFile, ...] = ()
+
+    def _pause(self, update: LiveUpdate, proxy: ChannelProxy) -> None:
+        self.sent = sent_files(proxy.messages, update.source.pid)
+
+
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """One descriptor of the CPR state.
+
+    :param name: of the netdev or the RAM block.
+    :param file: the descriptor in the proxy.
+    :param source_numbers: descriptors of the source that are the same open file.
+    """
+
+    name: str
+    id: int
+    file: Descriptor
+    source_numbers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        what = f"{self.file.kind} {self.file.interface}" if self.file.interface else self.file.kind
+        return f"{self.name}/{self.id} ({what})"
+
+
+def sent_files(messages: Sequence[Message], source: int) -> tuple[SentFile, ...]:
+    """The descriptors in a held CPR state.
+
+    CPR state is a list of (name, id, descriptor) (QEMU migration/cpr.c, vmstate_cpr_fd). The stream has the length of
+    the name, the name with its NUL, the id, all big endian, then one byte that carries the descriptor
+    (qemu_file_put_fd(), migration/qemu-file.c).
+
+    :param source: process id of the sender.
+    :raises InstrumentError: the stream has another layout, or the kernel refused to compare files.
+    """
+    ours = {row.number: row for row in read_table(os.getpid()).rows}
+    theirs = read_table(source).rows
+    found, data = [], b""
+    for message in messages:
+        data += message.data
+        for number in message.descriptors:
+            name, identifier = name_before(data[:-1])
+            row = ours[number]
+            candidates = [item for item in theirs if (item.device, item.inode) == (row.device, row.inode)]
+            same = (item.number for item in candidates if same_open_file(os.getpid(), number, source, item.number))
+            found.append(SentFile(name, identifier, row, tuple(same)))
+    return tuple(found)
+
+
+def name_before(data: bytes) -> tuple[str, int]:
+    """Name and id at the end of these bytes, which a descriptor follows.
+
+    :raises InstrumentError: they end in something else.
+    """
+    head, number = data[:-4], data[-4:]
+    for length in range(2, min(NAME_LIMIT, len(head) - 4) + 1):
+        name = head[-length:]
+        if head[-length - 4 : -length] == struct.pack(">I", length) and name.endswith(b"\0"):
+            return name[:-1].decode("utf-8", "replace"), struct.unpack(">i", number)[0]
+    raise InstrumentError("read CPR state", f"no name before a descriptor, but {data[-32:].hex()}")

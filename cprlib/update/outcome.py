@@ -1,0 +1,261 @@
+"""What became of source and target: their state after a successful update, and after one with a fault."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, QemuFailed, UpdateFailed
+from cprlib.linux.counters import LinkCounters
+from cprlib.linux.descriptors import DescriptorTable, Pairing, read_table
+from cprlib.linux.procfs import VhostWorker, anonymous_memory, vhost_workers, wait_workers_ended
+from cprlib.process import kill_group, wait_until_exit
+from cprlib.qemu.machine import Machine
+from cprlib.update.faults import Fault, Survivor
+from cprlib.update.mechanism import Mechanism
+from cprlib.update.moments import Moment
+
+FAILED_STATES = ("failed", "cancelled")  # QAPI MigrationStatus
+ENDED_STATES = (*FAILED_STATES, "completed")
+FINISHING = "finish-migrate"  # QAPI RunState
+END_S, RESUME_S = 30.0, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessView:
+    """One QEMU in /proc at one moment.
+
+    :param anonymous_kib: private memory, without guest RAM, which is a memfd; None when it was not read.
+    :param waited_ms: time for the workers of released vhost devices to end.
+    """
+
+    table: DescriptorTable
+    workers: tuple[VhostWorker, ...]
+    anonymous_kib: int | None = None
+    waited_ms: float = 0.0
+
+
+def view(machine: Machine) -> ProcessView:
+    """Read a QEMU's descriptors, vhost workers and private memory."""
+    return ProcessView(read_table(machine.pid), vhost_workers(machine.pid), anonymous_memory(machine.pid))
+
+
+def view_after_release(machine: Machine, kept: int = 0) -> ProcessView:
+    """As :func:`view`, for a QEMU that has released vhost devices: their workers get time to end.
+
+    :param kept: workers of devices that it still owns.
+    """
+    waited_ms = wait_workers_ended(machine.pid, kept)
+    return replace(view(machine), waited_ms=waited_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateResult:
+    """Result of a live update that succeeded.
+
+    :param source_before: the source before the target was started.
+    :param source_after, target_after: both QEMUs side by side, the guest running in the target.
+    :param pairings: tap and vhost descriptors of both, paired by open file.
+    :param downtime_ms: QEMU's own figure (query-migrate on the source), None when it gave none.
+    :param source_exit: exit status of the source, negative for a signal.
+    :param run_states: each change of a QEMU's run state during the update, in order: ``target running``; None when the
+        target has no trace log.
+    :param source_retired: counters of the source's tap at its end, None when the target uses the same tap.
+    """
+
+    mechanism: Mechanism
+    moments: tuple[Moment, ...]
+    source_before: ProcessView
+    source_after: ProcessView
+    target_after: ProcessView
+    pairings: tuple[Pairing, ...]
+    downtime_ms: float | None
+    source_exit: int
+    source_messages: str
+    target_messages: str
+    source_retired: LinkCounters | None
+    run_states: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultResult:
+    """Result of an update with a fault.
+
+    :param reached: False when the update ended before the fault's phase; :attr:`why` has the reason.
+    :param acted_ns: time of the fault (CLOCK_REALTIME).
+    :param migration: status by query-migrate at the end; ``gone`` when the source has ended.
+    :param error: QEMU's message for the failure.
+    :param refused: QEMU's message when it refused management's command; empty when it did not.
+    :param back_ms: from the fault to the source's RESUME; None when it did not resume, or had not been running.
+    :param target_exit: exit status of a target that ended by itself; None when it was killed, or lives.
+    :param source_state: the source's run state at the end of the update, before ``quit``; ``gone``.
+    :param target_state: the target's; ``gone``, or ``none`` while it serves no QMP.
+    """
+
+    fault: Fault
+    reached: bool
+    why: str
+    acted_ns: int
+    migration: str
+    error: str
+    refused: str
+    state_before: str
+    state_after: str
+    back_ms: float | None
+    before: ProcessView
+    after: ProcessView | None
+    target_exit: int | None
+    source_state: str
+    target_state: str
+    source_said: str
+    target_said: str
+
+
+@dataclass(slots=True)
+class FaultOutcome:
+    """Waits for the end of an update with a fault, and finds out which QEMU has the guest.
+
+    :param state: run state of the guest before the update.
+    :param acted_ns: time of the fault (CLOCK_REALTIME).
+    :param source_state, target_state: as in :class:`FaultResult`.
+    :param target_has_guest: the target runs the guest and the source has been ended.
+    """
+
+    fault: Fault
+    source: Machine
+    target: Machine
+    state: str
+    acted_ns: int
+    source_state: str = "gone"
+    target_state: str = "gone"
+    target_has_guest: bool = False
+
+    def wait_migration(self, refused: str) -> tuple[str, str]:
+        """Wait until the source reports the end of the migration, or has ended.
+
+        :param refused: QEMU's message when it refused ``migrate``; empty when it did not.
+        :returns: QAPI MigrationStatus or ``gone``, and QEMU's message for a failure.
+        :raises DeadlineExceeded: neither happened.
+        :raises UpdateFailed: the migration failed although the target had to get the guest.
+        """
+
+        def ended() -> tuple[str, str] | None:
+            if self.source.process.poll() is not None:
+                return "gone", refused
+            try:
+                answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")
+            except QemuFailed:
+                return None
+            status, reason = str(answer.get("status", "none")), str(answer.get("error-desc", "") or refused)
+            return (status, reason) if status in ENDED_STATES or (refused and status == "none") else None
+
+        status, reason = Deadline(END_S, f"the end of an update with {self.fault.name}").poll(ended, 0.02)
+        if status == "failed" and self.fault.survivor is Survivor.TARGET:
+            tried = f"update the guest with fault {self.fault.name}"
+            raise UpdateFailed(tried, reason or "no reason given", details=self.source.messages)
+        return status, reason
+
+    def wait_survivor(self) -> tuple[float | None, int | None]:
+        """Wait until the QEMU that has to survive has the guest.
+
+        :returns: ``back_ms`` and ``target_exit`` of :class:`FaultResult`.
+        """
+        fault = self.fault
+        if fault.survivor is Survivor.ONE:
+            return self._wait_one()
+        if fault.survivor is not Survivor.SOURCE:
+            return None, self._end_target()
+        if not fault.unnoticed:
+            return self._wait_back(), self._end_target()
+        ended = self._end_target()
+        if self.state == "running":
+            self._wait_finalized()
+            self.source.qmp.execute("cont")
+        return self._wait_back(), ended
+
+    def _wait_finalized(self) -> None:
+        """Wait until the source accepts ``cont``: its run state follows the migration's status a moment later.
+
+        :raises DeadlineExceeded: it does not ("Migration is not finalized yet", qmp_cont(), monitor/qmp-cmds.c).
+        """
+        Deadline(RESUME_S, "the source's migration to be finalized", Awaited.QEMU).poll(
+            lambda: True if self.source.status() != FINISHING else None, 0.02
+        )
+
+    def _wait_one(self) -> tuple[float | None, int | None]:
+        """Wait until the target has the guest or has ended, then read the source's state.
+
+        When both run the guest it is corrupt, and the target is killed.
+        """
+        target = self.target
+
+        def settled() -> bool | None:
+            self.target_state = _run_state(target) if target.process.poll() is None else "gone"
+            return True if self.target_state in (self.state, "gone") else None
+
+        with contextlib.suppress(DeadlineExceeded):
+            Deadline(RESUME_S, "source or target to have the guest", Awaited.QEMU).poll(settled, 0.02)
+        if self.target_state == "gone":
+            back_ms = self._wait_back()
+            self.source_state = _run_state(self.source)
+            return back_ms, target.process.poll()
+        self.source_state = _run_state(self.source)
+        if self.target_state == self.state and self.source_state != self.state:
+            self._leave_guest_to_target()
+            return None, None
+        ended = target.process.poll()
+        kill_group(target.process)
+        return None, ended
+
+    def _wait_back(self) -> float | None:
+        """Wait until the source has its run state of before; returns ``back_ms`` of :class:`FaultResult`."""
+        with contextlib.suppress(DeadlineExceeded):
+            Deadline(RESUME_S, f"the source to be {self.state} again", Awaited.QEMU).poll(
+                lambda: True if self.source.status() == self.state else None, 0.02
+            )
+        events = [item for item in self.source.qmp.events if item.name == "RESUME"]
+        after = [item.time_ns for item in events if item.time_ns >= self.acted_ns]
+        return (after[0] - self.acted_ns) / 1e6 if after else None
+
+    def _end_target(self) -> int | None:
+        """Leave the guest to a target that has to survive; else read how the target ends, and kill it."""
+        target, fault = self.target, self.fault
+        if fault.survivor is Survivor.TARGET:
+            self._leave_guest_to_target()
+            return None
+        if fault.survivor is Survivor.NOBODY and target.process.poll() is None:
+            self.target_state = _run_state(target)
+        if fault.refusal:
+            with contextlib.suppress(DeadlineExceeded):
+                return wait_until_exit(target.process, Deadline(RESUME_S, "the target to end by itself", Awaited.QEMU))
+        ended = target.process.poll()
+        kill_group(target.process)
+        return ended
+
+    def _leave_guest_to_target(self) -> None:
+        """Wait until the target has the guest, and end the source."""
+        target = self.target
+        target.wait_ready()
+        states = ("running", "paused")
+        Deadline(END_S, "the target to have the guest", Awaited.QEMU).poll(
+            lambda: True if target.status() in states else None
+        )
+        target.incoming = False
+        own = self.source.settings  # without the arguments of the start-up barrier
+        target.settings = replace(target.settings, extra=own.extra, prefix=own.prefix)
+        with contextlib.suppress(CprlibError):
+            if self.source.process.poll() is None:
+                self.source.quit()
+        self.target_has_guest = True
+
+
+def _run_state(machine: Machine) -> str:
+    """The run state; ``none`` when the machine serves no QMP."""
+    try:
+        machine.wait_ready(1)
+        return machine.status()
+    except CprlibError:
+        return "none"

@@ -1,0 +1,339 @@
+"""Hold an update from outside: a proxy on a migration channel, and a start-up barrier that a QEMU reads as a file.
+
+Neither has a name in the file system, so a killed harness leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import secrets
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.deadline import Deadline
+from cprlib.errors import InstrumentError
+from cprlib.linux.descriptors import Descriptor, read_table
+from cprlib.linux.namespace import NetworkNamespace
+
+SCM_MAX_FD = 253  # include/net/scm.h
+MESSAGE_BYTES = 65536  # read at once
+TICK_S = 0.05  # delay until the proxy's thread notices the end of the body
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Bytes as they were read from a channel, and the descriptors that came with them."""
+
+    data: bytes
+    descriptors: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Close the descriptors: a copy of a tap's descriptor would keep its queue alive."""
+        for number in self.descriptors:
+            os.close(number)
+
+
+def receive(connection: socket.socket) -> Message:
+    """Read available bytes and descriptors; no bytes at the end of the stream."""
+    size = array.array("i").itemsize
+    data, ancillary, _, _ = connection.recvmsg(
+        MESSAGE_BYTES, socket.CMSG_SPACE(SCM_MAX_FD * size), socket.MSG_CMSG_CLOEXEC
+    )
+    numbers = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers.frombytes(content[: len(content) - len(content) % size])
+    return Message(data, tuple(numbers))
+
+
+def send(connection: socket.socket, message: Message) -> None:
+    """Write a message; its descriptors go with its first byte."""
+    numbers = array.array("i", message.descriptors)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if numbers else []
+    sent = connection.sendmsg([message.data], rights)
+    if sent < len(message.data):
+        connection.sendall(message.data[sent:])
+
+
+class ChannelProxy:
+    """A proxy on a migration channel that can hold, inspect, change and release its messages; a context manager.
+
+    The source connects to :attr:`name`, the proxy to the target. It relays bytes and descriptors.
+
+    :param namespace: network namespace of both QEMUs, in which the abstract names live.
+    :param forward: the target's own name of the channel.
+    :param hold_after: bytes from the source after which the proxy holds: 0 for "when the source has connected", None
+        for "at the end of the source's stream".
+    :param pass_on: the target gets those bytes at once; else it sees nothing before :meth:`release`.
+    :param delivers: the target gets what the source has sent even when the source has hung up since, as it would from
+        a socket's queue.
+    :param refuse: the source is not accepted before :meth:`release`: its connect(2) waits.
+    """
+
+    def __init__(
+        self,
+        namespace: NetworkNamespace,
+        forward: str,
+        hold_after: int | None,
+        *,
+        pass_on: bool = False,
+        delivers: bool = False,
+        refuse: bool = False,
+    ) -> None:
+        self.name = f"cprlib-{secrets.token_hex(8)}-proxy"
+        self.byte_count = 0  # read from the source so far
+        self.descriptors = 0
+        self._namespace = namespace
+        self._forward = forward
+        self._hold_after = hold_after
+        self._pass_on = pass_on
+        self._delivers = delivers
+        self._refuse = refuse
+        self._messages: list[Message] = []
+        self._end_after = False
+        self._held = threading.Event()
+        self._released = threading.Event()
+        self._end = threading.Event()
+
+    def __enter__(self) -> ChannelProxy:
+        with self._namespace.entered():
+            self._listener, self._target, self._filler = (
+                socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) for _ in range(3)
+            )
+        self._listener.bind(f"\0{self.name}")
+        self._listener.listen(0 if self._refuse else 1)
+        self._source: socket.socket | None = None
+        if self._refuse:  # a pending connection fills a backlog of 0 (unix_recvq_full(), net/unix/af_unix.c)
+            self._filler.connect(f"\0{self.name}")
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+
+    def wait_held(self, deadline: Deadline) -> None:
+        """Wait until the proxy holds.
+
+        :raises DeadlineExceeded: the source has not come that far.
+        """
+        if not self._held.wait(deadline.remaining):
+            raise deadline.exceeded(f"the proxy has read {self.byte_count} bytes and {self.descriptors} descriptors")
+
+    @property
+    def held(self) -> bool:
+        """Whether the proxy holds, or has held."""
+        return self._held.is_set()
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The held messages in order."""
+        return tuple(self._messages)
+
+    def held_descriptors(self) -> tuple[Descriptor, ...]:
+        """The held descriptors, as rows of this process's table."""
+        numbers = {number for message in self._messages for number in message.descriptors}
+        return tuple(row for row in read_table(os.getpid()).rows if row.number in numbers)
+
+    def release(self) -> None:
+        """Relay everything from now on."""
+        self._released.set()
+
+    def cut(self) -> None:
+        """Close the channel to both sides and drop the held messages."""
+        self._end.set()
+        self._released.set()
+        self._thread.join(timeout=10)
+        for connection in (self._source, self._target, self._listener, self._filler):
+            if connection is not None:
+                connection.close()
+        self._drop_messages()
+
+    def replace(self, data: bytes) -> None:
+        """Send the target these bytes and an end of stream instead of the held messages.
+
+        The source sees the channel closed once the target has closed it.
+        """
+        self._drop_messages()
+        self._messages = [Message(data)]
+        self._end_after = True
+        self._released.set()
+
+    def truncate(self, length: int, *, descriptors: bool = True) -> None:
+        """Send the target the first bytes of the held messages and an end of stream.
+
+        :param descriptors: whether their descriptors are sent as well.
+        """
+        kept: list[Message] = []
+        for message in self._messages:
+            if length <= 0 or (message.descriptors and not descriptors):
+                message.close()
+                kept += [Message(message.data[:length])] if length > 0 else []
+            else:
+                kept.append(Message(message.data[:length], message.descriptors))
+            length -= len(message.data)
+        self._messages = kept
+        self._end_after = True
+        self._released.set()
+
+    def _drop_messages(self) -> None:
+        messages, self._messages = self._messages, []
+        for message in messages:
+            message.close()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):  # one side has closed: the test looks at the QEMUs themselves
+            self._relay()
+        for connection in (self._source, self._target):
+            if connection is not None:
+                connection.close()
+
+    def _relay(self) -> None:
+        if self._refuse:
+            self._released.wait()
+            if self._end.is_set():
+                return
+            self._listener.accept()[0].close()  # the filler
+        if not self._readable(self._listener):
+            return
+        source, target = self._listener.accept()[0], self._target
+        self._source = source
+        self._listener.close()
+        if self._pass_on:
+            target.connect(f"\0{self._forward}")
+        ended = self._collect(source)
+        if self._pass_on:
+            self._flush(target)
+        self._held.set()
+        if not self._wait_released(source):
+            return
+        if not self._pass_on:
+            target.connect(f"\0{self._forward}")
+        self._flush(target)
+        if ended or self._end_after:
+            target.shutdown(socket.SHUT_WR)
+            self._wait_closed(source, target)
+            return
+        self._relay_both_ways(source, target)
+
+    def _readable(self, *connections: socket.socket) -> list[socket.socket]:
+        """The connections with something to read; none at the end of the body."""
+        while not self._end.is_set():
+            ready, _, _ = select.select(connections, [], [], TICK_S)
+            if ready:
+                return list(ready)
+        return []
+
+    def _collect(self, source: socket.socket) -> bool:
+        """Read from the source until the proxy has to hold.
+
+        :returns: whether the source's stream has ended.
+        """
+        while self._hold_after is None or self.byte_count < self._hold_after:
+            if not self._readable(source):
+                return False
+            message = receive(source)
+            if not message.data:
+                return True
+            self.byte_count += len(message.data)
+            self.descriptors += len(message.descriptors)
+            self._messages.append(message)
+        return False
+
+    def _flush(self, target: socket.socket) -> None:
+        """Send the held messages to the target."""
+        messages, self._messages = self._messages, []
+        for message in messages:
+            send(target, message)
+            message.close()
+
+    def _wait_released(self, source: socket.socket) -> bool:
+        """Wait for :meth:`release`; False when the channel has ended instead."""
+        while not self._released.wait(TICK_S):
+            if self._source_gone(source):
+                return False
+        return not self._end.is_set()
+
+    def _source_gone(self, source: socket.socket) -> bool:
+        """Whether the source has hung up and that ends the channel."""
+        state = select.poll()
+        state.register(source, 0)  # POLLHUP: both directions are closed
+        return not self._delivers and bool(state.poll(0))
+
+    def _wait_closed(self, source: socket.socket, target: socket.socket) -> None:
+        """Wait until the target or the source closes the channel."""
+        while not self._end.is_set():
+            ready, _, _ = select.select([target], [], [], TICK_S)
+            if (ready and not target.recv(MESSAGE_BYTES)) or self._source_gone(source):
+                return
+
+    def _relay_both_ways(self, source: socket.socket, target: socket.socket) -> None:
+        other = {source: target, target: source}
+        while ready := self._readable(*other):
+            for connection in ready:
+                message = receive(connection)
+                if not message.data:
+                    if connection is target:
+                        return
+                    target.shutdown(socket.SHUT_WR)
+                    self._wait_closed(source, target)
+                    return
+                if connection is source:
+                    self.byte_count += len(message.data)
+                try:
+                    send(other[connection], message)
+                except BrokenPipeError:  # a source that has hung up reads nothing more
+                    if not self._delivers or connection is source:
+                        raise
+                message.close()
+
+
+class StartupBarrier:
+    """A pipe that a QEMU reads as a file when it starts, which blocks it until :meth:`release`; a context manager.
+
+    QEMU opens ``/proc/PID/fd/N`` of this process, so both must belong to the same user.
+    """
+
+    def __enter__(self) -> StartupBarrier:
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+        os.close(self._reader)
+
+    @property
+    def path(self) -> str:
+        """The path that QEMU has to read."""
+        return f"/proc/{os.getpid()}/fd/{self._reader}"
+
+    def holds(self, pid: int) -> bool:
+        """Whether a process has opened the pipe, and so is blocked in reading it.
+
+        :raises InstrumentError: the process has ended.
+        """
+        links = list(_links(pid))
+        if not links:
+            raise InstrumentError(f"hold process {pid} at a start-up barrier", "it ended before")
+        return os.readlink(self.path) in links
+
+    def release(self) -> None:
+        """Unblock the reader: it finds one byte in its file."""
+        if self._writer >= 0:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._writer, b"\n")
+            os.close(self._writer)
+            self._writer = -1
+
+
+def _links(pid: int) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                yield os.readlink(entry)

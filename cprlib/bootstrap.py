@@ -1,4 +1,4 @@
-"""The commands of README's quick start: all set-up on a system with git and Python only, then the work itself.
+"""The commands of the quick start: set up a system that has git and Python only, then run cprlib or tox.
 
 Usage::
 
@@ -6,8 +6,8 @@ Usage::
     python3 -m cprlib.bootstrap test [ARGUMENTS of tox]
     python3 -m cprlib.bootstrap doctor | build | lab | prove | report [ARGUMENTS of that command of cprlib]
 
-Set-up: Debian packages that building needs (installed where the caller is root, else named in one line), and a Python
-environment in the cache folder. Only the standard library is used here. Exit statuses are those of ``cprlib``.
+Set-up installs Debian packages that a build needs (as root; else it prints the command) and creates a Python
+environment in the cache folder. This module uses the standard library only. Exit statuses are those of ``cprlib``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 OLDEST_PYTHON = (3, 11)
 ENVIRONMENT_STATUS = 4
 INTERRUPTED_STATUS = 130
-PASSED_ON = ("build", "doctor", "lab", "prove", "report", "run")  # to cprlib; pipelines have no other way to its path
+PASSED_ON = ("build", "doctor", "lab", "prove", "report", "run")  # to cprlib; pipelines do not know its path
 USAGE_STATUS = 2
 
 
 def program_of(environment: Path, arguments: Sequence[str]) -> list[str]:
-    """The command line that a sub-command of this module ends in.
+    """The command line that a sub-command executes.
 
     :param environment: folder of the Python environment.
     :param arguments: sub-command and its arguments.
@@ -36,7 +36,7 @@ def program_of(environment: Path, arguments: Sequence[str]) -> list[str]:
 
 
 def child_environment(environment: Path) -> dict[str, str]:
-    """The caller's environment with the Python environment's programs first."""
+    """The environment of the caller with programs of the Python environment first."""
     path = os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)])
     dropped = ("PYTHONHOME", "PYTHONPATH", "__PYVENV_LAUNCHER__")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
@@ -44,8 +44,8 @@ def child_environment(environment: Path) -> dict[str, str]:
 
 
 def set_up() -> Path:
-    """Do all set-up; the Python environment's folder."""
-    # Imported late: they need no more than this module does, but an old Python shall get its one line first.
+    """Install and create what is missing; returns the folder of the Python environment."""
+    # Imported late, because an old Python cannot import them; they use the standard library only.
     from cprlib.build.host_packages import ensure_packages  # noqa: PLC0415
     from cprlib.build.progress import console_progress  # noqa: PLC0415
     from cprlib.build.python_env import ensure_environment  # noqa: PLC0415
@@ -56,10 +56,10 @@ def set_up() -> Path:
 
 
 def main(arguments: Sequence[str], execute: Callable[[str, list[str], dict[str, str]], object] = os.execve) -> int:
-    """Set up, then become the program.
+    """Set up, then execute the program.
 
-    :param execute: replaces this process by a program; a parameter for tests.
-    :returns: an exit status, only when there is nothing to become.
+    :param execute: replaces this process; a parameter for tests.
+    :returns: exit status when no program is executed.
     """
     if not arguments or arguments[0] not in (*PASSED_ON, "test"):
         print(__doc__, file=sys.stderr)

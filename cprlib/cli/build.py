@@ -28,7 +28,7 @@ PARTS = ("all", "qemu", "guest", "lab")
     shell_complete=completion.bases,
     help="QEMU release to build (images/qemu/bases.toml).",
 )
-@click.option("--no-series", is_flag=True, help="Build the base as it is, without images/qemu/series.")
+@click.option("--no-series", is_flag=True, help="Build the base without images/qemu/series.")
 @click.option(
     "--mutant",
     "names",
@@ -56,7 +56,7 @@ def build(
     listing: bool,
     markdown: bool,
 ) -> None:
-    """Build what a run needs and say where it is. What is built already is not built again."""
+    """Build what a run needs and print the paths. Existing builds are reused."""
     if names or every or listing:
         if part != "all" or no_series:
             raise UsageError("build mutants", "another part is requested too", "give one or the other")
@@ -68,27 +68,18 @@ def build(
             _build_mutants(chosen, base, console_progress())
         return
     progress = console_progress()
-    if part == "all" and not no_series:
-        build_base(base, progress)
-        assets = build_assets(progress, lab=True, base=base)
-        click.echo(f"qemu       {assets.qemu.path}")
-        click.echo(f"firmware   {assets.qemu.firmware}")
-        click.echo(f"kernel     {assets.guest.kernel}")
-        click.echo(f"initramfs  {assets.guest.initramfs}")
-        click.echo(f"lab kernel {assets.lab_kernel}")
-        return
     if part in ("all", "qemu"):
-        built = build_qemu(base, not no_series, progress)
-        if not no_series:
-            build_base(base, progress)  # the same again, noted for tests that name it
-        click.echo(f"qemu       {built.path}")
-        click.echo(f"firmware   {built.firmware}")
+        qemu = build_qemu(base, False, progress) if no_series else build_base(base, progress)
+        click.echo(f"qemu       {qemu.path}")
+        click.echo(f"firmware   {qemu.firmware}")
     if part in ("all", "guest"):
         guest = build_guest_image(progress)
         click.echo(f"kernel     {guest.kernel}")
         click.echo(f"initramfs  {guest.initramfs}")
     if part in ("all", "lab"):
         click.echo(f"lab kernel {build_lab_kernel(progress)}")
+    if part == "all" and not no_series:
+        build_assets(progress, lab=True, base=base)  # records the paths for tests
 
 
 def _list(mutants: Sequence[Mutant], markdown: bool) -> None:
@@ -101,7 +92,7 @@ def _list(mutants: Sequence[Mutant], markdown: bool) -> None:
 
 
 def _build_mutants(mutants: Sequence[Mutant], base: str, progress: Progress) -> None:
-    """The path alone for one mutant, so that ``--qemu "$(cprlib build --mutant NAME)"`` works; else name and path."""
+    """Print only the path for one mutant, as ``--qemu "$(cprlib build --mutant NAME)"`` needs it, else names too."""
     width = max((len(item.name) for item in mutants), default=0) if len(mutants) > 1 else 0
     for item in mutants:
         built = build_mutant(item, base, progress)

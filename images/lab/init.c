@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * First process of a lab (user-mode Linux): makes the host's files writable in memory only, runs one
- * command and tells its exit status.
+ * First process of a lab (user-mode Linux): makes files of the host writable in memory only, runs one
+ * command and reports its exit status.
  *
- * Channels, all made by the host side (cprlib/lab/uml.py):
+ * Channels, created by the host side (cprlib/lab/uml.py):
  *   /dev/ubda   the job: NUL-terminated tokens, each a letter and a value (see read_job)
  *   /dev/ttyS0  standard output of the command     /dev/ttyS1  its standard error
  *   /dev/ttyS2  control. To the host, one line each: "ready", "exit N", "signal N", "broken TEXT".
  *               From the host, one byte each: T, I, H = SIGTERM, SIGINT, SIGHUP to the command
  *   /dev/ttyS3  the terminal of an interactive command
  *
- * The root is an overlay: the host's root through hostfs (mounted read-only) below, a tmpfs above.
+ * The root is an overlay: the root of the host through hostfs (read-only) below, a tmpfs above.
  *
- * Compiled with LAB_KVM it is the first process of a virtual machine (cprlib/lab/kvm.py): its modules are in
- * /modules of the initramfs, the host's files on the disks /dev/vdb and following, the job on /dev/vda; the
- * channels are virtio-serial ports, and what the command left in the writable folder goes back as a tar
- * archive over a port of its own ("results N" on the control channel says how many bytes). There are no
- * interactive commands.
+ * Compiled with LAB_KVM it is the first process of a virtual machine (cprlib/lab/kvm.py): modules are in /modules
+ * of the initramfs, files of the host on the disks from /dev/vdb on, the job on /dev/vda. Channels are virtio-serial
+ * ports. The content of the writable folder is sent as a tar archive over its own port ("results N" on the control
+ * channel announces the number of bytes). There are no interactive commands.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -103,7 +102,7 @@ static void power_off(void)
 		pause();
 }
 
-/* The lab itself cannot be set up: not the command's failure. */
+/* The lab cannot be set up, which is no failure of the command. */
 static void broken(const char *what)
 {
 	tell("broken %s: %s", what, strerror(errno));
@@ -121,7 +120,7 @@ static int open_raw(const char *path)
 	struct termios mode;
 	int fd, waited = 0;
 
-	/* A virtio-serial port comes when the host has named it, some time after its driver. */
+	/* A virtio-serial port appears some time after its driver, when the host has named it. */
 	while ((fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0 && errno == ENOENT && waited++ < 1000)
 		usleep(10000);
 	if (fd >= 0 && tcgetattr(fd, &mode) == 0) {
@@ -183,7 +182,7 @@ static void read_job(void)
 	}
 }
 
-/* Entropy from the host, so that nothing in the lab waits for it. */
+/* Entropy from the host, so that no process waits for it. */
 static void seed_random(void)
 {
 	struct {
@@ -222,7 +221,7 @@ static void optional_mount(const char *source, const char *target, const char *t
 }
 
 #ifdef LAB_KVM
-/* In the order of their names, which is one in which they can be loaded. */
+/* In the order of their names, which respects dependencies. */
 static void load_modules(void)
 {
 	struct dirent **names;
@@ -240,7 +239,7 @@ static void load_modules(void)
 	}
 }
 
-/* Mounts the disks with the host's files; gives back their list as overlayfs wants it. */
+/* Mounts the disks with files of the host; returns their list for overlayfs. */
 static const char *mount_lower(void)
 {
 	static char list[256];
@@ -299,9 +298,9 @@ static void make_root(void)
 	mkdir("/run/netns", 0755);
 	if (symlink("/proc/self/fd", "/dev/fd") < 0 || symlink("/proc/self/fd/0", "/dev/stdin") < 0 ||
 	    symlink("/proc/self/fd/1", "/dev/stdout") < 0 || symlink("/proc/self/fd/2", "/dev/stderr") < 0)
-		errno = 0; /* a devtmpfs that has them already */
+		errno = 0; /* they exist in a devtmpfs */
 	if (job.cwd)
-		make_folders(job.cwd); /* a virtual machine has only the folders that were carried along */
+		make_folders(job.cwd); /* a virtual machine has only the folders on its disks */
 	for (int i = 0; i < job.folders; i++) {
 		make_folders(job.targets[i]);
 #ifndef LAB_KVM
@@ -324,7 +323,7 @@ static void loopback_up(void)
 	close(fd);
 }
 
-/* In the child: becomes the command. */
+/* In the child: executes the command. */
 static void run_command(int input, int output, int errors)
 {
 	sigset_t none;
@@ -350,7 +349,7 @@ static void run_command(int input, int output, int errors)
 	_exit(failure == ENOENT ? 127 : 126);
 }
 
-/* Copies what is there; returns 0 at the end of the pipe. */
+/* Copies available data; returns 0 at the end of the pipe. */
 static int relay(int from, int to)
 {
 	static char buffer[1 << 16];
@@ -376,7 +375,7 @@ static void pass_signals(pid_t command)
 	}
 }
 
-/* Runs the command to its end, relaying its output; gives back its wait status. */
+/* Runs the command, relays its output, and returns its wait status. */
 static int supervise(int output, int errors)
 {
 	int out[2] = { -1, -1 }, err[2] = { -1, -1 }, input, status = 0, over = 0;
@@ -424,7 +423,7 @@ static int supervise(int output, int errors)
 				if (gone == command) {
 					status = one;
 					over = 1;
-					kill(-1, SIGKILL); /* whoever was left behind would hold the pipes open */
+					kill(-1, SIGKILL); /* remaining processes would hold the pipes open */
 				}
 		}
 		if (fds[1].revents & POLLIN)
@@ -438,7 +437,7 @@ static int supervise(int output, int errors)
 }
 
 #ifdef LAB_KVM
-/* Sends what is in the first writable folder as a tar archive, and waits until the host has it. */
+/* Sends the first writable folder as a tar archive, and waits until the host has received it. */
 static void send_results(void)
 {
 	int port = open(RESULTS, O_WRONLY | O_CLOEXEC), archive[2];

@@ -1,4 +1,4 @@
-"""A cache folder of its own for every test."""
+"""An empty cache folder for every test."""
 
 from __future__ import annotations
 

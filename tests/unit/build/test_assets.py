@@ -1,4 +1,4 @@
-"""The manifest of the assets names the project's own QEMU only."""
+"""The record of assets has the project's own QEMU only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_brought_qemu_does_not_become_what_a_later_test_runs(builds: Path) -> None:
+def test_assets_of_another_qemu_are_not_recorded(builds: Path) -> None:
     assets.build_assets(console_progress(), lab=False)
     brought = QemuBinary(Path("/somewhere/qemu"))
     assert assets.build_assets(console_progress(), lab=False, qemu=brought).qemu == brought
@@ -37,7 +37,7 @@ def test_a_brought_qemu_does_not_become_what_a_later_test_runs(builds: Path) -> 
     assert manifest["qemu"] == str(builds / f"qemu-{assets.DEFAULT_BASE}")
 
 
-def test_a_base_is_found_once_it_was_built(builds: Path) -> None:
+def test_base_is_found_after_its_build(builds: Path) -> None:
     whole = assets.build_assets(console_progress(), lab=False)
     with pytest.raises(EnvironmentFailure, match=r"cprlib build qemu --base 10\.2"):
         assets.find_base_qemu("10.2", whole)
@@ -49,13 +49,13 @@ def test_a_base_is_found_once_it_was_built(builds: Path) -> None:
     assert assets.find_base_qemu(None, whole) == assets.find_base_qemu(assets.DEFAULT_BASE, whole) == whole.qemu
 
 
-def test_bases_are_noted_beside_each_other(builds: Path) -> None:
+def test_bases_are_recorded_side_by_side(builds: Path) -> None:
     for base in ("10.0", "10.2"):
         assets.build_base(base, console_progress())
     assert sorted(json.loads((builds / assets.BASES).read_text(encoding="utf-8"))["bases"]) == ["10.0", "10.2"]
 
 
-def test_a_base_of_other_recipes_is_not_taken(builds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_built_from_other_recipes_is_refused(builds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = assets.build_assets(console_progress(), lab=False)
     assets.build_base("10.2", console_progress())
     (builds / "qemu-10.2").touch()

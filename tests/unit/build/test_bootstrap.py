@@ -1,4 +1,4 @@
-"""Set-up: packages named in one line, the checkout linked into an environment, and what is run in the end."""
+"""Set-up: missing packages, the environment with the checkout linked in, and the executed program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cprlib.errors import BuildFailed, MissingPackages
 from cprlib.files import project_folder
 
 
-def test_missing_packages_are_named_in_one_line_to_paste(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_listed_in_one_line_to_paste(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = HostPackage("frobnicator", "no-such-program-here", "tests")
     monkeypatch.setattr(host_packages, "REQUIRED", (absent, HostPackage("sh", "sh", "tests")))
     monkeypatch.setattr(host_packages, "_has_lists", lambda: True)
@@ -32,14 +32,14 @@ def test_missing_packages_are_named_in_one_line_to_paste(monkeypatch: pytest.Mon
     assert caught.value.exit_status == 4
 
 
-def test_nothing_missing_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_package_is_installed_when_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_packages, "REQUIRED", (HostPackage("sh", "sh", "tests"),))
     monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
     monkeypatch.setattr(host_packages, "run", lambda *_a, **_k: pytest.fail("ran something"))
     host_packages.ensure_packages(SilentProgress())
 
 
-def test_the_two_commands_become_cprlib_and_tox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_execute_cprlib_and_tox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "set_up", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIP_CERT", "/some/ca.pem")
@@ -73,7 +73,7 @@ def test_usage() -> None:
     assert bootstrap.main(["frobnicate"]) == 2
 
 
-def test_the_checkout_is_linked_with_programs_and_plugins(tmp_path: Path) -> None:
+def test_checkout_is_linked_with_programs_and_plugins(tmp_path: Path) -> None:
     packages, programs = tmp_path / "site-packages", tmp_path / "bin"
     packages.mkdir()
     programs.mkdir()
@@ -85,7 +85,7 @@ def test_the_checkout_is_linked_with_programs_and_plugins(tmp_path: Path) -> Non
     assert (programs / "cprlib").stat().st_mode & 0o111
 
 
-def test_an_environment_that_failed_is_not_taken(
+def test_incomplete_environment_is_made_again(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del capsys
@@ -99,14 +99,14 @@ def test_an_environment_that_failed_is_not_taken(
     assert [path for path in (cache / "python").iterdir() if path.is_dir()] == []
 
 
-def test_the_lock_has_hashes_for_every_package() -> None:
+def test_lock_has_hashes_for_every_package() -> None:
     entries = (project_folder() / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
     entries = [entry for entry in entries if not entry.startswith("#")]
     assert len(entries) > 20
     assert all("==" in entry and "--hash=sha256:" in entry for entry in entries)
 
 
-def test_lines_of_progress() -> None:
+def test_progress_in_lines() -> None:
     stream = io.StringIO()
     with LineProgress(stream).step("compile") as say:
         say("[1/2]")
@@ -117,19 +117,19 @@ def test_lines_of_progress() -> None:
     assert (seconds_text(59.9), seconds_text(125)) == ("59 s", "2:05")
 
 
-def test_the_reason_of_a_failed_build_is_its_first_error() -> None:
+def test_error_line_of_a_build_is_its_first_error() -> None:
     output = "[1/2] cc\nx.c:1: warning: w\nx.c:2:1: error: e\nninja: build stopped: subcommand failed.\n"
     assert error_line(output) == "x.c:2:1: error: e"
     assert error_line("one\ntwo\n") == "two"
     assert error_line("") == "no output"
 
 
-def test_a_kernel_that_does_not_take_an_option_is_refused(tmp_path: Path) -> None:
+def test_kernel_that_drops_an_option_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("CONFIG_NET=y\n")
     with pytest.raises(BuildFailed, match="CONFIG_TUN=y"):
         _check_config(config)
 
 
-def test_python_is_new_enough_here() -> None:
+def test_this_python_is_new_enough() -> None:
     assert sys.version_info >= bootstrap.OLDEST_PYTHON

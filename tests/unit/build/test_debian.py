@@ -1,4 +1,4 @@
-"""Debian's archive: what is remembered, what is asked again, and apt's words in errors."""
+"""Debian's archive: recorded look-ups, new look-ups, and apt messages in errors."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeApt:
     return fake
 
 
-def test_a_package_is_looked_up_and_fetched_once(apt: FakeApt) -> None:
+def test_package_is_looked_up_and_fetched_once(apt: FakeApt) -> None:
     package = Archive("trixie").package("tool")
     assert (package.version, package.depends) == ("2.0-1", ("libc6 (>= 2.36)", "a | b"))
     assert Archive("trixie").download("tool").read_bytes() == CONTENT
@@ -93,14 +93,14 @@ def test_a_package_is_looked_up_and_fetched_once(apt: FakeApt) -> None:
     assert apt.count("update") == 1
 
 
-def test_a_remembered_file_that_is_gone_is_looked_up_again(apt: FakeApt) -> None:
+def test_recorded_file_that_was_removed_is_looked_up_again(apt: FakeApt) -> None:
     Archive("trixie").package("tool")
     apt.gone, apt.version = True, "3.0-1"
     assert Archive("trixie").download("tool").name == "tool_3.0-1_all.deb"
     assert apt.count("update") == 2
 
 
-def test_out_of_reach_is_said_in_apts_words_and_nothing_is_forgotten(apt: FakeApt) -> None:
+def test_failed_download_reports_apt_messages_and_keeps_records(apt: FakeApt) -> None:
     Archive("trixie").package("tool")
     apt.gone = True
     with pytest.raises(DownloadFailed, match="404 Not Found"):
@@ -108,13 +108,13 @@ def test_out_of_reach_is_said_in_apts_words_and_nothing_is_forgotten(apt: FakeAp
     assert Archive("trixie").package("tool").version == "2.0-1"
 
 
-def test_an_unknown_package_is_not_supported(apt: FakeApt) -> None:
+def test_unknown_package_is_not_supported(apt: FakeApt) -> None:
     del apt
     with pytest.raises(NotSupported, match="find package other"):
         Archive("trixie").package("other")
 
 
-def test_a_source_is_found_by_the_beginning_of_its_version(apt: FakeApt) -> None:
+def test_source_is_found_by_the_beginning_of_its_version(apt: FakeApt) -> None:
     del apt
     source = Archive("sid").source("qemu", "10.2")
     assert source.version == "1:10.2.2+ds-1"
@@ -123,13 +123,13 @@ def test_a_source_is_found_by_the_beginning_of_its_version(apt: FakeApt) -> None
         Archive("sid").source("qemu", "11.1")
 
 
-def test_versions_are_compared_as_dpkg_does() -> None:
+def test_versions_are_compared_as_in_dpkg() -> None:
     assert compare_versions("1:1.0-1", "2.0-1") > 0
     assert compare_versions("1.0~rc1-1", "1.0-1") < 0
     assert compare_versions("1.0-1", "1.0-1") == 0
 
 
-def test_the_systems_apt_is_not_used(apt: FakeApt, cache: Path) -> None:
+def test_apt_state_of_the_system_is_not_used(apt: FakeApt, cache: Path) -> None:
     Archive("trixie").package("tool")
     text = next(cache.rglob("apt.conf")).read_text()
     for name in ("Dir::State", "Dir::Cache", "Dir::State::status", "Dir::Etc::sourcelist"):

@@ -1,4 +1,4 @@
-"""Files of mutants, and the project's own."""
+"""Reading of mutant files, and the mutants of the project."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(file: Path, text: str = GOOD) -> Path:
     return file
 
 
-def test_a_file_is_read(tmp_path: Path) -> None:
+def test_mutant_is_read(tmp_path: Path) -> None:
     write(tmp_path / "tap" / "a-one.patch", GOOD + DIFF)
     text = GOOD.replace("Killed-by: a-case", "Killed-by: a-case\nKilled-by: b-case\nBases: 10.0")
     write(tmp_path / "series" / "b-two.patch", text)
@@ -73,7 +73,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ("---\n", DIFF, 10, "no line '---'"),
     ],
 )
-def test_a_bad_file_is_refused_with_file_and_line(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
+def test_bad_file_is_refused_with_file_and_line(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
     assert old in GOOD
     file = write(tmp_path / "tap" / "bad.patch", GOOD.replace(old, new, 1))
     with pytest.raises(UsageError, match=re.escape(words)) as caught:
@@ -96,20 +96,20 @@ def test_one_name_in_two_groups_is_refused(tmp_path: Path) -> None:
         load_mutants(tmp_path)
 
 
-def test_an_unknown_mutant_is_refused_with_those_there_are(tmp_path: Path) -> None:
+def test_unknown_mutant_is_refused_with_a_list(tmp_path: Path) -> None:
     write(tmp_path / "a-one.patch")
     for name in ("a-two", "../a-one", ""):
         with pytest.raises(UsageError, match="there are: a-one"):
             find_mutant(name, tmp_path)
 
 
-def test_a_mutant_is_built_on_its_bases_only(tmp_path: Path) -> None:
+def test_mutant_is_built_on_its_bases_only(tmp_path: Path) -> None:
     write(tmp_path / "v.patch", GOOD.replace("---\n", "Bases: 10.0\n---\n"))
     with pytest.raises(UsageError, match=r"it is made for: 10\.0"):
         build_mutant(find_mutant("v", tmp_path), "10.2", SilentProgress())
 
 
-def test_the_projects_mutants() -> None:
+def test_mutants_of_the_project_are_complete_and_different() -> None:
     """Each patch of the series is left out once, in number or in effect, and no two mutants are the same build."""
     mutants = load_mutants()
     assert mutants_folder().is_dir()
@@ -126,6 +126,6 @@ def test_the_projects_mutants() -> None:
     assert len({mutant.subject for mutant in mutants}) == len(mutants)
 
 
-def test_the_page_is_in_step_with_the_files() -> None:
+def test_page_matches_the_files() -> None:
     page = (project_folder() / "docs" / "mutants.md").read_text(encoding="utf-8")
     assert page == markdown_page(load_mutants()), "run: cprlib build --list --markdown > docs/mutants.md"

@@ -1,4 +1,4 @@
-"""Series of patches, and a kept tree that follows them."""
+"""Series of patches, and the source tree that follows them."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def tree(tmp_path: Path) -> SourceTree:
     return tree
 
 
-def test_a_folder_is_a_series_in_the_order_of_names(patches: tuple[Path, ...]) -> None:
+def test_folder_is_a_series_in_the_order_of_names(patches: tuple[Path, ...]) -> None:
     assert find_series("10.0", patches[0].parent).patches == patches
     assert find_series("10.0", False).patches == ()
     with pytest.raises(UsageError, match=r"no \*.patch"):
         find_series("10.0", patches[0].parent.parent)
 
 
-def test_leaving_a_patch_out(patches: tuple[Path, ...]) -> None:
+def test_series_without_a_patch(patches: tuple[Path, ...]) -> None:
     series = Series(patches)
     assert series.without(["0002"]).names == ("0001-first.patch", "0003-third.patch")
     with pytest.raises(UsageError, match="3 patches have this name"):
@@ -70,20 +70,20 @@ def test_leaving_a_patch_out(patches: tuple[Path, ...]) -> None:
         series.without(["9"])
 
 
-def test_the_digest_names_content_and_order(patches: tuple[Path, ...]) -> None:
+def test_digest_depends_on_content_and_order(patches: tuple[Path, ...]) -> None:
     assert Series(patches).digest == Series(patches).digest
     assert Series(patches).digest != Series(patches[::-1]).digest
     assert Series(patches[:2]).digest != Series(patches).digest
 
 
-def test_a_patch_may_not_leave_the_source(tmp_path: Path) -> None:
+def test_patch_must_stay_in_the_source(tmp_path: Path) -> None:
     bad = tmp_path / "bad.patch"
     bad.write_text(FIRST.replace("one.c", "../one.c"))
     with pytest.raises(UsageError, match="outside the source"):
         Series((bad,)).touched()
 
 
-def test_the_tree_follows_the_series(tree: SourceTree, patches: tuple[Path, ...]) -> None:
+def test_tree_follows_the_series(tree: SourceTree, patches: tuple[Path, ...]) -> None:
     assert tree.switch_to(Series(patches)) == ("one.c", "sub/new.c")
     assert (tree.source / "one.c").read_text() == "a\nBB\nc\n"
     assert tree.switch_to(Series(patches)) == ()
@@ -94,14 +94,14 @@ def test_the_tree_follows_the_series(tree: SourceTree, patches: tuple[Path, ...]
     assert not (tree.source / "sub" / "new.c").exists()
 
 
-def test_files_that_stay_the_same_keep_their_times(tree: SourceTree, patches: tuple[Path, ...]) -> None:
+def test_unchanged_files_keep_their_times(tree: SourceTree, patches: tuple[Path, ...]) -> None:
     tree.switch_to(Series(patches[:2]))
     os.utime(tree.source / "sub" / "new.c", ns=(1, 1))
     tree.switch_to(Series(patches))
     assert (tree.source / "sub" / "new.c").stat().st_mtime_ns == 1
 
 
-def test_a_patch_that_does_not_apply_leaves_the_tree(tree: SourceTree, patches: tuple[Path, ...]) -> None:
+def test_patch_that_does_not_apply_leaves_the_tree_unchanged(tree: SourceTree, patches: tuple[Path, ...]) -> None:
     tree.switch_to(Series(patches[:1]))
     with pytest.raises(BuildFailed, match=r"apply 0003-third\.patch"):
         tree.switch_to(Series(patches[2:]))
@@ -117,7 +117,7 @@ def test_patches_apply_without_fuzz(tree: SourceTree, tmp_path: Path) -> None:
         tree.switch_to(Series((fuzzy,)))
 
 
-def test_a_tree_that_was_not_finished_is_no_tree(tmp_path: Path) -> None:
+def test_incomplete_tree_is_discarded(tmp_path: Path) -> None:
     tree = SourceTree(tmp_path / "tree")
 
     def interrupted(folder: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_tree_that_was_not_finished_is_no_tree(tmp_path: Path) -> None:
     assert not tree.folder.exists()
 
 
-def test_the_projects_bases_and_series() -> None:
+def test_bases_and_series_of_the_project() -> None:
     assert {"10.0", "10.2"} <= set(load_bases())
     assert find_base("10.0").suite == "trixie"
     with pytest.raises(UsageError, match=r"there are: 10\.0"):
@@ -139,7 +139,7 @@ def test_the_projects_bases_and_series() -> None:
     assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
 
 
-def test_the_text_before_a_diff_does_not_change_the_digest(tmp_path: Path) -> None:
+def test_text_before_a_diff_does_not_change_the_digest(tmp_path: Path) -> None:
     patch = tmp_path / "0001-first.patch"
     digests = []
     for text in (FIRST, FIRST.replace("Change", "Replace"), FIRST.replace("+B", "+C")):

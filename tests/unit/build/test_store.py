@@ -1,4 +1,4 @@
-"""The store gives whole entries or none, whatever happens while they are made."""
+"""The store has complete entries only, whatever happens while they are made."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def left_over() -> list[Path]:
     return [path for path in store.store_folder().glob("*/.*") if path.parent.name != ".locks"]
 
 
-def test_an_entry_is_made_once() -> None:
+def test_entry_is_made_once() -> None:
     first = store.entry("thing", "k1", maker())
     assert (first / "bin" / "tool").read_text() == "hello"
     assert store.entry("thing", "k1", never) == first
@@ -48,7 +48,7 @@ def test_an_entry_is_made_once() -> None:
 
 
 @pytest.mark.parametrize("harm", ["cut", "missing", "altered", "no list", "cut list"])
-def test_a_harmed_entry_is_made_again(harm: str) -> None:
+def test_damaged_entry_is_made_again(harm: str) -> None:
     folder = store.entry("thing", "k1", maker())
     tool = folder / "bin" / "tool"
     if harm == "cut":
@@ -65,7 +65,7 @@ def test_a_harmed_entry_is_made_again(harm: str) -> None:
     assert (store.entry("thing", "k1", maker("again")) / "bin" / "tool").read_text() == "again"
 
 
-def test_a_copied_cache_is_still_good(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copied_cache_is_valid(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.entry("thing", "k1", maker())
     shutil.copytree(cache, tmp_path / "copy", copy_function=shutil.copy, symlinks=True)  # new time stamps
     monkeypatch.setenv("CPRLIB_CACHE", str(tmp_path / "copy"))
@@ -73,7 +73,7 @@ def test_a_copied_cache_is_still_good(cache: Path, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, BuildFailed("a", "b"), ValueError])
-def test_a_failed_maker_leaves_nothing(raised: BaseException | type[BaseException]) -> None:
+def test_failed_maker_leaves_nothing(raised: BaseException | type[BaseException]) -> None:
     def make(folder: Path) -> None:
         maker()(folder)
         raise raised
@@ -84,7 +84,7 @@ def test_a_failed_maker_leaves_nothing(raised: BaseException | type[BaseExceptio
     assert left_over() == []
 
 
-def test_no_space_is_one_line_that_says_so() -> None:
+def test_no_space_is_reported_in_one_line() -> None:
     def make(_folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -92,7 +92,7 @@ def test_no_space_is_one_line_that_says_so() -> None:
         store.entry("thing", "k1", make)
 
 
-def test_no_space_in_a_tools_words_is_recognised() -> None:
+def test_no_space_in_tool_output_is_recognised() -> None:
     def make(_folder: Path) -> None:
         raise BuildFailed("compile", "gcc: exit status 1", details="as: x.o: No space left on device")
 
@@ -100,7 +100,7 @@ def test_no_space_in_a_tools_words_is_recognised() -> None:
         store.entry("thing", "k1", make)
 
 
-def test_what_a_killed_maker_left_is_removed() -> None:
+def test_files_of_a_killed_maker_are_removed() -> None:
     script = (
         "import os, signal\n"
         "from cprlib.build import store\n"
@@ -117,7 +117,7 @@ def test_what_a_killed_maker_left_is_removed() -> None:
     assert store.lookup("thing", "k1") is None
 
 
-def test_two_makers_of_one_entry_make_it_once() -> None:
+def test_two_makers_make_an_entry_once() -> None:
     made: list[int] = []
     begun, waited = threading.Event(), threading.Event()
 
@@ -135,7 +135,7 @@ def test_two_makers_of_one_entry_make_it_once() -> None:
     assert made == [1]
 
 
-def test_keys_tell_inputs_apart(tmp_path: Path) -> None:
+def test_keys_of_different_inputs_differ(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("1")
     keys = {
         store.key_of(a="1"),

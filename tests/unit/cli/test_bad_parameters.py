@@ -1,4 +1,4 @@
-"""Parameters that make no sense are refused in one line, with exit status 2, before anything is built or booted."""
+"""Bad parameters are refused in one line, with exit status 2, before anything is built or booted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("given", "why"), BAD.items())
-def test_a_bad_parameter_is_a_usage_error_of_one_line(given: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_parameter_is_a_usage_error_in_one_line(given: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--lab", "-p", given]) == ExitStatus.USAGE
     printed = capsys.readouterr()
     lines = printed.err.strip().splitlines()
@@ -51,13 +51,13 @@ def test_a_bad_parameter_is_a_usage_error_of_one_line(given: str, why: str, caps
     assert given.partition("=")[0] in lines[0]
 
 
-def test_over_ipv6_packets_are_smaller() -> None:
+def test_largest_packet_is_smaller_over_ipv6() -> None:
     check_parameters({"ip_version": "6", "size": "1452"})
     with pytest.raises(UsageError, match="44 to 1452"):
         check_parameters({"ip_version": "6", "size": "1453"})
 
 
-def test_the_defaults_make_sense() -> None:
+def test_defaults_are_valid() -> None:
     check_parameters({"policy": "default"})
     assert SuiteParameters().fault_repeats == 1
 
@@ -71,5 +71,5 @@ def test_the_defaults_make_sense() -> None:
         (10, 12, 500, 100),  # not for minutes
     ],
 )
-def test_traffic_flows_until_the_policy_has_its_packets(rate: float, answered: int, wanted: int, packets: int) -> None:
+def test_traffic_lasts_until_the_policy_has_its_packets(rate: float, answered: int, wanted: int, packets: int) -> None:
     assert SuiteParameters(rate=rate).packets_after(answered, wanted) == packets

@@ -1,4 +1,4 @@
-"""No name or value that a user gives becomes more than one value: of a shell, a path, QEMU, a kernel, Avocado."""
+"""A name or value from the user stays one value: of a shell, a path, QEMU, a kernel, Avocado."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NASTY = ["q35,accel=kvm", "q35 -monitor stdio", "", "../q35", "q35;id", "-nograp
 
 
 @pytest.mark.parametrize("machine", NASTY)
-def test_a_machine_type_is_a_name(machine: str) -> None:
+def test_machine_type_is_a_name(machine: str) -> None:
     with pytest.raises(UsageError):
         replace(PLAIN, machine=machine)
     if machine:  # empty is as if not given
@@ -45,17 +45,17 @@ def test_a_machine_type_is_a_name(machine: str) -> None:
 
 
 @pytest.mark.parametrize("accelerator", ["kvm,thread=multi", "TCG", "tcg -S"])
-def test_an_accelerator_is_one_of_two(accelerator: str) -> None:
+def test_accelerator_is_one_of_two(accelerator: str) -> None:
     assert main(["run", "--lab", "-p", f"accelerator={accelerator}"]) == ExitStatus.USAGE
 
 
-def test_a_comma_in_the_results_folder_ends_no_option() -> None:
+def test_comma_in_the_results_folder_is_escaped() -> None:
     command = command_line(PLAIN, MachineFiles(Path("/a,server=on"), "source"), 5, 6)
     assert "file,id=console,path=/a,,server=on/console-source.log" in command
     assert option_value("a,b,,c") == "a,,b,,,,c"
 
 
-def test_paths_are_words_of_their_own_and_never_options() -> None:
+def test_paths_are_separate_arguments_and_never_options() -> None:
     qemu = QemuBinary(Path("-version"), Path("-S"))
     command = command_line(replace(PLAIN, qemu=qemu, kernel=Path("-daemonize")), MachineFiles(Path("/e"), "s"), 5, 6)
     assert not {"-version", "-S", "-daemonize"} & set(command)
@@ -63,11 +63,11 @@ def test_paths_are_words_of_their_own_and_never_options() -> None:
 
 
 @pytest.mark.parametrize("name", ["n=v", "a b", "--x", "a;b", "a/b", ""])
-def test_a_parameters_name_is_a_word(name: str) -> None:
+def test_parameter_name_is_a_word(name: str) -> None:
     assert main(["run", "--lab", "-p", f"{name}=1"]) == ExitStatus.USAGE
 
 
-def test_avocado_is_given_values_that_are_no_options() -> None:
+def test_values_for_avocado_are_no_options() -> None:
     suite = SuiteRun(Path("/r"), ["/t;x.py"], {"qemu": "--config=/x"}, engine="uml", extra=["--filter-by-tags=--job"])
     command = suite.command()
     assert command[command.index("-p") + 1] == "qemu=--config=/x"
@@ -76,35 +76,35 @@ def test_avocado_is_given_values_that_are_no_options() -> None:
 
 
 @pytest.mark.parametrize("reference", ["/nonexistent", "$(id)", "--spawner=process", "a\nb"])
-def test_a_test_that_is_no_file_is_refused(reference: str) -> None:
+def test_missing_test_file_is_refused(reference: str) -> None:
     assert main(["run", "--lab", "--", reference]) == ExitStatus.USAGE
 
 
 @pytest.mark.parametrize("policy", ["../default", "../../etc/passwd", "strict\n", "/dev/null/x.toml", "$(id)"])
-def test_a_policy_is_a_known_name_or_a_file_of_toml(policy: str) -> None:
+def test_policy_is_a_known_name_or_a_toml_file(policy: str) -> None:
     assert main(["run", "--lab", "--policy", policy]) == ExitStatus.USAGE
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", ".hidden", "-rf"])
-def test_a_case_stays_in_its_folder(tmp_path: Path, name: str) -> None:
+def test_case_stays_in_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError):
         start_case(tmp_path, name)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1/24 init=/bin/sh", "10.0.0.1/24,x", "1\n2", "1\t2"])
-def test_a_guests_kernel_is_told_no_further_word(address: str) -> None:
+def test_no_word_is_added_to_the_guest_kernel_command_line(address: str) -> None:
     with pytest.raises(UsageError):
         kernel_command_line([NicAddresses(address)])
 
 
 @pytest.mark.parametrize("folder", ["/a b", "/a\tinit=x", '/a"b', "/a'b"])
-def test_a_labs_kernel_is_told_no_further_word(folder: str) -> None:
+def test_no_word_is_added_to_the_lab_kernel_command_line(folder: str) -> None:
     engine = UmlEngine(Path("/linux"), Path(folder, "init"))
     with pytest.raises(CprlibError, match="CPRLIB_CACHE"):
         engine._arguments(LabCommand(("true",), Path("/"), {}), Channels({}, {}), 9)
 
 
-def test_nothing_of_the_project_asks_for_a_shell() -> None:
+def test_project_starts_no_shell() -> None:
     top = Path(__file__).parents[3]
     for path in (*top.glob("cprlib/**/*.py"), *top.glob("fixtures/**/*.py")):
         text = path.read_text(encoding="utf-8")

@@ -38,7 +38,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--resume", "--budget", "20"], "resume a comparison with budget"),
     ],
 )
-def test_senseless_calls_are_usage_errors_of_one_line(
+def test_bad_calls_are_usage_errors_in_one_line(
     arguments: list[str], why: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Completion: a script per shell that the shell itself accepts, and names of what there is."""
+"""Completion: a script that each shell accepts, and completion of names."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FISH = 'source ./script; complete -C "$argv[1]"'
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_each_shell_takes_its_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_shell_accepts_its_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert "_CPRLIB_COMPLETE" in script
@@ -76,9 +76,7 @@ def folder(tmp_path: Path) -> Path:
     ("shell", "words", "wanted"),
     [(shell, *line) for shell in SHELLS for line in LINES if shell != "zsh" or line not in SHORT],
 )
-def test_a_shell_completes(
-    shell: str, words: str, wanted: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shell_completes(shell: str, words: str, wanted: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed: nothing was completed in it; apt-get install {shell}")
     assert main(["completion", shell]) == 0
@@ -99,5 +97,5 @@ def own(folder: Path) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(project_folder()), "HOME": str(folder), "TERM": "dumb"}
 
 
-def test_another_shell_is_a_usage_error() -> None:
+def test_unknown_shell_is_a_usage_error() -> None:
     assert main(["completion", "csh"]) == 2

@@ -1,4 +1,4 @@
-"""The documented exit statuses of ``cprlib run``, from the command line to the status: only the guests are left out.
+"""The documented exit statuses of ``cprlib run``, from the command line to the status, without guests.
 
 What Avocado would leave is put into the job's folder; gathering, policy, judging, reports and the status are real.
 """
@@ -71,7 +71,7 @@ def test_fail_is_1(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
     assert "verdict: FAIL" in capsys.readouterr().out
 
 
-def test_the_policy_given_decides(ran: Ran, tmp_path: Path) -> None:
+def test_given_policy_is_used(ran: Ran, tmp_path: Path) -> None:
     policy = tmp_path / "lenient.toml"
     policy.write_text('extends = "default"\n[loss]\nforward = 5\n[ledger]\nunexplained = 5\n')
     assert ran("--policy", str(policy), case=lost(3)) == 0
@@ -79,7 +79,7 @@ def test_the_policy_given_decides(ran: Ran, tmp_path: Path) -> None:
     assert ran("--policy", "strict", case=lost(3)) == 1
 
 
-def test_a_bad_policy_is_2_with_its_line_and_nothing_runs(
+def test_bad_policy_is_2_with_its_line_and_nothing_runs(
     ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy = tmp_path / "bad.toml"
@@ -126,7 +126,7 @@ def test_interrupted_is_130(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["run"]) == 130
 
 
-def test_all_of_them_are_documented() -> None:
+def test_all_statuses_are_documented() -> None:
     text = (project_folder() / "docs" / "cli.md").read_text(encoding="utf-8")
     for status in (0, 1, 2, 3, 4, 130):
         assert f"| {status} | " in text

@@ -1,4 +1,4 @@
-"""Options of a matrix that make no sense are one line and exit status 2, before anything is built."""
+"""Bad matrix options are one line and exit status 2, before anything is built."""
 
 from __future__ import annotations
 

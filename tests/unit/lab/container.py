@@ -1,4 +1,4 @@
-"""Becomes a command as a container by default would run it: no capability, and the usual seccomp filter.
+"""Executes a command as a container does by default: without capabilities, with the usual seccomp filter.
 
 ``python container.py COMMAND...``. The filter refuses what Docker's and Podman's default profiles refuse to a process
 without CAP_SYS_ADMIN and that a lab might want: new namespaces, mounts, kcmp, another personality; clone3 is not known

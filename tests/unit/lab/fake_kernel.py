@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speaks the kernel's side of the channels, as images/lab/init.c does; the job's first argument is what to do."""
+"""Replaces the kernel on the channels of images/lab/init.c; the first argument of the job selects the behaviour."""
 
 import os
 import re

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speaks the side of QEMU and images/lab/init.c: connects its ports and sends results as an archive."""
+"""Replaces QEMU and images/lab/init.c: connects the ports and sends results as an archive."""
 
 import io
 import re

@@ -35,14 +35,14 @@ def contained(*command: str, kernel: str = "") -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.parametrize("refused", ["unshare --user true", "unshare --mount true", "setarch --addr-no-randomize true"])
-def test_the_limits_are_there(refused: str) -> None:
+def test_container_limits_are_in_force(refused: str) -> None:
     done = contained(*refused.split())
     assert done.returncode != 0
     assert "not permitted" in done.stderr
     assert contained("grep", "CapEff", "/proc/self/status").stdout.split()[1].strip("0") == ""
 
 
-def test_a_lab_starts_under_them_with_its_devices() -> None:
+def test_lab_starts_in_a_container_with_its_devices() -> None:
     try:
         kernel = find_kernel()
     except (CprlibError, ImportError) as error:

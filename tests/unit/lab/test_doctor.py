@@ -1,4 +1,4 @@
-"""The choice between native and lab follows from the findings, and says why."""
+"""The choice between native and lab follows from the findings and has a reason."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ NO_TRACE = Diagnosis("native", "drop tracepoint", Level.WARN, "not mounted", "mo
 NO_MEMORY = Diagnosis("lab", "memory of a lab", Level.FAIL, "64 MiB free", "enlarge /dev/shm")
 
 
-def test_warnings_do_not_forbid_native() -> None:
+def test_warnings_permit_native() -> None:
     assert doctor.choose([GOOD, NO_TRACE, NO_MEMORY]) == "native"
     assert doctor.usable([GOOD, NO_TRACE, NO_MEMORY])
 
 
-def test_one_failure_leads_to_the_lab_and_is_named() -> None:
+def test_failure_selects_the_lab_and_is_reported() -> None:
     findings = [GOOD, NO_VHOST]
     assert doctor.choose(findings) == "lab"
     assert doctor.usable(findings)
     assert "fails in vhost-net" in doctor.explain(findings)
 
 
-def test_neither_way_is_said() -> None:
+def test_no_usable_backend_is_reported() -> None:
     findings = [NO_VHOST, NO_MEMORY]
     assert not doctor.usable(findings)
     assert "A lab cannot be used either: memory of a lab" in doctor.explain(findings)
 
 
-def test_what_forbids_both_forbids_each() -> None:
+def test_failure_of_both_affects_each_backend() -> None:
     broken = Diagnosis("both", "disk", Level.FAIL, "full")
     assert doctor.failures([broken], "native") == doctor.failures([broken], "lab") == [broken]
 
 
-def test_text_gives_advice_for_all_but_passes() -> None:
+def test_text_has_advice_except_for_passed_checks() -> None:
     text = doctor.render_text([GOOD, NO_VHOST, NO_TRACE])
     assert "KVM             : PASS (works)" in text
     assert "load the module vhost_net" in text
@@ -46,7 +46,7 @@ def test_text_gives_advice_for_all_but_passes() -> None:
     assert "\033[31mFAIL" in doctor.render_text([NO_VHOST], colour=True)
 
 
-def test_json_holds_the_same() -> None:
+def test_json_has_the_same_findings() -> None:
     value = json.loads(json.dumps(doctor.as_json([GOOD, NO_VHOST])))
     assert value["mode"] == "lab"
     assert value["findings"][1] == {
@@ -58,7 +58,7 @@ def test_json_holds_the_same() -> None:
     }
 
 
-def test_a_real_host_can_be_examined() -> None:
+def test_real_host_can_be_examined() -> None:
     findings = doctor.examine()
     assert {"KVM", "tap devices", "vhost-net", "kcmp", "memory of a lab", "host read-only"} <= {
         one.name for one in findings
@@ -67,7 +67,7 @@ def test_a_real_host_can_be_examined() -> None:
 
 
 @pytest.mark.parametrize(("user", "level"), [(0, Level.PASS), (1000, Level.WARN)])
-def test_without_root_it_is_said_what_cannot_be_tested(
+def test_report_without_root_lists_what_cannot_be_tested(
     monkeypatch: pytest.MonkeyPatch, user: int, level: Level
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: user)

@@ -1,4 +1,4 @@
-"""A lab that dies is tried once more, counted, and never mistaken for a command that failed."""
+"""A lab that dies is tried again and counted, and is not confused with a failed command."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def streams(lost: list[int]) -> LabStreams:
     return LabStreams(lambda _: None, lambda _: None, lambda attempt, _: lost.append(attempt))
 
 
-def test_a_failing_command_is_not_repeated() -> None:
+def test_failed_command_is_not_repeated() -> None:
     engine, lost = DyingEngine(0), list[int]()
     outcome = Lab(engine).run(COMMAND, streams(lost))
     assert (outcome.returncode, outcome.attempts, outcome.lost, engine.started) == (1, 1, (), 1)
     assert lost == []
 
 
-def test_a_lost_lab_is_tried_again_and_counted() -> None:
+def test_lost_lab_is_tried_again_and_counted() -> None:
     engine, lost = DyingEngine(1), list[int]()
     outcome = Lab(engine).run(COMMAND, streams(lost))
     assert (outcome.returncode, outcome.attempts, outcome.lost) == (1, 2, ("death 1",))
     assert lost == [1]
 
 
-def test_two_lost_labs_are_an_error_of_their_own() -> None:
+def test_two_lost_labs_raise_lab_lost() -> None:
     engine, lost = DyingEngine(9), list[int]()
     with pytest.raises(LabLost, match="2 labs in a row died; the last one: death 2"):
         Lab(engine).run(COMMAND, streams(lost))

@@ -1,4 +1,4 @@
-"""The lab that is a virtual machine, against a program that speaks QEMU's side; and the disks it carries."""
+"""The engine kvm, with a program in place of QEMU, and its disks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def attempt(deed: str, results: Path, qemu: list[str] | None = None) -> tuple[At
     return KvmEngine(qemu or FAKE, IMAGE, []).attempt(command, LabStreams(out.extend, out.extend)), bytes(out)
 
 
-def test_results_come_back_whole(tmp_path: Path) -> None:
+def test_results_are_received_completely(tmp_path: Path) -> None:
     result, out = attempt("work", tmp_path)
     assert (result.returncode, out) == (6, b"out")
     assert (tmp_path / "deep" / "evidence").read_text() == "seen"
@@ -39,12 +39,12 @@ def test_results_cannot_leave_their_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [results]
 
 
-def test_a_virtual_machine_that_goes_is_a_lost_lab(tmp_path: Path) -> None:
+def test_virtual_machine_that_dies_is_a_lost_lab(tmp_path: Path) -> None:
     with pytest.raises(LabLost, match="died under its command"):
         attempt("die", tmp_path)
 
 
-def test_a_qemu_that_does_not_start_is_a_failure_in_its_own_words(tmp_path: Path) -> None:
+def test_qemu_that_does_not_start_is_reported_with_its_output(tmp_path: Path) -> None:
     program = [sys.executable, "-c", "import sys; sys.exit('no such machine')"]
     with pytest.raises(LabFailure, match="no such machine") as caught:
         attempt("work", tmp_path, program)
@@ -58,7 +58,7 @@ def test_named_files_are_those_outside_the_checkout(tmp_path: Path) -> None:
     assert named_files(argv) == [brought]
 
 
-def test_walk_leaves_out_what_no_test_needs(tmp_path: Path) -> None:
+def test_walk_skips_files_that_no_test_needs(tmp_path: Path) -> None:
     for name in ("a.py", ".git/b", "results/c", "deep/d.so", "deep/e.a"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
@@ -66,7 +66,7 @@ def test_walk_leaves_out_what_no_test_needs(tmp_path: Path) -> None:
     assert {str(path.relative_to(tmp_path)) for path in walk([tmp_path])} == {"a.py", "deep/d.so", "link"}
 
 
-def test_a_disk_holds_a_program_and_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_contains_a_program_and_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tools = [shutil.which(name, path="/usr/sbin:/sbin:/usr/bin") for name in ("mke2fs", "debugfs")]
     if None in tools:
         pytest.skip("e2fsprogs is not installed")

@@ -1,4 +1,4 @@
-"""Avocado without its plugins runs a test as it does with them, and leaves no stand-in behind."""
+"""Avocado without plugins runs a test as with them, and the replacement of pkg_resources is removed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class A(Test):
         import subprocess
         subprocess.run(["echo", "child"], check=True)
         if self.params.get("fail"):
-            self.fail("as told")
+            self.fail("on purpose")
 """
 
 
 def run_inside(folder: Path, *extra: str) -> tuple[list[dict[str, object]], str]:
     test = folder / "a.py"
     test.write_text(TEST)
-    # The job's side sends the values of all options along; inside nobody knows their defaults.
+    # The job passes the values of all options, because defaults are unknown inside.
     runnable = Runnable(KIND, f"{test}:A.test", config=Runnable.filter_runnable_config(KIND, {}))
     command = [sys.executable, "-m", "cprlib.lab.guest_main", *runnable.get_command_args()]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # Avocado's runners are programs there
@@ -51,4 +51,4 @@ def test_each_line_of_standard_output_is_a_message(tmp_path: Path) -> None:
 def test_parameters_and_results_get_through(tmp_path: Path) -> None:
     variant = {"paths": ["/"], "variant_id": None, "variant": [["/", [["/", "fail", True]]]]}
     messages, _ = run_inside(tmp_path, f"variant=json:{json.dumps(variant)}")
-    assert (messages[-1]["result"], messages[-1]["fail_reason"]) == ("fail", "as told")
+    assert (messages[-1]["result"], messages[-1]["fail_reason"]) == ("fail", "on purpose")

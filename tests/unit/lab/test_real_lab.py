@@ -1,4 +1,4 @@
-"""A real lab, where its kernel has been built: what images/lab/init.c promises."""
+"""A real lab, where its kernel is built: the behaviour of images/lab/init.c."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def test_devices_root_and_results(engine: UmlEngine, tmp_path: Path) -> None:
     assert (tmp_path / "r").read_text() == "r\n"
 
 
-def test_its_clock_is_the_hosts(engine: UmlEngine) -> None:
+def test_clock_is_that_of_the_host(engine: UmlEngine) -> None:
     before = time.time_ns()
     _, out, _ = run(engine, "date +%s%N")
     assert before < int(out) < time.time_ns()
 
 
-def test_long_output_is_whole(engine: UmlEngine) -> None:
+def test_long_output_is_complete(engine: UmlEngine) -> None:
     _, out, _ = run(engine, "seq 200000; true &")
     assert out == "".join(f"{number}\n" for number in range(1, 200001))
 
@@ -77,7 +77,7 @@ def test_root_inside_cannot_write_the_host(engine: UmlEngine, tmp_path: Path, la
 
 
 @pytest.mark.parametrize("layers", [LAYERS, ("landlock",)])
-def test_a_panic_is_a_lost_lab_at_once(engine: UmlEngine, layers: tuple[str, ...]) -> None:
+def test_panic_is_a_lost_lab_at_once(engine: UmlEngine, layers: tuple[str, ...]) -> None:
     dying = UmlEngine(engine.kernel, Path("/bin/true"), layers)  # a first process that ends
     started = time.monotonic()
     with pytest.raises(LabLost, match="Attempted to kill init"):
@@ -110,7 +110,7 @@ print(len(there), [one.command for one in descendants(os.getpid())])
 
 
 @pytest.mark.parametrize("layers", [LAYERS, ("landlock",)])
-def test_a_lab_goes_with_whoever_started_it(engine: UmlEngine, layers: tuple[str, ...]) -> None:
+def test_lab_ends_with_the_process_that_started_it(engine: UmlEngine, layers: tuple[str, ...]) -> None:
     command = [sys.executable, "-c", KILLED, str(engine.kernel), str(engine.init), ",".join(layers)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     number, left = done.stdout.split(maxsplit=1)

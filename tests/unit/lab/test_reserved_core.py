@@ -1,4 +1,4 @@
-"""Labs at the same time get different cores, as long as there are some."""
+"""Concurrent labs get different cores while there are free ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cprlib.files import CACHE_VARIABLE
 from cprlib.lab.uml import reserved_core
 
 
-def test_each_gets_its_own_until_none_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_lab_reserves_another_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     cores = os.sched_getaffinity(0)
     with contextlib.ExitStack() as stack:
@@ -22,7 +22,7 @@ def test_each_gets_its_own_until_none_is_left(tmp_path: Path, monkeypatch: pytes
         assert core == min(cores)
 
 
-def test_an_error_under_a_reservation_passes_and_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_ends_the_reservation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     with pytest.raises(BlockingIOError, match="body"), reserved_core():
         raise BlockingIOError("body")
@@ -30,7 +30,7 @@ def test_an_error_under_a_reservation_passes_and_ends_it(tmp_path: Path, monkeyp
         assert core == min(os.sched_getaffinity(0))
 
 
-def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_cache_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     with reserved_core() as core:

@@ -1,4 +1,4 @@
-"""A runner that dies without a word is reported in its place, so that Avocado does not wait for ever."""
+"""A runner that dies is reported, so that Avocado does not wait forever."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def task(place: Path) -> Any:
     return SimpleNamespace(identifier="1-x", job_id="j", status_services=[service])
 
 
-def test_a_killed_runner_finishes_its_task_as_an_error(tmp_path: Path, server: socket.socket) -> None:
+def test_killed_runner_finishes_its_task_as_an_error(tmp_path: Path, server: socket.socket) -> None:
     report_lost(task(tmp_path), -signal.SIGKILL)
     connection = server.accept()[0]
     with connection, connection.makefile() as lines:
@@ -69,18 +69,18 @@ def test_a_killed_runner_finishes_its_task_as_an_error(tmp_path: Path, server: s
     assert "killed by SIGKILL" in message["fail_reason"]
 
 
-def test_a_runner_that_ended_well_has_spoken_for_itself(tmp_path: Path, server: socket.socket) -> None:
+def test_successful_runner_is_not_reported(tmp_path: Path, server: socket.socket) -> None:
     report_lost(task(tmp_path), 0)
     server.setblocking(False)
     with pytest.raises(BlockingIOError):
         server.accept()
 
 
-def test_a_job_that_has_gone_is_no_error(tmp_path: Path) -> None:
+def test_ended_job_is_no_error(tmp_path: Path) -> None:
     report_lost(task(tmp_path), 1)
 
 
-def test_avocado_goes_on_when_a_runner_was_killed(tmp_path: Path) -> None:
+def test_avocado_continues_when_a_runner_was_killed(tmp_path: Path) -> None:
     test = tmp_path / "test_dying.py"
     test.write_text(SUICIDE)
     with (tmp_path / "log").open("w") as log:
@@ -92,7 +92,7 @@ def test_avocado_goes_on_when_a_runner_was_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", ["harness", "runner"])
-def test_no_test_outlives_its_runner_nor_the_harness(tmp_path: Path, victim: str) -> None:
+def test_no_test_outlives_its_runner_or_the_harness(tmp_path: Path, victim: str) -> None:
     test, note = tmp_path / "test_long.py", tmp_path / "pids"
     test.write_text(LONG.format(note=str(note)))
     harness = (

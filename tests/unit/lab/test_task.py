@@ -1,4 +1,4 @@
-"""A task's messages reach the job; a lost lab becomes a message that says so."""
+"""Messages of a task reach the job; a lost lab is reported."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def play(
     return job.messages()
 
 
-def test_messages_are_relayed_under_the_task_and_in_order(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_are_relayed_in_order_with_the_task_id(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = play(job, monkeypatch, [STARTED + b'{"status": "running", "ty', b'pe": "log"}\n', b"noise\n" + FINISHED])
     assert [message["status"] for message in messages] == ["started", "running", "running", "finished"]
     assert messages[0]["output_dir"] == str(job.results)
@@ -96,13 +96,13 @@ def test_messages_are_relayed_under_the_task_and_in_order(job: Job, monkeypatch:
     assert times == sorted(set(times))
 
 
-def test_a_test_process_that_dies_is_an_error(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_process_that_dies_is_an_error(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = play(job, monkeypatch, [STARTED], status=-11)
     assert messages[-1]["result"] == "error"
     assert "without a result (status -11)" in messages[-1]["fail_reason"]
 
 
-def test_one_lost_lab_is_recorded_and_its_files_put_aside(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_lab_is_recorded_and_its_files_are_moved(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = play(job, monkeypatch, [STARTED, LabLost("run", "died")], [STARTED, FINISHED])
     assert messages[-1]["result"] == "pass"
     assert sum(message["status"] == "started" for message in messages) == 1
@@ -112,7 +112,7 @@ def test_one_lost_lab_is_recorded_and_its_files_put_aside(job: Job, monkeypatch:
     assert not (job.results / "half.pcap").exists()
 
 
-def test_two_lost_labs_end_the_task_with_their_own_reason(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_lost_labs_finish_the_task_as_lab_lost(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = play(job, monkeypatch, [LabLost("run", "died")], [LabLost("run", "died again")])
     assert (messages[-1]["status"], messages[-1]["result"]) == ("finished", "error")
     assert messages[-1]["fail_class"] == "LabLost"

@@ -1,4 +1,4 @@
-"""The host's side of a user-mode Linux lab, against a program that speaks the kernel's side."""
+"""The host side of a user-mode Linux lab, with a program in place of the kernel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kernel(tmp_path: Path) -> Path:
 
 
 class Heard:
-    """What came out of a lab."""
+    """Output of a lab."""
 
     def __init__(self, signals: int | None = None) -> None:
         self.out, self.err = bytearray(), bytearray()
@@ -48,7 +48,7 @@ def attempt(
     return UmlEngine(kernel, Path("/init"), layers).attempt(command, (heard or Heard()).streams)
 
 
-def test_a_job_is_whole_sectors_of_tokens() -> None:
+def test_job_is_a_multiple_of_sectors() -> None:
     command = LabCommand(("run", "a b\nc"), Path("/work"), {"A": "1"}, results=Path("/out"), terminal=(25, 80))
     job = encode_job(command, "/proc/self/fd/9/.")
     assert len(job) % 512 == 0
@@ -59,26 +59,26 @@ def test_a_job_is_whole_sectors_of_tokens() -> None:
         assert token in tokens
 
 
-def test_a_job_with_a_nul_is_refused() -> None:
+def test_job_with_nul_is_refused() -> None:
     with pytest.raises(LabFailure, match="NUL"):
         encode_job(LabCommand(("a\0b",), Path("/"), {}), "")
 
 
-def test_kernel_carries_the_mark_of_whose_it_is(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_has_the_mark_of_its_session(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MARK_VARIABLE, "/soaks/x/17")
     monkeypatch.setenv("SECRET", "x")
     shown = f'test "${MARK_VARIABLE}" = /soaks/x/17 && test -z "$SECRET"'
     assert attempt(kernel, "shell", shown).returncode == 0
 
 
-def test_output_and_exit_status_come_back(kernel: Path) -> None:
+def test_output_and_exit_status_are_received(kernel: Path) -> None:
     heard = Heard()
     result = attempt(kernel, "speak", heard=heard)
     assert (result.returncode, bytes(heard.out), bytes(heard.err)) == (7, b"out", b"err")
     assert result.boot_ms > 0
 
 
-def test_a_command_killed_by_a_signal_is_no_lost_lab(kernel: Path) -> None:
+def test_command_killed_by_a_signal_is_no_lost_lab(kernel: Path) -> None:
     assert attempt(kernel, "signal").returncode == -9
 
 
@@ -86,26 +86,26 @@ def test_a_command_killed_by_a_signal_is_no_lost_lab(kernel: Path) -> None:
     ("deed", "words"),
     [("die-booting", "died while booting .killed by SIGKILL"), ("panic", "died under its command .*tired of life")],
 )
-def test_a_dead_kernel_is_a_lost_lab(kernel: Path, deed: str, words: str) -> None:
+def test_dead_kernel_is_a_lost_lab(kernel: Path, deed: str, words: str) -> None:
     with pytest.raises(LabLost, match=words) as caught:
         attempt(kernel, deed)
     assert "Linux version 0" in caught.value.details
 
 
-def test_a_lab_that_cannot_be_set_up_is_not_lost(kernel: Path) -> None:
+def test_lab_that_cannot_be_set_up_is_not_lost(kernel: Path) -> None:
     with pytest.raises(LabFailure, match="mount /proc: No such device") as caught:
         attempt(kernel, "broken")
     assert not isinstance(caught.value, LabLost)
 
 
-def test_a_kernel_that_is_none_is_a_clear_failure(tmp_path: Path) -> None:
+def test_missing_kernel_is_a_lab_failure(tmp_path: Path) -> None:
     with pytest.raises(LabFailure, match="No such file") as caught:
         attempt(tmp_path / "absent", "speak")
     assert not isinstance(caught.value, LabLost)
 
 
 @pytest.mark.parametrize("layers", LAYER_SETS)
-def test_only_the_results_folder_can_be_written(kernel: Path, tmp_path: Path, layers: tuple[str, ...]) -> None:
+def test_only_the_results_folder_is_writable(kernel: Path, tmp_path: Path, layers: tuple[str, ...]) -> None:
     results = tmp_path / "results, and \u00fcml"
     results.mkdir()
     other = tmp_path / "precious"
@@ -121,14 +121,14 @@ def test_only_the_results_folder_can_be_written(kernel: Path, tmp_path: Path, la
     assert {entry.name for entry in tmp_path.iterdir()} == {results.name, "precious", "linux"}
 
 
-def test_a_lab_has_no_network(kernel: Path) -> None:
+def test_lab_has_no_network(kernel: Path) -> None:
     heard = Heard()
     if shutil.which("ip") is None:
         pytest.skip("no ip command to look with")
     attempt(kernel, "shell", "ip -o link | grep -v ' lo:' | grep -c UP > /dev/null && exit 1; exit 0", heard=heard)
 
 
-def test_signals_are_handed_on(kernel: Path) -> None:
+def test_signals_are_passed_on(kernel: Path) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"T")
     heard = Heard(reader)
@@ -140,7 +140,7 @@ def test_signals_are_handed_on(kernel: Path) -> None:
     assert heard.out == b"T"
 
 
-def test_a_command_that_takes_too_long_is_told_then_ended(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_command_gets_sigterm_then_is_killed(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SCALE_VARIABLE, raising=False)
     monkeypatch.setattr(session, "GRACE_SECONDS", 0.2)
     assert attempt(kernel, "wait", seconds=0.2).returncode == 3
@@ -148,15 +148,13 @@ def test_a_command_that_takes_too_long_is_told_then_ended(kernel: Path, monkeypa
         attempt(kernel, "deaf", seconds=0.2)
 
 
-def test_no_room_for_its_memory_is_said(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_memory_is_reported(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uml, "places_for_memory", lambda: ["/dev/shm", "/nowhere"])  # noqa: S108
     with pytest.raises(LabFailure, match="/nowhere: No such file"):
         attempt(kernel, "speak", layers=("landlock",), memory=1 << 30)
 
 
-def test_a_disk_serves_as_memory_and_keeps_nothing(
-    kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_on_disk_leaves_no_file(kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "place"
     place.mkdir()
     monkeypatch.setattr(uml, "places_for_memory", lambda: [str(place)])
@@ -166,7 +164,7 @@ def test_a_disk_serves_as_memory_and_keeps_nothing(
     assert list(place.iterdir()) == []
 
 
-def test_nothing_stays_when_the_caller_is_killed(kernel: Path, tmp_path: Path) -> None:
+def test_no_process_or_file_is_left_when_the_caller_is_killed(kernel: Path, tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from cprlib.lab.uml import *; from cprlib.lab.engine import *;"
         f"UmlEngine(Path({str(kernel)!r}), Path('/init')).attempt("

@@ -1,13 +1,13 @@
-"""How a matrix scales with tests at once: the same points with 1, 2 and 3, in turn, on this machine.
+"""How a matrix scales with the number of tests at once: the same points with 1, 2 and 3, on this machine.
 
 Run from the checkout::
 
     python benchmarks/scaling.py [--matrix push] [--points '*-cpr-*'] [--parallel 1,2,3] [--rounds 2] [--out DIR]
 
-Each round runs all numbers of tests at once, in another order than the round before, so that a machine that becomes
-slower does not make one of them look bad; ratios are within a round. Times are from the start of the first test to the
-end of the last one, labs and guests included, building and reports not. The interruption is the median of the points',
-on the way to the guest: tests at once that disturb each other make it longer, and lose packets.
+Each round runs every number of tests at once, in reverse order of the round before, so that a machine that slows down
+affects all of them alike; ratios are within a round. Times run from the start of the first test to the end of the last,
+with labs and guests, without building and reports. The interruption is the median over the points, on the way to the
+guest. Tests that disturb each other make it longer and lose packets.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
-VERDICTS = (0, 1, 3)  # pass, fail, inconclusive: it ran
+VERDICTS = (0, 1, 3)  # pass, fail, inconclusive: the tests ran
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One run of all points.
 
-    :param seconds: from the first test's start to the last one's end.
-    :param interruption_ms: median of the points'.
-    :param lost: packets, both directions, all points.
+    :param seconds: from the start of the first test to the end of the last.
+    :param interruption_ms: median over the points.
+    :param lost: packets, in both directions, of all points.
     """
 
     seconds: float
@@ -44,7 +44,7 @@ class Sample:
 
 
 def read_sample(results: Path) -> Sample:
-    """What a run left in its results folder."""
+    """Read the results folder of a run."""
     job = json.loads(next(results.glob("avocado/job-*/results.json")).read_text(encoding="utf-8"))
     report: Mapping[str, Any] = json.loads((results / "run.json").read_text(encoding="utf-8"))
     cases: Sequence[Mapping[str, Any]] = report["cases"]
@@ -57,9 +57,10 @@ def read_sample(results: Path) -> Sample:
 
 
 def run_once(parallel: int, matrix: str, points: Sequence[str], out: Path) -> Sample:
-    """Run the points with so many at once.
+    """Run the points.
 
-    :raises SystemExit: the run came to no verdict.
+    :param parallel: tests at once.
+    :raises SystemExit: the run had no verdict.
     """
     command = [sys.executable, "-m", "cprlib.cli.main", "run", "--lab", "--matrix", matrix, "--out", str(out)]
     command += ["--parallel", str(parallel), *(word for pattern in points for word in ("--points", pattern))]
@@ -70,7 +71,7 @@ def run_once(parallel: int, matrix: str, points: Sequence[str], out: Path) -> Sa
 
 
 def table(samples: Mapping[int, Sequence[Sample]]) -> str:
-    """Medians, and the speed against the first number within each round."""
+    """Medians, and the speed relative to the first number in each round."""
     first = next(iter(samples))
     lines = ["at once  job s (each round)      faster than 1 (each round)  interruption ms  lost  verdicts"]
     for parallel, runs in samples.items():
@@ -78,9 +79,9 @@ def table(samples: Mapping[int, Sequence[Sample]]) -> str:
         pauses = [run.interruption_ms for run in runs if run.interruption_ms is not None]
         times = ", ".join(f"{run.seconds:.1f}" for run in runs)
         speeds = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        shown = f"{statistics.median(pauses):.0f}" if pauses else "-"
+        pause = f"{statistics.median(pauses):.0f}" if pauses else "-"
         verdicts = ", ".join(run.verdict for run in runs)
-        lines.append(f"{parallel:7}  {times:22}  {speeds:26}  {shown:>15}  {sum(r.lost for r in runs):4}  {verdicts}")
+        lines.append(f"{parallel:7}  {times:22}  {speeds:26}  {pause:>15}  {sum(r.lost for r in runs):4}  {verdicts}")
     return "\n".join(lines)
 
 
@@ -88,19 +89,19 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--matrix", default="push")
-    parser.add_argument("--points", action="append", help="patterns of points; *-cpr-* without any")
-    parser.add_argument("--parallel", default="1,2,3", help="tests at once, the first is compared with")
+    parser.add_argument("--points", action="append", help="patterns of points; by default *-cpr-*")
+    parser.add_argument("--parallel", default="1,2,3", help="tests at once; the first is the reference")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, help="keep the results folders here")
-    given = parser.parse_args()
-    numbers = [int(word) for word in given.parallel.split(",")]
+    arguments = parser.parse_args()
+    numbers = [int(word) for word in arguments.parallel.split(",")]
     samples: dict[int, list[Sample]] = {number: [] for number in numbers}
-    with tempfile.TemporaryDirectory(prefix="cprlib-scaling-") as aside:
-        out = given.out or Path(aside)
-        for turn in range(given.rounds):
+    with tempfile.TemporaryDirectory(prefix="cprlib-scaling-") as temporary:
+        out = arguments.out or Path(temporary)
+        for turn in range(arguments.rounds):
             order = numbers if turn % 2 == 0 else numbers[::-1]
             for number in order:
-                samples[number].append(run_once(number, given.matrix, given.points or ["*-cpr-*"], out))
+                samples[number].append(run_once(number, arguments.matrix, arguments.points or ["*-cpr-*"], out))
                 print(f"round {turn + 1}, {number} at once: {samples[number][-1]}", file=sys.stderr, flush=True)
     print(table(samples))
 

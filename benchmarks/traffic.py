@@ -1,13 +1,13 @@
-"""How well the traffic instrument keeps up, beside plain scapy, on this machine, in one run.
+"""Pacing and losses of the traffic instrument, compared with plain scapy, on this machine.
 
 Run as root from the checkout::
 
     python benchmarks/traffic.py [--seconds 60] [--rate 20000] [--no-scapy]
 
-Everything goes over a veth pair between two private network namespaces, with a reflector in a process of its own at the
-far end. Rows: the instrument at 1,000, 10,000 and ``--rate`` packets/s, idle and with a busy process on each core; then
-scapy's ``sendp`` and ``AsyncSniffer`` for the same. "Own loss" is what the capture did not see of what the reflector's
-log says it sent; the ring's drops are counted by the kernel (PACKET_STATISTICS).
+The traffic runs over a veth pair between two private network namespaces, with a reflector in a process of its own at
+the far end. Rows: the instrument at 1,000, 10,000 and ``--rate`` packets/s, idle and with a busy process on each core,
+then scapy's ``sendp`` and ``AsyncSniffer``. "Own loss" is the number of packets that the reflector has logged as sent
+and the capture did not see; the kernel counts the drops of the ring (PACKET_STATISTICS).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Row:
 
 @contextlib.contextmanager
 def hogs(busy: bool) -> Iterator[None]:
-    """A process on each core that does nothing but compute."""
+    """Keep each core busy with a process."""
     with contextlib.ExitStack() as stack:
         for _ in range(os.cpu_count() or 1 if busy else 0):
             stack.enter_context(spawn([sys.executable, "-c", "while True: pass"], purpose="keep a core busy"))
@@ -181,7 +181,7 @@ def run_scapy(pair: Pair, rate: float, seconds: float, way: str, port: int) -> R
 
 
 def print_table(rows: list[Row]) -> None:
-    """Columns as wide as their widest cell."""
+    """Print with aligned columns."""
     table = [HEADINGS, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(HEADINGS))]
     for line in table:
@@ -190,11 +190,11 @@ def print_table(rows: list[Row]) -> None:
 
 
 def main() -> int:
-    """Run everything and print the table; 1 when the instrument lost a packet of its own."""
+    """Run everything and print the table; 1 if the instrument lost a packet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the run at the highest rate")
     parser.add_argument("--rate", type=float, default=20_000.0, help="highest rate, packets/s in each direction")
-    parser.add_argument("--no-scapy", action="store_true", help="leave the comparison out")
+    parser.add_argument("--no-scapy", action="store_true", help="without the comparison")
     arguments = parser.parse_args()
     rows = []
     short = min(10.0, arguments.seconds)

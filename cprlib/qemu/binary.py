@@ -1,7 +1,7 @@
-"""A QEMU binary and what it says it can do.
+"""A QEMU binary and its features.
 
-Features are found by asking query-qmp-schema, never by version number or by parsing help: distributions
-backport, and a series under review has no version.
+Features come from query-qmp-schema, never from a version number or help text: distributions backport features, and a
+series under review has no version.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class QemuBinary:
     """A QEMU to test.
 
     :param path: the executable.
-    :param firmware: folder for ``-L`` where the firmware is not in the binary's own place, else None.
+    :param firmware: folder for ``-L``; None when the binary finds its own firmware.
     """
 
     path: Path
@@ -42,16 +42,16 @@ class QemuBinary:
 
 
 class Schema:
-    """The answer of query-qmp-schema, by names as far as they are kept there (QEMU docs/devel/qapi-code-gen.rst).
+    """The reply of query-qmp-schema (QEMU docs/devel/qapi-code-gen.rst).
 
-    Type names are masked in the schema, so object types are reached from commands.
+    Its type names are masked, so an object type is found through a command that uses it.
     """
 
     def __init__(self, entries: Sequence[Mapping[str, Any]]) -> None:
         self._entries = {str(entry["name"]): entry for entry in entries}
 
     def members(self, type_name: str) -> dict[str, str]:
-        """Members of an object type and their types; empty for anything else."""
+        """Members of an object type and their types; empty for any other type."""
         entry = self._entries.get(type_name, {})
         return {str(item["name"]): str(item["type"]) for item in entry.get("members", ())}
 
@@ -67,7 +67,7 @@ class Schema:
         return self.members(str(found[0])) if found else {}
 
     def enumeration(self, type_name: str) -> set[str]:
-        """Values of an enumeration; empty for anything else."""
+        """Values of an enumeration; empty for any other type."""
         entry = self._entries.get(type_name, {})
         return {str(value) for value in entry.get("values", ())} | {
             str(item["name"]) for item in entry.get("members", ()) if "type" not in item
@@ -75,7 +75,7 @@ class Schema:
 
 
 def facts_from_schema(path: Path, version: str, sha256: str, schema: Schema) -> QemuFacts:
-    """Read the features off a schema."""
+    """The features that a schema shows."""
     parameters = schema.arguments("migrate-set-parameters")
     return QemuFacts(
         path=str(path),
@@ -94,11 +94,11 @@ def file_digest(path: Path) -> str:
 
 
 def probe(qemu: QemuBinary) -> QemuFacts:
-    """Start the binary without a machine and ask it what it can do.
+    """Start the binary without a machine and query its version and features.
 
-    :raises UsageError: the path is no executable file, or what it names does not behave like a QEMU.
+    :raises UsageError: the path is not an executable file, or the program does not behave like a QEMU.
     """
-    with _questioned(qemu) as connection:
+    with _started_without_machine(qemu) as connection:
         version = connection.execute("query-version")
         schema = Schema(connection.execute("query-qmp-schema", seconds=30))
     numbers = version["qemu"]
@@ -108,18 +108,18 @@ def probe(qemu: QemuBinary) -> QemuFacts:
 
 
 def machine_types(qemu: QemuBinary) -> frozenset[str]:
-    """Names of the machine types that a binary has, without aliases (query-machines).
+    """Names of the machine types of a binary, without aliases (query-machines).
 
     :raises UsageError: see :func:`probe`.
     """
-    with _questioned(qemu) as connection:
+    with _started_without_machine(qemu) as connection:
         return frozenset(str(machine["name"]) for machine in connection.execute("query-machines"))
 
 
 def newest_common(kind: str, *types: frozenset[str]) -> str | None:
-    """The newest versioned machine type that all have, which is what a guest can move between them with.
+    """The newest versioned machine type that all QEMUs have, so that a guest can migrate between them.
 
-    :param kind: the beginning of its name: ``pc-q35`` for ``pc-q35-10.0``.
+    :param kind: of machine: ``pc-q35`` for ``pc-q35-10.0``.
     :returns: None when there is none.
     """
 
@@ -132,24 +132,24 @@ def newest_common(kind: str, *types: frozenset[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def _questioned(qemu: QemuBinary) -> Iterator[QmpConnection]:
-    """QMP of a binary that was started without a machine."""
+def _started_without_machine(qemu: QemuBinary) -> Iterator[QmpConnection]:
+    """The QMP connection of a binary that runs without a machine."""
     tried = f"use {qemu.path} as QEMU"
-    advice = "name a qemu-system-x86_64 with --qemu PATH, or leave it out to use the project's own"
+    advice = "give a qemu-system-x86_64 with --qemu PATH, or leave it out to use the project's own"
     if not qemu.path.is_file():
         raise UsageError(tried, "no such file", advice)
     if not os.access(qemu.path, os.X_OK):
         raise UsageError(tried, "the file is not executable", advice)
     command = [*qemu.command(), "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"]
     try:
-        with tempfile.TemporaryFile("w+", errors="replace") as output, _asked(command, output) as connection:
+        with tempfile.TemporaryFile("w+", errors="replace") as output, _connected(command, output) as connection:
             yield connection
     except EnvironmentFailure as error:  # exec(2) refused: a text file, another architecture
         raise UsageError(tried, error.happened, advice) from error
 
 
 @contextlib.contextmanager
-def _asked(command: Sequence[str], output: Any) -> Iterator[QmpConnection]:
+def _connected(command: Sequence[str], output: Any) -> Iterator[QmpConnection]:
     ours, theirs = socket.socketpair()
     number = theirs.fileno()
     whole = [*command, "-chardev", f"socket,id=qmp,fd={number}", "-mon", "chardev=qmp,mode=control"]
@@ -168,14 +168,14 @@ def _not_a_qemu(command: Sequence[str], child: subprocess.Popen[str], output: An
         child.wait(timeout=2)
     ended = child.returncode is not None
     output.seek(0)
-    said = output.read().strip()
-    last = said.splitlines()[-1] if said else "it said nothing"
+    messages = output.read().strip()
+    last = messages.splitlines()[-1] if messages else "no message"
     status = describe_status(child.returncode) if ended else "still running, no QMP greeting"
     hint = (
-        "install the library it lacks on this machine"
-        if "shared librar" in said
-        else "name a qemu-system-x86_64 with --qemu PATH"
+        "install the missing library on this machine"
+        if "shared librar" in messages
+        else "give a qemu-system-x86_64 with --qemu PATH"
     )
     return UsageError(
-        f"use {command[0]} as QEMU", f"{last} ({status})", hint, details=f"command: {paste(command)}\n{tail(said)}"
+        f"use {command[0]} as QEMU", f"{last} ({status})", hint, details=f"command: {paste(command)}\n{tail(messages)}"
     )

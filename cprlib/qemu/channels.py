@@ -1,4 +1,4 @@
-"""Migration channels of one update: abstract unix sockets, which leave no file behind."""
+"""Migration channels of one update: abstract unix sockets, which have no file to clean up."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ LISTENING = 0x10000  # __SO_ACCEPTCON, the flags column of /proc/net/unix
 
 @dataclass(frozen=True, slots=True)
 class MigrationChannels:
-    """Names of the two channels; abstract names live in the network namespace of the QEMUs.
+    """Names of the two channels, in the network namespace of the QEMUs.
 
-    :param deferred: the target learns the name of its main channel later, by QMP's migrate-incoming.
+    :param deferred: the target's main channel is set later by QMP's migrate-incoming.
     """
 
     cpr: str
@@ -23,7 +23,7 @@ class MigrationChannels:
 
     @classmethod
     def fresh(cls) -> MigrationChannels:
-        """Names that nobody else uses."""
+        """Unique names."""
         token = secrets.token_hex(8)
         return cls(f"cprlib-{token}-cpr", f"cprlib-{token}-main")
 
@@ -32,9 +32,9 @@ class MigrationChannels:
         return [self._describe("main", self.main), self._describe("cpr", self.cpr)]
 
     def incoming_arguments(self, *, deferred: bool = False) -> list[str]:
-        """``-incoming`` twice, for the target's command line.
+        """The two ``-incoming`` of a target's command line.
 
-        :param deferred: as in the class; true for either.
+        :param deferred: as in the class; either may be true.
         """
         if deferred or self.deferred:
             return ["-incoming", json.dumps(self._describe("cpr", self.cpr)), "-incoming", "defer"]
@@ -51,9 +51,9 @@ class MigrationChannels:
 
 
 def is_listening(pid: int, name: str) -> bool:
-    """Whether somebody in the network namespace of ``pid`` listens on an abstract unix socket.
+    """True when a process in the network namespace of ``pid`` listens on an abstract unix socket.
 
-    The existence of a socket is not enough: between bind(2) and listen(2) a connection is refused.
+    A socket that exists is not enough: between bind(2) and listen(2) it refuses connections.
     """
     try:
         lines = Path(f"/proc/{pid}/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""What a QEMU is started with: settings that source and target share, files, and the command line made of them."""
+"""The command line of a QEMU: settings that source and target share, evidence files, descriptors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from pathlib import Path
 
 from cprlib.errors import UsageError
 from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.netdev import TapNetdev, VirtioNet
-from cprlib.qemu.passed_files import PassedFiles
+from cprlib.qemu.netdev import PassedFiles, TapNetdev, VirtioNet
 from cprlib.qemu.trace_log import UPDATE_EVENTS
 
 AGENT_PORT = "org.cprlib.agent"
 ACCELERATORS = ("tcg", "kvm")
-MACHINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # no comma: what follows one would be an option
+MACHINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # no comma: it would start another option
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +54,14 @@ class MachineSettings:
 
 @dataclass(frozen=True, slots=True)
 class MachineFiles:
-    """Where one QEMU's evidence goes."""
+    """Paths of one QEMU's evidence."""
 
     folder: Path
     name: str
 
     @property
     def console(self) -> Path:
-        """What the guest wrote to its serial console."""
+        """The guest's serial console."""
         return self.folder / f"console-{self.name}.log"
 
     @property
@@ -72,7 +71,7 @@ class MachineFiles:
 
     @property
     def trace(self) -> Path:
-        """QEMU's log with the trace events."""
+        """QEMU's log with trace events."""
         return self.folder / f"trace-{self.name}.log"
 
     @property
@@ -82,12 +81,12 @@ class MachineFiles:
 
     @property
     def command(self) -> Path:
-        """The command line, ready to paste (its descriptors aside)."""
+        """The command line, ready to paste except for its descriptors."""
         return self.folder / f"command-{self.name}.txt"
 
 
 Passed = Mapping[str, PassedFiles]
-"""What a manager passes, by identifier of the netdev."""
+"""Descriptors that a manager passes, by id of the netdev."""
 
 
 def command_line(
@@ -99,10 +98,10 @@ def command_line(
     *,
     incoming: bool = False,
 ) -> list[str]:
-    """The command line that source and target share; a target adds its ``-incoming`` channels.
+    """The command line without the ``-incoming`` of a target.
 
-    :param passed: files that QEMU inherits, by the same numbers.
-    :param incoming: for the target of a CPR, in which netdevs with ``cpr=on`` inherit their descriptors.
+    :param passed: descriptors that QEMU inherits under the same numbers.
+    :param incoming: for the target of a CPR, whose netdevs with ``cpr=on`` get their descriptors from the source.
     """
     accelerator = settings.accelerator
     if accelerator == "tcg":
@@ -136,27 +135,27 @@ def command_line(
         command += ["-trace", pattern]
     if not settings.plugged:
         for netdev in settings.netdevs:
-            given = (passed or {}).get(netdev.identifier, PassedFiles())
-            command += ["-netdev", json.dumps(netdev_options(netdev, numbers_of(given), incoming=incoming))]
+            files_of = (passed or {}).get(netdev.identifier, PassedFiles())
+            command += ["-netdev", json.dumps(netdev_options(netdev, descriptor_numbers(files_of), incoming=incoming))]
         for nic in settings.nics:
             command += ["-device", json.dumps(nic.options())]
     return [*command, *settings.extra]
 
 
 def option_value(value: object) -> str:
-    """A value in an option string of QEMU, where a comma ends it unless it is doubled (QEMU util/keyval.c)."""
+    """A value in an option string of QEMU; a comma is doubled, or it would end the value (QEMU util/keyval.c)."""
     return str(value).replace(",", ",,")
 
 
-Names = tuple[tuple[str, ...], tuple[str, ...]]
-"""Of the tap's and vhost's descriptors: numbers, or what they were called with getfd."""
+DescriptorNames = tuple[tuple[str, ...], tuple[str, ...]]
+"""Tap and vhost descriptors as numbers, or as names of QMP's getfd."""
 
 
-def numbers_of(given: PassedFiles) -> Names:
+def descriptor_numbers(passed: PassedFiles) -> DescriptorNames:
     """Descriptors as numbers, for a command line."""
-    return tuple(str(number) for number in given.tap), tuple(str(number) for number in given.vhost)
+    return tuple(map(str, passed.tap)), tuple(map(str, passed.vhost))
 
 
-def netdev_options(netdev: TapNetdev, names: Names, *, incoming: bool) -> dict[str, object]:
-    """Arguments of a netdev; the target of a CPR is told nothing of descriptors that it inherits."""
+def netdev_options(netdev: TapNetdev, names: DescriptorNames, *, incoming: bool) -> dict[str, object]:
+    """Arguments of a netdev; those of a CPR target do not name descriptors that come from the source."""
     return netdev.handed_over_options() if incoming and netdev.cpr else netdev.options(*names)

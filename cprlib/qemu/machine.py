@@ -1,4 +1,4 @@
-"""A running QEMU: its process, its QMP, and what is plugged into it."""
+"""A running QEMU: its process, its QMP connection, and its netdevs and NICs."""
 
 from __future__ import annotations
 
@@ -16,28 +16,33 @@ from cprlib.errors import Awaited, QemuFailed, QmpRefused
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import describe_status, paste, spawn, tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels
-from cprlib.qemu.command_line import MachineFiles, MachineSettings, Names, Passed, command_line, netdev_options
-from cprlib.qemu.crash import allow_core, keep_crash, wait_while_ending
-from cprlib.qemu.flood import CONSOLE_LIMIT, LOG_LIMIT, FloodWatch
-from cprlib.qemu.netdev import TapNetdev, VirtioNet
-from cprlib.qemu.passed_files import PassedFiles, opened_files
+from cprlib.qemu.command_line import (
+    DescriptorNames,
+    MachineFiles,
+    MachineSettings,
+    Passed,
+    command_line,
+    netdev_options,
+)
+from cprlib.qemu.netdev import PassedFiles, TapNetdev, VirtioNet, opened_files
 from cprlib.qemu.qmp import QmpConnection
+from cprlib.qemu.supervision import CONSOLE_LIMIT, LOG_LIMIT, SizeWatch, allow_core, keep_crash, wait_while_exiting
 from cprlib.qemu.trace_log import TraceLog, read_trace
 
 __all__ = ["Machine", "MachineFiles", "MachineSettings", "Passed", "command_line", "start_machine"]
 
-FIRMWARE_WORDS = ("could not load PC BIOS", "Could not open option rom", "pvh.bin")  # hw/i386/x86.c, hw/core/loader.c
-PERTURBED = {"MALLOC_PERTURB_": "165"}  # mallopt(3): freed memory is overwritten, or using it may go unnoticed
+FIRMWARE_ERRORS = ("could not load PC BIOS", "Could not open option rom", "pvh.bin")  # hw/i386/x86.c, hw/core/loader.c
+MALLOC_ENVIRONMENT = {"MALLOC_PERTURB_": "165"}  # mallopt(3): overwrite freed memory, so that its use shows
 FIRMWARE_ADVICE = "give the folder of its firmware (bios-256k.bin, pvh.bin, ...) with --firmware"
 
 
 @dataclass(slots=True)
 class Machine:
-    """One QEMU process; made by :func:`start_machine`.
+    """One QEMU process, made by :func:`start_machine`.
 
-    :param agent: our end of the guest agent's channel through this QEMU.
-    :param namespace: the network namespace it runs in.
-    :param incoming: whether it is the target of an update, as long as its guest does not run.
+    :param agent: our end of the guest agent's channel.
+    :param namespace: its network namespace.
+    :param incoming: it is the target of an update, and its guest does not run yet.
     """
 
     name: str
@@ -49,7 +54,7 @@ class Machine:
     namespace: NetworkNamespace
     command: Sequence[str] = field(default_factory=tuple)
     incoming: bool = False
-    watch: FloodWatch | None = None
+    watch: SizeWatch | None = None
 
     @property
     def pid(self) -> int:
@@ -58,53 +63,53 @@ class Machine:
 
     @property
     def trace(self) -> TraceLog:
-        """The trace log as far as it is written."""
+        """The trace log so far."""
         return read_trace(self.files.trace)
 
     @property
     def output(self) -> str:
-        """What QEMU said on standard output and error so far."""
+        """Standard output and error so far."""
         return self.files.output.read_text(encoding="utf-8", errors="replace") if self.files.output.exists() else ""
 
     @property
     def messages(self) -> str:
-        """Everything QEMU said that is no trace event: its standard error and the rest of its log."""
+        """Standard output and error, and the lines of the log that are not trace events."""
         return "\n".join([self.output.strip(), *self.trace.messages]).strip()
 
     def check_alive(self, doing: str) -> None:
-        """Raise when the process has ended.
+        """Raise an error when the process has ended.
 
         :param doing: what was being done, for the message.
-        :raises QemuFailed: with QEMU's last words.
+        :raises QemuFailed: with QEMU's last message.
         """
         status = self.process.poll()
         if status is not None:
             raise self.died(doing, status)
 
     def died(self, doing: str, status: int) -> QemuFailed:
-        """The error for a QEMU that has ended though it should not; what is left of a crash is kept."""
-        if self.watch and self.watch.flooded:
-            path = self.watch.flooded
+        """The error for a QEMU that ended unexpectedly; keeps core file and backtrace of a crash."""
+        if self.watch and self.watch.exceeded:
+            path = self.watch.exceeded
             return QemuFailed(
                 doing,
-                f"the {self.name} was ended: {path.name} had grown to {path.stat().st_size >> 20} MiB",
-                "look at the end of that file",
+                f"the {self.name} was killed: {path.name} had grown to {path.stat().st_size >> 20} MiB",
+                "read the end of that file",
                 details=f"command: {paste(self.command)}",
             )
         backtrace = keep_crash(self.files.folder, self.name, self.pid, status, self.settings.qemu.path)
-        said = self.messages
-        last = said.splitlines()[-1] if said else "it said nothing"
+        messages = self.messages
+        last = messages.splitlines()[-1] if messages else "no message"
         return QemuFailed(
             doing,
             f"the {self.name} ended with {describe_status(status)}: {last}",
             FIRMWARE_ADVICE
-            if any(words in said for words in FIRMWARE_WORDS)
+            if any(text in messages for text in FIRMWARE_ERRORS)
             else (f"see {backtrace.name}" if backtrace else ""),
-            details=f"command: {paste(self.command)}\n{tail(said)}",
+            details=f"command: {paste(self.command)}\n{tail(messages)}",
         )
 
     def wait_ready(self, seconds: float = 30.0) -> None:
-        """Wait until QMP is served; a QEMU that ends instead is reported with its own words.
+        """Wait until QEMU serves QMP; the error of a QEMU that ends instead has its last message.
 
         :raises QemuFailed: it ended.
         :raises DeadlineExceeded: it neither ended nor served QMP.
@@ -124,22 +129,22 @@ class Machine:
         return str(answer["status"])
 
     def plug(self, netdev: TapNetdev, nic: VirtioNet | None = None, passed: PassedFiles | None = None) -> None:
-        """Add a netdev and a NIC on it by QMP; the settings have both from then on.
+        """Add a netdev, and a NIC on it, by QMP; the settings then include both.
 
-        :param passed: what a manager opened for it; opened here, and closed again, when None.
-        :raises QmpRefused: QEMU refuses; a descriptor that was passed and not taken is closed again.
+        :param passed: descriptors for the netdev; when None they are opened here and closed again.
+        :raises QmpRefused: QEMU refuses; passed descriptors that it did not take are closed again.
         """
         with contextlib.ExitStack() as stack:
             inherits = self.incoming and bool(netdev.cpr)
             if passed is None and not inherits:
                 stack.enter_context(self.namespace.entered())
                 passed = stack.enter_context(opened_files(netdev))
-            names = self._pass(netdev, passed or PassedFiles())
+            names = self._pass_files(netdev, passed or PassedFiles())
         try:
             self.qmp.execute("netdev_add", netdev_options(netdev, names, incoming=self.incoming))
         except QmpRefused:
             for name in (*names[0], *names[1]):
-                with contextlib.suppress(QmpRefused):  # it was taken
+                with contextlib.suppress(QmpRefused):  # QEMU took it
                     self.qmp.execute("closefd", {"fdname": name})
             raise
         self.settings = replace(self.settings, netdevs=(*self._others(netdev.identifier), netdev))
@@ -155,15 +160,15 @@ class Machine:
             self.plug(netdev, nics.get(netdev.identifier))
 
     def remove_nic(self, identifier: str, seconds: float = 20.0) -> None:
-        """Remove a NIC by QMP, and from the settings; the guest has to let go of it.
+        """Remove a NIC by QMP and from the settings, with the guest's consent.
 
-        :raises DeadlineExceeded: it does not.
+        :raises DeadlineExceeded: the guest does not release it.
         """
         seen = len(self.qmp.events)
         self.qmp.execute("device_del", {"id": identifier})
         self.qmp.wait_event(
             ["DEVICE_DELETED"],
-            Deadline(seconds, f"the guest to let go of {identifier}", Awaited.GUEST),
+            Deadline(seconds, f"the guest to release {identifier}", Awaited.GUEST),
             accept=lambda event: event.data.get("device") == identifier,
             after=seen,
         )
@@ -171,28 +176,30 @@ class Machine:
         self.settings = replace(self.settings, nics=nics)
 
     def remove_netdev(self, identifier: str) -> None:
-        """Remove a netdev by QMP, and from the settings."""
+        """Remove a netdev by QMP and from the settings."""
         self.qmp.execute("netdev_del", {"id": identifier})
         self.settings = replace(self.settings, netdevs=self._others(identifier))
 
     def _others(self, identifier: str) -> tuple[TapNetdev, ...]:
         return tuple(item for item in self.settings.netdevs if item.identifier != identifier)
 
-    def _pass(self, netdev: TapNetdev, given: PassedFiles) -> Names:
-        """Pass files by getfd; :returns: their names."""
-        named = [(f"{netdev.identifier}-tap{index}", number) for index, number in enumerate(given.tap)]
-        named += [(f"{netdev.identifier}-vhost{index}", number) for index, number in enumerate(given.vhost)]
-        for name, number in named:
-            self.qmp.pass_descriptor(name, number)
-        names = [name for name, _ in named]
-        return tuple(names[: len(given.tap)]), tuple(names[len(given.tap) :])
+    def _pass_files(self, netdev: TapNetdev, passed: PassedFiles) -> DescriptorNames:
+        """Pass descriptors by getfd; return their names."""
+
+        def names(kind: str, descriptors: Sequence[int]) -> tuple[str, ...]:
+            found = tuple(f"{netdev.identifier}-{kind}{index}" for index in range(len(descriptors)))
+            for name, descriptor in zip(found, descriptors, strict=True):
+                self.qmp.pass_descriptor(name, descriptor)
+            return found
+
+        return names("tap", passed.tap), names("vhost", passed.vhost)
 
     def quit(self, seconds: float = 10.0) -> int:
-        """Tell QEMU to end and wait for it.
+        """Quit QEMU by QMP and wait for its end.
 
         :returns: its exit status.
         """
-        with contextlib.suppress(QemuFailed):  # the connection may break before the answer is read
+        with contextlib.suppress(QemuFailed):  # the connection may break before the reply is read
             self.qmp.execute("quit")
         return wait_until_exit(self.process, Deadline(seconds, f"the end of the {self.name}", Awaited.QEMU))
 
@@ -206,14 +213,15 @@ def start_machine(
     incoming: MigrationChannels | None = None,
     passed: Passed | None = None,
 ) -> Iterator[Machine]:
-    """Start a QEMU inside a network namespace; it is gone when the body ends.
+    """Start a QEMU in a network namespace; kill it when the body ends.
 
-    QMP need not be served yet when the body starts: see :meth:`Machine.wait_ready`.
+    QEMU may not serve QMP yet when the body starts: see :meth:`Machine.wait_ready`.
 
-    :param name: ``source``, ``target``, or a name with a number in a chain of updates.
-    :param folder: evidence goes here, with ``name`` in the file names.
-    :param incoming: channels to wait on, for a target; the main one is named later when its NICs are plugged.
-    :param passed: files that a manager opened and keeps; what else the netdevs need is opened here, and closed again.
+    :param name: ``source``, ``target``, or a numbered name in a chain of updates; part of the evidence's file names.
+    :param folder: of the evidence.
+    :param incoming: migration channels of a target; with ``plugged`` settings the main channel is set later by QMP.
+    :param passed: descriptors that the caller opened and keeps; others that the netdevs need are opened here, and
+        closed once QEMU has them.
     :raises EnvironmentFailure: the program cannot be started.
     """
     files = MachineFiles(folder.absolute(), name)
@@ -226,7 +234,7 @@ def start_machine(
         manager = stack.enter_context(contextlib.ExitStack())
         given = dict(passed or {})
         if not settings.plugged:
-            given |= _opened(settings.netdevs, given, namespace, manager, incoming=incoming is not None)
+            given |= _open_missing(settings.netdevs, given, namespace, manager, incoming=incoming is not None)
         command = [*settings.prefix, *command_line(settings, files, *channels, given, incoming=incoming is not None)]
         if incoming:
             command += incoming.incoming_arguments(deferred=settings.plugged)
@@ -239,8 +247,8 @@ def start_machine(
                 spawn(
                     command,
                     purpose=f"start {settings.qemu.path}",
-                    env=os.environ | PERTURBED,
-                    cwd=files.folder,  # where a core file goes
+                    env=os.environ | MALLOC_ENVIRONMENT,
+                    cwd=files.folder,  # for a core file
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     pass_fds=(*channels, *(number for item in given.values() for number in item.all)),
@@ -248,9 +256,9 @@ def start_machine(
                 )
             )
         program = settings.qemu.path
-        stack.callback(lambda: keep_crash(files.folder, name, process.pid, wait_while_ending(process), program))
+        stack.callback(lambda: keep_crash(files.folder, name, process.pid, wait_while_exiting(process), program))
         limits = {files.console: CONSOLE_LIMIT, files.output: LOG_LIMIT, files.trace: LOG_LIMIT}
-        watch = stack.enter_context(FloodWatch(limits, process.kill))
+        watch = stack.enter_context(SizeWatch(limits, process.kill))
         manager.close()
         qmp_theirs.close()
         agent_theirs.close()
@@ -269,7 +277,7 @@ def start_machine(
         )
 
 
-def _opened(
+def _open_missing(
     netdevs: Sequence[TapNetdev],
     given: Passed,
     namespace: NetworkNamespace,
@@ -277,7 +285,7 @@ def _opened(
     *,
     incoming: bool,
 ) -> Passed:
-    """Open what netdevs need that is not given yet, inside the namespace."""
+    """Open the descriptors that netdevs need and that are not given, in the namespace."""
     missing = [item for item in netdevs if item.identifier not in given and not (incoming and item.cpr)]
     with namespace.entered():
         return {item.identifier: manager.enter_context(opened_files(item)) for item in missing}

@@ -1,59 +1,65 @@
-"""The guest's NIC as QEMU sees it: a tap netdev, in every way that there is to make one, and a virtio-net device."""
+"""The guest's NIC as QEMU has it: a tap netdev from each tap source, and a virtio-net device.
+
+Also the descriptors that a manager opens for a netdev and passes to QEMU, which then needs no right to open them. The
+manager must close its copies: an open file lives as long as any process has it open, and hides what QEMU loses.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cprlib.errors import UsageError
+from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.linux.tap import open_tap
 
-INTERFACE_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]{0,14}$")  # IFNAMSIZ - 1, and nothing a path could use
+INTERFACE_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]{0,14}$")  # IFNAMSIZ - 1, and nothing that a path could use
 IDENTIFIER = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]*$")  # id_wellformed(), QEMU util/id.c
 
 
-class Way(enum.Enum):
-    """How QEMU comes to the tap's descriptors (net_init_tap(), QEMU net/tap.c)."""
+class TapSource(enum.Enum):
+    """Where QEMU gets the tap's descriptors from (net_init_tap(), QEMU net/tap.c)."""
 
     INTERFACE = "ifname"
-    """It opens the tap by name."""
+    """QEMU opens the tap by name."""
     UNNAMED = "no ifname"
-    """It makes a tap, which the kernel names."""
+    """QEMU makes a tap, and the kernel names it."""
     FD = "fd"
     """A manager opens the tap and passes the descriptor."""
     FDS = "fds"
-    """The same with several queues."""
+    """A manager opens a multi-queue tap and passes the descriptors."""
     HELPER = "helper"
     """QEMU runs a program that opens the tap and sends the descriptor."""
 
 
-class Spelling(enum.Enum):
-    """What the target of a CPR is told in place of descriptors that CPR will provide."""
+class FdSyntax(enum.Enum):
+    """How the target's netdev names the descriptors that CPR will provide."""
 
     MINUS_ONE = "-1"
-    """``fd=-1``: as long as the source's options, and no number that means anything."""
+    """``fd=-1`` for each descriptor."""
     LEFT_OUT = "left out"
-    """Nothing: neither descriptors nor helper nor name, only how many queues there are."""
+    """No descriptors, helper or interface name, only the number of queues."""
 
 
 @dataclass(frozen=True, slots=True)
 class TapNetdev:
     """``-netdev tap`` (QAPI NetdevTapOptions).
 
-    :param interface: name of a persistent tap in QEMU's network namespace; not for :attr:`Way.UNNAMED`.
+    :param interface: name of a persistent tap in QEMU's network namespace; not used with :attr:`TapSource.UNNAMED`.
     :param queues: queue pairs; more than 1 needs a multi-queue tap.
-    :param vhost: whether the kernel's vhost-net carries the packets.
-    :param cpr: whether the descriptors shall cross a live update; None leaves the member out.
-    :param way: how QEMU comes to the tap.
-    :param vhost_passed: a manager opens /dev/vhost-net too (``vhostfd=``, ``vhostfds=``).
-    :param script, down_script: paths of programs, or ``no``; only where QEMU opens the tap.
-    :param helper: path of a program, or a command; only for :attr:`Way.HELPER`.
-    :param bridge: what the helper is told.
-    :param spelling: what a target is told in place of descriptors.
-    :param send_buffer: bytes of the guest's packets that may be under way in the kernel (``sndbuf``); QEMU's default
-        when None.
-    :param poll_us: for how many µs vhost polls busily when it has run out of packets; only with vhost.
+    :param vhost: vhost-net of the kernel carries the packets.
+    :param cpr: a live update hands the descriptors over; None leaves the member out.
+    :param vhost_passed: a manager opens /dev/vhost-net as well (``vhostfd=``, ``vhostfds=``).
+    :param script, down_script: paths of programs, or ``no``; only when QEMU opens the tap.
+    :param helper: path of a program, or a command; only with :attr:`TapSource.HELPER`.
+    :param bridge: argument of the helper.
+    :param fd_syntax: of the target's options.
+    :param send_buffer: limit in bytes of the guest's packets that the kernel has not sent yet (``sndbuf``); QEMU's
+        default when None.
+    :param poll_us: time in µs that vhost busy-polls when it has no packets; only with vhost.
     """
 
     identifier: str = "net0"
@@ -61,13 +67,13 @@ class TapNetdev:
     queues: int = 1
     vhost: bool = False
     cpr: bool | None = None
-    way: Way = Way.INTERFACE
+    tap_source: TapSource = TapSource.INTERFACE
     vhost_passed: bool = False
     script: str = "no"
     down_script: str = "no"
     helper: str = ""
     bridge: str = "br0"
-    spelling: Spelling = Spelling.MINUS_ONE
+    fd_syntax: FdSyntax = FdSyntax.MINUS_ONE
     send_buffer: int | None = None
     poll_us: int | None = None
 
@@ -78,54 +84,54 @@ class TapNetdev:
             raise UsageError(f"name a netdev {self.identifier!r}", "not a valid QEMU identifier")
         if not 1 <= self.queues <= 256:  # MAX_TAP_QUEUES, drivers/net/tun.c
             raise UsageError(f"give a tap {self.queues} queues", "a tap has 1 to 256")
-        if self.queues > 1 and self.way in (Way.FD, Way.HELPER):
-            raise UsageError(f"give a tap {self.queues} queues with {self.way.value}=", "it has one descriptor")
+        if self.queues > 1 and self.tap_source in (TapSource.FD, TapSource.HELPER):
+            raise UsageError(f"give a tap {self.queues} queues with {self.tap_source.value}=", "it has one descriptor")
         if self.vhost_passed and not self.vhost:
             raise UsageError("pass vhost descriptors", "the netdev has no vhost")
         if self.poll_us is not None and not self.vhost:
-            raise UsageError("let vhost poll busily", "the netdev has no vhost")
-        if bool(self.helper) != (self.way is Way.HELPER):
-            raise UsageError(f"make a tap with {self.way.value}", "a helper belongs to that way, and only to it")
+            raise UsageError("let vhost busy-poll", "the netdev has no vhost")
+        if bool(self.helper) != (self.tap_source is TapSource.HELPER):
+            raise UsageError(f"make a tap with {self.tap_source.value}", "a helper belongs to helper=, and only to it")
 
     @property
     def tap_passed(self) -> bool:
-        """Whether a manager opens the tap."""
-        return self.way in (Way.FD, Way.FDS)
+        """True when a manager opens the tap."""
+        return self.tap_source in (TapSource.FD, TapSource.FDS)
 
     @property
     def descriptors(self) -> int:
-        """How many descriptors QEMU holds for it: one for the tap per queue, and one more per queue with vhost."""
+        """Number of descriptors that QEMU holds for it: one per queue for the tap, and one per queue for vhost."""
         return self.queues * (2 if self.vhost else 1)
 
     def options(self, tap: Sequence[str] = (), vhost: Sequence[str] = ()) -> dict[str, object]:
-        """Arguments for ``-netdev`` in JSON, and for QMP's netdev_add.
+        """Arguments of ``-netdev`` in JSON and of QMP's netdev_add.
 
-        :param tap, vhost: descriptors that a manager passes: numbers, or names given with getfd.
+        :param tap, vhost: descriptors that a manager passes: numbers, or names of QMP's getfd.
         """
-        options: dict[str, object] = {"type": "tap", "id": self.identifier} | self._way_options(tap)
+        options: dict[str, object] = {"type": "tap", "id": self.identifier} | self._source_options(tap)
         options["vhost"] = self.vhost
         known = {"sndbuf": self.send_buffer, "poll-us": self.poll_us}
         options |= {name: value for name, value in known.items() if value is not None}
         if self.vhost_passed:
-            options |= {"vhostfds": ":".join(vhost)} if self.way is Way.FDS else {"vhostfd": ":".join(vhost)}
-        if self.queues > 1 and self.way is not Way.FDS:
+            options["vhostfds" if self.tap_source is TapSource.FDS else "vhostfd"] = ":".join(vhost)
+        if self.queues > 1 and self.tap_source is not TapSource.FDS:
             options["queues"] = self.queues
         if self.cpr is not None:
             options["cpr"] = self.cpr
         return options
 
-    def _way_options(self, tap: Sequence[str]) -> dict[str, object]:
-        match self.way:
-            case Way.FD | Way.FDS:
-                return {self.way.value: ":".join(tap)}
-            case Way.HELPER:
+    def _source_options(self, tap: Sequence[str]) -> dict[str, object]:
+        match self.tap_source:
+            case TapSource.FD | TapSource.FDS:
+                return {self.tap_source.value: ":".join(tap)}
+            case TapSource.HELPER:
                 return {"helper": self.helper, "br": self.bridge}
         scripts: dict[str, object] = {"script": self.script, "downscript": self.down_script}
-        return ({"ifname": self.interface} if self.way is Way.INTERFACE else {}) | scripts
+        return ({"ifname": self.interface} if self.tap_source is TapSource.INTERFACE else {}) | scripts
 
     def handed_over_options(self) -> dict[str, object]:
-        """Arguments for the target of a CPR, which opens nothing itself."""
-        if self.spelling is Spelling.MINUS_ONE:
+        """Arguments for the target of a CPR, which inherits all descriptors."""
+        if self.fd_syntax is FdSyntax.MINUS_ONE:
             minus_one = ["-1"] * self.queues
             return self.options(minus_one if self.tap_passed else (), minus_one if self.vhost_passed else ())
         options: dict[str, object] = {"type": "tap", "id": self.identifier, "script": "no", "downscript": "no"}
@@ -143,9 +149,9 @@ class VirtioNet:
     queues: int = 1
 
     def options(self) -> dict[str, object]:
-        """Arguments for ``-device`` in JSON, and for QMP's device_add.
+        """Arguments of ``-device`` in JSON and of QMP's device_add.
 
-        Two vectors per queue pair, one for configuration and one for the control queue.
+        MSI-X vectors: two per queue pair, one for configuration, one for the control queue.
         """
         options: dict[str, object] = {
             "driver": "virtio-net-pci",
@@ -157,3 +163,45 @@ class VirtioNet:
         if self.queues > 1:
             options |= {"mq": True, "vectors": 2 * self.queues + 2}
         return options
+
+
+@dataclass(frozen=True, slots=True)
+class PassedFiles:
+    """Descriptors of this process that QEMU receives, one per queue."""
+
+    tap: tuple[int, ...] = ()
+    vhost: tuple[int, ...] = ()
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Tap and vhost descriptors."""
+        return (*self.tap, *self.vhost)
+
+
+@contextlib.contextmanager
+def opened_files(netdev: TapNetdev) -> Iterator[PassedFiles]:
+    """Open the descriptors that a manager passes for a netdev; close them when the body ends.
+
+    The taps are opened in the network namespace of the calling thread.
+
+    :raises EnvironmentFailure: the kernel refuses.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def owned(descriptor: int) -> int:
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        taps = netdev.queues if netdev.tap_passed else 0
+        vhosts = netdev.queues if netdev.vhost_passed else 0
+        yield PassedFiles(
+            tuple(owned(open_tap(netdev.interface, multi_queue=netdev.queues > 1)) for _ in range(taps)),
+            tuple(owned(_open_vhost()) for _ in range(vhosts)),
+        )
+
+
+def _open_vhost() -> int:
+    try:
+        return os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise EnvironmentFailure("open /dev/vhost-net", str(error), "use the lab: cprlib run --lab") from error

@@ -1,21 +1,21 @@
-"""QEMU's view of a virtio-net device: features, status and receive filters; differences between two views."""
+"""A virtio-net device as QEMU has it: features, status, vhost, receive filters; differences between two states."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cprlib.errors import QmpRefused
+from cprlib.errors import InstrumentError, QmpRefused
 from cprlib.qemu.qmp import QmpConnection
 
 Facts = Mapping[str, str]
 
-LARGEST_RING = 1024  # VIRTQUEUE_MAX_SIZE, include/hw/virtio/virtio.h
+MAX_RING_SIZE = 1024  # VIRTQUEUE_MAX_SIZE, include/hw/virtio/virtio.h
 NIC_PATH = "/machine/peripheral/{}/virtio-backend"
 
 
 def device_facts(qmp: QmpConnection, nic: str = "nic0") -> Facts:
-    """What QEMU tells of a virtio-net device that an update must not change (x-query-virtio-status).
+    """State of a virtio-net device that an update must not change (x-query-virtio-status).
 
     :param nic: id of the device.
     :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute`.
@@ -24,7 +24,7 @@ def device_facts(qmp: QmpConnection, nic: str = "nic0") -> Facts:
 
 
 def facts_from_status(status: Mapping[str, Any]) -> Facts:
-    """The lasting part of a VirtioStatus (QEMU qapi/virtio.json), features by the first word of their description."""
+    """The lasting part of a VirtioStatus (QEMU qapi/virtio.json); a feature is the first word of its description."""
     facts = {name: _features(status[name]) for name in ("guest-features", "host-features", "backend-features")}
     facts |= {name: str(status[name]) for name in ("num-vqs", "vhost-started", "started", "broken", "device-endian")}
     facts["status"] = _words(status["status"]["statuses"])
@@ -48,7 +48,7 @@ def _words(descriptions: Iterable[str]) -> str:
 
 
 def filter_facts(qmp: QmpConnection, nic: str = "nic0") -> Facts:
-    """What the device receives: addresses, VLANs, modes (query-rx-filter), without regard to the order of tables.
+    """Receive filters: addresses, VLANs, modes (query-rx-filter). Tables are sorted.
 
     :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute`.
     """
@@ -56,7 +56,7 @@ def filter_facts(qmp: QmpConnection, nic: str = "nic0") -> Facts:
 
 
 def facts_from_filter(information: Mapping[str, Any]) -> Facts:
-    """A RxFilterInfo (QEMU qapi/net.json) as facts."""
+    """Facts from a RxFilterInfo (QEMU qapi/net.json)."""
 
     def text(value: object) -> str:
         if isinstance(value, list):
@@ -67,10 +67,7 @@ def facts_from_filter(information: Mapping[str, Any]) -> Facts:
 
 
 def differences(before: Facts, after: Facts) -> tuple[str, ...]:
-    """What differs between two views, one line each; empty when they are equal.
-
-    Of long lists only what came and went is told.
-    """
+    """Differences between two states, one line each. Of long lists only the added and removed words."""
     return tuple(
         _difference(name, before.get(name), after.get(name))
         for name in dict.fromkeys((*before, *after))
@@ -85,20 +82,36 @@ def _difference(name: str, before: str | None, after: str | None) -> str:
     new = [word for word in after.split() if word not in before.split()]
     if len(before.split()) <= 3 or not (gone or new):
         return f"{name} was {before or 'empty'}, is {after or 'empty'}"
-    told = [f"lost {' '.join(gone)}"] if gone else []
-    told += [f"gained {' '.join(new)}"] if new else []
-    return f"{name} {' and '.join(told)}"
+    changes = [f"lost {' '.join(gone)}"] if gone else []
+    changes += [f"gained {' '.join(new)}"] if new else []
+    return f"{name} {' and '.join(changes)}"
 
 
 def receive_ring_size(qmp: QmpConnection, nic: str = "nic0") -> int:
-    """Buffers of a virtio-net device's first receive ring (x-query-virtio-queue-status); the most where QEMU won't say.
+    """Size of a virtio-net device's first receive ring (x-query-virtio-queue-status); the maximum if QEMU refuses.
 
-    The property rx_queue_size does not tell it: stable releases make every ring as large as can be.
+    The property rx_queue_size is not the size: stable releases always make the largest ring.
     """
     try:
         status: Mapping[str, Any] = qmp.execute(
             "x-query-virtio-queue-status", {"path": NIC_PATH.format(nic), "queue": 0}
         )
     except QmpRefused:
-        return LARGEST_RING
+        return MAX_RING_SIZE
     return int(status["vring-num"])
+
+
+def vhost_started(qmp: QmpConnection, device: str = "virtio-net") -> bool:
+    """True when vhost carries the packets of the first virtio device of that name (QAPI VirtioStatus).
+
+    :raises InstrumentError: there is no such device, or this QEMU does not report vhost.
+    """
+    tried = f"ask the {qmp.name} whether vhost carries its packets"
+    devices: list[Mapping[str, Any]] = qmp.execute("x-query-virtio")
+    path = next((str(item["path"]) for item in devices if item["name"] == device), None)
+    if path is None:
+        raise InstrumentError(tried, f"x-query-virtio has no {device}")
+    status: Mapping[str, Any] = qmp.execute("x-query-virtio-status", {"path": path})
+    if "vhost-started" not in status:
+        raise InstrumentError(tried, "x-query-virtio-status has no member 'vhost-started'")
+    return bool(status["vhost-started"])

@@ -1,9 +1,8 @@
-"""QMP of one QEMU, synchronous: qemu.qmp on an event loop in a thread of its own.
+"""A synchronous QMP connection: qemu.qmp on an event loop in its own thread.
 
-The connection is one end of a socket pair whose other end QEMU inherits, so no socket has a name anywhere and a
-QEMU that does not serve QMP yet (a target waiting for its CPR state) can be talked to as soon as it does.
-Everything said and every event goes to a transcript, one JSON object a line: ``time_ns``, ``direction``
-(``sent``, ``received``, ``event``) and ``message``.
+The connection is one end of a socket pair; QEMU inherits the other end. So no socket has a name, and a QEMU that does
+not serve QMP yet (a target that waits for its CPR state) replies as soon as it does. All messages go to a transcript,
+one JSON object per line: ``time_ns``, ``direction`` (``sent``, ``received``, ``event``) and ``message``.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from qemu.qmp.message import Message
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, QemuFailed, QmpRefused
 
-BROKEN = (QMPError, OSError, EOFError, ValueError)  # the last: bytes that are no UTF-8 leave qemu.qmp as they are
-EVENTS_KEPT = 20_000  # a live update makes a few dozen
+CONNECTION_ERRORS = (QMPError, OSError, EOFError, ValueError)  # ValueError: qemu.qmp raises it for invalid UTF-8
+MAX_EVENTS = 20_000  # a live update has a few dozen
 TRANSCRIPT_LIMIT = 32 << 20  # bytes
 
 Value = TypeVar("Value")
@@ -38,10 +37,10 @@ Arguments = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class QmpEvent:
-    """An event.
+    """A QMP event.
 
-    :param time_ns: when QEMU says it happened (its time stamp has microseconds).
-    :param received_ns: when it was read here.
+    :param time_ns: QEMU's time stamp, with a resolution of 1 µs.
+    :param received_ns: time of arrival.
     """
 
     name: str
@@ -51,7 +50,7 @@ class QmpEvent:
 
 
 def parse_event(message: Mapping[str, Any], received_ns: int) -> QmpEvent:
-    """Make an event of a QMP message (docs/interop/qmp-spec.rst, "Asynchronous events")."""
+    """Parse the message of an event (QEMU docs/interop/qmp-spec.rst, "Asynchronous events")."""
     stamp = message.get("timestamp", {})
     time_ns = int(stamp.get("seconds", -1)) * 10**9 + int(stamp.get("microseconds", 0)) * 1000
     return QmpEvent(str(message["event"]), dict(message.get("data", {})), time_ns, received_ns)
@@ -61,7 +60,7 @@ class QmpConnection:
     """A QMP session with one QEMU, as a context manager.
 
     :param name: ``source`` or ``target``, for messages.
-    :param channel: this side of the socket pair; the connection owns it from here on.
+    :param channel: our end of the socket pair; the connection closes it.
     :param transcript: file that the transcript is appended to.
     """
 
@@ -76,7 +75,7 @@ class QmpConnection:
         self._written = 0
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient(name)
-        self._client.negotiate = False  # qemu.qmp takes an event before QEMU's answer for a failure; see _connect
+        self._client.negotiate = False  # qemu.qmp fails on an event before the reply to qmp_capabilities: see _connect
         self._negotiated: Future[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
 
@@ -91,8 +90,8 @@ class QmpConnection:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         closing = self._submit(self._close())
-        # The process is killed anyway; nothing is asked of it any more.
-        with contextlib.suppress(FutureTimeout, *BROKEN):
+        # Errors do not matter: the process is killed next.
+        with contextlib.suppress(FutureTimeout, *CONNECTION_ERRORS):
             closing.result(timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
@@ -102,22 +101,22 @@ class QmpConnection:
 
     async def _connect(self) -> None:
         self._connecting = asyncio.current_task()
-        listener = EventListener()  # before connecting: an event may follow the greeting at once
+        listener = EventListener()  # before connecting: an event may follow the greeting immediately
         self._client.register_listener(listener)
         self._watcher = asyncio.ensure_future(self._watch(listener))
         try:
             await self._client.connect(self._channel)
-        except AssertionError as error:  # of qemu.qmp, whose reader has met the end before connect() looked again
-            raise EOFError("it went away after its greeting") from error
-        # QEMU runs the command in a bottom half and answers when its dispatcher runs again (qapi/qmp-dispatch.c), but
-        # sends events from the command on: RESUME comes before the answer when the guest starts to run just then.
+        except AssertionError as error:  # in qemu.qmp: its reader met the end of the stream before connect() returned
+            raise EOFError("it closed the connection after its greeting") from error
+        # QEMU runs the command in a bottom half and replies when its dispatcher runs again (qapi/qmp-dispatch.c), but
+        # sends events as soon as the command has run: RESUME may come before the reply.
         greeting = self._client.greeting
         oob = greeting is not None and "oob" in greeting.QMP.capabilities
         arguments: Arguments | None = {"enable": ["oob"]} if oob else None
         await self._client.execute_msg(QMPClient.make_execute_msg("qmp_capabilities", arguments))
 
     async def _close(self) -> None:
-        """Let the greeting come to its end first: qemu.qmp does not stand two disconnects at the same time."""
+        """Cancel the greeting first: qemu.qmp does not support two concurrent disconnects."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
@@ -130,10 +129,10 @@ class QmpConnection:
             self._write("event", message)
             with self._changed:
                 self._events.append(event)
-                self._flood = len(self._events) >= EVENTS_KEPT
+                self._flood = len(self._events) >= MAX_EVENTS
                 self._changed.notify_all()
             if self._flood:
-                self._write("note", {"flood": f"{EVENTS_KEPT} events: the connection is closed"})
+                self._write("note", {"flood": f"{MAX_EVENTS} events: the connection is closed"})
                 self._closing = asyncio.ensure_future(self._client.disconnect())
                 return
 
@@ -151,10 +150,10 @@ class QmpConnection:
 
     def _check_flood(self, tried: str) -> None:
         if self._flood:
-            raise QemuFailed(tried, f"it sent {EVENTS_KEPT} events, more than any update makes", "read the transcript")
+            raise QemuFailed(tried, f"it sent {MAX_EVENTS} events, far more than an update has", "read the transcript")
 
     def wait_ready(self, deadline: Deadline) -> None:
-        """Wait until QEMU has greeted and the capabilities are negotiated.
+        """Wait for the greeting and the negotiation of capabilities.
 
         :raises QemuFailed: the connection broke before that.
         :raises DeadlineExceeded: no greeting in time.
@@ -166,17 +165,18 @@ class QmpConnection:
             self._negotiated.result(timeout=deadline.remaining)
         except FutureTimeout as error:
             raise deadline.exceeded("no QMP greeting") from error
-        except BROKEN as error:
+        except CONNECTION_ERRORS as error:
             raise QemuFailed(f"talk QMP to the {self.name}", str(error) or type(error).__name__) from error
 
     def execute(self, command: str, arguments: Arguments | None = None, *, seconds: float = 20.0) -> Any:
-        """Run a QMP command and give back its return value.
+        """Run a QMP command.
 
-        :raises QmpRefused: QEMU answered with an error.
+        :returns: its return value.
+        :raises QmpRefused: QEMU replied with an error.
         :raises QemuFailed: the connection broke.
-        :raises DeadlineExceeded: no answer in time.
+        :raises DeadlineExceeded: no reply in time.
         """
-        deadline = Deadline(seconds, f"the {self.name}'s answer to {command}", Awaited.QEMU)
+        deadline = Deadline(seconds, f"the {self.name}'s reply to {command}", Awaited.QEMU)
         self.wait_ready(deadline)
         message = QMPClient.make_execute_msg(command, dict(arguments) if arguments else None)
         self._write("sent", message)
@@ -191,14 +191,14 @@ class QmpConnection:
             refused = error.error.error
             self._write("received", {"error": {"class": refused.class_, "desc": refused.desc}})
             raise QmpRefused(tried, refused.desc, error_class=refused.class_, details=json.dumps(arguments)) from error
-        except BROKEN as error:
+        except CONNECTION_ERRORS as error:
             self._check_flood(tried)
             raise QemuFailed(tried, f"the connection broke: {error or type(error).__name__}") from error
         self._write("received", {"return": value})
         return value
 
     def pass_descriptor(self, name: str, descriptor: int) -> None:
-        """Pass a copy of a descriptor to QEMU, which knows it by the name from then on (QMP getfd).
+        """Pass a copy of a descriptor to QEMU under a name (QMP getfd).
 
         :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`execute`.
         """
@@ -212,13 +212,13 @@ class QmpConnection:
             self._submit(send()).result(timeout=deadline.remaining)
         except FutureTimeout as error:
             raise deadline.exceeded() from error
-        except BROKEN as error:
+        except CONNECTION_ERRORS as error:
             raise QemuFailed(f"pass a descriptor to the {self.name}", str(error) or type(error).__name__) from error
         self.execute("getfd", {"fdname": name})
 
     @property
     def events(self) -> tuple[QmpEvent, ...]:
-        """All events so far, in the order they came."""
+        """All events so far, in order of arrival."""
         with self._changed:
             return tuple(self._events)
 
@@ -231,8 +231,8 @@ class QmpConnection:
     ) -> QmpEvent:
         """Wait for the first event with one of the names; past events count.
 
-        :param after: number of events at the start to pass over.
-        :raises DeadlineExceeded: it did not come.
+        :param after: number of events to ignore, from the first.
+        :raises DeadlineExceeded: there was none.
         """
         with self._changed:
             while True:

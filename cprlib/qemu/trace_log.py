@@ -1,8 +1,8 @@
-"""QEMU's log with trace events: what a QEMU did and when, on the harness's clock.
+"""QEMU's log with trace events: what QEMU did and when, on the harness's clock.
 
 With the ``log`` trace backend, ``-D FILE -trace PATTERN -msg timestamp=on`` writes lines
 ``PID@SECONDS.MICROSECONDS:NAME arguments`` (QEMU 10.0), or the time in ISO 8601 and ``NAME arguments`` (QEMU 10.2;
-scripts/tracetool/backend/log.py of each). The stamp is CLOCK_REALTIME. Every other line is a message of QEMU's.
+scripts/tracetool/backend/log.py of each). The time is CLOCK_REALTIME. Any other line is a message.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UPDATE_EVENTS = (
     "vhost_reset*",
     "vhost_set_owner*",
 )
-"""Trace patterns that tell the order of an update; cheap, because nothing of them fires per packet."""
+"""Trace patterns for the order of an update; none of them matches an event per packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,17 @@ class TraceRecord:
 
 @dataclass(frozen=True, slots=True)
 class TraceLog:
-    """The records and the other lines of a log."""
+    """The trace events and the other lines of a log."""
 
     records: tuple[TraceRecord, ...]
     messages: tuple[str, ...]
 
     def first(self, name: str, containing: str = "") -> TraceRecord | None:
-        """The first record of that name whose text holds the given words."""
+        """The first record with this name and text."""
         return next((item for item in self.records if item.name == name and containing in item.text), None)
 
     def all_of(self, name: str) -> tuple[TraceRecord, ...]:
-        """All records of that name, in the order written."""
+        """All records with this name, in the order written."""
         return tuple(item for item in self.records if item.name == name)
 
     def run_state(self, states: Collection[str]) -> TraceRecord | None:
@@ -69,7 +69,7 @@ class TraceLog:
         return None
 
     def run_states(self) -> tuple[tuple[int, str], ...]:
-        """Each change of the run state: when, in ns, and to what."""
+        """Changes of the run state: time in ns and new state."""
         changes = ((item.time_ns, RUN_STATE.search(item.text)) for item in self.all_of("runstate_set"))
         return tuple((time_ns, found["state"]) for time_ns, found in changes if found)
 
@@ -77,20 +77,20 @@ class TraceLog:
 def _record(line: str) -> TraceRecord | None:
     found = RECORD.match(line)
     if found:
-        return TraceRecord(_moment(int(found["seconds"]), found), found["name"], found["text"])
+        return TraceRecord(_time_ns(int(found["seconds"]), found), found["name"], found["text"])
     found = ISO_RECORD.match(line)
     if found:
         second = datetime.datetime.fromisoformat(f"{found['second']}+00:00")
-        return TraceRecord(_moment(int(second.timestamp()), found), found["name"], found["text"])
+        return TraceRecord(_time_ns(int(second.timestamp()), found), found["name"], found["text"])
     return None
 
 
-def _moment(seconds: int, found: re.Match[str]) -> int:
+def _time_ns(seconds: int, found: re.Match[str]) -> int:
     return seconds * 10**9 + int(found["microseconds"]) * 1000
 
 
 def parse_trace(lines: Iterable[str]) -> TraceLog:
-    """Read the lines of a log."""
+    """Parse the lines of a log."""
     records, messages = [], []
     for line in (item.rstrip("\n") for item in lines):
         record = _record(line)
@@ -102,7 +102,7 @@ def parse_trace(lines: Iterable[str]) -> TraceLog:
 
 
 def read_trace(path: Path) -> TraceLog:
-    """Read a log file; one that does not exist (a QEMU that never got so far) is empty."""
+    """Parse a log file; the log of a QEMU that ended too early may not exist and is empty."""
     if not path.exists():
         return TraceLog((), ())
     with path.open(encoding="utf-8", errors="replace") as stream:

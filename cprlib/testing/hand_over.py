@@ -10,8 +10,8 @@ from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError
 from cprlib.evidence.update_checks import DOWNGRADE_WORDS
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
-from cprlib.qemu.introspection import vhost_started
 from cprlib.qemu.machine import Machine
+from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.probes import Probes
@@ -131,7 +131,7 @@ def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: Ke
     expected = f"vhost-started, and only vhost-{machine.pid} reads and writes the tap"
     try:
         probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST), count=4)
-        started = vhost_started(machine)
+        started = vhost_started(machine.qmp)
     except DeadlineExceeded as error:
         case.expect(name, False, expected, error.happened, f"the guest does not answer: {error.happened}")
         return

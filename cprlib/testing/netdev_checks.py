@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from cprlib.linux.descriptors import Descriptor
-from cprlib.qemu.netdev import TapNetdev, Way
+from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.hooks import SentFile
 from cprlib.update.outcome import UpdateResult
@@ -40,7 +40,7 @@ def check_sent(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], sen
         found = _kinds(item.file for item in of_netdevs if item.name == name)
         if found != kinds:
             doubts.append(f"{name}: {found or 'nothing'} instead of {kinds}")
-    interfaces = {item.identifier: item.interface for item in netdevs if item.way is not Way.UNNAMED}
+    interfaces = {item.identifier: item.interface for item in netdevs if item.tap_source is not TapSource.UNNAMED}
     for item in of_netdevs:
         if item.file.kind == "tap" and item.file.interface != interfaces.get(item.name, item.file.interface):
             doubts.append(f"{item} is not {interfaces[item.name]}")

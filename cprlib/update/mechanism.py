@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cprlib.errors import UsageError
 from cprlib.qemu.facts import QemuFacts
-from cprlib.qemu.netdev import TapNetdev, Way
+from cprlib.qemu.netdev import TapNetdev, TapSource
 
 if TYPE_CHECKING:  # the enumeration is part of the evidence, whose readers need no netlink
     from cprlib.linux.topology import Topology
@@ -121,7 +121,7 @@ class FdShare(NicHandling):
 
     def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
         """The netdev with descriptors in place of the interface's name."""
-        return replace(netdev, way=Way.FDS if netdev.queues > 1 else Way.FD)
+        return replace(netdev, tap_source=TapSource.FDS if netdev.queues > 1 else TapSource.FD)
 
 
 class Local(NicHandling):

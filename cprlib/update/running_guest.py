@@ -13,8 +13,7 @@ from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
 from cprlib.linux.topology import GUEST, Topology, build_topology, further_guest
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
-from cprlib.qemu.netdev import TapNetdev, VirtioNet, Way
-from cprlib.qemu.passed_files import opened_files
+from cprlib.qemu.netdev import TapNetdev, TapSource, VirtioNet, opened_files
 from cprlib.update.hooks import UpdateHook
 from cprlib.update.live_update import LiveUpdate
 from cprlib.update.mechanism import Mechanism
@@ -173,7 +172,7 @@ def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -
     """
     with build_topology() as topology, contextlib.ExitStack() as stack:
         for number, netdev in enumerate(settings.netdevs):
-            if netdev.way is not Way.UNNAMED:
+            if netdev.tap_source is not TapSource.UNNAMED:
                 topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=settings.queue_length)
             if number:
                 topology.add_further_network(number)

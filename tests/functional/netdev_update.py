@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 
-from cprlib.qemu.netdev import Spelling, Way
+from cprlib.qemu.netdev import FdSyntax, TapSource
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_test import expect_answers, unanswered, update_guest
 from cprlib.update.fault_injection import inject_fault
@@ -22,9 +22,11 @@ def cross_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> Non
     if silent := unanswered(case, netdevs):
         case.unclear("answers-before", "round trips over every NIC before the update", f"none over {', '.join(silent)}")
         return
-    for label, spelling in (("minus-one", Spelling.MINUS_ONE), ("left-out", Spelling.LEFT_OUT)):
+    for label, fd_syntax in (("minus-one", FdSyntax.MINUS_ONE), ("left-out", FdSyntax.LEFT_OUT)):
         target = tuple(
-            replace(item, spelling=spelling) if item.way is not Way.INTERFACE and item.down_script == "no" else item
+            replace(item, fd_syntax=fd_syntax)
+            if item.tap_source is not TapSource.INTERFACE and item.down_script == "no"
+            else item
             for item in case.guest.machine.settings.netdevs
         )
         settings = replace(case.guest.machine.settings, netdevs=target, plugged=plugged)

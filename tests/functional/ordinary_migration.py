@@ -13,7 +13,7 @@ from cprlib.errors import Awaited, InstrumentError, UpdateFailed
 from cprlib.linux.descriptors import read_table
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import Machine, start_machine
-from cprlib.qemu.passed_files import PassedFiles
+from cprlib.qemu.netdev import PassedFiles
 from cprlib.update.outcome import FAILED_STATES
 from cprlib.update.running_guest import RunningGuest
 

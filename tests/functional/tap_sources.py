@@ -11,7 +11,7 @@ from pathlib import Path
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.topology import Topology, disable_ipv6
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.netdev import TapNetdev, Way
+from cprlib.qemu.netdev import TapNetdev, TapSource
 
 HELPER = Path(__file__).with_name("bridge_helper.py")
 
@@ -69,13 +69,13 @@ def tap_forms(programs: Programs, *, vhost: bool = True) -> tuple[TapNetdev, ...
         TapNetdev(queues=4, vhost=vhost),
         TapNetdev("many", "tap1", queues=9, vhost=vhost),
         TapNetdev("scripts", "tap2", script=up, down_script=down),
-        TapNetdev("onefd-vhostfd", "tap3", vhost=vhost, vhost_passed=vhost, way=Way.FD),
-        TapNetdev("onefd", "tap4", way=Way.FD),
-        TapNetdev("fds", "tap5", queues=2, vhost=vhost, way=Way.FDS),
-        TapNetdev("fds-vhostfds", "tap6", queues=2, vhost=vhost, vhost_passed=vhost, way=Way.FDS),
-        TapNetdev("helper", "tap7", vhost=vhost, way=Way.HELPER, helper=programs.helper("tap7")),
+        TapNetdev("onefd-vhostfd", "tap3", vhost=vhost, vhost_passed=vhost, tap_source=TapSource.FD),
+        TapNetdev("onefd", "tap4", tap_source=TapSource.FD),
+        TapNetdev("fds", "tap5", queues=2, vhost=vhost, tap_source=TapSource.FDS),
+        TapNetdev("fds-vhostfds", "tap6", queues=2, vhost=vhost, vhost_passed=vhost, tap_source=TapSource.FDS),
+        TapNetdev("helper", "tap7", vhost=vhost, tap_source=TapSource.HELPER, helper=programs.helper("tap7")),
         TapNetdev("ifname-vhostfd", "tap8", vhost=vhost, vhost_passed=vhost),
-        TapNetdev("unnamed", "tap9", way=Way.UNNAMED, script=up, down_script=down),
+        TapNetdev("unnamed", "tap9", tap_source=TapSource.UNNAMED, script=up, down_script=down),
     )
 
 
@@ -84,7 +84,7 @@ def attach_unnamed(topology: Topology, machine: Machine, netdevs: Sequence[TapNe
 
     :returns: their names.
     """
-    named = {item.interface for item in netdevs if item.way is not Way.UNNAMED}
+    named = {item.interface for item in netdevs if item.tap_source is not TapSource.UNNAMED}
     found = {row.interface for row in read_table(machine.pid).of_kind("tap") if row.interface} - named
     for interface in found:
         disable_ipv6(topology.switch, interface)

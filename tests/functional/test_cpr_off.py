@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cprlib.linux.descriptors import read_table
-from cprlib.qemu.netdev import TapNetdev, Way
+from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.testing.netdev_checks import listed
 from cprlib.testing.netdev_test import NetdevTest, expect_answers, observe_update
 from cprlib.testing.survival import survives
@@ -30,7 +30,7 @@ class CprOff(NetdevTest):
         netdevs = [
             TapNetdev(queues=2, vhost=True),
             TapNetdev("scripts", "alt0", cpr=False if self.facts.netdev_cpr else None, script=up, down_script=down),
-            TapNetdev("onefd", "man0", way=Way.FD),
+            TapNetdev("onefd", "man0", tap_source=TapSource.FD),
         ]
         with (
             self.given_netdevs(netdevs, mechanism="link-switch") as case,
@@ -85,7 +85,7 @@ class CprOff(NetdevTest):
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:none,vhost:off,queues:2
         """
-        netdev = TapNetdev(queues=2, way=Way.FDS)
+        netdev = TapNetdev(queues=2, tap_source=TapSource.FDS)
         with (
             self.given_netdevs([netdev], pluggable=True, mechanism="link-switch") as case,
             survives(case, "survives", "a guest that runs"),

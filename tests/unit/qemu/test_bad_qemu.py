@@ -17,7 +17,7 @@ from cprlib.errors import CprlibError, DeadlineExceeded, EnvironmentFailure, Qem
 from cprlib.guest.console import Console
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import run
-from cprlib.qemu import crash, flood, qmp
+from cprlib.qemu import qmp, supervision
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.machine import Machine, start_machine
@@ -67,7 +67,7 @@ def test_a_qemu_that_greets_with_garbage_has_failed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("deed", ["never-answers", "half-an-answer"])
 def test_a_command_without_an_answer_is_a_deadline(tmp_path: Path, deed: str) -> None:
-    with pytest.raises(DeadlineExceeded, match="answer to query-status"), started(tmp_path, deed) as machine:
+    with pytest.raises(DeadlineExceeded, match="reply to query-status"), started(tmp_path, deed) as machine:
         machine.wait_ready(20)
         machine.qmp.execute("query-status", seconds=SHORT_S)
     ended(machine, tmp_path)
@@ -91,7 +91,7 @@ def test_a_line_without_end_is_not_kept_for_ever(tmp_path: Path) -> None:
 def test_a_flood_of_events_is_an_error_and_its_transcript_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qmp, "EVENTS_KEPT", 3000)
+    monkeypatch.setattr(qmp, "MAX_EVENTS", 3000)
     monkeypatch.setattr(qmp, "TRANSCRIPT_LIMIT", 100_000)
     with pytest.raises(QemuFailed, match="sent 3000 events"), started(tmp_path, "event-flood") as machine:
         machine.wait_ready(20)
@@ -102,7 +102,7 @@ def test_a_flood_of_events_is_an_error_and_its_transcript_is_bounded(
 
 
 def test_a_flood_of_events_ends_a_command_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qmp, "EVENTS_KEPT", 3000)
+    monkeypatch.setattr(qmp, "MAX_EVENTS", 3000)
     with pytest.raises(QemuFailed, match="sent 3000 events"), started(tmp_path, "event-flood") as machine:
         machine.wait_ready(20)
         machine.qmp.execute("query-status")
@@ -112,7 +112,7 @@ def test_a_console_that_floods_ends_its_qemu_before_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cprlib.qemu.machine.CONSOLE_LIMIT", 1 << 20)
-    monkeypatch.setattr(flood, "LOOK_INTERVAL_S", 0.02)
+    monkeypatch.setattr(supervision, "WATCH_INTERVAL_S", 0.02)
     with (
         pytest.raises(QemuFailed, match=r"console-source.log had grown to \d+ MiB"),
         started(tmp_path, "console-flood") as machine,
@@ -133,7 +133,7 @@ def test_an_abort_keeps_a_backtrace_or_the_reason_why_there_is_none(tmp_path: Pa
 
 
 def plain_core_pattern() -> bool:
-    pattern = crash.CORE_PATTERN.read_text().strip() if crash.CORE_PATTERN.exists() else "|"
+    pattern = supervision.CORE_PATTERN.read_text().strip() if supervision.CORE_PATTERN.exists() else "|"
     return "/" not in pattern and not pattern.startswith("|") and "%" not in pattern
 
 
@@ -160,16 +160,16 @@ def test_a_core_is_kept_and_gdb_shows_where_it_aborted(tmp_path: Path) -> None:
 
 
 def test_an_ordinary_end_leaves_no_word_of_a_crash(tmp_path: Path) -> None:
-    assert crash.keep_crash(tmp_path, "source", 1, 0, BAD) is None
-    assert crash.keep_crash(tmp_path, "source", 1, -9, BAD) is None
-    assert crash.keep_crash(tmp_path, "source", 1, None, BAD) is None
+    assert supervision.keep_crash(tmp_path, "source", 1, 0, BAD) is None
+    assert supervision.keep_crash(tmp_path, "source", 1, -9, BAD) is None
+    assert supervision.keep_crash(tmp_path, "source", 1, None, BAD) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_gdb_the_core_is_kept_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "core.7").write_bytes(b"core")
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    text = crash.keep_crash(tmp_path, "source", 7, -6, BAD)
+    text = supervision.keep_crash(tmp_path, "source", 7, -6, BAD)
     assert text is not None
     assert "gdb is not installed" in text.read_text()
     assert (tmp_path / "core-source").read_bytes() == b"core"

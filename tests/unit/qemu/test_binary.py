@@ -60,7 +60,7 @@ def test_ancient_qemu_has_no_cpr_transfer() -> None:
         facts.require_netdev_cpr()
 
 
-@pytest.mark.parametrize(("path", "words"), [("/nonexistent/qemu", "no such file"), ("/bin/true", "it said nothing")])
+@pytest.mark.parametrize(("path", "words"), [("/nonexistent/qemu", "no such file"), ("/bin/true", "no message")])
 def test_path_that_is_no_qemu(path: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         probe(QemuBinary(Path(path)))

@@ -3,7 +3,7 @@
 import pytest
 
 from cprlib.errors import UsageError
-from cprlib.qemu.netdev import Spelling, TapNetdev, VirtioNet, Way
+from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VirtioNet
 
 
 def test_by_name_is_as_before() -> None:
@@ -19,14 +19,16 @@ def test_by_name_is_as_before() -> None:
 
 def test_queues_are_told_but_for_descriptors_which_tell_them() -> None:
     assert TapNetdev(queues=4).options()["queues"] == 4
-    options = TapNetdev(queues=2, way=Way.FDS).options(["5", "6"])
+    options = TapNetdev(queues=2, tap_source=TapSource.FDS).options(["5", "6"])
     assert options["fds"] == "5:6"
     assert not {"queues", "ifname", "script", "downscript"} & set(options)
 
 
-@pytest.mark.parametrize(("way", "tap", "vhost"), [(Way.FD, "fd", "vhostfd"), (Way.FDS, "fds", "vhostfds")])
-def test_vhost_descriptors_are_named_as_the_taps_are(way: Way, tap: str, vhost: str) -> None:
-    options = TapNetdev(way=way, vhost=True, vhost_passed=True).options(["a"], ["b"])
+@pytest.mark.parametrize(
+    ("tap_source", "tap", "vhost"), [(TapSource.FD, "fd", "vhostfd"), (TapSource.FDS, "fds", "vhostfds")]
+)
+def test_vhost_descriptors_are_named_as_the_taps_are(tap_source: TapSource, tap: str, vhost: str) -> None:
+    options = TapNetdev(tap_source=tap_source, vhost=True, vhost_passed=True).options(["a"], ["b"])
     assert (options[tap], options[vhost], options["vhost"]) == ("a", "b", True)
 
 
@@ -39,23 +41,25 @@ def test_options_that_are_not_asked_for_are_left_out() -> None:
 
 
 def test_helper_gets_the_bridge() -> None:
-    options = TapNetdev(way=Way.HELPER, helper="/h", bridge="br7").options()
+    options = TapNetdev(tap_source=TapSource.HELPER, helper="/h", bridge="br7").options()
     assert (options["helper"], options["br"]) == ("/h", "br7")
     assert "ifname" not in options
 
 
 def test_unnamed_tap_has_no_name() -> None:
-    assert "ifname" not in TapNetdev(way=Way.UNNAMED).options()
+    assert "ifname" not in TapNetdev(tap_source=TapSource.UNNAMED).options()
 
 
 def test_target_is_told_minus_one_for_each_descriptor() -> None:
-    netdev = TapNetdev(queues=2, vhost=True, vhost_passed=True, cpr=True, way=Way.FDS)
+    netdev = TapNetdev(queues=2, vhost=True, vhost_passed=True, cpr=True, tap_source=TapSource.FDS)
     options = netdev.handed_over_options()
     assert (options["fds"], options["vhostfds"], options["cpr"]) == ("-1:-1", "-1:-1", True)
 
 
 def test_target_that_is_told_nothing_still_knows_the_queues_and_vhost() -> None:
-    netdev = TapNetdev(queues=2, vhost=True, vhost_passed=True, cpr=True, way=Way.FDS, spelling=Spelling.LEFT_OUT)
+    netdev = TapNetdev(
+        queues=2, vhost=True, vhost_passed=True, cpr=True, tap_source=TapSource.FDS, fd_syntax=FdSyntax.LEFT_OUT
+    )
     assert netdev.handed_over_options() == {
         "type": "tap",
         "id": "net0",
@@ -75,11 +79,11 @@ def test_descriptors_are_one_per_queue_and_twice_that_with_vhost(queues: int, vh
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"queues": 2, "way": Way.FD},
-        {"queues": 2, "way": Way.HELPER, "helper": "/h"},
+        {"queues": 2, "tap_source": TapSource.FD},
+        {"queues": 2, "tap_source": TapSource.HELPER, "helper": "/h"},
         {"vhost_passed": True},
         {"poll_us": 50},
-        {"way": Way.HELPER},
+        {"tap_source": TapSource.HELPER},
         {"helper": "/h"},
         {"queues": 0},
         {"identifier": "1st"},

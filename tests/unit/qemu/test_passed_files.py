@@ -6,8 +6,7 @@ import pytest
 
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.qemu.netdev import TapNetdev, Way
-from cprlib.qemu.passed_files import opened_files
+from cprlib.qemu.netdev import TapNetdev, TapSource, opened_files
 
 
 def test_nothing_is_opened_where_qemu_opens_it() -> None:
@@ -18,7 +17,7 @@ def test_nothing_is_opened_where_qemu_opens_it() -> None:
 def test_taps_are_open_while_the_body_runs_and_closed_afterwards() -> None:
     try:
         with NetworkNamespace("taps") as namespace, namespace.entered():
-            with opened_files(TapNetdev(queues=3, way=Way.FDS)) as files:
+            with opened_files(TapNetdev(queues=3, tap_source=TapSource.FDS)) as files:
                 assert len(files.tap) == 3
                 assert all(os.fstat(number) for number in files.tap)
             for number in files.tap:

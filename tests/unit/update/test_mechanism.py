@@ -6,7 +6,7 @@ import pytest
 
 from cprlib.errors import NotSupported, UsageError
 from cprlib.qemu.facts import QemuFacts
-from cprlib.qemu.netdev import TapNetdev, Way
+from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.update.mechanism import Mechanism, mechanism_named, target_arguments
 
 CPR, FD_SHARE = Mechanism.CPR.handling, Mechanism.FD_SHARE.handling
@@ -37,8 +37,8 @@ def test_unknown_mechanism_is_named() -> None:
 
 def test_fd_share_passes_descriptors_and_lets_each_qemu_open_vhost() -> None:
     shared = FD_SHARE.source_netdev(TapNetdev(queues=4, vhost=True))
-    assert (shared.way, shared.vhost_passed, shared.cpr) == (Way.FDS, False, None)
-    assert FD_SHARE.source_netdev(TapNetdev()).way is Way.FD
+    assert (shared.tap_source, shared.vhost_passed, shared.cpr) == (TapSource.FDS, False, None)
+    assert FD_SHARE.source_netdev(TapNetdev()).tap_source is TapSource.FD
     assert [item for item in Mechanism if item.handling.shares_files] == [Mechanism.FD_SHARE]
 
 

@@ -1,48 +1,62 @@
-"""Faults put into updates as evidence: rows of a case's ``faults.json``, and checks where there is no row."""
+"""Faults that were put into updates: their record in the evidence, and the checks that belong to each."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from cprlib.errors import InstrumentError, UsageError
-from cprlib.evidence.case import Check, FaultSeen, Outcome
-from cprlib.update.faults import faults_named
+from cprlib.evidence.records import Check, FaultSeen
+from cprlib.update.faults import Fault, Survivor
+from cprlib.update.outcome import FaultResult
 
-FAULTS_FILE = "faults.json"
-CONDITIONS = {  # a column of the row that is true: what it means
+CONDITIONS = {  # a field of the fault that is true: what it means
     "return_path": "with a return path",
     "unnoticed": "the source takes the update for complete, and is told to go on",
-    "downgrade": "vhost cannot be taken back",
     "refusal": "the target has to refuse",
 }
-_DIED = re.compile(r"dead since (\d+) ns")
-_RAN = re.compile(r"after (\d+) ms")
-# checks of a fault that has no row: put in under traffic, an update that never came to an end, one that was not begun
-_WITHOUT_ROW = ("-source-runs", "-ends", "-survived")
+LINES_KEPT = 3  # of the messages of each QEMU
 
 
-def read_faults(folder: Path, checks: Sequence[Check]) -> tuple[FaultSeen, ...]:
-    """The faults of a case, in order; none where the case is about something else.
+def fault_seen(fault: Fault, error: str = "") -> FaultSeen:
+    """A fault whose update has no result.
 
-    :param folder: of the case.
-    :param checks: of the case: some tell what a row does not.
-    :raises InstrumentError: the file is broken.
+    :param error: why: the update did not end, or an earlier fault ended the guest.
     """
-    path = folder / FAULTS_FILE
-    rows: list[Mapping[str, Any]] = []
-    if path.exists():
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            seen = [_seen(row, checks) for row in rows]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InstrumentError(f"read {path}", f"{type(error).__name__}: {error}") from error
-    else:
-        seen = []
-    return (*seen, *_without_row({fault.name for fault in seen}, checks))
+    return FaultSeen(
+        fault.name,
+        str(fault.phase),
+        str(fault.actor),
+        str(fault.action),
+        str(fault.survivor),
+        tuple(words for name, words in CONDITIONS.items() if getattr(fault, name)),
+        error=error,
+    )
+
+
+def fault_with_result(result: FaultResult, flowing_ms: float | None = None) -> FaultSeen:
+    """A fault with the result of its update.
+
+    :param flowing_ms: from the fault until the guest answered again; None when it was not measured.
+    """
+    return replace(
+        fault_seen(result.fault, result.error),
+        reached=result.reached,
+        state=result.state_after,
+        source_state=result.source_state,
+        target_state=result.target_state,
+        ran_ms=_rounded(result.back_ms),
+        flowing_ms=_rounded(flowing_ms),
+        died_ns=result.acted_ns if result.fault.survivor is Survivor.NOBODY else None,
+        target_exit=result.target_exit,
+        migration=result.migration,
+        refused=result.refused,
+        source_said=tuple(result.source_said.strip().splitlines()[-LINES_KEPT:]),
+        target_said=tuple(result.target_said.strip().splitlines()[-LINES_KEPT:]),
+    )
+
+
+def _rounded(duration_ms: float | None) -> float | None:
+    return None if duration_ms is None else round(duration_ms, 3)
 
 
 def checks_of(fault: str, names: Iterable[str], checks: Sequence[Check]) -> tuple[Check, ...]:
@@ -56,75 +70,3 @@ def checks_of(fault: str, names: Iterable[str], checks: Sequence[Check]) -> tupl
         for check in checks
         if check.name.startswith(f"{fault}-") and not any(check.name.startswith(name) for name in longer)
     )
-
-
-def _seen(row: Mapping[str, Any], checks: Sequence[Check]) -> FaultSeen:
-    name = str(row["name"])
-    return FaultSeen(
-        name=name,
-        phase=str(row["phase"]),
-        actor=str(row["actor"]),
-        action=str(row["action"]),
-        survivor=str(row["survivor"]),
-        conditions=tuple(words for column, words in CONDITIONS.items() if str(row.get(column)) == "True"),
-        reached=bool(row["reached"]) if row.get("reached") is not None else None,
-        state=str(row.get("state") or ""),
-        source_state=str(row.get("source_state") or ""),
-        target_state=str(row.get("target_state") or ""),
-        ran_ms=_number(row.get("back_ms")),
-        flowing_ms=_number(row.get("flowing_ms")),
-        died_ns=_died(name, row, checks),
-        target_exit=int(row["target_exit"]) if row.get("target_exit") is not None else None,
-        migration=str(row.get("migration") or ""),
-        error=str(row.get("error") or ""),
-        refused=str(row.get("refused") or ""),
-        source_said=_lines(row.get("source_said")),
-        target_said=_lines(row.get("target_said")),
-    )
-
-
-def _number(value: object) -> float | None:
-    return None if value is None else round(float(str(value)), 3)
-
-
-def _lines(value: object) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list) else ()
-
-
-def _died(name: str, row: Mapping[str, Any], checks: Sequence[Check]) -> int | None:
-    """When the guest was lost: as the row says, else as the check says that nobody runs it."""
-    if row["survivor"] != "nobody":
-        return None
-    if row.get("died_ns") is not None:
-        return int(row["died_ns"])
-    for check in checks:
-        found = _DIED.search(check.observed) if check.name == f"{name}-nobody-runs-it" else None
-        if found:
-            return int(found[1])
-    return None
-
-
-def _without_row(known: set[str], checks: Sequence[Check]) -> Iterable[FaultSeen]:
-    """Faults of which there are checks alone."""
-    for check in checks:
-        ending = next((text for text in _WITHOUT_ROW if check.name.endswith(text)), None)
-        name = check.name.removesuffix(ending) if ending else ""
-        if not name or name in known:
-            continue
-        try:
-            (fault,) = faults_named(name)
-        except UsageError:
-            continue  # a check of something else
-        known.add(name)
-        conditions = tuple(words for column, words in CONDITIONS.items() if getattr(fault, column, False))
-        ran = _RAN.search(check.observed) if ending == "-source-runs" else None
-        yield FaultSeen(
-            name,
-            str(fault.phase),
-            str(fault.actor),
-            str(fault.action),
-            str(fault.survivor),
-            conditions,
-            ran_ms=float(ran[1]) if ran else None,
-            error=check.message or ("" if check.outcome == Outcome.PASS else check.observed),
-        )

@@ -24,7 +24,6 @@ from cprlib.evidence.update_checks import (
     order_checks,
     vhost_checks,
 )
-from cprlib.evidence.update_faults import read_faults
 from cprlib.files import write_json
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.packet_log import reflections
@@ -276,6 +275,10 @@ class MeasuredCase:
         """Add what was seen of a stream beside the measured one."""
         self.evidence = replace(self.evidence, streams=(*self.evidence.streams, stream)).with_checks(*checks)
 
+    def add_fault(self, fault: words.FaultSeen) -> None:
+        """Add a fault that was put into an update."""
+        self.evidence = replace(self.evidence, faults=(*self.evidence.faults, fault))
+
     def skip(self, reason: str) -> None:
         """Say why the case did not run; the word before the colon is what policies speak of."""
         self.evidence = replace(self.evidence, skipped=reason)
@@ -285,7 +288,5 @@ class MeasuredCase:
         self.evidence = self.evidence.with_checks(*death_checks(self.folder, bool(self.evidence.updates)))
 
     def write(self) -> None:
-        """Write ``case.json``, with the faults that were put in, which are told by a file of their own."""
-        evidence = replace(self.evidence, finished_ns=time.time_ns())
-        evidence.write(self.folder)  # whatever becomes of the rest
-        replace(evidence, faults=read_faults(self.folder, evidence.checks)).write(self.folder)
+        """Write ``case.json``."""
+        replace(self.evidence, finished_ns=time.time_ns()).write(self.folder)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.files import write_json, write_text
+from cprlib.evidence.case import FaultSeen
+from cprlib.evidence.update_faults import fault_seen, fault_with_result
+from cprlib.files import write_text
 from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.qemu.nic_state import differences
@@ -31,7 +31,6 @@ class FailedUpdates:
         self._case = case
         self._trace = trace
         self._probes = probes
-        self._rows: list[dict[str, Any]] = []
         self._looks_at_tap = tap
         self._tap: TapView | None = None
 
@@ -48,7 +47,9 @@ class FailedUpdates:
         for index, fault in enumerate(faults):
             if not self._one(fault):
                 for other in faults[index + 1 :]:
-                    self._case.unclear(f"{other.name}-survived", other.survivor, "an earlier fault ended the guest")
+                    reason = "an earlier fault ended the guest"
+                    self._case.unclear(f"{other.name}-survived", other.survivor, reason)
+                    self._case.add_fault(fault_seen(other, reason))
                 return False
         return True
 
@@ -59,6 +60,7 @@ class FailedUpdates:
             result = inject_fault(case.guest, fault)
         except DeadlineExceeded as error:
             case.expect(f"{fault.name}-ends", False, "the update comes to an end", error.happened, error.one_line())
+            case.add_fault(fault_seen(fault, error.one_line()))
             return False
         if not result.reached:
             case.unclear(f"{fault.name}-reached", f"phase {fault.phase}", result.why)
@@ -66,9 +68,8 @@ class FailedUpdates:
         flowing_ms = None
         if fault.survivor is not Survivor.NOBODY:
             flowing_ms = self._check_guest(result)
-        self._rows.append(_row(result, flowing_ms))
-        write_json(case.folder / "faults.json", self._rows, mode=0o600)
-        write_text(case.folder / "faults.md", _table(self._rows), mode=0o600)
+        case.add_fault(fault_with_result(result, flowing_ms))
+        write_text(case.folder / "faults.md", _table(case.evidence.faults), mode=0o600)
         return fault.survivor is not Survivor.NOBODY and flowing_ms is not None
 
     def _check_end(self, result: FaultResult) -> None:
@@ -208,30 +209,13 @@ def _devices(table: DescriptorTable) -> list[tuple[str, int, int, int, str]]:
     ]
 
 
-def _row(result: FaultResult, flowing_ms: float | None) -> dict[str, Any]:
-    return {
-        **{key: str(value) for key, value in asdict(result.fault).items()},
-        "reached": result.reached,
-        "migration": result.migration,
-        "error": result.error,
-        "refused": result.refused,
-        "state": result.state_after,
-        "source_state": result.source_state,
-        "target_state": result.target_state,
-        "back_ms": result.back_ms,
-        "flowing_ms": flowing_ms,
-        "target_exit": result.target_exit,
-        "target_said": result.target_said.strip().splitlines()[-3:],
-        "source_said": result.source_said.splitlines()[-3:],
-    }
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(faults: Sequence[FaultSeen]) -> str:
     """The faults so far, for people."""
-    names = ("phase", "actor", "action", "survivor", "migration", "state", "back_ms", "flowing_ms", "target_exit")
+    names = ("phase", "actor", "action", "survivor", "migration", "state", "ran_ms", "flowing_ms", "target_exit")
     lines = ["| " + " | ".join(names) + " |", "| " + " | ".join("---" for _ in names) + " |"]
-    for row in rows:
-        cells = [f"{value:.0f}" if isinstance(value := row[name], float) else str(value) for name in names]
+    for fault in faults:
+        values = [getattr(fault, name) for name in names]
+        cells = [f"{value:.0f}" if isinstance(value, float) else str(value) for value in values]
         lines.append("| " + " | ".join("-" if cell == "None" else cell for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cprlib.errors import InstrumentError
-from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, Parameters, Role
-from cprlib.evidence.update_faults import checks_of, read_faults
+from cprlib.evidence.case import CaseEvidence, Check, FaultSeen, Mechanism, Outcome, Parameters, Role
+from cprlib.evidence.update_faults import checks_of, fault_seen
 from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import Column, FaultMatrix, fault_matrix
 from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import start_case
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters
-from cprlib.update.faults import Phase
+from cprlib.update.faults import Phase, faults_named
 from cprlib.verdict.policy_file import load_policy
 
 HOSTILE = "<script>alert('x')</script>\x1b[31m\u202eexe"
@@ -25,41 +26,36 @@ MACHINE = Environment(mode="lab", engine="uml", kernel="6.12", python="3.13.1", 
 DEATH_NS = 1_764_028_401_515_000_000
 
 
-def fault_row(name: str = "cpr-garbage", **changes: object) -> dict[str, object]:
-    """A row as tests/functional/failed_update.py writes it."""
-    return {
-        "name": name,
-        "phase": "fds sent",
-        "actor": "management",
-        "action": "garbage on the cpr channel",
-        "survivor": "source",
-        "refusal": "True",
-        "return_path": "False",
-        "unnoticed": "False",
-        "downgrade": "False",
-        "reached": True,
-        "migration": "failed",
-        "error": "Unable to read from socket",
-        "state": "running",
-        "target_state": "gone",
-        "back_ms": 28.752844,
-        "flowing_ms": 305.783808,
-        "target_exit": 1,
-        "target_said": ["load of migration failed"],
-        "source_said": ["Connection reset by peer"],
-        **changes,
-    }
+def fault(name: str = "cpr-garbage", **changes: Any) -> FaultSeen:
+    """A fault as a test adds it to its case."""
+    seen = FaultSeen(
+        name=name,
+        phase="fds sent",
+        actor="management",
+        action="garbage on the cpr channel",
+        survivor="source",
+        conditions=("the target has to refuse",),
+        reached=True,
+        migration="failed",
+        error="Unable to read from socket",
+        state="running",
+        target_state="gone",
+        ran_ms=28.753,
+        flowing_ms=305.784,
+        target_exit=1,
+        target_said=("load of migration failed",),
+        source_said=("Connection reset by peer",),
+    )
+    return replace(seen, **changes)
 
 
 def check(name: str, outcome: Outcome = Outcome.PASS, observed: str = "as it must be") -> Check:
     return Check(name, outcome, "x", observed, "" if outcome == Outcome.PASS else f"{name} went wrong")
 
 
-def put(results: Path, case: str, rows: Sequence[object], checks: Sequence[Check]) -> CaseEvidence:
+def put(results: Path, case: str, faults: Sequence[FaultSeen], checks: Sequence[Check]) -> CaseEvidence:
     """A case as a test leaves it."""
     folder = start_case(results, case)
-    if rows:
-        (folder / "faults.json").write_text(json.dumps(rows))
     evidence = CaseEvidence(
         case,
         Mechanism.CPR,
@@ -67,7 +63,7 @@ def put(results: Path, case: str, rows: Sequence[object], checks: Sequence[Check
         parameters=Parameters(queues=4, vhost=True),
         started_ns=1,
         checks=tuple(checks),
-        faults=read_faults(folder, checks),
+        faults=tuple(faults),
     )
     evidence.write(folder)
     assert CaseEvidence.read(folder) == evidence
@@ -79,12 +75,12 @@ def matrix_of(results: Path) -> FaultMatrix:
 
 
 def test_rows_are_phases_in_order_and_columns_actors_and_actions(tmp_path: Path) -> None:
-    rows = [
-        fault_row("b", phase="target resumed", actor="source", action="kill -9", survivor="target"),
-        fault_row("a", phase="target started", actor="target", action="kill -9"),
-        fault_row("c"),
+    faults = [
+        fault("b", phase="target resumed", actor="source", action="kill -9", survivor="target"),
+        fault("a", phase="target started", actor="target", action="kill -9"),
+        fault("c"),
     ]
-    put(tmp_path, "x", rows, [check("a-ends"), check("b-completes"), check("c-ends")])
+    put(tmp_path, "x", faults, [check("a-ends"), check("b-completes"), check("c-ends")])
     made = matrix_of(tmp_path)
     assert made.phases == ("target started", "fds sent", "target resumed")
     assert made.actors == ("source", "target", "management")
@@ -98,7 +94,7 @@ def test_rows_are_phases_in_order_and_columns_actors_and_actions(tmp_path: Path)
 @pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL])
 def test_worst_check_of_a_fault_decides_it_and_no_other(tmp_path: Path, outcome: Outcome) -> None:
     checks = [check("one-ends"), check("one-traffic", outcome), check("two-ends"), check("next-update-succeeds")]
-    put(tmp_path, "x", [fault_row("one"), fault_row("two")], checks)
+    put(tmp_path, "x", [fault("one"), fault("two")], checks)
     found = {entry.fault.name: entry.outcome for entry in matrix_of(tmp_path).entries}
     assert found == {"one": outcome, "two": Outcome.PASS}
 
@@ -111,12 +107,12 @@ def test_name_that_begins_like_another_has_its_own_checks() -> None:
 
 
 def test_fault_without_a_check_is_inconclusive(tmp_path: Path) -> None:
-    put(tmp_path, "x", [fault_row()], [check("other")])
+    put(tmp_path, "x", [fault()], [check("other")])
     assert matrix_of(tmp_path).count(Outcome.INCONCLUSIVE) == 1
 
 
 def test_wrong_survivor_is_reported(tmp_path: Path) -> None:
-    put(tmp_path, "x", [fault_row(state="internal-error")], [check("cpr-garbage-source-runs", Outcome.FAIL)])
+    put(tmp_path, "x", [fault(state="internal-error")], [check("cpr-garbage-source-runs", Outcome.FAIL)])
     assert matrix_of(tmp_path).entries[0].survivor == "source: internal-error"
 
 
@@ -124,18 +120,15 @@ def test_wrong_survivor_is_reported(tmp_path: Path) -> None:
     ("source", "target", "owner"), [("running", "gone", "source"), ("postmigrate", "running", "target")]
 )
 def test_owner_is_reported_where_either_may_survive(tmp_path: Path, source: str, target: str, owner: str) -> None:
-    row = fault_row("cancel-state-loading", survivor="source or target", source_state=source, target_state=target)
-    put(tmp_path, "x", [{**row, "refused": "too late"}], [check("cancel-state-loading-one-owner")])
+    seen = fault("cancel-state-loading", survivor="source or target", source_state=source, target_state=target)
+    put(tmp_path, "x", [replace(seen, refused="too late")], [check("cancel-state-loading-one-owner")])
     (entry,) = matrix_of(tmp_path).entries
     assert (entry.survivor, entry.fault.refused) == (owner, "too late")
 
 
-@pytest.mark.parametrize("in_row", [True, False])
-def test_time_of_death_is_reported_where_nobody_survives(tmp_path: Path, in_row: bool) -> None:
+def test_time_of_death_is_reported_where_nobody_survives(tmp_path: Path) -> None:
     name = "source-killed-fds-received"
-    said = f"source gone, target none; dead since {1 if in_row else DEATH_NS} ns"
-    row = fault_row(name, survivor="nobody", **({"died_ns": DEATH_NS} if in_row else {}))
-    put(tmp_path, "x", [row], [check(f"{name}-nobody-runs-it", observed=said)])
+    put(tmp_path, "x", [fault(name, survivor="nobody", died_ns=DEATH_NS)], [check(f"{name}-nobody-runs-it")])
     (entry,) = matrix_of(tmp_path).entries
     assert entry.died == "2025-11-24T23:53:21.515Z"
     assert "died 23:53:21.515" in (tmp_path / "report.html").read_text()
@@ -147,7 +140,7 @@ def test_fault_whose_update_hangs_and_the_faults_after_it_are_in_the_matrix(tmp_
         Check("cpr-without-fds-survived", Outcome.INCONCLUSIVE, "source", "an earlier fault ended the guest"),
         check("something-else-ends"),
     ]
-    put(tmp_path, "x", [], checks)
+    put(tmp_path, "x", [fault_seen(item, "why") for item in faults_named("cpr-truncated", "cpr-without-fds")], checks)
     found = {entry.fault.name: (entry.outcome, entry.fault.phase) for entry in matrix_of(tmp_path).entries}
     assert found == {
         "cpr-truncated": (Outcome.FAIL, Phase.FDS_SENT.value),
@@ -156,31 +149,17 @@ def test_fault_whose_update_hangs_and_the_faults_after_it_are_in_the_matrix(tmp_
     assert {entry.survivor for entry in matrix_of(tmp_path).entries} == {"unknown"}
 
 
-def test_fault_under_traffic_is_in_the_matrix_by_its_check(tmp_path: Path) -> None:
-    put(tmp_path, "x", [], [check("target-killed-with-fds-source-runs", observed="running after 21 ms")])
-    (entry,) = matrix_of(tmp_path).entries
-    assert (entry.outcome, entry.survivor, entry.fault.ran_ms, entry.fault.error) == (Outcome.PASS, "source", 21, "")
-    assert entry.fault.phase == Phase.FDS_RECEIVED.value
-
-
 def test_words_of_a_later_version_follow_the_known_ones(tmp_path: Path) -> None:
-    put(tmp_path, "x", [fault_row("a", phase="after all", action="a meteor"), fault_row("b")], [check("a-ends")])
+    put(tmp_path, "x", [fault("a", phase="after all", action="a meteor"), fault("b")], [check("a-ends")])
     made = matrix_of(tmp_path)
     assert made.phases == ("fds sent", "after all")
     assert [column.action for column in made.columns] == ["garbage on the cpr channel", "a meteor"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"name": "x"}]', '[{"name": "x", "phase": 1}]'])
-def test_broken_file_is_an_instrument_error(tmp_path: Path, text: str) -> None:
-    (tmp_path / "faults.json").write_text(text)
-    with pytest.raises(InstrumentError, match=r"faults\.json"):
-        read_faults(tmp_path, ())
-
-
 def test_case_writes_its_faults_as_evidence(tmp_path: Path) -> None:
     case = MeasuredCase(SuiteParameters(), tmp_path, CaseEvidence("x", Mechanism.CPR, Role.CHECKS))
     case.expect("cpr-garbage-ends", True, "failed", "failed")
-    (tmp_path / "faults.json").write_text(json.dumps([fault_row()]))
+    case.add_fault(fault())
     case.write()
     written = CaseEvidence.read(tmp_path)
     assert [fault.name for fault in written.faults] == ["cpr-garbage"]
@@ -188,17 +167,8 @@ def test_case_writes_its_faults_as_evidence(tmp_path: Path) -> None:
     assert written.finished_ns
 
 
-def test_broken_faults_cost_no_other_evidence(tmp_path: Path) -> None:
-    case = MeasuredCase(SuiteParameters(), tmp_path, CaseEvidence("x", Mechanism.CPR, Role.CHECKS))
-    case.expect("cpr-garbage-ends", True, "failed", "failed")
-    (tmp_path / "faults.json").write_text("{")
-    with pytest.raises(InstrumentError):
-        case.write()
-    assert len(CaseEvidence.read(tmp_path).checks) == 1
-
-
 def test_run_json_has_the_matrix(tmp_path: Path) -> None:
-    put(tmp_path, "x", [fault_row()], [check("cpr-garbage-ends", Outcome.FAIL)])
+    put(tmp_path, "x", [fault()], [check("cpr-garbage-ends", Outcome.FAIL)])
     matrix_of(tmp_path)
     value = json.loads((tmp_path / "run.json").read_text())["fault_matrix"]
     assert value["phases"] == ["fds sent"]
@@ -216,8 +186,8 @@ def test_run_without_faults_has_an_empty_matrix_and_no_table(tmp_path: Path) -> 
 
 def test_hostile_text_is_harmless_in_the_matrix(tmp_path: Path) -> None:
     texts = dict.fromkeys(("phase", "actor", "action", "survivor", "migration", "error", "state", "refused"), HOSTILE)
-    row = {**fault_row(), **texts, "source_said": [HOSTILE], "target_said": [HOSTILE]}
-    put(tmp_path, "x", [row], [check("cpr-garbage-ends", Outcome.FAIL, HOSTILE)])
+    seen = fault(**texts, source_said=(HOSTILE,), target_said=(HOSTILE,))
+    put(tmp_path, "x", [seen], [check("cpr-garbage-ends", Outcome.FAIL, HOSTILE)])
     matrix_of(tmp_path)
     page = (tmp_path / "report.html").read_text()
     for harm in ("<script", "\x1b", "\u202e"):

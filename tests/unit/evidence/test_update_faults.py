@@ -1,0 +1,53 @@
+"""Injected faults in the evidence: what happened is taken from the result, never from a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from cprlib.evidence.update_faults import fault_seen, fault_with_result
+from cprlib.linux.descriptors import DescriptorTable
+from cprlib.update.faults import faults_named
+from cprlib.update.outcome import FaultResult, ProcessView
+
+ACTED_NS = 1_764_028_401_515_000_000
+
+
+def result(name: str) -> FaultResult:
+    (fault,) = faults_named(name)
+    return FaultResult(
+        fault=fault,
+        reached=True,
+        why="",
+        acted_ns=ACTED_NS,
+        migration="failed",
+        error="Unable to read from socket",
+        refused="",
+        state_before="running",
+        state_after="running",
+        back_ms=28.752844,
+        before=ProcessView(DescriptorTable(1, ()), ()),
+        after=None,
+        target_exit=1,
+        source_state="running",
+        target_state="gone",
+        source_said="one\ntwo\nthree\nfour\n",
+        target_said="",
+    )
+
+
+@pytest.mark.parametrize(("name", "died_ns"), [("source-killed-fds-received", ACTED_NS), ("cpr-garbage", None)])
+def test_time_of_death_is_known_where_nobody_survives(name: str, died_ns: int | None) -> None:
+    assert fault_with_result(result(name)).died_ns == died_ns
+
+
+def test_result_becomes_a_record() -> None:
+    seen = fault_with_result(result("cpr-garbage"), 305.783808)
+    assert (seen.ran_ms, seen.flowing_ms, seen.error) == (28.753, 305.784, "Unable to read from socket")
+    assert seen.conditions == ("the target has to refuse",)
+    assert seen.source_said == ("two", "three", "four")
+
+
+def test_fault_without_a_result_has_its_reason() -> None:
+    (fault,) = faults_named("cpr-truncated")
+    seen = fault_seen(fault, "the update did not end")
+    assert (seen.reached, seen.state, seen.error) == (None, "", "the update did not end")

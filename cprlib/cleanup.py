@@ -1,8 +1,8 @@
-"""What has to go with this process even when it is killed by SIGKILL: temporary folders, a process group, a trace.
+"""Clean up even after SIGKILL: temporary folders, a process group, a trace instance.
 
-Sockets without a name, anonymous namespaces and PR_SET_PDEATHSIG leave nothing to be swept up. Some things need more:
-Avocado keeps its status socket and several folders below TMPDIR, its own spawner binds no runner to its life, and a
-trace instance of the kernel stays until somebody removes it. A small process of its own waits for the end of this one.
+Sockets without a name, anonymous namespaces and PR_SET_PDEATHSIG need no clean-up. Other things do: Avocado keeps its
+status socket and several folders below TMPDIR, its own spawner does not bind runners to its life, and a trace instance
+stays in the kernel until it is removed. A small process waits for the end of this one and removes them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from cprlib.errors import EnvironmentFailure
 
-GIVEN_TMPDIR = "CPRLIB_GIVEN_TMPDIR"
-LONGEST_BASE = 48  # characters: Avocado's socket is made two folders further down, and sockaddr_un takes 107
-SWEEP_S = 15.0
+USERS_TMPDIR = "CPRLIB_USERS_TMPDIR"
+LONGEST_BASE = 48  # characters: Avocado's socket is two folders further down, and sockaddr_un takes 107
+CLEANUP_S = 15.0
 
 
 class CleanupProcess:
-    """Removes what it was told of when it is closed, and when this process ends without closing it.
+    """Removes what is registered here when it is closed, or when this process ends without closing it.
 
     :raises EnvironmentFailure: on entering, when the process cannot be started.
     """
@@ -49,38 +48,36 @@ class CleanupProcess:
             finally:
                 os.close(owner)
         except OSError as error:
-            raise EnvironmentFailure("start the process that sweeps up", str(error)) from error
+            raise EnvironmentFailure("start the cleanup process", str(error)) from error
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         process, self._process = self._process, None
         if process is None or process.stdin is None:
             return
         with contextlib.suppress(OSError):
             process.stdin.close()
         try:
-            process.wait(timeout=SWEEP_S)
+            process.wait(timeout=CLEANUP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
-    def _tell(self, line: str) -> None:
+    def _register(self, line: str) -> None:
         if self._process is None or self._process.stdin is None:
-            raise EnvironmentFailure("have something swept up", "the cleanup is not open")
-        with contextlib.suppress(BrokenPipeError):  # it was killed: then only an orderly end cleans up
+            raise EnvironmentFailure("register a clean-up", "the cleanup process is not open")
+        with contextlib.suppress(BrokenPipeError):  # the cleanup process was killed
             self._process.stdin.write(os.fsencode(line) + b"\n")
             self._process.stdin.flush()
 
     def folder(self, prefix: str = "cprlib-", base: Path | None = None) -> Path:
-        """A new private folder (0700).
+        """Create and register a private folder (0700).
 
-        :param base: where it is made; the folder for temporary files when None.
-        :raises EnvironmentFailure: it cannot be made.
+        :param base: its parent; the folder for temporary files when None.
+        :raises EnvironmentFailure: it cannot be created.
         """
         path = (base or Path(tempfile.gettempdir())) / f"{prefix}{secrets.token_hex(4)}"
-        self._tell(f"folder {path}")
+        self._register(f"folder {path}")
         try:
             path.mkdir(mode=0o700)
         except OSError as error:
@@ -90,31 +87,31 @@ class CleanupProcess:
         return path
 
     def group(self, number: int) -> None:
-        """Have this process group killed; 0 when it has ended."""
-        self._tell(f"group {number}")
+        """Register a process group to kill, in place of the one before; 0 for none."""
+        self._register(f"group {number}")
 
     def instance(self, path: Path) -> None:
-        """Have a folder of tracefs removed; it need not be there yet."""
-        self._tell(f"instance {path}")
+        """Register a folder of tracefs to remove; it may be created later."""
+        self._register(f"instance {path}")
 
 
 @contextlib.contextmanager
-def swept_folder(prefix: str = "cprlib-") -> Iterator[Path]:
-    """A temporary folder that is gone when the body ends, and when this process is killed.
+def temporary_folder(prefix: str = "cprlib-") -> Iterator[Path]:
+    """A temporary folder that is removed when the body ends, and when this process is killed.
 
-    :raises EnvironmentFailure: it cannot be made.
+    :raises EnvironmentFailure: it cannot be created.
     """
     with CleanupProcess() as cleanup:
         yield cleanup.folder(prefix)
 
 
 def temporary_environment(cleanup: CleanupProcess) -> dict[str, str]:
-    """Variables that send a child's temporary files into a folder which is swept up, and name the user's own choice."""
+    """Environment that gives a child a registered folder for temporary files, and the user's own choice in addition."""
     base = Path(tempfile.gettempdir())
     folder = cleanup.folder(base=base if len(str(base)) <= LONGEST_BASE else Path("/tmp"))  # noqa: S108
-    return {"TMPDIR": str(folder), GIVEN_TMPDIR: os.environ.get("TMPDIR", "")}
+    return {"TMPDIR": str(folder), USERS_TMPDIR: os.environ.get("TMPDIR", "")}
 
 
-def given_tmpdir() -> str:
-    """The folder for temporary files that the user has chosen; empty for none."""
-    return os.environ.get(GIVEN_TMPDIR, os.environ.get("TMPDIR", ""))
+def users_tmpdir() -> str:
+    """The user's own choice of the folder for temporary files; empty for none."""
+    return os.environ.get(USERS_TMPDIR, os.environ.get("TMPDIR", ""))

@@ -1,8 +1,8 @@
-"""The process behind :mod:`cprlib.cleanup`: waits for the end of another one, then removes what that one has named.
+"""The cleanup process of :mod:`cprlib.cleanup`: waits for the end of its owner, then removes what was registered.
 
-Run as ``python -I -S cleanup_process.py PIDFD``. What to do comes in lines on standard input, kept until the owner of
-the pidfd has ended, however that happened, or has closed the pipe: ``group N`` (kill this process group; 0 takes it
-back), ``folder PATH`` (remove it with all that is in it), ``instance PATH`` (rmdir: a folder of tracefs).
+Run as ``python -I -S cleanup_process.py PIDFD``. Each line on standard input registers one thing: ``group N`` (a
+process group to kill, in place of the one before; 0 for none), ``folder PATH`` (a folder to remove with its content),
+``instance PATH`` (a folder of tracefs, for rmdir). It acts when the owner of the pidfd has ended or closes the pipe.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import signal
 import sys
 import time
 
-PATIENCE_S = 10.0  # processes that are dying may still write into a folder that is being removed
+REMOVE_S = 10.0  # dying processes may still write into a folder
 PAUSE_S = 0.02
 
 
-def hear(owner: int) -> list[str]:
-    """All lines, until the owner has ended or the pipe is closed."""
+def read_requests(owner: int) -> list[str]:
+    """All lines until the owner has ended or closes the pipe."""
     poll = select.poll()
     poll.register(owner, select.POLLIN)
     poll.register(0, select.POLLIN)
-    said = b""
+    text = b""
     ended = False
     while not ended:
         ready = {descriptor for descriptor, _ in poll.poll()}
@@ -32,13 +32,13 @@ def hear(owner: int) -> list[str]:
         os.set_blocking(0, False)
         with contextlib.suppress(BlockingIOError):
             while data := os.read(0, 4096):
-                said += data
+                text += data
             ended = True  # the end of the pipe
-    return said.decode("utf-8", "surrogateescape").splitlines()
+    return text.decode("utf-8", "surrogateescape").splitlines()
 
 
 def kill_group(lines: list[str]) -> None:
-    """Kill the process group that was named last, unless it was taken back."""
+    """Kill the process group that was registered last, unless that was 0."""
     groups = [int(line.partition(" ")[2]) for line in lines if line.startswith("group ")]
     if groups and groups[-1] > 1:
         with contextlib.suppress(OSError):
@@ -46,8 +46,8 @@ def kill_group(lines: list[str]) -> None:
 
 
 def remove(lines: list[str]) -> None:
-    """Remove what was named; again and again while somebody still writes there."""
-    end = time.monotonic() + PATIENCE_S
+    """Remove folders, repeatedly while processes still write into them."""
+    end = time.monotonic() + REMOVE_S
     left = [line.partition(" ") for line in lines if not line.startswith("group ")]
     while left and time.monotonic() < end:
         for kind, _, path in left:
@@ -62,11 +62,11 @@ def remove(lines: list[str]) -> None:
 
 
 def main() -> None:
-    """Wait, then sweep."""
+    """Wait, then clean up."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the owner decides when it is over
+        signal.signal(number, signal.SIG_IGN)  # only the owner's end ends this process
     os.chdir("/")
-    lines = hear(int(sys.argv[1]))
+    lines = read_requests(int(sys.argv[1]))
     kill_group(lines)
     remove(lines)
 

@@ -1,4 +1,7 @@
-"""Files and folders that are never seen half written, and the places where the project keeps its own."""
+"""Files and folders that are written as a whole, locks, and the project's own folders.
+
+Only the standard library: :mod:`cprlib.bootstrap` needs this before the environment exists.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def cache_folder() -> Path:
 
 
 def import_folder() -> Path:
-    """The folder that :mod:`cprlib` was imported from: a checkout, or the site-packages that it is installed in."""
+    """The folder that contains the package :mod:`cprlib`: a checkout or site-packages."""
     return Path(__file__).resolve().parent.parent
 
 
@@ -45,9 +48,9 @@ def project_folder() -> Path:
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file whole or not at all: aside, flushed to disk, then renamed.
+    """Write a file as a whole: into a temporary file, flushed to disk, then renamed.
 
-    :raises EnvironmentFailure: when the folder cannot be written or the disk is full.
+    :raises EnvironmentFailure: the folder cannot be written or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,41 +70,41 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
-    """Write ``value`` as indented JSON, whole or not at all; see :func:`write_text`."""
+    """Write ``value`` as indented JSON; see :func:`write_text`."""
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n", mode)
 
 
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """Fill a folder aside and give it its name only when the body has ended well.
+    """Fill a temporary folder that is renamed to ``final`` when the body has succeeded.
 
-    Yields the temporary folder, on the same file system. When ``final`` exists by then (somebody else was
-    quicker) theirs stays and ours is removed: entries are named by content, so both are the same.
+    Yields the temporary folder, on the same file system. When another process has created ``final`` meanwhile, that one
+    stays: entries are named by content, so both are the same.
 
-    :raises EnvironmentFailure: when the folder cannot be made or the disk is full.
+    :raises EnvironmentFailure: the folder cannot be created or the disk is full.
     """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
     except OSError as error:
         raise EnvironmentFailure(f"make {final}", str(error), "free some space or choose another folder") from error
     try:
-        yield aside
-        os.chmod(aside, 0o755)  # noqa: S103 - mkdtemp made it 0700; others may read a cache
+        yield temporary
+        os.chmod(temporary, 0o755)  # noqa: S103 - mkdtemp makes it 0700; other users may read a cache
         try:
-            os.rename(aside, final)
+            os.rename(temporary, final)
         except OSError:
             if not final.is_dir():
                 raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def numbered_folder(base: Path, name: str) -> Path:
-    """Make a folder for its owner alone (0700) that was not there: ``name``, else ``name-2`` and so on.
+    """Create a new private folder (0700): ``name``, or ``name-2`` and so on when it exists.
 
-    :param base: made when missing.
-    :raises OSError: it cannot be made.
+    :param base: created when missing.
+    :raises OSError: it cannot be created.
     """
     base.mkdir(parents=True, exist_ok=True)
     for attempt in itertools.count(1):
@@ -113,13 +116,13 @@ def numbered_folder(base: Path, name: str) -> Path:
 
 
 def utc_name() -> str:
-    """A folder's name for now, in UTC: ``2026-01-31T08-00-00Z``."""
+    """Current UTC time as a folder's name: ``2026-01-31T08-00-00Z``."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path`` (made when missing); the kernel drops it when the holder dies."""
+    """Hold an exclusive flock(2) on ``path`` (created when missing); the kernel drops it when the holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -1,6 +1,6 @@
-"""Child processes as context managers: readiness, deadline, kill with the parent, captured output.
+"""Child processes as context managers: deadline, death with the parent, captured output.
 
-A failure prints the command line ready to paste and names the signal, so that a reader can repeat it by hand.
+An error shows the command line in shell syntax and the signal, so that a reader can repeat it by hand.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from cprlib.errors import EnvironmentFailure, ProcessFailed
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 OUTPUT_KEPT = 4000  # characters of a child's output that an error carries
+MARK_VARIABLE = "CPRLIB_MARK"  # marks the processes of one soak case; a new environment must contain it
 
 
-MARK_VARIABLE = "CPRLIB_MARK"  # whose a process is: whoever clears an environment passes this on
-
-
-def mark_passed_on() -> dict[str, str]:
-    """The mark of this process, for a child whose environment is made anew; empty when it has none."""
+def mark_environment() -> dict[str, str]:
+    """The mark of this process, for a child with a new environment; empty when it has none."""
     return {MARK_VARIABLE: os.environ[MARK_VARIABLE]} if MARK_VARIABLE in os.environ else {}
 
 
-def paste(command: Sequence[str]) -> str:
-    """The command as a line that a shell would run; for messages only, never for running."""
+def shell_line(command: Sequence[str]) -> str:
+    """The command in shell syntax; for messages only, never for running it."""
     return shlex.join(command)
 
 
@@ -47,7 +45,7 @@ def describe_status(returncode: int) -> str:
 
 
 def tail(text: str, characters: int = OUTPUT_KEPT) -> str:
-    """The end of a text, cut at a line where that is possible."""
+    """The end of a text, from the start of a line if possible."""
     if len(text) <= characters:
         return text
     return "[...]\n" + text[-characters:].split("\n", 1)[-1]
@@ -63,10 +61,11 @@ def run(
     stdin: str | None = None,
     advice: str = "",
 ) -> str:
-    """Run a command to its end and give back its standard output.
+    """Run a command to its end and return its standard output.
 
-    :param purpose: what the command is for, as it reads after "cannot": ``"apply patch 3"``.
-    :param seconds: deadline, scaled; the whole process group is killed after it.
+    :param purpose: of the command, as it reads after "cannot": ``"apply patch 3"``.
+    :param seconds: deadline, scaled; then the whole process group is killed.
+    :raises DeadlineExceeded: it did not end.
     :raises ProcessFailed: exit status other than 0; ``details`` has the command line and the output.
     :raises EnvironmentFailure: the program does not exist.
     """
@@ -83,7 +82,7 @@ def run(
         try:
             output, errors = child.communicate(stdin, timeout=deadline.remaining)
         except subprocess.TimeoutExpired as error:
-            raise deadline.exceeded(details=f"command: {paste(command)}") from error
+            raise deadline.exceeded(details=f"command: {shell_line(command)}") from error
     if child.returncode != 0:
         said = errors.strip() or output.strip()
         last = said.splitlines()[-1] if said else "no output"
@@ -91,7 +90,7 @@ def run(
             purpose,
             f"{command[0]}: {describe_status(child.returncode)}: {last}",
             advice,
-            details=f"command: {paste(command)}\n{tail(said)}",
+            details=f"command: {shell_line(command)}\n{tail(said)}",
             returncode=child.returncode,
         )
     return str(output)
@@ -111,21 +110,18 @@ def spawn(
     umask: int = -1,
     prepare: Callable[[], None] = lambda: None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a command in a process group of its own; on leaving, the group is killed and the child reaped.
+    """Start a command in a new process group; at the end of the body the group is killed and the child reaped.
 
-    The child dies with the thread that started it (PR_SET_PDEATHSIG), so start it in a thread that lives on.
+    The child dies with the thread that started it (PR_SET_PDEATHSIG), so that thread must live as long as the body.
 
-    :param umask: of the child; ours when -1.
-    :param prepare: called in the child before the program: system calls only, and never raises.
+    :param umask: of the child; the caller's when -1.
+    :param prepare: called in the child before the program: system calls only, and it must not raise.
     :raises EnvironmentFailure: the program does not exist or may not be run.
     """
-    parent = os.getpid()
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    bind = death_binding(os.getpid())
 
-    def die_with_parent() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before prctl took effect
-            os._exit(127)
+    def bind_and_prepare() -> None:
+        bind()
         prepare()
 
     try:
@@ -141,11 +137,11 @@ def spawn(
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - async-signal-safe calls only
+            preexec_fn=bind_and_prepare,  # noqa: PLW1509 - async-signal-safe calls only
         )
     except OSError as error:
         raise EnvironmentFailure(
-            purpose, str(error), "install the program or correct its path", details=f"command: {paste(command)}"
+            purpose, str(error), "install the program or correct its path", details=f"command: {shell_line(command)}"
         ) from error
     try:
         yield child
@@ -157,30 +153,42 @@ def spawn(
                     stream.close()
 
 
-def die_with_starter() -> None:
-    """From now on this process, made by multiprocessing, dies with the one that made it; at once if that is dead."""
-    import multiprocessing  # noqa: PLC0415 - start-up counts inside a lab, where nobody needs it
+def death_binding(parent: int) -> Callable[[], None]:
+    """A function that lets the calling process be killed when its parent dies; at once if the parent is dead already.
 
-    starter = multiprocessing.parent_process()
-    if starter is None:
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != starter.pid:
-        os._exit(127)
+    :param parent: process id of the parent.
+    """
+    prctl = ctypes.CDLL(None).prctl
+
+    def bind() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # the parent died before prctl took effect
+            os._exit(127)
+
+    return bind
+
+
+def die_with_parent() -> None:
+    """Let this process, made by multiprocessing, be killed when its parent dies; nothing for another process."""
+    import multiprocessing  # noqa: PLC0415 - only outside of a lab, where start-up time counts
+
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        death_binding(parent.pid)()
 
 
 def kill_group(child: subprocess.Popen[str]) -> None:
-    """Kill a child's whole process group and reap the child; nothing happens when both are gone."""
+    """Kill a child's whole process group and reap the child; harmless when both have ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 
 def wait_until_exit(child: subprocess.Popen[str], deadline: Deadline) -> int:
-    """Wait for the end of a child.
+    """Wait until a child ends.
 
     :returns: its exit status, negative for a signal.
-    :raises DeadlineExceeded: when it is still there.
+    :raises DeadlineExceeded: it is still running.
     """
     try:
         return child.wait(timeout=deadline.remaining)
@@ -190,7 +198,7 @@ def wait_until_exit(child: subprocess.Popen[str], deadline: Deadline) -> int:
 
 @contextlib.contextmanager
 def terminate_on_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, so that context managers clean up on them too."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP, so that context managers clean up."""
 
     def raise_interrupt(number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import BuildFailed, EnvironmentFailure
-from cprlib.process import describe_status, kill_group, paste, spawn, tail
+from cprlib.process import describe_status, kill_group, shell_line, spawn, tail
 
 ERROR_MARKS = (
     " error: ",  # gcc
@@ -48,7 +48,7 @@ def run_logged(
         log.open("a", encoding="utf-8") as copy,
         spawn(command, purpose=purpose, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child,
     ):
-        copy.write(f"$ {paste(command)}\n")
+        copy.write(f"$ {shell_line(command)}\n")
         timer = threading.Timer(deadline.remaining, kill_group, [child])
         timer.daemon = True
         timer.start()
@@ -64,14 +64,14 @@ def run_logged(
         finally:
             timer.cancel()
     if deadline.expired:
-        raise deadline.exceeded(details=f"command: {paste(command)}")
+        raise deadline.exceeded(details=f"command: {shell_line(command)}")
     if returncode != 0:
         output = "".join(lines)
         raise BuildFailed(
             purpose,
             f"{command[0]}: {describe_status(returncode)}: {error_line(output)}",
             f"the whole output is in {log}",
-            details=f"command: {paste(command)}\n{tail(output)}",
+            details=f"command: {shell_line(command)}\n{tail(output)}",
         )
 
 

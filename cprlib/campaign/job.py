@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
 
-from cprlib.cleanup import swept_folder
+from cprlib.cleanup import temporary_folder
 from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, ProcessFailed, UsageError
 from cprlib.files import project_folder
@@ -59,7 +59,7 @@ def list_tests(folder: Path | None = None, tags: Sequence[str] = ()) -> tuple[Su
     :raises EnvironmentFailure: Avocado cannot list them.
     """
     top = folder or project_folder() / "tests" / "functional"
-    with swept_folder("cprlib-tests-") as temporary:
+    with temporary_folder("cprlib-tests-") as temporary:
         listing = Path(temporary, "tests.json")
         command = [sys.executable, "-m", "avocado", "--show=none", "list", "--json", str(listing)]
         command += [str(top), *(word for tag in tags for word in ("-t", tag))]

@@ -16,7 +16,7 @@ import click
 
 from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import console_progress
-from cprlib.cleanup import swept_folder
+from cprlib.cleanup import temporary_folder
 from cprlib.errors import UsageError
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB, Lab, LabCommand, LabEngine, standard_streams
 from cprlib.lab.engines import ENGINES, make_engine
@@ -48,7 +48,7 @@ def run(engine: str, memory: int, seconds: float, results: Path | None, command:
     if results is not None and not results.is_dir():
         raise UsageError(f"write results to {results}", "no such folder", "create it first")
     kernel = build_lab_kernel(console_progress()) if engine == "uml" else None
-    with swept_folder("cprlib-lab-") as nowhere:
+    with temporary_folder("cprlib-lab-") as nowhere:
         folder = results or nowhere
         outcome = Lab(make_engine(engine, kernel)).run(_command(command, folder, memory, seconds), standard_streams())
     return outcome.returncode if outcome.returncode >= 0 else 128 - outcome.returncode
@@ -64,7 +64,7 @@ def shell(engine: str, memory: int, results: Path | None) -> int:
         raise UsageError("open a shell in a lab", "standard input is not a terminal", "use `cprlib lab run -- COMMAND`")
     kernel = build_lab_kernel(console_progress()) if engine == "uml" else None
     program = os.environ.get("SHELL") or shutil.which("bash") or "/bin/sh"
-    with swept_folder("cprlib-lab-") as nowhere:
+    with temporary_folder("cprlib-lab-") as nowhere:
         folder = results or nowhere
         return run_shell(make_engine(engine, kernel), _command((program,), folder, memory, 24 * 3600.0))
 

@@ -6,28 +6,19 @@ Avocado would wait for that result forever (core/task/statemachine.py).
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import json
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
-from cprlib.process import PR_SET_PDEATHSIG, describe_status
+from cprlib.process import death_binding, describe_status
 
 
 def bound_to_this_process() -> Callable[[], None]:
     """For ``preexec_fn``: the child dies with this process, even if that dies before prctl(2) is called."""
-    return functools.partial(_die_with, os.getpid())
-
-
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(127)
+    return death_binding(os.getpid())
 
 
 def status_connection(uri: str) -> socket.socket:

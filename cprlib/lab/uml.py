@@ -18,12 +18,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from cprlib.cleanup import given_tmpdir
+from cprlib.cleanup import users_tmpdir
 from cprlib.errors import LabFailure
 from cprlib.files import cache_folder
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.session import Channels, LabSession, encode_job
-from cprlib.process import mark_passed_on, spawn
+from cprlib.process import mark_environment, spawn
 
 BOOT_SECONDS = 30.0
 LAYERS = ("namespaces", "landlock")
@@ -32,7 +32,7 @@ CACHE_ADVICE = "set CPRLIB_CACHE to a path without spaces and quotes"
 
 def places_for_memory() -> list[str]:
     """Folders for the memory file of a lab, best first."""
-    chosen = given_tmpdir()
+    chosen = users_tmpdir()
     return [*([chosen] if chosen else []), "/dev/shm", "/tmp", "/var/tmp"]  # noqa: S108
 
 
@@ -95,7 +95,7 @@ class UmlEngine:
             with spawn(
                 [*launcher, json.dumps(spec)],
                 purpose="start a lab",
-                env={"PATH": os.environ.get("PATH", os.defpath), **mark_passed_on()},
+                env={"PATH": os.environ.get("PATH", os.defpath), **mark_environment()},
                 stdout=channels.theirs["console"],
                 stderr=channels.theirs["console"],
                 pass_fds=list(channels.theirs.values()),

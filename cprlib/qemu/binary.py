@@ -20,7 +20,7 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, EnvironmentFailure, QemuFailed, UsageError
-from cprlib.process import describe_status, paste, spawn, tail
+from cprlib.process import describe_status, shell_line, spawn, tail
 from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.qmp import QmpConnection
 
@@ -177,5 +177,8 @@ def _not_a_qemu(command: Sequence[str], child: subprocess.Popen[str], output: An
         else "give a qemu-system-x86_64 with --qemu PATH"
     )
     return UsageError(
-        f"use {command[0]} as QEMU", f"{last} ({status})", hint, details=f"command: {paste(command)}\n{tail(messages)}"
+        f"use {command[0]} as QEMU",
+        f"{last} ({status})",
+        hint,
+        details=f"command: {shell_line(command)}\n{tail(messages)}",
     )

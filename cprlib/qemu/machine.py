@@ -14,7 +14,7 @@ from typing import Any
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, QemuFailed, QmpRefused
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.process import describe_status, paste, spawn, tail, wait_until_exit
+from cprlib.process import describe_status, shell_line, spawn, tail, wait_until_exit
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.command_line import (
     DescriptorNames,
@@ -94,7 +94,7 @@ class Machine:
                 doing,
                 f"the {self.name} was killed: {path.name} had grown to {path.stat().st_size >> 20} MiB",
                 "read the end of that file",
-                details=f"command: {paste(self.command)}",
+                details=f"command: {shell_line(self.command)}",
             )
         backtrace = keep_crash(self.files.folder, self.name, self.pid, status, self.settings.qemu.path)
         messages = self.messages
@@ -105,7 +105,7 @@ class Machine:
             FIRMWARE_ADVICE
             if any(text in messages for text in FIRMWARE_ERRORS)
             else (f"see {backtrace.name}" if backtrace else ""),
-            details=f"command: {paste(self.command)}\n{tail(messages)}",
+            details=f"command: {shell_line(self.command)}\n{tail(messages)}",
         )
 
     def wait_ready(self, seconds: float = 30.0) -> None:
@@ -240,7 +240,7 @@ def start_machine(
             command += incoming.incoming_arguments(deferred=settings.plugged)
         elif settings.plugged:
             command.append("-S")
-        files.command.write_text(paste(command) + "\n", encoding="utf-8")
+        files.command.write_text(shell_line(command) + "\n", encoding="utf-8")
         output = stack.enter_context(files.output.open("w", encoding="utf-8"))
         with namespace.entered():
             process = stack.enter_context(

@@ -18,7 +18,7 @@ from cprlib.errors import EnvironmentFailure, NotSupported
 from cprlib.evidence import case as words
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
-from cprlib.process import die_with_starter
+from cprlib.process import die_with_parent
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.netdev import TapNetdev
@@ -44,7 +44,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
     def setUp(self) -> None:
         """Read the parameters and find the QEMU and the guest image."""
         if not os.environ.get("CPRLIB_LAB"):
-            die_with_starter()  # a runner that is killed must not leave its test running
+            die_with_parent()  # a runner that is killed must not leave its test running
         for chatty in ("pyroute2", "qemu", "asyncio"):  # what they do is in transcripts; each line costs time in a lab
             logging.getLogger(chatty).setLevel(logging.WARNING)
         self.parameters: SuiteParameters = read_parameters(self.params)

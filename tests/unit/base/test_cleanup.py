@@ -1,4 +1,4 @@
-"""What was named to a cleanup goes with its process, whether that ends in order or is killed."""
+"""What is registered for clean-up is removed, whether the owner ends in order or is killed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.cleanup import GIVEN_TMPDIR, CleanupProcess, given_tmpdir, swept_folder, temporary_environment
+from cprlib.cleanup import USERS_TMPDIR, CleanupProcess, temporary_environment, temporary_folder, users_tmpdir
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
 from tests.unit.base.test_process import alive
@@ -38,7 +38,7 @@ def gone(path: Path) -> bool | None:
 
 
 def killed_owner(place: Path, more: str = "pass") -> int:
-    """Start an owner, kill it; gives the process that it had named."""
+    """Start an owner and kill it; returns the process that it had registered."""
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER.format(more=more), str(place)], stdout=subprocess.PIPE, text=True
     )
@@ -57,7 +57,7 @@ def test_a_killed_owner_leaves_neither_folder_nor_group_nor_instance(tmp_path: P
     Deadline(10, "the group to end").poll(lambda: None if alive(child) else True)
 
 
-def test_a_group_that_was_taken_back_lives_on(tmp_path: Path) -> None:
+def test_a_group_that_was_unregistered_survives(tmp_path: Path) -> None:
     child = killed_owner(tmp_path, "cleanup.group(0)")
     try:
         Deadline(10, "the folders to go").poll(lambda: None if list(tmp_path.iterdir()) else True)
@@ -67,7 +67,7 @@ def test_a_group_that_was_taken_back_lives_on(tmp_path: Path) -> None:
 
 
 def test_an_orderly_end_removes_the_folder_before_it_returns() -> None:
-    with swept_folder() as folder:
+    with temporary_folder() as folder:
         (folder / "file").write_text("x")
         assert folder.stat().st_mode & 0o777 == 0o700
     assert not folder.exists()
@@ -78,14 +78,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         cleanup.folder(base=tmp_path / "none")
 
 
-def test_a_closed_broom_is_told_nothing(tmp_path: Path) -> None:
+def test_a_closed_cleanup_process_accepts_nothing(tmp_path: Path) -> None:
     with CleanupProcess() as cleanup:
         pass
     with pytest.raises(EnvironmentFailure, match="not open"):
         cleanup.folder(base=tmp_path)
 
 
-def test_a_childs_temporary_files_are_swept_and_the_users_choice_is_kept(
+def test_a_childs_temporary_files_are_removed_and_the_users_choice_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -95,6 +95,6 @@ def test_a_childs_temporary_files_are_swept_and_the_users_choice_is_kept(
         assert Path(given["TMPDIR"]).is_dir()
         assert len(given["TMPDIR"]) < 70  # a socket's path has 107 bytes, and Avocado makes its two folders down
         monkeypatch.setenv("TMPDIR", given["TMPDIR"])
-        monkeypatch.setenv(GIVEN_TMPDIR, given[GIVEN_TMPDIR])
-        assert given_tmpdir() == str(tmp_path)
+        monkeypatch.setenv(USERS_TMPDIR, given[USERS_TMPDIR])
+        assert users_tmpdir() == str(tmp_path)
     assert gone(Path(given["TMPDIR"]))

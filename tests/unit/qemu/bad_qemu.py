@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands in for a QEMU that misbehaves; the words behind ``-deed`` say how."""
+"""A fake QEMU that misbehaves; the argument of ``-misbehave`` says how."""
 
 import json
 import os
@@ -13,36 +13,36 @@ line = " ".join(sys.argv)
 number = re.search(r"socket,id=qmp,fd=(\d+)", line)
 console = re.search(r"file,id=console,path=(\S+)", line)
 assert number is not None
-deed = sys.argv[sys.argv.index("-deed") + 1]
+misbehave = sys.argv[sys.argv.index("-misbehave") + 1]
 qmp = socket.socket(fileno=int(number[1]))
 GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 0, "major": 10}, "package": ""}, "capabilities": []}}
 
 
-def say(value: object) -> None:
+def send(value: object) -> None:
     """Send a message."""
     qmp.sendall(json.dumps(value).encode() + b"\n")
 
 
-def answer_to(request: str) -> None:
-    """Nothing went wrong."""
-    asked = json.loads(request)
-    say({"return": {}} | ({"id": asked["id"]} if "id" in asked else {}))
+def reply_to(request: str) -> None:
+    """Reply with success."""
+    command = json.loads(request)
+    send({"return": {}} | ({"id": command["id"]} if "id" in command else {}))
 
 
-def serve(answer: bytes | None = None) -> None:
-    """Greet and negotiate, then answer each command, or the next ones with these bytes."""
-    say(GREETING)
+def serve(reply: bytes | None = None) -> None:
+    """Greet and negotiate, then reply to each command; to later ones with these bytes."""
+    send(GREETING)
     negotiated = False
-    while request := qmp.recv(65536).decode():  # one at a time, without line ends
-        if not negotiated or answer is None:
-            answer_to(request)
+    while request := qmp.recv(65536).decode():  # one at a time, without newlines
+        if not negotiated or reply is None:
+            reply_to(request)
             negotiated = True
         else:
-            qmp.sendall(answer)
+            qmp.sendall(reply)
 
 
-print("bad QEMU:", deed, flush=True)
-match deed:
+print("bad QEMU:", misbehave, flush=True)
+match misbehave:
     case "hang-before-qmp":
         time.sleep(600)
     case "half-a-greeting":
@@ -51,22 +51,22 @@ match deed:
     case "garbage-greeting":
         qmp.sendall(b"\x00\xff<html>\n" * 100)
         time.sleep(600)
-    case "never-answers":
+    case "never-replies":
         serve(b"")
-    case "half-an-answer":
+    case "half-a-reply":
         serve(b'{"return": {"status": "runn')
-    case "garbage-answer":
+    case "garbage-reply":
         serve(b"{]\xff\xfe garbage\n")
     case "endless-line":
-        say(GREETING)
+        send(GREETING)
         qmp.recv(4096)
         while True:
             qmp.sendall(b"x" * (1 << 20))
     case "event-flood":
-        say(GREETING)
-        answer_to(qmp.recv(4096).decode())
+        send(GREETING)
+        reply_to(qmp.recv(4096).decode())
         while True:
-            say({"event": "NIC_RX_FILTER_CHANGED", "data": {}, "timestamp": {"seconds": 1, "microseconds": 0}})
+            send({"event": "NIC_RX_FILTER_CHANGED", "data": {}, "timestamp": {"seconds": 1, "microseconds": 0}})
     case "console-flood":
         assert console is not None
         with open(console[1], "wb") as stream:
@@ -75,7 +75,7 @@ match deed:
     case "abort":
         os.abort()
     case "abort-later":
-        say(GREETING)
-        answer_to(qmp.recv(4096).decode())
+        send(GREETING)
+        reply_to(qmp.recv(4096).decode())
         qmp.recv(4096)
         os.kill(os.getpid(), signal.SIGABRT)

@@ -1,4 +1,4 @@
-"""Whatever a QEMU does, it is ended within a deadline, the error says what it did, and the evidence is kept."""
+"""A QEMU that misbehaves is killed within a deadline, the error says what it did, and the evidence is kept."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.unit.base.test_process import alive
 
 BAD = Path(__file__).with_name("bad_qemu.py")
 SHORT_S = 1.0
-SOON_S = 8.0  # a deadline of a second, a process that is ended, an interpreter that starts on a busy machine
+SOON_S = 8.0  # a deadline of 1 s, a killed process, an interpreter that starts on a busy machine
 
 
 @contextlib.contextmanager
-def started(folder: Path, deed: str, program: Path = BAD) -> Iterator[Machine]:
+def started(folder: Path, misbehaviour: str, program: Path = BAD) -> Iterator[Machine]:
     settings = MachineSettings(
-        QemuBinary(program), Path("/k"), Path("/i"), "console=ttyS0", (), (), extra=("-deed", deed)
+        QemuBinary(program), Path("/k"), Path("/i"), "console=ttyS0", (), (), extra=("-misbehave", misbehaviour)
     )
     with contextlib.ExitStack() as stack:
         try:
@@ -42,75 +42,71 @@ def started(folder: Path, deed: str, program: Path = BAD) -> Iterator[Machine]:
         yield stack.enter_context(start_machine("source", settings, folder, namespace))
 
 
-def ended(machine: Machine, folder: Path) -> None:
-    """What has to hold afterwards."""
+def check_ended(machine: Machine, folder: Path) -> None:
+    """The process is gone and its evidence is complete."""
     assert not alive(machine.pid)
     assert {path.name for path in folder.iterdir()} >= {"command-source.txt", "stderr-source.log", "qmp-source.log"}
     assert "bad QEMU" in (folder / "stderr-source.log").read_text()
     assert all(path.stat().st_mode & 0o777 in (0o600, 0o644) for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("deed", ["hang-before-qmp", "half-a-greeting"])
-def test_a_qemu_that_does_not_greet_is_a_deadline(tmp_path: Path, deed: str) -> None:
-    begun = time.monotonic()
-    with pytest.raises(DeadlineExceeded, match="QMP of the source"), started(tmp_path, deed) as machine:
+@pytest.mark.parametrize("misbehaviour", ["hang-before-qmp", "half-a-greeting"])
+def test_qemu_without_a_greeting_exceeds_the_deadline(tmp_path: Path, misbehaviour: str) -> None:
+    started_at = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="QMP of the source"), started(tmp_path, misbehaviour) as machine:
         machine.wait_ready(SHORT_S)
-    assert time.monotonic() - begun < SOON_S
-    ended(machine, tmp_path)
+    assert time.monotonic() - started_at < SOON_S
+    check_ended(machine, tmp_path)
 
 
-def test_a_qemu_that_greets_with_garbage_has_failed(tmp_path: Path) -> None:
+def test_garbage_greeting_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(QemuFailed, match="talk QMP to the source"), started(tmp_path, "garbage-greeting") as machine:
         machine.wait_ready(20)
-    ended(machine, tmp_path)
+    check_ended(machine, tmp_path)
 
 
-@pytest.mark.parametrize("deed", ["never-answers", "half-an-answer"])
-def test_a_command_without_an_answer_is_a_deadline(tmp_path: Path, deed: str) -> None:
-    with pytest.raises(DeadlineExceeded, match="reply to query-status"), started(tmp_path, deed) as machine:
+@pytest.mark.parametrize("misbehaviour", ["never-replies", "half-a-reply"])
+def test_command_without_a_reply_exceeds_the_deadline(tmp_path: Path, misbehaviour: str) -> None:
+    with pytest.raises(DeadlineExceeded, match="reply to query-status"), started(tmp_path, misbehaviour) as machine:
         machine.wait_ready(20)
         machine.qmp.execute("query-status", seconds=SHORT_S)
-    ended(machine, tmp_path)
+    check_ended(machine, tmp_path)
     sent = [json.loads(line) for line in (tmp_path / "qmp-source.log").read_text().splitlines()]
     assert sent[-1]["message"]["execute"] == "query-status"
 
 
-def test_a_garbage_answer_breaks_the_connection_with_its_words(tmp_path: Path) -> None:
-    with pytest.raises(QemuFailed, match="connection broke"), started(tmp_path, "garbage-answer") as machine:
+def test_garbage_reply_breaks_the_connection(tmp_path: Path) -> None:
+    with pytest.raises(QemuFailed, match="connection broke"), started(tmp_path, "garbage-reply") as machine:
         machine.wait_ready(20)
         machine.qmp.execute("query-status")
-    ended(machine, tmp_path)
+    check_ended(machine, tmp_path)
 
 
-def test_a_line_without_end_is_not_kept_for_ever(tmp_path: Path) -> None:
+def test_endless_line_is_not_stored(tmp_path: Path) -> None:
     with pytest.raises(QemuFailed), started(tmp_path, "endless-line") as machine:
         machine.wait_ready(30)
-    ended(machine, tmp_path)
+    check_ended(machine, tmp_path)
 
 
-def test_a_flood_of_events_is_an_error_and_its_transcript_is_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flood_of_events_is_an_error_with_a_bounded_transcript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qmp, "MAX_EVENTS", 3000)
     monkeypatch.setattr(qmp, "TRANSCRIPT_LIMIT", 100_000)
     with pytest.raises(QemuFailed, match="sent 3000 events"), started(tmp_path, "event-flood") as machine:
         machine.wait_ready(20)
         machine.qmp.wait_event(["STOP"], Deadline(30, "an event"))
-    ended(machine, tmp_path)
+    check_ended(machine, tmp_path)
     assert (tmp_path / "qmp-source.log").stat().st_size < 101_000
     assert "too long" in (tmp_path / "qmp-source.log").read_text().splitlines()[-1]
 
 
-def test_a_flood_of_events_ends_a_command_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_of_events_ends_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qmp, "MAX_EVENTS", 3000)
     with pytest.raises(QemuFailed, match="sent 3000 events"), started(tmp_path, "event-flood") as machine:
         machine.wait_ready(20)
         machine.qmp.execute("query-status")
 
 
-def test_a_console_that_floods_ends_its_qemu_before_the_disk_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endless_console_output_kills_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cprlib.qemu.machine.CONSOLE_LIMIT", 1 << 20)
     monkeypatch.setattr(supervision, "WATCH_INTERVAL_S", 0.02)
     with (
@@ -118,18 +114,18 @@ def test_a_console_that_floods_ends_its_qemu_before_the_disk_is_full(
         started(tmp_path, "console-flood") as machine,
     ):
         Console(machine.files.console, lambda: machine.check_alive("boot the guest")).wait_ready(30)
-    ended(machine, tmp_path)
+    check_ended(machine, tmp_path)
     assert (tmp_path / "console-source.log").stat().st_size < 1 << 30
 
 
-@pytest.mark.parametrize("deed", ["abort", "abort-later"])
-def test_an_abort_keeps_a_backtrace_or_the_reason_why_there_is_none(tmp_path: Path, deed: str) -> None:
-    with pytest.raises(CprlibError), started(tmp_path, deed) as machine:
+@pytest.mark.parametrize("misbehaviour", ["abort", "abort-later"])
+def test_abort_keeps_a_backtrace_or_says_why_there_is_none(tmp_path: Path, misbehaviour: str) -> None:
+    with pytest.raises(CprlibError), started(tmp_path, misbehaviour) as machine:
         machine.wait_ready(20)
         machine.qmp.execute("query-status")
-    ended(machine, tmp_path)
-    said = (tmp_path / "backtrace-source.txt").read_text()
-    assert ("core-source" in {path.name for path in tmp_path.iterdir()}) != ("no core file" in said)
+    check_ended(machine, tmp_path)
+    text = (tmp_path / "backtrace-source.txt").read_text()
+    assert ("core-source" in {path.name for path in tmp_path.iterdir()}) != ("no core file" in text)
 
 
 def plain_core_pattern() -> bool:
@@ -137,14 +133,14 @@ def plain_core_pattern() -> bool:
     return "/" not in pattern and not pattern.startswith("|") and "%" not in pattern
 
 
-@pytest.mark.skipif(not plain_core_pattern(), reason="this kernel gives cores to somebody else")
+@pytest.mark.skipif(not plain_core_pattern(), reason="core_pattern of this kernel is not a plain file")
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
-def test_a_core_is_kept_and_gdb_shows_where_it_aborted(tmp_path: Path) -> None:
+def test_core_is_kept_and_gdb_shows_where_it_aborted(tmp_path: Path) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no compiler")
     source = tmp_path / "a.c"
-    source.write_text("#include <stdlib.h>\nvoid where_it_broke(void) { abort(); }\nint main() { where_it_broke(); }\n")
+    source.write_text("#include <stdlib.h>\nvoid abort_here(void) { abort(); }\nint main() { abort_here(); }\n")
     program = tmp_path / "qemu"
     run([compiler, "-g", "-O0", "-o", str(program), str(source)], purpose="compile a program that aborts")
     evidence = tmp_path / "evidence"
@@ -154,19 +150,19 @@ def test_a_core_is_kept_and_gdb_shows_where_it_aborted(tmp_path: Path) -> None:
         started(evidence, "-", program) as machine,
     ):
         machine.wait_ready(20)
-    assert "where_it_broke" in (evidence / "backtrace-source.txt").read_text()
+    assert "abort_here" in (evidence / "backtrace-source.txt").read_text()
     assert (evidence / "core-source").stat().st_mode & 0o777 == 0o600
     assert not list(evidence.glob("core.*"))
 
 
-def test_an_ordinary_end_leaves_no_word_of_a_crash(tmp_path: Path) -> None:
+def test_normal_end_leaves_no_crash_files(tmp_path: Path) -> None:
     assert supervision.keep_crash(tmp_path, "source", 1, 0, BAD) is None
     assert supervision.keep_crash(tmp_path, "source", 1, -9, BAD) is None
     assert supervision.keep_crash(tmp_path, "source", 1, None, BAD) is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_gdb_the_core_is_kept_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gdb_the_core_is_kept_with_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "core.7").write_bytes(b"core")
     monkeypatch.setattr(shutil, "which", lambda _: None)
     text = supervision.keep_crash(tmp_path, "source", 7, -6, BAD)
@@ -175,21 +171,21 @@ def test_without_gdb_the_core_is_kept_and_that_is_said(tmp_path: Path, monkeypat
     assert (tmp_path / "core-source").read_bytes() == b"core"
 
 
-def test_a_brought_program_that_misbehaves_is_no_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_that_misbehaves_is_not_a_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CPRLIB_TIMEOUT_SCALE", "0.05")
     program = tmp_path / "qemu"
-    program.write_text(f'#!/bin/sh\nexec {BAD} -deed garbage-greeting "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {BAD} -misbehave garbage-greeting "$@"\n')
     program.chmod(0o755)
     with pytest.raises(CprlibError, match="as QEMU"):
         probe(QemuBinary(program))
 
 
-def test_closing_while_a_flood_goes_on_takes_no_longer_than_closing(tmp_path: Path) -> None:
+def test_closing_during_a_flood_is_quick(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     theirs.settimeout(0.05)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     with QmpConnection("source", ours, tmp_path / "qmp.log"), contextlib.suppress(OSError):
         while True:
             theirs.sendall(b'{"event": "X"}\n' * 1000)
-    assert time.monotonic() - begun < SOON_S
+    assert time.monotonic() - started_at < SOON_S
     theirs.close()

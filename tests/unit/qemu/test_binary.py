@@ -1,4 +1,4 @@
-"""Features are read off the schema's shape; names of types are masked there."""
+"""Features of a QEMU come from its schema, in which names of types are masked."""
 
 from pathlib import Path
 from typing import Any

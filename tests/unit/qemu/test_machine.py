@@ -1,4 +1,4 @@
-"""Command lines: what a target shares with its source, and what cannot be smuggled in by a name."""
+"""Command lines: options that a target shares with its source, and names that cannot inject options."""
 
 import json
 from pathlib import Path
@@ -37,12 +37,12 @@ def test_netdev_is_json_with_cpr() -> None:
     assert (netdev["cpr"], netdev["queues"], netdev["vhost"]) == (True, 4, True)
 
 
-def test_netdev_leaves_cpr_out_when_nothing_is_said() -> None:
+def test_netdev_omits_cpr_when_unset() -> None:
     assert "cpr" not in TapNetdev().options()
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", "tap0;rm", "", "x" * 16, "tap0\n"])
-def test_names_cannot_break_out(name: str) -> None:
+def test_names_cannot_inject_options(name: str) -> None:
     with pytest.raises(UsageError):
         TapNetdev(interface=name)
 

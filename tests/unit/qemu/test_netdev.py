@@ -1,12 +1,15 @@
-"""Options of a tap netdev, for every way to make one, on a source and on the target of a CPR."""
+"""Options of a tap netdev from each tap source, on a source and on a CPR target, and the descriptors passed to it."""
+
+import os
 
 import pytest
 
-from cprlib.errors import UsageError
-from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VirtioNet
+from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.linux.namespace import NetworkNamespace
+from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VirtioNet, opened_files
 
 
-def test_by_name_is_as_before() -> None:
+def test_tap_is_opened_by_name() -> None:
     assert TapNetdev().options() == {
         "type": "tap",
         "id": "net0",
@@ -17,7 +20,7 @@ def test_by_name_is_as_before() -> None:
     }
 
 
-def test_queues_are_told_but_for_descriptors_which_tell_them() -> None:
+def test_queues_are_given_unless_descriptors_imply_them() -> None:
     assert TapNetdev(queues=4).options()["queues"] == 4
     options = TapNetdev(queues=2, tap_source=TapSource.FDS).options(["5", "6"])
     assert options["fds"] == "5:6"
@@ -32,7 +35,7 @@ def test_vhost_descriptors_are_named_as_the_taps_are(tap_source: TapSource, tap:
     assert (options[tap], options[vhost], options["vhost"]) == ("a", "b", True)
 
 
-def test_options_that_are_not_asked_for_are_left_out() -> None:
+def test_unset_options_are_omitted() -> None:
     netdev = TapNetdev(vhost=True, send_buffer=262144, poll_us=50, cpr=True)
     options = netdev.options()
     assert (options["sndbuf"], options["poll-us"]) == (262144, 50)
@@ -50,13 +53,13 @@ def test_unnamed_tap_has_no_name() -> None:
     assert "ifname" not in TapNetdev(tap_source=TapSource.UNNAMED).options()
 
 
-def test_target_is_told_minus_one_for_each_descriptor() -> None:
+def test_target_has_minus_one_for_each_descriptor() -> None:
     netdev = TapNetdev(queues=2, vhost=True, vhost_passed=True, cpr=True, tap_source=TapSource.FDS)
     options = netdev.handed_over_options()
     assert (options["fds"], options["vhostfds"], options["cpr"]) == ("-1:-1", "-1:-1", True)
 
 
-def test_target_that_is_told_nothing_still_knows_the_queues_and_vhost() -> None:
+def test_target_without_descriptors_still_has_queues_and_vhost() -> None:
     netdev = TapNetdev(
         queues=2, vhost=True, vhost_passed=True, cpr=True, tap_source=TapSource.FDS, fd_syntax=FdSyntax.LEFT_OUT
     )
@@ -72,7 +75,7 @@ def test_target_that_is_told_nothing_still_knows_the_queues_and_vhost() -> None:
 
 
 @pytest.mark.parametrize(("queues", "vhost", "expected"), [(1, False, 1), (4, False, 4), (4, True, 8)])
-def test_descriptors_are_one_per_queue_and_twice_that_with_vhost(queues: int, vhost: bool, expected: int) -> None:
+def test_vhost_doubles_the_descriptors_of_each_queue(queues: int, vhost: bool, expected: int) -> None:
     assert TapNetdev(queues=queues, vhost=vhost).descriptors == expected
 
 
@@ -89,7 +92,7 @@ def test_descriptors_are_one_per_queue_and_twice_that_with_vhost(queues: int, vh
         {"identifier": "1st"},
     ],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+def test_contradictory_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         TapNetdev(**wrong)  # type: ignore[arg-type]
 
@@ -97,3 +100,21 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
 def test_nic_has_two_vectors_per_queue_pair_and_two_more() -> None:
     options = VirtioNet("52:54:00:00:00:01", queues=4).options()
     assert (options["vectors"], options["mq"]) == (10, True)
+
+
+def test_nothing_is_opened_when_qemu_opens_the_tap() -> None:
+    with opened_files(TapNetdev(queues=4)) as files:
+        assert files.all == ()
+
+
+def test_passed_taps_are_closed_after_the_body() -> None:
+    try:
+        with NetworkNamespace("taps") as namespace, namespace.entered():
+            with opened_files(TapNetdev(queues=3, tap_source=TapSource.FDS)) as files:
+                assert len(files.tap) == 3
+                assert all(os.fstat(number) for number in files.tap)
+            for number in files.tap:
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    os.fstat(number)
+    except EnvironmentFailure as error:
+        pytest.skip(error.one_line())

@@ -1,4 +1,4 @@
-"""The NIC seen from outside: the kernel's answers on a real tap where there is one, QEMU's on samples."""
+"""State of the NIC: the kernel's on a real tap, if this machine has one, and QEMU's in samples."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_detached_queue_and_header_are_seen(topology: Topology) -> None:
     assert differences(first.facts(), second.facts()) == ("queue was attached, is detached",)
 
 
-def test_looking_leaves_no_descriptor(topology: Topology) -> None:
+def test_reading_leaves_no_descriptor(topology: Topology) -> None:
     with topology.switch.entered():
         opened = open_tap("tap0", multi_queue=True)
     try:
@@ -106,7 +106,7 @@ STATUS = {
 }
 
 
-def test_device_facts_leave_out_what_changes_by_itself() -> None:
+def test_device_facts_omit_volatile_members() -> None:
     facts = facts_from_status(STATUS)
     assert facts["guest-features"] == "VIRTIO_F_VERSION_1 VIRTIO_NET_F_MQ"
     assert facts["host-features"] == "unknown-dev-features 0x20"
@@ -115,7 +115,7 @@ def test_device_facts_leave_out_what_changes_by_itself() -> None:
     assert facts == facts_from_status({**STATUS, "isr": 0})
 
 
-def test_vhost_features_are_facts_where_there_is_vhost() -> None:
+def test_vhost_features_are_facts_with_vhost() -> None:
     vhost = {"features": STATUS["guest-features"], "acked-features": STATUS["backend-features"]}
     facts = facts_from_status({**STATUS, "vhost-dev": vhost})
     assert facts["vhost features"] == "VIRTIO_F_VERSION_1 VIRTIO_NET_F_MQ"
@@ -142,7 +142,7 @@ def test_filter_facts_do_not_depend_on_order() -> None:
         ({"a": "p q r s"}, {"a": "p q r"}, ("a lost s",)),
     ],
 )
-def test_differences_are_told_in_one_line_each(
+def test_differences_are_one_line_each(
     before: dict[str, str], after: dict[str, str], expected: tuple[str, ...]
 ) -> None:
     assert differences(before, after) == expected

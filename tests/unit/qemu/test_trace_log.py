@@ -1,4 +1,4 @@
-"""The trace log is parsed line by line; what is no record is a message of QEMU's."""
+"""The trace log: trace events of QEMU 10.0 and 10.2; any other line is a message."""
 
 from cprlib.qemu.trace_log import parse_trace
 

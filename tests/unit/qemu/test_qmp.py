@@ -1,0 +1,78 @@
+"""QMP connections: events and errors during the negotiation, and closing after QEMU has died."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cprlib.deadline import Deadline
+from cprlib.errors import QemuFailed
+from cprlib.qemu.qmp import QmpConnection
+
+RESUME: dict[str, object] = {"timestamp": {"seconds": 1795610065, "microseconds": 322000}, "event": "RESUME"}
+
+
+def serve(peer: socket.socket, capabilities: Sequence[str], messages: Sequence[dict[str, object]]) -> object:
+    """Act as a QEMU that greets, reads one command and sends messages; return the command."""
+    version = {"qemu": {"micro": 0, "minor": 0, "major": 10}, "package": ""}
+    greeting = {"QMP": {"version": version, "capabilities": capabilities}}
+    with peer:
+        peer.sendall(json.dumps(greeting).encode() + b"\n")
+        command = json.loads(peer.recv(4096))  # one message without a newline
+        number = command.pop("id")
+        for message in messages:
+            sent = message if "event" in message else message | {"id": number}
+            peer.sendall(json.dumps(sent).encode() + b"\n")
+        peer.recv(4096)  # until the other end closes
+    return command
+
+
+@pytest.mark.parametrize("capabilities", [[], ["oob"]])
+def test_event_may_come_before_the_reply(tmp_path: Path, capabilities: list[str]) -> None:
+    ours, theirs = socket.socketpair()
+    received: list[object] = []
+    peer = threading.Thread(target=lambda: received.append(serve(theirs, capabilities, [RESUME, {"return": {}}])))
+    peer.start()
+    with QmpConnection("target-4", ours, tmp_path / "qmp.log") as connection:
+        connection.wait_ready(Deadline(10, "the reply"))
+        event = connection.wait_event("RESUME", Deadline(10, "the event"))
+    peer.join()
+    assert event.time_ns == 1795610065_322000_000
+    expected = {"execute": "qmp_capabilities"} | ({"arguments": {"enable": ["oob"]}} if capabilities else {})
+    assert received == [expected]
+
+
+def test_refusal_has_qemus_message(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    refusal: dict[str, object] = {"error": {"class": "GenericError", "desc": "no capability for you"}}
+    peer = threading.Thread(target=lambda: serve(theirs, [], [refusal]))
+    peer.start()
+    with (
+        QmpConnection("target", ours, tmp_path / "qmp.log") as connection,
+        pytest.raises(QemuFailed, match="cannot talk QMP to the target: no capability for you"),
+    ):
+        connection.wait_ready(Deadline(10, "the reply"))
+    peer.join()
+
+
+GREETING = b'{"QMP": {"version": {"qemu": {"micro": 0, "minor": 0, "major": 10}, "package": ""}, "capabilities": []}}\n'
+
+
+@pytest.mark.parametrize("sent", [b"", GREETING, GREETING[:20], b"nonsense\n"])
+@pytest.mark.parametrize("immediately", [True, False])
+def test_closing_after_qemu_died_raises_nothing(tmp_path: Path, sent: bytes, immediately: bool) -> None:
+    for _ in range(10):
+        ours, theirs = socket.socketpair()
+        with QmpConnection("target", ours, tmp_path / "qmp.log") as connection:
+            theirs.sendall(sent)
+            closing = threading.Thread(target=theirs.close)
+            closing.start()
+            if not immediately:
+                with pytest.raises(QemuFailed):
+                    connection.wait_ready(Deadline(10, "a greeting"))
+            closing.join()

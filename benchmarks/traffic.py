@@ -30,7 +30,7 @@ from cprlib.process import spawn
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.frames import FrameTemplate
 from cprlib.traffic.session import TrafficSession
-from tests.unit.traffic.standin import stand_in
+from tests.unit.traffic.reflector_process import reflector_process
 from tests.unit.traffic.veth import Pair, veth_pair
 
 HEADINGS = ("what", "rate", "sent", "reached", "own loss", "p50 us", "p99 us", "max us", "slipped ms", "CPU %")
@@ -90,7 +90,7 @@ def run_instrument(pair: Pair, rate: float, seconds: float, busy: bool, port: in
     """Both directions at once: the reflector answers every packet."""
     flows = flows_between(versions=(4, 6), count=2, first_port=port)
     settings = StreamSettings(rate, duration_s=seconds)
-    with stand_in(pair.guest, priority=5) as reflector, hogs(busy):
+    with reflector_process(pair.guest, priority=5) as reflector, hogs(busy):
         with TrafficSession(pair.station, flows, settings, keep_frames=0) as session:
             session.wait_sent(Deadline(seconds * 3 + 30, "the stream to be sent"))
             session.finish(linger_s=20.0)
@@ -156,7 +156,7 @@ def run_scapy(pair: Pair, rate: float, seconds: float, way: str, port: int) -> R
     flow = flows_between(first_port=port)[0]
     frame = bytes(FrameTemplate(flow).patch(0, time.time_ns())).hex()
     command = [sys.executable, "-c", SCAPY, str(rate), str(seconds), frame, flow.target_mac, way]
-    with stand_in(pair.guest) as reflector:
+    with reflector_process(pair.guest) as reflector:
         started = cpu_of_children()
         with contextlib.ExitStack() as stack:
             with pair.station.entered():

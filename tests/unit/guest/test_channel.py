@@ -1,4 +1,4 @@
-"""Our end of the control port against a guest that says anything at all."""
+"""The client of the control port, with a guest that sends arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Script = Callable[[str], bytes]
 
 
 def converse(script: Script, use: Callable[[AgentChannel], object]) -> object:
-    """Use a channel whose other end answers each request with what ``script(id)`` returns."""
+    """Use a channel whose peer answers each request with ``script(id)``."""
     ours, theirs = socket.socketpair()
 
     def guest() -> None:
@@ -48,7 +48,7 @@ def test_answer_with_payload() -> None:
     assert result.reply.number("x") == 1  # type: ignore[attr-defined]
 
 
-def test_what_is_no_answer_is_skipped() -> None:
+def test_bytes_that_are_no_answer_are_skipped() -> None:
     noise = b'garbage\n{"id":"other","ok":true,"payload":0,"crc32":0}\n\xff\0\x1b[2J\n' + b"x" * 5000
     converse(lambda name: noise + answer(name), lambda channel: channel.request("ping"))
 
@@ -61,7 +61,7 @@ def test_a_line_without_end_is_bounded() -> None:
     ("script", "error"),
     [
         (lambda name: f'\n{{"id":"{name}","ok":false,"error":"no"}}\n'.encode(), GuestFailed),
-        (lambda name: f'\n{{"id":"{name}",nonsense\n'.encode(), InstrumentError),
+        (lambda name: f'\n{{"id":"{name}",invalid\n'.encode(), InstrumentError),
         (lambda name: f'\n{{"id":"{name}","ok":1}}\n'.encode(), InstrumentError),
         (lambda name: f'\n{{"id":"{name}","x":'.encode() + b"[" * 100_000 + b"\n", InstrumentError),
         (lambda name: f'\n{{"id":"{name}","ok":true,"payload":-1,"crc32":0}}\n'.encode(), InstrumentError),
@@ -71,7 +71,7 @@ def test_a_line_without_end_is_bounded() -> None:
         (lambda name: name[:0].encode(), DeadlineExceeded),
     ],
 )
-def test_nonsense_is_an_error_of_ours(script: Script, error: type[CprlibError]) -> None:
+def test_an_invalid_answer_is_an_error(script: Script, error: type[CprlibError]) -> None:
     with pytest.raises(error):
         converse(script, lambda channel: channel.request("ping", seconds=0.2))
 
@@ -87,7 +87,7 @@ def test_a_lost_request_is_sent_again() -> None:
     assert len(set(seen)) == 3
 
 
-def test_a_closed_channel_is_the_guests_failure() -> None:
+def test_a_closed_channel_is_a_failure_of_the_guest() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours, pytest.raises(GuestFailed):
@@ -95,7 +95,7 @@ def test_a_closed_channel_is_the_guests_failure() -> None:
 
 
 @pytest.mark.parametrize("value", [None, True, "1", 1.5, [], {}, 1 << 70])
-def test_a_number_that_is_none_is_refused(value: object) -> None:
+def test_an_invalid_number_is_refused(value: object) -> None:
     with pytest.raises(InstrumentError):
         Reply({"realtime_ns": value, "monotonic_ns": 1, "boottime_ns": 1}, "ping").read(Clocks)
 

@@ -22,7 +22,7 @@ def test_ready_line_is_read(tmp_path: Path) -> None:
     assert Console(path).wait_ready() == Ready(2281, True)
 
 
-def test_a_line_without_its_end_is_not_read_yet(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "console"
     path.write_bytes(b"cprlib: ready uptime_ms=2281 control=yes")
     with pytest.raises(DeadlineExceeded):

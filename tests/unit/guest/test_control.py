@@ -1,4 +1,4 @@
-"""The control port: requests, refusals, and a channel that changes hands in the middle."""
+"""The control port: requests, refusals, and a change of the channel during an answer."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_identity_and_network_are_this_machines(agent: NativeAgent) -> None:
         (b"ping x", "no key=value"),
         (b"poweroff", "not process 1"),
         (b"vlan device=eth0 action=add", "vlan= is missing"),
-        (b"filter device=eth0 action=add mac=nonsense", "is no address"),
-        (b"interface device=eth0 mac=nonsense", "is no address"),
+        (b"filter device=eth0 action=add mac=invalid", "is no address"),
+        (b"interface device=eth0 mac=invalid", "is no address"),
         (b"interface device=eth0 promisc=2", "promisc=2 is not between"),
         (b"interface device=nosuch promisc=1", "No such device"),
         (b"feature device=lo on=1", "feature= is missing"),
@@ -72,7 +72,7 @@ def test_bad_requests_are_refused_with_the_reason(agent: NativeAgent, request_li
     assert error in answer
 
 
-def test_refusal_is_an_error_with_the_guests_words(agent: NativeAgent) -> None:
+def test_a_refusal_is_an_error_with_the_agents_message(agent: NativeAgent) -> None:
     with pytest.raises(GuestFailed, match="No such device"):
         agent.connection.set_queue_pairs(2, "nosuch")
 
@@ -86,7 +86,7 @@ def test_garbage_before_a_request_does_no_harm(agent: NativeAgent, garbage: byte
 
 
 def test_log_of_many_pieces_arrives_whole(agent_program: Path) -> None:
-    """More than one answer can hold: the log is fetched piece by piece."""
+    """A log larger than one answer is fetched in parts."""
     ours, theirs = socket.socketpair()
     count = 30_000
     command = [str(agent_program), "--fd", str(theirs.fileno()), "--udp", str(free_port()), "--log", str(count + 10)]
@@ -138,7 +138,7 @@ def _settled(agent: NativeAgent, answers: int) -> tuple[SenderStream, ...]:
     return streams
 
 
-def test_nobody_there_is_counted_not_fatal(agent: NativeAgent) -> None:
+def test_a_missing_reflector_is_counted_not_fatal(agent: NativeAgent) -> None:
     agent.connection.start_stream(GuestStreamSettings("127.0.0.1", 1000, 5, port=free_port()))
     while agent.connection.streams()[0].active:
         pass
@@ -149,14 +149,14 @@ def test_nobody_there_is_counted_not_fatal(agent: NativeAgent) -> None:
 
 
 class Line:
-    """A serial line between a terminal (the agent's side) and a socket that can be exchanged, losing bytes."""
+    """A serial line between a terminal (the agent's side) and a socket that can be replaced, with loss of bytes."""
 
     def __init__(self) -> None:
         self.master, self.slave = pty.openpty()
         tty.setraw(self.slave)
 
     def relay(self, most: int | None = None) -> socket.socket:
-        """A new socket for our end; after ``most`` bytes towards it the rest is lost."""
+        """A new socket for the client; after ``most`` bytes towards it the rest is lost."""
         ours, theirs = socket.socketpair()
         threading.Thread(target=self._up, args=(theirs, most), daemon=True).start()
         threading.Thread(target=self._down, args=(theirs,), daemon=True).start()

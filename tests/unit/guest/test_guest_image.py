@@ -127,14 +127,14 @@ def test_command_line_names_every_nic() -> None:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the TSC is x86's")
-def test_an_emulated_guest_is_told_the_rate_of_its_clock() -> None:
+def test_the_command_line_of_an_emulated_guest_has_the_tsc_rate() -> None:
     (word,) = (word for word in kernel_command_line([]).split() if word.startswith("tsc_early_khz="))
     assert 500_000 < int(word.partition("=")[2]) < 10_000_000
     assert "tsc" not in kernel_command_line([], emulated=False)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.2/24 init=/bin/sh", "a,b", "a\nb"])
-def test_an_address_cannot_smuggle_in_words(address: str) -> None:
+def test_an_address_cannot_inject_parameters(address: str) -> None:
     with pytest.raises(UsageError):
         kernel_command_line([NicAddresses(address)])
 

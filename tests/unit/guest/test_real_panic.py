@@ -1,4 +1,4 @@
-"""Real guests whose kernel dies: told at once, with the kernel's words; natively under TCG, where assets are built."""
+"""Real guests whose kernel dies: reported at once, with the kernel's message; under TCG, where assets are built."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def assets() -> Assets:
 
 
 @contextlib.contextmanager
-def booting(assets: Assets, folder: Path, words: str) -> Iterator[Machine]:
-    """A guest with further words on its kernel's command line."""
+def booting(assets: Assets, folder: Path, parameters: str) -> Iterator[Machine]:
+    """A guest with additional parameters on its kernel's command line."""
     guest = GuestSettings(assets.qemu, assets.guest, TapNetdev())
     settings = guest.for_machine(Mechanism.CPR)
-    settings = replace(settings, kernel_arguments=f"{settings.kernel_arguments} {words}")
+    settings = replace(settings, kernel_arguments=f"{settings.kernel_arguments} {parameters}")
     with contextlib.ExitStack() as stack:
         try:
             topology = stack.enter_context(build_topology())

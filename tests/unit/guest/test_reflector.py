@@ -1,4 +1,4 @@
-"""The session-reflector against RFC 8762, with scapy's layout as the second opinion."""
+"""The session-reflector behaves as RFC 8762 says; scapy's layer is the reference."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_foreign_packets_are_counted_and_not_answered(agent: NativeAgent) -> Non
     assert counters.socket_drops == 0
 
 
-def test_log_tells_who_when_and_what(agent: NativeAgent) -> None:
+def test_the_log_has_peer_times_and_packet(agent: NativeAgent) -> None:
     with peer(agent) as sock:
         before = time.time_ns()
         packet = sender_packet(3, 100)

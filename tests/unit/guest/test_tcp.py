@@ -1,4 +1,4 @@
-"""TCP connections of the agent: content, digests, ends."""
+"""TCP connections of the agent: content, digests, endpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MASK = (1 << 64) - 1
 
 
 def content(seed: int, byte_count: int) -> bytes:
-    """What images/guest/agent/content.h describes."""
+    """The content that images/guest/agent/content.h defines."""
     words = []
     for number in range((byte_count + 7) // 8):
         x = (seed + (number + 1) * 0x9E3779B97F4A7C15) & MASK
@@ -62,7 +62,7 @@ def test_sink_digests_what_it_gets(agent: NativeAgent, host: str) -> None:
     assert agent.connection.tcp() == ()
 
 
-def test_source_keeps_its_rate_and_stops_when_told(agent: NativeAgent) -> None:
+def test_a_source_keeps_its_rate_and_stops_on_request(agent: NativeAgent) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()[1]
         index = agent.connection.start_tcp(GuestTcpSettings("source", address, "127.0.0.1", rate=1_000_000))
@@ -90,7 +90,7 @@ def test_reset_by_the_other_end_is_a_failure(agent: NativeAgent) -> None:
     assert (result.state, result.error) == ("failed", errno.ECONNRESET)
 
 
-def test_nobody_listening_is_a_failure(agent: NativeAgent) -> None:
+def test_a_missing_listener_is_a_failure(agent: NativeAgent) -> None:
     agent.connection.start_tcp(GuestTcpSettings("source", free_port(), "127.0.0.1"))
     result = ended(agent)
     assert (result.state, result.error) == ("failed", errno.ECONNREFUSED)

@@ -1,4 +1,4 @@
-"""Nothing that arrives ends the capture or spoils a count: short, foreign and senseless frames are counted apart."""
+"""No frame ends the capture or changes a count: short, foreign and malformed frames are counted separately."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cprlib.traffic.sender import open_sending
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.stamp import ReflectorPacket
 
-from .standin import stand_in
+from .reflector_process import reflector_process
 from .veth import INTERFACE, Pair, veth_pair_or_skip
 
 FLOW, FLOW6 = flows_between(versions=(4, 6), count=2)
@@ -66,7 +66,7 @@ def capture_frames(frames: list[bytes]) -> tuple[StampCapture, CaptureReport]:
         return capture, capture.report()
 
 
-def test_frames_of_others_are_counted_by_class() -> None:
+def test_other_frames_are_counted_by_class() -> None:
     mld = HEAD / IPv6(dst="ff02::16") / IPv6ExtHdrHopByHop(options=[]) / ICMPv6MLReport2()
     frames = [
         HEAD / ARP(),
@@ -130,7 +130,7 @@ def test_answers_to_packets_never_sent_are_counted_as_invalid() -> None:
     assert (len(matched.arrivals), matched.invalid) == (1, 3)
 
 
-def test_a_ring_that_overflows_says_so() -> None:
+def test_overflow_of_the_ring_is_reported() -> None:
     with veth_pair_or_skip() as pair, capturing(pair, SMALL) as (capture, sending):
         for _ in range(1000):
             sending.send(bytes(answer(FLOW, GOOD)))
@@ -141,13 +141,13 @@ def test_a_ring_that_overflows_says_so() -> None:
     assert report.answers + sum(report.others.values()) + report.kernel_drops == report.kernel_packets
 
 
-def test_a_fault_of_the_reader_is_counted_and_the_thread_goes_on() -> None:
+def test_a_fault_of_the_reader_is_counted_and_the_thread_continues() -> None:
     with veth_pair_or_skip() as pair, capturing(pair) as (capture, sending):
         capture.columns[0].t3.append(0)
         broken = threading.Event()
 
         def fail(*_: object) -> None:
-            if broken.is_set():  # a frame of the kernel's own, perhaps in one block with the answer
+            if broken.is_set():  # perhaps a frame of the kernel, in one block with the answer
                 return
             broken.set()
             raise RuntimeError("broken on purpose")
@@ -164,8 +164,8 @@ def test_a_fault_of_the_reader_is_counted_and_the_thread_goes_on() -> None:
     assert any("broken on purpose" in note for note in report.notes)
 
 
-def test_pcap_holds_what_was_sent_and_what_came(tmp_path: Path) -> None:
-    with veth_pair_or_skip() as pair, stand_in(pair.guest) as reflector:
+def test_the_pcap_has_the_frames_sent_and_received(tmp_path: Path) -> None:
+    with veth_pair_or_skip() as pair, reflector_process(pair.guest) as reflector:
         with TrafficSession(pair.station, [FLOW], StreamSettings(1000, count=50)) as session:
             session.wait_sent(Deadline(10, "the stream to be sent"))
             session.finish()
@@ -176,10 +176,10 @@ def test_pcap_holds_what_was_sent_and_what_came(tmp_path: Path) -> None:
     with PcapReader(str(tmp_path / "x.pcap")) as reader:
         assert reader.nano
         frames = list(reader)
-    moments = [round(frame.time * 10**9) for frame in frames]
-    assert moments == sorted(moments)
-    assert stamps <= set(moments)
-    assert set(result.flows[0].sent_ns) <= set(moments)
+    times = [round(frame.time * 10**9) for frame in frames]
+    assert times == sorted(times)
+    assert stamps <= set(times)
+    assert set(result.flows[0].sent_ns) <= set(times)
     template = FrameTemplate(FLOW)
     first = next(frame for frame in frames if frame.src == STATION.mac and IP in frame)
     assert bytes(first) == bytes(template.patch(0, result.flows[0].sent_ns[0]))

@@ -1,4 +1,4 @@
-"""The guest's clock is put on the host's, over drift and over the step that an update makes."""
+"""The guest's clock is converted to the host's, across drift and across the step of an update."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_one_sample_bounds_the_offset() -> None:
 
 
 def chain(updates: int, stood_ns: int, every_ns: int, catch_up_ns: int, seed: int) -> list[tuple[ClockSample, float]]:
-    """Several updates; after each the guest works off what waited, its answers late at first and less and less so."""
+    """Several updates; after each the guest processes the packets that waited, with less and less delay."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     stops = [START + (number + 1) * every_ns for number in range(updates)]
     made = []

@@ -1,4 +1,4 @@
-"""Flows and settings that make no sense are refused before anything is sent."""
+"""Invalid flows and settings are refused before anything is sent."""
 
 from __future__ import annotations
 

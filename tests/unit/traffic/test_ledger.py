@@ -40,8 +40,8 @@ UPDATES = (Moments(STOP, RESUME),)
 NO_DROPS = DropReport(False, "no tracepoint")
 
 
-def missing(*moments: int, direction: Direction = Direction.FORWARD) -> list[MissingPacket]:
-    return [MissingPacket(direction, "ipv4:20000", number, moment) for number, moment in enumerate(moments)]
+def missing(*times: int, direction: Direction = Direction.FORWARD) -> list[MissingPacket]:
+    return [MissingPacket(direction, "ipv4:20000", number, sent_ns) for number, sent_ns in enumerate(times)]
 
 
 def hop(name: str, entered: int | None, left: int | None, **dropped: int | None) -> HopCount:
@@ -52,14 +52,14 @@ def placed_at(packets: Sequence[MissingPacket]) -> Counter[str]:
     return Counter(packet.hop for packet in packets)
 
 
-def test_the_two_packets_before_stop_are_placed_behind_the_tap() -> None:
-    """They were read from the tap and never came to the guest, and nobody counted them."""
+def test_the_two_packets_before_stop_are_placed_after_the_tap() -> None:
+    """They were read from the tap, never arrived at the guest, and no counter has them."""
     hops = [hop("tap queue", 100, 100, tx_dropped=0), hop("qemu", 100, 98, rx_dropped=0), hop("guest stack", 98, 98)]
     packets = place(missing(STOP - 2_000_000, STOP - 1_000_000), hops, NO_DROPS, UPDATES)
     assert [packet.hop for packet in packets] == ["qemu", "qemu"]
 
 
-def test_a_full_queue_takes_those_sent_while_the_guest_stood_still() -> None:
+def test_a_full_queue_explains_packets_sent_while_the_guest_was_stopped() -> None:
     hops = [hop("tap queue", 100, 98, tx_dropped=2), hop("qemu", 98, 97, rx_dropped=0)]
     packets = place(missing(STOP - 5, STOP + 10, STOP + 20), hops, NO_DROPS, UPDATES)
     assert {packet.sequence: packet.hop for packet in packets} == {0: "qemu", 1: "tap queue", 2: "tap queue"}
@@ -77,13 +77,13 @@ def test_kernel_events_name_packet_and_reason() -> None:
     )
     by_number = {packet.sequence: packet for packet in packets}
     assert (by_number[1].hop, by_number[1].reason) == ("tap queue", "FULL_RING in tun_net_xmit")
-    # the counter's one drop is that event; one more vanished between the counters; one nobody accounts for
+    # the counter's one drop is that event; one more vanished between the counters; one is unexplained
     assert sorted(packet.hop for packet in packets) == ["tap queue", "tap queue", UNEXPLAINED]
 
 
 @pytest.mark.parametrize("where", ["station", "switch", "tap queue"])
 def test_counters_decide_where_a_queue_dropped_what_the_kernel_reports(where: str) -> None:
-    """Every interface runs the same functions of the kernel: only the hops' counters tell which it was."""
+    """Every interface runs the same kernel functions: only the hops' counters identify it."""
     names = ("station", "switch", "tap queue")
     hops = [hop(name, 100, 98 if name == where else 100, queue_out_dropped=2 * (name == where)) for name in names]
     events = tuple(DropEvent(STOP + number, 0x0800, "__dev_queue_xmit", "QDISC_DROP") for number in (20, 1_000_020))
@@ -91,16 +91,16 @@ def test_counters_decide_where_a_queue_dropped_what_the_kernel_reports(where: st
     assert [(packet.hop, packet.reason) for packet in packets] == [(where, "QDISC_DROP in __dev_queue_xmit")] * 2
 
 
-def test_a_packet_that_an_event_placed_is_not_accounted_for_twice() -> None:
-    """One was dropped on the way out of the station; the hop's own loss is that one, so the other is QEMU's."""
+def test_a_packet_placed_by_an_event_is_not_counted_twice() -> None:
+    """One was dropped at the station's egress; that is the hop's whole loss, so the other was lost in QEMU."""
     hops = [hop("station", 100, 99), hop("qemu", 99, 98, rx_dropped=0)]
     events = (DropEvent(STOP + 1_000_010, 0x0800, "__dev_queue_xmit", "TC_EGRESS"),)
     packets = place(missing(STOP, STOP + 1_000_000), hops, DropReport(True, "", events), UPDATES)
     assert {packet.sequence: packet.hop for packet in packets} == {0: "qemu", 1: "station"}
 
 
-def test_an_event_of_an_unknown_function_explains_only_what_no_counter_does() -> None:
-    """A fragment of somebody's that is given up at the station is no packet that the guest's socket dropped."""
+def test_an_event_of_an_unknown_function_explains_only_packets_without_a_counter() -> None:
+    """A foreign fragment that times out at the station is not a packet that the guest's socket dropped."""
     events = (DropEvent(STOP + 10, 0x0800, "inet_frag_rbtree_purge", "FRAG_REASM_TIMEOUT"),)
     hops = [hop("guest stack", 10, 9, rcvbuf_errors=1)]
     (packet,) = place(missing(STOP), hops, DropReport(True, "", events), UPDATES)
@@ -109,7 +109,7 @@ def test_an_event_of_an_unknown_function_explains_only_what_no_counter_does() ->
     assert packet.hop == "kernel: inet_frag_rbtree_purge"
 
 
-def test_the_drop_of_another_protocol_is_no_packet_of_ours() -> None:
+def test_the_drop_of_another_protocol_is_ignored() -> None:
     events = (DropEvent(STOP + 10, 0x86DD, "tun_net_xmit", "FULL_RING"),)
     packets = place(missing(STOP), [], DropReport(True, "", events), UPDATES)
     assert placed_at(packets) == {UNEXPLAINED: 1}
@@ -120,18 +120,18 @@ def test_the_drop_of_another_protocol_is_no_packet_of_ours() -> None:
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=4),
     st.lists(st.integers(0, 2 * RESUME), max_size=6),
 )
-def test_each_packet_has_one_place(moments: list[int], counts: list[tuple[int, int]], events: list[int]) -> None:
-    packets = missing(*sorted(moments))
+def test_each_packet_has_one_place(times: list[int], counts: list[tuple[int, int]], events: list[int]) -> None:
+    packets = missing(*sorted(times))
     hops = [hop(f"hop {number}", 100, 100 - d - v, dropped=d) for number, (d, v) in enumerate(counts)]
     drops = DropReport(True, "", tuple(DropEvent(moment, 0x0800, "tun_net_xmit", "X") for moment in events))
     packets = place(packets, hops, drops, UPDATES)
-    assert sorted(packet.sequence for packet in packets) == list(range(len(moments)))
+    assert sorted(packet.sequence for packet in packets) == list(range(len(times)))
     assert all(packet.reason for packet in packets)
     for number, (dropped, vanished) in enumerate(counts):
         assert placed_at(packets)[f"hop {number}"] <= dropped + vanished
 
 
-def test_rows_name_the_update_that_they_are_nearest_to() -> None:
+def test_rows_have_the_nearest_update() -> None:
     """Three updates, a second apart; packets just after the second one's RESUME and just before the third's STOP."""
     second = 1_000_000_000
     updates = [Moments(STOP + number * second, RESUME + number * second, number + 1) for number in range(3)]
@@ -144,15 +144,15 @@ def test_rows_name_the_update_that_they_are_nearest_to() -> None:
     ]
 
 
-def test_an_update_that_never_resumed_takes_what_follows_until_the_next() -> None:
+def test_an_update_without_resume_has_all_packets_until_the_next() -> None:
     updates = [Moments(STOP, None, 1), Moments(STOP + 4_000_000_000, RESUME + 4_000_000_000, 2)]
     assert nearest(STOP + 1_000_000_000, updates).number == 1
     assert nearest(STOP + 3_000_000_000, updates).number == 2
     assert nearest(STOP, ()) == Moments()
 
 
-def test_packets_of_others_explain_nothing() -> None:
-    """Frames of another stream that the capture counted are no place for a missing answer."""
+def test_packets_of_other_streams_explain_nothing() -> None:
+    """Frames of another stream at the capture do not explain a missing answer."""
     after: dict[str, int | None] = {"station.rx_packets": 130, "capture.answers": 98, "capture.drops": 0}
     after["capture.others"] = 30
     capture = next(hop for hop in count_hops(dict.fromkeys(after, 0), after) if hop.hop == "capture")
@@ -195,7 +195,7 @@ def test_any_text_can_be_read_as_a_trace(text: str) -> None:
     drop_events(parse_ftrace(text, 0))
 
 
-def test_without_the_tracepoint_the_report_says_so(tmp_path: Path) -> None:
+def test_a_missing_tracepoint_is_reported(tmp_path: Path) -> None:
     with DropTrace(tmp_path) as trace:
         report = trace.report()
     assert not report.available
@@ -203,7 +203,7 @@ def test_without_the_tracepoint_the_report_says_so(tmp_path: Path) -> None:
 
 
 def open_tap(topology: Topology) -> int:
-    """The guest's side of the tap, as QEMU has it."""
+    """The tap's descriptor, as QEMU opens it."""
     iff_tap, iff_no_pi, iff_vnet_hdr, tunsetiff = 0x0002, 0x1000, 0x4000, 0x400454CA  # linux/if_tun.h
     with topology.switch.entered():
         opened = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -212,7 +212,7 @@ def open_tap(topology: Topology) -> int:
 
 
 def silence(topology: Topology) -> None:
-    """Keep the station from sending MLD reports for its addresses: each would take a place in the queue."""
+    """Keep the station from sending MLD reports for its addresses: each would occupy the queue."""
     with topology.station.entered():
         Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text("1")
 
@@ -234,14 +234,14 @@ def counters(topology: Topology) -> dict[str, int | None]:
 @pytest.mark.parametrize("queue_length", [10, 64])
 @pytest.mark.parametrize("read_after", [False, True])
 def test_a_full_tap_queue_under_a_stopped_guest_is_found(queue_length: int, read_after: bool) -> None:
-    """As many as the queue is long are kept, the first ones; the rest is dropped there, and is found there."""
+    """The first packets are kept, up to the queue's length; the others are dropped there, and placed there."""
     require_root()
     packets = 200
     try:
         with build_topology() as topology, DropTrace() as trace:
             topology.add_tap("tap0", queues=1, queue_length=queue_length)
             silence(topology)
-            opened = open_tap(topology)  # from here on the tap has a carrier and keeps what comes
+            opened = open_tap(topology)  # from here on the tap has a carrier and queues packets
             try:
                 before = {**counters(topology), "sender.sent": 0}
                 with TrafficSession(topology.station, flows_between(), StreamSettings(2000, count=packets)) as session:

@@ -1,4 +1,4 @@
-"""The metrics agree with slow, obvious models of their RFCs, on any order of any packets."""
+"""The metrics agree with slow, obvious models of their RFCs, for any packets in any order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ arrivals = st.lists(st.integers(0, SENT - 1), max_size=24)
 
 
 @given(arrivals)
-def test_loss_is_what_never_arrived(arrived: list[int]) -> None:
+def test_lost_packets_are_those_that_never_arrived(arrived: list[int]) -> None:
     assert metrics.missing_sequences(SENT, arrived) == tuple(s for s in range(SENT) if s not in arrived)
 
 
@@ -28,7 +28,7 @@ def test_duplicates_are_copies_beyond_the_first(arrived: list[int]) -> None:
 
 
 def slow_reordering(arrived: list[int]) -> Reordering:
-    """RFC 4737 word for word: NextExp for the singleton, and the extent by looking at every earlier packet."""
+    """RFC 4737 literally: NextExp for the singleton, and the extent by a search of all earlier packets."""
     order = [s for i, s in enumerate(arrived) if s not in arrived[:i]]
     next_expected = 0
     late: list[int] = []
@@ -43,7 +43,7 @@ def slow_reordering(arrived: list[int]) -> Reordering:
 
 
 @given(arrivals)
-def test_copies_and_late_packets_are_named_as_they_are_counted(arrived: list[int]) -> None:
+def test_copies_and_late_packets_are_listed_as_counted(arrived: list[int]) -> None:
     copies, late = metrics.duplicated_sequences(arrived), metrics.reordering(arrived).sequences
     assert len(copies) == metrics.count_duplicates(arrived)
     assert all(arrived.count(sequence) > copies.count(sequence) for sequence in copies)
@@ -86,7 +86,7 @@ lengths = st.integers(0, 300)
 
 @given(periods, starts, lengths, st.booleans(), st.integers(0, 20))
 def test_an_interruption_lies_in_the_range(period: int, start: int, length: int, held: bool, delay: int) -> None:
-    """The path is closed from start to start + length; packets in it are held back or lost."""
+    """The path is closed from start to start + length; its packets are delayed or lost."""
     sent = list(range(0, 1000, period))
     arrived = []
     for sequence, moment in enumerate(sent):
@@ -110,7 +110,7 @@ def test_a_pause_of_the_sender_is_no_interruption(pause: int) -> None:
     assert found.low_ns == 0
 
 
-def test_one_arrival_tells_nothing_about_interruption() -> None:
+def test_one_arrival_has_no_interruption() -> None:
     assert metrics.interruption_by_timestamps([0, 1], [(0, 5)]) is None
 
 

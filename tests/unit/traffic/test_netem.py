@@ -1,4 +1,4 @@
-"""netem's faults are counted exactly, and the kernel's drop events find their packets; needs a kernel with netem."""
+"""netem's faults are counted exactly, and the kernel's drop events match their packets; needs a kernel with netem."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cprlib.traffic.ledger import UNEXPLAINED, make_ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 
-from .standin import stand_in
+from .reflector_process import reflector_process
 from .veth import INTERFACE, Pair, veth_pair_or_skip
 
 PACKETS = 2000
@@ -25,7 +25,7 @@ PACKETS = 2000
 
 @contextlib.contextmanager
 def netem(namespace: NetworkNamespace, **settings: float | str) -> Iterator[None]:
-    """A netem queue on the way out of a namespace; the test is skipped where the kernel has none."""
+    """A netem queue at the egress of a namespace; the test is skipped where the kernel has none."""
     index = namespace.index(INTERFACE)
     try:
         namespace.netlink.tc("add", "netem", index, "1:", **settings)
@@ -35,7 +35,7 @@ def netem(namespace: NetworkNamespace, **settings: float | str) -> Iterator[None
 
 
 def end_of(pair: Pair, direction: Direction) -> NetworkNamespace:
-    """The end that sends in a direction; netem works on what leaves."""
+    """The end that sends in a direction; netem works on egress."""
     return pair.station if direction is Direction.FORWARD else pair.guest
 
 
@@ -51,7 +51,7 @@ def queue_statistics(namespace: NetworkNamespace) -> tuple[int, int]:
 
 
 def measure(pair: Pair, linger_s: float = 0.5) -> tuple[TrafficResult, DropReport]:
-    with stand_in(pair.guest) as reflector, DropTrace() as trace:
+    with reflector_process(pair.guest) as reflector, DropTrace() as trace:
         with TrafficSession(pair.station, flows_between(), StreamSettings(1000, count=PACKETS)) as session:
             session.wait_sent(Deadline(60, "the stream to be sent"))
             session.finish(linger_s=linger_s)

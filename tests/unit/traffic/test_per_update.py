@@ -1,4 +1,4 @@
-"""A stream with several updates is cut halfway between them, and nothing of it is left out."""
+"""A stream with several updates is divided halfway between them, without a gap."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_time_to_traffic_is_from_resume_to_the_first_answer_after_it() -> None:
     assert second.traffic_after_ms is None
 
 
-def test_without_a_log_nobody_knows_the_copies_of_an_update() -> None:
+def test_without_a_log_the_copies_of_an_update_are_unknown() -> None:
     world = simulate([([10_000], [10_000], [10_000])] * 40)
     part = parts_of(result_of(world, None), [Moments(at(10), at(20), 1)])[0]
     assert (part.duplicates, part.reordered) == (PerDirection(), PerDirection())

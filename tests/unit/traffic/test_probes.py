@@ -25,7 +25,7 @@ MAC = "52:54:00:00:00:01"
 
 
 class Here:
-    """Stands for the station's namespace: the one that the test runs in."""
+    """In place of the station's namespace: the one of the test."""
 
     def entered(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -36,7 +36,7 @@ HERE = cast(NetworkNamespace, Here())
 
 @contextlib.contextmanager
 def reflector(answers: Callable[[int], bool]) -> Iterator[tuple[Flow, ...]]:
-    """Answers the packets whose number ``answers`` likes, on the loopback interface; gives flows to it."""
+    """A reflector on the loopback interface that answers the numbers selected by ``answers``; yields flows to it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened, contextlib.ExitStack() as stack:
         opened.bind(("127.0.0.1", 0))
         opened.settimeout(0.05)

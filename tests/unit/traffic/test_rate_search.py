@@ -1,4 +1,4 @@
-"""The search for the highest rate ends between the fastest one carried and the slowest one that is not."""
+"""The search for the highest rate ends between the fastest rate without loss and the slowest with loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in reflector is stateful, keeps a log, and a pause of it is an interruption and no loss."""
+"""The reflector in Python is stateful and keeps a log; its pause is an interruption without loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a network does to packets, the result says what was done: held against a simulated one."""
+"""The result agrees with a simulated network that loses, copies and reorders packets at random."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ def test_without_a_log_nothing_is_lost_twice_or_forgotten(
 
 @given(fates, st.integers(0, 5), st.integers(0, 5))
 def test_lines_of_others_in_the_log_change_nothing(
-    network: list[tuple[list[int], list[int], list[int]]], foreign: int, senseless: int
+    network: list[tuple[list[int], list[int], list[int]]], foreign: int, invalid: int
 ) -> None:
     world = simulate(network)
     log = [
         *(Reflection(0, number, 0, 0, "10.9.9.9", 5) for number in range(foreign)),
         *world.log,
-        *(Reflection(world.sent + number, 999, 0, 0, FLOW.source, FLOW.source_port) for number in range(senseless)),
+        *(Reflection(world.sent + number, 999, 0, 0, FLOW.source, FLOW.source_port) for number in range(invalid)),
     ]
     clean, spoiled = result_of(world, world.log), result_of(world, log)
     assert spoiled.flows == clean.flows
-    assert (spoiled.instrument.log_foreign, spoiled.instrument.log_invalid) == (foreign, senseless)
+    assert (spoiled.instrument.log_foreign, spoiled.instrument.log_invalid) == (foreign, invalid)

@@ -1,4 +1,4 @@
-"""Known faults are found: what a path harms is reported exactly, by number, direction and packet."""
+"""Faults of the path are reported exactly, by number, direction and packet."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from cprlib.traffic.ledger import UNEXPLAINED, make_ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 
-from .forwarder import Forwarder, Harm, harming_path
-from .standin import stand_in
+from .faulty_bridge import FaultyBridge, PathFault, faulty_path
+from .reflector_process import reflector_process
 from .veth import Pair, veth_pair_or_skip
 
 PACKETS = 400
-NO_DROPS = DropReport(False, "not asked")
+NO_DROPS = DropReport(False, "not used")
 
 
 def measure(pair: Pair, *, with_log: bool = True, packets: int = PACKETS, flow_count: int = 2) -> TrafficResult:
     """Run a short stream, over IPv4 and IPv6 where there are two flows."""
     flows = flows_between(versions=(4, 6), count=flow_count)
-    with stand_in(pair.guest) as reflector:
+    with reflector_process(pair.guest) as reflector:
         with TrafficSession(pair.station, flows, StreamSettings(2000, count=packets)) as session:
             session.wait_sent(Deadline(30, "the stream to be sent"))
             session.finish(linger_s=0.3)
@@ -36,11 +36,11 @@ def measure(pair: Pair, *, with_log: bool = True, packets: int = PACKETS, flow_c
     return session.result(log if with_log else None, reflector_drops=reflector.dropped)
 
 
-def measure_harmed(
-    harms: Mapping[Direction, Harm], *, with_log: bool = True, flow_count: int = 2
-) -> tuple[TrafficResult, Forwarder]:
-    with harming_path(dict(harms)) as (pair, forwarder):
-        return measure(pair, with_log=with_log, flow_count=flow_count), forwarder
+def measure_with_faults(
+    faults: Mapping[Direction, PathFault], *, with_log: bool = True, flow_count: int = 2
+) -> tuple[TrafficResult, FaultyBridge]:
+    with faulty_path(dict(faults)) as (pair, bridge):
+        return measure(pair, with_log=with_log, flow_count=flow_count), bridge
 
 
 def test_a_good_path_loses_nothing_and_the_measurement_is_valid() -> None:
@@ -61,8 +61,8 @@ def test_a_good_path_loses_nothing_and_the_measurement_is_valid() -> None:
 @pytest.mark.parametrize("every", [2, 7, 50])
 @pytest.mark.parametrize("direction", list(Direction))
 def test_injected_loss_is_counted_exactly(direction: Direction, every: int) -> None:
-    result, forwarder = measure_harmed({direction: Harm(every, drop=True)})
-    dropped = forwarder.harmed[direction].dropped
+    result, bridge = measure_with_faults({direction: PathFault(every, drop=True)})
+    dropped = bridge.applied[direction].dropped
     assert dropped
     lost = {Direction.FORWARD: result.lost_forward, Direction.RETURN: result.lost_return}
     assert lost.pop(direction) == len(dropped)
@@ -78,26 +78,28 @@ def test_injected_loss_is_counted_exactly(direction: Direction, every: int) -> N
     assert {row.hop for row in ledger.rows} == {UNEXPLAINED}
 
 
-def test_loss_in_both_directions_is_told_apart() -> None:
-    result, forwarder = measure_harmed({Direction.FORWARD: Harm(9, drop=True), Direction.RETURN: Harm(11, drop=True)})
-    assert result.lost_forward == len(forwarder.harmed[Direction.FORWARD].dropped) > 0
-    assert result.lost_return == len(forwarder.harmed[Direction.RETURN].dropped) > 0
+def test_loss_is_assigned_to_its_direction() -> None:
+    result, bridge = measure_with_faults(
+        {Direction.FORWARD: PathFault(9, drop=True), Direction.RETURN: PathFault(11, drop=True)}
+    )
+    assert result.lost_forward == len(bridge.applied[Direction.FORWARD].dropped) > 0
+    assert result.lost_return == len(bridge.applied[Direction.RETURN].dropped) > 0
     assert result.sent - result.answered == result.lost
 
 
-def test_without_the_log_sequence_numbers_tell_the_directions() -> None:
-    harms = {Direction.FORWARD: Harm(9, drop=True), Direction.RETURN: Harm(11, drop=True)}
-    result, forwarder = measure_harmed(harms, with_log=False)
-    assert result.lost == sum(len(harmed.dropped) for harmed in forwarder.harmed.values())
-    assert result.lost_forward <= len(forwarder.harmed[Direction.FORWARD].dropped)
+def test_without_the_log_sequence_numbers_separate_the_directions() -> None:
+    faults = {Direction.FORWARD: PathFault(9, drop=True), Direction.RETURN: PathFault(11, drop=True)}
+    result, bridge = measure_with_faults(faults, with_log=False)
+    assert result.lost == sum(len(applied.dropped) for applied in bridge.applied.values())
+    assert result.lost_forward <= len(bridge.applied[Direction.FORWARD].dropped)
     assert not check_instrument(result).conclusive
     assert make_ledger(result, (), NO_DROPS).missing == result.lost
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-def test_copies_are_duplicates_and_no_loss(direction: Direction) -> None:
-    result, forwarder = measure_harmed({direction: Harm(10, copy=2)})
-    copies = len(forwarder.harmed[direction].copied)
+def test_copies_are_duplicates_not_loss(direction: Direction) -> None:
+    result, bridge = measure_with_faults({direction: PathFault(10, copy=2)})
+    copies = len(bridge.applied[direction].copied)
     assert copies > 0
     duplicates = {Direction.FORWARD: result.duplicates.forward, Direction.RETURN: result.duplicates.return_}
     assert duplicates.pop(direction) == copies
@@ -107,8 +109,8 @@ def test_copies_are_duplicates_and_no_loss(direction: Direction) -> None:
 
 @pytest.mark.parametrize("direction", list(Direction))
 def test_held_packets_are_reordered_and_not_lost(direction: Direction) -> None:
-    result, forwarder = measure_harmed({direction: Harm(25, hold=3)}, flow_count=1)
-    held = forwarder.harmed[direction].held
+    result, bridge = measure_with_faults({direction: PathFault(25, hold=3)}, flow_count=1)
+    held = bridge.applied[direction].held
     late = [number for number in held if number < PACKETS - 3]  # the others are still held when the stream ends
     reordered = {Direction.FORWARD: result.reordered.forward, Direction.RETURN: result.reordered.return_}
     assert reordered.pop(direction) == len(late) > 0
@@ -119,8 +121,8 @@ def test_held_packets_are_reordered_and_not_lost(direction: Direction) -> None:
     assert order.largest_extent == 3
 
 
-def test_a_path_that_takes_nothing_is_inconclusive() -> None:
-    result, _ = measure_harmed({Direction.FORWARD: Harm(1, drop=True)})
+def test_a_path_that_forwards_nothing_is_inconclusive() -> None:
+    result, _ = measure_with_faults({Direction.FORWARD: PathFault(1, drop=True)})
     assert result.lost_forward == PACKETS
     assert result.lost_return == 0
     assert any("no answer" in problem for problem in check_instrument(result).problems)
@@ -133,13 +135,13 @@ def test_two_flows_on_one_port_are_refused() -> None:
         TrafficSession(pair.station, [flow, flow], StreamSettings(10, count=1)).__enter__()
 
 
-def test_an_interface_that_is_not_there_is_named() -> None:
+def test_a_missing_interface_is_named() -> None:
     session = TrafficSession(None, flows_between(), StreamSettings(10, count=1), interface="nosuch0")
     with veth_pair_or_skip() as pair, pair.station.entered(), pytest.raises(EnvironmentFailure, match="nosuch0"):
         session.__enter__()
 
 
-def test_an_interface_that_is_down_is_counted_and_no_measurement() -> None:
+def test_refused_packets_of_an_interface_that_is_down_are_counted() -> None:
     with veth_pair_or_skip() as pair:
         pair.station.netlink.link("set", index=pair.station.index("eth0"), state="down")
         with TrafficSession(pair.station, flows_between(), StreamSettings(1000, count=20)) as session:

@@ -1,4 +1,4 @@
-"""STAMP packets have the layout of RFC 8762, as scapy's own layer reads and writes it."""
+"""STAMP packets have the layout of RFC 8762, as scapy's layer reads and writes it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from scapy.contrib.stamp import STAMPSessionReflectorTestUnauthenticated, STAMPS
 from cprlib.traffic.stamp import NTP_EPOCH_S, Malformed, ReflectorPacket, SenderPacket, ns_to_ntp, ntp_to_ns
 
 NOW = 1_760_000_000_123_456_789
-moments = st.integers(0, (1 << 32) * 10**9)  # 1970 to 2106: over the end of NTP's era in 2036
+times = st.integers(0, (1 << 32) * 10**9)  # 1970 to 2106: over the end of NTP's era in 2036
 counters = st.integers(0, (1 << 32) - 1)
 
 
-@given(moments.filter(lambda moment: moment < 4_000_000_000 * 10**9))
-def test_ntp_stamps_keep_every_nanosecond(moment: int) -> None:
-    assert ntp_to_ns(ns_to_ntp(moment)) == moment
+@given(times.filter(lambda time_ns: time_ns < 4_000_000_000 * 10**9))
+def test_ntp_stamps_keep_every_nanosecond(time_ns: int) -> None:
+    assert ntp_to_ns(ns_to_ntp(time_ns)) == time_ns
 
 
 def test_ntp_epoch_is_1900() -> None:

@@ -1,4 +1,4 @@
-"""The station's ends in their own process: they answer, connect, report, and refuse in words."""
+"""The station's endpoints in their worker process answer, connect, report, and fail with a clear error."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_both_ends_of_a_connection_agree_on_its_content() -> None:
     assert report.byte_count > 100_000
 
 
-def test_a_taken_port_is_an_error_in_words() -> None:
+def test_a_taken_port_is_an_error() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", 0))
         with pytest.raises(InstrumentError, match="listen on UDP port"):

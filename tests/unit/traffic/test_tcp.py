@@ -1,4 +1,4 @@
-"""TCP content is compared at both ends; loss shows as retransmissions, a cut as an error and no success."""
+"""TCP content is compared at both ends; loss causes retransmissions, a cut causes an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cprlib.linux.topology import GUEST
 from cprlib.traffic.figures import Direction
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
 
-from .forwarder import Harm, harming_path
+from .faulty_bridge import PathFault, faulty_path
 from .veth import Pair, veth_pair_or_skip
 
 PORT = 5001
@@ -27,7 +27,7 @@ def make(namespace: NetworkNamespace, settings: TcpEndpointSettings) -> TcpEndpo
 def transfer(
     pair: Pair, connecting: TcpRole, address: str, byte_count: int = 300_000
 ) -> tuple[TcpEndpointReport, TcpEndpointReport]:
-    """The station connects to the guest; either may be the source. Source's and sink's report."""
+    """The station connects to the guest; either may be the source. Returns the reports of source and sink."""
     waiting = TcpRole.SINK if connecting is TcpRole.SOURCE else TcpRole.SOURCE
     length = TcpEndpointSettings(TcpRole.SOURCE, PORT, rate=1_000_000, byte_count=byte_count)
     guest = make(pair.guest, replace(length, role=waiting))
@@ -41,7 +41,7 @@ def transfer(
 
 @pytest.mark.parametrize("connecting", list(TcpRole))
 @pytest.mark.parametrize("address", [GUEST.ipv4, GUEST.ipv6])
-def test_content_comes_over_unchanged(connecting: TcpRole, address: str) -> None:
+def test_content_arrives_unchanged(connecting: TcpRole, address: str) -> None:
     with veth_pair_or_skip() as pair:
         source, sink = transfer(pair, connecting, address)
     assert (source.byte_count, source.complete, sink.complete) == (300_000, True, True)
@@ -49,12 +49,12 @@ def test_content_comes_over_unchanged(connecting: TcpRole, address: str) -> None
     assert source.retransmissions == 0
 
 
-def test_loss_shows_as_retransmissions_and_no_doubt_about_content() -> None:
-    # The forwarder harms UDP only by default; here it drops every 15th TCP segment with content.
-    with harming_path({Direction.FORWARD: Harm(15, drop=True)}, protocol=6) as (pair, forwarder):
+def test_loss_causes_retransmissions_and_the_content_is_equal() -> None:
+    # The bridge faults UDP only by default; here it drops every 15th TCP segment with content.
+    with faulty_path({Direction.FORWARD: PathFault(15, drop=True)}, protocol=6) as (pair, bridge):
         source, sink = transfer(pair, TcpRole.SOURCE, GUEST.ipv4)
-    assert forwarder.harmed[Direction.FORWARD].dropped
-    assert source.retransmissions >= len(forwarder.harmed[Direction.FORWARD].dropped) > 0
+    assert bridge.applied[Direction.FORWARD].dropped
+    assert source.retransmissions >= len(bridge.applied[Direction.FORWARD].dropped) > 0
     assert content_errors(source, sink.byte_count, sink.sha256) == ()
     assert sink.longest_stall_ns > 0
 
@@ -67,7 +67,7 @@ def test_a_connection_that_is_cut_is_no_success() -> None:
         with station:
             with guest:
                 Deadline(20, "bytes to come").poll(lambda: True if guest.byte_count > 10_000 else None)
-            # The source goes on sending: only a segment after the cut is answered with a reset.
+            # The source continues to send: only a segment after the cut is answered with a reset.
             Deadline(20, "the reset").poll(lambda: None if station._thread.is_alive() else True)
             report = station.finish(Deadline(5, "the end"))
     assert report.error in ("ECONNRESET", "EPIPE", "ENOTCONN")
@@ -75,7 +75,7 @@ def test_a_connection_that_is_cut_is_no_success() -> None:
     assert content_errors(report, report.byte_count, report.sha256)
 
 
-def test_nobody_there_is_an_error_of_the_connection() -> None:
+def test_a_missing_peer_is_an_error_of_the_connection() -> None:
     with veth_pair_or_skip() as pair, make(pair.station, TcpEndpointSettings(TcpRole.SINK, PORT, GUEST.ipv4)) as end:
         report = end.finish(Deadline(10, "the refusal"))
     assert (report.error, report.byte_count, report.complete) == ("ECONNREFUSED", 0, False)

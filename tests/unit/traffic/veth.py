@@ -1,4 +1,4 @@
-"""Two stations joined by a veth pair, each in a private network namespace, with the addresses of a test."""
+"""Two private network namespaces joined by a veth pair, with the addresses of station and guest."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ INTERFACE = "eth0"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The measuring end and the end that stands in for a guest."""
+    """The station's end, and the end in place of a guest."""
 
     station: NetworkNamespace
     guest: NetworkNamespace
 
 
 def configure(namespace: NetworkNamespace, own: Address, peer: Address) -> None:
-    """Give the interface of one end its addresses and its neighbour."""
+    """Set addresses and neighbour of one end's interface."""
     netlink, index = namespace.netlink, namespace.index(INTERFACE)
     disable_ipv6(namespace, INTERFACE)
     netlink.link("set", index=index, address=own.mac)
@@ -55,14 +55,14 @@ def veth_pair() -> Iterator[Pair]:
 
 
 def require_root() -> None:
-    """Skip the test where it has no rights."""
+    """Skip the test where rights are missing."""
     if os.geteuid() != 0:
         pytest.skip("needs root for namespaces and packet sockets: run it as root or in the lab")
 
 
 @contextlib.contextmanager
 def veth_pair_or_skip() -> Iterator[Pair]:
-    """The same, but a test is skipped with the reason where it cannot be had."""
+    """As :func:`veth_pair`; the test is skipped where that is impossible."""
     require_root()
     with contextlib.ExitStack() as stack:
         try:

@@ -1,4 +1,4 @@
-"""A patched frame is the one scapy would have built whole, checksum included."""
+"""A patched frame equals one that scapy builds, including the checksum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bridge in user space that harms packets on purpose and knows which: stands in for netem where there is none."""
+"""A bridge in user space that drops, copies or delays packets and records which; it replaces netem where absent."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ VNET_HEADER = 10  # bytes of struct virtio_net_hdr
 
 
 @dataclass(frozen=True, slots=True)
-class Harm:
-    """What happens to test packets of one direction; ``every`` counts them from 1.
+class PathFault:
+    """A fault of every k-th test packet of one direction, counted from 1.
 
-    :param drop, copy: what happens to each ``every``-th packet.
-    :param hold: each ``every``-th packet comes after so many later ones.
+    :param every: k.
+    :param copy: number of copies.
+    :param hold: number of later packets that overtake it.
     """
 
     every: int
@@ -42,38 +43,38 @@ class Harm:
 
 
 @dataclass(slots=True)
-class Harmed:
-    """What was done, by the number that the packet carries (the sender's forward, the reflector's back)."""
+class Faults:
+    """The packets affected, by their sequence number (the sender's forward, the reflector's on return)."""
 
     dropped: list[int] = field(default_factory=list)
     copied: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
 
 
-class Forwarder:
-    """Passes frames between two interfaces from a thread."""
+class FaultyBridge:
+    """Forwards frames between two interfaces, in a thread."""
 
-    def __init__(self, middle: NetworkNamespace, harms: dict[Direction, Harm], protocol: int) -> None:
-        self.harms = harms
+    def __init__(self, middle: NetworkNamespace, faults: dict[Direction, PathFault], protocol: int) -> None:
+        self.faults = faults
         self.protocol = protocol
-        self.harmed = {direction: Harmed() for direction in Direction}
+        self.applied = {direction: Faults() for direction in Direction}
         self._counts = dict.fromkeys(Direction, 0)
         self._held: dict[Direction, list[tuple[int, bytes]]] = {direction: [] for direction in Direction}
         with middle.entered():
             self.left, self.right = (self._open(name) for name in ("left", "right"))
         self._stop, self._stopped = socket.socketpair()
-        self._thread = threading.Thread(target=self._run, name="forwarder", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="bridge", daemon=True)
 
     @staticmethod
     def _open(interface: str) -> socket.socket:
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         opened.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-        opened.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)  # checksums and segments that are still to be made
+        opened.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)  # offloaded checksums and segments
         opened.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
         opened.bind((interface, ETH_P_ALL))
         return opened
 
-    def __enter__(self) -> Forwarder:
+    def __enter__(self) -> FaultyBridge:
         self._thread.start()
         return self
 
@@ -85,50 +86,50 @@ class Forwarder:
 
     def _run(self) -> None:
         poll = select.poll()
-        ways = {
+        ports = {
             self.left.fileno(): (self.left, self.right, Direction.FORWARD),
             self.right.fileno(): (self.right, self.left, Direction.RETURN),
         }
-        for descriptor in (*ways, self._stopped.fileno()):
+        for descriptor in (*ports, self._stopped.fileno()):
             poll.register(descriptor, select.POLLIN)
         while True:
             for descriptor, _ in poll.poll():
-                if descriptor not in ways:
+                if descriptor not in ports:
                     return
-                source, target, direction = ways[descriptor]
+                source, target, direction = ports[descriptor]
                 data = source.recv(VNET_HEADER + (1 << 16))
-                for frame in self._harm(data, direction):
+                for frame in self._apply(data, direction):
                     target.send(frame)
 
-    def _harm(self, data: bytes, direction: Direction) -> list[bytes]:
-        """What to send instead of a frame; each begins with a virtio-net header."""
-        harm, frame = self.harms.get(direction), data[VNET_HEADER:]
+    def _apply(self, data: bytes, direction: Direction) -> list[bytes]:
+        """The frames to send instead of a frame; each begins with a virtio-net header."""
+        fault, frame = self.faults.get(direction), data[VNET_HEADER:]
         protocol, offset = _OFFSETS.get(frame[12:14], (0, 0))
-        if harm is None or len(frame) < 86 or not offset or frame[protocol] != self.protocol:
+        if fault is None or len(frame) < 86 or not offset or frame[protocol] != self.protocol:
             return [data]
         (sequence,) = struct.unpack_from("!I", frame, offset)
         self._counts[direction] += 1
         number = self._counts[direction]
         held = self._held[direction]
-        due = [late for moment, late in held if moment <= number]
+        due = [late for due_number, late in held if due_number <= number]
         self._held[direction] = held = [entry for entry in held if entry[0] > number]
-        if number % harm.every:
+        if number % fault.every:
             return [data, *due]
-        done = self.harmed[direction]
-        if harm.drop:
+        done = self.applied[direction]
+        if fault.drop:
             done.dropped.append(sequence)
             return due
-        if harm.hold:
+        if fault.hold:
             done.held.append(sequence)
-            held.append((number + harm.hold, data))
+            held.append((number + fault.hold, data))
             return due
-        done.copied.extend([sequence] * harm.copy)
-        return [data] * (1 + harm.copy) + due
+        done.copied.extend([sequence] * fault.copy)
+        return [data] * (1 + fault.copy) + due
 
 
 @contextlib.contextmanager
-def harming_path(harms: dict[Direction, Harm], *, protocol: int = _UDP) -> Iterator[tuple[Pair, Forwarder]]:
-    """A station and a guest with the forwarder between them; the test is skipped where that cannot be had."""
+def faulty_path(faults: dict[Direction, PathFault], *, protocol: int = _UDP) -> Iterator[tuple[Pair, FaultyBridge]]:
+    """A station and a guest, joined by the bridge; the test is skipped where namespaces are unavailable."""
     require_root()
     with contextlib.ExitStack() as stack:
         try:
@@ -144,4 +145,4 @@ def harming_path(harms: dict[Direction, Harm], *, protocol: int = _UDP) -> Itera
             configure(guest, GUEST, STATION)
         except EnvironmentFailure as error:
             pytest.skip(error.one_line())
-        yield Pair(station, guest), stack.enter_context(Forwarder(middle, harms, protocol))
+        yield Pair(station, guest), stack.enter_context(FaultyBridge(middle, faults, protocol))

@@ -1,4 +1,4 @@
-"""A guest's stand-in: the reflector as a process of its own, so that it shares no interpreter with the instrument."""
+"""A reflector in a process of its own, in place of a guest: it shares no interpreter with the instrument."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.stamp import STAMP_PORT
 
 
-class StandIn:
-    """A running reflector; :meth:`finish` ends it and gives its log."""
+class ReflectorProcess:
+    """A running reflector; :meth:`finish` ends it and returns its log."""
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self.child = child
@@ -26,13 +26,13 @@ class StandIn:
     def finish(self) -> list[Reflection]:
         """End it and read its log."""
         output, _ = self.child.communicate("", timeout=60)
-        told = json.loads(output)
-        self.dropped, self.counts = told["dropped"], told["counts"]
-        return [Reflection(*line) for line in told["log"]]
+        report = json.loads(output)
+        self.dropped, self.counts = report["dropped"], report["counts"]
+        return [Reflection(*line) for line in report["log"]]
 
 
 @contextlib.contextmanager
-def stand_in(namespace: NetworkNamespace, *, priority: int | None = None) -> Iterator[StandIn]:
+def reflector_process(namespace: NetworkNamespace, *, priority: int | None = None) -> Iterator[ReflectorProcess]:
     """Start a reflector in a namespace and wait until it listens.
 
     :param priority: real-time priority, so that busy cores do not slow it.
@@ -50,4 +50,4 @@ def stand_in(namespace: NetworkNamespace, *, priority: int | None = None) -> Ite
             )
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        yield StandIn(child)
+        yield ReflectorProcess(child)

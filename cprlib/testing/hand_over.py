@@ -1,4 +1,4 @@
-"""Checks of a hand-over: the order of stop, notifier and descriptors; who owns vhost and who carries packets."""
+"""Checks of a hand-over: order of stop, vhost release and descriptors; owner of vhost; carrier of the packets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cprlib.traffic.probes import Probes
 from cprlib.update.outcome import UpdateResult
 from cprlib.update.proxy import ChannelProxy
 
-PROBE_PORT = 22000  # source ports of the probes; clear of the measured streams'
+PROBE_PORT = 22000  # source ports of the probes, apart from those of the measured streams
 ANSWER_S = 8.0
 
 
@@ -28,8 +28,8 @@ def probe_flows(case: MeasuredCase, first_port: int = PROBE_PORT) -> tuple[Flow,
     return flows_between(versions=(4,), count=queues, first_port=first_port)
 
 
-def check_source_let_go(case: MeasuredCase, proxy: ChannelProxy, source: Machine) -> None:
-    """The descriptors are under way, the target has none yet: the source must have stopped and given vhost up."""
+def check_source_released(case: MeasuredCase, proxy: ChannelProxy, source: Machine) -> None:
+    """The proxy holds the descriptors: the source must have stopped its guest and released vhost."""
     netdev = source.settings.netdevs[0]
     status = source.status()
     case.expect(
@@ -37,76 +37,76 @@ def check_source_let_go(case: MeasuredCase, proxy: ChannelProxy, source: Machine
         status != "running",
         "the source's run state is not running",
         status,
-        "the source's guest still runs when its descriptors are sent: the VM is stopped too late",
+        "the source's guest still runs when its descriptors are sent",
     )
     waited_ms = wait_workers_ended(source.pid)
     workers = vhost_workers(source.pid)
     case.expect(
-        "vhost-given-up-when-fds-are-sent",
+        "vhost-released-when-fds-are-sent",
         not workers,
         "no vhost worker of the source",
-        f"{len(workers)} workers, {waited_ms:.0f} ms after the first look",
-        "the source still owns vhost when it sends the descriptors: the target's VHOST_SET_OWNER will fail with EBUSY",
+        f"{len(workers)} workers after {waited_ms:.0f} ms",
+        "the source still owns vhost when its descriptors are sent: the target's VHOST_SET_OWNER will fail with EBUSY",
     )
     kinds = Counter(row.kind for row in proxy.held_descriptors())
-    wanted = {"tap": netdev.queues, "vhost": netdev.queues if netdev.vhost else 0}
-    foreign = sorted(set(kinds) - {"memfd", *wanted})
+    expected = {"tap": netdev.queues, "vhost": netdev.queues if netdev.vhost else 0}
+    unexpected = sorted(set(kinds) - {"memfd", *expected})
     case.expect(
         "descriptors-sent",
-        all(kinds[kind] == count for kind, count in wanted.items()) and not foreign,
-        f"{wanted} and guest memory, nothing else",
+        all(kinds[kind] == count for kind, count in expected.items()) and not unexpected,
+        f"{expected} and guest memory, nothing else",
         dict(sorted(kinds.items())),
-        "the CPR state has too many, too few or other descriptors",
+        "the CPR state has a wrong set of descriptors",
     )
 
 
 def check_nothing_sent(case: MeasuredCase, proxy: ChannelProxy) -> None:
-    """Without ``cpr=on`` the CPR state has guest memory only."""
+    """Without ``cpr=on`` the CPR state contains guest memory only."""
     kinds = Counter(row.kind for row in proxy.held_descriptors())
     case.expect(
         "descriptors-sent",
         set(kinds) == {"memfd"},
-        "guest memory, nothing of the NIC",
+        "guest memory only",
         dict(sorted(kinds.items())),
         "descriptors of a netdev without cpr=on were sent",
     )
 
 
 def check_order(case: MeasuredCase, update: UpdateResult, seen: KernelReport, source: Machine, target: Machine) -> None:
-    """STOP, vhost given up, descriptors sent, loaded, vhost taken, RESUME: in this order, on one clock."""
+    """STOP, vhost released, descriptors sent, loaded, vhost acquired, RESUME: in this order, on one clock."""
     moments = {item.name: item.time_ns for item in reversed(update.moments)}
     chain = [("the source's STOP", moments.get("STOP"))]
     if source.settings.netdevs[0].vhost:
         chain.append(("the source's last vhost worker ended", _last(seen, Act.WORKER_ENDED, source.pid)))
     chain += [
         ("descriptors sent", moments.get("FDS_SENT")),
-        ("descriptors loaded by the target", moments.get("FDS_LOADING")),
+        ("descriptors read by the target", moments.get("FDS_LOADING")),
     ]
     if source.settings.netdevs[0].vhost:
-        chain.append(("the target's first vhost worker made", _first(seen, Act.WORKER_MADE, target.pid)))
+        chain.append(("the target's first vhost worker created", _first(seen, Act.WORKER_MADE, target.pid)))
     chain.append(("the target's RESUME", moments.get("RESUME")))
     expected = ", then ".join(name for name, _ in chain)
     absent = [name for name, moment in chain if moment is None]
     if absent:
-        case.unclear("order-of-hand-over", expected, f"nobody told of: {', '.join(absent)} {seen.why}".strip())
+        case.unclear("order-of-hand-over", expected, f"no event: {', '.join(absent)} {seen.why}".strip())
         return
     known = [(name, moment) for name, moment in chain if moment is not None]
-    wrong = [f"{b} comes {(x - y) / 1e6:.2f} ms before {a}" for (a, x), (b, y) in pairwise(known) if y < x]
+    wrong = [f"{b} is {(x - y) / 1e6:.2f} ms before {a}" for (a, x), (b, y) in pairwise(known) if y < x]
     start = known[0][1]
     observed = ", ".join(f"{name} at {(moment - start) / 1e6:+.2f} ms" for name, moment in known)
     case.expect("order-of-hand-over", not wrong, expected, observed, "; ".join(wrong))
 
 
 def check_source_stands_still(case: MeasuredCase, update: UpdateResult, probes: Probes, source: Machine) -> None:
-    """The guest does not run from the moment the descriptors are sent until it resumes in the target.
+    """The guest does not run from the time the descriptors are sent until RESUME in the target.
 
-    Packets were put into the tap in between: a guest that runs answers them within milliseconds.
+    The tap gets packets in between: a running guest answers them within milliseconds.
     """
-    name, expected = "guest-stands-still", "no answer and no run state running between descriptors sent and RESUME"
+    name, expected = "guest-stands-still", "no answer and no run state running between FDS_SENT and RESUME"
     moments = {item.name: item.time_ns for item in reversed(update.moments)}
     since, resume, quits = (moments.get(item) for item in ("FDS_SENT", "RESUME", "SOURCE_QUIT"))
     if since is None or resume is None or quits is None or probes.first_answer_ns is None:
-        case.unclear(name, expected, "a moment is not known, or there was no answer at all")
+        case.unclear(name, expected, "no FDS_SENT, RESUME or SOURCE_QUIT event, or no answer")
         return
     resumed = [
         item
@@ -118,14 +118,14 @@ def check_source_stands_still(case: MeasuredCase, update: UpdateResult, probes: 
         probes.first_answer_ns >= resume and not resumed,
         expected,
         f"first answer {(probes.first_answer_ns - resume) / 1e6:.2f} ms after RESUME, source ran {len(resumed)} times",
-        "the source's guest ran while the target already had its devices",
+        "the guest ran after its descriptors were sent",
     )
 
 
 def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: KernelTrace, since_ns: int) -> None:
-    """vhost carries packets now: QEMU says so, and the kernel saw only workers of this QEMU at the tap.
+    """vhost carries the packets: QEMU reports it, and only workers of this QEMU read and write the tap.
 
-    A QEMU that silently fell back to userspace virtio answers too; its main loop is then seen at the tap.
+    After a silent fall back to userspace virtio the guest answers too, but QEMU's main loop accesses the tap.
     """
     machine = case.guest.machine
     expected = f"vhost-started, and only vhost-{machine.pid} reads and writes the tap"
@@ -148,15 +148,15 @@ def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: Ke
         name,
         started and set(readers) == set(writers) == {worker},
         expected,
-        f"vhost-started {str(started).lower()}; packets taken by {readers}, written by {writers}",
-        "the NIC works, but vhost does not carry its packets: a silent fall back to userspace virtio",
+        f"vhost-started {str(started).lower()}; packets read by {readers}, written by {writers}",
+        "vhost does not carry the NIC's packets: a silent fall back to userspace virtio",
     )
 
 
-def check_no_downgrade_said(case: MeasuredCase, name: str, *texts: str) -> None:
-    """Nobody said that vhost could not be used."""
+def check_no_downgrade_message(case: MeasuredCase, name: str, *texts: str) -> None:
+    """No QEMU reported a fall back from vhost."""
     found = [line.strip() for text in texts for line in text.splitlines() if any(w in line for w in DOWNGRADE_WORDS)]
-    case.expect(name, not found, "no word of a fall back to userspace", found[:1] or "none", "; ".join(found[:1]))
+    case.expect(name, not found, "no message about a fall back to userspace", found[:1] or "none", "; ".join(found[:1]))
 
 
 def _first(seen: KernelReport, act: Act, owner: int) -> int | None:

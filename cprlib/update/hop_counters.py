@@ -1,4 +1,4 @@
-"""Counters along a test packet's way, named as :data:`cprlib.traffic.hops.HOPS` wants them."""
+"""Counters along the path of a test packet, named as in :data:`cprlib.traffic.hops.HOPS`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cprlib.update.running_guest import RunningGuest
 Counters = dict[str, int | None]
 
 GUEST_NIC = ("rx_packets", "rx_dropped", "rx_errors", "tx_packets", "tx_dropped", "tx_errors")
-GUEST_UDP = {  # ours: name in /proc/net/snmp
+GUEST_UDP = {  # name of the counter: its name in /proc/net/snmp
     "guest.udp_no_ports": "NoPorts",
     "guest.udp_in_errors": "InErrors",
     "guest.udp_rcvbuf_errors": "RcvbufErrors",
@@ -30,7 +30,7 @@ def _queues(place: str, namespace: NetworkNamespace, interface: str) -> Counters
 
 
 def _taps(guest: RunningGuest) -> Counters:
-    """The tap that is used now, and those that link switches have retired."""
+    """The current tap, plus those that link switches have retired."""
     total = _link("tap", read_counters(guest.topology.switch, guest.tap))
     for update in guest.updates:
         if update.source_retired is not None:
@@ -40,12 +40,12 @@ def _taps(guest: RunningGuest) -> Counters:
 
 
 def read_hop_counters(guest: RunningGuest) -> Counters:
-    """Read every counter that the kernel and the guest keep.
+    """Read all counters of the kernel and of the guest.
 
-    A counter that cannot be read is absent, never 0. UDP's InErrors contain RcvbufErrors (net/ipv4/udp.c), so these
-    are taken out of them.
+    A counter that cannot be read is None, never 0. RcvbufErrors are subtracted from UDP's InErrors, which include them
+    (net/ipv4/udp.c).
 
-    :raises InstrumentError: the guest's agent talks nonsense.
+    :raises InstrumentError: the guest's agent sent an invalid reply.
     """
     topology = guest.topology
     counters: Counters = _taps(guest)
@@ -77,7 +77,7 @@ def _reflector(guest: RunningGuest) -> Counters:
         "reflector.sent": counted.reflected,
         "reflector.send_errors": counted.send_failed,
         "reflector.log_overflow": counted.log_overflow,
-        "reflector.overflow": 0,  # the socket's drops are in guest.udp_rcvbuf_errors already
+        "reflector.overflow": 0,  # guest.udp_rcvbuf_errors counts the socket's drops
     }
 
 

@@ -1,8 +1,7 @@
-"""Flows for every queue of a multi-queue NIC.
+"""Choose flows so that every queue of a multi-queue NIC carries one.
 
 A guest hashes its answers over its queues, and the tap sends a flow to the queue that its answers come from
-(tun_flow_update(), drivers/net/tun.c): a flow uses one queue, and which one is known only when it has been tried. So
-flows are tried until every queue in use has one.
+(tun_flow_update(), drivers/net/tun.c). Only a trial shows which queue a flow uses.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from cprlib.traffic.flow import Flow
 from cprlib.traffic.probes import warm_up
 from cprlib.update.running_guest import RunningGuest
 
-TRIED_PER_QUEUE = 12  # flows tried for each queue: with four queues one stays without in 1 of 250,000 cases
+TRIED_PER_QUEUE = 12  # with four queues, one of them gets no flow in 1 of 250,000 cases
 WARM_UP_S = 10.0
 
 
@@ -24,9 +23,9 @@ def flows_on_every_queue(guest: RunningGuest, candidates: Iterable[Flow], wanted
     """Try flows until there is one for each queue pair in use, and warm those up.
 
     :param candidates: flows to try, in this order.
-    :param wanted: flows to choose; at least one. Where the guest's kernel does not tell queues apart, or some queue
-        is never hit, the first ones tried fill up the number.
-    :returns: as many flows as wanted (fewer when there are not so many candidates), in the order of trying.
+    :param wanted: number of flows to choose, at least one. Where the guest's kernel has no counters by queue, or a
+        queue gets no flow, the first candidates complete the number.
+    :returns: the chosen flows, fewer than ``wanted`` when there are fewer candidates, in the order of the trials.
     :raises DeadlineExceeded: the guest does not answer.
     """
     station = guest.topology.station
@@ -35,7 +34,7 @@ def flows_on_every_queue(guest: RunningGuest, candidates: Iterable[Flow], wanted
     before = guest.agent.network().nic()
     queues = min(wanted, before.channels)
     for flow in candidates:
-        warm_up(station, (flow,), _patience())
+        warm_up(station, (flow,), _deadline())
         tried.append(flow)
         if queues <= 1 or not before.queue_packets:
             if len(tried) >= wanted:
@@ -50,16 +49,16 @@ def flows_on_every_queue(guest: RunningGuest, candidates: Iterable[Flow], wanted
             break
     chosen = list(by_queue.values())
     chosen += [flow for flow in tried if flow not in chosen][: wanted - len(chosen)]
-    warm_up(station, chosen, _patience())  # again, before they are used: the tap forgets a flow after 3 s of silence
+    warm_up(station, chosen, _deadline())  # again, as the tap forgets a flow after 3 s without packets
     return tuple(sorted(chosen, key=lambda flow: flow.source_port))
 
 
-def _patience() -> Deadline:
+def _deadline() -> Deadline:
     return Deadline(WARM_UP_S, "the guest to answer", Awaited.GUEST)
 
 
 def _busiest(before: NicInfo, after: NicInfo) -> str:
-    """The transmit queue that carried most between two looks: that of the flow tried."""
+    """The transmit queue that carried most packets between two readings: that of the tried flow."""
     moved = {
         name: count - before.queue_packets.get(name, 0)
         for name, count in after.queue_packets.items()

@@ -1,4 +1,4 @@
-"""Failed updates: a fault is put into an update, and the QEMU that has to survive is looked at from all sides."""
+"""Inject faults into updates and check the QEMU that must survive: run state, descriptors, tap, traffic, vhost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cprlib.files import write_text
 from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.qemu.nic_state import differences
-from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_said, check_vhost_carries, probe_flows
+from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_message, check_vhost_carries, probe_flows
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, look_at_tap
 from cprlib.traffic.probes import Probes
@@ -25,7 +25,7 @@ from cprlib.update.outcome import FaultResult
 
 
 class FailedUpdates:
-    """Puts faults into updates of one guest, one after the other; made by :func:`failed_updates`."""
+    """Injects faults into updates of one guest, one after the other; created by :func:`failed_updates`."""
 
     def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes, *, tap: bool) -> None:
         self._case = case
@@ -35,11 +35,11 @@ class FailedUpdates:
         self._tap: TapView | None = None
 
     def inject(self, faults: Iterable[Fault]) -> bool:
-        """Put each fault into an update of its own and look at who survived it.
+        """Inject each fault into an update of its own and check the survivor.
 
-        Ends with the first fault after which the guest does not answer: the rest are inconclusive.
+        It stops after the first fault that ends the guest: the others are inconclusive.
 
-        :returns: whether the guest is there for another update.
+        :returns: whether the guest can be updated again.
         """
         faults = list(faults)
         if self._looks_at_tap:
@@ -54,12 +54,12 @@ class FailedUpdates:
         return True
 
     def _one(self, fault: Fault) -> bool:
-        """Returns whether the guest still answers, as far as it shall."""
+        """Inject one fault; returns whether the guest answers afterwards."""
         case = self._case
         try:
             result = inject_fault(case.guest, fault)
         except DeadlineExceeded as error:
-            case.expect(f"{fault.name}-ends", False, "the update comes to an end", error.happened, error.one_line())
+            case.expect(f"{fault.name}-ends", False, "the update ends", error.happened, error.one_line())
             case.add_fault(fault_seen(fault, error.one_line()))
             return False
         if not result.reached:
@@ -79,20 +79,20 @@ class FailedUpdates:
             case Survivor.SOURCE:
                 good: tuple[str, ...] = ("failed", "cancelled", "none")
                 if fault.unnoticed:
-                    good = ("completed", "failed")  # it may still be writing when the target ends
+                    good = ("completed", "failed")  # the source may still be writing when the target ends
                 case.expect(
                     f"{fault.name}-ends",
                     result.migration in good,
                     f"the migration is one of {', '.join(good)}",
                     words,
-                    f"{fault.action} in phase {fault.phase}: the source says that the update {result.migration}",
+                    f"{fault.action} in phase {fault.phase}: the migration status is {result.migration}",
                 )
                 case.expect(
                     f"{fault.name}-source-runs",
                     result.state_after == result.state_before,
                     f"run state {result.state_before}",
                     f"{result.state_after}" + (f" after {result.back_ms:.0f} ms" if result.back_ms else ""),
-                    f"{fault.action} in phase {fault.phase}: the source is left in run state {result.state_after}, "
+                    f"{fault.action} in phase {fault.phase}: the source's run state is {result.state_after}, "
                     f"it was {result.state_before}",
                 )
                 self._check_descriptors(result)
@@ -103,7 +103,7 @@ class FailedUpdates:
                     result.migration in ("completed", "gone") and result.state_after == result.state_before,
                     f"completed, the target is {result.state_before}",
                     f"{words}, the target is {result.state_after}",
-                    f"{fault.action} in phase {fault.phase} must not keep the update from its end",
+                    f"{fault.action} in phase {fault.phase}: the update did not complete",
                 )
             case Survivor.ONE:
                 seen = {"source": result.source_state, "target": result.target_state}
@@ -112,8 +112,8 @@ class FailedUpdates:
                     f"{fault.name}-one-owner",
                     len(owners) == 1,
                     f"either the source or the target is {result.state_before}",
-                    f"{' and '.join(owners) or 'none'}; {fault.action}: {result.refused or 'done as told'}",
-                    f"{fault.action} in phase {fault.phase} left the guest to {' and '.join(owners) or 'nobody'}",
+                    f"{' and '.join(owners) or 'none'}; {fault.action}: {result.refused or 'accepted'}",
+                    f"{fault.action} in phase {fault.phase}: the guest runs in {' and '.join(owners) or 'no QEMU'}",
                 )
             case Survivor.NOBODY:
                 case.expect(
@@ -121,21 +121,21 @@ class FailedUpdates:
                     "running" not in (result.state_after, result.target_state),
                     "no QEMU runs the guest",
                     f"source {result.state_after}, target {result.target_state}; dead since {result.acted_ns} ns",
-                    "a QEMU runs a guest whose state another one had",
+                    "a QEMU runs the guest although its state was lost with another one",
                 )
         if fault.refusal:
             ended = result.target_exit
-            last = result.target_said.strip().splitlines()[-1:] or ["it said nothing"]
+            last = result.target_said.strip().splitlines()[-1:] or ["no message"]
             case.expect(
                 f"{fault.name}-refused",
                 ended is not None and ended > 0,
-                "the target ends with an error of its own",
+                "the target exits with an error status",
                 f"exit status {ended}: {last[0]}",
-                "the target goes on" if ended is None else f"the target ended with {ended}: {last[0]}",
+                "the target keeps running" if ended is None else f"the target ended with {ended}: {last[0]}",
             )
 
     def _check_descriptors(self, result: FaultResult) -> None:
-        """The source has the descriptors that it had: numbers, flags, inode, interface; and none more or less."""
+        """The source has the same descriptors as before: numbers, flags, inodes, interfaces, and count of each kind."""
         if result.after is None:
             return
         before, after = result.before.table, result.after.table
@@ -144,17 +144,17 @@ class FailedUpdates:
         counts = {kind: (had.get(kind, 0), has.get(kind, 0)) for kind in sorted({*had, *has})}
         moved = {kind: f"{a} to {b}" for kind, (a, b) in counts.items() if a != b}
         if self._case.guest.machine.settings.netdevs[0].vhost and not (result.before.workers and result.after.workers):
-            moved.pop("eventfd", None)  # vhost was not in use before, or is not now: it takes some for each queue
+            moved.pop("eventfd", None)  # vhost, which uses some for each queue, was or is not active
         self._case.expect(
             f"{result.fault.name}-descriptors",
             not changed and not moved,
-            "tap and vhost descriptors with the same numbers, flags, inode and iff; as many of each kind as before",
+            "tap and vhost descriptors with the same numbers, flags, inode and iff; the same count of each kind",
             f"{len(changed)} differ, counts changed: {moved or 'none'}",
-            f"the source's descriptors after the failed update are not those it had: {changed[:4]} {moved}",
+            f"the source's descriptors changed in the failed update: {changed[:4]} {moved}",
         )
 
     def _check_tap(self, result: FaultResult) -> None:
-        """The tap, which the target has had too, is as it was: queues attached, header, send buffer, offloads."""
+        """The tap, which the target has used too, is unchanged: attached queues, header, send buffer, offloads."""
         if result.after is None or self._tap is None:
             return
         now = look_at_tap(self._case.guest.topology, self._case.guest.machine)
@@ -164,15 +164,15 @@ class FailedUpdates:
         self._case.expect(
             f"{result.fault.name}-tap",
             not changed,
-            "queues, header and offloads of the tap as before",
+            "the tap's queues, header and offloads are unchanged",
             "; ".join(changed) or "the same",
-            f"the failed update left the source another tap than it had: {'; '.join(changed[:4])}",
+            f"the failed update changed the source's tap: {'; '.join(changed[:4])}",
         )
 
     def _check_guest(self, result: FaultResult) -> float | None:
-        """The guest answers again, through vhost where it has it.
+        """The guest answers again, through vhost if it has that.
 
-        :returns: ms from the fault until packets have gone there and back on every queue; None when they do not.
+        :returns: ms from the fault until every queue has carried a round trip; None when one does not.
         """
         case, fault, machine = self._case, result.fault, self._case.guest.machine
         name = f"{fault.name}-traffic"
@@ -191,7 +191,7 @@ class FailedUpdates:
         case.expect(name, True, expected, f"{flowing_ms:.0f} ms after the fault")
         if machine.settings.netdevs[0].vhost:
             check_vhost_carries(case, f"{fault.name}-vhost", self._probes, self._trace, now)
-            check_no_downgrade_said(case, f"{fault.name}-no-downgrade", result.source_said)
+            check_no_downgrade_message(case, f"{fault.name}-no-downgrade", result.source_said)
             if result.after is not None and fault.survivor is Survivor.SOURCE:
                 wanted, has = machine.settings.netdevs[0].queues, len(result.after.workers)
                 case.expect(f"{fault.name}-workers", has == wanted, f"{wanted} vhost workers of the source", f"{has}")
@@ -201,7 +201,7 @@ class FailedUpdates:
 
 
 def _devices(table: DescriptorTable) -> list[tuple[str, int, int, int, str]]:
-    """What must stay; O_CLOEXEC is the descriptor's own, and one that was opened anew has it (patch 3)."""
+    """What must not change; without O_CLOEXEC, which a reopened descriptor has (patch 3)."""
     return [
         (row.kind, row.number, row.flags & ~os.O_CLOEXEC, row.inode, row.interface or "")
         for row in table.rows
@@ -210,7 +210,7 @@ def _devices(table: DescriptorTable) -> list[tuple[str, int, int, int, str]]:
 
 
 def _table(faults: Sequence[FaultSeen]) -> str:
-    """The faults so far, for people."""
+    """The faults so far, as Markdown."""
     names = ("phase", "actor", "action", "survivor", "migration", "state", "ran_ms", "flowing_ms", "target_exit")
     lines = ["| " + " | ".join(names) + " |", "| " + " | ".join("---" for _ in names) + " |"]
     for fault in faults:
@@ -222,9 +222,9 @@ def _table(faults: Sequence[FaultSeen]) -> str:
 
 @contextlib.contextmanager
 def failed_updates(case: MeasuredCase, *, tap: bool = True) -> Iterator[FailedUpdates]:
-    """A kernel trace and probes for a series of faults on a case's guest.
+    """Start a kernel trace and probes for a series of faults on a case's guest.
 
-    :param tap: whether the tap has to be as it was after each: header, send buffer, offloads.
+    :param tap: whether each fault must leave the tap unchanged: header, send buffer, offloads.
     """
     with KernelTrace() as trace, Probes(case.guest.topology.station, probe_flows(case)) as probes:
         probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))

@@ -11,7 +11,7 @@ from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.testing.hand_over import (
     ANSWER_S,
     check_order,
-    check_source_let_go,
+    check_source_released,
     check_source_stands_still,
     check_vhost_carries,
     probe_flows,
@@ -38,7 +38,7 @@ class StopOrder(LiveUpdateTest):
 
             def at_pause(proxy: ChannelProxy) -> None:
                 nonlocal sent
-                check_source_let_go(case, proxy, source)
+                check_source_released(case, proxy, source)
                 sent = probes.send(HELD)
 
             try:

@@ -91,8 +91,8 @@ class MatrixRun:
         above = {**self.matrix.shared, **shared}
         points = []
         for point in self.own:
-            qemu = _paths(self._qemu(point, qemus, default))
-            points.append(Point(point.name, {**point.values, **qemu}))
+            qemu = self._qemu(point, qemus, default)
+            points.append(Point(point.name, {**point.values, **(qemu.parameters() if qemu else {})}))
         path = results / YAML_FILE
         write_matrix(path, points, above)
         return path
@@ -130,9 +130,3 @@ def plan_matrix(name: str, patterns: Sequence[str], shard: str | None, *, brough
     if not run.own:
         raise UsageError(f"run matrix {name}", "it has no points")
     return run
-
-
-def _paths(qemu: QemuBinary | None) -> dict[str, str]:
-    if qemu is None:
-        return {}
-    return {"qemu": str(qemu.path)} | ({"firmware": str(qemu.firmware)} if qemu.firmware else {})

@@ -38,7 +38,6 @@ from cprlib.files import project_folder
 from cprlib.lab.avocado_run import SuiteRun, run_and_gather
 from cprlib.lab.backend import asset_parameters, choose_engine
 from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE
-from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import describe_environment
 from cprlib.report.history import INDEX_FILE, write_index
 from cprlib.report.matrix import NOT_IN_NAMES
@@ -117,7 +116,7 @@ def run(
     if target_base:
         target = build_qemu(target_base, True, console_progress())
     qemus = {name: build_base(name, console_progress()) for name in bases}
-    given = asset_parameters(assets, engine, policy) | _target_parameters(target) | parameters
+    given = asset_parameters(assets, engine, policy) | (target.parameters("target_") if target else {}) | parameters
     environment = describe_environment(
         mode="lab" if engine else "native",
         engine=engine or "",
@@ -159,13 +158,6 @@ def _write_history(folder: Path) -> None:
         write_index(folder)
     except CprlibError as error:
         click.echo(f"cprlib: {error.one_line()}", err=True)
-
-
-def _target_parameters(target: QemuBinary | None) -> dict[str, str]:
-    if target is None:
-        return {}
-    firmware = {"target_firmware": str(target.firmware)} if target.firmware else {}
-    return {"target_qemu": str(target.path)} | firmware
 
 
 def _plan(

@@ -45,15 +45,11 @@ def asset_parameters(
     :param policy: name of a policy or path of its file.
     :param qemu: QEMU to test in place of the assets'.
     """
-    tested = qemu or assets.qemu
-    parameters = {
-        "qemu": str(tested.path),
+    parameters = (qemu or assets.qemu).parameters() | {
         "kernel": str(assets.guest.kernel),
         "initramfs": str(assets.guest.initramfs),
         "policy": str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy,
     }
-    if tested.firmware:
-        parameters["firmware"] = str(tested.firmware)
     if engine in (None, "kvm"):  # the host's own KVM, or the one that this engine gives its kernel
         parameters["accelerator"] = "kvm"
     if engine == "kvm":

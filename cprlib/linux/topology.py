@@ -23,6 +23,7 @@ NUD_PERMANENT = 0x80  # linux/neighbour.h
 STATION_INTERFACE = "eth0"
 BRIDGE = "br0"
 PORT = "port0"
+TAP_QUEUE_LENGTH = 1000  # packets; the kernel's own default (drivers/net/tun.c)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class Topology:
     switch: NetworkNamespace
     station: NetworkNamespace
 
-    def add_tap(self, interface: str, *, queues: int, queue_length: int = 1000, attached: bool = True) -> None:
+    def add_tap(
+        self, interface: str, *, queues: int, queue_length: int = TAP_QUEUE_LENGTH, attached: bool = True
+    ) -> None:
         """Create a persistent tap in the switch.
 
         :param queues: 1 for an ordinary tap, more for a multi-queue one (IFF_MULTI_QUEUE).

@@ -40,6 +40,20 @@ class QemuBinary:
         """The start of every command line."""
         return [str(self.path.absolute()), *(["-L", str(self.firmware.absolute())] if self.firmware else [])]
 
+    def parameters(self, prefix: str = "") -> dict[str, str]:
+        """The parameters ``qemu`` and ``firmware`` of the suite; :meth:`from_parameters` reads them.
+
+        :param prefix: ``target_`` for the other QEMU of an update between two.
+        """
+        given = {"qemu": self.path, "firmware": self.firmware}
+        return {f"{prefix}{name}": str(path) for name, path in given.items() if path}
+
+    @classmethod
+    def from_parameters(cls, values: Mapping[str, Any], prefix: str = "") -> QemuBinary | None:
+        """The QEMU that :meth:`parameters` describes; None where ``qemu`` is absent or empty."""
+        path, firmware = values.get(f"{prefix}qemu"), values.get(f"{prefix}firmware")
+        return cls(Path(path), Path(firmware) if firmware else None) if path else None
+
 
 class Schema:
     """The reply of query-qmp-schema (QEMU docs/devel/qapi-code-gen.rst).

@@ -15,6 +15,7 @@ from cprlib.qemu.trace_log import UPDATE_EVENTS
 
 AGENT_PORT = "org.cprlib.agent"
 ACCELERATORS = ("tcg", "kvm")
+MACHINE, MEMORY_MIB = "q35", 128  # of a guest that asks for nothing else
 MACHINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # no comma: it would start another option
 
 
@@ -36,9 +37,9 @@ class MachineSettings:
     kernel_arguments: str
     netdevs: tuple[TapNetdev, ...]
     nics: tuple[VirtioNet, ...]
-    machine: str = "q35"
-    accelerator: str = "tcg"
-    memory_mib: int = 128
+    machine: str = MACHINE
+    accelerator: str = ACCELERATORS[0]
+    memory_mib: int = MEMORY_MIB
     processors: int = 1
     tcg_buffer_mib: int = 48
     extra: tuple[str, ...] = ()
@@ -46,10 +47,18 @@ class MachineSettings:
     prefix: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not MACHINE_NAME.fullmatch(self.machine):
-            raise UsageError(f"use machine type {self.machine!r}", "it is no name of one")
-        if self.accelerator not in ACCELERATORS:
-            raise UsageError(f"use accelerator {self.accelerator!r}", f"it is none of {', '.join(ACCELERATORS)}")
+        check_machine(self.machine, self.accelerator)
+
+
+def check_machine(machine: str, accelerator: str) -> None:
+    """Refuse what would be more than a name on QEMU's command line.
+
+    :raises UsageError: one of them is no machine type or accelerator.
+    """
+    if accelerator not in ACCELERATORS:
+        raise UsageError(f"use accelerator={accelerator}", f"it is not {' or '.join(ACCELERATORS)}")
+    if not MACHINE_NAME.fullmatch(machine):
+        raise UsageError(f"use machine={machine!r}", "it is not the name of a machine type")
 
 
 @dataclass(frozen=True, slots=True)

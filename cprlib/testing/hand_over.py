@@ -18,14 +18,13 @@ from cprlib.traffic.probes import Probes
 from cprlib.update.outcome import UpdateResult
 from cprlib.update.proxy import ChannelProxy
 
-PROBE_PORT = 22000  # source ports of the probes, apart from those of the measured streams
 ANSWER_S = 8.0
 
 
-def probe_flows(case: MeasuredCase, first_port: int = PROBE_PORT) -> tuple[Flow, ...]:
+def probe_flows(case: MeasuredCase) -> tuple[Flow, ...]:
     """One flow per queue pair."""
     queues = case.evidence.parameters.queues or 1
-    return flows_between(versions=(4,), count=queues, first_port=first_port)
+    return flows_between(versions=(4,), count=queues, first_port=case.ports.take(queues))
 
 
 def check_source_released(case: MeasuredCase, proxy: ChannelProxy, source: Machine) -> None:
@@ -88,7 +87,7 @@ def check_order(case: MeasuredCase, update: UpdateResult, seen: KernelReport, so
     expected = ", then ".join(name for name, _ in chain)
     absent = [name for name, moment in chain if moment is None]
     if absent:
-        case.unclear("order-of-hand-over", expected, f"no event: {', '.join(absent)} {seen.why}".strip())
+        case.inconclusive("order-of-hand-over", expected, f"no event: {', '.join(absent)} {seen.why}".strip())
         return
     known = [(name, moment) for name, moment in chain if moment is not None]
     wrong = [f"{b} is {(x - y) / 1e6:.2f} ms before {a}" for (a, x), (b, y) in pairwise(known) if y < x]
@@ -106,7 +105,7 @@ def check_source_stands_still(case: MeasuredCase, update: UpdateResult, probes: 
     moments = {item.name: item.time_ns for item in reversed(update.moments)}
     since, resume, quits = (moments.get(item) for item in ("FDS_SENT", "RESUME", "SOURCE_QUIT"))
     if since is None or resume is None or quits is None or probes.first_answer_ns is None:
-        case.unclear(name, expected, "no FDS_SENT, RESUME or SOURCE_QUIT event, or no answer")
+        case.inconclusive(name, expected, "no FDS_SENT, RESUME or SOURCE_QUIT event, or no answer")
         return
     resumed = [
         item
@@ -136,11 +135,11 @@ def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: Ke
         case.expect(name, False, expected, error.happened, f"the guest does not answer: {error.happened}")
         return
     except InstrumentError as error:
-        case.unclear(name, expected, error.one_line())
+        case.inconclusive(name, expected, error.one_line())
         return
     report = trace.report()
     if not report.available:
-        case.unclear(name, expected, report.why)
+        case.inconclusive(name, expected, report.why)
         return
     worker = f"vhost-{machine.pid}"
     readers, writers = report.at_tap(Act.TAP_READ, since_ns=since_ns), report.at_tap(Act.TAP_WRITTEN, since_ns=since_ns)

@@ -19,15 +19,16 @@ from cprlib.evidence import case as words
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
 from cprlib.process import die_with_parent
-from cprlib.qemu.binary import QemuBinary, probe
+from cprlib.qemu.binary import probe
+from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.facts import QemuFacts
-from cprlib.qemu.netdev import TapNetdev
 from cprlib.report.matrix import NOT_IN_NAMES, POINT, point_name
 from cprlib.report.results_folder import case_id, method_of, start_case
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters, own_parameters, read_parameters
-from cprlib.update.mechanism import Mechanism, mechanism_named
-from cprlib.update.running_guest import GuestSettings, running_guest
+from cprlib.update.mechanism import Mechanism
+from cprlib.update.running_guest import running_guest
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy import Policy
 from cprlib.verdict.policy_file import load_policy
@@ -50,68 +51,35 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         self.parameters: SuiteParameters = read_parameters(self.params)
         given = self.parameters
         if given.qemu and given.kernel and given.initramfs:
-            self.qemu = QemuBinary(given.qemu, given.firmware)
-            self.image = GuestImage(given.kernel, given.initramfs, "given")
+            self.qemu, self.image = given.qemu, GuestImage(given.kernel, given.initramfs, "given")
         else:
             assets = find_assets()
-            self.qemu = QemuBinary(given.qemu, given.firmware) if given.qemu else find_base_qemu(given.base, assets)
-            self.image = assets.guest
+            self.qemu, self.image = given.qemu or find_base_qemu(given.base, assets), assets.guest
         self.facts: QemuFacts = probe(self.qemu)
 
     @contextlib.contextmanager
-    def given_guest(
-        self,
-        mechanism_name: str,
-        *,
-        queues: int = 1,
-        vhost: bool = False,
-        role: words.Role = words.Role.UPDATE,
-        ip_version: int | None = None,
-        netdev: TapNetdev | None = None,
-        extra: tuple[str, ...] = (),
-        load: float = 1.0,
-        target: QemuBinary | None = None,
-        needs_target: bool = False,
-    ) -> Iterator[MeasuredCase]:
-        """A running guest and the case that collects what is seen of it.
+    def given_guest(self, spec: GuestSpec) -> Iterator[MeasuredCase]:
+        """A running guest, and the case that collects what is seen of it.
 
-        The case's evidence is written when the body ends, whatever came of it.
-
-        :param mechanism_name: how the NIC crosses: ``cpr`` or ``link-switch``.
-        :param ip_version: of the measured stream; the suite's parameter when None.
-        :param netdev: the guest's netdev where queues and vhost do not say enough of it; stands instead of these two.
-        :param extra: further arguments for source and target.
-        :param target: another QEMU that updates lead to; it is looked at, :meth:`MeasuredCase.live_update` uses it.
-        :param needs_target: whether the case is skipped without it.
-        :param load: the part of the suite's rate that the measured stream takes, where others flow beside it.
+        The case's evidence is written when the body ends, also by an exception. A QEMU or guest that dies, refuses or
+        hangs in the body is a failed check; in a control step, before an update, it makes the case inconclusive.
         """
-        mechanism = mechanism_named(mechanism_name)
-        if netdev is None:
-            netdev = TapNetdev(queues=self.parameters.queues or queues, vhost=vhost)
-        queues, vhost = netdev.queues, netdev.vhost
-        if ip_version is not None:
-            self.parameters = replace(self.parameters, ip_version=ip_version)
-        self.parameters = replace(self.parameters, rate=self.parameters.rate * load)
-        evidence = self._new_evidence(mechanism, queues, vhost, role)
+        run = self.parameters
+        run = replace(run, ip_version=spec.ip_version or run.ip_version, rate=run.rate * spec.rate_share)
+        mechanism, settings = spec.mechanism, spec.settings(run, self.qemu, self.image)
+        evidence = self._new_evidence(mechanism, spec.role, run, settings)
         folder = start_case(
             Path(self.outputdir), evidence.id, test=str(self.name), title=evidence.title, mechanism=evidence.mechanism
         )
         policy = load_policy(self.params.get("policy", default="default"))
-        case = MeasuredCase(self.parameters, folder, evidence, wanted=policy.instrument.min_sent)
+        case = MeasuredCase(run, folder, evidence, packets=policy.instrument.min_sent)
         try:
-            self._require(mechanism, vhost)
-            if needs_target and target is None:
-                raise NotSupported(
-                    "update from one QEMU to another",
-                    "no other QEMU was given",
-                    "give one with cprlib run --target-base 10.2 or --target-qemu PATH (parameter target_qemu)",
-                    word="no-target",
-                )
-            if target is not None:
-                facts = probe(target)
+            self._require(mechanism, settings)
+            if spec.between_qemus:
+                facts = self._probe_target()
                 case.evidence = replace(case.evidence, target=facts)
                 mechanism.handling.require(facts)
-            with running_guest(self._guest_settings(netdev, extra), mechanism, folder) as guest:
+            with running_guest(settings, mechanism, folder, run.queue_length) as guest, case.survives():
                 case.guest = guest
                 yield case
         except NotSupported as error:
@@ -120,6 +88,20 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             case.note_death()
             case.write()
         self._conclude(case, policy)
+
+    def _probe_target(self) -> QemuFacts:
+        """What the run's other QEMU can do.
+
+        :raises NotSupported: there is none.
+        """
+        if self.parameters.target is None:
+            raise NotSupported(
+                "update from one QEMU to another",
+                "no other QEMU was given",
+                "give one with cprlib run --target-base 10.2 or --target-qemu PATH (parameter target_qemu)",
+                word="no-target",
+            )
+        return probe(self.parameters.target)
 
     def _conclude(self, case: MeasuredCase, policy: Policy) -> None:
         """Let Avocado's status follow the verdict: fail, error for inconclusive, cancel for skipped."""
@@ -134,28 +116,15 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             case _:
                 self.error(verdict.status_reason())
 
-    def _require(self, mechanism: Mechanism, vhost: bool) -> None:
+    def _require(self, mechanism: Mechanism, settings: MachineSettings) -> None:
         mechanism.handling.require(self.facts)
-        if vhost and not Path("/dev/vhost-net").exists():
+        if settings.netdevs[0].vhost and not Path("/dev/vhost-net").exists():
             raise EnvironmentFailure(
                 "run a case with vhost", "this kernel has no /dev/vhost-net", "use the lab: cprlib run --lab"
             )
 
-    def _guest_settings(self, netdev: TapNetdev, extra: tuple[str, ...]) -> GuestSettings:
-        given = self.parameters
-        return GuestSettings(
-            qemu=self.qemu,
-            image=self.image,
-            netdev=netdev,
-            accelerator=given.accelerator,
-            machine=given.machine,
-            memory_mib=given.memory,
-            queue_length=given.queue_length,
-            extra=extra,
-        )
-
     def point(self) -> dict[str, str]:
-        """The parameters that name the case: what sets it apart where Avocado runs the test in several variants."""
+        """The parameters that name the case where Avocado runs the test in several variants."""
         return own_parameters(self.params)
 
     def _reproduce(self, method: str, point: dict[str, str]) -> str:
@@ -166,14 +135,15 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             words += ["-p", f"{name}={point[name]}"]
         return shlex.join([*words, f"{_shown(Path(self.filename))}:{type(self).__name__}.{method}"])
 
-    def _new_evidence(self, mechanism: Mechanism, queues: int, vhost: bool, role: words.Role) -> words.CaseEvidence:
+    def _new_evidence(
+        self, mechanism: Mechanism, role: words.Role, run: SuiteParameters, settings: MachineSettings
+    ) -> words.CaseEvidence:
         method = method_of(str(self.name))
-        given = self.parameters
         facts = self.facts
         control_run = role is words.Role.CONTROL_RUN
         point = self.point()
         name = point_name(point)
-        more = ({POINT: name} if name else {}) | ({"base": given.base} if given.base else {})
+        more = ({POINT: name} if name else {}) | ({"base": run.base} if run.base else {})
         return words.CaseEvidence(
             id=f"{case_id(method)}-{name}" if name else case_id(method),
             mechanism=Mechanism.NONE if control_run else mechanism,
@@ -182,13 +152,13 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             test=str(self.name),
             started_ns=time.time_ns(),
             parameters=words.Parameters(
-                queues=queues,
-                vhost=vhost,
-                rate=given.rate,
-                size=given.size,
-                ip_version=given.ip_version,
-                machine=given.machine,
-                tap_queue_length=given.queue_length,
+                queues=settings.netdevs[0].queues,
+                vhost=settings.netdevs[0].vhost,
+                rate=run.rate,
+                size=run.size,
+                ip_version=run.ip_version,
+                machine=settings.machine,
+                tap_queue_length=run.queue_length,
                 more=more,
             ),
             source=facts,

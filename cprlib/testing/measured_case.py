@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib.deadline import Deadline
@@ -14,7 +14,7 @@ from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed
 from cprlib.evidence import case as words
 from cprlib.evidence.guest_checks import death_checks, guest_view, look_at, queue_shares, share_check
 from cprlib.evidence.measured_traffic import moments_of, packets_of, with_ledger, with_traffic
-from cprlib.evidence.repeated_updates import figures_of, of_update, row_of_update
+from cprlib.evidence.repeated_updates import figures_of, growth_checks, of_update, row_of_update
 from cprlib.evidence.update_checks import (
     descriptor_count,
     descriptor_rows,
@@ -29,7 +29,9 @@ from cprlib.guest.agent import AgentConnection
 from cprlib.guest.packet_log import reflections
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.testing.checks import CaseChecks
 from cprlib.testing.parameters import SuiteParameters
+from cprlib.testing.ports import PortAllocator
 from cprlib.traffic.control_run import LEAST_CONTROL_SHARE, ControlRun
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.frames import sent_frames, write_pcap
@@ -41,33 +43,45 @@ from cprlib.traffic.per_update import parts_of
 from cprlib.traffic.probes import UNMEASURED_SSID
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
-from cprlib.update.outcome import UpdateResult
+from cprlib.update.outcome import UpdateResult, view
 from cprlib.update.queue_flows import TRIED_PER_QUEUE, flows_on_every_queue
 from cprlib.update.running_guest import RunningGuest
 
-CONTROL_RUN_PORT, MEASURED_PORT = 20000, 21000  # source ports: a stateful reflector goes on counting per session
-PORTS_PER_CONTROL_RUN = 500
 LONGEST_CONTROL_RUN_S, SPARE_S = 40.0, 0.5
 LONGEST_STREAM_S = 120.0
 LINGER_S = 1.0
 FEW_UNDER_WAY_S = 0.02  # packets under way vary by no more than those of so long where nothing is held up
 STEADY_POLLS = 4
+BETWEEN_S = 0.3  # traffic between two updates of a chain
+CONTROL_RUN_S = 1.2  # of control run for each update of a chain, which takes about 1.5 s
 
 
-class MeasuredCase:
-    """Collects the evidence of one case.
+@dataclass(frozen=True, slots=True)
+class ChainStep:
+    """One update of a chain.
 
-    :param folder: the case's folder, where its files go.
-    :param wanted: packets that the policy wants a run to have; at a low rate traffic flows for longer.
+    :param qemu: QEMU of the target; the source's when None.
+    :param note: for the report.
+    """
+
+    qemu: QemuBinary | None = None
+    note: str = ""
+
+
+class MeasuredCase(CaseChecks):
+    """A guest, traffic through it, updates under that traffic, and what was seen.
+
+    :param parameters: the run's, with what the test's own guest changes.
+    :param packets: that the policy wants a measured run to have; at a low rate traffic flows for longer.
     """
 
     def __init__(
-        self, parameters: SuiteParameters, folder: Path, evidence: words.CaseEvidence, *, wanted: int = 0
+        self, parameters: SuiteParameters, folder: Path, evidence: words.CaseEvidence, *, packets: int = 0
     ) -> None:
+        super().__init__(folder, evidence)
         self.parameters = parameters
-        self.folder = folder
-        self.wanted = wanted
-        self.evidence = evidence
+        self.ports = PortAllocator()
+        self._packets = packets
         self._guest: RunningGuest | None = None
         self._control_runs: list[TrafficSession] = []
         self._running: TrafficSession | None = None
@@ -84,14 +98,14 @@ class MeasuredCase:
     def guest(self, guest: RunningGuest) -> None:
         self._guest = guest
 
-    def _warm_flows(self, first_port: int) -> tuple[Flow, ...]:
+    def _warm_flows(self) -> tuple[Flow, ...]:
         """A flow for each queue pair in use, warmed up."""
         parameters = self.parameters
         queues = self.evidence.parameters.queues or 1
         candidates = flows_between(
             versions=(parameters.ip_version,),
             count=queues * TRIED_PER_QUEUE,
-            first_port=first_port,
+            first_port=self.ports.take(queues * TRIED_PER_QUEUE),
             size=parameters.size,
             dscp=parameters.dscp,
         )
@@ -104,11 +118,11 @@ class MeasuredCase:
         """
         duration_s = max(self.parameters.control_run, at_least_s)
         settings = StreamSettings(rate=self.parameters.rate, duration_s=duration_s)
-        first_port = CONTROL_RUN_PORT + len(self._control_runs) * PORTS_PER_CONTROL_RUN
-        station, flows = self.guest.topology.station, self._warm_flows(first_port)
-        with TrafficSession(station, flows, settings) as session:
-            session.wait_sent(Deadline(duration_s + 20, "the control run's packets to be sent"))
-            session.finish(linger_s=LINGER_S)
+        with self.without_update():
+            station, flows = self.guest.topology.station, self._warm_flows()
+            with TrafficSession(station, flows, settings) as session:
+                session.wait_sent(Deadline(duration_s + 20, "the control run's packets to be sent"))
+                session.finish(linger_s=LINGER_S)
         self._control_runs.append(session)
 
     @contextlib.contextmanager
@@ -116,17 +130,19 @@ class MeasuredCase:
         """Traffic flows while the body runs, some time before and after it; then all figures are put together."""
         parameters = self.parameters
         settings = StreamSettings(rate=parameters.rate, duration_s=LONGEST_STREAM_S)
-        station, flows = self.guest.topology.station, self._warm_flows(MEASURED_PORT)
-        seen = look_at(self.guest.agent)
-        before = read_hop_counters(self.guest) | instrument_counters(None)
+        with self.without_update():
+            station, flows = self.guest.topology.station, self._warm_flows()
+            seen = look_at(self.guest.agent)
+            before = read_hop_counters(self.guest) | instrument_counters(None)
         with DropTrace() as trace, TrafficSession(station, flows, settings) as session:
-            deadline = Deadline(parameters.before + 20, "traffic to flow before the update")
-            session.wait_for_answers(round(parameters.rate * parameters.before), deadline)
+            with self.without_update():
+                deadline = Deadline(parameters.before + 20, "traffic to flow before the update")
+                session.wait_for_answers(round(parameters.rate * parameters.before), deadline)
             self._running = session
             try:
                 yield
                 answers = session.progress().answers
-                more = parameters.packets_after(answers, self.wanted)
+                more = parameters.packets_after(answers, self._packets)
                 deadline = Deadline(more / parameters.rate + 5, "traffic to flow after the update")
                 with contextlib.suppress(DeadlineExceeded):  # no answers any more: what is missing is counted below
                     session.wait_for_answers(answers + more, deadline)
@@ -140,7 +156,7 @@ class MeasuredCase:
         shares = queue_shares(seen.nic, later.nic)
         self.evidence = replace(self.evidence, guest_view=guest_view(seen, later), queue_shares=shares)
         if seen.nic.channels > 1:
-            self.evidence = self.evidence.with_checks(share_check(shares, min(seen.nic.channels, later.nic.channels)))
+            self.add_checks(share_check(shares, min(seen.nic.channels, later.nic.channels)))
 
     def _extend_control_run(self, measured: int) -> None:
         """Run the control again when the measured run became longer than twice its control run.
@@ -223,6 +239,21 @@ class MeasuredCase:
             qemu_downtime_ms=max(known, default=None),
         ).with_checks(*(of_update(check, number) for check in checks))
 
+    def update_chain(self, steps: Iterable[ChainStep], *, growth: bool = True) -> None:
+        """Update the guest several times under one traffic; each update has the checks of a single one.
+
+        :param growth: compare descriptors and memory of the targets, which may differ between two QEMUs.
+        """
+        targets = []
+        with self.under_traffic():
+            for step in steps:
+                update = self.live_update(step.qemu, step.note)
+                targets.append(update.source_before)  # the target before, which has run the guest for a while
+                self.let_traffic_flow(BETWEEN_S)
+            targets.append(view(self.guest.machine))
+        if growth:
+            self.add_checks(*growth_checks(targets[1:], targets[0]))
+
     def _collect(self, session: TrafficSession, before: Counters, after: Counters, drops: DropReport) -> None:
         agent = self.guest.agent
         log, overflow = self._reflector(agent)
@@ -256,36 +287,14 @@ class MeasuredCase:
         write_json(self.folder / "reflector.json", {"fields": Reflection._fields, "records": log}, mode=0o600)
         return log, counters.socket_drops
 
-    def expect(self, name: str, good: bool, expected: object, observed: object, message: str = "") -> None:
-        """Add a property that was looked at to the evidence; a bad one fails the case when the judge sees it.
-
-        :param name: the property, in kebab-case: ``no-descriptor-left``.
-        :param message: what a bad one means, for people.
-        """
-        outcome = words.Outcome.PASS if good else words.Outcome.FAIL
-        check = words.Check(name, outcome, str(expected), str(observed), "" if good else message)
-        self.evidence = self.evidence.with_checks(check)
-
-    def unclear(self, name: str, expected: object, reason: str) -> None:
-        """Add a property that could not be looked at: the case is inconclusive."""
-        check = words.Check(name, words.Outcome.INCONCLUSIVE, str(expected), reason)
-        self.evidence = self.evidence.with_checks(check)
-
-    def add_stream(self, stream: words.Stream, *checks: words.Check) -> None:
-        """Add what was seen of a stream beside the measured one."""
-        self.evidence = replace(self.evidence, streams=(*self.evidence.streams, stream)).with_checks(*checks)
-
-    def add_fault(self, fault: words.FaultSeen) -> None:
-        """Add a fault that was put into an update."""
-        self.evidence = replace(self.evidence, faults=(*self.evidence.faults, fault))
-
-    def skip(self, reason: str) -> None:
-        """Say why the case did not run; the word before the colon is what policies speak of."""
-        self.evidence = replace(self.evidence, skipped=reason)
+    def last_words(self) -> str:
+        """What the QEMUs of the case wrote to standard error, and the rest of the last one's log."""
+        said = CaseChecks.last_words(self)
+        return f"{said}\n{self._guest.machine.messages}" if self._guest else said
 
     def note_death(self) -> None:
         """Add it to the evidence when the guest's kernel died."""
-        self.evidence = self.evidence.with_checks(*death_checks(self.folder, bool(self.evidence.updates)))
+        self.add_checks(*death_checks(self.folder, bool(self.evidence.updates)))
 
     def write(self) -> None:
         """Write ``case.json``."""

@@ -1,21 +1,104 @@
-"""Checks of an update of several netdevs: which files were sent, which arrived, as what."""
+"""Updates of a guest with several netdevs: which files were sent, which arrived, and whether each NIC works."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.linux.descriptors import Descriptor
+from cprlib.linux.topology import GUEST, STATION, further_guest, further_station
+from cprlib.qemu.machine import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, TapSource
+from cprlib.testing.checks import without_time
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.update.hooks import SentFile
+from cprlib.traffic.flow import flows_between
+from cprlib.traffic.probes import warm_up
+from cprlib.update.hooks import ObserveSentFiles, SentFile
 from cprlib.update.outcome import UpdateResult
 
+ANSWER_S = 10.0
 
-def listed(doubts: Iterable[str]) -> str:
-    """At most a few of them, as text."""
-    doubts = list(doubts)
-    return "; ".join(doubts[:6]) + (f"; and {len(doubts) - 6} more" if doubts[6:] else "")
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """An update and what its CPR state held.
+
+    :param result: None when it failed, which is in the evidence then.
+    :param sent: the descriptors in the CPR state, as far as they were sent.
+    """
+
+    result: UpdateResult | None
+    sent: tuple[SentFile, ...]
+
+
+def update_guest(case: MeasuredCase, label: str, target: MachineSettings | None = None) -> bool:
+    """Update a case's guest, and check that it works and which files were sent and arrived.
+
+    :param label: begins the names of the update's checks.
+    :param target: settings of the target; the source's when None.
+    :returns: whether the guest runs in the target.
+    """
+    before = case.guest.machine.settings.netdevs
+    observed = observe_update(case, label, target)
+    if observed.result is not None or observed.sent:
+        check_sent(case, label, before, observed.sent)
+    if observed.result is not None:
+        check_files(case, label, before, observed.result)
+    return observed.result is not None
+
+
+def observe_update(case: MeasuredCase, label: str, target: MachineSettings | None = None) -> Observed:
+    """Update a case's guest, check that it works, and record what was sent.
+
+    :param label, target: as for :func:`update_guest`.
+    """
+    files, name = ObserveSentFiles(), case.guest.next_target
+    expected = "the guest runs in the target"
+    try:
+        result = case.guest.live_update(target_settings=target, hooks=[files])
+    except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
+        said = _last_words(case.folder, name)
+        case.expect(f"{label}-update", False, expected, error.happened, f"{error.one_line()}; the target said: {said}")
+        return Observed(None, files.sent)
+    case.expect(f"{label}-update", True, expected, "it does")
+    return Observed(result, files.sent)
+
+
+def _last_words(folder: Path, machine: str) -> str:
+    path = folder / f"stderr-{machine}.log"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return without_time(lines[-1]) if lines else "nothing"
+
+
+def silent_nics(case: MeasuredCase, netdevs: Sequence[TapNetdev]) -> tuple[str, ...]:
+    """Netdevs over which no packet comes back.
+
+    :param netdevs: all of the guest's, in the order in which it was started with them.
+    """
+    port = case.ports.take(len(netdevs))
+    silent = []
+    for number, netdev in enumerate(netdevs):
+        ends = (further_station(number), further_guest(number)) if number else (STATION, GUEST)
+        flows = flows_between(*ends, first_port=port + number)
+        try:
+            warm_up(case.guest.topology.station, flows, Deadline(ANSWER_S, f"answers over {netdev.identifier}"))
+        except DeadlineExceeded:
+            silent.append(netdev.identifier)
+    return tuple(silent)
+
+
+def expect_answers(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev]) -> None:
+    """Check that every NIC carries packets."""
+    case.expect_empty(
+        f"{label}-answers",
+        silent_nics(case, netdevs),
+        f"round trips over each of {len(netdevs)} NICs",
+        "no packet comes back",
+    )
 
 
 def _expected(netdevs: Sequence[TapNetdev]) -> dict[str, dict[str, int]]:
@@ -35,73 +118,67 @@ def check_sent(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], sen
     """The source sends the files of its netdevs with ``cpr=on``, under their names, each once, and no others."""
     expected = _expected(netdevs)
     of_netdevs = [item for item in sent if item.file.kind != "memfd"]
-    doubts = [f"{item} belongs to no netdev" for item in of_netdevs if item.name not in expected]
+    problems = [f"{item} belongs to no netdev" for item in of_netdevs if item.name not in expected]
     for name, kinds in expected.items():
         found = _kinds(item.file for item in of_netdevs if item.name == name)
         if found != kinds:
-            doubts.append(f"{name}: {found or 'nothing'} instead of {kinds}")
+            problems.append(f"{name}: {found or 'nothing'} instead of {kinds}")
     interfaces = {item.identifier: item.interface for item in netdevs if item.tap_source is not TapSource.UNNAMED}
     for item in of_netdevs:
         if item.file.kind == "tap" and item.file.interface != interfaces.get(item.name, item.file.interface):
-            doubts.append(f"{item} is not {interfaces[item.name]}")
+            problems.append(f"{item} is not {interfaces[item.name]}")
         if len(item.source_numbers) != 1:
-            doubts.append(f"{item} is {len(item.source_numbers)} descriptors of the source")
+            problems.append(f"{item} is {len(item.source_numbers)} descriptors of the source")
     pairs = [(item.name, item.id) for item in sent]
-    doubts += [
+    problems += [
         f"{name}/{number} was sent twice" for name, number in dict.fromkeys(pairs) if pairs.count((name, number)) > 1
     ]
     total = sum(sum(kinds.values()) for kinds in expected.values())
-    case.expect(
+    case.expect_empty(
         f"{label}-sent-files",
-        not doubts,
+        problems,
         f"{total} descriptors of {len(expected)} netdevs in the CPR state, under their names",
-        f"{len(of_netdevs)} descriptors" + (f": {listed(doubts)}" if doubts else ""),
-        f"the CPR state has other descriptors than those of the netdevs: {listed(doubts)}",
+        f"the CPR state has {len(of_netdevs)} descriptors, not those of the netdevs",
     )
 
 
 def check_files(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], update: UpdateResult) -> None:
     """Every tap and vhost file is the same open file in the target, with the same flags, and there are no others."""
-    alone = [item for item in update.pairings if not item.paired]
-    doubts = [
+    problems = [
         f"{item.kind} {row.interface or ''} is only in the {'source' if item.source else 'target'}".replace("  ", " ")
-        for item in alone
-        if (row := item.source or item.target)
+        for item in update.pairings
+        if not item.paired and (row := item.source or item.target)
     ]
     expected = {kind: sum(kinds.get(kind, 0) for kinds in _expected(netdevs).values()) for kind in ("tap", "vhost")}
     for who, seen in (("source", update.source_before), ("target", update.target_after)):
         found = {kind: len(seen.table.of_kind(kind)) for kind in expected}
         if found != expected:
-            doubts.append(f"the {who} has {found} instead of {expected}")
-    case.expect(
+            problems.append(f"the {who} has {found} instead of {expected}")
+    case.expect_empty(
         f"{label}-same-files",
-        not doubts,
+        problems,
         f"{expected} in source and target, each the same open file by kcmp",
-        f"{len(update.pairings) - len(alone)} the same" + (f"; {listed(doubts)}" if doubts else ""),
-        f"a descriptor was opened anew, leaked or left behind: {listed(doubts)}",
+        "a descriptor was opened anew, leaked or left behind",
     )
     before = {row.number: row for row in update.source_before.table.rows}
     changed = []
     for item in update.pairings:
         if item.source and item.target:
-            flags = {_flags(before.get(item.source.number)), _flags(item.source), _flags(item.target)}
-            if len(flags) > 1:
-                changed.append(f"{item.kind} {item.source.interface or ''} {item.source.number}")
+            name = f"{item.kind} {item.source.interface or ''} {item.source.number}"
+            if len({_flags(before.get(item.source.number)), _flags(item.source), _flags(item.target)}) > 1:
+                changed.append(name)
             elif not item.target.nonblocking:
-                changed.append(f"{item.kind} {item.source.interface or ''} {item.source.number} blocks")
-    case.expect(
+                changed.append(f"{name} blocks")
+    case.expect_empty(
         f"{label}-flags",
-        not changed,
+        changed,
         "O_NONBLOCK on every one, before and after, on both sides",
-        listed(changed) or "the same",
-        f"the flags of a descriptor changed: {listed(changed)}",
+        "the flags of a descriptor changed",
     )
-    workers = len(update.target_after.workers)
-    case.expect(
+    case.expect_equal(
         f"{label}-vhost-workers",
-        workers == expected["vhost"] and not update.source_after.workers,
-        f"{expected['vhost']} vhost workers in the target, none in the source",
-        f"{workers} in the target, {len(update.source_after.workers)} in the source",
+        {"source": len(update.source_after.workers), "target": len(update.target_after.workers)},
+        {"source": 0, "target": expected["vhost"]},
         "the kernel's vhost workers did not move with the guest",
     )
 

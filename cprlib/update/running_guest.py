@@ -9,71 +9,16 @@ from pathlib import Path
 
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
-from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
-from cprlib.linux.topology import GUEST, Topology, build_topology, further_guest
+from cprlib.linux.topology import TAP_QUEUE_LENGTH, Topology, build_topology
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
-from cprlib.qemu.netdev import TapNetdev, TapSource, VirtioNet, opened_files
+from cprlib.qemu.netdev import TapSource, opened_files
 from cprlib.update.hooks import UpdateHook
 from cprlib.update.live_update import LiveUpdate
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import UpdateResult
 
 BOOT_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class GuestSettings:
-    """What a guest is started with.
-
-    :param netdev: its NIC, before a mechanism adds what it needs.
-    :param memory_mib: guest RAM in MiB.
-    :param queue_length: packets that each tap queue keeps.
-    :param extra: further arguments for source and target.
-    :param further: netdevs beside ``netdev``, each with a NIC; see :mod:`cprlib.linux.topology`.
-    :param plugged: netdevs and NICs are added by QMP before the guest runs, not on the command line.
-    """
-
-    qemu: QemuBinary
-    image: GuestImage
-    netdev: TapNetdev
-    accelerator: str = "tcg"
-    machine: str = "q35"
-    memory_mib: int = 128
-    queue_length: int = 1000
-    extra: tuple[str, ...] = ()
-    further: tuple[TapNetdev, ...] = ()
-    plugged: bool = False
-
-    @property
-    def netdevs(self) -> tuple[TapNetdev, ...]:
-        """All netdevs."""
-        return (self.netdev, *self.further)
-
-    def for_machine(self, mechanism: Mechanism) -> MachineSettings:
-        """Settings of the QEMU that boots the guest."""
-        guests = (GUEST, *(further_guest(number) for number in range(1, len(self.further) + 1)))
-        nics = [
-            VirtioNet(guest.mac, f"nic{number}", netdev.identifier, netdev.queues)
-            for number, (guest, netdev) in enumerate(zip(guests, self.netdevs, strict=True))
-        ]
-        return MachineSettings(
-            qemu=self.qemu,
-            kernel=self.image.kernel,
-            initramfs=self.image.initramfs,
-            kernel_arguments=kernel_command_line(
-                [NicAddresses(f"{guest.ipv4}/24", f"{guest.ipv6}/64") for guest in guests],
-                emulated=self.accelerator == "tcg",
-                queue_pairs=self.netdev.queues,
-            ),
-            netdevs=tuple(mechanism.handling.source_netdev(netdev) for netdev in self.netdevs),
-            nics=tuple(nics),
-            machine=self.machine,
-            accelerator=self.accelerator,
-            memory_mib=self.memory_mib,
-            extra=self.extra,
-            plugged=self.plugged,
-        )
 
 
 @dataclass(slots=True)
@@ -164,21 +109,24 @@ class RunningGuest:
 
 
 @contextlib.contextmanager
-def running_guest(settings: GuestSettings, mechanism: Mechanism, folder: Path) -> Iterator[RunningGuest]:
+def running_guest(
+    settings: MachineSettings, mechanism: Mechanism, folder: Path, queue_length: int = TAP_QUEUE_LENGTH
+) -> Iterator[RunningGuest]:
     """Build the topology, boot a guest, wait until its network is up; all of it ends with the body.
 
+    :param settings: of the first QEMU.
     :param folder: evidence of the QEMUs goes here.
+    :param queue_length: packets that each tap queue keeps.
     :raises GuestFailed, QemuFailed, DeadlineExceeded: the guest did not boot.
     """
     with build_topology() as topology, contextlib.ExitStack() as stack:
         for number, netdev in enumerate(settings.netdevs):
             if netdev.tap_source is not TapSource.UNNAMED:
-                topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=settings.queue_length)
+                topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=queue_length)
             if number:
                 topology.add_further_network(number)
-        started = settings.for_machine(mechanism)
-        passed = stack.enter_context(_shared_files(started, topology)) if mechanism.handling.shares_files else None
-        machine = stack.enter_context(start_machine("source", started, folder, topology.switch, passed=passed))
+        passed = stack.enter_context(_shared_files(settings, topology)) if mechanism.handling.shares_files else None
+        machine = stack.enter_context(start_machine("source", settings, folder, topology.switch, passed=passed))
         machine.wait_ready()
         if settings.plugged:
             machine.plug_all()

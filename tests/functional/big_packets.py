@@ -25,7 +25,7 @@ MTU_FRAME = 1514  # bytes of a full Ethernet frame
 TRANSFER_BYTES = 600_000
 FLOWING_RATE = 100_000  # bytes/s
 PORTS = {TcpRole.SOURCE: 5101, TcpRole.SINK: 5102}  # by the station's role; the next transfer takes others
-DATAGRAM_PORT, DATAGRAM_BYTES, DATAGRAMS = 24000, 9000, 5
+DATAGRAM_BYTES, DATAGRAMS = 9000, 5
 END_S = 20.0
 AGAIN = 40  # segments of some 400 that TCP may send again in a transfer without a loss: a busy machine is late
 STAMP_BYTES = 44  # what the reflector writes anew; the rest it sends back as it came
@@ -137,7 +137,7 @@ class BigPackets:
         with guest.topology.station.entered():
             opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         with opened:
-            opened.bind(("0.0.0.0", DATAGRAM_PORT + self.transfers))  # noqa: S104 - a namespace of our own
+            opened.bind(("0.0.0.0", self.case.ports.take()))  # noqa: S104 - a namespace of our own
             opened.connect((GUEST.ipv4, 862))
             for number in range(DATAGRAMS):
                 packet = SenderPacket(number, 1, ssid=0xFFFF).encode(STAMP_BYTES) + content[STAMP_BYTES:]

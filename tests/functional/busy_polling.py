@@ -15,11 +15,10 @@ from cprlib.traffic.session import TrafficSession
 
 POLL_US = 20_000
 RATE, SECONDS = 25.0, 1.2  # each packet comes when the polling for the one before it has ended
-FIRST_PORT = 25000
 LEAST = 0.02  # of a core; workers that do not poll take less than a thousandth for these few packets
 
 
-def share_of_workers(case: MeasuredCase, first_port: int = FIRST_PORT) -> float:
+def share_of_workers(case: MeasuredCase) -> float:
     """Which part of a core the vhost workers of a case's QEMU take while a few packets a second go there and back.
 
     :raises InstrumentError: there are none, or they came and went meanwhile.
@@ -27,7 +26,7 @@ def share_of_workers(case: MeasuredCase, first_port: int = FIRST_PORT) -> float:
     pid, station = case.guest.machine.pid, case.guest.topology.station
     before, begun = _seconds_of_workers(pid), time.monotonic()
     settings = StreamSettings(rate=RATE, duration_s=SECONDS)
-    with TrafficSession(station, flows_between(count=1, first_port=first_port), settings) as session:
+    with TrafficSession(station, flows_between(count=1, first_port=case.ports.take()), settings) as session:
         session.wait_sent(Deadline(SECONDS + 20, "the packets to be sent"))
         session.finish(linger_s=0.0)
     after, ended = _seconds_of_workers(pid), time.monotonic()
@@ -59,7 +58,9 @@ def expect_polling(case: MeasuredCase, when: str, before: float, now: float) -> 
     """
     expected = f"about as much of a core as before the update ({before:.0%}) while few packets come"
     if before < LEAST:
-        case.unclear(f"busy-polling-{when}", expected, f"vhost took {before:.1%} of a core before: it could not poll")
+        case.inconclusive(
+            f"busy-polling-{when}", expected, f"vhost took {before:.1%} of a core before: it did not poll"
+        )
         return
     case.expect(
         f"busy-polling-{when}",

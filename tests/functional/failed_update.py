@@ -48,7 +48,7 @@ class FailedUpdates:
             if not self._one(fault):
                 for other in faults[index + 1 :]:
                     reason = "an earlier fault ended the guest"
-                    self._case.unclear(f"{other.name}-survived", other.survivor, reason)
+                    self._case.inconclusive(f"{other.name}-survived", other.survivor, reason)
                     self._case.add_fault(fault_seen(other, reason))
                 return False
         return True
@@ -63,7 +63,7 @@ class FailedUpdates:
             case.add_fault(fault_seen(fault, error.one_line()))
             return False
         if not result.reached:
-            case.unclear(f"{fault.name}-reached", f"phase {fault.phase}", result.why)
+            case.inconclusive(f"{fault.name}-reached", f"phase {fault.phase}", result.why)
         self._check_end(result)
         flowing_ms = None
         if fault.survivor is not Survivor.NOBODY:

@@ -25,7 +25,6 @@ from cprlib.traffic.session import TrafficSession
 from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
 from cprlib.update.running_guest import RunningGuest
 
-FIRST_PORT = 23000
 PORTS = 9000  # then reused: the reflector is reset before each run
 ANSWERS_S = 10.0
 SENT_S, EVENT_S = 30.0, 5.0
@@ -177,12 +176,13 @@ class FaultBench:
         self.packets = packets
         self.rate = rate
         self._runs = 0
+        self._first_port = case.ports.take(PORTS)
         self._tallies: dict[str, FaultTally] = {}
 
     @property
     def next_port(self) -> int:
         """The first source port of the next run."""
-        return FIRST_PORT + self._runs % PORTS
+        return self._first_port + self._runs % PORTS
 
     @property
     def guest(self) -> RunningGuest:

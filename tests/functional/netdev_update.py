@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cprlib.qemu.netdev import FdSyntax, TapSource
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_test import expect_answers, unanswered, update_guest
+from cprlib.testing.netdev_checks import expect_answers, silent_nics, update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 from tap_sources import Programs, attach_unnamed
@@ -19,8 +19,10 @@ def cross_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> Non
     netdevs = machine.settings.netdevs
     unnamed = attach_unnamed(case.guest.topology, machine, netdevs)
     started = programs.runs()
-    if silent := unanswered(case, netdevs):
-        case.unclear("answers-before", "round trips over every NIC before the update", f"none over {', '.join(silent)}")
+    if silent := silent_nics(case, netdevs):
+        case.inconclusive(
+            "answers-before", "round trips over every NIC before the update", f"none over {', '.join(silent)}"
+        )
         return
     for label, fd_syntax in (("minus-one", FdSyntax.MINUS_ONE), ("left-out", FdSyntax.LEFT_OUT)):
         target = tuple(
@@ -44,7 +46,7 @@ def expect_nothing_run_by_failed_target(case: MeasuredCase, programs: Programs) 
     result = inject_fault(case.guest, *faults_named("main-garbage"))
     expected = "the target ends with an error, the source runs, no program ran"
     if not result.reached or result.target_exit is None:
-        case.unclear("failed-target-runs-nothing", expected, result.why or "the target did not end by itself")
+        case.inconclusive("failed-target-runs-nothing", expected, result.why or "the target did not end by itself")
         return
     ran = programs.runs()[len(before) :]
     case.expect(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cprlib.testing.chain import CONTROL_RUN_S, Step, update_in_a_row
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import CONTROL_RUN_S, ChainStep
 
 
 class Chain(LiveUpdateTest):
@@ -12,10 +13,10 @@ class Chain(LiveUpdateTest):
     timeout = 600
 
     def _chain(self, length: int, *, queues: int, vhost: bool) -> None:
-        with self.given_guest("cpr", queues=queues, vhost=vhost) as case:
-            steps = [Step()] * (self.parameters.chain or length)
+        with self.given_guest(GuestSpec(queues=queues, vhost=vhost)) as case:
+            steps = [ChainStep()] * (self.parameters.chain or length)
             case.run_control(CONTROL_RUN_S * len(steps))
-            update_in_a_row(case, steps)
+            case.update_chain(steps)
 
     def test_chain_of_5_updates_loses_nothing(self) -> None:
         """Five updates in a row lose nothing; each hands over the same open files, and nothing grows.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from cprlib.evidence.case import Role
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.update.mechanism import Mechanism
 
 
 class ControlRun(LiveUpdateTest):
@@ -14,5 +16,5 @@ class ControlRun(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:off,queues:1
         """
-        with self.given_guest("link-switch", role=Role.CONTROL_RUN) as case, case.under_traffic():
+        with self.given_guest(GuestSpec(Mechanism.LINK_SWITCH, role=Role.CONTROL_RUN)) as case, case.under_traffic():
             pass

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 
+from cprlib.evidence.case import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.qemu.netdev import TapNetdev, TapSource
-from cprlib.testing.netdev_checks import listed
-from cprlib.testing.netdev_test import NetdevTest, expect_answers, observe_update
-from cprlib.testing.survival import survives
+from cprlib.testing.checks import listed
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.netdev_checks import expect_answers, observe_update
+from cprlib.update.mechanism import Mechanism
 from ordinary_migration import migrate_ordinarily
 from tap_sources import Programs
 
 
-class CprOff(NetdevTest):
+class CprOff(LiveUpdateTest):
     """Mechanism ``link-switch``, which is how an update goes without the series, and an ordinary migration."""
 
     def test_nothing_is_sent_with_cpr_off(self) -> None:
@@ -32,10 +35,7 @@ class CprOff(NetdevTest):
             TapNetdev("scripts", "alt0", cpr=False if self.facts.netdev_cpr else None, script=up, down_script=down),
             TapNetdev("onefd", "man0", tap_source=TapSource.FD),
         ]
-        with (
-            self.given_netdevs(netdevs, mechanism="link-switch") as case,
-            survives(case, "survives", "a guest that runs"),
-        ):
+        with self.given_guest(GuestSpec(Mechanism.LINK_SWITCH, netdevs=tuple(netdevs), role=Role.CHECKS)) as case:
             saved = case.guest.machine.trace.all_of("cpr_save_fd")
             names = {item.identifier for item in netdevs}
             of_netdevs = [item.text for item in saved if item.text.split(",")[0] in names]
@@ -86,10 +86,9 @@ class CprOff(NetdevTest):
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:none,vhost:off,queues:2
         """
         netdev = TapNetdev(queues=2, tap_source=TapSource.FDS)
-        with (
-            self.given_netdevs([netdev], pluggable=True, mechanism="link-switch") as case,
-            survives(case, "survives", "a guest that runs"),
-        ):
+        with self.given_guest(
+            GuestSpec(Mechanism.LINK_SWITCH, netdevs=(netdev,), pluggable=True, role=Role.CHECKS)
+        ) as case:
             for label, flags in (("blocking", 0), ("nonblocking", os.O_NONBLOCK)):
                 reader, writer = os.pipe2(os.O_CLOEXEC | flags)
                 try:

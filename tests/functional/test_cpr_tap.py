@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 
 
@@ -9,7 +10,7 @@ class CprTap(LiveUpdateTest):
     """Mechanism ``cpr``, vhost off and on, with 1 and 4 queue pairs."""
 
     def _cross(self, *, queues: int, vhost: bool) -> None:
-        with self.given_guest("cpr", queues=queues, vhost=vhost) as case:
+        with self.given_guest(GuestSpec(queues=queues, vhost=vhost)) as case:
             case.run_control()
             with case.under_traffic():
                 case.live_update()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, UpdateFailed
 from cprlib.qemu.binary import QemuBinary, machine_types, newest_common, probe
-from cprlib.testing.chain import BETWEEN_S, CONTROL_RUN_S
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.measured_case import BETWEEN_S, CONTROL_RUN_S, MeasuredCase
 
 
 class CrossBase(LiveUpdateTest):
@@ -23,12 +22,10 @@ class CrossBase(LiveUpdateTest):
     @contextlib.contextmanager
     def _given_guest_for_both(self, *, queues: int, vhost: bool) -> Iterator[tuple[MeasuredCase, QemuBinary, str]]:
         """The case, the other QEMU, and its version."""
-        given = self.parameters
-        target = QemuBinary(given.target_qemu, given.target_firmware) if given.target_qemu else None
+        target, machine = self.parameters.target, ""
         if target is not None:
-            common = newest_common("pc-q35", machine_types(self.qemu), machine_types(target))
-            self.parameters = replace(given, machine=common or given.machine)
-        with self.given_guest("cpr", queues=queues, vhost=vhost, target=target, needs_target=True) as case:
+            machine = newest_common("pc-q35", machine_types(self.qemu), machine_types(target)) or ""
+        with self.given_guest(GuestSpec(queues=queues, vhost=vhost, machine=machine, between_qemus=True)) as case:
             assert target is not None
             yield case, target, probe(target).version
 

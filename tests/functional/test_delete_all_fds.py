@@ -6,19 +6,21 @@ import os
 from dataclasses import replace
 
 from cprlib.errors import DeadlineExceeded
+from cprlib.evidence.case import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_test import NetdevTest, expect_answers, update_guest
-from cprlib.testing.survival import survives
+from cprlib.testing.netdev_checks import expect_answers, update_guest
 
 MOST_FILLERS = 64
 KINDS = ("tap", "vhost")
 GOES = "net"  # the beginning of another one's id, net0: only equal names are one name
 
 
-class DeleteAllFds(NetdevTest):
+class DeleteAllFds(LiveUpdateTest):
     """Mechanism ``cpr``; NICs are added and removed while the guest runs."""
 
     def test_removed_netdevs_are_not_sent(self) -> None:
@@ -35,10 +37,7 @@ class DeleteAllFds(NetdevTest):
         first = TapNetdev(queues=2, vhost=True)
         again = TapNetdev("again", "tap1", vhost=True)
         goes = TapNetdev(GOES, "tap2", queues=2, vhost=True)
-        with (
-            self.given_netdevs([first, again, goes], plugged=True) as case,
-            survives(case, "survives", "a guest that runs"),
-        ):
+        with self.given_guest(GuestSpec(netdevs=(first, again, goes), plugged=True, role=Role.CHECKS)) as case:
             for number in (3, 4, 5):
                 case.guest.topology.add_tap(f"tap{number}", queues=1)
             nics = {nic.netdev: nic for nic in case.guest.machine.settings.nics}

@@ -9,11 +9,11 @@ from cprlib.errors import InstrumentError
 from cprlib.evidence.case import Role
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, pair_tables, read_table
 from cprlib.qemu.machine import Machine
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, expect_same_queues, look_at_tap
 from cprlib.testing.queue_pairs import QueuePairs
-from cprlib.testing.survival import expect_no_complaint, survives
 from ready_target import update_with_pause_when_ready
 
 KINDS = ("tap", "vhost", "memfd")
@@ -35,10 +35,7 @@ class DescriptorFlags(LiveUpdateTest):
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:2
         """
-        with (
-            self.given_guest("cpr", queues=QUEUES, vhost=True, role=Role.CHECKS) as case,
-            survives(case, "survives", "a running guest"),
-        ):
+        with self.given_guest(GuestSpec(queues=QUEUES, vhost=True, role=Role.CHECKS)) as case:
             guest = case.guest
             QueuePairs(case).use(1, "before-update")
             before, tap = read_table(guest.machine.pid), look_at_tap(guest.topology, guest.machine)
@@ -51,7 +48,7 @@ class DescriptorFlags(LiveUpdateTest):
             update_with_pause_when_ready(case, when_ready)
             self._expect_after(case, before)
             self._expect_getfd_blocks(case)
-            expect_no_complaint(case)
+            case.expect_no_complaint()
 
     def _expect_handed_over(
         self, case: MeasuredCase, before: DescriptorTable, source: Machine, target: Machine

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from cprlib.errors import QemuFailed, UpdateFailed
 from cprlib.evidence.case import Role
 from cprlib.evidence.update_faults import fault_with_result
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import (
@@ -36,7 +37,7 @@ class FailedUpdate(LiveUpdateTest):
     """Each fault is put into an update of its own, at a phase that a gate or an event tells, on one guest."""
 
     def _fail(self, faults: Iterable[Fault], *, queues: int = 4, vhost: bool = True, tap: bool = True) -> None:
-        with self.given_guest("cpr", queues=queues, vhost=vhost, role=Role.CHECKS) as case:
+        with self.given_guest(GuestSpec(queues=queues, vhost=vhost, role=Role.CHECKS)) as case:
             with failed_updates(case, tap=tap) as updates:
                 if not updates.inject(faults):
                     return
@@ -140,7 +141,10 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:1
         """
-        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case, failed_updates(case, tap=False) as updates:
+        with (
+            self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case,
+            failed_updates(case, tap=False) as updates,
+        ):
             case.guest.machine.qmp.execute("stop")
             updates.inject(faults_named("no-listener", "cancel-fds-received", "target-killed-with-devices", "no-fault"))
 
@@ -152,7 +156,7 @@ class FailedUpdate(LiveUpdateTest):
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:no-loss,patch:9
         :avocado: tags=mechanism:cpr,vhost:on,queues:1
         """
-        with self.given_guest("cpr", vhost=True) as case:
+        with self.given_guest(GuestSpec(vhost=True)) as case:
             case.run_control(at_least_s=CONTROL_RUN_S)
             with case.under_traffic():
                 for fault in faults_named(*IN_EACH_PHASE):
@@ -173,7 +177,7 @@ class LostGuest(LiveUpdateTest):
     """Faults that nobody survives: the guest is gone, and no other QEMU may run what is left of it."""
 
     def _lose(self, fault: str) -> None:
-        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case, failed_updates(case) as updates:
+        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case, failed_updates(case) as updates:
             updates.inject(faults_named(fault))
 
     def test_target_does_not_run_without_state(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from cprlib.evidence.case import Role
-from cprlib.testing.chain import CONTROL_RUN_S, Step, update_in_a_row
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import CONTROL_RUN_S, ChainStep
+from cprlib.update.mechanism import Mechanism
 
 UPDATES = 3
 
@@ -20,6 +22,6 @@ class FdShare(LiveUpdateTest):
 
         :avocado: tags=mechanism:fd-share,vhost:off,queues:1
         """
-        with self.given_guest("fd-share", role=Role.NEGATIVE_CONTROL) as case:
+        with self.given_guest(GuestSpec(Mechanism.FD_SHARE, role=Role.NEGATIVE_CONTROL)) as case:
             case.run_control(CONTROL_RUN_S * UPDATES)
-            update_in_a_row(case, [Step()] * UPDATES, growth=False)
+            case.update_chain([ChainStep()] * UPDATES, growth=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cprlib.evidence.case import Role
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.survival import expect_no_complaint, survives
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 from full_ring import LONG_MS, FullRing
@@ -14,10 +14,7 @@ class FullReceiveRing(LiveUpdateTest):
     """Mechanism ``cpr``; one queue pair whose receive ring is full."""
 
     def _cross(self, *, vhost: bool) -> None:
-        with (
-            self.given_guest("cpr", vhost=vhost, role=Role.CHECKS) as case,
-            survives(case, "survives", "a guest that runs"),
-        ):
+        with self.given_guest(GuestSpec(vhost=vhost, role=Role.CHECKS)) as case:
             ring = FullRing(case)
             with ring.full("across-a-failed-update", wait_ms=LONG_MS):
                 inject_fault(case.guest, *faults_named("target-killed-with-devices"))
@@ -25,7 +22,7 @@ class FullReceiveRing(LiveUpdateTest):
                 case.live_update()
             with ring.full("in-the-target"):
                 pass
-            expect_no_complaint(case)
+            case.expect_no_complaint()
 
     def test_packets_for_full_ring_arrive_without_vhost(self) -> None:
         """Packets that wait for a full ring arrive after an update, and after one that failed, without vhost.

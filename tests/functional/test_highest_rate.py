@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cprlib.evidence.case import Role
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from highest_rate import search_highest_rate
 
@@ -20,7 +21,7 @@ class HighestRate(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:rate
         """
-        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case:
+        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case:
             found = search_highest_rate(case, first=self.parameters.rate)
             more = {**case.evidence.parameters.more, "highest rate carried (packets/s)": found.highest}
             case.evidence = replace(case.evidence, parameters=replace(case.evidence.parameters, more=more))
@@ -28,4 +29,4 @@ class HighestRate(LiveUpdateTest):
             if found.highest is not None and found.highest >= self.parameters.rate:
                 case.expect("highest-rate-carried", True, wanted, found)
             else:
-                case.unclear("highest-rate-carried", wanted, f"{found}; lower the rate with -p rate=N")
+                case.inconclusive("highest-rate-carried", wanted, f"{found}; lower the rate with -p rate=N")

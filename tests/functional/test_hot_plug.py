@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from cprlib.evidence.case import Role
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.testing.netdev_test import NetdevTest, expect_answers
-from cprlib.testing.survival import survives
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.netdev_checks import expect_answers
 from netdev_update import cross_twice
 from tap_sources import Programs, tap_forms
 
 
-class HotPlug(NetdevTest):
+class HotPlug(LiveUpdateTest):
     """Mechanism ``cpr``; the target is started with ``-incoming defer`` and gets ``netdev_add`` and ``device_add``."""
 
     def test_every_tap_source_is_updated_by_hot_plug(self) -> None:
@@ -22,10 +23,7 @@ class HotPlug(NetdevTest):
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4,plug:hot
         """
         programs = Programs.made_in(self.outputdir)
-        with (
-            self.given_netdevs(tap_forms(programs), plugged=True) as case,
-            survives(case, "survives", "a guest that runs"),
-        ):
+        with self.given_guest(GuestSpec(netdevs=tap_forms(programs), plugged=True, role=Role.CHECKS)) as case:
             cross_twice(case, programs, plugged=True)
 
     def test_update_with_4_hot_plugged_queues_loses_nothing(self) -> None:
@@ -38,10 +36,7 @@ class HotPlug(NetdevTest):
         :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4,plug:hot
         """
         netdev = TapNetdev(queues=4)
-        with (
-            self.given_netdevs([netdev], plugged=True, role=Role.UPDATE) as case,
-            survives(case, "survives", "a guest that runs"),
-        ):
+        with self.given_guest(GuestSpec(netdevs=(netdev,), plugged=True, role=Role.UPDATE)) as case:
             case.guest.agent.set_queue_pairs(2)
             case.run_control()
             with case.under_traffic():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 
 
@@ -13,7 +14,7 @@ class Ipv6(LiveUpdateTest):
 
         :avocado: tags=patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1,ip:6
         """
-        with self.given_guest("cpr", vhost=True, ip_version=6) as case:
+        with self.given_guest(GuestSpec(vhost=True, ip_version=6)) as case:
             case.run_control()
             with case.under_traffic():
                 case.live_update()

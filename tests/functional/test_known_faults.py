@@ -9,6 +9,7 @@ from cprlib.linux import packet_faults as faults
 from cprlib.linux.counters import Side
 from cprlib.linux.packet_faults import Numbers, Packet, PacketFault
 from cprlib.linux.topology import PORT, STATION_INTERFACE, Topology
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.traffic.figures import Direction
 from injected_faults import FaultBench, InjectedFault, StoppedGuest
@@ -45,7 +46,7 @@ class KnownFaults(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:faults
         """
-        with self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case:
+        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case:
             bench = FaultBench(case)
             for _ in range(self.parameters.fault_repeats):
                 self._losses(bench, case.guest.topology, case.guest.tap)

@@ -11,6 +11,7 @@ from cprlib.linux import packet_faults as faults
 from cprlib.linux.counters import Side, read_counters
 from cprlib.linux.packet_faults import Numbers, Packet
 from cprlib.linux.topology import PORT
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.traffic.figures import Direction
 from cprlib.traffic.session import TrafficSession
@@ -51,7 +52,7 @@ class KnownFaultsGuest(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:on,queues:4,instrument:faults
         """
-        with self.given_guest("cpr", queues=QUEUES, vhost=True, role=Role.CHECKS) as case:
+        with self.given_guest(GuestSpec(queues=QUEUES, vhost=True, role=Role.CHECKS)) as case:
             bench = FaultBench(case)
             for _ in range(self.parameters.fault_repeats):
                 self._pause_with_room(bench)

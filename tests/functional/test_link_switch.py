@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from cprlib.evidence.case import Role
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.update.mechanism import Mechanism
 
 
 class LinkSwitch(LiveUpdateTest):
@@ -14,7 +16,7 @@ class LinkSwitch(LiveUpdateTest):
 
         :avocado: tags=mechanism:link-switch,vhost:off,queues:1
         """
-        with self.given_guest("link-switch", role=Role.NEGATIVE_CONTROL) as case:
+        with self.given_guest(GuestSpec(Mechanism.LINK_SWITCH, role=Role.NEGATIVE_CONTROL)) as case:
             case.run_control()
             with case.under_traffic():
                 case.live_update()

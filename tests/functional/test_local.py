@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.update.mechanism import Mechanism
 
 
 class LocalParameter(LiveUpdateTest):
@@ -15,7 +17,7 @@ class LocalParameter(LiveUpdateTest):
 
         :avocado: tags=mechanism:local,vhost:off,queues:1
         """
-        with self.given_guest("local") as case:
+        with self.given_guest(GuestSpec(Mechanism.LOCAL)) as case:
             case.run_control()
             with case.under_traffic():
                 case.live_update()

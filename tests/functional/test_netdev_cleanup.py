@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from cprlib.evidence.case import Role
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.testing.checks import listed
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import listed
-from cprlib.testing.netdev_test import NetdevTest, expect_answers, update_guest
-from cprlib.testing.survival import survives
+from cprlib.testing.netdev_checks import expect_answers, update_guest
 from netdev_refusals import attempts, helper_failures, refusals
 from netdev_refused import MEANINGS, Refuser
 from tap_sources import Programs
 
 
-class NetdevCleanup(NetdevTest):
+class NetdevCleanup(LiveUpdateTest):
     """Mechanism ``cpr``; many refused additions to one running guest."""
 
     def test_refused_netdev_add_leaves_nothing(self) -> None:
@@ -27,12 +29,12 @@ class NetdevCleanup(NetdevTest):
         """
         netdevs = [TapNetdev(vhost=True), TapNetdev("other", "tap1")]
         programs = Programs.made_in(self.outputdir)
-        with self.given_netdevs(netdevs) as case:
+        with self.given_guest(GuestSpec(netdevs=tuple(netdevs), role=Role.CHECKS)) as case:
             case.guest.topology.add_tap("tap2", queues=1)
             refuser = Refuser(case.guest.machine)
             workers = len(vhost_workers(case.guest.machine.pid))
             rows = attempts(refusals(programs))
-            with survives(case, "survives", "a QEMU that runs after all of them"):
+            with case.survives("survives-refusals"):
                 for row in rows:
                     refuser.attempt(row)
             for name, doubts in refuser.doubts.items():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from busy_polling import FIRST_PORT, POLL_US, expect_polling, share_of_workers
+from busy_polling import POLL_US, expect_polling, share_of_workers
 from cprlib.evidence.case import Role
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import device_facts
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.nic_frames import queue_map
 from cprlib.testing.queue_pairs import QueuePairs
-from cprlib.testing.survival import expect_no_complaint, survives
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 
@@ -30,16 +30,13 @@ class NicOptions(LiveUpdateTest):
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:1
         """
         netdev = TapNetdev(vhost=True, poll_us=POLL_US)
-        with (
-            self.given_guest("cpr", netdev=netdev, role=Role.CHECKS) as case,
-            survives(case, "survives", "a guest that runs"),
-        ):
+        with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
             before = share_of_workers(case)
             case.live_update()
-            expect_polling(case, "in-the-target", before, share_of_workers(case, FIRST_PORT + 1))
+            expect_polling(case, "in-the-target", before, share_of_workers(case))
             inject_fault(case.guest, *faults_named("target-killed-with-devices"))
-            expect_polling(case, "after-a-failed-update", before, share_of_workers(case, FIRST_PORT + 2))
-            expect_no_complaint(case)
+            expect_polling(case, "after-a-failed-update", before, share_of_workers(case))
+            case.expect_no_complaint()
 
     def test_receive_side_scaling_is_kept(self) -> None:
         """A guest's receive-side scaling, key and table, puts each flow into the same queue after an update.
@@ -48,16 +45,13 @@ class NicOptions(LiveUpdateTest):
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4
         """
-        with (
-            self.given_guest("cpr", queues=QUEUES, extra=RSS, role=Role.CHECKS) as case,
-            survives(case, "survives", "a guest that runs"),
-        ):
+        with self.given_guest(GuestSpec(queues=QUEUES, arguments=RSS, role=Role.CHECKS)) as case:
             QueuePairs(case).use(QUEUES, "before-update")
             before, expected = queue_map(case.guest), "each of 8 flows into the queue that the guest's table names"
             case.live_update()
             after, features = queue_map(case.guest), device_facts(case.guest.machine.qmp)["guest-features"]
             if before is None or RSS_FEATURE not in features:
-                case.unclear("flows-by-hash", expected, f"flows by queue {before}; the guest uses {features}")
+                case.inconclusive("flows-by-hash", expected, f"flows by queue {before}; the guest uses {features}")
                 return
             case.expect(
                 "flows-by-hash",
@@ -66,4 +60,4 @@ class NicOptions(LiveUpdateTest):
                 f"{after}",
                 f"flows went into the guest's queues as {before}, now as {after}: its hash or table is not in force",
             )
-            expect_no_complaint(case)
+            case.expect_no_complaint()

@@ -11,11 +11,11 @@ from cprlib.errors import Awaited
 from cprlib.evidence.case import Role
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import arriving, frame
 from cprlib.testing.nic_view import expect_same_nic, expect_same_tap, handed_over, look_at_nic, wait_settled
-from cprlib.testing.survival import expect_no_complaint, survives
 
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
 UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5
@@ -50,10 +50,7 @@ class NicState(LiveUpdateTest):
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1
         """
         netdev = TapNetdev(send_buffer=SEND_BUFFER)
-        with (
-            self.given_guest("cpr", netdev=netdev, role=Role.CHECKS) as case,
-            survives(case, "survives", "a running guest"),
-        ):
+        with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
             agent, big = case.guest.agent, BigPackets(case)
             wait_settled(agent)
             big.cross("before-update", segments_to_guest=True)
@@ -77,7 +74,7 @@ class NicState(LiveUpdateTest):
             self._expect_frames(case, tuple(FRAMES), "promiscuous")
             agent.set_interface(promiscuous=False, all_multicast=False, mac=GUEST.mac)
             big.cross("after-updates", segments_to_guest=True)
-            expect_no_complaint(case)
+            case.expect_no_complaint()
 
     def test_offloads_and_header_are_kept(self) -> None:
         """Offloads and vnet header of a NIC with vhost are as before after an update, as set up and as changed.
@@ -90,10 +87,7 @@ class NicState(LiveUpdateTest):
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:1
         """
-        with (
-            self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case,
-            survives(case, "survives", "a running guest"),
-        ):
+        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case:
             agent, big = case.guest.agent, BigPackets(case)
             wait_settled(agent)
             big.cross("before-update", segments_to_guest=True)
@@ -103,7 +97,7 @@ class NicState(LiveUpdateTest):
             agent.set_feature("rx-gro-hw", False)
             self._cross(case, "after-second-update")
             big.cross("after-second-update", segments_to_guest=False)
-            expect_no_complaint(case)
+            case.expect_no_complaint()
 
     def _cross(self, case: MeasuredCase, when: str, announced: str | None = None) -> None:
         """An update, with everything that is known of the NIC looked at on both sides of it."""
@@ -126,7 +120,7 @@ class NicState(LiveUpdateTest):
     def _expect_frames(self, case: MeasuredCase, welcome: Sequence[str], when: str) -> None:
         came = arriving(case.guest, FRAMES, welcome)
         if came is None:
-            case.unclear(f"frames-{when}", ", ".join(welcome) or "none", "the guest received more than what was sent")
+            case.inconclusive(f"frames-{when}", ", ".join(welcome) or "none", "the guest received more than was sent")
             return
         missing = [name for name in welcome if name not in came]
         intruders = [name for name in FRAMES if name in came and name not in welcome]

@@ -7,6 +7,7 @@ inherits it detached, and must know so.
 from __future__ import annotations
 
 from cprlib.evidence.case import Role
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import queue_map
@@ -19,7 +20,6 @@ from cprlib.testing.nic_view import (
     wait_settled,
 )
 from cprlib.testing.queue_pairs import QueuePairs
-from cprlib.testing.survival import expect_no_complaint, survives
 
 CONFIGURED, IN_USE = 4, 2
 TOGGLE_MS = 30
@@ -29,10 +29,7 @@ class QueuePairsInUse(LiveUpdateTest):
     """Mechanism ``cpr``, a tap with four queues of which the guest uses some."""
 
     def _cross_with_unused_queues(self, *, vhost: bool) -> None:
-        with (
-            self.given_guest("cpr", queues=CONFIGURED, vhost=vhost) as case,
-            survives(case, "survives", "a running guest"),
-        ):
+        with self.given_guest(GuestSpec(queues=CONFIGURED, vhost=vhost)) as case:
             pairs = QueuePairs(case)
             pairs.use(IN_USE, "before-update")
             wait_settled(case.guest.agent)
@@ -52,14 +49,14 @@ class QueuePairsInUse(LiveUpdateTest):
             expect_same_tap(case, tap, later, handed_over(update.pairings), "after-second-update")
             pairs.use(1, "after-second-update")
             pairs.exchange(1, "after-fewer-queue-pairs")
-            expect_no_complaint(case)
+            case.expect_no_complaint()
 
     def _expect_same_map(self, case: MeasuredCase, before: dict[int, tuple[int, ...]] | None) -> None:
         """A flow goes into the same queue of the guest as before: no two queues were taken for each other."""
         after = queue_map(case.guest)
         expected = "the same queue of the guest for each of 8 flows"
         if before is None:
-            case.unclear("queue-order", expected, "not every frame arrived before the update")
+            case.inconclusive("queue-order", expected, "not every frame arrived before the update")
             return
         case.expect(
             "queue-order",
@@ -104,10 +101,7 @@ class QueuePairsInUse(LiveUpdateTest):
 
         :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:4
         """
-        with (
-            self.given_guest("cpr", queues=CONFIGURED, vhost=True, role=Role.CHECKS) as case,
-            survives(case, "survives", "a running guest"),
-        ):
+        with self.given_guest(GuestSpec(queues=CONFIGURED, vhost=True, role=Role.CHECKS)) as case:
             pairs = QueuePairs(case)
             pairs.exchange(CONFIGURED, "before-update")
             agent = case.guest.agent
@@ -135,4 +129,4 @@ class QueuePairsInUse(LiveUpdateTest):
             pairs.exchange(3, "after-updates")
             pairs.use(CONFIGURED, "after-updates")
             pairs.exchange(CONFIGURED, "with-all-queue-pairs")
-            expect_no_complaint(case)
+            case.expect_no_complaint()

@@ -8,6 +8,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, QemuFailed, UpdateFailed
 from cprlib.evidence.case import Role
 from cprlib.linux.kernel_trace import KernelTrace
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import (
     ANSWER_S,
     check_order,
@@ -70,7 +71,7 @@ class StopOrder(LiveUpdateTest):
         :avocado: tags=patch:stop-early,patch:1,patch:setup-notifier,patch:2,patch:vhost-reset,patch:3
         :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
-        with self.given_guest("cpr", queues=4, vhost=True, role=Role.CHECKS) as case:
+        with self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case:
             self._stop_order(case)
 
     def test_guest_is_stopped_before_fds_are_sent(self) -> None:
@@ -80,5 +81,5 @@ class StopOrder(LiveUpdateTest):
 
         :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:off,queues:1
         """
-        with self.given_guest("cpr", role=Role.CHECKS) as case:
+        with self.given_guest(GuestSpec(role=Role.CHECKS)) as case:
             self._stop_order(case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from background_traffic import background_traffic
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 
 
@@ -14,7 +15,7 @@ class Streams(LiveUpdateTest):
 
         :avocado: tags=mechanism:cpr,vhost:on,queues:1,streams:all,patch:no-loss,patch:9
         """
-        with self.given_guest("cpr", vhost=True, load=0.5) as case:
+        with self.given_guest(GuestSpec(vhost=True, rate_share=0.5)) as case:
             case.run_control()
             with case.under_traffic(), background_traffic(case):
                 case.live_update()

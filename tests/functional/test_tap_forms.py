@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from cprlib.testing.netdev_test import NetdevTest
-from cprlib.testing.survival import survives
+from cprlib.evidence.case import Role
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
 from netdev_update import cross_twice
 from tap_sources import Programs, tap_forms
 
 
-class TapForms(NetdevTest):
+class TapForms(LiveUpdateTest):
     """Mechanism ``cpr``; several NICs in one guest, each made in its own way."""
 
     def test_every_tap_source_is_updated_on_command_line(self) -> None:
@@ -23,5 +24,5 @@ class TapForms(NetdevTest):
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
         programs = Programs.made_in(self.outputdir)
-        with self.given_netdevs(tap_forms(programs)) as case, survives(case, "survives", "a guest that runs"):
+        with self.given_guest(GuestSpec(netdevs=tap_forms(programs), role=Role.CHECKS)) as case:
             cross_twice(case, programs, plugged=False)

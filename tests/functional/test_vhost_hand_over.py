@@ -11,11 +11,13 @@ from cprlib.evidence.case import Role
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.channels import MigrationChannels
+from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probe_flows
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import Probes
 from cprlib.update.hooks import PauseAtFdsSent
+from cprlib.update.mechanism import Mechanism
 from cprlib.update.proxy import ChannelProxy
 
 SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
@@ -33,7 +35,7 @@ class VhostHandOver(LiveUpdateTest):
         :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:1
         """
         with (
-            self.given_guest("cpr", vhost=True, role=Role.CHECKS) as case,
+            self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case,
             KernelTrace() as trace,
             Probes(case.guest.topology.station, probe_flows(case)) as probes,
         ):
@@ -61,7 +63,7 @@ class VhostHandOver(LiveUpdateTest):
         :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
         with (
-            self.given_guest("cpr", queues=4, vhost=True, role=Role.CHECKS) as case,
+            self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case,
             KernelTrace() as trace,
             Probes(case.guest.topology.station, probe_flows(case)) as probes,
             ChannelProxy(case.guest.topology.switch, "nobody", SOME_BYTES) as proxy,
@@ -123,7 +125,7 @@ class VhostHandOver(LiveUpdateTest):
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:link-switch,vhost:on,queues:1
         """
         with (
-            self.given_guest("link-switch", vhost=True, role=Role.CHECKS) as case,
+            self.given_guest(GuestSpec(Mechanism.LINK_SWITCH, vhost=True, role=Role.CHECKS)) as case,
             KernelTrace() as trace,
             Probes(case.guest.topology.station, probe_flows(case)) as probes,
         ):

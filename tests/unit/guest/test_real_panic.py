@@ -20,9 +20,8 @@ from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import build_topology
 from cprlib.qemu.machine import Machine, start_machine
-from cprlib.qemu.netdev import TapNetdev
-from cprlib.update.mechanism import Mechanism
-from cprlib.update.running_guest import GuestSettings
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.parameters import SuiteParameters
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +35,7 @@ def assets() -> Assets:
 @contextlib.contextmanager
 def booting(assets: Assets, folder: Path, parameters: str) -> Iterator[Machine]:
     """A guest with additional parameters on its kernel's command line."""
-    guest = GuestSettings(assets.qemu, assets.guest, TapNetdev())
-    settings = guest.for_machine(Mechanism.CPR)
+    settings = GuestSpec().settings(SuiteParameters(), assets.qemu, assets.guest)
     settings = replace(settings, kernel_arguments=f"{settings.kernel_arguments} {parameters}")
     with contextlib.ExitStack() as stack:
         try:

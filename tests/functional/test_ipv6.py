@@ -1,4 +1,4 @@
-"""The measured stream over IPv6: other addresses, another checksum, the same update."""
+"""The measured stream over IPv6."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Ipv6(LiveUpdateTest):
     """Mechanism ``cpr`` with vhost, one queue pair."""
 
     def test_update_with_ipv6_loses_nothing(self) -> None:
-        """A stream over IPv6 crosses an update without a lost packet.
+        """An update loses no packet of a stream over IPv6.
 
         :avocado: tags=patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1,ip:6
         """

@@ -24,7 +24,7 @@ class Light(Test):
         given, name = read_parameters(self.params), point_name(own_parameters(self.params))
         case = f"{case_id(str(self.name))}-{name}"
         folder = start_case(Path(self.outputdir), case, test=str(self.name))
-        more = {"point": name, "qemu": str(given.qemu), "base": given.base}
+        more = {"point": name, "qemu": str(given.qemu and given.qemu.path), "base": given.base}
         parameters = Parameters(queues=given.queues, vhost=given.vhost, rate=given.rate, more=more)
         CaseEvidence(case, Mechanism.NONE, Role.CHECKS, started_ns=1, parameters=parameters).write(folder)
 """

@@ -21,7 +21,7 @@ class HighestRate(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:rate
         """
-        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case:
+        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case, case.without_update():
             found = search_highest_rate(case, first=self.parameters.rate)
             more = {**case.evidence.parameters.more, "highest rate carried (packets/s)": found.highest}
             case.evidence = replace(case.evidence, parameters=replace(case.evidence.parameters, more=more))

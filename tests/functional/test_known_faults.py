@@ -46,7 +46,7 @@ class KnownFaults(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:faults
         """
-        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case:
+        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case, case.without_update():
             bench = FaultBench(case)
             for _ in range(self.parameters.fault_repeats):
                 self._losses(bench, case.guest.topology, case.guest.tap)

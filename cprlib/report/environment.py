@@ -9,10 +9,13 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 import cprlib
 from cprlib import files
+from cprlib.codec import Count
 from cprlib.errors import CprlibError
 from cprlib.process import run
 
@@ -34,21 +37,21 @@ class Environment:
     :param accelerator: of the guests: ``kvm`` or ``tcg``.
     """
 
-    mode: str = ""
-    engine: str = ""
-    lab_retries: int = 0
+    mode: Annotated[str, Meta(pattern="^(native|lab|)$")] = ""
+    engine: Annotated[str, Meta(pattern="^(uml|kvm|)$")] = ""
+    lab_retries: Count = 0
     kernel: str = ""
     architecture: str = ""
     distribution: str = ""
     cpu: str = ""
-    cores: int | None = None
-    memory_mib: int | None = None
+    cores: Count | None = None
+    memory_mib: Count | None = None
     python: str = ""
     cprlib: str = ""
     commit: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
     lab_kernel: str = ""
-    accelerator: str = ""
+    accelerator: Annotated[str, Meta(pattern="^(kvm|tcg|)$")] = ""
 
 
 def describe_environment(

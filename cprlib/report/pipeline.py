@@ -8,13 +8,12 @@ from pathlib import Path
 
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.avocado_results import read_jobs
-from cprlib.report.earlier import read_earlier
 from cprlib.report.environment import Environment, describe_environment, join_environments
 from cprlib.report.gather import gather
 from cprlib.report.html import write_html
 from cprlib.report.matrix import MatrixRecord, points_of
 from cprlib.report.results_folder import unfinished_reason
-from cprlib.report.run_json import write_run_json
+from cprlib.report.run_json import read_machine, write_run_json
 from cprlib.report.run_report import RunReport
 from cprlib.verdict.findings import Verdict, combine, unsure
 from cprlib.verdict.judge import judge, judge_run
@@ -39,7 +38,7 @@ def judge_results(
     """
     if not results.is_dir():
         raise UsageError(f"report on {results}", "there is no such folder", "give the folder of a run")
-    earlier = read_earlier(results) if environment is None else None
+    earlier = read_machine(results) if environment is None else None
     if earlier:
         environment, command = earlier[0], command or earlier[1]
     job = read_jobs(results)

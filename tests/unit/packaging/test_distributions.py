@@ -98,7 +98,7 @@ def test_commands_work_without_a_checkout(installed: Path) -> None:
     assert "--policy" in of_installed(installed, PROGRAM_OF_CLI, "run", "--help")
     program = "from cprlib.verdict.policy_file import shipped_policies; print(*shipped_policies())"
     assert of_installed(installed, program).split() == ["default", "slow-machine", "strict"]
-    program = "from cprlib.report.run_json import schema_file; print(schema_file().is_file())"
+    program = "from cprlib.report.run_json import RUN_SCHEMA_FILE; print(RUN_SCHEMA_FILE.path.is_file())"
     assert of_installed(installed, program).strip() == "True"
 
 

@@ -15,7 +15,7 @@ from cprlib.evidence.packets import Packets
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.report.pipeline import build_report, judge_results
 from cprlib.report.results_folder import start_case
-from cprlib.report.run_json import run_value, schema_file, validate
+from cprlib.report.run_json import RUN_SCHEMA_FILE, run_value, validate
 from cprlib.report.summary import MARKDOWN_LINES, markdown_summary, result_table
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
@@ -217,12 +217,13 @@ def test_hostile_text_is_harmless(tmp_path: Path) -> None:
 def test_run_json_fits_its_schema(tmp_path: Path) -> None:
     put(tmp_path, good_case())
     put(tmp_path, CaseEvidence("least", Mechanism.NONE))
-    schema = json.loads(schema_file().read_text())
+    schema = json.loads(RUN_SCHEMA_FILE.path.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     value = run_value(judge_results(tmp_path, DEFAULT, environment=describe_environment(mode="lab", engine="uml")))
     validate(value)
+    jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
     assert value["environment"]["cores"]
-    for member in schema["$defs"]["case"]["required"]:
+    for member in schema["$defs"]["RunCase"]["required"]:
         broken = json.loads(json.dumps(value))
         del broken["cases"][0][member]
         with pytest.raises(InstrumentError, match=member):

@@ -1,0 +1,187 @@
+"""Order of a live update's steps and hooks, with stand-ins for both QEMUs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cprlib.errors import QemuFailed, QmpRefused, UpdateFailed
+from cprlib.linux.topology import Topology
+from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.machine import Machine, MachineSettings
+from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from cprlib.update import hooks, live_update
+from cprlib.update.faults import Phase
+from cprlib.update.hooks import PauseAtFdsSent, UpdateHook
+from cprlib.update.live_update import LiveUpdate
+from cprlib.update.mechanism import Mechanism
+
+SETTINGS = MachineSettings(
+    qemu=QemuBinary(Path("/bin/qemu")),
+    kernel=Path("/kernel"),
+    initramfs=Path("/initramfs"),
+    kernel_arguments="",
+    netdevs=(TapNetdev(cpr=True),),
+    nics=(VirtioNet("52:54:00:00:00:01"),),
+)
+
+
+class StandIn:
+    """A QEMU that notes the commands it gets."""
+
+    def __init__(self, steps: list[str], *, refuses: bool = False, ended: bool = False) -> None:
+        self.settings = SETTINGS
+        self.pid = 1
+        self.messages = ""
+        self.incoming = True
+        self.process = SimpleNamespace(poll=lambda: 1 if ended else None)
+        self.qmp = self
+        self._steps = steps
+        self._refuses = refuses
+        self._ended = ended
+
+    def execute(self, command: str, _arguments: object = None, **_: object) -> dict[str, Any]:
+        self._steps.append(command)
+        if command == "migrate" and self._refuses:
+            raise QmpRefused("run migrate", "no", error_class="GenericError")
+        return {"status": "completed", "downtime": 7}
+
+    def wait_event(self, *_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(name="STOP")
+
+    def check_alive(self, doing: str) -> None:
+        if self._ended:
+            raise QemuFailed(doing, "it ended")
+
+    def wait_ready(self) -> None: ...
+
+    def status(self) -> str:
+        return "running"
+
+    def quit(self) -> int:
+        self._steps.append("quit")
+        return 0
+
+
+class Noting(UpdateHook):
+    """Notes when it is called."""
+
+    def __init__(self, steps: list[str], *, expects_failure: bool = False) -> None:
+        self._steps = steps
+        self.expects_failure = expects_failure
+
+    def before_target(self, update: LiveUpdate) -> None:
+        self._steps.append(f"hook before {update.target_name}")
+
+    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
+        assert update.migrating is None
+        self._steps.append(f"hook at {phase}")
+
+    def migrating(self, update: LiveUpdate) -> None:
+        assert update.migrating is not None
+        update.migrating.result()
+        self._steps.append("hook migrating")
+
+    def source_stopped(self, update: LiveUpdate) -> None:  # noqa: ARG002
+        self._steps.append("hook stopped")
+
+
+class NoProxy:
+    """A proxy that never holds."""
+
+    name, held = "proxy", False
+
+    def __enter__(self) -> NoProxy:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def release(self) -> None: ...
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    noted: list[str] = []
+    view = SimpleNamespace(table=None)
+    for name in ("view", "view_after_release"):
+        monkeypatch.setattr(live_update, name, lambda _machine: view)
+    monkeypatch.setattr(live_update, "pair_tables", lambda *_: ())
+    monkeypatch.setattr(live_update, "moments_of", lambda *_: ())
+    monkeypatch.setattr(live_update, "run_states_of", lambda *_: None)
+    monkeypatch.setattr(live_update, "is_listening", lambda *_: True)
+    monkeypatch.setattr(hooks, "ChannelProxy", lambda *_: NoProxy())
+    return noted
+
+
+def update(
+    monkeypatch: pytest.MonkeyPatch,
+    steps: list[str],
+    used: Sequence[UpdateHook],
+    *,
+    refuses: bool = False,
+    target_ended: bool = False,
+) -> LiveUpdate:
+    @contextlib.contextmanager
+    def start(name: str, *_: object, **__: object) -> Iterator[StandIn]:
+        steps.append(f"start {name}")
+        yield StandIn(steps, ended=target_ended)
+
+    monkeypatch.setattr(live_update, "start_machine", start)
+    return LiveUpdate(
+        source=cast(Machine, StandIn(steps, refuses=refuses)),
+        mechanism=Mechanism.CPR,
+        topology=cast(Topology, SimpleNamespace(switch=None)),
+        stack=contextlib.ExitStack(),
+        folder=Path("/nowhere"),
+        target_settings=SETTINGS,
+        hooks=used,
+    )
+
+
+def test_hooks_are_called_between_the_steps(monkeypatch: pytest.MonkeyPatch, steps: list[str]) -> None:
+    target, result = update(monkeypatch, steps, [Noting(steps)]).perform()
+    assert steps == [
+        "hook before target",
+        "start target",
+        "hook at target started",
+        "hook at cpr socket ready",
+        "migrate-set-capabilities",
+        "migrate-set-parameters",
+        "hook at mode set",
+        "migrate",
+        "hook migrating",
+        "hook stopped",
+        "query-migrate",
+        "query-migrate",
+        "quit",
+    ]
+    assert not target.incoming
+    assert (result.downtime_ms, result.source_exit) == (7.0, 0)
+    names = ["TARGET_STARTED", "CPR_LISTENING", "MIGRATE", "COMPLETED", "SOURCE_QUIT", "SOURCE_GONE"]
+    assert [item.name for item in result.moments] == names
+
+
+def test_a_refused_migration_fails_at_once_also_with_a_pause(monkeypatch: pytest.MonkeyPatch, steps: list[str]) -> None:
+    acted: list[object] = []
+    begun = time.monotonic()
+    with pytest.raises(UpdateFailed, match="cannot start the live update: no"):
+        update(monkeypatch, steps, [PauseAtFdsSent(acted.append)], refuses=True).perform()
+    assert not acted
+    assert time.monotonic() - begun < 5
+    assert "quit" not in steps
+
+
+def test_a_target_that_ends_early_is_an_error_unless_a_failure_is_expected(
+    monkeypatch: pytest.MonkeyPatch, steps: list[str]
+) -> None:
+    with pytest.raises(QemuFailed, match="it ended"):
+        update(monkeypatch, steps, [Noting(steps)], target_ended=True).perform()
+    assert "migrate" not in steps
+    failing = update(monkeypatch, steps, [Noting(steps, expects_failure=True)], target_ended=True, refuses=True)
+    assert isinstance(failing.begin(), QmpRefused)

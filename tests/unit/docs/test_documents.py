@@ -1,4 +1,4 @@
-"""Every command in the documents exists, with its options, tests, tags, policies and mutants."""
+"""Every command and file that the documents name exists; pages are in the navigation and wrap at 100 columns."""
 
 from __future__ import annotations
 

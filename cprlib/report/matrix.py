@@ -6,7 +6,6 @@ and shards of different commits or QEMUs make the run inconclusive, also when it
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib import files
-from cprlib.codec import BadValue, decode, encode
+from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.report.environment import Environment
@@ -93,7 +92,7 @@ class MatrixRecord:
 
     def write(self, folder: Path) -> None:
         """Write ``matrix.json``."""
-        files.write_text(folder / MATRIX_FILE, json.dumps(encode(self), indent=2) + "\n", mode=0o600)
+        files.write_text(folder / MATRIX_FILE, dump_json(self), mode=0o600)
 
     @classmethod
     def read(cls, folder: Path) -> MatrixRecord | None:
@@ -103,10 +102,10 @@ class MatrixRecord:
         """
         path = folder / MATRIX_FILE
         try:
-            return decode(cls, json.loads(path.read_text(encoding="utf-8")))
+            return load_json(cls, path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, BadValue) as error:
+        except (OSError, BadValue) as error:
             raise InstrumentError(f"read {path}", str(error)) from error
 
     def problems(self, covered: Iterable[str]) -> Iterator[str]:

@@ -5,14 +5,14 @@ Transcripts and captures may hold what a guest sent, so the folders are for thei
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib import files
+from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.evidence.case import STARTED_FILE, Mechanism
 
@@ -32,7 +32,7 @@ def new_results_folder(base: Path) -> Path:
     """
     try:
         folder = files.numbered_folder(base, files.utc_name())
-        files.write_text(folder / UNFINISHED, json.dumps(asdict(ProcessId.own())) + "\n", mode=0o600)
+        files.write_text(folder / UNFINISHED, dump_json(ProcessId.own()), mode=0o600)
         (folder / CASES).mkdir(mode=0o700)
     except OSError as error:
         raise EnvironmentFailure(f"make a results folder in {base}", str(error), "choose another with --out") from error
@@ -96,11 +96,10 @@ def unfinished_reason(folder: Path) -> str:
     """
     interrupted = "the run was interrupted before it wrote its report"
     try:
-        value = json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))
-        owner = ProcessId(int(value["pid"]), int(value["started"]), str(value["boot"]))
+        owner = load_json(ProcessId, (folder / UNFINISHED).read_bytes())
     except FileNotFoundError:
         return ""
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, BadValue):
         return interrupted
     if owner == ProcessId.own():
         return ""
@@ -152,28 +151,14 @@ def start_case(
         folder = files.numbered_folder(results / CASES, case_id)
     except OSError as error:
         raise EnvironmentFailure(f"make the folder of case {case_id}", str(error), "choose another --out") from error
-    value = {
-        "id": folder.name,
-        "test": test,
-        "title": title,
-        "mechanism": mechanism.value,
-        "started_ns": time.time_ns(),
-    }
-    files.write_text(folder / STARTED_FILE, json.dumps(value) + "\n", mode=0o600)
+    started = StartedCase(folder.name, test, title, mechanism, time.time_ns())
+    files.write_text(folder / STARTED_FILE, dump_json(started), mode=0o600)
     return folder
 
 
 def read_started(folder: Path) -> StartedCase:
     """What :func:`start_case` recorded; only the id when the file is missing, empty or broken."""
     try:
-        value = json.loads((folder / STARTED_FILE).read_text(encoding="utf-8"))
-        started = value.get("started_ns")
-        return StartedCase(
-            folder.name,
-            str(value.get("test", "")),
-            str(value.get("title", "")),
-            Mechanism(value.get("mechanism", "none")),
-            started if isinstance(started, int) else None,
-        )
-    except (OSError, ValueError, AttributeError):
+        return replace(load_json(StartedCase, (folder / STARTED_FILE).read_bytes()), id=folder.name)
+    except (OSError, BadValue):
         return StartedCase(folder.name)

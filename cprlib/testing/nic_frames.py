@@ -1,93 +1,75 @@
-"""Frames made by hand, to see which of them come through to the guest, and into which of its queues."""
+"""Hand-made frames to the guest: which of them its NIC receives, and in which queues."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
 from collections.abc import Mapping, Sequence
+
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Dot1Q, Ether
+from scapy.packet import Raw
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import NetInfo, NicInfo
 from cprlib.linux.topology import GUEST, STATION, STATION_INTERFACE
+from cprlib.traffic.sender import open_sending
 from cprlib.update.running_guest import RunningGuest
 
 EXPERIMENTAL = 0x88B5  # IEEE 802 local experimental Ethertype 1: the guest counts it and drops it
-VLAN_TAG, IPV4 = 0x8100, 0x0800
-NOBODY = "10.75.0.99"  # on the guest's network, but nobody's address
+UNUSED_ADDRESS = "10.75.0.99"  # on the guest's network, but of no machine
+DISCARD_PORT = 9
 ARRIVE_S, SILENCE_S = 5.0, 0.3
 
 
-def _mac_bytes(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
-
-
 def frame(target: str, *, vlan: int | None = None) -> bytes:
-    """A frame that no protocol takes.
+    """A frame that belongs to no protocol.
 
     :param target: link-layer address; :param vlan: 802.1Q id, None for a frame without a tag.
     """
-    tag = b"" if vlan is None else struct.pack("!HH", VLAN_TAG, vlan)
-    return _mac_bytes(target) + _mac_bytes(STATION.mac) + tag + struct.pack("!H", EXPERIMENTAL) + bytes(46)
+    if vlan is None:
+        return bytes(Ether(src=STATION.mac, dst=target, type=EXPERIMENTAL) / Raw(bytes(46)))
+    return bytes(Ether(src=STATION.mac, dst=target) / Dot1Q(vlan=vlan, type=EXPERIMENTAL) / Raw(bytes(46)))
 
 
 def flow_frame(port: int) -> bytes:
-    """A UDP packet to the guest's link-layer address but nobody's IP address: the guest drops it without an answer.
+    """A UDP packet to the guest's link-layer address but to an unused IP address: the guest drops it without an answer.
 
-    :param port: source port, which makes it a flow of its own.
+    :param port: source port, different for each flow.
     """
-    udp = struct.pack("!HHHH", port, 9, 8 + 18, 0) + bytes(18)
-    header = struct.pack(
-        "!BBHHHBBH4s4s",
-        0x45,
-        0,
-        20 + len(udp),
-        0,
-        0,
-        64,
-        17,
-        0,
-        socket.inet_aton(STATION.ipv4),
-        socket.inet_aton(NOBODY),
-    )
-    total = sum(struct.unpack("!10H", header))
-    total = (total & 0xFFFF) + (total >> 16)
-    checksum = ~(total + (total >> 16)) & 0xFFFF
-    header = header[:10] + struct.pack("!H", checksum) + header[12:]
-    return _mac_bytes(GUEST.mac) + _mac_bytes(STATION.mac) + struct.pack("!H", IPV4) + header + udp
+    head = Ether(src=STATION.mac, dst=GUEST.mac) / IP(src=STATION.ipv4, dst=UNUSED_ADDRESS, id=0)
+    return bytes(head / UDP(sport=port, dport=DISCARD_PORT, chksum=0) / Raw(bytes(18)))
 
 
 def send_frames(guest: RunningGuest, frames: Sequence[bytes]) -> None:
-    """Send frames from the station, one after the other."""
+    """Send frames from the station."""
     with guest.topology.station.entered():
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        opened = open_sending(STATION_INTERFACE)
     with opened:
-        opened.bind((STATION_INTERFACE, 0))
-        for item in frames:
-            opened.send(item)
+        for content in frames:
+            opened.send(content)
 
 
 def received_per_queue(nic: NicInfo) -> dict[int, int]:
-    """Packets that each queue of the guest's NIC received; empty where the guest's kernel does not tell."""
+    """Packets received by each queue of the guest's NIC; empty where the guest's kernel does not count them."""
     return {int(name[2:]): count for name, count in nic.queue_packets.items() if name.startswith("rx")}
 
 
-def _settled(agent: AgentConnection, before: int, wanted: int) -> NetInfo:
-    """The guest's counters once it has received so many packets and no more come."""
+def _wait_received(agent: AgentConnection, before: int, expected: int) -> NetInfo:
+    """The guest's counters after it has received ``expected`` packets, or after no more arrive."""
     seen = agent.network()
 
     def enough() -> bool | None:
         nonlocal seen
         seen = agent.network()
-        return True if seen.nic().counters["rx_packets"] - before >= wanted else None
+        return True if seen.nic().counters["rx_packets"] - before >= expected else None
 
-    with contextlib.suppress(DeadlineExceeded):  # what is missing is seen in the counters
-        Deadline(ARRIVE_S, f"{wanted} frames to arrive").poll(enough, 0.02)
-    if seen.nic().counters["rx_packets"] - before == wanted:
+    with contextlib.suppress(DeadlineExceeded):  # the counters show what is missing
+        Deadline(ARRIVE_S, f"{expected} frames to arrive").poll(enough, 0.02)
+    if seen.nic().counters["rx_packets"] - before == expected:
         return seen
-    while True:  # something else came, or too little: wait until nothing more does
+    while True:  # too few packets, or others: wait until no more arrive
         count = seen.nic().counters["rx_packets"]
         with contextlib.suppress(DeadlineExceeded):
             Deadline(SILENCE_S, "silence").poll(lambda: None, SILENCE_S / 2)
@@ -96,37 +78,37 @@ def _settled(agent: AgentConnection, before: int, wanted: int) -> NetInfo:
             return seen
 
 
-def arriving(guest: RunningGuest, kinds: Mapping[str, bytes], welcome: Sequence[str]) -> frozenset[str] | None:
-    """Which kinds of frames the guest's NIC receives.
+def received_kinds(guest: RunningGuest, kinds: Mapping[str, bytes], expected: Sequence[str]) -> frozenset[str] | None:
+    """The kinds of frames that the guest's NIC receives.
 
-    The first kind is sent once, the next twice, then four times: the sum tells which came. Those that shall not come
-    are sent first; with one queue they have come, if they come, when the others are there.
+    The first kind is sent once, the second twice, the third four times: the sum identifies those that arrived. Kinds
+    that must not arrive are sent first: with one queue they would arrive before the others.
 
-    :param welcome: the kinds that shall come.
-    :returns: None when a kind came in part, or something else came.
+    :param expected: the kinds that must arrive.
+    :returns: None when part of a kind arrived, or other frames.
     """
     weights = {name: 1 << position for position, name in enumerate(kinds)}
-    order = sorted(kinds, key=lambda name: name in welcome)
+    order = sorted(kinds, key=lambda name: name in expected)
     before = guest.agent.network().nic().counters["rx_packets"]
     send_frames(guest, [kinds[name] for name in order for _ in range(weights[name])])
-    after = _settled(guest.agent, before, sum(weights[name] for name in welcome))
+    after = _wait_received(guest.agent, before, sum(weights[name] for name in expected))
     count = after.nic().counters["rx_packets"] - before
     if count >= 1 << len(kinds):
         return None
     return frozenset(name for name, weight in weights.items() if count & weight)
 
 
-def queue_map(guest: RunningGuest, flows: int = 8, first_port: int = 30000) -> dict[int, tuple[int, ...]] | None:
-    """Into which queue of the guest's NIC each of several flows is put by the kernel, by its hash of the flow.
+def queues_of_flows(guest: RunningGuest, flows: int = 8, first_port: int = 30000) -> dict[int, tuple[int, ...]] | None:
+    """The queue of the guest's NIC that the kernel selects for each of several flows, by the flow's hash.
 
-    The guest must not answer them: the kernel would let a flow follow its answers (tun_flow_update()).
+    The guest must not answer them: a flow would move to the queue of its answers (tun_flow_update()).
 
-    :returns: source ports by queue; None when packets were missing.
+    :returns: source ports by queue; None when packets are missing.
     """
     weights = {first_port + position: 1 << position for position in range(flows)}
     before = guest.agent.network().nic()
     send_frames(guest, [flow_frame(port) for port, weight in weights.items() for _ in range(weight)])
-    after = _settled(guest.agent, before.counters["rx_packets"], sum(weights.values())).nic()
+    after = _wait_received(guest.agent, before.counters["rx_packets"], sum(weights.values())).nic()
     earlier = received_per_queue(before)
     counts = {queue: count - earlier.get(queue, 0) for queue, count in received_per_queue(after).items()}
     if sum(counts.values()) != sum(weights.values()):

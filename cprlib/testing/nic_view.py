@@ -1,4 +1,4 @@
-"""The NIC before and after an update, by everybody who knows of it: kernel, QEMU and guest."""
+"""The NIC before and after an update, as seen by kernel, QEMU and guest."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from cprlib.qemu.nic_state import (
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.running_guest import RunningGuest
 
-Numbers = dict[int, int]  # descriptor of the source: that of the target
+DescriptorMap = dict[int, int]  # descriptor in the source: the same open file in the target
 
 
 @dataclass(frozen=True, slots=True)
 class TapView:
-    """The kernel's view.
+    """The kernel's view of a tap.
 
-    :param queues: by QEMU's descriptor; :param offloads: of the interface.
+    :param queues: one per descriptor of QEMU; :param offloads: of the interface.
     """
 
     queues: tuple[TapQueue, ...]
@@ -37,13 +37,13 @@ class TapView:
 
     @property
     def attached(self) -> int:
-        """How many queues carry packets."""
+        """Number of attached queues, which carry packets."""
         return sum(not queue.detached for queue in self.queues)
 
 
 @dataclass(frozen=True, slots=True)
 class NicView:
-    """One look from all sides."""
+    """The NIC as seen by kernel, QEMU (device and receive filters) and guest."""
 
     tap: TapView
     device: Facts
@@ -52,70 +52,72 @@ class NicView:
 
 
 def solicited_node(mac: str) -> str:
-    """The multicast address that a NIC of this MAC receives for its link-local IPv6 address (RFC 4291, RFC 2464).
+    """The multicast MAC of the solicited-node group of a NIC's link-local IPv6 address (RFC 4291, RFC 2464).
 
-    Without colons, as the guest names it.
+    Without colons, as in /proc/net/dev_mcast.
     """
     return "3333ff" + mac.lower().replace(":", "")[6:]
 
 
-def wait_settled(agent: AgentConnection, *macs: str) -> None:
-    """Wait until the guest has joined the groups of its link-local addresses, which takes it a second after boot.
+def wait_multicast_joined(agent: AgentConnection, *macs: str) -> None:
+    """Wait until the guest has joined the groups of its link-local addresses, about a second after boot.
 
-    :param macs: of its NIC, where it has changed.
-    :raises DeadlineExceeded: it has not.
+    :param macs: all MAC addresses of its NIC so far, by default the usual one.
+    :raises DeadlineExceeded: it has not joined.
     """
-    wanted = {solicited_node(mac) for mac in macs or (GUEST.mac,)}
+    groups = {solicited_node(mac) for mac in macs or (GUEST.mac,)}
     Deadline(10, "the guest to join its multicast groups", Awaited.GUEST).poll(
-        lambda: True if wanted <= set(agent.network().nic().multicast) else None, 0.1
+        lambda: True if groups <= set(agent.network().nic().multicast) else None, 0.1
     )
 
 
-def look_at_tap(topology: Topology, machine: Machine) -> TapView:
-    """The kernel's view of the tap that a QEMU has; only while no descriptors change hands.
+def read_tap_view(topology: Topology, machine: Machine) -> TapView:
+    """The kernel's view of a QEMU's tap. Not during an update, while descriptors are handed over.
 
-    :raises InstrumentError: the kernel will not tell.
+    :raises InstrumentError: the kernel does not report it.
     """
     return TapView(
         read_tap_queues(machine.pid), interface_offloads(topology.switch, machine.settings.netdevs[0].interface)
     )
 
 
-def look_at_nic(guest: RunningGuest) -> NicView:
-    """Look from all sides while the guest runs."""
+def read_nic_view(guest: RunningGuest) -> NicView:
+    """The NIC from all sides, while the guest runs."""
     machine = guest.machine
     return NicView(
-        look_at_tap(guest.topology, machine),
+        read_tap_view(guest.topology, machine),
         device_facts(machine.qmp),
         filter_facts(machine.qmp),
         look_at(guest.agent),
     )
 
 
-def handed_over(pairings: Sequence[Pairing]) -> Numbers:
-    """Descriptors of tap queues that are one open file in source and target."""
+def handed_over_queues(pairings: Sequence[Pairing]) -> DescriptorMap:
+    """The descriptors of tap queues that are one open file in source and target."""
     return {item.source.number: item.target.number for item in pairings if item.source and item.target}
 
 
-def expect_same_tap(case: MeasuredCase, before: TapView, after: TapView, numbers: Numbers, when: str) -> None:
-    """Each queue is as it was: attached or detached, with the same header; the interface has the same offloads.
+def expect_same_tap(case: MeasuredCase, before: TapView, after: TapView, descriptors: DescriptorMap, when: str) -> None:
+    """Check that each queue is attached or detached as before, with the same header, and the offloads are unchanged.
 
-    :param numbers: the target's descriptor for each of the source's.
+    :param descriptors: the target's descriptor for each of the source's.
     :param when: for the checks' names: ``after-update``.
     """
-    expect_same_queues(case, before, after, numbers, when)
-    found = differences(before.offloads, after.offloads)
+    expect_same_queues(case, before, after, descriptors, when)
     switched_on = ", ".join(name for name, state in before.offloads.items() if state == "on")
-    message = f"offloads of {before.queues[0].interface if before.queues else 'the tap'} changed: {'; '.join(found)}"
-    case.expect(f"tap-offloads-{when}", not found, switched_on, "; ".join(found) or "the same", message)
+    interface = before.queues[0].interface if before.queues else "the tap"
+    changes = differences(before.offloads, after.offloads)
+    case.expect_empty(f"tap-offloads-{when}", changes, switched_on, f"offloads of {interface} changed")
 
 
-def expect_same_queues(case: MeasuredCase, before: TapView, after: TapView, numbers: Numbers, when: str) -> None:
-    """Each queue is as it was: attached or detached, with the same header; see :func:`expect_same_tap`."""
+def expect_same_queues(
+    case: MeasuredCase, before: TapView, after: TapView, descriptors: DescriptorMap, when: str
+) -> None:
+    """Check that each queue is attached or detached as before, with the same header; see :func:`expect_same_tap`."""
     later = {queue.number: queue for queue in after.queues}
     found = []
     for queue in before.queues:
-        other = later.get(numbers.get(queue.number, -1))
+        other = later.get(descriptors.get(queue.number, -1))
         if other is None:
             found.append(f"descriptor {queue.number} has no partner in the target")
         else:
@@ -132,18 +134,18 @@ def expect_same_queues(case: MeasuredCase, before: TapView, after: TapView, numb
 
 
 def expect_same_nic(case: MeasuredCase, before: NicView, after: NicView, when: str) -> None:
-    """What QEMU and the guest say of the NIC is as it was: features, filters, address, link, offloads, queue pairs."""
+    """Check that QEMU and guest report the NIC as before: features, filters, address, link, offloads, queue pairs."""
     guest = tuple(
         f"{fact.name} was {fact.before}, is {fact.after}"
         for fact in guest_view(before.guest, after.guest)
         if fact.before != fact.after
     )
-    moved = after.guest.nic.carrier_changes - before.guest.nic.carrier_changes
-    guest += (f"its link changed {moved} times",) if moved else ()
-    for name, found, whose in (
+    link_changes = after.guest.nic.carrier_changes - before.guest.nic.carrier_changes
+    guest += (f"its link changed {link_changes} times",) if link_changes else ()
+    for name, changes, subject in (
         ("device", differences(before.device, after.device), "the target's virtio-net device"),
         ("rx-filter", differences(before.filters, after.filters), "the target's receive filter"),
         ("guest-view", guest, "the NIC that the guest sees"),
     ):
-        text = "; ".join(found)
-        case.expect(f"{name}-{when}", not found, "as before", text or "the same", f"{whose} changed: {text}")
+        text = "; ".join(changes)
+        case.expect(f"{name}-{when}", not changes, "as before", text or "the same", f"{subject} changed: {text}")

@@ -1,4 +1,4 @@
-"""A guest that uses some of its queue pairs, and traffic that shows which of them carry packets."""
+"""Change the number of queue pairs that the guest uses, and check which of them carry packets."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from cprlib.deadline import Deadline
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import received_per_queue
-from cprlib.testing.nic_view import look_at_tap
+from cprlib.testing.nic_view import read_tap_view
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.session import TrafficSession
 
-FLOWS_PER_QUEUE = (
-    12  # a flow's queue is the kernels' choice, by hash: 48 flows leave one of 4 out in 1 of 250,000 cases
-)
+FLOWS_PER_QUEUE = 12  # kernels select a flow's queue by hash: 48 flows miss one of 4 queues in 1 of 250,000 cases
 
 
 @dataclass(slots=True)
@@ -28,25 +26,25 @@ class QueuePairs:
     seconds: float = 0.5
 
     def use(self, pairs: int, when: str) -> None:
-        """``ethtool -L eth0 combined N`` in the guest; the kernel then has so many queues of the tap attached.
+        """``ethtool -L eth0 combined N`` in the guest; check that as many queues of the tap are attached in the kernel.
 
         :param when: for the check's name: ``after-update``.
         """
         guest = self.case.guest
         used = guest.agent.set_queue_pairs(pairs)
-        attached = look_at_tap(guest.topology, guest.machine).attached
+        attached = read_tap_view(guest.topology, guest.machine).attached
         self.case.expect(
             f"{pairs}-pairs-{when}",
             used == attached == pairs,
             f"{pairs} queue pairs used by the guest, as many queues attached in the kernel",
             f"{used} used by the guest, {attached} attached",
-            f"the guest asked for {pairs} queue pairs and uses {used}, but {attached} tap queues are attached",
+            f"{pairs} queue pairs were requested, the guest uses {used}, but {attached} tap queues are attached",
         )
 
     def exchange(self, pairs: int, when: str) -> None:
-        """Test packets there and back on many flows: none is lost, and every queue pair in use carries some.
+        """Send test packets on many flows; check that none is lost and only the queue pairs in use carry packets.
 
-        :param pairs: how many are in use.
+        :param pairs: number of queue pairs in use.
         """
         case = self.case
         station = case.guest.topology.station
@@ -68,7 +66,7 @@ class QueuePairs:
             f"{result.lost} of {result.sent} packets lost with {pairs} queue pairs {when.replace('-', ' ')}",
         )
         idle = [queue for queue in range(pairs) if not carried.get(queue)]
-        astray = [queue for queue, count in carried.items() if queue >= pairs and count]
+        unexpected = [queue for queue, count in carried.items() if queue >= pairs and count]
         if not after:
             case.inconclusive(
                 f"queues-carry-{when}", "packets on each queue pair", "the guest has no counters per queue"
@@ -77,8 +75,8 @@ class QueuePairs:
         share = ", ".join(f"{queue}: {carried.get(queue, 0)}" for queue in range(pairs))
         case.expect(
             f"queues-carry-{when}",
-            not idle and not astray,
+            not idle and not unexpected,
             f"packets on the first {pairs} queue pairs, none on others",
             f"packets by queue: {share}",
-            f"queue pairs {idle} carry nothing, {astray} carry packets though not in use",
+            f"queue pairs {idle} carry no packets, {unexpected} carry packets but are not in use",
         )

@@ -17,7 +17,7 @@ from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.qemu.nic_state import differences
 from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_message, check_vhost_carries, probe_flows
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_view import TapView, look_at_tap
+from cprlib.testing.nic_view import TapView, read_tap_view
 from cprlib.traffic.probes import Probes
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import Fault, Survivor
@@ -43,7 +43,7 @@ class FailedUpdates:
         """
         faults = list(faults)
         if self._looks_at_tap:
-            self._tap = look_at_tap(self._case.guest.topology, self._case.guest.machine)
+            self._tap = read_tap_view(self._case.guest.topology, self._case.guest.machine)
         for index, fault in enumerate(faults):
             if not self._one(fault):
                 for other in faults[index + 1 :]:
@@ -157,7 +157,7 @@ class FailedUpdates:
         """The tap, which the target has used too, is unchanged: attached queues, header, send buffer, offloads."""
         if result.after is None or self._tap is None:
             return
-        now = look_at_tap(self._case.guest.topology, self._case.guest.machine)
+        now = read_tap_view(self._case.guest.topology, self._case.guest.machine)
         changed = list(differences(self._tap.offloads, now.offloads))
         for queue, other in zip(self._tap.queues, now.queues, strict=False):
             changed += [f"descriptor {queue.number}: {item}" for item in differences(queue.facts(), other.facts())]

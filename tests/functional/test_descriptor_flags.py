@@ -12,7 +12,7 @@ from cprlib.qemu.machine import Machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_view import TapView, expect_same_queues, look_at_tap
+from cprlib.testing.nic_view import TapView, expect_same_queues, read_tap_view
 from cprlib.testing.queue_pairs import QueuePairs
 from ready_target import update_with_pause_when_ready
 
@@ -38,7 +38,7 @@ class DescriptorFlags(LiveUpdateTest):
         with self.given_guest(GuestSpec(queues=QUEUES, vhost=True, role=Role.CHECKS)) as case:
             guest = case.guest
             QueuePairs(case).use(1, "before-update")
-            before, tap = read_table(guest.machine.pid), look_at_tap(guest.topology, guest.machine)
+            before, tap = read_table(guest.machine.pid), read_tap_view(guest.topology, guest.machine)
 
             def when_ready(source: Machine, target: Machine) -> None:
                 self._expect_handed_over(case, before, source, target)
@@ -90,7 +90,7 @@ class DescriptorFlags(LiveUpdateTest):
         """The tap is still the source's, which may have to go on with it: queues and header are as they were."""
         pairs = pair_tables(read_table(source.pid), read_table(target.pid), ("tap",))
         numbers = {pair.source.number: pair.target.number for pair in pairs if pair.source and pair.target}
-        expect_same_queues(case, before, look_at_tap(case.guest.topology, target), numbers, "when-received")
+        expect_same_queues(case, before, read_tap_view(case.guest.topology, target), numbers, "when-received")
 
     def _expect_after(self, case: MeasuredCase, before: DescriptorTable) -> None:
         """In the target, once it runs the guest; descriptors are told apart by kind, as the source has gone."""

@@ -8,7 +8,7 @@ from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import device_facts
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.nic_frames import queue_map
+from cprlib.testing.nic_frames import queues_of_flows
 from cprlib.testing.queue_pairs import QueuePairs
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
@@ -47,9 +47,10 @@ class NicOptions(LiveUpdateTest):
         """
         with self.given_guest(GuestSpec(queues=QUEUES, arguments=RSS, role=Role.CHECKS)) as case:
             QueuePairs(case).use(QUEUES, "before-update")
-            before, expected = queue_map(case.guest), "each of 8 flows into the queue that the guest's table names"
+            before = queues_of_flows(case.guest)
+            expected = "each of 8 flows in the queue that the guest's table has for it"
             case.live_update()
-            after, features = queue_map(case.guest), device_facts(case.guest.machine.qmp)["guest-features"]
+            after, features = queues_of_flows(case.guest), device_facts(case.guest.machine.qmp)["guest-features"]
             if before is None or RSS_FEATURE not in features:
                 case.inconclusive("flows-by-hash", expected, f"flows by queue {before}; the guest uses {features}")
                 return

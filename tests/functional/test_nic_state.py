@@ -14,8 +14,14 @@ from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_frames import arriving, frame
-from cprlib.testing.nic_view import expect_same_nic, expect_same_tap, handed_over, look_at_nic, wait_settled
+from cprlib.testing.nic_frames import frame, received_kinds
+from cprlib.testing.nic_view import (
+    expect_same_nic,
+    expect_same_tap,
+    handed_over_queues,
+    read_nic_view,
+    wait_multicast_joined,
+)
 
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
 UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5
@@ -52,7 +58,7 @@ class NicState(LiveUpdateTest):
         netdev = TapNetdev(send_buffer=SEND_BUFFER)
         with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
             agent, big = case.guest.agent, BigPackets(case)
-            wait_settled(agent)
+            wait_multicast_joined(agent)
             big.cross("before-update", segments_to_guest=True)
             with big.flowing("during-update"):
                 self._cross(case, "after-first-update")
@@ -60,7 +66,7 @@ class NicState(LiveUpdateTest):
             agent.add_filter(UNICAST)
             agent.add_filter(MULTICAST)
             agent.add_vlan(VLAN)
-            wait_settled(agent, GUEST.mac, CHANGED)
+            wait_multicast_joined(agent, GUEST.mac, CHANGED)
             self._expect_frames(case, WELCOME, "before-update")
             self._cross(case, "after-update", announced=CHANGED)
             self._expect_frames(case, WELCOME, "after-update")
@@ -89,7 +95,7 @@ class NicState(LiveUpdateTest):
         """
         with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case:
             agent, big = case.guest.agent, BigPackets(case)
-            wait_settled(agent)
+            wait_multicast_joined(agent)
             big.cross("before-update", segments_to_guest=True)
             with big.flowing("during-update"):
                 self._cross(case, "after-update", announced=GUEST.mac)
@@ -101,7 +107,7 @@ class NicState(LiveUpdateTest):
 
     def _cross(self, case: MeasuredCase, when: str, announced: str | None = None) -> None:
         """An update, with everything that is known of the NIC looked at on both sides of it."""
-        before = look_at_nic(case.guest)
+        before = read_nic_view(case.guest)
         with Announcements(case.guest.topology.station) as heard:
             update = case.live_update()
             if announced is not None:
@@ -113,12 +119,12 @@ class NicState(LiveUpdateTest):
                     who or "none",
                     "neither guest nor QEMU announced the guest after the update: switches would not learn its place",
                 )
-        after = look_at_nic(case.guest)
-        expect_same_tap(case, before.tap, after.tap, handed_over(update.pairings), when)
+        after = read_nic_view(case.guest)
+        expect_same_tap(case, before.tap, after.tap, handed_over_queues(update.pairings), when)
         expect_same_nic(case, before, after, when)
 
     def _expect_frames(self, case: MeasuredCase, welcome: Sequence[str], when: str) -> None:
-        came = arriving(case.guest, FRAMES, welcome)
+        came = received_kinds(case.guest, FRAMES, welcome)
         if came is None:
             case.inconclusive(f"frames-{when}", ", ".join(welcome) or "none", "the guest received more than was sent")
             return

@@ -10,14 +10,14 @@ from cprlib.evidence.case import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_frames import queue_map
+from cprlib.testing.nic_frames import queues_of_flows
 from cprlib.testing.nic_view import (
     expect_same_nic,
     expect_same_tap,
-    handed_over,
-    look_at_nic,
-    look_at_tap,
-    wait_settled,
+    handed_over_queues,
+    read_nic_view,
+    read_tap_view,
+    wait_multicast_joined,
 )
 from cprlib.testing.queue_pairs import QueuePairs
 
@@ -32,28 +32,28 @@ class QueuePairsInUse(LiveUpdateTest):
         with self.given_guest(GuestSpec(queues=CONFIGURED, vhost=vhost)) as case:
             pairs = QueuePairs(case)
             pairs.use(IN_USE, "before-update")
-            wait_settled(case.guest.agent)
-            before, mapped = look_at_nic(case.guest), queue_map(case.guest)
+            wait_multicast_joined(case.guest.agent)
+            before, mapped = read_nic_view(case.guest), queues_of_flows(case.guest)
             case.run_control()
             with case.under_traffic():
                 update = case.live_update()
-            after = look_at_nic(case.guest)
+            after = read_nic_view(case.guest)
             self._expect_same_map(case, mapped)
-            expect_same_tap(case, before.tap, after.tap, handed_over(update.pairings), "after-update")
+            expect_same_tap(case, before.tap, after.tap, handed_over_queues(update.pairings), "after-update")
             expect_same_nic(case, before, after, "after-update")
             pairs.use(CONFIGURED, "after-update")
             pairs.exchange(CONFIGURED, "after-more-queue-pairs")
-            tap = look_at_tap(case.guest.topology, case.guest.machine)
+            tap = read_tap_view(case.guest.topology, case.guest.machine)
             update = case.live_update()
-            later = look_at_tap(case.guest.topology, case.guest.machine)
-            expect_same_tap(case, tap, later, handed_over(update.pairings), "after-second-update")
+            later = read_tap_view(case.guest.topology, case.guest.machine)
+            expect_same_tap(case, tap, later, handed_over_queues(update.pairings), "after-second-update")
             pairs.use(1, "after-second-update")
             pairs.exchange(1, "after-fewer-queue-pairs")
             case.expect_no_complaint()
 
     def _expect_same_map(self, case: MeasuredCase, before: dict[int, tuple[int, ...]] | None) -> None:
         """A flow goes into the same queue of the guest as before: no two queues were taken for each other."""
-        after = queue_map(case.guest)
+        after = queues_of_flows(case.guest)
         expected = "the same queue of the guest for each of 8 flows"
         if before is None:
             case.inconclusive("queue-order", expected, "not every frame arrived before the update")

@@ -1,4 +1,4 @@
-"""Frames made by hand are what they claim to be."""
+"""Hand-made frames have the headers that their names say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 
 from cprlib.linux.topology import GUEST, STATION
-from cprlib.testing.nic_frames import EXPERIMENTAL, NOBODY, flow_frame, frame
+from cprlib.testing.nic_frames import EXPERIMENTAL, UNUSED_ADDRESS, flow_frame, frame
 
 
 def test_frame_without_and_with_vlan() -> None:
@@ -17,9 +17,9 @@ def test_frame_without_and_with_vlan() -> None:
     assert len(frame(GUEST.mac)) >= 60
 
 
-def test_flow_frame_is_a_sound_packet_to_nobody() -> None:
+def test_a_flow_frame_is_a_valid_packet_to_an_unused_address() -> None:
     packet = Ether(flow_frame(30001))
-    assert (packet.dst, packet[IP].dst, packet[UDP].sport) == (GUEST.mac, NOBODY, 30001)
+    assert (packet.dst, packet[IP].dst, packet[UDP].sport) == (GUEST.mac, UNUSED_ADDRESS, 30001)
     checksum = packet[IP].chksum
     del packet[IP].chksum
     assert Ether(packet.build())[IP].chksum == checksum

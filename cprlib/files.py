@@ -20,7 +20,7 @@ from typing import Any
 from cprlib.errors import EnvironmentFailure
 
 CACHE_VARIABLE = "CPRLIB_CACHE"
-INSTALLED_PROJECT = "_project"  # in the package; made by setup.py, absent in a checkout
+INSTALLED_PROJECT = "_project"  # in the package; made for a wheel (pyproject.toml), absent in a checkout
 
 
 def cache_folder() -> Path:
@@ -40,8 +40,7 @@ def import_folder() -> Path:
 def project_folder() -> Path:
     """The folder that holds images/, fixtures/, tests/ and docs/.
 
-    The checkout this package was imported from; in an installed package (setup.py) the folder inside of it that
-    they were copied to.
+    A checkout, or the folder in an installed package that the wheel carries them in (pyproject.toml, force-include).
     """
     installed = Path(__file__).resolve().parent / INSTALLED_PROJECT
     return installed if installed.is_dir() else import_folder()

@@ -19,7 +19,7 @@ from cprlib.codec import Count
 from cprlib.errors import CprlibError
 from cprlib.process import run
 
-COMMIT_FILE = "COMMIT"  # written by setup.py into what it builds
+COMMIT_FILE = "COMMIT"  # written by hatch_build.py
 PACKAGES = ("avocado-framework", "qemu.qmp", "pyroute2", "scapy", "matplotlib", "Jinja2", "jsonschema")
 
 

@@ -16,8 +16,8 @@ from cprlib.build.assets import recipes_digest
 from cprlib.campaign.mutation.stored import code_digest
 from cprlib.files import project_folder
 
-IN_PACKAGE = ("images/", "fixtures/", "tests/__init__.py", "tests/functional/", "docs/", "LICENSE")
-MADE = ("PKG-INFO", "setup.cfg", "COMMIT")  # by setuptools and setup.py
+IN_PACKAGE = ("images/", "fixtures/", "tests/functional/", "docs/", "LICENSE")
+MADE = ("PKG-INFO", "COMMIT")  # by hatchling and hatch_build.py
 PROGRAM_OF_CLI = "import sys; from cprlib.cli.main import main; sys.exit(main())"
 
 
@@ -65,7 +65,7 @@ def of_installed(installed: Path, program: str, *arguments: str) -> str:
 def test_the_sdist_has_every_file_of_the_repository(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {member.name.partition("/")[2] for member in sdist.getmembers() if member.isfile()}
-    extra = {name for name in names if name in MADE or name.startswith("cprlib.egg-info/")}
+    extra = {name for name in names if name in MADE}
     assert names - extra == repository_files()
 
 
@@ -107,17 +107,3 @@ def test_the_installed_suite_is_found_by_avocado(installed: Path) -> None:
     found = {Path(name) for name in of_installed(installed, program).split()}
     theirs = installed / "cprlib/_project/tests/functional"
     assert found == set(theirs.glob("test_*.py"))
-
-
-def test_fixtures_of_the_package_win_over_others_of_that_name(installed: Path, tmp_path: Path) -> None:
-    """PyPI has a package ``fixtures``; neither may break the other."""
-    (tmp_path / "fixtures").mkdir()
-    (tmp_path / "fixtures" / "__init__.py").touch()
-    program = (
-        f"import sys; sys.path.append({str(tmp_path)!r})\n"
-        "import cprlib.cli.main as cli\n"
-        "cli.cprlib.get_command(None, 'run')\n"
-        "import cprlib.testing.parameters; print(cprlib.testing.parameters.__file__)"
-    )
-    assert of_installed(installed, program).strip().startswith(str(installed))
-    assert not (installed / "fixtures").exists()

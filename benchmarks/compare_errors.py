@@ -1,4 +1,4 @@
-"""How often a comparison errs: on equals, on B that is slower, on B that loses; and how well its intervals cover.
+"""Error rates of a comparison: with equal QEMUs, a slower B, a B that loses packets; and coverage of its intervals.
 
 Run from the checkout::
 
@@ -6,18 +6,17 @@ Run from the checkout::
     python benchmarks/compare_errors.py coverage [--runs 4000]
     python benchmarks/compare_errors.py resample FOLDER... [--runs 1000] [--rounds 9]
 
-``simulate`` draws chains: each has a noise of its own (Student's t with 3 degrees of freedom: some chains are far off),
-A and B of a round share one on top (the machine's), and metrics hang together. Rows: rounds that the budget has room
-for, scatter of the chains, B/A in truth (of STOP to RESUME; the other durations move half as much), the share of B's
-updates that lose a packet. The whole rule is used, looks and all. The last columns are what would become of it without
-care: each metric tested for itself at 1 % after every round from the sixth to the
-thirteenth.
+``simulate`` draws guests. Each has its own noise (Student's t with 3 degrees of freedom: some guests are far off), A
+and B of a round share the machine's, and metrics are correlated. Columns: rounds that the budget has room for, scatter
+of the guests, true B/A (of STOP to RESUME; the other durations change half as much), share of B's updates that lose a
+packet, verdicts of the whole rule with its interim analyses. The last column is the uncorrected alternative: each
+metric tested alone at 1 % after every round from the sixth to the thirteenth.
 
-``coverage`` holds the interval against scipy's bootstrap, for as many pairs as a session has.
+``coverage`` compares the interval with scipy's bootstrap, for as many pairs as a session has.
 
-``resample`` takes chains that were really measured with one QEMU (folders of comparisons: cells/a, and with
-``--equals`` cells/b as well), deals those that ran next to each other into pairs at random, and compares them as if one
-of each pair were B: all of them, or as many pairs in a row as ``--rounds`` says, from anywhere.
+``resample`` uses measured guests of one QEMU (folders of comparisons: results/a, and with ``--equals`` results/b as
+well). Neighbours in time become pairs in random order, and are compared as if one of each pair were B: all of them, or
+as many consecutive pairs as ``--rounds`` says.
 """
 
 from __future__ import annotations
@@ -35,65 +34,62 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cprlib.campaign.compare.chain import DURATIONS, Chain
-from cprlib.campaign.compare.decide import decide, smallest_p
-from cprlib.campaign.compare.exact import paired_shift
-from cprlib.campaign.compare.findings import Change, Effect, Sample
-from cprlib.campaign.compare.looks import ONCE, Allowance
-from cprlib.campaign.compare.saved import read_chains
+from cprlib.campaign.compare.decide import Change, Effect, Sample, decide, smallest_p
+from cprlib.campaign.compare.guest import DURATIONS, GuestResult, read_guests
+from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, AlphaSpending, paired_shift
 from cprlib.report.environment import describe_environment
+from cprlib.verdict.findings import failed
 from cprlib.verdict.policy_file import load_policy
 
 UPDATES = 6
-CARELESS = 0.01
-TOGETHER = 0.8  # correlation of a chain's metrics
-WITHIN = 0.10  # scatter of the updates of one chain
+UNCORRECTED = 0.01
+CORRELATION = 0.8  # of a guest's metrics
+WITHIN = 0.10  # scatter of the updates of one guest
 
 
-def session(pairs: Sequence[tuple[Chain, Chain]]) -> tuple[Change, int]:
-    """Rounds one by one, as a session of that many has them.
+def session(pairs: Sequence[tuple[GuestResult, GuestResult]]) -> tuple[Change, int]:
+    """A session of that many rounds, one by one.
 
     :returns: the verdict, and rounds used.
     """
-    allowance = Allowance()
+    spending = AlphaSpending()
     for number in range(1, len(pairs) + 1):
         sample = Sample("case", tuple(a for a, _ in pairs[:number]), tuple(b for _, b in pairs[:number]), True)
         refused = bool(sample.b[-1].failures)
         last = refused or number == len(pairs)
-        look = allowance.look(number / len(pairs), smallest_p([sample]), last=last)
-        if look is None:
+        analysis = spending.next(number / len(pairs), smallest_p([sample]), last=last)
+        if analysis is None:
             continue
-        found = decide([sample], look, Effect())
+        found = decide([sample], analysis, Effect())
         if last or found.change != Change.UNDECIDED:
             return found.change, number
-    raise AssertionError("the last look decides")
+    raise AssertionError("the last analysis decides")
 
 
-def drawn_chain(draw: numpy.random.Generator, machine: float, scatter: float, ratio: float, loss: float) -> Chain:
-    """A chain of B with this ratio to A, of A with 1."""
-    own = TOGETHER**0.5 * draw.standard_t(3) + (1 - TOGETHER) ** 0.5 * draw.standard_t(3, len(DURATIONS))
+def drawn_guest(draw: numpy.random.Generator, machine: float, scatter: float, ratio: float, loss: float) -> GuestResult:
+    """A guest of B with this ratio to A, of A with 1."""
+    own = CORRELATION**0.5 * draw.standard_t(3) + (1 - CORRELATION) ** 0.5 * draw.standard_t(3, len(DURATIONS))
     moved = numpy.array([1.0 if metric.name == "stop-to-resume" else 0.5 for metric in DURATIONS]) * math.log(ratio)
     middles = numpy.log(170.0) + machine + scatter * own / 3**0.5 + moved
     updates = numpy.exp(middles[:, None] + WITHIN * draw.standard_normal((len(DURATIONS), UPDATES)))
     lost = int((draw.random(UPDATES) < loss).sum())
-    return Chain(
+    return GuestResult(
         "case",
         UPDATES,
         {metric.name: tuple(values) for metric, values in zip(DURATIONS, updates.tolist(), strict=True)},
         {"lost": lost},
         {"lost": lost},
-        failures=(f"loss: {lost} packets lost",) if lost else (),
+        failures=(failed("loss", f"{lost} packets lost"),) if lost else (),
     )
 
 
-def careless(pairs: Sequence[tuple[Chain, Chain]]) -> bool:
-    """Whether some metric seems worse after some round, where nobody counts tests and looks."""
+def uncorrected(pairs: Sequence[tuple[GuestResult, GuestResult]]) -> bool:
+    """Whether some metric is worse after some round, without any correction."""
     for metric in DURATIONS:
-        known = [(a.middle(metric.name), b.middle(metric.name)) for a, b in pairs]
+        known = [(a.median_ms(metric.name), b.median_ms(metric.name)) for a, b in pairs]
         differences = [math.log(b / a) for a, b in known if a and b]
-        if any(
-            paired_shift(differences[:count]).p_above <= CARELESS for count in range(6, min(len(differences), 13) + 1)
-        ):
+        counts = range(6, min(len(differences), 13) + 1)
+        if any(paired_shift(differences[:count]).p_above <= UNCORRECTED for count in counts):
             return True
     return False
 
@@ -101,24 +97,24 @@ def careless(pairs: Sequence[tuple[Chain, Chain]]) -> bool:
 def simulate(runs: int, budgets: Sequence[int]) -> None:
     """Verdicts by scatter and truth."""
     draw = numpy.random.default_rng(6)
-    print(f"chains of {UPDATES} updates, {runs} sessions a row")
-    print("rounds  scatter   B/A   loss   regress  improve     same  undecided  rounds used  careless: regress")
+    print(f"guests of {UPDATES} updates, {runs} sessions a row")
+    print("rounds  scatter   B/A   loss   regress  improve     same  undecided  rounds used  uncorrected: regress")
     for rounds in budgets:
         for scatter in (0.05, 0.10, 0.20, 0.40):
             for ratio, loss in ((1.0, 0.0), (1.1, 0.0), (1.3, 0.0), (1.0, 0.1)):
                 seen: Counter[Change] = Counter()
-                used, accused = [], 0
+                used, alarms = [], 0
                 for _ in range(runs):
                     pairs = []
                     for machine in 0.3 * draw.standard_normal(rounds):
-                        a = drawn_chain(draw, machine, scatter, 1.0, 0.0)
-                        pairs.append((a, drawn_chain(draw, machine, scatter, ratio, loss)))
+                        a = drawn_guest(draw, machine, scatter, 1.0, 0.0)
+                        pairs.append((a, drawn_guest(draw, machine, scatter, ratio, loss)))
                     change, number = session(pairs)
                     seen[change] += 1
                     used.append(number)
-                    accused += careless(pairs) if ratio == 1.0 and not loss else 0
+                    alarms += uncorrected(pairs) if ratio == 1.0 and not loss else 0
                 cells = "".join(f"{100 * seen[change] / runs:7.1f} %" for change in Change)
-                rest = f"{100 * accused / runs:10.1f} %" if ratio == 1.0 and not loss else ""
+                rest = f"{100 * alarms / runs:10.1f} %" if ratio == 1.0 and not loss else ""
                 print(
                     f"{rounds:6}  {100 * scatter:5.0f} %  {ratio:.2f}  {100 * loss:3.0f} %  {cells}"
                     f"  {sorted(used)[runs // 2]:10} {rest}",
@@ -149,26 +145,26 @@ def _bootstrap(values: numpy.ndarray, method: str, draw: numpy.random.Generator)
 
 
 def resample(folders: Sequence[Path], runs: int, equals: bool, sizes: Sequence[int | None]) -> None:
-    """A against A, of chains that were measured, in as many rounds as each of the sizes says; None: in all."""
+    """A against A with measured guests, in as many rounds as each of the sizes says; None: in all."""
     policy, environment = load_policy("default"), describe_environment()
-    chains: list[Chain] = []
+    guests: list[GuestResult] = []
     for folder in folders:
         for name in ("a", "b", "a-again") if equals else ("a", "a-again"):
-            place = folder / "cells" / name
+            place = folder / "results" / name
             if place.is_dir():
-                for found in read_chains(place, policy, environment).values():
-                    chains += [chain for chain in found if chain.updates > 1]
-    chains.sort(key=lambda chain: chain.started_ns)
-    good = [chain for chain in chains if chain.believed]
-    refused = [text for chain in chains for text in chain.failures]
-    print(f"{len(chains)} chains of A, {len(good)} believed, {sum(chain.updates for chain in good)} updates")
-    print(f"refused by the policy: {len(refused)}{': ' + refused[0] if refused else ''}")
+                for found in read_guests(place, policy, environment).values():
+                    guests += [guest for guest in found if guest.updates > 1]
+    guests.sort(key=lambda guest: guest.started_ns)
+    good = [guest for guest in guests if guest.valid]
+    refused = [item for guest in guests for item in guest.failures]
+    print(f"{len(guests)} guests of A, {len(good)} valid, {sum(guest.updates for guest in good)} updates")
+    print(f"refused by the policy: {len(refused)}{': ' + refused[0].text if refused else ''}")
     for size in sizes:
         deal(good, runs, min(size or len(good), len(good) // 2))
 
 
-def deal(good: Sequence[Chain], runs: int, rounds: int) -> None:
-    """Compare neighbours, so many pairs in a row from anywhere, with either as B."""
+def deal(good: Sequence[GuestResult], runs: int, rounds: int) -> None:
+    """Compare neighbours, a number of consecutive pairs, with either as B."""
     seen: Counter[Change] = Counter()
     lot = random.Random(6)  # noqa: S311
     for _ in range(runs):
@@ -178,13 +174,11 @@ def deal(good: Sequence[Chain], runs: int, rounds: int) -> None:
         for first, second in zip(part[0::2], part[1::2], strict=True):
             pairs.append((first, second) if lot.random() < 0.5 else (second, first))
         seen[session(pairs)[0]] += 1
-    print(f"{runs} comparisons of A with A, {rounds} pairs each, dealt at random:")
+    print(f"{runs} comparisons of A with A, {rounds} pairs each, paired at random:")
     print(", ".join(f"{change.value} {seen[change]}" for change in Change))
     once = Sample("case", tuple(a for a, _ in pairs), tuple(b for _, b in pairs), True)
-    for item in decide([once], ONCE, Effect()).durations:
-        print(
-            f"  {item.metric.label}: median {item.a:.1f} ms, noise from chain to chain {100 * (item.noise or 0):.0f} %"
-        )
+    for item in decide([once], SINGLE_ANALYSIS, Effect()).durations:
+        print(f"  {item.metric.label}: median {item.a:.1f} ms, noise between guests {100 * (item.noise or 0):.0f} %")
 
 
 def main() -> None:

@@ -1,35 +1,30 @@
-"""``cprlib baseline``: what a good QEMU showed on this machine, saved in a small file, and runs held against it."""
+"""``cprlib baseline``: the figures of a good QEMU on this machine in a small file, and runs compared with it."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from cprlib.campaign.compare.baseline import check_baseline, make_baseline, read_baseline, write_baseline
-from cprlib.campaign.compare.findings import MIN_EFFECT, MIN_EFFECT_MS, Effect
-from cprlib.campaign.compare.output import PAGE_FILE, write_comparison
-from cprlib.campaign.compare.text import comparison_text
+from cprlib.campaign.compare.decide import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
+from cprlib.cli.options import PATH, command_line, policy_option
 from cprlib.errors import UsageError
 from cprlib.report.results_folder import new_results_folder, publish
 from cprlib.verdict.policy_file import load_policy
 
 RUNS = Path("results")
-policy_option = click.option(
-    "--policy", default="default", show_default=True, help="A policy of fixtures/policies, or a TOML file."
-)
-run_option = click.option("--run", "name", metavar="NAME", help="The run of that name in results/, not the latest.")
+run_option = click.option("--run", "name", metavar="NAME", help="The run of this name in results/, not the latest.")
 
 
 @click.group()
 def baseline() -> None:
-    """Save what a good QEMU showed on this machine, and hold runs against it.
+    """Save the figures of a good QEMU on this machine, and compare runs with them.
 
-    RESULTS is the folder of a run, or of several; without it the latest of results/ is meant. Several guests of each
-    case are needed to tell a difference from noise:
+    RESULTS is the folder of a run, or of several; by default the latest in results/. Several guests of each case are
+    needed to tell a difference from noise:
 
     cprlib run -p chain=4 $(yes tests/functional/test_chain.py | head -n 8)
     """
@@ -40,13 +35,13 @@ def baseline() -> None:
 @run_option
 @policy_option
 def save(paths: tuple[str, ...], name: str | None, policy: str) -> int:
-    """Save RESULTS as the baseline FILE, with the machine's description."""
-    results, file = _places(paths, name)
+    """Save RESULTS as the baseline FILE, with a description of the machine."""
+    results, file = _paths(paths, name)
     made = make_baseline(results, load_policy(policy))
     write_baseline(made, file)
     for case, content in made.cases.items():
-        updates = sum(chain.updates for chain in content.chains)
-        click.echo(f"{case}: {len(content.chains)} guests, {updates} updates")
+        updates = sum(guest.updates for guest in content.guests)
+        click.echo(f"{case}: {len(content.guests)} guests, {updates} updates")
     click.echo(f"baseline: {file}")
     return 0
 
@@ -55,34 +50,38 @@ def save(paths: tuple[str, ...], name: str | None, policy: str) -> int:
 @click.argument("paths", nargs=-1, required=True, metavar="[RESULTS] FILE")
 @run_option
 @policy_option
-@click.option("--anyway", is_flag=True, help="Even though the baseline is of another machine.")
+@click.option("--anyway", is_flag=True, help="Accept a baseline recorded on another machine.")
 @click.option(
     "--min-effect",
     type=click.FloatRange(1, 1000),
     default=100 * MIN_EFFECT,
     show_default=True,
-    help="Percent of the baseline: no smaller difference of a duration matters.",
+    help="Percent of the baseline: the smallest difference of a duration that matters.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder in which compare.html and compare.json are left.")
+@click.option("--out", type=PATH, help="Folder for compare.html and compare.json.")
 def check(
     paths: tuple[str, ...], name: str | None, policy: str, anyway: bool, min_effect: float, out: Path | None
 ) -> int:
     """Say whether RESULTS are worse than the baseline FILE; exit status as of cprlib compare."""
-    results, file = _places(paths, name)
-    command = shlex.join(["cprlib", *sys.argv[1:]])
-    effect = Effect(min_effect / 100, MIN_EFFECT_MS)
+    results, file = _paths(paths, name)
     made = check_baseline(
-        results, read_baseline(file), file, load_policy(policy), effect, anyway=anyway, command=command
+        results,
+        read_baseline(file),
+        file,
+        load_policy(policy),
+        Effect(min_effect / 100, MIN_EFFECT_MS),
+        anyway=anyway,
+        command=command_line(),
     )
     if out is not None:
         folder = new_results_folder(out.resolve())
         write_comparison(made, folder)
-        click.echo(f"comparison: {publish(folder) / PAGE_FILE}", err=True)
+        click.echo(f"report: {publish(folder) / PAGE_FILE}", err=True)
     click.echo(comparison_text(made), nl=False)
     return int(made.exit_status)
 
 
-def _places(paths: Sequence[str], name: str | None) -> tuple[Path, Path]:
+def _paths(paths: Sequence[str], name: str | None) -> tuple[Path, Path]:
     """The results folder and the baseline's file."""
     if len(paths) > 2 or (name and len(paths) == 2):
         raise UsageError(
@@ -90,5 +89,5 @@ def _places(paths: Sequence[str], name: str | None) -> tuple[Path, Path]:
         )
     results = Path(paths[0]) if len(paths) == 2 else RUNS / (name or "latest")
     if not results.is_dir():
-        raise UsageError(f"read {results}", "there is no such folder", "give the folder of a run, as results/latest")
+        raise UsageError(f"read {results}", "there is no such folder", "give the folder of a run, e.g. results/latest")
     return results, Path(paths[-1])

@@ -1,1 +1,1 @@
-"""Two QEMUs against each other, and a run against a saved one: regression, improvement, no difference, or undecided."""
+"""Is QEMU B worse than QEMU A? Regression, improvement, no difference, or undecided."""

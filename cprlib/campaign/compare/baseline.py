@@ -1,41 +1,43 @@
-"""A baseline: what a good QEMU showed on a machine, small enough to commit, and a run held against it.
+"""A baseline: the figures of a good QEMU on one machine, small enough to commit, and the comparison of a run with it.
 
-It has the values of every update, not only their medians, so that a check has the noise to tell a difference by.
+It has the values of every update, not only their medians, so that a check knows the noise.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from cprlib import files
-from cprlib.campaign.compare.chain import Chain
 from cprlib.campaign.compare.comparison import Comparison, Side
-from cprlib.campaign.compare.decide import decide
-from cprlib.campaign.compare.findings import Effect, Sample
-from cprlib.campaign.compare.looks import ONCE
-from cprlib.campaign.compare.machines import unlike
-from cprlib.campaign.compare.saved import read_chains
-from cprlib.codec import BadValue, decode, encode
+from cprlib.campaign.compare.decide import Effect, Sample, decide
+from cprlib.campaign.compare.guest import GuestResult, read_guests
+from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS
+from cprlib.codec import BadValue, decode, encode, load_json
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.verdict.policy import Policy
 
-BASELINE_VERSION = 1
-DESCRIBED_BY = ("run.json", "compare.json")  # where a results folder says which machine it is from
-HIGHER = 3  # folders above the given one in which that is looked for
+BASELINE_VERSION = 2
+DESCRIBED_BY = ("run.json", "compare.json")  # files of a results folder with its environment
+PARENTS = 3  # folders above the given one that are searched for them
 DIGITS = 2  # of a ms
+DECIDING = ("architecture", "cpu", "cores", "kernel", "mode", "engine", "lab_kernel", "accelerator")
+"""Members of an environment that must be equal; of ``kernel`` the first two numbers."""
+NAMES = {"cpu": "CPU", "lab_kernel": "lab's kernel", "cores": "number of cores"}
 
 
 @dataclass(frozen=True, slots=True)
-class BaselineChain:
+class BaselineGuest:
     """One guest's updates.
 
     :param durations_ms: of each update, by metric.
-    :param longest_ms: the longest pause, as policies look at it.
+    :param longest_ms: the longest pause, as policies see it.
     """
 
     updates: int
@@ -49,11 +51,11 @@ class BaselineChain:
 class BaselineCase:
     """One case.
 
-    :param parameters: it was run with; other ones are another case.
+    :param parameters: of its guests; a run with other ones is not compared.
     """
 
     parameters: Mapping[str, str | int | float | bool | None]
-    chains: tuple[BaselineChain, ...]
+    guests: tuple[BaselineGuest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class BaselineQemu:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What is saved.
+    """A saved baseline.
 
     :param saved: UTC.
     :param environment: of the machine.
@@ -76,73 +78,69 @@ class Baseline:
     environment: Environment
     qemu: tuple[BaselineQemu, ...]
     cases: Mapping[str, BaselineCase]
-    version: int = field(default=BASELINE_VERSION)
+    version: int = BASELINE_VERSION
 
 
 def make_baseline(results: Path, policy: Policy) -> Baseline:
     """A baseline of a results folder, or of a folder of such.
 
-    :raises UsageError: the run is not one to hold others against: the policy refuses a case of it, or it does not say
-        which machine it is from.
-    :raises InstrumentError: no case of it is believed.
+    :raises UsageError: the policy refuses a case, or the folder does not describe its machine.
+    :raises InstrumentError: no case has a valid guest.
     """
-    environment = described(results)
-    chains = read_chains(results, policy, environment)
-    for case, found in chains.items():
-        if bad := next((chain for chain in found if chain.failures), None):
-            raise UsageError(
-                f"save {results} as a baseline", f"{case} is refused: {bad.failures[0]}", "save a run that passes"
-            )
-    kept = {case: tuple(chain for chain in found if chain.believed) for case, found in chains.items()}
-    cases = {case: _case(found) for case, found in kept.items() if found}
+    environment = read_environment(results)
+    guests = read_guests(results, policy, environment)
+    for case, found in guests.items():
+        if refused := next((item for guest in found for item in guest.failures), None):
+            happened = f"the policy refuses {case}: {refused.about}: {refused.text}"
+            raise UsageError(f"save {results} as a baseline", happened, "save a run that passes")
+    valid = {case: tuple(guest for guest in found if guest.valid) for case, found in guests.items()}
+    cases = {case: _case(found) for case, found in valid.items() if found}
     if not cases:
-        reason = next(
-            (text for found in chains.values() for chain in found for text in chain.doubts), "none was updated"
-        )
-        raise InstrumentError(f"save {results} as a baseline", f"no case of it is believed: {reason}")
-    seen = dict.fromkeys(chain.qemu for found in kept.values() for chain in found)
-    return Baseline(files.utc_name(), environment, tuple(BaselineQemu(*item) for item in seen), cases)
+        problems = [text for found in guests.values() for guest in found for text in guest.problems]
+        reason = problems[0] if problems else "no update was carried out"
+        raise InstrumentError(f"save {results} as a baseline", f"no guest is valid: {reason}")
+    qemus = dict.fromkeys(guest.qemu for found in valid.values() for guest in found)
+    return Baseline(files.utc_name(), environment, tuple(BaselineQemu(*item) for item in qemus), cases)
 
 
-def _case(chains: Sequence[Chain]) -> BaselineCase:
+def _case(guests: Sequence[GuestResult]) -> BaselineCase:
     return BaselineCase(
-        {name: value for name, value in chains[0].parameters.items() if isinstance(value, str | int | float | bool)},
+        {name: value for name, value in guests[0].parameters.items() if value is not None},
         tuple(
-            BaselineChain(
-                chain.updates,
-                {name: tuple(round(value, DIGITS) for value in values) for name, values in chain.durations.items()},
-                chain.packets,
-                chain.affected,
-                None if chain.longest_ms is None else round(chain.longest_ms, DIGITS),
+            BaselineGuest(
+                guest.updates,
+                {name: tuple(round(value, DIGITS) for value in values) for name, values in guest.durations.items()},
+                guest.packets,
+                guest.affected,
+                None if guest.longest_ms is None else round(guest.longest_ms, DIGITS),
             )
-            for chain in chains
+            for guest in guests
         ),
     )
 
 
-def described(results: Path) -> Environment:
-    """The machine of a results folder, as its run.json or compare.json says, or one above it.
+def read_environment(results: Path) -> Environment:
+    """The machine of a results folder, from its run.json or compare.json, or from one in a folder above it.
 
     :raises UsageError: there is none, or it cannot be read.
     """
     top = results.resolve()
-    places = [top, *top.parents[:HIGHER]]
-    found = [place / name for place in places for name in DESCRIBED_BY if (place / name).is_file()]
+    found = [
+        place / name for place in (top, *top.parents[:PARENTS]) for name in DESCRIBED_BY if (place / name).is_file()
+    ]
     found += sorted(path for name in DESCRIBED_BY for path in top.glob(f"*/{name}") if path.parent.name != "latest")
     if not found:
-        raise UsageError(
-            f"read {results}", f"no {' or '.join(DESCRIBED_BY)} in it says which machine it is from",
-            "give the folder of a run, as results/latest",
-        )  # fmt: skip
+        happened = f"no {' or '.join(DESCRIBED_BY)} in it describes its machine"
+        raise UsageError(f"read {results}", happened, "give the folder of a run, e.g. results/latest")
     try:
         value = json.loads(found[0].read_text(encoding="utf-8"))
         return decode(Environment, value["environment"])
-    except (OSError, ValueError, KeyError, TypeError, BadValue) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"read {found[0]}", str(error)) from error
 
 
 def write_baseline(baseline: Baseline, path: Path) -> None:
-    """Write a baseline, one chain a line, so that a diff of two can be read.
+    """Write a baseline, one guest a line, so that a diff of two is readable.
 
     :raises EnvironmentFailure: the folder cannot be written.
     """
@@ -150,10 +148,10 @@ def write_baseline(baseline: Baseline, path: Path) -> None:
     cases = value.pop("cases")
     lines = [json.dumps(value, indent=1)[:-2] + ',\n "cases": {']
     for number, (case, content) in enumerate(cases.items(), 1):
-        chains = ",\n".join(f"    {json.dumps(chain)}" for chain in content["chains"])
+        guests = ",\n".join(f"    {json.dumps(guest)}" for guest in content["guests"])
         lines.append(
             f'  {json.dumps(case)}: {{\n   "parameters": {json.dumps(content["parameters"])},\n'
-            f'   "chains": [\n{chains}\n   ]\n  }}{"," * (number < len(cases))}'
+            f'   "guests": [\n{guests}\n   ]\n  }}{"," * (number < len(cases))}'
         )
     files.write_text(path, "\n".join([*lines, " }\n}\n"]))
 
@@ -165,36 +163,64 @@ def read_baseline(path: Path) -> Baseline:
     """
     tried = f"read baseline {path}"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        baseline = decode(Baseline, value)
+        text = path.read_text(encoding="utf-8")
+        version = _version_of(json.loads(text))
+        if version != BASELINE_VERSION:
+            raise BadValue(f"version {version}, this program reads {BASELINE_VERSION}")
+        return load_json(Baseline, text)
     except OSError as error:
         raise UsageError(tried, error.strerror or str(error), "make one with cprlib baseline save") from error
-    except (ValueError, BadValue) as error:
-        raise UsageError(tried, str(error), "save it anew") from error
-    if baseline.version != BASELINE_VERSION:
-        raise UsageError(tried, f"version {baseline.version}, this program reads {BASELINE_VERSION}", "save it anew")
-    return baseline
+    except ValueError as error:
+        raise UsageError(tried, str(error), "save it again") from error
 
 
-def require_alike(baseline: Baseline, now: Environment, path: Path) -> None:
+def _version_of(value: Any) -> int:
+    version = value.get("version", BASELINE_VERSION) if isinstance(value, dict) else BASELINE_VERSION
+    return version if isinstance(version, int) else BASELINE_VERSION
+
+
+def differences(before: Environment, now: Environment) -> tuple[str, ...]:
+    """How two machines differ in :data:`DECIDING` members. An unknown value is a difference.
+
+    :param before: of a baseline. :param now: of a run.
+    """
+    found = []
+    for name in DECIDING:
+        one, other = (_deciding(environment, name) for environment in (before, now))
+        if one != other:
+            found.append(f"{NAMES.get(name, name)}: {one or 'unknown'} before, {other or 'unknown'} now")
+    return tuple(found)
+
+
+def _deciding(environment: Environment, name: str) -> str:
+    value = getattr(environment, name)
+    if name == "kernel":
+        numbers = re.match(r"\d+\.\d+", value)
+        return numbers[0] if numbers else str(value)
+    if name == "lab_kernel":
+        return str(value)[:12]
+    return "" if value is None else str(value)
+
+
+def require_same_machine(baseline: Baseline, now: Environment, path: Path) -> None:
     """Refuse a baseline of another machine.
 
-    :raises InstrumentError: with what differs; the exit status is that of an inconclusive run.
+    :raises InstrumentError: with the differences; the exit status is that of an inconclusive run.
     """
-    different = unlike(baseline.environment, now)
+    different = differences(baseline.environment, now)
     if different:
         raise InstrumentError(
             f"compare with baseline {path}",
-            f"it is of another machine: {'; '.join(different)}",
-            "save one on this machine, or compare all the same with --anyway",
+            f"it was recorded on another machine: {'; '.join(different)}",
+            "save one on this machine, or accept it with --anyway",
         )
 
 
 def interruption_ms(baseline: Baseline) -> dict[str, float]:
-    """The longest pause of each case, for ``interruption.max_ratio`` of a policy: the median over its chains."""
+    """The longest pause of each case, for ``interruption.max_ratio`` of a policy: the median over its guests."""
     found = {}
     for case, content in baseline.cases.items():
-        known = [chain.longest_ms for chain in content.chains if chain.longest_ms is not None]
+        known = [guest.longest_ms for guest in content.guests if guest.longest_ms is not None]
         if known:
             found[case] = median(known)
     return found
@@ -203,72 +229,71 @@ def interruption_ms(baseline: Baseline) -> dict[str, float]:
 def check_baseline(
     results: Path, baseline: Baseline, path: Path, policy: Policy, effect: Effect, *, anyway: bool, command: str = ""
 ) -> Comparison:
-    """A run against a baseline, which is A.
+    """Compare a run with a baseline, which is A.
 
-    :param anyway: even though the machines are unlike.
-    :raises InstrumentError: they are; or the run has no case.
-    :raises UsageError: no case in common, or the run does not say which machine it is from.
+    :param anyway: accept a baseline recorded on another machine.
+    :raises InstrumentError: it was; or the run has no case.
+    :raises UsageError: no case in common, or the run does not describe its machine.
     """
-    environment = described(results)
+    environment = read_environment(results)
     if not anyway:
-        require_alike(baseline, environment, path)
-    different = unlike(baseline.environment, environment)
-    now = read_chains(results, policy, environment)
+        require_same_machine(baseline, environment, path)
+    now = read_guests(results, policy, environment)
     samples, problems = [], []
     for case, content in baseline.cases.items():
         if case not in now:
             continue
-        chains = now[case]
-        other = {name: value for name, value in content.parameters.items() if chains[0].parameters.get(name) != value}
+        guests = now[case]
+        other = {name: value for name, value in content.parameters.items() if guests[0].parameters.get(name) != value}
         if other:
-            said = ", ".join(f"{name}={value}" for name, value in other.items())
-            problems.append(f"{case}: the baseline was run with {said}")
+            words = ", ".join(f"{name}={value}" for name, value in other.items())
+            problems.append(f"{case}: the baseline has {words}")
             continue
-        samples.append(Sample(case, tuple(_chain(case, chain) for chain in content.chains), chains, False))
+        samples.append(Sample(case, tuple(_guest(case, guest) for guest in content.guests), guests, False))
     if not samples and not problems:
         raise UsageError(
             f"check {results} against {path}",
             f"no case in common: {', '.join(now)}; {', '.join(baseline.cases)}",
             "run the tests that the baseline has",
         )
-    newest = next((chains[-1].qemu for chains in now.values()), ("", ""))
+    newest = next((guests[-1].qemu for guests in now.values()), ("", ""))
     oldest = baseline.qemu[0] if baseline.qemu else BaselineQemu()
     return Comparison(
         "baseline",
         Side(f"{path}, saved {baseline.saved}", oldest.version, oldest.sha256),
         Side(str(results), *newest),
         tuple(samples),
-        decide(samples, ONCE, effect),
-        ONCE,
+        decide(samples, SINGLE_ANALYSIS, effect),
+        SINGLE_ANALYSIS,
         effect,
         policy.name,
         replace(environment, lab_retries=0),
         problems=tuple(problems),
-        notes=tuple(f"unlike machines: {item}" for item in different),
+        notes=tuple(f"different machines: {item}" for item in differences(baseline.environment, environment)),
         command=command,
     )
 
 
-def _chain(case: str, chain: BaselineChain) -> Chain:
-    return Chain(
-        case, chain.updates, chain.durations_ms, chain.packets, chain.affected_updates, longest_ms=chain.longest_ms
+def _guest(case: str, guest: BaselineGuest) -> GuestResult:
+    return GuestResult(
+        case, guest.updates, guest.durations_ms, guest.packets, guest.affected_updates, longest_ms=guest.longest_ms
     )
 
 
 def baseline_for_run(path: Path, policy: Policy, environment: Environment | None, *, anyway: bool) -> dict[str, float]:
-    """What ``cprlib run --baseline`` gives the judge.
+    """The interruptions that ``cprlib run --baseline`` gives the judge.
 
     :param environment: of the run; this machine's when None.
-    :raises UsageError: the policy makes no use of a baseline.
-    :raises InstrumentError: the baseline is of another machine.
+    :raises UsageError: the policy has no use for a baseline.
+    :raises InstrumentError: the baseline was recorded on another machine.
     """
     if policy.interruption.max_ratio is None:
         raise UsageError(
             f"use baseline {path}",
-            f"policy {policy.name} does not compare with one: it has no max_ratio",
-            'give a policy that has [interruption] max_ratio, e.g. extends = "default" and max_ratio = 1.3',
+            f"policy {policy.name} does not compare with a baseline: it has no max_ratio",
+            'give a policy with [interruption] max_ratio, e.g. extends = "default" and max_ratio = 1.3',
         )
     baseline = read_baseline(path)
     if not anyway:
-        require_alike(baseline, environment or describe_environment(), path)
+        require_same_machine(baseline, environment or describe_environment(), path)
     return interruption_ms(baseline)

@@ -1,16 +1,18 @@
-"""A comparison as it is reported: two sides, what was measured, what came of it, and its exit status."""
+"""A comparison: both sides, their guests, the decision, and the exit status; also that of two saved results."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cprlib.campaign.compare.chain import Chain
-from cprlib.campaign.compare.findings import Change, Effect, Findings, Sample
-from cprlib.campaign.compare.looks import Look
-from cprlib.campaign.compare.session import Round
-from cprlib.errors import ExitStatus
+from cprlib.campaign.compare.decide import Change, Decision, Effect, Sample, decide
+from cprlib.campaign.compare.guest import GuestResult, read_guests
+from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, Analysis
+from cprlib.errors import ExitStatus, UsageError
 from cprlib.report.environment import Environment
+from cprlib.verdict.policy import Policy
 
 WORDS = {
     Change.REGRESS: "REGRESSION",
@@ -30,7 +32,7 @@ STATUS = {
 class Side:
     """A or B.
 
-    :param label: a path, or the folder of saved results, or a baseline's file.
+    :param label: path of a QEMU, of saved results, or of a baseline.
     """
 
     label: str
@@ -39,32 +41,49 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """One round: each case once on each arm.
+
+    :param number: from 1.
+    :param order: arm and case in the order of their start.
+    :param guests: of each arm, in the order of its tests.
+    :param started_ns: CLOCK_REALTIME.
+    """
+
+    number: int
+    order: tuple[tuple[str, str], ...]
+    guests: Mapping[str, tuple[GuestResult, ...]]
+    seconds: float
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a comparison came to.
+    """The result of a comparison.
 
     :param kind: ``session`` (A and B in turn), ``saved`` (two results folders) or ``baseline``.
-    :param samples: all chains, by case.
-    :param look: the last one, which decided; :param looks: rounds after which there was one.
-    :param control: A against A in the same session, None where it was not asked for.
-    :param crossings: chains of updates from A to B.
-    :param budget_s: seconds that might have been used.
-    :param problems: why the comparison as a whole is not sure.
-    :param folder: relative links are from here; None where nothing is saved.
+    :param samples: all guests, by case.
+    :param analysis: the last one, which decided. :param analyses: rounds after which there was one.
+    :param control: A against A in the same session; None when it was not requested.
+    :param updates_a_to_b: guests that were updated from A to B.
+    :param budget_s: seconds that the rounds might use.
+    :param problems: why nothing can be decided.
+    :param folder: start of relative links; None when nothing is saved.
     """
 
     kind: str
     a: Side
     b: Side
     samples: tuple[Sample, ...]
-    findings: Findings
-    look: Look
+    decision: Decision
+    analysis: Analysis
     effect: Effect
     policy: str
     environment: Environment
-    looks: tuple[int, ...] = ()
+    analyses: tuple[int, ...] = ()
     rounds: tuple[Round, ...] = ()
-    control: Findings | None = None
-    crossings: tuple[Chain, ...] = ()
+    control: Decision | None = None
+    updates_a_to_b: tuple[GuestResult, ...] = ()
     budget_s: float | None = None
     seed: int | None = None
     problems: tuple[str, ...] = ()
@@ -73,26 +92,26 @@ class Comparison:
     started_ns: int = 0
     finished_ns: int = 0
     folder: Path | None = None
-    parameters: dict[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def crossing_failures(self) -> tuple[str, ...]:
+    def a_to_b_failures(self) -> tuple[str, ...]:
         """What the policy refuses in updates from A to B."""
-        texts = [text for chain in self.crossings for text in chain.failures]
+        texts = [f"{item.about}: {item.text}" for guest in self.updates_a_to_b for item in guest.failures]
         return tuple(f"update from A to B: {text}" for text in dict.fromkeys(texts))
 
     @property
     def regressions(self) -> tuple[str, ...]:
         """Each in a few words."""
-        return (*self.findings.regressions, *self.crossing_failures)
+        return (*self.decision.regressions, *self.a_to_b_failures)
 
     @property
-    def doubts(self) -> tuple[str, ...]:
-        """Why nothing is said although there are figures."""
-        return (*self.problems, *self.findings.problems, *self._control_doubts())
+    def all_problems(self) -> tuple[str, ...]:
+        """Why nothing is decided although there are figures."""
+        return (*self.problems, *self.decision.problems, *self._unsteady())
 
-    def _control_doubts(self) -> tuple[str, ...]:
-        """A that differs from itself: the machine, not QEMU."""
+    def _unsteady(self) -> tuple[str, ...]:
+        """Metrics in which A differs from itself, by the machine alone."""
         if self.control is None:
             return ()
         moved = [item for item in self.control.durations if item.change in (Change.REGRESS, Change.IMPROVE)]
@@ -100,11 +119,10 @@ class Comparison:
 
     @property
     def change(self) -> Change:
-        """The verdict. A packet that B loses is no matter of noise; durations say nothing if A differs from itself."""
-        surely = [item for item in self.findings.accusations if not item.also_a]
-        if surely or self.crossing_failures:
+        """The verdict. A refusal is no matter of noise; durations say nothing when A differs from itself."""
+        if self.a_to_b_failures or any(not item.also_a for item in self.decision.refusals):
             return Change.REGRESS
-        return Change.UNDECIDED if self.problems or self._control_doubts() else self.findings.change
+        return Change.UNDECIDED if self.problems or self._unsteady() else self.decision.change
 
     @property
     def exit_status(self) -> ExitStatus:
@@ -113,20 +131,53 @@ class Comparison:
 
     @property
     def reason(self) -> str:
-        """The verdict's grounds in a line."""
+        """The reason of the verdict in a line."""
         match self.change:
             case Change.REGRESS:
-                return "; ".join(self.regressions[:4]) + (
-                    f"; and {len(self.regressions) - 4} more" * bool(self.regressions[4:])
-                )
+                more = f"; and {len(self.regressions) - 4} more" if self.regressions[4:] else ""
+                return "; ".join(self.regressions[:4]) + more
             case Change.UNDECIDED:
-                if self.doubts:
-                    return "; ".join(self.doubts[:3])
-                return (
-                    f"not decided: {', '.join(self.findings.undecided)}" if self.findings.undecided else "nothing known"
-                )
+                if self.all_problems:
+                    return "; ".join(self.all_problems[:3])
+                return f"undecided: {', '.join(self.decision.undecided) or 'no valid guest'}"
             case _:
-                limit = f"{100 * self.effect.ratio:.0f} %"
-                better = [item for item in self.findings.durations if item.change == Change.IMPROVE]
+                better = [item for item in self.decision.durations if item.change == Change.IMPROVE]
                 faster = f"shorter: {', '.join(item.metric.label for item in better)}; " if better else ""
-                return f"{faster}no difference of {limit} or more, nothing lost"
+                return f"{faster}no difference of {100 * self.effect.ratio:.0f} % or more, nothing lost"
+
+
+def compare_saved(
+    a: Path, b: Path, policy: Policy, effect: Effect, environment: Environment, command: str = ""
+) -> Comparison:
+    """Compare two saved results folders, or folders of such, in a single analysis.
+
+    :raises UsageError: no case in common.
+    :raises InstrumentError: one has no case.
+    """
+    guests_a, guests_b = (read_guests(path, policy, environment) for path in (a, b))
+    samples = tuple(Sample(case, found, guests_b[case], False) for case, found in guests_a.items() if case in guests_b)
+    if not samples:
+        raise UsageError(
+            f"compare {a} with {b}",
+            f"no case in common: {', '.join(guests_a)}; {', '.join(guests_b)}",
+            "run the same tests on both",
+        )
+    return Comparison(
+        "saved",
+        Side(str(a), *_qemu_of(guests_a)),
+        Side(str(b), *_qemu_of(guests_b)),
+        samples,
+        decide(samples, SINGLE_ANALYSIS, effect),
+        SINGLE_ANALYSIS,
+        effect,
+        policy.name,
+        environment,
+        notes=("A and B did not run in turn: a change of the machine in between looks like a difference of QEMU",),
+        command=command,
+        started_ns=time.time_ns(),
+        finished_ns=time.time_ns(),
+    )
+
+
+def _qemu_of(guests: Mapping[str, tuple[GuestResult, ...]]) -> tuple[str, str]:
+    return next((found[-1].qemu for found in guests.values()), ("", ""))

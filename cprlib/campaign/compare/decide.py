@@ -1,111 +1,270 @@
-"""From chains of A and B to words: regress, improve, no difference of a stated size, or undecided."""
+"""From guests of A and B to a decision for each metric: regression, improvement, no difference, or undecided."""
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median, stdev
 
-from cprlib.campaign.compare.chain import COUNTS, DURATIONS, Chain, Metric
-from cprlib.campaign.compare.exact import Shift, holm, paired_shift, step_down, unpaired_shift
-from cprlib.campaign.compare.findings import Accusation, Change, CountResult, DurationResult, Effect, Findings, Sample
-from cprlib.campaign.compare.looks import Look
-from cprlib.campaign.compare.rare import WORTH_SEEING, at_most, more_often
+from cprlib.campaign.compare.guest import COUNTS, DURATIONS, GuestResult, Metric
+from cprlib.campaign.compare.statistics import (
+    WORTH_SEEING,
+    Analysis,
+    Shift,
+    at_most,
+    holm,
+    more_often,
+    paired_shift,
+    step_down,
+    unpaired_shift,
+)
 
-FEWEST = 2  # chains of each side, to tell a difference from noise
+MIN_EFFECT = 0.15
+MIN_EFFECT_MS = 5.0
+FEWEST_GUESTS = 2  # of each side, to tell a difference from noise
 
 
-def decide(samples: Sequence[Sample], look: Look, effect: Effect) -> Findings:
-    """Look at the data once.
+class Change(enum.StrEnum):
+    """The decision on a property of B against A."""
 
-    :param look: what this look may use of the allowance for false alarms.
+    REGRESS = "regress"
+    IMPROVE = "improve"
+    SAME = "same"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """The smallest difference that matters.
+
+    :param ratio: part of A's value, 0.15 for 15 %.
+    :param floor_ms: never less than this, which is about the floor of the instrument.
     """
-    believed = [_believed(sample) for sample in samples]
-    shifts = [
-        (sample, metric, *_shift(sample, metric))
-        for sample in believed
-        for metric in DURATIONS
-        if _seen(sample, metric)
-    ]
+
+    ratio: float = MIN_EFFECT
+    floor_ms: float = MIN_EFFECT_MS
+
+    def of(self, value_ms: float) -> float:
+        """As a part of a value in ms."""
+        return max(self.ratio, self.floor_ms / value_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Guests of one case.
+
+    :param a, b: where paired, those with the same index ran side by side.
+    """
+
+    case: str
+    a: tuple[GuestResult, ...]
+    b: tuple[GuestResult, ...]
+    paired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DurationResult:
+    """A duration of A against B.
+
+    :param a_values, b_values: ms, median of each guest; in pairs where the sample has pairs.
+    :param a, b: ms, median of all updates.
+    :param ratio: B/A, geometric mean over the guests. :param low, high: its interval, None with too few guests.
+    :param worse, better: one-sided p, adjusted for the number of tests.
+    :param effect: the smallest difference that matters, as a part of A.
+    :param noise: scatter of a guest within its round, or of A's guests where there are no rounds, as a part of A; None
+        with fewer than two.
+    """
+
+    case: str
+    metric: Metric
+    a_values: tuple[float, ...]
+    b_values: tuple[float, ...]
+    a: float | None
+    b: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    worse: float
+    better: float
+    effect: float
+    noise: float | None
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class CountResult:
+    """Lost, duplicated or reordered packets.
+
+    :param a, b: packets. :param a_affected, b_affected: updates with at least one.
+    :param worse: one-sided p that guests with such updates are more frequent with B, adjusted for the number of tests.
+    :param at_most: upper end of the share of B's affected updates, with 95 % confidence.
+    """
+
+    case: str
+    metric: Metric
+    a: int
+    b: int
+    a_affected: int
+    b_affected: int
+    a_updates: int
+    b_updates: int
+    worse: float
+    at_most: float
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A property that the policy refuses in B; needs no statistics.
+
+    :param guests: with it. :param of: all guests.
+    :param also_a: A has it, too.
+    """
+
+    case: str
+    text: str
+    guests: int
+    of: int
+    also_a: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of one analysis.
+
+    :param problems: why a case has no figures.
+    """
+
+    durations: tuple[DurationResult, ...]
+    counts: tuple[CountResult, ...]
+    refusals: tuple[Refusal, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[str, ...]:
+        """Each in a few words."""
+        longer = [item for item in self.durations if item.change == Change.REGRESS]
+        more = [item for item in self.counts if item.change == Change.REGRESS]
+        return (
+            *(self._named(item.case, item.text) for item in self.refusals if not item.also_a),
+            *(self._named(item.case, f"{item.metric.label} {item.ratio:.2f} times A's") for item in longer),
+            *(
+                self._named(item.case, f"{item.metric.label} in {item.b_affected} of {item.b_updates} updates")
+                for item in more
+            ),
+        )
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Metrics without a decision."""
+        results: tuple[DurationResult | CountResult, ...] = (*self.durations, *self.counts)
+        return tuple(self._named(item.case, item.metric.label) for item in results if item.change == Change.UNDECIDED)
+
+    def _named(self, case: str, text: str) -> str:
+        """With the case in front where there are several."""
+        cases = {item.case for item in self.durations} | {item.case for item in self.refusals}
+        return f"{case}: {text}" if len(cases) > 1 else text
+
+    @property
+    def change(self) -> Change:
+        """All together: one regression decides; without one, everything has to be decided."""
+        if self.regressions:
+            return Change.REGRESS
+        if self.undecided or self.problems or not self.durations:
+            return Change.UNDECIDED
+        changes = {item.change for item in self.durations} | {item.change for item in self.counts}
+        return Change.IMPROVE if Change.IMPROVE in changes else Change.SAME
+
+    @property
+    def words(self) -> str:
+        """For a line of progress."""
+        if self.change != Change.UNDECIDED:
+            return self.change.value
+        return f"{len(self.undecided)} undecided, e.g. {', '.join(self.undecided[:2]) or 'no valid guest'}"
+
+
+def decide(samples: Sequence[Sample], analysis: Analysis, effect: Effect) -> Decision:
+    """Analyse the data once.
+
+    :param analysis: error rates of this analysis.
+    """
+    valid = [_valid(sample) for sample in samples]
     worse, better = _adjusted(samples, 1), _adjusted(samples, -1)
     durations = [
-        _duration(
-            sample, metric, pairs, shift, (worse[_key(sample, metric)], better[_key(sample, metric)]), look, effect
-        )
-        for sample, metric, pairs, shift in shifts
+        _duration(sample, metric, worse[sample.case, metric.name], better[sample.case, metric.name], analysis, effect)
+        for sample in valid
+        for metric in DURATIONS
+        if _measured(sample, metric)
     ]
-    return Findings(
+    return Decision(
         tuple(durations),
-        tuple(_counts(believed, look)),
-        tuple(item for sample in samples for item in _accusations(sample)),
-        tuple(_problems(samples, believed)),
+        tuple(_counts(valid, analysis)),
+        tuple(item for sample in samples for item in _refusals(sample)),
+        tuple(_problems(samples, valid)),
     )
 
 
 def smallest_p(samples: Sequence[Sample]) -> float:
-    """No look at these data can give a smaller p, adjusted for the number of tests."""
-    believed = [_believed(sample) for sample in samples]
-    found = [(sample.paired, _shift(sample, metric)[1]) for sample in believed for metric in DURATIONS]
+    """The smallest adjusted p that these data can give."""
+    found = [(sample.paired, _shift(_valid(sample), metric)[1]) for sample in samples for metric in DURATIONS]
     known = [(paired, shift.smallest_p) for paired, shift in found if shift]
-    apart = sum(not paired for paired, _ in known)
-    return min((p * (1 if paired else apart) for paired, p in known), default=1.0)
-
-
-def _key(sample: Sample, metric: Metric) -> tuple[str, str]:
-    return sample.case, metric.name
+    unpaired = sum(not paired for paired, _ in known)
+    return min((p * (1 if paired else unpaired) for paired, p in known), default=1.0)
 
 
 def _adjusted(samples: Sequence[Sample], sign: int) -> dict[tuple[str, str], float]:
-    """One-sided p of each duration, adjusted for their number: with 1 for "B takes longer", with -1 for the contrary.
+    """One-sided p by case and metric, adjusted for their number: with 1 for "B takes longer", with -1 for "shorter".
 
-    Pairs of one round belong together in all cases; what is not paired has nothing in common, and is left to Holm.
+    Pairs of one round belong together in all cases, so they are tested jointly; unpaired metrics are left to Holm.
     """
     adjusted: dict[tuple[str, str], float] = {}
-    tests = [(sample, metric) for sample in samples for metric in DURATIONS if _seen(sample, metric)]
-    together = [(sample, metric) for sample, metric in tests if sample.paired]
-    rounds = max((len(sample.a) for sample, _ in together), default=0)
-    rows = [_differences(sample, metric, sign, rounds) for sample, metric in together]
-    for (sample, metric), p in zip(together, step_down(rows), strict=True):
-        adjusted[_key(sample, metric)] = p
-    apart = [(sample, metric, _shift(_believed(sample), metric)[1]) for sample, metric in tests if not sample.paired]
-    alone = [1.0 if shift is None else shift.p_above if sign > 0 else shift.p_below for *_, shift in apart]
-    for (sample, metric, _), p in zip(apart, holm(alone), strict=True):
-        adjusted[_key(sample, metric)] = p
+    tests = [(sample, metric) for sample in samples for metric in DURATIONS if _measured(sample, metric)]
+    paired = [(sample, metric) for sample, metric in tests if sample.paired]
+    rounds = max((len(sample.a) for sample, _ in paired), default=0)
+    rows = [_differences(sample, metric, sign, rounds) for sample, metric in paired]
+    for (sample, metric), p in zip(paired, step_down(rows), strict=True):
+        adjusted[sample.case, metric.name] = p
+    unpaired = [(sample, metric, _shift(_valid(sample), metric)[1]) for sample, metric in tests if not sample.paired]
+    values = [1.0 if shift is None else shift.p_above if sign > 0 else shift.p_below for *_, shift in unpaired]
+    for (sample, metric, _), p in zip(unpaired, holm(values), strict=True):
+        adjusted[sample.case, metric.name] = p
     return adjusted
 
 
 def _differences(sample: Sample, metric: Metric, sign: int, rounds: int) -> list[float | None]:
-    """Of the logarithms, round by round; None for a pair that is not whole or not believed."""
+    """Of the logarithms, round by round; None for a pair that is incomplete or discarded."""
     found: list[float | None] = []
     for a, b in zip(sample.a, sample.b, strict=True):
-        before, after = a.middle(metric.name), b.middle(metric.name)
-        known = before is not None and after is not None and a.believed and b.believed
+        before, after = a.median_ms(metric.name), b.median_ms(metric.name)
+        known = a.valid and b.valid and before and after
         found.append(sign * (math.log(after) - math.log(before)) if known and before and after else None)
     return found + [None] * (rounds - len(found))
 
 
-def _believed(sample: Sample) -> Sample:
-    """Without chains that are not believed; a pair goes as a whole."""
+def _valid(sample: Sample) -> Sample:
+    """Without discarded guests; a pair goes with both guests."""
     if not sample.paired:
-        a, b = (tuple(chain for chain in side if chain.believed) for side in (sample.a, sample.b))
+        a, b = (tuple(guest for guest in side if guest.valid) for side in (sample.a, sample.b))
         return Sample(sample.case, a, b, False)
-    pairs = [(a, b) for a, b in zip(sample.a, sample.b, strict=True) if a.believed and b.believed]
+    pairs = [(a, b) for a, b in zip(sample.a, sample.b, strict=True) if a.valid and b.valid]
     return Sample(sample.case, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), True)
 
 
-def _seen(sample: Sample, metric: Metric) -> bool:
-    return any(chain.durations.get(metric.name) for chain in (*sample.a, *sample.b))
+def _measured(sample: Sample, metric: Metric) -> bool:
+    return any(guest.durations.get(metric.name) for guest in (*sample.a, *sample.b))
 
 
 def _shift(sample: Sample, metric: Metric) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], Shift | None]:
-    """Medians of the chains that have the metric, and by how much their logarithms differ."""
-    a, b = ([chain.middle(metric.name) for chain in side] for side in (sample.a, sample.b))
+    """Medians of the guests that have the metric, and the shift between their logarithms."""
+    a, b = ([guest.median_ms(metric.name) for guest in side] for side in (sample.a, sample.b))
     if sample.paired:
         pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
         known_a, known_b = tuple(x for x, _ in pairs), tuple(y for _, y in pairs)
     else:
         known_a, known_b = (tuple(value for value in side if value is not None) for side in (a, b))
-    if min(len(known_a), len(known_b)) < FEWEST:
+    if min(len(known_a), len(known_b)) < FEWEST_GUESTS:
         return (known_a, known_b), None
     logs_a, logs_b = ([math.log(value) for value in side] for side in (known_a, known_b))
     if sample.paired:
@@ -114,62 +273,69 @@ def _shift(sample: Sample, metric: Metric) -> tuple[tuple[tuple[float, ...], tup
 
 
 def _duration(
-    sample: Sample,
-    metric: Metric,
-    pairs: tuple[tuple[float, ...], tuple[float, ...]],
-    shift: Shift | None,
-    p: tuple[float, float],
-    look: Look,
-    effect: Effect,
+    sample: Sample, metric: Metric, worse: float, better: float, analysis: Analysis, effect: Effect
 ) -> DurationResult:
-    a, b = (_middle(side, metric) for side in (sample.a, sample.b))
-    wanted = effect.of(median(pairs[0])) if pairs[0] else effect.ratio
-    interval = shift.interval(look.confidence) if shift else None
+    (a, b), shift = _shift(sample, metric)
+    limit = effect.of(median(a)) if a else effect.ratio
+    interval = shift.interval(analysis.confidence) if shift else None
     low, high = (math.exp(interval[0]), math.exp(interval[1])) if interval else (None, None)
     ratio = math.exp(shift.estimate) if shift else None
     change = Change.UNDECIDED
     if ratio is not None:
-        if p[0] <= look.durations and ratio >= 1 + wanted:
+        if worse <= analysis.durations and ratio >= 1 + limit:
             change = Change.REGRESS
-        elif p[1] <= look.durations and ratio <= 1 / (1 + wanted):
+        elif better <= analysis.durations and ratio <= 1 / (1 + limit):
             change = Change.IMPROVE
-        elif low is not None and high is not None and 1 / (1 + wanted) < low and high < 1 + wanted:
+        elif low is not None and high is not None and 1 / (1 + limit) < low and high < 1 + limit:
             change = Change.SAME
-    scatter = math.expm1(stdev(map(math.log, pairs[0]))) if len(pairs[0]) > 1 else None
-    noise, drift = (_within(*pairs), scatter) if sample.paired else (scatter, None)
     return DurationResult(
-        sample.case, metric, pairs[0], pairs[1], a, b, ratio, low, high, p[0], p[1], wanted, noise, drift, change
+        sample.case,
+        metric,
+        a,
+        b,
+        _median_of_updates(sample.a, metric),
+        _median_of_updates(sample.b, metric),
+        ratio,
+        low,
+        high,
+        worse,
+        better,
+        limit,
+        _noise(a, b, sample.paired),
+        change,
     )
 
 
-def _within(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Scatter of one chain, from the differences of two: these have the noise of both, and a ratio in common."""
-    if len(a) < FEWEST:
+def _noise(a: Sequence[float], b: Sequence[float], paired: bool) -> float | None:
+    """Scatter of one guest; from the differences of pairs, which have the noise of both and the ratio in common."""
+    if len(a) < FEWEST_GUESTS:
         return None
+    if not paired:
+        return math.expm1(stdev(map(math.log, a)))
     return math.expm1(stdev(math.log(y / x) for x, y in zip(a, b, strict=True)) / math.sqrt(2))
 
 
-def _middle(chains: Sequence[Chain], metric: Metric) -> float | None:
-    values = [value for chain in chains for value in chain.durations.get(metric.name, ())]
+def _median_of_updates(guests: Sequence[GuestResult], metric: Metric) -> float | None:
+    values = [value for guest in guests for value in guest.durations.get(metric.name, ())]
     return median(values) if values else None
 
 
-def _counts(samples: Sequence[Sample], look: Look) -> list[CountResult]:
+def _counts(samples: Sequence[Sample], analysis: Analysis) -> list[CountResult]:
     rows = [
         (sample, metric, _affected(sample.a, metric), _affected(sample.b, metric))
         for sample in samples
         for metric in COUNTS
         if sample.a and sample.b
     ]
-    guests = [(_guests(sample.a, metric), _guests(sample.b, metric)) for sample, metric, *_ in rows]
+    guests = [(_affected_guests(sample.a, metric), _affected_guests(sample.b, metric)) for sample, metric, *_ in rows]
     worse = holm([more_often(*a, *b) for a, b in guests])
     better = holm([more_often(*b, *a) for a, b in guests])
     results = []
     for index, (sample, metric, a, b) in enumerate(rows):
         bound = at_most(b[1], b[2])
-        if worse[index] <= look.counts:
+        if worse[index] <= analysis.counts:
             change = Change.REGRESS
-        elif better[index] <= look.counts:
+        elif better[index] <= analysis.counts:
             change = Change.IMPROVE
         elif bound <= WORTH_SEEING or (a[1] and b[1] * a[2] <= a[1] * b[2]):
             change = Change.SAME
@@ -181,49 +347,51 @@ def _counts(samples: Sequence[Sample], look: Look) -> list[CountResult]:
     return results
 
 
-def _guests(chains: Sequence[Chain], metric: Metric) -> tuple[int, int]:
-    """Guests with any, guests: what the tests count, because updates of one guest have their troubles in common."""
-    counted = [chain for chain in chains if not chain.overlong]
-    return sum(chain.affected.get(metric.name, 0) > 0 for chain in counted), len(counted)
+def _affected_guests(guests: Sequence[GuestResult], metric: Metric) -> tuple[int, int]:
+    """Affected guests and all guests: the tests count guests, because updates of one guest are not independent."""
+    counted = [guest for guest in guests if not guest.overlong]
+    return sum(guest.affected.get(metric.name, 0) > 0 for guest in counted), len(counted)
 
 
-def _affected(chains: Sequence[Chain], metric: Metric) -> tuple[int, int, int]:
-    """Packets, updates with any, updates."""
-    counted = [chain for chain in chains if not chain.overlong]
+def _affected(guests: Sequence[GuestResult], metric: Metric) -> tuple[int, int, int]:
+    """Packets, affected updates, all updates."""
+    counted = [guest for guest in guests if not guest.overlong]
     return (
-        sum(chain.packets.get(metric.name, 0) for chain in counted),
-        sum(chain.affected.get(metric.name, 0) for chain in counted),
-        sum(chain.updates for chain in counted),
+        sum(guest.packets.get(metric.name, 0) for guest in counted),
+        sum(guest.affected.get(metric.name, 0) for guest in counted),
+        sum(guest.updates for guest in counted),
     )
 
 
-def _accusations(sample: Sample) -> list[Accusation]:
-    """What the policy refuses in B, one line for each property; also what keeps B's cases from running."""
-    known_a = {_about(text) for chain in sample.a for text in _refused(chain)}
+def _refusals(sample: Sample) -> list[Refusal]:
+    """What the policy refuses in B, one for each property; also what keeps B's cases from running."""
+    known_a = {about for guest in sample.a for about in _refused(guest)}
     found: dict[str, list[str]] = {}
-    for chain in sample.b:
-        for about, text in {_about(text): text for text in reversed(_refused(chain))}.items():
+    for guest in sample.b:
+        for about, text in _refused(guest).items():
             found.setdefault(about, []).append(text)
     return [
-        Accusation(sample.case, texts[0], len(texts), len(sample.b), about in known_a)
+        Refusal(sample.case, texts[0], len(texts), len(sample.b), about in known_a)
         for about, texts in sorted(found.items())
     ]
 
 
-def _refused(chain: Chain) -> tuple[str, ...]:
-    return (*chain.failures, *((f"skipped: {chain.skipped}",) if chain.skipped else ()))
+def _refused(guest: GuestResult) -> dict[str, str]:
+    """The first text of each property that the policy refuses; all further streams are one property."""
+    found: dict[str, str] = {}
+    for item in guest.failures:
+        found.setdefault(item.about.partition(" ")[0], f"{item.about}: {item.text}")
+    if guest.skipped:
+        found.setdefault("skipped", f"skipped: {guest.skipped}")
+    return found
 
 
-def _about(text: str) -> str:
-    about = text.partition(":")[0]
-    return "stream" if about.startswith("stream ") else about
-
-
-def _problems(samples: Sequence[Sample], believed: Sequence[Sample]) -> list[str]:
-    """Why nothing can be said of a case."""
+def _problems(samples: Sequence[Sample], valid: Sequence[Sample]) -> list[str]:
+    """Cases without figures, with the first reason."""
     problems = []
-    for sample, good in zip(samples, believed, strict=True):
+    for sample, good in zip(samples, valid, strict=True):
         if not good.a or not good.b:
-            reasons = [text for chain in (*sample.a, *sample.b) for text in (*chain.doubts, chain.skipped) if text]
-            problems.append(f"{sample.case}: no chain of both is believed{f': {reasons[0]}' if reasons else ''}")
+            reasons = [text for guest in (*sample.a, *sample.b) for text in (*guest.problems, guest.skipped) if text]
+            reason = f": {reasons[0]}" if reasons else ""
+            problems.append(f"{sample.case}: no valid guest of both sides{reason}")
     return problems

@@ -1,169 +1,480 @@
-"""compare.json, the interface for programs (docs/compare.schema.json), and compare.html, the page for people."""
+"""The report of a comparison: compare.json for programs, compare.html and compare.txt for people.
+
+The last line of the text is the verdict.
+"""
 
 from __future__ import annotations
 
-import base64
-import json
-from dataclasses import replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
-from markupsafe import Markup
-
-from cprlib import files
-from cprlib.campaign.compare import text
-from cprlib.campaign.compare.chain import Chain
-from cprlib.campaign.compare.comparison import WORDS, Comparison
-from cprlib.campaign.compare.findings import Change, CountResult, DurationResult, Findings
-from cprlib.campaign.compare.looks import ALARM
-from cprlib.campaign.compare.picture import draw
+from cprlib.campaign.compare.comparison import WORDS, Comparison, Round, Side
+from cprlib.campaign.compare.decide import Change, CountResult, DurationResult, Effect, Refusal, Sample
+from cprlib.campaign.compare.guest import GuestResult
+from cprlib.campaign.compare.statistics import CONFIDENCE, FALSE_ALARM, WORTH_SEEING, chance_to_see, updates_needed
+from cprlib.campaign.page import figure_address, render, text_table, wrap, write_json, write_page
 from cprlib.codec import encode
-from cprlib.report.formatting import utc
-from cprlib.report.html import template_engine
-from cprlib.report.schema import check_schema
+from cprlib.evidence.records import Outcome
+from cprlib.report.environment import Environment
+from cprlib.report.formatting import UNKNOWN, duration, one_line, utc
+from cprlib.report.plotting import DOT, INK, SOFT, style
 
 JSON_FILE, PAGE_FILE, TEXT_FILE = "compare.json", "compare.html", "compare.txt"
-COMPARE_SCHEMA = 1
-PROGRAM_WORDS = {Change.SAME: "same", Change.REGRESS: "regress", Change.IMPROVE: "improve"}
-MARKS = {Change.REGRESS: "✗", Change.SAME: "✓", Change.IMPROVE: "✓", Change.UNDECIDED: "?"}
-CLASSES = {Change.REGRESS: "fail", Change.SAME: "pass", Change.IMPROVE: "pass", Change.UNDECIDED: "inconclusive"}
-
-
-def schema_file() -> Path:
-    """The JSON schema (draft 2020-12) of compare.json."""
-    return files.project_folder() / "docs" / "compare.schema.json"
+SCHEMA: Final = 2  # of compare.json
+OUTCOMES = {
+    Change.REGRESS: Outcome.FAIL,
+    Change.SAME: Outcome.PASS,
+    Change.IMPROVE: Outcome.PASS,
+    Change.UNDECIDED: Outcome.INCONCLUSIVE,
+}
+CHANGE_WORDS = {Change.SAME: "no difference", Change.REGRESS: "REGRESS"}  # upper case, so that the eye finds it
+DURATION_HEADINGS = ("metric", "A, ms", "B, ms", "B/A", "interval", "p worse", "noise", "matters", "verdict")
+CONTROL_HEADINGS = ("metric", "A, ms", "again, ms", "ratio", "interval", "p worse", "noise", "matters", "verdict")
+COUNT_HEADINGS = ("metric", "A", "in updates", "B", "in updates", "p worse", "B at most in", "verdict")
+COLUMNS = 3  # of pictures
 
 
 def write_comparison(made: Comparison, folder: Path) -> None:
-    """Write compare.json, compare.html and compare.txt into a folder, each whole or not at all.
+    """Write compare.json, compare.html and compare.txt into a folder.
 
     :raises InstrumentError: the comparison does not fit the schema.
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    value = comparison_value(made)
-    check_schema(value, schema_file(), "compare.json")
-    files.write_text(folder / JSON_FILE, json.dumps(value, indent=2) + "\n", mode=0o600)
-    files.write_text(folder / TEXT_FILE, text.comparison_text(made), mode=0o600)
-    files.write_text(folder / PAGE_FILE, render(made), mode=0o600)
+    write_json(folder / JSON_FILE, encode(comparison_document(made)))
+    write_page(folder / TEXT_FILE, comparison_text(made))
+    write_page(folder / PAGE_FILE, comparison_html(made))
 
 
-def comparison_value(made: Comparison) -> dict[str, Any]:
-    """A comparison as the JSON object that compare.json holds. Figures that are not known are null."""
-    return {
-        "schema": COMPARE_SCHEMA,
-        "kind": made.kind,
-        "verdict": _word(made.change),
-        "exit_status": int(made.exit_status),
-        "reason": made.reason,
-        "regressions": list(made.regressions),
-        "a": encode(made.a),
-        "b": encode(made.b),
-        "cases": [
-            {
-                "id": sample.case,
-                "paired": sample.paired,
-                "a": [_chain(chain) for chain in sample.a],
-                "b": [_chain(chain) for chain in sample.b],
-                "durations": [_duration(item) for item in made.findings.durations if item.case == sample.case],
-                "counts": [_count(item) for item in made.findings.counts if item.case == sample.case],
-                "accusations": [encode(item) for item in made.findings.accusations if item.case == sample.case],
-            }
-            for sample in made.samples
-        ],
-        "a_against_a": None if made.control is None else [_duration(item) for item in made.control.durations],
-        "a_to_b": [_chain(chain) for chain in made.crossings],
-        "rounds": [
-            {
-                "number": item.number,
-                "started": utc(item.started_ns),
-                "seconds": item.seconds,
-                "order": [{"arm": arm, "case": case} for arm, case in item.order],
-            }
+# --- compare.json ---
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEntry:
+    """One guest; members as in :class:`cprlib.campaign.compare.guest.GuestResult`."""
+
+    updates: int
+    durations_ms: Mapping[str, tuple[float, ...]]
+    packets: Mapping[str, int]
+    affected_updates: Mapping[str, int]
+    sent: int
+    valid: bool
+    failures: tuple[str, ...]
+    problems: tuple[str, ...]
+    skipped: str
+    overlong: bool
+    started: str | None
+    seconds: float
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class DurationEntry:
+    """A duration; members as in :class:`cprlib.campaign.compare.decide.DurationResult`."""
+
+    metric: str
+    a: float | None
+    b: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    worse: float
+    better: float
+    effect: float
+    noise: float | None
+    change: Change
+    a_values: tuple[float, ...]
+    b_values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CountEntry:
+    """A count; members as in :class:`cprlib.campaign.compare.decide.CountResult`."""
+
+    metric: str
+    a: int
+    b: int
+    a_affected: int
+    b_affected: int
+    a_updates: int
+    b_updates: int
+    worse: float
+    at_most: float
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class CaseEntry:
+    """One case with its guests and decisions.
+
+    :param paired: guests with the same index ran in one round.
+    """
+
+    id: str
+    paired: bool
+    a: tuple[GuestEntry, ...]
+    b: tuple[GuestEntry, ...]
+    durations: tuple[DurationEntry, ...]
+    counts: tuple[CountEntry, ...]
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartEntry:
+    """A guest in the order of a round."""
+
+    arm: str
+    case: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEntry:
+    """A round; its guests in the order of their start."""
+
+    number: int
+    started: str | None
+    seconds: float
+    order: tuple[StartEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareDocument:
+    """What compare.json holds. An unknown figure is null, never 0.
+
+    :param schema: of this file, :data:`SCHEMA`.
+    :param kind: ``session``, ``saved`` or ``baseline``.
+    :param a_against_a: durations of A against itself; None when not requested.
+    :param interim_analyses: rounds after which there was one.
+    :param false_alarm: probability of a regression between equal QEMUs.
+    :param confidence: of the intervals, in the last analysis.
+    :param budget_s: seconds for all rounds.
+    """
+
+    schema: Literal[2]
+    kind: str
+    verdict: Change
+    exit_status: int
+    reason: str
+    regressions: tuple[str, ...]
+    a: Side
+    b: Side
+    cases: tuple[CaseEntry, ...]
+    a_against_a: tuple[DurationEntry, ...] | None
+    a_to_b: tuple[GuestEntry, ...]
+    rounds: tuple[RoundEntry, ...]
+    interim_analyses: tuple[int, ...]
+    false_alarm: float
+    confidence: float
+    min_effect: Effect
+    budget_s: float | None
+    seed: int | None
+    policy: str
+    parameters: Mapping[str, str]
+    environment: Environment
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    command: str
+    started: str | None
+    finished: str | None
+
+
+def comparison_document(made: Comparison) -> CompareDocument:
+    """A comparison as compare.json holds it."""
+    return CompareDocument(
+        schema=SCHEMA,
+        kind=made.kind,
+        verdict=made.change,
+        exit_status=int(made.exit_status),
+        reason=made.reason,
+        regressions=made.regressions,
+        a=made.a,
+        b=made.b,
+        cases=tuple(_case_entry(made, sample) for sample in made.samples),
+        a_against_a=None if made.control is None else tuple(map(_duration_entry, made.control.durations)),
+        a_to_b=tuple(map(_guest_entry, made.updates_a_to_b)),
+        rounds=tuple(
+            RoundEntry(
+                item.number,
+                utc(item.started_ns),
+                item.seconds,
+                tuple(StartEntry(arm, case) for arm, case in item.order),
+            )
             for item in made.rounds
-        ],
-        "looks": list(made.looks),
-        "false_alarm": ALARM,
-        "confidence_of_last_look": made.look.confidence,
-        "min_effect": encode(made.effect),
-        "budget_s": made.budget_s,
-        "seed": made.seed,
-        "policy": made.policy,
-        "parameters": made.parameters,
-        "environment": encode(made.environment),
-        "doubts": list(made.doubts),
-        "notes": list(made.notes),
-        "command": made.command,
-        "started": utc(made.started_ns or None),
-        "finished": utc(made.finished_ns or None),
-    }
-
-
-def _word(change: Change) -> str:
-    return PROGRAM_WORDS.get(change, "undecided")
-
-
-def _duration(item: DurationResult) -> dict[str, Any]:
-    return {
-        **encode(replace(item, change=Change.SAME)),
-        "metric": item.metric.name,
-        "change": _word(item.change),
-    }
-
-
-def _count(item: CountResult) -> dict[str, Any]:
-    return {**encode(item), "metric": item.metric.name, "change": _word(item.change)}
-
-
-def _chain(chain: Chain) -> dict[str, Any]:
-    return {
-        "updates": chain.updates,
-        "durations_ms": {name: [round(value, 3) for value in values] for name, values in chain.durations.items()},
-        "packets": dict(chain.packets),
-        "affected_updates": dict(chain.affected),
-        "sent": chain.sent,
-        "believed": chain.believed,
-        "failures": list(chain.failures),
-        "doubts": list(chain.doubts),
-        "skipped": chain.skipped,
-        "overlong": chain.overlong,
-        "started": utc(chain.started_ns or None),
-        "seconds": chain.seconds,
-        "folder": chain.folder,
-    }
-
-
-def render(made: Comparison) -> str:
-    """The page."""
-    pictures = {
-        sample.case: _address(draw(shown, sample.paired))
-        for sample in made.samples
-        if (shown := [item for item in made.findings.durations if item.case == sample.case and item.a_values])
-    }
-    template = template_engine(Path(__file__).parent.parent / "templates").get_template("compare.html")
-    return template.render(
-        made=made,
-        verdict=WORDS[made.change],
-        kind=CLASSES[made.change],
-        mark=MARKS[made.change],
-        pictures=pictures,
-        text=text,
-        of_case=_of_case,
-        utc=utc,
-        control=[text.duration_row(item) for item in made.control.durations] if made.control else (),
-        marks=MARKS,
-        classes=CLASSES,
-        levels=text.levels(made),
+        ),
+        interim_analyses=made.analyses,
+        false_alarm=FALSE_ALARM,
+        confidence=made.analysis.confidence,
+        min_effect=made.effect,
+        budget_s=made.budget_s,
+        seed=made.seed,
+        policy=made.policy,
+        parameters=made.parameters,
+        environment=made.environment,
+        problems=made.all_problems,
+        notes=made.notes,
+        command=made.command,
         started=utc(made.started_ns or None),
         finished=utc(made.finished_ns or None),
     )
 
 
-def _of_case(found: Findings, case: str) -> tuple[list[DurationResult], list[CountResult]]:
-    return (
-        [item for item in found.durations if item.case == case],
-        [item for item in found.counts if item.case == case],
+def _round_entry(item: Round) -> RoundEntry:
+    order = tuple(StartEntry(arm, case) for arm, case in item.order)
+    return RoundEntry(item.number, utc(item.started_ns), item.seconds, order)
+
+
+def _case_entry(made: Comparison, sample: Sample) -> CaseEntry:
+    decision = made.decision
+    return CaseEntry(
+        sample.case,
+        sample.paired,
+        tuple(map(_guest_entry, sample.a)),
+        tuple(map(_guest_entry, sample.b)),
+        tuple(_duration_entry(item) for item in decision.durations if item.case == sample.case),
+        tuple(_count_entry(item) for item in decision.counts if item.case == sample.case),
+        tuple(item for item in decision.refusals if item.case == sample.case),
     )
 
 
-def _address(svg: str) -> Markup:
-    return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg.encode()).decode()
+def _duration_entry(item: DurationResult) -> DurationEntry:
+    names = ("a", "b", "ratio", "low", "high", "worse", "better", "effect", "noise", "change", "a_values", "b_values")
+    return DurationEntry(item.metric.name, *(getattr(item, name) for name in names))
+
+
+def _count_entry(item: CountResult) -> CountEntry:
+    names = ("a", "b", "a_affected", "b_affected", "a_updates", "b_updates", "worse", "at_most", "change")
+    return CountEntry(item.metric.name, *(getattr(item, name) for name in names))
+
+
+def _guest_entry(guest: GuestResult) -> GuestEntry:
+    return GuestEntry(
+        guest.updates,
+        {name: tuple(round(value, 3) for value in values) for name, values in guest.durations.items()},
+        guest.packets,
+        guest.affected,
+        guest.sent,
+        guest.valid,
+        tuple(f"{item.about}: {item.text}" for item in guest.failures),
+        guest.problems,
+        guest.skipped,
+        guest.overlong,
+        utc(guest.started_ns or None),
+        guest.seconds,
+        guest.folder,
+    )
+
+
+# --- compare.html ---
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """A case as the page shows it.
+
+    :param durations, counts: each with the cells of its row.
+    :param picture: address of an image; empty without values.
+    """
+
+    sample: Sample
+    summary: str
+    rare: str
+    durations: tuple[tuple[DurationResult, tuple[str, ...]], ...]
+    counts: tuple[tuple[CountResult, tuple[str, ...]], ...]
+    picture: str
+
+
+def comparison_html(made: Comparison) -> str:
+    """The page: tables and a picture of every guest's value, the order of the rounds, links to the evidence."""
+    return render(
+        "compare.html",
+        made=made,
+        verdict=WORDS[made.change],
+        refusals=refusals(made),
+        cases=[_case_view(made, sample) for sample in made.samples],
+        a_to_b=a_to_b_line(made.updates_a_to_b) if made.updates_a_to_b else "",
+        control=[duration_row(item) for item in made.control.durations] if made.control else (),
+        outcomes=OUTCOMES,
+        levels=levels(made),
+    )
+
+
+def _case_view(made: Comparison, sample: Sample) -> CaseView:
+    durations = [item for item in made.decision.durations if item.case == sample.case]
+    counts = [item for item in made.decision.counts if item.case == sample.case]
+    shown = [item for item in durations if item.a_values]
+    return CaseView(
+        sample,
+        sample_line(sample),
+        rare_line(counts),
+        tuple((item, duration_row(item)) for item in durations),
+        tuple((item, count_row(item)) for item in counts),
+        _picture(shown, sample.paired) if shown else "",
+    )
+
+
+def _picture(results: Sequence[DurationResult], paired: bool) -> str:
+    """A panel for each metric: hollow circles are A's guests, filled squares B's; a round side by side."""
+    rows = math.ceil(len(results) / COLUMNS)
+    with style() as pyplot:
+        figure, axes = pyplot.subplots(
+            rows, COLUMNS, figsize=(10.4, 2.35 * rows), squeeze=False, gridspec_kw={"hspace": 0.62, "wspace": 0.24}
+        )
+        try:
+            panels = axes.flatten()
+            for panel, result in zip(panels, results, strict=False):
+                _draw(panel, result, paired)
+            for panel in panels[len(results) :]:
+                panel.axis("off")
+            return figure_address(figure)
+        finally:
+            pyplot.close(figure)
+
+
+def _draw(axis: Any, result: DurationResult, paired: bool) -> None:
+    first = list(range(1, len(result.a_values) + 1))
+    second = list(range(1, len(result.b_values) + 1))
+    if paired:
+        axis.vlines(first, result.a_values, result.b_values, color=SOFT, lw=0.8, zorder=1)
+    else:
+        second = [len(first) + 1 + place for place in second]
+    axis.scatter(first, result.a_values, s=22, facecolors="white", edgecolors=INK, linewidths=1.1, zorder=3, label="A")
+    axis.scatter(second, result.b_values, s=20, color=DOT, marker="s", linewidths=0, zorder=2, label="B")
+    for value, dashes in ((result.a, "solid"), (result.b, (0, (4, 2)))):
+        if value is not None:
+            axis.axhline(value, color=INK if dashes == "solid" else DOT, lw=0.8, ls=dashes, zorder=0)
+    top = max((*result.a_values, *result.b_values), default=1.0)
+    axis.set_ylim(0, top * 1.12)
+    ratio = "" if result.ratio is None else f"   B/A {result.ratio:.2f}"
+    axis.set_title(f"{result.metric.label}{ratio}\n{change_text(result.change)}", fontsize=8.5, loc="left", color=INK)
+    axis.set_ylabel("ms")
+    axis.set_xlabel("round" if paired else "guests of A, then of B")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.grid(axis="y", color="#e3e7eb", lw=0.6)
+    axis.set_axisbelow(True)
+    axis.legend(loc="lower right", fontsize=7.5, frameon=False, ncols=2, handletextpad=0.1, borderaxespad=0.1)
+
+
+# --- compare.txt ---
+
+
+def comparison_text(made: Comparison) -> str:
+    """Everything that decides, case by case; the last line is the verdict."""
+    lines = [
+        f"A  {_side(made.a.label, made.a.version, made.a.sha256)}",
+        f"B  {_side(made.b.label, made.b.version, made.b.sha256)}",
+    ]
+    for sample in made.samples:
+        counts = [item for item in made.decision.counts if item.case == sample.case]
+        durations = [duration_row(item) for item in made.decision.durations if item.case == sample.case]
+        lines += ["", f"{sample.case}: {sample_line(sample)}", *text_table(DURATION_HEADINGS, durations)]
+        lines += ["", *text_table(COUNT_HEADINGS, [count_row(item) for item in counts]), wrap(rare_line(counts), 4)]
+    if made.updates_a_to_b:
+        lines += ["", a_to_b_line(made.updates_a_to_b)]
+    if made.control:
+        rows = [duration_row(item) for item in made.control.durations]
+        lines += ["", "A against A, in the same rounds:", *text_table(CONTROL_HEADINGS, rows)]
+    lines += ["", *(wrap(f"refused: {one_line(text)}", 4) for text in refusals(made))]
+    lines += [wrap(f"note: {one_line(text)}", 4) for text in (*made.notes, *made.all_problems)]
+    lines.append(wrap(f"interval and levels: {levels(made)}", 4))
+    lines.append(f"verdict: {WORDS[made.change]} ({one_line(made.reason, 500)})")
+    return "\n".join(lines) + "\n"
+
+
+def _side(label: str, version: str, sha256: str) -> str:
+    return "  ".join(filter(None, [one_line(label), one_line(version), sha256[:12]]))
+
+
+def levels(made: Comparison) -> str:
+    """The error rates of this comparison."""
+    count = len(made.analyses)
+    analyses = f"{count} interim analyses" if count > 1 else "one analysis"
+    return (
+        f"95 % over {analyses} for the ratio; false alarm between equal QEMUs at most {100 * FALSE_ALARM:.0f} %"
+        f" over all analyses and metrics; matters: {100 * made.effect.ratio:.0f} % of A, at least"
+        f" {made.effect.floor_ms:g} ms"
+    )
+
+
+def refusals(made: Comparison) -> list[str]:
+    """What the policy refuses, and in how many guests."""
+    texts = [
+        f"{item.case} with B, {item.guests} of {item.of} guests: {item.text}" + ("; also with A" if item.also_a else "")
+        for item in made.decision.refusals
+    ]
+    return [*texts, *made.a_to_b_failures]
+
+
+def a_to_b_line(guests: Sequence[GuestResult]) -> str:
+    """Updates from A to B in a line."""
+    skipped = next((guest.skipped for guest in guests if guest.skipped), "")
+    if skipped:
+        return f"update from A to B: skipped: {one_line(skipped)}"
+    shown = ", ".join(duration(guest.median_ms("interruption-return")) for guest in guests)
+    lost, reordered = (sum(guest.packets.get(name, 0) for guest in guests) for name in ("lost", "reordered"))
+    refused = sum(bool(guest.failures) for guest in guests)
+    return (
+        f"update from A to B: {len(guests)} carried out, interruption back {shown} ms, {lost} lost, "
+        f"{reordered} reordered, {refused or 'none'} refused by policy"
+    )
+
+
+def sample_line(sample: Sample) -> str:
+    """Numbers of guests and updates."""
+    updates = [sum(guest.updates for guest in side if guest.valid) for side in (sample.a, sample.b)]
+    guests = f"{len(sample.a)} pairs of guests" if sample.paired else f"{len(sample.a)} and {len(sample.b)} guests"
+    discarded = sum(not guest.valid for guest in (*sample.a, *sample.b))
+    rest = f"; {discarded} guests discarded" if discarded else ""
+    return f"{guests}, {updates[0]} and {updates[1]} updates{rest}"
+
+
+def rare_line(counts: Sequence[CountResult]) -> str:
+    """With which probability these updates show a rare loss."""
+    updates = counts[0].b_updates if counts else 0
+    chance = chance_to_see(updates)
+    shown = "more than 99.9 %" if chance > 0.999 else f"{100 * chance:.1f} %"
+    return (
+        f"{updates} updates of B show a loss in one update of {1 / WORTH_SEEING:.0f} with a probability of {shown}"
+        f" ({updates_needed()} are needed for {100 * CONFIDENCE:.0f} %)"
+    )
+
+
+def duration_row(item: DurationResult) -> tuple[str, ...]:
+    """The row of a duration."""
+    interval = UNKNOWN if item.low is None or item.high is None else f"{item.low:.2f} to {item.high:.2f}"
+    return (
+        item.metric.label,
+        duration(item.a),
+        duration(item.b),
+        UNKNOWN if item.ratio is None else f"{item.ratio:.2f}",
+        interval,
+        _p(item.worse),
+        UNKNOWN if item.noise is None else f"{100 * item.noise:.0f} %",
+        f"{100 * item.effect:.0f} %",
+        change_text(item.change),
+    )
+
+
+def count_row(item: CountResult) -> tuple[str, ...]:
+    """The row of a count."""
+    return (
+        item.metric.label,
+        str(item.a),
+        f"{item.a_affected} of {item.a_updates}",
+        str(item.b),
+        f"{item.b_affected} of {item.b_updates}",
+        _p(item.worse),
+        f"{100 * item.at_most:.1f} %",
+        change_text(item.change),
+    )
+
+
+def change_text(change: Change) -> str:
+    """A decision for people."""
+    return CHANGE_WORDS.get(change, change.value)
+
+
+def _p(value: float) -> str:
+    """Three digits; never 0."""
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"

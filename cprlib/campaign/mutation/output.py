@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from cprlib.campaign.mutation.score import WORST_FIRST, BuildResults, MutationReport, Reason, Result
 from cprlib.campaign.outcome import JobOutcome
@@ -13,7 +14,7 @@ from cprlib.report.environment import Environment
 from cprlib.report.formatting import MARK, one_line, utc
 
 JSON_FILE, PAGE_FILE, SUMMARY_FILE = "mutation.json", "mutation.html", "mutation.md"
-SCHEMA = 2  # of mutation.json
+SCHEMA: Final = 2  # of mutation.json
 SUMMARY_LINES = 40
 WIDEST_GRID = 160
 SIGN = {
@@ -146,7 +147,7 @@ class MutationDocument:
     :param lab_lost: labs that died and were replaced.
     """
 
-    schema: int
+    schema: Literal[2]
     verdict: Outcome
     exit_status: int
     mutants: int

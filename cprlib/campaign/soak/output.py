@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cprlib.campaign.outcome import QUIET, VERDICT_OF
 from cprlib.campaign.page import evidence_link, figure_address, render, schema_file, wrap, write_page
@@ -66,7 +66,7 @@ class SoakDocument:
     :param kept: folders of cases that did not pass.
     """
 
-    schema: int
+    schema: Literal[2]
     state: str
     verdict: Outcome | None
     exit_status: int | None

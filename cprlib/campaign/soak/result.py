@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.soak.draw import Choices
@@ -22,7 +23,7 @@ from cprlib.report.run_report import EXIT_STATUS
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, passed, unsure
 
 SOAK_FILE = "soak.json"
-SOAK_SCHEMA = 2
+SOAK_SCHEMA: Final = 2
 KEPT = "kept"
 
 

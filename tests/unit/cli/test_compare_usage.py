@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build.assets import Assets
-from cprlib.campaign.job import SuiteTest
-from cprlib.cli import compare as compare_module
+from cprlib.campaign.compare import run as run_module
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus
-from cprlib.guest.image import GuestImage
-from cprlib.qemu.binary import QemuBinary
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +16,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*_: object, **__: object) -> None:
         raise AssertionError("something was built")
 
-    monkeypatch.setattr(compare_module, "build_assets", build)
+    monkeypatch.setattr(run_module, "build_assets", build)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +30,8 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--b", "/bin/true", "-p", "ratte=1"], "no such parameter"),
         (["--b", "/bin/true", "--policy", "nobody"], "no policy of that name"),
         (["--b", "/nowhere/qemu"], "/nowhere/qemu"),
-        (["--resume"], "there is none"),
-        (["--resume", "--budget", "20"], "resume a comparison with budget"),
+        (["--resume"], "no session in"),
+        (["--resume", "--budget", "20"], "resume cprlib compare with --budget"),
     ],
 )
 def test_bad_calls_are_usage_errors_in_one_line(
@@ -47,34 +43,3 @@ def test_bad_calls_are_usage_errors_in_one_line(
     assert len(lines) == 1
     assert why in lines[0]
     assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture
-def two_qemus(tmp_path: Path) -> tuple[Path, Path]:
-    """Two files with different content."""
-    made = tmp_path / "qemu-a", tmp_path / "qemu-b"
-    for path in made:
-        path.write_text(path.name)
-    return made
-
-
-def test_each_side_has_its_qemu_and_crossing_leads_from_a_to_b(two_qemus: tuple[Path, Path]) -> None:
-    first, second = two_qemus
-    assets = Assets(QemuBinary(first, Path("/firmware-a")), GuestImage(Path("/k"), Path("/i"), "x"))
-    tests = (SuiteTest("chain", "/x.py:X.test_chain"),)
-    used = {"chain": "4"}
-    arms = compare_module._arms(assets, QemuBinary(second), "uml", "default", used, tests, tests, again=True)
-    given = {arm.name: arm.parameters for arm in arms}
-    assert list(given) == ["a", "b", "a-again", "a-to-b"]
-    assert [given[name]["qemu"] for name in given] == [str(first), str(second), str(first), str(first)]
-    assert given["a-to-b"]["target_qemu"] == str(second)
-    assert "firmware" not in given["b"]
-    assert {parameters["chain"] for parameters in given.values()} == {"4"}
-
-
-def test_a_qemu_against_itself_has_nothing_to_cross(two_qemus: tuple[Path, Path]) -> None:
-    assets = Assets(QemuBinary(two_qemus[0]), GuestImage(Path("/k"), Path("/i"), "x"))
-    tests = (SuiteTest("chain", "/x.py:X.test_chain"),)
-    arms = compare_module._arms(assets, assets.qemu, None, "default", {}, tests, tests, again=False)
-    assert [arm.name for arm in arms] == ["a", "b"]
-    assert arms[0].parameters["accelerator"] == "kvm"

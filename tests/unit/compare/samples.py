@@ -1,4 +1,4 @@
-"""Sample chains for the tests of comparison: made up, with noise from a seeded generator."""
+"""Sample guests for the tests of comparison: made up, with noise from a seeded generator."""
 
 from __future__ import annotations
 
@@ -6,23 +6,36 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cprlib.campaign.compare.chain import COUNTS, DURATIONS, Chain
-from cprlib.campaign.compare.findings import Sample
-from cprlib.evidence.case import CaseEvidence, Interruption, InterruptionPerDirection, PerDirection, UpdateFigures
+from cprlib.campaign.compare.decide import Sample
+from cprlib.campaign.compare.guest import COUNTS, DURATIONS, GuestResult
+from cprlib.evidence.case import (
+    CaseEvidence,
+    Interruption,
+    InterruptionPerDirection,
+    Outcome,
+    PerDirection,
+    UpdateFigures,
+)
+from cprlib.verdict.findings import Finding
 from tests.unit.evidence.samples import good_case
 
 CASE = "chain-of-5-updates-loses-nothing"
 
 
-def chain(middle_ms: float = 170.0, updates: int = 10, lost: Sequence[int] = (), **more: object) -> Chain:
+def refused(about: str, text: str) -> Finding:
+    """A finding that the policy refuses."""
+    return Finding(Outcome.FAIL, about, text)
+
+
+def guest(middle_ms: float = 170.0, updates: int = 10, lost: Sequence[int] = (), **more: object) -> GuestResult:
     """Updates of which each takes ``middle_ms`` in every metric; ``lost`` has the packets of updates that lose some."""
-    made = Chain(
+    made = GuestResult(
         CASE,
         updates,
         {metric.name: (middle_ms,) * updates for metric in DURATIONS},
         {metric.name: sum(lost) if metric.name == "lost" else 0 for metric in COUNTS},
         {metric.name: len(lost) if metric.name == "lost" else 0 for metric in COUNTS},
-        failures=(f"loss: {sum(lost)} packets lost forward",) if lost else (),
+        failures=(refused("loss", f"{sum(lost)} packets lost forward"),) if lost else (),
         started_ns=1,
         sent=10_000,
         longest_ms=middle_ms,
@@ -31,17 +44,17 @@ def chain(middle_ms: float = 170.0, updates: int = 10, lost: Sequence[int] = (),
 
 
 def sample(ratio: float, pairs: int = 12, scatter: float = 0.04, seed: int = 1, paired: bool = True) -> Sample:
-    """Chains of A and B that scatter; B's take ``ratio`` times as long."""
+    """Guests of A and B that scatter; B's take ``ratio`` times as long."""
     draw = random.Random(seed)  # noqa: S311
     machine = [draw.gauss(0, 0.3) for _ in range(pairs)]
     a, b = (
-        tuple(chain(170.0 * factor * 2.718281828 ** (shared + draw.gauss(0, scatter))) for shared in machine)
+        tuple(guest(170.0 * factor * 2.718281828 ** (shared + draw.gauss(0, scatter))) for shared in machine)
         for factor in (1.0, ratio)
     )
     return Sample(CASE, a, b, paired)
 
 
-def chain_evidence(updates: int = 3, ratio: float = 1.0, case: str = CASE) -> CaseEvidence:
+def guest_evidence(updates: int = 3, ratio: float = 1.0, case: str = CASE) -> CaseEvidence:
     """A good case's evidence with figures for each update."""
     seen = Interruption(100.0 * ratio, 104.0 * ratio, 0.0, 2.0)
     rows = tuple(

@@ -12,13 +12,13 @@ from cprlib.campaign.compare.baseline import (
     Baseline,
     baseline_for_run,
     check_baseline,
+    differences,
     interruption_ms,
     make_baseline,
     read_baseline,
     write_baseline,
 )
-from cprlib.campaign.compare.findings import Effect
-from cprlib.campaign.compare.machines import unlike
+from cprlib.campaign.compare.decide import Effect
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.evidence.case import Outcome, PerDirection
@@ -26,7 +26,7 @@ from cprlib.report.environment import Environment
 from cprlib.report.pipeline import build_report
 from cprlib.verdict.policy_file import load_policy
 
-from .samples import CASE, chain_evidence
+from .samples import CASE, guest_evidence
 
 HERE = Environment(
     mode="lab",
@@ -50,7 +50,7 @@ def run_folder(top: Path, name: str, ratio: float = 1.0, guests: int = 8, enviro
         case = CASE if number == 1 else f"{CASE}-{number}"
         place = folder / "cases" / case
         place.mkdir(parents=True)
-        chain_evidence(5, ratio * (1 + number / 200), case).write(place)
+        guest_evidence(5, ratio * (1 + number / 200), case).write(place)
     build_report(folder, POLICY, environment=environment)
     return folder
 
@@ -65,11 +65,11 @@ def test_a_baseline_is_small_and_reads_back(tmp_path: Path) -> None:
     path = saved(tmp_path)
     baseline = read_baseline(path)
     assert baseline.environment == HERE
-    assert len(baseline.cases[CASE].chains) == 8
-    assert baseline.cases[CASE].chains[0].durations_ms["stop-to-resume"] == (90.45,) * 5
+    assert len(baseline.cases[CASE].guests) == 8
+    assert baseline.cases[CASE].guests[0].durations_ms["stop-to-resume"] == (90.45,) * 5
     assert baseline.qemu[0].sha256
     assert path.stat().st_size < 5000
-    assert json.loads(path.read_text())["version"] == 1
+    assert json.loads(path.read_text())["version"] == 2
 
 
 def check(top: Path, results: Path, **more: bool) -> tuple[ExitStatus, str]:
@@ -88,7 +88,7 @@ def test_a_run_of_one_guest_cannot_be_decided(tmp_path: Path) -> None:
     saved(tmp_path)
     status, reason = check(tmp_path, run_folder(tmp_path, "single", guests=1))
     assert status == ExitStatus.INCONCLUSIVE
-    assert "not decided" in reason
+    assert "undecided" in reason
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_run_of_one_guest_cannot_be_decided(tmp_path: Path) -> None:
         ({"kernel": "6.19.1"}, "kernel: 6.18 before, 6.19 now"),
         ({"engine": "kvm"}, "engine"),
         ({"lab_kernel": "fedcba"}, "lab's kernel"),
-        ({"accelerator": ""}, "accelerator: tcg before, not known now"),
+        ({"accelerator": ""}, "accelerator: tcg before, unknown now"),
     ],
 )
 def test_another_machine_is_refused_unless_wanted(tmp_path: Path, changes: dict[str, object], word: str) -> None:
@@ -114,24 +114,24 @@ def test_another_machine_is_refused_unless_wanted(tmp_path: Path, changes: dict[
 
 
 def test_a_newer_python_or_a_patch_of_the_kernel_is_the_same_machine() -> None:
-    assert unlike(HERE, replace(HERE, python="3.13", kernel="6.18.9", memory_mib=1, commit="x")) == ()
+    assert differences(HERE, replace(HERE, python="3.13", kernel="6.18.9", memory_mib=1, commit="x")) == ()
 
 
 def test_a_run_that_the_policy_refuses_is_no_baseline(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, "lossy", guests=1)
-    replace(chain_evidence(5), loss=PerDirection(1, 0)).write(folder / "cases" / CASE)
-    with pytest.raises(UsageError, match="is refused: loss: 1 packet lost forward"):
+    replace(guest_evidence(5), loss=PerDirection(1, 0)).write(folder / "cases" / CASE)
+    with pytest.raises(UsageError, match=r"the policy refuses .*: loss: 1 packet lost forward"):
         make_baseline(folder, POLICY)
 
 
 def test_a_run_with_other_parameters_is_not_compared(tmp_path: Path) -> None:
     saved(tmp_path)
     folder = run_folder(tmp_path, "faster", guests=1)
-    case = chain_evidence(5)
+    case = guest_evidence(5)
     replace(case, parameters=replace(case.parameters, rate=2000.0)).write(folder / "cases" / CASE)
     status, reason = check(tmp_path, folder)
     assert status == ExitStatus.INCONCLUSIVE
-    assert "the baseline was run with rate=1000.0" in reason
+    assert "the baseline has rate=1000.0" in reason
 
 
 def test_a_broken_baseline_is_a_usage_error(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The exact tests agree with scipy's, and their intervals with their tests and with the truth."""
+"""Tests agree with scipy's, intervals with their tests and with the truth; rare events; alpha spending."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cprlib.campaign.compare.exact import holm, paired_shift, step_down, unpaired_shift
+from cprlib.campaign.compare.statistics import (
+    FALSE_ALARM,
+    SINGLE_ANALYSIS,
+    AlphaSpending,
+    at_most,
+    chance_to_see,
+    holm,
+    more_often,
+    paired_shift,
+    step_down,
+    unpaired_shift,
+    updates_needed,
+)
 
 values = st.lists(st.floats(-5, 5).map(lambda value: round(value, 3)), min_size=3, max_size=7)
 
@@ -53,7 +65,7 @@ def _no_ties(typical: object) -> bool:
 
 
 @pytest.mark.parametrize("level", [0.90, 0.95])
-def test_interval_is_what_the_test_does_not_refuse(level: float) -> None:
+def test_interval_is_what_the_test_does_not_reject(level: float) -> None:
     differences = [0.31, 0.12, 0.4, -0.05, 0.22, 0.18, 0.27, 0.09]
     interval = paired_shift(differences).interval(level)
     assert interval is not None
@@ -63,7 +75,7 @@ def test_interval_is_what_the_test_does_not_refuse(level: float) -> None:
         assert min(within.p_above, within.p_below) > (1 - level) / 2 >= min(beyond.p_above, beyond.p_below)
 
 
-def test_unpaired_interval_is_what_the_test_does_not_refuse() -> None:
+def test_unpaired_interval_is_what_the_test_does_not_reject() -> None:
     first, second = [1.0, 1.2, 0.9, 1.1, 1.05], [1.6, 1.4, 1.8, 1.5]
     interval = unpaired_shift(first, second).interval(0.95)
     assert interval is not None
@@ -80,7 +92,7 @@ def test_five_pairs_have_no_interval_of_95_percent_and_six_have() -> None:
     assert interval == pytest.approx((0.1, 0.6))
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_interval_has_its_coverage() -> None:
     draw = numpy.random.default_rng(3)
     missed = 0
     for _ in range(1500):
@@ -90,20 +102,20 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.07 < missed / 1500 < 0.125
 
 
-def test_where_rearrangements_are_drawn_p_is_never_below_what_they_can_tell() -> None:
+def test_p_of_drawn_rearrangements_has_a_lower_limit() -> None:
     shift = paired_shift([0.5 + 0.01 * number for number in range(30)])
     assert shift.p_above == shift.smallest_p == pytest.approx(1 / 10_001, rel=0.01)
     assert math.isclose(paired_shift([0.5] * 30).estimate, 0.5)
 
 
-def test_measurements_that_say_the_same_cost_nothing() -> None:
+def test_equal_measurements_cost_no_power() -> None:
     one = [0.31, 0.12, 0.4, 0.05, 0.22, 0.18, 0.27, 0.09]
     assert step_down([one]) == pytest.approx([paired_shift(one).p_above])
     assert step_down([one] * 5) == pytest.approx([1 / 256] * 5)
     assert step_down([]) == []
 
 
-def test_other_measurements_of_the_same_pairs_cost_something_and_never_change_the_order() -> None:
+def test_other_measurements_raise_p_and_keep_the_order() -> None:
     draw = numpy.random.default_rng(5)
     rows = [(0.9 * (number == 0) + draw.standard_normal(9)).tolist() for number in range(5)]
     raw = [paired_shift(row).p_above for row in rows]
@@ -121,7 +133,7 @@ def test_false_alarms_among_several_measurements_stay_below_the_level() -> None:
     assert 0.06 < alarms / 1500 < 0.125
 
 
-def test_a_pair_that_is_not_known_of_one_measurement_says_nothing_of_it() -> None:
+def test_unknown_pair_of_a_measurement_does_not_count() -> None:
     whole = [0.3, 0.4, 0.5, 0.2, 0.3, 0.3]
     with_hole: list[float | None] = [0.3, None, *whole[1:]]
     assert step_down([with_hole]) == pytest.approx(step_down([whole]), rel=0.02)
@@ -131,3 +143,46 @@ def test_holm_multiplies_the_smallest_most_and_keeps_the_order() -> None:
     assert holm([0.04, 0.001, 0.03]) == pytest.approx([0.06, 0.003, 0.06])
     assert holm([]) == []
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_twenty_nine_updates_see_one_in_ten_with_95_percent() -> None:
+    assert updates_needed() == 29
+    assert chance_to_see(28) < 0.95 <= chance_to_see(29)
+
+
+def test_without_an_event_in_29_updates_its_share_is_below_a_tenth() -> None:
+    assert at_most(0, 29) < 0.1 < at_most(0, 28)
+    assert at_most(0, 0) == 1.0
+
+
+def test_fishers_test_needs_more_than_one_event() -> None:
+    assert more_often(0, 60, 1, 60) == pytest.approx(0.5)
+    assert more_often(0, 100, 12, 100) < 0.001
+    assert more_often(6, 60, 6, 60) > 0.5
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 1)), max_size=30))
+def test_levels_of_all_analyses_add_up_to_alpha_at_most(rounds: list[tuple[float, float]]) -> None:
+    spending = AlphaSpending()
+    analyses = [spending.next(fraction, smallest) for fraction, smallest in sorted(rounds)]
+    analyses.append(spending.next(0.5, 1.0, last=True))
+    used = [analysis for analysis in analyses if analysis is not None]
+    assert sum(item.durations + item.counts for item in used) <= FALSE_ALARM + 1e-12
+    assert sum(1 - item.confidence for item in used) <= 0.05 + 1e-12
+
+
+def test_share_of_an_analysis_that_could_decide_nothing_is_left_for_the_next() -> None:
+    spending = AlphaSpending()
+    assert spending.next(0.5, smallest_p=0.01) is None
+    analysis = spending.next(0.75, smallest_p=0.001)
+    assert analysis is not None
+    assert analysis.share == 0.75
+
+
+def test_last_analysis_has_the_rest() -> None:
+    spending = AlphaSpending()
+    assert spending.next(0.4, 0.0001) is not None
+    last = spending.next(0.6, 1.0, last=True)
+    assert last is not None
+    assert last.share == 0.6
+    assert SINGLE_ANALYSIS.durations + SINGLE_ANALYSIS.counts == FALSE_ALARM

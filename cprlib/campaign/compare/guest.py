@@ -1,0 +1,246 @@
+"""One guest of a comparison: its updates, each measured by itself, and what the policy refuses.
+
+The guest is the unit of a comparison, not the update: updates of one guest share the guest, the lab and the minute, so
+they are not independent observations. Guests are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from msgspec.structs import replace as replace_struct
+
+from cprlib.errors import InstrumentError
+from cprlib.evidence.case import CaseEvidence, Interruption, Outcome, PerDirection, UpdateFigures
+from cprlib.report.environment import Environment
+from cprlib.report.pipeline import judge_results
+from cprlib.verdict.findings import Finding
+from cprlib.verdict.judge import JudgedCase
+from cprlib.verdict.policy import CountLimits, Policy
+from cprlib.verdict.traffic_rules import longest_pause_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A property of an update that is compared.
+
+    :param name: in compare.json. :param label: for people.
+    :param note: how it is measured.
+    """
+
+    name: str
+    label: str
+    note: str
+
+
+DURATIONS = (
+    Metric("interruption-forward", "interruption into the guest", "by time stamps (RFC 6201), middle of its range"),
+    Metric("interruption-return", "interruption back", "by time stamps (RFC 6201), middle of its range"),
+    Metric("stop-to-resume", "STOP to RESUME", "QEMU's own time stamps, source to target"),
+    Metric("qemu-downtime", "QEMU's downtime", "query-migrate on the source"),
+    Metric("time-to-traffic", "RESUME to first answers", "until an answer came back on every flow"),
+)
+COUNTS = (
+    Metric("lost", "lost packets", "both directions, RFC 7680"),
+    Metric("duplicates", "duplicates", "both directions, RFC 5560"),
+    Metric("reordered", "reordered packets", "both directions, RFC 4737"),
+)
+INSTRUMENT = ("instrument", "control-run", "ledger", "lab", "evidence", "avocado-test")  # findings about the measuring
+PACKET_FINDINGS = ("loss", "duplicates", "ledger")
+NUMBERED = re.compile(r"-\d+\Z")
+UNLIMITED = 2**62
+DEEPEST = 5  # folders between a given folder and cases/: results/a/round-1/<test>
+
+
+@dataclass(frozen=True, slots=True)
+class GuestResult:
+    """One guest, updated at least once.
+
+    :param case: id of its case, without the number of a repetition.
+    :param updates: carried out.
+    :param durations: ms of each update, by metric; an update without a known value has none.
+    :param packets: of all updates, by metric. :param affected: updates with at least one such packet.
+    :param failures: what the policy refuses, except the limits of :func:`comparison_policy`.
+    :param problems: why its figures are discarded; its failed checks still count.
+    :param skipped: why the case was skipped; empty when it ran.
+    :param overlong: a pause was longer than the tap queue has room for, so its packet counts say nothing.
+    :param longest_ms: the longest pause, as policies see it.
+    :param folder: of its evidence.
+    :param qemu: version and sha256 of the QEMU that the guest ended in.
+    """
+
+    case: str
+    updates: int
+    durations: Mapping[str, tuple[float, ...]]
+    packets: Mapping[str, int]
+    affected: Mapping[str, int]
+    failures: tuple[Finding, ...] = ()
+    problems: tuple[str, ...] = ()
+    skipped: str = ""
+    overlong: bool = False
+    sent: int = 0
+    longest_ms: float | None = None
+    started_ns: int = 0
+    seconds: float = 0.0
+    folder: str = ""
+    parameters: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    qemu: tuple[str, str] = ("", "")
+
+    @property
+    def valid(self) -> bool:
+        """Whether its figures count."""
+        return not self.problems and not self.skipped and self.updates > 0
+
+    def median_ms(self, metric: str) -> float | None:
+        """Median of its updates, which one long update does not change; None without a known value."""
+        values = self.durations.get(metric, ())
+        return median(values) if values else None
+
+
+def comparison_policy(policy: Policy) -> Policy:
+    """The policy without limits on durations and reordered packets: statistics decide on these.
+
+    A machine under load makes pauses long, and reorders: a flow changes its queue when the guest answers from another
+    one, or when tun has forgotten it after 3 s without a packet (TUN_FLOW_EXPIRE, drivers/net/tun.c). That happens
+    without any update. It loses and duplicates none.
+    """
+    return replace_struct(
+        policy,
+        interruption=replace_struct(policy.interruption, max_ms=None, max_ratio=None),
+        reordered=CountLimits(UNLIMITED, UNLIMITED),
+        streams=replace_struct(policy.streams, reordered=UNLIMITED),
+    )
+
+
+def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
+    """A case, judged by a :func:`comparison_policy`, as a guest; a case of one update is a guest with one update.
+
+    :param folder: of its evidence, for links.
+    """
+    case = judged.evidence
+    updates = case.per_update or _single_update(case)
+    overlong = _overlong(case)
+    failures = [item for item in judged.verdict.findings if item.outcome == Outcome.FAIL]
+    problems = [
+        item for item in judged.verdict.findings if item.outcome == Outcome.INCONCLUSIVE and item.about in INSTRUMENT
+    ]
+    last = case.target or case.source
+    counts = {metric.name: [_count(update, metric.name) for update in updates] for metric in COUNTS}
+    asked = case.parameters
+    return GuestResult(
+        case=NUMBERED.sub("", case.id) if NUMBERED.search(case.id) and _is_repetition(case) else case.id,
+        updates=case.updates or 0,
+        durations={metric.name: _known([_duration(update, metric.name) for update in updates]) for metric in DURATIONS},
+        packets={name: sum(value or 0 for value in values) for name, values in counts.items()},
+        affected={name: sum(1 for value in values if value) for name, values in counts.items()},
+        failures=tuple(item for item in failures if not (overlong and _about_packets(item))),
+        problems=tuple(f"{item.about}: {item.text}" for item in problems),
+        skipped=case.skipped,
+        overlong=overlong,
+        sent=case.sent or 0,
+        longest_ms=longest_pause_ms(case),
+        started_ns=case.started_ns or 0,
+        seconds=round(((case.finished_ns or 0) - (case.started_ns or 0)) / 1e9, 3) if case.finished_ns else 0.0,
+        folder=folder,
+        parameters={
+            "queues": asked.queues,
+            "vhost": asked.vhost,
+            "rate": asked.rate,
+            "size": asked.size,
+            "ip_version": asked.ip_version,
+            "machine": asked.machine,
+        },
+        qemu=(last.version, last.sha256) if last else ("", ""),
+    )
+
+
+def read_guests(folder: Path, policy: Policy, environment: Environment) -> dict[str, tuple[GuestResult, ...]]:
+    """The guests in a saved results folder, or in a folder of such, by case and in the order of their start.
+
+    :raises InstrumentError: there is none.
+    """
+    patterns = ["/".join(["*"] * depth + ["cases", "*", "case.json"]) for depth in range(DEEPEST)]
+    results = sorted(
+        {
+            path.parent.parent.parent
+            for pattern in patterns
+            for path in folder.glob(pattern)
+            if not any(part.startswith(".") or part == "latest" for part in path.relative_to(folder).parts)
+        }
+    )
+    found: dict[str, list[GuestResult]] = {}
+    for place in results:
+        for judged in judge_results(place, comparison_policy(policy), environment=environment).cases:
+            if judged.evidence.updates or judged.evidence.skipped:
+                guest = guest_result(judged, str(place / "cases" / judged.evidence.id))
+                found.setdefault(guest.case, []).append(guest)
+    if not found:
+        raise InstrumentError(f"read {folder}", "no case of a live update in it", "give the folder of a run")
+    return {case: tuple(sorted(guests, key=lambda guest: guest.started_ns)) for case, guests in found.items()}
+
+
+def _about_packets(finding: Finding) -> bool:
+    return finding.about in PACKET_FINDINGS or finding.about.startswith("stream ")
+
+
+def _is_repetition(case: CaseEvidence) -> bool:
+    """Whether the number at the id's end is that of a repetition: the test's own name ends otherwise."""
+    own = case.test.rsplit(".", 1)[-1].split(";", maxsplit=1)[0].replace("_", "-")
+    return bool(own) and not own.endswith(case.id)
+
+
+def _single_update(case: CaseEvidence) -> Sequence[UpdateFigures]:
+    """Figures of a case whose evidence has none for each update."""
+    if case.updates != 1:
+        return ()
+    return (
+        UpdateFigures(
+            number=1,
+            sent=case.sent,
+            loss=case.loss,
+            duplicates=case.duplicates,
+            reordered=case.reordered,
+            interruption=case.interruption,
+            qemu_downtime_ms=case.qemu_downtime_ms,
+        ),
+    )
+
+
+def _overlong(case: CaseEvidence) -> bool:
+    pause = longest_pause_ms(case)
+    room = case.budget.longest_pause_ms if case.budget else None
+    return pause is not None and room is not None and pause > room
+
+
+def _duration(update: UpdateFigures, name: str) -> float | None:
+    match name:
+        case "interruption-forward":
+            return _middle(update.interruption.forward)
+        case "interruption-return":
+            return _middle(update.interruption.return_)
+        case "stop-to-resume":
+            return update.stop_to_resume_ms
+        case "qemu-downtime":
+            return update.qemu_downtime_ms
+        case _:
+            return update.traffic_after_ms
+
+
+def _middle(measured: Interruption) -> float | None:
+    if measured.low_ms is None or measured.high_ms is None:
+        return None
+    return (measured.low_ms + measured.high_ms) / 2
+
+
+def _count(update: UpdateFigures, name: str) -> int | None:
+    counts: PerDirection = {"lost": update.loss, "duplicates": update.duplicates, "reordered": update.reordered}[name]
+    return counts.total
+
+
+def _known(values: Sequence[float | None]) -> tuple[float, ...]:
+    """Those above 0: ratios need that, and no duration here is really 0."""
+    return tuple(value for value in values if value is not None and value > 0)

@@ -11,7 +11,7 @@ from cprlib.evidence.records import Budget, Check, InstrumentHealth, Outcome, Ro
 from cprlib.traffic.control_run import ControlRun, Validity, check_instrument, check_measurement
 from cprlib.traffic.ledger import Ledger, Moments
 from cprlib.traffic.result import TrafficResult
-from cprlib.update.outcome import UpdateResult
+from cprlib.update.results import UpdateResult
 
 
 def instrument_of(result: TrafficResult, control_run: ControlRun | None) -> InstrumentHealth:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cprlib.evidence.records import Check, DescriptorRow, Outcome, UpdateFigures
 from cprlib.evidence.update_checks import descriptor_count
 from cprlib.traffic.per_update import StreamPart
-from cprlib.update.outcome import ProcessView, UpdateResult
+from cprlib.update.results import ProcessView, UpdateResult
 
 OF_A_NIC = ("eventfd", "tap", "vhost")
 MEMORY_SLACK_KIB = 16 * 1024

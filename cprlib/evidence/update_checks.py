@@ -9,7 +9,7 @@ from cprlib.deadline import timeout_scale
 from cprlib.evidence.case import Check, DescriptorCount, DescriptorRow, Event, Outcome, Who
 from cprlib.linux.descriptors import DEVICE_KINDS, Descriptor, Pairing
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.update.outcome import UpdateResult
+from cprlib.update.results import UpdateResult
 
 DOWNGRADE_WORDS = (
     "could not be initialized",  # net/tap.c: "vhost-net requested but could not be initialized"

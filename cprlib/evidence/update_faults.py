@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cprlib.evidence.records import Check, FaultSeen
 from cprlib.update.faults import Fault, Survivor
-from cprlib.update.outcome import FaultResult
+from cprlib.update.results import FaultResult
 
 CONDITIONS = {  # a field of the fault that is true: what it means
     "return_path": "with a return path",

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import enum
 import fcntl
 import os
 import platform
-import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from cprlib.deadline import Deadline
-from cprlib.errors import CprlibError
+from cprlib.errors import CprlibError, InstrumentError
+from cprlib.linux.libc import KCMP_NUMBERS, same_open_file, unshare_network
+from cprlib.linux.tap import open_tap
 from cprlib.process import run, spawn
 
-TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000  # linux/if_tun.h
 VHOST_SET_OWNER = 0xAF01  # linux/vhost.h
-SYS_KCMP = {"x86_64": 312, "aarch64": 272}
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 ENOUGH_MEMORY_MIB = 2048
 
 
@@ -146,9 +143,9 @@ def check_kvm_boot(qemu: Path | None, guest_kernel: Path | None, seconds: float 
 def check_namespaces() -> Diagnosis:
     """Create a network namespace, which takes CAP_SYS_ADMIN."""
     name = "network namespaces"
-    if _in_child(lambda: _libc().unshare(CLONE_NEWNET) == 0):
+    if _in_child(unshare_network):
         return Diagnosis("native", name, Level.PASS, "can be created")
-    if _in_child(lambda: _libc().unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0):
+    if _in_child(lambda: unshare_network(user=True)):
         seen = "need root here, or a user namespace, which may have no access to /dev/vhost-net"
     else:
         seen = "need root here"
@@ -164,13 +161,9 @@ def check_tun() -> Diagnosis:
         advice = "load the module tun" if error.errno != 13 else "get access to /dev/net/tun"
         return Diagnosis("native", name, Level.FAIL, f"/dev/net/tun: {error.strerror}", advice)
 
-    def make() -> bool:
-        request = struct.pack("16sH22x", b"cprlib-probe", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
-        if _libc().unshare(CLONE_NEWNET) != 0:
-            return False
-        with open("/dev/net/tun", "r+b", buffering=0) as tun:  # reopened: a tap belongs to the namespace of its opener
-            fcntl.ioctl(tun, TUNSETIFF, request)
-        return True
+    def make() -> None:
+        unshare_network()
+        open_tap("cprlib-probe")  # reopened: a tap belongs to the namespace of its opener
 
     os.close(descriptor)
     if _in_child(make):
@@ -197,14 +190,16 @@ def check_vhost() -> Diagnosis:
 def check_kcmp() -> Diagnosis:
     """Compare descriptors of two processes by kcmp(2), the proof that they are one open file."""
     name = "kcmp"
-    number = SYS_KCMP.get(platform.machine())
-    if number is None:
+    if platform.machine() not in KCMP_NUMBERS:
         return Diagnosis("native", name, Level.WARN, f"its number is not known for {platform.machine()}")
-    libc = _libc()
+
+    def compare() -> None:
+        if not same_open_file(os.getpid(), fd, parent, fd):
+            raise InstrumentError("compare a descriptor with itself", "kcmp reports another file")
+
     with open("/dev/null", "rb") as same:
-        fd = same.fileno()
-        parent = os.getpid()
-        equal = _in_child(lambda: libc.syscall(number, os.getpid(), parent, 0, fd, fd) == 0)
+        fd, parent = same.fileno(), os.getpid()
+        equal = _in_child(compare)
     if equal:
         return Diagnosis("native", name, Level.PASS, "compares descriptors of two processes")
     advice = "needs CONFIG_KCMP and the right to ptrace (kernel.yama.ptrace_scope, container policy)"
@@ -249,16 +244,13 @@ def check_memory() -> Diagnosis:
     return Diagnosis("both", name, Level.WARN, seen, f"{ENOUGH_MEMORY_MIB} MiB for each parallel test are recommended")
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _in_child(check: Callable[[], bool]) -> bool:
-    """Run a check in a child process, whose state it may change."""
+def _in_child(check: Callable[[], None]) -> bool:
+    """Run a check in a child process, whose state it may change; False when it raises."""
     child = os.fork()
     if child == 0:
         status = 1
         with contextlib.suppress(BaseException):
-            status = 0 if check() else 1
+            check()
+            status = 0
         os._exit(status)
     return os.waitpid(child, 0)[1] == 0

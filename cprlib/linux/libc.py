@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from cprlib.errors import InstrumentError
 
-CLONE_NEWNET = 0x40000000  # linux/sched.h
+CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000  # linux/sched.h
 KCMP_FILE = 0  # linux/kcmp.h
 KCMP_NUMBERS = {"x86_64": 312, "aarch64": 272, "riscv64": 272}  # asm/unistd.h
 PIDFD_GETFD_NUMBER = 438  # asm-generic/unistd.h, the same on every architecture
@@ -35,12 +35,13 @@ def _call(name: str, *arguments: int) -> int:
     return result
 
 
-def unshare_network() -> None:
+def unshare_network(*, user: bool = False) -> None:
     """Move the calling thread into a new network namespace (unshare(2)).
 
+    :param user: into a new user namespace as well, which needs no rights.
     :raises OSError: the kernel refused.
     """
-    _call("unshare", CLONE_NEWNET)
+    _call("unshare", CLONE_NEWNET | (CLONE_NEWUSER if user else 0))
 
 
 def set_network_namespace(descriptor: int) -> None:

@@ -9,11 +9,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-
-from pyroute2 import IPRoute
+from typing import TYPE_CHECKING
 
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.libc import set_network_namespace, unshare_network
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
 
 ADVICE = "run as root or in the lab (cprlib doctor names what is missing)"
 OWN_NAMESPACE = "/proc/thread-self/ns/net"
@@ -31,6 +33,8 @@ class NetworkNamespace:
         self._netlink: IPRoute | None = None
 
     def __enter__(self) -> NetworkNamespace:
+        from pyroute2 import IPRoute  # noqa: PLC0415 - takes 0.3 s, and a report needs no netlink
+
         failure: list[OSError] = []
 
         def create() -> None:

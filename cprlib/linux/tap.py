@@ -8,8 +8,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyroute2.ethtool.ioctl import IoctlEthtool
-
 from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.libc import duplicate_descriptor
@@ -134,6 +132,8 @@ def interface_offloads(namespace: NetworkNamespace, interface: str) -> Mapping[s
     :returns: ``on`` or ``off`` for each that can be changed.
     :raises InstrumentError: there is no such interface.
     """
+    from pyroute2.ethtool.ioctl import IoctlEthtool  # noqa: PLC0415 - takes 0.3 s, and a report needs no netlink
+
     with namespace.entered():
         ethtool = IoctlEthtool(interface)
     try:

@@ -15,8 +15,8 @@ from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.probes import Probes
-from cprlib.update.outcome import UpdateResult
 from cprlib.update.proxy import ChannelProxy
+from cprlib.update.results import UpdateResult
 
 ANSWER_S = 8.0
 

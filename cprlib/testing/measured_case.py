@@ -43,8 +43,9 @@ from cprlib.traffic.per_update import parts_of
 from cprlib.traffic.probes import UNMEASURED_SSID
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
-from cprlib.update.outcome import UpdateResult, view
+from cprlib.update.outcome import view
 from cprlib.update.queue_flows import TRIED_PER_QUEUE, flows_on_every_queue
+from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
 
 LONGEST_CONTROL_RUN_S, SPARE_S = 40.0, 0.5

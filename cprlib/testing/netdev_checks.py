@@ -18,7 +18,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import warm_up
 from cprlib.update.hooks import ObserveSentFiles, SentFile
-from cprlib.update.outcome import UpdateResult
+from cprlib.update.results import UpdateResult
 
 ANSWER_S = 10.0
 

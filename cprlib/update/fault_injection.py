@@ -19,8 +19,9 @@ from cprlib.qemu.machine import Machine, MachineSettings
 from cprlib.update.faults import TARGET_SETTINGS, Action, Actor, Fault, Phase, Survivor
 from cprlib.update.hooks import UpdateHook
 from cprlib.update.live_update import LiveUpdate
-from cprlib.update.outcome import END_S, FaultOutcome, FaultResult, view_after_release
+from cprlib.update.outcome import END_S, FaultOutcome, view_after_release
 from cprlib.update.proxy import ChannelProxy, StartupBarrier
+from cprlib.update.results import FaultResult
 from cprlib.update.running_guest import RunningGuest
 
 PHASE_S = 30.0

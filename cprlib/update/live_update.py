@@ -27,8 +27,9 @@ from cprlib.qemu.qmp import QmpEvent
 from cprlib.update.faults import Phase
 from cprlib.update.hooks import UpdateHook
 from cprlib.update.mechanism import Mechanism, target_arguments
-from cprlib.update.moments import HARNESS, SOURCE, Moment, moments_of, run_states_of
-from cprlib.update.outcome import FAILED_STATES, ProcessView, UpdateResult, view, view_after_release
+from cprlib.update.moments import HARNESS, SOURCE, moments_of, run_states_of
+from cprlib.update.outcome import FAILED_STATES, view, view_after_release
+from cprlib.update.results import Moment, ProcessView, UpdateResult
 
 LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection

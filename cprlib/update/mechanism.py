@@ -5,14 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from cprlib.errors import UsageError
+from cprlib.linux.topology import Topology
 from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.netdev import TapNetdev, TapSource
-
-if TYPE_CHECKING:  # the enumeration is part of the evidence, whose readers need no netlink
-    from cprlib.linux.topology import Topology
 
 
 class Mechanism(enum.StrEnum):

@@ -6,29 +6,11 @@ harness's own steps are stamped as they happen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.trace_log import TraceRecord
+from cprlib.update.results import Moment
 
 SOURCE, TARGET, HARNESS = "source", "target", "harness"
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One step.
-
-    :param name: ``TARGET_STARTED``, ``CPR_LISTENING``, ``MIGRATE``, ``STOP``, ``FDS_SENT``, ``FDS_LOADING``,
-        ``STATE_LOADING``, ``RESUME``, ``COMPLETED`` or ``SOURCE_GONE``.
-    :param time_ns: CLOCK_REALTIME.
-    :param who: ``source``, ``target`` or ``harness``.
-    :param evidence: source of the time.
-    """
-
-    name: str
-    time_ns: int
-    who: str
-    evidence: str
 
 
 def _from_trace(name: str, who: str, record: TraceRecord | None) -> list[Moment]:

@@ -1,4 +1,4 @@
-"""What became of source and target: their state after a successful update, and after one with a fault."""
+"""What became of source and target: read their state, and wait for the survivor of an update with a fault."""
 
 from __future__ import annotations
 
@@ -9,33 +9,17 @@ from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, QemuFailed, UpdateFailed
-from cprlib.linux.counters import LinkCounters
-from cprlib.linux.descriptors import DescriptorTable, Pairing, read_table
-from cprlib.linux.procfs import VhostWorker, anonymous_memory, vhost_workers, wait_workers_ended
+from cprlib.linux.descriptors import read_table
+from cprlib.linux.procfs import anonymous_memory, vhost_workers, wait_workers_ended
 from cprlib.process import kill_group, wait_until_exit
 from cprlib.qemu.machine import Machine
 from cprlib.update.faults import Fault, Survivor
-from cprlib.update.mechanism import Mechanism
-from cprlib.update.moments import Moment
+from cprlib.update.results import ProcessView
 
 FAILED_STATES = ("failed", "cancelled")  # QAPI MigrationStatus
 ENDED_STATES = (*FAILED_STATES, "completed")
 FINISHING = "finish-migrate"  # QAPI RunState
 END_S, RESUME_S = 30.0, 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessView:
-    """One QEMU in /proc at one moment.
-
-    :param anonymous_kib: private memory, without guest RAM, which is a memfd; None when it was not read.
-    :param waited_ms: time for the workers of released vhost devices to end.
-    """
-
-    table: DescriptorTable
-    workers: tuple[VhostWorker, ...]
-    anonymous_kib: int | None = None
-    waited_ms: float = 0.0
 
 
 def view(machine: Machine) -> ProcessView:
@@ -50,68 +34,6 @@ def view_after_release(machine: Machine, kept: int = 0) -> ProcessView:
     """
     waited_ms = wait_workers_ended(machine.pid, kept)
     return replace(view(machine), waited_ms=waited_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateResult:
-    """Result of a live update that succeeded.
-
-    :param source_before: the source before the target was started.
-    :param source_after, target_after: both QEMUs side by side, the guest running in the target.
-    :param pairings: tap and vhost descriptors of both, paired by open file.
-    :param downtime_ms: QEMU's own figure (query-migrate on the source), None when it gave none.
-    :param source_exit: exit status of the source, negative for a signal.
-    :param run_states: each change of a QEMU's run state during the update, in order: ``target running``; None when the
-        target has no trace log.
-    :param source_retired: counters of the source's tap at its end, None when the target uses the same tap.
-    """
-
-    mechanism: Mechanism
-    moments: tuple[Moment, ...]
-    source_before: ProcessView
-    source_after: ProcessView
-    target_after: ProcessView
-    pairings: tuple[Pairing, ...]
-    downtime_ms: float | None
-    source_exit: int
-    source_messages: str
-    target_messages: str
-    source_retired: LinkCounters | None
-    run_states: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FaultResult:
-    """Result of an update with a fault.
-
-    :param reached: False when the update ended before the fault's phase; :attr:`why` has the reason.
-    :param acted_ns: time of the fault (CLOCK_REALTIME).
-    :param migration: status by query-migrate at the end; ``gone`` when the source has ended.
-    :param error: QEMU's message for the failure.
-    :param refused: QEMU's message when it refused management's command; empty when it did not.
-    :param back_ms: from the fault to the source's RESUME; None when it did not resume, or had not been running.
-    :param target_exit: exit status of a target that ended by itself; None when it was killed, or lives.
-    :param source_state: the source's run state at the end of the update, before ``quit``; ``gone``.
-    :param target_state: the target's; ``gone``, or ``none`` while it serves no QMP.
-    """
-
-    fault: Fault
-    reached: bool
-    why: str
-    acted_ns: int
-    migration: str
-    error: str
-    refused: str
-    state_before: str
-    state_after: str
-    back_ms: float | None
-    before: ProcessView
-    after: ProcessView | None
-    target_exit: int | None
-    source_state: str
-    target_state: str
-    source_said: str
-    target_said: str
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from cprlib.qemu.netdev import TapSource, opened_files
 from cprlib.update.hooks import UpdateHook
 from cprlib.update.live_update import LiveUpdate
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.outcome import UpdateResult
+from cprlib.update.results import UpdateResult
 
 BOOT_SECONDS = 60.0
 

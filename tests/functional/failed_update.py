@@ -21,7 +21,7 @@ from cprlib.testing.nic_view import TapView, read_tap_view
 from cprlib.traffic.probes import Probes
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import Fault, Survivor
-from cprlib.update.outcome import FaultResult
+from cprlib.update.results import FaultResult
 
 
 class FailedUpdates:

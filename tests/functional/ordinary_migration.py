@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,13 +10,12 @@ from dataclasses import dataclass, replace
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, InstrumentError, UpdateFailed
 from cprlib.linux.descriptors import read_table
+from cprlib.linux.libc import duplicate_descriptor
 from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import Machine, start_machine
 from cprlib.qemu.netdev import PassedFiles
 from cprlib.update.outcome import FAILED_STATES
 from cprlib.update.running_guest import RunningGuest
-
-SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h, the same on every architecture
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +37,14 @@ def copied_taps(machine: Machine) -> Iterator[PassedFiles]:
 
     :raises InstrumentError: the kernel refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     with contextlib.ExitStack() as stack:
-        process = os.pidfd_open(machine.pid)
-        stack.callback(os.close, process)
         copies = []
         for row in read_table(machine.pid).of_kind("tap"):
-            copy = int(libc.syscall(SYS_PIDFD_GETFD, process, row.number, 0))
-            if copy < 0:
-                raise InstrumentError("copy a tap descriptor of QEMU", os.strerror(ctypes.get_errno()))
-            stack.callback(os.close, copy)
-            copies.append(copy)
+            try:
+                copies.append(duplicate_descriptor(machine.pid, row.number))
+            except OSError as error:
+                raise InstrumentError("copy a tap descriptor of QEMU", str(error)) from error
+            stack.callback(os.close, copies[-1])
         yield PassedFiles(tuple(copies))
 
 

@@ -12,7 +12,7 @@ from cprlib.evidence.repeated_updates import figures_of, growth_checks, of_updat
 from cprlib.linux.descriptors import Descriptor, DescriptorTable
 from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
 from cprlib.traffic.per_update import StreamPart
-from cprlib.update.outcome import ProcessView
+from cprlib.update.results import ProcessView
 
 from .test_update_checks import GOOD
 

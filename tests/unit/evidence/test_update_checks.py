@@ -19,8 +19,7 @@ from cprlib.linux.descriptors import Descriptor, DescriptorTable, Pairing
 from cprlib.linux.procfs import VhostWorker
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.moments import Moment
-from cprlib.update.outcome import ProcessView, UpdateResult
+from cprlib.update.results import Moment, ProcessView, UpdateResult
 
 NETDEV = TapNetdev(queues=1, vhost=True, cpr=True)
 

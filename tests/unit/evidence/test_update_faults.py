@@ -7,7 +7,7 @@ import pytest
 from cprlib.evidence.update_faults import fault_seen, fault_with_result
 from cprlib.linux.descriptors import DescriptorTable
 from cprlib.update.faults import faults_named
-from cprlib.update.outcome import FaultResult, ProcessView
+from cprlib.update.results import FaultResult, ProcessView
 
 ACTED_NS = 1_764_028_401_515_000_000
 

@@ -166,10 +166,6 @@ SUBSTITUTES = (
             ("--hours 8 --seed 4711", "--hours 0.01 --seed 4711"),
             ("--hours 0.1 -t vhost:on", "--hours 0.01 -t vhost:on"),
             ("--resume --hours 0.5", "--resume --hours 0.01"),
-            ("--hours 0.05 --seed 1", "--hours 0.01 --seed 1"),
-            ("--resume --hours 0.075", "--resume --hours 0.01"),
-            ("--resume --hours 0.058", "--resume --hours 0.01"),
-            ("--resume --hours 0.04", "--resume --hours 0.01"),
         )
     ),
 )

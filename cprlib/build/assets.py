@@ -8,17 +8,17 @@ on each base, for tests whose parameter ``base`` names one.
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from cprlib import codec
 from cprlib.build import store
 from cprlib.build.guest_image import build_guest_image
 from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import Progress
 from cprlib.build.qemu import build_qemu
 from cprlib.errors import EnvironmentFailure
-from cprlib.files import cache_folder, locked, project_folder, write_json
+from cprlib.files import cache_folder, locked, project_folder, write_text
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
 
@@ -37,6 +37,36 @@ class Assets:
     qemu: QemuBinary
     guest: GuestImage
     lab_kernel: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _QemuRecord:
+    """Paths of a QEMU, in ``bases.json``."""
+
+    qemu: str
+    firmware: str | None
+
+    def binary(self) -> QemuBinary:
+        return QemuBinary(Path(self.qemu), Path(self.firmware) if self.firmware else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _BasesRecord:
+    """``bases.json``: the project's own QEMU by base."""
+
+    recipes: str
+    bases: dict[str, _QemuRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class _AssetsRecord(_QemuRecord):
+    """``assets.json``."""
+
+    recipes: str
+    kernel: str
+    initramfs: str
+    digest: str
+    lab_kernel: str | None
 
 
 def recipes_digest() -> str:
@@ -61,7 +91,7 @@ def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = Non
         qemu = build_qemu(base, True, progress)
     assets = Assets(qemu, build_guest_image(progress), build_lab_kernel(progress) if lab else None)
     if own:
-        _write_manifest(assets)
+        _record(assets)
     return assets
 
 
@@ -72,9 +102,9 @@ def build_base(base: str, progress: Progress) -> QemuBinary:
     :raises EnvironmentFailure: a build or download failed.
     """
     qemu = build_qemu(base, True, progress)
-    with _manifest_lock():
-        known = _bases() | {base: {"qemu": str(qemu.path), "firmware": str(qemu.firmware) if qemu.firmware else None}}
-        write_json(cache_folder() / BASES, {"recipes": recipes_digest(), "bases": known})
+    with locked(cache_folder() / f".{BASES}.lock"):
+        bases = _read_bases() | {base: _QemuRecord(str(qemu.path), _text(qemu.firmware))}
+        write_text(cache_folder() / BASES, codec.dump_json(_BasesRecord(recipes_digest(), bases)))
     return qemu
 
 
@@ -87,45 +117,14 @@ def find_base_qemu(base: str | None, assets: Assets) -> QemuBinary:
     """
     if base in (None, DEFAULT_BASE):
         return assets.qemu
-    found = _bases().get(base or DEFAULT_BASE)
-    path = Path(str(found["qemu"])) if found else None
-    if found is None or path is None or not path.exists():
+    found = _read_bases().get(base or DEFAULT_BASE)
+    if found is None or not Path(found.qemu).exists():
         raise EnvironmentFailure(
             f"find the project's QEMU {base}",
             "it is not built, or was built from other recipes than those in images/",
             f"run `cprlib build qemu --base {base}` first",
         )
-    return QemuBinary(path, Path(str(found["firmware"])) if found["firmware"] else None)
-
-
-def _bases() -> dict[str, dict[str, str | None]]:
-    """Paths by base, of the present recipes; none when the file cannot be read."""
-    try:
-        value = json.loads((cache_folder() / BASES).read_text(encoding="utf-8"))
-        return dict(value["bases"]) if value["recipes"] == recipes_digest() else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _manifest_lock() -> contextlib.AbstractContextManager[None]:
-    return locked(cache_folder() / f".{BASES}.lock")
-
-
-def _write_manifest(assets: Assets) -> None:
-    value = {
-        "recipes": recipes_digest(),
-        "qemu": str(assets.qemu.path),
-        "firmware": str(assets.qemu.firmware) if assets.qemu.firmware else None,
-        "kernel": str(assets.guest.kernel),
-        "initramfs": str(assets.guest.initramfs),
-        "digest": assets.guest.digest,
-        "lab_kernel": str(assets.lab_kernel) if assets.lab_kernel else None,
-    }
-    path = cache_folder() / MANIFEST
-    with contextlib.suppress(OSError, ValueError):  # no write without a change: the cache may be shared
-        if json.loads(path.read_text(encoding="utf-8")) == value:
-            return
-    write_json(path, value)
+    return found.binary()
 
 
 def find_assets() -> Assets:
@@ -136,21 +135,44 @@ def find_assets() -> Assets:
     path = cache_folder() / MANIFEST
     tried, advice = "find the project's QEMU and guest", "run `cprlib build` first"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        lab_kernel, firmware = value["lab_kernel"], value["firmware"]
-        assets = Assets(
-            QemuBinary(Path(value["qemu"]), Path(firmware) if firmware else None),
-            GuestImage(Path(value["kernel"]), Path(value["initramfs"]), value["digest"]),
-            Path(lab_kernel) if lab_kernel else None,
-        )
-        built_from = value["recipes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = codec.load_json(_AssetsRecord, path.read_bytes())
+    except (OSError, codec.BadValue) as error:
         raise EnvironmentFailure(tried, f"{path}: {error}", advice) from error
-    if built_from != recipes_digest():
+    if record.recipes != recipes_digest():
         raise EnvironmentFailure(tried, "they were built from other recipes than those in images/", advice)
-    missing = [
-        str(item) for item in (assets.qemu.path, assets.guest.kernel, assets.guest.initramfs) if not item.exists()
-    ]
-    if missing:
-        raise EnvironmentFailure(tried, f"{missing[0]} does not exist", advice)
+    guest = GuestImage(Path(record.kernel), Path(record.initramfs), record.digest)
+    assets = Assets(record.binary(), guest, Path(record.lab_kernel) if record.lab_kernel else None)
+    for file in (assets.qemu.path, guest.kernel, guest.initramfs):
+        if not file.exists():
+            raise EnvironmentFailure(tried, f"{file} does not exist", advice)
     return assets
+
+
+def _read_bases() -> dict[str, _QemuRecord]:
+    """QEMUs by base, built from the present recipes; none when the file cannot be read."""
+    try:
+        record = codec.load_json(_BasesRecord, (cache_folder() / BASES).read_bytes())
+    except (OSError, codec.BadValue):
+        return {}
+    return record.bases if record.recipes == recipes_digest() else {}
+
+
+def _record(assets: Assets) -> None:
+    record = _AssetsRecord(
+        qemu=str(assets.qemu.path),
+        firmware=_text(assets.qemu.firmware),
+        recipes=recipes_digest(),
+        kernel=str(assets.guest.kernel),
+        initramfs=str(assets.guest.initramfs),
+        digest=assets.guest.digest,
+        lab_kernel=_text(assets.lab_kernel),
+    )
+    path, text = cache_folder() / MANIFEST, codec.dump_json(record)
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # no write without a change: the cache may be shared
+        if path.read_text(encoding="utf-8") == text:
+            return
+    write_text(path, text)
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path else None

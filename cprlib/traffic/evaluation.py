@@ -1,8 +1,8 @@
-"""From the records of sender, capture and reflector to the figures of a stream."""
+"""Compute the figures of a stream from the records of sender, capture and reflector."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cprlib.traffic import metrics
@@ -33,22 +33,24 @@ def make_result(
     log: Iterable[Reflection] | None,
     reflector_drops: int | None,
 ) -> TrafficResult:
-    """Put the records of sender, capture and reflector together.
+    """The figures of a stream.
 
-    :param log: the reflector's log, None when it could not be had: then only its sequence numbers separate directions.
+    :param sent, arrivals: one entry per flow.
+    :param log: the reflector's log; None when it is not available: its sequence numbers then separate the directions.
+    :param reflector_drops: packets that the reflector's socket dropped; None when unknown.
     """
-    matched = [match_arrivals(columns.sent_ns, answers) for columns, answers in zip(sent, arrivals, strict=True)]
+    matched = [match_arrivals(columns.sent_ns, received) for columns, received in zip(sent, arrivals, strict=True)]
     lines = None if log is None else sort_log(flows, [len(columns) for columns in sent], log)
     logs = [None] * len(flows) if lines is None else lines.by_flow
-    known = [_known_to(entries, entry) for entries, entry in zip(logs, matched, strict=True)]
+    answers = [_logged(entries, entry) for entries, entry in zip(logs, matched, strict=True)]
     clock = estimate_clock(
         ClockSample(a.sent_ns, a.reflector_received_ns, a.reflector_sent_ns, a.arrived_ns)
-        for entry in known
+        for entry in answers
         for a in entry.arrivals
     )
     results = [
         _flow_result(flow, columns.sent_ns, entry, entries, clock)
-        for flow, columns, entry, entries in zip(flows, sent, known, logs, strict=True)
+        for flow, columns, entry, entries in zip(flows, sent, answers, logs, strict=True)
     ]
     return TrafficResult(settings, tuple(results), _instrument(reports, clock, reflector_drops, lines))
 
@@ -73,59 +75,58 @@ def _instrument(
 def _flow_result(
     flow: Flow,
     sent_ns: Sequence[int],
-    known: _Known,
+    answers: _Answers,
     log: Sequence[Reflection] | None,
     clock: ClockModel | None,
 ) -> FlowResult:
-    arrivals = known.arrivals
+    arrivals = answers.arrivals
     returned: list[int | None] = [None] * len(sent_ns)
-    for arrival in reversed(arrivals):  # so that the first answer stays
+    for arrival in reversed(arrivals):  # so that the first answer remains
         returned[arrival.sender_sequence] = arrival.arrived_ns
     reflected = _reflected(len(sent_ns), arrivals, log, clock)
     by_sequence = metrics.loss_by_sequence(
         len(sent_ns), [(arrival.sender_sequence, arrival.reflector_sequence) for arrival in arrivals]
     )
-    forward, returning = _directions(sent_ns, reflected, arrivals, log, by_sequence, clock)
     return FlowResult(
         flow=flow,
         sent_ns=sent_ns,
         reflected_ns=reflected,
         returned_ns=returned,
-        forward=forward,
-        returning=returning,
+        forward=_forward(sent_ns, reflected, log, by_sequence),
+        returning=_returning(sent_ns, arrivals, log, by_sequence, clock),
         undetermined=by_sequence.undetermined if log is None else 0,
         missing=metrics.missing_sequences(len(sent_ns), (arrival.sender_sequence for arrival in arrivals)),
         answers=len(arrivals),
-        invalid=known.invalid,
-        not_in_log=known.not_in_log,
+        invalid=answers.invalid,
+        not_in_log=answers.not_in_log,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """The answers that the reflector says it gave, and how many others came."""
+class _Answers:
+    """The answers of one flow that are in the reflector's log, and the numbers of others."""
 
     arrivals: Sequence[Arrival]
     invalid: int
     not_in_log: int
 
 
-def _known_to(log: Sequence[Reflection] | None, matched: Matched) -> _Known:
-    """Take the answers that the log knows. Others were damaged on the way, or the log has holes.
+def _logged(log: Sequence[Reflection] | None, matched: Matched) -> _Answers:
+    """Select the answers that are in the log. Others were damaged on the way, or the log is incomplete.
 
-    An answer that is not the reflector's own stands for none of those that are missing.
+    An answer that the reflector did not send must not hide a missing one.
     """
     if log is None:
-        return _Known(matched.arrivals, matched.invalid, 0)
-    given = {line.reflector_sequence: line.sender_sequence for line in log}
-    known = [answer for answer in matched.arrivals if given.get(answer.reflector_sequence) == answer.sender_sequence]
-    return _Known(known, matched.invalid, len(matched.arrivals) - len(known))
+        return _Answers(matched.arrivals, matched.invalid, 0)
+    logged = {line.reflector_sequence: line.sender_sequence for line in log}
+    arrivals = [item for item in matched.arrivals if logged.get(item.reflector_sequence) == item.sender_sequence]
+    return _Answers(arrivals, matched.invalid, len(matched.arrivals) - len(arrivals))
 
 
 def _reflected(
     sent: int, arrivals: Sequence[Arrival], log: Sequence[Reflection] | None, clock: ClockModel | None
 ) -> list[int | None]:
-    """T2 of the first copy of each packet on the host's clock."""
+    """T2 of the first copy of each packet, on the host's clock."""
     reflected: list[int | None] = [None] * sent
     if clock is None:
         return reflected
@@ -133,58 +134,66 @@ def _reflected(
         pairs = [(arrival.sender_sequence, arrival.reflector_received_ns) for arrival in arrivals]
     else:
         pairs = [(line.sender_sequence, line.received_ns) for line in log]
-    for sequence, moment in reversed(pairs):
-        reflected[sequence] = clock.to_host(moment)
+    for sequence, guest_ns in reversed(pairs):
+        reflected[sequence] = clock.to_host(guest_ns)
     return reflected
 
 
-def _directions(
+def _forward(
     sent_ns: Sequence[int],
     reflected: Sequence[int | None],
+    log: Sequence[Reflection] | None,
+    by_sequence: metrics.LossBySequence,
+) -> DirectionResult:
+    arrived = [(sequence, time_ns) for sequence, time_ns in enumerate(reflected) if time_ns is not None]
+    interruption = metrics.interruption_by_timestamps(sent_ns, arrived)
+    if log is None:
+        return DirectionResult(len(sent_ns), by_sequence.forward, None, None, None, interruption)
+    order = [line.sender_sequence for line in log]
+    missing, reordering = metrics.missing_sequences(len(sent_ns), order), metrics.reordering(order)
+    return DirectionResult(
+        sent=len(sent_ns),
+        lost=len(missing),
+        missing=missing,
+        duplicates=metrics.count_duplicates(order),
+        reordering=reordering,
+        interruption=interruption,
+        missing_ns=tuple(sent_ns[sequence] for sequence in missing),
+        copies=metrics.duplicated_sequences(order),
+        late=reordering.sequences,
+    )
+
+
+def _returning(
+    sent_ns: Sequence[int],
     arrivals: Sequence[Arrival],
     log: Sequence[Reflection] | None,
     by_sequence: metrics.LossBySequence,
     clock: ClockModel | None,
-) -> tuple[DirectionResult, DirectionResult]:
-    came_back = [arrival.reflector_sequence for arrival in arrivals]
-    at_reflector = [(sequence, moment) for sequence, moment in enumerate(reflected) if moment is not None]
-    at_station = [(arrival.sender_sequence, arrival.arrived_ns) for arrival in arrivals]
-    interruption_forward = metrics.interruption_by_timestamps(sent_ns, at_reflector)
-    interruption_return = metrics.interruption_by_timestamps(sent_ns, at_station)
-    duplicates_return, order_return = metrics.count_duplicates(came_back), metrics.reordering(came_back)
-    if log is None:
-        reached = len(sent_ns) - by_sequence.forward - by_sequence.undetermined
-        return (
-            DirectionResult(len(sent_ns), by_sequence.forward, None, None, None, interruption_forward),
-            DirectionResult(reached, by_sequence.returning, None, duplicates_return, order_return, interruption_return),
-        )
-    asked = {line.reflector_sequence: line.sender_sequence for line in log}
-    order = [line.sender_sequence for line in log]
-    missing = metrics.missing_sequences(len(sent_ns), order)
-    arrived = set(came_back)
-    order_forward = metrics.reordering(order)
-    lost = [line for line in log if line.reflector_sequence not in arrived]
-    return (
-        DirectionResult(
-            len(sent_ns),
-            len(missing),
-            missing,
-            metrics.count_duplicates(order),
-            order_forward,
-            interruption_forward,
-            tuple(sent_ns[sequence] for sequence in missing),
-            metrics.duplicated_sequences(order),
-            order_forward.sequences,
-        ),
-        DirectionResult(
-            len(log),
-            len(lost),
-            tuple(line.sender_sequence for line in lost),
-            duplicates_return,
-            order_return,
-            interruption_return,
-            tuple(clock.to_host(line.sent_ns) if clock else sent_ns[line.sender_sequence] for line in lost),
-            tuple(asked[sequence] for sequence in metrics.duplicated_sequences(came_back) if sequence in asked),
-            tuple(asked[sequence] for sequence in order_return.sequences if sequence in asked),
-        ),
+) -> DirectionResult:
+    order = [arrival.reflector_sequence for arrival in arrivals]
+    interruption = metrics.interruption_by_timestamps(
+        sent_ns, [(arrival.sender_sequence, arrival.arrived_ns) for arrival in arrivals]
     )
+    duplicates, reordering = metrics.count_duplicates(order), metrics.reordering(order)
+    if log is None:
+        reflected = len(sent_ns) - by_sequence.forward - by_sequence.undetermined
+        return DirectionResult(reflected, by_sequence.returning, None, duplicates, reordering, interruption)
+    sender_sequence = {line.reflector_sequence: line.sender_sequence for line in log}
+    arrived = set(order)
+    lost = [line for line in log if line.reflector_sequence not in arrived]
+    return DirectionResult(
+        sent=len(log),
+        lost=len(lost),
+        missing=tuple(line.sender_sequence for line in lost),
+        duplicates=duplicates,
+        reordering=reordering,
+        interruption=interruption,
+        missing_ns=tuple(clock.to_host(line.sent_ns) if clock else sent_ns[line.sender_sequence] for line in lost),
+        copies=_sender_sequences(metrics.duplicated_sequences(order), sender_sequence),
+        late=_sender_sequences(reordering.sequences, sender_sequence),
+    )
+
+
+def _sender_sequences(reflector_sequences: Iterable[int], sender_sequence: Mapping[int, int]) -> tuple[int, ...]:
+    return tuple(sender_sequence[number] for number in reflector_sequences if number in sender_sequence)

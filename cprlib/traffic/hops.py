@@ -1,12 +1,12 @@
-"""The hops of a test packet's way and the counters at each: what enters a hop has to leave it or be counted as dropped.
+"""The hops on a test packet's path, and their counters: what enters a hop must leave it or be counted as dropped.
 
 ::
 
     forward   session-sender > station > switch > tap queue > qemu > guest stack > reflector
     return    reflector > guest stack > qemu > switch > station > capture
 
-A counter has a name, ``place.counter``; the caller reads them before and after a run and gives two mappings. A counter
-that could not be read is left out of them: it then shows as absent, never as 0.
+A counter's name is ``place.counter``. The caller reads all counters before and after a run into two mappings. A counter
+that could not be read is missing from them; it is reported as absent, never as 0.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Hop:
     """A hop and the counters at its two ends.
 
     :param entered, left: names of counters.
-    :param dropped: counters of packets that this hop dropped, and knows it.
-    :param others: counters of packets that entered, but are no test packets (ARP, MLD, another stream, nonsense).
+    :param dropped: counters of packets that this hop dropped.
+    :param others: counters of packets that entered but are not test packets (ARP, MLD, another stream, malformed).
     """
 
     name: str
@@ -35,13 +35,13 @@ class Hop:
 
     @property
     def counters(self) -> tuple[str, ...]:
-        """Names of all of them."""
+        """Names of all counters."""
         return (self.entered, self.left, *self.dropped, *self.others)
 
 
 #: ``tap.tx_packets`` counts packets as QEMU or vhost *reads* them from the queue (tun_put_user, drivers/net/tun.c).
-#: ``port.rx_passed`` is ``port.rx_packets`` without those that a queue or filter on the way in dropped, and
-#: ``queue_out_dropped`` what queueing disciplines dropped: no counter of a link has these.
+#: ``port.rx_passed`` is ``port.rx_packets`` without those that an ingress queue or filter dropped;
+#: ``queue_in_dropped`` and ``queue_out_dropped`` are drops of queueing disciplines, which no link counter has.
 HOPS = (
     Hop(
         "station",
@@ -97,10 +97,11 @@ HOPS = (
 
 @dataclass(frozen=True, slots=True)
 class HopCount:
-    """Packets at one hop during a run; None where there was no counter.
+    """Packets at one hop during a run; None where a counter is absent.
 
-    :param dropped_by: counted as dropped, by counter.
-    :param others: packets that entered, but are no test packets; None when a counter of them is absent.
+    :param dropped_by: packets counted as dropped, by counter.
+    :param counted_by: names of all counters.
+    :param others: packets that entered but are not test packets.
     """
 
     hop: str
@@ -113,7 +114,7 @@ class HopCount:
 
     @property
     def dropped(self) -> int | None:
-        """All that was counted as dropped; None when none of the counters could be read."""
+        """Packets counted as dropped; None when no counter could be read."""
         known = [count for count in self.dropped_by.values() if count is not None]
         return sum(known) if known or not self.dropped_by else None
 
@@ -130,7 +131,7 @@ def count_hops(
 ) -> tuple[HopCount, ...]:
     """Differences of all counters over a run, by hop."""
 
-    def moved(counter: str) -> int | None:
+    def delta(counter: str) -> int | None:
         first, last = before.get(counter), after.get(counter)
         return None if first is None or last is None else last - first
 
@@ -142,11 +143,11 @@ def count_hops(
         HopCount(
             hop.name,
             hop.direction,
-            moved(hop.entered),
-            moved(hop.left),
-            {counter: moved(counter) for counter in hop.dropped},
+            delta(hop.entered),
+            delta(hop.left),
+            {counter: delta(counter) for counter in hop.dropped},
             ", ".join(hop.counters),
-            total([moved(counter) for counter in hop.others]),
+            total([delta(counter) for counter in hop.others]),
         )
         for hop in hops
     )
@@ -155,6 +156,6 @@ def count_hops(
 def absent_counters(
     before: Mapping[str, int | None], after: Mapping[str, int | None], hops: Sequence[Hop] = HOPS
 ) -> tuple[str, ...]:
-    """Names of counters that the ledger wants and that could not be read at both ends of the run."""
-    wanted = dict.fromkeys(name for hop in hops for name in hop.counters)
-    return tuple(name for name in wanted if before.get(name) is None or after.get(name) is None)
+    """Names of the ledger's counters that could not be read both before and after the run."""
+    names = dict.fromkeys(name for hop in hops for name in hop.counters)
+    return tuple(name for name in names if before.get(name) is None or after.get(name) is None)

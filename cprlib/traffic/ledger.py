@@ -1,7 +1,7 @@
-"""The ledger of missing packets: each ends in one row with a hop, a moment and a reason; "unexplained" is a hop too.
+"""The ledger of missing packets: each is in one row with a hop, a moment and a reason; "unexplained" is a hop too.
 
-Three sources, the most exact first: drop events of the kernel, joined to missing packets by place and time; drop
-counters of the hops; and packets that vanished between two counters.
+Three sources, the most exact first: drop events of the kernel, matched with missing packets by function and time; drop
+counters of the hops; packets that are counted on entering a hop and not on leaving it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cprlib.traffic.kernel_drops import CLOCK_ERROR_NS, DropReport, place_by_eve
 from cprlib.traffic.result import TrafficResult
 
 UNEXPLAINED = "unexplained"
-NEAR_NS = 100_000_000  # losses this near to STOP or RESUME have a row apart from those farther away
+NEAR_NS = 100_000_000  # losses this close to STOP or RESUME have a row of their own
 SEQUENCES_KEPT = 64
 INSTRUMENT_HOPS = ("capture", "reflector", "station")
 QUEUE_FULL = "tap.tx_dropped"  # tun_net_xmit() drops packets when the queue is full (drivers/net/tun.c)
@@ -25,32 +25,32 @@ QUEUE_FULL = "tap.tx_dropped"  # tun_net_xmit() drops packets when the queue is 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """When the guest stood still in one update, CLOCK_REALTIME in ns; None for what is not known.
+    """When the guest was stopped in one update, CLOCK_REALTIME in ns; None when unknown.
 
-    :param number: of the update where there were several; rows then say which one they belong to.
+    :param number: of the update, if there are several; rows then name their update.
     """
 
     stop_ns: int | None = None
     resume_ns: int | None = None
     number: int | None = None
 
-    def distance(self, moment_ns: int) -> int:
-        """Time from a moment to the nearer of STOP and RESUME, 0 for one in between."""
+    def distance(self, time_ns: int) -> int:
+        """Distance of a time to the nearer of STOP and RESUME; 0 between them."""
         if self.stop_ns is None:
             return sys.maxsize
-        if moment_ns < self.stop_ns:
-            return self.stop_ns - moment_ns
-        return max(0, moment_ns - (self.resume_ns if self.resume_ns is not None else self.stop_ns))
+        if time_ns < self.stop_ns:
+            return self.stop_ns - time_ns
+        return max(0, time_ns - (self.resume_ns if self.resume_ns is not None else self.stop_ns))
 
 
-def nearest(moment_ns: int, updates: Sequence[Moments]) -> Moments:
-    """The update whose STOP or RESUME is nearest to a moment; one that knows neither when there is none."""
-    return min(updates, key=lambda update: update.distance(moment_ns), default=Moments())
+def nearest(time_ns: int, updates: Sequence[Moments]) -> Moments:
+    """The update whose STOP or RESUME is nearest to a time; one without either when there is no update."""
+    return min(updates, key=lambda update: update.distance(time_ns), default=Moments())
 
 
 @dataclass(frozen=True, slots=True)
 class MissingPacket:
-    """One packet that is missing, and where it went once that is known.
+    """A missing packet, with the hop and the reason once they are known.
 
     :param sent_ns: when it was sent in this direction: T1, or T3 on the host's clock.
     """
@@ -65,9 +65,9 @@ class MissingPacket:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Hops with their counts, and a row for every missing packet.
+    """The counts of all hops, and the rows of the missing packets.
 
-    :param notes: what the ledger could not look at: absent counters, no tracepoint.
+    :param notes: missing information: absent counters, no tracepoint.
     """
 
     hops: tuple[HopCount, ...]
@@ -76,37 +76,37 @@ class Ledger:
 
     @property
     def missing(self) -> int:
-        """All missing packets."""
+        """Number of missing packets."""
         return sum(row.count for row in self.rows)
 
     @property
     def unexplained(self) -> int:
-        """Those that no hop accounts for."""
+        """Number of missing packets that no hop explains."""
         return sum(row.count for row in self.rows if row.hop == UNEXPLAINED)
 
 
 def missing_packets(result: TrafficResult) -> tuple[MissingPacket, ...]:
-    """Every lost packet of a result, in order of sending.
+    """The lost packets of a result, in order of sending.
 
-    Without the reflector's log single packets have no direction; they are then missing from this list (see
-    :attr:`TrafficResult.undetermined`) and :func:`make_ledger` puts their number into rows of its own.
+    Without the reflector's log the direction of a single packet is unknown. Such packets are not in this list;
+    :func:`make_ledger` has rows with their number.
     """
     found = []
     for flow in result.flows:
         for direction, part in ((Direction.FORWARD, flow.forward), (Direction.RETURN, flow.returning)):
-            for sequence, moment in zip(part.missing or (), part.missing_ns, strict=True):
-                found.append(MissingPacket(direction, flow.flow.name, sequence, moment))
+            for sequence, sent_ns in zip(part.missing or (), part.missing_ns, strict=True):
+                found.append(MissingPacket(direction, flow.flow.name, sequence, sent_ns))
     return tuple(sorted(found, key=lambda packet: (packet.sent_ns, packet.sequence)))
 
 
 def make_ledger(
     result: TrafficResult, hops: Sequence[HopCount], drops: DropReport, updates: Sequence[Moments] = ()
 ) -> Ledger:
-    """Place every missing packet.
+    """Assign every missing packet to a hop.
 
-    :param hops: see :func:`cprlib.traffic.hops.count_hops`.
+    :param hops: from :func:`cprlib.traffic.hops.count_hops`.
     :param drops: the kernel's drop events during the run.
-    :param updates: when the guest stood still in each update; empty for a run without one.
+    :param updates: when the guest was stopped in each update; empty for a run without updates.
     """
     notes = [f"no counter: {hop.hop} {hop.direction}" for hop in hops if hop.unexplained is None]
     if not drops.available:
@@ -116,11 +116,11 @@ def make_ledger(
     placed: list[MissingPacket] = []
     for direction in Direction:
         packets = [packet for packet in missing_packets(result) if packet.direction is direction]
-        ours = [hop for hop in hops if hop.direction is direction]
+        path = [hop for hop in hops if hop.direction is direction]
         clock = result.instrument.clock
-        # T3 comes from the guest's clock, which is known less well than the host's.
+        # T3 is from the guest's clock, whose offset to the host's has an error.
         error_ns = round(clock.error_ns) if clock is not None and direction is Direction.RETURN else CLOCK_ERROR_NS
-        placed += place(packets, ours, drops, updates, clock_error_ns=error_ns)
+        placed += place(packets, path, drops, updates, clock_error_ns=error_ns)
     rows = list(rows_of(placed, updates))
     rows += _rows_without_log(result)
     return Ledger(tuple(hops), tuple(rows), tuple(notes))
@@ -134,10 +134,10 @@ def place(
     *,
     clock_error_ns: int = CLOCK_ERROR_NS,
 ) -> list[MissingPacket]:
-    """Give each missing packet of one direction a hop and a reason.
+    """Assign a hop and a reason to each missing packet of one direction.
 
-    Where only a counter tells, not which packets it was, those sent while the guest stood still are taken first for a
-    queue that was full; for everything else the earliest ones.
+    A counter does not identify packets: the drops of a full queue are assigned to packets sent while the guest was
+    stopped first, all others to the earliest packets.
     """
     waiting = list(packets)
     accounts = {hop.hop: (hop.dropped or 0) + max(0, hop.unexplained or 0) for hop in hops}
@@ -151,7 +151,7 @@ def place(
             by_event[hop.hop] -= (count or 0) - remaining
             placed += _take(waiting, remaining, hop.hop, f"counted by {counter}", updates)
     for hop in hops:
-        vanished = max(0, (hop.unexplained or 0) - by_event[hop.hop])  # those of an event need no second account
+        vanished = max(0, (hop.unexplained or 0) - by_event[hop.hop])  # without those placed by events
         reason = f"entered, never left, not counted as dropped ({hop.counted_by})"
         placed += _take(waiting, vanished, hop.hop, reason, updates)
     placed += place_by_events(waiting, drops, clock_error_ns=clock_error_ns, unknown=True)
@@ -161,7 +161,7 @@ def place(
 def _take(
     waiting: list[MissingPacket], count: int, hop: str, reason: str, updates: Sequence[Moments]
 ) -> list[MissingPacket]:
-    """Take so many packets out of those that wait for a place."""
+    """Remove ``count`` packets from those without a hop, and assign this one."""
     if not count:
         return []
     order = list(range(len(waiting)))
@@ -175,7 +175,7 @@ def _take(
 
 
 def rows_of(packets: Sequence[MissingPacket], updates: Sequence[Moments]) -> list[LedgerRow]:
-    """Put placed packets into rows, each relative to the update that it is nearest to."""
+    """Group packets into rows, each relative to the nearest update."""
     groups: dict[tuple[Direction, str, Moments, int, str], list[MissingPacket]] = defaultdict(list)
     for packet in packets:
         moments = nearest(packet.sent_ns, updates)
@@ -185,13 +185,13 @@ def rows_of(packets: Sequence[MissingPacket], updates: Sequence[Moments]) -> lis
         groups.items(), key=lambda item: min(packet.sent_ns for packet in item[1])
     ):
         sequences = tuple(sorted(packet.sequence for packet in members)[:SEQUENCES_KEPT])
-        moment = _words(period, [packet.sent_ns for packet in members], moments)
+        moment = _describe_moment(period, [packet.sent_ns for packet in members], moments)
         rows.append(LedgerRow(hop, direction, moment, reason, len(members), cause_of(hop, reason), sequences))
     return rows
 
 
 def cause_of(hop: str, reason: str) -> Cause:
-    """What lost the packets of a row, as far as place and counter show; what is not known counts against the update."""
+    """The cause of a row's losses by hop and counter. An unknown cause counts against the update."""
     if hop in INSTRUMENT_HOPS:
         return Cause.INSTRUMENT
     if hop == "guest stack":
@@ -202,7 +202,7 @@ def cause_of(hop: str, reason: str) -> Cause:
 
 
 def _rows_without_log(result: TrafficResult) -> list[LedgerRow]:
-    """Losses that are known by number only, because the reflector's log is not there."""
+    """Rows of losses that are known by number only, without the reflector's log."""
     rows = []
     unlisted = (
         (Direction.FORWARD, sum(flow.forward.lost for flow in result.flows if flow.forward.missing is None)),
@@ -217,33 +217,33 @@ def _rows_without_log(result: TrafficResult) -> list[LedgerRow]:
     return rows
 
 
-def _period(moment: int, moments: Moments) -> int:
-    """0 no update, 1 long before STOP, 2 just before, 3 between, 4 just after RESUME, 5 long after."""
+def _period(time_ns: int, moments: Moments) -> int:
+    """0 no update, 1 long before STOP, 2 shortly before, 3 between, 4 shortly after RESUME, 5 long after."""
     if moments.stop_ns is None:
         return 0
-    if moment < moments.stop_ns:
-        return 1 if moments.stop_ns - moment > NEAR_NS else 2
-    if moments.resume_ns is None or moment <= moments.resume_ns:
+    if time_ns < moments.stop_ns:
+        return 1 if moments.stop_ns - time_ns > NEAR_NS else 2
+    if moments.resume_ns is None or time_ns <= moments.resume_ns:
         return 3
-    return 5 if moment - moments.resume_ns > NEAR_NS else 4
+    return 5 if time_ns - moments.resume_ns > NEAR_NS else 4
 
 
-def _words(period: int, sent_ns: Sequence[int], moments: Moments) -> str:
+def _describe_moment(period: int, sent_ns: Sequence[int], moments: Moments) -> str:
     which = f" of update {moments.number}" if moments.number is not None else ""
-    return _distance_words(period, sent_ns, moments) + which
+    return _describe_distance(period, sent_ns, moments) + which
 
 
-def _distance_words(period: int, sent_ns: Sequence[int], moments: Moments) -> str:
+def _describe_distance(period: int, sent_ns: Sequence[int], moments: Moments) -> str:
     if period == 0 or moments.stop_ns is None:
         return "without an update"
     if period == 3:
-        first, last = ((moment - moments.stop_ns) / 1e6 for moment in (min(sent_ns), max(sent_ns)))
+        first, last = ((time_ns - moments.stop_ns) / 1e6 for time_ns in (min(sent_ns), max(sent_ns)))
         return f"{_span(first, last)} after STOP, before RESUME"
     if period in (1, 2):
-        first, last = ((moments.stop_ns - moment) / 1e6 for moment in (max(sent_ns), min(sent_ns)))
+        first, last = ((moments.stop_ns - time_ns) / 1e6 for time_ns in (max(sent_ns), min(sent_ns)))
         return f"{_span(first, last)} before STOP"
     assert moments.resume_ns is not None
-    first, last = ((moment - moments.resume_ns) / 1e6 for moment in (min(sent_ns), max(sent_ns)))
+    first, last = ((time_ns - moments.resume_ns) / 1e6 for time_ns in (min(sent_ns), max(sent_ns)))
     return f"{_span(first, last)} after RESUME"
 
 

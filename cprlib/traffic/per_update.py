@@ -1,4 +1,4 @@
-"""Several updates in one stream: the stream is cut halfway between them, and each part is measured by itself."""
+"""Several updates in one stream: the stream is divided halfway between them, and each part has its own figures."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class StreamPart:
 
 
 def borders(updates: Sequence[Moments]) -> list[tuple[int, int]]:
-    """First and last moment of sending that belong to each update, CLOCK_REALTIME in ns.
+    """First and last time of sending that belong to each update, CLOCK_REALTIME in ns.
 
-    The border between two lies halfway between RESUME (or STOP, without it) of one and STOP of the next.
+    The border is halfway between RESUME (without it, STOP) of one update and STOP of the next.
     """
     if not updates:
         return []
@@ -44,7 +44,7 @@ def borders(updates: Sequence[Moments]) -> list[tuple[int, int]]:
 
 
 def parts_of(result: TrafficResult, updates: Sequence[Moments]) -> tuple[StreamPart, ...]:
-    """Measure the part of the stream around each update."""
+    """The figures of the part of the stream around each update."""
     return tuple(
         _part(result, first, last, update.resume_ns)
         for update, (first, last) in zip(updates, borders(updates), strict=True)
@@ -85,12 +85,12 @@ def _among(
 
 
 def _traffic_after_ms(result: TrafficResult, resume_ns: int | None) -> float | None:
-    """The flow that has to wait longest for its first answer after RESUME decides, whenever the packet was sent."""
+    """The longest time from RESUME to the first answer on a flow, no matter when its packet was sent."""
     if resume_ns is None:
         return None
     first = []
     for flow in result.flows:
-        answers = [moment for moment in flow.returned_ns if moment is not None and moment >= resume_ns]
+        answers = [time_ns for time_ns in flow.returned_ns if time_ns is not None and time_ns >= resume_ns]
         if not answers:
             return None
         first.append(min(answers))
@@ -110,5 +110,5 @@ def _interruption(
     sent_ns: Sequence[int], arrived_ns: Sequence[int | None], chosen: range
 ) -> metrics.TimestampInterruption | None:
     part = slice(chosen.start, chosen.stop)
-    arrived = [(number, moment) for number, moment in enumerate(arrived_ns[part]) if moment is not None]
+    arrived = [(number, time_ns) for number, time_ns in enumerate(arrived_ns[part]) if time_ns is not None]
     return metrics.interruption_by_timestamps(sent_ns[part], arrived)

@@ -1,4 +1,4 @@
-"""What came of a stream: figures per flow and per direction; :mod:`cprlib.traffic.evaluation` makes them."""
+"""The figures of a stream, per flow and per direction; computed by :mod:`cprlib.traffic.evaluation`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cprlib.traffic.sender import SenderReport
 class DirectionResult:
     """One direction of one flow. Forward is towards the reflector, return is back from it.
 
-    :param sent: packets sent in this direction; on the way back these are the reflector's answers.
-    :param lost: RFC 7680; :param missing: the *sender's* numbers of those, None when the log is not there to tell.
-    :param missing_ns: when each of those was sent in this direction, on the host's clock (T1, or T3).
-    :param duplicates: RFC 5560; None as above.
-    :param reordering: RFC 4737; None as above.
-    :param interruption: by time stamps on the host's clock, as seen where this direction ends; None when unknown.
-    :param copies, late: the sender's number of each duplicate, and of each reordered packet; empty when not known.
+    :param sent: packets sent in this direction; on return these are the reflector's answers.
+    :param lost: RFC 7680; :param missing: their sequence numbers of the *sender*; None without the reflector's log.
+    :param missing_ns: when each of them was sent in this direction, on the host's clock (T1, or T3).
+    :param duplicates: RFC 5560; None when unknown.
+    :param reordering: RFC 4737; None when unknown.
+    :param interruption: by time stamps on the host's clock, at the end of this direction; None when unknown.
+    :param copies, late: the sender's sequence number of each duplicate and of each reordered packet; empty if unknown.
     """
 
     sent: int
@@ -38,19 +38,22 @@ class DirectionResult:
 
     @property
     def reordered(self) -> int | None:
-        """Packets that came late; None when that is not known."""
+        """Number of reordered packets; None when unknown."""
         return None if self.reordering is None else self.reordering.reordered
 
 
 @dataclass(frozen=True, slots=True)
 class FlowResult:
-    """One flow, with what is needed for plots.
+    """One flow.
 
-    :param sent_ns: by sequence number; :param reflected_ns: T2 on the *host's* clock, None for a packet that never came
-        there (or without a log that never came back); :param returned_ns: T4 of the first answer, None without one.
-    :param undetermined: packets missing of which nothing tells in which direction they were lost; 0 with a log.
-    :param invalid: answers to packets never sent, or with a wrong time stamp.
-    :param not_in_log: answers that the reflector's log does not know: damaged on the way, or the log is not whole.
+    :param sent_ns: T1 by sequence number.
+    :param reflected_ns: T2 on the *host's* clock; None for a packet that never arrived there (without a log: that was
+        not answered).
+    :param returned_ns: T4 of the first answer; None without one.
+    :param undetermined: packets lost in an unknown direction; 0 with a log.
+    :param missing: sequence numbers of packets without an answer.
+    :param invalid: answers to packets never sent, or with a wrong T1.
+    :param not_in_log: answers that are not in the reflector's log: damaged on the way, or the log is incomplete.
     """
 
     flow: Flow
@@ -68,11 +71,11 @@ class FlowResult:
 
 @dataclass(frozen=True, slots=True)
 class InstrumentReport:
-    """What the instrument knows about itself; judged in :mod:`cprlib.traffic.control_run`.
+    """The instrument's own account; checked by :mod:`cprlib.traffic.control_run`.
 
-    :param reflector_drops: packets that the reflector's socket lost for want of room; None when it was not asked.
-    :param log_lines: lines of the reflector's log, None without one; :param log_foreign: of other flows;
-        :param log_invalid: with numbers never sent.
+    :param reflector_drops: packets that the reflector's socket dropped; None when unknown.
+    :param log_lines: lines of the reflector's log, None without one; :param log_foreign: lines of other flows;
+        :param log_invalid: lines with sequence numbers never sent.
     """
 
     sender: SenderReport
@@ -86,7 +89,7 @@ class InstrumentReport:
 
 @dataclass(frozen=True, slots=True)
 class TrafficResult:
-    """Everything about one stream."""
+    """The figures of one stream."""
 
     settings: StreamSettings
     flows: tuple[FlowResult, ...]
@@ -94,17 +97,17 @@ class TrafficResult:
 
     @property
     def sent(self) -> int:
-        """Test packets that the session-sender's kernel took."""
+        """Test packets that the sender's kernel accepted."""
         return sum(len(flow.sent_ns) for flow in self.flows)
 
     @property
     def answered(self) -> int:
-        """Packets to which at least one answer came back."""
+        """Packets with at least one answer."""
         return self.sent - sum(len(flow.missing) for flow in self.flows)
 
     @property
     def lost_forward(self) -> int:
-        """Packets that never came to the reflector."""
+        """Packets that never arrived at the reflector."""
         return sum(flow.forward.lost for flow in self.flows)
 
     @property
@@ -114,12 +117,12 @@ class TrafficResult:
 
     @property
     def undetermined(self) -> int:
-        """Packets lost in a direction that nothing tells; 0 when the reflector's log is there."""
+        """Packets lost in an unknown direction; 0 with the reflector's log."""
         return sum(flow.undetermined for flow in self.flows)
 
     @property
     def lost(self) -> int:
-        """All that was lost, in either direction."""
+        """Packets lost in either direction."""
         return self.lost_forward + self.lost_return + self.undetermined
 
     @property

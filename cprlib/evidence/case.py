@@ -21,7 +21,7 @@ from cprlib.evidence.records import (
     DescriptorCount,
     DescriptorRow,
     Event,
-    FaultSeen,
+    FaultRecord,
     GuestFact,
     InstrumentHealth,
     Outcome,
@@ -57,7 +57,7 @@ __all__ = [
     "DescriptorRow",
     "Direction",
     "Event",
-    "FaultSeen",
+    "FaultRecord",
     "GuestFact",
     "HopCount",
     "InstrumentHealth",
@@ -137,7 +137,7 @@ class CaseEvidence:
     source: QemuFacts | None = None
     target: QemuFacts | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    faults: tuple[FaultSeen, ...] = ()
+    faults: tuple[FaultRecord, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with ``evidence_version`` first."""

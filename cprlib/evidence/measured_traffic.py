@@ -18,7 +18,7 @@ def instrument_of(result: TrafficResult, control_run: ControlRun | None) -> Inst
     """How far the measuring can be trusted."""
     report = result.instrument
     return InstrumentHealth(
-        own_drops=report.capture.kernel_drops,
+        capture_drops=report.capture.kernel_drops,
         reflector_drops=report.reflector_drops,
         reflector_alive=report.log_lines is not None,
         pacing_p99_us=report.sender.pacing_p99_ns / 1000,

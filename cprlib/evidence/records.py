@@ -1,7 +1,7 @@
-"""The records of a case and their words, as they stand in case.json and run.json; those of traffic are in
-:mod:`cprlib.traffic.figures` and :mod:`cprlib.traffic.hops`, that of a QEMU in :mod:`cprlib.qemu.facts`.
+"""The records of case.json and run.json.
 
-A value that is not known is None, never 0: the judge takes what is absent for inconclusive, not for good.
+Records of traffic are in :mod:`cprlib.traffic.figures` and :mod:`cprlib.traffic.hops`, that of a QEMU in
+:mod:`cprlib.qemu.facts`. A value that is not known is None, never 0: the judge takes it as inconclusive.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cprlib.traffic.figures import InterruptionPerDirection, PerDirection
 
 
 class Outcome(enum.StrEnum):
-    """What came of one check, one case or a whole run."""
+    """The result of a check, a case or a run."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
     FAIL = "fail"
@@ -23,16 +23,16 @@ class Outcome(enum.StrEnum):
 
 
 class Role(enum.StrEnum):
-    """What a case is for, and so what is expected of it."""
+    """The purpose of a case, which decides what is expected of it."""
 
-    UPDATE = "update"  # a live update that has to satisfy the policy
-    NEGATIVE_CONTROL = "negative-control"  # an update that is known to lose packets: the instrument has to see that
-    CONTROL_RUN = "control-run"  # no update: a loss is the instrument's or the machine's
-    CHECKS = "checks"  # no measured traffic: its checks are all it has
+    UPDATE = "update"  # a live update that must satisfy the policy
+    NEGATIVE_CONTROL = "negative-control"  # an update that is known to lose packets: the instrument must see the loss
+    CONTROL_RUN = "control-run"  # no update: a loss is caused by the instrument or the machine
+    CHECKS = "checks"  # no measured traffic, only checks
 
 
 class Who(enum.StrEnum):
-    """Whose event it is."""
+    """The origin of an event."""
 
     SOURCE = "source"
     TARGET = "target"
@@ -42,7 +42,7 @@ class Who(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What the case was run with.
+    """Parameters of a case.
 
     :param rate: packets per second that the session-sender sends.
     :param size: bytes of UDP payload in each test packet.
@@ -65,10 +65,10 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One property that a case looked at.
+    """A property that was checked.
 
-    :param name: the property, in kebab-case: ``descriptors-same-file``. Names known to policies are listed in
-        :data:`cprlib.verdict.policy.IDENTITY_CHECKS` and its neighbours.
+    :param name: the property, in kebab-case: ``descriptors-same-file``.
+    :param message: what a failure means; empty for a check that passed.
     """
 
     name: str
@@ -90,12 +90,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class DescriptorRow:
-    """One descriptor of the source beside the one of the target that it is paired with.
+    """A descriptor of the source and the descriptor of the target that it is paired with.
 
-    :param kind: ``tap``, ``vhost`` or what else it is.
+    :param kind: ``tap``, ``vhost``, ...
     :param name: the netdev or CPR name: ``hostnet0``.
-    :param source_fd, target_fd: numbers; None when that side has none.
-    :param same_file: what kcmp(2) KCMP_FILE says; None when it was not asked.
+    :param source_fd, target_fd: numbers; None where a QEMU has no such descriptor.
+    :param same_file: result of kcmp(2) KCMP_FILE; None when it was not called.
     :param iff: interface of a tap, from fdinfo.
     :param source_flags, target_flags: open flags, from fdinfo, e.g. ``O_RDWR|O_NONBLOCK``.
     """
@@ -122,7 +122,7 @@ class DescriptorCount:
 
 @dataclass(frozen=True, slots=True)
 class GuestFact:
-    """One thing the guest sees, before and after: features, offloads, queue pairs, filters, link state."""
+    """A fact that the guest sees before and after: features, offloads, queue pairs, filters, link state."""
 
     name: str
     before: str | None
@@ -131,22 +131,22 @@ class GuestFact:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultSeen:
-    """A fault that was put into an update, and what came of it.
+class FaultRecord:
+    """A fault that was injected into an update, and its result.
 
     :param name: in kebab-case; the names of its checks begin with it.
-    :param phase, actor, action: words of :mod:`cprlib.update.faults`.
-    :param survivor: who has to run the guest afterwards: ``source``, ``target``, ``source or target``, ``nobody``.
-    :param conditions: what else was different: ``with a return path``.
-    :param reached: False when the update ended before the fault could be put in; None when it is not known.
-    :param state: run state of the survivor's VM; :param source_state, target_state: of both, at the end of the update.
-    :param ran_ms: from the fault until the source ran the guest again; None where it did not stop, or did not go on.
-    :param flowing_ms: from the fault until packets went there and back again.
-    :param died_ns: when the guest was lost, where nobody could survive.
+    :param phase, actor, action: values of :mod:`cprlib.update.faults`.
+    :param survivor: QEMU that must run the guest afterwards: ``source``, ``target``, ``source or target``, ``nobody``.
+    :param conditions: other differences from an ordinary update: ``with a return path``.
+    :param reached: False when the update ended before the fault; None when it is not known.
+    :param state: run state of the survivor; :param source_state, target_state: of both QEMUs at the end.
+    :param resumed_after_ms: from the fault until the source ran the guest again; None when it did not stop or resume.
+    :param traffic_after_ms: from the fault until the guest answered packets again.
+    :param died_ns: when the guest was lost, where no QEMU could survive.
     :param target_exit: exit status of a target that ended by itself, negative for a signal.
-    :param migration: what query-migrate said; :param error: with which words.
-    :param refused: words with which the source refused what management asked for; empty when it did as it was told.
-    :param source_said, target_said: last lines of both QEMUs.
+    :param migration: status of query-migrate; :param error: QEMU's message.
+    :param refused: message with which the source refused management's command; empty when it did not.
+    :param source_messages, target_messages: last lines of both QEMUs.
     """
 
     name: str
@@ -159,29 +159,29 @@ class FaultSeen:
     state: str = ""
     source_state: str = ""
     target_state: str = ""
-    ran_ms: float | None = None
-    flowing_ms: float | None = None
+    resumed_after_ms: float | None = None
+    traffic_after_ms: float | None = None
     died_ns: int | None = None
     target_exit: int | None = None
     migration: str = ""
     error: str = ""
     refused: str = ""
-    source_said: tuple[str, ...] = ()
-    target_said: tuple[str, ...] = ()
+    source_messages: tuple[str, ...] = ()
+    target_messages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateFigures:
-    """One of several updates of a case: what of the stream was sent nearer to it than to any other update.
+    """Figures of one update, from the packets that were sent nearer to it than to any other update of the case.
 
     :param number: from 1.
     :param sent: packets; :param loss: of these.
-    :param duplicates, reordered: among these, as RFC 5560 and RFC 4737 count them.
-    :param stop_to_resume_ms: from STOP of the source to RESUME of the target, by QEMU's own stamps.
-    :param traffic_after_ms: from RESUME until an answer had come back on every flow.
-    :param descriptors: of the new QEMU while the guest ran in it, by kind.
-    :param anonymous_kib: memory of the new QEMU's own, without guest RAM (RssAnon in /proc/PID/status).
-    :param note: which QEMU followed which, where they differ.
+    :param duplicates, reordered: among these (RFC 5560, RFC 4737).
+    :param stop_to_resume_ms: from STOP of the source to RESUME of the target, by QEMU's time stamps.
+    :param traffic_after_ms: from RESUME until an answer had arrived on every flow.
+    :param descriptors: of the target while it ran the guest, by kind.
+    :param anonymous_kib: memory of the target without guest RAM (RssAnon in /proc/PID/status).
+    :param note: both QEMUs, where source and target differ.
     """
 
     number: int
@@ -201,9 +201,9 @@ class UpdateFigures:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the tap queue can hold while nobody reads it.
+    """The packets that a tap queue holds while no QEMU reads it.
 
-    :param queue_length: packets kept (tap txqueuelen, of the one queue that the flow uses).
+    :param queue_length: packets (txqueuelen of the tap), of the queue that a flow uses.
     :param rate: packets per second that arrive at it.
     """
 
@@ -218,19 +218,19 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class InstrumentHealth:
-    """How far the measuring can be trusted.
+    """Drops and errors of the instrument itself.
 
-    :param own_drops: packets that the capture itself lost (PACKET_STATISTICS, SO_RXQ_OVFL).
-    :param reflector_drops: packets that the reflector's socket lost for want of room.
-    :param reflector_alive: the reflector answered at the end and handed out its log.
-    :param pacing_p99_us: 99th percentile of the distance between planned and actual sending, in microseconds.
-    :param control_run_sent, control_run_lost: packets of the run without update, in the same session.
-    :param control_run_interruption_ms: longest gap seen without any update: the floor of what can be claimed.
-    :param clock_offset_us, clock_error_us: guest clock minus host clock, and how well that is known.
-    :param missing_counters: counters that the ledger wanted and that were not there.
+    :param capture_drops: packets that the capture lost (PACKET_STATISTICS, SO_RXQ_OVFL).
+    :param reflector_drops: packets that the reflector's full socket lost.
+    :param reflector_alive: the reflector answered at the end and sent its log.
+    :param pacing_p99_us: 99th percentile of the difference between scheduled and actual sending, in microseconds.
+    :param control_run_sent, control_run_lost: packets of the control run.
+    :param control_run_interruption_ms: longest gap in the control run: no shorter interruption can be measured.
+    :param clock_offset_us, clock_error_us: guest clock minus host clock, and its error.
+    :param missing_counters: counters that the ledger needs and that could not be read.
     """
 
-    own_drops: int | None = None
+    capture_drops: int | None = None
     reflector_drops: int | None = None
     reflector_alive: bool | None = None
     pacing_p99_us: float | None = None
@@ -244,10 +244,10 @@ class InstrumentHealth:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A further stream beside the main one: started in the guest, TCP, another flow.
+    """A stream besides the main one: started in the guest, TCP, another flow.
 
     :param kind: ``stamp``, ``udp`` or ``tcp``.
-    :param sent, lost, duplicates, reordered: packets (for TCP: bytes sent; lost is bytes that differ or are missing).
+    :param sent, lost, duplicates, reordered: packets (for TCP: bytes sent; lost are bytes that differ or are missing).
     """
 
     name: str
@@ -263,9 +263,9 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class QueueShare:
-    """Packets that one queue pair of the guest's NIC carried during the measured run, of all streams.
+    """Packets of all streams on one queue pair of the guest's NIC during the measured run.
 
-    :param received: into the guest, :param sent: out of it, by the guest's own count.
+    :param received: by the guest; :param sent: by the guest; both counted by the guest.
     """
 
     queue: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from cprlib.evidence.records import Check, FaultSeen
+from cprlib.evidence.records import Check, FaultRecord
 from cprlib.update.faults import Fault, Survivor
 from cprlib.update.results import FaultResult
 
@@ -17,12 +17,12 @@ CONDITIONS = {  # a field of the fault that is true: what it means
 LINES_KEPT = 3  # of the messages of each QEMU
 
 
-def fault_seen(fault: Fault, error: str = "") -> FaultSeen:
+def fault_record(fault: Fault, error: str = "") -> FaultRecord:
     """A fault whose update has no result.
 
     :param error: why: the update did not end, or an earlier fault ended the guest.
     """
-    return FaultSeen(
+    return FaultRecord(
         fault.name,
         str(fault.phase),
         str(fault.actor),
@@ -33,25 +33,25 @@ def fault_seen(fault: Fault, error: str = "") -> FaultSeen:
     )
 
 
-def fault_with_result(result: FaultResult, flowing_ms: float | None = None) -> FaultSeen:
+def fault_record_of(result: FaultResult, traffic_after_ms: float | None = None) -> FaultRecord:
     """A fault with the result of its update.
 
-    :param flowing_ms: from the fault until the guest answered again; None when it was not measured.
+    :param traffic_after_ms: from the fault until the guest answered again; None when it was not measured.
     """
     return replace(
-        fault_seen(result.fault, result.error),
+        fault_record(result.fault, result.error),
         reached=result.reached,
         state=result.state_after,
         source_state=result.source_state,
         target_state=result.target_state,
-        ran_ms=_rounded(result.back_ms),
-        flowing_ms=_rounded(flowing_ms),
+        resumed_after_ms=_rounded(result.back_ms),
+        traffic_after_ms=_rounded(traffic_after_ms),
         died_ns=result.acted_ns if result.fault.survivor is Survivor.NOBODY else None,
         target_exit=result.target_exit,
         migration=result.migration,
         refused=result.refused,
-        source_said=tuple(result.source_said.strip().splitlines()[-LINES_KEPT:]),
-        target_said=tuple(result.target_said.strip().splitlines()[-LINES_KEPT:]),
+        source_messages=tuple(result.source_messages.strip().splitlines()[-LINES_KEPT:]),
+        target_messages=tuple(result.target_messages.strip().splitlines()[-LINES_KEPT:]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cprlib.evidence.case import FaultSeen, Outcome
+from cprlib.evidence.case import FaultRecord, Outcome
 from cprlib.evidence.update_faults import checks_of
 from cprlib.report.formatting import utc, worst_first
 from cprlib.report.run_report import RunReport
@@ -27,7 +27,7 @@ class FaultEntry:
 
     case: str
     setting: str
-    fault: FaultSeen
+    fault: FaultRecord
     outcome: Outcome
     findings: tuple[Finding, ...]
 
@@ -114,7 +114,7 @@ def _rank(word: str, known: Sequence[str]) -> tuple[int, str]:
     return (known.index(word) if word in known else len(known), word)
 
 
-def _entry(case: JudgedCase, fault: FaultSeen) -> FaultEntry:
+def _entry(case: JudgedCase, fault: FaultRecord) -> FaultEntry:
     names = [other.name for other in case.evidence.faults]
     checks = {check.name for check in checks_of(fault.name, names, case.evidence.checks)}
     findings = worst_first(finding for finding in case.verdict.findings if finding.about in checks)

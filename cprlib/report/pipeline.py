@@ -15,7 +15,7 @@ from cprlib.report.matrix import MatrixRecord, points_of
 from cprlib.report.results_folder import unfinished_reason
 from cprlib.report.run_json import read_machine, write_run_json
 from cprlib.report.run_report import RunReport
-from cprlib.verdict.findings import Verdict, combine, unsure
+from cprlib.verdict.findings import Verdict, combine, inconclusive
 from cprlib.verdict.judge import judge, judge_run
 from cprlib.verdict.policy import Policy
 
@@ -93,5 +93,5 @@ def _baseline_of(case: str, baselines: Mapping[str, float]) -> float | None:
 
 
 def _with_problems(verdict: Verdict, problems: Sequence[str]) -> Verdict:
-    findings = (*verdict.findings, *(unsure("run", problem) for problem in problems))
+    findings = (*verdict.findings, *(inconclusive("run", problem) for problem in problems))
     return combine(findings, "no case finished")

@@ -17,7 +17,7 @@ from cprlib.codec import BadValue, Count, Name, decode, dump_json, encode
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import (
     DescriptorCount,
-    FaultSeen,
+    FaultRecord,
     Interruption,
     Mechanism,
     Outcome,
@@ -112,7 +112,7 @@ class RunCase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FaultCell(FaultSeen):
+class FaultCell(FaultRecord):
     """A fault that was put into an update, and the QEMU that survived it.
 
     :param fault: its name; :param case: id of the case; :param setting: of the case, such as ``vhost x4``.

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, QemuFailed, UpdateFailed
-from cprlib.evidence.case import CaseEvidence, Check, FaultSeen, Outcome, Role, Stream
+from cprlib.evidence.case import CaseEvidence, Check, FaultRecord, Outcome, Role, Stream
 
 COMPLAINTS = (  # net/tap-linux.c, hw/net/virtio-net.c, hw/net/vhost_net.c, GLib
     "could not disable queue",
@@ -74,7 +74,7 @@ class CaseChecks:
         """Add what was seen of a stream that ran beside the measured one."""
         self.evidence = replace(self.evidence, streams=(*self.evidence.streams, stream)).with_checks(*checks)
 
-    def add_fault(self, fault: FaultSeen) -> None:
+    def add_fault(self, fault: FaultRecord) -> None:
         """Add a fault that was injected into an update."""
         self.evidence = replace(self.evidence, faults=(*self.evidence.faults, fault))
 

@@ -77,8 +77,8 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
         target_exit=target_exit,
         source_state=outcome.source_state,
         target_state=outcome.target_state,
-        source_said=source.messages[said:].strip(),
-        target_said=update.target.messages,
+        source_messages=source.messages[said:].strip(),
+        target_messages=update.target.messages,
     )
 
 

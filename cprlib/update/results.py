@@ -100,5 +100,5 @@ class FaultResult:
     target_exit: int | None
     source_state: str
     target_state: str
-    source_said: str
-    target_said: str
+    source_messages: str
+    target_messages: str

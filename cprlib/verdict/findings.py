@@ -1,4 +1,4 @@
-"""Findings: what one property of a case says for its verdict, and how findings combine."""
+"""Findings, each about one property of a case, and the verdict that they make together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cprlib.evidence.case import Outcome
 class Finding:
     """One reason of a verdict.
 
-    :param outcome: what it leads to.
+    :param outcome: the verdict that it leads to.
     :param about: the property: ``loss``, ``identity``, ``instrument``, or a check's name.
     :param text: one sentence with the figures.
     """
@@ -22,44 +22,43 @@ class Finding:
     text: str
 
 
-OWN_VERDICT = (
-    "verdict: "  # a test's reason for its Avocado status begins so when it only repeats its evidence's verdict
-)
+OWN_VERDICT = "verdict: "
+"""Beginning of a test's reason for its Avocado status when it only repeats the verdict of its evidence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of a case or a run and the findings that led to it, those that decide first."""
+    """The outcome of a case or a run, and its findings; those that decide it come first."""
 
     outcome: Outcome
     findings: tuple[Finding, ...] = ()
 
     @property
     def reasons(self) -> tuple[Finding, ...]:
-        """The findings that decide: failures for a fail, and so on; for a pass what was found good."""
+        """The findings that decide: the failures of a fail, the passes of a pass, ..."""
         return tuple(finding for finding in self.findings if finding.outcome == self.outcome)
 
     def status_reason(self) -> str:
         """The reason that a test gives Avocado when it ends with this verdict.
 
-        The report knows it by its beginning and judges the evidence anew, perhaps by another policy, instead of taking
-        the status for a finding of its own.
+        The report recognizes its beginning and judges the evidence again, perhaps by another policy; the status is then
+        no finding of its own.
         """
         return f"{OWN_VERDICT}{self.outcome}: {'; '.join(finding.text for finding in self.reasons[:4])}"
 
 
 def passed(about: str, text: str) -> Finding:
-    """A property that was looked at and is as the policy wants it."""
+    """A property that satisfies the policy."""
     return Finding(Outcome.PASS, about, text)
 
 
 def failed(about: str, text: str) -> Finding:
-    """A property that the policy does not let pass."""
+    """A property that violates the policy."""
     return Finding(Outcome.FAIL, about, text)
 
 
-def unsure(about: str, text: str) -> Finding:
-    """A property of which nothing can be said."""
+def inconclusive(about: str, text: str) -> Finding:
+    """A property that could not be determined."""
     return Finding(Outcome.INCONCLUSIVE, about, text)
 
 
@@ -67,11 +66,11 @@ _ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
 
 
 def combine(findings: Iterable[Finding], nothing: str) -> Verdict:
-    """The worst finding decides: fail, then inconclusive, then pass; only skips, or nothing at all, prove nothing.
+    """The worst finding decides: fail, then inconclusive, then pass; skips alone are inconclusive.
 
     :param nothing: the reason given when no finding is a pass, a fail or inconclusive.
     """
     ordered = tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.outcome)))
     if not ordered or ordered[0].outcome == Outcome.SKIP:
-        return Verdict(Outcome.INCONCLUSIVE, (unsure("evidence", nothing), *ordered))
+        return Verdict(Outcome.INCONCLUSIVE, (inconclusive("evidence", nothing), *ordered))
     return Verdict(ordered[0].outcome, ordered)

@@ -1,7 +1,7 @@
 """Evidence and a policy to a verdict: pass, fail or inconclusive, with reasons. Nothing passes by default.
 
-Two kinds of evidence are kept apart. Checks (descriptors, vhost worker, guest view) stand for themselves. Traffic
-figures count only when the instrument is sound: when it is not, neither their good nor their bad news is believed.
+Checks (descriptors, vhost worker, guest view) count by themselves. Traffic figures count only when the instrument is
+sound; otherwise they are discarded, good or bad.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from cprlib.evidence.case import CaseEvidence, Mechanism, Outcome, Role
-from cprlib.verdict.findings import Finding, Verdict, combine, failed, passed, unsure
+from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
 from cprlib.verdict.policy import DOWNGRADE_CHECKS, NOT_ASKED_FOR, Policy
 from cprlib.verdict.traffic_rules import counted, instrument_findings, interruption_findings, traffic_findings
 
@@ -40,7 +40,7 @@ def judge(case: CaseEvidence, policy: Policy, *, baseline_ms: float | None = Non
     findings = list(_checks(case, policy))
     if case.retries > policy.retries:
         findings.append(
-            unsure(
+            inconclusive(
                 "lab",
                 f"the lab died {counted(case.retries, 'time')} under this case, the policy allows {policy.retries}",
             )
@@ -58,7 +58,7 @@ def judge(case: CaseEvidence, policy: Policy, *, baseline_ms: float | None = Non
 
 
 def judge_run(cases: Sequence[JudgedCase], policy: Policy) -> Verdict:
-    """The verdict of a run: its worst case decides; skips prove nothing, nor does a mechanism skipped whole."""
+    """The verdict of a run: the worst case decides; skipped cases and mechanisms only skipped prove nothing."""
     findings = [
         Finding(case.outcome, case.evidence.id, _summary(case)) for case in cases if case.outcome != Outcome.SKIP
     ]
@@ -85,13 +85,13 @@ def _skipped_mechanisms(cases: Sequence[JudgedCase]) -> Iterator[Finding]:
             if case.evidence.mechanism == mechanism and skip_word(case.evidence.skipped) not in NOT_ASKED_FOR
         ]
         if of_it and all(case.outcome == Outcome.SKIP for case in of_it):
-            yield unsure(
+            yield inconclusive(
                 mechanism.value, f"every case of mechanism {mechanism} was skipped: {of_it[0].evidence.skipped}"
             )
 
 
 def skip_word(reason: str) -> str:
-    """The word that policies speak of: ``no-cpr`` of ``no-cpr: this QEMU has no cpr=on``; ``other`` without one."""
+    """The word that policies allow or refuse: ``no-cpr`` of ``no-cpr: this QEMU has no cpr=on``; else ``other``."""
     found = re.match(r"([a-z0-9]+(?:-[a-z0-9]+)*):", reason)
     return found[1] if found else "other"
 
@@ -105,39 +105,39 @@ def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:
 
 def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     for check in case.checks:
-        said = check.message or f"expected {check.expected or '-'}, observed {check.observed or '-'}"
+        text = check.message or f"expected {check.expected or '-'}, observed {check.observed or '-'}"
         if check.outcome != Outcome.SKIP:
-            yield Finding(check.outcome, check.name, said if check.outcome != Outcome.PASS else check.observed or said)
+            yield Finding(check.outcome, check.name, text if check.outcome != Outcome.PASS else check.observed or text)
         elif any(fnmatchcase(check.name, pattern) for pattern in policy.skips.allow_checks):
-            yield Finding(Outcome.SKIP, check.name, said)
+            yield Finding(Outcome.SKIP, check.name, text)
         else:
-            yield Finding(Outcome(policy.skips.otherwise), check.name, f"skipped, which the policy forbids: {said}")
+            yield Finding(Outcome(policy.skips.otherwise), check.name, f"skipped, which the policy forbids: {text}")
     for fact in case.guest_view:
         if not fact.must_match:
             continue
         if fact.before is None or fact.after is None:
-            yield unsure("guest view", f"{fact.name} was not read {'before' if fact.before is None else 'after'}")
+            yield inconclusive("guest view", f"{fact.name} was not read {'before' if fact.before is None else 'after'}")
         elif fact.before != fact.after:
             yield failed("guest view", f"{fact.name} was {fact.before}, is {fact.after}")
 
 
-def _believed(case: CaseEvidence, policy: Policy, believed: Iterable[Finding]) -> Iterator[Finding]:
-    """Traffic findings when the instrument is sound, else why it is not (and what it would have said, as a note)."""
-    doubts = list(instrument_findings(case, policy))
-    if not doubts:
-        yield from believed
+def _if_instrument_sound(case: CaseEvidence, policy: Policy, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings about traffic; when the instrument is not sound, its problems and the discarded findings."""
+    problems = list(instrument_findings(case, policy))
+    if not problems:
+        yield from findings
         return
-    yield from doubts
-    for finding in believed:
+    yield from problems
+    for finding in findings:
         if finding.outcome != Outcome.PASS:
-            yield replace(finding, outcome=Outcome.INCONCLUSIVE, text=f"not believed: {finding.text}")
+            yield replace(finding, outcome=Outcome.INCONCLUSIVE, text=f"discarded: {finding.text}")
 
 
 def _update(case: CaseEvidence, policy: Policy, baseline_ms: float | None) -> Iterator[Finding]:
     if case.mechanism != Mechanism.NONE and not case.updates:
-        yield unsure("update", "no live update was carried out")
+        yield inconclusive("update", "no live update was carried out")
     traffic = [*traffic_findings(case, policy), *interruption_findings(case, policy, baseline_ms)]
-    yield from _believed(case, policy, traffic)
+    yield from _if_instrument_sound(case, policy, traffic)
     yield from _identity(case, policy)
     yield from _downgrade(case, policy)
 
@@ -149,26 +149,26 @@ def _identity(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     for row in different:
         yield failed(
             "identity",
-            f"{row.kind} {row.name}: fd {row.source_fd} of source and {row.target_fd} of target are two files",
+            f"{row.kind} {row.name}: fd {row.source_fd} of the source and {row.target_fd} of the target are two files",
         )
     if case.fds.paired is None or case.fds.unpaired is None:
         if policy.identity.required:
-            yield unsure("identity", "descriptors of source and target were not compared")
+            yield inconclusive("identity", "descriptors of source and target were not compared")
     elif case.fds.unpaired > policy.identity.unpaired:
         yield failed(
             "identity", f"{counted(case.fds.unpaired, 'descriptor')} without partner, {case.fds.paired} paired"
         )
-    elif case.fds.paired + case.fds.unpaired < _descriptors_wanted(case):
+    elif case.fds.paired + case.fds.unpaired < _expected_descriptors(case):
         found = case.fds.paired + case.fds.unpaired
-        yield unsure("identity", f"{found} of {_descriptors_wanted(case)} descriptors were found and compared")
+        yield inconclusive("identity", f"{found} of {_expected_descriptors(case)} descriptors were found and compared")
     elif not different:
         yield passed(
             "identity", f"{counted(case.fds.paired, 'descriptor')} paired, {case.fds.unpaired} without partner"
         )
 
 
-def _descriptors_wanted(case: CaseEvidence) -> int:
-    """One tap descriptor per queue, and as many of vhost where it is used; at least one."""
+def _expected_descriptors(case: CaseEvidence) -> int:
+    """One tap descriptor per queue, and one vhost descriptor per queue where vhost is used."""
     return max(1, (case.parameters.queues or 1) * (2 if case.parameters.vhost else 1))
 
 
@@ -178,28 +178,30 @@ def _downgrade(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     seen = {check.name for check in case.checks}
     for name in DOWNGRADE_CHECKS:
         if name not in seen:
-            yield unsure("downgrade", f"check {name} is missing: a fall back to userspace virtio would not be seen")
+            yield inconclusive(
+                "downgrade", f"check {name} is missing: a fallback to userspace virtio would go unnoticed"
+            )
 
 
 def _negative_control(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
-    """A negative control has to lose; how much, and what else goes wrong with it, is nobody's fault."""
+    """A negative control must lose packets, however many; nothing else about it is judged."""
     if not case.updates:
-        yield unsure("update", "no live update was carried out")
+        yield inconclusive("update", "no live update was carried out")
     lost = case.loss.total
     if lost is None:
-        found = unsure("negative-control", "its loss is not known")
+        found = inconclusive("negative-control", "the loss is not known")
     elif lost:
         found = passed(
-            "negative-control", f"{counted(lost)} lost, as this mechanism is known to do, and seen by the instrument"
+            "negative-control", f"{counted(lost)} lost, as expected of this mechanism; the instrument saw it"
         )
     elif policy.negative_control.must_lose:
-        found = unsure("negative-control", "it lost nothing: that a loss would be seen has not been shown")
+        found = inconclusive("negative-control", "it lost nothing: the instrument was not shown to see a loss")
     else:
         found = passed("negative-control", "it lost nothing")
-    yield from _believed(case, policy, [found])
+    yield from _if_instrument_sound(case, policy, [found])
 
 
 def _control_run(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
-    """Nothing may go wrong without an update; what does is the machine's or the instrument's, and accuses no QEMU."""
-    for finding in _believed(case, policy, traffic_findings(case, policy)):
+    """A loss without an update is caused by the machine or the instrument: inconclusive, not a failure of QEMU."""
+    for finding in _if_instrument_sound(case, policy, traffic_findings(case, policy)):
         yield replace(finding, outcome=Outcome.INCONCLUSIVE) if finding.outcome == Outcome.FAIL else finding

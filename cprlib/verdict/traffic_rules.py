@@ -1,4 +1,4 @@
-"""What the traffic of a case says: loss, duplicates, reordering, interruption, further streams, ledger."""
+"""Findings about the traffic of a case: loss, duplicates, reordering, interruption, further streams, ledger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from cprlib.evidence.case import CaseEvidence, Cause, Direction, Interruption, PerDirection, Role
-from cprlib.verdict.findings import Finding, failed, passed, unsure
+from cprlib.verdict.findings import Finding, failed, inconclusive, passed
 from cprlib.verdict.policy import CountLimits, Policy
 
 
@@ -16,60 +16,62 @@ def counted(count: int, noun: str = "packet") -> str:
 
 
 def instrument_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
-    """Why the traffic figures of a case may not be believed; with any of these they neither pass nor accuse."""
+    """Problems of the instrument; with any of them the traffic figures of the case are discarded."""
     seen, rules = case.instrument, policy.instrument
     if not case.sent:
-        yield unsure("instrument", "no test packet was sent" if case.sent == 0 else "nobody counted what was sent")
+        yield inconclusive(
+            "instrument", "no test packet was sent" if case.sent == 0 else "the packets sent were not counted"
+        )
     elif case.sent < rules.min_sent:
-        yield unsure("instrument", f"{counted(case.sent)} sent, the policy wants {rules.min_sent:,} or more")
-    for drops, who in ((seen.own_drops, "the capture"), (seen.reflector_drops, "the reflector's socket")):
+        yield inconclusive("instrument", f"{counted(case.sent)} sent, the policy wants {rules.min_sent:,} or more")
+    for drops, who in ((seen.capture_drops, "the capture"), (seen.reflector_drops, "the reflector's socket")):
         if drops is None:
-            yield unsure("instrument", f"drops of {who} were not read")
+            yield inconclusive("instrument", f"drops of {who} were not read")
         elif drops:
-            yield unsure("instrument", f"{who} itself lost {counted(drops)}")
+            yield inconclusive("instrument", f"{who} lost {counted(drops)}")
     if not seen.reflector_alive:
-        dead = "did not answer at the end" if seen.reflector_alive is False else "was not asked at the end"
-        yield unsure("instrument", f"the reflector {dead}: its log proves nothing")
+        state = "did not answer at the end" if seen.reflector_alive is False else "was not asked at the end"
+        yield inconclusive("instrument", f"the reflector {state}: its log proves nothing")
     if seen.pacing_p99_us is not None and rules.pacing_p99_us and seen.pacing_p99_us > rules.pacing_p99_us:
-        yield unsure(
+        yield inconclusive(
             "instrument", f"pacing error p99 {seen.pacing_p99_us:,.0f} µs, the policy allows {rules.pacing_p99_us:,.0f}"
         )
     if seen.pacing_p99_us is None and rules.pacing_p99_us:
-        yield unsure("instrument", "the pacing error was not measured")
+        yield inconclusive("instrument", "the pacing error was not measured")
     if case.role != Role.CONTROL_RUN:
         if seen.control_run_lost:
-            yield unsure("control-run", f"without any update {counted(seen.control_run_lost)} were lost")
+            yield inconclusive("control-run", f"the control run lost {counted(seen.control_run_lost)}")
         elif rules.control_run_required and not (seen.control_run_sent and seen.control_run_lost == 0):
-            yield unsure("control-run", "there was no control run in this session")
-    yield from _ledger_gaps(case, policy)
+            yield inconclusive("control-run", "there was no control run in this session")
+    yield from _ledger_problems(case, policy)
 
 
-def _ledger_gaps(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
+def _ledger_problems(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     absent = [
         name
         for name in case.instrument.missing_counters
         if not any(fnmatchcase(name, allowed) for allowed in policy.ledger.may_miss)
     ]
     if absent:
-        yield unsure("ledger", f"counters were absent: {', '.join(absent)}")
+        yield inconclusive("ledger", f"counters were absent: {', '.join(absent)}")
     if policy.ledger.required and (not case.ledger or case.unexplained is None):
-        yield unsure("ledger", "there is no ledger of the hops")
+        yield inconclusive("ledger", "there is no ledger")
 
 
 def traffic_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
-    """What the figures say, once they are believed."""
+    """Findings from the figures; they count when the instrument is sound."""
     yield from _loss(case, policy)
     yield from _counts("duplicates", case.duplicates, policy.duplicates)
     yield from _counts("reordered", case.reordered, policy.reordered)
     unexplained = unexplained_packets(case)
     if unexplained is not None:
-        text = f"{counted(unexplained)} missing without a hop to account for it"
+        text = f"{counted(unexplained)} missing that no hop accounts for"
         yield passed("ledger", text) if unexplained <= policy.ledger.unexplained else failed("ledger", text)
     yield from _streams(case, policy)
 
 
 def unexplained_packets(case: CaseEvidence) -> int | None:
-    """Missing packets without a hop: what the case says, or more when its rows do not add up to its loss."""
+    """Missing packets that no hop accounts for; more than the case has when its rows do not add up to its loss."""
     if case.unexplained is None:
         return None
     explained = sum(row.count for row in case.missing if row.hop != "unexplained")
@@ -82,7 +84,7 @@ def _loss(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
         (Direction.RETURN, case.loss.return_, policy.loss.return_),
     ):
         if lost is None:
-            yield unsure("loss", f"loss {direction} is not known")
+            yield inconclusive("loss", f"loss {direction} is not known")
         elif lost <= limit:
             yield passed("loss", f"{counted(lost)} lost {direction}")
         else:
@@ -90,19 +92,21 @@ def _loss(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
 
 
 def _excess(case: CaseEvidence, policy: Policy, direction: Direction, lost: int, limit: int) -> Finding:
-    """Loss above the limit: whose it is decides whether anybody is accused."""
+    """Loss above the limit: its cause decides between fail and inconclusive."""
     rows = [row for row in case.missing if row.direction == direction]
     others = sum(row.count for row in rows if row.cause in (Cause.GUEST, Cause.INSTRUMENT))
     full_queue = sum(row.count for row in rows if row.cause == Cause.OVERFLOW)
-    places = "; ".join(f"{row.count:,} at {row.hop} {row.moment} ({row.reason})" for row in rows) or "place not known"
+    places = "; ".join(f"{row.count:,} at {row.hop} {row.moment} ({row.reason})" for row in rows) or "place unknown"
     text = f"{counted(lost)} lost {direction}, the policy allows {limit:,}: {places}"
     if lost - others <= limit:
-        return unsure("loss", f"{text}; lost by the guest or the instrument")
+        return inconclusive("loss", f"{text}; lost by the guest or the instrument")
     pause, room = longest_pause_ms(case), case.budget.longest_pause_ms if case.budget else None
     overflowed = full_queue > 0 and pause is not None and room is not None and pause > room
     if overflowed and lost - others - full_queue <= limit:
-        text += f"; the pause of {pause:,.0f} ms was longer than the tap queue has room for ({room:,.0f} ms)"
-        return failed("loss", text) if policy.loss.overflow == "fail" else unsure("loss", f"{text}: lower the rate")
+        text += f"; the pause of {pause:,.0f} ms was longer than the tap queue lasts ({room:,.0f} ms)"
+        return (
+            failed("loss", text) if policy.loss.overflow == "fail" else inconclusive("loss", f"{text}: lower the rate")
+        )
     return failed("loss", text)
 
 
@@ -118,7 +122,7 @@ def _counts(name: str, seen: PerDirection, limits: CountLimits) -> Iterator[Find
         (Direction.RETURN, seen.return_, limits.return_),
     ):
         if count is None:
-            yield unsure(name, f"{name} {direction} is not known")
+            yield inconclusive(name, f"{name} {direction} is not known")
         elif count > limit:
             yield failed(name, f"{count:,} {name} {direction}, the policy allows {limit:,}")
         else:
@@ -130,23 +134,23 @@ def _streams(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     for stream in case.streams:
         about = f"stream {stream.name}"
         if not stream.sent:
-            yield unsure(about, "it carried nothing")
+            yield inconclusive(about, "it carried nothing")
             continue
-        counted = [(stream.lost, limits.lost, "lost")]
+        counts = [(stream.lost, limits.lost, "lost")]
         if stream.kind != "tcp":
-            counted += [
+            counts += [
                 (stream.duplicates, limits.duplicates, "duplicates"),
                 (stream.reordered, limits.reordered, "reordered"),
             ]
-        for count, limit, word in counted:
+        for count, limit, word in counts:
             if count is None:
-                yield unsure(about, f"{word}: not known")
+                yield inconclusive(about, f"{word}: not known")
             else:
                 text = f"{count:,} {word} of {stream.sent:,}"
                 yield passed(about, text) if count <= limit else failed(about, f"{text}, the policy allows {limit:,}")
         if limits.longest_stall_ms is not None and stream.kind == "tcp":
             if stream.longest_stall_ms is None:
-                yield unsure(about, "its longest stall was not measured")
+                yield inconclusive(about, "its longest stall was not measured")
             elif stream.longest_stall_ms > limits.longest_stall_ms:
                 yield failed(
                     about,
@@ -161,21 +165,21 @@ def interruption_findings(case: CaseEvidence, policy: Policy, baseline_ms: float
         limits.append((policy.interruption.max_ms, "the policy allows"))
     if policy.interruption.max_ratio is not None:
         if baseline_ms is None:
-            yield unsure("interruption", "the policy compares with a baseline, and none was given")
+            yield inconclusive("interruption", "the policy compares with a baseline, but none was given")
         else:
             ratio = policy.interruption.max_ratio
             limits.append((ratio * baseline_ms, f"{ratio:g} times the baseline are"))
     for direction, seen in (("forward", case.interruption.forward), ("return", case.interruption.return_)):
         if seen.low_ms is None or seen.high_ms is None:
             if policy.interruption.required:
-                yield unsure("interruption", f"interruption {direction} was not measured")
+                yield inconclusive("interruption", f"interruption {direction} was not measured")
             continue
         over = False
         for limit, word in limits:
             if seen.high_ms > limit:
                 over = True
                 text = f"interruption {direction} {span(seen)} ms, {word} {limit:,.0f} ms"
-                yield failed("interruption", text) if seen.low_ms > limit else unsure("interruption", text)
+                yield failed("interruption", text) if seen.low_ms > limit else inconclusive("interruption", text)
         if not over:
             yield passed("interruption", f"interruption {direction} {span(seen)} ms")
 

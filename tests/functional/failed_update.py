@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.evidence.case import FaultSeen
-from cprlib.evidence.update_faults import fault_seen, fault_with_result
+from cprlib.evidence.case import FaultRecord
+from cprlib.evidence.update_faults import fault_record, fault_record_of
 from cprlib.files import write_text
 from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable
 from cprlib.linux.kernel_trace import KernelTrace
@@ -49,7 +49,7 @@ class FailedUpdates:
                 for other in faults[index + 1 :]:
                     reason = "an earlier fault ended the guest"
                     self._case.inconclusive(f"{other.name}-survived", other.survivor, reason)
-                    self._case.add_fault(fault_seen(other, reason))
+                    self._case.add_fault(fault_record(other, reason))
                 return False
         return True
 
@@ -60,17 +60,17 @@ class FailedUpdates:
             result = inject_fault(case.guest, fault)
         except DeadlineExceeded as error:
             case.expect(f"{fault.name}-ends", False, "the update ends", error.happened, error.one_line())
-            case.add_fault(fault_seen(fault, error.one_line()))
+            case.add_fault(fault_record(fault, error.one_line()))
             return False
         if not result.reached:
             case.inconclusive(f"{fault.name}-reached", f"phase {fault.phase}", result.why)
         self._check_end(result)
-        flowing_ms = None
+        traffic_after_ms = None
         if fault.survivor is not Survivor.NOBODY:
-            flowing_ms = self._check_guest(result)
-        case.add_fault(fault_with_result(result, flowing_ms))
+            traffic_after_ms = self._check_guest(result)
+        case.add_fault(fault_record_of(result, traffic_after_ms))
         write_text(case.folder / "faults.md", _table(case.evidence.faults), mode=0o600)
-        return fault.survivor is not Survivor.NOBODY and flowing_ms is not None
+        return fault.survivor is not Survivor.NOBODY and traffic_after_ms is not None
 
     def _check_end(self, result: FaultResult) -> None:
         case, fault = self._case, result.fault
@@ -125,7 +125,7 @@ class FailedUpdates:
                 )
         if fault.refusal:
             ended = result.target_exit
-            last = result.target_said.strip().splitlines()[-1:] or ["no message"]
+            last = result.target_messages.strip().splitlines()[-1:] or ["no message"]
             case.expect(
                 f"{fault.name}-refused",
                 ended is not None and ended > 0,
@@ -187,17 +187,17 @@ class FailedUpdates:
             )
             return None
         now = time.time_ns()
-        flowing_ms = (now - result.acted_ns) / 1e6
-        case.expect(name, True, expected, f"{flowing_ms:.0f} ms after the fault")
+        traffic_after_ms = (now - result.acted_ns) / 1e6
+        case.expect(name, True, expected, f"{traffic_after_ms:.0f} ms after the fault")
         if machine.settings.netdevs[0].vhost:
             check_vhost_carries(case, f"{fault.name}-vhost", self._probes, self._trace, now)
-            check_no_downgrade_message(case, f"{fault.name}-no-downgrade", result.source_said)
+            check_no_downgrade_message(case, f"{fault.name}-no-downgrade", result.source_messages)
             if result.after is not None and fault.survivor is Survivor.SOURCE:
                 wanted, has = machine.settings.netdevs[0].queues, len(result.after.workers)
                 case.expect(f"{fault.name}-workers", has == wanted, f"{wanted} vhost workers of the source", f"{has}")
         if result.state_before != "running":
             machine.qmp.execute("stop")
-        return flowing_ms
+        return traffic_after_ms
 
 
 def _devices(table: DescriptorTable) -> list[tuple[str, int, int, int, str]]:
@@ -209,9 +209,19 @@ def _devices(table: DescriptorTable) -> list[tuple[str, int, int, int, str]]:
     ]
 
 
-def _table(faults: Sequence[FaultSeen]) -> str:
+def _table(faults: Sequence[FaultRecord]) -> str:
     """The faults so far, as Markdown."""
-    names = ("phase", "actor", "action", "survivor", "migration", "state", "ran_ms", "flowing_ms", "target_exit")
+    names = (
+        "phase",
+        "actor",
+        "action",
+        "survivor",
+        "migration",
+        "state",
+        "resumed_after_ms",
+        "traffic_after_ms",
+        "target_exit",
+    )
     lines = ["| " + " | ".join(names) + " |", "| " + " | ".join("---" for _ in names) + " |"]
     for fault in faults:
         values = [getattr(fault, name) for name in names]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from cprlib.errors import QemuFailed, UpdateFailed
 from cprlib.evidence.case import Role
-from cprlib.evidence.update_faults import fault_with_result
+from cprlib.evidence.update_faults import fault_record_of
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.fault_injection import inject_fault
@@ -168,7 +168,7 @@ class FailedUpdate(LiveUpdateTest):
                         result.why or f"{result.state_after} after {result.back_ms or 0:.0f} ms",
                         "the source was not resumed after the failed update",
                     )
-                    case.add_fault(fault_with_result(result))
+                    case.add_fault(fault_record_of(result))
                     case.let_traffic_flow(BETWEEN_S)
                 case.live_update()
 

@@ -20,7 +20,7 @@ from cprlib.errors import ExitStatus, UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.run_report import EXIT_STATUS
-from cprlib.verdict.findings import Finding, Verdict, combine, failed, passed, unsure
+from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
 
 SOAK_FILE = "soak.json"
 SOAK_SCHEMA: Final = 2
@@ -233,9 +233,9 @@ class SoakResult:
                 case JobOutcome.FAILED:
                     yield failed(about, text)
                 case JobOutcome.CRASHED:
-                    yield unsure(about, f"crashed: {text}")
+                    yield inconclusive(about, f"crashed: {text}")
                 case JobOutcome.INCONCLUSIVE:
-                    yield unsure(about, text)
+                    yield inconclusive(about, text)
                 case JobOutcome.PASSED:
                     passes += 1
                 case JobOutcome.SKIPPED:
@@ -249,14 +249,14 @@ class SoakResult:
             yield from findings
             return
         most = max(found.samples for found in self.trends.values())
-        yield unsure("resources", f"{most} samples each after the warm-up, {FEWEST_SAMPLES} are needed: soak longer")
+        yield inconclusive("resources", f"{most} samples after the warm-up, {FEWEST_SAMPLES} are needed: soak longer")
 
 
 def resource_finding(resource: Resource, found: Trend) -> Finding:
     """A trend as a finding for the verdict."""
     if found.per_hour is None or found.growth is None or found.p is None:
         text = f"{found.samples} samples after the warm-up, {FEWEST_SAMPLES} are needed: soak longer"
-        return unsure(resource.name, text)
+        return inconclusive(resource.name, text)
     figures = (
         f"{found.first:,.1f} to {found.last:,.1f} {resource.unit}, {found.per_hour:+,.2f} per hour, "
         f"{found.growth:+,.2f} over all samples (p {found.p:.2g}, {found.samples} samples)"
@@ -265,5 +265,5 @@ def resource_finding(resource: Resource, found: Trend) -> Finding:
         return failed(resource.name, f"it grows: {figures}; the limit is {resource.limit:g} {resource.unit}")
     if found.outcome == Outcome.INCONCLUSIVE:
         few = f"too few samples, {FEWEST_SAMPLES} are needed" if found.samples < FEWEST_SAMPLES else "it may grow"
-        return unsure(resource.name, f"{few}: {figures}; soak longer")
+        return inconclusive(resource.name, f"{few}: {figures}; soak longer")
     return passed(resource.name, f"flat: {figures}")

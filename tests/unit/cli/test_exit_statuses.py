@@ -99,7 +99,7 @@ def test_usage_is_2(ran: Ran, words: tuple[str, ...]) -> None:
 
 
 def test_inconclusive_is_3(ran: Ran) -> None:
-    unsound = replace(good_case(), instrument=replace(good_case().instrument, own_drops=1))
+    unsound = replace(good_case(), instrument=replace(good_case().instrument, capture_drops=1))
     assert ran(case=unsound) == 3
     not_made = good_case().with_checks(Check("some-check", Outcome.INCONCLUSIVE, "x", "could not look"))
     assert ran(case=not_made) == 3

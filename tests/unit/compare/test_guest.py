@@ -81,9 +81,9 @@ def test_failed_check_is_a_failure_however_long_the_pause() -> None:
 
 def test_figures_are_discarded_when_the_instrument_lost_packets() -> None:
     case = guest_evidence(3)
-    guest = guest_result(judge(replace(case, instrument=replace(case.instrument, own_drops=3)), POLICY))
+    guest = guest_result(judge(replace(case, instrument=replace(case.instrument, capture_drops=3)), POLICY))
     assert not guest.valid
-    assert "the capture itself lost 3 packets" in guest.problems[0]
+    assert "the capture lost 3 packets" in guest.problems[0]
 
 
 def test_case_of_one_update_is_a_guest_with_one_update() -> None:

@@ -82,7 +82,7 @@ def good_case(case_id: str = "cpr-tap-vhost-1-queue") -> CaseEvidence:
         ),
         fds=DescriptorCount(2, 0),
         instrument=InstrumentHealth(
-            own_drops=0,
+            capture_drops=0,
             reflector_drops=0,
             reflector_alive=True,
             pacing_p99_us=182.0,

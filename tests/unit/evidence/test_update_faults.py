@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cprlib.evidence.update_faults import fault_seen, fault_with_result
+from cprlib.evidence.update_faults import fault_record, fault_record_of
 from cprlib.linux.descriptors import DescriptorTable
 from cprlib.update.faults import faults_named
 from cprlib.update.results import FaultResult, ProcessView
@@ -30,24 +30,24 @@ def result(name: str) -> FaultResult:
         target_exit=1,
         source_state="running",
         target_state="gone",
-        source_said="one\ntwo\nthree\nfour\n",
-        target_said="",
+        source_messages="one\ntwo\nthree\nfour\n",
+        target_messages="",
     )
 
 
 @pytest.mark.parametrize(("name", "died_ns"), [("source-killed-fds-received", ACTED_NS), ("cpr-garbage", None)])
 def test_time_of_death_is_known_where_nobody_survives(name: str, died_ns: int | None) -> None:
-    assert fault_with_result(result(name)).died_ns == died_ns
+    assert fault_record_of(result(name)).died_ns == died_ns
 
 
 def test_result_becomes_a_record() -> None:
-    seen = fault_with_result(result("cpr-garbage"), 305.783808)
-    assert (seen.ran_ms, seen.flowing_ms, seen.error) == (28.753, 305.784, "Unable to read from socket")
+    seen = fault_record_of(result("cpr-garbage"), 305.783808)
+    assert (seen.resumed_after_ms, seen.traffic_after_ms, seen.error) == (28.753, 305.784, "Unable to read from socket")
     assert seen.conditions == ("the target has to refuse",)
-    assert seen.source_said == ("two", "three", "four")
+    assert seen.source_messages == ("two", "three", "four")
 
 
 def test_fault_without_a_result_has_its_reason() -> None:
     (fault,) = faults_named("cpr-truncated")
-    seen = fault_seen(fault, "the update did not end")
+    seen = fault_record(fault, "the update did not end")
     assert (seen.reached, seen.state, seen.error) == (None, "", "the update did not end")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cprlib.evidence.case import CaseEvidence, Check, FaultSeen, Mechanism, Outcome, Parameters, Role
-from cprlib.evidence.update_faults import checks_of, fault_seen
+from cprlib.evidence.case import CaseEvidence, Check, FaultRecord, Mechanism, Outcome, Parameters, Role
+from cprlib.evidence.update_faults import checks_of, fault_record
 from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import Column, FaultMatrix, fault_matrix
 from cprlib.report.pipeline import build_report
@@ -26,9 +26,9 @@ MACHINE = Environment(mode="lab", engine="uml", kernel="6.12", python="3.13.1", 
 DEATH_NS = 1_764_028_401_515_000_000
 
 
-def fault(name: str = "cpr-garbage", **changes: Any) -> FaultSeen:
+def fault(name: str = "cpr-garbage", **changes: Any) -> FaultRecord:
     """A fault as a test adds it to its case."""
-    seen = FaultSeen(
+    seen = FaultRecord(
         name=name,
         phase="fds sent",
         actor="management",
@@ -40,11 +40,11 @@ def fault(name: str = "cpr-garbage", **changes: Any) -> FaultSeen:
         error="Unable to read from socket",
         state="running",
         target_state="gone",
-        ran_ms=28.753,
-        flowing_ms=305.784,
+        resumed_after_ms=28.753,
+        traffic_after_ms=305.784,
         target_exit=1,
-        target_said=("load of migration failed",),
-        source_said=("Connection reset by peer",),
+        target_messages=("load of migration failed",),
+        source_messages=("Connection reset by peer",),
     )
     return replace(seen, **changes)
 
@@ -53,7 +53,7 @@ def check(name: str, outcome: Outcome = Outcome.PASS, observed: str = "as it mus
     return Check(name, outcome, "x", observed, "" if outcome == Outcome.PASS else f"{name} went wrong")
 
 
-def put(results: Path, case: str, faults: Sequence[FaultSeen], checks: Sequence[Check]) -> CaseEvidence:
+def put(results: Path, case: str, faults: Sequence[FaultRecord], checks: Sequence[Check]) -> CaseEvidence:
     """A case as a test leaves it."""
     folder = start_case(results, case)
     evidence = CaseEvidence(
@@ -87,7 +87,7 @@ def test_rows_are_phases_in_order_and_columns_actors_and_actions(tmp_path: Path)
     assert made.columns_of("source") == (Column("source", "kill -9"),)
     (entry,) = made.cell("fds sent", Column("management", "garbage on the cpr channel"))
     assert (entry.outcome, entry.survivor, entry.setting) == (Outcome.PASS, "source", "vhost x4")
-    assert (entry.fault.ran_ms, entry.fault.flowing_ms) == (28.753, 305.784)
+    assert (entry.fault.resumed_after_ms, entry.fault.traffic_after_ms) == (28.753, 305.784)
     assert entry.fault.conditions == ("the target has to refuse",)
 
 
@@ -140,7 +140,7 @@ def test_fault_whose_update_hangs_and_the_faults_after_it_are_in_the_matrix(tmp_
         Check("cpr-without-fds-survived", Outcome.INCONCLUSIVE, "source", "an earlier fault ended the guest"),
         check("something-else-ends"),
     ]
-    put(tmp_path, "x", [fault_seen(item, "why") for item in faults_named("cpr-truncated", "cpr-without-fds")], checks)
+    put(tmp_path, "x", [fault_record(item, "why") for item in faults_named("cpr-truncated", "cpr-without-fds")], checks)
     found = {entry.fault.name: (entry.outcome, entry.fault.phase) for entry in matrix_of(tmp_path).entries}
     assert found == {
         "cpr-truncated": (Outcome.FAIL, Phase.FDS_SENT.value),
@@ -186,7 +186,7 @@ def test_run_without_faults_has_an_empty_matrix_and_no_table(tmp_path: Path) -> 
 
 def test_hostile_text_is_harmless_in_the_matrix(tmp_path: Path) -> None:
     texts = dict.fromkeys(("phase", "actor", "action", "survivor", "migration", "error", "state", "refused"), HOSTILE)
-    seen = fault(**texts, source_said=(HOSTILE,), target_said=(HOSTILE,))
+    seen = fault(**texts, source_messages=(HOSTILE,), target_messages=(HOSTILE,))
     put(tmp_path, "x", [seen], [check("cpr-garbage-ends", Outcome.FAIL, HOSTILE)])
     matrix_of(tmp_path)
     page = (tmp_path / "report.html").read_text()

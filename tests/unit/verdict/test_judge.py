@@ -114,8 +114,8 @@ def test_each_fault_fails(change: Change) -> None:
         check(Outcome.SKIP),
         without_check("vhost-worker"),
         without_check("no-downgrade"),
-        instrument(own_drops=1),
-        instrument(own_drops=None),
+        instrument(capture_drops=1),
+        instrument(capture_drops=None),
         instrument(reflector_drops=1),
         instrument(reflector_drops=None),
         instrument(reflector_alive=False),
@@ -147,13 +147,13 @@ def test_no_single_member_is_needed_for_a_pass_by_default() -> None:
 
 
 def test_loss_is_not_believed_when_the_capture_lost_packets() -> None:
-    judged = judge(instrument(own_drops=2)(changed(loss=PerDirection(2, 0))(good_case())), DEFAULT)
+    judged = judge(instrument(capture_drops=2)(changed(loss=PerDirection(2, 0))(good_case())), DEFAULT)
     assert judged.outcome == Outcome.INCONCLUSIVE
-    assert any("not believed" in finding.text for finding in judged.verdict.findings)
+    assert any("discarded: " in finding.text for finding in judged.verdict.findings)
 
 
 def test_failed_check_stands_when_the_instrument_does_not() -> None:
-    assert judge(check(Outcome.FAIL)(instrument(own_drops=2)(good_case())), DEFAULT).outcome == Outcome.FAIL
+    assert judge(check(Outcome.FAIL)(instrument(capture_drops=2)(good_case())), DEFAULT).outcome == Outcome.FAIL
 
 
 @pytest.mark.parametrize(

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
 
 from cprlib import files
+from cprlib.codec import BadValue, load_json
 from cprlib.errors import UsageError
-from cprlib.evidence.case import Outcome
+from cprlib.evidence.case import Outcome, PerDirection
+from cprlib.report.environment import Environment
 from cprlib.report.formatting import MARK
 from cprlib.report.html import HTML_FILE, template_engine
 from cprlib.report.plotting import SOFT, Series, draw_trends, image_address
 from cprlib.report.results_folder import CASES
-from cprlib.report.run_json import RUN_FILE
+from cprlib.report.run_json import RUN_FILE, Milliseconds
 
 INDEX_FILE = "index.html"
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")  # cprlib.files.utc_name()
@@ -39,19 +39,39 @@ _BAD = (Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures of one case in one run; None where unknown.
+    """The members of a case in run.json that the page shows, as in :class:`cprlib.report.run_json.RunCase`."""
 
-    :param lost: packets, forward and return together.
-    :param interruption: ms, forward and return.
-    :param seconds: duration of the case.
-    """
-
-    outcome: Outcome
+    id: str
+    verdict: Outcome
     sent: int | None
-    lost: int | None
-    interruption: tuple[float | None, float | None]
-    seconds: float | None
+    loss: PerDirection
+    interruption_ms: Milliseconds
     unexplained: int | None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Qemu:
+    version: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _RunFile:
+    """The members of run.json that the page shows; they are the same in all versions of the schema."""
+
+    verdict: Outcome
+    policy: _Policy
+    environment: Environment
+    qemu: tuple[_Qemu, ...]
+    cases: tuple[Figures, ...]
+    started: str | None = None
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +112,7 @@ class History:
     def case_ids(self) -> tuple[str, ...]:
         """Cases of all runs: those that ever failed or were inconclusive first, then by name."""
         ids = {name for run in self.runs for name in run.cases}
-        bad = {name for run in self.runs for name, case in run.cases.items() if case.outcome in _BAD}
+        bad = {name for run in self.runs for name, case in run.cases.items() if case.verdict in _BAD}
         return tuple(sorted(ids, key=lambda name: (name not in bad, name)))
 
     @property
@@ -118,42 +138,23 @@ def read_history(folder: Path, limit: int = MAX_RUNS) -> History:
 
 
 def _read_run(folder: Path) -> SavedRun:
-    """The members of run.json that the page shows; a run.json of any version of cprlib, or none that can be read."""
     try:
-        value = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        environment = value["environment"]
-        machine = [
-            " ".join(str(environment.get(key) or "") for key in ("mode", "engine")).strip(),
-            str(environment.get("cpu") or "unknown CPU"),
-            f"{environment.get('cores')} cores",
-            f"Linux {environment.get('kernel')}",
-        ]
-        qemus = [f"{qemu.get('version') or '?'} {str(qemu.get('sha256') or '')[:8]}".strip() for qemu in value["qemu"]]
-        return SavedRun(
-            folder.name,
-            Outcome(value["verdict"]),
-            started=str(value.get("started") or "")[:16].replace("T", " "),
-            policy=str(value["policy"]["name"]),
-            machine=", ".join(filter(None, machine)),
-            qemu="; ".join(dict.fromkeys(qemus)),
-            commit=str(environment.get("commit") or ""),
-            command=str(value.get("command") or ""),
-            cases={str(case["id"]): _figures(case) for case in value["cases"]},
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return SavedRun(folder.name, None, problem=f"{RUN_FILE} cannot be read: {type(error).__name__}: {error}")
-
-
-def _figures(case: Mapping[str, Any]) -> Figures:
-    loss = [case["loss"]["forward"], case["loss"]["return"]]
-    interruption = case["interruption_ms"]
-    return Figures(
-        outcome=Outcome(case["verdict"]),
-        sent=case["sent"],
-        lost=None if None in loss else sum(loss),
-        interruption=(interruption["forward"], interruption["return"]),
-        seconds=case.get("seconds"),
-        unexplained=case["unexplained"],
+        run = load_json(_RunFile, (folder / RUN_FILE).read_bytes())
+    except (OSError, BadValue) as error:
+        return SavedRun(folder.name, None, problem=f"{RUN_FILE} cannot be read: {error}")
+    machine = run.environment
+    backend = " ".join(filter(None, (machine.mode, machine.engine)))
+    parts = (backend, machine.cpu or "unknown CPU", f"{machine.cores} cores", f"Linux {machine.kernel}")
+    return SavedRun(
+        folder.name,
+        run.verdict,
+        started=(run.started or "")[:16].replace("T", " "),
+        policy=run.policy.name,
+        machine=", ".join(filter(None, parts)),
+        qemu="; ".join(dict.fromkeys(f"{qemu.version or '?'} {qemu.sha256[:8]}".strip() for qemu in run.qemu)),
+        commit=machine.commit,
+        command=run.command,
+        cases={case.id: case for case in run.cases},
     )
 
 
@@ -240,7 +241,7 @@ def _case_history(history: History, name: str) -> CaseHistory:
         newest=newest,
         run=run,
         picture=image_address(draw_case(figures, history.breaks)) if len(measured) >= MIN_RUNS_TO_PLOT else None,
-        passed=sum(one.outcome == Outcome.PASS for _, one in known),
+        passed=sum(one.verdict == Outcome.PASS for _, one in known),
         ran=len(known),
         evidence=f"{quote(run)}/{CASES}/{quote(name)}/" if has_folder else "",
     )
@@ -251,7 +252,7 @@ def _symbol(run: SavedRun, name: str) -> RunSymbol:
     if figures is None:
         return RunSymbol("·", "skip", "", f"{run.name}: not run")
     address = f"{quote(run.name)}/{HTML_FILE}#case-{quote(name)}"
-    return RunSymbol(MARK[figures.outcome], figures.outcome.value, address, f"{run.name}: {figures.outcome.value}")
+    return RunSymbol(MARK[figures.verdict], figures.verdict.value, address, f"{run.name}: {figures.verdict.value}")
 
 
 def draw_case(figures: Sequence[Figures | None], breaks: Sequence[int]) -> str:
@@ -260,11 +261,11 @@ def draw_case(figures: Sequence[Figures | None], breaks: Sequence[int]) -> str:
     :param figures: in each run, the oldest first; None for a run without the case.
     :param breaks: see :attr:`History.breaks`.
     """
-    forward = [one.interruption[0] if one else None for one in figures]
-    back = [one.interruption[1] if one else None for one in figures]
+    forward = [one.interruption_ms.forward if one else None for one in figures]
+    back = [one.interruption_ms.return_ if one else None for one in figures]
     panels = (
         ("interruption, ms", (Series(back, "s", "--", SOFT), Series(forward))),
-        ("packets lost", (Series([one.lost if one else None for one in figures]),)),
+        ("packets lost", (Series([one.loss.total if one else None for one in figures]),)),
         ("duration, s", (Series([one.seconds if one else None for one in figures]),)),
     )
-    return draw_trends(panels, [one is not None and one.outcome in _BAD for one in figures], breaks)
+    return draw_trends(panels, [one is not None and one.verdict in _BAD for one in figures], breaks)

@@ -17,6 +17,7 @@ from cprlib.evidence.case import CaseEvidence, PerDirection
 from cprlib.report.environment import Environment
 from cprlib.report.history import draw_case, read_history, render_history, write_index
 from cprlib.report.pipeline import build_report
+from cprlib.report.run_json import Milliseconds
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import good_case
 
@@ -142,7 +143,7 @@ def test_plots_show_what_was_not_measured(tmp_path: Path) -> None:
     save(tmp_path, 2, good_case("tap"))
     figures = [run.cases["tap"] for run in read_history(tmp_path).runs]
     measured = draw_case(figures, [1])
-    unknown = [replace(one, lost=None, interruption=(None, None)) for one in figures]
+    unknown = [replace(one, loss=PerDirection(), interruption_ms=Milliseconds(None, None)) for one in figures]
     assert measured.startswith("<?xml")
     assert measured != draw_case(figures, [])
     assert draw_case(unknown, []) != measured
@@ -166,4 +167,4 @@ def test_run_judged_by_another_policy_changes_its_verdict(tmp_path: Path) -> Non
     lenient.write_text('extends = "default"\n[loss]\nforward = 5\nreturn = 5\n[ledger]\nunexplained = 5\n')
     build_report(folder, load_policy(lenient))
     assert read_history(tmp_path).runs[0].policy == "lenient"
-    assert read_history(tmp_path).runs[0].cases["tap"].outcome == "pass"
+    assert read_history(tmp_path).runs[0].cases["tap"].verdict == "pass"

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from cprlib.build import store
 from cprlib.build.apt import MIRROR_VARIABLE, comma_list, is_version, newest, run_apt, stanzas
-from cprlib.build.progress import Progress, SilentProgress
+from cprlib.build.progress import Progress
 from cprlib.errors import CprlibError, DownloadFailed, EnvironmentFailure, NotSupported, ProcessFailed
 from cprlib.files import cache_folder, locked, write_json, write_text
 from cprlib.process import run
@@ -79,7 +79,7 @@ class Archive:
     def __init__(self, *suites: str, progress: Progress | None = None) -> None:
         self.suites = suites or ("trixie",)
         self.mirror = os.environ.get(MIRROR_VARIABLE, DEFAULT_MIRROR).rstrip("/")
-        self._progress = progress or SilentProgress()
+        self._progress = progress or Progress()
         self._folder = cache_folder() / "debian" / store.key_of(mirror=self.mirror)[:12]
 
     def names(self, prefix: str, suite: str | None = None) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cprlib.build import store
+from cprlib.build.command import first_line_of
 from cprlib.build.debian import Archive
 from cprlib.build.initramfs import CpioArchive, KernelModule, modules_dep, read_modules
-from cprlib.build.progress import Progress, SilentProgress
+from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, ProcessFailed
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
@@ -63,13 +64,13 @@ def build_guest_image(progress: Progress | None = None) -> GuestImage:
     :raises DownloadFailed: a package could not be fetched.
     :raises BuildFailed: the compiler failed, or a package lacks a required file.
     """
-    shown = progress or SilentProgress()
+    shown = progress or Progress()
     archive = Archive(SUITE, progress=shown)
     inputs = Inputs(
         kernel_package=archive.download(find_cloud_kernel(archive)),
         busybox_package=archive.download(BUSYBOX_PACKAGE),
         sources=project_folder() / "images" / "guest",
-        compiler=run(["gcc", "--version"], purpose="read the version of gcc", advice="install gcc").splitlines()[0],
+        compiler=first_line_of(["gcc", "--version"]),
     )
     key = inputs.key()
 

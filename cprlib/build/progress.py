@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol, TextIO
+from typing import TextIO
 
 CLOCK_PERIOD = 1.0  # seconds between updates of the clock on a terminal
 STILL_PERIOD = 30.0  # seconds between lines for a step that still runs, without a terminal
@@ -16,35 +16,25 @@ STILL_PERIOD = 30.0  # seconds between lines for a step that still runs, without
 Say = Callable[[str], None]
 
 
-class Progress(Protocol):
-    """Receives the progress of long work."""
+class Progress:
+    """Receives the progress of long work and shows nothing; base of those that show it."""
 
-    def step(self, what: str) -> contextlib.AbstractContextManager[Say]:
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[Say]:
         """A step of the work: ``"compile QEMU 10.0"``.
 
         The context yields a function that takes the state of the step (``"[120/890]"``); it may be called often, from
         one thread.
         """
+        del what
+        yield lambda _detail: None
 
     def note(self, text: str) -> None:
         """Print a line that is no step."""
 
 
-class SilentProgress:
-    """Prints nothing; for tests and inside a lab."""
-
-    @contextlib.contextmanager
-    def step(self, what: str) -> Iterator[Say]:
-        """See :meth:`Progress.step`."""
-        del what
-        yield lambda _detail: None
-
-    def note(self, text: str) -> None:
-        """See :meth:`Progress.note`."""
-
-
-class LineProgress:
-    """Prints a line when a step begins, ends, and every half minute in between; for logs.
+class _StreamProgress(Progress):
+    """Writes to a stream.
 
     :param stream: standard error by default, because standard output belongs to the command.
     """
@@ -52,9 +42,15 @@ class LineProgress:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
 
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class LineProgress(_StreamProgress):
+    """Prints a line when a step begins, ends, and every half minute in between; for logs."""
+
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[Say]:
-        """See :meth:`Progress.step`."""
         started = time.monotonic()
         detail = ""
 
@@ -74,23 +70,12 @@ class LineProgress:
         finally:
             self.note(f"{what}: {ended} after {seconds_text(time.monotonic() - started)}")
 
-    def note(self, text: str) -> None:
-        """See :meth:`Progress.note`."""
-        print(text, file=self._stream, flush=True)
 
-
-class TerminalProgress:
-    """Rewrites one line with a clock while a step lasts; the line stays when the step ends.
-
-    :param stream: a terminal; standard error by default.
-    """
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+class TerminalProgress(_StreamProgress):
+    """Rewrites one line with a clock while a step lasts; the line stays when the step ends."""
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[Say]:
-        """See :meth:`Progress.step`."""
         started = time.monotonic()
         drawn = 0.0
         detail = ""
@@ -115,10 +100,6 @@ class TerminalProgress:
             ended = ""
         finally:
             draw(ended, "\n")
-
-    def note(self, text: str) -> None:
-        """See :meth:`Progress.note`."""
-        print(text, file=self._stream, flush=True)
 
     def _columns(self) -> int:
         try:

@@ -13,7 +13,7 @@ from cprlib.build import host_packages, python_env
 from cprlib.build.command import error_line
 from cprlib.build.host_packages import HostPackage
 from cprlib.build.lab_kernel import _check_config
-from cprlib.build.progress import LineProgress, SilentProgress, TerminalProgress, seconds_text
+from cprlib.build.progress import LineProgress, Progress, TerminalProgress, seconds_text
 from cprlib.errors import BuildFailed, MissingPackages
 from cprlib.files import project_folder
 
@@ -25,7 +25,7 @@ def test_missing_packages_are_listed_in_one_line_to_paste(monkeypatch: pytest.Mo
     monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(MissingPackages) as caught:
-        host_packages.ensure_packages(SilentProgress())
+        host_packages.ensure_packages(Progress())
     line = caught.value.one_line()
     assert "run: sudo apt-get install --no-install-recommends frobnicator" in line
     assert "\n" not in line
@@ -36,7 +36,7 @@ def test_no_package_is_installed_when_none_is_missing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(host_packages, "REQUIRED", (HostPackage("sh", "sh", "tests"),))
     monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
     monkeypatch.setattr(host_packages, "run", lambda *_a, **_k: pytest.fail("ran something"))
-    host_packages.ensure_packages(SilentProgress())
+    host_packages.ensure_packages(Progress())
 
 
 def test_commands_execute_cprlib_and_tox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def test_incomplete_environment_is_made_again(
 
     monkeypatch.setattr(python_env, "make_venv", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        python_env.ensure_environment(SilentProgress())
+        python_env.ensure_environment(Progress())
     assert [path for path in (cache / "python").iterdir() if path.is_dir()] == []
 
 

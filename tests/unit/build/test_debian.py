@@ -47,7 +47,7 @@ Checksums-Sha256:
 
 
 class FakeApt:
-    """Stands in for apt's programs: one package, whose file can go from the archive."""
+    """Fake apt programs: one package, whose file can be removed from the archive."""
 
     def __init__(self) -> None:
         self.version = "2.0-1"

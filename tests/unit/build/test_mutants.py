@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.mutants import build_mutant, find_mutant, load_mutants, markdown_page, mutants_folder
-from cprlib.build.progress import SilentProgress
+from cprlib.build.progress import Progress
 from cprlib.build.series import diff_of, find_series
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.files import project_folder
@@ -106,7 +106,7 @@ def test_unknown_mutant_is_refused_with_a_list(tmp_path: Path) -> None:
 def test_mutant_is_built_on_its_bases_only(tmp_path: Path) -> None:
     write(tmp_path / "v.patch", GOOD.replace("---\n", "Bases: 10.0\n---\n"))
     with pytest.raises(UsageError, match=r"it is made for: 10\.0"):
-        build_mutant(find_mutant("v", tmp_path), "10.2", SilentProgress())
+        build_mutant(find_mutant("v", tmp_path), "10.2", Progress())
 
 
 def test_mutants_of_the_project_are_complete_and_different() -> None:

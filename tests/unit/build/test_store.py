@@ -35,7 +35,7 @@ def never(_folder: Path) -> None:
 
 
 def left_over() -> list[Path]:
-    """What is in the store that is neither a whole entry nor a lock."""
+    """Files of the store that are neither complete entries nor locks."""
     return [path for path in store.store_folder().glob("*/.*") if path.parent.name != ".locks"]
 
 

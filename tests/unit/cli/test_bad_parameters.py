@@ -65,10 +65,10 @@ def test_defaults_are_valid() -> None:
 @pytest.mark.parametrize(
     ("rate", "answered", "wanted", "packets"),
     [
-        (1000, 900, 500, 1000),  # enough: the time "after", no more
-        (200, 250, 500, 250),  # as many as are missing
-        (200, 450, 500, 200),  # never less than the time "after"
-        (10, 12, 500, 100),  # not for minutes
+        (1000, 900, 500, 1000),  # enough packets: only the time "after"
+        (200, 250, 500, 250),  # time for the missing packets
+        (200, 450, 500, 200),  # at least the time "after"
+        (10, 12, 500, 100),  # limited
     ],
 )
 def test_traffic_lasts_until_the_policy_has_its_packets(rate: float, answered: int, wanted: int, packets: int) -> None:

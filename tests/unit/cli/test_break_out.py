@@ -28,7 +28,7 @@ PLAIN = MachineSettings(
 @pytest.fixture(autouse=True)
 def nothing_is_built_or_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*_: object, **__: object) -> None:
-        raise AssertionError("a run went on after its parameters were read")
+        raise AssertionError("a run continued after its parameters were read")
 
     monkeypatch.setattr(run_module, "build_assets", build)
 
@@ -40,7 +40,7 @@ NASTY = ["q35,accel=kvm", "q35 -monitor stdio", "", "../q35", "q35;id", "-nograp
 def test_machine_type_is_a_name(machine: str) -> None:
     with pytest.raises(UsageError):
         replace(PLAIN, machine=machine)
-    if machine:  # empty is as if not given
+    if machine:  # empty: not given
         assert main(["run", "--lab", "-p", f"machine={machine}"]) == ExitStatus.USAGE
 
 

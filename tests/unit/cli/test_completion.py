@@ -25,7 +25,7 @@ LINES = [
     ("cprlib build --base 10.", "10.2"),
     ("cprlib run tests/functional/test_cpr_t", "tests/functional/test_cpr_tap.py"),
 ]
-SHORT = [LINES[4]]  # what zsh would show of it, a digit, is also in what it sends to a terminal
+SHORT = [LINES[4]]  # zsh shows a digit, which is also in its terminal sequences
 ZSH = """
 zmodload zsh/zpty
 zpty shell zsh -f -i
@@ -34,7 +34,7 @@ zpty -r shell said '*ready*'
 zpty -w -n shell "$1"$'\\t'
 zpty -r shell said "*$2*"
 print -r -- $said
-"""  # a terminal of its own, and a key typed into it: completion of zsh works nowhere else
+"""  # completion of zsh works only with a terminal and a typed key
 BASH = """
 source ./script
 COMP_WORDS=($1) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
@@ -65,7 +65,7 @@ def test_names_are_completed(words: str, wanted: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where a program ``cprlib`` is found."""
+    """Folder with a program ``cprlib``."""
     program = tmp_path / "cprlib"
     program.write_text(f"#!{sys.executable}\n{PROGRAM}\n")
     program.chmod(0o755)
@@ -92,7 +92,7 @@ def test_shell_completes(shell: str, words: str, wanted: str, folder: Path, caps
 
 
 def own(folder: Path) -> dict[str, str]:
-    """An environment in which the shells find that program, and this project in it."""
+    """An environment in which shells find that program and this project."""
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(project_folder()), "HOME": str(folder), "TERM": "dumb"}
 

@@ -29,7 +29,7 @@ Ran = Callable[..., int]
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ran:
-    """``cprlib run`` with what its tests find: one case, or none at all."""
+    """``cprlib run`` with the cases of its tests: one or none."""
 
     def run(*words: str, case: CaseEvidence | None) -> int:
         def avocado(suite: SuiteRun) -> int:

@@ -18,7 +18,7 @@ LOAD, EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06  # linux/filter.h
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000  # linux/seccomp.h; the error is added
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEW* of linux/sched.h
 CLONE, PERSONALITY, CLONE3 = 56, 135, 435  # arch/x86/entry/syscalls/syscall_64.tbl
-PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)  # the ones that are allowed
+PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)  # permitted calls
 REFUSED = {
     "unshare": 272,
     "setns": 308,
@@ -44,7 +44,7 @@ REFUSED = {
 
 
 def program() -> bytes:
-    """The filter: struct sock_filter of linux/filter.h, one after the other."""
+    """The filter: struct sock_filter of linux/filter.h, in sequence."""
     steps = [(LOAD, 0, 0, 0)]
     for number in REFUSED.values():
         steps += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE | errno.EPERM)]

@@ -11,7 +11,7 @@ line = " ".join(sys.argv)
 
 
 def found(pattern: str) -> str:
-    """What the one group of a pattern matches in the kernel's command line."""
+    """The group of a pattern that matches the kernel command line."""
     match = re.search(pattern, line)
     assert match is not None
     return match[1]

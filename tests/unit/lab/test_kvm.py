@@ -1,4 +1,4 @@
-"""The engine kvm, with a program in place of QEMU, and its disks."""
+"""The engine kvm with a fake QEMU, and its disks."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_root_inside_cannot_write_the_host(engine: UmlEngine, tmp_path: Path, la
 
 @pytest.mark.parametrize("layers", [LAYERS, ("landlock",)])
 def test_panic_is_a_lost_lab_at_once(engine: UmlEngine, layers: tuple[str, ...]) -> None:
-    dying = UmlEngine(engine.kernel, Path("/bin/true"), layers)  # a first process that ends
+    dying = UmlEngine(engine.kernel, Path("/bin/true"), layers)  # a first process that exits
     started = time.monotonic()
     with pytest.raises(LabLost, match="Attempted to kill init"):
         dying.attempt(LabCommand(("true",), Path("/"), {}), LabStreams(lambda _: None, lambda _: None))

@@ -1,4 +1,4 @@
-"""The host side of a user-mode Linux lab, with a program in place of the kernel."""
+"""The host side of a user-mode Linux lab with a fake kernel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAYER_SETS = [LAYERS, ("landlock",), ("namespaces",)]
 
 @pytest.fixture
 def kernel(tmp_path: Path) -> Path:
-    """The fake kernel as a program with this Python."""
+    """The fake kernel, executable by this Python."""
     program = tmp_path / "linux"
     program.write_text(f"#!{sys.executable}\n" + FAKE.read_text().split("\n", 1)[1])
     program.chmod(program.stat().st_mode | stat.S_IXUSR)

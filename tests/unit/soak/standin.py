@@ -14,7 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from cprlib.build.assets import Assets
-from cprlib.build.progress import SilentProgress
+from cprlib.build.progress import Progress
 from cprlib.campaign.job import FinishedJob, JobRunner, SuiteTest
 from cprlib.campaign.soak import run as soak_module
 from cprlib.campaign.soak.result import STORE, SoakResult
@@ -69,7 +69,7 @@ def run_standin(
             3600.0,
             parallel=parallel,
             command="cprlib soak",
-            progress=SilentProgress(),
+            progress=Progress(),
             say=lambda line: print(line, flush=True),
             show=shown.append,
         )

@@ -17,8 +17,7 @@ from cprlib.linux.descriptors import exhaust_descriptors
 from cprlib.process import kill_group
 from cprlib.qemu.machine import Machine, MachineSettings
 from cprlib.update.faults import TARGET_SETTINGS, Action, Actor, Fault, Phase, Survivor
-from cprlib.update.hooks import UpdateHook
-from cprlib.update.live_update import LiveUpdate
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import END_S, FaultOutcome, view_after_release
 from cprlib.update.proxy import ChannelProxy, StartupBarrier
 from cprlib.update.results import FaultResult

@@ -25,7 +25,6 @@ from cprlib.qemu.channels import MigrationChannels, is_listening
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.qmp import QmpEvent
 from cprlib.update.faults import Phase
-from cprlib.update.hooks import UpdateHook
 from cprlib.update.mechanism import Mechanism, target_arguments
 from cprlib.update.moments import HARNESS, SOURCE, moments_of, run_states_of
 from cprlib.update.outcome import FAILED_STATES, view, view_after_release
@@ -33,6 +32,27 @@ from cprlib.update.results import Moment, ProcessView, UpdateResult
 
 LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
+
+
+class UpdateHook:
+    """A hook of a :class:`LiveUpdate`, which calls each method at its point. These do nothing."""
+
+    expects_failure = False
+    """The update may fail: a target that ends early is no error."""
+    waits_for_stop = True
+    """The update waits for the source's STOP before it goes on."""
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """The target is about to start: change its settings or the channels, add a proxy."""
+
+    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
+        """The update has reached TARGET_STARTED, CPR_READY or MODE_SET."""
+
+    def migrating(self, update: LiveUpdate) -> None:
+        """The source has got ``migrate``; the answer is in ``update.migrating``."""
+
+    def source_stopped(self, update: LiveUpdate) -> None:
+        """The source's guest has stopped; not called when the update expects a failure."""
 
 
 @dataclass(slots=True)

@@ -13,8 +13,7 @@ from cprlib.linux.topology import TAP_QUEUE_LENGTH, Topology, build_topology
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.netdev import TapSource, opened_files
-from cprlib.update.hooks import UpdateHook
-from cprlib.update.live_update import LiveUpdate
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.results import UpdateResult
 

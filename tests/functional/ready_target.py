@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from cprlib.qemu.machine import Machine
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.update.hooks import UpdateHook
-from cprlib.update.live_update import LiveUpdate
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 
 TARGET_READY = "TARGET_READY"
 

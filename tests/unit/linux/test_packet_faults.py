@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cprlib.errors import NotSupported, UsageError
@@ -40,6 +40,7 @@ def ip_packet(payload: bytes, source_port: int, target_port: int, protocol: int 
     return header + source_port.to_bytes(2, "big") + target_port.to_bytes(2, "big") + bytes(4) + payload
 
 
+@settings(deadline=None)  # how long it takes is not what is tested
 @given(st.sampled_from([1, 2, 8, 64, 256, 4096]), st.data(), st.integers(0, 1 << 20))
 def test_keys_choose_by_number_port_and_kind(every: int, data: st.DataObject, number: int) -> None:
     first = data.draw(st.integers(0, every - 1))

@@ -18,8 +18,8 @@ from cprlib.qemu.machine import Machine, MachineSettings
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.update import hooks, live_update
 from cprlib.update.faults import Phase
-from cprlib.update.hooks import PauseAtFdsSent, UpdateHook
-from cprlib.update.live_update import LiveUpdate
+from cprlib.update.hooks import PauseAtFdsSent
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism
 
 SETTINGS = MachineSettings(

@@ -87,7 +87,7 @@ class CleanupProcess:
         return path
 
     def group(self, number: int) -> None:
-        """Register a process group to kill, in place of the one before; 0 for none."""
+        """Register a process group to kill, instead of the one before; 0 for none."""
         self._register(f"group {number}")
 
     def instance(self, path: Path) -> None:

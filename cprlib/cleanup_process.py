@@ -1,7 +1,7 @@
 """The cleanup process of :mod:`cprlib.cleanup`: waits for the end of its owner, then removes what was registered.
 
 Run as ``python -I -S cleanup_process.py PIDFD``. Each line on standard input registers one thing: ``group N`` (a
-process group to kill, in place of the one before; 0 for none), ``folder PATH`` (a folder to remove with its content),
+process group to kill, instead of the one before; 0 for none), ``folder PATH`` (a folder to remove with its content),
 ``instance PATH`` (a folder of tracefs, for rmdir). It acts when the owner of the pidfd has ended or closes the pipe.
 """
 

@@ -136,7 +136,7 @@ class FaultRecord:
 
     :param name: in kebab-case; the names of its checks begin with it.
     :param phase, actor, action: values of :mod:`cprlib.update.faults`.
-    :param survivor: QEMU that must run the guest afterwards: ``source``, ``target``, ``source or target``, ``nobody``.
+    :param survivor: QEMU that must run the guest afterwards: ``source``, ``target``, ``source or target``, ``neither``.
     :param conditions: other differences from an ordinary update: ``with a return path``.
     :param reached: False when the update ended before the fault; None when it is not known.
     :param state: run state of the survivor; :param source_state, target_state: of both QEMUs at the end.

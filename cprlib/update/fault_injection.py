@@ -1,4 +1,4 @@
-"""Carry out a fault: a hook that holds the update in the fault's phase, acts, and lets it go on."""
+"""Carry out a fault: a hook that holds the update in the fault's phase, acts, and continues the update."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class FaultInjection(UpdateHook):
                 update.set_capabilities()
 
     def _inject(self, update: LiveUpdate) -> None:
-        """Wait until the update stands in the phase, act, and let it go on."""
+        """Wait until the update stands in the phase, act, and continue it."""
         try:
             Deadline(PHASE_S, f"phase {self.fault.phase}").poll(lambda: self._arrived(update))
         except (InstrumentError, DeadlineExceeded) as error:
@@ -259,7 +259,7 @@ class FaultInjection(UpdateHook):
                 _change_stream(self._proxy, fault.action)
 
     def _pause(self, victim: Machine, other: Machine | None) -> None:
-        """Stop a process, let the other side go on as far as it can, and continue the process."""
+        """Stop a process, let the other side run as far as it can, and continue the process."""
         os.kill(victim.pid, signal.SIGSTOP)
         self._release()
         for _ in range(3):  # each is a round trip through the other's main loop, which is not blocked

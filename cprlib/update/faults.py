@@ -68,7 +68,7 @@ class Survivor(enum.StrEnum):
     SOURCE = "source"
     TARGET = "target"
     ONE = "source or target"
-    NOBODY = "nobody"
+    NEITHER = "neither"
 
 
 TARGET_SETTINGS = (
@@ -236,10 +236,10 @@ LATE_COMMANDS = (
 """Commands at the wrong time, and a source that dies after the guest has left it: the update succeeds."""
 
 FATAL = (
-    Fault("source-killed-fds-sent", Phase.FDS_SENT, Actor.SOURCE, Action.KILL, Survivor.NOBODY),
-    Fault("source-killed-fds-received", Phase.FDS_RECEIVED, Actor.SOURCE, Action.KILL, Survivor.NOBODY),
-    Fault("source-killed-main", Phase.MAIN_CONNECTED, Actor.SOURCE, Action.KILL, Survivor.NOBODY),
-    Fault("target-killed-after-resume", Phase.TARGET_RESUMED, Actor.TARGET, Action.KILL, Survivor.NOBODY),
+    Fault("source-killed-fds-sent", Phase.FDS_SENT, Actor.SOURCE, Action.KILL, Survivor.NEITHER),
+    Fault("source-killed-fds-received", Phase.FDS_RECEIVED, Actor.SOURCE, Action.KILL, Survivor.NEITHER),
+    Fault("source-killed-main", Phase.MAIN_CONNECTED, Actor.SOURCE, Action.KILL, Survivor.NEITHER),
+    Fault("target-killed-after-resume", Phase.TARGET_RESUMED, Actor.TARGET, Action.KILL, Survivor.NEITHER),
 )
 """The guest is lost with the QEMU that had it, and no other QEMU may run it."""
 

@@ -40,7 +40,7 @@ class UpdateHook:
     expects_failure = False
     """The update may fail: a target that ends early is no error."""
     waits_for_stop = True
-    """The update waits for the source's STOP before it goes on."""
+    """The update waits for the source's STOP before its next steps."""
 
     def before_target(self, update: LiveUpdate) -> None:
         """The target is about to start: change its settings or the channels, add a proxy."""

@@ -118,7 +118,7 @@ class FdShare(NicHandling):
     supports_vhost = False
 
     def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
-        """The netdev with descriptors in place of the interface's name."""
+        """The netdev with descriptors instead of the interface's name."""
         return replace(netdev, tap_source=TapSource.FDS if netdev.queues > 1 else TapSource.FD)
 
 

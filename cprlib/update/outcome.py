@@ -1,4 +1,4 @@
-"""What became of source and target: read their state, and wait for the survivor of an update with a fault."""
+"""State of source and target after an update: read their state, and wait for the survivor of an update with a fault."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class FaultOutcome:
         if fault.survivor is Survivor.TARGET:
             self._leave_guest_to_target()
             return None
-        if fault.survivor is Survivor.NOBODY and target.process.poll() is None:
+        if fault.survivor is Survivor.NEITHER and target.process.poll() is None:
             self.target_state = _run_state(target)
         if fault.refusal:
             with contextlib.suppress(DeadlineExceeded):

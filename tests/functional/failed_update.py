@@ -66,11 +66,11 @@ class FailedUpdates:
             case.inconclusive(f"{fault.name}-reached", f"phase {fault.phase}", result.why)
         self._check_end(result)
         traffic_after_ms = None
-        if fault.survivor is not Survivor.NOBODY:
+        if fault.survivor is not Survivor.NEITHER:
             traffic_after_ms = self._check_guest(result)
         case.add_fault(fault_record_of(result, traffic_after_ms))
         write_text(case.folder / "faults.md", _table(case.evidence.faults), mode=0o600)
-        return fault.survivor is not Survivor.NOBODY and traffic_after_ms is not None
+        return fault.survivor is not Survivor.NEITHER and traffic_after_ms is not None
 
     def _check_end(self, result: FaultResult) -> None:
         case, fault = self._case, result.fault
@@ -115,9 +115,9 @@ class FailedUpdates:
                     f"{' and '.join(owners) or 'none'}; {fault.action}: {result.refused or 'accepted'}",
                     f"{fault.action} in phase {fault.phase}: the guest runs in {' and '.join(owners) or 'no QEMU'}",
                 )
-            case Survivor.NOBODY:
+            case Survivor.NEITHER:
                 case.expect(
-                    f"{fault.name}-nobody-runs-it",
+                    f"{fault.name}-runs-nowhere",
                     "running" not in (result.state_after, result.target_state),
                     "no QEMU runs the guest",
                     f"source {result.state_after}, target {result.target_state}; dead since {result.acted_ns} ns",

@@ -1,4 +1,4 @@
-"""Deadlines: what they wait for is known by type, so that a QEMU or a guest that hangs is told from the harness."""
+"""A deadline knows by type what it waits for: a QEMU, a guest, or the harness."""
 
 from __future__ import annotations
 

@@ -23,22 +23,22 @@ def test_unwritable_folder_is_one_line(tmp_path: Path) -> None:
 
 
 def test_folder_that_failed_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "entry") as aside:
-        (aside / "part").write_text("x")
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "entry") as temporary:
+        (temporary / "part").write_text("x")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_appears_whole(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "entry") as aside:
-        (aside / "part").write_text("x")
+    with new_folder(tmp_path / "entry") as temporary:
+        (temporary / "part").write_text("x")
         assert not (tmp_path / "entry").exists()
     assert (tmp_path / "entry" / "part").read_text() == "x"
 
 
 def test_second_maker_keeps_the_first_ones(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "entry") as aside:
-        (aside / "part").write_text("second")
+    with new_folder(tmp_path / "entry") as temporary:
+        (temporary / "part").write_text("second")
         (tmp_path / "entry").mkdir()
         (tmp_path / "entry" / "part").write_text("first")
     assert (tmp_path / "entry" / "part").read_text() == "first"

@@ -36,7 +36,7 @@ def result(name: str) -> FaultResult:
 
 
 @pytest.mark.parametrize(("name", "died_ns"), [("source-killed-fds-received", ACTED_NS), ("cpr-garbage", None)])
-def test_time_of_death_is_known_where_nobody_survives(name: str, died_ns: int | None) -> None:
+def test_time_of_death_is_known_where_neither_survives(name: str, died_ns: int | None) -> None:
     assert fault_record_of(result(name)).died_ns == died_ns
 
 

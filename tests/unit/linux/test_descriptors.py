@@ -27,9 +27,9 @@ def test_second_open_of_the_same_path_is_another_file(tmp_path: Path) -> None:
 
 
 def test_dead_process_is_an_error_and_not_a_difference() -> None:
-    nobody = 2**22 + 1  # beyond PID_MAX_LIMIT
+    no_process = 2**22 + 1  # beyond PID_MAX_LIMIT
     with pytest.raises(InstrumentError):
-        same_open_file(os.getpid(), 0, nobody, 0)
+        same_open_file(os.getpid(), 0, no_process, 0)
 
 
 def test_tap_row_has_its_interface() -> None:

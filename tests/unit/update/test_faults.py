@@ -130,7 +130,7 @@ except OSError as error:
         (("hole", "closes"), True, 3),
     ],
 )
-def test_a_full_table_takes_no_more_than_is_given_back(words: tuple[str, ...], looked: bool, got: int) -> None:
+def test_an_exhausted_process_opens_no_more_than_it_closes(words: tuple[str, ...], looked: bool, got: int) -> None:
     command = [sys.executable, "-c", OPENS, *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin is not None

@@ -16,7 +16,7 @@ from cprlib.update import queue_flows
 
 @dataclass
 class HashingGuest:
-    """Puts a flow's answers into the queue that ``queue_of`` says; tells of them unless ``silent``."""
+    """Puts a flow's answers into the queue that ``queue_of`` says; reports them unless ``silent``."""
 
     channels: int
     queue_of: Any

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cprlib.errors import UsageError
-from cprlib.traffic.control_run import RateSearch, RateTrial, find_highest_rate
+from highest_rate import RateSearch, RateTrial, find_highest_rate
 
 
 def search(capacity: float, limit: float = 16_000, bisections: int = 2) -> RateSearch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -15,17 +14,13 @@ from markupsafe import Markup
 
 from cprlib import files
 from cprlib.build.progress import seconds_text
+from cprlib.codec import dump_json, encode
 from cprlib.report.formatting import one_line, utc
 from cprlib.report.html import HTML_FILE, template_engine
 from cprlib.report.plotting import image_address
-from cprlib.report.schema import check_schema
+from cprlib.report.schema import SchemaFile, check_schema
 
 WIDTH = 120  # columns of text for the terminal
-
-
-def schema_file(name: str) -> Path:
-    """The JSON schema (draft 2020-12) of a session's JSON file: ``docs/<name>.schema.json``."""
-    return files.project_folder() / "docs" / f"{name}.schema.json"
 
 
 def render(template: str, **members: object) -> str:
@@ -41,15 +36,16 @@ def write_page(path: Path, text: str) -> None:
     files.write_text(path, text, mode=0o600)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(folder: Path, schema: SchemaFile, document: object) -> None:
     """Validate and write a session's JSON file, complete or not at all, readable by its owner alone.
 
-    :param path: ``<name>.json``; its schema is ``docs/<name>.schema.json``.
-    :raises InstrumentError: the value does not fit the schema.
+    :param document: the record that the schema describes.
+    :raises InstrumentError: it does not fit the schema.
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    check_schema(value, schema_file(path.stem), path.name)
-    write_page(path, json.dumps(value, indent=1) + "\n")
+    name = f"{schema.name}.json"
+    check_schema(encode(document), schema.path, name)
+    write_page(folder / name, dump_json(document))
 
 
 def evidence_link(top: Path, folder: str) -> str:

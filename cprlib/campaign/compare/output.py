@@ -16,13 +16,13 @@ from cprlib.campaign.compare.decide import Change, CountResult, DurationResult, 
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import CONFIDENCE, FALSE_ALARM, WORTH_SEEING, chance_to_see, updates_needed
 from cprlib.campaign.page import figure_address, render, text_table, wrap, write_json, write_page
-from cprlib.codec import encode
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import UNKNOWN, duration, one_line, utc
 from cprlib.report.plotting import DOT, INK, SOFT, style
+from cprlib.report.schema import SchemaFile
 
-JSON_FILE, PAGE_FILE, TEXT_FILE = "compare.json", "compare.html", "compare.txt"
+PAGE_FILE, TEXT_FILE = "compare.html", "compare.txt"
 SCHEMA: Final = 2  # of compare.json
 OUTCOMES = {
     Change.REGRESS: Outcome.FAIL,
@@ -43,7 +43,7 @@ def write_comparison(made: Comparison, folder: Path) -> None:
     :raises InstrumentError: the comparison does not fit the schema.
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    write_json(folder / JSON_FILE, encode(comparison_document(made)))
+    write_json(folder, COMPARE_SCHEMA_FILE, comparison_document(made))
     write_page(folder / TEXT_FILE, comparison_text(made))
     write_page(folder / PAGE_FILE, comparison_html(made))
 
@@ -180,6 +180,9 @@ class CompareDocument:
     finished: str | None
 
 
+COMPARE_SCHEMA_FILE = SchemaFile("compare", SCHEMA, CompareDocument)
+
+
 def comparison_document(made: Comparison) -> CompareDocument:
     """A comparison as compare.json holds it."""
     return CompareDocument(
@@ -270,7 +273,7 @@ def _guest_entry(guest: GuestResult) -> GuestEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class CaseView:
+class ComparedCaseView:
     """A case as the page shows it.
 
     :param durations, counts: each with the cells of its row.
@@ -300,11 +303,11 @@ def comparison_html(made: Comparison) -> str:
     )
 
 
-def _case_view(made: Comparison, sample: Sample) -> CaseView:
+def _case_view(made: Comparison, sample: Sample) -> ComparedCaseView:
     durations = [item for item in made.decision.durations if item.case == sample.case]
     counts = [item for item in made.decision.counts if item.case == sample.case]
     shown = [item for item in durations if item.a_values]
-    return CaseView(
+    return ComparedCaseView(
         sample,
         sample_line(sample),
         rare_line(counts),

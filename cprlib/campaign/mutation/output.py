@@ -8,10 +8,10 @@ from typing import Final, Literal
 from cprlib.campaign.mutation.score import WORST_FIRST, BuildResults, MutationReport, Reason, Result
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.page import evidence_link, render, wrap, write_json, write_page
-from cprlib.codec import encode
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import MARK, one_line, utc
+from cprlib.report.schema import SchemaFile
 
 JSON_FILE, PAGE_FILE, SUMMARY_FILE = "mutation.json", "mutation.html", "mutation.md"
 SCHEMA: Final = 2  # of mutation.json
@@ -45,7 +45,7 @@ def write_report(report: MutationReport) -> None:
     """
     write_page(report.folder / PAGE_FILE, report_html(report))
     write_page(report.folder / SUMMARY_FILE, report_markdown(report))
-    write_json(report.folder / JSON_FILE, encode(report_document(report)))
+    write_json(report.folder, MUTATION_SCHEMA_FILE, report_document(report))
 
 
 def sign(item: BuildResults, test: str) -> str:
@@ -163,6 +163,9 @@ class MutationDocument:
     notes: tuple[str, ...]
     tests: tuple[TestEntry, ...]
     builds: tuple[BuildEntry, ...]
+
+
+MUTATION_SCHEMA_FILE = SchemaFile("mutation", SCHEMA, MutationDocument)
 
 
 def report_document(report: MutationReport) -> MutationDocument:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cprlib.campaign.outcome import QUIET, VERDICT_OF
-from cprlib.campaign.page import evidence_link, figure_address, render, schema_file, wrap, write_page
+from cprlib.campaign.page import evidence_link, figure_address, render, wrap, write_json, write_page
 from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.result import (
     SOAK_FILE,
@@ -20,12 +19,12 @@ from cprlib.campaign.soak.result import (
     resource_finding,
 )
 from cprlib.campaign.soak.trend import FEWEST_SAMPLES, SIGNIFICANCE, Trend, warm_up
-from cprlib.codec import encode
+from cprlib.codec import dump_json
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import one_line, utc
 from cprlib.report.plotting import DOT, INK, LOST, SOFT, style
-from cprlib.report.schema import check_schema
+from cprlib.report.schema import SchemaFile
 from cprlib.verdict.findings import Finding
 
 PAGE_FILE = "soak.html"
@@ -89,6 +88,9 @@ class SoakDocument:
     cases: tuple[SoakCase, ...]
 
 
+SOAK_SCHEMA_FILE = SchemaFile("soak", SOAK_SCHEMA, SoakDocument)
+
+
 def soak_document(result: SoakResult) -> SoakDocument:
     """A soak as soak.json holds it."""
     ended = result.state != "running"
@@ -142,11 +144,12 @@ def write_json_file(result: SoakResult) -> Path:
     :raises InstrumentError: the result does not fit the schema.
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    value = encode(soak_document(result))
+    document = soak_document(result)
     path = result.folder / SOAK_FILE
-    if result.state != "running":
-        check_schema(value, schema_file("soak"), SOAK_FILE)
-    write_page(path, json.dumps(value) + "\n")
+    if result.state == "running":
+        write_page(path, dump_json(document, indent=None))
+    else:
+        write_json(result.folder, SOAK_SCHEMA_FILE, document)
     return path
 
 
@@ -159,7 +162,7 @@ def write_report(result: SoakResult) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class CaseView:
+class SoakCaseView:
     """A case as the page shows it.
 
     :param link: of its evidence; empty when that is not kept.
@@ -181,7 +184,7 @@ def report_html(result: SoakResult) -> str:
         "soak.html",
         result=result,
         resources=[(item, result.trends[item.name]) for item in RESOURCES],
-        bad=[CaseView(case, VERDICT_OF[case.worst], evidence_link(result.folder, case.folder)) for case in bad],
+        bad=[SoakCaseView(case, VERDICT_OF[case.worst], evidence_link(result.folder, case.folder)) for case in bad],
         tests=sorted(tests.items()),
         picture=_picture(result) if result.history.samples else None,
         Outcome=Outcome,

@@ -11,9 +11,8 @@ import pytest
 
 from cprlib.campaign.compare.comparison import Comparison, Round, Side
 from cprlib.campaign.compare.decide import Effect, Sample, decide
-from cprlib.campaign.compare.output import comparison_document, comparison_text, write_comparison
+from cprlib.campaign.compare.output import COMPARE_SCHEMA_FILE, comparison_document, comparison_text, write_comparison
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS
-from cprlib.campaign.page import schema_file
 from cprlib.codec import encode
 from cprlib.report.environment import Environment
 from tests.unit.mutation.samples import HOSTILE
@@ -82,7 +81,7 @@ def test_json_fits_its_schema(ratio: float) -> None:
         sample(ratio), control=decide([sample(1.0)], SINGLE_ANALYSIS, Effect()), updates_a_to_b=(guest(updates=1),)
     )
     value = json.loads(json.dumps(encode(comparison_document(made))))
-    jsonschema.validate(value, json.loads(schema_file("compare").read_text()), cls=jsonschema.Draft202012Validator)
+    jsonschema.validate(value, json.loads(COMPARE_SCHEMA_FILE.path.read_text()), cls=jsonschema.Draft202012Validator)
     assert value["verdict"] == ("regress" if ratio > 1 else "same")
     assert value["cases"][0]["durations"][0]["change"] == value["verdict"]
     assert len(value["rounds"]) == 12

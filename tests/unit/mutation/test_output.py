@@ -9,11 +9,17 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from cprlib.campaign.mutation.output import SUMMARY_LINES, report_document, report_markdown, report_text, write_report
+from cprlib.campaign.mutation.output import (
+    MUTATION_SCHEMA_FILE,
+    SUMMARY_LINES,
+    report_document,
+    report_markdown,
+    report_text,
+    write_report,
+)
 from cprlib.campaign.mutation.plan import Build
 from cprlib.campaign.mutation.score import MutationReport
 from cprlib.campaign.outcome import JobOutcome
-from cprlib.campaign.page import schema_file
 from cprlib.codec import encode
 from cprlib.evidence.records import Outcome
 from tests.unit.mutation.samples import GOOD, HOSTILE, KILLED, judged, mutant, report, results
@@ -94,12 +100,12 @@ def test_summary_has_forty_lines_at_most_and_the_worst_first(tmp_path: Path) -> 
 
 
 def test_value_fits_the_schema_and_every_member_is_required(tmp_path: Path) -> None:
-    schema = json.loads(schema_file("mutation").read_text())
+    schema = json.loads(MUTATION_SCHEMA_FILE.path.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     for whole in (report(tmp_path), hostile(tmp_path), report(tmp_path, replace(GOOD, results={}), SURVIVED)):
         value = encode(report_document(whole))
         jsonschema.validate(value, schema)
-        for member in schema["required"]:
+        for member in schema["$defs"]["MutationDocument"]["required"]:
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.validate({name: item for name, item in value.items() if name != member}, schema)
 

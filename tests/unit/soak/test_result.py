@@ -10,8 +10,7 @@ import jsonschema
 import pytest
 
 from cprlib.campaign.outcome import JobOutcome
-from cprlib.campaign.page import schema_file
-from cprlib.campaign.soak.output import report_html, report_text, soak_document, write_json_file
+from cprlib.campaign.soak.output import SOAK_SCHEMA_FILE, report_html, report_text, soak_document, write_json_file
 from cprlib.campaign.soak.result import SoakHistory, SoakResult, SoakSession, read_history
 from cprlib.codec import encode
 from cprlib.errors import ExitStatus
@@ -93,7 +92,7 @@ def test_json_fits_its_schema_and_is_read_back(tmp_path: Path, state: str) -> No
     (tmp_path / cases[1].folder).mkdir(parents=True)
     path = write_json_file(made)
     value = json.loads(path.read_text())
-    jsonschema.validate(value, json.loads(schema_file("soak").read_text()), cls=jsonschema.Draft202012Validator)
+    jsonschema.validate(value, json.loads(SOAK_SCHEMA_FILE.path.read_text()), cls=jsonschema.Draft202012Validator)
     assert value["kept"] == ["kept/000002-test-a"]
     assert (value["verdict"] is None) == (state == "running")
     assert path.stat().st_mode & 0o777 == 0o600
@@ -103,8 +102,8 @@ def test_json_fits_its_schema_and_is_read_back(tmp_path: Path, state: str) -> No
 
 def test_schema_requires_every_member(tmp_path: Path) -> None:
     value = encode(soak_document(result(tmp_path)))
-    schema = json.loads(schema_file("soak").read_text())
-    for name in schema["required"]:
+    schema = json.loads(SOAK_SCHEMA_FILE.path.read_text())
+    for name in schema["$defs"]["SoakDocument"]["required"]:
         broken = {key: member for key, member in value.items() if key != name}
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema, cls=jsonschema.Draft202012Validator)

@@ -1,4 +1,4 @@
-"""What the guest sees of its NIC and of itself, before and after an update: nothing of it may change."""
+"""The guest's view of its NIC and of itself before and after an update, which must not change."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from cprlib.guest.replies import Identity, NicInfo
 
 @dataclass(frozen=True, slots=True)
 class GuestView:
-    """One look at the guest."""
+    """The guest at one moment."""
 
     identity: Identity
     nic: NicInfo
 
 
-def look_at(agent: AgentConnection) -> GuestView:
+def view_guest(agent: AgentConnection) -> GuestView:
     """Ask the guest's agent.
 
-    :raises GuestFailed, DeadlineExceeded, InstrumentError: it did not answer, or nonsense.
+    :raises GuestFailed, DeadlineExceeded, InstrumentError: no answer, or an invalid one.
     """
     return GuestView(agent.identity(), agent.network().nic())
 
 
 def _feature_bits(text: str) -> str:
-    """Numbers of the feature bits that driver and device agreed on."""
+    """Numbers of the feature bits that driver and device agreed on, bit 0 first."""
     return " ".join(str(number) for number, bit in enumerate(text.strip()) if bit == "1")
 
 
@@ -51,13 +51,13 @@ def _facts(view: GuestView) -> dict[str, str]:
 
 
 def guest_view(before: GuestView, after: GuestView) -> tuple[GuestFact, ...]:
-    """The facts of both looks beside each other."""
+    """The facts of both views side by side."""
     later = _facts(after)
     return tuple(GuestFact(name, value, later[name]) for name, value in _facts(before).items())
 
 
 def queue_shares(before: NicInfo, after: NicInfo) -> tuple[QueueShare, ...]:
-    """What each queue pair carried between two looks; empty when the guest's kernel does not tell."""
+    """Packets of each queue pair between two views; empty when the guest's kernel does not count by queue."""
     numbers = sorted({int(name[2:]) for name in after.queue_packets if name[2:].isdigit()})
 
     def moved(name: str) -> int | None:
@@ -67,24 +67,24 @@ def queue_shares(before: NicInfo, after: NicInfo) -> tuple[QueueShare, ...]:
     return tuple(QueueShare(number, moved(f"rx{number}"), moved(f"tx{number}")) for number in numbers)
 
 
-def share_check(shares: tuple[QueueShare, ...], queues: int) -> Check:
-    """Whether every queue pair in use carried packets: of one that stood idle the update says nothing.
+def queue_use_check(shares: tuple[QueueShare, ...], queues: int) -> Check:
+    """Every queue pair in use must carry packets: the update proves nothing about an idle one.
 
     :param queues: queue pairs that the guest uses.
     """
     idle = [str(share.queue) for share in shares[:queues] if not share.received or not share.sent]
     expected = f"packets in both directions on each of {queues} queue pairs"
     if len(shares) < queues:
-        return Check("every-queue-used", Outcome.INCONCLUSIVE, expected, f"the guest tells of {len(shares)} only")
-    said = f"queue pair {', '.join(idle)} stood idle" if idle else "each carried some"
-    return Check("every-queue-used", Outcome.INCONCLUSIVE if idle else Outcome.PASS, expected, said)
+        return Check("every-queue-used", Outcome.INCONCLUSIVE, expected, f"counters of {len(shares)} only")
+    observed = f"queue pair {', '.join(idle)} carried none" if idle else "each carried some"
+    return Check("every-queue-used", Outcome.INCONCLUSIVE if idle else Outcome.PASS, expected, observed)
 
 
 def death_checks(folder: Path, updated: bool) -> tuple[Check, ...]:
-    """A check that fails for each console on which the guest's kernel died, whatever the test was waiting for then.
+    """A failed check for each console on which the guest's kernel died, whatever the test waited for.
 
     :param folder: of the case, with the consoles.
-    :param updated: whether the guest was updated before; a guest that dies without that accuses no update.
+    :param updated: whether the guest was updated before; else its death is inconclusive.
     """
     found = []
     for path in sorted(folder.glob("console-*.log")):

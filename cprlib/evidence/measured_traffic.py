@@ -8,6 +8,7 @@ from dataclasses import replace
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.packets import Packets
 from cprlib.evidence.records import Budget, Check, InstrumentHealth, Outcome, Role, Stream
+from cprlib.evidence.update_checks import first_times
 from cprlib.traffic.control_run import ControlRun, Validity, check_instrument, check_measurement
 from cprlib.traffic.ledger import Ledger, Moments
 from cprlib.traffic.result import TrafficResult
@@ -15,7 +16,7 @@ from cprlib.update.results import UpdateResult
 
 
 def instrument_of(result: TrafficResult, control_run: ControlRun | None) -> InstrumentHealth:
-    """How far the measuring can be trusted."""
+    """Drops and errors of the instrument itself."""
     report = result.instrument
     return InstrumentHealth(
         capture_drops=report.capture.kernel_drops,
@@ -31,12 +32,12 @@ def instrument_of(result: TrafficResult, control_run: ControlRun | None) -> Inst
 
 
 def _validity(role: Role, result: TrafficResult, control_run: ControlRun | None) -> Validity:
-    """A control run has none before it: only its own counters can be doubted."""
+    """A control run has no control run before it: only its own counters are checked."""
     return check_instrument(result) if role is Role.CONTROL_RUN else check_measurement(result, control_run)
 
 
 def instrument_check(validity: Validity) -> Check:
-    """The instrument trusts itself; every doubt makes the case inconclusive."""
+    """The instrument has no problem; any problem makes the case inconclusive."""
     outcome = Outcome.PASS if validity.conclusive else Outcome.INCONCLUSIVE
     return Check("instrument", outcome, "no problem", "; ".join(validity.problems) or "no problem")
 
@@ -46,7 +47,7 @@ def with_traffic(
 ) -> CaseEvidence:
     """The evidence with the figures of a measured run.
 
-    :param queue_length: packets that a tap queue keeps; the budget is this over the rate of one flow.
+    :param queue_length: packets that a tap queue holds; the budget is this divided by the rate of one flow.
     """
     validity = _validity(evidence.role, result, control_run)
     flows = tuple(
@@ -79,7 +80,7 @@ def moments_of(updates: Sequence[UpdateResult]) -> tuple[Moments, ...]:
     """When the guest stood still in each update; numbered from 1 where there is more than one."""
 
     def moments(update: UpdateResult, number: int) -> Moments:
-        first = {item.name: item.time_ns for item in reversed(update.moments)}
+        first = first_times(update)
         return Moments(first.get("STOP"), first.get("RESUME"), number if len(updates) > 1 else None)
 
     return tuple(moments(update, number) for number, update in enumerate(updates, 1))
@@ -89,7 +90,7 @@ def with_ledger(evidence: CaseEvidence, ledger: Ledger, absent: tuple[str, ...],
     """The evidence with its ledger.
 
     :param absent: names of counters that could not be read.
-    :param drops_available: whether the kernel told of its drops.
+    :param drops_available: whether the kernel's drop events could be read.
     """
     unread = (*absent, *(() if drops_available else ("skb:kfree_skb",)))
     return replace(

@@ -1,4 +1,4 @@
-"""What a live update showed, as evidence: events, descriptor table, and the checks that belong to every update."""
+"""A live update in the evidence: its events, its descriptors, and the checks of every update."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cprlib.linux.descriptors import DEVICE_KINDS, Descriptor, Pairing
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.results import UpdateResult
 
-DOWNGRADE_WORDS = (
+DOWNGRADE_MESSAGES = (
     "could not be initialized",  # net/tap.c: "vhost-net requested but could not be initialized"
     "falling back",  # hw/net/vhost_net.c: "unable to start vhost net: ...: falling back on userspace virtio"
 )
-SENT_WITHIN_MS = 400.0  # a few ms on an idle machine, vhost's included; a busy one stalls for some ten
-RESUMED_WITHIN_MS = 400.0  # 18 ms in the middle of 504 updates on two busy cores, 185 at most
+SENT_WITHIN_MS = 400.0  # a few ms on an idle machine, with vhost; tens on a busy one
+RESUMED_WITHIN_MS = 400.0  # median 18 ms, maximum 185 ms of 504 updates on two busy cores
 ACCESS_MODES = {os.O_RDONLY: "O_RDONLY", os.O_WRONLY: "O_WRONLY", os.O_RDWR: "O_RDWR"}
 FLAG_NAMES = ("O_NONBLOCK", "O_CLOEXEC", "O_APPEND", "O_DIRECT")
 
@@ -33,7 +33,7 @@ def flags_text(flags: int) -> str:
 
 
 def descriptor_rows(update: UpdateResult, netdev: TapNetdev) -> tuple[DescriptorRow, ...]:
-    """The tap and vhost descriptors of both QEMUs side by side."""
+    """The tap and vhost descriptors of both QEMUs, paired."""
 
     def row(pairing: Pairing) -> DescriptorRow:
         source, target = pairing.source, pairing.target
@@ -54,9 +54,14 @@ def descriptor_rows(update: UpdateResult, netdev: TapNetdev) -> tuple[Descriptor
 
 
 def descriptor_count(update: UpdateResult) -> DescriptorCount:
-    """How many tap and vhost descriptors are one open file on both sides, and how many are not."""
+    """Number of tap and vhost descriptors that are one open file in both QEMUs, and of those that are not."""
     paired = sum(pairing.paired for pairing in update.pairings)
     return DescriptorCount(paired, len(update.pairings) - paired)
+
+
+def first_times(update: UpdateResult) -> dict[str, int]:
+    """Time of the first event of each name, CLOCK_REALTIME in ns."""
+    return {item.name: item.time_ns for item in reversed(update.moments)}
 
 
 def _check(name: str, good: bool, expected: object, observed: object, message: str = "") -> Check:
@@ -66,7 +71,7 @@ def _check(name: str, good: bool, expected: object, observed: object, message: s
 
 
 def _file_flags(row: Descriptor) -> int:
-    """Flags of the open file; fdinfo adds O_CLOEXEC, which is each descriptor's own (fs/proc/fd.c)."""
+    """Flags of the open file; fdinfo adds O_CLOEXEC, which belongs to the descriptor (fs/proc/fd.c)."""
     return row.flags & ~os.O_CLOEXEC
 
 
@@ -76,7 +81,7 @@ def _counts(rows: Iterable[Descriptor]) -> dict[str, int]:
 
 
 def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
-    """Checks of mechanism ``cpr``: each descriptor is the same open file afterwards, none is extra, none missing."""
+    """Each descriptor is the same open file in the target; none is extra, none is missing."""
     expected = {"tap": netdev.queues, "vhost": netdev.queues if netdev.vhost else 0}
     total = sum(expected.values())
     count = descriptor_count(update)
@@ -92,14 +97,14 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ..
             count.paired == total and count.unpaired == 0,
             f"{total} paired, 0 unpaired",
             f"{count.paired} paired, {count.unpaired} unpaired",
-            "kcmp(2) says that the target holds another open file than the source",
+            "by kcmp(2) the target has another open file than the source",
         ),
         _check(
             "descriptor-counts",
             _counts(update.target_after.table.rows) == expected == _counts(update.source_before.table.rows),
             expected,
             f"source {_counts(update.source_before.table.rows)}, target {_counts(update.target_after.table.rows)}",
-            "a descriptor was opened anew, leaked or left out",
+            "a descriptor was opened again, leaked or not sent",
         ),
         _check(
             "descriptor-flags",
@@ -125,15 +130,15 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ..
 
 
 def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
-    """Checks that vhost-net carries the packets in the target, one worker per queue pair; none without vhost."""
+    """vhost-net carries the packets in the target, with one worker per queue pair; no checks without vhost."""
     if not netdev.vhost:
         return ()
     before, after = len(update.source_before.workers), len(update.target_after.workers)
-    gives = update.mechanism.handling.releases_vhost  # with others the source releases vhost when it ends
-    left = len(update.source_after.workers) if gives else 0
-    waited = f", {update.source_after.waited_ms:.0f} ms after the first look" if gives else ""
-    said = f"{update.source_messages}\n{update.target_messages}"
-    found = [line.strip() for line in said.splitlines() if any(words in line for words in DOWNGRADE_WORDS)]
+    releases = update.mechanism.handling.releases_vhost  # with others the source releases vhost when it ends
+    left = len(update.source_after.workers) if releases else 0
+    waited = f", {update.source_after.waited_ms:.0f} ms after the first look" if releases else ""
+    messages = f"{update.source_messages}\n{update.target_messages}".splitlines()
+    found = [line.strip() for line in messages if any(text in line for text in DOWNGRADE_MESSAGES)]
     return (
         _check(
             "vhost-worker",
@@ -142,25 +147,23 @@ def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
             f"{after} in the target, {left} in the source{waited}",
             "the kernel's vhost worker did not move with the guest",
         ),
-        _check("no-downgrade", not found, "no word of a fall back to userspace", found[0] if found else "none"),
+        _check("no-downgrade", not found, "no message about a fallback to userspace", found[0] if found else "none"),
     )
 
 
 def order_checks(update: UpdateResult) -> tuple[Check, ...]:
-    """Checks of the order of STOP, fds sent and RESUME, on one clock; inconclusive when a moment is not known.
+    """STOP, FDS_SENT and RESUME come in this order, on one clock; inconclusive when an event is missing.
 
-    With mechanism ``cpr`` also: the descriptors leave, and the guest runs again, without delay, and no guest stops or
-    resumes once more.
-
-    Stock QEMU sends its CPR state while the guest still runs, which is right as long as no NIC is handed over.
+    When the source sends descriptors, also: it sends them, and the guest resumes, without delay and only once. Stock
+    QEMU sends its CPR state while the guest still runs, which is correct as long as no NIC is handed over.
     """
-    first = {item.name: item.time_ns for item in reversed(update.moments)}
+    first = first_times(update)
 
     def before(name: str, earlier: str, later: str) -> Check:
         expected = f"{earlier} before {later}"
         if earlier not in first or later not in first:
             missing = ", ".join(item for item in (earlier, later) if item not in first)
-            return Check(name, Outcome.INCONCLUSIVE, expected, f"nobody told of {missing}")
+            return Check(name, Outcome.INCONCLUSIVE, expected, f"no {missing} event")
         distance = (first[later] - first[earlier]) / 1e6
         return _check(name, distance >= 0, expected, f"{distance:.2f} ms between them")
 
@@ -172,10 +175,10 @@ def order_checks(update: UpdateResult) -> tuple[Check, ...]:
 
 
 def _delay_checks(first: Mapping[str, int]) -> Iterator[Check]:
-    """From STOP on the guest stands still, and two parts of that time are short whatever the guest has.
+    """Two parts of the time from STOP to RESUME are short for every guest; no check where an event is missing.
 
-    Before the descriptors are sent only devices are let go; and what the target loads (qemu_loadvm_state(),
-    migration/savevm.c) is the state of devices, since the memory is shared. None where a moment is not known.
+    Before the descriptors are sent, only devices are stopped; the target loads only device state
+    (qemu_loadvm_state(), migration/savevm.c), since the memory is shared.
     """
     sent, resumed = "its descriptors were sent", "it ran in the target, which had begun to load its state"
     for name, earlier, later, within_ms, words in (
@@ -194,7 +197,7 @@ def _delay_checks(first: Mapping[str, int]) -> Iterator[Check]:
 
 
 def _run_state_check(update: UpdateResult) -> tuple[Check, ...]:
-    """Management and devices see one STOP and one RESUME: each further one stops and starts every device again."""
+    """The guest resumes once: a further STOP and RESUME would stop and start every device again."""
     if update.run_states is None:
         return ()
     ran = [item for item in update.run_states if item.endswith(" running")]

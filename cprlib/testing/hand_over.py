@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError
-from cprlib.evidence.update_checks import DOWNGRADE_WORDS
+from cprlib.evidence.update_checks import DOWNGRADE_MESSAGES
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.qemu.machine import Machine
@@ -154,7 +154,7 @@ def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: Ke
 
 def check_no_downgrade_message(case: MeasuredCase, name: str, *texts: str) -> None:
     """No QEMU reported a fall back from vhost."""
-    found = [line.strip() for text in texts for line in text.splitlines() if any(w in line for w in DOWNGRADE_WORDS)]
+    found = [line.strip() for text in texts for line in text.splitlines() if any(w in line for w in DOWNGRADE_MESSAGES)]
     case.expect(name, not found, "no message about a fall back to userspace", found[:1] or "none", "; ".join(found[:1]))
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
 from cprlib.evidence import case as words
-from cprlib.evidence.guest_checks import death_checks, guest_view, look_at, queue_shares, share_check
+from cprlib.evidence.guest_checks import death_checks, guest_view, queue_shares, queue_use_check, view_guest
 from cprlib.evidence.measured_traffic import moments_of, packets_of, with_ledger, with_traffic
-from cprlib.evidence.repeated_updates import figures_of, growth_checks, of_update, row_of_update
+from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, numbered_row
 from cprlib.evidence.update_checks import (
     descriptor_count,
     descriptor_rows,
@@ -133,7 +133,7 @@ class MeasuredCase(CaseChecks):
         settings = StreamSettings(rate=parameters.rate, duration_s=LONGEST_STREAM_S)
         with self.without_update():
             station, flows = self.guest.topology.station, self._warm_flows()
-            seen = look_at(self.guest.agent)
+            seen = view_guest(self.guest.agent)
             before = read_hop_counters(self.guest) | instrument_counters(None)
         with DropTrace() as trace, TrafficSession(station, flows, settings) as session:
             with self.without_update():
@@ -151,13 +151,13 @@ class MeasuredCase(CaseChecks):
                 self._running = None
                 session.finish(linger_s=LINGER_S)
             drops = trace.report()
-        after, later = read_hop_counters(self.guest), look_at(self.guest.agent)
+        after, later = read_hop_counters(self.guest), view_guest(self.guest.agent)
         self._extend_control_run(session.sent)
         self._collect(session, before, after, drops)
         shares = queue_shares(seen.nic, later.nic)
         self.evidence = replace(self.evidence, guest_view=guest_view(seen, later), queue_shares=shares)
         if seen.nic.channels > 1:
-            self.add_checks(share_check(shares, min(seen.nic.channels, later.nic.channels)))
+            self.add_checks(queue_use_check(shares, min(seen.nic.channels, later.nic.channels)))
 
     def _extend_control_run(self, measured: int) -> None:
         """Run the control again when the measured run became longer than twice its control run.
@@ -235,10 +235,10 @@ class MeasuredCase(CaseChecks):
             self.evidence,
             updates=(self.evidence.updates or 0) + 1,
             timeline=(*self.evidence.timeline, *events_of(update)),
-            descriptors=(*self.evidence.descriptors, *(row_of_update(row, number) for row in rows)),
+            descriptors=(*self.evidence.descriptors, *(numbered_row(row, number) for row in rows)),
             fds=descriptor_count(update),
             qemu_downtime_ms=max(known, default=None),
-        ).with_checks(*(of_update(check, number) for check in checks))
+        ).with_checks(*(numbered_check(check, number) for check in checks))
 
     def update_chain(self, steps: Iterable[ChainStep], *, growth: bool = True) -> None:
         """Update the guest several times under one traffic; each update has the checks of a single one.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
-from cprlib.evidence.guest_checks import GuestView, guest_view, look_at
+from cprlib.evidence.guest_checks import GuestView, guest_view, view_guest
 from cprlib.guest.agent import AgentConnection
 from cprlib.linux.descriptors import Pairing
 from cprlib.linux.tap import TapQueue, interface_offloads, read_tap_queues
@@ -88,7 +88,7 @@ def read_nic_view(guest: RunningGuest) -> NicView:
         read_tap_view(guest.topology, machine),
         device_facts(machine.qmp),
         filter_facts(machine.qmp),
-        look_at(guest.agent),
+        view_guest(guest.agent),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cprlib.evidence.case import CaseEvidence, Check, DescriptorRow, Mechanism, Outcome
-from cprlib.evidence.repeated_updates import figures_of, growth_checks, of_update, row_of_update
+from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, numbered_row
 from cprlib.linux.descriptors import Descriptor, DescriptorTable
 from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
 from cprlib.traffic.per_update import StreamPart
@@ -55,10 +55,10 @@ def test_memory_that_was_not_read_is_inconclusive(known: int | None) -> None:
 
 def test_checks_and_descriptors_of_later_updates_say_which() -> None:
     check = Check("x", Outcome.FAIL, "a", "b", "it broke")
-    assert of_update(check, 1) == check
-    assert of_update(check, 7) == replace(check, observed="update 7: b", message="update 7: it broke")
-    assert of_update(replace(check, message=""), 7).message == ""
-    assert row_of_update(DescriptorRow("tap", "net0"), 2).note == "update 2"
+    assert numbered_check(check, 1) == check
+    assert numbered_check(check, 7) == replace(check, observed="update 7: b", message="update 7: it broke")
+    assert numbered_check(replace(check, message=""), 7).message == ""
+    assert numbered_row(DescriptorRow("tap", "net0"), 2).note == "update 2"
 
 
 def test_figures_survive_the_case_file() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cprlib.evidence.case import Outcome, QueueShare
-from cprlib.evidence.guest_checks import share_check
+from cprlib.evidence.guest_checks import queue_use_check
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.update import queue_flows
 
@@ -80,4 +80,4 @@ def test_a_guest_that_does_not_tell_queues_apart_gets_the_first_flows(monkeypatc
     ],
 )
 def test_an_idle_queue_is_no_pass(shares: tuple[QueueShare, ...], outcome: Outcome) -> None:
-    assert share_check(shares, 2).outcome is outcome
+    assert queue_use_check(shares, 2).outcome is outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +43,7 @@ from cprlib.traffic.per_update import parts_of
 from cprlib.traffic.probes import UNMEASURED_SSID
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
+from cprlib.update.live_update import UpdateHook
 from cprlib.update.outcome import view
 from cprlib.update.queue_flows import TRIED_PER_QUEUE, flows_on_every_queue
 from cprlib.update.results import UpdateResult
@@ -51,7 +52,7 @@ from cprlib.update.running_guest import RunningGuest
 LONGEST_CONTROL_RUN_S, SPARE_S = 40.0, 0.5
 LONGEST_STREAM_S = 120.0
 LINGER_S = 1.0
-FEW_UNDER_WAY_S = 0.02  # packets under way vary by no more than those of so long where nothing is held up
+FEW_UNDER_WAY_S = 0.02  # the number of packets under way varies by those of this time while nothing is held up
 STEADY_POLLS = 4
 BETWEEN_S = 0.3  # traffic between two updates of a chain
 CONTROL_RUN_S = 1.2  # of control run for each update of a chain, which takes about 1.5 s
@@ -113,9 +114,9 @@ class MeasuredCase(CaseChecks):
         return flows_on_every_queue(self.guest, candidates, queues)
 
     def run_control(self, at_least_s: float = 0.0) -> None:
-        """Measure without update, at the same rate: a loss now is the instrument's or the machine's.
+        """Measure without an update, at the same rate: a loss now is the instrument's or the machine's.
 
-        :param at_least_s: a control run vouches for a run of up to twice its length, in s.
+        :param at_least_s: seconds; a control run is valid for a measured run of up to twice its length.
         """
         duration_s = max(self.parameters.control_run, at_least_s)
         settings = StreamSettings(rate=self.parameters.rate, duration_s=duration_s)
@@ -128,7 +129,7 @@ class MeasuredCase(CaseChecks):
 
     @contextlib.contextmanager
     def under_traffic(self) -> Iterator[None]:
-        """Traffic flows while the body runs, some time before and after it; then all figures are put together."""
+        """Send test packets before, during and after the body; then add all figures to the evidence."""
         parameters = self.parameters
         settings = StreamSettings(rate=parameters.rate, duration_s=LONGEST_STREAM_S)
         with self.without_update():
@@ -145,7 +146,7 @@ class MeasuredCase(CaseChecks):
                 answers = session.progress().answers
                 more = parameters.packets_after(answers, self._packets)
                 deadline = Deadline(more / parameters.rate + 5, "traffic to flow after the update")
-                with contextlib.suppress(DeadlineExceeded):  # no answers any more: what is missing is counted below
+                with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
                     session.wait_for_answers(answers + more, deadline)
             finally:
                 self._running = None
@@ -172,15 +173,15 @@ class MeasuredCase(CaseChecks):
                 self.run_control(seconds)
 
     def let_traffic_flow(self, seconds: float) -> None:
-        """Wait until packets for so long were answered; for the time between two updates under one traffic.
+        """Wait until the packets of some seconds are answered, between two updates under one traffic.
 
-        What waited during the last update is worked off first: as long as the number of packets without an answer
-        changes, delays are long, and so little is known of the guest's clock. What was lost stays without one.
+        The guest first answers what waited during the last update: the number of unanswered packets becomes steady.
+        Until then delays are long, which hides the offset of the guest's clock.
 
-        :raises DeadlineExceeded: no answers come any more.
+        :raises DeadlineExceeded: there are no more answers.
         """
         if (session := self._running) is None:
-            raise InstrumentError("let traffic flow", "there is none", "do this inside under_traffic()")
+            raise InstrumentError("let traffic flow", "there is no traffic", "call this inside under_traffic()")
         few = self.parameters.rate * FEW_UNDER_WAY_S
         waiting: list[int] = []
 
@@ -195,22 +196,28 @@ class MeasuredCase(CaseChecks):
         wanted = session.progress().answers + round(self.parameters.rate * seconds)
         session.wait_for_answers(wanted, Deadline(seconds + 20, "traffic to flow between two updates"))
 
-    def live_update(self, qemu: QemuBinary | None = None, note: str = "") -> UpdateResult:
-        """Update the guest and add what was seen of it to the evidence.
+    def live_update(
+        self,
+        qemu: QemuBinary | None = None,
+        *,
+        note: str = "",
+        hooks: Sequence[UpdateHook] = (),
+        check: str = "update-completes",
+    ) -> UpdateResult:
+        """Update the guest and add what was seen to the evidence.
 
         :param qemu: QEMU of the target; the source's when None.
-        :param note: a word on this update, for the report of a case with several.
+        :param note: for the report of a case with several updates.
+        :param check: name of the check that fails when the update does.
+        :raises UpdateFailed, QemuFailed: the update failed, which is in the evidence then.
         """
         netdev = self.guest.machine.settings.netdevs[0]
         try:
-            update = self.guest.live_update(qemu)
-        except (
-            UpdateFailed,
-            QemuFailed,
-        ) as error:  # what both QEMUs said belongs to it: the cause is seldom in one line
+            update = self.guest.live_update(qemu, hooks=hooks)
+        except (UpdateFailed, QemuFailed) as error:
             said = " | ".join(line.strip() for line in error.details.splitlines() if "qemu-system" in line)
-            message = f"{error.one_line()}{f' ({said})' if said else ''}"
-            self.expect("update-completes", False, "the guest runs in the target", error.happened, message)
+            message = f"{error.one_line()}{f' ({said})' if said else ''}"  # the cause may be in either QEMU's words
+            self.expect(check, False, "the guest runs in the target", error.happened, message)
             raise
         self.add_update(update, netdev, note)
         return update
@@ -248,7 +255,7 @@ class MeasuredCase(CaseChecks):
         targets = []
         with self.under_traffic():
             for step in steps:
-                update = self.live_update(step.qemu, step.note)
+                update = self.live_update(step.qemu, note=step.note)
                 targets.append(update.source_before)  # the target before, which has run the guest for a while
                 self.let_traffic_flow(BETWEEN_S)
             targets.append(view(self.guest.machine))

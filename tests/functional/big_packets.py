@@ -1,4 +1,4 @@
-"""Packets larger than the MTU, in both directions: a wrong header length or lost offload spoils or splits them.
+"""Packets larger than the MTU, in both directions: a wrong header length or lost offload corrupts or splits them.
 
 TCP goes in segments of up to 64 KiB with the checksum left to the receiver (GSO, CHECKSUM_PARTIAL), as far as the tap's
 offloads allow; what they are is in the header before each packet, whose length source and target must agree on.
@@ -27,7 +27,7 @@ FLOWING_RATE = 100_000  # bytes/s
 PORTS = {TcpRole.SOURCE: 5101, TcpRole.SINK: 5102}  # by the station's role; the next transfer takes others
 DATAGRAM_BYTES, DATAGRAMS = 9000, 5
 END_S = 20.0
-AGAIN = 40  # segments of some 400 that TCP may send again in a transfer without a loss: a busy machine is late
+MOST_RETRANSMITTED = 40  # segments of some 400 without a loss: a busy machine answers late
 STAMP_BYTES = 44  # what the reflector writes anew; the rest it sends back as it came
 
 
@@ -38,7 +38,7 @@ class BigPackets:
     case: MeasuredCase
     transfers: int = 0
 
-    def cross(self, when: str, *, segments_to_guest: bool) -> None:
+    def transfer(self, when: str, *, segments_to_guest: bool) -> None:
         """TCP in each direction and UDP datagrams of several fragments arrive unchanged.
 
         :param segments_to_guest: whether segments larger than the MTU are to reach the guest in one piece.
@@ -107,7 +107,7 @@ class BigPackets:
         direction = "to" if role is TcpRole.SOURCE else "from"
         doubts = _doubts(role, station, guest, byte_count)
         again = max(station.retransmissions, guest.retransmissions) if guest else 0
-        if byte_count is not None and again > AGAIN:
+        if byte_count is not None and again > MOST_RETRANSMITTED:
             doubts = f"{doubts}{'; ' if doubts else ''}{again} segments were sent again: large ones do not come through"
         self.case.expect(
             f"tcp-{direction}-guest-{when}",
@@ -168,7 +168,7 @@ def _mean_received(before: NicInfo, after: NicInfo) -> float | None:
 
 def _doubts(role: TcpRole, station: TcpEndpointReport, guest: TcpResult | None, byte_count: int | None) -> str:
     if guest is None:
-        return f"it came to a standstill after {station.byte_count} bytes"
+        return f"it stopped after {station.byte_count} bytes"
     source, sink = (station, guest) if role is TcpRole.SOURCE else (guest, station)
     found = []
     if station.error or guest.error:

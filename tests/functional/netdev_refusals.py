@@ -1,4 +1,4 @@
-"""Combinations of tap options that QEMU refuses, as data: a row for each way out of net_init_tap() (QEMU net/tap.c)."""
+"""Combinations of tap options that QEMU refuses: a row for each error path of net_init_tap() (QEMU net/tap.c)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ON = (True,)
 
 
 class File(enum.Enum):
-    """What a manager passes under a name."""
+    """A file that management passes under a name."""
 
     TAP = "a tap"
     QUEUE = "a queue of a multi-queue tap"
@@ -28,10 +28,10 @@ class Refusal:
     """A combination that is refused.
 
     :param options: beside ``type``, ``id``, ``vhost`` and ``cpr``; ``{tap}`` stands for an interface of the row's own.
-    :param because: words of the error, which tell that it is the check meant.
-    :param files: what is passed by getfd.
-    :param vhost: with which values of ``vhost`` it is tried.
-    :param cpr: with which values of ``cpr``; only on where it is refused before anything is opened.
+    :param because: words of the error that identify the check.
+    :param files: passed by getfd.
+    :param vhost: values of ``vhost`` to try.
+    :param cpr: values of ``cpr`` to try; only ``on`` where QEMU refuses before it opens anything.
     """
 
     name: str
@@ -59,7 +59,7 @@ class NetdevAttempt:
 
     @property
     def interface(self) -> str:
-        """A tap of its own, so that what one row leaves behind does not disturb the next."""
+        """A tap of its own: what one row leaves behind must not disturb the next."""
         return f"row{self.number}"
 
     @property
@@ -106,11 +106,11 @@ def _with_fd() -> Iterator[Refusal]:
     }
     for name, value in others.items():
         yield Refusal(f"fd= with {name}=", {"fd": "a", name: value}, _FD, _TAP, OFF, ON)
-    yield Refusal("fd= of an unknown name", {"fd": "nobody"}, _NOT_FOUND)
+    yield Refusal("fd= of an unknown name", {"fd": "unknown"}, _NOT_FOUND)
     yield Refusal("fd= that is not open", {"fd": "9999"}, "")
     yield Refusal("fd= that is no tap", {"fd": "a"}, "", {"a": File.NULL})
     yield Refusal("fd=, vhostfd= without vhost", {"fd": "a", "vhostfd": "v"}, "without vhost", _TAP_VHOST, OFF)
-    yield Refusal("fd=, vhostfd= of an unknown name", {"fd": "a", "vhostfd": "nobody"}, _NOT_FOUND, _TAP, ON)
+    yield Refusal("fd=, vhostfd= of an unknown name", {"fd": "a", "vhostfd": "unknown"}, _NOT_FOUND, _TAP, ON)
     yield Refusal(
         "fd=, vhostfd= that is no vhost device",
         {"fd": "a", "vhostfd": "v"},
@@ -138,7 +138,7 @@ def _with_fds() -> Iterator[Refusal]:
     )
     yield Refusal("fewer fds= than vhostfds=", {"fds": "a", "vhostfds": "v:w"}, "does not match", _QUEUES_VHOST, ON)
     yield Refusal("fds=, vhostfds= without vhost", both, "without vhost", _QUEUES_VHOST, OFF)
-    yield Refusal("fds=, the second of an unknown name", {"fds": "a:nobody"}, _NOT_FOUND, {"a": File.QUEUE})
+    yield Refusal("fds=, the second of an unknown name", {"fds": "a:unknown"}, _NOT_FOUND, {"a": File.QUEUE})
     yield Refusal(
         "fds=, the second no tap", {"fds": "a:b"}, "vnet_hdr not consistent", {"a": File.QUEUE, "b": File.NULL}
     )
@@ -150,7 +150,7 @@ def _with_fds() -> Iterator[Refusal]:
     )
     yield Refusal(
         "vhostfds=, the second of an unknown name",
-        {"fds": "a:b", "vhostfds": "v:nobody"},
+        {"fds": "a:b", "vhostfds": "v:unknown"},
         _NOT_FOUND,
         _QUEUES | {"v": File.VHOST},
         ON,
@@ -189,7 +189,7 @@ def _helper(programs: Programs, *options: str) -> dict[str, object]:
 
 
 def helper_failures(programs: Programs) -> tuple[Refusal, ...]:
-    """Helpers that do not behave. QEMU 10.0 and 10.2 leave something behind, whatever the netdev's ``cpr``.
+    """Helpers that fail. QEMU 10.0 and 10.2 leave something behind, whatever the netdev's ``cpr``.
 
     net_bridge_run_helper() keeps the descriptor of a helper that fails after it has sent one, and takes the end of the
     stream for descriptor 0, which net_init_tap() closes then.
@@ -203,7 +203,7 @@ def helper_failures(programs: Programs) -> tuple[Refusal, ...]:
 def _with_name() -> Iterator[Refusal]:
     yield Refusal("vhostfds= without fds=", _NAMED | {"vhostfds": "v"}, "if fds= wasn't specified", {"v": File.VHOST})
     yield Refusal("vhostfd= without vhost", _NAMED | {"vhostfd": "v"}, "without vhost", {"v": File.VHOST}, OFF)
-    yield Refusal("vhostfd= of an unknown name", _NAMED | {"vhostfd": "nobody"}, _NOT_FOUND, {}, ON)
+    yield Refusal("vhostfd= of an unknown name", _NAMED | {"vhostfd": "unknown"}, _NOT_FOUND, {}, ON)
     yield Refusal(
         "vhostfd= that is no vhost device", _NAMED | {"vhostfd": "v"}, "could not be initialized", {"v": File.NULL}, ON
     )
@@ -222,7 +222,7 @@ def _with_name() -> Iterator[Refusal]:
 
 
 def attempts(rows: Sequence[Refusal], first: int = 0) -> tuple[NetdevAttempt, ...]:
-    """Every row with the values of vhost and cpr that it is for, but vhost=on only with cpr=on where it is for both.
+    """Every row with its values of vhost and cpr; where it has both of each, vhost=on only with cpr=on.
 
     :param first: number of the first, which names its tap and netdev.
     """

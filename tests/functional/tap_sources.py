@@ -1,33 +1,38 @@
-"""Every way to make a tap, as data, and the programs that some of them need."""
+"""Taps from every source, the programs that some sources need, and two updates of a guest that has them all."""
 
 from __future__ import annotations
 
 import shlex
+import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.topology import Topology, disable_ipv6
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.netdev import TapNetdev, TapSource
+from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import expect_answers, silent_nics, update_guest
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import faults_named
 
 HELPER = Path(__file__).with_name("bridge_helper.py")
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Programs that QEMU runs for a tap; each leaves a line in a file of the case when it runs.
+    """Programs that QEMU runs for a tap; each adds a line to a file when it runs.
 
-    :param folder: writable, and programs in it can be run.
+    :param folder: writable, and not mounted noexec.
     """
 
     folder: Path
 
     @classmethod
     def made_in(cls, folder: str | Path) -> Programs:
-        """Programs in a new folder below one of a test's."""
+        """Programs in a new folder below a folder of the test's."""
         programs = Path(folder) / "programs"
         programs.mkdir(exist_ok=True)
         return cls(programs)
@@ -38,7 +43,7 @@ class Programs:
         return self.folder / "programs-run.txt"
 
     def runs(self) -> tuple[str, ...]:
-        """What ran so far."""
+        """The runs so far."""
         return tuple(self.record.read_text(encoding="utf-8").splitlines()) if self.record.exists() else ()
 
     def script(self, word: str) -> str:
@@ -51,18 +56,18 @@ class Programs:
     def helper(self, interface: str, *options: str) -> str:
         """Command of a bridge helper, to which QEMU adds ``--use-vnet --fd=N --br=NAME``.
 
-        :param options: further ones, see tests/functional/bridge_helper.py.
+        :param options: of the helper: see tests/functional/bridge_helper.py.
         """
         command = [sys.executable, "-I", "-S", str(HELPER), f"--interface={interface}", f"--record={self.record}"]
         return shlex.join([*command, *options])
 
 
-def tap_forms(programs: Programs, *, vhost: bool = True) -> tuple[TapNetdev, ...]:
-    """A netdev for each way to make a tap; the first is the guest's first NIC.
+def taps_from_every_source(programs: Programs, *, vhost: bool = True) -> tuple[TapNetdev, ...]:
+    """A netdev for each source of a tap; the first is the guest's first NIC.
 
-    Ids begin with other ids, those of netdevs before and after them: only equal names are one name.
+    Some ids are a prefix of others: QEMU must compare whole names.
 
-    :param vhost: whether those that can have vhost have it.
+    :param vhost: for those that can have it.
     """
     up, down = programs.script("up"), programs.script("down")
     return (
@@ -80,7 +85,7 @@ def tap_forms(programs: Programs, *, vhost: bool = True) -> tuple[TapNetdev, ...
 
 
 def attach_unnamed(topology: Topology, machine: Machine, netdevs: Sequence[TapNetdev]) -> tuple[str, ...]:
-    """Make the taps that the kernel named ports of the bridge.
+    """Attach the taps that the kernel named to the bridge.
 
     :returns: their names.
     """
@@ -90,3 +95,79 @@ def attach_unnamed(topology: Topology, machine: Machine, netdevs: Sequence[TapNe
         disable_ipv6(topology.switch, interface)
         topology.attach(interface)
     return tuple(sorted(found))
+
+
+def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> None:
+    """Update a guest with taps from every source twice, with both syntaxes of descriptors on the target."""
+    machine = case.guest.machine
+    netdevs = machine.settings.netdevs
+    unnamed = attach_unnamed(case.guest.topology, machine, netdevs)
+    started = programs.runs()
+    if silent := silent_nics(case, netdevs):
+        expected = "round trips over every NIC before the update"
+        case.inconclusive("answers-before", expected, f"none over {', '.join(silent)}")
+        return
+    for label, fd_syntax in (("minus-one", FdSyntax.MINUS_ONE), ("left-out", FdSyntax.LEFT_OUT)):
+        settings = case.guest.machine.settings
+        target = tuple(
+            item
+            if item.tap_source is TapSource.INTERFACE or item.down_script != "no"
+            else replace(item, fd_syntax=fd_syntax)
+            for item in settings.netdevs
+        )
+        if not update_guest(case, label, replace(settings, netdevs=target, plugged=plugged)):
+            return
+        expect_answers(case, label, netdevs)
+    if not plugged:
+        expect_nothing_run_by_failed_target(case, programs)
+    expect_programs(case, programs, started, unnamed)
+
+
+def expect_nothing_run_by_failed_target(case: MeasuredCase, programs: Programs) -> None:
+    """A target that ends because it cannot load the state leaves the interfaces to the source: no script runs."""
+    before = programs.runs()
+    result = inject_fault(case.guest, *faults_named("main-garbage"))
+    if not result.reached or result.target_exit is None:
+        reason = result.why or "the target did not end by itself"
+        case.inconclusive("failed-target-runs-nothing", "the target ends with an error and runs no program", reason)
+        return
+    case.expect_equal(
+        "failed-target-runs-nothing",
+        {"source": result.state_after, "programs": programs.runs()[len(before) :]},
+        {"source": "running", "programs": ()},
+        f"after a target that failed with exit status {result.target_exit}",
+    )
+
+
+def expect_programs(
+    case: MeasuredCase, programs: Programs, started: tuple[str, ...], unnamed: tuple[str, ...] = ()
+) -> None:
+    """The up script and the helper run once, the down script when the netdev ends and not when a source quits.
+
+    :param unnamed: taps that the kernel named: QEMU passes their names to the scripts, and they end with the last QEMU.
+    """
+    scripted = ("tap2", *unnamed)
+    wanted = sorted(["helper tap7", *(f"up {item}" for item in scripted)])
+    runs = programs.runs()
+    case.expect(
+        "programs-run-once",
+        runs == started and sorted(started) == wanted,
+        f"run by the first source only: {', '.join(wanted)}",
+        ", ".join(runs) or "none",
+        f"programs run after two updates: {', '.join(runs)}",
+    )
+    case.guest.machine.quit()
+    case.expect_equal(
+        "down-script-in-the-end",
+        sorted(programs.runs()[len(runs) :]),
+        sorted(f"down {item}" for item in scripted),
+        "when the last target ended, other scripts ran",
+    )
+    with case.guest.topology.switch.entered():
+        interfaces = {name for _, name in socket.if_nameindex()}
+    case.expect_empty(
+        "unnamed-taps-go",
+        [item for item in unnamed if item in interfaces],
+        "a tap that QEMU made ends with the last QEMU that has it open",
+        "no QEMU has it open, and it is still there: a target made it persistent",
+    )

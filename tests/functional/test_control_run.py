@@ -1,4 +1,4 @@
-"""No update at all: what the instrument and this machine carry without loss."""
+"""No update: the instrument and this machine alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cprlib.update.mechanism import Mechanism
 
 
 class ControlRun(LiveUpdateTest):
-    """The instrument against itself."""
+    """The same traffic as in other cases, and no update."""
 
     def test_no_update_loses_nothing(self) -> None:
         """Without an update no packet is lost, duplicated or reordered.

@@ -1,4 +1,4 @@
-"""An update from one QEMU release to another, and back; wants ``--target-base`` or ``--target-qemu``."""
+"""An update from one QEMU release to another, and back; needs ``--target-base`` or ``--target-qemu``."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ class CrossBase(LiveUpdateTest):
     def test_update_to_another_base_loses_nothing(self) -> None:
         """An update to another QEMU release loses nothing and hands over the same open files.
 
-        The descriptors, the device state and the features that the guest negotiated cross from one release to the
-        other. Origin: patch 6; what an operator does with a new release.
+        Descriptors, device state and the features that the guest negotiated move from one release to the other.
+        Origin: patch 6; an operator does this with a new release.
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:2,target:other
         """
         with self._given_guest_for_both(queues=2, vhost=True) as (case, target, version):
             case.run_control(CONTROL_RUN_S * 3)
             with case.under_traffic():
-                case.live_update(target, f"{self.facts.version} to {version}")
+                case.live_update(target, note=f"{self.facts.version} to {version}")
 
     def test_update_back_from_another_base_works_or_is_refused(self) -> None:
-        """The way back from another QEMU release works, or is refused and the guest goes on; nothing is lost.
+        """The update back from another QEMU release works, or is refused and the guest keeps running; nothing is lost.
 
         The machine type allows both directions; the CPR state may not: QEMU 10.2 always sends a subsection of it that
         10.0 does not know (docs/findings.md). Whichever it is, the guest runs afterwards and no packet is lost.
-        Origin: patch 6, and patch 1, which lets the source go on.
+        Origin: patch 6, and patch 1, which lets the source keep running.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:stop-early,patch:1,mechanism:cpr,vhost:off,queues:1,target:other
         """
         with self._given_guest_for_both(queues=1, vhost=False) as (case, target, version):
             case.run_control(CONTROL_RUN_S * 3)
             with case.under_traffic():
-                case.live_update(target, f"{self.facts.version} to {version}")
+                case.live_update(target, note=f"{self.facts.version} to {version}")
                 case.let_traffic_flow(BETWEEN_S)
                 self._go_back(case, f"{version} to {self.facts.version}")
                 case.let_traffic_flow(BETWEEN_S)
@@ -77,7 +77,7 @@ class CrossBase(LiveUpdateTest):
                 status == "running",
                 expected,
                 f"{note} refused, the source is {status}: {said}",
-                f"{note} was refused ({said}), and the source is {status} instead of going on",
+                f"{note} was refused ({said}), and the source is {status} instead of running",
             )
         else:
             case.add_update(update, netdev, note)

@@ -1,4 +1,4 @@
-"""The manager gives one tap to both QEMUs: no descriptor has to cross, and packets are lost all the same."""
+"""Management passes one tap to both QEMUs: no descriptor is handed over, and packets are lost all the same."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class FdShare(LiveUpdateTest):
     def test_fd_share_loses_packets(self) -> None:
         """One tap open in two QEMUs loses packets between tap and guest, where no interface counts them.
 
-        Three updates, because one loses a packet or two, and none when none arrives while the guest stands still. The
-        ledger places them at hop ``qemu``: read from the tap, never seen by the guest.
+        Three updates, because one loses a packet or two, or none when no packet arrives while the guest stands still.
+        The ledger places them at hop ``qemu``: read from the tap, never seen by the guest.
 
         :avocado: tags=mechanism:fd-share,vhost:off,queues:1
         """

@@ -1,4 +1,4 @@
-"""NICs that are added by QMP, on the source and on a target that has received its CPR state, cross an update too."""
+"""Updates of NICs that are added by QMP, on the source and on a target that has received its CPR state."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.netdev_checks import expect_answers
-from netdev_update import cross_twice
-from tap_sources import Programs, tap_forms
+from tap_sources import Programs, taps_from_every_source, update_twice
 
 
 class HotPlug(LiveUpdateTest):
     """Mechanism ``cpr``; the target is started with ``-incoming defer`` and gets ``netdev_add`` and ``device_add``."""
 
     def test_every_tap_source_is_updated_by_hot_plug(self) -> None:
-        """Every way to make a tap crosses an update by hot-plug on both sides: the same files, no program run again.
+        """Taps from every source are updated by hot-plug on both sides: the same files, no program run again.
 
-        The same as on the command line, but with ``netdev_add`` and ``device_add`` by QMP, and descriptors passed by
+        As on the command line, but with ``netdev_add`` and ``device_add`` by QMP, and descriptors passed by
         ``getfd``. Patch 6 (tap: cpr support).
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4,plug:hot
         """
         programs = Programs.made_in(self.outputdir)
-        with self.given_guest(GuestSpec(netdevs=tap_forms(programs), plugged=True, role=Role.CHECKS)) as case:
-            cross_twice(case, programs, plugged=True)
+        netdevs = taps_from_every_source(programs)
+        with self.given_guest(GuestSpec(netdevs=netdevs, plugged=True, role=Role.CHECKS)) as case:
+            update_twice(case, programs, plugged=True)
 
     def test_update_with_4_hot_plugged_queues_loses_nothing(self) -> None:
-        """Four queues without vhost, plugged into the target by QMP, cross without a lost packet.
+        """An update of four queues without vhost, plugged into the target by QMP, loses no packet.
 
         Seen in review: with queues=4 and vhost off, ``netdev_add`` with ``cpr=on`` and then ``device_add`` on the
         target by QMP ended in an assertion; on the command line it worked. The guest uses two of the four queue pairs,
@@ -41,6 +41,6 @@ class HotPlug(LiveUpdateTest):
             case.run_control()
             with case.under_traffic():
                 case.live_update()
-            pairs = [case.guest.agent.set_queue_pairs(wanted) for wanted in (4, 2, 4)]
-            case.expect("queue-pairs-after", pairs == [4, 2, 4], "4, 2, and again 4 queue pairs in use", pairs)
+            pairs = [case.guest.agent.set_queue_pairs(count) for count in (4, 2, 4)]
+            case.expect_equal("queue-pairs-after", pairs, [4, 2, 4])
             expect_answers(case, "queue-pairs-after", [netdev])

@@ -11,7 +11,7 @@ class LocalParameter(LiveUpdateTest):
     """Mechanism ``local``; skipped by every QEMU that was tried so far (10.0, 10.2, 11.1.3), which all lack it."""
 
     def test_update_with_local_parameter_loses_nothing(self) -> None:
-        """A tap crosses an update with migration parameter ``local`` without a lost packet, as the same open file.
+        """An update with migration parameter ``local`` loses no packet and keeps the open file.
 
         Found by query-qmp-schema: skipped (``no-local``) unless migrate-set-parameters has a member ``local``.
 

@@ -1,15 +1,19 @@
-"""What a NIC was told by its guest: filters, address, modes, link, offloads, and the header before each packet."""
+"""State of a NIC that its guest has set: filters, address, modes, link, offloads, and the header of each packet."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import struct
 from collections.abc import Sequence
+from types import TracebackType
 
-from announcements import Announcements
 from big_packets import BigPackets
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
 from cprlib.evidence.case import Role
-from cprlib.linux.topology import GUEST
+from cprlib.linux.namespace import NetworkNamespace
+from cprlib.linux.topology import GUEST, STATION_INTERFACE
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -37,19 +41,55 @@ FRAMES = {
     "foreign multicast address": frame("01:00:5e:7f:7f:7f"),
     "foreign VLAN": frame(CHANGED, vlan=VLAN + 1),
 }
-WELCOME = ("own address", "added unicast address", "added multicast address", f"VLAN {VLAN}")
+ACCEPTED = ("own address", "added unicast address", "added multicast address", f"VLAN {VLAN}")
+ETH_P_ALL = 3  # linux/if_ether.h
+KINDS = {0x0806: "ARP", 0x8035: "RARP"}
+
+
+class Announcements:
+    """A context manager that listens on the station's interface for frames by which switches learn the guest's port."""
+
+    def __init__(self, namespace: NetworkNamespace) -> None:
+        self._namespace = namespace
+
+    def __enter__(self) -> Announcements:
+        with self._namespace.entered():
+            kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+            self._opened = socket.socket(socket.AF_PACKET, kind, socket.htons(ETH_P_ALL))
+        self._opened.bind((STATION_INTERFACE, ETH_P_ALL))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+    def wait_for(self, mac: str, deadline: Deadline) -> str | None:
+        """Wait for a frame that announces an address.
+
+        :returns: ``ARP`` from the guest, ``RARP`` from QEMU, None without a frame.
+        """
+        wanted = bytes.fromhex(mac.replace(":", ""))
+        with contextlib.suppress(TimeoutError):
+            while not deadline.expired:
+                self._opened.settimeout(max(deadline.remaining, 0.001))
+                frame = self._opened.recv(2048)
+                (kind,) = struct.unpack_from("!H", frame, 12) if len(frame) >= 14 else (0,)
+                if kind in KINDS and frame[6:12] == wanted:
+                    return KINDS[kind]
+        return None
 
 
 class NicState(LiveUpdateTest):
-    """Mechanism ``cpr``, one queue pair; nothing of the NIC is as it was when the guest booted."""
+    """Mechanism ``cpr``, one queue pair; the guest has changed everything since it booted."""
 
     def test_filters_and_address_are_kept(self) -> None:
-        """Address, receive filters, VLANs, modes and link of a NIC are as before after an update, and in force.
+        """Address, receive filters, VLANs, modes and link of a NIC are kept by an update, and have effect.
 
         Checked, with vhost off, where QEMU itself filters: query-rx-filter, features, the tap's header and offloads,
         and the guest's view are equal; frames to the changed address, to an added unicast and multicast address and
-        of an added VLAN come to the guest, and others do not; the guest is announced. Then the same with promiscuous
-        mode on, more addresses than the device's table holds, and the link down, which comes up again in the target.
+        of an added VLAN reach the guest, and others do not; the guest is announced. Then the same with promiscuous
+        mode on, more addresses than the device's table holds, and the link down, which is set up again in the target.
         TCP and large datagrams arrive unchanged, also TCP that flows while an update runs.
         Origin: patch 8 of the series, and the reviewers' "features and offloads before == after".
 
@@ -59,54 +99,54 @@ class NicState(LiveUpdateTest):
         with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
             agent, big = case.guest.agent, BigPackets(case)
             wait_multicast_joined(agent)
-            big.cross("before-update", segments_to_guest=True)
+            big.transfer("before-update", segments_to_guest=True)
             with big.flowing("during-update"):
-                self._cross(case, "after-first-update")
+                self._update(case, "after-first-update")
             agent.set_interface(mac=CHANGED)
             agent.add_filter(UNICAST)
             agent.add_filter(MULTICAST)
             agent.add_vlan(VLAN)
             wait_multicast_joined(agent, GUEST.mac, CHANGED)
-            self._expect_frames(case, WELCOME, "before-update")
-            self._cross(case, "after-update", announced=CHANGED)
-            self._expect_frames(case, WELCOME, "after-update")
+            self._expect_frames(case, ACCEPTED, "before-update")
+            self._update(case, "after-update", announced=CHANGED)
+            self._expect_frames(case, ACCEPTED, "after-update")
             for address in MANY:
                 agent.add_filter(address)
             agent.set_interface(promiscuous=True, all_multicast=True)
             self._set_link(case, up=False)
-            self._cross(case, "after-second-update")
+            self._update(case, "after-second-update")
             self._expect_frames(case, (), "with-link-down")
             self._set_link(case, up=True)
             self._expect_frames(case, tuple(FRAMES), "promiscuous")
             agent.set_interface(promiscuous=False, all_multicast=False, mac=GUEST.mac)
-            big.cross("after-updates", segments_to_guest=True)
+            big.transfer("after-updates", segments_to_guest=True)
             case.expect_no_complaint()
 
     def test_offloads_and_header_are_kept(self) -> None:
-        """Offloads and vnet header of a NIC with vhost are as before after an update, as set up and as changed.
+        """Offloads and vnet header of a NIC with vhost are kept by an update, as set up and as changed.
 
         Checked: features (QEMU's and vhost's), the tap's header length and offloads, and the guest's view are equal;
-        TCP segments larger than the MTU come to the guest in one piece; content of TCP and of large datagrams is
+        TCP segments larger than the MTU reach the guest in one piece; content of TCP and of large datagrams is
         unchanged. TCP flows while the update runs. Then once more with the receive offloads that the guest has
         switched off: they stay off.
-        Origin: patch 8 of the series; a header length set up anew on a live tap garbles what is read.
+        Origin: patch 8 of the series; a header length that is set again on a live tap corrupts what is read.
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:1
         """
         with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case:
             agent, big = case.guest.agent, BigPackets(case)
             wait_multicast_joined(agent)
-            big.cross("before-update", segments_to_guest=True)
+            big.transfer("before-update", segments_to_guest=True)
             with big.flowing("during-update"):
-                self._cross(case, "after-update", announced=GUEST.mac)
-            big.cross("after-update", segments_to_guest=True)
+                self._update(case, "after-update", announced=GUEST.mac)
+            big.transfer("after-update", segments_to_guest=True)
             agent.set_feature("rx-gro-hw", False)
-            self._cross(case, "after-second-update")
-            big.cross("after-second-update", segments_to_guest=False)
+            self._update(case, "after-second-update")
+            big.transfer("after-second-update", segments_to_guest=False)
             case.expect_no_complaint()
 
-    def _cross(self, case: MeasuredCase, when: str, announced: str | None = None) -> None:
-        """An update, with everything that is known of the NIC looked at on both sides of it."""
+    def _update(self, case: MeasuredCase, when: str, announced: str | None = None) -> None:
+        """Update the guest, and compare all state of the NIC before and after."""
         before = read_nic_view(case.guest)
         with Announcements(case.guest.topology.station) as heard:
             update = case.live_update()
@@ -117,29 +157,29 @@ class NicState(LiveUpdateTest):
                     who is not None,
                     f"ARP or RARP from {announced}",
                     who or "none",
-                    "neither guest nor QEMU announced the guest after the update: switches would not learn its place",
+                    "neither guest nor QEMU announced the guest after the update: switches do not learn its port",
                 )
         after = read_nic_view(case.guest)
         expect_same_tap(case, before.tap, after.tap, handed_over_queues(update.pairings), when)
         expect_same_nic(case, before, after, when)
 
-    def _expect_frames(self, case: MeasuredCase, welcome: Sequence[str], when: str) -> None:
-        came = received_kinds(case.guest, FRAMES, welcome)
+    def _expect_frames(self, case: MeasuredCase, accepted: Sequence[str], when: str) -> None:
+        came = received_kinds(case.guest, FRAMES, accepted)
         if came is None:
-            case.inconclusive(f"frames-{when}", ", ".join(welcome) or "none", "the guest received more than was sent")
+            case.inconclusive(f"frames-{when}", ", ".join(accepted) or "none", "the guest received more than was sent")
             return
-        missing = [name for name in welcome if name not in came]
-        intruders = [name for name in FRAMES if name in came and name not in welcome]
+        missing = [name for name in accepted if name not in came]
+        unwanted = [name for name in FRAMES if name in came and name not in accepted]
         case.expect(
             f"frames-{when}",
-            not missing and not intruders,
-            ", ".join(welcome) or "none",
+            not missing and not unwanted,
+            ", ".join(accepted) or "none",
             ", ".join(name for name in FRAMES if name in came) or "none",
-            f"frames that the guest wants do not arrive: {missing}; that it does not want do: {intruders}",
+            f"frames that the guest accepts do not arrive: {missing}; frames that it rejects arrive: {unwanted}",
         )
 
     def _set_link(self, case: MeasuredCase, *, up: bool) -> None:
-        """Take the NIC's link down or up as a manager does, and wait until the guest has seen it."""
+        """Set the NIC's link down or up, and wait until the guest has seen it."""
         agent = case.guest.agent
         case.guest.machine.qmp.execute("set_link", {"name": "nic0", "up": up})
         Deadline(10, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST).poll(

@@ -1,7 +1,7 @@
-"""Queue pairs that the guest does not use, or takes into use: before, after and during an update.
+"""Queue pairs that the guest does not use, or starts to use: before, after and during an update.
 
 A tap queue that the guest does not use is detached in the kernel. That belongs to the open file, so the target
-inherits it detached, and must know so.
+inherits it detached, and has to know it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOGGLE_MS = 30
 class QueuePairsInUse(LiveUpdateTest):
     """Mechanism ``cpr``, a tap with four queues of which the guest uses some."""
 
-    def _cross_with_unused_queues(self, *, vhost: bool) -> None:
+    def _update_with_unused_queues(self, *, vhost: bool) -> None:
         with self.given_guest(GuestSpec(queues=CONFIGURED, vhost=vhost)) as case:
             pairs = QueuePairs(case)
             pairs.use(IN_USE, "before-update")
@@ -52,7 +52,7 @@ class QueuePairsInUse(LiveUpdateTest):
             case.expect_no_complaint()
 
     def _expect_same_map(self, case: MeasuredCase, before: dict[int, tuple[int, ...]] | None) -> None:
-        """A flow goes into the same queue of the guest as before: no two queues were taken for each other."""
+        """Each flow is in the same queue of the guest as before: no queues were swapped."""
         after = queues_of_flows(case.guest)
         expected = "the same queue of the guest for each of 8 flows"
         if before is None:
@@ -67,33 +67,33 @@ class QueuePairsInUse(LiveUpdateTest):
         )
 
     def test_unused_queues_stay_detached(self) -> None:
-        """A guest that uses 2 of 4 queue pairs crosses an update, then uses all 4, crosses another, then uses 1.
+        """A guest that uses 2 of 4 queue pairs is updated, uses all 4, is updated again, then uses 1.
 
         Checked: nothing is lost; each tap queue is attached or detached as before; a flow stays in its queue;
-        ``ethtool -L`` works after the update, and the queues that come into use carry packets without loss. A second
-        update with all queues in use finds them attached, as before.
+        ``ethtool -L`` works after the update, and the queues that the guest starts to use carry packets without loss.
+        A second update with all queues in use finds them attached, as before.
         Origin: patches 7 and 8 of the series. Without them the target dies of an assertion in
         virtio_net_set_queue_pairs(), "could not disable queue", when it loads its state or at the first
-        ``ethtool -L``. Reviewers met it with 4 queues and vhost off.
+        ``ethtool -L``. Reviewers saw it with 4 queues and vhost off.
 
         :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4
         """
-        self._cross_with_unused_queues(vhost=False)
+        self._update_with_unused_queues(vhost=False)
 
     def test_unused_vhost_queues_stay_detached(self) -> None:
-        """With vhost-net: a guest that uses 2 of 4 queue pairs crosses an update, uses all 4, crosses another, uses 1.
+        """With vhost-net: a guest that uses 2 of 4 queue pairs is updated, uses all 4, is updated again, then uses 1.
 
         Checked: as with vhost off, and vhost's workers for all four.
         Origin: patches 7 and 8 of the series.
 
         :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:4
         """
-        self._cross_with_unused_queues(vhost=True)
+        self._update_with_unused_queues(vhost=True)
 
     def test_queue_pairs_toggled_during_updates(self) -> None:
-        """A guest goes from 1 to 4 queue pairs and back every 30 ms while two updates run.
+        """A guest switches between 1 and 4 queue pairs every 30 ms while two updates run.
 
-        Checked: no QEMU dies or complains; no change that the guest asked for was refused; the guest ends with the
+        Checked: no QEMU dies or complains; no change that the guest requested was refused; the guest ends with the
         number that it set last; all its queues carry packets without loss then. Packets that are lost while it toggles
         are not counted: the kernel drops what waits in a queue that is detached (docs/findings.md).
         Origin: reviewers' question to patches 7 and 8, whether the guest may change its queue pairs while the update
@@ -113,7 +113,7 @@ class QueuePairsInUse(LiveUpdateTest):
                 case.expect(
                     f"toggled-during-{number}-update",
                     later > earlier,
-                    "the guest went on changing its queue pairs",
+                    "the guest still changes its queue pairs",
                     f"{later - earlier} changes",
                     "the guest no longer changes its queue pairs: its control queue is dead",
                 )

@@ -1,19 +1,18 @@
-"""Every way to make a tap crosses an update: by name, with descriptors of a manager, with a helper's."""
+"""Updates of taps from every source: by name, with descriptors from management, from a helper."""
 
 from __future__ import annotations
 
 from cprlib.evidence.case import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from netdev_update import cross_twice
-from tap_sources import Programs, tap_forms
+from tap_sources import Programs, taps_from_every_source, update_twice
 
 
-class TapForms(LiveUpdateTest):
-    """Mechanism ``cpr``; several NICs in one guest, each made in its own way."""
+class TapSources(LiveUpdateTest):
+    """Mechanism ``cpr``; several NICs in one guest, each tap from another source."""
 
     def test_every_tap_source_is_updated_on_command_line(self) -> None:
-        """Every way to make a tap crosses an update on the command line: the same files, no program run again.
+        """Taps from every source are updated on the command line: the same files, no program run again.
 
         ``ifname`` (1, 4 and 9 queues, with ``vhostfd``), ``fd``, ``fds``, ``vhostfd``, ``vhostfds``, ``helper``, and a
         tap that the kernel names. Two updates: one in which the target is given ``fd=-1`` and the like, one in which
@@ -24,5 +23,5 @@ class TapForms(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
         programs = Programs.made_in(self.outputdir)
-        with self.given_guest(GuestSpec(netdevs=tap_forms(programs), role=Role.CHECKS)) as case:
-            cross_twice(case, programs, plugged=False)
+        with self.given_guest(GuestSpec(netdevs=taps_from_every_source(programs), role=Role.CHECKS)) as case:
+            update_twice(case, programs, plugged=False)

@@ -39,7 +39,7 @@ def read_counters(namespace: NetworkNamespace, interface: str) -> LinkCounters:
     return LinkCounters(**{item.name: int(statistics[item.name]) for item in fields(LinkCounters)})
 
 
-class Side(enum.IntEnum):
+class QdiscSide(enum.IntEnum):
     """Where a queueing discipline is attached; the value is its parent handle (linux/pkt_sched.h)."""
 
     EGRESS = 0xFFFFFFFF  # TC_H_ROOT
@@ -59,14 +59,14 @@ def read_queue(namespace: NetworkNamespace, interface: str, handle: int) -> Queu
     return _queue_count(namespace, interface, "handle", handle)
 
 
-def read_queue_drops(namespace: NetworkNamespace, interface: str) -> dict[Side, int]:
+def read_queue_drops(namespace: NetworkNamespace, interface: str) -> dict[QdiscSide, int]:
     """Packets dropped by the queueing disciplines of an interface since their creation; 0 for an absent one.
 
     A classful one includes the drops of its children (prio_enqueue(), net/sched/sch_prio.c). ``clsact`` has one
     counter for both sides, reported as ingress.
     """
     drops = {}
-    for side in Side:
+    for side in QdiscSide:
         count = _queue_count(namespace, interface, "parent", side.value)
         drops[side] = 0 if count is None else count.dropped
     return drops

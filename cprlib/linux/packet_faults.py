@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cprlib.errors import EnvironmentFailure, InstrumentError, NotSupported, UsageError
-from cprlib.linux.counters import QueueCount, Side, read_queue
+from cprlib.linux.counters import QdiscSide, QueueCount, read_queue
 from cprlib.linux.namespace import NetworkNamespace
 
 ETH_P_IP = 0x0800
@@ -33,7 +33,7 @@ _INGRESS = 0xFFFF0000  # handle of the ingress queueing discipline
 _PRIO_OPTIONS = struct.pack("=i16B", 2, *([1] * 16))
 
 
-class Packet(enum.IntEnum):
+class StampPacket(enum.IntEnum):
     """Packets of a STAMP stream; the value is the offset of the *sender's* number (RFC 8762 sections 4.2, 4.3)."""
 
     TEST = 0  # of the session-sender
@@ -41,7 +41,7 @@ class Packet(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class PacketSelection:
     """Every k-th packet of a stream over IPv4.
 
     :param port: the stream's port at the station: source port of test packets, destination port of answers.
@@ -50,7 +50,7 @@ class Numbers:
     :raises UsageError: k is not a power of two, or ``first`` is not below it.
     """
 
-    packet: Packet
+    packet: StampPacket
     port: int
     every: int = 8
     first: int = 5  # after the packets that warm a flow up
@@ -70,7 +70,7 @@ class Numbers:
     def keys(self) -> list[str]:
         """Keys of the u32 filter: value/mask+offset, offsets from the IP header."""
         mask = self.every - 1
-        at = _UDP_PORTS if self.packet is Packet.TEST else _UDP_PORTS + 2
+        at = _UDP_PORTS if self.packet is StampPacket.TEST else _UDP_PORTS + 2
         keys = ["0x11/0xff+9", f"{self.port:#06x}/0xffff+{at}"]
         # the low bytes of the number, one by one: pyroute2 takes masks by bytes
         for byte in range(4):
@@ -101,13 +101,15 @@ class PacketFault:
 
 
 @contextlib.contextmanager
-def drop(namespace: NetworkNamespace, interface: str, side: Side, numbers: Numbers) -> Iterator[PacketFault]:
+def drop(
+    namespace: NetworkNamespace, interface: str, side: QdiscSide, numbers: PacketSelection
+) -> Iterator[PacketFault]:
     """Drop packets that leave or enter an interface while the body runs.
 
     :raises NotSupported: this kernel lacks a queueing discipline, filter or action.
     """
     with contextlib.ExitStack() as stack:
-        if side is Side.EGRESS:
+        if side is QdiscSide.EGRESS:
             stack.enter_context(_prio(namespace, interface))
             parent = _ROOT
         else:
@@ -118,7 +120,9 @@ def drop(namespace: NetworkNamespace, interface: str, side: Side, numbers: Numbe
 
 
 @contextlib.contextmanager
-def disturb(namespace: NetworkNamespace, interface: str, numbers: Numbers, **netem: float) -> Iterator[PacketFault]:
+def disturb(
+    namespace: NetworkNamespace, interface: str, numbers: PacketSelection, **netem: float
+) -> Iterator[PacketFault]:
     """Pass the chosen packets that leave an interface through netem; all others bypass it.
 
     :param netem: ``loss``, ``duplicate`` in percent; ``delay``, ``jitter`` in microseconds (see sch_netem.c).
@@ -137,7 +141,7 @@ def _prio(namespace: NetworkNamespace, interface: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _remove(namespace, interface, Side.EGRESS)
+        _remove(namespace, interface, QdiscSide.EGRESS)
 
 
 @contextlib.contextmanager
@@ -147,10 +151,10 @@ def _ingress(namespace: NetworkNamespace, interface: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _remove(namespace, interface, Side.INGRESS)
+        _remove(namespace, interface, QdiscSide.INGRESS)
 
 
-def _remove(namespace: NetworkNamespace, interface: str, side: Side) -> None:
+def _remove(namespace: NetworkNamespace, interface: str, side: QdiscSide) -> None:
     with contextlib.suppress(NetlinkError, EnvironmentFailure):  # deleted with its interface
         namespace.netlink.tc("del", index=namespace.index(interface), handle=0, parent=side.value)
 
@@ -158,7 +162,7 @@ def _remove(namespace: NetworkNamespace, interface: str, side: Side) -> None:
 def _add_prio(namespace: NetworkNamespace, index: int) -> None:
     """Send the netlink request by hand: pyroute2 lacks prio's options (linux/rtnetlink.h, linux/netlink.h)."""
     kind, options, new_queue, flags = 1, 2, 36, 0x605  # TCA_KIND, TCA_OPTIONS, RTM_NEWQDISC, REQUEST|ACK|EXCL|CREATE
-    body = struct.pack("=BxxxiIII", 0, index, _ROOT, Side.EGRESS.value, 0)
+    body = struct.pack("=BxxxiIII", 0, index, _ROOT, QdiscSide.EGRESS.value, 0)
     for number, value in ((kind, b"prio\0"), (options, _PRIO_OPTIONS)):
         body += struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
     with namespace.entered():
@@ -171,7 +175,7 @@ def _add_prio(namespace: NetworkNamespace, index: int) -> None:
 
 
 def _add_filter(
-    namespace: NetworkNamespace, interface: str, parent: int, numbers: Numbers, action: str | None = None
+    namespace: NetworkNamespace, interface: str, parent: int, numbers: PacketSelection, action: str | None = None
 ) -> None:
     _request(
         namespace,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from cprlib.linux.counters import LinkCounters, Side, read_counters, read_queue_drops
+from cprlib.linux.counters import LinkCounters, QdiscSide, read_counters, read_queue_drops
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import PORT, STATION_INTERFACE
 from cprlib.traffic.result import TrafficResult
@@ -26,7 +26,10 @@ def _link(place: str, counters: LinkCounters) -> Counters:
 
 def _queues(place: str, namespace: NetworkNamespace, interface: str) -> Counters:
     drops = read_queue_drops(namespace, interface)
-    return {f"{place}.queue_out_dropped": drops[Side.EGRESS], f"{place}.queue_in_dropped": drops[Side.INGRESS]}
+    return {
+        f"{place}.queue_out_dropped": drops[QdiscSide.EGRESS],
+        f"{place}.queue_in_dropped": drops[QdiscSide.INGRESS],
+    }
 
 
 def _taps(guest: RunningGuest) -> Counters:

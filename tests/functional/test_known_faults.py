@@ -6,8 +6,8 @@ from functools import partial
 
 from cprlib.evidence.case import Role
 from cprlib.linux import packet_faults as faults
-from cprlib.linux.counters import Side
-from cprlib.linux.packet_faults import Numbers, Packet, PacketFault
+from cprlib.linux.counters import QdiscSide
+from cprlib.linux.packet_faults import PacketFault, PacketSelection, StampPacket
 from cprlib.linux.topology import PORT, STATION_INTERFACE, Topology
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -56,21 +56,21 @@ class KnownFaults(LiveUpdateTest):
 
     def _losses(self, bench: FaultBench, topology: Topology, tap: str) -> None:
         for name, hop, direction, namespace, interface, side in (
-            ("loss-leaving-the-station", "station", FORWARD, topology.station, STATION_INTERFACE, Side.EGRESS),
-            ("loss-entering-the-switch", "switch", FORWARD, topology.switch, PORT, Side.INGRESS),
-            ("loss-leaving-for-the-tap", "tap queue", FORWARD, topology.switch, tap, Side.EGRESS),
-            ("loss-arriving-from-the-tap", "switch", RETURN, topology.switch, tap, Side.INGRESS),
-            ("loss-leaving-the-switch", "switch", RETURN, topology.switch, PORT, Side.EGRESS),
+            ("loss-leaving-the-station", "station", FORWARD, topology.station, STATION_INTERFACE, QdiscSide.EGRESS),
+            ("loss-entering-the-switch", "switch", FORWARD, topology.switch, PORT, QdiscSide.INGRESS),
+            ("loss-leaving-for-the-tap", "tap queue", FORWARD, topology.switch, tap, QdiscSide.EGRESS),
+            ("loss-arriving-from-the-tap", "switch", RETURN, topology.switch, tap, QdiscSide.INGRESS),
+            ("loss-leaving-the-switch", "switch", RETURN, topology.switch, PORT, QdiscSide.EGRESS),
         ):
-            packet = Packet.TEST if direction is FORWARD else Packet.ANSWER
-            numbers = Numbers(packet, bench.next_port)
+            packet = StampPacket.TEST if direction is FORWARD else StampPacket.ANSWER
+            numbers = PacketSelection(packet, bench.next_port)
             lost = numbers.among(bench.packets)
             with faults.drop(namespace, interface, side, numbers) as fault:
                 run = bench.run(answers=bench.packets - len(lost))
                 bench.compare(name, run, InjectedFault(direction, hop, lost), _unequal(fault, len(lost)))
-            if side is Side.INGRESS:
+            if side is QdiscSide.INGRESS:
                 continue  # netem works on egress only
-            numbers = Numbers(packet, bench.next_port, every=1, first=0)
+            numbers = PacketSelection(packet, bench.next_port, every=1, first=0)
             with faults.disturb(namespace, interface, numbers, loss=10) as fault:
                 run = bench.run(expecting=partial(_passed, fault, bench.packets))
                 injected = InjectedFault(direction, hop, None, fault.count().dropped)
@@ -78,17 +78,17 @@ class KnownFaults(LiveUpdateTest):
 
     def _duplicates_and_reordering(self, bench: FaultBench, topology: Topology) -> None:
         for name, direction, namespace, interface, packet in (
-            ("forward", FORWARD, topology.station, STATION_INTERFACE, Packet.TEST),
-            ("return", RETURN, topology.switch, PORT, Packet.ANSWER),
+            ("forward", FORWARD, topology.station, STATION_INTERFACE, StampPacket.TEST),
+            ("return", RETURN, topology.switch, PORT, StampPacket.ANSWER),
         ):
-            numbers = Numbers(packet, bench.next_port, every=16)
+            numbers = PacketSelection(packet, bench.next_port, every=16)
             hit = len(numbers.among(bench.packets))
             with faults.disturb(namespace, interface, numbers, duplicate=100) as fault:
                 run = bench.run(answers=bench.packets + hit)
                 copies = fault.count().passed - hit
             difference = "" if copies == hit else f"netem made {copies} copies of {hit}"
             bench.compare(f"duplicates-{name}", run, InjectedFault(direction, duplicates=hit), difference)
-            numbers = Numbers(packet, bench.next_port, every=64)
+            numbers = PacketSelection(packet, bench.next_port, every=64)
             with faults.disturb(namespace, interface, numbers, delay=DELAY_US):
                 run = bench.run()
             bench.compare(

@@ -8,8 +8,8 @@ from functools import partial
 from cprlib.deadline import Deadline
 from cprlib.evidence.case import Role
 from cprlib.linux import packet_faults as faults
-from cprlib.linux.counters import Side, read_counters
-from cprlib.linux.packet_faults import Numbers, Packet
+from cprlib.linux.counters import QdiscSide, read_counters
+from cprlib.linux.packet_faults import PacketSelection, StampPacket
 from cprlib.linux.topology import PORT
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -105,14 +105,14 @@ class KnownFaultsGuest(LiveUpdateTest):
 
     def _malformed_packets(self, bench: FaultBench) -> None:
         topology, port = bench.guest.topology, bench.next_port
-        numbers, frames = Numbers(Packet.TEST, port), MalformedFrames(port)
+        numbers, frames = PacketSelection(StampPacket.TEST, port), MalformedFrames(port)
         lost = numbers.among(bench.packets)
 
         def send_frames(session: TrafficSession) -> None:
             session.wait_for_answers(50, Deadline(20, "answers before the malformed packets"))
             frames.send(topology)
 
-        with faults.drop(topology.switch, PORT, Side.INGRESS, numbers):
+        with faults.drop(topology.switch, PORT, QdiscSide.INGRESS, numbers):
             run = bench.run(during=send_frames, answers=bench.packets - len(lost) + frames.invalid_answers)
         different = frames.differences(run.result, run.reflector)
         bench.compare("malformed-packets", run, InjectedFault(FORWARD, "switch", lost), *different)

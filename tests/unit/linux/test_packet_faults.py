@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cprlib.errors import NotSupported, UsageError
-from cprlib.linux.counters import Side, read_queue_drops
+from cprlib.linux.counters import QdiscSide, read_queue_drops
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.packet_faults import Numbers, Packet, PacketFault, disturb, drop
+from cprlib.linux.packet_faults import PacketFault, PacketSelection, StampPacket, disturb, drop
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.stamp import STAMP_PORT, ReflectorPacket, SenderPacket
 
@@ -45,7 +45,10 @@ def ip_packet(payload: bytes, source_port: int, target_port: int, protocol: int 
 def test_keys_choose_by_number_port_and_kind(every: int, data: st.DataObject, number: int) -> None:
     first = data.draw(st.integers(0, every - 1))
     hit = number % every == first
-    test, answer = Numbers(Packet.TEST, PORT, every, first), Numbers(Packet.ANSWER, PORT, every, first)
+    test, answer = (
+        PacketSelection(StampPacket.TEST, PORT, every, first),
+        PacketSelection(StampPacket.ANSWER, PORT, every, first),
+    )
     sent, reflected = SenderPacket(number, 0).encode(), ReflectorPacket(number + 1, 0, 0, number, 0).encode()
     assert matches(test.keys, ip_packet(sent, PORT, STAMP_PORT)) == hit == (number in test.among(number + 1))
     assert matches(answer.keys, ip_packet(reflected, STAMP_PORT, PORT)) == hit
@@ -57,7 +60,7 @@ def test_keys_choose_by_number_port_and_kind(every: int, data: st.DataObject, nu
 @pytest.mark.parametrize(("every", "first"), [(0, 0), (3, 0), (-8, 0), (8, 8), (8, -1)])
 def test_numbers_that_a_mask_cannot_choose_are_refused(every: int, first: int) -> None:
     with pytest.raises(UsageError):
-        Numbers(Packet.TEST, PORT, every, first)
+        PacketSelection(StampPacket.TEST, PORT, every, first)
 
 
 @contextlib.contextmanager
@@ -106,15 +109,17 @@ def or_skip(fault: contextlib.AbstractContextManager[PacketFault]) -> Iterator[P
         yield entered
 
 
-@pytest.mark.parametrize("side", list(Side))
-def test_every_eighth_packet_is_dropped_and_counted(side: Side) -> None:
-    numbers = Numbers(Packet.TEST, PORT, 8, 5)
+@pytest.mark.parametrize("side", list(QdiscSide))
+def test_every_eighth_packet_is_dropped_and_counted(side: QdiscSide) -> None:
+    numbers = PacketSelection(StampPacket.TEST, PORT, 8, 5)
     with quiet_pair() as pair:
-        end: NetworkNamespace = pair.station if side is Side.EGRESS else pair.guest
+        end: NetworkNamespace = pair.station if side is QdiscSide.EGRESS else pair.guest
         with or_skip(drop(end, INTERFACE, side, numbers)) as fault:
             came = numbers_that_arrive(pair)
             counted = fault.count()
-            assert read_queue_drops(end, INTERFACE) == {side: 8} | {other: 0 for other in Side if other is not side}
+            assert read_queue_drops(end, INTERFACE) == {side: 8} | {
+                other: 0 for other in QdiscSide if other is not side
+            }
         assert counted.dropped == 8
         assert came == [number for number in range(COUNT) if number % 8 != 5]
         assert numbers_that_arrive(pair) == list(range(COUNT))  # the fault is gone
@@ -122,7 +127,7 @@ def test_every_eighth_packet_is_dropped_and_counted(side: Side) -> None:
 
 
 def test_only_chosen_packets_are_copied_or_held_back() -> None:
-    numbers = Numbers(Packet.TEST, PORT, 16, 1)
+    numbers = PacketSelection(StampPacket.TEST, PORT, 16, 1)
     with quiet_pair() as pair:
         with or_skip(disturb(pair.station, INTERFACE, numbers, duplicate=100)):
             came = numbers_that_arrive(pair)
@@ -135,8 +140,8 @@ def test_only_chosen_packets_are_copied_or_held_back() -> None:
 def test_random_loss_is_counted_by_its_own_queue() -> None:
     with (
         quiet_pair() as pair,
-        or_skip(disturb(pair.station, INTERFACE, Numbers(Packet.TEST, PORT, 1, 0), loss=30)) as fault,
+        or_skip(disturb(pair.station, INTERFACE, PacketSelection(StampPacket.TEST, PORT, 1, 0), loss=30)) as fault,
     ):
         came = numbers_that_arrive(pair)
         assert fault.count().dropped == COUNT - len(came) > 0
-        assert read_queue_drops(pair.station, INTERFACE)[Side.EGRESS] == COUNT - len(came)
+        assert read_queue_drops(pair.station, INTERFACE)[QdiscSide.EGRESS] == COUNT - len(came)

@@ -50,6 +50,11 @@ class FaultEntry:
         return f"{fault.survivor}: {fault.state}" if fault.state else "unknown"
 
     @property
+    def ends_guest(self) -> bool:
+        """True when no QEMU can survive this fault with the guest."""
+        return self.fault.survivor == Survivor.NEITHER
+
+    @property
     def died(self) -> str | None:
         """Time of death, ISO 8601 in UTC, of a guest that no QEMU can keep."""
         return utc(self.fault.died_ns)

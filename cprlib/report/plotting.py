@@ -69,7 +69,7 @@ def draw_trends(panels: Sequence[tuple[str, Sequence[Series]]], bad: Sequence[bo
     """Small plots side by side, as SVG: figures of one case from run to run.
 
     :param panels: title and series of each plot.
-    :param bad: by run: it did not pass, and is drawn as a cross.
+    :param bad: by run: it did not pass, and is drawn as an x.
     :param breaks: indexes of runs before which machine or QEMU changed: a dotted line.
     """
     margins = {"wspace": 0.2, "left": 0.045, "right": 0.995, "top": 0.84, "bottom": 0.06}
@@ -95,9 +95,9 @@ def _draw_trend(axis: Any, title: str, panel: Sequence[Series], bad: Sequence[bo
         face = "none" if series.marker == "s" else series.colour
         look = {"ls": series.dashes, "lw": 0.8, "color": series.colour, "marker": series.marker, "ms": 3.2, "mew": 0.8}
         axis.plot([index for index, _ in known], [value for _, value in known], mfc=face, **look)
-        crosses = [point for point in known if bad[point[0]]]
-        if crosses:
-            axis.plot(*zip(*crosses, strict=True), ls="none", marker="x", ms=6, mew=1.4, color=LOST)
+        failures = [point for point in known if bad[point[0]]]
+        if failures:
+            axis.plot(*zip(*failures, strict=True), ls="none", marker="x", ms=6, mew=1.4, color=LOST)
     if not any(value is not None for series in panel for value in series.values):
         axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color=SOFT)
     axis.set_title(title, loc="left", fontsize=8, color=SOFT, pad=3)

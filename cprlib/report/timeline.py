@@ -1,6 +1,6 @@
 """The timeline of an update: delay and arrival of each packet against time, with STOP, fds sent and RESUME.
 
-Dots are packets that arrived, crosses are lost packets; each event has its own dash pattern and its name.
+A dot is a packet that arrived, an x is a lost packet; each event has its own dash pattern and its name.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _draw_delays(axis: Any, track: Track, shown: tuple[float, float]) -> None:
     _draw_lost(axis, lost)
     longest, lowest = max(delays, default=1.0), min([0.0, *delays])
     height = max(longest - lowest, 0.1)
-    axis.set_ylim(lowest - 0.14 * height, longest + 0.34 * height)  # crosses below, names of events above
+    axis.set_ylim(lowest - 0.14 * height, longest + 0.34 * height)  # lost packets below, names of events above
     axis.set_ylabel(f"{track.direction}\ndelay, ms")
     axis.grid(axis="y", color=GRID, lw=0.6)
     axis.set_axisbelow(True)
@@ -162,7 +162,7 @@ def _draw_delays(axis: Any, track: Track, shown: tuple[float, float]) -> None:
 
 
 def _draw_lost(axis: Any, lost: Sequence[float]) -> None:
-    """Crosses along the lower edge, at the sending time: lost packets have no delay."""
+    """An x on the lower edge for each lost packet, at its sending time: it has no delay."""
     if lost:
         axis.scatter(
             lost,

@@ -126,7 +126,7 @@ def test_owner_is_reported_where_either_may_survive(tmp_path: Path, source: str,
     assert (entry.survivor, entry.fault.refused) == (owner, "too late")
 
 
-def test_time_of_death_is_reported_where_neither_survives(tmp_path: Path) -> None:
+def test_time_of_death_is_reported_when_no_qemu_survives(tmp_path: Path) -> None:
     name = "source-killed-fds-received"
     put(tmp_path, "x", [fault(name, survivor="neither", died_ns=DEATH_NS)], [check(f"{name}-runs-nowhere")])
     (entry,) = matrix_of(tmp_path).entries

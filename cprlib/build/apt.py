@@ -36,7 +36,7 @@ def run_apt(command: Sequence[str], root: Path, purpose: str, seconds: float) ->
         with store.disk_full_as_error(purpose):
             return run(command, purpose=purpose, seconds=seconds, env=environment)
     except ProcessFailed as error:
-        raise DownloadFailed(purpose, _apt_messages(error), NETWORK_ADVICE, details=error.details) from error
+        raise DownloadFailed(purpose, apt_messages(error), NETWORK_ADVICE, details=error.details) from error
 
 
 def _configuration(root: Path) -> str:
@@ -80,7 +80,7 @@ def _network_settings() -> dict[str, str]:
     return found
 
 
-def _apt_messages(error: ProcessFailed) -> str:
+def apt_messages(error: ProcessFailed) -> str:
     """The error and warning lines of apt, without prefixes, each once."""
     lines = [line[2:].strip() for line in error.details.splitlines() if line.startswith(("E:", "W:"))]
     return "; ".join(dict.fromkeys(lines[:3])) or error.happened

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cprlib.build.apt import apt_messages
 from cprlib.build.progress import Progress
 from cprlib.errors import DownloadFailed, MissingPackages, ProcessFailed
 from cprlib.process import run
@@ -98,10 +99,8 @@ def _apt_get(command: Sequence[str], purpose: str, progress: Progress, detail: s
         try:
             run(command, purpose=purpose, seconds=INSTALL_SECONDS, env=environment)
         except ProcessFailed as error:
-            errors = [line[2:].strip() for line in error.details.splitlines() if line.startswith("E:")]
-            happened = "; ".join(dict.fromkeys(errors[:3])) or error.happened
             advice = "check the network and apt's sources"
-            raise DownloadFailed(purpose, happened, advice, details=error.details) from error
+            raise DownloadFailed(purpose, apt_messages(error), advice, details=error.details) from error
 
 
 def _has_lists() -> bool:

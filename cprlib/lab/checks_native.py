@@ -15,11 +15,10 @@ from typing import Literal
 
 import psutil
 
-from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, InstrumentError
 from cprlib.linux.libc import KCMP_NUMBERS, same_open_file, unshare_network
 from cprlib.linux.tap import open_tap
-from cprlib.process import run, spawn
+from cprlib.process import run
 
 VHOST_SET_OWNER = 0xAF01  # linux/vhost.h
 ENOUGH_MEMORY_MIB = 2048
@@ -51,11 +50,10 @@ class Diagnosis:
     advice: str = ""
 
 
-def check_native(qemu: Path | None, guest_kernel: Path | None) -> list[Diagnosis]:
+def check_native() -> list[Diagnosis]:
     """All checks, in the order of the report."""
     return [
         check_kvm(),
-        *check_kvm_boot(qemu, guest_kernel),
         check_namespaces(),
         check_tun(),
         check_vhost(),
@@ -98,48 +96,6 @@ def _cpu_flags() -> set[str]:
         if line.startswith("flags"):
             return set(line.partition(":")[2].split())
     return set()
-
-
-def check_kvm_boot(qemu: Path | None, guest_kernel: Path | None, seconds: float = 5.0) -> list[Diagnosis]:
-    """Boot an ordinary kernel in KVM until its first message; needs a QEMU and a kernel."""
-    if qemu is None or guest_kernel is None or not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return []
-    name = "kernel in KVM"
-    command = [str(qemu), "-accel", "kvm", "-M", "q35", "-m", "256", "-nodefaults", "-nographic", "-no-reboot"]
-    command += ["-serial", "stdio", "-kernel", str(guest_kernel), "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1"]
-    reader, writer = os.pipe()
-    output = b""
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, reader)
-        try:
-            stack.enter_context(spawn(command, purpose="boot a kernel in KVM", stdout=writer, stderr=writer))
-        except CprlibError as error:
-            return [Diagnosis("native", name, Level.WARN, error.one_line())]
-        finally:
-            os.close(writer)
-        os.set_blocking(reader, False)
-        deadline = Deadline(seconds, "the kernel's first message")
-
-        def listen() -> bool | None:
-            nonlocal output
-            with contextlib.suppress(BlockingIOError):
-                data = os.read(reader, 65536)
-                output += data
-                if not data:
-                    return False
-            return True if b"Linux version" in output else None
-
-        try:
-            booted = deadline.poll(listen, 0.05)
-        except CprlibError:
-            booted = False
-    if booted:
-        return [Diagnosis("native", name, Level.PASS, "boots")]
-    lines = output.decode(errors="replace").split("\n")
-    message = next((line.strip() for line in lines if "KVM" in line or "emulation" in line), "no output")
-    return [
-        Diagnosis("native", name, Level.FAIL, f"no boot within {seconds:.0f} s: {message[:100]}", "tests run in a lab")
-    ]
 
 
 def check_namespaces() -> Diagnosis:

@@ -28,7 +28,6 @@ class LabCommand:
     :param results: the only folder of the host that the lab can write; must exist.
     :param seconds: time from the start of the command until SIGTERM, scaled.
     :param memory: MiB, taken from the host as they are used.
-    :param cpu: core of the host; None for one that no other lab has reserved.
     :param terminal: rows and columns of a terminal for the command (``cprlib lab shell``).
     """
 
@@ -38,7 +37,6 @@ class LabCommand:
     results: Path | None = None
     seconds: float = 600.0
     memory: int = DEFAULT_MEMORY_MIB
-    cpu: int | None = None
     terminal: tuple[int, int] | None = None
 
 

@@ -147,31 +147,29 @@ def _accept(listener: socket.socket, child: subprocess.Popen[str], console: int)
                 raise LabFailure("start a lab", "no output from QEMU") from None
 
 
-def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path], kernel_package: Path | None = None) -> KvmEngine:
+def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path]) -> KvmEngine:
     """Create the engine, and build its image and disks when they are missing (about a minute).
 
     :param qemu: start of the command line of the QEMU that emulates the lab.
     :param built: build results that tests use: QEMU, firmware, guest image, manifest.
-    :param kernel_package: see :func:`build_kvm_image`.
     """
     disks = [
         disk_of("project", project_files()),
         disk_of("built", built),
         disk_of("system", [*system_files(), *python_files()]),
     ]
-    return KvmEngine(qemu, build_kvm_image(kernel_package), disks)
+    return KvmEngine(qemu, build_kvm_image(), disks)
 
 
-def build_kvm_image(kernel_package: Path | None = None) -> KvmImage:
+def build_kvm_image() -> KvmImage:
     """Build kernel and initramfs, or return those that the store has.
 
-    :param kernel_package: Debian package of a kernel; the newest cloud kernel of the guest's suite when None.
     :raises DownloadFailed: the package could not be fetched.
     :raises BuildFailed: the package lacks a required file.
     """
     source = project_folder() / "images" / "lab" / "init.c"
     archive = Archive(SUITE)
-    package = kernel_package or archive.download(find_cloud_kernel(archive))
+    package = archive.download(find_cloud_kernel(archive))
     key = store.key_of(kernel=package.name, source=source, modules=" ".join(MODULES), format=FORMAT)
 
     def make(folder: Path) -> None:

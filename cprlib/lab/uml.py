@@ -87,7 +87,7 @@ class UmlEngine:
                 "memory": command.memory,
                 "memory_fd": memory_fd,
                 "places": places_for_memory(),
-                "cpu": core if command.cpu is None else command.cpu,
+                "cpu": core,
                 "report": channels.theirs["report"],
                 "keep": [fd for name, fd in channels.theirs.items() if name not in ("report", "console")],
                 "layers": self.layers,

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from cprlib.codec import BadValue, decode
 from cprlib.errors import InstrumentError
+from cprlib.traffic.stamp import UNMEASURED_SSID
 
 ENTRIES_LIMIT = 4096
 Number = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
@@ -216,8 +217,13 @@ class ReflectorCounters:
 
     @property
     def peers(self) -> tuple[tuple[str, int], ...]:
-        """Address and port of each session, for :func:`cprlib.guest.packet_log.reflections`."""
-        return tuple((session.address, session.port) for session in self.sessions)
+        """Address and port of each session, for :func:`cprlib.guest.packet_log.reflections`.
+
+        The port of a session that is not measured is 0, which no flow has.
+        """
+        return tuple(
+            (session.address, 0 if session.ssid == UNMEASURED_SSID else session.port) for session in self.sessions
+        )
 
 
 @dataclass(frozen=True, slots=True)

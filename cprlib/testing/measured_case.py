@@ -40,7 +40,6 @@ from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.per_update import parts_of
-from cprlib.traffic.probes import UNMEASURED_SSID
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
 from cprlib.update.live_update import UpdateHook
@@ -287,11 +286,7 @@ class MeasuredCase(CaseChecks):
     def _reflector(self, agent: AgentConnection) -> tuple[list[Reflection], int]:
         """The reflector's log, also written beside the evidence, and how many packets its socket dropped."""
         counters = agent.reflector()
-        unmeasured = 0  # no flow has this port
-        peers = [
-            (item.address, item.port if item.ssid != UNMEASURED_SSID else unmeasured) for item in counters.sessions
-        ]
-        log = list(reflections(agent.reflector_log(), peers))
+        log = list(reflections(agent.reflector_log(), counters.peers))
         write_json(self.folder / "reflector.json", {"fields": Reflection._fields, "records": log}, mode=0o600)
         return log, counters.socket_drops
 

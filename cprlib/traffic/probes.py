@@ -1,7 +1,7 @@
 """Single test packets to the guest and back, outside of the measured stream: the warm-up of flows, and probes.
 
 They are sent from ordinary UDP sockets on the station, belong to a session of their own at the reflector
-(:data:`UNMEASURED_SSID`) and enter no figure.
+(:data:`cprlib.traffic.stamp.UNMEASURED_SSID`) and enter no figure.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow
-from cprlib.traffic.stamp import Malformed, ReflectorPacket, SenderPacket
+from cprlib.traffic.stamp import UNMEASURED_SSID, Malformed, ReflectorPacket, SenderPacket
 
-UNMEASURED_SSID = 0xFFFF  # no measured flow has it
 ROUND_TRIPS = 4  # of a warm-up, per flow
 RESEND_S = 0.5  # without an answer for this long, the next packet is sent
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h

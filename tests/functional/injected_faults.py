@@ -14,11 +14,10 @@ from cprlib.guest.replies import ReflectorCounters
 from cprlib.qemu.machine import Machine
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.figures import Direction
-from cprlib.traffic.flow import Flow, StreamSettings, flows_between
+from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import count_hops
 from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import SEQUENCES_KEPT, Ledger, Moments, make_ledger
-from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.probes import warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
@@ -240,21 +239,14 @@ class FaultBench:
             session.finish(linger_s=LINGER_S)
             drops = trace.report()
         counters = guest.agent.reflector()
-        result = session.result(self._log(stream, counters), reflector_drops=counters.socket_drops)
+        log = list(reflections(guest.agent.reflector_log(), counters.peers))
+        result = session.result(log, reflector_drops=counters.socket_drops)
         after = read_hop_counters(guest) | instrument_counters(result)
         hops, stopped = count_hops(before, after), moments()
         ledger = make_ledger(result, hops, drops, stopped)
         by_counters = make_ledger(result, hops, DropReport(False, "not used"), stopped)
         self.case.evidence = with_ledger(self.case.evidence, ledger, (), drops.available)
         return FaultRun(result, ledger, by_counters, _deltas(before, after), counters)
-
-    def _log(self, flows: Sequence[Flow], counters: ReflectorCounters) -> list[Reflection]:
-        ours = {(flow.source_port, flow.ssid) for flow in flows}
-        unmeasured = 0  # no flow has this port
-        peers = [
-            (item.address, item.port if (item.port, item.ssid) in ours else unmeasured) for item in counters.sessions
-        ]
-        return list(reflections(self.case.guest.agent.reflector_log(), peers))
 
     def compare(self, name: str, run: FaultRun, injected: InjectedFault, *further: str) -> None:
         """Count whether a run reports exactly what was injected.

@@ -26,9 +26,8 @@ from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.qmp import QmpEvent
 from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, target_arguments
-from cprlib.update.moments import HARNESS, SOURCE, moments_of, run_states_of
 from cprlib.update.outcome import FAILED_STATES, view, view_after_release
-from cprlib.update.results import Moment, ProcessView, UpdateResult
+from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateResult, moments_of, run_states_of
 
 LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection

@@ -29,6 +29,7 @@ from cprlib.cli.options import (
     policy_option,
     read_parameters,
     read_qemu,
+    renamed_option,
     report_progress,
 )
 from cprlib.cli.resuming import hint_resume, refuse_with_resume
@@ -59,7 +60,8 @@ WITH_RESUME = ("resume", "out", "parallel")
     help="Percent of A: the smallest difference of a duration that matters.",
 )
 @click.option("--noise", is_flag=True, help="Also compare A with itself in the same rounds.")
-@click.option("--crossing/--no-crossing", default=True, help="Also update from A to B, in the first two rounds.")
+@click.option("--a-to-b/--no-a-to-b", default=True, help="Also update from A to B, in the first two rounds.")
+@renamed_option("--no-crossing", "--no-a-to-b")
 @click.option("--whole", is_flag=True, help="Use the whole budget, also when everything is decided.")
 @policy_option
 @native_option
@@ -82,7 +84,7 @@ def compare(
     budget: float,
     min_effect: float,
     noise: bool,
-    crossing: bool,
+    a_to_b: bool,
     whole: bool,
     policy: str,
     native: bool,
@@ -127,7 +129,7 @@ def compare(
             budget=budget,
             min_effect=min_effect / 100,
             noise=noise,
-            crossing=crossing,
+            a_to_b=a_to_b,
             whole=whole,
             policy=str(Path(policy).resolve()) if policy.endswith(".toml") else policy,
             engine=choose_engine(native, lab, report_progress),

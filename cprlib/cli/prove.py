@@ -22,23 +22,15 @@ from cprlib.cli.options import (
     native_option,
     out_option,
     parallel_option,
+    renamed_option,
     report_progress,
 )
 from cprlib.cli.resuming import hint_resume, refuse_with_resume
-from cprlib.errors import UsageError
 from cprlib.lab.backend import choose_engine
 from cprlib.report.results_folder import publish
 
 WITH_RESUME = ("out", "parallel", "resume")
 RESULTS = Path("results") / "prove"
-
-
-def _renamed(context: click.Context, parameter: click.Parameter, value: object) -> None:
-    """Refuse an option that has a new name."""
-    del context
-    if value:
-        old = parameter.opts[0]
-        raise UsageError(f"use {old}", "it has a new name", f"give {old.replace('variant', 'mutant')}")
 
 
 @click.command()
@@ -61,8 +53,8 @@ def _renamed(context: click.Context, parameter: click.Parameter, value: object) 
 @out_option(RESULTS, "mutation runs")
 @click.option("--resume", is_flag=True, help="Continue the latest mutation run in --out.")
 @click.option("--mutants", "mutants_in", type=PATH, help="Folder of mutants other than images/qemu/mutants.")
-@click.option("--variant", multiple=True, hidden=True, expose_value=False, callback=_renamed)
-@click.option("--variants", hidden=True, expose_value=False, callback=_renamed)
+@renamed_option("--variant VALUE", "--mutant")
+@renamed_option("--variants VALUE", "--mutants")
 @click.pass_context
 def prove(
     context: click.Context,

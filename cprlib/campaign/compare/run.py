@@ -56,7 +56,7 @@ class CompareRequest:
     :param budget: minutes for all rounds.
     :param min_effect: a part of A.
     :param noise: also run A against A.
-    :param crossing: also update from A to B.
+    :param a_to_b: also update from A to B.
     :param whole: use the whole budget, also when everything is decided.
     :param engine: of the lab; None to run natively.
     :param seed: of the random order.
@@ -71,7 +71,7 @@ class CompareRequest:
     budget: float = 10.0
     min_effect: float = MIN_EFFECT
     noise: bool = False
-    crossing: bool = True
+    a_to_b: bool = True
     whole: bool = False
     policy: str = "default"
     engine: str | None = None
@@ -173,7 +173,7 @@ def make_arms(assets: Assets, b: QemuBinary, request: CompareRequest, tests: Seq
     arms = [Arm(A, given[0], measured), Arm(B, given[1], measured)]
     if request.noise:
         arms.append(Arm(AGAIN, given[0], measured))
-    if request.crossing and file_digest(assets.qemu.path) != file_digest(b.path):
+    if request.a_to_b and file_digest(assets.qemu.path) != file_digest(b.path):
         target = {f"target_{name}": given[1][name] for name in ("qemu", "firmware") if name in given[1]}
         arms.append(Arm(A_TO_B, {**given[0], **target}, find_measured((A_TO_B_CASE,), tests)))
     return tuple(arms)

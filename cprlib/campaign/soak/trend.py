@@ -1,6 +1,6 @@
 """Does a series grow? Theil-Sen slope and Mann-Kendall test over one or more sessions.
 
-A resource of the process starts anew with each session, so only samples of the same session are compared, and the
+A resource of the process starts again with each session, so only samples of the same session are compared, and the
 statistics of all sessions are added up (seasonal Kendall test, Hirsch and Slack 1984, with sessions as seasons).
 theilslopes and kendalltau of scipy know a single series only, so pairs are compared here. The first quarter of each
 session is left out as warm-up: caches fill and modules are imported.

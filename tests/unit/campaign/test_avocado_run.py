@@ -47,7 +47,7 @@ def test_lab_that_died_is_counted_with_its_case(tmp_path: Path) -> None:
     assert CaseEvidence.read(tmp_path / "cases" / "tap").retries == 1
 
 
-def test_runs_of_one_test_are_told_apart(tmp_path: Path) -> None:
+def test_runs_of_one_test_are_distinguished(tmp_path: Path) -> None:
     folder = job(tmp_path)
     name = "/x/test_tap.py:Tap.test_tap"
     for number in (1, 2, 10):

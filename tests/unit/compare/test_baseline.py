@@ -61,7 +61,7 @@ def saved(top: Path) -> Path:
     return path
 
 
-def test_a_baseline_is_small_and_reads_back(tmp_path: Path) -> None:
+def test_baseline_is_small_and_is_read_back(tmp_path: Path) -> None:
     path = saved(tmp_path)
     baseline = read_baseline(path)
     assert baseline.environment == HERE
@@ -78,13 +78,13 @@ def check(top: Path, results: Path, **more: bool) -> tuple[ExitStatus, str]:
     return made.exit_status, made.reason
 
 
-def test_a_slower_run_is_a_regression_and_an_equal_one_none(tmp_path: Path) -> None:
+def test_slower_run_is_a_regression_and_an_equal_run_is_not(tmp_path: Path) -> None:
     saved(tmp_path)
     assert check(tmp_path, run_folder(tmp_path, "slow", 1.3))[0] == ExitStatus.FAIL
     assert check(tmp_path, run_folder(tmp_path, "same", 1.01))[0] == ExitStatus.PASS
 
 
-def test_a_run_of_one_guest_cannot_be_decided(tmp_path: Path) -> None:
+def test_run_of_one_guest_is_undecided(tmp_path: Path) -> None:
     saved(tmp_path)
     status, reason = check(tmp_path, run_folder(tmp_path, "single", guests=1))
     assert status == ExitStatus.INCONCLUSIVE
@@ -102,7 +102,9 @@ def test_a_run_of_one_guest_cannot_be_decided(tmp_path: Path) -> None:
         ({"accelerator": ""}, "accelerator: tcg before, unknown now"),
     ],
 )
-def test_another_machine_is_refused_unless_wanted(tmp_path: Path, changes: dict[str, object], word: str) -> None:
+def test_baseline_of_another_machine_is_refused_unless_accepted(
+    tmp_path: Path, changes: dict[str, object], word: str
+) -> None:
     saved(tmp_path)
     other = replace(HERE, **changes)  # type: ignore[arg-type]
     results = run_folder(tmp_path, "elsewhere", environment=other)
@@ -117,7 +119,7 @@ def test_a_newer_python_or_a_patch_of_the_kernel_is_the_same_machine() -> None:
     assert differences(HERE, replace(HERE, python="3.13", kernel="6.18.9", memory_mib=1, commit="x")) == ()
 
 
-def test_a_run_that_the_policy_refuses_is_no_baseline(tmp_path: Path) -> None:
+def test_run_that_the_policy_refuses_cannot_become_a_baseline(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, "lossy", guests=1)
     replace(guest_evidence(5), loss=PerDirection(1, 0)).write(folder / "cases" / CASE)
     with pytest.raises(UsageError, match=r"the policy refuses .*: loss: 1 packet lost forward"):
@@ -162,7 +164,7 @@ def test_max_ratio_is_judged_by_the_baseline(tmp_path: Path) -> None:
     assert build_report(results, policy, environment=HERE, baseline_ms=short).verdict.outcome == Outcome.FAIL
 
 
-def test_a_policy_without_max_ratio_has_no_use_for_a_baseline(tmp_path: Path) -> None:
+def test_baseline_is_refused_with_a_policy_without_max_ratio(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no max_ratio"):
         baseline_for_run(saved(tmp_path), POLICY, HERE, anyway=False)
 

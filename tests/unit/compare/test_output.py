@@ -56,7 +56,7 @@ def test_text_shows_a_slower_b() -> None:
     assert max(map(len, lines[:-1])) <= 130
 
 
-def test_a_lost_packet_is_told_with_its_guest() -> None:
+def test_text_shows_a_lost_packet_with_its_guest() -> None:
     good = tuple(guest() for _ in range(12))
     text = comparison_text(comparison(Sample(CASE, good, (*good[:11], guest(lost=[1])), True)))
     assert f"refused: {CASE} with B, 1 of 12 guests: loss: 1 packets lost forward" in text

@@ -1,4 +1,4 @@
-"""A leak is found; noise and warm-up count as flat; each session starts anew."""
+"""A leak is found; noise and warm-up count as flat; each session starts again."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_growth_without_exception_is_found_with_the_fewest_samples() -> None:
     assert trend([[(60.0 * place, 9.0 * place) for place in range(count)]], 1.0).outcome == Outcome.FAIL
 
 
-def test_new_session_starts_anew() -> None:
+def test_new_session_is_a_new_series() -> None:
     """Each process is larger than the one before, and none of them grows."""
     sessions = [[(3600.0 * which + 60 * place, 50.0 + 20 * which) for place in range(15)] for which in range(4)]
     assert trend(sessions, 4.0).outcome == Outcome.PASS

@@ -13,12 +13,15 @@ import pytest
 from cprlib.cli.examples import EXAMPLES
 from cprlib.cli.main import COMMANDS
 from cprlib.files import project_folder
+from tests.documents.commands import markdown_lines
 from tests.unit.docs.command_lines import Line, lines_of, problems_of, split, wrong_tags, wrong_test
 
 TOP = project_folder()
 PAGES = sorted((TOP / "docs").glob("*.md"))
 DOCUMENTS = [TOP / "README.md", TOP / "CONTRIBUTING.md", *PAGES]
 FILE_NAME = re.compile(r"(?<![\w/.~-])(?:cprlib|tests|images|fixtures|benchmarks|pipelines|docs)/[\w./-]*\w\b(?![\w*])")
+WIDTH = 100
+NOT_WRAPPED = ("|", "    ", "![")  # tables, code, pictures
 PLACEHOLDER = re.compile(r"[A-Z]{3}")
 PARSE_AVOCADO = """
 import json, os, sys
@@ -157,3 +160,10 @@ def test_cases_by_patch_are_all_cases_of_the_suite() -> None:
     named = {name for name in re.findall(r"`([a-z][a-z0-9-]+)`", page) if name.count("-") > 1}
     assert cases - named == {"update"}, "named after the point of the matrix"
     assert {name for name in named - cases if not name.startswith("update-q4-")} == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_text_of_a_document_wraps_at_100_columns(path: Path) -> None:
+    text = [line for line in markdown_lines(path) if line.block is None and not line.text.startswith(NOT_WRAPPED)]
+    long = [f"{path.name}:{line.number}" for line in text if len(line.text) > WIDTH and " " in line.text.strip()]
+    assert not long, f"longer than {WIDTH} columns: {', '.join(long)}"

@@ -25,7 +25,6 @@ SO_RXQ_OVFL = 40  # asm-generic/socket.h
 SO_TIMESTAMPNS = 35
 SO_RCVBUFFORCE = 33
 IP_RECVTTL = 12  # linux/in.h
-IPV6_RECVHOPLIMIT = 51  # linux/in6.h
 RECEIVE_BUFFER = 64 * 1024 * 1024
 LARGEST_DATAGRAM = 65536  # packets may be larger than the MTU
 _TIMESPEC = struct.Struct("=qq")
@@ -168,7 +167,7 @@ def _listen(address: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1)
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
         else:
             opened.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
         opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)

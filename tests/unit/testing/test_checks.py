@@ -1,0 +1,125 @@
+"""What a test notes of a case, and what a QEMU or guest that fails in its body becomes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, GuestFailed, QemuFailed, UpdateFailed
+from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, Role
+from cprlib.testing.checks import CaseChecks, listed, shown
+
+FAILURES = [
+    QemuFailed("ask QEMU", "it ended with signal 6", details="qemu: Assertion `x' failed"),
+    UpdateFailed("live-update the guest", "could not load the state"),
+    GuestFailed("boot the guest", "its kernel died"),
+    DeadlineExceeded("wait for the guest to answer", "nothing after 8.0 s", awaited=Awaited.GUEST),
+    DeadlineExceeded("wait for the target", "nothing after 8.0 s", awaited=Awaited.QEMU),
+]
+
+
+def case(folder: Path, role: Role = Role.CHECKS, **fields: object) -> CaseChecks:
+    evidence = replace(CaseEvidence("x", Mechanism.CPR, role), **fields)  # type: ignore[arg-type]
+    return CaseChecks(folder, evidence)
+
+
+def only_check(checks: CaseChecks) -> Check:
+    (check,) = checks.evidence.checks
+    return check
+
+
+def test_equal_values_pass_and_others_are_shown(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    checks.expect_equal("same", ("up tap2",), ("up tap2",), "another script ran")
+    checks.expect_equal("other", (), ("up tap2",), "another script ran")
+    assert [check.outcome for check in checks.evidence.checks] == [Outcome.PASS, Outcome.FAIL]
+    assert checks.evidence.checks[0].message == ""
+    assert checks.evidence.checks[1].message == "another script ran: expected up tap2, observed none"
+
+
+def test_problems_fail_and_are_listed(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    checks.expect_empty("good", [], "no descriptor left", "descriptors are left")
+    checks.expect_empty("bad", range(9), "no descriptor left", "descriptors are left")
+    assert checks.evidence.checks[0] == Check("good", Outcome.PASS, "no descriptor left", "no problem")
+    assert checks.evidence.checks[1].message == "descriptors are left: 0; 1; 2; 3; 4; 5; and 3 more"
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_a_qemu_or_guest_that_fails_is_a_failed_check(tmp_path: Path, error: CprlibError) -> None:
+    checks = case(tmp_path)
+    with checks.survives():
+        raise error
+    check = only_check(checks)
+    assert (check.name, check.outcome) == ("survives", Outcome.FAIL)
+    assert check.message.startswith(error.one_line())
+
+
+def test_the_last_words_of_a_qemu_are_in_the_message(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    said = "2026-01-01T00:00:00.000000Z qemu: virtio-net: could not disable queue\n"
+    (tmp_path / "stderr-target.log").write_text(f"something else\n{said}")
+    with checks.survives():
+        raise QemuFailed("ask QEMU", "it ended with signal 6")
+    assert only_check(checks).message.endswith(": qemu: virtio-net: could not disable queue")
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_a_control_step_makes_it_inconclusive(tmp_path: Path, error: CprlibError) -> None:
+    checks = case(tmp_path)
+    with checks.survives(), checks.without_update():
+        raise error
+    assert only_check(checks).outcome == Outcome.INCONCLUSIVE
+
+
+def test_a_step_after_a_control_step_fails_again(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    with checks.survives():
+        with checks.without_update():
+            pass
+        raise FAILURES[0]
+    assert only_check(checks).outcome == Outcome.FAIL
+
+
+def test_after_an_update_no_step_is_a_control_step(tmp_path: Path) -> None:
+    checks = case(tmp_path, updates=1)
+    with checks.survives(), checks.without_update():
+        raise FAILURES[0]
+    assert only_check(checks).outcome == Outcome.FAIL
+
+
+def test_a_control_run_accuses_no_qemu(tmp_path: Path) -> None:
+    checks = case(tmp_path, Role.CONTROL_RUN)
+    with checks.survives():
+        raise FAILURES[0]
+    assert only_check(checks).outcome == Outcome.INCONCLUSIVE
+
+
+def test_a_deadline_of_the_harness_is_no_finding(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    with pytest.raises(DeadlineExceeded), checks.survives():
+        raise DeadlineExceeded("wait for packets to be sent", "nothing after 8.0 s")
+    assert not checks.evidence.checks
+
+
+def test_a_body_without_failure_passes(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    with checks.survives():
+        pass
+    assert only_check(checks).outcome == Outcome.PASS
+
+
+def test_notes_are_parameters_of_the_report(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    checks.note("highest rate", 8000.0)
+    checks.note("machine", "pc")
+    assert checks.evidence.parameters.more == {"highest rate": 8000.0, "machine": "pc"}
+
+
+def test_values_are_shown_as_people_write_them() -> None:
+    assert shown(()) == "none"
+    assert shown([1, 2]) == "1, 2"
+    assert shown({"source": 0}) == "{'source': 0}"
+    assert listed([]) == ""

@@ -1,0 +1,64 @@
+"""The QEMU that a test's guest is booted with, and the ports of a case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import InstrumentError
+from cprlib.guest.image import GuestImage
+from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.command_line import MachineSettings
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.parameters import SuiteParameters
+from cprlib.testing.ports import FIRST, LAST, PortAllocator
+from cprlib.update.mechanism import Mechanism
+
+QEMU = QemuBinary(Path("/q"), Path("/share"))
+IMAGE = GuestImage(Path("/k"), Path("/i"), "x")
+
+
+def settings(spec: GuestSpec, **parameters: object) -> MachineSettings:
+    return spec.settings(SuiteParameters(**parameters), QEMU, IMAGE)  # type: ignore[arg-type]
+
+
+def test_parameter_queues_replaces_those_of_the_test() -> None:
+    assert settings(GuestSpec(queues=4)).netdevs[0].queues == 4
+    assert settings(GuestSpec(queues=4), queues=2).netdevs[0].queues == 2
+    assert settings(GuestSpec(netdevs=(TapNetdev(queues=3),)), queues=2).netdevs[0].queues == 3
+
+
+def test_netdevs_get_what_the_mechanism_needs() -> None:
+    assert settings(GuestSpec()).netdevs[0].cpr is True
+    assert settings(GuestSpec(Mechanism.LINK_SWITCH)).netdevs[0].cpr is None
+
+
+def test_nics_that_can_be_plugged_need_machine_pc() -> None:
+    assert settings(GuestSpec()).machine == "q35"
+    assert settings(GuestSpec(plugged=True)).machine == settings(GuestSpec(pluggable=True)).machine == "pc"
+    assert settings(GuestSpec(machine="pc-q35-10.0"), machine="pc").machine == "pc-q35-10.0"
+
+
+def test_each_further_nic_adds_memory() -> None:
+    netdevs = (TapNetdev(), TapNetdev("other", "tap1", queues=4))
+    assert settings(GuestSpec(netdevs=netdevs), memory=256).memory_mib == 256 + 8
+    assert [nic.netdev for nic in settings(GuestSpec(netdevs=netdevs)).nics] == ["net0", "other"]
+
+
+def test_a_qemu_becomes_parameters_and_back() -> None:
+    for qemu in (QEMU, QemuBinary(Path("/q"))):
+        for prefix in ("", "target_"):
+            given = qemu.parameters(prefix)
+            assert set(given) <= {f"{prefix}qemu", f"{prefix}firmware"}
+            assert QemuBinary.from_parameters(given, prefix) == qemu
+    assert QemuBinary.from_parameters({"qemu": "", "firmware": "/share"}) is None
+
+
+def test_no_port_is_given_twice() -> None:
+    ports = PortAllocator()
+    assert (ports.take(), ports.take(3), ports.take()) == (FIRST, FIRST + 1, FIRST + 4)
+    ports.take(LAST - FIRST - 4)
+    with pytest.raises(InstrumentError, match="0 are left"):
+        ports.take()

@@ -1,8 +1,8 @@
-"""A matrix of parameters: read by Avocado's varianter yaml-to-mux, filtered, dealt to shards, written for one run.
+"""A matrix of parameters: read by Avocado's varianter yaml-to-mux, filtered, split into shards, written for one run.
 
-Avocado takes either ``-p`` or ``-m``, never both. So a run gets one generated file, ``matrix.yaml`` in its results
-folder, in which each point stands by its name with everything it needs, the path of its QEMU among it, and what all
-points share stands above them. ``avocado run -m results/.../matrix.yaml`` repeats exactly that run.
+Avocado accepts either ``-p`` or ``-m``, not both. So each run gets a generated file, ``matrix.yaml`` in its results
+folder: the parameters that all points share, then each point under its name with all its parameters and the path of its
+QEMU. ``avocado run -m results/.../matrix.yaml`` repeats exactly that run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHARED_PATHS = ("/", "/run")
 LONGEST_NAME = 100  # it becomes a part of a folder's name
 SHARD = re.compile(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
 HEAD = """\
-# The points of one run, made by `cprlib run --matrix`. The same once more:
+# The points of one run, made by `cprlib run --matrix`. To repeat it:
 #   avocado run -m THIS_FILE --spawner=lab tests/functional/test_matrix.py
 """
 
@@ -34,7 +34,7 @@ HEAD = """\
 class Point:
     """One combination of parameters.
 
-    :param values: the parameters that set it apart, as texts.
+    :param values: the parameters in which it differs from other points, as texts.
     """
 
     name: str
@@ -53,24 +53,26 @@ class Matrix:
     shared: Mapping[str, str] = field(default_factory=dict)
 
     def only(self, patterns: Sequence[str]) -> tuple[Point, ...]:
-        """The points whose name fits one of the patterns (``fnmatch``); all without any.
+        """The points whose name matches one of the patterns (``fnmatch``); all of them without patterns.
 
-        :raises UsageError: a pattern fits none.
+        :raises UsageError: a pattern matches none.
         """
         for pattern in patterns:
             if not any(fnmatchcase(point.name, pattern) for point in self.points):
                 first = ", ".join(point.name for point in self.points[:3])
                 raise UsageError(
-                    f"choose points {pattern!r} of matrix {self.name}", "none is named so", f"it begins {first}"
+                    f"choose points {pattern!r} of matrix {self.name}",
+                    "no point matches",
+                    f"the first ones are {first}",
                 )
         chosen = [point for point in self.points if any(fnmatchcase(point.name, item) for item in patterns)]
         return tuple(chosen) if patterns else self.points
 
 
 def find_matrix(name: str) -> Path:
-    """The file of a matrix: a path, or a name of ``fixtures/matrix``.
+    """The file of a matrix: a path, or a name in ``fixtures/matrix``.
 
-    :raises UsageError: there is none.
+    :raises UsageError: there is no such file.
     """
     folder = project_folder() / "fixtures" / "matrix"
     if Path(name).suffix in (".yaml", ".yml") or "/" in name:
@@ -105,12 +107,12 @@ def load_matrix(name: str) -> Matrix:
             raise UsageError(tried, f"two variants are point {point.name}", "leave one of them out")
         points[point.name] = point
     if not points:
-        raise UsageError(tried, "its filters leave no variant", "`avocado variants -m FILE` shows what there is")
+        raise UsageError(tried, "its filters leave no variant", "`avocado variants -m FILE` lists the variants")
     return Matrix(path.stem, tuple(points.values()), shared)
 
 
 def without(matrix: Matrix, parameter: str) -> Matrix:
-    """The matrix without one of its axes: points that are the same then become one."""
+    """The matrix without one of its axes; points that become equal are merged."""
     reduced: dict[str, Point] = {}
     for point in matrix.points:
         values = {key: value for key, value in point.values.items() if key != parameter}
@@ -120,21 +122,21 @@ def without(matrix: Matrix, parameter: str) -> Matrix:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """``2/3`` as its number and how many there are.
+    """Number and count of a shard: ``2/3``.
 
-    :raises UsageError: it is none.
+    :raises UsageError: the text is no shard.
     """
     found = SHARD.fullmatch(text)
     number, count = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= number <= count:
-        raise UsageError(f"run shard {text!r}", "it is not NUMBER/COUNT", "the first of three is 1/3")
+        raise UsageError(f"run shard {text!r}", "it is not NUMBER/COUNT", "the first of three shards is 1/3")
     return number, count
 
 
 def shard_of(points: Sequence[Point], number: int, count: int) -> tuple[Point, ...]:
-    """The points of a shard; the same on every machine.
+    """The points of a shard, the same on every machine.
 
-    :raises UsageError: there is none for it.
+    :raises UsageError: the shard is empty.
     """
     names = set(shard_points(tuple(point.name for point in points), number, count))
     if not names:
@@ -143,7 +145,7 @@ def shard_of(points: Sequence[Point], number: int, count: int) -> tuple[Point, .
 
 
 def write_matrix(path: Path, points: Iterable[Point], shared: Mapping[str, str]) -> None:
-    """Write the file that Avocado is given.
+    """Write the file for Avocado.
 
     :raises EnvironmentFailure: the folder cannot be written.
     """
@@ -156,26 +158,26 @@ def write_matrix(path: Path, points: Iterable[Point], shared: Mapping[str, str])
 def _variants(path: Path, tried: str) -> list[list[Any]]:
     """The variants of a file, each a list of leaves of Avocado's tree.
 
-    :raises UsageError: in the words of YAML, with the line.
+    :raises UsageError: with YAML's own message and the line.
     """
-    # Late, because Avocado loads all its plugins with it; and itself first, because the plugin needs it loaded.
+    # Imported here because Avocado loads all its plugins with it; and before the plugin, which needs it.
     import avocado.core.varianter  # noqa: F401, PLC0415
     from avocado_varianter_yaml_to_mux.mux import MuxTree  # noqa: PLC0415
     from avocado_varianter_yaml_to_mux.varianter_yaml_to_mux import create_from_yaml  # noqa: PLC0415
 
     try:
         return list(MuxTree(create_from_yaml([f"/run:{path}"])))
-    except (AttributeError, TypeError) as error:  # what the plugin makes of a list, or of a text
-        raise UsageError(tried, "it is no tree of nodes with parameters", "see docs/matrix.md") from error
+    except (AttributeError, TypeError) as error:  # raised by the plugin for a list or a text
+        raise UsageError(tried, "it is not a tree of nodes with parameters", "see docs/matrix.md") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         said = str(getattr(error, "strerror", None) or error).removeprefix(f"Invalid multiplex file '/run:{path}': ")
         raise UsageError(tried, " ".join(said.split()), "see docs/matrix.md") from error
 
 
 def _values(leaves: Sequence[Any], tried: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Parameters of a variant: what it shares with all others, and its own.
+    """Parameters of a variant: those that all variants share, and its own.
 
-    :raises UsageError: a parameter has no single value.
+    :raises UsageError: a parameter has more than one value.
     """
     shared: dict[str, str] = {}
     own: dict[str, str] = {}
@@ -190,11 +192,11 @@ def _values(leaves: Sequence[Any], tried: str) -> tuple[dict[str, str], dict[str
 
 
 def _text(key: str, value: object, tried: str) -> str:
-    """A value as a command line would give it; YAML reads ``on`` as a truth value, and 10.10 as a number."""
+    """A value as on a command line; YAML reads ``on`` as a Boolean, and 10.10 as a number."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float) and key == "base":
         raise UsageError(tried, f"base {value} is a number in YAML, and 10.10 would be 10.1", 'write base: "10.0"')
     if not isinstance(value, str | int | float):
-        raise UsageError(tried, f"{key} is {value!r}, no single value", "give each value a node of its own")
+        raise UsageError(tried, f"{key} is {value!r}, not a single value", "make a node for each value")
     return str(value)

@@ -1,4 +1,4 @@
-"""One run of a matrix: which points, on which QEMUs, and what is noted of them before the first test starts."""
+"""One run of a matrix: its points, their QEMUs, and the record that is written before the first test starts."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ BASE = "base"
 
 
 def matrix_test() -> str:
-    """The test that a matrix is for, where none is named."""
+    """The test of a matrix where the command line names none."""
     return str(project_folder() / MATRIX_TEST)
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixRun:
-    """What one run covers.
+    """The points that one run covers.
 
-    :param points: those chosen of the matrix, whichever shard they belong to.
-    :param number, count: the shard.
+    :param points: chosen of the matrix, of all shards.
+    :param number, count: the shard of this run.
     """
 
     matrix: Matrix
@@ -51,7 +51,7 @@ class MatrixRun:
         return shard_of(self.points, self.number, self.count)
 
     def bases(self, default: str) -> tuple[str, ...]:
-        """The bases that this shard's points name, each once.
+        """The bases of this shard's points, each once.
 
         :param default: of points that name none.
         """
@@ -59,18 +59,18 @@ class MatrixRun:
         return tuple(dict.fromkeys(point.values.get(BASE, shared) for point in self.own))
 
     def check(self, given: Mapping[str, str], check: Callable[[Mapping[str, str]], None]) -> None:
-        """Refuse parameters that make no sense, before anything is built.
+        """Refuse invalid parameters before anything is built.
 
         :param given: parameters of the command line, for every point.
-        :param check: raises UsageError for what a test would refuse.
-        :raises UsageError: also when the command line sets what the points set themselves.
+        :param check: raises UsageError for parameters that a test would refuse.
+        :raises UsageError: also when the command line sets a parameter of the points.
         """
         for point in self.points:
             for name in given:
                 if name in point.values:
                     raise UsageError(
                         f"run matrix {self.matrix.name} with {name}={given[name]}",
-                        f"its points set {name} themselves",
+                        f"each of its points sets {name}",
                         f"choose points instead, e.g. --points '{point.name}'",
                     )
             try:
@@ -85,7 +85,7 @@ class MatrixRun:
         """Write the file for Avocado into the results folder.
 
         :param shared: parameters of every point.
-        :param qemus: by base; none where the user brought one, which is among ``shared``.
+        :param qemus: by base; empty where the user gave a QEMU, which is in ``shared``.
         :param default: base of points that name none.
         """
         above = {**self.matrix.shared, **shared}
@@ -101,7 +101,7 @@ class MatrixRun:
         return qemus.get(point.values.get(BASE, self.matrix.shared.get(BASE, default)))
 
     def record(self, results: Path, command: str, environment: Environment) -> None:
-        """Note what this run is to cover, so that it is missed when it does not."""
+        """Write the record of the points to cover, so that a missing point makes the run inconclusive."""
         shard = Shard(
             number=self.number,
             points=tuple(point.name for point in self.own),
@@ -117,10 +117,10 @@ def plan_matrix(name: str, patterns: Sequence[str], shard: str | None, *, brough
     """Choose the points of a run.
 
     :param name: of a matrix in ``fixtures/matrix``, or a path.
-    :param patterns: ``fnmatch`` patterns of names of points; all of them without any.
+    :param patterns: ``fnmatch`` patterns of points' names; all points without patterns.
     :param shard: ``2/3``.
-    :param brought: a QEMU of the user's is tested: the matrix has no bases then.
-    :raises UsageError: any of them makes no sense.
+    :param brought: the run tests a QEMU of the user's, so the matrix has no bases.
+    :raises UsageError: one of them is invalid.
     """
     matrix = load_matrix(name)
     if brought:

@@ -1,4 +1,4 @@
-"""Where the suite runs, and what its tests are told: natively or in a lab, with which QEMU and guest."""
+"""Where the suite runs, natively or in a lab, and the parameters of its tests: their QEMU and guest."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.lab.doctor import choose, examine, explain, failures
 from cprlib.qemu.binary import QemuBinary
 
-# A guest in a KVM that is itself emulated carries fewer packets/s, and its updates take longer.
+# With nested KVM a guest carries fewer packets/s, and its updates take longer.
 KVM_LAB_PARAMETERS = {"rate": "200", "control_run": "8"}
 
 
-def choose_engine(native: bool, lab: str | None, say: Callable[[str], None]) -> str | None:
+def choose_engine(native: bool, lab: str | None, report: Callable[[str], None]) -> str | None:
     """The lab's engine, None for native.
 
-    :param native: run on this host, whatever the doctor says.
-    :param lab: this engine, whatever the doctor says.
-    :param say: told why, when neither is given and the doctor decides.
-    :raises EnvironmentFailure: neither this host nor a lab can carry the suite.
+    :param native: run on this host, whatever the doctor finds.
+    :param lab: use this engine, whatever the doctor finds.
+    :param report: called with the reason when neither is given and the doctor decides.
+    :raises EnvironmentFailure: the suite can run neither on this host nor in a lab.
     """
     if lab:
         return lab
     if native:
         return None
     findings = examine()
-    say(explain(findings))
+    report(explain(findings))
     if choose(findings) == "native":
         return None
-    forbidding = failures(findings, "lab")
-    if forbidding:
-        first = forbidding[0]
+    if failed := failures(findings, "lab"):
+        first = failed[0]
         raise EnvironmentFailure("run the suite", f"{first.name}: {first.seen}", first.advice or "see cprlib doctor")
     return "uml"
 
@@ -50,7 +49,7 @@ def asset_parameters(
         "initramfs": str(assets.guest.initramfs),
         "policy": str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy,
     }
-    if engine in (None, "kvm"):  # the host's own KVM, or the one that this engine gives its kernel
+    if engine in (None, "kvm"):  # the host's KVM, or the nested one of this engine
         parameters["accelerator"] = "kvm"
     if engine == "kvm":
         parameters |= KVM_LAB_PARAMETERS

@@ -22,7 +22,7 @@ BAD = {
     "just text": "string index",
     "": "no parameter of its own",
     "rate: 500\n": "no parameter of its own",
-    "a:\n  queues: [1, 2]\n": "no single value",
+    "a:\n  queues: [1, 2]\n": "not a single value",
     "a:\n  base: 10.0\n": 'write base: "10.0"',
     "!include : nothing.yaml\n": "does not exist",
     "a: !mux\n  x:\n    queues: 1\n  y:\n    queues: 1\n": "two variants are point q1",
@@ -111,7 +111,7 @@ def test_what_is_no_shard(text: str) -> None:
 def test_points_are_chosen_by_pattern(push: Matrix) -> None:
     assert len(push.only(["*-cpr-*"])) == 6
     assert {point.values["base"] for point in push.only(["*-10.0-*"])} == {"10.0"}
-    with pytest.raises(UsageError, match="none is named so; it begins q1-tap"):
+    with pytest.raises(UsageError, match="no point matches; the first ones are q1-tap"):
         push.only(["*-cpr-*", "q8-*"])
 
 

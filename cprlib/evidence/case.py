@@ -1,19 +1,18 @@
-"""What a case collects: plain values, written to ``cases/<id>/case.json`` and read back by the judge and the report.
+"""The evidence of a case: ``cases/<id>/case.json``, which a test writes and the judge and the report read.
 
-A value that is not known is None, never 0: the judge takes what is absent for inconclusive, not for good. Moments are
-``CLOCK_REALTIME`` nanoseconds, durations are milliseconds unless the name says otherwise.
+A value that is not known is None, never 0: the judge takes it as inconclusive. Times are ``CLOCK_REALTIME`` in ns;
+durations are milliseconds unless the name says otherwise.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cprlib import files
-from cprlib.codec import BadValue, decode, dump_json, encode
+from cprlib.codec import BadValue, Count, decode, dump_json, encode, load_json
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import (
     Budget,
@@ -84,7 +83,7 @@ PACKETS_FILE = "packets.json"  # see cprlib.evidence.packets
 
 @dataclass(frozen=True, slots=True)
 class CaseEvidence:
-    """Everything one case has to say. Only ``id`` and ``mechanism`` are required; the judge wants much more.
+    """The evidence of one case. Only ``id`` and ``mechanism`` are required.
 
     :param id: unique in the run, fit for a folder name: ``cpr-tap-vhost-4-queues``.
     :param title: one line for people; the first line of the test's docstring.
@@ -92,14 +91,14 @@ class CaseEvidence:
     :param started_ns, finished_ns: the whole case.
     :param sent: test packets of the main stream.
     :param updates: live updates carried out in this case.
-    :param per_update: each update by itself; report.html shows them where there were several.
-    :param unexplained: packets missing that no hop accounts for; None when the ledger could not be made.
+    :param per_update: figures of each update.
+    :param unexplained: missing packets that no hop accounts for; None without a ledger.
     :param qemu_downtime_ms: ``downtime`` of query-migrate on the source; the longest of several updates.
-    :param faults: put into updates of this case, in order.
-    :param retries: times that the case was started anew on a fresh lab because the lab died.
+    :param faults: injected into updates of this case, in order.
+    :param retries: restarts of the case in a new lab because its lab died.
     :param reproduce: a command line that runs this case again.
-    :param skipped: why the case did not run, empty when it ran: ``no-cpr: this QEMU has no cpr=on``. The word before
-        the colon is what policies speak of (docs/reading-a-report.md lists them).
+    :param skipped: why the case did not run, empty when it ran: ``no-cpr: this QEMU has no cpr=on``. Policies
+        allow or refuse the word before the colon (docs/reading-a-report.md lists them).
     """
 
     id: str
@@ -111,8 +110,8 @@ class CaseEvidence:
     finished_ns: int | None = None
     parameters: Parameters = field(default_factory=Parameters)
     skipped: str = ""
-    updates: int | None = None
-    sent: int | None = None
+    updates: Count | None = None
+    sent: Count | None = None
     loss: PerDirection = field(default_factory=PerDirection)
     duplicates: PerDirection = field(default_factory=PerDirection)
     reordered: PerDirection = field(default_factory=PerDirection)
@@ -132,7 +131,7 @@ class CaseEvidence:
     instrument: InstrumentHealth = field(default_factory=InstrumentHealth)
     guest_view: tuple[GuestFact, ...] = ()
     warnings: tuple[str, ...] = ()
-    retries: int = 0
+    retries: Count = 0
     reproduce: str = ""
     source: QemuFacts | None = None
     target: QemuFacts | None = None
@@ -188,7 +187,7 @@ class CaseEvidence:
         """
         path = folder / CASE_FILE
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            value = load_json(dict, path.read_bytes())
+        except (OSError, BadValue) as error:
             raise InstrumentError(f"read {path}", str(error)) from error
         return cls.from_json(value)

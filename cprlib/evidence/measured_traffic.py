@@ -104,21 +104,12 @@ def with_ledger(evidence: CaseEvidence, ledger: Ledger, absent: tuple[str, ...],
 
 
 def packets_of(result: TrafficResult) -> Packets:
-    """The sidecar for the timeline picture: all flows together, in the order of sending."""
+    """The packets of all flows, in the order of sending."""
     rows = sorted(
         row
         for flow in result.flows
         for row in zip(flow.sent_ns, flow.reflected_ns, flow.returned_ns, strict=True)
         if row[0] is not None
     )
-    origin = rows[0][0] if rows else 0
-
-    def micro(moment_ns: int | None) -> int | None:
-        return None if moment_ns is None else (moment_ns - origin) // 1000
-
-    return Packets(
-        origin_ns=origin,
-        sent_us=tuple((sent - origin) // 1000 for sent, _, _ in rows),
-        reflected_us=tuple(micro(reflected) for _, reflected, _ in rows),
-        returned_us=tuple(micro(returned) for _, _, returned in rows),
-    )
+    sent_ns, reflected_ns, returned_ns = zip(*rows, strict=True) if rows else ((), (), ())
+    return Packets.from_ns(sent_ns, reflected_ns, returned_ns)

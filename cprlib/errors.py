@@ -24,7 +24,7 @@ class CprlibError(Exception):
     """Base of all errors raised on purpose.
 
     :param tried: what was being done, without a full stop: ``"start QEMU /usr/bin/qemu"``.
-    :param happened: what came of it, where there is one in the words of the tool that refused.
+    :param happened: the result, in the words of the tool that refused if there are any.
     :param advice: what the user can do next; empty when nothing sensible can be said.
     :param details: longer evidence (output of a tool, a command line to paste), shown only with ``-v``.
     """

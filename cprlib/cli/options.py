@@ -63,7 +63,7 @@ def out_option(default: Path, what: str) -> Callable[[Command], Command]:
 def renamed_option(old: str, new: str) -> Callable[[Command], Command]:
     """A hidden option that is refused with its new name.
 
-    :param old: ``"--variant VALUE"``, or ``"--no-crossing"`` for a flag.
+    :param old: ``"--variant VALUE"``, or the name alone for a flag.
     """
     name, _, value = old.partition(" ")
 

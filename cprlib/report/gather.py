@@ -1,4 +1,4 @@
-"""All cases of a run: their evidence, the ones that never finished, and what Avocado says of their tests."""
+"""All cases of a run: their evidence, the ones that never finished, and Avocado's results of their tests."""
 
 from __future__ import annotations
 

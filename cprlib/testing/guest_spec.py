@@ -23,7 +23,7 @@ class GuestSpec:
     :param mechanism: of its updates.
     :param queues: queue pairs of its NIC, where the run has no parameter ``queues``.
     :param vhost: whether the NIC uses vhost-net.
-    :param netdevs: in place of these two: one NIC on each.
+    :param netdevs: instead of these two: one NIC on each.
     :param plugged: netdevs and NICs are added by QMP before the guest runs.
     :param pluggable: NICs can be added later. Such a guest, and one with ``plugged``, has machine ``pc``, whose bus
         takes NICs as it is; ``q35`` needs a port for each.

@@ -158,7 +158,7 @@ def check_files(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], up
         f"{label}-same-files",
         problems,
         f"{expected} in source and target, each the same open file by kcmp",
-        "a descriptor was opened anew, leaked or left behind",
+        "a descriptor was reopened, leaked or left behind",
     )
     before = {row.number: row for row in update.source_before.table.rows}
     changed = []

@@ -17,7 +17,7 @@ class PortAllocator:
         """Reserve ports that follow one another.
 
         :returns: the first one.
-        :raises InstrumentError: so many are not left.
+        :raises InstrumentError: fewer ports are left.
         """
         first = self._next
         if first + count - 1 > LAST:

@@ -1,1 +1,1 @@
-"""Evidence to verdict: what a case collected, the policy it is held against, and what follows."""
+"""From evidence to verdict: policies, the judge, findings."""

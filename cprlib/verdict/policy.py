@@ -12,7 +12,7 @@ import msgspec
 
 from cprlib.codec import Count, Name, Positive
 
-DOWNGRADE_CHECKS = ("vhost-worker", "no-downgrade")  # wanted of each case with vhost
+DOWNGRADE_CHECKS = ("vhost-worker", "no-downgrade")  # required of each case with vhost
 NOT_ASKED_FOR = ("no-target", "no-local")
 """Words of skips that every policy allows, because they say nothing about the QEMU under test: no second QEMU was
 given; the migration parameter ``local``, which not even 11.1 has, is not there."""

@@ -180,7 +180,7 @@ def _refuse_contradictions(source: _Source, policy: Policy, values: Mapping[str,
             "ledger",
             "unexplained",
             lambda: not policy.ledger.required,
-            "required = false leaves nothing to hold against it",
+            "required = false leaves nothing to compare with it",
         ),
         (
             "skips",

@@ -15,7 +15,7 @@ from cprlib.files import CACHE_VARIABLE, cache_folder, project_folder
 from cprlib.lab.runner_supervision import bound_to_this_process
 from tests.robustness.processes import Process, descendants
 
-CASE = "tests/functional/test_cpr_tap.py:CprTap.test_{}_1_queue_crosses_without_loss"
+CASE = "tests/functional/test_cpr_tap.py:CprTap.test_update_with_{}_1_queue_loses_nothing"
 PARAMETERS = {"control_run": "1", "before": "0.2", "after": "0.3"}
 RESULTS_NAME = "re,sults accel=none;$(touch pwned) '&"
 NOT_COPIED = {"python", "trees", "lab-cores"}  # not needed by a run; locks belong to an inode

@@ -54,9 +54,9 @@ def test_each_push_covers_every_pair_of_values(push: Matrix, night: Matrix) -> N
     nights = {point.name: point.values for point in night.points}
     assert all(nights[point.name] == point.values for point in push.points)
     values = {axis: sorted({point.values[axis] for point in night.points}) for axis in AXES}
-    crossing = [point.values for point in push.points if point.values["mechanism"] == "cpr"]
+    by_cpr = [point.values for point in push.points if point.values["mechanism"] == "cpr"]
     for one, other in combinations(AXES, 2):
-        seen = {(point[one], point[other]) for point in crossing}
+        seen = {(point[one], point[other]) for point in by_cpr}
         assert seen == set(product(values[one], values[other])), (one, other)
     wanted = {(point.values["mechanism"], axis, point.values[axis]) for point in night.points for axis in AXES}
     assert wanted == {(point.values["mechanism"], axis, point.values[axis]) for point in push.points for axis in AXES}
@@ -77,7 +77,7 @@ def test_a_bad_file_is_one_line(text: str, why: str, tmp_path: Path) -> None:
     assert "\n" not in caught.value.one_line()
 
 
-def test_an_unknown_name_tells_the_known_ones() -> None:
+def test_an_error_about_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="there are: night, push"):
         load_matrix("nihgt")
 
@@ -124,7 +124,7 @@ def test_the_file_of_a_run_reads_as_the_points_it_was_made_of(push: Matrix, tmp_
     assert again.shared == shared
 
 
-def test_a_path_of_a_qemu_is_not_told_in_a_name(tmp_path: Path) -> None:
+def test_a_path_of_a_qemu_is_not_part_of_a_name(tmp_path: Path) -> None:
     path = tmp_path / "matrix.yaml"
     write_matrix(path, [Point("q4", {"queues": "4", "qemu": "/a/qemu", "firmware": "/f"})], {})
     assert [point.name for point in load_matrix(str(path)).points] == ["q4"]

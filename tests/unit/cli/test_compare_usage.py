@@ -28,7 +28,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
         (["one", "--b", "/bin/true"], "both given"),
         (["--b", "/bin/true", "--native", "--lab", "uml"], "both --native and --lab"),
         (["--b", "/bin/true", "-p", "ratte=1"], "no such parameter"),
-        (["--b", "/bin/true", "--policy", "nobody"], "no policy of that name"),
+        (["--b", "/bin/true", "--policy", "unknown"], "no policy of that name"),
         (["--b", "/nowhere/qemu"], "/nowhere/qemu"),
         (["--resume"], "no session in"),
         (["--resume", "--budget", "20"], "resume cprlib compare with --budget"),

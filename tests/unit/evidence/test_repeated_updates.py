@@ -79,7 +79,7 @@ def test_figures_survive_the_case_file() -> None:
     assert figures[0].duplicates.total is None
 
 
-def test_an_update_of_which_nobody_told_the_stop_has_no_time_from_there() -> None:
+def test_an_update_without_a_stop_event_has_no_stop_to_resume() -> None:
     silent = replace(GOOD, moments=GOOD.moments[1:])
     assert figures_of([silent], [])[0].stop_to_resume_ms is None
 

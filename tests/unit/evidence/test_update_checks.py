@@ -68,7 +68,7 @@ def test_good_update_passes_everything() -> None:
     assert [item.iff for item in descriptor_rows(GOOD, NETDEV)] == ["tap0", ""]
 
 
-def test_tap_opened_anew_is_no_hand_over() -> None:
+def test_reopened_tap_is_not_the_same_file() -> None:
     bad = replace(GOOD, pairings=(Pairing(SOURCE[0], None), Pairing(None, TARGET[0]), GOOD.pairings[1]))
     assert outcomes(hand_over_checks(bad, NETDEV))["descriptors-same-file"] is Outcome.FAIL
 
@@ -144,7 +144,7 @@ def test_guest_that_is_resumed_again_is_seen() -> None:
     assert "resumed-once" not in outcomes(order_checks(replace(GOOD, run_states=None)))
 
 
-def test_moment_that_nobody_told_of_is_inconclusive() -> None:
+def test_missing_event_is_inconclusive() -> None:
     silent = replace(GOOD, moments=GOOD.moments[:1], run_states=None)
     assert set(outcomes(order_checks(silent)).values()) == {Outcome.INCONCLUSIVE}
 

@@ -1,4 +1,4 @@
-"""The agent as a program on this machine, with a socket pair in place of its virtio-serial port."""
+"""The agent as a program on this machine, with a socket pair instead of its virtio-serial port."""
 
 from __future__ import annotations
 

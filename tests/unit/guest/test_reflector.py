@@ -122,7 +122,7 @@ def test_log_is_bounded_and_what_did_not_fit_is_counted(agent: NativeAgent) -> N
     assert agent.connection.reflector().reflected == 1100
 
 
-def test_reset_begins_anew(agent: NativeAgent) -> None:
+def test_reset_starts_again(agent: NativeAgent) -> None:
     with peer(agent) as sock:
         for _ in range(2):
             sock.send(sender_packet(5))

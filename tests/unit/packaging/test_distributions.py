@@ -84,7 +84,7 @@ def test_the_wheel_has_the_library_and_what_it_runs(built: Path) -> None:
 
 
 def test_installed_recipes_are_those_of_the_checkout(installed: Path) -> None:
-    """One key in the store: whoever has built from a checkout does not build again."""
+    """The keys in the store are the same: after a build from a checkout nothing is built again."""
     program = "from cprlib.build.assets import recipes_digest; print(recipes_digest())"
     assert of_installed(installed, program).strip() == recipes_digest()
     program = "from cprlib.campaign.mutation.stored import code_digest; print(code_digest())"

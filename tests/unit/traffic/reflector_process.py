@@ -1,4 +1,4 @@
-"""A reflector in a process of its own, in place of a guest: it shares no interpreter with the instrument."""
+"""A reflector in a process of its own instead of a guest: it shares no interpreter with the instrument."""
 
 from __future__ import annotations
 

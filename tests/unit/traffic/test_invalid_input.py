@@ -87,13 +87,13 @@ def test_answers_that_the_reflector_never_sent_hide_no_loss(
             continue
         add_answer(world, sequence, own, early=early)
         added += 1
-    spoiled = result_of(world, world.log)
-    assert spoiled.flows[0].not_in_log == added
+    with_forged = result_of(world, world.log)
+    assert with_forged.flows[0].not_in_log == added
     for name in ("sent", "lost_forward", "lost_return", "duplicates"):
-        assert getattr(spoiled, name) == getattr(clean, name)
-    assert spoiled.reordered.return_ == clean.reordered.return_
-    assert spoiled.flows[0].missing == clean.flows[0].missing
-    assert bool(check_instrument(spoiled).problems) >= bool(added)
+        assert getattr(with_forged, name) == getattr(clean, name)
+    assert with_forged.reordered.return_ == clean.reordered.return_
+    assert with_forged.flows[0].missing == clean.flows[0].missing
+    assert bool(check_instrument(with_forged).problems) >= bool(added)
 
 
 def add_answer(world: World, sequence: int, own: int, *, early: bool) -> None:

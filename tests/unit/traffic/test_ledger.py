@@ -69,7 +69,7 @@ def test_kernel_events_name_packet_and_reason() -> None:
     events = (
         DropEvent(STOP + 50_030_000, 0x0800, "tun_net_xmit", "FULL_RING"),
         DropEvent(STOP + 60_020_000, 0x0806, "arp_rcv", "OTHERHOST"),  # no IP packet
-        DropEvent(STOP + 900_000_000, 0x0800, "somewhere", "NOT_SPECIFIED"),  # much later than any of ours
+        DropEvent(STOP + 900_000_000, 0x0800, "somewhere", "NOT_SPECIFIED"),  # much later than any missing packet
     )
     hops = [hop("tap queue", 100, 98, tx_dropped=1)]
     packets = place(

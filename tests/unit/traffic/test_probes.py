@@ -25,7 +25,7 @@ MAC = "52:54:00:00:00:01"
 
 
 class Here:
-    """In place of the station's namespace: the one of the test."""
+    """Instead of the station's namespace: the one of the test."""
 
     def entered(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()

@@ -80,7 +80,7 @@ def test_a_paused_reflector_interrupts_and_loses_nothing() -> None:
     assert seen.high_ms is not None
     assert seen.high_ms >= pause_s * 1000 - 60  # a receive that had begun may take one packet into the pause
     assert seen.frame_loss_ms == 0
-    # its kernel went on stamping arrivals: forward was never interrupted for so long
+    # its kernel still stamped arrivals: forward was never interrupted for that long
     forward = result.interruption.forward.low_ms
     assert forward is not None
     assert forward < pause_s * 1000

@@ -126,6 +126,6 @@ def test_lines_of_others_in_the_log_change_nothing(
         *world.log,
         *(Reflection(world.sent + number, 999, 0, 0, FLOW.source, FLOW.source_port) for number in range(invalid)),
     ]
-    clean, spoiled = result_of(world, world.log), result_of(world, log)
-    assert spoiled.flows == clean.flows
-    assert (spoiled.instrument.log_foreign, spoiled.instrument.log_invalid) == (foreign, invalid)
+    clean, forged = result_of(world, world.log), result_of(world, log)
+    assert forged.flows == clean.flows
+    assert (forged.instrument.log_foreign, forged.instrument.log_invalid) == (foreign, invalid)

@@ -18,7 +18,7 @@ INTERFACE = "eth0"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The station's end, and the end in place of a guest."""
+    """The end of the station, and the end that stands for a guest."""
 
     station: NetworkNamespace
     guest: NetworkNamespace

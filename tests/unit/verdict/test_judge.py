@@ -146,7 +146,7 @@ def test_no_single_member_is_needed_for_a_pass_by_default() -> None:
             assert judge(replace(bad, **{field.name: getattr(empty, field.name)}), DEFAULT).outcome != Outcome.PASS
 
 
-def test_loss_is_not_believed_when_the_capture_lost_packets() -> None:
+def test_loss_is_discarded_when_the_capture_lost_packets() -> None:
     judged = judge(instrument(capture_drops=2)(changed(loss=PerDirection(2, 0))(good_case())), DEFAULT)
     assert judged.outcome == Outcome.INCONCLUSIVE
     assert any("discarded: " in finding.text for finding in judged.verdict.findings)
@@ -188,7 +188,7 @@ def test_overflow_excuses_only_its_own_packets() -> None:
     assert judge(case, DEFAULT).outcome == Outcome.FAIL
 
 
-def test_control_run_that_loses_accuses_nobody() -> None:
+def test_control_run_with_a_loss_is_inconclusive() -> None:
     case = replace(good_case(), role=Role.CONTROL_RUN, mechanism=Mechanism.NONE, loss=PerDirection(1, 0))
     assert judge(case, DEFAULT).outcome == Outcome.INCONCLUSIVE
     assert judge(replace(case, loss=PerDirection(0, 0)), DEFAULT).outcome == Outcome.PASS

@@ -18,7 +18,7 @@ AXES = ("queues", "vhost", "machine", "base", "ip_version")
 BAD = {
     "a: !mux\n  x: [1\n": "line 2",
     "a: !frob\n  queues: 1\n": "tag '!frob'",
-    "- 1\n- 2\n": "no tree of nodes",
+    "- 1\n- 2\n": "not a tree of nodes",
     "just text": "string index",
     "": "no parameter of its own",
     "rate: 500\n": "no parameter of its own",

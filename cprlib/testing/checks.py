@@ -49,9 +49,9 @@ class CaseChecks:
 
         :param meaning: what a difference means; both values are added to it.
         """
-        was, wanted = shown(observed), shown(expected)
+        seen, required = shown(observed), shown(expected)
         self.expect(
-            name, observed == expected, wanted, was, meaning and f"{meaning}: expected {wanted}, observed {was}"
+            name, observed == expected, required, seen, meaning and f"{meaning}: expected {required}, observed {seen}"
         )
 
     def expect_empty(self, name: str, problems: Iterable[object], expected: object, meaning: str = "") -> None:
@@ -67,7 +67,7 @@ class CaseChecks:
         self.add_checks(Check(name, Outcome.INCONCLUSIVE, str(expected), reason))
 
     def add_checks(self, *checks: Check) -> None:
-        """Add checks that somebody else has made."""
+        """Add checks that were made elsewhere."""
         self.evidence = self.evidence.with_checks(*checks)
 
     def add_stream(self, stream: Stream, *checks: Check) -> None:

@@ -192,8 +192,8 @@ class MeasuredCase(CaseChecks):
 
         with contextlib.suppress(DeadlineExceeded):
             Deadline(3, "the guest to work off what waited", Awaited.GUEST).poll(worked_off, interval=0.05)
-        wanted = session.progress().answers + round(self.parameters.rate * seconds)
-        session.wait_for_answers(wanted, Deadline(seconds + 20, "traffic to flow between two updates"))
+        answers = session.progress().answers + round(self.parameters.rate * seconds)
+        session.wait_for_answers(answers, Deadline(seconds + 20, "traffic to flow between two updates"))
 
     def live_update(
         self,

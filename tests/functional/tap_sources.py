@@ -147,12 +147,12 @@ def expect_programs(
     :param unnamed: taps that the kernel named: QEMU passes their names to the scripts, and they end with the last QEMU.
     """
     scripted = ("tap2", *unnamed)
-    wanted = sorted(["helper tap7", *(f"up {item}" for item in scripted)])
+    once = sorted(["helper tap7", *(f"up {item}" for item in scripted)])
     runs = programs.runs()
     case.expect(
         "programs-run-once",
-        runs == started and sorted(started) == wanted,
-        f"run by the first source only: {', '.join(wanted)}",
+        runs == started and sorted(started) == once,
+        f"run by the first source only: {', '.join(once)}",
         ", ".join(runs) or "none",
         f"programs run after two updates: {', '.join(runs)}",
     )

@@ -92,7 +92,7 @@ class DescriptorFlags(LiveUpdateTest):
         expect_same_queues(case, before, read_tap_view(case.guest.topology, target), numbers, "when-received")
 
     def _expect_after(self, case: MeasuredCase, before: DescriptorTable) -> None:
-        """In the target, once it runs the guest; descriptors are told apart by kind, as the source has gone."""
+        """In the target that runs the guest; by kind only, because the source has ended."""
         after = read_table(case.guest.machine.pid)
         case.expect_equal(
             "handed-over-flags-after-update",

@@ -69,13 +69,13 @@ class Announcements:
 
         :returns: ``ARP`` from the guest, ``RARP`` from QEMU, None without a frame.
         """
-        wanted = bytes.fromhex(mac.replace(":", ""))
+        address = bytes.fromhex(mac.replace(":", ""))
         with contextlib.suppress(TimeoutError):
             while not deadline.expired:
                 self._opened.settimeout(max(deadline.remaining, 0.001))
                 frame = self._opened.recv(2048)
                 (kind,) = struct.unpack_from("!H", frame, 12) if len(frame) >= 14 else (0,)
-                if kind in KINDS and frame[6:12] == wanted:
+                if kind in KINDS and frame[6:12] == address:
                     return KINDS[kind]
         return None
 

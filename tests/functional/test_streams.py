@@ -1,4 +1,4 @@
-"""Streams from both ends at once, UDP and TCP, small and larger than the MTU, cross one live update."""
+"""A live update under streams from both ends: UDP and TCP, small and larger than the MTU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Streams(LiveUpdateTest):
     """Mechanism ``cpr`` with vhost, one queue pair."""
 
     def test_streams_from_both_ends_lose_nothing(self) -> None:
-        """Streams that start at either end, and TCP in both directions, cross an update: nothing lost, content equal.
+        """An update loses nothing of streams from both ends and of TCP in both directions; content is equal.
 
         :avocado: tags=mechanism:cpr,vhost:on,queues:1,streams:all,patch:no-loss,patch:9
         """

@@ -62,7 +62,7 @@ class VhostHandOver(LiveUpdateTest):
             self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case,
             KernelTrace() as trace,
             Probes(case.guest.topology.station, probe_flows(case)) as probes,
-            ChannelProxy(case.guest.topology.switch, "nobody", SOME_BYTES) as proxy,
+            ChannelProxy(case.guest.topology.switch, "unused", SOME_BYTES) as proxy,
         ):
             machine = case.guest.machine
             before = vhost_workers(machine.pid)
@@ -97,7 +97,7 @@ class VhostHandOver(LiveUpdateTest):
 
         capabilities = [{"capability": name, "state": True} for name in ("pause-before-switchover", "x-ignore-shared")]
         machine.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
-        with ChannelProxy(case.guest.topology.switch, "nobody", None) as sink:
+        with ChannelProxy(case.guest.topology.switch, "unused", None) as sink:
             machine.qmp.execute("migrate", {"channels": MigrationChannels("", sink.name).descriptions()[:1]})
             reaches("pre-switchover")
             stopped = machine.status()

@@ -15,9 +15,9 @@ Value = TypeVar("Value")
 
 
 def timeout_scale() -> float:
-    """The factor all deadlines are multiplied with, from the environment variable CPRLIB_TIMEOUT_SCALE.
+    """The factor of all deadlines, from the environment variable CPRLIB_TIMEOUT_SCALE.
 
-    :raises UsageError: when the variable is not a positive number.
+    :raises UsageError: the variable is not a positive number.
     """
     text = os.environ.get(SCALE_VARIABLE, "1")
     try:
@@ -30,7 +30,7 @@ def timeout_scale() -> float:
 
 
 class Deadline:
-    """A moment on the monotonic clock until which something has to have happened.
+    """A time on the monotonic clock by which something must have happened.
 
     :param seconds: time allowed on an ordinary machine; multiplied by :func:`timeout_scale`.
     :param purpose: what is waited for, as it reads in the error: ``"the guest's network to come up"``.
@@ -54,16 +54,16 @@ class Deadline:
         return self.remaining == 0.0
 
     def exceeded(self, happened: str = "", advice: str = "", details: str = "") -> DeadlineExceeded:
-        """The error to raise when the deadline has passed; the caller adds what it saw instead."""
+        """The error to raise when the deadline has passed; the caller adds what happened instead."""
         message = f"nothing after {self.seconds:.1f} s" + (f" ({happened})" if happened else "")
         hint = advice or f"on a slow machine set {SCALE_VARIABLE} to 2 or more"
         return DeadlineExceeded(f"wait for {self.purpose}", message, hint, details=details, awaited=self.awaited)
 
     def poll(self, probe: Callable[[], Value | None], interval: float = 0.01) -> Value:
-        """Ask ``probe`` until it returns something other than None; for states that no event announces.
+        """Call ``probe`` until it returns something other than None; for states that no event announces.
 
-        :param interval: pause between two questions, in seconds.
-        :raises DeadlineExceeded: when the time is up and the probe still returns None.
+        :param interval: pause between two calls, in seconds.
+        :raises DeadlineExceeded: the time is up and the probe still returns None.
         """
         while True:
             value = probe()

@@ -1,7 +1,6 @@
 """The exception tree: every error says what was tried, what happened and what to do next.
 
 The command line prints :meth:`CprlibError.one_line`; with ``-v`` also :attr:`CprlibError.details`.
-Exit statuses are fixed by the interface of ``cprlib run`` and documented in docs/cli.md.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ class ExitStatus(enum.IntEnum):
 
 
 class CprlibError(Exception):
-    """Base of all errors raised on purpose.
+    """Base of all errors that cprlib raises.
 
-    :param tried: what was being done, without a full stop: ``"start QEMU /usr/bin/qemu"``.
-    :param happened: the result, in the words of the tool that refused if there are any.
-    :param advice: what the user can do next; empty when nothing sensible can be said.
-    :param details: longer evidence (output of a tool, a command line to paste), shown only with ``-v``.
+    :param tried: the action, without a full stop: ``"start QEMU /usr/bin/qemu"``.
+    :param happened: the result, where possible with the message of the tool that failed.
+    :param advice: what the user can do next; may be empty.
+    :param details: output of a tool, a command line to paste; shown only with ``-v``.
     """
 
     exit_status = ExitStatus.FAIL
@@ -39,7 +38,7 @@ class CprlibError(Exception):
         self.details = details
 
     def one_line(self) -> str:
-        """The error as one line of text, whatever line ends the tool's own words had."""
+        """The error as one line of text."""
         parts = [f"cannot {self.tried}: {self.happened}"]
         if self.advice:
             parts.append(self.advice)
@@ -50,13 +49,13 @@ class CprlibError(Exception):
 
 
 class UsageError(CprlibError):
-    """The caller asked for something that makes no sense: a bad parameter, a path that is no QEMU."""
+    """An invalid request: a bad parameter, a path that is no QEMU."""
 
     exit_status = ExitStatus.USAGE
 
 
 class EnvironmentFailure(CprlibError):
-    """The surroundings do not carry the work: packages, rights, disk space, a kernel feature."""
+    """Something is missing on this machine: packages, rights, disk space, a kernel feature."""
 
     exit_status = ExitStatus.ENVIRONMENT
 
@@ -82,13 +81,13 @@ class LabFailure(EnvironmentFailure):
 
 
 class LabLost(LabFailure):
-    """A lab's kernel died under its command: nothing is known about what ran inside."""
+    """A lab's kernel died during its command, whose result is unknown."""
 
 
 class NotSupported(CprlibError):
-    """This QEMU (or kernel) lacks a feature that a test needs; found by asking it, never by its version.
+    """This QEMU or kernel lacks a feature that a test needs; found by probing, never by version.
 
-    :param word: with which a case is skipped for it; policies speak of it (docs/reading-a-report.md).
+    :param word: of the skipped case; policies allow or refuse it (docs/reading-a-report.md).
     """
 
     exit_status = ExitStatus.ENVIRONMENT
@@ -99,7 +98,7 @@ class NotSupported(CprlibError):
 
 
 class InstrumentError(CprlibError):
-    """The measuring itself failed, so nothing may be concluded from it."""
+    """The instrument failed, so that nothing can be concluded."""
 
     exit_status = ExitStatus.INCONCLUSIVE
 
@@ -133,7 +132,7 @@ class ProcessFailed(CprlibError):
 
 
 class QemuFailed(CprlibError):
-    """A QEMU process did not start, died, or refused a command that has to succeed."""
+    """A QEMU process did not start, died, or refused a command that must succeed."""
 
 
 class QmpRefused(QemuFailed):
@@ -152,4 +151,4 @@ class GuestFailed(CprlibError):
 
 
 class UpdateFailed(CprlibError):
-    """A live update did not complete; ``details`` holds what both QEMUs said."""
+    """A live update did not complete; ``details`` holds the messages of both QEMUs."""

@@ -11,7 +11,7 @@ from cprlib.update.results import FaultResult
 
 CONDITIONS = {  # a field of the fault that is true: what it means
     "return_path": "with a return path",
-    "unnoticed": "the source takes the update for complete, and gets the command cont",
+    "unnoticed": "the source takes the update for complete, and is resumed by cont",
     "refusal": "the target has to refuse",
 }
 LINES_KEPT = 3  # of the messages of each QEMU

@@ -1,4 +1,4 @@
-"""All cases of a run: their evidence, the ones that never finished, and Avocado's results of their tests."""
+"""All cases of a run: their evidence, cases that never finished, and the status of their tests in Avocado."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def _read_case(folder: Path) -> CaseEvidence:
         try:
             return replace(CaseEvidence.read(folder), id=folder.name)
         except InstrumentError as error:
-            said = f"its evidence cannot be read: {error.happened}"
+            message = f"its evidence cannot be read: {error.happened}"
     else:
-        said = "it was started and left no evidence"
+        message = "it was started and left no evidence"
     return CaseEvidence(
         folder.name,
         started.mechanism,
@@ -47,7 +47,7 @@ def _read_case(folder: Path) -> CaseEvidence:
         title=started.title,
         test=started.test,
         started_ns=started.started_ns,
-        checks=(Check(EVIDENCE_CHECK, Outcome.INCONCLUSIVE, "evidence", "none", said),),
+        checks=(Check(EVIDENCE_CHECK, Outcome.INCONCLUSIVE, "evidence", "none", message),),
     )
 
 
@@ -98,5 +98,5 @@ def _without_case(test: AvocadoTest) -> CaseEvidence:
     if test.status in ("CANCEL", "SKIP"):
         return replace(case, skipped=test.reason or "other: skipped without a reason")
     checks = _test_checks(test)
-    said = f"the test ended with {test.status} and left no evidence"
-    return case.with_checks(*(checks or (Check(EVIDENCE_CHECK, Outcome.INCONCLUSIVE, "evidence", "none", said),)))
+    message = f"the test ended with {test.status} and left no evidence"
+    return case.with_checks(*(checks or (Check(EVIDENCE_CHECK, Outcome.INCONCLUSIVE, "evidence", "none", message),)))

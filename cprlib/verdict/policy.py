@@ -1,7 +1,7 @@
-"""Policies: what passes, per property.
+"""Policies: the limits of each property.
 
-A key that a file leaves out has the strict value, so that nothing passes by default.
-The values are described in docs/reading-a-report.md; files are read by :mod:`cprlib.verdict.policy_file`.
+A key that a file leaves out has the strict value, so that nothing passes by default. docs/reading-a-report.md describes
+the values; :mod:`cprlib.verdict.policy_file` reads the files.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class PolicyTable(msgspec.Struct, frozen=True, rename={"return_": "return"}):
 class LossLimits(PolicyTable, frozen=True):
     """Packets of the main stream that may be lost in each direction (RFC 7680).
 
-    :param overflow: what follows when more were lost, but all of the excess in a full tap queue during a pause that was
-        longer than the queue has room for (queue length / rate).
+    :param overflow: the verdict when the excess was lost in a full tap queue, during a pause that was longer than the
+        queue lasts (queue length / rate).
     """
 
     forward: Count = 0
@@ -44,7 +44,7 @@ class CountLimits(PolicyTable, frozen=True):
 
 
 class StreamLimits(PolicyTable, frozen=True):
-    """What each further stream (started in the guest, TCP, other flows) may lose, double and reorder."""
+    """Limits of each further stream: started in the guest, TCP, other flows."""
 
     lost: Count = 0
     duplicates: Count = 0
@@ -55,9 +55,9 @@ class StreamLimits(PolicyTable, frozen=True):
 class InterruptionLimits(PolicyTable, frozen=True):
     """Service interruption by time stamps, in each direction.
 
-    :param max_ms: no more than this; None for no limit.
-    :param max_ratio: no more than this many times the baseline; a policy that has it needs a baseline.
-    :param required: a case of an update in which it was not measured is inconclusive.
+    :param max_ms: the maximum; None for no limit.
+    :param max_ratio: the maximum as a multiple of the baseline, which the policy then needs.
+    :param required: an update without this measurement is inconclusive.
     """
 
     max_ms: Positive | None = 1000.0
@@ -66,10 +66,10 @@ class InterruptionLimits(PolicyTable, frozen=True):
 
 
 class IdentityRules(PolicyTable, frozen=True):
-    """Descriptors: each of the netdev's is one open file on both sides (kcmp(2) KCMP_FILE).
+    """Each descriptor of the netdevs is one open file in both QEMUs (kcmp(2) KCMP_FILE).
 
-    :param required: a case of a mechanism that hands descriptors over is inconclusive without this evidence.
-    :param unpaired: descriptors that may be without a partner.
+    :param required: a mechanism that keeps open files is inconclusive without this evidence.
+    :param unpaired: the maximum of descriptors without a partner.
     """
 
     required: bool = True
@@ -77,7 +77,7 @@ class IdentityRules(PolicyTable, frozen=True):
 
 
 class DowngradeRules(PolicyTable, frozen=True):
-    """The silent fall back from vhost to userspace virtio.
+    """The silent fallback from vhost to userspace virtio.
 
     :param forbidden: cases with vhost need the checks of :data:`DOWNGRADE_CHECKS`, and they must pass.
     """
@@ -89,7 +89,7 @@ class LedgerRules(PolicyTable, frozen=True):
     """The ledger per hop.
 
     :param required: a measured case without a ledger is inconclusive.
-    :param unexplained: packets that may be missing without a hop that accounts for them.
+    :param unexplained: the maximum of missing packets that no hop accounts for.
     :param may_miss: names of counters that may be absent (``fnmatch`` patterns).
     """
 
@@ -99,11 +99,11 @@ class LedgerRules(PolicyTable, frozen=True):
 
 
 class InstrumentRules(PolicyTable, frozen=True):
-    """What the instrument must show of itself; short of it the case is inconclusive, neither pass nor fail.
+    """Requirements of the instrument; a case that misses one is inconclusive.
 
-    :param min_sent: test packets, at least.
-    :param pacing_p99_us: 99th percentile of the pacing error at most, microseconds; None for no limit.
-    :param control_run_required: a run without update, in the same session, that lost nothing.
+    :param min_sent: the minimum of test packets.
+    :param pacing_p99_us: the maximum of the 99th percentile of the pacing error, in microseconds; None for no limit.
+    :param control_run_required: the session needs a control run that lost nothing.
     """
 
     min_sent: Count = 1000
@@ -114,7 +114,7 @@ class InstrumentRules(PolicyTable, frozen=True):
 class NegativeControlRules(PolicyTable, frozen=True):
     """Updates that are known to lose packets.
 
-    :param must_lose: a negative control that loses nothing is inconclusive: it has not shown that a loss is seen.
+    :param must_lose: a negative control that loses nothing is inconclusive.
     """
 
     must_lose: bool = True
@@ -126,9 +126,8 @@ class SkipRules(PolicyTable, frozen=True):
     :param allow: ``fnmatch`` patterns of the word before the colon in a case's reason: ``no-cpr``, ``no-vhost``.
         Those of :data:`NOT_ASKED_FOR` are always allowed.
     :param allow_checks: ``fnmatch`` patterns of names of checks.
-    :param otherwise: what follows from a skip that is not allowed.
-    :param whole_mechanism: all cases of a mechanism may be skipped; else the run is inconclusive even though each
-        skip is allowed.
+    :param otherwise: the verdict of a skip that is not allowed.
+    :param whole_mechanism: all cases of a mechanism may be skipped; otherwise the run is then inconclusive.
     """
 
     allow: tuple[Name, ...] = ()
@@ -141,7 +140,7 @@ class Policy(msgspec.Struct, frozen=True):
     """One policy.
 
     :param name: of the file, without ``.toml``.
-    :param retries: labs that may die in one case before it is inconclusive.
+    :param retries: the maximum of labs that die during one case; with more it is inconclusive.
     """
 
     name: str = "strict"

@@ -1,7 +1,7 @@
-"""Reading policies from TOML, strictly: what is not understood is an error that names file and line.
+"""Reads policies from TOML; an unknown or invalid value is an error that names file and line.
 
-A file may say ``extends = "default"``: the name of a shipped policy or a path relative to the file. Tables of the file
-then change single keys of that one; without it, they change the strict values of :mod:`cprlib.verdict.policy`.
+A file may have ``extends = "default"``: the name of a shipped policy, or a path relative to the file. The file then
+changes single keys of that policy; otherwise it changes the strict values of :mod:`cprlib.verdict.policy`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def shipped_policies() -> tuple[str, ...]:
 def load_policy(name_or_path: str | Path) -> Policy:
     """The policy of that name, or in that file (a name with a ``/`` or ending in ``.toml`` is a path).
 
-    :raises UsageError: no such policy, or a file that is not understood; the message has file and line.
+    :raises UsageError: no such policy, or an invalid file; the message has file and line.
     """
     return _load(_find(str(name_or_path), Path()), ())
 
@@ -61,7 +61,7 @@ def _find(name: str, base: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A policy file's text, to find lines in."""
+    """The text of a policy file, to find lines in."""
 
     path: Path
     text: str
@@ -173,7 +173,7 @@ def _describe(kind: Any) -> str:
 
 
 def _refuse_contradictions(source: _Source, policy: Policy, values: Mapping[str, Any]) -> None:
-    """Two settings of which one makes the other meaningless: better refused than half obeyed."""
+    """Refuse a setting that another one makes meaningless."""
     rules: tuple[tuple[str, str, Callable[[], bool], str], ...] = (
         ("identity", "unpaired", lambda: not policy.identity.required, "required = false leaves nothing to count"),
         (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cprlib.campaign.compare.output import COMPARE_SCHEMA_FILE
-from cprlib.campaign.mutation.output import MUTATION_SCHEMA_FILE
+from cprlib.campaign.compare.document import COMPARE_SCHEMA_FILE
+from cprlib.campaign.mutation.document import MUTATION_SCHEMA_FILE
 from cprlib.campaign.soak.output import SOAK_SCHEMA_FILE
 from cprlib.report.run_json import RUN_SCHEMA_FILE
 

@@ -11,7 +11,8 @@ import pytest
 
 from cprlib.campaign.compare.comparison import Comparison, Round, Side
 from cprlib.campaign.compare.decide import Effect, Sample, decide
-from cprlib.campaign.compare.output import COMPARE_SCHEMA_FILE, comparison_document, comparison_text, write_comparison
+from cprlib.campaign.compare.document import COMPARE_SCHEMA_FILE, comparison_document
+from cprlib.campaign.compare.output import comparison_text, write_comparison
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS
 from cprlib.codec import encode
 from cprlib.report.environment import Environment

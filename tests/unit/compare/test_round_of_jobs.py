@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cprlib.campaign.compare.run import Arm, CompareRequest, CompareState, CompareStrategy, GuestJobs
+from cprlib.campaign.compare.run import CompareStrategy
+from cprlib.campaign.compare.session import Arm, CompareRequest, CompareState, GuestJobs
 from cprlib.campaign.job import JobRunner, list_tests
 from cprlib.campaign.pool import Children, Pool
 from cprlib.report.environment import Environment

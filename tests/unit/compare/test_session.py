@@ -14,17 +14,16 @@ from cprlib.campaign.compare import run as run_module
 from cprlib.campaign.compare.comparison import Comparison, Side, compare_saved
 from cprlib.campaign.compare.decide import Change, Effect
 from cprlib.campaign.compare.guest import GuestResult, read_guests
-from cprlib.campaign.compare.run import (
+from cprlib.campaign.compare.run import CompareStrategy, conclude, random_order
+from cprlib.campaign.compare.session import (
+    A_TO_B_CASE,
     STORE,
     Arm,
     CompareRequest,
     CompareState,
-    CompareStrategy,
     GuestJobs,
     StoredRound,
-    conclude,
     make_arms,
-    random_order,
     read_state,
 )
 from cprlib.campaign.job import FinishedJob, JobRunner, SuiteTest
@@ -41,7 +40,7 @@ from .samples import CASE, guest, guest_evidence, refused
 
 ENVIRONMENT = Environment(mode="lab", engine="uml", kernel="6.18", python="3.11", cprlib="0.1.0")
 TESTS = (SuiteTest(CASE, f"/x/test_chain.py:Chain.{CASE}"), SuiteTest("other", "/x/test_other.py:Other.test_other"))
-A_TO_B = SuiteTest(run_module.A_TO_B_CASE, "/x/test_cross_base.py:CrossBase.test_update_to_another_base")
+A_TO_B = SuiteTest(A_TO_B_CASE, "/x/test_cross_base.py:CrossBase.test_update_to_another_base")
 ARMS = tuple(Arm(name, {"qemu": f"/{name[0]}"}, TESTS) for name in ("a", "b", "a-again"))
 ARMS = (*ARMS, Arm("a-to-b", {"qemu": "/a", "target_qemu": "/b"}, TESTS[1:]))
 POLICY = load_policy("default")

@@ -9,14 +9,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from cprlib.campaign.mutation.output import (
-    MUTATION_SCHEMA_FILE,
-    SUMMARY_LINES,
-    report_document,
-    report_markdown,
-    report_text,
-    write_report,
-)
+from cprlib.campaign.mutation.document import MUTATION_SCHEMA_FILE, report_document
+from cprlib.campaign.mutation.output import SUMMARY_LINES, report_markdown, report_text, write_report
 from cprlib.campaign.mutation.plan import Build
 from cprlib.campaign.mutation.score import MutationReport
 from cprlib.campaign.outcome import JobOutcome

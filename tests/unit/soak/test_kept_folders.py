@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cprlib.campaign.outcome import JobOutcome
+from cprlib.campaign.soak.jobs import KeptFolders
 from cprlib.campaign.soak.result import KEPT, SoakCase
-from cprlib.campaign.soak.run import KeptFolders
 from tests.unit.soak.samples import case as make_case
 
 

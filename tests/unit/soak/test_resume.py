@@ -142,10 +142,10 @@ def test_leak_of_the_harness_is_found(folder: Path) -> None:
 
 
 def test_process_that_a_case_leaves_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cprlib.campaign.soak import run  # noqa: PLC0415
+    from cprlib.campaign.soak import jobs  # noqa: PLC0415
     from cprlib.campaign.soak.resources import mark  # noqa: PLC0415
 
-    monkeypatch.setattr(run, "GONE_S", 0.2)
+    monkeypatch.setattr(jobs, "GONE_S", 0.2)
     left = subprocess.Popen(["sleep", "60"], env={**os.environ, **mark(str(folder), 1)})
     try:
         command = Path(f"/proc/{left.pid}/cmdline")

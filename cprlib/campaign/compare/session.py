@@ -1,0 +1,215 @@
+"""A comparison session: its request, its progress, its arms, and the jobs that run its guests.
+
+Its folder (:mod:`cprlib.campaign.store`) also has::
+
+    state.json            the rounds so far (:class:`CompareState`)
+    results/a/round-1/<test>/      a job's folder (:mod:`cprlib.campaign.job`); arms: a, b, a-again, a-to-b
+    compare.json compare.html compare.txt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cprlib import files
+from cprlib.build.assets import Assets
+from cprlib.campaign.compare.decide import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.campaign.compare.guest import GuestResult, comparison_policy, guest_result
+from cprlib.campaign.job import JobRunner, SuiteTest, compress, find_tests
+from cprlib.campaign.pool import Children
+from cprlib.campaign.store import STORE_VERSION, Store, store_folder
+from cprlib.codec import BadValue, dump_json, load_json
+from cprlib.errors import UsageError
+from cprlib.lab.backend import asset_parameters
+from cprlib.qemu.binary import QemuBinary, file_digest
+from cprlib.report.environment import Environment
+from cprlib.report.pipeline import judge_results
+from cprlib.verdict.policy import Policy
+
+STATE_FILE = "state.json"
+RESULTS = "results"
+A, B, AGAIN, A_TO_B = "a", "b", "a-again", "a-to-b"
+UPDATES_CASE, A_TO_B_CASE = "chain-of-5-updates-loses-nothing", "update-to-another-base-loses-nothing"
+DEFAULTS = {"chain": "4", "rate": "500"}
+"""Few updates of many guests, because guests differ more than updates; the rate leaves a slow machine some room."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompareRequest:
+    """What a comparison covers; paths are absolute.
+
+    :param a: None for the project's own build on :attr:`base`.
+    :param budget: minutes for all rounds.
+    :param min_effect: a part of A.
+    :param noise: also run A against A.
+    :param a_to_b: also update from A to B.
+    :param whole: use the whole budget, also when everything is decided.
+    :param engine: of the lab; None to run natively.
+    :param seed: of the random order.
+    :param tests: ids of cases. :param parameters: ``NAME=VALUE``.
+    """
+
+    b: str
+    a: str | None = None
+    a_firmware: str | None = None
+    b_firmware: str | None = None
+    base: str = ""
+    budget: float = 10.0
+    min_effect: float = MIN_EFFECT
+    noise: bool = False
+    a_to_b: bool = True
+    whole: bool = False
+    policy: str = "default"
+    engine: str | None = None
+    seed: int = 0
+    tests: tuple[str, ...] = (UPDATES_CASE,)
+    parameters: Mapping[str, str] | None = None
+    command: str = ""
+    started_ns: int = 0
+    version: int = STORE_VERSION
+
+    @property
+    def effect(self) -> Effect:
+        """The smallest difference that matters."""
+        return Effect(self.min_effect, MIN_EFFECT_MS)
+
+
+STORE = Store("compare", CompareRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRound:
+    """A round without its guests, which are read from its results.
+
+    :param order: arm and case in the order of their start.
+    """
+
+    number: int
+    order: tuple[tuple[str, str], ...]
+    seconds: float
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompareState:
+    """The progress of a comparison. The alpha that is spent stays spent when it is resumed.
+
+    :param qemus: sha256 of A and B.
+    :param analyses: rounds after which there was an analysis. :param alpha_spent: share of alpha that they used.
+    :param elapsed_s: of the budget.
+    :param ended: no round is left to run.
+    """
+
+    qemus: tuple[str, ...] = ()
+    rounds: tuple[StoredRound, ...] = ()
+    analyses: tuple[int, ...] = ()
+    alpha_spent: float = 0.0
+    elapsed_s: float = 0.0
+    ended: bool = False
+
+    def write(self, folder: Path) -> None:
+        """Write ``state.json``.
+
+        :raises EnvironmentFailure: the folder cannot be written.
+        """
+        files.write_text(folder / STATE_FILE, dump_json(self), mode=0o600)
+
+
+def read_state(folder: Path) -> CompareState:
+    """The progress so far; nothing before the end of the first round.
+
+    :raises UsageError: the file is broken, or the comparison has ended.
+    """
+    path = folder / STATE_FILE
+    try:
+        state = load_json(CompareState, path.read_bytes()) if path.exists() else CompareState()
+    except (OSError, BadValue) as error:
+        raise UsageError(f"read {path}", str(error), "start cprlib compare without --resume") from error
+    if state.ended:
+        happened = "it has ended: its budget is used up, or everything is decided"
+        raise UsageError(f"resume {folder}", happened, "start another one")
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One of the things that are compared.
+
+    :param name: of its folder: ``a``, ``b``, ``a-again``, ``a-to-b``.
+    :param parameters: Avocado's, with its QEMU.
+    """
+
+    name: str
+    parameters: Mapping[str, str]
+    tests: tuple[SuiteTest, ...]
+
+
+def make_arms(assets: Assets, b: QemuBinary, request: CompareRequest, tests: Sequence[SuiteTest]) -> tuple[Arm, ...]:
+    """The arms of a comparison; equal QEMUs have no update from A to B.
+
+    :param assets: with A.
+    :param tests: of the suite.
+    :raises UsageError: the suite lacks a case.
+    """
+    measured = find_measured(request.tests, tests)
+    used = {**DEFAULTS, **(request.parameters or {})}
+    given = [
+        {**asset_parameters(assets, request.engine, request.policy, qemu=qemu), **used} for qemu in (assets.qemu, b)
+    ]
+    arms = [Arm(A, given[0], measured), Arm(B, given[1], measured)]
+    if request.noise:
+        arms.append(Arm(AGAIN, given[0], measured))
+    if request.a_to_b and file_digest(assets.qemu.path) != file_digest(b.path):
+        target = b.parameters("target_")
+        arms.append(Arm(A_TO_B, {**given[0], **target}, find_measured((A_TO_B_CASE,), tests)))
+    return tuple(arms)
+
+
+def find_measured(names: Sequence[str], tests: Sequence[SuiteTest]) -> tuple[SuiteTest, ...]:
+    """The cases to measure.
+
+    :raises UsageError: the suite lacks one.
+    """
+    return find_tests(names, tests, f"measure {', '.join(names)}", "docs/tests.md lists them, with dashes")
+
+
+@dataclass(frozen=True, slots=True)
+class GuestJobs:
+    """Runs guests and reads them back; called on the pool's threads.
+
+    :param folder: of the session. :param partial: for jobs that run.
+    :param environment: of the machine.
+    """
+
+    folder: Path
+    partial: Path
+    runner: JobRunner
+    policy: Policy
+    children: Children
+    environment: Environment
+
+    def run(self, number: int, arm: Arm, test: SuiteTest) -> GuestResult | None:
+        """Run and store one guest of a round; None when it was ended from outside."""
+        place = f"{arm.name}/round-{number}/{test.id}"
+        job = self.runner.run(self.partial / place, test.reference, arm.parameters)
+        if self.children.stopped:
+            return None
+        compress(job.folder)
+        store_folder(job.folder, self.folder / RESULTS / place)
+        return self.read(number, arm, test)
+
+    def read(self, number: int, arm: Arm, test: SuiteTest) -> GuestResult:
+        """A stored guest."""
+        place = self.folder / RESULTS / arm.name / f"round-{number}" / test.id
+        judged = judge_results(place, comparison_policy(self.policy), environment=self.environment).cases
+        if not judged:
+            problem = "avocado-test: it left no case"
+            return GuestResult(test.id, 0, {}, {}, {}, problems=(problem,), folder=self._link(place))
+        case = max(judged, key=lambda item: item.evidence.updates or 0)
+        guest = guest_result(case, self._link(place / "cases" / case.evidence.id))
+        return replace(guest, case=test.id)  # a test that died has no case with its own name
+
+    def _link(self, folder: Path) -> str:
+        return str(folder.relative_to(self.folder))

@@ -1,0 +1,201 @@
+"""The jobs of a soak: run a case, keep its folder when it did not pass, sample the harness."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from cprlib.campaign.job import JobRunner, SuiteTest
+from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob, Policies, judge_folder
+from cprlib.campaign.pool import Children
+from cprlib.campaign.soak.draw import Draw, draw
+from cprlib.campaign.soak.resources import (
+    MIB,
+    ChildrenWatch,
+    describe,
+    disk_used,
+    mark,
+    marked,
+    of_soak,
+    read_resources,
+)
+from cprlib.campaign.soak.result import (
+    KEPT,
+    ResourceSample,
+    SoakCase,
+    SoakRequest,
+)
+from cprlib.campaign.store import store_folder
+from cprlib.deadline import Deadline
+from cprlib.errors import CprlibError, DeadlineExceeded
+from cprlib.files import cache_folder
+from cprlib.lab.avocado_run import avocado_environment
+from cprlib.process import spawn
+from cprlib.report.formatting import one_line
+
+GONE_S = 10.0  # time for the labs and QEMUs of a case to end after Avocado
+REPORT_S = 120.0
+MESSAGES, MESSAGE_LENGTH = 4, 400
+PRIORITY = {JobOutcome.FAILED: 3, JobOutcome.CRASHED: 2, JobOutcome.INCONCLUSIVE: 1}  # of a folder, to be kept
+
+
+class KeptFolders:
+    """Folders of cases that did not pass, within limits; a failure replaces a crash or an inconclusive case.
+
+    :param folder: of the soak.
+    :param most: folders. :param most_mib: size of all together.
+    :param cases: that are known already.
+    """
+
+    def __init__(self, folder: Path, most: int, most_mib: int, cases: Iterable[SoakCase] = ()) -> None:
+        self._folder = folder
+        self._most = most
+        self._most_bytes = most_mib * MIB
+        self._priorities = {case.folder: PRIORITY.get(case.worst, 0) for case in cases}
+
+    def add(self, temporary: Path, case: SoakCase) -> bool:
+        """Keep the folder of a case, or delete it.
+
+        :param temporary: where it is.
+        :returns: whether it is kept.
+        :raises EnvironmentFailure: it cannot be renamed.
+        """
+        priority, size = PRIORITY.get(case.worst, 0), disk_used(temporary)
+        sizes = {path: disk_used(path) for path in sorted((self._folder / KEPT).glob("*/"))}
+
+        def full() -> bool:
+            return len(sizes) >= self._most or sum(sizes.values()) + size > self._most_bytes
+
+        # the least important goes first, and of those the newest: the first of its kind says most
+        replaceable = sorted(
+            (path for path in sizes if self._priority(path) < priority),
+            key=lambda path: (-self._priority(path), path.name),
+        )
+        while full() and replaceable:
+            path = replaceable.pop()
+            del sizes[path]
+            shutil.rmtree(path, ignore_errors=True)
+        if not priority or full():
+            shutil.rmtree(temporary, ignore_errors=True)
+            return False
+        store_folder(temporary, self._folder / case.folder)
+        self._priorities[case.folder] = priority
+        return True
+
+    def _priority(self, path: Path) -> int:
+        return self._priorities.get(str(path.relative_to(self._folder)), 0)  # 0: the case was killed and runs again
+
+
+class SoakWork(Protocol):
+    """Runs cases and samples the harness; called on the pool's threads."""
+
+    def run(self, number: int) -> SoakCase | None:
+        """Run the case of that number; None when it was ended from outside and has to run again."""
+
+    def sample(self, at_s: float, cases: int) -> ResourceSample:
+        """Sample the harness; no case runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoakJobs:
+    """See :class:`SoakWork`.
+
+    :param folder: of the soak; its path marks the processes, because several soaks may run on a machine.
+    :param partial: for jobs that run.
+    :param session: number of this session, from 0.
+    :param tests: by id.
+    :param parameters: of Avocado, for every case.
+    """
+
+    folder: Path
+    partial: Path
+    request: SoakRequest
+    session: int
+    tests: Mapping[str, SuiteTest]
+    parameters: Mapping[str, str]
+    policies: Policies
+    lab_kernel: Path | None
+    kept: KeptFolders
+    children: Children
+    watch: ChildrenWatch
+    _storing: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, number: int) -> SoakCase | None:
+        """See :meth:`SoakWork.run`."""
+        soak, drawn = str(self.folder), self._draw(number)
+        runner = JobRunner(self.request.engine, self.lab_kernel, self.children.add, mark(soak, number))
+        parameters = {**self.parameters, **drawn.parameters}
+        place = self.partial / f"{number:06d}-{drawn.test}"
+        job = runner.run(place, self.tests[drawn.test].reference, parameters)
+        if self.children.stopped:
+            return None
+        judged = judge_folder(job.folder, self.policies)
+        case = SoakCase(
+            number,
+            self.session,
+            drawn.test,
+            drawn.parameters,
+            judged.outcome,
+            _messages(judged),
+            job.started_ns,
+            job.seconds,
+            job.lab_lost,
+            self._left(soak, number),
+        )
+        if case.worst in QUIET:
+            shutil.rmtree(job.folder, ignore_errors=True)
+        else:
+            with self._storing:
+                self._report(job.folder)
+                self.kept.add(job.folder, case)
+        return case
+
+    def _draw(self, number: int) -> Draw:
+        return draw(self.request.seed, number, self.request.tests, self.request.choices)
+
+    def _left(self, soak: str, number: int) -> tuple[str, ...]:
+        """Processes of a case that do not end with it."""
+        with contextlib.suppress(DeadlineExceeded):
+            Deadline(GONE_S, f"end the processes of case {number}").poll(
+                lambda: None if marked(soak, number) else True, interval=0.1
+            )
+        return tuple(one_line(describe(pid), MESSAGE_LENGTH) for pid in marked(soak, number))
+
+    def _report(self, folder: Path) -> None:
+        """Write report.html in a process of its own, so that drawing does not count as memory of the harness."""
+        command = [sys.executable, "-m", "cprlib.cli.main", "report", str(folder), "--policy", self.request.policy]
+        with (
+            contextlib.suppress(CprlibError, subprocess.TimeoutExpired),
+            spawn(
+                command,
+                purpose="write the report of a case",
+                env=avocado_environment(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            ) as child,
+        ):
+            self.children.add(child)
+            child.wait(timeout=REPORT_S)
+
+    def sample(self, at_s: float, cases: int) -> ResourceSample:
+        """See :meth:`SoakWork.sample`."""
+        soak = str(self.folder)
+        with contextlib.suppress(DeadlineExceeded):
+            Deadline(GONE_S, "end all processes of the soak").poll(
+                lambda: None if of_soak(soak) else True, interval=0.1
+            )
+        values = read_resources(self.folder, self.folder / KEPT, cache_folder(), soak, self.watch.take())
+        return ResourceSample(self.session, round(at_s, 3), cases, values)
+
+
+def _messages(judged: JudgedJob) -> tuple[str, ...]:
+    shown = [one_line(text, MESSAGE_LENGTH) for text in judged.messages[:MESSAGES]]
+    more = len(judged.messages) - len(shown)
+    return (*shown, *([f"and {more} more"] if more else []))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.evidence.case import CaseEvidence, Outcome
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome
 from cprlib.report.avocado_results import AvocadoTest, JobResults, read_jobs
 from cprlib.report.gather import EVIDENCE_CHECK, gather
 from cprlib.verdict.findings import OWN_VERDICT

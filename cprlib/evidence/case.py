@@ -23,57 +23,20 @@ from cprlib.evidence.records import (
     FaultRecord,
     GuestFact,
     InstrumentHealth,
-    Outcome,
     Parameters,
     QueueShare,
     Role,
     Stream,
     UpdateFigures,
-    Who,
 )
 from cprlib.qemu.facts import QemuFacts
 from cprlib.traffic.figures import (
-    Cause,
-    Direction,
-    Interruption,
     InterruptionPerDirection,
     LedgerRow,
     PerDirection,
 )
 from cprlib.traffic.hops import HopCount
 from cprlib.update.mechanism import Mechanism
-
-__all__ = [
-    "CASE_FILE",
-    "EVIDENCE_VERSION",
-    "PACKETS_FILE",
-    "STARTED_FILE",
-    "Budget",
-    "CaseEvidence",
-    "Cause",
-    "Check",
-    "DescriptorCount",
-    "DescriptorRow",
-    "Direction",
-    "Event",
-    "FaultRecord",
-    "GuestFact",
-    "HopCount",
-    "InstrumentHealth",
-    "Interruption",
-    "InterruptionPerDirection",
-    "LedgerRow",
-    "Mechanism",
-    "Outcome",
-    "Parameters",
-    "PerDirection",
-    "QemuFacts",
-    "QueueShare",
-    "Role",
-    "Stream",
-    "UpdateFigures",
-    "Who",
-]
 
 EVIDENCE_VERSION = 2
 CASE_FILE = "case.json"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.errors import GuestFailed
-from cprlib.evidence.case import Check, GuestFact, Outcome, QueueShare
+from cprlib.evidence.records import Check, GuestFact, Outcome, QueueShare
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.guest.replies import Identity, NicInfo

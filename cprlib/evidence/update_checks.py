@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 
 from cprlib.deadline import timeout_scale
-from cprlib.evidence.case import Check, DescriptorCount, DescriptorRow, Event, Outcome, Who
+from cprlib.evidence.records import Check, DescriptorCount, DescriptorRow, Event, Outcome, Who
 from cprlib.linux.descriptors import DEVICE_KINDS, Descriptor, Pairing
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.results import UpdateResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cprlib.evidence.case import FaultRecord, Outcome
+from cprlib.evidence.records import FaultRecord, Outcome
 from cprlib.evidence.update_faults import checks_of
 from cprlib.report.formatting import utc, worst_first
 from cprlib.report.run_report import RunReport

@@ -7,7 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
-from cprlib.evidence.case import CaseEvidence, Interruption, Outcome, PerDirection
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome
+from cprlib.traffic.figures import Interruption, PerDirection
 
 UNKNOWN = "-"
 MARK = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.SKIP: "○"}

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import CASE_FILE, CaseEvidence, Check, Mechanism, Outcome, Role
+from cprlib.evidence.case import CASE_FILE, CaseEvidence
+from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.report.avocado_results import AvocadoTest
 from cprlib.report.results_folder import CASES, read_started
+from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import OWN_VERDICT
 
 EVIDENCE_CHECK = "evidence"  # a case without evidence has this one check, inconclusive

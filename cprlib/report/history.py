@@ -14,13 +14,14 @@ from markupsafe import Markup
 from cprlib import files
 from cprlib.codec import BadValue, load_json
 from cprlib.errors import UsageError
-from cprlib.evidence.case import Outcome, PerDirection
+from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import MARK
 from cprlib.report.html import HTML_FILE, template_engine
 from cprlib.report.plotting import SOFT, Series, draw_trends, image_address
 from cprlib.report.results_folder import CASES
 from cprlib.report.run_json import RUN_FILE, Milliseconds
+from cprlib.traffic.figures import PerDirection
 
 INDEX_FILE = "index.html"
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")  # cprlib.files.utc_name()

@@ -14,8 +14,9 @@ from markupsafe import Markup
 
 from cprlib import files
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Interruption, Outcome, Role
+from cprlib.evidence.case import STARTED_FILE, CaseEvidence
 from cprlib.evidence.packets import Packets
+from cprlib.evidence.records import Outcome, Role
 from cprlib.report import formatting
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.report.formatting import utc
@@ -23,6 +24,7 @@ from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.plotting import image_address
 from cprlib.report.run_report import RunReport, seconds_of
 from cprlib.report.timeline import draw
+from cprlib.traffic.figures import Interruption
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import longest_pause_ms, unexplained_packets

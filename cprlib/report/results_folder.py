@@ -14,7 +14,8 @@ from pathlib import Path
 from cprlib import files
 from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import EnvironmentFailure, UsageError
-from cprlib.evidence.case import STARTED_FILE, Mechanism
+from cprlib.evidence.case import STARTED_FILE
+from cprlib.update.mechanism import Mechanism
 
 CASES = "cases"
 LATEST = "latest"

@@ -15,23 +15,15 @@ import msgspec
 from cprlib import files
 from cprlib.codec import BadValue, Count, Name, decode, dump_json, encode
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import (
-    DescriptorCount,
-    FaultRecord,
-    Interruption,
-    Mechanism,
-    Outcome,
-    Parameters,
-    PerDirection,
-    QemuFacts,
-    Role,
-    UpdateFigures,
-)
+from cprlib.evidence.records import DescriptorCount, FaultRecord, Outcome, Parameters, Role, UpdateFigures
+from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import Column, FaultEntry, fault_matrix
 from cprlib.report.formatting import utc
 from cprlib.report.run_report import RunReport, seconds_of
 from cprlib.report.schema import SchemaFile
+from cprlib.traffic.figures import Interruption, PerDirection
+from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy

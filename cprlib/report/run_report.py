@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.errors import ExitStatus
-from cprlib.evidence.case import CaseEvidence, Outcome, QemuFacts
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome
+from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase

@@ -7,7 +7,8 @@ import re
 import textwrap
 from collections.abc import Callable
 
-from cprlib.evidence.case import CaseEvidence, Outcome
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import (
     MARK,
     by_direction,

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cprlib.evidence.case import CaseEvidence, Direction, Who
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.packets import Packets
+from cprlib.evidence.records import Who
 from cprlib.report.plotting import DOT, GRID, INK, LOST, SOFT, style
+from cprlib.traffic.figures import Direction
 
 BEFORE_MS, AFTER_MS = 250.0, 450.0  # shown before the first and after the last event
 OVERVIEW_SLICES = 400

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, QemuFailed, UpdateFailed
-from cprlib.evidence.case import CaseEvidence, Check, FaultRecord, Outcome, Role, Stream
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Check, FaultRecord, Outcome, Role, Stream
 
 COMPLAINTS = (  # net/tap-linux.c, hw/net/virtio-net.c, hw/net/vhost_net.c, GLib
     "could not disable queue",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
 from cprlib.linux.topology import GUEST, further_guest
 from cprlib.qemu.binary import QemuBinary

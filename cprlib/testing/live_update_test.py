@@ -15,7 +15,8 @@ from avocado import Test
 
 from cprlib.build.assets import find_assets, find_base_qemu
 from cprlib.errors import EnvironmentFailure, NotSupported
-from cprlib.evidence import case as words
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome, Parameters, Role
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
 from cprlib.process import die_with_parent
@@ -107,11 +108,11 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         """Let Avocado's status follow the verdict: fail, error for inconclusive, cancel for skipped."""
         verdict = judge(case.evidence, policy).verdict
         match verdict.outcome:
-            case words.Outcome.PASS:
+            case Outcome.PASS:
                 return
-            case words.Outcome.SKIP:
+            case Outcome.SKIP:
                 self.cancel(case.evidence.skipped)
-            case words.Outcome.FAIL:
+            case Outcome.FAIL:
                 self.fail(verdict.status_reason())
             case _:
                 self.error(verdict.status_reason())
@@ -136,22 +137,22 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         return shlex.join([*words, f"{_shown(Path(self.filename))}:{type(self).__name__}.{method}"])
 
     def _new_evidence(
-        self, mechanism: Mechanism, role: words.Role, run: SuiteParameters, settings: MachineSettings
-    ) -> words.CaseEvidence:
+        self, mechanism: Mechanism, role: Role, run: SuiteParameters, settings: MachineSettings
+    ) -> CaseEvidence:
         method = method_of(str(self.name))
         facts = self.facts
-        control_run = role is words.Role.CONTROL_RUN
+        control_run = role is Role.CONTROL_RUN
         point = self.point()
         name = point_name(point)
         more = ({POINT: name} if name else {}) | ({"base": run.base} if run.base else {})
-        return words.CaseEvidence(
+        return CaseEvidence(
             id=f"{case_id(method)}-{name}" if name else case_id(method),
             mechanism=Mechanism.NONE if control_run else mechanism,
             role=role,
             title=(getattr(self, method).__doc__ or "").strip().splitlines()[0],
             test=str(self.name),
             started_ns=time.time_ns(),
-            parameters=words.Parameters(
+            parameters=Parameters(
                 queues=settings.netdevs[0].queues,
                 vhost=settings.netdevs[0].vhost,
                 rate=run.rate,

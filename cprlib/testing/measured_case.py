@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
-from cprlib.evidence import case as words
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.guest_checks import death_checks, guest_view, queue_shares, queue_use_check, view_guest
 from cprlib.evidence.measured_traffic import moments_of, packets_of, with_ledger, with_traffic
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, numbered_row
@@ -76,9 +76,7 @@ class MeasuredCase(CaseChecks):
     :param packets: that the policy wants a measured run to have; at a low rate traffic flows for longer.
     """
 
-    def __init__(
-        self, parameters: SuiteParameters, folder: Path, evidence: words.CaseEvidence, *, packets: int = 0
-    ) -> None:
+    def __init__(self, parameters: SuiteParameters, folder: Path, evidence: CaseEvidence, *, packets: int = 0) -> None:
         super().__init__(folder, evidence)
         self.parameters = parameters
         self.ports = PortAllocator()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cprlib.evidence.case import Outcome
+from cprlib.evidence.records import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from cprlib.evidence.case import CaseEvidence, Mechanism, Outcome, Role
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome, Role
+from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
 from cprlib.verdict.policy import DOWNGRADE_CHECKS, NOT_ASKED_FOR, Policy
 from cprlib.verdict.traffic_rules import counted, instrument_findings, interruption_findings, traffic_findings

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from cprlib.evidence.case import CaseEvidence, Cause, Direction, Interruption, PerDirection, Role
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Role
+from cprlib.traffic.figures import Cause, Direction, Interruption, PerDirection
 from cprlib.verdict.findings import Finding, failed, inconclusive, passed
 from cprlib.verdict.policy import CountLimits, Policy
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.evidence.case import Check, Outcome, Stream
+from cprlib.evidence.records import Check, Outcome, Stream
 from cprlib.guest.agent import AgentConnection, GuestStreamSettings, GuestTcpSettings
 from cprlib.guest.packet_log import GuestStream, PacketLog, RecordKind, measure_guest_stream
 from cprlib.guest.replies import SenderStream, TcpResult

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.mechanism import Mechanism

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, InstrumentError, UpdateFailed
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.libc import duplicate_descriptor
 from cprlib.qemu.channels import MigrationChannels

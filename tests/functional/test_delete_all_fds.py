@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 
 from cprlib.errors import DeadlineExceeded
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev, VirtioNet

@@ -6,7 +6,7 @@ import os
 import socket
 
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, pair_tables, read_table
 from cprlib.qemu.machine import Machine
 from cprlib.testing.guest_spec import GuestSpec

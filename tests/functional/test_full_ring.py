@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.qemu.nic_state import receive_ring_size
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest

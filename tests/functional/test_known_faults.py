@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.linux import packet_faults as faults
 from cprlib.linux.counters import QdiscSide
 from cprlib.linux.packet_faults import PacketFault, PacketSelection, StampPacket

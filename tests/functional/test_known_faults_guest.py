@@ -6,7 +6,7 @@ import time
 from functools import partial
 
 from cprlib.deadline import Deadline
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.linux import packet_faults as faults
 from cprlib.linux.counters import QdiscSide, read_counters
 from cprlib.linux.packet_faults import PacketSelection, StampPacket

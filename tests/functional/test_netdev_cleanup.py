@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from cprlib.errors import QemuFailed, QmpRefused
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, read_table
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.linux.tap import open_tap

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import device_facts

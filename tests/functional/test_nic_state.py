@@ -11,7 +11,7 @@ from types import TracebackType
 from big_packets import BigPackets
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import GUEST, STATION_INTERFACE
 from cprlib.qemu.netdev import TapNetdev

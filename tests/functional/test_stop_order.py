@@ -6,7 +6,7 @@ import time
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import (

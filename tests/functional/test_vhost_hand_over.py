@@ -7,7 +7,7 @@ import time
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.evidence.case import Role
+from cprlib.evidence.records import Role
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.channels import MigrationChannels

@@ -15,9 +15,11 @@ from statistics import median
 from msgspec.structs import replace as replace_struct
 
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import CaseEvidence, Interruption, Outcome, PerDirection, UpdateFigures
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome, UpdateFigures
 from cprlib.report.environment import Environment
 from cprlib.report.pipeline import judge_results
+from cprlib.traffic.figures import Interruption, PerDirection
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import CountLimits, Policy

@@ -14,7 +14,9 @@ SOURCE = """
 from pathlib import Path
 from avocado import Test
 from cprlib.report.results_folder import start_case
-from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, Role
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Check, Outcome, Role
+from cprlib.update.mechanism import Mechanism
 
 class Light(Test):
     def evidence(self, case, outcome):

@@ -16,7 +16,9 @@ from pathlib import Path
 from avocado import Test
 from cprlib.report.matrix import point_name
 from cprlib.report.results_folder import case_id, start_case
-from cprlib.evidence.case import CaseEvidence, Mechanism, Parameters, Role
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Parameters, Role
+from cprlib.update.mechanism import Mechanism
 from cprlib.testing.parameters import own_parameters, read_parameters
 
 class Light(Test):

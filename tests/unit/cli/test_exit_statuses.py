@@ -16,12 +16,14 @@ from cprlib.build.assets import Assets
 from cprlib.cli import run as run_module
 from cprlib.cli.main import main
 from cprlib.errors import EnvironmentFailure
-from cprlib.evidence.case import CaseEvidence, Check, Outcome, PerDirection
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Check, Outcome
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
 from cprlib.lab import avocado_run
 from cprlib.lab.avocado_run import SuiteRun
 from cprlib.qemu.binary import QemuBinary
+from cprlib.traffic.figures import PerDirection
 from tests.unit.evidence.samples import good_case
 
 Ran = Callable[..., int]

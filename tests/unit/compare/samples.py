@@ -8,14 +8,9 @@ from dataclasses import replace
 
 from cprlib.campaign.compare.decide import Sample
 from cprlib.campaign.compare.guest import COUNTS, DURATIONS, GuestResult
-from cprlib.evidence.case import (
-    CaseEvidence,
-    Interruption,
-    InterruptionPerDirection,
-    Outcome,
-    PerDirection,
-    UpdateFigures,
-)
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome, UpdateFigures
+from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
 from cprlib.verdict.findings import Finding
 from tests.unit.evidence.samples import good_case
 

@@ -21,9 +21,10 @@ from cprlib.campaign.compare.baseline import (
 from cprlib.campaign.compare.decide import Effect
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
-from cprlib.evidence.case import Outcome, PerDirection
+from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.pipeline import build_report
+from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy
 
 from .samples import CASE, guest_evidence

@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cprlib.campaign.compare.guest import comparison_policy, guest_result
-from cprlib.evidence.case import (
-    Check,
-    Interruption,
-    InterruptionPerDirection,
-    Outcome,
-    PerDirection,
-    Stream,
-)
+from cprlib.evidence.records import Check, Outcome, Stream
+from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from cprlib.cli.main import COMMANDS, main
-from cprlib.evidence.case import CaseEvidence, PerDirection
+from cprlib.evidence.case import CaseEvidence
 from cprlib.report.results_folder import publish
+from cprlib.traffic.figures import PerDirection
 from tests.unit.evidence.samples import good_case
 
 PROGRAM = "import sys; from cprlib.cli.main import main; sys.exit(main())"

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from cprlib.evidence.case import (
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import (
     Budget,
-    CaseEvidence,
     Check,
     DescriptorCount,
     DescriptorRow,
-    Direction,
     Event,
     GuestFact,
-    HopCount,
     InstrumentHealth,
-    Interruption,
-    InterruptionPerDirection,
-    Mechanism,
     Outcome,
     Parameters,
-    PerDirection,
-    QemuFacts,
     Stream,
     Who,
 )
+from cprlib.qemu.facts import QemuFacts
+from cprlib.traffic.figures import Direction, Interruption, InterruptionPerDirection, PerDirection
+from cprlib.traffic.hops import HopCount
+from cprlib.update.mechanism import Mechanism
 
 START_NS = 1_700_000_000_000_000_000
 MS = 1_000_000

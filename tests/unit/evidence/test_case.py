@@ -10,8 +10,10 @@ import pytest
 
 from cprlib.codec import BadValue
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import CaseEvidence, Mechanism, PerDirection
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.packets import Packets
+from cprlib.traffic.figures import PerDirection
+from cprlib.update.mechanism import Mechanism
 from tests.unit.evidence.samples import good_case
 
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from cprlib.evidence.case import CaseEvidence, Check, DescriptorRow, Mechanism, Outcome
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Check, DescriptorRow, Outcome
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, numbered_row
 from cprlib.linux.descriptors import Descriptor, DescriptorTable
 from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
 from cprlib.traffic.per_update import StreamPart
+from cprlib.update.mechanism import Mechanism
 from cprlib.update.results import ProcessView
 
 from .test_update_checks import GOOD

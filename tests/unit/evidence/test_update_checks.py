@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from cprlib.evidence.case import Check, Outcome
+from cprlib.evidence.records import Check, Outcome
 from cprlib.evidence.update_checks import (
     descriptor_count,
     descriptor_rows,

@@ -14,8 +14,8 @@ import pytest
 from cprlib.build.assets import Assets, find_assets
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded, GuestFailed
-from cprlib.evidence.case import Outcome
 from cprlib.evidence.guest_checks import death_checks
+from cprlib.evidence.records import Outcome
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import build_topology

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cprlib.evidence.case import CaseEvidence, QemuFacts
+from cprlib.evidence.case import CaseEvidence
+from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
 from cprlib.report.matrix import MatrixRecord, Shard, shard_points
 from cprlib.report.results_folder import start_case

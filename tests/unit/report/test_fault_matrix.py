@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cprlib.evidence.case import CaseEvidence, Check, FaultRecord, Mechanism, Outcome, Parameters, Role
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Check, FaultRecord, Outcome, Parameters, Role
 from cprlib.evidence.update_faults import checks_of, fault_record
 from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import Column, FaultMatrix, fault_matrix
@@ -19,6 +20,7 @@ from cprlib.report.results_folder import start_case
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.update.faults import Phase, faults_named
+from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.policy_file import load_policy
 
 HOSTILE = "<script>alert('x')</script>\x1b[31m\u202eexe"

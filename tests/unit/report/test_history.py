@@ -13,11 +13,12 @@ import pytest
 
 from cprlib.cli.main import main
 from cprlib.errors import UsageError
-from cprlib.evidence.case import CaseEvidence, PerDirection
+from cprlib.evidence.case import CaseEvidence
 from cprlib.report.environment import Environment
 from cprlib.report.history import draw_case, read_history, render_history, write_index
 from cprlib.report.pipeline import build_report
 from cprlib.report.run_json import Milliseconds
+from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import good_case
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cprlib.codec import BadValue, decode, encode
-from cprlib.evidence.case import CASE_FILE, CaseEvidence, Check, Outcome
+from cprlib.evidence.case import CASE_FILE, CaseEvidence
+from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.console import escape
 from cprlib.report.environment import Environment
 from cprlib.report.pipeline import build_report

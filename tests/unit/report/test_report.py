@@ -10,13 +10,16 @@ import jsonschema
 import pytest
 
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
-from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, PerDirection
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.packets import Packets
+from cprlib.evidence.records import Check, Outcome
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.report.pipeline import build_report, judge_results
 from cprlib.report.results_folder import start_case
 from cprlib.report.run_json import RUN_SCHEMA_FILE, run_value, validate
 from cprlib.report.summary import MARKDOWN_LINES, markdown_summary, result_table
+from cprlib.traffic.figures import PerDirection
+from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import MS, START_NS, good_case

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
-from cprlib.evidence.case import Mechanism
 from cprlib.report.pipeline import judge_results
 from cprlib.report.results_folder import (
     UNFINISHED,
@@ -21,6 +20,7 @@ from cprlib.report.results_folder import (
     unfinished_reason,
 )
 from cprlib.report.summary import result_table
+from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import good_case
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, GuestFailed, QemuFailed, UpdateFailed
-from cprlib.evidence.case import CaseEvidence, Check, Mechanism, Outcome, Role
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.testing.checks import CaseChecks, listed, shown
+from cprlib.update.mechanism import Mechanism
 
 FAILURES = [
     QemuFailed("ask QEMU", "it ended with signal 6", details="qemu: Assertion `x' failed"),

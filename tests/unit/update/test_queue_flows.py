@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cprlib.evidence.case import Outcome, QueueShare
 from cprlib.evidence.guest_checks import queue_use_check
+from cprlib.evidence.records import Outcome, QueueShare
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.update import queue_flows
 

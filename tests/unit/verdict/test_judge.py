@@ -8,24 +8,10 @@ from dataclasses import fields, replace
 import pytest
 from msgspec import structs
 
-from cprlib.evidence.case import (
-    Budget,
-    CaseEvidence,
-    Cause,
-    Check,
-    DescriptorCount,
-    Direction,
-    GuestFact,
-    InstrumentHealth,
-    Interruption,
-    InterruptionPerDirection,
-    LedgerRow,
-    Mechanism,
-    Outcome,
-    PerDirection,
-    Role,
-    Stream,
-)
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Budget, Check, DescriptorCount, GuestFact, InstrumentHealth, Outcome, Role, Stream
+from cprlib.traffic.figures import Cause, Direction, Interruption, InterruptionPerDirection, LedgerRow, PerDirection
+from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.judge import judge, judge_run, skip_word
 from cprlib.verdict.policy import InterruptionLimits, Policy
 from cprlib.verdict.policy_file import load_policy

@@ -42,7 +42,7 @@ def asset_parameters(
     """Avocado parameters for tests that use these assets.
 
     :param policy: name of a policy or path of its file.
-    :param qemu: QEMU to test in place of the assets'.
+    :param qemu: QEMU to test instead of that of the assets.
     """
     parameters = (qemu or assets.qemu).parameters() | {
         "kernel": str(assets.guest.kernel),

@@ -28,7 +28,7 @@ PORTS = {TcpRole.SOURCE: 5101, TcpRole.SINK: 5102}  # by the station's role; the
 DATAGRAM_BYTES, DATAGRAMS = 9000, 5
 END_S = 20.0
 MOST_RETRANSMITTED = 40  # segments of some 400 without a loss: a busy machine answers late
-STAMP_BYTES = 44  # what the reflector writes anew; the rest it sends back as it came
+STAMP_BYTES = 44  # what the reflector rewrites; it returns the rest unchanged
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from cprlib.files import project_folder
 
 DIFF = "--- a/net/tap.c\n+++ b/net/tap.c\n@@ -1 +1 @@\n-a\n+b\n"
 GOOD = """\
-From: Somebody <s@invalid>
+From: A Developer <a@invalid>
 Subject: [PATCH] tap: lose one packet
 
 A user sees that

@@ -97,8 +97,8 @@ def test_both_have_every_stage() -> None:
         found = {words[0] for words in calls_of(path)}
         assert found == {"doctor", "run", "report", "prove"}, path
         joined = [" ".join(words) for words in calls_of(path)]
-        for wanted in ("--matrix push", "--matrix night --shard", "--merge", "--policy strict", "prove --quick"):
-            assert any(wanted in line for line in joined), (path, wanted)
+        for expected in ("--matrix push", "--matrix night --shard", "--merge", "--policy strict", "prove --quick"):
+            assert any(expected in line for line in joined), (path, expected)
 
 
 def test_commands_of_the_bootstrap_are_commands_of_cprlib() -> None:
@@ -145,10 +145,10 @@ def github_step(status: int, tmp_path: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-@pytest.mark.parametrize(("status", "wanted"), [(0, 0), (1, 1), (2, 2), (3, 0), (4, 4), (130, 130)])
-def test_the_step_maps_exit_statuses(status: int, wanted: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "expected"), [(0, 0), (1, 1), (2, 2), (3, 0), (4, 4), (130, 130)])
+def test_the_step_maps_exit_statuses(status: int, expected: int, tmp_path: Path) -> None:
     done = github_step(status, tmp_path)
-    assert done.returncode == wanted
+    assert done.returncode == expected
     assert ("::warning" in done.stdout) == (status == ExitStatus.INCONCLUSIVE)
 
 

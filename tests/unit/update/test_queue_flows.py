@@ -29,7 +29,7 @@ class HashingGuest:
             self.warmed.append(flow.source_port)
             name = f"tx{self.queue_of(flow.source_port)}"
             self.packets[name] = self.packets.get(name, 0) + 4
-            self.packets["tx0"] = self.packets.get("tx0", 0) + 1  # somebody else's
+            self.packets["tx0"] = self.packets.get("tx0", 0) + 1  # of another process
 
     def nic(self) -> SimpleNamespace:
         known = {} if self.silent else {f"tx{n}": self.packets.get(f"tx{n}", 0) for n in range(self.channels)}

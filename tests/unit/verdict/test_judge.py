@@ -148,7 +148,7 @@ def test_failed_check_stands_when_the_instrument_does_not() -> None:
         (Cause.UPDATE, 300.0, Outcome.FAIL, Outcome.FAIL),
         (Cause.UNKNOWN, 1400.0, Outcome.FAIL, Outcome.FAIL),
         (Cause.OVERFLOW, 1400.0, Outcome.INCONCLUSIVE, Outcome.FAIL),
-        (Cause.OVERFLOW, 300.0, Outcome.FAIL, Outcome.FAIL),  # the queue had room: somebody did not read it
+        (Cause.OVERFLOW, 300.0, Outcome.FAIL, Outcome.FAIL),  # the queue had room: its reader did not read
         (Cause.GUEST, 300.0, Outcome.INCONCLUSIVE, Outcome.INCONCLUSIVE),
         (Cause.INSTRUMENT, 300.0, Outcome.INCONCLUSIVE, Outcome.INCONCLUSIVE),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cprlib.campaign.compare.baseline import check_baseline, make_baseline, read_baseline, write_baseline
-from cprlib.campaign.compare.decide import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.campaign.compare.decision import MIN_EFFECT, MIN_EFFECT_MS, Effect
 from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
 from cprlib.cli.options import PATH, command_line, policy_option
 from cprlib.errors import UsageError

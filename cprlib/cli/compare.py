@@ -11,7 +11,7 @@ import click
 
 from cprlib.build.progress import console_progress
 from cprlib.campaign.compare.comparison import Comparison, compare_saved
-from cprlib.campaign.compare.decide import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.campaign.compare.decision import MIN_EFFECT, MIN_EFFECT_MS, Effect
 from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
 from cprlib.campaign.compare.run import compare as run_session
 from cprlib.campaign.compare.session import STORE, UPDATES_CASE, CompareRequest, find_measured, read_state

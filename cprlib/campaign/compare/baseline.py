@@ -15,7 +15,8 @@ from typing import Any
 
 from cprlib import files
 from cprlib.campaign.compare.comparison import Comparison, Side
-from cprlib.campaign.compare.decide import Effect, Sample, decide
+from cprlib.campaign.compare.decide import decide
+from cprlib.campaign.compare.decision import Effect, Sample
 from cprlib.campaign.compare.guest import GuestResult, read_guests
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS
 from cprlib.codec import BadValue, decode, encode, load_json

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cprlib.campaign.compare.decide import Change, Decision, Effect, Sample, decide
+from cprlib.campaign.compare.decide import decide
+from cprlib.campaign.compare.decision import Change, Decision, Effect, Sample
 from cprlib.campaign.compare.guest import GuestResult, read_guests
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, Analysis
 from cprlib.errors import ExitStatus, UsageError

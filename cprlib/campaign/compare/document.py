@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from cprlib.campaign.compare.comparison import Comparison, Round, Side
-from cprlib.campaign.compare.decide import Change, CountResult, DurationResult, Effect, Refusal, Sample
+from cprlib.campaign.compare.decision import Change, CountResult, DurationResult, Effect, Refusal, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import FALSE_ALARM
 from cprlib.report.environment import Environment
@@ -38,7 +38,7 @@ class GuestEntry:
 
 @dataclass(frozen=True, slots=True)
 class DurationEntry:
-    """A duration; members as in :class:`cprlib.campaign.compare.decide.DurationResult`."""
+    """A duration; members as in :class:`cprlib.campaign.compare.decision.DurationResult`."""
 
     metric: str
     a: float | None
@@ -57,7 +57,7 @@ class DurationEntry:
 
 @dataclass(frozen=True, slots=True)
 class CountEntry:
-    """A count; members as in :class:`cprlib.campaign.compare.decide.CountResult`."""
+    """A count; members as in :class:`cprlib.campaign.compare.decision.CountResult`."""
 
     metric: str
     a: int

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cprlib.campaign.compare.comparison import WORDS, Comparison
-from cprlib.campaign.compare.decide import Change, CountResult, DurationResult, Sample
+from cprlib.campaign.compare.decision import Change, CountResult, DurationResult, Sample
 from cprlib.campaign.compare.document import COMPARE_SCHEMA_FILE, comparison_document
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import CONFIDENCE, FALSE_ALARM, WORTH_SEEING, chance_to_see, updates_needed

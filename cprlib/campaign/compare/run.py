@@ -16,7 +16,8 @@ from pathlib import Path
 from cprlib.build.assets import build_assets
 from cprlib.build.progress import Progress
 from cprlib.campaign.compare.comparison import Comparison, Round, Side
-from cprlib.campaign.compare.decide import Change, Effect, Sample, decide, smallest_p
+from cprlib.campaign.compare.decide import decide, smallest_p
+from cprlib.campaign.compare.decision import Change, Effect, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.session import (
     A_TO_B,

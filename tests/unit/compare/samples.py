@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cprlib.campaign.compare.decide import Sample
+from cprlib.campaign.compare.decision import Sample
 from cprlib.campaign.compare.guest import COUNTS, DURATIONS, GuestResult
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, UpdateFigures

@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 
 from cprlib.campaign.compare.comparison import Comparison, Round, Side
-from cprlib.campaign.compare.decide import Effect, Sample, decide
+from cprlib.campaign.compare.decide import decide
+from cprlib.campaign.compare.decision import Effect, Sample
 from cprlib.campaign.compare.document import COMPARE_SCHEMA_FILE, comparison_document
 from cprlib.campaign.compare.output import comparison_text, write_comparison
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS

@@ -1,4 +1,4 @@
-"""The records that compare.json holds."""
+"""The record that compare.json holds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from cprlib.campaign.compare.comparison import Comparison, Round, Side
-from cprlib.campaign.compare.decision import Change, CountResult, DurationResult, Effect, Refusal, Sample
+from cprlib.campaign.compare.comparison import Comparison, Side
+from cprlib.campaign.compare.decision import Change, Decision, Effect, Sample
 from cprlib.campaign.compare.guest import GuestResult
+from cprlib.campaign.compare.session import StoredRound
 from cprlib.campaign.compare.statistics import FALSE_ALARM
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import utc
@@ -18,100 +19,13 @@ SCHEMA: Final = 2  # of compare.json
 
 
 @dataclass(frozen=True, slots=True)
-class GuestEntry:
-    """One guest; members as in :class:`cprlib.campaign.compare.guest.GuestResult`."""
-
-    updates: int
-    durations_ms: Mapping[str, tuple[float, ...]]
-    packets: Mapping[str, int]
-    affected_updates: Mapping[str, int]
-    sent: int
-    valid: bool
-    failures: tuple[str, ...]
-    problems: tuple[str, ...]
-    skipped: str
-    overlong: bool
-    started: str | None
-    seconds: float
-    folder: str
-
-
-@dataclass(frozen=True, slots=True)
-class DurationEntry:
-    """A duration; members as in :class:`cprlib.campaign.compare.decision.DurationResult`."""
-
-    metric: str
-    a: float | None
-    b: float | None
-    ratio: float | None
-    low: float | None
-    high: float | None
-    worse: float
-    better: float
-    effect: float
-    noise: float | None
-    change: Change
-    a_values: tuple[float, ...]
-    b_values: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CountEntry:
-    """A count; members as in :class:`cprlib.campaign.compare.decision.CountResult`."""
-
-    metric: str
-    a: int
-    b: int
-    a_affected: int
-    b_affected: int
-    a_updates: int
-    b_updates: int
-    worse: float
-    at_most: float
-    change: Change
-
-
-@dataclass(frozen=True, slots=True)
-class CaseEntry:
-    """One case with its guests and decisions.
-
-    :param paired: guests with the same index ran in one round.
-    """
-
-    id: str
-    paired: bool
-    a: tuple[GuestEntry, ...]
-    b: tuple[GuestEntry, ...]
-    durations: tuple[DurationEntry, ...]
-    counts: tuple[CountEntry, ...]
-    refusals: tuple[Refusal, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StartEntry:
-    """A guest in the order of a round."""
-
-    arm: str
-    case: str
-
-
-@dataclass(frozen=True, slots=True)
-class RoundEntry:
-    """A round; its guests in the order of their start."""
-
-    number: int
-    started: str | None
-    seconds: float
-    order: tuple[StartEntry, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class CompareDocument:
     """What compare.json holds. An unknown figure is null, never 0.
 
     :param schema: of this file, :data:`SCHEMA`.
     :param kind: ``session``, ``saved`` or ``baseline``.
-    :param a_against_a: durations of A against itself; None when not requested.
+    :param a_against_a: decision on A against itself; None when not requested.
+    :param a_to_b: guests that were updated from A to B.
     :param interim_analyses: rounds after which there was one.
     :param false_alarm: probability of a regression between equal QEMUs.
     :param confidence: of the intervals, in the last analysis.
@@ -126,10 +40,11 @@ class CompareDocument:
     regressions: tuple[str, ...]
     a: Side
     b: Side
-    cases: tuple[CaseEntry, ...]
-    a_against_a: tuple[DurationEntry, ...] | None
-    a_to_b: tuple[GuestEntry, ...]
-    rounds: tuple[RoundEntry, ...]
+    samples: tuple[Sample, ...]
+    decision: Decision
+    a_against_a: Decision | None
+    a_to_b: tuple[GuestResult, ...]
+    rounds: tuple[StoredRound, ...]
     interim_analyses: tuple[int, ...]
     false_alarm: float
     confidence: float
@@ -160,18 +75,11 @@ def comparison_document(made: Comparison) -> CompareDocument:
         regressions=made.regressions,
         a=made.a,
         b=made.b,
-        cases=tuple(_case_entry(made, sample) for sample in made.samples),
-        a_against_a=None if made.control is None else tuple(map(_duration_entry, made.control.durations)),
-        a_to_b=tuple(map(_guest_entry, made.updates_a_to_b)),
-        rounds=tuple(
-            RoundEntry(
-                item.number,
-                utc(item.started_ns),
-                item.seconds,
-                tuple(StartEntry(arm, case) for arm, case in item.order),
-            )
-            for item in made.rounds
-        ),
+        samples=made.samples,
+        decision=made.decision,
+        a_against_a=made.control,
+        a_to_b=made.updates_a_to_b,
+        rounds=tuple(StoredRound(item.number, item.order, item.seconds, item.started_ns) for item in made.rounds),
         interim_analyses=made.analyses,
         false_alarm=FALSE_ALARM,
         confidence=made.analysis.confidence,
@@ -186,50 +94,4 @@ def comparison_document(made: Comparison) -> CompareDocument:
         command=made.command,
         started=utc(made.started_ns or None),
         finished=utc(made.finished_ns or None),
-    )
-
-
-def _round_entry(item: Round) -> RoundEntry:
-    order = tuple(StartEntry(arm, case) for arm, case in item.order)
-    return RoundEntry(item.number, utc(item.started_ns), item.seconds, order)
-
-
-def _case_entry(made: Comparison, sample: Sample) -> CaseEntry:
-    decision = made.decision
-    return CaseEntry(
-        sample.case,
-        sample.paired,
-        tuple(map(_guest_entry, sample.a)),
-        tuple(map(_guest_entry, sample.b)),
-        tuple(_duration_entry(item) for item in decision.durations if item.case == sample.case),
-        tuple(_count_entry(item) for item in decision.counts if item.case == sample.case),
-        tuple(item for item in decision.refusals if item.case == sample.case),
-    )
-
-
-def _duration_entry(item: DurationResult) -> DurationEntry:
-    names = ("a", "b", "ratio", "low", "high", "worse", "better", "effect", "noise", "change", "a_values", "b_values")
-    return DurationEntry(item.metric.name, *(getattr(item, name) for name in names))
-
-
-def _count_entry(item: CountResult) -> CountEntry:
-    names = ("a", "b", "a_affected", "b_affected", "a_updates", "b_updates", "worse", "at_most", "change")
-    return CountEntry(item.metric.name, *(getattr(item, name) for name in names))
-
-
-def _guest_entry(guest: GuestResult) -> GuestEntry:
-    return GuestEntry(
-        guest.updates,
-        {name: tuple(round(value, 3) for value in values) for name, values in guest.durations.items()},
-        guest.packets,
-        guest.affected,
-        guest.sent,
-        guest.valid,
-        tuple(f"{item.about}: {item.text}" for item in guest.failures),
-        guest.problems,
-        guest.skipped,
-        guest.overlong,
-        utc(guest.started_ns or None),
-        guest.seconds,
-        guest.folder,
     )

@@ -8,6 +8,8 @@ import pytest
 from cprlib.errors import EnvironmentFailure
 from cprlib.files import locked, new_folder, write_json, write_text
 
+pytestmark = pytest.mark.fast
+
 
 def test_written_file_has_its_mode_and_no_neighbour(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "text", mode=0o600)

@@ -13,6 +13,8 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:

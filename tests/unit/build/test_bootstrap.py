@@ -17,6 +17,8 @@ from cprlib.build.progress import LineProgress, Progress, TerminalProgress, seco
 from cprlib.errors import BuildFailed, MissingPackages
 from cprlib.files import project_folder
 
+pytestmark = pytest.mark.fast
+
 
 def test_missing_packages_are_listed_in_one_line_to_paste(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = HostPackage("frobnicator", "no-such-program-here", "tests")

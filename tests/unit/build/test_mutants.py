@@ -13,6 +13,8 @@ from cprlib.build.series import diff_of, find_series
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.files import project_folder
 
+pytestmark = pytest.mark.fast
+
 DIFF = "--- a/net/tap.c\n+++ b/net/tap.c\n@@ -1 +1 @@\n-a\n+b\n"
 GOOD = """\
 From: A Developer <a@invalid>

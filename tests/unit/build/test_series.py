@@ -11,6 +11,8 @@ from cprlib.build.series import Series, find_base, find_series, load_bases
 from cprlib.build.source_tree import SourceTree
 from cprlib.errors import BuildFailed, UsageError
 
+pytestmark = pytest.mark.fast
+
 FIRST = """\
 Change one line.
 

@@ -12,6 +12,8 @@ from cprlib.report.avocado_results import AvocadoTest
 from cprlib.report.gather import gather as gather_cases
 from cprlib.update.mechanism import Mechanism
 
+pytestmark = pytest.mark.fast
+
 
 def job(results: Path) -> Path:
     folder = results / "avocado" / "job-2026-01-01T00.00-abc"

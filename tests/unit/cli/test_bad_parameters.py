@@ -9,6 +9,8 @@ from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.testing.parameters import SuiteParameters, check_parameters
 
+pytestmark = pytest.mark.fast
+
 BAD = {
     "rate=0": "above 0",
     "rate=-5": "above 0",

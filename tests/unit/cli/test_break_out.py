@@ -20,6 +20,8 @@ from cprlib.qemu.command_line import MachineFiles, MachineSettings, command_line
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.report.results_folder import start_case
 
+pytestmark = pytest.mark.fast
+
 PLAIN = MachineSettings(
     QemuBinary(Path("/q")), Path("/k"), Path("/i"), "x", (TapNetdev(),), (VirtioNet("52:54:00:0:0:1"),)
 )

@@ -10,6 +10,8 @@ from cprlib.campaign.compare import run as run_module
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

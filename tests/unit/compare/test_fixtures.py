@@ -8,6 +8,8 @@ from cprlib.build.mutants import load_mutants
 from cprlib.cli.main import main
 from cprlib.files import project_folder
 
+pytestmark = pytest.mark.fast
+
 FOLDER = project_folder() / "fixtures" / "comparison"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from cprlib.campaign.compare.guest import comparison_policy, guest_result
 from cprlib.evidence.records import Check, Outcome, Stream
 from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
@@ -11,6 +13,8 @@ from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
 
 from .samples import CASE, guest_evidence, refused
+
+pytestmark = pytest.mark.fast
 
 POLICY = comparison_policy(load_policy("default"))
 

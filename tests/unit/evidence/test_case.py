@@ -16,6 +16,8 @@ from cprlib.traffic.figures import PerDirection
 from cprlib.update.mechanism import Mechanism
 from tests.unit.evidence.samples import good_case
 
+pytestmark = pytest.mark.fast
+
 
 def test_written_evidence_reads_back_equal(tmp_path: Path) -> None:
     case = good_case()

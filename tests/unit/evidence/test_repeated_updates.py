@@ -18,6 +18,8 @@ from cprlib.update.results import ProcessView
 
 from .test_update_checks import GOOD
 
+pytestmark = pytest.mark.fast
+
 
 def generation(eventfds: int = 3, anonymous_kib: int | None = 20_000) -> ProcessView:
     rows = [Descriptor(n, "anon_inode:[eventfd]", 0, 1, os.O_RDWR, 1) for n in range(eventfds)]

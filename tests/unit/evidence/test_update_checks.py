@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import pytest
+
 from cprlib.evidence.records import Check, Outcome
 from cprlib.evidence.update_checks import (
     descriptor_count,
@@ -20,6 +22,8 @@ from cprlib.linux.procfs import VhostWorker
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.results import Moment, ProcessView, UpdateResult
+
+pytestmark = pytest.mark.fast
 
 NETDEV = TapNetdev(queues=1, vhost=True, cpr=True)
 

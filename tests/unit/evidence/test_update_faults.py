@@ -9,6 +9,8 @@ from cprlib.linux.descriptors import DescriptorTable
 from cprlib.update.faults import faults_named
 from cprlib.update.results import FaultResult, ProcessView
 
+pytestmark = pytest.mark.fast
+
 ACTED_NS = 1_764_028_401_515_000_000
 
 

@@ -9,6 +9,8 @@ import pytest
 from cprlib.errors import DeadlineExceeded, GuestFailed
 from cprlib.guest.console import Console, Ready, escape
 
+pytestmark = pytest.mark.fast
+
 PANIC = (
     b"[    0.000000] Linux version 6.12\r\n"
     b"[    0.861431] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009\r\n"

@@ -9,6 +9,8 @@ import pytest
 from cprlib.errors import LabLost
 from cprlib.lab.engine import Attempt, Lab, LabCommand, LabStreams
 
+pytestmark = pytest.mark.fast
+
 COMMAND = LabCommand(("true",), Path("/"), {})
 
 

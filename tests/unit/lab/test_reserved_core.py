@@ -11,6 +11,8 @@ import pytest
 from cprlib.files import CACHE_VARIABLE
 from cprlib.lab.uml import reserved_core
 
+pytestmark = pytest.mark.fast
+
 
 def test_each_lab_reserves_another_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))

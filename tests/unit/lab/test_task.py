@@ -17,6 +17,8 @@ from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.runner_supervision import status_connection
 from cprlib.lab.task import TaskSpec, run_task
 
+pytestmark = pytest.mark.fast
+
 STARTED = b'{"status": "started", "time": 1.0}\n'
 FINISHED = b'{"status": "finished", "result": "pass", "time": 2.0}\n'
 

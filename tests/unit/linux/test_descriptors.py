@@ -9,6 +9,8 @@ from cprlib.errors import InstrumentError
 from cprlib.linux.descriptors import DescriptorTable, pair_tables, parse_descriptor, read_table
 from cprlib.linux.libc import same_open_file
 
+pytestmark = pytest.mark.fast
+
 
 def test_duplicate_is_the_same_file(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as stream:

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace, kernel_events
 from cprlib.linux.tracefs import parse_ftrace
+
+pytestmark = pytest.mark.fast
 
 LINES = """\
 # tracer: nop

@@ -10,6 +10,8 @@ from cprlib.linux.counters import read_counters
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import build_topology
 
+pytestmark = pytest.mark.fast
+
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="needs root and /dev/net/tun: run as root"
 )

@@ -17,6 +17,8 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.report.results_folder import case_id
 from tests.unit.mutation.samples import HOSTILE, judged, mutant
 
+pytestmark = pytest.mark.fast
+
 TESTS = suite_tests([f"test_x.py:X.test_{name}" for name in ("first", "second", "third")], Path("."))
 ONE, TWO = mutant("one", killed_by=("first",)), mutant("two", killed_by=("third", "first"))
 

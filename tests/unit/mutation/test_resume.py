@@ -23,6 +23,8 @@ from cprlib.qemu.binary import QemuBinary
 from tests.unit.evidence.samples import good_case
 from tests.unit.mutation.samples import POLICIES, mutant, put_job
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MutationJobs:

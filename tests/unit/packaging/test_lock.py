@@ -11,6 +11,8 @@ from packaging.utils import canonicalize_name
 
 from cprlib.files import project_folder
 
+pytestmark = pytest.mark.fast
+
 PROJECT = tomllib.loads((project_folder() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (project_folder() / "requirements.lock").read_text(encoding="utf-8")
 LOCKED = {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^ ;]+)", LOCK, re.MULTILINE)}

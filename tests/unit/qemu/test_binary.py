@@ -8,6 +8,8 @@ import pytest
 from cprlib.errors import NotSupported, UsageError
 from cprlib.qemu.binary import QemuBinary, Schema, facts_from_schema, newest_common, probe
 
+pytestmark = pytest.mark.fast
+
 SCHEMA: list[dict[str, Any]] = [
     {"name": "netdev_add", "meta-type": "command", "arg-type": "7"},
     {"name": "7", "meta-type": "object", "tag": "type", "members": [], "variants": [{"case": "tap", "type": "8"}]},

@@ -11,6 +11,8 @@ from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.machine import MachineFiles, MachineSettings, command_line
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 
+pytestmark = pytest.mark.fast
+
 
 def settings(**changes: object) -> MachineSettings:
     values: dict[str, object] = {

@@ -8,6 +8,8 @@ from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VirtioNet, opened_files
 
+pytestmark = pytest.mark.fast
+
 
 def test_tap_is_opened_by_name() -> None:
     assert TapNetdev().options() == {

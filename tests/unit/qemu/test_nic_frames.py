@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.testing.nic_frames import EXPERIMENTAL, UNUSED_ADDRESS, flow_frame, frame
+
+pytestmark = pytest.mark.fast
 
 
 def test_frame_without_and_with_vlan() -> None:

@@ -18,6 +18,8 @@ from cprlib.qemu.nic_state import (
     facts_from_status,
 )
 
+pytestmark = pytest.mark.fast
+
 TUNSETQUEUE, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454D9, 0x400454D0, 0x400454D8  # linux/if_tun.h
 TUN_F_CSUM, TUN_F_TSO4 = 0x01, 0x02
 

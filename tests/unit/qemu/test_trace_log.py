@@ -1,6 +1,10 @@
 """The trace log: trace events of QEMU 10.0 and 10.2; any other line is a message."""
 
+import pytest
+
 from cprlib.qemu.trace_log import parse_trace
+
+pytestmark = pytest.mark.fast
 
 LINES = [
     "4711@1700000000.250000:runstate_set current_run_state 9 (running) new_state 4 (paused)",

@@ -11,6 +11,8 @@ from cprlib.campaign.soak.jobs import KeptFolders
 from cprlib.campaign.soak.result import KEPT, SoakCase
 from tests.unit.soak.samples import case as make_case
 
+pytestmark = pytest.mark.fast
+
 
 class Keeper:
     def __init__(self, folder: Path, most: int = 3, most_mib: int = 100) -> None:

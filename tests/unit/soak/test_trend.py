@@ -10,6 +10,8 @@ from scipy import stats
 from cprlib.campaign.soak.trend import FEWEST_SAMPLES, SIGNIFICANCE, Series, trend, warm_up
 from cprlib.evidence.records import Outcome
 
+pytestmark = pytest.mark.fast
+
 SEEDS = range(100)
 
 

@@ -13,6 +13,8 @@ from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.testing.checks import CaseChecks, listed, shown
 from cprlib.update.mechanism import Mechanism
 
+pytestmark = pytest.mark.fast
+
 FAILURES = [
     QemuFailed("ask QEMU", "it ended with signal 6", details="qemu: Assertion `x' failed"),
     UpdateFailed("live-update the guest", "could not load the state"),

@@ -16,6 +16,8 @@ from cprlib.testing.parameters import SuiteParameters
 from cprlib.testing.ports import FIRST, LAST, PortAllocator
 from cprlib.update.mechanism import Mechanism
 
+pytestmark = pytest.mark.fast
+
 QEMU = QemuBinary(Path("/q"), Path("/share"))
 IMAGE = GuestImage(Path("/k"), Path("/i"), "x")
 

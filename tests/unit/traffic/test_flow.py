@@ -10,6 +10,8 @@ import pytest
 from cprlib.errors import UsageError
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 
+pytestmark = pytest.mark.fast
+
 GOOD: dict[str, Any] = {
     "source_mac": "52:54:00:75:00:01",
     "target_mac": "52:54:00:75:00:02",

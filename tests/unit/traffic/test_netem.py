@@ -20,6 +20,8 @@ from cprlib.traffic.session import TrafficSession
 from .reflector_process import reflector_process
 from .veth import INTERFACE, Pair, veth_pair_or_skip
 
+pytestmark = pytest.mark.fast
+
 PACKETS = 2000
 
 

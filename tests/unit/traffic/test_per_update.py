@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cprlib.traffic.figures import PerDirection
 from cprlib.traffic.ledger import Moments
 from cprlib.traffic.per_update import borders, parts_of
 from cprlib.traffic.result import TrafficResult
 
 from .test_result import PERIOD, START, result_of, simulate
+
+pytestmark = pytest.mark.fast
 
 
 def at(packet: int) -> int:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from cprlib.errors import UsageError
 from highest_rate import RateSearch, RateTrial, find_highest_rate
 
+pytestmark = pytest.mark.fast
+
 
 def search(capacity: float, limit: float = 16_000, bisections: int = 2) -> RateSearch:
     def measure(rate: float) -> RateTrial:

@@ -9,6 +9,8 @@ from scapy.contrib.stamp import STAMPSessionReflectorTestUnauthenticated, STAMPS
 
 from cprlib.traffic.stamp import NTP_EPOCH_S, Malformed, ReflectorPacket, SenderPacket, ns_to_ntp, ntp_to_ns
 
+pytestmark = pytest.mark.fast
+
 NOW = 1_760_000_000_123_456_789
 times = st.integers(0, (1 << 32) * 10**9)  # 1970 to 2106: over the end of NTP's era in 2036
 counters = st.integers(0, (1 << 32) - 1)

@@ -12,6 +12,8 @@ from cprlib.traffic.stamp import SenderPacket
 from cprlib.traffic.station_endpoints import StationEndpoints
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
 
+pytestmark = pytest.mark.fast
+
 
 def free_port(kind: socket.SocketKind) -> int:
     with socket.socket(socket.AF_INET6, kind) as opened:

@@ -9,6 +9,8 @@ from cprlib.errors import InstrumentError
 from cprlib.update.hooks import name_before, sent_files
 from cprlib.update.proxy import Message
 
+pytestmark = pytest.mark.fast
+
 
 def entry(name: str, identifier: int) -> bytes:
     data = name.encode() + b"\0"

@@ -22,6 +22,8 @@ from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism
 
+pytestmark = pytest.mark.fast
+
 SETTINGS = MachineSettings(
     qemu=QemuBinary(Path("/bin/qemu")),
     kernel=Path("/kernel"),

@@ -9,6 +9,8 @@ from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.update.mechanism import Mechanism, mechanism_named, target_arguments
 
+pytestmark = pytest.mark.fast
+
 CPR, FD_SHARE = Mechanism.CPR.handling, Mechanism.FD_SHARE.handling
 LINK_SWITCH, LOCAL = Mechanism.LINK_SWITCH.handling, Mechanism.LOCAL.handling
 

@@ -16,6 +16,8 @@ from cprlib.errors import DeadlineExceeded, InstrumentError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.update.proxy import ChannelProxy, Message, StartupBarrier, receive, send
 
+pytestmark = pytest.mark.fast
+
 
 class Here:
     """Stands for the network namespace of the QEMUs: the one that the test runs in."""

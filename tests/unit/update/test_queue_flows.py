@@ -13,6 +13,8 @@ from cprlib.evidence.records import Outcome, QueueShare
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.update import queue_flows
 
+pytestmark = pytest.mark.fast
+
 
 @dataclass
 class HashingGuest:

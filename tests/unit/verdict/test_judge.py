@@ -17,6 +17,8 @@ from cprlib.verdict.policy import InterruptionLimits, Policy
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import good_case
 
+pytestmark = pytest.mark.fast
+
 STRICT = Policy()
 DEFAULT = load_policy("default")
 Change = Callable[[CaseEvidence], CaseEvidence]

@@ -12,6 +12,8 @@ from cprlib.files import project_folder
 from cprlib.verdict.policy import Policy, PolicyTable
 from cprlib.verdict.policy_file import load_policy, shipped_policies
 
+pytestmark = pytest.mark.fast
+
 
 def write(folder: Path, text: str) -> Path:
     path = folder / "mine.toml"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -17,6 +18,8 @@ Value = TypeVar("Value")
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
+_DECODING = threading.RLock()
+"""msgspec 0.22 crashes when two threads use the same dataclass for the first time: one thread decodes at a time."""
 
 
 class BadValue(ValueError):
@@ -37,7 +40,8 @@ def decode(wanted: type[Value], value: object) -> Value:
     :raises BadValue: a member without default is missing, or a member has another type.
     """
     try:
-        return msgspec.convert(value, wanted, str_keys=True)
+        with _DECODING:
+            return msgspec.convert(value, wanted, str_keys=True)
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadValue(_with_path_first(str(error))) from error
 
@@ -61,7 +65,8 @@ def load_json(wanted: type[Value], text: str | bytes) -> Value:
     :raises BadValue: no JSON, or as :func:`decode`.
     """
     try:
-        return msgspec.json.decode(text, type=wanted)
+        with _DECODING:
+            return msgspec.json.decode(text, type=wanted)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadValue(_with_path_first(str(error))) from error
 

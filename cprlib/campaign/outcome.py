@@ -11,9 +11,8 @@ from pathlib import Path
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.report.avocado_results import AvocadoTest, JobResults, read_jobs
-from cprlib.report.gather import EVIDENCE_CHECK, gather
-from cprlib.verdict.findings import OWN_VERDICT
-from cprlib.verdict.judge import JudgedCase, judge, skip_word
+from cprlib.report.gather import EVIDENCE_CHECK, find_test, gather, repeats_verdict
+from cprlib.verdict.judge import JudgedCase, judge
 from cprlib.verdict.policy import Policy
 
 NO_FEATURE = "no-cpr"  # skip word of a test on a QEMU without the feature
@@ -100,7 +99,7 @@ def judge_job(cases: Sequence[CaseEvidence], job: JobResults, policies: Policies
 
 def _judge(case: CaseEvidence, policies: Policies) -> JudgedCase:
     judged = judge(case, policies.usual)
-    if judged.outcome == Outcome.SKIP and skip_word(case.skipped) == NO_FEATURE:
+    if judged.outcome == Outcome.SKIP and case.skip_word == NO_FEATURE:
         return judge(case, policies.strict)
     return judged
 
@@ -124,7 +123,8 @@ def _texts(cases: Sequence[JudgedCase], outcome: Outcome) -> tuple[str, ...]:
 def _crash(with_evidence: Sequence[JudgedCase], job: JobResults) -> str:
     """Why the harness is to blame; empty when it is not."""
     for test in job.tests:
-        if test.status in HARNESS_STATUS and not test.reason.startswith(OWN_VERDICT):
+        own = [case.evidence for case in with_evidence if find_test(case.evidence.test, job.tests) == test]
+        if test.status in HARNESS_STATUS and not any(repeats_verdict(test, case) for case in own):
             return f"the test ended with {test.status}: {test.reason or 'no reason given'}"
     if job.problems:
         return job.problems[0]

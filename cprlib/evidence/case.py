@@ -23,6 +23,7 @@ from cprlib.evidence.records import (
     FaultRecord,
     GuestFact,
     InstrumentHealth,
+    Outcome,
     Parameters,
     QueueShare,
     Role,
@@ -40,6 +41,7 @@ from cprlib.update.mechanism import Mechanism
 
 EVIDENCE_VERSION = 2
 CASE_FILE = "case.json"
+OTHER_SKIP = "other"
 STARTED_FILE = "started"  # written first, so that a case that never finished is missed
 PACKETS_FILE = "packets.json"  # see cprlib.evidence.packets
 
@@ -60,8 +62,11 @@ class CaseEvidence:
     :param faults: injected into updates of this case, in order.
     :param retries: restarts of the case in a new lab because its lab died.
     :param reproduce: a command line that runs this case again.
-    :param skipped: why the case did not run, empty when it ran: ``no-cpr: this QEMU has no cpr=on``. Policies
-        allow or refuse the word before the colon (docs/reading-a-report.md lists them).
+    :param skipped: why the case did not run; empty when it ran.
+    :param skip_word: kind of that reason, which policies allow or refuse: ``no-cpr``
+        (docs/reading-a-report.md lists them); empty when the test gave none, which counts as :data:`OTHER_SKIP`.
+    :param concluded: the verdict that the test ended with; None when it did not get that far. Avocado's status of the
+        test then repeats the evidence, which may be judged again by another policy.
     """
 
     id: str
@@ -73,6 +78,8 @@ class CaseEvidence:
     finished_ns: int | None = None
     parameters: Parameters = field(default_factory=Parameters)
     skipped: str = ""
+    skip_word: str = ""
+    concluded: Outcome | None = None
     updates: Count | None = None
     sent: Count | None = None
     loss: PerDirection = field(default_factory=PerDirection)
@@ -100,6 +107,11 @@ class CaseEvidence:
     target: QemuFacts | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[FaultRecord, ...] = ()
+
+    @property
+    def skip_text(self) -> str:
+        """Word and reason of a skip, as reports show them; empty when the case ran."""
+        return f"{self.skip_word or OTHER_SKIP}: {self.skipped}" if self.skipped else ""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with ``evidence_version`` first."""

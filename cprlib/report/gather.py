@@ -13,10 +13,11 @@ from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.report.avocado_results import AvocadoTest
 from cprlib.report.results_folder import CASES, read_started
 from cprlib.update.mechanism import Mechanism
-from cprlib.verdict.findings import OWN_VERDICT
 
 EVIDENCE_CHECK = "evidence"  # a case without evidence has this one check, inconclusive
 TEST_CHECK = "avocado-test"
+NO_REASON = "skipped without a reason"
+STATUS_OF = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "ERROR", Outcome.SKIP: "CANCEL"}
 
 
 def gather(results: Path, tests: Sequence[AvocadoTest]) -> tuple[CaseEvidence, ...]:
@@ -64,20 +65,15 @@ def _join(case: CaseEvidence, tests: Sequence[AvocadoTest]) -> CaseEvidence:
     if test is None:
         return case
     if test.status in ("CANCEL", "SKIP"):
-        reason = test.reason or "other: skipped without a reason"
-        return case if case.skipped or _failed(case) else replace(case, skipped=reason)
-    if _repeats_verdict(test) and not _lacks_evidence(case):
+        return case if case.skipped or _failed(case) else replace(case, skipped=test.reason or NO_REASON)
+    if repeats_verdict(test, case):
         return case
     return case.with_checks(*_test_checks(test))
 
 
-def _repeats_verdict(test: AvocadoTest) -> bool:
-    """True when the status only follows from evidence that is judged here again."""
-    return test.reason.startswith((OWN_VERDICT, "inconclusive: "))
-
-
-def _lacks_evidence(case: CaseEvidence) -> bool:
-    return any(check.name == EVIDENCE_CHECK for check in case.checks)
+def repeats_verdict(test: AvocadoTest, case: CaseEvidence) -> bool:
+    """True when the test's status only follows from the verdict on its evidence, which can be judged again."""
+    return case.concluded is not None and test.status == STATUS_OF[case.concluded]
 
 
 def _failed(case: CaseEvidence) -> bool:
@@ -98,7 +94,7 @@ def _without_case(test: AvocadoTest) -> CaseEvidence:
     case_id = re.sub(r"[^A-Za-z0-9._-]+", "_", test.id).strip("_.-")[:120] or "test"
     case = CaseEvidence(case_id, Mechanism.NONE, Role.CHECKS, title=test.name, test=test.name)
     if test.status in ("CANCEL", "SKIP"):
-        return replace(case, skipped=test.reason or "other: skipped without a reason")
+        return replace(case, skipped=test.reason or NO_REASON)
     checks = _test_checks(test)
     message = f"the test ended with {test.status} and left no evidence"
     return case.with_checks(*(checks or (Check(EVIDENCE_CHECK, Outcome.INCONCLUSIVE, "evidence", "none", message),)))

@@ -61,6 +61,7 @@ class RunCase:
     :param unexplained: missing packets that no hop accounts for.
     :param reasons: the findings that decided the verdict.
     :param skipped: why the case did not run; empty when it did.
+    :param skip_word: kind of that reason, which policies allow or refuse; empty when there is none.
     :param per_update: each update by itself.
     :param interruption_range_ms: by time stamps; :param interruption_frame_loss_ms: packets lost / rate, RFC 6201.
     :param qemu_downtime_ms: downtime of query-migrate.
@@ -86,6 +87,7 @@ class RunCase:
     test: str
     reasons: tuple[Finding, ...]
     skipped: str
+    skip_word: str
     parameters: Parameters
     updates: Count | None
     per_update: tuple[UpdateFigures, ...]
@@ -203,7 +205,8 @@ def run_case(judged: JudgedCase) -> RunCase:
         role=case.role,
         test=case.test,
         reasons=judged.verdict.reasons,
-        skipped=case.skipped,
+        skipped=case.skip_text,
+        skip_word=case.skip_word,
         parameters=case.parameters,
         updates=case.updates,
         per_update=case.per_update,

@@ -85,9 +85,12 @@ class CaseChecks:
         more = {**parameters.more, name: value}
         self.evidence = replace(self.evidence, parameters=replace(parameters, more=more))
 
-    def skip(self, reason: str) -> None:
-        """Say why the case did not run; policies name the word before the colon."""
-        self.evidence = replace(self.evidence, skipped=reason)
+    def skip(self, word: str, reason: str) -> None:
+        """Say why the case did not run.
+
+        :param word: kind of the reason; policies allow or refuse it.
+        """
+        self.evidence = replace(self.evidence, skipped=reason, skip_word=word)
 
     @contextlib.contextmanager
     def without_update(self) -> Iterator[None]:

@@ -84,7 +84,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                 case.guest = guest
                 yield case
         except NotSupported as error:
-            case.skip(f"{error.word}: {error.one_line()}")
+            case.skip(error.word, error.one_line())
         finally:
             case.note_death()
             case.write()
@@ -107,11 +107,13 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
     def _conclude(self, case: MeasuredCase, policy: Policy) -> None:
         """Let Avocado's status follow the verdict: fail, error for inconclusive, cancel for skipped."""
         verdict = judge(case.evidence, policy).verdict
+        case.evidence = replace(case.evidence, concluded=verdict.outcome)
+        case.write()
         match verdict.outcome:
             case Outcome.PASS:
                 return
             case Outcome.SKIP:
-                self.cancel(case.evidence.skipped)
+                self.cancel(case.evidence.skip_text)
             case Outcome.FAIL:
                 self.fail(verdict.status_reason())
             case _:

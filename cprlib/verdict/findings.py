@@ -22,10 +22,6 @@ class Finding:
     text: str
 
 
-OWN_VERDICT = "verdict: "
-"""Beginning of a test's reason for its Avocado status when it only repeats the verdict of its evidence."""
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The outcome of a case or a run, and its findings; those that decide it come first."""
@@ -39,12 +35,8 @@ class Verdict:
         return tuple(finding for finding in self.findings if finding.outcome == self.outcome)
 
     def status_reason(self) -> str:
-        """The reason that a test gives Avocado when it ends with this verdict.
-
-        The report recognizes its beginning and judges the evidence again, perhaps by another policy; the status is then
-        no finding of its own.
-        """
-        return f"{OWN_VERDICT}{self.outcome}: {'; '.join(finding.text for finding in self.reasons[:4])}"
+        """The reason that a test gives Avocado when it ends with this verdict."""
+        return f"verdict: {self.outcome}: {'; '.join(finding.text for finding in self.reasons[:4])}"
 
 
 def passed(about: str, text: str) -> Finding:

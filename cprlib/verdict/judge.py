@@ -6,12 +6,11 @@ sound; otherwise they are discarded, good or bad.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.case import OTHER_SKIP, CaseEvidence
 from cprlib.evidence.records import Outcome, Role
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
@@ -84,25 +83,21 @@ def _skipped_mechanisms(cases: Sequence[JudgedCase]) -> Iterator[Finding]:
         of_it = [
             case
             for case in cases
-            if case.evidence.mechanism == mechanism and skip_word(case.evidence.skipped) not in NOT_ASKED_FOR
+            if case.evidence.mechanism == mechanism and case.evidence.skip_word not in NOT_ASKED_FOR
         ]
         if of_it and all(case.outcome == Outcome.SKIP for case in of_it):
             yield inconclusive(
-                mechanism.value, f"every case of mechanism {mechanism} was skipped: {of_it[0].evidence.skipped}"
+                mechanism.value, f"every case of mechanism {mechanism} was skipped: {of_it[0].evidence.skip_text}"
             )
 
 
-def skip_word(reason: str) -> str:
-    """The word that policies allow or refuse: ``no-cpr`` of ``no-cpr: this QEMU has no cpr=on``; else ``other``."""
-    found = re.match(r"([a-z0-9]+(?:-[a-z0-9]+)*):", reason)
-    return found[1] if found else "other"
-
-
 def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:
-    if any(fnmatchcase(skip_word(case.skipped), pattern) for pattern in (*policy.skips.allow, *NOT_ASKED_FOR)):
-        return Verdict(Outcome.SKIP, (Finding(Outcome.SKIP, "skipped", case.skipped),))
+    if any(fnmatchcase(case.skip_word or OTHER_SKIP, pattern) for pattern in (*policy.skips.allow, *NOT_ASKED_FOR)):
+        return Verdict(Outcome.SKIP, (Finding(Outcome.SKIP, "skipped", case.skip_text),))
     outcome = Outcome(policy.skips.otherwise)
-    return Verdict(outcome, (Finding(outcome, "skipped", f"{case.skipped} (policy {policy.name} does not allow it)"),))
+    return Verdict(
+        outcome, (Finding(outcome, "skipped", f"{case.skip_text} (policy {policy.name} does not allow it)"),)
+    )
 
 
 def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:

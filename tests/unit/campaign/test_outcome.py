@@ -32,7 +32,7 @@ def test_good_case_passes(tmp_path: Path) -> None:
 
 
 def test_lost_packets_fail_with_the_words_of_the_judge(tmp_path: Path) -> None:
-    case = replace(good_case(), loss=PerDirection(2, 0), unexplained=2)
+    case = replace(good_case(), loss=PerDirection(2, 0), unexplained=2, concluded=Outcome.FAIL)
     job = judge_folder(put_job(tmp_path / "c", "FAIL", LOSS, case), POLICIES)
     assert job.outcome == JobOutcome.FAILED
     assert job.matches("^loss: 2 packets lost")
@@ -88,14 +88,14 @@ def test_folder_that_is_empty_or_broken_is_a_crash(tmp_path: Path) -> None:
 
 
 def test_missing_feature_is_a_defect(tmp_path: Path) -> None:
-    said = "no-cpr: cannot hand over a tap: not supported by this QEMU"
-    folder = put_job(tmp_path / "c", "CANCEL", said, replace(CHECKS, skipped=said))
+    said = "cannot hand over a tap: not supported by this QEMU"
+    folder = put_job(tmp_path / "c", "CANCEL", said, replace(CHECKS, skipped=said, skip_word="no-cpr"))
     assert judge_folder(folder, POLICIES).matches("not supported")
 
 
 def test_other_missing_thing_is_a_skip(tmp_path: Path) -> None:
-    said = "no-ipv6: this host has none"
-    folder = put_job(tmp_path / "c", "CANCEL", said, replace(CHECKS, skipped=said))
+    said = "this host has none"
+    folder = put_job(tmp_path / "c", "CANCEL", said, replace(CHECKS, skipped=said, skip_word="no-ipv6"))
     assert judge_folder(folder, POLICIES).outcome == JobOutcome.SKIPPED
 
 

@@ -159,7 +159,12 @@ def test_test_without_case_is_shown_with_its_reason(tmp_path: Path, status: str,
 
 def test_cancelled_test_is_a_skip_with_its_reason(tmp_path: Path) -> None:
     start_case(tmp_path, "cpr-tap", test="1-t.py:T.test_z", mechanism=Mechanism.CPR)
-    write_job(tmp_path, ("1-t.py:T.test_z", "CANCEL", "no-cpr: this QEMU has no cpr=on"))
+    write_job(tmp_path, ("1-t.py:T.test_z", "CANCEL", "this QEMU has no cpr=on"))
+    report = judge_results(tmp_path, DEFAULT, environment=MACHINE)
+    assert report.cases[0].outcome == Outcome.INCONCLUSIVE  # without evidence no policy knows what kind of reason it is
+    assert "this QEMU has no cpr=on" in result_table(report)
+    skipped = CaseEvidence("cpr-tap", Mechanism.CPR, test="1-t.py:T.test_z", started_ns=1)
+    put(tmp_path, replace(skipped, skipped="this QEMU has no cpr=on", skip_word="no-cpr", concluded=Outcome.SKIP))
     report = judge_results(tmp_path, DEFAULT, environment=MACHINE)
     assert report.cases[0].outcome == Outcome.SKIP
     assert report.verdict.outcome == Outcome.INCONCLUSIVE  # a skip proves nothing
@@ -167,7 +172,7 @@ def test_cancelled_test_is_a_skip_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_status_that_repeats_the_verdict_is_judged_again(tmp_path: Path) -> None:
-    case = replace(good_case(), test="1-t.py:T.test_x", loss=PerDirection(2, 0), unexplained=2)
+    case = replace(good_case(), test="1-t.py:T.test_x", loss=PerDirection(2, 0), unexplained=2, concluded=Outcome.FAIL)
     put(tmp_path, case)
     reason = judge(case, DEFAULT).verdict.status_reason()
     assert reason.startswith("verdict: fail: ")

@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from cprlib.process import kill_group
 from cprlib.qemu.machine import Machine, MachineSettings
 from cprlib.update.faults import TARGET_SETTINGS, Action, Actor, Fault, Phase, Survivor
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.outcome import END_S, FaultOutcome, view_after_release
+from cprlib.update.outcome import END_S, FINISHING, FaultOutcome, migration_status, view_after_release
 from cprlib.update.proxy import ChannelProxy, StartupBarrier
 from cprlib.update.results import FaultResult
 from cprlib.update.running_guest import RunningGuest
@@ -219,13 +218,14 @@ class FaultInjection(UpdateHook):
         if self._barrier:
             if not self._barrier.holds(update.target.pid):
                 return None
-        elif phase is Phase.VM_STOPPED:
-            if not _vm_stopped(update):
+        elif phase is Phase.VM_STOPPED:  # from the source's trace: its QMP may be blocked
+            states = update.source.trace.run_states()
+            if not any(time_ns >= update.started_ns and state == FINISHING for time_ns, state in states):
                 return None
         elif self._proxy and not self._proxy.held:
             return None
         awaited = self._awaited_status()
-        return True if awaited is None or _migration_status(update.source) == awaited else None
+        return awaited is None or migration_status(update.source)[0] == awaited or None
 
     def _awaited_status(self) -> str | None:
         """QAPI MigrationStatus of the source in the fault's phase, where it matters."""
@@ -280,14 +280,3 @@ def _change_stream(proxy: ChannelProxy, action: Action) -> None:
             proxy.truncate(0)
         case Action.WITHOUT_FDS:
             proxy.truncate(proxy.byte_count, descriptors=False)
-
-
-def _migration_status(source: Machine) -> str:
-    answer: Mapping[str, Any] = source.qmp.execute("query-migrate")
-    return str(answer.get("status", "none"))
-
-
-def _vm_stopped(update: LiveUpdate) -> bool:
-    """Whether the source's VM has been stopped for this update, from its trace: its QMP may be blocked."""
-    changes = update.source.trace.all_of("runstate_set")
-    return any(item.time_ns >= update.started_ns and "finish-migrate" in item.text for item in changes)

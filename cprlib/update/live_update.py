@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused, UpdateFailed
@@ -26,7 +25,7 @@ from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.qmp import QmpEvent
 from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, target_arguments
-from cprlib.update.outcome import FAILED_STATES, view, view_after_release
+from cprlib.update.outcome import FAILED_STATES, migration_status, view, view_after_release
 from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateResult, moments_of, run_states_of
 
 LISTEN_S = 30.0
@@ -130,7 +129,7 @@ class LiveUpdate:
         source_after = view_after_release(source) if handling.releases_vhost else view(source)
         target_after = view(target)
         pairings = pair_tables(source_after.table, target_after.table)
-        downtime = self._downtime()
+        downtime = source.qmp.execute("query-migrate").get("downtime")
         self.mark("SOURCE_QUIT")
         source_exit = source.quit()
         self.mark("SOURCE_GONE")
@@ -145,7 +144,7 @@ class LiveUpdate:
             source_after=source_after,
             target_after=target_after,
             pairings=pairings,
-            downtime_ms=downtime,
+            downtime_ms=None if downtime is None else float(downtime),
             source_exit=source_exit,
             source_messages=source.messages,
             target_messages=target.messages,
@@ -262,8 +261,8 @@ class LiveUpdate:
         deadline = Deadline(30, "the source's guest to stop", Awaited.QEMU)
         event = self.source.qmp.wait_event(["STOP", "MIGRATION"], deadline, accept=over)
         if event.name != "STOP":
-            answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")
-            raise self._failed(str(answer.get("error-desc") or f"status {answer.get('status')}"))
+            status, reason = migration_status(self.source)
+            raise self._failed(reason or f"status {status}")
 
     def _wait_completed(self) -> None:
         """Wait until the source has sent everything.
@@ -273,10 +272,9 @@ class LiveUpdate:
         target = self.target
 
         def completed() -> bool | None:
-            answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")
-            status = str(answer.get("status", "none"))
+            status, reason = migration_status(self.source)
             if status in FAILED_STATES:
-                raise self._failed(str(answer.get("error-desc") or f"status {status}"))
+                raise self._failed(reason or f"status {status}")
             if target.process.poll() is not None:
                 lines = target.messages.splitlines()
                 raise self._failed(f"the target ended: {lines[-1] if lines else 'it said nothing'}")
@@ -302,11 +300,6 @@ class LiveUpdate:
         target.wait_ready()
         Deadline(30, "the target's guest to run", Awaited.QEMU).poll(running)
         target.incoming = False
-
-    def _downtime(self) -> float | None:
-        answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")
-        downtime = answer.get("downtime")
-        return float(downtime) if downtime is not None else None
 
     def _failed(self, reason: str) -> UpdateFailed:
         details = f"source said:\n{tail(self.source.messages)}\ntarget said:\n{tail(self.target.messages)}"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, QemuFailed, UpdateFailed
@@ -34,6 +33,12 @@ def view_after_release(machine: Machine, kept: int = 0) -> ProcessView:
     """
     waited_ms = wait_workers_ended(machine.pid, kept)
     return replace(view(machine), waited_ms=waited_ms)
+
+
+def migration_status(source: Machine) -> tuple[str, str]:
+    """Status of a migration by query-migrate (QAPI MigrationStatus; ``none`` before one), and QEMU's error message."""
+    answer = source.qmp.execute("query-migrate")
+    return str(answer.get("status", "none")), str(answer.get("error-desc", ""))
 
 
 @dataclass(slots=True)
@@ -68,11 +73,11 @@ class FaultOutcome:
             if self.source.process.poll() is not None:
                 return "gone", refused
             try:
-                answer: Mapping[str, Any] = self.source.qmp.execute("query-migrate")
+                status, reason = migration_status(self.source)
             except QemuFailed:
                 return None
-            status, reason = str(answer.get("status", "none")), str(answer.get("error-desc", "") or refused)
-            return (status, reason) if status in ENDED_STATES or (refused and status == "none") else None
+            over = status in ENDED_STATES or (refused and status == "none")
+            return (status, reason or refused) if over else None
 
         status, reason = Deadline(END_S, f"the end of an update with {self.fault.name}").poll(ended, 0.02)
         if status == "failed" and self.fault.survivor is Survivor.TARGET:
@@ -94,18 +99,12 @@ class FaultOutcome:
             return self._wait_back(), self._end_target()
         ended = self._end_target()
         if self.state == "running":
-            self._wait_finalized()
+            # its run state follows the migration's status a moment later; until then it refuses ``cont``: "Migration
+            # is not finalized yet", qmp_cont(), monitor/qmp-cmds.c
+            deadline = Deadline(RESUME_S, "the source's migration to be finalized", Awaited.QEMU)
+            wait_run_state(self.source, lambda state: state != FINISHING, deadline)
             self.source.qmp.execute("cont")
         return self._wait_back(), ended
-
-    def _wait_finalized(self) -> None:
-        """Wait until the source accepts ``cont``: its run state follows the migration's status a moment later.
-
-        :raises DeadlineExceeded: it does not ("Migration is not finalized yet", qmp_cont(), monitor/qmp-cmds.c).
-        """
-        Deadline(RESUME_S, "the source's migration to be finalized", Awaited.QEMU).poll(
-            lambda: True if self.source.status() != FINISHING else None, 0.02
-        )
 
     def _wait_one(self) -> tuple[float | None, int | None]:
         """Wait until the target has the guest or has ended, then read the source's state.
@@ -120,24 +119,20 @@ class FaultOutcome:
 
         with contextlib.suppress(DeadlineExceeded):
             Deadline(RESUME_S, "source or target to have the guest", Awaited.QEMU).poll(settled, 0.02)
-        if self.target_state == "gone":
-            back_ms = self._wait_back()
-            self.source_state = _run_state(self.source)
-            return back_ms, target.process.poll()
+        back_ms = self._wait_back() if self.target_state == "gone" else None
         self.source_state = _run_state(self.source)
         if self.target_state == self.state and self.source_state != self.state:
             self._leave_guest_to_target()
             return None, None
         ended = target.process.poll()
         kill_group(target.process)
-        return None, ended
+        return back_ms, ended
 
     def _wait_back(self) -> float | None:
         """Wait until the source has its run state of before; returns ``back_ms`` of :class:`FaultResult`."""
         with contextlib.suppress(DeadlineExceeded):
-            Deadline(RESUME_S, f"the source to be {self.state} again", Awaited.QEMU).poll(
-                lambda: True if self.source.status() == self.state else None, 0.02
-            )
+            deadline = Deadline(RESUME_S, f"the source to be {self.state} again", Awaited.QEMU)
+            wait_run_state(self.source, lambda state: state == self.state, deadline)
         events = [item for item in self.source.qmp.events if item.name == "RESUME"]
         after = [item.time_ns for item in events if item.time_ns >= self.acted_ns]
         return (after[0] - self.acted_ns) / 1e6 if after else None
@@ -161,10 +156,8 @@ class FaultOutcome:
         """Wait until the target has the guest, and end the source."""
         target = self.target
         target.wait_ready()
-        states = ("running", "paused")
-        Deadline(END_S, "the target to have the guest", Awaited.QEMU).poll(
-            lambda: True if target.status() in states else None
-        )
+        deadline = Deadline(END_S, "the target to have the guest", Awaited.QEMU)
+        wait_run_state(target, lambda state: state in ("running", "paused"), deadline)
         target.incoming = False
         own = self.source.settings  # without the arguments of the start-up barrier
         target.settings = replace(target.settings, extra=own.extra, prefix=own.prefix)
@@ -172,6 +165,14 @@ class FaultOutcome:
             if self.source.process.poll() is None:
                 self.source.quit()
         self.target_has_guest = True
+
+
+def wait_run_state(machine: Machine, accept: Callable[[str], bool], deadline: Deadline) -> None:
+    """Wait until a QEMU has an accepted run state.
+
+    :raises DeadlineExceeded: it does not get there.
+    """
+    deadline.poll(lambda: accept(machine.status()) or None, 0.02)
 
 
 def _run_state(machine: Machine) -> str:

@@ -5,16 +5,13 @@ Neither has a name in the file system, so a killed harness leaves nothing behind
 
 from __future__ import annotations
 
-import array
 import contextlib
 import os
 import secrets
 import select
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
@@ -41,24 +38,14 @@ class Message:
 
 def receive(connection: socket.socket) -> Message:
     """Read available bytes and descriptors; no bytes at the end of the stream."""
-    size = array.array("i").itemsize
-    data, ancillary, _, _ = connection.recvmsg(
-        MESSAGE_BYTES, socket.CMSG_SPACE(SCM_MAX_FD * size), socket.MSG_CMSG_CLOEXEC
-    )
-    numbers = array.array("i")
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            numbers.frombytes(content[: len(content) - len(content) % size])
+    data, numbers, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, SCM_MAX_FD, socket.MSG_CMSG_CLOEXEC)
     return Message(data, tuple(numbers))
 
 
 def send(connection: socket.socket, message: Message) -> None:
     """Write a message; its descriptors go with its first byte."""
-    numbers = array.array("i", message.descriptors)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if numbers else []
-    sent = connection.sendmsg([message.data], rights)
-    if sent < len(message.data):
-        connection.sendall(message.data[sent:])
+    sent = socket.send_fds(connection, [message.data], message.descriptors)
+    connection.sendall(message.data[sent:])
 
 
 class ChannelProxy:
@@ -150,9 +137,7 @@ class ChannelProxy:
         self._end.set()
         self._released.set()
         self._thread.join(timeout=10)
-        for connection in (self._source, self._target, self._listener, self._filler):
-            if connection is not None:
-                connection.close()
+        self._close(self._source, self._target, self._listener, self._filler)
         self._drop_messages()
 
     def replace(self, data: bytes) -> None:
@@ -161,9 +146,7 @@ class ChannelProxy:
         The source sees the channel closed once the target has closed it.
         """
         self._drop_messages()
-        self._messages = [Message(data)]
-        self._end_after = True
-        self._released.set()
+        self._release_last(Message(data))
 
     def truncate(self, length: int, *, descriptors: bool = True) -> None:
         """Send the target the first bytes of the held messages and an end of stream.
@@ -178,19 +161,27 @@ class ChannelProxy:
             else:
                 kept.append(Message(message.data[:length], message.descriptors))
             length -= len(message.data)
-        self._messages = kept
+        self._release_last(*kept)
+
+    def _release_last(self, *messages: Message) -> None:
+        """Send the target these messages and an end of stream."""
+        self._messages = list(messages)
         self._end_after = True
         self._released.set()
 
     def _drop_messages(self) -> None:
-        messages, self._messages = self._messages, []
-        for message in messages:
+        for message in self._messages:
             message.close()
+        self._messages = []
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # one side has closed: the test looks at the QEMUs themselves
             self._relay()
-        for connection in (self._source, self._target):
+        self._close(self._source, self._target)
+
+    @staticmethod
+    def _close(*connections: socket.socket | None) -> None:
+        for connection in connections:
             if connection is not None:
                 connection.close()
 
@@ -248,10 +239,9 @@ class ChannelProxy:
 
     def _flush(self, target: socket.socket) -> None:
         """Send the held messages to the target."""
-        messages, self._messages = self._messages, []
-        for message in messages:
+        for message in self._messages:
             send(target, message)
-            message.close()
+        self._drop_messages()
 
     def _wait_released(self, source: socket.socket) -> bool:
         """Wait for :meth:`release`; False when the channel has ended instead."""
@@ -279,10 +269,9 @@ class ChannelProxy:
             for connection in ready:
                 message = receive(connection)
                 if not message.data:
-                    if connection is target:
-                        return
-                    target.shutdown(socket.SHUT_WR)
-                    self._wait_closed(source, target)
+                    if connection is source:
+                        target.shutdown(socket.SHUT_WR)
+                        self._wait_closed(source, target)
                     return
                 if connection is source:
                     self.byte_count += len(message.data)
@@ -318,10 +307,10 @@ class StartupBarrier:
 
         :raises InstrumentError: the process has ended.
         """
-        links = list(_links(pid))
-        if not links:
+        rows = read_table(pid).rows
+        if not rows:
             raise InstrumentError(f"hold process {pid} at a start-up barrier", "it ended before")
-        return os.readlink(self.path) in links
+        return os.readlink(self.path) in [row.link for row in rows]
 
     def release(self) -> None:
         """Unblock the reader: it finds one byte in its file."""
@@ -330,10 +319,3 @@ class StartupBarrier:
                 os.write(self._writer, b"\n")
             os.close(self._writer)
             self._writer = -1
-
-
-def _links(pid: int) -> Iterator[str]:
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                yield os.readlink(entry)

@@ -20,12 +20,6 @@ class LinkCounters:
     rx_errors: int
     tx_errors: int
 
-    def since(self, before: LinkCounters) -> LinkCounters:
-        """Differences to an earlier reading of the same link."""
-        return LinkCounters(
-            **{item.name: getattr(self, item.name) - getattr(before, item.name) for item in fields(self)}
-        )
-
 
 def read_counters(namespace: NetworkNamespace, interface: str) -> LinkCounters:
     """Read the counters of a link.
@@ -54,9 +48,17 @@ class QueueCount:
     dropped: int
 
 
-def read_queue(namespace: NetworkNamespace, interface: str, handle: int) -> QueueCount | None:
-    """The counters of one queueing discipline; None when it does not exist."""
-    return _queue_count(namespace, interface, "handle", handle)
+def read_queue(namespace: NetworkNamespace, interface: str, value: int, field: str = "handle") -> QueueCount | None:
+    """The counters of one queueing discipline; None when it does not exist.
+
+    :param value: its handle, or its parent with ``field="parent"``.
+    """
+    for message in namespace.netlink.get_qdiscs(index=namespace.index(interface)):
+        statistics = message.get_attr("TCA_STATS2")
+        if message[field] == value and statistics is not None:
+            passed, dropped = statistics.get_attr("TCA_STATS_BASIC"), statistics.get_attr("TCA_STATS_QUEUE")
+            return QueueCount(int(passed["packets"]), int(dropped["drops"]))
+    return None
 
 
 def read_queue_drops(namespace: NetworkNamespace, interface: str) -> dict[QdiscSide, int]:
@@ -65,17 +67,5 @@ def read_queue_drops(namespace: NetworkNamespace, interface: str) -> dict[QdiscS
     A classful one includes the drops of its children (prio_enqueue(), net/sched/sch_prio.c). ``clsact`` has one
     counter for both sides, reported as ingress.
     """
-    drops = {}
-    for side in QdiscSide:
-        count = _queue_count(namespace, interface, "parent", side.value)
-        drops[side] = 0 if count is None else count.dropped
-    return drops
-
-
-def _queue_count(namespace: NetworkNamespace, interface: str, field: str, value: int) -> QueueCount | None:
-    for message in namespace.netlink.get_qdiscs(index=namespace.index(interface)):
-        statistics = message.get_attr("TCA_STATS2")
-        if message[field] == value and statistics is not None:
-            passed, dropped = statistics.get_attr("TCA_STATS_BASIC"), statistics.get_attr("TCA_STATS_QUEUE")
-            return QueueCount(int(passed["packets"]), int(dropped["drops"]))
-    return None
+    counts = {side: read_queue(namespace, interface, side.value, field="parent") for side in QdiscSide}
+    return {side: count.dropped if count else 0 for side, count in counts.items()}

@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import resource
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,8 +74,7 @@ class DescriptorTable:
 
     def count_by_kind(self) -> dict[str, int]:
         """The number of descriptors of each kind, sorted by kind."""
-        kinds = sorted(row.kind for row in self.rows)
-        return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+        return dict(sorted(Counter(row.kind for row in self.rows).items()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,14 +73,11 @@ class KernelEvent:
 class KernelReport:
     """Events so far.
 
-    :param available: False when nothing is known; :attr:`why` then has the reason.
-    :param lost: events lost by the trace buffer.
+    :param why: reason why nothing is known; empty when the trace works.
     """
 
-    available: bool
     why: str
     events: tuple[KernelEvent, ...] = ()
-    lost: int = 0
 
     def of(self, act: Act, *, since_ns: int = 0) -> tuple[KernelEvent, ...]:
         """Events of one kind from a time on."""
@@ -92,23 +89,16 @@ class KernelReport:
         return dict(Counter(item.name if item.owner else f"{item.name} ({item.task})" for item in seen))
 
 
-class KernelTrace:
+class KernelTrace(Tracepoints):
     """Records while its body runs; call :meth:`report` inside. Never raises: the report says what is missing."""
 
     def __init__(self, tracefs: Path = TRACEFS) -> None:
-        self._tracepoints = Tracepoints(_FILTERS, tracefs)
-
-    def __enter__(self) -> KernelTrace:
-        self._tracepoints.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._tracepoints.__exit__()
+        super().__init__(_FILTERS, tracefs)
 
     def report(self) -> KernelReport:
         """Everything so far."""
-        trace = self._tracepoints.read()
-        return KernelReport(not trace.why, trace.why, kernel_events(trace.lines), trace.lost)
+        trace = self.read()
+        return KernelReport(trace.why, kernel_events(trace.lines))
 
 
 def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from cprlib.errors import EnvironmentFailure
@@ -35,21 +35,11 @@ class NetworkNamespace:
     def __enter__(self) -> NetworkNamespace:
         from pyroute2 import IPRoute  # noqa: PLC0415 - takes 0.3 s, and a report needs no netlink
 
-        failure: list[OSError] = []
-
-        def create() -> None:
-            try:
-                unshare_network()
-                self._descriptor = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                failure.append(error)
-
-        # a separate thread, so that the caller keeps its own namespace
-        thread = threading.Thread(target=create, name=f"namespace-{self.name}")
-        thread.start()
-        thread.join()
-        if failure:
-            raise EnvironmentFailure(f"make network namespace {self.name!r}", str(failure[0]), ADVICE) from failure[0]
+        try:
+            with ThreadPoolExecutor(1) as thread:  # so that the caller keeps its own namespace
+                self._descriptor = thread.submit(_open_new_namespace).result()
+        except OSError as error:
+            raise EnvironmentFailure(f"make network namespace {self.name!r}", str(error), ADVICE) from error
         with self.entered():
             self._netlink = IPRoute()
         self.netlink.link("set", index=1, state="up")
@@ -106,3 +96,8 @@ class NetworkNamespace:
         if not found:
             raise EnvironmentFailure(f"find {interface} in namespace {self.name!r}", "no such link")
         return int(found[0])
+
+
+def _open_new_namespace() -> int:
+    unshare_network()
+    return os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)

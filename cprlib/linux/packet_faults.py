@@ -108,15 +108,9 @@ def drop(
 
     :raises NotSupported: this kernel lacks a queueing discipline, filter or action.
     """
-    with contextlib.ExitStack() as stack:
-        if side is QdiscSide.EGRESS:
-            stack.enter_context(_prio(namespace, interface))
-            parent = _ROOT
-        else:
-            stack.enter_context(_ingress(namespace, interface))
-            parent = _INGRESS
-        _add_filter(namespace, interface, parent, numbers, action="drop")
-        yield PacketFault(namespace, interface, parent)
+    with _filtered(namespace, interface, side) as queue:
+        _add_filter(namespace, interface, queue, numbers, action="drop")
+        yield PacketFault(namespace, interface, queue)
 
 
 @contextlib.contextmanager
@@ -128,35 +122,27 @@ def disturb(
     :param netem: ``loss``, ``duplicate`` in percent; ``delay``, ``jitter`` in microseconds (see sch_netem.c).
     :raises NotSupported: this kernel lacks a queueing discipline or filter.
     """
-    with _prio(namespace, interface):
+    with _filtered(namespace, interface, QdiscSide.EGRESS) as queue:
         _request(namespace, "add", "netem", interface, handle=_NETEM, parent=_FAULTY, **netem)
-        _add_filter(namespace, interface, _ROOT, numbers)
+        _add_filter(namespace, interface, queue, numbers)
         yield PacketFault(namespace, interface, _NETEM)
 
 
 @contextlib.contextmanager
-def _prio(namespace: NetworkNamespace, interface: str) -> Iterator[None]:
-    """Replace the root queueing discipline by two bands; packets that no filter matches use the second."""
-    _add_prio(namespace, namespace.index(interface))
+def _filtered(namespace: NetworkNamespace, interface: str, side: QdiscSide) -> Iterator[int]:
+    """Give a side of an interface a queueing discipline with filters, and remove it again; yields its handle.
+
+    At egress two bands replace the root's queueing discipline; packets that no filter matches use the second.
+    """
+    if side is QdiscSide.EGRESS:
+        _add_prio(namespace, namespace.index(interface))
+    else:
+        _request(namespace, "add", "ingress", interface)
     try:
-        yield
+        yield _ROOT if side is QdiscSide.EGRESS else _INGRESS
     finally:
-        _remove(namespace, interface, QdiscSide.EGRESS)
-
-
-@contextlib.contextmanager
-def _ingress(namespace: NetworkNamespace, interface: str) -> Iterator[None]:
-    """Add an ingress queueing discipline, which has only filters."""
-    _request(namespace, "add", "ingress", interface)
-    try:
-        yield
-    finally:
-        _remove(namespace, interface, QdiscSide.INGRESS)
-
-
-def _remove(namespace: NetworkNamespace, interface: str, side: QdiscSide) -> None:
-    with contextlib.suppress(NetlinkError, EnvironmentFailure):  # deleted with its interface
-        namespace.netlink.tc("del", index=namespace.index(interface), handle=0, parent=side.value)
+        with contextlib.suppress(NetlinkError, EnvironmentFailure):  # deleted with its interface
+            namespace.netlink.tc("del", index=namespace.index(interface), handle=0, parent=side.value)
 
 
 def _add_prio(namespace: NetworkNamespace, index: int) -> None:

@@ -1,4 +1,4 @@
-"""vhost workers and private memory of a QEMU, as procfs shows them."""
+"""vhost workers, private memory and listening sockets of a QEMU, as procfs shows them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 
 WORKERS_END_S = 2.0  # time for stopped workers to leave /proc, also on a busy machine
+LISTENING = 0x10000  # __SO_ACCEPTCON, the flags column of /proc/net/unix
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +79,19 @@ def anonymous_memory(pid: int) -> int | None:
         return None
     found = [line.split() for line in lines if line.startswith("RssAnon:")]
     return int(found[0][1]) if found else None
+
+
+def is_listening(pid: int, name: str) -> bool:
+    """True when a process in the network namespace of ``pid`` listens on an abstract unix socket.
+
+    A socket that exists is not enough: between bind(2) and listen(2) it refuses connections.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    for line in lines[1:]:
+        fields = line.split()  # Num RefCount Protocol Flags Type St Inode Path (net/unix/af_unix.c)
+        if len(fields) >= 8 and fields[7].rstrip("@") == f"@{name}":
+            return bool(int(fields[3], 16) & LISTENING)
+    return False

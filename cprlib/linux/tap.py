@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -105,10 +106,8 @@ def _read_queue(pid: int, number: int) -> TapQueue:
     try:
         name, flags = IFREQ.unpack(fcntl.ioctl(duplicate, TUNGETIFF, bytes(IFREQ.size)))
         little, big = _read_integer(duplicate, TUNGETVNETLE), 0
-        try:
+        with contextlib.suppress(OSError):  # a kernel without CONFIG_TUN_VNET_CROSS_LE
             big = _read_integer(duplicate, TUNGETVNETBE)
-        except OSError:  # a kernel without CONFIG_TUN_VNET_CROSS_LE
-            big = 0
         return TapQueue(
             number=number,
             interface=name.rstrip(b"\0").decode("ascii", "replace"),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from cprlib.cleanup import CleanupProcess
 
@@ -72,7 +73,7 @@ class Tracepoints:
         self._stack = contextlib.ExitStack()
         self._why = "the trace was not started"
 
-    def __enter__(self) -> Tracepoints:
+    def __enter__(self) -> Self:
         try:
             missing = [event for event in self._filters if not (self._tracefs / "events" / event).is_dir()]
             self._why = f"tracefs refused: no tracepoint {', '.join(missing)} below {self._tracefs}" if missing else ""

@@ -1,9 +1,10 @@
-"""The command line of a QEMU: settings that source and target share, evidence files, descriptors."""
+"""The command line of a QEMU: settings that source and target share, evidence files, migration channels."""
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,41 @@ class MachineFiles:
         return self.folder / f"command-{self.name}.txt"
 
 
+@dataclass(frozen=True, slots=True)
+class MigrationChannels:
+    """Names of an update's two channels: abstract unix sockets in the QEMUs' namespace, with no file to clean up.
+
+    :param deferred: the target's main channel is set later by QMP's migrate-incoming.
+    """
+
+    cpr: str
+    main: str
+    deferred: bool = False
+
+    @classmethod
+    def fresh(cls) -> MigrationChannels:
+        """Unique names."""
+        token = secrets.token_hex(8)
+        return cls(f"cprlib-{token}-cpr", f"cprlib-{token}-main")
+
+    def descriptions(self) -> list[dict[str, object]]:
+        """The value of ``channels`` for ``migrate`` (QAPI MigrationChannel)."""
+        return [self._describe("main", self.main), self._describe("cpr", self.cpr)]
+
+    def incoming_arguments(self, *, deferred: bool = False) -> list[str]:
+        """The two ``-incoming`` of a target's command line.
+
+        :param deferred: as in the class; either may be true.
+        """
+        main = "defer" if deferred or self.deferred else json.dumps(self._describe("main", self.main))
+        return ["-incoming", json.dumps(self._describe("cpr", self.cpr)), "-incoming", main]
+
+    @staticmethod
+    def _describe(kind: str, name: str) -> dict[str, object]:
+        address = {"transport": "socket", "type": "unix", "path": name, "abstract": True}
+        return {"channel-type": kind, "addr": address}
+
+
 Passed = Mapping[str, PassedFiles]
 """Descriptors that a manager passes, by id of the netdev."""
 
@@ -144,8 +180,9 @@ def command_line(
         command += ["-trace", pattern]
     if not settings.plugged:
         for netdev in settings.netdevs:
-            files_of = (passed or {}).get(netdev.identifier, PassedFiles())
-            command += ["-netdev", json.dumps(netdev_options(netdev, descriptor_numbers(files_of), incoming=incoming))]
+            given = (passed or {}).get(netdev.identifier, PassedFiles())
+            names = ([str(number) for number in numbers] for numbers in (given.tap, given.vhost))
+            command += ["-netdev", json.dumps(netdev.options(*names, incoming=incoming))]
         for nic in settings.nics:
             command += ["-device", json.dumps(nic.options())]
     return [*command, *settings.extra]
@@ -154,17 +191,3 @@ def command_line(
 def option_value(value: object) -> str:
     """A value in an option string of QEMU; a comma is doubled, or it would end the value (QEMU util/keyval.c)."""
     return str(value).replace(",", ",,")
-
-
-DescriptorNames = tuple[tuple[str, ...], tuple[str, ...]]
-"""Tap and vhost descriptors as numbers, or as names of QMP's getfd."""
-
-
-def descriptor_numbers(passed: PassedFiles) -> DescriptorNames:
-    """Descriptors as numbers, for a command line."""
-    return tuple(map(str, passed.tap)), tuple(map(str, passed.vhost))
-
-
-def netdev_options(netdev: TapNetdev, names: DescriptorNames, *, incoming: bool) -> dict[str, object]:
-    """Arguments of a netdev; those of a CPR target do not name descriptors that come from the source."""
-    return netdev.handed_over_options() if incoming and netdev.cpr else netdev.options(*names)

@@ -25,41 +25,32 @@ class QemuFacts:
     cpr_transfer: bool
     migration_local: bool
 
-    def require_netdev_cpr(self) -> None:
-        """Refuse a QEMU that cannot hand over a tap.
-
-        :raises NotSupported: with the reason in one line.
-        """
-        self.require_cpr_transfer()
-        if not self.netdev_cpr:
-            raise NotSupported(
-                f"hand over a tap with {self.path}",
-                f"not supported by this QEMU ({self.version}): its NetdevTapOptions has no member 'cpr'",
-                "use a QEMU with the series, or mechanism link-switch",
-            )
-
-    def require_migration_local(self) -> None:
-        """Refuse a QEMU without migration parameter ``local``.
-
-        :raises NotSupported: with the reason in one line.
-        """
-        self.require_cpr_transfer()
-        if not self.migration_local:
-            raise NotSupported(
-                f"hand over a tap with migration parameter 'local' of {self.path}",
-                f"not supported by this QEMU ({self.version}): its migrate-set-parameters has no member 'local'",
-                "use a QEMU that has it, or mechanism cpr",
-                word="no-local",
-            )
-
     def require_cpr_transfer(self) -> None:
         """Refuse a QEMU without migration mode cpr-transfer.
 
         :raises NotSupported: with the reason in one line.
         """
-        if not self.cpr_transfer:
-            raise NotSupported(
-                f"live-update a guest with {self.path}",
-                f"not supported by this QEMU ({self.version}): its MigMode has no 'cpr-transfer'",
-                "use QEMU 10.0 or newer",
-            )
+        self._require(
+            self.cpr_transfer, "live-update a guest with", "its MigMode has no 'cpr-transfer'", "use QEMU 10.0 or newer"
+        )
+
+    def require_netdev_cpr(self) -> None:
+        """As :meth:`require_cpr_transfer`, also for a QEMU that cannot hand over a tap."""
+        self.require_cpr_transfer()
+        advice = "use a QEMU with the series, or mechanism link-switch"
+        self._require(
+            self.netdev_cpr, "hand over a tap with", "its NetdevTapOptions has no member 'cpr'", advice, "no-cpr"
+        )
+
+    def require_migration_local(self) -> None:
+        """As :meth:`require_cpr_transfer`, also for a QEMU without migration parameter ``local``."""
+        self.require_cpr_transfer()
+        tried, lacks = "hand over a tap with migration parameter 'local' of", "its migrate-set-parameters has no member"
+        self._require(
+            self.migration_local, tried, f"{lacks} 'local'", "use a QEMU that has it, or mechanism cpr", "no-local"
+        )
+
+    def _require(self, supported: bool, tried: str, lacks: str, advice: str, word: str = "no-cpr") -> None:
+        if not supported:
+            happened = f"not supported by this QEMU ({self.version}): {lacks}"
+            raise NotSupported(f"{tried} {self.path}", happened, advice, word=word)

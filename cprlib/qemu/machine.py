@@ -15,14 +15,12 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, QemuFailed, QmpRefused
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import describe_status, shell_line, spawn, tail, wait_until_exit
-from cprlib.qemu.channels import MigrationChannels
 from cprlib.qemu.command_line import (
-    DescriptorNames,
     MachineFiles,
     MachineSettings,
+    MigrationChannels,
     Passed,
     command_line,
-    netdev_options,
 )
 from cprlib.qemu.netdev import PassedFiles, TapNetdev, VirtioNet, opened_files
 from cprlib.qemu.qmp import QmpConnection
@@ -141,7 +139,7 @@ class Machine:
                 passed = stack.enter_context(opened_files(netdev))
             names = self._pass_files(netdev, passed or PassedFiles())
         try:
-            self.qmp.execute("netdev_add", netdev_options(netdev, names, incoming=self.incoming))
+            self.qmp.execute("netdev_add", netdev.options(*names, incoming=self.incoming))
         except QmpRefused:
             for name in (*names[0], *names[1]):
                 with contextlib.suppress(QmpRefused):  # QEMU took it
@@ -183,16 +181,14 @@ class Machine:
     def _others(self, identifier: str) -> tuple[TapNetdev, ...]:
         return tuple(item for item in self.settings.netdevs if item.identifier != identifier)
 
-    def _pass_files(self, netdev: TapNetdev, passed: PassedFiles) -> DescriptorNames:
-        """Pass descriptors by getfd; return their names."""
-
-        def names(kind: str, descriptors: Sequence[int]) -> tuple[str, ...]:
-            found = tuple(f"{netdev.identifier}-{kind}{index}" for index in range(len(descriptors)))
-            for name, descriptor in zip(found, descriptors, strict=True):
-                self.qmp.pass_descriptor(name, descriptor)
-            return found
-
-        return names("tap", passed.tap), names("vhost", passed.vhost)
+    def _pass_files(self, netdev: TapNetdev, passed: PassedFiles) -> tuple[list[str], list[str]]:
+        """Pass descriptors by getfd; return the names of those of the tap and of vhost."""
+        names: dict[str, list[str]] = {"tap": [], "vhost": []}
+        for kind, descriptors in (("tap", passed.tap), ("vhost", passed.vhost)):
+            for index, descriptor in enumerate(descriptors):
+                names[kind].append(f"{netdev.identifier}-{kind}{index}")
+                self.qmp.pass_descriptor(names[kind][-1], descriptor)
+        return names["tap"], names["vhost"]
 
     def quit(self, seconds: float = 10.0) -> int:
         """Quit QEMU by QMP and wait for its end.

@@ -103,11 +103,16 @@ class TapNetdev:
         """Number of descriptors that QEMU holds for it: one per queue for the tap, and one per queue for vhost."""
         return self.queues * (2 if self.vhost else 1)
 
-    def options(self, tap: Sequence[str] = (), vhost: Sequence[str] = ()) -> dict[str, object]:
+    def options(
+        self, tap: Sequence[str] = (), vhost: Sequence[str] = (), *, incoming: bool = False
+    ) -> dict[str, object]:
         """Arguments of ``-netdev`` in JSON and of QMP's netdev_add.
 
         :param tap, vhost: descriptors that a manager passes: numbers, or names of QMP's getfd.
+        :param incoming: for the target of a CPR, which inherits the descriptors of a netdev with ``cpr=on``.
         """
+        if incoming and self.cpr:
+            return self.handed_over_options()
         options: dict[str, object] = {"type": "tap", "id": self.identifier} | self._source_options(tap)
         options["vhost"] = self.vhost
         known = {"sndbuf": self.send_buffer, "poll-us": self.poll_us}

@@ -18,7 +18,6 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
@@ -76,7 +75,6 @@ class QmpConnection:
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient(name)
         self._client.negotiate = False  # qemu.qmp fails on an event before the reply to qmp_capabilities: see _connect
-        self._negotiated: Future[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
 
     def __enter__(self) -> QmpConnection:
@@ -86,9 +84,7 @@ class QmpConnection:
         self._negotiated = self._submit(self._connect())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         closing = self._submit(self._close())
         # Errors do not matter: the process is killed next.
         with contextlib.suppress(FutureTimeout, *CONNECTION_ERRORS):
@@ -159,8 +155,6 @@ class QmpConnection:
         :raises DeadlineExceeded: no greeting in time.
         """
         self._check_flood(f"talk QMP to the {self.name}")
-        if self._negotiated is None:
-            raise QemuFailed(f"talk QMP to the {self.name}", "the connection is not open")
         try:
             self._negotiated.result(timeout=deadline.remaining)
         except FutureTimeout as error:

@@ -138,7 +138,7 @@ def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: Ke
         case.inconclusive(name, expected, error.one_line())
         return
     report = trace.report()
-    if not report.available:
+    if report.why:
         case.inconclusive(name, expected, report.why)
         return
     worker = f"vhost-{machine.pid}"

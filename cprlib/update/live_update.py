@@ -18,9 +18,10 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused, UpdateFailed
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import pair_tables
+from cprlib.linux.procfs import is_listening
 from cprlib.linux.topology import Topology
 from cprlib.process import tail, wait_until_exit
-from cprlib.qemu.channels import MigrationChannels, is_listening
+from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.qmp import QmpEvent
 from cprlib.update.faults import Phase

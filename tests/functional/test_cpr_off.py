@@ -12,7 +12,7 @@ from cprlib.errors import Awaited, InstrumentError, UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.libc import duplicate_descriptor
-from cprlib.qemu.channels import MigrationChannels
+from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine, start_machine
 from cprlib.qemu.netdev import PassedFiles, TapNetdev, TapSource
 from cprlib.testing.guest_spec import GuestSpec

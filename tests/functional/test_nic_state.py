@@ -6,7 +6,6 @@ import contextlib
 import socket
 import struct
 from collections.abc import Sequence
-from types import TracebackType
 
 from big_packets import BigPackets
 from cprlib.deadline import Deadline
@@ -59,9 +58,7 @@ class Announcements:
         self._opened.bind((STATION_INTERFACE, ETH_P_ALL))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._opened.close()
 
     def wait_for(self, mac: str, deadline: Deadline) -> str | None:

@@ -10,7 +10,7 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.linux.procfs import vhost_workers
-from cprlib.qemu.channels import MigrationChannels
+from cprlib.qemu.command_line import MigrationChannels
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probe_flows
 from cprlib.testing.live_update_test import LiveUpdateTest

@@ -7,7 +7,7 @@ import pytest
 
 from cprlib.errors import UsageError
 from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.channels import MigrationChannels
+from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import MachineFiles, MachineSettings, command_line
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 

@@ -1,8 +1,12 @@
-"""The engine under prove, soak and compare: worker threads that run the tasks of a strategy until it has no more."""
+"""The engine under prove, soak and compare: runs the tasks of a strategy, each on a thread, until it has no more.
+
+The strategy itself is called on the caller's thread alone, so it needs no locks.
+"""
 
 from __future__ import annotations
 
 import os
+import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +22,8 @@ STOP_S = 5.0  # time for a worker to notice that its job was ended
 class Task:
     """One piece of work: a build, a job, a sample of the harness.
 
-    :param run: called on a worker's thread, beside other tasks.
-    :param done: called with its result, one call at a time and never beside :meth:`Strategy.next`.
+    :param run: called on a thread of its own, beside other tasks.
+    :param done: called with its result, on the pool's thread.
     """
 
     run: Callable[[], Any]
@@ -75,76 +79,42 @@ class Pool:
         self._strategy = strategy
         self._workers = workers
         self._children = children
-        self._changed = threading.Condition()
-        self._running = 0
-        self._alive = workers
-        self._ended = threading.Event()
-        self._failed: BaseException | None = None
+        self._running: set[threading.Thread] = set()
+        self._ended: queue.SimpleQueue[tuple[threading.Thread, Task, Any, BaseException | None]] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Run all tasks.
 
         :raises BaseException: the first error of a task, or what interrupted the caller.
         """
-        threads = [
-            threading.Thread(target=self._thread, name=f"worker {number}", daemon=True)
-            for number in range(self._workers)
-        ]
-        for thread in threads:
-            thread.start()
         try:
-            self._ended.wait()
+            while self._start_tasks():
+                thread, task, result, error = self._ended.get()
+                self._running.remove(thread)
+                if error is not None:
+                    raise error
+                task.done(result)
         except BaseException:
-            self._stop()
-            for thread in threads:
+            self._children.stop()
+            for thread in self._running:
                 thread.join(STOP_S)  # a thread that builds is left behind: its processes die with this one
             raise
-        if self._failed is not None:
-            raise self._failed
 
-    def _thread(self) -> None:
-        try:
-            while (task := self._next()) is not None:
-                self._run(task)
-        except BaseException as error:  # raised again by the waiting thread
-            with self._changed:
-                self._failed = self._failed or error
-            self._stop()
-        finally:
-            with self._changed:
-                self._alive -= 1
-                if self._alive == 0:
-                    self._ended.set()
+    def _start_tasks(self) -> bool:
+        """Start what can start now; False when nothing runs any more."""
+        while len(self._running) < self._workers and (task := self._strategy.next(len(self._running))):
+            thread = threading.Thread(target=self._work, args=(task,), daemon=True)
+            self._running.add(thread)
+            thread.start()
+        return bool(self._running)
 
-    def _next(self) -> Task | None:
-        with self._changed:
-            while not self._children.stopped:
-                task = self._strategy.next(self._running)
-                if task is not None:
-                    self._running += 1
-                    return task
-                if not self._running:
-                    self._changed.notify_all()
-                    return None
-                self._changed.wait()
-        return None
-
-    def _run(self, task: Task) -> None:
+    def _work(self, task: Task) -> None:
+        result, failed = None, None
         try:
             result = task.run()
-        except BaseException:
-            with self._changed:
-                self._running -= 1
-            raise
-        with self._changed:
-            self._running -= 1
-            task.done(result)
-            self._changed.notify_all()
-
-    def _stop(self) -> None:
-        self._children.stop()
-        with self._changed:
-            self._changed.notify_all()
+        except BaseException as error:  # raised again by the waiting thread
+            failed = error
+        self._ended.put((threading.current_thread(), task, result, failed))
 
 
 def worker_count(parallel: int | None, engine: str | None) -> int:

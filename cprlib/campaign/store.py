@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -32,35 +32,22 @@ PARTIAL = ".partial"
 LOCK = ".lock"
 
 
-class Request(Protocol):
-    """What the user asked for when the session began; a frozen dataclass.
-
-    :param started_ns: that moment, CLOCK_REALTIME.
-    :param version: of the folder's layout, :data:`STORE_VERSION`.
-    """
-
-    @property
-    def started_ns(self) -> int: ...
-
-    @property
-    def version(self) -> int: ...
-
-
-RequestType = TypeVar("RequestType", bound=Request)
+Request = TypeVar("Request")
 
 
 @dataclass(frozen=True, slots=True)
-class Store(Generic[RequestType]):
+class Store(Generic[Request]):
     """The sessions of one command.
 
     :param command: ``prove``, ``soak`` or ``compare``.
-    :param request: type of its requests.
+    :param request: type of its requests: frozen dataclasses with the members ``started_ns`` (CLOCK_REALTIME) and
+        ``version`` (:data:`STORE_VERSION`).
     """
 
     command: str
-    request: type[RequestType]
+    request: type[Request]
 
-    def begin(self, base: Path, request: RequestType) -> Path:
+    def begin(self, base: Path, request: Request) -> Path:
         """Make the folder of a new session, named by the UTC time.
 
         :param base: folder of all sessions of this command.
@@ -85,7 +72,7 @@ class Store(Generic[RequestType]):
             raise UsageError(f"resume cprlib {self.command}", f"no session in {base}", advice)
         return max(found, key=_age).parent
 
-    def read(self, folder: Path) -> RequestType:
+    def read(self, folder: Path) -> Request:
         """The request of a session.
 
         :raises UsageError: its file is broken or of another version of this program.

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from cprlib.build import store
 from cprlib.build.assets import Assets, build_assets
@@ -52,25 +51,9 @@ class BuiltQemu:
     problem: str = ""
 
 
-class MutationWork(Protocol):
-    """Builds QEMUs and runs tests on them; called on the pool's threads."""
-
-    def build(self, planned: PlannedBuild) -> BuiltQemu:
-        """Build a QEMU, or find it built.
-
-        :raises BuildFailed: this one cannot be built, others may.
-        """
-
-    def is_stored(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> bool:
-        """Whether a result is stored whose inputs are unchanged."""
-
-    def run(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
-        """Run a test and store its result; None when it was ended from outside and nothing was stored."""
-
-
 @dataclass(frozen=True, slots=True)
 class MutationJobs:
-    """See :class:`MutationWork`.
+    """Builds QEMUs and runs tests on them; called on the pool's threads.
 
     :param folder: of the session.
     :param partial: for jobs that run.
@@ -87,7 +70,10 @@ class MutationJobs:
     _drawing: threading.Lock = field(default_factory=threading.Lock)
 
     def build(self, planned: PlannedBuild) -> BuiltQemu:
-        """See :meth:`MutationWork.build`."""
+        """Build a QEMU, or find it built.
+
+        :raises BuildFailed: this one cannot be built, others may.
+        """
         qemu = self.assets.qemu
         if planned.build.mutant:
             with (self.folder / BUILDS_LOG).open("a", encoding="utf-8") as log:
@@ -97,7 +83,7 @@ class MutationJobs:
         return BuiltQemu(qemu, digest, store.key_of(firmware=qemu.firmware))
 
     def is_stored(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> bool:
-        """See :meth:`MutationWork.is_stored`."""
+        """Whether a result is stored whose inputs are unchanged."""
         try:
             record = ResultRecord.read(self._final(planned, test))
         except InstrumentError:
@@ -105,7 +91,7 @@ class MutationJobs:
         return record.key == self._key(planned, built, test) and not record.changed
 
     def run(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
-        """See :meth:`MutationWork.run`."""
+        """Run a test and store its result; None when it was ended from outside and nothing was stored."""
         key, build = self._key(planned, built, test), planned.build.folder
         runner = JobRunner(self.engine, self.assets.lab_kernel, self.children.add)
         job = runner.run(self.partial / build / test.id, test.reference, self._parameters(built))
@@ -151,7 +137,7 @@ class MutationStrategy:
     """
 
     def __init__(
-        self, plan: Sequence[PlannedBuild], work: MutationWork, progress: MutationProgress, workers: int
+        self, plan: Sequence[PlannedBuild], work: MutationJobs, progress: MutationProgress, workers: int
     ) -> None:
         self._to_build = collections.deque(plan)
         self._ready: collections.deque[tuple[PlannedBuild, BuiltQemu, SuiteTest]] = collections.deque()

@@ -10,12 +10,11 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from cprlib.campaign.job import JobRunner, SuiteTest
 from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob, Policies, judge_folder
 from cprlib.campaign.pool import Children
-from cprlib.campaign.soak.draw import Draw, draw
+from cprlib.campaign.soak.draw import draw
 from cprlib.campaign.soak.resources import (
     MIB,
     ChildrenWatch,
@@ -26,12 +25,7 @@ from cprlib.campaign.soak.resources import (
     of_soak,
     read_resources,
 )
-from cprlib.campaign.soak.result import (
-    KEPT,
-    ResourceSample,
-    SoakCase,
-    SoakRequest,
-)
+from cprlib.campaign.soak.result import KEPT, ResourceSample, SoakCase, SoakRequest
 from cprlib.campaign.store import store_folder
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded
@@ -93,19 +87,9 @@ class KeptFolders:
         return self._priorities.get(str(path.relative_to(self._folder)), 0)  # 0: the case was killed and runs again
 
 
-class SoakWork(Protocol):
-    """Runs cases and samples the harness; called on the pool's threads."""
-
-    def run(self, number: int) -> SoakCase | None:
-        """Run the case of that number; None when it was ended from outside and has to run again."""
-
-    def sample(self, at_s: float, cases: int) -> ResourceSample:
-        """Sample the harness; no case runs."""
-
-
 @dataclass(frozen=True, slots=True)
 class SoakJobs:
-    """See :class:`SoakWork`.
+    """Runs cases and samples the harness; called on the pool's threads.
 
     :param folder: of the soak; its path marks the processes, because several soaks may run on a machine.
     :param partial: for jobs that run.
@@ -128,8 +112,9 @@ class SoakJobs:
     _storing: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, number: int) -> SoakCase | None:
-        """See :meth:`SoakWork.run`."""
-        soak, drawn = str(self.folder), self._draw(number)
+        """Run the case of that number; None when it was ended from outside and has to run again."""
+        soak = str(self.folder)
+        drawn = draw(self.request.seed, number, self.request.tests, self.request.choices)
         runner = JobRunner(self.request.engine, self.lab_kernel, self.children.add, mark(soak, number))
         parameters = {**self.parameters, **drawn.parameters}
         place = self.partial / f"{number:06d}-{drawn.test}"
@@ -157,9 +142,6 @@ class SoakJobs:
                 self.kept.add(job.folder, case)
         return case
 
-    def _draw(self, number: int) -> Draw:
-        return draw(self.request.seed, number, self.request.tests, self.request.choices)
-
     def _left(self, soak: str, number: int) -> tuple[str, ...]:
         """Processes of a case that do not end with it."""
         with contextlib.suppress(DeadlineExceeded):
@@ -185,7 +167,7 @@ class SoakJobs:
             child.wait(timeout=REPORT_S)
 
     def sample(self, at_s: float, cases: int) -> ResourceSample:
-        """See :meth:`SoakWork.sample`."""
+        """Sample the harness; no case runs."""
         soak = str(self.folder)
         with contextlib.suppress(DeadlineExceeded):
             Deadline(GONE_S, "end all processes of the soak").poll(

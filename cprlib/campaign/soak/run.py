@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,11 +15,9 @@ from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.outcome import QUIET, Policies
 from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Children, Pool, Task, worker_count
-from cprlib.campaign.soak.jobs import KeptFolders, SoakJobs, SoakWork
+from cprlib.campaign.soak.jobs import KeptFolders, SoakJobs
 from cprlib.campaign.soak.output import write_json_file, write_report
-from cprlib.campaign.soak.resources import (
-    ChildrenWatch,
-)
+from cprlib.campaign.soak.resources import ChildrenWatch
 from cprlib.campaign.soak.result import (
     STORE,
     ResourceSample,
@@ -51,36 +48,28 @@ class Recorder:
     def __init__(self, result: SoakResult, seconds: float, lines: ProgressLines) -> None:
         self._seconds = seconds
         self._lines = lines
-        self._closed = False
-        self._lock = threading.Lock()
         sessions = (*result.history.sessions, SoakSession(time.time_ns()))
         self._result = replace(result, history=replace(result.history, sessions=sessions))
 
     def add_case(self, case: SoakCase) -> None:
         """A case ended."""
-        with self._lock:
-            if not self._closed:  # else it runs again when the soak is resumed
-                history = self._result.history
-                self._update(replace(history, cases=(*history.cases, case)))
-                self._say(case)
+        history = self._result.history
+        self._update(replace(history, cases=(*history.cases, case)))
+        self._say(case)
 
     def add_sample(self, sample: ResourceSample) -> None:
         """The harness was sampled."""
-        with self._lock:
-            if not self._closed:
-                history = self._result.history
-                self._update(replace(history, samples=(*history.samples, sample)))
+        history = self._result.history
+        self._update(replace(history, samples=(*history.samples, sample)))
 
     def close(self, state: str) -> SoakResult:
-        """Write the final result; later events are dropped.
+        """Write the final result.
 
         :param state: ``ended`` or ``interrupted``.
         """
-        with self._lock:
-            self._closed = True
-            self._result = replace(self._result, state=state, finished_ns=time.time_ns())
-            self._update(self._result.history)
-            return self._result
+        self._result = replace(self._result, state=state, finished_ns=time.time_ns())
+        self._update(self._result.history)
+        return self._result
 
     def _update(self, history: SoakHistory) -> None:
         session = replace(history.sessions[-1], seconds=round(self._lines.elapsed, 3))
@@ -113,7 +102,7 @@ class SoakStrategy:
     def __init__(
         self,
         numbers: Iterable[int],
-        work: SoakWork,
+        work: SoakJobs,
         recorder: Recorder,
         *,
         seconds: float,

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.fast
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MutationJobs:
-    """MutationWork whose tests pass at once, without Avocado."""
+    """MutationJobs whose tests pass at once, without Avocado."""
     for name in ("qemu", "kernel", "initrd", "test_x.py"):
         (tmp_path / name).write_text(name)
     assets = Assets(

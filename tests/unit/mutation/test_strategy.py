@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.mutation.plan import Build, PlannedBuild
-from cprlib.campaign.mutation.run import BuiltQemu, MutationProgress, MutationStrategy
+from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs, MutationProgress, MutationStrategy
 from cprlib.campaign.outcome import JobOutcome, JudgedJob
 from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Children, Pool
@@ -62,7 +62,8 @@ class FakeWork:
 def run(plan: list[PlannedBuild], work: FakeWork, workers: int, children: Children) -> MutationStrategy:
     """Run a plan in a pool; the lines of progress are thrown away."""
     progress = MutationProgress(ProgressLines(lambda _: None), plan, workers)
-    strategy = MutationStrategy(plan, work, progress, workers)
+    jobs: MutationJobs = work  # type: ignore[assignment]
+    strategy = MutationStrategy(plan, jobs, progress, workers)
     Pool(strategy, workers, children).run()
     assert progress.done == sum(len(planned.tests) for planned in plan)
     return strategy

@@ -14,6 +14,7 @@ import pytest
 
 from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Children, Pool
+from cprlib.campaign.soak.jobs import SoakJobs
 from cprlib.campaign.soak.result import ResourceSample, SoakCase, SoakHistory
 from cprlib.campaign.soak.run import Recorder, SoakStrategy
 from cprlib.errors import EnvironmentFailure
@@ -61,8 +62,9 @@ def run(
 ) -> SoakHistory:
     """The history of a session with this work."""
     recorder = Recorder(result(folder, history=SoakHistory(), state="running"), seconds, ProgressLines(lambda _: None))
+    jobs: SoakJobs = work  # type: ignore[assignment]
     strategy = SoakStrategy(
-        itertools.count(1), work, recorder, seconds=seconds, interval_s=interval_s, before_s=before_s
+        itertools.count(1), jobs, recorder, seconds=seconds, interval_s=interval_s, before_s=before_s
     )
     try:
         Pool(strategy, workers, children or Children()).run()

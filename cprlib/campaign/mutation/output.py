@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from cprlib.campaign.mutation.document import MUTATION_SCHEMA_FILE, report_document
-from cprlib.campaign.mutation.score import WORST_FIRST, BuildResults, MutationReport, Result
+from cprlib.campaign.mutation.score import (
+    MUTATION_SCHEMA_FILE,
+    WORST_FIRST,
+    BuildResults,
+    Kill,
+    MutationReport,
+    Result,
+    fitting_message,
+)
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.page import evidence_link, render, wrap, write_json, write_page
 from cprlib.evidence.records import Outcome
@@ -34,29 +42,28 @@ LEGEND = {
 }
 
 
-def write_report(report: MutationReport) -> None:
+def write_report(folder: Path, report: MutationReport) -> None:
     """Write mutation.html, mutation.md and mutation.json into the session's folder.
 
     :raises InstrumentError: the report does not fit the schema.
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    write_page(report.folder / PAGE_FILE, report_html(report))
-    write_page(report.folder / SUMMARY_FILE, report_markdown(report))
-    write_json(report.folder, MUTATION_SCHEMA_FILE, report_document(report))
+    write_page(folder / PAGE_FILE, report_html(folder, report))
+    write_page(folder / SUMMARY_FILE, report_markdown(report))
+    write_json(folder, MUTATION_SCHEMA_FILE, report)
 
 
 def sign(item: BuildResults, test: str) -> str:
     """A result in one character; ``!`` behind it when it is not as it must be; empty when it did not run."""
-    mutant, must = item.build.mutant, item.build.must_kill(test)
-    result = item.results.get(test)
+    result = item.result(test)
     if result is None:
-        return WRONG if must else ""
-    shown, failed = SIGN[result.judged.outcome], result.judged.outcome == JobOutcome.FAILED
-    if mutant is None:
+        return WRONG if test in item.must_be_killed_by else ""
+    shown, failed = SIGN[result.outcome], result.outcome == JobOutcome.FAILED
+    if not item.is_mutant:
         return shown + (WRONG if failed else "")
-    if must and result.judged.matches(mutant.message):
+    if result.must_kill and result.message_matches:
         return "K"
-    return ("k" if failed else shown) + (WRONG if must else "")
+    return ("k" if failed else shown) + (WRONG if result.must_kill else "")
 
 
 # --- mutation.html ---
@@ -76,47 +83,38 @@ class ResultView:
     kind: str
     title: str
     link: str
+    message: str
     result: Result | None
     must: bool
 
-
-@dataclass(frozen=True, slots=True)
-class BuildView:
-    """A build with its results in the order of the columns."""
-
-    item: BuildResults
-    results: tuple[ResultView, ...]
-
     @property
-    def anchor(self) -> str:
-        """Id of its section."""
-        return self.item.build.folder.replace("/", "-")
-
-    @property
-    def listed(self) -> tuple[ResultView, ...]:
-        """Results worth a line: tests that did not pass, and those that must kill the mutant."""
-        return tuple(
-            view
-            for view in self.results
-            if view.must or (view.result is not None and view.result.judged.outcome != JobOutcome.PASSED)
-        )
+    def listed(self) -> bool:
+        """Whether it is worth a line: a test that did not pass, or one that must kill the mutant."""
+        return self.must or (self.result is not None and self.result.outcome != JobOutcome.PASSED)
 
 
-def report_html(report: MutationReport) -> str:
-    """The page: a grid of builds by tests, and a section for each build."""
-    builds = [BuildView(item, tuple(_view(report, item, test) for test in report.tests)) for item in report.builds]
+def report_html(folder: Path, report: MutationReport) -> str:
+    """The page: a grid of builds by tests, and a section for each build.
+
+    :param folder: of the session; links are relative to it.
+    """
+    builds = [(item, [_view(folder, item, test.id) for test in report.tests]) for item in report.builds]
     return render("mutation.html", report=report, builds=builds, legend=LEGEND)
 
 
-def _view(report: MutationReport, item: BuildResults, test: str) -> ResultView:
-    result, must, shown = item.results.get(test), item.build.must_kill(test), sign(item, test)
+def _view(folder: Path, item: BuildResults, test: str) -> ResultView:
+    result, must, shown = item.result(test), test in item.must_be_killed_by, sign(item, test)
     if result is None:
-        kind = "bad" if test in item.planned else "none"
-        return ResultView(test, shown, kind, f"{test}: not run", "", None, must)
-    took = f" after {result.judged.seconds:.1f} s" if result.judged.seconds is not None else ""
-    title = f"{test}: {result.judged.outcome}{took}{'; this test must kill it' if must else ''}"
-    kind = "bad" if WRONG in shown else result.judged.outcome.value
-    return ResultView(test, shown, kind, title, evidence_link(report.folder, result.folder), result, must)
+        kind = "bad" if test in item.not_run else "none"
+        return ResultView(test, shown, kind, f"{test}: not run", "", "", None, must)
+    title = f"{test}: {result.outcome}{_after(result)}{'; this test must kill it' if must else ''}"
+    kind = "bad" if WRONG in shown else result.outcome.value
+    message = fitting_message(result.messages, item.message)
+    return ResultView(test, shown, kind, title, evidence_link(folder, result.folder), message, result, must)
+
+
+def _after(result: Result | Kill) -> str:
+    return f" after {result.seconds:.1f} s" if result.seconds is not None else ""
 
 
 # --- mutation.md ---
@@ -124,10 +122,10 @@ def _view(report: MutationReport, item: BuildResults, test: str) -> ResultView:
 
 def report_markdown(report: MutationReport) -> str:
     """At most forty lines for a pull request or a mailing list: verdict, a line for each build, the reasons."""
-    builds = sorted(report.builds, key=lambda item: WORST_FIRST.index(item.outcome))
-    head = [f"**{MARK[report.outcome]} {report.outcome.upper()}**: {report.sentence}", ""]
+    builds = sorted(report.builds, key=lambda item: WORST_FIRST.index(item.verdict))
+    head = [f"**{MARK[report.verdict]} {report.verdict.upper()}**: {report.sentence}", ""]
     wrong = [(item, reason) for item in builds for reason in item.reasons]
-    reasons = [f"- {_markdown(item.build.name)}: {_markdown(reason.text)}" for item, reason in wrong[:8]]
+    reasons = [f"- {_markdown(item.name)}: {_markdown(reason.text)}" for item, reason in wrong[:8]]
     if len(wrong) > len(reasons):
         reasons.append(f"- and {len(wrong) - len(reasons)} more")
     foot = ["", _facts(report), *([f"Run with `{_markdown(report.command)}`"] if report.command else [])]
@@ -140,16 +138,21 @@ def report_markdown(report: MutationReport) -> str:
 
 
 def _markdown_row(item: BuildResults) -> str:
-    first = item.failed[0] if item.failed else None
-    seconds = f"{first.judged.seconds:.1f}" if first and first.judged.seconds is not None else "-"
-    more = f" and {len(item.failed) - 1} more" if item.failed[1:] else ""
-    by = f"{_markdown(first.test)}{more}" if first else "-"
-    message = _markdown(item.message(first), 120) if first else "-"
-    return f"| {MARK[item.outcome]} | {_markdown(item.build.name)} | {by} | {seconds} | {message} |"
+    by = seconds = message = "-"
+    if item.killed_by:
+        first, *more = item.killed_by
+        by = _markdown(first.test) + (f" and {len(more)} more" if more else "")
+        seconds = f"{first.seconds:.1f}" if first.seconds is not None else "-"
+        message = _markdown(first.message, 120)
+    return f"| {MARK[item.verdict]} | {_markdown(item.name)} | {by} | {seconds} | {message} |"
 
 
 def _facts(report: MutationReport) -> str:
-    scope = "every test on every build" if report.whole else "on each mutant the tests that must kill it"
+    scope = (
+        "every test on every build"
+        if report.tests_per_mutant == "all"
+        else "on each mutant the tests that must kill it"
+    )
     where = f"lab {report.engine}" if report.engine else "native"
     environment = report.environment
     facts = f"QEMU {report.base}, {scope}; {where}; cprlib {environment.cprlib} {environment.commit}".rstrip()
@@ -167,12 +170,12 @@ def _markdown(text: str, width: int = 200) -> str:
 
 def report_text(report: MutationReport) -> str:
     """For the terminal: a grid where it is narrow enough, a line or two for each build, and the verdict."""
-    width = max((len(item.build.name) for item in report.builds), default=0)
+    width = max((len(item.name) for item in report.builds), default=0)
     lines = _grid(report, width) if width + 2 + 3 * len(report.tests) <= WIDEST_GRID else []
     for item in report.builds:
         lines += _text_lines(item)
     lines += ["", *(one_line(f"note: {note}") for note in report.notes)]
-    lines.append(f"verdict: {report.outcome.upper()} ({report.sentence})")
+    lines.append(f"verdict: {report.verdict.upper()} ({report.sentence})")
     return "\n".join(lines) + "\n"
 
 
@@ -180,27 +183,25 @@ def _grid(report: MutationReport, width: int) -> list[str]:
     numbers = "".join(f"{number:>3}" for number in range(1, len(report.tests) + 1))
     lines = [f"{'':{width}}  {numbers}".rstrip()]
     for item in report.builds:
-        signs = "".join(f"{sign(item, test)[-1:]:>3}" for test in report.tests)
-        lines.append(f"{one_line(item.build.name):{width}}  {signs}".rstrip())
+        signs = "".join(f"{sign(item, test.id)[-1:]:>3}" for test in report.tests)
+        lines.append(f"{one_line(item.name):{width}}  {signs}".rstrip())
     lines.append("")
-    lines += [f"{number:>4}  {one_line(test)}" for number, test in enumerate(report.tests, 1)]
+    lines += [f"{number:>4}  {one_line(test.id)}" for number, test in enumerate(report.tests, 1)]
     return [*lines, "", wrap("   ".join(f"{key} {meaning}" for key, meaning in LEGEND.items()), 0), ""]
 
 
 def _text_lines(item: BuildResults) -> list[str]:
-    word = {Outcome.PASS: "ok  ", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "?   "}[item.outcome]
+    word = {Outcome.PASS: "ok  ", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "?   "}[item.verdict]
     lines = []
-    if item.build.mutant:
-        lines.append(f"{word}  {one_line(item.build.name)}: {one_line(item.build.mutant.subject)}")
-        for result in item.failed[:1]:
-            seconds = f" after {result.judged.seconds:.1f} s" if result.judged.seconds is not None else ""
-            message = one_line(item.message(result))
-            lines.append(wrap(f"      killed by {one_line(result.test)}{seconds}: {message}", 8))
-        others = [result.test for result in item.failed[1:]]
+    if item.is_mutant:
+        lines.append(f"{word}  {one_line(item.name)}: {one_line(item.title)}")
+        for kill in item.killed_by[:1]:
+            lines.append(wrap(f"      killed by {one_line(kill.test)}{_after(kill)}: {one_line(kill.message)}", 8))
+        others = [one_line(kill.test) for kill in item.killed_by[1:]]
         if others:
-            lines.append(wrap(f"      also by {', '.join(map(one_line, others))}", 8))
+            lines.append(wrap(f"      also by {', '.join(others)}", 8))
     else:
-        passed = sum(result.judged.outcome == JobOutcome.PASSED for result in item.results.values())
-        lines.append(f"{word}  {one_line(item.build.name)}: {passed} of {len(item.planned)} tests passed")
+        passed = sum(result.outcome == JobOutcome.PASSED for result in item.results)
+        lines.append(f"{word}  {one_line(item.name)}: {passed} of {item.planned} tests passed")
     lines += [wrap(f"      {reason.outcome}: {one_line(reason.text)}", 8) for reason in item.reasons]
     return lines

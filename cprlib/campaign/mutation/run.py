@@ -20,7 +20,14 @@ from cprlib.build.progress import LineProgress, Progress, seconds_text
 from cprlib.campaign.job import LOG_FILE, JobRunner, SuiteTest, compress
 from cprlib.campaign.mutation.output import write_report
 from cprlib.campaign.mutation.plan import RESULTS, STORE, MutationRequest, PlannedBuild, choose_mutants, make_plan
-from cprlib.campaign.mutation.score import BuildResults, MutationReport, Result
+from cprlib.campaign.mutation.score import (
+    BuildResults,
+    MutationReport,
+    UsedBinary,
+    build_results,
+    make_report,
+    make_result,
+)
 from cprlib.campaign.mutation.stored import ResultRecord, code_digest, result_key
 from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob, Policies, judge_folder
 from cprlib.campaign.page import ProgressLines
@@ -267,46 +274,25 @@ def prove(
         strategy = MutationStrategy(plan, work, MutationProgress(ProgressLines(say), plan, workers), workers)
         Pool(strategy, workers, children).run()
         ordered = sorted(plan, key=lambda planned: planned.build.mutant is not None)
-        builds = tuple(_read_results(folder, item, strategy.built[item.build.folder], policies) for item in ordered)
-        used = {test.id for planned in plan for test in planned.tests}
-        report = MutationReport(
-            folder,
-            builds,
-            {test.id: test.reference for test in tests if test.id in used},
-            request.base,
-            request.whole,
-            request.engine or "",
-            describe_environment(mode="lab" if request.engine else "native", engine=request.engine or ""),
-            request.command,
-            request.started_ns,
-            time.time_ns(),
-            _notes(builds),
-        )
-        write_report(report)
+        builds = [_read_results(folder, item, strategy.built[item.build.folder], policies) for item in ordered]
+        used = {test for planned in plan for test in planned.tests}
+        environment = describe_environment(mode="lab" if request.engine else "native", engine=request.engine or "")
+        report = make_report(builds, [test for test in tests if test in used], request, environment)
+        write_report(folder, report)
     return report
 
 
 def _read_results(folder: Path, planned: PlannedBuild, built: BuiltQemu, policies: Policies) -> BuildResults:
     """A build with its stored results, judged by today's mutants and policies."""
-    results: dict[str, Result] = {}
+    results = []
     for test in planned.tests if built.qemu else ():
         name = f"{RESULTS}/{planned.build.folder}/{test.id}"
         with contextlib.suppress(InstrumentError):  # it never ran
             record = ResultRecord.read(folder / name)
             judged = judge_folder(folder / name, policies)
-            results[test.id] = Result(test.id, judged, name, record.lab_lost, record.changed)
-    names = tuple(test.id for test in planned.tests)
-    qemu = str(built.qemu.path) if built.qemu else ""
-    return BuildResults(planned.build, names, results, qemu, built.sha256, built.problem)
-
-
-def _notes(builds: Sequence[BuildResults]) -> tuple[str, ...]:
-    results = [result for item in builds for result in item.results.values()]
-    changed, lost = sum(result.changed for result in results), sum(result.lab_lost for result in results)
-    return (
-        *((f"{changed} tests ran while the project was edited; --resume runs them again",) if changed else ()),
-        *((f"{lost} labs died and were replaced",) if lost else ()),
-    )
+            results.append(make_result(planned.build, test.id, judged, name, record.lab_lost, changed=record.changed))
+    qemu = UsedBinary(str(built.qemu.path) if built.qemu else "", built.sha256)
+    return build_results(planned.build, [test.id for test in planned.tests], results, qemu, built.problem)
 
 
 @contextlib.contextmanager

@@ -1,24 +1,29 @@
 """The mutation score: which mutants were killed for the right reason, which survived, and the good build's results.
 
 A mutant is killed when every test that it names failed on it, with the message that it names. Otherwise it survived.
-The good build is proven when no test failed on it in any of its runs.
+The good build is proven when no test failed on it in any of its runs. The records are those of mutation.json.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Final, Literal
 
 from cprlib.build.mutants import Mutant
-from cprlib.campaign.mutation.plan import Build
+from cprlib.campaign.job import SuiteTest
+from cprlib.campaign.mutation.plan import Build, MutationRequest
 from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob
-from cprlib.errors import ExitStatus
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
+from cprlib.report.formatting import utc
 from cprlib.report.run_report import EXIT_STATUS
+from cprlib.report.schema import SchemaFile
 
+SCHEMA: Final = 2  # of mutation.json
 WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
 
@@ -26,16 +31,32 @@ WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 class Result:
     """The result of one test on one build.
 
-    :param folder: of its evidence, below the folder of the session.
+    :param must_kill: the build is a mutant that this test has to kill.
+    :param message_matches: whether the mutant's message was found; None on the good build.
+    :param seconds: of the test, as Avocado reports them.
+    :param folder: of the evidence, below the session's folder.
     :param lab_lost: labs that died under it and were replaced.
-    :param changed: an input was edited while it ran.
+    :param inputs_changed: an input was edited while the test ran.
     """
 
     test: str
-    judged: JudgedJob
+    outcome: JobOutcome
+    must_kill: bool
+    message_matches: bool | None
+    seconds: float | None
+    messages: tuple[str, ...]
     folder: str
-    lab_lost: int = 0
-    changed: bool = False
+    lab_lost: int
+    inputs_changed: bool
+
+
+def make_result(
+    build: Build, test: str, judged: JudgedJob, folder: str, lab_lost: int = 0, *, changed: bool = False
+) -> Result:
+    """The result of a judged job; parameters as in :class:`Result`."""
+    matches = judged.matches(build.mutant.message) if build.mutant else None
+    must_kill = build.must_kill(test)
+    return Result(test, judged.outcome, must_kill, matches, judged.seconds, judged.messages, folder, lab_lost, changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,128 +68,211 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class BuildResults:
-    """A build and the results of its tests.
+class UsedBinary:
+    """A QEMU; both empty when it was not built."""
 
-    :param planned: ids of the tests to run on it.
-    :param results: by the test's id; a test that never ran is missing.
-    :param qemu, sha256: the binary; empty when it was not built.
-    :param problem: why there is no binary.
+    path: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A test that failed on the build.
+
+    :param message: the one that fits the mutant's pattern, else the first.
     """
 
-    build: Build
-    planned: tuple[str, ...]
-    results: Mapping[str, Result]
-    qemu: str = ""
-    sha256: str = ""
-    problem: str = ""
+    test: str
+    seconds: float | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResults:
+    """A build with its results.
+
+    :param kind: ``good`` or ``mutant``.
+    :param run: of the good build, from 1; None for a mutant.
+    :param verdict: pass for a killed mutant, or a good build without alarm.
+    :param reasons: why it is not as it must be, the worst first.
+    :param message: pattern of the message that kills the mutant.
+    :param killed_by: tests that must kill it first, then the quickest.
+    :param not_run: planned tests without result.
+    """
+
+    kind: str
+    name: str
+    run: int | None
+    verdict: Outcome
+    reasons: tuple[Reason, ...]
+    title: str
+    description: str
+    leaves_out: tuple[str, ...]
+    patches: tuple[str, ...]
+    must_be_killed_by: tuple[str, ...]
+    message: str
+    qemu: UsedBinary
+    killed_by: tuple[Kill, ...]
+    not_run: tuple[str, ...]
+    results: tuple[Result, ...]
 
     @property
-    def reasons(self) -> tuple[Reason, ...]:
-        """Why it is not as it must be, the worst first."""
-        if self.problem:
-            return (Reason(Outcome.FAIL, f"not built: {self.problem}"),)
-        found = _survived(self, self.build.mutant) if self.build.mutant else _alarms(self)
-        return tuple(sorted(found, key=lambda reason: WORST_FIRST.index(reason.outcome)))
+    def is_mutant(self) -> bool:
+        """False for the good build."""
+        return self.kind == "mutant"
 
     @property
-    def outcome(self) -> Outcome:
-        """Pass: a killed mutant, or a good build without alarm."""
-        return min((reason.outcome for reason in self.reasons), key=WORST_FIRST.index, default=Outcome.PASS)
+    def planned(self) -> int:
+        """Number of tests to run on it."""
+        return len(self.results) + len(self.not_run)
 
-    @property
-    def failed(self) -> tuple[Result, ...]:
-        """Results of tests that failed on it: those that must kill it first, then the quickest."""
-        found = [result for result in self.results.values() if result.judged.outcome == JobOutcome.FAILED]
-        must = self.build.must_kill
-        found.sort(key=lambda item: (not must(item.test), item.judged.seconds or math.inf, item.test))
-        return tuple(found)
+    def result(self, test: str) -> Result | None:
+        """Of a test; None when it did not run."""
+        return next((result for result in self.results if result.test == test), None)
 
-    def message(self, result: Result) -> str:
-        """The message that fits the mutant's pattern, else the first one."""
-        if self.build.mutant:
-            for text in result.judged.messages:
-                if JudgedJob(JobOutcome.FAILED, (text,)).matches(self.build.mutant.message):
-                    return text
-        return result.judged.messages[0] if result.judged.messages else ""
+
+def build_results(
+    build: Build,
+    planned: Sequence[str],
+    results: Sequence[Result],
+    qemu: UsedBinary = UsedBinary(),
+    problem: str = "",
+) -> BuildResults:
+    """A build with its results and what follows from them.
+
+    :param planned: ids of the tests to run on it.
+    :param problem: why there is no binary.
+    """
+    mutant, message = build.mutant, build.mutant.message if build.mutant else ""
+    by_test = {result.test: result for result in results}
+    failed = sorted(
+        (result for result in results if result.outcome == JobOutcome.FAILED),
+        key=lambda item: (not item.must_kill, item.seconds or math.inf, item.test),
+    )
+    if problem:
+        reasons = [Reason(Outcome.FAIL, f"not built: {problem}")]
+    else:
+        found = _survived(mutant, by_test, failed) if mutant else _alarms(planned, by_test)
+        reasons = sorted(found, key=lambda reason: WORST_FIRST.index(reason.outcome))
+    return BuildResults(
+        kind="mutant" if mutant else "good",
+        name=build.name,
+        run=None if mutant else build.run,
+        verdict=reasons[0].outcome if reasons else Outcome.PASS,
+        reasons=tuple(reasons),
+        title=mutant.subject if mutant else "",
+        description=mutant.body if mutant else "",
+        leaves_out=mutant.leaves_out if mutant else (),
+        patches=tuple(path.name for path in mutant.patches) if mutant else (),
+        must_be_killed_by=mutant.killed_by if mutant else (),
+        message=message,
+        qemu=qemu,
+        killed_by=tuple(Kill(item.test, item.seconds, fitting_message(item.messages, message)) for item in failed),
+        not_run=tuple(test for test in planned if test not in by_test),
+        results=tuple(results),
+    )
+
+
+def fitting_message(messages: Sequence[str], pattern: str) -> str:
+    """The first message that fits the mutant's pattern, else the first one; empty without messages."""
+    return next((text for text in messages if pattern and re.search(pattern, text)), messages[0] if messages else "")
 
 
 @dataclass(frozen=True, slots=True)
 class MutationReport:
     """The results of a mutation run.
 
-    :param builds: good build first.
-    :param tests: ids of the tests with their references.
-    :param whole: every test ran on every build; else on a mutant only those that must kill it.
+    :param schema: of mutation.json, :data:`SCHEMA`.
+    :param verdict: the worst build's; inconclusive at best without a mutant or without the good build.
+    :param mutants, killed: the mutation score is ``killed`` of ``mutants``.
+    :param tests_per_mutant: ``all`` or ``killed_by``.
+    :param engine: of the lab; None when run natively.
+    :param lab_lost: labs that died and were replaced.
     :param notes: worth knowing, without effect on the verdict.
+    :param builds: good build first.
     """
 
-    folder: Path
-    builds: tuple[BuildResults, ...]
-    tests: Mapping[str, str]
+    schema: Literal[2]
+    verdict: Outcome
+    exit_status: int
+    mutants: int
+    killed: int
     base: str
-    whole: bool
-    engine: str
+    tests_per_mutant: str
+    engine: str | None
+    command: str
+    started: str | None
+    finished: str | None
     environment: Environment
-    command: str = ""
-    started_ns: int | None = None
-    finished_ns: int | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def outcome(self) -> Outcome:
-        """The worst build's; without a mutant or without the good build nothing is proven."""
-        outcomes = [item.outcome for item in self.builds]
-        if not self.mutants or not self.good:
-            outcomes.append(Outcome.INCONCLUSIVE)
-        return min(outcomes, key=WORST_FIRST.index)
-
-    @property
-    def exit_status(self) -> ExitStatus:
-        """0, 1 or 3."""
-        return EXIT_STATUS[self.outcome]
-
-    @property
-    def mutants(self) -> tuple[BuildResults, ...]:
-        """Results of the mutants."""
-        return tuple(item for item in self.builds if item.build.mutant)
-
-    @property
-    def good(self) -> tuple[BuildResults, ...]:
-        """Results of the good build."""
-        return tuple(item for item in self.builds if not item.build.mutant)
-
-    @property
-    def killed(self) -> int:
-        """Number of killed mutants."""
-        return sum(item.outcome == Outcome.PASS for item in self.mutants)
-
-    @property
-    def lab_lost(self) -> int:
-        """Labs that died and were replaced."""
-        return sum(result.lab_lost for item in self.builds for result in item.results.values())
+    lab_lost: int
+    notes: tuple[str, ...]
+    tests: tuple[SuiteTest, ...]
+    builds: tuple[BuildResults, ...]
 
     @property
     def sentence(self) -> str:
         """``mutation score 11 of 12; good build: 80 of 80 tests without false alarm``."""
-        results = [result for item in self.good for result in item.results.values()]
-        quiet = sum(result.judged.outcome in QUIET for result in results)
-        planned = sum(len(item.planned) for item in self.good)
-        runs = f" in {len(self.good)} runs" if len(self.good) > 1 else ""
+        good = [item for item in self.builds if not item.is_mutant]
+        quiet = sum(result.outcome in QUIET for item in good for result in item.results)
+        planned = sum(item.planned for item in good)
+        runs = f" in {len(good)} runs" if len(good) > 1 else ""
         return (
-            f"mutation score {self.killed} of {len(self.mutants)}; "
+            f"mutation score {self.killed} of {self.mutants}; "
             f"good build: {quiet} of {planned} tests without false alarm{runs}"
         )
 
 
-def _alarms(item: BuildResults) -> Iterable[Reason]:
-    for test in item.planned:
-        result = item.results.get(test)
+MUTATION_SCHEMA_FILE = SchemaFile("mutation", SCHEMA, MutationReport)
+
+
+def make_report(
+    builds: Sequence[BuildResults], tests: Sequence[SuiteTest], request: MutationRequest, environment: Environment
+) -> MutationReport:
+    """The report of a run that ends now.
+
+    :param builds: good build first.
+    :param tests: that were planned on any build.
+    """
+    mutants = [item for item in builds if item.is_mutant]
+    outcomes = [item.verdict for item in builds]
+    if not 0 < len(mutants) < len(builds):
+        outcomes.append(Outcome.INCONCLUSIVE)
+    verdict = min(outcomes, key=WORST_FIRST.index)
+    results = [result for item in builds for result in item.results]
+    changed, lost = sum(result.inputs_changed for result in results), sum(result.lab_lost for result in results)
+    notes = []
+    if changed:
+        notes.append(f"{changed} tests ran while the project was edited; --resume runs them again")
+    if lost:
+        notes.append(f"{lost} labs died and were replaced")
+    return MutationReport(
+        schema=SCHEMA,
+        verdict=verdict,
+        exit_status=int(EXIT_STATUS[verdict]),
+        mutants=len(mutants),
+        killed=sum(item.verdict == Outcome.PASS for item in mutants),
+        base=request.base,
+        tests_per_mutant="all" if request.whole else "killed_by",
+        engine=request.engine,
+        command=request.command,
+        started=utc(request.started_ns or None),
+        finished=utc(time.time_ns()),
+        environment=environment,
+        lab_lost=lost,
+        notes=tuple(notes),
+        tests=tuple(tests),
+        builds=tuple(builds),
+    )
+
+
+def _alarms(planned: Iterable[str], results: Mapping[str, Result]) -> Iterable[Reason]:
+    for test in planned:
+        result = results.get(test)
         if result is None:
             yield Reason(Outcome.INCONCLUSIVE, f"{test} did not run")
             continue
         text = _first_message(result)
-        match result.judged.outcome:
+        match result.outcome:
             case JobOutcome.FAILED:
                 yield Reason(Outcome.FAIL, f"false alarm of {test}: {text}")
             case JobOutcome.CRASHED:
@@ -179,18 +283,18 @@ def _alarms(item: BuildResults) -> Iterable[Reason]:
                 pass
 
 
-def _survived(item: BuildResults, mutant: Mutant) -> Iterable[Reason]:
-    others = [result.test for result in item.failed if result.test not in mutant.killed_by]
+def _survived(mutant: Mutant, results: Mapping[str, Result], failed: Iterable[Result]) -> Iterable[Reason]:
+    others = [result.test for result in failed if not result.must_kill]
     instead = f"; killed by {', '.join(others[:3])}{' and more' if others[3:] else ''}" if others else ""
     for test in mutant.killed_by:
-        result = item.results.get(test)
+        result = results.get(test)
         if result is None:
             yield Reason(Outcome.FAIL, f"survived: {test}, which must kill it, did not run{instead}")
             continue
         text = _first_message(result)
-        match result.judged.outcome:
+        match result.outcome:
             case JobOutcome.FAILED:
-                if not result.judged.matches(mutant.message):
+                if not result.message_matches:
                     yield Reason(Outcome.FAIL, f"{test} fails with another message than /{mutant.message}/: {text}")
             case JobOutcome.PASSED:
                 yield Reason(Outcome.FAIL, f"survived {test}, which must kill it{instead}")
@@ -203,5 +307,5 @@ def _survived(item: BuildResults, mutant: Mutant) -> Iterable[Reason]:
 
 
 def _first_message(result: Result) -> str:
-    messages = result.judged.messages
+    messages = result.messages
     return f"{messages[0]}{f' (and {len(messages) - 1} more)' if messages[1:] else ''}" if messages else "no reason"

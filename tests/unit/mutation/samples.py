@@ -8,8 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.build.mutants import Mutant
-from cprlib.campaign.mutation.plan import Build
-from cprlib.campaign.mutation.score import BuildResults, MutationReport, Result
+from cprlib.campaign.job import SuiteTest
+from cprlib.campaign.mutation.plan import Build, MutationRequest
+from cprlib.campaign.mutation.score import (
+    BuildResults,
+    MutationReport,
+    UsedBinary,
+    build_results,
+    make_report,
+    make_result,
+)
 from cprlib.campaign.outcome import JobOutcome, JudgedJob, Policies
 from cprlib.evidence.case import CaseEvidence
 from cprlib.report.environment import Environment
@@ -41,11 +49,12 @@ def judged(outcome: JobOutcome, *messages: str, seconds: float | None = 12.3) ->
 
 
 def results(
-    build: Build, judged_jobs: Mapping[str, JudgedJob], planned: Sequence[str] | None = None, **more: str
+    build: Build, judged_jobs: Mapping[str, JudgedJob], planned: Sequence[str] | None = None, problem: str = ""
 ) -> BuildResults:
     """Results of a build; the planned tests are those with a result unless given."""
-    made = {test: Result(test, job, f"results/{build.folder}/{test}") for test, job in judged_jobs.items()}
-    return BuildResults(build, tuple(planned if planned is not None else made), made, **more)
+    made = [make_result(build, test, job, f"results/{build.folder}/{test}") for test, job in judged_jobs.items()]
+    qemu = UsedBinary() if problem else UsedBinary("/x/qemu", "ab12")
+    return build_results(build, list(judged_jobs) if planned is None else planned, made, qemu, problem)
 
 
 GOOD = results(Build(), {"test-a": judged(JobOutcome.PASSED), "test-b": judged(JobOutcome.PASSED)})
@@ -55,18 +64,13 @@ KILLED = results(
 )
 
 
-def report(
-    folder: Path, *builds: BuildResults, tests: Sequence[str] = ("test-a", "test-b"), **more: object
-) -> MutationReport:
+def report(*builds: BuildResults, tests: Sequence[str] = ("test-a", "test-b"), **more: object) -> MutationReport:
     """A report on some builds; the good build and a killed mutant unless given."""
     environment = Environment(mode="lab", engine="uml", kernel="6.12", python="3.13.1", cprlib="0.1.0")
-    made = MutationReport(
-        folder,
+    made = make_report(
         builds or (GOOD, KILLED),
-        {test: f"/x/test_x.py:X.{test}" for test in tests},
-        "10.0",
-        True,
-        "uml",
+        [SuiteTest(test, f"/x/test_x.py:X.{test}") for test in tests],
+        MutationRequest("10.0", engine="uml"),
         environment,
     )
     return replace(made, **more)  # type: ignore[arg-type]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from cprlib.campaign.mutation.document import MUTATION_SCHEMA_FILE, report_document
 from cprlib.campaign.mutation.output import SUMMARY_LINES, report_markdown, report_text, write_report
 from cprlib.campaign.mutation.plan import Build
-from cprlib.campaign.mutation.score import MutationReport
+from cprlib.campaign.mutation.score import MUTATION_SCHEMA_FILE, MutationReport
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.codec import encode
 from cprlib.evidence.records import Outcome
@@ -23,15 +21,15 @@ SURVIVED = results(
 )
 
 
-def hostile(folder: Path) -> MutationReport:
+def hostile() -> MutationReport:
     bad = mutant(subject=HOSTILE, body=HOSTILE, message="lost", killed_by=("test-a", "test-b"))
     jobs = {"test-a": judged(JobOutcome.FAILED, HOSTILE * 300), "test-b": judged(JobOutcome.CRASHED, HOSTILE)}
     builds = (GOOD, results(Build(bad), jobs, problem=""), results(Build(mutant("other")), {}, problem=HOSTILE))
-    return report(folder, *builds, command=HOSTILE, notes=(HOSTILE,))
+    return report(*builds, command=HOSTILE, notes=(HOSTILE,))
 
 
-def test_text_has_a_grid_a_legend_and_ends_with_the_verdict(tmp_path: Path) -> None:
-    lines = report_text(report(tmp_path, GOOD, KILLED, SURVIVED)).splitlines()
+def test_text_has_a_grid_a_legend_and_ends_with_the_verdict() -> None:
+    lines = report_text(report(GOOD, KILLED, SURVIVED)).splitlines()
     assert lines[0].split() == ["1", "2"]
     assert lines[1].split() == ["good", "build,", "run", "1", ".", "."]
     assert lines[2].split() == ["one-packet-lost", "K", "."]
@@ -41,10 +39,10 @@ def test_text_has_a_grid_a_legend_and_ends_with_the_verdict(tmp_path: Path) -> N
     assert any("killed by test-a after 12.3 s: loss: 2 packets lost forward" in line for line in lines)
 
 
-def test_wide_text_is_a_list(tmp_path: Path) -> None:
+def test_wide_text_is_a_list() -> None:
     tests = [f"test-{number}" for number in range(60)]
     many = results(Build(), {test: judged(JobOutcome.PASSED) for test in tests})
-    text = report_text(report(tmp_path, many, KILLED, tests=tests))
+    text = report_text(report(many, KILLED, tests=tests))
     assert max(map(len, text.splitlines())) <= 120
     assert "60 of 60 tests passed" in text
 
@@ -53,7 +51,7 @@ def test_page_links_each_result_and_needs_nothing_from_elsewhere(tmp_path: Path)
     (tmp_path / "results/mutants/one-packet-lost/test-a").mkdir(parents=True)
     (tmp_path / "results/good/run-1/test-b").mkdir(parents=True)
     (tmp_path / "results/mutants/one-packet-lost/test-a/report.html").write_text("")
-    write_report(report(tmp_path, GOOD, KILLED, SURVIVED))
+    write_report(tmp_path, report(GOOD, KILLED, SURVIVED))
     page = (tmp_path / "mutation.html").read_text()
     assert 'href="results/mutants/one-packet-lost/test-a/report.html"' in page
     assert 'href="results/good/run-1/test-b/"' in page
@@ -63,8 +61,8 @@ def test_page_links_each_result_and_needs_nothing_from_elsewhere(tmp_path: Path)
 
 
 def test_hostile_text_is_harmless(tmp_path: Path) -> None:
-    whole = hostile(tmp_path)
-    write_report(whole)
+    whole = hostile()
+    write_report(tmp_path, whole)
     page = (tmp_path / "mutation.html").read_text()
     for text in (page, report_text(whole), report_markdown(whole)):
         assert "\x1b" not in text
@@ -77,7 +75,7 @@ def test_hostile_text_is_harmless(tmp_path: Path) -> None:
     assert len(page) < 200_000
 
 
-def test_summary_has_forty_lines_at_most_and_the_worst_first(tmp_path: Path) -> None:
+def test_summary_has_forty_lines_at_most_and_the_worst_first() -> None:
     builds = [
         results(
             Build(mutant(f"mutant-{number}")),
@@ -85,7 +83,7 @@ def test_summary_has_forty_lines_at_most_and_the_worst_first(tmp_path: Path) -> 
         )
         for number in range(80)
     ]
-    text = report_markdown(report(tmp_path, GOOD, *builds, command="cprlib prove"))
+    text = report_markdown(report(GOOD, *builds, command="cprlib prove"))
     assert len(text.splitlines()) <= SUMMARY_LINES
     assert "✗ FAIL" in text.splitlines()[0]
     assert "mutant-1 |" in text.splitlines()[4]
@@ -93,19 +91,19 @@ def test_summary_has_forty_lines_at_most_and_the_worst_first(tmp_path: Path) -> 
     assert "- and 32 more" in text
 
 
-def test_value_fits_the_schema_and_every_member_is_required(tmp_path: Path) -> None:
+def test_value_fits_the_schema_and_every_member_is_required() -> None:
     schema = json.loads(MUTATION_SCHEMA_FILE.path.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    for whole in (report(tmp_path), hostile(tmp_path), report(tmp_path, replace(GOOD, results={}), SURVIVED)):
-        value = encode(report_document(whole))
+    for whole in (report(), hostile(), report(results(Build(), {}, planned=["test-a", "test-b"]), SURVIVED)):
+        value = encode(whole)
         jsonschema.validate(value, schema)
-        for member in schema["$defs"]["MutationDocument"]["required"]:
+        for member in schema["$defs"]["MutationReport"]["required"]:
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.validate({name: item for name, item in value.items() if name != member}, schema)
 
 
 def test_json_has_the_tests_that_must_kill_and_those_that_did(tmp_path: Path) -> None:
-    write_report(report(tmp_path, GOOD, KILLED, SURVIVED))
+    write_report(tmp_path, report(GOOD, KILLED, SURVIVED))
     value = json.loads((tmp_path / "mutation.json").read_text())
     assert (value["verdict"], value["exit_status"]) == ("fail", 1)
     killed, survived = value["builds"][1:]
@@ -116,6 +114,6 @@ def test_json_has_the_tests_that_must_kill_and_those_that_did(tmp_path: Path) ->
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    write_report(report(tmp_path))
+    write_report(tmp_path, report())
     for name in ("mutation.json", "mutation.html", "mutation.md"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +16,9 @@ LOST = "loss: 2 packets lost forward"
 ANY = [judged(outcome, "said") for outcome in JobOutcome]
 
 
-def test_mutant_that_is_killed_for_the_right_reason_counts(tmp_path: Path) -> None:
-    whole = report(tmp_path)
-    assert (whole.outcome, whole.exit_status) == (Outcome.PASS, ExitStatus.PASS)
+def test_mutant_that_is_killed_for_the_right_reason_counts() -> None:
+    whole = report()
+    assert (whole.verdict, whole.exit_status) == (Outcome.PASS, ExitStatus.PASS)
     assert "mutation score 1 of 1; good build: 2 of 2 tests" in whole.sentence
 
 
@@ -34,9 +32,9 @@ def test_mutant_that_is_killed_for_the_right_reason_counts(tmp_path: Path) -> No
         (judged(JobOutcome.SKIPPED, "no-ipv6"), "was skipped: no-ipv6"),
     ],
 )
-def test_mutant_survives_anything_else(tmp_path: Path, job: JudgedJob, words: str) -> None:
+def test_mutant_survives_anything_else(job: JudgedJob, words: str) -> None:
     survived = results(Build(mutant()), {"test-a": job, "test-b": judged(JobOutcome.PASSED)})
-    assert report(tmp_path, GOOD, survived).exit_status == ExitStatus.FAIL
+    assert report(GOOD, survived).exit_status == ExitStatus.FAIL
     assert words in survived.reasons[0].text
 
 
@@ -44,7 +42,7 @@ def test_mutant_killed_by_another_test_only_survives() -> None:
     survived = results(
         Build(mutant()), {"test-a": judged(JobOutcome.PASSED), "test-b": judged(JobOutcome.FAILED, LOST)}
     )
-    assert survived.outcome == Outcome.FAIL
+    assert survived.verdict == Outcome.FAIL
     assert "killed by test-b" in survived.reasons[0].text
 
 
@@ -56,14 +54,14 @@ def test_each_named_test_has_to_kill_it() -> None:
 
 def test_message_may_be_in_any_failed_finding_and_is_shown() -> None:
     killed = results(Build(mutant()), {"test-a": judged(JobOutcome.FAILED, "update: failed", LOST)})
-    assert killed.outcome == Outcome.PASS
-    assert killed.message(killed.results["test-a"]) == LOST
+    assert killed.verdict == Outcome.PASS
+    assert killed.killed_by[0].message == LOST
 
 
 def test_test_that_did_not_run_kills_nothing() -> None:
     survived = results(Build(mutant()), {}, planned=["test-a"])
     assert "did not run" in survived.reasons[0].text
-    assert survived.outcome == Outcome.FAIL
+    assert survived.verdict == Outcome.FAIL
 
 
 def test_build_that_failed_is_a_failure() -> None:
@@ -81,21 +79,21 @@ def test_build_that_failed_is_a_failure() -> None:
         (judged(JobOutcome.CRASHED, "x"), ExitStatus.INCONCLUSIVE),
     ],
 )
-def test_good_build(tmp_path: Path, job: JudgedJob, status: ExitStatus) -> None:
+def test_good_build(job: JudgedJob, status: ExitStatus) -> None:
     good = results(Build(), {"test-a": job, "test-b": judged(JobOutcome.PASSED)})
-    assert report(tmp_path, good, KILLED).exit_status == status
+    assert report(good, KILLED).exit_status == status
 
 
-def test_missing_results_and_missing_builds_are_inconclusive(tmp_path: Path) -> None:
+def test_missing_results_and_missing_builds_are_inconclusive() -> None:
     good = results(Build(), {"test-a": judged(JobOutcome.PASSED)}, planned=["test-a", "test-b"])
-    assert report(tmp_path, good, KILLED).outcome == Outcome.INCONCLUSIVE
-    assert report(tmp_path, KILLED).outcome == Outcome.INCONCLUSIVE
-    assert report(tmp_path, GOOD).outcome == Outcome.INCONCLUSIVE
+    assert report(good, KILLED).verdict == Outcome.INCONCLUSIVE
+    assert report(KILLED).verdict == Outcome.INCONCLUSIVE
+    assert report(GOOD).verdict == Outcome.INCONCLUSIVE
 
 
-def test_false_alarm_of_any_run_counts(tmp_path: Path) -> None:
+def test_false_alarm_of_any_run_counts() -> None:
     again = results(Build(run=7), {"test-a": judged(JobOutcome.FAILED, LOST), "test-b": judged(JobOutcome.PASSED)})
-    whole = report(tmp_path, GOOD, again, KILLED)
+    whole = report(GOOD, again, KILLED)
     assert whole.exit_status == ExitStatus.FAIL
     assert "3 of 4 tests without false alarm in 2 runs" in whole.sentence
 
@@ -106,7 +104,7 @@ def test_mutant_is_killed_exactly_when_its_test_fails_with_its_message(
 ) -> None:
     seen = results(Build(mutant(message=pattern)), {"test-a": must, "test-b": other})
     kills = must.outcome == JobOutcome.FAILED and pattern == "said"
-    assert (seen.outcome == Outcome.PASS) == kills
+    assert (seen.verdict == Outcome.PASS) == kills
     assert bool(seen.reasons) != kills
 
 
@@ -116,4 +114,4 @@ def test_failed_tests_are_listed_with_those_that_must_kill_first_then_the_quicke
         "test-b": judged(JobOutcome.FAILED, LOST, seconds=2.0),
         "test-a": judged(JobOutcome.FAILED, LOST, seconds=9.0),
     }
-    assert [item.test for item in results(Build(mutant()), jobs).failed] == ["test-a", "test-b", "test-c"]
+    assert [item.test for item in results(Build(mutant()), jobs).killed_by] == ["test-a", "test-b", "test-c"]

@@ -105,8 +105,8 @@ class GuestStream:
     missing_back: tuple[int, ...]
     duplicates_out: int
     duplicates_back: int
-    reordering_out: metrics.Reordering
-    reordering_back: metrics.Reordering
+    reordered_out: int
+    reordered_back: int
     interruption: metrics.TimestampInterruption | None
 
     @property
@@ -132,10 +132,10 @@ def measure_guest_stream(
         sent=len(sent_ns),
         missing_out=metrics.missing_sequences(len(sent_ns), order),
         missing_back=tuple(line.sender_sequence for line in lines if line.reflector_sequence not in back),
-        duplicates_out=metrics.count_duplicates(order),
-        duplicates_back=metrics.count_duplicates(came_back),
-        reordering_out=metrics.reordering(order),
-        reordering_back=metrics.reordering(came_back),
+        duplicates_out=len(metrics.duplicated_sequences(order)),
+        duplicates_back=len(metrics.duplicated_sequences(came_back)),
+        reordered_out=len(metrics.reordered_sequences(order)),
+        reordered_back=len(metrics.reordered_sequences(came_back)),
         interruption=metrics.interruption_by_timestamps(
             sent_ns, [(line.sender_sequence, line.received_ns) for line in lines]
         ),

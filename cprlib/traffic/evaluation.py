@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from cprlib.traffic import metrics
 from cprlib.traffic.capture import CaptureReport
@@ -15,7 +14,6 @@ from cprlib.traffic.packet_records import (
     Matched,
     Reflection,
     SentColumns,
-    SortedLog,
     match_arrivals,
     sort_log,
 )
@@ -39,10 +37,12 @@ def make_result(
     :param log: the reflector's log; None when it is not available: its sequence numbers then separate the directions.
     :param reflector_drops: packets that the reflector's socket dropped; None when unknown.
     """
-    matched = [match_arrivals(columns.sent_ns, received) for columns, received in zip(sent, arrivals, strict=True)]
     lines = None if log is None else sort_log(flows, [len(columns) for columns in sent], log)
     logs = [None] * len(flows) if lines is None else lines.by_flow
-    answers = [_logged(entries, entry) for entries, entry in zip(logs, matched, strict=True)]
+    answers = [
+        match_arrivals(columns.sent_ns, received, entries)
+        for columns, received, entries in zip(sent, arrivals, logs, strict=True)
+    ]
     clock = estimate_clock(
         ClockSample(a.sent_ns, a.reflector_received_ns, a.reflector_sent_ns, a.arrived_ns)
         for entry in answers
@@ -52,16 +52,7 @@ def make_result(
         _flow_result(flow, columns.sent_ns, entry, entries, clock)
         for flow, columns, entry, entries in zip(flows, sent, answers, logs, strict=True)
     ]
-    return TrafficResult(settings, tuple(results), _instrument(reports, clock, reflector_drops, lines))
-
-
-def _instrument(
-    reports: tuple[SenderReport, CaptureReport],
-    clock: ClockModel | None,
-    reflector_drops: int | None,
-    lines: SortedLog | None,
-) -> InstrumentReport:
-    return InstrumentReport(
+    report = InstrumentReport(
         sender=reports[0],
         capture=reports[1],
         clock=clock,
@@ -70,12 +61,13 @@ def _instrument(
         log_foreign=lines.foreign if lines else 0,
         log_invalid=lines.invalid if lines else 0,
     )
+    return TrafficResult(settings, tuple(results), report)
 
 
 def _flow_result(
     flow: Flow,
     sent_ns: Sequence[int],
-    answers: _Answers,
+    answers: Matched,
     log: Sequence[Reflection] | None,
     clock: ClockModel | None,
 ) -> FlowResult:
@@ -100,27 +92,6 @@ def _flow_result(
         invalid=answers.invalid,
         not_in_log=answers.not_in_log,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """The answers of one flow that are in the reflector's log, and the numbers of others."""
-
-    arrivals: Sequence[Arrival]
-    invalid: int
-    not_in_log: int
-
-
-def _logged(log: Sequence[Reflection] | None, matched: Matched) -> _Answers:
-    """Select the answers that are in the log. Others were damaged on the way, or the log is incomplete.
-
-    An answer that the reflector did not send must not hide a missing one.
-    """
-    if log is None:
-        return _Answers(matched.arrivals, matched.invalid, 0)
-    logged = {line.reflector_sequence: line.sender_sequence for line in log}
-    arrivals = [item for item in matched.arrivals if logged.get(item.reflector_sequence) == item.sender_sequence]
-    return _Answers(arrivals, matched.invalid, len(matched.arrivals) - len(arrivals))
 
 
 def _reflected(
@@ -148,19 +119,17 @@ def _forward(
     arrived = [(sequence, time_ns) for sequence, time_ns in enumerate(reflected) if time_ns is not None]
     interruption = metrics.interruption_by_timestamps(sent_ns, arrived)
     if log is None:
-        return DirectionResult(len(sent_ns), by_sequence.forward, None, None, None, interruption)
+        return DirectionResult(len(sent_ns), by_sequence.forward, interruption)
     order = [line.sender_sequence for line in log]
-    missing, reordering = metrics.missing_sequences(len(sent_ns), order), metrics.reordering(order)
+    missing = metrics.missing_sequences(len(sent_ns), order)
     return DirectionResult(
         sent=len(sent_ns),
         lost=len(missing),
-        missing=missing,
-        duplicates=metrics.count_duplicates(order),
-        reordering=reordering,
         interruption=interruption,
-        missing_ns=tuple(sent_ns[sequence] for sequence in missing),
         copies=metrics.duplicated_sequences(order),
-        late=reordering.sequences,
+        late=metrics.reordered_sequences(order),
+        missing=missing,
+        missing_ns=tuple(sent_ns[sequence] for sequence in missing),
     )
 
 
@@ -171,29 +140,23 @@ def _returning(
     by_sequence: metrics.LossBySequence,
     clock: ClockModel | None,
 ) -> DirectionResult:
+    sender_sequence = {arrival.reflector_sequence: arrival.sender_sequence for arrival in arrivals}
     order = [arrival.reflector_sequence for arrival in arrivals]
+    copies = tuple(sender_sequence[number] for number in metrics.duplicated_sequences(order))
+    late = tuple(sender_sequence[number] for number in metrics.reordered_sequences(order))
     interruption = metrics.interruption_by_timestamps(
         sent_ns, [(arrival.sender_sequence, arrival.arrived_ns) for arrival in arrivals]
     )
-    duplicates, reordering = metrics.count_duplicates(order), metrics.reordering(order)
     if log is None:
         reflected = len(sent_ns) - by_sequence.forward - by_sequence.undetermined
-        return DirectionResult(reflected, by_sequence.returning, None, duplicates, reordering, interruption)
-    sender_sequence = {line.reflector_sequence: line.sender_sequence for line in log}
-    arrived = set(order)
-    lost = [line for line in log if line.reflector_sequence not in arrived]
+        return DirectionResult(reflected, by_sequence.returning, interruption, copies, late)
+    lost = [line for line in log if line.reflector_sequence not in sender_sequence]
     return DirectionResult(
         sent=len(log),
         lost=len(lost),
-        missing=tuple(line.sender_sequence for line in lost),
-        duplicates=duplicates,
-        reordering=reordering,
         interruption=interruption,
+        copies=copies,
+        late=late,
+        missing=tuple(line.sender_sequence for line in lost),
         missing_ns=tuple(clock.to_host(line.sent_ns) if clock else sent_ns[line.sender_sequence] for line in lost),
-        copies=_sender_sequences(metrics.duplicated_sequences(order), sender_sequence),
-        late=_sender_sequences(reordering.sequences, sender_sequence),
     )
-
-
-def _sender_sequences(reflector_sequences: Iterable[int], sender_sequence: Mapping[int, int]) -> tuple[int, ...]:
-    return tuple(sender_sequence[number] for number in reflector_sequences if number in sender_sequence)

@@ -14,19 +14,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from cprlib.linux.tracefs import TRACEFS, TraceLine, Tracepoints
 from cprlib.traffic.figures import Direction
 
 EVENT = "skb/kfree_skb"
+UNEXPLAINED = "unexplained"  # the hop of a packet that no event and no counter explains
 IGNORED_REASONS = ("SOCKET_FILTER",)  # answers that ReservedPorts discards
 _FIELDS = re.compile(r"protocol=(?P<protocol>\d+) location=(?P<location>\S+)(?: reason: (?P<reason>\S+))?")
-_REASONS = ("SOCKET_FILTER",)  # answers that ReservedPorts discards
-_LINE = re.compile(
-    r"\s(?P<seconds>\d+)\.(?P<micros>\d{6}): kfree_skb: .*?protocol=(?P<protocol>\d+)"
-    r" location=(?P<location>\S+)(?: reason: (?P<reason>\S+))?"
-)
 _REASON = re.compile(r'\{ (\d+|0x[0-9a-f]+), "(\w+)" \}')
 
 LONGEST_WAY_NS = 50_000_000  # from sending (or reflecting) a packet to its drop in the host's kernel
@@ -125,28 +120,29 @@ def drop_events(lines: Iterable[TraceLine]) -> tuple[DropEvent, ...]:
     return tuple(events)
 
 
-class Missing(Protocol):
-    """The part of :class:`cprlib.traffic.ledger.MissingPacket` that is used here."""
+@dataclass(frozen=True, slots=True)
+class MissingPacket:
+    """A missing packet, with the hop and the reason once they are known.
 
-    @property
-    def direction(self) -> Direction: ...
-    @property
-    def flow(self) -> str: ...
-    @property
-    def sent_ns(self) -> int: ...
+    :param sent_ns: when it was sent in this direction: T1, or T3 on the host's clock.
+    """
 
-
-Packet = TypeVar("Packet", bound=Missing)
+    direction: Direction
+    flow: str
+    sequence: int
+    sent_ns: int
+    hop: str = UNEXPLAINED
+    reason: str = ""
 
 
 def place_by_events(
-    waiting: list[Packet],
+    waiting: list[MissingPacket],
     drops: DropReport,
     accounts: Mapping[str, int] | None = None,
     clock_error_ns: int = CLOCK_ERROR_NS,
     *,
     unknown: bool = False,
-) -> list[Packet]:
+) -> list[MissingPacket]:
     """Assign each drop event to the latest packet sent before it, at most LONGEST_WAY_NS earlier.
 
     :param waiting: missing packets of one direction, in order of sending; those that are placed are removed.
@@ -174,12 +170,8 @@ def place_by_events(
             continue
         if hop in remaining:
             remaining[hop] -= 1
-        placed.append(_with_place(waiting.pop(index), hop, f"{event.reason} in {event.function}"))
+        placed.append(replace(waiting.pop(index), hop=hop, reason=f"{event.reason} in {event.function}"))
     return placed
-
-
-def _with_place(packet: Packet, hop: str, reason: str) -> Packet:
-    return replace(packet, hop=hop, reason=reason)  # type: ignore[type-var]
 
 
 def _hop(event: DropEvent, direction: Direction, remaining: Mapping[str, int]) -> str | None:

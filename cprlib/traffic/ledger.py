@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 
 from cprlib.traffic.figures import Cause, Direction, LedgerRow
 from cprlib.traffic.hops import HopCount
-from cprlib.traffic.kernel_drops import CLOCK_ERROR_NS, DropReport, place_by_events
+from cprlib.traffic.kernel_drops import CLOCK_ERROR_NS, UNEXPLAINED, DropReport, MissingPacket, place_by_events
 from cprlib.traffic.result import TrafficResult
 
-UNEXPLAINED = "unexplained"
 NEAR_NS = 100_000_000  # losses this close to STOP or RESUME have a row of their own
 SEQUENCES_KEPT = 64
 INSTRUMENT_HOPS = ("capture", "reflector", "station")
@@ -49,21 +48,6 @@ def nearest(time_ns: int, updates: Sequence[Moments]) -> Moments:
 
 
 @dataclass(frozen=True, slots=True)
-class MissingPacket:
-    """A missing packet, with the hop and the reason once they are known.
-
-    :param sent_ns: when it was sent in this direction: T1, or T3 on the host's clock.
-    """
-
-    direction: Direction
-    flow: str
-    sequence: int
-    sent_ns: int
-    hop: str = UNEXPLAINED
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Ledger:
     """The counts of all hops, and the rows of the missing packets.
 
@@ -93,7 +77,7 @@ def missing_packets(result: TrafficResult) -> tuple[MissingPacket, ...]:
     """
     found = []
     for flow in result.flows:
-        for direction, part in ((Direction.FORWARD, flow.forward), (Direction.RETURN, flow.returning)):
+        for direction, part in flow.directions.items():
             for sequence, sent_ns in zip(part.missing or (), part.missing_ns, strict=True):
                 found.append(MissingPacket(direction, flow.flow.name, sequence, sent_ns))
     return tuple(sorted(found, key=lambda packet: (packet.sent_ns, packet.sequence)))
@@ -176,16 +160,16 @@ def _take(
 
 def rows_of(packets: Sequence[MissingPacket], updates: Sequence[Moments]) -> list[LedgerRow]:
     """Group packets into rows, each relative to the nearest update."""
-    groups: dict[tuple[Direction, str, Moments, int, str], list[MissingPacket]] = defaultdict(list)
-    for packet in packets:
+    groups: dict[tuple[Direction, str, str, Moments, tuple[str, int | None, bool]], list[MissingPacket]]
+    groups = defaultdict(list)
+    for packet in sorted(packets, key=lambda packet: packet.sent_ns):
         moments = nearest(packet.sent_ns, updates)
-        groups[packet.direction, packet.hop, moments, _period(packet.sent_ns, moments), packet.reason].append(packet)
+        period = _period(packet.sent_ns, moments)
+        groups[packet.direction, packet.hop, packet.reason, moments, period].append(packet)
     rows = []
-    for (direction, hop, moments, period, reason), members in sorted(
-        groups.items(), key=lambda item: min(packet.sent_ns for packet in item[1])
-    ):
+    for (direction, hop, reason, moments, (name, reference_ns, _)), members in groups.items():
         sequences = tuple(sorted(packet.sequence for packet in members)[:SEQUENCES_KEPT])
-        moment = _describe_moment(period, [packet.sent_ns for packet in members], moments)
+        moment = _describe_moment(name, reference_ns, [packet.sent_ns for packet in members], moments.number)
         rows.append(LedgerRow(hop, direction, moment, reason, len(members), cause_of(hop, reason), sequences))
     return rows
 
@@ -204,11 +188,9 @@ def cause_of(hop: str, reason: str) -> Cause:
 def _rows_without_log(result: TrafficResult) -> list[LedgerRow]:
     """Rows of losses that are known by number only, without the reflector's log."""
     rows = []
-    unlisted = (
-        (Direction.FORWARD, sum(flow.forward.lost for flow in result.flows if flow.forward.missing is None)),
-        (Direction.RETURN, sum(flow.returning.lost for flow in result.flows if flow.returning.missing is None)),
-    )
-    for direction, count in unlisted:
+    for direction in Direction:
+        parts = [flow.directions[direction] for flow in result.flows]
+        count = sum(part.lost for part in parts if part.missing is None)
         if count:
             rows.append(LedgerRow(UNEXPLAINED, direction, "unknown", "the reflector's log is missing", count))
     if result.undetermined:
@@ -217,35 +199,20 @@ def _rows_without_log(result: TrafficResult) -> list[LedgerRow]:
     return rows
 
 
-def _period(time_ns: int, moments: Moments) -> int:
-    """0 no update, 1 long before STOP, 2 shortly before, 3 between, 4 shortly after RESUME, 5 long after."""
+def _period(time_ns: int, moments: Moments) -> tuple[str, int | None, bool]:
+    """The part of an update in which a time lies: its name, the moment that distances count from, is it far away?"""
     if moments.stop_ns is None:
-        return 0
+        return "without an update", None, False
     if time_ns < moments.stop_ns:
-        return 1 if moments.stop_ns - time_ns > NEAR_NS else 2
+        return "before STOP", moments.stop_ns, moments.stop_ns - time_ns > NEAR_NS
     if moments.resume_ns is None or time_ns <= moments.resume_ns:
-        return 3
-    return 5 if time_ns - moments.resume_ns > NEAR_NS else 4
+        return "after STOP, before RESUME", moments.stop_ns, False
+    return "after RESUME", moments.resume_ns, time_ns - moments.resume_ns > NEAR_NS
 
 
-def _describe_moment(period: int, sent_ns: Sequence[int], moments: Moments) -> str:
-    which = f" of update {moments.number}" if moments.number is not None else ""
-    return _describe_distance(period, sent_ns, moments) + which
-
-
-def _describe_distance(period: int, sent_ns: Sequence[int], moments: Moments) -> str:
-    if period == 0 or moments.stop_ns is None:
-        return "without an update"
-    if period == 3:
-        first, last = ((time_ns - moments.stop_ns) / 1e6 for time_ns in (min(sent_ns), max(sent_ns)))
-        return f"{_span(first, last)} after STOP, before RESUME"
-    if period in (1, 2):
-        first, last = ((moments.stop_ns - time_ns) / 1e6 for time_ns in (max(sent_ns), min(sent_ns)))
-        return f"{_span(first, last)} before STOP"
-    assert moments.resume_ns is not None
-    first, last = ((time_ns - moments.resume_ns) / 1e6 for time_ns in (min(sent_ns), max(sent_ns)))
-    return f"{_span(first, last)} after RESUME"
-
-
-def _span(first: float, last: float) -> str:
-    return f"{first:.1f} ms" if f"{first:.1f}" == f"{last:.1f}" else f"{first:.1f} to {last:.1f} ms"
+def _describe_moment(name: str, reference_ns: int | None, sent_ns: Sequence[int], update: int | None) -> str:
+    if reference_ns is not None:
+        distances = [abs(time_ns - reference_ns) / 1e6 for time_ns in sent_ns]
+        first, last = f"{min(distances):.1f}", f"{max(distances):.1f}"
+        name = f"{first} ms {name}" if first == last else f"{first} to {last} ms {name}"
+    return name if update is None else f"{name} of update {update}"

@@ -6,10 +6,10 @@ including copies.
 
 from __future__ import annotations
 
-import bisect
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 def missing_sequences(sent: int, arrived: Iterable[int]) -> tuple[int, ...]:
@@ -19,25 +19,15 @@ def missing_sequences(sent: int, arrived: Iterable[int]) -> tuple[int, ...]:
 
     :param sent: packets sent, numbered 0 to sent - 1.
     """
-    seen = bytearray(sent)
-    for sequence in arrived:
-        if 0 <= sequence < sent:
-            seen[sequence] = 1
-    found = []
-    position = seen.find(0)
-    while position >= 0:
-        found.append(position)
-        position = seen.find(0, position + 1)
-    return tuple(found)
-
-
-def count_duplicates(arrived: Collection[int]) -> int:
-    """Copies beyond the first of each packet (Type-P-one-way-packet-duplication, RFC 5560 section 2)."""
-    return len(arrived) - len(set(arrived))
+    seen = set(arrived)
+    return tuple(sequence for sequence in range(sent) if sequence not in seen)
 
 
 def duplicated_sequences(arrived: Iterable[int]) -> tuple[int, ...]:
-    """The sequence number of each copy that :func:`count_duplicates` counts, in the order of arrival."""
+    """The copies beyond the first of each packet (Type-P-one-way-packet-duplication, RFC 5560 section 2).
+
+    In the order of arrival.
+    """
     seen: set[int] = set()
     copies = []
     for sequence in arrived:
@@ -45,6 +35,21 @@ def duplicated_sequences(arrived: Iterable[int]) -> tuple[int, ...]:
             copies.append(sequence)
         seen.add(sequence)
     return tuple(copies)
+
+
+def reordered_sequences(arrived: Iterable[int]) -> tuple[int, ...]:
+    """The packets that arrived after one with a higher number (Type-P-Reordered, RFC 4737 section 3).
+
+    In the order of arrival; copies do not count (section 3.3).
+    """
+    highest = -1
+    late = []
+    for sequence in dict.fromkeys(arrived):
+        if sequence < highest:
+            late.append(sequence)
+        else:
+            highest = sequence
+    return tuple(late)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,59 +83,11 @@ def loss_by_sequence(sent: int, arrived: Sequence[tuple[int, int]]) -> LossBySeq
     return LossBySequence(max(0, missing_before - returning), max(0, returning), sent - horizon - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Reordering:
-    """Reordering of one flow in one direction (RFC 4737).
-
-    :param sequences: the reordered packets: those that arrived after one with a higher number (Type-P-Reordered,
-        section 3), in the order of arrival.
-    :param largest_extent: the largest distance of a reordered packet, in packets that arrived, to the earliest one
-        before it that has a higher number (section 4.2).
-    """
-
-    sequences: tuple[int, ...]
-    largest_extent: int
-
-    @property
-    def reordered(self) -> int:
-        """Number of reordered packets."""
-        return len(self.sequences)
-
-
-def reordering(arrived: Iterable[int]) -> Reordering:
-    """Reordered packets and their extent (RFC 4737 sections 3 and 4.2); copies do not count (section 3.3)."""
-    seen: set[int] = set()
-    maxima: list[int] = []  # numbers that were the highest so far, ascending
-    positions: list[int] = []  # of these, in the order of arrival
-    late: list[int] = []
-    extent = 0
-    for sequence in arrived:
-        if sequence in seen:
-            continue
-        position = len(seen)
-        seen.add(sequence)
-        if maxima and sequence < maxima[-1]:
-            late.append(sequence)
-            extent = max(extent, position - positions[bisect.bisect_right(maxima, sequence)])
-        else:
-            maxima.append(sequence)
-            positions.append(position)
-    return Reordering(tuple(late), extent)
-
-
-@dataclass(frozen=True, slots=True)
-class TimestampInterruption:
-    """The longest service interruption by time stamps: its length is between ``low_ns`` and ``high_ns``.
-
-    :param after_ns: arrival of the last packet before it, :param until_ns: of the first packet after it.
-    :param lost: packets sent between these two that never arrived.
-    """
+class TimestampInterruption(NamedTuple):
+    """The longest service interruption by time stamps: its length is between these two."""
 
     low_ns: int
     high_ns: int
-    after_ns: int
-    until_ns: int
-    lost: int
 
 
 def interruption_by_timestamps(
@@ -164,7 +121,7 @@ def interruption_by_timestamps(
         own = max((sent_ns[i + 1] - sent_ns[i] for i in range(before, after)), default=0) if lost else to_next
         if best is None or gap - own > best_excess:
             best_excess = gap - own
-            best = TimestampInterruption(max(0, gap - to_next - from_last), max(0, gap), start, end, lost)
+            best = TimestampInterruption(max(0, gap - to_next - from_last), max(0, gap))
     return best
 
 

@@ -81,33 +81,31 @@ class Matched:
 
     :param arrivals: in the order of arrival.
     :param invalid: answers to packets never sent, or with another T1: from a faulty reflector or an earlier session.
-        They are counted and not used.
+    :param not_in_log: answers that are not in the reflector's log: damaged on the way, or the log is incomplete. An
+        answer that the reflector did not send must not hide a missing one.
     """
 
     arrivals: tuple[Arrival, ...]
     invalid: int
+    not_in_log: int
 
 
-def match_arrivals(sent_ns: Sequence[int], columns: ArrivalColumns) -> Matched:
-    """Select the answers whose sequence number and T1 are those of a packet sent."""
+def match_arrivals(sent_ns: Sequence[int], columns: ArrivalColumns, log: Iterable[Reflection] | None = None) -> Matched:
+    """Select the answers whose sequence number and T1 are those of a packet sent, and that are in the log if any."""
+    logged = None if log is None else {line.reflector_sequence: line.sender_sequence for line in log}
     arrivals = []
-    invalid = 0
+    invalid = not_in_log = 0
     sent = len(sent_ns)
     for index, sequence in enumerate(columns.sender_sequence):
+        own = columns.reflector_sequence[index]
         if sequence >= sent or ntp_to_ns(columns.t1[index]) != sent_ns[sequence]:
             invalid += 1
-            continue
-        arrivals.append(
-            Arrival(
-                sequence,
-                columns.reflector_sequence[index],
-                sent_ns[sequence],
-                ntp_to_ns(columns.t2[index]),
-                ntp_to_ns(columns.t3[index]),
-                columns.received_ns[index],
-            )
-        )
-    return Matched(tuple(arrivals), invalid)
+        elif logged is not None and logged.get(own) != sequence:
+            not_in_log += 1
+        else:
+            t2, t3 = ntp_to_ns(columns.t2[index]), ntp_to_ns(columns.t3[index])
+            arrivals.append(Arrival(sequence, own, sent_ns[sequence], t2, t3, columns.received_ns[index]))
+    return Matched(tuple(arrivals), invalid, not_in_log)
 
 
 @dataclass(frozen=True, slots=True)

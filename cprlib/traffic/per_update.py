@@ -52,35 +52,35 @@ def parts_of(result: TrafficResult, updates: Sequence[Moments]) -> tuple[StreamP
 
 
 def _part(result: TrafficResult, first_ns: int, last_ns: int, resume_ns: int | None) -> StreamPart:
-    indices = [
-        range(bisect.bisect_left(flow.sent_ns, first_ns), bisect.bisect_left(flow.sent_ns, last_ns))
+    cut = [
+        (flow, range(bisect.bisect_left(flow.sent_ns, first_ns), bisect.bisect_left(flow.sent_ns, last_ns)))
         for flow in result.flows
     ]
-    cut = list(zip(result.flows, indices, strict=True))
     forward = [_interruption(flow.sent_ns, flow.reflected_ns, chosen) for flow, chosen in cut]
     returning = [_interruption(flow.sent_ns, flow.returned_ns, chosen) for flow, chosen in cut]
-    loss = _lost(cut)
+    loss = _count(cut, lambda direction: direction.missing)
     return StreamPart(
-        sent=sum(map(len, indices)),
+        sent=sum(len(chosen) for _, chosen in cut),
         loss=loss,
         interruption=InterruptionPerDirection(
             result.longest_interruption(forward, loss.forward or 0),
             result.longest_interruption(returning, loss.return_ or 0),
         ),
-        duplicates=_among(cut, lambda direction: direction.copies),
-        reordered=_among(cut, lambda direction: direction.late),
+        duplicates=_count(cut, lambda direction: direction.copies),
+        reordered=_count(cut, lambda direction: direction.late),
         traffic_after_ms=_traffic_after_ms(result, resume_ns),
     )
 
 
-def _among(
-    cut: Sequence[tuple[FlowResult, range]], sequences: Callable[[DirectionResult], Sequence[int]]
+def _count(
+    cut: Sequence[tuple[FlowResult, range]], sequences: Callable[[DirectionResult], Sequence[int] | None]
 ) -> PerDirection:
-    if any(flow.forward.duplicates is None or flow.returning.duplicates is None for flow, _ in cut):
+    """How many of the packets listed are in the chosen ranges; unknown without the reflector's log."""
+    if any(sequences(flow.forward) is None for flow, _ in cut):
         return PerDirection()
     return PerDirection(
-        sum(sequence in chosen for flow, chosen in cut for sequence in sequences(flow.forward)),
-        sum(sequence in chosen for flow, chosen in cut for sequence in sequences(flow.returning)),
+        sum(sequence in chosen for flow, chosen in cut for sequence in sequences(flow.forward) or ()),
+        sum(sequence in chosen for flow, chosen in cut for sequence in sequences(flow.returning) or ()),
     )
 
 
@@ -95,15 +95,6 @@ def _traffic_after_ms(result: TrafficResult, resume_ns: int | None) -> float | N
             return None
         first.append(min(answers))
     return (max(first) - resume_ns) / 1e6 if first else None
-
-
-def _lost(cut: Sequence[tuple[FlowResult, range]]) -> PerDirection:
-    if any(flow.forward.missing is None for flow, _ in cut):
-        return PerDirection()
-    return PerDirection(
-        sum(sequence in chosen for flow, chosen in cut for sequence in flow.forward.missing or ()),
-        sum(sequence in chosen for flow, chosen in cut for sequence in flow.returning.missing or ()),
-    )
 
 
 def _interruption(

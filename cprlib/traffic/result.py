@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cprlib.traffic import metrics
 from cprlib.traffic.capture import CaptureReport
 from cprlib.traffic.clock import ClockModel
-from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
+from cprlib.traffic.figures import Direction, Interruption, InterruptionPerDirection, PerDirection
 from cprlib.traffic.flow import Flow, StreamSettings
+from cprlib.traffic.metrics import TimestampInterruption, interruption_by_frame_loss
 from cprlib.traffic.sender import SenderReport
 
 
@@ -17,29 +17,32 @@ from cprlib.traffic.sender import SenderReport
 class DirectionResult:
     """One direction of one flow. Forward is towards the reflector, return is back from it.
 
+    Packets are listed by their sequence numbers of the *sender*. None is unknown: there is no reflector's log.
+
     :param sent: packets sent in this direction; on return these are the reflector's answers.
-    :param lost: RFC 7680; :param missing: their sequence numbers of the *sender*; None without the reflector's log.
+    :param lost: RFC 7680; :param missing: the packets.
     :param missing_ns: when each of them was sent in this direction, on the host's clock (T1, or T3).
-    :param duplicates: RFC 5560; None when unknown.
-    :param reordering: RFC 4737; None when unknown.
+    :param copies: RFC 5560; :param late: reordered packets, RFC 4737.
     :param interruption: by time stamps on the host's clock, at the end of this direction; None when unknown.
-    :param copies, late: the sender's sequence number of each duplicate and of each reordered packet; empty if unknown.
     """
 
     sent: int
     lost: int
-    missing: tuple[int, ...] | None
-    duplicates: int | None
-    reordering: metrics.Reordering | None
-    interruption: metrics.TimestampInterruption | None
+    interruption: TimestampInterruption | None
+    copies: tuple[int, ...] | None = None
+    late: tuple[int, ...] | None = None
+    missing: tuple[int, ...] | None = None
     missing_ns: tuple[int, ...] = ()
-    copies: tuple[int, ...] = ()
-    late: tuple[int, ...] = ()
+
+    @property
+    def duplicates(self) -> int | None:
+        """Number of copies."""
+        return None if self.copies is None else len(self.copies)
 
     @property
     def reordered(self) -> int | None:
-        """Number of reordered packets; None when unknown."""
-        return None if self.reordering is None else self.reordering.reordered
+        """Number of reordered packets."""
+        return None if self.late is None else len(self.late)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,11 @@ class FlowResult:
     answers: int
     invalid: int
     not_in_log: int
+
+    @property
+    def directions(self) -> dict[Direction, DirectionResult]:
+        """Both directions."""
+        return {Direction.FORWARD: self.forward, Direction.RETURN: self.returning}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,44 +141,36 @@ class TrafficResult:
     @property
     def duplicates(self) -> PerDirection:
         """Copies (RFC 5560); forward is not known without the reflector's log."""
-        return PerDirection(
-            _sum(flow.forward.duplicates for flow in self.flows), _sum(flow.returning.duplicates for flow in self.flows)
-        )
+        return self._sums(lambda direction: direction.duplicates)
 
     @property
     def reordered(self) -> PerDirection:
         """Packets out of order (RFC 4737); forward is not known without the reflector's log."""
-        return PerDirection(
-            _sum(flow.forward.reordered for flow in self.flows), _sum(flow.returning.reordered for flow in self.flows)
-        )
+        return self._sums(lambda direction: direction.reordered)
+
+    def _sums(self, count: Callable[[DirectionResult], int | None]) -> PerDirection:
+        counts = [[count(flow.directions[direction]) for flow in self.flows] for direction in Direction]
+        return PerDirection(*(None if None in each else sum(value or 0 for value in each) for each in counts))
 
     @property
     def interruption(self) -> InterruptionPerDirection:
         """Service interruption (RFC 6201) of the whole stream."""
-        forward, returning = [flow.forward for flow in self.flows], [flow.returning for flow in self.flows]
         return InterruptionPerDirection(
-            self.longest_interruption([entry.interruption for entry in forward], sum(entry.lost for entry in forward)),
-            self.longest_interruption(
-                [entry.interruption for entry in returning], sum(entry.lost for entry in returning)
-            ),
+            self.longest_interruption([flow.forward.interruption for flow in self.flows], self.lost_forward),
+            self.longest_interruption([flow.returning.interruption for flow in self.flows], self.lost_return),
         )
 
-    def longest_interruption(self, measured: Sequence[metrics.TimestampInterruption | None], lost: int) -> Interruption:
+    def longest_interruption(self, measured: Sequence[TimestampInterruption | None], lost: int) -> Interruption:
         """The longest interruption of all flows in one direction; its time stamps are not known unless all are.
 
         :param measured: of each flow.
         :param lost: packets of all flows.
         """
         known = [entry for entry in measured if entry is not None]
-        worst = max(known, key=lambda entry: (entry.low_ns, entry.high_ns)) if len(known) == len(measured) else None
+        worst = max(known) if len(known) == len(measured) else None
         return Interruption(
             low_ms=None if worst is None else worst.low_ns / 1e6,
             high_ms=None if worst is None else worst.high_ns / 1e6,
-            frame_loss_ms=metrics.interruption_by_frame_loss(lost, self.settings.rate) * 1000,
+            frame_loss_ms=interruption_by_frame_loss(lost, self.settings.rate) * 1000,
             resolution_ms=self.settings.period_ns * len(self.flows) / 1e6,
         )
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    listed = list(values)
-    return None if any(value is None for value in listed) else sum(value or 0 for value in listed)

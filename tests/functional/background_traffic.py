@@ -116,7 +116,7 @@ def _add_streams(
                 sent=measured.sent,
                 lost=measured.lost,
                 duplicates=measured.duplicates_out + measured.duplicates_back,
-                reordered=measured.reordering_out.reordered + measured.reordering_back.reordered,
+                reordered=measured.reordered_out + measured.reordered_back,
                 longest_stall_ms=interruption.high_ns / 1e6 if interruption else None,
                 note=f"{_rate(case, plan)} packets/s of {plan.size} bytes{_losses(measured)}",
             ),

@@ -21,16 +21,8 @@ from cprlib.linux.tracefs import parse_ftrace
 from cprlib.traffic.figures import Direction, LedgerRow
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import HopCount, absent_counters, count_hops
-from cprlib.traffic.kernel_drops import DropEvent, DropReport, DropTrace, drop_events
-from cprlib.traffic.ledger import (
-    UNEXPLAINED,
-    MissingPacket,
-    Moments,
-    make_ledger,
-    nearest,
-    place,
-    rows_of,
-)
+from cprlib.traffic.kernel_drops import UNEXPLAINED, DropEvent, DropReport, DropTrace, MissingPacket, drop_events
+from cprlib.traffic.ledger import Moments, make_ledger, nearest, place, rows_of
 from cprlib.traffic.session import TrafficSession
 
 from .veth import require_root

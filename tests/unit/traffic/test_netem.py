@@ -12,8 +12,8 @@ from cprlib.deadline import Deadline
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.figures import Direction
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.kernel_drops import DropReport, DropTrace
-from cprlib.traffic.ledger import UNEXPLAINED, make_ledger
+from cprlib.traffic.kernel_drops import UNEXPLAINED, DropReport, DropTrace
+from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 

@@ -14,7 +14,7 @@ from cprlib.errors import DeadlineExceeded
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import NetInfo, NicInfo
 from cprlib.linux.topology import GUEST, STATION, STATION_INTERFACE
-from cprlib.traffic.sender import open_sending
+from cprlib.traffic.sockets import open_sending
 from cprlib.update.running_guest import RunningGuest
 
 EXPERIMENTAL = 0x88B5  # IEEE 802 local experimental Ethertype 1: the guest counts it and drops it

@@ -19,7 +19,8 @@ from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frames import FrameTemplate, RawFrame
 from cprlib.traffic.packet_records import ArrivalColumns, SentColumns
 from cprlib.traffic.ring import PacketRing, RingSettings, open_ring
-from cprlib.traffic.sender import SenderReport, StampSender, make_templates, open_sending
+from cprlib.traffic.sender import SenderReport, StampSender, make_templates
+from cprlib.traffic.sockets import open_sending
 from cprlib.traffic.worker import ANSWER_S, WorkerProcess
 
 STALL_S = 2.5  # the ring holds this much traffic while the reader gets no processor

@@ -9,34 +9,25 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import struct
 import time
 from collections.abc import Sequence
 
 from cprlib.deadline import Deadline
-from cprlib.errors import EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow
+from cprlib.traffic.sockets import SO_TIMESTAMPNS, family_of, kernel_time_ns, new_socket
 from cprlib.traffic.stamp import UNMEASURED_SSID, Malformed, ReflectorPacket, SenderPacket
 
 ROUND_TRIPS = 4  # of a warm-up, per flow
 RESEND_S = 0.5  # without an answer for this long, the next packet is sent
-SO_TIMESTAMPNS = 35  # asm-generic/socket.h
-_TIMESPEC = struct.Struct("@qq")
 
 
 def _open_socket(namespace: NetworkNamespace, flow: Flow, purpose: str, flags: int = 0) -> socket.socket:
     """A UDP socket bound to the flow's source and connected to its target; the caller closes it."""
-    family = socket.AF_INET6 if flow.version == 6 else socket.AF_INET
-    with namespace.entered():
-        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | flags)
-    try:
+    with namespace.entered(), new_socket(family_of(flow.source), socket.SOCK_DGRAM | flags, purpose) as opened:
         opened.bind((flow.source, flow.source_port))
         opened.connect((flow.target, flow.target_port))
-    except OSError as error:
-        opened.close()
-        raise EnvironmentFailure(purpose, error.strerror or str(error)) from error
-    return opened
+        return opened
 
 
 def warm_up(namespace: NetworkNamespace, flows: Sequence[Flow], deadline: Deadline) -> None:
@@ -84,22 +75,16 @@ class Probes:
         self._answered_ns: list[int] = []
 
     def __enter__(self) -> Probes:
-        try:
+        with contextlib.ExitStack() as stack:
             for flow in self._flows:
                 opened = _open_socket(self._namespace, flow, f"probe with {flow.name}", socket.SOCK_NONBLOCK)
-                self._sockets.append(opened)
+                self._sockets.append(stack.enter_context(opened))
                 opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        except EnvironmentFailure:
-            self._close()
-            raise
+            self._resources = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        for opened in self._sockets:
-            opened.close()
+        self._resources.close()
 
     def send(self, count: int = 1) -> int:
         """Send ``count`` packets on each flow; returns how many were sent in all."""
@@ -163,8 +148,6 @@ class Probes:
             with contextlib.suppress(OSError, Malformed):
                 payload, ancillary, _, _ = opened.recvmsg(65536, 128)
                 answer = ReflectorPacket.decode(payload)
-                for level, kind, data in ancillary:
-                    if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
-                        whole, fraction = _TIMESPEC.unpack(data[: _TIMESPEC.size])
-                        self._answered_ns.append(whole * 1_000_000_000 + fraction)
+                if time_ns := kernel_time_ns({(level, kind): data for level, kind, data in ancillary}):
+                    self._answered_ns.append(time_ns)
                 self._unanswered[self._sockets.index(opened)].discard(answer.sender_sequence)

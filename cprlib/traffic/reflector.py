@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import struct
 import sys
 import threading
 import time
@@ -16,20 +15,16 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from cprlib.errors import EnvironmentFailure
 from cprlib.linux.libc import become_realtime
 from cprlib.traffic.packet_records import Reflection
+from cprlib.traffic.sockets import SO_TIMESTAMPNS, family_of, kernel_time_ns, new_socket
 from cprlib.traffic.stamp import ERROR_ESTIMATE, MINIMUM_SIZE, REFLECTOR, SENDER, STAMP_PORT, ns_to_ntp
 
 SO_RXQ_OVFL = 40  # asm-generic/socket.h
-SO_TIMESTAMPNS = 35
 SO_RCVBUFFORCE = 33
 IP_RECVTTL = 12  # linux/in.h
 RECEIVE_BUFFER = 64 * 1024 * 1024
 LARGEST_DATAGRAM = 65536  # packets may be larger than the MTU
-_TIMESPEC = struct.Struct("=qq")
-_INT = struct.Struct("=i")
-_LINE = struct.Struct("=IIqqH")
 
 
 class StampReflector:
@@ -49,20 +44,12 @@ class StampReflector:
         self._sequences: dict[tuple[str, int], list[int]] = {}
         self._stop = threading.Event()
         self._paused = threading.Event()
-        self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._overflow: dict[int, int] = {}
         self._lock = threading.Lock()
-        try:
-            for address in addresses:
-                self._sockets.append(_listen(address, port))
-        except OSError as error:
-            self.close()
-            raise EnvironmentFailure(
-                f"listen on UDP port {port} of {address}",
-                error.strerror or str(error),
-                "end the other reflector, or choose another port",
-            ) from error
+        with contextlib.ExitStack() as stack:
+            self._sockets = [stack.enter_context(_listen(address, port)) for address in addresses]
+            self._resources = stack.pop_all()
 
     def __enter__(self) -> StampReflector:
         self.start()
@@ -92,8 +79,7 @@ class StampReflector:
         self._stop.set()
         for thread in self._threads:
             thread.join()
-        for opened in self._sockets:
-            opened.close()
+        self._resources.close()
 
     @property
     def dropped(self) -> int:
@@ -149,22 +135,16 @@ class StampReflector:
                 column.append(value)
 
     def _read_ancillary(self, opened: socket.socket, ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, int]:
-        received_ns, ttl = time.time_ns(), 255
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
-                seconds, nanoseconds = _TIMESPEC.unpack(data)
-                received_ns = seconds * 1_000_000_000 + nanoseconds
-            elif level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
-                self._overflow[opened.fileno()] = int.from_bytes(data, sys.byteorder)
-            elif (level, kind) in ((socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)):
-                (ttl,) = _INT.unpack(data)
-        return received_ns, ttl
+        values = {(level, kind): data for level, kind, data in ancillary}
+        if overflow := values.get((socket.SOL_SOCKET, SO_RXQ_OVFL)):
+            self._overflow[opened.fileno()] = int.from_bytes(overflow, sys.byteorder)
+        ttl = values.get((socket.IPPROTO_IP, socket.IP_TTL)) or values.get((socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT))
+        return kernel_time_ns(values) or time.time_ns(), int.from_bytes(ttl, sys.byteorder) if ttl else 255
 
 
 def _listen(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    try:
+    family, tried = family_of(address), f"listen on UDP port {port} of {address}"
+    with new_socket(family, socket.SOCK_DGRAM, tried, "end the other reflector, or choose another port") as opened:
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
@@ -177,10 +157,7 @@ def _listen(address: str, port: int) -> socket.socket:
         except PermissionError:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         opened.bind((address, port))
-    except OSError:
-        opened.close()
-        raise
-    return opened
+        return opened
 
 
 def main(arguments: Sequence[str]) -> None:

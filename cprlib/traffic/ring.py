@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cprlib.errors import EnvironmentFailure
+from cprlib.traffic.sockets import new_socket
 
 SOL_PACKET = 263
 PACKET_RX_RING = 5
@@ -53,41 +53,21 @@ class RingSettings:
         return self.blocks * self.block_size
 
 
-def open_packet_socket() -> socket.socket:
-    """A packet socket in the network namespace of the calling thread; protocol 0, so it receives nothing until bound.
-
-    :raises EnvironmentFailure: no right to open one.
-    """
-    try:
-        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-    except OSError as error:
-        raise EnvironmentFailure(
-            "open a packet socket", error.strerror or str(error), "run as root or in the lab"
-        ) from error
-
-
 def open_ring(interface: str, settings: RingSettings) -> socket.socket:
     """A packet socket that captures incoming frames into a ring, in the network namespace of the calling thread.
 
     :param interface: e.g. ``eth0``.
     :raises EnvironmentFailure: no such interface, no right, or no memory for the ring.
     """
-    opened = open_packet_socket()
     frames = settings.byte_count // _FRAME_SIZE
     request = _REQUEST.pack(settings.block_size, settings.blocks, _FRAME_SIZE, frames, settings.retire_ms, 0, 0)
-    try:
+    advice = "check that it is in this network namespace, that memory is free, and run as root or in the lab"
+    with new_socket(socket.AF_PACKET, socket.SOCK_RAW, f"capture on interface {interface}", advice) as opened:
         opened.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
         opened.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         opened.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
         opened.bind((interface, ETH_P_ALL))
-    except OSError as error:
-        opened.close()
-        raise EnvironmentFailure(
-            f"capture on interface {interface}",
-            error.strerror or str(error),
-            "check that it is in this network namespace, and that memory is free",
-        ) from error
-    return opened
+        return opened
 
 
 class PacketRing:

@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
-from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
+from cprlib.errors import InstrumentError, UsageError
 from cprlib.linux.libc import change_priority, make_sleeper, set_timer_slack
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frames import FrameTemplate
 from cprlib.traffic.packet_records import SentColumns
-from cprlib.traffic.ring import open_packet_socket
 
 LEAD_NS = 20_000_000  # from the start of the thread to the first packet
 PRIORITY = 20  # above the capture: a late packet stays late, a late reader catches up
@@ -50,7 +49,7 @@ class SenderReport:
 class StampSender:
     """Sends test packets of several flows in turn; a context manager that stops the thread.
 
-    :param opened: from :func:`open_sending`; closed with this object.
+    :param opened: from :func:`cprlib.traffic.sockets.open_sending`; closed with this object.
     :param templates: one per flow, see :func:`make_templates`.
     """
 
@@ -186,23 +185,6 @@ def make_templates(flows: Sequence[Flow]) -> tuple[FrameTemplate, ...]:
     if len({(flow.source, flow.source_port) for flow in flows}) != len(flows):
         raise UsageError("send test packets", "two flows share a source port", "give each its own")
     return tuple(FrameTemplate(flow) for flow in flows)
-
-
-def open_sending(interface: str) -> socket.socket:
-    """A packet socket for sending on an interface of the calling thread's network namespace.
-
-    :param interface: e.g. ``eth0``.
-    :raises EnvironmentFailure: no such interface, or no right to open packet sockets.
-    """
-    opened = open_packet_socket()
-    try:
-        opened.bind((interface, 0))  # protocol 0: it receives nothing
-    except OSError as error:
-        opened.close()
-        raise EnvironmentFailure(
-            f"send on interface {interface}", error.strerror or str(error), "check that it is in this network namespace"
-        ) from error
-    return opened
 
 
 def _rank(ordered: Sequence[int], quantile: float) -> int:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from cprlib.deadline import Deadline
-from cprlib.errors import EnvironmentFailure, InstrumentError
+from cprlib.errors import InstrumentError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import STATION_INTERFACE
 from cprlib.traffic.capture import BUFFERED_FRAMES
@@ -20,6 +20,7 @@ from cprlib.traffic.frames import RawFrame
 from cprlib.traffic.instrument import Instrument, Recording, StreamProgress
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.result import TrafficResult
+from cprlib.traffic.sockets import family_of, new_socket
 
 POLL_S = 0.02  # between two requests to the instrument
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
@@ -38,29 +39,24 @@ class ReservedPorts:
     def __init__(self, flows: Sequence[Flow]) -> None:
         with contextlib.ExitStack() as stack:
             for flow in flows:
-                self._reserve(flow, stack)
+                stack.enter_context(_reserve(flow))
             self._sockets = stack.pop_all()
-
-    @staticmethod
-    def _reserve(flow: Flow, stack: contextlib.ExitStack) -> None:
-        family = socket.AF_INET6 if flow.version == 6 else socket.AF_INET
-        try:
-            opened = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
-            program = ctypes.create_string_buffer(_RETURN_0, len(_RETURN_0))
-            opened.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
-            opened.bind((flow.source, flow.source_port))
-        except OSError as error:
-            raise EnvironmentFailure(
-                f"reserve UDP port {flow.source_port} of {flow.source}",
-                error.strerror or str(error),
-                "end the other session, or add the address to the station",
-            ) from error
 
     def __enter__(self) -> ReservedPorts:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._sockets.close()
+
+
+def _reserve(flow: Flow) -> socket.socket:
+    tried = f"reserve UDP port {flow.source_port} of {flow.source}"
+    advice = "end the other session, or add the address to the station"
+    program = ctypes.create_string_buffer(_RETURN_0, len(_RETURN_0))
+    with new_socket(family_of(flow.source), socket.SOCK_DGRAM, tried, advice) as opened:
+        opened.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
+        opened.bind((flow.source, flow.source_port))
+        return opened
 
 
 class TrafficSession:

@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
-from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.errors import UsageError
+from cprlib.traffic.sockets import family_of, new_socket
 
 BLOCK = 16384  # bytes per send or read
 TICK_MS = 10
@@ -101,31 +102,19 @@ class TcpEndpoint:
         self._finish = threading.Event()
         self._abort = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"tcp-{settings.role}", daemon=True)
-        try:
-            self._opened = self._open()
-        except OSError as error:
-            raise EnvironmentFailure(
-                f"use TCP port {settings.port}",
-                error.strerror or str(error),
-                "end its user, or choose another port",
-            ) from error
+        self._opened = self._open()
 
     def _open(self) -> socket.socket:
-        address = self.settings.address
-        opened = socket.socket(
-            socket.AF_INET if address is not None and ":" not in address else socket.AF_INET6,
-            socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
-        )
-        try:
+        address, tried = self.settings.address, f"use TCP port {self.settings.port}"
+        family = socket.AF_INET6 if address is None else family_of(address)
+        kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+        with new_socket(family, kind, tried, "end its user, or choose another port") as opened:
             if address is None:
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # accepts IPv4 too, as mapped addresses
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 opened.bind(("::", self.settings.port))
                 opened.listen(1)
-        except OSError:
-            opened.close()
-            raise
-        return opened
+            return opened
 
     def __enter__(self) -> TcpEndpoint:
         self._thread.start()

@@ -14,7 +14,7 @@ from cprlib.linux.topology import GUEST, PORT, STATION, STATION_INTERFACE, Topol
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.result import TrafficResult
-from cprlib.traffic.sender import open_sending
+from cprlib.traffic.sockets import open_sending
 from cprlib.traffic.stamp import STAMP_PORT, ReflectorPacket, SenderPacket
 
 EACH = 5

@@ -23,8 +23,8 @@ from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.frames import FrameClass, FrameTemplate, classify, sent_frames, write_pcap
 from cprlib.traffic.packet_records import match_arrivals
 from cprlib.traffic.ring import PacketRing, RingSettings, open_ring
-from cprlib.traffic.sender import open_sending
 from cprlib.traffic.session import TrafficSession
+from cprlib.traffic.sockets import open_sending
 from cprlib.traffic.stamp import ReflectorPacket
 
 from .reflector_process import reflector_process

@@ -18,8 +18,8 @@ from cprlib.traffic.control_run import ControlRun, check_instrument, check_measu
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.result import TrafficResult
-from cprlib.traffic.sender import open_sending
 from cprlib.traffic.session import TrafficSession
+from cprlib.traffic.sockets import open_sending
 from cprlib.traffic.stamp import ns_to_ntp
 from malformed_frames import EACH, MalformedFrames
 

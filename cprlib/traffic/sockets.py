@@ -1,0 +1,59 @@
+"""Sockets of the instrument: opened in the network namespace of the calling thread, with the kernel's time stamps."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+
+from cprlib.errors import EnvironmentFailure
+
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h
+_TIMESPEC = struct.Struct("@qq")
+
+
+@contextlib.contextmanager
+def new_socket(family: int, kind: int, tried: str, advice: str = "") -> Iterator[socket.socket]:
+    """A socket that the body sets up; it is closed only if the body fails.
+
+    A packet socket receives nothing until it is bound to a protocol.
+
+    :param tried, advice: for the error.
+    :raises EnvironmentFailure: the kernel refuses the socket, or an option or address that the body gives it.
+    """
+    with contextlib.ExitStack() as on_failure:
+        try:
+            opened = on_failure.enter_context(socket.socket(family, kind | socket.SOCK_CLOEXEC, 0))
+            yield opened
+        except OSError as error:
+            raise EnvironmentFailure(tried, error.strerror or str(error), advice) from error
+        on_failure.pop_all()
+
+
+def family_of(address: str) -> int:
+    """The address family of an IPv4 or IPv6 address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def open_sending(interface: str) -> socket.socket:
+    """A packet socket for sending on an interface, e.g. ``eth0``.
+
+    :raises EnvironmentFailure: no such interface, or no right to open packet sockets.
+    """
+    advice = "check that it is in this network namespace, and run as root or in the lab"
+    with new_socket(socket.AF_PACKET, socket.SOCK_RAW, f"send on interface {interface}", advice) as opened:
+        opened.bind((interface, 0))  # protocol 0: it receives nothing
+        return opened
+
+
+def kernel_time_ns(ancillary: Mapping[tuple[int, int], bytes]) -> int | None:
+    """When the kernel received a datagram, of a socket with SO_TIMESTAMPNS.
+
+    :param ancillary: data of recvmsg(2) by level and type.
+    """
+    data = ancillary.get((socket.SOL_SOCKET, SO_TIMESTAMPNS))
+    if data is None:
+        return None
+    seconds, nanoseconds = _TIMESPEC.unpack(data)
+    return int(seconds * 1_000_000_000 + nanoseconds)

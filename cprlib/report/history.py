@@ -18,7 +18,7 @@ from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import MARK
 from cprlib.report.html import HTML_FILE, template_engine
-from cprlib.report.plotting import SOFT, Series, draw_trends, image_address
+from cprlib.report.plotting import SOFT, TrendLine, draw_trends, image_address
 from cprlib.report.results_folder import CASES
 from cprlib.report.run_json import RUN_FILE, Milliseconds
 from cprlib.traffic.figures import PerDirection
@@ -265,8 +265,8 @@ def draw_case(figures: Sequence[Figures | None], breaks: Sequence[int]) -> str:
     forward = [one.interruption_ms.forward if one else None for one in figures]
     back = [one.interruption_ms.return_ if one else None for one in figures]
     panels = (
-        ("interruption, ms", (Series(back, "s", "--", SOFT), Series(forward))),
-        ("packets lost", (Series([one.loss.total if one else None for one in figures]),)),
-        ("duration, s", (Series([one.seconds if one else None for one in figures]),)),
+        ("interruption, ms", (TrendLine(back, "s", "--", SOFT), TrendLine(forward))),
+        ("packets lost", (TrendLine([one.loss.total if one else None for one in figures]),)),
+        ("duration, s", (TrendLine([one.seconds if one else None for one in figures]),)),
     )
     return draw_trends(panels, [one is not None and one.verdict in _BAD for one in figures], breaks)

@@ -56,7 +56,7 @@ def image_address(svg: str) -> Markup:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class TrendLine:
     """One figure of a case in each run; None where it is unknown."""
 
     values: Values
@@ -65,10 +65,10 @@ class Series:
     colour: str = DOT
 
 
-def draw_trends(panels: Sequence[tuple[str, Sequence[Series]]], bad: Sequence[bool], breaks: Sequence[int]) -> str:
+def draw_trends(panels: Sequence[tuple[str, Sequence[TrendLine]]], bad: Sequence[bool], breaks: Sequence[int]) -> str:
     """Small plots side by side, as SVG: figures of one case from run to run.
 
-    :param panels: title and series of each plot.
+    :param panels: title and lines of each plot.
     :param bad: by run: it did not pass, and is drawn as an x.
     :param breaks: indexes of runs before which machine or QEMU changed: a dotted line.
     """
@@ -76,8 +76,8 @@ def draw_trends(panels: Sequence[tuple[str, Sequence[Series]]], bad: Sequence[bo
     with style() as pyplot:
         figure, axes = pyplot.subplots(1, len(panels), figsize=(10.4, 1.35), gridspec_kw=margins)
         try:
-            for axis, (title, series) in zip(axes, panels, strict=True):
-                _draw_trend(axis, title, series, bad, breaks)
+            for axis, (title, lines) in zip(axes, panels, strict=True):
+                _draw_trend(axis, title, lines, bad, breaks)
             output = io.StringIO()
             figure.savefig(output, format="svg", metadata={"Date": None})  # no tight box: panels of all cases align
         finally:
@@ -85,20 +85,20 @@ def draw_trends(panels: Sequence[tuple[str, Sequence[Series]]], bad: Sequence[bo
     return output.getvalue()
 
 
-def _draw_trend(axis: Any, title: str, panel: Sequence[Series], bad: Sequence[bool], breaks: Sequence[int]) -> None:
+def _draw_trend(axis: Any, title: str, lines: Sequence[TrendLine], bad: Sequence[bool], breaks: Sequence[int]) -> None:
     for index in breaks:
         axis.axvline(index - 0.5, color=INK, lw=0.8, ls=(0, (1, 2)))
     highest = 0.0
-    for series in panel:
-        known = [(index, value) for index, value in enumerate(series.values) if value is not None]
+    for line in lines:
+        known = [(index, value) for index, value in enumerate(line.values) if value is not None]
         highest = max([highest, *(value for _, value in known)])
-        face = "none" if series.marker == "s" else series.colour
-        look = {"ls": series.dashes, "lw": 0.8, "color": series.colour, "marker": series.marker, "ms": 3.2, "mew": 0.8}
+        face = "none" if line.marker == "s" else line.colour
+        look = {"ls": line.dashes, "lw": 0.8, "color": line.colour, "marker": line.marker, "ms": 3.2, "mew": 0.8}
         axis.plot([index for index, _ in known], [value for _, value in known], mfc=face, **look)
         failures = [point for point in known if bad[point[0]]]
         if failures:
             axis.plot(*zip(*failures, strict=True), ls="none", marker="x", ms=6, mew=1.4, color=LOST)
-    if not any(value is not None for series in panel for value in series.values):
+    if not any(value is not None for line in lines for value in line.values):
         axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color=SOFT)
     axis.set_title(title, loc="left", fontsize=8, color=SOFT, pad=3)
     axis.set_ylim(-0.08 * (highest or 1), 1.15 * (highest or 1))

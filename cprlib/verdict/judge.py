@@ -15,7 +15,13 @@ from cprlib.evidence.records import Outcome, Role
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
 from cprlib.verdict.policy import DOWNGRADE_CHECKS, NOT_ASKED_FOR, Policy
-from cprlib.verdict.traffic_rules import counted, instrument_findings, interruption_findings, traffic_findings
+from cprlib.verdict.traffic_rules import (
+    counted,
+    instrument_findings,
+    interruption_findings,
+    traffic_findings,
+    was_measured,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,9 @@ def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
 
 def _if_instrument_sound(case: CaseEvidence, policy: Policy, findings: Iterable[Finding]) -> Iterator[Finding]:
     """Findings about traffic; when the instrument is not sound, its problems and the discarded findings."""
+    if not was_measured(case):
+        yield inconclusive("instrument", "no traffic was measured")
+        return
     problems = list(instrument_findings(case, policy))
     if not problems:
         yield from findings

@@ -17,6 +17,16 @@ def counted(count: int, noun: str = "packet") -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def was_measured(case: CaseEvidence) -> bool:
+    """False for a case without any figure of traffic: it ended before its measured run."""
+
+    def figures(of: CaseEvidence) -> tuple[object, ...]:
+        counts = (of.sent, of.loss, of.duplicates, of.reordered, of.interruption)
+        return (*counts, of.streams, of.ledger, of.missing, of.unexplained, of.instrument)
+
+    return figures(case) != figures(CaseEvidence(case.id, case.mechanism))
+
+
 def instrument_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     """Problems of the instrument; with any of them the traffic figures of the case are discarded."""
     seen, rules = case.instrument, policy.instrument

@@ -238,3 +238,28 @@ def test_mechanism_that_was_skipped_whole_is_not_passed() -> None:
 def test_instrument_of_nothing_says_so_in_words() -> None:
     texts = [f.text for f in judge(replace(good_case(), instrument=InstrumentHealth()), DEFAULT).verdict.reasons]
     assert "there was no control run in this session" in texts
+
+
+@pytest.mark.parametrize("role", [Role.UPDATE, Role.NEGATIVE_CONTROL, Role.CONTROL_RUN])
+@pytest.mark.parametrize("policy", [STRICT, DEFAULT, load_policy("slow-machine")])
+@pytest.mark.parametrize("check", [None, *Outcome])
+def test_case_that_measured_nothing_has_one_reason_for_it_and_the_same_outcome(
+    role: Role, policy: Policy, check: Outcome | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CaseEvidence("x", Mechanism.CPR, role)
+    case = case if check is None else case.with_checks(Check("update-succeeds", check, "a", "b", "it died"))
+    short = judge(case, policy)
+    about_traffic = [finding.text for finding in short.verdict.findings if finding.about == "instrument"]
+    assert about_traffic == ["no traffic was measured"]
+    assert not any("discarded" in finding.text for finding in short.verdict.findings)
+    monkeypatch.setattr("cprlib.verdict.judge.was_measured", lambda case: True)
+    full = judge(case, policy)
+    assert len(full.verdict.findings) > len(short.verdict.findings)
+    assert full.outcome == short.outcome
+
+
+@pytest.mark.parametrize("change", [changed(sent=0), changed(loss=PerDirection(0, None)), instrument(capture_drops=0)])
+def test_case_with_any_figure_has_every_reason(change: Change) -> None:
+    texts = [finding.text for finding in judge(change(CaseEvidence("x", Mechanism.CPR)), DEFAULT).verdict.reasons]
+    assert "no traffic was measured" not in texts
+    assert "there is no ledger" in texts

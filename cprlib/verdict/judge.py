@@ -46,15 +46,9 @@ def judge(case: CaseEvidence, policy: Policy, *, baseline_ms: float | None = Non
         return JudgedCase(case, _skipped(case, policy))
     findings = list(_checks(case, policy))
     if case.retries > policy.retries:
-        findings.append(
-            inconclusive(
-                "lab",
-                f"the lab died {counted(case.retries, 'time')} under this case, the policy allows {policy.retries}",
-            )
-        )
+        died = f"the lab died {counted(case.retries, 'time')} under this case"
+        findings.append(inconclusive("lab", f"{died}, the policy allows {policy.retries}"))
     match case.role:
-        case Role.CHECKS:
-            pass
         case Role.UPDATE:
             findings += _update(case, policy, baseline_ms)
         case Role.NEGATIVE_CONTROL:
@@ -66,10 +60,7 @@ def judge(case: CaseEvidence, policy: Policy, *, baseline_ms: float | None = Non
 
 def judge_run(cases: Sequence[JudgedCase], policy: Policy) -> Verdict:
     """The verdict of a run: the worst case decides; skipped cases and mechanisms only skipped prove nothing."""
-    findings = [
-        Finding(case.outcome, case.evidence.id, _summary(case)) for case in cases if case.outcome != Outcome.SKIP
-    ]
-    findings += [Finding(Outcome.SKIP, case.evidence.id, _summary(case)) for case in cases if case.outcome == "skip"]
+    findings = [Finding(case.outcome, case.evidence.id, _summary(case)) for case in cases]
     if not policy.skips.whole_mechanism:
         findings += _skipped_mechanisms(cases)
     return combine(findings, "no case ran to its end")
@@ -83,27 +74,23 @@ def _summary(case: JudgedCase) -> str:
 
 
 def _skipped_mechanisms(cases: Sequence[JudgedCase]) -> Iterator[Finding]:
-    for mechanism in Mechanism:
-        if mechanism == Mechanism.NONE:
-            continue
-        of_it = [
-            case
-            for case in cases
-            if case.evidence.mechanism == mechanism and case.evidence.skip_word not in NOT_ASKED_FOR
-        ]
+    asked_for = [case for case in cases if case.evidence.skip_word not in NOT_ASKED_FOR]
+    for mechanism in (each for each in Mechanism if each != Mechanism.NONE):
+        of_it = [case for case in asked_for if case.evidence.mechanism == mechanism]
         if of_it and all(case.outcome == Outcome.SKIP for case in of_it):
-            yield inconclusive(
-                mechanism.value, f"every case of mechanism {mechanism} was skipped: {of_it[0].evidence.skip_text}"
-            )
+            why = of_it[0].evidence.skip_text
+            yield inconclusive(mechanism.value, f"every case of mechanism {mechanism} was skipped: {why}")
 
 
 def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:
-    if any(fnmatchcase(case.skip_word or OTHER_SKIP, pattern) for pattern in (*policy.skips.allow, *NOT_ASKED_FOR)):
-        return Verdict(Outcome.SKIP, (Finding(Outcome.SKIP, "skipped", case.skip_text),))
-    outcome = Outcome(policy.skips.otherwise)
-    return Verdict(
-        outcome, (Finding(outcome, "skipped", f"{case.skip_text} (policy {policy.name} does not allow it)"),)
-    )
+    outcome, text = Outcome.SKIP, case.skip_text
+    if not _matches(case.skip_word or OTHER_SKIP, (*policy.skips.allow, *NOT_ASKED_FOR)):
+        outcome, text = Outcome(policy.skips.otherwise), f"{text} (policy {policy.name} does not allow it)"
+    return Verdict(outcome, (Finding(outcome, "skipped", text),))
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
@@ -111,7 +98,7 @@ def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
         text = check.message or f"expected {check.expected or '-'}, observed {check.observed or '-'}"
         if check.outcome != Outcome.SKIP:
             yield Finding(check.outcome, check.name, text if check.outcome != Outcome.PASS else check.observed or text)
-        elif any(fnmatchcase(check.name, pattern) for pattern in policy.skips.allow_checks):
+        elif _matches(check.name, policy.skips.allow_checks):
             yield Finding(Outcome.SKIP, check.name, text)
         else:
             yield Finding(Outcome(policy.skips.otherwise), check.name, f"skipped, which the policy forbids: {text}")
@@ -153,29 +140,19 @@ def _identity(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
         return
     different = [row for row in case.descriptors if row.same_file is False]
     for row in different:
-        yield failed(
-            "identity",
-            f"{row.kind} {row.name}: fd {row.source_fd} of the source and {row.target_fd} of the target are two files",
-        )
-    if case.fds.paired is None or case.fds.unpaired is None:
+        files = f"fd {row.source_fd} of the source and {row.target_fd} of the target are two files"
+        yield failed("identity", f"{row.kind} {row.name}: {files}")
+    paired, unpaired = case.fds.paired, case.fds.unpaired
+    expected = (case.parameters.queues or 1) * (2 if case.parameters.vhost else 1)  # a tap and a vhost fd per queue
+    if paired is None or unpaired is None:
         if policy.identity.required:
             yield inconclusive("identity", "descriptors of source and target were not compared")
-    elif case.fds.unpaired > policy.identity.unpaired:
-        yield failed(
-            "identity", f"{counted(case.fds.unpaired, 'descriptor')} without partner, {case.fds.paired} paired"
-        )
-    elif case.fds.paired + case.fds.unpaired < _expected_descriptors(case):
-        found = case.fds.paired + case.fds.unpaired
-        yield inconclusive("identity", f"{found} of {_expected_descriptors(case)} descriptors were found and compared")
+    elif unpaired > policy.identity.unpaired:
+        yield failed("identity", f"{counted(unpaired, 'descriptor')} without partner, {paired} paired")
+    elif paired + unpaired < expected:
+        yield inconclusive("identity", f"{paired + unpaired} of {expected} descriptors were found and compared")
     elif not different:
-        yield passed(
-            "identity", f"{counted(case.fds.paired, 'descriptor')} paired, {case.fds.unpaired} without partner"
-        )
-
-
-def _expected_descriptors(case: CaseEvidence) -> int:
-    """One tap descriptor per queue, and one vhost descriptor per queue where vhost is used."""
-    return max(1, (case.parameters.queues or 1) * (2 if case.parameters.vhost else 1))
+        yield passed("identity", f"{counted(paired, 'descriptor')} paired, {unpaired} without partner")
 
 
 def _downgrade(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
@@ -184,9 +161,8 @@ def _downgrade(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     seen = {check.name for check in case.checks}
     for name in DOWNGRADE_CHECKS:
         if name not in seen:
-            yield inconclusive(
-                "downgrade", f"check {name} is missing: a fallback to userspace virtio would go unnoticed"
-            )
+            text = f"check {name} is missing: a fallback to userspace virtio would go unnoticed"
+            yield inconclusive("downgrade", text)
 
 
 def _negative_control(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
@@ -197,9 +173,8 @@ def _negative_control(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     if lost is None:
         found = inconclusive("negative-control", "the loss is not known")
     elif lost:
-        found = passed(
-            "negative-control", f"{counted(lost)} lost, as expected of this mechanism; the instrument saw it"
-        )
+        text = f"{counted(lost)} lost, as expected of this mechanism; the instrument saw it"
+        found = passed("negative-control", text)
     elif policy.negative_control.must_lose:
         found = inconclusive("negative-control", "it lost nothing: the instrument was not shown to see a loss")
     else:

@@ -24,23 +24,21 @@ class PolicyTable(msgspec.Struct, frozen=True, rename={"return_": "return"}):
     """A table of a policy file; its fields are the keys, with their strict values as defaults."""
 
 
-class LossLimits(PolicyTable, frozen=True):
+class CountLimits(PolicyTable, frozen=True):
+    """Duplicates (RFC 5560) or reordered packets (RFC 4737) that may be seen in each direction."""
+
+    forward: Count = 0
+    return_: Count = 0
+
+
+class LossLimits(CountLimits, frozen=True):
     """Packets of the main stream that may be lost in each direction (RFC 7680).
 
     :param overflow: the verdict when the excess was lost in a full tap queue, during a pause that was longer than the
         queue lasts (queue length / rate).
     """
 
-    forward: Count = 0
-    return_: Count = 0
     overflow: Severity = "fail"
-
-
-class CountLimits(PolicyTable, frozen=True):
-    """Duplicates (RFC 5560) or reordered packets (RFC 4737) that may be seen in each direction."""
-
-    forward: Count = 0
-    return_: Count = 0
 
 
 class StreamLimits(PolicyTable, frozen=True):

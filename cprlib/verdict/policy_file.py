@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,13 @@ TOP_LEVEL = ("description", "retries", "extends")
 TYPE_NAMES = {Count: "a whole number, 0 or more", Positive: "a number above 0", bool: "true or false", str: "text"}
 
 
-def policies_folder() -> Path:
-    """The folder of the policies that come with the project."""
+def _policies_folder() -> Path:
     return files.project_folder() / "fixtures" / "policies"
 
 
 def shipped_policies() -> tuple[str, ...]:
     """Names of the policies that come with the project."""
-    return tuple(sorted(path.stem for path in policies_folder().glob("*.toml")))
+    return tuple(sorted(path.stem for path in _policies_folder().glob("*.toml")))
 
 
 def load_policy(name_or_path: str | Path) -> Policy:
@@ -49,14 +48,10 @@ def load_policy(name_or_path: str | Path) -> Policy:
 def _find(name: str, base: Path) -> Path:
     if "/" in name or name.endswith(".toml"):
         return base / name
-    path = policies_folder() / f"{name}.toml"
     if name not in shipped_policies():
-        raise UsageError(
-            f"use policy {name!r}",
-            "there is no policy of that name",
-            f"choose one of {', '.join(shipped_policies())} or give the path of a TOML file",
-        )
-    return path
+        advice = f"choose one of {', '.join(shipped_policies())} or give the path of a TOML file"
+        raise UsageError(f"use policy {name!r}", "there is no policy of that name", advice)
+    return _policies_folder() / f"{name}.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +101,12 @@ def _load(path: Path, seen: tuple[Path, ...]) -> Policy:
     for name, value in values.items():
         if name in tables:
             if not isinstance(value, dict):
-                line = source.line_of(name) if isinstance(value, list) else source.line_of("", name)
-                raise source.error(f"{name} must be a table", line)
+                raise source.error(f"{name} must be a table", source.line_of(name))
             changes[name] = _table(source, name, getattr(policy, name), value)
         elif name not in TOP_LEVEL:
-            table = isinstance(value, dict)
-            known = ", ".join(sorted(tables if table else TOP_LEVEL))
-            line = source.line_of(name) if table else source.line_of("", name)
-            raise source.error(f"unknown {'table' if table else 'key'} {name!r} (known: {known})", line)
+            kind, known = ("table", tables) if isinstance(value, dict) else ("key", TOP_LEVEL)
+            happened = f"unknown {kind} {name!r} (known: {', '.join(sorted(known))})"
+            raise source.error(happened, source.line_of(name))
         elif name != "extends":
             changes[name] = _value(source, "", name, fields[name].type, value)
     policy = structs.replace(policy, **changes)
@@ -174,39 +167,22 @@ def _describe(kind: Any) -> str:
 
 def _refuse_contradictions(source: _Source, policy: Policy, values: Mapping[str, Any]) -> None:
     """Refuse a setting that another one makes meaningless."""
-    rules: tuple[tuple[str, str, Callable[[], bool], str], ...] = (
-        ("identity", "unpaired", lambda: not policy.identity.required, "required = false leaves nothing to count"),
-        (
-            "ledger",
-            "unexplained",
-            lambda: not policy.ledger.required,
-            "required = false leaves nothing to compare with it",
-        ),
+    unmeasured = "a limit, but required = false lets cases without the measurement pass"
+    identity, ledger, skips, interruption = policy.identity, policy.ledger, policy.skips, policy.interruption
+    everything = "*" in skips.allow and "*" in skips.allow_checks
+    rules = (
+        ("identity", "unpaired", not identity.required, "required = false leaves nothing to count"),
+        ("ledger", "unexplained", not ledger.required, "required = false leaves nothing to compare with it"),
         (
             "skips",
             "whole_mechanism",
-            lambda: policy.skips.whole_mechanism and not policy.skips.allow,
+            skips.whole_mechanism and not skips.allow,
             "whole mechanisms may be skipped, but allow lists no skip at all",
         ),
-        (
-            "skips",
-            "otherwise",
-            lambda: "*" in policy.skips.allow and "*" in policy.skips.allow_checks,
-            "allow = all leaves nothing otherwise",
-        ),
-        (
-            "interruption",
-            "max_ms",
-            lambda: not policy.interruption.required,
-            "a limit, but required = false lets cases without the measurement pass",
-        ),
-        (
-            "interruption",
-            "max_ratio",
-            lambda: not policy.interruption.required,
-            "a limit, but required = false lets cases without the measurement pass",
-        ),
+        ("skips", "otherwise", everything, "allow = all leaves nothing otherwise"),
+        ("interruption", "max_ms", not interruption.required, unmeasured),
+        ("interruption", "max_ratio", not interruption.required, unmeasured),
     )
     for table, key, contradicted, why in rules:
-        if values.get(table, {}).get(key, NO_LIMIT) != NO_LIMIT and contradicted():
+        if contradicted and values.get(table, {}).get(key, NO_LIMIT) != NO_LIMIT:
             raise source.error(f"[{table}] {key} contradicts the rest: {why}", source.line_of(table, key))

@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Role
-from cprlib.traffic.figures import Cause, Direction, Interruption, PerDirection
+from cprlib.traffic.figures import Cause, Direction, PerDirection
 from cprlib.verdict.findings import Finding, failed, inconclusive, passed
-from cprlib.verdict.policy import CountLimits, Policy
+from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy
 
 
 def counted(count: int, noun: str = "packet") -> str:
@@ -30,32 +30,33 @@ def was_measured(case: CaseEvidence) -> bool:
 def instrument_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     """Problems of the instrument; with any of them the traffic figures of the case are discarded."""
     seen, rules = case.instrument, policy.instrument
-    if not case.sent:
-        yield inconclusive(
-            "instrument", "no test packet was sent" if case.sent == 0 else "the packets sent were not counted"
-        )
-    elif case.sent < rules.min_sent:
-        yield inconclusive("instrument", f"{counted(case.sent)} sent, the policy wants {rules.min_sent:,} or more")
-    for drops, who in ((seen.capture_drops, "the capture"), (seen.reflector_drops, "the reflector's socket")):
-        if drops is None:
-            yield inconclusive("instrument", f"drops of {who} were not read")
-        elif drops:
-            yield inconclusive("instrument", f"{who} lost {counted(drops)}")
-    if not seen.reflector_alive:
-        state = "did not answer at the end" if seen.reflector_alive is False else "was not asked at the end"
-        yield inconclusive("instrument", f"the reflector {state}: its log proves nothing")
-    if seen.pacing_p99_us is not None and rules.pacing_p99_us and seen.pacing_p99_us > rules.pacing_p99_us:
-        yield inconclusive(
-            "instrument", f"pacing error p99 {seen.pacing_p99_us:,.0f} µs, the policy allows {rules.pacing_p99_us:,.0f}"
-        )
-    if seen.pacing_p99_us is None and rules.pacing_p99_us:
-        yield inconclusive("instrument", "the pacing error was not measured")
+    yield from (inconclusive("instrument", problem) for problem in _instrument_problems(case, rules))
     if case.role != Role.CONTROL_RUN:
         if seen.control_run_lost:
             yield inconclusive("control-run", f"the control run lost {counted(seen.control_run_lost)}")
         elif rules.control_run_required and not (seen.control_run_sent and seen.control_run_lost == 0):
             yield inconclusive("control-run", "there was no control run in this session")
     yield from _ledger_problems(case, policy)
+
+
+def _instrument_problems(case: CaseEvidence, rules: InstrumentRules) -> Iterator[str]:
+    seen, longest_us = case.instrument, rules.pacing_p99_us
+    if not case.sent:
+        yield "no test packet was sent" if case.sent == 0 else "the packets sent were not counted"
+    elif case.sent < rules.min_sent:
+        yield f"{counted(case.sent)} sent, the policy wants {rules.min_sent:,} or more"
+    for drops, who in ((seen.capture_drops, "the capture"), (seen.reflector_drops, "the reflector's socket")):
+        if drops is None:
+            yield f"drops of {who} were not read"
+        elif drops:
+            yield f"{who} lost {counted(drops)}"
+    if not seen.reflector_alive:
+        state = "did not answer at the end" if seen.reflector_alive is False else "was not asked at the end"
+        yield f"the reflector {state}: its log proves nothing"
+    if longest_us and seen.pacing_p99_us is None:
+        yield "the pacing error was not measured"
+    elif longest_us and seen.pacing_p99_us and seen.pacing_p99_us > longest_us:
+        yield f"pacing error p99 {seen.pacing_p99_us:,.0f} µs, the policy allows {longest_us:,.0f}"
 
 
 def _ledger_problems(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
@@ -90,11 +91,12 @@ def unexplained_packets(case: CaseEvidence) -> int | None:
     return max(case.unexplained, (case.loss.total or 0) - explained)
 
 
+def _with_limits(seen: PerDirection, limits: CountLimits) -> tuple[tuple[Direction, int | None, int], ...]:
+    return (Direction.FORWARD, seen.forward, limits.forward), (Direction.RETURN, seen.return_, limits.return_)
+
+
 def _loss(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
-    for direction, lost, limit in (
-        (Direction.FORWARD, case.loss.forward, policy.loss.forward),
-        (Direction.RETURN, case.loss.return_, policy.loss.return_),
-    ):
+    for direction, lost, limit in _with_limits(case.loss, policy.loss):
         if lost is None:
             yield inconclusive("loss", f"loss {direction} is not known")
         elif lost <= limit:
@@ -129,10 +131,7 @@ def longest_pause_ms(case: CaseEvidence) -> float | None:
 
 
 def _counts(name: str, seen: PerDirection, limits: CountLimits) -> Iterator[Finding]:
-    for direction, count, limit in (
-        (Direction.FORWARD, seen.forward, limits.forward),
-        (Direction.RETURN, seen.return_, limits.return_),
-    ):
+    for direction, count, limit in _with_limits(seen, limits):
         if count is None:
             yield inconclusive(name, f"{name} {direction} is not known")
         elif count > limit:
@@ -186,18 +185,10 @@ def interruption_findings(case: CaseEvidence, policy: Policy, baseline_ms: float
             if policy.interruption.required:
                 yield inconclusive("interruption", f"interruption {direction} was not measured")
             continue
-        over = False
-        for limit, word in limits:
-            if seen.high_ms > limit:
-                over = True
-                text = f"interruption {direction} {span(seen)} ms, {word} {limit:,.0f} ms"
-                yield failed("interruption", text) if seen.low_ms > limit else inconclusive("interruption", text)
-        if not over:
-            yield passed("interruption", f"interruption {direction} {span(seen)} ms")
-
-
-def span(seen: Interruption) -> str:
-    """``286.4 to 288.1``, or ``-`` when it was not measured."""
-    if seen.low_ms is None or seen.high_ms is None:
-        return "-"
-    return f"{seen.low_ms:,.1f} to {seen.high_ms:,.1f}"
+        shown = f"interruption {direction} {seen.low_ms:,.1f} to {seen.high_ms:,.1f} ms"
+        exceeded = [(limit, words) for limit, words in limits if seen.high_ms > limit]
+        for limit, words in exceeded:
+            text = f"{shown}, {words} {limit:,.0f} ms"
+            yield failed("interruption", text) if seen.low_ms > limit else inconclusive("interruption", text)
+        if not exceeded:
+            yield passed("interruption", shown)

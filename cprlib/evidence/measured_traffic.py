@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.packets import Packets
+from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Budget, Check, InstrumentHealth, Outcome, Role, Stream
 from cprlib.evidence.update_checks import first_times
 from cprlib.traffic.control_run import ControlRun, Validity, check_instrument, check_measurement

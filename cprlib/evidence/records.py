@@ -77,6 +77,12 @@ class Check:
     observed: str = ""
     message: str = ""
 
+    @classmethod
+    def of(cls, name: str, good: bool, expected: object, observed: object, message: str = "") -> Check:
+        """A check that passes when ``good``, else fails with the message."""
+        outcome = Outcome.PASS if good else Outcome.FAIL
+        return cls(name, outcome, str(expected), str(observed), "" if good else message)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

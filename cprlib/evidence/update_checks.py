@@ -1,15 +1,17 @@
-"""A live update in the evidence: its events, its descriptors, and the checks of every update."""
+"""A live update in the evidence: its events, its descriptors, its faults, and the checks of every update."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from cprlib.deadline import timeout_scale
-from cprlib.evidence.records import Check, DescriptorCount, DescriptorRow, Event, Outcome, Who
+from cprlib.evidence.records import Check, DescriptorCount, DescriptorRow, Event, FaultRecord, Outcome, Who
 from cprlib.linux.descriptors import DEVICE_KINDS, Descriptor, Pairing
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.update.results import UpdateResult
+from cprlib.update.faults import Fault, Survivor
+from cprlib.update.results import FaultResult, UpdateResult
 
 DOWNGRADE_MESSAGES = (
     "could not be initialized",  # net/tap.c: "vhost-net requested but could not be initialized"
@@ -19,6 +21,12 @@ SENT_WITHIN_MS = 400.0  # a few ms on an idle machine, with vhost; tens on a bus
 RESUMED_WITHIN_MS = 400.0  # median 18 ms, maximum 185 ms of 504 updates on two busy cores
 ACCESS_MODES = {os.O_RDONLY: "O_RDONLY", os.O_WRONLY: "O_WRONLY", os.O_RDWR: "O_RDWR"}
 FLAG_NAMES = ("O_NONBLOCK", "O_CLOEXEC", "O_APPEND", "O_DIRECT")
+CONDITIONS = {  # a field of the fault that is true: what it means
+    "return_path": "with a return path",
+    "unnoticed": "the source takes the update for complete, and is resumed by cont",
+    "refusal": "the target has to refuse",
+}
+LINES_KEPT = 3  # of the messages of each QEMU
 
 
 def events_of(update: UpdateResult) -> tuple[Event, ...]:
@@ -64,12 +72,6 @@ def first_times(update: UpdateResult) -> dict[str, int]:
     return {item.name: item.time_ns for item in reversed(update.moments)}
 
 
-def _check(name: str, good: bool, expected: object, observed: object, message: str = "") -> Check:
-    return Check(
-        name, Outcome.PASS if good else Outcome.FAIL, str(expected), str(observed), message if not good else ""
-    )
-
-
 def _file_flags(row: Descriptor) -> int:
     """Flags of the open file; fdinfo adds O_CLOEXEC, which belongs to the descriptor (fs/proc/fd.c)."""
     return row.flags & ~os.O_CLOEXEC
@@ -91,41 +93,38 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ..
     altered = [a.number for a, _ in pairs if before.get(a.number) != _file_flags(a)]
     inheritable = [b.number for _, b in pairs if not b.flags & os.O_CLOEXEC]
     renamed = [(a.interface, b.interface) for a, b in pairs if a.interface != b.interface]
+    close_on_exec = (
+        Check.of(
+            "descriptors-close-on-exec",
+            not inheritable,
+            "no descriptor that the target received outlives it in a program that it starts (O_CLOEXEC)",
+            f"{len(inheritable)} would",
+            f"the target's descriptors {inheritable} are without O_CLOEXEC: programs that it starts keep them",
+        ),
+    )
     return (
-        _check(
+        Check.of(
             "descriptors-same-file",
             count.paired == total and count.unpaired == 0,
             f"{total} paired, 0 unpaired",
             f"{count.paired} paired, {count.unpaired} unpaired",
             "by kcmp(2) the target has another open file than the source",
         ),
-        _check(
+        Check.of(
             "descriptor-counts",
             _counts(update.target_after.table.rows) == expected == _counts(update.source_before.table.rows),
             expected,
             f"source {_counts(update.source_before.table.rows)}, target {_counts(update.target_after.table.rows)}",
             "a descriptor was opened again, leaked or not sent",
         ),
-        _check(
+        Check.of(
             "descriptor-flags",
             not changed and not altered,
             "flags (O_NONBLOCK) equal on both sides and as before the update",
             f"{len(changed)} differ between the sides, {len(altered)} changed on the source",
         ),
-        *(
-            (
-                _check(
-                    "descriptors-close-on-exec",
-                    not inheritable,
-                    "no descriptor that the target received outlives it in a program that it starts (O_CLOEXEC)",
-                    f"{len(inheritable)} would",
-                    f"the target's descriptors {inheritable} are without O_CLOEXEC: programs that it starts keep them",
-                ),
-            )
-            if update.mechanism.handling.sends_descriptors  # other mechanisms let QEMU inherit them
-            else ()
-        ),
-        _check("tap-interface", not renamed, "the same interface (fdinfo iff)", f"{len(renamed)} differ"),
+        *(close_on_exec if update.mechanism.handling.sends_descriptors else ()),  # with others QEMU inherits them
+        Check.of("tap-interface", not renamed, "the same interface (fdinfo iff)", f"{len(renamed)} differ"),
     )
 
 
@@ -140,14 +139,14 @@ def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
     messages = f"{update.source_messages}\n{update.target_messages}".splitlines()
     found = [line.strip() for line in messages if any(text in line for text in DOWNGRADE_MESSAGES)]
     return (
-        _check(
+        Check.of(
             "vhost-worker",
             before == after and after > 0 and left == 0,
             f"{before} workers in the target, 0 left in the source",
             f"{after} in the target, {left} in the source{waited}",
             "the kernel's vhost worker did not move with the guest",
         ),
-        _check("no-downgrade", not found, "no message about a fallback to userspace", found[0] if found else "none"),
+        Check.of("no-downgrade", not found, "no message about a fallback to userspace", found[0] if found else "none"),
     )
 
 
@@ -165,7 +164,7 @@ def order_checks(update: UpdateResult) -> tuple[Check, ...]:
             missing = ", ".join(item for item in (earlier, later) if item not in first)
             return Check(name, Outcome.INCONCLUSIVE, expected, f"no {missing} event")
         distance = (first[later] - first[earlier]) / 1e6
-        return _check(name, distance >= 0, expected, f"{distance:.2f} ms between them")
+        return Check.of(name, distance >= 0, expected, f"{distance:.2f} ms between them")
 
     resumed = before("stop-before-resume", "STOP", "RESUME")
     if not update.mechanism.handling.sends_descriptors:  # only a source that sends them must stand still
@@ -187,7 +186,7 @@ def _delay_checks(first: Mapping[str, int]) -> Iterator[Check]:
     ):
         if earlier in first and later in first:
             limit_ms, distance_ms = within_ms * timeout_scale(), (first[later] - first[earlier]) / 1e6
-            yield _check(
+            yield Check.of(
                 name,
                 distance_ms <= limit_ms,
                 f"within {limit_ms:.0f} ms of {earlier}",
@@ -202,7 +201,7 @@ def _run_state_check(update: UpdateResult) -> tuple[Check, ...]:
         return ()
     ran = [item for item in update.run_states if item.endswith(" running")]
     return (
-        _check(
+        Check.of(
             "resumed-once",
             ran == ["target running"],
             "one change to running, the target's",
@@ -214,4 +213,46 @@ def _run_state_check(update: UpdateResult) -> tuple[Check, ...]:
 
 def end_check(update: UpdateResult) -> Check:
     """The source ended by itself, without a signal or an error."""
-    return _check("source-ended", update.source_exit == 0, "exit status 0", f"exit status {update.source_exit}")
+    return Check.of("source-ended", update.source_exit == 0, "exit status 0", f"exit status {update.source_exit}")
+
+
+def fault_record(fault: Fault, error: str = "") -> FaultRecord:
+    """A fault whose update has no result.
+
+    :param error: why: the update did not end, or an earlier fault ended the guest.
+    """
+    return FaultRecord(
+        fault.name,
+        str(fault.phase),
+        str(fault.actor),
+        str(fault.action),
+        str(fault.survivor),
+        tuple(words for name, words in CONDITIONS.items() if getattr(fault, name)),
+        error=error,
+    )
+
+
+def fault_record_of(result: FaultResult, traffic_after_ms: float | None = None) -> FaultRecord:
+    """A fault with the result of its update.
+
+    :param traffic_after_ms: from the fault until the guest answered again; None when it was not measured.
+    """
+    return replace(
+        fault_record(result.fault, result.error),
+        reached=result.reached,
+        state=result.state_after,
+        source_state=result.source_state,
+        target_state=result.target_state,
+        resumed_after_ms=_rounded(result.back_ms),
+        traffic_after_ms=_rounded(traffic_after_ms),
+        died_ns=result.acted_ns if result.fault.survivor is Survivor.NEITHER else None,
+        target_exit=result.target_exit,
+        migration=result.migration,
+        refused=result.refused,
+        source_messages=tuple(result.source_messages.strip().splitlines()[-LINES_KEPT:]),
+        target_messages=tuple(result.target_messages.strip().splitlines()[-LINES_KEPT:]),
+    )
+
+
+def _rounded(duration_ms: float | None) -> float | None:
+    return None if duration_ms is None else round(duration_ms, 3)

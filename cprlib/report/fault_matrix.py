@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cprlib.evidence.records import FaultRecord, Outcome
-from cprlib.evidence.update_faults import checks_of
-from cprlib.report.formatting import utc, worst_first
+from cprlib.evidence.records import Check, FaultRecord, Outcome
+from cprlib.report.formatting import utc
 from cprlib.report.run_report import RunReport
 from cprlib.update.faults import Action, Actor, Phase, Survivor
-from cprlib.verdict.findings import Finding
+from cprlib.verdict.findings import Finding, worst_first
 from cprlib.verdict.judge import JudgedCase
 
 _OWNS_GUEST = ("running", "paused")  # run states (QAPI RunState) of the QEMU that has the guest
@@ -117,6 +116,19 @@ def fault_matrix(report: RunReport) -> FaultMatrix:
 def _rank(word: str, known: Sequence[str]) -> tuple[int, str]:
     """Sort key: known words in their order, then those of a later version of cprlib."""
     return (known.index(word) if word in known else len(known), word)
+
+
+def checks_of(fault: str, names: Iterable[str], checks: Sequence[Check]) -> tuple[Check, ...]:
+    """The checks of a fault: those whose names begin with its own, and with no longer name of another fault.
+
+    :param names: of all faults of the case.
+    """
+    longer = [f"{name}-" for name in names if name.startswith(f"{fault}-")]
+    return tuple(
+        check
+        for check in checks
+        if check.name.startswith(f"{fault}-") and not any(check.name.startswith(name) for name in longer)
+    )
 
 
 def _entry(case: JudgedCase, fault: FaultRecord) -> FaultEntry:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import unicodedata
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
 
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
@@ -13,23 +11,7 @@ from cprlib.traffic.figures import Interruption, PerDirection
 
 UNKNOWN = "-"
 MARK = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.SKIP: "○"}
-_WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
 MAX_TEXT = 2000  # characters of one untrusted text
-
-
-class HasOutcome(Protocol):
-    """A check, a finding, a case."""
-
-    @property
-    def outcome(self) -> Outcome: ...
-
-
-Item = TypeVar("Item", bound=HasOutcome)
-
-
-def worst_first(items: Iterable[Item]) -> list[Item]:
-    """Items sorted by outcome: fail, inconclusive, pass, skip."""
-    return sorted(items, key=lambda item: _WORST_FIRST.index(item.outcome))
 
 
 def number(value: float | None, digits: int = 0) -> str:

@@ -14,8 +14,7 @@ from markupsafe import Markup
 
 from cprlib import files
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import STARTED_FILE, CaseEvidence
-from cprlib.evidence.packets import Packets
+from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Packets
 from cprlib.evidence.records import Outcome, Role
 from cprlib.report import formatting
 from cprlib.report.fault_matrix import fault_matrix
@@ -25,7 +24,7 @@ from cprlib.report.plotting import image_address
 from cprlib.report.run_report import RunReport, seconds_of
 from cprlib.report.timeline import draw
 from cprlib.traffic.figures import Interruption
-from cprlib.verdict.findings import Finding
+from cprlib.verdict.findings import Finding, worst_first
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import longest_pause_ms, unexplained_packets
 
@@ -107,7 +106,7 @@ def render(report: RunReport) -> str:
         .get_template("report.html")
         .render(
             report=report,
-            cases=[_case_view(report, case) for case in formatting.worst_first(report.cases)],
+            cases=[_case_view(report, case) for case in worst_first(report.cases)],
             faults=fault_matrix(report),
             started=utc(report.started_ns),
             finished=utc(report.finished_ns),
@@ -148,7 +147,7 @@ def template_engine(*folders: Path) -> jinja2.Environment:
         by_direction=formatting.by_direction,
         paired_descriptors=formatting.paired_descriptors,
         mark=lambda outcome: formatting.MARK[outcome],
-        worst_first=formatting.worst_first,
+        worst_first=worst_first,
         seconds_of=seconds_of,
         unexplained_packets=unexplained_packets,
     )

@@ -18,9 +18,9 @@ from cprlib.report.formatting import (
     one_line,
     paired_descriptors,
     utc,
-    worst_first,
 )
 from cprlib.report.run_report import RunReport
+from cprlib.verdict.findings import worst_first
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import unexplained_packets
 

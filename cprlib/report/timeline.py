@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.packets import Packets
+from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Who
 from cprlib.report.plotting import DOT, GRID, INK, LOST, SOFT, style
 from cprlib.traffic.figures import Direction

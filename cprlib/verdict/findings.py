@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from cprlib.evidence.records import Outcome
+
+_WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
+
+
+class HasOutcome(Protocol):
+    """A check, a finding, a case."""
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+
+Item = TypeVar("Item", bound=HasOutcome)
+
+
+def worst_first(items: Iterable[Item]) -> list[Item]:
+    """Items sorted by outcome: fail, inconclusive, pass, skip."""
+    return sorted(items, key=lambda item: _WORST_FIRST.index(item.outcome))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +72,12 @@ def inconclusive(about: str, text: str) -> Finding:
     return Finding(Outcome.INCONCLUSIVE, about, text)
 
 
-_ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
-
-
 def combine(findings: Iterable[Finding], nothing: str) -> Verdict:
     """The worst finding decides: fail, then inconclusive, then pass; skips alone are inconclusive.
 
     :param nothing: the reason given when no finding is a pass, a fail or inconclusive.
     """
-    ordered = tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.outcome)))
+    ordered = tuple(worst_first(findings))
     if not ordered or ordered[0].outcome == Outcome.SKIP:
         return Verdict(Outcome.INCONCLUSIVE, (inconclusive("evidence", nothing), *ordered))
     return Verdict(ordered[0].outcome, ordered)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 from cprlib.evidence.case import OTHER_SKIP, CaseEvidence
 from cprlib.evidence.records import Outcome, Role
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
-from cprlib.verdict.policy import DOWNGRADE_CHECKS, NOT_ASKED_FOR, Policy
+from cprlib.verdict.policy import DOWNGRADE_CHECKS, NOT_ASKED_FOR, Policy, matches
 from cprlib.verdict.traffic_rules import (
     counted,
     instrument_findings,
@@ -84,13 +83,9 @@ def _skipped_mechanisms(cases: Sequence[JudgedCase]) -> Iterator[Finding]:
 
 def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:
     outcome, text = Outcome.SKIP, case.skip_text
-    if not _matches(case.skip_word or OTHER_SKIP, (*policy.skips.allow, *NOT_ASKED_FOR)):
+    if not matches(case.skip_word or OTHER_SKIP, (*policy.skips.allow, *NOT_ASKED_FOR)):
         outcome, text = Outcome(policy.skips.otherwise), f"{text} (policy {policy.name} does not allow it)"
     return Verdict(outcome, (Finding(outcome, "skipped", text),))
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
@@ -98,7 +93,7 @@ def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
         text = check.message or f"expected {check.expected or '-'}, observed {check.observed or '-'}"
         if check.outcome != Outcome.SKIP:
             yield Finding(check.outcome, check.name, text if check.outcome != Outcome.PASS else check.observed or text)
-        elif _matches(check.name, policy.skips.allow_checks):
+        elif matches(check.name, policy.skips.allow_checks):
             yield Finding(Outcome.SKIP, check.name, text)
         else:
             yield Finding(Outcome(policy.skips.otherwise), check.name, f"skipped, which the policy forbids: {text}")

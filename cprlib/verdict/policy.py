@@ -6,6 +6,8 @@ the values; :mod:`cprlib.verdict.policy_file` reads the files.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import msgspec
@@ -155,3 +157,8 @@ class Policy(msgspec.Struct, frozen=True):
     instrument: InstrumentRules = InstrumentRules()
     negative_control: NegativeControlRules = NegativeControlRules()
     skips: SkipRules = SkipRules()
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """True when a name matches one of a policy's ``fnmatch`` patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

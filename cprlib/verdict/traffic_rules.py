@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Role
 from cprlib.traffic.figures import Cause, Direction, PerDirection
 from cprlib.verdict.findings import Finding, failed, inconclusive, passed
-from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy
+from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy, matches
 
 
 def counted(count: int, noun: str = "packet") -> str:
@@ -60,11 +59,7 @@ def _instrument_problems(case: CaseEvidence, rules: InstrumentRules) -> Iterator
 
 
 def _ledger_problems(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
-    absent = [
-        name
-        for name in case.instrument.missing_counters
-        if not any(fnmatchcase(name, allowed) for allowed in policy.ledger.may_miss)
-    ]
+    absent = [name for name in case.instrument.missing_counters if not matches(name, policy.ledger.may_miss)]
     if absent:
         yield inconclusive("ledger", f"counters were absent: {', '.join(absent)}")
     if policy.ledger.required and (not case.ledger or case.unexplained is None):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import FaultRecord
-from cprlib.evidence.update_faults import fault_record, fault_record_of
+from cprlib.evidence.update_checks import fault_record, fault_record_of
 from cprlib.files import write_text
 from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable
 from cprlib.linux.kernel_trace import KernelTrace

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cprlib.evidence.records import Role
-from cprlib.evidence.update_faults import fault_record_of
+from cprlib.evidence.update_checks import fault_record_of
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.fault_injection import inject_fault

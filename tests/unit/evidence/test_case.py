@@ -10,8 +10,7 @@ import pytest
 
 from cprlib.codec import BadValue
 from cprlib.errors import InstrumentError
-from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.packets import Packets
+from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.traffic.figures import PerDirection
 from cprlib.update.mechanism import Mechanism
 from tests.unit.evidence.samples import good_case

@@ -10,8 +10,7 @@ import jsonschema
 import pytest
 
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
-from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.packets import Packets
+from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Check, Outcome
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.report.pipeline import build_report, judge_results

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cprlib.evidence.packets import Packets
+from cprlib.evidence.case import Packets
 from cprlib.evidence.records import Event, Who
 from cprlib.report.timeline import draw, event_times, tracks
 from tests.unit.evidence.samples import MS, START_NS, good_case

@@ -252,7 +252,7 @@ def test_case_that_measured_nothing_has_one_reason_for_it_and_the_same_outcome(
     about_traffic = [finding.text for finding in short.verdict.findings if finding.about == "instrument"]
     assert about_traffic == ["no traffic was measured"]
     assert not any("discarded" in finding.text for finding in short.verdict.findings)
-    monkeypatch.setattr("cprlib.verdict.judge.was_measured", lambda case: True)
+    monkeypatch.setattr("cprlib.verdict.judge.was_measured", lambda _: True)
     full = judge(case, policy)
     assert len(full.verdict.findings) > len(short.verdict.findings)
     assert full.outcome == short.outcome

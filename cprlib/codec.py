@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -41,7 +42,7 @@ def decode(wanted: type[Value], value: object) -> Value:
     """
     try:
         with _DECODING:
-            return msgspec.convert(value, wanted, str_keys=True)
+            return msgspec.convert(value, wanted, str_keys=True, dec_hook=_from_text)
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadValue(_with_path_first(str(error))) from error
 
@@ -53,7 +54,7 @@ def dump_json(value: object, *, indent: int | None = 2) -> str:
     """
     separators = (",", ": ") if indent else (",", ":")
     try:
-        plain = msgspec.to_builtins(value, str_keys=True)
+        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_to_text)
         return json.dumps(plain, indent=indent, separators=separators, allow_nan=False) + "\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise BadValue(str(error)) from error
@@ -66,9 +67,21 @@ def load_json(wanted: type[Value], text: str | bytes) -> Value:
     """
     try:
         with _DECODING:
-            return msgspec.json.decode(text, type=wanted)
+            return msgspec.json.decode(text, type=wanted, dec_hook=_from_text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadValue(_with_path_first(str(error))) from error
+
+
+def _to_text(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _from_text(wanted: type, value: object) -> Path:
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"Expected {wanted.__name__}")
 
 
 def _with_path_first(message: str) -> str:

@@ -1,14 +1,15 @@
 """The assets of a run: QEMU with the series, guest image, lab kernel.
 
-``assets.json`` in the cache folder records their paths and a digest of their recipes, so that a test finds them when
-Avocado is run directly, or inside a lab, where nothing can be built. ``bases.json`` records the project's own QEMU
-on each base, for tests whose parameter ``base`` names one.
+``builds.json`` in the cache folder records their paths and a digest of their recipes, so that a test finds them when
+Avocado is run directly, or inside a lab, where nothing can be built. It has the project's own QEMU on each base that
+was built, for tests whose parameter ``base`` names one.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib import codec
@@ -22,8 +23,7 @@ from cprlib.files import cache_folder, locked, project_folder, write_text
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
 
-MANIFEST = "assets.json"
-BASES = "bases.json"
+MANIFEST = "builds.json"
 DEFAULT_BASE = "10.0"
 
 
@@ -40,33 +40,16 @@ class Assets:
 
 
 @dataclass(frozen=True, slots=True)
-class _QemuRecord:
-    """Paths of a QEMU, in ``bases.json``."""
+class _Manifest:
+    """``builds.json``.
 
-    qemu: str
-    firmware: str | None
+    :param bases: the project's own QEMU by base.
+    """
 
-    def binary(self) -> QemuBinary:
-        return QemuBinary(Path(self.qemu), Path(self.firmware) if self.firmware else None)
-
-
-@dataclass(frozen=True, slots=True)
-class _BasesRecord:
-    """``bases.json``: the project's own QEMU by base."""
-
-    recipes: str
-    bases: dict[str, _QemuRecord]
-
-
-@dataclass(frozen=True, slots=True)
-class _AssetsRecord(_QemuRecord):
-    """``assets.json``."""
-
-    recipes: str
-    kernel: str
-    initramfs: str
-    digest: str
-    lab_kernel: str | None
+    recipes: str = ""
+    bases: Mapping[str, QemuBinary] = field(default_factory=dict)
+    guest: GuestImage | None = None
+    lab_kernel: Path | None = None
 
 
 def recipes_digest() -> str:
@@ -91,7 +74,7 @@ def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = Non
         qemu = build_qemu(base, True, progress)
     assets = Assets(qemu, build_guest_image(progress), build_lab_kernel(progress) if lab else None)
     if own:
-        _record(assets)
+        _record(base, qemu, assets.guest, assets.lab_kernel)
     return assets
 
 
@@ -102,9 +85,7 @@ def build_base(base: str, progress: Progress) -> QemuBinary:
     :raises EnvironmentFailure: a build or download failed.
     """
     qemu = build_qemu(base, True, progress)
-    with locked(cache_folder() / f".{BASES}.lock"):
-        bases = _read_bases() | {base: _QemuRecord(str(qemu.path), _text(qemu.firmware))}
-        write_text(cache_folder() / BASES, codec.dump_json(_BasesRecord(recipes_digest(), bases)))
+    _record(base, qemu)
     return qemu
 
 
@@ -117,14 +98,14 @@ def find_base_qemu(base: str | None, assets: Assets) -> QemuBinary:
     """
     if base in (None, DEFAULT_BASE):
         return assets.qemu
-    found = _read_bases().get(base or DEFAULT_BASE)
-    if found is None or not Path(found.qemu).exists():
+    found = _read_manifest().bases.get(base or DEFAULT_BASE)
+    if found is None or not found.path.exists():
         raise EnvironmentFailure(
             f"find the project's QEMU {base}",
             "it is not built, or was built from other recipes than those in images/",
             f"run `cprlib build qemu --base {base}` first",
         )
-    return found.binary()
+    return found
 
 
 def find_assets() -> Assets:
@@ -132,47 +113,33 @@ def find_assets() -> Assets:
 
     :raises EnvironmentFailure: they are not built, or were built from other recipes.
     """
-    path = cache_folder() / MANIFEST
-    tried, advice = "find the project's QEMU and guest", "run `cprlib build` first"
-    try:
-        record = codec.load_json(_AssetsRecord, path.read_bytes())
-    except (OSError, codec.BadValue) as error:
-        raise EnvironmentFailure(tried, f"{path}: {error}", advice) from error
-    if record.recipes != recipes_digest():
-        raise EnvironmentFailure(tried, "they were built from other recipes than those in images/", advice)
-    guest = GuestImage(Path(record.kernel), Path(record.initramfs), record.digest)
-    assets = Assets(record.binary(), guest, Path(record.lab_kernel) if record.lab_kernel else None)
-    for file in (assets.qemu.path, guest.kernel, guest.initramfs):
-        if not file.exists():
-            raise EnvironmentFailure(tried, f"{file} does not exist", advice)
-    return assets
+    manifest = _read_manifest()
+    qemu, guest = manifest.bases.get(DEFAULT_BASE), manifest.guest
+    files = [qemu and qemu.path, guest and guest.kernel, guest and guest.initramfs]
+    if qemu is None or guest is None or not all(file and file.exists() for file in files):
+        happened = "they are not built, or were built from other recipes than those in images/"
+        raise EnvironmentFailure("find the project's QEMU and guest", happened, "run `cprlib build` first")
+    return Assets(qemu, guest, manifest.lab_kernel)
 
 
-def _read_bases() -> dict[str, _QemuRecord]:
-    """QEMUs by base, built from the present recipes; none when the file cannot be read."""
-    try:
-        record = codec.load_json(_BasesRecord, (cache_folder() / BASES).read_bytes())
-    except (OSError, codec.BadValue):
-        return {}
-    return record.bases if record.recipes == recipes_digest() else {}
+def _read_manifest() -> _Manifest:
+    """What is built from the present recipes; nothing when the file cannot be read."""
+    with contextlib.suppress(OSError, codec.BadValue):
+        manifest = codec.load_json(_Manifest, (cache_folder() / MANIFEST).read_bytes())
+        if manifest.recipes == recipes_digest():
+            return manifest
+    return _Manifest()
 
 
-def _record(assets: Assets) -> None:
-    record = _AssetsRecord(
-        qemu=str(assets.qemu.path),
-        firmware=_text(assets.qemu.firmware),
-        recipes=recipes_digest(),
-        kernel=str(assets.guest.kernel),
-        initramfs=str(assets.guest.initramfs),
-        digest=assets.guest.digest,
-        lab_kernel=_text(assets.lab_kernel),
-    )
-    path, text = cache_folder() / MANIFEST, codec.dump_json(record)
-    with contextlib.suppress(OSError, UnicodeDecodeError):  # no write without a change: the cache may be shared
-        if path.read_text(encoding="utf-8") == text:
-            return
-    write_text(path, text)
+def _record(base: str, qemu: QemuBinary, guest: GuestImage | None = None, lab_kernel: Path | None = None) -> None:
+    """Add builds to the manifest."""
 
+    def extended(old: _Manifest) -> _Manifest:
+        bases = {**old.bases, base: qemu}
+        return _Manifest(recipes_digest(), bases, guest or old.guest, lab_kernel or old.lab_kernel)
 
-def _text(path: Path | None) -> str | None:
-    return str(path) if path else None
+    before = _read_manifest()
+    if extended(before) == before:  # no write without a change: the cache may be shared
+        return
+    with locked(cache_folder() / f".{MANIFEST}.lock"):
+        write_text(cache_folder() / MANIFEST, codec.dump_json(extended(_read_manifest())))

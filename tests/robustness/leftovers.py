@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from cprlib.build.assets import MANIFEST
 from cprlib.build.store import is_complete
 from cprlib.errors import CprlibError, ExitStatus
 from cprlib.report.pipeline import build_report
@@ -34,7 +35,7 @@ def cache_faults(cache: Path) -> list[str]:
         if entry.is_dir() and not is_complete(entry)
     ]
     try:
-        manifest = cache / "assets.json"
+        manifest = cache / MANIFEST
         if manifest.exists():
             json.loads(manifest.read_text())
     except ValueError as error:

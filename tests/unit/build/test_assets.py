@@ -36,7 +36,8 @@ def test_assets_of_another_qemu_are_not_recorded(builds: Path) -> None:
     assert assets.build_assets(console_progress(), lab=False, qemu=brought).qemu == brought
     assets.build_assets(console_progress(), lab=False, base="10.2")
     manifest = json.loads((builds / assets.MANIFEST).read_text(encoding="utf-8"))
-    assert manifest["qemu"] == str(builds / f"qemu-{assets.DEFAULT_BASE}")
+    own = {"path": str(builds / f"qemu-{assets.DEFAULT_BASE}"), "firmware": str(builds)}
+    assert manifest["bases"] == {assets.DEFAULT_BASE: own}
 
 
 def test_base_is_found_after_its_build(builds: Path) -> None:
@@ -54,7 +55,7 @@ def test_base_is_found_after_its_build(builds: Path) -> None:
 def test_bases_are_recorded_side_by_side(builds: Path) -> None:
     for base in ("10.0", "10.2"):
         assets.build_base(base, console_progress())
-    assert sorted(json.loads((builds / assets.BASES).read_text(encoding="utf-8"))["bases"]) == ["10.0", "10.2"]
+    assert sorted(json.loads((builds / assets.MANIFEST).read_text(encoding="utf-8"))["bases"]) == ["10.0", "10.2"]
 
 
 def test_base_built_from_other_recipes_is_refused(builds: Path, monkeypatch: pytest.MonkeyPatch) -> None:

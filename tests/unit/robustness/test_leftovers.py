@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.build.assets import MANIFEST
 from cprlib.build.store import write_listing
 from cprlib.errors import ExitStatus
 from cprlib.report.results_folder import UNFINISHED, new_results_folder, publish
@@ -119,7 +120,7 @@ def test_an_incomplete_cache_entry_is_found(tmp_path: Path) -> None:
     assert cache_faults(tmp_path) == []
     (tmp_path / "store" / "guest" / ".abc.xyz").mkdir()  # being built
     assert cache_faults(tmp_path) == []
-    (tmp_path / "assets.json").write_text("{")
+    (tmp_path / MANIFEST).write_text("{")
     assert len(cache_faults(tmp_path)) == 1
 
 

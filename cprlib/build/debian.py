@@ -8,20 +8,20 @@ Debian's keyring, and the sha256 of every file comes from these lists.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from cprlib import codec
 from cprlib.build import store
 from cprlib.build.apt import MIRROR_VARIABLE, comma_list, is_version, newest, run_apt, stanzas
 from cprlib.build.progress import Progress
 from cprlib.errors import CprlibError, DownloadFailed, EnvironmentFailure, NotSupported, ProcessFailed
-from cprlib.files import cache_folder, locked, write_json, write_text
+from cprlib.files import cache_folder, locked, write_text
 from cprlib.process import run
 
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
@@ -71,101 +71,94 @@ class Source:
 
 
 class Archive:
-    """Look-ups and downloads from suites, in order of preference.
+    """Look-ups and downloads from one suite.
 
-    :param suites: ``"trixie"``, ``"trixie-backports"``, ``"sid"``; their lists are fetched when needed.
+    :param suite: ``"trixie"``, ``"trixie-backports"``, ``"sid"``; its lists are fetched when needed.
     """
 
-    def __init__(self, *suites: str, progress: Progress | None = None) -> None:
-        self.suites = suites or ("trixie",)
+    def __init__(self, suite: str, progress: Progress | None = None) -> None:
+        self.suite = suite
         self.mirror = os.environ.get(MIRROR_VARIABLE, DEFAULT_MIRROR).rstrip("/")
         self._progress = progress or Progress()
         self._folder = cache_folder() / "debian" / store.key_of(mirror=self.mirror)[:12]
 
-    def names(self, prefix: str, suite: str | None = None) -> tuple[str, ...]:
-        """Names of the binary packages of a suite that begin with ``prefix``, sorted."""
-        chosen = suite or self.suites[0]
+    def names(self, prefix: str) -> tuple[str, ...]:
+        """Names of the binary packages that begin with ``prefix``, sorted."""
 
-        def look_up() -> list[str]:
-            return sorted(self._apt_cache(chosen, "deb", "pkgnames", prefix).split())
+        def look_up() -> tuple[str, ...]:
+            return tuple(sorted(self._apt_cache("deb", "pkgnames", prefix).split()))
 
-        return tuple(str(name) for name in self._recorded(f"{chosen}-names-{prefix}", look_up))
+        return self._recorded(f"names-{prefix}", tuple[str, ...], look_up)
 
-    def package(self, name: str, suite: str | None = None) -> Package:
-        """The newest version of a binary package in a suite (the first one by default).
+    def package(self, name: str) -> Package:
+        """The newest version of a binary package.
 
         :raises NotSupported: the suite has no such package.
         :raises DownloadFailed: the lists could not be fetched.
         """
-        chosen = suite or self.suites[0]
 
-        def look_up() -> dict[str, object]:
-            shown = self._apt_cache(chosen, "deb", "show", "--all-versions", name, absent_is_empty=True)
+        def look_up() -> Package:
+            shown = self._apt_cache("deb", "show", "--all-versions", name, absent_is_empty=True)
             found = newest(record for record in stanzas(shown) if record.get("Package") == name)
             if found is None:
-                raise NotSupported(f"find package {name}", f"Debian {chosen} at {self.mirror} has none")
+                raise NotSupported(f"find package {name}", f"Debian {self.suite} at {self.mirror} has none")
             depends = [*comma_list(found.get("Pre-Depends", "")), *comma_list(found.get("Depends", ""))]
             file = Remote(found["Filename"], int(found["Size"]), found["SHA256"])
-            return asdict(Package(name, found["Version"], chosen, tuple(depends), file))
+            return Package(name, found["Version"], self.suite, tuple(depends), file)
 
-        found = self._recorded(f"{chosen}-deb-{name}", look_up)
-        return Package(name, found["version"], chosen, tuple(found["depends"]), Remote(**found["file"]))
+        return self._recorded(f"deb-{name}", Package, look_up)
 
-    def source(self, name: str, version: str = "", suite: str | None = None) -> Source:
+    def source(self, name: str, version: str = "") -> Source:
         """The newest source package whose upstream version is ``version`` or begins with it and a dot or plus.
 
         :raises NotSupported: the suite has no such source.
         :raises DownloadFailed: the lists could not be fetched.
         """
-        chosen = suite or self.suites[0]
 
-        def look_up() -> dict[str, object]:
-            shown = self._apt_cache(chosen, "deb-src", "showsrc", "--only-source", name, absent_is_empty=True)
+        def look_up() -> Source:
+            shown = self._apt_cache("deb-src", "showsrc", "--only-source", name, absent_is_empty=True)
             records = [record for record in stanzas(shown) if record.get("Package") == name]
             found = newest(record for record in records if is_version(record["Version"], version))
             if found is None:
                 known = ", ".join(record["Version"] for record in records) or "none"
                 raise NotSupported(
-                    f"find source package {name} {version}", f"Debian {chosen} at {self.mirror} has {known}"
+                    f"find source package {name} {version}", f"Debian {self.suite} at {self.mirror} has {known}"
                 )
             files = []
             for line in found["Checksums-Sha256"].split("\n"):
                 if line.strip():
                     digest, size, file = line.split()
                     files.append(Remote(f"{found['Directory']}/{file}", int(size), digest))
-            return asdict(Source(name, found["Version"], chosen, tuple(files)))
+            return Source(name, found["Version"], self.suite, tuple(files))
 
-        found = self._recorded(f"{chosen}-src-{name}-{version}", look_up)
-        return Source(name, found["version"], chosen, tuple(Remote(**file) for file in found["files"]))
+        return self._recorded(f"src-{name}-{version}", Source, look_up)
 
-    def download(self, name: str, suite: str | None = None) -> Path:
-        """The ``.deb`` of the newest version of a package in a suite; fetched once.
+    def download(self, name: str) -> Path:
+        """The ``.deb`` of the newest version of a package; fetched once.
 
         :raises DownloadFailed: it could not be fetched; holds apt's messages.
         """
-        chosen = suite or self.suites[0]
 
         def fetch() -> Path:
-            remote = self.package(name, chosen).file
+            remote = self.package(name).file
             key = store.key_of(sha256=remote.sha256, name=remote.name)
             return store.entry("deb", key, lambda folder: self._fetch([remote], folder)) / remote.name
 
-        return self._fetch_twice(fetch, f"{chosen}-deb-{name}", self._root(chosen, "deb"))
+        return self._fetch_twice(fetch, f"deb-{name}", "deb")
 
-    def download_source(self, name: str, version: str = "", suite: str | None = None) -> tuple[Source, Path]:
+    def download_source(self, name: str, version: str = "") -> tuple[Source, Path]:
         """A source package and its ``.dsc``; the other files of the package are in the same folder.
 
         :raises DownloadFailed: it could not be fetched; holds apt's messages.
         """
-        chosen = suite or self.suites[0]
 
         def fetch() -> tuple[Source, Path]:
-            source = self.source(name, version, suite)
+            source = self.source(name, version)
             key = store.key_of(files="\n".join(file.sha256 for file in source.files))
             folder = store.entry("debian-source", key, lambda folder: self._fetch(source.files, folder))
             return source, next(folder.glob("*.dsc"))
 
-        return self._fetch_twice(fetch, f"{chosen}-src-{name}-{version}", self._root(chosen, "deb-src"))
+        return self._fetch_twice(fetch, f"src-{name}-{version}", "deb-src")
 
     def unpack_source(self, dsc: Path, folder: Path) -> None:
         """Unpack a source package with Debian's patches applied, into a folder that must not exist."""
@@ -196,64 +189,64 @@ class Archive:
         finally:
             contents.unlink(missing_ok=True)
 
-    def _fetch_twice(self, fetch: Callable[[], Found], record: str, root: Path) -> Found:
+    def _fetch_twice(self, fetch: Callable[[], Found], name: str, kind: str) -> Found:
         """Fetch; when a recorded version is no longer available, look it up in new lists and try again."""
-        recorded = self._record(record).exists()
+        record = self._record(name)
+        recorded = record.exists()
         try:
             return fetch()
         except DownloadFailed:
             if not recorded:
                 raise
-            before = self._record(record).read_text(encoding="utf-8")
-            self._record(record).unlink(missing_ok=True)
-            (root / "fetched").unlink(missing_ok=True)
+            before = record.read_text(encoding="utf-8")
+            record.unlink(missing_ok=True)
+            (self._root(kind) / "fetched").unlink(missing_ok=True)
             try:
                 return fetch()
             except CprlibError:
-                write_text(self._record(record), before)  # not reachable now: keep what was recorded
+                write_text(record, before)  # not reachable now: keep what was recorded
                 raise
 
     def _fetch(self, remotes: Sequence[Remote], folder: Path) -> None:
         """Download files of the archive into a folder; apt checks their sha256."""
-        byte_count = sum(remote.size for remote in remotes)
         command = ["/usr/lib/apt/apt-helper", "download-file"]
         for remote in remotes:
             command += [f"{self.mirror}/{remote.path}", str(folder / remote.name), f"SHA256:{remote.sha256}"]
-        title = f"download {remotes[0].name} ({byte_count / 1e6:.1f} MB)"
-        with self._progress.step(title):
-            run_apt(command, self._root(self.suites[0], "deb"), f"download {remotes[0].name}", DOWNLOAD_SECONDS)
+        purpose, megabytes = f"download {remotes[0].name}", sum(remote.size for remote in remotes) / 1e6
+        with self._progress.step(f"{purpose} ({megabytes:.1f} MB)"):
+            run_apt(command, self._root("deb"), purpose, DOWNLOAD_SECONDS)
         for remote in remotes:
             if (folder / remote.name).stat().st_size != remote.size:
                 raise DownloadFailed(f"download {remote.name}", "its size differs from Debian's lists")
 
-    def _recorded(self, name: str, look_up: Callable[[], Any]) -> Any:
+    def _recorded(self, name: str, kind: type[Found], look_up: Callable[[], Found]) -> Found:
         """The recorded result of an earlier look-up, else of a new one."""
         record = self._record(name)
-        with contextlib.suppress(OSError, ValueError):  # not recorded, or incomplete
-            return json.loads(record.read_bytes())
+        with contextlib.suppress(OSError, codec.BadValue):  # not recorded, or incomplete
+            return codec.load_json(kind, record.read_bytes())
         value = look_up()
-        write_json(record, value)
+        write_text(record, codec.dump_json(value))
         return value
 
     def _record(self, name: str) -> Path:
-        return self._folder / "known" / f"{name}.json"
+        return self._folder / "known" / f"{self.suite}-{name}.json"
 
-    def _root(self, suite: str, kind: str) -> Path:
-        return self._folder / f"{suite}-{kind}"
+    def _root(self, kind: str) -> Path:
+        return self._folder / f"{self.suite}-{kind}"
 
-    def _apt_cache(self, suite: str, kind: str, *arguments: str, absent_is_empty: bool = False) -> str:
-        root = self._root(suite, kind)
-        self._update(suite, kind)
+    def _apt_cache(self, kind: str, *arguments: str, absent_is_empty: bool = False) -> str:
+        self._update(kind)
+        purpose = f"look up {arguments[-1]} in Debian {self.suite}"
         try:
-            return run_apt(["apt-cache", *arguments], root, f"look up {arguments[-1]} in Debian {suite}", 60.0)
+            return run_apt(["apt-cache", *arguments], self._root(kind), purpose, 60.0)
         except DownloadFailed:
             if absent_is_empty:
                 return ""
             raise
 
-    def _update(self, suite: str, kind: str) -> None:
-        """Fetch the lists of a suite unless they are recent."""
-        root = self._root(suite, kind)
+    def _update(self, kind: str) -> None:
+        """Fetch the lists of the suite unless they are recent."""
+        root = self._root(kind)
         root.mkdir(parents=True, exist_ok=True)
         stamp = root / "fetched"
         with locked(root / "lock"):
@@ -262,11 +255,10 @@ class Archive:
             stamp.unlink(missing_ok=True)
             signed = next((path for path in KEYRINGS if path.exists()), None)
             if signed is None:
-                raise EnvironmentFailure(
-                    f"check Debian {suite}'s lists", f"no {KEYRINGS[-1]}", "sudo apt-get install debian-archive-keyring"
-                )
-            write_text(root / "sources.list", f"{kind} [signed-by={signed}] {self.mirror} {suite} main\n")
-            content = "packages" if kind == "deb" else "sources"
-            with self._progress.step(f"fetch Debian {suite}'s list of {content}"):
-                run_apt(["apt-get", "update"], root, f"fetch Debian {suite}'s list of {content}", UPDATE_SECONDS)
+                advice = "sudo apt-get install debian-archive-keyring"
+                raise EnvironmentFailure(f"check Debian {self.suite}'s lists", f"no {KEYRINGS[-1]}", advice)
+            write_text(root / "sources.list", f"{kind} [signed-by={signed}] {self.mirror} {self.suite} main\n")
+            purpose = f"fetch Debian {self.suite}'s list of {'packages' if kind == 'deb' else 'sources'}"
+            with self._progress.step(purpose):
+                run_apt(["apt-get", "update"], root, purpose, UPDATE_SECONDS)
             write_text(stamp, "")

@@ -56,7 +56,7 @@ def build_lab_kernel(progress: Progress) -> Path:
     )
 
     def make(temporary: Path) -> None:
-        deb = archive.download(package.name, package.suite)
+        deb = archive.download(package.name)
         folder = cache_folder() / "trees" / f"kernel-{key[:12]}"
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed run: this one holds the lock
         folder.mkdir(parents=True)

@@ -246,7 +246,7 @@ def _check(file: Path, mutant: Mutant, values: Mapping[str, list[tuple[int, str]
         if base not in load_bases():
             raise _bad(file, values["Bases"][0][0], f"no base {base!r} in images/qemu/bases.toml")
         try:
-            find_series(base, True).without(mutant.leaves_out)
+            find_series(base).without(mutant.leaves_out)
         except UsageError as error:
             happened = f"on base {base}, {error.happened}"
             raise _bad(file, values["Leaves-out"][0][0], happened, error.advice) from error

@@ -16,9 +16,9 @@ from cprlib.build.debian import Archive
 from cprlib.build.progress import Progress
 from cprlib.build.python_env import find_build_python
 from cprlib.build.series import Base, Series, find_base, find_series
-from cprlib.build.source_tree import SourceTree, locked_tree
+from cprlib.build.source_tree import SourceTree
 from cprlib.errors import BuildFailed, CprlibError, PatchFailed
-from cprlib.files import cache_folder, project_folder, write_json
+from cprlib.files import cache_folder, locked, project_folder, write_json
 from cprlib.qemu.binary import QemuBinary
 
 TARGET = "qemu-system-x86_64"
@@ -63,7 +63,7 @@ OPTIONS = (
 
 def build_qemu(
     base: str,
-    series: bool | Path | Sequence[Path],
+    series: bool,
     progress: Progress,
     *,
     leave_out: Sequence[str] = (),
@@ -72,7 +72,7 @@ def build_qemu(
     """Build a base with a series, or return the build that the store has.
 
     :param base: a name of images/qemu/bases.toml.
-    :param series: True for the project's own, False for none, a folder of patches, or patches in order.
+    :param series: whether to apply the project's own series.
     :param leave_out: patches of the series to leave out, by the beginning of their names.
     :param extra: patches to apply after the series.
     :returns: the binary, and the folder of its firmware, which it also finds by itself.
@@ -81,8 +81,9 @@ def build_qemu(
     :raises BuildFailed: a patch does not apply, or the compiler failed; names the log.
     """
     chosen = find_base(base)
-    patches = Series((*find_series(base, series).without(leave_out).patches, *(patch.absolute() for patch in extra)))
-    archive = Archive(chosen.suite, progress=progress)
+    own = find_series(base) if series else Series()
+    patches = Series((*own.without(leave_out).patches, *(patch.absolute() for patch in extra)))
+    archive = Archive(chosen.suite, progress)
     source = archive.source("qemu", chosen.version)
     tree_key = store.key_of(
         source="\n".join(file.sha256 for file in source.files),
@@ -91,13 +92,13 @@ def build_qemu(
         compiler=first_line_of(["gcc", "--version"]),
         host=_release(),
     )
-    firmware = find_firmware(archive)
+    firmware = find_firmware(Archive(FIRMWARE_SUITE, progress))
     key = store.key_of(tree=tree_key, series=patches.digest, firmware=firmware.name)
 
     def make(temporary: Path) -> None:
         folder = cache_folder() / "trees" / f"qemu-{chosen.name}-{tree_key[:12]}"
-        with locked_tree(folder) as tree:
-            binary = _compile(tree, chosen, patches, archive, progress)
+        with locked(folder.with_name(f".{folder.name}.lock")):
+            binary = _compile(SourceTree(folder), chosen, patches, archive, progress)
             (temporary / "bin").mkdir()
             shutil.copy2(binary, temporary / "bin" / TARGET)
         shutil.copytree(firmware, temporary / "share" / "qemu", ignore=shutil.ignore_patterns(store.LISTING))
@@ -114,10 +115,8 @@ def build_qemu(
             },
         )
 
-    def waiting() -> None:
-        progress.note(f"another run is building QEMU {chosen.name}; waiting")
-
-    entry = store.entry("qemu", key, make, waiting=waiting)
+    note = f"another run is building QEMU {chosen.name}; waiting"
+    entry = store.entry("qemu", key, make, waiting=lambda: progress.note(note))
     return QemuBinary(entry / "bin" / TARGET, entry / "share" / "qemu")
 
 
@@ -126,12 +125,12 @@ def find_firmware(archive: Archive) -> Path:
 
     :raises DownloadFailed: a package could not be fetched.
     """
-    digests = {package.replace("-", "_"): archive.package(package, FIRMWARE_SUITE).file.sha256 for package in FIRMWARE}
+    digests = {package.replace("-", "_"): archive.package(package).file.sha256 for package in FIRMWARE}
     key = store.key_of(files=repr(FIRMWARE), **digests)
 
     def make(temporary: Path) -> None:
         for package, files in FIRMWARE.items():
-            deb = archive.download(package, FIRMWARE_SUITE)
+            deb = archive.download(package)
             with tempfile.TemporaryDirectory(dir=temporary) as name:
                 archive.extract(deb, Path(name))
                 for file in files:

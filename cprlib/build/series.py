@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,22 +130,16 @@ def find_base(name: str) -> Base:
     return bases[name]
 
 
-def find_series(base: str, series: bool | Path | Sequence[Path]) -> Series:
+def find_series(base: str, folder: Path | None = None) -> Series:
     """The series for a base.
 
-    :param series: True for the project's own (``images/qemu/series/<base>`` where there is such a folder, else
-        ``images/qemu/series``), False for none, a folder of ``*.patch`` files, or the patches themselves in order.
+    :param folder: holds ``*.patch`` files; when None, ``images/qemu/series/<base>`` where there is such a folder, else
+        ``images/qemu/series``.
     :raises UsageError: the folder has no patch.
     """
-    if series is False:
-        return Series()
-    if isinstance(series, Sequence):
-        return Series(tuple(patch.absolute() for patch in series))
-    if series is True:
+    if folder is None:
         top = project_folder() / "images" / "qemu" / "series"
         folder = top / base if (top / base).is_dir() else top
-    else:
-        folder = series
     patches = tuple(sorted(folder.absolute().glob("*.patch")))
     if not patches:
         others = ", ".join(sorted(path.parent.name for path in folder.glob("*/0001-*.patch")))

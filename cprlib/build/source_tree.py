@@ -15,17 +15,16 @@ Layout::
 
 from __future__ import annotations
 
-import contextlib
 import filecmp
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build.series import Series
-from cprlib.files import locked, write_json, write_text
+from cprlib.files import write_json, write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +97,6 @@ class SourceTree:
         for item in names - known:
             _copy(self.source / item, self.folder / "pristine" / item)
         write_json(self.folder / "touched.json", sorted(names | known))
-
-
-@contextlib.contextmanager
-def locked_tree(folder: Path) -> Iterator[SourceTree]:
-    """A source tree, locked for one user."""
-    with locked(folder.with_name(f".{folder.name}.lock")):
-        yield SourceTree(folder)
 
 
 def _copy(origin: Path, copy: Path) -> None:

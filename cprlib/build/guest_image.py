@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +23,8 @@ SUITE = "trixie"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 BUSYBOX_PACKAGE = "busybox-static"
 MODULES = ("virtio_net", "8021q")  # and their dependencies; virtio_pci and virtio_console are built in
+MODULE_FOLDERS = ("kernel/drivers/net", "kernel/net/core", "kernel/net/8021q", "kernel/net/802", "kernel/net/llc")
+MODULE_FILES = tuple(f"./*lib/modules/*/{folder}/*.ko*" for folder in MODULE_FOLDERS)
 APPLETS = ("ip", "modprobe", "mount", "setsid", "sh")
 FORMAT = 2  # raise it when this file makes a different image from the same inputs
 KERNEL, INITRAMFS = "vmlinuz", "initramfs"
@@ -36,28 +37,6 @@ ELF = b"\x7fELF"
 TRIED = "unpack the guest's kernel"
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """Everything an image is made from."""
-
-    kernel_package: Path
-    busybox_package: Path
-    sources: Path
-    compiler: str
-
-    def key(self) -> str:
-        """The key of the image in the store."""
-        return store.key_of(
-            kernel=self.kernel_package.name,
-            busybox=self.busybox_package.name,
-            sources=self.sources,
-            compiler=self.compiler,
-            modules=" ".join(MODULES),
-            applets=" ".join(APPLETS),
-            format=FORMAT,
-        )
-
-
 def build_guest_image(progress: Progress | None = None) -> GuestImage:
     """The guest image, from the store when it is there.
 
@@ -65,22 +44,38 @@ def build_guest_image(progress: Progress | None = None) -> GuestImage:
     :raises BuildFailed: the compiler failed, or a package lacks a required file.
     """
     shown = progress or Progress()
-    archive = Archive(SUITE, progress=shown)
-    inputs = Inputs(
-        kernel_package=archive.download(find_cloud_kernel(archive)),
-        busybox_package=archive.download(BUSYBOX_PACKAGE),
-        sources=project_folder() / "images" / "guest",
+    archive = Archive(SUITE, shown)
+    kernel = archive.download(find_cloud_kernel(archive))
+    busybox = archive.download(BUSYBOX_PACKAGE)
+    sources = project_folder() / "images" / "guest"
+    key = store.key_of(
+        kernel=kernel.name,
+        busybox=busybox.name,
+        sources=sources,
         compiler=first_line_of(["gcc", "--version"]),
+        modules=" ".join(MODULES),
+        applets=" ".join(APPLETS),
+        format=FORMAT,
     )
-    key = inputs.key()
 
     def make(folder: Path) -> None:
-        with shown.step("build the guest image"), TemporaryDirectory(dir=folder) as scratch:
-            _make(archive, inputs, Path(scratch), folder)
+        with shown.step("build the guest image"), TemporaryDirectory(dir=folder) as name:
+            scratch = Path(name)
+            archive.extract(kernel, scratch / "kernel", "./boot/vmlinuz-*", *MODULE_FILES)
+            archive.extract(busybox, scratch / "busybox")
+            image = find_file(kernel, scratch / "kernel", "boot/vmlinuz-*")
+            data = pack_initramfs(
+                release=image.name.removeprefix("vmlinuz-"),
+                modules=read_modules(scratch / "kernel", MODULES),
+                busybox=find_file(busybox, scratch / "busybox", "**/busybox").read_bytes(),
+                init=(sources / "init").read_bytes(),
+                agent=compile_agent(sources, scratch).read_bytes(),
+            )
+            (folder / INITRAMFS).write_bytes(data)
+            (folder / KERNEL).write_bytes(unpack_kernel(image.read_bytes(), scratch))
 
-    folder = store.entry(
-        "guest", key, make, waiting=lambda: shown.note("another process builds the guest image; waiting")
-    )
+    note = "another process builds the guest image; waiting"
+    folder = store.entry("guest", key, make, waiting=lambda: shown.note(note))
     return GuestImage(folder / KERNEL, folder / INITRAMFS, key)
 
 
@@ -91,26 +86,6 @@ def find_cloud_kernel(archive: Archive) -> str:
         if re.fullmatch(r"linux-image-[0-9][\w.+~-]*-cloud-amd64", name):
             return name
     raise BuildFailed("find the guest's kernel", f"{KERNEL_PACKAGE} depends on no kernel image")
-
-
-def _make(archive: Archive, inputs: Inputs, scratch: Path, folder: Path) -> None:
-    kernel_root, busybox_root = scratch / "kernel", scratch / "busybox"
-    archive.extract(inputs.kernel_package, kernel_root, "./boot/vmlinuz-*", *module_patterns())
-    archive.extract(inputs.busybox_package, busybox_root)
-    agent = compile_agent(inputs.sources, scratch)
-    kernel = _first(kernel_root.glob("boot/vmlinuz-*"), "kernel", inputs.kernel_package)
-    busybox = _first(
-        (path for path in busybox_root.rglob("busybox") if path.is_file()), "busybox", inputs.busybox_package
-    )
-    data = pack_initramfs(
-        release=kernel.name.removeprefix("vmlinuz-"),
-        modules=read_modules(kernel_root, MODULES),
-        busybox=busybox.read_bytes(),
-        init=(inputs.sources / "init").read_bytes(),
-        agent=agent.read_bytes(),
-    )
-    (folder / INITRAMFS).write_bytes(data)
-    (folder / KERNEL).write_bytes(unpack_kernel(kernel.read_bytes(), scratch))
 
 
 def compile_agent(sources: Path, out: Path) -> Path:
@@ -128,16 +103,16 @@ def compile_agent(sources: Path, out: Path) -> Path:
     return out / "agent.bin"
 
 
-def module_patterns() -> tuple[str, ...]:
-    """Patterns for tar of the folders with the required modules and their dependencies."""
-    folders = ("kernel/drivers/net", "kernel/net/core", "kernel/net/8021q", "kernel/net/802", "kernel/net/llc")
-    return tuple(f"./*lib/modules/*/{folder}/*.ko*" for folder in folders)
+def find_file(package: Path, root: Path, pattern: str) -> Path:
+    """The first file of an extracted package that matches a pattern.
 
-
-def _first(paths: Iterable[Path], kind: str, package: Path) -> Path:
-    found = next(iter(sorted(paths)), None)
+    :param package: for the error.
+    :param root: folder with the content of the package.
+    :raises BuildFailed: there is none.
+    """
+    found = min((path for path in root.glob(pattern) if path.is_file()), default=None)
     if found is None:
-        raise BuildFailed(f"find {kind} in {package.name}", "the package has none")
+        raise BuildFailed(f"find {pattern} in {package.name}", "the package has none")
     return found
 
 
@@ -146,11 +121,9 @@ def pack_initramfs(
 ) -> bytes:
     """The initramfs, uncompressed: an emulated guest reads it faster than it unpacks it."""
     archive = CpioArchive()
-    folders = ("bin", "sbin", "dev", "proc", "sys", "lib", "lib/modules", f"lib/modules/{release}")
-    for name in folders:
+    for name in ("bin", "sbin", "dev", "proc", "sys", "lib", "lib/modules", f"lib/modules/{release}"):
         archive.folder(name)
-    archive.character_device("dev/console", 5, 1)
-    archive.character_device("dev/null", 1, 3, 0o666)
+    archive.console_devices()
     archive.file("init", init, 0o755)
     archive.file("agent", agent, 0o755)
     archive.file("bin/busybox", busybox, 0o755)
@@ -173,17 +146,14 @@ def unpack_kernel(image: bytes, scratch: Path) -> bytes:
     :param scratch: folder for a temporary file.
     :raises BuildFailed: the file has another format.
     """
-    elf = _unpack_zstd(kernel_payload(image), scratch)
+    elf = _unpack_zstd(_kernel_payload(image), scratch)
     if not elf.startswith(ELF):
         raise BuildFailed(TRIED, f"the payload begins with {elf[:4].hex()}: no ELF file")
     return elf
 
 
-def kernel_payload(image: bytes) -> bytes:
-    """The compressed kernel in a bzImage, without the four bytes of its unpacked size at the end.
-
-    :raises BuildFailed: no bzImage, or not compressed with zstd.
-    """
+def _kernel_payload(image: bytes) -> bytes:
+    """The compressed kernel in a bzImage, without the four bytes of its unpacked size at the end."""
     at, magic = MAGIC
     if len(image) < 2 * SECTOR or image[at : at + len(magic)] != magic:
         raise BuildFailed(TRIED, "the file is no bzImage")

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build.apt import apt_messages
@@ -16,49 +15,36 @@ from cprlib.process import run
 
 LISTS = Path("/var/lib/apt/lists")
 INSTALL_SECONDS = 1800.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostPackage:
-    """A Debian package, and a file or program that shows that it is installed.
-
-    :param probe: a program's name, or the absolute path of a file.
-    :param why: what the package is needed for.
-    """
-
-    name: str
-    probe: str
-    why: str
-
-    @property
-    def is_installed(self) -> bool:
-        """True when the program or file exists."""
-        return Path(self.probe).exists() if self.probe.startswith("/") else shutil.which(self.probe) is not None
-
-
-REQUIRED = (
-    HostPackage("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "downloads"),
-    HostPackage("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", "Debian's lists"),
-    HostPackage("gcc", "gcc", "QEMU, the guest's agent, the lab's kernel"),
-    HostPackage("libc6-dev", "/usr/include/stdio.h", "QEMU, the guest's agent, the lab's kernel"),
-    HostPackage("make", "make", "the lab's kernel"),
-    HostPackage("dpkg-dev", "dpkg-source", "unpacking source packages"),
-    HostPackage("patch", "patch", "applying the series"),
-    HostPackage("xz-utils", "xz", "unpacking sources"),
-    HostPackage("ninja-build", "ninja", "QEMU"),
-    HostPackage("pkg-config", "pkg-config", "QEMU"),
-    HostPackage("libglib2.0-dev", "/usr/include/glib-2.0/glib.h", "QEMU"),
-    HostPackage("zlib1g-dev", "/usr/include/zlib.h", "QEMU"),
-    HostPackage("libfdt-dev", "/usr/include/libfdt.h", "QEMU"),
-    HostPackage("flex", "flex", "the lab's kernel"),
-    HostPackage("bison", "bison", "the lab's kernel"),
-    HostPackage("bc", "bc", "the lab's kernel"),
-)
+# A package, and a program or file that shows that it is installed.
+REQUIRED = {
+    "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
+    "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "gcc": "gcc",
+    "libc6-dev": "/usr/include/stdio.h",
+    "dpkg-dev": "dpkg-source",
+    "xz-utils": "xz",
+    # QEMU and its series
+    "patch": "patch",
+    "ninja-build": "ninja",
+    "pkg-config": "pkg-config",
+    "libglib2.0-dev": "/usr/include/glib-2.0/glib.h",
+    "zlib1g-dev": "/usr/include/zlib.h",
+    "libfdt-dev": "/usr/include/libfdt.h",
+    # the lab's kernel
+    "make": "make",
+    "flex": "flex",
+    "bison": "bison",
+    "bc": "bc",
+}
 
 
 def missing_packages() -> tuple[str, ...]:
     """Names of required packages that are missing."""
-    missing = [package.name for package in REQUIRED if not package.is_installed]
+    missing = []
+    for name, probe in REQUIRED.items():
+        found = Path(probe).exists() if probe.startswith("/") else shutil.which(probe)
+        if not found:
+            missing.append(name)
     if not _has_ensurepip():
         missing.append("python3-venv")
     return tuple(missing)

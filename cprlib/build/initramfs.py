@@ -42,6 +42,11 @@ class CpioArchive:
         """Add a character device node."""
         self._add(name, stat.S_IFCHR | mode, device=(major, minor))
 
+    def console_devices(self) -> None:
+        """Add the devices that a first process needs."""
+        self.character_device("dev/console", 5, 1)
+        self.character_device("dev/null", 1, 3, 0o666)
+
     def data(self) -> bytes:
         """The archive with trailer and padding."""
         whole = b"".join([*self._parts, _entry(0, TRAILER, 0, b"", (0, 0))])

@@ -69,24 +69,20 @@ def build_lab_kernel(progress: Progress) -> Path:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    entry = store.entry(
-        "lab-kernel", key, make, waiting=lambda: progress.note("another run is building the lab kernel; waiting")
-    )
-    return entry / BINARY
+    note = "another run is building the lab kernel; waiting"
+    return store.entry("lab-kernel", key, make, waiting=lambda: progress.note(note)) / BINARY
 
 
 def _find_source(progress: Progress) -> tuple[Archive, Package]:
     """The first of the preferred kernel sources that Debian has."""
     refusals = []
     for pattern, suite in SOURCES:
-        archive = Archive(suite, progress=progress)
+        archive = Archive(suite, progress)
         try:
-            if "*" in pattern:
-                names = archive.names(pattern.rstrip("*"))
-                if not names:
-                    raise NotSupported(f"find {pattern}", f"Debian {suite} has none")
-                return archive, archive.package(names[-1])
-            return archive, archive.package(pattern)
+            names = archive.names(pattern.rstrip("*")) if "*" in pattern else (pattern,)
+            if not names:
+                raise NotSupported(f"find {pattern}", f"Debian {suite} has none")
+            return archive, archive.package(names[-1])
         except NotSupported as error:
             refusals.append(error.happened)
     raise NotSupported("find the source of a kernel for the lab", "; ".join(refusals))

@@ -8,13 +8,12 @@ it needs the standard library only.
 from __future__ import annotations
 
 import compileall
-import contextlib
 import os
 import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cprlib import __version__
@@ -56,28 +55,28 @@ def ensure_environment(progress: Progress) -> Path:
         with store.disk_full_as_error(f"make {folder}"), locked(folder.with_name(f".{key}.lock")):
             if not store.is_complete(folder):
                 _make(folder, project, progress)
-    _compile_checkout(project)
+    if os.access(project / "cprlib", os.W_OK):
+        compileall.compile_dir(project / "cprlib", quiet=2)  # modules that were modified
     return folder
 
 
 def _make(folder: Path, project: Path, progress: Progress) -> None:
-    with _removed_on_failure(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
         with progress.step("make the Python environment"):
             make_venv(folder, sys.executable)
-        with progress.step("install Python packages"):
-            _install(folder, project / LOCK)
+        with progress.step("install Python packages"):  # pip checks the hash of each file
+            arguments = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--requirement", str(project / LOCK)]
+            pip_install(folder, arguments, "install Python packages")
         packages = next((folder / "lib").glob("python3.*/site-packages"))
         _link_checkout(packages, folder / "bin", project)
         with progress.step("compile Python packages"):
             # workers=0: one process per core; quiet, because templates in packages are not valid Python
             compileall.compile_dir(packages, quiet=2, workers=0, rx=NOT_COMPILED)
         store.write_listing(folder)
-
-
-def _install(folder: Path, lock: Path) -> None:
-    """Install the locked packages; pip checks the hash of each file."""
-    arguments = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--requirement", str(lock)]
-    pip_install(folder, arguments, "install Python packages")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _link_checkout(packages: Path, programs: Path, project: Path) -> None:
@@ -97,23 +96,6 @@ def _link_checkout(packages: Path, programs: Path, project: Path) -> None:
         module, _, function = target.partition(":")
         text = SCRIPT.format(python=programs / "python3", module=module, function=function)
         write_text(programs / name, text, mode=0o755)
-
-
-def _compile_checkout(project: Path) -> None:
-    """Compile modified modules of the project where the checkout is writable."""
-    for name in ("cprlib",):
-        if os.access(project / name, os.W_OK):
-            compileall.compile_dir(project / name, quiet=2)
-
-
-@contextlib.contextmanager
-def _removed_on_failure(folder: Path) -> Iterator[None]:
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def find_build_python(progress: Progress) -> Path:
@@ -140,12 +122,11 @@ def make_venv(folder: Path, interpreter: Path | str) -> None:
     :raises MissingPackages: this Python lacks ensurepip.
     :raises ProcessFailed: another failure, for instance no space.
     """
-    purpose = "make a Python environment"
-    run([str(interpreter), "-m", "venv", "--without-pip", str(folder)], purpose=purpose, seconds=VENV_SECONDS)
+    make = [str(interpreter), "-m", "venv", "--without-pip", str(folder)]
+    add_pip = [str(folder / "bin" / "python3"), "-m", "ensurepip", "--default-pip"]
     try:
-        run(
-            [str(folder / "bin" / "python3"), "-m", "ensurepip", "--default-pip"], purpose=purpose, seconds=VENV_SECONDS
-        )
+        for command in (make, add_pip):
+            run(command, purpose="make a Python environment", seconds=VENV_SECONDS)
     except ProcessFailed as error:
         if "ensurepip" not in error.happened:
             raise

@@ -32,7 +32,7 @@ KEY_LENGTH = 40  # hexadecimal digits of the sha256 kept in a folder's name
 ADVICE_SPACE = "free some space there, or set CPRLIB_CACHE to a folder on another file system"
 NO_SPACE_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
-Make = Callable[[Path], None]
+Make = Callable[[Path], object]
 
 
 def key_of(**inputs: str | bytes | int | Path | None) -> str:

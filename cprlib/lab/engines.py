@@ -7,10 +7,10 @@ from pathlib import Path
 
 from cprlib.build import store
 from cprlib.errors import LabFailure, UsageError
-from cprlib.files import cache_folder, project_folder
+from cprlib.files import cache_folder
 from cprlib.lab.engine import LabEngine
+from cprlib.lab.session import compile_init, init_source
 from cprlib.lab.uml import UmlEngine
-from cprlib.process import run
 
 KERNEL_VARIABLE = "CPRLIB_LAB_KERNEL"
 ENGINES = ("uml", "kvm")
@@ -21,14 +21,7 @@ def build_init() -> Path:
 
     :raises ProcessFailed: the compiler failed.
     """
-    source = project_folder() / "images" / "lab" / "init.c"
-
-    def make(folder: Path) -> None:
-        compiler = os.environ.get("CC", "cc")
-        command = [compiler, "-O2", "-Wall", "-static", "-s", "-o", str(folder / "init"), str(source)]
-        run(command, purpose="compile the lab's first process", advice="install the packages gcc and libc6-dev")
-
-    return store.entry("lab-init", store.key_of(source=source), make) / "init"
+    return store.entry("lab-init", store.key_of(source=init_source()), compile_init) / "init"
 
 
 def find_kernel() -> Path:

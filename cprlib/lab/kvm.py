@@ -15,21 +15,19 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from cprlib.build import store
 from cprlib.build.debian import Archive
-from cprlib.build.guest_image import SUITE, find_cloud_kernel, unpack_kernel
+from cprlib.build.guest_image import SUITE, find_cloud_kernel, find_file, unpack_kernel
 from cprlib.build.initramfs import CpioArchive, read_modules
 from cprlib.deadline import Deadline
-from cprlib.errors import BuildFailed, LabFailure, UsageError
-from cprlib.files import project_folder
+from cprlib.errors import LabFailure, UsageError
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.host_files import disk_of, named_files, project_files, python_files, system_files
-from cprlib.lab.session import Channels, LabSession, encode_job
-from cprlib.process import run, spawn
+from cprlib.lab.session import Channels, LabSession, compile_init, encode_job, init_source
+from cprlib.process import spawn
 from cprlib.qemu.command_line import option_value
 
 BOOT_SECONDS = 90.0
@@ -43,25 +41,17 @@ BUILT_IN = ("af_packet",)  # in some kernels
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class KvmImage:
-    """Kernel and initramfs of the lab."""
-
-    kernel: Path
-    initramfs: Path
-
-
 class KvmEngine:
     """Starts labs that are virtual machines.
 
     :param qemu: start of the command line of the QEMU that emulates the lab (10 or newer).
-    :param image: kernel and initramfs.
+    :param image: folder with ``vmlinuz`` and ``initramfs``.
     :param disks: images with files of the host; earlier ones hide later ones.
     """
 
     name = "kvm"
 
-    def __init__(self, qemu: Sequence[str], image: KvmImage, disks: Sequence[Path]) -> None:
+    def __init__(self, qemu: Sequence[str], image: Path, disks: Sequence[Path]) -> None:
         self.qemu = list(qemu)
         self.image = image
         self.disks = list(disks)
@@ -77,8 +67,7 @@ class KvmEngine:
                 stream.write(encode_job(command, "-"))
             ports = {name: stack.enter_context(_listener()) for name in PORTS}
             console, console_end = os.pipe()
-            channels = Channels({"console": console}, {"console": console_end})
-            stack.callback(_close_all, channels)
+            channels = stack.enter_context(Channels({"console": console}, {"console": console_end}))
             child = stack.enter_context(
                 spawn(
                     self._arguments(command, job, ports),
@@ -92,8 +81,7 @@ class KvmEngine:
             for name, listener in ports.items():
                 channels.ours[name] = _accept(listener, child, console)
             results = stack.enter_context(tempfile.TemporaryFile())
-            session = LabSession(command, streams, channels, child, BOOT_SECONDS, lambda data: _append(results, data))
-            attempt = session.run()
+            attempt = LabSession(command, streams, channels, child, BOOT_SECONDS, results).run()
             if command.results is not None:
                 _unpack(results, command.results)
             return attempt
@@ -104,7 +92,7 @@ class KvmEngine:
         # One processor of a fixed model: with more, or with "max", the lab kernel was sometimes corrupted.
         arguments = [*self.qemu, "-accel", "tcg,thread=single,tb-size=512", "-M", "q35", "-cpu", "EPYC,svm=on,npt=on"]
         arguments += ["-smp", "1", "-m", str(command.memory), "-nodefaults", "-nographic", "-no-reboot"]
-        arguments += ["-kernel", str(self.image.kernel), "-initrd", str(self.image.initramfs)]
+        arguments += ["-kernel", str(self.image / "vmlinuz"), "-initrd", str(self.image / "initramfs")]
         arguments += ["-append", "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check mitigations=off"]
         arguments += ["-serial", "stdio"]
         arguments += ["-device", "virtio-serial-pci"]  # the first virtio device: its ports are /dev/vport0p*
@@ -138,13 +126,11 @@ def _accept(listener: socket.socket, child: subprocess.Popen[str], console: int)
             return listener.accept()[0].detach()
         except TimeoutError:
             if child.poll() is not None or deadline.expired:
+                output = ""
                 os.set_blocking(console, False)
                 with contextlib.suppress(OSError):
                     output = os.read(console, 4000).decode(errors="replace").strip()
-                    raise LabFailure(
-                        "start a lab", output.splitlines()[-1] if output else "no output from QEMU"
-                    ) from None
-                raise LabFailure("start a lab", "no output from QEMU") from None
+                raise LabFailure("start a lab", output.rpartition("\n")[2] or "no output from QEMU") from None
 
 
 def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path]) -> KvmEngine:
@@ -161,55 +147,36 @@ def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path]) -> KvmEngine:
     return KvmEngine(qemu, build_kvm_image(), disks)
 
 
-def build_kvm_image() -> KvmImage:
-    """Build kernel and initramfs, or return those that the store has.
+def build_kvm_image() -> Path:
+    """A folder with kernel and initramfs of the lab, built when the store has none.
 
     :raises DownloadFailed: the package could not be fetched.
     :raises BuildFailed: the package lacks a required file.
     """
-    source = project_folder() / "images" / "lab" / "init.c"
     archive = Archive(SUITE)
     package = archive.download(find_cloud_kernel(archive))
-    key = store.key_of(kernel=package.name, source=source, modules=" ".join(MODULES), format=FORMAT)
+    key = store.key_of(kernel=package.name, source=init_source(), modules=" ".join(MODULES), format=FORMAT)
 
     def make(folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".kvm-") as name:
             scratch = Path(name)
             archive.extract(package, scratch)
-            image = next(iter(sorted(scratch.glob("boot/vmlinuz-*"))), None)
-            if image is None:
-                raise BuildFailed(f"find a kernel in {package.name}", "the package has none")
-            init = scratch / "init"
-            compiler = os.environ.get("CC", "cc")
-            command = [compiler, "-O2", "-DLAB_KVM", "-static", "-s", "-o", str(init), str(source)]
-            run(command, purpose="compile the lab's first process", advice="install the packages gcc and libc6-dev")
-            (folder / "initramfs").write_bytes(_initramfs(init, scratch))
+            image = find_file(package, scratch, "boot/vmlinuz-*")
+            (folder / "initramfs").write_bytes(_initramfs(compile_init(scratch, "-DLAB_KVM"), scratch))
             (folder / "vmlinuz").write_bytes(unpack_kernel(image.read_bytes(), scratch))
 
-    entry = store.entry("lab-kvm", key, make)
-    return KvmImage(entry / "vmlinuz", entry / "initramfs")
+    return store.entry("lab-kvm", key, make)
 
 
 def _initramfs(init: Path, root: Path) -> bytes:
     archive = CpioArchive()
     for name in ("dev", "proc", "sys", "run", "modules"):
         archive.folder(name)
-    archive.character_device("dev/console", 5, 1)
-    archive.character_device("dev/null", 1, 3, 0o666)
+    archive.console_devices()
     archive.file("init", init.read_bytes(), 0o755)
     for index, module in enumerate(read_modules(root, [name for name in MODULES if name not in BUILT_IN])):
         archive.file(f"modules/{index:02}-{module.name}.ko", module.content)
     return archive.data()
-
-
-def _close_all(channels: Channels) -> None:
-    channels.close_theirs()
-    for descriptor in channels.ours.values():
-        os.close(descriptor)
-
-
-def _append(results: IO[bytes], data: bytes) -> None:
-    results.write(data)
 
 
 def _safe_members(archive: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:

@@ -11,12 +11,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import LabFailure, LabLost
-from cprlib.lab.engine import Attempt, LabCommand, LabStreams, Writer
-from cprlib.process import describe_status, tail
+from cprlib.files import project_folder
+from cprlib.lab.engine import Attempt, LabCommand, LabStreams
+from cprlib.process import describe_status, run, tail
 
 GRACE_SECONDS = 5.0  # from SIGTERM to the end of the lab
 CONSOLE_BYTES = 1 << 16
@@ -38,9 +40,27 @@ def encode_job(command: LabCommand, folder_source: str) -> bytes:
     return job + b"\0" * (-len(job) % 512)  # whole sectors
 
 
+def init_source() -> Path:
+    """The source of a lab's first process, the other end of a session."""
+    return project_folder() / "images" / "lab" / "init.c"
+
+
+def compile_init(folder: Path, *options: str) -> Path:
+    """Compile the first process into a folder.
+
+    :param options: for the compiler.
+    :raises ProcessFailed: the compiler failed.
+    """
+    program = folder / "init"
+    command = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-static", "-s", *options]
+    command += ["-o", str(program), str(init_source())]
+    run(command, purpose="compile the lab's first process", advice="install the packages gcc and libc6-dev")
+    return program
+
+
 @dataclass(slots=True)
 class Channels:
-    """Our ends of the pipes, and those of the kernel until it has started."""
+    """Our ends of the pipes, and those of the kernel until it has started; closed at the end of a context."""
 
     ours: dict[str, int] = field(default_factory=dict)
     theirs: dict[str, int] = field(default_factory=dict)
@@ -50,13 +70,21 @@ class Channels:
             os.close(descriptor)
         self.theirs.clear()
 
+    def __enter__(self) -> Channels:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close_theirs()
+        for descriptor in self.ours.values():
+            os.close(descriptor)
+
 
 class LabSession:
     """One lab from its start to its end.
 
     :param child: process of the lab.
     :param boot_seconds: time until it must send "ready", scaled.
-    :param results: called with bytes of the channel ``results``, for a lab that sends an archive.
+    :param results: file for the bytes of the channel ``results``, of a lab that sends an archive.
     """
 
     def __init__(
@@ -66,7 +94,7 @@ class LabSession:
         channels: Channels,
         child: subprocess.Popen[str],
         boot_seconds: float,
-        results: Writer | None = None,
+        results: IO[bytes] | None = None,
     ) -> None:
         self.boot_seconds = boot_seconds
         self.results = results
@@ -83,7 +111,6 @@ class LabSession:
         self.control = b""
         self.report = b""
         self._results_announced: int | None = None
-        self._results_seen = 0
 
     def run(self) -> Attempt:
         """Pass data on until the kernel has ended."""
@@ -127,7 +154,7 @@ class LabSession:
             "control": self._on_control,
         }
         if self.results is not None:
-            readers["results"] = self._on_results(self.results)
+            readers["results"] = self._on_results
         return {name: reader for name, reader in readers.items() if name in self.channels.ours}
 
     def _forward(self, channel: str) -> Callable[[bytes], None]:
@@ -162,17 +189,14 @@ class LabSession:
             elif word == "broken":
                 raise LabFailure("set up the lab", rest, details=self._evidence())
 
-    def _on_results(self, write: Writer) -> Writer:
-        def receive(data: bytes) -> None:
-            write(data)
-            self._results_seen += len(data)
-            self._acknowledge()
-
-        return receive
+    def _on_results(self, data: bytes) -> None:
+        if self.results is not None:
+            self.results.write(data)
+        self._acknowledge()
 
     def _acknowledge(self) -> None:
         """Confirm to a lab that all of its results have arrived."""
-        if self._results_announced == self._results_seen:
+        if self.results is not None and self._results_announced == self.results.tell():
             self._forward("control")(b"Q")
 
     def remove_leftover(self) -> None:
@@ -211,6 +235,5 @@ class LabSession:
         )
 
     def _evidence(self) -> str:
-        return (
-            f"launcher: {self.report.decode(errors='replace')}\nconsole:\n{tail(self.console.decode(errors='replace'))}"
-        )
+        launcher, console = self.report.decode(errors="replace"), self.console.decode(errors="replace")
+        return f"launcher: {launcher}\nconsole:\n{tail(console)}"

@@ -39,8 +39,7 @@ def places_for_memory() -> list[str]:
 @contextlib.contextmanager
 def _channels(terminal: bool) -> Iterator[Channels]:
     """Pipes for output, errors, console and report; sockets for control and terminal."""
-    channels = Channels()
-    try:
+    with Channels() as channels:
         for name in ("stdout", "stderr", "console", "report"):
             channels.ours[name], channels.theirs[name] = os.pipe()
         for name in ("control", *(("terminal",) if terminal else ())):
@@ -48,10 +47,6 @@ def _channels(terminal: bool) -> Iterator[Channels]:
             channels.ours[name], channels.theirs[name] = here.detach(), there.detach()
         channels.theirs["job"] = os.memfd_create("lab-job")
         yield channels
-    finally:
-        channels.close_theirs()
-        for descriptor in channels.ours.values():
-            os.close(descriptor)
 
 
 class UmlEngine:

@@ -11,7 +11,6 @@ import pytest
 from cprlib import bootstrap
 from cprlib.build import host_packages, python_env
 from cprlib.build.command import error_line
-from cprlib.build.host_packages import HostPackage
 from cprlib.build.lab_kernel import _check_config
 from cprlib.build.progress import LineProgress, Progress, TerminalProgress, seconds_text
 from cprlib.errors import BuildFailed, MissingPackages
@@ -21,8 +20,8 @@ pytestmark = pytest.mark.fast
 
 
 def test_missing_packages_are_listed_in_one_line_to_paste(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = HostPackage("frobnicator", "no-such-program-here", "tests")
-    monkeypatch.setattr(host_packages, "REQUIRED", (absent, HostPackage("sh", "sh", "tests")))
+    required = {"frobnicator": "no-such-program-here", "sh": "sh", "libc6": "/etc/passwd"}
+    monkeypatch.setattr(host_packages, "REQUIRED", required)
     monkeypatch.setattr(host_packages, "_has_lists", lambda: True)
     monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
@@ -35,7 +34,7 @@ def test_missing_packages_are_listed_in_one_line_to_paste(monkeypatch: pytest.Mo
 
 
 def test_no_package_is_installed_when_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_packages, "REQUIRED", (HostPackage("sh", "sh", "tests"),))
+    monkeypatch.setattr(host_packages, "REQUIRED", {"sh": "sh"})
     monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
     monkeypatch.setattr(host_packages, "run", lambda *_a, **_k: pytest.fail("ran something"))
     host_packages.ensure_packages(Progress())

@@ -13,10 +13,10 @@ from cprlib.errors import LabFailure, LabLost
 from cprlib.files import CACHE_VARIABLE
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.host_files import disk_of, libraries, named_files, walk
-from cprlib.lab.kvm import KvmEngine, KvmImage
+from cprlib.lab.kvm import KvmEngine
 
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_qemu.py"))]
-IMAGE = KvmImage(Path("/vmlinuz"), Path("/initramfs"))
+IMAGE = Path("/image")
 
 
 def attempt(deed: str, results: Path, qemu: list[str] | None = None) -> tuple[Attempt, bytes]:

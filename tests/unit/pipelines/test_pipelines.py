@@ -156,7 +156,7 @@ def test_the_image_has_the_packages_for_building_and_no_root() -> None:
     text = (FOLDER / "Containerfile").read_text()
     listed = re.search(r"--no-install-recommends \\\n(.*?)&& rm", text, re.DOTALL)
     assert listed
-    assert set(listed[1].replace("\\", " ").split()) == {item.name for item in REQUIRED} | {
+    assert set(listed[1].replace("\\", " ").split()) == set(REQUIRED) | {
         "git",
         "python3",
         "python3-venv",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError
-from cprlib.evidence.update_checks import DOWNGRADE_MESSAGES
+from cprlib.evidence.update_checks import DOWNGRADE_MESSAGES, first_times
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.traffic.flow import Flow, flows_between
+from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import Probes
 from cprlib.update.proxy import ChannelProxy
 from cprlib.update.results import UpdateResult
@@ -21,10 +23,14 @@ from cprlib.update.results import UpdateResult
 ANSWER_S = 8.0
 
 
-def probe_flows(case: MeasuredCase) -> tuple[Flow, ...]:
-    """One flow per queue pair."""
+@contextlib.contextmanager
+def probing(case: MeasuredCase) -> Iterator[tuple[KernelTrace, Probes]]:
+    """Trace the kernel, and probe the case's guest by one flow per queue pair; it answers when the body starts."""
     queues = case.evidence.parameters.queues or 1
-    return flows_between(versions=(4,), count=queues, first_port=case.ports.take(queues))
+    flows = flows_between(versions=(4,), count=queues, first_port=case.ports.take(queues))
+    with KernelTrace() as trace, Probes(case.guest.topology.station, flows) as probes:
+        probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
+        yield trace, probes
 
 
 def check_source_released(case: MeasuredCase, proxy: ChannelProxy, source: Machine) -> None:
@@ -39,51 +45,41 @@ def check_source_released(case: MeasuredCase, proxy: ChannelProxy, source: Machi
         "the source's guest still runs when its descriptors are sent",
     )
     waited_ms = wait_workers_ended(source.pid)
-    workers = vhost_workers(source.pid)
-    case.expect(
+    case.expect_equal(
         "vhost-released-when-fds-are-sent",
-        not workers,
-        "no vhost worker of the source",
-        f"{len(workers)} workers after {waited_ms:.0f} ms",
-        "the source still owns vhost when its descriptors are sent: the target's VHOST_SET_OWNER will fail with EBUSY",
+        len(vhost_workers(source.pid)),
+        0,
+        f"the source still owns vhost when its descriptors are sent, {waited_ms:.0f} ms later: the target's "
+        "VHOST_SET_OWNER will fail with EBUSY; vhost workers",
     )
     kinds = Counter(row.kind for row in proxy.held_descriptors())
-    expected = {"tap": netdev.queues, "vhost": netdev.queues if netdev.vhost else 0}
-    unexpected = sorted(set(kinds) - {"memfd", *expected})
-    case.expect(
+    case.expect_equal(
         "descriptors-sent",
-        all(kinds[kind] == count for kind, count in expected.items()) and not unexpected,
-        f"{expected} and guest memory, nothing else",
-        dict(sorted(kinds.items())),
-        "the CPR state has a wrong set of descriptors",
+        {kind: count for kind, count in kinds.items() if kind != "memfd"},
+        {"tap": netdev.queues} | ({"vhost": netdev.queues} if netdev.vhost else {}),
+        "the CPR state has a wrong set of descriptors beside guest memory",
     )
 
 
 def check_nothing_sent(case: MeasuredCase, proxy: ChannelProxy) -> None:
     """Without ``cpr=on`` the CPR state contains guest memory only."""
-    kinds = Counter(row.kind for row in proxy.held_descriptors())
-    case.expect(
-        "descriptors-sent",
-        set(kinds) == {"memfd"},
-        "guest memory only",
-        dict(sorted(kinds.items())),
-        "descriptors of a netdev without cpr=on were sent",
-    )
+    kinds = {row.kind for row in proxy.held_descriptors()}
+    case.expect_equal("descriptors-sent", kinds, {"memfd"}, "descriptors of a netdev without cpr=on were sent")
 
 
 def check_order(case: MeasuredCase, update: UpdateResult, seen: KernelReport, source: Machine, target: Machine) -> None:
     """STOP, vhost released, descriptors sent, loaded, vhost acquired, RESUME: in this order, on one clock."""
-    moments = {item.name: item.time_ns for item in reversed(update.moments)}
-    chain = [("the source's STOP", moments.get("STOP"))]
-    if source.settings.netdevs[0].vhost:
-        chain.append(("the source's last vhost worker ended", _last(seen, Act.WORKER_ENDED, source.pid)))
-    chain += [
+    moments, vhost = first_times(update), source.settings.netdevs[0].vhost
+    ended = max((item.time_ns for item in seen.of(Act.WORKER_ENDED) if item.owner == source.pid), default=None)
+    made = min((item.time_ns for item in seen.of(Act.WORKER_MADE) if item.owner == target.pid), default=None)
+    chain = [
+        ("the source's STOP", moments.get("STOP")),
+        *([("the source's last vhost worker ended", ended)] if vhost else []),
         ("descriptors sent", moments.get("FDS_SENT")),
         ("descriptors read by the target", moments.get("FDS_LOADING")),
+        *([("the target's first vhost worker created", made)] if vhost else []),
+        ("the target's RESUME", moments.get("RESUME")),
     ]
-    if source.settings.netdevs[0].vhost:
-        chain.append(("the target's first vhost worker created", _first(seen, Act.WORKER_MADE, target.pid)))
-    chain.append(("the target's RESUME", moments.get("RESUME")))
     expected = ", then ".join(name for name, _ in chain)
     absent = [name for name, moment in chain if moment is None]
     if absent:
@@ -102,16 +98,13 @@ def check_source_stands_still(case: MeasuredCase, update: UpdateResult, probes: 
     The tap gets packets in between: a running guest answers them within milliseconds.
     """
     name, expected = "guest-stands-still", "no answer and no run state running between FDS_SENT and RESUME"
-    moments = {item.name: item.time_ns for item in reversed(update.moments)}
+    moments = first_times(update)
     since, resume, quits = (moments.get(item) for item in ("FDS_SENT", "RESUME", "SOURCE_QUIT"))
     if since is None or resume is None or quits is None or probes.first_answer_ns is None:
         case.inconclusive(name, expected, "no FDS_SENT, RESUME or SOURCE_QUIT event, or no answer")
         return
-    resumed = [
-        item
-        for item in source.trace.all_of("runstate_set")
-        if since <= item.time_ns <= quits and "(running)" in item.text.split("new_state")[-1]
-    ]
+    states = source.trace.run_states()
+    resumed = [time_ns for time_ns, state in states if state == "running" and since <= time_ns <= quits]
     case.expect(
         name,
         probes.first_answer_ns >= resume and not resumed,
@@ -155,12 +148,4 @@ def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: Ke
 def check_no_downgrade_message(case: MeasuredCase, name: str, *texts: str) -> None:
     """No QEMU reported a fall back from vhost."""
     found = [line.strip() for text in texts for line in text.splitlines() if any(w in line for w in DOWNGRADE_MESSAGES)]
-    case.expect(name, not found, "no message about a fall back to userspace", found[:1] or "none", "; ".join(found[:1]))
-
-
-def _first(seen: KernelReport, act: Act, owner: int) -> int | None:
-    return min((item.time_ns for item in seen.of(act) if item.owner == owner), default=None)
-
-
-def _last(seen: KernelReport, act: Act, owner: int) -> int | None:
-    return max((item.time_ns for item in seen.of(act) if item.owner == owner), default=None)
+    case.expect_empty(name, found[:1], "no message about a fall back to userspace")

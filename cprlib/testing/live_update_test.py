@@ -49,7 +49,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             die_with_parent()  # a runner that is killed must not leave its test running
         for chatty in ("pyroute2", "qemu", "asyncio"):  # what they do is in transcripts; each line costs time in a lab
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        self.parameters: SuiteParameters = read_parameters(self.params)
+        self.parameters: SuiteParameters = read_parameters(self.params.get)
         given = self.parameters
         if given.qemu and given.kernel and given.initramfs:
             self.qemu, self.image = given.qemu, GuestImage(given.kernel, given.initramfs, "given")
@@ -128,7 +128,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
 
     def point(self) -> dict[str, str]:
         """The parameters that name the case where Avocado runs the test in several variants."""
-        return own_parameters(self.params)
+        return own_parameters(self.params.iteritems())
 
     def _reproduce(self, method: str, point: dict[str, str]) -> str:
         words = ["cprlib", "run"]

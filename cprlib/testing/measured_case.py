@@ -69,6 +69,12 @@ class ChainStep:
     note: str = ""
 
 
+def reflector_log(agent: AgentConnection) -> tuple[list[Reflection], int]:
+    """The log of the guest's session-reflector, and how many packets its socket dropped."""
+    counters = agent.reflector()
+    return list(reflections(agent.reflector_log(), counters.peers)), counters.socket_drops
+
+
 class MeasuredCase(CaseChecks):
     """A guest, traffic through it, updates under that traffic, and what was seen.
 
@@ -260,8 +266,8 @@ class MeasuredCase(CaseChecks):
             self.add_checks(*growth_checks(targets[1:], targets[0]))
 
     def _collect(self, session: TrafficSession, before: Counters, after: Counters, drops: DropReport) -> None:
-        agent = self.guest.agent
-        log, overflow = self._reflector(agent)
+        log, overflow = reflector_log(self.guest.agent)
+        write_json(self.folder / "reflector.json", {"fields": Reflection._fields, "records": log}, mode=0o600)
         result = session.result(log, reflector_drops=overflow)
         control_runs = [ControlRun.of(run.result(log, reflector_drops=overflow)) for run in self._control_runs]
         control_run = functools.reduce(ControlRun.merge, control_runs) if control_runs else None
@@ -280,13 +286,6 @@ class MeasuredCase(CaseChecks):
         packets_of(result).write(self.folder)
         frames = [frame for flow in result.flows for frame in sent_frames(flow.flow, flow.sent_ns)]
         write_pcap(self.folder / "station.pcap", [*frames, *session.frames])
-
-    def _reflector(self, agent: AgentConnection) -> tuple[list[Reflection], int]:
-        """The reflector's log, also written beside the evidence, and how many packets its socket dropped."""
-        counters = agent.reflector()
-        log = list(reflections(agent.reflector_log(), counters.peers))
-        write_json(self.folder / "reflector.json", {"fields": Reflection._fields, "records": log}, mode=0o600)
-        return log, counters.socket_drops
 
     def last_words(self) -> str:
         """What the QEMUs of the case wrote to standard error, and the rest of the last one's log."""

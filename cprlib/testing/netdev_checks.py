@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from cprlib.deadline import Deadline
@@ -23,18 +23,6 @@ from cprlib.update.results import UpdateResult
 ANSWER_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """An update and what its CPR state held.
-
-    :param result: None when it failed, which is in the evidence then.
-    :param sent: the descriptors in the CPR state, as far as they were sent.
-    """
-
-    result: UpdateResult | None
-    sent: tuple[SentFile, ...]
-
-
 def update_guest(case: MeasuredCase, label: str, target: MachineSettings | None = None) -> bool:
     """Update a case's guest, and check that it works and which files were sent and arrived.
 
@@ -43,18 +31,22 @@ def update_guest(case: MeasuredCase, label: str, target: MachineSettings | None 
     :returns: whether the guest runs in the target.
     """
     before = case.guest.machine.settings.netdevs
-    observed = observe_update(case, label, target)
-    if observed.result is not None or observed.sent:
-        check_sent(case, label, before, observed.sent)
-    if observed.result is not None:
-        check_files(case, label, before, observed.result)
-    return observed.result is not None
+    result, sent = observe_update(case, label, target)
+    if result is not None or sent:
+        check_sent(case, label, before, sent)
+    if result is not None:
+        check_files(case, label, before, result)
+    return result is not None
 
 
-def observe_update(case: MeasuredCase, label: str, target: MachineSettings | None = None) -> Observed:
+def observe_update(
+    case: MeasuredCase, label: str, target: MachineSettings | None = None
+) -> tuple[UpdateResult | None, tuple[SentFile, ...]]:
     """Update a case's guest, check that it works, and record what was sent.
 
     :param label, target: as for :func:`update_guest`.
+    :returns: the result, None when it failed, which is in the evidence then; and the descriptors in the CPR state, as
+        far as they were sent.
     """
     files, name = ObserveSentFiles(), case.guest.next_target
     expected = "the guest runs in the target"
@@ -63,9 +55,9 @@ def observe_update(case: MeasuredCase, label: str, target: MachineSettings | Non
     except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
         said = _last_words(case.folder, name)
         case.expect(f"{label}-update", False, expected, error.happened, f"{error.one_line()}; the target said: {said}")
-        return Observed(None, files.sent)
+        return None, files.sent
     case.expect(f"{label}-update", True, expected, "it does")
-    return Observed(result, files.sent)
+    return result, files.sent
 
 
 def _last_words(folder: Path, machine: str) -> str:
@@ -109,18 +101,13 @@ def _expected(netdevs: Sequence[TapNetdev]) -> dict[str, dict[str, int]]:
     }
 
 
-def _kinds(files: Iterable[Descriptor]) -> dict[str, int]:
-    kinds = [item.kind for item in files]
-    return {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
-
-
 def check_sent(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], sent: Sequence[SentFile]) -> None:
     """The source sends the files of its netdevs with ``cpr=on``, under their names, each once, and no others."""
     expected = _expected(netdevs)
     of_netdevs = [item for item in sent if item.file.kind != "memfd"]
     problems = [f"{item} belongs to no netdev" for item in of_netdevs if item.name not in expected]
     for name, kinds in expected.items():
-        found = _kinds(item.file for item in of_netdevs if item.name == name)
+        found = dict(Counter(item.file.kind for item in of_netdevs if item.name == name))
         if found != kinds:
             problems.append(f"{name}: {found or 'nothing'} instead of {kinds}")
     interfaces = {item.identifier: item.interface for item in netdevs if item.tap_source is not TapSource.UNNAMED}
@@ -129,10 +116,8 @@ def check_sent(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], sen
             problems.append(f"{item} is not {interfaces[item.name]}")
         if len(item.source_numbers) != 1:
             problems.append(f"{item} is {len(item.source_numbers)} descriptors of the source")
-    pairs = [(item.name, item.id) for item in sent]
-    problems += [
-        f"{name}/{number} was sent twice" for name, number in dict.fromkeys(pairs) if pairs.count((name, number)) > 1
-    ]
+    times = Counter((item.name, item.id) for item in sent)
+    problems += [f"{name}/{number} was sent twice" for (name, number), count in times.items() if count > 1]
     total = sum(sum(kinds.values()) for kinds in expected.values())
     case.expect_empty(
         f"{label}-sent-files",

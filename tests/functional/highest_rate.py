@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
 from cprlib.errors import UsageError
-from cprlib.guest.packet_log import reflections
-from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.measured_case import MeasuredCase, reflector_log
 from cprlib.traffic.control_run import check_instrument
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.result import TrafficResult
@@ -115,8 +114,7 @@ def search_highest_rate(case: MeasuredCase, *, first: float, limit: float = 16_0
         with TrafficSession(guest.topology.station, flows, settings, keep_frames=0) as session:
             session.wait_sent(Deadline(SENT_S, "the stream to be sent"))
             session.finish(linger_s=1.0)
-        counters = guest.agent.reflector()
-        log = reflections(guest.agent.reflector_log(), counters.peers)
-        return RateTrial.of(session.result(log, reflector_drops=counters.socket_drops))
+        log, dropped = reflector_log(guest.agent)
+        return RateTrial.of(session.result(log, reflector_drops=dropped))
 
     return find_highest_rate(measure, first=first, limit=limit)

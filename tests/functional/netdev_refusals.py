@@ -94,16 +94,7 @@ def refusals(programs: Programs) -> tuple[Refusal, ...]:
 
 
 def _with_fd() -> Iterator[Refusal]:
-    others: dict[str, object] = {
-        "ifname": "{tap}",
-        "script": "no",
-        "downscript": "no",
-        "vnet_hdr": True,
-        "helper": "/bin/false",
-        "queues": 1,
-        "fds": "a:b",
-        "vhostfds": "v:w",
-    }
+    others = _NAMED | {"vnet_hdr": True, "helper": "/bin/false", "queues": 1, "fds": "a:b", "vhostfds": "v:w"}
     for name, value in others.items():
         yield Refusal(f"fd= with {name}=", {"fd": "a", name: value}, _FD, _TAP, OFF, ON)
     yield Refusal("fd= of an unknown name", {"fd": "unknown"}, _NOT_FOUND)
@@ -121,15 +112,7 @@ def _with_fd() -> Iterator[Refusal]:
 
 
 def _with_fds() -> Iterator[Refusal]:
-    others: dict[str, object] = {
-        "ifname": "{tap}",
-        "script": "no",
-        "downscript": "no",
-        "vnet_hdr": True,
-        "helper": "/bin/false",
-        "queues": 2,
-        "vhostfd": "v",
-    }
+    others = _NAMED | {"vnet_hdr": True, "helper": "/bin/false", "queues": 2, "vhostfd": "v"}
     both = {"fds": "a:b", "vhostfds": "v:w"}
     for name, value in others.items():
         yield Refusal(f"fds= with {name}=", {"fds": "a:b", name: value}, _FDS, _QUEUES, OFF, ON)
@@ -165,14 +148,7 @@ def _with_fds() -> Iterator[Refusal]:
 
 
 def _with_helper(programs: Programs) -> Iterator[Refusal]:
-    others: dict[str, object] = {
-        "ifname": "{tap}",
-        "script": "no",
-        "downscript": "no",
-        "vnet_hdr": True,
-        "queues": 1,
-        "vhostfds": "v:w",
-    }
+    others = _NAMED | {"vnet_hdr": True, "queues": 1, "vhostfds": "v:w"}
     for name, value in others.items():
         yield Refusal(f"helper= with {name}=", {"helper": "/bin/false", name: value}, _HELPER, {}, OFF, ON)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, InstrumentError, UpdateFailed
@@ -19,22 +19,9 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.netdev_checks import expect_answers, observe_update
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.outcome import FAILED_STATES
+from cprlib.update.outcome import FAILED_STATES, migration_status
 from cprlib.update.running_guest import RunningGuest
 from tap_sources import Programs
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationResult:
-    """Whether each tap descriptor has ``O_NONBLOCK``, by step; one value for each queue.
-
-    :param before: of the source before the migration.
-    :param source, target: of both QEMUs when the guest runs in the target.
-    """
-
-    before: tuple[bool, ...]
-    source: tuple[bool, ...]
-    target: tuple[bool, ...]
 
 
 @contextlib.contextmanager
@@ -54,18 +41,19 @@ def copied_taps(machine: Machine) -> Iterator[PassedFiles]:
         yield PassedFiles(tuple(copies))
 
 
-def nonblocking_taps(machine: Machine) -> tuple[bool, ...]:
+def nonblocking_taps(machine: Machine) -> list[bool]:
     """Whether O_NONBLOCK is set, for each tap descriptor."""
-    return tuple(row.nonblocking for row in read_table(machine.pid).of_kind("tap"))
+    return [row.nonblocking for row in read_table(machine.pid).of_kind("tap")]
 
 
-def migrate_ordinarily(guest: RunningGuest) -> MigrationResult:
+def migrate_ordinarily(guest: RunningGuest) -> dict[str, list[bool]]:
     """Migrate a guest with one NIC in mode ``normal`` to a second QEMU, which gets the same taps by getfd.
 
+    :returns: :func:`nonblocking_taps` of the source before, and of both QEMUs when the guest runs in the target.
     :raises UpdateFailed: the migration failed.
     """
     source, channels = guest.machine, MigrationChannels.fresh()
-    before = nonblocking_taps(source)
+    nonblocking = {"source before": nonblocking_taps(source)}
     settings = replace(source.settings, plugged=True, extra=(*source.settings.extra, "-incoming", "defer"))
     target = guest.stack.enter_context(start_machine("target", settings, guest.folder, guest.topology.switch))
     with copied_taps(source) as files:
@@ -73,25 +61,19 @@ def migrate_ordinarily(guest: RunningGuest) -> MigrationResult:
     main = {"channels": channels.descriptions()[:1]}
     target.qmp.execute("migrate-incoming", main)
     source.qmp.execute("migrate", main)
-    _wait_completed(source)
-    target.qmp.execute("cont")
-    result = MigrationResult(before, nonblocking_taps(source), nonblocking_taps(target))
-    source.quit()
-    guest.machine = target
-    guest.agent.use(target.agent)
-    return result
 
-
-def _wait_completed(source: Machine) -> None:
-    def outcome() -> bool | None:
-        answer = source.qmp.execute("query-migrate")
-        status = str(answer.get("status", "none"))
+    def completed() -> bool | None:
+        status, reason = migration_status(source)
         if status in FAILED_STATES:
-            reason = str(answer.get("error-desc") or status)
-            raise UpdateFailed("migrate the guest", reason, details=source.messages)
-        return True if status == "completed" else None
+            raise UpdateFailed("migrate the guest", reason or status, details=source.messages)
+        return status == "completed" or None
 
-    Deadline(60, "the migration to complete", Awaited.QEMU).poll(outcome, 0.05)
+    Deadline(60, "the migration to complete", Awaited.QEMU).poll(completed, 0.05)
+    target.qmp.execute("cont")
+    nonblocking |= {"source": nonblocking_taps(source), "target": nonblocking_taps(target)}
+    source.quit()
+    guest.move_to(target)
+    return nonblocking
 
 
 class CprOff(LiveUpdateTest):
@@ -123,10 +105,9 @@ class CprOff(LiveUpdateTest):
                 "no trace record cpr_save_fd of a netdev",
                 "with cpr=off, QEMU saved descriptors",
             )
-            observed = observe_update(case, "link-switch")
-            if observed.result is None:
+            result, sent = observe_update(case, "link-switch")
+            if result is None:
                 return
-            result, sent = observed.result, observed.sent
             case.expect_empty(
                 "nothing-sent",
                 [item for item in sent if item.file.kind != "memfd"],
@@ -171,11 +152,11 @@ class CprOff(LiveUpdateTest):
                 finally:
                     os.close(reader)
                     os.close(writer)
-            result = migrate_ordinarily(case.guest)
+            nonblocking = migrate_ordinarily(case.guest)
             case.expect_equal(
                 "nonblocking-taps",
-                result,
-                MigrationResult((True, True), (True, True), (True, True)),
+                nonblocking,
+                {who: [True, True] for who in ("source before", "source", "target")},
                 "an ordinary migration changed O_NONBLOCK of taps that management passed",
             )
             expect_answers(case, "migrated", [netdev])

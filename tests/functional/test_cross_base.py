@@ -11,6 +11,7 @@ from cprlib.qemu.binary import QemuBinary, machine_types, newest_common, probe
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import BETWEEN_S, CONTROL_RUN_S, MeasuredCase
+from cprlib.update.outcome import wait_run_state
 
 
 class CrossBase(LiveUpdateTest):
@@ -67,9 +68,8 @@ class CrossBase(LiveUpdateTest):
         except UpdateFailed as error:
             source = case.guest.machine
             with contextlib.suppress(DeadlineExceeded):
-                Deadline(10, "the source to run again", Awaited.QEMU).poll(
-                    lambda: True if source.status() == "running" else None
-                )
+                deadline = Deadline(10, "the source to run again", Awaited.QEMU)
+                wait_run_state(source, lambda state: state == "running", deadline)
             said = error.details.strip().splitlines()[-1]  # the target's last words
             status = source.status()
             case.expect(

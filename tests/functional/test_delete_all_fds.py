@@ -62,28 +62,23 @@ class DeleteAllFds(LiveUpdateTest):
     @staticmethod
     def _before_first(case: MeasuredCase, nics: dict[str, VirtioNet]) -> None:
         machine = case.guest.machine
-        netdevs = {item.identifier: item for item in machine.settings.netdevs}
+        goes = next(item for item in machine.settings.netdevs if item.identifier == GOES)
         numbers = device_numbers(machine)
         machine.remove_nic(nics[GOES].identifier)
         machine.remove_netdev(GOES)
         freed = numbers - device_numbers(machine)
-        expect_freed(case, "first", len(freed), netdevs[GOES].descriptors)
+        expect_freed(case, "first", len(freed), goes.descriptors)
         take_numbers(machine, freed)
-        machine.remove_nic(nics["again"].identifier)
-        machine.remove_netdev("again")
-        machine.plug(replace(netdevs["again"], interface="tap3"), nics["again"])
+        replace_tap(machine, nics["again"], "tap3")
 
     @staticmethod
     def _before_second(case: MeasuredCase, nics: dict[str, VirtioNet]) -> None:
         machine = case.guest.machine
-        again = next(item for item in machine.settings.netdevs if item.identifier == "again")
         numbers = device_numbers(machine)
         machine.plug(TapNetdev("passes", "passing", vhost=True, cpr=True))
         machine.remove_netdev("passes")
         expect_freed(case, "passing", len(device_numbers(machine) - numbers), 0)
-        machine.remove_nic(nics["again"].identifier)
-        machine.remove_netdev("again")
-        machine.plug(replace(again, interface="tap4"), nics["again"])
+        replace_tap(machine, nics["again"], "tap4")
         expect_freed(case, "second", len(numbers) - len(device_numbers(machine)), 0)
 
     @staticmethod
@@ -97,6 +92,14 @@ class DeleteAllFds(LiveUpdateTest):
         machine.qmp.execute("device_add", nics["again"].options())
         machine.settings = replace(machine.settings, nics=(*machine.settings.nics, nics["again"]))
         expect_freed(case, "third", len(numbers) - len(device_numbers(machine)), 0)
+
+
+def replace_tap(machine: Machine, nic: VirtioNet, interface: str) -> None:
+    """Remove a NIC and its netdev, and add both again under their ids, with another tap."""
+    netdev = next(item for item in machine.settings.netdevs if item.identifier == nic.netdev)
+    machine.remove_nic(nic.identifier)
+    machine.remove_netdev(netdev.identifier)
+    machine.plug(replace(netdev, interface=interface), nic)
 
 
 def device_numbers(machine: Machine) -> set[int]:

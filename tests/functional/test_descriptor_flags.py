@@ -12,8 +12,8 @@ from cprlib.qemu.machine import Machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_frames import use_queue_pairs
 from cprlib.testing.nic_view import TapView, expect_same_queues, read_tap_view
-from cprlib.testing.queue_pairs import QueuePairs
 from ready_target import update_with_pause_when_ready
 
 KINDS = ("tap", "vhost", "memfd")
@@ -37,7 +37,7 @@ class DescriptorFlags(LiveUpdateTest):
         """
         with self.given_guest(GuestSpec(queues=QUEUES, vhost=True, role=Role.CHECKS)) as case:
             guest = case.guest
-            QueuePairs(case).use(1, "before-update")
+            use_queue_pairs(case, 1, "before-update")
             before, tap = read_table(guest.machine.pid), read_tap_view(guest.topology, guest.machine)
 
             def when_ready(source: Machine, target: Machine) -> None:

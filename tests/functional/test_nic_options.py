@@ -15,8 +15,7 @@ from cprlib.qemu.nic_state import device_facts
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_frames import queues_of_flows
-from cprlib.testing.queue_pairs import QueuePairs
+from cprlib.testing.nic_frames import queues_of_flows, use_queue_pairs
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.fault_injection import inject_fault
@@ -114,7 +113,7 @@ class NicOptions(LiveUpdateTest):
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4
         """
         with self.given_guest(GuestSpec(queues=QUEUES, arguments=RSS, role=Role.CHECKS)) as case:
-            QueuePairs(case).use(QUEUES, "before-update")
+            use_queue_pairs(case, QUEUES, "before-update")
             before = queues_of_flows(case.guest)
             expected = "each of 8 flows in the queue that the guest's table has for it"
             case.live_update()

@@ -45,36 +45,28 @@ ETH_P_ALL = 3  # linux/if_ether.h
 KINDS = {0x0806: "ARP", 0x8035: "RARP"}
 
 
-class Announcements:
-    """A context manager that listens on the station's interface for frames by which switches learn the guest's port."""
+def listen(namespace: NetworkNamespace) -> socket.socket:
+    """A socket that receives every frame at the station's interface."""
+    with namespace.entered():
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.htons(ETH_P_ALL))
+    opened.bind((STATION_INTERFACE, ETH_P_ALL))
+    return opened
 
-    def __init__(self, namespace: NetworkNamespace) -> None:
-        self._namespace = namespace
 
-    def __enter__(self) -> Announcements:
-        with self._namespace.entered():
-            kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-            self._opened = socket.socket(socket.AF_PACKET, kind, socket.htons(ETH_P_ALL))
-        self._opened.bind((STATION_INTERFACE, ETH_P_ALL))
-        return self
+def wait_announced(opened: socket.socket, mac: str, deadline: Deadline) -> str | None:
+    """Wait for a frame that announces an address, by which switches learn the guest's port.
 
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
-
-    def wait_for(self, mac: str, deadline: Deadline) -> str | None:
-        """Wait for a frame that announces an address.
-
-        :returns: ``ARP`` from the guest, ``RARP`` from QEMU, None without a frame.
-        """
-        address = bytes.fromhex(mac.replace(":", ""))
-        with contextlib.suppress(TimeoutError):
-            while not deadline.expired:
-                self._opened.settimeout(max(deadline.remaining, 0.001))
-                frame = self._opened.recv(2048)
-                (kind,) = struct.unpack_from("!H", frame, 12) if len(frame) >= 14 else (0,)
-                if kind in KINDS and frame[6:12] == address:
-                    return KINDS[kind]
-        return None
+    :returns: ``ARP`` from the guest, ``RARP`` from QEMU, None without a frame.
+    """
+    address = bytes.fromhex(mac.replace(":", ""))
+    with contextlib.suppress(TimeoutError):
+        while not deadline.expired:
+            opened.settimeout(max(deadline.remaining, 0.001))
+            received = opened.recv(2048)
+            (kind,) = struct.unpack_from("!H", received, 12) if len(received) >= 14 else (0,)
+            if kind in KINDS and received[6:12] == address:
+                return KINDS[kind]
+    return None
 
 
 class NicState(LiveUpdateTest):
@@ -145,10 +137,10 @@ class NicState(LiveUpdateTest):
     def _update(self, case: MeasuredCase, when: str, announced: str | None = None) -> None:
         """Update the guest, and compare all state of the NIC before and after."""
         before = read_nic_view(case.guest)
-        with Announcements(case.guest.topology.station) as heard:
+        with listen(case.guest.topology.station) as opened:
             update = case.live_update()
             if announced is not None:
-                who = heard.wait_for(announced, Deadline(5, "an announcement"))
+                who = wait_announced(opened, announced, Deadline(5, "an announcement"))
                 case.expect(
                     f"announced-{when}",
                     who is not None,

@@ -10,7 +10,7 @@ from cprlib.evidence.records import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_frames import queues_of_flows
+from cprlib.testing.nic_frames import exchange_packets, queues_of_flows, use_queue_pairs
 from cprlib.testing.nic_view import (
     expect_same_nic,
     expect_same_tap,
@@ -19,7 +19,6 @@ from cprlib.testing.nic_view import (
     read_tap_view,
     wait_multicast_joined,
 )
-from cprlib.testing.queue_pairs import QueuePairs
 
 CONFIGURED, IN_USE = 4, 2
 TOGGLE_MS = 30
@@ -30,8 +29,7 @@ class QueuePairsInUse(LiveUpdateTest):
 
     def _update_with_unused_queues(self, *, vhost: bool) -> None:
         with self.given_guest(GuestSpec(queues=CONFIGURED, vhost=vhost)) as case:
-            pairs = QueuePairs(case)
-            pairs.use(IN_USE, "before-update")
+            use_queue_pairs(case, IN_USE, "before-update")
             wait_multicast_joined(case.guest.agent)
             before, mapped = read_nic_view(case.guest), queues_of_flows(case.guest)
             case.run_control()
@@ -41,14 +39,14 @@ class QueuePairsInUse(LiveUpdateTest):
             self._expect_same_map(case, mapped)
             expect_same_tap(case, before.tap, after.tap, handed_over_queues(update.pairings), "after-update")
             expect_same_nic(case, before, after, "after-update")
-            pairs.use(CONFIGURED, "after-update")
-            pairs.exchange(CONFIGURED, "after-more-queue-pairs")
+            use_queue_pairs(case, CONFIGURED, "after-update")
+            exchange_packets(case, CONFIGURED, "after-more-queue-pairs")
             tap = read_tap_view(case.guest.topology, case.guest.machine)
             update = case.live_update()
             later = read_tap_view(case.guest.topology, case.guest.machine)
             expect_same_tap(case, tap, later, handed_over_queues(update.pairings), "after-second-update")
-            pairs.use(1, "after-second-update")
-            pairs.exchange(1, "after-fewer-queue-pairs")
+            use_queue_pairs(case, 1, "after-second-update")
+            exchange_packets(case, 1, "after-fewer-queue-pairs")
             case.expect_no_complaint()
 
     def _expect_same_map(self, case: MeasuredCase, before: dict[int, tuple[int, ...]] | None) -> None:
@@ -58,13 +56,7 @@ class QueuePairsInUse(LiveUpdateTest):
         if before is None:
             case.inconclusive("queue-order", expected, "not every frame arrived before the update")
             return
-        case.expect(
-            "queue-order",
-            before == after,
-            f"flows by queue: {before}",
-            f"flows by queue: {after}",
-            f"flows went into the guest's queues as {before}, now as {after}: queues were swapped or are dead",
-        )
+        case.expect_equal("queue-order", after, before, "queues were swapped or are dead; flows by queue of the guest")
 
     def test_unused_queues_stay_detached(self) -> None:
         """A guest that uses 2 of 4 queue pairs is updated, uses all 4, is updated again, then uses 1.
@@ -102,8 +94,7 @@ class QueuePairsInUse(LiveUpdateTest):
         :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:4
         """
         with self.given_guest(GuestSpec(queues=CONFIGURED, vhost=True, role=Role.CHECKS)) as case:
-            pairs = QueuePairs(case)
-            pairs.exchange(CONFIGURED, "before-update")
+            exchange_packets(case, CONFIGURED, "before-update")
             agent = case.guest.agent
             agent.start_toggling(1, CONFIGURED, TOGGLE_MS)
             for number in ("first", "second"):
@@ -118,15 +109,10 @@ class QueuePairsInUse(LiveUpdateTest):
                     "the guest no longer changes its queue pairs: its control queue is dead",
                 )
             toggled = agent.stop_toggling()
-            case.expect(
-                "no-change-refused",
-                toggled.failures == 0,
-                "no change refused",
-                f"{toggled.failures} of {toggled.changes} refused, the last with errno {toggled.last_errno}",
-                "the device refused the guest a number of queue pairs that it has",
-            )
-            pairs.use(3, "after-updates")
-            pairs.exchange(3, "after-updates")
-            pairs.use(CONFIGURED, "after-updates")
-            pairs.exchange(CONFIGURED, "with-all-queue-pairs")
+            meaning = f"the device refused numbers of queue pairs that it has (errno {toggled.last_errno}); refusals"
+            case.expect_equal("no-change-refused", toggled.failures, 0, meaning)
+            use_queue_pairs(case, 3, "after-updates")
+            exchange_packets(case, 3, "after-updates")
+            use_queue_pairs(case, CONFIGURED, "after-updates")
+            exchange_packets(case, CONFIGURED, "with-all-queue-pairs")
             case.expect_no_complaint()

@@ -8,19 +8,25 @@ import time
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
-from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.command_line import MigrationChannels
+from cprlib.qemu.machine import Machine
 from cprlib.testing.guest_spec import GuestSpec
-from cprlib.testing.hand_over import ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probe_flows
+from cprlib.testing.hand_over import ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probing
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.traffic.probes import Probes
 from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.mechanism import Mechanism
+from cprlib.update.outcome import migration_status, wait_run_state
 from cprlib.update.proxy import ChannelProxy
 
 SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
+
+
+def wait_migration(machine: Machine, status: str) -> None:
+    """Wait until a migration has a status (QAPI MigrationStatus)."""
+    deadline = Deadline(30, f"the migration to be {status}", Awaited.QEMU)
+    deadline.poll(lambda: migration_status(machine)[0] == status or None)
 
 
 class VhostHandOver(LiveUpdateTest):
@@ -36,10 +42,8 @@ class VhostHandOver(LiveUpdateTest):
         """
         with (
             self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case,
-            KernelTrace() as trace,
-            Probes(case.guest.topology.station, probe_flows(case)) as probes,
+            probing(case) as (trace, probes),
         ):
-            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
             check_vhost_carries(case, "vhost-carries-before", probes, trace, time.time_ns())
             for name in ("first", "second"):
                 source = case.guest.machine
@@ -60,8 +64,7 @@ class VhostHandOver(LiveUpdateTest):
         """
         with (
             self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case,
-            KernelTrace() as trace,
-            Probes(case.guest.topology.station, probe_flows(case)) as probes,
+            probing(case) as (trace, probes),
             ChannelProxy(case.guest.topology.switch, "unused", SOME_BYTES) as proxy,
         ):
             machine = case.guest.machine
@@ -70,9 +73,7 @@ class VhostHandOver(LiveUpdateTest):
             proxy.wait_held(Deadline(30, "the migration's stream", Awaited.QEMU))
             check_vhost_carries(case, "vhost-carries-while-migrating", probes, trace, time.time_ns())
             proxy.cut()
-            Deadline(30, "the migration to fail", Awaited.QEMU).poll(
-                lambda: True if machine.qmp.execute("query-migrate")["status"] == "failed" else None
-            )
+            wait_migration(machine, "failed")
             check_vhost_carries(case, "vhost-carries-after-failure", probes, trace, time.time_ns())
             self._cancel_late(case)
             check_vhost_carries(case, "vhost-carries-after-late-cancel", probes, trace, time.time_ns())
@@ -89,22 +90,16 @@ class VhostHandOver(LiveUpdateTest):
     def _cancel_late(case: MeasuredCase) -> None:
         """Cancel an ordinary migration when it has stopped the VM; shared RAM is not sent."""
         machine = case.guest.machine
-
-        def reaches(status: str) -> None:
-            Deadline(30, f"the migration to be {status}", Awaited.QEMU).poll(
-                lambda: True if machine.qmp.execute("query-migrate")["status"] == status else None
-            )
-
         capabilities = [{"capability": name, "state": True} for name in ("pause-before-switchover", "x-ignore-shared")]
         machine.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
         with ChannelProxy(case.guest.topology.switch, "unused", None) as sink:
             machine.qmp.execute("migrate", {"channels": MigrationChannels("", sink.name).descriptions()[:1]})
-            reaches("pre-switchover")
+            wait_migration(machine, "pre-switchover")
             stopped = machine.status()
             machine.qmp.execute("migrate_cancel")
-            reaches("cancelled")
+            wait_migration(machine, "cancelled")
         with contextlib.suppress(DeadlineExceeded):
-            Deadline(5, "the VM to run again").poll(lambda: True if machine.status() == "running" else None)
+            wait_run_state(machine, lambda state: state == "running", Deadline(5, "the VM to run again"))
         case.expect(
             "runs-after-late-cancel",
             stopped != "running" and machine.status() == "running",
@@ -122,10 +117,8 @@ class VhostHandOver(LiveUpdateTest):
         """
         with (
             self.given_guest(GuestSpec(Mechanism.LINK_SWITCH, vhost=True, role=Role.CHECKS)) as case,
-            KernelTrace() as trace,
-            Probes(case.guest.topology.station, probe_flows(case)) as probes,
+            probing(case) as (trace, probes),
         ):
-            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
             case.live_update(hooks=[PauseAtFdsSent(lambda proxy: check_nothing_sent(case, proxy))])
             probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
             check_vhost_carries(case, "vhost-carries-packets", probes, trace, time.time_ns())

@@ -23,7 +23,7 @@ from cprlib.testing.parameters import own_parameters, read_parameters
 
 class Light(Test):
     def test_update(self):
-        given, name = read_parameters(self.params), point_name(own_parameters(self.params))
+        given, name = read_parameters(self.params.get), point_name(own_parameters(self.params.iteritems()))
         case = f"{case_id(str(self.name))}-{name}"
         folder = start_case(Path(self.outputdir), case, test=str(self.name))
         more = {"point": name, "qemu": str(given.qemu and given.qemu.path), "base": given.base}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 
 from cprlib.errors import InstrumentError
 from cprlib.guest.channel import AgentChannel
@@ -23,44 +22,6 @@ from cprlib.guest.replies import (
 REPEAT_S = 2.0  # without an answer for this long, an idempotent request is sent again
 LOG_LIMIT = 10_000_000  # records; a guest that claims more is lying
 DAMAGED_PARTS = 3  # parts of a log that may arrive damaged before the download fails
-
-
-@dataclass(frozen=True, slots=True)
-class GuestStreamSettings:
-    """A stream of test packets that starts in the guest.
-
-    :param destination: IPv4 or IPv6 address of the session-reflector; :param port: its UDP port.
-    :param rate: packets/s, 1 to 100,000; :param count: packets, 0 for "until stopped".
-    :param size: bytes of UDP payload, 44 to 65,507; :param source_port: 0 for any; :param dscp: 0 to 63.
-    """
-
-    destination: str
-    rate: int
-    count: int = 0
-    size: int = 44
-    port: int = 862
-    source_port: int = 0
-    ssid: int = 0
-    dscp: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class GuestTcpSettings:
-    """The guest's endpoint of a TCP connection with predictable content.
-
-    :param role: ``source`` sends, ``sink`` receives.
-    :param address: to connect to; None: wait for a connection on ``port``.
-    :param rate: bytes/s that a source sends, 0 for no limit.
-    :param byte_count: bytes that a source sends before it closes its half, 0 for "until stopped".
-    :param seed: of the content; see images/guest/agent/content.h.
-    """
-
-    role: str
-    port: int
-    address: str | None = None
-    rate: int = 0
-    byte_count: int = 0
-    seed: int = 1
 
 
 class AgentConnection:
@@ -83,7 +44,7 @@ class AgentConnection:
         self, command: str, parameters: Mapping[str, str | int] | None = None, seconds: float = 10.0
     ) -> Reply:
         """The answer to a request that may be carried out twice."""
-        return self._channel.request(command, parameters, seconds=seconds, repeat_after=REPEAT_S).reply
+        return self._channel.request(command, parameters, seconds=seconds, repeat_after=REPEAT_S)
 
     def ping(self, seconds: float = 10.0) -> Clocks:
         """The guest's clocks; also shows that the agent is alive."""
@@ -132,9 +93,27 @@ class AgentConnection:
         """The log of every packet reflected."""
         return self._log("reflector", seconds)
 
-    def start_stream(self, settings: GuestStreamSettings) -> int:
-        """Start a stream; returns its index."""
-        return self._channel.request("sender-start", asdict(settings)).reply.number("stream")
+    def start_stream(
+        self,
+        destination: str,
+        rate: int,
+        *,
+        count: int = 0,
+        size: int = 44,
+        port: int = 862,
+        source_port: int = 0,
+        ssid: int = 0,
+        dscp: int = 0,
+    ) -> int:
+        """Start a stream of test packets; returns its index.
+
+        :param destination: IPv4 or IPv6 address of the session-reflector; :param port: its UDP port.
+        :param rate: packets/s, 1 to 100,000; :param count: packets, 0 for "until stopped".
+        :param size: bytes of UDP payload, 44 to 65,507; :param source_port: 0 for any; :param dscp: 0 to 63.
+        """
+        parameters: dict[str, str | int] = {"destination": destination, "rate": rate, "count": count, "size": size}
+        parameters |= {"port": port, "source_port": source_port, "ssid": ssid, "dscp": dscp}
+        return self._channel.request("sender-start", parameters).number("stream")
 
     def stop_stream(self, stream: int) -> None:
         """Stop sending; answers are still received."""
@@ -152,10 +131,20 @@ class AgentConnection:
         """The log of every packet sent and every answer received, of all streams."""
         return self._log("sender", seconds)
 
-    def start_tcp(self, settings: GuestTcpSettings) -> int:
-        """Start a TCP connection, or wait for one; returns its index."""
-        parameters = {key: value for key, value in asdict(settings).items() if value is not None}
-        return self._channel.request("tcp-start", parameters).reply.number("connection")
+    def start_tcp(
+        self, role: str, port: int, address: str | None = None, *, rate: int = 0, byte_count: int = 0, seed: int = 1
+    ) -> int:
+        """Start a TCP connection with predictable content, or wait for one; returns its index.
+
+        :param role: ``source`` sends, ``sink`` receives.
+        :param address: to connect to; None: wait for a connection on ``port``.
+        :param rate: bytes/s that a source sends, 0 for no limit.
+        :param byte_count: bytes that a source sends before it closes its half, 0 for "until stopped".
+        :param seed: of the content; see images/guest/agent/content.h.
+        """
+        parameters: dict[str, str | int] = {"role": role, "port": port, "rate": rate}
+        parameters |= {"byte_count": byte_count, "seed": seed, **({} if address is None else {"address": address})}
+        return self._channel.request("tcp-start", parameters).number("connection")
 
     def stop_tcp(self, connection: int) -> None:
         """Let a source stop sending and close its half; the digest covers what was sent."""
@@ -186,12 +175,11 @@ class AgentConnection:
         device: str = "eth0",
     ) -> None:
         """Change the NIC's address or receive modes, as ``ip link set``; None leaves a property unchanged."""
-        modes = {"promisc": promiscuous, "allmulti": all_multicast}
-        parameters: dict[str, str | int] = {"device": device}
-        parameters |= {key: int(value) for key, value in modes.items() if value is not None}
-        if mac is not None:
-            parameters["mac"] = mac
-        self._repeatable("interface", parameters)
+        changes = {"mac": mac, "promisc": promiscuous, "allmulti": all_multicast}
+        given = {
+            key: int(value) if isinstance(value, bool) else value for key, value in changes.items() if value is not None
+        }
+        self._repeatable("interface", {"device": device, **given})
 
     def set_feature(self, feature: str, on: bool, device: str = "eth0") -> None:
         """Switch an offload on or off, as ``ethtool -K``; names as in :attr:`NicInfo.features`."""
@@ -213,7 +201,7 @@ class AgentConnection:
         while True:
             position = len(content) // RECORD_SIZE
             try:
-                answer = self._channel.request(
+                reply = self._channel.request(
                     "log", {"of": name, "from": position}, seconds=seconds, repeat_after=seconds / 4
                 )
             except InstrumentError:
@@ -221,15 +209,14 @@ class AgentConnection:
                 if damaged > DAMAGED_PARTS:
                     raise
                 continue
-            reply = answer.reply
             if reply.number("record_size") != RECORD_SIZE:
                 raise reply.invalid("record_size")
-            if len(answer.payload) != reply.number("records") * RECORD_SIZE:
+            if len(reply.payload) != reply.number("records") * RECORD_SIZE:
                 raise reply.invalid("records")
             if not 0 <= reply.number("total") <= LOG_LIMIT:
                 raise reply.invalid("total")
-            content += answer.payload
+            content += reply.payload
             if len(content) // RECORD_SIZE >= reply.number("total"):
                 return PacketLog(bytes(content), reply.number("overflow"))
-            if not answer.payload:
+            if not reply.payload:
                 raise reply.invalid("records")

@@ -17,24 +17,16 @@ import secrets
 import socket
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 from cprlib.codec import BadValue, load_json
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError
-from cprlib.guest.replies import Reply
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed
+from cprlib.guest.replies import Reply, invalid_answer
 
 LINE_LIMIT = 1 << 20  # bytes of an answer's line; PORT_ANSWER in images/guest/agent/port.h
 SKIP_LIMIT = 64 << 20  # bytes that are not part of an answer, before the request fails
 ADVICE = "look at the guest's console; was the guest image built for this cprlib?"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer's JSON and the bytes behind it."""
-
-    reply: Reply
-    payload: bytes
 
 
 class AgentChannel:
@@ -61,7 +53,7 @@ class AgentChannel:
         *,
         seconds: float = 10.0,
         repeat_after: float | None = None,
-    ) -> Answer:
+    ) -> Reply:
         """Send a request and wait for its answer.
 
         :param parameters: the request's keys and values, without spaces.
@@ -80,7 +72,7 @@ class AgentChannel:
                 if deadline.expired or repeat_after is None:
                     raise deadline.exceeded(advice=ADVICE) from None
 
-    def _attempt(self, command: str, parameters: Mapping[str, str | int], deadline: Deadline) -> Answer:
+    def _attempt(self, command: str, parameters: Mapping[str, str | int], deadline: Deadline) -> Reply:
         identifier = f"{self._token}-{next(self._numbers)}"
         words = [identifier, command, *(f"{key}={value}" for key, value in parameters.items())]
         line = f"\n{' '.join(words)}\n".encode("ascii", "replace")
@@ -94,19 +86,19 @@ class AgentChannel:
             raise reply.invalid("payload")
         payload = self._read(length, command, deadline)
         if length and zlib.crc32(payload) != reply.number("crc32"):
-            raise _invalid_answer(command, "its checksum is wrong")
-        return Answer(reply, payload)
+            raise invalid_answer(command, "its checksum is wrong")
+        return replace(reply, payload=payload)
 
     def _read_members(self, prefix: bytes, command: str, deadline: Deadline) -> dict[str, object]:
         skipped = 0
         while not (line := self._read_line(command, deadline)).startswith(prefix):
             skipped += len(line) + 1
             if skipped > SKIP_LIMIT:
-                raise _invalid_answer(command, f"{skipped} bytes are not an answer")
+                raise invalid_answer(command, f"{skipped} bytes are not an answer")
         try:
             return load_json(dict[str, object], line)
         except BadValue as error:
-            raise _invalid_answer(command, str(error)) from error
+            raise invalid_answer(command, str(error)) from error
 
     def _read_line(self, command: str, deadline: Deadline) -> bytes:
         searched = 0
@@ -145,7 +137,3 @@ class AgentChannel:
             raise deadline.exceeded(advice=ADVICE) from None
         except OSError as error:
             raise GuestFailed(f"ask the guest agent to {command}", f"its channel broke: {error}", ADVICE) from error
-
-
-def _invalid_answer(command: str, happened: str) -> InstrumentError:
-    return InstrumentError(f"read the guest agent's answer to {command}", happened)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.deadline import Deadline
@@ -14,19 +13,8 @@ READ_LIMIT = 1 << 20  # bytes read from the end: a guest may write without limit
 LINE_LIMIT = 400  # characters of a line that are shown
 LINES_SHOWN = 20
 POLL_S = 0.02
-READY = re.compile(r"^cprlib: ready uptime_ms=(\d{1,9}) control=(yes|no)$")
+READY = re.compile(r"^cprlib: ready uptime_ms=\d{1,9} control=(yes|no)$")
 DYING = re.compile(r"Kernel panic|BUG: |Oops: |general protection fault|double fault|Unable to mount root")
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The agent's announcement that it serves.
-
-    :param uptime_ms: since the start of the guest's kernel; :param control: the agent has its virtio-serial port.
-    """
-
-    uptime_ms: int
-    control: bool
 
 
 class Console:
@@ -76,15 +64,14 @@ class Console:
                 "the last lines of its console are in the details", "look at the console", details=self.tail()
             ) from None
 
-    def wait_ready(self, seconds: float = 30.0) -> Ready:
+    def wait_ready(self, seconds: float = 30.0) -> None:
         """Wait until the agent announces that it serves.
 
         :param seconds: deadline, scaled.
         :raises GuestFailed: the guest's kernel died.
         :raises DeadlineExceeded: the guest did not boot.
         """
-        match = self.wait_for(READY, Deadline(seconds, "the guest to boot", Awaited.GUEST))
-        return Ready(int(match.group(1)), match.group(2) == "yes")
+        self.wait_for(READY, Deadline(seconds, "the guest to boot", Awaited.GUEST))
 
     def _match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         lines = self.lines()

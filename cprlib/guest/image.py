@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from cprlib.errors import UsageError
 
@@ -85,7 +84,11 @@ def kernel_command_line(
     :param shell: start a shell on the console as well.
     :raises UsageError: a value contains a space or a comma and would be read as two.
     """
-    words = [*ALWAYS, *(_clock() if emulated else ())]
+    words = list(ALWAYS)
+    if emulated:
+        words.append("tsc=reliable")  # in a lab every other clock is much slower to read
+        if rate := host_tsc_khz():
+            words.append(f"tsc_early_khz={rate}")
     lists = {
         "ipv4": [nic.ipv4 or NO_ADDRESS for nic in nics],
         "ipv6": [nic.ipv6 or NO_ADDRESS for nic in nics],
@@ -104,12 +107,6 @@ def kernel_command_line(
     if shell:
         words.append("cprlib.shell")
     return " ".join([*words, *extra])
-
-
-def _clock() -> tuple[str, ...]:
-    """The TSC with its rate; in a lab every other clock is much slower to read."""
-    rate = host_tsc_khz()
-    return ("tsc=reliable", *(() if rate is None else (f"tsc_early_khz={rate}",)))
 
 
 @functools.cache
@@ -132,24 +129,20 @@ def host_tsc_khz() -> int | None:
     return None
 
 
-class _TscReading(NamedTuple):
-    bracket_ns: int
-    time_ns: int
-    ticks: int
-
-
 def _measure_khz(read_ticks: Callable[[], int]) -> int:
-    first = _read_tsc(read_ticks)
+    first_ns, first_ticks = _read_tsc(read_ticks)
     time.sleep(TSC_MEASUREMENT_NS / 1e9)
-    second = _read_tsc(read_ticks)
-    return round((second.ticks - first.ticks) * 1_000_000 / (second.time_ns - first.time_ns))
+    last_ns, last_ticks = _read_tsc(read_ticks)
+    return round((last_ticks - first_ticks) * 1_000_000 / (last_ns - first_ns))
 
 
-def _read_tsc(read_ticks: Callable[[], int]) -> _TscReading:
-    def once() -> _TscReading:
+def _read_tsc(read_ticks: Callable[[], int]) -> tuple[int, int]:
+    """Time and ticks of the reading with the shortest bracket."""
+    readings = []
+    for _ in range(TSC_TRIES):
         before = time.monotonic_ns()
         ticks = read_ticks()
         after = time.monotonic_ns()
-        return _TscReading(after - before, (before + after) // 2, ticks)
-
-    return min(once() for _ in range(TSC_TRIES))
+        readings.append((after - before, (before + after) // 2, ticks))
+    _, time_ns, ticks = min(readings)
+    return time_ns, ticks

@@ -23,13 +23,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One JSON object of the agent.
+    """An answer of the agent: one JSON object.
 
-    :param command: that it answers.
+    :param command: that it answers; :param payload: the bytes behind it.
     """
 
     members: Mapping[str, Any]
     command: str
+    payload: bytes = b""
 
     def read(self, kind: type[Value]) -> Value:
         """The whole answer as a record.
@@ -62,16 +63,18 @@ class Reply:
 
     def invalid(self, key: str) -> InstrumentError:
         """The error for a member with a value that makes no sense."""
-        return self._error(f"its {key[:80]!r} is {self.members.get(key)!r:.80}")
+        return invalid_answer(self.command, f"its {key[:80]!r} is {self.members.get(key)!r:.80}")
 
     def _convert(self, kind: Any, value: object, key: str) -> Any:
         try:
             return decode(kind, _printable(value))
         except BadValue as error:
-            raise self._error(f"{key}: {error}" if key else str(error)) from error
+            raise invalid_answer(self.command, f"{key}: {error}" if key else str(error)) from error
 
-    def _error(self, happened: str) -> InstrumentError:
-        return InstrumentError(f"read the guest agent's answer to {self.command}", happened)
+
+def invalid_answer(command: str, happened: str) -> InstrumentError:
+    """The error for an answer that cannot be used."""
+    return InstrumentError(f"read the guest agent's answer to {command}", happened)
 
 
 def _printable(value: object) -> object:

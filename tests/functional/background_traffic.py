@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Check, Outcome, Stream
-from cprlib.guest.agent import AgentConnection, GuestStreamSettings, GuestTcpSettings
+from cprlib.guest.agent import AgentConnection
 from cprlib.guest.packet_log import GuestStream, PacketLog, RecordKind, measure_guest_stream
 from cprlib.guest.replies import SenderStream, TcpResult
 from cprlib.linux.topology import GUEST, STATION
@@ -76,14 +76,12 @@ def _rate(case: MeasuredCase, plan: GuestStreamPlan) -> int:
 
 def _start(case: MeasuredCase, address: str, plan: GuestStreamPlan, number: int) -> int:
     return case.guest.agent.start_stream(
-        GuestStreamSettings(
-            address,
-            _rate(case, plan),
-            size=plan.size,
-            port=REFLECTOR_PORT,
-            source_port=GUEST_PORT + number,
-            dscp=plan.dscp,
-        )
+        address,
+        _rate(case, plan),
+        size=plan.size,
+        port=REFLECTOR_PORT,
+        source_port=GUEST_PORT + number,
+        dscp=plan.dscp,
     )
 
 
@@ -152,9 +150,7 @@ def _connect(case: MeasuredCase, station: StationEndpoints, role: TcpRole) -> tu
     """Connect the station to the guest; ``role`` is the station's. Returns the numbers of both endpoints."""
     port = TCP_PORTS[role]
     rate = round(case.parameters.rate * TCP_BYTES_PER_PACKET)
-    guest_number = case.guest.agent.start_tcp(
-        GuestTcpSettings("sink" if role is TcpRole.SOURCE else "source", port, rate=rate)
-    )
+    guest_number = case.guest.agent.start_tcp("sink" if role is TcpRole.SOURCE else "source", port, rate=rate)
     address = GUEST.ipv6 if case.parameters.ip_version == 6 else GUEST.ipv4
     number = station.connect(TcpEndpointSettings(role, port, address, rate=rate))
     Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: station.byte_count(number) > 0 or None)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.guest.agent import GuestTcpSettings
 from cprlib.guest.replies import NicInfo, TcpResult
 from cprlib.linux.topology import GUEST
 from cprlib.testing.measured_case import MeasuredCase
@@ -66,9 +65,7 @@ class BigPackets:
         port = PORTS[role] + 10 * self.transfers
         theirs = "sink" if role is TcpRole.SOURCE else "source"
         before = guest.agent.network().nic()
-        index = guest.agent.start_tcp(
-            GuestTcpSettings(theirs, port, byte_count=0 if role is TcpRole.SOURCE else TRANSFER_BYTES)
-        )
+        index = guest.agent.start_tcp(theirs, port, byte_count=0 if role is TcpRole.SOURCE else TRANSFER_BYTES)
         with guest.topology.station.entered():
             end = TcpEndpoint(TcpEndpointSettings(role, port, GUEST.ipv4, rate=100_000_000, byte_count=TRANSFER_BYTES))
         with end:
@@ -87,7 +84,7 @@ class BigPackets:
             running = []
             for role, port in PORTS.items():
                 theirs = "sink" if role is TcpRole.SOURCE else "source"
-                index = guest.agent.start_tcp(GuestTcpSettings(theirs, port, rate=FLOWING_RATE))
+                index = guest.agent.start_tcp(theirs, port, rate=FLOWING_RATE)
                 with guest.topology.station.entered():
                     end = stack.enter_context(
                         TcpEndpoint(TcpEndpointSettings(role, port, GUEST.ipv4, rate=FLOWING_RATE))

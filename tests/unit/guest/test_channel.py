@@ -45,7 +45,7 @@ def answer(identifier: str, rest: str = "", payload: bytes = b"", crc: int | Non
 def test_answer_with_payload() -> None:
     result = converse(lambda name: answer(name, ',"x":1', b"\n\0bytes"), lambda channel: channel.request("log"))
     assert result.payload == b"\n\0bytes"  # type: ignore[attr-defined]
-    assert result.reply.number("x") == 1  # type: ignore[attr-defined]
+    assert result.number("x") == 1  # type: ignore[attr-defined]
 
 
 def test_bytes_that_are_no_answer_are_skipped() -> None:

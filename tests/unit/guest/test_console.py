@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import DeadlineExceeded, GuestFailed
-from cprlib.guest.console import Console, Ready, escape
+from cprlib.guest.console import Console, escape
 
 pytestmark = pytest.mark.fast
 
@@ -21,7 +21,7 @@ PANIC = (
 def test_ready_line_is_read(tmp_path: Path) -> None:
     path = tmp_path / "console"
     path.write_bytes(b"[    1.0] noise\r\ncprlib: ready uptime_ms=2281 control=yes\r\n")
-    assert Console(path).wait_ready() == Ready(2281, True)
+    Console(path).wait_ready()
 
 
 def test_an_incomplete_line_is_not_read(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import GuestFailed
-from cprlib.guest.agent import AgentConnection, GuestStreamSettings
+from cprlib.guest.agent import AgentConnection
 from cprlib.guest.packet_log import RecordKind
 from cprlib.guest.replies import SenderStream
 from cprlib.process import spawn
@@ -95,7 +95,7 @@ def test_log_of_many_pieces_arrives_whole(agent_program: Path) -> None:
         with spawn(command, purpose="start the agent", pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL):
             connection = AgentConnection(ours)
             port = station.getsockname()[1]
-            connection.start_stream(GuestStreamSettings("127.0.0.1", 100_000, count, port=port))
+            connection.start_stream("127.0.0.1", 100_000, count=count, port=port)
             while connection.streams()[0].active:
                 pass
             log = connection.sender_log()
@@ -108,7 +108,7 @@ def test_guests_stream_is_logged_in_both_directions(agent: NativeAgent) -> None:
         station.settimeout(5)
         port = station.getsockname()[1]
         started = time.time_ns()
-        agent.connection.start_stream(GuestStreamSettings("127.0.0.1", 1000, 20, size=200, port=port, ssid=5))
+        agent.connection.start_stream("127.0.0.1", 1000, count=20, size=200, port=port, ssid=5)
         for number in range(20):
             packet, peer = station.recvfrom(2000)
             assert len(packet) == 200
@@ -139,7 +139,7 @@ def _settled(agent: NativeAgent, answers: int) -> tuple[SenderStream, ...]:
 
 
 def test_a_missing_reflector_is_counted_not_fatal(agent: NativeAgent) -> None:
-    agent.connection.start_stream(GuestStreamSettings("127.0.0.1", 1000, 5, port=free_port()))
+    agent.connection.start_stream("127.0.0.1", 1000, count=5, port=free_port())
     while agent.connection.streams()[0].active:
         pass
     (stream,) = agent.connection.streams()

@@ -9,7 +9,6 @@ import socket
 import pytest
 
 from cprlib.errors import GuestFailed
-from cprlib.guest.agent import GuestTcpSettings
 from cprlib.guest.replies import TcpResult
 
 from .conftest import NativeAgent, free_port
@@ -37,8 +36,8 @@ def ended(agent: NativeAgent) -> TcpResult:
 @pytest.mark.parametrize("byte_count", [1, 55, 64, 100_003])
 def test_source_sends_the_content_and_its_digest_is_right(agent: NativeAgent, byte_count: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        settings = GuestTcpSettings("source", server.getsockname()[1], "127.0.0.1", byte_count=byte_count, seed=7)
-        agent.connection.start_tcp(settings)
+        port = server.getsockname()[1]
+        agent.connection.start_tcp("source", port, "127.0.0.1", byte_count=byte_count, seed=7)
         peer, _ = server.accept()
         with peer, peer.makefile("rb") as stream:
             received = stream.read()
@@ -51,7 +50,7 @@ def test_source_sends_the_content_and_its_digest_is_right(agent: NativeAgent, by
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_sink_digests_what_it_gets(agent: NativeAgent, host: str) -> None:
     port = free_port()
-    agent.connection.start_tcp(GuestTcpSettings("sink", port))
+    agent.connection.start_tcp("sink", port)
     sent = content(1, 200_000)
     with socket.create_connection((host, port)) as peer:
         peer.sendall(sent)
@@ -65,7 +64,7 @@ def test_sink_digests_what_it_gets(agent: NativeAgent, host: str) -> None:
 def test_a_source_keeps_its_rate_and_stops_on_request(agent: NativeAgent) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()[1]
-        index = agent.connection.start_tcp(GuestTcpSettings("source", address, "127.0.0.1", rate=1_000_000))
+        index = agent.connection.start_tcp("source", address, "127.0.0.1", rate=1_000_000)
         peer, _ = server.accept()
         with peer, peer.makefile("rb") as stream:
             first = stream.read(100_000)
@@ -79,7 +78,7 @@ def test_a_source_keeps_its_rate_and_stops_on_request(agent: NativeAgent) -> Non
 
 def test_reset_by_the_other_end_is_a_failure(agent: NativeAgent) -> None:
     port = free_port()
-    agent.connection.start_tcp(GuestTcpSettings("sink", port))
+    agent.connection.start_tcp("sink", port)
     peer = socket.create_connection(("127.0.0.1", port))
     peer.sendall(b"byte_count")
     while agent.connection.tcp()[0].byte_count < 6:
@@ -91,11 +90,11 @@ def test_reset_by_the_other_end_is_a_failure(agent: NativeAgent) -> None:
 
 
 def test_a_missing_listener_is_a_failure(agent: NativeAgent) -> None:
-    agent.connection.start_tcp(GuestTcpSettings("source", free_port(), "127.0.0.1"))
+    agent.connection.start_tcp("source", free_port(), "127.0.0.1")
     result = ended(agent)
     assert (result.state, result.error) == ("failed", errno.ECONNREFUSED)
 
 
 def test_a_role_that_is_none_is_refused(agent: NativeAgent) -> None:
     with pytest.raises(GuestFailed, match="neither source nor sink"):
-        agent.connection.start_tcp(GuestTcpSettings("both", 1))
+        agent.connection.start_tcp("both", 1)

@@ -19,7 +19,9 @@ from cprlib.guest.replies import (
     ToggleResult,
 )
 
+NIC = "eth0"  # the one that is changed
 REPEAT_S = 2.0  # without an answer for this long, an idempotent request is sent again
+LOG_S = 60.0  # for each part of a log
 LOG_LIMIT = 10_000_000  # records; a guest that claims more is lying
 DAMAGED_PARTS = 3  # parts of a log that may arrive damaged before the download fails
 
@@ -50,21 +52,21 @@ class AgentConnection:
         """The guest's clocks; also shows that the agent is alive."""
         return self._repeatable("ping", seconds=seconds).read(Clocks)
 
-    def identity(self, seconds: float = 10.0) -> Identity:
+    def identity(self) -> Identity:
         """Which boot of which kernel this is."""
-        return self._repeatable("identity", seconds=seconds).read(Identity)
+        return self._repeatable("identity").read(Identity)
 
-    def network(self, seconds: float = 10.0) -> NetInfo:
+    def network(self) -> NetInfo:
         """NICs and counters."""
-        return self._repeatable("netinfo", seconds=seconds).read(NetInfo)
+        return self._repeatable("netinfo").read(NetInfo)
 
-    def set_queue_pairs(self, pairs: int, device: str = "eth0", seconds: float = 10.0) -> int:
+    def set_queue_pairs(self, pairs: int, device: str = NIC) -> int:
         """Set the number of queue pairs, as ``ethtool -L combined``; returns how many are in use now."""
-        return self._repeatable("set-channels", {"device": device, "pairs": pairs}, seconds).number("channels")
+        return self._repeatable("set-channels", {"device": device, "pairs": pairs}).number("channels")
 
-    def start_toggling(self, low: int, high: int, period_ms: int = 50, device: str = "eth0") -> None:
+    def start_toggling(self, low: int, high: int, period_ms: int) -> None:
         """Alternate the number of queue pairs between two values until :meth:`stop_toggling`."""
-        self._channel.request("toggle-start", {"low": low, "high": high, "period_ms": period_ms, "device": device})
+        self._channel.request("toggle-start", {"low": low, "high": high, "period_ms": period_ms, "device": NIC})
 
     def stop_toggling(self) -> ToggleResult:
         """Stop alternating the number of queue pairs."""
@@ -89,9 +91,9 @@ class AgentConnection:
         """
         self._repeatable("reflector-pause", {"paused": int(paused), "receive_buffer": receive_buffer})
 
-    def reflector_log(self, seconds: float = 60.0) -> PacketLog:
+    def reflector_log(self) -> PacketLog:
         """The log of every packet reflected."""
-        return self._log("reflector", seconds)
+        return self._log("reflector")
 
     def start_stream(
         self,
@@ -127,9 +129,9 @@ class AgentConnection:
         """Close all streams; forget counters and log."""
         self._repeatable("sender-reset")
 
-    def sender_log(self, seconds: float = 60.0) -> PacketLog:
+    def sender_log(self) -> PacketLog:
         """The log of every packet sent and every answer received, of all streams."""
-        return self._log("sender", seconds)
+        return self._log("sender")
 
     def start_tcp(
         self, role: str, port: int, address: str | None = None, *, rate: int = 0, byte_count: int = 0, seed: int = 1
@@ -158,13 +160,13 @@ class AgentConnection:
         """Close and forget all TCP connections."""
         self._repeatable("tcp-reset")
 
-    def add_vlan(self, vlan: int, device: str = "eth0") -> None:
+    def add_vlan(self, vlan: int) -> None:
         """Create a VLAN device and set it up, so that the NIC's VLAN filter has this id."""
-        self._channel.request("vlan", {"action": "add", "vlan": vlan, "device": device})
+        self._channel.request("vlan", {"action": "add", "vlan": vlan, "device": NIC})
 
-    def add_filter(self, mac: str, device: str = "eth0") -> None:
+    def add_filter(self, mac: str) -> None:
         """Let the NIC receive one more link-layer address, multicast or unicast."""
-        self._channel.request("filter", {"action": "add", "mac": mac, "device": device})
+        self._channel.request("filter", {"action": "add", "mac": mac, "device": NIC})
 
     def set_interface(
         self,
@@ -172,20 +174,19 @@ class AgentConnection:
         mac: str | None = None,
         promiscuous: bool | None = None,
         all_multicast: bool | None = None,
-        device: str = "eth0",
     ) -> None:
         """Change the NIC's address or receive modes, as ``ip link set``; None leaves a property unchanged."""
         changes = {"mac": mac, "promisc": promiscuous, "allmulti": all_multicast}
         given = {
             key: int(value) if isinstance(value, bool) else value for key, value in changes.items() if value is not None
         }
-        self._repeatable("interface", {"device": device, **given})
+        self._repeatable("interface", {"device": NIC, **given})
 
-    def set_feature(self, feature: str, on: bool, device: str = "eth0") -> None:
+    def set_feature(self, feature: str, on: bool) -> None:
         """Switch an offload on or off, as ``ethtool -K``; names as in :attr:`NicInfo.features`."""
-        self._repeatable("feature", {"device": device, "feature": feature, "on": int(on)})
+        self._repeatable("feature", {"device": NIC, "feature": feature, "on": int(on)})
 
-    def defer_receiving(self, wait_ms: int, device: str = "eth0") -> None:
+    def defer_receiving(self, wait_ms: int) -> None:
         """Let the driver poll for received packets rarely, so that the NIC's receive ring fills up.
 
         After each poll the driver waits this long with the device's interrupts off (napi_complete_done(),
@@ -193,16 +194,16 @@ class AgentConnection:
 
         :param wait_ms: in ms of the guest's clock; 0 for none, effective after the current wait.
         """
-        self._repeatable("defer", {"device": device, "wait_us": 1000 * wait_ms})
+        self._repeatable("defer", {"device": NIC, "wait_us": 1000 * wait_ms})
 
-    def _log(self, name: str, seconds: float) -> PacketLog:
+    def _log(self, name: str) -> PacketLog:
         content = bytearray()
         damaged = 0
         while True:
             position = len(content) // RECORD_SIZE
             try:
                 reply = self._channel.request(
-                    "log", {"of": name, "from": position}, seconds=seconds, repeat_after=seconds / 4
+                    "log", {"of": name, "from": position}, seconds=LOG_S, repeat_after=LOG_S / 4
                 )
             except InstrumentError:
                 damaged += 1

@@ -56,14 +56,10 @@ class GuestImage:
 
 @dataclass(frozen=True, slots=True)
 class NicAddresses:
-    """Addresses of one guest NIC with prefix length, as ``10.75.0.2/24``; None for none.
-
-    :param mtu: bytes; None keeps the device's.
-    """
+    """Addresses of one guest NIC with prefix length, as ``10.75.0.2/24``; None for none."""
 
     ipv4: str | None = None
     ipv6: str | None = None
-    mtu: int | None = None
 
 
 def kernel_command_line(
@@ -71,17 +67,12 @@ def kernel_command_line(
     *,
     emulated: bool = True,
     queue_pairs: int | None = None,
-    log_records: int | None = None,
-    shell: bool = False,
-    extra: Sequence[str] = (),
 ) -> str:
     """The guest kernel's command line; images/guest/init reads the words that begin with ``cprlib.``.
 
     :param nics: in the order of eth0, eth1, ...
     :param emulated: QEMU runs with TCG; with KVM the guest uses KVM's clock.
     :param queue_pairs: to use on every NIC that has that many; None leaves it to the driver.
-    :param log_records: capacity of each of the agent's logs, in records of 40 bytes of guest RAM, allocated on use.
-    :param shell: start a shell on the console as well.
     :raises UsageError: a value contains a space or a comma and would be read as two.
     """
     words = list(ALWAYS)
@@ -92,21 +83,16 @@ def kernel_command_line(
     lists = {
         "ipv4": [nic.ipv4 or NO_ADDRESS for nic in nics],
         "ipv6": [nic.ipv6 or NO_ADDRESS for nic in nics],
-        "mtu": [str(nic.mtu or "") for nic in nics],
     }
     for name, values in lists.items():
         for value in values:
             if any(character.isspace() or character == "," for character in value):
                 raise UsageError(f"give a guest {name} {value!r}", "it contains a space or a comma")
-        if any(value not in ("", NO_ADDRESS) for value in values):
+        if any(value != NO_ADDRESS for value in values):
             words.append(f"cprlib.{name}={','.join(values)}")
     if queue_pairs is not None:
         words.append(f"cprlib.queue_pairs={queue_pairs}")
-    if log_records is not None:
-        words.append(f"cprlib.log={log_records}")
-    if shell:
-        words.append("cprlib.shell")
-    return " ".join([*words, *extra])
+    return " ".join(words)
 
 
 @functools.cache

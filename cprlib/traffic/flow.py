@@ -59,9 +59,14 @@ class Flow:
             raise _invalid(f"addresses {self.source} and {self.target}", str(error), "correct them") from error
         if len(families) != 1:
             raise _invalid(f"addresses {self.source} and {self.target}", "one is IPv4, one IPv6", "use one family")
-        for port in (self.source_port, self.target_port):
-            if not 0 < port < 65536:
-                raise _invalid(f"UDP port {port}", "not between 1 and 65535", "choose another")
+        for what, value, least, most in (
+            ("UDP port", self.source_port, 1, 65535),
+            ("UDP port", self.target_port, 1, 65535),
+            ("DSCP", self.dscp, 0, 63),
+            ("SSID", self.ssid, 0, 65535),
+        ):
+            if not least <= value <= most:
+                raise _invalid(f"{what} {value}", f"not between {least} and {most}", "choose another")
         if self.source_port == self.target_port:
             raise _invalid(f"source port {self.source_port}", "equal to the reflector's", "choose another source port")
         if not MINIMUM_SIZE <= self.size <= self.largest_size:
@@ -70,10 +75,6 @@ class Flow:
                 f"a STAMP packet over IPv{self.version} has {MINIMUM_SIZE} to {self.largest_size} bytes",
                 "choose a size in between",
             )
-        if not 0 <= self.dscp < 64:
-            raise _invalid(f"DSCP {self.dscp}", "not between 0 and 63", "choose another")
-        if not 0 <= self.ssid < 65536:
-            raise _invalid(f"SSID {self.ssid}", "not between 0 and 65535", "choose another")
 
     @property
     def version(self) -> int:

@@ -95,6 +95,9 @@ HOPS = (
 )
 
 
+_COUNTERS = tuple(dict.fromkeys(name for hop in HOPS for name in hop.counters))
+
+
 @dataclass(frozen=True, slots=True)
 class HopCount:
     """Packets at one hop during a run; None where a counter is absent.
@@ -126,36 +129,29 @@ class HopCount:
         return self.entered - self.left - self.others - (self.dropped or 0)
 
 
-def count_hops(
-    before: Mapping[str, int | None], after: Mapping[str, int | None], hops: Sequence[Hop] = HOPS
-) -> tuple[HopCount, ...]:
+def count_hops(before: Mapping[str, int | None], after: Mapping[str, int | None]) -> tuple[HopCount, ...]:
     """Differences of all counters over a run, by hop."""
+    absent = absent_counters(before, after)
+    deltas = {name: None if name in absent else (after[name] or 0) - (before[name] or 0) for name in _COUNTERS}
 
-    def delta(counter: str) -> int | None:
-        first, last = before.get(counter), after.get(counter)
-        return None if first is None or last is None else last - first
-
-    def total(counts: list[int | None]) -> int | None:
-        known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
+    def total(names: Sequence[str]) -> int | None:
+        known = [count for name in names if (count := deltas[name]) is not None]
+        return sum(known) if len(known) == len(names) else None
 
     return tuple(
         HopCount(
             hop.name,
             hop.direction,
-            delta(hop.entered),
-            delta(hop.left),
-            {counter: delta(counter) for counter in hop.dropped},
+            deltas[hop.entered],
+            deltas[hop.left],
+            {counter: deltas[counter] for counter in hop.dropped},
             ", ".join(hop.counters),
-            total([delta(counter) for counter in hop.others]),
+            total(hop.others),
         )
-        for hop in hops
+        for hop in HOPS
     )
 
 
-def absent_counters(
-    before: Mapping[str, int | None], after: Mapping[str, int | None], hops: Sequence[Hop] = HOPS
-) -> tuple[str, ...]:
+def absent_counters(before: Mapping[str, int | None], after: Mapping[str, int | None]) -> tuple[str, ...]:
     """Names of the ledger's counters that could not be read both before and after the run."""
-    names = dict.fromkeys(name for hop in hops for name in hop.counters)
-    return tuple(name for name in names if before.get(name) is None or after.get(name) is None)
+    return tuple(name for name in _COUNTERS if before.get(name) is None or after.get(name) is None)

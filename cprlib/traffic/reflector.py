@@ -6,16 +6,14 @@ Stateful (RFC 8762 section 4.3): each session (peer address and port) has its ow
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import sys
 import threading
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from cprlib.linux.libc import become_realtime
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.sockets import SO_TIMESTAMPNS, family_of, kernel_time_ns, new_socket
 from cprlib.traffic.stamp import ERROR_ESTIMATE, MINIMUM_SIZE, REFLECTOR, SENDER, STAMP_PORT, ns_to_ntp
@@ -43,7 +41,6 @@ class StampReflector:
         self._columns = tuple(array(kind) for kind in "IIqqI")
         self._sequences: dict[tuple[str, int], list[int]] = {}
         self._stop = threading.Event()
-        self._paused = threading.Event()
         self._threads: list[threading.Thread] = []
         self._overflow: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -64,15 +61,6 @@ class StampReflector:
             thread = threading.Thread(target=self._run, args=(opened,), name="stamp-reflector", daemon=True)
             self._threads.append(thread)
             thread.start()
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave packets in the sockets' buffers, as a stopped guest does."""
-        self._paused.set()
-        try:
-            yield
-        finally:
-            self._paused.clear()
 
     def close(self) -> None:
         """Stop and close the sockets; the log remains."""
@@ -97,9 +85,6 @@ class StampReflector:
     def _run(self, opened: socket.socket) -> None:
         opened.settimeout(0.05)
         while not self._stop.is_set():
-            if self._paused.is_set():
-                time.sleep(0.001)  # a thread that must not read cannot wait for an event of the socket
-                continue
             try:
                 self._answer(opened)
             except TimeoutError:
@@ -158,21 +143,3 @@ def _listen(address: str, port: int) -> socket.socket:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         opened.bind((address, port))
         return opened
-
-
-def main(arguments: Sequence[str]) -> None:
-    """A reflector as a program: answer until standard input ends, then write log and counters as JSON.
-
-    ``python -m cprlib.traffic.reflector [PORT [PRIORITY]]``; it prints ``ready`` first. With a real-time priority, a
-    busy machine does not delay its answers.
-    """
-    if len(arguments) > 1:
-        become_realtime(int(arguments[1]))
-    with StampReflector(int(arguments[0]) if arguments else STAMP_PORT) as reflector:
-        print("ready", flush=True)
-        sys.stdin.read()
-    json.dump({"dropped": reflector.dropped, "counts": reflector.counts, "log": reflector.log()}, sys.stdout)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -76,13 +76,11 @@ class SenderPacket:
     sequence: int
     sent_ns: int
     ssid: int = 0
-    error_estimate: int = ERROR_ESTIMATE
 
     def encode(self, size: int = MINIMUM_SIZE) -> bytes:
         """The UDP payload, padded with zeros to ``size`` bytes."""
         _check_size(size)
-        packed = SENDER.pack(self.sequence, ns_to_ntp(self.sent_ns), self.error_estimate, self.ssid)
-        return packed.ljust(size, b"\0")
+        return SENDER.pack(self.sequence, ns_to_ntp(self.sent_ns), ERROR_ESTIMATE, self.ssid).ljust(size, b"\0")
 
     @classmethod
     def decode(cls, payload: bytes) -> SenderPacket:
@@ -91,8 +89,8 @@ class SenderPacket:
         :raises Malformed: fewer than 44 bytes.
         """
         _check_size(len(payload))
-        sequence, stamp, error_estimate, ssid = SENDER.unpack_from(payload)
-        return cls(sequence, ntp_to_ns(stamp), ssid, error_estimate)
+        sequence, t1, _, ssid = SENDER.unpack_from(payload)
+        return cls(sequence, ntp_to_ns(t1), ssid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +109,6 @@ class ReflectorPacket:
     sender_sent_ns: int
     sender_ttl: int = 255
     ssid: int = 0
-    error_estimate: int = ERROR_ESTIMATE
-    sender_error_estimate: int = ERROR_ESTIMATE
 
     def encode(self, size: int = MINIMUM_SIZE) -> bytes:
         """The UDP payload, padded with zeros to ``size`` bytes (symmetric with the sender's packet)."""
@@ -120,12 +116,12 @@ class ReflectorPacket:
         return REFLECTOR.pack(
             self.sequence,
             ns_to_ntp(self.sent_ns),
-            self.error_estimate,
+            ERROR_ESTIMATE,
             self.ssid,
             ns_to_ntp(self.received_ns),
             self.sender_sequence,
             ns_to_ntp(self.sender_sent_ns),
-            self.sender_error_estimate,
+            ERROR_ESTIMATE,
             self.sender_ttl,
         ).ljust(size, b"\0")
 
@@ -136,15 +132,5 @@ class ReflectorPacket:
         :raises Malformed: fewer than 44 bytes.
         """
         _check_size(len(payload))
-        sequence, t3, estimate, ssid, t2, sender_sequence, t1, sender_estimate, ttl = REFLECTOR.unpack_from(payload)
-        return cls(
-            sequence=sequence,
-            sent_ns=ntp_to_ns(t3),
-            received_ns=ntp_to_ns(t2),
-            sender_sequence=sender_sequence,
-            sender_sent_ns=ntp_to_ns(t1),
-            sender_ttl=ttl,
-            ssid=ssid,
-            error_estimate=estimate,
-            sender_error_estimate=sender_estimate,
-        )
+        sequence, t3, _, ssid, t2, sender_sequence, t1, _, ttl = REFLECTOR.unpack_from(payload)
+        return cls(sequence, ntp_to_ns(t3), ntp_to_ns(t2), sender_sequence, ntp_to_ns(t1), ttl, ssid)

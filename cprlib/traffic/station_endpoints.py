@@ -7,10 +7,9 @@ of a test they would measure the test.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TypeVar
 
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, InstrumentError
@@ -21,6 +20,7 @@ from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettin
 from cprlib.traffic.worker import ANSWER_S, WorkerProcess
 
 PRIORITY = 6  # below capture and sender
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,6 @@ class ReflectorLog:
     counts: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """An error in the worker, on its way to the caller."""
-
-    tried: str
-    happened: str
-    advice: str
-
-
 class StationEndpoints:
     """The worker with its endpoints; a context manager that ends it.
 
@@ -58,7 +49,7 @@ class StationEndpoints:
     def __init__(self, port: int, addresses: tuple[str, ...]) -> None:
         with contextlib.ExitStack() as stack:
             self._worker = stack.enter_context(WorkerProcess(__name__, "the station's endpoints"))
-            self._request((port, addresses))
+            self._request(type(None), "start", port, addresses)
             self._resources = stack.pop_all()
 
     def __enter__(self) -> StationEndpoints:
@@ -72,68 +63,66 @@ class StationEndpoints:
 
         :raises InstrumentError: its port is taken.
         """
-        number = self._request(("connect", settings))
-        assert isinstance(number, int)
-        return number
+        return self._request(int, "connect", settings)
 
     def byte_count(self, number: int) -> int:
         """Bytes that an endpoint has sent or received so far."""
-        byte_count = self._request(("byte_count", number))
-        assert isinstance(byte_count, int)
-        return byte_count
+        return self._request(int, "byte_count", number)
 
     def finish(self, number: int, seconds: float) -> TcpEndpointReport:
         """Finish an endpoint; see :meth:`cprlib.traffic.tcp.TcpEndpoint.finish`."""
-        report = self._request(("finish", number, seconds), seconds=seconds + ANSWER_S)
-        assert isinstance(report, TcpEndpointReport)
-        return report
+        return self._request(TcpEndpointReport, "finish", number, seconds, seconds=seconds + ANSWER_S)
 
     def reflections(self) -> ReflectorLog:
         """The session-reflector's log so far."""
-        log = self._request(("reflections",))
-        assert isinstance(log, ReflectorLog)
-        return log
+        return self._request(ReflectorLog, "reflections")
 
-    def _request(self, request: object, seconds: float = ANSWER_S) -> object:
-        answer = self._worker.request(request, seconds)
-        if isinstance(answer, _Failure):
-            raise InstrumentError(answer.tried, answer.happened, answer.advice)
+    def _request(self, kind: type[Value], name: str, *arguments: object, seconds: float = ANSWER_S) -> Value:
+        """Call a method of :class:`_Endpoints` in the worker."""
+        answer = self._worker.request((name, arguments), seconds)
+        if isinstance(answer, CprlibError):
+            raise InstrumentError(answer.tried, answer.happened, answer.advice) from answer
+        assert isinstance(answer, kind)
         return answer
+
+
+class _Endpoints:
+    """The endpoints, in the worker."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._tcp: list[TcpEndpoint] = []
+
+    def start(self, port: int, addresses: tuple[str, ...]) -> None:
+        self._reflector = self._stack.enter_context(StampReflector(port, addresses))
+
+    def connect(self, settings: TcpEndpointSettings) -> int:
+        self._tcp.append(self._stack.enter_context(TcpEndpoint(settings)))
+        return len(self._tcp) - 1
+
+    def byte_count(self, number: int) -> int:
+        return self._tcp[number].byte_count
+
+    def finish(self, number: int, seconds: float) -> TcpEndpointReport:
+        return self._tcp[number].finish(Deadline(seconds, "the connection to be closed"))
+
+    def reflections(self) -> ReflectorLog:
+        return ReflectorLog(self._reflector.log(), self._reflector.dropped, dict(self._reflector.counts))
 
 
 def main(control_fd: int) -> None:
     """The worker: serve requests until the control socket is closed."""
-    with Connection(control_fd) as control, contextlib.suppress(EOFError, BrokenPipeError):
-        port, addresses = control.recv()
-        become_realtime(PRIORITY)  # threads that are started later inherit it
-        with contextlib.ExitStack() as stack:
+    become_realtime(PRIORITY)  # threads that are started later inherit it
+    with (
+        Connection(control_fd) as control,
+        contextlib.suppress(EOFError, BrokenPipeError),
+        contextlib.ExitStack() as stack,
+    ):
+        endpoints = _Endpoints(stack)
+        while True:
+            name, arguments = control.recv()
             try:
-                reflector = stack.enter_context(StampReflector(port, addresses))
+                answer = getattr(endpoints, name)(*arguments)
             except CprlibError as error:
-                control.send(_Failure(error.tried, error.happened, error.advice))
-                return
-            for answer in _serve(control, reflector, stack):
-                control.send(answer)
-
-
-def _serve(control: Connection[Any, Any], reflector: StampReflector, stack: contextlib.ExitStack) -> Iterator[object]:
-    endpoints: list[TcpEndpoint] = []
-
-    def connect(settings: TcpEndpointSettings) -> int:
-        endpoints.append(stack.enter_context(TcpEndpoint(settings)))
-        return len(endpoints) - 1
-
-    requests: dict[str, Callable[..., object]] = {
-        "connect": connect,
-        "byte_count": lambda number: endpoints[number].byte_count,
-        "finish": lambda number, seconds: endpoints[number].finish(Deadline(seconds, "the connection to be closed")),
-        "reflections": lambda: ReflectorLog(reflector.log(), reflector.dropped, dict(reflector.counts)),
-    }
-    yield "ready"
-    while True:
-        name, *arguments = control.recv()
-        try:
-            answer = requests[name](*arguments)
-        except CprlibError as error:
-            answer = _Failure(error.tried, error.happened, error.advice)
-        yield answer
+                answer = error
+            control.send(answer)

@@ -12,7 +12,19 @@ from cprlib.files import project_folder
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import spawn
 from cprlib.traffic.packet_records import Reflection
-from cprlib.traffic.stamp import STAMP_PORT
+
+PROGRAM = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from cprlib.linux.libc import become_realtime
+from cprlib.traffic.reflector import StampReflector
+if sys.argv[2]:
+    become_realtime(int(sys.argv[2]))
+with StampReflector() as reflector:
+    print("ready", flush=True)
+    sys.stdin.read()
+json.dump({"dropped": reflector.dropped, "counts": reflector.counts, "log": reflector.log()}, sys.stdout)
+"""
 
 
 class ReflectorProcess:
@@ -37,12 +49,7 @@ def reflector_process(namespace: NetworkNamespace, *, priority: int | None = Non
 
     :param priority: real-time priority, so that busy cores do not slow it.
     """
-    arguments = [str(STAMP_PORT), *([] if priority is None else [str(priority)])]
-    program = (
-        f"import sys; sys.path.insert(0, {str(project_folder())!r}); "
-        f"from cprlib.traffic.reflector import main; main({arguments!r})"
-    )
-    command = [sys.executable, "-I", "-S", "-c", program]
+    command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(project_folder()), str(priority or "")]
     with contextlib.ExitStack() as stack:
         with namespace.entered():
             child = stack.enter_context(

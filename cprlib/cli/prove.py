@@ -26,7 +26,7 @@ from cprlib.cli.options import (
     report_progress,
 )
 from cprlib.cli.resuming import hint_resume, refuse_with_resume
-from cprlib.lab.backend import choose_engine
+from cprlib.lab.doctor import choose_engine
 from cprlib.report.results_folder import publish
 
 WITH_RESUME = ("out", "parallel", "resume")

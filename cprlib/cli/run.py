@@ -36,8 +36,8 @@ from cprlib.cli.options import (
 from cprlib.errors import CprlibError, UsageError
 from cprlib.files import project_folder
 from cprlib.lab.avocado_run import SuiteRun, run_and_gather
-from cprlib.lab.backend import asset_parameters, choose_engine
-from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE
+from cprlib.lab.doctor import choose_engine
+from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE, asset_parameters
 from cprlib.report.environment import describe_environment
 from cprlib.report.history import INDEX_FILE, write_index
 from cprlib.report.matrix import NOT_IN_NAMES

@@ -33,7 +33,8 @@ from cprlib.cli.options import (
 )
 from cprlib.cli.resuming import hint_resume, refuse_with_resume
 from cprlib.errors import UsageError
-from cprlib.lab.backend import KVM_LAB_PARAMETERS, choose_engine
+from cprlib.lab.doctor import choose_engine
+from cprlib.lab.engines import KVM_LAB_PARAMETERS
 from cprlib.report.results_folder import publish
 from cprlib.testing.parameters import check_parameters  # the suite's own, so that both refuse the same
 from cprlib.verdict.policy_file import load_policy

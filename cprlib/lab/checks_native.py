@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import fcntl
 import os
 import platform
@@ -50,45 +51,41 @@ class Diagnosis:
     advice: str = ""
 
 
+Result = tuple[Level, str, str]  # of a check: level, seen, advice
+
+
 def check_native() -> list[Diagnosis]:
     """All checks, in the order of the report."""
-    return [
-        check_kvm(),
-        check_namespaces(),
-        check_tun(),
-        check_vhost(),
-        check_kcmp(),
-        check_tracefs(),
-        check_rights(),
-        check_memory(),
-    ]
+    checks: tuple[tuple[Literal["native", "both"], str, Callable[[], Result]], ...] = (
+        ("native", "KVM", check_kvm),
+        ("native", "network namespaces", check_namespaces),
+        ("native", "tap devices", check_tun),
+        ("native", "vhost-net", check_vhost),
+        ("native", "kcmp", check_kcmp),
+        ("native", "drop tracepoint", check_tracefs),
+        ("both", "rights", check_rights),
+        ("both", "memory", check_memory),
+    )
+    return [Diagnosis(area, name, *check()) for area, name, check in checks]
 
 
-def check_kvm() -> Diagnosis:
+def check_kvm() -> Result:
     """Run a few instructions in KVM."""
-    name = "KVM"
     if not Path("/dev/kvm").exists():
-        return Diagnosis(
-            "native", name, Level.FAIL, "/dev/kvm does not exist", "enable virtualisation, load kvm_intel or kvm_amd"
-        )
+        return Level.FAIL, "/dev/kvm does not exist", "enable virtualisation, load kvm_intel or kvm_amd"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return Diagnosis("native", name, Level.FAIL, "no access to /dev/kvm", "join the group kvm")
+        return Level.FAIL, "no access to /dev/kvm", "join the group kvm"
     program = Path(__file__).with_name("kvm_probe.py")
     try:
         output = run([sys.executable, "-I", "-S", str(program)], purpose="run a program in KVM", seconds=5).strip()
     except CprlibError as error:
         output = error.happened
     if output != "ok":
-        return Diagnosis("native", name, Level.FAIL, f"/dev/kvm does not run a program: {output}", "tests run in a lab")
+        return Level.FAIL, f"/dev/kvm does not run a program: {output}", "tests run in a lab"
     if platform.machine() == "x86_64" and not _cpu_flags() & {"vmx", "svm"}:
-        return Diagnosis(
-            "native",
-            name,
-            Level.FAIL,
-            "paravirtual: the processor has neither VMX nor SVM, and ordinary kernels die in such a KVM",
-            "use a host with (nested) hardware virtualisation, or the lab",
-        )
-    return Diagnosis("native", name, Level.PASS, "runs a program")
+        seen = "paravirtual: the processor has neither VMX nor SVM, and ordinary kernels die in such a KVM"
+        return Level.FAIL, seen, "use a host with (nested) hardware virtualisation, or the lab"
+    return Level.PASS, "runs a program", ""
 
 
 def _cpu_flags() -> set[str]:
@@ -98,58 +95,52 @@ def _cpu_flags() -> set[str]:
     return set()
 
 
-def check_namespaces() -> Diagnosis:
+def check_namespaces() -> Result:
     """Create a network namespace, which takes CAP_SYS_ADMIN."""
-    name = "network namespaces"
     if _in_child(unshare_network):
-        return Diagnosis("native", name, Level.PASS, "can be created")
+        return Level.PASS, "can be created", ""
+    seen = "need root here"
     if _in_child(lambda: unshare_network(user=True)):
-        seen = "need root here, or a user namespace, which may have no access to /dev/vhost-net"
-    else:
-        seen = "need root here"
-    return Diagnosis("native", name, Level.FAIL, seen, "run as root, or use the lab, which needs no rights")
+        seen += ", or a user namespace, which may have no access to /dev/vhost-net"
+    return Level.FAIL, seen, "run as root, or use the lab, which needs no rights"
 
 
-def check_tun() -> Diagnosis:
+def check_tun() -> Result:
     """Create a tap in a separate namespace."""
-    name = "tap devices"
     try:
-        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        advice = "load the module tun" if error.errno != 13 else "get access to /dev/net/tun"
-        return Diagnosis("native", name, Level.FAIL, f"/dev/net/tun: {error.strerror}", advice)
+        advice = "load the module tun" if error.errno != errno.EACCES else "get access to /dev/net/tun"
+        return Level.FAIL, f"/dev/net/tun: {error.strerror}", advice
 
     def make() -> None:
         unshare_network()
         open_tap("cprlib-probe")  # reopened: a tap belongs to the namespace of its opener
 
-    os.close(descriptor)
     if _in_child(make):
-        return Diagnosis("native", name, Level.PASS, "can be created")
-    return Diagnosis("native", name, Level.FAIL, "/dev/net/tun opens, but no tap can be created", "get CAP_NET_ADMIN")
+        return Level.PASS, "can be created", ""
+    return Level.FAIL, "/dev/net/tun opens, but no tap can be created", "get CAP_NET_ADMIN"
 
 
-def check_vhost() -> Diagnosis:
+def check_vhost() -> Result:
     """Become the owner of a vhost-net device."""
-    name = "vhost-net"
     try:
         descriptor = os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        return Diagnosis("native", name, Level.FAIL, f"/dev/vhost-net: {error.strerror}", "load the module vhost_net")
+        return Level.FAIL, f"/dev/vhost-net: {error.strerror}", "load the module vhost_net"
     try:
         fcntl.ioctl(descriptor, VHOST_SET_OWNER)
     except OSError as error:
-        return Diagnosis("native", name, Level.FAIL, f"VHOST_SET_OWNER fails: {error.strerror}")
+        return Level.FAIL, f"VHOST_SET_OWNER fails: {error.strerror}", ""
     finally:
         os.close(descriptor)
-    return Diagnosis("native", name, Level.PASS, "accepts an owner")
+    return Level.PASS, "accepts an owner", ""
 
 
-def check_kcmp() -> Diagnosis:
+def check_kcmp() -> Result:
     """Compare descriptors of two processes by kcmp(2), the proof that they are one open file."""
-    name = "kcmp"
     if platform.machine() not in KCMP_NUMBERS:
-        return Diagnosis("native", name, Level.WARN, f"its number is not known for {platform.machine()}")
+        return Level.WARN, f"its number is not known for {platform.machine()}", ""
 
     def compare() -> None:
         if not same_open_file(os.getpid(), fd, parent, fd):
@@ -159,42 +150,39 @@ def check_kcmp() -> Diagnosis:
         fd, parent = same.fileno(), os.getpid()
         equal = _in_child(compare)
     if equal:
-        return Diagnosis("native", name, Level.PASS, "compares descriptors of two processes")
+        return Level.PASS, "compares descriptors of two processes", ""
     advice = "needs CONFIG_KCMP and the right to ptrace (kernel.yama.ptrace_scope, container policy)"
-    return Diagnosis("native", name, Level.FAIL, "cannot compare descriptors of two processes", advice)
+    return Level.FAIL, "cannot compare descriptors of two processes", advice
 
 
-def check_tracefs() -> Diagnosis:
+def check_tracefs() -> Result:
     """Find the tracepoint that reports the reason of each dropped packet."""
-    name = "drop tracepoint"
     for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
         with contextlib.suppress(OSError):
             if "kfree_skb" in os.listdir(f"{root}/events/skb"):
-                return Diagnosis("native", name, Level.PASS, f"skb:kfree_skb in {root}")
+                return Level.PASS, f"skb:kfree_skb in {root}", ""
     seen = "no skb:kfree_skb: losses inside the kernel are reported without a reason"
-    return Diagnosis("native", name, Level.WARN, seen, "mount -t tracefs tracefs /sys/kernel/tracing, as root")
+    return Level.WARN, seen, "mount -t tracefs tracefs /sys/kernel/tracing, as root"
 
 
-def check_rights() -> Diagnosis:
+def check_rights() -> Result:
     """Report what a user without root rights cannot test here."""
-    name = "rights"
     if os.geteuid() == 0:
-        return Diagnosis("both", name, Level.PASS, "root")
+        return Level.PASS, "root", ""
     seen = (
         f"user {os.geteuid()}: a lab tests QEMU with its own kernel's tun and vhost-net; not this host's kernel, KVM, "
         "bridges and drivers, nor its speed, and packages cannot be installed"
     )
-    return Diagnosis("both", name, Level.WARN, seen, "see docs/safety.md, section Without root")
+    return Level.WARN, seen, "see docs/safety.md, section Without root"
 
 
-def check_memory() -> Diagnosis:
+def check_memory() -> Result:
     """Check memory for source, target and, in a lab, its kernel."""
-    name = "memory"
     available = psutil.virtual_memory().available >> 20
     seen = f"{available} MiB available"
     if available >= ENOUGH_MEMORY_MIB:
-        return Diagnosis("both", name, Level.PASS, seen)
-    return Diagnosis("both", name, Level.WARN, seen, f"{ENOUGH_MEMORY_MIB} MiB for each parallel test are recommended")
+        return Level.PASS, seen, ""
+    return Level.WARN, seen, f"{ENOUGH_MEMORY_MIB} MiB for each parallel test are recommended"
 
 
 def _in_child(check: Callable[[], None]) -> bool:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
+import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from cprlib.errors import CprlibError
+from cprlib.errors import CprlibError, EnvironmentFailure
 from cprlib.files import cache_folder
 from cprlib.lab.checks_native import Diagnosis, Level, check_native
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB, LabCommand, LabStreams
 from cprlib.lab.engines import build_init, find_kernel
-from cprlib.lab.uml import LAYERS, UmlEngine, places_for_memory
+from cprlib.lab.uml import LAYERS, UmlEngine, confined, places_for_memory
 from cprlib.process import spawn
 
 Mode = Literal["native", "lab"]
 CACHE_NEEDED_MIB = 6144
+REPORT_FD = 1  # of the launcher: its standard output
 LIST_DEVICES = "test -c /dev/net/tun && echo tun; test -c /dev/vhost-net && echo vhost-net"
 
 
@@ -43,6 +44,28 @@ def choose(findings: Sequence[Diagnosis]) -> Mode:
 def usable(findings: Sequence[Diagnosis]) -> bool:
     """Whether the chosen mode can be used at all."""
     return not failures(findings, choose(findings))
+
+
+def choose_engine(native: bool, lab: str | None, report: Callable[[str], None]) -> str | None:
+    """The lab's engine, None for native.
+
+    :param native: run on this host, whatever the doctor finds.
+    :param lab: use this engine, whatever the doctor finds.
+    :param report: called with the reason when neither is given and the doctor decides.
+    :raises EnvironmentFailure: the suite can run neither on this host nor in a lab.
+    """
+    if lab:
+        return lab
+    if native:
+        return None
+    findings = examine()
+    report(explain(findings))
+    if choose(findings) == "native":
+        return None
+    if failed := failures(findings, "lab"):
+        first = failed[0]
+        raise EnvironmentFailure("run the suite", f"{first.name}: {first.seen}", first.advice or "see cprlib doctor")
+    return "uml"
 
 
 def explain(findings: Sequence[Diagnosis]) -> str:
@@ -94,67 +117,52 @@ def check_lab() -> list[Diagnosis]:
 
 def prepare_only() -> dict[str, Any]:
     """The report of the launcher when it starts ``true`` instead of a kernel."""
-    reader, writer = os.pipe()
-    with open(reader, encoding="utf-8") as report:
-        top = max(reader, writer)
-        spec = {
-            "argv": [shutil.which("true") or "/bin/true"],
-            "folders": [tempfile.gettempdir()],  # nothing is written: `true` runs
-            "folder_fds": [top + 2],
-            "memory": DEFAULT_MEMORY_MIB,
-            "memory_fd": top + 1,
-            "places": places_for_memory(),
-            "cpu": None,
-            "report": writer,
-            "keep": [],
-            "layers": LAYERS,
-        }
-        launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("confine.py")), json.dumps(spec)]
-        try:
-            with spawn(launcher, purpose="prepare a lab", pass_fds=[writer]) as child:
-                os.close(writer)
-                writer = -1
-                lines = [json.loads(line) for line in report.read().splitlines() if line.strip()]
-                child.wait()
-        finally:
-            if writer >= 0:
-                os.close(writer)
-    return {key: value for line in lines for key, value in line.items()}
+    launcher = confined(
+        argv=[shutil.which("true") or "/bin/true"],
+        folders=[tempfile.gettempdir()],  # nothing is written: `true` runs
+        folder_fds=[REPORT_FD + 100],
+        memory=DEFAULT_MEMORY_MIB,
+        memory_fd=REPORT_FD + 101,
+        places=places_for_memory(),
+        cpu=None,
+        report=REPORT_FD,
+        keep=[],
+        layers=list(LAYERS),
+    )
+    with spawn(launcher, purpose="prepare a lab", stdout=subprocess.PIPE) as child:
+        lines = child.communicate()[0].splitlines()
+    return {key: value for line in lines if line.strip() for key, value in json.loads(line).items()}
 
 
 def check_confinement() -> list[Diagnosis]:
     """Check the layers between a lab and files of the host, and the folder for its memory."""
     report = prepare_only()
+    advice = f"give {DEFAULT_MEMORY_MIB + 64} MiB to /dev/shm, or set TMPDIR to a tmpfs with that room"
     if "error" in report:
-        advice = f"give {DEFAULT_MEMORY_MIB + 64} MiB to /dev/shm, or set TMPDIR to a tmpfs with that room"
         return [Diagnosis("lab", "memory of a lab", Level.FAIL, str(report["error"]), advice)]
+    level, seen = Level.PASS, f"in {report['memory']}"
     if report["leftover"]:
         os.rmdir(report["leftover"])
-        seen = f"in {report['memory']}, which is no tmpfs: slower, and written to disk"
-        advice = f"give {DEFAULT_MEMORY_MIB + 64} MiB to /dev/shm, or set TMPDIR to a tmpfs with that room"
-        findings = [Diagnosis("lab", "memory of a lab", Level.WARN, seen, advice)]
+        level, seen = Level.WARN, f"{seen}, which is no tmpfs: slower, and written to disk"
+    found = [("memory of a lab", level, seen, advice)]
+    level, landlock = Level.PASS, f"Landlock {report['landlock']}" if report["landlock"] else ""
+    if report["readonly"]:
+        second = f" and {landlock}" if landlock else "; this kernel has no Landlock as a second layer"
+        seen = f"by a read-only clone of the mounts{second}"
+    elif landlock:
+        seen = f"by {landlock}; chmod and chown of host files do nothing"
     else:
-        findings = [Diagnosis("lab", "memory of a lab", Level.PASS, f"in {report['memory']}")]
-    name = "host read-only"
-    if report["readonly"] and report["landlock"]:
-        seen = f"by a read-only clone of the mounts and Landlock {report['landlock']}"
-        findings.append(Diagnosis("lab", name, Level.PASS, seen))
-    elif report["readonly"]:
-        seen = "by a read-only clone of the mounts; this kernel has no Landlock as a second layer"
-        findings.append(Diagnosis("lab", name, Level.PASS, seen))
-    elif report["landlock"]:
-        seen = f"by Landlock {report['landlock']}; chmod and chown of host files do nothing"
-        findings.append(Diagnosis("lab", name, Level.PASS, seen))
-    else:
-        seen = "neither Landlock nor namespaces: a faulty test could write all that you can write"
-        advice = "use Linux 5.13 or newer with landlock in its list of LSMs, or allow user namespaces"
-        findings.append(Diagnosis("lab", name, Level.WARN, seen, advice))
-    if report["namespaces"]:
-        findings.append(Diagnosis("lab", "namespaces", Level.PASS, "a lab has its own processes and no network"))
-    else:
-        seen = "not allowed: processes of a lab are visible among yours"
-        findings.append(Diagnosis("lab", "namespaces", Level.WARN, seen, "allow user namespaces"))
-    return findings
+        level, seen = Level.WARN, "neither Landlock nor namespaces: a faulty test could write all that you can write"
+    advice = "use Linux 5.13 or newer with landlock in its list of LSMs, or allow user namespaces"
+    found.append(("host read-only", level, seen, advice))
+    level, seen = Level.PASS, "a lab has its own processes and no network"
+    if not report["namespaces"]:
+        level, seen = Level.WARN, "not allowed: processes of a lab are visible among yours"
+    found.append(("namespaces", level, seen, "allow user namespaces"))
+    return [
+        Diagnosis("lab", name, level, seen, "" if level is Level.PASS else advice)
+        for name, level, seen, advice in found
+    ]
 
 
 def check_disk() -> Diagnosis:

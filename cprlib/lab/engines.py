@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cprlib.build import store
 from cprlib.errors import LabFailure, UsageError
@@ -11,9 +12,15 @@ from cprlib.files import cache_folder
 from cprlib.lab.engine import LabEngine
 from cprlib.lab.session import compile_init, init_source
 from cprlib.lab.uml import UmlEngine
+from cprlib.qemu.binary import QemuBinary
+
+if TYPE_CHECKING:
+    from cprlib.build.assets import Assets
 
 KERNEL_VARIABLE = "CPRLIB_LAB_KERNEL"
 ENGINES = ("uml", "kvm")
+# With nested KVM a guest carries fewer packets/s, and its updates take longer.
+KVM_LAB_PARAMETERS = {"rate": "200", "control_run": "8"}
 
 
 def build_init() -> Path:
@@ -62,3 +69,23 @@ def make_engine(name: str, kernel: Path | None = None) -> LabEngine:
     if name == "kvm":
         return _kvm()
     raise UsageError(f"make a lab with engine {name!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")
+
+
+def asset_parameters(
+    assets: Assets, engine: str | None, policy: str, *, qemu: QemuBinary | None = None
+) -> dict[str, str]:
+    """Avocado parameters for tests that use these assets.
+
+    :param policy: name of a policy or path of its file.
+    :param qemu: QEMU to test instead of that of the assets.
+    """
+    parameters = (qemu or assets.qemu).parameters() | {
+        "kernel": str(assets.guest.kernel),
+        "initramfs": str(assets.guest.initramfs),
+        "policy": str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy,
+    }
+    if engine in (None, "kvm"):  # the host's KVM, or the nested one of this engine
+        parameters["accelerator"] = "kvm"
+    if engine == "kvm":
+        parameters |= KVM_LAB_PARAMETERS
+    return parameters

@@ -7,12 +7,14 @@ killed.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from avocado.core.utils.eggenv import get_python_path_env_if_egg
 from avocado.plugins.spawners.process import ProcessSpawner, ProcessSpawnerHandle
 
-from cprlib.lab.runner_supervision import bound_to_this_process, report_lost
+from cprlib.lab.task import report_lost
+from cprlib.process import death_binding
 
 
 class NativeSpawner(ProcessSpawner):  # type: ignore[misc]
@@ -34,7 +36,7 @@ class NativeSpawner(ProcessSpawner):  # type: ignore[misc]
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
                 env=get_python_path_env_if_egg(),
-                preexec_fn=bound_to_this_process(),
+                preexec_fn=death_binding(os.getpid()),
             )
         except (FileNotFoundError, PermissionError):
             return False

@@ -25,9 +25,9 @@ from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnM
 from cprlib.errors import CprlibError
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB
 from cprlib.lab.engines import ENGINES, make_engine
-from cprlib.lab.runner_supervision import bound_to_this_process, report_lost
-from cprlib.lab.task import TaskSpec
+from cprlib.lab.task import TaskSpec, report_lost
 from cprlib.lab.uml import UmlEngine
+from cprlib.process import death_binding
 
 LOG = logging.getLogger(__name__)
 SECTION = "spawner.lab"
@@ -152,7 +152,7 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is Avocado's to handle
-            preexec_fn=bound_to_this_process(),
+            preexec_fn=death_binding(os.getpid()),
         )
 
         def ended(_: Any) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from cprlib.errors import CprlibError, LabLost
 from cprlib.files import write_json
 from cprlib.lab.engine import ATTEMPTS, Lab, LabCommand, LabOutcome, LabStreams
 from cprlib.lab.engines import make_engine
-from cprlib.lab.runner_supervision import status_connection
+from cprlib.process import describe_status
 
 LAB_FILE = "lab.json"
 LONGEST_TEST = 24 * 3600.0  # seconds; Avocado terminates a task earlier
@@ -46,6 +47,42 @@ class TaskSpec:
     job_id: str
     status_uris: list[str]
     arguments: list[str]
+
+
+def status_connection(uri: str) -> socket.socket:
+    """A connection to the status server of a job.
+
+    :raises OSError: the server does not run.
+    """
+    if ":" in uri:
+        host, port = uri.rsplit(":", 1)
+        return socket.create_connection((host, int(port)))
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(uri)
+    return connection
+
+
+def report_lost(task: Any, returncode: int | None) -> None:
+    """Finish a task as an error when its runner was killed or failed; Avocado would wait for its result forever.
+
+    :param task: of Avocado.
+    :param returncode: of the runner; one that exits with 0 has sent its result.
+    """
+    if not returncode:
+        return
+    reason = f"the test's runner ended with {describe_status(returncode)} before the test did"
+    message = {
+        "status": "finished",
+        "result": "error",
+        "fail_reason": reason,
+        "fail_class": "RunnerLost",
+        "id": str(task.identifier),
+        "job_id": task.job_id,
+        "time": time.monotonic(),
+    }
+    for service in task.status_services:
+        with contextlib.suppress(OSError), status_connection(service.uri) as connection:
+            connection.sendall(json.dumps(message).encode("ascii") + b"\n")
 
 
 class StatusClient:

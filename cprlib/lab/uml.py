@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cprlib.cleanup import users_tmpdir
 from cprlib.errors import LabFailure
@@ -24,6 +25,11 @@ from cprlib.files import cache_folder
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.session import Channels, LabSession, encode_job
 from cprlib.process import mark_environment, spawn
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from cprlib.lab.confine import Spec
 
 BOOT_SECONDS = 30.0
 LAYERS = ("namespaces", "landlock")
@@ -34,6 +40,11 @@ def places_for_memory() -> list[str]:
     """Folders for the memory file of a lab, best first."""
     chosen = users_tmpdir()
     return [*([chosen] if chosen else []), "/dev/shm", "/tmp", "/var/tmp"]  # noqa: S108
+
+
+def confined(**spec: Unpack[Spec]) -> list[str]:
+    """The command line of the launcher, :mod:`cprlib.lab.confine`."""
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("confine.py")), json.dumps(spec)]
 
 
 @contextlib.contextmanager
@@ -74,21 +85,20 @@ class UmlEngine:
             job = channels.theirs["job"]
             with open(job, "wb", closefd=False) as stream:
                 stream.write(encode_job(command, f"/proc/self/fd/{results_fd}/."))
-            launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("confine.py"))]
-            spec = {
-                "argv": self._arguments(command, channels, memory_fd),
-                "folders": [str(command.results)] if command.results else [],
-                "folder_fds": [results_fd] if command.results else [],
-                "memory": command.memory,
-                "memory_fd": memory_fd,
-                "places": places_for_memory(),
-                "cpu": core,
-                "report": channels.theirs["report"],
-                "keep": [fd for name, fd in channels.theirs.items() if name not in ("report", "console")],
-                "layers": self.layers,
-            }
+            launcher = confined(
+                argv=self._arguments(command, channels, memory_fd),
+                folders=[str(command.results)] if command.results else [],
+                folder_fds=[results_fd] if command.results else [],
+                memory=command.memory,
+                memory_fd=memory_fd,
+                places=places_for_memory(),
+                cpu=core,
+                report=channels.theirs["report"],
+                keep=[fd for name, fd in channels.theirs.items() if name not in ("report", "console")],
+                layers=list(self.layers),
+            )
             with spawn(
-                [*launcher, json.dumps(spec)],
+                launcher,
                 purpose="start a lab",
                 env={"PATH": os.environ.get("PATH", os.defpath), **mark_environment()},
                 stdout=channels.theirs["console"],

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.files import CACHE_VARIABLE, cache_folder, project_folder
-from cprlib.lab.runner_supervision import bound_to_this_process
+from cprlib.process import death_binding
 from tests.robustness.processes import Process, descendants
 
 CASE = "tests/functional/test_cpr_tap.py:CprTap.test_update_with_{}_1_queue_loses_nothing"
@@ -161,7 +161,7 @@ def running(folders: Folders, mode: str, log: Path) -> Iterator[Harness]:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=bound_to_this_process(),  # noqa: PLW1509 - ends with a killed test
+            preexec_fn=death_binding(os.getpid()),  # noqa: PLW1509 - ends with a killed test
         )
     try:
         yield Harness(process, folders, known)

@@ -22,7 +22,7 @@ from cprlib.campaign.pool import Children
 from cprlib.campaign.store import STORE_VERSION, Store, store_folder
 from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import UsageError
-from cprlib.lab.backend import asset_parameters
+from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary, file_digest
 from cprlib.report.environment import Environment
 from cprlib.report.pipeline import judge_results

@@ -34,7 +34,7 @@ from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Children, Pool, Task, worker_count
 from cprlib.campaign.store import store_folder
 from cprlib.errors import BuildFailed, CprlibError, InstrumentError
-from cprlib.lab.backend import asset_parameters
+from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import describe_environment
 from cprlib.report.pipeline import build_report

@@ -29,7 +29,7 @@ from cprlib.campaign.soak.result import (
     read_history,
 )
 from cprlib.errors import UsageError
-from cprlib.lab.backend import asset_parameters
+from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import describe_environment
 from cprlib.verdict.policy_file import load_policy

@@ -71,7 +71,7 @@ def test_report_without_root_lists_what_cannot_be_tested(
     monkeypatch: pytest.MonkeyPatch, user: int, level: Level
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: user)
-    finding = check_rights()
+    finding = Diagnosis("both", "rights", *check_rights())
     assert finding.level is level
     if user:
         assert "not this host's kernel, KVM" in finding.seen

@@ -17,7 +17,7 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.lab.avocado_run import SuiteRun, run_avocado
-from cprlib.lab.runner_supervision import report_lost
+from cprlib.lab.task import report_lost
 from tests.unit.base.test_process import alive
 
 SUICIDE = """

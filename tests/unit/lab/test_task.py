@@ -14,8 +14,7 @@ import pytest
 from cprlib.errors import LabLost
 from cprlib.lab import task
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
-from cprlib.lab.runner_supervision import status_connection
-from cprlib.lab.task import TaskSpec, run_task
+from cprlib.lab.task import TaskSpec, run_task, status_connection
 
 pytestmark = pytest.mark.fast
 

@@ -16,6 +16,7 @@ from cprlib.qemu.trace_log import UPDATE_EVENTS
 
 AGENT_PORT = "org.cprlib.agent"
 ACCELERATORS = ("tcg", "kvm")
+TCG_BUFFER_MIB = 48  # of translated code
 MACHINE, MEMORY_MIB = "q35", 128  # of a guest that asks for nothing else
 MACHINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # no comma: it would start another option
 
@@ -25,8 +26,6 @@ class MachineSettings:
     """What source and target of an update have in common.
 
     :param memory_mib: guest RAM in MiB; every page touched is dear in a user-mode Linux lab.
-    :param processors: virtual CPUs.
-    :param tcg_buffer_mib: size of TCG's translation buffer in MiB.
     :param plugged: netdevs and NICs are not on the command line but added by QMP, before the guest runs: see
         :meth:`Machine.plug_all`. NICs want a bus that takes them then, as machine ``pc`` has.
     :param prefix: words before QEMU's own, of a program that becomes QEMU with other rights.
@@ -41,8 +40,6 @@ class MachineSettings:
     machine: str = MACHINE
     accelerator: str = ACCELERATORS[0]
     memory_mib: int = MEMORY_MIB
-    processors: int = 1
-    tcg_buffer_mib: int = 48
     extra: tuple[str, ...] = ()
     plugged: bool = False
     prefix: tuple[str, ...] = ()
@@ -150,7 +147,7 @@ def command_line(
     """
     accelerator = settings.accelerator
     if accelerator == "tcg":
-        accelerator += f",tb-size={settings.tcg_buffer_mib}"
+        accelerator += f",tb-size={TCG_BUFFER_MIB}"
     command = [
         *settings.qemu.command(),
         *("-name", f"cprlib-{files.name}"),
@@ -158,7 +155,7 @@ def command_line(
         *("-machine", f"{settings.machine},memory-backend=ram0,aux-ram-share=on"),
         *("-accel", accelerator),
         *("-cpu", "max" if settings.accelerator == "tcg" else "host"),
-        *("-smp", str(settings.processors)),
+        *("-smp", "1"),
         *("-m", f"{settings.memory_mib}M"),
         *("-object", f"memory-backend-memfd,id=ram0,share=on,size={settings.memory_mib}M"),
         *(

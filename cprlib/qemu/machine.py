@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ class Machine:
     """One QEMU process, made by :func:`start_machine`.
 
     :param agent: our end of the guest agent's channel.
-    :param namespace: its network namespace.
     :param incoming: it is the target of an update, and its guest does not run yet.
     """
 
@@ -50,9 +49,9 @@ class Machine:
     qmp: QmpConnection
     agent: socket.socket
     namespace: NetworkNamespace
-    command: Sequence[str] = field(default_factory=tuple)
-    incoming: bool = False
-    watch: SizeWatch | None = None
+    command: Sequence[str]
+    incoming: bool
+    watch: SizeWatch
 
     @property
     def pid(self) -> int:
@@ -86,7 +85,7 @@ class Machine:
 
     def died(self, doing: str, status: int) -> QemuFailed:
         """The error for a QEMU that ended unexpectedly; keeps core file and backtrace of a crash."""
-        if self.watch and self.watch.exceeded:
+        if self.watch.exceeded:
             path = self.watch.exceeded
             return QemuFailed(
                 doing,
@@ -157,7 +156,7 @@ class Machine:
         for netdev in self.settings.netdevs:
             self.plug(netdev, nics.get(netdev.identifier))
 
-    def remove_nic(self, identifier: str, seconds: float = 20.0) -> None:
+    def remove_nic(self, identifier: str) -> None:
         """Remove a NIC by QMP and from the settings, with the guest's consent.
 
         :raises DeadlineExceeded: the guest does not release it.
@@ -166,7 +165,7 @@ class Machine:
         self.qmp.execute("device_del", {"id": identifier})
         self.qmp.wait_event(
             ["DEVICE_DELETED"],
-            Deadline(seconds, f"the guest to release {identifier}", Awaited.GUEST),
+            Deadline(20, f"the guest to release {identifier}", Awaited.GUEST),
             accept=lambda event: event.data.get("device") == identifier,
             after=seen,
         )
@@ -190,14 +189,14 @@ class Machine:
                 self.qmp.pass_descriptor(names[kind][-1], descriptor)
         return names["tap"], names["vhost"]
 
-    def quit(self, seconds: float = 10.0) -> int:
+    def quit(self) -> int:
         """Quit QEMU by QMP and wait for its end.
 
         :returns: its exit status.
         """
         with contextlib.suppress(QemuFailed):  # the connection may break before the reply is read
             self.qmp.execute("quit")
-        return wait_until_exit(self.process, Deadline(seconds, f"the end of the {self.name}", Awaited.QEMU))
+        return wait_until_exit(self.process, Deadline(10, f"the end of the {self.name}", Awaited.QEMU))
 
 
 @contextlib.contextmanager
@@ -259,18 +258,7 @@ def start_machine(
         qmp_theirs.close()
         agent_theirs.close()
         qmp = stack.enter_context(QmpConnection(name, qmp_ours, files.qmp))
-        yield Machine(
-            name,
-            settings,
-            files,
-            process,
-            qmp,
-            agent_ours,
-            namespace,
-            tuple(command),
-            incoming=incoming is not None,
-            watch=watch,
-        )
+        yield Machine(name, settings, files, process, qmp, agent_ours, namespace, command, incoming is not None, watch)
 
 
 def _open_missing(

@@ -11,16 +11,16 @@ from cprlib.qemu.qmp import QmpConnection
 Facts = Mapping[str, str]
 
 MAX_RING_SIZE = 1024  # VIRTQUEUE_MAX_SIZE, include/hw/virtio/virtio.h
-NIC_PATH = "/machine/peripheral/{}/virtio-backend"
+NIC = "nic0"  # id of the guest's first NIC
+NIC_PATH = f"/machine/peripheral/{NIC}/virtio-backend"
 
 
-def device_facts(qmp: QmpConnection, nic: str = "nic0") -> Facts:
-    """State of a virtio-net device that an update must not change (x-query-virtio-status).
+def device_facts(qmp: QmpConnection) -> Facts:
+    """State of the guest's first NIC that an update must not change (x-query-virtio-status).
 
-    :param nic: id of the device.
     :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute`.
     """
-    return facts_from_status(qmp.execute("x-query-virtio-status", {"path": NIC_PATH.format(nic)}))
+    return facts_from_status(qmp.execute("x-query-virtio-status", {"path": NIC_PATH}))
 
 
 def facts_from_status(status: Mapping[str, Any]) -> Facts:
@@ -47,12 +47,12 @@ def _words(descriptions: Iterable[str]) -> str:
     return " ".join(sorted(text.partition(":")[0] for text in descriptions))
 
 
-def filter_facts(qmp: QmpConnection, nic: str = "nic0") -> Facts:
-    """Receive filters: addresses, VLANs, modes (query-rx-filter). Tables are sorted.
+def filter_facts(qmp: QmpConnection) -> Facts:
+    """Receive filters of the guest's first NIC: addresses, VLANs, modes (query-rx-filter). Tables are sorted.
 
     :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute`.
     """
-    return facts_from_filter(qmp.execute("query-rx-filter", {"name": nic})[0])
+    return facts_from_filter(qmp.execute("query-rx-filter", {"name": NIC})[0])
 
 
 def facts_from_filter(information: Mapping[str, Any]) -> Facts:
@@ -87,31 +87,24 @@ def _difference(name: str, before: str | None, after: str | None) -> str:
     return f"{name} {' and '.join(changes)}"
 
 
-def receive_ring_size(qmp: QmpConnection, nic: str = "nic0") -> int:
-    """Size of a virtio-net device's first receive ring (x-query-virtio-queue-status); the maximum if QEMU refuses.
+def receive_ring_size(qmp: QmpConnection) -> int:
+    """Size of the first NIC's first receive ring (x-query-virtio-queue-status); the maximum if QEMU refuses.
 
     The property rx_queue_size is not the size: stable releases always make the largest ring.
     """
     try:
-        status: Mapping[str, Any] = qmp.execute(
-            "x-query-virtio-queue-status", {"path": NIC_PATH.format(nic), "queue": 0}
-        )
+        return int(qmp.execute("x-query-virtio-queue-status", {"path": NIC_PATH, "queue": 0})["vring-num"])
     except QmpRefused:
         return MAX_RING_SIZE
-    return int(status["vring-num"])
 
 
-def vhost_started(qmp: QmpConnection, device: str = "virtio-net") -> bool:
-    """True when vhost carries the packets of the first virtio device of that name (QAPI VirtioStatus).
+def vhost_started(qmp: QmpConnection) -> bool:
+    """Whether vhost carries the packets of the guest's first NIC (QAPI VirtioStatus).
 
-    :raises InstrumentError: there is no such device, or this QEMU does not report vhost.
+    :raises InstrumentError: this QEMU does not report vhost.
     """
-    tried = f"ask the {qmp.name} whether vhost carries its packets"
-    devices: list[Mapping[str, Any]] = qmp.execute("x-query-virtio")
-    path = next((str(item["path"]) for item in devices if item["name"] == device), None)
-    if path is None:
-        raise InstrumentError(tried, f"x-query-virtio has no {device}")
-    status: Mapping[str, Any] = qmp.execute("x-query-virtio-status", {"path": path})
+    status = qmp.execute("x-query-virtio-status", {"path": NIC_PATH})
     if "vhost-started" not in status:
+        tried = f"ask the {qmp.name} whether vhost carries its packets"
         raise InstrumentError(tried, "x-query-virtio-status has no member 'vhost-started'")
     return bool(status["vhost-started"])

@@ -41,10 +41,15 @@ from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.per_update import parts_of
 from cprlib.traffic.session import TrafficSession
-from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
+from cprlib.update.guest_traffic import (
+    TRIED_PER_QUEUE,
+    Counters,
+    flows_on_every_queue,
+    instrument_counters,
+    read_hop_counters,
+)
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.outcome import view
-from cprlib.update.queue_flows import TRIED_PER_QUEUE, flows_on_every_queue
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
 

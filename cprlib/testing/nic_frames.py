@@ -104,14 +104,14 @@ def received_kinds(guest: RunningGuest, kinds: Mapping[str, bytes], expected: Se
     return frozenset(name for name, weight in weights.items() if count & weight)
 
 
-def queues_of_flows(guest: RunningGuest, flows: int = 8, first_port: int = 30000) -> dict[int, tuple[int, ...]] | None:
-    """The queue of the guest's NIC that the kernel selects for each of several flows, by the flow's hash.
+def queues_of_flows(guest: RunningGuest) -> dict[int, tuple[int, ...]] | None:
+    """The queue of the guest's NIC that the kernel selects for each of 8 flows, by the flow's hash.
 
     The guest must not answer them: a flow would move to the queue of its answers (tun_flow_update()).
 
     :returns: source ports by queue; None when packets are missing.
     """
-    weights = {first_port + position: 1 << position for position in range(flows)}
+    weights = {30_000 + position: 1 << position for position in range(8)}
     before = guest.agent.network().nic()
     send_frames(guest, [flow_frame(port) for port, weight in weights.items() for _ in range(weight)])
     after = _wait_received(guest.agent, before.counters["rx_packets"], sum(weights.values()))

@@ -128,7 +128,7 @@ class Fault:
 CPR_CHANNEL = (
     Fault("no-listener", Phase.MODE_SET, Actor.TARGET, Action.NO_LISTENER),
     Fault("cpr-closed-before-fds", Phase.VM_STOPPED, Actor.MANAGEMENT, Action.CLOSE_CPR),
-    Fault("cpr-closed-with-fds", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CLOSE_CPR, refusal=False),
+    Fault("cpr-closed-with-fds", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CLOSE_CPR),
     Fault("cpr-garbage", Phase.FDS_SENT, Actor.MANAGEMENT, Action.GARBAGE_CPR, refusal=True),
     Fault("cpr-truncated", Phase.FDS_SENT, Actor.MANAGEMENT, Action.TRUNCATE_CPR, refusal=True),
     Fault("cpr-without-fds", Phase.FDS_SENT, Actor.MANAGEMENT, Action.WITHOUT_FDS, refusal=True),
@@ -243,7 +243,7 @@ FATAL = (
 )
 """The guest is lost with the QEMU that had it, and no other QEMU may run it."""
 
-_TABLES = (
+TABLES = (
     CPR_CHANNEL,
     DEATHS,
     CANCELS,
@@ -264,7 +264,7 @@ def faults_named(*names: str) -> tuple[Fault, ...]:
 
     :raises UsageError: there is none of that name.
     """
-    known = {fault.name: fault for table in _TABLES for fault in table}
+    known = {fault.name: fault for table in TABLES for fault in table}
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise UsageError(f"inject fault {unknown[0]!r}", "there is none of that name", "see cprlib/update/faults.py")

@@ -17,9 +17,9 @@ from cprlib.update.mechanism import Mechanism
 
 if TYPE_CHECKING:  # a report needs the records only
     from cprlib.qemu.machine import Machine
-    from cprlib.qemu.trace_log import TraceRecord
 
 SOURCE, TARGET, HARNESS = "source", "target", "harness"
+SENDING = ("cpr_transfer_output", "cpr_state_save")  # trace events of a source that sends its CPR state
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,36 +115,26 @@ class FaultResult:
     target_messages: str
 
 
-def _from_trace(name: str, who: str, record: TraceRecord | None) -> list[Moment]:
-    return [Moment(name, record.time_ns, who, f"trace {record.name}")] if record else []
-
-
-def _from_event(name: str, who: str, machine: Machine, event_name: str, since_ns: int) -> list[Moment]:
-    for event in machine.qmp.events:
-        if event.name == event_name and event.time_ns >= since_ns:
-            return [Moment(name, event.time_ns, who, f"QMP event {event_name}")]
-    return []
-
-
 def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment, ...]:
     """The steps that the two QEMUs report.
 
     :param since_ns: start of the update; earlier records of the same source are ignored.
     """
     log, other = source.trace, target.trace
-    recent = [item for item in log.records if item.time_ns >= since_ns]
-    sent = next((item for item in recent if item.name in ("cpr_transfer_output", "cpr_state_save")), None)
-    stop = _from_event("STOP", SOURCE, source, "STOP", since_ns)
-    resume = _from_trace("RESUME", TARGET, other.run_state(("running",))) or _from_event(
-        "RESUME", TARGET, target, "RESUME", since_ns
-    )
-    return (
-        *stop,
-        *_from_trace("FDS_SENT", SOURCE, sent),
-        *_from_trace("FDS_LOADING", TARGET, other.first("cpr_state_load")),
-        *_from_trace("STATE_LOADING", TARGET, other.first("migrate_set_state", "new state active")),
-        *resume,
-    )
+    recent = (item for item in log.records if item.time_ns >= since_ns)
+    records = {
+        ("FDS_SENT", SOURCE): next((item for item in recent if item.name in SENDING), None),
+        ("FDS_LOADING", TARGET): other.first("cpr_state_load"),
+        ("STATE_LOADING", TARGET): other.first("migrate_set_state", "new state active"),
+        ("RESUME", TARGET): other.run_state(("running",)),
+    }
+    found = [Moment(name, item.time_ns, who, f"trace {item.name}") for (name, who), item in records.items() if item]
+    machines = {"STOP": source} | ({} if records["RESUME", TARGET] else {"RESUME": target})
+    for name, machine in machines.items():
+        events = (item for item in machine.qmp.events if item.name == name and item.time_ns >= since_ns)
+        if event := next(events, None):
+            found.append(Moment(name, event.time_ns, TARGET if machine is target else SOURCE, f"QMP event {name}"))
+    return tuple(found)
 
 
 def run_states_of(source: Machine, target: Machine, since_ns: int) -> tuple[str, ...] | None:

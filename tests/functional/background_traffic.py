@@ -40,7 +40,6 @@ class GuestStreamPlan:
     name: str
     rate_share: float
     size: int = 44
-    dscp: int = 0
 
 
 GUEST_STREAMS = (
@@ -50,13 +49,13 @@ GUEST_STREAMS = (
 
 
 @contextlib.contextmanager
-def background_traffic(case: MeasuredCase, plans: Sequence[GuestStreamPlan] = GUEST_STREAMS) -> Iterator[None]:
+def background_traffic(case: MeasuredCase) -> Iterator[None]:
     """Run streams from the guest and a TCP connection in each direction, and add their figures to the case."""
     address = STATION.ipv6 if case.parameters.ip_version == 6 else STATION.ipv4
     with contextlib.ExitStack() as stack:
         with case.guest.topology.station.entered():
             station = stack.enter_context(StationEndpoints(REFLECTOR_PORT, (address,)))
-        streams = [(plan, _start(case, address, plan, number)) for number, plan in enumerate(plans)]
+        streams = [(plan, _start(case, address, plan, number)) for number, plan in enumerate(GUEST_STREAMS)]
         connections = [(role, *_connect(case, station, role)) for role in TcpRole]
         yield
         agent = case.guest.agent
@@ -75,14 +74,8 @@ def _rate(case: MeasuredCase, plan: GuestStreamPlan) -> int:
 
 
 def _start(case: MeasuredCase, address: str, plan: GuestStreamPlan, number: int) -> int:
-    return case.guest.agent.start_stream(
-        address,
-        _rate(case, plan),
-        size=plan.size,
-        port=REFLECTOR_PORT,
-        source_port=GUEST_PORT + number,
-        dscp=plan.dscp,
-    )
+    rate, source_port = _rate(case, plan), GUEST_PORT + number
+    return case.guest.agent.start_stream(address, rate, size=plan.size, port=REFLECTOR_PORT, source_port=source_port)
 
 
 def _final_counters(agent: AgentConnection) -> tuple[SenderStream, ...]:

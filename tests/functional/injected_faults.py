@@ -20,10 +20,11 @@ from cprlib.traffic.ledger import SEQUENCES_KEPT, Ledger, Moments, make_ledger
 from cprlib.traffic.probes import warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
-from cprlib.update.hop_counters import Counters, instrument_counters, read_hop_counters
+from cprlib.update.guest_traffic import Counters, instrument_counters, read_hop_counters
 from cprlib.update.running_guest import RunningGuest
 
 PORTS = 9000  # then reused: the reflector is reset before each run
+RATE = 1000.0  # packets/s
 ANSWERS_S = 10.0
 SENT_S, EVENT_S = 30.0, 5.0
 LINGER_S = 0.15  # for duplicates beyond the answers waited for
@@ -144,15 +145,12 @@ class StoppedGuest:
 
 
 class FaultBench:
-    """Makes runs on one guest, without an update, each with its own ports.
+    """Makes runs on one guest, without an update, each with its own ports."""
 
-    :param packets: of each run; :param rate: packets/s.
-    """
+    packets = 240  # of each run
 
-    def __init__(self, case: MeasuredCase, *, packets: int = 240, rate: float = 1000.0) -> None:
+    def __init__(self, case: MeasuredCase) -> None:
         self.case = case
-        self.packets = packets
-        self.rate = rate
         self._runs = 0
         self._first_port = case.ports.take(PORTS)
         self._injected: dict[str, str] = {}  # by name of the fault; of its last run
@@ -206,7 +204,7 @@ class FaultBench:
             warm_up(guest.topology.station, stream, Deadline(ANSWERS_S, "the guest to answer", Awaited.GUEST))
         guest.agent.reset_reflector()
         before = read_hop_counters(guest) | instrument_counters(None)
-        settings = StreamSettings(self.rate, count)
+        settings = StreamSettings(RATE, count)
         if prepare is not None:
             prepare()
         with DropTrace() as trace, TrafficSession(guest.topology.station, stream, settings, keep_frames=0) as session:

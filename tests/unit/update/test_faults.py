@@ -16,21 +16,7 @@ from cprlib.update import faults
 from cprlib.update.fault_injection import changed_settings
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
 
-TABLES = (
-    faults.CPR_CHANNEL,
-    faults.DEATHS,
-    faults.CANCELS,
-    faults.LATE_CANCELS,
-    faults.UNFIT_TARGETS,
-    faults.MAIN_CHANNEL,
-    faults.UNNOTICED,
-    faults.PAUSES,
-    faults.MISSING_RESOURCES,
-    faults.FATAL,
-    faults.LATE_COMMANDS,
-    (faults.PLAIN,),
-)
-ALL = [fault for table in TABLES for fault in table]
+ALL = [fault for table in faults.TABLES for fault in table]
 
 
 def settings(queues: int = 4) -> MachineSettings:

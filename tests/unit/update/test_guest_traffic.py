@@ -11,7 +11,7 @@ import pytest
 from cprlib.evidence.guest_checks import queue_use_check
 from cprlib.evidence.records import Outcome, QueueShare
 from cprlib.traffic.flow import Flow, flows_between
-from cprlib.update import queue_flows
+from cprlib.update import guest_traffic
 
 pytestmark = pytest.mark.fast
 
@@ -44,8 +44,8 @@ class HashingGuest:
 
 
 def choose(monkeypatch: pytest.MonkeyPatch, guest: HashingGuest, wanted: int) -> list[int]:
-    monkeypatch.setattr(queue_flows, "warm_up", guest.warm_up)
-    flows = queue_flows.flows_on_every_queue(guest.running, flows_between(count=48, first_port=20000), wanted)
+    monkeypatch.setattr(guest_traffic, "warm_up", guest.warm_up)
+    flows = guest_traffic.flows_on_every_queue(guest.running, flows_between(count=48, first_port=20000), wanted)
     return [flow.source_port for flow in flows]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from cprlib.evidence.records import Check, FaultRecord, Outcome
-from cprlib.report.formatting import utc
+from cprlib.report.formatting import Moment, utc
 from cprlib.report.run_report import RunReport
 from cprlib.update.faults import Action, Actor, Phase, Survivor
 from cprlib.verdict.findings import Finding, worst_first
@@ -15,48 +15,43 @@ from cprlib.verdict.judge import JudgedCase
 _OWNS_GUEST = ("running", "paused")  # run states (QAPI RunState) of the QEMU that has the guest
 
 
-@dataclass(frozen=True, slots=True)
-class FaultEntry:
-    """One fault in one case.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultCell(FaultRecord):
+    """A fault that was put into an update, and the QEMU that survived it.
 
-    :param setting: the case's NIC in short: ``vhost x4`` is vhost-net with four queue pairs.
-    :param outcome: the worst of its checks, as the policy judges them; inconclusive when it has none.
-    :param findings: of its checks, the worst first.
+    :param fault: its name; :param case: id of the case; :param setting: of the case, such as ``vhost x4``.
+    :param verdict: of its checks; :param reasons: its findings, without those that passed.
+    :param died: when the guest was lost, where no QEMU survives.
     """
 
+    fault: str
     case: str
     setting: str
-    fault: FaultRecord
-    outcome: Outcome
-    findings: tuple[Finding, ...]
+    verdict: Outcome
+    died: Moment | None
+    reasons: tuple[Finding, ...]
 
     @property
     def anchor(self) -> str:
         """Id of its details on the page."""
-        return f"fault-{self.case}-{self.fault.name}"
+        return f"fault-{self.case}-{self.name}"
 
     @property
-    def survivor(self) -> str:
+    def runs_guest(self) -> str:
         """The QEMU that runs the guest afterwards.
 
         When a check fails: the QEMU that had to run it, and the run state that it has instead.
         """
-        fault = self.fault
-        if self.outcome == Outcome.PASS:
-            states = {"source": fault.source_state, "target": fault.target_state}
+        if self.verdict == Outcome.PASS:
+            states = {"source": self.source_state, "target": self.target_state}
             owners = [qemu for qemu, state in states.items() if state in _OWNS_GUEST]
-            return owners[0] if fault.survivor == Survivor.ONE and owners else fault.survivor
-        return f"{fault.survivor}: {fault.state}" if fault.state else "unknown"
+            return owners[0] if self.survivor == Survivor.ONE and owners else self.survivor
+        return f"{self.survivor}: {self.state}" if self.state else "unknown"
 
     @property
     def ends_guest(self) -> bool:
         """True when no QEMU can survive this fault with the guest."""
-        return self.fault.survivor == Survivor.NEITHER
-
-    @property
-    def died(self) -> str | None:
-        """Time of death, ISO 8601 in UTC, of a guest that no QEMU can keep."""
-        return utc(self.fault.died_ns)
+        return self.survivor == Survivor.NEITHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +63,15 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultMatrix:
-    """All faults of a run.
+class FaultTable:
+    """Faults that were put into updates: rows are phases in order, columns are actor and action.
 
-    :param phases: rows, in the order of an update.
-    :param columns: in the order of :class:`Actor` and :class:`Action`.
+    A cell of the table has each fault of its phase, actor and action. Empty when no fault was put in.
     """
 
     phases: tuple[str, ...]
     columns: tuple[Column, ...]
-    entries: tuple[FaultEntry, ...]
+    cells: tuple[FaultCell, ...]
 
     @property
     def actors(self) -> tuple[str, ...]:
@@ -88,28 +82,25 @@ class FaultMatrix:
         """The columns of one actor."""
         return tuple(column for column in self.columns if column.actor == actor)
 
-    def cell(self, phase: str, column: Column) -> tuple[FaultEntry, ...]:
+    def cell(self, phase: str, column: Column) -> tuple[FaultCell, ...]:
         """The faults of one cell."""
         key = (phase, column.actor, column.action)
-        return tuple(
-            entry for entry in self.entries if (entry.fault.phase, entry.fault.actor, entry.fault.action) == key
-        )
+        return tuple(each for each in self.cells if (each.phase, each.actor, each.action) == key)
 
     def count(self, outcome: Outcome) -> int:
         """Number of faults with this outcome."""
-        return sum(entry.outcome == outcome for entry in self.entries)
+        return sum(each.verdict == outcome for each in self.cells)
 
 
-def fault_matrix(report: RunReport) -> FaultMatrix:
-    """Build the matrix of a run; it is empty when no fault was injected."""
-    entries = tuple(_entry(case, fault) for case in report.cases for fault in case.evidence.faults)
-    faults = [entry.fault for entry in entries]
+def fault_matrix(report: RunReport) -> FaultTable:
+    """Build the matrix of a run."""
+    cells = tuple(_cell(case, fault) for case in report.cases for fault in case.evidence.faults)
     phases, actors, actions = ([str(word) for word in words] for words in (Phase, Actor, Action))
-    columns = {Column(fault.actor, fault.action) for fault in faults}
-    return FaultMatrix(
-        tuple(sorted({fault.phase for fault in faults}, key=lambda phase: _rank(phase, phases))),
+    columns = {Column(fault.actor, fault.action) for fault in cells}
+    return FaultTable(
+        tuple(sorted({fault.phase for fault in cells}, key=lambda phase: _rank(phase, phases))),
         tuple(sorted(columns, key=lambda column: (_rank(column.actor, actors), _rank(column.action, actions)))),
-        entries,
+        cells,
     )
 
 
@@ -131,16 +122,19 @@ def checks_of(fault: str, names: Iterable[str], checks: Sequence[Check]) -> tupl
     )
 
 
-def _entry(case: JudgedCase, fault: FaultRecord) -> FaultEntry:
+def _cell(case: JudgedCase, fault: FaultRecord) -> FaultCell:
     names = [other.name for other in case.evidence.faults]
     checks = {check.name for check in checks_of(fault.name, names, case.evidence.checks)}
     findings = worst_first(finding for finding in case.verdict.findings if finding.about in checks)
-    outcome = findings[0].outcome if findings else Outcome.INCONCLUSIVE
-    return FaultEntry(case.evidence.id, _setting(case), fault, outcome, tuple(findings))
-
-
-def _setting(case: JudgedCase) -> str:
     parameters = case.evidence.parameters
     device = {True: "vhost", False: "tap", None: ""}[parameters.vhost]
     queues = "" if parameters.queues is None else f"x{parameters.queues}"
-    return " ".join(filter(None, (device, queues)))
+    return FaultCell(
+        **asdict(fault),
+        fault=fault.name,
+        case=case.evidence.id,
+        setting=" ".join(filter(None, (device, queues))),
+        verdict=findings[0].outcome if findings else Outcome.INCONCLUSIVE,
+        died=utc(fault.died_ns),
+        reasons=tuple(finding for finding in findings if finding.outcome != Outcome.PASS),
+    )

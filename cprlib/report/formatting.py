@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime
 import unicodedata
+from typing import Annotated
+
+import msgspec
 
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.traffic.figures import Interruption, PerDirection
 
+Moment = Annotated[str, msgspec.Meta(description="ISO 8601, UTC")]
 UNKNOWN = "-"
 MARK = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.SKIP: "○"}
 MAX_TEXT = 2000  # characters of one untrusted text

@@ -6,20 +6,20 @@ A member may be added; renaming or removing one raises ``schema``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
 from cprlib import files
 from cprlib.codec import BadValue, Count, Name, decode, dump_json, encode
 from cprlib.errors import InstrumentError
-from cprlib.evidence.records import DescriptorCount, FaultRecord, Outcome, Parameters, Role, UpdateFigures
+from cprlib.evidence.records import DescriptorCount, Outcome, Parameters, Role, UpdateFigures
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
-from cprlib.report.fault_matrix import Column, FaultEntry, fault_matrix
-from cprlib.report.formatting import utc
+from cprlib.report.fault_matrix import FaultTable, fault_matrix
+from cprlib.report.formatting import Moment, utc
 from cprlib.report.run_report import RunReport, seconds_of
 from cprlib.report.schema import SchemaFile
 from cprlib.traffic.figures import Interruption, PerDirection
@@ -31,8 +31,6 @@ from cprlib.verdict.traffic_rules import unexplained_packets
 
 RUN_FILE = "run.json"
 RUN_SCHEMA: Final = 2
-
-Moment = Annotated[str, msgspec.Meta(description="ISO 8601, UTC")]
 
 
 class Milliseconds(msgspec.Struct, frozen=True, rename={"return_": "return"}):
@@ -105,35 +103,6 @@ class RunCase:
     folder: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaultCell(FaultRecord):
-    """A fault that was put into an update, and the QEMU that survived it.
-
-    :param fault: its name; :param case: id of the case; :param setting: of the case, such as ``vhost x4``.
-    :param verdict: of its checks; :param reasons: its findings, without those that passed.
-    :param died: when the guest was lost, where no QEMU survives.
-    """
-
-    fault: str
-    case: str
-    setting: str
-    verdict: Outcome
-    died: Moment | None
-    reasons: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FaultTable:
-    """Faults that were put into updates: rows are phases in order, columns are actor and action.
-
-    A cell of the table has each fault of its phase, actor and action. Empty when no fault was put in.
-    """
-
-    phases: tuple[str, ...]
-    columns: tuple[Column, ...]
-    cells: tuple[FaultCell, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class RunDocument:
     """The result of one run.
@@ -166,10 +135,12 @@ class RunDocument:
 RUN_SCHEMA_FILE = SchemaFile("run", RUN_SCHEMA, RunDocument)
 
 
-def run_document(report: RunReport) -> RunDocument:
-    """A run as run.json holds it."""
-    matrix = fault_matrix(report)
-    return RunDocument(
+def run_value(report: RunReport) -> dict[str, Any]:
+    """A run as the JSON object that run.json holds.
+
+    :raises InstrumentError: a member does not fit its type; the message has the path to it.
+    """
+    document = RunDocument(
         schema=RUN_SCHEMA,
         verdict=report.verdict.outcome,
         exit_status=cast(Literal[0, 1, 3], int(report.exit_status)),
@@ -181,74 +152,41 @@ def run_document(report: RunReport) -> RunDocument:
         command=report.command,
         environment=replace(report.environment, lab_retries=report.lab_retries),
         qemu=report.qemus,
-        cases=tuple(run_case(case) for case in report.cases),
-        fault_matrix=FaultTable(matrix.phases, matrix.columns, tuple(map(_fault_cell, matrix.entries))),
+        cases=tuple(_run_case(case) for case in report.cases),
+        fault_matrix=fault_matrix(report),
     )
+    value: dict[str, Any] = encode(document)
+    validate(value)
+    return value
 
 
-def run_case(judged: JudgedCase) -> RunCase:
-    """One member of ``cases``."""
+def _run_case(judged: JudgedCase) -> RunCase:
+    """One member of ``cases``: figures made here, and the members that have the same name in the evidence."""
     case = judged.evidence
     forward, back = case.interruption.forward, case.interruption.return_
-    return RunCase(
-        id=case.id,
-        verdict=judged.outcome,
-        mechanism=case.mechanism,
-        sent=case.sent,
-        loss=case.loss,
-        duplicates=case.duplicates.total,
-        reordered=case.reordered.total,
-        interruption_ms=Milliseconds(forward.high_ms, back.high_ms),
-        fds=case.fds,
-        unexplained=unexplained_packets(case),
-        title=case.title,
-        role=case.role,
-        test=case.test,
-        reasons=judged.verdict.reasons,
-        skipped=case.skip_text,
-        skip_word=case.skip_word,
-        parameters=case.parameters,
-        updates=case.updates,
-        per_update=case.per_update,
-        duplicates_by_direction=case.duplicates,
-        reordered_by_direction=case.reordered,
-        interruption_range_ms=MillisecondRange(_range(forward), _range(back)),
-        interruption_frame_loss_ms=Milliseconds(forward.frame_loss_ms, back.frame_loss_ms),
-        qemu_downtime_ms=case.qemu_downtime_ms,
-        budget_ms=case.budget.longest_pause_ms if case.budget else None,
-        control_run_interruption_ms=case.instrument.control_run_interruption_ms,
-        seconds=seconds_of(case),
-        retries=case.retries,
-        warnings=case.warnings,
-        reproduce=case.reproduce,
-        folder=f"cases/{case.id}",
-    )
-
-
-def _fault_cell(entry: FaultEntry) -> FaultCell:
-    return FaultCell(
-        **asdict(entry.fault),
-        fault=entry.fault.name,
-        case=entry.case,
-        setting=entry.setting,
-        verdict=entry.outcome,
-        died=entry.died,
-        reasons=tuple(finding for finding in entry.findings if finding.outcome != Outcome.PASS),
-    )
+    evidence = {item.name: getattr(case, item.name) for item in fields(case)}
+    figures = {
+        "verdict": judged.outcome,
+        "duplicates": case.duplicates.total,
+        "reordered": case.reordered.total,
+        "interruption_ms": Milliseconds(forward.high_ms, back.high_ms),
+        "unexplained": unexplained_packets(case),
+        "reasons": judged.verdict.reasons,
+        "skipped": case.skip_text,
+        "duplicates_by_direction": case.duplicates,
+        "reordered_by_direction": case.reordered,
+        "interruption_range_ms": MillisecondRange(_range(forward), _range(back)),
+        "interruption_frame_loss_ms": Milliseconds(forward.frame_loss_ms, back.frame_loss_ms),
+        "budget_ms": case.budget.longest_pause_ms if case.budget else None,
+        "control_run_interruption_ms": case.instrument.control_run_interruption_ms,
+        "seconds": seconds_of(case),
+        "folder": f"cases/{case.id}",
+    }
+    return RunCase(**{item.name: (evidence | figures)[item.name] for item in fields(RunCase)})
 
 
 def _range(seen: Interruption) -> tuple[float, float] | None:
     return None if seen.low_ms is None or seen.high_ms is None else (seen.low_ms, seen.high_ms)
-
-
-def run_value(report: RunReport) -> dict[str, Any]:
-    """A run as the JSON object that run.json holds.
-
-    :raises InstrumentError: a member does not fit its type; the message has the path to it.
-    """
-    value: dict[str, Any] = encode(run_document(report))
-    validate(value)
-    return value
 
 
 def validate(value: object) -> None:

@@ -14,7 +14,7 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, FaultRecord, Outcome, Parameters, Role
 from cprlib.evidence.update_checks import fault_record
 from cprlib.report.environment import Environment
-from cprlib.report.fault_matrix import Column, FaultMatrix, checks_of, fault_matrix
+from cprlib.report.fault_matrix import Column, FaultTable, checks_of, fault_matrix
 from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import start_case
 from cprlib.testing.measured_case import MeasuredCase
@@ -72,7 +72,7 @@ def put(results: Path, case: str, faults: Sequence[FaultRecord], checks: Sequenc
     return evidence
 
 
-def matrix_of(results: Path) -> FaultMatrix:
+def matrix_of(results: Path) -> FaultTable:
     return fault_matrix(build_report(results, load_policy("default"), environment=MACHINE))
 
 
@@ -88,16 +88,16 @@ def test_rows_are_phases_in_order_and_columns_actors_and_actions(tmp_path: Path)
     assert made.actors == ("source", "target", "management")
     assert made.columns_of("source") == (Column("source", "kill -9"),)
     (entry,) = made.cell("fds sent", Column("management", "garbage on the cpr channel"))
-    assert (entry.outcome, entry.survivor, entry.setting) == (Outcome.PASS, "source", "vhost x4")
-    assert (entry.fault.resumed_after_ms, entry.fault.traffic_after_ms) == (28.753, 305.784)
-    assert entry.fault.conditions == ("the target has to refuse",)
+    assert (entry.verdict, entry.runs_guest, entry.setting) == (Outcome.PASS, "source", "vhost x4")
+    assert (entry.resumed_after_ms, entry.traffic_after_ms) == (28.753, 305.784)
+    assert entry.conditions == ("the target has to refuse",)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL])
 def test_worst_check_of_a_fault_decides_it_and_no_other(tmp_path: Path, outcome: Outcome) -> None:
     checks = [check("one-ends"), check("one-traffic", outcome), check("two-ends"), check("next-update-succeeds")]
     put(tmp_path, "x", [fault("one"), fault("two")], checks)
-    found = {entry.fault.name: entry.outcome for entry in matrix_of(tmp_path).entries}
+    found = {entry.name: entry.verdict for entry in matrix_of(tmp_path).cells}
     assert found == {"one": outcome, "two": Outcome.PASS}
 
 
@@ -115,7 +115,7 @@ def test_fault_without_a_check_is_inconclusive(tmp_path: Path) -> None:
 
 def test_wrong_survivor_is_reported(tmp_path: Path) -> None:
     put(tmp_path, "x", [fault(state="internal-error")], [check("cpr-garbage-source-runs", Outcome.FAIL)])
-    assert matrix_of(tmp_path).entries[0].survivor == "source: internal-error"
+    assert matrix_of(tmp_path).cells[0].runs_guest == "source: internal-error"
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ def test_wrong_survivor_is_reported(tmp_path: Path) -> None:
 def test_owner_is_reported_where_either_may_survive(tmp_path: Path, source: str, target: str, owner: str) -> None:
     seen = fault("cancel-state-loading", survivor="source or target", source_state=source, target_state=target)
     put(tmp_path, "x", [replace(seen, refused="too late")], [check("cancel-state-loading-one-owner")])
-    (entry,) = matrix_of(tmp_path).entries
-    assert (entry.survivor, entry.fault.refused) == (owner, "too late")
+    (entry,) = matrix_of(tmp_path).cells
+    assert (entry.runs_guest, entry.refused) == (owner, "too late")
 
 
 def test_time_of_death_is_reported_when_no_qemu_survives(tmp_path: Path) -> None:
     name = "source-killed-fds-received"
     put(tmp_path, "x", [fault(name, survivor="neither", died_ns=DEATH_NS)], [check(f"{name}-runs-nowhere")])
-    (entry,) = matrix_of(tmp_path).entries
+    (entry,) = matrix_of(tmp_path).cells
     assert entry.died == "2025-11-24T23:53:21.515Z"
     assert "died 23:53:21.515" in (tmp_path / "report.html").read_text()
 
@@ -143,12 +143,12 @@ def test_fault_whose_update_hangs_and_the_faults_after_it_are_in_the_matrix(tmp_
         check("something-else-ends"),
     ]
     put(tmp_path, "x", [fault_record(item, "why") for item in faults_named("cpr-truncated", "cpr-without-fds")], checks)
-    found = {entry.fault.name: (entry.outcome, entry.fault.phase) for entry in matrix_of(tmp_path).entries}
+    found = {entry.name: (entry.verdict, entry.phase) for entry in matrix_of(tmp_path).cells}
     assert found == {
         "cpr-truncated": (Outcome.FAIL, Phase.FDS_SENT.value),
         "cpr-without-fds": (Outcome.INCONCLUSIVE, Phase.FDS_SENT.value),
     }
-    assert {entry.survivor for entry in matrix_of(tmp_path).entries} == {"unknown"}
+    assert {entry.runs_guest for entry in matrix_of(tmp_path).cells} == {"unknown"}
 
 
 def test_words_of_a_later_version_follow_the_known_ones(tmp_path: Path) -> None:

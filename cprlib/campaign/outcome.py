@@ -10,8 +10,7 @@ from pathlib import Path
 
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
-from cprlib.report.avocado_results import AvocadoTest, JobResults, read_jobs
-from cprlib.report.gather import EVIDENCE_CHECK, find_test, gather, repeats_verdict
+from cprlib.report.gather import EVIDENCE_CHECK, AvocadoTest, JobResults, find_test, gather, read_jobs, repeats_verdict
 from cprlib.verdict.judge import JudgedCase, judge
 from cprlib.verdict.policy import Policy
 

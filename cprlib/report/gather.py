@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CASE_FILE, CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
-from cprlib.report.avocado_results import AvocadoTest
 from cprlib.report.results_folder import CASES, read_started
 from cprlib.update.mechanism import Mechanism
 
@@ -18,6 +18,85 @@ EVIDENCE_CHECK = "evidence"  # a case without evidence has this one check, incon
 TEST_CHECK = "avocado-test"
 NO_REASON = "skipped without a reason"
 STATUS_OF = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "ERROR", Outcome.SKIP: "CANCEL"}
+_PATTERNS = ("results.json", "*/results.json", "*/*/results.json")
+_SKIPPED = ("CANCEL", "SKIP")
+_NO_REASON = ("", "<unknown>", "None")
+
+
+@dataclass(frozen=True, slots=True)
+class AvocadoTest:
+    """One test of an Avocado job.
+
+    :param id: with Avocado's number: ``2-tests/functional/test_update.py:Test.test_x``.
+    :param name: without the number, with the varianter's suffix.
+    :param status: PASS, FAIL, ERROR, SKIP, CANCEL, WARN or INTERRUPTED.
+    :param reason: of a status other than PASS; empty when Avocado has none.
+    """
+
+    id: str
+    name: str
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+
+    def is_named(self, name: str) -> bool:
+        """True when ``name`` is this test's id or name; the folders of its file are ignored."""
+        return bool(name) and (
+            name in (self.id, self.name) or _base_name(name) in (_base_name(self.id), _base_name(self.name))
+        )
+
+
+def _base_name(name: str) -> str:
+    """A test's name without Avocado's number and the folders of its file."""
+    path, colon, rest = re.sub(r"^\d+-", "", name).partition(":")
+    return f"{path.rpartition('/')[2]}{colon}{rest}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobResults:
+    """The tests of all Avocado jobs in a results folder.
+
+    :param problems: why tests are missing: an interrupted job, a file that cannot be read.
+    """
+
+    tests: tuple[AvocadoTest, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def read_jobs(folder: Path) -> JobResults:
+    """Read the results of the Avocado jobs in a results folder. Never raises."""
+    tests: list[AvocadoTest] = []
+    problems = [
+        f"Avocado's job {job.name} was interrupted: it left no results"
+        for job in sorted(folder.glob("*/job-*"))
+        if job.is_dir() and not (job / "results.json").exists()
+    ]
+    for path in {path.resolve(): path for pattern in _PATTERNS for path in sorted(folder.glob(pattern))}.values():
+        try:
+            found, planned = _read_job(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"Avocado's results {path} cannot be read: {type(error).__name__}: {error}")
+            continue
+        tests += found
+        if planned > len(found):
+            problems.append(f"{planned - len(found)} of {planned} tests never ran: the job was interrupted")
+    return JobResults(tuple(tests), tuple(problems))
+
+
+def _read_job(path: Path) -> tuple[list[AvocadoTest], int]:
+    """The tests of a job, and the number of tests it planned."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    tests = [
+        AvocadoTest(
+            id=str(test["id"]),
+            name=str(test["name"]),
+            status=str(test["status"]),
+            reason="" if str(test.get("fail_reason")) in _NO_REASON else str(test["fail_reason"]),
+            seconds=float(test.get("time_elapsed") or 0.0),
+        )
+        for test in value["tests"]
+    ]
+    return tests, int(value.get("total", len(tests)))
 
 
 def gather(results: Path, tests: Sequence[AvocadoTest]) -> tuple[CaseEvidence, ...]:
@@ -50,8 +129,12 @@ def _read_case(folder: Path) -> CaseEvidence:
         title=started.title,
         test=started.test,
         started_ns=started.started_ns,
-        checks=(Check(EVIDENCE_CHECK, Outcome.INCONCLUSIVE, "evidence", "none", message),),
+        checks=(_no_evidence(message),),
     )
+
+
+def _no_evidence(message: str) -> Check:
+    return Check(EVIDENCE_CHECK, Outcome.INCONCLUSIVE, "evidence", "none", message)
 
 
 def find_test(name: str, tests: Sequence[AvocadoTest]) -> AvocadoTest | None:
@@ -64,8 +147,9 @@ def _join(case: CaseEvidence, tests: Sequence[AvocadoTest]) -> CaseEvidence:
     test = find_test(case.test, tests)
     if test is None:
         return case
-    if test.status in ("CANCEL", "SKIP"):
-        return case if case.skipped or _failed(case) else replace(case, skipped=test.reason or NO_REASON)
+    if test.status in _SKIPPED:
+        failed = any(check.outcome == Outcome.FAIL for check in case.checks)
+        return case if case.skipped or failed else replace(case, skipped=test.reason or NO_REASON)
     if repeats_verdict(test, case):
         return case
     return case.with_checks(*_test_checks(test))
@@ -74,10 +158,6 @@ def _join(case: CaseEvidence, tests: Sequence[AvocadoTest]) -> CaseEvidence:
 def repeats_verdict(test: AvocadoTest, case: CaseEvidence) -> bool:
     """True when the test's status only follows from the verdict on its evidence, which can be judged again."""
     return case.concluded is not None and test.status == STATUS_OF[case.concluded]
-
-
-def _failed(case: CaseEvidence) -> bool:
-    return any(check.outcome == Outcome.FAIL for check in case.checks)
 
 
 def _test_checks(test: AvocadoTest) -> tuple[Check, ...]:
@@ -93,8 +173,7 @@ def _without_case(test: AvocadoTest) -> CaseEvidence:
     """A test that started no case: a pass of its own proves nothing without evidence."""
     case_id = re.sub(r"[^A-Za-z0-9._-]+", "_", test.id).strip("_.-")[:120] or "test"
     case = CaseEvidence(case_id, Mechanism.NONE, Role.CHECKS, title=test.name, test=test.name)
-    if test.status in ("CANCEL", "SKIP"):
+    if test.status in _SKIPPED:
         return replace(case, skipped=test.reason or NO_REASON)
-    checks = _test_checks(test)
-    message = f"the test ended with {test.status} and left no evidence"
-    return case.with_checks(*(checks or (Check(EVIDENCE_CHECK, Outcome.INCONCLUSIVE, "evidence", "none", message),)))
+    missing = _no_evidence(f"the test ended with {test.status} and left no evidence")
+    return case.with_checks(*(_test_checks(test) or (missing,)))

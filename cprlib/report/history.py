@@ -16,7 +16,6 @@ from cprlib.codec import BadValue, load_json
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
-from cprlib.report.formatting import MARK
 from cprlib.report.html import HTML_FILE, template_engine
 from cprlib.report.plotting import SOFT, TrendLine, draw_trends, image_address
 from cprlib.report.results_folder import CASES
@@ -160,19 +159,6 @@ def _read_run(folder: Path) -> SavedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class RunSymbol:
-    """The verdict of one case in one run, as one character of a strip.
-
-    :param address: of the case in the run's report; empty when the run did not have it.
-    """
-
-    mark: str
-    outcome: str
-    address: str
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
 class CaseHistory:
     """One case on the page.
 
@@ -182,7 +168,6 @@ class CaseHistory:
     """
 
     id: str
-    strip: tuple[RunSymbol, ...]
     newest: Figures
     run: str
     picture: Markup | None
@@ -238,7 +223,6 @@ def _case_history(history: History, name: str) -> CaseHistory:
     has_folder = (history.folder / run / CASES / name).is_dir()
     return CaseHistory(
         id=name,
-        strip=tuple(_symbol(run, name) for run in history.runs),
         newest=newest,
         run=run,
         picture=image_address(draw_case(figures, history.breaks)) if len(measured) >= MIN_RUNS_TO_PLOT else None,
@@ -246,14 +230,6 @@ def _case_history(history: History, name: str) -> CaseHistory:
         ran=len(known),
         evidence=f"{quote(run)}/{CASES}/{quote(name)}/" if has_folder else "",
     )
-
-
-def _symbol(run: SavedRun, name: str) -> RunSymbol:
-    figures = run.cases.get(name)
-    if figures is None:
-        return RunSymbol("·", "skip", "", f"{run.name}: not run")
-    address = f"{quote(run.name)}/{HTML_FILE}#case-{quote(name)}"
-    return RunSymbol(MARK[figures.verdict], figures.verdict.value, address, f"{run.name}: {figures.verdict.value}")
 
 
 def draw_case(figures: Sequence[Figures | None], breaks: Sequence[int]) -> str:

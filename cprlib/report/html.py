@@ -23,7 +23,6 @@ from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.plotting import image_address
 from cprlib.report.run_report import RunReport, seconds_of
 from cprlib.report.timeline import draw
-from cprlib.traffic.figures import Interruption
 from cprlib.verdict.findings import Finding, worst_first
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import longest_pause_ms, unexplained_packets
@@ -45,17 +44,15 @@ EVIDENCE_FILES = (  # linked first, in this order; then the other files of the c
 
 @dataclass(frozen=True, slots=True)
 class DurationBar:
-    """One duration of the update as a bar; all bars of a case share one scale.
+    """One duration of the update as a bar.
 
     :param low, high: in ms; equal for a duration that is not a range.
-    :param percent: length of the bar, of the scale.
     """
 
     label: str
     note: str
     low: float
     high: float
-    percent: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,7 @@ class CaseView:
     timeline: Markup | None
     timeline_problem: str
     links: tuple[tuple[str, str], ...]
-    bars: tuple[DurationBar, ...]
+    bars: list[DurationBar]
     rerun_command: str
 
     @property
@@ -99,9 +96,12 @@ class CaseView:
         return stop.time_ns if stop else min((event.time_ns for event in case.timeline), default=None)
 
 
-def render(report: RunReport) -> str:
-    """The page as HTML. Also writes ``timeline.svg`` into the folder of each case with packets."""
-    return (
+def write_html(report: RunReport) -> Path:
+    """Write ``report.html`` into the results folder, and ``timeline.svg`` into the folder of each case with packets.
+
+    :raises EnvironmentFailure: a folder cannot be written.
+    """
+    page = (
         template_engine()
         .get_template("report.html")
         .render(
@@ -114,15 +114,8 @@ def render(report: RunReport) -> str:
             Outcome=Outcome,
         )
     )
-
-
-def write_html(report: RunReport) -> Path:
-    """Write ``report.html`` into the results folder, whole or not at all.
-
-    :raises EnvironmentFailure: the folder cannot be written.
-    """
     path = report.folder / HTML_FILE
-    files.write_text(path, render(report), mode=0o600)
+    files.write_text(path, page, mode=0o600)
     return path
 
 
@@ -187,35 +180,29 @@ def _draw_timeline(folder: Path, case: CaseEvidence) -> tuple[Markup | None, str
     return image_address(svg), ""
 
 
-def _duration_bars(case: CaseEvidence) -> tuple[DurationBar, ...]:
+def _duration_bars(case: CaseEvidence) -> list[DurationBar]:
     """Service interruption by both methods, beside QEMU's downtime, the control run and the budget."""
     stop, resume = case.event("STOP"), case.event("RESUME")
     stop_to_resume = (resume.time_ns - stop.time_ns) / 1e6 if stop and resume else None
     if longest_pause_ms(case) is None and stop_to_resume is None:
-        return ()
-    control_run = case.instrument.control_run_interruption_ms
+        return []
+    bars: list[DurationBar] = []
+
+    def add(label: str, note: str, low: float | None, high: float | None) -> None:
+        if low is not None and high is not None:
+            bars.append(DurationBar(label, note, low, high))
+
     directions = (("forward", case.interruption.forward), ("return", case.interruption.return_))
-    rows: list[tuple[str, str, float | None, float | None]] = [
-        *((f"Interruption {name}", _time_stamp_note(seen), seen.low_ms, seen.high_ms) for name, seen in directions),
-        *(
-            (f"Interruption {name}", "frame-loss based: lost / rate", seen.frame_loss_ms, seen.frame_loss_ms)
-            for name, seen in directions
-        ),
-        ("STOP to RESUME", "QMP events of source and target", stop_to_resume, stop_to_resume),
-        ("QEMU downtime", "query-migrate on the source", case.qemu_downtime_ms, case.qemu_downtime_ms),
-        ("Control run", "longest gap without an update", control_run, control_run),
-    ]
+    for name, seen in directions:
+        resolution = "" if seen.resolution_ms is None else f", resolution {seen.resolution_ms:.1f} ms"
+        add(f"Interruption {name}", f"time-stamp based{resolution}", seen.low_ms, seen.high_ms)
+    for name, seen in directions:
+        add(f"Interruption {name}", "frame-loss based: lost / rate", seen.frame_loss_ms, seen.frame_loss_ms)
+    add("STOP to RESUME", "QMP events of source and target", stop_to_resume, stop_to_resume)
+    add("QEMU downtime", "query-migrate on the source", case.qemu_downtime_ms, case.qemu_downtime_ms)
+    control_run = case.instrument.control_run_interruption_ms
+    add("Control run", "longest gap without an update", control_run, control_run)
     if case.budget:
         capacity = f"tap queue: {case.budget.queue_length:,} packets / {case.budget.rate:,.0f} per second"
-        rows.append(("Budget", capacity, case.budget.longest_pause_ms, case.budget.longest_pause_ms))
-    scale = max((high for *_, high in rows if high is not None), default=0.0) or 1.0
-    return tuple(
-        DurationBar(label, note, low, high, max(0.0, high / scale * 100))
-        for label, note, low, high in rows
-        if low is not None and high is not None
-    )
-
-
-def _time_stamp_note(interruption: Interruption) -> str:
-    resolution = interruption.resolution_ms
-    return "time-stamp based" + (f", resolution {resolution:.1f} ms" if resolution is not None else "")
+        add("Budget", capacity, case.budget.longest_pause_ms, case.budget.longest_pause_ms)
+    return bars

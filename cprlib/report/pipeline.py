@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from cprlib.errors import InstrumentError, UsageError
-from cprlib.report.avocado_results import read_jobs
 from cprlib.report.environment import Environment, describe_environment, join_environments
-from cprlib.report.gather import gather
+from cprlib.report.gather import gather, read_jobs
 from cprlib.report.html import write_html
 from cprlib.report.matrix import MatrixRecord, points_of
 from cprlib.report.results_folder import unfinished_reason
 from cprlib.report.run_json import read_machine, write_run_json
 from cprlib.report.run_report import RunReport
-from cprlib.verdict.findings import Verdict, combine, inconclusive
+from cprlib.verdict.findings import combine, inconclusive
 from cprlib.verdict.judge import judge, judge_run
 from cprlib.verdict.policy import Policy
 
@@ -43,20 +42,27 @@ def judge_results(
         environment, command = earlier[0], command or earlier[1]
     job = read_jobs(results)
     baselines = baseline_ms or {}
-    cases = tuple(
-        judge(case, policy, baseline_ms=_baseline_of(case.id, baselines)) for case in gather(results, job.tests)
-    )
+
+    def baseline_of(case: str) -> float | None:
+        """Of the case of that id; the second run ``x-2`` of a case ``x`` has the baseline of ``x``."""
+        return baselines.get(case, baselines.get(re.sub(r"-\d+\Z", "", case)))
+
+    cases = tuple(judge(case, policy, baseline_ms=baseline_of(case.id)) for case in gather(results, job.tests))
     verdict = judge_run(cases, policy)
-    matrix, matrix_problems = _read_matrix(results)
+    problems = [*filter(None, [unfinished_reason(results)]), *job.problems]
+    matrix = None
+    try:
+        matrix = MatrixRecord.read(results)
+    except InstrumentError as error:
+        problems.append(error.one_line())
     if matrix:
-        matrix_problems = tuple(matrix.problems(points_of(case.evidence for case in cases)))
-    problems = (*filter(None, [unfinished_reason(results)]), *job.problems, *matrix_problems)
+        problems += matrix.problems(points_of(case.evidence for case in cases))
     if problems:
-        verdict = _with_problems(verdict, problems)
+        verdict = combine((*verdict.findings, *(inconclusive("run", text) for text in problems)), "no case finished")
     if environment is None:
         machines = [shard.environment for shard in matrix.shards] if matrix else []
         environment = join_environments(machines) if machines else describe_environment()
-    return RunReport(results, verdict, cases, policy, environment, command, problems)
+    return RunReport(results, verdict, cases, policy, environment, command, tuple(problems))
 
 
 def build_report(
@@ -77,21 +83,3 @@ def build_report(
     write_run_json(report)
     write_html(report)
     return report
-
-
-def _read_matrix(results: Path) -> tuple[MatrixRecord | None, tuple[str, ...]]:
-    """The record of a run over a matrix, and why it cannot be read."""
-    try:
-        return MatrixRecord.read(results), ()
-    except InstrumentError as error:
-        return None, (error.one_line(),)
-
-
-def _baseline_of(case: str, baselines: Mapping[str, float]) -> float | None:
-    """The baseline of a case; the second run ``x-2`` of a case ``x`` has the baseline of ``x``."""
-    return baselines.get(case, baselines.get(re.sub(r"-\d+\Z", "", case)))
-
-
-def _with_problems(verdict: Verdict, problems: Sequence[str]) -> Verdict:
-    findings = (*verdict.findings, *(inconclusive("run", problem) for problem in problems))
-    return combine(findings, "no case finished")

@@ -50,6 +50,31 @@ def style() -> Iterator[Any]:
         yield pyplot
 
 
+@contextlib.contextmanager
+def plots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield a figure with the look of the pages and its axes; it is closed at the end.
+
+    :param size: width and height, in inches.
+    :param options: of ``pyplot.subplots()``.
+    """
+    with style() as pyplot:
+        figure, axes = pyplot.subplots(rows, columns, figsize=size, **options)
+        try:
+            yield figure, axes
+        finally:
+            pyplot.close(figure)
+
+
+def as_svg(figure: Any, **options: Any) -> str:
+    """A figure as SVG, the same bytes each time.
+
+    :param options: of ``Figure.savefig()``.
+    """
+    output = io.StringIO()
+    figure.savefig(output, format="svg", metadata={"Date": None}, **options)
+    return output.getvalue()
+
+
 def image_address(svg: str) -> Markup:
     """An SVG as a data URL, so that a page needs no other file."""
     return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg.encode()).decode()
@@ -73,16 +98,10 @@ def draw_trends(panels: Sequence[tuple[str, Sequence[TrendLine]]], bad: Sequence
     :param breaks: indexes of runs before which machine or QEMU changed: a dotted line.
     """
     margins = {"wspace": 0.2, "left": 0.045, "right": 0.995, "top": 0.84, "bottom": 0.06}
-    with style() as pyplot:
-        figure, axes = pyplot.subplots(1, len(panels), figsize=(10.4, 1.35), gridspec_kw=margins)
-        try:
-            for axis, (title, lines) in zip(axes, panels, strict=True):
-                _draw_trend(axis, title, lines, bad, breaks)
-            output = io.StringIO()
-            figure.savefig(output, format="svg", metadata={"Date": None})  # no tight box: panels of all cases align
-        finally:
-            pyplot.close(figure)
-    return output.getvalue()
+    with plots(1, len(panels), (10.4, 1.35), gridspec_kw=margins) as (figure, axes):
+        for axis, (title, lines) in zip(axes, panels, strict=True):
+            _draw_trend(axis, title, lines, bad, breaks)
+        return as_svg(figure)  # no tight box: panels of all cases align
 
 
 def _draw_trend(axis: Any, title: str, lines: Sequence[TrendLine], bad: Sequence[bool], breaks: Sequence[int]) -> None:

@@ -5,14 +5,13 @@ A dot is a packet that arrived, an x is a lost packet; each event has its own da
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Who
-from cprlib.report.plotting import DOT, GRID, INK, LOST, SOFT, style
+from cprlib.report.plotting import DOT, GRID, INK, LOST, SOFT, as_svg, plots
 from cprlib.traffic.figures import Direction
 
 BEFORE_MS, AFTER_MS = 250.0, 450.0  # shown before the first and after the last event
@@ -81,29 +80,21 @@ def draw(case: CaseEvidence, packets: Packets) -> str:
     both = tracks(packets, zero_ns)
     whole = _extent(both)
     shown = _window(events, whole)
-    with style() as pyplot:
-        figure, axes = pyplot.subplots(
-            5, 1, figsize=(10.4, 6.0), gridspec_kw={"height_ratios": [0.75, 2, 0.34, 2, 0.34], "hspace": 0.16}
-        )
-        try:
-            _draw_overview(axes[0], both, events, whole, shown)
-            for track, delay, strip in ((both[0], axes[1], axes[2]), (both[1], axes[3], axes[4])):
-                _draw_delays(delay, track, shown)
-                _draw_arrivals(strip, track, shown)
-                for axis in (delay, strip):
-                    axis.set_xlim(*shown)
-                    _draw_events(axis, events)
-            _name_events(axes[1], events, shown)
-            for axis in axes[1:4]:
-                axis.tick_params(labelbottom=False)
-            since = "STOP" if "STOP" in events else "the first packet"
-            axes[4].set_xlabel(f"milliseconds since {since}")
-            figure.align_ylabels(axes)
-            output = io.StringIO()
-            figure.savefig(output, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None})
-        finally:
-            pyplot.close(figure)
-    return output.getvalue()
+    rows = {"height_ratios": [0.75, 2, 0.34, 2, 0.34], "hspace": 0.16}
+    with plots(5, 1, (10.4, 6.0), gridspec_kw=rows) as (figure, axes):
+        _draw_overview(axes[0], both, events, whole, shown)
+        for track, delay, strip in zip(both, axes[1::2], axes[2::2], strict=True):
+            _draw_delays(delay, track, shown)
+            _draw_arrivals(strip, track, shown)
+            for axis in (delay, strip):
+                axis.set_xlim(*shown)
+                _draw_events(axis, events)
+        _name_events(axes[1], events, shown)
+        for axis in axes[1:4]:
+            axis.tick_params(labelbottom=False)
+        axes[4].set_xlabel(f"milliseconds since {'STOP' if 'STOP' in events else 'the first packet'}")
+        figure.align_ylabels(axes)
+        return as_svg(figure, bbox_inches="tight", pad_inches=0.04)
 
 
 def _extent(both: Sequence[Track]) -> tuple[float, float]:

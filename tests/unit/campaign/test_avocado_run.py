@@ -8,7 +8,7 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.evidence.case import CaseEvidence
 from cprlib.lab import avocado_run
 from cprlib.lab.avocado_run import SuiteRun, gather, run_and_gather
-from cprlib.report.avocado_results import AvocadoTest
+from cprlib.report.gather import AvocadoTest
 from cprlib.report.gather import gather as gather_cases
 from cprlib.update.mechanism import Mechanism
 

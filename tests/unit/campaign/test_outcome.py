@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cprlib.campaign.outcome import JobOutcome, judge_folder
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
-from cprlib.report.avocado_results import AvocadoTest, JobResults
+from cprlib.report.gather import AvocadoTest, JobResults
 from cprlib.traffic.figures import PerDirection
 from cprlib.update.mechanism import Mechanism
 from tests.unit.evidence.samples import good_case

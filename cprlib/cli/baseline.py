@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cprlib.campaign.compare.baseline import check_baseline, make_baseline, read_baseline, write_baseline
-from cprlib.campaign.compare.decision import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.campaign.compare.decision import MIN_EFFECT, Effect
 from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
 from cprlib.cli.options import PATH, command_line, policy_option
 from cprlib.errors import UsageError
@@ -69,7 +69,7 @@ def check(
         read_baseline(file),
         file,
         load_policy(policy),
-        Effect(min_effect / 100, MIN_EFFECT_MS),
+        Effect(min_effect / 100),
         anyway=anyway,
         command=command_line(),
     )
@@ -78,7 +78,7 @@ def check(
         write_comparison(made, folder)
         click.echo(f"report: {publish(folder) / PAGE_FILE}", err=True)
     click.echo(comparison_text(made), nl=False)
-    return int(made.exit_status)
+    return made.exit_status
 
 
 def _paths(paths: Sequence[str], name: str | None) -> tuple[Path, Path]:

@@ -11,7 +11,7 @@ import click
 
 from cprlib.build.progress import console_progress
 from cprlib.campaign.compare.comparison import Comparison, compare_saved
-from cprlib.campaign.compare.decision import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.campaign.compare.decision import MIN_EFFECT, Effect
 from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
 from cprlib.campaign.compare.run import compare as run_session
 from cprlib.campaign.compare.session import STORE, UPDATES_CASE, CompareRequest, find_measured, read_state
@@ -103,7 +103,7 @@ def compare(
 
     The last line is the verdict. Exit status: 0 no regression, 1 regression, 3 undecided.
     """
-    top = out.resolve()
+    top, session = out.resolve(), None
     if resume:
         refuse_with_resume(context, WITH_RESUME)
         session = STORE.latest(top)
@@ -139,15 +139,16 @@ def compare(
             command=command_line(),
             started_ns=time.time_ns(),
         )
-        made = _run(STORE.begin(top, request), request, out, parallel)
+        session = STORE.begin(top, request)
+        made = _run(session, request, out, parallel)
     else:
-        made = _saved(saved, a, policy, Effect(min_effect / 100, MIN_EFFECT_MS))
-    folder = made.folder or new_results_folder(top)
+        made = _saved(saved, a, policy, Effect(min_effect / 100))
+    folder = session or new_results_folder(top)
     write_comparison(made, folder)
     latest = publish(folder)
     click.echo(f"report: {latest / PAGE_FILE}", err=True)
     click.echo(comparison_text(made), nl=False)
-    return int(made.exit_status)
+    return made.exit_status
 
 
 def _run(session: Path, request: CompareRequest, out: Path, parallel: int | None) -> Comparison:

@@ -101,4 +101,4 @@ def prove(
     latest = publish(session)
     click.echo(report_text(report))
     click.echo(f"report: {latest / PAGE_FILE}")
-    return int(report.exit_status)
+    return report.exit_status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cprlib.campaign.compare.document import COMPARE_SCHEMA_FILE
+from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE
 from cprlib.campaign.mutation.score import MUTATION_SCHEMA_FILE
 from cprlib.campaign.soak.output import SOAK_SCHEMA_FILE
 from cprlib.report.run_json import RUN_SCHEMA_FILE

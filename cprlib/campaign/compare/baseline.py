@@ -14,11 +14,9 @@ from statistics import median
 from typing import Any
 
 from cprlib import files
-from cprlib.campaign.compare.comparison import Comparison, Side
-from cprlib.campaign.compare.decide import decide
+from cprlib.campaign.compare.comparison import Comparison, Side, make_comparison
 from cprlib.campaign.compare.decision import Effect, Sample
 from cprlib.campaign.compare.guest import GuestResult, read_guests
-from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS
 from cprlib.codec import BadValue, decode, encode, load_json
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment
@@ -259,18 +257,16 @@ def check_baseline(
         )
     newest = next((guests[-1].qemu for guests in now.values()), ("", ""))
     oldest = baseline.qemu[0] if baseline.qemu else BaselineQemu()
-    return Comparison(
+    return make_comparison(
         "baseline",
         Side(f"{path}, saved {baseline.saved}", oldest.version, oldest.sha256),
         Side(str(results), *newest),
-        tuple(samples),
-        decide(samples, SINGLE_ANALYSIS, effect),
-        SINGLE_ANALYSIS,
+        samples,
         effect,
-        policy.name,
+        policy,
         replace(environment, lab_retries=0),
-        problems=tuple(problems),
-        notes=tuple(f"different machines: {item}" for item in differences(baseline.environment, environment)),
+        problems=problems,
+        notes=[f"different machines: {item}" for item in differences(baseline.environment, environment)],
         command=command,
     )
 

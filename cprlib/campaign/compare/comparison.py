@@ -1,20 +1,24 @@
-"""A comparison: both sides, their guests, the decision, and the exit status; also that of two saved results."""
+"""The result of a comparison, as compare.json holds it; also that of two saved results."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, Literal
 
 from cprlib.campaign.compare.decide import decide
 from cprlib.campaign.compare.decision import Change, Decision, Effect, Sample
 from cprlib.campaign.compare.guest import GuestResult, read_guests
-from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, Analysis
+from cprlib.campaign.compare.statistics import FALSE_ALARM, SINGLE_ANALYSIS, Analysis
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.report.environment import Environment
+from cprlib.report.formatting import utc
+from cprlib.report.schema import SchemaFile
 from cprlib.verdict.policy import Policy
 
+SCHEMA: Final = 2  # of compare.json
 WORDS = {
     Change.REGRESS: "REGRESSION",
     Change.IMPROVE: "NO REGRESSION, IMPROVED",
@@ -43,108 +47,154 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: each case once on each arm.
+    """One round: each case once on each arm. Its guests are read from their results.
 
     :param number: from 1.
     :param order: arm and case in the order of their start.
-    :param guests: of each arm, in the order of its tests.
     :param started_ns: CLOCK_REALTIME.
     """
 
     number: int
     order: tuple[tuple[str, str], ...]
-    guests: Mapping[str, tuple[GuestResult, ...]]
     seconds: float
     started_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The result of a comparison.
+    """The result of a comparison. An unknown figure is null, never 0.
 
+    :param schema: of compare.json, :data:`SCHEMA`.
     :param kind: ``session`` (A and B in turn), ``saved`` (two results folders) or ``baseline``.
+    :param reason: of the verdict, in a line.
+    :param regressions: each in a few words.
     :param samples: all guests, by case.
-    :param analysis: the last one, which decided. :param analyses: rounds after which there was one.
-    :param control: A against A in the same session; None when it was not requested.
-    :param updates_a_to_b: guests that were updated from A to B.
-    :param budget_s: seconds that the rounds might use.
-    :param problems: why nothing can be decided.
-    :param folder: start of relative links; None when nothing is saved.
+    :param a_against_a: decision on A against itself; None when not requested.
+    :param a_to_b: guests that were updated from A to B.
+    :param interim_analyses: rounds after which there was one; the last one decided.
+    :param false_alarm: probability of a regression between equal QEMUs.
+    :param confidence: of the intervals, in the last analysis.
+    :param budget_s: seconds for all rounds.
+    :param problems: why nothing is decided although there are figures.
     """
 
+    schema: Literal[2]
     kind: str
+    verdict: Change
+    exit_status: int
+    reason: str
+    regressions: tuple[str, ...]
     a: Side
     b: Side
     samples: tuple[Sample, ...]
     decision: Decision
-    analysis: Analysis
-    effect: Effect
+    a_against_a: Decision | None
+    a_to_b: tuple[GuestResult, ...]
+    rounds: tuple[Round, ...]
+    interim_analyses: tuple[int, ...]
+    false_alarm: float
+    confidence: float
+    min_effect: Effect
+    budget_s: float | None
+    seed: int | None
     policy: str
+    parameters: Mapping[str, str]
     environment: Environment
-    analyses: tuple[int, ...] = ()
-    rounds: tuple[Round, ...] = ()
-    control: Decision | None = None
-    updates_a_to_b: tuple[GuestResult, ...] = ()
-    budget_s: float | None = None
-    seed: int | None = None
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    command: str = ""
-    started_ns: int = 0
-    finished_ns: int = 0
-    folder: Path | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    command: str
+    started: str | None
+    finished: str | None
 
-    @property
-    def a_to_b_failures(self) -> tuple[str, ...]:
-        """What the policy refuses in updates from A to B."""
-        texts = [f"{item.about}: {item.text}" for guest in self.updates_a_to_b for item in guest.failures]
-        return tuple(f"update from A to B: {text}" for text in dict.fromkeys(texts))
 
-    @property
-    def regressions(self) -> tuple[str, ...]:
-        """Each in a few words."""
-        return (*self.decision.regressions, *self.a_to_b_failures)
+COMPARE_SCHEMA_FILE = SchemaFile("compare", SCHEMA, Comparison)
 
-    @property
-    def all_problems(self) -> tuple[str, ...]:
-        """Why nothing is decided although there are figures."""
-        return (*self.problems, *self.decision.problems, *self._unsteady())
 
-    def _unsteady(self) -> tuple[str, ...]:
-        """Metrics in which A differs from itself, by the machine alone."""
-        if self.control is None:
-            return ()
-        moved = [item for item in self.control.durations if item.change in (Change.REGRESS, Change.IMPROVE)]
-        return tuple(f"A against A differs in {item.metric.label}: the machine is too unsteady" for item in moved)
+def make_comparison(
+    kind: str,
+    a: Side,
+    b: Side,
+    samples: Sequence[Sample],
+    effect: Effect,
+    policy: Policy,
+    environment: Environment,
+    *,
+    analysis: Analysis = SINGLE_ANALYSIS,
+    control: Sequence[Sample] = (),
+    a_to_b: Sequence[GuestResult] = (),
+    problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    command: str = "",
+) -> Comparison:
+    """Decide, and derive the verdict; a session adds its rounds.
 
-    @property
-    def change(self) -> Change:
-        """The verdict. A refusal is no matter of noise; durations say nothing when A differs from itself."""
-        if self.a_to_b_failures or any(not item.also_a for item in self.decision.refusals):
-            return Change.REGRESS
-        return Change.UNDECIDED if self.problems or self._unsteady() else self.decision.change
+    :param analysis: that decides.
+    :param control: A against A in the same rounds.
+    :param problems: why nothing can be decided.
+    """
+    decision = decide(samples, analysis, effect)
+    a_against_a = decide(control, analysis, effect) if control else None
+    failures, unsteady = a_to_b_failures(a_to_b), _unsteady(a_against_a)
+    verdict = decision.change
+    if failures or any(not item.also_a for item in decision.refusals):
+        verdict = Change.REGRESS  # a refusal is no matter of noise
+    elif problems or unsteady:
+        verdict = Change.UNDECIDED
+    regressions, problems = (*decision.regressions, *failures), (*problems, *decision.problems, *unsteady)
+    return Comparison(
+        schema=SCHEMA,
+        kind=kind,
+        verdict=verdict,
+        exit_status=int(STATUS[verdict]),
+        reason=_reason(verdict, decision, effect, regressions, problems),
+        regressions=regressions,
+        a=a,
+        b=b,
+        samples=tuple(samples),
+        decision=decision,
+        a_against_a=a_against_a,
+        a_to_b=tuple(a_to_b),
+        rounds=(),
+        interim_analyses=(),
+        false_alarm=FALSE_ALARM,
+        confidence=analysis.confidence,
+        min_effect=effect,
+        budget_s=None,
+        seed=None,
+        policy=policy.name,
+        parameters={},
+        environment=environment,
+        problems=problems,
+        notes=tuple(notes),
+        command=command,
+        started=None,
+        finished=None,
+    )
 
-    @property
-    def exit_status(self) -> ExitStatus:
-        """0 no regression, 1 regression, 3 undecided."""
-        return STATUS[self.change]
 
-    @property
-    def reason(self) -> str:
-        """The reason of the verdict in a line."""
-        match self.change:
-            case Change.REGRESS:
-                more = f"; and {len(self.regressions) - 4} more" if self.regressions[4:] else ""
-                return "; ".join(self.regressions[:4]) + more
-            case Change.UNDECIDED:
-                if self.all_problems:
-                    return "; ".join(self.all_problems[:3])
-                return f"undecided: {', '.join(self.decision.undecided) or 'no valid guest'}"
-            case _:
-                better = [item for item in self.decision.durations if item.change == Change.IMPROVE]
-                faster = f"shorter: {', '.join(item.metric.label for item in better)}; " if better else ""
-                return f"{faster}no difference of {100 * self.effect.ratio:.0f} % or more, nothing lost"
+def a_to_b_failures(guests: Sequence[GuestResult]) -> tuple[str, ...]:
+    """What the policy refuses in updates from A to B."""
+    texts = [f"{item.about}: {item.text}" for guest in guests for item in guest.failures]
+    return tuple(f"update from A to B: {text}" for text in dict.fromkeys(texts))
+
+
+def _unsteady(control: Decision | None) -> list[str]:
+    """Metrics in which A differs from itself, by the machine alone: durations say nothing then."""
+    moved = [item for item in control.durations if item.change in (Change.REGRESS, Change.IMPROVE)] if control else []
+    return [f"A against A differs in {item.metric.label}: the machine is too unsteady" for item in moved]
+
+
+def _reason(
+    verdict: Change, decision: Decision, effect: Effect, regressions: Sequence[str], problems: Sequence[str]
+) -> str:
+    if verdict == Change.REGRESS:
+        more = f"; and {len(regressions) - 4} more" if regressions[4:] else ""
+        return "; ".join(regressions[:4]) + more
+    if verdict == Change.UNDECIDED:
+        return "; ".join(problems[:3]) or f"undecided: {', '.join(decision.undecided) or 'no valid guest'}"
+    better = [item for item in decision.durations if item.change == Change.IMPROVE]
+    faster = f"shorter: {', '.join(item.metric.label for item in better)}; " if better else ""
+    return f"{faster}no difference of {100 * effect.ratio:.0f} % or more, nothing lost"
 
 
 def compare_saved(
@@ -163,21 +213,20 @@ def compare_saved(
             f"no case in common: {', '.join(guests_a)}; {', '.join(guests_b)}",
             "run the same tests on both",
         )
-    return Comparison(
+    note = "A and B did not run in turn: a change of the machine in between looks like a difference of QEMU"
+    made = make_comparison(
         "saved",
         Side(str(a), *_qemu_of(guests_a)),
         Side(str(b), *_qemu_of(guests_b)),
         samples,
-        decide(samples, SINGLE_ANALYSIS, effect),
-        SINGLE_ANALYSIS,
         effect,
-        policy.name,
+        policy,
         environment,
-        notes=("A and B did not run in turn: a change of the machine in between looks like a difference of QEMU",),
+        notes=[note],
         command=command,
-        started_ns=time.time_ns(),
-        finished_ns=time.time_ns(),
     )
+    now = utc(time.time_ns())
+    return replace(made, started=now, finished=now)
 
 
 def _qemu_of(guests: Mapping[str, tuple[GuestResult, ...]]) -> tuple[str, str]:

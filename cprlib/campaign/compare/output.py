@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cprlib.campaign.compare.comparison import WORDS, Comparison
+from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE, WORDS, Comparison, a_to_b_failures
 from cprlib.campaign.compare.decision import Change, CountResult, DurationResult, Sample
-from cprlib.campaign.compare.document import COMPARE_SCHEMA_FILE, comparison_document
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import CONFIDENCE, FALSE_ALARM, WORTH_SEEING, chance_to_see, updates_needed
 from cprlib.campaign.page import figure_address, render, text_table, wrap, write_json, write_page
@@ -41,7 +40,7 @@ def write_comparison(made: Comparison, folder: Path) -> None:
     :raises InstrumentError: the comparison does not fit the schema.
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    write_json(folder, COMPARE_SCHEMA_FILE, comparison_document(made))
+    write_json(folder, COMPARE_SCHEMA_FILE, made)
     write_page(folder / TEXT_FILE, comparison_text(made))
     write_page(folder / PAGE_FILE, comparison_html(made))
 
@@ -70,11 +69,11 @@ def comparison_html(made: Comparison) -> str:
     return render(
         "compare.html",
         made=made,
-        verdict=WORDS[made.change],
+        verdict=WORDS[made.verdict],
         refusals=refusals(made),
         cases=[_case_view(made, sample) for sample in made.samples],
-        a_to_b=a_to_b_line(made.updates_a_to_b) if made.updates_a_to_b else "",
-        control=[duration_row(item) for item in made.control.durations] if made.control else (),
+        a_to_b=a_to_b_line(made.a_to_b) if made.a_to_b else "",
+        control=[duration_row(item) for item in made.a_against_a.durations] if made.a_against_a else (),
         outcomes=OUTCOMES,
         levels=levels(made),
     )
@@ -150,15 +149,15 @@ def comparison_text(made: Comparison) -> str:
         durations = [duration_row(item) for item in made.decision.durations if item.case == sample.case]
         lines += ["", f"{sample.case}: {sample_line(sample)}", *text_table(DURATION_HEADINGS, durations)]
         lines += ["", *text_table(COUNT_HEADINGS, [count_row(item) for item in counts]), wrap(rare_line(counts), 4)]
-    if made.updates_a_to_b:
-        lines += ["", a_to_b_line(made.updates_a_to_b)]
-    if made.control:
-        rows = [duration_row(item) for item in made.control.durations]
+    if made.a_to_b:
+        lines += ["", a_to_b_line(made.a_to_b)]
+    if made.a_against_a:
+        rows = [duration_row(item) for item in made.a_against_a.durations]
         lines += ["", "A against A, in the same rounds:", *text_table(CONTROL_HEADINGS, rows)]
     lines += ["", *(wrap(f"refused: {one_line(text)}", 4) for text in refusals(made))]
-    lines += [wrap(f"note: {one_line(text)}", 4) for text in (*made.notes, *made.all_problems)]
+    lines += [wrap(f"note: {one_line(text)}", 4) for text in (*made.notes, *made.problems)]
     lines.append(wrap(f"interval and levels: {levels(made)}", 4))
-    lines.append(f"verdict: {WORDS[made.change]} ({one_line(made.reason, 500)})")
+    lines.append(f"verdict: {WORDS[made.verdict]} ({one_line(made.reason, 500)})")
     return "\n".join(lines) + "\n"
 
 
@@ -168,12 +167,12 @@ def _side(label: str, version: str, sha256: str) -> str:
 
 def levels(made: Comparison) -> str:
     """The error rates of this comparison."""
-    count = len(made.analyses)
+    count = len(made.interim_analyses)
     analyses = f"{count} interim analyses" if count > 1 else "one analysis"
     return (
         f"95 % over {analyses} for the ratio; false alarm between equal QEMUs at most {100 * FALSE_ALARM:.0f} %"
-        f" over all analyses and metrics; matters: {100 * made.effect.ratio:.0f} % of A, at least"
-        f" {made.effect.floor_ms:g} ms"
+        f" over all analyses and metrics; matters: {100 * made.min_effect.ratio:.0f} % of A, at least"
+        f" {made.min_effect.floor_ms:g} ms"
     )
 
 
@@ -183,7 +182,7 @@ def refusals(made: Comparison) -> list[str]:
         f"{item.case} with B, {item.guests} of {item.of} guests: {item.text}" + ("; also with A" if item.also_a else "")
         for item in made.decision.refusals
     ]
-    return [*texts, *made.a_to_b_failures]
+    return [*texts, *a_to_b_failures(made.a_to_b)]
 
 
 def a_to_b_line(guests: Sequence[GuestResult]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cprlib.build.assets import build_assets
 from cprlib.build.progress import Progress
-from cprlib.campaign.compare.comparison import Comparison, Round, Side
+from cprlib.campaign.compare.comparison import Comparison, Round, Side, make_comparison
 from cprlib.campaign.compare.decide import decide, smallest_p
 from cprlib.campaign.compare.decision import Change, Effect, Sample
 from cprlib.campaign.compare.guest import GuestResult
@@ -30,7 +30,6 @@ from cprlib.campaign.compare.session import (
     CompareRequest,
     CompareState,
     GuestJobs,
-    StoredRound,
     make_arms,
     read_state,
 )
@@ -41,17 +40,21 @@ from cprlib.campaign.pool import Children, Pool, Task, worker_count
 from cprlib.errors import UsageError
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.report.environment import Environment, describe_environment
+from cprlib.report.formatting import utc
 from cprlib.verdict.policy import Policy
 from cprlib.verdict.policy_file import load_policy
 
 A_TO_B_ROUNDS = 2  # an update from A to B has its own guest: two of them say whether it works
 HOPELESS_ROUNDS = 2  # without a valid guest; then further rounds are useless
 
+ArmGuests = dict[str, tuple[GuestResult, ...]]
+"""The guests of one round, by arm, in the order of its tests."""
+
 
 class CompareStrategy:
     """Round after round; see :class:`cprlib.campaign.pool.Strategy`. After each one: analyse, store, decide to stop.
 
-    :param state: so far. :param rounds: of it.
+    :param state: so far.
     :param clock: seconds, for tests.
     """
 
@@ -79,7 +82,7 @@ class CompareStrategy:
         self._order: list[tuple[Arm, SuiteTest]] = []
         self._round_begun, self._round_begun_ns = 0.0, 0
         self.state = state
-        self.rounds = [self._stored(item) for item in state.rounds]
+        self.rounds = [self._read(item.number) for item in state.rounds]
         self.analysis: Analysis | None = None
 
     def next(self, running: int) -> Task | None:
@@ -110,15 +113,12 @@ class CompareStrategy:
 
     def _end_round(self) -> None:
         number = len(self.rounds) + 1
-        guests = {
-            arm.name: tuple(self._guests[arm.name, test.id] for test in arm.tests) for arm in self._arms_of(number)
-        }
         order = tuple((arm.name, test.id) for arm, test in self._order)
         seconds = round(self._clock() - self._round_begun, 3)
-        done = Round(number, order, guests, seconds, self._round_begun_ns)
-        self.rounds.append(done)
+        self.rounds.append(self._of_arms(number, lambda arm, test: self._guests[arm.name, test.id]))
         elapsed = self._clock() - self._begun
-        self._say(_round_line(done, elapsed, self._budget_s))
+        used = f"{seconds:.0f} s; {elapsed:.0f} of {self._budget_s:.0f} s used"
+        self._say(f"round {number}: {_figures(self.rounds[-1])}; {used}")
         samples = samples_of(self.rounds, B)
         over = elapsed + seconds > self._budget_s
         over = over or (not self._request.whole and (_refused(self.rounds, samples) or _hopeless(self.rounds)))
@@ -131,7 +131,7 @@ class CompareStrategy:
             over = over or (not self._request.whole and decision.change != Change.UNDECIDED)
         self.state = replace(
             self.state,
-            rounds=(*self.state.rounds, StoredRound(number, order, seconds, done.started_ns)),
+            rounds=(*self.state.rounds, Round(number, order, seconds, self._round_begun_ns)),
             analyses=analyses,
             alpha_spent=self._alpha.spent,
             elapsed_s=round(elapsed, 3),
@@ -139,12 +139,11 @@ class CompareStrategy:
         )
         self.state.write(self._folder)
 
-    def _stored(self, stored: StoredRound) -> Round:
-        guests = {
-            arm.name: tuple(self._jobs.read(stored.number, arm, test) for test in arm.tests)
-            for arm in self._arms_of(stored.number)
-        }
-        return Round(stored.number, stored.order, guests, stored.seconds, stored.started_ns)
+    def _read(self, number: int) -> ArmGuests:
+        return self._of_arms(number, lambda arm, test: self._jobs.read(number, arm, test))
+
+    def _of_arms(self, number: int, guest: Callable[[Arm, SuiteTest], GuestResult]) -> ArmGuests:
+        return {arm.name: tuple(guest(arm, test) for test in arm.tests) for arm in self._arms_of(number)}
 
 
 def random_order(seed: int, number: int, arms: Sequence[Arm]) -> list[tuple[Arm, SuiteTest]]:
@@ -160,38 +159,38 @@ def random_order(seed: int, number: int, arms: Sequence[Arm]) -> list[tuple[Arm,
     return order
 
 
-def samples_of(rounds: Sequence[Round], other: str) -> tuple[Sample, ...]:
+def samples_of(rounds: Sequence[ArmGuests], other: str) -> tuple[Sample, ...]:
     """Guests of A and of another arm, case by case."""
-    if not rounds or other not in rounds[0].guests:
+    if not rounds or other not in rounds[0]:
         return ()
     samples = []
-    for place, first in enumerate(rounds[0].guests[A]):
-        a, b = (tuple(item.guests[name][place] for item in rounds) for name in (A, other))
+    for place, first in enumerate(rounds[0][A]):
+        a, b = (tuple(item[name][place] for item in rounds) for name in (A, other))
         samples.append(Sample(first.case, a, b, True))
     return tuple(samples)
 
 
-def _refused(rounds: Sequence[Round], samples: Sequence[Sample]) -> bool:
+def _refused(rounds: Sequence[ArmGuests], samples: Sequence[Sample]) -> bool:
     """Whether the policy refuses B and not A: further rounds would not change that."""
-    a_to_b = any(guest.failures for item in rounds for guest in item.guests.get(A_TO_B, ()))
+    a_to_b = any(guest.failures for item in rounds for guest in item.get(A_TO_B, ()))
     return a_to_b or any(not item.also_a for item in decide(samples, SINGLE_ANALYSIS, Effect()).refusals)
 
 
-def _hopeless(rounds: Sequence[Round]) -> bool:
-    sides = [[guest for item in rounds for guest in item.guests[name]] for name in (A, B)]
+def _hopeless(rounds: Sequence[ArmGuests]) -> bool:
+    sides = [[guest for item in rounds for guest in item[name]] for name in (A, B)]
     return len(rounds) >= HOPELESS_ROUNDS and any(not any(guest.valid for guest in guests) for guests in sides)
 
 
-def _round_line(done: Round, elapsed: float, budget_s: float) -> str:
+def _figures(done: ArmGuests) -> str:
     arms = []
-    for name, guests in done.guests.items():
+    for name, guests in done.items():
         figures = [guest.median_ms("interruption-return") or guest.median_ms("stop-to-resume") for guest in guests]
         lost = sum(guest.packets.get("lost", 0) for guest in guests)
         shown = "/".join("-" if figure is None else f"{figure:.0f}" for figure in figures)
         refused = ", refused" if any(guest.failures for guest in guests) else ""
         discarded = ", discarded" if any(not guest.valid for guest in guests) else ""
         arms.append(f"{name} {shown} ms, {lost} lost{refused}{discarded}")
-    return f"round {done.number}: {'; '.join(arms)}; {done.seconds:.0f} s; {elapsed:.0f} of {budget_s:.0f} s used"
+    return "; ".join(arms)
 
 
 def compare(
@@ -217,8 +216,8 @@ def compare(
         a = _binary(request.a, request.a_firmware) if request.a else None
         b = _binary(request.b, request.b_firmware)
         assets = build_assets(progress, lab=request.engine is not None, qemu=a, base=request.base)
-        sides = [Side(facts.path, facts.version, facts.sha256) for facts in (probe(assets.qemu), probe(b))]
-        qemus = tuple(side.sha256 for side in sides)
+        sides = (_side(assets.qemu), _side(b))
+        qemus = (sides[0].sha256, sides[1].sha256)
         if state.qemus and state.qemus != qemus:
             raise UsageError(f"resume {folder}", "A or B is another binary than before", "start a new comparison")
         arms = make_arms(assets, b, request, tests)
@@ -234,14 +233,13 @@ def compare(
         lines = ProgressLines(say)
         strategy = CompareStrategy(folder, request, arms, jobs, replace(state, qemus=qemus), lines.line)
         Pool(strategy, worker_count(parallel, request.engine), children).run()
-        return conclude(folder, request, strategy, sides, policy, environment)
+        return conclude(request, strategy, sides, policy, environment)
 
 
 def conclude(
-    folder: Path,
     request: CompareRequest,
     strategy: CompareStrategy,
-    sides: Sequence[Side],
+    sides: tuple[Side, Side],
     policy: Policy,
     environment: Environment,
 ) -> Comparison:
@@ -251,30 +249,34 @@ def conclude(
     """
     rounds, analysis = strategy.rounds, strategy.analysis
     assert analysis is not None  # the last round has one
-    samples, control = samples_of(rounds, B), samples_of(rounds, AGAIN)
-    return Comparison(
+    made = make_comparison(
         "session",
-        sides[0],
-        sides[1],
-        samples,
-        decide(samples, analysis, request.effect),
-        analysis,
+        *sides,
+        samples_of(rounds, B),
         request.effect,
-        policy.name,
+        policy,
         environment,
-        strategy.state.analyses,
-        tuple(rounds),
-        decide(control, analysis, request.effect) if control else None,
-        tuple(guest for item in rounds for guest in item.guests.get(A_TO_B, ())),
-        60 * request.budget,
-        request.seed,
+        analysis=analysis,
+        control=samples_of(rounds, AGAIN),
+        a_to_b=[guest for item in rounds for guest in item.get(A_TO_B, ())],
         command=request.command,
-        started_ns=request.started_ns,
-        finished_ns=time.time_ns(),
-        folder=folder,
+    )
+    return replace(
+        made,
+        rounds=strategy.state.rounds,
+        interim_analyses=strategy.state.analyses,
+        budget_s=60 * request.budget,
+        seed=request.seed,
         parameters={**DEFAULTS, **(request.parameters or {})},
+        started=utc(request.started_ns or None),
+        finished=utc(time.time_ns()),
     )
 
 
 def _binary(path: str, firmware: str | None) -> QemuBinary:
     return QemuBinary(Path(path), Path(firmware) if firmware else None)
+
+
+def _side(qemu: QemuBinary) -> Side:
+    facts = probe(qemu)
+    return Side(facts.path, facts.version, facts.sha256)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from cprlib import files
 from cprlib.build.assets import Assets
-from cprlib.campaign.compare.decision import MIN_EFFECT, MIN_EFFECT_MS, Effect
+from cprlib.campaign.compare.comparison import Round
+from cprlib.campaign.compare.decision import MIN_EFFECT, Effect
 from cprlib.campaign.compare.guest import GuestResult, comparison_policy, guest_result
 from cprlib.campaign.job import JobRunner, SuiteTest, compress, find_tests
 from cprlib.campaign.pool import Children
@@ -73,23 +74,10 @@ class CompareRequest:
     @property
     def effect(self) -> Effect:
         """The smallest difference that matters."""
-        return Effect(self.min_effect, MIN_EFFECT_MS)
+        return Effect(self.min_effect)
 
 
 STORE = Store("compare", CompareRequest)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRound:
-    """A round without its guests, which are read from its results.
-
-    :param order: arm and case in the order of their start.
-    """
-
-    number: int
-    order: tuple[tuple[str, str], ...]
-    seconds: float
-    started_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +91,7 @@ class CompareState:
     """
 
     qemus: tuple[str, ...] = ()
-    rounds: tuple[StoredRound, ...] = ()
+    rounds: tuple[Round, ...] = ()
     analyses: tuple[int, ...] = ()
     alpha_spent: float = 0.0
     elapsed_s: float = 0.0

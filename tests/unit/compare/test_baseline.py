@@ -73,7 +73,7 @@ def test_baseline_is_small_and_is_read_back(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["version"] == 2
 
 
-def check(top: Path, results: Path, **more: bool) -> tuple[ExitStatus, str]:
+def check(top: Path, results: Path, **more: bool) -> tuple[int, str]:
     path = top / "baseline.json"
     made = check_baseline(results, read_baseline(path), path, POLICY, Effect(), anyway=more.get("anyway", False))
     return made.exit_status, made.reason

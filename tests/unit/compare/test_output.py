@@ -9,14 +9,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from cprlib.campaign.compare.comparison import Comparison, Round, Side
+from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE, Comparison, Round, Side, make_comparison
 from cprlib.campaign.compare.decide import decide
 from cprlib.campaign.compare.decision import Effect, Sample
-from cprlib.campaign.compare.document import COMPARE_SCHEMA_FILE, comparison_document
 from cprlib.campaign.compare.output import comparison_text, write_comparison
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS
 from cprlib.codec import encode
 from cprlib.report.environment import Environment
+from cprlib.verdict.policy_file import load_policy
 from tests.unit.mutation.samples import HOSTILE
 
 from .samples import CASE, guest, refused, sample
@@ -25,26 +25,18 @@ ENVIRONMENT = Environment(mode="lab", engine="uml", kernel="6.18", python="3.11"
 
 
 def comparison(*samples: Sample, **more: object) -> Comparison:
-    shown = samples or (sample(1.3),)
-    sides = [{name: (getattr(shown[0], name)[number],) for name in "ab"} for number in range(len(shown[0].a))]
-    made = Comparison(
+    made = make_comparison(
         "session",
         Side("/opt/a/qemu", "10.0.13", "a" * 64),
         Side("/opt/b/qemu", "10.0.13", "b" * 64),
-        shown,
-        decide(shown, SINGLE_ANALYSIS, Effect()),
-        SINGLE_ANALYSIS,
+        samples or (sample(1.3),),
         Effect(),
-        "default",
+        load_policy("default"),
         ENVIRONMENT,
-        analyses=(12,),
-        rounds=tuple(Round(n, (("a", CASE), ("b", CASE)), side, 20.0, n) for n, side in enumerate(sides, 1)),
-        budget_s=300.0,
-        seed=7,
         command="cprlib compare --b /opt/b/qemu",
-        started_ns=1_700_000_000_000_000_000,
-        finished_ns=1_700_000_300_000_000_000,
     )
+    rounds = tuple(Round(n, (("a", CASE), ("b", CASE)), 20.0, n) for n in range(1, len(made.samples[0].a) + 1))
+    made = replace(made, interim_analyses=(12,), rounds=rounds, budget_s=300.0, seed=7, started="2023-11-14 22:13:20")
     return replace(made, **more)  # type: ignore[arg-type]
 
 
@@ -80,9 +72,9 @@ def test_undecided_says_what_is() -> None:
 @pytest.mark.parametrize("ratio", [1.0, 1.3])
 def test_json_fits_its_schema(ratio: float) -> None:
     made = comparison(
-        sample(ratio), control=decide([sample(1.0)], SINGLE_ANALYSIS, Effect()), updates_a_to_b=(guest(updates=1),)
+        sample(ratio), a_against_a=decide([sample(1.0)], SINGLE_ANALYSIS, Effect()), a_to_b=(guest(updates=1),)
     )
-    value = json.loads(json.dumps(encode(comparison_document(made))))
+    value = json.loads(json.dumps(encode(made)))
     jsonschema.validate(value, json.loads(COMPARE_SCHEMA_FILE.path.read_text()), cls=jsonschema.Draft202012Validator)
     assert value["verdict"] == ("regress" if ratio > 1 else "same")
     assert value["decision"]["durations"][0]["change"] == value["verdict"]
@@ -91,13 +83,13 @@ def test_json_fits_its_schema(ratio: float) -> None:
 
 
 def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
-    write_comparison(comparison(updates_a_to_b=(guest(updates=1),)), tmp_path)
+    write_comparison(comparison(a_to_b=(guest(updates=1),)), tmp_path)
     page = (tmp_path / "compare.html").read_text()
     assert "✗ REGRESSION" in page
     assert page.count("data:image/svg+xml;base64,") == 1
     for foreign in ("http://", "https://", "<script", "<link", "@import", "url("):
         assert foreign not in page
-    assert (tmp_path / "compare.txt").read_text() == comparison_text(comparison(updates_a_to_b=(guest(updates=1),)))
+    assert (tmp_path / "compare.txt").read_text() == comparison_text(comparison(a_to_b=(guest(updates=1),)))
 
 
 def test_foreign_text_does_no_harm(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_round_of_real_jobs_becomes_guests(tmp_path: Path) -> None:
     strategy = CompareStrategy(tmp_path, request, arms, jobs, CompareState(), print)
     Pool(strategy, 2, children).run()
     (done,) = strategy.rounds
-    found = {name: {guest.case: guest for guest in guests} for name, guests in done.guests.items()}
+    found = {name: {guest.case: guest for guest in guests} for name, guests in done.items()}
     assert found["a"]["updates"].median_ms("stop-to-resume") == 90.0
     assert found["b"]["updates"].median_ms("stop-to-resume") == 135.0
     assert found["b"]["updates"].valid

@@ -11,7 +11,7 @@ import pytest
 
 from cprlib.build.assets import Assets
 from cprlib.campaign.compare import run as run_module
-from cprlib.campaign.compare.comparison import Comparison, Side, compare_saved
+from cprlib.campaign.compare.comparison import Comparison, Round, Side, compare_saved
 from cprlib.campaign.compare.decision import Change, Effect
 from cprlib.campaign.compare.guest import GuestResult, read_guests
 from cprlib.campaign.compare.run import CompareStrategy, conclude, random_order
@@ -22,7 +22,6 @@ from cprlib.campaign.compare.session import (
     CompareRequest,
     CompareState,
     GuestJobs,
-    StoredRound,
     make_arms,
     read_state,
 )
@@ -107,13 +106,14 @@ def run_rounds(folder: Path, runner: FakeRunner, rounds: int = 1, arms: Sequence
 
 def test_round_runs_every_case_on_every_arm_and_records_the_order(tmp_path: Path) -> None:
     runner = FakeRunner(tmp_path / PARTIAL)
-    done = run_rounds(tmp_path, runner).rounds[0]
+    strategy = run_rounds(tmp_path, runner)
+    guests, done = strategy.rounds[0], strategy.state.rounds[0]
     first = [item for item in runner.ran if item[0].endswith("/round-1")]
     assert sorted(first) == sorted((f"{arm}/round-1", case) for arm, case in done.order)
     assert len(done.order) == 7
-    assert [item.case for item in done.guests["b"]] == [CASE, "other"]
-    assert done.guests["b"][0].folder == f"results/b/round-1/{CASE}/cases/{CASE}"
-    assert (tmp_path / done.guests["b"][0].folder / "case.json").exists()
+    assert [item.case for item in guests["b"]] == [CASE, "other"]
+    assert guests["b"][0].folder == f"results/b/round-1/{CASE}/cases/{CASE}"
+    assert (tmp_path / guests["b"][0].folder / "case.json").exists()
 
 
 def test_order_is_random_in_each_round() -> None:
@@ -200,20 +200,20 @@ def session(
     jobs: GuestJobs = fake  # type: ignore[assignment]
     strategy = CompareStrategy(folder, request, arms, jobs, state or CompareState(), lines.append, lambda: fake.now)
     Pool(strategy, 1, Children()).run()
-    return conclude(folder, request, strategy, (Side("/a"), Side("/b")), POLICY, ENVIRONMENT), lines
+    return conclude(request, strategy, (Side("/a"), Side("/b")), POLICY, ENVIRONMENT), lines
 
 
 def test_slower_b_is_reported_before_the_budget_is_used_up(tmp_path: Path) -> None:
     made, lines = session(tmp_path, FakeJobs(ratio=1.3), minutes=20)
-    assert (made.change, made.exit_status) == (Change.REGRESS, ExitStatus.FAIL)
+    assert (made.verdict, made.exit_status) == (Change.REGRESS, ExitStatus.FAIL)
     assert 10 <= len(made.rounds) <= 15
-    assert made.analyses[-1] == len(made.rounds)
+    assert made.interim_analyses[-1] == len(made.rounds)
     assert any("interim analysis after round" in line for line in lines)
 
 
 def test_equals_end_without_regression(tmp_path: Path) -> None:
     made, _ = session(tmp_path, FakeJobs(), minutes=20)
-    assert (made.change, made.exit_status) == (Change.SAME, ExitStatus.PASS)
+    assert (made.verdict, made.exit_status) == (Change.SAME, ExitStatus.PASS)
 
 
 def test_no_round_begins_that_would_not_end_in_the_budget(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_guests_that_are_never_valid_end_it_undecided(tmp_path: Path) -> None:
 
 def test_where_a_differs_from_itself_durations_decide_nothing(tmp_path: Path) -> None:
     made, _ = session(tmp_path, FakeJobs(ratio=1.3, again=1.4), minutes=20)
-    assert made.control is not None
+    assert made.a_against_a is not None
     assert made.exit_status == ExitStatus.INCONCLUSIVE
     assert "A against A differs" in made.reason
 
@@ -270,7 +270,7 @@ def test_interrupted_comparison_continues_with_its_rounds_its_budget_and_its_alp
     again = FakeJobs(ratio=1.3)
     made, _ = session(tmp_path, again, minutes=20, state=state)
     assert again.read_again == [1, 2, 3, 4, 5, 6]
-    assert made.change == Change.REGRESS
+    assert made.verdict == Change.REGRESS
     assert len(made.rounds) > 6
     with pytest.raises(UsageError, match="it has ended"):
         read_state(tmp_path)
@@ -288,7 +288,7 @@ def test_comparison_that_was_interrupted_in_its_first_round_can_be_resumed(tmp_p
 
 
 def test_alpha_that_earlier_analyses_spent_is_gone(tmp_path: Path) -> None:
-    round_one = StoredRound(1, (("a", CASE), ("b", CASE)), 30.0, 1)
+    round_one = Round(1, (("a", CASE), ("b", CASE)), 30.0, 1)
     state = CompareState(rounds=(round_one,), analyses=(1,), alpha_spent=1.0, elapsed_s=30.0)
     made, _ = session(tmp_path, FakeJobs(ratio=1.3), minutes=5.5, state=state)
     assert made.exit_status == ExitStatus.INCONCLUSIVE

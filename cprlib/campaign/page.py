@@ -7,7 +7,7 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -17,9 +17,10 @@ from cprlib.build.progress import seconds_text
 from cprlib.codec import dump_json, encode
 from cprlib.report.formatting import one_line, utc
 from cprlib.report.html import HTML_FILE, template_engine
-from cprlib.report.plotting import image_address
+from cprlib.report.plotting import image_address, style
 from cprlib.report.schema import SchemaFile, check_schema
 
+Item = TypeVar("Item")
 WIDTH = 120  # columns of text for the terminal
 
 
@@ -58,10 +59,29 @@ def evidence_link(top: Path, folder: str) -> str:
     return f"{quote(folder)}/{HTML_FILE if (top / folder / HTML_FILE).exists() else ''}"
 
 
-def figure_address(figure: Any) -> Markup:
-    """A matplotlib figure as the address of an SVG image, so that a page needs no other file."""
+def picture(
+    items: Sequence[Item], columns: int, height: float, draw: Callable[[Any, Item], None], **layout: Any
+) -> Markup:
+    """A picture with a panel for each item, as the address of an SVG image, so that a page needs no other file.
+
+    :param height: of a row of panels, inches.
+    :param draw: draws an item into its axes.
+    :param layout: arguments of ``pyplot.subplots``.
+    """
+    rows = -(-len(items) // columns)
     output = io.StringIO()
-    figure.savefig(output, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None})
+    with style() as pyplot:
+        figure, axes = pyplot.subplots(rows, columns, figsize=(10.4, height * rows), squeeze=False, **layout)
+        try:
+            for axis in axes.flat[len(items) :]:
+                axis.axis("off")
+            for axis, item in zip(axes.flat, items, strict=False):
+                draw(axis, item)
+                axis.grid(axis="y", color="#e3e7eb", lw=0.6)
+                axis.set_axisbelow(True)
+            figure.savefig(output, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None})
+        finally:
+            pyplot.close(figure)
     return image_address(output.getvalue())
 
 

@@ -5,7 +5,6 @@ The last line of the text is the verdict.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE, WORDS, Compa
 from cprlib.campaign.compare.decision import Change, CountResult, DurationResult, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import CONFIDENCE, FALSE_ALARM, WORTH_SEEING, chance_to_see, updates_needed
-from cprlib.campaign.page import figure_address, render, text_table, wrap, write_json, write_page
+from cprlib.campaign.page import picture, render, text_table, wrap, write_json, write_page
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import UNKNOWN, duration, one_line
-from cprlib.report.plotting import DOT, INK, SOFT, style
+from cprlib.report.plotting import DOT, INK, SOFT
 
 PAGE_FILE, TEXT_FILE = "compare.html", "compare.txt"
 OUTCOMES = {
@@ -95,20 +94,8 @@ def _case_view(made: Comparison, sample: Sample) -> ComparedCaseView:
 
 def _picture(results: Sequence[DurationResult], paired: bool) -> str:
     """A panel for each metric: hollow circles are A's guests, filled squares B's; a round side by side."""
-    rows = math.ceil(len(results) / COLUMNS)
-    with style() as pyplot:
-        figure, axes = pyplot.subplots(
-            rows, COLUMNS, figsize=(10.4, 2.35 * rows), squeeze=False, gridspec_kw={"hspace": 0.62, "wspace": 0.24}
-        )
-        try:
-            panels = axes.flatten()
-            for panel, result in zip(panels, results, strict=False):
-                _draw(panel, result, paired)
-            for panel in panels[len(results) :]:
-                panel.axis("off")
-            return figure_address(figure)
-        finally:
-            pyplot.close(figure)
+    spaces = {"hspace": 0.62, "wspace": 0.24}
+    return picture(results, COLUMNS, 2.35, lambda axis, item: _draw(axis, item, paired), gridspec_kw=spaces)
 
 
 def _draw(axis: Any, result: DurationResult, paired: bool) -> None:
@@ -130,8 +117,6 @@ def _draw(axis: Any, result: DurationResult, paired: bool) -> None:
     axis.set_ylabel("ms")
     axis.set_xlabel("round" if paired else "guests of A, then of B")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.grid(axis="y", color="#e3e7eb", lw=0.6)
-    axis.set_axisbelow(True)
     axis.legend(loc="lower right", fontsize=7.5, frameon=False, ncols=2, handletextpad=0.1, borderaxespad=0.1)
 
 

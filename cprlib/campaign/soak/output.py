@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cprlib.campaign.outcome import QUIET, VERDICT_OF
-from cprlib.campaign.page import evidence_link, figure_address, render, wrap, write_json, write_page
+from cprlib.campaign.page import evidence_link, picture, render, wrap, write_json, write_page
 from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.result import (
     SOAK_FILE,
@@ -23,33 +23,13 @@ from cprlib.codec import dump_json
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import one_line, utc
-from cprlib.report.plotting import DOT, INK, LOST, SOFT, style
+from cprlib.report.plotting import DOT, INK, LOST, SOFT
 from cprlib.report.schema import SchemaFile
 from cprlib.verdict.findings import Finding
 
 PAGE_FILE = "soak.html"
 MOST_REASONS = 12
 COLUMNS = 2  # of pictures
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceEntry:
-    """A resource and its trend (:class:`cprlib.campaign.soak.trend.Trend`).
-
-    :param limit: growth from which it counts as growing, in :attr:`unit`.
-    """
-
-    name: str
-    title: str
-    unit: str
-    limit: float
-    verdict: Outcome
-    samples: int
-    per_hour: float | None
-    growth: float | None
-    p: float | None
-    first: float | None
-    last: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +61,7 @@ class SoakDocument:
     seconds: float
     environment: Environment
     counts: dict[str, int]
-    resources: tuple[ResourceEntry, ...]
+    resources: tuple[Trend, ...]
     kept: tuple[str, ...]
     sessions: tuple[SoakSession, ...]
     samples: tuple[ResourceSample, ...]
@@ -112,29 +92,13 @@ def soak_document(result: SoakResult) -> SoakDocument:
         seconds=round(history.seconds, 3),
         environment=result.environment,
         counts={outcome.value: count for outcome, count in result.counts.items()},
-        resources=tuple(_entry(item, result.trends[item.name]) for item in RESOURCES) if ended else (),
+        resources=tuple(result.trends.values()) if ended else (),
         kept=tuple(
             case.folder for case in history.cases if case.worst not in QUIET and (result.folder / case.folder).is_dir()
         ),
         sessions=history.sessions,
         samples=history.samples,
         cases=history.cases,
-    )
-
-
-def _entry(resource: Resource, found: Trend) -> ResourceEntry:
-    return ResourceEntry(
-        resource.name,
-        resource.title,
-        resource.unit,
-        resource.limit,
-        found.outcome,
-        found.samples,
-        found.per_hour,
-        found.growth,
-        found.p,
-        found.first,
-        found.last,
     )
 
 
@@ -183,7 +147,6 @@ def report_html(result: SoakResult) -> str:
     return render(
         "soak.html",
         result=result,
-        resources=[(item, result.trends[item.name]) for item in RESOURCES],
         bad=[SoakCaseView(case, VERDICT_OF[case.worst], evidence_link(result.folder, case.folder)) for case in bad],
         tests=sorted(tests.items()),
         picture=_picture(result) if result.history.samples else None,
@@ -196,24 +159,13 @@ def report_html(result: SoakResult) -> str:
 
 def _picture(result: SoakResult) -> str:
     """All resources: hollow dots are warm-up, the line is the slope found, dotted lines begin a session."""
-    rows = -(-len(RESOURCES) // COLUMNS)
-    with style() as pyplot:
-        figure, axes = pyplot.subplots(
-            rows, COLUMNS, figsize=(10.4, 1.75 * rows), sharex=True, gridspec_kw={"hspace": 0.42, "wspace": 0.16}
-        )
-        try:
-            for axis, resource in zip(axes.flat, RESOURCES, strict=False):
-                _draw(axis, result, resource)
-            for axis in axes[-1]:
-                axis.set_xlabel("minutes of work")
-            return figure_address(figure)
-        finally:
-            pyplot.close(figure)
+    layout = {"sharex": True, "gridspec_kw": {"hspace": 0.42, "wspace": 0.16}}
+    return picture(RESOURCES, COLUMNS, 1.75, lambda axis, resource: _draw(axis, result, resource), **layout)
 
 
 def _draw(axis: Any, result: SoakResult, resource: Resource) -> None:
     found = result.trends[resource.name]
-    grows = found.outcome == Outcome.FAIL
+    grows = found.verdict == Outcome.FAIL
     every: list[float] = []
     for series in result.series(resource):
         skipped = warm_up(len(series))
@@ -236,8 +188,8 @@ def _draw(axis: Any, result: SoakResult, resource: Resource) -> None:
     axis.set_title(f"{resource.title}: {found.words}", loc="left", fontsize=8.5, weight="bold" if grows else "normal")
     axis.set_ylabel(resource.unit if resource.unit == "MiB" else "")
     axis.yaxis.get_major_locator().set_params(integer=resource.unit != "MiB")
-    axis.grid(axis="y", color="#e3e7eb", lw=0.6)
-    axis.set_axisbelow(True)
+    if axis.get_subplotspec().is_last_row():
+        axis.set_xlabel("minutes of work")
     axis.ticklabel_format(axis="y", useOffset=False)
 
 
@@ -252,9 +204,8 @@ def report_text(result: SoakResult) -> str:
     """For the terminal: each resource, why cases did not pass, and the verdict."""
     width = max(len(resource.name) for resource in RESOURCES)
     lines = []
-    for resource in RESOURCES:
-        finding = resource_finding(resource, result.trends[resource.name])
-        lines.append(wrap(f"{finding.outcome:<13} {resource.name:<{width}}  {one_line(finding.text)}", 15 + width))
+    for finding in map(resource_finding, result.trends.values()):
+        lines.append(wrap(f"{finding.outcome:<13} {finding.about:<{width}}  {one_line(finding.text)}", 15 + width))
     lines.append("")
     findings = [item for item in result.cases_verdict.findings if item.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]
     for finding in findings[:MOST_REASONS]:

@@ -172,7 +172,7 @@ class SoakResult:
     @cached_property
     def trends(self) -> Mapping[str, Trend]:
         """Of each resource, by name."""
-        return {resource.name: trend(self.series(resource), resource.limit) for resource in RESOURCES}
+        return {resource.name: trend(resource, self.series(resource)) for resource in RESOURCES}
 
     def series(self, resource: Resource) -> list[list[tuple[float, float]]]:
         """A resource's samples as (seconds, value) for each session; a lasting resource has one series."""
@@ -244,7 +244,7 @@ class SoakResult:
             yield passed("cases", f"{passes} passed")
 
     def _resource_findings(self) -> Iterator[Finding]:
-        findings = [resource_finding(resource, self.trends[resource.name]) for resource in RESOURCES]
+        findings = [resource_finding(found) for found in self.trends.values()]
         if any(finding.outcome != Outcome.INCONCLUSIVE for finding in findings):
             yield from findings
             return
@@ -252,18 +252,18 @@ class SoakResult:
         yield inconclusive("resources", f"{most} samples after the warm-up, {FEWEST_SAMPLES} are needed: soak longer")
 
 
-def resource_finding(resource: Resource, found: Trend) -> Finding:
+def resource_finding(found: Trend) -> Finding:
     """A trend as a finding for the verdict."""
     if found.per_hour is None or found.growth is None or found.p is None:
         text = f"{found.samples} samples after the warm-up, {FEWEST_SAMPLES} are needed: soak longer"
-        return inconclusive(resource.name, text)
+        return inconclusive(found.name, text)
     figures = (
-        f"{found.first:,.1f} to {found.last:,.1f} {resource.unit}, {found.per_hour:+,.2f} per hour, "
+        f"{found.first:,.1f} to {found.last:,.1f} {found.unit}, {found.per_hour:+,.2f} per hour, "
         f"{found.growth:+,.2f} over all samples (p {found.p:.2g}, {found.samples} samples)"
     )
-    if found.outcome == Outcome.FAIL:
-        return failed(resource.name, f"it grows: {figures}; the limit is {resource.limit:g} {resource.unit}")
-    if found.outcome == Outcome.INCONCLUSIVE:
+    if found.verdict == Outcome.FAIL:
+        return failed(found.name, f"it grows: {figures}; the limit is {found.limit:g} {found.unit}")
+    if found.verdict == Outcome.INCONCLUSIVE:
         few = f"too few samples, {FEWEST_SAMPLES} are needed" if found.samples < FEWEST_SAMPLES else "it may grow"
-        return inconclusive(resource.name, f"{few}: {figures}; soak longer")
-    return passed(resource.name, f"flat: {figures}")
+        return inconclusive(found.name, f"{few}: {figures}; soak longer")
+    return passed(found.name, f"flat: {figures}")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from cprlib.campaign.soak.resources import Resource
 from cprlib.evidence.records import Outcome
 
 SIGNIFICANCE = 0.001
@@ -24,9 +25,11 @@ Series = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The trend of a resource.
+    """A resource and its trend.
 
-    :param outcome: fail for growth, inconclusive where it may grow or has too few samples.
+    :param limit: growth from which it counts as growing, in :attr:`unit`.
+    :param verdict: fail for growth that reaches the limit and is significant; inconclusive when it reaches the limit
+        only, or with too few samples.
     :param samples: without the warm-up.
     :param per_hour: Theil-Sen slope; None without a pair of samples.
     :param growth: slope times the time between first and last sample.
@@ -34,30 +37,32 @@ class Trend:
     :param first, last: medians of the first and the last quarter.
     """
 
-    outcome: Outcome
+    name: str
+    title: str
+    unit: str
+    limit: float
+    verdict: Outcome
     samples: int
-    per_hour: float | None = None
-    growth: float | None = None
-    p: float | None = None
-    first: float | None = None
-    last: float | None = None
+    per_hour: float | None
+    growth: float | None
+    p: float | None
+    first: float | None
+    last: float | None
 
     @property
     def words(self) -> str:
         """The verdict in a few words."""
-        if self.outcome != Outcome.INCONCLUSIVE:
-            return "grows" if self.outcome == Outcome.FAIL else "flat"
+        if self.verdict != Outcome.INCONCLUSIVE:
+            return "grows" if self.verdict == Outcome.FAIL else "flat"
         return "too few samples" if self.samples < FEWEST_SAMPLES else "may grow"
 
 
-def trend(sessions: Sequence[Series], limit: float) -> Trend:
+def trend(resource: Resource, sessions: Sequence[Series]) -> Trend:
     """The trend of a resource.
 
     :param sessions: for each, samples as (seconds, value) in the order of time.
-    :param limit: growth from which the resource counts as growing, in its unit.
-    :returns: fail when the growth reaches the limit and is significant; inconclusive when it reaches the limit only, or
-        with too few samples.
     """
+    about = (resource.name, resource.title, resource.unit, resource.limit)
     used = [series[warm_up(len(series)) :] for series in sessions]
     count = sum(map(len, used))
     slopes = [
@@ -68,18 +73,19 @@ def trend(sessions: Sequence[Series], limit: float) -> Trend:
         if at > before
     ]
     if not slopes:
-        return Trend(Outcome.INCONCLUSIVE, count)
+        return Trend(*about, Outcome.INCONCLUSIVE, count, None, None, None, None, None)
     slope = median(slopes)
     growth = slope * sum(series[-1][0] - series[0][0] for series in used if series)
     values = [value for series in used for _, value in series]
     quarter = max(1, len(values) // 4)
     p = _mann_kendall([[value for _, value in series] for series in used])
-    outcome = Outcome.PASS
-    if growth >= limit:
-        outcome = Outcome.FAIL if p < SIGNIFICANCE else Outcome.INCONCLUSIVE
+    verdict = Outcome.PASS
+    if growth >= resource.limit:
+        verdict = Outcome.FAIL if p < SIGNIFICANCE else Outcome.INCONCLUSIVE
     elif count < FEWEST_SAMPLES:
-        outcome = Outcome.INCONCLUSIVE
-    return Trend(outcome, count, slope * 3600, growth, p, median(values[:quarter]), median(values[-quarter:]))
+        verdict = Outcome.INCONCLUSIVE
+    first, last = median(values[:quarter]), median(values[-quarter:])
+    return Trend(*about, verdict, count, slope * 3600, growth, p, first, last)
 
 
 def warm_up(count: int) -> int:

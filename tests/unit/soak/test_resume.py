@@ -137,7 +137,7 @@ def test_leak_of_the_harness_is_found(folder: Path) -> None:
     finally:
         for descriptor in leaked:
             os.close(descriptor)
-    assert result.trends["descriptors"].outcome == "fail"
+    assert result.trends["descriptors"].verdict == "fail"
     assert result.exit_status == ExitStatus.FAIL
 
 

@@ -171,5 +171,4 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
 
 
 def _shown(path: Path) -> Path:
-    """A test's file as a user names it: from the checkout's top."""
     return path.relative_to(project_folder()) if path.is_relative_to(project_folder()) else path

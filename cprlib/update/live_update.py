@@ -217,7 +217,6 @@ class LiveUpdate:
         )
 
     def _wait_listening(self) -> None:
-        """Wait until the target listens on its CPR channel."""
         target = self.target
 
         def listening() -> bool | None:
@@ -289,7 +288,6 @@ class LiveUpdate:
         self.mark("COMPLETED", SOURCE)
 
     def _wait_running(self) -> None:
-        """Wait until the target's guest runs."""
         target = self.target
 
         def running() -> bool | None:

@@ -73,11 +73,9 @@ class CprTap(NicHandling):
     sends_descriptors = keeps_open_files = releases_vhost = True
 
     def require(self, facts: QemuFacts) -> None:
-        """See :meth:`NicHandling.require`."""
         facts.require_netdev_cpr()
 
     def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
-        """See :meth:`NicHandling.source_netdev`."""
         return replace(netdev, cpr=True)
 
 
@@ -132,7 +130,6 @@ class Local(NicHandling):
     parameters: ClassVar[Mapping[str, object]] = {"local": True}
 
     def require(self, facts: QemuFacts) -> None:
-        """See :meth:`NicHandling.require`."""
         facts.require_migration_local()
 
 

@@ -153,7 +153,6 @@ class FaultOutcome:
         return ended
 
     def _leave_guest_to_target(self) -> None:
-        """Wait until the target has the guest, and end the source."""
         target = self.target
         target.wait_ready()
         deadline = Deadline(END_S, "the target to have the guest", Awaited.QEMU)

@@ -164,7 +164,6 @@ class ChannelProxy:
         self._release_last(*kept)
 
     def _release_last(self, *messages: Message) -> None:
-        """Send the target these messages and an end of stream."""
         self._messages = list(messages)
         self._end_after = True
         self._released.set()
@@ -238,7 +237,6 @@ class ChannelProxy:
         return False
 
     def _flush(self, target: socket.socket) -> None:
-        """Send the held messages to the target."""
         for message in self._messages:
             send(target, message)
         self._drop_messages()

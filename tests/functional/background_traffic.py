@@ -69,7 +69,6 @@ def background_traffic(case: MeasuredCase) -> Iterator[None]:
 
 
 def _rate(case: MeasuredCase, plan: GuestStreamPlan) -> int:
-    """Packets/s of a stream."""
     return max(1, round(case.parameters.rate * plan.rate_share))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
@@ -26,60 +25,55 @@ LONG_MS, SHORT_MS = 3000, 1500  # between two looks of the driver: longer than a
 ARRIVE_S = 5.0
 
 
-@dataclass(slots=True)
-class FullRing:
-    """The receive ring of a case's guest, which has one queue pair."""
+@contextlib.contextmanager
+def full_ring(case: MeasuredCase, when: str, *, wait_ms: int = SHORT_MS) -> Iterator[None]:
+    """The body runs while the receive ring of the guest's queue pair is full and packets wait; in the end all arrive.
 
-    case: MeasuredCase
+    :param when: for the checks' names: ``across-an-update``.
+    :param wait_ms: how long the guest leaves it full, in ms of its clock.
+    """
+    agent, station = case.guest.agent, case.guest.topology.station
+    flows = flows_between(count=1, first_port=case.ports.take())
+    warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
+    agent.defer_receiving(wait_ms)
+    taken = agent.reflector().received
+    ring = receive_ring_size(case.guest.machine.qmp)
+    settings = StreamSettings(rate=RATE, duration_s=(ring + TAKEN + WAITING) / RATE)
+    with TrafficSession(station, flows, settings, keep_frames=0) as session:
+        session.wait_sent(Deadline(10, "a burst of packets to be sent"))
+        at_first = agent.reflector().received - taken
+        yield
+        at_last = agent.reflector().received - taken
+        with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
+            session.wait_for_answers(session.progress().sent, Deadline(wait_ms / 1000 + ARRIVE_S, "the answers"))
+        session.finish(linger_s=1.0)
+    agent.defer_receiving(0)
+    _judge(case, when, ring, session.result(), at_first, at_last)
 
-    @contextlib.contextmanager
-    def full(self, when: str, *, wait_ms: int = SHORT_MS) -> Iterator[None]:
-        """The body runs while the ring is full and packets wait in front of it; in the end all of them arrive.
 
-        :param when: for the checks' names: ``across-an-update``.
-        :param wait_ms: how long the guest leaves it full, in ms of its clock.
-        """
-        agent, station = self.case.guest.agent, self.case.guest.topology.station
-        flows = flows_between(count=1, first_port=self.case.ports.take())
-        warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
-        agent.defer_receiving(wait_ms)
-        taken = agent.reflector().received
-        ring = receive_ring_size(self.case.guest.machine.qmp)
-        settings = StreamSettings(rate=RATE, duration_s=(ring + TAKEN + WAITING) / RATE)
-        with TrafficSession(station, flows, settings, keep_frames=0) as session:
-            session.wait_sent(Deadline(10, "a burst of packets to be sent"))
-            at_first = agent.reflector().received - taken
-            yield
-            at_last = agent.reflector().received - taken
-            with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
-                session.wait_for_answers(session.progress().sent, Deadline(wait_ms / 1000 + ARRIVE_S, "the answers"))
-            session.finish(linger_s=1.0)
-        agent.defer_receiving(0)
-        self._judge(when, ring, session.result(), at_first, at_last)
+def _judge(case: MeasuredCase, when: str, ring: int, result: TrafficResult, at_first: int, at_last: int) -> None:
+    """Say whether all packets arrived, and whether the ring was full as long as it had to be.
 
-    def _judge(self, when: str, ring: int, result: TrafficResult, at_first: int, at_last: int) -> None:
-        """Say whether all packets arrived, and whether the ring was full as long as it had to be.
-
-        :param ring: its buffers.
-        :param at_first, at_last: packets that the guest had taken when the body began, and when it ended.
-        """
-        full = f"more than {ring} of {result.sent} packets wait for the guest"
-        seen = f"{result.sent - at_first} waited at first, {result.sent - at_last} at last"
-        if result.sent - at_last <= ring:
-            self.case.inconclusive(f"ring-full-{when}", full, f"{seen}: the ring was not full all the time")
-        else:
-            self.case.expect(f"ring-full-{when}", True, full, seen)
-        (flow,) = result.flows
-        missing = ", ".join(str(number) for number in flow.missing[:8])
-        copies = flow.answers - (result.sent - result.lost)
-        self.case.expect(
-            f"all-arrive-{when}",
-            not result.lost and not copies,
-            f"each of {result.sent} packets answered once",
-            f"{result.lost} lost, {copies} duplicated",
-            f"{result.lost} of {result.sent} packets lost (numbers {missing or 'none'}), {copies} duplicated, "
-            f"with a full receive ring {when.replace('-', ' ')}",
-        )
+    :param ring: its buffers.
+    :param at_first, at_last: packets that the guest had taken when the body began, and when it ended.
+    """
+    full = f"more than {ring} of {result.sent} packets wait for the guest"
+    seen = f"{result.sent - at_first} waited at first, {result.sent - at_last} at last"
+    if result.sent - at_last <= ring:
+        case.inconclusive(f"ring-full-{when}", full, f"{seen}: the ring was not full all the time")
+    else:
+        case.expect(f"ring-full-{when}", True, full, seen)
+    (flow,) = result.flows
+    missing = ", ".join(str(number) for number in flow.missing[:8])
+    copies = flow.answers - (result.sent - result.lost)
+    case.expect(
+        f"all-arrive-{when}",
+        not result.lost and not copies,
+        f"each of {result.sent} packets answered once",
+        f"{result.lost} lost, {copies} duplicated",
+        f"{result.lost} of {result.sent} packets lost (numbers {missing or 'none'}), {copies} duplicated, "
+        f"with a full receive ring {when.replace('-', ' ')}",
+    )
 
 
 class FullReceiveRing(LiveUpdateTest):
@@ -87,12 +81,11 @@ class FullReceiveRing(LiveUpdateTest):
 
     def _update(self, *, vhost: bool) -> None:
         with self.given_guest(GuestSpec(vhost=vhost, role=Role.CHECKS)) as case:
-            ring = FullRing(case)
-            with ring.full("across-a-failed-update", wait_ms=LONG_MS):
+            with full_ring(case, "across-a-failed-update", wait_ms=LONG_MS):
                 inject_fault(case.guest, *faults_named("target-killed-with-devices"))
-            with ring.full("across-an-update", wait_ms=LONG_MS):
+            with full_ring(case, "across-an-update", wait_ms=LONG_MS):
                 case.live_update()
-            with ring.full("in-the-target"):
+            with full_ring(case, "in-the-target"):
                 pass
             case.expect_no_complaint()
 

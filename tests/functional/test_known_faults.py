@@ -20,7 +20,6 @@ KEPT = 10  # packets, of a tap queue
 
 
 def _passed(fault: PacketFault, sent: int) -> int:
-    """Packets that were not dropped by a fault."""
     return sent - fault.count().dropped
 
 
@@ -73,7 +72,7 @@ class KnownFaults(LiveUpdateTest):
             numbers = PacketSelection(packet, bench.next_port, every=1, first=0)
             with faults.disturb(namespace, interface, numbers, loss=10) as fault:
                 run = bench.run(expecting=partial(_passed, fault, bench.packets))
-                injected = InjectedFault(direction, hop, None, fault.count().dropped)
+                injected = InjectedFault(direction, hop, fault.count().dropped)
             bench.compare(f"random-{name}", run, injected)
 
     def _duplicates_and_reordering(self, bench: FaultBench, topology: Topology) -> None:

@@ -27,7 +27,6 @@ QUEUES, KEPT = 4, 10  # packets, of each tap queue
 
 
 def _dropped(guest: RunningGuest) -> int:
-    """Packets that the guest's tap has dropped so far."""
     return read_counters(guest.topology.switch, guest.tap).tx_dropped
 
 
@@ -98,7 +97,7 @@ class KnownFaultsGuest(LiveUpdateTest):
         bench.compare(
             "paused-without-room",
             run,
-            InjectedFault(FORWARD, "guest stack", None, dropped, reason="guest.udp_rcvbuf_errors"),
+            InjectedFault(FORWARD, "guest stack", dropped, reason="guest.udp_rcvbuf_errors"),
             "" if 0 < dropped < packets else f"the guest's socket dropped {dropped} of {packets}",
             "" if missing == tuple(range(packets - dropped, packets)) else "the packets kept are not the first ones",
         )
@@ -136,7 +135,7 @@ class KnownFaultsGuest(LiveUpdateTest):
         bench.compare(
             "short-queues-under-a-stopped-guest",
             run,
-            InjectedFault(FORWARD, "tap queue", None, dropped, reason="FULL_RING", moment="after STOP, before RESUME"),
+            InjectedFault(FORWARD, "tap queue", dropped, reason="FULL_RING", moment="after STOP, before RESUME"),
             "" if kept in range(KEPT, QUEUES * KEPT + 1, KEPT) else f"{kept} kept in {QUEUES} queues of {KEPT}",
             "" if first_ones else "the packets kept are not the first ones of each flow",
         )

@@ -49,7 +49,6 @@ def share_of_workers(case: MeasuredCase) -> float:
 
 
 def _seconds_of_workers(pid: int) -> dict[int, float]:
-    """Processor time of each worker, by its task."""
     return {item.task: _seconds(item.task) for item in vhost_workers(pid)}
 
 

@@ -21,6 +21,7 @@ from cprlib.cli.options import (
     base_option,
     check_backend,
     command_line,
+    hint_resume,
     lab_option,
     native_option,
     out_option,
@@ -29,10 +30,10 @@ from cprlib.cli.options import (
     policy_option,
     read_parameters,
     read_qemu,
+    refuse_with_resume,
     renamed_option,
     report_progress,
 )
-from cprlib.cli.resuming import hint_resume, refuse_with_resume
 from cprlib.errors import UsageError
 from cprlib.lab.doctor import choose_engine
 from cprlib.report.environment import describe_environment

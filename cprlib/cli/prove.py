@@ -19,13 +19,14 @@ from cprlib.cli.options import (
     base_option,
     check_backend,
     command_line,
+    hint_resume,
     native_option,
     out_option,
     parallel_option,
+    refuse_with_resume,
     renamed_option,
     report_progress,
 )
-from cprlib.cli.resuming import hint_resume, refuse_with_resume
 from cprlib.lab.doctor import choose_engine
 from cprlib.report.results_folder import publish
 

@@ -21,6 +21,7 @@ from cprlib.cli.options import (
     check_backend,
     command_line,
     firmware_option,
+    hint_resume,
     lab_option,
     native_option,
     out_option,
@@ -28,10 +29,10 @@ from cprlib.cli.options import (
     policy_option,
     qemu_option,
     read_qemu,
+    refuse_with_resume,
     report_progress,
     tag_option,
 )
-from cprlib.cli.resuming import hint_resume, refuse_with_resume
 from cprlib.errors import UsageError
 from cprlib.lab.doctor import choose_engine
 from cprlib.lab.engines import KVM_LAB_PARAMETERS

@@ -144,7 +144,7 @@ def check_confinement() -> list[Diagnosis]:
     if report["leftover"]:
         os.rmdir(report["leftover"])
         level, seen = Level.WARN, f"{seen}, which is no tmpfs: slower, and written to disk"
-    found = [("memory of a lab", level, seen, advice)]
+    found = [("memory of a lab", level, seen, advice if level is Level.WARN else "")]
     level, landlock = Level.PASS, f"Landlock {report['landlock']}" if report["landlock"] else ""
     if report["readonly"]:
         second = f" and {landlock}" if landlock else "; this kernel has no Landlock as a second layer"
@@ -154,15 +154,13 @@ def check_confinement() -> list[Diagnosis]:
     else:
         level, seen = Level.WARN, "neither Landlock nor namespaces: a faulty test could write all that you can write"
     advice = "use Linux 5.13 or newer with landlock in its list of LSMs, or allow user namespaces"
-    found.append(("host read-only", level, seen, advice))
-    level, seen = Level.PASS, "a lab has its own processes and no network"
-    if not report["namespaces"]:
-        level, seen = Level.WARN, "not allowed: processes of a lab are visible among yours"
-    found.append(("namespaces", level, seen, "allow user namespaces"))
-    return [
-        Diagnosis("lab", name, level, seen, "" if level is Level.PASS else advice)
-        for name, level, seen, advice in found
-    ]
+    found.append(("host read-only", level, seen, advice if level is Level.WARN else ""))
+    if report["namespaces"]:
+        found.append(("namespaces", Level.PASS, "a lab has its own processes and no network", ""))
+    else:
+        seen = "not allowed: processes of a lab are visible among yours"
+        found.append(("namespaces", Level.WARN, seen, "allow user namespaces"))
+    return [Diagnosis("lab", *one) for one in found]
 
 
 def check_disk() -> Diagnosis:

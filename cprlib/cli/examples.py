@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 STATUS = "Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 environment, 130 interrupted."
+LAB_STATUS = "Exit status: that of the command; 4 when the lab could not be started."
 
 
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """The end of a command's help.
-
-    :param lines: command lines, each with its purpose.
-    :param status: meaning of the exit status.
-    """
+class Examples(NamedTuple):
+    """The end of a command's help: command lines, each with its purpose, and the meaning of the exit status."""
 
     lines: tuple[tuple[str, str], ...]
     status: str = STATUS
-
-    def epilog(self) -> str:
-        """The text for click; ``\\b`` keeps the line ends of a paragraph."""
-        lines = [f"  {command}\n      {what}" for command, what in self.lines]
-        return "\n".join(["\b", "Examples:", *lines, "", self.status])
 
 
 EXAMPLES: Mapping[str, Examples] = {
@@ -83,7 +74,7 @@ EXAMPLES: Mapping[str, Examples] = {
             ("cprlib lab run -- uname -a", "a command in a fresh kernel"),
             ("cprlib lab shell", "a shell in a fresh kernel"),
         ),
-        "Exit status: that of the command; 4 when the lab could not be started.",
+        LAB_STATUS,
     ),
     "lab run": Examples(
         (
@@ -91,7 +82,7 @@ EXAMPLES: Mapping[str, Examples] = {
             ("cprlib lab run --engine kvm -- dmesg", "the other engine: a virtual machine with a nested KVM"),
             ("cprlib lab run --results out -- sh -c 'dmesg > out/log'", "with a folder that the lab can write"),
         ),
-        "Exit status: that of the command; 4 when the lab could not be started.",
+        LAB_STATUS,
     ),
     "lab shell": Examples(
         (("cprlib lab shell --memory 2048", "a shell in a fresh lab; exit or Ctrl-D ends it"),),
@@ -139,5 +130,7 @@ EXAMPLES: Mapping[str, Examples] = {
 
 def epilog_of(name: str) -> str | None:
     """The end of the help of a command (``"lab run"`` in a group); None without examples."""
-    examples = EXAMPLES.get(name)
-    return examples.epilog() if examples else None
+    if name not in EXAMPLES:
+        return None
+    lines = [f"  {command}\n      {what}" for command, what in EXAMPLES[name].lines]
+    return "\n".join(["\b", "Examples:", *lines, "", EXAMPLES[name].status])  # \b keeps the line ends of a paragraph

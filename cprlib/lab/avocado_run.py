@@ -88,7 +88,10 @@ def run_avocado(
         cleanup = stack.enter_context(CleanupProcess())
         stack.callback(cleanup.group, 0)
         environment = {**avocado_environment(), **temporary_environment(cleanup), **suite.environment}
-        command = _with_settings(suite.command(), Path(environment["TMPDIR"]))
+        settings = Path(environment["TMPDIR"], "avocado.conf")  # else Avocado creates ~/avocado/tests
+        settings.write_text(f"[datadir.paths]\ntest_dir = {project_folder() / 'tests'}\n", encoding="utf-8")
+        program, arguments = suite.command()[:3], suite.command()[3:]
+        command = [*program, "--config", str(settings), *arguments]
         child = stack.enter_context(
             spawn(command, purpose="run Avocado", env=environment, stdout=output, stderr=errors, umask=OWNER_ALONE)
         )
@@ -103,14 +106,6 @@ def run_avocado(
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, signal.SIGKILL)
             raise
-
-
-def _with_settings(command: list[str], folder: Path) -> list[str]:
-    """The command with a settings file that keeps Avocado from creating ~/avocado/tests."""
-    settings = folder / "avocado.conf"
-    settings.write_text(f"[datadir.paths]\ntest_dir = {project_folder() / 'tests'}\n", encoding="utf-8")
-    place = command.index("avocado") + 1
-    return [*command[:place], "--config", str(settings), *command[place:]]
 
 
 def lab_retries(test_folder: Path) -> int:
@@ -141,10 +136,9 @@ def gather(results: Path) -> int:
     :returns: number of restarts of tests because their labs died.
     :raises EnvironmentFailure: there is no job of Avocado.
     """
-    jobs = sorted(path for path in (results / JOB_FOLDER).glob("job-*") if path.is_dir())
-    if not jobs:
+    job = max((path for path in (results / JOB_FOLDER).glob("job-*") if path.is_dir()), default=None)
+    if job is None:
         raise EnvironmentFailure("run the suite", "Avocado created no job", "read its messages above")
-    job = jobs[-1]
     for name, ours in COPIES.items():
         if (job / name).exists():
             shutil.copyfile(job / name, results / ours)

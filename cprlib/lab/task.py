@@ -123,6 +123,7 @@ class Relay:
     def __init__(self, client: StatusClient, folder: Path) -> None:
         self.client = client
         self.folder = folder
+        self.reasons: list[str] = []  # why labs were lost
         self._part = b""
 
     def messages(self, data: bytes) -> None:
@@ -145,10 +146,11 @@ class Relay:
     def lost(self, attempt: int, error: LabLost) -> None:
         """Move results of a dead lab to ``lost-N``, so that the next lab starts clean."""
         self._part = b""
+        self.reasons.append(error.happened)
         self.client.log(f"attempt {attempt} of {ATTEMPTS}: {error.one_line()}\n{error.details}")
         lost_folder = self.folder / f"lost-{attempt}"
-        for entry in [entry for entry in self.folder.iterdir() if entry.name not in FILES_OF_JOB]:
-            if not entry.name.startswith("lost-"):
+        for entry in list(self.folder.iterdir()):
+            if entry.name not in FILES_OF_JOB and not entry.name.startswith("lost-"):
                 lost_folder.mkdir(exist_ok=True)
                 entry.rename(lost_folder / entry.name)
 
@@ -172,12 +174,6 @@ def run_task(spec: TaskSpec) -> None:
     folder = Path(spec.output_dir)
     relay = Relay(client, folder)
     client.send({"status": "started", "output_dir": spec.output_dir})
-    lost: list[str] = []
-
-    def record_lost(attempt: int, error: LabLost) -> None:
-        lost.append(error.happened)
-        relay.lost(attempt, error)
-
     outcome: LabOutcome | None = None
     try:
         engine = make_engine(spec.engine, Path(spec.kernel) if spec.kernel else None)
@@ -190,7 +186,7 @@ def run_task(spec: TaskSpec) -> None:
             spec.memory,
         )
         with signals_to_lab() as signals:
-            streams = LabStreams(relay.messages, relay.errors, record_lost, signals=signals)
+            streams = LabStreams(relay.messages, relay.errors, relay.lost, signals=signals)
             outcome = Lab(engine).run(command, streams)
         if not client.finished:
             client.error(f"the process of the test ended without a result (status {outcome.returncode})", "TestLost")
@@ -201,7 +197,8 @@ def run_task(spec: TaskSpec) -> None:
         client.error(f"the host side of the lab failed: {error!r}", type(error).__name__)
         raise
     finally:
-        record = dataclasses.asdict(outcome) if outcome else {"attempts": max(1, len(lost)), "lost": lost}
+        lost = {"attempts": max(1, len(relay.reasons)), "lost": relay.reasons}
+        record = dataclasses.asdict(outcome) if outcome else lost
         with contextlib.suppress(CprlibError):
             write_json(folder / LAB_FILE, {"engine": spec.engine, **record}, mode=0o600)
 

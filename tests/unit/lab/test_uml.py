@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -14,10 +15,11 @@ import pytest
 
 from cprlib.deadline import SCALE_VARIABLE
 from cprlib.errors import DeadlineExceeded, LabFailure, LabLost
+from cprlib.files import CACHE_VARIABLE
 from cprlib.lab import session, uml
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.session import encode_job
-from cprlib.lab.uml import LAYERS, UmlEngine
+from cprlib.lab.uml import LAYERS, UmlEngine, reserved_core
 from cprlib.process import MARK_VARIABLE
 
 FAKE = Path(__file__).with_name("fake_kernel.py")
@@ -192,3 +194,28 @@ def test_no_process_or_file_is_left_when_the_caller_is_killed(kernel: Path, tmp_
         time.sleep(0.02)
     assert labs() == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["linux"]
+
+
+def test_each_lab_reserves_another_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    cores = os.sched_getaffinity(0)
+    with contextlib.ExitStack() as stack:
+        assert {stack.enter_context(reserved_core()) for _ in cores} == cores
+        assert stack.enter_context(reserved_core()) in cores
+    with reserved_core() as core:
+        assert core == min(cores)
+
+
+def test_error_ends_the_reservation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    with pytest.raises(BlockingIOError, match="body"), reserved_core():
+        raise BlockingIOError("body")
+    with reserved_core() as core:
+        assert core == min(os.sched_getaffinity(0))
+
+
+def test_read_only_cache_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+    with reserved_core() as core:
+        assert core in os.sched_getaffinity(0)

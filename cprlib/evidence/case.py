@@ -117,20 +117,16 @@ class CaseEvidence:
         return {"evidence_version": EVIDENCE_VERSION, **encode(self)}
 
     @classmethod
-    def from_json(cls, value: object) -> CaseEvidence:
+    def from_json(cls, value: Mapping[str, Any]) -> CaseEvidence:
         """Read what :meth:`to_json` wrote.
 
         :raises InstrumentError: another version, a missing member or a wrong type; the message has the path to it.
         """
-        if not isinstance(value, dict):
-            raise InstrumentError("read the evidence of a case", "not a JSON object")
         version = value.get("evidence_version")
         if version != EVIDENCE_VERSION:
-            raise InstrumentError(
-                "read the evidence of a case",
-                f"evidence_version is {version!r}, this program reads {EVIDENCE_VERSION}",
-                "read it with the version of cprlib that wrote it",
-            )
+            happened = f"evidence_version is {version!r}, this program reads {EVIDENCE_VERSION}"
+            advice = "read it with the version of cprlib that wrote it"
+            raise InstrumentError("read the evidence of a case", happened, advice)
         try:
             return decode(cls, value)
         except BadValue as error:

@@ -87,11 +87,11 @@ def death_checks(folder: Path, updated: bool) -> tuple[Check, ...]:
     :param updated: whether the guest was updated before; else its death is inconclusive.
     """
     found = []
+    outcome = Outcome.FAIL if updated else Outcome.INCONCLUSIVE
     for path in sorted(folder.glob("console-*.log")):
         try:
             Console(path).check()
         except GuestFailed as error:
-            outcome = Outcome.FAIL if updated else Outcome.INCONCLUSIVE
             message = f"{path.name}: {error.happened}"
             found.append(Check("guest-lives", outcome, "the guest's kernel runs", "it died", message))
     return tuple(found)

@@ -8,14 +8,13 @@ from dataclasses import replace
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Budget, Check, InstrumentHealth, Outcome, Role, Stream
 from cprlib.evidence.update_checks import first_times
-from cprlib.traffic.control_run import ControlRun, Validity, check_instrument, check_measurement
+from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
 from cprlib.traffic.ledger import Ledger, Moments
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.results import UpdateResult
 
 
-def instrument_of(result: TrafficResult, control_run: ControlRun | None) -> InstrumentHealth:
-    """Drops and errors of the instrument itself."""
+def _instrument_of(result: TrafficResult, control_run: ControlRun | None) -> InstrumentHealth:
     report = result.instrument
     return InstrumentHealth(
         capture_drops=report.capture.kernel_drops,
@@ -30,17 +29,6 @@ def instrument_of(result: TrafficResult, control_run: ControlRun | None) -> Inst
     )
 
 
-def _validity(role: Role, result: TrafficResult, control_run: ControlRun | None) -> Validity:
-    """A control run has no control run before it: only its own counters are checked."""
-    return check_instrument(result) if role is Role.CONTROL_RUN else check_measurement(result, control_run)
-
-
-def instrument_check(validity: Validity) -> Check:
-    """The instrument has no problem; any problem makes the case inconclusive."""
-    outcome = Outcome.PASS if validity.conclusive else Outcome.INCONCLUSIVE
-    return Check("instrument", outcome, "no problem", "; ".join(validity.problems) or "no problem")
-
-
 def with_traffic(
     evidence: CaseEvidence, result: TrafficResult, control_run: ControlRun | None, queue_length: int
 ) -> CaseEvidence:
@@ -48,7 +36,11 @@ def with_traffic(
 
     :param queue_length: packets that a tap queue holds; the budget is this divided by the rate of one flow.
     """
-    validity = _validity(evidence.role, result, control_run)
+    # a control run has no control run before it: only its own counters are checked
+    own = evidence.role is Role.CONTROL_RUN
+    validity = check_instrument(result) if own else check_measurement(result, control_run)
+    outcome = Outcome.PASS if validity.conclusive else Outcome.INCONCLUSIVE
+    check = Check("instrument", outcome, "no problem", "; ".join(validity.problems) or "no problem")
     flows = tuple(
         Stream(
             name=flow.flow.name,
@@ -69,20 +61,20 @@ def with_traffic(
         interruption=result.interruption,
         budget=Budget(queue_length, result.settings.rate / len(result.flows)),
         streams=(*evidence.streams, *(flows if len(flows) > 1 else ())),
-        instrument=instrument_of(result, control_run),
+        instrument=_instrument_of(result, control_run),
         warnings=(*evidence.warnings, *validity.notes),
-        checks=(*evidence.checks, instrument_check(validity)),
+        checks=(*evidence.checks, check),
     )
 
 
 def moments_of(updates: Sequence[UpdateResult]) -> tuple[Moments, ...]:
     """When the guest stood still in each update; numbered from 1 where there is more than one."""
 
-    def moments(update: UpdateResult, number: int) -> Moments:
-        first = first_times(update)
-        return Moments(first.get("STOP"), first.get("RESUME"), number if len(updates) > 1 else None)
-
-    return tuple(moments(update, number) for number, update in enumerate(updates, 1))
+    several = len(updates) > 1
+    return tuple(
+        Moments(first.get("STOP"), first.get("RESUME"), number if several else None)
+        for number, first in enumerate(map(first_times, updates), 1)
+    )
 
 
 def with_ledger(evidence: CaseEvidence, ledger: Ledger, absent: tuple[str, ...], drops_available: bool) -> CaseEvidence:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cprlib.evidence.records import Check, DescriptorRow, Outcome, UpdateFigures
@@ -41,36 +41,26 @@ def figures_of(
     """
 
     def figures(index: int, update: UpdateResult) -> UpdateFigures:
-        known = UpdateFigures(
+        part = parts[index] if index < len(parts) else UpdateFigures(0)
+        first = first_times(update)
+        stop_ns, resume_ns = first.get("STOP"), first.get("RESUME")
+        return UpdateFigures(
             number=index + 1,
+            sent=part.sent,
+            loss=part.loss,
+            interruption=part.interruption,
             qemu_downtime_ms=update.downtime_ms,
             fds=descriptor_count(update),
             descriptors=update.target_after.table.count_by_kind(),
             anonymous_kib=update.target_after.anonymous_kib,
             note=notes[index] if index < len(notes) else "",
-            stop_to_resume_ms=_stop_to_resume_ms(update),
-        )
-        if index >= len(parts):
-            return known
-        part = parts[index]
-        return replace(
-            known,
-            sent=part.sent,
-            loss=part.loss,
-            interruption=part.interruption,
             duplicates=part.duplicates,
             reordered=part.reordered,
+            stop_to_resume_ms=None if stop_ns is None or resume_ns is None else (resume_ns - stop_ns) / 1e6,
             traffic_after_ms=part.traffic_after_ms,
         )
 
     return tuple(figures(index, update) for index, update in enumerate(updates))
-
-
-def _stop_to_resume_ms(update: UpdateResult) -> float | None:
-    first = first_times(update)
-    if "STOP" not in first or "RESUME" not in first:
-        return None
-    return (first["RESUME"] - first["STOP"]) / 1e6
 
 
 def growth_checks(generations: Sequence[ProcessView], origin: ProcessView | None = None) -> tuple[Check, ...]:
@@ -79,58 +69,51 @@ def growth_checks(generations: Sequence[ProcessView], origin: ProcessView | None
     :param generations: the targets in order, each after it had run the guest for a while.
     :param origin: the QEMU that booted the guest.
     """
-    first = _first_target(origin, generations[0]) if origin else ()
-    return *first, _descriptors(generations), _memory(generations)
-
-
-def _first_target(origin: ProcessView, target: ProcessView) -> tuple[Check, ...]:
-    """The first target, with which later ones are compared, has the NIC's descriptors of the QEMU that booted."""
-    had, has = origin.table.count_by_kind(), target.table.count_by_kind()
-    other = [
-        f"{has.get(kind, 0)} {kind} instead of {had.get(kind, 0)}"
-        for kind in NIC_KINDS
-        if had.get(kind) != has.get(kind)
-    ]
-    expected = "as in the QEMU that booted the guest: " + ", ".join(f"{had.get(kind, 0)} {kind}" for kind in NIC_KINDS)
-    outcome = Outcome.FAIL if other else Outcome.PASS
-    message = f"the first target has {', '.join(other)}" if other else ""
-    return (Check("descriptors-as-in-the-source", outcome, expected, ", ".join(other) or "the same", message),)
-
-
-def _descriptors(generations: Sequence[ProcessView]) -> Check:
     counts = [view.table.count_by_kind() for view in generations]
-    first = counts[0]
-    other = {number: count for number, count in enumerate(counts, 1) if count != first}
-    expected = f"the same in all {len(counts)} targets: {_count_text(first)}"
-    if not other:
-        return Check("descriptors-do-not-grow", Outcome.PASS, expected, f"{sum(first.values())} in each")
-    number, count = next(iter(other.items()))
-    kinds = sorted(kind for kind in first.keys() | count.keys() if first.get(kind, 0) != count.get(kind, 0))
-    changes = ", ".join(f"{count.get(kind, 0)} {kind} instead of {first.get(kind, 0)}" for kind in kinds)
-    return Check(
-        "descriptors-do-not-grow",
-        Outcome.FAIL,
-        expected,
-        f"target {number}: {_count_text(count)}",
-        f"from update to update QEMU's descriptors change: target {number} has {changes} ({len(other)} targets differ)",
-    )
+    first = (_first_target(origin.table.count_by_kind(), counts[0]),) if origin else ()
+    return *first, _descriptors(counts), _memory([view.anonymous_kib for view in generations])
+
+
+def _differences(has: dict[str, int], had: dict[str, int], kinds: Iterable[str]) -> str:
+    differing = (kind for kind in kinds if has.get(kind, 0) != had.get(kind, 0))
+    return ", ".join(f"{has.get(kind, 0)} {kind} instead of {had.get(kind, 0)}" for kind in differing)
 
 
 def _count_text(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
-def _memory(generations: Sequence[ProcessView]) -> Check:
-    expected = f"no target has {MEMORY_SLACK_KIB // 1024} MiB more than the first one"
-    known = [view.anonymous_kib for view in generations]
-    sizes = [size for size in known if size is not None]
-    if len(sizes) < len(known) or not sizes:
-        return Check("memory-does-not-grow", Outcome.INCONCLUSIVE, expected, "RssAnon is missing from /proc/PID/status")
-    observed = (
-        f"{sizes[0] / 1024:.1f} MiB in the first, {sizes[-1] / 1024:.1f} in the last, {max(sizes) / 1024:.1f} at most"
-    )
-    if max(sizes) - sizes[0] <= MEMORY_SLACK_KIB:
-        return Check("memory-does-not-grow", Outcome.PASS, expected, observed)
+def _first_target(had: dict[str, int], has: dict[str, int]) -> Check:
+    """The first target, with which later ones are compared, has the NIC's descriptors of the QEMU that booted."""
+    other = _differences(has, had, NIC_KINDS)
+    expected = f"as in the QEMU that booted the guest: {_count_text({kind: had.get(kind, 0) for kind in NIC_KINDS})}"
+    message = f"the first target has {other}"
+    return Check.of("descriptors-as-in-the-source", not other, expected, other or "the same", message)
+
+
+def _descriptors(counts: Sequence[dict[str, int]]) -> Check:
+    first = counts[0]
+    other = [(number, count) for number, count in enumerate(counts, 1) if count != first]
+    expected = f"the same in all {len(counts)} targets: {_count_text(first)}"
+    if not other:
+        return Check("descriptors-do-not-grow", Outcome.PASS, expected, f"{sum(first.values())} in each")
+    number, count = other[0]
+    changes = f"target {number} has {_differences(count, first, sorted(first.keys() | count.keys()))}"
     return Check(
-        "memory-does-not-grow", Outcome.FAIL, expected, observed, f"QEMU's own memory grows with updates: {observed}"
+        "descriptors-do-not-grow",
+        Outcome.FAIL,
+        expected,
+        f"target {number}: {_count_text(count)}",
+        f"from update to update QEMU's descriptors change: {changes} ({len(other)} targets differ)",
     )
+
+
+def _memory(known_kib: Sequence[int | None]) -> Check:
+    name, expected = "memory-does-not-grow", f"no target has {MEMORY_SLACK_KIB // 1024} MiB more than the first one"
+    sizes = [size for size in known_kib if size is not None]
+    if len(sizes) < len(known_kib) or not sizes:
+        return Check(name, Outcome.INCONCLUSIVE, expected, "RssAnon is missing from /proc/PID/status")
+    first, last, most = (f"{size / 1024:.1f}" for size in (sizes[0], sizes[-1], max(sizes)))
+    observed = f"{first} MiB in the first, {last} in the last, {most} at most"
+    message = f"QEMU's own memory grows with updates: {observed}"
+    return Check.of(name, max(sizes) - sizes[0] <= MEMORY_SLACK_KIB, expected, observed, message)

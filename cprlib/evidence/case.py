@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cprlib import files
-from cprlib.codec import BadValue, Count, decode, dump_json, encode, load_json
+from cprlib.codec import BadValue, Count, Value, decode, dump_json, encode, load_json
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import (
     Budget,
@@ -43,6 +43,17 @@ OTHER_SKIP = "other"
 STARTED_FILE = "started"  # written first, so that a case that never finished is missed
 PACKETS_FILE = "packets.json"
 PACKETS_VERSION = 1
+
+
+def read_record(kind: type[Value], path: Path) -> Value:
+    """The record of a JSON file in a results folder.
+
+    :raises InstrumentError: the file is missing, cut off or holds something else.
+    """
+    try:
+        return load_json(kind, path.read_bytes())
+    except (OSError, BadValue) as error:
+        raise InstrumentError(f"read {path}", str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +166,7 @@ class CaseEvidence:
 
         :raises InstrumentError: the file is missing, cut off or no evidence.
         """
-        path = folder / CASE_FILE
-        try:
-            value = load_json(dict, path.read_bytes())
-        except (OSError, BadValue) as error:
-            raise InstrumentError(f"read {path}", str(error)) from error
-        return cls.from_json(value)
+        return cls.from_json(read_record(dict[str, Any], folder / CASE_FILE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +207,7 @@ class Packets:
         path = folder / PACKETS_FILE
         if not path.exists():
             return None
-        try:
-            packets = load_json(cls, path.read_bytes())
-        except (OSError, BadValue) as error:
-            raise InstrumentError(f"read {path}", str(error)) from error
+        packets = read_record(cls, path)
         if packets.packets_version != PACKETS_VERSION:
             happened = f"packets_version is {packets.packets_version}, this program reads {PACKETS_VERSION}"
             raise InstrumentError(f"read {path}", happened)

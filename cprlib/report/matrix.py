@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib import files
-from cprlib.codec import BadValue, dump_json, load_json
-from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
-from cprlib.evidence.case import CaseEvidence
+from cprlib.codec import dump_json
+from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.evidence.case import CaseEvidence, read_record
 from cprlib.report.environment import Environment
 from cprlib.report.gather import gather
 from cprlib.report.results_folder import CASES
@@ -101,12 +101,7 @@ class MatrixRecord:
         :raises InstrumentError: it is broken.
         """
         path = folder / MATRIX_FILE
-        try:
-            return load_json(cls, path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, BadValue) as error:
-            raise InstrumentError(f"read {path}", str(error)) from error
+        return read_record(cls, path) if path.exists() else None
 
     def problems(self, covered: Iterable[str]) -> Iterator[str]:
         """Reasons why the run is inconclusive: what is missing, and differences between the shards.
@@ -169,15 +164,14 @@ def merge_results(shards: Sequence[Path], results: Path) -> MatrixRecord:
 
 
 def _read_shard(folder: Path) -> MatrixRecord:
+    tried = f"merge {folder}"
     if not folder.is_dir():
-        raise UsageError(f"merge {folder}", "there is no such folder", "give the results folders of the shards")
+        raise UsageError(tried, "there is no such folder", "give the results folders of the shards")
     record = MatrixRecord.read(folder)
     if record is None:
-        raise UsageError(
-            f"merge {folder}", "it is not a run over a matrix", "give results of cprlib run --matrix --shard"
-        )
+        raise UsageError(tried, "it is not a run over a matrix", "give results of cprlib run --matrix --shard")
     if record.merged:
-        raise UsageError(f"merge {folder}", "it is already a merged run", "give the results folders of all shards")
+        raise UsageError(tried, "it is already a merged run", "give the results folders of all shards")
     return record
 
 
@@ -231,16 +225,11 @@ def _differences(folders: Sequence[Path], shards: Sequence[Shard]) -> tuple[str,
     users: dict[str, set[str]] = {}
     for folder in folders:
         for case in gather(folder, ()):
-            if case.source and not _built_from_base(case):
+            # a QEMU that cprlib built may have other bytes on each machine; its inputs are the same
+            built = POINT in case.parameters.more and "base" in case.parameters.more
+            if case.source and not built:
                 users.setdefault(case.source.sha256, set()).add(folder.name)
     if len(users) > 1:
-        hashes = "; ".join(
-            f"{sha256[:12] or 'unknown'} in {', '.join(sorted(names))}" for sha256, names in users.items()
-        )
-        found.append(f"the shards tested different QEMUs (sha256): {hashes}")
+        hashes = (f"{sha256[:12] or 'unknown'} in {', '.join(sorted(names))}" for sha256, names in users.items())
+        found.append(f"the shards tested different QEMUs (sha256): {'; '.join(hashes)}")
     return tuple(found)
-
-
-def _built_from_base(case: CaseEvidence) -> bool:
-    """True for a QEMU that cprlib built: its bytes may differ from machine to machine, its inputs do not."""
-    return POINT in case.parameters.more and "base" in case.parameters.more

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import textwrap
 from collections.abc import Callable
@@ -62,11 +61,12 @@ def result_table(report: RunReport) -> str:
     """The verdict, one line per case, and the reasons of cases that did not pass. Pairs are forward / return."""
     rows = [("verdict", "case", *(heading for heading, _ in _TABLE_FIGURES))]
     for case in report.cases:
-        rows.append(
-            (case.outcome.value, one_line(case.evidence.id), *(text(case.evidence) for _, text in _TABLE_FIGURES))
-        )
+        figures = (text(case.evidence) for _, text in _TABLE_FIGURES)
+        rows.append((case.outcome.value, one_line(case.evidence.id), *figures))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(_align, row, widths, itertools.count())).rstrip() for row in rows]
+    align = [str.ljust] * 3 + [str.rjust] * (len(widths) - 3)
+    lines = ["  ".join(to(text, width) for to, text, width in zip(align, row, widths, strict=True)) for row in rows]
+    lines = [line.rstrip() for line in lines]
     lines.insert(1, "  ".join("-" * width for width in widths))
     lines.append("")
     for case in report.cases:
@@ -81,10 +81,6 @@ def result_table(report: RunReport) -> str:
         f"verdict: {report.verdict.outcome.upper()} ({report.sentence}; policy {one_line(report.policy.name)})"
     )
     return "\n".join(lines) + "\n"
-
-
-def _align(text: str, width: int, column: int) -> str:
-    return text.ljust(width) if column < 3 else text.rjust(width)
 
 
 def _table_reasons(report: RunReport, case: JudgedCase) -> list[str]:

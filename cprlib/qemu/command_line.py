@@ -59,37 +59,20 @@ def check_machine(machine: str, accelerator: str) -> None:
         raise UsageError(f"use machine={machine!r}", "it is not the name of a machine type")
 
 
-@dataclass(frozen=True, slots=True)
 class MachineFiles:
-    """Paths of one QEMU's evidence."""
+    """Paths of one QEMU's evidence.
 
-    folder: Path
-    name: str
+    :param name: of the QEMU, and part of each file's name.
+    """
 
-    @property
-    def console(self) -> Path:
-        """The guest's serial console."""
-        return self.folder / f"console-{self.name}.log"
-
-    @property
-    def qmp(self) -> Path:
-        """The QMP transcript."""
-        return self.folder / f"qmp-{self.name}.log"
-
-    @property
-    def trace(self) -> Path:
-        """QEMU's log with trace events."""
-        return self.folder / f"trace-{self.name}.log"
-
-    @property
-    def output(self) -> Path:
-        """Standard output and error of the process."""
-        return self.folder / f"stderr-{self.name}.log"
-
-    @property
-    def command(self) -> Path:
-        """The command line, ready to paste except for its descriptors."""
-        return self.folder / f"command-{self.name}.txt"
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.console = folder / f"console-{name}.log"  # the guest's serial console
+        self.qmp = folder / f"qmp-{name}.log"  # the transcript
+        self.trace = folder / f"trace-{name}.log"  # QEMU's log with trace events
+        self.output = folder / f"stderr-{name}.log"  # standard output and error of the process
+        self.command = folder / f"command-{name}.txt"  # the command line, ready to paste except for its descriptors
 
 
 @dataclass(frozen=True, slots=True)

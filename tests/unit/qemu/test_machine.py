@@ -6,35 +6,24 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import UsageError
-from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MigrationChannels
-from cprlib.qemu.machine import MachineFiles, MachineSettings, command_line
-from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from cprlib.qemu.machine import MachineFiles, command_line
+from cprlib.qemu.netdev import TapNetdev
+
+from .samples import machine_settings
 
 pytestmark = pytest.mark.fast
 
 
-def settings(**changes: object) -> MachineSettings:
-    values: dict[str, object] = {
-        "qemu": QemuBinary(Path("/q"), Path("/share")),
-        "kernel": Path("/k"),
-        "initramfs": Path("/i"),
-        "kernel_arguments": "console=ttyS0",
-        "netdevs": (TapNetdev(queues=4, vhost=True, cpr=True),),
-        "nics": (VirtioNet("52:54:00:00:00:01", queues=4),),
-    }
-    return MachineSettings(**(values | changes))  # type: ignore[arg-type]
-
-
 def test_memory_is_a_shared_memfd_and_auxiliary_ram_too() -> None:
-    line = " ".join(command_line(settings(), MachineFiles(Path("/e"), "source"), 5, 6))
+    line = " ".join(command_line(machine_settings(), MachineFiles(Path("/e"), "source"), 5, 6))
     assert "memory-backend-memfd,id=ram0,share=on" in line
     assert "aux-ram-share=on" in line
     assert "socket,id=qmp,fd=5" in line
 
 
 def test_netdev_is_json_with_cpr() -> None:
-    command = command_line(settings(), MachineFiles(Path("/e"), "source"), 5, 6)
+    command = command_line(machine_settings(), MachineFiles(Path("/e"), "source"), 5, 6)
     netdev = json.loads(command[command.index("-netdev") + 1])
     assert (netdev["cpr"], netdev["queues"], netdev["vhost"]) == (True, 4, True)
 
@@ -51,7 +40,7 @@ def test_names_cannot_inject_options(name: str) -> None:
 
 def test_unknown_accelerator_is_refused() -> None:
     with pytest.raises(UsageError):
-        settings(accelerator="hax")
+        machine_settings(accelerator="hax")
 
 
 def test_target_waits_on_both_channels_cpr_first() -> None:

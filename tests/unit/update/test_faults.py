@@ -3,31 +3,18 @@
 import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
 from cprlib.errors import UsageError
 from cprlib.linux.descriptors import exhaust_descriptors, read_table
-from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.machine import MachineSettings
-from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.update import faults
 from cprlib.update.fault_injection import changed_settings
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
 
+from ..qemu.samples import machine_settings
+
 ALL = [fault for table in faults.TABLES for fault in table]
-
-
-def settings(queues: int = 4) -> MachineSettings:
-    return MachineSettings(
-        qemu=QemuBinary(Path("/bin/qemu")),
-        kernel=Path("/kernel"),
-        initramfs=Path("/initramfs"),
-        kernel_arguments="",
-        netdevs=(TapNetdev(queues=queues, vhost=True, cpr=True),),
-        nics=(VirtioNet("52:54:00:00:00:01", queues=queues),),
-    )
 
 
 def test_names_are_unique_and_every_phase_is_used() -> None:
@@ -61,7 +48,7 @@ def test_nonsense_is_refused(phase: Phase, actor: Actor, action: Action) -> None
 @pytest.mark.parametrize("queues", [1, 4])
 @pytest.mark.parametrize("action", list(Action))
 def test_a_target_that_does_not_fit_differs_as_its_name_says(action: Action, queues: int) -> None:
-    ours = settings(queues)
+    ours = machine_settings(queues)
     theirs = changed_settings(ours, action)
     different = {item.name for item in fields(ours) if getattr(ours, item.name) != getattr(theirs, item.name)}
     expected = {

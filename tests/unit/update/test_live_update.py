@@ -13,25 +13,18 @@ import pytest
 
 from cprlib.errors import QemuFailed, QmpRefused, UpdateFailed
 from cprlib.linux.topology import Topology
-from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.machine import Machine, MachineSettings
-from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from cprlib.qemu.machine import Machine
 from cprlib.update import hooks, live_update
 from cprlib.update.faults import Phase
 from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism
 
+from ..qemu.samples import machine_settings
+
 pytestmark = pytest.mark.fast
 
-SETTINGS = MachineSettings(
-    qemu=QemuBinary(Path("/bin/qemu")),
-    kernel=Path("/kernel"),
-    initramfs=Path("/initramfs"),
-    kernel_arguments="",
-    netdevs=(TapNetdev(cpr=True),),
-    nics=(VirtioNet("52:54:00:00:00:01"),),
-)
+SETTINGS = machine_settings()
 
 
 class StandIn:

@@ -18,6 +18,7 @@ import socket
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from cprlib.codec import BadValue, load_json
 from cprlib.deadline import Deadline
@@ -89,14 +90,14 @@ class AgentChannel:
             raise invalid_answer(command, "its checksum is wrong")
         return replace(reply, payload=payload)
 
-    def _read_members(self, prefix: bytes, command: str, deadline: Deadline) -> dict[str, object]:
+    def _read_members(self, prefix: bytes, command: str, deadline: Deadline) -> dict[str, Any]:
         skipped = 0
         while not (line := self._read_line(command, deadline)).startswith(prefix):
             skipped += len(line) + 1
             if skipped > SKIP_LIMIT:
                 raise invalid_answer(command, f"{skipped} bytes are not an answer")
         try:
-            return load_json(dict[str, object], line)
+            return load_json(dict[str, Any], line)
         except BadValue as error:
             raise invalid_answer(command, str(error)) from error
 

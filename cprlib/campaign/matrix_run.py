@@ -89,16 +89,14 @@ class MatrixRun:
         :param default: base of points that name none.
         """
         above = {**self.matrix.shared, **shared}
+        base = self.matrix.shared.get(BASE, default)
         points = []
         for point in self.own:
-            qemu = self._qemu(point, qemus, default)
+            qemu = qemus.get(point.values.get(BASE, base))
             points.append(Point(point.name, {**point.values, **(qemu.parameters() if qemu else {})}))
         path = results / YAML_FILE
         write_matrix(path, points, above)
         return path
-
-    def _qemu(self, point: Point, qemus: Mapping[str, QemuBinary], default: str) -> QemuBinary | None:
-        return qemus.get(point.values.get(BASE, self.matrix.shared.get(BASE, default)))
 
     def record(self, results: Path, command: str, environment: Environment) -> None:
         """Write the record of the points to cover, so that a missing point makes the run inconclusive."""

@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 from filelock import FileLock, Timeout
 
 from cprlib import files
-from cprlib.codec import BadValue, decode, encode
+from cprlib.codec import BadValue, decode, dump_json
 from cprlib.errors import EnvironmentFailure, UsageError
 
 REQUEST_FILE = "session.json"
@@ -57,7 +57,7 @@ class Store(Generic[Request]):
             folder = files.numbered_folder(base, files.utc_name())
         except OSError as error:
             raise EnvironmentFailure(f"make a folder in {base}", str(error), "choose another with --out") from error
-        files.write_text(folder / REQUEST_FILE, json.dumps(encode(request), indent=1) + "\n", mode=0o600)
+        files.write_text(folder / REQUEST_FILE, dump_json(request, indent=1), mode=0o600)
         return folder
 
     def latest(self, base: Path) -> Path:

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from cprlib.campaign.compare.baseline import check_baseline, make_baseline, read_baseline, write_baseline
-from cprlib.campaign.compare.decision import MIN_EFFECT, Effect
+from cprlib.campaign.compare.decision import Effect
 from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
+from cprlib.cli.compare import min_effect_option
 from cprlib.cli.options import PATH, command_line, policy_option
 from cprlib.errors import UsageError
 from cprlib.report.results_folder import new_results_folder, publish
@@ -51,13 +52,7 @@ def save(paths: tuple[str, ...], name: str | None, policy: str) -> int:
 @run_option
 @policy_option
 @click.option("--anyway", is_flag=True, help="Accept a baseline recorded on another machine.")
-@click.option(
-    "--min-effect",
-    type=click.FloatRange(1, 1000),
-    default=100 * MIN_EFFECT,
-    show_default=True,
-    help="Percent of the baseline: the smallest difference of a duration that matters.",
-)
+@min_effect_option("the baseline")
 @click.option("--out", type=PATH, help="Folder for compare.html and compare.json.")
 def check(
     paths: tuple[str, ...], name: str | None, policy: str, anyway: bool, min_effect: float, out: Path | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -18,6 +18,8 @@ from cprlib.campaign.compare.session import STORE, UPDATES_CASE, CompareRequest,
 from cprlib.campaign.job import list_tests
 from cprlib.cli.options import (
     PATH,
+    Command,
+    absolute_policy,
     base_option,
     check_backend,
     command_line,
@@ -45,6 +47,17 @@ RESULTS = Path("results") / "compare"
 WITH_RESUME = ("resume", "out", "parallel")
 
 
+def min_effect_option(of: str) -> Callable[[Command], Command]:
+    """``--min-effect``, in percent of A or of the baseline."""
+    return click.option(
+        "--min-effect",
+        type=click.FloatRange(1, 1000),
+        default=100 * MIN_EFFECT,
+        show_default=True,
+        help=f"Percent of {of}: the smallest difference of a duration that matters.",
+    )
+
+
 @click.command()
 @click.argument("saved", nargs=-1, metavar="[RESULTS_A RESULTS_B]")
 @click.option("--a", "a", type=PATH, help="QEMU to compare with; by default the project's own build.")
@@ -53,13 +66,7 @@ WITH_RESUME = ("resume", "out", "parallel")
 @click.option("--b-firmware", type=PATH, help="Firmware folder of --b.")
 @base_option
 @click.option("--budget", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Minutes for all rounds.")
-@click.option(
-    "--min-effect",
-    type=click.FloatRange(1, 1000),
-    default=100 * MIN_EFFECT,
-    show_default=True,
-    help="Percent of A: the smallest difference of a duration that matters.",
-)
+@min_effect_option("A")
 @click.option("--noise", is_flag=True, help="Also compare A with itself in the same rounds.")
 @click.option("--a-to-b/--no-a-to-b", default=True, help="Also update from A to B, in the first two rounds.")
 @renamed_option("--no-crossing", "--no-a-to-b")
@@ -132,7 +139,7 @@ def compare(
             noise=noise,
             a_to_b=a_to_b,
             whole=whole,
-            policy=str(Path(policy).resolve()) if policy.endswith(".toml") else policy,
+            policy=absolute_policy(policy),
             engine=choose_engine(native, lab, report_progress),
             seed=secrets.randbelow(1 << 31) if seed is None else seed,
             tests=tests or (UPDATES_CASE,),

@@ -101,6 +101,11 @@ def read_qemu(path: Path | None, firmware: Path | None) -> QemuBinary | None:
     return qemu
 
 
+def absolute_policy(policy: str) -> str:
+    """``--policy`` for a request that is resumed later, maybe from another folder."""
+    return str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy
+
+
 def read_parameters(given: Sequence[str]) -> dict[str, str]:
     """Avocado's parameters from ``NAME=VALUE``.
 

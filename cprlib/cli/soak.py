@@ -17,6 +17,7 @@ from cprlib.campaign.soak.result import STORE, SoakRequest, SoakResult
 from cprlib.campaign.soak.run import seconds_left
 from cprlib.campaign.soak.run import soak as run_session
 from cprlib.cli.options import (
+    absolute_policy,
     base_option,
     check_backend,
     command_line,
@@ -116,7 +117,7 @@ def soak(
             base=base,
             qemu=str(brought.path) if brought else "",
             firmware=str(brought.firmware or "") if brought else "",
-            policy=str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy,
+            policy=absolute_policy(policy),
             tags=tag,
             keep=keep,
             keep_mib=keep_mib,

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from cprlib import files
-from cprlib.campaign.compare.comparison import Comparison, Side, make_comparison
+from cprlib.campaign.compare.comparison import Comparison, Side, make_comparison, side_of
 from cprlib.campaign.compare.decision import Effect, Sample
 from cprlib.campaign.compare.guest import GuestResult, read_guests
 from cprlib.codec import BadValue, decode, encode, load_json
@@ -255,12 +255,11 @@ def check_baseline(
             f"no case in common: {', '.join(now)}; {', '.join(baseline.cases)}",
             "run the tests that the baseline has",
         )
-    newest = next((guests[-1].qemu for guests in now.values()), ("", ""))
     oldest = baseline.qemu[0] if baseline.qemu else BaselineQemu()
     return make_comparison(
         "baseline",
         Side(f"{path}, saved {baseline.saved}", oldest.version, oldest.sha256),
-        Side(str(results), *newest),
+        side_of(results, now),
         samples,
         effect,
         policy,

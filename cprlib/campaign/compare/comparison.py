@@ -216,8 +216,8 @@ def compare_saved(
     note = "A and B did not run in turn: a change of the machine in between looks like a difference of QEMU"
     made = make_comparison(
         "saved",
-        Side(str(a), *_qemu_of(guests_a)),
-        Side(str(b), *_qemu_of(guests_b)),
+        side_of(a, guests_a),
+        side_of(b, guests_b),
         samples,
         effect,
         policy,
@@ -229,5 +229,6 @@ def compare_saved(
     return replace(made, started=now, finished=now)
 
 
-def _qemu_of(guests: Mapping[str, tuple[GuestResult, ...]]) -> tuple[str, str]:
-    return next((found[-1].qemu for found in guests.values()), ("", ""))
+def side_of(results: Path, guests: Mapping[str, tuple[GuestResult, ...]]) -> Side:
+    """The side of saved results, with the QEMU that their guests ended in."""
+    return Side(str(results), *next((found[-1].qemu for found in guests.values()), ("", "")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from cprlib import files
 from cprlib.build import store
 from cprlib.campaign.store import STORE_VERSION
-from cprlib.codec import decode, encode
+from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import InstrumentError
 from cprlib.files import INSTALLED_PROJECT, import_folder, project_folder
 
@@ -48,7 +47,7 @@ class ResultRecord:
 
     def write(self, folder: Path) -> None:
         """Write ``result.json``."""
-        files.write_text(folder / RESULT_FILE, json.dumps(encode(self), indent=1) + "\n", mode=0o600)
+        files.write_text(folder / RESULT_FILE, dump_json(self, indent=1), mode=0o600)
 
     @classmethod
     def read(cls, folder: Path) -> ResultRecord:
@@ -58,8 +57,8 @@ class ResultRecord:
         """
         path = folder / RESULT_FILE
         try:
-            record = decode(cls, json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+            record = load_json(cls, path.read_bytes())
+        except (OSError, BadValue) as error:
             raise InstrumentError(f"read {path}", str(error)) from error
         if record.version != STORE_VERSION:
             raise InstrumentError(f"read {path}", f"version {record.version}, this program reads {STORE_VERSION}")

@@ -1,15 +1,11 @@
-"""Every planned test runs once, in whatever order builds and tests end; an error or an interruption stops all."""
+"""Every planned test runs once, in whatever order builds and tests end."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +15,7 @@ from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs, MutationProgre
 from cprlib.campaign.outcome import JobOutcome, JudgedJob
 from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Children, Pool
-from cprlib.errors import BuildFailed, EnvironmentFailure
-from cprlib.process import spawn
+from cprlib.errors import BuildFailed
 from cprlib.qemu.binary import QemuBinary
 from tests.unit.mutation.samples import judged, mutant
 
@@ -95,46 +90,3 @@ def test_every_test_runs_once_or_has_a_stored_result_or_no_build(
     assert sorted(work.ran) == sorted(wanted - kept)
     assert {name for name, item in built.items() if item.qemu is None} == broken & {item.build.folder for item in plan}
     assert work.most_builds == 1
-
-
-def test_error_that_all_would_meet_ends_the_pool() -> None:
-    class NoSpace(FakeWork):
-        def run(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
-            super().run(planned, built, test)
-            raise EnvironmentFailure("store a result", "No space left on device")
-
-    work = NoSpace()
-    with pytest.raises(EnvironmentFailure, match="No space left"):
-        run(make_plan(5), work, 2, Children())
-    assert len(work.ran) <= 2
-
-
-def test_interruption_ends_what_runs_and_starts_nothing_more() -> None:
-    children = Children()
-    running: list[subprocess.Popen[str]] = []
-
-    class Slow(FakeWork):
-        def run(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
-            super().run(planned, built, test)
-            with spawn(["sleep", "60"], purpose="sleep") as child:
-                running.append(child)
-                children.add(child)
-                os.kill(os.getpid(), signal.SIGINT)
-                child.wait()
-            return None
-
-    work = Slow()
-    begun = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        run(make_plan(3), work, 1, children)
-    assert time.monotonic() - begun < 20
-    assert len(work.ran) == 1
-    assert running[0].returncode == -9
-
-
-def test_child_that_comes_after_the_stop_is_ended_too() -> None:
-    children = Children()
-    children.stop()
-    with spawn(["sleep", "60"], purpose="sleep") as child:
-        children.add(child)
-        assert child.returncode == -9

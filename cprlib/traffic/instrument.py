@@ -9,10 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any
 
-from cprlib.errors import InstrumentError
 from cprlib.linux.libc import become_ordinary, become_realtime
 from cprlib.traffic.capture import CaptureReport, StampCapture
 from cprlib.traffic.flow import Flow, StreamSettings
@@ -52,18 +49,13 @@ class StreamProgress:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Everything that sender and capture recorded.
-
-    :param sent, arrivals: one entry per flow.
-    :param failure: the error that ended the sender's thread; empty without one.
-    """
+    """Everything that sender and capture recorded; ``sent`` and ``arrivals`` have one entry per flow."""
 
     sent: tuple[SentColumns, ...]
     arrivals: tuple[ArrivalColumns, ...]
     frames: deque[RawFrame]
     sender: SenderReport
     capture: CaptureReport
-    failure: str
 
 
 def ring_for(flows: Sequence[Flow], settings: StreamSettings) -> RingSettings:
@@ -74,7 +66,7 @@ def ring_for(flows: Sequence[Flow], settings: StreamSettings) -> RingSettings:
     return RingSettings(blocks=min(max(blocks, usual.blocks), 1024))
 
 
-class Instrument:
+class Instrument(WorkerProcess):
     """Sender and capture in a worker process; a context manager that ends it.
 
     Sockets are opened in the network namespace of the calling thread. The capture starts at once.
@@ -86,89 +78,69 @@ class Instrument:
     """
 
     def __init__(self, interface: str, flows: Sequence[Flow], settings: StreamSettings, *, keep_frames: int) -> None:
-        with contextlib.ExitStack() as stack:
-            templates = make_templates(flows)
-            size = ring_for(flows, settings)
-            sending = stack.enter_context(open_sending(interface))
-            ring = stack.enter_context(open_ring(interface, size))
+        templates = make_templates(flows)
+        size = ring_for(flows, settings)
+        with open_sending(interface) as sending, open_ring(interface, size) as ring:  # the worker inherits both
             fds = (sending.fileno(), ring.fileno())
-            self._worker = stack.enter_context(WorkerProcess(__name__, "the traffic instrument", fds))
-            self._worker.request(_Task(*fds, size, templates, settings, keep_frames))
-            self._resources = stack.pop_all()
-
-    def __enter__(self) -> Instrument:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._resources.close()
+            task = _Task(*fds, size, templates, settings, keep_frames)
+            super().__init__(__name__, "the traffic instrument", task, pass_fds=fds)
 
     def start(self) -> None:
         """Begin to send."""
-        self._worker.request("start")
+        self.request(type(None), "start")
 
     def progress(self) -> StreamProgress:
         """How far the stream is."""
-        answer = self._worker.request("progress")
-        assert isinstance(answer, StreamProgress)
-        return answer
+        return self.request(StreamProgress, "progress")
 
     def stop_sending(self) -> None:
         """Send no further packet; the capture continues."""
-        self._worker.request("stop")
+        self.request(type(None), "stop")
 
     def finish(self) -> Recording:
         """Stop sender and capture.
 
         :raises InstrumentError: the worker or its sender died.
         """
-        recording = self._worker.request("finish", seconds=10 * ANSWER_S)
-        assert isinstance(recording, Recording)
-        if recording.failure:
-            raise InstrumentError("send test packets", recording.failure)
-        return recording
+        return self.request(Recording, "finish", seconds=10 * ANSWER_S)
 
 
-def main(control_fd: int) -> None:
-    """The worker: carry out one task."""
-    with Connection(control_fd) as control, contextlib.suppress(EOFError, BrokenPipeError):
-        task = control.recv()
-        gc.freeze()
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        note = become_realtime(CONTROL_PRIORITY)  # threads that are started later inherit it
-        ring = PacketRing(socket.socket(fileno=task.ring_fd), task.ring)
-        with (
-            StampCapture(ring, [template.flow for template in task.templates], keep_frames=task.keep_frames) as capture,
-            StampSender(socket.socket(fileno=task.sending_fd), task.templates, task.settings) as sender,
-        ):
-            for answer in _serve(control, sender, capture, (note,) if note else ()):
-                control.send(answer)
+class _Threads:
+    """Sender and capture, in the worker."""
 
+    def __init__(self, sender: StampSender, capture: StampCapture, note: str) -> None:
+        self._sender, self._capture = sender, capture
+        self._notes = (note,) if note else ()
 
-def _serve(
-    control: Connection[Any, Any], sender: StampSender, capture: StampCapture, notes: tuple[str, ...]
-) -> Iterator[object]:
-    yield "ready"
-    while True:
-        request = control.recv()
-        if request == "start":
-            capture.start()
-            sender.start()
-        elif request == "stop":
-            sender.stop()
-        elif request == "finish":
-            yield _finish(sender, capture, notes)
-            return
-        yield StreamProgress(sum(map(len, sender.columns)), sum(map(len, capture.columns)), sender.finished)
+    def start(self) -> None:
+        self._capture.start()
+        self._sender.start()
 
+    def stop(self) -> None:
+        self._sender.stop()
 
-def _finish(sender: StampSender, capture: StampCapture, notes: tuple[str, ...]) -> Recording:
-    sender.stop()
-    failure = ""
-    try:
+    def progress(self) -> StreamProgress:
+        sent, answers = sum(map(len, self._sender.columns)), sum(map(len, self._capture.columns))
+        return StreamProgress(sent, answers, self._sender.finished)
+
+    def finish(self) -> Recording:
+        sender, capture = self._sender, self._capture
+        sender.stop()
         sender.join()
-    except Exception as error:  # raised in the controlling process
-        failure = repr(error.__cause__ or error)
-    capture.stop()
-    become_ordinary()  # the rest takes long and is not urgent
-    report = sender.report(notes)
-    return Recording(sender.columns, capture.columns, capture.frames, report, capture.report(), failure)
+        capture.stop()
+        become_ordinary()  # the rest takes long and is not urgent
+        return Recording(sender.columns, capture.columns, capture.frames, sender.report(self._notes), capture.report())
+
+
+@contextlib.contextmanager
+def serve(task: _Task) -> Iterator[_Threads]:
+    """Run sender and capture in the worker."""
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    note = become_realtime(CONTROL_PRIORITY)  # threads that are started later inherit it
+    ring = PacketRing(socket.socket(fileno=task.ring_fd), task.ring)
+    with (
+        StampCapture(ring, [template.flow for template in task.templates], keep_frames=task.keep_frames) as capture,
+        StampSender(socket.socket(fileno=task.sending_fd), task.templates, task.settings) as sender,
+    ):
+        yield _Threads(sender, capture, note)

@@ -7,12 +7,10 @@ of a test they would measure the test.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import TypeVar
 
 from cprlib.deadline import Deadline
-from cprlib.errors import CprlibError, InstrumentError
 from cprlib.linux.libc import become_realtime
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.reflector import StampReflector
@@ -20,7 +18,6 @@ from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettin
 from cprlib.traffic.worker import ANSWER_S, WorkerProcess
 
 PRIORITY = 6  # below capture and sender
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class ReflectorLog:
     counts: dict[str, int]
 
 
-class StationEndpoints:
+class StationEndpoints(WorkerProcess):
     """The worker with its endpoints; a context manager that ends it.
 
     Its sockets belong to the network namespace of the calling thread.
@@ -47,54 +44,35 @@ class StationEndpoints:
     """
 
     def __init__(self, port: int, addresses: tuple[str, ...]) -> None:
-        with contextlib.ExitStack() as stack:
-            self._worker = stack.enter_context(WorkerProcess(__name__, "the station's endpoints"))
-            self._request(type(None), "start", port, addresses)
-            self._resources = stack.pop_all()
-
-    def __enter__(self) -> StationEndpoints:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._resources.close()
+        super().__init__(__name__, "the station's endpoints", port, addresses)
 
     def connect(self, settings: TcpEndpointSettings) -> int:
         """Start a TCP endpoint; returns its number.
 
         :raises InstrumentError: its port is taken.
         """
-        return self._request(int, "connect", settings)
+        return self.request(int, "connect", settings)
 
     def byte_count(self, number: int) -> int:
         """Bytes that an endpoint has sent or received so far."""
-        return self._request(int, "byte_count", number)
+        return self.request(int, "byte_count", number)
 
     def finish(self, number: int, seconds: float) -> TcpEndpointReport:
         """Finish an endpoint; see :meth:`cprlib.traffic.tcp.TcpEndpoint.finish`."""
-        return self._request(TcpEndpointReport, "finish", number, seconds, seconds=seconds + ANSWER_S)
+        return self.request(TcpEndpointReport, "finish", number, seconds, seconds=seconds + ANSWER_S)
 
     def reflections(self) -> ReflectorLog:
         """The session-reflector's log so far."""
-        return self._request(ReflectorLog, "reflections")
-
-    def _request(self, kind: type[Value], name: str, *arguments: object, seconds: float = ANSWER_S) -> Value:
-        """Call a method of :class:`_Endpoints` in the worker."""
-        answer = self._worker.request((name, arguments), seconds)
-        if isinstance(answer, CprlibError):
-            raise InstrumentError(answer.tried, answer.happened, answer.advice) from answer
-        assert isinstance(answer, kind)
-        return answer
+        return self.request(ReflectorLog, "reflections")
 
 
 class _Endpoints:
     """The endpoints, in the worker."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
+    def __init__(self, reflector: StampReflector, stack: contextlib.ExitStack) -> None:
+        self._reflector = reflector
         self._stack = stack
         self._tcp: list[TcpEndpoint] = []
-
-    def start(self, port: int, addresses: tuple[str, ...]) -> None:
-        self._reflector = self._stack.enter_context(StampReflector(port, addresses))
 
     def connect(self, settings: TcpEndpointSettings) -> int:
         self._tcp.append(self._stack.enter_context(TcpEndpoint(settings)))
@@ -110,19 +88,9 @@ class _Endpoints:
         return ReflectorLog(self._reflector.log(), self._reflector.dropped, dict(self._reflector.counts))
 
 
-def main(control_fd: int) -> None:
-    """The worker: serve requests until the control socket is closed."""
+@contextlib.contextmanager
+def serve(port: int, addresses: tuple[str, ...]) -> Iterator[_Endpoints]:
+    """Run the endpoints in the worker."""
     become_realtime(PRIORITY)  # threads that are started later inherit it
-    with (
-        Connection(control_fd) as control,
-        contextlib.suppress(EOFError, BrokenPipeError),
-        contextlib.ExitStack() as stack,
-    ):
-        endpoints = _Endpoints(stack)
-        while True:
-            name, arguments = control.recv()
-            try:
-                answer = getattr(endpoints, name)(*arguments)
-            except CprlibError as error:
-                answer = error
-            control.send(answer)
+    with contextlib.ExitStack() as stack:
+        yield _Endpoints(stack.enter_context(StampReflector(port, addresses)), stack)

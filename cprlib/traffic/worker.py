@@ -11,28 +11,38 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from cprlib.deadline import Deadline
-from cprlib.errors import InstrumentError
+from cprlib.errors import CprlibError, InstrumentError
 from cprlib.files import import_folder
 from cprlib.process import spawn
 
 ANSWER_S = 30.0  # for the start and for each request: a worker is quick, the machine may be busy
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[2]); from {module} import main; main(int(sys.argv[1]))"
+_PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from {module} import serve
+from cprlib.traffic.worker import main
+main(int(sys.argv[1]), serve)
+"""
+Value = TypeVar("Value")
 
 
 class WorkerProcess:
     """A worker, as a context manager that ends it; in the network namespace of the calling thread.
 
-    :param module: its module, which has a function ``main(control_fd)``.
+    :param module: its module, which has a context manager ``serve(*arguments)``: it yields the object that requests
+        are made to.
     :param name: for messages: ``the traffic instrument``.
     :param pass_fds: descriptors that it inherits under the same numbers.
+    :raises InstrumentError: the worker did not start, or ``serve`` failed in it.
     """
 
-    def __init__(self, module: str, name: str, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(self, module: str, name: str, *arguments: object, pass_fds: Sequence[int] = ()) -> None:
         self._name = name
         with contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair()
@@ -42,27 +52,53 @@ class WorkerProcess:
                 command = [sys.executable, "-I", "-S", "-c", program, str(theirs.fileno()), str(import_folder())]
                 fds = (theirs.fileno(), *pass_fds)
                 stack.enter_context(spawn(command, purpose=f"start {name}", pass_fds=fds))
+            self.request(type(None), "serve", *arguments)
             self._resources = stack.pop_all()
 
-    def __enter__(self) -> WorkerProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._resources.close()
 
-    def request(self, request: object, seconds: float = ANSWER_S) -> object:
-        """Send a request and wait for the answer.
+    def request(self, kind: type[Value], name: str, *arguments: object, seconds: float = ANSWER_S) -> Value:
+        """Call a method of the object in the worker and wait for its result, which is a ``kind``.
 
-        :raises InstrumentError: the process is gone.
+        :raises InstrumentError: the process is gone, or an error of the method.
         :raises DeadlineExceeded: no answer.
         """
         deadline = Deadline(seconds, f"an answer of {self._name}")
         try:
-            self._control.send(request)
+            self._control.send((name, arguments))
             if not self._control.poll(deadline.remaining):
                 raise deadline.exceeded()
-            return self._control.recv()
+            answer = self._control.recv()
         except (EOFError, OSError) as error:
             raise InstrumentError(
                 f"talk to {self._name}", f"its process is gone ({error!r})", "look for its last words above"
             ) from error
+        if isinstance(answer, CprlibError):
+            raise InstrumentError(answer.tried, answer.happened, answer.advice) from answer
+        assert isinstance(answer, kind)
+        return answer
+
+
+def main(control_fd: int, serve: Callable[..., AbstractContextManager[object]]) -> None:
+    """The worker: carry out requests until the control socket is closed."""
+    with (
+        Connection(control_fd) as control,
+        contextlib.suppress(EOFError, BrokenPipeError),
+        contextlib.ExitStack() as stack,
+    ):
+        served: object = None
+        while True:
+            name, arguments = control.recv()
+            answer = None
+            try:
+                if served is None:
+                    served = stack.enter_context(serve(*arguments))
+                else:
+                    answer = getattr(served, name)(*arguments)
+            except CprlibError as error:
+                answer = error
+            control.send(answer)

@@ -5,43 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cprlib.traffic import metrics
-from cprlib.traffic.capture import CaptureReport
 from cprlib.traffic.clock import ClockModel, ClockSample, estimate_clock
 from cprlib.traffic.flow import Flow, StreamSettings
+from cprlib.traffic.instrument import Recording
 from cprlib.traffic.packet_records import (
     Arrival,
-    ArrivalColumns,
     Matched,
     Reflection,
-    SentColumns,
     match_arrivals,
     sort_log,
 )
 from cprlib.traffic.result import DirectionResult, FlowResult, InstrumentReport, TrafficResult
-from cprlib.traffic.sender import SenderReport
 
 
 def make_result(
     flows: Sequence[Flow],
     settings: StreamSettings,
-    sent: Sequence[SentColumns],
-    arrivals: Sequence[ArrivalColumns],
-    reports: tuple[SenderReport, CaptureReport],
+    recording: Recording,
     *,
     log: Iterable[Reflection] | None,
     reflector_drops: int | None,
 ) -> TrafficResult:
     """The figures of a stream.
 
-    :param sent, arrivals: one entry per flow.
     :param log: the reflector's log; None when it is not available: its sequence numbers then separate the directions.
     :param reflector_drops: packets that the reflector's socket dropped; None when unknown.
     """
-    lines = None if log is None else sort_log(flows, [len(columns) for columns in sent], log)
+    lines = None if log is None else sort_log(flows, [len(sent_ns) for sent_ns in recording.sent], log)
     logs = [None] * len(flows) if lines is None else lines.by_flow
     answers = [
-        match_arrivals(columns.sent_ns, received, entries)
-        for columns, received, entries in zip(sent, arrivals, logs, strict=True)
+        match_arrivals(sent_ns, received, entries)
+        for sent_ns, received, entries in zip(recording.sent, recording.arrivals, logs, strict=True)
     ]
     clock = estimate_clock(
         ClockSample(a.sent_ns, a.reflector_received_ns, a.reflector_sent_ns, a.arrived_ns)
@@ -49,12 +43,12 @@ def make_result(
         for a in entry.arrivals
     )
     results = [
-        _flow_result(flow, columns.sent_ns, entry, entries, clock)
-        for flow, columns, entry, entries in zip(flows, sent, answers, logs, strict=True)
+        _flow_result(flow, sent_ns, entry, entries, clock)
+        for flow, sent_ns, entry, entries in zip(flows, recording.sent, answers, logs, strict=True)
     ]
     report = InstrumentReport(
-        sender=reports[0],
-        capture=reports[1],
+        sender=recording.sender,
+        capture=recording.capture,
         clock=clock,
         reflector_drops=reflector_drops,
         log_lines=None if lines is None else sum(map(len, lines.by_flow)) + lines.foreign + lines.invalid,

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import socket
 import sys
+from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from cprlib.linux.libc import become_ordinary, become_realtime
 from cprlib.traffic.capture import CaptureReport, StampCapture
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frames import FrameTemplate, RawFrame
-from cprlib.traffic.packet_records import ArrivalColumns, SentColumns
+from cprlib.traffic.packet_records import ArrivalColumns
 from cprlib.traffic.ring import PacketRing, RingSettings, open_ring
 from cprlib.traffic.sender import SenderReport, StampSender, make_templates
 from cprlib.traffic.sockets import open_sending
@@ -49,9 +50,12 @@ class StreamProgress:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Everything that sender and capture recorded; ``sent`` and ``arrivals`` have one entry per flow."""
+    """Everything that sender and capture recorded.
 
-    sent: tuple[SentColumns, ...]
+    :param sent: per flow: T1 by sequence number; :param arrivals: per flow.
+    """
+
+    sent: tuple[array[int], ...]
     arrivals: tuple[ArrivalColumns, ...]
     frames: deque[RawFrame]
     sender: SenderReport
@@ -120,7 +124,7 @@ class _Threads:
         self._sender.stop()
 
     def progress(self) -> StreamProgress:
-        sent, answers = sum(map(len, self._sender.columns)), sum(map(len, self._capture.columns))
+        sent, answers = sum(map(len, self._sender.sent_ns)), sum(map(len, self._capture.columns))
         return StreamProgress(sent, answers, self._sender.finished)
 
     def finish(self) -> Recording:
@@ -129,7 +133,7 @@ class _Threads:
         sender.join()
         capture.stop()
         become_ordinary()  # the rest takes long and is not urgent
-        return Recording(sender.columns, capture.columns, capture.frames, sender.report(self._notes), capture.report())
+        return Recording(sender.sent_ns, capture.columns, capture.frames, sender.report(self._notes), capture.report())
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from cprlib.traffic.figures import Direction
 
 EVENT = "skb/kfree_skb"
 UNEXPLAINED = "unexplained"  # the hop of a packet that no event and no counter explains
-IGNORED_REASONS = ("SOCKET_FILTER",)  # answers that ReservedPorts discards
+IGNORED_REASONS = ("SOCKET_FILTER",)  # answers that session.reserved_ports() discards
 _FIELDS = re.compile(r"protocol=(?P<protocol>\d+) location=(?P<location>\S+)(?: reason: (?P<reason>\S+))?")
 _REASON = re.compile(r'\{ (\d+|0x[0-9a-f]+), "(\w+)" \}')
 

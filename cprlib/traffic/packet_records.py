@@ -33,19 +33,6 @@ class Reflection(NamedTuple):
 
 
 @dataclass(slots=True)
-class SentColumns:
-    """The packets sent on one flow; the index is the sequence number.
-
-    :param sent_ns: T1, CLOCK_REALTIME just before send(2).
-    """
-
-    sent_ns: array[int] = field(default_factory=lambda: array("q"))
-
-    def __len__(self) -> int:
-        return len(self.sent_ns)
-
-
-@dataclass(slots=True)
 class ArrivalColumns:
     """The answers captured on one flow, in the order of arrival.
 

@@ -11,12 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.linux.libc import change_priority, make_sleeper, set_timer_slack
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frames import FrameTemplate
-from cprlib.traffic.packet_records import SentColumns
 
 LEAD_NS = 20_000_000  # from the start of the thread to the first packet
 PRIORITY = 20  # above the capture: a late packet stays late, a late reader catches up
@@ -55,7 +53,8 @@ class StampSender:
 
     def __init__(self, opened: socket.socket, templates: Sequence[FrameTemplate], settings: StreamSettings) -> None:
         self.settings = settings
-        self.columns = tuple(SentColumns() for _ in templates)
+        #: of each flow: T1 by sequence number, CLOCK_REALTIME just before send(2)
+        self.sent_ns = tuple(array("q") for _ in templates)
         self._templates = tuple(templates)
         self._lateness_ns = array("q")
         self._refused: Counter[str] = Counter()
@@ -82,18 +81,13 @@ class StampSender:
         """Make the thread send no further packet."""
         self._stop.set()
 
-    def join(self, deadline: Deadline | None = None) -> None:
+    def join(self) -> None:
         """Wait until everything is sent, or :meth:`stop` has taken effect.
 
-        :raises DeadlineExceeded: it is still sending.
         :raises InstrumentError: an error ended the thread.
         """
-        if not self._started:
-            return
-        self._thread.join(None if deadline is None else deadline.remaining)
-        if self._thread.is_alive():
-            assert deadline is not None
-            raise deadline.exceeded(f"{sum(map(len, self.columns))} packets sent")
+        if self._started:
+            self._thread.join()
         if self._failure is not None:
             raise InstrumentError("send test packets", repr(self._failure)) from self._failure
 
@@ -115,9 +109,9 @@ class StampSender:
         :param notes: put before the sender's own.
         """
         late = sorted(self._lateness_ns)
-        stamps = [column.sent_ns for column in self.columns if len(column)]
+        stamps = [sent_ns for sent_ns in self.sent_ns if sent_ns]
         return SenderReport(
-            sent=sum(map(len, self.columns)),
+            sent=sum(map(len, self.sent_ns)),
             refused=dict(self._refused),
             pacing_p50_ns=_rank(late, 0.5),
             pacing_p99_ns=_rank(late, 0.99),
@@ -144,8 +138,8 @@ class StampSender:
         allowed = round(period * self.settings.burst)
         add_lateness = self._lateness_ns.append
         turns = [
-            (template.patch, columns.sent_ns, columns.sent_ns.append)
-            for template, columns in zip(self._templates, self.columns, strict=True)
+            (template.patch, sent_ns, sent_ns.append)
+            for template, sent_ns in zip(self._templates, self.sent_ns, strict=True)
         ]
         flows = len(turns)
         now = clock()

@@ -7,7 +7,7 @@ import ctypes
 import socket
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
@@ -27,26 +27,19 @@ SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _RETURN_0 = struct.pack("=HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0: accept no byte (linux/filter.h)
 
 
-class ReservedPorts:
-    """Keeps the source ports of flows bound, in the namespace of the calling thread; a context manager.
+@contextlib.contextmanager
+def reserved_ports(flows: Sequence[Flow]) -> Iterator[None]:
+    """Keep the source ports of flows bound, in the namespace of the calling thread.
 
     Without a socket the kernel would reply "port unreachable" to every answer. A filter drops the answers at the socket
     (drop reason SOCKET_FILTER, which the drop trace ignores): no buffer overflows. The capture has seen them.
 
     :raises EnvironmentFailure: an address is not configured here, or a port is taken.
     """
-
-    def __init__(self, flows: Sequence[Flow]) -> None:
-        with contextlib.ExitStack() as stack:
-            for flow in flows:
-                stack.enter_context(_reserve(flow))
-            self._sockets = stack.pop_all()
-
-    def __enter__(self) -> ReservedPorts:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._sockets.close()
+    with contextlib.ExitStack() as stack:
+        for flow in flows:
+            stack.enter_context(_reserve(flow))
+        yield
 
 
 def _reserve(flow: Flow) -> socket.socket:
@@ -99,7 +92,7 @@ class TrafficSession:
                 instrument = stack.enter_context(
                     Instrument(self._interface, self.flows, self.settings, keep_frames=self._keep_frames)
                 )
-                stack.enter_context(ReservedPorts(self.flows))
+                stack.enter_context(reserved_ports(self.flows))
             instrument.start()
             self._instrument = instrument
             self._resources = stack.pop_all()
@@ -173,12 +166,4 @@ class TrafficSession:
         if recording.sender.sent == 0:
             refused = ", ".join(f"{name} {count} times" for name, count in recording.sender.refused.items())
             raise InstrumentError("measure traffic", f"no packet was sent ({refused or 'stopped too early'})")
-        return make_result(
-            self.flows,
-            self.settings,
-            recording.sent,
-            recording.arrivals,
-            (recording.sender, recording.capture),
-            log=log,
-            reflector_drops=reflector_drops,
-        )
+        return make_result(self.flows, self.settings, recording, log=log, reflector_drops=reflector_drops)

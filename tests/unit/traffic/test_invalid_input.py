@@ -98,7 +98,7 @@ def test_answers_that_the_reflector_never_sent_hide_no_loss(
 
 def add_answer(world: World, sequence: int, own: int, *, early: bool) -> None:
     """Insert an answer before or after all others."""
-    columns, sent_ns = world.columns, world.sent_columns.sent_ns[sequence]
+    columns, sent_ns = world.columns, world.sent_ns[sequence]
     values = (sequence, own, sent_ns + 500, ns_to_ntp(sent_ns), ns_to_ntp(sent_ns + 100), ns_to_ntp(sent_ns + 200))
     names = ("sender_sequence", "reflector_sequence", "received_ns", "t1", "t2", "t3")
     for name, value in zip(names, values, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import deque
 from dataclasses import dataclass
 
 from hypothesis import given
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 from cprlib.traffic.capture import CaptureReport
 from cprlib.traffic.evaluation import make_result
 from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.instrument import Recording
 from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.ledger import make_ledger, missing_packets
-from cprlib.traffic.packet_records import ArrivalColumns, Reflection, SentColumns
+from cprlib.traffic.packet_records import ArrivalColumns, Reflection
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sender import SenderReport
 from cprlib.traffic.stamp import ns_to_ntp
@@ -38,15 +41,15 @@ class World:
     answers: list[tuple[int, int]]  # reflector's and sender's number in the order of coming back
     log: list[Reflection]
     columns: ArrivalColumns
-    sent_columns: SentColumns
+    sent_ns: array[int]
 
 
 def simulate(network: list[tuple[list[int], list[int], list[int]]]) -> World:
     """Each packet has delays of its copies forward, and of the copies of the answers to the first and second."""
-    sent_columns, columns = SentColumns(), ArrivalColumns()
+    sent_ns, columns = array("q"), ArrivalColumns()
     at_reflector = []
     for sequence, (forward, *back) in enumerate(network):
-        sent_columns.sent_ns.append(START + sequence * PERIOD)
+        sent_ns.append(START + sequence * PERIOD)
         for number, delay in enumerate(forward):
             at_reflector.append((START + sequence * PERIOD + delay, sequence, back[number]))
     log, at_station = [], []
@@ -62,16 +65,14 @@ def simulate(network: list[tuple[list[int], list[int], list[int]]]) -> World:
         columns.t2.append(ns_to_ntp(guest_ns))
         columns.t3.append(ns_to_ntp(guest_ns + 1000))
     answers = [(own, sequence) for _, own, sequence, _ in sorted(at_station)]
-    return World(len(network), [line.sender_sequence for line in log], answers, log, columns, sent_columns)
+    return World(len(network), [line.sender_sequence for line in log], answers, log, columns, sent_ns)
 
 
 def result_of(world: World, log: list[Reflection] | None) -> TrafficResult:
     return make_result(
         [FLOW],
         StreamSettings(1000, count=world.sent),
-        [world.sent_columns],
-        [world.columns],
-        (SENDER, CAPTURE),
+        Recording((world.sent_ns,), (world.columns,), deque(), SENDER, CAPTURE),
         log=log,
         reflector_drops=0,
     )

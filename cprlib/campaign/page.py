@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from cprlib.build.progress import seconds_text
 from cprlib.codec import dump_json, encode
 from cprlib.report.formatting import one_line, utc
 from cprlib.report.html import HTML_FILE, template_engine
-from cprlib.report.plotting import image_address, style
+from cprlib.report.plotting import GRID, as_svg, image_address, plots
 from cprlib.report.schema import SchemaFile, check_schema
 
 Item = TypeVar("Item")
@@ -69,20 +68,14 @@ def picture(
     :param layout: arguments of ``pyplot.subplots``.
     """
     rows = -(-len(items) // columns)
-    output = io.StringIO()
-    with style() as pyplot:
-        figure, axes = pyplot.subplots(rows, columns, figsize=(10.4, height * rows), squeeze=False, **layout)
-        try:
-            for axis in axes.flat[len(items) :]:
-                axis.axis("off")
-            for axis, item in zip(axes.flat, items, strict=False):
-                draw(axis, item)
-                axis.grid(axis="y", color="#e3e7eb", lw=0.6)
-                axis.set_axisbelow(True)
-            figure.savefig(output, format="svg", bbox_inches="tight", pad_inches=0.04, metadata={"Date": None})
-        finally:
-            pyplot.close(figure)
-    return image_address(output.getvalue())
+    with plots(rows, columns, (10.4, height * rows), squeeze=False, **layout) as (figure, axes):
+        for axis in axes.flat[len(items) :]:
+            axis.axis("off")
+        for axis, item in zip(axes.flat, items, strict=False):
+            draw(axis, item)
+            axis.grid(axis="y", color=GRID, lw=0.6)
+            axis.set_axisbelow(True)
+        return image_address(as_svg(figure, bbox_inches="tight", pad_inches=0.04))
 
 
 def wrap(line: str, indent: int) -> str:

@@ -39,25 +39,20 @@ Values = Sequence[float | None]
 
 
 @contextlib.contextmanager
-def style() -> Iterator[Any]:
-    """Yield pyplot with the look of the pages. The import is lazy because it takes a second."""
+def plots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield a figure with the look of the pages and its axes; it is closed at the end.
+
+    The import is lazy because it takes a second.
+
+    :param size: width and height, in inches.
+    :param options: of ``pyplot.subplots()``.
+    """
     import matplotlib  # noqa: PLC0415
 
     matplotlib.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
     with matplotlib.rc_context(SETTINGS):
-        yield pyplot
-
-
-@contextlib.contextmanager
-def plots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield a figure with the look of the pages and its axes; it is closed at the end.
-
-    :param size: width and height, in inches.
-    :param options: of ``pyplot.subplots()``.
-    """
-    with style() as pyplot:
         figure, axes = pyplot.subplots(rows, columns, figsize=size, **options)
         try:
             yield figure, axes

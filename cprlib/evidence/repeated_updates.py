@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cprlib.evidence.records import Check, DescriptorRow, Outcome, UpdateFigures
 from cprlib.evidence.update_checks import descriptor_count, first_times
-from cprlib.traffic.per_update import StreamPart
+from cprlib.traffic.evaluation import StreamPart
 from cprlib.update.results import ProcessView, UpdateResult
 
 NIC_KINDS = ("eventfd", "tap", "vhost")
@@ -36,7 +36,7 @@ def figures_of(
 ) -> tuple[UpdateFigures, ...]:
     """Figures of each update.
 
-    :param parts: of the stream, by :func:`cprlib.traffic.per_update.parts_of`; empty without traffic.
+    :param parts: of the stream, by :func:`cprlib.traffic.evaluation.parts_of`; empty without traffic.
     :param notes: on each update; may be empty.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,13 +32,13 @@ from cprlib.testing.checks import CaseChecks
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.testing.ports import PortAllocator
 from cprlib.traffic.control_run import LEAST_CONTROL_SHARE, ControlRun
+from cprlib.traffic.evaluation import parts_of
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.frames import sent_frames, write_pcap
 from cprlib.traffic.hops import absent_counters, count_hops
 from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.packet_records import Reflection
-from cprlib.traffic.per_update import parts_of
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.guest_traffic import (
     TRIED_PER_QUEUE,
@@ -274,8 +273,8 @@ class MeasuredCase(CaseChecks):
         log, overflow = reflector_log(self.guest.agent)
         write_json(self.folder / "reflector.json", {"fields": Reflection._fields, "records": log}, mode=0o600)
         result = session.result(log, reflector_drops=overflow)
-        control_runs = [ControlRun.of(run.result(log, reflector_drops=overflow)) for run in self._control_runs]
-        control_run = functools.reduce(ControlRun.merge, control_runs) if control_runs else None
+        control_runs = tuple(run.result(log, reflector_drops=overflow) for run in self._control_runs)
+        control_run = ControlRun(control_runs) if control_runs else None
         self.evidence = with_traffic(self.evidence, result, control_run, self.parameters.queue_length)
         self.evidence = replace(
             self.evidence,

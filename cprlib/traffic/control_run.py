@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cprlib.traffic.figures import PerDirection
 from cprlib.traffic.result import TrafficResult
 
 PACING_P99_LIMIT_NS = 20_000_000  # above it a gap in the answers may be the sender's own
@@ -67,66 +69,47 @@ def _reflector_problems(result: TrafficResult) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ControlRun:
-    """A run without an update, in the same session, at the same rate and of the same length.
+    """Runs without an update, in the same session, at the same rate and together of the same length."""
 
-    :param sent, lost, duplicates, reordered: packets in both directions; all but the first must be 0.
-    :param rate: packets/s.
-    :param floor_ms: the longest gap, although nothing was interrupted: a shorter interruption cannot be claimed.
-    :param pacing_p99_ns: how late packets were sent.
-    """
+    results: tuple[TrafficResult, ...]
 
-    sent: int
-    lost: int
-    duplicates: int
-    reordered: int
-    rate: float
-    length_s: float
-    floor_ms: float | None
-    pacing_p99_ns: int
-    validity: Validity
+    @property
+    def sent(self) -> int:
+        """Packets sent."""
+        return sum(result.sent for result in self.results)
 
-    @classmethod
-    def of(cls, result: TrafficResult) -> ControlRun:
-        """From the result of such a run."""
-        highs = [result.interruption.forward.high_ms, result.interruption.return_.high_ms]
-        return cls(
-            sent=result.sent,
-            lost=result.lost,
-            duplicates=(result.duplicates.forward or 0) + (result.duplicates.return_ or 0),
-            reordered=(result.reordered.forward or 0) + (result.reordered.return_ or 0),
-            rate=result.settings.rate,
-            length_s=result.sent / result.settings.rate,
-            floor_ms=max((high for high in highs if high is not None), default=None),
-            pacing_p99_ns=result.instrument.sender.pacing_p99_ns,
-            validity=check_instrument(result),
-        )
+    @property
+    def lost(self) -> int:
+        """Packets lost in both directions; must be 0."""
+        return sum(result.lost for result in self.results)
 
-    def merge(self, other: ControlRun) -> ControlRun:
-        """Two control runs of one session as one: sums of the counts, the worse of each other figure."""
-        floors = [floor for floor in (self.floor_ms, other.floor_ms) if floor is not None]
-        return ControlRun(
-            sent=self.sent + other.sent,
-            lost=self.lost + other.lost,
-            duplicates=self.duplicates + other.duplicates,
-            reordered=self.reordered + other.reordered,
-            rate=min(self.rate, other.rate),
-            length_s=self.length_s + other.length_s,
-            floor_ms=max(floors, default=None),
-            pacing_p99_ns=max(self.pacing_p99_ns, other.pacing_p99_ns),
-            validity=Validity(
-                tuple(dict.fromkeys((*self.validity.problems, *other.validity.problems))),
-                tuple(dict.fromkeys((*self.validity.notes, *other.validity.notes))),
-            ),
-        )
+    @property
+    def rate(self) -> float:
+        """Packets/s of the slowest."""
+        return min(result.settings.rate for result in self.results)
+
+    @property
+    def floor_ms(self) -> float | None:
+        """The longest gap, although nothing was interrupted: a shorter interruption cannot be claimed."""
+        both = [(result.interruption.forward, result.interruption.return_) for result in self.results]
+        return max((each.high_ms for pair in both for each in pair if each.high_ms is not None), default=None)
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Why a measurement after this control run is inconclusive; empty when it is not."""
-        found = list(self.validity.problems)
-        for count, what in ((self.lost, "lost"), (self.duplicates, "duplicated"), (self.reordered, "reordered")):
+        found = [problem for result in self.results for problem in check_instrument(result).problems]
+        for what, count in (
+            ("lost", self.lost),
+            ("duplicated", _packets(result.duplicates for result in self.results)),
+            ("reordered", _packets(result.reordered for result in self.results)),
+        ):
             if count:
                 found.append(f"{count} of {self.sent} packets {what} without any update")
-        return tuple(f"control run: {problem}" for problem in found)
+        return tuple(f"control run: {problem}" for problem in dict.fromkeys(found))
+
+
+def _packets(counts: Iterable[PerDirection]) -> int:
+    return sum((count.forward or 0) + (count.return_ or 0) for count in counts)
 
 
 def check_measurement(result: TrafficResult, control_run: ControlRun | None) -> Validity:

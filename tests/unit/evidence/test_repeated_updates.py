@@ -11,8 +11,8 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, DescriptorRow, Outcome
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, numbered_row
 from cprlib.linux.descriptors import Descriptor, DescriptorTable
+from cprlib.traffic.evaluation import StreamPart
 from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
-from cprlib.traffic.per_update import StreamPart
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.results import ProcessView
 

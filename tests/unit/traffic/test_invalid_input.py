@@ -123,11 +123,11 @@ def test_a_run_faster_than_its_control_run_is_inconclusive() -> None:
         slow, _ = stream_at(pair, 1000, FLOW)
         fast, _ = stream_at(pair, 2000, flows_between(count=1, first_port=20100)[0])
     assert (
-        check_measurement(slow, ControlRun.of(fast)).problems
-        == check_measurement(slow, ControlRun.of(slow)).problems
+        check_measurement(slow, ControlRun((fast,))).problems
+        == check_measurement(slow, ControlRun((slow,))).problems
         == ()
     )
-    problems = check_measurement(fast, ControlRun.of(slow)).problems
+    problems = check_measurement(fast, ControlRun((slow,))).problems
     assert problems == ("the control run had 1000 packets/s, the measured run 2000 packets/s",)
 
 

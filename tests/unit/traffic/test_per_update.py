@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cprlib.traffic.evaluation import borders, parts_of
 from cprlib.traffic.figures import PerDirection
 from cprlib.traffic.ledger import Moments
-from cprlib.traffic.per_update import borders, parts_of
 from cprlib.traffic.result import TrafficResult
 
 from .test_result import PERIOD, START, result_of, simulate

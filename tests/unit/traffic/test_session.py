@@ -50,7 +50,7 @@ def test_a_good_path_loses_nothing_and_the_measurement_is_valid() -> None:
     assert (result.duplicates.forward, result.duplicates.return_) == (0, 0)
     assert (result.reordered.forward, result.reordered.return_) == (0, 0)
     assert check_instrument(result).problems == ()
-    assert check_measurement(result, ControlRun.of(result)).conclusive
+    assert check_measurement(result, ControlRun((result,))).conclusive
     assert not check_measurement(result, None).conclusive
     clock = result.instrument.clock
     assert clock is not None
@@ -70,8 +70,8 @@ def test_injected_loss_is_counted_exactly(direction: Direction, every: int) -> N
     assert result.sent - result.answered == len(dropped)
     found = [s for flow in result.flows for s in (flow.forward.missing or ()) + (flow.returning.missing or ())]
     assert sorted(found) == sorted(dropped)
-    assert not ControlRun.of(result).validity.problems
-    assert ControlRun.of(result).problems
+    assert not check_instrument(result).problems
+    assert ControlRun((result,)).problems
     ledger = make_ledger(result, (), NO_DROPS)
     assert ledger.missing == ledger.unexplained == len(dropped)
     assert {row.direction for row in ledger.rows} == {direction}

@@ -14,9 +14,11 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, update_guest
+from cprlib.testing.nic_frames import frame, send_frames
 
 MOST_FILLERS = 64
 KINDS = ("tap", "vhost")
+BROADCAST, BROADCASTS = "ff:ff:ff:ff:ff:ff", 3
 GOES = "net"  # a prefix of another id, net0: QEMU has to compare whole names
 
 
@@ -49,6 +51,29 @@ class DeleteAllFds(LiveUpdateTest):
                 return
             self._before_third(case, nics)
             self._update(case, "third", first)
+
+    def test_packet_waits_in_replaced_netdev(self) -> None:
+        """A netdev that was replaced under its NIC is updated while a packet waits in the new one.
+
+        The guest has not taken its new interface up: without vhost QEMU reads a packet for which the NIC has no buffer,
+        and hands it over with the state of the devices. The old netdev, which its NIC held until it went itself, must
+        have left nothing there. Patch 12 (tap: hand over the packet that a full ring keeps waiting).
+
+        :avocado: tags=patch:full-ring,patch:12,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:off,queues:1
+        """
+        first, replaced = TapNetdev(), TapNetdev("again", "tap1")
+        with self.given_guest(GuestSpec(netdevs=(first, replaced), plugged=True, role=Role.CHECKS)) as case:
+            case.guest.topology.add_tap("tap2", queues=1)
+            machine = case.guest.machine
+            nic = next(item for item in machine.settings.nics if item.netdev == "again")
+            netdev = next(item for item in machine.settings.netdevs if item.identifier == "again")
+            machine.remove_netdev("again")
+            machine.plug(replace(netdev, interface="tap2"))
+            machine.remove_nic(nic.identifier)
+            machine.qmp.execute("device_add", nic.options())
+            machine.settings = replace(machine.settings, nics=(*machine.settings.nics, nic))
+            send_frames(case.guest, [frame(BROADCAST)] * BROADCASTS)
+            self._update(case, "waiting-packet", first)
 
     @staticmethod
     def _update(case: MeasuredCase, label: str, first: TapNetdev) -> bool:

@@ -24,17 +24,6 @@ PASSED_ON = ("build", "doctor", "lab", "prove", "report", "run")  # to cprlib; p
 USAGE_STATUS = 2
 
 
-def program_of(environment: Path, arguments: Sequence[str]) -> list[str]:
-    """The command line that a sub-command executes.
-
-    :param environment: folder of the Python environment.
-    :param arguments: sub-command and its arguments.
-    """
-    if arguments[0] == "test":
-        return [str(environment / "bin" / "tox"), *arguments[1:]]
-    return [str(environment / "bin" / "cprlib"), *arguments]
-
-
 def child_environment(environment: Path) -> dict[str, str]:
     """The environment of the caller with programs of the Python environment first."""
     path = os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)])
@@ -81,9 +70,10 @@ def main(arguments: Sequence[str], execute: Callable[[str, list[str], dict[str, 
     except KeyboardInterrupt:
         print("cprlib: interrupted", file=sys.stderr)
         return INTERRUPTED_STATUS
-    command = program_of(environment, arguments)
-    print(f"using {environment / 'bin' / 'cprlib'}", file=sys.stderr, flush=True)
+    command = [str(environment / "bin" / "cprlib"), *arguments]
+    print(f"using {command[0]}", file=sys.stderr, flush=True)
     if arguments[0] == "test":
+        command = [str(environment / "bin" / "tox"), *arguments[1:]]
         os.chdir(project_folder())
     execute(command[0], command, child_environment(environment))
     return 0

@@ -20,28 +20,19 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build.series import Series
 from cprlib.files import write_json, write_text
 
 
-@dataclass(frozen=True, slots=True)
 class SourceTree:
     """A source tree; the layout is in the docstring of the module."""
 
-    folder: Path
-
-    @property
-    def source(self) -> Path:
-        """The source folder."""
-        return self.folder / "source"
-
-    @property
-    def build(self) -> Path:
-        """The build folder."""
-        return self.folder / "build"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source = folder / "source"
+        self.build = folder / "build"
 
     @property
     def is_ready(self) -> bool:

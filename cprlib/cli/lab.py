@@ -19,7 +19,7 @@ from cprlib.build.progress import console_progress
 from cprlib.cleanup import temporary_folder
 from cprlib.cli.options import PATH
 from cprlib.errors import UsageError
-from cprlib.lab.engine import DEFAULT_MEMORY_MIB, Lab, LabCommand, LabEngine, LabOutcome, standard_streams
+from cprlib.lab.engine import DEFAULT_MEMORY_MIB, LabCommand, LabEngine, LabOutcome, run_in_lab, standard_streams
 from cprlib.lab.engines import ENGINES, make_engine
 
 
@@ -44,7 +44,7 @@ results_option = click.option("--results", type=PATH, help="The only folder that
 def run(engine: str, memory: int, seconds: float, results: Path | None, command: tuple[str, ...]) -> int:
     """Run COMMAND in a fresh lab. Its output is passed on while it runs, and its exit status is returned."""
     with _lab(engine, memory, seconds, results, command) as (chosen, request):
-        return _status(Lab(chosen).run(request, standard_streams()))
+        return _status(run_in_lab(chosen, request, standard_streams()))
 
 
 @lab.command()
@@ -56,8 +56,17 @@ def shell(engine: str, memory: int, results: Path | None) -> int:
     if not sys.stdin.isatty():
         raise UsageError("open a shell in a lab", "standard input is not a terminal", "use `cprlib lab run -- COMMAND`")
     program = os.environ.get("SHELL") or shutil.which("bash") or "/bin/sh"
+    terminal = sys.stdin.fileno()
+    size = os.get_terminal_size(terminal)
+    streams = dataclasses.replace(standard_streams(), input=terminal)
     with _lab(engine, memory, 24 * 3600.0, results, (program,)) as (chosen, request):
-        return run_shell(chosen, request)
+        command = dataclasses.replace(request, terminal=(size.lines, size.columns))
+        before = termios.tcgetattr(terminal)
+        try:
+            tty.setraw(terminal)  # every key is passed on, Ctrl-C too: the terminal inside the lab interprets them
+            return _status(run_in_lab(chosen, command, streams, attempts=1))
+        finally:
+            termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
 
 
 @contextlib.contextmanager
@@ -79,23 +88,3 @@ def _lab(
 def _status(outcome: LabOutcome) -> int:
     """Exit status of the command, or 128 plus the number of the signal that killed it, as in shells."""
     return outcome.returncode if outcome.returncode >= 0 else 128 - outcome.returncode
-
-
-@contextlib.contextmanager
-def raw_terminal(descriptor: int) -> Iterator[None]:
-    """Pass every key on, Ctrl-C too: the terminal inside the lab interprets them."""
-    before = termios.tcgetattr(descriptor)
-    try:
-        tty.setraw(descriptor)
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
-
-
-def run_shell(engine: LabEngine, command: LabCommand) -> int:
-    """Run a command with the terminal of this process, without a second attempt when the lab dies."""
-    size = os.get_terminal_size(sys.stdin.fileno())
-    command = dataclasses.replace(command, terminal=(size.lines, size.columns))
-    streams = dataclasses.replace(standard_streams(), input=sys.stdin.fileno())
-    with raw_terminal(sys.stdin.fileno()):
-        return _status(Lab(engine, attempts=1).run(command, streams))

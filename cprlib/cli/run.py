@@ -97,11 +97,11 @@ def run(
 
     TESTS are Avocado references: tests/functional/test_cpr_tap.py, optionally with :CLASS.METHOD.
     """
-    if lab is not None and lab not in ENGINES and _exists(lab):
+    if lab is not None and lab not in ENGINES and _file(lab):
         tests, lab = (lab, *tests), "uml"  # `--lab TEST`: the word belongs to the tests
     check_backend("run the suite", native, lab)
     for test in tests:
-        if not _exists(test):
+        if not _file(test):
             raise UsageError(f"run {test}", "no such file", "name a test file or folder, e.g. tests/functional")
     if target_base and target_qemu:
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
@@ -130,6 +130,8 @@ def run(
         plan.record(results, command, environment)
     elif not brought and "qemu" not in parameters:
         given["base"] = base
+    # Each point has its own QEMU when there are several.
+    shared = {name: value for name, value in given.items() if not (qemus and name in NOT_IN_NAMES)}
     suite = SuiteRun(
         results=results,
         tests=[_reference(test) for test in tests] or ([matrix_test()] if plan else []),
@@ -138,7 +140,7 @@ def run(
         parallel=parallel,
         extra=[f"--filter-by-tags={name}" for name in tag],
         environment=_lab_kernel(assets),
-        matrix=plan.write(results, _without_paths(given) if qemus else given, qemus, base) if plan else None,
+        matrix=plan.write(results, shared, qemus, base) if plan else None,
     )
     retries = run_and_gather(suite)
     if not (results.parent / INDEX_FILE).exists():
@@ -195,15 +197,6 @@ def _lab_kernel(assets: Assets) -> dict[str, str]:
     """The variable that names the lab kernel; no manifest names it when another QEMU is tested."""
     chosen = os.environ.get(KERNEL_VARIABLE) or assets.lab_kernel
     return {KERNEL_VARIABLE: str(chosen)} if chosen else {}
-
-
-def _without_paths(given: Mapping[str, str]) -> dict[str, str]:
-    """Parameters for points that each have their own QEMU."""
-    return {name: value for name, value in given.items() if name not in NOT_IN_NAMES}
-
-
-def _exists(test: str) -> bool:
-    return _file(test) is not None
 
 
 def _file(test: str) -> Path | None:

@@ -117,35 +117,25 @@ class LabEngine(Protocol):
         """
 
 
-class Lab:
-    """Runs commands, each in a fresh kernel."""
+def run_in_lab(engine: LabEngine, command: LabCommand, streams: LabStreams, attempts: int = ATTEMPTS) -> LabOutcome:
+    """Run a command in a fresh kernel; again in a new lab when the first one dies.
 
-    def __init__(self, engine: LabEngine, attempts: int = ATTEMPTS) -> None:
-        self.engine = engine
-        self.attempts = attempts
-
-    def run(self, command: LabCommand, streams: LabStreams) -> LabOutcome:
-        """Run a command; again in a new lab when the first one dies.
-
-        :raises LabFailure: a lab cannot be started here.
-        :raises LabLost: every lab died; the result of the command is unknown.
-        :raises DeadlineExceeded: the command did not end in time.
-        """
-        started = time.monotonic()
-        lost: list[str] = []
-        while True:
-            try:
-                attempt = self.engine.attempt(command, streams)
-            except LabLost as error:
-                lost.append(error.happened)
-                streams.lost(len(lost), error)
-                if len(lost) >= self.attempts:
-                    raise LabLost(
-                        error.tried,
-                        f"{len(lost)} labs in a row died; the last one: {error.happened}",
-                        error.advice,
-                        details=error.details,
-                    ) from error
-                continue
+    :param attempts: number of labs to try.
+    :raises LabFailure: a lab cannot be started here.
+    :raises LabLost: every lab died; the result of the command is unknown.
+    :raises DeadlineExceeded: the command did not end in time.
+    """
+    started = time.monotonic()
+    lost: list[str] = []
+    while True:
+        try:
+            attempt = engine.attempt(command, streams)
+        except LabLost as error:
+            lost.append(error.happened)
+            streams.lost(len(lost), error)
+            if len(lost) >= attempts:
+                happened = f"{len(lost)} labs in a row died; the last one: {error.happened}"
+                raise LabLost(error.tried, happened, error.advice, details=error.details) from error
+        else:
             elapsed_ms = (time.monotonic() - started) * 1000
             return LabOutcome(attempt.returncode, attempt.boot_ms, elapsed_ms, len(lost) + 1, tuple(lost))

@@ -97,7 +97,7 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any] | None = None, job: Any = None) -> None:
         SpawnerMixin.__init__(self, config, job)
         self._kernel: Path | None = None
-        self._cores: asyncio.Semaphore | None = None
+        self._free_cores = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
     def is_operational(self) -> bool:
         """Whether labs can be started here; prints the reason when not."""
@@ -109,20 +109,13 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             return False
         return True
 
-    def _free_cores(self) -> asyncio.Semaphore:
-        """One per core; created inside the event loop of the job."""
-        if self._cores is None:
-            self._cores = asyncio.Semaphore(len(os.sched_getaffinity(0)))
-        return self._cores
-
     async def spawn_task(self, runtime_task: Any) -> bool:
         """Start the lab of a task when a core is free."""
-        cores = self._free_cores()
-        await cores.acquire()
+        await self._free_cores.acquire()
         try:
             runtime_task.spawner_handle = await self._start(runtime_task)
         except OSError as error:
-            cores.release()
+            self._free_cores.release()
             LOG.error("Could not start a lab: %s", error)
             return False
         return True
@@ -156,7 +149,7 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
         )
 
         def ended(_: Any) -> None:
-            self._free_cores().release()
+            self._free_cores.release()
             report_lost(task, process.returncode)
 
         return LabHandle(process, ended)

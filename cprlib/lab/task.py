@@ -21,7 +21,7 @@ from typing import Any
 
 from cprlib.errors import CprlibError, LabLost
 from cprlib.files import write_json
-from cprlib.lab.engine import ATTEMPTS, Lab, LabCommand, LabOutcome, LabStreams
+from cprlib.lab.engine import ATTEMPTS, LabCommand, LabOutcome, LabStreams, run_in_lab
 from cprlib.lab.engines import make_engine
 from cprlib.process import describe_status
 
@@ -187,7 +187,7 @@ def run_task(spec: TaskSpec) -> None:
         )
         with signals_to_lab() as signals:
             streams = LabStreams(relay.messages, relay.errors, relay.lost, signals=signals)
-            outcome = Lab(engine).run(command, streams)
+            outcome = run_in_lab(engine, command, streams)
         if not client.finished:
             client.error(f"the process of the test ended without a result (status {outcome.returncode})", "TestLost")
     except CprlibError as error:

@@ -49,7 +49,7 @@ def test_lab_starts_in_a_container_with_its_devices() -> None:
         pytest.skip(f"no lab kernel: {error}")
     script = (
         "from pathlib import Path; from cprlib.lab.engine import *; from cprlib.lab.engines import make_engine; "
-        "import sys; out = Lab(make_engine('uml')).run("
+        "import sys; out = run_in_lab(make_engine('uml'), "
         "LabCommand(('sh', '-c', 'id -u; test -c /dev/vhost-net && test -c /dev/net/tun && echo devices'), Path('/'), "
         "{'PATH': '/usr/bin:/bin'}), standard_streams()); sys.exit(out.returncode)"
     )

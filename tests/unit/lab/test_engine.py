@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import LabLost
-from cprlib.lab.engine import Attempt, Lab, LabCommand, LabStreams
+from cprlib.lab.engine import Attempt, LabCommand, LabStreams, run_in_lab
 
 pytestmark = pytest.mark.fast
 
@@ -36,14 +36,14 @@ def streams(lost: list[int]) -> LabStreams:
 
 def test_failed_command_is_not_repeated() -> None:
     engine, lost = DyingEngine(0), list[int]()
-    outcome = Lab(engine).run(COMMAND, streams(lost))
+    outcome = run_in_lab(engine, COMMAND, streams(lost))
     assert (outcome.returncode, outcome.attempts, outcome.lost, engine.started) == (1, 1, (), 1)
     assert lost == []
 
 
 def test_lost_lab_is_tried_again_and_counted() -> None:
     engine, lost = DyingEngine(1), list[int]()
-    outcome = Lab(engine).run(COMMAND, streams(lost))
+    outcome = run_in_lab(engine, COMMAND, streams(lost))
     assert (outcome.returncode, outcome.attempts, outcome.lost) == (1, 2, ("death 1",))
     assert lost == [1]
 
@@ -51,5 +51,5 @@ def test_lost_lab_is_tried_again_and_counted() -> None:
 def test_two_lost_labs_raise_lab_lost() -> None:
     engine, lost = DyingEngine(9), list[int]()
     with pytest.raises(LabLost, match="2 labs in a row died; the last one: death 2"):
-        Lab(engine).run(COMMAND, streams(lost))
+        run_in_lab(engine, COMMAND, streams(lost))
     assert (engine.started, lost) == (2, [1, 2])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import CprlibError, LabLost
-from cprlib.lab.engine import Lab, LabCommand, LabOutcome, LabStreams
+from cprlib.lab.engine import LabCommand, LabOutcome, LabStreams, run_in_lab
 from cprlib.lab.engines import find_kernel, make_engine
 from cprlib.lab.uml import LAYERS, UmlEngine
 
@@ -29,7 +29,7 @@ def engine() -> UmlEngine:
 def run(engine: UmlEngine, script: str, results: Path | None = None) -> tuple[LabOutcome, str, str]:
     out, err = bytearray(), bytearray()
     command = LabCommand(("sh", "-c", script), Path("/"), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, results, 30)
-    outcome = Lab(engine).run(command, LabStreams(out.extend, err.extend))
+    outcome = run_in_lab(engine, command, LabStreams(out.extend, err.extend))
     return outcome, out.decode(), err.decode()
 
 

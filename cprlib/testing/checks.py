@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,7 +151,9 @@ def listed(items: Iterable[object]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a report shows it: lists without brackets, an empty one as ``none``."""
+    """A value as a report shows it: ``source 0, target 3``; lists without brackets, an empty one as ``none``."""
+    if isinstance(value, Mapping):
+        value = [f"{name} {shown(item)}" for name, item in value.items()]
     if isinstance(value, tuple | list | set | frozenset):
         return ", ".join(str(item) for item in value) or "none"
     return str(value)

@@ -151,7 +151,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             id=f"{case_id(method)}-{name}" if name else case_id(method),
             mechanism=Mechanism.NONE if control_run else mechanism,
             role=role,
-            title=(getattr(self, method).__doc__ or "").strip().splitlines()[0],
+            title=(getattr(self, method).__doc__ or "").strip().splitlines()[0].replace("``", ""),
             test=str(self.name),
             started_ns=time.time_ns(),
             parameters=Parameters(

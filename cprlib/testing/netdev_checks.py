@@ -13,7 +13,7 @@ from cprlib.linux.descriptors import Descriptor
 from cprlib.linux.topology import GUEST, STATION, further_guest, further_station
 from cprlib.qemu.machine import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, TapSource
-from cprlib.testing.checks import without_time
+from cprlib.testing.checks import shown, without_time
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import warm_up
@@ -138,11 +138,11 @@ def check_files(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], up
     for who, seen in (("source", update.source_before), ("target", update.target_after)):
         found = {kind: len(seen.table.of_kind(kind)) for kind in expected}
         if found != expected:
-            problems.append(f"the {who} has {found} instead of {expected}")
+            problems.append(f"the {who} has {shown(found)} instead of {shown(expected)}")
     case.expect_empty(
         f"{label}-same-files",
         problems,
-        f"{expected} in source and target, each the same open file by kcmp",
+        f"{shown(expected)} in source and target, each the same open file by kcmp",
         "a descriptor was reopened, leaked or left behind",
     )
     before = {row.number: row for row in update.source_before.table.rows}

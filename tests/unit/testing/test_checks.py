@@ -125,5 +125,6 @@ def test_notes_are_parameters_of_the_report(tmp_path: Path) -> None:
 def test_values_are_shown_as_people_write_them() -> None:
     assert shown(()) == "none"
     assert shown([1, 2]) == "1, 2"
-    assert shown({"source": 0}) == "{'source': 0}"
+    assert shown({"source": 0, "target": [1, 2]}) == "source 0, target 1, 2"
+    assert shown({}) == "none"
     assert listed([]) == ""

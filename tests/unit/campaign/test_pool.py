@@ -47,7 +47,7 @@ def test_strategy_is_called_on_the_callers_thread_alone() -> None:
     def some() -> None:
         runs.append(None)
         if len(runs) == 20:
-            raise EnvironmentFailure("go on", "enough")
+            raise EnvironmentFailure("try again", "enough")
 
     strategy = Endless(some)
     with pytest.raises(EnvironmentFailure, match="enough"):

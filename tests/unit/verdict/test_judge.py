@@ -108,7 +108,7 @@ def test_each_fault_fails(change: Change) -> None:
         instrument(reflector_drops=None),
         instrument(reflector_alive=False),
         instrument(reflector_alive=None),
-        instrument(pacing_p99_us=90_000.0),
+        instrument(pacing_p99_us=190_000.0),
         instrument(pacing_p99_us=None),
         instrument(control_run_lost=1),
         instrument(control_run_lost=None),

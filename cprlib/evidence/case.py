@@ -21,6 +21,7 @@ from cprlib.evidence.records import (
     Check,
     DescriptorCount,
     DescriptorRow,
+    EquivalenceRecord,
     Event,
     FaultRecord,
     GuestFact,
@@ -70,6 +71,7 @@ class CaseEvidence:
     :param unexplained: missing packets that no hop accounts for; None without a ledger.
     :param qemu_downtime_ms: ``downtime`` of query-migrate on the source; the longest of several updates.
     :param faults: injected into updates of this case, in order.
+    :param equivalence: states before and after that were compared as a whole.
     :param retries: restarts of the case in a new lab because its lab died.
     :param reproduce: a command line that runs this case again.
     :param skipped: why the case did not run; empty when it ran.
@@ -117,6 +119,7 @@ class CaseEvidence:
     target: QemuFacts | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[FaultRecord, ...] = ()
+    equivalence: tuple[EquivalenceRecord, ...] = ()
 
     @property
     def skip_text(self) -> str:

@@ -277,3 +277,44 @@ class QueueShare:
     queue: int
     received: int | None = None
     sent: int | None = None
+
+
+class Comparison(enum.StrEnum):
+    """The states that are compared as a whole."""
+
+    UPDATE = "update"  # before and after a live update
+    FAILED_UPDATE = "failed-update"  # the source, before and after a failed update
+    CHAIN = "chain"  # the first source of a chain of updates, and its last target
+    STOP_CONT = "stop-cont"  # the same QEMU, before and after its guest was stopped and continued
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A value that differs between two states.
+
+    :param path: of the value; its first part is the side: ``qom``, ``process``, ``kernel``, ``guest``, ...
+    :param before, after: the values; None where a state does not have it.
+    """
+
+    path: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EquivalenceRecord:
+    """Two states of a guest, its QEMU and its host, compared value by value.
+
+    :param subject: what happened between them: ``update 2``, the name of a fault.
+    :param compared: number of values.
+    :param allowed: number of differences that fixtures/equivalence.toml allows.
+    :param differences: all others.
+    :param unread: sides that could not be read, with the reason.
+    """
+
+    comparison: Comparison
+    subject: str
+    compared: int
+    allowed: int = 0
+    differences: tuple[Difference, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, QemuFailed, UpdateFailed
 from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.records import Check, FaultRecord, Outcome, Role, Stream
+from cprlib.evidence.equivalence import equivalence_check
+from cprlib.evidence.records import Check, EquivalenceRecord, FaultRecord, Outcome, Role, Stream
 
 COMPLAINTS = (  # net/tap-linux.c, hw/net/virtio-net.c, hw/net/vhost_net.c, GLib
     "could not disable queue",
@@ -78,6 +79,14 @@ class CaseChecks:
     def add_fault(self, fault: FaultRecord) -> None:
         """Add a fault that was injected into an update."""
         self.evidence = replace(self.evidence, faults=(*self.evidence.faults, fault))
+
+    def add_equivalence(self, record: EquivalenceRecord, name: str) -> None:
+        """Add two states that were compared, and the check that they do not differ.
+
+        :param name: of the check.
+        """
+        self.evidence = replace(self.evidence, equivalence=(*self.evidence.equivalence, record))
+        self.add_checks(equivalence_check(record, name))
 
     def note(self, name: str, value: str | int | float | bool | None) -> None:
         """Add a figure to the case's parameters in the report."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
 from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import death_checks, guest_view, queue_shares, queue_use_check, view_guest
 from cprlib.evidence.measured_traffic import moments_of, packets_of, with_ledger, with_traffic
+from cprlib.evidence.records import Comparison
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, numbered_row
 from cprlib.evidence.update_checks import (
     descriptor_count,
@@ -29,6 +31,7 @@ from cprlib.guest.packet_log import reflections
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.checks import CaseChecks
+from cprlib.testing.equivalence import compare_state, read_compared
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.testing.ports import PortAllocator
 from cprlib.traffic.control_run import LEAST_CONTROL_SHARE, ControlRun
@@ -219,6 +222,9 @@ class MeasuredCase(CaseChecks):
         :raises UpdateFailed, QemuFailed: the update failed, which is in the evidence then.
         """
         netdev = self.guest.machine.settings.netdevs[0]
+        other_qemu = qemu is not None and qemu != self.guest.machine.settings.qemu
+        with self.without_update():
+            state = None if other_qemu else read_compared(self.guest)
         try:
             update = self.guest.live_update(qemu, hooks=hooks)
         except (UpdateFailed, QemuFailed) as error:
@@ -227,7 +233,18 @@ class MeasuredCase(CaseChecks):
             self.expect(check, False, "the guest runs in the target", error.happened, message)
             raise
         self.add_update(update, netdev, note)
+        self.expect_same_state(state, Comparison.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
         return update
+
+    def expect_same_state(self, before: Snapshot | None, comparison: Comparison, name: str, subject: str) -> None:
+        """Check that everything that can be read of QEMU, process, kernel and guest is as before.
+
+        :param before: None when nothing is compared.
+        :param name: of the check.
+        :param subject: what has happened since, for the report.
+        """
+        if before is not None:
+            self.add_equivalence(compare_state(self.guest, before, comparison, subject), name)
 
     def add_update(self, update: UpdateResult, netdev: TapNetdev, note: str = "") -> None:
         """Add what was seen of an update to the evidence.
@@ -261,11 +278,13 @@ class MeasuredCase(CaseChecks):
         """
         targets = []
         with self.under_traffic():
+            first = read_compared(self.guest) if growth else None
             for step in steps:
                 update = self.live_update(step.qemu, note=step.note)
                 targets.append(update.source_before)  # the target before, which has run the guest for a while
                 self.let_traffic_flow(BETWEEN_S)
             targets.append(view(self.guest.machine))
+            self.expect_same_state(first, Comparison.CHAIN, "equivalent-after-chain", f"{len(targets) - 1} updates")
         if growth:
             self.add_checks(*growth_checks(targets[1:], targets[0]))
 

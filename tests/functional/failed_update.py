@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.evidence.records import FaultRecord
+from cprlib.evidence.records import Comparison, FaultRecord
 from cprlib.evidence.update_checks import fault_record, fault_record_of
 from cprlib.files import write_text
 from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.qemu.nic_state import differences
+from cprlib.testing.equivalence import read_compared
 from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, read_tap_view
@@ -56,6 +57,7 @@ class FailedUpdates:
     def _one(self, fault: Fault) -> bool:
         """Inject one fault; returns whether the guest answers afterwards."""
         case = self._case
+        state = read_compared(case.guest) if fault.survivor is Survivor.SOURCE else None
         try:
             result = inject_fault(case.guest, fault)
         except DeadlineExceeded as error:
@@ -68,6 +70,8 @@ class FailedUpdates:
         traffic_after_ms = None
         if fault.survivor is not Survivor.NEITHER:
             traffic_after_ms = self._check_guest(result)
+        if traffic_after_ms is not None:
+            case.expect_same_state(state, Comparison.FAILED_UPDATE, f"{fault.name}-equivalent", fault.name)
         case.add_fault(fault_record_of(result, traffic_after_ms))
         write_text(case.folder / "faults.md", _table(case.evidence.faults), mode=0o600)
         return fault.survivor is not Survivor.NEITHER and traffic_after_ms is not None

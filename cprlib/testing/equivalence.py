@@ -1,0 +1,51 @@
+"""The states that an update must not change: what is read of a running guest, and its comparison with a later state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from cprlib.deadline import Deadline
+from cprlib.evidence.allowed_differences import allowed_differences
+from cprlib.evidence.equivalence import Snapshot, Values, compare, take_snapshot
+from cprlib.evidence.records import Comparison, EquivalenceRecord
+from cprlib.update.running_guest import RunningGuest
+
+Reader = Callable[[RunningGuest], Values]
+SETTLE_S, POLL_S, ALL_S = 0.6, 0.15, 60.0
+
+READERS: Mapping[str, Reader] = {}
+"""What is read, by side."""
+
+
+def read_state(guest: RunningGuest) -> Snapshot:
+    """Read the guest, the QEMU that runs it, its process and its host.
+
+    :raises QemuFailed, GuestFailed, DeadlineExceeded: QEMU or guest died or hangs.
+    """
+    return take_snapshot({side: partial(read, guest) for side, read in READERS.items()})
+
+
+def read_compared(guest: RunningGuest) -> Snapshot | None:
+    """As :func:`read_state`; None for a mechanism that may lose packets, where the target has another NIC."""
+    return read_state(guest) if READERS and not guest.mechanism.handling.may_lose else None
+
+
+def compare_state(
+    guest: RunningGuest, before: Snapshot, comparison: Comparison, subject: str = ""
+) -> EquivalenceRecord:
+    """Compare the state now with an earlier one.
+
+    A difference that goes away within a moment, as a thread that ends, is none: the state is read again.
+
+    :param subject: what has happened since, for the report.
+    :raises QemuFailed, GuestFailed, DeadlineExceeded: QEMU or guest died or hangs.
+    """
+    allowed = allowed_differences()
+    settling = Deadline(SETTLE_S, "differences to settle")
+
+    def settled() -> EquivalenceRecord | None:
+        record = compare(before, read_state(guest), comparison, guest.mechanism, allowed, subject)
+        return record if settling.expired or not record.differences else None
+
+    return Deadline(ALL_S, "the states to be compared").poll(settled, POLL_S)

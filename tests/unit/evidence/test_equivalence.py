@@ -1,0 +1,130 @@
+"""Comparison of two states, and the differences that are allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import InstrumentError, UsageError
+from cprlib.evidence.allowed_differences import AllowedDifference, allowed_differences
+from cprlib.evidence.equivalence import LONGEST_VALUE, Snapshot, compare, equivalence_check, take_snapshot
+from cprlib.evidence.records import Comparison, Difference, EquivalenceRecord, Outcome
+from cprlib.update.mechanism import Mechanism
+
+pytestmark = pytest.mark.fast
+
+BEFORE = {"qom/machine/nic/mac": "52:54", "process/threads/CPU 0": "1", "kernel/tap0/qdisc": "noqueue"}
+
+
+def compared(
+    after: dict[str, str], *allowed: AllowedDifference, before: dict[str, str] | None = None
+) -> EquivalenceRecord:
+    return compare(
+        Snapshot(before or BEFORE), Snapshot(after), Comparison.UPDATE, Mechanism.CPR, allowed, subject="update 2"
+    )
+
+
+def test_equal_states_pass_and_are_counted() -> None:
+    record = compared(dict(BEFORE))
+    check = equivalence_check(record, "equivalent-after-update")
+    assert (check.outcome, record.compared, record.differences) == (Outcome.PASS, 3, ())
+
+
+def test_changed_missing_and_new_values_are_differences() -> None:
+    record = compared({"qom/machine/nic/mac": "52:55", "process/threads/CPU 0": "1", "process/threads/leaked": "1"})
+    assert record.differences == (
+        Difference("qom/machine/nic/mac", "52:54", "52:55"),
+        Difference("kernel/tap0/qdisc", "noqueue", None),
+        Difference("process/threads/leaked", None, "1"),
+    )
+    check = equivalence_check(record, "equivalent-after-update")
+    assert check.outcome is Outcome.FAIL
+    assert check.message.startswith("after update 2 3 of 4 values differ: qom/machine/nic/mac was 52:54, is 52:55; ")
+    assert "process/threads/leaked was absent, is 1" in check.message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("qom/a/*/c", "qom/a/b/c", True),
+        ("qom/a/*/c", "qom/a/b/b/c", False),
+        ("qom/a/**", "qom/a/b/b/c", True),
+        ("qom/device[*]/x", "qom/device[3]/x", True),
+        ("qom/device[*]/x", "qom/device3/x", False),
+        ("qom/a.b", "qom/aXb", False),
+    ],
+)
+def test_a_star_stays_within_one_part(pattern: str, path: str, matches: bool) -> None:
+    assert AllowedDifference(pattern, "why").matches(path) is matches
+
+
+def test_an_allowed_difference_is_counted_and_may_be_restricted() -> None:
+    after = BEFORE | {"qom/machine/nic/mac": "52:55"}
+    allowed = AllowedDifference("qom/machine/*/mac", "why", comparisons=(Comparison.UPDATE,))
+    record = compared(after, allowed)
+    assert (record.allowed, record.differences) == (1, ())
+    other = AllowedDifference("qom/machine/*/mac", "why", comparisons=(Comparison.CHAIN,))
+    foreign = AllowedDifference("qom/machine/*/mac", "why", mechanisms=(Mechanism.LOCAL,))
+    assert len(compared(after, other, foreign).differences) == 1
+
+
+def test_a_side_that_cannot_be_read_is_inconclusive_and_hides_no_other() -> None:
+    def refused() -> dict[str, str]:
+        raise InstrumentError("read the tap", "no such link")
+
+    snapshot = take_snapshot({"kernel": refused, "qom": lambda: {"machine/nic/mac": "52:54"}})
+    assert snapshot.values == {"qom/machine/nic/mac": "52:54"}
+    record = compare(Snapshot(BEFORE), snapshot, Comparison.UPDATE, Mechanism.CPR, (), "update 1")
+    assert record.differences == (Difference("process/threads/CPU 0", "1", None),)
+    alone = compare(
+        Snapshot({"qom/machine/nic/mac": "52:54"}), snapshot, Comparison.UPDATE, Mechanism.CPR, (), "update 1"
+    )
+    check = equivalence_check(alone, "equivalent-after-update")
+    assert (check.outcome, check.observed) == (
+        Outcome.INCONCLUSIVE,
+        "not read: kernel: cannot read the tap: no such link",
+    )
+
+
+def test_nothing_compared_is_inconclusive() -> None:
+    check = equivalence_check(compare(Snapshot({}), Snapshot({}), Comparison.UPDATE, Mechanism.CPR, ()), "x")
+    assert check.outcome is Outcome.INCONCLUSIVE
+
+
+def test_long_values_are_shown_where_they_begin_to_differ() -> None:
+    before, after = "a" * 1000 + "b" * 1000, "a" * 1000 + "c" * 1000
+    (difference,) = compared({"qom/x": after}, before={"qom/x": before}).differences
+    assert difference.before
+    assert difference.after
+    assert "ab" in difference.before
+    assert "ac" in difference.after
+    assert len(difference.before) <= LONGEST_VALUE + 2
+
+
+def test_the_shipped_file_is_valid() -> None:
+    for item in allowed_differences():
+        assert item.reason
+        assert "**" not in item.path.partition("/")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[allowed]]\npath = 'qom/a'\n", "line 1: reason: missing"),
+        ("\n[[allowed]]\npath = 'qom/a'\nreason = ''\n", "line 2: qom/a has no reason"),
+        ("[[allowed]]\npath = '*/a'\nreason = 'x'\n", "does not begin with a side"),
+        ("[[allowed]]\npath = 'qom/a'\nreason = 'x'\nwhen = 'now'\n", "line 1: unknown key 'when'"),
+        ("[[allowed]]\npath = 'qom/a'\nreason = 'x'\ncomparisons = ['now']\n", "line 1: comparisons"),
+        ("[[allowed]]\npath = 'q/a'\nreason = 'x'\n[[allowed]]\npath = 'q/a'\nreason = 'x'\n", "line 4: q/a is there"),
+        ("[other]\nx = 1\n", "unknown key 'other'"),
+        ("allowed = 1\n", "must be tables"),
+        ("x = \n", "line 1"),
+    ],
+)
+def test_an_invalid_file_is_a_usage_error_with_the_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "equivalence.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        allowed_differences(path)
+    assert message in caught.value.one_line()

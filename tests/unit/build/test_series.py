@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build.series import Series, find_base, find_series, load_bases
+from cprlib.build.series import Series, find_base, find_series, load_bases, patch_number, subject_of
 from cprlib.build.source_tree import SourceTree
 from cprlib.errors import BuildFailed, UsageError
 
@@ -147,3 +147,18 @@ def test_text_before_a_diff_does_not_change_the_digest(tmp_path: Path) -> None:
         patch.write_text(text)
         digests.append(Series((patch,)).digest)
     assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("base", sorted(load_bases()))
+def test_every_patch_of_the_series_has_a_number_and_a_subject(base: str) -> None:
+    patches = find_series(base).patches
+    numbers = [patch_number(patch) for patch in patches]
+    assert numbers == sorted(set(numbers))
+    assert all(subject_of(patch) != patch.stem for patch in patches)
+
+
+def test_subject_is_one_line_without_its_prefix(tmp_path: Path, patches: tuple[Path, ...]) -> None:
+    patch = tmp_path / "0004-x.patch"
+    patch.write_text(f"Subject: [PATCH] one: change a line\n and say so\n\n{FIRST}")
+    assert subject_of(patch) == "one: change a line and say so"
+    assert subject_of(patches[0]) == "0001-first"

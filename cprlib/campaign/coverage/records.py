@@ -1,0 +1,144 @@
+"""The records of coverage.json: each executable line that the series adds, how often it ran, and which tests run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cprlib import codec
+from cprlib.codec import Count
+from cprlib.errors import InstrumentError, UsageError
+from cprlib.report.environment import Environment
+from cprlib.report.schema import SchemaFile
+
+SCHEMA: Final = 1  # of coverage.json
+JSON_FILE = "coverage.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LineCoverage:
+    """An executable line.
+
+    :param file: relative to QEMU's source; :param line: its number there with the whole series applied.
+    :param count: how often it ran, in all tests and processes.
+    :param branches: how often each branch that leaves the line was taken; empty without a condition.
+    :param tests: that run it, as ``cprlib run`` takes them.
+    :param reason: why no test runs it, or not all of its branches; empty without one.
+    """
+
+    file: str
+    line: int
+    text: str
+    count: Count
+    branches: tuple[Count, ...] = ()
+    tests: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it neither runs nor has a reason."""
+        return not self.count and not self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Lines and branches of a patch or of the whole series."""
+
+    lines: int
+    lines_run: int
+    branches: int
+    branches_taken: int
+
+    @property
+    def percent(self) -> float:
+        """Share of the lines that run; 100 where there are none."""
+        return 100.0 * self.lines_run / self.lines if self.lines else 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class PatchCoverage:
+    """A patch of the series.
+
+    :param number: as in its file name.
+    :param lines: those that it wrote last: lines that a later patch writes again are the later patch's.
+    """
+
+    number: int
+    name: str
+    subject: str
+    lines: tuple[LineCoverage, ...]
+
+    @property
+    def figures(self) -> Figures:
+        """Of its lines."""
+        return figures_of(self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageReport:
+    """coverage.json.
+
+    :param base: QEMU release; :param series: digest of the patches on it.
+    :param tests: that were run, as ``cprlib run`` takes them.
+    :param unused_reasons: entries of the list of reasons that fit no line, or a line that runs.
+    """
+
+    base: str
+    series: str
+    patches: tuple[PatchCoverage, ...]
+    tests: tuple[str, ...]
+    unused_reasons: tuple[str, ...] = ()
+    environment: Environment = field(default_factory=Environment)
+    command: str = ""
+    started: str = ""
+    finished: str = ""
+    schema: int = SCHEMA
+
+    @property
+    def lines(self) -> tuple[LineCoverage, ...]:
+        """Of all patches."""
+        return tuple(line for patch in self.patches for line in patch.lines)
+
+    @property
+    def figures(self) -> Figures:
+        """Of the whole series."""
+        return figures_of(self.lines)
+
+    @property
+    def open_lines(self) -> tuple[LineCoverage, ...]:
+        """Lines that neither run nor have a reason."""
+        return tuple(line for line in self.lines if line.is_open)
+
+    def tests_of(self, file: str, line: int) -> tuple[str, ...]:
+        """The tests that run a line; empty when none does, or when it is no executable line of the series."""
+        return next((item.tests for item in self.lines if (item.file, item.line) == (file, line)), ())
+
+    @classmethod
+    def read(cls, path: Path) -> CoverageReport:
+        """The report in a file.
+
+        :raises UsageError: there is none.
+        :raises InstrumentError: it has another form, or another schema.
+        """
+        try:
+            report = codec.load_json(cls, path.read_bytes())
+        except OSError as error:
+            raise UsageError(f"read {path}", error.strerror or str(error), "run `cprlib coverage` first") from error
+        except codec.BadValue as error:
+            raise InstrumentError(f"read {path}", str(error), "run `cprlib coverage` again") from error
+        if report.schema != SCHEMA:
+            happened = f"it has schema {report.schema}, not {SCHEMA}"
+            raise InstrumentError(f"read {path}", happened, "run `cprlib coverage` again")
+        return report
+
+
+COVERAGE_SCHEMA_FILE = SchemaFile("coverage", SCHEMA, CoverageReport)
+
+
+def figures_of(lines: Iterable[LineCoverage]) -> Figures:
+    """Count lines and branches."""
+    found = tuple(lines)
+    branches = [count for line in found for count in line.branches]
+    return Figures(len(found), sum(line.count > 0 for line in found), len(branches), sum(map(bool, branches)))

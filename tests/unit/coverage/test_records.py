@@ -1,0 +1,44 @@
+"""The records of coverage.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.campaign.coverage.records import JSON_FILE, CoverageReport, LineCoverage, PatchCoverage
+from cprlib.codec import dump_json
+from cprlib.errors import InstrumentError, UsageError
+
+pytestmark = pytest.mark.fast
+
+RUN = LineCoverage("net/tap.c", 10, "    if (s->cpr) {", 7, (7, 0), ("tests/functional/test_x.py:X.test_one",))
+EXPLAINED = LineCoverage("net/tap.c", 12, "        return -1;", 0, reason="out of memory")
+OPEN = LineCoverage("net/tap.c", 14, "        goto out;", 0)
+REPORT = CoverageReport("10.0", "abc", (PatchCoverage(6, "0006-x.patch", "x", (RUN, EXPLAINED, OPEN)),), RUN.tests)
+
+
+def test_figures_count_lines_and_branches() -> None:
+    figures = REPORT.patches[0].figures
+    assert (figures.lines, figures.lines_run, figures.branches, figures.branches_taken) == (3, 1, 2, 1)
+    assert round(figures.percent) == 33
+
+
+def test_line_with_a_reason_is_not_open() -> None:
+    assert REPORT.open_lines == (OPEN,)
+
+
+def test_report_is_read_back(tmp_path: Path) -> None:
+    (tmp_path / JSON_FILE).write_text(dump_json(REPORT))
+    report = CoverageReport.read(tmp_path / JSON_FILE)
+    assert report == REPORT
+    assert report.tests_of("net/tap.c", 10) == RUN.tests
+    assert report.tests_of("net/tap.c", 11) == ()
+
+
+def test_missing_or_damaged_report_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cprlib coverage"):
+        CoverageReport.read(tmp_path / JSON_FILE)
+    (tmp_path / JSON_FILE).write_text('{"base": 3}')
+    with pytest.raises(InstrumentError, match="base"):
+        CoverageReport.read(tmp_path / JSON_FILE)

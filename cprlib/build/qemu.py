@@ -7,7 +7,8 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build import store
@@ -61,6 +62,19 @@ OPTIONS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Instrumentation:
+    """What is compiled into a QEMU beside its source and the patches.
+
+    :param key: digest of everything that it depends on.
+    :param link: makes the instrumented program in the tree of the compiled one, adds other files to the folder of the
+        build, and returns the program.
+    """
+
+    key: str
+    link: Callable[[SourceTree, Series, Path, Progress], Path]
+
+
 def build_qemu(
     base: str,
     series: bool,
@@ -68,6 +82,7 @@ def build_qemu(
     *,
     leave_out: Sequence[str] = (),
     extra: Sequence[Path] = (),
+    instrumentation: Instrumentation | None = None,
 ) -> QemuBinary:
     """Build a base with a series, or return the build that the store has.
 
@@ -75,6 +90,7 @@ def build_qemu(
     :param series: whether to apply the project's own series.
     :param leave_out: patches of the series to leave out, by the beginning of their names.
     :param extra: patches to apply after the series.
+    :param instrumentation: of the program.
     :returns: the binary, and the folder of its firmware, which it also finds by itself.
     :raises DownloadFailed: packages could not be fetched.
     :raises NotSupported: the suite does not have the source of the base.
@@ -93,12 +109,16 @@ def build_qemu(
         host=_release(),
     )
     firmware = find_firmware(Archive(FIRMWARE_SUITE, progress))
-    key = store.key_of(tree=tree_key, series=patches.digest, firmware=firmware.name)
+    added = {"instrumentation": instrumentation.key} if instrumentation else {}
+    key = store.key_of(tree=tree_key, series=patches.digest, firmware=firmware.name, **added)
 
     def make(temporary: Path) -> None:
         folder = cache_folder() / "trees" / f"qemu-{chosen.name}-{tree_key[:12]}"
         with locked(folder.with_name(f".{folder.name}.lock")):
-            binary = _compile(SourceTree(folder), chosen, patches, archive, progress)
+            tree = SourceTree(folder)
+            binary = _compile(tree, chosen, patches, archive, progress)
+            if instrumentation:
+                binary = instrumentation.link(tree, patches, temporary, progress)
             (temporary / "bin").mkdir()
             shutil.copy2(binary, temporary / "bin" / TARGET)
         shutil.copytree(firmware, temporary / "share" / "qemu", ignore=shutil.ignore_patterns(store.LISTING))
@@ -155,8 +175,8 @@ def _compile(tree: SourceTree, base: Base, series: Series, archive: Archive, pro
 
 
 def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive, progress: Progress) -> Path:
-    log = tree.folder.with_name(f"{tree.folder.name}.log")
-    environment = _environment()
+    log = tree.log
+    environment = build_environment()
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("", encoding="utf-8")
 
@@ -189,7 +209,7 @@ def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive
     return tree.build / TARGET
 
 
-def _environment() -> dict[str, str]:
+def build_environment() -> dict[str, str]:
     """The environment of configure and ninja, without compiler flags of the caller.
 
     No compiler cache: it makes the first build a fifth slower, and later builds reuse the source tree.

@@ -33,6 +33,7 @@ class SourceTree:
         self.folder = folder
         self.source = folder / "source"
         self.build = folder / "build"
+        self.log = folder.with_name(f"{folder.name}.log")
 
     @property
     def is_ready(self) -> bool:

@@ -62,6 +62,14 @@ EXAMPLES: Mapping[str, Examples] = {
         ),
         "Exit status: 0, 2 usage.",
     ),
+    "coverage": Examples(
+        (
+            ("cprlib coverage", "the whole suite: which lines of the series does a test run?"),
+            ("cprlib coverage tests/functional/test_tap_sources.py", "one file of tests"),
+            ("cprlib coverage --from results/coverage/latest", "the report again, with the present reasons"),
+        ),
+        "Exit status: 0 every line runs or has a reason, 1 one does not, 2 usage, 3 no counters, 4 environment.",
+    ),
     "doctor": Examples(
         (
             ("cprlib doctor", "what this host supports, and how to provide what is missing"),

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from cprlib.build.assets import DEFAULT_BASE
 from cprlib.cli import completion
 from cprlib.errors import UsageError
+from cprlib.files import project_folder
 from cprlib.lab.engines import ENGINES
 from cprlib.qemu.binary import QemuBinary, probe
 
@@ -99,6 +100,24 @@ def read_qemu(path: Path | None, firmware: Path | None) -> QemuBinary | None:
     qemu = QemuBinary(path.absolute(), firmware.absolute() if firmware else None)
     probe(qemu)
     return qemu
+
+
+def file_of_test(test: str) -> Path | None:
+    """The file or folder of a test reference, relative to the working folder or to the project."""
+    name = Path(test.partition(":")[0])
+    return next((path for path in (name, project_folder() / name) if path.exists()), None)
+
+
+def avocado_reference(test: str) -> str:
+    """A test as Avocado takes it, from one that is relative to the working folder or to the project.
+
+    :raises UsageError: there is no such file.
+    """
+    name, separator, rest = test.partition(":")
+    file = file_of_test(test)
+    if file is None:
+        raise UsageError(f"run {name}", "no such file", "name a test file or folder, e.g. tests/functional")
+    return str(file.resolve()) + separator + rest
 
 
 def absolute_policy(policy: str) -> str:

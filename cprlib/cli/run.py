@@ -17,9 +17,11 @@ from cprlib.campaign.matrix_run import MatrixRun, matrix_test, plan_matrix
 from cprlib.cli import completion
 from cprlib.cli.options import (
     PATH,
+    avocado_reference,
     base_option,
     check_backend,
     command_line,
+    file_of_test,
     firmware_option,
     lab_option,
     native_option,
@@ -34,7 +36,6 @@ from cprlib.cli.options import (
     tag_option,
 )
 from cprlib.errors import CprlibError, UsageError
-from cprlib.files import project_folder
 from cprlib.lab.avocado_run import SuiteRun, run_and_gather
 from cprlib.lab.doctor import choose_engine
 from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE, asset_parameters
@@ -97,12 +98,10 @@ def run(
 
     TESTS are Avocado references: tests/functional/test_cpr_tap.py, optionally with :CLASS.METHOD.
     """
-    if lab is not None and lab not in ENGINES and _file(lab):
+    if lab is not None and lab not in ENGINES and file_of_test(lab):
         tests, lab = (lab, *tests), "uml"  # `--lab TEST`: the word belongs to the tests
     check_backend("run the suite", native, lab)
-    for test in tests:
-        if not _file(test):
-            raise UsageError(f"run {test}", "no such file", "name a test file or folder, e.g. tests/functional")
+    references = [avocado_reference(test) for test in tests]
     if target_base and target_qemu:
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
     parameters = read_parameters(parameter)
@@ -134,7 +133,7 @@ def run(
     shared = {name: value for name, value in given.items() if not (qemus and name in NOT_IN_NAMES)}
     suite = SuiteRun(
         results=results,
-        tests=[_reference(test) for test in tests] or ([matrix_test()] if plan else []),
+        tests=references or ([matrix_test()] if plan else []),
         parameters=given,
         engine=engine,
         parallel=parallel,
@@ -197,14 +196,3 @@ def _lab_kernel(assets: Assets) -> dict[str, str]:
     """The variable that names the lab kernel; no manifest names it when another QEMU is tested."""
     chosen = os.environ.get(KERNEL_VARIABLE) or assets.lab_kernel
     return {KERNEL_VARIABLE: str(chosen)} if chosen else {}
-
-
-def _file(test: str) -> Path | None:
-    """The file or folder of a test reference, relative to the working folder or to the project."""
-    name = Path(test.partition(":")[0])
-    return next((path for path in (name, project_folder() / name) if path.exists()), None)
-
-
-def _reference(test: str) -> str:
-    name, separator, rest = test.partition(":")
-    return str((_file(test) or Path(name)).resolve()) + separator + rest

@@ -14,6 +14,7 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import PassedFiles, TapNetdev, VirtioNet
 from cprlib.qemu.trace_log import UPDATE_EVENTS
 
+COUNTERS_FILE = "coverage.counters"
 AGENT_PORT = "org.cprlib.agent"
 ACCELERATORS = ("tcg", "kvm")
 TCG_BUFFER_MIB = 48  # of translated code
@@ -72,6 +73,7 @@ class MachineFiles:
         self.qmp = folder / f"qmp-{name}.log"  # the transcript
         self.trace = folder / f"trace-{name}.log"  # QEMU's log with trace events
         self.output = folder / f"stderr-{name}.log"  # standard output and error of the process
+        self.counters = folder / COUNTERS_FILE  # of all QEMUs of the case; a coverage build makes it
         self.command = folder / f"command-{name}.txt"  # the command line, ready to paste except for its descriptors
 
 

@@ -31,6 +31,7 @@ __all__ = ["Machine", "MachineFiles", "MachineSettings", "Passed", "command_line
 
 FIRMWARE_ERRORS = ("could not load PC BIOS", "Could not open option rom", "pvh.bin")  # hw/i386/x86.c, hw/core/loader.c
 MALLOC_ENVIRONMENT = {"MALLOC_PERTURB_": "165"}  # mallopt(3): overwrite freed memory, so that its use shows
+COVERAGE_VARIABLE = "CPRLIB_COVERAGE"  # images/qemu/coverage/counters.c; other QEMUs ignore it
 FIRMWARE_ADVICE = "give the folder of its firmware (bios-256k.bin, pvh.bin, ...) with --firmware"
 
 
@@ -236,13 +237,14 @@ def start_machine(
         elif settings.plugged:
             command.append("-S")
         files.command.write_text(shell_line(command) + "\n", encoding="utf-8")
+        stack.callback(_write_back, files.counters)
         output = stack.enter_context(files.output.open("w", encoding="utf-8"))
         with namespace.entered():
             process = stack.enter_context(
                 spawn(
                     command,
                     purpose=f"start {settings.qemu.path}",
-                    env=os.environ | MALLOC_ENVIRONMENT,
+                    env=os.environ | MALLOC_ENVIRONMENT | {COVERAGE_VARIABLE: str(files.counters)},
                     cwd=files.folder,  # for a core file
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -259,6 +261,12 @@ def start_machine(
         agent_theirs.close()
         qmp = stack.enter_context(QmpConnection(name, qmp_ours, files.qmp))
         yield Machine(name, settings, files, process, qmp, agent_ours, namespace, command, incoming is not None, watch)
+
+
+def _write_back(mapped: Path) -> None:
+    """Write what processes changed in a shared mapping of a file: the kernel of a lab ends without doing so."""
+    with contextlib.suppress(OSError), mapped.open("rb") as stream:
+        os.fsync(stream)
 
 
 def _open_missing(

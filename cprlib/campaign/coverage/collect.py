@@ -1,0 +1,158 @@
+"""What the tests of a results folder ran: the counters that each case left, read with gcov."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cprlib.build.command import processors
+from cprlib.build.coverage import CoverageBuild
+from cprlib.cleanup import temporary_folder
+from cprlib.errors import CprlibError, InstrumentError
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome
+from cprlib.lab.avocado_run import CASES_FOLDER
+from cprlib.process import run
+from cprlib.qemu.binary import file_digest
+from cprlib.qemu.command_line import COUNTERS_FILE
+from cprlib.qemu.machine import COVERAGE_VARIABLE
+
+DUMP_VARIABLE = "CPRLIB_COVERAGE_DUMP"  # images/qemu/coverage/counters.c
+STEP_SECONDS = 60.0
+REFERENCE = re.compile(r"(?:\d+-)?(?:.*/)?(tests/functional/[^;]+)(?:;.*)?")
+
+Place = tuple[str, int]  # file and line
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What gcov reports of a line.
+
+    :param count: how often it ran; :param branches: how often each branch that leaves it was taken.
+    """
+
+    count: int
+    branches: tuple[int, ...] = ()
+
+    def __add__(self, other: Counts) -> Counts:
+        """Both; the branches of a line are the same in each reading of one build."""
+        return Counts(self.count + other.count, tuple(map(sum, zip(self.branches, other.branches, strict=True))))
+
+
+@dataclass(frozen=True, slots=True)
+class CaseCounts:
+    """What one case ran.
+
+    :param test: as ``cprlib run`` takes it: ``tests/functional/test_x.py:Class.test_y``.
+    :param passed: whether the case passed on the coverage build.
+    :param lines: executable lines of the instrumented files.
+    """
+
+    test: str
+    passed: bool
+    lines: Mapping[Place, Counts]
+
+
+def collect(build: CoverageBuild, folders: Sequence[Path]) -> tuple[CaseCounts, ...]:
+    """Read the counters of all cases.
+
+    :param folders: results folders of runs on this build.
+    :raises InstrumentError: no case has counters, or they are of another build.
+    """
+    cases = [case for folder in folders for case in sorted((folder / CASES_FOLDER).glob("*")) if _has_counters(case)]
+    if not cases:
+        names = ", ".join(map(str, folders))
+        raise InstrumentError("collect coverage", f"no case in {names} has counters", "run the suite on this build")
+    digest = file_digest(build.qemu.path)
+    with temporary_folder("cprlib-gcov-") as top, ThreadPoolExecutor(processors()) as pool:
+        numbered = [(top / str(number), case) for number, case in enumerate(cases)]
+        return tuple(pool.map(lambda item: _read_case(build, digest, *item), numbered))
+
+
+def reference_of(test: str) -> str:
+    """A test as ``cprlib run`` takes it: ``tests/functional/test_x.py:Class.test_y``.
+
+    :param test: Avocado's name: ``12-/somewhere/tests/functional/test_x.py:Class.test_y;run-3f2a``.
+    """
+    found = REFERENCE.fullmatch(test)
+    return found[1] if found else test
+
+
+def _has_counters(case: Path) -> bool:
+    return (case / COUNTERS_FILE).is_file()
+
+
+def _read_case(build: CoverageBuild, digest: str, scratch: Path, case: Path) -> CaseCounts:
+    try:
+        evidence = CaseEvidence.read(case)
+    except InstrumentError:
+        return CaseCounts(case.name, False, read_counters(build, scratch, case / COUNTERS_FILE))
+    if evidence.source and evidence.source.sha256 != digest:
+        happened = f"{evidence.source.path} is not {build.qemu.path}"
+        raise InstrumentError(f"read the coverage of {case}", happened, "run the suite on the present build")
+    lines = read_counters(build, scratch, case / COUNTERS_FILE)
+    return CaseCounts(reference_of(evidence.test), evidence.concluded == Outcome.PASS, lines)
+
+
+def read_counters(build: CoverageBuild, scratch: Path, counters: Path) -> dict[Place, Counts]:
+    """The executable lines of the instrumented files with the counts of one file of counters.
+
+    :param scratch: a folder to make.
+    :raises InstrumentError: the file is of another build, or gcov cannot read it.
+    """
+    scratch.mkdir()
+    for notes in build.folder.glob("*.gcno"):
+        (scratch / notes.name).symlink_to(notes)
+    environment = {**os.environ, COVERAGE_VARIABLE: str(counters), DUMP_VARIABLE: str(scratch)}
+    try:
+        run([str(build.qemu.path)], purpose="read coverage counters", seconds=STEP_SECONDS, env=environment)
+        data = sorted(path.name for path in scratch.glob("*.gcda"))
+        command = ["gcov", "--branch-probabilities", "--json-format", "--stdout", *data]
+        return parse_gcov(run(command, purpose="read coverage with gcov", seconds=STEP_SECONDS, cwd=scratch))
+    except CprlibError as error:
+        raise InstrumentError(f"read {counters}", error.happened, error.advice, details=error.details) from error
+
+
+def parse_gcov(output: str) -> dict[Place, Counts]:
+    """Lines of gcov's JSON documents, one document a line (gcov(1), ``--json-format``).
+
+    :returns: by file relative to QEMU's source; a line that several functions share has the sum.
+    :raises InstrumentError: it has another form.
+    """
+    found: dict[Place, Counts] = {}
+    try:
+        for line in output.splitlines():
+            for file in json.loads(line)["files"] if line.strip() else ():
+                for place, counts in _lines(file):
+                    found[place] = found[place] + counts if place in found else counts
+    except (ValueError, KeyError, TypeError) as error:
+        happened = f"{type(error).__name__}: {error}"
+        raise InstrumentError("read the output of gcov", happened, "report this as a bug") from error
+    return found
+
+
+def _lines(file: Mapping[str, Any]) -> Iterator[tuple[Place, Counts]]:
+    """The lines of one file: branches of a line are those of all functions that have code there."""
+    name = str(file["file"]).removeprefix("../source/")
+    by_line: dict[int, list[Any]] = collections.defaultdict(list)
+    for line in file["lines"]:
+        by_line[int(line["line_number"])].append(line)
+    for number, parts in by_line.items():
+        branches = tuple(int(branch["count"]) for part in parts for branch in part["branches"])
+        yield (name, number), Counts(sum(int(part["count"]) for part in parts), branches)
+
+
+def merged(cases: Sequence[CaseCounts]) -> dict[Place, Counts]:
+    """The sum of all cases."""
+    found: dict[Place, Counts] = {}
+    for case in cases:
+        for place, counts in case.lines.items():
+            found[place] = found[place] + counts if place in found else counts
+    return found

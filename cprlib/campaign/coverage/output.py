@@ -1,0 +1,144 @@
+"""The report of coverage: coverage.json for programs, coverage.html, coverage.md and text for people."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.campaign.coverage.records import COVERAGE_SCHEMA_FILE, CoverageReport, Figures, LineCoverage
+from cprlib.campaign.page import render, text_table, wrap, write_json, write_page
+from cprlib.report.formatting import MARK, one_line
+from cprlib.report.results_folder import case_id
+
+PAGE_FILE, SUMMARY_FILE = "coverage.html", "coverage.md"
+SUMMARY_LINES = 20  # that do not run, in the text and in coverage.md
+
+
+@dataclass(frozen=True, slots=True)
+class LineView:
+    """A line as the page shows it.
+
+    :param follows: its number is one more than that of the line before it.
+    :param tests: their numbers: ``"1-5, 9"``.
+    """
+
+    line: LineCoverage
+    follows: bool
+    tests: str
+
+    @property
+    def kind(self) -> str:
+        """Class of its style."""
+        if self.line.is_open:
+            return "open"
+        if not self.line.count:
+            return "explained"
+        return "partly" if 0 in self.line.branches else "run"
+
+    @property
+    def branches(self) -> str:
+        """``1/2``: taken and all; empty without branches."""
+        taken = sum(map(bool, self.line.branches))
+        return f"{taken}/{len(self.line.branches)}" if self.line.branches else ""
+
+
+def write_report(folder: Path, report: CoverageReport) -> None:
+    """Write coverage.html, coverage.md and coverage.json into the results folder.
+
+    :raises InstrumentError: the report does not fit the schema.
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    write_page(folder / PAGE_FILE, report_html(report))
+    write_page(folder / SUMMARY_FILE, report_markdown(report))
+    write_json(folder, COVERAGE_SCHEMA_FILE, report)
+
+
+def report_html(report: CoverageReport) -> str:
+    """The page: a table of the patches, and the lines of each with the tests that run them."""
+    numbers = {test: number for number, test in enumerate(report.tests, 1)}
+    patches = [(patch, _by_file(patch.lines, numbers)) for patch in report.patches]
+    return render("coverage.html", report=report, patches=patches, case_id=case_id)
+
+
+def _by_file(lines: Sequence[LineCoverage], numbers: Mapping[str, int]) -> list[tuple[str, list[LineView]]]:
+    files = []
+    for file, group in itertools.groupby(lines, key=lambda line: line.file):
+        views, before = [], 0
+        for line in group:
+            views.append(LineView(line, line.line == before + 1, ranges(numbers[test] for test in line.tests)))
+            before = line.line
+        files.append((file, views))
+    return files
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """``"1-3, 7"`` for 1, 2, 3 and 7."""
+    groups: list[list[int]] = []
+    for number in sorted(numbers):
+        if groups and groups[-1][-1] == number - 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return ", ".join(f"{group[0]}-{group[-1]}" if len(group) > 1 else str(group[0]) for group in groups)
+
+
+HEADINGS = ("patch", "lines", "run", "%", "branches", "taken", "no reason", "subject")
+
+
+def _rows(report: CoverageReport) -> list[tuple[str, ...]]:
+    rows = []
+    for patch in report.patches:
+        open_lines = sum(line.is_open for line in patch.lines)
+        rows.append((f"{patch.number:04}", *_cells(patch.figures), str(open_lines), one_line(patch.subject)))
+    return [*rows, ("all", *_cells(report.figures), str(len(report.open_lines)), "")]
+
+
+def _cells(figures: Figures) -> tuple[str, ...]:
+    counts = (figures.branches, figures.branches_taken)
+    return (str(figures.lines), str(figures.lines_run), f"{figures.percent:.1f}", *map(str, counts))
+
+
+def report_markdown(report: CoverageReport) -> str:
+    """A table of the patches, the lines that do not run, and their reasons."""
+    lines = [f"**{MARK[report.verdict]} {report.verdict.upper()}**: {report.sentence}", ""]
+    lines += [f"| {' | '.join(HEADINGS)} |", "|---|--:|--:|--:|--:|--:|--:|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in _rows(report)]
+    if report.open_lines:
+        lines += ["", "Lines that no test runs, without a reason:", ""]
+        lines += [f"- `{text}`" for text in _shown(report.open_lines)]
+    if report.explained_lines:
+        lines += ["", "| line that no test runs | | reason |", "|---|---|---|"]
+        for line in report.explained_lines:
+            code = one_line(line.text.strip()).replace("|", "\\|")
+            lines.append(f"| {line.file}:{line.line} | `{code}` | {one_line(line.reason)} |")
+    return "\n".join([*lines, "", *_notes(report)]).rstrip() + "\n"
+
+
+def report_text(report: CoverageReport) -> str:
+    """For the terminal: a table of the patches, the lines without a reason, and the verdict."""
+    lines = text_table(HEADINGS, _rows(report))
+    if report.open_lines:
+        lines += [
+            "",
+            "lines that no test runs, without a reason:",
+            *(f"  {text}" for text in _shown(report.open_lines)),
+        ]
+    notes = [wrap(f"note: {note}", 6) for note in _notes(report)]
+    return "\n".join([*lines, "", *notes, f"verdict: {report.verdict.upper()} ({report.sentence})"]) + "\n"
+
+
+def _shown(lines: Sequence[LineCoverage]) -> list[str]:
+    shown = [f"{line.file}:{line.line}: {one_line(line.text.strip())}" for line in lines[:SUMMARY_LINES]]
+    return [*shown, *([f"and {len(lines) - SUMMARY_LINES} more"] if len(lines) > SUMMARY_LINES else [])]
+
+
+def _notes(report: CoverageReport) -> list[str]:
+    notes = []
+    if report.not_passed:
+        ids = ", ".join(case_id(test) for test in report.not_passed)
+        notes.append(f"not passed on this build, which is slower: {ids}; the lines that they ran count")
+    if report.unused_reasons:
+        notes.append(f"reasons that apply to no line: {'; '.join(map(one_line, report.unused_reasons))}")
+    return notes

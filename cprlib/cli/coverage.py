@@ -1,0 +1,127 @@
+"""``cprlib coverage``: which lines of the series the suite runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from cprlib.build.assets import build_assets
+from cprlib.build.coverage import build_coverage
+from cprlib.build.progress import console_progress
+from cprlib.build.series import find_base, find_series
+from cprlib.campaign.coverage.collect import collect
+from cprlib.campaign.coverage.make_report import make_report
+from cprlib.campaign.coverage.output import PAGE_FILE, report_text, write_report
+from cprlib.campaign.coverage.reasons import load_reasons
+from cprlib.cli import completion
+from cprlib.cli.options import (
+    PATH,
+    avocado_reference,
+    base_option,
+    check_backend,
+    command_line,
+    native_option,
+    out_option,
+    parallel_option,
+    parameter_option,
+    read_parameters,
+    report_progress,
+)
+from cprlib.errors import UsageError
+from cprlib.lab.avocado_run import SuiteRun, run_and_gather
+from cprlib.lab.doctor import choose_engine
+from cprlib.lab.engines import KERNEL_VARIABLE, asset_parameters
+from cprlib.report.environment import describe_environment
+from cprlib.report.formatting import utc
+from cprlib.report.pipeline import build_report
+from cprlib.report.results_folder import new_results_folder, publish
+from cprlib.report.run_report import EXIT_STATUS
+from cprlib.report.summary import result_table
+from cprlib.testing.parameters import check_parameters
+from cprlib.verdict.policy_file import load_policy
+
+POLICY = "default"
+RESULTS = Path("results") / "coverage"
+
+
+@click.command()
+@click.argument("tests", nargs=-1, shell_complete=completion.tests)
+@base_option
+@native_option
+@click.option("--lab", is_flag=True, help="Run in labs (uml), without asking cprlib doctor.")
+@parallel_option
+@parameter_option
+@out_option(RESULTS, "coverage runs")
+@click.option(
+    "--from",
+    "stored",
+    multiple=True,
+    type=PATH,
+    help="Add the results folder of an earlier coverage run; without TESTS, run nothing. May be given several times.",
+)
+def coverage(
+    tests: tuple[str, ...],
+    base: str,
+    native: bool,
+    lab: bool,
+    parallel: int | None,
+    parameter: tuple[str, ...],
+    out: Path,
+    stored: tuple[Path, ...],
+) -> int:
+    """Run the suite, or TESTS of it, on a QEMU that counts, and report which lines of the series run.
+
+    Writes coverage.json, coverage.html and coverage.md. Fails when a line neither runs nor has a reason in
+    fixtures/coverage.toml.
+    """
+    check_backend("measure coverage", native, "uml" if lab else None)
+    references = [avocado_reference(test) for test in tests]
+    for folder in stored:
+        if not folder.is_dir():
+            raise UsageError(f"read the coverage of {folder}", "there is no such folder", "give a results folder")
+    find_base(base)
+    parameters, reasons = read_parameters(parameter), load_reasons(base)
+    check_parameters(parameters)
+    started_ns = time.time_ns()
+    engine = choose_engine(native, "uml" if lab else None, report_progress)
+    build = build_coverage(base, console_progress())
+    assets = build_assets(console_progress(), lab=engine is not None, qemu=build.qemu)
+    environment = describe_environment(
+        mode="lab" if engine else "native",
+        engine=engine or "",
+        lab_kernel=assets.lab_kernel,
+        accelerator="tcg" if engine == "uml" else "kvm",
+    )
+    results = new_results_folder(out.resolve())
+    if references or not stored:
+        suite = SuiteRun(
+            results=results,
+            tests=references,
+            parameters=asset_parameters(assets, engine, POLICY) | parameters,
+            engine=engine,
+            parallel=parallel,
+            environment={KERNEL_VARIABLE: str(assets.lab_kernel)} if assets.lab_kernel else {},
+        )
+        run_and_gather(suite)
+        click.echo(
+            result_table(build_report(results, load_policy(POLICY), environment=environment, command=command_line()))
+        )
+    report_progress("reading the counters of the cases")
+    report = make_report(
+        base,
+        find_series(base),
+        build.lines,
+        collect(build, [results, *(folder.resolve() for folder in stored)]),
+        reasons,
+        environment=environment,
+        command=command_line(),
+        started=utc(started_ns) or "",
+        finished=utc(time.time_ns()) or "",
+    )
+    write_report(results, report)
+    latest = publish(results)
+    click.echo(report_text(report))
+    click.echo(f"report: {latest / PAGE_FILE}")
+    return int(EXIT_STATUS[report.verdict])

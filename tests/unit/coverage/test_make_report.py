@@ -1,0 +1,80 @@
+"""From counts of cases to lines by patch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.build.series import load_bases
+from cprlib.campaign.coverage.output import ranges, report_html, report_markdown, report_text, write_report
+from cprlib.campaign.coverage.reasons import Reason, load_reasons, places_of
+from cprlib.campaign.coverage.records import JSON_FILE, CoverageReport
+from cprlib.errors import UsageError
+from cprlib.evidence.records import Outcome
+from tests.unit.coverage import samples
+from tests.unit.coverage.samples import LINES, ONE, REASON, TAP, TWO
+
+pytestmark = pytest.mark.fast
+
+
+def test_lines_are_those_of_the_patch_that_wrote_them(tmp_path: Path) -> None:
+    first, second = samples.report(tmp_path).patches
+    assert [(line.line, line.count) for line in first.lines] == [(10, 5), (20, 0)]
+    assert [(line.line, line.count) for line in second.lines] == [(12, 1)]
+    assert (first.number, first.subject) == (1, "one: <b>bold</b>")
+
+
+def test_branches_and_tests_of_a_line_are_those_of_all_cases(tmp_path: Path) -> None:
+    report = samples.report(tmp_path)
+    assert report.lines[0].branches == (4, 1)
+    assert report.tests_of(TAP, 10) == (ONE, TWO)
+    assert report.tests_of(TAP, 12) == (TWO,)
+    assert report.not_passed == (TWO,)
+
+
+def test_line_that_no_test_runs_fails_without_a_reason(tmp_path: Path) -> None:
+    report = samples.report(tmp_path)
+    assert report.verdict is Outcome.FAIL
+    assert "net/tap.c:20: return -1;" in report_text(report)
+    explained = samples.report(tmp_path, REASON)
+    assert explained.verdict is Outcome.PASS
+    assert "out of memory" in report_markdown(explained)
+    assert explained.lines[2].reason == ""  # it runs
+
+
+def test_reason_that_applies_to_no_line_is_listed(tmp_path: Path) -> None:
+    report = samples.report(tmp_path, REASON, Reason(TAP, "if (s->cpr) {", "never"))
+    assert report.unused_reasons == ("net/tap.c: if (s->cpr) {",)
+
+
+def test_reason_fits_consecutive_lines_whatever_their_indentation() -> None:
+    two = Reason(TAP, "/* a comment */\n  return -1;\n}", "x")
+    assert places_of(two, LINES) == [(TAP, 11), (TAP, 12), (TAP, 13)]
+    assert places_of(Reason("net/net.c", "return -1;", "x"), LINES) == []
+
+
+def test_report_is_written_and_its_text_is_escaped(tmp_path: Path) -> None:
+    report = samples.report(tmp_path, REASON)
+    write_report(tmp_path, report)
+    assert CoverageReport.read(tmp_path / JSON_FILE) == report
+    page = report_html(report)
+    assert "<b>bold" not in page
+    assert "&lt;b&gt;bold" in page
+    assert ONE in page
+
+
+def test_numbers_are_shown_as_ranges() -> None:
+    assert ranges([3, 1, 2, 7, 9, 10]) == "1-3, 7, 9-10"
+    assert ranges([]) == ""
+
+
+def test_malformed_list_of_reasons_says_where(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text('[[reason]]\nfile = "net/tap.c"\nlines = "x"\n')
+    with pytest.raises(UsageError, match="reason"):
+        load_reasons("10.0", tmp_path / "x.toml")
+
+
+@pytest.mark.parametrize("base", sorted(load_bases()))
+def test_own_reasons_can_be_read(base: str) -> None:
+    assert all(reason.texts for reason in load_reasons(base))

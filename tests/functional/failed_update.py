@@ -28,11 +28,10 @@ from cprlib.update.results import FaultResult
 class FailedUpdates:
     """Injects faults into updates of one guest, one after the other; created by :func:`failed_updates`."""
 
-    def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes, *, tap: bool) -> None:
+    def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes) -> None:
         self._case = case
         self._trace = trace
         self._probes = probes
-        self._looks_at_tap = tap
         self._tap: TapView | None = None
 
     def inject(self, faults: Iterable[Fault]) -> bool:
@@ -43,8 +42,7 @@ class FailedUpdates:
         :returns: whether the guest can be updated again.
         """
         faults = list(faults)
-        if self._looks_at_tap:
-            self._tap = read_tap_view(self._case.guest.topology, self._case.guest.machine)
+        self._tap = read_tap_view(self._case.guest.topology, self._case.guest.machine)
         for index, fault in enumerate(faults):
             if not self._one(fault):
                 for other in faults[index + 1 :]:
@@ -222,10 +220,7 @@ def _table(faults: Sequence[FaultRecord]) -> str:
 
 
 @contextlib.contextmanager
-def failed_updates(case: MeasuredCase, *, tap: bool = True) -> Iterator[FailedUpdates]:
-    """Start a kernel trace and probes for a series of faults on a case's guest.
-
-    :param tap: whether each fault must leave the tap unchanged: header, send buffer, offloads.
-    """
+def failed_updates(case: MeasuredCase) -> Iterator[FailedUpdates]:
+    """Start a kernel trace and probes for a series of faults on a case's guest."""
     with probing(case) as (trace, probes):
-        yield FailedUpdates(case, trace, probes, tap=tap)
+        yield FailedUpdates(case, trace, probes)

@@ -35,9 +35,9 @@ CONTROL_RUN_S, BETWEEN_S = 6.0, 0.2  # of traffic: the control run, and between 
 class FailedUpdate(LiveUpdateTest):
     """Each fault is injected into an update of its own, at a phase that a proxy or an event marks, on one guest."""
 
-    def _fail(self, faults: Iterable[Fault], *, queues: int = 4, vhost: bool = True, tap: bool = True) -> None:
+    def _fail(self, faults: Iterable[Fault], *, queues: int = 4, vhost: bool = True) -> None:
         with self.given_guest(GuestSpec(queues=queues, vhost=vhost, role=Role.CHECKS)) as case:
-            with failed_updates(case, tap=tap) as updates:
+            with failed_updates(case) as updates:
                 if not updates.inject(faults):
                     return
             case.live_update(check="next-update-succeeds")
@@ -64,11 +64,12 @@ class FailedUpdate(LiveUpdateTest):
     def test_source_keeps_running_when_cancelled(self) -> None:
         """migrate_cancel in each phase: the source keeps running with vhost.
 
-        Patches 1 to 3.
+        Patches 1 to 3, and patch 8: after an early cancel the target creates its netdevs while the source runs.
 
-        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:cpr-fixes,patch:8
+        :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(CANCELS, tap=False)
+        self._fail(CANCELS)
 
     def test_late_cancel_leaves_one_owner(self) -> None:
         """migrate_cancel when the target has all state: either the source or the target runs the guest, not both.
@@ -101,10 +102,12 @@ class FailedUpdate(LiveUpdateTest):
         """Without a return path the source takes the update for complete; after ``cont`` it runs with vhost.
 
         Patch 11. Management does this when the target has died (``cont`` in postmigrate). vhost has been released.
+        Patch 8: the target has not changed the tap.
 
-        :avocado: tags=patch:unnoticed-failure,patch:11,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:unnoticed-failure,patch:11,patch:vhost-reset,patch:3,patch:cpr-fixes,patch:8
+        :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(UNNOTICED, tap=False)
+        self._fail(UNNOTICED)
 
     def test_update_succeeds_despite_pauses_and_late_commands(self) -> None:
         """An update succeeds despite pauses, a second migrate, a source that dies at its end, or a missing resource.
@@ -137,7 +140,7 @@ class FailedUpdate(LiveUpdateTest):
         """
         with (
             self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case,
-            failed_updates(case, tap=False) as updates,
+            failed_updates(case) as updates,
         ):
             case.guest.machine.qmp.execute("stop")
             updates.inject(faults_named("no-listener", "cancel-fds-received", "target-killed-with-devices", "no-fault"))
@@ -187,30 +190,3 @@ class LostGuest(LiveUpdateTest):
         :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
         """
         self._lose("target-killed-after-resume")
-
-
-class ExpectedFailures(FailedUpdate):
-    """Properties that the series lacks: see docs/failed-updates.md, "With and without a return path".
-
-    :avocado: disable
-    """
-
-    def test_tap_is_unchanged_after_early_cancel(self) -> None:
-        """migrate_cancel before the target makes its devices: the tap of the source is unchanged.
-
-        The target continues, and clears the offloads of the interface when it makes its netdevs, after the source has
-        set them again. See docs/findings.md.
-
-        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:4
-        """
-        self._fail(faults_named("cancel-fds-sent", "cancel-fds-received"))
-
-    def test_tap_is_unchanged_after_unnoticed_failure(self) -> None:
-        """A source that took a failed update for complete has its tap unchanged after ``cont``.
-
-        The target clears the offloads of the interface, and the source sets them again only after a failure that it
-        notices. See docs/findings.md.
-
-        :avocado: tags=patch:unnoticed-failure,patch:11,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:4
-        """
-        self._fail(UNNOTICED)

@@ -80,14 +80,22 @@ def queue_use_check(shares: tuple[QueueShare, ...], queues: int) -> Check:
     return Check("every-queue-used", Outcome.INCONCLUSIVE if idle else Outcome.PASS, expected, observed)
 
 
-def death_checks(folder: Path, updated: bool) -> tuple[Check, ...]:
-    """A failed check for each console on which the guest's kernel died, whatever the test waited for.
+def death_checks(folder: Path, accuses: bool) -> tuple[Check, ...]:
+    """A failed check for each QEMU that crashed, and for each console on which the guest's kernel died.
 
-    :param folder: of the case, with the consoles.
-    :param updated: whether the guest was updated before; else its death is inconclusive.
+    They are made whatever the test waited for, and whether it noticed or not.
+
+    :param folder: of the case, with the consoles and what QEMUs left that crashed.
+    :param accuses: whether an update had begun; else a death is inconclusive.
     """
     found = []
-    outcome = Outcome.FAIL if updated else Outcome.INCONCLUSIVE
+    outcome = Outcome.FAIL if accuses else Outcome.INCONCLUSIVE
+    for path in sorted(folder.glob("backtrace-*.txt")):
+        name = path.stem.removeprefix("backtrace-")
+        said = (folder / f"stderr-{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        how = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+        message = f"the {name} was {how}: {said[-1] if said else 'it said nothing'}; see {path.name}"
+        found.append(Check("qemu-lives", outcome, "no QEMU crashes", how, message))
     for path in sorted(folder.glob("console-*.log")):
         try:
             Console(path).check()

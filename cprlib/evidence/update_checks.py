@@ -41,30 +41,40 @@ def flags_text(flags: int) -> str:
 
 
 def descriptor_rows(update: UpdateResult, netdev: TapNetdev) -> tuple[DescriptorRow, ...]:
-    """The tap and vhost descriptors of both QEMUs, paired."""
+    """The tap and vhost descriptors of both QEMUs, paired.
+
+    Those that each QEMU opens itself, although the mechanism keeps others, have no result of kcmp(2).
+    """
+    identity = update.mechanism.handling.same_files
 
     def row(pairing: Pairing) -> DescriptorRow:
         source, target = pairing.source, pairing.target
         known = source or target
+        own = identity and not update.mechanism.handling.is_same_file(pairing.kind)
         return DescriptorRow(
             kind=pairing.kind,
             name=netdev.identifier,
             source_fd=source.number if source else None,
             target_fd=target.number if target else None,
-            same_file=pairing.paired,
+            same_file=None if own and not pairing.paired else pairing.paired,
             iff=(known.interface if known else None) or "",
             source_flags=flags_text(source.flags) if source else "",
             target_flags=flags_text(target.flags) if target else "",
             inode=known.inode if known else None,
+            note="each QEMU has its own" if own else "",
         )
 
     return tuple(row(pairing) for pairing in update.pairings)
 
 
 def descriptor_count(update: UpdateResult) -> DescriptorCount:
-    """Number of tap and vhost descriptors that are one open file in both QEMUs, and of those that are not."""
-    paired = sum(pairing.paired for pairing in update.pairings)
-    return DescriptorCount(paired, len(update.pairings) - paired)
+    """Number of tap and vhost descriptors that are one open file in both QEMUs, and of those that are not.
+
+    Where the mechanism keeps some kinds of descriptors (its identity), only these are counted.
+    """
+    handling = update.mechanism.handling
+    counted = [item.paired for item in update.pairings if handling.is_same_file(item.kind) or not handling.same_files]
+    return DescriptorCount(sum(counted), len(counted) - sum(counted))
 
 
 def first_times(update: UpdateResult) -> dict[str, int]:
@@ -83,9 +93,9 @@ def _counts(rows: Iterable[Descriptor]) -> dict[str, int]:
 
 
 def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
-    """Each descriptor is the same open file in the target; none is extra, none is missing."""
+    """Each descriptor that the mechanism keeps is the same open file in the target; none is extra, none is missing."""
     expected = {"tap": netdev.queues, "vhost": netdev.queues if netdev.vhost else 0}
-    total = sum(expected.values())
+    total = sum(number for kind, number in expected.items() if update.mechanism.handling.is_same_file(kind))
     count = descriptor_count(update)
     pairs = [(item.source, item.target) for item in update.pairings if item.source and item.target]
     changed = [(a.number, b.number) for a, b in pairs if _file_flags(a) != _file_flags(b)]

@@ -1,4 +1,4 @@
-"""vhost workers, private memory and listening sockets of a QEMU, as procfs shows them."""
+"""Children, vhost workers, private memory and listening sockets of a process, as procfs shows them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,25 @@ from cprlib.errors import DeadlineExceeded
 
 WORKERS_END_S = 2.0  # time for stopped workers to leave /proc, also on a busy machine
 LISTENING = 0x10000  # __SO_ACCEPTCON, the flags column of /proc/net/unix
+
+
+def children_of(pid: int) -> tuple[int, ...]:
+    """Child processes of the main thread of a process, zombies included; empty for a process that is gone."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except FileNotFoundError:  # gone, or a kernel without CONFIG_PROC_CHILDREN
+        return tuple(int(name) for name in os.listdir("/proc") if name.isdigit() and _parent(name) == pid)
+    except OSError:
+        return ()
+    return tuple(int(number) for number in text.split())
+
+
+def _parent(name: str) -> int | None:
+    try:
+        stat = Path(f"/proc/{name}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[1])  # proc_pid_stat(5), field 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from cprlib.errors import Awaited, DeadlineExceeded, EnvironmentFailure, QemuFai
 from cprlib.process import describe_status, shell_line, spawn, tail
 from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.qmp import QmpConnection
+from cprlib.qemu.wrapper import is_script
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +186,14 @@ def _not_a_qemu(command: Sequence[str], child: subprocess.Popen[str], output: An
     messages = output.read().strip()
     last = messages.splitlines()[-1] if messages else "no message"
     status = describe_status(child.returncode) if ended else "still running, no QMP greeting"
-    hint = (
-        "install the missing library on this machine"
-        if "shared librar" in messages
-        else "give a qemu-system-x86_64 with --qemu PATH"
-    )
+    hint = "give a qemu-system-x86_64 with --qemu PATH"
+    if "shared librar" in messages:
+        hint = "install the missing library on this machine"
+    elif is_script(Path(command[0])):
+        hint = (
+            "it is a script: QEMU's features are queried with -machine none, which does not take every option; let the "
+            "script add options only when another machine is given (docs/own-qemu.md)"
+        )
     return UsageError(
         f"use {command[0]} as QEMU",
         f"{last} ({status})",

@@ -77,6 +77,14 @@ class MachineFiles:
         self.command = folder / f"command-{name}.txt"  # the command line, ready to paste except for its descriptors
 
 
+def name_of(machine: str) -> str:
+    """QEMU's option ``-name``.
+
+    :param machine: its name in the case: ``source``, ``target``.
+    """
+    return f"cprlib-{machine}"
+
+
 @dataclass(frozen=True, slots=True)
 class MigrationChannels:
     """Names of an update's two channels: abstract unix sockets in the QEMUs' namespace, with no file to clean up.
@@ -135,7 +143,7 @@ def command_line(
         accelerator += f",tb-size={TCG_BUFFER_MIB}"
     command = [
         *settings.qemu.command(),
-        *("-name", f"cprlib-{files.name}"),
+        *("-name", name_of(files.name)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", f"{settings.machine},memory-backend=ram0,aux-ram-share=on"),
         *("-accel", accelerator),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,27 +12,40 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cprlib.cleanup import CleanupProcess
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, QemuFailed, QmpRefused
+from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, QmpRefused
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.process import describe_status, shell_line, spawn, tail, wait_until_exit
+from cprlib.process import describe_status, kill_group, shell_line, spawn, tail, wait_until_exit
 from cprlib.qemu.command_line import (
     MachineFiles,
     MachineSettings,
     MigrationChannels,
     Passed,
     command_line,
+    name_of,
 )
 from cprlib.qemu.netdev import PassedFiles, TapNetdev, VirtioNet, opened_files
 from cprlib.qemu.qmp import QmpConnection
-from cprlib.qemu.supervision import CONSOLE_LIMIT, LOG_LIMIT, SizeWatch, allow_core, keep_crash, wait_while_exiting
+from cprlib.qemu.supervision import (
+    CONSOLE_LIMIT,
+    CRASH_STATUSES,
+    LOG_LIMIT,
+    SizeWatch,
+    allow_core,
+    keep_crash,
+    wait_while_exiting,
+)
 from cprlib.qemu.trace_log import TraceLog, read_trace
+from cprlib.qemu.wrapper import is_script, qemu_below, status_of_qemu
 
 __all__ = ["Machine", "MachineFiles", "MachineSettings", "Passed", "command_line", "start_machine"]
 
 FIRMWARE_ERRORS = ("could not load PC BIOS", "Could not open option rom", "pvh.bin")  # hw/i386/x86.c, hw/core/loader.c
 MALLOC_ENVIRONMENT = {"MALLOC_PERTURB_": "165"}  # mallopt(3): overwrite freed memory, so that its use shows
 COVERAGE_VARIABLE = "CPRLIB_COVERAGE"  # images/qemu/coverage/counters.c; other QEMUs ignore it
+BROKEN_STATES = ("internal-error", "guest-panicked", "io-error")  # QAPI RunState
+RESPOND_S = 10.0  # for the reply of a QEMU that has nothing else to do
 FIRMWARE_ADVICE = "give the folder of its firmware (bios-256k.bin, pvh.bin, ...) with --firmware"
 
 
@@ -41,6 +55,8 @@ class Machine:
 
     :param agent: our end of the guest agent's channel.
     :param incoming: it is the target of an update, and its guest does not run yet.
+    :param quitting: it was asked to quit.
+    :param found_pid: of QEMU, once it is known: see :attr:`pid`.
     """
 
     name: str
@@ -53,11 +69,30 @@ class Machine:
     command: Sequence[str]
     incoming: bool
     watch: SizeWatch
+    quitting: bool = False
+    found_pid: int = 0
 
     @property
     def pid(self) -> int:
-        """Process id of QEMU."""
-        return self.process.pid
+        """Process id of QEMU, also where a wrapper has started it as its child."""
+        if self.found_pid:
+            return self.found_pid
+        found = qemu_below(self.process.pid, name_of(self.name))
+        if self.qmp.is_ready:  # until then a wrapper may not have started it
+            self.found_pid = found
+        return found
+
+    def exit_status(self) -> int | None:
+        """QEMU's exit status, negative for a signal; None while it runs."""
+        status = self.process.poll()
+        return None if status is None else status_of_qemu(status)
+
+    def wait_exit(self, deadline: Deadline) -> int:
+        """Wait until QEMU ends; its exit status, negative for a signal.
+
+        :raises DeadlineExceeded: it is still running.
+        """
+        return status_of_qemu(wait_until_exit(self.process, deadline))
 
     @property
     def trace(self) -> TraceLog:
@@ -80,7 +115,7 @@ class Machine:
         :param doing: what was being done, for the message.
         :raises QemuFailed: with QEMU's last message.
         """
-        status = self.process.poll()
+        status = self.exit_status()
         if status is not None:
             raise self.died(doing, status)
 
@@ -105,6 +140,30 @@ class Machine:
             else (f"see {backtrace.name}" if backtrace else ""),
             details=f"command: {shell_line(self.command)}\n{tail(messages)}",
         )
+
+    def fallen(self) -> str:
+        """What became of a QEMU that crashed, ended unasked or does not respond, with its last words; empty when well.
+
+        A target may end with an error status, and one that was killed says nothing about itself.
+        """
+        status = self.exit_status()
+        if status is None:
+            return self._unwell()
+        unasked = not (self.quitting or self.incoming or status == -signal.SIGKILL)
+        return self.died("run the guest", status).happened if unasked or status in CRASH_STATUSES else ""
+
+    def _unwell(self) -> str:
+        """Why a running QEMU cannot run a guest; empty when it can, or does not serve QMP yet."""
+        if not self.qmp.is_ready:
+            return ""
+        try:
+            status = str(self.qmp.execute("query-status", seconds=RESPOND_S).get("status"))
+        except DeadlineExceeded as error:
+            last = (self.messages.splitlines() or ["no message"])[-1]
+            return f"the {self.name} hangs: no reply to query-status: {error.happened}; its last message: {last}"
+        except QemuFailed:
+            return ""
+        return f"the {self.name} is in state {status}" if status in BROKEN_STATES else ""
 
     def wait_ready(self, seconds: float = 30.0) -> None:
         """Wait until QEMU serves QMP; the error of a QEMU that ends instead has its last message.
@@ -195,9 +254,10 @@ class Machine:
 
         :returns: its exit status.
         """
+        self.quitting = True
         with contextlib.suppress(QemuFailed):  # the connection may break before the reply is read
             self.qmp.execute("quit")
-        return wait_until_exit(self.process, Deadline(10, f"the end of the {self.name}", Awaited.QEMU))
+        return self.wait_exit(Deadline(10, f"the end of the {self.name}", Awaited.QEMU))
 
 
 @contextlib.contextmanager
@@ -239,6 +299,8 @@ def start_machine(
         files.command.write_text(shell_line(command) + "\n", encoding="utf-8")
         stack.callback(_write_back, files.counters)
         output = stack.enter_context(files.output.open("w", encoding="utf-8"))
+        program = settings.qemu.path
+        cleanup = stack.enter_context(CleanupProcess()) if is_script(program) else None
         with namespace.entered():
             process = stack.enter_context(
                 spawn(
@@ -252,10 +314,12 @@ def start_machine(
                     prepare=allow_core,
                 )
             )
-        program = settings.qemu.path
-        stack.callback(lambda: keep_crash(files.folder, name, process.pid, wait_while_exiting(process), program))
+        if cleanup:  # a wrapper dies with this process, a QEMU below it does not
+            cleanup.group(process.pid)
+            stack.callback(cleanup.group, 0)
+        stack.callback(_keep_crash, files, process, program)
         limits = {files.console: CONSOLE_LIMIT, files.output: LOG_LIMIT, files.trace: LOG_LIMIT}
-        watch = stack.enter_context(SizeWatch(limits, process.kill))
+        watch = stack.enter_context(SizeWatch(limits, lambda: kill_group(process)))
         manager.close()
         qmp_theirs.close()
         agent_theirs.close()
@@ -267,6 +331,12 @@ def _write_back(mapped: Path) -> None:
     """Write what processes changed in a shared mapping of a file: the kernel of a lab ends without doing so."""
     with contextlib.suppress(OSError), mapped.open("rb") as stream:
         os.fsync(stream)
+
+
+def _keep_crash(files: MachineFiles, process: subprocess.Popen[str], program: Path) -> None:
+    pid = qemu_below(process.pid, name_of(files.name))
+    status = wait_while_exiting(process, pid)
+    keep_crash(files.folder, files.name, pid, None if status is None else status_of_qemu(status), program)
 
 
 def _open_missing(

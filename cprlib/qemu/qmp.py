@@ -148,6 +148,11 @@ class QmpConnection:
         if self._flood:
             raise QemuFailed(tried, f"it sent {MAX_EVENTS} events, far more than an update has", "read the transcript")
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether QEMU has greeted and the connection was not refused."""
+        return self._negotiated.done() and not self._negotiated.cancelled() and self._negotiated.exception() is None
+
     def wait_ready(self, deadline: Deadline) -> None:
         """Wait for the greeting and the negotiation of capabilities.
 

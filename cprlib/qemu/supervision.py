@@ -15,7 +15,7 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError
 from cprlib.files import write_text
-from cprlib.process import run, tail
+from cprlib.process import describe_status, run, tail
 
 CRASH_STATUSES = frozenset(
     -number for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP)
@@ -79,16 +79,17 @@ def allow_core() -> None:
         os.close(descriptor)
 
 
-def wait_while_exiting(process: subprocess.Popen[str]) -> int | None:
+def wait_while_exiting(process: subprocess.Popen[str], pid: int) -> int | None:
     """Wait for a process that writes its core or exits.
 
+    :param process: that was started. :param pid: of QEMU, which is the same or a child of it.
     :returns: its exit status; None when it does neither, or takes longer than :data:`EXIT_SECONDS`.
     """
     deadline = Deadline(EXIT_SECONDS, "a crashed QEMU to exit")
     while process.poll() is None and not deadline.expired:
         try:
-            stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
-            status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8", errors="replace")
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
         except OSError:
             break
         if not int(stat.rpartition(")")[2].split()[6]) & PF_EXITING and "CoreDumping:\t1" not in status:
@@ -106,13 +107,13 @@ def keep_crash(folder: Path, name: str, pid: int, status: int | None, program: P
     :returns: the text file, which holds the backtrace or says why there is none; None when it did not crash.
     """
     text = folder / f"backtrace-{name}.txt"
-    if status not in CRASH_STATUSES:
+    if status is None or status not in CRASH_STATUSES:
         return None
     if not text.exists():
         with contextlib.suppress(CprlibError, OSError):
             core = _keep_core(folder, name, pid)
             content = _why_no_core() if core is None else _backtrace(program, core)
-            write_text(text, tail(content, MAX_BACKTRACE) + "\n", mode=0o600)
+            write_text(text, f"{describe_status(status)}\n{tail(content, MAX_BACKTRACE)}\n", mode=0o600)
     return text
 
 

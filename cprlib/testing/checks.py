@@ -8,7 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, QemuFailed, UpdateFailed
+from cprlib.errors import (
+    Awaited,
+    CprlibError,
+    DeadlineExceeded,
+    GuestFailed,
+    NotSupported,
+    QemuFailed,
+    UpdateFailed,
+    UsageError,
+)
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import equivalence_check
 from cprlib.evidence.records import Check, EquivalenceRecord, FaultRecord, Outcome, Role, Stream
@@ -30,6 +39,10 @@ class CaseChecks:
 
     A check's name is its property in kebab-case: ``no-descriptor-left``. A failed check fails the case.
 
+    Until the first update begins, checks are control steps: one that fails then accuses no update and is inconclusive,
+    and so is a later failure of the same property. :meth:`examines_qemu` marks steps that accuse QEMU without
+    one.
+
     :param folder: the case's folder, where its files go.
     """
 
@@ -37,32 +50,52 @@ class CaseChecks:
         self.folder = folder
         self.evidence = evidence
         self._control = evidence.role is Role.CONTROL_RUN
+        self._examines = False
+        self._failed_controls: dict[str, str] = {}  # property: name of the check that failed in a control step
 
-    def expect(self, name: str, good: bool, expected: object, observed: object, meaning: str = "") -> None:
+    @property
+    def update_begun(self) -> bool:
+        """Whether an update of the case's guest has begun, whatever became of it."""
+        return bool(self.evidence.updates)
+
+    @property
+    def accuses(self) -> bool:
+        """Whether a failure now is QEMU's: an update has begun, or the step examines QEMU without one."""
+        return self.update_begun or (self._examines and not self._control)
+
+    def expect(
+        self, name: str, good: bool, expected: object, observed: object, meaning: str = "", *, when: str = ""
+    ) -> None:
         """Add a check.
 
         :param meaning: what a failure means; the report shows expected and observed without one.
+        :param when: step of the test (``after-update``), for a property that is checked at several; it ends the name.
         """
         outcome = Outcome.PASS if good else Outcome.FAIL
-        self.add_checks(Check(name, outcome, str(expected), str(observed), "" if good else meaning))
+        full_name = f"{name}-{when}" if when else name
+        self._add(name, Check(full_name, outcome, str(expected), str(observed), "" if good else meaning))
 
-    def expect_equal(self, name: str, observed: object, expected: object, meaning: str = "") -> None:
+    def expect_equal(self, name: str, observed: object, expected: object, meaning: str = "", *, when: str = "") -> None:
         """Add a check that passes when both are equal.
 
         :param meaning: what a difference means; both values are added to it.
+        :param when: as for :meth:`expect`.
         """
         seen, required = shown(observed), shown(expected)
-        self.expect(
-            name, observed == expected, required, seen, meaning and f"{meaning}: expected {required}, observed {seen}"
-        )
+        text = meaning and f"{meaning}: expected {required}, observed {seen}"
+        self.expect(name, observed == expected, required, seen, text, when=when)
 
-    def expect_empty(self, name: str, problems: Iterable[object], expected: object, meaning: str = "") -> None:
+    def expect_empty(
+        self, name: str, problems: Iterable[object], expected: object, meaning: str = "", *, when: str = ""
+    ) -> None:
         """Add a check that passes when there is no problem.
 
         :param expected: what holds then. :param meaning: what a problem means; the problems are added to it.
+        :param when: as for :meth:`expect`.
         """
         text = listed(problems)
-        self.expect(name, not text, expected, text or "no problem", f"{meaning}: {text}" if meaning else text)
+        meaning = f"{meaning}: {text}" if meaning else text
+        self.expect(name, not text, expected, text or "no problem", meaning, when=when)
 
     def inconclusive(self, name: str, expected: object, reason: str) -> None:
         """Add a check that could not be made: the case is inconclusive."""
@@ -70,11 +103,26 @@ class CaseChecks:
 
     def add_checks(self, *checks: Check) -> None:
         """Add checks that were made elsewhere."""
-        self.evidence = self.evidence.with_checks(*checks)
+        for check in checks:
+            self._add(check.name, check)
+
+    def _add(self, subject: str, check: Check) -> None:
+        """Add a check of a property; a failure that its control step explains is inconclusive."""
+        if check.outcome is Outcome.FAIL:
+            text = check.message or f"expected {check.expected}, observed {check.observed}"
+            if not self.accuses:
+                self._failed_controls.setdefault(subject, check.name)
+                text = f"not caused by an update, since none has begun: {text}"
+                check = replace(check, outcome=Outcome.INCONCLUSIVE, message=text)
+            elif control := self._failed_controls.get(subject):
+                text = f"not shown to be caused by the update, since {control} failed before it: {text}"
+                check = replace(check, outcome=Outcome.INCONCLUSIVE, message=text)
+        self.evidence = self.evidence.with_checks(check)
 
     def add_stream(self, stream: Stream, *checks: Check) -> None:
         """Add what was seen of a stream that ran beside the measured one."""
-        self.evidence = replace(self.evidence, streams=(*self.evidence.streams, stream)).with_checks(*checks)
+        self.evidence = replace(self.evidence, streams=(*self.evidence.streams, stream))
+        self.add_checks(*checks)
 
     def add_fault(self, fault: FaultRecord) -> None:
         """Add a fault that was injected into an update."""
@@ -103,34 +151,74 @@ class CaseChecks:
 
     @contextlib.contextmanager
     def without_update(self) -> Iterator[None]:
-        """A control step: a QEMU or guest that fails in the body, before any update, makes the case inconclusive."""
+        """A control step: before any update, nothing that happens in the body accuses the update."""
         control, self._control = self._control, True
         yield
         self._control = control  # not after a failure: survives() has to know where it happened
 
     @contextlib.contextmanager
+    def examines_qemu(self) -> Iterator[None]:
+        """A step that is itself what the case is about, such as a refused ``netdev_add``: a failure accuses QEMU."""
+        before, self._examines = self._examines, True
+        yield
+        self._examines = before  # not after a failure, as above
+
+    @contextlib.contextmanager
     def survives(self, name: str = "survives") -> Iterator[None]:
         """A QEMU or guest that dies, refuses or hangs in the body ends it and is a failed check.
 
+        Whatever error the body ends with, a QEMU that has died or does not respond is its cause.
         :meth:`LiveUpdateTest.given_guest` does this for the whole test.
 
-        :raises DeadlineExceeded: for a deadline of the harness's own.
+        :raises Exception: an error of the harness's own, while every QEMU is well.
         """
         expected = "QEMU and guest do what the test asks of them"
         try:
             yield
-        except (UpdateFailed, QemuFailed, GuestFailed, DeadlineExceeded) as error:
-            if isinstance(error, DeadlineExceeded) and error.awaited is Awaited.HARNESS:
+        except (NotSupported, UsageError):
+            raise
+        except Exception as error:
+            fallen = self.fallen_qemu()
+            if not (fallen or accuses_qemu_or_guest(error)):
                 raise
-            said = complaints(f"{error.happened}\n{error.details}\n{self.last_words()}")
-            said = said or [without_time(line) for line in error.details.strip().splitlines()[-1:]]
-            message = error.one_line() + (f": {said[0]}" if said and said[0] not in error.happened else "")
-            if self._control and not self.evidence.updates:
-                self.inconclusive(name, expected, f"in a control step, without an update: {message}")
-            else:
-                self.expect(name, False, expected, error.happened, message)
+            self._add_failure(name, expected, error, fallen)
         else:
             self.expect(name, True, expected, "they did")
+
+    def _add_failure(self, name: str, expected: str, error: Exception, fallen: str) -> None:
+        happened = error.happened if isinstance(error, CprlibError) else f"{type(error).__name__}: {error}"
+        details = error.details if isinstance(error, CprlibError) else ""
+        text = error.one_line() if isinstance(error, CprlibError) else happened
+        said = complaints(f"{happened}\n{details}\n{self.last_words()}")
+        said = said or [without_time(line) for line in details.strip().splitlines()[-1:]]
+        message = text + (f": {said[0]}" if said and said[0] not in happened else "")
+        if fallen:
+            message = f"{fallen}; seen as: {message}"
+        if self.accuses or (fallen and self.evidence.mechanism.handling.sends_descriptors):
+            # the netdev's option cpr=on is no stock feature: a QEMU that dies or hangs with it is a finding, always
+            check = Check(name, Outcome.FAIL, expected, fallen or happened, message)
+        else:
+            message = f"in a control step, without an update: {message}"
+            check = Check(name, Outcome.INCONCLUSIVE, expected, fallen or happened, message)
+        self.evidence = self.evidence.with_checks(check)
+
+    def add_boot_failure(self, error: CprlibError, control: str) -> None:
+        """Add that the guest did not boot.
+
+        :param control: why the same guest does not boot without ``cpr=on`` either, or that it was not tried; empty when
+            it boots: then the option is at fault.
+        """
+        said = [without_time(line) for line in error.details.strip().splitlines()[-1:]]
+        text = error.one_line() + (f": {said[0]}" if said and said[0] not in error.happened else "")
+        if control:
+            outcome, text = Outcome.INCONCLUSIVE, f"{text}; it says nothing about an update ({control})"
+        else:
+            outcome, text = Outcome.FAIL, f"{text}; without cpr=on the same guest boots"
+        self.evidence = self.evidence.with_checks(Check("boots", outcome, "the guest boots", error.happened, text))
+
+    def fallen_qemu(self) -> str:
+        """What became of a QEMU of the case that died or does not respond, with its last words; empty without one."""
+        return ""
 
     def expect_no_complaint(self) -> None:
         """Check that no QEMU of the case has complained of its NIC."""
@@ -140,6 +228,20 @@ class CaseChecks:
         """What the QEMUs of the case wrote to standard error."""
         paths = sorted(self.folder.glob("stderr-*.log"))
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
+
+
+def accuses_qemu_or_guest(error: Exception) -> bool:
+    """Whether an error says that a QEMU or a guest died, refused or hangs; others are the harness's own."""
+    if isinstance(error, DeadlineExceeded):
+        return error.awaited is not Awaited.HARNESS
+    return isinstance(error, UpdateFailed | QemuFailed | GuestFailed)
+
+
+def is_of_qemu(error: Exception) -> bool:
+    """Whether an error says that a QEMU died, refused or hangs, not its guest."""
+    if isinstance(error, DeadlineExceeded):
+        return error.awaited is Awaited.QEMU
+    return isinstance(error, QemuFailed)
 
 
 def complaints(text: str) -> list[str]:

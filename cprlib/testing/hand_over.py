@@ -114,7 +114,9 @@ def check_source_stands_still(case: MeasuredCase, update: UpdateResult, probes: 
     )
 
 
-def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: KernelTrace, since_ns: int) -> None:
+def check_vhost_carries(
+    case: MeasuredCase, name: str, probes: Probes, trace: KernelTrace, since_ns: int, *, when: str = ""
+) -> None:
     """vhost carries the packets: QEMU reports it, and only workers of this QEMU read and write the tap.
 
     After a silent fall back to userspace virtio the guest answers too, but QEMU's main loop accesses the tap.
@@ -125,14 +127,14 @@ def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: Ke
         probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST), count=4)
         started = vhost_started(machine.qmp)
     except DeadlineExceeded as error:
-        case.expect(name, False, expected, error.happened, f"the guest does not answer: {error.happened}")
+        case.expect(name, False, expected, error.happened, f"the guest does not answer: {error.happened}", when=when)
         return
     except InstrumentError as error:
-        case.inconclusive(name, expected, error.one_line())
+        case.inconclusive(f"{name}-{when}" if when else name, expected, error.one_line())
         return
     report = trace.report()
     if report.why:
-        case.inconclusive(name, expected, report.why)
+        case.inconclusive(f"{name}-{when}" if when else name, expected, report.why)
         return
     worker = f"vhost-{machine.pid}"
     readers, writers = report.at_tap(Act.TAP_READ, since_ns=since_ns), report.at_tap(Act.TAP_WRITTEN, since_ns=since_ns)
@@ -142,6 +144,7 @@ def check_vhost_carries(case: MeasuredCase, name: str, probes: Probes, trace: Ke
         expected,
         f"vhost-started {str(started).lower()}; packets read by {readers}, written by {writers}",
         "vhost does not carry the NIC's packets: a silent fall back to userspace virtio",
+        when=when,
     )
 
 

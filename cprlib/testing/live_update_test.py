@@ -14,7 +14,7 @@ from pathlib import Path
 from avocado import Test
 
 from cprlib.build.assets import find_assets, find_base_qemu
-from cprlib.errors import EnvironmentFailure, NotSupported
+from cprlib.errors import CprlibError, DeadlineExceeded, EnvironmentFailure, GuestFailed, NotSupported, QemuFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Parameters, Role
 from cprlib.files import project_folder
@@ -25,11 +25,12 @@ from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.matrix import NOT_IN_NAMES, POINT, point_name
 from cprlib.report.results_folder import case_id, method_of, start_case
+from cprlib.testing.checks import is_of_qemu
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters, own_parameters, read_parameters
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.running_guest import running_guest
+from cprlib.update.running_guest import RunningGuest, running_guest
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy import Policy
 from cprlib.verdict.policy_file import load_policy
@@ -63,7 +64,8 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         """A running guest, and the case that collects what is seen of it.
 
         The case's evidence is written when the body ends, also by an exception. A QEMU or guest that dies, refuses or
-        hangs in the body is a failed check; in a control step, before an update, it makes the case inconclusive.
+        hangs in the body is a failed check; in a control step, before an update, it makes the case inconclusive. So
+        does a guest that does not boot, unless it boots without ``cpr=on``.
         """
         run = self.parameters
         run = replace(run, ip_version=spec.ip_version or run.ip_version, rate=run.rate * spec.rate_share)
@@ -80,15 +82,41 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                 facts = self._probe_target()
                 case.evidence = replace(case.evidence, target=facts)
                 mechanism.handling.require(facts)
-            with running_guest(settings, mechanism, folder, run.queue_length) as guest, case.survives():
-                case.guest = guest
-                yield case
+            with contextlib.ExitStack() as stack:
+                if guest := self._boot(case, spec, settings, stack):
+                    with case.survives():
+                        case.guest = guest
+                        yield case
         except NotSupported as error:
             case.skip(error.word, error.one_line())
         finally:
             case.note_death()
             case.write()
         self._conclude(case, policy)
+
+    def _boot(
+        self, case: MeasuredCase, spec: GuestSpec, settings: MachineSettings, stack: contextlib.ExitStack
+    ) -> RunningGuest | None:
+        """Boot the guest; None when it does not boot, which is in the evidence then.
+
+        A QEMU that dies, refuses or hangs with ``cpr=on`` is a finding when the same guest boots without.
+        """
+        length = case.parameters.queue_length
+        try:
+            return stack.enter_context(running_guest(settings, spec.mechanism, case.folder, length))
+        except (QemuFailed, GuestFailed, DeadlineExceeded) as error:
+            control = "no control without cpr=on"
+            if spec.mechanism.handling.sends_descriptors and is_of_qemu(error):
+                folder = case.folder / "without-cpr"
+                folder.mkdir()
+                without = replace(spec, mechanism=Mechanism.NONE).settings(case.parameters, self.qemu, self.image)
+                try:
+                    with running_guest(without, Mechanism.NONE, folder, length):
+                        control = ""
+                except CprlibError as other:
+                    control = f"without cpr=on: {other.one_line()}"
+            case.add_boot_failure(error, control)
+            return None
 
     def _probe_target(self) -> QemuFacts:
         """What the run's other QEMU can do.

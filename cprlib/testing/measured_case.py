@@ -253,7 +253,7 @@ class MeasuredCase(CaseChecks):
         """
         self._notes.append(note)
         number = len(self._notes)
-        identity = self.evidence.mechanism.handling.keeps_open_files
+        identity = self.evidence.mechanism.handling.same_files
         checks = (
             *(hand_over_checks(update, netdev) if identity else ()),
             *vhost_checks(update, netdev),
@@ -315,9 +315,18 @@ class MeasuredCase(CaseChecks):
         said = CaseChecks.last_words(self)
         return f"{said}\n{self._guest.machine.messages}" if self._guest else said
 
+    @property
+    def update_begun(self) -> bool:
+        return bool(self.evidence.updates or (self._guest and self._guest.latest_update))
+
+    def fallen_qemu(self) -> str:
+        """What became of a QEMU that died or does not respond; at once when every one is well."""
+        fallen = (machine.fallen() for machine in (self._guest.machines if self._guest else ()))
+        return next(filter(None, fallen), "")
+
     def note_death(self) -> None:
-        """Add it to the evidence when the guest's kernel died."""
-        self.add_checks(*death_checks(self.folder, bool(self.evidence.updates)))
+        """Add it to the evidence when a QEMU crashed or the guest's kernel died."""
+        self.evidence = self.evidence.with_checks(*death_checks(self.folder, self.accuses))
 
     def write(self) -> None:
         """Write ``case.json``."""

@@ -16,6 +16,7 @@ from cprlib.guest.replies import NicInfo
 from cprlib.linux.topology import GUEST, STATION, STATION_INTERFACE
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import read_tap_view
+from cprlib.traffic.control_run import capture_problems
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.sockets import open_sending
@@ -130,10 +131,11 @@ def use_queue_pairs(case: MeasuredCase, pairs: int, when: str) -> None:
     used = case.guest.agent.set_queue_pairs(pairs)
     attached = read_tap_view(case.guest.topology, case.guest.machine).attached
     case.expect_equal(
-        f"{pairs}-pairs-{when}",
+        f"{pairs}-pairs",
         {"used by the guest": used, "attached in the kernel": attached},
         {"used by the guest": pairs, "attached in the kernel": pairs},
         f"{pairs} queue pairs were requested",
+        when=when,
     )
 
 
@@ -152,10 +154,13 @@ def exchange_packets(case: MeasuredCase, pairs: int, when: str) -> None:
     result = session.result()
     after = received_per_queue(case.guest.agent.network().nic())
     lost = f"packets lost of {result.sent} with {pairs} queue pairs {when.replace('-', ' ')}"
-    case.expect_equal(f"traffic-{when}", result.lost, 0, lost)
-    name, expected = f"queues-carry-{when}", f"packets on the first {pairs} queue pairs, none on others"
+    if result.lost and (problems := capture_problems(result)):
+        case.inconclusive(f"traffic-{when}", "no packet lost", "; ".join(problems))
+    else:
+        case.expect_equal("traffic", result.lost, 0, lost, when=when)
+    name, expected = "queues-carry", f"packets on the first {pairs} queue pairs, none on others"
     if not after:
-        case.inconclusive(name, expected, "the guest has no counters per queue")
+        case.inconclusive(f"{name}-{when}", expected, "the guest has no counters per queue")
         return
     carried = {queue: count - before.get(queue, 0) for queue, count in after.items()}
     idle = [queue for queue in range(pairs) if not carried.get(queue)]
@@ -166,4 +171,5 @@ def exchange_packets(case: MeasuredCase, pairs: int, when: str) -> None:
         expected,
         f"packets by queue: {carried}",
         f"queue pairs {idle} carry no packets, {unexpected} carry packets but are not in use",
+        when=when,
     )

@@ -33,16 +33,23 @@ def check_instrument(result: TrafficResult) -> Validity:
     """Check the instrument by its own counters. Packets lost on the path are not a problem of the instrument."""
     report = result.instrument
     problems, notes = _reflector_problems(result), [*report.sender.notes, *report.capture.notes]
-    if report.capture.kernel_drops:
-        problems.append(f"the capture's ring dropped {report.capture.kernel_drops} frames")
-    if report.capture.faults:
-        problems.append(f"{report.capture.faults} blocks of the capture could not be read")
+    problems += capture_problems(result)
     if report.sender.refused:
         refused = ", ".join(f"{name} {count} times" for name, count in report.sender.refused.items())
         notes.append(f"the kernel refused to send: {refused}")
     if report.sender.pacing_p99_ns > PACING_P99_LIMIT_NS:
         notes.append(f"packets were late by {report.sender.pacing_p99_ns / 1e6:.1f} ms (p99)")
     return Validity(tuple(problems), tuple(notes))
+
+
+def capture_problems(result: TrafficResult) -> list[str]:
+    """Answers that the capture itself lost: they count as lost on the path otherwise."""
+    capture, problems = result.instrument.capture, []
+    if capture.kernel_drops:
+        problems.append(f"the capture's ring dropped {capture.kernel_drops} frames")
+    if capture.faults:
+        problems.append(f"{capture.faults} blocks of the capture could not be read")
+    return problems
 
 
 def _reflector_problems(result: TrafficResult) -> list[str]:

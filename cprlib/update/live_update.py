@@ -20,7 +20,7 @@ from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import pair_tables
 from cprlib.linux.procfs import is_listening
 from cprlib.linux.topology import Topology
-from cprlib.process import tail, wait_until_exit
+from cprlib.process import tail
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.qmp import QmpEvent
@@ -240,7 +240,7 @@ class LiveUpdate:
             self.name_main_channel()
         except (QmpRefused, QemuFailed) as error:
             with contextlib.suppress(DeadlineExceeded):
-                wait_until_exit(target.process, Deadline(2, "the target to end", Awaited.QEMU))
+                target.wait_exit(Deadline(2, "the target to end", Awaited.QEMU))
             raise self._failed(f"plugging the target's NICs: {error.happened}") from error
 
     def name_main_channel(self) -> None:

@@ -33,8 +33,8 @@ class NicHandling:
 
     sends_descriptors = False
     """The source sends the NIC's descriptors with its CPR state, so the guest must stand still from then on."""
-    keeps_open_files = False
-    """The target's tap is the same open file as the source's."""
+    same_files: tuple[str, ...] = ()
+    """Identity: kinds of the NIC's descriptors that are the same open files in source and target."""
     releases_vhost = False
     """The source releases its vhost devices before it ends."""
     may_lose = False
@@ -42,6 +42,11 @@ class NicHandling:
     shares_files = False
     """Management opens the netdevs' files and passes the same ones to every QEMU of a guest."""
     supports_vhost = True
+
+    def is_same_file(self, kind: str) -> bool:
+        """Whether a descriptor of this kind must be the same open file in source and target."""
+        return kind in self.same_files
+
     parameters: ClassVar[Mapping[str, object]] = {}
     """Migration parameters of source and target in addition to the mode."""
 
@@ -70,7 +75,8 @@ class NicHandling:
 class CprTap(NicHandling):
     """``-netdev tap,cpr=on``: the source sends its descriptors to the target."""
 
-    sends_descriptors = keeps_open_files = releases_vhost = True
+    sends_descriptors = releases_vhost = True
+    same_files = ("tap", "vhost")
 
     def require(self, facts: QemuFacts) -> None:
         facts.require_netdev_cpr()
@@ -112,7 +118,8 @@ class FdShare(NicHandling):
     each QEMU opens /dev/vhost-net itself: a vhost device has one owner, so its descriptors cannot be shared.
     """
 
-    keeps_open_files = may_lose = shares_files = True
+    may_lose = shares_files = True
+    same_files = ("tap",)
     supports_vhost = False
 
     def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
@@ -123,10 +130,11 @@ class FdShare(NicHandling):
 class Local(NicHandling):
     """Migration parameter ``local`` of newer QEMUs: the device state carries the backend's descriptors.
 
-    Never run: no release has it yet (11.1.3 lacks it). The parameter is set where query-qmp-schema lists it.
+    The target opens vhost devices of its own, by design. Never run: no release has it yet (11.1.3 lacks it). The
+    parameter is set where query-qmp-schema lists it.
     """
 
-    keeps_open_files = True
+    same_files = ("tap",)
     parameters: ClassVar[Mapping[str, object]] = {"local": True}
 
     def require(self, facts: QemuFacts) -> None:

@@ -10,7 +10,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.procfs import anonymous_memory, vhost_workers, wait_workers_ended
-from cprlib.process import kill_group, wait_until_exit
+from cprlib.process import kill_group
 from cprlib.qemu.machine import Machine
 from cprlib.update.faults import Fault, Survivor
 from cprlib.update.results import ProcessView
@@ -79,7 +79,8 @@ class FaultOutcome:
             over = status in ENDED_STATES or (refused and status == "none")
             return (status, reason or refused) if over else None
 
-        status, reason = Deadline(END_S, f"the end of an update with {self.fault.name}").poll(ended, 0.02)
+        deadline = Deadline(END_S, f"the end of an update with {self.fault.name}", Awaited.QEMU)
+        status, reason = deadline.poll(ended, 0.02)
         if status == "failed" and self.fault.survivor is Survivor.TARGET:
             tried = f"update the guest with fault {self.fault.name}"
             raise UpdateFailed(tried, reason or "no reason given", details=self.source.messages)
@@ -124,7 +125,7 @@ class FaultOutcome:
         if self.target_state == self.state and self.source_state != self.state:
             self._leave_guest_to_target()
             return None, None
-        ended = target.process.poll()
+        ended = target.exit_status()
         kill_group(target.process)
         return back_ms, ended
 
@@ -147,8 +148,8 @@ class FaultOutcome:
             self.target_state = _run_state(target)
         if fault.refusal:
             with contextlib.suppress(DeadlineExceeded):
-                return wait_until_exit(target.process, Deadline(RESUME_S, "the target to end by itself", Awaited.QEMU))
-        ended = target.process.poll()
+                return target.wait_exit(Deadline(RESUME_S, "the target to end by itself", Awaited.QEMU))
+        ended = target.exit_status()
         kill_group(target.process)
         return ended
 

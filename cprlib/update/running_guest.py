@@ -27,6 +27,7 @@ class RunningGuest:
     :param machine: the QEMU that runs it now.
     :param agent: the connection to its agent, through that QEMU.
     :param updates: results of its updates so far.
+    :param latest_update: the last one that was planned, whatever became of it; None before the first.
     :param passed: files that management opened and passes to every QEMU, by netdev.
     """
 
@@ -38,6 +39,7 @@ class RunningGuest:
     agent: AgentConnection
     updates: list[UpdateResult] = field(default_factory=list)
     passed: Passed | None = None
+    latest_update: LiveUpdate | None = None
 
     def live_update(
         self,
@@ -79,7 +81,7 @@ class RunningGuest:
         :param target_name: :attr:`next_target` when empty.
         :param stack: of the target's resources; the guest's when None.
         """
-        return LiveUpdate(
+        self.latest_update = LiveUpdate(
             source=self.machine,
             mechanism=self.mechanism,
             topology=self.topology,
@@ -90,6 +92,14 @@ class RunningGuest:
             passed=self.passed,
             hooks=hooks,
         )
+        return self.latest_update
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """The QEMUs that may have the guest: the one that runs it, source and target of the latest update."""
+        update = self.latest_update
+        known = (self.machine, update.source, update.started_target) if update else (self.machine,)
+        return tuple({id(item): item for item in known if item is not None}.values())
 
     def move_to(self, machine: Machine, resources: contextlib.ExitStack | None = None) -> None:
         """Note that the guest runs in another QEMU.

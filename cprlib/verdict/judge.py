@@ -131,14 +131,16 @@ def _update(case: CaseEvidence, policy: Policy, baseline_ms: float | None) -> It
 
 
 def _identity(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
-    if not case.mechanism.handling.keeps_open_files:
+    handling = case.mechanism.handling
+    if not handling.same_files:
         return
     different = [row for row in case.descriptors if row.same_file is False]
     for row in different:
         files = f"fd {row.source_fd} of the source and {row.target_fd} of the target are two files"
         yield failed("identity", f"{row.kind} {row.name}: {files}")
     paired, unpaired = case.fds.paired, case.fds.unpaired
-    expected = (case.parameters.queues or 1) * (2 if case.parameters.vhost else 1)  # a tap and a vhost fd per queue
+    kinds = ("tap", "vhost") if case.parameters.vhost else ("tap",)  # of the descriptors of a queue
+    expected = (case.parameters.queues or 1) * sum(map(handling.is_same_file, kinds))
     if paired is None or unpaired is None:
         if policy.identity.required:
             yield inconclusive("identity", "descriptors of source and target were not compared")

@@ -25,7 +25,7 @@ from cprlib.traffic.tcp import TcpEndpointReport, TcpEndpointSettings, TcpRole, 
 REFLECTOR_PORT, GUEST_PORT = 8620, 22000
 TCP_PORTS = {TcpRole.SOURCE: 5001, TcpRole.SINK: 5002}  # by the station's role
 END_S = 20.0
-LATE_ANSWERS_S = 1.5
+FIRST_ANSWER_S, LATE_ANSWERS_S = 5.0, 1.5
 TCP_BYTES_PER_PACKET = 100  # rate of each connection, per packet of the measured stream
 
 
@@ -50,12 +50,16 @@ GUEST_STREAMS = (
 
 @contextlib.contextmanager
 def background_traffic(case: MeasuredCase) -> Iterator[None]:
-    """Run streams from the guest and a TCP connection in each direction, and add their figures to the case."""
+    """Run streams from the guest and a TCP connection in each direction, and add their figures to the case.
+
+    Those that carry nothing before the body are inconclusive, and not compared.
+    """
     address = STATION.ipv6 if case.parameters.ip_version == 6 else STATION.ipv4
     with contextlib.ExitStack() as stack:
         with case.guest.topology.station.entered():
             station = stack.enter_context(StationEndpoints(REFLECTOR_PORT, (address,)))
-        streams = [(plan, _start(case, address, plan, number)) for number, plan in enumerate(GUEST_STREAMS)]
+        started = [(plan, _start(case, address, plan, number)) for number, plan in enumerate(GUEST_STREAMS)]
+        streams = [(plan, index) for plan, index in started if _carries(case, plan, index)]
         connections = [(role, *_connect(case, station, role)) for role in TcpRole]
         yield
         agent = case.guest.agent
@@ -63,7 +67,7 @@ def background_traffic(case: MeasuredCase) -> Iterator[None]:
             if role is TcpRole.SINK:
                 agent.stop_tcp(guest_number)
             _add_connection(case, role, station.finish(number, END_S), _finished(agent, guest_number))
-        for _, index in streams:
+        for _, index in started:
             agent.stop_stream(index)
         _add_streams(case, streams, _final_counters(agent), station.reflections())
 
@@ -75,6 +79,23 @@ def _rate(case: MeasuredCase, plan: GuestStreamPlan) -> int:
 def _start(case: MeasuredCase, address: str, plan: GuestStreamPlan, number: int) -> int:
     rate, source_port = _rate(case, plan), GUEST_PORT + number
     return case.guest.agent.start_stream(address, rate, size=plan.size, port=REFLECTOR_PORT, source_port=source_port)
+
+
+def _carries(case: MeasuredCase, plan: GuestStreamPlan, index: int) -> bool:
+    """Whether packets of a stream are answered before the update; if not, that is in the evidence."""
+    try:
+        Deadline(FIRST_ANSWER_S, "a first answer").poll(
+            lambda: case.guest.agent.streams()[index].answers > 0 or None, 0.05
+        )
+    except DeadlineExceeded as error:
+        reason = f"it carried nothing before the update: {error.happened}"
+        case.inconclusive(f"log-of-{_kebab(plan)}", "packets are answered before the update", reason)
+        return False
+    return True
+
+
+def _kebab(plan: GuestStreamPlan) -> str:
+    return plan.name.replace(",", "").replace(" ", "-")
 
 
 def _final_counters(agent: AgentConnection) -> tuple[SenderStream, ...]:
@@ -111,7 +132,7 @@ def _add_streams(
                 note=f"{_rate(case, plan)} packets/s of {plan.size} bytes{_losses(measured)}",
             ),
             Check(
-                f"log-of-{plan.name.replace(',', '').replace(' ', '-')}",
+                f"log-of-{_kebab(plan)}",
                 Outcome.PASS if complete and not socket_drops else Outcome.INCONCLUSIVE,
                 "the guest's log is complete, no socket dropped a packet",
                 f"{measured.sent} of {counters[index].sent} packets logged, {socket_drops} dropped by sockets",

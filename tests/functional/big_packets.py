@@ -47,11 +47,12 @@ class BigPackets:
         if to_guest is not None:
             relation = "larger than" if segments_to_guest else "not larger than"
             self.case.expect(
-                f"segments-to-guest-{when}",
+                "segments-to-guest",
                 (to_guest > MTU_FRAME) == segments_to_guest,
                 f"frames on average {relation} {MTU_FRAME} bytes",
                 f"{to_guest:.0f} bytes",
                 f"TCP reaches the guest in frames of {to_guest:.0f} bytes: its receive offloads have no effect",
+                when=when,
             )
         self._datagrams(when)
 
@@ -107,10 +108,11 @@ class BigPackets:
         if byte_count is not None and again > MOST_RETRANSMITTED:
             problems.append(f"{again} segments were sent again: large ones do not arrive")
         self.case.expect_empty(
-            f"tcp-{direction}-guest-{when}",
+            f"tcp-{direction}-guest",
             problems,
             f"{'all' if byte_count is None else byte_count} bytes, equal content at both ends, few segments sent again",
             f"TCP {direction} the guest {when.replace('-', ' ')}",
+            when=when,
         )
 
     def _finished(self, index: int) -> TcpResult | None:
@@ -144,7 +146,7 @@ class BigPackets:
                 except OSError:  # none came, or the port is unreachable
                     break
         meaning = f"datagrams of {DATAGRAM_BYTES} bytes that came back unchanged {when.replace('-', ' ')}"
-        self.case.expect_equal(f"datagrams-{when}", good, DATAGRAMS, meaning)
+        self.case.expect_equal("datagrams", good, DATAGRAMS, meaning, when=when)
 
 
 def _wait_flowing(end: TcpEndpoint, port: int) -> None:

@@ -95,7 +95,8 @@ class CprOff(LiveUpdateTest):
             TapNetdev("scripts", "alt0", cpr=False if self.facts.netdev_cpr else None, script=up, down_script=down),
             TapNetdev("onefd", "man0", tap_source=TapSource.FD),
         ]
-        with self.given_guest(GuestSpec(Mechanism.LINK_SWITCH, netdevs=tuple(netdevs), role=Role.CHECKS)) as case:
+        spec = GuestSpec(Mechanism.LINK_SWITCH, netdevs=tuple(netdevs), role=Role.CHECKS)
+        with self.given_guest(spec) as case, case.examines_qemu():
             names = {item.identifier for item in netdevs}
             saved = [item.text for item in case.guest.machine.trace.all_of("cpr_save_fd")]
             saved = [text for text in saved if text.split(",")[0] in names]
@@ -134,9 +135,8 @@ class CprOff(LiveUpdateTest):
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:none,vhost:off,queues:2
         """
         netdev = TapNetdev(queues=2, tap_source=TapSource.FDS)
-        with self.given_guest(
-            GuestSpec(Mechanism.LINK_SWITCH, netdevs=(netdev,), pluggable=True, role=Role.CHECKS)
-        ) as case:
+        spec = GuestSpec(Mechanism.LINK_SWITCH, netdevs=(netdev,), pluggable=True, role=Role.CHECKS)
+        with self.given_guest(spec) as case, case.examines_qemu():
             for label, flags in (("blocking", 0), ("nonblocking", os.O_NONBLOCK)):
                 reader, writer = os.pipe2(os.O_CLOEXEC | flags)
                 try:

@@ -43,7 +43,8 @@ class DeleteAllFds(LiveUpdateTest):
             for number in (3, 4, 5):
                 case.guest.topology.add_tap(f"tap{number}", queues=1)
             nics = {nic.netdev: nic for nic in case.guest.machine.settings.nics}
-            self._before_first(case, nics)
+            with case.examines_qemu():
+                self._before_first(case, nics)
             if not self._update(case, "first", first):
                 return
             self._before_second(case, nics)

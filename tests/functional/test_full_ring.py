@@ -12,6 +12,7 @@ from cprlib.qemu.nic_state import receive_ring_size
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.traffic.control_run import capture_problems
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.probes import warm_up
 from cprlib.traffic.result import TrafficResult
@@ -66,6 +67,9 @@ def _judge(case: MeasuredCase, when: str, ring: int, result: TrafficResult, at_f
     (flow,) = result.flows
     missing = ", ".join(str(number) for number in flow.missing[:8])
     copies = flow.answers - (result.sent - result.lost)
+    if result.lost and (problems := capture_problems(result)):
+        case.inconclusive(f"all-arrive-{when}", f"each of {result.sent} packets answered once", "; ".join(problems))
+        return
     case.expect(
         f"all-arrive-{when}",
         not result.lost and not copies,

@@ -139,7 +139,7 @@ class NetdevCleanup(LiveUpdateTest):
         """
         netdevs = [TapNetdev(vhost=True), TapNetdev("other", "tap1")]
         programs = Programs.made_in(self.outputdir)
-        with self.given_guest(GuestSpec(netdevs=tuple(netdevs), role=Role.CHECKS)) as case:
+        with self.given_guest(GuestSpec(netdevs=tuple(netdevs), role=Role.CHECKS)) as case, case.examines_qemu():
             case.guest.topology.add_tap("tap2", queues=1)
             refuser = Refuser(case.guest.machine)
             workers = len(vhost_workers(case.guest.machine.pid))

@@ -29,10 +29,10 @@ RATE, SECONDS = 25.0, 1.2  # each packet comes when the polling for the one befo
 LEAST = 0.02  # of a core; workers that do not poll take less than a thousandth for these few packets
 
 
-def share_of_workers(case: MeasuredCase) -> float:
-    """Share of a core that the vhost workers of a case's QEMU use at a few packets a second.
+def share_of_workers(case: MeasuredCase) -> float | None:
+    """Share of a core that the vhost workers of a case's QEMU use at a few packets a second; None when it has none.
 
-    :raises InstrumentError: there are none, or they changed meanwhile.
+    :raises InstrumentError: they changed meanwhile.
     """
     pid, station = case.guest.machine.pid, case.guest.topology.station
     before, begun = _seconds_of_workers(pid), time.monotonic()
@@ -41,7 +41,9 @@ def share_of_workers(case: MeasuredCase) -> float:
         session.wait_sent(Deadline(SECONDS + 20, "the packets to be sent"))
         session.finish(linger_s=0.0)
     after, ended = _seconds_of_workers(pid), time.monotonic()
-    if not before or before.keys() != after.keys():
+    if not before and not after:
+        return None
+    if before.keys() != after.keys():
         raise InstrumentError(
             "measure the processor time of vhost workers", f"workers were {sorted(before)}, are {sorted(after)}"
         )
@@ -63,12 +65,19 @@ def _seconds(task: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def expect_polling(case: MeasuredCase, when: str, before: float, now: float) -> None:
+def expect_polling(case: MeasuredCase, when: str, before: float | None, now: float | None) -> None:
     """Check that the workers still poll.
 
     :param before, now: from :func:`share_of_workers`.
     """
+    if before is None:
+        case.inconclusive(f"busy-polling-{when}", "vhost workers before the update", "there were none")
+        return
     expected = f"about as much of a core as before the update ({before:.0%}) while few packets come"
+    if now is None:
+        meaning = "the QEMU that runs the guest has no vhost worker: userspace virtio carries its packets"
+        case.expect(f"busy-polling-{when}", False, expected, "no vhost worker", meaning)
+        return
     if before < LEAST:
         case.inconclusive(
             f"busy-polling-{when}", expected, f"vhost took {before:.1%} of a core before: it did not poll"

@@ -160,11 +160,12 @@ class NicState(LiveUpdateTest):
         missing = [name for name in accepted if name not in came]
         unwanted = [name for name in FRAMES if name in came and name not in accepted]
         case.expect(
-            f"frames-{when}",
+            "frames",
             not missing and not unwanted,
             ", ".join(accepted) or "none",
             ", ".join(name for name in FRAMES if name in came) or "none",
             f"frames that the guest accepts do not arrive: {missing}; frames that it rejects arrive: {unwanted}",
+            when=when,
         )
 
     def _set_link(self, case: MeasuredCase, *, up: bool) -> None:

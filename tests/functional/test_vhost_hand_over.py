@@ -44,14 +44,14 @@ class VhostHandOver(LiveUpdateTest):
             self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case,
             probing(case) as (trace, probes),
         ):
-            check_vhost_carries(case, "vhost-carries-before", probes, trace, time.time_ns())
+            check_vhost_carries(case, "vhost-carries", probes, trace, time.time_ns(), when="before")
             for name in ("first", "second"):
                 source = case.guest.machine
                 update = case.live_update(check=f"{name}-update")
                 check_order(case, update, trace.report(), source, case.guest.machine)
                 probes.send()  # what the target's vhost finds first
                 probes.count_missing(Deadline(ANSWER_S, "the first answers"))
-                check_vhost_carries(case, f"vhost-carries-after-{name}", probes, trace, time.time_ns())
+                check_vhost_carries(case, "vhost-carries", probes, trace, time.time_ns(), when=f"after-{name}")
 
     def test_ordinary_migration_keeps_vhost(self) -> None:
         """An ordinary migration, and its failure, do not release vhost: the workers stay the same tasks.
@@ -66,6 +66,7 @@ class VhostHandOver(LiveUpdateTest):
             self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case,
             probing(case) as (trace, probes),
             ChannelProxy(case.guest.topology.switch, "unused", SOME_BYTES) as proxy,
+            case.examines_qemu(),
         ):
             machine = case.guest.machine
             before = vhost_workers(machine.pid)

@@ -80,6 +80,19 @@ def test_reopened_tap_is_not_the_same_file() -> None:
     assert outcomes(hand_over_checks(bad, NETDEV))["descriptors-same-file"] is Outcome.FAIL
 
 
+def test_vhost_of_its_own_is_right_where_the_mechanism_keeps_the_tap_only() -> None:
+    own = (GOOD.pairings[0], Pairing(SOURCE[1], None), Pairing(None, TARGET[1]))
+    local = replace(GOOD, pairings=own, mechanism=Mechanism.LOCAL, source_after=view(1, SOURCE, 1))
+    checks = (*hand_over_checks(local, NETDEV), *vhost_checks(local, NETDEV))
+    assert set(outcomes(checks).values()) == {Outcome.PASS}
+    assert (descriptor_count(local).paired, descriptor_count(local).unpaired) == (1, 0)
+    assert [item.same_file for item in descriptor_rows(local, NETDEV)] == [True, None, None]
+    other_tap = replace(local, pairings=(Pairing(SOURCE[0], None), Pairing(None, TARGET[0]), *own[1:]))
+    assert outcomes(hand_over_checks(other_tap, NETDEV))["descriptors-same-file"] is Outcome.FAIL
+    reopened = replace(GOOD, pairings=own)  # with cpr=on vhost is handed over
+    assert outcomes(hand_over_checks(reopened, NETDEV))["descriptors-same-file"] is Outcome.FAIL
+
+
 def test_extra_descriptor_in_the_target_is_seen() -> None:
     bad = replace(GOOD, target_after=view(2, (*TARGET, row(21, "/dev/net/tun")), 1))
     assert outcomes(hand_over_checks(bad, NETDEV))["descriptor-counts"] is Outcome.FAIL

@@ -72,6 +72,8 @@ match misbehave:
         with open(console[1], "wb") as stream:
             while True:
                 stream.write(b"\x1b[31mpanic? no.\n" * 10_000)
+    case "serves":
+        serve()
     case "abort":
         os.abort()
     case "abort-later":

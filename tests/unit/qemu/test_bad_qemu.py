@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -13,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from cprlib.deadline import Deadline
-from cprlib.errors import CprlibError, DeadlineExceeded, EnvironmentFailure, QemuFailed
+from cprlib.errors import CprlibError, DeadlineExceeded, EnvironmentFailure, QemuFailed, UsageError
+from cprlib.evidence.guest_checks import death_checks
+from cprlib.evidence.records import Outcome
 from cprlib.guest.console import Console
 from cprlib.linux.namespace import NetworkNamespace
+from cprlib.linux.procfs import children_of
 from cprlib.process import run
 from cprlib.qemu import qmp, supervision
 from cprlib.qemu.binary import QemuBinary, probe
@@ -178,6 +183,86 @@ def test_program_that_misbehaves_is_not_a_qemu(tmp_path: Path, monkeypatch: pyte
     program.chmod(0o755)
     with pytest.raises(CprlibError, match="as QEMU"):
         probe(QemuBinary(program))
+
+
+def wrapper(folder: Path, *lines: str) -> Path:
+    program = folder / "wrapper"
+    program.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_qemu_below_a_wrapper_is_the_process_that_is_examined(tmp_path: Path) -> None:
+    program = wrapper(tmp_path, f'{BAD} "$@"', "exit $?")
+    with started(tmp_path, "serves", program) as machine:
+        machine.wait_ready(20)
+        assert machine.pid != machine.process.pid
+        assert machine.pid in children_of(machine.process.pid)
+        assert "-misbehave" in Path(f"/proc/{machine.pid}/cmdline").read_text().split("\0")
+        assert machine.fallen() == ""
+        pid = machine.pid
+    assert not alive(pid)
+
+
+def test_crash_below_a_wrapper_is_a_crash(tmp_path: Path) -> None:
+    program = wrapper(tmp_path, f'{BAD} "$@"', "exit $?")
+    with (
+        pytest.raises(QemuFailed, match="ended with killed by SIGABRT"),
+        started(tmp_path, "abort-later", program) as machine,
+    ):
+        machine.wait_ready(20)
+        with contextlib.suppress(CprlibError):
+            machine.qmp.execute("query-status")
+        machine.wait_exit(Deadline(20, "its end"))
+        assert "killed by SIGABRT" in machine.fallen()
+        machine.check_alive("run the guest")
+    assert (tmp_path / "backtrace-source.txt").read_text().startswith("killed by SIGABRT\n")
+    (check,) = death_checks(tmp_path, accuses=True)
+    assert (check.name, check.outcome) == ("qemu-lives", Outcome.FAIL)
+    assert check.message.startswith("the source was killed by SIGABRT: ")
+    assert [item.outcome for item in death_checks(tmp_path, accuses=False)] == [Outcome.INCONCLUSIVE]
+
+
+def test_qemu_below_a_wrapper_dies_with_the_harness(tmp_path: Path) -> None:
+    """The cleanup process kills the wrapper's process group."""
+    program = wrapper(tmp_path, f'{BAD} "$@"', "exit $?")
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            with started(tmp_path, "serves", program) as machine:
+                machine.wait_ready(20)
+                os.write(writer, str(machine.pid).encode())
+                time.sleep(60)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    pid = int(os.read(reader, 20))
+    os.close(reader)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    Deadline(10, "QEMU to die").poll(lambda: None if alive(pid) else True)
+
+
+def test_a_qemu_that_hangs_has_fallen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cprlib.qemu.machine.RESPOND_S", SHORT_S)
+    with started(tmp_path, "never-replies") as machine:
+        machine.wait_ready(20)
+        assert machine.fallen().startswith("the source hangs: no reply to query-status")
+
+
+def test_a_qemu_that_was_killed_or_quits_has_not_fallen(tmp_path: Path) -> None:
+    with started(tmp_path, "serves") as machine:
+        machine.wait_ready(20)
+        machine.process.kill()
+        machine.wait_exit(Deadline(20, "its end"))
+        assert machine.fallen() == ""
+
+
+def test_a_script_that_adds_options_gets_advice(tmp_path: Path) -> None:
+    program = wrapper(tmp_path, "echo \"qemu: Invalid SMP CPUs 4: machine 'none' has 1\" >&2", "exit 1")
+    with pytest.raises(UsageError, match=r"Invalid SMP CPUs 4.*; it is a script.*-machine none") as caught:
+        probe(QemuBinary(program))
+    assert "qemu-system-x86_64 with --qemu" not in caught.value.advice
 
 
 def test_closing_during_a_flood_is_quick(tmp_path: Path) -> None:

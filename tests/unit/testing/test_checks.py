@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, GuestFailed, QemuFailed, UpdateFailed
+from cprlib.errors import (
+    Awaited,
+    CprlibError,
+    DeadlineExceeded,
+    GuestFailed,
+    InstrumentError,
+    QemuFailed,
+    UpdateFailed,
+)
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.testing.checks import CaseChecks, listed, shown
@@ -35,7 +43,7 @@ def only_check(checks: CaseChecks) -> Check:
 
 
 def test_equal_values_pass_and_others_are_shown(tmp_path: Path) -> None:
-    checks = case(tmp_path)
+    checks = case(tmp_path, updates=1)
     checks.expect_equal("same", ("up tap2",), ("up tap2",), "another script ran")
     checks.expect_equal("other", (), ("up tap2",), "another script ran")
     assert [check.outcome for check in checks.evidence.checks] == [Outcome.PASS, Outcome.FAIL]
@@ -44,7 +52,7 @@ def test_equal_values_pass_and_others_are_shown(tmp_path: Path) -> None:
 
 
 def test_problems_fail_and_are_listed(tmp_path: Path) -> None:
-    checks = case(tmp_path)
+    checks = case(tmp_path, updates=1)
     checks.expect_empty("good", [], "no descriptor left", "descriptors are left")
     checks.expect_empty("bad", range(9), "no descriptor left", "descriptors are left")
     assert checks.evidence.checks[0] == Check("good", Outcome.PASS, "no descriptor left", "no problem")
@@ -53,7 +61,7 @@ def test_problems_fail_and_are_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 def test_a_qemu_or_guest_that_fails_is_a_failed_check(tmp_path: Path, error: CprlibError) -> None:
-    checks = case(tmp_path)
+    checks = case(tmp_path, updates=1)
     with checks.survives():
         raise error
     check = only_check(checks)
@@ -62,7 +70,7 @@ def test_a_qemu_or_guest_that_fails_is_a_failed_check(tmp_path: Path, error: Cpr
 
 
 def test_the_last_words_of_a_qemu_are_in_the_message(tmp_path: Path) -> None:
-    checks = case(tmp_path)
+    checks = case(tmp_path, updates=1)
     said = "2026-01-01T00:00:00.000000Z qemu: virtio-net: could not disable queue\n"
     (tmp_path / "stderr-target.log").write_text(f"something else\n{said}")
     with checks.survives():
@@ -78,13 +86,107 @@ def test_a_control_step_makes_it_inconclusive(tmp_path: Path, error: CprlibError
     assert only_check(checks).outcome == Outcome.INCONCLUSIVE
 
 
-def test_a_step_after_a_control_step_fails_again(tmp_path: Path) -> None:
+def test_a_step_that_examines_qemu_fails_without_an_update(tmp_path: Path) -> None:
     checks = case(tmp_path)
-    with checks.survives():
+    with checks.survives(), checks.examines_qemu():
         with checks.without_update():
             pass
         raise FAILURES[0]
     assert only_check(checks).outcome == Outcome.FAIL
+
+
+def test_a_check_that_fails_before_an_update_accuses_no_qemu(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    checks.expect("tcp", False, "all bytes", "none", "TCP stands still", when="before-update")
+    check = only_check(checks)
+    assert (check.name, check.outcome) == ("tcp-before-update", Outcome.INCONCLUSIVE)
+    assert check.message == "not caused by an update, since none has begun: TCP stands still"
+
+
+def test_a_property_that_failed_before_an_update_stays_inconclusive_and_others_fail(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    checks.expect_equal("tcp", 0, 9, when="before-update")
+    checks.expect_equal("frames", 9, 9, when="before-update")
+    checks.evidence = replace(checks.evidence, updates=1)
+    checks.expect_equal("tcp", 0, 9, "bytes", when="after-update")
+    checks.expect_equal("frames", 0, 9, when="after-update")
+    outcomes = {check.name: check.outcome for check in checks.evidence.checks}
+    assert outcomes == {
+        "tcp-before-update": Outcome.INCONCLUSIVE,
+        "frames-before-update": Outcome.PASS,
+        "tcp-after-update": Outcome.INCONCLUSIVE,
+        "frames-after-update": Outcome.FAIL,
+    }
+    assert "since tcp-before-update failed before it: bytes" in checks.evidence.checks[2].message
+
+
+def test_a_check_of_a_step_that_examines_qemu_fails_without_an_update(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    with checks.examines_qemu():
+        checks.expect("no-descriptor-left", False, "none", "tap 9")
+    assert only_check(checks).outcome == Outcome.FAIL
+
+
+def test_a_test_of_the_instrument_accuses_no_qemu(tmp_path: Path) -> None:
+    checks = case(tmp_path)
+    with checks.survives(), checks.without_update():
+        checks.expect_empty("loss-leaving-the-station", ["1 placed at qemu"], "30 lost at the station")
+    assert [check.outcome for check in checks.evidence.checks] == [Outcome.INCONCLUSIVE, Outcome.PASS]
+
+
+class Fallen(CaseChecks):
+    """The checks of a case whose source has died."""
+
+    def fallen_qemu(self) -> str:
+        return "the source ended with killed by SIGABRT: qemu: assertion failed"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InstrumentError("read the descriptors of process 7", "No such file or directory"),
+        DeadlineExceeded("wait for traffic to flow", "nothing after 8.0 s"),
+        ProcessLookupError("no such process"),
+        GuestFailed("ask the guest agent", "its channel was closed"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_was_noticed_of_a_dead_qemu_it_is_the_cause(tmp_path: Path, error: Exception) -> None:
+    checks = Fallen(tmp_path, replace(CaseEvidence("x", Mechanism.CPR, Role.CHECKS), updates=1))
+    with checks.survives():
+        raise error
+    check = only_check(checks)
+    assert check.outcome == Outcome.FAIL
+    assert check.message.startswith("the source ended with killed by SIGABRT: qemu: assertion failed; seen as: ")
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "outcome"), [(Mechanism.CPR, Outcome.FAIL), (Mechanism.LINK_SWITCH, Outcome.INCONCLUSIVE)]
+)
+def test_a_qemu_that_dies_before_an_update_is_accused_where_the_option_is_not_stock(
+    tmp_path: Path, mechanism: Mechanism, outcome: Outcome
+) -> None:
+    checks = Fallen(tmp_path, CaseEvidence("x", mechanism, Role.UPDATE))
+    with checks.survives(), checks.without_update():
+        raise FAILURES[0]
+    assert only_check(checks).outcome == outcome
+
+
+@pytest.mark.parametrize(("control", "outcome"), [("", Outcome.FAIL), ("without cpr=on: no", Outcome.INCONCLUSIVE)])
+def test_a_guest_that_boots_without_the_option_only_accuses_the_option(
+    tmp_path: Path, control: str, outcome: Outcome
+) -> None:
+    checks = case(tmp_path)
+    checks.add_boot_failure(FAILURES[0], control)
+    check = only_check(checks)
+    assert (check.outcome, "assertion" in check.message.lower()) == (outcome, True)
+
+
+def test_an_error_of_the_harness_is_no_finding_while_qemu_is_well(tmp_path: Path) -> None:
+    checks = case(tmp_path, updates=1)
+    with pytest.raises(InstrumentError), checks.survives():
+        raise InstrumentError("read the kernel's trace", "there is no tracefs")
+    assert not checks.evidence.checks
 
 
 def test_after_an_update_no_step_is_a_control_step(tmp_path: Path) -> None:

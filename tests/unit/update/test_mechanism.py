@@ -44,6 +44,13 @@ def test_fd_share_passes_descriptors_and_lets_each_qemu_open_vhost() -> None:
     assert [item for item in Mechanism if item.handling.shares_files] == [Mechanism.FD_SHARE]
 
 
+def test_identity_is_what_the_mechanism_hands_over() -> None:
+    kept = {item: item.handling.same_files for item in Mechanism}
+    assert kept[Mechanism.CPR] == ("tap", "vhost")
+    assert kept[Mechanism.LOCAL] == kept[Mechanism.FD_SHARE] == ("tap",)  # each QEMU opens its own vhost
+    assert not kept[Mechanism.LINK_SWITCH]
+
+
 def test_local_sets_its_parameter_on_both_sides_where_qemu_has_it() -> None:
     with pytest.raises(NotSupported, match="no member 'local'"):
         LOCAL.require(facts(netdev_cpr=True))

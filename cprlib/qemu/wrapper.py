@@ -1,0 +1,51 @@
+"""A wrapper in place of QEMU: a script that starts the real QEMU as its child instead of becoming it by exec(2).
+
+QEMU is then below the process that was started, in the same process group, and the last process in the line of descent
+whose command line has the words that the wrapper was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+
+from cprlib.linux.procfs import children_of
+
+SHELL_SIGNAL = 128  # exit status of a shell whose child was killed by a signal, less the signal's number (POSIX sh)
+
+
+def qemu_below(pid: int, word: str) -> int:
+    """Process id of the QEMU that is this process, or that a wrapper has started.
+
+    :param pid: of the program that was started.
+    :param word: of QEMU's command line that no other QEMU has. Programs that QEMU starts do not have it.
+    """
+    for child in children_of(pid):
+        found = qemu_below(child, word)
+        if found != child or word in _words(child):
+            return found
+    return pid
+
+
+def _words(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def is_script(program: Path) -> bool:
+    """Whether an interpreter runs the program."""
+    with contextlib.suppress(OSError), program.open("rb") as stream:
+        return stream.read(2) == b"#!"
+    return False
+
+
+def status_of_qemu(status: int) -> int:
+    """QEMU's exit status, negative for a signal, from that of a wrapper.
+
+    QEMU itself exits with 0 or 1; a shell reports the signal that killed its child as 128 plus the signal's number.
+    """
+    number = status - SHELL_SIGNAL
+    return -number if number in {int(item) for item in signal.Signals} else status

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded
+from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.evidence.records import Comparison, FaultRecord
 from cprlib.evidence.update_checks import fault_record, fault_record_of
 from cprlib.files import write_text
@@ -58,8 +58,10 @@ class FailedUpdates:
         state = read_compared(case.guest) if fault.survivor is Survivor.SOURCE else None
         try:
             result = inject_fault(case.guest, fault)
-        except DeadlineExceeded as error:
-            case.expect(f"{fault.name}-ends", False, "the update ends", error.happened, error.one_line())
+        except (DeadlineExceeded, QemuFailed, UpdateFailed) as error:
+            fallen = case.fallen_qemu()
+            said = f"{fallen}; seen as: {error.one_line()}" if fallen else error.one_line()
+            case.expect(f"{fault.name}-ends", False, "the update ends", fallen or error.happened, said)
             case.add_fault(fault_record(fault, error.one_line()))
             return False
         if not result.reached:

@@ -107,6 +107,12 @@ def test_inconclusive_is_3(ran: Ran) -> None:
     assert ran(case=not_made) == 3
 
 
+def test_qemu_without_the_option_is_3_and_a_policy_may_make_it_1(ran: Ran) -> None:
+    skipped = replace(good_case(), skipped="this QEMU has no cpr=on", skip_word="no-cpr")
+    assert ran(case=skipped) == 3
+    assert ran("--policy", "strict", case=skipped) == 1
+
+
 def test_environment_is_4(ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert ran(case=None) == 4  # Avocado made no job
 

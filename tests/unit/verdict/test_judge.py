@@ -140,6 +140,42 @@ def test_loss_is_discarded_when_the_capture_lost_packets() -> None:
     assert any("discarded: " in finding.text for finding in judged.verdict.findings)
 
 
+@pytest.mark.parametrize(
+    "machine",
+    [
+        instrument(capture_drops=900),
+        instrument(reflector_drops=900),
+        instrument(reflector_alive=False),
+        instrument(pacing_p99_us=900_000.0),
+        instrument(control_run_lost=900),
+        instrument(control_run_sent=0),
+        instrument(missing_counters=("tap0 tx_dropped",)),
+    ],
+)
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        changed(loss=PerDirection(900, 900)),
+        changed(duplicates=PerDirection(900, 0)),
+        changed(reordered=PerDirection(0, 900)),
+        changed(interruption=pause(90_000.0, 90_001.0)),
+        changed(unexplained=900),
+        changed(streams=(Stream("TCP to the guest", "tcp", sent=9, lost=9),)),
+    ],
+)
+def test_no_figure_of_the_traffic_fails_on_a_machine_that_cannot_measure(machine: Change, traffic: Change) -> None:
+    assert judge(traffic(good_case()), DEFAULT).outcome == Outcome.FAIL
+    assert judge(machine(traffic(good_case())), DEFAULT).outcome == Outcome.INCONCLUSIVE
+
+
+def test_vhost_of_its_own_is_no_missing_partner_where_the_mechanism_keeps_the_tap_only() -> None:
+    vhost = replace(good_case().descriptors[1], same_file=None)
+    local = replace(good_case(), mechanism=Mechanism.LOCAL, fds=DescriptorCount(1, 0))
+    local = replace(local, descriptors=(local.descriptors[0], vhost))
+    assert judge(local, DEFAULT).outcome == Outcome.PASS
+    assert judge(replace(local, mechanism=Mechanism.CPR), DEFAULT).outcome == Outcome.INCONCLUSIVE
+
+
 def test_failed_check_stands_when_the_instrument_does_not() -> None:
     assert judge(check(Outcome.FAIL)(instrument(capture_drops=2)(good_case())), DEFAULT).outcome == Outcome.FAIL
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence, Packets
-from cprlib.evidence.records import Budget, Check, InstrumentHealth, Outcome, Role, Stream
+from cprlib.evidence.records import INSTRUMENT_CHECK, Budget, Check, InstrumentHealth, Outcome, Role, Stream
 from cprlib.evidence.update_checks import first_times
 from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
 from cprlib.traffic.ledger import Ledger, Moments
@@ -40,7 +40,7 @@ def with_traffic(
     own = evidence.role is Role.CONTROL_RUN
     validity = check_instrument(result) if own else check_measurement(result, control_run)
     outcome = Outcome.PASS if validity.conclusive else Outcome.INCONCLUSIVE
-    check = Check("instrument", outcome, "no problem", "; ".join(validity.problems) or "no problem")
+    check = Check(INSTRUMENT_CHECK, outcome, "no problem", "; ".join(validity.problems) or "no problem")
     flows = tuple(
         Stream(
             name=flow.flow.name,

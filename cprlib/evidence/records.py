@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from cprlib.traffic.figures import InterruptionPerDirection, PerDirection
 
+INSTRUMENT_CHECK = "instrument"  # name of the check that says whether a case's measurement is valid
+
 
 class Outcome(enum.StrEnum):
     """The result of a check, a case or a run."""

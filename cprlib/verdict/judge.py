@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cprlib.evidence.case import OTHER_SKIP, CaseEvidence
-from cprlib.evidence.records import Outcome, Role
+from cprlib.evidence.records import INSTRUMENT_CHECK, Outcome, Role
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
 from cprlib.verdict.policy import DOWNGRADE_CHECKS, NOT_ASKED_FOR, Policy, matches
@@ -112,7 +112,8 @@ def _if_instrument_sound(case: CaseEvidence, policy: Policy, findings: Iterable[
         yield inconclusive("instrument", "no traffic was measured")
         return
     problems = list(instrument_findings(case, policy))
-    if not problems:
+    measured = [check.outcome for check in case.checks if check.name == INSTRUMENT_CHECK]  # a finding of its own
+    if not problems and set(measured) <= {Outcome.PASS}:
         yield from findings
         return
     yield from problems

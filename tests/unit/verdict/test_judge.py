@@ -168,6 +168,24 @@ def test_no_figure_of_the_traffic_fails_on_a_machine_that_cannot_measure(machine
     assert judge(machine(traffic(good_case())), DEFAULT).outcome == Outcome.INCONCLUSIVE
 
 
+def test_what_the_control_run_showed_already_is_no_finding_about_the_update() -> None:
+    """The control run reordered packets too, which makes the measurement invalid."""
+    reordered = changed(reordered=PerDirection(15, 0))(good_case())
+    assert judge(reordered, DEFAULT).outcome == Outcome.FAIL
+    invalid = Check("instrument", Outcome.INCONCLUSIVE, "no problem", "control run: 2 of 7990 packets reordered")
+    judged = judge(reordered.with_checks(invalid), DEFAULT)
+    assert judged.outcome == Outcome.INCONCLUSIVE
+    assert any("discarded: 15 reordered" in finding.text for finding in judged.verdict.findings)
+
+
+def test_a_machine_that_stands_still_by_itself_is_not_held_to_a_time() -> None:
+    slow = changed(interruption=pause(7679.0, 7683.0))(good_case())
+    assert judge(slow, DEFAULT).outcome == Outcome.FAIL
+    judged = judge(instrument(control_run_interruption_ms=407.0)(slow), DEFAULT)
+    assert judged.outcome == Outcome.INCONCLUSIVE
+    assert "without an update this machine stood still for 407 ms" in judged.verdict.reasons[0].text
+
+
 def test_vhost_of_its_own_is_no_missing_partner_where_the_mechanism_keeps_the_tap_only() -> None:
     vhost = replace(good_case().descriptors[1], same_file=None)
     local = replace(good_case(), mechanism=Mechanism.LOCAL, fds=DescriptorCount(1, 0))

@@ -142,7 +142,7 @@ class Machine:
         )
 
     def fallen(self) -> str:
-        """What became of a QEMU that crashed, ended unasked or does not respond, with its last words; empty when well.
+        """How a QEMU failed (crashed, ended by itself, does not respond), with its last message; empty when well.
 
         A target may end with an error status, and one that was killed says nothing about itself.
         """

@@ -1,4 +1,4 @@
-"""A wrapper in place of QEMU: a script that starts the real QEMU as its child instead of becoming it by exec(2).
+"""A wrapper used as QEMU: a script that starts the real QEMU as its child instead of executing it in its place.
 
 QEMU is then below the process that was started, in the same process group, and the last process in the line of descent
 whose command line has the words that the wrapper was given.

@@ -55,7 +55,7 @@ class CaseChecks:
 
     @property
     def update_begun(self) -> bool:
-        """Whether an update of the case's guest has begun, whatever became of it."""
+        """Whether an update of the case's guest has begun, successful or not."""
         return bool(self.evidence.updates)
 
     @property
@@ -217,7 +217,7 @@ class CaseChecks:
         self.evidence = self.evidence.with_checks(Check("boots", outcome, "the guest boots", error.happened, text))
 
     def fallen_qemu(self) -> str:
-        """What became of a QEMU of the case that died or does not respond, with its last words; empty without one."""
+        """How a QEMU of the case failed that died or does not respond, with its last message; empty without one."""
         return ""
 
     def expect_no_complaint(self) -> None:

@@ -320,7 +320,7 @@ class MeasuredCase(CaseChecks):
         return bool(self.evidence.updates or (self._guest and self._guest.latest_update))
 
     def fallen_qemu(self) -> str:
-        """What became of a QEMU that died or does not respond; at once when every one is well."""
+        """How a QEMU failed that died or does not respond; empty at once when every one is well."""
         fallen = (machine.fallen() for machine in (self._guest.machines if self._guest else ()))
         return next(filter(None, fallen), "")
 

@@ -27,7 +27,7 @@ class RunningGuest:
     :param machine: the QEMU that runs it now.
     :param agent: the connection to its agent, through that QEMU.
     :param updates: results of its updates so far.
-    :param latest_update: the last one that was planned, whatever became of it; None before the first.
+    :param latest_update: the last one that was planned, successful or not; None before the first.
     :param passed: files that management opened and passes to every QEMU, by netdev.
     """
 

@@ -19,7 +19,7 @@ import filecmp
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cprlib.build.series import Series
@@ -34,6 +34,7 @@ class SourceTree:
         self.source = folder / "source"
         self.build = folder / "build"
         self.log = folder.with_name(f"{folder.name}.log")
+        self.pristine = folder / "pristine"
 
     @property
     def is_ready(self) -> bool:
@@ -73,9 +74,22 @@ class SourceTree:
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="stage.") as name:
             stage = Path(name)
             for item in names:
-                _copy(self.folder / "pristine" / item, stage / item)
+                _copy(self.pristine / item, stage / item)
             series.apply(stage)
             return tuple(item for item in sorted(names) if _update_file(stage / item, self.source / item))
+
+    def overwrite(self, texts: Mapping[str, bytes]) -> None:
+        """Replace or add files of the source; the next :meth:`switch_to` takes this back.
+
+        :param texts: whole content by name, relative to the source.
+        """
+        self._save_pristine(set(texts))
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="stage.") as name:
+            for item, text in texts.items():
+                staged = Path(name, item)
+                staged.parent.mkdir(parents=True, exist_ok=True)
+                staged.write_bytes(text)
+                _update_file(staged, self.source / item)
 
     def _touched(self) -> set[str]:
         try:
@@ -87,7 +101,7 @@ class SourceTree:
         """Copy the originals of files that no series touched before, then record their names."""
         known = self._touched()
         for item in names - known:
-            _copy(self.source / item, self.folder / "pristine" / item)
+            _copy(self.source / item, self.pristine / item)
         write_json(self.folder / "touched.json", sorted(names | known))
 
 

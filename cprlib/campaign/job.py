@@ -177,6 +177,13 @@ def _gather(folder: Path) -> int:
     return lost
 
 
+def keep_records(folder: Path) -> None:
+    """Remove from a job's cases all but their records: what a verdict needs, and QEMU's last words."""
+    for path in folder.glob("cases/*/*"):
+        if path.is_file() and not path.match("case.json") and not path.match("*.txt") and not path.match("stderr-*"):
+            path.unlink()
+
+
 def compress(folder: Path) -> None:
     """Compress the raw data of a job's cases: a session has a thousand jobs, and few are ever looked into."""
     for path in [path for name in RAW_FILES for path in folder.glob(f"cases/*/{name}")]:

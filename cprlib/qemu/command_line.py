@@ -30,6 +30,8 @@ class MachineSettings:
     :param plugged: netdevs and NICs are not on the command line but added by QMP, before the guest runs: see
         :meth:`Machine.plug_all`. NICs want a bus that takes them then, as machine ``pc`` has.
     :param prefix: words before QEMU's own, of a program that becomes QEMU with other rights.
+    :param mutant: number of the generated mutant to choose in a QEMU that has them; 0 for none, but note which are
+        reached.
     """
 
     qemu: QemuBinary
@@ -44,6 +46,7 @@ class MachineSettings:
     extra: tuple[str, ...] = ()
     plugged: bool = False
     prefix: tuple[str, ...] = ()
+    mutant: int | None = None
 
     def __post_init__(self) -> None:
         check_machine(self.machine, self.accelerator)
@@ -75,6 +78,13 @@ class MachineFiles:
         self.output = folder / f"stderr-{name}.log"  # standard output and error of the process
         self.counters = folder / COUNTERS_FILE  # of all QEMUs of the case; a coverage build makes it
         self.command = folder / f"command-{name}.txt"  # the command line, ready to paste except for its descriptors
+        self.reached = folder / f"reached-{name}.txt"  # numbers of generated mutants whose code was executed
+
+    def environment(self, mutant: int | None) -> dict[str, str]:
+        """Variables that choose a generated mutant (images/qemu/cprlib-mutant.h); none without a number."""
+        if mutant is None:
+            return {}
+        return {"CPRLIB_MUTANT": str(mutant), "CPRLIB_MUTANT_REACHED": str(self.reached)}
 
 
 def name_of(machine: str) -> str:

@@ -306,7 +306,10 @@ def start_machine(
                 spawn(
                     command,
                     purpose=f"start {settings.qemu.path}",
-                    env=os.environ | MALLOC_ENVIRONMENT | {COVERAGE_VARIABLE: str(files.counters)},
+                    env=os.environ
+                    | MALLOC_ENVIRONMENT
+                    | {COVERAGE_VARIABLE: str(files.counters)}
+                    | files.environment(settings.mutant),
                     cwd=files.folder,  # for a core file
                     stdout=output,
                     stderr=subprocess.STDOUT,

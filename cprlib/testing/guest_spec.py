@@ -75,4 +75,5 @@ class GuestSpec:
             memory_mib=run.memory + MIB_PER_QUEUE_PAIR * sum(netdev.queues for netdev in netdevs[1:]),
             extra=self.arguments,
             plugged=self.plugged,
+            mutant=run.mutant,
         )

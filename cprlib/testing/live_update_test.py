@@ -164,6 +164,8 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             words += ["--base", base]
         for name in sorted(point.keys() - {"base", *NOT_IN_NAMES}):
             words += ["-p", f"{name}={point[name]}"]
+        if self.parameters.mutant is not None:  # its number means nothing without this QEMU
+            words += ["--qemu", str(self.qemu.path), "-p", f"mutant={self.parameters.mutant}"]
         return shlex.join([*words, f"{_shown(Path(self.filename))}:{type(self).__name__}.{method}"])
 
     def _new_evidence(
@@ -175,6 +177,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         point = self.point()
         name = point_name(point)
         more = ({POINT: name} if name else {}) | ({"base": run.base} if run.base else {})
+        more |= {"mutant": str(run.mutant)} if run.mutant is not None else {}
         return CaseEvidence(
             id=f"{case_id(method)}-{name}" if name else case_id(method),
             mechanism=Mechanism.NONE if control_run else mechanism,

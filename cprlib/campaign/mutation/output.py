@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cprlib.campaign.mutation.generated import GeneratedReport, PatchScore
+from cprlib.campaign.mutation.plan import RESULTS
 from cprlib.campaign.mutation.score import (
     MUTATION_SCHEMA_FILE,
     WORST_FIRST,
@@ -15,7 +17,7 @@ from cprlib.campaign.mutation.score import (
     fitting_message,
 )
 from cprlib.campaign.outcome import JobOutcome
-from cprlib.campaign.page import evidence_link, render, wrap, write_json, write_page
+from cprlib.campaign.page import evidence_link, render, text_table, wrap, write_json, write_page
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import MARK, one_line
 
@@ -30,6 +32,22 @@ SIGN = {
     JobOutcome.CRASHED: "x",
 }
 WRONG = "!"
+SCOPE = {
+    "all": "every test on every build",
+    "killed_by": "on each mutant the tests that must kill it",
+    "reaching": "on each mutant the tests that reach it, until one kills it",
+}
+COUNTS = {  # members of PatchScore, with their headings
+    "counted": "mutants",
+    "killed": "killed",
+    "survived": "survived",
+    "not_reached": "not reached",
+    "inconclusive": "inconclusive",
+    "not_run": "not run",
+    "equivalent": "equivalent",
+    "not_compiled": "not compiled",
+}
+SURVIVORS_SHOWN = 8  # lines of mutation.md
 LEGEND = {
     "K": "killed by a test that must kill it, with the right message",
     "k": "killed",
@@ -99,7 +117,26 @@ def report_html(folder: Path, report: MutationReport) -> str:
     :param folder: of the session; links are relative to it.
     """
     builds = [(item, [_view(folder, item, test.id) for test in report.tests]) for item in report.builds]
-    return render("mutation.html", report=report, builds=builds, legend=LEGEND)
+    return render(
+        "mutation.html",
+        report=report,
+        builds=builds,
+        legend=LEGEND,
+        scope=SCOPE[report.tests_per_mutant],
+        counts=COUNTS,
+        percent=percent_text,
+        evidence=_evidence_of_kills(folder, report),
+    )
+
+
+def _evidence_of_kills(folder: Path, report: MutationReport) -> dict[int, str]:
+    """Addresses of the evidence of the tests that killed generated mutants, by number."""
+    killed = [result for result in (report.generated.mutants if report.generated else ()) if result.killed_by]
+    top = f"{RESULTS}/generated"
+    return {
+        result.mutant.number: evidence_link(folder, f"{top}/{result.mutant.number}/{result.killed_by}")
+        for result in killed
+    }
 
 
 def _view(folder: Path, item: BuildResults, test: str) -> ResultView:
@@ -125,6 +162,8 @@ def report_markdown(report: MutationReport) -> str:
     builds = sorted(report.builds, key=lambda item: WORST_FIRST.index(item.verdict))
     head = [f"**{MARK[report.verdict]} {report.verdict.upper()}**: {report.sentence}", ""]
     wrong = [(item, reason) for item in builds for reason in item.reasons]
+    if report.generated:
+        head += _generated_markdown(report.generated)
     reasons = [f"- {_markdown(item.name)}: {_markdown(reason.text)}" for item, reason in wrong[:8]]
     if len(wrong) > len(reasons):
         reasons.append(f"- and {len(wrong) - len(reasons)} more")
@@ -147,12 +186,23 @@ def _markdown_row(item: BuildResults) -> str:
     return f"| {MARK[item.verdict]} | {_markdown(item.name)} | {by} | {seconds} | {message} |"
 
 
+def _generated_markdown(generated: GeneratedReport) -> list[str]:
+    lines = [f"| patch | score | {' | '.join(COUNTS.values())} |", f"|---|--:|{'--:|' * len(COUNTS)}"]
+    for score in (*generated.patches, generated.total):
+        counts = " | ".join(str(getattr(score, name)) for name in COUNTS)
+        lines.append(f"| {_markdown(score.patch.removesuffix('.patch'))} | {percent_text(score)} | {counts} |")
+    alive = generated.alive
+    for result in alive[:SURVIVORS_SHOWN]:
+        mutant = result.mutant
+        what = f"{mutant.rule}: {mutant.original} -> {mutant.mutated}"
+        lines += [*([""] if result is alive[0] else []), f"- {result.state}: {mutant.place} {_markdown(what, 100)}"]
+    if len(alive) > SURVIVORS_SHOWN:
+        lines.append(f"- and {len(alive) - SURVIVORS_SHOWN} more")
+    return [*lines, ""]
+
+
 def _facts(report: MutationReport) -> str:
-    scope = (
-        "every test on every build"
-        if report.tests_per_mutant == "all"
-        else "on each mutant the tests that must kill it"
-    )
+    scope = SCOPE[report.tests_per_mutant]
     where = f"lab {report.engine}" if report.engine else "native"
     environment = report.environment
     facts = f"QEMU {report.base}, {scope}; {where}; cprlib {environment.cprlib} {environment.commit}".rstrip()
@@ -174,9 +224,32 @@ def report_text(report: MutationReport) -> str:
     lines = _grid(report, width) if width + 2 + 3 * len(report.tests) <= WIDEST_GRID else []
     for item in report.builds:
         lines += _text_lines(item)
+    if report.generated:
+        lines += ["", *_generated_lines(report.generated)]
     lines += ["", *(one_line(f"note: {note}") for note in report.notes)]
     lines.append(f"verdict: {report.verdict.upper()} ({report.sentence})")
     return "\n".join(lines) + "\n"
+
+
+def _generated_lines(generated: GeneratedReport) -> list[str]:
+    """The score of each patch, and each mutant that was not killed."""
+    headings = ("patch", "score", *COUNTS.values(), "")
+    rows = [
+        (score.patch.removesuffix(".patch"), percent_text(score), *(str(getattr(score, name)) for name in COUNTS), "")
+        for score in (*generated.patches, generated.total)
+    ]
+    lines = text_table(headings, rows)
+    for result in generated.alive:
+        mutant = result.mutant
+        what = f"{mutant.rule}: {mutant.original} -> {mutant.mutated}"
+        tests = f" ({result.run} of {result.tests} tests ran)" if result.tests else ""
+        lines.append(wrap(f"  {result.state}  {mutant.number} {mutant.place} {one_line(what)}{tests}", 8))
+    return lines
+
+
+def percent_text(score: PatchScore) -> str:
+    """``92.2 %``; a dash without mutants."""
+    return f"{score.percent:.1f} %" if score.percent is not None else "-"
 
 
 def _grid(report: MutationReport, width: int) -> list[str]:

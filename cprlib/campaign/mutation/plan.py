@@ -4,6 +4,7 @@ A session's folder (:mod:`cprlib.campaign.store`) also has::
 
     results/good/run-1/<test>/      a job's folder (:mod:`cprlib.campaign.job`) with result.json
     results/mutants/<name>/<test>/
+    results/generated/<number>/<test>/   of generated mutants; number 0: none is chosen
     builds.log                      output of the builds
     mutation.json mutation.html mutation.md
 """
@@ -20,6 +21,7 @@ from cprlib.campaign.store import STORE_VERSION, Store
 from cprlib.errors import UsageError
 
 RESULTS = "results"
+AT_LEAST = 90.0  # percent of the generated mutants that must be killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,10 @@ class MutationRequest:
     :param repeat: runs of the good build.
     :param engine: of the lab; None to run natively.
     :param command: the command line that began the session.
+    :param generated: generated mutants of the series instead of those of images/qemu/mutants.
+    :param patches: numbers of the patches whose generated mutants run; empty for all.
+    :param sample: how many of them run; None for all. :param seed: chooses the sample.
+    :param at_least: percent of them that must be killed.
     """
 
     base: str
@@ -43,6 +49,11 @@ class MutationRequest:
     engine: str | None = None
     command: str = ""
     started_ns: int = 0
+    generated: bool = False
+    patches: tuple[int, ...] = ()
+    sample: int | None = None
+    seed: int = 0
+    at_least: float = AT_LEAST
     version: int = STORE_VERSION
 
     @property
@@ -58,21 +69,27 @@ STORE = Store("prove", MutationRequest)
 class Build:
     """The good build in one of its runs, or a mutant.
 
-    :param mutant: None for the good build.
+    :param mutant: None for the good build and for generated mutants.
     :param run: of the good build, from 1.
+    :param number: of a generated mutant; 0 for the QEMU that has them, where it is the good build; else None.
     """
 
     mutant: Mutant | None = None
     run: int = 1
+    number: int | None = None
 
     @property
     def name(self) -> str:
         """For people."""
+        if self.number:
+            return f"generated mutant {self.number}"
         return self.mutant.name if self.mutant else f"good build, run {self.run}"
 
     @property
     def folder(self) -> str:
         """Of its results, below :data:`RESULTS`."""
+        if self.number is not None:
+            return f"generated/{self.number}"
         return f"mutants/{self.mutant.name}" if self.mutant else f"good/run-{self.run}"
 
     def must_kill(self, test: str) -> bool:

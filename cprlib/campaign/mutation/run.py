@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from cprlib.build import store
 from cprlib.build.assets import Assets, build_assets
 from cprlib.build.mutants import build_mutant
 from cprlib.build.progress import LineProgress, Progress, seconds_text
-from cprlib.campaign.job import LOG_FILE, JobRunner, SuiteTest, compress
+from cprlib.campaign.job import LOG_FILE, JobRunner, SuiteTest, compress, keep_records
 from cprlib.campaign.mutation.output import write_report
 from cprlib.campaign.mutation.plan import RESULTS, STORE, MutationRequest, PlannedBuild, choose_mutants, make_plan
 from cprlib.campaign.mutation.score import (
@@ -35,7 +35,7 @@ from cprlib.campaign.pool import Children, Pool, Task, worker_count
 from cprlib.campaign.store import store_folder
 from cprlib.errors import BuildFailed, CprlibError, InstrumentError
 from cprlib.lab.engines import asset_parameters
-from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.binary import QemuBinary, file_digest
 from cprlib.report.environment import describe_environment
 from cprlib.report.pipeline import build_report
 from cprlib.verdict.policy_file import load_policy
@@ -56,6 +56,11 @@ class BuiltQemu:
     sha256: str = ""
     firmware: str = ""
     problem: str = ""
+
+
+def described_build(qemu: QemuBinary) -> BuiltQemu:
+    """A binary that was built, with its digests."""
+    return BuiltQemu(qemu, file_digest(qemu.path), store.key_of(firmware=qemu.firmware))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +90,12 @@ class MutationJobs:
         if planned.build.mutant:
             with (self.folder / BUILDS_LOG).open("a", encoding="utf-8") as log:
                 qemu = build_mutant(planned.build.mutant, self.base, LineProgress(log))
-        with qemu.path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return BuiltQemu(qemu, digest, store.key_of(firmware=qemu.firmware))
+        return described_build(qemu)
 
     def is_stored(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> bool:
         """Whether a result is stored whose inputs are unchanged."""
         try:
-            record = ResultRecord.read(self._final(planned, test))
+            record = ResultRecord.read(self.final(planned, test))
         except InstrumentError:
             return False
         return record.key == self._key(planned, built, test) and not record.changed
@@ -101,18 +104,35 @@ class MutationJobs:
         """Run a test and store its result; None when it was ended from outside and nothing was stored."""
         key, build = self._key(planned, built, test), planned.build.folder
         runner = JobRunner(self.engine, self.assets.lab_kernel, self.children.add)
-        job = runner.run(self.partial / build / test.id, test.reference, self._parameters(built))
+        job = runner.run(self.partial / build / test.id, test.reference, self._parameters(planned, built))
         if self.children.stopped:
             return None
         record = ResultRecord(build, test.id, key, job.started_ns, job.seconds, job.lab_lost)
         replace(record, changed=self._key(planned, built, test) != key).write(job.folder)
         judged = judge_folder(job.folder, self.policies)
-        if judged.outcome in QUIET:
+        if planned.build.number is not None:
+            keep_records(job.folder)  # a session has thousands of these jobs
+        elif judged.outcome in QUIET:
             compress(job.folder)
         else:
             self._report(job.folder, test)
-        store_folder(job.folder, self._final(planned, test))
+        store_folder(job.folder, self.final(planned, test))
         return judged
+
+    def adopt(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> bool:
+        """Whether a result is stored whose inputs are unchanged, in this session or copied from an earlier one."""
+        if self.is_stored(planned, built, test):
+            return True
+        key, own = self._key(planned, built, test), self.final(planned, test)
+        for other in sorted(self.folder.parent.glob(f"*/{own.relative_to(self.folder)}"), reverse=True):
+            with contextlib.suppress(InstrumentError, OSError):
+                record = ResultRecord.read(other)
+                if other != own and record.key == key and not record.changed:
+                    temporary = self.partial / planned.build.folder / test.id
+                    shutil.copytree(other, temporary)
+                    store_folder(temporary, own)
+                    return True
+        return False
 
     def _report(self, folder: Path, test: SuiteTest) -> None:
         """Write report.html for a job; an error in it is logged and changes no result."""
@@ -123,16 +143,19 @@ class MutationJobs:
             with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(f"\nno report: {json.dumps(str(error))}\n")
 
-    def _final(self, planned: PlannedBuild, test: SuiteTest) -> Path:
+    def final(self, planned: PlannedBuild, test: SuiteTest) -> Path:
+        """Folder of a result."""
         return self.folder / RESULTS / planned.build.folder / test.id
 
-    def _parameters(self, built: BuiltQemu) -> Mapping[str, str]:
-        return asset_parameters(self.assets, self.engine, USUAL_POLICY, qemu=built.qemu)
+    def _parameters(self, planned: PlannedBuild, built: BuiltQemu) -> Mapping[str, str]:
+        number = planned.build.number
+        chosen = {} if number is None else {"mutant": str(number)}
+        return asset_parameters(self.assets, self.engine, USUAL_POLICY, qemu=built.qemu) | chosen
 
     def _key(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> str:
         digests = {"qemu": built.sha256, "firmware": built.firmware}
         where = {"engine": self.engine or "native", "lab_kernel": str(self.assets.lab_kernel)}
-        others = {**self._parameters(built), **digests, **where, "run": str(planned.build.run)}
+        others = {**self._parameters(planned, built), **digests, **where, "run": str(planned.build.run)}
         return result_key(test.file, code_digest(), others)
 
 
@@ -274,7 +297,7 @@ def prove(
         strategy = MutationStrategy(plan, work, MutationProgress(ProgressLines(say), plan, workers), workers)
         Pool(strategy, workers, children).run()
         ordered = sorted(plan, key=lambda planned: planned.build.mutant is not None)
-        builds = [_read_results(folder, item, strategy.built[item.build.folder], policies) for item in ordered]
+        builds = [read_results(folder, item, strategy.built[item.build.folder], policies) for item in ordered]
         used = {test for planned in plan for test in planned.tests}
         environment = describe_environment(mode="lab" if request.engine else "native", engine=request.engine or "")
         report = make_report(builds, [test for test in tests if test in used], request, environment)
@@ -282,7 +305,7 @@ def prove(
     return report
 
 
-def _read_results(folder: Path, planned: PlannedBuild, built: BuiltQemu, policies: Policies) -> BuildResults:
+def read_results(folder: Path, planned: PlannedBuild, built: BuiltQemu, policies: Policies) -> BuildResults:
     """A build with its stored results, judged by today's mutants and policies."""
     results = []
     for test in planned.tests if built.qemu else ():

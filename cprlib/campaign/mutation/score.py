@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from cprlib.build.mutants import Mutant
 from cprlib.campaign.job import SuiteTest
+from cprlib.campaign.mutation.generated import GeneratedReport
 from cprlib.campaign.mutation.plan import Build, MutationRequest
 from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob
 from cprlib.evidence.records import Outcome
@@ -185,11 +186,12 @@ class MutationReport:
     :param schema: of mutation.json, :data:`SCHEMA`.
     :param verdict: the worst build's; inconclusive at best without a mutant or without the good build.
     :param mutants, killed: the mutation score is ``killed`` of ``mutants``.
-    :param tests_per_mutant: ``all`` or ``killed_by``.
+    :param tests_per_mutant: ``all``, ``killed_by``, or ``reaching`` for generated mutants.
     :param engine: of the lab; None when run natively.
     :param lab_lost: labs that died and were replaced.
     :param notes: worth knowing, without effect on the verdict.
     :param builds: good build first.
+    :param generated: the generated mutants, in a run with them; else None.
     """
 
     schema: Literal[2]
@@ -208,6 +210,7 @@ class MutationReport:
     notes: tuple[str, ...]
     tests: tuple[SuiteTest, ...]
     builds: tuple[BuildResults, ...]
+    generated: GeneratedReport | None = None
 
     @property
     def sentence(self) -> str:
@@ -216,26 +219,31 @@ class MutationReport:
         quiet = sum(result.outcome in QUIET for item in good for result in item.results)
         planned = sum(item.planned for item in good)
         runs = f" in {len(good)} runs" if len(good) > 1 else ""
-        return (
-            f"mutation score {self.killed} of {self.mutants}; "
-            f"good build: {quiet} of {planned} tests without false alarm{runs}"
-        )
+        score = self.generated.sentence if self.generated else f"mutation score {self.killed} of {self.mutants}"
+        return f"{score}; good build: {quiet} of {planned} tests without false alarm{runs}"
 
 
 MUTATION_SCHEMA_FILE = SchemaFile("mutation", SCHEMA, MutationReport)
 
 
 def make_report(
-    builds: Sequence[BuildResults], tests: Sequence[SuiteTest], request: MutationRequest, environment: Environment
+    builds: Sequence[BuildResults],
+    tests: Sequence[SuiteTest],
+    request: MutationRequest,
+    environment: Environment,
+    generated: GeneratedReport | None = None,
 ) -> MutationReport:
     """The report of a run that ends now.
 
     :param builds: good build first.
     :param tests: that were planned on any build.
+    :param generated: of a run with generated mutants, whose good build is the QEMU that has them all.
     """
     mutants = [item for item in builds if item.is_mutant]
     outcomes = [item.verdict for item in builds]
-    if not 0 < len(mutants) < len(builds):
+    if generated:
+        outcomes.append(generated.verdict)
+    elif not 0 < len(mutants) < len(builds):
         outcomes.append(Outcome.INCONCLUSIVE)
     verdict = min(outcomes, key=WORST_FIRST.index)
     results = [result for item in builds for result in item.results]
@@ -249,10 +257,10 @@ def make_report(
         schema=SCHEMA,
         verdict=verdict,
         exit_status=int(EXIT_STATUS[verdict]),
-        mutants=len(mutants),
-        killed=sum(item.verdict == Outcome.PASS for item in mutants),
+        mutants=generated.total.counted if generated else len(mutants),
+        killed=generated.total.killed if generated else sum(item.verdict == Outcome.PASS for item in mutants),
         base=request.base,
-        tests_per_mutant="all" if request.whole else "killed_by",
+        tests_per_mutant="reaching" if generated else "all" if request.whole else "killed_by",
         engine=request.engine,
         command=request.command,
         started=utc(request.started_ns or None),
@@ -262,6 +270,7 @@ def make_report(
         notes=tuple(notes),
         tests=tuple(tests),
         builds=tuple(builds),
+        generated=generated,
     )
 
 

@@ -1,0 +1,96 @@
+"""Build the QEMU that has all generated mutants of a series in it, and read their list."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from cprlib import codec, files
+from cprlib.build import store
+from cprlib.build.command import processors, run_logged
+from cprlib.build.generated_mutants import HEADER, MutantSet, Weaver
+from cprlib.build.progress import Progress
+from cprlib.build.qemu import COMPILE_SECONDS, TARGET, Instrumentation, build_environment, build_qemu
+from cprlib.build.series import Series
+from cprlib.build.source_tree import SourceTree
+from cprlib.errors import BuildFailed, EnvironmentFailure
+from cprlib.qemu.binary import QemuBinary
+
+LIST_FILE = "mutants.json"
+GENERATOR = ("added_lines.py", "c_mutants.py", "generated_mutants.py")
+
+
+@dataclass(frozen=True, slots=True)
+class MutatedQemu:
+    """A QEMU with generated mutants, one of which is chosen when it starts: images/qemu/cprlib-mutant.h."""
+
+    qemu: QemuBinary
+    set: MutantSet
+
+
+def build_mutated(base: str, progress: Progress) -> MutatedQemu:
+    """Build the QEMU of a base with all generated mutants of its series, or return the build that the store has.
+
+    :raises UsageError: there is no such base, or no series for it.
+    :raises DownloadFailed: packages could not be fetched.
+    :raises BuildFailed: the series does not apply, or the compiler refuses more than single mutants.
+    """
+    here = files.import_folder() / "cprlib" / "build"
+    key = store.key_of(
+        grammar=version("tree-sitter-c"),
+        header=files.project_folder() / "images" / "qemu" / HEADER,
+        **{Path(name).stem: here / name for name in GENERATOR},
+    )
+    qemu = build_qemu(base, True, progress, instrumentation=Instrumentation(key, _compile))
+    path = qemu.path.parent.parent / LIST_FILE
+    try:
+        return MutatedQemu(qemu, codec.load_json(MutantSet, path.read_bytes()))
+    except (OSError, codec.BadValue) as error:
+        raise EnvironmentFailure(f"read {path}", str(error), "remove the build and repeat") from error
+
+
+def _compile(tree: SourceTree, series: Series, entry: Path, progress: Progress) -> Path:
+    """Compile the sources of the series with mutants in them, and write the list of the mutants."""
+    weaver = Weaver.of_series(series, tree.pristine, _compiled_files(tree))
+    purpose = "compile generated mutants"
+    command = ["ninja", "-C", str(tree.build), f"-j{processors()}", "-k0", TARGET]  # -k0: all errors at once
+
+    def attempt(texts: Mapping[str, bytes]) -> str:
+        tree.overwrite(texts)
+        output: list[str] = []
+        try:
+            run_logged(
+                command,
+                purpose=purpose,
+                log=tree.log,
+                seconds=COMPILE_SECONDS,
+                cwd=tree.build,
+                env=build_environment(),
+                on_line=output.append,
+            )
+        except BuildFailed:
+            return "\n".join(output) or "no output"
+        return ""
+
+    with progress.step(purpose):
+        mutants = weaver.compile(attempt)
+    files.write_text(entry / LIST_FILE, codec.dump_json(mutants, indent=1))
+    return tree.build / TARGET
+
+
+def _compiled_files(tree: SourceTree) -> set[str]:
+    """Names of the C files that a configured tree compiles, relative to its source.
+
+    :raises EnvironmentFailure: meson's list of them cannot be read.
+    """
+    path = tree.build / "compile_commands.json"
+    try:
+        commands = json.loads(path.read_bytes())
+        names = [os.path.normpath(os.path.join(item["directory"], item["file"])) for item in commands]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EnvironmentFailure(f"read {path}", str(error)) from error
+    return {os.path.relpath(name, tree.source) for name in names}

@@ -1,0 +1,271 @@
+"""Generated mutants of a series: which ones a run takes, what became known of each, and the score of each patch.
+
+The records are those of ``generated`` in mutation.json. Mutants without a difference that a test could see are data:
+fixtures/equivalent-mutants.toml names each with its reason.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.build.generated_mutants import GeneratedMutant, MutantSet
+from cprlib.campaign.mutation.plan import MutationRequest
+from cprlib.campaign.outcome import JobOutcome
+from cprlib.codec import BadValue, decode
+from cprlib.errors import UsageError
+from cprlib.evidence.records import Outcome
+from cprlib.files import project_folder
+
+EQUIVALENT_FILE = "equivalent-mutants.toml"
+
+
+class MutantState(enum.StrEnum):
+    """What a run showed of a generated mutant."""
+
+    KILLED = "killed"  # a test that passes without it fails with it
+    SURVIVED = "survived"  # every test that reaches it passes
+    NOT_REACHED = "not reached"  # no test executes it: it survives without a run
+    INCONCLUSIVE = "inconclusive"  # no test fails, and one of them was inconclusive, crashed or took too long
+    NOT_RUN = "not run"  # not every test that reaches it has run
+    EQUIVALENT = "equivalent"  # not counted: no test can see it
+    NOT_COMPILED = "not compiled"  # not counted
+
+
+ALIVE = (MutantState.SURVIVED, MutantState.NOT_REACHED, MutantState.INCONCLUSIVE, MutantState.NOT_RUN)
+
+
+@dataclass(frozen=True, slots=True)
+class EquivalentMutant:
+    """Mutants that no test can see, by their text, so that a moved line changes nothing.
+
+    :param mutated: the changed text; any when empty. :param occurrence: of the same text in the function; any when 0.
+    """
+
+    file: str
+    function: str
+    rule: str
+    original: str
+    reason: str
+    mutated: str = ""
+    occurrence: int = 0
+
+    def covers(self, mutant: GeneratedMutant) -> bool:
+        """Whether a mutant is one of these."""
+        own = (self.file, self.function, self.rule, self.original)
+        return (
+            own == (mutant.file, mutant.function, mutant.rule, mutant.original)
+            and self.mutated in ("", mutant.mutated)
+            and self.occurrence in (0, mutant.occurrence)
+        )
+
+
+def load_equivalent(path: Path | None = None) -> tuple[EquivalentMutant, ...]:
+    """The mutants of fixtures/equivalent-mutants.toml.
+
+    :raises UsageError: the file is malformed.
+    """
+    file = path or project_folder() / "fixtures" / EQUIVALENT_FILE
+    try:
+        items = tomllib.loads(file.read_text(encoding="utf-8")).get("equivalent", [])
+        return tuple(decode(list[EquivalentMutant], items))
+    except (OSError, tomllib.TOMLDecodeError, BadValue, AttributeError) as error:
+        raise UsageError(f"read {file}", str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenMutants:
+    """The mutants of a run.
+
+    :param to_run: in the order of their numbers. :param equivalent: reason by number.
+    :param available: number of mutants that the sample was drawn from.
+    """
+
+    to_run: tuple[GeneratedMutant, ...]
+    equivalent: Mapping[int, str]
+    left_out: tuple[GeneratedMutant, ...]
+    available: int
+
+
+def choose_generated(
+    mutants: MutantSet, request: MutationRequest, equivalent: Sequence[EquivalentMutant]
+) -> ChosenMutants:
+    """The mutants that a request asks for.
+
+    A sample takes the mutants with the lowest digests of seed and identity, so it stays the same while the set grows.
+
+    :raises UsageError: there are none.
+    """
+    known = {mutant.number: _reason(mutant, equivalent) for mutant in mutants.mutants}
+    asked = [mutant for mutant in (*mutants.mutants, *mutants.not_compiled) if _is_asked(mutant, request.patches)]
+    compiled = [mutant for mutant in asked if mutant.number]
+    available = [mutant for mutant in compiled if not known[mutant.number]]
+    if not available:
+        raise UsageError("prove generated mutants", "none was generated for this patch", "choose another --patch")
+    drawn = sorted(available, key=lambda mutant: _digest(request.seed, mutant))[: request.sample]
+    return ChosenMutants(
+        tuple(sorted(drawn, key=lambda mutant: mutant.number)),
+        {mutant.number: known[mutant.number] for mutant in compiled if known[mutant.number]},
+        tuple(mutant for mutant in asked if not mutant.number or known[mutant.number]),
+        len(available),
+    )
+
+
+def _is_asked(mutant: GeneratedMutant, patches: Sequence[int]) -> bool:
+    return not patches or any(mutant.patch.startswith(f"{number:04}") for number in patches)
+
+
+def _reason(mutant: GeneratedMutant, equivalent: Iterable[EquivalentMutant]) -> str:
+    return next((item.reason for item in equivalent if item.covers(mutant)), "")
+
+
+def _digest(seed: int, mutant: GeneratedMutant) -> bytes:
+    return hashlib.sha256("\0".join((str(seed), *mutant.identity)).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedResult:
+    """A generated mutant and what the run showed of it.
+
+    :param killed_by: id of the test that killed it. :param message: of that test, the first one.
+    :param reason: why it is equivalent, or which test was inconclusive.
+    :param tests: number of tests that reach it. :param run: number of tests that ran on it. :param seconds: of these.
+    """
+
+    mutant: GeneratedMutant
+    state: MutantState
+    killed_by: str = ""
+    message: str = ""
+    reason: str = ""
+    tests: int = 0
+    run: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PatchScore:
+    """The mutation score of one patch: ``killed`` of ``counted``.
+
+    :param counted: all but equivalent ones and those that did not compile.
+    """
+
+    patch: str
+    counted: int
+    killed: int
+    survived: int
+    not_reached: int
+    inconclusive: int
+    not_run: int
+    equivalent: int
+    not_compiled: int
+
+    @property
+    def percent(self) -> float | None:
+        """The score in percent; None without mutants."""
+        return 100.0 * self.killed / self.counted if self.counted else None
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedReport:
+    """The generated mutants of a run.
+
+    :param available: mutants that the sample was drawn from. :param sample: size of the sample; None for all.
+    :param at_least: percent that must be killed.
+    :param skipped: places where a rule has no mutant, by reason.
+    :param qemu: the binary; start it with the environment variable CPRLIB_MUTANT=NUMBER.
+    :param patches: in the order of the series. :param mutants: in the order of their numbers.
+    """
+
+    available: int
+    sample: int | None
+    seed: int
+    at_least: float
+    skipped: Mapping[str, int]
+    qemu: str
+    total: PatchScore
+    patches: tuple[PatchScore, ...]
+    mutants: tuple[GeneratedResult, ...]
+
+    @property
+    def alive(self) -> tuple[GeneratedResult, ...]:
+        """Mutants that count and were not killed."""
+        return tuple(result for result in self.mutants if result.state in ALIVE)
+
+    @property
+    def verdict(self) -> Outcome:
+        """Fail when too few were killed; inconclusive when those that are inconclusive or did not run decide."""
+        total, required = self.total, self.at_least * self.total.counted / 100
+        if total.killed >= required:
+            return Outcome.PASS
+        possible = total.killed + total.inconclusive + total.not_run
+        return Outcome.INCONCLUSIVE if possible >= required else Outcome.FAIL
+
+    @property
+    def sentence(self) -> str:
+        """``generated mutants: 95 of 103 killed (92.2 %)``."""
+        total = self.total
+        drawn = f", a sample of {self.available} by seed {self.seed}" if self.sample else ""
+        return f"generated mutants: {total.killed} of {total.counted} killed ({total.percent or 0.0:.1f} %){drawn}"
+
+
+def generated_report(
+    results: Sequence[GeneratedResult], chosen: ChosenMutants, found: MutantSet, request: MutationRequest, qemu: Path
+) -> GeneratedReport:
+    """The scores of a run.
+
+    :param results: of the mutants that were to run.
+    """
+    left_out = (
+        GeneratedResult(mutant, MutantState.EQUIVALENT, reason=chosen.equivalent[mutant.number])
+        if mutant.number
+        else GeneratedResult(mutant, MutantState.NOT_COMPILED)
+        for mutant in chosen.left_out
+    )
+    every = tuple(sorted((*results, *left_out), key=lambda result: (result.mutant.number == 0, result.mutant.number)))
+    patches = sorted({result.mutant.patch for result in every})
+    return GeneratedReport(
+        chosen.available,
+        request.sample,
+        request.seed,
+        request.at_least,
+        found.skipped,
+        str(qemu),
+        _score("all", every),
+        tuple(_score(patch, [item for item in every if item.mutant.patch == patch]) for patch in patches),
+        every,
+    )
+
+
+def _score(patch: str, results: Sequence[GeneratedResult]) -> PatchScore:
+    counts = collections.Counter(result.state for result in results)
+    return PatchScore(
+        patch=patch,
+        counted=counts[MutantState.KILLED] + sum(counts[state] for state in ALIVE),
+        killed=counts[MutantState.KILLED],
+        survived=counts[MutantState.SURVIVED],
+        not_reached=counts[MutantState.NOT_REACHED],
+        inconclusive=counts[MutantState.INCONCLUSIVE],
+        not_run=counts[MutantState.NOT_RUN],
+        equivalent=counts[MutantState.EQUIVALENT],
+        not_compiled=counts[MutantState.NOT_COMPILED],
+    )
+
+
+def state_of(outcomes: Mapping[str, JobOutcome], reaching: Sequence[str]) -> MutantState:
+    """What the outcomes of tests show of a mutant.
+
+    :param outcomes: by the id of the test. :param reaching: ids of the tests that reach it and pass without it.
+    """
+    if JobOutcome.FAILED in outcomes.values():
+        return MutantState.KILLED
+    if not reaching:
+        return MutantState.NOT_REACHED
+    if any(test not in outcomes for test in reaching):
+        return MutantState.NOT_RUN
+    unclear = (JobOutcome.INCONCLUSIVE, JobOutcome.CRASHED)
+    return MutantState.INCONCLUSIVE if any(item in unclear for item in outcomes.values()) else MutantState.SURVIVED

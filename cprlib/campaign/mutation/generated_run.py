@@ -1,0 +1,250 @@
+"""Run the tests of generated mutants: those that reach a mutant, until one kills it.
+
+First every test runs once without a mutant, on the QEMU that has them all. That shows which mutants it reaches, and a
+test that does not pass then kills nothing. A mutant takes its tests one after another, several mutants run at once.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cprlib.build.assets import build_assets
+from cprlib.build.generated_mutants import GeneratedMutant
+from cprlib.build.mutated_qemu import build_mutated
+from cprlib.build.progress import Progress, seconds_text
+from cprlib.campaign.job import SuiteTest
+from cprlib.campaign.mutation.generated import (
+    ChosenMutants,
+    GeneratedResult,
+    MutantState,
+    choose_generated,
+    generated_report,
+    load_equivalent,
+    state_of,
+)
+from cprlib.campaign.mutation.output import write_report
+from cprlib.campaign.mutation.plan import STORE, Build, MutationRequest, PlannedBuild
+from cprlib.campaign.mutation.run import (
+    STRICT_POLICY,
+    USUAL_POLICY,
+    BuiltQemu,
+    MutationJobs,
+    described_build,
+    read_results,
+)
+from cprlib.campaign.mutation.score import MutationReport, make_report
+from cprlib.campaign.outcome import JobOutcome, JudgedJob, Policies, judge_folder
+from cprlib.campaign.page import ProgressLines
+from cprlib.campaign.pool import Children, Pool, Task, worker_count
+from cprlib.report.environment import describe_environment
+from cprlib.report.formatting import one_line
+from cprlib.verdict.policy_file import load_policy
+
+NONE_CHOSEN = Build(number=0)
+SHORTEST_S = 1.0  # of a test, for the order: a test without time must not run first for that
+
+
+@dataclass(slots=True)
+class _Mutant:
+    """A mutant that runs.
+
+    :param reaching: tests to run on it. :param jobs: what ran, by the id of the test.
+    """
+
+    mutant: GeneratedMutant
+    reaching: list[SuiteTest]
+    jobs: dict[str, JudgedJob] = field(default_factory=dict)
+    running: bool = False
+
+    @property
+    def outcomes(self) -> dict[str, JobOutcome]:
+        return {test: job.outcome for test, job in self.jobs.items()}
+
+    @property
+    def state(self) -> MutantState:
+        return state_of(self.outcomes, [test.id for test in self.reaching])
+
+
+class GeneratedStrategy:
+    """See :class:`cprlib.campaign.pool.Strategy`.
+
+    Of the tests that are left to a mutant the one runs next that costs least for its chance to kill it, by its time
+    without a mutant and by what it killed in the same file until now.
+    """
+
+    def __init__(
+        self,
+        chosen: ChosenMutants,
+        tests: Sequence[SuiteTest],
+        work: MutationJobs,
+        built: BuiltQemu,
+        lines: ProgressLines,
+    ) -> None:
+        self._chosen = chosen
+        self._tests = tests
+        self._work = work
+        self._built = built
+        self._lines = lines
+        self._without = collections.deque(tests)
+        self._baseline: dict[str, JudgedJob] = {}
+        self._mutants: list[_Mutant] | None = None
+        self._killed: collections.Counter[tuple[str, str]] = collections.Counter()
+        self._survived: collections.Counter[tuple[str, str]] = collections.Counter()
+
+    def next(self, running: int) -> Task | None:
+        """See :meth:`cprlib.campaign.pool.Strategy.next`."""
+        planned = PlannedBuild(NONE_CHOSEN, tuple(self._tests))
+        while self._without:
+            test = self._without.popleft()
+            if not self._work.adopt(planned, self._built, test):
+                run = functools.partial(self._work.run, planned, self._built, test)
+                return Task(run, functools.partial(self._add_baseline, test))
+            self._baseline[test.id] = judge_folder(self._work.final(planned, test), self._work.policies)
+        if self._mutants is None:
+            if running:
+                return None  # a test without a mutant
+            self._mutants = self._reached()
+        for item in self._mutants:
+            if not item.running and item.state == MutantState.NOT_RUN:
+                task = self._next_of(item)
+                if task:
+                    return task
+        return None
+
+    def results(self) -> list[GeneratedResult]:
+        """What the run showed of each mutant."""
+        return [_result(item) for item in self._mutants or ()]
+
+    def _add_baseline(self, test: SuiteTest, judged: JudgedJob | None) -> None:
+        if judged is None:
+            return
+        self._baseline[test.id] = judged
+        reason = f": {judged.messages[0]}" if judged.messages else ""
+        done = f"{len(self._baseline)}/{len(self._tests)}"
+        self._lines.line(f"{done} without a mutant, {test.id}: {judged.outcome}{reason}")
+
+    def _reached(self) -> list[_Mutant]:
+        """The mutants with the tests that reach them and pass without them."""
+        planned = PlannedBuild(NONE_CHOSEN, tuple(self._tests))
+        by_number: dict[int, list[SuiteTest]] = collections.defaultdict(list)
+        for test in self._tests:
+            judged = self._baseline.get(test.id)
+            if judged and judged.outcome == JobOutcome.PASSED:
+                for number in reached_numbers(self._work.final(planned, test)):
+                    by_number[number].append(test)
+        mutants = [_Mutant(mutant, by_number.get(mutant.number, [])) for mutant in self._chosen.to_run]
+        without = sum(not item.reaching for item in mutants)
+        longest = sum(self._seconds(test) for item in mutants for test in item.reaching)
+        self._lines.line(
+            f"{len(mutants)} mutants, of which {without} are not reached by any test; "
+            f"at most {seconds_text(longest)} of tests"
+        )
+        return mutants
+
+    def _next_of(self, item: _Mutant) -> Task | None:
+        """The next test of a mutant; None when stored results decided it."""
+        planned = PlannedBuild(Build(number=item.mutant.number), tuple(item.reaching))
+        while item.state == MutantState.NOT_RUN:
+            left = [test for test in item.reaching if test.id not in item.jobs]
+            test = min(left, key=lambda test: self._price(item.mutant, test))
+            if not self._work.adopt(planned, self._built, test):
+                item.running = True
+                run = functools.partial(self._work.run, planned, self._built, test)
+                return Task(run, functools.partial(self._add, item, test))
+            self._count(item, test, judge_folder(self._work.final(planned, test), self._work.policies))
+        return None
+
+    def _add(self, item: _Mutant, test: SuiteTest, judged: JudgedJob | None) -> None:
+        item.running = False
+        if judged is None:
+            return
+        self._count(item, test, judged)
+        mutant, state = item.mutant, item.state
+        done = sum(other.state != MutantState.NOT_RUN for other in self._mutants or ())
+        by = f" by {test.id}: {judged.messages[0]}" if state == MutantState.KILLED and judged.messages else ""
+        text = f"{state}{by}" if state != MutantState.NOT_RUN else f"{test.id}: {judged.outcome}"
+        what = f"{mutant.number} {mutant.place} {mutant.rule}: {mutant.original}"
+        self._lines.line(f"{done}/{len(self._mutants or ())} {one_line(what, 90)}: {text}")
+
+    def _count(self, item: _Mutant, test: SuiteTest, judged: JudgedJob) -> None:
+        item.jobs[test.id] = judged
+        counter = self._killed if judged.outcome == JobOutcome.FAILED else self._survived
+        counter[item.mutant.file, test.id] += 1
+
+    def _price(self, mutant: GeneratedMutant, test: SuiteTest) -> tuple[float, str]:
+        """Seconds for one kill, as far as known."""
+        killed, survived = self._killed[mutant.file, test.id], self._survived[mutant.file, test.id]
+        return self._seconds(test) * (killed + survived + 2) / (killed + 1), test.id
+
+    def _seconds(self, test: SuiteTest) -> float:
+        return max(self._baseline[test.id].seconds or 0.0, SHORTEST_S)
+
+
+def _result(item: _Mutant) -> GeneratedResult:
+    by = next((test for test, job in item.jobs.items() if job.outcome == JobOutcome.FAILED), "")
+    decided = (JobOutcome.PASSED, JobOutcome.FAILED)
+    unclear = [(test, job) for test, job in item.jobs.items() if job.outcome not in decided]
+    reason = ""
+    if unclear and not by:
+        test, job = unclear[0]
+        reason = f"{test}: {job.outcome}" + (f": {job.messages[0]}" if job.messages else "")
+    return GeneratedResult(
+        mutant=item.mutant,
+        state=item.state,
+        killed_by=by,
+        message=item.jobs[by].messages[0] if by and item.jobs[by].messages else "",
+        reason=reason,
+        tests=len(item.reaching),
+        run=len(item.jobs),
+        seconds=round(sum(job.seconds or 0.0 for job in item.jobs.values()), 1),
+    )
+
+
+def reached_numbers(folder: Path) -> set[int]:
+    """Numbers of the mutants that the QEMUs of a job reached, from the files that they wrote."""
+    found: set[int] = set()
+    for path in folder.rglob("reached-*.txt"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found |= {int(line) for line in path.read_text(encoding="ascii").splitlines() if line.isdigit()}
+    return found
+
+
+def prove_generated(
+    folder: Path,
+    request: MutationRequest,
+    tests: Sequence[SuiteTest],
+    *,
+    parallel: int | None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> MutationReport:
+    """Run the missing tests of a session with generated mutants and write its report.
+
+    Parameters and errors as of :func:`cprlib.campaign.mutation.run.prove`.
+
+    :raises UsageError: no mutant was generated for the patches that were asked for.
+    """
+    equivalent = load_equivalent()
+    policies = Policies(load_policy(USUAL_POLICY), load_policy(STRICT_POLICY))
+    workers = worker_count(parallel, request.engine)
+    with STORE.locked(folder) as partial:
+        assets = build_assets(progress, lab=request.engine is not None, base=request.base)
+        mutated = build_mutated(request.base, progress)
+        chosen = choose_generated(mutated.set, request, equivalent)
+        children = Children()
+        work = MutationJobs(folder, partial, assets, request.base, request.engine, policies, children)
+        built = described_build(mutated.qemu)
+        say(f"{len(chosen.to_run)} of {chosen.available} generated mutants, {workers} tests at once, in {folder}")
+        strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say))
+        Pool(strategy, workers, children).run()
+        generated = generated_report(strategy.results(), chosen, mutated.set, request, mutated.qemu.path)
+        good = read_results(folder, PlannedBuild(NONE_CHOSEN, tuple(tests)), built, policies)
+        environment = describe_environment(mode="lab" if request.engine else "native", engine=request.engine or "")
+        report = make_report([good], tests, request, environment, generated)
+        write_report(folder, report)
+    return report

@@ -1,0 +1,193 @@
+"""Generated mutants: the choice, the order of tests, and the score."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cprlib.build.generated_mutants import GeneratedMutant, MutantSet
+from cprlib.campaign.job import SuiteTest
+from cprlib.campaign.mutation.generated import (
+    EquivalentMutant,
+    GeneratedReport,
+    GeneratedResult,
+    MutantState,
+    choose_generated,
+    generated_report,
+    load_equivalent,
+    state_of,
+)
+from cprlib.campaign.mutation.generated_run import GeneratedStrategy
+from cprlib.campaign.mutation.output import report_html, report_markdown, report_text
+from cprlib.campaign.mutation.plan import MutationRequest, PlannedBuild
+from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs
+from cprlib.campaign.mutation.score import MUTATION_SCHEMA_FILE
+from cprlib.campaign.outcome import JobOutcome, JudgedJob
+from cprlib.campaign.page import ProgressLines
+from cprlib.campaign.pool import Children, Pool
+from cprlib.codec import encode
+from cprlib.errors import UsageError
+from cprlib.evidence.records import Outcome
+from cprlib.report.schema import check_schema
+from tests.unit.mutation.samples import HOSTILE, POLICIES, judged, report
+
+TESTS = tuple(SuiteTest(name, f"/x/test_x.py:X.{name}") for name in ("cheap", "dear", "broken"))
+FAILED, PASSED = judged(JobOutcome.FAILED, "loss: 1 lost"), judged(JobOutcome.PASSED)
+
+
+def mutant(number: int, patch: int = 6, **changes: object) -> GeneratedMutant:
+    made = GeneratedMutant(
+        number, f"{patch:04}-p.patch", "net/tap.c", number, "f", "delete the statement", f"s{number};", ";", 1
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+SET = MutantSet(
+    tuple(mutant(number, 6 if number < 20 else 7) for number in range(1, 31)), (mutant(0),), {"in a macro": 3}
+)
+EQUIVALENT = EquivalentMutant("net/tap.c", "f", "delete the statement", "s3;", "it is never read")
+
+
+def request(**changes: object) -> MutationRequest:
+    return replace(MutationRequest("10.0", generated=True), **changes)  # type: ignore[arg-type]
+
+
+def test_choice_by_patch_leaves_out_equivalent_ones() -> None:
+    chosen = choose_generated(SET, request(patches=(6,)), [EQUIVALENT])
+    assert [item.number for item in chosen.to_run] == [number for number in range(1, 20) if number != 3]
+    assert chosen.equivalent == {3: "it is never read"}
+    assert {item.number for item in chosen.left_out} == {0, 3}
+    with pytest.raises(UsageError, match="none was generated"):
+        choose_generated(SET, request(patches=(12,)), [])
+
+
+def test_sample_stays_while_the_set_grows() -> None:
+    first = choose_generated(SET, request(sample=10, seed=1), [])
+    fewer = MutantSet(tuple(item for item in SET.mutants if item.number % 3), (), {})
+    again = choose_generated(fewer, request(sample=10, seed=1), [])
+    assert len(first.to_run) == 10
+    assert {item for item in first.to_run if item.number % 3} <= set(again.to_run)
+    assert choose_generated(SET, request(sample=10, seed=2), []).to_run != first.to_run
+
+
+def test_entry_covers_one_text_or_one_occurrence() -> None:
+    assert EQUIVALENT.covers(mutant(3))
+    assert not EQUIVALENT.covers(mutant(4))
+    assert not replace(EQUIVALENT, occurrence=2).covers(mutant(3))
+    assert not replace(EQUIVALENT, mutated="x").covers(mutant(3))
+
+
+def test_entries_of_the_project_can_be_read(tmp_path: Path) -> None:
+    assert all(item.reason for item in load_equivalent())
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[[equivalent]]\nfile = 1\n")
+    with pytest.raises(UsageError, match=r"bad\.toml"):
+        load_equivalent(bad)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "state"),
+    [
+        ({}, MutantState.NOT_RUN),
+        ({"cheap": JobOutcome.FAILED}, MutantState.KILLED),
+        ({"cheap": JobOutcome.PASSED}, MutantState.NOT_RUN),
+        ({"cheap": JobOutcome.PASSED, "dear": JobOutcome.PASSED}, MutantState.SURVIVED),
+        ({"cheap": JobOutcome.CRASHED, "dear": JobOutcome.PASSED}, MutantState.INCONCLUSIVE),
+        ({"cheap": JobOutcome.CRASHED, "dear": JobOutcome.FAILED}, MutantState.KILLED),
+    ],
+)
+def test_state(outcomes: dict[str, JobOutcome], state: MutantState) -> None:
+    assert state_of(outcomes, ["cheap", "dear"]) == state
+
+
+class FakeWork:
+    """Tests that reach mutants 1 and 2; "dear" kills mutant 1."""
+
+    policies = POLICIES
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ran: list[tuple[int, str]] = []
+        self.lock = threading.Lock()
+
+    def adopt(self, _planned: PlannedBuild, _built: BuiltQemu, _test: SuiteTest) -> bool:
+        return False
+
+    def final(self, planned: PlannedBuild, test: SuiteTest) -> Path:
+        return self.folder / planned.build.folder / test.id
+
+    def run(self, planned: PlannedBuild, _built: BuiltQemu, test: SuiteTest) -> JudgedJob:
+        number = planned.build.number
+        assert number is not None
+        with self.lock:
+            self.ran.append((number, test.id))
+        if number == 0:
+            cases = self.final(planned, test) / "cases" / test.id
+            cases.mkdir(parents=True)
+            (cases / "reached-source.txt").write_text("1\n2\n")
+            if test.id == "broken":
+                return FAILED
+            return replace(PASSED, seconds=5.0 if test.id == "cheap" else 9.0)
+        return FAILED if (number, test.id) == (1, "dear") else PASSED
+
+
+def test_tests_that_reach_a_mutant_run_until_one_kills_it(tmp_path: Path) -> None:
+    chosen = choose_generated(SET, request(patches=(6,)), [])
+    work = FakeWork(tmp_path)
+    jobs: MutationJobs = work  # type: ignore[assignment]
+    strategy = GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), ProgressLines(lambda _: None))
+    Pool(strategy, 2, Children()).run()
+    by_number = {item.mutant.number: item for item in strategy.results()}
+    assert by_number[1].state == MutantState.KILLED
+    assert by_number[1].killed_by == "dear"
+    assert by_number[2].state == MutantState.SURVIVED
+    assert by_number[4].state == MutantState.NOT_REACHED
+    assert {name for number, name in work.ran if number} == {"cheap", "dear"}  # the broken one kills nothing
+    assert [name for number, name in work.ran if number == 1] == ["cheap", "dear"]
+
+
+def made_report(*states: MutantState, **changes: object) -> GeneratedReport:
+    chosen = choose_generated(SET, request(patches=(6,)), [EQUIVALENT])
+    results = [
+        GeneratedResult(replace(item, original=HOSTILE), state, "cheap", HOSTILE, tests=2, run=2)
+        for item, state in zip(chosen.to_run, states, strict=False)
+    ]
+    return generated_report(results, chosen, SET, request(**changes), Path("/x/qemu"))
+
+
+def test_score_leaves_out_what_cannot_be_killed() -> None:
+    made = made_report(*[MutantState.KILLED] * 8, MutantState.SURVIVED, MutantState.NOT_REACHED)
+    assert (made.total.counted, made.total.killed, made.total.equivalent, made.total.not_compiled) == (10, 8, 1, 1)
+    assert made.sentence == "generated mutants: 8 of 10 killed (80.0 %)"
+    assert [item.patch for item in made.patches] == ["0006-p.patch"]
+
+
+@pytest.mark.parametrize(
+    ("last", "at_least", "verdict"),
+    [
+        (MutantState.SURVIVED, 90.0, Outcome.PASS),
+        (MutantState.SURVIVED, 95.0, Outcome.FAIL),
+        (MutantState.INCONCLUSIVE, 95.0, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_verdict(last: MutantState, at_least: float, verdict: Outcome) -> None:
+    assert made_report(*[MutantState.KILLED] * 9, last, at_least=at_least).verdict == verdict
+
+
+def test_reports_show_scores_and_survivors(tmp_path: Path) -> None:
+    generated = made_report(MutantState.KILLED, MutantState.SURVIVED, MutantState.NOT_REACHED)
+    whole = report(generated=generated, tests_per_mutant="reaching")
+    check_schema(encode(whole), MUTATION_SCHEMA_FILE.path, "mutation.json")
+    assert json.dumps(encode(whole)).count('"not reached"') == 1
+    text, page, markdown = report_text(whole), report_html(tmp_path, whole), report_markdown(whole)
+    assert "33.3 %" in text
+    assert "net/tap.c:2" in text
+    for made in (text, markdown, page):
+        assert "\x1b" not in made
+        assert "<script>" not in made or made is text
+    assert "net/tap.c:2" in page
+    assert "33.3 %" in markdown

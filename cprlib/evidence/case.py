@@ -126,6 +126,21 @@ class CaseEvidence:
         """Word and reason of a skip, as reports show them; empty when the case ran."""
         return f"{self.skip_word or OTHER_SKIP}: {self.skipped}" if self.skipped else ""
 
+    @property
+    def longest_pause_ms(self) -> float | None:
+        """The longest interruption seen in either direction, None when none was measured."""
+        values = (self.interruption.forward.high_ms, self.interruption.return_.high_ms)
+        return max((value for value in values if value is not None), default=None)
+
+    @property
+    def overlong(self) -> bool:
+        """A pause was longer than the tap queue has room for: packets overflow, and tun forgets flows, which reorders.
+
+        tun forgets a flow after 3 s without a packet (TUN_FLOW_EXPIRE, drivers/net/tun.c).
+        """
+        pause, room = self.longest_pause_ms, self.budget.longest_pause_ms if self.budget else None
+        return pause is not None and room is not None and pause > room
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object with ``evidence_version`` first."""
         return {"evidence_version": EVIDENCE_VERSION, **encode(self)}

@@ -25,7 +25,7 @@ from cprlib.report.run_report import RunReport, seconds_of
 from cprlib.report.timeline import draw
 from cprlib.verdict.findings import Finding, worst_first
 from cprlib.verdict.judge import JudgedCase
-from cprlib.verdict.traffic_rules import longest_pause_ms, unexplained_packets
+from cprlib.verdict.traffic_rules import unexplained_packets
 
 HTML_FILE = "report.html"
 TIMELINE_FILE = "timeline.svg"
@@ -184,7 +184,7 @@ def _duration_bars(case: CaseEvidence) -> list[DurationBar]:
     """Service interruption by both methods, beside QEMU's downtime, the control run and the budget."""
     stop, resume = case.event("STOP"), case.event("RESUME")
     stop_to_resume = (resume.time_ns - stop.time_ns) / 1e6 if stop and resume else None
-    if longest_pause_ms(case) is None and stop_to_resume is None:
+    if case.longest_pause_ms is None and stop_to_resume is None:
         return []
     bars: list[DurationBar] = []
 

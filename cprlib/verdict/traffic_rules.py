@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.records import Role
+from cprlib.evidence.records import Outcome, Role
 from cprlib.traffic.figures import Cause, Direction, PerDirection
 from cprlib.verdict.findings import Finding, failed, inconclusive, passed
 from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy, matches
@@ -72,7 +72,8 @@ def traffic_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     """Findings from the figures; they count when the instrument is sound."""
     yield from _loss(case, policy)
     yield from _counts("duplicates", case.duplicates, policy.duplicates)
-    yield from _counts("reordered", case.reordered, policy.reordered)
+    for finding in _counts("reordered", case.reordered, policy.reordered):
+        yield _of_overlong_pause(case, policy, finding) if finding.outcome is Outcome.FAIL else finding
     unexplained = unexplained_packets(case)
     if unexplained is not None:
         text = f"{counted(unexplained)} missing that no hop accounts for"
@@ -111,20 +112,20 @@ def _excess(case: CaseEvidence, policy: Policy, direction: Direction, lost: int,
     text = f"{counted(lost)} lost {direction}, the policy allows {limit:,}: {places}"
     if lost - others <= limit:
         return inconclusive("loss", f"{text}; lost by the guest or the instrument")
-    pause, room = longest_pause_ms(case), case.budget.longest_pause_ms if case.budget else None
-    overflowed = full_queue > 0 and pause is not None and room is not None and pause > room
-    if overflowed and lost - others - full_queue <= limit:
-        text += f"; the pause of {pause:,.0f} ms was longer than the tap queue lasts ({room:,.0f} ms)"
-        return (
-            failed("loss", text) if policy.loss.overflow == "fail" else inconclusive("loss", f"{text}: lower the rate")
-        )
+    if full_queue and case.overlong and lost - others - full_queue <= limit:
+        return _of_overlong_pause(case, policy, failed("loss", text))
     return failed("loss", text)
 
 
-def longest_pause_ms(case: CaseEvidence) -> float | None:
-    """The longest interruption seen in either direction, None when none was measured."""
-    values = (case.interruption.forward.high_ms, case.interruption.return_.high_ms)
-    return max((value for value in values if value is not None), default=None)
+def _of_overlong_pause(case: CaseEvidence, policy: Policy, finding: Finding) -> Finding:
+    """A finding that a pause longer than the tap queue lasts explains; the policy says what such a pause is."""
+    if not case.overlong or case.budget is None:
+        return finding
+    pause, room = case.longest_pause_ms or 0, case.budget.longest_pause_ms or 0
+    text = f"{finding.text}; the pause of {pause:,.0f} ms was longer than the tap queue lasts ({room:,.0f} ms)"
+    if policy.loss.overflow == "fail":
+        return failed(finding.about, text)
+    return inconclusive(finding.about, f"{text}: lower the rate")
 
 
 def _counts(name: str, seen: PerDirection, limits: CountLimits) -> Iterator[Finding]:
@@ -139,6 +140,7 @@ def _counts(name: str, seen: PerDirection, limits: CountLimits) -> Iterator[Find
 
 def _streams(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     limits = policy.streams
+    overflowed = sum(row.count for row in case.missing if row.cause == Cause.OVERFLOW)
     for stream in case.streams:
         about = f"stream {stream.name}"
         if not stream.sent:
@@ -155,7 +157,12 @@ def _streams(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
                 yield inconclusive(about, f"{word}: not known")
             else:
                 text = f"{count:,} {word} of {stream.sent:,}"
-                yield passed(about, text) if count <= limit else failed(about, f"{text}, the policy allows {limit:,}")
+                if count <= limit:
+                    yield passed(about, text)
+                    continue
+                finding = failed(about, f"{text}, the policy allows {limit:,}")
+                of_pause = word == "reordered" or (word == "lost" and 0 < count <= overflowed)
+                yield _of_overlong_pause(case, policy, finding) if of_pause else finding
         if limits.longest_stall_ms is not None and stream.kind == "tcp":
             if stream.longest_stall_ms is None:
                 yield inconclusive(about, "its longest stall was not measured")

@@ -23,7 +23,6 @@ from cprlib.traffic.figures import Interruption, PerDirection
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import CountLimits, Policy
-from cprlib.verdict.traffic_rules import longest_pause_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,6 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
     """
     case = judged.evidence
     updates = case.per_update or _single_update(case)
-    overlong = _overlong(case)
     failures = [item for item in judged.verdict.findings if item.outcome == Outcome.FAIL]
     problems = [
         item for item in judged.verdict.findings if item.outcome == Outcome.INCONCLUSIVE and item.about in INSTRUMENT
@@ -139,12 +137,12 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
         durations={metric.name: _known([_duration(update, metric.name) for update in updates]) for metric in DURATIONS},
         packets={name: sum(value or 0 for value in values) for name, values in counts.items()},
         affected={name: sum(1 for value in values if value) for name, values in counts.items()},
-        failures=tuple(item for item in failures if not (overlong and _about_packets(item))),
+        failures=tuple(item for item in failures if not (case.overlong and _about_packets(item))),
         problems=tuple(f"{item.about}: {item.text}" for item in problems),
         skipped=case.skip_text,
-        overlong=overlong,
+        overlong=case.overlong,
         sent=case.sent or 0,
-        longest_ms=longest_pause_ms(case),
+        longest_ms=case.longest_pause_ms,
         started_ns=case.started_ns or 0,
         seconds=round(((case.finished_ns or 0) - (case.started_ns or 0)) / 1e9, 3) if case.finished_ns else 0.0,
         folder=folder,
@@ -210,12 +208,6 @@ def _single_update(case: CaseEvidence) -> Sequence[UpdateFigures]:
             qemu_downtime_ms=case.qemu_downtime_ms,
         ),
     )
-
-
-def _overlong(case: CaseEvidence) -> bool:
-    pause = longest_pause_ms(case)
-    room = case.budget.longest_pause_ms if case.budget else None
-    return pause is not None and room is not None and pause > room
 
 
 def _duration(update: UpdateFigures, name: str) -> float | None:

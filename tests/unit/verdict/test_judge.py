@@ -230,6 +230,24 @@ def test_overflow_excuses_only_its_own_packets() -> None:
     assert judge(case, DEFAULT).outcome == Outcome.FAIL
 
 
+@pytest.mark.parametrize(("interruption_ms", "outcome"), [(1400.0, Outcome.INCONCLUSIVE), (300.0, Outcome.FAIL)])
+def test_overlong_pause_explains_reordering_and_the_streams_of_the_lost_packets(
+    interruption_ms: float, outcome: Outcome
+) -> None:
+    case = replace(
+        good_case(),
+        loss=PerDirection(5, 0),
+        missing=lost(5, Cause.OVERFLOW),
+        reordered=PerDirection(9, 0),
+        streams=(Stream("ipv4:20048", "stamp", sent=9, lost=5, duplicates=0, reordered=9),),
+        budget=Budget(1000, 1000.0),
+        interruption=pause(interruption_ms, interruption_ms + 1),
+    )
+    assert judge(case, DEFAULT).outcome == outcome
+    more = replace(case, streams=(replace(case.streams[0], lost=6),))
+    assert judge(more, DEFAULT).outcome == Outcome.FAIL
+
+
 def test_control_run_with_a_loss_is_inconclusive() -> None:
     case = replace(good_case(), role=Role.CONTROL_RUN, mechanism=Mechanism.NONE, loss=PerDirection(1, 0))
     assert judge(case, DEFAULT).outcome == Outcome.INCONCLUSIVE

@@ -9,7 +9,7 @@ import click
 
 from cprlib.build.progress import console_progress
 from cprlib.build.series import find_base
-from cprlib.campaign.job import list_tests
+from cprlib.campaign.job import find_tests, list_tests
 from cprlib.campaign.mutation.generated_run import prove_generated
 from cprlib.campaign.mutation.output import PAGE_FILE, report_text
 from cprlib.campaign.mutation.plan import AT_LEAST, STORE, MutationRequest, choose_mutants, make_plan
@@ -32,7 +32,7 @@ from cprlib.errors import UsageError
 from cprlib.lab.doctor import choose_engine
 from cprlib.report.results_folder import publish
 
-GENERATED_ONLY = ("patches", "sample", "seed", "at_least")
+GENERATED_ONLY = ("patches", "test_ids", "sample", "seed", "at_least")
 NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
 WITH_RESUME = ("out", "parallel", "resume")
 RESULTS = Path("results") / "prove"
@@ -68,6 +68,13 @@ RESULTS = Path("results") / "prove"
     metavar="N",
     help="With --generated: only of this patch of the series; may be given several times.",
 )
+@click.option(
+    "--test",
+    "test_ids",
+    multiple=True,
+    metavar="ID",
+    help="With --generated: only these tests, by the ids of their cases.",
+)
 @click.option("--sample", type=click.IntRange(1), metavar="K", help="With --generated: only K of the mutants.")
 @click.option("--seed", type=int, default=0, show_default=True, help="With --sample: which ones.")
 @click.option(
@@ -95,6 +102,7 @@ def prove(
     resume: bool,
     generated: bool,
     patches: tuple[int, ...],
+    test_ids: tuple[str, ...],
     sample: int | None,
     seed: int,
     at_least: float,
@@ -133,8 +141,11 @@ def prove(
             sample=sample,
             seed=seed,
             at_least=at_least,
+            tests=test_ids,
         )
     tests = list_tests()
+    if request.tests:
+        tests = find_tests(request.tests, tests, "prove generated mutants", "docs/tests.md lists the cases")
     if not request.generated:  # refuse before it begins
         make_plan(choose_mutants(request.mutants, request.base, request.folder), tests, request)
     if not resume:

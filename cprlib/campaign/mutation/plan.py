@@ -39,6 +39,7 @@ class MutationRequest:
     :param patches: numbers of the patches whose generated mutants run; empty for all.
     :param sample: how many of them run; None for all. :param seed: chooses the sample.
     :param at_least: percent of them that must be killed.
+    :param tests: ids of the tests that may kill generated mutants; empty for all.
     """
 
     base: str
@@ -54,6 +55,7 @@ class MutationRequest:
     sample: int | None = None
     seed: int = 0
     at_least: float = AT_LEAST
+    tests: tuple[str, ...] = ()
     version: int = STORE_VERSION
 
     @property

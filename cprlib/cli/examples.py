@@ -101,9 +101,11 @@ EXAMPLES: Mapping[str, Examples] = {
             ("cprlib prove --quick", "on each mutant only the tests that must kill it"),
             ("cprlib prove --mutant without-0009-no-loss --quick", "one mutant"),
             ("cprlib prove --repeat 20", "the good build twenty times: count false alarms"),
+            ("cprlib prove --generated --patch 9", "mutants made by rule from the code of a patch"),
             ("cprlib prove --resume", "continue after an interruption"),
         ),
-        "Exit status: 0 all mutants killed, 1 a mutant survived or a false alarm, 2 usage, "
+        "Exit status: 0 all mutants killed (generated ones: --at-least), "
+        "1 a mutant survived or a false alarm, 2 usage, "
         "3 the good build was inconclusive, 4 environment, 130 interrupted.",
     ),
     "report": Examples(

@@ -90,6 +90,14 @@ SUBSTITUTES = (
         "cprlib prove --repeat 2 --quick --mutant tap-reopened",
         "two runs for one mutant instead of twenty for all",
     ),
+    *(
+        Substitute(
+            f"cprlib prove --generated{options}",
+            "cprlib prove --generated --sample 2 --test cpr-off-sends-no-descriptor --at-least 0",
+            "two mutants and one test",
+        )
+        for options in ("", " --patch 9", " --sample 40 --seed 1")
+    ),
     # matrix.md
     Substitute("cprlib run --matrix night", f"cprlib run --matrix night {POINT}", "two of the eighty points"),
     Substitute(

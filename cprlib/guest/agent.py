@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cprlib.errors import InstrumentError
 from cprlib.guest.channel import AgentChannel
+from cprlib.guest.files import GuestFile, parse_files
 from cprlib.guest.packet_log import RECORD_SIZE, PacketLog
 from cprlib.guest.replies import (
     Clocks,
@@ -59,6 +60,13 @@ class AgentConnection:
     def network(self) -> NetInfo:
         """NICs and counters."""
         return self._repeatable("netinfo").read(NetInfo)
+
+    def files(self, patterns: Iterable[str]) -> Mapping[str, GuestFile]:
+        """Files of the guest by path, in the order of the patterns; long ones without their end.
+
+        :param patterns: of glob(7), with braces, without ``:`` and spaces; a request has room for 2000 characters.
+        """
+        return parse_files(self._repeatable("files", {"of": ":".join(patterns)}))
 
     def set_queue_pairs(self, pairs: int, device: str = NIC) -> int:
         """Set the number of queue pairs, as ``ethtool -L combined``; returns how many are in use now."""

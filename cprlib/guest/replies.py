@@ -16,6 +16,7 @@ ENTRIES_LIMIT = 4096
 Number = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Text = Annotated[str, Meta(max_length=4096)]
 PlainText = Annotated[str, Meta(max_length=4096, pattern=r"^[ -~]*$")]
+Rss = Annotated[str, Meta(max_length=16384, pattern=r"^[0-9a-f ]*$")]
 Numbers = Annotated[Mapping[str, Number], Meta(max_length=ENTRIES_LIMIT)]
 Texts = Annotated[Mapping[str, Text], Meta(max_length=ENTRIES_LIMIT)]
 Value = TypeVar("Value")
@@ -117,6 +118,8 @@ class NicInfo:
     :param virtio_features: one character per feature bit that driver and device agreed on, bit 0 first.
     :param features: ethtool -k: name to ``on``, ``on [fixed]`` or ``off``; without those that are always off.
     :param channels: queue pairs in use; :param channels_max: those there are.
+    :param settings: rings, channels, link, coalescing and hash fields (ethtool -g, -l, -c, rx-flow-hash).
+    :param rss: hash function, then indirection table and key in hexadecimal (ethtool -x); empty without RSS.
     :param counters: /sys/class/net/NAME/statistics; :param statistics: ethtool -S.
     :param queue_packets: packets by queue (``rx0``, ``tx0``, ...; netlink's qstats); empty where the kernel has none.
     """
@@ -134,6 +137,8 @@ class NicInfo:
     features: Texts
     channels: Number
     channels_max: Number
+    settings: Numbers
+    rss: Rss = ""
     counters: Numbers
     statistics: Numbers
     multicast: Annotated[tuple[PlainText, ...], Meta(max_length=ENTRIES_LIMIT)]

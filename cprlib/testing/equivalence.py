@@ -9,12 +9,13 @@ from cprlib.deadline import Deadline
 from cprlib.evidence.allowed_differences import allowed_differences
 from cprlib.evidence.equivalence import Snapshot, Values, compare, take_snapshot
 from cprlib.evidence.records import Comparison, EquivalenceRecord
+from cprlib.guest.state import read_guest_state
 from cprlib.update.running_guest import RunningGuest
 
 Reader = Callable[[RunningGuest], Values]
 SETTLE_S, POLL_S, ALL_S = 0.6, 0.15, 60.0
 
-READERS: Mapping[str, Reader] = {}
+READERS: Mapping[str, Reader] = {"guest": lambda guest: read_guest_state(guest.agent)}
 """What is read, by side."""
 
 

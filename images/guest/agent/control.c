@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "crc32.h"
 #include "ethtool.h"
+#include "files.h"
 #include "filter.h"
 #include "interface.h"
 #include "netinfo.h"
@@ -182,7 +183,7 @@ static void sender_forget(struct request *request, struct output *out)
 }
 
 /* The records of a log from `from` on, as many as fit, behind the answer. */
-static const struct record *log_part(struct request *request, struct output *out, size_t *length)
+static const void *log_part(struct request *request, struct output *out, size_t *length)
 {
     const char *name = request_text(request, "of");
     const struct record_log *log = !strcmp(name, "sender") ? sender_log() : reflector_log();
@@ -293,7 +294,7 @@ static void failed(const struct request *request, struct output *out, const char
 
 void control_handle(char *line, struct output *out)
 {
-    const struct record *payload = NULL;
+    const void *payload = NULL;
     struct request request;
     size_t length = 0;
     bool known = false;
@@ -305,6 +306,9 @@ void control_handle(char *line, struct output *out)
     if (!strcmp(request.command, "log")) {
         known = true;
         payload = log_part(&request, out, &length);
+    } else if (!strcmp(request.command, "files")) {
+        known = true;
+        payload = files_read(&request, out, &length);
     }
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]) && !known; i++)
         if (!strcmp(request.command, commands[i].name)) {

@@ -107,6 +107,98 @@ static void report_statistics(struct output *out, const char *device)
     free(values);
 }
 
+/* Link settings, without the link modes, which a virtual NIC has not. */
+static void report_link(struct output *out, const char *device)
+{
+    struct {
+        struct ethtool_link_settings head;
+        uint32_t modes[3 * INT8_MAX];
+    } link = {.head = {.cmd = ETHTOOL_GLINKSETTINGS}};
+
+    if (ask(device, &link) < 0 || link.head.link_mode_masks_nwords >= 0)
+        return;
+    link.head.cmd = ETHTOOL_GLINKSETTINGS;
+    link.head.link_mode_masks_nwords = (int8_t)-link.head.link_mode_masks_nwords; /* the kernel's number of words */
+    if (ask(device, &link) < 0)
+        return;
+    json_count(out, "speed", link.head.speed);
+    json_count(out, "duplex", link.head.duplex);
+    json_count(out, "port", link.head.port);
+    json_count(out, "autoneg", link.head.autoneg);
+}
+
+static void report_coalescing(struct output *out, const char *device)
+{
+    struct ethtool_coalesce c = {.cmd = ETHTOOL_GCOALESCE};
+
+    if (ask(device, &c) < 0)
+        return;
+    json_count(out, "rx_usecs", c.rx_coalesce_usecs);
+    json_count(out, "rx_frames", c.rx_max_coalesced_frames);
+    json_count(out, "tx_usecs", c.tx_coalesce_usecs);
+    json_count(out, "tx_frames", c.tx_max_coalesced_frames);
+    json_count(out, "adaptive_rx", c.use_adaptive_rx_coalesce);
+    json_count(out, "adaptive_tx", c.use_adaptive_tx_coalesce);
+}
+
+/* "settings": what ethtool -g, -l, -c and the command without an option show, as numbers. */
+static void report_settings(struct output *out, const char *device)
+{
+    struct ethtool_ringparam ring = {.cmd = ETHTOOL_GRINGPARAM};
+    struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
+    struct ethtool_value link = {.cmd = ETHTOOL_GLINK};
+    uint32_t flows[] = {TCP_V4_FLOW, UDP_V4_FLOW, TCP_V6_FLOW, UDP_V6_FLOW, IPV4_FLOW, IPV6_FLOW};
+
+    json_open(out, "settings", '{');
+    if (ask(device, &ring) == 0) {
+        json_count(out, "rx_ring", ring.rx_pending);
+        json_count(out, "rx_ring_max", ring.rx_max_pending);
+        json_count(out, "tx_ring", ring.tx_pending);
+        json_count(out, "tx_ring_max", ring.tx_max_pending);
+    }
+    if (ask(device, &channels) == 0) {
+        json_count(out, "combined", channels.combined_count);
+        json_count(out, "combined_max", channels.max_combined);
+    }
+    if (ask(device, &link) == 0)
+        json_count(out, "link", link.data);
+    report_link(out, device);
+    report_coalescing(out, device);
+    for (size_t i = 0; i < sizeof(flows) / sizeof(flows[0]); i++) {
+        struct ethtool_rxnfc hash = {.cmd = ETHTOOL_GRXFH, .flow_type = flows[i]};
+        char name[32];
+
+        snprintf(name, sizeof(name), "hash_fields_%u", flows[i]);
+        if (ask(device, &hash) == 0)
+            json_count(out, name, hash.data);
+    }
+    json_close(out, '}');
+}
+
+/* "rss": hash function, then indirection table and key as they are in memory, hexadecimal; "" without RSS. */
+static void report_rss(struct output *out, const char *device)
+{
+    enum { MOST = 4096 };
+    struct {
+        struct ethtool_rxfh head;
+        uint8_t data[MOST];
+    } rss = {.head = {.cmd = ETHTOOL_GRSSH}};
+    char text[2 * MOST + 16] = "";
+    size_t length;
+    int used;
+
+    if (ask(device, &rss) == 0) {
+        length = rss.head.indir_size * sizeof(uint32_t) + rss.head.key_size;
+        rss.head.cmd = ETHTOOL_GRSSH;
+        if (length <= MOST && ask(device, &rss) == 0) {
+            used = snprintf(text, sizeof(text), "%u ", rss.head.hfunc);
+            for (size_t i = 0; i < length; i++)
+                used += snprintf(text + used, sizeof(text) - (size_t)used, "%02x", rss.data[i]);
+        }
+    }
+    json_string(out, "rss", text);
+}
+
 void ethtool_get_channels(const char *device, uint32_t *used, uint32_t *possible)
 {
     struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
@@ -166,7 +258,6 @@ void ethtool_report(struct output *out, const char *device)
         struct ethtool_perm_addr head;
         uint8_t address[6];
     } permanent = {.head = {.cmd = ETHTOOL_GPERMADDR, .size = 6}};
-    struct ethtool_ringparam ring = {.cmd = ETHTOOL_GRINGPARAM};
     uint32_t used, possible;
     char mac[18];
 
@@ -179,13 +270,11 @@ void ethtool_report(struct output *out, const char *device)
         snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3], a[4], a[5]);
         json_string(out, "permanent_mac", mac);
     }
-    if (ask(device, &ring) == 0) {
-        json_count(out, "rx_ring", ring.rx_pending);
-        json_count(out, "tx_ring", ring.tx_pending);
-    }
     ethtool_get_channels(device, &used, &possible);
     json_count(out, "channels", used);
     json_count(out, "channels_max", possible);
     report_features(out, device);
+    report_settings(out, device);
+    report_rss(out, device);
     report_statistics(out, device);
 }

@@ -8,7 +8,7 @@
 
 #include "json.h"
 
-/* Members "driver", "permanent_mac", "features", "channels" and "statistics" of an open object. */
+/* Members "driver", "permanent_mac", "features", "channels", "settings", "rss" and "statistics" of an open object. */
 void ethtool_report(struct output *out, const char *device);
 /* Use `pairs` queue pairs (ethtool -L combined). Returns 0, or -1 with errno. */
 int ethtool_set_channels(const char *device, uint32_t pairs);

@@ -1,0 +1,196 @@
+"""The state of a guest as its kernel and its NICs' driver see it, as a flat mapping from path to value.
+
+What changes by itself is not read: counts of packets and interrupts, times, dynamic neighbours, free memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited
+from cprlib.guest.agent import AgentConnection
+from cprlib.guest.files import GuestFile
+from cprlib.guest.replies import NicInfo
+
+VIRTIO = "/sys/bus/virtio/devices/"
+PCI = "/sys/bus/pci/devices/"
+NET = "/sys/class/net/"
+CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/"
+PATTERNS = (
+    f"{VIRTIO}*/{{device,vendor,features,status}}",
+    f"{PCI}*/config",
+    f"{PCI}*/{{resource,irq,msi_irqs/*}}",
+    f"{NET}[!l]*/*",  # all but lo
+    "/sys/class/virtio-ports/*/name",
+    "/proc/irq/*/{smp,effective}_affinity_list",
+    "/proc/{interrupts,timer_list,cpuinfo,meminfo}",
+    "/proc/net/{fib_trie,route,if_inet6,ipv6_route,arp,dev_mcast,vlan/config}",
+    "/proc/sys/kernel/{tainted,random/boot_id}",
+    "/sys/devices/system/cpu/{online,present,possible}",
+    f"{CLOCKSOURCE}{{current,available}}_clocksource",
+    "/dev/kmsg",
+)
+ERRORS = ("crc", "error", "fifo", "frame", "over", "timeout", "aborted", "heartbeat", "window", "xdp", "nohandler")
+NIC_SUBJECTS = re.compile(r"virtio|net|eth\d|clock|tsc|timer|time|irq|pci|hpet|rtc|lockup|stall|hung|bug|oops", re.I)
+WARNING = 4  # include/linux/kern_levels.h
+PERMANENT = 0x4  # linux/if_arp.h ATF_PERM
+IRQ_ERRORS = ("ERR", "MIS", "SPU", "NMI", "MCE", "THR", "DFR", "TRM")  # arch/x86/kernel/irq.c
+NUMBER = re.compile(r"\b0x[0-9a-f]+\b|\b[0-9a-f]{4,}\b|\d+", re.I)
+TIMER_FACTS = re.compile(
+    r"\s*(?P<clock>clock \d+):|\s*\.offset:\s+(?P<offset>\d+)|Clock Event Device:\s*(?P<device>\S+)"
+    r"|\s*(?P<fact>mult|shift|mode|event_handler):\s+(?P<value>.*)"
+)
+IPV6_MTU = 1280  # RFC 8200; with less an interface has no IPv6 address
+SETTLE_S, POLL_S, ALL_S = 3.0, 0.1, 30.0
+IF_INET6 = "/proc/net/if_inet6"
+TENTATIVE = 0x40  # linux/if_addr.h IFA_F_TENTATIVE
+
+
+def read_guest_state(agent: AgentConnection) -> Mapping[str, str]:
+    """Read the state of a guest.
+
+    :raises GuestFailed, DeadlineExceeded: the guest died or does not answer.
+    :raises InstrumentError: invalid answer.
+    """
+    settling = Deadline(SETTLE_S, "the guest's addresses to settle", Awaited.GUEST)
+
+    def settled() -> Mapping[str, GuestFile] | None:
+        files: dict[str, GuestFile] = {}
+        for pattern in PATTERNS:  # one by one: the agent's reflector waits during a request
+            files |= agent.files([pattern])
+        return files if settling.expired or _addresses_settled(files) else None
+
+    files = Deadline(ALL_S, settling.purpose, Awaited.GUEST).poll(settled, POLL_S)
+    values: dict[str, str] = {}
+    for nic in agent.network().nics:
+        values |= {f"nic/{nic.name}/{name}": value for name, value in _nic(nic)}
+    for path, file in files.items():
+        values.update(_file(path, file))
+    return values
+
+
+def _addresses_settled(files: Mapping[str, GuestFile]) -> bool:
+    """Whether each NIC with a link has its link-local address; the kernel adds it up to a second after the link is up.
+
+    It also joins multicast groups then, which changes the NIC's filters.
+    """
+
+    def number(path: str) -> int:
+        text = files[path].text if path in files else ""
+        return int(text, 0) if re.fullmatch(r"\d+|0x[0-9a-f]+", text) else 0
+
+    nics = [path.split("/")[4] for path in files if path.startswith(NET) and path.endswith("/carrier")]
+    linked = {nic for nic in nics if number(f"{NET}{nic}/carrier") and number(f"{NET}{nic}/mtu") >= IPV6_MTU}
+    lines = files[IF_INET6].text.splitlines() if IF_INET6 in files else []
+    words = [line.split() for line in lines]
+    ready = {
+        item[5]
+        for item in words
+        if len(item) == 6
+        and item[0].startswith("fe80")
+        and re.fullmatch(r"[0-9a-f]{2}", item[4])
+        and not int(item[4], 16) & TENTATIVE
+    }
+    return linked <= ready
+
+
+def _nic(nic: NicInfo) -> Iterator[tuple[str, str]]:
+    """What ethtool shows, and counters of errors."""
+    yield from ((f"features/{name}", value) for name, value in nic.features.items())
+    yield from ((f"settings/{name}", str(value)) for name, value in nic.settings.items())
+    yield "rss", nic.rss
+    yield "driver", nic.driver
+    yield "permanent-mac", nic.permanent_mac
+    yield "statistics", " ".join(nic.statistics)
+    counters = {**nic.counters, **{f"ethtool-{name}": value for name, value in nic.statistics.items()}}
+    yield from (
+        (f"errors/{name}", str(value)) for name, value in counters.items() if any(word in name for word in ERRORS)
+    )
+
+
+def _file(path: str, file: GuestFile) -> Iterator[tuple[str, str]]:
+    """The values of one file."""
+    name = path.removeprefix("/")
+    match name.split("/"):
+        case [*_, "config"]:
+            yield from (
+                (f"{name}/{offset:03x}", file.content[offset : offset + 4].hex(" "))
+                for offset in range(0, len(file.content), 4)
+            )
+        case ["proc", "interrupts"]:
+            yield from _interrupts(file.text)
+        case ["proc", "meminfo"]:
+            total = re.search(r"^MemTotal:\s+(\d+) kB$", file.text, re.M)
+            yield "memory-kib", total[1] if total else "unknown"
+        case ["proc", "timer_list"]:
+            yield from _timers(file.text)
+        case ["proc", "net", "arp"]:
+            yield from _static_neighbours(file.text)
+        case ["proc", "net", "ipv6_route"]:
+            for line in file.text.splitlines():
+                words = line.split()
+                del words[6:8]  # references and uses
+                yield f"{name}/{words[0]}/{words[1]}/{words[-1]}" if len(words) > 1 else name, " ".join(words)
+        case ["dev", "kmsg"]:
+            yield from _messages(file.text)
+        case ["proc", *_]:
+            yield from ((f"{name}/{number}", line) for number, line in enumerate(file.text.splitlines()))
+        case _:
+            yield name, file.text
+
+
+def _interrupts(text: str) -> Iterator[tuple[str, str]]:
+    """Controller, vector and names of each interrupt; counts only of errors."""
+    lines = text.splitlines()
+    processors = len(lines[0].split()) if lines else 0
+    for line in lines[1:]:
+        number, _, rest = line.partition(":")
+        words = rest.split()
+        if number.strip().isdecimal():
+            yield f"interrupts/{number.strip()}", " ".join(words[processors:])
+        elif number.strip() in IRQ_ERRORS:
+            yield f"interrupts/{number.strip()}", " ".join(word for word in words[:processors] if word.isdecimal())
+
+
+def _timers(text: str) -> Iterator[tuple[str, str]]:
+    """Offsets of the clocks to CLOCK_MONOTONIC, which a step of a clock changes, and the devices of the timers."""
+    clock = device = ""
+    for line in text.splitlines():
+        if not (found := TIMER_FACTS.match(line)):
+            continue
+        if found["clock"]:
+            clock = found["clock"]
+        elif found["offset"]:
+            yield f"clocks/{clock}/offset-ns", found["offset"]
+        elif found["device"]:
+            device = found["device"]
+        else:
+            yield f"clocks/{device}/{found['fact']}", found["value"]
+
+
+def _static_neighbours(text: str) -> Iterator[tuple[str, str]]:
+    """Permanent entries of the ARP table; dynamic ones come and go with the traffic."""
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        if len(words) == 6 and words[2].startswith("0x") and int(words[2], 16) & PERMANENT:
+            yield f"neighbours/{words[0]}", f"{words[3]} {words[5]}"
+
+
+def _messages(text: str) -> Iterator[tuple[str, str]]:
+    """Warnings of the kernel, and what it says of NICs, clocks and interrupts: how often, and the last one.
+
+    The path is the message without its numbers. Format: Linux, Documentation/ABI/testing/dev-kmsg.
+    """
+    counts: Counter[str] = Counter()
+    for line in text.splitlines():
+        head, _, message = line.partition(";")
+        words = head.split(",")
+        level = int(words[0]) & 7 if words[0].isdecimal() else None
+        if len(words) < 4 or level is None or (level > WARNING and not NIC_SUBJECTS.search(message)):
+            continue
+        path = f"kernel/{NUMBER.sub('#', message)}"
+        counts[path] += 1
+        yield path, f"{counts[path]}: {message}"

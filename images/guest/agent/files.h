@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Files of the guest as they are: what its kernel says of devices, interrupts, addresses and clocks. */
+#ifndef FILES_H
+#define FILES_H
+
+#include "json.h"
+#include "request.h"
+
+/*
+ * Request key "of": patterns of glob(7), with braces, separated by ':'. Member "files": the number of files.
+ * Returns the files, one behind the other: "<path>\n<length>\n<content>", with "-<errno>" and no content for one
+ * that cannot be read. Folders are left out, and of a long file all beyond its first bytes.
+ */
+const void *files_read(struct request *request, struct output *out, size_t *length);
+
+#endif

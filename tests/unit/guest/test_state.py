@@ -1,0 +1,130 @@
+"""The guest's files and what the snapshot of its state reads of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from cprlib.errors import GuestFailed, InstrumentError
+from cprlib.guest.agent import AgentConnection
+from cprlib.guest.files import GuestFile, parse_files
+from cprlib.guest.replies import Reply
+from cprlib.guest.state import read_guest_state
+
+from .conftest import NativeAgent
+
+FILES = {
+    "/sys/bus/virtio/devices/virtio1/status": "0x0000000f\n",
+    "/sys/bus/pci/devices/0000:00:02.0/config": "\x1a\x04\x41\x10\x07\x05\x10\x00",
+    "/sys/class/net/eth0/mtu": "1500\n",
+    "/sys/class/net/eth0/carrier": "1\n",
+    "/proc/interrupts": "      CPU0  CPU1\n 27:   12   3   PCI-MSIX-0000:00:02.0   1-edge      virtio1-input.0\n"
+    "LOC:   100  200  Local timer interrupts\nERR:      0\nSPU:   1   0   Spurious interrupts\n",
+    "/proc/timer_list": "Timer List Version: v0.10\n cpu: 0\n clock 0:\n  .offset:     0 nsecs\n clock 1:\n"
+    "  .offset:     1795725883154645237 nsecs\nTick Device: mode:     1\nClock Event Device: lapic\n"
+    " mult:           268336671\n next_event:     1 nsecs\n",
+    "/proc/meminfo": "MemTotal:         89356 kB\nMemFree:           1 kB\n",
+    "/proc/net/arp": "IP address  HW type Flags HW address Mask Device\n"
+    "10.75.0.1 0x1 0x2 52:54:00:75:00:01 * eth0\n10.75.0.9 0x1 0x6 52:54:00:75:00:09 * eth0\n",
+    "/proc/net/if_inet6": "fe80000000000000505400fffe750002 02 40 20 80     eth0\n",
+    "/dev/kmsg": "6,1,0,-;tsc: Detected 2099.999 MHz processor\n6,2,9,-;nothing of interest\n"
+    "4,3,18637804,-;hrtimer: interrupt took 8243826 ns\n4,4,18637805,-;hrtimer: interrupt took 9 ns\n SUBSYSTEM=pci\n",
+}
+
+
+class FakeAgent:
+    """An agent with these files and without NICs."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = files
+
+    def network(self) -> SimpleNamespace:
+        return SimpleNamespace(nics=())
+
+    def files(self, _patterns: Iterable[str]) -> Mapping[str, GuestFile]:
+        return {path: GuestFile(text.encode("latin-1")) for path, text in self._files.items()}
+
+
+def state_of(files: Mapping[str, str]) -> Mapping[str, str]:
+    return read_guest_state(cast(AgentConnection, FakeAgent(files)))
+
+
+@pytest.mark.fast
+def test_state_has_what_does_not_change_by_itself() -> None:
+    assert state_of(FILES) == {
+        "sys/bus/virtio/devices/virtio1/status": "0x0000000f",
+        "sys/bus/pci/devices/0000:00:02.0/config/000": "1a 04 41 10",
+        "sys/bus/pci/devices/0000:00:02.0/config/004": "07 05 10 00",
+        "sys/class/net/eth0/mtu": "1500",
+        "sys/class/net/eth0/carrier": "1",
+        "interrupts/27": "PCI-MSIX-0000:00:02.0 1-edge virtio1-input.0",
+        "interrupts/ERR": "0",
+        "interrupts/SPU": "1 0",
+        "clocks/clock 0/offset-ns": "0",
+        "clocks/clock 1/offset-ns": "1795725883154645237",
+        "clocks/lapic/mult": "268336671",
+        "memory-kib": "89356",
+        "neighbours/10.75.0.9": "52:54:00:75:00:09 eth0",
+        "proc/net/if_inet6/0": "fe80000000000000505400fffe750002 02 40 20 80     eth0",
+        "kernel/tsc: Detected #.# MHz processor": "1: tsc: Detected 2099.999 MHz processor",
+        "kernel/hrtimer: interrupt took # ns": "2: hrtimer: interrupt took 9 ns",
+    }
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "path", ["/proc/interrupts", "/proc/timer_list", "/proc/net/arp", "/dev/kmsg", "/proc/x/config"]
+)
+@pytest.mark.parametrize("text", ["", "\n\n", ";\n,,,,;\n", "a:\n 1:\n", "\xff\x00\x1b[2J 0x 0xzz 0x4 b c d e f\n" * 3])
+def test_senseless_files_are_no_error(path: str, text: str) -> None:
+    values = state_of({"/sys/class/net/eth0/mtu": "1500", path: text})
+    assert all(isinstance(value, str) for value in values.values())
+    assert not any("\x1b" in item for pair in values.items() for item in pair)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"/a",
+        b"/a\n",
+        b"/a\n5\nabc",
+        b"/a\n-\n",
+        b"/a\nx\n",
+        b"/a\n--1\n",
+        b"\n1\na",
+        b"/\x1b\n1\na",
+        b"/a\n999999999\n",
+        b"x" * 500,
+    ],
+)
+def test_an_answer_with_another_layout_is_refused(payload: bytes) -> None:
+    with pytest.raises(InstrumentError, match="files"):
+        parse_files(Reply({}, "files", payload))
+
+
+def test_files_of_this_machine(agent: NativeAgent, tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(b"x" * 200_000)
+    (tmp_path / "binary").write_bytes(bytes(range(256)))
+    (tmp_path / "folder").mkdir()
+    files = agent.connection.files([f"{tmp_path}/*", "/proc/sys/kernel/{osrelease,nosuch}", "/nosuch/*"])
+    assert set(files) == {f"{tmp_path}/long", f"{tmp_path}/binary", "/proc/sys/kernel/osrelease"}
+    assert files["/proc/sys/kernel/osrelease"].text == os.uname().release
+    assert files[f"{tmp_path}/binary"].content == bytes(range(256))
+    assert len(files[f"{tmp_path}/long"].content) == 1 << 17
+
+
+def test_a_file_that_cannot_be_read_has_its_error(agent: NativeAgent) -> None:
+    assert agent.connection.files(["/proc/self/mem"])["/proc/self/mem"].text == "EIO"
+
+
+def test_too_many_files_are_refused(agent: NativeAgent, tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / str(number)).write_bytes(b"x" * 150_000)
+    with pytest.raises(GuestFailed, match="longer than"):
+        agent.connection.files([f"{tmp_path}/*"])

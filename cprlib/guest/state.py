@@ -19,19 +19,24 @@ VIRTIO = "/sys/bus/virtio/devices/"
 PCI = "/sys/bus/pci/devices/"
 NET = "/sys/class/net/"
 CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/"
-PATTERNS = (
-    f"{VIRTIO}*/{{device,vendor,features,status}}",
-    f"{PCI}*/config",
-    f"{PCI}*/{{resource,irq,msi_irqs/*}}",
-    f"{NET}[!l]*/*",  # all but lo
-    "/sys/class/virtio-ports/*/name",
-    "/proc/irq/*/{smp,effective}_affinity_list",
-    "/proc/{interrupts,timer_list,cpuinfo,meminfo}",
-    "/proc/net/{fib_trie,route,if_inet6,ipv6_route,arp,dev_mcast,vlan/config}",
-    "/proc/sys/kernel/{tainted,random/boot_id}",
-    "/sys/devices/system/cpu/{online,present,possible}",
-    f"{CLOCKSOURCE}{{current,available}}_clocksource",
-    "/dev/kmsg",
+REQUESTS = (  # three, because the agent's reflector waits during a request
+    (
+        f"{VIRTIO}*/{{device,vendor,features,status}}",
+        f"{PCI}*/{{config,resource,irq,msi_irqs/*}}",
+    ),
+    (
+        f"{NET}[!l]*/*",  # all but lo
+        "/sys/class/virtio-ports/*/name",
+        "/proc/irq/*/{smp,effective}_affinity_list",
+    ),
+    (
+        "/proc/{interrupts,timer_list,cpuinfo,meminfo}",
+        "/proc/net/{fib_trie,route,if_inet6,ipv6_route,arp,dev_mcast,vlan/config}",
+        "/proc/sys/kernel/{tainted,random/boot_id}",
+        "/sys/devices/system/cpu/{online,present,possible}",
+        f"{CLOCKSOURCE}{{current,available}}_clocksource",
+        "/dev/kmsg",
+    ),
 )
 ERRORS = ("crc", "error", "fifo", "frame", "over", "timeout", "aborted", "heartbeat", "window", "xdp", "nohandler")
 NIC_SUBJECTS = re.compile(r"virtio|net|eth\d|clock|tsc|timer|time|irq|pci|hpet|rtc|lockup|stall|hung|bug|oops", re.I)
@@ -59,8 +64,8 @@ def read_guest_state(agent: AgentConnection) -> Mapping[str, str]:
 
     def settled() -> Mapping[str, GuestFile] | None:
         files: dict[str, GuestFile] = {}
-        for pattern in PATTERNS:  # one by one: the agent's reflector waits during a request
-            files |= agent.files([pattern])
+        for patterns in REQUESTS:
+            files |= agent.files(patterns)
         return files if settling.expired or _addresses_settled(files) else None
 
     files = Deadline(ALL_S, settling.purpose, Awaited.GUEST).poll(settled, POLL_S)

@@ -77,6 +77,26 @@ class ObserveSentFiles(PauseAtFdsSent):
         self.sent = sent_files(proxy.messages, update.source.pid)
 
 
+class RecordMainChannel(UpdateHook):
+    """Keep the migration stream of an update, which has the state of all devices."""
+
+    def __init__(self) -> None:
+        self._proxy: ChannelProxy | None = None
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """Put a proxy on the main channel that relays at once."""
+        channels = update.source_channels
+        proxy = ChannelProxy(update.topology.switch, channels.main, 0, record=True)
+        self._proxy = update.stack.enter_context(proxy)
+        self._proxy.release()
+        update.source_channels = replace(channels, main=self._proxy.name)
+
+    @property
+    def stream(self) -> bytes:
+        """What the source has sent so far; all of it once the target runs the guest."""
+        return bytes(self._proxy.recorded) if self._proxy else b""
+
+
 @dataclass(frozen=True, slots=True)
 class SentFile:
     """One descriptor of the CPR state.

@@ -61,6 +61,7 @@ class ChannelProxy:
     :param delivers: the target gets what the source has sent even when the source has hung up since, as it would from
         a socket's queue.
     :param refuse: the source is not accepted before :meth:`release`: its connect(2) waits.
+    :param record: keep what the source sends after :meth:`release`, in :attr:`recorded`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ChannelProxy:
         pass_on: bool = False,
         delivers: bool = False,
         refuse: bool = False,
+        record: bool = False,
     ) -> None:
         self.name = f"cprlib-{secrets.token_hex(8)}-proxy"
         self.byte_count = 0  # read from the source so far
@@ -82,6 +84,8 @@ class ChannelProxy:
         self._pass_on = pass_on
         self._delivers = delivers
         self._refuse = refuse
+        self._record = record
+        self.recorded = bytearray()
         self._messages: list[Message] = []
         self._end_after = False
         self._held = threading.Event()
@@ -273,6 +277,8 @@ class ChannelProxy:
                     return
                 if connection is source:
                     self.byte_count += len(message.data)
+                    if self._record:
+                        self.recorded += message.data
                 try:
                     send(other[connection], message)
                 except BrokenPipeError:  # a source that has hung up reads nothing more

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from big_packets import BigPackets
 from cprlib.deadline import Deadline
@@ -41,31 +41,37 @@ FRAMES = {
     "foreign VLAN": frame(CHANGED, vlan=VLAN + 1),
 }
 ACCEPTED = ("own address", "added unicast address", "added multicast address", f"VLAN {VLAN}")
-ETH_P_ALL = 3  # linux/if_ether.h
-KINDS = {0x0806: "ARP", 0x8035: "RARP"}
+KINDS = {0x0806: "ARP", 0x8035: "RARP"}  # by ETH_P_ARP and ETH_P_RARP, linux/if_ether.h
 
 
-def listen(namespace: NetworkNamespace) -> socket.socket:
-    """A socket that receives every frame at the station's interface."""
-    with namespace.entered():
-        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.htons(ETH_P_ALL))
-    opened.bind((STATION_INTERFACE, ETH_P_ALL))
-    return opened
+@contextlib.contextmanager
+def listen(namespace: NetworkNamespace) -> Iterator[list[socket.socket]]:
+    """Sockets that receive the frames at the station's interface that announce an address, and no others."""
+    with contextlib.ExitStack() as stack:
+        with namespace.entered():
+            opened = [
+                stack.enter_context(
+                    socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.htons(kind))
+                )
+                for kind in KINDS
+            ]
+        for item, kind in zip(opened, KINDS, strict=True):
+            item.bind((STATION_INTERFACE, kind))
+        yield opened
 
 
-def wait_announced(opened: socket.socket, mac: str, deadline: Deadline) -> str | None:
+def wait_announced(opened: Sequence[socket.socket], mac: str, deadline: Deadline) -> str | None:
     """Wait for a frame that announces an address, by which switches learn the guest's port.
 
     :returns: ``ARP`` from the guest, ``RARP`` from QEMU, None without a frame.
     """
     address = bytes.fromhex(mac.replace(":", ""))
-    with contextlib.suppress(TimeoutError):
-        while not deadline.expired:
-            opened.settimeout(max(deadline.remaining, 0.001))
-            received = opened.recv(2048)
-            (kind,) = struct.unpack_from("!H", received, 12) if len(received) >= 14 else (0,)
-            if kind in KINDS and received[6:12] == address:
-                return KINDS[kind]
+    while not deadline.expired:
+        ready, _, _ = select.select(opened, [], [], deadline.remaining)
+        for item in ready:
+            received = item.recv(2048)
+            if len(received) >= 14 and received[6:12] == address:
+                return KINDS[int.from_bytes(received[12:14])]
     return None
 
 

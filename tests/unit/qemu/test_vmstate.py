@@ -1,0 +1,169 @@
+"""The reader of device state in a migration stream, on streams that are built here."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from cprlib.errors import InstrumentError
+from cprlib.qemu.virtio_state import virtio_values
+from cprlib.qemu.vmstate import device_state
+
+pytestmark = pytest.mark.fast
+
+RAM = b"\x01\0\0\0\x02\x03ram" + b"\0\x06 any bytes \x04" * 9 + b"\x7e\0\0\0\x02"
+RTC: dict[str, Any] = {
+    "name": "mc146818rtc",
+    "instance_id": 0,
+    "vmsd_name": "mc146818rtc",
+    "version": 3,
+    "fields": [
+        {"name": "cmos_data", "type": "buffer", "size": 20},
+        {"name": "cmos_index", "type": "uint8", "size": 1},
+        {"name": "lines", "array_len": 2, "type": "uint16", "size": 2},
+        {
+            "name": "irq",
+            "type": "struct",
+            "size": 3,
+            "struct": {
+                "vmsd_name": "irq",
+                "version": 1,
+                "fields": [
+                    {"name": "level", "type": "uint8", "size": 1},
+                    {"name": "mask", "type": "uint16", "size": 2},
+                ],
+            },
+        },
+        {"name": "queue", "type": "qtailq", "size": 3, "fields": [{"name": "item", "type": "uint8", "size": 1}]},
+    ],
+    "subsections": [
+        {"vmsd_name": "mc146818rtc/lost", "version": 1, "fields": [{"name": "lost", "type": "uint32", "size": 4}]}
+    ],
+}
+RTC_BODY = (
+    bytes(range(20))
+    + b"\x0a"
+    + b"\0\1\0\2"
+    + b"\1\xff\xfe"
+    + b"\1\x07\0"
+    + b"\5\x10mc146818rtc/lost\0\0\0\1"
+    + b"\0\0\0\x09"
+)
+SERIAL: dict[str, Any] = {
+    "name": "serial",
+    "instance_id": 1,
+    "vmsd_name": "serial",
+    "version": 3,
+    "fields": [{"name": "lcr", "type": "uint8", "size": 1}],
+}
+
+
+def section(device: Mapping[str, Any], body: bytes, number: int = 7) -> bytes:
+    name = device["name"].encode()
+    head = b"\4" + struct.pack(">IB", number, len(name)) + name + struct.pack(">II", device["instance_id"], 3)
+    return head + body + b"\x7e" + struct.pack(">I", number)
+
+
+def stream(*devices: tuple[Mapping[str, Any], bytes], described: Sequence[Mapping[str, Any]] | None = None) -> bytes:
+    parts = [section(device, body) for device, body in devices]
+    shown = [device for device, _ in devices] if described is None else described
+    text = json.dumps({"page_size": 4096, "devices": shown}).encode()
+    return b"QEVM\0\0\0\3" + RAM + b"".join(parts) + b"\0\6" + struct.pack(">I", len(text)) + text
+
+
+def test_every_field_has_a_path() -> None:
+    assert device_state(stream((RTC, RTC_BODY), (SERIAL, b"\x13"))) == {
+        "sections/000": "mc146818rtc#0 version 3, fields 3",
+        "mc146818rtc#0/cmos_data/000": bytes(range(16)).hex(),
+        "mc146818rtc#0/cmos_data/010": "10111213",
+        "mc146818rtc#0/cmos_index": "0a",
+        "mc146818rtc#0/lines[0]": "0001",
+        "mc146818rtc#0/lines[1]": "0002",
+        "mc146818rtc#0/irq/level": "01",
+        "mc146818rtc#0/irq/mask": "fffe",
+        "mc146818rtc#0/queue": "010700",
+        "mc146818rtc#0/lost/version": "1",
+        "mc146818rtc#0/lost/lost": "00000009",
+        "sections/001": "serial#1 version 3, fields 3",
+        "serial#1/lcr": "13",
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "begins with nothing"),
+        (b"GET / HTTP/1.1", "begins with 47 45"),
+        (b"QEVM\0\0\0\3" + RAM, "no description"),
+        (stream((RTC, RTC_BODY))[:-1], "no description"),
+        (stream((RTC, RTC_BODY[:-1])), "no section mc146818rtc"),
+        (stream((RTC, RTC_BODY), described=[SERIAL]), "no section serial"),
+        (stream((SERIAL, b"\x13"), described=[{**SERIAL, "fields": [{"name": "lcr", "size": -1}]}]), "its description"),
+        (stream((SERIAL, b"\x13"), described=[{**SERIAL, "fields": [{"name": "x", "size": 1 << 29}]}]), "no section"),
+        (stream((SERIAL, b"\x13"), described=[{"name": "serial"}]), "its description"),
+    ],
+)
+def test_another_layout_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(InstrumentError, match=message):
+        device_state(data)
+
+
+def config(vectors: int) -> bytes:
+    """Configuration space of a conventional PCI device with an MSI-X capability."""
+    space = bytearray(256)
+    space[:4], space[6], space[0x34] = b"\xf4\x1a\0\x10", 0x10, 0x98
+    space[0x98:0x9C] = b"\x11\0" + struct.pack("<H", vectors - 1)
+    return bytes(space)
+
+
+def virtio_net(pairs: int = 2, device: bytes | None = None, rss: bytes = b"") -> bytes:
+    queues = 2 * pairs + 1
+    vectors = queues + 1
+    pci = b"\2\0\0\0" + config(vectors) + bytes(16) + bytes(16) * vectors + bytes((vectors + 7) // 8) + b"\0\0"
+    head = b"\x0f\0\0\1" + b"\0\0\0\x04" + struct.pack(">I", 12) + b"\x52\x54\0\x75\0\2\1\0\2\0\0\0"
+    vqs = struct.pack(">I", queues) + b"".join(struct.pack(">IQHH", 256, 4096, n, n) for n in range(queues))
+    net = b"\x52\x54\0\x75\0\2" + bytes(4) + b"\0\0\0\x0c" + b"\0\1" + b"\1\0" + b"\0\0\0\2" + b"\x33" * 12 + bytes(512)
+    net += b"\0\0\0\1" + bytes(7) + struct.pack(">HHI", pairs, pairs, 0) + b"\0\0\0\0\0\0\0\x1f" + rss
+    sections = b"\5\x18virtio/64bit_features\0\0\0\1".replace(b"\x18", b"\x15") + b"\0\0\1\x30\0\0\0\4"
+    entry = struct.pack(">QQ", 0x1000, 0x2000)
+    sections += b"\5\x11virtio/virtqueues\0\0\0\1" + entry + bytes(16) + entry
+    return pci + head + vqs + (net if device is None else device) + sections
+
+
+def test_state_of_virtio_net() -> None:
+    values = dict(virtio_values(virtio_net()))
+    assert values["pci/config/000"] == "f41a0010"
+    assert values["msix[5]/data"] == "00000000"
+    assert (values["status"], values["queue_sel"], values["features"]) == ("0f", "0001", "00000004")
+    assert values["config"] == "525400750002010002000000"
+    assert values["queue[4]/last_avail_idx"] == "0004"
+    assert (values["net/mac"], values["net/promisc"], values["net/mac_table[1]"]) == (
+        "525400750002",
+        "01",
+        "33:33:33:33:33:33",
+    )
+    assert (values["net/curr_queue_pairs"], values["net/tx_waiting[1]"]) == ("2", "00000000")
+    assert values["net/curr_guest_offloads"] == "000000000000001f"
+    assert values["64bit_features"] == "0000013000000004"
+    assert values["virtqueues/queue[2]/used"] == "0000000000002000"
+    assert "virtqueues/queue[1]/used" not in values
+    assert not any(name.startswith(("undescribed", "device")) for name in values)
+
+
+def test_rss_of_virtio_net() -> None:
+    rss = (
+        b"\5\x15virtio-net-device/rss\0\0\0\1" + b"\1\1\0" + b"\0\0\0\x3f" + b"\0\2" + b"\0\0" + b"k" * 40 + b"\0\0\0\1"
+    )
+    values = dict(virtio_values(virtio_net(rss=rss)))
+    assert values["net/rss/enabled"] == "01"
+    assert values["net/rss/table"] == "00000001"
+
+
+def test_what_is_not_known_is_kept_as_bytes() -> None:
+    values = dict(virtio_values(virtio_net(device=b"\xaa" * 20)))
+    assert (values["device/000"], values["device/010"]) == ("aa" * 16, "aa" * 4)
+    assert dict(virtio_values(b"\xbb" * 17)) == {"undescribed/000": "bb" * 16, "undescribed/010": "bb"}

@@ -44,6 +44,7 @@ GROUPS = {
     "tap": "Tap: queues, descriptors, scripts",
     "vhost": "vhost",
     "nic-state": "State of the NIC",
+    "devices": "State of other devices",
     "channel": "Migration and the CPR channel",
     "failure": "Failed updates",
     "traffic": "Packets",

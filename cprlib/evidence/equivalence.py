@@ -18,6 +18,7 @@ Values = Mapping[str, str]
 ABSENT = "absent"
 SHOWN = 4  # differences in the text of a check
 MAX_DIFFERENCES = 500  # in the evidence: the guest has a say in some of the values
+EXPECTED = {Comparison.DEVICE_STATE: "each device sends the state that it received in the update before"}
 LONGEST_VALUE, LONGEST_PATH, CONTEXT = 240, 240, 40  # characters
 
 
@@ -106,7 +107,7 @@ def difference_text(item: Difference) -> str:
 
 def equivalence_check(record: EquivalenceRecord, name: str) -> Check:
     """No value differs; inconclusive when a side could not be read."""
-    expected = "all that can be read of QEMU, process, kernel and guest is as before"
+    expected = EXPECTED.get(record.comparison, "all that can be read of QEMU, process, kernel and guest is as before")
     count = len(record.differences)
     if count:
         shown = "; ".join(difference_text(item) for item in record.differences[:SHOWN])

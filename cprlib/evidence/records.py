@@ -287,6 +287,7 @@ class Comparison(enum.StrEnum):
     UPDATE = "update"  # before and after a live update
     FAILED_UPDATE = "failed-update"  # the source, before and after a failed update
     CHAIN = "chain"  # the first source of a chain of updates, and its last target
+    DEVICE_STATE = "device-state"  # the migration streams of two updates in a row
     STOP_CONT = "stop-cont"  # the same QEMU, before and after its guest was stopped and continued
 
 

@@ -22,6 +22,7 @@ from cprlib.guest.replies import (
 
 NIC = "eth0"  # the one that is changed
 REPEAT_S = 2.0  # without an answer for this long, an idempotent request is sent again
+FILES_REPEAT_S = 10.0  # more than it takes on a busy machine: a repetition would make the guest busier still
 LOG_S = 60.0  # for each part of a log
 LOG_LIMIT = 10_000_000  # records; a guest that claims more is lying
 DAMAGED_PARTS = 3  # parts of a log that may arrive damaged before the download fails
@@ -66,7 +67,8 @@ class AgentConnection:
 
         :param patterns: of glob(7), with braces, without ``:`` and spaces; a request has room for 2000 characters.
         """
-        return parse_files(self._repeatable("files", {"of": ":".join(patterns)}))
+        parameters = {"of": ":".join(patterns)}
+        return parse_files(self._channel.request("files", parameters, seconds=30, repeat_after=FILES_REPEAT_S))
 
     def set_queue_pairs(self, pairs: int, device: str = NIC) -> int:
         """Set the number of queue pairs, as ``ethtool -L combined``; returns how many are in use now."""

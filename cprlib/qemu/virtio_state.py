@@ -18,7 +18,8 @@ SUBSECTION = re.compile(rb"\x05.(virtio/[a-z0-9_]+)(....)", re.DOTALL)
 MODERN = b"\x05\x17virtio_pci/modern_state"
 GUEST_OFFLOADS = 2  # VIRTIO_NET_F_CTRL_GUEST_OFFLOADS
 NET_TABLE, NET_VLANS = 6, 512
-WIDE = 64  # bytes of a row that is rarely looked at
+ROW, WIDE = 16, 64  # bytes of a row
+LINK_UP, ANNOUNCE = 1, 2  # VIRTIO_NET_S_*
 
 Values = Iterator[tuple[str, str]]
 
@@ -79,7 +80,7 @@ def _device(data: bytes, config_size: int) -> list[tuple[str, str]] | None:
         values += cursor.fields("", ("status", 1), ("isr", 1), ("queue_sel", 2))
         features = cursor.number(4)
         values.append(("features", f"{features:08x}"))
-        values += rows("config", cursor.take(cursor.number(4)))
+        values += rows("config", cursor.take(cursor.number(4)), 2)
         count = cursor.number(4)
         if not 0 < count <= MOST_QUEUES:
             return None
@@ -126,7 +127,10 @@ def _net(data: bytes, features: int) -> list[tuple[str, str]] | None:
     """vmstate_virtio_net_device; None when it is another device."""
     cursor, values = _Cursor(data), list[tuple[str, str]]()
     try:
-        values += cursor.fields("net/", ("mac", 6), ("tx_waiting[0]", 4), ("mergeable_rx_bufs", 4), ("status", 2))
+        values += cursor.fields("net/", ("mac", 6), ("tx_waiting[0]", 4), ("mergeable_rx_bufs", 4))
+        status = cursor.number(2)
+        values += [("net/link", str(status & LINK_UP)), ("net/announce", str(status & ANNOUNCE))]
+        values.append(("net/status", f"{status & ~LINK_UP & ~ANNOUNCE:04x}"))
         values += cursor.fields("net/", ("promisc", 1), ("allmulti", 1))
         used = cursor.number(4)
         values.append(("net/mac_table/in_use", str(used)))
@@ -220,7 +224,7 @@ def _queues(name: str, data: bytes, layout: tuple[tuple[str, int], ...]) -> Valu
             yield from _Cursor(entry).fields(f"{name}/queue[{number}]/", *layout)
 
 
-def rows(name: str, data: bytes, width: int = 16) -> Values:
+def rows(name: str, data: bytes, width: int = ROW) -> Values:
     """Bytes as rows by offset; one value when they fit into a row.
 
     :param width: of a row, in bytes.

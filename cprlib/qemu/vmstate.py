@@ -16,11 +16,14 @@ import msgspec
 
 from cprlib.codec import BadValue, load_json
 from cprlib.errors import InstrumentError
-from cprlib.qemu.virtio_state import rows, virtio_values
+from cprlib.qemu.virtio_state import ROW, rows, virtio_values
 
 MAGIC = b"QEVM\0\0\0\3"  # migration/savevm.h QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION
 EOF, FULL, SUBSECTION, DESCRIPTION, FOOTER = 0x00, 0x04, 0x05, 0x06, 0x7E
 LONGEST_ARRAY = 1 << 20
+LISTED = 64  # elements of an array that have a path each
+WIDTHS = {"pci config": 4, "buffer": 1}  # bytes of a row, by the field's type
+LONGEST_BUFFER = 128  # bytes with a path each, as the registers of a real-time clock
 TRIED = "read the device state of a migration stream"
 ADVICE = "compare the stream with migration/savevm.c and migration/vmstate.c of this QEMU"
 Length = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
@@ -130,6 +133,11 @@ def _values(part: Structure, data: bytes) -> Iterator[tuple[str, str]]:
     """The values of a structure's fields and subsections."""
     position = 0
     for item in part.fields:
+        if item.array_len is not None and item.array_len > LISTED and not (item.struct or item.fields):
+            end = position + item.size * _count(item)
+            yield from rows(item.name, data[position:end])
+            position = end
+            continue
         for number in range(_count(item)):
             index = item.index if item.array_len is None else number
             name = item.name if index is None else f"{item.name}[{index}]"
@@ -152,4 +160,5 @@ def _field(item: Field, name: str, data: bytes) -> Iterator[tuple[str, str]]:
     elif inner.fields and _size(inner) == item.size:
         yield from ((f"{name}/{path}", value) for path, value in _values(inner, data))
     else:
-        yield from rows(name, data)
+        narrow = item.type != "buffer" or len(data) <= LONGEST_BUFFER
+        yield from rows(name, data, WIDTHS.get(item.type, ROW) if narrow else ROW)

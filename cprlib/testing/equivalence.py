@@ -10,6 +10,8 @@ from cprlib.evidence.allowed_differences import allowed_differences
 from cprlib.evidence.equivalence import Snapshot, Values, compare, take_snapshot
 from cprlib.evidence.records import Comparison, EquivalenceRecord
 from cprlib.guest.state import read_guest_state
+from cprlib.qemu.vmstate import device_state
+from cprlib.update.mechanism import Mechanism
 from cprlib.update.running_guest import RunningGuest
 
 Reader = Callable[[RunningGuest], Values]
@@ -50,3 +52,16 @@ def compare_state(
         return record if settling.expired or not record.differences else None
 
     return Deadline(ALL_S, "the states to be compared").poll(settled, POLL_S)
+
+
+def compare_device_states(earlier: bytes, later: bytes, mechanism: Mechanism, subject: str) -> EquivalenceRecord:
+    """Compare the device state of two updates in a row: what the first one's target was sent, it has to send again.
+
+    :param earlier, later: the streams of the main channel.
+    :param subject: what happened between them, for the report.
+    """
+
+    def read(stream: bytes) -> Snapshot:
+        return take_snapshot({"vmstate": lambda: device_state(stream)})
+
+    return compare(read(earlier), read(later), Comparison.DEVICE_STATE, mechanism, allowed_differences(), subject)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from cprlib.guest.packet_log import reflections
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.checks import CaseChecks
-from cprlib.testing.equivalence import compare_state, read_compared
+from cprlib.testing.equivalence import compare_device_states, compare_state, read_compared
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.testing.ports import PortAllocator
 from cprlib.traffic.control_run import LEAST_CONTROL_SHARE, ControlRun
@@ -50,6 +51,7 @@ from cprlib.update.guest_traffic import (
     instrument_counters,
     read_hop_counters,
 )
+from cprlib.update.hooks import RecordMainChannel
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.outcome import view
 from cprlib.update.results import UpdateResult
@@ -98,6 +100,9 @@ class MeasuredCase(CaseChecks):
         self._control_runs: list[TrafficSession] = []
         self._running: TrafficSession | None = None
         self._notes: list[str] = []
+        self._between_qemus = False
+        self.compares_states = True
+        """Whether the state before and after each update is compared; False for a guest that changes it itself."""
 
     @property
     def guest(self) -> RunningGuest:
@@ -146,6 +151,7 @@ class MeasuredCase(CaseChecks):
             station, flows = self.guest.topology.station, self._warm_flows()
             seen = view_guest(self.guest.agent)
             before = read_hop_counters(self.guest) | instrument_counters(None)
+            state, updates = self._read_state(), len(self._notes)
         with DropTrace() as trace, TrafficSession(station, flows, settings) as session:
             with self.without_update():
                 deadline = Deadline(parameters.before + 20, "traffic to flow before the update")
@@ -167,8 +173,24 @@ class MeasuredCase(CaseChecks):
         self._collect(session, before, after, drops)
         shares = queue_shares(seen.nic, later.nic)
         self.evidence = replace(self.evidence, guest_view=guest_view(seen, later), queue_shares=shares)
+        self._compare_after_traffic(state, len(self._notes) - updates)
         if seen.nic.channels > 1:
             self.add_checks(queue_use_check(shares, min(seen.nic.channels, later.nic.channels)))
+
+    def _read_state(self) -> Snapshot | None:
+        return read_compared(self.guest) if self.compares_states else None
+
+    def _compare_after_traffic(self, before: Snapshot | None, updates: int) -> None:
+        """Compare the states before and after the traffic: reading them would delay its packets.
+
+        :param updates: that were carried out meanwhile.
+        """
+        if updates == 0 or self._between_qemus:
+            return
+        if updates == 1:
+            self.expect_same_state(before, Comparison.UPDATE, "equivalent-after-update", "the update")
+        else:
+            self.expect_same_state(before, Comparison.CHAIN, "equivalent-after-chain", f"{updates} updates")
 
     def _extend_control_run(self, measured: int) -> None:
         """Run the control again when the measured run became longer than twice its control run.
@@ -223,8 +245,9 @@ class MeasuredCase(CaseChecks):
         """
         netdev = self.guest.machine.settings.netdevs[0]
         other_qemu = qemu is not None and qemu != self.guest.machine.settings.qemu
+        self._between_qemus |= other_qemu
         with self.without_update():
-            state = None if other_qemu else read_compared(self.guest)
+            state = None if other_qemu or self._running else self._read_state()
         try:
             update = self.guest.live_update(qemu, hooks=hooks)
         except (UpdateFailed, QemuFailed) as error:
@@ -245,6 +268,15 @@ class MeasuredCase(CaseChecks):
         """
         if before is not None:
             self.add_equivalence(compare_state(self.guest, before, comparison, subject), name)
+
+    def expect_same_device_state(self, streams: Sequence[bytes]) -> None:
+        """Check that each update sends the device state that the update before has sent.
+
+        :param streams: of the main channels, in order; by :class:`RecordMainChannel`.
+        """
+        for number, (earlier, later) in enumerate(itertools.pairwise(streams), 1):
+            record = compare_device_states(earlier, later, self.guest.mechanism, f"update {number}")
+            self.add_equivalence(record, "device-state-is-sent-again")
 
     def add_update(self, update: UpdateResult, netdev: TapNetdev, note: str = "") -> None:
         """Add what was seen of an update to the evidence.
@@ -274,19 +306,19 @@ class MeasuredCase(CaseChecks):
     def update_chain(self, steps: Iterable[ChainStep], *, growth: bool = True) -> None:
         """Update the guest several times under one traffic; each update has the checks of a single one.
 
-        :param growth: compare descriptors and memory of the targets, which may differ between two QEMUs.
+        :param growth: compare descriptors, memory and device state of the targets, which may differ between two QEMUs.
         """
-        targets = []
+        targets, recorded = [], list[RecordMainChannel]()
         with self.under_traffic():
-            first = read_compared(self.guest) if growth else None
             for step in steps:
-                update = self.live_update(step.qemu, note=step.note)
+                recorded += [RecordMainChannel()] if growth else []
+                update = self.live_update(step.qemu, note=step.note, hooks=recorded[-1:])
                 targets.append(update.source_before)  # the target before, which has run the guest for a while
                 self.let_traffic_flow(BETWEEN_S)
             targets.append(view(self.guest.machine))
-            self.expect_same_state(first, Comparison.CHAIN, "equivalent-after-chain", f"{len(targets) - 1} updates")
         if growth:
             self.add_checks(*growth_checks(targets[1:], targets[0]))
+            self.expect_same_device_state([item.stream for item in recorded])
 
     def _collect(self, session: TrafficSession, before: Counters, after: Counters, drops: DropReport) -> None:
         log, overflow = reflector_log(self.guest.agent)

@@ -185,7 +185,7 @@ def _static_neighbours(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _messages(text: str) -> Iterator[tuple[str, str]]:
-    """Warnings of the kernel, and what it says of NICs, clocks and interrupts: how often, and the last one.
+    """Warnings of the kernel, and its messages about NICs, clocks and interrupts: their number, and the last one.
 
     The path is the message without its numbers. Format: Linux, Documentation/ABI/testing/dev-kmsg.
     """

@@ -57,7 +57,7 @@ class Device(Structure, frozen=True, kw_only=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What the stream says of itself."""
+    """The description at the end of a stream."""
 
     devices: tuple[Device, ...]
 

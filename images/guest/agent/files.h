@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Files of the guest as they are: what its kernel says of devices, interrupts, addresses and clocks. */
+/* Files of the guest as they are: how its kernel shows devices, interrupts, addresses and clocks. */
 #ifndef FILES_H
 #define FILES_H
 

@@ -81,7 +81,7 @@ def test_state_has_what_does_not_change_by_itself() -> None:
     "path", ["/proc/interrupts", "/proc/timer_list", "/proc/net/arp", "/dev/kmsg", "/proc/x/config"]
 )
 @pytest.mark.parametrize("text", ["", "\n\n", ";\n,,,,;\n", "a:\n 1:\n", "\xff\x00\x1b[2J 0x 0xzz 0x4 b c d e f\n" * 3])
-def test_senseless_files_are_no_error(path: str, text: str) -> None:
+def test_malformed_files_are_no_error(path: str, text: str) -> None:
     values = state_of({"/sys/class/net/eth0/mtu": "1500", path: text})
     assert all(isinstance(value, str) for value in values.values())
     assert not any("\x1b" in item for pair in values.items() for item in pair)

@@ -194,6 +194,10 @@ class CaseChecks:
         message = text + (f": {said[0]}" if said and said[0] not in happened else "")
         if fallen:
             message = f"{fallen}; seen as: {message}"
+        elif killed := self.killed_qemu():
+            check = Check(name, Outcome.INCONCLUSIVE, expected, killed, f"{killed}; seen as: {message}")
+            self.evidence = self.evidence.with_checks(check)
+            return
         if self.accuses or (fallen and self.evidence.mechanism.handling.sends_descriptors):
             # the netdev's option cpr=on is no stock feature: a QEMU that dies or hangs with it is a finding, always
             check = Check(name, Outcome.FAIL, expected, fallen or happened, message)
@@ -218,6 +222,10 @@ class CaseChecks:
 
     def fallen_qemu(self) -> str:
         """How a QEMU of the case failed that died or does not respond, with its last message; empty without one."""
+        return ""
+
+    def killed_qemu(self) -> str:
+        """That the QEMU with the guest was killed from outside, as a kernel without memory does; empty when not."""
         return ""
 
     def expect_no_complaint(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -355,6 +356,14 @@ class MeasuredCase(CaseChecks):
         """How a QEMU failed that died or does not respond; empty at once when every one is well."""
         fallen = (machine.fallen() for machine in (self._guest.machines if self._guest else ()))
         return next(filter(None, fallen), "")
+
+    def killed_qemu(self) -> str:
+        if self._guest is None or self._guest.machine.exit_status() != -signal.SIGKILL:
+            return ""
+        machine = self._guest.machine
+        if machine.watch.exceeded:
+            return ""
+        return f"the {machine.name} was killed from outside by SIGKILL: did this machine run out of memory (dmesg)?"
 
     def note_death(self) -> None:
         """Add it to the evidence when a QEMU crashed or the guest's kernel died."""

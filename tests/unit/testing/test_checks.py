@@ -160,6 +160,17 @@ def test_whatever_was_noticed_of_a_dead_qemu_it_is_the_cause(tmp_path: Path, err
     assert check.message.startswith("the source ended with killed by SIGABRT: qemu: assertion failed; seen as: ")
 
 
+def test_a_qemu_that_the_kernel_killed_is_not_accused(tmp_path: Path) -> None:
+    class Killed(CaseChecks):
+        def killed_qemu(self) -> str:
+            return "the source was killed from outside by SIGKILL"
+
+    checks = Killed(tmp_path, replace(CaseEvidence("x", Mechanism.CPR, Role.CHECKS), updates=1))
+    with checks.survives():
+        raise QemuFailed("run query-status on the source", "the connection broke")
+    assert only_check(checks).outcome == Outcome.INCONCLUSIVE
+
+
 @pytest.mark.parametrize(
     ("mechanism", "outcome"), [(Mechanism.CPR, Outcome.FAIL), (Mechanism.LINK_SWITCH, Outcome.INCONCLUSIVE)]
 )

@@ -10,6 +10,7 @@ from cprlib.evidence.records import Check, GuestFact, Outcome, QueueShare
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.guest.replies import Identity, NicInfo
+from cprlib.qemu.wrapper import last_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,9 @@ def death_checks(folder: Path, accuses: bool) -> tuple[Check, ...]:
     outcome = Outcome.FAIL if accuses else Outcome.INCONCLUSIVE
     for path in sorted(folder.glob("backtrace-*.txt")):
         name = path.stem.removeprefix("backtrace-")
-        said = (folder / f"stderr-{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        said = last_message((folder / f"stderr-{name}.log").read_text(encoding="utf-8", errors="replace"))
         how = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-        message = f"the {name} was {how}: {said[-1] if said else 'it said nothing'}; see {path.name}"
+        message = f"the {name} was {how}: {said or 'it said nothing'}; see {path.name}"
         found.append(Check("qemu-lives", outcome, "no QEMU crashes", how, message))
     for path in sorted(folder.glob("console-*.log")):
         try:

@@ -37,7 +37,7 @@ from cprlib.qemu.supervision import (
     wait_while_exiting,
 )
 from cprlib.qemu.trace_log import TraceLog, read_trace
-from cprlib.qemu.wrapper import is_script, qemu_below, status_of_qemu
+from cprlib.qemu.wrapper import is_script, last_message, qemu_below, status_of_qemu
 
 __all__ = ["Machine", "MachineFiles", "MachineSettings", "Passed", "command_line", "start_machine"]
 
@@ -131,7 +131,7 @@ class Machine:
             )
         backtrace = keep_crash(self.files.folder, self.name, self.pid, status, self.settings.qemu.path)
         messages = self.messages
-        last = messages.splitlines()[-1] if messages else "no message"
+        last = last_message(messages) or "no message"
         return QemuFailed(
             doing,
             f"the {self.name} ended with {describe_status(status)}: {last}",
@@ -141,15 +141,17 @@ class Machine:
             details=f"command: {shell_line(self.command)}\n{tail(messages)}",
         )
 
-    def fallen(self) -> str:
+    def fallen(self, *, may_end: bool = False) -> str:
         """How a QEMU failed (crashed, ended by itself, does not respond), with its last message; empty when well.
 
-        A target may end with an error status, and one that was killed says nothing about itself.
+        One that was killed says nothing about itself.
+
+        :param may_end: it may end with an error status, as a target does that refuses.
         """
         status = self.exit_status()
         if status is None:
             return self._unwell()
-        unasked = not (self.quitting or self.incoming or status == -signal.SIGKILL)
+        unasked = not (self.quitting or may_end or status == -signal.SIGKILL)
         return self.died("run the guest", status).happened if unasked or status in CRASH_STATUSES else ""
 
     def _unwell(self) -> str:
@@ -159,7 +161,7 @@ class Machine:
         try:
             status = str(self.qmp.execute("query-status", seconds=RESPOND_S).get("status"))
         except DeadlineExceeded as error:
-            last = (self.messages.splitlines() or ["no message"])[-1]
+            last = last_message(self.messages) or "no message"
             return f"the {self.name} hangs: no reply to query-status: {error.happened}; its last message: {last}"
         except QemuFailed:
             return ""

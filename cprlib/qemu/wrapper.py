@@ -7,11 +7,13 @@ whose command line has the words that the wrapper was given.
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 from pathlib import Path
 
 from cprlib.linux.procfs import children_of
 
+SHELL_REPORT = re.compile(r"(Aborted|Segmentation fault|Bus error|Illegal instruction)( \(core dumped\)|$)")
 SHELL_SIGNAL = 128  # exit status of a shell whose child was killed by a signal, less the signal's number (POSIX sh)
 
 
@@ -33,6 +35,12 @@ def _words(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     except OSError:
         return []
+
+
+def last_message(messages: str) -> str:
+    """The last line that QEMU wrote, which the shell of a wrapper may follow with one about the signal."""
+    lines = messages.strip().splitlines()
+    return next((line for line in reversed(lines) if not SHELL_REPORT.search(line)), lines[-1] if lines else "")
 
 
 def is_script(program: Path) -> bool:

@@ -354,7 +354,11 @@ class MeasuredCase(CaseChecks):
 
     def fallen_qemu(self) -> str:
         """How a QEMU failed that died or does not respond; empty at once when every one is well."""
-        fallen = (machine.fallen() for machine in (self._guest.machines if self._guest else ()))
+        if self._guest is None:
+            return ""
+        update = self._guest.latest_update
+        refusal = bool(update and update.expects_failure)
+        fallen = (item.fallen(may_end=refusal and item.incoming) for item in self._guest.machines)
         return next(filter(None, fallen), "")
 
     def killed_qemu(self) -> str:

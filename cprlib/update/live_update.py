@@ -184,7 +184,7 @@ class LiveUpdate:
 
     def migrate(self) -> QemuFailed | None:
         """Give ``migrate`` to the source; returns the error when it was refused."""
-        seconds = HELD_MIGRATE_S if self._expects_failure else MIGRATE_S
+        seconds = HELD_MIGRATE_S if self.expects_failure else MIGRATE_S
         try:
             self.source.qmp.execute("migrate", {"channels": self.source_channels.descriptions()}, seconds=seconds)
         except QemuFailed as error:
@@ -196,7 +196,8 @@ class LiveUpdate:
         self.moments.append(Moment(name, time.time_ns(), who, "the harness"))
 
     @property
-    def _expects_failure(self) -> bool:
+    def expects_failure(self) -> bool:
+        """Whether a hook expects the update to fail, so that its target may end early."""
         return any(hook.expects_failure for hook in self.hooks)
 
     def _reach(self, phase: Phase) -> None:
@@ -220,7 +221,7 @@ class LiveUpdate:
         target = self.target
 
         def listening() -> bool | None:
-            if self._expects_failure and target.process.poll() is not None:
+            if self.expects_failure and target.process.poll() is not None:
                 return True
             target.check_alive("start the target")
             return is_listening(target.pid, self.channels.cpr) or None

@@ -21,6 +21,7 @@ from cprlib.errors import (
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import equivalence_check
 from cprlib.evidence.records import Check, EquivalenceRecord, FaultRecord, Outcome, Role, Stream
+from cprlib.qemu.wrapper import last_message
 
 COMPLAINTS = (  # net/tap-linux.c, hw/net/virtio-net.c, hw/net/vhost_net.c, GLib
     "could not disable queue",
@@ -212,12 +213,12 @@ class CaseChecks:
         :param control: why the same guest does not boot without ``cpr=on`` either, or that it was not tried; empty when
             it boots: then the option is at fault.
         """
-        said = [without_time(line) for line in error.details.strip().splitlines()[-1:]]
-        text = error.one_line() + (f": {said[0]}" if said and said[0] not in error.happened else "")
+        said = without_time(last_message(error.details))
+        text = error.one_line() + (f": {said}" if said and said not in error.happened else "")
         if control:
-            outcome, text = Outcome.INCONCLUSIVE, f"{text}; it says nothing about an update ({control})"
+            outcome, text = Outcome.INCONCLUSIVE, f"it says nothing about an update: {text} ({control})"
         else:
-            outcome, text = Outcome.FAIL, f"{text}; without cpr=on the same guest boots"
+            outcome, text = Outcome.FAIL, f"the same guest boots without cpr=on; with it: {text}"
         self.evidence = self.evidence.with_checks(Check("boots", outcome, "the guest boots", error.happened, text))
 
     def fallen_qemu(self) -> str:

@@ -120,14 +120,19 @@ class MutationJobs:
         return judged
 
     def adopt(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> bool:
-        """Whether a result is stored whose inputs are unchanged, in this session or copied from an earlier one."""
+        """Whether a result is stored whose inputs are unchanged, in this session or copied from an earlier one.
+
+        An earlier one that was inconclusive is not copied: the test runs again.
+        """
         if self.is_stored(planned, built, test):
             return True
         key, own = self._key(planned, built, test), self.final(planned, test)
         for other in sorted(self.folder.parent.glob(f"*/{own.relative_to(self.folder)}"), reverse=True):
             with contextlib.suppress(InstrumentError, OSError):
                 record = ResultRecord.read(other)
-                if other != own and record.key == key and not record.changed:
+                if other == own or record.key != key or record.changed:
+                    continue
+                if judge_folder(other, self.policies).outcome in (*QUIET, JobOutcome.FAILED):
                     temporary = self.partial / planned.build.folder / test.id
                     shutil.copytree(other, temporary)
                     store_folder(temporary, own)

@@ -15,6 +15,7 @@ from cprlib.guest.replies import (
     NetInfo,
     ReflectorCounters,
     Reply,
+    RssSettings,
     SenderStream,
     TcpResult,
     ToggleResult,
@@ -24,6 +25,7 @@ NIC = "eth0"  # the one that is changed
 REPEAT_S = 2.0  # without an answer for this long, an idempotent request is sent again
 FILES_REPEAT_S = 10.0  # more than it takes on a busy machine: a repetition would make the guest busier still
 LOG_S = 60.0  # for each part of a log
+REBIND_S = 20.0  # a driver that is bound negotiates, which is slow under emulation
 LOG_LIMIT = 10_000_000  # records; a guest that claims more is lying
 DAMAGED_PARTS = 3  # parts of a log that may arrive damaged before the download fails
 
@@ -174,19 +176,28 @@ class AgentConnection:
         """Create a VLAN device and set it up, so that the NIC's VLAN filter has this id."""
         self._channel.request("vlan", {"action": "add", "vlan": vlan, "device": NIC})
 
+    def remove_vlan(self, vlan: int) -> None:
+        """Delete a VLAN device."""
+        self._channel.request("vlan", {"action": "remove", "vlan": vlan, "device": NIC})
+
     def add_filter(self, mac: str) -> None:
         """Let the NIC receive one more link-layer address, multicast or unicast."""
         self._channel.request("filter", {"action": "add", "mac": mac, "device": NIC})
+
+    def remove_filter(self, mac: str) -> None:
+        """Let the NIC no longer receive an address that was added."""
+        self._channel.request("filter", {"action": "remove", "mac": mac, "device": NIC})
 
     def set_interface(
         self,
         *,
         mac: str | None = None,
+        up: bool | None = None,
         promiscuous: bool | None = None,
         all_multicast: bool | None = None,
     ) -> None:
-        """Change the NIC's address or receive modes, as ``ip link set``; None leaves a property unchanged."""
-        changes = {"mac": mac, "promisc": promiscuous, "allmulti": all_multicast}
+        """Change the NIC's address, state or receive modes, as ``ip link set``; None leaves a property unchanged."""
+        changes = {"mac": mac, "up": up, "promisc": promiscuous, "allmulti": all_multicast}
         given = {
             key: int(value) if isinstance(value, bool) else value for key, value in changes.items() if value is not None
         }
@@ -205,6 +216,37 @@ class AgentConnection:
         :param wait_ms: in ms of the guest's clock; 0 for none, effective after the current wait.
         """
         self._repeatable("defer", {"device": NIC, "wait_us": 1000 * wait_ms})
+
+    def rss(self) -> RssSettings:
+        """Key and table of receive-side scaling.
+
+        :raises GuestFailed: the NIC has none.
+        """
+        return self._repeatable("rss", {"device": NIC}).read(RssSettings)
+
+    def set_rss(self, key: str, queue: int | None = None) -> None:
+        """Set key and table of receive-side scaling, as ``ethtool -X``.
+
+        :param key: in hexadecimal.
+        :param queue: of every entry of the table; None for the driver's default table.
+        """
+        table = {} if queue is None else {"queue": queue}
+        self._repeatable("rss-set", {"device": NIC, "key": key, **table})
+
+    def rebind_driver(self) -> None:
+        """Unbind the NIC's driver and bind it again: the NIC is new then, down and without addresses."""
+        self._channel.request("rebind", {"device": NIC}, seconds=REBIND_S)
+
+    def configure(self, ipv4: str, ipv6: str) -> None:
+        """Set a new NIC up with its addresses, as at boot; a NIC that has them is unchanged.
+
+        :param ipv4, ipv6: with the length of the prefix: ``10.75.0.2/24``.
+        """
+        self._repeatable("configure", {"device": NIC, "ipv4": ipv4, "ipv6": ipv6})
+
+    def reboot(self) -> None:
+        """Reboot the guest, a moment after the answer."""
+        self._channel.request("reboot")
 
     def _log(self, name: str) -> PacketLog:
         content = bytearray()

@@ -293,3 +293,14 @@ class TcpResult:
     retransmissions: Number
     rtt_us: Number
     error: Number
+
+
+@dataclass(frozen=True, slots=True)
+class RssSettings:
+    """Receive-side scaling of a NIC, as ``ethtool -x``.
+
+    :param key: of the hash, in hexadecimal; :param table: the queue of each entry.
+    """
+
+    key: PlainText
+    table: Annotated[tuple[Number, ...], Meta(max_length=ENTRIES_LIMIT)]

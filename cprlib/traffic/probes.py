@@ -86,6 +86,26 @@ class Probes:
     def __exit__(self, *_: object) -> None:
         self._resources.close()
 
+    @property
+    def count(self) -> int:
+        """Number of flows."""
+        return len(self._flows)
+
+    def round_trip(self, index: int, deadline: Deadline, *, quiet_s: float = 0.0) -> bool:
+        """Send one packet on one flow, and wait for its answer; returns whether it arrives.
+
+        :param index: of the flow.
+        :param quiet_s: seconds without packets before it, so that it finds idle queues.
+        """
+        self._receive(quiet_s)
+        self._forget()
+        self._send_on(index)
+        while self._unanswered[index] and not deadline.expired:
+            self._receive(min(0.1, deadline.remaining))
+        answered = not self._unanswered[index]
+        self._forget()
+        return answered
+
     def send(self, count: int = 1) -> int:
         """Send ``count`` packets on each flow; returns how many were sent in all."""
         for index in range(len(self._flows)):

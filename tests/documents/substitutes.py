@@ -42,6 +42,7 @@ class Substitute:
 BOOT = "python3 -m cprlib.bootstrap"
 AVOCADO = "avocado run --spawner=lab"
 PUSH = "fixtures/matrix/push.yaml"
+OPERATIONS = "tests/functional/test_operations.py:Operations.test_operations_keep_working"
 TWO_POINTS = "/run/points/q4-vhost-q35-cpr-10.2-ip4 /run/points/q1-vhost-q35-cpr-10.0-ip6"
 COMPARE = "cprlib compare"
 OWN_QEMU = "~/qemu/build/qemu-system-x86_64"
@@ -97,6 +98,12 @@ SUBSTITUTES = (
             "two mutants and one test",
         )
         for options in ("", " --patch 9", " --sample 40 --seed 1")
+    ),
+    # tests.md
+    Substitute(
+        f"cprlib run --matrix operations {OPERATIONS}",
+        f"cprlib run --matrix operations --points 'q1-*-nics-1-*-chain' {OPERATIONS}",
+        "two of the 36 points",
     ),
     # matrix.md
     Substitute("cprlib run --matrix night", f"cprlib run --matrix night {POINT}", "two of the eighty points"),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import select
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from big_packets import BigPackets
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
 from cprlib.evidence.records import Role
-from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.topology import GUEST, STATION_INTERFACE
+from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.testing.announcements import announced_by, listen
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -41,38 +38,6 @@ FRAMES = {
     "foreign VLAN": frame(CHANGED, vlan=VLAN + 1),
 }
 ACCEPTED = ("own address", "added unicast address", "added multicast address", f"VLAN {VLAN}")
-KINDS = {0x0806: "ARP", 0x8035: "RARP"}  # by ETH_P_ARP and ETH_P_RARP, linux/if_ether.h
-
-
-@contextlib.contextmanager
-def listen(namespace: NetworkNamespace) -> Iterator[list[socket.socket]]:
-    """Sockets that receive the frames at the station's interface that announce an address, and no others."""
-    with contextlib.ExitStack() as stack:
-        with namespace.entered():
-            opened = [
-                stack.enter_context(
-                    socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.htons(kind))
-                )
-                for kind in KINDS
-            ]
-        for item, kind in zip(opened, KINDS, strict=True):
-            item.bind((STATION_INTERFACE, kind))
-        yield opened
-
-
-def wait_announced(opened: Sequence[socket.socket], mac: str, deadline: Deadline) -> str | None:
-    """Wait for a frame that announces an address, by which switches learn the guest's port.
-
-    :returns: ``ARP`` from the guest, ``RARP`` from QEMU, None without a frame.
-    """
-    address = bytes.fromhex(mac.replace(":", ""))
-    while not deadline.expired:
-        ready, _, _ = select.select(opened, [], [], deadline.remaining)
-        for item in ready:
-            received = item.recv(2048)
-            if len(received) >= 14 and received[6:12] == address:
-                return KINDS[int.from_bytes(received[12:14])]
-    return None
 
 
 class NicState(LiveUpdateTest):
@@ -146,12 +111,13 @@ class NicState(LiveUpdateTest):
         with listen(case.guest.topology.station) as opened:
             update = case.live_update()
             if announced is not None:
-                who = wait_announced(opened, announced, Deadline(5, "an announcement"))
+                either = {("ARP", announced), ("RARP", announced)}
+                came = announced_by(opened, either, Deadline(5, "an announcement"), least=1)
                 case.expect(
                     f"announced-{when}",
-                    who is not None,
+                    bool(came),
                     f"ARP or RARP from {announced}",
-                    who or "none",
+                    ", ".join(kind for kind, _ in came) or "none",
                     "neither guest nor QEMU announced the guest after the update: switches do not learn its port",
                 )
         after = read_nic_view(case.guest)

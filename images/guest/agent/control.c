@@ -14,10 +14,12 @@
 #include "files.h"
 #include "filter.h"
 #include "interface.h"
+#include "lifecycle.h"
 #include "netinfo.h"
 #include "port.h"
 #include "reflector.h"
 #include "request.h"
+#include "rss.h"
 #include "sender.h"
 #include "stamp.h"
 #include "tcp.h"
@@ -233,6 +235,30 @@ static void defer(struct request *request, struct output *out)
     interface_defer(request);
 }
 
+static void rebind(struct request *request, struct output *out)
+{
+    (void)out;
+    lifecycle_rebind(request);
+}
+
+static void configure(struct request *request, struct output *out)
+{
+    (void)out;
+    lifecycle_configure(request);
+}
+
+static void change_rss(struct request *request, struct output *out)
+{
+    (void)out;
+    rss_set(request);
+}
+
+static void restart(struct request *request, struct output *out)
+{
+    (void)out;
+    lifecycle_reboot(request);
+}
+
 static void power_off(struct request *request, struct output *out)
 {
     (void)out;
@@ -267,10 +293,15 @@ static const struct {
     {"interface", interface},
     {"feature", feature},
     {"defer", defer},
+    {"rebind", rebind},
+    {"configure", configure},
+    {"rss", rss_report},
+    {"rss-set", change_rss},
     {"tcp-start", tcp_start},
     {"tcp-stop", tcp_stop},
     {"tcp", tcp_report},
     {"tcp-reset", tcp_reset},
+    {"reboot", restart},
     {"poweroff", power_off},
 };
 

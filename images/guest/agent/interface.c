@@ -48,6 +48,7 @@ void interface_set(struct request *request)
     char rest;
     int fd;
 
+    read_flag(request, "up", IFF_UP, &on, &off);
     read_flag(request, "promisc", IFF_PROMISC, &on, &off);
     read_flag(request, "allmulti", IFF_ALLMULTI, &on, &off);
     if (text && sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", &mac[0], &mac[1], &mac[2], &mac[3], &mac[4], &mac[5], &rest) != MAC)

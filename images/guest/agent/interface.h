@@ -5,7 +5,7 @@
 
 #include "request.h"
 
-/* device=eth0 [mac=...] [promisc=0|1] [allmulti=0|1]: what is absent is unchanged. */
+/* device=eth0 [mac=...] [up=0|1] [promisc=0|1] [allmulti=0|1]: what is absent is unchanged. */
 void interface_set(struct request *request);
 /* device=eth0 feature=NAME on=0|1: ethtool -K, by the name that netinfo shows. */
 void interface_feature(struct request *request);

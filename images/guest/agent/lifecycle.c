@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "lifecycle.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "loop.h"
+
+enum { LINK = 256, REBOOT_MS = 100, QUEUE_LENGTH = 20000 /* as init sets it */ };
+
+/* Where a symbolic link of the device in sysfs leads, without the folders. Returns 0, or -1 with errno. */
+static int link_name(const char *device, const char *link, char name[LINK])
+{
+    char path[96], target[LINK];
+    const char *last;
+    ssize_t length;
+
+    snprintf(path, sizeof(path), "/sys/class/net/%.15s/%s", device, link);
+    length = readlink(path, target, sizeof(target) - 1);
+    if (length < 0)
+        return -1;
+    target[length] = '\0';
+    last = strrchr(target, '/');
+    snprintf(name, LINK, "%s", last ? last + 1 : target);
+    return 0;
+}
+
+/* Returns 0, or -1 with errno. */
+static int write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC), saved;
+    ssize_t written;
+
+    if (fd < 0)
+        return -1;
+    written = write(fd, text, strlen(text));
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return written == (ssize_t)strlen(text) ? 0 : -1;
+}
+
+static const char *device_of(struct request *request)
+{
+    const char *device = request_text(request, "device");
+
+    if (strchr(device, '/'))
+        request_fail(request, "device=%.16s is no name", device);
+    return device;
+}
+
+void lifecycle_rebind(struct request *request)
+{
+    static const char *const steps[] = {"unbind", "bind"};
+    const char *device = device_of(request);
+    char name[LINK], driver[LINK], path[64 + LINK];
+
+    if (*request->error)
+        return;
+    if (link_name(device, "device", name) < 0 || link_name(device, "device/driver", driver) < 0) {
+        request_fail(request, "find the driver of %.16s: %s", device, strerror(errno));
+        return;
+    }
+    for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        snprintf(path, sizeof(path), "/sys/bus/virtio/drivers/%s/%s", driver, steps[i]);
+        if (write_text(path, name) < 0)
+            request_fail(request, "%s %.32s: %s", steps[i], name, strerror(errno));
+    }
+}
+
+/* The address and the length of its prefix in ADDRESS/LENGTH. */
+static bool parse_network(const char *text, int family, void *address, unsigned *prefix)
+{
+    char copy[64], *slash, *end;
+
+    snprintf(copy, sizeof(copy), "%s", text);
+    slash = strchr(copy, '/');
+    if (!slash)
+        return false;
+    *slash++ = '\0';
+    *prefix = (unsigned)strtoul(slash, &end, 10);
+    return *slash && !*end && *prefix <= (family == AF_INET ? 32 : 128) && inet_pton(family, copy, address) == 1;
+}
+
+static int set_up(int fd, const char *device)
+{
+    struct ifreq name = {0};
+
+    snprintf(name.ifr_name, sizeof(name.ifr_name), "%.15s", device);
+    name.ifr_qlen = QUEUE_LENGTH;
+    if (ioctl(fd, SIOCSIFTXQLEN, &name) < 0 || ioctl(fd, SIOCGIFFLAGS, &name) < 0)
+        return -1;
+    name.ifr_flags |= IFF_UP;
+    return ioctl(fd, SIOCSIFFLAGS, &name);
+}
+
+static int add_ipv4(int fd, const char *device, struct in_addr address, unsigned prefix)
+{
+    struct ifreq name = {0};
+    struct sockaddr_in *value = (void *)&name.ifr_addr;
+
+    snprintf(name.ifr_name, sizeof(name.ifr_name), "%.15s", device);
+    *value = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = address};
+    if (ioctl(fd, SIOCSIFADDR, &name) < 0)
+        return -1;
+    value->sin_addr.s_addr = htonl(prefix ? ~0u << (32 - prefix) : 0);
+    return ioctl(fd, SIOCSIFNETMASK, &name);
+}
+
+static int add_ipv6(const char *device, struct in6_addr address, unsigned prefix)
+{
+    struct { /* struct in6_ifreq of linux/ipv6.h, which cannot be included beside netinet/in.h */
+        struct in6_addr address;
+        uint32_t prefix;
+        int index;
+    } change = {address, prefix, (int)if_nametoindex(device)};
+    int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), result, saved;
+
+    if (fd < 0)
+        return -1;
+    result = ioctl(fd, SIOCSIFADDR, &change);
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return result < 0 && errno != EEXIST ? -1 : 0;
+}
+
+void lifecycle_configure(struct request *request)
+{
+    const char *device = device_of(request), *ipv4 = request_text(request, "ipv4"), *ipv6 = request_text(request, "ipv6");
+    unsigned prefix4, prefix6;
+    struct in6_addr address6;
+    struct in_addr address4;
+    int fd;
+
+    if (!parse_network(ipv4, AF_INET, &address4, &prefix4))
+        request_fail(request, "ipv4=%.20s is no address with a prefix", ipv4);
+    if (!parse_network(ipv6, AF_INET6, &address6, &prefix6))
+        request_fail(request, "ipv6=%.50s is no address with a prefix", ipv6);
+    if (*request->error)
+        return;
+    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || set_up(fd, device) < 0 || add_ipv4(fd, device, address4, prefix4) < 0 || add_ipv6(device, address6, prefix6) < 0)
+        request_fail(request, "configure %.16s: %s", device, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+static void reboot_now(void *self, uint32_t events)
+{
+    (void)self;
+    (void)events;
+    reboot(RB_AUTOBOOT);
+}
+
+void lifecycle_reboot(struct request *request)
+{
+    static struct watch timer = {.ready = reboot_now};
+
+    if (getpid() != 1)
+        request_fail(request, "not process 1: not in a cprlib guest");
+    else if (timer_open(&timer) < 0)
+        request_fail(request, "start a timer: %s", strerror(errno));
+    else
+        timer_set(&timer, monotonic_ns() + REBOOT_MS * NS_PER_MS);
+}

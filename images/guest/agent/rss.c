@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "rss.h"
+
+#include <errno.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { MOST_ENTRIES = 4096, MOST_KEY = 256 };
+
+static int ask(const char *device, struct ethtool_rxfh *request)
+{
+    struct ifreq name = {.ifr_data = (void *)request};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), result, saved;
+
+    if (fd < 0)
+        return -1;
+    snprintf(name.ifr_name, sizeof(name.ifr_name), "%.15s", device);
+    result = ioctl(fd, SIOCETHTOOL, &name);
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return result;
+}
+
+/* Table and key as the device has them, the table first; freed by the caller; NULL with errno. */
+static struct ethtool_rxfh *read_rss(const char *device)
+{
+    struct ethtool_rxfh size = {.cmd = ETHTOOL_GRSSH}, *found;
+
+    if (ask(device, &size) < 0)
+        return NULL;
+    if (size.indir_size > MOST_ENTRIES || size.key_size > MOST_KEY) {
+        errno = EMSGSIZE;
+        return NULL;
+    }
+    found = calloc(1, sizeof(*found) + size.indir_size * sizeof(uint32_t) + size.key_size);
+    if (!found)
+        return NULL;
+    *found = size;
+    if (ask(device, found) == 0)
+        return found;
+    free(found);
+    return NULL;
+}
+
+static uint8_t *key_of(struct ethtool_rxfh *settings)
+{
+    return (uint8_t *)&settings->rss_config[settings->indir_size];
+}
+
+void rss_report(struct request *request, struct output *out)
+{
+    const char *device = request_text(request, "device");
+    struct ethtool_rxfh *found = *request->error ? NULL : read_rss(device);
+    char key[2 * MOST_KEY + 1] = "";
+
+    if (!found) {
+        request_fail(request, "read the table of %.16s: %s", device, strerror(errno));
+        return;
+    }
+    for (uint32_t i = 0; i < found->key_size; i++)
+        snprintf(key + 2 * i, 3, "%02x", key_of(found)[i]);
+    json_string(out, "key", key);
+    json_open(out, "table", '[');
+    for (uint32_t i = 0; i < found->indir_size; i++)
+        json_count(out, NULL, found->rss_config[i]);
+    json_close(out, ']');
+    free(found);
+}
+
+void rss_set(struct request *request)
+{
+    const char *device = request_text(request, "device"), *key = request_text(request, "key");
+    bool one_queue = request_get(request, "queue") != NULL;
+    uint32_t queue = (uint32_t)request_number(request, "queue", 0, 65535, 0);
+    struct ethtool_rxfh *settings = *request->error ? NULL : read_rss(device), *change = NULL;
+
+    if (!*request->error && !settings)
+        request_fail(request, "read the table of %.16s: %s", device, strerror(errno));
+    if (settings && strlen(key) != 2 * settings->key_size)
+        request_fail(request, "key= has %zu digits, not %u", strlen(key), 2 * settings->key_size);
+    for (uint32_t i = 0; settings && i < settings->key_size && !*request->error; i++)
+        if (sscanf(key + 2 * i, "%2hhx", &key_of(settings)[i]) != 1)
+            request_fail(request, "key= is not hexadecimal");
+    for (uint32_t i = 0; settings && one_queue && i < settings->indir_size; i++)
+        settings->rss_config[i] = queue;
+    if (settings && !*request->error) {
+        change = settings;
+        change->cmd = ETHTOOL_SRSSH;
+        if (!one_queue) { /* indir_size 0: the driver's default; the key follows at once */
+            memmove(change->rss_config, key_of(change), change->key_size);
+            change->indir_size = 0;
+        }
+        if (ask(device, change) < 0)
+            request_fail(request, "set the table of %.16s: %s", device, strerror(errno));
+    }
+    free(settings);
+}

@@ -1,0 +1,223 @@
+"""Operations of management and of the guest as a whole: pause, links, hot-plug, reboot, migration, and traffic."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed
+from cprlib.guest.replies import TcpResult
+from cprlib.linux.descriptors import DEVICE_KINDS, read_table
+from cprlib.linux.topology import GUEST, further_guest
+from cprlib.testing.announcements import announced_by, listen
+from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
+from cprlib.update.outcome import FAILED_STATES, migration_status, wait_run_state
+from operations import OperatedGuest, Operation
+
+BOOT_S, EVENT_S, MIGRATE_S, TCP_S = 60.0, 20.0, 60.0, 20.0
+ANNOUNCED_S = 5.0
+STREAM_MAGIC = b"QEVM"  # QEMU_VM_FILE_MAGIC, migration/savevm.c
+ORDINARY = {"x-ignore-shared": True, "return-path": False, "pause-before-switchover": False}
+TCP_PORT, CONNECTIONS, TCP_BYTES, TCP_RATE = 5300, 8, 20_000, 10_000_000
+TCP_ROUNDS = 6  # of 8 connections, which choose queues at random: one of 4 queues gets none in 1 of 250,000 cases
+ALONE_S, QUIET_S = 5.0, 0.01  # for an answer; before each packet
+
+
+def stop_and_continue(subject: OperatedGuest) -> list[str]:
+    """QMP ``stop``, packets that wait meanwhile, ``cont``."""
+    machine, probes = subject.guest.machine, subject.probes[0]
+    machine.qmp.execute("stop")
+    found = [] if (state := machine.status()) == "paused" else [f"run state {state} after stop"]
+    sent, seen = probes.send(), len(machine.qmp.events)
+    machine.qmp.execute("cont")
+    resumed = machine.qmp.wait_event(["RESUME"], Deadline(EVENT_S, "RESUME", Awaited.QEMU), after=seen)
+    lost = probes.count_missing(Deadline(EVENT_S, "answers to the packets that waited"))
+    if lost:
+        found.append(f"{lost} of {sent} packets that came during the pause were lost")
+    if probes.first_answer_ns is not None and probes.first_answer_ns < resumed.time_ns:
+        found.append("the guest answered while it was stopped")
+    return found
+
+
+def set_link(subject: OperatedGuest) -> list[str]:
+    """QMP ``set_link`` of the NIC: down and up."""
+    agent, found = subject.guest.agent, []
+    for up in (False, True):
+        subject.guest.machine.qmp.execute("set_link", {"name": "nic0", "up": up})
+        deadline = Deadline(EVENT_S, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST)
+        deadline.poll(lambda up=up: agent.network().nic().carrier == int(up) or None, 0.02)  # type: ignore[misc]
+        found += [] if up else subject.answers_while("the link was down")
+    return found
+
+
+def set_tap_down_and_up(subject: OperatedGuest) -> list[str]:
+    """``ip link set tap0 down`` on the host, and up."""
+    switch, found = subject.guest.topology.switch, []
+    index = switch.index(subject.guest.tap)
+    for state in ("down", "up"):
+        switch.netlink.link("set", index=index, state=state)
+        found += subject.answers_while("the tap was down") if state == "down" else []
+    return found
+
+
+def plug_again(subject: OperatedGuest) -> list[str]:
+    """``device_del``, ``netdev_del``, ``netdev_add``, ``device_add`` of the first NIC."""
+    machine, agent = subject.guest.machine, subject.guest.agent
+    before, netdev, nic = machine.settings, machine.settings.netdevs[0], machine.settings.nics[0]
+    counts = [_device_files(subject)]
+    machine.remove_nic(nic.identifier)
+    deadline = Deadline(EVENT_S, "the guest to be without the NIC", Awaited.GUEST)
+    deadline.poll(lambda: all(item.name != "eth0" for item in agent.network().nics) or None, 0.02)
+    machine.remove_netdev(netdev.identifier)
+    counts.append(_device_files(subject))
+    subject.wait_others()
+    machine.plug(netdev, nic)
+    machine.settings = replace(machine.settings, netdevs=before.netdevs, nics=before.nics)  # a target has them in order
+    counts.append(_device_files(subject))
+    subject.wait_nic()
+    expected = [counts[0], counts[0] - netdev.descriptors, counts[0]]
+    return [] if counts == expected else [f"{counts} tap and vhost descriptors before, without and with it: {expected}"]
+
+
+def _device_files(subject: OperatedGuest) -> int:
+    table = read_table(subject.guest.machine.pid)
+    return sum(len(table.of_kind(kind)) for kind in DEVICE_KINDS)
+
+
+def reboot(subject: OperatedGuest) -> list[str]:
+    """The guest reboots: QEMU resets the machine, and the guest boots in the same process."""
+    machine, agent = subject.guest.machine, subject.guest.agent
+    boot, seen = agent.identity().boot_id, len(machine.qmp.events)
+    machine.qmp.execute("set-action", {"reboot": "reset"})  # QEMU was started with -no-reboot
+    agent.reboot()
+    machine.qmp.wait_event(["RESET"], Deadline(EVENT_S, "the guest to reset the machine", Awaited.GUEST), after=seen)
+
+    def booted() -> bool | None:
+        machine.check_alive("reboot the guest")
+        with contextlib.suppress(DeadlineExceeded, GuestFailed):
+            return agent.identity().boot_id != boot or None
+        return None
+
+    Deadline(BOOT_S, "the guest to boot", Awaited.GUEST).poll(booted, 0.1)
+    machine.qmp.execute("set-action", {"reboot": "shutdown"})
+    subject.wait_nic()
+    return []
+
+
+def migrate_to_file(subject: OperatedGuest) -> list[str]:
+    """An ordinary migration to a file, without the shared RAM; then the guest continues in the source."""
+    machine = subject.guest.machine
+    path = subject.guest.folder / "ordinary-migration"
+    address = {"transport": "file", "filename": str(path.absolute()), "offset": 0}
+    _set_capabilities(subject, ORDINARY)
+    machine.qmp.execute("migrate-set-parameters", {"mode": "normal"})
+    machine.qmp.execute("migrate", {"channels": [{"channel-type": "main", "addr": address}]})
+
+    def ended() -> tuple[str, str] | None:
+        status, reason = migration_status(machine)
+        return (status, reason) if status in (*FAILED_STATES, "completed") else None
+
+    status, reason = Deadline(MIGRATE_S, "the migration to a file to end", Awaited.QEMU).poll(ended, 0.02)
+    found = [] if status == "completed" else [f"the migration {status}: {reason}"]
+    deadline = Deadline(EVENT_S, "the migration to be finalized", Awaited.QEMU)
+    wait_run_state(machine, lambda state: state in ("postmigrate", "running"), deadline)
+    machine.qmp.execute("cont")
+    _set_capabilities(subject, dict.fromkeys(ORDINARY, False))
+    if (content := _start_of(path)) != STREAM_MAGIC:
+        found.append(f"the file begins with {content.hex() or 'nothing'}")
+    path.unlink(missing_ok=True)
+    return found
+
+
+def _set_capabilities(subject: OperatedGuest, states: dict[str, bool]) -> None:
+    rows = [{"capability": name, "state": state} for name, state in states.items()]
+    subject.guest.machine.qmp.execute("migrate-set-capabilities", {"capabilities": rows})
+
+
+def _start_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(STREAM_MAGIC))
+    except OSError:
+        return b""
+
+
+def announce(subject: OperatedGuest) -> list[str]:
+    """QMP ``announce-self``: QEMU sends RARP for each NIC, and each NIC lets its guest send ARP."""
+    macs = [GUEST.mac, *(further_guest(number).mac for number in range(1, len(subject.probes)))]
+    expected = {(kind, mac) for kind in ("ARP", "RARP") for mac in macs}
+    with listen(subject.guest.topology.station) as opened:
+        rounds = {"initial": 20, "max": 50, "rounds": 2, "step": 10}  # ms
+        subject.guest.machine.qmp.execute("announce-self", rounds)
+        missing = expected - announced_by(opened, expected, Deadline(ANNOUNCED_S, "announcements"))
+    return [f"no {kind} from {mac}" for kind, mac in sorted(missing)]
+
+
+def send_lonely_packets(subject: OperatedGuest) -> list[str]:
+    """One packet at a time on each flow of each NIC, and its answer: each needs its own kick and interrupt."""
+    found = []
+    for number, probes in enumerate(subject.probes):
+        lost = sum(
+            not probes.round_trip(flow, Deadline(ALONE_S, "an answer"), quiet_s=QUIET_S) for flow in range(probes.count)
+        )
+        found += (
+            [f"eth{number}: {lost} of {probes.count} lonely packets or their answers did not arrive"] if lost else []
+        )
+    return found
+
+
+def exchange_tcp(subject: OperatedGuest) -> list[str]:
+    """TCP connections in both directions, until each queue pair in use of the first NIC has carried some."""
+    before = subject.nics()[0]
+    idle: list[int] = []
+    for number in range(TCP_ROUNDS):
+        if found := _tcp_round(subject, TCP_PORT + CONNECTIONS * number):
+            return found
+        now = subject.nics()[0]
+        names = [(queue, f"{way}{queue}") for queue in range(subject.used) for way in ("rx", "tx")]
+        idle = [q for q, name in names if now.queue_packets.get(name, 1) == before.queue_packets.get(name, 0)]
+        if not idle:
+            return []
+    return [f"queue pairs {sorted(set(idle))} carried no TCP of {TCP_ROUNDS * CONNECTIONS} connections"]
+
+
+def _tcp_round(subject: OperatedGuest, first_port: int) -> list[str]:
+    """Some connections at once, half of them in each direction; returns their errors."""
+    agent, roles = subject.guest.agent, itertools.cycle(TcpRole)
+    agent.reset_tcp()
+    with contextlib.ExitStack() as stack:
+        ends = []
+        for port, role in zip(range(first_port, first_port + CONNECTIONS), roles, strict=False):
+            theirs, rate = ("sink", 0) if role is TcpRole.SOURCE else ("source", TCP_RATE)
+            agent.start_tcp(theirs, port, rate=rate, byte_count=0 if role is TcpRole.SOURCE else TCP_BYTES)
+            with subject.guest.topology.station.entered():
+                settings = TcpEndpointSettings(role, port, GUEST.ipv4, rate=TCP_RATE, byte_count=TCP_BYTES)
+                ends.append(stack.enter_context(TcpEndpoint(settings)))
+
+        def ended() -> tuple[TcpResult, ...] | None:
+            results = agent.tcp()
+            return results if all(item.state in ("done", "failed") for item in results) else None
+
+        results = Deadline(TCP_S, "TCP connections to end", Awaited.GUEST).poll(ended, 0.02)
+        reports = [end.finish(Deadline(TCP_S, "a connection to be closed")) for end in ends]
+    return [
+        f"TCP {'to' if report.role is TcpRole.SOURCE else 'from'} the guest: {error}"
+        for report, result in zip(reports, results, strict=True)
+        for error in content_errors(report, result.byte_count, result.sha256)
+    ]
+
+
+STOP = Operation(
+    "stop-cont", "paused, then running; packets that came in the pause are answered after it", stop_and_continue
+)
+LINK = Operation("set-link", "the guest sees the link down and up; nothing passes while it is down", set_link)
+TAP = Operation("tap-down-up", "nothing passes while the tap is down", set_tap_down_and_up)
+PLUG = Operation("hot-plug", "the NIC goes and returns; netdev_del closes its descriptors", plug_again)
+REBOOT = Operation("reboot", "the guest boots again in the same QEMU", reboot)
+MIGRATION = Operation("migration-to-file", "completed, with QEMU's magic in the file; cont resumes", migrate_to_file)
+ANNOUNCE = Operation("announce-self", "RARP from QEMU and ARP from the guest for each NIC", announce)
+LONELY = Operation("lonely-packet", "each single packet and its answer arrive", send_lonely_packets)
+TCP = Operation("tcp", "equal content at both ends in both directions, on each queue pair", exchange_tcp)

@@ -1,0 +1,95 @@
+"""What worked before an update works after it: one battery of operations in several situations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cprlib.evidence.records import Role
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.parameters import Situation
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import faults_named
+from host_operations import ANNOUNCE, LINK, LONELY, MIGRATION, PLUG, REBOOT, STOP, TAP, TCP
+from nic_operations import (
+    ADDRESS,
+    DRIVER,
+    INTERFACE,
+    MULTICASTS,
+    OFFLOADS,
+    QUEUE_PAIRS,
+    RECEIVE_MODE,
+    RSS,
+    VLANS,
+)
+from operations import Battery, Operation, operated_guest
+
+OPERATIONS: Sequence[Operation] = (
+    *(LONELY, STOP, ADDRESS, VLANS, MULTICASTS, RECEIVE_MODE, QUEUE_PAIRS, OFFLOADS, RSS),
+    *(LINK, TAP, INTERFACE, DRIVER, TCP, MIGRATION, ANNOUNCE, PLUG),
+)
+BRIEF = (LONELY,)
+FAULT = "target-killed-with-devices"  # the target owned vhost, and had opened nothing else
+RSS_ON = ("-global", "virtio-net-pci.rss=on")
+
+
+class Operations(LiveUpdateTest):
+    """Mechanism ``cpr``; machine ``pc``, whose bus takes NICs as it is."""
+
+    def _operate(self, spec: GuestSpec, used: int, situation: Situation, operations: Sequence[Operation]) -> None:
+        """Bring a guest into a situation, run the operations, and update it once more."""
+        with self.given_guest(spec) as case, operated_guest(case.guest, case.ports, used) as subject:
+            battery = Battery(case, subject)
+            try:
+                if situation is Situation.FAILED_UPDATE:
+                    inject_fault(case.guest, *faults_named(FAULT))
+                else:
+                    case.live_update()
+                if situation is Situation.CHAIN:
+                    battery.run("between-updates", BRIEF)
+                    case.live_update(check="second-update")
+                if battery.run(f"after-{situation}", operations):
+                    case.live_update(check="update-after-operations")
+                    battery.run("after-next-update", BRIEF)
+            finally:
+                battery.conclude()
+            case.expect_no_complaint()
+
+    def test_operations_keep_working(self) -> None:
+        """All operations on guest and NIC that worked before an update work after it.
+
+        Pause, address, filters, queue pairs, offloads, links, driver, reboot, hot-plug, ordinary migration,
+        announcement, single packets and TCP; each is undone, and the guest must then answer on every queue pair in use,
+        through vhost. What fails is repeated on a guest without an update, and accuses no update if it fails there.
+        Parameters ``queues``, ``queues_in_use``, ``vhost``, ``nics``, ``situation``: fixtures/matrix/operations.yaml.
+
+        :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
+        """
+        run = self.parameters
+        queues = run.queues or 4
+        used = min(run.queues_in_use or (queues if run.queues else 2), queues)
+        spec = _spec(queues=queues, vhost=run.vhost is not False, nics=run.nics or 1)
+        self._operate(spec, used, run.situation or Situation.UPDATE, (*OPERATIONS, REBOOT))
+
+    def test_operations_work_after_failed_update(self) -> None:
+        """All operations on guest and NICs work in a source whose update failed, and so does the next update.
+
+        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:1
+        """
+        self._operate(_spec(vhost=True, nics=2), 1, Situation.FAILED_UPDATE, OPERATIONS)
+
+    def test_operations_work_without_vhost(self) -> None:
+        """All operations on guest and NIC work in the target of an update when vhost is off, with all queues in use.
+
+        :avocado: tags=patch:cpr-fixes,patch:8,patch:postload,patch:7,mechanism:cpr,vhost:off,queues:4
+        """
+        self._operate(_spec(queues=4), 4, Situation.UPDATE, OPERATIONS)
+
+
+def _spec(*, queues: int = 1, vhost: bool = False, nics: int = 1) -> GuestSpec:
+    """A guest; receive-side scaling needs several queues, and without an eBPF program no vhost."""
+    netdevs = [TapNetdev(queues=queues, vhost=vhost)]
+    netdevs += [TapNetdev(f"net{number}", f"tap{number}", vhost=vhost) for number in range(1, nics)]
+    arguments = RSS_ON if queues > 1 and not vhost else ()
+    return GuestSpec(netdevs=tuple(netdevs), pluggable=True, arguments=arguments, role=Role.CHECKS)

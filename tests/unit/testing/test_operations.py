@@ -1,0 +1,95 @@
+"""The battery of operations: what an operation that fails, hangs or cannot be measured says, and for how long."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentError, QemuFailed
+from cprlib.evidence.records import Outcome
+from operations import Attempt, OperatedGuest, Operation, attempt_all, check_of
+
+pytestmark = pytest.mark.fast
+
+SILENT = ["nothing after 8.0 s"]
+
+
+class Subject:
+    """A guest whose traffic is as a list says, one entry after each operation."""
+
+    def __init__(self, *traffic: list[str] | CprlibError, status: int | None = None) -> None:
+        self._traffic = list(traffic)
+        machine = SimpleNamespace(messages="", process=SimpleNamespace(poll=lambda: status))
+        machine.died = lambda doing, ended: QemuFailed(doing, f"it ended with {ended}")
+        self.guest = SimpleNamespace(machine=machine)
+
+
+def problems(subject: OperatedGuest) -> list[str]:
+    seen = cast(Subject, subject)._traffic.pop(0)
+    if isinstance(seen, CprlibError):
+        raise seen
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def _traffic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OperatedGuest, "problems", problems)
+
+
+def operation(name: str, result: list[str] | CprlibError | None = None, *, applies: bool = True) -> Operation:
+    def run(_subject: OperatedGuest) -> list[str]:
+        if isinstance(result, CprlibError):
+            raise result
+        return result or []
+
+    return Operation(name, "it works", run, lambda _subject: applies)
+
+
+def run(subject: Subject, *operations: Operation) -> list[Attempt]:
+    return attempt_all(cast(OperatedGuest, subject), "after-update", operations)
+
+
+def test_operations_that_do_not_apply_are_left_out() -> None:
+    attempts = run(Subject([], []), operation("a"), operation("b", applies=False), operation("c"))
+    assert [(item.name, item.problems) for item in attempts] == [("a-after-update", ()), ("c-after-update", ())]
+
+
+def test_after_a_failure_the_next_operation_runs_if_the_guest_answers() -> None:
+    hung = DeadlineExceeded("wait for the guest", "nothing after 10.0 s", awaited=Awaited.GUEST)
+    attempts = run(Subject([], [], []), operation("a", ["no RARP"]), operation("b", hung), operation("c"))
+    assert [item.problems[:1] for item in attempts[:1]] == [("no RARP",)]
+    assert "nothing after 10.0 s" in attempts[1].problems[0]
+    assert not attempts[2].problems
+    assert not attempts[2].unknown
+
+
+def test_nothing_is_known_after_an_operation_that_leaves_the_guest_silent() -> None:
+    attempts = run(Subject(SILENT), operation("a"), operation("b"))
+    assert attempts[0].problems == tuple(SILENT)
+    assert attempts[1].unknown == "the guest does not answer after a"
+    assert check_of(attempts[1], "").outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_qemu_that_dies_is_the_problem() -> None:
+    broken = QemuFailed("run device_del", "the connection broke")
+    attempts = run(Subject(status=-6), operation("a", broken), operation("b"))
+    assert attempts[0].problems == ("cannot a after-update: it ended with -6",)
+    assert attempts[1].unknown
+
+
+def test_what_the_instrument_cannot_measure_is_inconclusive() -> None:
+    for error in (InstrumentError("trace", "no tracefs"), DeadlineExceeded("wait for a socket", "nothing")):
+        (attempt,) = run(Subject(error), operation("a"))
+        assert not attempt.problems
+        assert check_of(attempt, "").outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_failure_without_an_update_accuses_no_update() -> None:
+    attempt = Attempt(operation("hot-plug"), "after-update", ("the guest does not see the NIC",))
+    failed, excused = check_of(attempt, ""), check_of(attempt, "the guest does not see the NIC")
+    assert (failed.outcome, excused.outcome) == (Outcome.FAIL, Outcome.INCONCLUSIVE)
+    assert failed.message == "hot plug after update: the guest does not see the NIC"
+    assert "without an update" in excused.observed
+    assert check_of(Attempt(operation("hot-plug"), "after-update"), "").outcome is Outcome.PASS

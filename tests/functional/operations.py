@@ -238,14 +238,14 @@ def attempt_all(subject: OperatedGuest, situation: str, operations: Sequence[Ope
         attempt, answers = _attempt(subject, situation, operation)
         attempts.append(attempt)
         if not answers:
-            unknown = f"the guest does not answer after {operation.name}"
+            unknown = f"the guest's traffic failed after {operation.name}"
     return attempts
 
 
 def _attempt(subject: OperatedGuest, situation: str, operation: Operation) -> tuple[Attempt, bool]:
     """Run an operation and look at the guest's traffic; also returns whether that is as it has to be."""
     machine = subject.guest.machine
-    said, begun = len(machine.messages), time.monotonic()
+    said, begun = len(machine.output), time.monotonic()
     problems: list[str] = []
     unknown, answers = "", False
     for step in (operation.run, OperatedGuest.problems):
@@ -266,7 +266,7 @@ def _attempt(subject: OperatedGuest, situation: str, operation: Operation) -> tu
         if (status := machine.process.poll()) is not None:
             problems = [machine.died(f"{operation.name} {situation}", status).one_line()]
             break
-    if problems and (words := machine.messages[said:].strip().splitlines()):
+    if problems and (words := machine.output[said:].strip().splitlines()):
         problems.append(f"QEMU said: {without_time(words[-1])}")
     took_ms = (time.monotonic() - begun) * 1000
     return Attempt(operation, situation, tuple(problems), "" if problems else unknown, took_ms), answers

@@ -21,7 +21,7 @@ class Subject:
 
     def __init__(self, *traffic: list[str] | CprlibError, status: int | None = None) -> None:
         self._traffic = list(traffic)
-        machine = SimpleNamespace(messages="", process=SimpleNamespace(poll=lambda: status))
+        machine = SimpleNamespace(output="", process=SimpleNamespace(poll=lambda: status))
         machine.died = lambda doing, ended: QemuFailed(doing, f"it ended with {ended}")
         self.guest = SimpleNamespace(machine=machine)
 
@@ -68,7 +68,7 @@ def test_after_a_failure_the_next_operation_runs_if_the_guest_answers() -> None:
 def test_nothing_is_known_after_an_operation_that_leaves_the_guest_silent() -> None:
     attempts = run(Subject(SILENT), operation("a"), operation("b"))
     assert attempts[0].problems == tuple(SILENT)
-    assert attempts[1].unknown == "the guest does not answer after a"
+    assert attempts[1].unknown == "the guest's traffic failed after a"
     assert check_of(attempts[1], "").outcome is Outcome.INCONCLUSIVE
 
 

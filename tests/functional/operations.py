@@ -263,7 +263,7 @@ def _attempt(subject: OperatedGuest, situation: str, operation: Operation) -> tu
                 problems.append(error.one_line())
         except InstrumentError as error:
             unknown = error.one_line()
-        if (status := machine.process.poll()) is not None:
+        if (status := machine.exit_status()) is not None:
             problems = [machine.died(f"{operation.name} {situation}", status).one_line()]
             break
     if problems and (words := machine.output[said:].strip().splitlines()):
@@ -328,7 +328,7 @@ class Battery:
         attempts = attempt_all(subject, situation, (ANSWERS, *operations))
         self._attempts += attempts
         last = attempts[-1]
-        if last.unknown or subject.guest.machine.process.poll() is not None:
+        if last.unknown or subject.guest.machine.exit_status() is not None:
             return False
         leak = Operation("descriptors", "as many descriptors of each kind as before the operations", ANSWERS.run)
         self._attempts.append(Attempt(leak, situation, _differences(before, _descriptors(subject))))

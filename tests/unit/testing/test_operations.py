@@ -21,7 +21,7 @@ class Subject:
 
     def __init__(self, *traffic: list[str] | CprlibError, status: int | None = None) -> None:
         self._traffic = list(traffic)
-        machine = SimpleNamespace(output="", process=SimpleNamespace(poll=lambda: status))
+        machine = SimpleNamespace(output="", exit_status=lambda: status)
         machine.died = lambda doing, ended: QemuFailed(doing, f"it ended with {ended}")
         self.guest = SimpleNamespace(machine=machine)
 

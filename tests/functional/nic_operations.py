@@ -15,8 +15,8 @@ VLAN = 5
 FOREIGN = "52:54:00:75:ff:ff"
 OFFLOAD = "rx-gro-hw"  # ethtool's name of the segments that a virtio NIC receives: VIRTIO_NET_F_GUEST_TSO4 and 6
 RSS_KEY = "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"  # not the guest's own
-FILTER_S = 5.0
-TRIES = 3  # for frames that are counted: others may arrive meanwhile
+FILTER_S = 15.0
+TRIES = 5  # for frames that are counted: others may arrive meanwhile
 
 
 def _filters(subject: OperatedGuest) -> Facts:

@@ -36,6 +36,7 @@ class GeneratedMutant:
     :param rule: a value of :class:`cprlib.build.c_mutants.Rule`.
     :param original: the text that is changed. :param mutated: what it is changed to.
     :param occurrence: from 1, among those of the function whose other members are the same.
+    :param source: the line, without mutants.
     """
 
     number: int
@@ -47,6 +48,7 @@ class GeneratedMutant:
     original: str
     mutated: str
     occurrence: int
+    source: str = ""
 
     @property
     def place(self) -> str:
@@ -211,6 +213,10 @@ class Weaver:
                     change.original,
                     mutated,
                     counts[what],
+                    self._line(item),
                 )
             )
         return found
+
+    def _line(self, item: _Candidate) -> str:
+        return self.sources[item.file].splitlines()[item.change.line - 1].decode(errors="replace").strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cprlib.build.generated_mutants import GeneratedMutant
 from cprlib.campaign.mutation.generated import GeneratedReport, PatchScore
 from cprlib.campaign.mutation.plan import RESULTS
 from cprlib.campaign.mutation.score import (
@@ -48,6 +49,8 @@ COUNTS = {  # members of PatchScore, with their headings
     "not_compiled": "not compiled",
 }
 SURVIVORS_SHOWN = 8  # lines of mutation.md
+SHORT_TEXT = 6  # characters
+PATCH_WIDTH = 40  # columns of a patch's name in the terminal
 LEGEND = {
     "K": "killed by a test that must kill it, with the right message",
     "k": "killed",
@@ -193,8 +196,7 @@ def _generated_markdown(generated: GeneratedReport) -> list[str]:
         lines.append(f"| {_markdown(score.patch.removesuffix('.patch'))} | {percent_text(score)} | {counts} |")
     alive = generated.alive
     for result in alive[:SURVIVORS_SHOWN]:
-        mutant = result.mutant
-        what = f"{mutant.rule}: {mutant.original} -> {mutant.mutated}"
+        mutant, what = result.mutant, changed_text(result.mutant)
         lines += [*([""] if result is alive[0] else []), f"- {result.state}: {mutant.place} {_markdown(what, 100)}"]
     if len(alive) > SURVIVORS_SHOWN:
         lines.append(f"- and {len(alive) - SURVIVORS_SHOWN} more")
@@ -234,17 +236,23 @@ def report_text(report: MutationReport) -> str:
 def _generated_lines(generated: GeneratedReport) -> list[str]:
     """The score of each patch, and each mutant that was not killed."""
     headings = ("patch", "score", *COUNTS.values(), "")
-    rows = [
-        (score.patch.removesuffix(".patch"), percent_text(score), *(str(getattr(score, name)) for name in COUNTS), "")
-        for score in (*generated.patches, generated.total)
-    ]
-    lines = text_table(headings, rows)
+    lines = text_table(headings, [_score_row(score) for score in (*generated.patches, generated.total)])
     for result in generated.alive:
-        mutant = result.mutant
-        what = f"{mutant.rule}: {mutant.original} -> {mutant.mutated}"
+        mutant, what = result.mutant, changed_text(result.mutant)
         tests = f" ({result.run} of {result.tests} tests ran)" if result.tests else ""
         lines.append(wrap(f"  {result.state}  {mutant.number} {mutant.place} {one_line(what)}{tests}", 8))
     return lines
+
+
+def _score_row(score: PatchScore) -> tuple[str, ...]:
+    name = one_line(score.patch.removesuffix(".patch"), PATCH_WIDTH)
+    return (name, percent_text(score), *(str(getattr(score, member)) for member in COUNTS), "")
+
+
+def changed_text(mutant: GeneratedMutant) -> str:
+    """``negate the condition: a < b -> !(a < b)``; with the line where the text alone says little."""
+    text = f"{mutant.rule}: {mutant.original} -> {mutant.mutated}"
+    return f"{text} in {mutant.source}" if len(mutant.original) < SHORT_TEXT else text
 
 
 def percent_text(score: PatchScore) -> str:

@@ -209,9 +209,8 @@ class MeasuredCase(CaseChecks):
         """Wait until the packets of some seconds are answered, between two updates under one traffic.
 
         The guest first answers what waited during the last update: the number of unanswered packets becomes steady.
-        Until then delays are long, which hides the offset of the guest's clock.
-
-        :raises DeadlineExceeded: there are no more answers.
+        Until then delays are long, which hides the offset of the guest's clock. Answers that never come are counted as
+        lost in the end.
         """
         if (session := self._running) is None:
             raise InstrumentError("let traffic flow", "there is no traffic", "call this inside under_traffic()")
@@ -227,7 +226,8 @@ class MeasuredCase(CaseChecks):
         with contextlib.suppress(DeadlineExceeded):
             Deadline(3, "the guest to work off what waited", Awaited.GUEST).poll(worked_off, interval=0.05)
         answers = session.progress().answers + round(self.parameters.rate * seconds)
-        session.wait_for_answers(answers, Deadline(seconds + 20, "traffic to flow between two updates"))
+        with contextlib.suppress(DeadlineExceeded):
+            session.wait_for_answers(answers, Deadline(seconds + 20, "traffic to flow between two updates"))
 
     def live_update(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta
@@ -122,6 +122,7 @@ class NicInfo:
     :param rss: hash function, then indirection table and key in hexadecimal (ethtool -x); empty without RSS.
     :param counters: /sys/class/net/NAME/statistics; :param statistics: ethtool -S.
     :param queue_packets: packets by queue (``rx0``, ``tx0``, ...; netlink's qstats); empty where the kernel has none.
+    :param interrupts: by vector of its virtio device: ``input.0``, ``output.0``, ``config``; ``shared`` without MSI-X.
     """
 
     name: Text
@@ -143,6 +144,11 @@ class NicInfo:
     statistics: Numbers
     multicast: Annotated[tuple[PlainText, ...], Meta(max_length=ENTRIES_LIMIT)]
     queue_packets: Numbers
+    interrupts: Numbers = field(default_factory=dict)
+
+    def agreed_on(self, feature: int) -> bool:
+        """Whether driver and device agreed on a feature bit (VIRTIO 1.2 section 2.2)."""
+        return self.virtio_features.strip()[feature : feature + 1] == "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,7 @@ class UdpSocket:
 class NetInfo:
     """NICs and the counters of the IP stack (names as in /proc/net/snmp and snmp6, without ``Udp6``).
 
+    :param stack: all counters of the IP stack that are not 0: ``Ip.InHdrErrors``, ``Ip6InHdrErrors``.
     :param softnet: packets, dropped and time_squeeze over all processors.
     """
 
@@ -166,6 +173,7 @@ class NetInfo:
     sockets: Annotated[tuple[UdpSocket, ...], Meta(max_length=ENTRIES_LIMIT)]
     sockets6: Annotated[tuple[UdpSocket, ...], Meta(max_length=ENTRIES_LIMIT)]
     softnet: Numbers
+    stack: Numbers = field(default_factory=dict)
 
     @property
     def socket_drops(self) -> Mapping[int, int]:

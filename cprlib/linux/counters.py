@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from cprlib.errors import InstrumentError
@@ -31,6 +32,17 @@ def read_counters(namespace: NetworkNamespace, interface: str) -> LinkCounters:
     if statistics is None:
         raise InstrumentError(f"read the counters of {interface}", "the kernel gave no IFLA_STATS64")
     return LinkCounters(**{item.name: int(statistics[item.name]) for item in fields(LinkCounters)})
+
+
+def read_link_errors(namespace: NetworkNamespace, interface: str) -> Mapping[str, int]:
+    """All error counters of a link: ``rx_errors``, ``rx_frame_errors``, ``tx_carrier_errors``, ``collisions``, ...
+
+    :raises InstrumentError: the kernel gave none.
+    """
+    statistics = namespace.netlink.link("get", index=namespace.index(interface))[0].get("stats64")
+    if statistics is None:
+        raise InstrumentError(f"read the counters of {interface}", "the kernel gave no IFLA_STATS64")
+    return {name: int(count) for name, count in statistics.items() if "error" in name or name == "collisions"}
 
 
 class QdiscSide(enum.IntEnum):

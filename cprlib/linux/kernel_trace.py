@@ -2,6 +2,8 @@
 
 - ``sched:sched_wakeup_new`` of a task ``vhost-<pid>``: VHOST_SET_OWNER has created a worker (kernel/vhost_task.c);
 - ``sched:sched_process_exit`` of such a task: VHOST_RESET_OWNER, or the end of its QEMU, has ended it;
+- ``sched:sched_waking`` by such a task: it works, or, the last time before its exit, ends. VHOST_RESET_OWNER waits for
+  that, and returns before the task exits (vhost_task_fn(), kernel/vhost_task.c);
 - ``skb:consume_skb`` in ``tun_do_read()``: a task, a worker or QEMU's main loop, has read a packet from a tap;
 - ``net:netif_receive_skb_entry`` for a tap: a task has written a packet of the guest into it (drivers/net/tun.c).
 
@@ -25,6 +27,7 @@ _FIELD = re.compile(r"(\w+)=(\S+)")
 _FILTERS = {
     "sched/sched_wakeup_new": 'comm ~ "vhost-*"',
     "sched/sched_process_exit": 'comm ~ "vhost-*"',
+    "sched/sched_waking": 'COMM ~ "vhost-*"',  # by the task that wakes, not the one that is woken
     "skb/consume_skb": "location.function == tun_do_read",
     # RARP is QEMU's own announcement of the guest (qemu_announce_self(), net/announce.c), sent by its main loop
     "net/netif_receive_skb_entry": f'name ~ "tap*" && protocol != {ETH_P_RARP}',
@@ -36,6 +39,7 @@ class Act(enum.StrEnum):
 
     WORKER_MADE = "worker made"
     WORKER_ENDED = "worker ended"
+    WORKER_WAKES = "worker wakes a task"
     TAP_READ = "packet read from a tap"
     TAP_WRITTEN = "packet written into a tap"
 
@@ -43,6 +47,7 @@ class Act(enum.StrEnum):
 _ACTS = {
     "sched_wakeup_new": Act.WORKER_MADE,
     "sched_process_exit": Act.WORKER_ENDED,
+    "sched_waking": Act.WORKER_WAKES,
     "consume_skb": Act.TAP_READ,
     "netif_receive_skb_entry": Act.TAP_WRITTEN,
 }
@@ -83,6 +88,24 @@ class KernelReport:
         """Events of one kind from a time on."""
         return tuple(item for item in self.events if item.act is act and since_ns <= item.time_ns)
 
+    def worker_stopped_ns(self, owner: int, since_ns: int) -> int | None:
+        """When the last vhost worker of a process stopped; None when none has ended.
+
+        The kernel reports the exit of a worker some ms after it has stopped, more on a busy machine. So this is the
+        last work of that worker before its exit.
+
+        :param since_ns: a worker that ended after this time has stopped after it too.
+        """
+        ended = {item.task: item.time_ns for item in self.of(Act.WORKER_ENDED) if item.owner == owner}
+        works = (Act.WORKER_WAKES, Act.TAP_READ, Act.TAP_WRITTEN)
+        worked = {
+            item.task: item.time_ns
+            for item in self.events
+            if item.act in works and item.time_ns <= ended.get(item.task, 0)  # an ended task still wakes others
+        }
+        stopped = (min(max(worked.get(task, exit_ns), since_ns), exit_ns) for task, exit_ns in ended.items())
+        return max(stopped, default=None)
+
     def at_tap(self, act: Act, *, since_ns: int = 0) -> dict[str, int]:
         """Packets by reader or writer: ``vhost-<pid>`` for all workers of a QEMU, else name and thread id."""
         seen = self.of(act, since_ns=since_ns)
@@ -102,7 +125,7 @@ class KernelTrace(Tracepoints):
 
 
 def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:
-    """The events of the four tracepoints."""
+    """The events of the five tracepoints."""
     events = []
     for line in lines:
         act = _ACTS.get(line.event)

@@ -100,6 +100,36 @@ def anonymous_memory(pid: int) -> int | None:
     return int(found[0][1]) if found else None
 
 
+@dataclass(frozen=True, slots=True)
+class TaskUse:
+    """Processor time in ns and context switches of all threads of a process since their start."""
+
+    run_ns: int
+    switches: int
+
+
+def task_use(pid: int) -> TaskUse:
+    """What the threads of a process have used so far.
+
+    The time is /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst), exact to the ns where stat(5)
+    counts clock ticks; those serve where the kernel has no schedstat.
+    """
+    run_ns = switches = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended
+            run_ns += _run_ns(task)
+            status = (task / "status").read_text(encoding="utf-8", errors="replace")
+            switches += sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches:" in line)
+    return TaskUse(run_ns, switches)
+
+
+def _run_ns(task: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return int((task / "schedstat").read_text().split()[0])
+    fields = (task / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # utime, stime
+
+
 def is_listening(pid: int, name: str) -> bool:
     """True when a process in the network namespace of ``pid`` listens on an abstract unix socket.
 

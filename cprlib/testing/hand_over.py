@@ -70,11 +70,11 @@ def check_nothing_sent(case: MeasuredCase, proxy: ChannelProxy) -> None:
 def check_order(case: MeasuredCase, update: UpdateResult, seen: KernelReport, source: Machine, target: Machine) -> None:
     """STOP, vhost released, descriptors sent, loaded, vhost acquired, RESUME: in this order, on one clock."""
     moments, vhost = first_times(update), source.settings.netdevs[0].vhost
-    ended = max((item.time_ns for item in seen.of(Act.WORKER_ENDED) if item.owner == source.pid), default=None)
+    stopped = seen.worker_stopped_ns(source.pid, moments.get("STOP", 0))
     made = min((item.time_ns for item in seen.of(Act.WORKER_MADE) if item.owner == target.pid), default=None)
     chain = [
         ("the source's STOP", moments.get("STOP")),
-        *([("the source's last vhost worker ended", ended)] if vhost else []),
+        *([("the source's last vhost worker stopped", stopped)] if vhost else []),
         ("descriptors sent", moments.get("FDS_SENT")),
         ("descriptors read by the target", moments.get("FDS_LOADING")),
         *([("the target's first vhost worker created", made)] if vhost else []),

@@ -87,6 +87,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                     with case.survives():
                         case.guest = guest
                         yield case
+                        case.check_frames()
         except NotSupported as error:
             case.skip(error.word, error.one_line())
         finally:

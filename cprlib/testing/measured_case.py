@@ -19,6 +19,7 @@ from cprlib.evidence.measured_traffic import moments_of, packets_of, with_ledger
 from cprlib.evidence.records import Comparison
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, numbered_row
 from cprlib.evidence.update_checks import (
+    delay_checks,
     descriptor_count,
     descriptor_rows,
     end_check,
@@ -36,6 +37,7 @@ from cprlib.testing.checks import CaseChecks
 from cprlib.testing.equivalence import compare_device_states, compare_state, read_compared
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.testing.ports import PortAllocator
+from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.control_run import LEAST_CONTROL_SHARE, ControlRun
 from cprlib.traffic.evaluation import parts_of
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
@@ -43,6 +45,7 @@ from cprlib.traffic.frames import sent_frames, write_pcap
 from cprlib.traffic.hops import absent_counters, count_hops
 from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import make_ledger
+from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.guest_traffic import (
@@ -98,6 +101,8 @@ class MeasuredCase(CaseChecks):
         self.ports = PortAllocator()
         self._packets = packets
         self._guest: RunningGuest | None = None
+        self._frames: FrameWatch | None = None
+        self._watch: TrafficWatch | None = None
         self._control_runs: list[TrafficSession] = []
         self._running: TrafficSession | None = None
         self._notes: list[str] = []
@@ -115,6 +120,14 @@ class MeasuredCase(CaseChecks):
     @guest.setter
     def guest(self, guest: RunningGuest) -> None:
         self._guest = guest
+        self._frames = FrameWatch(guest, guest.stack.enter_context(OtherFrames(guest.topology.station)))
+
+    @property
+    def frames(self) -> FrameWatch:
+        """The frames of the guest that are no test packets."""
+        if self._frames is None:
+            raise InstrumentError("look at the frames of the guest", "it was not started")
+        return self._frames
 
     def _warm_flows(self) -> tuple[Flow, ...]:
         """A flow for each queue pair in use, warmed up."""
@@ -144,12 +157,16 @@ class MeasuredCase(CaseChecks):
         self._control_runs.append(session)
 
     @contextlib.contextmanager
-    def under_traffic(self) -> Iterator[None]:
-        """Send test packets before, during and after the body; then add all figures to the evidence."""
+    def under_traffic(self, *, rest: bool = False) -> Iterator[None]:
+        """Send test packets before, during and after the body; then add all figures to the evidence.
+
+        :param rest: watch QEMU at rest before and after, which takes 1.2 s.
+        """
         parameters = self.parameters
         settings = StreamSettings(rate=parameters.rate, duration_s=LONGEST_STREAM_S)
         with self.without_update():
             station, flows = self.guest.topology.station, self._warm_flows()
+            self._watch = watch = TrafficWatch.begin(self.guest, flows, self.ports, rest=rest)
             seen = view_guest(self.guest.agent)
             before = read_hop_counters(self.guest) | instrument_counters(None)
             state, updates = self._read_state(), len(self._notes)
@@ -166,12 +183,14 @@ class MeasuredCase(CaseChecks):
                 with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
                     session.wait_for_answers(answers + more, deadline)
             finally:
-                self._running = None
+                self._running = self._watch = None
                 session.finish(linger_s=LINGER_S)
             drops = trace.report()
         after, later = read_hop_counters(self.guest), view_guest(self.guest.agent)
+        self.add_checks(*watch.end(clocks=not self.evidence.faults))
         self._extend_control_run(session.sent)
         self._collect(session, before, after, drops)
+        self._check_delays(watch.updates)
         shares = queue_shares(seen.nic, later.nic)
         self.evidence = replace(self.evidence, guest_view=guest_view(seen, later), queue_shares=shares)
         self._compare_after_traffic(state, len(self._notes) - updates)
@@ -245,10 +264,13 @@ class MeasuredCase(CaseChecks):
         :raises UpdateFailed, QemuFailed: the update failed, which is in the evidence then.
         """
         netdev = self.guest.machine.settings.netdevs[0]
+        self.frames.note_nics()
         other_qemu = qemu is not None and qemu != self.guest.machine.settings.qemu
         self._between_qemus |= other_qemu
         with self.without_update():
             state = None if other_qemu or self._running else self._read_state()
+            if self._watch:
+                self._watch.before_update()
         try:
             update = self.guest.live_update(qemu, hooks=hooks)
         except (UpdateFailed, QemuFailed) as error:
@@ -256,6 +278,8 @@ class MeasuredCase(CaseChecks):
             message = f"{error.one_line()}{f' ({said})' if said else ''}"  # the cause may be in either QEMU's words
             self.expect(check, False, "the guest runs in the target", error.happened, message)
             raise
+        if self._watch:
+            self._watch.updates.append(update)
         self.add_update(update, netdev, note)
         self.expect_same_state(state, Comparison.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
         return update
@@ -292,6 +316,7 @@ class MeasuredCase(CaseChecks):
             *vhost_checks(update, netdev),
             *order_checks(update),
             end_check(update),
+            *(() if self._running else delay_checks(update)),  # under traffic when the control run is known
         )
         rows = descriptor_rows(update, netdev)
         known = [item for item in (self.evidence.qemu_downtime_ms, update.downtime_ms) if item is not None]
@@ -343,6 +368,13 @@ class MeasuredCase(CaseChecks):
         frames = [frame for flow in result.flows for frame in sent_frames(flow.flow, flow.sent_ns)]
         write_pcap(self.folder / "station.pcap", [*frames, *session.frames])
 
+    def _check_delays(self, updates: Sequence[UpdateResult]) -> None:
+        """The parts of each update that have to be short on this machine."""
+        floor_ms = self.evidence.instrument.control_run_interruption_ms
+        for update in updates:
+            number = self.guest.updates.index(update) + 1
+            self.add_checks(*(numbered_check(check, number) for check in delay_checks(update, floor_ms)))
+
     def last_words(self) -> str:
         """What the QEMUs of the case wrote to standard error, and the rest of the last one's log."""
         said = CaseChecks.last_words(self)
@@ -368,6 +400,12 @@ class MeasuredCase(CaseChecks):
         if machine.watch.exceeded:
             return ""
         return f"the {machine.name} was killed from outside by SIGKILL: did this machine run out of memory (dmesg)?"
+
+    def check_frames(self) -> None:
+        """Add the checks of all frames that were no test packets, at the end of the case."""
+        features = next((fact.after for fact in self.evidence.guest_view if fact.name == "virtio features"), None)
+        if self.guest.updates:
+            self.add_checks(*self.frames.checks(features, alone=not self.evidence.faults))
 
     def note_death(self) -> None:
         """Add it to the evidence when a QEMU crashed or the guest's kernel died."""

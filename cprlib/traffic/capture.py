@@ -1,5 +1,8 @@
 """The capture: a thread that reads a receive ring, records the answers of the flows and counts all other frames.
 
+A packet socket also gets what the kernel's stack drops for a bad checksum. Such an answer is not received: it is
+counted apart, by the rules of the stack (``udp_lib_checksum_complete()``, include/net/udplite.h).
+
 No frame can end the thread: a block that cannot be read is counted as a fault of the instrument.
 """
 
@@ -16,7 +19,7 @@ from cprlib.linux.libc import change_priority
 from cprlib.traffic.flow import IP_HEADER, Flow
 from cprlib.traffic.frames import ETHERNET_HEADER, FrameClass, RawFrame, classify
 from cprlib.traffic.packet_records import ArrivalColumns
-from cprlib.traffic.ring import PACKET, PacketRing
+from cprlib.traffic.ring import PACKET, TP_STATUS_CSUM_VALID, TP_STATUS_CSUMNOTREADY, PacketRing
 
 PRIORITY = 10  # below the sender
 WAIT_MS = 50
@@ -29,6 +32,8 @@ _V4 = struct.Struct("!2xB5xHxB2x12sH2xIQ4xQIQ")
 _V6 = struct.Struct("!2x6xBx36sH2xIQ4xQIQ")
 _UDP, _NO_FRAGMENT, _PLAIN_IPV4 = 17, 0x3FFF, 0x45
 _UDP_AND_STAMP = 8 + 44
+_V4_HEADER, _V4_ADDRESSES, _V6_ADDRESSES = slice(14, 34), 26, 22  # from the begin of a frame
+_CHECKSUM = struct.Struct("!H")
 
 Append = Callable[[int], None]
 
@@ -39,6 +44,7 @@ class CaptureReport:
 
     :param answers: packets of the flows that have the format of an answer.
     :param others: other frames by :class:`FrameClass`.
+    :param bad_checksums: answers that the stack drops: the checksum of UDP or of the IPv4 header is wrong.
     :param kernel_packets: frames that reached the socket.
     :param kernel_drops: of these, dropped because the ring was full.
     :param faults: blocks that could not be read; ``notes`` has the errors.
@@ -46,6 +52,7 @@ class CaptureReport:
 
     answers: int
     others: Mapping[str, int]
+    bad_checksums: int
     kernel_packets: int
     kernel_drops: int
     faults: int
@@ -64,6 +71,7 @@ class StampCapture:
         self.columns = tuple(ArrivalColumns() for _ in flows)
         self.frames: deque[RawFrame] = deque(maxlen=keep_frames)
         self._others: Counter[FrameClass] = Counter()
+        self._bad_checksums = 0
         self._faults = 0
         self._notes: list[str] = []
         self._kernel_packets = self._kernel_drops = 0
@@ -107,6 +115,7 @@ class StampCapture:
         return CaptureReport(
             answers=sum(map(len, self.columns)),
             others={kind.value: number for kind, number in sorted(self._others.items())},
+            bad_checksums=self._bad_checksums,
             kernel_packets=self._kernel_packets,
             kernel_drops=self._kernel_drops,
             faults=self._faults,
@@ -157,7 +166,7 @@ class StampCapture:
         unpack, unpack_v4, unpack_v6 = PACKET.unpack_from, _V4.unpack_from, _V6.unpack_from
         least_v4, least_v6 = (ETHERNET_HEADER + IP_HEADER[version] + _UDP_AND_STAMP for version in (4, 6))
         for _ in range(packets):
-            following, seconds, nanoseconds, kept, length, _status, offset = unpack(memory, header)
+            following, seconds, nanoseconds, kept, length, status, offset = unpack(memory, header)
             frame = header + offset
             time_ns = seconds * 1_000_000_000 + nanoseconds
             columns = None
@@ -172,6 +181,8 @@ class StampCapture:
                     columns = flows.get(key)
             if columns is None or udp < _UDP_AND_STAMP:
                 self._count_other(memory[frame : frame + min(kept, 128)])
+            elif not checksums_valid(memory[frame : frame + kept], status):
+                self._bad_checksums += 1
             else:
                 add_sender, add_reflector, add_time, add_t1, add_t2, add_t3 = columns
                 add_sender(s_seq)
@@ -189,6 +200,31 @@ class StampCapture:
             self._others[FrameClass.TRUNCATED] += 1
         else:
             self._others[classify(frame)] += 1
+
+
+def checksums_valid(frame: bytes, status: int) -> bool:
+    """Whether the stack accepts a UDP packet in one piece, IPv4 without options.
+
+    With an unfinished checksum the field has the sum of the pseudo header, else a NIC would complete it wrong
+    (Documentation/networking/checksum-offloads.rst).
+
+    :param status: ``tp_status`` of the ring.
+    """
+    first = _V6_ADDRESSES
+    if frame[_TYPE : _TYPE + 2] == _IPV4:
+        if int.from_bytes(frame[_V4_HEADER]) % 0xFFFF:  # RFC 1071: the sum of a whole header is 0
+            return False
+        first = _V4_ADDRESSES
+    if status & TP_STATUS_CSUM_VALID:
+        return True
+    udp = 34 if first == _V4_ADDRESSES else 54
+    (length,), (checksum,) = _CHECKSUM.unpack_from(frame, udp + 4), _CHECKSUM.unpack_from(frame, udp + 6)
+    if status & TP_STATUS_CSUMNOTREADY:
+        return bool((int.from_bytes(frame[first:udp]) + _UDP + length - checksum) % 0xFFFF == 0)
+    if not checksum:
+        return first == _V4_ADDRESSES  # RFC 768: none; RFC 8200 section 8.1: not in IPv6
+    covered = int.from_bytes(frame[first : udp + length])
+    return bool(((covered << 8 if length % 2 else covered) + _UDP + length) % 0xFFFF == 0)
 
 
 def _answer_key(flow: Flow) -> bytes:

@@ -20,8 +20,8 @@ UDP_CHECKSUM_OFFSET = 6  # in the UDP header
 TTL = 64
 _PATCH = struct.Struct("!HIQ")  # UDP checksum, sequence number and time stamp are adjacent
 
-_ARP, _IPV4, _IPV6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
-_ICMP, _FRAGMENT, _HOP_BY_HOP, _ICMPV6 = 1, 44, 0, 58
+_ARP, _RARP, _IPV4, _IPV6 = b"\x08\x06", b"\x80\x35", b"\x08\x00", b"\x86\xdd"
+_IGMP, _ICMP, _FRAGMENT, _HOP_BY_HOP, _ICMPV6 = 2, 1, 44, 0, 58
 _MLD_TYPES = {130, 131, 132, 143}  # RFC 2710, RFC 3810
 _ND_TYPES = {133, 134, 135, 136, 137}  # RFC 4861
 
@@ -76,8 +76,10 @@ class FrameClass(enum.StrEnum):
     """Kinds of frames that are counted apart from the test packets."""
 
     ARP = "arp"
+    RARP = "rarp"  # QEMU's own announcement of a guest (qemu_announce_self(), net/announce.c)
     NEIGHBOUR_DISCOVERY = "nd"
     MLD = "mld"
+    IGMP = "igmp"
     ICMP = "icmp"  # includes ICMPv6 errors; "port unreachable" is a fault of the set-up
     FRAGMENT = "fragment"
     TRUNCATED = "truncated"  # of one of our flows, but too short for a test packet
@@ -89,10 +91,12 @@ def classify(frame: bytes) -> FrameClass:
     kind = frame[12:14]
     if kind == _ARP:
         return FrameClass.ARP
+    if kind == _RARP:
+        return FrameClass.RARP
     if kind == _IPV4 and len(frame) >= 34:
         if int.from_bytes(frame[20:22], "big") & 0x3FFF:
             return FrameClass.FRAGMENT
-        return FrameClass.ICMP if frame[23] == _ICMP else FrameClass.FOREIGN
+        return {_ICMP: FrameClass.ICMP, _IGMP: FrameClass.IGMP}.get(frame[23], FrameClass.FOREIGN)
     if kind == _IPV6 and len(frame) >= 54:
         return _classify_ipv6(frame)
     return FrameClass.FOREIGN

@@ -3,7 +3,7 @@
 ::
 
     forward   session-sender > station > switch > tap queue > qemu > guest stack > reflector
-    return    reflector > guest stack > qemu > switch > station > capture
+    return    reflector > guest stack > qemu > switch > station > capture > station stack
 
 A counter's name is ``place.counter``. The caller reads all counters before and after a run into two mappings. A counter
 that could not be read is missing from them; it is reported as absent, never as 0.
@@ -91,7 +91,8 @@ HOPS = (
         ("port.tx_dropped", "tap.queue_in_dropped", "port.queue_out_dropped"),
     ),
     Hop("station", Direction.RETURN, "port.tx_packets", "station.rx_packets", ("station.rx_dropped",)),
-    Hop("capture", Direction.RETURN, "station.rx_packets", "capture.answers", ("capture.drops",), ("capture.others",)),
+    Hop("capture", Direction.RETURN, "station.rx_packets", "capture.captured", ("capture.drops",), ("capture.others",)),
+    Hop("station stack", Direction.RETURN, "capture.captured", "capture.answers", ("capture.bad_checksums",)),
 )
 
 

@@ -59,6 +59,35 @@ def _round_trips(opened: socket.socket, flow: Flow, deadline: Deadline) -> None:
             raise deadline.exceeded(f"{answers} answers on {flow.name}")
 
 
+class Listener:
+    """A UDP socket on the station for packets that the guest sends by itself; a context manager.
+
+    :param address: of the station.
+    :raises EnvironmentFailure: the address is missing.
+    """
+
+    def __init__(self, namespace: NetworkNamespace, address: str) -> None:
+        with namespace.entered(), new_socket(family_of(address), socket.SOCK_DGRAM, f"listen on {address}") as opened:
+            opened.bind((address, 0))
+            opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            self._socket = opened
+        self.port = int(opened.getsockname()[1])
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def wait(self, deadline: Deadline) -> int | None:
+        """When the kernel received the next packet, CLOCK_REALTIME in ns; None when none came in time."""
+        readable, _, _ = select.select([self._socket], [], [], deadline.remaining)
+        if not readable:
+            return None
+        _, ancillary, _, _ = self._socket.recvmsg(65536, 128)
+        return kernel_time_ns({(level, kind): data for level, kind, data in ancillary})
+
+
 class Probes:
     """Sends single packets on each flow and waits for their answers; a context manager.
 

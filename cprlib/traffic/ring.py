@@ -24,6 +24,8 @@ TPACKET_V3 = 2
 ETH_P_ALL = 0x0003
 TP_STATUS_KERNEL = 0
 TP_STATUS_USER = 1
+TP_STATUS_CSUMNOTREADY = 1 << 3  # the sender left the checksum to its NIC; a receiver accepts it (CHECKSUM_PARTIAL)
+TP_STATUS_CSUM_VALID = 1 << 7
 
 _REQUEST = struct.Struct("=7I")  # tpacket_req3: block size, blocks, frame size, frames, retire ms, private, features
 _STATISTICS = struct.Struct("=3I")  # tpacket_stats_v3: packets, drops, freezes of the queue

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import socket
-import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -20,11 +18,10 @@ from cprlib.traffic.frames import RawFrame
 from cprlib.traffic.instrument import Instrument, Recording, StreamProgress
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.result import TrafficResult
-from cprlib.traffic.sockets import family_of, new_socket
+from cprlib.traffic.sockets import attach_filter, family_of, new_socket
 
 POLL_S = 0.02  # between two requests to the instrument
-SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-_RETURN_0 = struct.pack("=HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K, 0: accept no byte (linux/filter.h)
+ACCEPT_NOTHING = ((0x06, 0, 0, 0),)  # BPF_RET | BPF_K, 0 bytes (linux/filter.h)
 
 
 @contextlib.contextmanager
@@ -45,9 +42,8 @@ def reserved_ports(flows: Sequence[Flow]) -> Iterator[None]:
 def _reserve(flow: Flow) -> socket.socket:
     tried = f"reserve UDP port {flow.source_port} of {flow.source}"
     advice = "end the other session, or add the address to the station"
-    program = ctypes.create_string_buffer(_RETURN_0, len(_RETURN_0))
     with new_socket(family_of(flow.source), socket.SOCK_DGRAM, tried, advice) as opened:
-        opened.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
+        attach_filter(opened, ACCEPT_NOTHING)
         opened.bind((flow.source, flow.source_port))
         return opened
 

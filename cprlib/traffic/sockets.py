@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from cprlib.errors import EnvironmentFailure
 
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h
+SO_ATTACH_FILTER = 26
 _TIMESPEC = struct.Struct("@qq")
+_INSTRUCTION = struct.Struct("=HBBI")  # sock_filter, linux/filter.h
 
 
 @contextlib.contextmanager
@@ -45,6 +48,18 @@ def open_sending(interface: str) -> socket.socket:
     with new_socket(socket.AF_PACKET, socket.SOCK_RAW, f"send on interface {interface}", advice) as opened:
         opened.bind((interface, 0))  # protocol 0: it receives nothing
         return opened
+
+
+def attach_filter(opened: socket.socket, instructions: Sequence[tuple[int, int, int, int]]) -> None:
+    """Let a socket receive only what a classic BPF program accepts (Documentation/networking/filter.rst).
+
+    :param instructions: code, jump if true, jump if false, operand.
+    """
+    program = b"".join(_INSTRUCTION.pack(*item) for item in instructions)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    opened.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(instructions), ctypes.addressof(buffer))
+    )
 
 
 def kernel_time_ns(ancillary: Mapping[tuple[int, int], bytes]) -> int | None:

@@ -25,6 +25,7 @@ Counters = dict[str, int | None]
 TRIED_PER_QUEUE = 12  # with four queues, one of them gets no flow in 1 of 250,000 cases
 WARM_UP_S = 10.0
 
+CAPTURE = ("captured", "answers", "bad_checksums", "drops", "others")
 GUEST_NIC = ("rx_packets", "rx_dropped", "rx_errors", "tx_packets", "tx_dropped", "tx_errors")
 GUEST_UDP = {  # name of the counter: its name in /proc/net/snmp
     "guest.udp_no_ports": "NoPorts",
@@ -100,11 +101,14 @@ def _reflector(guest: RunningGuest) -> Counters:
 def instrument_counters(result: TrafficResult | None) -> Counters:
     """The counters of sender and capture: zeros before a run (None), its figures after it."""
     if result is None:
-        return dict.fromkeys(("sender.sent", "capture.answers", "capture.drops", "capture.others"), 0)
+        return dict.fromkeys(("sender.sent", *(f"capture.{name}" for name in CAPTURE)), 0)
     report = result.instrument.capture
+    answers = sum(flow.answers for flow in result.flows)
     return {
         "sender.sent": result.sent,
-        "capture.answers": sum(flow.answers for flow in result.flows),
+        "capture.captured": answers + report.bad_checksums,
+        "capture.answers": answers,
+        "capture.bad_checksums": report.bad_checksums,
         "capture.drops": report.kernel_drops,
         "capture.others": sum(report.others.values()) + sum(flow.invalid + flow.not_in_log for flow in result.flows),
     }

@@ -12,7 +12,7 @@ class CprTap(LiveUpdateTest):
     def _update(self, *, queues: int, vhost: bool) -> None:
         with self.given_guest(GuestSpec(queues=queues, vhost=vhost)) as case:
             case.run_control()
-            with case.under_traffic():
+            with case.under_traffic(rest=queues == 1):
                 case.live_update()
 
     def test_update_with_tap_1_queue_loses_nothing(self) -> None:

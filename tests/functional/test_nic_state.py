@@ -7,24 +7,26 @@ from collections.abc import Sequence
 from big_packets import BigPackets
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
+from cprlib.evidence.error_checks import error_check, read_errors
 from cprlib.evidence.records import Role
+from cprlib.evidence.update_checks import first_times
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.testing.announcements import Announcement, announced_by, listen
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import frame, received_kinds
 from cprlib.testing.nic_view import (
-    NicView,
     expect_same_nic,
     expect_same_tap,
     handed_over_queues,
     read_nic_view,
     wait_multicast_joined,
 )
+from cprlib.testing.watch import GUEST_ANNOUNCE
+from cprlib.traffic.frames import FrameClass
+from cprlib.update.results import UpdateResult
 
-GUEST_ANNOUNCE = "VIRTIO_NET_F_GUEST_ANNOUNCE"
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
 UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5
 MANY = tuple(f"01:00:5e:75:76:{number:02x}" for number in range(64))  # MAC_TABLE_ENTRIES, hw/net/virtio-net.c
@@ -42,19 +44,6 @@ FRAMES = {
 ACCEPTED = ("own address", "added unicast address", "added multicast address", f"VLAN {VLAN}")
 
 
-def announcements(case: MeasuredCase, nic: NicView, mac: str) -> set[Announcement]:
-    """Announcements of which at least one has to come after an update.
-
-    QEMU's RARP has the address that the NIC is configured with (net/announce.c). An address that the guest has set is
-    announced by the guest only, which needs feature VIRTIO_NET_F_GUEST_ANNOUNCE.
-
-    :param nic: before the update. :param mac: the guest's address.
-    """
-    if GUEST_ANNOUNCE in nic.device["guest-features"]:
-        return {("ARP", mac), ("RARP", mac)}
-    return {("RARP", case.guest.machine.settings.nics[0].mac)}
-
-
 class NicState(LiveUpdateTest):
     """Mechanism ``cpr``, one queue pair; the guest has changed everything since it booted."""
 
@@ -63,8 +52,9 @@ class NicState(LiveUpdateTest):
 
         Checked, with vhost off, where QEMU itself filters: query-rx-filter, features, the tap's header and offloads,
         and the guest's view are equal; frames to the changed address, to an added unicast and multicast address and
-        of an added VLAN reach the guest, and others do not; the guest is announced. Then the same with promiscuous
-        mode on, more addresses than the device's table holds, and the link down, which is set up again in the target.
+        of an added VLAN reach the guest, and others do not; QEMU announces the guest, and the guest itself. Then the
+        same with promiscuous mode on, more addresses than the device's table holds, and the link down, which is set up
+        again in the target.
         TCP and large datagrams arrive unchanged, also TCP that flows while an update runs.
         Origin: patch 8 of the series, and the reviewers' "features and offloads before == after".
 
@@ -74,6 +64,7 @@ class NicState(LiveUpdateTest):
         with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
             agent, big = case.guest.agent, BigPackets(case)
             wait_multicast_joined(agent)
+            errors = read_errors(case.guest, agent.network())
             big.transfer("before-update", segments_to_guest=True)
             with big.flowing("during-update"):
                 self._update(case, "after-first-update")
@@ -95,6 +86,7 @@ class NicState(LiveUpdateTest):
             self._expect_frames(case, tuple(FRAMES), "promiscuous")
             agent.set_interface(promiscuous=False, all_multicast=False, mac=GUEST.mac)
             big.transfer("after-updates", segments_to_guest=True)
+            case.add_checks(error_check(errors, read_errors(case.guest, agent.network())))
             case.expect_no_complaint()
 
     def test_offloads_and_header_are_kept(self) -> None:
@@ -111,6 +103,7 @@ class NicState(LiveUpdateTest):
         with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case:
             agent, big = case.guest.agent, BigPackets(case)
             wait_multicast_joined(agent)
+            errors = read_errors(case.guest, agent.network())
             big.transfer("before-update", segments_to_guest=True)
             with big.flowing("during-update"):
                 self._update(case, "after-update", announced=GUEST.mac)
@@ -118,27 +111,33 @@ class NicState(LiveUpdateTest):
             agent.set_feature("rx-gro-hw", False)
             self._update(case, "after-second-update")
             big.transfer("after-second-update", segments_to_guest=False)
+            case.add_checks(error_check(errors, read_errors(case.guest, agent.network())))
             case.expect_no_complaint()
 
     def _update(self, case: MeasuredCase, when: str, announced: str | None = None) -> None:
         """Update the guest, and compare all state of the NIC before and after."""
         before = read_nic_view(case.guest)
-        with listen(case.guest.topology.station) as opened:
-            update = case.live_update()
-            if announced is not None:
-                expected = announcements(case, before, announced)
-                came = announced_by(opened, expected, Deadline(5, "an announcement"), least=1)
-                wanted = " or ".join(f"{kind} from {mac}" for kind, mac in sorted(expected))
-                case.expect(
-                    f"announced-{when}",
-                    bool(came),
-                    wanted,
-                    ", ".join(f"{kind} from {mac}" for kind, mac in came) or "none",
-                    f"no {wanted} after the update: switches do not learn the guest's port",
-                )
+        update = case.live_update()
+        if announced is not None:
+            self._expect_announced(case, update, announced, when)
         after = read_nic_view(case.guest)
         expect_same_tap(case, before.tap, after.tap, handed_over_queues(update.pairings), when)
         expect_same_nic(case, before, after, when)
+
+    def _expect_announced(self, case: MeasuredCase, update: UpdateResult, mac: str, when: str) -> None:
+        """QEMU announces the NIC's configured address, and the guest the one that it has now."""
+        since_ns = first_times(update)["RESUME"]
+        asked = case.guest.agent.network().nic().agreed_on(GUEST_ANNOUNCE)
+        for kind, sender, who, meaning in (
+            (FrameClass.RARP, GUEST.mac, "qemu", "QEMU does not announce the guest: switches do not learn its port"),
+            (FrameClass.ARP, mac, "guest", "QEMU does not ask the guest to announce its own addresses"),
+        ):
+            if kind is FrameClass.ARP and not asked:
+                continue  # guest_announce=off
+            deadline = Deadline(10, f"{kind} from {sender}")
+            time_ns = case.frames.wait_announced(kind, sender, since_ns, deadline)
+            observed = "none" if time_ns is None else f"{(time_ns - since_ns) / 1e6:.0f} ms after RESUME"
+            case.expect(f"announced-by-{who}-{when}", time_ns is not None, f"{kind} from {sender}", observed, meaning)
 
     def _expect_frames(self, case: MeasuredCase, accepted: Sequence[str], when: str) -> None:
         came = received_kinds(case.guest, FRAMES, accepted)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ethtool.h"
 #include "queue_packets.h"
@@ -87,6 +88,46 @@ static void report_multicast(struct output *out, const char *device)
     json_close(out, ']');
 }
 
+/* Interrupts of a virtio device by the name of their vector, over all processors: /proc/interrupts has lines
+ * "  25:  7  0  PCI-MSIX-0000:00:02.0  1-edge  virtio0-input.0". Without MSI-X the name is "virtio0". */
+static void report_interrupts(struct output *out, const char *device)
+{
+    char path[PATH], line[LINE], target[PATH];
+    ssize_t length;
+    FILE *file;
+
+    json_open(out, "interrupts", '{');
+    snprintf(path, sizeof(path), "/sys/class/net/%s/device", device);
+    length = readlink(path, target, sizeof(target) - 1);
+    target[length > 0 ? length : 0] = '\0';
+    file = length > 0 ? fopen("/proc/interrupts", "re") : NULL;
+    while (file && fgets(line, sizeof(line), file)) {
+        const char *virtio = strrchr(target, '/');
+        char *name, *at = strchr(line, ':'), *end;
+        uint64_t sum = 0;
+
+        line[strcspn(line, "\n")] = '\0';
+        name = strrchr(line, ' ');
+        virtio = virtio ? virtio + 1 : target;
+        if (!name || !at || strncmp(name + 1, virtio, strlen(virtio)) != 0)
+            continue;
+        name += 1 + strlen(virtio);
+        if (*name && *name != '-')
+            continue; /* virtio10 is not virtio1 */
+        for (at++;; at = end) {
+            unsigned long long count = strtoull(at, &end, 10);
+
+            if (end == at || (*end != ' ' && *end != '\0'))
+                break;
+            sum += count;
+        }
+        json_count(out, *name ? name + 1 : "shared", sum);
+    }
+    if (file)
+        fclose(file);
+    json_close(out, '}');
+}
+
 static void report_device(struct output *out, const char *device)
 {
     json_open(out, NULL, '{');
@@ -104,7 +145,37 @@ static void report_device(struct output *out, const char *device)
     report_counters(out, device);
     ethtool_report(out, device);
     queue_packets_report(out, device);
+    report_interrupts(out, device);
     report_multicast(out, device);
+    json_close(out, '}');
+}
+
+/* Counters of the IP stack that are not 0: of /proc/net/snmp as "Ip.InHdrErrors", of snmp6 as "Ip6InHdrErrors". */
+static void report_stack(struct output *out)
+{
+    FILE *file = fopen("/proc/net/snmp", "re");
+    char names[LINE], values[LINE], key[128], *name_state, *value_state;
+    long long count;
+
+    json_open(out, "stack", '{');
+    while (file && fgets(names, sizeof(names), file) && fgets(values, sizeof(values), file)) {
+        char *protocol = strtok_r(names, ": \n", &name_state), *value = strtok_r(values, " \n", &value_state), *name;
+
+        while (protocol && value && (name = strtok_r(NULL, " \n", &name_state)) &&
+               (value = strtok_r(NULL, " \n", &value_state))) {
+            snprintf(key, sizeof(key), "%.32s.%.64s", protocol, name);
+            if (strtoll(value, NULL, 10))
+                json_number(out, key, strtoll(value, NULL, 10));
+        }
+    }
+    if (file)
+        fclose(file);
+    file = fopen("/proc/net/snmp6", "re");
+    while (file && fgets(names, sizeof(names), file))
+        if (sscanf(names, "%63s %lld", key, &count) == 2 && count)
+            json_number(out, key, count);
+    if (file)
+        fclose(file);
     json_close(out, '}');
 }
 
@@ -205,6 +276,7 @@ void netinfo_report(struct output *out)
     if (devices)
         if_freenameindex(devices);
     json_close(out, ']');
+    report_stack(out);
     report_snmp(out);
     report_snmp6(out);
     report_sockets(out, "sockets", "/proc/net/udp");

@@ -30,6 +30,8 @@ def test_identity_and_network_are_this_machines(agent: NativeAgent) -> None:
     network = agent.connection.network()
     assert agent.port in network.socket_drops
     assert network.udp["InDatagrams"] >= 0
+    assert network.stack.get("Udp.InDatagrams", 0) >= network.udp["InDatagrams"]
+    assert not [name for name, count in network.stack.items() if count == 0]
     names = {path.name for path in Path("/sys/class/net").iterdir()} - {"lo"}
     assert {nic.name for nic in network.nics} <= names
 

@@ -15,7 +15,9 @@ LINES = """\
         vhost-53-60      [000] d..1.    10.000002: consume_skb: skbaddr=00000000eb location=tun_do_read+0x19c/0x700
  qemu-system-x86-53      [000] .....    10.000003: consume_skb: skbaddr=00000000eb location=tun_do_read+0x19c/0x700
         vhost-53-60      [000] b....    10.000004: netif_receive_skb_entry: dev=tap0 napi_id=0x0 queue_mapping=1
-        vhost-53-60      [000] .....    10.000005: sched_process_exit: comm=vhost-53 pid=60 prio=120 group_dead=false
+        vhost-53-60      [000] d....    10.000005: sched_waking: comm=qemu-system-x86 pid=53 prio=120 target_cpu=000
+        vhost-53-60      [000] .....    10.000009: sched_process_exit: comm=vhost-53 pid=60 prio=120 group_dead=false
+        vhost-53-60      [000] d....    10.000011: sched_waking: comm=ksoftirqd/0 pid=10 prio=120 target_cpu=000
 """
 
 
@@ -26,10 +28,25 @@ def test_events_are_read() -> None:
         Act.TAP_READ,
         Act.TAP_READ,
         Act.TAP_WRITTEN,
+        Act.WORKER_WAKES,
         Act.WORKER_ENDED,
+        Act.WORKER_WAKES,
     ]
     assert events[0].time_ns == 11_000_001_000
-    assert [item.owner for item in events] == [53, 53, None, 53, 53]
+    assert [item.owner for item in events] == [53, 53, None, 53, 53, 53, 53]
+
+
+def test_a_worker_has_stopped_when_it_did_its_last_work() -> None:
+    report = KernelReport("", kernel_events(parse_ftrace(LINES, 0)))
+    assert report.worker_stopped_ns(53, 0) == 10_000_005_000
+    assert report.worker_stopped_ns(53, 10_000_007_000) == 10_000_007_000
+    assert report.worker_stopped_ns(53, 10_000_020_000) == 10_000_009_000  # it had ended before
+    assert report.worker_stopped_ns(54, 0) is None
+    without_work = [line for line in LINES.splitlines() if "vhost-53-60" not in line or "exit" in line]
+    assert (
+        KernelReport("", kernel_events(parse_ftrace("\n".join(without_work), 0))).worker_stopped_ns(53, 0)
+        == 10_000_009_000
+    )
 
 
 def test_who_was_at_the_tap() -> None:

@@ -18,11 +18,17 @@ from scapy.utils import PcapReader
 
 from cprlib.deadline import Deadline
 from cprlib.linux.topology import GUEST, STATION
-from cprlib.traffic.capture import CaptureReport, StampCapture
+from cprlib.traffic.capture import CaptureReport, StampCapture, checksums_valid
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.frames import FrameClass, FrameTemplate, classify, sent_frames, write_pcap
 from cprlib.traffic.packet_records import match_arrivals
-from cprlib.traffic.ring import PacketRing, RingSettings, open_ring
+from cprlib.traffic.ring import (
+    TP_STATUS_CSUM_VALID,
+    TP_STATUS_CSUMNOTREADY,
+    PacketRing,
+    RingSettings,
+    open_ring,
+)
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.sockets import open_sending
 from cprlib.traffic.stamp import ReflectorPacket
@@ -92,6 +98,32 @@ def test_other_frames_are_counted_by_class() -> None:
     assert [len(columns) for columns in capture.columns] == [1, 1]
 
 
+def test_answers_with_a_bad_checksum_are_not_received() -> None:
+    good = [bytes(answer(flow, GOOD + bytes(odd))) for flow in (FLOW, FLOW6) for odd in (0, 1)]
+    bad = []
+    for frame in good:
+        for place in (61, 80) if frame[12] == 0x86 else (24, 41):  # UDP and payload; or the IPv4 header and UDP
+            damaged = bytearray(frame)
+            damaged[place] ^= 1
+            bad.append(bytes(damaged))
+    none = bytearray(good[0])
+    none[40:42] = bytes(2)  # no checksum
+    _, report = capture_frames([*good, *bad, bytes(none)])
+    assert (report.answers, report.bad_checksums) == (len(good) + 1, len(bad))
+
+
+def test_unfinished_checksums_are_accepted_when_a_nic_can_finish_them() -> None:
+    for flow, first, udp in ((FLOW, 26, 34), (FLOW6, 22, 54)):
+        frame = bytearray(bytes(answer(flow, GOOD)))
+        pseudo = (int.from_bytes(frame[first:udp]) + 17 + 52) % 0xFFFF
+        frame[udp + 6 : udp + 8] = pseudo.to_bytes(2)
+        assert checksums_valid(bytes(frame), TP_STATUS_CSUMNOTREADY)
+        assert not checksums_valid(bytes(frame), 0)
+        assert checksums_valid(bytes(frame), TP_STATUS_CSUM_VALID)
+        frame[udp + 7] ^= 1
+        assert not checksums_valid(bytes(frame), TP_STATUS_CSUMNOTREADY)
+
+
 @given(st.lists(st.binary(min_size=14, max_size=200), min_size=1, max_size=30))
 def test_classify_takes_any_bytes(frames: list[bytes]) -> None:
     for frame in frames:
@@ -110,7 +142,8 @@ def test_any_bytes_leave_the_capture_alive() -> None:
             frames.append(bytes(changed))
     capture, report = capture_frames([*frames, *good])
     assert report.faults == 0
-    assert report.answers + sum(report.others.values()) == report.kernel_packets
+    assert report.answers + sum(report.others.values()) + report.bad_checksums == report.kernel_packets
+    assert report.bad_checksums > 20
     for columns in capture.columns:
         matched = match_arrivals([1], columns)
         assert all(arrival.sent_ns == 1 for arrival in matched.arrivals)

@@ -145,7 +145,7 @@ def test_an_update_without_resume_has_all_packets_until_the_next() -> None:
 
 def test_packets_of_other_streams_explain_nothing() -> None:
     """Frames of another stream at the capture do not explain a missing answer."""
-    after: dict[str, int | None] = {"station.rx_packets": 130, "capture.answers": 98, "capture.drops": 0}
+    after: dict[str, int | None] = {"station.rx_packets": 130, "capture.captured": 98, "capture.drops": 0}
     after["capture.others"] = 30
     capture = next(hop for hop in count_hops(dict.fromkeys(after, 0), after) if hop.hop == "capture")
     assert (capture.dropped, capture.others, capture.unexplained) == (0, 30, 2)

@@ -25,7 +25,7 @@ PERIOD = 1_000_000
 OFFSET = 7_000_000_000  # guest's clock minus host's
 FLOW = flows_between()[0]
 SENDER = SenderReport(0, {}, 0, 0, 0, 0, None, None)
-CAPTURE = CaptureReport(0, {}, 0, 0, 0)
+CAPTURE = CaptureReport(0, {}, 0, 0, 0, 0)
 
 delays = st.integers(10_000, 5 * PERIOD)
 copies = st.lists(delays, max_size=2)  # none is a loss, two is a copy

@@ -1,0 +1,189 @@
+"""Frames that are no test packets: who sent which kind and when, and what an update adds to them.
+
+After an update the guest is announced twice: QEMU sends RARP for each NIC, in rounds (qemu_announce_self(),
+net/announce.c), and asks a guest that has agreed on VIRTIO_NET_F_GUEST_ANNOUNCE to send gratuitous ARP and neighbour
+advertisements itself (VIRTIO 1.2 section 5.1.6.5.4). A RARP has the NIC's configured address, even when the guest has
+changed it. While the guest is stopped, no one may send for it: switches would learn a wrong port.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cprlib.deadline import timeout_scale
+from cprlib.evidence.records import Check, Outcome
+from cprlib.evidence.update_checks import first_times
+from cprlib.linux.topology import GUEST, STATION
+from cprlib.traffic.frames import FrameClass
+from cprlib.traffic.other_frames import OtherFrame, between
+from cprlib.update.results import UpdateResult
+
+ROUNDS_MS = (0, 50, 200, 450, 800)  # announce-rounds, -initial, -step and -max by default (QAPI MigrationParameters)
+LATE_MS = 1000.0  # of QEMU's timers, on a busy machine
+GUEST_ANNOUNCES_MS = 10_000.0  # a guest first answers the packets that waited: 3 s on an overloaded machine
+STOPPED_SLACK_NS, RESUMED_SLACK_NS = 20_000_000, 1_000_000  # frames on their way at STOP; resolution of the stamps
+GUEST_PREFIX = GUEST.mac[:11]  # of all addresses that tests give a guest
+KNOWN = (
+    *(FrameClass.ARP, FrameClass.RARP, FrameClass.NEIGHBOUR_DISCOVERY, FrameClass.MLD, FrameClass.IGMP),
+    *(FrameClass.ICMP, FrameClass.FRAGMENT),
+)
+FEW, PER_UPDATE, PER_SECOND = 50, 60, 10  # frames of one kind and sender that are no storm
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Frames of a case, and what is known of the time in which they arrived.
+
+    :param frames: in order; :param first_ns, last_ns: the period, CLOCK_REALTIME.
+    :param dropped: frames that were not kept.
+    :param macs: configured address of each NIC, the measured one first.
+    :param answered: the measured NIC carried traffic and its link was up: it has to be announced.
+    :param guest_announces: its driver has agreed to announce itself.
+    :param on_request: management has asked for announcements too.
+    """
+
+    frames: tuple[OtherFrame, ...]
+    first_ns: int
+    last_ns: int
+    dropped: int
+    macs: tuple[str, ...]
+    answered: bool
+    guest_announces: bool
+    on_request: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The time from the start of an update's target to STOP of the next update, or to the end of the case."""
+
+    started_ns: int
+    stop_ns: int
+    resume_ns: int
+    end_ns: int
+    title: str
+
+    def after_ms(self, time_ns: int) -> float:
+        """Time since RESUME."""
+        return (time_ns - self.resume_ns) / 1e6
+
+
+def periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[Period, ...]:
+    """The periods of the updates whose STOP and RESUME are known."""
+    times = [
+        (first.get("TARGET_STARTED", first["STOP"]), first["STOP"], first["RESUME"])
+        for first in map(first_times, updates)
+        if {"STOP", "RESUME"} <= first.keys()
+    ]
+    ends = [*(stop for _, stop, _ in times[1:]), last_ns]
+    several = len(times) > 1
+    return tuple(
+        Period(*each, end, f"update {number}: " if several else "")
+        for number, (each, end) in enumerate(zip(times, ends, strict=False), 1)
+    )
+
+
+def frame_checks(watched: Watched, updates: Sequence[UpdateResult], *, alone: bool = True) -> Iterator[Check]:
+    """The checks of a case's frames; inconclusive where frames were not kept.
+
+    :param alone: no update went before these, whose announcements the first target could be blamed for.
+    """
+    found = periods(updates, watched.last_ns)
+    if not found:
+        return
+    if watched.dropped:
+        reason = f"{watched.dropped} frames were not kept"
+        yield Check("other-frames-known", Outcome.INCONCLUSIVE, "every frame is known", reason)
+        return
+    yield _known_check(watched, len(found))
+    yield _silence_check(watched, found)
+    yield _announced_by_qemu(watched, found, alone=alone)
+    if watched.answered and watched.guest_announces:
+        yield from _announced_by_guest(watched, found[-1])
+
+
+def _known_check(watched: Watched, updates: int) -> Check:
+    counts = Counter((item.sender, item.kind) for item in watched.frames)
+    limit = FEW + PER_UPDATE * updates + PER_SECOND * (watched.last_ns - watched.first_ns) / 1e9
+    problems = []
+    for (sender, kind), number in sorted(counts.items()):
+        if sender == STATION.mac or not sender.startswith(GUEST_PREFIX):
+            problems.append(f"{number} {kind} from the unknown sender {sender}")
+        elif kind not in KNOWN:
+            problems.append(f"{number} of an unknown kind from {sender}")
+        elif number > limit:
+            problems.append(f"{number} {kind} from {sender}: more than {limit:.0f}")
+    seen = ", ".join(f"{number} {kind} from {sender}" for (sender, kind), number in sorted(counts.items()))
+    expected = "frames of known kinds from the guest's addresses, not too many"
+    return Check.of("other-frames-known", not problems, expected, seen or "none", "; ".join(problems))
+
+
+def _silence_check(watched: Watched, found: Sequence[Period]) -> Check:
+    problems = []
+    for period in found:
+        first, last = period.stop_ns + STOPPED_SLACK_NS, period.resume_ns - RESUMED_SLACK_NS
+        problems += [
+            f"{period.title}{item.kind} from {item.sender} {-period.after_ms(item.time_ns):.0f} ms before RESUME"
+            for item in between(watched.frames, first, last)
+        ]
+    text = "; ".join(problems[:5])
+    expected = "no frame of the guest or for it between STOP and RESUME"
+    meaning = f"a QEMU sent while the guest was stopped: {text}"
+    return Check.of("silent-while-stopped", not problems, expected, text or "none", meaning)
+
+
+def _announced_by_qemu(watched: Watched, found: Sequence[Period], *, alone: bool) -> Check:
+    frames = [item for item in watched.frames if item.kind is FrameClass.RARP]
+    problems, seen = [], []
+    early = between(frames, found[0].started_ns, found[0].stop_ns)
+    if early and alone and not watched.on_request:
+        problems.append(f"{len(early)} RARP after the target was started, before the guest stopped in the source")
+    for period in found:
+        for number, mac in enumerate(watched.macs):
+            sent = [item for item in between(frames, period.stop_ns, period.end_ns) if item.sender == mac]
+            times = [period.after_ms(item.time_ns) for item in sent]
+            text = f"{period.title}{len(sent)} RARP from {mac}"
+            seen.append(text + (f" at {', '.join(f'{each:.0f}' for each in times)} ms after RESUME" if times else ""))
+            problems += _rounds(watched, period, times, text, required=watched.answered and not number)
+    strangers = {item.sender for item in frames} - set(watched.macs)
+    problems += [f"RARP from {mac}, which no NIC is configured with" for mac in sorted(strangers)]
+    expected = f"{len(ROUNDS_MS)} RARP for each NIC from RESUME on, with its configured address"
+    meaning = f"QEMU announced the guest wrongly: {'; '.join(problems)}"
+    return Check.of("announced-by-qemu", not problems, expected, "; ".join(seen) or "none", meaning)
+
+
+def _rounds(watched: Watched, period: Period, times: Sequence[float], text: str, *, required: bool) -> Iterator[str]:
+    late = LATE_MS * timeout_scale()
+    end = period.after_ms(period.end_ns)
+    due = sum(each + late <= end for each in ROUNDS_MS)
+    if required and len(times) < due:
+        yield f"{text} within {end:.0f} ms instead of {due}"
+    if watched.on_request:
+        return
+    if len(times) > len(ROUNDS_MS):
+        yield f"{text} instead of {len(ROUNDS_MS)}"
+    elif times and times[-1] > ROUNDS_MS[-1] + 2 * late:
+        yield f"{text}, the last {times[-1]:.0f} ms after RESUME"
+
+
+def _announced_by_guest(watched: Watched, period: Period) -> Iterator[Check]:
+    """The guest's own announcements after the last update, which has time for them; at most a few for each round."""
+    name, expected = "announced-by-guest", "gratuitous ARP of the guest after RESUME"
+    sent = [
+        period.after_ms(item.time_ns)
+        for item in between(watched.frames, period.resume_ns, period.end_ns)
+        if item.announces and item.kind is FrameClass.ARP
+    ]
+    times = ", ".join(f"{each:.0f}" for each in sent)
+    most = 3 * len(ROUNDS_MS) * len(watched.macs)
+    if not sent and period.after_ms(period.end_ns) < GUEST_ANNOUNCES_MS * timeout_scale():
+        yield Check(name, Outcome.INCONCLUSIVE, expected, "none, and the case ended too early")
+        return
+    yield Check.of(
+        name,
+        bool(sent) and (len(sent) <= most or watched.on_request),
+        f"{expected}, at most {most}",
+        f"{len(sent)} at {times} ms after RESUME" if sent else "none",
+        f"the guest announced itself {len(sent)} times: QEMU has to ask it to (VIRTIO_NET_S_ANNOUNCE), in rounds",
+    )

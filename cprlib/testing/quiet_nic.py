@@ -1,0 +1,136 @@
+"""A quiet NIC: single packets each way on every queue, and what QEMU and the guest do when there is nothing to do.
+
+In a stream, the next packet hides a notification that was lost: the receiver finds both packets. A packet that comes
+alone shows it. A QEMU that polls, or reschedules itself for ever, takes processor time at rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cprlib.deadline import Deadline
+from cprlib.evidence.notification_checks import notifications
+from cprlib.evidence.records import Check, Outcome
+from cprlib.guest.agent import AgentConnection
+from cprlib.linux.namespace import NetworkNamespace
+from cprlib.linux.procfs import TaskUse, task_use
+from cprlib.linux.topology import STATION
+from cprlib.traffic.flow import Flow
+from cprlib.traffic.probes import Listener, Probes
+
+ROUNDS = 3  # packets on each queue; the shortest delay counts
+QUIET_S = 0.02  # between two of them
+ANSWER_S = 5.0
+SLOWER, SLACK_MS = 5.0, 300.0  # the delay after an update is at most SLOWER times that before, plus SLACK_MS
+REST_S = 0.6
+BUSY_SHARE = 0.5  # of a processor, beyond what was used before; a lab also counts time that its host took from it
+SWITCHES, INTERRUPTS = 500.0, 100.0  # per second, beyond three times as many as before
+
+
+@dataclass(frozen=True, slots=True)
+class LonelyPackets:
+    """Delays of single packets.
+
+    :param delay_ms: the shortest, by flow or port; None for one of which a packet was not answered or did not arrive.
+    """
+
+    delay_ms: Mapping[str, float | None]
+
+
+def send_lonely_packets(
+    station: NetworkNamespace, agent: AgentConnection, flows: Sequence[Flow], ports: Sequence[int]
+) -> LonelyPackets:
+    """Send single packets from the station, each when the one before is answered, and one from each port of the guest.
+
+    :param flows: one on each queue at least; their source ports must be free.
+    :param ports: source ports in the guest, by which its kernel chooses the queue.
+    """
+    delays: dict[str, float | None] = {}
+    for flow in flows:
+        with Probes(station, (flow,)) as probes:
+            delays[f"to the guest, {flow.name}"] = _shortest(probes)
+    with Listener(station, STATION.ipv4) as listener:
+        for port in ports:
+            time.sleep(QUIET_S)
+            asked_ns = time.time_ns()
+            agent.start_stream(STATION.ipv4, 1000, count=1, port=listener.port, source_port=port)
+            arrived_ns = listener.wait(Deadline(ANSWER_S, "a packet of the guest"))
+            delays[f"from the guest's port {port}"] = None if arrived_ns is None else (arrived_ns - asked_ns) / 1e6
+    agent.reset_streams()  # streams of a later test start at 0
+    return LonelyPackets(delays)
+
+
+def _shortest(probes: Probes) -> float | None:
+    found = []
+    for _ in range(ROUNDS):
+        time.sleep(QUIET_S)
+        sent_ns = time.time_ns()
+        probes.send()
+        if probes.count_missing(Deadline(ANSWER_S, "an answer")) or probes.first_answer_ns is None:
+            return None
+        found.append((probes.first_answer_ns - sent_ns) / 1e6)
+    return min(found)
+
+
+def lonely_check(before: LonelyPackets, after: LonelyPackets) -> Check:
+    """Every single packet arrives after the update, about as fast as before; inconclusive when one was lost before."""
+    name, expected = "single-packets-arrive", "single packets on the quiet NIC arrive, about as fast as before"
+    lost = [title for title, delay in before.delay_ms.items() if delay is None]
+    if lost:
+        return Check(name, Outcome.INCONCLUSIVE, expected, f"lost before the update: {', '.join(lost)}")
+    problems = []
+    for title, delay in after.delay_ms.items():
+        earlier = max(known for known in before.delay_ms.values() if known is not None)
+        if delay is None:
+            problems.append(f"none within {ANSWER_S:.0f} s: {title}")
+        elif delay > SLOWER * earlier + SLACK_MS:
+            problems.append(f"{delay:.1f} ms instead of at most {earlier:.1f} before: {title}")
+    ways = [max((ms for ms in each.delay_ms.values() if ms is not None), default=0.0) for each in (before, after)]
+    observed = f"{len(after.delay_ms)} ways, the slowest {ways[0]:.1f} ms before and {ways[1]:.1f} ms after"
+    meaning = f"a packet that comes alone is not delivered at once: {'; '.join(problems)}"
+    return Check.of(name, not problems, expected, observed, meaning)
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A quiet period.
+
+    :param seconds: its length; :param use: of QEMU's threads; :param interrupts: of the guest's NIC.
+    """
+
+    seconds: float
+    use: TaskUse
+    interrupts: int
+
+
+def watch_rest(pid: int, agent: AgentConnection, seconds: float = REST_S) -> Rest:
+    """Watch a QEMU and its guest while nothing is sent."""
+    seen, began = agent.network().nic(), time.monotonic()
+    first = task_use(pid)
+    time.sleep(seconds)  # the measurement itself
+    last, length = task_use(pid), time.monotonic() - began
+    interrupts = notifications(agent.network().nic()).interrupts - notifications(seen).interrupts
+    return Rest(length, TaskUse(last.run_ns - first.run_ns, last.switches - first.switches), interrupts)
+
+
+def rest_checks(before: Rest, after: Rest) -> Iterator[Check]:
+    """QEMU and the guest's NIC are as quiet as before."""
+
+    def rates(rest: Rest) -> tuple[float, float, float]:
+        return rest.use.run_ns / rest.seconds / 1e9, rest.use.switches / rest.seconds, rest.interrupts / rest.seconds
+
+    rows = (
+        ("processor-time-at-rest", "of a processor", 1, BUSY_SHARE),
+        ("context-switches-at-rest", "context switches per second", 3, SWITCHES),
+        ("interrupts-at-rest", "interrupts of the guest's NIC per second", 3, INTERRUPTS),
+    )
+    for (name, unit, factor, floor), earlier, later in zip(rows, rates(before), rates(after), strict=True):
+        yield Check.of(
+            name,
+            later <= factor * earlier + floor,
+            f"at most {factor * earlier + floor:.2f} {unit}, by what was used before the update",
+            f"{earlier:.2f} before, {later:.2f} after",
+            f"{later:.2f} {unit} while the NIC was quiet, {earlier:.2f} before the update",
+        )

@@ -1,0 +1,171 @@
+"""What is watched beside the measured stream: other frames, error counters, notifications, a quiet NIC, clocks."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded
+from cprlib.evidence.clock_checks import ClockRates, ClockReading, rate_check, read_clocks, step_check
+from cprlib.evidence.error_checks import Errors, error_check, read_errors
+from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, Watched, frame_checks
+from cprlib.evidence.notification_checks import Notifications, notification_checks, notifications, per_packet
+from cprlib.evidence.records import Check
+from cprlib.evidence.repeated_updates import numbered_check
+from cprlib.evidence.update_checks import first_times
+from cprlib.testing.ports import PortAllocator
+from cprlib.testing.quiet_nic import LonelyPackets, Rest, lonely_check, rest_checks, send_lonely_packets, watch_rest
+from cprlib.traffic.flow import Flow, flows_between
+from cprlib.traffic.frames import FrameClass
+from cprlib.traffic.other_frames import OtherFrame, OtherFrames
+from cprlib.update.results import UpdateResult
+from cprlib.update.running_guest import RunningGuest
+
+GUEST_ANNOUNCE, CONTROL_QUEUE = 21, 17  # feature bits, VIRTIO 1.2 section 5.1.3
+ANNOUNCE_COMMAND = b'"announce-self"'
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedMoment:
+    """The guest at one moment."""
+
+    notifications: Notifications
+    clocks: ClockReading
+
+
+@dataclass(slots=True)
+class TrafficWatch:
+    """Watches a guest while it is measured.
+
+    :param flows: for single packets, :param ports: of the guest likewise.
+    :param first: before traffic, :param before: before each update.
+    :param rest: before traffic; None when it is not watched.
+    """
+
+    guest: RunningGuest
+    flows: tuple[Flow, ...]
+    ports: tuple[int, ...]
+    lonely: LonelyPackets
+    errors: Errors
+    first: WatchedMoment
+    rest: Rest | None
+    before: list[WatchedMoment] = field(default_factory=list)
+    updates: list[UpdateResult] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, guest: RunningGuest, flows: Sequence[Flow], ports: PortAllocator, *, rest: bool) -> TrafficWatch:
+        """Look at the guest before traffic starts.
+
+        :param flows: of the measured stream; single packets use each, and one of the other IP version.
+        :param rest: watch QEMU at rest too, for a moment.
+        """
+        quiet = watch_rest(guest.machine.pid, guest.agent) if rest else None
+        other = flows_between(versions=(4 if flows[0].version == 6 else 6,), first_port=ports.take())
+        first_port = ports.take(len(flows))
+        ways = (*flows, *other), tuple(range(first_port, first_port + len(flows)))
+        lonely = send_lonely_packets(guest.topology.station, guest.agent, *ways)
+        network = guest.agent.network()
+        first = WatchedMoment(notifications(network.nic()), read_clocks(guest.agent))
+        return cls(guest, *ways, lonely, read_errors(guest, network), first, quiet)
+
+    def before_update(self) -> None:
+        """Look at the guest before an update. Right after one it is busy with the packets that waited."""
+        agent = self.guest.agent
+        self.before.append(WatchedMoment(notifications(agent.network().nic()), read_clocks(agent)))
+
+    def end(self, *, clocks: bool) -> Iterator[Check]:
+        """Look at the guest again after traffic; yields the checks.
+
+        :param clocks: check the guest's clocks: it was not stopped beside the updates.
+        """
+        guest, agent = self.guest, self.guest.agent
+        network = agent.network()
+        after = WatchedMoment(notifications(network.nic()), read_clocks(agent))
+        lonely = send_lonely_packets(guest.topology.station, agent, self.flows, self.ports)
+        rest = watch_rest(guest.machine.pid, agent) if self.rest else None
+        yield error_check(self.errors, read_errors(guest, agent.network()))
+        if not self.updates:
+            return
+        yield lonely_check(self.lonely, lonely)
+        before = per_packet(self.first.notifications, self.before[0].notifications)
+        yield from notification_checks(before, per_packet(self.before[-1].notifications, after.notifications))
+        if self.rest and rest:
+            yield from rest_checks(self.rest, rest)
+        if clocks:
+            yield from self._clock_checks(after.clocks)
+
+    def _clock_checks(self, after: ClockReading) -> Iterator[Check]:
+        rate = ClockRates(self.first.clocks, self.before[0].clocks)
+        readings = [*(moment.clocks for moment in self.before), after]
+        for number, (update, (earlier, later)) in enumerate(zip(self.updates, pairwise(readings), strict=False), 1):
+            first = first_times(update)
+            pause = first["RESUME"] - first["STOP"] if {"RESUME", "STOP"} <= first.keys() else None
+            yield numbered_check(step_check(earlier, later, rate, pause), number)
+        yield rate_check(rate, ClockRates(after, read_clocks(self.guest.agent)))
+
+
+class FrameWatch:
+    """Watches the frames of a guest that are no test packets, from its start to the end of the case.
+
+    :param frames: closed by the caller.
+    """
+
+    def __init__(self, guest: RunningGuest, frames: OtherFrames) -> None:
+        self._guest = guest
+        self._frames = frames
+        self._first_ns = time.time_ns()
+        self._macs: dict[str, None] = {}
+        self.note_nics()
+
+    def note_nics(self) -> None:
+        """Note the addresses of the NICs there are now."""
+        self._macs |= dict.fromkeys(nic.mac for nic in self._guest.machine.settings.nics)
+
+    def read(self) -> tuple[OtherFrame, ...]:
+        """All frames so far."""
+        return self._frames.read()
+
+    def wait_announced(self, kind: FrameClass, sender: str, since_ns: int, deadline: Deadline) -> int | None:
+        """Wait for an announcement; returns its time in ns, None when none came."""
+
+        def found() -> int | None:
+            times = (
+                item.time_ns
+                for item in self.read()
+                if item.announces and item.kind is kind and item.sender == sender and item.time_ns >= since_ns
+            )
+            return next(times, None)
+
+        with contextlib.suppress(DeadlineExceeded):
+            return deadline.poll(found, 0.05)
+        return None
+
+    def checks(self, features: str | None, *, alone: bool) -> Iterator[Check]:
+        """The checks of all frames, at the end of the case.
+
+        :param features: feature bits of a NIC that carried traffic with its link up; None when that is not known.
+        :param alone: there were no other updates than the guest's.
+        """
+        self.note_nics()
+        updates = self._guest.updates
+        bits = set((features or "").split())
+        announces = {str(GUEST_ANNOUNCE), str(CONTROL_QUEUE)} <= bits
+        macs = tuple(self._macs)
+        if announces and updates and (resumed := first_times(updates[-1]).get("RESUME")):
+            left = GUEST_ANNOUNCES_MS / 1e3 - (time.time_ns() - resumed) / 1e9
+            self.wait_announced(FrameClass.ARP, macs[0], resumed, Deadline(max(left, 0.001), "an announcement"))
+        watched = Watched(
+            frames=self.read(),
+            first_ns=self._first_ns,
+            last_ns=time.time_ns(),
+            dropped=self._frames.dropped,
+            macs=macs,
+            answered=features is not None,
+            guest_announces=announces,
+            on_request=any(ANNOUNCE_COMMAND in path.read_bytes() for path in self._guest.folder.glob("qmp-*.log")),
+        )
+        yield from frame_checks(watched, updates, alone=alone)

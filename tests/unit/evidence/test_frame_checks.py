@@ -1,0 +1,104 @@
+"""Announcements have a number and a time; frames of unknown senders, and any while the guest is stopped, are found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from cprlib.evidence.frame_checks import ROUNDS_MS, Watched, frame_checks
+from cprlib.evidence.records import Check, Outcome
+from cprlib.linux.topology import GUEST, STATION
+from cprlib.traffic.frames import FrameClass
+from cprlib.traffic.other_frames import OtherFrame, other_frame
+from cprlib.update.results import Moment, UpdateResult
+
+from .test_update_checks import GOOD as GOOD_UPDATE
+
+pytestmark = pytest.mark.fast
+
+STOP_MS, RESUME_MS, END_MS = 1000, 1200, 11_300
+MS = 1_000_000
+UPDATE = replace(
+    GOOD_UPDATE,
+    moments=(
+        Moment("TARGET_STARTED", 500 * MS, "harness", ""),
+        Moment("STOP", STOP_MS * MS, "source", ""),
+        Moment("RESUME", RESUME_MS * MS, "target", ""),
+    ),
+)
+
+
+def rarp(*times_ms: float, sender: str = GUEST.mac) -> tuple[OtherFrame, ...]:
+    return tuple(OtherFrame(round(each * MS), sender, FrameClass.RARP, True) for each in times_ms)
+
+
+def arp(*times_ms: float, sender: str = GUEST.mac) -> tuple[OtherFrame, ...]:
+    return tuple(OtherFrame(round(each * MS), sender, FrameClass.ARP, True) for each in times_ms)
+
+
+ROUNDS = rarp(*(RESUME_MS + each + 1 for each in ROUNDS_MS))
+ASKED = arp(1400, 1500, 1700, 2000)
+GOOD = Watched((*ROUNDS, *ASKED), 0, END_MS * MS, 0, (GUEST.mac,), answered=True, guest_announces=True)
+
+
+def failed(watched: Watched, updates: Sequence[UpdateResult] = (UPDATE,)) -> set[str]:
+    checks: list[Check] = list(frame_checks(watched, updates))
+    assert all(check.message or check.outcome is not Outcome.FAIL for check in checks)
+    return {check.name for check in checks if check.outcome is not Outcome.PASS}
+
+
+def test_usual_announcements_are_fine() -> None:
+    assert failed(GOOD) == set()
+    assert not list(frame_checks(GOOD, ()))
+
+
+@pytest.mark.parametrize(
+    ("frames", "names"),
+    [
+        ((*ROUNDS[:4], *ASKED), {"announced-by-qemu"}),
+        ((*ROUNDS, *ROUNDS, *ASKED), {"announced-by-qemu"}),
+        ((*rarp(900), *ROUNDS, *ASKED), {"announced-by-qemu"}),  # before the hand-over
+        ((*rarp(1100), *ROUNDS[1:], *ASKED), {"silent-while-stopped"}),
+        ((*ROUNDS, *rarp(1300, sender="52:54:00:75:01:77"), *ASKED), {"announced-by-qemu"}),
+        ((*ROUNDS[:4], *rarp(5100), *ASKED), {"announced-by-qemu"}),
+        (ROUNDS, {"announced-by-guest"}),
+        ((*ROUNDS, *arp(*range(1300, 1400, 2))), {"announced-by-guest"}),
+        ((*ROUNDS, *ASKED, *arp(1100)), {"silent-while-stopped"}),
+        ((*ROUNDS, *ASKED, OtherFrame(1300 * MS, GUEST.mac, FrameClass.FOREIGN, False)), {"other-frames-known"}),
+        ((*ROUNDS, *ASKED, OtherFrame(1300 * MS, STATION.mac, FrameClass.MLD, False)), {"other-frames-known"}),
+        (
+            (*ROUNDS, *ASKED, *[OtherFrame(1300 * MS, GUEST.mac, FrameClass.MLD, False)] * 500),
+            {"other-frames-known"},
+        ),
+    ],
+)
+def test_each_deviation_is_found_by_its_check(frames: tuple[OtherFrame, ...], names: set[str]) -> None:
+    assert failed(replace(GOOD, frames=frames)) == names
+
+
+def test_what_was_not_seen_for_lack_of_time_or_room_is_no_finding() -> None:
+    early = replace(GOOD, frames=ROUNDS[:1], last_ns=1300 * MS)
+    assert failed(early) == {"announced-by-guest"}
+    assert {check.outcome for check in frame_checks(early, (UPDATE,))} == {Outcome.PASS, Outcome.INCONCLUSIVE}
+    assert {check.outcome for check in frame_checks(replace(GOOD, dropped=3), (UPDATE,))} == {Outcome.INCONCLUSIVE}
+
+
+def test_management_may_ask_for_more() -> None:
+    assert failed(replace(GOOD, frames=(*GOOD.frames, *rarp(4000, 4050, 4200)), on_request=True)) == set()
+
+
+def test_a_second_update_ends_the_rounds_of_the_first() -> None:
+    moments = (Moment("STOP", 1700 * MS, "source", ""), Moment("RESUME", 1800 * MS, "target", ""))
+    second = replace(UPDATE, moments=moments)
+    later = rarp(*(1801 + each for each in ROUNDS_MS))
+    assert failed(replace(GOOD, frames=(*ROUNDS[:3], *arp(1400), *later, *arp(2100))), (UPDATE, second)) == set()
+
+
+def test_a_gratuitous_arp_is_no_request() -> None:
+    head = bytes.fromhex("ffffffffffff" + GUEST.mac.replace(":", "") + "0806" + "0001080006040001")
+    mac, address, other = bytes(6), bytes((10, 75, 0, 2)), bytes((10, 75, 0, 1))
+    assert other_frame(5, head + mac + address + mac + address).announces
+    assert not other_frame(5, head + mac + address + mac + other).announces
+    assert other_frame(5, head + mac + address + mac + other).sender == GUEST.mac

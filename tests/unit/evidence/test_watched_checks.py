@@ -1,0 +1,75 @@
+"""Clocks, notifications and error counters before and after an update: what is found, and what is no finding."""
+
+from __future__ import annotations
+
+import pytest
+
+from cprlib.evidence.clock_checks import ClockRates, ClockReading, rate_check, step_check
+from cprlib.evidence.error_checks import error_check
+from cprlib.evidence.notification_checks import Notifications, notification_checks, per_packet
+from cprlib.evidence.records import Outcome
+from cprlib.guest.replies import Clocks
+
+pytestmark = pytest.mark.fast
+
+MS = 1_000_000
+PAUSE_MS = 200
+
+
+def reading(host_ms: float, guest_ms: float, error_ms: float = 5) -> ClockReading:
+    guest_ns = round(guest_ms * MS) + 10**12
+    return ClockReading(round(host_ms * MS), round(error_ms * MS), Clocks(guest_ns + 10**18, guest_ns, guest_ns))
+
+
+def step(step_ms: float) -> Outcome:
+    """The check of a guest whose clock steps at an update."""
+    rates = ClockRates(reading(0, 0), reading(1000, 1000))
+    return step_check(reading(1000, 1000), reading(2500, 2500 + step_ms), rates, PAUSE_MS * MS).outcome
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "outcome"),
+    [(0, Outcome.PASS), (-PAUSE_MS, Outcome.PASS), (1000, Outcome.FAIL), (-1000, Outcome.FAIL)],
+)
+def test_steps_of_the_guests_clock(step_ms: float, outcome: Outcome) -> None:
+    assert step(step_ms) is outcome
+
+
+def test_a_step_without_a_known_pause_is_inconclusive() -> None:
+    rates = ClockRates(reading(0, 0), reading(1000, 1000))
+    assert step_check(reading(1000, 1000), reading(2000, 2000), rates, None).outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("rate", "length_ms", "outcome"),
+    [
+        (0.0, 1000, Outcome.FAIL),
+        (2.0, 1000, Outcome.FAIL),
+        (1.02, 1000, Outcome.PASS),
+        (0.0, 100, Outcome.PASS),  # too close to each other
+    ],
+)
+def test_rates_of_the_guests_clock(rate: float, length_ms: float, outcome: Outcome) -> None:
+    before = ClockRates(reading(0, 0), reading(1000, 1000))
+    after = ClockRates(reading(3000, 2800), reading(3000 + length_ms, 2800 + rate * length_ms))
+    assert rate_check(before, after).outcome is outcome
+
+
+def test_storms_and_lost_notifications_are_found() -> None:
+    usual = per_packet(Notifications(0, 0, 0), Notifications(1000, 800, 500))
+    assert usual == {"interrupts": 0.8, "kicks": 0.5}
+    for interrupts, kicks, failed in ((900, 480, []), (5000, 500, ["interrupts"]), (100, 500, ["interrupts"])):
+        later = per_packet(Notifications(1000, 800, 500), Notifications(2000, 800 + interrupts, 500 + kicks))
+        checks = notification_checks(usual, later)
+        assert [check.name.partition("-")[0] for check in checks if check.outcome is Outcome.FAIL] == failed
+    assert per_packet(Notifications(0, 0, 0), Notifications(10, 10, 10)) is None
+    assert not list(notification_checks(None, usual))
+
+
+def test_a_risen_error_counter_is_named() -> None:
+    before = {"guest's eth0 rx_errors": 0, "station Udp.InCsumErrors": 2}
+    assert error_check(before, before).outcome is Outcome.PASS
+    found = error_check(before, before | {"station Udp.InCsumErrors": 5, "guest Ip.InHdrErrors": 1})
+    assert found.outcome is Outcome.FAIL
+    assert found.observed == "guest Ip.InHdrErrors by 1, station Udp.InCsumErrors by 3"
+    assert error_check({}, {}).outcome is Outcome.INCONCLUSIVE

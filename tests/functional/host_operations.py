@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, QemuFailed
 from cprlib.guest.replies import TcpResult
 from cprlib.linux.descriptors import DEVICE_KINDS, read_table
 from cprlib.linux.topology import GUEST, further_guest
@@ -17,7 +17,8 @@ from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, conten
 from cprlib.update.outcome import FAILED_STATES, migration_status, wait_run_state
 from operations import OperatedGuest, Operation
 
-BOOT_S, EVENT_S, MIGRATE_S, TCP_S, ANNOUNCED_S = 120.0, 20.0, 60.0, 60.0, 15.0
+EVENT_S, MIGRATE_S, TCP_S, ANNOUNCED_S = 20.0, 60.0, 60.0, 15.0
+BOOTS, BOOT_S = 5, 20.0  # as many times the guest's first boot, and firmware
 STREAM_MAGIC = b"QEVM"  # QEMU_VM_FILE_MAGIC, migration/savevm.c
 ORDINARY = {"x-ignore-shared": True, "return-path": False, "pause-before-switchover": False}
 TCP_PORT, CONNECTIONS, TCP_BYTES, TCP_RATE = 5300, 8, 20_000, 10_000_000
@@ -101,7 +102,8 @@ def reboot(subject: OperatedGuest) -> list[str]:
             return agent.identity().boot_id != boot or None
         return None
 
-    Deadline(BOOT_S, "the guest to boot", Awaited.GUEST).poll(booted, 0.1)
+    deadline = Deadline(BOOTS * subject.boot_s + BOOT_S, "the guest to boot again", Awaited.GUEST)
+    deadline.poll(booted, 0.1)
     machine.qmp.execute("set-action", {"reboot": "shutdown"})
     subject.wait_nic()
     return []
@@ -109,10 +111,19 @@ def reboot(subject: OperatedGuest) -> list[str]:
 
 def migrate_to_file(subject: OperatedGuest) -> list[str]:
     """An ordinary migration to a file, without the shared RAM; then the guest continues in the source."""
-    machine = subject.guest.machine
     path = subject.guest.folder / "ordinary-migration"
-    address = {"transport": "file", "filename": str(path.absolute()), "offset": 0}
     _set_capabilities(subject, ORDINARY)
+    try:
+        return _migrate_to(subject, path)
+    finally:
+        with contextlib.suppress(QemuFailed):  # it has died, which the caller finds
+            _set_capabilities(subject, dict.fromkeys(ORDINARY, False))
+        path.unlink(missing_ok=True)
+
+
+def _migrate_to(subject: OperatedGuest, path: Path) -> list[str]:
+    machine = subject.guest.machine
+    address = {"transport": "file", "filename": str(path.absolute()), "offset": 0}
     machine.qmp.execute("migrate-set-parameters", {"mode": "normal"})
     machine.qmp.execute("migrate", {"channels": [{"channel-type": "main", "addr": address}]})
 
@@ -125,10 +136,8 @@ def migrate_to_file(subject: OperatedGuest) -> list[str]:
     deadline = Deadline(EVENT_S, "the migration to be finalized", Awaited.QEMU)
     wait_run_state(machine, lambda state: state in ("postmigrate", "running"), deadline)
     machine.qmp.execute("cont")
-    _set_capabilities(subject, dict.fromkeys(ORDINARY, False))
     if (content := _start_of(path)) != STREAM_MAGIC:
         found.append(f"the file begins with {content.hex() or 'nothing'}")
-    path.unlink(missing_ok=True)
     return found
 
 

@@ -45,12 +45,14 @@ class OperatedGuest:
 
     :param used: queue pairs in use on the first NIC.
     :param trace: of the tasks that read and write the taps.
+    :param boot_s: seconds from the start of the guest's kernel until it was operated.
     """
 
     guest: RunningGuest
     ports: PortAllocator
     trace: KernelTrace
     used: int
+    boot_s: float
     stack: contextlib.ExitStack
     probes: list[Probes] = field(default_factory=list)
 
@@ -180,10 +182,11 @@ class OperatedGuest:
 @contextlib.contextmanager
 def operated_guest(guest: RunningGuest, ports: PortAllocator, used: int) -> Iterator[OperatedGuest]:
     """Open probes on a guest and let it use some of its queue pairs."""
+    boot_s = guest.agent.ping().boottime_ns / 1e9
     if guest.machine.settings.netdevs[0].queues > 1:
         guest.agent.set_queue_pairs(used)
     with contextlib.ExitStack() as stack, KernelTrace() as trace:
-        subject = OperatedGuest(guest, ports, trace, used, stack)
+        subject = OperatedGuest(guest, ports, trace, used, boot_s, stack)
         subject.open_probes()
         yield subject
 

@@ -227,8 +227,11 @@ class Attempt:
         return f"{self.operation.name}-{self.situation}"
 
 
-def attempt_all(subject: OperatedGuest, situation: str, operations: Sequence[Operation]) -> list[Attempt]:
-    """Run operations one after the other; after one that leaves the guest silent, nothing is known of the others."""
+def attempt_all(subject: OperatedGuest, situation: str, operations: Sequence[Operation]) -> tuple[list[Attempt], bool]:
+    """Run operations one after the other; after one that leaves the guest silent, nothing is known of the others.
+
+    :returns: also whether the guest's traffic is as it has to be in the end.
+    """
     attempts: list[Attempt] = []
     unknown = ""
     for operation in operations:
@@ -241,7 +244,7 @@ def attempt_all(subject: OperatedGuest, situation: str, operations: Sequence[Ope
         attempts.append(attempt)
         if not answers:
             unknown = f"the guest's traffic failed after {operation.name}"
-    return attempts
+    return attempts, not unknown
 
 
 def _attempt(subject: OperatedGuest, situation: str, operation: Operation) -> tuple[Attempt, bool]:
@@ -327,10 +330,9 @@ class Battery:
         """
         subject = self._subject
         before = _descriptors(subject)
-        attempts = attempt_all(subject, situation, (ANSWERS, *operations))
+        attempts, answers = attempt_all(subject, situation, (ANSWERS, *operations))
         self._attempts += attempts
-        last = attempts[-1]
-        if last.unknown or subject.guest.machine.exit_status() is not None:
+        if not answers:
             return False
         leak = Operation("descriptors", "as many descriptors of each kind as before the operations", ANSWERS.run)
         self._attempts.append(Attempt(leak, situation, _differences(before, _descriptors(subject))))
@@ -338,8 +340,8 @@ class Battery:
 
     def conclude(self) -> None:
         """Add a check for each operation; repeat those that failed on a guest that was never updated."""
-        failed = [attempt for attempt in self._attempts if attempt.problems]
-        control = self._control([item.operation for item in self._attempts]) if failed else {}
+        last = max((index for index, item in enumerate(self._attempts) if item.problems), default=-1)
+        control = self._control([item.operation for item in self._attempts[: last + 1]]) if last >= 0 else {}
         checks = [check_of(item, control.get(item.operation.name, "")) for item in self._attempts]
         self._case.add_checks(*checks)
 
@@ -359,7 +361,7 @@ class Battery:
                 operated_guest(guest, PortAllocator(), self._subject.used) as subject,
             ):
                 before = _descriptors(subject)
-                attempts = attempt_all(subject, "control", [item for item in once if item.name != "descriptors"])
+                attempts, _ = attempt_all(subject, "control", [item for item in once if item.name != "descriptors"])
                 leaked = _differences(before, _descriptors(subject))
         except CprlibError as error:
             return {operation.name: error.one_line() for operation in once}

@@ -21,6 +21,7 @@ class Subject:
 
     def __init__(self, *traffic: list[str] | CprlibError, status: int | None = None) -> None:
         self._traffic = list(traffic)
+        self.silent = status is not None or any(traffic)
         machine = SimpleNamespace(output="", exit_status=lambda: status)
         machine.died = lambda doing, ended: QemuFailed(doing, f"it ended with {ended}")
         self.guest = SimpleNamespace(machine=machine)
@@ -48,7 +49,9 @@ def operation(name: str, result: list[str] | CprlibError | None = None, *, appli
 
 
 def run(subject: Subject, *operations: Operation) -> list[Attempt]:
-    return attempt_all(cast(OperatedGuest, subject), "after-update", operations)
+    attempts, answers = attempt_all(cast(OperatedGuest, subject), "after-update", operations)
+    assert answers == (not attempts[-1].unknown and not subject.silent)
+    return attempts
 
 
 def test_operations_that_do_not_apply_are_left_out() -> None:

@@ -232,7 +232,7 @@ PLUG = Operation("hot-plug", "the NIC goes and returns; netdev_del closes its de
 REBOOT = Operation("reboot", "the guest boots again in the same QEMU", reboot)
 MIGRATION = Operation("migration-to-file", "completed, with QEMU's magic in the file; cont resumes", migrate_to_file)
 ANNOUNCE = Operation(
-    "announce-self", "RARP from QEMU and, as far as the NIC asks it to, ARP from the guest for each NIC", announce
+    "announce-self", "RARP from QEMU for each NIC, and ARP from a guest that has the feature", announce
 )
 LONELY = Operation("lonely-packet", "each single packet and its answer arrive", send_lonely_packets)
 TCP = Operation("tcp", "equal content at both ends in both directions, on each queue pair", exchange_tcp)

@@ -176,6 +176,9 @@ class Machine:
         deadline = Deadline(seconds, f"QMP of the {self.name}", Awaited.QEMU)
         try:
             self.qmp.wait_ready(deadline)
+        except DeadlineExceeded as error:
+            last = last_message(self.messages) or "none"
+            raise deadline.exceeded(f"no QMP greeting; its last message: {last}", error.advice) from error
         except QemuFailed:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=2)  # the socket breaks a moment before the process is gone

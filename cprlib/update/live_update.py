@@ -24,6 +24,7 @@ from cprlib.process import tail
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.qmp import QmpEvent
+from cprlib.qemu.wrapper import last_message
 from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, target_arguments
 from cprlib.update.outcome import FAILED_STATES, migration_status, view, view_after_release
@@ -277,8 +278,7 @@ class LiveUpdate:
             if status in FAILED_STATES:
                 raise self._failed(reason or f"status {status}")
             if target.process.poll() is not None:
-                lines = target.messages.splitlines()
-                raise self._failed(f"the target ended: {lines[-1] if lines else 'it said nothing'}")
+                raise self._failed(f"the target ended: {last_message(target.messages) or 'it said nothing'}")
             return True if status == "completed" else None
 
         try:

@@ -14,7 +14,9 @@ from cprlib.evidence.update_checks import fault_record, fault_record_of
 from cprlib.files import write_text
 from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable
 from cprlib.linux.kernel_trace import KernelTrace
+from cprlib.process import describe_status
 from cprlib.qemu.nic_state import differences
+from cprlib.qemu.wrapper import last_message
 from cprlib.testing.equivalence import read_compared
 from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
 from cprlib.testing.measured_case import MeasuredCase
@@ -124,13 +126,14 @@ class FailedUpdates:
                 )
         if fault.refusal:
             ended = result.target_exit
-            last = result.target_messages.strip().splitlines()[-1:] or ["no message"]
+            last = last_message(result.target_messages) or "no message"
+            how = "still running" if ended is None else describe_status(ended)
             case.expect(
                 f"{fault.name}-refused",
                 ended is not None and ended > 0,
                 "the target exits with an error status",
-                f"exit status {ended}: {last[0]}",
-                "the target keeps running" if ended is None else f"the target ended with {ended}: {last[0]}",
+                f"{how}: {last}",
+                "the target keeps running" if ended is None else f"the target ended with {how}: {last}",
             )
 
     def _check_descriptors(self, result: FaultResult) -> None:

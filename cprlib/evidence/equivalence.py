@@ -33,6 +33,23 @@ class Snapshot:
     values: Values
     unread: Mapping[str, str] = field(default_factory=dict)
 
+    def of_sides(self, sides: Iterable[str]) -> Snapshot:
+        """Only some sides."""
+        chosen = set(sides)
+        values = {path: value for path, value in self.values.items() if side_of(path) in chosen}
+        return Snapshot(values, {side: reason for side, reason in self.unread.items() if side in chosen})
+
+    def updated(self, later: Snapshot) -> Snapshot:
+        """The state in which the sides of a later one replace its own."""
+        new = {side_of(path) for path in later.values} | set(later.unread)
+        old = self.of_sides({side_of(path) for path in self.values} - new)
+        return Snapshot({**old.values, **later.values}, {**old.unread, **later.unread})
+
+
+def side_of(path: str) -> str:
+    """The side that a path belongs to, its first part."""
+    return path.partition("/")[0]
+
 
 def take_snapshot(readers: Mapping[str, Callable[[], Values]]) -> Snapshot:
     """Read all sides.
@@ -70,7 +87,7 @@ def compare(
     found: list[Difference] = []
     compared = passed = 0
     for path in dict.fromkeys((*before.values, *after.values)):
-        if path.partition("/")[0] in unread:
+        if side_of(path) in unread:
             continue
         compared += 1
         old, new = before.values.get(path), after.values.get(path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
+import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ FLAG_NAMES = {
     IFF_MULTI_QUEUE: "multi_queue",
     IFF_PERSIST: "persist",
 }
+SIOCETHTOOL, ETHTOOL_GFEATURES = 0x8946, 0x3A  # linux/sockios.h, linux/ethtool.h
+ETHTOOL_FEATURES = struct.Struct("10I")
 IFREQ = struct.Struct("16sH22x")
 
 
@@ -119,6 +123,21 @@ def _read_queue(pid: int, number: int) -> TapQueue:
         )
     finally:
         os.close(duplicate)
+
+
+def offload_bits(namespace: NetworkNamespace, interface: str) -> str:
+    """The active offloads of an interface as bits of netdev features (ETHTOOL_GFEATURES), in hexadecimal.
+
+    Quicker than :func:`interface_offloads`, and without their names.
+
+    :raises OSError: there is no such interface.
+    """
+    request = ctypes.create_string_buffer(ETHTOOL_FEATURES.pack(ETHTOOL_GFEATURES, 2, *[0] * 8))
+    with namespace.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        fcntl.ioctl(handle, SIOCETHTOOL, struct.pack("16sP16x", interface.encode(), ctypes.addressof(request)))
+    fields = ETHTOOL_FEATURES.unpack(request.raw[: ETHTOOL_FEATURES.size])
+    low, high = fields[4], fields[8]  # of each block: available, requested, active, never_changed
+    return f"{high << 32 | low:#x}"
 
 
 def _read_integer(descriptor: int, request: int) -> int:

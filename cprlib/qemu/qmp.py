@@ -13,7 +13,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -195,6 +195,41 @@ class QmpConnection:
             raise QemuFailed(tried, f"the connection broke: {error or type(error).__name__}") from error
         self._write("received", {"return": value})
         return value
+
+    def execute_all(
+        self, commands: Sequence[tuple[str, Arguments | None]], *, seconds: float = 20.0
+    ) -> list[Any | QmpRefused]:
+        """Run commands without waiting for each reply; the transcript has their number only.
+
+        :returns: their return values in the same order; for one that QEMU refused, the error.
+        :raises QemuFailed: the connection broke.
+        :raises DeadlineExceeded: not all replies in time.
+        """
+        deadline = Deadline(seconds, f"the {self.name}'s replies to {len(commands)} commands", Awaited.QEMU)
+        self.wait_ready(deadline)
+
+        async def run(command: str, arguments: Arguments | None) -> Any | QmpRefused:
+            message = QMPClient.make_execute_msg(command, dict(arguments) if arguments else None)
+            try:
+                return await self._client.execute_msg(message)
+            except ExecuteError as error:
+                refused = error.error.error
+                return QmpRefused(f"run {command} on the {self.name}", refused.desc, error_class=refused.class_)
+
+        async def run_all() -> list[Any | QmpRefused]:
+            return await asyncio.gather(*(run(*item) for item in commands))
+
+        self._write("sent", {"commands": len(commands)})
+        pending = self._submit(run_all())
+        try:
+            return pending.result(timeout=deadline.remaining)
+        except FutureTimeout as error:
+            pending.cancel()
+            raise deadline.exceeded() from error
+        except CONNECTION_ERRORS as error:
+            tried = f"run {len(commands)} commands on the {self.name}"
+            self._check_flood(tried)
+            raise QemuFailed(tried, f"the connection broke: {error or type(error).__name__}") from error
 
     def pass_descriptor(self, name: str, descriptor: int) -> None:
         """Pass a copy of a descriptor to QEMU under a name (QMP getfd).

@@ -1,0 +1,122 @@
+"""All state of a process that procfs shows and that an update must not change, as a flat mapping from path to value.
+
+Descriptors, threads and mappings are counted by what they are: their numbers differ between two processes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from cprlib.errors import InstrumentError
+from cprlib.linux.descriptors import Descriptor, read_table
+
+Values = dict[str, str]
+
+STATUS = (  # proc_pid_status(5)
+    *("Umask", "Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Seccomp_filters", "CoreDumping", "THP_enabled"),
+    *("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "SigIgn", "SigCgt", "TracerPid", "VmLck", "VmPin"),
+    *("HugetlbPages", "Speculation_Store_Bypass", "Mems_allowed_list"),
+)
+THREAD_STATUS = ("SigBlk", "Cpus_allowed_list", "NoNewPrivs", "Seccomp", "CapEff", "CapPrm")
+FILES = ("oom_score_adj", "personality", "coredump_filter", "cgroup", "timerslack_ns", "setgroups")
+LINKS = ("cwd", "root", "exe", "ns/net", "ns/mnt", "ns/user", "ns/pid", "ns/ipc", "ns/uts")
+SHARED_PATHS = re.compile(r"/memfd:|/dev/(?!zero)")  # of mappings that two QEMUs may share
+
+
+def read_process_state(pid: int, name: str) -> Values:
+    """The state of a process.
+
+    :param name: of the QEMU; in file names it is replaced, since source and target have files of their own.
+    :raises InstrumentError: the process is gone, or the caller may not read it.
+    """
+    folder = Path(f"/proc/{pid}")
+    try:
+        values = {f"status/{item}": text for item, text in _status(folder / "status", STATUS)}
+        values |= {f"limits/{line[:26].strip()}": " ".join(line[26:].split()[:2]) for line in _lines(folder / "limits")}
+        values |= {item: text for item in FILES if (text := _text(folder / item)) is not None}
+        values |= {item: os.readlink(folder / item) for item in LINKS}
+    except OSError as error:
+        raise InstrumentError(f"read the state of process {pid}", str(error)) from error
+    counted: Counter[str] = Counter()
+    for row in read_table(pid).rows:
+        what = _what(row, name)
+        counted[f"descriptors/{what}/{row.flags & ~os.O_CLOEXEC:o}"] += 1
+        counted[f"descriptors/{what}/close-on-exec"] += bool(row.flags & os.O_CLOEXEC)
+    counted.update(f"mappings/{item}" for item in _mappings(folder / "maps"))
+    counted.update(f"children/{item}" for item in _children(folder))
+    values |= {path: str(count) for path, count in counted.items()}
+    return values | _threads(folder)
+
+
+def _text(path: Path) -> str | None:
+    """The text of a file that not every kernel has."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+
+
+def _status(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """The chosen members of a status file."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        item, _, text = line.partition(":")
+        if item in names:
+            yield item, " ".join(text.split())
+
+
+def _what(row: Descriptor, name: str) -> str:
+    """What a descriptor is: ``tap tap0``, ``eventfd``, the name of a file."""
+    if row.kind in ("file", "memfd"):
+        return os.path.basename(row.link).replace(f"-{name}.", "-QEMU.")
+    return f"{row.kind} {row.interface}" if row.interface else row.kind
+
+
+def _mappings(path: Path) -> Iterator[str]:
+    """Memory that is backed by a shared file or a device: its name, size and rights."""
+    for line in _text_of(path).splitlines():
+        span, rights, _, _, _, *file = line.split(maxsplit=5)
+        if file and SHARED_PATHS.match(file[0]):
+            first, last = (int(item, 16) for item in span.split("-"))
+            yield f"{file[0].replace('/', '|')}/{(last - first) >> 10} KiB {rights}"
+
+
+def _text_of(path: Path) -> str:
+    return _text(path) or ""
+
+
+def _children(folder: Path) -> Iterator[str]:
+    """Name and state of each child process (proc_pid_task_tid_children(5)); a zombie has state Z."""
+    for task in sorted((folder / "task").glob("*/children")):
+        for child in _text_of(task).split():
+            try:
+                fields = dict(_status(Path(f"/proc/{child}/status"), ("Name", "State")))
+            except OSError:
+                continue  # it has just ended
+            yield f"{fields['Name'].replace('/', '|')}/{fields['State'][:1]}"
+
+
+def _threads(folder: Path) -> Values:
+    """The number of threads with the same name, signal mask, rights and scheduling.
+
+    The name of a vhost worker has the owner's process id (drivers/vhost/vhost.c).
+    """
+    counted: Counter[str] = Counter()
+    for task in (folder / "task").iterdir():
+        try:
+            name = re.sub(r"^vhost-\d+$", "vhost", (task / "comm").read_text(errors="replace").strip())
+            number = int(task.name)
+            scheduler = f"{os.sched_getscheduler(number)} {os.sched_getparam(number).sched_priority}"
+            nice = os.getpriority(os.PRIO_PROCESS, number)
+            state = [f"{item} {text}" for item, text in _status(task / "status", THREAD_STATUS)]
+        except OSError:
+            continue  # it has just ended
+        counted[f"threads/{name.replace('/', '|')}/{', '.join([*state, f'scheduler {scheduler} nice {nice}'])}"] += 1
+    return {path: str(count) for path, count in counted.items()}

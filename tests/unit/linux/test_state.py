@@ -1,0 +1,83 @@
+"""The state of a process and of the host's links as flat mappings, on the real kernel."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from cprlib.errors import InstrumentError
+from cprlib.linux.network_state import read_network_state, tap_queue_values
+from cprlib.linux.process_state import read_process_state
+from cprlib.linux.tap import TapQueue
+from cprlib.linux.topology import build_topology
+
+pytestmark = pytest.mark.fast
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/net/tun").exists(), reason="needs root and /dev/net/tun: run as root"
+)
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+
+
+def test_process_shows_a_leaked_eventfd_and_a_flag_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "console-source.log"
+    with path.open("wb") as file:
+        before = read_process_state(os.getpid(), "source")
+        leaked = os.eventfd(0)
+        os.set_inheritable(file.fileno(), True)
+        try:
+            found = changed(before, read_process_state(os.getpid(), "source"))
+        finally:
+            os.close(leaked)
+    assert {item.rpartition("/")[0] for item in found} == {"descriptors/eventfd", "descriptors/console-QEMU.log"}
+
+
+def test_process_shows_a_signal_mask_and_a_child() -> None:
+    before = read_process_state(os.getpid(), "source")
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        found = changed(before, read_process_state(os.getpid(), "source"))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
+    assert any("SigBlk" in item for item in found)
+    assert any(item.startswith("children/") for item in found)
+
+
+def test_a_process_that_is_gone_cannot_be_read() -> None:
+    with pytest.raises(InstrumentError):
+        read_process_state(2**22 - 1, "source")
+
+
+@needs_root
+def test_links_show_a_changed_attribute() -> None:
+    with build_topology() as topology:
+        topology.add_tap("tap0", queues=4)
+
+        def read() -> dict[str, str]:
+            return read_network_state(topology.switch, topology.station, ["tap0"])
+
+        before = read()
+        assert before["link/tap0/IFLA_LINKINFO/IFLA_INFO_DATA/IFLA_TUN_VNET_HDR"] == "1"
+        assert "errors/station/UdpInCsumErrors" in before
+        assert not changed(before, read())
+        topology.switch.netlink.link("set", index=topology.switch.index("tap0"), mtu=1400)
+        assert "link/tap0/IFLA_MTU" in changed(before, read())
+
+
+def test_tap_queues_are_counted_by_their_state() -> None:
+    queue = TapQueue(5, "tap0", False, 12, ("tap", "vnet_hdr"), 2**20, "native")
+    values = tap_queue_values([queue, queue])
+    assert values["queues/tap0/vnet header: 12 bytes"] == "2"
+    assert values["queues/tap0/queue: attached"] == "2"

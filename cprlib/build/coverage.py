@@ -30,7 +30,7 @@ from cprlib.files import project_folder, write_text
 from cprlib.qemu.binary import QemuBinary
 
 FOLDER = "coverage"  # in the build folder of the tree, and in the build
-LINES_FILE = "lines.json"
+LINES_FILE, SOURCES_FILE = "lines.json", "sources.json"
 STEP_SECONDS = 600.0
 #: ``-O0``: one statement is one line. The counters are atomic, because source and target share them.
 FLAGS = ("-O0", "-g1", "--coverage", "-fprofile-update=atomic", "-fprofile-info-section", "-fdata-sections")
@@ -57,11 +57,13 @@ class CoverageBuild:
 
     :param folder: holds gcov's notes (``*.gcno``).
     :param lines: that the series added to the instrumented files, executable or not.
+    :param sources: the lines of each instrumented file, with the series applied.
     """
 
     qemu: QemuBinary
     folder: Path
     lines: tuple[SourceLine, ...]
+    sources: Mapping[str, tuple[str, ...]]
 
 
 def build_coverage(base: str, progress: Progress) -> CoverageBuild:
@@ -78,9 +80,10 @@ def build_coverage(base: str, progress: Progress) -> CoverageBuild:
     folder = qemu.path.parent.parent / FOLDER
     try:
         lines = codec.load_json(tuple[SourceLine, ...], (folder / LINES_FILE).read_bytes())
+        sources = codec.load_json(dict[str, tuple[str, ...]], (folder / SOURCES_FILE).read_bytes())
     except (OSError, codec.BadValue) as error:
-        raise EnvironmentFailure(f"read {folder / LINES_FILE}", str(error), "remove the build and repeat") from error
-    return CoverageBuild(qemu, folder, lines)
+        raise EnvironmentFailure(f"read {folder}", str(error), "remove the build and repeat") from error
+    return CoverageBuild(qemu, folder, lines, sources)
 
 
 def _counters_folder() -> Path:
@@ -117,19 +120,16 @@ def _link(tree: SourceTree, series: Series, entry: Path, progress: Progress) -> 
     (entry / FOLDER).mkdir()
     for notes in sorted(made.glob("*.gcno")):
         shutil.copyfile(notes, entry / FOLDER / notes.name)
-    write_text(
-        entry / FOLDER / LINES_FILE, codec.dump_json(_lines(tree, series, {file for file, _ in objects.values()}))
-    )
-    return made / TARGET
-
-
-def _lines(tree: SourceTree, series: Series, files: set[str]) -> list[SourceLine]:
     patched = patched_files(series, tree.folder / "pristine")
-    return [
-        SourceLine(patch, name, number, patched[name].lines[number - 1])
-        for name in sorted(files)
-        for number, patch in patched[name].added.items()
+    sources = {file: patched[file].lines for file in sorted({file for file, _ in objects.values()})}
+    lines = [
+        SourceLine(patch, file, number, texts[number - 1])
+        for file, texts in sources.items()
+        for number, patch in patched[file].added.items()
     ]
+    write_text(entry / FOLDER / LINES_FILE, codec.dump_json(lines))
+    write_text(entry / FOLDER / SOURCES_FILE, codec.dump_json(sources))
+    return made / TARGET
 
 
 def _link_command(tree: SourceTree) -> list[str]:

@@ -112,7 +112,7 @@ def coverage(
     report = make_report(
         base,
         find_series(base),
-        build.lines,
+        build,
         collect(build, [results, *(folder.resolve() for folder in stored)]),
         reasons,
         environment=environment,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from collections.abc import Callable
 
 from cprlib.errors import InstrumentError
@@ -13,7 +14,9 @@ CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000  # linux/sched.h
 KCMP_FILE = 0  # linux/kcmp.h
 KCMP_NUMBERS = {"x86_64": 312, "aarch64": 272, "riscv64": 272}  # asm/unistd.h
 PIDFD_GETFD_NUMBER = 438  # asm-generic/unistd.h, the same on every architecture
-PR_SET_TIMERSLACK = 29  # linux/prctl.h
+PR_SET_TIMERSLACK, PR_SET_NO_NEW_PRIVS = 29, 38  # linux/prctl.h
+SECCOMP_NUMBERS = {"x86_64": 317, "aarch64": 277, "riscv64": 277}  # asm/unistd.h
+SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 8  # linux/seccomp.h
 CLOCK_REALTIME, TIMER_ABSTIME = 0, 1  # linux/time.h
 NANOSECONDS = 1_000_000_000
 
@@ -132,3 +135,19 @@ def change_priority(priority: int) -> None:
 def become_ordinary() -> None:
     """Schedule this thread by SCHED_OTHER."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def filter_system_calls(program: bytes) -> int:
+    """Install a seccomp filter for this thread and all programs that it executes (seccomp(2)).
+
+    :param program: instructions of classic BPF, struct sock_filter each (linux/filter.h).
+    :returns: the listener for calls that the filter answers with SECCOMP_RET_USER_NOTIF; closed at exec.
+    :raises OSError: the kernel refused.
+    """
+    instructions = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(instructions))  # struct sock_fprog
+    whole = ctypes.create_string_buffer(header, len(header))
+    _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    number = SECCOMP_NUMBERS[os.uname().machine]
+    operation = (SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER)
+    return _call("syscall", number, *operation, ctypes.addressof(whole))

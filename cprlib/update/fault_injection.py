@@ -249,6 +249,9 @@ class FaultInjection(UpdateHook):
                     source.qmp.execute("migrate_cancel")
                 except QmpRefused as error:
                     self.refused = error.happened
+            case Action.HMP_CANCEL:
+                answer = source.qmp.execute("human-monitor-command", {"command-line": "migrate_cancel"})
+                self.refused = str(answer).strip()
             case Action.MIGRATE_AGAIN:
                 self.why = "" if update.migrate() else "a second migrate was accepted while one ran"
             case Action.EXHAUST_DESCRIPTORS if victim is target:

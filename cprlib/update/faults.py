@@ -43,6 +43,7 @@ class Action(enum.StrEnum):
     KILL = "kill -9"
     PAUSE = "SIGSTOP, then SIGCONT"
     CANCEL = "migrate_cancel"
+    HMP_CANCEL = "migrate_cancel of HMP"
     MIGRATE_AGAIN = "a second migrate"
     NO_LISTENER = "no listener"
     CLOSE_CPR = "close the cpr channel"
@@ -161,7 +162,12 @@ CANCELS = (
 
 LATE_CANCELS = (
     Fault(
-        "cancel-main-connected", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.CANCEL, Survivor.ONE, return_path=True
+        "cancel-main-connected",
+        Phase.MAIN_CONNECTED,
+        Actor.MANAGEMENT,
+        Action.HMP_CANCEL,
+        Survivor.ONE,
+        return_path=True,
     ),
     Fault("cancel-state-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, Survivor.ONE, return_path=True),
 )

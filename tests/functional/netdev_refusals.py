@@ -21,6 +21,7 @@ class File(enum.Enum):
     PLAIN = "a tap without vnet_hdr"
     VHOST = "/dev/vhost-net"
     NULL = "/dev/null"
+    PATH = "a path, which cannot be made non-blocking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ _TAP_VHOST = {"a": File.TAP, "v": File.VHOST}
 _QUEUES = {"a": File.QUEUE, "b": File.QUEUE}
 _QUEUES_VHOST = _QUEUES | {"v": File.VHOST, "w": File.VHOST}
 _FD, _FDS, _HELPER = "are invalid with fd=", "are invalid with fds=", "are invalid with helper="
-_NOT_FOUND = "has not been found"
+_NOT_FOUND, _BLOCKS = "has not been found", "Can't use file descriptor"
 
 
 def refusals(programs: Programs) -> tuple[Refusal, ...]:
@@ -100,6 +101,9 @@ def _with_fd() -> Iterator[Refusal]:
     yield Refusal("fd= of an unknown name", {"fd": "unknown"}, _NOT_FOUND)
     yield Refusal("fd= that is not open", {"fd": "9999"}, "")
     yield Refusal("fd= that is no tap", {"fd": "a"}, "", {"a": File.NULL})
+    yield Refusal("fd= that is a path", {"fd": "a"}, _BLOCKS, {"a": File.PATH}, OFF, ON)
+    path = {"a": File.TAP, "v": File.PATH}
+    yield Refusal("fd=, vhostfd= that is a path", {"fd": "a", "vhostfd": "v"}, _BLOCKS, path, ON, ON)
     yield Refusal("fd=, vhostfd= without vhost", {"fd": "a", "vhostfd": "v"}, "without vhost", _TAP_VHOST, OFF)
     yield Refusal("fd=, vhostfd= of an unknown name", {"fd": "a", "vhostfd": "unknown"}, _NOT_FOUND, _TAP, ON)
     yield Refusal(
@@ -122,6 +126,8 @@ def _with_fds() -> Iterator[Refusal]:
     yield Refusal("fewer fds= than vhostfds=", {"fds": "a", "vhostfds": "v:w"}, "does not match", _QUEUES_VHOST, ON)
     yield Refusal("fds=, vhostfds= without vhost", both, "without vhost", _QUEUES_VHOST, OFF)
     yield Refusal("fds=, the second of an unknown name", {"fds": "a:unknown"}, _NOT_FOUND, {"a": File.QUEUE})
+    yield Refusal("fds=, the first a path", {"fds": "a:b"}, _BLOCKS, {"a": File.PATH, "b": File.QUEUE}, OFF, ON)
+    yield Refusal("fds=, the first no tap", {"fds": "a:b"}, "", {"a": File.NULL, "b": File.QUEUE}, OFF, ON)
     yield Refusal(
         "fds=, the second no tap", {"fds": "a:b"}, "vnet_hdr not consistent", {"a": File.QUEUE, "b": File.NULL}
     )
@@ -155,6 +161,7 @@ def _with_helper(programs: Programs) -> Iterator[Refusal]:
     yield Refusal("helper= that does not exist", {"helper": "/nonexistent/helper"}, "failed", {}, OFF)
     yield Refusal("helper= that fails", {"helper": "/bin/false"}, "failed", {}, OFF)
     yield Refusal("helper= that sends no tap", _helper(programs, "--send=null"), "", {}, OFF)
+    yield Refusal("helper= that sends a path", _helper(programs, "--send=path"), "nonblocking", {}, OFF, ON)
     vhostfd: dict[str, object] = _helper(programs) | {"vhostfd": "v"}
     yield Refusal("helper=, vhostfd= without vhost", vhostfd, "without vhost", {"v": File.VHOST}, OFF)
     yield Refusal("helper=, vhostfd= of an unknown name", vhostfd, _NOT_FOUND, {}, ON)

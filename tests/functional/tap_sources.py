@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import socket
 import sys
@@ -9,15 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, QmpRefused
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.topology import Topology, disable_ipv6
+from cprlib.process import kill_group
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, silent_nics, update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
+from cprlib.update.live_update import LiveUpdate, UpdateHook
+from cprlib.update.outcome import wait_run_state
 
+UNFIT = "the descriptors handed over by CPR are not those"
 HELPER = Path(__file__).with_name("bridge_helper.py")
 
 
@@ -118,9 +125,61 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
         if not update_guest(case, label, replace(settings, netdevs=target, plugged=plugged)):
             return
         expect_answers(case, label, netdevs)
-    if not plugged:
+    if plugged:
+        expect_unfit_netdevs_refused(case)
+    else:
         expect_nothing_run_by_failed_target(case, programs)
     expect_programs(case, programs, started, unnamed)
+
+
+class PlugUnfit(UpdateHook):
+    """Netdevs that do not fit what the source sent are added to the target, which then ends.
+
+    :ivar said: the answer to each, by id.
+    """
+
+    expects_failure = True
+
+    def __init__(self, unfit: Sequence[TapNetdev]) -> None:
+        self._unfit = unfit
+        self.said: dict[str, str] = {}
+
+    def migrating(self, update: LiveUpdate) -> None:
+        """Add them one after the other."""
+        target = update.target
+        target.wait_ready()
+        for netdev in self._unfit:
+            before = len(read_table(target.pid).rows)
+            try:
+                target.plug(netdev)
+                self.said[netdev.identifier] = "accepted"
+            except QmpRefused as error:
+                sent = netdev.queues * (1 if netdev.vhost else 2)  # the source has vhost where the target has not
+                closed = before - len(read_table(target.pid).rows)
+                words = UNFIT if UNFIT in error.happened else error.happened
+                self.said[netdev.identifier] = f"{words}, {'all' if closed == sent else closed} closed"
+        kill_group(target.process)
+
+
+def expect_unfit_netdevs_refused(case: MeasuredCase) -> None:
+    """A target refuses a netdev that is not what was sent under its id, and closes what was sent.
+
+    With each syntax of a tap, vhost is off where the source has it on, and the other way round.
+    """
+    source = case.guest.machine
+    chosen = ("onefd", "fds", "helper", "scripts")
+    unfit = [
+        replace(item, vhost=not item.vhost, vhost_passed=False, fd_syntax=FdSyntax.MINUS_ONE)
+        for item in source.settings.netdevs
+        if item.identifier in chosen
+    ]
+    hook = PlugUnfit(unfit)
+    with contextlib.ExitStack() as stack:
+        case.guest.plan_update([hook], stack=stack, target_name="target-unfit").begin()
+        wait_run_state(source, lambda state: state == "running", Deadline(20, "the source to run", Awaited.QEMU))
+    expected = {item.identifier: f"{UNFIT}, all closed" for item in unfit}
+    case.expect_equal("unfit-netdevs-are-refused", hook.said, expected, "a target took another netdev than was sent")
+    expect_answers(case, "after-unfit-netdevs", source.settings.netdevs)
 
 
 def expect_nothing_run_by_failed_target(case: MeasuredCase, programs: Programs) -> None:

@@ -2,127 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+from dataclasses import replace
 
-from cprlib.errors import QemuFailed, QmpRefused
+from cprlib.errors import QemuFailed
 from cprlib.evidence.records import Role
-from cprlib.linux.descriptors import Descriptor, DescriptorTable, read_table
+from cprlib.linux.descriptors import read_table
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
-from cprlib.linux.tap import open_tap
-from cprlib.qemu.machine import Machine
+from cprlib.qemu.machine import start_machine
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.checks import listed
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, update_guest
-from netdev_refusals import File, NetdevAttempt, attempts, helper_failures, refusals
+from netdev_refusals import attempts, helper_failures, refusals
+from netdev_refuser import Refuser, changes
 from tap_sources import Programs
-
-MEANINGS = {  # of a problem, by the name of its check
-    "each-is-refused": "QEMU accepted, or refused for another reason, what it has to refuse",
-    "descriptors-as-before": "a refused netdev_add changed QEMU's descriptors",
-    "id-is-free": "a refused netdev_add left its netdev",
-    "descriptors-as-before-when-removed": "a netdev with cpr=on left descriptors when it was removed",
-}
-
-
-class Refuser:
-    """Makes the attempts on one QEMU.
-
-    :ivar problems: by the name of their check.
-    """
-
-    def __init__(self, machine: Machine) -> None:
-        self.problems: dict[str, list[str]] = {name: [] for name in MEANINGS}
-        self._machine = machine
-        self._table = read_table(machine.pid)
-
-    def attempt(self, row: NetdevAttempt) -> None:
-        """Make one attempt, compare descriptors, then use the id for a netdev that works.
-
-        :raises QemuFailed: QEMU died.
-        """
-        try:
-            self._attempt(row)
-        except QemuFailed:
-            self.problems["each-is-refused"].append(f"{row.name}: QEMU died")
-            raise
-
-    def _attempt(self, row: NetdevAttempt) -> None:
-        self._pass(row)
-        refused = self._add(row)
-        for name in row.refusal.files:
-            with contextlib.suppress(QmpRefused):  # QEMU took it and closes it
-                self._machine.qmp.execute("closefd", {"fdname": name})
-        if not refused:
-            return
-        self._look(row, "descriptors-as-before")
-        if row.cpr:  # with cpr=off the same code runs, and each attempt costs time
-            self._use(row)
-
-    def _pass(self, row: NetdevAttempt) -> None:
-        for name, kind in row.refusal.files.items():
-            number = self._open(row, name, kind)
-            try:
-                self._machine.qmp.pass_descriptor(name, number)
-            finally:
-                os.close(number)
-
-    def _open(self, row: NetdevAttempt, name: str, kind: File) -> int:
-        if kind is File.VHOST:
-            return os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
-        if kind is File.NULL:
-            return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        queue = kind is File.QUEUE
-        interface = row.interface if queue else f"{row.interface}{name}"
-        with self._machine.namespace.entered():
-            return open_tap(interface, multi_queue=queue, vnet_hdr=kind is not File.PLAIN)
-
-    def _add(self, row: NetdevAttempt) -> bool:
-        try:
-            self._machine.qmp.execute("netdev_add", row.options())
-        except QmpRefused as error:
-            if row.refusal.because not in error.happened:
-                self.problems["each-is-refused"].append(f"{row.name}: {error.happened}")
-            return True
-        self.problems["each-is-refused"].append(f"{row.name}: taken")
-        self._machine.qmp.execute("netdev_del", {"id": str(row.options()["id"])})
-        self._table = read_table(self._machine.pid)
-        return False
-
-    def _look(self, row: NetdevAttempt, name: str) -> None:
-        table = read_table(self._machine.pid)
-        found = changes(self._table, table)
-        if found:
-            self.problems[name].append(f"{row.name}: {', '.join(found)}")
-        self._table = table
-
-    def _use(self, row: NetdevAttempt) -> None:
-        """Use the id for a netdev that works, and remove that."""
-        options = {"type": "tap", "id": row.identifier, "ifname": f"{row.interface}u", "script": "no"}
-        options |= {"downscript": "no"}
-        try:
-            self._machine.qmp.execute("netdev_add", {**options, "cpr": True})
-        except QmpRefused as error:
-            self.problems["id-is-free"].append(f"{row.name}: {error.happened}")
-            return
-        self._machine.qmp.execute("netdev_del", {"id": row.identifier})
-        self._look(row, "descriptors-as-before-when-removed")
-
-
-def changes(before: DescriptorTable, after: DescriptorTable) -> tuple[str, ...]:
-    """The differences between two tables of one process."""
-    old, new = ({row.number: row for row in table.rows} for table in (before, after))
-    gone = [f"{_shown(old[number])} was closed" for number in old if number not in new]
-    extra = [f"{_shown(new[number])} is left" for number in new if number not in old]
-    other = [f"{_shown(old[n])} became {_shown(new[n])}" for n in old if n in new and old[n] != new[n]]
-    return (*gone, *extra, *other)
-
-
-def _shown(row: Descriptor) -> str:
-    return f"{row.kind} {row.interface or row.number}"
 
 
 class NetdevCleanup(LiveUpdateTest):
@@ -147,8 +42,7 @@ class NetdevCleanup(LiveUpdateTest):
             with case.survives("survives-refusals"):
                 for row in rows:
                     refuser.attempt(row)
-            for name, problems in refuser.problems.items():
-                case.expect_empty(name, problems, f"so after each of {len(rows)} refused additions", MEANINGS[name])
+            refuser.expect_nothing_left(case, len(rows))
             if case.guest.machine.process.poll() is not None:
                 return
             wait_workers_ended(case.guest.machine.pid, kept=workers)
@@ -157,6 +51,8 @@ class NetdevCleanup(LiveUpdateTest):
             if update_guest(case, "afterwards"):
                 expect_answers(case, "afterwards", netdevs)
                 expect_no_worse_with_cpr(case, programs, len(rows))
+            expect_refused_with_hub(case)
+            expect_bridge_leaves_nothing(case, programs)
 
 
 def expect_no_worse_with_cpr(case: MeasuredCase, programs: Programs, first: int) -> None:
@@ -178,3 +74,32 @@ def expect_no_worse_with_cpr(case: MeasuredCase, programs: Programs, first: int)
         f"with cpr=on, descriptors change only where they do with cpr=off: {listed(sorted(left[False])) or 'nowhere'}",
         "with cpr=on only, descriptors changed after",
     )
+
+
+def expect_refused_with_hub(case: MeasuredCase) -> None:
+    """A QEMU whose tap is on a hub (``-net``), which cannot be updated, is refused with the reason."""
+    machine, said = case.guest.machine, dict[str, str]()
+    because = "cannot be used with hubs"
+    for option in ("cpr=on", "queues=2"):
+        arguments = ("-net", f"tap,ifname=hub0,script=no,downscript=no,{option}")
+        settings = replace(machine.settings, netdevs=(), nics=(), extra=arguments)
+        with start_machine("with-hub", settings, case.folder, machine.namespace) as refused:
+            try:
+                refused.wait_ready()
+                said[option] = "accepted"
+            except QemuFailed as error:
+                said[option] = because if because in error.happened else error.happened
+    expected = dict.fromkeys(said, because)
+    case.expect_equal("refused-with-hub", said, expected, "a tap on a hub was not refused with the reason")
+
+
+def expect_bridge_leaves_nothing(case: MeasuredCase, programs: Programs) -> None:
+    """A netdev of type bridge, which opens its tap by the same code, takes one tap and closes it."""
+    machine = case.guest.machine
+    before = read_table(machine.pid)
+    helper = programs.helper("bridged")
+    machine.qmp.execute("netdev_add", {"type": "bridge", "id": "bridged", "br": "br0", "helper": helper})
+    added = changes(before, read_table(machine.pid))
+    machine.qmp.execute("netdev_del", {"id": "bridged"})
+    left = changes(before, read_table(machine.pid))
+    case.expect_equal("bridge-leaves-nothing", (added, left), (("tap bridged is left",), ()), "added, then left")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Mapping, Sequence
 
-from cprlib.build.coverage import SourceLine
+from cprlib.build.coverage import CoverageBuild, SourceLine
 from cprlib.build.series import Series, patch_number, subject_of
 from cprlib.campaign.coverage.collect import CaseCounts, Place, merged
 from cprlib.campaign.coverage.reasons import Reason, explain
@@ -16,7 +16,7 @@ from cprlib.report.environment import Environment
 def make_report(
     base: str,
     series: Series,
-    lines: Sequence[SourceLine],
+    build: CoverageBuild,
     cases: Sequence[CaseCounts],
     reasons: Sequence[Reason],
     *,
@@ -27,11 +27,11 @@ def make_report(
 ) -> CoverageReport:
     """The report.
 
-    :param lines: that the series added to the instrumented files.
+    :param build: on which the cases ran.
     :param cases: at least one; every case knows all executable lines.
     """
-    explained = explain(reasons, lines)
-    covered = _covered_lines(lines, cases, explained)
+    explained = explain(reasons, build.sources)
+    covered = _covered_lines(build.lines, cases, explained)
     patches = tuple(
         PatchCoverage(
             patch_number(patch),

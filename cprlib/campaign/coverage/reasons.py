@@ -1,8 +1,8 @@
 """Why no test runs a line: the list of reasons, fixtures/coverage.toml.
 
 Each entry names a file, consecutive lines of it as the series leaves them, and a reason. It applies to those of the
-lines that no test runs; the others say where the place is. Indentation does not matter, so that an entry serves all
-bases. An entry may fit several places.
+lines that the series adds and no test runs; the others say where the place is. Indentation does not matter, so that an
+entry serves all bases. An entry may fit several places.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib import codec
-from cprlib.build.coverage import SourceLine
 from cprlib.codec import Name
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.files import project_folder
@@ -26,7 +25,7 @@ class Reason:
     """An entry.
 
     :param file: relative to QEMU's source.
-    :param lines: consecutive lines that the series added, one text.
+    :param lines: consecutive lines, one text; some of them are of the series.
     :param reason: a sentence.
     :param bases: for which it holds; empty for all.
     """
@@ -64,20 +63,17 @@ def load_reasons(base: str, path: Path | None = None) -> tuple[Reason, ...]:
     return tuple(entry for entry in entries if not entry.bases or base in entry.bases)
 
 
-def places_of(reason: Reason, lines: Sequence[SourceLine]) -> list[tuple[str, int]]:
+def places_of(reason: Reason, sources: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
     """File and number of every line that an entry fits.
 
-    :param lines: that the series added, by file and number.
+    :param sources: lines of each file, with the series applied.
     """
-    texts = {(line.file, line.line): line.text.strip() for line in lines if line.file == reason.file}
-    found = []
-    for file, first in texts:
-        places = [(file, first + offset) for offset in range(len(reason.texts))]
-        if all(texts.get(place) == text for place, text in zip(places, reason.texts, strict=True)):
-            found += places
-    return found
+    texts = [line.strip() for line in sources.get(reason.file, ())]
+    count = len(reason.texts)
+    starts = [start for start in range(len(texts) - count + 1) if tuple(texts[start : start + count]) == reason.texts]
+    return [(reason.file, start + offset + 1) for start in starts for offset in range(count)]
 
 
-def explain(reasons: Sequence[Reason], lines: Sequence[SourceLine]) -> Mapping[tuple[str, int], Reason]:
+def explain(reasons: Sequence[Reason], sources: Mapping[str, Sequence[str]]) -> Mapping[tuple[str, int], Reason]:
     """The entry of each line that has one."""
-    return {place: reason for reason in reversed(reasons) for place in places_of(reason, lines)}
+    return {place: reason for reason in reversed(reasons) for place in places_of(reason, sources)}

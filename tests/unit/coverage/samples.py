@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cprlib.build.coverage import SourceLine
+from cprlib.build.coverage import CoverageBuild, SourceLine
 from cprlib.build.series import Series
 from cprlib.campaign.coverage.collect import CaseCounts, Counts
 from cprlib.campaign.coverage.make_report import make_report
 from cprlib.campaign.coverage.reasons import Reason
 from cprlib.campaign.coverage.records import CoverageReport
+from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment
 
 FIRST, SECOND = "0001-one.patch", "0002-two.patch"
@@ -22,6 +23,9 @@ LINES = (
     SourceLine(FIRST, TAP, 20, "        return -1;"),
     SourceLine(SECOND, "net/net.c", 5, "    x();"),
 )
+TEXTS = {line.line: line.text for line in LINES if line.file == TAP}
+SOURCES = {TAP: tuple(TEXTS.get(number, "    context") for number in range(1, 25)), "net/net.c": ("",) * 4 + ("x();",)}
+BUILD = CoverageBuild(QemuBinary(Path("qemu")), Path(), LINES, SOURCES)
 ONE, TWO = "tests/functional/test_a.py:A.test_one", "tests/functional/test_a.py:A.test_two"
 CASES = (
     CaseCounts(ONE, True, {(TAP, 10): Counts(3, (3, 0)), (TAP, 12): Counts(0), (TAP, 20): Counts(0)}),
@@ -37,4 +41,4 @@ def series(folder: Path) -> Series:
 
 
 def report(folder: Path, *reasons: Reason) -> CoverageReport:
-    return make_report("10.0", series(folder), LINES, CASES, reasons, environment=Environment())
+    return make_report("10.0", series(folder), BUILD, CASES, reasons, environment=Environment())

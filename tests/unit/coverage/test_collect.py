@@ -45,7 +45,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> CoverageBuild:
         ["gcc", "-pie", "program.c.o", "counters.o", f"-Wl,-T,{runtime / 'counters.ld'}", "-lgcov", "-o", "program"],
     ):
         subprocess.run(command, cwd=folder, check=True)
-    return CoverageBuild(QemuBinary(folder / "program"), folder, ())
+    return CoverageBuild(QemuBinary(folder / "program"), folder, (), {})
 
 
 def run(build: CoverageBuild, counters: Path, *words: str) -> int:

@@ -13,7 +13,7 @@ from cprlib.campaign.coverage.records import JSON_FILE, CoverageReport
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
 from tests.unit.coverage import samples
-from tests.unit.coverage.samples import LINES, ONE, REASON, TAP, TWO
+from tests.unit.coverage.samples import ONE, REASON, SOURCES, TAP, TWO
 
 pytestmark = pytest.mark.fast
 
@@ -50,8 +50,9 @@ def test_reason_that_applies_to_no_line_is_listed(tmp_path: Path) -> None:
 
 def test_reason_fits_consecutive_lines_whatever_their_indentation() -> None:
     two = Reason(TAP, "/* a comment */\n  return -1;\n}", "x")
-    assert places_of(two, LINES) == [(TAP, 11), (TAP, 12), (TAP, 13)]
-    assert places_of(Reason("net/net.c", "return -1;", "x"), LINES) == []
+    assert places_of(two, SOURCES) == [(TAP, 11), (TAP, 12), (TAP, 13)]
+    assert places_of(Reason("net/net.c", "return -1;", "x"), SOURCES) == []
+    assert places_of(Reason(TAP, "context\nreturn -1;", "x"), SOURCES) == [(TAP, 19), (TAP, 20)]
 
 
 def test_report_is_written_and_its_text_is_escaped(tmp_path: Path) -> None:

@@ -1,0 +1,219 @@
+"""System calls of vhost and tap that fail: the source keeps running, and nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import re
+from dataclasses import dataclass, replace
+
+from cprlib.errors import QmpRefused
+from cprlib.evidence.records import Role
+from cprlib.linux.descriptors import read_table
+from cprlib.linux.failing_calls import DUP3, FCNTL, IOCTL, OPENAT, FailingCalls, SystemCall
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.nic_state import vhost_started
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import expect_answers, update_guest
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor, faults_named
+from cprlib.update.outcome import migration_status
+from failed_update import FailedUpdates, failed_updates
+from netdev_refusals import NetdevAttempt, Refusal
+from netdev_refuser import Refuser
+
+QUEUES = 4
+SET_OWNER, RESET_OWNER = SystemCall(IOCTL, 0xAF01), SystemCall(IOCTL, 0xAF02)  # linux/vhost.h
+SET_VRING_CALL, SET_VRING_ERR = SystemCall(IOCTL, 0x4008AF21), SystemCall(IOCTL, 0x4008AF22)
+SET_BUSYLOOP_TIMEOUT = SystemCall(IOCTL, 0x4008AF23)
+SET_SEND_BUFFER, GET_INTERFACE = SystemCall(IOCTL, 0x400454D4), SystemCall(IOCTL, 0x800454D2)  # linux/if_tun.h
+GET_FLAGS, SET_FLAGS = SystemCall(FCNTL, 3), SystemCall(FCNTL, 4)  # F_GETFL, F_SETFL
+OPEN_AGAIN = SystemCall(OPENAT, 0x80802, 2)  # O_RDWR | O_NONBLOCK | O_CLOEXEC
+OPEN_DEVICE = SystemCall(OPENAT, 2, 2)  # O_RDWR
+DUPLICATE = SystemCall(DUP3)
+CALLS = (
+    *(SET_OWNER, RESET_OWNER, SET_VRING_CALL, SET_VRING_ERR, SET_BUSYLOOP_TIMEOUT, SET_SEND_BUFFER, GET_INTERFACE),
+    *(GET_FLAGS, SET_FLAGS, OPEN_AGAIN, OPEN_DEVICE, DUPLICATE),
+)
+VHOST_FAILED = r"vhost.*(fail|cannot|unable)"  # whatever words a QEMU has for it
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that fails.
+
+    :param times: how many of them fail one after the other.
+    :param on_vhost: only on the vhost descriptor of the queue with this number.
+    :param since: only after this call.
+    """
+
+    call: SystemCall
+    error: int = errno.EIO
+    times: int = 1
+    on_vhost: int | None = None
+    since: SystemCall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailingUpdate:
+    """An update that fails while system calls of the source fail.
+
+    :param said: pattern of what QEMU says; empty when it need not say anything.
+    :param messages: how often at least: each of the queues has a vhost device of its own.
+    """
+
+    fault: Fault
+    failures: tuple[Failure, ...]
+    said: str
+    messages: int = 1
+
+
+def _fault(name: str, phase: Phase = Phase.MODE_SET, action: Action = Action.NOTHING) -> Fault:
+    actor = Actor.TARGET if action is Action.KILL else Actor.MANAGEMENT
+    return Fault(name, phase, actor, action)
+
+
+UPDATES = (
+    FailingUpdate(_fault("vhost-is-not-released"), (Failure(RESET_OWNER),), VHOST_FAILED),
+    FailingUpdate(  # the target cannot become the owner of a device that the source has kept
+        _fault("vhost-cannot-be-released"), (Failure(RESET_OWNER, errno.ENOTTY, QUEUES),), ""
+    ),
+    FailingUpdate(  # a call of each queue's device: the first that is made fails, and ends the work on that device
+        _fault("vhost-is-not-taken-back", Phase.FDS_SENT, Action.CLOSE_CPR),
+        (
+            Failure(SET_OWNER),
+            Failure(SET_VRING_CALL, since=RESET_OWNER),
+            Failure(SET_VRING_ERR),
+            Failure(SET_BUSYLOOP_TIMEOUT),
+        ),
+        VHOST_FAILED,
+        QUEUES,
+    ),
+    FailingUpdate(  # the target was the owner and is dead, so that each device is opened again
+        _fault("vhost-is-not-reopened", Phase.CREATING_DEVICES, Action.KILL),
+        (Failure(GET_FLAGS, on_vhost=0), Failure(OPEN_AGAIN), Failure(DUPLICATE)),
+        VHOST_FAILED,
+        3,
+    ),
+)
+REFUSALS: tuple[tuple[SystemCall, int, str, dict[str, object]], ...] = (
+    (SET_SEND_BUFFER, 0, "TUNSETSNDBUF", {"ifname": "{tap}", "sndbuf": 100000}),
+    (OPEN_DEVICE, 1, "open vhost char device", {"ifname": "{tap}"}),  # after /dev/net/tun
+    (GET_INTERFACE, 0, "ifname", {"queues": 2}),
+)
+WITHOUT_PROGRAMS: dict[str, object] = {"script": "no", "downscript": "no"}
+
+
+class FailingSystemCalls(LiveUpdateTest):
+    """Mechanism ``cpr``; a guest whose QEMU runs under a filter that lets chosen system calls fail."""
+
+    def test_failing_calls_leave_the_source_running(self) -> None:
+        """Calls of vhost and tap that fail in an update or in ``netdev_add`` are reported and leave all as before.
+
+        A vhost device that is not released, not taken back or not opened again; a VM that cannot be stopped; a tap
+        without its send buffer, its name or its vhost device. Patches 1, 3, 5, 6 and 11.
+
+        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:tap-cleanup,patch:5
+        :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
+        """
+        netdev = TapNetdev(queues=QUEUES, vhost=True, poll_us=1)
+        with (
+            FailingCalls(CALLS) as calls,
+            self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
+        ):
+            own = case.guest.machine.settings
+            if not update_guest(case, "under-filter", replace(own, prefix=calls.prefix)):
+                return
+            case.guest.machine.settings = own  # the targets are to run without the filter
+            with failed_updates(case) as updates:
+                for item in UPDATES:
+                    if not fail_update(case, calls, updates, item):
+                        return
+                fail_to_stop(case, updates)
+            fall_back(case, calls)
+            refuse_netdevs(case, calls)
+            if update_guest(case, "afterwards"):
+                expect_answers(case, "afterwards", [netdev])
+
+
+def fail_update(case: MeasuredCase, calls: FailingCalls, updates: FailedUpdates, item: FailingUpdate) -> bool:
+    """Inject a fault while calls fail, and check that QEMU reports it; returns whether the guest answers."""
+    machine, name = case.guest.machine, item.fault.name
+    before = len(machine.messages)
+    vhost = [row.number for row in read_table(machine.pid).of_kind("vhost")]
+    for failure in item.failures:
+        where = {} if failure.on_vhost is None else {"descriptor": vhost[failure.on_vhost]}
+        calls.fail_next(failure.call, failure.error, times=failure.times, since=failure.since, **where)
+    answers = updates.inject([item.fault])
+    made = all_made(case, name, calls)
+    said = "\n".join([machine.messages[before:], migration_status(machine)[1]])
+    if item.said and made:
+        expect_reported(case, name, said, item.said, item.messages)
+    return answers
+
+
+def all_made(case: MeasuredCase, name: str, calls: FailingCalls) -> bool:
+    """Whether every call that was to fail was made: another implementation of the series may need none of them."""
+    missing = calls.disarm()
+    if missing:
+        case.note(f"{name}: calls not made", len(missing))
+    return not missing
+
+
+def expect_reported(case: MeasuredCase, name: str, said: str, pattern: str, messages: int = 1) -> None:
+    """Check that QEMU's messages fit a pattern so often."""
+    count = len(re.findall(pattern, said))
+    case.expect(
+        f"{name}-reported",
+        count >= messages,
+        f"{messages} messages that fit {pattern!r}",
+        f"{count} of them",
+        f"QEMU said: {said.strip()[-400:] or 'nothing'}",
+    )
+
+
+def fall_back(case: MeasuredCase, calls: FailingCalls) -> None:
+    """Without its vhost devices the guest runs on; they are taken back before the next update, or it is refused."""
+    machine = case.guest.machine
+    steps = (
+        ("vhost-stays-lost", "cpr-closed-with-fds", QUEUES + 1),
+        ("vhost-is-still-lost", "no-fault", 1),
+    )
+    for name, fault, times in steps:
+        before = len(machine.messages)
+        calls.fail_next(SET_OWNER, errno.EIO, times=times)
+        result = inject_fault(case.guest, replace(faults_named(fault)[0], name=name, survivor=Survivor.SOURCE))
+        if all_made(case, name, calls):
+            expect_reported(case, name, f"{machine.messages[before:]}\n{result.error}", VHOST_FAILED)
+        case.expect_equal(f"{name}-source-runs", result.state_after, result.state_before, "the source's run state")
+        expect_answers(case, name, machine.settings.netdevs)
+    case.expect_equal(
+        "vhost-is-taken-back", vhost_started(machine.qmp), True, "vhost-started after its devices could be taken back"
+    )
+
+
+def fail_to_stop(case: MeasuredCase, updates: FailedUpdates) -> None:
+    """A VM whose disk cannot be flushed does not stop, so the update is refused before anything is released."""
+    qmp = case.guest.machine.qmp
+    disk: dict[str, object] = {"driver": "blkdebug", "node-name": "disk", "image": {"driver": "null-co"}}
+    try:
+        qmp.execute("blockdev-add", disk | {"inject-error": [{"event": "none", "iotype": "flush", "errno": errno.EIO}]})
+    except QmpRefused as error:
+        case.note("vm-cannot-be-stopped: not tried", error.happened)
+        return
+    qmp.execute("human-monitor-command", {"command-line": 'qemu-io disk "write 0 512"'})  # else nothing is flushed
+    updates.inject([_fault("vm-cannot-be-stopped")])
+    expect_reported(case, "vm-cannot-be-stopped", migration_status(case.guest.machine)[1], "stop")
+    qmp.execute("blockdev-del", {"node-name": "disk"})
+
+
+def refuse_netdevs(case: MeasuredCase, calls: FailingCalls) -> None:
+    """A ``netdev_add`` that fails in a system call leaves nothing behind."""
+    refuser = Refuser(case.guest.machine)
+    for number, (call, after, because, options) in enumerate(REFUSALS):
+        calls.fail_next(call, errno.EIO, after=after)
+        row = Refusal(f"{because} that fails", options | WITHOUT_PROGRAMS, because)
+        refuser.attempt(NetdevAttempt(row, number, vhost=True, cpr=True))
+        all_made(case, row.name, calls)
+    refuser.expect_nothing_left(case, len(REFUSALS))

@@ -46,7 +46,7 @@ IRQ_ERRORS = ("ERR", "MIS", "SPU", "NMI", "MCE", "THR", "DFR", "TRM")  # arch/x8
 NUMBER = re.compile(r"\b0x[0-9a-f]+\b|\b[0-9a-f]{4,}\b|\d+", re.I)
 TIMER_FACTS = re.compile(
     r"\s*(?P<clock>clock \d+):|\s*\.offset:\s+(?P<offset>\d+)|Clock Event Device:\s*(?P<device>\S+)"
-    r"|\s*(?P<fact>mult|shift|mode|event_handler):\s+(?P<value>.*)"
+    r"|\s*(?P<fact>mult|shift|event_handler):\s+(?P<value>.*)"
 )
 IPV6_MTU = 1280  # RFC 8200; with less an interface has no IPv6 address
 SETTLE_S, POLL_S, ALL_S = 3.0, 0.1, 30.0

@@ -60,6 +60,7 @@ from cprlib.update.live_update import UpdateHook
 from cprlib.update.outcome import view
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
+from cprlib.update.saved_state import save_device_state
 
 LONGEST_CONTROL_RUN_S, SPARE_S = 40.0, 0.5
 LONGEST_STREAM_S = 120.0
@@ -302,6 +303,13 @@ class MeasuredCase(CaseChecks):
         for number, (earlier, later) in enumerate(itertools.pairwise(streams), 1):
             record = compare_device_states(earlier, later, self.guest.mechanism, f"update {number}")
             self.add_equivalence(record, "device-state-is-sent-again")
+
+    def expect_device_state_kept(self, sent: bytes) -> None:
+        """Check that the guest's QEMU would send the device state that it was sent by the update. Ends the guest.
+
+        :param sent: stream of the update's main channel, by :class:`RecordMainChannel`.
+        """
+        self.expect_same_device_state([sent, save_device_state(self.guest)])
 
     def add_update(self, update: UpdateResult, netdev: TapNetdev, note: str = "") -> None:
         """Add what was seen of an update to the evidence.

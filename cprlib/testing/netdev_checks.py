@@ -18,20 +18,24 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import warm_up
 from cprlib.update.hooks import ObserveSentFiles, SentFile
+from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
 
 ANSWER_S = 10.0
 
 
-def update_guest(case: MeasuredCase, label: str, target: MachineSettings | None = None) -> bool:
+def update_guest(
+    case: MeasuredCase, label: str, target: MachineSettings | None = None, hooks: Sequence[UpdateHook] = ()
+) -> bool:
     """Update a case's guest, and check that it works and which files were sent and arrived.
 
     :param label: begins the names of the update's checks.
     :param target: settings of the target; the source's when None.
+    :param hooks: called between the steps of the update.
     :returns: whether the guest runs in the target.
     """
     before = case.guest.machine.settings.netdevs
-    result, sent = observe_update(case, label, target)
+    result, sent = observe_update(case, label, target, hooks)
     if result is not None or sent:
         check_sent(case, label, before, sent)
     if result is not None:
@@ -40,18 +44,18 @@ def update_guest(case: MeasuredCase, label: str, target: MachineSettings | None 
 
 
 def observe_update(
-    case: MeasuredCase, label: str, target: MachineSettings | None = None
+    case: MeasuredCase, label: str, target: MachineSettings | None = None, hooks: Sequence[UpdateHook] = ()
 ) -> tuple[UpdateResult | None, tuple[SentFile, ...]]:
     """Update a case's guest, check that it works, and record what was sent.
 
-    :param label, target: as for :func:`update_guest`.
+    :param label, target, hooks: as for :func:`update_guest`.
     :returns: the result, None when it failed, which is in the evidence then; and the descriptors in the CPR state, as
         far as they were sent.
     """
     files, name = ObserveSentFiles(), case.guest.next_target
     expected = "the guest runs in the target"
     try:
-        result = case.guest.live_update(target_settings=target, hooks=[files])
+        result = case.guest.live_update(target_settings=target, hooks=[files, *hooks])
     except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
         said = _last_words(case.folder, name)
         case.expect(f"{label}-update", False, expected, error.happened, f"{error.one_line()}; the target said: {said}")

@@ -21,6 +21,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, silent_nics, update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
+from cprlib.update.hooks import RecordMainChannel
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import wait_run_state
 
@@ -114,6 +115,7 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
         expected = "round trips over every NIC before the update"
         case.inconclusive("answers-before", expected, f"none over {', '.join(silent)}")
         return
+    recorded = list[RecordMainChannel]()
     for label, fd_syntax in (("minus-one", FdSyntax.MINUS_ONE), ("left-out", FdSyntax.LEFT_OUT)):
         settings = case.guest.machine.settings
         target = tuple(
@@ -122,9 +124,11 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
             else replace(item, fd_syntax=fd_syntax)
             for item in settings.netdevs
         )
-        if not update_guest(case, label, replace(settings, netdevs=target, plugged=plugged)):
+        recorded.append(RecordMainChannel())
+        if not update_guest(case, label, replace(settings, netdevs=target, plugged=plugged), recorded[-1:]):
             return
         expect_answers(case, label, netdevs)
+    case.expect_same_device_state([item.stream for item in recorded])
     if plugged:
         expect_unfit_netdevs_refused(case)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.update.hooks import RecordMainChannel
 
 
 class CprTap(LiveUpdateTest):
@@ -12,8 +13,10 @@ class CprTap(LiveUpdateTest):
     def _update(self, *, queues: int, vhost: bool) -> None:
         with self.given_guest(GuestSpec(queues=queues, vhost=vhost)) as case:
             case.run_control()
+            recorded = RecordMainChannel()
             with case.under_traffic(rest=queues == 1):
-                case.live_update()
+                case.live_update(hooks=[recorded])
+            case.expect_device_state_kept(recorded.stream)
 
     def test_update_with_tap_1_queue_loses_nothing(self) -> None:
         """An update of a tap with one queue loses no packet and keeps the open file.

@@ -25,6 +25,8 @@ from cprlib.testing.nic_view import (
 )
 from cprlib.testing.watch import GUEST_ANNOUNCE
 from cprlib.traffic.frames import FrameClass
+from cprlib.update.hooks import RecordMainChannel
+from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
 
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
@@ -109,15 +111,19 @@ class NicState(LiveUpdateTest):
                 self._update(case, "after-update", announced=GUEST.mac)
             big.transfer("after-update", segments_to_guest=True)
             agent.set_feature("rx-gro-hw", False)
-            self._update(case, "after-second-update")
+            recorded = RecordMainChannel()
+            self._update(case, "after-second-update", hooks=[recorded])
             big.transfer("after-second-update", segments_to_guest=False)
             case.add_checks(error_check(errors, read_errors(case.guest, agent.network())))
+            case.expect_device_state_kept(recorded.stream)
             case.expect_no_complaint()
 
-    def _update(self, case: MeasuredCase, when: str, announced: str | None = None) -> None:
+    def _update(
+        self, case: MeasuredCase, when: str, announced: str | None = None, hooks: Sequence[UpdateHook] = ()
+    ) -> None:
         """Update the guest, and compare all state of the NIC before and after."""
         before = read_nic_view(case.guest)
-        update = case.live_update()
+        update = case.live_update(hooks=hooks)
         if announced is not None:
             self._expect_announced(case, update, announced, when)
         after = read_nic_view(case.guest)

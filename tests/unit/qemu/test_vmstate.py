@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from cprlib.errors import InstrumentError
+from cprlib.evidence.records import Difference
 from cprlib.qemu.virtio_state import virtio_values
 from cprlib.qemu.vmstate import device_state
+from cprlib.testing.equivalence import compare_device_states
+from cprlib.update.mechanism import Mechanism
 
 pytestmark = pytest.mark.fast
 
@@ -167,3 +170,12 @@ def test_what_is_not_known_is_kept_as_bytes() -> None:
     values = dict(virtio_values(virtio_net(device=b"\xaa" * 20)))
     assert (values["device/000"], values["device/010"]) == ("aa" * 16, "aa" * 4)
     assert dict(virtio_values(b"\xbb" * 17)) == {"undescribed/000": "bb" * 16, "undescribed/010": "bb"}
+
+
+def test_a_register_that_a_target_lost_is_a_difference() -> None:
+    earlier, later = stream((RTC, RTC_BODY), (SERIAL, b"\x13")), stream((RTC, b"\7" + RTC_BODY[1:]), (SERIAL, b"\x03"))
+    record = compare_device_states(earlier, later, Mechanism.CPR, "update 1")
+    assert record.differences == (Difference("vmstate/serial#1/lcr", "13", "03"),)
+    assert record.allowed == 1  # the seconds of the clock
+    unread = compare_device_states(earlier, later[:-1], Mechanism.CPR, "update 1")
+    assert (unread.compared, list(unread.unread)) == (0, ["vmstate"])

@@ -246,3 +246,20 @@ def test_a_barrier_reports_that_its_reader_has_ended() -> None:
     os.waitpid(child, 0)
     with StartupBarrier() as proxy, pytest.raises(InstrumentError):
         proxy.holds(child)
+
+
+def test_a_recording_proxy_relays_at_once_and_keeps_what_the_source_sent() -> None:
+    with target() as (name, listener), ChannelProxy(HERE, name, 0, record=True) as proxy:
+        proxy.release()
+        with source(proxy) as sender:
+            sender.sendall(b"state")
+            receiver = listener.accept()[0]
+            with receiver:
+                receiver.settimeout(10)
+                assert receiver.recv(100) == b"state"
+                receiver.sendall(b"reply")
+                assert sender.recv(100) == b"reply"
+                sender.sendall(b" of devices" * 20_000)
+                sender.shutdown(socket.SHUT_WR)
+                assert read_all(receiver)[0] == b" of devices" * 20_000
+        assert bytes(proxy.recorded) == b"state" + b" of devices" * 20_000

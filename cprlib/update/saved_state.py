@@ -13,7 +13,7 @@ SAVED_S = 30.0
 
 
 def save_device_state(guest: RunningGuest) -> bytes:
-    """Let a guest's QEMU send its state as for an update; nobody receives it.
+    """Let a guest's QEMU send its state as for an update, without a target.
 
     The guest is stopped afterwards and its QEMU has given the NIC's backends up: this is the end of a case.
 

@@ -285,15 +285,18 @@ class MeasuredCase(CaseChecks):
         self.expect_same_state(state, Comparison.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
         return update
 
-    def expect_same_state(self, before: Snapshot | None, comparison: Comparison, name: str, subject: str) -> None:
+    def expect_same_state(
+        self, before: Snapshot | None, comparison: Comparison, name: str, subject: str, sides: Iterable[str] = ()
+    ) -> None:
         """Check that everything that can be read of QEMU, process, kernel and guest is as before.
 
         :param before: None when nothing is compared.
         :param name: of the check.
         :param subject: what has happened since, for the report.
+        :param sides: that are compared; all when empty.
         """
         if before is not None:
-            self.add_equivalence(compare_state(self.guest, before, comparison, subject), name)
+            self.add_equivalence(compare_state(self.guest, before, comparison, subject, sides), name)
 
     def expect_same_device_state(self, streams: Sequence[bytes]) -> None:
         """Check that each update sends the device state that the update before has sent.

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, UpdateFailed
+from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.records import Comparison, FaultRecord
 from cprlib.evidence.update_checks import fault_record, fault_record_of
 from cprlib.files import write_text
@@ -17,7 +18,7 @@ from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.process import describe_status
 from cprlib.qemu.nic_state import differences
 from cprlib.qemu.wrapper import last_message
-from cprlib.testing.equivalence import read_compared
+from cprlib.testing.equivalence import HOST_SIDES, read_compared
 from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, read_tap_view
@@ -35,6 +36,7 @@ class FailedUpdates:
         self._trace = trace
         self._probes = probes
         self._tap: TapView | None = None
+        self._state: Snapshot | None = None  # of the source before the faults; None when the guest has left it
 
     def inject(self, faults: Iterable[Fault]) -> bool:
         """Inject each fault into an update of its own and check the survivor.
@@ -44,6 +46,8 @@ class FailedUpdates:
         :returns: whether the guest can be updated again.
         """
         faults = list(faults)
+        with self._case.without_update():
+            self._state = read_compared(self._case.guest)
         self._tap = read_tap_view(self._case.guest.topology, self._case.guest.machine)
         for index, fault in enumerate(faults):
             if not self._one(fault):
@@ -52,12 +56,13 @@ class FailedUpdates:
                     self._case.inconclusive(f"{other.name}-survived", other.survivor, reason)
                     self._case.add_fault(fault_record(other, reason))
                 return False
+        name, subject = "equivalent-after-failed-updates", f"{len(faults)} failed updates"
+        self._case.expect_same_state(self._state, Comparison.FAILED_UPDATE, name, subject)
         return True
 
     def _one(self, fault: Fault) -> bool:
         """Inject one fault; returns whether the guest answers afterwards."""
-        case = self._case
-        state = read_compared(case.guest) if fault.survivor is Survivor.SOURCE else None
+        case, source = self._case, self._case.guest.machine
         try:
             result = inject_fault(case.guest, fault)
         except (DeadlineExceeded, QemuFailed, UpdateFailed) as error:
@@ -72,8 +77,11 @@ class FailedUpdates:
         traffic_after_ms = None
         if fault.survivor is not Survivor.NEITHER:
             traffic_after_ms = self._check_guest(result)
-        if traffic_after_ms is not None:
-            case.expect_same_state(state, Comparison.FAILED_UPDATE, f"{fault.name}-equivalent", fault.name)
+        if case.guest.machine is not source:
+            self._state = None
+        elif traffic_after_ms is not None:
+            name = f"{fault.name}-equivalent"
+            case.expect_same_state(self._state, Comparison.FAILED_UPDATE, name, fault.name, HOST_SIDES)
         case.add_fault(fault_record_of(result, traffic_after_ms))
         write_text(case.folder / "faults.md", _table(case.evidence.faults), mode=0o600)
         return fault.survivor is not Survivor.NEITHER and traffic_after_ms is not None

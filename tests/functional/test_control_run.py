@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cprlib.evidence.records import Role
+from cprlib.evidence.records import Comparison, Role
+from cprlib.testing.equivalence import read_state
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.mechanism import Mechanism
@@ -16,5 +17,10 @@ class ControlRun(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:off,queues:1
         """
-        with self.given_guest(GuestSpec(Mechanism.LINK_SWITCH, role=Role.CONTROL_RUN)) as case, case.under_traffic():
-            pass
+        with self.given_guest(GuestSpec(Mechanism.LINK_SWITCH, role=Role.CONTROL_RUN)) as case:
+            with case.under_traffic():
+                pass
+            state, qmp = read_state(case.guest), case.guest.machine.qmp
+            qmp.execute("stop")
+            qmp.execute("cont")
+            case.expect_same_state(state, Comparison.STOP_CONT, "equivalent-after-stop-cont", "stop and cont")

@@ -33,6 +33,11 @@ class Snapshot:
     values: Values
     unread: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def sides(self) -> set[str]:
+        """The sides that were read, or could not be."""
+        return {side_of(path) for path in self.values} | set(self.unread)
+
     def of_sides(self, sides: Iterable[str]) -> Snapshot:
         """Only some sides."""
         chosen = set(sides)
@@ -41,8 +46,7 @@ class Snapshot:
 
     def updated(self, later: Snapshot) -> Snapshot:
         """The state in which the sides of a later one replace its own."""
-        new = {side_of(path) for path in later.values} | set(later.unread)
-        old = self.of_sides({side_of(path) for path in self.values} - new)
+        old = self.of_sides(self.sides - later.sides)
         return Snapshot({**old.values, **later.values}, {**old.unread, **later.unread})
 
 

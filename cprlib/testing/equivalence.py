@@ -42,8 +42,9 @@ def _read_kernel(guest: RunningGuest) -> Values:
     return network | tap_queue_values(read_tap_queues(machine.pid))
 
 
+GUEST_SIDE = "guest"
 READERS: Mapping[str, Reader] = {
-    "guest": lambda guest: read_guest_state(guest.agent),
+    GUEST_SIDE: lambda guest: read_guest_state(guest.agent),
     "qmp": _read_queries,
     "hmp": lambda guest: read_outlines(guest.machine.qmp),
     "qom": lambda guest: read_objects(guest.machine.qmp),
@@ -70,6 +71,8 @@ def read_compared(guest: RunningGuest) -> Snapshot | None:
     """As :func:`read_state`; None for a mechanism that may lose packets, where the target has another NIC."""
     if guest.mechanism.handling.may_lose:
         return None
+    if guest.machine.status() != "running":
+        return read_state(guest, READERS.keys() - {GUEST_SIDE})  # a paused guest does not answer
     if not guest.updates:
         _wait_multicast_joined(guest.machine)
     return read_state(guest)
@@ -98,11 +101,12 @@ def compare_state(
     A difference that goes away within a moment, as a thread that ends, is none: that side is read again.
 
     :param subject: what has happened since, for the report.
-    :param sides: of :data:`READERS`; all when empty.
+    :param sides: of :data:`READERS`; those of the earlier state when empty.
     :raises QemuFailed, GuestFailed, DeadlineExceeded: QEMU or guest died or hangs.
     """
     allowed = allowed_differences()
-    before = before.of_sides(sides or READERS)
+    sides = set(sides) or before.sides
+    before = before.of_sides(sides)
     states = [read_state(guest, sides)]
     settling = Deadline(SETTLE_S, "differences to settle")
 

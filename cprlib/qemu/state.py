@@ -42,6 +42,7 @@ CPU_PROPERTIES = ("realized", "hotplugged", "apic-id", "unavailable-features", "
 PARENTS = 3  # lines above a value in its path; more would not be read
 NO_VALUE = "no value"
 HOST_ADDRESS = re.compile(r"0x0000[57][0-9a-f]{11}\b")  # of a mapping in QEMU, on a 64-bit host
+NIC_ADDRESS = re.compile(r"\bmacaddr=[0-9a-f:]+")
 QUEUES_OF_OTHERS = 4  # of a virtio device that is no NIC
 QUEUE_STATUS, VHOST_QUEUE_STATUS = "x-query-virtio-queue-status", "x-query-virtio-vhost-queue-status"
 
@@ -98,8 +99,13 @@ def outline(text: str) -> Values:
 
 
 def _body(line: str) -> str:
-    """A line without what differs between two processes or has no meaning."""
-    return HOST_ADDRESS.sub("host address", " ".join(line.split())).replace("/", "|").removesuffix(', id ""')
+    """A line without what differs between two processes or has no meaning.
+
+    ``info network`` shows a NIC's address of the command line until the guest sets one in this QEMU
+    (qemu_format_nic_info_str(), net/net.c). query-rx-filter has the address that is in use.
+    """
+    line = NIC_ADDRESS.sub("macaddr", HOST_ADDRESS.sub("host address", " ".join(line.split())))
+    return line.replace("/", "|").removesuffix(', id ""')
 
 
 def read_queries(qmp: QmpConnection, queues: int, *, vhost: bool) -> Values:

@@ -190,7 +190,7 @@ RSS = Operation(
     "rss",
     "key and table are as set; flows arrive in the queue that the table has",
     change_rss,
-    lambda subject: subject.used > 1 and any("rss=on" in word for word in subject.guest.machine.settings.extra),
+    lambda subject: subject.used > 1 and subject.rss,
 )
 INTERFACE = Operation("interface-down-up", "no answer while the interface is down", set_interface_down_and_up)
 DRIVER = Operation("driver-rebind", "features, queue pairs and address are as before", rebind_driver)

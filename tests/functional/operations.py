@@ -36,6 +36,7 @@ from cprlib.update.running_guest import RunningGuest, running_guest
 FLOWS_PER_QUEUE = 8  # four queues: one of them gets no flow in 1 of 2,500 cases; then other flows are tried
 TRIES = 4
 ANSWER_S, LATE_S, CONFIGURE_S = 15.0, 15.0, 20.0  # only a defect takes longer, also on a busy machine
+SPREADING_KEY = "5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa6d"
 QUIET_S = 0.1  # for answers that must not come
 
 
@@ -60,6 +61,11 @@ class OperatedGuest:
     def vhost(self) -> bool:
         """Whether vhost carries the packets."""
         return self.guest.machine.settings.netdevs[0].vhost
+
+    @property
+    def rss(self) -> bool:
+        """Whether QEMU chooses the receive queues by a hash (RSS)."""
+        return any("rss=on" in word for word in self.guest.machine.settings.extra)
 
     @property
     def queues(self) -> int:
@@ -101,8 +107,17 @@ class OperatedGuest:
         deadline = Deadline(CONFIGURE_S, "the guest to have its NIC again", Awaited.GUEST)
         deadline.poll(lambda: any(nic.name == "eth0" for nic in agent.network().nics) or None, 0.05)
         agent.configure(f"{end.ipv4}/24", f"{end.ipv6}/64")
+        self.configure_queues()
+
+    def configure_queues(self) -> None:
+        """Let the guest use its queue pairs, with an RSS key that spreads flows of consecutive ports over them.
+
+        The guest's own key is random: 1 of 10 keys sends 32 such flows to two of four queues or to one.
+        """
         if self.queues > 1:
-            agent.set_queue_pairs(self.used)
+            self.guest.agent.set_queue_pairs(self.used)
+        if self.rss:
+            self.guest.agent.set_rss(SPREADING_KEY)
 
     def wait_answers(self, *numbers: int) -> None:
         """Wait until NICs answer on every flow.
@@ -183,10 +198,9 @@ class OperatedGuest:
 def operated_guest(guest: RunningGuest, ports: PortAllocator, used: int) -> Iterator[OperatedGuest]:
     """Open probes on a guest and let it use some of its queue pairs."""
     boot_s = guest.agent.ping().boottime_ns / 1e9
-    if guest.machine.settings.netdevs[0].queues > 1:
-        guest.agent.set_queue_pairs(used)
     with contextlib.ExitStack() as stack, KernelTrace() as trace:
         subject = OperatedGuest(guest, ports, trace, used, boot_s, stack)
+        subject.configure_queues()
         subject.open_probes()
         yield subject
 

@@ -87,7 +87,7 @@ def _wait_multicast_joined(machine: Machine) -> None:
         return True if groups <= known or machine.status() != "running" else None
 
     try:
-        Deadline(JOIN_S, "the guest to join its multicast groups").poll(joined, POLL_S)
+        Deadline(JOIN_S, "multicast groups to be joined").poll(joined, POLL_S)
     except DeadlineExceeded as error:
         if error.awaited is not Awaited.HARNESS:
             raise  # QEMU hangs; a guest without IPv6 never joins

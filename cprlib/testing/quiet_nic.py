@@ -56,7 +56,7 @@ def send_lonely_packets(
             time.sleep(QUIET_S)
             asked_ns = time.time_ns()
             agent.start_stream(STATION.ipv4, 1000, count=1, port=listener.port, source_port=port)
-            arrived_ns = listener.wait(Deadline(ANSWER_S, "a packet of the guest"))
+            arrived_ns = listener.wait(Deadline(ANSWER_S, "a single packet"))
             delays[f"from the guest's port {port}"] = None if arrived_ns is None else (arrived_ns - asked_ns) / 1e6
     agent.reset_streams()  # streams of a later test start at 0
     return LonelyPackets(delays)

@@ -74,12 +74,15 @@ def read_compared(guest: RunningGuest) -> Snapshot | None:
     if guest.machine.status() != "running":
         return read_state(guest, READERS.keys() - {GUEST_SIDE})  # a paused guest does not answer
     if not guest.updates:
-        _wait_multicast_joined(guest.machine)
+        wait_filters_settled(guest.machine)
     return read_state(guest)
 
 
-def _wait_multicast_joined(machine: Machine) -> None:
-    """Give a guest time to join the groups of its link-local addresses (RFC 4291), about a second after boot."""
+def wait_filters_settled(machine: Machine) -> None:
+    """Give a guest time to join the groups of its link-local addresses (RFC 4291), about a second after boot.
+
+    :raises QemuFailed, DeadlineExceeded: QEMU died or hangs; a guest that never joins is none.
+    """
     groups = {"33:33:ff" + nic.mac.lower()[8:] for nic in machine.settings.nics}
 
     def joined() -> bool | None:

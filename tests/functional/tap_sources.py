@@ -17,6 +17,7 @@ from cprlib.linux.topology import Topology, disable_ipv6
 from cprlib.process import kill_group
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource
+from cprlib.testing.equivalence import wait_filters_settled
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, silent_nics, update_guest
 from cprlib.update.fault_injection import inject_fault
@@ -115,6 +116,7 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
         expected = "round trips over every NIC before the update"
         case.inconclusive("answers-before", expected, f"none over {', '.join(silent)}")
         return
+    wait_filters_settled(machine)
     recorded = list[RecordMainChannel]()
     for label, fd_syntax in (("minus-one", FdSyntax.MINUS_ONE), ("left-out", FdSyntax.LEFT_OUT)):
         settings = case.guest.machine.settings

@@ -281,8 +281,10 @@ class ChannelProxy:
                         self.recorded += message.data
                 try:
                     send(other[connection], message)
-                except BrokenPipeError:  # a source that has hung up reads nothing more
-                    if not self._delivers or connection is source:
+                except BrokenPipeError:
+                    if connection is source:  # the target has hung up; the source gets what it has sent before
+                        other = {target: source}
+                    elif not self._delivers:  # a source that has hung up reads nothing more
                         raise
                 message.close()
 

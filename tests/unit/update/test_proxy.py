@@ -114,6 +114,21 @@ def test_both_directions_are_relayed_after_release() -> None:
         assert connection.recv(1) == b""
 
 
+def test_answer_of_a_target_that_hangs_up_without_reading_on_arrives() -> None:
+    """A target has all state, answers and closes, while the end of the source's stream is still on its way."""
+    with target() as (name, listener), ChannelProxy(HERE, name, 0) as proxy, source(proxy) as connection:
+        proxy.wait_held(soon())
+        proxy.release()
+        accepted, _ = listener.accept()
+        accepted.sendall(b"x")
+        assert connection.recv(1) == b"x"
+        for _ in range(20):
+            connection.send(b"more")
+        accepted.sendall(b"done")
+        accepted.close()
+        assert read_all(connection)[0] == b"done"
+
+
 def test_the_beginning_is_passed_on() -> None:
     with target() as (name, listener), ChannelProxy(HERE, name, 4, pass_on=True) as proxy, source(proxy) as connection:
         accepted, _ = listener.accept()

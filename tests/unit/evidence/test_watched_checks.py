@@ -55,10 +55,10 @@ def test_rates_of_the_guests_clock(rate: float, length_ms: float, outcome: Outco
     assert rate_check(before, after).outcome is outcome
 
 
-def test_storms_and_lost_notifications_are_found() -> None:
+def test_a_storm_of_notifications_is_found_and_a_burst_of_packets_is_none() -> None:
     usual = per_packet(Notifications(0, 0, 0), Notifications(1000, 800, 500))
     assert usual == {"interrupts": 0.8, "kicks": 0.5}
-    for interrupts, kicks, failed in ((900, 480, []), (5000, 500, ["interrupts"]), (100, 500, ["interrupts"])):
+    for interrupts, kicks, failed in ((900, 480, []), (5000, 500, ["interrupts"]), (100, 500, [])):
         later = per_packet(Notifications(1000, 800, 500), Notifications(2000, 800 + interrupts, 500 + kicks))
         checks = notification_checks(usual, later)
         assert [check.name.partition("-")[0] for check in checks if check.outcome is Outcome.FAIL] == failed

@@ -49,7 +49,7 @@ TIMER_FACTS = re.compile(
     r"|\s*(?P<fact>mult|shift|event_handler):\s+(?P<value>.*)"
 )
 IPV6_MTU = 1280  # RFC 8200; with less an interface has no IPv6 address
-SETTLE_S, POLL_S, ALL_S = 3.0, 0.1, 30.0
+SETTLE_S, POLL_S, ALL_S = 6.0, 0.1, 30.0
 IF_INET6 = "/proc/net/if_inet6"
 TENTATIVE = 0x40  # linux/if_addr.h IFA_F_TENTATIVE
 
@@ -60,13 +60,13 @@ def read_guest_state(agent: AgentConnection) -> Mapping[str, str]:
     :raises GuestFailed, DeadlineExceeded: the guest died or does not answer.
     :raises InstrumentError: invalid answer.
     """
-    settling = Deadline(SETTLE_S, "the guest's addresses to settle", Awaited.GUEST)
+    settling = Deadline(SETTLE_S, "the guest's addresses and clock to settle", Awaited.GUEST)
 
     def settled() -> Mapping[str, GuestFile] | None:
         files: dict[str, GuestFile] = {}
         for patterns in REQUESTS:
             files |= agent.files(patterns)
-        return files if settling.expired or _addresses_settled(files) else None
+        return files if settling.expired or (_addresses_settled(files) and _clock_settled(files)) else None
 
     files = Deadline(ALL_S, settling.purpose, Awaited.GUEST).poll(settled, POLL_S)
     values: dict[str, str] = {}
@@ -75,6 +75,12 @@ def read_guest_state(agent: AgentConnection) -> Mapping[str, str]:
     for path, file in files.items():
         values.update(_file(path, file))
     return values
+
+
+def _clock_settled(files: Mapping[str, GuestFile]) -> bool:
+    """Whether the kernel has calibrated the TSC, one to two seconds after boot (arch/x86/kernel/tsc.c)."""
+    clock = files.get(f"{CLOCKSOURCE}current_clocksource")
+    return clock is None or clock.text.strip() != "tsc-early"
 
 
 def _addresses_settled(files: Mapping[str, GuestFile]) -> bool:

@@ -41,7 +41,7 @@ DEVICE_PROPERTIES = ("realized", "hotplugged", "hotpluggable", "parent_bus")  # 
 CPU_PROPERTIES = ("realized", "hotplugged", "apic-id", "unavailable-features", "feature-words", "start-powered-off")
 PARENTS = 3  # lines above a value in its path; more would not be read
 NO_VALUE = "no value"
-HOST_ADDRESS = re.compile(r"0x0000[57][0-9a-f]{11}\b")  # of a mapping in QEMU, on a 64-bit host
+HOST_ADDRESS = re.compile(r"0x0000(?!0000)[0-9a-f]{12}\b")  # above 4 GiB: of a mapping in QEMU, as a lab has them too
 NIC_ADDRESS = re.compile(r"\bmacaddr=[0-9a-f:]+")
 QUEUES_OF_OTHERS = 4  # of a virtio device that is no NIC
 QUEUE_STATUS, VHOST_QUEUE_STATUS = "x-query-virtio-queue-status", "x-query-virtio-vhost-queue-status"

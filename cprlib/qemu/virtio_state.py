@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 CONFIG_SIZES = (256, 4096)  # conventional PCI, PCI Express
 STATUS_CAPABILITIES, CAPABILITIES, MSIX = 0x10, 0x34, 0x11  # linux/pci_regs.h
-MSIX_ENTRY = 16
 MOST_QUEUES = 1024  # VIRTIO_QUEUE_MAX
 SUBSECTION = re.compile(rb"\x05.(virtio/[a-z0-9_]+)(....)", re.DOTALL)
 MODERN = b"\x05\x17virtio_pci/modern_state"

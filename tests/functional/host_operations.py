@@ -12,14 +12,15 @@ from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, QemuFailed
 from cprlib.guest.replies import TcpResult
 from cprlib.linux.descriptors import DEVICE_KINDS, read_table
 from cprlib.linux.topology import GUEST, further_guest
-from cprlib.testing.announcements import announced_by, listen
+from cprlib.testing.watch import GUEST_ANNOUNCE
+from cprlib.traffic.frames import FrameClass
+from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
 from cprlib.update.outcome import FAILED_STATES, migration_status, wait_run_state
 from operations import OperatedGuest, Operation
 
 EVENT_S, MIGRATE_S, TCP_S, ANNOUNCED_S = 20.0, 60.0, 60.0, 15.0
 BOOTS, BOOT_S = 5, 20.0  # as many times the guest's first boot, and firmware
-GUEST_ANNOUNCE = 21  # VIRTIO_NET_F_GUEST_ANNOUNCE, linux/virtio_net.h
 STREAM_MAGIC = b"QEVM"  # QEMU_VM_FILE_MAGIC, migration/savevm.c
 ORDINARY = {"x-ignore-shared": True, "return-path": False, "pause-before-switchover": False}
 TCP_PORT, CONNECTIONS, TCP_BYTES, TCP_RATE = 5300, 8, 20_000, 10_000_000
@@ -158,14 +159,20 @@ def _start_of(path: Path) -> bytes:
 def announce(subject: OperatedGuest) -> list[str]:
     """QMP ``announce-self``: QEMU sends RARP for each NIC, and each NIC lets its guest send ARP."""
     macs = [GUEST.mac, *(further_guest(number).mac for number in range(1, len(subject.probes)))]
-    asked = [nic.virtio_features[GUEST_ANNOUNCE : GUEST_ANNOUNCE + 1] == "1" for nic in subject.nics()]
-    expected = {("RARP", mac) for mac in macs}
-    expected |= {("ARP", mac) for mac, by_guest in zip(macs, asked, strict=True) if by_guest}
-    with listen(subject.guest.topology.station) as opened:
+    asked = [nic.agreed_on(GUEST_ANNOUNCE) for nic in subject.nics()]
+    missing = {(FrameClass.RARP, mac) for mac in macs}
+    missing |= {(FrameClass.ARP, mac) for mac, by_guest in zip(macs, asked, strict=True) if by_guest}
+    with OtherFrames(subject.guest.topology.station) as frames:
         rounds = {"initial": 20, "max": 50, "rounds": 2, "step": 10}  # ms
         subject.guest.machine.qmp.execute("announce-self", rounds)
-        missing = expected - announced_by(opened, expected, Deadline(ANNOUNCED_S, "announcements"))
-    return [f"no {kind} from {mac}" for kind, mac in sorted(missing)]
+
+        def all_announced() -> bool | None:
+            missing.difference_update((frame.kind, frame.sender) for frame in frames.read())
+            return not missing or None
+
+        with contextlib.suppress(DeadlineExceeded):
+            Deadline(ANNOUNCED_S, "announcements").poll(all_announced, 0.02)
+    return [f"no {kind.upper()} from {mac}" for kind, mac in sorted(missing)]
 
 
 def send_lonely_packets(subject: OperatedGuest) -> list[str]:

@@ -30,7 +30,9 @@ def _open_socket(namespace: NetworkNamespace, flow: Flow, purpose: str, flags: i
         return opened
 
 
-def warm_up(namespace: NetworkNamespace, flows: Sequence[Flow], deadline: Deadline) -> None:
+def warm_up(
+    namespace: NetworkNamespace, flows: Sequence[Flow], deadline: Deadline, *, round_trips: int = ROUND_TRIPS
+) -> None:
     """Exchange a few packets on each flow, so that it has settled on a queue before it is measured.
 
     A multi-queue tap sends a flow's packets to the queue that its replies come from (tun_flow_update(),
@@ -38,18 +40,19 @@ def warm_up(namespace: NetworkNamespace, flows: Sequence[Flow], deadline: Deadli
     flow, which neither QEMU nor an update causes. The tap forgets a flow after 3 s of silence.
 
     :param namespace: the station's; the flows' source ports must be free.
+    :param round_trips: packets of each flow.
     :raises DeadlineExceeded: there were no answers.
     :raises EnvironmentFailure: a port is taken or an address is missing.
     """
     with contextlib.ExitStack() as stack:
         for flow in flows:
             opened = stack.enter_context(_open_socket(namespace, flow, f"warm up {flow.name}"))
-            _round_trips(opened, flow, deadline)
+            _round_trips(opened, flow, deadline, round_trips)
 
 
-def _round_trips(opened: socket.socket, flow: Flow, deadline: Deadline) -> None:
+def _round_trips(opened: socket.socket, flow: Flow, deadline: Deadline, wanted: int) -> None:
     answers = 0
-    while answers < ROUND_TRIPS:
+    while answers < wanted:
         packet = SenderPacket(answers, time.time_ns(), ssid=UNMEASURED_SSID).encode(flow.size)
         with contextlib.suppress(ConnectionRefusedError):  # the reflector does not listen yet
             opened.send(packet)

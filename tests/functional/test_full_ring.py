@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import time
 from collections.abc import Iterator
 
 from cprlib.deadline import Deadline
@@ -20,9 +22,10 @@ from cprlib.traffic.session import TrafficSession
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 
-TAKEN, WAITING = 100, 100  # packets beside those in the ring: that the driver takes at first, and that have no room
+WAITING = 200  # packets that have no room in the ring
 RATE = 3000.0  # packets/s
-LONG_MS, SHORT_MS = 3000, 1500  # between two looks of the driver: longer than an update takes until the guest stops
+# between two looks of the driver, ms: longer than it takes until the guest stops; for an update the state is read first
+SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 5000
 ARRIVE_S = 5.0
 
 
@@ -35,36 +38,40 @@ def full_ring(case: MeasuredCase, when: str, *, wait_ms: int = SHORT_MS) -> Iter
     """
     agent, station = case.guest.agent, case.guest.topology.station
     flows = flows_between(count=1, first_port=case.ports.take())
+    ring, updates = receive_ring_size(case.guest.machine.qmp), len(case.guest.updates)
+    settings = StreamSettings(rate=RATE, duration_s=(ring + WAITING) / RATE)
     warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
     agent.defer_receiving(wait_ms)
-    taken = agent.reflector().received
-    ring = receive_ring_size(case.guest.machine.qmp)
-    settings = StreamSettings(rate=RATE, duration_s=(ring + TAKEN + WAITING) / RATE)
+    # the driver waits from its next poll, which takes all that has come: one packet
+    warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST), round_trips=1)
     with TrafficSession(station, flows, settings, keep_frames=0) as session:
         session.wait_sent(Deadline(10, "a burst of packets to be sent"))
-        at_first = agent.reflector().received - taken
+        full_ns = time.time_ns()
         yield
-        at_last = agent.reflector().received - taken
+        moments = [item for update in case.guest.updates[updates:] for item in update.moments]
+        until_ns = min((item.time_ns for item in moments if item.name == "STOP"), default=time.time_ns())
         with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
             session.wait_for_answers(session.progress().sent, Deadline(wait_ms / 1000 + ARRIVE_S, "the answers"))
         session.finish(linger_s=1.0)
     agent.defer_receiving(0)
-    _judge(case, when, ring, session.result(), at_first, at_last)
+    _judge(case, when, ring, session.result(), full_ns, until_ns)
 
 
-def _judge(case: MeasuredCase, when: str, ring: int, result: TrafficResult, at_first: int, at_last: int) -> None:
+def _judge(case: MeasuredCase, when: str, ring: int, result: TrafficResult, full_ns: int, until_ns: int) -> None:
     """Say whether all packets arrived, and whether the ring was full as long as it had to be.
 
     :param ring: its buffers.
-    :param at_first, at_last: packets that the guest had taken when the body began, and when it ended.
+    :param full_ns, until_ns: when all packets were sent, and when the guest stopped or the body ended (CLOCK_REALTIME).
     """
+    (flow,) = result.flows
+    answered = sorted(time_ns for time_ns in flow.returned_ns if time_ns is not None)
+    at_first, at_last = (result.sent - bisect.bisect(answered, time_ns) for time_ns in (full_ns, until_ns))
     full = f"more than {ring} of {result.sent} packets wait for the guest"
-    seen = f"{result.sent - at_first} waited at first, {result.sent - at_last} at last"
-    if result.sent - at_last <= ring:
+    seen = f"{at_first} waited at first, {at_last} at last"
+    if at_last <= ring:
         case.inconclusive(f"ring-full-{when}", full, f"{seen}: the ring was not full all the time")
     else:
         case.expect(f"ring-full-{when}", True, full, seen)
-    (flow,) = result.flows
     missing = ", ".join(str(number) for number in flow.missing[:8])
     copies = flow.answers - (result.sent - result.lost)
     if result.lost and (problems := capture_problems(result)):
@@ -85,9 +92,9 @@ class FullReceiveRing(LiveUpdateTest):
 
     def _update(self, *, vhost: bool) -> None:
         with self.given_guest(GuestSpec(vhost=vhost, role=Role.CHECKS)) as case:
-            with full_ring(case, "across-a-failed-update", wait_ms=LONG_MS):
+            with full_ring(case, "across-a-failed-update", wait_ms=FAILED_UPDATE_MS):
                 inject_fault(case.guest, *faults_named("target-killed-with-devices"))
-            with full_ring(case, "across-an-update", wait_ms=LONG_MS):
+            with full_ring(case, "across-an-update", wait_ms=UPDATE_MS):
                 case.live_update()
             with full_ring(case, "in-the-target"):
                 pass

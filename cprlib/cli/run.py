@@ -36,7 +36,8 @@ from cprlib.cli.options import (
     tag_option,
 )
 from cprlib.errors import CprlibError, UsageError
-from cprlib.lab.avocado_run import SuiteRun, run_and_gather
+from cprlib.evidence.records import Outcome
+from cprlib.lab.avocado_run import FirstTry, SuiteRun, repeat_tests, run_and_gather
 from cprlib.lab.doctor import choose_engine
 from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE, asset_parameters
 from cprlib.report.environment import describe_environment
@@ -44,6 +45,7 @@ from cprlib.report.history import INDEX_FILE, write_index
 from cprlib.report.matrix import NOT_IN_NAMES
 from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import new_results_folder, publish
+from cprlib.report.run_report import RunReport
 from cprlib.report.summary import result_table
 from cprlib.testing.parameters import check_parameters
 from cprlib.verdict.policy_file import load_policy
@@ -73,6 +75,7 @@ from cprlib.verdict.policy_file import load_policy
 @click.option("--shard", metavar="N/COUNT", help="Only this part of the points; cprlib report --merge joins the parts.")
 @click.option("--baseline", type=PATH, help="File of cprlib baseline save, for max_ratio of a policy.")
 @click.option("--anyway", is_flag=True, help="Accept a baseline recorded on another machine.")
+@click.option("--repeat/--no-repeat", default=True, help="Run inconclusive tests once more, alone (the default).")
 def run(
     tests: tuple[str, ...],
     qemu: Path | None,
@@ -93,6 +96,7 @@ def run(
     shard: str | None,
     baseline: Path | None,
     anyway: bool,
+    repeat: bool,
 ) -> int:
     """Run the functional suite, or TESTS of it, and report whether a live update loses packets.
 
@@ -146,11 +150,27 @@ def run(
         _write_history(results.parent)  # the report links to it; this run is added below
     environment = replace(environment, lab_retries=retries)
     report = build_report(results, judged_by, environment=environment, command=command, baseline_ms=before)
+    if repeat and not plan and (tries := first_tries(report)):
+        retries += repeat_tests(suite, tries)
+        environment = replace(environment, lab_retries=retries)
+        report = build_report(results, judged_by, environment=environment, command=command, baseline_ms=before)
     latest = publish(results)
     _write_history(results.parent)
     click.echo(result_table(report))
     click.echo(f"report: {latest / 'report.html'}")
     return int(report.exit_status)
+
+
+def first_tries(report: RunReport) -> tuple[FirstTry, ...]:
+    """The cases of a run whose tests are repeated, with the reasons of those that were inconclusive."""
+    return tuple(
+        FirstTry(
+            case.evidence.id,
+            case.evidence.test,
+            tuple(item.text for item in case.verdict.reasons if item.outcome is Outcome.INCONCLUSIVE),
+        )
+        for case in report.to_repeat
+    )
 
 
 def _write_history(folder: Path) -> None:

@@ -73,6 +73,7 @@ class CaseEvidence:
     :param faults: injected into updates of this case, in order.
     :param equivalence: states before and after that were compared as a whole.
     :param retries: restarts of the case in a new lab because its lab died.
+    :param first_try: why this case was inconclusive when it was first run; empty when this is the first run.
     :param reproduce: a command line that runs this case again.
     :param skipped: why the case did not run; empty when it ran.
     :param skip_word: kind of that reason, which policies allow or refuse: ``no-cpr``
@@ -114,6 +115,7 @@ class CaseEvidence:
     guest_view: tuple[GuestFact, ...] = ()
     warnings: tuple[str, ...] = ()
     retries: Count = 0
+    first_try: tuple[str, ...] = ()
     reproduce: str = ""
     source: QemuFacts | None = None
     target: QemuFacts | None = None

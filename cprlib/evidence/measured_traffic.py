@@ -19,6 +19,7 @@ def _instrument_of(result: TrafficResult, control_run: ControlRun | None) -> Ins
     return InstrumentHealth(
         capture_drops=report.capture.kernel_drops,
         reflector_drops=report.reflector_drops,
+        reflector_lag_ms=None if report.reflector_lag_ns is None else round(report.reflector_lag_ns / 1e6, 3),
         reflector_alive=report.log_lines is not None,
         pacing_p99_us=report.sender.pacing_p99_ns / 1000,
         control_run_sent=control_run.sent if control_run else None,

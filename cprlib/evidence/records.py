@@ -230,6 +230,8 @@ class InstrumentHealth:
 
     :param capture_drops: packets that the capture lost (PACKET_STATISTICS, SO_RXQ_OVFL).
     :param reflector_drops: packets that the reflector's full socket lost.
+    :param reflector_lag_ms: the longest time from reception of a packet to its answer while the NIC had room: the guest
+        had too little processor time; None when unknown.
     :param reflector_alive: the reflector answered at the end and sent its log.
     :param pacing_p99_us: 99th percentile of the difference between scheduled and actual sending, in microseconds.
     :param control_run_sent, control_run_lost: packets of the control run.
@@ -240,6 +242,7 @@ class InstrumentHealth:
 
     capture_drops: int | None = None
     reflector_drops: int | None = None
+    reflector_lag_ms: float | None = None
     reflector_alive: bool | None = None
     pacing_p99_us: float | None = None
     control_run_sent: int | None = None

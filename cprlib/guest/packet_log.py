@@ -14,6 +14,7 @@ from cprlib.traffic.packet_records import Reflection
 
 LAYOUT = struct.Struct("<IIQQQHHHBB")
 RECORD_SIZE = LAYOUT.size
+RETRIED = 4  # RECORD_RETRIED
 
 
 class RecordKind(enum.IntEnum):
@@ -85,7 +86,8 @@ def reflections(log: PacketLog, peers: Sequence[tuple[str, int]]) -> Iterator[Re
         if record.session >= len(peers):
             raise InstrumentError("read the reflector's log", f"it has session {record.session} of {len(peers)}")
         peer, port = peers[record.session]
-        yield Reflection(record.sender_sequence, record.reflector_sequence, record.a_ns, record.b_ns, peer, port)
+        times_ns, retried = (record.a_ns, record.b_ns), bool(record.flags & RETRIED)
+        yield Reflection(record.sender_sequence, record.reflector_sequence, *times_ns, peer, port, retried)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.files import project_folder
 from cprlib.lab.task import LAB_FILE
 from cprlib.process import spawn
+from cprlib.report.results_folder import CASES, FIRST_TRIES, REPEATS
 
 JOB_FOLDER = "avocado"
-CASES_FOLDER = "cases"
 OWNER_ALONE = 0o077  # umask: transcripts may contain output of a guest
 COPIES = {"results.xml": "junit.xml", "results.tap": "results.tap"}  # Avocado's name: ours
 
@@ -38,6 +38,7 @@ class SuiteRun:
     :param engine: lab engine; None to run natively.
     :param parallel: tests at once; None for one per core in the lab, else one.
     :param extra: further arguments for Avocado.
+    :param job_folder: in the results folder, for Avocado's own results.
     """
 
     results: Path
@@ -48,12 +49,13 @@ class SuiteRun:
     extra: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     matrix: Path | None = None
+    job_folder: str = JOB_FOLDER
 
     def command(self) -> list[str]:
         """The command line of Avocado."""
         command = [sys.executable, "-m", "avocado", "run"]
         command += self.tests or [str(project_folder() / "tests" / "functional")]
-        command += ["--job-results-dir", str(self.results / JOB_FOLDER), "--disable-sysinfo"]
+        command += ["--job-results-dir", str(self.results / self.job_folder), "--disable-sysinfo"]
         if self.matrix:
             command += ["--mux-yaml", str(self.matrix)]
         else:
@@ -130,28 +132,29 @@ def _record_test(case: Path, number: str, retries: int) -> None:
             replace(evidence, test=test, retries=retries).write(case)
 
 
-def gather(results: Path) -> int:
+def gather(results: Path, job_folder: str = JOB_FOLDER) -> int:
     """Move case folders from Avocado's job to ``cases/<id>`` and copy its JUnit and TAP files.
 
+    :param job_folder: with the job; those two files of a job of repeated cases stay in it.
     :returns: number of restarts of tests because their labs died.
     :raises EnvironmentFailure: there is no job of Avocado.
     """
-    job = max((path for path in (results / JOB_FOLDER).glob("job-*") if path.is_dir()), default=None)
+    job = max((path for path in (results / job_folder).glob("job-*") if path.is_dir()), default=None)
     if job is None:
         raise EnvironmentFailure("run the suite", "Avocado created no job", "read its messages above")
     for name, ours in COPIES.items():
-        if (job / name).exists():
+        if job_folder == JOB_FOLDER and (job / name).exists():
             shutil.copyfile(job / name, results / ours)
             (results / ours).chmod(0o600)
-    (results / CASES_FOLDER).mkdir(mode=0o700, exist_ok=True)
+    (results / CASES).mkdir(mode=0o700, exist_ok=True)
     tests = [path for path in sorted(job.glob("test-results/*")) if path.is_dir() and path.name != "by-status"]
     for folder in (case for test in tests for case in sorted(test.glob("data/cases/*"))):
         test = folder.parents[2]
         _record_test(folder, test.name.partition("-")[0], lab_retries(test))
-        final = results / CASES_FOLDER / folder.name
+        final = results / CASES / folder.name
         number = 2
         while final.exists():
-            final = results / CASES_FOLDER / f"{folder.name}-{number}"
+            final = results / CASES / f"{folder.name}-{number}"
             number += 1
         folder.rename(final)
     return sum(lab_retries(test) for test in tests)
@@ -169,6 +172,40 @@ def run_and_gather(suite: SuiteRun) -> int:
         run_avocado(suite)
     except KeyboardInterrupt:
         with contextlib.suppress(EnvironmentFailure):
-            gather(suite.results)
+            gather(suite.results, suite.job_folder)
         raise
-    return gather(suite.results)
+    return gather(suite.results, suite.job_folder)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstTry:
+    """A case that is repeated because it was inconclusive, or because its test's other case was.
+
+    :param case: its id; :param test: Avocado's id of its test.
+    :param reasons: why it was inconclusive.
+    """
+
+    case: str
+    test: str
+    reasons: tuple[str, ...] = ()
+
+
+def repeat_tests(suite: SuiteRun, tries: Sequence[FirstTry]) -> int:
+    """Run tests of a suite once more, one at a time: other tests may have disturbed them.
+
+    The evidence of the first try moves to ``first-tries/<id>``; that of the second one has its reasons.
+
+    :returns: as :func:`gather`.
+    :raises EnvironmentFailure: see :func:`run_avocado` and :func:`gather`.
+    """
+    kept, cases = suite.results / FIRST_TRIES, suite.results / CASES
+    kept.mkdir(mode=0o700, exist_ok=True)
+    for item in tries:
+        if (cases / item.case).exists():  # a test that died early has left none
+            (cases / item.case).rename(kept / item.case)
+    tests = dict.fromkeys(re.sub(r"^\d+-", "", item.test) for item in tries)
+    retries = run_and_gather(replace(suite, tests=tuple(tests), parallel=1, job_folder=REPEATS))
+    for item in tries:
+        with contextlib.suppress(InstrumentError):
+            replace(CaseEvidence.read(cases / item.case), first_try=item.reasons).write(cases / item.case)
+    return retries

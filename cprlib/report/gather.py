@@ -11,7 +11,7 @@ from pathlib import Path
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CASE_FILE, CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
-from cprlib.report.results_folder import CASES, read_started
+from cprlib.report.results_folder import CASES, REPEATS, read_started
 from cprlib.update.mechanism import Mechanism
 
 EVIDENCE_CHECK = "evidence"  # a case without evidence has this one check, inconclusive
@@ -64,8 +64,8 @@ class JobResults:
 
 
 def read_jobs(folder: Path) -> JobResults:
-    """Read the results of the Avocado jobs in a results folder. Never raises."""
-    tests: list[AvocadoTest] = []
+    """Read the results of the Avocado jobs in a results folder; of a repeated test the second. Never raises."""
+    tests: dict[str, list[AvocadoTest]] = {}
     problems = [
         f"Avocado's job {job.name} was interrupted: it left no results"
         for job in sorted(folder.glob("*/job-*"))
@@ -77,10 +77,14 @@ def read_jobs(folder: Path) -> JobResults:
         except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"Avocado's results {path} cannot be read: {type(error).__name__}: {error}")
             continue
-        tests += found
+        job = path.parent.parent.name if path.parent.name.startswith("job-") else ""
+        tests.setdefault(job, []).extend(found)
         if planned > len(found):
             problems.append(f"{planned - len(found)} of {planned} tests never ran: the job was interrupted")
-    return JobResults(tuple(tests), tuple(problems))
+    repeats = tests.pop(REPEATS, [])
+    repeated = {test.name for test in repeats}
+    first = (test for found in tests.values() for test in found if test.name not in repeated)
+    return JobResults((*first, *repeats), tuple(problems))
 
 
 def _read_job(path: Path) -> tuple[list[AvocadoTest], int]:

@@ -18,6 +18,8 @@ from cprlib.evidence.case import STARTED_FILE
 from cprlib.update.mechanism import Mechanism
 
 CASES = "cases"
+FIRST_TRIES = "first-tries"  # evidence of cases that were repeated; not judged
+REPEATS = "avocado-repeats"  # Avocado's job of the repeated tests
 LATEST = "latest"
 UNFINISHED = "unfinished.json"
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")

@@ -66,6 +66,7 @@ class RunCase:
     :param budget_ms: the longest pause that loses nothing: tap queue length / rate.
     :param control_run_interruption_ms: the longest gap in the control run.
     :param seconds: duration; :param retries: labs that died under the case.
+    :param first_try: why the case was inconclusive before it was repeated; empty when it was not.
     :param reproduce: a command line that runs the case again.
     :param folder: of the case's evidence, relative to run.json.
     """
@@ -98,6 +99,7 @@ class RunCase:
     control_run_interruption_ms: float | None
     seconds: float | None
     retries: Count
+    first_try: tuple[str, ...]
     warnings: tuple[str, ...]
     reproduce: str
     folder: str

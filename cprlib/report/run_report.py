@@ -64,6 +64,15 @@ class RunReport:
         return f"{len(self.cases)} case{'' if len(self.cases) == 1 else 's'}" + (f": {', '.join(parts)}" * bool(parts))
 
     @property
+    def to_repeat(self) -> tuple[JudgedCase, ...]:
+        """The cases of each test that was inconclusive and failed in no case: never one that accuses QEMU."""
+        outcomes: dict[str, set[Outcome]] = {}
+        for case in self.cases:
+            outcomes.setdefault(case.evidence.test, set()).add(case.outcome)
+        wanted = {test for test, seen in outcomes.items() if Outcome.INCONCLUSIVE in seen and Outcome.FAIL not in seen}
+        return tuple(case for case in self.cases if case.evidence.test in wanted - {""})
+
+    @property
     def qemus(self) -> tuple[QemuFacts, ...]:
         """Every source and target QEMU, each once."""
         facts = [qemu for case in self.cases for qemu in (case.evidence.source, case.evidence.target) if qemu]

@@ -72,6 +72,11 @@ def result_table(report: RunReport) -> str:
     for case in report.cases:
         if case.outcome != Outcome.PASS:
             lines += _table_reasons(report, case)
+    lines += [
+        _wrap(f"  repeated: {one_line(case.evidence.id)}: at first inconclusive: {one_line(text)}")
+        for case in report.cases
+        for text in case.evidence.first_try
+    ]
     for problem in report.problems:  # also of a run that fails: what is missing is not known to be good
         lines.append(_wrap(f"  run: {one_line(problem)}"))
     for finding in report.verdict.reasons:

@@ -60,11 +60,20 @@ def make_result(
         capture=recording.capture,
         clock=clock,
         reflector_drops=reflector_drops,
+        reflector_lag_ns=_lag_ns(lines.by_flow) if lines else None,
         log_lines=None if lines is None else sum(map(len, lines.by_flow)) + lines.foreign + lines.invalid,
         log_foreign=lines.foreign if lines else 0,
         log_invalid=lines.invalid if lines else 0,
     )
     return TrafficResult(settings, tuple(results), report)
+
+
+def _lag_ns(logs: Iterable[Sequence[Reflection]]) -> int | None:
+    """How long the reflector had a packet at most; None when it waited for the NIC, or had no packet."""
+    lines = [line for log in logs for line in log]
+    if any(line.retried for line in lines):
+        return None
+    return max((line.sent_ns - line.received_ns for line in lines), default=None)
 
 
 def _flow_result(

@@ -22,6 +22,7 @@ class Reflection(NamedTuple):
     :param reflector_sequence: sequence number of the answer (stateful reflector, RFC 8762 section 4.3).
     :param received_ns: T2, :param sent_ns: T3, CLOCK_REALTIME of the reflector's machine.
     :param peer, peer_port: source address and UDP source port of the packet; together they identify the flow.
+    :param retried: the NIC or the socket had no room for the answer at first.
     """
 
     sender_sequence: int
@@ -30,6 +31,7 @@ class Reflection(NamedTuple):
     sent_ns: int
     peer: str
     peer_port: int
+    retried: bool = False
 
 
 @dataclass(slots=True)

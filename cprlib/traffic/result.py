@@ -82,6 +82,8 @@ class InstrumentReport:
     """The instrument's own account; checked by :mod:`cprlib.traffic.control_run`.
 
     :param reflector_drops: packets that the reflector's socket dropped; None when unknown.
+    :param reflector_lag_ns: the longest time from a packet's reception to its answer (T3 - T2); None without a log, and
+        when the reflector waited for room in the NIC: then the time may be QEMU's.
     :param log_lines: lines of the reflector's log, None without one; :param log_foreign: lines of other flows;
         :param log_invalid: lines with sequence numbers never sent.
     """
@@ -90,6 +92,7 @@ class InstrumentReport:
     capture: CaptureReport
     clock: ClockModel | None
     reflector_drops: int | None
+    reflector_lag_ns: int | None
     log_lines: int | None
     log_foreign: int
     log_invalid: int

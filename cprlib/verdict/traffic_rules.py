@@ -192,10 +192,14 @@ def interruption_findings(case: CaseEvidence, policy: Policy, baseline_ms: float
         shown = f"interruption {direction} {seen.low_ms:,.1f} to {seen.high_ms:,.1f} ms"
         exceeded = [(limit, words) for limit, words in limits if seen.high_ms > limit]
         still_ms = case.instrument.control_run_interruption_ms or 0.0
+        lag_ms = (case.instrument.reflector_lag_ms or 0.0) if direction == Direction.RETURN else 0.0
         for limit, words in exceeded:
             text = f"{shown}, {words} {limit:,.0f} ms"
             if still_ms > limit * LONGEST_STANDSTILL:
                 text += f"; without an update this machine stood still for {still_ms:,.0f} ms"
+                yield inconclusive("interruption", text)
+            elif seen.low_ms - lag_ms <= limit < seen.low_ms:
+                text += f"; the guest answered packets up to {lag_ms:,.0f} ms late: it had too little processor time"
                 yield inconclusive("interruption", text)
             else:
                 yield failed("interruption", text) if seen.low_ms > limit else inconclusive("interruption", text)

@@ -18,11 +18,11 @@ from cprlib.cleanup import temporary_folder
 from cprlib.errors import CprlibError, InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
-from cprlib.lab.avocado_run import CASES_FOLDER
 from cprlib.process import run
 from cprlib.qemu.binary import file_digest
 from cprlib.qemu.command_line import COUNTERS_FILE
 from cprlib.qemu.machine import COVERAGE_VARIABLE
+from cprlib.report.results_folder import CASES
 
 DUMP_VARIABLE = "CPRLIB_COVERAGE_DUMP"  # images/qemu/coverage/counters.c
 STEP_SECONDS = 60.0
@@ -66,7 +66,7 @@ def collect(build: CoverageBuild, folders: Sequence[Path]) -> tuple[CaseCounts, 
     :param folders: results folders of runs on this build.
     :raises InstrumentError: no case has counters, or they are of another build.
     """
-    cases = [case for folder in folders for case in sorted((folder / CASES_FOLDER).glob("*")) if _has_counters(case)]
+    cases = [case for folder in folders for case in sorted((folder / CASES).glob("*")) if _has_counters(case)]
     if not cases:
         names = ", ".join(map(str, folders))
         raise InstrumentError("collect coverage", f"no case in {names} has counters", "run the suite on this build")

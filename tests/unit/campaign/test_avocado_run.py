@@ -1,5 +1,6 @@
 """What Avocado's tests left is gathered into one place, and nothing is taken twice."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from cprlib.errors import EnvironmentFailure
 from cprlib.evidence.case import CaseEvidence
 from cprlib.lab import avocado_run
-from cprlib.lab.avocado_run import SuiteRun, gather, run_and_gather
-from cprlib.report.gather import AvocadoTest
+from cprlib.lab.avocado_run import FirstTry, SuiteRun, gather, repeat_tests, run_and_gather
+from cprlib.report.gather import AvocadoTest, read_jobs
 from cprlib.report.gather import gather as gather_cases
 from cprlib.update.mechanism import Mechanism
 
@@ -96,3 +97,38 @@ def test_an_interrupt_before_the_job_stays_one(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(avocado_run, "run_avocado", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_and_gather(SuiteRun(tmp_path, [], {}))
+
+
+def avocado_results(job_folder: Path, test: str, status: str) -> None:
+    entry = {"id": f"1-{test}", "name": test, "status": status, "fail_reason": "", "time_elapsed": 1.0}
+    (job_folder / "results.json").write_text(json.dumps({"total": 1, "tests": [entry]}))
+
+
+def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = "/x/test_tap.py:Tap.test_tap"
+    folder = job(tmp_path)
+    CaseEvidence("tap", Mechanism.CPR, test=f"1-{test}", warnings=("first",)).write(
+        folder / "test-results" / "1-a" / "data" / "cases" / "tap"
+    )
+    avocado_results(folder, test, "ERROR")
+    gather(tmp_path)
+    ran: list[SuiteRun] = []
+
+    def second_run(suite: SuiteRun) -> int:
+        ran.append(suite)
+        again = tmp_path / suite.job_folder / "job-2"
+        CaseEvidence("tap", Mechanism.CPR, test=f"1-{test}", sent=7).write(
+            again / "test-results" / "1-a" / "data" / "cases" / "tap"
+        )
+        avocado_results(again, test, "PASS")
+        (again / "results.xml").write_text("<other/>")
+        return 0
+
+    monkeypatch.setattr(avocado_run, "run_avocado", second_run)
+    suite = SuiteRun(tmp_path, [], {}, engine="uml", parallel=2)
+    assert repeat_tests(suite, [FirstTry("tap", f"1-{test}", ("the machine was busy",))]) == 0
+    assert (ran[0].tests, ran[0].parallel) == ((test,), 1)
+    (case,) = gather_cases(tmp_path, read_jobs(tmp_path).tests)
+    assert (case.id, case.sent, case.first_try, case.checks) == ("tap", 7, ("the machine was busy",), ())
+    assert CaseEvidence.read(tmp_path / "first-tries" / "tap").warnings == ("first",)
+    assert (tmp_path / "junit.xml").read_text() == "<testsuite/>"

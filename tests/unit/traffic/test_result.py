@@ -107,6 +107,15 @@ def test_the_result_is_what_happened(network: list[tuple[list[int], list[int], l
             assert abs(result.instrument.clock.to_host(line.received_ns) - (line.received_ns - OFFSET)) <= error
 
 
+def test_lag_of_the_reflector_is_unknown_when_the_nic_had_no_room() -> None:
+    world = simulate([([5], [5], [])] * 3)
+    world.log[1] = world.log[1]._replace(sent_ns=world.log[1].received_ns + 7_000_000)
+    assert result_of(world, world.log).instrument.reflector_lag_ns == 7_000_000
+    world.log[2] = world.log[2]._replace(retried=True)
+    assert result_of(world, world.log).instrument.reflector_lag_ns is None
+    assert result_of(world, None).instrument.reflector_lag_ns is None
+
+
 @given(fates)
 def test_without_a_log_nothing_is_lost_twice_or_forgotten(
     network: list[tuple[list[int], list[int], list[int]]],

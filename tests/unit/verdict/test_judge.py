@@ -186,6 +186,17 @@ def test_a_machine_that_stands_still_by_itself_is_not_held_to_a_time() -> None:
     assert "without an update this machine stood still for 407 ms" in judged.verdict.reasons[0].text
 
 
+def test_an_interruption_that_the_reflector_alone_explains_is_inconclusive() -> None:
+    late = changed(interruption=InterruptionPerDirection(pause(400.0, 401.0).forward, pause(7104.0, 7106.0).return_))
+    case = late(good_case())
+    assert judge(instrument(reflector_lag_ms=2000.0)(case), DEFAULT).outcome == Outcome.FAIL
+    judged = judge(instrument(reflector_lag_ms=15_000.0)(case), DEFAULT)
+    assert judged.outcome == Outcome.INCONCLUSIVE
+    assert "answered packets up to 15,000 ms late" in judged.verdict.reasons[0].text
+    stopped = changed(interruption=pause(7104.0, 7106.0))(case)  # in both directions: it did not even receive
+    assert judge(instrument(reflector_lag_ms=15_000.0)(stopped), DEFAULT).outcome == Outcome.FAIL
+
+
 def test_vhost_of_its_own_is_no_missing_partner_where_the_mechanism_keeps_the_tap_only() -> None:
     vhost = replace(good_case().descriptors[1], same_file=None)
     local = replace(good_case(), mechanism=Mechanism.LOCAL, fds=DescriptorCount(1, 0))

@@ -71,14 +71,13 @@ def read_jobs(folder: Path) -> JobResults:
         for job in sorted(folder.glob("*/job-*"))
         if job.is_dir() and not (job / "results.json").exists()
     ]
-    for path in {path.resolve(): path for pattern in _PATTERNS for path in sorted(folder.glob(pattern))}.values():
+    for path in dict.fromkeys(path.resolve() for pattern in _PATTERNS for path in sorted(folder.glob(pattern))):
         try:
             found, planned = _read_job(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"Avocado's results {path} cannot be read: {type(error).__name__}: {error}")
             continue
-        job = path.parent.parent.name if path.parent.name.startswith("job-") else ""
-        tests.setdefault(job, []).extend(found)
+        tests.setdefault(path.parent.parent.name, []).extend(found)
         if planned > len(found):
             problems.append(f"{planned - len(found)} of {planned} tests never ran: the job was interrupted")
     repeats = tests.pop(REPEATS, [])

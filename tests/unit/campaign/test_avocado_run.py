@@ -122,6 +122,7 @@ def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypa
         )
         avocado_results(again, test, "PASS")
         (again / "results.xml").write_text("<other/>")
+        (again.parent / "latest").symlink_to(again)
         return 0
 
     monkeypatch.setattr(avocado_run, "run_avocado", second_run)

@@ -18,13 +18,13 @@ from cprlib.build.guest_image import build_guest_image
 from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import Progress
 from cprlib.build.qemu import build_qemu
+from cprlib.build.series import DEFAULT_BASE
 from cprlib.errors import EnvironmentFailure
 from cprlib.files import cache_folder, locked, project_folder, write_text
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
 
 MANIFEST = "builds.json"
-DEFAULT_BASE = "10.0"
 
 
 @dataclass(frozen=True, slots=True)

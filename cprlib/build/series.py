@@ -13,6 +13,7 @@ from cprlib.errors import EnvironmentFailure, PatchFailed, ProcessFailed, UsageE
 from cprlib.files import project_folder
 from cprlib.process import run
 
+DEFAULT_BASE = "10.0"
 DIFF_START = re.compile(r"^(?:diff |--- [^\s-])", re.MULTILINE)
 SUBJECT = re.compile(r"^Subject: (?:\[PATCH[^\]]*\] )?(.*(?:\n[ \t].*)*)$", re.MULTILINE)
 TOUCHED = re.compile(r"^(?:---|\+\+\+) (?:[ab]/)?([^\t\n]+)", re.MULTILINE)

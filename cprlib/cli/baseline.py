@@ -7,14 +7,10 @@ from pathlib import Path
 
 import click
 
-from cprlib.campaign.compare.baseline import check_baseline, make_baseline, read_baseline, write_baseline
-from cprlib.campaign.compare.decision import Effect
-from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
+from cprlib.campaign.compare.effect import Effect
 from cprlib.cli.compare import min_effect_option
 from cprlib.cli.options import PATH, command_line, policy_option
 from cprlib.errors import UsageError
-from cprlib.report.results_folder import new_results_folder, publish
-from cprlib.verdict.policy_file import load_policy
 
 RUNS = Path("results")
 run_option = click.option("--run", "name", metavar="NAME", help="The run of this name in results/, not the latest.")
@@ -37,6 +33,9 @@ def baseline() -> None:
 @policy_option
 def save(paths: tuple[str, ...], name: str | None, policy: str) -> int:
     """Save RESULTS as the baseline FILE, with a description of the machine."""
+    from cprlib.campaign.compare.baseline import make_baseline, write_baseline
+    from cprlib.verdict.policy_file import load_policy
+
     results, file = _paths(paths, name)
     made = make_baseline(results, load_policy(policy))
     write_baseline(made, file)
@@ -58,6 +57,11 @@ def check(
     paths: tuple[str, ...], name: str | None, policy: str, anyway: bool, min_effect: float, out: Path | None
 ) -> int:
     """Say whether RESULTS are worse than the baseline FILE; exit status as of cprlib compare."""
+    from cprlib.campaign.compare.baseline import check_baseline, read_baseline
+    from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
+    from cprlib.report.results_folder import new_results_folder, publish
+    from cprlib.verdict.policy_file import load_policy
+
     results, file = _paths(paths, name)
     made = check_baseline(
         results,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cprlib.build.assets import DEFAULT_BASE, build_assets, build_base
-from cprlib.build.guest_image import build_guest_image
-from cprlib.build.lab_kernel import build_lab_kernel
-from cprlib.build.mutants import Mutant, build_mutant, find_mutant, load_mutants, markdown_page
-from cprlib.build.progress import Progress, console_progress
-from cprlib.build.qemu import build_qemu
+from cprlib.build.series import DEFAULT_BASE
 from cprlib.cli import completion
 from cprlib.errors import UsageError
+
+if TYPE_CHECKING:
+    from cprlib.build.mutants import Mutant
+    from cprlib.build.progress import Progress
 
 PARTS = ("all", "qemu", "guest", "lab")
 
@@ -57,6 +57,13 @@ def build(
     markdown: bool,
 ) -> None:
     """Build what a run needs and print the paths. Existing builds are reused."""
+    from cprlib.build.assets import build_assets, build_base
+    from cprlib.build.guest_image import build_guest_image
+    from cprlib.build.lab_kernel import build_lab_kernel
+    from cprlib.build.mutants import find_mutant, load_mutants
+    from cprlib.build.progress import console_progress
+    from cprlib.build.qemu import build_qemu
+
     if names or every or listing:
         if part != "all" or no_series:
             raise UsageError("build mutants", "another part is requested too", "give one or the other")
@@ -83,6 +90,8 @@ def build(
 
 
 def _list(mutants: Sequence[Mutant], markdown: bool) -> None:
+    from cprlib.build.mutants import markdown_page
+
     if markdown:
         click.echo(markdown_page(mutants), nl=False)
         return
@@ -93,6 +102,8 @@ def _list(mutants: Sequence[Mutant], markdown: bool) -> None:
 
 def _build_mutants(mutants: Sequence[Mutant], base: str, progress: Progress) -> None:
     """Print only the path for one mutant, as ``--qemu "$(cprlib build --mutant NAME)"`` needs it, else names too."""
+    from cprlib.build.mutants import build_mutant
+
     width = max((len(item.name) for item in mutants), default=0) if len(mutants) > 1 else 0
     for item in mutants:
         built = build_mutant(item, base, progress)

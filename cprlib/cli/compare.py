@@ -6,16 +6,11 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cprlib.build.progress import console_progress
-from cprlib.campaign.compare.comparison import Comparison, compare_saved
-from cprlib.campaign.compare.decision import MIN_EFFECT, Effect
-from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
-from cprlib.campaign.compare.run import compare as run_session
-from cprlib.campaign.compare.session import STORE, UPDATES_CASE, CompareRequest, find_measured, read_state
-from cprlib.campaign.job import list_tests
+from cprlib.campaign.compare.effect import MIN_EFFECT, Effect
 from cprlib.cli.options import (
     PATH,
     Command,
@@ -37,11 +32,10 @@ from cprlib.cli.options import (
     report_progress,
 )
 from cprlib.errors import UsageError
-from cprlib.lab.doctor import choose_engine
-from cprlib.report.environment import describe_environment
-from cprlib.report.results_folder import new_results_folder, publish
-from cprlib.testing.parameters import check_parameters
-from cprlib.verdict.policy_file import load_policy
+
+if TYPE_CHECKING:
+    from cprlib.campaign.compare.comparison import Comparison
+    from cprlib.campaign.compare.session import CompareRequest
 
 RESULTS = Path("results") / "compare"
 WITH_RESUME = ("resume", "out", "parallel")
@@ -111,6 +105,14 @@ def compare(
 
     The last line is the verdict. Exit status: 0 no regression, 1 regression, 3 undecided.
     """
+    from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
+    from cprlib.campaign.compare.session import STORE, UPDATES_CASE, CompareRequest, find_measured
+    from cprlib.campaign.job import list_tests
+    from cprlib.lab.doctor import choose_engine
+    from cprlib.report.results_folder import new_results_folder, publish
+    from cprlib.testing.parameters import check_parameters
+    from cprlib.verdict.policy_file import load_policy
+
     top, session = out.resolve(), None
     if resume:
         refuse_with_resume(context, WITH_RESUME)
@@ -160,6 +162,11 @@ def compare(
 
 
 def _run(session: Path, request: CompareRequest, out: Path, parallel: int | None) -> Comparison:
+    from cprlib.build.progress import console_progress
+    from cprlib.campaign.compare.run import compare as run_session
+    from cprlib.campaign.compare.session import read_state
+    from cprlib.campaign.job import list_tests
+
     read_state(session)  # refuse one that has ended before its tests are listed
     report_progress(f"seed {request.seed}; in {session}")
     with hint_resume("compare", session, out, RESULTS):
@@ -169,6 +176,10 @@ def _run(session: Path, request: CompareRequest, out: Path, parallel: int | None
 
 
 def _saved(saved: Sequence[str], a: Path | None, policy: str, effect: Effect) -> Comparison:
+    from cprlib.campaign.compare.comparison import compare_saved
+    from cprlib.report.environment import describe_environment
+    from cprlib.verdict.policy_file import load_policy
+
     if a is not None or len(saved) != 2:
         raise UsageError(
             "compare",

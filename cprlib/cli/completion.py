@@ -26,7 +26,7 @@ def completion(context: click.Context, shell: str) -> None:
 
 def policies(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """Names of policies; files where the word looks like a path."""
-    from cprlib.verdict.policy_file import shipped_policies  # noqa: PLC0415 - imports are slow and needed for completion only
+    from cprlib.verdict.policy_file import shipped_policies
 
     del context, parameter
     if "/" in begun or begun.startswith("."):
@@ -36,7 +36,7 @@ def policies(context: click.Context, parameter: click.Parameter, begun: str) -> 
 
 def mutants(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """Names of mutants, with their subjects where the shell shows them."""
-    from cprlib.build.mutants import load_mutants  # noqa: PLC0415
+    from cprlib.build.mutants import load_mutants
 
     del context, parameter
     return [CompletionItem(one.name, help=one.subject) for one in load_mutants() if one.name.startswith(begun)]
@@ -44,7 +44,7 @@ def mutants(context: click.Context, parameter: click.Parameter, begun: str) -> l
 
 def bases(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """QEMU releases of images/qemu/bases.toml."""
-    from cprlib.build.series import load_bases  # noqa: PLC0415
+    from cprlib.build.series import load_bases
 
     del context, parameter
     return _named(load_bases(), begun)
@@ -52,7 +52,7 @@ def bases(context: click.Context, parameter: click.Parameter, begun: str) -> lis
 
 def tests(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """Test files of the suite, relative to the project, and other files."""
-    from cprlib.files import project_folder  # noqa: PLC0415
+    from cprlib.files import project_folder
 
     del context, parameter
     suite = sorted((project_folder() / "tests" / "functional").glob("test_*.py"))

@@ -7,14 +7,7 @@ from pathlib import Path
 
 import click
 
-from cprlib.build.assets import build_assets
-from cprlib.build.coverage import build_coverage
-from cprlib.build.progress import console_progress
 from cprlib.build.series import find_base, find_series
-from cprlib.campaign.coverage.collect import collect
-from cprlib.campaign.coverage.make_report import make_report
-from cprlib.campaign.coverage.output import PAGE_FILE, report_text, write_report
-from cprlib.campaign.coverage.reasons import load_reasons
 from cprlib.cli import completion
 from cprlib.cli.options import (
     PATH,
@@ -30,17 +23,6 @@ from cprlib.cli.options import (
     report_progress,
 )
 from cprlib.errors import UsageError
-from cprlib.lab.avocado_run import SuiteRun, run_and_gather
-from cprlib.lab.doctor import choose_engine
-from cprlib.lab.engines import KERNEL_VARIABLE, asset_parameters
-from cprlib.report.environment import describe_environment
-from cprlib.report.formatting import utc
-from cprlib.report.pipeline import build_report
-from cprlib.report.results_folder import new_results_folder, publish
-from cprlib.report.run_report import EXIT_STATUS
-from cprlib.report.summary import result_table
-from cprlib.testing.parameters import check_parameters
-from cprlib.verdict.policy_file import load_policy
 
 POLICY = "default"
 RESULTS = Path("results") / "coverage"
@@ -76,6 +58,25 @@ def coverage(
     Writes coverage.json, coverage.html and coverage.md. Fails when a line neither runs nor has a reason in
     fixtures/coverage.toml.
     """
+    from cprlib.build.assets import build_assets
+    from cprlib.build.coverage import build_coverage
+    from cprlib.build.progress import console_progress
+    from cprlib.campaign.coverage.collect import collect
+    from cprlib.campaign.coverage.make_report import make_report
+    from cprlib.campaign.coverage.output import PAGE_FILE, report_text, write_report
+    from cprlib.campaign.coverage.reasons import load_reasons
+    from cprlib.lab.avocado_run import SuiteRun, run_and_gather
+    from cprlib.lab.doctor import choose_engine
+    from cprlib.lab.engines import KERNEL_VARIABLE, asset_parameters
+    from cprlib.report.environment import describe_environment
+    from cprlib.report.formatting import utc
+    from cprlib.report.pipeline import build_report
+    from cprlib.report.results_folder import new_results_folder, publish
+    from cprlib.report.run_report import EXIT_STATUS
+    from cprlib.report.summary import result_table
+    from cprlib.testing.parameters import check_parameters
+    from cprlib.verdict.policy_file import load_policy
+
     check_backend("measure coverage", native, "uml" if lab else None)
     references = [avocado_reference(test) for test in tests]
     for folder in stored:

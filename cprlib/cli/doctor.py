@@ -8,13 +8,14 @@ import sys
 import click
 
 from cprlib.errors import ExitStatus
-from cprlib.lab.doctor import as_json, examine, render_text, usable
 
 
 @click.command()
 @click.option("--json", "as_object", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_object: bool) -> int:
     """Report whether tests run natively or in the lab, why, and how to provide what is missing."""
+    from cprlib.lab.doctor import as_json, examine, render_text, usable
+
     findings = examine()
     if as_object:
         click.echo(json.dumps(as_json(findings), indent=2))

@@ -14,13 +14,17 @@ from pathlib import Path
 
 import click
 
-from cprlib.build.lab_kernel import build_lab_kernel
-from cprlib.build.progress import console_progress
-from cprlib.cleanup import temporary_folder
 from cprlib.cli.options import PATH
 from cprlib.errors import UsageError
-from cprlib.lab.engine import DEFAULT_MEMORY_MIB, LabCommand, LabEngine, LabOutcome, run_in_lab, standard_streams
-from cprlib.lab.engines import ENGINES, make_engine
+from cprlib.lab.engine import (
+    DEFAULT_MEMORY_MIB,
+    ENGINES,
+    LabCommand,
+    LabEngine,
+    LabOutcome,
+    run_in_lab,
+    standard_streams,
+)
 
 
 @click.group()
@@ -77,6 +81,11 @@ def _lab(
 
     :raises UsageError: there is no such results folder.
     """
+    from cprlib.build.lab_kernel import build_lab_kernel
+    from cprlib.build.progress import console_progress
+    from cprlib.cleanup import temporary_folder
+    from cprlib.lab.engines import make_engine
+
     if results is not None and not results.is_dir():
         raise UsageError(f"write results to {results}", "no such folder", "create it first")
     kernel = build_lab_kernel(console_progress()) if engine == "uml" else None

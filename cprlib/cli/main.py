@@ -52,7 +52,7 @@ def _version(context: click.Context, parameter: click.Parameter, requested: bool
     del parameter
     if not requested:
         return
-    from cprlib.report.environment import project_commit  # noqa: PLC0415 - runs git
+    from cprlib.report.environment import project_commit
 
     commit = project_commit()
     named = f"cprlib {__version__}" + (f" ({commit})" if commit else "")

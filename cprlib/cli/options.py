@@ -7,17 +7,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from cprlib.build.assets import DEFAULT_BASE
+from cprlib.build.series import DEFAULT_BASE
 from cprlib.cli import completion
 from cprlib.errors import UsageError
 from cprlib.files import project_folder
-from cprlib.lab.engines import ENGINES
-from cprlib.qemu.binary import QemuBinary, probe
+from cprlib.lab.engine import ENGINES
+
+if TYPE_CHECKING:
+    from cprlib.qemu.binary import QemuBinary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -95,6 +97,8 @@ def read_qemu(path: Path | None, firmware: Path | None) -> QemuBinary | None:
 
     :raises UsageError: the file is no QEMU; raised before anything is built.
     """
+    from cprlib.qemu.binary import QemuBinary, probe
+
     if path is None:
         return None
     qemu = QemuBinary(path.absolute(), firmware.absolute() if firmware else None)

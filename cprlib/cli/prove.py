@@ -7,13 +7,8 @@ from pathlib import Path
 
 import click
 
-from cprlib.build.progress import console_progress
 from cprlib.build.series import find_base
-from cprlib.campaign.job import find_tests, list_tests
-from cprlib.campaign.mutation.generated_run import prove_generated
-from cprlib.campaign.mutation.output import PAGE_FILE, report_text
-from cprlib.campaign.mutation.plan import AT_LEAST, STORE, MutationRequest, choose_mutants, make_plan
-from cprlib.campaign.mutation.run import prove as run_session
+from cprlib.campaign.mutation import AT_LEAST
 from cprlib.cli import completion
 from cprlib.cli.options import (
     PATH,
@@ -29,8 +24,6 @@ from cprlib.cli.options import (
     report_progress,
 )
 from cprlib.errors import UsageError
-from cprlib.lab.doctor import choose_engine
-from cprlib.report.results_folder import publish
 
 GENERATED_ONLY = ("patches", "test_ids", "sample", "seed", "at_least")
 NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
@@ -114,6 +107,15 @@ def prove(
 
     Prints the mutation score and saves it as mutation.json, mutation.html and mutation.md.
     """
+    from cprlib.build.progress import console_progress
+    from cprlib.campaign.job import find_tests, list_tests
+    from cprlib.campaign.mutation.generated_run import prove_generated
+    from cprlib.campaign.mutation.output import PAGE_FILE, report_text
+    from cprlib.campaign.mutation.plan import STORE, MutationRequest, choose_mutants, make_plan
+    from cprlib.campaign.mutation.run import prove as run_session
+    from cprlib.lab.doctor import choose_engine
+    from cprlib.report.results_folder import publish
+
     check_backend("prove the suite", native, "uml" if lab else None)
     top = out.resolve()
     if resume:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cprlib.cli.options import PATH, command_line, policy_option
 from cprlib.errors import UsageError
-from cprlib.report.history import write_index
-from cprlib.report.matrix import merge_results
-from cprlib.report.pipeline import build_report
-from cprlib.report.results_folder import LATEST, new_results_folder, publish
-from cprlib.report.run_report import RunReport
-from cprlib.report.summary import markdown_summary, result_table
-from cprlib.verdict.policy import Policy
-from cprlib.verdict.policy_file import load_policy
+
+if TYPE_CHECKING:
+    from cprlib.report.run_report import RunReport
+    from cprlib.verdict.policy import Policy
 
 DEFAULT_OUT = Path("results")
 
@@ -43,6 +40,12 @@ def report(
 
     RESULTS is the folder of a run, by default results/latest; with --merge the folders of all shards.
     """
+    from cprlib.report.history import write_index
+    from cprlib.report.pipeline import build_report
+    from cprlib.report.results_folder import LATEST
+    from cprlib.report.summary import markdown_summary, result_table
+    from cprlib.verdict.policy_file import load_policy
+
     if index is not None:
         click.echo(f"history: {write_index(index.resolve())}")
         return 0
@@ -60,6 +63,10 @@ def report(
 
 def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:
     """The report on all shards, in a results folder of its own."""
+    from cprlib.report.matrix import merge_results
+    from cprlib.report.pipeline import build_report
+    from cprlib.report.results_folder import new_results_folder, publish
+
     if not shards:
         raise UsageError("merge shards", "no folder is given", "give the results folder of each shard")
     folders = [folder.resolve() for folder in shards]

@@ -5,17 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cprlib.build.progress import console_progress
 from cprlib.build.series import find_base
-from cprlib.campaign.job import list_tests
-from cprlib.campaign.soak.draw import read_choices
-from cprlib.campaign.soak.output import PAGE_FILE, report_text
-from cprlib.campaign.soak.result import STORE, SoakRequest, SoakResult
-from cprlib.campaign.soak.run import seconds_left
-from cprlib.campaign.soak.run import soak as run_session
 from cprlib.cli.options import (
     absolute_policy,
     base_option,
@@ -35,11 +29,9 @@ from cprlib.cli.options import (
     tag_option,
 )
 from cprlib.errors import UsageError
-from cprlib.lab.doctor import choose_engine
-from cprlib.lab.engines import KVM_LAB_PARAMETERS
-from cprlib.report.results_folder import publish
-from cprlib.testing.parameters import check_parameters  # the suite's own, so that both refuse the same
-from cprlib.verdict.policy_file import load_policy
+
+if TYPE_CHECKING:
+    from cprlib.campaign.soak.result import SoakResult
 
 WITH_RESUME = ("hours", "out", "parallel", "resume")
 RESULTS = Path("results") / "soak"
@@ -85,6 +77,17 @@ def soak(
 
     Prints a summary and saves it as soak.json and soak.html.
     """
+    from cprlib.build.progress import console_progress
+    from cprlib.campaign.job import list_tests
+    from cprlib.campaign.soak.draw import read_choices
+    from cprlib.campaign.soak.result import STORE, SoakRequest
+    from cprlib.campaign.soak.run import seconds_left
+    from cprlib.campaign.soak.run import soak as run_session
+    from cprlib.lab.doctor import choose_engine
+    from cprlib.lab.engines import KVM_LAB_PARAMETERS
+    from cprlib.testing.parameters import check_parameters
+    from cprlib.verdict.policy_file import load_policy
+
     if hours is not None and not 0 < hours <= LONGEST_HOURS:
         raise UsageError(f"soak for {hours:g} hours", f"it has to be above 0, and at most {LONGEST_HOURS:g}")
     check_backend("soak", native, lab)
@@ -142,6 +145,9 @@ def soak(
 
 
 def _show(result: SoakResult) -> None:
+    from cprlib.campaign.soak.output import PAGE_FILE, report_text
+    from cprlib.report.results_folder import publish
+
     latest = publish(result.folder)
     click.echo(report_text(result))
     click.echo(f"report: {latest / PAGE_FILE}")

@@ -14,6 +14,7 @@ from cprlib.errors import LabLost
 
 ATTEMPTS = 2  # a command whose lab dies is run again in a new lab
 DEFAULT_MEMORY_MIB = 3072
+ENGINES = ("uml", "kvm")  # made by cprlib.lab.engines
 
 Writer = Callable[[bytes], None]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cprlib.build import store
 from cprlib.errors import LabFailure, UsageError
 from cprlib.files import cache_folder
-from cprlib.lab.engine import LabEngine
+from cprlib.lab.engine import ENGINES, LabEngine
 from cprlib.lab.session import compile_init, init_source
 from cprlib.lab.uml import UmlEngine
 from cprlib.qemu.binary import QemuBinary
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cprlib.build.assets import Assets
 
 KERNEL_VARIABLE = "CPRLIB_LAB_KERNEL"
-ENGINES = ("uml", "kvm")
 # With nested KVM a guest carries fewer packets/s, and its updates take longer.
 KVM_LAB_PARAMETERS = {"rate": "200", "control_run": "8"}
 

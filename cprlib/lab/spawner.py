@@ -23,8 +23,8 @@ from avocado.core.settings import settings
 from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnMethod
 
 from cprlib.errors import CprlibError
-from cprlib.lab.engine import DEFAULT_MEMORY_MIB
-from cprlib.lab.engines import ENGINES, make_engine
+from cprlib.lab.engine import DEFAULT_MEMORY_MIB, ENGINES
+from cprlib.lab.engines import make_engine
 from cprlib.lab.task import TaskSpec, report_lost
 from cprlib.lab.uml import UmlEngine
 from cprlib.process import death_binding

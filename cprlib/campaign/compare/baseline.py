@@ -15,7 +15,8 @@ from typing import Any
 
 from cprlib import files
 from cprlib.campaign.compare.comparison import Comparison, Side, make_comparison, side_of
-from cprlib.campaign.compare.decision import Effect, Sample
+from cprlib.campaign.compare.decision import Sample
+from cprlib.campaign.compare.effect import Effect
 from cprlib.campaign.compare.guest import GuestResult, read_guests
 from cprlib.codec import BadValue, decode, encode, load_json
 from cprlib.errors import InstrumentError, UsageError

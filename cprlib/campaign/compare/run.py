@@ -17,7 +17,8 @@ from cprlib.build.assets import build_assets
 from cprlib.build.progress import Progress
 from cprlib.campaign.compare.comparison import Comparison, Round, Side, make_comparison
 from cprlib.campaign.compare.decide import decide, smallest_p
-from cprlib.campaign.compare.decision import Change, Effect, Sample
+from cprlib.campaign.compare.decision import Change, Sample
+from cprlib.campaign.compare.effect import Effect
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.session import (
     A_TO_B,

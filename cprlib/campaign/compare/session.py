@@ -16,7 +16,7 @@ from pathlib import Path
 from cprlib import files
 from cprlib.build.assets import Assets
 from cprlib.campaign.compare.comparison import Round
-from cprlib.campaign.compare.decision import MIN_EFFECT, Effect
+from cprlib.campaign.compare.effect import MIN_EFFECT, Effect
 from cprlib.campaign.compare.guest import GuestResult, comparison_policy, guest_result
 from cprlib.campaign.job import JobRunner, SuiteTest, compress, find_tests
 from cprlib.campaign.pool import Children

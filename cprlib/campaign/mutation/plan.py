@@ -17,11 +17,11 @@ from pathlib import Path
 
 from cprlib.build.mutants import Mutant, find_mutant, load_mutants
 from cprlib.campaign.job import SuiteTest, find_tests
+from cprlib.campaign.mutation import AT_LEAST
 from cprlib.campaign.store import STORE_VERSION, Store
 from cprlib.errors import UsageError
 
 RESULTS = "results"
-AT_LEAST = 90.0  # percent of the generated mutants that must be killed
 
 
 @dataclass(frozen=True, slots=True)

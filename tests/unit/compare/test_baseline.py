@@ -18,7 +18,7 @@ from cprlib.campaign.compare.baseline import (
     read_baseline,
     write_baseline,
 )
-from cprlib.campaign.compare.decision import Effect
+from cprlib.campaign.compare.effect import Effect
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.evidence.records import Outcome

@@ -12,13 +12,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cprlib.build.progress import Progress
-from cprlib.build.qemu import build_qemu
 from cprlib.build.series import DIFF_START, find_series, load_bases
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.files import project_folder
-from cprlib.qemu.binary import QemuBinary
+
+if TYPE_CHECKING:
+    from cprlib.qemu.binary import QemuBinary
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 SUBJECT = re.compile(r"Subject: \[PATCH\] (\S.*)")
@@ -118,6 +120,8 @@ def build_mutant(mutant: Mutant, base: str, progress: Progress) -> QemuBinary:
     if base not in mutant.bases:
         bases = ", ".join(mutant.bases)
         raise UsageError(f"build mutant {mutant.name} of QEMU {base}", f"it is made for: {bases}")
+    from cprlib.build.qemu import build_qemu  # noqa: PLC0415 - slow import, and completion needs names only
+
     return build_qemu(base, True, progress, leave_out=mutant.leaves_out, extra=mutant.patches)
 
 

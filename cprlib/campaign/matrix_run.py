@@ -21,15 +21,10 @@ from cprlib.errors import UsageError
 from cprlib.files import project_folder
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment
-from cprlib.report.matrix import MatrixRecord, Shard
+from cprlib.report.matrix import NOT_IN_NAMES, MatrixRecord, Shard
 
 MATRIX_TEST = "tests/functional/test_matrix.py"
 BASE = "base"
-
-
-def matrix_test() -> str:
-    """The test of a matrix where the command line names none."""
-    return str(project_folder() / MATRIX_TEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +39,11 @@ class MatrixRun:
     points: tuple[Point, ...]
     number: int = 1
     count: int = 1
+
+    @property
+    def test(self) -> str:
+        """The test of a matrix where the command line names none."""
+        return str(project_folder() / MATRIX_TEST)
 
     @property
     def own(self) -> tuple[Point, ...]:
@@ -84,11 +84,12 @@ class MatrixRun:
     def write(self, results: Path, shared: Mapping[str, str], qemus: Mapping[str, QemuBinary], default: str) -> Path:
         """Write the file for Avocado into the results folder.
 
-        :param shared: parameters of every point.
+        :param shared: parameters of every point; without a QEMU where the points have their own.
         :param qemus: by base; empty where the user gave a QEMU, which is in ``shared``.
         :param default: base of points that name none.
         """
-        above = {**self.matrix.shared, **shared}
+        left_out = NOT_IN_NAMES if qemus else ()
+        above = {**self.matrix.shared, **{name: value for name, value in shared.items() if name not in left_out}}
         base = self.matrix.shared.get(BASE, default)
         points = []
         for point in self.own:

@@ -6,14 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cprlib.build.assets import DEFAULT_BASE, Assets, build_assets, build_base
-from cprlib.build.progress import console_progress
-from cprlib.build.qemu import build_qemu
-from cprlib.campaign.compare.baseline import baseline_for_run
-from cprlib.campaign.matrix_run import MatrixRun, matrix_test, plan_matrix
+from cprlib.build.series import DEFAULT_BASE
 from cprlib.cli import completion
 from cprlib.cli.options import (
     PATH,
@@ -36,19 +33,15 @@ from cprlib.cli.options import (
     tag_option,
 )
 from cprlib.errors import CprlibError, UsageError
-from cprlib.evidence.records import Outcome
-from cprlib.lab.avocado_run import FirstTry, SuiteRun, repeat_tests, run_and_gather
-from cprlib.lab.doctor import choose_engine
-from cprlib.lab.engines import ENGINES, KERNEL_VARIABLE, asset_parameters
-from cprlib.report.environment import describe_environment
-from cprlib.report.history import INDEX_FILE, write_index
-from cprlib.report.matrix import NOT_IN_NAMES
-from cprlib.report.pipeline import build_report
-from cprlib.report.results_folder import new_results_folder, publish
-from cprlib.report.run_report import RunReport
-from cprlib.report.summary import result_table
-from cprlib.testing.parameters import check_parameters
-from cprlib.verdict.policy_file import load_policy
+from cprlib.lab.engine import ENGINES
+
+if TYPE_CHECKING:
+    from cprlib.build.assets import Assets
+    from cprlib.campaign.matrix_run import MatrixRun
+    from cprlib.lab.avocado_run import FirstTry, SuiteRun
+    from cprlib.report.environment import Environment
+    from cprlib.report.run_report import RunReport
+    from cprlib.verdict.policy import Policy
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -109,8 +102,17 @@ def run(
     if target_base and target_qemu:
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
     parameters = read_parameters(parameter)
-    check_parameters(parameters)
     plan = _plan(matrix, points, shard, parameters, brought=qemu is not None)
+    from cprlib.build.assets import build_assets, build_base
+    from cprlib.build.progress import console_progress
+    from cprlib.build.qemu import build_qemu
+    from cprlib.lab.avocado_run import SuiteRun
+    from cprlib.lab.doctor import choose_engine
+    from cprlib.lab.engines import asset_parameters
+    from cprlib.report.environment import describe_environment
+    from cprlib.report.results_folder import new_results_folder
+    from cprlib.verdict.policy_file import load_policy
+
     judged_by = load_policy(policy)
     brought, target = read_qemu(qemu, firmware), read_qemu(target_qemu, target_firmware)
     engine = choose_engine(native, lab, report_progress)
@@ -126,36 +128,61 @@ def run(
         lab_kernel=assets.lab_kernel,
         accelerator=given.get("accelerator", "tcg"),
     )
-    before = baseline_for_run(baseline, judged_by, environment, anyway=anyway) if baseline else None
+    before = _read_baseline(baseline, judged_by, environment, anyway=anyway)
     results = new_results_folder(out.resolve())
     command = command_line()
     if plan:
         plan.record(results, command, environment)
     elif not brought and "qemu" not in parameters:
         given["base"] = base
-    # Each point has its own QEMU when there are several.
-    shared = {name: value for name, value in given.items() if not (qemus and name in NOT_IN_NAMES)}
     suite = SuiteRun(
         results=results,
-        tests=references or ([matrix_test()] if plan else []),
+        tests=references or ([plan.test] if plan else []),
         parameters=given,
         engine=engine,
         parallel=parallel,
         extra=[f"--filter-by-tags={name}" for name in tag],
         environment=_lab_kernel(assets),
-        matrix=plan.write(results, shared, qemus, base) if plan else None,
+        matrix=plan.write(results, given, qemus, base) if plan else None,
     )
+    return _run_and_judge(suite, judged_by, environment, command, before, repeat=repeat and not plan)
+
+
+def _run_and_judge(
+    suite: SuiteRun,
+    policy: Policy,
+    environment: Environment,
+    command: str,
+    before: Mapping[str, float] | None,
+    *,
+    repeat: bool,
+) -> int:
+    """Run the suite, write its report and print the table.
+
+    :param before: interruptions of a baseline.
+    :param repeat: run inconclusive tests once more.
+    """
+    from cprlib.lab.avocado_run import repeat_tests, run_and_gather
+
     retries = run_and_gather(suite)
-    if not (results.parent / INDEX_FILE).exists():
-        _write_history(results.parent)  # the report links to it; this run is added below
-    environment = replace(environment, lab_retries=retries)
-    report = build_report(results, judged_by, environment=environment, command=command, baseline_ms=before)
-    if repeat and not plan and (tries := first_tries(report)):
+    from cprlib.report.history import INDEX_FILE
+    from cprlib.report.pipeline import build_report
+    from cprlib.report.results_folder import publish
+    from cprlib.report.summary import result_table
+
+    if not (suite.results.parent / INDEX_FILE).exists():
+        _write_history(suite.results.parent)  # the report links to it; this run is added below
+
+    def judge() -> RunReport:
+        ran = replace(environment, lab_retries=retries)
+        return build_report(suite.results, policy, environment=ran, command=command, baseline_ms=before)
+
+    report = judge()
+    if repeat and (tries := first_tries(report)):
         retries += repeat_tests(suite, tries)
-        environment = replace(environment, lab_retries=retries)
-        report = build_report(results, judged_by, environment=environment, command=command, baseline_ms=before)
-    latest = publish(results)
-    _write_history(results.parent)
+        report = judge()
+    latest = publish(suite.results)
+    _write_history(suite.results.parent)
     click.echo(result_table(report))
     click.echo(f"report: {latest / 'report.html'}")
     return int(report.exit_status)
@@ -163,6 +190,9 @@ def run(
 
 def first_tries(report: RunReport) -> tuple[FirstTry, ...]:
     """The cases of a run whose tests are repeated, with the reasons of those that were inconclusive."""
+    from cprlib.evidence.records import Outcome
+    from cprlib.lab.avocado_run import FirstTry
+
     return tuple(
         FirstTry(
             case.evidence.id,
@@ -175,20 +205,39 @@ def first_tries(report: RunReport) -> tuple[FirstTry, ...]:
 
 def _write_history(folder: Path) -> None:
     """Write the page of all runs; an error in it does not change the result of this run."""
+    from cprlib.report.history import write_index
+
     try:
         write_index(folder)
     except CprlibError as error:
         click.echo(f"cprlib: {error.one_line()}", err=True)
 
 
+def _read_baseline(
+    path: Path | None, policy: Policy, environment: Environment, *, anyway: bool
+) -> dict[str, float] | None:
+    """The interruptions of the baseline; None without one."""
+    if path is None:
+        return None
+    from cprlib.campaign.compare.baseline import baseline_for_run
+
+    return baseline_for_run(path, policy, environment, anyway=anyway)
+
+
 def _plan(
     matrix: str | None, points: Sequence[str], shard: str | None, parameters: Mapping[str, str], *, brought: bool
 ) -> MatrixRun | None:
-    """The points of the matrix, checked before anything is built; None without a matrix."""
+    """The points of the matrix; None without one. They and the parameters are checked before anything is built."""
+    from cprlib.testing.parameters import check_parameters
+
+    check_parameters(parameters)
     if matrix is None:
         if points or shard:
             raise UsageError("choose points", "no matrix is given", "give one, e.g. --matrix push")
         return None
+    from cprlib.campaign.matrix_run import plan_matrix
+    from cprlib.report.matrix import NOT_IN_NAMES
+
     for name in NOT_IN_NAMES:
         if name in parameters:
             raise UsageError(f"run a matrix with -p {name}", "its points select the QEMU", f"give --{name}")
@@ -214,5 +263,7 @@ def _bases(plan: MatrixRun | None, base: str, engine: str | None) -> tuple[str, 
 
 def _lab_kernel(assets: Assets) -> dict[str, str]:
     """The variable that names the lab kernel; no manifest names it when another QEMU is tested."""
+    from cprlib.lab.engines import KERNEL_VARIABLE
+
     chosen = os.environ.get(KERNEL_VARIABLE) or assets.lab_kernel
     return {KERNEL_VARIABLE: str(chosen)} if chosen else {}

@@ -9,6 +9,7 @@ import pytest
 
 from cprlib.build import assets
 from cprlib.build.progress import Progress, console_progress
+from cprlib.build.series import DEFAULT_BASE
 from cprlib.errors import EnvironmentFailure
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
@@ -36,8 +37,8 @@ def test_assets_of_another_qemu_are_not_recorded(builds: Path) -> None:
     assert assets.build_assets(console_progress(), lab=False, qemu=brought).qemu == brought
     assets.build_assets(console_progress(), lab=False, base="10.2")
     manifest = json.loads((builds / assets.MANIFEST).read_text(encoding="utf-8"))
-    own = {"path": str(builds / f"qemu-{assets.DEFAULT_BASE}"), "firmware": str(builds)}
-    assert manifest["bases"] == {assets.DEFAULT_BASE: own}
+    own = {"path": str(builds / f"qemu-{DEFAULT_BASE}"), "firmware": str(builds)}
+    assert manifest["bases"] == {DEFAULT_BASE: own}
 
 
 def test_base_is_found_after_its_build(builds: Path) -> None:
@@ -49,7 +50,7 @@ def test_base_is_found_after_its_build(builds: Path) -> None:
         assets.find_base_qemu("10.2", whole)
     (builds / "qemu-10.2").touch()
     assert assets.find_base_qemu("10.2", whole) == QemuBinary(builds / "qemu-10.2", builds)
-    assert assets.find_base_qemu(None, whole) == assets.find_base_qemu(assets.DEFAULT_BASE, whole) == whole.qemu
+    assert assets.find_base_qemu(None, whole) == assets.find_base_qemu(DEFAULT_BASE, whole) == whole.qemu
 
 
 def test_bases_are_recorded_side_by_side(builds: Path) -> None:

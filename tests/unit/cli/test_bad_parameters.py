@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from cprlib.cli import run as run_module
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.testing.parameters import SuiteParameters, check_parameters
@@ -40,7 +39,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*_: object, **__: object) -> None:
         raise AssertionError("something was built")
 
-    monkeypatch.setattr(run_module, "build_assets", build)
+    monkeypatch.setattr("cprlib.build.assets.build_assets", build)
 
 
 @pytest.mark.parametrize(("given", "why"), BAD.items())

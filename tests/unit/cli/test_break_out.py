@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.cli import run as run_module
 from cprlib.cli.main import main
 from cprlib.errors import CprlibError, ExitStatus, UsageError
 from cprlib.guest.image import NicAddresses, kernel_command_line
@@ -32,7 +31,7 @@ def nothing_is_built_or_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*_: object, **__: object) -> None:
         raise AssertionError("a run continued after its parameters were read")
 
-    monkeypatch.setattr(run_module, "build_assets", build)
+    monkeypatch.setattr("cprlib.build.assets.build_assets", build)
 
 
 NASTY = ["q35,accel=kvm", "q35 -monitor stdio", "", "../q35", "q35;id", "-nographic", "q35\n", "$(id)"]

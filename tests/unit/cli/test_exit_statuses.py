@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.assets import Assets
-from cprlib.cli import run as run_module
 from cprlib.cli.main import main
 from cprlib.errors import EnvironmentFailure
 from cprlib.evidence.case import CaseEvidence
@@ -36,14 +35,14 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ran:
     def run(*words: str, case: CaseEvidence | None) -> int:
         def avocado(suite: SuiteRun) -> int:
             if case is not None:
-                job = suite.results / "avocado" / "job-2026-01-01T00.00-abc"
+                job = suite.results / suite.job_folder / "job-2026-01-01T00.00-abc"
                 case.write(job / "test-results" / "1-x" / "data" / "cases" / case.id)
                 (job / "results.json").write_text(json.dumps({"tests": [], "total": 0}))
             return 0
 
         assets = Assets(QemuBinary(Path("/q")), GuestImage(Path("/k"), Path("/i"), "x"))
-        monkeypatch.setattr(run_module, "build_assets", lambda *_, **__: assets)
-        monkeypatch.setattr(run_module, "choose_engine", lambda *_: None)
+        monkeypatch.setattr("cprlib.build.assets.build_assets", lambda *_, **__: assets)
+        monkeypatch.setattr("cprlib.lab.doctor.choose_engine", lambda *_: None)
         monkeypatch.setattr(avocado_run, "run_avocado", avocado)
         return main(["run", "--out", str(tmp_path / "results"), *words])
 
@@ -120,7 +119,7 @@ def test_environment_is_4(ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         raise EnvironmentFailure("build QEMU", "No space left on device", "free some space")
 
     capsys.readouterr()
-    monkeypatch.setattr(run_module, "build_assets", full)
+    monkeypatch.setattr("cprlib.build.assets.build_assets", full)
     assert main(["run"]) == 4
     assert capsys.readouterr().err == "cprlib: cannot build QEMU: No space left on device; free some space\n"
 
@@ -130,7 +129,7 @@ def test_interrupted_is_130(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     assert ran(case=good_case()) == 0
-    monkeypatch.setattr(run_module, "build_assets", stopped)
+    monkeypatch.setattr("cprlib.build.assets.build_assets", stopped)
     assert main(["run"]) == 130
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.cli import run as run_module
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus
 
@@ -44,8 +43,8 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*_: object, **__: object) -> None:
         raise AssertionError("something was built")
 
-    for name in ("build_assets", "build_base", "build_qemu"):
-        monkeypatch.setattr(run_module, name, build)
+    for name in ("assets.build_assets", "assets.build_base", "qemu.build_qemu"):
+        monkeypatch.setattr(f"cprlib.build.{name}", build)
 
 
 def refused(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.soak.result import STORE, SoakRequest, SoakResult
-from cprlib.cli import soak as soak_module
 from cprlib.cli.main import cprlib, main
 from cprlib.errors import ExitStatus
 from tests.unit.soak.samples import case, result
@@ -35,8 +34,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         show(made)
         return made
 
-    monkeypatch.setattr(soak_module, "list_tests", lambda tags=(): TESTS if tags != ("none",) else ())
-    monkeypatch.setattr(soak_module, "run_session", run)
+    monkeypatch.setattr("cprlib.campaign.job.list_tests", lambda tags=(): TESTS if tags != ("none",) else ())
+    monkeypatch.setattr("cprlib.campaign.soak.run.soak", run)
     return calls
 
 
@@ -102,7 +101,7 @@ def test_interruption_says_how_to_resume(
     def run(*_: object, **__: object) -> SoakResult:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(soak_module, "run_session", run)
+    monkeypatch.setattr("cprlib.campaign.soak.run.soak", run)
     assert main(["soak", "--out", str(tmp_path), "--hours", "1", "--lab"]) == ExitStatus.INTERRUPTED
     assert f"resume with: cprlib soak --resume --out {tmp_path}" in capsys.readouterr().err
     assert asked == []

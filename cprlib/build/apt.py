@@ -29,7 +29,8 @@ def run_apt(command: Sequence[str], root: Path, purpose: str, seconds: float) ->
     """
     for folder in ("lists/partial", "cache/archives/partial", "etc"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    write_text(root / "status", "")
+    if not (root / "status").exists():  # a newer file would invalidate apt's cache: 3 s for each look-up
+        write_text(root / "status", "")
     write_text(root / "apt.conf", _configuration(root))
     environment = {**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C.UTF-8"}
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import BuildFailed, EnvironmentFailure
+from cprlib.linux.cgroup import usable_cores
 from cprlib.process import describe_status, kill_group, shell_line, spawn, tail
 
 ERROR_MARKS = (
@@ -85,8 +85,8 @@ def error_line(output: str) -> str:
 
 
 def processors() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Number of processors that this process may use, also in a container."""
+    return usable_cores()
 
 
 def first_line_of(command: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ The strategy itself is called on the caller's thread alone, so it needs no locks
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from subprocess import Popen
 from typing import Any, Protocol
 
+from cprlib.lab.capacity import parallel_tests
 from cprlib.process import kill_group
 
 STOP_S = 5.0  # time for a worker to notice that its job was ended
@@ -118,5 +118,5 @@ class Pool:
 
 
 def worker_count(parallel: int | None, engine: str | None) -> int:
-    """Jobs at once: as asked for; else one per core in the lab, one natively."""
-    return parallel or (len(os.sched_getaffinity(0)) if engine else 1)
+    """Jobs at once: as asked for, else :func:`cprlib.lab.capacity.parallel_tests`."""
+    return parallel or parallel_tests(engine)

@@ -19,6 +19,7 @@ from cprlib.cleanup import CleanupProcess, temporary_environment
 from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.files import project_folder
+from cprlib.lab.capacity import parallel_tests
 from cprlib.lab.task import LAB_FILE
 from cprlib.process import spawn
 from cprlib.report.results_folder import CASES, FIRST_TRIES, REPEATS
@@ -36,7 +37,7 @@ class SuiteRun:
     :param parameters: Avocado test parameters.
     :param matrix: yaml-to-mux file with all parameters; replaces ``parameters``.
     :param engine: lab engine; None to run natively.
-    :param parallel: tests at once; None for one per core in the lab, else one.
+    :param parallel: tests at once; None for :func:`cprlib.lab.capacity.parallel_tests`.
     :param extra: further arguments for Avocado.
     :param job_folder: in the results folder, for Avocado's own results.
     """
@@ -61,7 +62,7 @@ class SuiteRun:
         else:
             for name, value in self.parameters.items():
                 command += ["-p", f"{name}={value}"]
-        parallel = self.parallel or (len(os.sched_getaffinity(0)) if self.engine else 1)
+        parallel = self.parallel or parallel_tests(self.engine)
         command += ["--max-parallel-tasks", str(parallel)]
         command += ["--spawner", "lab", "--lab-engine", self.engine] if self.engine else ["--spawner", "native"]
         return [*command, *self.extra]

@@ -9,20 +9,24 @@ import fcntl
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
-
 from cprlib.errors import CprlibError, InstrumentError
+from cprlib.lab.capacity import parallel_tests
+from cprlib.linux.cgroup import limits_text, usable_cores, usable_memory_mib
+from cprlib.linux.kernel_trace import reads_of_taps
 from cprlib.linux.libc import KCMP_NUMBERS, same_open_file, unshare_network
 from cprlib.linux.tap import open_tap
+from cprlib.linux.tracefs import EventUnusable
 from cprlib.process import run
 
 VHOST_SET_OWNER = 0xAF01  # linux/vhost.h
 ENOUGH_MEMORY_MIB = 2048
+CAP_SYS_PTRACE = 19  # linux/capability.h
+TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 
 class Level(enum.StrEnum):
@@ -65,6 +69,8 @@ def check_native() -> list[Diagnosis]:
         ("native", "drop tracepoint", check_tracefs),
         ("both", "rights", check_rights),
         ("both", "memory", check_memory),
+        ("both", "processors", check_processors),
+        ("both", "kernel settings", check_kernel_settings),
     )
     return [Diagnosis(area, name, *check()) for area, name, check in checks]
 
@@ -151,16 +157,36 @@ def check_kcmp() -> Result:
         equal = _in_child(compare)
     if equal:
         return Level.PASS, "compares descriptors of two processes", ""
-    advice = "needs CONFIG_KCMP and the right to ptrace (kernel.yama.ptrace_scope, container policy)"
-    return Level.FAIL, "cannot compare descriptors of two processes", advice
+    return Level.FAIL, "cannot compare descriptors of two processes", ptrace_advice()
 
 
-def check_tracefs() -> Result:
-    """Find the tracepoint that reports the reason of each dropped packet."""
-    for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"):
-        with contextlib.suppress(OSError):
-            if "kfree_skb" in os.listdir(f"{root}/events/skb"):
-                return Level.PASS, f"skb:kfree_skb in {root}", ""
+def ptrace_advice(root: Path = Path("/")) -> str:
+    """Why a process may not look into another one here, and what to do.
+
+    :param root: of the file system; another one for tests.
+    """
+    status = dict(line.partition(":")[::2] for line in read_lines(root / "proc/self/status"))
+    scope = "".join(read_lines(root / "proc/sys/kernel/yama/ptrace_scope"))
+    may_trace = int(status.get("CapEff", "0"), 16) >> CAP_SYS_PTRACE & 1
+    if scope == "3":
+        return "kernel.yama.ptrace_scope is 3, which only a reboot changes: set it to 1 at boot, or use the lab"
+    if scope == "2" and not may_trace:
+        return "kernel.yama.ptrace_scope is 2: run as root, or sysctl kernel.yama.ptrace_scope=1"
+    if status.get("Seccomp", "0").strip() == "2":
+        return "a seccomp filter of this container refuses it: run it with --cap-add SYS_PTRACE, or use the lab"
+    return "use a kernel with CONFIG_KCMP and a user with the right to ptrace, or the lab"
+
+
+def check_tracefs(roots: Sequence[Path] = TRACEFS) -> Result:
+    """Find the tracepoints that report why a packet was dropped, and who reads a tap."""
+    for root in roots:
+        if not read_lines(root / "events/skb/kfree_skb/format"):
+            continue
+        try:
+            reads_of_taps("\n".join(read_lines(root / "events/skb/consume_skb/format")))
+        except EventUnusable as error:
+            return Level.WARN, f"skb:kfree_skb in {root}; skb:consume_skb {error}", "use Linux 6.3 or newer, or the lab"
+        return Level.PASS, f"skb:kfree_skb in {root}", ""
     seen = "no skb:kfree_skb: losses inside the kernel are reported without a reason"
     return Level.WARN, seen, "mount -t tracefs tracefs /sys/kernel/tracing, as root"
 
@@ -176,13 +202,42 @@ def check_rights() -> Result:
     return Level.WARN, seen, "see docs/safety.md, section Without root"
 
 
-def check_memory() -> Result:
+def check_memory(root: Path = Path("/")) -> Result:
     """Check memory for source, target and, in a lab, its kernel."""
-    available = psutil.virtual_memory().available >> 20
-    seen = f"{available} MiB available"
+    available, limits = usable_memory_mib(root), limits_text(root)
+    seen = f"{available} MiB available" + (f"; {limits}" if limits else "")
     if available >= ENOUGH_MEMORY_MIB:
         return Level.PASS, seen, ""
-    return Level.WARN, seen, f"{ENOUGH_MEMORY_MIB} MiB for each parallel test are recommended"
+    advice = f"{ENOUGH_MEMORY_MIB} MiB for each parallel test are recommended"
+    return Level.WARN, seen, f"{advice}: give the container more memory, or --parallel 1" if limits else advice
+
+
+def check_processors(root: Path = Path("/")) -> Result:
+    """Say how many tests run at once in labs, and why not more."""
+    cores, own = usable_cores(root), len(os.sched_getaffinity(0))
+    seen = f"{cores} usable: {parallel_tests('uml', root)} labs at once"
+    if cores == own:
+        return Level.PASS, seen, ""
+    return (
+        Level.WARN,
+        f"{seen}; {limits_text(root)} of {own}",
+        "give the container more CPU time (cpu.max), or wait longer",
+    )
+
+
+def check_kernel_settings(path: Path = Path("/proc/sys/kernel")) -> Result:
+    """Say whether kernel settings can be changed; nothing here has to change one."""
+    if os.access(path, os.W_OK) and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        return Level.PASS, "/proc/sys can be written; no test does so on this host", ""
+    return Level.PASS, "/proc/sys is read-only, as in a container; no test writes it on this host", ""
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a small file of the kernel; none when it cannot be read."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _in_child(check: Callable[[], None]) -> bool:

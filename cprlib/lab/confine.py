@@ -34,6 +34,7 @@ from typing import Any, TypedDict
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38  # linux/prctl.h
 KEPT_CAPABILITIES = range(5)  # linux/capability.h: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID
 # The same numbers on every architecture (asm-generic/unistd.h).
@@ -83,23 +84,52 @@ def call(function: Callable[..., int], *arguments: Any) -> int:
     return result
 
 
-def unshare(spec: Spec) -> bool:
-    """Leave PID, network and mount namespaces of the host; False where that is not allowed."""
+def unshare(spec: Spec) -> str:
+    """Leave PID, network and mount namespaces of the host.
+
+    :returns: why that is not allowed; empty when it is done.
+    """
     if "namespaces" not in spec["layers"]:
-        return False
-    flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
-    user, group = os.geteuid(), os.getegid()
+        return "not asked for"
     try:
-        call(libc.unshare, flags)
+        call(libc.unshare, NAMESPACES)
     except OSError:
+        refused = try_user_namespace()
+        if refused:
+            return refused
+        enter_user_namespace()
+    return ""
+
+
+def enter_user_namespace() -> None:
+    """Leave the namespaces of the host as a user without rights; raises OSError."""
+    user, group = os.geteuid(), os.getegid()
+    call(libc.unshare, NAMESPACES | CLONE_NEWUSER)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as stream:
+            stream.write(text)
+
+
+def try_user_namespace() -> str:
+    """Why :func:`enter_user_namespace` fails, tried by a child; empty when it does not.
+
+    There is no way back from a user namespace without a uid_map, and AppArmor lets unshare(2) succeed and refuses the
+    write to uid_map (Ubuntu 24.04, kernel.apparmor_restrict_unprivileged_userns).
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
         try:
-            call(libc.unshare, flags | CLONE_NEWUSER)
-        except OSError:
-            return False
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as stream:
-                stream.write(text)
-    return True
+            enter_user_namespace()
+        except OSError as error:
+            os.write(writer, f"{error.filename or 'unshare'}: {error.strerror}".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as stream:
+        refused = stream.read()
+    os.waitpid(child, 0)
+    return refused
 
 
 def clone_tree(path: str) -> int:
@@ -220,12 +250,17 @@ def move(descriptor: int, number: int) -> int:
     return number
 
 
-def prepare(spec: Spec, separate: bool) -> dict[str, Any]:
-    """Confine the process that becomes the kernel; returns the report."""
+def prepare(spec: Spec, shared: str) -> dict[str, Any]:
+    """Confine the process that becomes the kernel; returns the report.
+
+    :param shared: why it shares the namespaces of the host; empty when it does not.
+    """
+    separate = not shared
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if spec["cpu"] is not None:
         os.sched_setaffinity(0, {spec["cpu"]})
     report: dict[str, Any] = {"namespaces": separate, "readonly": False, "memory": "private tmpfs", "leftover": ""}
+    report["namespaces_refused"] = shared
     room = spec["memory"] + 64
     root = -1
     if separate:
@@ -256,10 +291,10 @@ def prepare(spec: Spec, separate: bool) -> dict[str, Any]:
     return report
 
 
-def become_kernel(spec: Spec, separate: bool) -> None:
+def become_kernel(spec: Spec, shared: str) -> None:
     """Confine this process, write the report, and execute the kernel."""
     try:
-        report = prepare(spec, separate)
+        report = prepare(spec, shared)
         os.set_inheritable(spec["report"], False)
         os.write(spec["report"], json.dumps(report).encode())
         os.environ["TMPDIR"] = f"/proc/self/fd/{spec['memory_fd']}"
@@ -296,7 +331,7 @@ def be_init(spec: Spec, alive: int, watched: int) -> int:
     os.close(watched)
     kernel = os.fork()
     if kernel == 0:
-        become_kernel(spec, True)
+        become_kernel(spec, "")
     close_channels(spec)
     while True:
         pid, status = os.wait()
@@ -308,12 +343,12 @@ def be_init(spec: Spec, alive: int, watched: int) -> int:
 def main() -> int:
     spec: Spec = json.loads(sys.argv[1])
     parent = os.getppid()  # this process dies with it; unshare() may have cleared that for a moment
-    separate = unshare(spec)
+    shared = unshare(spec)
     die_with_parent()
     if os.getppid() != parent:
         return 125
-    if not separate:
-        become_kernel(spec, separate)
+    if shared:
+        become_kernel(spec, shared)
     watched, alive = os.pipe()
     child = os.fork()
     if child == 0:

@@ -14,15 +14,21 @@ from typing import Any, Literal
 
 from cprlib.errors import CprlibError, EnvironmentFailure
 from cprlib.files import cache_folder
-from cprlib.lab.checks_native import Diagnosis, Level, check_native
+from cprlib.lab.checks_native import Diagnosis, Level, check_native, read_lines
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB, LabCommand, LabStreams
 from cprlib.lab.engines import build_init, find_kernel
 from cprlib.lab.uml import LAYERS, UmlEngine, confined, places_for_memory
-from cprlib.process import spawn
+from cprlib.process import describe_status, spawn
 
 Mode = Literal["native", "lab"]
 CACHE_NEEDED_MIB = 6144
 REPORT_FD = 1  # of the launcher: its standard output
+MOST_NAMESPACES = "user.max_user_namespaces"
+NAMESPACE_SETTINGS = (  # sysctl, the value that forbids user namespaces, what it means
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "AppArmor gives no rights in user namespaces (Ubuntu 24.04)"),
+    ("kernel.unprivileged_userns_clone", "0", "only root may make user namespaces"),
+    (MOST_NAMESPACES, "0", "no user namespace may be made"),
+)
 LIST_DEVICES = "test -c /dev/net/tun && echo tun; test -c /dev/vhost-net && echo vhost-net"
 
 
@@ -129,9 +135,13 @@ def prepare_only() -> dict[str, Any]:
         keep=[],
         layers=list(LAYERS),
     )
-    with spawn(launcher, purpose="prepare a lab", stdout=subprocess.PIPE) as child:
-        lines = child.communicate()[0].splitlines()
-    return {key: value for line in lines if line.strip() for key, value in json.loads(line).items()}
+    with spawn(launcher, purpose="prepare a lab", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        output, errors = child.communicate()
+    report = {key: value for line in output.splitlines() if line.strip() for key, value in json.loads(line).items()}
+    if not report:
+        last = errors.strip().splitlines()[-1] if errors.strip() else "no message"
+        return {"error": f"the launcher of the lab ended with {describe_status(child.returncode)}: {last}"}
+    return report
 
 
 def check_confinement() -> list[Diagnosis]:
@@ -158,9 +168,21 @@ def check_confinement() -> list[Diagnosis]:
     if report["namespaces"]:
         found.append(("namespaces", Level.PASS, "a lab has its own processes and no network", ""))
     else:
-        seen = "not allowed: processes of a lab are visible among yours"
-        found.append(("namespaces", Level.WARN, seen, "allow user namespaces"))
+        seen = f"refused ({report['namespaces_refused']}): processes of a lab are visible among yours"
+        found.append(("namespaces", Level.WARN, seen, namespaces_advice()))
     return [Diagnosis("lab", *one) for one in found]
+
+
+def namespaces_advice(root: Path = Path("/")) -> str:
+    """Who refuses user namespaces here, and how to allow them; labs run without them too.
+
+    :param root: of the file system; another one for tests.
+    """
+    for name, value, who in NAMESPACE_SETTINGS:
+        if read_lines(root / "proc/sys" / name.replace(".", "/")) == [value]:
+            other = {"0": "1", "1": "0"}[value] if name != MOST_NAMESPACES else "15000"
+            return f"{who}; a lab runs without them too. To allow them: sudo sysctl {name}={other}"
+    return "the policy of this container or kernel refuses user namespaces; a lab runs without them too"
 
 
 def check_disk() -> Diagnosis:

@@ -23,10 +23,12 @@ from avocado.core.settings import settings
 from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnMethod
 
 from cprlib.errors import CprlibError
+from cprlib.lab.capacity import lab_memory_mib
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB, ENGINES
 from cprlib.lab.engines import make_engine
 from cprlib.lab.task import TaskSpec, report_lost
 from cprlib.lab.uml import UmlEngine
+from cprlib.linux.cgroup import usable_cores
 from cprlib.process import death_binding
 
 LOG = logging.getLogger(__name__)
@@ -97,7 +99,7 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any] | None = None, job: Any = None) -> None:
         SpawnerMixin.__init__(self, config, job)
         self._kernel: Path | None = None
-        self._free_cores = asyncio.Semaphore(len(os.sched_getaffinity(0)))
+        self._free_cores = asyncio.Semaphore(usable_cores())
 
     def is_operational(self) -> bool:
         """Whether labs can be started here; prints the reason when not."""
@@ -129,7 +131,7 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
         spec = TaskSpec(
             engine=self.config.get(f"{SECTION}.engine"),
             kernel=str(self._kernel) if self._kernel else None,
-            memory=self.config.get(f"{SECTION}.memory"),
+            memory=min(self.config.get(f"{SECTION}.memory"), lab_memory_mib()),
             output_dir=folder,
             identifier=str(task.identifier),
             job_id=task.job_id,

@@ -15,20 +15,32 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from cprlib.linux.tracefs import TRACEFS, TraceLine, Tracepoints
+from cprlib.linux.tracefs import TRACEFS, EventUnusable, Filter, TraceLine, Tracepoints
 
 ETH_P_RARP = 0x8035  # linux/if_ether.h
 _WORKER = re.compile(r"^vhost-(?P<owner>\d+)$")
 _FIELD = re.compile(r"(\w+)=(\S+)")
-_FILTERS = {
+
+
+def reads_of_taps(layout: str) -> str:
+    """The filter of consume_skb, from its format file.
+
+    :raises EventUnusable: it does not have the function that has consumed the packet, before Linux 6.3.
+    """
+    if " location;" not in layout:
+        raise EventUnusable("has no field location, which Linux 6.3 added: who reads the tap is unknown, use the lab")
+    return "location.function == tun_do_read"
+
+
+_FILTERS: Mapping[str, Filter] = {
     "sched/sched_wakeup_new": 'comm ~ "vhost-*"',
     "sched/sched_process_exit": 'comm ~ "vhost-*"',
     "sched/sched_waking": 'COMM ~ "vhost-*"',  # by the task that wakes, not the one that is woken
-    "skb/consume_skb": "location.function == tun_do_read",
+    "skb/consume_skb": reads_of_taps,
     # RARP is QEMU's own announcement of the guest (qemu_announce_self(), net/announce.c), sent by its main loop
     "net/netif_receive_skb_entry": f'name ~ "tap*" && protocol != {ETH_P_RARP}',
 }
@@ -79,10 +91,16 @@ class KernelReport:
     """Events so far.
 
     :param why: reason why nothing is known; empty when the trace works.
+    :param unseen: what this kernel does not report, with the reason.
     """
 
     why: str
     events: tuple[KernelEvent, ...] = ()
+    unseen: Mapping[Act, str] = field(default_factory=dict)
+
+    def why_not(self, *acts: Act) -> str:
+        """Reason why one of these is not known; empty when all are."""
+        return self.why or next((self.unseen[act] for act in acts if act in self.unseen), "")
 
     def of(self, act: Act, *, since_ns: int = 0) -> tuple[KernelEvent, ...]:
         """Events of one kind from a time on."""
@@ -121,7 +139,8 @@ class KernelTrace(Tracepoints):
     def report(self) -> KernelReport:
         """Everything so far."""
         trace = self.read()
-        return KernelReport(trace.why, kernel_events(trace.lines))
+        unseen = {_ACTS[event.rpartition("/")[2]]: why for event, why in trace.left_out.items()}
+        return KernelReport(trace.why, kernel_events(trace.lines), unseen)
 
 
 def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +26,11 @@ _LOSSES = ("overrun", "dropped events", "commit overrun")
 
 Filter = str | Callable[[str], str]
 """A filter of an event (Documentation/trace/events.rst), empty for none, or a function that makes it from the event's
-``format`` file."""
+``format`` file. A function raises :class:`EventUnusable` when this kernel's event does not have what is needed."""
+
+
+class EventUnusable(Exception):
+    """An event that this kernel has, without a field that is needed; its text says which. The trace leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,13 @@ class Trace:
 
     :param why: reason why nothing is known; empty when the trace works.
     :param lost: events lost by the trace buffer (overwritten or dropped).
+    :param left_out: events that are not recorded, with the reason.
     """
 
     why: str
     lines: tuple[TraceLine, ...] = ()
     lost: int = 0
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 class Tracepoints:
@@ -72,6 +78,7 @@ class Tracepoints:
         self._instance = tracefs / "instances" / f"cprlib-{os.getpid()}-{time.monotonic_ns()}"
         self._stack = contextlib.ExitStack()
         self._why = "the trace was not started"
+        self._left_out: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -99,7 +106,11 @@ class Tracepoints:
         (self._instance / "buffer_size_kb").write_text(str(BUFFER_KIB))
         for event, wanted in self._filters.items():
             folder = self._instance / "events" / event
-            condition = wanted if isinstance(wanted, str) else wanted((folder / "format").read_text())
+            try:
+                condition = wanted if isinstance(wanted, str) else wanted((folder / "format").read_text())
+            except EventUnusable as error:
+                self._left_out[event] = f"{event} {error}"
+                continue
             if condition:
                 (folder / "filter").write_text(condition)
             (folder / "enable").write_text("1")
@@ -113,7 +124,7 @@ class Tracepoints:
             lost = sum(_lost(path.read_text()) for path in (self._instance / "per_cpu").glob("cpu*/stats"))
         except OSError as error:
             return Trace(f"the trace could not be read: {error}")
-        return Trace("", parse_ftrace(text, realtime_offset_ns()), lost)
+        return Trace("", parse_ftrace(text, realtime_offset_ns()), lost, self._left_out)
 
 
 def parse_ftrace(text: str, offset_ns: int) -> tuple[TraceLine, ...]:

@@ -134,16 +134,32 @@ def machine_types(qemu: QemuBinary) -> frozenset[str]:
 def newest_common(kind: str, *types: frozenset[str]) -> str | None:
     """The newest versioned machine type that all QEMUs have, so that a guest can migrate between them.
 
+    QEMU's own types come first, then those of a distribution: ``pc-q35-rhel9.6.0``, ``pc-q35-9.2+pve1``. Types without
+    a number in their name (``pc-q35-noble``) have no order, and are taken where nothing else is common.
+
     :param kind: of machine: ``pc-q35`` for ``pc-q35-10.0``.
     :returns: None when there is none.
     """
 
-    def version(name: str) -> tuple[int, ...]:
-        return tuple(int(number) for number in name.removeprefix(f"{kind}-").split("."))
+    def rank(name: str) -> tuple[int, tuple[int, ...], str]:
+        own = name.removeprefix(f"{kind}-")
+        numbers = tuple(int(number) for number in re.findall(r"\d+", own))
+        group = 2 if re.fullmatch(r"\d+(\.\d+)*", own) else 1 if numbers else 0
+        return group, numbers, own
 
     common = frozenset.intersection(*types)
-    versioned = [name for name in common if re.fullmatch(rf"{re.escape(kind)}-\d+(\.\d+)*", name)]
-    return max(versioned, key=version, default=None)
+    return max((name for name in common if name.startswith(f"{kind}-")), key=rank, default=None)
+
+
+def common_machine(given: str, source: frozenset[str], target: frozenset[str]) -> str:
+    """The machine type of a guest that moves from one QEMU to another.
+
+    :param given: by the run: a version (``pc-q35-9.2``), or an alias (``q35``, ``pc``), whose newest common version is
+        taken.
+    :returns: the given one where the two have no version in common.
+    """
+    kind = {"q35": "pc-q35", "pc": "pc-i440fx"}.get(given)
+    return (newest_common(kind, source, target) if kind else None) or given
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import cprlib
 from cprlib import files
 from cprlib.codec import Count
 from cprlib.errors import CprlibError
+from cprlib.linux.cgroup import usable_cores
 from cprlib.process import run
 
 COMMIT_FILE = "COMMIT"  # written by hatch_build.py
@@ -71,7 +72,7 @@ def describe_environment(
         architecture=platform.machine(),
         distribution=_distribution(),
         cpu=_cpu_model(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=usable_cores(),
         memory_mib=_memory_mib(),
         python=platform.python_version(),
         cprlib=cprlib.__version__,

@@ -19,7 +19,9 @@ from cprlib.traffic.result import TrafficResult
 NEAR_NS = 100_000_000  # losses this close to STOP or RESUME have a row of their own
 SEQUENCES_KEPT = 64
 INSTRUMENT_HOPS = ("capture", "reflector", "station")
-QUEUE_FULL = "tap.tx_dropped"  # tun_net_xmit() drops packets when the queue is full (drivers/net/tun.c)
+# A full queue: tun_net_xmit() drops (drivers/net/tun.c); a kernel whose tap stops its transmit queue instead leaves the
+# packets to the queueing discipline before it, which drops them when it is full too.
+QUEUE_FULL = ("tap.tx_dropped", "FULL_RING", "tap.queue_out_dropped", "QDISC_DROP", "QDISC_OVERLIMIT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ def cause_of(hop: str, reason: str) -> Cause:
     if hop == "guest stack":
         return Cause.GUEST
     if hop == "tap queue":
-        return Cause.OVERFLOW if QUEUE_FULL in reason or "FULL_RING" in reason else Cause.UPDATE
+        return Cause.OVERFLOW if any(word in reason for word in QUEUE_FULL) else Cause.UPDATE
     return Cause.UPDATE if hop == "qemu" else Cause.UNKNOWN
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, UpdateFailed
-from cprlib.qemu.binary import QemuBinary, machine_types, newest_common, probe
+from cprlib.qemu.binary import QemuBinary, common_machine, machine_types, probe
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import BETWEEN_S, CONTROL_RUN_S, MeasuredCase
@@ -17,7 +17,8 @@ from cprlib.update.outcome import wait_run_state
 class CrossBase(LiveUpdateTest):
     """Mechanism ``cpr`` between the QEMU under test and another one, which parameter ``target_qemu`` names.
 
-    The guest has the newest versioned machine type that both have, as it must to move between releases.
+    The guest has the newest versioned machine type that both have, as it must to move between releases; or the one of
+    parameter ``machine``, where that is a version.
     """
 
     @contextlib.contextmanager
@@ -25,7 +26,7 @@ class CrossBase(LiveUpdateTest):
         """The case, the other QEMU, and its version."""
         target, machine = self.parameters.target, ""
         if target is not None:
-            machine = newest_common("pc-q35", machine_types(self.qemu), machine_types(target)) or ""
+            machine = common_machine(self.parameters.machine, machine_types(self.qemu), machine_types(target))
         with self.given_guest(GuestSpec(queues=queues, vhost=vhost, machine=machine, between_qemus=True)) as case:
             assert target is not None
             yield case, target, probe(target).version

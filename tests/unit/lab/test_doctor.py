@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from cprlib.lab import doctor
-from cprlib.lab.checks_native import Diagnosis, Level, check_rights
+from cprlib.lab.checks_native import (
+    Diagnosis,
+    Level,
+    check_kernel_settings,
+    check_memory,
+    check_processors,
+    check_rights,
+    check_tracefs,
+    ptrace_advice,
+)
+from cprlib.lab.uml import confined
 
 GOOD = Diagnosis("native", "KVM", Level.PASS, "works")
 NO_VHOST = Diagnosis("native", "vhost-net", Level.FAIL, "no /dev/vhost-net", "load the module vhost_net")
@@ -76,3 +89,102 @@ def test_report_without_root_lists_what_cannot_be_tested(
     if user:
         assert "not this host's kernel, KVM" in finding.seen
         assert doctor.choose([GOOD, finding]) == "native"  # a user who has the rights may still run natively
+
+
+def root(top: Path, files: Mapping[str, str]) -> Path:
+    """A simulated host."""
+    for name, text in files.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text(text)
+    return top
+
+
+CONTAINER = {
+    "proc/self/cgroup": "0::/\n",
+    "proc/meminfo": "MemAvailable: 33554432 kB\n",
+    "sys/fs/cgroup/cpu.max": "150000 100000\n",
+    "sys/fs/cgroup/memory.max": f"{1024 << 20}\n",
+}
+
+
+def test_limits_of_a_container_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    place = root(tmp_path, CONTAINER)
+    level, seen, advice = check_processors(place)
+    assert level is Level.WARN
+    assert seen.startswith("1 usable: 1 labs at once; a control group allows 1.5 processors")
+    assert "cpu.max" in advice
+    level, seen, advice = check_memory(place)
+    assert level is Level.WARN
+    assert "1024 MiB available; a control group allows" in seen
+    assert "give the container more memory" in advice
+
+
+def test_host_without_limits_passes(tmp_path: Path) -> None:
+    place = root(tmp_path, {"proc/meminfo": "MemAvailable: 33554432 kB\n", "proc/self/cgroup": "0::/\n"})
+    assert check_processors(place)[0] is Level.PASS
+    assert check_memory(place) == (Level.PASS, "32768 MiB available", "")
+
+
+@pytest.mark.parametrize(
+    ("scope", "status", "words"),
+    [
+        ("3", "CapEff:\t000001ffffffffff\n", "ptrace_scope is 3"),
+        ("2", "CapEff:\t0000000000000000\n", "ptrace_scope is 2"),
+        ("1", "CapEff:\t0000000000000000\nSeccomp:\t2\n", "--cap-add SYS_PTRACE"),
+        ("0", "CapEff:\t000001ffffffffff\nSeccomp:\t0\n", "CONFIG_KCMP"),
+    ],
+)
+def test_refused_ptrace_is_explained(tmp_path: Path, scope: str, status: str, words: str) -> None:
+    files = {"proc/sys/kernel/yama/ptrace_scope": f"{scope}\n", "proc/self/status": status}
+    assert words in ptrace_advice(root(tmp_path, files))
+
+
+def test_older_kernel_without_the_reader_of_a_packet_is_named(tmp_path: Path) -> None:
+    events = {"events/skb/kfree_skb/format": "x", "events/skb/consume_skb/format": "\tfield:void * skbaddr;\n"}
+    level, seen, advice = check_tracefs([tmp_path / "none", root(tmp_path, events)])
+    assert level is Level.WARN
+    assert "consume_skb has no field location, which Linux 6.3 added" in seen
+    assert "Linux 6.3 or newer" in advice
+    root(tmp_path, {"events/skb/consume_skb/format": "\tfield:void * location;\n"})
+    assert check_tracefs([tmp_path])[0] is Level.PASS
+    assert "mount -t tracefs" in check_tracefs([tmp_path / "none"])[2]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
+        ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
+        ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
+    ],
+)
+def test_setting_that_forbids_user_namespaces_is_named(tmp_path: Path, setting: str, value: str, words: str) -> None:
+    assert "policy" in doctor.namespaces_advice(tmp_path)
+    advice = doctor.namespaces_advice(root(tmp_path, {f"proc/sys/{setting}": f"{value}\n"}))
+    assert words in advice
+    assert "a lab runs without them too" in advice
+
+
+def test_refused_uid_map_is_a_warning_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = {"memory": "a tmpfs", "leftover": "", "landlock": 4, "readonly": False, "namespaces": False}
+    report["namespaces_refused"] = "/proc/self/uid_map: Operation not permitted"
+    monkeypatch.setattr(doctor, "prepare_only", lambda: report)
+    found = {one.name: one for one in doctor.check_confinement()}
+    assert found["host read-only"].level is Level.PASS
+    assert found["namespaces"].level is Level.WARN
+    assert "uid_map: Operation not permitted" in found["namespaces"].seen
+
+
+def test_launcher_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "confine.py"
+    program.write_text("raise SystemExit('cannot do it')\n")
+    monkeypatch.setattr(doctor, "confined", lambda **spec: [*confined(**spec)[:3], str(program)])
+    (found,) = doctor.check_confinement()
+    assert found.level is Level.FAIL
+    assert "ended with exit status 1: cannot do it" in found.seen
+
+
+def test_read_only_kernel_settings_are_no_obstacle() -> None:
+    assert check_kernel_settings()[0] is Level.PASS
+    assert "read-only" in check_kernel_settings(Path("/nonexistent"))[1]

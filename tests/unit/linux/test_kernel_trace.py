@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace, kernel_events
-from cprlib.linux.tracefs import parse_ftrace
+from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace, kernel_events, reads_of_taps
+from cprlib.linux.tracefs import EventUnusable, parse_ftrace
 
 pytestmark = pytest.mark.fast
 
@@ -54,6 +54,37 @@ def test_who_was_at_the_tap() -> None:
     assert report.at_tap(Act.TAP_READ) == {"vhost-53": 1, "qemu-system-x86 (53)": 1}
     assert report.at_tap(Act.TAP_READ, since_ns=10_000_003_000) == {"qemu-system-x86 (53)": 1}
     assert report.at_tap(Act.TAP_WRITTEN) == {"vhost-53": 1}
+
+
+NEW_LAYOUT = "\tfield:void * skbaddr;\toffset:8;\n\tfield:void * location;\toffset:16;\n"
+OLD_LAYOUT = "\tfield:void * skbaddr;\toffset:8;\n"  # before Linux 6.3: Debian 12, RHEL 9
+
+
+def test_filter_needs_the_function_that_consumed_a_packet() -> None:
+    assert reads_of_taps(NEW_LAYOUT) == "location.function == tun_do_read"
+    with pytest.raises(EventUnusable, match=r"no field location, which Linux 6\.3 added"):
+        reads_of_taps(OLD_LAYOUT)
+
+
+def test_older_kernel_still_reports_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CPRLIB_LAB", "uml")  # no cleanup process for a simulated instance
+    names = ("sched/sched_wakeup_new", "sched/sched_process_exit", "sched/sched_waking", "skb/consume_skb")
+    trace = KernelTrace(tmp_path)
+    for name in (*names, "net/netif_receive_skb_entry"):
+        (tmp_path / "events" / name).mkdir(parents=True)
+        (trace._instance / "events" / name).mkdir(parents=True)
+        (trace._instance / "events" / name / "format").write_text(OLD_LAYOUT)
+    monkeypatch.setattr(Path, "mkdir", lambda *_: None)  # the kernel fills a new instance by itself
+    with trace:
+        (trace._instance / "trace").write_text(LINES.replace(" location=tun_do_read+0x19c/0x700", ""))
+        report = trace.report()
+        enabled = {path.parent.name for path in trace._instance.glob("events/*/*/enable")}
+    assert "consume_skb" not in enabled
+    assert "sched_wakeup_new" in enabled
+    assert report.why == ""
+    assert report.why_not(Act.WORKER_MADE) == ""
+    assert "Linux 6.3" in report.why_not(Act.TAP_WRITTEN, Act.TAP_READ)
+    assert report.of(Act.WORKER_MADE)
 
 
 def test_no_tracefs_is_reported_and_not_raised(tmp_path: Path) -> None:

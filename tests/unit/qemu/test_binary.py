@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cprlib.errors import NotSupported, UsageError
-from cprlib.qemu.binary import QemuBinary, Schema, facts_from_schema, newest_common, probe
+from cprlib.qemu.binary import QemuBinary, Schema, common_machine, facts_from_schema, newest_common, probe
 
 pytestmark = pytest.mark.fast
 
@@ -54,6 +54,29 @@ def test_newest_common_machine_type() -> None:
     assert newest_common("pc-q35", old, new) == "pc-q35-10.0"
     assert newest_common("pc-q35", old - {"pc-q35-10.0"}, new) == "pc-q35-9.2"
     assert newest_common("pc-q35", frozenset({"microvm"}), new) is None
+
+
+@pytest.mark.parametrize(
+    ("types", "newest"),
+    [
+        ({"q35", "pc-q35-rhel9.4.0", "pc-q35-rhel9.6.0", "pc-q35-rhel10.0.0"}, "pc-q35-rhel10.0.0"),
+        ({"q35", "pc-q35-9.2", "pc-q35-9.2+pve1", "pc-q35-9.1"}, "pc-q35-9.2"),
+        ({"q35", "pc-q35-noble", "pc-q35-8.2"}, "pc-q35-8.2"),
+        ({"q35", "pc-q35-noble"}, "pc-q35-noble"),
+        ({"q35", "pc"}, None),
+    ],
+)
+def test_newest_common_machine_type_of_a_distribution(types: set[str], newest: str | None) -> None:
+    assert newest_common("pc-q35", frozenset(types), frozenset(types)) == newest
+
+
+def test_machine_of_an_update_between_releases_follows_the_run() -> None:
+    old = frozenset({"pc-q35-9.2", "pc-q35-10.0", "pc-i440fx-10.0"})
+    new = old | {"pc-q35-10.2", "pc-i440fx-10.2"}
+    assert common_machine("q35", old, new) == "pc-q35-10.0"
+    assert common_machine("pc", old, new) == "pc-i440fx-10.0"
+    assert common_machine("pc-q35-9.2", old, new) == "pc-q35-9.2"
+    assert common_machine("q35", frozenset(), new) == "q35"
 
 
 def test_ancient_qemu_has_no_cpr_transfer() -> None:

@@ -18,11 +18,11 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.linux.counters import read_counters
 from cprlib.linux.topology import Topology, build_topology
 from cprlib.linux.tracefs import parse_ftrace
-from cprlib.traffic.figures import Direction, LedgerRow
+from cprlib.traffic.figures import Cause, Direction, LedgerRow
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import HopCount, absent_counters, count_hops
 from cprlib.traffic.kernel_drops import UNEXPLAINED, DropEvent, DropReport, DropTrace, MissingPacket, drop_events
-from cprlib.traffic.ledger import Moments, make_ledger, nearest, place, rows_of
+from cprlib.traffic.ledger import Moments, cause_of, make_ledger, nearest, place, rows_of
 from cprlib.traffic.session import TrafficSession
 
 from .veth import require_root
@@ -55,6 +55,22 @@ def test_a_full_queue_explains_packets_sent_while_the_guest_was_stopped() -> Non
     hops = [hop("tap queue", 100, 98, tx_dropped=2), hop("qemu", 98, 97, rx_dropped=0)]
     packets = place(missing(STOP - 5, STOP + 10, STOP + 20), hops, NO_DROPS, UPDATES)
     assert {packet.sequence: packet.hop for packet in packets} == {0: "qemu", 1: "tap queue", 2: "tap queue"}
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "counted by tap.tx_dropped",
+        "FULL_RING in tun_net_xmit",
+        # a tap that stops its transmit queue when it is full: the queueing discipline before it overflows instead
+        "counted by tap.queue_out_dropped",
+        "QDISC_DROP in __dev_queue_xmit",
+        "QDISC_OVERLIMIT in fq_codel_enqueue",
+    ],
+)
+def test_full_queue_is_the_cause_wherever_the_kernel_drops(reason: str) -> None:
+    assert cause_of("tap queue", reason) == Cause.OVERFLOW
+    assert cause_of("tap queue", "entered, never left") == Cause.UPDATE
 
 
 def test_kernel_events_name_packet_and_reason() -> None:

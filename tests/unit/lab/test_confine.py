@@ -1,0 +1,77 @@
+"""The lab's launcher on hosts that refuse user namespaces late: Landlock alone protects the host's files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cprlib.lab import confine
+
+READ_ONLY_PROC = 'mount --make-rprivate / && mount -o remount,bind,ro /proc && exec "$@"'
+WITHOUT_RIGHTS = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def spec(place: Path, report: int = 1) -> str:
+    return json.dumps(
+        {
+            "argv": [shutil.which("true") or "/bin/true"],
+            "folders": [],
+            "folder_fds": [],
+            "memory": 8,
+            "memory_fd": 101,
+            "places": [str(place)],
+            "cpu": None,
+            "report": report,
+            "keep": [],
+            "layers": ["namespaces", "landlock"],
+        }
+    )
+
+
+def refuse(name: str) -> None:
+    raise PermissionError(1, "Operation not permitted", name)
+
+
+def test_refused_uid_map_is_noticed_by_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As AppArmor does it: unshare(2) succeeds, the write to uid_map does not."""
+    before = os.readlink("/proc/self/ns/user")
+    monkeypatch.setattr(confine, "enter_user_namespace", lambda: refuse("/proc/self/uid_map"))
+    assert confine.try_user_namespace() == "/proc/self/uid_map: Operation not permitted"
+    assert os.readlink("/proc/self/ns/user") == before
+
+
+def test_reason_is_returned_when_both_ways_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confine, "call", lambda *_: refuse("unshare"))
+    monkeypatch.setattr(confine, "enter_user_namespace", lambda: refuse("/proc/self/uid_map"))
+    assert confine.unshare(json.loads(spec(Path("/tmp")))) == "/proc/self/uid_map: Operation not permitted"  # noqa: S108
+    without = json.loads(spec(Path("/tmp"))) | {"layers": []}  # noqa: S108
+    assert confine.unshare(without) == "not asked for"
+
+
+def test_lab_starts_where_the_mapping_cannot_be_written() -> None:
+    """A real kernel that lets unshare(2) succeed: /proc is read-only, and with it uid_map."""
+    python = next((path for path in ("/usr/bin/python3", sys.executable) if os.access(path, os.X_OK)), "")
+    if os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("unshare"):
+        pytest.skip("a read-only /proc needs root, unshare and setpriv")
+    probe = ["unshare", "--mount", "sh", "-c", READ_ONLY_PROC, "sh"]
+    if subprocess.run([*probe, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mount namespaces here: this container forbids them")
+    with open("/dev/shm/cprlib-test-confine.py", "w", encoding="utf-8") as program:  # noqa: S108 - another user reads it
+        program.write(Path(confine.__file__).read_text(encoding="utf-8"))
+    os.chmod(program.name, 0o644)
+    try:
+        command = [*probe, *WITHOUT_RIGHTS, python, "-I", "-S", program.name, spec(Path("/dev/shm"))]  # noqa: S108
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        os.unlink(program.name)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["namespaces"] is False
+    assert "Read-only file system" in report["namespaces_refused"]
+    assert report["landlock"] or report["metadata_ignored"]

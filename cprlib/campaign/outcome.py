@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.case import NO_FEATURE, CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.report.gather import EVIDENCE_CHECK, AvocadoTest, JobResults, find_test, gather, read_jobs, repeats_verdict
 from cprlib.verdict.judge import JudgedCase, judge
 from cprlib.verdict.policy import Policy
 
-NO_FEATURE = "no-cpr"  # skip word of a test on a QEMU without the feature
 HARNESS_STATUS = ("ERROR", "INTERRUPTED")
 
 

@@ -71,6 +71,7 @@ class Check:
 
     :param name: the property, in kebab-case: ``descriptors-same-file``.
     :param message: what a failure means; empty for a check that passed.
+    :param family: the property without the step at which it was checked, by which reports group; the name when empty.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Check:
     expected: str = ""
     observed: str = ""
     message: str = ""
+    family: str = ""
 
     @classmethod
     def of(cls, name: str, good: bool, expected: object, observed: object, message: str = "") -> Check:
@@ -316,6 +318,7 @@ class EquivalenceRecord:
     :param allowed: number of differences that fixtures/equivalence.toml allows.
     :param differences: all others.
     :param unread: sides that could not be read, with the reason.
+    :param check: name of the check that needs the states to be equal.
     """
 
     comparison: Comparison
@@ -324,3 +327,4 @@ class EquivalenceRecord:
     allowed: int = 0
     differences: tuple[Difference, ...] = ()
     unread: Mapping[str, str] = field(default_factory=dict)
+    check: str = ""

@@ -16,6 +16,7 @@ Moment = Annotated[str, msgspec.Meta(description="ISO 8601, UTC")]
 UNKNOWN = "-"
 MARK = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.SKIP: "○"}
 MAX_TEXT = 2000  # characters of one untrusted text
+MAX_COMMAND = 1500  # characters of a command line
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -48,6 +49,18 @@ def paired_descriptors(case: CaseEvidence) -> str:
     return f"{case.fds.paired} of {case.fds.paired + case.fds.unpaired}"
 
 
+def checks_passed(case: CaseEvidence) -> str:
+    """Checks that passed, of all: ``17 of 17 checks``."""
+    passed = sum(check.outcome == Outcome.PASS for check in case.checks)
+    return f"{passed} of {len(case.checks)} check{'' if len(case.checks) == 1 else 's'}"
+
+
+def has_figures(case: CaseEvidence) -> bool:
+    """False for a case of checks, which has no figures of traffic to show."""
+    counts = (case.loss, case.duplicates, case.reordered)
+    return case.sent is not None or any(each != PerDirection() for each in counts)
+
+
 def percent(part: int | None, whole: int | None) -> str:
     """A part of a whole: ``25.1 %``."""
     return UNKNOWN if part is None or not whole else f"{100 * part / whole:.1f} %"
@@ -77,3 +90,10 @@ def one_line(text: str, width: int = 300) -> str:
     """Untrusted text as one line of at most ``width`` characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def seconds_of(case: CaseEvidence) -> float | None:
+    """Duration of a case in s."""
+    if case.started_ns is None or case.finished_ns is None:
+        return None
+    return round((case.finished_ns - case.started_ns) / 1e9, 3)

@@ -17,11 +17,12 @@ from cprlib.errors import InstrumentError
 from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Packets
 from cprlib.evidence.records import Outcome, Role
 from cprlib.report import formatting
+from cprlib.report.answers import answers, lacks_feature
 from cprlib.report.fault_matrix import fault_matrix
-from cprlib.report.formatting import utc
+from cprlib.report.formatting import seconds_of, utc
 from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.plotting import image_address
-from cprlib.report.run_report import RunReport, seconds_of
+from cprlib.report.run_report import RunReport
 from cprlib.report.timeline import draw
 from cprlib.verdict.findings import Finding, worst_first
 from cprlib.verdict.judge import JudgedCase
@@ -67,6 +68,11 @@ class CaseView:
     rerun_command: str
 
     @property
+    def outcome(self) -> Outcome:
+        """Short for ``judged.outcome``."""
+        return self.judged.outcome
+
+    @property
     def role(self) -> str:
         """What the case is for; empty for an update and for a case without evidence."""
         case = self.judged.evidence
@@ -106,6 +112,8 @@ def write_html(report: RunReport) -> Path:
         .get_template("report.html")
         .render(
             report=report,
+            answers=answers(report),
+            lacks_feature=lacks_feature(report),
             cases=[_case_view(report, case) for case in worst_first(report.cases)],
             faults=fault_matrix(report),
             started=utc(report.started_ns),
@@ -134,6 +142,8 @@ def template_engine(*folders: Path) -> jinja2.Environment:
     )
     engine.filters.update(
         number=formatting.number,
+        checks_passed=formatting.checks_passed,
+        has_figures=formatting.has_figures,
         percent=formatting.percent,
         duration=formatting.duration,
         ms_range=formatting.ms_range,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +27,6 @@ AXES = ("queues", "vhost", "machine", "mechanism", "base", "ip_version")
 NOT_IN_NAMES = ("qemu", "firmware")
 """Parameters that are paths on this machine; ``base`` identifies the QEMU."""
 _JOBS = "avocado"
-_JUNIT_FILE = "junit.xml"
 
 
 def point_name(values: Mapping[str, str]) -> str:
@@ -154,7 +152,6 @@ def merge_results(shards: Sequence[Path], results: Path) -> MatrixRecord:
     try:
         for folder, record in zip(shards, records, strict=True):
             _copy_shard(folder, record.shards[0].number, results)
-        _join_junit(shards, results / _JUNIT_FILE)
     except OSError as error:
         raise EnvironmentFailure(f"merge into {results}", str(error), "choose another folder with --out") from error
     ordered = sorted((record.shards[0] for record in records), key=lambda shard: shard.number)
@@ -203,17 +200,6 @@ def _copy_shard(folder: Path, number: int, results: Path) -> None:
         for name in ("results.json", "job.log"):
             if (job / name).exists():
                 shutil.copyfile(job / name, copy / name)
-
-
-def _join_junit(shards: Sequence[Path], path: Path) -> None:
-    """Write one JUnit file for all shards, without those that cannot be read: run.json decides."""
-    top = ET.Element("testsuites")
-    for folder in shards:
-        try:
-            top.append(ET.parse(folder / _JUNIT_FILE).getroot())  # noqa: S314 - written by Avocado, on our machines
-        except (OSError, ET.ParseError):
-            continue
-    files.write_text(path, ET.tostring(top, encoding="unicode", xml_declaration=True) + "\n", mode=0o600)
 
 
 def _differences(folders: Sequence[Path], shards: Sequence[Shard]) -> tuple[str, ...]:

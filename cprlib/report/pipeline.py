@@ -1,4 +1,4 @@
-"""From a results folder to its report: gather the cases, judge them, write run.json and report.html."""
+"""From a results folder to its report: gather the cases, judge them, write its files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment, join_environments
+from cprlib.report.finding_groups import finding_groups
 from cprlib.report.gather import gather, read_jobs
 from cprlib.report.html import write_html
+from cprlib.report.junit import write_junit, write_tap
 from cprlib.report.matrix import MatrixRecord, points_of
 from cprlib.report.results_folder import unfinished_reason
 from cprlib.report.run_json import read_machine, write_run_json
 from cprlib.report.run_report import RunReport
+from cprlib.report.series_coverage import patch_results
+from cprlib.report.summary import write_markdown
 from cprlib.verdict.findings import combine, inconclusive
 from cprlib.verdict.judge import judge, judge_run
 from cprlib.verdict.policy import Policy
@@ -62,7 +66,8 @@ def judge_results(
     if environment is None:
         machines = [shard.environment for shard in matrix.shards] if matrix else []
         environment = join_environments(machines) if machines else describe_environment()
-    return RunReport(results, verdict, cases, policy, environment, command, tuple(problems))
+    groups, patches = finding_groups(cases, command), patch_results(cases)
+    return RunReport(results, verdict, cases, policy, environment, command, tuple(problems), groups, patches)
 
 
 def build_report(
@@ -73,7 +78,8 @@ def build_report(
     command: str = "",
     baseline_ms: Mapping[str, float] | None = None,
 ) -> RunReport:
-    """Judge the cases of a results folder and write ``run.json`` and ``report.html`` into it.
+    """Judge the cases of a results folder and write ``run.json``, ``report.html``, ``report.md``, ``junit.xml`` and
+    ``results.tap`` into it.
 
     Parameters and errors as for :func:`judge_results`.
 
@@ -82,4 +88,7 @@ def build_report(
     report = judge_results(results, policy, environment=environment, command=command, baseline_ms=baseline_ms)
     write_run_json(report)
     write_html(report)
+    write_markdown(report)
+    write_junit(report)
+    write_tap(report)
     return report

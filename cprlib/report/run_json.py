@@ -17,11 +17,14 @@ from cprlib.codec import BadValue, Count, Name, decode, dump_json, encode
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import DescriptorCount, Outcome, Parameters, Role, UpdateFigures
 from cprlib.qemu.facts import QemuFacts
+from cprlib.report.answers import Answers, answers
 from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import FaultTable, fault_matrix
-from cprlib.report.formatting import Moment, utc
-from cprlib.report.run_report import RunReport, seconds_of
+from cprlib.report.finding_groups import FindingGroup
+from cprlib.report.formatting import Moment, seconds_of, utc
+from cprlib.report.run_report import RunReport
 from cprlib.report.schema import SchemaFile
+from cprlib.report.series_coverage import PatchResult
 from cprlib.traffic.figures import Interruption, PerDirection
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding
@@ -114,6 +117,9 @@ class RunDocument:
 
     :param exit_status: of ``cprlib run``.
     :param reasons: the findings that decided the verdict.
+    :param answers: for people: the first three questions.
+    :param groups: the findings that decided, by cause over all cases; the worst first.
+    :param patches: what the cases show of each patch of the series, and which properties they did not cover.
     :param problems: of the run as a whole: a shard or a point that is missing, a job that was cut off.
     :param command: the command line of the run; empty when it is not known.
     :param qemu: each QEMU that took part, once.
@@ -122,6 +128,9 @@ class RunDocument:
     schema: Literal[2]
     verdict: Outcome
     exit_status: Literal[0, 1, 3]
+    answers: Answers
+    groups: tuple[FindingGroup, ...]
+    patches: tuple[PatchResult, ...]
     reasons: tuple[Finding, ...]
     problems: tuple[str, ...]
     policy: Policy
@@ -146,6 +155,9 @@ def run_value(report: RunReport) -> dict[str, Any]:
         schema=RUN_SCHEMA,
         verdict=report.verdict.outcome,
         exit_status=cast(Literal[0, 1, 3], int(report.exit_status)),
+        answers=answers(report),
+        groups=report.groups,
+        patches=report.patches,
         reasons=report.verdict.reasons,
         problems=report.problems,
         policy=report.policy,

@@ -1,9 +1,7 @@
-"""The report of a run as data: judged cases, verdict, policy, environment, and how to repeat a case."""
+"""The report of a run as data: judged cases, verdict, causes, patches, policy, environment."""
 
 from __future__ import annotations
 
-import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,9 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
+from cprlib.report.finding_groups import FindingGroup
+from cprlib.report.rerun import rerun_command
+from cprlib.report.series_coverage import PatchResult
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy
@@ -23,10 +24,6 @@ EXIT_STATUS = {
     Outcome.SKIP: ExitStatus.INCONCLUSIVE,
 }
 
-_FLAGS = ("--native", "--lab")  # options of `cprlib run` that may stand without a value
-_SELECTION_OPTIONS = ("-t", "--tag", "--out", "--parallel", "--matrix", "--points", "--shard")
-_TEST_ARGUMENT = re.compile(r"(?!-)(.+\.py(:.*)?|(.*/)?tests/functional/?)")
-
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
@@ -36,6 +33,8 @@ class RunReport:
     :param cases: in the order in which they started.
     :param command: the command line of the run; empty when it is unknown.
     :param problems: of the run as a whole, such as an Avocado job without results.
+    :param groups: the findings that decided, by cause over all cases; the worst first.
+    :param patches: what the cases show of each patch of the series.
     """
 
     folder: Path
@@ -45,11 +44,20 @@ class RunReport:
     environment: Environment
     command: str = ""
     problems: tuple[str, ...] = ()
+    groups: tuple[FindingGroup, ...] = ()
+    patches: tuple[PatchResult, ...] = ()
 
     @property
     def exit_status(self) -> ExitStatus:
         """The exit status of ``cprlib run``: 0, 1 or 3."""
         return EXIT_STATUS[self.verdict.outcome]
+
+    @property
+    def own_reasons(self) -> tuple[str, ...]:
+        """Why the run has its verdict, beside its cases: no case ran, a mechanism was skipped, a shard is missing."""
+        known = {case.evidence.id for case in self.cases}
+        others = (finding.text for finding in self.verdict.reasons if finding.about not in known)
+        return tuple(dict.fromkeys((*self.problems, *others)))
 
     @property
     def count(self) -> dict[Outcome, int]:
@@ -94,43 +102,5 @@ class RunReport:
         return max(self.environment.lab_retries, sum(case.evidence.retries for case in self.cases))
 
     def rerun_command(self, case: CaseEvidence) -> str:
-        """A command line that runs one case again; see :func:`rerun_command`."""
+        """A command line that runs one case again; see :func:`cprlib.report.rerun.rerun_command`."""
         return rerun_command(self.command, case.reproduce)
-
-
-def seconds_of(case: CaseEvidence) -> float | None:
-    """Duration of a case in s."""
-    if case.started_ns is None or case.finished_ns is None:
-        return None
-    return round((case.finished_ns - case.started_ns) / 1e9, 3)
-
-
-def rerun_command(run: str, case: str) -> str:
-    """Replace the tests in a run's command line by one case; keep its QEMU, parameters and policy.
-
-    :param run: command line of the whole run: ``cprlib run --qemu PATH -p rate=500 -t vhost:on``; may be empty.
-    :param case: command line in the case's evidence: ``cprlib run FILE:CLASS.METHOD``; may be empty.
-    :returns: a command line to paste; ``case`` when ``run`` is unknown or not a ``cprlib run``.
-    """
-    try:
-        run_words, case_words = shlex.split(run), shlex.split(case)
-    except ValueError:
-        return case
-    if run_words[:2] != ["cprlib", "run"] or case_words[:2] != ["cprlib", "run"]:
-        return case
-    kept: list[str] = []
-    rest = run_words[2:]
-    while rest:
-        word = rest.pop(0)
-        value = [rest.pop(0)] if rest and _takes_value(word) else []
-        if word.partition("=")[0] in _SELECTION_OPTIONS or (
-            not word.startswith("-") and _TEST_ARGUMENT.fullmatch(word)
-        ):
-            continue
-        kept += [word, *value]
-    return shlex.join(["cprlib", "run", *kept, *case_words[2:]])
-
-
-def _takes_value(word: str) -> bool:
-    """True when the next word is this option's value; not for ``--out=/x`` and ``-prate=5``."""
-    return word.startswith("-") and "=" not in word and word not in _FLAGS and (word[:2] == "--" or len(word) == 2)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from cprlib.evidence.case import CaseEvidence
+from cprlib import files
+from cprlib.evidence.case import NO_FEATURE, CaseEvidence
 from cprlib.evidence.records import Outcome
+from cprlib.report.answers import answers, lacks_feature
+from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.formatting import (
     MARK,
+    MAX_COMMAND,
     by_direction,
+    checks_passed,
     duration,
+    has_figures,
     ms_range,
     number,
     one_line,
@@ -19,13 +26,15 @@ from cprlib.report.formatting import (
     utc,
 )
 from cprlib.report.run_report import RunReport
+from cprlib.report.series_coverage import PatchResult
 from cprlib.verdict.findings import worst_first
-from cprlib.verdict.judge import JudgedCase
-from cprlib.verdict.traffic_rules import unexplained_packets
+from cprlib.verdict.traffic_rules import counted, unexplained_packets
 
 TABLE_WIDTH = 120
 MARKDOWN_LINES = 20
-MAX_COMMAND = 1500  # characters
+MARKDOWN_FILE = "report.md"
+_NAMED_CASES = 4  # cases of a cause, and causes beside it
+_MARKDOWN_GROUPS = 3
 
 Figure = tuple[str, Callable[[CaseEvidence], str]]
 """A column: its heading, and its text for a case. Pairs are forward / return."""
@@ -58,42 +67,88 @@ _ESCAPES = str.maketrans(
 
 
 def result_table(report: RunReport) -> str:
-    """The verdict, one line per case, and the reasons of cases that did not pass. Pairs are forward / return."""
-    rows = [("verdict", "case", *(heading for heading, _ in _TABLE_FIGURES))]
-    for case in report.cases:
-        figures = (text(case.evidence) for _, text in _TABLE_FIGURES)
-        rows.append((case.outcome.value, one_line(case.evidence.id), *figures))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    align = [str.ljust] * 3 + [str.rjust] * (len(widths) - 3)
-    lines = ["  ".join(to(text, width) for to, text, width in zip(align, row, widths, strict=True)) for row in rows]
-    lines = [line.rstrip() for line in lines]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    lines.append("")
-    for case in report.cases:
-        if case.outcome != Outcome.PASS:
-            lines += _table_reasons(report, case)
+    """One line per case, the causes of what did not pass, patches of the series, three answers, and the verdict.
+
+    Pairs are forward / return. Cases that were skipped for the same reason share a line.
+    """
+    lines = [*_case_lines(report), ""]
+    for index, group in enumerate(report.groups, 1):
+        lines += _group_lines(index, group)
     lines += [
         _wrap(f"  repeated: {one_line(case.evidence.id)}: at first inconclusive: {one_line(text)}")
         for case in report.cases
         for text in case.evidence.first_try
     ]
-    for problem in report.problems:  # also of a run that fails: what is missing is not known to be good
-        lines.append(_wrap(f"  run: {one_line(problem)}"))
-    for finding in report.verdict.reasons:
-        if finding.about not in {case.evidence.id for case in report.cases} and finding.text not in report.problems:
-            lines.append(_wrap(f"  {one_line(finding.about)}: {one_line(finding.text)}"))
+    if not lacks_feature(report):  # what is missing is not known to be good, also in a run that fails
+        lines += [_wrap(f"  run: {one_line(reason)}") for reason in report.own_reasons]
+    lines += map(_wrap, _series_lines(report.patches))
+    lines += [_wrap(f"{question} {one_line(answer, 600)}") for question, answer in answers(report).lines]
     lines.append(
         f"verdict: {report.verdict.outcome.upper()} ({report.sentence}; policy {one_line(report.policy.name)})"
     )
     return "\n".join(lines) + "\n"
 
 
-def _table_reasons(report: RunReport, case: JudgedCase) -> list[str]:
-    lines = [f"{case.outcome}: {one_line(case.evidence.id)}"]
-    lines += [_wrap(f"  {one_line(finding.about)}: {one_line(finding.text)}") for finding in case.verdict.reasons]
-    if case.evidence.reproduce and case.outcome != Outcome.SKIP:
-        lines.append(f"  run again: {one_line(report.rerun_command(case.evidence), MAX_COMMAND)}")
+def _case_lines(report: RunReport) -> list[str]:
+    """The table of cases; a case without figures of traffic has the number of its checks in their place."""
+    rows = [("verdict", "case", *(heading for heading, _ in _TABLE_FIGURES))]
+    texts: dict[int, str] = {}  # of rows that have no figures
+    for case in report.cases:
+        evidence = case.evidence
+        if case.outcome == Outcome.SKIP:
+            continue
+        if has_figures(evidence):
+            figures = [text(evidence) for _, text in _TABLE_FIGURES]
+        else:
+            texts[len(rows)] = checks_passed(evidence)
+            figures = [evidence.mechanism.value, *[""] * (len(_TABLE_FIGURES) - 1)]
+        rows.append((case.outcome.value, one_line(evidence.id), *figures))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    align = [str.ljust] * 3 + [str.rjust] * (len(widths) - 3)
+    lines = ["  ".join(to(text, width) for to, text, width in zip(align, row, widths, strict=True)) for row in rows]
+    lines = [f"{line.rstrip()}{f'  {texts[index]}' if index in texts else ''}" for index, line in enumerate(lines)]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    skipped = [case.evidence for case in report.cases if case.outcome == Outcome.SKIP]
+    for word in dict.fromkeys(case.skip_word for case in skipped):
+        own = [case for case in skipped if case.skip_word == word]
+        text = own[0].id if len(own) == 1 else f"{len(own)} cases"
+        reason = f"{word} (below)" if word == NO_FEATURE and lacks_feature(report) else one_line(own[0].skip_text)
+        lines.append(_wrap(f"{Outcome.SKIP.value.ljust(widths[0])}  {text}: {reason}"))
+    return lines
+
+
+def _group_lines(index: int, group: FindingGroup) -> list[str]:
+    """A cause: its cases, one finding in full, its evidence, and one command."""
+    example = "" if group.findings == 1 else "for example "
+    names = ", ".join(group.cases[:_NAMED_CASES])
+    more = f" and {len(group.cases) - _NAMED_CASES} more" if group.cases[_NAMED_CASES:] else ""
+    lines = [
+        _wrap(f"{index}. {group.outcome}: {one_line(group.heading)}"),
+        _wrap(f"    {example}{one_line(group.text)}"),
+        _wrap(f"    cases: {one_line(names)}{more}"),
+    ]
+    if group.also:
+        also = "; ".join(f"{one_line(each.title)} ({len(each.cases)})" for each in group.also[:_NAMED_CASES])
+        lines.append(_wrap(f"    also in these cases: {also}{'; ...' if group.also[_NAMED_CASES:] else ''}"))
+    lines.append(f"    evidence: cases/{one_line(group.example)}/")
+    if group.command:
+        lines.append(f"    run again: {one_line(group.command, MAX_COMMAND)}")
     return [*lines, ""]
+
+
+def _series_lines(patches: Sequence[PatchResult]) -> Iterator[str]:
+    """The patches of the series by verdict: ``series: fail 3 vhost-reset (12 of 17 properties)``."""
+    for verdict in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, None):
+        found = [patch for patch in patches if patch.verdict == verdict]
+        if found:
+            names = ", ".join(f"{patch.number} {patch.name}{_share(patch)}" for patch in found)
+            yield f"patches, {verdict or 'not covered by this run'}: {names}"
+
+
+def _share(patch: PatchResult) -> str:
+    """How many of a patch's properties have its verdict; empty when all do."""
+    count = patch.count(patch.verdict)
+    return "" if count == len(patch.properties) else f" ({count} of {len(patch.properties)})"
 
 
 def _wrap(line: str) -> str:
@@ -101,15 +156,18 @@ def _wrap(line: str) -> str:
 
 
 def markdown_summary(report: RunReport) -> str:
-    """Verdict, table and reasons in at most 20 lines: the worst cases first, the number of those left out."""
-    cases = worst_first(report.cases)
+    """Verdict, answers, causes, series and table in at most 20 lines: the worst first, the number of those left out."""
     head = [f"**{MARK[report.verdict.outcome]} {report.verdict.outcome.upper()}**: {report.sentence}", ""]
+    head += [f"- **{question}** {_escape(answer, 500)}" for question, answer in answers(report).lines]
+    head += ["", *(_markdown_group(index, group) for index, group in enumerate(report.groups[:_MARKDOWN_GROUPS], 1))]
+    if report.groups[_MARKDOWN_GROUPS:]:
+        head[-1] += f" And {counted(len(report.groups) - _MARKDOWN_GROUPS, 'other cause')}: report.html."
+    head += [""] if report.groups else []
+    if report.patches:
+        head += [f"Series: {'; '.join(_escape(line, 500) for line in _series_lines(report.patches))}", ""]
     foot = ["", *_run_facts(report)]
-    bad = [case for case in cases if case.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]
-    reasons = [_markdown_reason(report, case) for case in bad[:4]]
-    if reasons:
-        reasons.insert(0, "")
-    room = MARKDOWN_LINES - len(head) - len(foot) - len(reasons) - 2
+    cases = worst_first(report.cases)
+    room = MARKDOWN_LINES - len(head) - len(foot) - 2
     shown = cases if len(cases) <= room else cases[: room - 1]
     table = [
         _markdown_row("", "case", *(heading for heading, _ in _MARKDOWN_FIGURES)),
@@ -118,19 +176,35 @@ def markdown_summary(report: RunReport) -> str:
             _markdown_row(
                 f"{MARK[case.outcome]} {case.outcome}",
                 _escape(case.evidence.id),
-                *(text(case.evidence) for _, text in _MARKDOWN_FIGURES),
+                *_markdown_figures(case.evidence),
             )
             for case in shown
         ),
     ]
     if len(shown) < len(cases):
         table.append(_markdown_row("", f"and {len(cases) - len(shown)} more", *[""] * len(_MARKDOWN_FIGURES)))
-    return "\n".join([*head, *table, *reasons, *foot]) + "\n"
+    return "\n".join([*head, *table, *foot]) + "\n"
 
 
-def _escape(text: str) -> str:
+def write_markdown(report: RunReport) -> Path:
+    """Write ``report.md``, fit for the summary of a CI job, into the results folder.
+
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    path = report.folder / MARKDOWN_FILE
+    files.write_text(path, markdown_summary(report), mode=0o600)
+    return path
+
+
+def _markdown_figures(case: CaseEvidence) -> list[str]:
+    if has_figures(case):
+        return [text(case) for _, text in _MARKDOWN_FIGURES]
+    return [case.skip_word if case.skipped else checks_passed(case), *[""] * (len(_MARKDOWN_FIGURES) - 1)]
+
+
+def _escape(text: str, width: int = 200) -> str:
     """Untrusted text in one table cell: one line, no bars, no markup, no links."""
-    return one_line(text, 200).translate(_ESCAPES)
+    return one_line(text, width).translate(_ESCAPES)
 
 
 def _code_span(text: str) -> str:
@@ -145,13 +219,9 @@ def _markdown_row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _markdown_reason(report: RunReport, judged: JudgedCase) -> str:
-    texts = [f"{finding.about}: {finding.text}" for finding in judged.verdict.reasons]
-    more = f" (and {len(texts) - 1} more)" if texts[1:] else ""
-    command = report.rerun_command(judged.evidence)
-    return f"- {_escape(judged.evidence.id)}: {_escape(texts[0]) if texts else 'no reason'}{more}" + (
-        f"; run again: {_code_span(command)}" if command else ""
-    )
+def _markdown_group(index: int, group: FindingGroup) -> str:
+    command = f"; run again: {_code_span(group.command)}" if group.command else ""
+    return f"{index}. {MARK[group.outcome]} **{_escape(group.heading)}**: {_escape(group.text)}{command}"
 
 
 def _run_facts(report: RunReport) -> list[str]:

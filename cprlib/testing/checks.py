@@ -74,7 +74,8 @@ class CaseChecks:
         """
         outcome = Outcome.PASS if good else Outcome.FAIL
         full_name = f"{name}-{when}" if when else name
-        self._add(name, Check(full_name, outcome, str(expected), str(observed), "" if good else meaning))
+        family = name if when else ""
+        self._add(name, Check(full_name, outcome, str(expected), str(observed), "" if good else meaning, family))
 
     def expect_equal(self, name: str, observed: object, expected: object, meaning: str = "", *, when: str = "") -> None:
         """Add a check that passes when both are equal.
@@ -134,6 +135,7 @@ class CaseChecks:
 
         :param name: of the check.
         """
+        record = replace(record, check=name)
         self.evidence = replace(self.evidence, equivalence=(*self.evidence.equivalence, record))
         self.add_checks(equivalence_check(record, name))
 

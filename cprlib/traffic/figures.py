@@ -67,12 +67,25 @@ class Cause(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+class Period(enum.StrEnum):
+    """The part of a run in which packets were lost; "shortly" is within 100 ms."""
+
+    NO_UPDATE = "without an update"
+    LONG_BEFORE = "before the update"
+    BEFORE_STOP = "shortly before STOP"
+    STOPPED = "between STOP and RESUME"
+    AFTER_RESUME = "shortly after RESUME"
+    LONG_AFTER = "after the update"
+    UNKNOWN = "at an unknown time"
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
     """Missing packets of one hop, moment and reason.
 
     :param hop: the place, or ``unexplained``.
     :param moment: relative to the update: ``1.2 ms before STOP``, ``12 ms after RESUME``.
+    :param period: the part of the run that the moment lies in.
     :param reason: the kernel's drop reason, or the counter that increased.
     :param sequences: sequence numbers of the sender, the first 64.
     """
@@ -84,3 +97,4 @@ class LedgerRow:
     count: Count
     cause: Cause = Cause.UNKNOWN
     sequences: tuple[int, ...] = ()
+    period: Period = Period.UNKNOWN

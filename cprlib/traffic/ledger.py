@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cprlib.traffic.figures import Cause, Direction, LedgerRow
+from cprlib.traffic.figures import Cause, Direction, LedgerRow, Period
 from cprlib.traffic.hops import HopCount
 from cprlib.traffic.kernel_drops import CLOCK_ERROR_NS, UNEXPLAINED, DropReport, MissingPacket, place_by_events
 from cprlib.traffic.result import TrafficResult
@@ -162,17 +162,16 @@ def _take(
 
 def rows_of(packets: Sequence[MissingPacket], updates: Sequence[Moments]) -> list[LedgerRow]:
     """Group packets into rows, each relative to the nearest update."""
-    groups: dict[tuple[Direction, str, str, Moments, tuple[str, int | None, bool]], list[MissingPacket]]
+    groups: dict[tuple[Direction, str, str, Moments, tuple[str, int | None, Period]], list[MissingPacket]]
     groups = defaultdict(list)
     for packet in sorted(packets, key=lambda packet: packet.sent_ns):
         moments = nearest(packet.sent_ns, updates)
-        period = _period(packet.sent_ns, moments)
-        groups[packet.direction, packet.hop, packet.reason, moments, period].append(packet)
+        groups[packet.direction, packet.hop, packet.reason, moments, _when(packet.sent_ns, moments)].append(packet)
     rows = []
-    for (direction, hop, reason, moments, (name, reference_ns, _)), members in groups.items():
+    for (direction, hop, reason, moments, (name, reference_ns, period)), members in groups.items():
         sequences = tuple(sorted(packet.sequence for packet in members)[:SEQUENCES_KEPT])
         moment = _describe_moment(name, reference_ns, [packet.sent_ns for packet in members], moments.number)
-        rows.append(LedgerRow(hop, direction, moment, reason, len(members), cause_of(hop, reason), sequences))
+        rows.append(LedgerRow(hop, direction, moment, reason, len(members), cause_of(hop, reason), sequences, period))
     return rows
 
 
@@ -201,15 +200,17 @@ def _rows_without_log(result: TrafficResult) -> list[LedgerRow]:
     return rows
 
 
-def _period(time_ns: int, moments: Moments) -> tuple[str, int | None, bool]:
-    """The part of an update in which a time lies: its name, the moment that distances count from, is it far away?"""
+def _when(time_ns: int, moments: Moments) -> tuple[str, int | None, Period]:
+    """The part of an update in which a time lies: its name, the moment that distances count from, and its period."""
     if moments.stop_ns is None:
-        return "without an update", None, False
+        return "without an update", None, Period.NO_UPDATE
     if time_ns < moments.stop_ns:
-        return "before STOP", moments.stop_ns, moments.stop_ns - time_ns > NEAR_NS
+        near = moments.stop_ns - time_ns <= NEAR_NS
+        return "before STOP", moments.stop_ns, Period.BEFORE_STOP if near else Period.LONG_BEFORE
     if moments.resume_ns is None or time_ns <= moments.resume_ns:
-        return "after STOP, before RESUME", moments.stop_ns, False
-    return "after RESUME", moments.resume_ns, time_ns - moments.resume_ns > NEAR_NS
+        return "after STOP, before RESUME", moments.stop_ns, Period.STOPPED
+    near = time_ns - moments.resume_ns <= NEAR_NS
+    return "after RESUME", moments.resume_ns, Period.AFTER_RESUME if near else Period.LONG_AFTER
 
 
 def _describe_moment(name: str, reference_ns: int | None, sent_ns: Sequence[int], update: int | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from cprlib.evidence.records import Outcome
+from cprlib.traffic.figures import Direction
 
 _WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
 
@@ -33,11 +34,21 @@ class Finding:
     :param outcome: the verdict that it leads to.
     :param about: the property: ``loss``, ``identity``, ``instrument``, or a check's name.
     :param text: one sentence with the figures.
+    :param family: the property without the step, fault or stream at which it was judged, by which reports group; it is
+        ``about`` when empty.
+    :param direction: of the packets that it is about; None when it is about both, or about none.
     """
 
     outcome: Outcome
     about: str
     text: str
+    family: str = ""
+    direction: Direction | None = None
+
+    @property
+    def property_name(self) -> str:
+        """The property by which reports group."""
+        return self.family or self.about
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +68,19 @@ class Verdict:
         return f"verdict: {self.outcome}: {'; '.join(finding.text for finding in self.reasons[:4])}"
 
 
-def passed(about: str, text: str) -> Finding:
+def passed(about: str, text: str, *, direction: Direction | None = None) -> Finding:
     """A property that satisfies the policy."""
-    return Finding(Outcome.PASS, about, text)
+    return Finding(Outcome.PASS, about, text, direction=direction)
 
 
-def failed(about: str, text: str) -> Finding:
+def failed(about: str, text: str, *, direction: Direction | None = None) -> Finding:
     """A property that violates the policy."""
-    return Finding(Outcome.FAIL, about, text)
+    return Finding(Outcome.FAIL, about, text, direction=direction)
 
 
-def inconclusive(about: str, text: str) -> Finding:
+def inconclusive(about: str, text: str, *, direction: Direction | None = None) -> Finding:
     """A property that could not be determined."""
-    return Finding(Outcome.INCONCLUSIVE, about, text)
+    return Finding(Outcome.INCONCLUSIVE, about, text, direction=direction)
 
 
 def combine(findings: Iterable[Finding], nothing: str) -> Verdict:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cprlib.evidence.case import OTHER_SKIP, CaseEvidence
-from cprlib.evidence.records import INSTRUMENT_CHECK, Outcome, Role
+from cprlib.evidence.records import INSTRUMENT_CHECK, Check, Outcome, Role
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
 from cprlib.verdict.policy import DOWNGRADE_CHECKS, NOT_ASKED_FOR, Policy, matches
@@ -91,19 +91,31 @@ def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:
 def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     for check in case.checks:
         text = check.message or f"expected {check.expected or '-'}, observed {check.observed or '-'}"
+        family = _family(check, case)
         if check.outcome != Outcome.SKIP:
-            yield Finding(check.outcome, check.name, text if check.outcome != Outcome.PASS else check.observed or text)
+            shown = text if check.outcome != Outcome.PASS else check.observed or text
+            yield Finding(check.outcome, check.name, shown, family)
         elif matches(check.name, policy.skips.allow_checks):
-            yield Finding(Outcome.SKIP, check.name, text)
+            yield Finding(Outcome.SKIP, check.name, text, family)
         else:
-            yield Finding(Outcome(policy.skips.otherwise), check.name, f"skipped, which the policy forbids: {text}")
+            text = f"skipped, which the policy forbids: {text}"
+            yield Finding(Outcome(policy.skips.otherwise), check.name, text, family)
     for fact in case.guest_view:
         if not fact.must_match:
             continue
         if fact.before is None or fact.after is None:
-            yield inconclusive("guest view", f"{fact.name} was not read {'before' if fact.before is None else 'after'}")
+            text = f"{fact.name} was not read {'before' if fact.before is None else 'after'}"
+            yield Finding(Outcome.INCONCLUSIVE, "guest view", text, f"guest view: {fact.name}")
         elif fact.before != fact.after:
-            yield failed("guest view", f"{fact.name} was {fact.before}, is {fact.after}")
+            text = f"{fact.name} was {fact.before}, is {fact.after}"
+            yield Finding(Outcome.FAIL, "guest view", text, f"guest view: {fact.name}")
+
+
+def _family(check: Check, case: CaseEvidence) -> str:
+    """The property of a check: its name without the fault, which is the beginning of the names of a fault's checks."""
+    names = (fault.name for fault in case.faults if check.name.startswith(f"{fault.name}-"))
+    fault = max(names, key=len, default="")
+    return check.family or (check.name.removeprefix(f"{fault}-") if fault else "")
 
 
 def _if_instrument_sound(case: CaseEvidence, policy: Policy, findings: Iterable[Finding]) -> Iterator[Finding]:

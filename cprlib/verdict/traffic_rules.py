@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Role
@@ -78,7 +79,7 @@ def traffic_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     if unexplained is not None:
         text = f"{counted(unexplained)} missing that no hop accounts for"
         yield passed("ledger", text) if unexplained <= policy.ledger.unexplained else failed("ledger", text)
-    yield from _streams(case, policy)
+    yield from (replace(finding, family="stream") for finding in _streams(case, policy))
 
 
 def unexplained_packets(case: CaseEvidence) -> int | None:
@@ -96,11 +97,11 @@ def _with_limits(seen: PerDirection, limits: CountLimits) -> tuple[tuple[Directi
 def _loss(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     for direction, lost, limit in _with_limits(case.loss, policy.loss):
         if lost is None:
-            yield inconclusive("loss", f"loss {direction} is not known")
+            yield inconclusive("loss", f"loss {direction} is not known", direction=direction)
         elif lost <= limit:
-            yield passed("loss", f"{counted(lost)} lost {direction}")
+            yield passed("loss", f"{counted(lost)} lost {direction}", direction=direction)
         else:
-            yield _excess(case, policy, direction, lost, limit)
+            yield replace(_excess(case, policy, direction, lost, limit), direction=direction)
 
 
 def _excess(case: CaseEvidence, policy: Policy, direction: Direction, lost: int, limit: int) -> Finding:
@@ -124,18 +125,18 @@ def _of_overlong_pause(case: CaseEvidence, policy: Policy, finding: Finding) -> 
     pause, room = case.longest_pause_ms or 0, case.budget.longest_pause_ms or 0
     text = f"{finding.text}; the pause of {pause:,.0f} ms was longer than the tap queue lasts ({room:,.0f} ms)"
     if policy.loss.overflow == "fail":
-        return failed(finding.about, text)
-    return inconclusive(finding.about, f"{text}: lower the rate")
+        return replace(finding, outcome=Outcome.FAIL, text=text)
+    return replace(finding, outcome=Outcome.INCONCLUSIVE, text=f"{text}: lower the rate")
 
 
 def _counts(name: str, seen: PerDirection, limits: CountLimits) -> Iterator[Finding]:
     for direction, count, limit in _with_limits(seen, limits):
         if count is None:
-            yield inconclusive(name, f"{name} {direction} is not known")
+            yield inconclusive(name, f"{name} {direction} is not known", direction=direction)
         elif count > limit:
-            yield failed(name, f"{count:,} {name} {direction}, the policy allows {limit:,}")
+            yield failed(name, f"{count:,} {name} {direction}, the policy allows {limit:,}", direction=direction)
         else:
-            yield passed(name, f"{count:,} {name} {direction}")
+            yield passed(name, f"{count:,} {name} {direction}", direction=direction)
 
 
 def _streams(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ def test_merged_shards_are_one_run(shards: list[Path], capsys: pytest.CaptureFix
     value = json.loads((folder / "run.json").read_text())
     assert {case["id"] for case in value["cases"]} == {f"update-{point}" for point in POINTS}
     assert value["environment"]["kernel"] == "6.12"
-    assert (folder / "junit.xml").read_text().count("<testsuite ") == 3
+    assert (folder / "junit.xml").read_text().count("<testcase ") == len(POINTS)
     assert sorted(str(path) for path in shards[0].parent.glob("shard*/**/*")) == before
     record = MatrixRecord.read(folder)
     assert record is not None

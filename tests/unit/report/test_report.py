@@ -66,7 +66,7 @@ def test_good_run_passes_and_is_written_completely(tmp_path: Path) -> None:
     assert value["cases"][0]["budget_ms"] == 1000.0
     page = (tmp_path / "report.html").read_text()
     assert "data:image/svg+xml;base64," in page
-    assert page.index("✓ pass") < page.index("<h2>Cases")
+    assert page.index("✓ pass") < page.index(">Cases</h2>")
     assert (tmp_path / "cases" / "cpr-tap-vhost-1-queue" / "timeline.svg").read_text().startswith("<?xml")
 
 

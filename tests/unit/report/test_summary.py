@@ -9,7 +9,7 @@ import pytest
 
 from cprlib.report.environment import Environment
 from cprlib.report.pipeline import build_report
-from cprlib.report.run_report import rerun_command
+from cprlib.report.rerun import rerun_command
 from cprlib.report.summary import MARKDOWN_LINES, _code_span, markdown_summary, result_table
 from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy

@@ -1,0 +1,101 @@
+"""junit.xml and results.tap: the judged cases for pipelines, with the verdicts and reasons of the report.
+
+Avocado's own files have the status of each test before the run is judged: no group, no policy, no evidence that is
+missing. JUnit has no schema of its own; this is what GitLab and Jenkins read: ``testsuites``, ``testsuite``,
+``testcase`` with ``failure``, ``error`` or ``skipped``.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from cprlib import files
+from cprlib.evidence.records import Outcome
+from cprlib.report.formatting import MAX_COMMAND, one_line, printable, seconds_of, utc
+from cprlib.report.run_report import RunReport
+from cprlib.report.series_coverage import suite_key
+from cprlib.verdict.judge import JudgedCase
+
+JUNIT_FILE = "junit.xml"
+TAP_FILE = "results.tap"
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2 (Char)
+_ELEMENTS = {Outcome.FAIL: "failure", Outcome.INCONCLUSIVE: "error", Outcome.SKIP: "skipped"}
+
+
+def write_junit(report: RunReport) -> Path:
+    """Write ``junit.xml`` into the results folder: a failed case is a failure, an inconclusive one an error.
+
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    top = ET.Element("testsuites")
+    suite = ET.SubElement(top, "testsuite", name="cprlib", timestamp=(utc(report.started_ns) or "").removesuffix("Z"))
+    for case in report.cases:
+        _add_case(suite, report, case)
+    for problem in report.problems:
+        element = ET.SubElement(suite, "testcase", classname="run", name="complete", time="0.000")
+        ET.SubElement(element, "error", type=Outcome.INCONCLUSIVE.value, message=_text(problem))
+    count = report.count
+    suite.attrib |= {
+        "tests": str(len(report.cases) + len(report.problems)),
+        "failures": str(count[Outcome.FAIL]),
+        "errors": str(count[Outcome.INCONCLUSIVE] + len(report.problems)),
+        "skipped": str(count[Outcome.SKIP]),
+        "time": f"{sum(seconds_of(case.evidence) or 0.0 for case in report.cases):.3f}",
+    }
+    ET.indent(top)
+    path = report.folder / JUNIT_FILE
+    files.write_text(path, ET.tostring(top, encoding="unicode", xml_declaration=True) + "\n", mode=0o600)
+    return path
+
+
+def _add_case(suite: ET.Element, report: RunReport, case: JudgedCase) -> None:
+    evidence = case.evidence
+    class_name, _, method = suite_key(evidence.test).rpartition(".")
+    element = ET.SubElement(
+        suite,
+        "testcase",
+        classname=_text(class_name.replace(".py:", ".")) or "cprlib",
+        name=_text(evidence.id if method else evidence.title or evidence.id),
+        time=f"{seconds_of(evidence) or 0.0:.3f}",
+    )
+    if case.outcome == Outcome.PASS:
+        return
+    reasons = [f"{finding.about}: {finding.text}" for finding in case.verdict.reasons]
+    headings = [group.heading for group in report.groups if evidence.id in group.cases]
+    message = "; ".join(headings) or (evidence.skip_text if case.outcome == Outcome.SKIP else "; ".join(reasons))
+    result = ET.SubElement(element, _ELEMENTS[case.outcome], type=case.outcome.value, message=_text(one_line(message)))
+    lines = [*map(one_line, reasons), f"evidence: cases/{evidence.id}/"]
+    if command := report.rerun_command(evidence):
+        lines.append(f"run again: {one_line(command, MAX_COMMAND)}")
+    result.text = "\n".join(map(_text, lines))
+
+
+def _text(text: str) -> str:
+    """Untrusted text without characters that XML does not have."""
+    return _NOT_XML.sub("\ufffd", printable(text))
+
+
+def write_tap(report: RunReport) -> Path:
+    """Write ``results.tap`` (Test Anything Protocol 12) into the results folder.
+
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    lines = [f"1..{len(report.cases) + len(report.problems)}"]
+    for number, case in enumerate(report.cases, 1):
+        name = one_line(case.evidence.id).replace("#", "_")
+        match case.outcome:
+            case Outcome.PASS:
+                lines.append(f"ok {number} - {name}")
+            case Outcome.SKIP:
+                lines.append(f"ok {number} - {name} # SKIP {one_line(case.evidence.skip_text)}")
+            case _:
+                lines.append(f"not ok {number} - {name}")
+                reasons = case.verdict.reasons
+                lines += [f"# {case.outcome}: {one_line(f'{each.about}: {each.text}')}" for each in reasons]
+    for number, problem in enumerate(report.problems, len(report.cases) + 1):
+        lines += [f"not ok {number} - run", f"# inconclusive: {one_line(problem)}"]
+    path = report.folder / TAP_FILE
+    files.write_text(path, "\n".join(lines) + "\n", mode=0o600)
+    return path

@@ -1,0 +1,161 @@
+"""The patches of the series and what this run shows of each: its properties are the tests with its tag.
+
+A property is a test of the suite; its sentence is the first line of the test's docstring. Tests that did not run are
+listed too, so that a patch that nothing covered is not taken for good.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cprlib.evidence.records import Outcome
+from cprlib.files import project_folder
+from cprlib.verdict.findings import worst_first
+from cprlib.verdict.judge import JudgedCase
+
+_SERIES = Path("images", "qemu", "series")
+_WITHOUT = Path("images", "qemu", "mutants", "series")  # without-0003-vhost-reset.patch has the short name of patch 3
+_NUMBERED = re.compile(r"(?:without-)?(\d{4})-(.+)\.patch")
+_SUBJECT = re.compile(r"^Subject: (?:\[PATCH[^\]]*\] )?(.+(?:\n .+)*)", re.MULTILINE)
+_TAGS = re.compile(r"^\s*:avocado:\s+tags=(\S+)\s*$", re.MULTILINE)
+_RAN = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteTest:
+    """A test of the suite, as its source has it.
+
+    :param key: file, class and method: ``test_cpr_tap.py:CprTap.test_x``.
+    :param title: the first line of its docstring.
+    :param tags: of Avocado: ``patch:9``, ``vhost:on``.
+    """
+
+    key: str
+    title: str
+    tags: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyResult:
+    """A property of a patch, and whether it holds.
+
+    :param test: file, class and method: ``test_cpr_tap.py:CprTap.test_x``.
+    :param sentence: the property.
+    :param verdict: the worst of its cases; null when no case of it ran.
+    :param cases: ids of its cases, skipped ones too.
+    """
+
+    test: str
+    sentence: str
+    verdict: Outcome | None
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchResult:
+    """What a run shows of one patch of the series.
+
+    :param number: in the series, from 1; :param name: as in the tag ``patch:NAME``; :param subject: of its commit.
+    :param verdict: the worst of its properties; null when this run covered none of them.
+    :param properties: the tests with its tag.
+    """
+
+    number: int
+    name: str
+    subject: str
+    verdict: Outcome | None
+    properties: tuple[PropertyResult, ...]
+
+    def count(self, verdict: Outcome | None) -> int:
+        """Number of properties with this verdict; None counts those that this run did not cover."""
+        return sum(each.verdict == verdict for each in self.properties)
+
+    @property
+    def covered(self) -> int:
+        """Number of properties that this run covered."""
+        return len(self.properties) - self.count(None)
+
+
+def suite_key(name: str) -> str:
+    """Avocado's name of a test without number, folders and variant.
+
+    ``1-tests/functional/test_x.py:X.test_y;run-10.0`` becomes ``test_x.py:X.test_y``.
+    """
+    path, colon, method = re.sub(r"^\d+-", "", name).partition(";")[0].partition(":")
+    return f"{path.rpartition('/')[2]}{colon}{method}"
+
+
+def suite_tests(folder: Path | None = None) -> tuple[SuiteTest, ...]:
+    """The tests in the sources of the suite; files that cannot be parsed are left out.
+
+    :param folder: the project's ``tests/functional`` when None.
+    """
+    found: list[SuiteTest] = []
+    for path in sorted((folder or project_folder() / "tests" / "functional").glob("test_*.py")):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (OSError, SyntaxError, ValueError):
+            continue
+        for group in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            for method in group.body:
+                if isinstance(method, ast.FunctionDef) and method.name.startswith("test_"):
+                    text = ast.get_docstring(method) or ""
+                    tags = frozenset(tag for line in _TAGS.findall(text) for tag in line.split(","))
+                    title = (text.splitlines() or [method.name])[0].replace("``", "")
+                    found.append(SuiteTest(f"{path.name}:{group.name}.{method.name}", title, tags))
+    return tuple(found)
+
+
+def series_names(project: Path | None = None) -> tuple[tuple[int, str, str], ...]:
+    """Number, short name and subject of each patch of the newest series.
+
+    :param project: the project's folder; this one's when None.
+    """
+    top = project or project_folder()
+    bases = sorted(
+        (path for path in (top / _SERIES).glob("*") if path.is_dir()),
+        key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)],
+    )
+    names = {
+        int(match[1]): match[2] for path in (top / _WITHOUT).glob("*") if (match := _NUMBERED.fullmatch(path.name))
+    }
+    found = []
+    for path in sorted(bases[-1].glob("*.patch")) if bases else ():
+        if match := _NUMBERED.fullmatch(path.name):
+            number = int(match[1])
+            subject = _SUBJECT.search(path.read_text(encoding="utf-8", errors="replace"))
+            words = " ".join(subject[1].split()) if subject else match[2].replace("-", " ")
+            found.append((number, names.get(number, match[2]), words))
+    return tuple(found)
+
+
+def property_results(cases: Sequence[JudgedCase], tests: Sequence[SuiteTest]) -> tuple[PropertyResult, ...]:
+    """What the cases show of each test."""
+    by_test: dict[str, list[JudgedCase]] = {}
+    for case in cases:
+        by_test.setdefault(suite_key(case.evidence.test), []).append(case)
+
+    def result(test: SuiteTest) -> PropertyResult:
+        own = by_test.get(test.key, [])
+        ran = worst_first(case for case in own if case.outcome in _RAN)
+        ids = tuple(case.evidence.id for case in own)
+        return PropertyResult(test.key, test.title, ran[0].outcome if ran else None, ids)
+
+    return tuple(map(result, tests))
+
+
+def patch_results(cases: Sequence[JudgedCase]) -> tuple[PatchResult, ...]:
+    """What the cases show of each patch of the series."""
+    tests = suite_tests()
+    results = dict(zip(tests, property_results(cases, tests), strict=True))
+    found = []
+    for number, name, subject in series_names():
+        own = tuple(result for test, result in results.items() if f"patch:{number}" in test.tags)
+        verdicts = [result.verdict for result in own if result.verdict is not None]
+        worst = next((outcome for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE) if outcome in verdicts), None)
+        found.append(PatchResult(number, name, subject, worst or (Outcome.PASS if verdicts else None), own))
+    return tuple(found)

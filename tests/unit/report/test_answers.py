@@ -1,0 +1,102 @@
+"""The head of a report answers three questions, for each verdict and for a QEMU without the feature."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Role
+from cprlib.qemu.facts import QemuFacts
+from cprlib.report.answers import answers, lacks_feature
+from cprlib.report.environment import Environment
+from cprlib.report.html import write_html
+from cprlib.report.pipeline import judge_results
+from cprlib.report.results_folder import start_case
+from cprlib.report.run_report import RunReport
+from cprlib.report.summary import markdown_summary, result_table
+from cprlib.traffic.figures import PerDirection
+from cprlib.update.mechanism import Mechanism
+from cprlib.verdict.policy_file import load_policy
+from tests.unit.evidence.samples import good_case
+
+STOCK = QemuFacts("/q", "10.0.13", "ab" * 32, netdev_cpr=False, cpr_transfer=True, migration_local=False)
+
+
+def report_of(results: Path, *cases: CaseEvidence, policy: str = "default") -> RunReport:
+    for case in cases:
+        case.write(start_case(results, case.id, test=case.test))
+    return judge_results(results, load_policy(policy), environment=Environment(), command="cprlib run --qemu /q")
+
+
+def without_feature(number: int) -> CaseEvidence:
+    reason = "its NetdevTapOptions has no member 'cpr'"
+    return CaseEvidence(f"c{number}", Mechanism.CPR, skipped=reason, skip_word="no-cpr", source=STOCK)
+
+
+def test_failure_is_named(tmp_path: Path) -> None:
+    lost = [replace(good_case(name), loss=PerDirection(2, 0)) for name in ("a", "b")]
+    said = answers(report_of(tmp_path, good_case(), *lost))
+    assert said.may_it_ship == "No: 2 cases of 3 fail, by policy default."
+    assert said.why_not == "2 packets lost forward: 2 cases."
+
+
+def test_part_of_the_suite_is_no_yes(tmp_path: Path) -> None:
+    said = answers(report_of(tmp_path, good_case()))
+    assert said.may_it_ship.startswith("This run found nothing against it")
+    assert (said.why_not, said.not_looked_at) == ("Nothing failed.", "The whole series.")
+
+
+def test_run_without_a_case_says_so(tmp_path: Path) -> None:
+    said = answers(report_of(tmp_path))
+    assert said.may_it_ship.startswith("Not known")
+    assert said.why_not == "No case ran to its end."
+
+
+def test_skips_are_what_was_not_looked_at(tmp_path: Path) -> None:
+    skipped = replace(good_case("s"), skipped="no other QEMU", skip_word="no-target")
+    said = answers(report_of(tmp_path, good_case(), skipped))
+    assert "updates between two QEMUs (--target-base or --target-qemu): 1 case skipped" in said.not_looked_at
+
+
+def test_qemu_without_the_feature_gets_one_sentence(tmp_path: Path) -> None:
+    report = report_of(tmp_path, *(without_feature(number) for number in range(30)))
+    assert lacks_feature(report)
+    assert report.exit_status == 3
+    said = answers(report)
+    assert said.may_it_ship == "Not tested: this QEMU does not have the feature."
+    advice = "/q (10.0.13) has no option cpr=on of -netdev tap: apply images/qemu/series to it, build it, and run again"
+    assert said.why_not == f"{advice} with --qemu PATH."
+    for text in (result_table(report), markdown_summary(report)):
+        assert text.count("NetdevTapOptions") == 0
+        assert len(text.splitlines()) <= 20
+
+
+def test_other_skips_of_the_mechanism_do_not_hide_the_feature(tmp_path: Path) -> None:
+    assert not lacks_feature(report_of(tmp_path, without_feature(1), good_case()))
+
+
+def test_page_folds_what_passed_and_opens_the_first_failure(tmp_path: Path) -> None:
+    checks = replace(CaseEvidence("checks", Mechanism.CPR, Role.CHECKS), checks=good_case().checks)
+    bad = [replace(good_case(name), loss=PerDirection(2, 0)) for name in ("bad-1", "bad-2")]
+    page = write_html(report_of(tmp_path, good_case("good"), checks, *bad)).read_text()
+    sections = re.findall(r'<details class="case"( open)?>.*?<b class="name">(.*?)</b>', page, re.DOTALL)
+    assert [name for opened, name in sections if opened] == ["bad-1"]
+    assert [name for _, name in sections] == ["bad-1", "bad-2", "checks", "good"]
+    assert '<td colspan="9">3 of 3 checks</td>' in page
+    assert "2 passed cases" in page
+    assert page.index("May it ship?") < page.index("What is wrong, by cause") < page.index("Patches of the series")
+
+
+def test_table_has_the_number_of_checks(tmp_path: Path) -> None:
+    checks = replace(CaseEvidence("checks", Mechanism.CPR, Role.CHECKS), checks=good_case().checks)
+    assert "pass     checks  cpr  3 of 3 checks" in result_table(report_of(tmp_path, checks))
+
+
+@pytest.mark.parametrize("policy", ["default", "strict"])
+def test_markdown_has_twenty_lines_with_many_causes(tmp_path: Path, policy: str) -> None:
+    cases = [replace(without_feature(number), skip_word=f"word-{number}") for number in range(9)]
+    assert len(markdown_summary(report_of(tmp_path, *cases, policy=policy)).splitlines()) <= 20

@@ -1,0 +1,100 @@
+"""Each patch of the series has a result: the worst of its tests, and those that did not run are not covered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cprlib.evidence.case import CaseEvidence
+from cprlib.report.series_coverage import (
+    PropertyResult,
+    patch_results,
+    property_results,
+    series_names,
+    suite_key,
+    suite_tests,
+)
+from cprlib.traffic.figures import PerDirection
+from cprlib.verdict.judge import judge
+from cprlib.verdict.policy_file import load_policy
+from tests.unit.evidence.samples import good_case
+
+SUITE = '''
+class Taps(LiveUpdateTest):
+    def test_one(self) -> None:
+        """One queue loses ``nothing``.
+
+        :avocado: tags=patch:no-loss,patch:9
+        :avocado: tags=vhost:on
+        """
+
+    def test_two(self) -> None:
+        """Two queues.
+
+        :avocado: tags=patch:9
+        """
+
+    def helper(self) -> None:
+        """No test."""
+'''
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    (tmp_path / "test_taps.py").write_text(SUITE)
+    (tmp_path / "test_broken.py").write_text("def (")
+    return tmp_path
+
+
+def case_of(method: str, lost: int = 0, skipped: str = "") -> CaseEvidence:
+    name = f"1-tests/functional/test_taps.py:Taps.{method};run-10.0-3f2a"
+    return replace(good_case(method), test=name, loss=PerDirection(lost, 0), skipped=skipped, skip_word="no-target")
+
+
+def results(suite: Path, *cases: CaseEvidence) -> dict[str, PropertyResult]:
+    judged = [judge(case, load_policy("default")) for case in cases]
+    return {each.test: each for each in property_results(judged, suite_tests(suite))}
+
+
+def test_tests_are_read_from_the_sources(suite: Path) -> None:
+    first, second = suite_tests(suite)
+    assert (first.key, first.title) == ("test_taps.py:Taps.test_one", "One queue loses nothing.")
+    assert first.tags == {"patch:no-loss", "patch:9", "vhost:on"}
+    assert second.tags == {"patch:9"}
+
+
+def test_property_has_the_worst_of_its_cases(suite: Path) -> None:
+    found = results(suite, case_of("test_one"), case_of("test_one", lost=2))
+    assert found["test_taps.py:Taps.test_one"].verdict == "fail"
+    assert len(found["test_taps.py:Taps.test_one"].cases) == 2
+
+
+def test_property_without_a_case_that_ran_is_not_covered(suite: Path) -> None:
+    found = results(suite, case_of("test_one", skipped="no other QEMU"))
+    assert {each.verdict for each in found.values()} == {None}
+    assert found["test_taps.py:Taps.test_one"].cases == ("test_one",)
+
+
+def test_every_patch_of_the_series_has_a_name_and_tests() -> None:
+    names = series_names()
+    assert [number for number, _, _ in names] == list(range(1, len(names) + 1))
+    tags = {tag for test in suite_tests() for tag in test.tags}
+    for number, name, subject in names:
+        assert {f"patch:{number}", f"patch:{name}"} <= tags
+        assert subject
+
+
+def test_patch_fails_with_one_of_its_tests() -> None:
+    test = next(test for test in suite_tests() if {"patch:9", "patch:6"} <= test.tags)
+    case = replace(good_case(), test=f"tests/functional/{test.key}", loss=PerDirection(1, 0))
+    patches = {patch.number: patch for patch in patch_results([judge(case, load_policy("default"))])}
+    assert patches[9].verdict == patches[6].verdict == "fail"
+    assert (patches[9].count(patches[9].verdict), patches[9].covered) == (1, 1)
+    assert patches[2].verdict is None
+
+
+def test_key_is_the_same_for_all_variants_of_a_test() -> None:
+    assert suite_key("/a/b/test_x.py:X.test_y") == suite_key("07-test_x.py:X.test_y;run-q4") == "test_x.py:X.test_y"
+    assert suite_key("") == ""

@@ -1,20 +1,26 @@
-"""Run apt programs with a configuration of our own, and parse the control records that they print."""
+"""Package lists and files by apt programs, with a configuration of our own, beside the system's apt state."""
 
 from __future__ import annotations
 
 import functools
 import os
-import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from cprlib.build import store
-from cprlib.errors import DownloadFailed, ProcessFailed
-from cprlib.files import write_text
+from cprlib.build.control import Remote, stanzas
+from cprlib.build.progress import Progress
+from cprlib.errors import DownloadFailed, EnvironmentFailure, ProcessFailed
+from cprlib.files import locked, write_text
 from cprlib.process import run
 
 MIRROR_VARIABLE = "CPRLIB_DEBIAN_MIRROR"
 ARCHITECTURE = "amd64"
+KEYRINGS = tuple(Path("/usr/share/keyrings") / f"debian-archive-keyring.{suffix}" for suffix in ("pgp", "gpg"))
+LISTS_FRESH = 24 * 3600.0  # seconds; age up to which lists serve a new look-up
+UPDATE_SECONDS = 300.0
+DOWNLOAD_SECONDS = 900.0
 NETWORK_ADVICE = f"check the network and proxy, or set {MIRROR_VARIABLE} to a mirror that can be reached"
 
 
@@ -87,45 +93,72 @@ def apt_messages(error: ProcessFailed) -> str:
     return "; ".join(dict.fromkeys(lines[:3])) or error.happened
 
 
-def stanzas(text: str) -> Iterator[dict[str, str]]:
-    """The stanzas of a control file as dictionaries; continuation lines keep their line ends."""
-    for stanza in text.split("\n\n"):
-        fields: dict[str, str] = {}
-        name = ""
-        for line in stanza.splitlines():
-            if line[:1].isspace():
-                fields[name] = f"{fields[name]}\n{line.strip()}"
-            elif ":" in line:
-                name, _, value = line.partition(":")
-                fields[name] = value.strip()
-        if fields:
-            yield fields
+class AptLists:
+    """The lists of one suite.
 
+    :param mirror: address without a slash at its end.
+    :param folder: of all lists of that mirror.
+    """
 
-def newest(found: Iterable[dict[str, str]]) -> dict[str, str] | None:
-    """The record with the highest version, in dpkg's order."""
+    def __init__(self, mirror: str, suite: str, folder: Path, progress: Progress) -> None:
+        self._mirror = mirror
+        self._suite = suite
+        self._folder = folder
+        self._progress = progress
 
-    def compare(first: dict[str, str], second: dict[str, str]) -> int:
-        return compare_versions(first["Version"], second["Version"])
+    def names(self, prefix: str) -> tuple[str, ...]:
+        """Names of the binary packages that begin with ``prefix``, sorted."""
+        return tuple(sorted(self._apt_cache("deb", "pkgnames", prefix).split()))
 
-    return max(found, key=functools.cmp_to_key(compare), default=None)
+    def records(self, kind: str, name: str) -> list[dict[str, str]]:
+        """All versions of a package; none where the suite has no such package.
 
+        :param kind: ``deb`` or ``deb-src``.
+        :raises DownloadFailed: the lists could not be fetched.
+        """
+        command = ("show", "--all-versions") if kind == "deb" else ("showsrc", "--only-source")
+        shown = self._apt_cache(kind, *command, name, absent_is_empty=True)
+        return [record for record in stanzas(shown) if record.get("Package") == name]
 
-def compare_versions(first: str, second: str) -> int:
-    """Negative, 0 or positive: the first Debian version is older than, equal to or newer than the second."""
-    if first == second:
-        return 0
-    command = ["dpkg", "--compare-versions", first, "lt", second]
-    return -1 if subprocess.run(command, check=False).returncode == 0 else 1
+    def fetch(self, remotes: Sequence[Remote], folder: Path, purpose: str) -> None:
+        """Download files of the archive into a folder; apt checks their sha256."""
+        command = ["/usr/lib/apt/apt-helper", "download-file"]
+        for remote in remotes:
+            command += [f"{self._mirror}/{remote.path}", str(folder / remote.name), f"SHA256:{remote.sha256}"]
+        run_apt(command, self._root("deb"), purpose, DOWNLOAD_SECONDS)
 
+    def forget(self, kind: str) -> None:
+        """Fetch the lists again for the next look-up."""
+        (self._root(kind) / "fetched").unlink(missing_ok=True)
 
-def is_version(version: str, prefix: str) -> bool:
-    """True when the upstream part of a Debian version is ``prefix`` or begins with it at a boundary."""
-    upstream = version.partition(":")[2] or version
-    rest = upstream[len(prefix) :]
-    return upstream.startswith(prefix) and (not prefix or not rest[:1].isdigit())
+    def _root(self, kind: str) -> Path:
+        return self._folder / f"{self._suite}-{kind}"
 
+    def _apt_cache(self, kind: str, *arguments: str, absent_is_empty: bool = False) -> str:
+        self._update(kind)
+        purpose = f"look up {arguments[-1]} in Debian {self._suite}"
+        try:
+            return run_apt(["apt-cache", *arguments], self._root(kind), purpose, 60.0)
+        except DownloadFailed:
+            if absent_is_empty:
+                return ""
+            raise
 
-def comma_list(field: str) -> list[str]:
-    """The parts of a comma-separated field."""
-    return [part.strip() for part in field.split(",") if part.strip()]
+    def _update(self, kind: str) -> None:
+        """Fetch the lists of the suite unless they are recent."""
+        root = self._root(kind)
+        root.mkdir(parents=True, exist_ok=True)
+        stamp = root / "fetched"
+        with locked(root / "lock"):
+            if stamp.exists() and stamp.stat().st_mtime >= time.time() - LISTS_FRESH:
+                return
+            stamp.unlink(missing_ok=True)
+            signed = next((path for path in KEYRINGS if path.exists()), None)
+            if signed is None:
+                advice = "sudo apt-get install debian-archive-keyring"
+                raise EnvironmentFailure(f"check Debian {self._suite}'s lists", f"no {KEYRINGS[-1]}", advice)
+            write_text(root / "sources.list", f"{kind} [signed-by={signed}] {self._mirror} {self._suite} main\n")
+            purpose = f"fetch Debian {self._suite}'s list of {'packages' if kind == 'deb' else 'sources'}"
+            with self._progress.step(purpose):
+                run_apt(["apt-get", "update"], root, purpose, UPDATE_SECONDS)
+            write_text(stamp, "")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import struct
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cprlib.build import store
 from cprlib.build.command import first_line_of
+from cprlib.build.deb_file import unpack_zstd
 from cprlib.build.debian import Archive
 from cprlib.build.initramfs import CpioArchive, KernelModule, modules_dep, read_modules
+from cprlib.build.other_packages import NATIVE_RUN, require_programs
 from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, ProcessFailed
 from cprlib.files import project_folder
@@ -59,6 +60,7 @@ def build_guest_image(progress: Progress | None = None) -> GuestImage:
     )
 
     def make(folder: Path) -> None:
+        require_programs("build the guest image", NATIVE_RUN)
         with shown.step("build the guest image"), TemporaryDirectory(dir=folder) as name:
             scratch = Path(name)
             archive.extract(kernel, scratch / "kernel", "./boot/vmlinuz-*", *MODULE_FILES)
@@ -72,7 +74,7 @@ def build_guest_image(progress: Progress | None = None) -> GuestImage:
                 agent=compile_agent(sources, scratch).read_bytes(),
             )
             (folder / INITRAMFS).write_bytes(data)
-            (folder / KERNEL).write_bytes(unpack_kernel(image.read_bytes(), scratch))
+            (folder / KERNEL).write_bytes(unpack_kernel(image.read_bytes()))
 
     note = "another process builds the guest image; waiting"
     folder = store.entry("guest", key, make, waiting=lambda: shown.note(note))
@@ -136,17 +138,19 @@ def pack_initramfs(
     return archive.data()
 
 
-def unpack_kernel(image: bytes, scratch: Path) -> bytes:
+def unpack_kernel(image: bytes) -> bytes:
     """The ELF kernel in a bzImage that is compressed with zstd.
 
     QEMU starts it by its PVH entry, and the guest does not unpack itself: under emulation that saves about a second of
     each boot and 25 MiB of touched guest memory. Layout of the bzImage: Linux, Documentation/arch/x86/boot.rst
     (setup_sects, payload_offset, payload_length).
 
-    :param scratch: folder for a temporary file.
     :raises BuildFailed: the file has another format.
     """
-    elf = _unpack_zstd(_kernel_payload(image), scratch)
+    try:
+        elf = unpack_zstd(_kernel_payload(image))
+    except ValueError as error:
+        raise BuildFailed(TRIED, str(error)) from error
     if not elf.startswith(ELF):
         raise BuildFailed(TRIED, f"the payload begins with {elf[:4].hex()}: no ELF file")
     return elf
@@ -163,23 +167,3 @@ def _kernel_payload(image: bytes) -> bytes:
     if len(payload) != length - 4 or not payload.startswith(ZSTD):
         raise BuildFailed(TRIED, f"the payload begins with {payload[:4].hex()}: not compressed with zstd")
     return payload
-
-
-def _unpack_zstd(packed: bytes, scratch: Path) -> bytes:
-    """Unpack zstd with dpkg-deb, which every Debian has: as the data of a package that is made here."""
-    package = scratch / "payload.deb"
-    members = {"debian-binary": b"2.0\n", "control.tar": b"\0" * 1024, "data.tar.zst": packed}
-    package.write_bytes(b"!<arch>\n" + b"".join(_member(name, content) for name, content in members.items()))
-    result = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], capture_output=True, check=False)
-    package.unlink()
-    if result.returncode != 0:
-        raise BuildFailed(
-            TRIED, result.stderr.decode(errors="replace").strip(), "install dpkg 1.21.18 or newer, which supports zstd"
-        )
-    return result.stdout
-
-
-def _member(name: str, content: bytes) -> bytes:
-    """One member of an ar(5) archive."""
-    head = f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n"
-    return head.encode() + content + b"\n" * (len(content) % 2)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cprlib.build.apt import apt_messages
+from cprlib.build.other_packages import NATIVE_RUN, has_apt, require_programs
 from cprlib.build.progress import Progress
 from cprlib.errors import DownloadFailed, MissingPackages, ProcessFailed
 from cprlib.process import run
@@ -30,8 +31,8 @@ REQUIRED = {
     "libglib2.0-dev": "/usr/include/glib-2.0/glib.h",
     "zlib1g-dev": "/usr/include/zlib.h",
     "libfdt-dev": "/usr/include/libfdt.h",
-    # the lab's kernel
     "make": "make",
+    # the lab's kernel
     "flex": "flex",
     "bison": "bison",
     "bc": "bc",
@@ -53,14 +54,19 @@ def missing_packages() -> tuple[str, ...]:
 def ensure_packages(progress: Progress) -> None:
     """Install missing packages where the caller is root.
 
-    :raises MissingPackages: the caller is not root; holds the command to paste, on one line.
+    On a host without apt only what a native run with the user's own QEMU needs is checked; builds check the rest.
+
+    :raises MissingPackages: the caller is not root, or there is no apt; holds the command to paste, on one line.
     :raises DownloadFailed: apt-get failed; holds its messages.
     """
+    if not has_apt():
+        require_programs("run here", NATIVE_RUN)
+        return
     missing = missing_packages()
     if not missing:
         return
     install = ["apt-get", "install", "--yes", "--no-install-recommends"]
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+    if os.geteuid() != 0:
         before = "" if _has_lists() else "sudo apt-get update && "
         line = f"{before}sudo apt-get install --no-install-recommends {' '.join(missing)}"
         raise MissingPackages("build here", f"{len(missing)} Debian packages are missing", f"run: {line}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from cprlib.build import store
 from cprlib.build.command import first_line_of, processors, run_logged
 from cprlib.build.debian import Archive, Package
+from cprlib.build.other_packages import LAB_KERNEL, require_programs
 from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, NotSupported
 from cprlib.files import cache_folder, project_folder
@@ -57,6 +58,7 @@ def build_lab_kernel(progress: Progress) -> Path:
 
     def make(temporary: Path) -> None:
         deb = archive.download(package.name)
+        require_programs("build the lab's kernel", LAB_KERNEL)
         folder = cache_folder() / "trees" / f"kernel-{key[:12]}"
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed run: this one holds the lock
         folder.mkdir(parents=True)

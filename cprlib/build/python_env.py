@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cprlib import __version__
 from cprlib.build import store
+from cprlib.build.other_packages import has_apt
 from cprlib.build.progress import Progress
 from cprlib.errors import DownloadFailed, MissingPackages, ProcessFailed
 from cprlib.files import cache_folder, locked, project_folder, write_text
@@ -130,7 +131,7 @@ def make_venv(folder: Path, interpreter: Path | str) -> None:
     except ProcessFailed as error:
         if "ensurepip" not in error.happened:
             raise
-        advice = "sudo apt-get install python3-venv"
+        advice = "sudo apt-get install python3-venv" if has_apt() else "use a Python that has the module ensurepip"
         raise MissingPackages(error.tried, error.happened, advice, details=error.details) from error
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from cprlib.build import store
 from cprlib.build.command import first_line_of, processors, run_logged
 from cprlib.build.debian import Archive
+from cprlib.build.other_packages import QEMU_BUILD, require_programs
 from cprlib.build.progress import Progress
 from cprlib.build.python_env import find_build_python
 from cprlib.build.series import Base, Series, find_base, find_series
@@ -113,6 +114,7 @@ def build_qemu(
     key = store.key_of(tree=tree_key, series=patches.digest, firmware=firmware.name, **added)
 
     def make(temporary: Path) -> None:
+        require_programs(f"build QEMU {base}", QEMU_BUILD)
         folder = cache_folder() / "trees" / f"qemu-{chosen.name}-{tree_key[:12]}"
         with locked(folder.with_name(f".{folder.name}.lock")):
             tree = SourceTree(folder)

@@ -12,6 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from cprlib.build.other_packages import (
+    LAB_KERNEL,
+    NATIVE_RUN,
+    QEMU_BUILD,
+    has_apt,
+    install_advice,
+    missing_programs,
+)
 from cprlib.errors import CprlibError, EnvironmentFailure
 from cprlib.files import cache_folder
 from cprlib.lab.checks_native import Diagnosis, Level, check_native, read_lines
@@ -118,7 +126,7 @@ def as_json(findings: Sequence[Diagnosis]) -> dict[str, Any]:
 
 def check_lab() -> list[Diagnosis]:
     """All checks, in the order of the report."""
-    return [*check_confinement(), check_disk(), check_boot()]
+    return [*check_confinement(), check_packages(), check_disk(), check_boot()]
 
 
 def prepare_only() -> dict[str, Any]:
@@ -196,6 +204,22 @@ def check_disk() -> Diagnosis:
         return Diagnosis("both", "disk", Level.PASS, seen)
     advice = f"{CACHE_NEEDED_MIB} MiB are needed for the first build; CPRLIB_CACHE names another folder"
     return Diagnosis("both", "disk", Level.WARN, seen, advice)
+
+
+def check_packages() -> Diagnosis:
+    """Say how Debian's packages are fetched, for the guest and for builds."""
+    name = "Debian's packages"
+    if has_apt():
+        return Diagnosis("both", name, Level.PASS, "by apt")
+    if missing := missing_programs(NATIVE_RUN):
+        return Diagnosis("both", name, Level.FAIL, f"no apt, and no {', '.join(missing)}", install_advice(missing))
+    seen = "by HTTPS, signatures checked by gpgv"
+    if missing := missing_programs((*LAB_KERNEL, *QEMU_BUILD)):
+        advice = (
+            f"enough for --native with --qemu PATH; to build a QEMU and the lab's kernel, {install_advice(missing)}"
+        )
+        return Diagnosis("both", name, Level.WARN, f"{seen}; no {', '.join(dict.fromkeys(missing))}", advice)
+    return Diagnosis("both", name, Level.PASS, seen)
 
 
 def check_boot() -> Diagnosis:

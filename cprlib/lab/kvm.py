@@ -163,7 +163,7 @@ def build_kvm_image() -> Path:
             archive.extract(package, scratch)
             image = find_file(package, scratch, "boot/vmlinuz-*")
             (folder / "initramfs").write_bytes(_initramfs(compile_init(scratch, "-DLAB_KVM"), scratch))
-            (folder / "vmlinuz").write_bytes(unpack_kernel(image.read_bytes(), scratch))
+            (folder / "vmlinuz").write_bytes(unpack_kernel(image.read_bytes()))
 
     return store.entry("lab-kvm", key, make)
 

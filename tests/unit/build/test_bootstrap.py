@@ -22,6 +22,7 @@ pytestmark = pytest.mark.fast
 def test_missing_packages_are_listed_in_one_line_to_paste(monkeypatch: pytest.MonkeyPatch) -> None:
     required = {"frobnicator": "no-such-program-here", "sh": "sh", "libc6": "/etc/passwd"}
     monkeypatch.setattr(host_packages, "REQUIRED", required)
+    monkeypatch.setattr(host_packages, "has_apt", lambda: True)
     monkeypatch.setattr(host_packages, "_has_lists", lambda: True)
     monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
@@ -35,6 +36,7 @@ def test_missing_packages_are_listed_in_one_line_to_paste(monkeypatch: pytest.Mo
 
 def test_no_package_is_installed_when_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_packages, "REQUIRED", {"sh": "sh"})
+    monkeypatch.setattr(host_packages, "has_apt", lambda: True)
     monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
     monkeypatch.setattr(host_packages, "run", lambda *_a, **_k: pytest.fail("ran something"))
     host_packages.ensure_packages(Progress())

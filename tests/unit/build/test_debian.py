@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from cprlib.build import apt as apt_module
 from cprlib.build import debian
-from cprlib.build.apt import compare_versions
+from cprlib.build.control import compare_versions
 from cprlib.build.debian import Archive
 from cprlib.errors import DownloadFailed, NotSupported, ProcessFailed
 
@@ -76,9 +77,9 @@ def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeApt:
     fake = FakeApt()
     keyring = tmp_path / "keyring.gpg"
     keyring.touch()
-    monkeypatch.setattr(debian, "KEYRINGS", (keyring,))
-    for module in (debian, apt_module):
-        monkeypatch.setattr(module, "run", fake.run)
+    monkeypatch.setattr(apt_module, "KEYRINGS", (keyring,))
+    monkeypatch.setattr(apt_module, "run", fake.run)
+    monkeypatch.setattr(debian, "has_apt", lambda: True)
     apt_module._network_settings.cache_clear()
     return fake
 
@@ -123,10 +124,18 @@ def test_source_is_found_by_the_beginning_of_its_version(apt: FakeApt) -> None:
         Archive("sid").source("qemu", "11.1")
 
 
+ASCENDING = (
+    *("1.0~~", "1.0~rc1-1", "1.0~rc2-1", "1.0", "1.0-1", "1.0-1+b2", "1.0-1.1", "1.0+ds-1", "1.0a-1", "1.1-1"),
+    *("1.9-1", "1.10-1", "1.10.0-1", "1.10-dfsg-1", "2.0-1~bpo13+1", "2.0-1", "1:0.1-1", "1:10.0.13+ds-0+deb13u1"),
+)
+
+
 def test_versions_are_compared_as_in_dpkg() -> None:
-    assert compare_versions("1:1.0-1", "2.0-1") > 0
-    assert compare_versions("1.0~rc1-1", "1.0-1") < 0
-    assert compare_versions("1.0-1", "1.0-1") == 0
+    assert compare_versions("1.0-1", "1.0-1") == compare_versions("1.0", "1.0-0") == 0
+    for one, other in itertools.combinations(ASCENDING, 2):
+        expected = subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode
+        assert (compare_versions(one, other) < 0) == (expected == 0), (one, other)
+        assert compare_versions(other, one) == -compare_versions(one, other)
 
 
 def test_apt_state_of_the_system_is_not_used(apt: FakeApt, cache: Path) -> None:

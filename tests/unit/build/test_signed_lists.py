@@ -1,0 +1,175 @@
+"""Package lists by HTTPS: only what Debian has signed is used. A key, an archive and a server made here stand in."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import lzma
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cprlib.build import debian, signed_lists
+from cprlib.build.apt import MIRROR_VARIABLE
+from cprlib.build.debian import Archive
+from cprlib.build.signed_lists import binary_key, keys_folder
+from cprlib.errors import DownloadFailed, EnvironmentFailure, NotSupported
+
+CONTENT = b"a package"
+PACKAGES = f"""\
+Package: tool-extra
+Version: 1.0-1
+Filename: pool/tool-extra_1.0-1_all.deb
+Size: 9
+SHA256: 00
+
+Package: tool
+Version: 1.0-1
+Filename: pool/tool_1.0-1_all.deb
+Size: 9
+SHA256: 00
+
+Package: tool
+Version: 1.1-1
+Depends: libc6
+Filename: pool/tool_1.1-1_all.deb
+Size: {len(CONTENT)}
+SHA256: {hashlib.sha256(CONTENT).hexdigest()}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A signed archive, served by HTTP."""
+
+    top: Path
+    gnupg: Path
+
+    def write(self, packages: str = PACKAGES, more: str = "") -> None:
+        """Sign lists and write them."""
+        lists = self.top / "dists/trixie/main/binary-amd64"
+        lists.mkdir(parents=True, exist_ok=True)
+        packed = lzma.compress(packages.encode())
+        (lists / "Packages.xz").write_bytes(packed)
+        digest = hashlib.sha256(packed).hexdigest()
+        release = f"Suite: stable\n{more}MD5Sum:\n 00 1 main/binary-amd64/Packages.xz\n"
+        release += f"SHA256:\n {digest} {len(packed)} main/binary-amd64/Packages.xz\nSHA512:\n 00 1 x\n"
+        (self.top / "Release").write_text(release)
+        out = self.top / "dists/trixie/InRelease"
+        gpg(self.gnupg, "--yes", "--clearsign", "--output", str(out), str(self.top / "Release"))
+        (self.top / "pool").mkdir(exist_ok=True)
+        (self.top / "pool/tool_1.1-1_all.deb").write_bytes(CONTENT)
+
+
+def gpg(home: Path, *arguments: str) -> str:
+    command = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    if not shutil.which("gpg") or not shutil.which("gpgv"):
+        pytest.skip("no gpg and gpgv: install gnupg")
+    gnupg, keys, top = (tmp_path / name for name in ("gnupg", "keys", "mirror"))
+    for folder in (gnupg, keys, top):
+        folder.mkdir(mode=0o700)
+    gpg(gnupg, "--quick-generate-key", "Test <test@example.org>", "ed25519", "sign", "never")
+    (keys / "test.asc").write_text(gpg(gnupg, "--armor", "--export"))
+    monkeypatch.setattr(signed_lists, "keys_folder", lambda: keys)
+    monkeypatch.setattr(debian, "has_apt", lambda: False)
+    made = Mirror(top, gnupg)
+    made.write()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(top)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv(MIRROR_VARIABLE, f"http://127.0.0.1:{server.server_port}")
+    yield made
+    server.shutdown()
+    server.server_close()
+    subprocess.run(["gpgconf", "--homedir", str(gnupg), "--kill", "all"], check=False)
+
+
+def test_package_is_looked_up_and_fetched(mirror: Mirror) -> None:
+    del mirror
+    archive = Archive("trixie")
+    assert archive.package("tool").version == "1.1-1"
+    assert archive.package("tool").depends == ("libc6",)
+    assert archive.download("tool").read_bytes() == CONTENT
+    assert archive.names("tool") == ("tool", "tool-extra")
+    with pytest.raises(NotSupported):
+        archive.package("too")
+
+
+def test_list_that_was_changed_is_refused(mirror: Mirror) -> None:
+    changed = lzma.compress(PACKAGES.replace("1.1-1", "9.9-1").encode())
+    (mirror.top / "dists/trixie/main/binary-amd64/Packages.xz").write_bytes(changed)
+    with pytest.raises(DownloadFailed, match="differs from the sha256"):
+        Archive("trixie").package("tool")
+
+
+def test_release_that_was_changed_is_refused(mirror: Mirror) -> None:
+    path = mirror.top / "dists/trixie/InRelease"
+    path.write_text(path.read_text().replace("Suite: stable", "Suite: other!"))
+    with pytest.raises(DownloadFailed, match="not signed by a key of images/debian"):
+        Archive("trixie").package("tool")
+
+
+def test_release_that_is_not_signed_is_refused(mirror: Mirror) -> None:
+    (mirror.top / "dists/trixie/InRelease").write_text((mirror.top / "Release").read_text())
+    with pytest.raises(DownloadFailed, match="not signed"):
+        Archive("trixie").package("tool")
+
+
+def test_text_outside_of_the_signature_is_not_used(mirror: Mirror) -> None:
+    path = mirror.top / "dists/trixie/InRelease"
+    path.write_text(f"SHA256:\n 00 1 main/binary-amd64/Packages.xz\n\n{path.read_text()}")
+    assert Archive("trixie").package("tool").version == "1.1-1"
+
+
+def test_release_by_another_key_is_refused(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    del mirror
+    monkeypatch.setattr(signed_lists, "keys_folder", keys_folder)  # Debian's, which did not sign this
+    with pytest.raises(DownloadFailed, match="not signed"):
+        Archive("trixie").package("tool")
+
+
+def test_old_lists_are_refused(mirror: Mirror) -> None:
+    mirror.write(more="Valid-Until: Sat, 01 Jan 2022 00:00:00 UTC\n")
+    with pytest.raises(DownloadFailed, match="valid until Sat, 01 Jan 2022"):
+        Archive("trixie").package("tool")
+
+
+def test_file_that_differs_from_the_list_is_refused(mirror: Mirror) -> None:
+    (mirror.top / "pool/tool_1.1-1_all.deb").write_bytes(b"another!!")
+    with pytest.raises(DownloadFailed, match="differs from the sha256"):
+        Archive("trixie").download("tool")
+
+
+def test_missing_file_is_a_failed_download(mirror: Mirror) -> None:
+    (mirror.top / "pool/tool_1.1-1_all.deb").unlink()
+    with pytest.raises(DownloadFailed, match="404"):
+        Archive("trixie").download("tool")
+
+
+def test_missing_gpgv_is_named(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    del mirror
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(EnvironmentFailure, match=r"no gpgv.*install gnupg"):
+        Archive("trixie").package("tool")
+
+
+def test_keys_of_debian_are_keys() -> None:
+    keys = [binary_key(path) for path in sorted(keys_folder().glob("*.asc"))]
+    assert len(keys) == 2
+    assert all(key[0] & 0xC0 == 0xC0 or key[0] & 0x80 for key in keys)  # an OpenPGP packet (RFC 9580, section 4.2)

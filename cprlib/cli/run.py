@@ -109,6 +109,8 @@ def run(
     from cprlib.lab.avocado_run import SuiteRun
     from cprlib.lab.doctor import choose_engine
     from cprlib.lab.engines import asset_parameters
+    from cprlib.qemu.binary import require_accelerator
+    from cprlib.qemu.command_line import ACCELERATORS
     from cprlib.report.environment import describe_environment
     from cprlib.report.results_folder import new_results_folder
     from cprlib.verdict.policy_file import load_policy
@@ -122,6 +124,8 @@ def run(
         target = build_qemu(target_base, True, console_progress())
     qemus = {name: build_base(name, console_progress()) for name in bases}
     given = asset_parameters(assets, engine, policy) | (target.parameters("target_") if target else {}) | parameters
+    if brought:
+        require_accelerator(brought, given.get("accelerator", ACCELERATORS[0]))
     environment = describe_environment(
         mode="lab" if engine else "native",
         engine=engine or "",

@@ -122,6 +122,24 @@ def probe(qemu: QemuBinary) -> QemuFacts:
     return facts_from_schema(qemu.path, text, file_digest(qemu.path), schema)
 
 
+def require_accelerator(qemu: QemuBinary, accelerator: str) -> None:
+    """Check that a binary has an accelerator; some distributions build QEMU without TCG, or ship it as a module.
+
+    :param accelerator: ``tcg`` or ``kvm``.
+    :raises UsageError: it has not, with QEMU's own words.
+    """
+    try:
+        with _started_without_machine(qemu, "-accel", accelerator):
+            pass
+    except UsageError as error:
+        advice = {
+            "tcg": "give a QEMU with TCG (configure --enable-tcg; of some distributions a package of its own with "
+            "accel-tcg-x86_64.so), or run natively on a host with KVM",
+        }.get(accelerator, "see cprlib doctor, which tries KVM")
+        tried = f"use {qemu.path} with accelerator {accelerator}"
+        raise UsageError(tried, error.happened, advice, details=error.details) from error
+
+
 def machine_types(qemu: QemuBinary) -> frozenset[str]:
     """Names of the machine types of a binary, without aliases (query-machines).
 
@@ -163,8 +181,11 @@ def common_machine(given: str, source: frozenset[str], target: frozenset[str]) -
 
 
 @contextlib.contextmanager
-def _started_without_machine(qemu: QemuBinary) -> Iterator[QmpConnection]:
-    """The QMP connection of a binary that runs without a machine."""
+def _started_without_machine(qemu: QemuBinary, *more: str) -> Iterator[QmpConnection]:
+    """The QMP connection of a binary that runs without a machine.
+
+    :param more: further arguments.
+    """
     tried = f"use {qemu.path} as QEMU"
     advice = "give a qemu-system-x86_64 with --qemu PATH, or leave it out to use the project's own"
     if not qemu.path.is_file():
@@ -172,6 +193,7 @@ def _started_without_machine(qemu: QemuBinary) -> Iterator[QmpConnection]:
     if not os.access(qemu.path, os.X_OK):
         raise UsageError(tried, "the file is not executable", advice)
     command = [*qemu.command(), "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"]
+    command += more
     try:
         with tempfile.TemporaryFile("w+", errors="replace") as output, _connected(command, output) as connection:
             yield connection

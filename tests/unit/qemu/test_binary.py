@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from cprlib.errors import NotSupported, UsageError
-from cprlib.qemu.binary import QemuBinary, Schema, common_machine, facts_from_schema, newest_common, probe
+from cprlib.qemu.binary import (
+    QemuBinary,
+    Schema,
+    common_machine,
+    facts_from_schema,
+    newest_common,
+    probe,
+    require_accelerator,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -83,6 +91,16 @@ def test_ancient_qemu_has_no_cpr_transfer() -> None:
     facts = facts_from_schema(Path("/q"), "7.2.0", "00", Schema([]))
     with pytest.raises(NotSupported, match="no 'cpr-transfer'"):
         facts.require_netdev_cpr()
+
+
+def test_missing_accelerator_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "qemu"
+    program.write_text('#!/bin/sh\necho "qemu: -accel $9: invalid accelerator $9" >&2\nexit 1\n')
+    program.chmod(0o755)
+    with pytest.raises(UsageError, match=r"with accelerator tcg: .*invalid accelerator .*--enable-tcg"):
+        require_accelerator(QemuBinary(program), "tcg")
+    with pytest.raises(UsageError, match=r"with accelerator kvm: .*invalid accelerator .*cprlib doctor"):
+        require_accelerator(QemuBinary(program), "kvm")
 
 
 @pytest.mark.parametrize(("path", "words"), [("/nonexistent/qemu", "no such file"), ("/bin/true", "no message")])

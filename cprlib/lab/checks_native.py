@@ -16,7 +16,7 @@ from typing import Literal
 
 from cprlib.errors import CprlibError, InstrumentError
 from cprlib.lab.capacity import parallel_tests
-from cprlib.linux.cgroup import limits_text, usable_cores, usable_memory_mib
+from cprlib.linux.cgroup import cpu_limit, memory_limit_mib, usable_cores, usable_memory_mib
 from cprlib.linux.kernel_trace import reads_of_taps
 from cprlib.linux.libc import KCMP_NUMBERS, same_open_file, unshare_network
 from cprlib.linux.tap import open_tap
@@ -204,25 +204,23 @@ def check_rights() -> Result:
 
 def check_memory(root: Path = Path("/")) -> Result:
     """Check memory for source, target and, in a lab, its kernel."""
-    available, limits = usable_memory_mib(root), limits_text(root)
-    seen = f"{available} MiB available" + (f"; {limits}" if limits else "")
+    available, limit = usable_memory_mib(root), memory_limit_mib(root)
+    seen = f"{available} MiB available" + (f" of {limit} MiB in a control group" if limit is not None else "")
     if available >= ENOUGH_MEMORY_MIB:
         return Level.PASS, seen, ""
     advice = f"{ENOUGH_MEMORY_MIB} MiB for each parallel test are recommended"
-    return Level.WARN, seen, f"{advice}: give the container more memory, or --parallel 1" if limits else advice
+    more = ": give the container more memory (memory.max), or --parallel 1"
+    return Level.WARN, seen, advice + (more if limit is not None else "")
 
 
 def check_processors(root: Path = Path("/")) -> Result:
     """Say how many tests run at once in labs, and why not more."""
     cores, own = usable_cores(root), len(os.sched_getaffinity(0))
-    seen = f"{cores} usable: {parallel_tests('uml', root)} labs at once"
+    seen = f"{cores} of {own} usable, {parallel_tests('uml', root)} labs at once"
     if cores == own:
         return Level.PASS, seen, ""
-    return (
-        Level.WARN,
-        f"{seen}; {limits_text(root)} of {own}",
-        "give the container more CPU time (cpu.max), or wait longer",
-    )
+    seen += f": the quota of a control group pays for {cpu_limit(root):g}"
+    return Level.WARN, seen, "give the container more CPU time (cpu.max)"
 
 
 def check_kernel_settings(path: Path = Path("/proc/sys/kernel")) -> Result:

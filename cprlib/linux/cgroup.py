@@ -29,14 +29,14 @@ def usable_memory_mib(root: Path = Path("/")) -> int:
     return max(0, min([_available(root), *_free_in_groups(root)])) // MIB
 
 
-def limits_text(root: Path = Path("/")) -> str:
-    """The limits of control groups, for people: ``cpu.max allows 1.5 processors``; empty without one."""
-    found = []
-    if shares := list(_cpu_shares(root)):
-        found.append(f"a control group allows {min(shares):g} processors")
-    if limits := [limit for limit, _ in _memory_limits(root)]:
-        found.append(f"a control group allows {min(limits) // MIB} MiB")
-    return "; ".join(found)
+def cpu_limit(root: Path = Path("/")) -> float | None:
+    """Processors that the tightest quota pays for; None without a quota."""
+    return min(_cpu_shares(root), default=None)
+
+
+def memory_limit_mib(root: Path = Path("/")) -> int | None:
+    """The tightest limit of memory in MiB; None without one."""
+    return min((limit // MIB for limit, _ in _memory_limits(root)), default=None)
 
 
 def _cpu_shares(root: Path) -> Iterator[float]:

@@ -112,11 +112,11 @@ def test_limits_of_a_container_are_named(tmp_path: Path, monkeypatch: pytest.Mon
     place = root(tmp_path, CONTAINER)
     level, seen, advice = check_processors(place)
     assert level is Level.WARN
-    assert seen.startswith("1 usable: 1 labs at once; a control group allows 1.5 processors")
+    assert seen == "1 of 8 usable, 1 labs at once: the quota of a control group pays for 1.5"
     assert "cpu.max" in advice
     level, seen, advice = check_memory(place)
     assert level is Level.WARN
-    assert "1024 MiB available; a control group allows" in seen
+    assert seen == "1024 MiB available of 1024 MiB in a control group"
     assert "give the container more memory" in advice
 
 

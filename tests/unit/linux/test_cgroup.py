@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.linux.cgroup import limits_text, usable_cores, usable_memory_mib
+from cprlib.linux.cgroup import cpu_limit, memory_limit_mib, usable_cores, usable_memory_mib
 
 MIB = 1 << 20
 HOST = {"proc/meminfo": "MemTotal: 32768000 kB\nMemAvailable: 16777216 kB\n", "proc/self/cgroup": "0::/\n"}
@@ -29,7 +29,12 @@ def root(tmp_path: Path, files: Mapping[str, str]) -> Path:
 
 def test_host_without_groups_has_all(tmp_path: Path) -> None:
     place = root(tmp_path, {})
-    assert (usable_cores(place), usable_memory_mib(place), limits_text(place)) == (8, 16384, "")
+    assert (usable_cores(place), usable_memory_mib(place), cpu_limit(place), memory_limit_mib(place)) == (
+        8,
+        16384,
+        None,
+        None,
+    )
 
 
 QUOTAS = [("max 100000", 8), ("150000 100000", 1), ("50000 100000", 1), ("400000 100000", 4)]
@@ -48,7 +53,7 @@ def test_memory_follows_memory_max_without_cached_files(tmp_path: Path) -> None:
     }
     place = root(tmp_path, files)
     assert usable_memory_mib(place) == 1536
-    assert limits_text(place) == "a control group allows 2048 MiB"
+    assert memory_limit_mib(place) == 2048
 
 
 def test_outer_group_counts(tmp_path: Path) -> None:

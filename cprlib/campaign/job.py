@@ -23,12 +23,11 @@ from cprlib.cleanup import temporary_folder
 from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, ProcessFailed, UsageError
 from cprlib.files import project_folder
-from cprlib.lab.avocado_run import SuiteRun, avocado_environment, gather, run_avocado
+from cprlib.lab.avocado_run import LOG_FILE, SuiteRun, avocado_environment, gather, run_avocado
 from cprlib.lab.engines import KERNEL_VARIABLE
 from cprlib.process import run
 from cprlib.report.results_folder import case_id
 
-LOG_FILE = "avocado.log"
 INSTRUMENTED = "avocado-instrumented"
 JOB_TIMEOUT_S = 600  # Avocado ends a longer job; tests have shorter limits of their own
 RAW_FILES = ("*.pcap", "reflector.json")

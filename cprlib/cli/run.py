@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -168,6 +170,8 @@ def _run_and_judge(
     """
     from cprlib.lab.avocado_run import repeat_tests, run_and_gather
 
+    # The import takes half a second, while this process waits for the tests.
+    threading.Thread(target=importlib.import_module, args=("cprlib.report.pipeline",), daemon=True).start()
     retries = run_and_gather(suite)
     from cprlib.report.history import INDEX_FILE
     from cprlib.report.pipeline import build_report
@@ -183,6 +187,7 @@ def _run_and_judge(
 
     report = judge()
     if repeat and (tries := first_tries(report)):
+        report_progress(f"{len(tries)} cases are run once more, alone, because some were inconclusive")
         retries += repeat_tests(suite, tries)
         report = judge()
     latest = publish(suite.results)

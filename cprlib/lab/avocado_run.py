@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -20,11 +21,21 @@ from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.files import project_folder
 from cprlib.lab.capacity import parallel_tests
+from cprlib.lab.job_display import JobDisplay, job_display
+from cprlib.lab.job_events import EVENTS_VARIABLE, read_events
 from cprlib.lab.task import LAB_FILE
 from cprlib.process import spawn
 from cprlib.report.results_folder import CASES, FIRST_TRIES, REPEATS
 
 JOB_FOLDER = "avocado"
+LOG_FILE = "avocado.log"  # output of Avocado, in the results folder
+SETTINGS = """\
+[datadir.paths]
+test_dir = {tests}
+[job.output.testlogs]
+summary_statuses = []
+"""  # the summary goes to Avocado's errors, and the report has its own
+LAST_LINES_S = 5.0  # for what Avocado wrote last, when a process that it left behind still holds its errors open
 OWNER_ALONE = 0o077  # umask: transcripts may contain output of a guest
 COPIES = {"results.xml": "junit.xml", "results.tap": "results.tap"}  # Avocado's name: ours
 
@@ -52,6 +63,11 @@ class SuiteRun:
     matrix: Path | None = None
     job_folder: str = JOB_FOLDER
 
+    @property
+    def at_once(self) -> int:
+        """Number of tests that run at once."""
+        return self.parallel or parallel_tests(self.engine)
+
     def command(self) -> list[str]:
         """The command line of Avocado."""
         command = [sys.executable, "-m", "avocado", "run"]
@@ -62,8 +78,7 @@ class SuiteRun:
         else:
             for name, value in self.parameters.items():
                 command += ["-p", f"{name}={value}"]
-        parallel = self.parallel or parallel_tests(self.engine)
-        command += ["--max-parallel-tasks", str(parallel)]
+        command += ["--max-parallel-tasks", str(self.at_once)]
         command += ["--spawner", "lab", "--lab-engine", self.engine] if self.engine else ["--spawner", "native"]
         return [*command, *self.extra]
 
@@ -72,6 +87,54 @@ def avocado_environment() -> dict[str, str]:
     """The environment in which Avocado finds its runners, those of this Python."""
     programs = Path(sys.executable).parent
     return {**os.environ, "PATH": f"{programs}:{os.environ.get('PATH', '')}"}
+
+
+@contextlib.contextmanager
+def _avocado(
+    suite: SuiteRun, output: IO[str] | None, errors: int | None, events: IO[str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Avocado's process, with its temporary folder; both end with the body.
+
+    :param events: the file for lines of :mod:`cprlib.lab.job_events`; closed in this process.
+    """
+    with contextlib.ExitStack() as stack:
+        cleanup = stack.enter_context(CleanupProcess())
+        stack.callback(cleanup.group, 0)
+        environment = {**avocado_environment(), **temporary_environment(cleanup), **suite.environment}
+        settings = Path(environment["TMPDIR"], "avocado.conf")  # else Avocado creates ~/avocado/tests
+        settings.write_text(SETTINGS.format(tests=project_folder() / "tests"), encoding="utf-8")
+        program, arguments = suite.command()[:3], suite.command()[3:]
+        inherited = [events.fileno()] if events else []
+        if events:
+            environment[EVENTS_VARIABLE] = str(events.fileno())
+        child = stack.enter_context(
+            spawn(
+                [*program, "--config", str(settings), *arguments],
+                purpose="run Avocado",
+                env=environment,
+                stdout=output,
+                stderr=errors,
+                pass_fds=inherited,
+                umask=OWNER_ALONE,
+            )
+        )
+        cleanup.group(child.pid)  # runners of Avocado's own spawner outlive Avocado
+        if events:
+            events.close()
+        yield child
+
+
+def _wait(child: subprocess.Popen[str]) -> int:
+    """Wait for Avocado; after Ctrl-C, let it terminate its tests."""
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        os.killpg(child.pid, signal.SIGINT)  # once: Avocado then terminates its tests in order
+        try:
+            child.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+        raise
 
 
 def run_avocado(
@@ -86,29 +149,43 @@ def run_avocado(
     :returns: exit status of Avocado (a sum of flags, avocado.core.exit_codes).
     :raises EnvironmentFailure: this Python does not find Avocado.
     """
-    errors = subprocess.STDOUT if output else None
-    with contextlib.ExitStack() as stack:
-        cleanup = stack.enter_context(CleanupProcess())
-        stack.callback(cleanup.group, 0)
-        environment = {**avocado_environment(), **temporary_environment(cleanup), **suite.environment}
-        settings = Path(environment["TMPDIR"], "avocado.conf")  # else Avocado creates ~/avocado/tests
-        settings.write_text(f"[datadir.paths]\ntest_dir = {project_folder() / 'tests'}\n", encoding="utf-8")
-        program, arguments = suite.command()[:3], suite.command()[3:]
-        command = [*program, "--config", str(settings), *arguments]
-        child = stack.enter_context(
-            spawn(command, purpose="run Avocado", env=environment, stdout=output, stderr=errors, umask=OWNER_ALONE)
-        )
-        cleanup.group(child.pid)  # runners of Avocado's own spawner outlive Avocado
+    with _avocado(suite, output, subprocess.STDOUT if output else None) as child:
         started(child)
+        return _wait(child)
+
+
+def run_shown(suite: SuiteRun, display: JobDisplay) -> int:
+    """Run Avocado and show its tests. Its output goes to :data:`LOG_FILE`, its errors to the display too.
+
+    :param display: entered when Avocado has been started.
+    :returns, raises: as :func:`run_avocado`.
+    """
+    reader, writer = os.pipe()
+    with (
+        os.fdopen(reader, encoding="utf-8", errors="replace") as events,
+        os.fdopen(writer, "w", encoding="utf-8") as inherited,
+        (suite.results / LOG_FILE).open("a", encoding="utf-8") as log,
+        _avocado(suite, log, subprocess.PIPE, inherited) as child,
+        display,
+    ):
+
+        def read_errors() -> None:
+            for line in child.stderr or ():
+                log.write(line)
+                log.flush()
+                display.error(line)
+
+        threads = [
+            threading.Thread(target=read_events, args=(events, display.handle), name="events", daemon=True),
+            threading.Thread(target=read_errors, name="errors", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
         try:
-            return child.wait()
-        except KeyboardInterrupt:
-            os.killpg(child.pid, signal.SIGINT)  # once: Avocado then terminates its tests in order
-            try:
-                child.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-            raise
+            return _wait(child)
+        finally:
+            for thread in threads:
+                thread.join(timeout=LAST_LINES_S)
 
 
 def lab_retries(test_folder: Path) -> int:
@@ -142,7 +219,7 @@ def gather(results: Path, job_folder: str = JOB_FOLDER) -> int:
     """
     job = max((path for path in (results / job_folder).glob("job-*") if path.is_dir()), default=None)
     if job is None:
-        raise EnvironmentFailure("run the suite", "Avocado created no job", "read its messages above")
+        raise EnvironmentFailure("run the suite", "Avocado created no job", f"read {results / LOG_FILE}")
     for name, ours in COPIES.items():
         if job_folder == JOB_FOLDER and (job / name).exists():
             shutil.copyfile(job / name, results / ours)
@@ -162,7 +239,7 @@ def gather(results: Path, job_folder: str = JOB_FOLDER) -> int:
 
 
 def run_and_gather(suite: SuiteRun) -> int:
-    """Run Avocado and collect the evidence of its tests.
+    """Run Avocado, show its tests and collect their evidence.
 
     The evidence of an interrupted run is collected too; ``cprlib report`` lists what is missing.
 
@@ -170,7 +247,7 @@ def run_and_gather(suite: SuiteRun) -> int:
     :raises EnvironmentFailure: see :func:`run_avocado` and :func:`gather`.
     """
     try:
-        run_avocado(suite)
+        run_shown(suite, job_display(suite.results.parent, suite.at_once))
     except KeyboardInterrupt:
         with contextlib.suppress(EnvironmentFailure):
             gather(suite.results, suite.job_folder)

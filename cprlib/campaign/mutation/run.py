@@ -17,7 +17,7 @@ from cprlib.build import store
 from cprlib.build.assets import Assets, build_assets
 from cprlib.build.mutants import build_mutant
 from cprlib.build.progress import LineProgress, Progress, seconds_text
-from cprlib.campaign.job import LOG_FILE, JobRunner, SuiteTest, compress, keep_records
+from cprlib.campaign.job import JobRunner, SuiteTest, compress, keep_records
 from cprlib.campaign.mutation.output import write_report
 from cprlib.campaign.mutation.plan import RESULTS, STORE, MutationRequest, PlannedBuild, choose_mutants, make_plan
 from cprlib.campaign.mutation.score import (
@@ -34,6 +34,7 @@ from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Children, Pool, Task, worker_count
 from cprlib.campaign.store import store_folder
 from cprlib.errors import BuildFailed, CprlibError, InstrumentError
+from cprlib.lab.avocado_run import LOG_FILE
 from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary, file_digest
 from cprlib.report.environment import describe_environment

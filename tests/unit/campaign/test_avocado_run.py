@@ -9,6 +9,7 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.evidence.case import CaseEvidence
 from cprlib.lab import avocado_run
 from cprlib.lab.avocado_run import FirstTry, SuiteRun, gather, repeat_tests, run_and_gather
+from cprlib.lab.job_display import JobDisplay
 from cprlib.report.gather import AvocadoTest, read_jobs
 from cprlib.report.gather import gather as gather_cases
 from cprlib.update.mechanism import Mechanism
@@ -81,20 +82,20 @@ def test_lab_runs_as_many_at_once_as_there_are_cores_and_native_one(tmp_path: Pa
 def test_what_had_ended_before_an_interrupt_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case(job(tmp_path), "1-a", "tap")
 
-    def interrupted(_suite: SuiteRun) -> int:
+    def interrupted(_suite: SuiteRun, _display: JobDisplay) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(avocado_run, "run_avocado", interrupted)
+    monkeypatch.setattr(avocado_run, "run_shown", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_and_gather(SuiteRun(tmp_path, [], {}))
     assert (tmp_path / "cases" / "tap" / "case.json").exists()
 
 
 def test_an_interrupt_before_the_job_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_suite: SuiteRun) -> int:
+    def interrupted(_suite: SuiteRun, _display: JobDisplay) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(avocado_run, "run_avocado", interrupted)
+    monkeypatch.setattr(avocado_run, "run_shown", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_and_gather(SuiteRun(tmp_path, [], {}))
 
@@ -114,7 +115,7 @@ def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypa
     gather(tmp_path)
     ran: list[SuiteRun] = []
 
-    def second_run(suite: SuiteRun) -> int:
+    def second_run(suite: SuiteRun, _display: JobDisplay) -> int:
         ran.append(suite)
         again = tmp_path / suite.job_folder / "job-2"
         CaseEvidence("tap", Mechanism.CPR, test=f"1-{test}", sent=7).write(
@@ -125,7 +126,7 @@ def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypa
         (again.parent / "latest").symlink_to(again)
         return 0
 
-    monkeypatch.setattr(avocado_run, "run_avocado", second_run)
+    monkeypatch.setattr(avocado_run, "run_shown", second_run)
     suite = SuiteRun(tmp_path, [], {}, engine="uml", parallel=2)
     assert repeat_tests(suite, [FirstTry("tap", f"1-{test}", ("the machine was busy",))]) == 0
     assert (ran[0].tests, ran[0].parallel) == ((test,), 1)

@@ -21,6 +21,7 @@ from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
 from cprlib.lab import avocado_run
 from cprlib.lab.avocado_run import SuiteRun
+from cprlib.lab.job_display import JobDisplay
 from cprlib.qemu.binary import QemuBinary
 from cprlib.traffic.figures import PerDirection
 from tests.unit.evidence.samples import good_case
@@ -33,7 +34,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ran:
     """``cprlib run`` with the cases of its tests: one or none."""
 
     def run(*words: str, case: CaseEvidence | None) -> int:
-        def avocado(suite: SuiteRun) -> int:
+        def avocado(suite: SuiteRun, _display: JobDisplay) -> int:
             if case is not None:
                 job = suite.results / suite.job_folder / "job-2026-01-01T00.00-abc"
                 case.write(job / "test-results" / "1-x" / "data" / "cases" / case.id)
@@ -43,7 +44,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ran:
         assets = Assets(QemuBinary(Path("/q")), GuestImage(Path("/k"), Path("/i"), "x"))
         monkeypatch.setattr("cprlib.build.assets.build_assets", lambda *_, **__: assets)
         monkeypatch.setattr("cprlib.lab.doctor.choose_engine", lambda *_: None)
-        monkeypatch.setattr(avocado_run, "run_avocado", avocado)
+        monkeypatch.setattr(avocado_run, "run_shown", avocado)
         return main(["run", "--out", str(tmp_path / "results"), *words])
 
     return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +17,7 @@ from cprlib.linux.packet_faults import PacketFault, PacketSelection, StampPacket
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.stamp import STAMP_PORT, ReflectorPacket, SenderPacket
 
-from ..traffic.veth import INTERFACE, Pair, veth_pair_or_skip
+from ..traffic.veth import INTERFACE, Pair, silence, veth_pair_or_skip
 
 PORT, COUNT = 20000, 64
 
@@ -68,8 +67,7 @@ def quiet_pair() -> Iterator[Pair]:
     """Both ends without IPv6, whose reports would mix in."""
     with veth_pair_or_skip() as pair:
         for namespace in (pair.station, pair.guest):
-            with namespace.entered():
-                Path(f"/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6").write_text("1")
+            silence(namespace)
         yield pair
 
 

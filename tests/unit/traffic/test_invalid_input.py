@@ -6,7 +6,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -25,16 +24,10 @@ from malformed_frames import EACH, MalformedFrames
 
 from .reflector_process import reflector_process
 from .test_result import World, fates, result_of, simulate
-from .veth import INTERFACE, Pair, veth_pair_or_skip
+from .veth import INTERFACE, Pair, silence, veth_pair_or_skip
 
 PACKETS = 400
 (FLOW,) = flows_between(count=1, first_port=20000)
-
-
-def silence(pair: Pair) -> None:
-    for namespace in (pair.station, pair.guest):
-        with namespace.entered():
-            Path(f"/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6").write_text("1")
 
 
 @contextlib.contextmanager
@@ -63,7 +56,8 @@ def stream_beside(pair: Pair, to_station: list[bytes], to_guest: list[bytes]) ->
 def test_malformed_frames_are_counted_by_kind_and_change_nothing() -> None:
     frames = MalformedFrames(FLOW.source_port)
     with veth_pair_or_skip() as pair:
-        silence(pair)
+        silence(pair.station)
+        silence(pair.guest)
         to_station, to_guest = frames.data
         result, ignored = stream_beside(pair, to_station * EACH, to_guest * EACH)
     assert list(frames.at_capture(result)) == []
@@ -143,7 +137,8 @@ def stream_at(pair: Pair, rate: float, flow: Flow) -> tuple[TrafficResult, list[
 def test_no_thread_of_the_instrument_remains() -> None:
     before = threading.active_count()
     with veth_pair_or_skip() as pair:
-        silence(pair)
+        silence(pair.station)
+        silence(pair.guest)
         frames = MalformedFrames(FLOW.source_port)
         stream_beside(pair, *frames.data)
     assert threading.active_count() == before

@@ -25,7 +25,7 @@ from cprlib.traffic.kernel_drops import UNEXPLAINED, DropEvent, DropReport, Drop
 from cprlib.traffic.ledger import Moments, cause_of, make_ledger, nearest, place, rows_of
 from cprlib.traffic.session import TrafficSession
 
-from .veth import require_root
+from .veth import require_root, silence
 
 STOP, RESUME = 1_000_000_000, 1_300_000_000
 UPDATES = (Moments(STOP, RESUME),)
@@ -219,12 +219,6 @@ def open_tap(topology: Topology) -> int:
     return opened
 
 
-def silence(topology: Topology) -> None:
-    """Keep the station from sending MLD reports for its addresses: each would occupy the queue."""
-    with topology.station.entered():
-        Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text("1")
-
-
 def counters(topology: Topology) -> dict[str, int | None]:
     tap, port = (read_counters(topology.switch, name) for name in ("tap0", "port0"))
     station = read_counters(topology.station, "eth0")
@@ -248,7 +242,7 @@ def test_a_full_tap_queue_under_a_stopped_guest_is_found(queue_length: int, read
     try:
         with build_topology() as topology, DropTrace() as trace:
             topology.add_tap("tap0", queues=1, queue_length=queue_length)
-            silence(topology)
+            silence(topology.station)  # its MLD reports would occupy the queue
             opened = open_tap(topology)  # from here on the tap has a carrier and queues packets
             try:
                 before = {**counters(topology), "sender.sent": 0}

@@ -14,6 +14,7 @@ from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import GUEST, NUD_PERMANENT, STATION, Address, disable_ipv6
 
 INTERFACE = "eth0"
+IPV6_MIN_MTU = 1280  # bytes, linux/ipv6.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,15 @@ def configure(namespace: NetworkNamespace, own: Address, peer: Address) -> None:
     netlink.addr("add", index=index, address=own.ipv6, prefixlen=64, flags=0x02)  # IFA_F_NODAD
     for address in (peer.ipv4, peer.ipv6):
         netlink.neigh("add", dst=address, lladdr=peer.mac, ifindex=index, state=NUD_PERMANENT)
+
+
+def silence(namespace: NetworkNamespace, interface: str = INTERFACE) -> None:
+    """Take IPv6 away from a link, whose reports would mix in.
+
+    A link with an MTU below 1280 bytes has no IPv6 (RFC 8200 section 5; Linux net/ipv6/addrconf.c). The setting
+    ``disable_ipv6`` does the same, but /proc/sys is read-only in many containers.
+    """
+    namespace.netlink.link("set", index=namespace.index(interface), mtu=IPV6_MIN_MTU - 1)
 
 
 @contextlib.contextmanager

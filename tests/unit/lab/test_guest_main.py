@@ -11,6 +11,8 @@ from pathlib import Path
 import avocado.core.job  # noqa: F401 - registers the job's options
 from avocado.core.nrunner.runnable import Runnable
 
+from cprlib.files import project_folder
+
 KIND = "avocado-instrumented"
 TEST = """
 from avocado import Test
@@ -24,6 +26,15 @@ class A(Test):
         if self.params.get("fail"):
             self.fail("on purpose")
 """
+
+IMPORTS = """
+import sys
+sys.argv = ["x", "-k", "avocado-instrumented"]
+import cprlib.lab.guest_main, test_cpr_tap
+print(*sorted(sys.modules))
+"""
+SLOW = {"click", "http.client", "jinja2", "jsonschema", "matplotlib", "numpy", "pkg_resources", "psutil", "pyroute2"}
+SLOW |= {"rich", "scapy", "scipy", "urllib.request", "yaml"}
 
 
 def run_inside(folder: Path, *extra: str) -> tuple[list[dict[str, object]], str]:
@@ -52,3 +63,11 @@ def test_parameters_and_results_get_through(tmp_path: Path) -> None:
     variant = {"paths": ["/"], "variant_id": None, "variant": [["/", [["/", "fail", True]]]]}
     messages, _ = run_inside(tmp_path, f"variant=json:{json.dumps(variant)}")
     assert (messages[-1]["result"], messages[-1]["fail_reason"]) == ("fail", "on purpose")
+
+
+def test_a_lab_imports_nothing_slow_before_its_test_runs() -> None:
+    """The lab has one core, and imports everything for one test."""
+    path = f"{project_folder()}{os.pathsep}{project_folder() / 'tests' / 'functional'}"
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
+    assert SLOW & set(done.stdout.split()) == set()

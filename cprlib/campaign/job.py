@@ -60,7 +60,7 @@ def list_tests(folder: Path | None = None, tags: Sequence[str] = ()) -> tuple[Su
     top = folder or project_folder() / "tests" / "functional"
     with temporary_folder("cprlib-tests-") as temporary:
         listing = Path(temporary, "tests.json")
-        command = [sys.executable, "-m", "avocado", "--show=none", "list", "--json", str(listing)]
+        command = [sys.executable, "-m", "cprlib.lab.avocado_main", "--show=none", "list", "--json", str(listing)]
         command += [str(top), *(word for tag in tags for word in ("-t", tag))]
         try:
             run(command, purpose="list the suite's tests", seconds=120, env=avocado_environment())

@@ -70,7 +70,7 @@ class SuiteRun:
 
     def command(self) -> list[str]:
         """The command line of Avocado."""
-        command = [sys.executable, "-m", "avocado", "run"]
+        command = [sys.executable, "-m", "cprlib.lab.avocado_main", "run"]
         command += self.tests or [str(project_folder() / "tests" / "functional")]
         command += ["--job-results-dir", str(self.results / self.job_folder), "--disable-sysinfo"]
         if self.matrix:

@@ -2,9 +2,8 @@
 
 Avocado's runner starts a second process for each test and polls it every 10 ms, to survive damage to the test's
 process. A lab belongs to one test, so the test runs in this process and has the one core of the lab for itself.
-Importing ``avocado`` loads every installed plugin (spawners, results, varianters) through pkg_resources, which takes
-two thirds of the second that the start of a test takes in a lab; this process needs none, so pkg_resources is replaced
-during the import.
+Importing ``avocado`` loads every installed plugin (spawners, results, varianters), which takes most of the second that
+the start of a test takes in a lab; this process needs none (:mod:`cprlib.lab.light_avocado`).
 Messages are JSON lines on standard output; other output of the test's children goes to standard error.
 
 Usage: ``python -m cprlib.lab.guest_main ARGUMENTS``, with the arguments of Avocado's ``runnable-run``.
@@ -16,55 +15,14 @@ import contextlib
 import os
 import signal
 import sys
-import types
-from collections.abc import Iterator
 from typing import Any, BinaryIO
+
+from cprlib.lab.light_avocado import light_modules, replaced
 
 KIND = "avocado-instrumented"
 
 
-class _NoDistribution(Exception):
-    """DistributionNotFound of the replacement."""
-
-
-def _replacement() -> types.ModuleType:
-    """A pkg_resources without plugins, with the names that Avocado 113 uses."""
-    module = types.ModuleType("pkg_resources", "replacement by cprlib.lab.guest_main")
-
-    def no_distribution(*_: Any) -> Any:
-        raise _NoDistribution
-
-    module.__dict__.update(
-        iter_entry_points=lambda *_: iter(()),
-        get_entry_map=lambda *_: {},
-        get_distribution=lambda _: types.SimpleNamespace(location="/", version="0.0"),
-        resource_filename=lambda *_: "/nonexistent",
-        require=no_distribution,
-        DistributionNotFound=_NoDistribution,
-        VersionConflict=_NoDistribution,
-    )
-    return module
-
-
-@contextlib.contextmanager
-def no_plugins() -> Iterator[None]:
-    """In this context, Avocado finds no plugins, and nothing for recipes (jsonschema) and downloads (asset)."""
-    hidden: dict[str, types.ModuleType | None] = {
-        "pkg_resources": _replacement(),
-        "jsonschema": None,
-        "avocado.utils.asset": types.ModuleType("avocado.utils.asset"),  # takes 0.1 s, with HTTP and its client
-    }
-    before = {name: sys.modules[name] for name in hidden if name in sys.modules}
-    sys.modules.update(hidden)  # type: ignore[arg-type]  # None makes an import fail
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-        sys.modules.update(before)
-
-
-with no_plugins() if KIND in sys.argv else contextlib.nullcontext():
+with replaced(light_modules(tuple)) if KIND in sys.argv else contextlib.nullcontext():
     from avocado.core.nrunner.task import json_dumps
     from avocado.core.utils import messages
     from avocado.plugins.runners.avocado_instrumented import AvocadoInstrumentedTestRunner, RunnerApp

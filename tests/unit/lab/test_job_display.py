@@ -14,7 +14,6 @@ from cprlib.lab.job_display import JobDisplay, JobState, LiveTable, ended_line, 
 from cprlib.lab.job_events import ChosenTests, EndedTest, JobEvent, StartedTest, read_events
 
 TESTS = tuple(f"/x/test_tap.py:Tap.test_{name}" for name in "abcd")
-PLUGIN = "[avocado.plugins.result_events]\ncprlib-events = cprlib.lab.events_plugin:JobEvents\n"
 SUITE = """
 from avocado import Test
 
@@ -153,17 +152,6 @@ def test_lines_that_are_no_events_are_left_out() -> None:
     assert seen == [StartedTest("1", "t")]
 
 
-@pytest.fixture
-def with_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Avocado finds the plugin, also in an environment that was made before there was one."""
-    info = tmp_path / "plugin" / "plugin-0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 0\n")
-    (info / "entry_points.txt").write_text(PLUGIN)
-    monkeypatch.setenv("PYTHONPATH", f"{info.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-
-
-@pytest.mark.usefixtures("with_plugin")
 def test_real_job(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(SUITE)
     stream = io.StringIO()
@@ -181,7 +169,6 @@ def test_real_job(tmp_path: Path) -> None:
     assert "RESULTS    : PASS 1" in (tmp_path / LOG_FILE).read_text(), "Avocado's own output is in the log"
 
 
-@pytest.mark.usefixtures("with_plugin")
 def test_errors_of_avocado_are_shown_and_logged(tmp_path: Path) -> None:
     stream = io.StringIO()
     run_shown(SuiteRun(tmp_path, [str(tmp_path / "gone.py")], {}), JobDisplay(tmp_path, 1, stream))

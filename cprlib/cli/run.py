@@ -187,7 +187,7 @@ def _run_and_judge(
 
     report = judge()
     if repeat and (tries := first_tries(report)):
-        report_progress(f"{len(tries)} cases are run once more, alone, because some were inconclusive")
+        report_progress("Inconclusive tests are run once more, alone.")
         retries += repeat_tests(suite, tries)
         report = judge()
     latest = publish(suite.results)

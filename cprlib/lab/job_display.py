@@ -18,6 +18,7 @@ from cprlib.lab.job_events import ChosenTests, EndedTest, JobEvent, StartedTest
 from cprlib.report.durations import case_seconds
 from cprlib.report.formatting import one_line
 from cprlib.report.results_folder import case_id
+from cprlib.verdict.traffic_rules import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -120,7 +121,7 @@ def summary(state: JobState) -> str:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in state.outcomes.items())
     left = state.seconds_left() if state.ended < state.total else None
     rest = f", about {seconds_text(left)} left" if left is not None else ""
-    done = f"{state.ended} of {state.total} tests" + (f": {counts}" if counts else "")
+    done = f"{state.ended} of {counted(state.total, 'test')}" + (f": {counts}" if counts else "")
     return f"{done}; {seconds_text(state.elapsed())}{rest}"
 
 
@@ -128,7 +129,8 @@ def ended_line(event: EndedTest, number: int, total: int) -> str:
     """One line for a case that has ended: outcome, case, seconds, number of total, and why it did not pass."""
     outcome = outcome_of(event)
     line = f"{outcome:<12} {case_name(event.test):<{NAME_WIDTH}} {event.seconds:6.1f} s  {number} of {total}"
-    return f"{line}  {one_line(event.reason, REASON_WIDTH)}" if event.reason and outcome is not Outcome.PASS else line
+    reason = one_line(event.reason, REASON_WIDTH).removeprefix(f"verdict: {outcome}: ")  # the line begins with it
+    return f"{line}  {reason}" if reason and outcome is not Outcome.PASS else line
 
 
 class JobDisplay:
@@ -168,7 +170,8 @@ class JobDisplay:
         """The line when the tests are known: how many there are."""
         left = self._state.seconds_left()
         expected = f", about {seconds_text(left)}" if left is not None else ""
-        return f"{self._state.total} tests, {self._at_once} at once{expected}"
+        at_once = min(self._at_once, self._state.total)
+        return f"{counted(self._state.total, 'test')}, {at_once} at once{expected}"
 
     def error(self, line: str) -> None:
         """Show a line of Avocado's errors."""

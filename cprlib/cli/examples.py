@@ -126,6 +126,14 @@ EXAMPLES: Mapping[str, Examples] = {
             ("cprlib run --policy strict -p rate=2000", "another policy, another packet rate"),
         ),
     ),
+    "scoreboard": Examples(
+        (
+            ("cprlib scoreboard --page docs/scoreboard.md", "all rows, three guests each"),
+            ("cprlib scoreboard --runs 10 --only 'series-*'", "only the series"),
+            ("cprlib scoreboard --resume", "continue the interrupted session"),
+        ),
+        "Exit status: 0 every row was measured, 2 usage, 3 a row has no valid figures, 4 environment, 130 interrupted.",
+    ),
     "soak": Examples(
         (
             ("cprlib soak --hours 1", "random cases for an hour"),

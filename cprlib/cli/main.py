@@ -16,7 +16,10 @@ from cprlib.errors import CprlibError, ExitStatus
 from cprlib.files import project_folder
 from cprlib.process import terminate_on_signals
 
-COMMANDS = ("baseline", "build", "compare", "completion", "coverage", "doctor", "lab", "prove", "report", "run", "soak")
+COMMANDS = (
+    *("baseline", "build", "compare", "completion", "coverage", "doctor", "lab", "prove", "report", "run"),
+    *("scoreboard", "soak"),
+)
 
 
 def _add_examples(command: click.Command, name: str) -> click.Command:

@@ -13,7 +13,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import CONTROL_RUN_S, ChainStep
 from cprlib.update.mechanism import Mechanism
 
-NEGATIVE_CONTROL_UPDATES = 3  # one may lose nothing, when no packet arrives while the guest stands still
+NEGATIVE_CONTROL_UPDATES = 3  # by default: one may lose nothing, when no packet arrives while the guest stands still
 
 
 class Matrix(LiveUpdateTest):
@@ -35,18 +35,20 @@ class Matrix(LiveUpdateTest):
         """An update by the point's mechanism loses nothing, or is seen to lose packets as a negative control.
 
         Mechanism ``cpr`` may lose nothing; ``link-switch`` and ``fd-share`` are known to lose packets, and three
-        updates of them have to.
+        updates of them have to. Parameter ``chain`` sets another number of updates.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,matrix
         """
         run = self.parameters
         spec = GuestSpec(run.mechanism or Mechanism.CPR, queues=run.queues or 1, vhost=bool(run.vhost))
-        if not spec.mechanism.handling.may_lose:
+        if not spec.mechanism.handling.may_lose and run.chain is None:
             with self.given_guest(spec) as case:
                 case.run_control()
                 with case.under_traffic():
                     case.live_update()
             return
-        with self.given_guest(replace(spec, role=Role.NEGATIVE_CONTROL)) as case:
-            case.run_control(CONTROL_RUN_S * NEGATIVE_CONTROL_UPDATES)
-            case.update_chain([ChainStep()] * NEGATIVE_CONTROL_UPDATES, growth=False)
+        updates = run.chain or NEGATIVE_CONTROL_UPDATES
+        role = Role.NEGATIVE_CONTROL if spec.mechanism.handling.may_lose else Role.UPDATE
+        with self.given_guest(replace(spec, role=role)) as case:
+            case.run_control(CONTROL_RUN_S * updates)
+            case.update_chain([ChainStep()] * updates, growth=False)

@@ -123,7 +123,7 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
     :param folder: of its evidence, for links.
     """
     case = judged.evidence
-    updates = case.per_update or _single_update(case)
+    updates = updates_of(case)
     failures = [item for item in judged.verdict.findings if item.outcome == Outcome.FAIL]
     problems = [
         item for item in judged.verdict.findings if item.outcome == Outcome.INCONCLUSIVE and item.about in INSTRUMENT
@@ -193,10 +193,10 @@ def _is_repetition(case: CaseEvidence) -> bool:
     return bool(own) and not own.endswith(case.id)
 
 
-def _single_update(case: CaseEvidence) -> Sequence[UpdateFigures]:
-    """Figures of a case whose evidence has none for each update."""
-    if case.updates != 1:
-        return ()
+def updates_of(case: CaseEvidence) -> Sequence[UpdateFigures]:
+    """Figures of each update of a case; of a single update they are those of the case."""
+    if case.per_update or case.updates != 1:
+        return case.per_update
     return (
         UpdateFigures(
             number=1,
@@ -206,6 +206,7 @@ def _single_update(case: CaseEvidence) -> Sequence[UpdateFigures]:
             reordered=case.reordered,
             interruption=case.interruption,
             qemu_downtime_ms=case.qemu_downtime_ms,
+            fds=case.fds,
         ),
     )
 

@@ -1,0 +1,1 @@
+"""The scoreboard: figures of several QEMUs, patches and mechanisms in one table."""

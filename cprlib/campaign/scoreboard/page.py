@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from cprlib.campaign.scoreboard.figures import Counts, Measured, Spread
 from cprlib.campaign.scoreboard.plan import UPDATES, ScoreboardRequest
 from cprlib.report.environment import Environment
-from cprlib.report.formatting import UNKNOWN, duration, one_line
+from cprlib.report.formatting import UNKNOWN, duration, number, one_line
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.traffic_rules import counted
 
@@ -117,7 +117,7 @@ def _lost(counts: Counts | None) -> str:
     if counts is None:
         return UNKNOWN
     mean = counts.total / counts.updates
-    return "0" if not counts.total else f"{mean:.1f} ({counts.most})"
+    return "0" if not counts.total else f"{number(mean, 1 if mean < 10 else 0)} ({number(counts.most)})"
 
 
 def _spread(spread: Spread | None) -> str:

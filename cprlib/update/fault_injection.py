@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,17 @@ from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentErro
 from cprlib.linux.descriptors import exhaust_descriptors
 from cprlib.process import kill_group
 from cprlib.qemu.machine import Machine, MachineSettings
-from cprlib.update.faults import TARGET_SETTINGS, Action, Actor, Fault, Phase, Survivor
+from cprlib.update.faults import (
+    FEWER_FEATURES,
+    ROM_BYTES,
+    ROM_DEVICE,
+    TARGET_SETTINGS,
+    Action,
+    Actor,
+    Fault,
+    Phase,
+    Survivor,
+)
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import END_S, FINISHING, FaultOutcome, migration_status, view_after_release
 from cprlib.update.proxy import ChannelProxy, StartupBarrier
@@ -97,11 +108,24 @@ def changed_settings(settings: MachineSettings, action: Action) -> MachineSettin
             changes = {"memory_mib": settings.memory_mib * 2}
         case Action.OTHER_MACHINE:
             changes = {"machine": "pc" if settings.machine == "q35" else "q35"}
+        case Action.OTHER_VERSION:
+            changes = {"machine": "pc-q35-rhel9.6.0"}
+        case Action.OTHER_FEATURES:
+            changes = {"extra": (*settings.extra, *_properties("virtio-net-pci", dict.fromkeys(FEWER_FEATURES, "off")))}
+        case Action.OTHER_NIC:
+            changes = {"extra": (*settings.extra, *_properties("virtio-net-pci", {"disable-modern": "on"}))}
+        case Action.OTHER_ROM:
+            changes = {"extra": (*settings.extra, *_properties(ROM_DEVICE, {"romsize": str(2 * ROM_BYTES)}))}
         case Action.NO_SPACE:
             changes = {"extra": (*settings.extra, "-D", "/dev/full")}  # the last -D counts
         case Action.NO_NET_ADMIN:
             changes = {"prefix": ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")}
     return replace(settings, **changes)
+
+
+def _properties(driver: str, values: Mapping[str, str]) -> list[str]:
+    """Arguments that set properties of all devices of a type."""
+    return [word for name, value in values.items() for word in ("-global", f"{driver}.{name}={value}")]
 
 
 class FaultInjection(UpdateHook):

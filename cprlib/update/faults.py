@@ -56,6 +56,10 @@ class Action(enum.StrEnum):
     EXHAUST_DESCRIPTORS = "descriptor exhaustion"
     OTHER_QUEUES = "another number of queues"
     OTHER_MACHINE = "another machine type"
+    OTHER_VERSION = "a machine version of another distribution"
+    OTHER_FEATURES = "fewer features of the NIC"
+    OTHER_NIC = "other options of the NIC"
+    OTHER_ROM = "an option ROM of another size"
     OTHER_MEMORY = "another memory size"
     OTHER_NETDEV = "another netdev id"
     NO_NETDEV = "no netdev"
@@ -72,9 +76,16 @@ class Survivor(enum.StrEnum):
     NEITHER = "neither"
 
 
+ROM_DEVICE, ROM_BYTES = "virtio-serial-pci", 65536  # the device that has an option ROM; QEMU loads a file of that size
+FEWER_FEATURES = ("mrg_rxbuf", "guest_tso4", "host_tso4", "guest_uso4", "guest_uso6", "host_uso")  # of a virtio NIC
+
 TARGET_SETTINGS = (
     Action.OTHER_QUEUES,
     Action.OTHER_MACHINE,
+    Action.OTHER_VERSION,
+    Action.OTHER_FEATURES,
+    Action.OTHER_NIC,
+    Action.OTHER_ROM,
     Action.OTHER_MEMORY,
     Action.OTHER_NETDEV,
     Action.NO_NETDEV,
@@ -178,8 +189,12 @@ UNFIT_TARGETS = (
     Fault("other-netdev-id", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_NETDEV, refusal=True),
     Fault("other-memory", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_MEMORY, refusal=True),
     Fault("target-descriptor-exhaustion", Phase.FDS_SENT, Actor.TARGET, Action.EXHAUST_DESCRIPTORS, refusal=True),
+    Fault("other-machine-version", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_VERSION, refusal=True),
+    Fault("other-rom-size", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_ROM, refusal=True, return_path=True),
+    Fault("other-features", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_FEATURES, refusal=True, return_path=True),
+    Fault("other-nic-options", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_NIC, refusal=True, return_path=True),
 )
-"""A target whose settings or resources do not fit."""
+"""A target whose settings or resources do not fit. ``other-rom-size`` needs a guest :func:`with_rom`."""
 
 MAIN_CHANNEL = (
     Fault("main-closed", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.CLOSE_MAIN, return_path=True),
@@ -263,6 +278,14 @@ TABLES = (
     LATE_COMMANDS,
     FATAL,
 )
+
+
+def with_rom(path: str) -> tuple[str, ...]:
+    """Arguments of a QEMU whose guest has an option ROM.
+
+    :param path: of a file with :data:`ROM_BYTES` bytes; a comma is doubled.
+    """
+    return ("-global", f"{ROM_DEVICE}.romfile={path}")
 
 
 def faults_named(*names: str) -> tuple[Fault, ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from cprlib.evidence.records import Role
 from cprlib.evidence.update_checks import fault_record_of
+from cprlib.qemu.command_line import option_value
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.fault_injection import inject_fault
@@ -18,10 +20,12 @@ from cprlib.update.faults import (
     MAIN_CHANNEL,
     MISSING_RESOURCES,
     PAUSES,
+    ROM_BYTES,
     UNFIT_TARGETS,
     UNNOTICED,
     Fault,
     faults_named,
+    with_rom,
 )
 from failed_update import failed_updates
 
@@ -35,8 +39,10 @@ CONTROL_RUN_S, BETWEEN_S = 6.0, 0.2  # of traffic: the control run, and between 
 class FailedUpdate(LiveUpdateTest):
     """Each fault is injected into an update of its own, at a phase that a proxy or an event marks, on one guest."""
 
-    def _fail(self, faults: Iterable[Fault], *, queues: int = 4, vhost: bool = True) -> None:
-        with self.given_guest(GuestSpec(queues=queues, vhost=vhost, role=Role.CHECKS)) as case:
+    def _fail(
+        self, faults: Iterable[Fault], *, queues: int = 4, vhost: bool = True, arguments: tuple[str, ...] = ()
+    ) -> None:
+        with self.given_guest(GuestSpec(queues=queues, vhost=vhost, arguments=arguments, role=Role.CHECKS)) as case:
             with failed_updates(case) as updates:
                 if not updates.inject(faults):
                     return
@@ -81,13 +87,17 @@ class FailedUpdate(LiveUpdateTest):
         self._fail(LATE_CANCELS)
 
     def test_source_keeps_running_when_target_does_not_fit(self) -> None:
-        """A target with other queues, memory or netdev id refuses: the source keeps running with vhost.
+        """A target with other queues, memory, features, options or ROM refuses: the source keeps running with vhost.
 
-        Reviewers' case: source and target disagree on the number of queues.
+        Reviewers' case: source and target disagree on the number of queues. Operators' cases: the target has fewer
+        features than the guest uses (USO and others), an option ROM of another size, or not the source's machine type,
+        which is a distribution's own.
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(UNFIT_TARGETS)
+        rom = Path(self.outputdir) / "option.rom"
+        rom.write_bytes(bytes(ROM_BYTES))
+        self._fail(UNFIT_TARGETS, arguments=with_rom(option_value(rom)))
 
     def test_source_keeps_running_when_stream_breaks(self) -> None:
         """The main channel cut or corrupt, or a target that cannot load: the source keeps running with vhost.

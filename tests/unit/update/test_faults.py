@@ -57,6 +57,10 @@ def test_a_target_that_does_not_fit_differs_as_its_name_says(action: Action, que
         Action.NO_NETDEV: {"netdevs", "nics"},
         Action.OTHER_MEMORY: {"memory_mib"},
         Action.OTHER_MACHINE: {"machine"},
+        Action.OTHER_VERSION: {"machine"},
+        Action.OTHER_FEATURES: {"extra"},
+        Action.OTHER_NIC: {"extra"},
+        Action.OTHER_ROM: {"extra"},
         Action.NO_SPACE: {"extra"},
         Action.NO_NET_ADMIN: {"prefix"},
     }

@@ -10,14 +10,11 @@ from __future__ import annotations
 import base64
 import email.utils
 import hashlib
-import http.client
 import lzma
 import re
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -117,6 +114,10 @@ class SignedLists:
 
         :param remote: without a sha256 for a file that is checked later.
         """
+        import http.client  # noqa: PLC0415 - takes 0.1 s, also in labs, which download nothing
+        import urllib.error  # noqa: PLC0415
+        import urllib.request  # noqa: PLC0415
+
         address, total = f"{self._mirror}/{remote.path}", hashlib.sha256()
         temporary = path.with_name(f".{path.name}.new")
         try:

@@ -14,9 +14,10 @@ from markupsafe import Markup
 from cprlib import files
 from cprlib.build.progress import seconds_text
 from cprlib.codec import dump_json, encode
+from cprlib.report import plotting
 from cprlib.report.formatting import one_line, utc
 from cprlib.report.html import HTML_FILE, template_engine
-from cprlib.report.plotting import GRID, as_svg, image_address, plots
+from cprlib.report.plotting import GRID, image_address, plots
 from cprlib.report.schema import SchemaFile, check_schema
 
 Item = TypeVar("Item")
@@ -75,7 +76,7 @@ def picture(
             draw(axis, item)
             axis.grid(axis="y", color=GRID, lw=0.6)
             axis.set_axisbelow(True)
-        return image_address(as_svg(figure, bbox_inches="tight", pad_inches=0.04))
+        return image_address(plotting.as_svg(figure, bbox_inches="tight", pad_inches=0.04))
 
 
 def wrap(line: str, indent: int) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Who
-from cprlib.report.plotting import DOT, GRID, INK, LOST, SOFT, as_svg, plots
+from cprlib.report import plotting
+from cprlib.report.plotting import DOT, GRID, INK, LOST, SOFT, plots
 from cprlib.traffic.figures import Direction
 
 BEFORE_MS, AFTER_MS = 250.0, 450.0  # shown before the first and after the last event
@@ -94,7 +95,7 @@ def draw(case: CaseEvidence, packets: Packets) -> str:
             axis.tick_params(labelbottom=False)
         axes[4].set_xlabel(f"milliseconds since {'STOP' if 'STOP' in events else 'the first packet'}")
         figure.align_ylabels(axes)
-        return as_svg(figure, bbox_inches="tight", pad_inches=0.04)
+        return plotting.as_svg(figure, bbox_inches="tight", pad_inches=0.04)
 
 
 def _extent(both: Sequence[Track]) -> tuple[float, float]:

@@ -83,6 +83,7 @@ def test_json_fits_its_schema(ratio: float) -> None:
     assert len(value["a_against_a"]["durations"]) == 5
 
 
+@pytest.mark.pictures
 def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     write_comparison(comparison(a_to_b=(guest(updates=1),)), tmp_path)
     page = (tmp_path / "compare.html").read_text()

@@ -94,12 +94,13 @@ def test_summary_has_forty_lines_at_most_and_the_worst_first() -> None:
 def test_value_fits_the_schema_and_every_member_is_required() -> None:
     schema = json.loads(MUTATION_SCHEMA_FILE.path.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
     for whole in (report(), hostile(), report(results(Build(), {}, planned=["test-a", "test-b"]), SURVIVED)):
         value = encode(whole)
-        jsonschema.validate(value, schema)
+        validator.validate(value)
         for member in schema["$defs"]["MutationReport"]["required"]:
             with pytest.raises(jsonschema.ValidationError):
-                jsonschema.validate({name: item for name, item in value.items() if name != member}, schema)
+                validator.validate({name: item for name, item in value.items() if name != member})
 
 
 def test_json_has_the_tests_that_must_kill_and_those_that_did(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_every_run_and_case_is_on_the_page_and_every_link_works(tmp_path: Path) 
     assert "<more>" not in text
 
 
+@pytest.mark.pictures
 def test_page_is_self_contained_and_for_its_owner_alone(tmp_path: Path) -> None:
     save(tmp_path, 1, good_case("tap"))
     save(tmp_path, 2, good_case("tap"))
@@ -139,6 +140,7 @@ def test_cases_that_ever_failed_come_first(tmp_path: Path) -> None:
     assert read_history(tmp_path).case_ids == ("tap", "a")
 
 
+@pytest.mark.pictures
 def test_plots_show_what_was_not_measured(tmp_path: Path) -> None:
     save(tmp_path, 1, LOST)
     save(tmp_path, 2, good_case("tap"))

@@ -54,6 +54,7 @@ def write_job(results: Path, *tests: tuple[str, str, str]) -> None:
     (folder / "results.json").write_text(json.dumps({"tests": values}))
 
 
+@pytest.mark.pictures
 def test_good_run_passes_and_is_written_completely(tmp_path: Path) -> None:
     put(tmp_path, good_case(), some_packets())
     report = build_report(tmp_path, DEFAULT, environment=MACHINE, command="cprlib run")
@@ -70,6 +71,7 @@ def test_good_run_passes_and_is_written_completely(tmp_path: Path) -> None:
     assert (tmp_path / "cases" / "cpr-tap-vhost-1-queue" / "timeline.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.pictures
 def test_page_is_self_contained(tmp_path: Path) -> None:
     put(tmp_path, good_case(), some_packets())
     build_report(tmp_path, DEFAULT, environment=MACHINE)

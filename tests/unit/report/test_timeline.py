@@ -12,6 +12,8 @@ from cprlib.evidence.records import Event, Who
 from cprlib.report.timeline import draw, event_times, tracks
 from tests.unit.evidence.samples import MS, START_NS, good_case
 
+pytestmark = pytest.mark.pictures
+
 
 def test_lost_packets_belong_to_the_direction_that_lost_them() -> None:
     packets = Packets(START_NS, (0, 1000, 2000, 3000), (300, None, 2300, None), (600, None, None, 3600))

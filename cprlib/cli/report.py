@@ -36,7 +36,7 @@ DEFAULT_OUT = Path("results")
 def report(
     results: tuple[Path, ...], policy: str, shape: str, index: Path | None, merge: bool, out: Path | None
 ) -> int:
-    """Judge the cases in RESULTS by a policy, write run.json and report.html, and print a summary.
+    """Judge the cases in RESULTS by a policy, write the files of the report, and print a summary.
 
     RESULTS is the folder of a run, by default results/latest; with --merge the folders of all shards.
     """

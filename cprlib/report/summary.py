@@ -137,12 +137,12 @@ def _group_lines(index: int, group: FindingGroup) -> list[str]:
 
 
 def _series_lines(patches: Sequence[PatchResult]) -> Iterator[str]:
-    """The patches of the series by verdict: ``series: fail 3 vhost-reset (12 of 17 properties)``."""
-    for verdict in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS, None):
+    """The patches of the series by verdict: ``patches, fail: 3 vhost-reset (12 of 17)``, with their properties."""
+    for verdict in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS):  # the others are in the answers
         found = [patch for patch in patches if patch.verdict == verdict]
         if found:
             names = ", ".join(f"{patch.number} {patch.name}{_share(patch)}" for patch in found)
-            yield f"patches, {verdict or 'not covered by this run'}: {names}"
+            yield f"patches, {verdict}: {names}"
 
 
 def _share(patch: PatchResult) -> str:
@@ -163,7 +163,7 @@ def markdown_summary(report: RunReport) -> str:
     if report.groups[_MARKDOWN_GROUPS:]:
         head[-1] += f" And {counted(len(report.groups) - _MARKDOWN_GROUPS, 'other cause')}: report.html."
     head += [""] if report.groups else []
-    if report.patches:
+    if any(patch.verdict for patch in report.patches):
         head += [f"Series: {'; '.join(_escape(line, 500) for line in _series_lines(report.patches))}", ""]
     foot = ["", *_run_facts(report)]
     cases = worst_first(report.cases)

@@ -65,39 +65,58 @@ class CaseChecks:
         return self.update_begun or (self._examines and not self._control)
 
     def expect(
-        self, name: str, good: bool, expected: object, observed: object, meaning: str = "", *, when: str = ""
+        self,
+        name: str,
+        good: bool,
+        expected: object,
+        observed: object,
+        meaning: str = "",
+        *,
+        when: str = "",
+        family: str = "",
     ) -> None:
         """Add a check.
 
         :param meaning: what a failure means; the report shows expected and observed without one.
         :param when: step of the test (``after-update``), for a property that is checked at several; it ends the name.
+        :param family: the property, by which reports group, when the name has more than that; without ``when`` if
+            empty.
         """
         outcome = Outcome.PASS if good else Outcome.FAIL
         full_name = f"{name}-{when}" if when else name
-        family = name if when else ""
+        family = family or (name if when else "")
         self._add(name, Check(full_name, outcome, str(expected), str(observed), "" if good else meaning, family))
 
-    def expect_equal(self, name: str, observed: object, expected: object, meaning: str = "", *, when: str = "") -> None:
+    def expect_equal(
+        self, name: str, observed: object, expected: object, meaning: str = "", *, when: str = "", family: str = ""
+    ) -> None:
         """Add a check that passes when both are equal.
 
         :param meaning: what a difference means; both values are added to it.
-        :param when: as for :meth:`expect`.
+        :param when, family: as for :meth:`expect`.
         """
         seen, required = shown(observed), shown(expected)
         text = meaning and f"{meaning}: expected {required}, observed {seen}"
-        self.expect(name, observed == expected, required, seen, text, when=when)
+        self.expect(name, observed == expected, required, seen, text, when=when, family=family)
 
     def expect_empty(
-        self, name: str, problems: Iterable[object], expected: object, meaning: str = "", *, when: str = ""
+        self,
+        name: str,
+        problems: Iterable[object],
+        expected: object,
+        meaning: str = "",
+        *,
+        when: str = "",
+        family: str = "",
     ) -> None:
         """Add a check that passes when there is no problem.
 
         :param expected: what holds then. :param meaning: what a problem means; the problems are added to it.
-        :param when: as for :meth:`expect`.
+        :param when, family: as for :meth:`expect`.
         """
         text = listed(problems)
         meaning = f"{meaning}: {text}" if meaning else text
-        self.expect(name, not text, expected, text or "no problem", meaning, when=when)
+        self.expect(name, not text, expected, text or "no problem", meaning, when=when, family=family)
 
     def inconclusive(self, name: str, expected: object, reason: str) -> None:
         """Add a check that could not be made: the case is inconclusive."""

@@ -277,7 +277,8 @@ class MeasuredCase(CaseChecks):
         except (UpdateFailed, QemuFailed) as error:
             said = " | ".join(line.strip() for line in error.details.splitlines() if "qemu-system" in line)
             message = f"{error.one_line()}{f' ({said})' if said else ''}"  # the cause may be in either QEMU's words
-            self.expect(check, False, "the guest runs in the target", error.happened, message)
+            expected, family = "the guest runs in the target", "update-completes"
+            self.expect(check, False, expected, error.happened, message, family=family)
             raise
         if self._watch:
             self._watch.updates.append(update)

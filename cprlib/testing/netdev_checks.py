@@ -58,9 +58,10 @@ def observe_update(
         result = case.guest.live_update(target_settings=target, hooks=[files, *hooks])
     except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
         said = _last_words(case.folder, name)
-        case.expect(f"{label}-update", False, expected, error.happened, f"{error.one_line()}; the target said: {said}")
+        text = f"{error.one_line()}; the target said: {said}"
+        case.expect(f"{label}-update", False, expected, error.happened, text, family="update-completes")
         return None, files.sent
-    case.expect(f"{label}-update", True, expected, "it does")
+    case.expect(f"{label}-update", True, expected, "it does", family="update-completes")
     return result, files.sent
 
 
@@ -94,6 +95,7 @@ def expect_answers(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev])
         silent_nics(case, netdevs),
         f"round trips over each of {len(netdevs)} NICs",
         "no packet comes back",
+        family="answers",
     )
 
 
@@ -128,6 +130,7 @@ def check_sent(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], sen
         problems,
         f"{total} descriptors of {len(expected)} netdevs in the CPR state, under their names",
         f"the CPR state has {len(of_netdevs)} descriptors, not those of the netdevs",
+        family="sent-files",
     )
 
 
@@ -148,6 +151,7 @@ def check_files(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], up
         problems,
         f"{shown(expected)} in source and target, each the same open file by kcmp",
         "a descriptor was reopened, leaked or left behind",
+        family="descriptors-same-file",
     )
     before = {row.number: row for row in update.source_before.table.rows}
     changed = []
@@ -163,12 +167,14 @@ def check_files(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], up
         changed,
         "O_NONBLOCK on every one, before and after, on both sides",
         "the flags of a descriptor changed",
+        family="descriptor-flags",
     )
     case.expect_equal(
         f"{label}-vhost-workers",
         {"source": len(update.source_after.workers), "target": len(update.target_after.workers)},
         {"source": 0, "target": expected["vhost"]},
         "the kernel's vhost workers did not move with the guest",
+        family="vhost-worker",
     )
 
 

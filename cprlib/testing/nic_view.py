@@ -96,7 +96,8 @@ def expect_same_tap(case: MeasuredCase, before: TapView, after: TapView, descrip
     switched_on = ", ".join(name for name, state in before.offloads.items() if state == "on")
     interface = before.queues[0].interface if before.queues else "the tap"
     changes = differences(before.offloads, after.offloads)
-    case.expect_empty(f"tap-offloads-{when}", changes, switched_on, f"offloads of {interface} changed")
+    meaning = f"offloads of {interface} changed"
+    case.expect_empty(f"tap-offloads-{when}", changes, switched_on, meaning, family="tap-offloads")
 
 
 def expect_same_queues(
@@ -114,7 +115,8 @@ def expect_same_queues(
             found += [f"descriptor {queue.number}, now {other.number}: {change}" for change in changes]
     expected = f"{before.attached} of {len(before.queues)} queues attached, all as before"
     found += [] if before.queues else ["the source had no tap queue"]
-    case.expect_empty(f"tap-queues-{when}", found, expected, "a tap queue is not as the source left it")
+    meaning = "a tap queue is not as the source left it"
+    case.expect_empty(f"tap-queues-{when}", found, expected, meaning, family="tap-queues")
 
 
 def expect_same_nic(case: MeasuredCase, before: NicView, after: NicView, when: str) -> None:
@@ -132,4 +134,5 @@ def expect_same_nic(case: MeasuredCase, before: NicView, after: NicView, when: s
         ("guest-view", guest, "the NIC that the guest sees"),
     ):
         text = "; ".join(changes)  # all of them
-        case.expect(f"{name}-{when}", not changes, "as before", text or "the same", f"{subject} changed: {text}")
+        meaning = f"{subject} changed: {text}"
+        case.expect(f"{name}-{when}", not changes, "as before", text or "the same", meaning, family=name)

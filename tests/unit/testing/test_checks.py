@@ -59,6 +59,15 @@ def test_problems_fail_and_are_listed(tmp_path: Path) -> None:
     assert checks.evidence.checks[1].message == "descriptors are left: 0; 1; 2; 3; 4; 5; and 3 more"
 
 
+def test_property_of_a_check_is_kept_beside_its_step(tmp_path: Path) -> None:
+    checks = case(tmp_path, updates=1)
+    checks.expect("device", True, "x", "x", when="after-update")
+    checks.expect("first-update", True, "x", "x", family="update-completes")
+    checks.expect("ends", True, "x", "x")
+    found = [(check.name, check.family) for check in checks.evidence.checks]
+    assert found == [("device-after-update", "device"), ("first-update", "update-completes"), ("ends", "")]
+
+
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 def test_a_qemu_or_guest_that_fails_is_a_failed_check(tmp_path: Path, error: CprlibError) -> None:
     checks = case(tmp_path, updates=1)

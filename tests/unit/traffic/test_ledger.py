@@ -18,7 +18,7 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.linux.counters import read_counters
 from cprlib.linux.topology import Topology, build_topology
 from cprlib.linux.tracefs import parse_ftrace
-from cprlib.traffic.figures import Cause, Direction, LedgerRow
+from cprlib.traffic.figures import Cause, Direction, LedgerRow, Period
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import HopCount, absent_counters, count_hops
 from cprlib.traffic.kernel_drops import UNEXPLAINED, DropEvent, DropReport, DropTrace, MissingPacket, drop_events
@@ -150,6 +150,25 @@ def test_rows_have_the_nearest_update() -> None:
         ("3.0 ms before STOP of update 3", 1),
         ("1.0 ms after STOP, before RESUME of update 3", 1),
     ]
+    assert [row.period for row in rows] == [Period.AFTER_RESUME, Period.BEFORE_STOP, Period.STOPPED]
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "period"),
+    [
+        (STOP - 200_000_000, Period.LONG_BEFORE),
+        (RESUME + 99_000_000, Period.AFTER_RESUME),
+        (RESUME + 200_000_000, Period.LONG_AFTER),
+    ],
+)
+def test_far_from_an_update_is_another_period(time_ns: int, period: Period) -> None:
+    (row,) = rows_of(place(missing(time_ns), [hop("qemu", 10, 9)], NO_DROPS, UPDATES), UPDATES)
+    assert row.period == period
+
+
+def test_without_an_update_rows_say_so() -> None:
+    (row,) = rows_of(place(missing(STOP), [hop("qemu", 10, 9)], NO_DROPS, ()), ())
+    assert row.period == Period.NO_UPDATE
 
 
 def test_an_update_without_resume_has_all_packets_until_the_next() -> None:

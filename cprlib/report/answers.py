@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cprlib.evidence.case import NO_FEATURE
 from cprlib.evidence.records import Outcome
 from cprlib.report.run_report import RunReport
-from cprlib.update.mechanism import Mechanism
+from cprlib.report.series_coverage import lacks_feature
 from cprlib.verdict.traffic_rules import counted
 
 _NAMED = 3  # causes in the answer
@@ -43,13 +43,6 @@ class Answers:
         )
 
 
-def lacks_feature(report: RunReport) -> bool:
-    """True when each case of mechanism ``cpr`` was skipped because the QEMU does not have the feature."""
-    own = [case.evidence for case in report.cases if case.evidence.mechanism == Mechanism.CPR]
-    asked_for = [case for case in own if case.skip_word != "no-target"]
-    return bool(asked_for) and all(case.skip_word == NO_FEATURE for case in asked_for)
-
-
 def no_feature_advice(report: RunReport) -> str:
     """One sentence for a QEMU without the feature: what it lacks and what to do."""
     qemu = next((qemu for qemu in report.qemus if not (qemu.netdev_cpr and qemu.cpr_transfer)), None)
@@ -69,7 +62,7 @@ def _sentence(text: str) -> str:
 
 
 def _may_it_ship(report: RunReport) -> str:
-    if lacks_feature(report):
+    if lacks_feature(report.cases):
         return "Not tested: this QEMU does not have the feature."
     by = f"by policy {report.policy.name}"
     bad = report.count[report.verdict.outcome]
@@ -87,7 +80,7 @@ def _may_it_ship(report: RunReport) -> str:
 
 def _why_not(report: RunReport) -> str:
     groups = report.groups
-    if lacks_feature(report) and not any(group.outcome == Outcome.FAIL for group in groups):
+    if lacks_feature(report.cases) and not any(group.outcome == Outcome.FAIL for group in groups):
         return no_feature_advice(report)
     if report.verdict.outcome == Outcome.PASS:
         return "nothing failed"

@@ -17,12 +17,13 @@ from cprlib.errors import InstrumentError
 from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Packets
 from cprlib.evidence.records import Outcome, Role
 from cprlib.report import formatting
-from cprlib.report.answers import answers, lacks_feature
+from cprlib.report.answers import answers
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.report.formatting import seconds_of, utc
 from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.plotting import image_address
 from cprlib.report.run_report import RunReport
+from cprlib.report.series_coverage import lacks_feature
 from cprlib.report.timeline import draw
 from cprlib.verdict.findings import Finding, worst_first
 from cprlib.verdict.judge import JudgedCase
@@ -113,7 +114,7 @@ def write_html(report: RunReport) -> Path:
         .render(
             report=report,
             answers=answers(report),
-            lacks_feature=lacks_feature(report),
+            lacks_feature=lacks_feature(report.cases),
             cases=[_case_view(report, case) for case in worst_first(report.cases)],
             faults=fault_matrix(report),
             started=utc(report.started_ns),

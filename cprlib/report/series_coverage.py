@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cprlib.evidence.case import NO_FEATURE
 from cprlib.evidence.records import Outcome
 from cprlib.files import project_folder
+from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import worst_first
 from cprlib.verdict.judge import JudgedCase
+from cprlib.verdict.policy import NOT_ASKED_FOR
 
 _SERIES = Path("images", "qemu", "series")
 _WITHOUT = Path("images", "qemu", "mutants", "series")  # without-0003-vhost-reset.patch has the short name of patch 3
@@ -148,9 +151,17 @@ def property_results(cases: Sequence[JudgedCase], tests: Sequence[SuiteTest]) ->
     return tuple(map(result, tests))
 
 
+def lacks_feature(cases: Sequence[JudgedCase]) -> bool:
+    """True when each case of mechanism ``cpr`` was skipped because the QEMU does not have the feature."""
+    own = [case.evidence for case in cases if case.evidence.mechanism == Mechanism.CPR]
+    asked_for = [case for case in own if case.skip_word not in NOT_ASKED_FOR]
+    return bool(asked_for) and all(case.skip_word == NO_FEATURE for case in asked_for)
+
+
 def patch_results(cases: Sequence[JudgedCase]) -> tuple[PatchResult, ...]:
-    """What the cases show of each patch of the series."""
+    """What the cases show of each patch of the series; nothing when the QEMU does not have the feature."""
     tests = suite_tests()
+    cases = () if lacks_feature(cases) else cases
     results = dict(zip(tests, property_results(cases, tests), strict=True))
     found = []
     for number, name, subject in series_names():

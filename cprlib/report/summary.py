@@ -10,7 +10,7 @@ from pathlib import Path
 from cprlib import files
 from cprlib.evidence.case import NO_FEATURE, CaseEvidence
 from cprlib.evidence.records import Outcome
-from cprlib.report.answers import answers, lacks_feature
+from cprlib.report.answers import answers
 from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.formatting import (
     MARK,
@@ -26,7 +26,7 @@ from cprlib.report.formatting import (
     utc,
 )
 from cprlib.report.run_report import RunReport
-from cprlib.report.series_coverage import PatchResult
+from cprlib.report.series_coverage import PatchResult, lacks_feature
 from cprlib.verdict.findings import worst_first
 from cprlib.verdict.traffic_rules import counted, unexplained_packets
 
@@ -79,7 +79,7 @@ def result_table(report: RunReport) -> str:
         for case in report.cases
         for text in case.evidence.first_try
     ]
-    if not lacks_feature(report):  # what is missing is not known to be good, also in a run that fails
+    if not lacks_feature(report.cases):  # what is missing is not known to be good, also in a run that fails
         lines += [_wrap(f"  run: {one_line(reason)}") for reason in report.own_reasons]
     lines += map(_wrap, _series_lines(report.patches))
     lines += [_wrap(f"{question} {one_line(answer, 600)}") for question, answer in answers(report).lines]
@@ -112,7 +112,7 @@ def _case_lines(report: RunReport) -> list[str]:
     for word in dict.fromkeys(case.skip_word for case in skipped):
         own = [case for case in skipped if case.skip_word == word]
         text = own[0].id if len(own) == 1 else f"{len(own)} cases"
-        reason = f"{word} (below)" if word == NO_FEATURE and lacks_feature(report) else one_line(own[0].skip_text)
+        reason = f"{word} (below)" if word == NO_FEATURE and lacks_feature(report.cases) else one_line(own[0].skip_text)
         lines.append(_wrap(f"{Outcome.SKIP.value.ljust(widths[0])}  {text}: {reason}"))
     return lines
 

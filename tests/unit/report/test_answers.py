@@ -11,12 +11,13 @@ import pytest
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Role
 from cprlib.qemu.facts import QemuFacts
-from cprlib.report.answers import answers, lacks_feature
+from cprlib.report.answers import answers
 from cprlib.report.environment import Environment
 from cprlib.report.html import write_html
 from cprlib.report.pipeline import judge_results
 from cprlib.report.results_folder import start_case
 from cprlib.report.run_report import RunReport
+from cprlib.report.series_coverage import lacks_feature
 from cprlib.report.summary import markdown_summary, result_table
 from cprlib.traffic.figures import PerDirection
 from cprlib.update.mechanism import Mechanism
@@ -63,20 +64,23 @@ def test_skips_are_what_was_not_looked_at(tmp_path: Path) -> None:
 
 
 def test_qemu_without_the_feature_gets_one_sentence(tmp_path: Path) -> None:
-    report = report_of(tmp_path, *(without_feature(number) for number in range(30)))
-    assert lacks_feature(report)
+    test = "tests/functional/test_cpr_off.py:CprOff.test_cpr_off_sends_no_descriptor"
+    passed = replace(good_case("good"), mechanism=Mechanism.NONE, test=test, source=STOCK)
+    report = report_of(tmp_path, passed, *(without_feature(number) for number in range(30)))
+    assert lacks_feature(report.cases)
     assert report.exit_status == 3
     said = answers(report)
     assert said.may_it_ship == "Not tested: this QEMU does not have the feature."
     advice = "/q (10.0.13) has no option cpr=on of -netdev tap: apply images/qemu/series to it, build it, and run again"
     assert said.why_not == f"{advice} with --qemu PATH."
+    assert {patch.verdict for patch in report.patches} == {None}
     for text in (result_table(report), markdown_summary(report)):
         assert text.count("NetdevTapOptions") == 0
         assert len(text.splitlines()) <= 20
 
 
 def test_other_skips_of_the_mechanism_do_not_hide_the_feature(tmp_path: Path) -> None:
-    assert not lacks_feature(report_of(tmp_path, without_feature(1), good_case()))
+    assert not lacks_feature(report_of(tmp_path, without_feature(1), good_case()).cases)
 
 
 def test_page_folds_what_passed_and_opens_the_first_failure(tmp_path: Path) -> None:

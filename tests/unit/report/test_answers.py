@@ -85,7 +85,8 @@ def test_other_skips_of_the_mechanism_do_not_hide_the_feature(tmp_path: Path) ->
 
 def test_page_folds_what_passed_and_opens_the_first_failure(tmp_path: Path) -> None:
     checks = replace(CaseEvidence("checks", Mechanism.CPR, Role.CHECKS), checks=good_case().checks)
-    bad = [replace(good_case(name), loss=PerDirection(2, 0)) for name in ("bad-1", "bad-2")]
+    test = "tests/functional/test_cpr_tap.py:CprTap.test_update_with_tap_1_queue_loses_nothing"
+    bad = [replace(good_case(name), loss=PerDirection(2, 0), test=test) for name in ("bad-1", "bad-2")]
     page = write_html(report_of(tmp_path, good_case("good"), checks, *bad)).read_text()
     sections = re.findall(r'<details class="case"( open)?>.*?<b class="name">(.*?)</b>', page, re.DOTALL)
     assert [name for opened, name in sections if opened] == ["bad-1"]

@@ -210,17 +210,18 @@ def _title(key: _Key, members: Sequence[_Sight]) -> str:
     """What happened, in a few words."""
     way = f" {key.direction}" if key.direction else ""
     fails = key.outcome == Outcome.FAIL
-    words = (_FAILED if fails else _NOT_KNOWN).get(key.about, f"{key.about} {'fails' if fails else 'is inconclusive'}")
+    name = f"{key.about}{way} {'fails' if fails else 'is inconclusive'}"
+    words = (_FAILED if fails else _NOT_KNOWN).get(key.about, name)
     match key.about:
-        case "loss":
+        case "loss" if fails or key.place:
             where = f" {_PLACES.get(key.place, f'in the {key.place}')}" if key.place else ""
             words = f"{_amount(members)} lost{way}{where}{_when(members)}"
-        case "duplicates":
+        case "duplicates" if fails:
             words = f"packets duplicated{way}"
-        case "reordered":
+        case "reordered" if fails:
             words = f"packets reordered{way}"
-        case "interruption":
-            words = f"long service interruption{way}"
+        case "interruption" if fails:
+            words = "the service interruption is too long"
         case "skipped":
             words = f"skipped ({key.place}), which the policy does not allow"
         case "state":

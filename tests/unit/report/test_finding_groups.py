@@ -108,6 +108,14 @@ def test_failures_come_before_what_is_inconclusive() -> None:
     assert [group.outcome for group in groups_of(unknown, failing(good_case("b"), "z"))] == ["fail", "inconclusive"]
 
 
+def test_unknown_figure_is_no_loss_of_nothing() -> None:
+    groups = groups_of(replace(good_case(), loss=PerDirection(None, 0), reordered=PerDirection(0, None)))
+    assert {groups[0].title, *(also.title for also in groups[0].also)} == {
+        "loss forward is inconclusive",
+        "reordered return is inconclusive",
+    }
+
+
 def test_simplest_case_is_the_example() -> None:
     (group,) = groups_of(failing(good_case("a"), "x", "y"), failing(good_case("b"), "x"))
     assert group.example == "b"

@@ -23,7 +23,7 @@ from cprlib.verdict.traffic_rules import counted
 _BAD = (Outcome.FAIL, Outcome.INCONCLUSIVE)
 _AROUND = (Period.BEFORE_STOP, Period.STOPPED, Period.AFTER_RESUME)  # one cause may lose packets in all of them
 _WORST_FIRST = (  # properties; others follow, then each by its number of cases
-    ("survives", "boots", "update-completes", "completes", "one-owner", "runs-nowhere", "source-runs", "ends"),
+    ("update-completes", "survives", "boots", "completes", "one-owner", "runs-nowhere", "source-runs", "ends"),
     ("loss", "stream", "ledger", "duplicates", "reordered"),
 )
 _FAILED = {  # a property that does not hold, in words; of others the name is shown
@@ -33,6 +33,7 @@ _FAILED = {  # a property that does not hold, in words; of others the name is sh
     "source-runs": "after a failed update the source does not run the guest",
     "ends": "a failed update does not end",
     "vhost": "after a failed update the source has lost vhost",
+    "workers": "after a failed update the source lacks vhost workers",
     "tap": "a failed update changed the source's tap",
     "ledger": "packets missing that no hop accounts for",
     "identity": "a descriptor is not the same open file in the target",
@@ -125,7 +126,10 @@ def finding_groups(cases: Iterable[JudgedCase], command: str) -> tuple[FindingGr
     sights: dict[_Key, list[_Sight]] = {}
     for case in cases:
         if case.outcome in _BAD:
+            names = {finding.property_name for finding in case.verdict.reasons}
             for finding in case.verdict.reasons:
+                if finding.property_name == "survives" and "update-completes" in names:
+                    continue  # the same error, which ended the test
                 for key, rows in _keys(case, finding):
                     sights.setdefault(key, []).append(_Sight(case, finding, rows))
     groups: list[FindingGroup] = []

@@ -119,7 +119,7 @@ def _case_lines(report: RunReport) -> list[str]:
 
 def _group_lines(index: int, group: FindingGroup) -> list[str]:
     """A cause: its cases, one finding in full, its evidence, and one command."""
-    example = "" if group.findings == 1 else "for example "
+    example = "" if group.findings == 1 else "for example: "
     names = ", ".join(group.cases[:_NAMED_CASES])
     more = f" and {len(group.cases) - _NAMED_CASES} more" if group.cases[_NAMED_CASES:] else ""
     lines = [

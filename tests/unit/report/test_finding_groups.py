@@ -103,6 +103,11 @@ def test_worst_cause_is_first_and_has_its_consequences() -> None:
     assert [also.title for also in only.also] == ["tap-interface fails"]
 
 
+def test_update_that_fails_and_ends_its_test_is_one_cause() -> None:
+    (group,) = groups_of(failing(good_case(), "survives", "update-completes"))
+    assert (group.title, group.also) == ("the update does not complete", ())
+
+
 def test_failures_come_before_what_is_inconclusive() -> None:
     unknown = good_case("a").with_checks(Check("survives", Outcome.INCONCLUSIVE))
     assert [group.outcome for group in groups_of(unknown, failing(good_case("b"), "z"))] == ["fail", "inconclusive"]

@@ -24,7 +24,7 @@ _BAD = (Outcome.FAIL, Outcome.INCONCLUSIVE)
 _AROUND = (Period.BEFORE_STOP, Period.STOPPED, Period.AFTER_RESUME)  # one cause may lose packets in all of them
 _WORST_FIRST = (  # properties; others follow, then each by its number of cases
     ("update-completes", "survives", "boots", "completes", "one-owner", "runs-nowhere", "source-runs", "ends"),
-    ("loss", "stream", "ledger", "duplicates", "reordered"),
+    ("loss", "all-arrive", "stream", "ledger", "duplicates", "reordered"),
 )
 _FAILED = {  # a property that does not hold, in words; of others the name is shown
     "survives": "QEMU or its guest died, refused or hangs",
@@ -35,6 +35,8 @@ _FAILED = {  # a property that does not hold, in words; of others the name is sh
     "vhost": "after a failed update the source has lost vhost",
     "workers": "after a failed update the source lacks vhost workers",
     "tap": "a failed update changed the source's tap",
+    "all-arrive": "packets lost with a full receive ring",
+    "stream": "a stream beside the measured one lost packets or stalled",
     "ledger": "packets missing that no hop accounts for",
     "identity": "a descriptor is not the same open file in the target",
 }

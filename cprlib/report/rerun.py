@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-_FLAGS = ("--native", "--lab")  # options of `cprlib run` that may stand without a value
+_FLAGS = ("--native", "--lab", "--no-repeat", "--anyway")  # options of `cprlib run` that may stand without a value
 _SELECTION_OPTIONS = ("-t", "--tag", "--out", "--parallel", "--matrix", "--points", "--shard")
 _TEST_ARGUMENT = re.compile(r"(?!-)(.+\.py(:.*)?|(.*/)?tests/functional/?)")
 

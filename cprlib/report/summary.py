@@ -35,6 +35,7 @@ MARKDOWN_LINES = 20
 MARKDOWN_FILE = "report.md"
 _NAMED_CASES = 4  # cases of a cause, and causes beside it
 _MARKDOWN_GROUPS = 3
+MAX_EXAMPLE = 700  # characters of a finding: QEMU's own words may be at its end
 
 Figure = tuple[str, Callable[[CaseEvidence], str]]
 """A column: its heading, and its text for a case. Pairs are forward / return."""
@@ -124,7 +125,7 @@ def _group_lines(index: int, group: FindingGroup) -> list[str]:
     more = f" and {len(group.cases) - _NAMED_CASES} more" if group.cases[_NAMED_CASES:] else ""
     lines = [
         _wrap(f"{index}. {group.outcome}: {one_line(group.heading)}"),
-        _wrap(f"    {example}{one_line(group.text)}"),
+        _wrap(f"    {example}{one_line(group.text, MAX_EXAMPLE)}"),
         _wrap(f"    cases: {one_line(names)}{more}"),
     ]
     if group.also:

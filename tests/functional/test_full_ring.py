@@ -84,6 +84,7 @@ def _judge(case: MeasuredCase, when: str, ring: int, result: TrafficResult, full
         f"{result.lost} lost, {copies} duplicated",
         f"{result.lost} of {result.sent} packets lost (numbers {missing or 'none'}), {copies} duplicated, "
         f"with a full receive ring {when.replace('-', ' ')}",
+        family="all-arrive",
     )
 
 

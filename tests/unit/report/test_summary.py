@@ -33,6 +33,7 @@ CASE = "cprlib run tests/functional/test_x.py:X.test_y"
         ("cprlib run --lab tests/functional/test_a.py", f"cprlib run --lab {CASE[11:]}"),
         ("cprlib run --native -prate=5 test_a.py:A.test_b", f"cprlib run --native -prate=5 {CASE[11:]}"),
         ("cprlib run --matrix push --points '*-cpr-*' --shard=1/2 -p rate=500", f"cprlib run -p rate=500 {CASE[11:]}"),
+        ("cprlib run --no-repeat a.py", f"cprlib run --no-repeat {CASE[11:]}"),
         ("cprlib run --policy mine.toml a.py", f"cprlib run --policy mine.toml {CASE[11:]}"),
     ],
 )

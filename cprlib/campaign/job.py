@@ -153,7 +153,7 @@ class JobRunner:
         suite = SuiteRun(
             results=folder,
             tests=[reference],
-            parameters=parameters,
+            parameters={"boot": "fresh", **parameters},  # most jobs have a QEMU that no other job has
             engine=self.engine,
             parallel=1,
             environment={**kernel, **self.environment},

@@ -13,6 +13,7 @@ an entry to some; an entry without them is for all.
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Sequence
@@ -52,8 +53,14 @@ class AllowedDifference:
 
     def matches(self, path: str) -> bool:
         """Whether the entry is for the value of this path."""
-        text = "".join(WILDCARDS.get(word) or re.escape(word) for word in re.split(r"(\*+)", self.path))
-        return re.fullmatch(text, path, re.DOTALL) is not None
+        return _pattern(self.path).fullmatch(path) is not None
+
+
+@functools.cache
+def _pattern(path: str) -> re.Pattern[str]:
+    """The pattern of an entry."""
+    text = "".join(WILDCARDS.get(word) or re.escape(word) for word in re.split(r"(\*+)", path))
+    return re.compile(text, re.DOTALL)
 
 
 def allowed_differences(path: Path | None = None) -> tuple[AllowedDifference, ...]:

@@ -30,7 +30,11 @@ class GuestFile:
         if self.error:
             return errno.errorcode.get(self.error, f"error {self.error}")
         lines = self.content.decode("utf-8", "replace").rstrip().split("\n")
-        return "\n".join("".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line) for line in lines)
+        return "\n".join(line if line.replace("\t", "").isprintable() else _printable(line) for line in lines)
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line)
 
 
 def parse_files(reply: Reply) -> Mapping[str, GuestFile]:

@@ -82,7 +82,11 @@ def _printable(value: object) -> object:
     """The same JSON value with a replacement character for each character that cannot be printed."""
     match value:
         case str():
-            return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+            return (
+                value
+                if value.isprintable()
+                else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+            )
         case dict():
             return {_printable(key): _printable(member) for key, member in value.items()}
         case list():

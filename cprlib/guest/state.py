@@ -19,25 +19,21 @@ VIRTIO = "/sys/bus/virtio/devices/"
 PCI = "/sys/bus/pci/devices/"
 NET = "/sys/class/net/"
 CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/"
-REQUESTS = (  # three, because the agent's reflector waits during a request
-    (
-        f"{VIRTIO}*/{{device,vendor,features,status}}",
-        f"{PCI}*/{{config,resource,irq,msi_irqs/*}}",
-    ),
-    (
-        f"{NET}[!l]*/*",  # all but lo
-        "/sys/class/virtio-ports/*/name",
-        "/proc/irq/*/{smp,effective}_affinity_list",
-    ),
-    (
-        "/proc/{interrupts,timer_list,cpuinfo,meminfo}",
-        "/proc/net/{fib_trie,route,if_inet6,ipv6_route,arp,dev_mcast,vlan/config}",
-        "/proc/sys/kernel/{tainted,random/boot_id}",
-        "/sys/devices/system/cpu/{online,present,possible}",
-        f"{CLOCKSOURCE}{{current,available}}_clocksource",
-        "/dev/kmsg",
-    ),
+PATTERNS = (  # in one request, since no stream is measured meanwhile: the agent's reflector waits during a request
+    f"{VIRTIO}*/{{device,vendor,features,status}}",
+    f"{PCI}*/{{config,resource,irq,msi_irqs/*}}",
+    f"{NET}[!l]*/*",  # all but lo
+    "/sys/class/virtio-ports/*/name",
+    "/proc/irq/*/{smp,effective}_affinity_list",
+    "/proc/{interrupts,timer_list,cpuinfo,meminfo}",
+    "/proc/net/{fib_trie,route,if_inet6,ipv6_route,arp,dev_mcast,vlan/config}",
+    "/proc/sys/kernel/{tainted,random/boot_id}",
+    "/sys/devices/system/cpu/{online,present,possible}",
+    f"{CLOCKSOURCE}{{current,available}}_clocksource",
+    "/dev/kmsg",
 )
+SETTLING = (f"{NET}[!l]*/{{carrier,mtu}}", "/proc/net/if_inet6", f"{CLOCKSOURCE}current_clocksource")
+"""What shows whether the guest has settled."""
 ERRORS = ("crc", "error", "fifo", "frame", "over", "timeout", "aborted", "heartbeat", "window", "xdp", "nohandler")
 NIC_SUBJECTS = re.compile(r"virtio|net|eth\d|clock|tsc|timer|time|irq|pci|hpet|rtc|lockup|stall|hung|bug|oops", re.I)
 WARNING = 4  # include/linux/kern_levels.h
@@ -62,19 +58,24 @@ def read_guest_state(agent: AgentConnection) -> Mapping[str, str]:
     """
     settling = Deadline(SETTLE_S, "the guest's addresses and clock to settle", Awaited.GUEST)
 
-    def settled() -> Mapping[str, GuestFile] | None:
-        files: dict[str, GuestFile] = {}
-        for patterns in REQUESTS:
-            files |= agent.files(patterns)
-        return files if settling.expired or (_addresses_settled(files) and _clock_settled(files)) else None
+    files = agent.files(PATTERNS)
+    if not _settled(files):
 
-    files = Deadline(ALL_S, settling.purpose, Awaited.GUEST).poll(settled, POLL_S)
+        def settled() -> bool | None:
+            return True if settling.expired or _settled(agent.files(SETTLING)) else None
+
+        Deadline(ALL_S, settling.purpose, Awaited.GUEST).poll(settled, POLL_S)
+        files = agent.files(PATTERNS)
     values: dict[str, str] = {}
     for nic in agent.network().nics:
         values |= {f"nic/{nic.name}/{name}": value for name, value in _nic(nic)}
     for path, file in files.items():
         values.update(_file(path, file))
     return values
+
+
+def _settled(files: Mapping[str, GuestFile]) -> bool:
+    return _addresses_settled(files) and _clock_settled(files)
 
 
 def _clock_settled(files: Mapping[str, GuestFile]) -> bool:

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import IO
 
 from cprlib.cleanup import CleanupProcess, temporary_environment
-from cprlib.errors import EnvironmentFailure, InstrumentError
+from cprlib.errors import CprlibError, EnvironmentFailure, InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.files import project_folder
 from cprlib.lab.capacity import parallel_tests
+from cprlib.lab.durations import remember_durations
 from cprlib.lab.job_display import JobDisplay, job_display
 from cprlib.lab.job_events import EVENTS_VARIABLE, read_events
 from cprlib.lab.task import LAB_FILE
@@ -97,6 +98,8 @@ def _avocado(
 
     :param events: the file for lines of :mod:`cprlib.lab.job_events`; closed in this process.
     """
+    if suite.engine:
+        _learn_facts(suite.parameters)
     with contextlib.ExitStack() as stack:
         cleanup = stack.enter_context(CleanupProcess())
         stack.callback(cleanup.group, 0)
@@ -188,6 +191,17 @@ def run_shown(suite: SuiteRun, display: JobDisplay) -> int:
                 thread.join(timeout=LAST_LINES_S)
 
 
+def _learn_facts(parameters: Mapping[str, str]) -> None:
+    """Store what is known of the QEMUs of a run before it starts, since its labs cannot write the store."""
+    from cprlib.build.qemu_facts import known_facts  # noqa: PLC0415 - slow imports, for labs only
+    from cprlib.qemu.binary import QemuBinary  # noqa: PLC0415
+
+    for prefix in ("", "target_"):
+        if qemu := QemuBinary.from_parameters(parameters, prefix):
+            with contextlib.suppress(CprlibError):  # the tests say what is wrong with it
+                known_facts(qemu)
+
+
 def lab_retries(test_folder: Path) -> int:
     """Number of restarts of a test because its lab died, from the record of the spawner; 0 without a lab."""
     try:
@@ -252,6 +266,7 @@ def run_and_gather(suite: SuiteRun) -> int:
         with contextlib.suppress(EnvironmentFailure):
             gather(suite.results, suite.job_folder)
         raise
+    remember_durations(list((suite.results / suite.job_folder).glob("job-*/test-results/*")))
     return gather(suite.results, suite.job_folder)
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
 import contextlib
 import json
 import logging
@@ -23,7 +24,9 @@ from avocado.core.settings import settings
 from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnMethod
 
 from cprlib.errors import CprlibError
+from cprlib.files import import_folder, project_folder
 from cprlib.lab.capacity import lab_memory_mib
+from cprlib.lab.durations import longest_first
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB, ENGINES
 from cprlib.lab.engines import make_engine
 from cprlib.lab.task import TaskSpec, report_lost
@@ -76,6 +79,13 @@ class LabSpawnerCLI(CLI):  # type: ignore[misc]
         """Required by Avocado."""
 
 
+def _compile_modules() -> None:
+    """Byte-compile modules that have changed: a lab cannot keep what it compiles, and each one would do it again."""
+    if not sys.dont_write_bytecode:
+        for folder in (import_folder() / "cprlib", project_folder() / "tests" / "functional"):
+            compileall.compile_dir(folder, quiet=2)
+
+
 class LabHandle:
     """A running task: its process on the host, which runs the lab."""
 
@@ -99,12 +109,16 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any] | None = None, job: Any = None) -> None:
         SpawnerMixin.__init__(self, config, job)
         self._kernel: Path | None = None
+        self._suites = list(getattr(job, "test_suites", ()))
         self._free_cores = asyncio.Semaphore(usable_cores())
 
     def is_operational(self) -> bool:
         """Whether labs can be started here; prints the reason when not."""
         try:
             engine = make_engine(self.config.get(f"{SECTION}.engine"))  # builds missing files before the first test
+            _compile_modules()
+            for suite in self._suites:
+                suite.tests = longest_first(suite.tests, [str(test.uri) for test in suite.tests])
             self._kernel = engine.kernel if isinstance(engine, UmlEngine) else None
         except CprlibError as error:
             LOG_UI.error(error.one_line())

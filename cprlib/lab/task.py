@@ -168,6 +168,14 @@ def signals_to_lab() -> Iterator[int]:
         os.close(reader)
 
 
+def _take_templates(folder: Path) -> None:
+    """Take the templates of guests that the test has made into the store, which a lab cannot write."""
+    if any(folder.glob("data/cases/*/guest-template")):
+        from cprlib.build.guest_template import store_templates  # noqa: PLC0415 - slow import, for few tests
+
+        store_templates(folder)
+
+
 def run_task(spec: TaskSpec) -> None:
     """Run the task; the job always receives a message that finishes it."""
     client = StatusClient(spec)
@@ -199,6 +207,7 @@ def run_task(spec: TaskSpec) -> None:
     finally:
         lost = {"attempts": max(1, len(relay.reasons)), "lost": relay.reasons}
         record = dataclasses.asdict(outcome) if outcome else lost
+        _take_templates(folder)
         with contextlib.suppress(CprlibError):
             write_json(folder / LAB_FILE, {"engine": spec.engine, **record}, mode=0o600)
 

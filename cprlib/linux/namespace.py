@@ -6,6 +6,7 @@ Nothing is mounted below /run/netns, so a killed harness leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ class NetworkNamespace:
     def __enter__(self) -> NetworkNamespace:
         from pyroute2 import IPRoute  # noqa: PLC0415 - takes 0.3 s, and a report needs no netlink
 
+        logging.getLogger("pyroute2").setLevel(logging.WARNING)  # it resets its level when it is imported
         try:
             with ThreadPoolExecutor(1) as thread:  # so that the caller keeps its own namespace
                 self._descriptor = thread.submit(_open_new_namespace).result()

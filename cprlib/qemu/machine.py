@@ -273,6 +273,8 @@ def start_machine(
     namespace: NetworkNamespace,
     incoming: MigrationChannels | None = None,
     passed: Passed | None = None,
+    *,
+    restores: bool = False,
 ) -> Iterator[Machine]:
     """Start a QEMU in a network namespace; kill it when the body ends.
 
@@ -283,6 +285,7 @@ def start_machine(
     :param incoming: migration channels of a target; with ``plugged`` settings the main channel is set later by QMP.
     :param passed: descriptors that the caller opened and keeps; others that the netdevs need are opened here, and
         closed once QEMU has them.
+    :param restores: it waits for the state of a guest, which a command of QMP names.
     :raises EnvironmentFailure: the program cannot be started.
     """
     files = MachineFiles(folder.absolute(), name)
@@ -299,6 +302,8 @@ def start_machine(
         command = [*settings.prefix, *command_line(settings, files, *channels, given, incoming=incoming is not None)]
         if incoming:
             command += incoming.incoming_arguments(deferred=settings.plugged)
+        elif restores:
+            command += ["-incoming", "defer"]
         elif settings.plugged:
             command.append("-S")
         files.command.write_text(shell_line(command) + "\n", encoding="utf-8")

@@ -48,6 +48,31 @@ class QmpEvent:
     received_ns: int
 
 
+class _Client(QMPClient):
+    """QMPClient for many commands at once, and without its log, for which it would format every message."""
+
+    def _cb_outbound(self, msg: Message) -> Message:
+        return msg
+
+    def _cb_inbound(self, msg: Message) -> Message:
+        return msg
+
+    async def execute_many(self, messages: Sequence[Message]) -> list[Message]:
+        """Send messages, then wait for the replies, without a task for each.
+
+        :returns: the replies in the order of the messages.
+        """
+        names = []
+        try:
+            for message in messages:
+                message["id"] = self._get_exec_id()
+                names.append(await self._issue(message))
+            return [await self._reply(name) for name in names]
+        finally:
+            for name in names:
+                self._pending.pop(name, None)
+
+
 def parse_event(message: Mapping[str, Any], received_ns: int) -> QmpEvent:
     """Parse the message of an event (QEMU docs/interop/qmp-spec.rst, "Asynchronous events")."""
     stamp = message.get("timestamp", {})
@@ -73,7 +98,7 @@ class QmpConnection:
         self._closing: asyncio.Future[None] | None = None
         self._written = 0
         self._loop = asyncio.new_event_loop()
-        self._client = QMPClient(name)
+        self._client = _Client(name)
         self._client.negotiate = False  # qemu.qmp fails on an event before the reply to qmp_capabilities: see _connect
         self._connecting: asyncio.Task[None] | None = None
 
@@ -208,28 +233,28 @@ class QmpConnection:
         deadline = Deadline(seconds, f"the {self.name}'s replies to {len(commands)} commands", Awaited.QEMU)
         self.wait_ready(deadline)
 
-        async def run(command: str, arguments: Arguments | None) -> Any | QmpRefused:
-            message = QMPClient.make_execute_msg(command, dict(arguments) if arguments else None)
-            try:
-                return await self._client.execute_msg(message)
-            except ExecuteError as error:
-                refused = error.error.error
-                return QmpRefused(f"run {command} on the {self.name}", refused.desc, error_class=refused.class_)
-
-        async def run_all() -> list[Any | QmpRefused]:
-            return await asyncio.gather(*(run(*item) for item in commands))
-
+        messages = [QMPClient.make_execute_msg(name, dict(given) if given else None) for name, given in commands]
         self._write("sent", {"commands": len(commands)})
-        pending = self._submit(run_all())
+        pending = self._submit(self._client.execute_many(messages))
+        tried = f"run {len(commands)} commands on the {self.name}"
         try:
-            return pending.result(timeout=deadline.remaining)
+            replies = pending.result(timeout=deadline.remaining)
         except FutureTimeout as error:
             pending.cancel()
             raise deadline.exceeded() from error
         except CONNECTION_ERRORS as error:
-            tried = f"run {len(commands)} commands on the {self.name}"
             self._check_flood(tried)
             raise QemuFailed(tried, f"the connection broke: {error or type(error).__name__}") from error
+        return [self._value(reply, command) for reply, (command, _) in zip(replies, commands, strict=True)]
+
+    def _value(self, reply: Message, command: str) -> Any | QmpRefused:
+        """The return value in a reply, or its error (QEMU docs/interop/qmp-spec.rst, "Commands Responses")."""
+        tried, error = f"run {command} on the {self.name}", reply.get("error")
+        if isinstance(error, Mapping):
+            return QmpRefused(tried, str(error.get("desc")), error_class=str(error.get("class")))
+        if error is not None or "return" not in reply:
+            raise QemuFailed(tried, "its reply has neither a value nor an error")
+        return reply["return"]
 
     def pass_descriptor(self, name: str, descriptor: int) -> None:
         """Pass a copy of a descriptor to QEMU under a name (QMP getfd).

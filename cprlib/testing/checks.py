@@ -164,6 +164,10 @@ class CaseChecks:
         more = {**parameters.more, name: value}
         self.evidence = replace(self.evidence, parameters=replace(parameters, more=more))
 
+    def warn(self, text: str) -> None:
+        """Add a remark that does not change the verdict."""
+        self.evidence = replace(self.evidence, warnings=(*self.evidence.warnings, text))
+
     def skip(self, word: str, reason: str) -> None:
         """Say why the case did not run.
 

@@ -64,7 +64,8 @@ def read_state(guest: RunningGuest, sides: Iterable[str] = ()) -> Snapshot:
     :param sides: of :data:`READERS`; all when empty.
     :raises QemuFailed, GuestFailed, DeadlineExceeded: QEMU or guest died or hangs.
     """
-    return take_snapshot({side: partial(READERS[side], guest) for side in (sides or READERS)})
+    chosen = set(sides) or READERS.keys()
+    return take_snapshot({side: partial(read, guest) for side, read in READERS.items() if side in chosen})
 
 
 def read_compared(guest: RunningGuest) -> Snapshot | None:

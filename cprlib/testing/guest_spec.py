@@ -33,6 +33,7 @@ class GuestSpec:
     :param role: what the case shows.
     :param ip_version: of the measured stream; the run's when None.
     :param rate_share: of the run's rate that the measured stream takes, where other streams flow beside it.
+    :param boots: the guest boots in the case; otherwise it may be restored from a template.
     """
 
     mechanism: Mechanism = Mechanism.CPR
@@ -47,6 +48,7 @@ class GuestSpec:
     role: Role = Role.UPDATE
     ip_version: int | None = None
     rate_share: float = 1.0
+    boots: bool = False
 
     def netdevs_in(self, run: SuiteParameters) -> tuple[TapNetdev, ...]:
         """The guest's netdevs, before a mechanism adds its options."""

@@ -14,13 +14,13 @@ from pathlib import Path
 from avocado import Test
 
 from cprlib.build.assets import find_assets, find_base_qemu
+from cprlib.build.qemu_facts import known_facts
 from cprlib.errors import CprlibError, DeadlineExceeded, EnvironmentFailure, GuestFailed, NotSupported, QemuFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Parameters, Role
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
 from cprlib.process import die_with_parent
-from cprlib.qemu.binary import probe
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.matrix import NOT_IN_NAMES, POINT, point_name
@@ -28,7 +28,8 @@ from cprlib.report.results_folder import case_id, method_of, start_case
 from cprlib.testing.checks import is_of_qemu
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.parameters import SuiteParameters, own_parameters, read_parameters
+from cprlib.testing.parameters import Boot, SuiteParameters, own_parameters, read_parameters
+from cprlib.testing.restored_guest import may_restore, template_for
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.running_guest import RunningGuest, running_guest
 from cprlib.verdict.judge import judge
@@ -48,7 +49,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         """Read the parameters and find the QEMU and the guest image."""
         if not os.environ.get("CPRLIB_LAB"):
             die_with_parent()  # a runner that is killed must not leave its test running
-        for chatty in ("pyroute2", "qemu", "asyncio"):  # what they do is in transcripts; each line costs time in a lab
+        for chatty in ("qemu", "asyncio"):  # what they do is in transcripts; each line costs time in a lab
             logging.getLogger(chatty).setLevel(logging.WARNING)
         self.parameters: SuiteParameters = read_parameters(self.params.get)
         given = self.parameters
@@ -57,7 +58,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         else:
             assets = find_assets()
             self.qemu, self.image = given.qemu or find_base_qemu(given.base, assets), assets.guest
-        self.facts: QemuFacts = probe(self.qemu)
+        self.facts: QemuFacts = known_facts(self.qemu)
 
     @contextlib.contextmanager
     def given_guest(self, spec: GuestSpec) -> Iterator[MeasuredCase]:
@@ -103,8 +104,12 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         A QEMU that dies, refuses or hangs with ``cpr=on`` is a finding when the same guest boots without.
         """
         length = case.parameters.queue_length
+        if may_restore(spec, case.parameters, self.qemu) and (guest := self._restore(case, spec, settings, stack)):
+            return guest
         try:
-            return stack.enter_context(running_guest(settings, spec.mechanism, case.folder, length))
+            guest = stack.enter_context(running_guest(settings, spec.mechanism, case.folder, length))
+            case.note("guest", "booted")
+            return guest
         except (QemuFailed, GuestFailed, DeadlineExceeded) as error:
             control = "no control without cpr=on"
             if spec.mechanism.handling.sends_descriptors and is_of_qemu(error):
@@ -119,6 +124,25 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             case.add_boot_failure(error, control)
             return None
 
+    def _restore(
+        self, case: MeasuredCase, spec: GuestSpec, settings: MachineSettings, stack: contextlib.ExitStack
+    ) -> RunningGuest | None:
+        """Restore the guest from a template; None when that fails, which is in the evidence then."""
+        length = case.parameters.queue_length
+        try:
+            if template := template_for(settings, spec, case.folder, length):
+                given = template.settings(settings)
+                guest = stack.enter_context(running_guest(given, spec.mechanism, case.folder, length, template.state))
+                case.note("guest", f"restored from template {template.key[:12]}")
+                return guest
+        except (QemuFailed, GuestFailed, DeadlineExceeded) as error:
+            case.warn(f"the guest boots, because restoring it from a template failed: {error.one_line()}")
+            failed = case.folder / "not-restored"
+            failed.mkdir()
+            for path in case.folder.glob("*-source.*"):
+                path.rename(failed / path.name)
+        return None
+
     def _probe_target(self) -> QemuFacts:
         """What the run's other QEMU can do.
 
@@ -131,7 +155,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                 "give one with cprlib run --target-base 10.2 or --target-qemu PATH (parameter target_qemu)",
                 word="no-target",
             )
-        return probe(self.parameters.target)
+        return known_facts(self.parameters.target)
 
     def _conclude(self, case: MeasuredCase, policy: Policy) -> None:
         """Let Avocado's status follow the verdict: fail, error for inconclusive, cancel for skipped."""
@@ -165,6 +189,8 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             words += ["--base", base]
         for name in sorted(point.keys() - {"base", *NOT_IN_NAMES}):
             words += ["-p", f"{name}={point[name]}"]
+        if self.parameters.boot is not Boot.FRESH:
+            words += ["-p", f"boot={self.parameters.boot}"]
         if self.parameters.mutant is not None:  # its number means nothing without this QEMU
             words += ["--qemu", str(self.qemu.path), "-p", f"mutant={self.parameters.mutant}"]
         return shlex.join([*words, f"{_shown(Path(self.filename))}:{type(self).__name__}.{method}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +29,7 @@ from cprlib.evidence.update_checks import (
     order_checks,
     vhost_checks,
 )
-from cprlib.files import write_json
+from cprlib.files import write_text
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.packet_log import reflections
 from cprlib.qemu.binary import QemuBinary
@@ -360,7 +361,8 @@ class MeasuredCase(CaseChecks):
 
     def _collect(self, session: TrafficSession, before: Counters, after: Counters, drops: DropReport) -> None:
         log, overflow = reflector_log(self.guest.agent)
-        write_json(self.folder / "reflector.json", {"fields": Reflection._fields, "records": log}, mode=0o600)
+        text = json.dumps({"fields": Reflection._fields, "records": log})  # without indents, which take much longer
+        write_text(self.folder / "reflector.json", text, mode=0o600)
         result = session.result(log, reflector_drops=overflow)
         control_runs = tuple(run.result(log, reflector_drops=overflow) for run in self._control_runs)
         control_run = ControlRun(control_runs) if control_runs else None

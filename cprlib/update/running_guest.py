@@ -16,6 +16,7 @@ from cprlib.qemu.netdev import TapSource, opened_files
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.results import UpdateResult
+from cprlib.update.saved_guest import restore_guest
 
 BOOT_SECONDS = 60.0
 
@@ -119,14 +120,19 @@ class RunningGuest:
 
 @contextlib.contextmanager
 def running_guest(
-    settings: MachineSettings, mechanism: Mechanism, folder: Path, queue_length: int = TAP_QUEUE_LENGTH
+    settings: MachineSettings,
+    mechanism: Mechanism,
+    folder: Path,
+    queue_length: int = TAP_QUEUE_LENGTH,
+    saved: Path | None = None,
 ) -> Iterator[RunningGuest]:
     """Build the topology, boot a guest, wait until its network is up; all of it ends with the body.
 
     :param settings: of the first QEMU.
     :param folder: evidence of the QEMUs goes here.
     :param queue_length: packets that each tap queue keeps.
-    :raises GuestFailed, QemuFailed, DeadlineExceeded: the guest did not boot.
+    :param saved: state of a guest that is restored instead of a boot, by :func:`save_guest`.
+    :raises GuestFailed, QemuFailed, DeadlineExceeded: the guest did not boot, or was not restored.
     """
     with build_topology() as topology, contextlib.ExitStack() as stack:
         for number, netdev in enumerate(settings.netdevs):
@@ -135,15 +141,25 @@ def running_guest(
             if number:
                 topology.add_further_network(number)
         passed = stack.enter_context(_shared_files(settings, topology)) if mechanism.handling.shares_files else None
-        machine = stack.enter_context(start_machine("source", settings, folder, topology.switch, passed=passed))
+        restores = saved is not None
+        machine = stack.enter_context(
+            start_machine("source", settings, folder, topology.switch, passed=passed, restores=restores)
+        )
         machine.wait_ready()
-        if settings.plugged:
-            machine.plug_all()
-            machine.qmp.execute("cont")
-        Console(machine.files.console, alive=lambda: machine.check_alive("boot the guest")).wait_ready(BOOT_SECONDS)
+        if saved is not None:
+            restore_guest(machine, saved)
+        else:
+            _boot(machine)
         agent = AgentConnection(machine.agent)
         agent.ping()
         yield RunningGuest(topology, mechanism, folder, stack, machine, agent, passed=passed)
+
+
+def _boot(machine: Machine) -> None:
+    if machine.settings.plugged:
+        machine.plug_all()
+        machine.qmp.execute("cont")
+    Console(machine.files.console, alive=lambda: machine.check_alive("boot the guest")).wait_ready(BOOT_SECONDS)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.deadline import Deadline
-from cprlib.errors import QemuFailed
+from cprlib.errors import QemuFailed, QmpRefused
 from cprlib.qemu.qmp import QmpConnection
 
 RESUME: dict[str, object] = {"timestamp": {"seconds": 1795610065, "microseconds": 322000}, "event": "RESUME"}
@@ -76,3 +76,66 @@ def test_closing_after_qemu_died_raises_nothing(tmp_path: Path, sent: bytes, imm
                 with pytest.raises(QemuFailed):
                     connection.wait_ready(Deadline(10, "a greeting"))
             closing.join()
+
+
+def serve_many(peer: socket.socket, replies: Sequence[dict[str, object] | None]) -> None:
+    """Act as a QEMU that reads as many commands as there are replies, and sends these; None ends it."""
+    stream = peer.makefile("rb")
+    with peer, stream:
+        peer.sendall(GREETING)
+        data = b""
+
+        def read(count: int) -> list[dict[str, object]]:
+            """Read commands, which have no newline."""
+            nonlocal data
+            commands: list[dict[str, object]] = []
+            while len(commands) < count:
+                data += peer.recv(65536)
+                while data:
+                    try:
+                        command, end = json.JSONDecoder().raw_decode(data.decode())
+                    except ValueError:
+                        break
+                    commands.append(command)
+                    data = data[end:]
+            return commands
+
+        (negotiation,) = read(1)
+        peer.sendall(json.dumps({"return": {}, "id": negotiation["id"]}).encode() + b"\n")
+        for command, reply in zip(read(len(replies)), replies, strict=True):
+            if reply is None:
+                return
+            peer.sendall(json.dumps(RESUME).encode() + b"\n")
+            peer.sendall(json.dumps(reply | {"id": command["id"]}).encode() + b"\n")
+        peer.recv(1)
+
+
+COMMANDS = [("query-a", None), ("query-b", {"x": 1}), ("query-c", None)]
+
+
+def test_many_commands_at_once(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    replies: list[dict[str, object] | None] = [
+        {"return": {"a": 1}},
+        {"error": {"class": "CommandNotFound", "desc": "no b"}},
+        {"return": []},
+    ]
+    peer = threading.Thread(target=serve_many, args=(theirs, replies))
+    peer.start()
+    with QmpConnection("source", ours, tmp_path / "qmp.log") as connection:
+        first, second, third = connection.execute_all(COMMANDS)
+    peer.join()
+    assert first == {"a": 1}
+    assert third == []
+    assert isinstance(second, QmpRefused)
+    assert (second.happened, second.error_class) == ("no b", "CommandNotFound")
+
+
+@pytest.mark.parametrize("last", [None, {"error": "broken"}, {"return": {}, "error": 3}, {}])
+def test_a_qemu_that_dies_among_many_commands(tmp_path: Path, last: dict[str, object] | None) -> None:
+    ours, theirs = socket.socketpair()
+    peer = threading.Thread(target=serve_many, args=(theirs, [{"return": {}}, {"return": {}}, last]))
+    peer.start()
+    with QmpConnection("source", ours, tmp_path / "qmp.log") as connection, pytest.raises(QemuFailed):
+        connection.execute_all(COMMANDS)
+    peer.join()

@@ -1,0 +1,52 @@
+"""The order in which the tests of a run begin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cprlib.lab.durations import FILE, known_durations, longest_first, remember_durations
+
+pytestmark = pytest.mark.fast
+
+NAMES = ["a", "b", "c"]
+REFERENCES = [f"/x/tests/functional/test_f.py:Some.test_{name}" for name in NAMES]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CPRLIB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+def results(folder: Path, seconds: dict[str, float]) -> list[Path]:
+    folders = []
+    for number, (name, length) in enumerate(seconds.items()):
+        test = folder / f"{number:02}-_x_tests_functional_test_f.py_Some.test_{name}"
+        test.mkdir(parents=True)
+        (test / "lab.json").write_text(json.dumps({"elapsed_ms": length * 1000}))
+        folders.append(test)
+    return folders
+
+
+def test_the_longest_begins_first_and_unknown_ones_before(tmp_path: Path) -> None:
+    assert longest_first(NAMES, REFERENCES) == NAMES
+    remember_durations(results(tmp_path / "first", {"a": 1, "b": 2}))
+    assert longest_first(NAMES, REFERENCES) == ["c", "b", "a"]
+    remember_durations(results(tmp_path / "second", {"a": 3, "c": 0.5}))
+    assert longest_first(NAMES, REFERENCES) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": "x"}', "\x00"])
+def test_a_damaged_file_is_none(cache: Path, tmp_path: Path, text: str) -> None:
+    (cache / FILE).write_text(text)
+    assert known_durations() == {}
+    assert longest_first(NAMES, REFERENCES) == NAMES
+    folder = tmp_path / "lost"
+    folder.mkdir()
+    (folder / "lab.json").write_text(text)
+    remember_durations([folder])
+    assert known_durations() == {}

@@ -6,8 +6,9 @@ Usage::
     python3 -m cprlib.bootstrap test [ARGUMENTS of tox]
     python3 -m cprlib.bootstrap doctor | build | lab | prove | report [ARGUMENTS of that command of cprlib]
 
-Set-up installs Debian packages that a build needs (as root; else it prints the command) and creates a Python
-environment in the cache folder. This module uses the standard library only. Exit statuses are those of ``cprlib``.
+Set-up installs Debian packages that a build needs (as root; else it prints the command), creates a Python environment
+in the cache folder, and builds what the command needs; all at the same time. This module uses the standard library
+only. Exit statuses are those of ``cprlib``.
 """
 
 from __future__ import annotations
@@ -32,16 +33,18 @@ def child_environment(environment: Path) -> dict[str, str]:
     return {**kept, "PATH": path, "VIRTUAL_ENV": str(environment)}
 
 
-def set_up() -> Path:
-    """Install and create what is missing; returns the folder of the Python environment."""
-    # Imported late, because an old Python cannot import them; they use the standard library only.
-    from cprlib.build.host_packages import ensure_packages  # noqa: PLC0415
-    from cprlib.build.progress import console_progress  # noqa: PLC0415
-    from cprlib.build.python_env import ensure_environment  # noqa: PLC0415
+def set_up(arguments: Sequence[str]) -> Path:
+    """Install and create what is missing, and build what the command needs, at the same time.
 
-    progress = console_progress()
-    ensure_packages(progress)
-    return ensure_environment(progress)
+    :param arguments: of the command, its name first.
+    :returns: folder of the Python environment.
+    """
+    # Imported late, because an old Python cannot import them; they use the standard library only.
+    from cprlib.build.first_build import build_everything, builds_of  # noqa: PLC0415
+    from cprlib.build.progress import console_progress  # noqa: PLC0415
+    from cprlib.lab.checks_native import supports_native  # noqa: PLC0415
+
+    return build_everything(builds_of(arguments, supports_native), console_progress())
 
 
 def main(arguments: Sequence[str], execute: Callable[[str, list[str], dict[str, str]], object] = os.execve) -> int:
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str], execute: Callable[[str, list[str], dict[str, 
 
     try:
         with terminate_on_signals():
-            environment = set_up()
+            environment = set_up(arguments)
     except CprlibError as error:
         print(f"cprlib: {error.one_line()}", file=sys.stderr)
         return int(error.exit_status)

@@ -8,9 +8,10 @@ was built, for tests whose parameter ``base`` names one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cprlib import codec
 from cprlib.build import store
@@ -19,6 +20,7 @@ from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import Progress
 from cprlib.build.qemu import build_qemu
 from cprlib.build.series import DEFAULT_BASE
+from cprlib.build.together import run_together
 from cprlib.errors import EnvironmentFailure
 from cprlib.files import cache_folder, locked, project_folder, write_text
 from cprlib.guest.image import GuestImage
@@ -70,11 +72,14 @@ def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = Non
     :raises EnvironmentFailure: a build or download failed.
     """
     own = qemu is None and base == DEFAULT_BASE
+    tasks: dict[str, Callable[[Progress], Any]] = {"guest": build_guest_image}
     if qemu is None:
-        qemu = build_qemu(base, True, progress)
-    assets = Assets(qemu, build_guest_image(progress), build_lab_kernel(progress) if lab else None)
+        tasks["qemu"] = lambda shown: build_qemu(base, True, shown)
+    if lab:
+        tasks["lab_kernel"] = build_lab_kernel
+    assets = Assets(**{"qemu": qemu, **run_together(progress, tasks)})
     if own:
-        _record(base, qemu, assets.guest, assets.lab_kernel)
+        _record(base, assets.qemu, assets.guest, assets.lab_kernel)
     return assets
 
 

@@ -10,18 +10,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, cast
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from typing import IO, Any, cast
 
 from cprlib.errors import BuildFailed
 
 AR_MAGIC = b"!<arch>\n"
 HEADER = 60  # bytes of a member's header
-ERRORS = (OSError, EOFError, ValueError, tarfile.TarError, lzma.LZMAError, zlib.error, zstd.ZstdError)
+ERRORS = (OSError, EOFError, ValueError, tarfile.TarError, lzma.LZMAError, zlib.error)
 
 
 def unpack_deb(deb: Path, folder: Path, members: Sequence[str] = ()) -> None:
@@ -42,7 +37,7 @@ def unpack_deb(deb: Path, folder: Path, members: Sequence[str] = ()) -> None:
                 missing -= matching
                 if matching or not members:
                     _extract(archive, item, folder)
-    except ERRORS as error:
+    except _errors() as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise BuildFailed(tried, f"it is no Debian package: {error}", "delete it from the cache") from error
@@ -55,10 +50,26 @@ def unpack_zstd(packed: bytes) -> bytes:
 
     :raises ValueError: it is not, or is cut off.
     """
+    zstd = _zstd()
     try:
-        return zstd.decompress(packed)
+        return bytes(zstd.decompress(packed))
     except zstd.ZstdError as error:
         raise ValueError(str(error)) from error
+
+
+def _zstd() -> Any:
+    """The module for zstd; imported when something is compressed so, because the first builds begin without it."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd  # noqa: PLC0415
+    else:
+        from backports import zstd  # noqa: PLC0415
+    return zstd
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What a damaged package raises; of zstd only when it is in use."""
+    used = [sys.modules[name] for name in ("compression.zstd", "backports.zstd") if name in sys.modules]
+    return (*ERRORS, *(module.ZstdError for module in used))
 
 
 def _extract(archive: tarfile.TarFile, item: tarfile.TarInfo, folder: Path) -> None:
@@ -118,7 +129,7 @@ def _decompressed(name: str, part: _Part) -> IO[bytes]:
         case "xz":
             return lzma.LZMAFile(whole)
         case "zst":
-            return cast(IO[bytes], zstd.ZstdFile(whole))
+            return cast(IO[bytes], _zstd().ZstdFile(whole))
         case "tar":
             return whole
         case other:

@@ -8,13 +8,13 @@ Debian's keys, and the sha256 of every file comes from these lists.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from cprlib import codec
 from cprlib.build import store
 from cprlib.build.apt import MIRROR_VARIABLE, AptLists
 from cprlib.build.control import Remote, comma_list, is_version, newest
@@ -23,7 +23,7 @@ from cprlib.build.other_packages import has_apt
 from cprlib.build.progress import Progress
 from cprlib.build.signed_lists import SignedLists
 from cprlib.errors import CprlibError, DownloadFailed, NotSupported
-from cprlib.files import cache_folder, write_text
+from cprlib.files import cache_folder, write_json, write_text
 from cprlib.process import run
 
 DEFAULT_MIRROR = "http://deb.debian.org/debian"  # apt checks signatures; without apt it is HTTPS as well
@@ -54,6 +54,14 @@ class Source:
     files: tuple[Remote, ...]
 
 
+def _package(value: dict[str, Any]) -> Package:
+    return Package(**{**value, "depends": tuple(value["depends"]), "file": Remote(**value["file"])})
+
+
+def _source(value: dict[str, Any]) -> Source:
+    return Source(**{**value, "files": tuple(Remote(**file) for file in value["files"])})
+
+
 class Archive:
     """Look-ups and downloads from one suite.
 
@@ -72,7 +80,7 @@ class Archive:
 
     def names(self, prefix: str) -> tuple[str, ...]:
         """Names of the binary packages that begin with ``prefix``, sorted."""
-        return self._recorded(f"names-{prefix}", tuple[str, ...], lambda: self._lists.names(prefix))
+        return self._recorded(f"names-{prefix}", tuple, lambda: self._lists.names(prefix))
 
     def package(self, name: str) -> Package:
         """The newest version of a binary package.
@@ -89,7 +97,7 @@ class Archive:
             file = Remote(found["Filename"], int(found["Size"]), found["SHA256"])
             return Package(name, found["Version"], self.suite, tuple(depends), file)
 
-        return self._recorded(f"deb-{name}", Package, look_up)
+        return self._recorded(f"deb-{name}", _package, look_up)
 
     def source(self, name: str, version: str = "") -> Source:
         """The newest source package whose upstream version is ``version`` or begins with it and a dot or plus.
@@ -113,7 +121,7 @@ class Archive:
                     files.append(Remote(f"{found['Directory']}/{file}", int(size), digest))
             return Source(name, found["Version"], self.suite, tuple(files))
 
-        return self._recorded(f"src-{name}-{version}", Source, look_up)
+        return self._recorded(f"src-{name}-{version}", _source, look_up)
 
     def download(self, name: str) -> Path:
         """The ``.deb`` of the newest version of a package; fetched once.
@@ -186,13 +194,17 @@ class Archive:
             if (folder / remote.name).stat().st_size != remote.size:
                 raise DownloadFailed(f"download {remote.name}", "its size differs from Debian's lists")
 
-    def _recorded(self, name: str, kind: type[Found], look_up: Callable[[], Found]) -> Found:
-        """The recorded result of an earlier look-up, else of a new one."""
+    def _recorded(self, name: str, read: Callable[[Any], Found], look_up: Callable[[], Found]) -> Found:
+        """The recorded result of an earlier look-up, else of a new one.
+
+        :param read: makes the result from its JSON; msgspec is not there when the first builds begin.
+        """
         record = self._record(name)
-        with contextlib.suppress(OSError, codec.BadValue):  # not recorded, or incomplete
-            return codec.load_json(kind, record.read_bytes())
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not recorded, or incomplete
+            return read(json.loads(record.read_bytes()))
         value = look_up()
-        write_text(record, codec.dump_json(value))
+        plain = list(value) if isinstance(value, tuple) else asdict(value)  # type: ignore[call-overload]
+        write_json(record, plain)
         return value
 
     def _record(self, name: str) -> Path:

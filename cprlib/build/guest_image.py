@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cprlib.build import store
+from cprlib.build import expected, store
 from cprlib.build.command import first_line_of
 from cprlib.build.deb_file import unpack_zstd
 from cprlib.build.debian import Archive
@@ -46,8 +46,7 @@ def build_guest_image(progress: Progress | None = None) -> GuestImage:
     """
     shown = progress or Progress()
     archive = Archive(SUITE, shown)
-    kernel = archive.download(find_cloud_kernel(archive))
-    busybox = archive.download(BUSYBOX_PACKAGE)
+    kernel, busybox = download_packages(archive)
     sources = project_folder() / "images" / "guest"
     key = store.key_of(
         kernel=kernel.name,
@@ -61,7 +60,7 @@ def build_guest_image(progress: Progress | None = None) -> GuestImage:
 
     def make(folder: Path) -> None:
         require_programs("build the guest image", NATIVE_RUN)
-        with shown.step("build the guest image"), TemporaryDirectory(dir=folder) as name:
+        with shown.step("build the guest image", expected.GUEST_IMAGE), TemporaryDirectory(dir=folder) as name:
             scratch = Path(name)
             archive.extract(kernel, scratch / "kernel", "./boot/vmlinuz-*", *MODULE_FILES)
             archive.extract(busybox, scratch / "busybox")
@@ -79,6 +78,14 @@ def build_guest_image(progress: Progress | None = None) -> GuestImage:
     note = "another process builds the guest image; waiting"
     folder = store.entry("guest", key, make, waiting=lambda: shown.note(note))
     return GuestImage(folder / KERNEL, folder / INITRAMFS, key)
+
+
+def download_packages(archive: Archive) -> tuple[Path, Path]:
+    """The packages of the kernel and of busybox.
+
+    :raises DownloadFailed: a package could not be fetched.
+    """
+    return archive.download(find_cloud_kernel(archive)), archive.download(BUSYBOX_PACKAGE)
 
 
 def find_cloud_kernel(archive: Archive) -> str:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from cprlib.build import expected
 from cprlib.build.apt import apt_messages
 from cprlib.build.other_packages import NATIVE_RUN, has_apt, require_programs
 from cprlib.build.progress import Progress
@@ -51,11 +52,12 @@ def missing_packages() -> tuple[str, ...]:
     return tuple(missing)
 
 
-def ensure_packages(progress: Progress) -> None:
+def ensure_packages(progress: Progress, *, check_only: bool = False) -> None:
     """Install missing packages where the caller is root.
 
     On a host without apt only what a native run with the user's own QEMU needs is checked; builds check the rest.
 
+    :param check_only: only raise the error when the caller is not root.
     :raises MissingPackages: the caller is not root, or there is no apt; holds the command to paste, on one line.
     :raises DownloadFailed: apt-get failed; holds its messages.
     """
@@ -70,6 +72,8 @@ def ensure_packages(progress: Progress) -> None:
         before = "" if _has_lists() else "sudo apt-get update && "
         line = f"{before}sudo apt-get install --no-install-recommends {' '.join(missing)}"
         raise MissingPackages("build here", f"{len(missing)} Debian packages are missing", f"run: {line}")
+    if check_only:
+        return
     update = ["apt-get", "update"]
     if not _has_lists():
         _apt_get(update, "fetch Debian's package lists", progress)
@@ -87,7 +91,7 @@ def ensure_packages(progress: Progress) -> None:
 
 def _apt_get(command: Sequence[str], purpose: str, progress: Progress, detail: str = "") -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    with progress.step(f"{purpose} {detail}".rstrip()):
+    with progress.step(f"{purpose} {detail}".rstrip(), expected.PACKAGES if detail else 0.0):
         try:
             run(command, purpose=purpose, seconds=INSTALL_SECONDS, env=environment)
         except ProcessFailed as error:

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from cprlib.build import store
+from cprlib.build import expected, store
 from cprlib.build.command import first_line_of, processors, run_logged
 from cprlib.build.debian import Archive, Package
 from cprlib.build.other_packages import LAB_KERNEL, require_programs
@@ -24,6 +24,7 @@ SOURCES = (
 )
 BINARY = "linux"
 COMPILE_SECONDS = 3600.0
+FILES = 788  # that the compiler is called for, to show how far it is; of 7.2
 
 # Files that a build of user-mode Linux does not read; unpacking them would take longer than all the rest.
 # Only C and assembler files are excluded, because Kconfig reads its own files in these folders.
@@ -63,7 +64,7 @@ def build_lab_kernel(progress: Progress) -> Path:
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed run: this one holds the lock
         folder.mkdir(parents=True)
         try:
-            with progress.step(f"unpack {package.name} {package.version}"):
+            with progress.step(f"unpack {package.name} {package.version}", expected.UNPACK_KERNEL):
                 source = _unpack(archive, deb, folder)
             _compile(source, folder / "build", folder.with_name("lab-kernel.log"), progress)
             shutil.copy2(folder / "build" / BINARY, temporary / BINARY)
@@ -73,6 +74,15 @@ def build_lab_kernel(progress: Progress) -> Path:
 
     note = "another run is building the lab kernel; waiting"
     return store.entry("lab-kernel", key, make, waiting=lambda: progress.note(note)) / BINARY
+
+
+def download_source(progress: Progress) -> Path:
+    """The package with the source of the kernel.
+
+    :raises DownloadFailed: it could not be fetched.
+    """
+    archive, package = _find_source(progress)
+    return archive.download(package.name)
 
 
 def _find_source(progress: Progress) -> tuple[Archive, Package]:
@@ -119,17 +129,17 @@ def _compile(source: Path, build: Path, log: Path, progress: Progress) -> None:
     common = ["make", "-C", str(source), "ARCH=um", f"O={build}", f"-j{processors()}"]
     compiled = 0
 
-    with progress.step("configure the lab's kernel"):
+    with progress.step("configure the lab's kernel", expected.CONFIGURE_KERNEL):
         command = [*common, f"KCONFIG_ALLCONFIG={_config_file()}", "allnoconfig"]
         run_logged(command, purpose="configure the lab's kernel", log=log, seconds=300, env=environment)
     _check_config(build / ".config")
-    with progress.step("compile the lab's kernel") as say:
+    with progress.step("compile the lab's kernel", expected.COMPILE_KERNEL) as say:
 
         def show(line: str) -> None:
             nonlocal compiled
             if line.startswith("  CC "):
                 compiled += 1
-                say(f"[{compiled} files] {line.rsplit(maxsplit=1)[-1]}")
+                say(f"[{compiled}/{FILES}]", min(compiled / FILES, 1.0))
 
         purpose = "compile the lab's kernel"
         command = [*common, BINARY]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import compileall
 import os
-import re
 import shutil
 import sys
 import tomllib
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cprlib import __version__
-from cprlib.build import store
+from cprlib.build import expected, store
 from cprlib.build.other_packages import has_apt
 from cprlib.build.progress import Progress
 from cprlib.errors import DownloadFailed, MissingPackages, ProcessFailed
@@ -25,7 +24,7 @@ from cprlib.files import cache_folder, locked, project_folder, write_text
 from cprlib.process import run
 
 LOCK = "requirements.lock"  # written by `tox -e lock`
-NOT_COMPILED = re.compile(r"/(tests?|testing/data|sphinxext|lib2to3)/")
+NOT_COMPILED = r"/(tests?|testing/data|sphinxext|lib2to3)/"
 SCRIPT = """\
 #!{python}
 import sys
@@ -35,6 +34,7 @@ from {module} import {function}
 if __name__ == "__main__":
     sys.exit({function}())
 """
+NOT_ALL_COMPILED = 1  # exit status of compileall
 VENV_SECONDS = 180.0
 PIP_SECONDS = 900.0
 PIP_ADVICE = "check the network, or set PIP_INDEX_URL to an index that can be reached"
@@ -47,13 +47,9 @@ def ensure_environment(progress: Progress) -> Path:
     :raises DownloadFailed: packages could not be fetched; holds pip's messages.
     :raises MissingPackages: this Python lacks ensurepip.
     """
-    project = project_folder()
-    key = store.key_of(
-        lock=project / LOCK, pyproject=project / "pyproject.toml", python=sys.version, checkout=str(project), recipe=1
-    )
-    folder = cache_folder() / "python" / key
+    project, folder = project_folder(), _environment_folder()
     if not store.is_complete(folder):
-        with store.disk_full_as_error(f"make {folder}"), locked(folder.with_name(f".{key}.lock")):
+        with store.disk_full_as_error(f"make {folder}"), locked(folder.with_name(f".{folder.name}.lock")):
             if not store.is_complete(folder):
                 _make(folder, project, progress)
     if os.access(project / "cprlib", os.W_OK):
@@ -61,19 +57,38 @@ def ensure_environment(progress: Progress) -> Path:
     return folder
 
 
+def has_environment() -> bool:
+    """Whether the project's environment exists and is complete."""
+    return store.is_complete(_environment_folder())
+
+
+def _environment_folder() -> Path:
+    project = project_folder()
+    key = store.key_of(
+        lock=project / LOCK, pyproject=project / "pyproject.toml", python=sys.version, checkout=str(project), recipe=1
+    )
+    return cache_folder() / "python" / key
+
+
 def _make(folder: Path, project: Path, progress: Progress) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        with progress.step("make the Python environment"):
+        with progress.step("make the Python environment", expected.VENV):
             make_venv(folder, sys.executable)
-        with progress.step("install Python packages"):  # pip checks the hash of each file
+        with progress.step("install Python packages", expected.PIP):  # pip checks the hash of each file
             arguments = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--requirement", str(project / LOCK)]
             pip_install(folder, arguments, "install Python packages")
         packages = next((folder / "lib").glob("python3.*/site-packages"))
         _link_checkout(packages, folder / "bin", project)
-        with progress.step("compile Python packages"):
-            # workers=0: one process per core; quiet, because templates in packages are not valid Python
-            compileall.compile_dir(packages, quiet=2, workers=0, rx=NOT_COMPILED)
+        with progress.step("compile Python packages", expected.BYTE_CODE):
+            # In a process, because this one may have threads; -j 0: one for each core. Templates in packages are not
+            # valid Python.
+            command = [str(folder / "bin" / "python3"), "-m", "compileall", "-qq", "-j", "0", "-x", NOT_COMPILED]
+            try:
+                run([*command, str(packages)], purpose="compile Python packages", seconds=PIP_SECONDS)
+            except ProcessFailed as error:
+                if error.returncode != NOT_ALL_COMPILED:
+                    raise
         store.write_listing(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -109,7 +124,7 @@ def find_build_python(progress: Progress) -> Path:
     key = store.key_of(requirements=" ".join(REQUIREMENTS), python=sys.version, interpreter=str(interpreter))
 
     def make(temporary: Path) -> None:
-        with progress.step("make the Python environment for QEMU's build"):
+        with progress.step("make the Python environment for QEMU's build", expected.BUILD_PYTHON):
             make_venv(temporary, interpreter)
             pip_install(temporary, REQUIREMENTS, "install meson")
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.build import store
+from cprlib.build import expected, store
 from cprlib.build.command import first_line_of, processors, run_logged
 from cprlib.build.debian import Archive
 from cprlib.build.other_packages import QEMU_BUILD, require_programs
+from cprlib.build.precompiled import discard_precompiled, ensure_precompiled
 from cprlib.build.progress import Progress
 from cprlib.build.python_env import find_build_python
 from cprlib.build.series import Base, Series, find_base, find_series
@@ -27,7 +28,7 @@ TARGET = "qemu-system-x86_64"
 DEVICES = "cprlib"  # name of the device file in configs/devices/x86_64-softmmu/ of QEMU
 COMPILE_SECONDS = 1800.0
 CONFIGURE_SECONDS = 300.0
-STEP = re.compile(r"^\[\d+/\d+\]")
+STEP = re.compile(r"^\[(\d+)/(\d+)\]")
 
 FIRMWARE_SUITE = "trixie"
 FIRMWARE = {  # package -> files; what the machines and devices of images/qemu/devices.mak load
@@ -182,32 +183,46 @@ def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("", encoding="utf-8")
 
-    def run_step(command: Sequence[str], what: str, seconds: float) -> None:
-        with progress.step(what) as say:
+    def run_step(command: Sequence[str], what: str, seconds: float, work: float) -> None:
+        with progress.step(what, work) as say:
 
             def show(line: str) -> None:
                 found = STEP.match(line)
                 if found:
-                    say(found.group())
+                    say(found.group(), int(found[1]) / int(found[2]))
 
             run_logged(command, purpose=what, log=log, seconds=seconds, cwd=tree.build, env=environment, on_line=show)
 
+    def run_quietly(command: Sequence[str]) -> None:
+        purpose = "compile QEMU's common header"
+        run_logged(command, purpose=purpose, log=log, seconds=CONFIGURE_SECONDS, cwd=tree.build, env=environment)
+
     def unpack(folder: Path) -> None:
         source, dsc = archive.download_source("qemu", base.version)
-        with progress.step(f"unpack QEMU {source.version}"):
+        with progress.step(f"unpack QEMU {source.version}", expected.UNPACK_QEMU):
             archive.unpack_source(dsc, folder)
         shutil.copyfile(_device_file(), folder / "configs" / "devices" / "x86_64-softmmu" / f"{DEVICES}.mak")
 
     def configure(_folder: Path) -> None:
-        command = [str(tree.source / "configure"), f"--python={find_build_python(progress)}", *OPTIONS]
+        python = find_build_python(progress)
+        tree.switch_to(series)  # before, because a series that touches meson's files would let ninja configure again
+        command = [str(tree.source / "configure"), f"--python={python}", *OPTIONS]
         command += [f"--with-pkgversion=cprlib {base.name}", "--cc=gcc"]
-        run_step(command, f"configure QEMU {base.name}", CONFIGURE_SECONDS)
+        command += ["--extra-cflags=-Wno-invalid-pch"]  # a compiled header that does not fit is no problem
+        run_step(command, f"configure QEMU {base.name}", CONFIGURE_SECONDS, expected.CONFIGURE_QEMU)
 
     if not tree.is_ready:
         tree.prepare(unpack, configure)
     tree.switch_to(series)
+    with progress.step("compile QEMU's common header", expected.QEMU_HEADER):
+        try:
+            ensure_precompiled(tree, run_quietly)
+        except BuildFailed as error:  # the build takes longer without it
+            discard_precompiled(tree)
+            progress.note(f"without a compiled common header: {error.happened}")
     command = ["ninja", "-C", str(tree.build), f"-j{processors()}", TARGET]
-    run_step(command, f"compile QEMU {base.name} with {len(series.patches) or 'no'} patches", COMPILE_SECONDS)
+    what = f"compile QEMU {base.name} with {len(series.patches) or 'no'} patches"
+    run_step(command, what, COMPILE_SECONDS, expected.COMPILE_QEMU)
     return tree.build / TARGET
 
 

@@ -61,18 +61,29 @@ Result = tuple[Level, str, str]  # of a check: level, seen, advice
 def check_native() -> list[Diagnosis]:
     """All checks, in the order of the report."""
     checks: tuple[tuple[Literal["native", "both"], str, Callable[[], Result]], ...] = (
-        ("native", "KVM", check_kvm),
-        ("native", "network namespaces", check_namespaces),
-        ("native", "tap devices", check_tun),
-        ("native", "vhost-net", check_vhost),
-        ("native", "kcmp", check_kcmp),
-        ("native", "drop tracepoint", check_tracefs),
+        *(("native", name, check) for name, check in _native_checks().items()),
         ("both", "rights", check_rights),
         ("both", "memory", check_memory),
         ("both", "processors", check_processors),
         ("both", "kernel settings", check_kernel_settings),
     )
     return [Diagnosis(area, name, *check()) for area, name, check in checks]
+
+
+def supports_native() -> bool:
+    """Whether tests can run natively; needs the standard library only."""
+    return all(check()[0] is not Level.FAIL for check in _native_checks().values())
+
+
+def _native_checks() -> dict[str, Callable[[], Result]]:
+    return {
+        "KVM": check_kvm,
+        "network namespaces": check_namespaces,
+        "tap devices": check_tun,
+        "vhost-net": check_vhost,
+        "kcmp": check_kcmp,
+        "drop tracepoint": check_tracefs,
+    }
 
 
 def check_kvm() -> Result:

@@ -16,14 +16,16 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, EnvironmentFailure, QemuFailed, UsageError
 from cprlib.process import describe_status, shell_line, spawn, tail
 from cprlib.qemu.facts import QemuFacts
-from cprlib.qemu.qmp import QmpConnection
 from cprlib.qemu.wrapper import is_script
+
+if TYPE_CHECKING:
+    from cprlib.qemu.qmp import QmpConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,8 @@ def _started_without_machine(qemu: QemuBinary, *more: str) -> Iterator[QmpConnec
 
 @contextlib.contextmanager
 def _connected(command: Sequence[str], output: Any) -> Iterator[QmpConnection]:
+    from cprlib.qemu.qmp import QmpConnection  # noqa: PLC0415 - needs a package that is not there when a first build begins
+
     ours, theirs = socket.socketpair()
     number = theirs.fileno()
     whole = [*command, "-chardev", f"socket,id=qmp,fd={number}", "-mon", "chardev=qmp,mode=control"]

@@ -43,7 +43,7 @@ def test_no_package_is_installed_when_none_is_missing(monkeypatch: pytest.Monkey
 
 
 def test_commands_execute_cprlib_and_tox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "set_up", lambda: tmp_path)
+    monkeypatch.setattr(bootstrap, "set_up", lambda _arguments: tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIP_CERT", "/some/ca.pem")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
@@ -63,7 +63,7 @@ def test_commands_execute_cprlib_and_tox(tmp_path: Path, monkeypatch: pytest.Mon
 def test_errors_are_one_line_and_a_status(
     raised: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def set_up() -> Path:
+    def set_up(_arguments: object) -> Path:
         raise raised
 
     monkeypatch.setattr(bootstrap, "set_up", set_up)
@@ -116,7 +116,7 @@ def test_progress_in_lines() -> None:
     assert stream.getvalue() == "compile ...\ncompile: done after 0 s\n"
     with pytest.raises(KeyboardInterrupt), TerminalProgress(stream).step("link"):
         raise KeyboardInterrupt
-    assert stream.getvalue().endswith("link stopped\x1b[K\n")
+    assert stream.getvalue().endswith("link stopped\x1b[K\n\x1b[J")
     assert (seconds_text(59.9), seconds_text(125)) == ("59 s", "2:05")
 
 

@@ -1,0 +1,160 @@
+"""The first command: what it builds beside the Python environment, several builds at once, the expected time."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cprlib.build.expected import Expected
+from cprlib.build.first_build import Builds, builds_of
+from cprlib.build.precompiled import GENERATED, RECORD, ensure_precompiled
+from cprlib.build.progress import LineProgress, Progress, TerminalProgress
+from cprlib.build.source_tree import SourceTree
+from cprlib.build.together import run_together
+from cprlib.errors import BuildFailed, ProcessFailed
+from cprlib.process import run
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        ("run", Builds("10.0", True, True, True)),
+        ("run tests/functional/test_ipv6.py --base=10.2", Builds("10.2", True, True)),
+        ("run --base 10.2", Builds("10.2", True, True)),
+        ("run --qemu /opt/qemu", Builds(None, True, True)),
+        ("run --matrix push", Builds(None, True, True)),
+        ("run --native", Builds("10.0", True, False)),
+        ("run --lab kvm", Builds("10.0", True, False)),
+        ("prove --quick", Builds("10.0", True, True)),
+        ("build", Builds("10.0", True, True)),
+        ("build --mutant NAME", Builds()),
+        ("run --help", Builds()),
+        ("doctor", Builds()),
+        ("test", Builds()),
+    ],
+)
+def test_arguments_show_what_is_built(arguments: str, needed: Builds) -> None:
+    assert builds_of(arguments.split(), lambda: False) == needed
+
+
+def test_host_that_runs_tests_natively_needs_no_lab_kernel() -> None:
+    assert not builds_of(["run"], lambda: True).lab
+    assert builds_of(["run", "--lab"], lambda: True).lab
+
+
+def test_results_of_builds_at_once() -> None:
+    met = threading.Barrier(2, timeout=20)  # passed only when both run at once
+    results = run_together(Progress(), {"a": lambda _shown: met.wait() >= 0, "b": lambda _shown: met.wait() >= 0})
+    assert results == {"a": True, "b": True}
+
+
+def test_failed_build_ends_the_others() -> None:
+    started, ended = threading.Event(), []
+
+    def long(shown: Progress) -> None:
+        try:
+            with shown.step("sleep"):
+                started.set()
+                run(["sleep", "600"], purpose="sleep")
+        except ProcessFailed:
+            with shown.step("sleep again"):
+                pytest.fail("a step began after the failure")
+        finally:
+            ended.append("long")
+
+    def failing(_shown: Progress) -> None:
+        started.wait(20)
+        raise BuildFailed("compile", "an error")
+
+    with pytest.raises(BuildFailed, match="an error"):
+        run_together(Progress(), {"long": long, "failing": failing})
+    assert ended == ["long"]
+
+
+def test_expected_time_follows_the_measured_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    expected = Expected(work=600.0, cores=2)
+    assert expected.left() == pytest.approx(300.0)
+    now[0] += 100.0
+    assert expected.left() > 400.0  # nothing done yet: slower than expected
+    expected.finish(200.0)
+    assert expected.left() == pytest.approx(200.0)  # as fast as expected
+    expected.finish(1000.0)
+    assert expected.left() == 0.0
+
+
+@pytest.mark.parametrize("kind", [LineProgress, TerminalProgress])
+def test_time_left_is_shown_with_steps_at_once(
+    kind: type[LineProgress | TerminalProgress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kind, "period", 0.01)
+    stream = io.StringIO()
+    progress = kind(stream)
+    progress.expect(Expected(work=100.0, cores=2, then=16.0, until="to the first verdict"))
+    with progress.step("compile", work=60.0) as say:
+        say("[1/2]", 0.5)
+        with progress.step("unpack", work=40.0):
+            while "verdict" not in stream.getvalue() or "[1/2]" not in stream.getvalue():
+                threading.Event().wait(0.01)
+    assert "to the first verdict" in stream.getvalue()
+
+
+def test_common_header_is_compiled_again_when_its_sources_changed(tmp_path: Path) -> None:
+    tree = SourceTree(tmp_path)
+    tree.build.mkdir()
+    (tmp_path / "osdep.h").write_text("one")
+    command = f"cc -O2 -MD -MQ libcommon.a.p/x.o -MF libcommon.a.p/x.d -o libcommon.a.p/x.o -c {tmp_path}/x.c"
+    entry = {"output": "libcommon.a.p/x.o", "command": command}
+    (tree.build / "compile_commands.json").write_text(json.dumps([entry]))
+    done: list[list[str]] = []
+
+    def fake_run(words: Sequence[str]) -> None:
+        done.append(list(words))
+        if "-MF" in words:
+            text = f"header: \\\n {tmp_path / 'osdep.h'} \\\n absent.h\n"
+            (tree.build / words[words.index("-MF") + 1]).write_text(text)
+
+    def compiled() -> list[list[str]]:
+        done.clear()
+        ensure_precompiled(tree, fake_run)
+        return [words for words in done if GENERATED not in words]
+
+    (first,) = compiled()
+    assert first[:2] == ["cc", "-O2"]
+    assert "x.c" not in " ".join(first)
+    assert set(json.loads((tmp_path / RECORD).read_text())) == {str(tmp_path / "osdep.h"), "absent.h"}
+    assert compiled() == []
+    (tmp_path / "osdep.h").write_text("two")
+    clean, second = compiled()
+    assert clean[-1] == "clean"
+    assert second == first
+
+
+def test_compiler_uses_the_header_in_the_build_folder(tmp_path: Path) -> None:
+    source, build = tmp_path / "source", tmp_path / "build"
+    for folder in (source / "include" / "qemu", build / "qemu" / "osdep.h.gch"):
+        folder.mkdir(parents=True)
+    header = source / "include" / "qemu" / "osdep.h"
+    header.write_text("#ifndef ONE\n#define ONE\nint one;\n#endif\n")
+    (build / "qemu" / "osdep.h").symlink_to(header)  # gcc needs it where a file includes the header twice
+    (source / "x.c").write_text('#include "qemu/osdep.h"\nint two;\n#include "qemu/osdep.h"\n')
+    flags = ["-iquote", ".", "-iquote", str(source / "include")]
+    made = [*flags, "-x", "c-header", str(header), "-o", "qemu/osdep.h.gch/0"]
+    run(["gcc", *made], purpose="compile a header", cwd=build)
+    shown = subprocess.run(
+        ["gcc", *flags, "-H", "-c", str(source / "x.c"), "-o", "x.o"],
+        cwd=build,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "! ./qemu/osdep.h.gch/0" in shown.stderr

@@ -168,6 +168,8 @@ def markdown_summary(report: RunReport) -> str:
         head += [f"Series: {'; '.join(_escape(line, 500) for line in _series_lines(report.patches))}", ""]
     foot = ["", *_run_facts(report)]
     cases = worst_first(report.cases)
+    if lacks_feature(report.cases):
+        cases = [case for case in cases if case.outcome != Outcome.SKIP]
     room = MARKDOWN_LINES - len(head) - len(foot) - 2
     shown = cases if len(cases) <= room else cases[: room - 1]
     table = [

@@ -10,6 +10,7 @@ from cprlib.guest.channel import AgentChannel
 from cprlib.guest.files import GuestFile, parse_files
 from cprlib.guest.packet_log import RECORD_SIZE, PacketLog
 from cprlib.guest.replies import (
+    BoundDriver,
     Clocks,
     Identity,
     NetInfo,
@@ -233,9 +234,13 @@ class AgentConnection:
         table = {} if queue is None else {"queue": queue}
         self._repeatable("rss-set", {"device": NIC, "key": key, **table})
 
-    def rebind_driver(self) -> None:
-        """Unbind the NIC's driver and bind it again: the NIC is new then, down and without addresses."""
-        self._channel.request("rebind", {"device": NIC}, seconds=REBIND_S)
+    def unbind_driver(self) -> BoundDriver:
+        """Unbind the NIC's driver: the guest has no such NIC until :meth:`bind_driver`."""
+        return self._channel.request("unbind", {"device": NIC}, seconds=REBIND_S).read(BoundDriver)
+
+    def bind_driver(self, bound: BoundDriver) -> None:
+        """Bind a driver again: the NIC is new then, down and without addresses."""
+        self._channel.request("bind", {"name": bound.name, "driver": bound.driver}, seconds=REBIND_S)
 
     def configure(self, ipv4: str, ipv6: str) -> None:
         """Set a new NIC up with its addresses, as at boot; a NIC that has them is unchanged.

@@ -316,3 +316,11 @@ class RssSettings:
 
     key: PlainText
     table: Annotated[tuple[Number, ...], Meta(max_length=ENTRIES_LIMIT)]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundDriver:
+    """A device and the driver that was unbound from it, by their names in sysfs: ``virtio1``, ``virtio_net``."""
+
+    name: Annotated[str, Meta(max_length=256, pattern=r"^[!-~]+$")]
+    driver: Annotated[str, Meta(max_length=256, pattern=r"^[!-~]+$")]

@@ -228,11 +228,19 @@ class Machine:
         """
         seen = len(self.qmp.events)
         self.qmp.execute("device_del", {"id": identifier})
+        self.wait_removed(identifier, after=seen)
+
+    def wait_removed(self, identifier: str, *, after: int) -> None:
+        """Wait until the guest has released a NIC, and remove it from the settings.
+
+        :param after: number of QMP events before.
+        :raises DeadlineExceeded: the guest does not release it.
+        """
         self.qmp.wait_event(
             ["DEVICE_DELETED"],
             Deadline(20, f"the guest to release {identifier}", Awaited.GUEST),
             accept=lambda event: event.data.get("device") == identifier,
-            after=seen,
+            after=after,
         )
         nics = tuple(item for item in self.settings.nics if item.identifier != identifier)
         self.settings = replace(self.settings, nics=nics)

@@ -98,6 +98,14 @@ def receive_ring_size(qmp: QmpConnection) -> int:
         return MAX_RING_SIZE
 
 
+def has_ring(qmp: QmpConnection) -> bool:
+    """Whether a driver has set up the first NIC's first receive ring (x-query-virtio-queue-status).
+
+    :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute`.
+    """
+    return bool(qmp.execute("x-query-virtio-queue-status", {"path": NIC_PATH, "queue": 0})["vring-desc"])
+
+
 def vhost_started(qmp: QmpConnection) -> bool:
     """Whether vhost carries the packets of the guest's first NIC (QAPI VirtioStatus).
 

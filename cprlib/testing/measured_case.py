@@ -49,6 +49,7 @@ from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.session import TrafficSession
+from cprlib.update.faults import Survivor
 from cprlib.update.guest_traffic import (
     TRIED_PER_QUEUE,
     Counters,
@@ -419,7 +420,9 @@ class MeasuredCase(CaseChecks):
         """Add the checks of all frames that were no test packets, at the end of the case."""
         features = next((fact.after for fact in self.evidence.guest_view if fact.name == "virtio features"), None)
         if self.guest.updates:
-            self.add_checks(*self.frames.checks(features, alone=not self.evidence.faults))
+            faults = self.evidence.faults
+            paused = any(fault.survivor == Survivor.TARGET and fault.state == "paused" for fault in faults)
+            self.add_checks(*self.frames.checks(features, alone=not faults, paused=paused))
 
     def note_death(self) -> None:
         """Add it to the evidence when a QEMU crashed or the guest's kernel died."""

@@ -144,11 +144,12 @@ class FrameWatch:
             return deadline.poll(found, 0.05)
         return None
 
-    def checks(self, features: str | None, *, alone: bool) -> Iterator[Check]:
+    def checks(self, features: str | None, *, alone: bool, paused: bool) -> Iterator[Check]:
         """The checks of all frames, at the end of the case.
 
         :param features: feature bits of a NIC that carried traffic with its link up; None when that is not known.
         :param alone: there were no other updates than the guest's.
+        :param paused: a paused guest was updated too, which is announced when it runs.
         """
         self.note_nics()
         updates = self._guest.updates
@@ -166,6 +167,7 @@ class FrameWatch:
             macs=macs,
             answered=features is not None,
             guest_announces=announces,
-            on_request=any(ANNOUNCE_COMMAND in path.read_bytes() for path in self._guest.folder.glob("qmp-*.log")),
+            on_request=paused
+            or any(ANNOUNCE_COMMAND in path.read_bytes() for path in self._guest.folder.glob("qmp-*.log")),
         )
         yield from frame_checks(watched, updates, alone=alone)

@@ -47,23 +47,32 @@ def stop_and_continue(subject: OperatedGuest) -> list[str]:
 
 def set_link(subject: OperatedGuest) -> list[str]:
     """QMP ``set_link`` of the NIC: down and up."""
-    agent, found = subject.guest.agent, []
-    for up in (False, True):
-        subject.guest.machine.qmp.execute("set_link", {"name": "nic0", "up": up})
-        deadline = Deadline(EVENT_S, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST)
-        deadline.poll(lambda up=up: agent.network().nic().carrier == int(up) or None, 0.02)  # type: ignore[misc]
-        found += [] if up else subject.answers_while("the link was down")
+    set_link_state(subject, up=False)
+    found = subject.answers_while("the link was down")
+    set_link_state(subject, up=True)
     return found
+
+
+def set_link_state(subject: OperatedGuest, *, up: bool) -> None:
+    """Set the NIC's link by QMP, and wait until the guest has seen it."""
+    agent = subject.guest.agent
+    subject.guest.machine.qmp.execute("set_link", {"name": "nic0", "up": up})
+    deadline = Deadline(EVENT_S, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST)
+    deadline.poll(lambda: agent.network().nic().carrier == int(up) or None, 0.02)
 
 
 def set_tap_down_and_up(subject: OperatedGuest) -> list[str]:
     """``ip link set tap0 down`` on the host, and up."""
-    switch, found = subject.guest.topology.switch, []
-    index = switch.index(subject.guest.tap)
-    for state in ("down", "up"):
-        switch.netlink.link("set", index=index, state=state)
-        found += subject.answers_while("the tap was down") if state == "down" else []
+    set_tap_state(subject, up=False)
+    found = subject.answers_while("the tap was down")
+    set_tap_state(subject, up=True)
     return found
+
+
+def set_tap_state(subject: OperatedGuest, *, up: bool) -> None:
+    """Set the guest's tap up or down on the host."""
+    switch = subject.guest.topology.switch
+    switch.netlink.link("set", index=switch.index(subject.guest.tap), state="up" if up else "down")
 
 
 def plug_again(subject: OperatedGuest) -> list[str]:
@@ -92,23 +101,37 @@ def _device_files(subject: OperatedGuest) -> int:
 
 def reboot(subject: OperatedGuest) -> list[str]:
     """The guest reboots: QEMU resets the machine, and the guest boots in the same process."""
-    machine, agent = subject.guest.machine, subject.guest.agent
-    boot, seen = agent.identity().boot_id, len(machine.qmp.events)
+    boot = subject.guest.agent.identity().boot_id
+    start_reboot(subject)
+    wait_booted(subject, boot)
+    subject.guest.machine.qmp.execute("set-action", {"reboot": "shutdown"})
+    return []
+
+
+def start_reboot(subject: OperatedGuest) -> None:
+    """Let the guest reboot, until it resets the machine; the firmware may do so once more (SeaBIOS, src/resume.c)."""
+    machine = subject.guest.machine
+    seen = len(machine.qmp.events)
     machine.qmp.execute("set-action", {"reboot": "reset"})  # QEMU was started with -no-reboot
-    agent.reboot()
+    subject.guest.agent.reboot()
     machine.qmp.wait_event(["RESET"], Deadline(EVENT_S, "the guest to reset the machine", Awaited.GUEST), after=seen)
 
+
+def wait_booted(subject: OperatedGuest, boot: str) -> None:
+    """Wait until a guest that reboots has its NIC again.
+
+    :param boot: id of the boot before.
+    """
+
     def booted() -> bool | None:
-        machine.check_alive("reboot the guest")
+        subject.guest.machine.check_alive("reboot the guest")
         with contextlib.suppress(DeadlineExceeded, GuestFailed):
-            return agent.identity().boot_id != boot or None
+            return subject.guest.agent.identity().boot_id != boot or None
         return None
 
     deadline = Deadline(BOOTS * subject.boot_s + BOOT_S, "the guest to boot again", Awaited.GUEST)
     deadline.poll(booted, 0.1)
-    machine.qmp.execute("set-action", {"reboot": "shutdown"})
     subject.wait_nic()
-    return []
 
 
 def migrate_to_file(subject: OperatedGuest) -> list[str]:

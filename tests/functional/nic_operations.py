@@ -163,7 +163,8 @@ def set_interface_down_and_up(subject: OperatedGuest) -> list[str]:
 def rebind_driver(subject: OperatedGuest) -> list[str]:
     """Unbind virtio_net from the NIC and bind it again: a new negotiation of features, and new rings."""
     before = subject.nics()[0]
-    subject.guest.agent.rebind_driver()
+    agent = subject.guest.agent
+    agent.bind_driver(agent.unbind_driver())
     subject.wait_nic()
     now = subject.nics()[0]
     return [

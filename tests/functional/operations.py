@@ -40,6 +40,11 @@ SPREADING_KEY = "5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6
 QUIET_S = 0.1  # for answers that must not come
 
 
+def no_update(_label: str, before_migrate: Callable[[], None]) -> None:
+    """Leave the guest where it is, as a control does."""
+    before_migrate()
+
+
 @dataclass(slots=True)
 class OperatedGuest:
     """A guest with probes on all its NICs; made by :func:`operated_guest`.
@@ -47,6 +52,7 @@ class OperatedGuest:
     :param used: queue pairs in use on the first NIC.
     :param trace: of the tasks that read and write the taps.
     :param boot_s: seconds from the start of the guest's kernel until it was operated.
+    :param updates: carries out an update in an operation, see :meth:`update`.
     """
 
     guest: RunningGuest
@@ -56,6 +62,15 @@ class OperatedGuest:
     boot_s: float
     stack: contextlib.ExitStack
     probes: list[Probes] = field(default_factory=list)
+    updates: Callable[[str, Callable[[], None]], None] = no_update
+
+    def update(self, label: str, before_migrate: Callable[[], None] = lambda: None) -> None:
+        """Update the guest in the middle of an operation; a control only does what precedes ``migrate``.
+
+        :param label: for the names of the update's checks.
+        :param before_migrate: called right before ``migrate``, when the target is ready.
+        """
+        self.updates(label, before_migrate)
 
     @property
     def vhost(self) -> bool:
@@ -263,8 +278,8 @@ def attempt_all(subject: OperatedGuest, situation: str, operations: Sequence[Ope
 
 def _attempt(subject: OperatedGuest, situation: str, operation: Operation) -> tuple[Attempt, bool]:
     """Run an operation and look at the guest's traffic; also returns whether that is as it has to be."""
-    machine = subject.guest.machine
-    said, begun = len(machine.output), time.monotonic()
+    first = subject.guest.machine
+    said, begun = len(first.output), time.monotonic()
     problems: list[str] = []
     unknown, answers = "", False
     for step in (operation.run, OperatedGuest.problems):
@@ -282,10 +297,13 @@ def _attempt(subject: OperatedGuest, situation: str, operation: Operation) -> tu
                 problems.append(error.one_line())
         except InstrumentError as error:
             unknown = error.one_line()
+        machine = subject.guest.machine  # an operation may update the guest
         if (status := machine.exit_status()) is not None:
             problems = [machine.died(f"{operation.name} {situation}", status).one_line()]
             break
-    if problems and (words := machine.output[said:].strip().splitlines()):
+    machine = subject.guest.machine
+    output = machine.output[said:] if machine is first else machine.output
+    if problems and (words := output.strip().splitlines()):
         problems.append(f"QEMU said: {without_time(words[-1])}")
     took_ms = (time.monotonic() - begun) * 1000
     return Attempt(operation, situation, tuple(problems), "" if problems else unknown, took_ms), answers

@@ -235,10 +235,10 @@ static void defer(struct request *request, struct output *out)
     interface_defer(request);
 }
 
-static void rebind(struct request *request, struct output *out)
+static void bind_driver(struct request *request, struct output *out)
 {
     (void)out;
-    lifecycle_rebind(request);
+    lifecycle_bind(request);
 }
 
 static void configure(struct request *request, struct output *out)
@@ -293,7 +293,8 @@ static const struct {
     {"interface", interface},
     {"feature", feature},
     {"defer", defer},
-    {"rebind", rebind},
+    {"unbind", lifecycle_unbind},
+    {"bind", bind_driver},
     {"configure", configure},
     {"rss", rss_report},
     {"rss-set", change_rss},

@@ -50,20 +50,36 @@ static int write_text(const char *path, const char *text)
     return written == (ssize_t)strlen(text) ? 0 : -1;
 }
 
-static const char *device_of(struct request *request)
+static const char *name_of(struct request *request, const char *key)
 {
-    const char *device = request_text(request, "device");
+    const char *name = request_text(request, key);
 
-    if (strchr(device, '/'))
-        request_fail(request, "device=%.16s is no name", device);
-    return device;
+    if (strchr(name, '/'))
+        request_fail(request, "%s=%.16s is no name", key, name);
+    return name;
 }
 
-void lifecycle_rebind(struct request *request)
+static const char *device_of(struct request *request)
 {
-    static const char *const steps[] = {"unbind", "bind"};
+    return name_of(request, "device");
+}
+
+/* Write the name of a virtio device to a file of a virtio driver: unbind, bind. */
+static void write_driver(struct request *request, const char *driver, const char *file, const char *name)
+{
+    char path[64 + LINK];
+
+    if (*request->error)
+        return;
+    snprintf(path, sizeof(path), "/sys/bus/virtio/drivers/%.200s/%s", driver, file);
+    if (write_text(path, name) < 0)
+        request_fail(request, "%s %.32s: %s", file, name, strerror(errno));
+}
+
+void lifecycle_unbind(struct request *request, struct output *out)
+{
     const char *device = device_of(request);
-    char name[LINK], driver[LINK], path[64 + LINK];
+    char name[LINK], driver[LINK];
 
     if (*request->error)
         return;
@@ -71,11 +87,16 @@ void lifecycle_rebind(struct request *request)
         request_fail(request, "find the driver of %.16s: %s", device, strerror(errno));
         return;
     }
-    for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
-        snprintf(path, sizeof(path), "/sys/bus/virtio/drivers/%s/%s", driver, steps[i]);
-        if (write_text(path, name) < 0)
-            request_fail(request, "%s %.32s: %s", steps[i], name, strerror(errno));
-    }
+    json_string(out, "name", name);
+    json_string(out, "driver", driver);
+    write_driver(request, driver, "unbind", name);
+}
+
+void lifecycle_bind(struct request *request)
+{
+    const char *name = name_of(request, "name"), *driver = name_of(request, "driver");
+
+    write_driver(request, driver, "bind", name);
 }
 
 /* The address and the length of its prefix in ADDRESS/LENGTH. */

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What ends a NIC or the guest for a while: rebinding the driver, a reboot; and configuring a NIC that is new. */
+/* What ends a NIC or the guest for a while: unbinding its driver, a reboot; and configuring a NIC that is new. */
 #ifndef LIFECYCLE_H
 #define LIFECYCLE_H
 
+#include "json.h"
 #include "request.h"
 
-/* device=eth0: unbind its driver and bind it again; the NIC is new then, down and without addresses. */
-void lifecycle_rebind(struct request *request);
+/* device=eth0: unbind its driver; the answer has the names that binding needs: name=virtio1 driver=virtio_net. */
+void lifecycle_unbind(struct request *request, struct output *out);
+/* name=virtio1 driver=virtio_net: bind the driver; the NIC is new then, down and without addresses. */
+void lifecycle_bind(struct request *request);
 /* device=eth0 ipv4=A/N ipv6=A/N: set the NIC up and give it what it does not have, as init does at boot. */
 void lifecycle_configure(struct request *request);
 /* Reboot in a moment: the answer has to leave first. */

@@ -78,7 +78,7 @@ def test_a_bad_file_is_one_line(text: str, why: str, tmp_path: Path) -> None:
 
 
 def test_an_error_about_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="there are: night, operations, push"):
+    with pytest.raises(UsageError, match="there are: moments, night, operations, push"):
         load_matrix("nihgt")
 
 

@@ -1,0 +1,111 @@
+"""Moments at which a guest is updated: each brings the guest into a state, updates it, and ends the state.
+
+They are operations (operations.py): one that fails is repeated on a guest that is not updated in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cprlib.deadline import Deadline
+from host_operations import EVENT_S, set_link_state, set_tap_state, start_reboot, wait_booted
+from operations import OperatedGuest, Operation
+
+UPDATES_IN_A_BOOT = 5
+
+
+def interface_down(subject: OperatedGuest) -> list[str]:
+    """``ip link set eth0 down`` in the guest; after the update up, with the addresses that the kernel has removed."""
+    subject.guest.agent.set_interface(up=False)
+    subject.update("interface-down")
+    found = subject.answers_while("the interface was down")
+    subject.wait_nic()
+    return found
+
+
+def driver_unbound(subject: OperatedGuest) -> list[str]:
+    """The NIC has no driver in the guest: no features are negotiated, and vhost does not run."""
+    agent, before = subject.guest.agent, subject.nics()[0]
+    bound = agent.unbind_driver()
+    subject.update("driver-unbound")
+    found = subject.answers_while("the NIC had no driver")
+    agent.bind_driver(bound)
+    subject.wait_nic()
+    now = subject.nics()[0]
+    return found + [
+        f"{name} were {getattr(before, name)}, are {getattr(now, name)}"
+        for name in ("virtio_features", "features", "channels")
+        if getattr(before, name) != getattr(now, name)
+    ]
+
+
+def link_down(subject: OperatedGuest) -> list[str]:
+    """QMP ``set_link`` down: QEMU has stopped vhost; it starts in the target when the link is up again."""
+    set_link_state(subject, up=False)
+    subject.update("link-down")
+    found = subject.answers_while("the link was down")
+    set_link_state(subject, up=True)
+    return found
+
+
+def tap_down(subject: OperatedGuest) -> list[str]:
+    """``ip link set tap0 down`` on the host while vhost or QEMU has it open."""
+    set_tap_state(subject, up=False)
+    subject.update("tap-down")
+    found = subject.answers_while("the tap was down")
+    set_tap_state(subject, up=True)
+    return found
+
+
+def paused_and_updated_twice(subject: OperatedGuest) -> list[str]:
+    """A paused guest is updated, and its target again, before it runs; packets that came meanwhile are answered."""
+    probes = subject.probes[0]
+    subject.guest.machine.qmp.execute("stop")
+    sent = probes.send()
+    subject.update("paused")
+    subject.update("paused-again")
+    subject.guest.machine.qmp.execute("cont")
+    lost = probes.count_missing(Deadline(EVENT_S, "answers to the packets that waited"))
+    return [f"{lost} of {sent} packets that came during the pause were lost"] if lost else []
+
+
+def unplug_pending(subject: OperatedGuest) -> list[str]:
+    """``device_del`` of a paused guest, which has not released its NIC when it is updated; it does in the target.
+
+    Then the netdev is removed, and both are added again.
+    """
+    machine = subject.guest.machine
+    before, netdev, nic = machine.settings, machine.settings.netdevs[0], machine.settings.nics[0]
+    machine.qmp.execute("stop")
+    machine.qmp.execute("device_del", {"id": nic.identifier})
+    subject.update("unplug-pending")
+    machine = subject.guest.machine
+    seen = len(machine.qmp.events)
+    machine.qmp.execute("cont")
+    machine.wait_removed(nic.identifier, after=seen)
+    machine.remove_netdev(netdev.identifier)
+    subject.wait_others()
+    machine.plug(netdev, nic)
+    machine.settings = replace(machine.settings, netdevs=before.netdevs, nics=before.nics)  # a target has them in order
+    subject.wait_nic()
+    return []
+
+
+def reboot(subject: OperatedGuest) -> list[str]:
+    """The guest reboots, and is updated when it has just been reset, and on until it has booted: five times."""
+    boot = subject.guest.agent.identity().boot_id
+    subject.update("rebooting-1", lambda: start_reboot(subject))
+    for number in range(2, UPDATES_IN_A_BOOT + 1):
+        subject.update(f"rebooting-{number}")
+    wait_booted(subject, boot)
+    return []
+
+
+INTERFACE_DOWN = Operation("interface-down", "no answer until the interface is up again", interface_down)
+DRIVER_UNBOUND = Operation("driver-unbound", "a driver that is bound finds the same NIC", driver_unbound)
+LINK_DOWN = Operation("link-down", "the guest sees the link down, and up again; no packet in between", link_down)
+TAP_DOWN = Operation("tap-down", "no packet until the tap is up again", tap_down)
+PAUSED = Operation("paused-twice", "the guest stays paused; packets that waited are answered", paused_and_updated_twice)
+UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
+REBOOT = Operation("rebooting", "the guest boots", reboot)
+MOMENTS = (INTERFACE_DOWN, DRIVER_UNBOUND, LINK_DOWN, TAP_DOWN, PAUSED, UNPLUG, REBOOT)

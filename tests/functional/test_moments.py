@@ -1,0 +1,137 @@
+"""Updates at moments when the NIC is not simply in use: down, without a driver, paused, being unplugged, booting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from cprlib.errors import QmpRefused
+from cprlib.evidence.records import Role
+from cprlib.evidence.update_checks import fault_record_of
+from cprlib.linux.descriptors import DEVICE_KINDS, read_table
+from cprlib.qemu.machine import Machine
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.nic_state import has_ring
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import update_guest
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import PLAIN, Phase
+from cprlib.update.live_update import LiveUpdate, UpdateHook
+from host_operations import LONELY
+from moments import MOMENTS
+from operations import Battery, operated_guest
+
+QUEUES = 2
+REBOOTS = ("-action", "reboot=reset")  # the suite's QEMUs have -no-reboot
+
+
+class ActBeforeMigrate(UpdateHook):
+    """Act right before ``migrate``, and note in which state the driver is when the guest stops.
+
+    ``has_driver`` is whether the guest's driver had set up the NIC's first ring; None when that is not known.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+        self.has_driver: bool | None = None
+
+    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:  # noqa: ARG002
+        """Act when the target is ready and the mode is set."""
+        if phase is Phase.MODE_SET:
+            self._action()
+
+    def source_stopped(self, update: LiveUpdate) -> None:
+        """Look at the NIC of the stopped guest."""
+        try:
+            self.has_driver = has_ring(update.source.qmp)
+        except QmpRefused:
+            self.has_driver = None
+
+
+class UpdatesAtMoments:
+    """Updates a case's guest, running or paused.
+
+    ``drivers`` has, for each update of a running guest, whether the NIC had a driver then.
+    """
+
+    def __init__(self, case: MeasuredCase) -> None:
+        self._case = case
+        self.drivers: dict[str, bool | None] = {}
+
+    def update(self, label: str, before_migrate: Callable[[], None]) -> None:
+        """Update the guest, and check that it is in the target with the same files.
+
+        :param label: begins the names of the checks.
+        """
+        if self._case.guest.machine.status() == "paused":
+            before_migrate()
+            self._update_paused(label)
+            return
+        hook = ActBeforeMigrate(before_migrate)
+        update_guest(self._case, label, hooks=[hook])
+        self.drivers[label] = hook.has_driver
+
+    def _update_paused(self, label: str) -> None:
+        case, before = self._case, device_files(self._case.guest.machine)
+        result = inject_fault(case.guest, replace(PLAIN, name=label))
+        case.add_fault(fault_record_of(result))
+        meaning = f"{result.error or 'no error'}: the migration, and the run state of the QEMU that has the guest"
+        observed = (result.migration, result.state_after)
+        case.expect_equal(f"{label}-stays-paused", observed, ("completed", "paused"), meaning)
+        case.expect_equal(
+            f"{label}-files", device_files(case.guest.machine), before, "tap and vhost descriptors in the target"
+        )
+
+
+def device_files(machine: Machine) -> dict[str, int]:
+    """Numbers of tap and vhost descriptors of a QEMU."""
+    table = read_table(machine.pid)
+    return {kind: len(table.of_kind(kind)) for kind in DEVICE_KINDS}
+
+
+class Moments(LiveUpdateTest):
+    """Mechanism ``cpr``; machine ``pc``, whose bus takes NICs as it is."""
+
+    def test_update_works_at_any_moment(self) -> None:
+        """An update works, and the NIC after it, whatever guest and management are doing with the NIC.
+
+        The guest's interface is down, or has no driver; link or tap are down; the guest is paused and updated twice;
+        it has not released a NIC that is unplugged; it reboots, and is updated five times until it has booted. What
+        fails is repeated without updates, and accuses no update if it fails there. Parameters ``queues``, ``vhost``:
+        fixtures/matrix/moments.yaml.
+
+        :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,patch:postload,patch:7,patch:no-loss,patch:9
+        :avocado: tags=mechanism:cpr,vhost:on,queues:2
+        """
+        run = self.parameters
+        queues = run.queues or QUEUES
+        netdev = TapNetdev(queues=queues, vhost=run.vhost is not False)
+        spec = GuestSpec(netdevs=(netdev,), pluggable=True, arguments=REBOOTS, role=Role.CHECKS)
+        with self.given_guest(spec) as case, operated_guest(case.guest, case.ports, queues) as subject:
+            updates, battery = UpdatesAtMoments(case), Battery(case, subject)
+            subject.updates = updates.update
+            try:
+                subject.update("first")  # the target has other descriptors than a QEMU that booted
+                if battery.run("at-update", MOMENTS):
+                    subject.update("last")
+                    battery.run("after-last-update", (LONELY,))
+            finally:
+                battery.conclude()
+            self._expect_no_driver(case, updates)
+            case.expect_no_complaint()
+
+    @staticmethod
+    def _expect_no_driver(case: MeasuredCase, updates: UpdatesAtMoments) -> None:
+        """Say whether the NIC had no driver when the guest was updated without one, and when it began to boot."""
+        states = {None: "unknown", True: "driver", False: "no driver"}
+        for label in ("driver-unbound", "rebooting-1"):
+            state = states[updates.drivers.get(label)]
+            name, expected = f"{label}-without-driver", "the NIC has no driver when the guest stops"
+            if state == "no driver":
+                case.expect(name, True, expected, state)
+            else:
+                case.inconclusive(name, expected, f"{state}: the update did not come at this moment")
+        seen = [state for label, state in updates.drivers.items() if label.startswith("rebooting")]
+        case.note("driver in the updates of one boot", ", ".join(states[item] for item in seen))

@@ -1,0 +1,103 @@
+"""QEMUs of an unprivileged user, to whom management passes descriptors: updates, and a target that dies."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+from cprlib.errors import UpdateFailed
+from cprlib.evidence.records import Role
+from cprlib.linux.failing_calls import OPENAT, FailingCalls, SystemCall
+from cprlib.qemu.netdev import TapNetdev, TapSource
+from cprlib.qemu.nic_state import vhost_started
+from cprlib.testing.checks import without_time
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import expect_answers, update_guest
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import faults_named
+from failed_update import failed_updates
+
+USER = 65534  # a user without rights, in every distribution
+# Rights on files alone: the logs in the case's folder, start-up barriers, /dev/kvm. The filter refuses /dev/vhost-net.
+CAPABILITIES = ",".join(("-all", "+dac_override", "+sys_ptrace"))
+UNPRIVILEGED = (
+    *("setpriv", "--securebits=+no_setuid_fixup"),  # or access(2), by which QEMU finds its firmware, ignores them
+    *(f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=KILL"),
+    *(f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"),
+)
+OPEN_AGAIN = SystemCall(OPENAT, 0x80802, 2)  # O_RDWR | O_NONBLOCK | O_CLOEXEC: a vhost device that is opened again
+ALWAYS = 1 << 62
+
+
+class Rights(LiveUpdateTest):
+    """Mechanism ``cpr``; tap and vhost descriptors are passed, and source and target run as an unprivileged user."""
+
+    def test_unprivileged_source_keeps_its_nic(self) -> None:
+        """Source and target of an unprivileged user: updates work; after a target that died the guest has a NIC.
+
+        The user may not open /dev/vhost-net, as with libvirt. When a target dies as the owner of vhost, the source
+        cannot open the device again: the guest keeps its NIC without vhost, and QEMU says why; the next update works
+        or is refused in one line, and the guest keeps running. Patches 3 (vhost: reset vhost devices for cpr), 6 and
+        11.
+
+        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,patch:unnoticed-failure,patch:11
+        :avocado: tags=mechanism:cpr,vhost:on,queues:2
+        """
+        netdev = TapNetdev(queues=2, vhost=True, tap_source=TapSource.FDS, vhost_passed=True)
+        with (
+            FailingCalls((OPEN_AGAIN,)) as calls,
+            self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
+        ):
+            settings = case.guest.machine.settings
+            if not update_guest(case, "to-user", replace(settings, prefix=(*calls.prefix, *UNPRIVILEGED))):
+                return
+            self._expect_user(case)
+            if not update_guest(case, "as-user"):
+                return
+            calls.fail_next(OPEN_AGAIN, errno.EACCES, times=ALWAYS)
+            with failed_updates(case) as updates:
+                if not updates.inject(faults_named("target-killed-with-fds")):  # it never owned vhost
+                    return
+            self._lose_vhost(case)
+            self._update_without_vhost(case)
+            expect_answers(case, "in-the-end", [netdev])
+
+    @staticmethod
+    def _expect_user(case: MeasuredCase) -> None:
+        text = Path(f"/proc/{case.guest.machine.pid}/status").read_text(encoding="ascii", errors="replace")
+        users = next((line.split()[1:] for line in text.splitlines() if line.startswith("Uid:")), [])
+        case.expect_equal("runs-as-user", users, [str(USER)] * 4, "users of the QEMU that runs the guest")
+
+    @staticmethod
+    def _lose_vhost(case: MeasuredCase) -> None:
+        """A target dies as the owner of vhost, and the source may not open the device again."""
+        machine = case.guest.machine
+        said = len(machine.messages)
+        result = inject_fault(case.guest, *faults_named("target-killed-with-devices"))
+        case.expect_equal("source-runs", result.state_after, "running", "run state of the source after its target died")
+        words = [without_time(line) for line in machine.messages[said:].splitlines() if "vhost" in line]
+        case.expect(
+            "loss-of-vhost-is-reported",
+            vhost_started(machine.qmp) or bool(words),
+            "the source has vhost, or says that it cannot be used again",
+            words[0] if words else "it says nothing of vhost",
+            "the guest lost vhost, and QEMU said nothing",
+        )
+        expect_answers(case, "after-target-died", machine.settings.netdevs)
+
+    @staticmethod
+    def _update_without_vhost(case: MeasuredCase) -> None:
+        """The next update works, or is refused in one line and the guest keeps running."""
+        name, expected = "next-update", "the guest runs in the target, or the update is refused in one line"
+        machine = case.guest.machine
+        try:
+            case.guest.live_update()
+        except UpdateFailed as error:
+            reason = error.happened
+            case.expect_equal("runs-after-refusal", machine.status(), "running", "run state of the source")
+            case.expect(name, bool(reason.strip()) and "\n" not in reason.strip(), expected, f"refused: {reason}")
+        else:
+            case.expect(name, True, expected, "it works")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cprlib.build.progress import Progress
-from cprlib.build.series import DIFF_START, find_series, load_bases
+from cprlib.build.series import DIFF_START, find_series, load_bases, releases
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.files import project_folder
 
@@ -155,7 +155,7 @@ def read_mutant(file: Path) -> Mutant:
         body=body,
         killed_by=tuple(text for _, text in values["Killed-by"]),
         message=values["Message"][0][1],
-        bases=_split(file, values["Bases"]) or tuple(load_bases()),
+        bases=_split(file, values["Bases"]) or releases(),
         leaves_out=_split(file, values["Leaves-out"]),
         patches=(file,) if diff else (),
     )

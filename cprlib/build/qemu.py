@@ -116,7 +116,7 @@ def build_qemu(
 
     def make(temporary: Path) -> None:
         require_programs(f"build QEMU {base}", QEMU_BUILD)
-        folder = cache_folder() / "trees" / f"qemu-{chosen.name}-{tree_key[:12]}"
+        folder = cache_folder() / "trees" / f"qemu-{chosen.stand_in_on or chosen.name}-{tree_key[:12]}"
         with locked(folder.with_name(f".{folder.name}.lock")):
             tree = SourceTree(folder)
             binary = _compile(tree, chosen, patches, archive, progress)
@@ -207,7 +207,7 @@ def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive
         python = find_build_python(progress)
         tree.switch_to(series)  # before, because a series that touches meson's files would let ninja configure again
         command = [str(tree.source / "configure"), f"--python={python}", *OPTIONS]
-        command += [f"--with-pkgversion=cprlib {base.name}", "--cc=gcc"]
+        command += [f"--with-pkgversion=cprlib {base.stand_in_on or base.name}", "--cc=gcc"]
         command += ["--extra-cflags=-Wno-invalid-pch"]  # a compiled header that does not fit is no problem
         run_step(command, f"configure QEMU {base.name}", CONFIGURE_SECONDS, expected.CONFIGURE_QEMU)
 

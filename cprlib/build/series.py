@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,14 @@ class Base:
     :param name: ``"10.0"``.
     :param suite: Debian suite with its source package.
     :param version: upstream version, or the beginning of it.
+    :param stand_in_on: for a series that stands in for a feature that no release has: the base that it is for, with
+        whose source tree it is built.
     """
 
     name: str
     suite: str
     version: str
+    stand_in_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,22 @@ def load_bases(path: Path | None = None) -> dict[str, Base]:
     file = path or project_folder() / "images" / "qemu" / "bases.toml"
     try:
         value = tomllib.loads(file.read_text(encoding="utf-8"))
-        return {name: Base(name, str(item["suite"]), str(item["version"])) for name, item in value.items()}
+        return {name: _base(name, item, value) for name, item in value.items()}
     except OSError as error:
         raise EnvironmentFailure(f"read {file}", str(error)) from error
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise UsageError(f"read {file}", f"{type(error).__name__}: {error}") from error
+
+
+def _base(name: str, item: Mapping[str, str], bases: Mapping[str, Mapping[str, str]]) -> Base:
+    if on := item.get("stand-in-on", ""):
+        item = bases[on]
+    return Base(name, str(item["suite"]), str(item["version"]), on)
+
+
+def releases() -> tuple[str, ...]:
+    """Names of the bases with the project's series: all but stand-ins."""
+    return tuple(name for name, base in load_bases().items() if not base.stand_in_on)
 
 
 def find_base(name: str) -> Base:

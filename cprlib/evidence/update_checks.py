@@ -133,7 +133,7 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ..
             "flags (O_NONBLOCK) equal on both sides and as before the update",
             f"{len(changed)} differ between the sides, {len(altered)} changed on the source",
         ),
-        *(close_on_exec if update.mechanism.handling.sends_descriptors else ()),  # with others QEMU inherits them
+        *(() if update.mechanism.handling.shares_files else close_on_exec),  # those QEMU inherits
         Check.of("tap-interface", not renamed, "the same interface (fdinfo iff)", f"{len(renamed)} differ"),
     )
 

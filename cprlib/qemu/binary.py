@@ -13,19 +13,25 @@ import re
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded, EnvironmentFailure, QemuFailed, UsageError
+from cprlib.errors import Awaited, DeadlineExceeded, EnvironmentFailure, QemuFailed, QmpRefused, UsageError
 from cprlib.process import describe_status, shell_line, spawn, tail
-from cprlib.qemu.facts import QemuFacts
+from cprlib.qemu.facts import LocalNames, QemuFacts
 from cprlib.qemu.wrapper import is_script
 
 if TYPE_CHECKING:
     from cprlib.qemu.qmp import QmpConnection
+
+# of the hand-over of a tap in the device state, newest name first (QEMU qapi/migration.json, qapi/net.json)
+LOCAL_PARAMETERS = ("local", "backend-transfer")
+LOCAL_NETDEV = ("x-permit-local-migration", "x-local-migration-supported", "local-migration-supported")
+LOCAL_TARGET = ("incoming-fds",)
+LOCAL_NIC = ("local-migration", "backend-transfer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +99,34 @@ class Schema:
 
 def facts_from_schema(path: Path, version: str, sha256: str, schema: Schema) -> QemuFacts:
     """The features that a schema shows."""
-    parameters = schema.arguments("migrate-set-parameters")
+    parameters, tap = schema.arguments("migrate-set-parameters"), schema.variant("netdev_add", "tap")
+    local = next((name for name in LOCAL_PARAMETERS if parameters.get(name) == "bool"), None)
     return QemuFacts(
         path=str(path),
         version=version,
         sha256=sha256,
-        netdev_cpr="cpr" in schema.variant("netdev_add", "tap"),
+        netdev_cpr="cpr" in tap,
         cpr_transfer="cpr-transfer" in schema.enumeration(parameters.get("mode", "")),
-        migration_local="local" in parameters,
+        migration_local=local is not None,
+        local=LocalNames(local, _first(LOCAL_NETDEV, tap), _first(LOCAL_TARGET, tap)) if local else None,
     )
+
+
+def _first(names: Sequence[str], known: Container[str]) -> str:
+    return next((name for name in names if name in known), "")
+
+
+def _try_local(connection: QmpConnection, local: LocalNames) -> LocalNames:
+    """Complete the names by what no schema shows."""
+    from cprlib.qemu.netdev import NIC_DRIVER  # noqa: PLC0415
+
+    properties = connection.execute("device-list-properties", {"typename": NIC_DRIVER})
+    local = replace(local, nic=_first(LOCAL_NIC, [str(item["name"]) for item in properties]))
+    try:
+        connection.execute("migrate-set-parameters", {"mode": "cpr-transfer", local.parameter: True})
+    except QmpRefused:
+        return replace(local, in_cpr=False)
+    return local
 
 
 def file_digest(path: Path) -> str:
@@ -118,10 +143,11 @@ def probe(qemu: QemuBinary) -> QemuFacts:
     with _started_without_machine(qemu) as connection:
         version = connection.execute("query-version")
         schema = Schema(connection.execute("query-qmp-schema", seconds=30))
-    numbers = version["qemu"]
-    package = str(version.get("package") or "").strip(" ()")
-    text = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}" + (f" ({package})" if package else "")
-    return facts_from_schema(qemu.path, text, file_digest(qemu.path), schema)
+        numbers = version["qemu"]
+        package = str(version.get("package") or "").strip(" ()")
+        text = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}" + (f" ({package})" if package else "")
+        facts = facts_from_schema(qemu.path, text, file_digest(qemu.path), schema)
+        return replace(facts, local=_try_local(connection, facts.local)) if facts.local else facts
 
 
 def require_accelerator(qemu: QemuBinary, accelerator: str) -> None:

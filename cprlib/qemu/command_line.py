@@ -27,6 +27,8 @@ class MachineSettings:
     """What source and target of an update have in common.
 
     :param memory_mib: guest RAM in MiB; every page touched is dear in a user-mode Linux lab.
+    :param memory_file: descriptor of a file of that size that holds the RAM, for mode ``normal``; in other modes each
+        QEMU makes a memfd, which CPR hands over.
     :param plugged: netdevs and NICs are not on the command line but added by QMP, before the guest runs: see
         :meth:`Machine.plug_all`. NICs want a bus that takes them then, as machine ``pc`` has.
     :param prefix: words before QEMU's own, of a program that becomes QEMU with other rights.
@@ -47,6 +49,7 @@ class MachineSettings:
     plugged: bool = False
     prefix: tuple[str, ...] = ()
     mutant: int | None = None
+    memory_file: int | None = None
 
     def __post_init__(self) -> None:
         check_machine(self.machine, self.accelerator)
@@ -99,6 +102,7 @@ def name_of(machine: str) -> str:
 class MigrationChannels:
     """Names of an update's two channels: abstract unix sockets in the QEMUs' namespace, with no file to clean up.
 
+    :param cpr: empty in mode ``normal``, in which the target waits for ``cont`` after it has loaded the state.
     :param deferred: the target's main channel is set later by QMP's migrate-incoming.
     """
 
@@ -114,14 +118,16 @@ class MigrationChannels:
 
     def descriptions(self) -> list[dict[str, object]]:
         """The value of ``channels`` for ``migrate`` (QAPI MigrationChannel)."""
-        return [self._describe("main", self.main), self._describe("cpr", self.cpr)]
+        return [self._describe("main", self.main), *([self._describe("cpr", self.cpr)] if self.cpr else [])]
 
     def incoming_arguments(self, *, deferred: bool = False) -> list[str]:
-        """The two ``-incoming`` of a target's command line.
+        """``-incoming`` of a target's command line, one for each channel.
 
         :param deferred: as in the class; either may be true.
         """
         main = "defer" if deferred or self.deferred else json.dumps(self._describe("main", self.main))
+        if not self.cpr:
+            return ["-S", "-incoming", main]
         return ["-incoming", json.dumps(self._describe("cpr", self.cpr)), "-incoming", main]
 
     @staticmethod
@@ -160,7 +166,7 @@ def command_line(
         *("-cpu", "max" if settings.accelerator == "tcg" else "host"),
         *("-smp", "1"),
         *("-m", f"{settings.memory_mib}M"),
-        *("-object", f"memory-backend-memfd,id=ram0,share=on,size={settings.memory_mib}M"),
+        *("-object", f"{_memory_backend(settings.memory_file)},id=ram0,share=on,size={settings.memory_mib}M"),
         *(
             "-kernel",
             str(settings.kernel.absolute()),
@@ -186,6 +192,11 @@ def command_line(
         for nic in settings.nics:
             command += ["-device", json.dumps(nic.options())]
     return [*command, *settings.extra]
+
+
+def _memory_backend(file: int | None) -> str:
+    """Capability x-ignore-shared needs a file with a name (ramblock_is_ignored(), QEMU migration/ram.c)."""
+    return "memory-backend-memfd" if file is None else f"memory-backend-file,mem-path=/proc/self/fd/{file}"
 
 
 def option_value(value: object) -> str:

@@ -6,6 +6,26 @@ from dataclasses import dataclass
 
 from cprlib.errors import NotSupported
 
+LOCAL_ADVICE = "use a QEMU that has it (docs/own-qemu.md), or mechanism cpr"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNames:
+    """Names of the hand-over of a tap in the device state; they changed from one text of that series to the next.
+
+    :param parameter: migration parameter: ``local``, ``backend-transfer``.
+    :param netdev: option of the tap netdev in source and target; empty for a QEMU without one, likewise below.
+    :param target: option of the target's netdev only.
+    :param nic: property of virtio-net-pci in source and target.
+    :param in_cpr: the parameter is accepted in mode cpr-transfer.
+    """
+
+    parameter: str
+    netdev: str = ""
+    target: str = ""
+    nic: str = ""
+    in_cpr: bool = True
+
 
 @dataclass(frozen=True, slots=True)
 class QemuFacts:
@@ -15,7 +35,9 @@ class QemuFacts:
     :param sha256: of the executable.
     :param netdev_cpr: NetdevTapOptions has a member ``cpr``.
     :param cpr_transfer: MigMode has ``cpr-transfer``.
-    :param migration_local: MigrationParameters has ``local`` (newer QEMU's other way to keep descriptors).
+    :param migration_local: MigrationParameters has ``local``, or ``backend-transfer`` as it was called before (newer
+        QEMU's other way to keep descriptors).
+    :param local: names that belong to it; None without it.
     """
 
     path: str
@@ -24,6 +46,7 @@ class QemuFacts:
     netdev_cpr: bool
     cpr_transfer: bool
     migration_local: bool
+    local: LocalNames | None = None
 
     def require_cpr_transfer(self) -> None:
         """Refuse a QEMU without migration mode cpr-transfer.
@@ -43,12 +66,16 @@ class QemuFacts:
         )
 
     def require_migration_local(self) -> None:
-        """As :meth:`require_cpr_transfer`, also for a QEMU without migration parameter ``local``."""
-        self.require_cpr_transfer()
+        """As :meth:`require_cpr_transfer`, for a QEMU without migration parameter ``local``."""
         tried, lacks = "hand over a tap with migration parameter 'local' of", "its migrate-set-parameters has no member"
-        self._require(
-            self.migration_local, tried, f"{lacks} 'local'", "use a QEMU that has it, or mechanism cpr", "no-local"
-        )
+        self._require(self.migration_local, tried, f"{lacks} 'local'", LOCAL_ADVICE, "no-local")
+
+    def require_local_in_cpr(self) -> None:
+        """As :meth:`require_cpr_transfer`, also for a QEMU that refuses the parameter in that mode."""
+        self.require_cpr_transfer()
+        tried = "hand over a tap in mode cpr-transfer with migration parameter 'local' of"
+        lacks, advice = "it refuses the parameter in that mode", "use mode normal: -p mode=normal"
+        self._require(self.local is None or self.local.in_cpr, tried, lacks, advice, "no-local")
 
     def _require(self, supported: bool, tried: str, lacks: str, advice: str, word: str = "no-cpr") -> None:
         if not supported:

@@ -197,7 +197,7 @@ class Machine:
         :raises QmpRefused: QEMU refuses; passed descriptors that it did not take are closed again.
         """
         with contextlib.ExitStack() as stack:
-            inherits = self.incoming and bool(netdev.cpr)
+            inherits = self.incoming and netdev.is_handed_over
             if passed is None and not inherits:
                 stack.enter_context(self.namespace.entered())
                 passed = stack.enter_context(opened_files(netdev))
@@ -303,6 +303,7 @@ def start_machine(
         for end in (qmp_theirs, agent_ours, agent_theirs):
             stack.callback(end.close)
         channels = (qmp_theirs.fileno(), agent_theirs.fileno())
+        memory = () if settings.memory_file is None else (settings.memory_file,)
         manager = stack.enter_context(contextlib.ExitStack())
         given = dict(passed or {})
         if not settings.plugged:
@@ -331,7 +332,7 @@ def start_machine(
                     cwd=files.folder,  # for a core file
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    pass_fds=(*channels, *(number for item in given.values() for number in item.all)),
+                    pass_fds=(*channels, *memory, *(number for item in given.values() for number in item.all)),
                     prepare=allow_core,
                 )
             )
@@ -369,6 +370,6 @@ def _open_missing(
     incoming: bool,
 ) -> Passed:
     """Open the descriptors that netdevs need and that are not given, in the namespace."""
-    missing = [item for item in netdevs if item.identifier not in given and not (incoming and item.cpr)]
+    missing = [item for item in netdevs if item.identifier not in given and not (incoming and item.is_handed_over)]
     with namespace.entered():
         return {item.identifier: manager.enter_context(opened_files(item)) for item in missing}

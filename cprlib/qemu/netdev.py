@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.linux.tap import open_tap
+from cprlib.qemu.facts import LocalNames
 
 INTERFACE_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]{0,14}$")  # IFNAMSIZ - 1, and nothing that a path could use
 IDENTIFIER = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]*$")  # id_wellformed(), QEMU util/id.c
+NIC_DRIVER = "virtio-net-pci"
 
 
 class TapSource(enum.Enum):
@@ -52,6 +54,7 @@ class TapNetdev:
     :param queues: queue pairs; more than 1 needs a multi-queue tap.
     :param vhost: vhost-net of the kernel carries the packets.
     :param cpr: a live update hands the descriptors over; None leaves the member out.
+    :param local: a live update hands the tap over in the device state: the names for it.
     :param vhost_passed: a manager opens /dev/vhost-net as well (``vhostfd=``, ``vhostfds=``).
     :param script, down_script: paths of programs, or ``no``; only when QEMU opens the tap.
     :param helper: path of a program, or a command; only with :attr:`TapSource.HELPER`.
@@ -76,6 +79,7 @@ class TapNetdev:
     fd_syntax: FdSyntax = FdSyntax.MINUS_ONE
     send_buffer: int | None = None
     poll_us: int | None = None
+    local: LocalNames | None = None
 
     def __post_init__(self) -> None:
         if not INTERFACE_NAME.fullmatch(self.interface):
@@ -99,6 +103,11 @@ class TapNetdev:
         return self.tap_source in (TapSource.FD, TapSource.FDS)
 
     @property
+    def is_handed_over(self) -> bool:
+        """True when the target gets the tap from the source."""
+        return bool(self.cpr or self.local)
+
+    @property
     def descriptors(self) -> int:
         """Number of descriptors that QEMU holds for it: one per queue for the tap, and one per queue for vhost."""
         return self.queues * (2 if self.vhost else 1)
@@ -109,21 +118,25 @@ class TapNetdev:
         """Arguments of ``-netdev`` in JSON and of QMP's netdev_add.
 
         :param tap, vhost: descriptors that a manager passes: numbers, or names of QMP's getfd.
-        :param incoming: for the target of a CPR, which inherits the descriptors of a netdev with ``cpr=on``.
+        :param incoming: for the target of an update, which gets the descriptors of a netdev that is handed over.
         """
-        if incoming and self.cpr:
-            return self.handed_over_options()
+        if incoming and self.is_handed_over:
+            return self.local_target_options(self.local) if self.local else self.handed_over_options()
         options: dict[str, object] = {"type": "tap", "id": self.identifier} | self._source_options(tap)
-        options["vhost"] = self.vhost
-        known = {"sndbuf": self.send_buffer, "poll-us": self.poll_us}
-        options |= {name: value for name, value in known.items() if value is not None}
+        options |= {"vhost": self.vhost} | self._known_limits()
         if self.vhost_passed:
             options["vhostfds" if self.tap_source is TapSource.FDS else "vhostfd"] = ":".join(vhost)
         if self.queues > 1 and self.tap_source is not TapSource.FDS:
             options["queues"] = self.queues
         if self.cpr is not None:
             options["cpr"] = self.cpr
+        if self.local and self.local.netdev:
+            options[self.local.netdev] = True
         return options
+
+    def _known_limits(self) -> dict[str, object]:
+        known: dict[str, object] = {"sndbuf": self.send_buffer, "poll-us": self.poll_us}
+        return {name: value for name, value in known.items() if value is not None}
 
     def _source_options(self, tap: Sequence[str]) -> dict[str, object]:
         match self.tap_source:
@@ -143,6 +156,16 @@ class TapNetdev:
         options |= {"vhost": self.vhost, "cpr": bool(self.cpr)}
         return options | ({"queues": self.queues} if self.queues > 1 else {})
 
+    def local_target_options(self, names: LocalNames) -> dict[str, object]:
+        """Arguments for a target that gets the tap with the device state and opens vhost devices of its own.
+
+        Scripts are empty: newer QEMUs warn of ``no``.
+        """
+        options: dict[str, object] = {"type": "tap", "id": self.identifier, "script": "", "downscript": ""}
+        options |= {"vhost": self.vhost} | self._known_limits()
+        options |= {"queues": self.queues} if self.queues > 1 else {}
+        return options | {name: True for name in (names.netdev, names.target) if name}
+
 
 @dataclass(frozen=True, slots=True)
 class VirtioNet:
@@ -159,7 +182,7 @@ class VirtioNet:
         MSI-X vectors: two per queue pair, one for configuration, one for the control queue.
         """
         options: dict[str, object] = {
-            "driver": "virtio-net-pci",
+            "driver": NIC_DRIVER,
             "id": self.identifier,
             "netdev": self.netdev,
             "mac": self.mac,

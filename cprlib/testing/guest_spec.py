@@ -9,9 +9,10 @@ from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
 from cprlib.linux.topology import GUEST, further_guest
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings
+from cprlib.qemu.facts import LocalNames
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.testing.parameters import SuiteParameters
-from cprlib.update.mechanism import Mechanism
+from cprlib.update.mechanism import Mechanism, Mode
 
 MIB_PER_QUEUE_PAIR = 2  # a guest's driver fills each receive ring with 256 buffers of at most a page
 
@@ -20,7 +21,7 @@ MIB_PER_QUEUE_PAIR = 2  # a guest's driver fills each receive ring with 256 buff
 class GuestSpec:
     """A guest, and what its case is for. Everything else is the run's: :class:`SuiteParameters`.
 
-    :param mechanism: of its updates.
+    :param mechanism, mode: of its updates.
     :param queues: queue pairs of its NIC, where the run has no parameter ``queues``.
     :param vhost: whether the NIC uses vhost-net.
     :param netdevs: instead of these two: one NIC on each.
@@ -37,6 +38,7 @@ class GuestSpec:
     """
 
     mechanism: Mechanism = Mechanism.CPR
+    mode: Mode = Mode.CPR_TRANSFER
     queues: int = 1
     vhost: bool = False
     netdevs: tuple[TapNetdev, ...] = ()
@@ -54,9 +56,15 @@ class GuestSpec:
         """The guest's netdevs, before a mechanism adds its options."""
         return self.netdevs or (TapNetdev(queues=run.queues or self.queues, vhost=self.vhost),)
 
-    def settings(self, run: SuiteParameters, qemu: QemuBinary, image: GuestImage) -> MachineSettings:
-        """Settings of the QEMU that boots the guest."""
-        netdevs = self.netdevs_in(run)
+    def settings(
+        self, run: SuiteParameters, qemu: QemuBinary, image: GuestImage, local: LocalNames | None = None
+    ) -> MachineSettings:
+        """Settings of the QEMU that boots the guest.
+
+        :param local: names of ``qemu`` for mechanism ``local``.
+        """
+        netdevs, handling = self.netdevs_in(run), self.mechanism.handling
+        plugged = self.plugged or handling.plugged
         ends = (GUEST, *(further_guest(number) for number in range(1, len(netdevs))))
         return MachineSettings(
             qemu=qemu,
@@ -67,15 +75,15 @@ class GuestSpec:
                 emulated=run.accelerator == "tcg",
                 queue_pairs=netdevs[0].queues,
             ),
-            netdevs=tuple(self.mechanism.handling.source_netdev(netdev) for netdev in netdevs),
+            netdevs=tuple(handling.source_netdev(netdev, local) for netdev in netdevs),
             nics=tuple(
                 VirtioNet(end.mac, f"nic{number}", netdev.identifier, netdev.queues)
                 for number, (end, netdev) in enumerate(zip(ends, netdevs, strict=True))
             ),
-            machine=self.machine or ("pc" if self.plugged or self.pluggable else run.machine),
+            machine=self.machine or ("pc" if plugged or self.pluggable else run.machine),
             accelerator=run.accelerator,
             memory_mib=run.memory + MIB_PER_QUEUE_PAIR * sum(netdev.queues for netdev in netdevs[1:]),
-            extra=self.arguments,
-            plugged=self.plugged,
+            extra=(*handling.arguments(local), *self.arguments),
+            plugged=plugged,
             mutant=run.mutant,
         )

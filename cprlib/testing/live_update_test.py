@@ -30,7 +30,7 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import Boot, SuiteParameters, own_parameters, read_parameters
 from cprlib.testing.restored_guest import may_restore, template_for
-from cprlib.update.mechanism import Mechanism
+from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.running_guest import RunningGuest, running_guest
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy import Policy
@@ -70,19 +70,19 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         """
         run = self.parameters
         run = replace(run, ip_version=spec.ip_version or run.ip_version, rate=run.rate * spec.rate_share)
-        mechanism, settings = spec.mechanism, spec.settings(run, self.qemu, self.image)
-        evidence = self._new_evidence(mechanism, spec.role, run, settings)
+        mechanism, settings = spec.mechanism, spec.settings(run, self.qemu, self.image, self.facts.local)
+        evidence = self._new_evidence(spec, run, settings)
         folder = start_case(
             Path(self.outputdir), evidence.id, test=str(self.name), title=evidence.title, mechanism=evidence.mechanism
         )
         policy = load_policy(self.params.get("policy", default="default"))
         case = MeasuredCase(run, folder, evidence, packets=policy.instrument.min_sent)
         try:
-            self._require(mechanism, settings)
+            self._require(spec, settings)
             if spec.between_qemus:
                 facts = self._probe_target()
                 case.evidence = replace(case.evidence, target=facts)
-                mechanism.handling.require(facts)
+                mechanism.handling.require(facts, spec.mode)
             with contextlib.ExitStack() as stack:
                 if guest := self._boot(case, spec, settings, stack):
                     with case.survives():
@@ -107,7 +107,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         if may_restore(spec, case.parameters, self.qemu) and (guest := self._restore(case, spec, settings, stack)):
             return guest
         try:
-            guest = stack.enter_context(running_guest(settings, spec.mechanism, case.folder, length))
+            guest = stack.enter_context(running_guest(settings, spec.mechanism, case.folder, length, mode=spec.mode))
             case.note("guest", "booted")
             return guest
         except (QemuFailed, GuestFailed, DeadlineExceeded) as error:
@@ -172,8 +172,8 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             case _:
                 self.error(verdict.status_reason())
 
-    def _require(self, mechanism: Mechanism, settings: MachineSettings) -> None:
-        mechanism.handling.require(self.facts)
+    def _require(self, spec: GuestSpec, settings: MachineSettings) -> None:
+        spec.mechanism.handling.require(self.facts, spec.mode)
         if settings.netdevs[0].vhost and not Path("/dev/vhost-net").exists():
             raise EnvironmentFailure(
                 "run a case with vhost", "this kernel has no /dev/vhost-net", "use the lab: cprlib run --lab"
@@ -195,20 +195,19 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             words += ["--qemu", str(self.qemu.path), "-p", f"mutant={self.parameters.mutant}"]
         return shlex.join([*words, f"{_shown(Path(self.filename))}:{type(self).__name__}.{method}"])
 
-    def _new_evidence(
-        self, mechanism: Mechanism, role: Role, run: SuiteParameters, settings: MachineSettings
-    ) -> CaseEvidence:
+    def _new_evidence(self, spec: GuestSpec, run: SuiteParameters, settings: MachineSettings) -> CaseEvidence:
         method = method_of(str(self.name))
         facts = self.facts
-        control_run = role is Role.CONTROL_RUN
+        control_run = spec.role is Role.CONTROL_RUN
         point = self.point()
         name = point_name(point)
         more = ({POINT: name} if name else {}) | ({"base": run.base} if run.base else {})
+        more |= {"mode": str(spec.mode)} if spec.mode is not Mode.CPR_TRANSFER else {}
         more |= {"mutant": str(run.mutant)} if run.mutant is not None else {}
         return CaseEvidence(
             id=f"{case_id(method)}-{name}" if name else case_id(method),
-            mechanism=Mechanism.NONE if control_run else mechanism,
-            role=role,
+            mechanism=Mechanism.NONE if control_run else spec.mechanism,
+            role=spec.role,
             title=(getattr(self, method).__doc__ or "").strip().splitlines()[0].replace("``", ""),
             test=str(self.name),
             started_ns=time.time_ns(),

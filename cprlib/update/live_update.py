@@ -1,8 +1,10 @@
-"""The live update: start the target, migrate by cpr-transfer, wait until the target runs, end the source.
+"""The live update: start the target, migrate, wait until the target runs, end the source.
 
 Order (QEMU docs/devel/migration/CPR.rst): the target starts and blocks on its CPR channel before it makes devices or
 serves QMP; the mode is set on the source; ``migrate`` sends the CPR state; then the target serves QMP. The source stays
 in postmigrate until ``quit``, so that both processes can be inspected side by side.
+
+In mode ``normal`` the guest's memory is in a file that both map, and the target waits for ``cont``.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.qmp import QmpEvent
 from cprlib.qemu.wrapper import last_message
 from cprlib.update.faults import Phase
-from cprlib.update.mechanism import Mechanism, target_arguments
-from cprlib.update.outcome import FAILED_STATES, migration_status, view, view_after_release
+from cprlib.update.mechanism import Mechanism, Mode
+from cprlib.update.outcome import FAILED_STATES, migration_status, view, view_after_release, wait_run_state
 from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateResult, moments_of, run_states_of
 
 LISTEN_S = 30.0
@@ -66,6 +68,7 @@ class LiveUpdate:
     :param hooks: called between the steps, in this order.
     :param channels: names that the target listens on.
     :param source_channels: names that the source connects to; a proxy's where a hook adds one.
+    :param mode: migration mode.
     :param capabilities: migration capabilities to set on the source.
     :param migrating: QEMU's refusal of ``migrate``, None when accepted; None before ``migrate``.
     """
@@ -79,6 +82,7 @@ class LiveUpdate:
     target_name: str = "target"
     passed: Passed | None = None
     hooks: Sequence[UpdateHook] = ()
+    mode: Mode = Mode.CPR_TRANSFER
     channels: MigrationChannels = field(default_factory=MigrationChannels.fresh)
     source_channels: MigrationChannels = field(init=False)
     capabilities: dict[str, bool] = field(default_factory=lambda: {"events": True})
@@ -89,6 +93,9 @@ class LiveUpdate:
     started_target: Machine | None = None
 
     def __post_init__(self) -> None:
+        if self.mode is Mode.NORMAL:
+            self.channels = replace(self.channels, cpr="")
+            self.capabilities["x-ignore-shared"] = True
         self.source_channels = self.channels
         self.source_before = view(self.source)
         self.started_ns = time.time_ns()
@@ -124,8 +131,6 @@ class LiveUpdate:
         netdevs = tuple(zip(source.settings.netdevs, target.settings.netdevs, strict=False))
         for old, new in netdevs:
             handling.source_stopped(self.topology, old, new)
-        if target.settings.plugged:
-            self._plug_target()
         self._wait_completed()
         self._wait_running()
         source_after = view_after_release(source) if handling.releases_vhost else view(source)
@@ -168,20 +173,36 @@ class LiveUpdate:
         self._wait_listening()
         self._reach(Phase.CPR_READY)
         self.set_capabilities()
-        parameters = {"mode": "cpr-transfer", **self.mechanism.handling.parameters}
-        self.source.qmp.execute("migrate-set-parameters", parameters)
+        self.source.qmp.execute("migrate-set-parameters", {"mode": self.mode, **self._parameters})
         self._reach(Phase.MODE_SET)
         self.mark("MIGRATE")
         with ThreadPoolExecutor(1) as thread:  # a source that waits to connect answers nothing
-            self.migrating = thread.submit(self.migrate)
+            self.migrating = thread.submit(self._migrate)
             for hook in self.hooks:
                 hook.migrating(self)
             return self.migrating.result()
 
     def set_capabilities(self) -> None:
         """Set :attr:`capabilities` on the source."""
+        self._set_capabilities(self.source)
+
+    def _set_capabilities(self, machine: Machine) -> None:
         states = [{"capability": name, "state": state} for name, state in self.capabilities.items()]
-        self.source.qmp.execute("migrate-set-capabilities", {"capabilities": states})
+        machine.qmp.execute("migrate-set-capabilities", {"capabilities": states})
+
+    @property
+    def _parameters(self) -> dict[str, object]:
+        return self.mechanism.handling.parameters(self.source.settings.netdevs[0])
+
+    def _migrate(self) -> QemuFailed | None:
+        """Give ``migrate`` to the source, and plug the NICs of a target that has the CPR state then.
+
+        This does not wait for STOP: without patch 1 the source stops its guest when it connects the main channel.
+        """
+        refusal = self.migrate()
+        if refusal is None and self.mode is Mode.CPR_TRANSFER and self.target.settings.plugged:
+            self._plug_target()
+        return refusal
 
     def migrate(self) -> QemuFailed | None:
         """Give ``migrate`` to the source; returns the error when it was refused."""
@@ -209,9 +230,6 @@ class LiveUpdate:
         handling = self.mechanism.handling
         netdevs = tuple(handling.target_netdev(self.topology, item) for item in self.target_settings.netdevs)
         settings = replace(self.target_settings, netdevs=netdevs)
-        if arguments := target_arguments(self.mechanism):
-            known = tuple(item for item in settings.extra if item not in arguments)
-            settings = replace(settings, extra=(*known, *arguments))
         self.mark("TARGET_STARTED")
         switch = self.topology.switch
         self.started_target = self.stack.enter_context(
@@ -220,6 +238,10 @@ class LiveUpdate:
 
     def _wait_listening(self) -> None:
         target = self.target
+        if self.mode is Mode.NORMAL:
+            self._plug_target()
+            self.mark("MAIN_LISTENING")
+            return
 
         def listening() -> bool | None:
             if self.expects_failure and target.process.poll() is not None:
@@ -233,14 +255,20 @@ class LiveUpdate:
     def _plug_target(self) -> None:
         """Add the target's netdevs and NICs by QMP, once it has the CPR state, and name its main channel.
 
-        :raises UpdateFailed: the target refuses something, or dies of it.
+        :raises UpdateFailed: the target refuses something, or dies of it, and no hook expects a failure.
         """
         target = self.target
         try:
             target.wait_ready()
+            if self.mode is Mode.NORMAL:
+                self._set_capabilities(target)
+            if parameters := self._parameters:
+                target.qmp.execute("migrate-set-parameters", parameters)
             target.plug_all()
             self.name_main_channel()
         except (QmpRefused, QemuFailed) as error:
+            if self.expects_failure:
+                return
             with contextlib.suppress(DeadlineExceeded):
                 target.wait_exit(Deadline(2, "the target to end", Awaited.QEMU))
             raise self._failed(f"plugging the target's NICs: {error.happened}") from error
@@ -298,6 +326,10 @@ class LiveUpdate:
             return True if status == "running" else None
 
         target.wait_ready()
+        if self.mode is Mode.NORMAL:
+            deadline = Deadline(30, "the target to load the state", Awaited.QEMU)
+            wait_run_state(target, lambda state: state != "inmigrate", deadline)
+            target.qmp.execute("cont")
         Deadline(30, "the target's guest to run", Awaited.QEMU).poll(running)
         target.incoming = False
 

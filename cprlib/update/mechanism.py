@@ -5,12 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 from cprlib.errors import UsageError
 from cprlib.linux.topology import Topology
-from cprlib.qemu.facts import QemuFacts
-from cprlib.qemu.netdev import TapNetdev, TapSource
+from cprlib.qemu.facts import LocalNames, QemuFacts
+from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev, TapSource
 
 
 class Mechanism(enum.StrEnum):
@@ -28,6 +27,13 @@ class Mechanism(enum.StrEnum):
         return _HANDLING[self]
 
 
+class Mode(enum.StrEnum):
+    """Migration mode of an update (QAPI MigMode)."""
+
+    CPR_TRANSFER = "cpr-transfer"
+    NORMAL = "normal"
+
+
 class NicHandling:
     """Properties of a mechanism and management's part in it. This class: no property, and management does nothing."""
 
@@ -42,22 +48,33 @@ class NicHandling:
     shares_files = False
     """Management opens the netdevs' files and passes the same ones to every QEMU of a guest."""
     supports_vhost = True
+    plugged = False
+    """Netdevs and NICs are added by QMP, before the guest runs."""
+    modes: tuple[Mode, ...] = (Mode.CPR_TRANSFER,)
 
     def is_same_file(self, kind: str) -> bool:
         """Whether a descriptor of this kind must be the same open file in source and target."""
         return kind in self.same_files
 
-    parameters: ClassVar[Mapping[str, object]] = {}
-    """Migration parameters of source and target in addition to the mode."""
-
-    def require(self, facts: QemuFacts) -> None:
+    def require(self, facts: QemuFacts, mode: Mode = Mode.CPR_TRANSFER) -> None:  # noqa: ARG002
         """Refuse a QEMU that lacks the mechanism.
 
         :raises NotSupported: with the reason in one line.
         """
         facts.require_cpr_transfer()
 
-    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
+    def parameters(self, netdev: TapNetdev) -> dict[str, object]:  # noqa: ARG002
+        """Migration parameters of source and target in addition to the mode."""
+        return {}
+
+    def arguments(self, local: LocalNames | None = None) -> tuple[str, ...]:  # noqa: ARG002
+        """Further arguments of source and target.
+
+        :param local: names of QEMU for :attr:`Mechanism.LOCAL`; likewise below.
+        """
+        return ()
+
+    def source_netdev(self, netdev: TapNetdev, local: LocalNames | None = None) -> TapNetdev:  # noqa: ARG002
         """The netdev of the QEMU that boots the guest."""
         return netdev
 
@@ -78,10 +95,10 @@ class CprTap(NicHandling):
     sends_descriptors = releases_vhost = True
     same_files = ("tap", "vhost")
 
-    def require(self, facts: QemuFacts) -> None:
+    def require(self, facts: QemuFacts, mode: Mode = Mode.CPR_TRANSFER) -> None:  # noqa: ARG002
         facts.require_netdev_cpr()
 
-    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
+    def source_netdev(self, netdev: TapNetdev, local: LocalNames | None = None) -> TapNetdev:  # noqa: ARG002
         return replace(netdev, cpr=True)
 
 
@@ -122,23 +139,35 @@ class FdShare(NicHandling):
     same_files = ("tap",)
     supports_vhost = False
 
-    def source_netdev(self, netdev: TapNetdev) -> TapNetdev:
+    def source_netdev(self, netdev: TapNetdev, local: LocalNames | None = None) -> TapNetdev:  # noqa: ARG002
         """The netdev with descriptors instead of the interface's name."""
         return replace(netdev, tap_source=TapSource.FDS if netdev.queues > 1 else TapSource.FD)
 
 
 class Local(NicHandling):
-    """Migration parameter ``local`` of newer QEMUs: the device state carries the backend's descriptors.
+    """Migration parameter ``local`` of newer QEMUs: the device state carries the tap's descriptors.
 
-    The target opens vhost devices of its own, by design. Never run: no release has it yet (11.1.3 lacks it). The
-    parameter is set where query-qmp-schema lists it.
+    The target's netdevs are added by QMP once the parameter is set: those of a command line are made before, and would
+    open the tap again. By design the target opens vhost devices of its own.
     """
 
     same_files = ("tap",)
-    parameters: ClassVar[Mapping[str, object]] = {"local": True}
+    plugged = True
+    modes = (Mode.CPR_TRANSFER, Mode.NORMAL)
 
-    def require(self, facts: QemuFacts) -> None:
+    def require(self, facts: QemuFacts, mode: Mode = Mode.CPR_TRANSFER) -> None:
         facts.require_migration_local()
+        if mode is Mode.CPR_TRANSFER:
+            facts.require_local_in_cpr()
+
+    def parameters(self, netdev: TapNetdev) -> dict[str, object]:
+        return {netdev.local.parameter: True} if netdev.local else {}
+
+    def arguments(self, local: LocalNames | None = None) -> tuple[str, ...]:
+        return ("-global", f"{NIC_DRIVER}.{local.nic}=on") if local and local.nic else ()
+
+    def source_netdev(self, netdev: TapNetdev, local: LocalNames | None = None) -> TapNetdev:
+        return replace(netdev, local=local)
 
 
 _HANDLING: Mapping[Mechanism, NicHandling] = {
@@ -150,16 +179,6 @@ _HANDLING: Mapping[Mechanism, NicHandling] = {
 }
 
 
-def target_arguments(mechanism: Mechanism) -> tuple[str, ...]:
-    """Arguments that set the mechanism's migration parameters on a target, which needs them before it serves QMP."""
-    words = {True: "on", False: "off"}
-    return tuple(
-        argument
-        for name, value in mechanism.handling.parameters.items()
-        for argument in ("-global", f"migration.{name}={words[value] if isinstance(value, bool) else value}")
-    )
-
-
 def mechanism_named(name: str) -> Mechanism:
     """The mechanism of that name.
 
@@ -169,3 +188,13 @@ def mechanism_named(name: str) -> Mechanism:
     if name not in known:
         raise UsageError(f"use mechanism {name!r}", f"it is none of {', '.join(known)}")
     return Mechanism(name)
+
+
+def mode_named(name: str) -> Mode:
+    """The migration mode of that name.
+
+    :raises UsageError: there is none.
+    """
+    if name not in list(Mode):
+        raise UsageError(f"use mode {name!r}", f"it is none of {', '.join(Mode)}")
+    return Mode(name)

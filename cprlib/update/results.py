@@ -26,8 +26,8 @@ SENDING = ("cpr_transfer_output", "cpr_state_save")  # trace events of a source 
 class Moment:
     """One step.
 
-    :param name: ``TARGET_STARTED``, ``CPR_LISTENING``, ``MIGRATE``, ``STOP``, ``FDS_SENT``, ``FDS_LOADING``,
-        ``STATE_LOADING``, ``RESUME``, ``COMPLETED`` or ``SOURCE_GONE``.
+    :param name: ``TARGET_STARTED``, ``CPR_LISTENING`` or ``MAIN_LISTENING``, ``MIGRATE``, ``STOP``, ``FDS_SENT``,
+        ``FDS_LOADING``, ``STATE_LOADING``, ``RESUME``, ``COMPLETED`` or ``SOURCE_GONE``.
     :param time_ns: CLOCK_REALTIME.
     :param who: ``source``, ``target`` or ``harness``.
     :param evidence: source of the time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.netdev import TapSource, opened_files
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.mechanism import Mechanism
+from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.results import UpdateResult
 from cprlib.update.saved_guest import restore_guest
 
@@ -30,6 +31,7 @@ class RunningGuest:
     :param updates: results of its updates so far.
     :param latest_update: the last one that was planned, successful or not; None before the first.
     :param passed: files that management opened and passes to every QEMU, by netdev.
+    :param mode: migration mode of its updates.
     """
 
     topology: Topology
@@ -40,6 +42,7 @@ class RunningGuest:
     agent: AgentConnection
     updates: list[UpdateResult] = field(default_factory=list)
     passed: Passed | None = None
+    mode: Mode = Mode.CPR_TRANSFER
     latest_update: LiveUpdate | None = None
 
     def live_update(
@@ -92,6 +95,7 @@ class RunningGuest:
             target_name=target_name or self.next_target,
             passed=self.passed,
             hooks=hooks,
+            mode=self.mode,
         )
         return self.latest_update
 
@@ -125,6 +129,7 @@ def running_guest(
     folder: Path,
     queue_length: int = TAP_QUEUE_LENGTH,
     saved: Path | None = None,
+    mode: Mode = Mode.CPR_TRANSFER,
 ) -> Iterator[RunningGuest]:
     """Build the topology, boot a guest, wait until its network is up; all of it ends with the body.
 
@@ -132,6 +137,7 @@ def running_guest(
     :param folder: evidence of the QEMUs goes here.
     :param queue_length: packets that each tap queue keeps.
     :param saved: state of a guest that is restored instead of a boot, by :func:`save_guest`.
+    :param mode: migration mode of its updates.
     :raises GuestFailed, QemuFailed, DeadlineExceeded: the guest did not boot, or was not restored.
     """
     with build_topology() as topology, contextlib.ExitStack() as stack:
@@ -141,6 +147,8 @@ def running_guest(
             if number:
                 topology.add_further_network(number)
         passed = stack.enter_context(_shared_files(settings, topology)) if mechanism.handling.shares_files else None
+        if mode is Mode.NORMAL:
+            settings = replace(settings, memory_file=stack.enter_context(_memory_file(settings.memory_mib)))
         restores = saved is not None
         machine = stack.enter_context(
             start_machine("source", settings, folder, topology.switch, passed=passed, restores=restores)
@@ -152,7 +160,18 @@ def running_guest(
             _boot(machine)
         agent = AgentConnection(machine.agent)
         agent.ping()
-        yield RunningGuest(topology, mechanism, folder, stack, machine, agent, passed=passed)
+        yield RunningGuest(topology, mechanism, folder, stack, machine, agent, passed=passed, mode=mode)
+
+
+@contextlib.contextmanager
+def _memory_file(mib: int) -> Iterator[int]:
+    """A file for guest RAM, which goes with the last process that has it open."""
+    file = os.memfd_create("guest-ram")
+    try:
+        os.ftruncate(file, mib << 20)
+        yield file
+    finally:
+        os.close(file)
 
 
 def _boot(machine: Machine) -> None:

@@ -6,6 +6,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.update.live_update import MIGRATE_S
+from cprlib.update.mechanism import Mode
 from cprlib.update.proxy import ChannelProxy
 from cprlib.update.running_guest import RunningGuest
 
@@ -24,7 +25,8 @@ def save_device_state(guest: RunningGuest) -> bytes:
     switch, qmp = guest.topology.switch, guest.machine.qmp
     deadline = Deadline(SAVED_S, "the guest's QEMU to send its state", Awaited.QEMU)
     with ChannelProxy(switch, "", None) as cpr, ChannelProxy(switch, "", None) as main:
-        qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer", **guest.mechanism.handling.parameters})
+        parameters = guest.mechanism.handling.parameters(guest.machine.settings.netdevs[0])
+        qmp.execute("migrate-set-parameters", {"mode": Mode.CPR_TRANSFER, **parameters})
         channels = MigrationChannels(cpr.name, main.name)
         qmp.execute("migrate", {"channels": channels.descriptions()}, seconds=MIGRATE_S)
         cpr.wait_held(deadline)

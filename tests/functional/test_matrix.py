@@ -40,7 +40,7 @@ class Matrix(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,matrix
         """
         run = self.parameters
-        spec = GuestSpec(run.mechanism or Mechanism.CPR, queues=run.queues or 1, vhost=bool(run.vhost))
+        spec = GuestSpec(run.mechanism or Mechanism.CPR, run.mode, queues=run.queues or 1, vhost=bool(run.vhost))
         if not spec.mechanism.handling.may_lose and run.chain is None:
             with self.given_guest(spec) as case:
                 case.run_control()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cprlib.build.series import Series, find_base, find_series, load_bases, patch_number, subject_of
+from cprlib.build.series import Series, find_base, find_series, load_bases, patch_number, releases, subject_of
 from cprlib.build.source_tree import SourceTree
 from cprlib.errors import BuildFailed, UsageError
 
@@ -136,6 +137,8 @@ def test_bases_and_series_of_the_project() -> None:
     assert find_base("10.0").suite == "trixie"
     with pytest.raises(UsageError, match=r"there are: 10\.0"):
         find_base("9.9")
+    assert "10.2-local" not in releases()
+    assert find_base("10.2-local") == replace(find_base("10.2"), name="10.2-local", stand_in_on="10.2")
     names = find_series("10.0").names
     assert [name[:4] for name in names] == [f"{number:04}" for number in range(1, len(names) + 1)]
 

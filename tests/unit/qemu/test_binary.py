@@ -15,6 +15,7 @@ from cprlib.qemu.binary import (
     probe,
     require_accelerator,
 )
+from cprlib.qemu.facts import LocalNames
 
 pytestmark = pytest.mark.fast
 
@@ -51,9 +52,32 @@ def test_migration_parameter_local_is_probed_for() -> None:
     with pytest.raises(NotSupported, match="has no member 'local'") as caught:
         facts.require_migration_local()
     assert caught.value.word == "no-local"
+    facts_from_schema(Path("/q"), "12.0.0", "00", with_local("local")).require_migration_local()
+
+
+def with_local(parameter: str, *netdev: str, kind: str = "bool") -> Schema:
     newer = [dict(entry) for entry in SCHEMA]
-    newer[4]["members"] = [*newer[4]["members"], {"name": "local", "type": "bool"}]
-    facts_from_schema(Path("/q"), "12.0.0", "00", Schema(newer)).require_migration_local()
+    newer[4]["members"] = [*newer[4]["members"], {"name": parameter, "type": kind}]
+    newer[2]["members"] = [*newer[2]["members"], *({"name": name, "type": "bool"} for name in netdev)]
+    return Schema(newer)
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (with_local("local", "x-permit-local-migration"), LocalNames("local", "x-permit-local-migration")),
+        (with_local("local", "x-local-migration-supported"), LocalNames("local", "x-local-migration-supported")),
+        (
+            with_local("local", "local-migration-supported", "incoming-fds"),
+            LocalNames("local", "local-migration-supported", "incoming-fds"),
+        ),
+        (with_local("backend-transfer", "incoming-fds"), LocalNames("backend-transfer", target="incoming-fds")),
+        (with_local("backend-transfer", kind="[str]"), None),  # the first texts had a list of devices
+    ],
+)
+def test_each_text_of_the_local_series_has_its_names(schema: Schema, expected: LocalNames | None) -> None:
+    facts = facts_from_schema(Path("/q"), "12.0.0", "00", schema)
+    assert (facts.local, facts.migration_local) == (expected, expected is not None)
 
 
 def test_newest_common_machine_type() -> None:

@@ -46,3 +46,11 @@ def test_unknown_accelerator_is_refused() -> None:
 def test_target_waits_on_both_channels_cpr_first() -> None:
     arguments = MigrationChannels("c", "m").incoming_arguments()
     assert [json.loads(value)["channel-type"] for value in arguments[1::2]] == ["cpr", "main"]
+
+
+def test_ordinary_migration_has_one_channel_and_its_memory_in_a_file() -> None:
+    channels = MigrationChannels("", "m")
+    assert channels.incoming_arguments(deferred=True) == ["-S", "-incoming", "defer"]
+    assert [item["channel-type"] for item in channels.descriptions()] == ["main"]
+    line = " ".join(command_line(machine_settings(memory_file=7), MachineFiles(Path("/e"), "source"), 5, 6))
+    assert "memory-backend-file,mem-path=/proc/self/fd/7,id=ram0,share=on" in line

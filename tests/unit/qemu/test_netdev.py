@@ -1,11 +1,13 @@
 """Options of a tap netdev from each tap source, on a source and on a CPR target, and the descriptors passed to it."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.linux.namespace import NetworkNamespace
+from cprlib.qemu.facts import LocalNames
 from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VirtioNet, opened_files
 
 pytestmark = pytest.mark.fast
@@ -74,6 +76,24 @@ def test_target_without_descriptors_still_has_queues_and_vhost() -> None:
         "cpr": True,
         "queues": 2,
     }
+
+
+def test_local_target_gets_no_tap_of_its_own() -> None:
+    netdev = TapNetdev(queues=2, vhost=True, poll_us=50, local=LocalNames("local", "x-permit-local-migration"))
+    assert netdev.options()["x-permit-local-migration"] is True
+    assert netdev.options(incoming=True) == {
+        "type": "tap",
+        "id": "net0",
+        "script": "",
+        "downscript": "",
+        "vhost": True,
+        "poll-us": 50,
+        "queues": 2,
+        "x-permit-local-migration": True,
+    }
+    older = replace(netdev, local=LocalNames("local", "local-migration-supported", "incoming-fds"))
+    assert older.options(incoming=True)["incoming-fds"] is True
+    assert "incoming-fds" not in older.options()
 
 
 @pytest.mark.parametrize(("queues", "vhost", "expected"), [(1, False, 1), (4, False, 4), (4, True, 8)])

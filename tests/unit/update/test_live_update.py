@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,12 +14,14 @@ import pytest
 
 from cprlib.errors import QemuFailed, QmpRefused, UpdateFailed
 from cprlib.linux.topology import Topology
-from cprlib.qemu.machine import Machine
+from cprlib.qemu.facts import LocalNames
+from cprlib.qemu.machine import Machine, MachineSettings
+from cprlib.qemu.netdev import TapNetdev
 from cprlib.update import hooks, live_update
 from cprlib.update.faults import Phase
 from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.mechanism import Mechanism
+from cprlib.update.mechanism import Mechanism, Mode
 
 from ..qemu.samples import machine_settings
 
@@ -30,11 +33,12 @@ SETTINGS = machine_settings()
 class StandIn:
     """A QEMU that notes the commands it gets."""
 
-    def __init__(self, steps: list[str], *, refuses: bool = False, ended: bool = False) -> None:
+    def __init__(self, steps: list[str], *, refuses: bool = False, ended: bool = False, name: str = "") -> None:
         self.settings = SETTINGS
         self.pid = 1
         self.messages = ""
         self.incoming = True
+        self._name = name
         self.process = SimpleNamespace(poll=lambda: 1 if ended else None)
         self.qmp = self
         self._steps = steps
@@ -42,7 +46,7 @@ class StandIn:
         self._ended = ended
 
     def execute(self, command: str, _arguments: object = None, **_: object) -> dict[str, Any]:
-        self._steps.append(command)
+        self._steps.append(self._name + command)
         if command == "migrate" and self._refuses:
             raise QmpRefused("run migrate", "no", error_class="GenericError")
         return {"status": "completed", "downtime": 7}
@@ -55,6 +59,9 @@ class StandIn:
             raise QemuFailed(doing, "it ended")
 
     def wait_ready(self) -> None: ...
+
+    def plug_all(self) -> None:
+        self._steps.append("plug")
 
     def status(self) -> str:
         return "running"
@@ -121,21 +128,24 @@ def update(
     *,
     refuses: bool = False,
     target_ended: bool = False,
+    **fields: Any,
 ) -> LiveUpdate:
     @contextlib.contextmanager
-    def start(name: str, *_: object, **__: object) -> Iterator[StandIn]:
+    def start(name: str, settings: MachineSettings, *_: object, **__: object) -> Iterator[StandIn]:
         steps.append(f"start {name}")
-        yield StandIn(steps, ended=target_ended)
+        target = StandIn(steps, ended=target_ended, name="target ")
+        target.settings = settings
+        yield target
 
     monkeypatch.setattr(live_update, "start_machine", start)
+    given: dict[str, Any] = {"mechanism": Mechanism.CPR, "target_settings": SETTINGS, **fields}
     return LiveUpdate(
         source=cast(Machine, StandIn(steps, refuses=refuses)),
-        mechanism=Mechanism.CPR,
         topology=cast(Topology, SimpleNamespace(switch=None)),
         stack=contextlib.ExitStack(),
         folder=Path("/nowhere"),
-        target_settings=SETTINGS,
         hooks=used,
+        **given,
     )
 
 
@@ -180,3 +190,26 @@ def test_a_target_that_ends_early_is_an_error_unless_a_failure_is_expected(
     assert "migrate" not in steps
     failing = update(monkeypatch, steps, [Noting(steps, expects_failure=True)], target_ended=True, refuses=True)
     assert isinstance(failing.begin(), QmpRefused)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_nics_of_a_local_update_are_plugged_before_the_source_stops(
+    mode: Mode, monkeypatch: pytest.MonkeyPatch, steps: list[str]
+) -> None:
+    plugged = replace(SETTINGS, plugged=True)
+    prepared = update(monkeypatch, steps, [], mechanism=Mechanism.LOCAL, target_settings=plugged, mode=mode)
+    stand_in = cast(StandIn, prepared.source)
+    netdevs = (Mechanism.LOCAL.handling.source_netdev(TapNetdev(), LocalNames("local")),)
+    stand_in.settings = replace(SETTINGS, netdevs=netdevs)
+    prepared.perform()
+    target = ["target migrate-set-parameters", "plug", "target migrate-incoming"]
+    begun = steps[: steps.index("query-migrate")]
+    if mode is Mode.CPR_TRANSFER:
+        assert begun[-4:] == ["migrate", *target]
+    else:
+        assert [step for step in begun if step.startswith(("target", "plug"))] == [
+            "target migrate-set-capabilities",
+            *target,
+        ]
+        assert begun[-1] == "migrate"
+        assert "target cont" in steps

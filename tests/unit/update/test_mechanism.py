@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from cprlib.errors import NotSupported, UsageError
-from cprlib.qemu.facts import QemuFacts
+from cprlib.qemu.facts import LocalNames, QemuFacts
 from cprlib.qemu.netdev import TapNetdev, TapSource
-from cprlib.update.mechanism import Mechanism, mechanism_named, target_arguments
+from cprlib.update.mechanism import Mechanism, Mode, mechanism_named, mode_named
 
 pytestmark = pytest.mark.fast
 
@@ -55,6 +55,28 @@ def test_local_sets_its_parameter_on_both_sides_where_qemu_has_it() -> None:
     with pytest.raises(NotSupported, match="no member 'local'"):
         LOCAL.require(facts(netdev_cpr=True))
     LOCAL.require(replace(facts(netdev_cpr=False), migration_local=True))
-    assert LOCAL.parameters == {"local": True}
-    assert target_arguments(Mechanism.LOCAL) == ("-global", "migration.local=on")
-    assert target_arguments(Mechanism.CPR) == ()
+    assert LOCAL.parameters(LOCAL.source_netdev(TapNetdev(), LocalNames("backend-transfer"))) == {
+        "backend-transfer": True
+    }
+    assert CPR.parameters(CPR.source_netdev(TapNetdev())) == {}
+    assert LOCAL.arguments(LocalNames("local", nic="local-migration")) == (
+        *("-global", "virtio-net-pci.local-migration=on"),
+    )
+    assert LOCAL.arguments(LocalNames("local")) == ()
+
+
+def test_local_in_mode_normal_needs_no_cpr() -> None:
+    old = replace(facts(netdev_cpr=False), cpr_transfer=False, migration_local=True, local=LocalNames("local"))
+    LOCAL.require(old, Mode.NORMAL)
+    with pytest.raises(NotSupported, match="no 'cpr-transfer'"):
+        LOCAL.require(old)
+    refuses = replace(old, cpr_transfer=True, local=LocalNames("local", in_cpr=False))
+    with pytest.raises(NotSupported, match="refuses the parameter in that mode"):
+        LOCAL.require(refuses)
+    LOCAL.require(refuses, Mode.NORMAL)
+
+
+def test_unknown_mode_is_named() -> None:
+    assert mode_named("normal") is Mode.NORMAL
+    with pytest.raises(UsageError, match="it is none of cpr-transfer, normal"):
+        mode_named("postcopy")

@@ -67,7 +67,7 @@ def build(
     if names or every or listing:
         if part != "all" or no_series:
             raise UsageError("build mutants", "another part is requested too", "give one or the other")
-        known = [] if names else [item for item in load_mutants(mutants_in) if base in item.bases]
+        known = [] if names else [item for item in load_mutants(mutants_in) if listing or base in item.bases]
         chosen = [find_mutant(name, mutants_in) for name in names] or known
         if listing:
             _list(chosen, markdown)

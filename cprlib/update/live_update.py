@@ -32,7 +32,8 @@ from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import FAILED_STATES, migration_status, view, view_after_release, wait_run_state
 from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateResult, moments_of, run_states_of
 
-LISTEN_S = 30.0
+LISTEN_S = READY_S = 30.0
+FAILURE_S = 0.5  # until the source is asked whether the migration has failed
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
 
 
@@ -259,7 +260,7 @@ class LiveUpdate:
         """
         target = self.target
         try:
-            target.wait_ready()
+            self._wait_target_ready()
             if self.mode is Mode.NORMAL:
                 self._set_capabilities(target)
             if parameters := self._parameters:
@@ -272,6 +273,24 @@ class LiveUpdate:
             with contextlib.suppress(DeadlineExceeded):
                 target.wait_exit(Deadline(2, "the target to end", Awaited.QEMU))
             raise self._failed(f"plugging the target's NICs: {error.happened}") from error
+
+    def _wait_target_ready(self) -> None:
+        """Wait until the target serves QMP.
+
+        :raises QemuFailed: it ended, or the migration has failed and the target waits for its CPR state for ever.
+        :raises DeadlineExceeded: neither, in time.
+        """
+        deadline = Deadline(READY_S, f"QMP of the {self.target.name}", Awaited.QEMU)
+        while True:
+            try:
+                return self.target.wait_ready(FAILURE_S)
+            except DeadlineExceeded:
+                if deadline.expired:
+                    raise
+            if self.migrating is not None:
+                status, reason = migration_status(self.source)
+                if status in FAILED_STATES:
+                    raise QemuFailed("send the CPR state", reason or f"status {status}")
 
     def name_main_channel(self) -> None:
         """Name the main channel to a target that was started with ``-incoming defer``."""

@@ -38,7 +38,7 @@ class StandIn:
         self.pid = 1
         self.messages = ""
         self.incoming = True
-        self._name = name
+        self.name = name
         self.process = SimpleNamespace(poll=lambda: 1 if ended else None)
         self.qmp = self
         self._steps = steps
@@ -46,7 +46,7 @@ class StandIn:
         self._ended = ended
 
     def execute(self, command: str, _arguments: object = None, **_: object) -> dict[str, Any]:
-        self._steps.append(self._name + command)
+        self._steps.append(self.name + command)
         if command == "migrate" and self._refuses:
             raise QmpRefused("run migrate", "no", error_class="GenericError")
         return {"status": "completed", "downtime": 7}
@@ -58,7 +58,7 @@ class StandIn:
         if self._ended:
             raise QemuFailed(doing, "it ended")
 
-    def wait_ready(self) -> None: ...
+    def wait_ready(self, _seconds: float = 30.0) -> None: ...
 
     def plug_all(self) -> None:
         self._steps.append("plug")

@@ -27,7 +27,7 @@ def known_facts(qemu: QemuBinary) -> QemuFacts:
     if not qemu.path.is_file() or is_script(qemu.path):
         return probe(qemu)
     state = qemu.path.stat()
-    key = store.key_of(qemu=f"{qemu.path} {state.st_size} {state.st_mtime_ns}")
+    key = store.key_of(qemu=f"{qemu.path} {state.st_size} {state.st_mtime_ns} {QemuFacts.__slots__}")
     with contextlib.suppress(OSError, BadValue):
         if entry := store.lookup(KIND, key):
             return load_json(QemuFacts, (entry / FILE).read_bytes())

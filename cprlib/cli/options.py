@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+PARAMETER_NAME = re.compile(r"[A-Za-z_]\w*|nic\.[\w.-]+")
+QEMU_ARGUMENTS = "qemu_args"  # parameter of the suite
 
 qemu_option = click.option("--qemu", type=PATH, help="QEMU to test; by default the project's own build.")
 firmware_option = click.option("--firmware", type=PATH, help="Firmware folder of --qemu (its -L).")
@@ -54,6 +57,12 @@ parallel_option = click.option(
 tag_option = click.option("-t", "--tag", multiple=True, help="Only tests with this Avocado tag, e.g. queues:4.")
 parameter_option = click.option(
     "-p", "--parameter", multiple=True, metavar="NAME=VALUE", help="Avocado parameter, see docs/parameters.md."
+)
+qemu_arg_option = click.option(
+    "--qemu-arg",
+    multiple=True,
+    metavar="ARGUMENTS",
+    help="For every QEMU of a case, e.g. '-sandbox on'; split as a shell does.",
 )
 
 
@@ -106,6 +115,26 @@ def read_qemu(path: Path | None, firmware: Path | None) -> QemuBinary | None:
     return qemu
 
 
+def check_nic_properties(qemus: Iterable[QemuBinary], parameters: Iterable[str]) -> None:
+    """Check that each QEMU knows the NIC's properties, before a guest boots.
+
+    :param parameters: names; those that begin with ``nic.`` are properties.
+    :raises UsageError: one does not.
+    """
+    from difflib import get_close_matches
+
+    from cprlib.qemu.binary import nic_properties
+    from cprlib.testing.parameters import NIC
+
+    asked = sorted(name.removeprefix(NIC) for name in parameters if name.startswith(NIC))
+    for qemu in qemus if asked else ():
+        known = nic_properties(qemu)
+        for name in asked:
+            if name not in known:
+                near = ", ".join(get_close_matches(name, known)) or "see -device virtio-net-pci,help"
+                raise UsageError(f"run with {NIC}{name}", f"the NIC of {qemu.path} has no such property", near)
+
+
 def file_of_test(test: str) -> Path | None:
     """The file or folder of a test reference, relative to the working folder or to the project."""
     name = Path(test.partition(":")[0])
@@ -129,19 +158,22 @@ def absolute_policy(policy: str) -> str:
     return str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy
 
 
-def read_parameters(given: Sequence[str]) -> dict[str, str]:
+def read_parameters(given: Sequence[str], qemu_arguments: Sequence[str] = ()) -> dict[str, str]:
     """Avocado's parameters from ``NAME=VALUE``.
 
+    :param qemu_arguments: of ``--qemu-arg``, for parameter ``qemu_args``.
     :raises UsageError: one has another form.
     """
     pairs = {}
     for item in given:
         name, separator, value = item.partition("=")
-        if not separator or not name.isidentifier():
+        if not separator or not PARAMETER_NAME.fullmatch(name):
             raise UsageError(f"read parameter {item!r}", "it is not NAME=VALUE", "see docs/parameters.md")
         pairs[name] = value
     if "base" in pairs:
         raise UsageError("choose a base with -p", "its QEMU must be built", f"give --base {pairs['base']}")
+    if qemu_arguments:
+        pairs[QEMU_ARGUMENTS] = " ".join([*filter(None, [pairs.get(QEMU_ARGUMENTS)]), *qemu_arguments])
     return pairs
 
 

@@ -19,6 +19,7 @@ from cprlib.cli.options import (
     avocado_reference,
     base_option,
     check_backend,
+    check_nic_properties,
     command_line,
     file_of_test,
     firmware_option,
@@ -28,6 +29,7 @@ from cprlib.cli.options import (
     parallel_option,
     parameter_option,
     policy_option,
+    qemu_arg_option,
     qemu_option,
     read_parameters,
     read_qemu,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 @lab_option
 @out_option(Path("results"), "runs")
 @parameter_option
+@qemu_arg_option
 @parallel_option
 @tag_option
 @click.option("--matrix", metavar="NAME|FILE", help="Run at each point of a matrix: push, night, or a file.")
@@ -84,6 +87,7 @@ def run(
     lab: str | None,
     out: Path,
     parameter: tuple[str, ...],
+    qemu_arg: tuple[str, ...],
     parallel: int | None,
     tag: tuple[str, ...],
     matrix: str | None,
@@ -103,7 +107,7 @@ def run(
     references = [avocado_reference(test) for test in tests]
     if target_base and target_qemu:
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
-    parameters = read_parameters(parameter)
+    parameters = read_parameters(parameter, qemu_arg)
     plan = _plan(matrix, points, shard, parameters, brought=qemu is not None)
     from cprlib.build.assets import build_assets, build_base
     from cprlib.build.progress import console_progress
@@ -125,6 +129,10 @@ def run(
     if target_base:
         target = build_qemu(target_base, True, console_progress())
     qemus = {name: build_base(name, console_progress()) for name in bases}
+    check_nic_properties(
+        [assets.qemu, *qemus.values(), *filter(None, [target])],
+        {*parameters, *(name for point in (plan.own if plan else ()) for name in point.values)},
+    )
     given = asset_parameters(assets, engine, policy) | (target.parameters("target_") if target else {}) | parameters
     if brought:
         require_accelerator(brought, given.get("accelerator", ACCELERATORS[0]))

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import mmap
 import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ ALWAYS = (
     "initcall_blacklist=crypto_kdf108_init,jent_mod_init,init_encrypted,load_system_certificate_list,add_pcspkr",
 )
 NO_ADDRESS = "-"
+BZ_IMAGE = "bzImage"  # beside the ELF kernel
+WITHOUT_PVH = re.compile(r"pc-(i440fx|q35)-[0-3]\..*")  # pc_machine_3_1_options(), QEMU hw/i386/pc.c
 
 READ_TSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")  # rdtsc; shl rdx, 32; or rax, rdx; ret
 TSC_MEASUREMENT_NS = 50_000_000  # with readings bracketed to 1 us that is 20 ppm
@@ -52,6 +55,11 @@ class GuestImage:
     kernel: Path
     initramfs: Path
     digest: str
+
+    def kernel_for(self, machine: str) -> Path:
+        """The kernel as this machine type starts it: old ones take a bzImage only, which unpacks itself."""
+        packed = self.kernel.with_name(BZ_IMAGE)
+        return packed if WITHOUT_PVH.fullmatch(machine) and packed.exists() else self.kernel
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ STATION_INTERFACE = "eth0"
 BRIDGE = "br0"
 PORT = "port0"
 TAP_QUEUE_LENGTH = 1000  # packets; the kernel's own default (drivers/net/tun.c)
+MTU = 1500  # bytes; the kernel's own default for Ethernet
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,14 @@ def further_station(number: int) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The namespaces of a running test; created by :func:`build_topology`."""
+    """The namespaces of a running test; created by :func:`build_topology`.
+
+    :param mtu: of every link, in bytes.
+    """
 
     switch: NetworkNamespace
     station: NetworkNamespace
+    mtu: int = MTU
 
     def add_tap(
         self, interface: str, *, queues: int, queue_length: int = TAP_QUEUE_LENGTH, attached: bool = True
@@ -79,6 +84,7 @@ class Topology:
         except OSError as error:
             raise EnvironmentFailure(f"make tap {interface}", str(error), ADVICE) from error
         self.set_tap_queue_length(interface, queue_length)
+        self.switch.netlink.link("set", index=self.switch.index(interface), mtu=self.mtu)
         disable_ipv6(self.switch, interface)
         if attached:
             self.attach(interface)
@@ -121,7 +127,7 @@ def disable_ipv6(namespace: NetworkNamespace, interface: str) -> None:
     )
 
 
-def _build_switch(switch: NetworkNamespace, station: NetworkNamespace) -> None:
+def _build_switch(switch: NetworkNamespace, station: NetworkNamespace, mtu: int) -> None:
     netlink = switch.netlink
     netlink.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0, br_mcast_snooping=0, br_forward_delay=0)
     netlink.link(
@@ -132,16 +138,17 @@ def _build_switch(switch: NetworkNamespace, station: NetworkNamespace) -> None:
     )
     for interface in (BRIDGE, PORT):
         disable_ipv6(switch, interface)
+    netlink.link("set", index=switch.index(PORT), mtu=mtu)  # the bridge takes the lowest MTU of its ports
     netlink.link("set", index=switch.index(PORT), master=switch.index(BRIDGE))
     for interface in (BRIDGE, PORT):
         netlink.link("set", index=switch.index(interface), state="up")
 
 
-def _build_station(station: NetworkNamespace) -> None:
+def _build_station(station: NetworkNamespace, mtu: int) -> None:
     netlink = station.netlink
     index = station.index(STATION_INTERFACE)
     disable_ipv6(station, STATION_INTERFACE)
-    netlink.link("set", index=index, state="up")
+    netlink.link("set", index=index, mtu=mtu, state="up")
     netlink.addr("add", index=index, address=STATION.ipv4, prefixlen=24)
     netlink.addr("add", index=index, address=STATION.ipv6, prefixlen=64, flags=0x02)  # IFA_F_NODAD
     for address in (GUEST.ipv4, GUEST.ipv6):
@@ -149,15 +156,16 @@ def _build_station(station: NetworkNamespace) -> None:
 
 
 @contextlib.contextmanager
-def build_topology() -> Iterator[Topology]:
+def build_topology(mtu: int = MTU) -> Iterator[Topology]:
     """Create the switch and the station in two new namespaces; both are deleted when the body ends.
 
+    :param mtu: of every link, in bytes.
     :raises EnvironmentFailure: a right or a kernel feature is missing.
     """
     with NetworkNamespace("switch") as switch, NetworkNamespace("station") as station:
         try:
-            _build_switch(switch, station)
-            _build_station(station)
+            _build_switch(switch, station, mtu)
+            _build_station(station, mtu)
         except OSError as error:
             raise EnvironmentFailure("build the switch and the station", str(error), ADVICE) from error
-        yield Topology(switch, station)
+        yield Topology(switch, station, mtu)

@@ -22,6 +22,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, EnvironmentFailure, QemuFailed, QmpRefused, UsageError
 from cprlib.process import describe_status, shell_line, spawn, tail
 from cprlib.qemu.facts import LocalNames, QemuFacts
+from cprlib.qemu.netdev import NIC_DRIVER
 from cprlib.qemu.wrapper import is_script
 
 if TYPE_CHECKING:
@@ -177,6 +178,16 @@ def machine_types(qemu: QemuBinary) -> frozenset[str]:
         return frozenset(str(machine["name"]) for machine in connection.execute("query-machines"))
 
 
+def nic_properties(qemu: QemuBinary) -> frozenset[str]:
+    """Names of the properties of the NIC (device-list-properties).
+
+    :raises UsageError: see :func:`probe`.
+    """
+    with _started_without_machine(qemu) as connection:
+        found = connection.execute("device-list-properties", {"typename": NIC_DRIVER})
+    return frozenset(str(item["name"]) for item in found)
+
+
 def newest_common(kind: str, *types: frozenset[str]) -> str | None:
     """The newest versioned machine type that all QEMUs have, so that a guest can migrate between them.
 
@@ -259,8 +270,8 @@ def _not_a_qemu(command: Sequence[str], child: subprocess.Popen[str], output: An
         hint = "install the missing library on this machine"
     elif is_script(Path(command[0])):
         hint = (
-            "it is a script: QEMU's features are queried with -machine none, which does not take every option; let the "
-            "script add options only when another machine is given (docs/own-qemu.md)"
+            "it is a script: QEMU's features are queried with -machine none, which does not take every option; give "
+            "options with --qemu-arg or -p nic.PROPERTY=VALUE instead (docs/own-qemu.md)"
         )
     return UsageError(
         f"use {command[0]} as QEMU",

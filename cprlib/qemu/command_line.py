@@ -29,6 +29,7 @@ class MachineSettings:
     :param memory_mib: guest RAM in MiB; every page touched is dear in a user-mode Linux lab.
     :param memory_file: descriptor of a file of that size that holds the RAM, for mode ``normal``; in other modes each
         QEMU makes a memfd, which CPR hands over.
+    :param vcpus: CPUs of the guest.
     :param plugged: netdevs and NICs are not on the command line but added by QMP, before the guest runs: see
         :meth:`Machine.plug_all`. NICs want a bus that takes them then, as machine ``pc`` has.
     :param prefix: words before QEMU's own, of a program that becomes QEMU with other rights.
@@ -45,6 +46,7 @@ class MachineSettings:
     machine: str = MACHINE
     accelerator: str = ACCELERATORS[0]
     memory_mib: int = MEMORY_MIB
+    vcpus: int = 1
     extra: tuple[str, ...] = ()
     plugged: bool = False
     prefix: tuple[str, ...] = ()
@@ -164,7 +166,7 @@ def command_line(
         *("-machine", f"{settings.machine},memory-backend=ram0,aux-ram-share=on"),
         *("-accel", accelerator),
         *("-cpu", "max" if settings.accelerator == "tcg" else "host"),
-        *("-smp", "1"),
+        *("-smp", str(settings.vcpus)),
         *("-m", f"{settings.memory_mib}M"),
         *("-object", f"{_memory_backend(settings.memory_file)},id=ram0,share=on,size={settings.memory_mib}M"),
         *(

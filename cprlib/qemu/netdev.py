@@ -22,6 +22,10 @@ IDENTIFIER = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]*$")  # id_wellformed(), QEMU u
 NIC_DRIVER = "virtio-net-pci"
 
 
+NIC_DRIVER = "virtio-net-pci"
+SET_BY_SUITE = ("id", "netdev", "mac", "mq", "romfile", "vectors")  # see VirtioNet.options
+
+
 class TapSource(enum.Enum):
     """Where QEMU gets the tap's descriptors from (net_init_tap(), QEMU net/tap.c)."""
 

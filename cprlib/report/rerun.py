@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 
 _FLAGS = ("--native", "--lab", "--no-repeat", "--anyway")  # options of `cprlib run` that may stand without a value
 _SELECTION_OPTIONS = ("-t", "--tag", "--out", "--parallel", "--matrix", "--points", "--shard")
@@ -33,7 +34,22 @@ def rerun_command(run: str, case: str) -> str:
         ):
             continue
         kept += [word, *value]
-    return shlex.join(["cprlib", "run", *kept, *case_words[2:]])
+    return shlex.join(["cprlib", "run", *kept, *_without_given(case_words[2:], kept)])
+
+
+def _without_given(case: Sequence[str], run: Sequence[str]) -> list[str]:
+    """The words of a case without the parameters (``-p NAME=VALUE``) that the run's words give."""
+    given = {word.removeprefix("-p").partition("=")[0] for word in run if "=" in word}
+    if any(word.partition("=")[0] == "--qemu-arg" for word in run):
+        given.add("qemu_args")
+    words: list[str] = []
+    rest = list(case)
+    while rest:
+        words.append(rest.pop(0))
+        if words[-1] == "-p" and rest and rest[0].partition("=")[0] in given:
+            words.pop()
+            rest.pop(0)
+    return words
 
 
 def _takes_value(word: str) -> bool:

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cprlib.evidence.records import Role
 from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
 from cprlib.linux.topology import GUEST, further_guest
 from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.command_line import MachineSettings
+from cprlib.qemu.command_line import MEMORY_MIB, MachineSettings
 from cprlib.qemu.facts import LocalNames
-from cprlib.qemu.netdev import TapNetdev, VirtioNet
+from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev, VirtioNet
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.update.mechanism import Mechanism, Mode
 
 MIB_PER_QUEUE_PAIR = 2  # a guest's driver fills each receive ring with 256 buffers of at most a page
+MIB_PER_VCPU = 8
+RING_SIZE, LARGEST_RING = 256, 1024  # buffers of a receive ring: QEMU's default, and the most (hw/net/virtio-net.c)
+PAGE_KIB, PAGES_OF_BIG_BUFFER = 4, 18  # without mergeable buffers, each is for 64 KiB (add_recvbuf_big(), virtio_net.c)
+
+
+def mib_per_queue_pair(nic: Mapping[str, str]) -> int:
+    """Memory in MiB that a guest's driver takes for the receive buffers of a queue pair.
+
+    :param nic: properties of the NIC.
+    """
+    size = nic.get("rx_queue_size", "")
+    buffers = min(int(size), LARGEST_RING) if size.isdecimal() else RING_SIZE
+    mergeable = nic.get("mrg_rxbuf", "on") in ("on", "yes", "true", "y")
+    pages = 1 if mergeable else PAGES_OF_BIG_BUFFER
+    return max(MIB_PER_QUEUE_PAIR, math.ceil(buffers * pages * PAGE_KIB / 1024))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +80,11 @@ class GuestSpec:
 
         :param local: names of ``qemu`` for mechanism ``local``.
         """
-        netdevs, handling = self.netdevs_in(run), self.mechanism.handling
-        plugged = self.plugged or handling.plugged
+        netdevs, handling, machine = self.netdevs_in(run), self.mechanism.handling, self.machine_in(run)
         ends = (GUEST, *(further_guest(number) for number in range(1, len(netdevs))))
         return MachineSettings(
             qemu=qemu,
-            kernel=image.kernel,
+            kernel=image.kernel_for(machine),
             initramfs=image.initramfs,
             kernel_arguments=kernel_command_line(
                 [NicAddresses(f"{end.ipv4}/24", f"{end.ipv6}/64") for end in ends],
@@ -80,10 +96,34 @@ class GuestSpec:
                 VirtioNet(end.mac, f"nic{number}", netdev.identifier, netdev.queues)
                 for number, (end, netdev) in enumerate(zip(ends, netdevs, strict=True))
             ),
-            machine=self.machine or ("pc" if plugged or self.pluggable else run.machine),
+            machine=machine,
             accelerator=run.accelerator,
-            memory_mib=run.memory + MIB_PER_QUEUE_PAIR * sum(netdev.queues for netdev in netdevs[1:]),
-            extra=(*handling.arguments(local), *self.arguments),
-            plugged=plugged,
+            memory_mib=self._memory_mib(run, netdevs),
+            vcpus=run.vcpus,
+            extra=(*_globals(run.nic_properties), *run.arguments, *handling.arguments(local), *self.arguments),
+            plugged=self.is_plugged,
             mutant=run.mutant,
         )
+
+    def machine_in(self, run: SuiteParameters) -> str:
+        """The guest's machine type."""
+        return self.machine or ("pc" if self.is_plugged or self.pluggable else run.machine)
+
+    @property
+    def is_plugged(self) -> bool:
+        """Whether netdevs and NICs are added by QMP before the guest runs."""
+        return self.plugged or self.mechanism.handling.plugged
+
+    @staticmethod
+    def _memory_mib(run: SuiteParameters, netdevs: Sequence[TapNetdev]) -> int:
+        """The run's memory, or what the guest needs; in both cases more for each further NIC."""
+        per_pair, further = mib_per_queue_pair(run.nic_properties), sum(netdev.queues for netdev in netdevs[1:])
+        if run.memory is not None:
+            return run.memory + per_pair * further
+        extra = (per_pair - MIB_PER_QUEUE_PAIR) * netdevs[0].queues
+        return MEMORY_MIB + extra + per_pair * further + MIB_PER_VCPU * (run.vcpus - 1)
+
+
+def _globals(nic: Mapping[str, str]) -> tuple[str, ...]:
+    """Arguments that set properties of every NIC, also of one that is added later."""
+    return tuple(word for name, value in nic.items() for word in ("-global", f"{NIC_DRIVER}.{name}={value}"))

@@ -28,7 +28,13 @@ from cprlib.report.results_folder import case_id, method_of, start_case
 from cprlib.testing.checks import is_of_qemu
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.parameters import Boot, SuiteParameters, own_parameters, read_parameters
+from cprlib.testing.parameters import (
+    NIC,
+    SuiteParameters,
+    own_parameters,
+    read_parameters,
+    shared_parameters,
+)
 from cprlib.testing.restored_guest import may_restore, template_for
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.running_guest import RunningGuest, running_guest
@@ -51,7 +57,8 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             die_with_parent()  # a runner that is killed must not leave its test running
         for chatty in ("qemu", "asyncio"):  # what they do is in transcripts; each line costs time in a lab
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        self.parameters: SuiteParameters = read_parameters(self.params.get)
+        items = list(self.params.iteritems())
+        self.parameters: SuiteParameters = read_parameters(self.params.get, {key for _, key, _ in items})
         given = self.parameters
         if given.qemu and given.kernel and given.initramfs:
             self.qemu, self.image = given.qemu, GuestImage(given.kernel, given.initramfs, "given")
@@ -103,11 +110,13 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
 
         A QEMU that dies, refuses or hangs with ``cpr=on`` is a finding when the same guest boots without.
         """
-        length = case.parameters.queue_length
-        if may_restore(spec, case.parameters, self.qemu) and (guest := self._restore(case, spec, settings, stack)):
+        run = case.parameters
+        path = run.queue_length, run.path_mtu
+        ordinary = not (run.nic_properties or run.arguments) and run.vcpus == 1
+        if ordinary and may_restore(spec, run, self.qemu) and (guest := self._restore(case, spec, settings, stack)):
             return guest
         try:
-            guest = stack.enter_context(running_guest(settings, spec.mechanism, case.folder, length, mode=spec.mode))
+            guest = stack.enter_context(running_guest(settings, spec.mechanism, case.folder, *path, mode=spec.mode))
             case.note("guest", "booted")
             return guest
         except (QemuFailed, GuestFailed, DeadlineExceeded) as error:
@@ -117,7 +126,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                 folder.mkdir()
                 without = replace(spec, mechanism=Mechanism.NONE).settings(case.parameters, self.qemu, self.image)
                 try:
-                    with running_guest(without, Mechanism.NONE, folder, length):
+                    with running_guest(without, Mechanism.NONE, folder, *path):
                         control = ""
                 except CprlibError as other:
                     control = f"without cpr=on: {other.one_line()}"
@@ -132,7 +141,9 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         try:
             if template := template_for(settings, spec, case.folder, length):
                 given = template.settings(settings)
-                guest = stack.enter_context(running_guest(given, spec.mechanism, case.folder, length, template.state))
+                guest = stack.enter_context(
+                    running_guest(given, spec.mechanism, case.folder, length, saved=template.state)
+                )
                 case.note("guest", f"restored from template {template.key[:12]}")
                 return guest
         except (QemuFailed, GuestFailed, DeadlineExceeded) as error:
@@ -187,10 +198,9 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         words = ["cprlib", "run"]
         if base := point.get("base"):
             words += ["--base", base]
-        for name in sorted(point.keys() - {"base", *NOT_IN_NAMES}):
-            words += ["-p", f"{name}={point[name]}"]
-        if self.parameters.boot is not Boot.FRESH:
-            words += ["-p", f"boot={self.parameters.boot}"]
+        given = shared_parameters(self.params.iteritems()) | point
+        for name in sorted(given.keys() - {"base", *NOT_IN_NAMES}):
+            words += ["-p", f"{name}={given[name]}"]
         if self.parameters.mutant is not None:  # its number means nothing without this QEMU
             words += ["--qemu", str(self.qemu.path), "-p", f"mutant={self.parameters.mutant}"]
         return shlex.join([*words, f"{_shown(Path(self.filename))}:{type(self).__name__}.{method}"])
@@ -204,6 +214,9 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         more = ({POINT: name} if name else {}) | ({"base": run.base} if run.base else {})
         more |= {"mode": str(spec.mode)} if spec.mode is not Mode.CPR_TRANSFER else {}
         more |= {"mutant": str(run.mutant)} if run.mutant is not None else {}
+        more |= {f"{NIC}{key}": value for key, value in run.nic_properties.items()}
+        more |= {"qemu_args": run.qemu_args} if run.qemu_args else {}
+        more |= {"vcpus": str(run.vcpus), "memory": str(settings.memory_mib)}
         return CaseEvidence(
             id=f"{case_id(method)}-{name}" if name else case_id(method),
             mechanism=Mechanism.NONE if control_run else spec.mechanism,

@@ -15,7 +15,8 @@ from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT
 if TYPE_CHECKING:
     from cprlib.linux.topology import Address
 
-MTU = 1500  # bytes of an IP packet
+MTU = 1500  # bytes of an IP packet, on a path without jumbo frames
+LARGEST_MTU = 9000
 UDP_HEADER = 8
 IP_HEADER = {4: 20, 6: 40}  # without options
 HIGHEST_RATE = 1_000_000  # packets/s; above it a period is shorter than sending one packet takes
@@ -33,7 +34,7 @@ class Flow:
 
     :param source_mac, target_mac: lower case, with colons.
     :param source, target: addresses of one family.
-    :param size: bytes of the UDP payload, 44 to what fits into an MTU of 1500.
+    :param size: bytes of the UDP payload, 44 to what fits into an MTU of 9000.
     :param dscp: differentiated services code point, 0 to 63 (RFC 2474).
     :param ssid: STAMP session identifier (RFC 8972), 0 for none.
     :raises UsageError: a value is out of range.
@@ -84,7 +85,7 @@ class Flow:
     @property
     def largest_size(self) -> int:
         """Largest UDP payload of one packet, in bytes."""
-        return MTU - IP_HEADER[self.version] - UDP_HEADER
+        return LARGEST_MTU - IP_HEADER[self.version] - UDP_HEADER
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
-from cprlib.linux.topology import TAP_QUEUE_LENGTH, Topology, build_topology
+from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topology
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.netdev import TapSource, opened_files
@@ -128,6 +128,7 @@ def running_guest(
     mechanism: Mechanism,
     folder: Path,
     queue_length: int = TAP_QUEUE_LENGTH,
+    mtu: int = MTU,
     saved: Path | None = None,
     mode: Mode = Mode.CPR_TRANSFER,
 ) -> Iterator[RunningGuest]:
@@ -136,11 +137,12 @@ def running_guest(
     :param settings: of the first QEMU.
     :param folder: evidence of the QEMUs goes here.
     :param queue_length: packets that each tap queue keeps.
+    :param mtu: of the path to the guest, in bytes; its NIC gets it by ``host_mtu``.
     :param saved: state of a guest that is restored instead of a boot, by :func:`save_guest`.
     :param mode: migration mode of its updates.
     :raises GuestFailed, QemuFailed, DeadlineExceeded: the guest did not boot, or was not restored.
     """
-    with build_topology() as topology, contextlib.ExitStack() as stack:
+    with build_topology(mtu) as topology, contextlib.ExitStack() as stack:
         for number, netdev in enumerate(settings.netdevs):
             if netdev.tap_source is not TapSource.UNNAMED:
                 topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=queue_length)

@@ -75,7 +75,15 @@ SUBSTITUTES = (
     ),
     *(
         Substitute(f"cprlib run --qemu PATH {option}", f"cprlib run --qemu $OWN {option} {ONE}", SHORT)
-        for option in ("-p rate=200", "--parallel 1", "-p control_run=8", "--policy slow-machine")
+        for option in (
+            "-p nic.packed=on -p nic.rx_queue_size=1024",
+            "--qemu-arg '-sandbox on' --qemu-arg '-run-with user=65534:65534'",
+            "-p vcpus=4 -p mtu=9000 -p size=8000",
+            "-p rate=200",
+            "--parallel 1",
+            "-p control_run=8",
+            "--policy slow-machine",
+        )
     ),
     Substitute("cprlib run", f"cprlib run {ONE}", "CI runs the whole suite"),
     # writing-a-test.md

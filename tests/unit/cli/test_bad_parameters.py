@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cprlib.cli.main import main
+from cprlib.cli.options import check_nic_properties, read_parameters
 from cprlib.errors import ExitStatus, UsageError
-from cprlib.testing.parameters import SuiteParameters, check_parameters
+from cprlib.qemu import binary
+from cprlib.testing.parameters import SuiteParameters, check_parameters, shared_parameters
+from cprlib.testing.parameters import read_parameters as read_parameters_of_test
 
 pytestmark = pytest.mark.fast
 
@@ -31,6 +36,13 @@ BAD = {
     "fault_repeats=0": "above 0",
     "ratte=1000": "no such parameter",
     "rate": "not NAME=VALUE",
+    "vcpus=0": "above 0",
+    "mtu=9001": "1280 to 9000",
+    "nic.host_mtu=much": "1280 to 9000",
+    "nic.=on": "not NAME=VALUE",
+    "nic.packed=": "nic.PROPERTY=VALUE",
+    "nic.mac=52:54:00:00:00:01": "the suite sets mac",
+    "qemu_args='-smp": "No closing quotation",
 }
 
 
@@ -58,6 +70,13 @@ def test_largest_packet_is_smaller_over_ipv6() -> None:
         check_parameters({"ip_version": "6", "size": "1453"})
 
 
+def test_packet_may_be_as_large_as_the_path_carries() -> None:
+    for way in ({"mtu": "9000"}, {"nic.host_mtu": "9000"}, {"qemu_args": "-global virtio-net-pci.host_mtu=9000"}):
+        check_parameters({"size": "8972", **way})
+    with pytest.raises(UsageError, match="44 to 8972"):
+        check_parameters({"size": "8973", "mtu": "9000"})
+
+
 def test_defaults_are_valid() -> None:
     check_parameters({"policy": "default"})
     assert SuiteParameters().fault_repeats == 1
@@ -74,3 +93,24 @@ def test_defaults_are_valid() -> None:
 )
 def test_traffic_lasts_until_the_policy_has_its_packets(rate: float, answered: int, wanted: int, packets: int) -> None:
     assert SuiteParameters(rate=rate).packets_after(answered, wanted) == packets
+
+
+def test_arguments_of_qemu_become_one_parameter() -> None:
+    given = read_parameters(("nic.packed=on", "qemu_args=-nodefaults"), ("-sandbox on", "-name 'a b'"))
+    assert given == {"nic.packed": "on", "qemu_args": "-nodefaults -sandbox on -name 'a b'"}
+    assert SuiteParameters(qemu_args=given["qemu_args"]).arguments == ("-nodefaults", "-sandbox", "on", "-name", "a b")
+
+
+def test_a_property_that_the_nic_lacks_is_refused_with_one_like_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binary, "nic_properties", lambda _qemu: {"packed", "event_idx"})
+    qemu = binary.QemuBinary(Path("/q"))
+    check_nic_properties([qemu], ["nic.packed", "rate"])
+    with pytest.raises(UsageError, match=r"run with nic\.packd.*/q has no such property; packed"):
+        check_nic_properties([qemu], ["nic.packed", "nic.packd"])
+
+
+def test_parameters_of_the_run_are_given_again() -> None:
+    items = [("/", "nic.packed", "on"), ("/", "qemu", "/q"), ("/run", "rate", 500), ("/run/x", "queues", 4)]
+    assert shared_parameters(items) == {"nic.packed": "on", "rate": "500"}
+    read = read_parameters_of_test({"nic.packed": True, "rate": "500"}.get, ["nic.packed", "rate"])
+    assert (read.nic, read.rate) == ({"packed": "on"}, 500)

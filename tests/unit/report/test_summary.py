@@ -41,6 +41,12 @@ def test_rerun_command_keeps_options_of_the_run(run: str, wanted: str) -> None:
     assert rerun_command(run, CASE) == wanted
 
 
+def test_rerun_command_gives_each_parameter_once() -> None:
+    case = "cprlib run -p nic.packed=on -p 'qemu_args=-sandbox on' -p queues=4 a.py:A.b"
+    run = "cprlib run -p nic.packed=on --qemu-arg '-sandbox on'"
+    assert rerun_command(run, case) == f"{run} -p queues=4 a.py:A.b"
+
+
 def test_case_without_a_command_has_no_rerun_command() -> None:
     assert rerun_command("cprlib run", "") == ""
 

@@ -49,6 +49,31 @@ def test_each_further_nic_adds_memory() -> None:
     assert [nic.netdev for nic in settings(GuestSpec(netdevs=netdevs)).nics] == ["net0", "other"]
 
 
+def test_memory_follows_what_the_nic_needs() -> None:
+    assert settings(GuestSpec()).memory_mib == 128
+    assert settings(GuestSpec(), nic={"mrg_rxbuf": "off"}).memory_mib == 128 + 16
+    assert settings(GuestSpec(queues=4), qemu_args="-global virtio-net-pci.mrg_rxbuf=off").memory_mib == 128 + 4 * 16
+    assert settings(GuestSpec(), nic={"rx_queue_size": "1024"}).memory_mib == 128 + 2
+    assert settings(GuestSpec(), vcpus=4).memory_mib == 128 + 24
+    assert settings(GuestSpec(), nic={"mrg_rxbuf": "off"}, memory=100).memory_mib == 100
+
+
+def test_options_of_the_run_come_before_those_of_the_test() -> None:
+    spec = GuestSpec(arguments=("-global", "virtio-net-pci.rss=on"))
+    found = settings(spec, nic={"packed": "on"}, qemu_args="-sandbox 'on'", vcpus=2, mtu=9000)
+    nic = ("-global", "virtio-net-pci.host_mtu=9000", "-global", "virtio-net-pci.packed=on")
+    assert found.extra == (*nic, "-sandbox", "on", *spec.arguments)
+    assert found.vcpus == 2
+
+
+def test_old_machine_types_boot_a_bz_image(tmp_path: Path) -> None:
+    (tmp_path / "bzImage").touch()
+    image = GuestImage(tmp_path / "vmlinuz", Path("/i"), "x")
+    assert image.kernel_for("pc-i440fx-2.6").name == "bzImage"
+    assert {image.kernel_for(name).name for name in ("pc", "q35", "pc-q35-4.0", "pc-q35-rhel9.6.0")} == {"vmlinuz"}
+    assert IMAGE.kernel_for("pc-i440fx-2.6") == IMAGE.kernel
+
+
 def test_a_qemu_becomes_parameters_and_back() -> None:
     for qemu in (QEMU, QemuBinary(Path("/q"))):
         for prefix in ("", "target_"):

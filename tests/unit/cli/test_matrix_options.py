@@ -10,7 +10,7 @@ from cprlib.cli.main import main
 from cprlib.errors import ExitStatus
 
 BAD = {
-    "--matrix nihgt": "there are: night, operations, push",
+    "--matrix nihgt": "there are: moments, night, operations, push",
     "--matrix /nowhere/x.yaml": "no such file",
     "--shard 1/2": "no matrix is given",
     "--points *": "no matrix is given",

@@ -55,7 +55,7 @@ def test_a_duration_is_counted_in_packets() -> None:
     [
         {"size": 43},
         {"size": 0},
-        {"size": 1473},
+        {"size": 8973},
         {"dscp": 64},
         {"dscp": -1},
         {"ssid": 65536},

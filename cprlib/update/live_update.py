@@ -44,6 +44,8 @@ class UpdateHook:
     """The update may fail: a target that ends early is no error."""
     waits_for_stop = True
     """The update waits for the source's STOP before its next steps."""
+    plugs_target = False
+    """The hook itself adds netdevs to a target that is started without them."""
 
     def before_target(self, update: LiveUpdate) -> None:
         """The target is about to start: change its settings or the channels, add a proxy."""
@@ -201,7 +203,8 @@ class LiveUpdate:
         This does not wait for STOP: without patch 1 the source stops its guest when it connects the main channel.
         """
         refusal = self.migrate()
-        if refusal is None and self.mode is Mode.CPR_TRANSFER and self.target.settings.plugged:
+        plugged = self.target.settings.plugged and not any(hook.plugs_target for hook in self.hooks)
+        if refusal is None and self.mode is Mode.CPR_TRANSFER and plugged:
             self._plug_target()
         return refusal
 

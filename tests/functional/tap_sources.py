@@ -144,7 +144,7 @@ class PlugUnfit(UpdateHook):
     :ivar said: the answer to each, by id.
     """
 
-    expects_failure = True
+    expects_failure = plugs_target = True
 
     def __init__(self, unfit: Sequence[TapNetdev]) -> None:
         self._unfit = unfit

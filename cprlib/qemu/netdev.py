@@ -20,9 +20,6 @@ from cprlib.qemu.facts import LocalNames
 INTERFACE_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]{0,14}$")  # IFNAMSIZ - 1, and nothing that a path could use
 IDENTIFIER = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]*$")  # id_wellformed(), QEMU util/id.c
 NIC_DRIVER = "virtio-net-pci"
-
-
-NIC_DRIVER = "virtio-net-pci"
 SET_BY_SUITE = ("id", "netdev", "mac", "mq", "romfile", "vectors")  # see VirtioNet.options
 
 

@@ -266,7 +266,7 @@ class MeasuredCase(CaseChecks):
         :param check: name of the check that fails when the update does.
         :raises UpdateFailed, QemuFailed: the update failed, which is in the evidence then.
         """
-        netdev = self.guest.machine.settings.netdevs[0]
+        netdevs = self.guest.machine.settings.netdevs
         self.frames.note_nics()
         other_qemu = qemu is not None and qemu != self.guest.machine.settings.qemu
         self._between_qemus |= other_qemu
@@ -284,7 +284,8 @@ class MeasuredCase(CaseChecks):
             raise
         if self._watch:
             self._watch.updates.append(update)
-        self.add_update(update, netdev, note)
+        others = {item.interface for item in (*netdevs, *self.guest.machine.settings.netdevs) if item.cpr is False}
+        self.add_update(update.without_taps(others) if others else update, netdevs[0], note)
         self.expect_same_state(state, Comparison.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
         return update
 

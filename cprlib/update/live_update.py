@@ -143,7 +143,9 @@ class LiveUpdate:
         self.mark("SOURCE_QUIT")
         source_exit = source.quit()
         self.mark("SOURCE_GONE")
-        retired = [read_counters(self.topology.switch, a.interface) for a, b in netdevs if a.interface != b.interface]
+        retired = [
+            read_counters(self.topology.switch, a.interface) for a, b in netdevs[:1] if a.interface != b.interface
+        ]
         for old, _ in netdevs:
             handling.source_gone(self.topology, old)
         moments = sorted((*self.moments, *moments_of(source, target, self.started_ns)), key=lambda item: item.time_ns)

@@ -89,19 +89,6 @@ class NicHandling:
         """Called when the source has ended."""
 
 
-class CprTap(NicHandling):
-    """``-netdev tap,cpr=on``: the source sends its descriptors to the target."""
-
-    sends_descriptors = releases_vhost = True
-    same_files = ("tap", "vhost")
-
-    def require(self, facts: QemuFacts, mode: Mode = Mode.CPR_TRANSFER) -> None:  # noqa: ARG002
-        facts.require_netdev_cpr()
-
-    def source_netdev(self, netdev: TapNetdev, local: LocalNames | None = None) -> TapNetdev:  # noqa: ARG002
-        return replace(netdev, cpr=True)
-
-
 class LinkSwitch(NicHandling):
     """As in traditional migration: the target has a new tap; management sets the old one down and the new one up.
 
@@ -126,6 +113,35 @@ class LinkSwitch(NicHandling):
     def source_gone(self, topology: Topology, source: TapNetdev) -> None:
         """Delete the old tap."""
         topology.remove_tap(source.interface)
+
+
+class CprTap(NicHandling):
+    """``-netdev tap,cpr=on``: the source sends its descriptors to the target.
+
+    A netdev with ``cpr=off`` beside it is moved as by :class:`LinkSwitch`.
+    """
+
+    sends_descriptors = releases_vhost = True
+    same_files = ("tap", "vhost")
+
+    def require(self, facts: QemuFacts, mode: Mode = Mode.CPR_TRANSFER) -> None:  # noqa: ARG002
+        facts.require_netdev_cpr()
+
+    def source_netdev(self, netdev: TapNetdev, local: LocalNames | None = None) -> TapNetdev:  # noqa: ARG002
+        return netdev if netdev.cpr is False else replace(netdev, cpr=True)
+
+    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:
+        return self._other(source).target_netdev(topology, source)
+
+    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
+        self._other(source).source_stopped(topology, source, target)
+
+    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
+        self._other(source).source_gone(topology, source)
+
+    @staticmethod
+    def _other(source: TapNetdev) -> NicHandling:
+        return LinkSwitch() if source.cpr is False else NicHandling()
 
 
 class FdShare(NicHandling):

@@ -6,7 +6,8 @@ trace log; the harness's own steps are stamped as they happen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cprlib.linux.counters import LinkCounters
@@ -64,7 +65,7 @@ class UpdateResult:
     :param source_exit: exit status of the source, negative for a signal.
     :param run_states: each change of a QEMU's run state during the update, in order: ``target running``; None when the
         target has no trace log.
-    :param source_retired: counters of the source's tap at its end, None when the target uses the same tap.
+    :param source_retired: counters of the first tap of the source at its end, None when the target uses it too.
     """
 
     mechanism: Mechanism
@@ -79,6 +80,25 @@ class UpdateResult:
     target_messages: str
     source_retired: LinkCounters | None
     run_states: tuple[str, ...] | None = None
+
+    def without_taps(self, interfaces: Collection[str]) -> UpdateResult:
+        """The same without the tap descriptors of these interfaces, which the mechanism does not keep."""
+
+        def left(view: ProcessView) -> ProcessView:
+            rows = tuple(row for row in view.table.rows if row.interface not in interfaces)
+            return replace(view, table=replace(view.table, rows=rows))
+
+        def of_others(pairing: Pairing) -> bool:
+            row = pairing.source or pairing.target
+            return row is not None and row.interface in interfaces
+
+        return replace(
+            self,
+            source_before=left(self.source_before),
+            source_after=left(self.source_after),
+            target_after=left(self.target_after),
+            pairings=tuple(item for item in self.pairings if not of_others(item)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

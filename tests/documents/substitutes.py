@@ -44,6 +44,7 @@ AVOCADO = "avocado run --spawner=lab"
 PUSH = "fixtures/matrix/push.yaml"
 OPERATIONS = "tests/functional/test_operations.py:Operations.test_operations_keep_working"
 TWO_POINTS = "/run/points/q4-vhost-q35-cpr-10.2-ip4 /run/points/q1-vhost-q35-cpr-10.0-ip6"
+NIGHT, ALL = "avocado run -m fixtures/matrix/night.yaml", "/run/night/combinations"
 COMPARE = "cprlib compare"
 OWN_QEMU = "~/qemu/build/qemu-system-x86_64"
 T = "cprlib run -p chain=4 -p rate=500 $T"
@@ -114,7 +115,12 @@ SUBSTITUTES = (
         "two of the 36 points",
     ),
     # matrix.md
-    Substitute("cprlib run --matrix night", f"cprlib run --matrix night {POINT}", "two of the eighty points"),
+    Substitute("cprlib run --matrix night", f"cprlib run --matrix night {POINT}", "two of the points"),
+    Substitute(
+        "cprlib run --matrix night --points '*-nic.packed-*'",
+        "cprlib run --matrix night --points 'q1-*-nic.packed-*'",
+        "fewer points",
+    ),
     Substitute(
         "cprlib run --matrix night --points '*-vhost-*-cpr-*'", f"cprlib run --matrix night {POINT}", "fewer points"
     ),
@@ -130,18 +136,16 @@ SUBSTITUTES = (
         "two of the ten points",
     ),
     Substitute(
-        "avocado run -m fixtures/matrix/night.yaml --mux-filter-only /run/base/10.2 /run/mechanism/cpr --spawner=lab "
+        f"{NIGHT} --mux-filter-only {ALL} {ALL}/base/10.2 {ALL}/mechanism/cpr --spawner=lab "
         "tests/functional/test_matrix.py",
-        "avocado run -m fixtures/matrix/night.yaml --mux-filter-only /run/base/10.2 /run/mechanism/cpr /run/queues/q4 "
-        "/run/machine/pc /run/ip/ip4 --spawner=lab tests/functional/test_matrix.py",
+        f"{NIGHT} --mux-filter-only {ALL} {ALL}/base/10.2 {ALL}/mechanism/cpr {ALL}/queues/q4 {ALL}/machine/pc "
+        f"{ALL}/ip/ip4 --spawner=lab tests/functional/test_matrix.py",
         "fewer points",
     ),
     Substitute(
-        "avocado run -m fixtures/matrix/night.yaml --mux-filter-out /run/ip/ip6 --spawner=lab "
-        "tests/functional/test_matrix.py",
-        "avocado run -m fixtures/matrix/night.yaml --mux-filter-out /run/ip/ip6 /run/queues/q1 /run/machine/pc "
-        "/run/base/10.2 /run/mechanism/link-switch /run/mechanism/fd-share --spawner=lab "
-        "tests/functional/test_matrix.py",
+        f"{NIGHT} --mux-filter-out /run/night/options {ALL}/ip/ip6 --spawner=lab tests/functional/test_matrix.py",
+        f"{NIGHT} --mux-filter-out /run/night/options {ALL}/ip/ip6 {ALL}/queues/q1 {ALL}/machine/pc {ALL}/base/10.2 "
+        f"{ALL}/mechanism/link-switch {ALL}/mechanism/fd-share --spawner=lab tests/functional/test_matrix.py",
         "fewer points",
     ),
     *(

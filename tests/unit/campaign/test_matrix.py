@@ -42,27 +42,46 @@ def push() -> Matrix:
     return load_matrix("push")
 
 
+def combined(night: Matrix) -> list[Point]:
+    """The points of the product."""
+    return [point for point in night.points if point.values.keys() == {*AXES, "mechanism"}]
+
+
 def test_the_night_has_every_combination_but_those_that_cannot_be(night: Matrix) -> None:
+    points = combined(night)
+    assert len(points) == 2**5 * 3 - 2**4
+    assert {point.values["vhost"] for point in points if point.values["mechanism"] == "fd-share"} == {"off"}
     local = [point.values for point in night.points if point.values["mechanism"] == "local"]
     assert {point["base"] for point in local} == {"10.2-local"}
-    assert len({(point["queues"], point["vhost"], point.get("mode")) for point in local}) == len(local) == 2**3
-    assert len(night.points) == 2**5 * 3 - 2**4 + len(local)
-    without_vhost = {point.values["vhost"] for point in night.points if point.values["mechanism"] == "fd-share"}
-    assert without_vhost == {"off"}
+    assert len({(point["queues"], point["vhost"], point["mode"]) for point in local}) == len(local) == 2**3
     for point in night.points:
         check_parameters(point.values)
 
 
+def test_the_night_has_each_option_of_nic_and_qemu(night: Matrix) -> None:
+    values = {(key, value) for point in night.points for key, value in point.values.items()}
+    cpus = {("vcpus", "2"), ("vcpus", "4")}
+    rings = {
+        ("nic.packed", "on"),
+        ("nic.event_idx", "off"),
+        ("nic.indirect_desc", "off"),
+        ("nic.rx_queue_size", "1024"),
+    }
+    headers = {("nic.mrg_rxbuf", "off"), ("nic.disable-modern", "on"), ("nic.hash", "on")}
+    others = {("mtu", "9000"), ("machine", "pc-i440fx-2.6"), ("nics", "2")}
+    assert cpus | rings | headers | others <= values
+
+
 def test_each_push_covers_every_pair_of_values(push: Matrix, night: Matrix) -> None:
-    nights = {point.name: point.values for point in night.points}
+    points = combined(night)
+    nights = {point.name: point.values for point in points}
     assert all(nights[point.name] == point.values for point in push.points)
-    released = [point for point in night.points if point.values["base"] != "10.2-local"]
-    values = {axis: sorted({point.values[axis] for point in released}) for axis in AXES}
+    values = {axis: sorted({point.values[axis] for point in points}) for axis in AXES}
     by_cpr = [point.values for point in push.points if point.values["mechanism"] == "cpr"]
     for one, other in combinations(AXES, 2):
         seen = {(point[one], point[other]) for point in by_cpr}
         assert seen == set(product(values[one], values[other])), (one, other)
-    wanted = {(point.values["mechanism"], axis, point.values[axis]) for point in released for axis in AXES}
+    wanted = {(point.values["mechanism"], axis, point.values[axis]) for point in points for axis in AXES}
     assert wanted == {(point.values["mechanism"], axis, point.values[axis]) for point in push.points for axis in AXES}
 
 
@@ -88,8 +107,7 @@ def test_an_error_about_an_unknown_name_lists_the_known_ones() -> None:
 
 def test_without_a_base_points_that_are_the_same_become_one(night: Matrix) -> None:
     reduced = without(night, "base")
-    local = [point for point in night.points if point.values["mechanism"] == "local"]  # on one base only
-    assert len(reduced.points) == (len(night.points) + len(local)) // 2
+    assert len(combined(night)) == 2 * len([point for point in reduced.points if "ip_version" in point.values])
     assert reduced.points[0].name == "q1-tap-q35-cpr-ip4"
     assert plan_matrix("night", [], None, brought=True).bases("10.0") == ("10.0",)
 

@@ -32,6 +32,7 @@ REQUIRED = {
     "libglib2.0-dev": "/usr/include/glib-2.0/glib.h",
     "zlib1g-dev": "/usr/include/zlib.h",
     "libfdt-dev": "/usr/include/libfdt.h",
+    "libseccomp-dev": "/usr/include/seccomp.h",
     "make": "make",
     # the lab's kernel
     "flex": "flex",

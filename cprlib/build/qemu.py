@@ -106,7 +106,7 @@ def build_qemu(
     tree_key = store.key_of(
         source="\n".join(file.sha256 for file in source.files),
         devices=_device_file(),
-        options=" ".join(OPTIONS),
+        options=" ".join((*OPTIONS, *chosen.options)),
         compiler=first_line_of(["gcc", "--version"]),
         host=_release(),
     )
@@ -133,7 +133,7 @@ def build_qemu(
                 "suite": chosen.suite,
                 "series": patches.digest,
                 "patches": list(patches.names),
-                "options": list(OPTIONS),
+                "options": [*OPTIONS, *chosen.options],
                 "compiler": first_line_of(["gcc", "--version"]),
             },
         )
@@ -206,7 +206,7 @@ def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive
     def configure(_folder: Path) -> None:
         python = find_build_python(progress)
         tree.switch_to(series)  # before, because a series that touches meson's files would let ninja configure again
-        command = [str(tree.source / "configure"), f"--python={python}", *OPTIONS]
+        command = [str(tree.source / "configure"), f"--python={python}", *OPTIONS, *base.options]
         command += [f"--with-pkgversion=cprlib {base.stand_in_on or base.name}", "--cc=gcc"]
         command += ["--extra-cflags=-Wno-invalid-pch"]  # a compiled header that does not fit is no problem
         run_step(command, f"configure QEMU {base.name}", CONFIGURE_SECONDS, expected.CONFIGURE_QEMU)

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cprlib.build import store
 from cprlib.errors import EnvironmentFailure, PatchFailed, ProcessFailed, UsageError
@@ -28,12 +29,14 @@ class Base:
     :param version: upstream version, or the beginning of it.
     :param stand_in_on: for a series that stands in for a feature that no release has: the base that it is for, with
         whose source tree it is built.
+    :param options: of configure, beside those of every base.
     """
 
     name: str
     suite: str
     version: str
     stand_in_on: str = ""
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +125,10 @@ def load_bases(path: Path | None = None) -> dict[str, Base]:
         raise UsageError(f"read {file}", f"{type(error).__name__}: {error}") from error
 
 
-def _base(name: str, item: Mapping[str, str], bases: Mapping[str, Mapping[str, str]]) -> Base:
+def _base(name: str, item: Mapping[str, Any], bases: Mapping[str, Mapping[str, Any]]) -> Base:
     if on := item.get("stand-in-on", ""):
         item = bases[on]
-    return Base(name, str(item["suite"]), str(item["version"]), on)
+    return Base(name, str(item["suite"]), str(item["version"]), on, tuple(map(str, item.get("options", ()))))
 
 
 def releases() -> tuple[str, ...]:

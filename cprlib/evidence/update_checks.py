@@ -26,6 +26,7 @@ CONDITIONS = {  # a field of the fault that is true: what it means
     "unnoticed": "the source takes the update for complete, and is resumed by cont",
     "refusal": "the target has to refuse",
 }
+BY_POSITION = "one process: by number, inode and interface"
 LINES_KEPT = 3  # of the messages of each QEMU
 
 
@@ -43,7 +44,8 @@ def flags_text(flags: int) -> str:
 def descriptor_rows(update: UpdateResult, netdev: TapNetdev) -> tuple[DescriptorRow, ...]:
     """The tap and vhost descriptors of both QEMUs, paired.
 
-    Those that each QEMU opens itself, although the mechanism keeps others, have no result of kcmp(2).
+    Those that each QEMU opens itself, although the mechanism keeps others, have no result of kcmp(2); nor have those of
+    one process that were not copied before (mode cpr-exec).
     """
     identity = update.mechanism.handling.same_files
 
@@ -56,12 +58,12 @@ def descriptor_rows(update: UpdateResult, netdev: TapNetdev) -> tuple[Descriptor
             name=netdev.identifier,
             source_fd=source.number if source else None,
             target_fd=target.number if target else None,
-            same_file=None if own and not pairing.paired else pairing.paired,
+            same_file=None if (own and not pairing.paired) or not update.compared else pairing.paired,
             iff=(known.interface if known else None) or "",
             source_flags=flags_text(source.flags) if source else "",
             target_flags=flags_text(target.flags) if target else "",
             inode=known.inode if known else None,
-            note="each QEMU has its own" if own else "",
+            note="each QEMU has its own" if own else "" if update.compared else BY_POSITION,
         )
 
     return tuple(row(pairing) for pairing in update.pairings)
@@ -112,13 +114,16 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ..
             f"the target's descriptors {inheritable} are without O_CLOEXEC: programs that it starts keep them",
         ),
     )
+    kept, meaning = "descriptors-same-file", "by kcmp(2) the target has another open file than the source"
+    if not update.compared:
+        kept, meaning = "descriptors-kept", "the process has other files behind these numbers than before"
     return (
         Check.of(
-            "descriptors-same-file",
+            kept,
             count.paired == total and count.unpaired == 0,
             f"{total} paired, 0 unpaired",
             f"{count.paired} paired, {count.unpaired} unpaired",
-            "by kcmp(2) the target has another open file than the source",
+            meaning,
         ),
         Check.of(
             "descriptor-counts",
@@ -229,9 +234,10 @@ def _run_state_check(update: UpdateResult) -> tuple[Check, ...]:
     )
 
 
-def end_check(update: UpdateResult) -> Check:
-    """The source ended by itself, without a signal or an error."""
-    return Check.of("source-ended", update.source_exit == 0, "exit status 0", f"exit status {update.source_exit}")
+def end_checks(update: UpdateResult) -> Iterator[Check]:
+    """The source ended by itself, without a signal or an error; no check when it has become the target."""
+    if update.source_exit is not None:
+        yield Check.of("source-ended", update.source_exit == 0, "exit status 0", f"exit status {update.source_exit}")
 
 
 def fault_record(fault: Fault, error: str = "") -> FaultRecord:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cprlib.errors import InstrumentError
@@ -27,10 +27,10 @@ LINKS = ("cwd", "root", "exe", "ns/net", "ns/mnt", "ns/user", "ns/pid", "ns/ipc"
 SHARED_PATHS = re.compile(r"/memfd:|/dev/(?!zero)")  # of mappings that two QEMUs may share
 
 
-def read_process_state(pid: int, name: str) -> Values:
+def read_process_state(pid: int, *names: str) -> Values:
     """The state of a process.
 
-    :param name: of the QEMU; in file names it is replaced, since source and target have files of their own.
+    :param names: of the QEMU; in file names they are replaced, since source and target have files of their own.
     :raises InstrumentError: the process is gone, or the caller may not read it.
     """
     folder = Path(f"/proc/{pid}")
@@ -43,7 +43,7 @@ def read_process_state(pid: int, name: str) -> Values:
         raise InstrumentError(f"read the state of process {pid}", str(error)) from error
     counted: Counter[str] = Counter()
     for row in read_table(pid).rows:
-        what = _what(row, name)
+        what = _what(row, names)
         counted[f"descriptors/{what}/{row.flags & ~os.O_CLOEXEC:o}"] += 1
         counted[f"descriptors/{what}/close-on-exec"] += bool(row.flags & os.O_CLOEXEC)
     counted.update(f"mappings/{item}" for item in _mappings(folder / "maps"))
@@ -72,10 +72,11 @@ def _status(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             yield item, " ".join(text.split())
 
 
-def _what(row: Descriptor, name: str) -> str:
+def _what(row: Descriptor, names: Iterable[str]) -> str:
     """What a descriptor is: ``tap tap0``, ``eventfd``, the name of a file."""
     if row.kind in ("file", "memfd"):
-        return os.path.basename(row.link).replace(f"-{name}.", "-QEMU.")
+        file = os.path.basename(row.link)
+        return next((file.replace(f"-{name}.", "-QEMU.") for name in names if f"-{name}." in file), file)
     return f"{row.kind} {row.interface}" if row.interface else row.kind
 
 

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded, EnvironmentFailure, QemuFailed, QmpRefused, UsageError
+from cprlib.errors import (
+    Awaited,
+    DeadlineExceeded,
+    EnvironmentFailure,
+    NotSupported,
+    QemuFailed,
+    QmpRefused,
+    UsageError,
+)
 from cprlib.process import describe_status, shell_line, spawn, tail
 from cprlib.qemu.facts import LocalNames, QemuFacts
 from cprlib.qemu.netdev import NIC_DRIVER
@@ -101,13 +109,15 @@ class Schema:
 def facts_from_schema(path: Path, version: str, sha256: str, schema: Schema) -> QemuFacts:
     """The features that a schema shows."""
     parameters, tap = schema.arguments("migrate-set-parameters"), schema.variant("netdev_add", "tap")
+    modes = schema.enumeration(parameters.get("mode", ""))
     local = next((name for name in LOCAL_PARAMETERS if parameters.get(name) == "bool"), None)
     return QemuFacts(
         path=str(path),
         version=version,
         sha256=sha256,
         netdev_cpr="cpr" in tap,
-        cpr_transfer="cpr-transfer" in schema.enumeration(parameters.get("mode", "")),
+        cpr_transfer="cpr-transfer" in modes,
+        cpr_exec="cpr-exec" in modes and "cpr-exec-command" in parameters,
         migration_local=local is not None,
         local=LocalNames(local, _first(LOCAL_NETDEV, tap), _first(LOCAL_TARGET, tap)) if local else None,
     )
@@ -186,6 +196,31 @@ def nic_properties(qemu: QemuBinary) -> frozenset[str]:
     with _started_without_machine(qemu) as connection:
         found = connection.execute("device-list-properties", {"typename": NIC_DRIVER})
     return frozenset(str(item["name"]) for item in found)
+
+
+def require_machine(qemu: QemuBinary, name: str) -> None:
+    """Refuse a QEMU without a machine type; old ones are removed after six years.
+
+    :raises UsageError: see :func:`probe`.
+    :raises NotSupported: with the names that it has.
+    """
+    known = machine_types(qemu)
+    if name not in known:
+        advice = f"give one of {', '.join(sorted(known))} with -p machine="
+        raise NotSupported(f"start machine {name} of {qemu.path}", "it has no such machine", advice, word="no-machine")
+
+
+def require_sandbox(qemu: QemuBinary) -> None:
+    """Refuse a QEMU without ``-sandbox``.
+
+    :raises UsageError: see :func:`probe`.
+    :raises NotSupported: it was built without libseccomp.
+    """
+    with _started_without_machine(qemu) as connection:
+        known = {str(item["option"]) for item in connection.execute("query-command-line-options")}
+    if "sandbox" not in known:
+        happened = "it has no option -sandbox: it was built without libseccomp"
+        raise NotSupported(f"confine {qemu.path}", happened, "build it with --enable-seccomp", word="no-sandbox")
 
 
 def newest_common(kind: str, *types: frozenset[str]) -> str | None:

@@ -38,6 +38,7 @@ class QemuFacts:
     :param migration_local: MigrationParameters has ``local``, or ``backend-transfer`` as it was called before (newer
         QEMU's other way to keep descriptors).
     :param local: names that belong to it; None without it.
+    :param cpr_exec: MigMode has ``cpr-exec``.
     """
 
     path: str
@@ -47,6 +48,7 @@ class QemuFacts:
     cpr_transfer: bool
     migration_local: bool
     local: LocalNames | None = None
+    cpr_exec: bool = False
 
     def require_cpr_transfer(self) -> None:
         """Refuse a QEMU without migration mode cpr-transfer.
@@ -64,6 +66,11 @@ class QemuFacts:
         self._require(
             self.netdev_cpr, "hand over a tap with", "its NetdevTapOptions has no member 'cpr'", advice, "no-cpr"
         )
+
+    def require_cpr_exec(self) -> None:
+        """As :meth:`require_cpr_transfer`, for migration mode cpr-exec."""
+        tried, lacks = "replace the QEMU process in place with", "its MigMode has no 'cpr-exec'"
+        self._require(self.cpr_exec, tried, lacks, "use QEMU 10.2 or newer: --base 10.2", "no-cpr-exec")
 
     def require_migration_local(self) -> None:
         """As :meth:`require_cpr_transfer`, for a QEMU without migration parameter ``local``."""

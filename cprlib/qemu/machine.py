@@ -39,7 +39,7 @@ from cprlib.qemu.supervision import (
 from cprlib.qemu.trace_log import TraceLog, read_trace
 from cprlib.qemu.wrapper import is_script, last_message, qemu_below, status_of_qemu
 
-__all__ = ["Machine", "MachineFiles", "MachineSettings", "Passed", "command_line", "start_machine"]
+__all__ = ["Machine", "MachineFiles", "MachineSettings", "Passed", "command_line", "start_machine", "successor_of"]
 
 FIRMWARE_ERRORS = ("could not load PC BIOS", "Could not open option rom", "pvh.bin")  # hw/i386/x86.c, hw/core/loader.c
 MALLOC_ENVIRONMENT = {"MALLOC_PERTURB_": "165"}  # mallopt(3): overwrite freed memory, so that its use shows
@@ -55,6 +55,7 @@ class Machine:
 
     :param agent: our end of the guest agent's channel.
     :param incoming: it is the target of an update, and its guest does not run yet.
+    :param channels: QEMU's descriptors of QMP and of the agent's channel.
     :param quitting: it was asked to quit.
     :param found_pid: of QEMU, once it is known: see :attr:`pid`.
     """
@@ -69,6 +70,7 @@ class Machine:
     command: Sequence[str]
     incoming: bool
     watch: SizeWatch
+    channels: tuple[int, int]
     quitting: bool = False
     found_pid: int = 0
 
@@ -340,13 +342,32 @@ def start_machine(
             cleanup.group(process.pid)
             stack.callback(cleanup.group, 0)
         stack.callback(_keep_crash, files, process, program)
-        limits = {files.console: CONSOLE_LIMIT, files.output: LOG_LIMIT, files.trace: LOG_LIMIT}
-        watch = stack.enter_context(SizeWatch(limits, lambda: kill_group(process)))
+        watch = stack.enter_context(SizeWatch(_limits(files), lambda: kill_group(process)))
         manager.close()
         qmp_theirs.close()
         agent_theirs.close()
         qmp = stack.enter_context(QmpConnection(name, qmp_ours, files.qmp))
-        yield Machine(name, settings, files, process, qmp, agent_ours, namespace, command, incoming is not None, watch)
+        inbound = incoming is not None
+        yield Machine(name, settings, files, process, qmp, agent_ours, namespace, command, inbound, watch, channels)
+
+
+def successor_of(machine: Machine, name: str, settings: MachineSettings, passed: Passed | None = None) -> Machine:
+    """The QEMU that ``machine`` executes in its place (mode cpr-exec): the same process, QMP connection and agent.
+
+    It keeps the descriptors of both channels, and standard output and error go to the same file.
+
+    :param name: of the successor, and part of its other files' names.
+    :param passed: descriptors that management has passed to the process, by netdev.
+    """
+    files = MachineFiles(machine.files.folder, name)
+    files.output, files.qmp = machine.files.output, machine.files.qmp
+    machine.watch.add(_limits(files))
+    command = [*settings.prefix, *command_line(settings, files, *machine.channels, passed, incoming=True)]
+    return replace(machine, name=name, settings=settings, files=files, command=command, incoming=True, found_pid=0)
+
+
+def _limits(files: MachineFiles) -> dict[Path, int]:
+    return {files.console: CONSOLE_LIMIT, files.output: LOG_LIMIT, files.trace: LOG_LIMIT}
 
 
 def _write_back(mapped: Path) -> None:

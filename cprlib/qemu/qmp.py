@@ -49,7 +49,20 @@ class QmpEvent:
 
 
 class _Client(QMPClient):
-    """QMPClient for many commands at once, and without its log, for which it would format every message."""
+    """QMPClient for many commands at once, and without its log, for which it would format every message.
+
+    :param greeted: called when its server greets again: a QEMU that was executed in the place of another.
+    """
+
+    def __init__(self, name: str, greeted: Callable[[], None]) -> None:
+        super().__init__(name)
+        self._greeted = greeted
+
+    async def _on_message(self, msg: Message) -> None:
+        if "QMP" in msg:
+            self._greeted()
+        else:
+            await super()._on_message(msg)
 
     def _cb_outbound(self, msg: Message) -> Message:
         return msg
@@ -98,7 +111,8 @@ class QmpConnection:
         self._closing: asyncio.Future[None] | None = None
         self._written = 0
         self._loop = asyncio.new_event_loop()
-        self._client = _Client(name)
+        self._greetings = 0  # after the first one
+        self._client = _Client(name, self._note_greeting)
         self._client.negotiate = False  # qemu.qmp fails on an event before the reply to qmp_capabilities: see _connect
         self._connecting: asyncio.Task[None] | None = None
 
@@ -131,10 +145,31 @@ class QmpConnection:
             raise EOFError("it closed the connection after its greeting") from error
         # QEMU runs the command in a bottom half and replies when its dispatcher runs again (qapi/qmp-dispatch.c), but
         # sends events as soon as the command has run: RESUME may come before the reply.
+        await self._client.execute_msg(QMPClient.make_execute_msg("qmp_capabilities", self._capabilities))
+
+    def _note_greeting(self) -> None:
+        self._write("received", {"QMP": "another greeting"})
+        with self._changed:
+            self._greetings += 1
+            self._changed.notify_all()
+
+    @property
+    def greetings(self) -> int:
+        """How often QEMU has greeted after the first time."""
+        with self._changed:
+            return self._greetings
+
+    def negotiate_again(self) -> None:
+        """Negotiate with a QEMU that was executed in the place of the one before, and has greeted.
+
+        :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`execute`.
+        """
+        self.execute("qmp_capabilities", self._capabilities)
+
+    @property
+    def _capabilities(self) -> Arguments | None:
         greeting = self._client.greeting
-        oob = greeting is not None and "oob" in greeting.QMP.capabilities
-        arguments: Arguments | None = {"enable": ["oob"]} if oob else None
-        await self._client.execute_msg(QMPClient.make_execute_msg("qmp_capabilities", arguments))
+        return {"enable": ["oob"]} if greeting is not None and "oob" in greeting.QMP.capabilities else None
 
     async def _close(self) -> None:
         """Cancel the greeting first: qemu.qmp does not support two concurrent disconnects."""

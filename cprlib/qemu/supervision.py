@@ -43,11 +43,15 @@ class SizeWatch:
     """
 
     def __init__(self, limits: Mapping[Path, int], kill: Callable[[], None]) -> None:
-        self._limits = limits
+        self._limits = dict(limits)
         self._kill = kill
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="size-watch", daemon=True)
         self.exceeded: Path | None = None
+
+    def add(self, limits: Mapping[Path, int]) -> None:
+        """Watch more files of the same process."""
+        self._limits = {**self._limits, **limits}
 
     def __enter__(self) -> SizeWatch:
         self._thread.start()

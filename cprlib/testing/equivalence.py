@@ -32,7 +32,9 @@ def _read_queries(guest: RunningGuest) -> Values:
 
 
 def _read_process(guest: RunningGuest) -> Values:
-    return read_process_state(guest.machine.pid, guest.machine.name)
+    machine = guest.machine
+    started_as = machine.files.output.stem.partition("-")[2]  # another name when QEMU was executed in its place
+    return read_process_state(machine.pid, machine.name, started_as)
 
 
 def _read_kernel(guest: RunningGuest) -> Values:

@@ -21,6 +21,7 @@ from cprlib.evidence.records import Outcome, Parameters, Role
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
 from cprlib.process import die_with_parent
+from cprlib.qemu.binary import require_machine, require_sandbox
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.matrix import NOT_IN_NAMES, POINT, point_name
@@ -41,6 +42,8 @@ from cprlib.update.running_guest import RunningGuest, running_guest
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy import Policy
 from cprlib.verdict.policy_file import load_policy
+
+ALIASES = ("pc", "q35")  # machine types that every QEMU has, under the name of the newest
 
 
 class LiveUpdateTest(Test):  # type: ignore[misc]
@@ -185,6 +188,10 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
 
     def _require(self, spec: GuestSpec, settings: MachineSettings) -> None:
         spec.mechanism.handling.require(self.facts, spec.mode)
+        if "-sandbox" in spec.arguments:
+            require_sandbox(self.qemu)
+        if settings.machine not in ALIASES:
+            require_machine(self.qemu, settings.machine)
         if settings.netdevs[0].vhost and not Path("/dev/vhost-net").exists():
             raise EnvironmentFailure(
                 "run a case with vhost", "this kernel has no /dev/vhost-net", "use the lab: cprlib run --lab"

@@ -23,7 +23,7 @@ from cprlib.evidence.update_checks import (
     delay_checks,
     descriptor_count,
     descriptor_rows,
-    end_check,
+    end_checks,
     events_of,
     hand_over_checks,
     order_checks,
@@ -330,7 +330,7 @@ class MeasuredCase(CaseChecks):
             *(hand_over_checks(update, netdev) if identity else ()),
             *vhost_checks(update, netdev),
             *order_checks(update),
-            end_check(update),
+            *end_checks(update),
             *(() if self._running else delay_checks(update)),  # under traffic when the control run is known
         )
         rows = descriptor_rows(update, netdev)

@@ -19,7 +19,7 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused, UpdateFailed
 from cprlib.linux.counters import read_counters
-from cprlib.linux.descriptors import pair_tables
+from cprlib.linux.descriptors import Pairing, pair_tables
 from cprlib.linux.procfs import is_listening
 from cprlib.linux.topology import Topology
 from cprlib.process import tail
@@ -136,12 +136,10 @@ class LiveUpdate:
             handling.source_stopped(self.topology, old, new)
         self._wait_completed()
         self._wait_running()
-        source_after = view_after_release(source) if handling.releases_vhost else view(source)
-        target_after = view(target)
-        pairings = pair_tables(source_after.table, target_after.table)
+        source_after, target_after, pairings = self._views()
         downtime = source.qmp.execute("query-migrate").get("downtime")
         self.mark("SOURCE_QUIT")
-        source_exit = source.quit()
+        source_exit = self._end_source()
         self.mark("SOURCE_GONE")
         retired = [
             read_counters(self.topology.switch, a.interface) for a, b in netdevs[:1] if a.interface != b.interface
@@ -162,7 +160,24 @@ class LiveUpdate:
             target_messages=target.messages,
             source_retired=retired[0] if retired else None,
             run_states=run_states_of(source, target, self.started_ns),
+            compared=self._compared,
         )
+
+    @property
+    def _compared(self) -> bool:
+        """Whether descriptors are paired by kcmp(2)."""
+        return True
+
+    def _views(self) -> tuple[ProcessView, ProcessView, tuple[Pairing, ...]]:
+        """Source and target, the guest running in the target, and their descriptors paired."""
+        source, target = self.source, self.target
+        source_after = view_after_release(source) if self.mechanism.handling.releases_vhost else view(source)
+        target_after = view(target)
+        return source_after, target_after, pair_tables(source_after.table, target_after.table)
+
+    def _end_source(self) -> int | None:
+        """End the source; its exit status, None when it is the target now."""
+        return self.source.quit()
 
     def begin(self) -> QemuFailed | None:
         """Start the target and give ``migrate`` to the source.
@@ -232,12 +247,14 @@ class LiveUpdate:
         for hook in self.hooks:
             hook.at_phase(phase, self)
 
-    def _start_target(self) -> None:
+    def _settings_of_target(self) -> MachineSettings:
         handling = self.mechanism.handling
         netdevs = tuple(handling.target_netdev(self.topology, item) for item in self.target_settings.netdevs)
-        settings = replace(self.target_settings, netdevs=netdevs)
+        return replace(self.target_settings, netdevs=netdevs)
+
+    def _start_target(self) -> None:
+        settings, switch = self._settings_of_target(), self.topology.switch
         self.mark("TARGET_STARTED")
-        switch = self.topology.switch
         self.started_target = self.stack.enter_context(
             start_machine(self.target_name, settings, self.folder, switch, incoming=self.channels, passed=self.passed)
         )

@@ -31,6 +31,7 @@ class Mode(enum.StrEnum):
     """Migration mode of an update (QAPI MigMode)."""
 
     CPR_TRANSFER = "cpr-transfer"
+    CPR_EXEC = "cpr-exec"
     NORMAL = "normal"
 
 
@@ -56,12 +57,15 @@ class NicHandling:
         """Whether a descriptor of this kind must be the same open file in source and target."""
         return kind in self.same_files
 
-    def require(self, facts: QemuFacts, mode: Mode = Mode.CPR_TRANSFER) -> None:  # noqa: ARG002
-        """Refuse a QEMU that lacks the mechanism.
+    def require(self, facts: QemuFacts, mode: Mode = Mode.CPR_TRANSFER) -> None:
+        """Refuse a QEMU that lacks the mechanism or the mode.
 
         :raises NotSupported: with the reason in one line.
         """
-        facts.require_cpr_transfer()
+        if mode is Mode.CPR_EXEC:
+            facts.require_cpr_exec()
+        else:
+            facts.require_cpr_transfer()
 
     def parameters(self, netdev: TapNetdev) -> dict[str, object]:  # noqa: ARG002
         """Migration parameters of source and target in addition to the mode."""
@@ -96,6 +100,7 @@ class LinkSwitch(NicHandling):
     """
 
     may_lose = True
+    modes = (Mode.CPR_TRANSFER, Mode.CPR_EXEC)
 
     def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:
         """Create the next tap, not attached yet: tap0, tap1, tap2 in a chain of updates."""
@@ -123,8 +128,10 @@ class CprTap(NicHandling):
 
     sends_descriptors = releases_vhost = True
     same_files = ("tap", "vhost")
+    modes = (Mode.CPR_TRANSFER, Mode.CPR_EXEC)
 
-    def require(self, facts: QemuFacts, mode: Mode = Mode.CPR_TRANSFER) -> None:  # noqa: ARG002
+    def require(self, facts: QemuFacts, mode: Mode = Mode.CPR_TRANSFER) -> None:
+        NicHandling.require(self, facts, mode)
         facts.require_netdev_cpr()
 
     def source_netdev(self, netdev: TapNetdev, local: LocalNames | None = None) -> TapNetdev:  # noqa: ARG002

@@ -62,9 +62,10 @@ class UpdateResult:
     :param source_after, target_after: both QEMUs side by side, the guest running in the target.
     :param pairings: tap and vhost descriptors of both, paired by open file.
     :param downtime_ms: QEMU's own figure (query-migrate on the source), None when it gave none.
-    :param source_exit: exit status of the source, negative for a signal.
+    :param source_exit: exit status of the source, negative for a signal; None when it has become the target (cpr-exec).
     :param run_states: each change of a QEMU's run state during the update, in order: ``target running``; None when the
         target has no trace log.
+    :param compared: the pairings are by kcmp(2); else by number, inode and interface in one process.
     :param source_retired: counters of the first tap of the source at its end, None when the target uses it too.
     """
 
@@ -75,11 +76,12 @@ class UpdateResult:
     target_after: ProcessView
     pairings: tuple[Pairing, ...]
     downtime_ms: float | None
-    source_exit: int
+    source_exit: int | None
     source_messages: str
     target_messages: str
     source_retired: LinkCounters | None
     run_states: tuple[str, ...] | None = None
+    compared: bool = True
 
     def without_taps(self, interfaces: Collection[str]) -> UpdateResult:
         """The same without the tap descriptors of these interfaces, which the mechanism does not keep."""

@@ -14,6 +14,7 @@ from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topolog
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
 from cprlib.qemu.netdev import TapSource, opened_files
+from cprlib.update.exec_update import ExecUpdate
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.results import UpdateResult
@@ -85,7 +86,8 @@ class RunningGuest:
         :param target_name: :attr:`next_target` when empty.
         :param stack: of the target's resources; the guest's when None.
         """
-        self.latest_update = LiveUpdate(
+        kind = ExecUpdate if self.mode is Mode.CPR_EXEC else LiveUpdate
+        self.latest_update = kind(
             source=self.machine,
             mechanism=self.mechanism,
             topology=self.topology,

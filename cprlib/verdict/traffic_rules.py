@@ -11,6 +11,7 @@ from cprlib.traffic.figures import Cause, Direction, PerDirection
 from cprlib.verdict.findings import Finding, failed, inconclusive, passed
 from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy, matches
 
+TUN_FLOW_EXPIRE_MS = 3000.0  # drivers/net/tun.c
 LONGEST_STANDSTILL = 0.05  # of a limit: with longer gaps in its control run, a machine is too busy to be held to it
 
 
@@ -74,7 +75,7 @@ def traffic_findings(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     yield from _loss(case, policy)
     yield from _counts("duplicates", case.duplicates, policy.duplicates)
     for finding in _counts("reordered", case.reordered, policy.reordered):
-        yield _of_overlong_pause(case, policy, finding) if finding.outcome is Outcome.FAIL else finding
+        yield _of_reordering(case, policy, finding) if finding.outcome is Outcome.FAIL else finding
     unexplained = unexplained_packets(case)
     if unexplained is not None:
         text = f"{counted(unexplained)} missing that no hop accounts for"
@@ -116,6 +117,15 @@ def _excess(case: CaseEvidence, policy: Policy, direction: Direction, lost: int,
     if full_queue and case.overlong and lost - others - full_queue <= limit:
         return _of_overlong_pause(case, policy, failed("loss", text))
     return failed("loss", text)
+
+
+def _of_reordering(case: CaseEvidence, policy: Policy, finding: Finding) -> Finding:
+    """A finding that a pause explains in which tun forgot the flows, so that the next packets took another queue."""
+    pause = case.longest_pause_ms or 0
+    if case.overlong or pause <= TUN_FLOW_EXPIRE_MS or policy.loss.overflow == "fail":
+        return _of_overlong_pause(case, policy, finding)
+    text = f"{finding.text}; in the pause of {pause:,.0f} ms tun forgot the flows ({TUN_FLOW_EXPIRE_MS:,.0f} ms)"
+    return replace(finding, outcome=Outcome.INCONCLUSIVE, text=text)
 
 
 def _of_overlong_pause(case: CaseEvidence, policy: Policy, finding: Finding) -> Finding:

@@ -117,6 +117,11 @@ SUBSTITUTES = (
     # matrix.md
     Substitute("cprlib run --matrix night", f"cprlib run --matrix night {POINT}", "two of the points"),
     Substitute(
+        "cprlib run --matrix night --points '*-cpr-exec'",
+        "cprlib run --matrix night --points 'q1-tap-*-cpr-*-cpr-exec'",
+        "fewer points",
+    ),
+    Substitute(
         "cprlib run --matrix night --points '*-nic.packed-*'",
         "cprlib run --matrix night --points 'q1-*-nic.packed-*'",
         "fewer points",

@@ -12,6 +12,7 @@ from cprlib.evidence.records import Role
 from cprlib.evidence.update_checks import first_times
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.nic_state import device_facts
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -29,6 +30,7 @@ from cprlib.update.hooks import RecordMainChannel
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
 
+RING_PACKED = "VIRTIO_F_RING_PACKED"
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
 UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5
 MANY = tuple(f"01:00:5e:75:76:{number:02x}" for number in range(64))  # MAC_TABLE_ENTRIES, hw/net/virtio-net.c
@@ -57,7 +59,8 @@ class NicState(LiveUpdateTest):
         of an added VLAN reach the guest, and others do not; QEMU announces the guest, and the guest itself. Then the
         same with promiscuous mode on, more addresses than the device's table holds, and the link down, which is set up
         again in the target.
-        TCP and large datagrams arrive unchanged, also TCP that flows while an update runs.
+        TCP and large datagrams arrive unchanged, also TCP that flows while an update runs. The link stays up with a
+        packed ring, which QEMU's virtqueue_packed_drop_all() breaks without any update (docs/findings.md).
         Origin: patch 8 of the series, and the reviewers' "features and offloads before == after".
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1
@@ -81,10 +84,14 @@ class NicState(LiveUpdateTest):
             for address in MANY:
                 agent.add_filter(address)
             agent.set_interface(promiscuous=True, all_multicast=True)
-            self._set_link(case, up=False)
+            if link_survives := RING_PACKED not in device_facts(case.guest.machine.qmp)["guest-features"]:
+                self._set_link(case, up=False)
             self._update(case, "after-second-update")
-            self._expect_frames(case, (), "with-link-down")
-            self._set_link(case, up=True)
+            if link_survives:
+                self._expect_frames(case, (), "with-link-down")
+                self._set_link(case, up=True)
+            else:
+                case.note("link down", "not tested: QEMU's packed ring stops sending then, also without an update")
             self._expect_frames(case, tuple(FRAMES), "promiscuous")
             agent.set_interface(promiscuous=False, all_multicast=False, mac=GUEST.mac)
             big.transfer("after-updates", segments_to_guest=True)

@@ -12,7 +12,7 @@ from cprlib.evidence.update_checks import (
     delay_checks,
     descriptor_count,
     descriptor_rows,
-    end_check,
+    end_checks,
     fault_record,
     fault_record_of,
     flags_text,
@@ -69,9 +69,19 @@ def outcomes(checks: tuple[Check, ...]) -> dict[str, Outcome]:
     return {check.name: check.outcome for check in checks}
 
 
+def test_files_of_one_process_are_paired_without_kcmp() -> None:
+    executed = replace(GOOD, compared=False)
+    rows = descriptor_rows(executed, NETDEV)
+    assert [item.same_file for item in rows] == [None, None]
+    assert {item.note for item in rows} == {"one process: by number, inode and interface"}
+    checks = {item.name: item for item in hand_over_checks(executed, NETDEV)}
+    assert checks["descriptors-kept"].outcome is Outcome.PASS
+    assert "descriptors-same-file" not in checks
+
+
 def test_good_update_passes_everything() -> None:
     descriptors = (*hand_over_checks(GOOD, NETDEV), *vhost_checks(GOOD, NETDEV))
-    checks = (*descriptors, *order_checks(GOOD), *delay_checks(GOOD), end_check(GOOD))
+    checks = (*descriptors, *order_checks(GOOD), *delay_checks(GOOD), *end_checks(GOOD))
     assert set(outcomes(checks).values()) == {Outcome.PASS}
     assert (descriptor_count(GOOD).paired, descriptor_count(GOOD).unpaired) == (2, 0)
     assert [item.iff for item in descriptor_rows(GOOD, NETDEV)] == ["tap0", ""]
@@ -174,7 +184,8 @@ def test_missing_event_is_inconclusive() -> None:
 
 
 def test_source_that_crashed_at_its_end_is_seen() -> None:
-    assert end_check(replace(GOOD, source_exit=-6)).outcome is Outcome.FAIL
+    assert [item.outcome for item in end_checks(replace(GOOD, source_exit=-6))] == [Outcome.FAIL]
+    assert not [*end_checks(replace(GOOD, source_exit=None))]
 
 
 def test_flags_by_name() -> None:

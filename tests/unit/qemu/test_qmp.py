@@ -47,6 +47,33 @@ def test_event_may_come_before_the_reply(tmp_path: Path, capabilities: list[str]
     assert received == [expected]
 
 
+def test_a_qemu_executed_in_place_greets_on_the_same_connection(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    greeting = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 10}, "package": ""}, "capabilities": []}}
+    commands: list[str] = []
+
+    def reply() -> None:
+        command = json.loads(theirs.recv(4096))
+        commands.append(command["execute"])
+        theirs.sendall(json.dumps({"return": {}, "id": command["id"]}).encode() + b"\n")
+
+    def server() -> None:
+        for _ in range(2):
+            theirs.sendall(json.dumps(greeting).encode() + b"\n")
+            reply()
+            theirs.sendall(json.dumps(RESUME).encode() + b"\n")
+
+    peer = threading.Thread(target=server)
+    peer.start()
+    with theirs, QmpConnection("source", ours, tmp_path / "qmp.log") as connection:
+        connection.wait_ready(Deadline(10, "the reply"))
+        Deadline(10, "another greeting").poll(lambda: connection.greetings == 1 or None, 0.01)
+        connection.negotiate_again()
+        connection.wait_event("RESUME", Deadline(10, "the event"), after=1)
+    peer.join()
+    assert commands == ["qmp_capabilities"] * 2
+
+
 def test_refusal_has_qemus_message(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     refusal: dict[str, object] = {"error": {"class": "GenericError", "desc": "no capability for you"}}

@@ -192,7 +192,7 @@ def test_a_target_that_ends_early_is_an_error_unless_a_failure_is_expected(
     assert isinstance(failing.begin(), QmpRefused)
 
 
-@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("mode", Mechanism.LOCAL.handling.modes)
 def test_nics_of_a_local_update_are_plugged_before_the_source_stops(
     mode: Mode, monkeypatch: pytest.MonkeyPatch, steps: list[str]
 ) -> None:

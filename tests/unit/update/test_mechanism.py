@@ -78,5 +78,14 @@ def test_local_in_mode_normal_needs_no_cpr() -> None:
 
 def test_unknown_mode_is_named() -> None:
     assert mode_named("normal") is Mode.NORMAL
-    with pytest.raises(UsageError, match="it is none of cpr-transfer, normal"):
+    with pytest.raises(UsageError, match="it is none of cpr-transfer, cpr-exec, normal"):
         mode_named("postcopy")
+
+
+def test_mode_cpr_exec_needs_a_qemu_that_has_it() -> None:
+    for mechanism in (CPR, LINK_SWITCH):
+        assert Mode.CPR_EXEC in mechanism.modes
+        mechanism.require(replace(facts(netdev_cpr=True), cpr_exec=True), Mode.CPR_EXEC)
+        with pytest.raises(NotSupported, match="its MigMode has no 'cpr-exec'; use QEMU") as caught:
+            mechanism.require(facts(netdev_cpr=True), Mode.CPR_EXEC)
+        assert caught.value.word == "no-cpr-exec"

@@ -346,3 +346,13 @@ def test_case_with_any_figure_has_every_reason(change: Change) -> None:
     texts = [finding.text for finding in judge(change(CaseEvidence("x", Mechanism.CPR)), DEFAULT).verdict.reasons]
     assert "no traffic was measured" not in texts
     assert "there is no ledger" in texts
+
+
+def test_reordering_after_tun_has_forgotten_the_flows_is_inconclusive() -> None:
+    """At a low rate the tap queue lasts longer than tun remembers a flow."""
+    case = changed(reordered=PerDirection(1, 0))(good_case())
+    assert judge(case, DEFAULT).outcome == Outcome.FAIL
+    long = Interruption(low_ms=3100.0, high_ms=3200.0)
+    paused = replace(case, interruption=InterruptionPerDirection(long, long), budget=Budget(1000, 50.0))
+    found = [item for item in judge(paused, DEFAULT).verdict.findings if "reordered" in item.text]
+    assert [item.outcome for item in found if "tun forgot the flows" in item.text] == [Outcome.INCONCLUSIVE]

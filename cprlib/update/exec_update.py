@@ -1,0 +1,173 @@
+"""The live update in mode cpr-exec: the source executes the target in its place.
+
+It is one process: process id, QMP connection, the agent's channel and the numbers of descriptors stay, and the device
+state waits in a file in memory (QEMU docs/devel/migration/CPR.rst, migration/cpr-exec.c). When exec(2) fails, the guest
+runs on in the source; when the target fails, the guest is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, InstrumentError, QemuFailed
+from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable, Pairing, pair_tables
+from cprlib.linux.libc import duplicate_descriptor
+from cprlib.qemu.machine import successor_of
+from cprlib.qemu.wrapper import last_message
+from cprlib.update.live_update import MIGRATE_S, LiveUpdate, UpdateHook
+from cprlib.update.outcome import FAILED_STATES, migration_status, view
+from cprlib.update.results import SOURCE, Moment, ProcessView
+
+EXECUTED_S = 60.0
+
+
+class CopiedFiles(UpdateHook):
+    """Copies of the source's tap and vhost descriptors, so that kcmp(2) can compare them with the target's.
+
+    Not for an update under measured traffic: a copy keeps a tap queue alive, which hides the loss of its descriptor.
+    """
+
+    def __init__(self) -> None:
+        self.copies: dict[int, int] = {}
+        """Our number of each of the source's descriptors."""
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """Copy the descriptors; the update closes them.
+
+        :raises InstrumentError: the kernel refuses.
+        """
+        for row in update.source_before.table.rows:
+            if row.kind in DEVICE_KINDS:
+                try:
+                    self.copies[row.number] = duplicate_descriptor(update.source.pid, row.number)
+                except OSError as error:
+                    raise InstrumentError(f"copy descriptor {row.number} of QEMU", str(error)) from error
+
+    def pair(self, source: DescriptorTable, target: DescriptorTable) -> tuple[Pairing, ...]:
+        """Pair descriptors by open file, then close the copies."""
+        originals = {self.copies[row.number]: row for row in source.rows if row.number in self.copies}
+        copies = tuple(replace(row, number=number) for number, row in originals.items())
+        pairings = pair_tables(DescriptorTable(os.getpid(), copies), target)
+        self.close()
+        return tuple(replace(item, source=originals[item.source.number]) if item.source else item for item in pairings)
+
+    def close(self) -> None:
+        """Close the copies that are left."""
+        while self.copies:
+            os.close(self.copies.popitem()[1])
+
+
+class ExecuteInstead(UpdateHook):
+    """Let the source execute another command than the target's."""
+
+    def __init__(self, *command: str) -> None:
+        self._command = command
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """Replace the command."""
+        if isinstance(update, ExecUpdate):
+            update.command = self._command
+
+
+@dataclass(slots=True)
+class ExecUpdate(LiveUpdate):
+    """An update in mode cpr-exec.
+
+    :param command: what the source executes; the target's command line when empty.
+    :param state_path: of the device state.
+    """
+
+    command: Sequence[str] = ()
+    state_path: str = field(init=False, default="")
+    greetings: int = field(init=False, default=0)
+
+    def _start_target(self) -> None:
+        """Prepare the command line of the target, which starts when the device state is saved."""
+        file = os.memfd_create("device-state")
+        self.stack.callback(os.close, file)
+        self.state_path = f"/proc/{os.getpid()}/fd/{file}"
+        target = successor_of(self.source, self.target_name, self._settings_of_target(), self.passed)
+        target.command = [*target.command, "-incoming", json.dumps(self._main_channel)]
+        self.started_target, self.greetings = target, self.source.qmp.greetings
+
+    def _wait_listening(self) -> None:
+        """Nothing listens: the target does not exist yet."""
+
+    @property
+    def _parameters(self) -> dict[str, object]:
+        own = self.mechanism.handling.parameters(self.source.settings.netdevs[0])
+        return {**own, "cpr-exec-command": [*(self.command or self.target.command)]}
+
+    @property
+    def _main_channel(self) -> dict[str, object]:
+        address = {"transport": "file", "filename": self.state_path, "offset": 0}
+        return {"channel-type": "main", "addr": address}
+
+    def migrate(self) -> QemuFailed | None:
+        try:
+            self.source.qmp.execute("migrate", {"channels": [self._main_channel]}, seconds=MIGRATE_S)
+        except QemuFailed as error:
+            return error
+        return None
+
+    def _wait_completed(self) -> None:
+        """Wait until the target greets in place of the source.
+
+        :raises UpdateFailed: the migration or exec(2) failed, and the guest runs in the source; or the target ended.
+        """
+        source = self.source
+        begun_ns = next(item.time_ns for item in self.moments if item.name == "MIGRATE")
+
+        def states() -> Iterator[tuple[str, int]]:
+            for event in source.qmp.events:
+                if event.name == "MIGRATION" and event.received_ns >= begun_ns:
+                    yield str(event.data.get("status")), event.time_ns
+
+        def executed() -> bool | None:
+            if source.process.poll() is not None:
+                said = last_message(self.target.messages) or "it said nothing"
+                raise self._failed(f"the process ended, and with it the guest: {said}")
+            if source.qmp.greetings > self.greetings:
+                return True
+            if any(status in FAILED_STATES for status, _ in states()):
+                status, reason = migration_status(source)
+                raise self._failed(reason or f"status {status}")
+            return None
+
+        Deadline(EXECUTED_S, "the source to execute the target", Awaited.QEMU).poll(executed, interval=0.01)
+        if completed := next((time_ns for status, time_ns in states() if status == "completed"), None):
+            self.moments.append(Moment("COMPLETED", completed, SOURCE, "QMP event MIGRATION"))
+        self.target.qmp.negotiate_again()
+
+    def _views(self) -> tuple[ProcessView, ProcessView, tuple[Pairing, ...]]:
+        """The target, in whose process nothing of the source is left but its descriptors."""
+        before, after = self.source_before, view(self.target)
+        copied = next((hook for hook in self.hooks if isinstance(hook, CopiedFiles)), None)
+        pairings = copied.pair(before.table, after.table) if copied else pair_by_position(before.table, after.table)
+        return replace(before, workers=()), after, pairings
+
+    @property
+    def _compared(self) -> bool:
+        return any(isinstance(hook, CopiedFiles) for hook in self.hooks)
+
+    def _end_source(self) -> int | None:
+        return None
+
+
+def pair_by_position(source: DescriptorTable, target: DescriptorTable) -> tuple[Pairing, ...]:
+    """Pair the descriptors of one process before and after: by number, inode and interface."""
+    rows = {row.number: row for row in target.rows}
+    pairings = []
+    for row in source.rows:
+        if row.kind in DEVICE_KINDS:
+            other = rows.get(row.number)
+            same = other is not None and (other.link, other.device, other.inode, other.interface) == (
+                *(row.link, row.device, row.inode, row.interface),
+            )
+            pairings.append(Pairing(row, rows.pop(row.number) if same else None))
+    pairings += [Pairing(None, row) for row in rows.values() if row.kind in DEVICE_KINDS]
+    return tuple(pairings)

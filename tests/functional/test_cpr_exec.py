@@ -1,0 +1,91 @@
+"""Mode ``cpr-exec``: QEMU executes another one in its place, with the same process id and descriptors."""
+
+from __future__ import annotations
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, UpdateFailed
+from cprlib.evidence.records import Role
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import expect_answers
+from cprlib.update.exec_update import CopiedFiles, ExecuteInstead
+from cprlib.update.mechanism import Mechanism, Mode
+from cprlib.update.outcome import wait_run_state
+
+QUEUES = 2
+BACK_S = 10.0
+NO_SUCH_FILE = "/nowhere/qemu-system-x86_64"
+FOLDER = "/etc"  # execvp(3) runs a file that is no program with the shell, which would end the guest
+NOT_PERMITTED = "Operation not permitted"  # strerror(EPERM)
+
+
+def expect_exec_refused(case: MeasuredCase, label: str, said: str, *command: str) -> None:
+    """Check that an update whose exec(2) fails is refused with its reason, and that the source runs the guest.
+
+    :param said: part of the reason.
+    :param command: that the source executes; the target's when empty.
+    """
+    machine, expected = case.guest.machine, f"the update fails: {said}"
+    case.frames.note_nics()
+    try:
+        case.guest.live_update(hooks=[ExecuteInstead(*command)] if command else [])
+    except UpdateFailed as error:
+        case.expect(f"{label}-refused", said in error.happened, expected, error.happened, "another reason is given")
+    else:
+        case.expect(f"{label}-refused", False, expected, "the update succeeds", "a QEMU ran that cannot have started")
+        return
+    try:
+        wait_run_state(machine, lambda state: state == "running", Deadline(BACK_S, "the guest to run", Awaited.QEMU))
+        state = machine.status()
+    except (CprlibError, DeadlineExceeded) as error:
+        state = error.happened
+    case.expect_equal(f"{label}-source-runs", state, "running", "the guest does not run on in the source")
+
+
+class CprExec(LiveUpdateTest):
+    """Migration mode ``cpr-exec``, for hosts that cannot have two QEMUs of a guest at a time; since QEMU 10.2."""
+
+    def _spec(self, role: Role = Role.CHECKS, arguments: tuple[str, ...] = ()) -> GuestSpec:
+        return GuestSpec(Mechanism.CPR, Mode.CPR_EXEC, queues=QUEUES, vhost=True, role=role, arguments=arguments)
+
+    def test_exec_keeps_open_files(self) -> None:
+        """The executed QEMU has the same open files of tap and vhost, by kcmp(2) with copies from before.
+
+        No measured traffic flows: a copy would hide a lost descriptor. Two updates in a row; the guest answers after
+        each. Patches 3 (vhost: reset vhost devices for cpr) and 6 (tap: cpr support).
+
+        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,mode:cpr-exec,vhost:on,queues:2
+        """
+        with self.given_guest(self._spec()) as case:
+            for label in ("first-update", "second-update"):
+                copied = CopiedFiles()
+                case.guest.stack.callback(copied.close)
+                case.live_update(hooks=[copied])
+                expect_answers(case, label, case.guest.machine.settings.netdevs)
+
+    def test_source_keeps_running_when_exec_fails(self) -> None:
+        """When the new QEMU cannot be executed, the guest runs on in the old one and the next update succeeds.
+
+        A path that does not exist, and a folder. No packet is lost by either, or by the update after
+        them: the source takes vhost back. Patches 2 (migration: cpr setup notifier) and 3.
+
+        :avocado: tags=patch:setup-notifier,patch:2,patch:vhost-reset,patch:3,mechanism:cpr,mode:cpr-exec,vhost:on
+        """
+        with self.given_guest(self._spec(Role.UPDATE)) as case:
+            case.compares_states = False  # the target's parameters name another command
+            case.run_control()
+            with case.under_traffic():
+                expect_exec_refused(case, "missing-program", "No such file or directory", NO_SUCH_FILE)
+                expect_exec_refused(case, "folder", "Permission denied", FOLDER)
+                case.live_update(check="next-update-succeeds")
+
+    def test_source_keeps_running_when_sandbox_refuses_exec(self) -> None:
+        """With ``-sandbox on,spawn=deny``, the update is refused with the reason and the guest runs on in the source.
+
+        :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,mode:cpr-exec,vhost:on,queues:2
+        """
+        with self.given_guest(self._spec(arguments=("-sandbox", "on,spawn=deny"))) as case:
+            for label in ("first-attempt", "second-attempt"):
+                expect_exec_refused(case, label, NOT_PERMITTED)
+                expect_answers(case, label, case.guest.machine.settings.netdevs)

@@ -68,7 +68,7 @@ def test_the_night_has_each_option_of_nic_and_qemu(night: Matrix) -> None:
         ("nic.rx_queue_size", "1024"),
     }
     headers = {("nic.mrg_rxbuf", "off"), ("nic.disable-modern", "on"), ("nic.hash", "on")}
-    others = {("mtu", "9000"), ("machine", "pc-i440fx-2.6"), ("nics", "2")}
+    others = {("mtu", "9000"), ("machine", "pc-i440fx-4.2"), ("nics", "2")}
     assert cpus | rings | headers | others <= values
 
 

@@ -115,7 +115,7 @@ class ExecUpdate(LiveUpdate):
         return None
 
     def _wait_completed(self) -> None:
-        """Wait until the target greets in place of the source.
+        """Wait for the QMP greeting of the target on the connection of the source.
 
         :raises UpdateFailed: the migration or exec(2) failed, and the guest runs in the source; or the target ended.
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ _SERIES = Path("images", "qemu", "series")
 _WITHOUT = Path("images", "qemu", "mutants", "series")  # without-0003-vhost-reset.patch has the short name of patch 3
 _NUMBERED = re.compile(r"(?:without-)?(\d{4})-(.+)\.patch")
 _SUBJECT = re.compile(r"^Subject: (?:\[PATCH[^\]]*\] )?(.+(?:\n .+)*)", re.MULTILINE)
+_PARSING = threading.Lock()  # campaigns judge in threads, in which ast.parse() of Python 3.11 raises SystemError
 _TAGS = re.compile(r"^\s*:avocado:\s+tags=(\S+)\s*$", re.MULTILINE)
 _RAN = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
@@ -100,7 +102,8 @@ def suite_tests(folder: Path | None = None) -> tuple[SuiteTest, ...]:
     found: list[SuiteTest] = []
     for path in sorted((folder or project_folder() / "tests" / "functional").glob("test_*.py")):
         try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            with _PARSING:
+                tree = ast.parse(path.read_text(encoding="utf-8"))
         except (OSError, SyntaxError, ValueError):
             continue
         for group in (node for node in tree.body if isinstance(node, ast.ClassDef)):

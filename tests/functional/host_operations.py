@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,9 +48,22 @@ def stop_and_continue(subject: OperatedGuest) -> list[str]:
 
 def set_link(subject: OperatedGuest) -> list[str]:
     """QMP ``set_link`` of the NIC: down and up."""
-    set_link_state(subject, up=False)
-    found = subject.answers_while("the link was down")
-    set_link_state(subject, up=True)
+    return while_down(subject, "link", set_link_state)
+
+
+def while_down(
+    subject: OperatedGuest, what: str, set_state: Callable[..., None], *, updated: bool = False
+) -> list[str]:
+    """The guest's answers while its link or tap is down, which come up again afterwards.
+
+    :param set_state: :func:`set_link_state` or :func:`set_tap_state`.
+    :param updated: the guest is updated while it is down.
+    """
+    set_state(subject, up=False)
+    if updated:
+        subject.update(f"{what}-down")
+    found = subject.answers_while(f"the {what} was down")
+    set_state(subject, up=True)
     return found
 
 
@@ -63,10 +77,7 @@ def set_link_state(subject: OperatedGuest, *, up: bool) -> None:
 
 def set_tap_down_and_up(subject: OperatedGuest) -> list[str]:
     """``ip link set tap0 down`` on the host, and up."""
-    set_tap_state(subject, up=False)
-    found = subject.answers_while("the tap was down")
-    set_tap_state(subject, up=True)
-    return found
+    return while_down(subject, "tap", set_tap_state)
 
 
 def set_tap_state(subject: OperatedGuest, *, up: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
-from host_operations import EVENT_S, set_link_state, set_tap_state, start_reboot, wait_booted
+from host_operations import EVENT_S, set_link_state, set_tap_state, start_reboot, wait_booted, while_down
 from operations import OperatedGuest, Operation
 
 UPDATES_IN_A_BOOT = 5
@@ -41,20 +41,12 @@ def driver_unbound(subject: OperatedGuest) -> list[str]:
 
 def link_down(subject: OperatedGuest) -> list[str]:
     """QMP ``set_link`` down: QEMU has stopped vhost; it starts in the target when the link is up again."""
-    set_link_state(subject, up=False)
-    subject.update("link-down")
-    found = subject.answers_while("the link was down")
-    set_link_state(subject, up=True)
-    return found
+    return while_down(subject, "link", set_link_state, updated=True)
 
 
 def tap_down(subject: OperatedGuest) -> list[str]:
     """``ip link set tap0 down`` on the host while vhost or QEMU has it open."""
-    set_tap_state(subject, up=False)
-    subject.update("tap-down")
-    found = subject.answers_while("the tap was down")
-    set_tap_state(subject, up=True)
-    return found
+    return while_down(subject, "tap", set_tap_state, updated=True)
 
 
 def paused_and_updated_twice(subject: OperatedGuest) -> list[str]:

@@ -15,6 +15,9 @@ _NAMED = 3  # causes in the answer
 _NOT_RUN = {  # skip words: what did not run, and what to do
     "no-target": "updates between two QEMUs (--target-base or --target-qemu)",
     "no-local": "mechanism local (this QEMU has no migration parameter local)",
+    "no-cpr-exec": "mode cpr-exec (this QEMU does not have it; QEMU 10.2 has: --base 10.2)",
+    "no-sandbox": "-sandbox on (this QEMU was built without libseccomp)",
+    "no-machine": "a machine type that this QEMU does not have",
     NO_FEATURE: "live updates (this QEMU cannot do them)",
     "no-vhost": "vhost (this machine has no /dev/vhost-net)",
     "no-ipv6": "IPv6",

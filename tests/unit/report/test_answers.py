@@ -21,6 +21,7 @@ from cprlib.report.series_coverage import lacks_feature
 from cprlib.report.summary import markdown_summary, result_table
 from cprlib.traffic.figures import PerDirection
 from cprlib.update.mechanism import Mechanism
+from cprlib.verdict.policy import NOT_ASKED_FOR
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import good_case
 
@@ -106,3 +107,9 @@ def test_table_has_the_number_of_checks(tmp_path: Path) -> None:
 def test_markdown_has_twenty_lines_with_many_causes(tmp_path: Path, policy: str) -> None:
     cases = [replace(without_feature(number), skip_word=f"word-{number}") for number in range(9)]
     assert len(markdown_summary(report_of(tmp_path, *cases, policy=policy)).splitlines()) <= 20
+
+
+@pytest.mark.parametrize("word", NOT_ASKED_FOR)
+def test_a_skip_that_is_always_allowed_is_named_in_words(word: str, tmp_path: Path) -> None:
+    skipped = CaseEvidence("c", Mechanism.CPR, skipped="it cannot", skip_word=word)
+    assert word not in answers(report_of(tmp_path, good_case(), skipped)).not_looked_at.lower()

@@ -261,12 +261,12 @@ def run_and_gather(suite: SuiteRun) -> int:
     :raises EnvironmentFailure: see :func:`run_avocado` and :func:`gather`.
     """
     try:
-        run_shown(suite, job_display(suite.results.parent, suite.at_once))
+        run_shown(suite, job_display(suite.at_once))
     except KeyboardInterrupt:
         with contextlib.suppress(EnvironmentFailure):
             gather(suite.results, suite.job_folder)
         raise
-    remember_durations(list((suite.results / suite.job_folder).glob("job-*/test-results/*")))
+    remember_durations((suite.results / suite.job_folder).glob("job-*"))
     return gather(suite.results, suite.job_folder)
 
 

@@ -1,27 +1,27 @@
-"""How long each test took in the lab, remembered from run to run: the longest begins first, and all end together."""
+"""How long each test took, remembered from run to run: in a lab the longest begins first, and all end together."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from cprlib.errors import CprlibError
 from cprlib.files import cache_folder, write_json
-from cprlib.lab.task import LAB_FILE
 
 FILE = "durations.json"
-TEST = re.compile(r"test_\w+\.py[:_]\w+\.test_\w+")  # the end of a reference, and of a folder of results
+RESULTS = "results.json"  # of a job of Avocado
+TEST = re.compile(r"test_\w+\.py:\w+\.test_\w+")  # the end of a reference
 Test = TypeVar("Test")
 
 
 def test_name(text: str) -> str:
-    """The part of a reference or of a folder's name that names the test; empty without one."""
+    """The part of a reference that names the test; empty without one."""
     found = TEST.search(text)
-    return found[0].replace(":", "_") if found else ""
+    return found[0] if found else ""
 
 
 def known_durations() -> Mapping[str, float]:
@@ -43,15 +43,15 @@ def longest_first(tests: Sequence[Test], references: Sequence[str]) -> list[Test
     return [tests[index] for index in sorted(range(len(tests)), key=lambda index: -seconds[index])]
 
 
-def remember_durations(folders: Sequence[Path]) -> None:
+def remember_durations(jobs: Iterable[Path]) -> None:
     """Remember how long the tests of a run took.
 
-    :param folders: of their results.
+    :param jobs: folders of Avocado's jobs.
     """
     seconds = dict(known_durations())
-    for folder in folders:
+    for job in jobs:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            record = json.loads((folder / LAB_FILE).read_bytes())
-            seconds[test_name(folder.name)] = round(record["elapsed_ms"] / 1000, 1)
+            tests = json.loads((job / RESULTS).read_bytes())["tests"]
+            seconds |= {test_name(test["name"]): round(test["time_elapsed"], 1) for test in tests}
     with contextlib.suppress(CprlibError, OSError):  # a cache that cannot be written
         write_json(cache_folder() / FILE, seconds)

@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
 from cprlib.build.progress import seconds_text
 from cprlib.evidence.records import Outcome
+from cprlib.lab.durations import known_durations
 from cprlib.lab.job_events import ChosenTests, EndedTest, JobEvent, StartedTest
-from cprlib.report.durations import case_seconds
 from cprlib.report.formatting import one_line
+from cprlib.report.gather import STATUS_OF
 from cprlib.report.results_folder import case_id
 from cprlib.verdict.traffic_rules import counted
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-OUTCOMES = {"PASS": Outcome.PASS, "FAIL": Outcome.FAIL, "CANCEL": Outcome.SKIP, "SKIP": Outcome.SKIP}
-"""Of the statuses that a test gives Avocado; any other is inconclusive (cprlib/testing/live_update_test.py)."""
+OUTCOMES = {status: outcome for outcome, status in STATUS_OF.items()} | {"SKIP": Outcome.SKIP}
+"""Of the statuses that a test gives Avocado; any other is inconclusive."""
 STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.INCONCLUSIVE: "yellow", Outcome.SKIP: "dim"}
 NAME_WIDTH = 56  # columns of a case's name in a line
 REASON_WIDTH = 200
@@ -136,19 +136,19 @@ def ended_line(event: EndedTest, number: int, total: int) -> str:
 class JobDisplay:
     """Prints a line for each case that has ended. Methods may be called from several threads.
 
-    :param folder: of all runs; has the durations of earlier ones.
+    :param expected: seconds by case, of earlier runs.
     :param at_once: number of tests that run at once.
     """
 
-    def __init__(self, folder: Path, at_once: int, stream: TextIO) -> None:
-        self._folder = folder
+    def __init__(self, expected: Mapping[str, float], at_once: int, stream: TextIO) -> None:
+        self._expected = expected
         self._at_once = at_once
         self._stream = stream
         self._lock = threading.Lock()
         self._state = JobState({}, at_once)
 
     def __enter__(self) -> Self:
-        self._state = JobState(case_seconds(self._folder), self._at_once)
+        self._state = JobState(self._expected, self._at_once)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -191,8 +191,8 @@ class JobDisplay:
 class LiveTable(JobDisplay):
     """A table of the running cases below the lines of those that have ended, which scroll away."""
 
-    def __init__(self, folder: Path, at_once: int, stream: TextIO) -> None:
-        super().__init__(folder, at_once, stream)
+    def __init__(self, expected: Mapping[str, float], at_once: int, stream: TextIO) -> None:
+        super().__init__(expected, at_once, stream)
         self._console: Console | None = None
         self._live: Live | None = None
 
@@ -238,7 +238,8 @@ class LiveTable(JobDisplay):
                 self._console.print(Text(line, style=style), soft_wrap=True)
 
 
-def job_display(folder: Path, at_once: int) -> JobDisplay:
+def job_display(at_once: int) -> JobDisplay:
     """A live table when standard error is a terminal that can show one, else lines; see :class:`JobDisplay`."""
     live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    return (LiveTable if live else JobDisplay)(folder, at_once, sys.stderr)
+    expected = {case_id(test): seconds for test, seconds in known_durations().items()}
+    return (LiveTable if live else JobDisplay)(expected, at_once, sys.stderr)

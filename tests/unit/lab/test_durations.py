@@ -23,13 +23,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def results(folder: Path, seconds: dict[str, float]) -> list[Path]:
-    folders = []
-    for number, (name, length) in enumerate(seconds.items()):
-        test = folder / f"{number:02}-_x_tests_functional_test_f.py_Some.test_{name}"
-        test.mkdir(parents=True)
-        (test / "lab.json").write_text(json.dumps({"elapsed_ms": length * 1000}))
-        folders.append(test)
-    return folders
+    tests = [
+        {"name": f"/x/tests/functional/test_f.py:Some.test_{name};run-3f2a", "time_elapsed": length}
+        for name, length in seconds.items()
+    ]
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps({"tests": tests}))
+    return [folder]
 
 
 def test_the_longest_begins_first_and_unknown_ones_before(tmp_path: Path) -> None:
@@ -47,6 +47,6 @@ def test_a_damaged_file_is_none(cache: Path, tmp_path: Path, text: str) -> None:
     assert longest_first(NAMES, REFERENCES) == NAMES
     folder = tmp_path / "lost"
     folder.mkdir()
-    (folder / "lab.json").write_text(text)
+    (folder / "results.json").write_text(text)
     remember_durations([folder])
     assert known_durations() == {}

@@ -103,9 +103,9 @@ def test_text_of_a_guest_stays_text_on_one_line() -> None:
     assert len(line) < 320
 
 
-def test_lines_without_a_terminal(tmp_path: Path) -> None:
+def test_lines_without_a_terminal() -> None:
     stream = io.StringIO()
-    with JobDisplay(tmp_path, 2, stream) as display:
+    with JobDisplay({}, 2, stream) as display:
         events: tuple[JobEvent, ...] = (ChosenTests(TESTS), StartedTest("1", TESTS[0]), ended(1, 12.34))
         for event in events:
             display.handle(event)
@@ -117,10 +117,10 @@ def test_lines_without_a_terminal(tmp_path: Path) -> None:
     ]
 
 
-def test_reader_that_has_ended_is_no_error(tmp_path: Path) -> None:
+def test_reader_that_has_ended_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "w", buffering=1) as stream, JobDisplay(tmp_path, 2, stream) as display:
+    with os.fdopen(writer, "w", buffering=1) as stream, JobDisplay({}, 2, stream) as display:
         display.handle(ChosenTests(TESTS))
         os.dup2(os.open(os.devnull, os.O_WRONLY), writer)  # what is left in the buffer has to go somewhere
 
@@ -131,7 +131,8 @@ def test_table_on_a_terminal_is_removed_and_lines_stay(tmp_path: Path, monkeypat
     main, terminal = pty.openpty()
     with os.fdopen(main, "rb", buffering=0) as screen, os.fdopen(terminal, "w") as stream:
         monkeypatch.setattr("sys.stderr", stream)
-        display = job_display(tmp_path, 2)
+        monkeypatch.setenv("CPRLIB_CACHE", str(tmp_path))
+        display = job_display(2)
         assert isinstance(display, LiveTable)
         with display:
             display.handle(ChosenTests(TESTS))
@@ -155,7 +156,7 @@ def test_lines_that_are_no_events_are_left_out() -> None:
 def test_real_job(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(SUITE)
     stream = io.StringIO()
-    run_shown(SuiteRun(tmp_path, [str(tmp_path / "test_some.py")], {}), JobDisplay(tmp_path, 1, stream))
+    run_shown(SuiteRun(tmp_path, [str(tmp_path / "test_some.py")], {}), JobDisplay({}, 1, stream))
     first, *lines = stream.getvalue().splitlines()
     assert first == "4 tests, 1 at once"
     words = [line.split() for line in lines]
@@ -171,6 +172,6 @@ def test_real_job(tmp_path: Path) -> None:
 
 def test_errors_of_avocado_are_shown_and_logged(tmp_path: Path) -> None:
     stream = io.StringIO()
-    run_shown(SuiteRun(tmp_path, [str(tmp_path / "gone.py")], {}), JobDisplay(tmp_path, 1, stream))
+    run_shown(SuiteRun(tmp_path, [str(tmp_path / "gone.py")], {}), JobDisplay({}, 1, stream))
     assert "avocado: No tests found" in stream.getvalue()
     assert "No tests found" in (tmp_path / LOG_FILE).read_text()

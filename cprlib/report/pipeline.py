@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment, join_environments
 from cprlib.report.finding_groups import finding_groups
-from cprlib.report.gather import gather, read_jobs
+from cprlib.report.gather import AvocadoTest, gather, read_jobs
 from cprlib.report.html import write_html
 from cprlib.report.junit import write_junit, write_tap
 from cprlib.report.matrix import MatrixRecord, points_of
@@ -19,8 +19,33 @@ from cprlib.report.run_report import RunReport
 from cprlib.report.series_coverage import patch_results
 from cprlib.report.summary import write_markdown
 from cprlib.verdict.findings import combine, inconclusive
-from cprlib.verdict.judge import judge, judge_run
+from cprlib.verdict.judge import JudgedCase, judge, judge_run
 from cprlib.verdict.policy import Policy
+
+
+def judge_cases(
+    results: Path,
+    policy: Policy,
+    tests: Sequence[AvocadoTest] | None = None,
+    *,
+    baseline_ms: Mapping[str, float] | None = None,
+) -> tuple[JudgedCase, ...]:
+    """Gather and judge the cases of a results folder, without a verdict on the run; write nothing.
+
+    :param tests: of the folder's Avocado jobs, where they have been read.
+    :param baseline_ms: service interruption of each case in a saved run, by case id.
+    :raises UsageError: there is no such folder.
+    """
+    if not results.is_dir():
+        raise UsageError(f"report on {results}", "there is no such folder", "give the folder of a run")
+    baselines = baseline_ms or {}
+
+    def baseline_of(case: str) -> float | None:
+        """Of the case of that id; the second run ``x-2`` of a case ``x`` has the baseline of ``x``."""
+        return baselines.get(case, baselines.get(re.sub(r"-\d+\Z", "", case)))
+
+    cases = gather(results, read_jobs(results).tests if tests is None else tests)
+    return tuple(judge(case, policy, baseline_ms=baseline_of(case.id)) for case in cases)
 
 
 def judge_results(
@@ -36,22 +61,13 @@ def judge_results(
     :param environment: of the run. When None: from an earlier report in the folder, or from its matrix record, or this
         machine.
     :param command: command line of the run; when empty: from an earlier report.
-    :param baseline_ms: service interruption of each case in a saved run, by case id.
-    :raises UsageError: there is no such folder.
+    :param baseline_ms, raises: as for :func:`judge_cases`.
     """
-    if not results.is_dir():
-        raise UsageError(f"report on {results}", "there is no such folder", "give the folder of a run")
     earlier = read_machine(results) if environment is None else None
     if earlier:
         environment, command = earlier[0], command or earlier[1]
     job = read_jobs(results)
-    baselines = baseline_ms or {}
-
-    def baseline_of(case: str) -> float | None:
-        """Of the case of that id; the second run ``x-2`` of a case ``x`` has the baseline of ``x``."""
-        return baselines.get(case, baselines.get(re.sub(r"-\d+\Z", "", case)))
-
-    cases = tuple(judge(case, policy, baseline_ms=baseline_of(case.id)) for case in gather(results, job.tests))
+    cases = judge_cases(results, policy, job.tests, baseline_ms=baseline_ms)
     verdict = judge_run(cases, policy)
     problems = [*filter(None, [unfinished_reason(results)]), *job.problems]
     matrix = None

@@ -88,7 +88,7 @@ def make_baseline(results: Path, policy: Policy) -> Baseline:
     :raises InstrumentError: no case has a valid guest.
     """
     environment = read_environment(results)
-    guests = read_guests(results, policy, environment)
+    guests = read_guests(results, policy)
     for case, found in guests.items():
         if refused := next((item for guest in found for item in guest.failures), None):
             happened = f"the policy refuses {case}: {refused.about}: {refused.text}"
@@ -238,7 +238,7 @@ def check_baseline(
     environment = read_environment(results)
     if not anyway:
         require_same_machine(baseline, environment, path)
-    now = read_guests(results, policy, environment)
+    now = read_guests(results, policy)
     samples, problems = [], []
     for case, content in baseline.cases.items():
         if case not in now:

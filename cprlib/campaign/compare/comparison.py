@@ -206,7 +206,7 @@ def compare_saved(
     :raises UsageError: no case in common.
     :raises InstrumentError: one has no case.
     """
-    guests_a, guests_b = (read_guests(path, policy, environment) for path in (a, b))
+    guests_a, guests_b = (read_guests(path, policy) for path in (a, b))
     samples = tuple(Sample(case, found, guests_b[case], False) for case, found in guests_a.items() if case in guests_b)
     if not samples:
         raise UsageError(

@@ -17,8 +17,7 @@ from msgspec.structs import replace as replace_struct
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, UpdateFigures
-from cprlib.report.environment import Environment
-from cprlib.report.pipeline import judge_results
+from cprlib.report.pipeline import judge_cases
 from cprlib.traffic.figures import Interruption, PerDirection
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
@@ -158,7 +157,7 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
     )
 
 
-def read_guests(folder: Path, policy: Policy, environment: Environment) -> dict[str, tuple[GuestResult, ...]]:
+def read_guests(folder: Path, policy: Policy) -> dict[str, tuple[GuestResult, ...]]:
     """The guests in a saved results folder, or in a folder of such, by case and in the order of their start.
 
     :raises InstrumentError: there is none.
@@ -174,7 +173,7 @@ def read_guests(folder: Path, policy: Policy, environment: Environment) -> dict[
     )
     found: dict[str, list[GuestResult]] = {}
     for place in results:
-        for judged in judge_results(place, comparison_policy(policy), environment=environment).cases:
+        for judged in judge_cases(place, comparison_policy(policy)):
             if judged.evidence.updates or judged.evidence.skipped:
                 guest = guest_result(judged, str(place / "cases" / judged.evidence.id))
                 found.setdefault(guest.case, []).append(guest)

@@ -230,7 +230,7 @@ def compare(
         )
         children = Children()
         runner = JobRunner(request.engine, assets.lab_kernel, children.add)
-        jobs = GuestJobs(folder, partial, runner, policy, children, environment)
+        jobs = GuestJobs(folder, partial, runner, policy, children)
         lines = ProgressLines(say)
         strategy = CompareStrategy(folder, request, arms, jobs, replace(state, qemus=qemus), lines.line)
         Pool(strategy, worker_count(parallel, request.engine), children).run()

@@ -25,8 +25,7 @@ from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import UsageError
 from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary, file_digest
-from cprlib.report.environment import Environment
-from cprlib.report.pipeline import judge_results
+from cprlib.report.pipeline import judge_cases
 from cprlib.verdict.policy import Policy
 
 STATE_FILE = "state.json"
@@ -168,7 +167,6 @@ class GuestJobs:
     """Runs guests and reads them back; called on the pool's threads.
 
     :param folder: of the session. :param partial: for jobs that run.
-    :param environment: of the machine.
     """
 
     folder: Path
@@ -176,7 +174,6 @@ class GuestJobs:
     runner: JobRunner
     policy: Policy
     children: Children
-    environment: Environment
 
     def run(self, number: int, arm: Arm, test: SuiteTest) -> GuestResult | None:
         """Run and store one guest of a round; None when it was ended from outside."""
@@ -191,7 +188,7 @@ class GuestJobs:
     def read(self, number: int, arm: Arm, test: SuiteTest) -> GuestResult:
         """A stored guest."""
         place = self.folder / RESULTS / arm.name / f"round-{number}" / test.id
-        judged = judge_results(place, comparison_policy(self.policy), environment=self.environment).cases
+        judged = judge_cases(place, comparison_policy(self.policy))
         if not judged:
             problem = "avocado-test: it left no case"
             return GuestResult(test.id, 0, {}, {}, {}, problems=(problem,), folder=self._link(place))

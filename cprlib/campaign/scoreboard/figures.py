@@ -10,8 +10,7 @@ from cprlib.campaign.compare.guest import INSTRUMENT, comparison_policy, updates
 from cprlib.campaign.scoreboard.plan import Row
 from cprlib.evidence.records import Budget, Outcome, Role, UpdateFigures
 from cprlib.report.fault_matrix import fault_matrix
-from cprlib.report.pipeline import judge_results
-from cprlib.report.run_report import RunReport
+from cprlib.report.pipeline import judge_cases, judge_results
 from cprlib.traffic.figures import Interruption
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy
@@ -117,7 +116,7 @@ def measure(row: Row, version: str, updates: Sequence[Path], failures: Sequence[
             valid += found
             counted += (update for update in found if not _overlong(update, evidence.budget))
     discarded += ["no evidence"] * (len(updates) - len(guests))
-    cells = [cell for folder in failures for cell in fault_matrix(_report(folder, limits)).cells]
+    cells = [cell for folder in failures for cell in fault_matrix(judge_results(folder, limits)).cells]
     return Measured(
         row,
         version,
@@ -132,12 +131,8 @@ def measure(row: Row, version: str, updates: Sequence[Path], failures: Sequence[
     )
 
 
-def _report(folder: Path, policy: Policy) -> RunReport:
-    return judge_results(folder, policy)
-
-
 def _cases(folder: Path, policy: Policy) -> list[JudgedCase]:
-    return [case for case in _report(folder, comparison_policy(policy)).cases if case.evidence.started_ns]
+    return [case for case in judge_cases(folder, comparison_policy(policy)) if case.evidence.started_ns]
 
 
 def _overlong(update: UpdateFigures, budget: Budget | None) -> bool:

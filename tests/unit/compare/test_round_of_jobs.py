@@ -8,7 +8,6 @@ from cprlib.campaign.compare.run import CompareStrategy
 from cprlib.campaign.compare.session import Arm, CompareRequest, CompareState, GuestJobs
 from cprlib.campaign.job import JobRunner, list_tests
 from cprlib.campaign.pool import Children, Pool
-from cprlib.report.environment import Environment
 from cprlib.verdict.policy_file import load_policy
 
 SOURCE = """
@@ -36,7 +35,7 @@ def test_round_of_real_jobs_becomes_guests(tmp_path: Path) -> None:
     arms = [Arm(name, {"qemu": f"/{name}"}, tests) for name in ("a", "b")]
     children, policy = Children(), load_policy("default")
     runner = JobRunner(None, None, children.add)
-    jobs = GuestJobs(tmp_path, tmp_path / ".partial", runner, policy, children, Environment())
+    jobs = GuestJobs(tmp_path, tmp_path / ".partial", runner, policy, children)
     request = CompareRequest("/b", budget=0.001)
     strategy = CompareStrategy(tmp_path, request, arms, jobs, CompareState(), print)
     Pool(strategy, 2, children).run()

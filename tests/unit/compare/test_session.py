@@ -91,7 +91,7 @@ class FakeRunner:
 
 def make_jobs(folder: Path, runner: FakeRunner, children: Children | None = None) -> GuestJobs:
     used: JobRunner = runner  # type: ignore[assignment]
-    return GuestJobs(folder, runner.partial, used, POLICY, children or Children(), ENVIRONMENT)
+    return GuestJobs(folder, runner.partial, used, POLICY, children or Children())
 
 
 def run_rounds(folder: Path, runner: FakeRunner, rounds: int = 1, arms: Sequence[Arm] = ARMS) -> CompareStrategy:
@@ -143,12 +143,12 @@ def test_saved_guests_are_read_from_a_folder_of_rounds_in_their_order(tmp_path: 
     count = len(run_rounds(tmp_path, FakeRunner(tmp_path / PARTIAL), 3, ARMS[:2]).rounds)
     assert count >= 3
     (tmp_path / "results" / "latest").symlink_to("a")
-    guests = read_guests(tmp_path / "results" / "a", POLICY, ENVIRONMENT)
+    guests = read_guests(tmp_path / "results" / "a", POLICY)
     assert {case: len(found) for case, found in guests.items()} == {CASE: count, "other": count}
     made = compare_saved(tmp_path / "results" / "a", tmp_path / "results" / "b", POLICY, Effect(), ENVIRONMENT)
     assert (made.kind, made.exit_status, len(made.samples[0].a)) == ("saved", ExitStatus.INCONCLUSIVE, count)
     with pytest.raises(InstrumentError, match="no case of a live update"):
-        read_guests(tmp_path / PARTIAL, POLICY, ENVIRONMENT)
+        read_guests(tmp_path / PARTIAL, POLICY)
 
 
 def test_saved_runs_without_a_case_in_common_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import os
 import time
@@ -93,7 +94,7 @@ def apt_messages(error: ProcessFailed) -> str:
     return "; ".join(dict.fromkeys(lines[:3])) or error.happened
 
 
-class AptLists:
+class PackageLists(abc.ABC):
     """The lists of one suite.
 
     :param mirror: address without a slash at its end.
@@ -106,29 +107,53 @@ class AptLists:
         self._folder = folder
         self._progress = progress
 
+    @abc.abstractmethod
     def names(self, prefix: str) -> tuple[str, ...]:
         """Names of the binary packages that begin with ``prefix``, sorted."""
-        return tuple(sorted(self._apt_cache("deb", "pkgnames", prefix).split()))
 
+    @abc.abstractmethod
     def records(self, kind: str, name: str) -> list[dict[str, str]]:
         """All versions of a package; none where the suite has no such package.
 
         :param kind: ``deb`` or ``deb-src``.
-        :raises DownloadFailed: the lists could not be fetched.
+        :raises DownloadFailed: the lists could not be fetched, or their signature is wrong.
         """
+
+    @abc.abstractmethod
+    def fetch(self, remotes: Sequence[Remote], folder: Path, purpose: str) -> None:
+        """Download files of the archive into a folder, and check their sha256."""
+
+    @abc.abstractmethod
+    def forget(self, kind: str) -> None:
+        """Fetch the lists again for the next look-up."""
+
+    def _purpose(self, kind: str) -> str:
+        return f"fetch Debian {self._suite}'s list of {'packages' if kind == 'deb' else 'sources'}"
+
+
+def is_recent(path: Path) -> bool:
+    """Whether lists of the age of this file serve a new look-up."""
+    return path.exists() and path.stat().st_mtime >= time.time() - LISTS_FRESH
+
+
+class AptLists(PackageLists):
+    """Look-ups by apt-cache, downloads by apt-helper; apt checks signatures and sha256."""
+
+    def names(self, prefix: str) -> tuple[str, ...]:
+        return tuple(sorted(self._apt_cache("deb", "pkgnames", prefix).split()))
+
+    def records(self, kind: str, name: str) -> list[dict[str, str]]:
         command = ("show", "--all-versions") if kind == "deb" else ("showsrc", "--only-source")
         shown = self._apt_cache(kind, *command, name, absent_is_empty=True)
         return [record for record in stanzas(shown) if record.get("Package") == name]
 
     def fetch(self, remotes: Sequence[Remote], folder: Path, purpose: str) -> None:
-        """Download files of the archive into a folder; apt checks their sha256."""
         command = ["/usr/lib/apt/apt-helper", "download-file"]
         for remote in remotes:
             command += [f"{self._mirror}/{remote.path}", str(folder / remote.name), f"SHA256:{remote.sha256}"]
         run_apt(command, self._root("deb"), purpose, DOWNLOAD_SECONDS)
 
     def forget(self, kind: str) -> None:
-        """Fetch the lists again for the next look-up."""
         (self._root(kind) / "fetched").unlink(missing_ok=True)
 
     def _root(self, kind: str) -> Path:
@@ -150,7 +175,7 @@ class AptLists:
         root.mkdir(parents=True, exist_ok=True)
         stamp = root / "fetched"
         with locked(root / "lock"):
-            if stamp.exists() and stamp.stat().st_mtime >= time.time() - LISTS_FRESH:
+            if is_recent(stamp):
                 return
             stamp.unlink(missing_ok=True)
             signed = next((path for path in KEYRINGS if path.exists()), None)
@@ -158,7 +183,7 @@ class AptLists:
                 advice = "sudo apt-get install debian-archive-keyring"
                 raise EnvironmentFailure(f"check Debian {self._suite}'s lists", f"no {KEYRINGS[-1]}", advice)
             write_text(root / "sources.list", f"{kind} [signed-by={signed}] {self._mirror} {self._suite} main\n")
-            purpose = f"fetch Debian {self._suite}'s list of {'packages' if kind == 'deb' else 'sources'}"
+            purpose = self._purpose(kind)
             with self._progress.step(purpose):
                 run_apt(["apt-get", "update"], root, purpose, UPDATE_SECONDS)
             write_text(stamp, "")

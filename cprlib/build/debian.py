@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cprlib.build import store
-from cprlib.build.apt import MIRROR_VARIABLE, AptLists
+from cprlib.build.apt import MIRROR_VARIABLE, AptLists, PackageLists
 from cprlib.build.control import Remote, comma_list, is_version, newest
 from cprlib.build.deb_file import unpack_deb
 from cprlib.build.other_packages import has_apt
@@ -75,7 +75,7 @@ class Archive:
         self.mirror = os.environ.get(MIRROR_VARIABLE, default).rstrip("/")
         self._progress = progress or Progress()
         self._folder = cache_folder() / "debian" / store.key_of(mirror=self.mirror)[:12]
-        lists = AptLists if with_apt else SignedLists
+        lists: type[PackageLists] = AptLists if with_apt else SignedLists
         self._lists = lists(self.mirror, suite, self._folder, self._progress)
 
     def names(self, prefix: str) -> tuple[str, ...]:

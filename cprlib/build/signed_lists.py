@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cprlib.build import store
-from cprlib.build.apt import ARCHITECTURE, LISTS_FRESH, NETWORK_ADVICE
+from cprlib.build.apt import ARCHITECTURE, NETWORK_ADVICE, PackageLists, is_recent
 from cprlib.build.control import Remote, stanzas
-from cprlib.build.progress import Progress
 from cprlib.errors import DownloadFailed, EnvironmentFailure
 from cprlib.files import locked, project_folder
 
@@ -33,31 +32,15 @@ CHUNK = 1 << 20
 VALID_SIGNATURE, BAD_SIGNATURE = "VALIDSIG", "BADSIG"  # status lines of gpgv (doc/DETAILS of GnuPG)
 
 
-class SignedLists:
-    """The lists of one suite; the same methods as :class:`cprlib.build.apt.AptLists`.
-
-    :param mirror: address without a slash at its end.
-    :param folder: of all lists of that mirror.
-    """
-
-    def __init__(self, mirror: str, suite: str, folder: Path, progress: Progress) -> None:
-        self._mirror = mirror
-        self._suite = suite
-        self._folder = folder
-        self._progress = progress
+class SignedLists(PackageLists):
+    """Look-ups in lists that gpgv has checked, downloads by HTTPS."""
 
     def names(self, prefix: str) -> tuple[str, ...]:
-        """Names of the binary packages that begin with ``prefix``, sorted."""
         start = re.escape(prefix).encode()
         found = re.findall(rb"^Package: (" + start + rb"\S*)$", self._list("deb"), re.MULTILINE)
         return tuple(sorted({name.decode() for name in found}))
 
     def records(self, kind: str, name: str) -> list[dict[str, str]]:
-        """All versions of a package; none where the suite has no such package.
-
-        :param kind: ``deb`` or ``deb-src``.
-        :raises DownloadFailed: the lists could not be fetched, or their signature is wrong.
-        """
         data, line = self._list(kind), f"Package: {name}\n".encode()
         found: list[dict[str, str]] = []
         at = data.find(line)
@@ -69,12 +52,10 @@ class SignedLists:
         return found
 
     def fetch(self, remotes: Sequence[Remote], folder: Path, purpose: str) -> None:
-        """Download files of the archive into a folder, and check their sha256."""
         for remote in remotes:
             self._download(remote, folder / remote.name, purpose)
 
     def forget(self, kind: str) -> None:
-        """Fetch the lists again for the next look-up."""
         (self._root / f"{kind}.list").unlink(missing_ok=True)
 
     @property
@@ -86,8 +67,8 @@ class SignedLists:
         path = self._root / f"{kind}.list"
         self._root.mkdir(parents=True, exist_ok=True)
         with locked(self._root / "lock"):
-            if not path.exists() or path.stat().st_mtime < time.time() - LISTS_FRESH:
-                purpose = f"fetch Debian {self._suite}'s list of {'packages' if kind == 'deb' else 'sources'}"
+            if not is_recent(path):
+                purpose = self._purpose(kind)
                 with self._progress.step(purpose):
                     self._update(kind, path, purpose)
         return path.read_bytes()

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.replies import NetInfo
-from cprlib.linux.counters import read_link_errors
-from cprlib.linux.stack_counters import read_stack_counters
+from cprlib.linux.counters import read_link_errors, read_stack_counters
 from cprlib.linux.topology import PORT, STATION_INTERFACE
 from cprlib.update.running_guest import RunningGuest
 

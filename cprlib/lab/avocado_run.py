@@ -20,8 +20,8 @@ from cprlib.cleanup import CleanupProcess, temporary_environment
 from cprlib.errors import CprlibError, EnvironmentFailure, InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.files import project_folder
-from cprlib.lab.capacity import parallel_tests
 from cprlib.lab.durations import remember_durations
+from cprlib.lab.engine import parallel_tests
 from cprlib.lab.job_display import JobDisplay, job_display
 from cprlib.lab.job_events import EVENTS_VARIABLE, read_events
 from cprlib.lab.task import LAB_FILE
@@ -49,7 +49,7 @@ class SuiteRun:
     :param parameters: Avocado test parameters.
     :param matrix: yaml-to-mux file with all parameters; replaces ``parameters``.
     :param engine: lab engine; None to run natively.
-    :param parallel: tests at once; None for :func:`cprlib.lab.capacity.parallel_tests`.
+    :param parallel: tests at once; None for :func:`cprlib.lab.engine.parallel_tests`.
     :param extra: further arguments for Avocado.
     :param job_folder: in the results folder, for Avocado's own results.
     """

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from cprlib.errors import CprlibError, InstrumentError
-from cprlib.lab.capacity import parallel_tests
+from cprlib.lab.engine import parallel_tests
 from cprlib.linux.cgroup import cpu_limit, memory_limit_mib, usable_cores, usable_memory_mib
 from cprlib.linux.kernel_trace import reads_of_taps
 from cprlib.linux.libc import KCMP_NUMBERS, same_open_file, unshare_network
+from cprlib.linux.procfs import read_text
 from cprlib.linux.tap import open_tap
 from cprlib.linux.tracefs import EventUnusable
 from cprlib.process import run
@@ -106,10 +107,8 @@ def check_kvm() -> Result:
 
 
 def _cpu_flags() -> set[str]:
-    for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("flags"):
-            return set(line.partition(":")[2].split())
-    return set()
+    lines = read_text(Path("/proc/cpuinfo")).splitlines()
+    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
 
 
 def check_namespaces() -> Result:
@@ -176,8 +175,8 @@ def ptrace_advice(root: Path = Path("/")) -> str:
 
     :param root: of the file system; another one for tests.
     """
-    status = dict(line.partition(":")[::2] for line in read_lines(root / "proc/self/status"))
-    scope = "".join(read_lines(root / "proc/sys/kernel/yama/ptrace_scope"))
+    status = dict(line.partition(":")[::2] for line in read_text(root / "proc/self/status").splitlines())
+    scope = read_text(root / "proc/sys/kernel/yama/ptrace_scope").strip()
     may_trace = int(status.get("CapEff", "0"), 16) >> CAP_SYS_PTRACE & 1
     if scope == "3":
         return "kernel.yama.ptrace_scope is 3, which only a reboot changes: set it to 1 at boot, or use the lab"
@@ -191,10 +190,10 @@ def ptrace_advice(root: Path = Path("/")) -> str:
 def check_tracefs(roots: Sequence[Path] = TRACEFS) -> Result:
     """Find the tracepoints that report why a packet was dropped, and who reads a tap."""
     for root in roots:
-        if not read_lines(root / "events/skb/kfree_skb/format"):
+        if not read_text(root / "events/skb/kfree_skb/format"):
             continue
         try:
-            reads_of_taps("\n".join(read_lines(root / "events/skb/consume_skb/format")))
+            reads_of_taps(read_text(root / "events/skb/consume_skb/format"))
         except EventUnusable as error:
             return Level.WARN, f"skb:kfree_skb in {root}; skb:consume_skb {error}", "use Linux 6.3 or newer, or the lab"
         return Level.PASS, f"skb:kfree_skb in {root}", ""
@@ -239,14 +238,6 @@ def check_kernel_settings(path: Path = Path("/proc/sys/kernel")) -> Result:
     if os.access(path, os.W_OK) and not os.statvfs(path).f_flag & os.ST_RDONLY:
         return Level.PASS, "/proc/sys can be written; no test does so on this host", ""
     return Level.PASS, "/proc/sys is read-only, as in a container; no test writes it on this host", ""
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a small file of the kernel; none when it cannot be read."""
-    try:
-        return path.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return []
 
 
 def _in_child(check: Callable[[], None]) -> bool:

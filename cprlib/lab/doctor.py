@@ -22,10 +22,11 @@ from cprlib.build.other_packages import (
 )
 from cprlib.errors import CprlibError, EnvironmentFailure
 from cprlib.files import cache_folder
-from cprlib.lab.checks_native import Diagnosis, Level, check_native, read_lines
+from cprlib.lab.checks_native import Diagnosis, Level, check_native
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB, LabCommand, LabStreams
 from cprlib.lab.engines import build_init, find_kernel
 from cprlib.lab.uml import LAYERS, UmlEngine, confined, places_for_memory
+from cprlib.linux.procfs import read_text
 from cprlib.process import describe_status, spawn
 
 Mode = Literal["native", "lab"]
@@ -187,7 +188,7 @@ def namespaces_advice(root: Path = Path("/")) -> str:
     :param root: of the file system; another one for tests.
     """
     for name, value, who in NAMESPACE_SETTINGS:
-        if read_lines(root / "proc/sys" / name.replace(".", "/")) == [value]:
+        if read_text(root / "proc/sys" / name.replace(".", "/")).strip() == value:
             other = {"0": "1", "1": "0"}[value] if name != MOST_NAMESPACES else "15000"
             return f"{who}; a lab runs without them too. To allow them: sudo sysctl {name}={other}"
     return "the policy of this container or kernel refuses user namespaces; a lab runs without them too"

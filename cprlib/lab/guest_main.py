@@ -3,7 +3,7 @@
 Avocado's runner starts a second process for each test and polls it every 10 ms, to survive damage to the test's
 process. A lab belongs to one test, so the test runs in this process and has the one core of the lab for itself.
 Importing ``avocado`` loads every installed plugin (spawners, results, varianters), which takes most of the second that
-the start of a test takes in a lab; this process needs none (:mod:`cprlib.lab.light_avocado`).
+the start of a test takes in a lab; this process needs none (:mod:`cprlib.lab.avocado_main`).
 Messages are JSON lines on standard output; other output of the test's children goes to standard error.
 
 Usage: ``python -m cprlib.lab.guest_main ARGUMENTS``, with the arguments of Avocado's ``runnable-run``.
@@ -18,7 +18,7 @@ import signal
 import sys
 from typing import Any, BinaryIO
 
-from cprlib.lab.light_avocado import light_modules, replaced
+from cprlib.lab.avocado_main import light_modules, replaced
 
 KIND = "avocado-instrumented"
 

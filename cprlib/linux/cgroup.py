@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from cprlib.linux.procfs import read_text
+
 MIB = 1 << 20
 UNLIMITED = 1 << 60  # control groups of version 1 write a number near 2**63 for no limit
 MOUNT = "sys/fs/cgroup"
@@ -104,7 +106,4 @@ def _words(path: Path) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return []
+    return read_text(path).splitlines()

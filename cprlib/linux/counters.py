@@ -1,13 +1,18 @@
-"""Packet counters of links (IFLA_STATS64, linux/if_link.h) and of their queueing disciplines (TCA_STATS2)."""
+"""Packet counters: of links (IFLA_STATS64), of their queueing disciplines (TCA_STATS2), and of the IP stack."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 from cprlib.errors import InstrumentError
 from cprlib.linux.namespace import NetworkNamespace
+from cprlib.linux.procfs import read_text
+
+STACK_FILES = Path("/proc/thread-self/net")  # /proc/net is the namespace of the process's first thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +32,7 @@ def read_counters(namespace: NetworkNamespace, interface: str) -> LinkCounters:
 
     :raises InstrumentError: the kernel gave none; absent counters never count as zero.
     """
-    message = namespace.netlink.link("get", index=namespace.index(interface))[0]
-    statistics = message.get("stats64")
-    if statistics is None:
-        raise InstrumentError(f"read the counters of {interface}", "the kernel gave no IFLA_STATS64")
+    statistics = _statistics(namespace, interface)
     return LinkCounters(**{item.name: int(statistics[item.name]) for item in fields(LinkCounters)})
 
 
@@ -39,10 +41,16 @@ def read_link_errors(namespace: NetworkNamespace, interface: str) -> Mapping[str
 
     :raises InstrumentError: the kernel gave none.
     """
+    statistics = _statistics(namespace, interface)
+    return {name: int(count) for name, count in statistics.items() if "error" in name or name == "collisions"}
+
+
+def _statistics(namespace: NetworkNamespace, interface: str) -> Mapping[str, Any]:
+    statistics: Mapping[str, Any] | None
     statistics = namespace.netlink.link("get", index=namespace.index(interface))[0].get("stats64")
     if statistics is None:
         raise InstrumentError(f"read the counters of {interface}", "the kernel gave no IFLA_STATS64")
-    return {name: int(count) for name, count in statistics.items() if "error" in name or name == "collisions"}
+    return statistics
 
 
 class QdiscSide(enum.IntEnum):
@@ -81,3 +89,29 @@ def read_queue_drops(namespace: NetworkNamespace, interface: str) -> dict[QdiscS
     """
     counts = {side: read_queue(namespace, interface, side.value, field="parent") for side in QdiscSide}
     return {side: count.dropped if count else 0 for side, count in counts.items()}
+
+
+def parse_snmp(text: str) -> dict[str, int]:
+    """The counters of /proc/net/snmp, which has a line of names and a line of values for each protocol.
+
+    :returns: by protocol and name: ``Ip.InHdrErrors``.
+    """
+    counters = {}
+    lines = iter(text.splitlines())
+    for names, values in zip(lines, lines, strict=False):
+        protocol, *fields = names.split()
+        for name, value in zip(fields, values.split()[1:], strict=False):
+            counters[f"{protocol.rstrip(':')}.{name}"] = int(value)
+    return counters
+
+
+def parse_snmp6(text: str) -> dict[str, int]:
+    """The counters of /proc/net/snmp6: ``Ip6InHdrErrors``."""
+    return {name: int(value) for name, value, *_ in (line.split() for line in text.splitlines())}
+
+
+def read_stack_counters(namespace: NetworkNamespace) -> Mapping[str, int]:
+    """The counters of a namespace, with the names that the guest's agent uses."""
+    with namespace.entered():
+        version4, version6 = (STACK_FILES / "snmp").read_text(), read_text(STACK_FILES / "snmp6")
+    return parse_snmp(version4) | parse_snmp6(version6)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from cprlib.linux.counters import read_stack_counters
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.tap import TapQueue, offload_bits
 
@@ -85,13 +85,8 @@ def _attributes(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def _stack_errors(namespace: NetworkNamespace) -> Values:
     """Damaged packets that the IP stack of a namespace has counted (/proc/net/snmp, snmp6)."""
-    with namespace.entered():
-        folder = Path("/proc/thread-self/net")
-        lines = (folder / "snmp").read_text(encoding="ascii", errors="replace").splitlines()
-        counters: dict[str, str] = {}
-        for names, numbers in zip(lines[::2], lines[1::2], strict=False):
-            protocol, *titles = names.split()
-            counters |= dict(zip((f"{protocol[:-1]}{title}" for title in titles), numbers.split()[1:], strict=False))
-        if (file := folder / "snmp6").exists():
-            counters |= dict(line.split()[:2] for line in file.read_text(encoding="ascii").splitlines() if line)
-    return {f"errors/{namespace.name}/{name}": item for name, item in counters.items() if STACK_ERRORS.search(name)}
+    return {
+        f"errors/{namespace.name}/{name.replace('.', '')}": str(count)
+        for name, count in read_stack_counters(namespace).items()
+        if STACK_ERRORS.search(name)
+    }

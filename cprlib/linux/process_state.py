@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cprlib.errors import InstrumentError
 from cprlib.linux.descriptors import Descriptor, read_table
+from cprlib.linux.procfs import read_text
 
 Values = dict[str, str]
 
@@ -37,7 +38,7 @@ def read_process_state(pid: int, *names: str) -> Values:
     try:
         values = {f"status/{item}": text for item, text in _status(folder / "status", STATUS)}
         values |= {f"limits/{line[:26].strip()}": " ".join(line[26:].split()[:2]) for line in _lines(folder / "limits")}
-        values |= {item: text for item in FILES if (text := _text(folder / item)) is not None}
+        values |= {item: text for item in FILES if (text := read_text(folder / item).strip())}
         values |= {item: os.readlink(folder / item) for item in LINKS}
     except OSError as error:
         raise InstrumentError(f"read the state of process {pid}", str(error)) from error
@@ -50,14 +51,6 @@ def read_process_state(pid: int, *names: str) -> Values:
     counted.update(f"children/{item}" for item in _children(folder))
     values |= {path: str(count) for path, count in counted.items()}
     return values | _threads(folder)
-
-
-def _text(path: Path) -> str | None:
-    """The text of a file that not every kernel has."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
 
 
 def _lines(path: Path) -> list[str]:
@@ -82,21 +75,17 @@ def _what(row: Descriptor, names: Iterable[str]) -> str:
 
 def _mappings(path: Path) -> Iterator[str]:
     """Memory that is backed by a shared file or a device: its name, size and rights."""
-    for line in _text_of(path).splitlines():
+    for line in read_text(path).splitlines():
         span, rights, _, _, _, *file = line.split(maxsplit=5)
         if file and SHARED_PATHS.match(file[0]):
             first, last = (int(item, 16) for item in span.split("-"))
             yield f"{file[0].replace('/', '|')}/{(last - first) >> 10} KiB {rights}"
 
 
-def _text_of(path: Path) -> str:
-    return _text(path) or ""
-
-
 def _children(folder: Path) -> Iterator[str]:
     """Name and state of each child process (proc_pid_task_tid_children(5)); a zombie has state Z."""
     for task in sorted((folder / "task").glob("*/children")):
-        for child in _text_of(task).split():
+        for child in read_text(task).split():
             try:
                 fields = dict(_status(Path(f"/proc/{child}/status"), ("Name", "State")))
             except OSError:

@@ -15,6 +15,14 @@ WORKERS_END_S = 2.0  # time for stopped workers to leave /proc, also on a busy m
 LISTENING = 0x10000  # __SO_ACCEPTCON, the flags column of /proc/net/unix
 
 
+def read_text(path: Path) -> str:
+    """The text of a small file of the kernel; empty when it cannot be read: it is gone, or this kernel has none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def children_of(pid: int) -> tuple[int, ...]:
     """Child processes of the main thread of a process, zombies included; empty for a process that is gone."""
     try:
@@ -27,11 +35,8 @@ def children_of(pid: int) -> tuple[int, ...]:
 
 
 def _parent(name: str) -> int | None:
-    try:
-        stat = Path(f"/proc/{name}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return int(stat.rpartition(")")[2].split()[1])  # proc_pid_stat(5), field 4
+    fields = read_text(Path(f"/proc/{name}/stat")).rpartition(")")[2].split()
+    return int(fields[1]) if fields else None  # proc_pid_stat(5), field 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,7 @@ class VhostWorker:
 
 
 def _worker(task: int, comm: Path) -> VhostWorker | None:
-    try:
-        name = comm.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-    prefix, _, owner = name.partition("-")
+    prefix, _, owner = read_text(comm).strip().partition("-")
     return VhostWorker(task, int(owner)) if prefix == "vhost" and owner.isdigit() else None
 
 
@@ -92,10 +93,7 @@ def anonymous_memory(pid: int) -> int | None:
 
     :returns: None when the process is gone or RssAnon is missing.
     """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
+    lines = read_text(Path(f"/proc/{pid}/status")).splitlines()
     found = [line.split() for line in lines if line.startswith("RssAnon:")]
     return int(found[0][1]) if found else None
 
@@ -135,11 +133,7 @@ def is_listening(pid: int, name: str) -> bool:
 
     A socket that exists is not enough: between bind(2) and listen(2) it refuses connections.
     """
-    try:
-        lines = Path(f"/proc/{pid}/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return False
-    for line in lines[1:]:
+    for line in read_text(Path(f"/proc/{pid}/net/unix")).splitlines()[1:]:
         fields = line.split()  # Num RefCount Protocol Flags Type St Inode Path (net/unix/af_unix.c)
         if len(fields) >= 8 and fields[7].rstrip("@") == f"@{name}":
             return bool(int(fields[3], 16) & LISTENING)

@@ -11,7 +11,7 @@ import re
 import signal
 from pathlib import Path
 
-from cprlib.linux.procfs import children_of
+from cprlib.linux.procfs import children_of, read_text
 
 SHELL_REPORT = re.compile(r"^(\S+: line \d+: +\d+ )?(Aborted|Segmentation fault|Bus error|Killed)\b")
 SHELL_SIGNAL = 128  # exit status of a shell whose child was killed by a signal, less the signal's number (POSIX sh)
@@ -25,16 +25,9 @@ def qemu_below(pid: int, word: str) -> int:
     """
     for child in children_of(pid):
         found = qemu_below(child, word)
-        if found != child or word in _words(child):
+        if found != child or word in read_text(Path(f"/proc/{child}/cmdline")).split("\0"):
             return found
     return pid
-
-
-def _words(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
-    except OSError:
-        return []
 
 
 def last_message(messages: str) -> str:

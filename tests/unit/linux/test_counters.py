@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cprlib.linux.stack_counters import parse_snmp, parse_snmp6
+from cprlib.linux.counters import parse_snmp, parse_snmp6
 
 pytestmark = pytest.mark.fast
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from subprocess import Popen
 from typing import Any, Protocol
 
-from cprlib.lab.engine import parallel_tests
+from cprlib.lab.schedule import parallel_tests
 from cprlib.process import kill_group
 
 STOP_S = 5.0  # time for a worker to notice that its job was ended
@@ -118,5 +118,5 @@ class Pool:
 
 
 def worker_count(parallel: int | None, engine: str | None) -> int:
-    """Jobs at once: as asked for, else :func:`cprlib.lab.engine.parallel_tests`."""
+    """Jobs at once: as asked for, else :func:`cprlib.lab.schedule.parallel_tests`."""
     return parallel or parallel_tests(engine)

@@ -20,10 +20,9 @@ from cprlib.cleanup import CleanupProcess, temporary_environment
 from cprlib.errors import CprlibError, EnvironmentFailure, InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.files import project_folder
-from cprlib.lab.durations import remember_durations
-from cprlib.lab.engine import parallel_tests
 from cprlib.lab.job_display import JobDisplay, job_display
 from cprlib.lab.job_events import EVENTS_VARIABLE, read_events
+from cprlib.lab.schedule import parallel_tests, remember_durations
 from cprlib.lab.task import LAB_FILE
 from cprlib.process import spawn
 from cprlib.report.results_folder import CASES, FIRST_TRIES, REPEATS
@@ -49,7 +48,7 @@ class SuiteRun:
     :param parameters: Avocado test parameters.
     :param matrix: yaml-to-mux file with all parameters; replaces ``parameters``.
     :param engine: lab engine; None to run natively.
-    :param parallel: tests at once; None for :func:`cprlib.lab.engine.parallel_tests`.
+    :param parallel: tests at once; None for :func:`cprlib.lab.schedule.parallel_tests`.
     :param extra: further arguments for Avocado.
     :param job_folder: in the results folder, for Avocado's own results.
     """

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from cprlib.errors import CprlibError, InstrumentError
-from cprlib.lab.engine import parallel_tests
+from cprlib.lab.schedule import parallel_tests
 from cprlib.linux.cgroup import cpu_limit, memory_limit_mib, usable_cores, usable_memory_mib
 from cprlib.linux.kernel_trace import reads_of_taps
 from cprlib.linux.libc import KCMP_NUMBERS, same_open_file, unshare_network

@@ -1,4 +1,4 @@
-"""The interface of a lab: one command in a fresh kernel, its output and its exit status; how many run at once."""
+"""The interface of a lab: one command in a fresh kernel, its output and its exit status."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from cprlib.errors import LabLost
-from cprlib.linux.cgroup import usable_cores, usable_memory_mib
 
 ATTEMPTS = 2  # a command whose lab dies is run again in a new lab
 DEFAULT_MEMORY_MIB = 3072
-TEST_MIB = 1024  # that a lab takes with source and target QEMU, the suite and what it writes
 ENGINES = ("uml", "kvm")  # made by cprlib.lab.engines
 
 Writer = Callable[[bytes], None]
@@ -142,23 +140,3 @@ def run_in_lab(engine: LabEngine, command: LabCommand, streams: LabStreams, atte
         else:
             elapsed_ms = (time.monotonic() - started) * 1000
             return LabOutcome(attempt.returncode, attempt.boot_ms, elapsed_ms, len(lost) + 1, tuple(lost))
-
-
-def parallel_tests(engine: str | None, root: Path = Path("/")) -> int:
-    """One natively; in labs one per processor, as far as memory suffices. At least 1.
-
-    :param engine: of the lab; None natively.
-    :param root: of the file system; another one for tests.
-    """
-    if engine is None:
-        return 1
-    return max(1, min(usable_cores(root), usable_memory_mib(root) // TEST_MIB))
-
-
-def lab_memory_mib(root: Path = Path("/")) -> int:
-    """MiB for one of the labs that run at once: the default, less where a container has less, at least what it takes.
-
-    A lab's kernel fills its memory with cached files, so a lab that is larger than its container is killed in the end.
-    """
-    share = usable_memory_mib(root) // usable_cores(root)
-    return max(TEST_MIB, min(DEFAULT_MEMORY_MIB, share))

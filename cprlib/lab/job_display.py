@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from cprlib.build.progress import seconds_text
 from cprlib.evidence.records import Outcome
-from cprlib.lab.durations import known_durations
 from cprlib.lab.job_events import ChosenTests, EndedTest, JobEvent, StartedTest
+from cprlib.lab.schedule import known_durations
 from cprlib.report.formatting import one_line
 from cprlib.report.gather import STATUS_OF
 from cprlib.report.results_folder import case_id

@@ -25,9 +25,9 @@ from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnM
 
 from cprlib.errors import CprlibError
 from cprlib.files import import_folder, project_folder
-from cprlib.lab.durations import longest_first
-from cprlib.lab.engine import DEFAULT_MEMORY_MIB, ENGINES, lab_memory_mib
+from cprlib.lab.engine import DEFAULT_MEMORY_MIB, ENGINES
 from cprlib.lab.engines import make_engine
+from cprlib.lab.schedule import lab_memory_mib, longest_first
 from cprlib.lab.task import TaskSpec, report_lost
 from cprlib.lab.uml import UmlEngine
 from cprlib.linux.cgroup import usable_cores

@@ -9,7 +9,8 @@ import pytest
 
 from cprlib.campaign.pool import worker_count
 from cprlib.lab.avocado_run import SuiteRun
-from cprlib.lab.engine import DEFAULT_MEMORY_MIB, TEST_MIB, lab_memory_mib, parallel_tests
+from cprlib.lab.engine import DEFAULT_MEMORY_MIB
+from cprlib.lab.schedule import TEST_MIB, lab_memory_mib, parallel_tests
 
 MIB = 1 << 20
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.lab.durations import FILE, known_durations, longest_first, remember_durations
+from cprlib.lab.schedule import FILE, known_durations, longest_first, remember_durations
 
 pytestmark = pytest.mark.fast
 

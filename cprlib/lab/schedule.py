@@ -1,4 +1,7 @@
-"""How long each test took, remembered from run to run: in a lab the longest begins first, and all end together."""
+"""Which tests run in labs at once, and in which order.
+
+How long each test took is remembered from run to run: the longest begins first, and all end together.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from typing import TypeVar
 
 from cprlib.errors import CprlibError
 from cprlib.files import cache_folder, write_json
+from cprlib.lab.engine import DEFAULT_MEMORY_MIB
+from cprlib.linux.cgroup import usable_cores, usable_memory_mib
 
+TEST_MIB = 1024  # that a lab takes with source and target QEMU, the suite and what it writes
 FILE = "durations.json"
 RESULTS = "results.json"  # of a job of Avocado
 TEST = re.compile(r"test_\w+\.py:\w+\.test_\w+")  # the end of a reference
@@ -55,3 +61,23 @@ def remember_durations(jobs: Iterable[Path]) -> None:
             seconds |= {test_name(test["name"]): round(test["time_elapsed"], 1) for test in tests}
     with contextlib.suppress(CprlibError, OSError):  # a cache that cannot be written
         write_json(cache_folder() / FILE, seconds)
+
+
+def parallel_tests(engine: str | None, root: Path = Path("/")) -> int:
+    """One natively; in labs one per processor, as far as memory suffices. At least 1.
+
+    :param engine: of the lab; None natively.
+    :param root: of the file system; another one for tests.
+    """
+    if engine is None:
+        return 1
+    return max(1, min(usable_cores(root), usable_memory_mib(root) // TEST_MIB))
+
+
+def lab_memory_mib(root: Path = Path("/")) -> int:
+    """MiB for one of the labs that run at once: the default, less where a container has less, at least what it takes.
+
+    A lab's kernel fills its memory with cached files, so a lab that is larger than its container is killed in the end.
+    """
+    share = usable_memory_mib(root) // usable_cores(root)
+    return max(TEST_MIB, min(DEFAULT_MEMORY_MIB, share))

@@ -189,7 +189,7 @@ def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive
             def show(line: str) -> None:
                 found = STEP.match(line)
                 if found:
-                    say(found.group(), int(found[1]) / int(found[2]))
+                    say(found.group(), expected.qemu_work(int(found[1]) / int(found[2])))
 
             run_logged(command, purpose=what, log=log, seconds=seconds, cwd=tree.build, env=environment, on_line=show)
 

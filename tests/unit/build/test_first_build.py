@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build.expected import Expected
+from cprlib.build.expected import Expected, qemu_work
 from cprlib.build.first_build import Builds, builds_of
 from cprlib.build.precompiled import GENERATED, RECORD, ensure_precompiled
 from cprlib.build.progress import LineProgress, Progress, TerminalProgress
@@ -90,6 +90,24 @@ def test_expected_time_follows_the_measured_speed(monkeypatch: pytest.MonkeyPatc
     assert expected.left() == pytest.approx(200.0)  # as fast as expected
     expected.finish(1000.0)
     assert expected.left() == 0.0
+
+
+def test_what_follows_the_builds_is_slower_on_a_slower_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    expected = Expected(work=600.0, cores=2, then=20.0)
+    assert expected.left() == pytest.approx(320.0)
+    now[0] += 660.0
+    expected.finish(600.0)
+    assert expected.left() == pytest.approx(40.0)
+
+
+def test_first_half_of_the_steps_of_qemu_is_the_shorter_part() -> None:
+    work = [qemu_work(part / 10) for part in range(11)]
+    assert work == sorted(work)
+    assert work[0] == 0.0
+    assert work[5] < 0.25
+    assert work[10] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("kind", [LineProgress, TerminalProgress])

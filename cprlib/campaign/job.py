@@ -13,23 +13,18 @@ import gzip
 import json
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from subprocess import Popen
 
 from cprlib.cleanup import temporary_folder
-from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, ProcessFailed, UsageError
 from cprlib.files import project_folder
-from cprlib.lab.avocado_run import LOG_FILE, SuiteRun, avocado_environment, gather, run_avocado
-from cprlib.lab.engines import KERNEL_VARIABLE
+from cprlib.lab.avocado_run import avocado_environment, gather
 from cprlib.process import run
 from cprlib.report.results_folder import case_id
 
 INSTRUMENTED = "avocado-instrumented"
-JOB_TIMEOUT_S = 600  # Avocado ends a longer job; tests have shorter limits of their own
 RAW_FILES = ("*.pcap", "reflector.json")
 
 
@@ -122,51 +117,11 @@ class FinishedJob:
     lab_lost: int
 
 
-@dataclass(frozen=True, slots=True)
-class JobRunner:
-    """How jobs are run.
+def gather_evidence(folder: Path) -> int:
+    """Move a job's evidence to the places of a results folder; without any the judge reports the missing one.
 
-    :param engine: of the lab; None to run natively.
-    :param lab_kernel: of the lab; fixed here, so that a later build does not change it.
-    :param started: called with Avocado's process, so that another thread can end it.
-    :param environment: variables for Avocado in addition to this process's own.
+    :returns: number of labs that died under the test and were replaced.
     """
-
-    engine: str | None
-    lab_kernel: Path | None = None
-    started: Callable[[Popen[str]], None] = lambda child: None  # noqa: ARG005
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    def run(self, folder: Path, reference: str, parameters: Mapping[str, str]) -> FinishedJob:
-        """Run a test and gather its evidence.
-
-        :param folder: emptied first.
-        :param reference: of the test, as Avocado takes it.
-        :raises EnvironmentFailure: the folder cannot be made, or there is no Avocado.
-        """
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            folder.mkdir(parents=True, mode=0o700)
-        except OSError as error:
-            raise EnvironmentFailure(f"make {folder}", str(error), "choose another folder with --out") from error
-        kernel = {KERNEL_VARIABLE: str(self.lab_kernel)} if self.lab_kernel else {}
-        suite = SuiteRun(
-            results=folder,
-            tests=[reference],
-            parameters={"boot": "fresh", **parameters},  # most jobs have a QEMU that no other job has
-            engine=self.engine,
-            parallel=1,
-            environment={**kernel, **self.environment},
-            extra=["--job-timeout", str(round(JOB_TIMEOUT_S * timeout_scale()))],
-        )
-        begun, begun_ns = time.monotonic(), time.time_ns()
-        with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
-            run_avocado(suite, log, self.started)
-        return FinishedJob(folder, begun_ns, round(time.monotonic() - begun, 3), _gather(folder))
-
-
-def _gather(folder: Path) -> int:
-    """Move the job's evidence to the places of a results folder; without a job the judge reports the missing one."""
     try:
         lost = gather(folder)
     except EnvironmentFailure:

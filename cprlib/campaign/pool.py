@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from subprocess import Popen
 from typing import Any, Protocol
 
-from cprlib.lab.schedule import parallel_tests
 from cprlib.process import kill_group
 
 STOP_S = 5.0  # time for a worker to notice that its job was ended
@@ -115,8 +114,3 @@ class Pool:
         except BaseException as error:  # raised again by the waiting thread
             failed = error
         self._ended.put((threading.current_thread(), task, result, failed))
-
-
-def worker_count(parallel: int | None, engine: str | None) -> int:
-    """Jobs at once: as asked for, else :func:`cprlib.lab.schedule.parallel_tests`."""
-    return parallel or parallel_tests(engine)

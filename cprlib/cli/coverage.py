@@ -68,7 +68,7 @@ def coverage(
     from cprlib.lab.avocado_run import SuiteRun, run_and_gather
     from cprlib.lab.doctor import choose_engine
     from cprlib.lab.engines import KERNEL_VARIABLE, asset_parameters
-    from cprlib.report.environment import describe_environment
+    from cprlib.report.environment import describe_run
     from cprlib.report.formatting import utc
     from cprlib.report.pipeline import build_report
     from cprlib.report.results_folder import new_results_folder, publish
@@ -89,12 +89,7 @@ def coverage(
     engine = choose_engine(native, "uml" if lab else None, report_progress)
     build = build_coverage(base, console_progress())
     assets = build_assets(console_progress(), lab=engine is not None, qemu=build.qemu)
-    environment = describe_environment(
-        mode="lab" if engine else "native",
-        engine=engine or "",
-        lab_kernel=assets.lab_kernel,
-        accelerator="tcg" if engine == "uml" else "kvm",
-    )
+    environment = describe_run(engine, lab_kernel=assets.lab_kernel)
     results = new_results_folder(out.resolve())
     if references or not stored:
         suite = SuiteRun(

@@ -117,7 +117,7 @@ def run(
     from cprlib.lab.engines import asset_parameters
     from cprlib.qemu.binary import require_accelerator
     from cprlib.qemu.command_line import ACCELERATORS
-    from cprlib.report.environment import describe_environment
+    from cprlib.report.environment import describe_run
     from cprlib.report.results_folder import new_results_folder
     from cprlib.verdict.policy_file import load_policy
 
@@ -136,12 +136,7 @@ def run(
     given = asset_parameters(assets, engine, policy) | (target.parameters("target_") if target else {}) | parameters
     if brought:
         require_accelerator(brought, given.get("accelerator", ACCELERATORS[0]))
-    environment = describe_environment(
-        mode="lab" if engine else "native",
-        engine=engine or "",
-        lab_kernel=assets.lab_kernel,
-        accelerator=given.get("accelerator", "tcg"),
-    )
+    environment = describe_run(engine, lab_kernel=assets.lab_kernel, accelerator=given.get("accelerator", ""))
     before = _read_baseline(baseline, judged_by, environment, anyway=anyway)
     results = new_results_folder(out.resolve())
     command = command_line()

@@ -58,7 +58,7 @@ def scoreboard(
     from cprlib.campaign.scoreboard.plan import STORE, ScoreboardRequest, choose_rows
     from cprlib.campaign.scoreboard.run import run_session
     from cprlib.lab.doctor import choose_engine
-    from cprlib.report.environment import describe_environment
+    from cprlib.report.environment import describe_run
     from cprlib.report.results_folder import publish
 
     check_backend("measure the scoreboard", native, "uml" if lab else None)
@@ -77,12 +77,7 @@ def scoreboard(
         rows = run_session(
             session, request, list_tests(), parallel=parallel, progress=console_progress(), say=report_progress
         )
-    environment = describe_environment(
-        mode="lab" if request.engine else "native",
-        engine=request.engine or "",
-        accelerator="tcg" if request.engine == "uml" else "kvm",
-    )
-    text = scoreboard_page(rows, request, environment)
+    text = scoreboard_page(rows, request, describe_run(request.engine))
     for path in filter(None, (session / PAGE_FILE, page)):
         write_page(path, text)
     click.echo(text, nl=False)

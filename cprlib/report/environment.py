@@ -83,6 +83,20 @@ def describe_environment(
     )
 
 
+def describe_run(engine: str | None, *, lab_kernel: Path | None = None, accelerator: str = "") -> Environment:
+    """Describe this machine for a run.
+
+    :param engine: of the lab; None for a native run.
+    :param accelerator: of the guests; the usual one of the engine when empty.
+    """
+    return describe_environment(
+        mode="lab" if engine else "native",
+        engine=engine or "",
+        lab_kernel=lab_kernel,
+        accelerator=accelerator or ("tcg" if engine == "uml" else "kvm"),
+    )
+
+
 def join_environments(machines: Sequence[Environment]) -> Environment:
     """Describe several machines as one: equal values stay, different texts are joined with ``|``."""
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cprlib.build.assets import build_assets
 from cprlib.build.progress import Progress
 from cprlib.campaign.compare.comparison import Comparison, Round, Side, make_comparison
 from cprlib.campaign.compare.decide import decide, smallest_p
@@ -35,12 +34,13 @@ from cprlib.campaign.compare.session import (
     read_state,
 )
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, AlphaSpending, Analysis
-from cprlib.campaign.job import JobRunner, SuiteTest
+from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.page import ProgressLines
-from cprlib.campaign.pool import Children, Pool, Task, worker_count
+from cprlib.campaign.pool import Task
+from cprlib.campaign.session import open_session
 from cprlib.errors import UsageError
 from cprlib.qemu.binary import QemuBinary, probe
-from cprlib.report.environment import Environment, describe_environment
+from cprlib.report.environment import Environment
 from cprlib.report.formatting import utc
 from cprlib.verdict.policy import Policy
 from cprlib.verdict.policy_file import load_policy
@@ -207,33 +207,24 @@ def compare(
 
     :param folder: of the session.
     :param tests: of the suite.
-    :param parallel: guests at once; None for one per core in the lab, one natively.
+    :param parallel, progress: as of :func:`cprlib.campaign.session.open_session`.
     :param say: takes lines of progress.
     :raises CprlibError: an error that ends the comparison; rounds so far stay.
     """
     policy = load_policy(request.policy)
-    with STORE.locked(folder) as partial:
+    a = _binary(request.a, request.a_firmware) if request.a else None
+    b = _binary(request.b, request.b_firmware)
+    with open_session(STORE, folder, request.engine, parallel, progress, request.base, a) as session:
         state = read_state(folder)
-        a = _binary(request.a, request.a_firmware) if request.a else None
-        b = _binary(request.b, request.b_firmware)
-        assets = build_assets(progress, lab=request.engine is not None, qemu=a, base=request.base)
-        sides = (_side(assets.qemu), _side(b))
+        sides = (_side(session.assets.qemu), _side(b))
         qemus = (sides[0].sha256, sides[1].sha256)
         if state.qemus and state.qemus != qemus:
             raise UsageError(f"resume {folder}", "A or B is another binary than before", "start a new comparison")
-        arms = make_arms(assets, b, request, tests)
-        environment = describe_environment(
-            mode="lab" if request.engine else "native",
-            engine=request.engine or "",
-            lab_kernel=assets.lab_kernel,
-            accelerator=arms[0].parameters.get("accelerator", "tcg"),
-        )
-        children = Children()
-        runner = JobRunner(request.engine, assets.lab_kernel, children.add)
-        jobs = GuestJobs(folder, partial, runner, policy, children)
-        lines = ProgressLines(say)
-        strategy = CompareStrategy(folder, request, arms, jobs, replace(state, qemus=qemus), lines.line)
-        Pool(strategy, worker_count(parallel, request.engine), children).run()
+        arms = make_arms(session.assets, b, request, tests)
+        jobs = GuestJobs(session, policy)
+        strategy = CompareStrategy(folder, request, arms, jobs, replace(state, qemus=qemus), ProgressLines(say).line)
+        session.run_all(strategy)
+        environment = session.environment(arms[0].parameters.get("accelerator", ""))
         return conclude(request, strategy, sides, policy, environment)
 
 

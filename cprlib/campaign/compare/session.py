@@ -18,9 +18,9 @@ from cprlib.build.assets import Assets
 from cprlib.campaign.compare.comparison import Round
 from cprlib.campaign.compare.effect import MIN_EFFECT, Effect
 from cprlib.campaign.compare.guest import GuestResult, comparison_policy, guest_result
-from cprlib.campaign.job import JobRunner, SuiteTest, compress, find_tests
-from cprlib.campaign.pool import Children
-from cprlib.campaign.store import STORE_VERSION, Store, store_folder
+from cprlib.campaign.job import SuiteTest, compress, find_tests
+from cprlib.campaign.session import Session
+from cprlib.campaign.store import STORE_VERSION, Store
 from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import UsageError
 from cprlib.lab.engines import asset_parameters
@@ -29,7 +29,6 @@ from cprlib.report.pipeline import judge_cases
 from cprlib.verdict.policy import Policy
 
 STATE_FILE = "state.json"
-RESULTS = "results"
 A, B, AGAIN, A_TO_B = "a", "b", "a-again", "a-to-b"
 UPDATES_CASE, A_TO_B_CASE = "chain-of-5-updates-loses-nothing", "update-to-another-base-loses-nothing"
 DEFAULTS = {"chain": "4", "rate": "500"}
@@ -164,30 +163,24 @@ def find_measured(names: Sequence[str], tests: Sequence[SuiteTest]) -> tuple[Sui
 
 @dataclass(frozen=True, slots=True)
 class GuestJobs:
-    """Runs guests and reads them back; called on the pool's threads.
+    """Runs guests and reads them back; called on the pool's threads."""
 
-    :param folder: of the session. :param partial: for jobs that run.
-    """
-
-    folder: Path
-    partial: Path
-    runner: JobRunner
+    session: Session
     policy: Policy
-    children: Children
 
     def run(self, number: int, arm: Arm, test: SuiteTest) -> GuestResult | None:
         """Run and store one guest of a round; None when it was ended from outside."""
-        place = f"{arm.name}/round-{number}/{test.id}"
-        job = self.runner.run(self.partial / place, test.reference, arm.parameters)
-        if self.children.stopped:
+        place = _place(number, arm, test)
+        job = self.session.run(place, test, arm.parameters)
+        if job is None:
             return None
         compress(job.folder)
-        store_folder(job.folder, self.folder / RESULTS / place)
+        self.session.store(job.folder, place)
         return self.read(number, arm, test)
 
     def read(self, number: int, arm: Arm, test: SuiteTest) -> GuestResult:
         """A stored guest."""
-        place = self.folder / RESULTS / arm.name / f"round-{number}" / test.id
+        place = self.session.final(_place(number, arm, test))
         judged = judge_cases(place, comparison_policy(self.policy))
         if not judged:
             problem = "avocado-test: it left no case"
@@ -197,4 +190,8 @@ class GuestJobs:
         return replace(guest, case=test.id)  # a test that died has no case with its own name
 
     def _link(self, folder: Path) -> str:
-        return str(folder.relative_to(self.folder))
+        return str(folder.relative_to(self.session.folder))
+
+
+def _place(number: int, arm: Arm, test: SuiteTest) -> str:
+    return f"{arm.name}/round-{number}/{test.id}"

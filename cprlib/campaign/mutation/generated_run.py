@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cprlib.build.assets import build_assets
 from cprlib.build.generated_mutants import GeneratedMutant
 from cprlib.build.mutated_qemu import build_mutated
 from cprlib.build.progress import Progress, seconds_text
@@ -29,21 +28,13 @@ from cprlib.campaign.mutation.generated import (
 )
 from cprlib.campaign.mutation.output import write_report
 from cprlib.campaign.mutation.plan import STORE, Build, MutationRequest, PlannedBuild
-from cprlib.campaign.mutation.run import (
-    STRICT_POLICY,
-    USUAL_POLICY,
-    BuiltQemu,
-    MutationJobs,
-    described_build,
-    read_results,
-)
+from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs, described_build, load_policies, read_results
 from cprlib.campaign.mutation.score import MutationReport, make_report
-from cprlib.campaign.outcome import JobOutcome, JudgedJob, Policies, judge_folder
+from cprlib.campaign.outcome import JobOutcome, JudgedJob
 from cprlib.campaign.page import ProgressLines
-from cprlib.campaign.pool import Children, Pool, Task, worker_count
-from cprlib.report.environment import describe_environment
+from cprlib.campaign.pool import Task
+from cprlib.campaign.session import open_session
 from cprlib.report.formatting import one_line
-from cprlib.verdict.policy_file import load_policy
 
 NONE_CHOSEN = Build(number=0)
 SHORTEST_S = 1.0  # of a test, for the order: a test without time must not run first for that
@@ -98,13 +89,12 @@ class GeneratedStrategy:
 
     def next(self, running: int) -> Task | None:
         """See :meth:`cprlib.campaign.pool.Strategy.next`."""
-        planned = PlannedBuild(NONE_CHOSEN, tuple(self._tests))
         while self._without:
             test = self._without.popleft()
-            if not self._work.adopt(planned, self._built, test):
-                run = functools.partial(self._work.run, planned, self._built, test)
+            if not self._work.adopt(NONE_CHOSEN, self._built, test):
+                run = functools.partial(self._work.run, NONE_CHOSEN, self._built, test)
                 return Task(run, functools.partial(self._add_baseline, test))
-            self._baseline[test.id] = judge_folder(self._work.final(planned, test), self._work.policies)
+            self._baseline[test.id] = self._work.judge(NONE_CHOSEN, test)
         if self._mutants is None:
             if running:
                 return None  # a test without a mutant
@@ -130,12 +120,11 @@ class GeneratedStrategy:
 
     def _reached(self) -> list[_Mutant]:
         """The mutants with the tests that reach them and pass without them."""
-        planned = PlannedBuild(NONE_CHOSEN, tuple(self._tests))
         by_number: dict[int, list[SuiteTest]] = collections.defaultdict(list)
         for test in self._tests:
             judged = self._baseline.get(test.id)
             if judged and judged.outcome == JobOutcome.PASSED:
-                for number in reached_numbers(self._work.final(planned, test)):
+                for number in reached_numbers(self._work.final(NONE_CHOSEN, test)):
                     by_number[number].append(test)
         mutants = [_Mutant(mutant, by_number.get(mutant.number, [])) for mutant in self._chosen.to_run]
         without = sum(not item.reaching for item in mutants)
@@ -148,15 +137,15 @@ class GeneratedStrategy:
 
     def _next_of(self, item: _Mutant) -> Task | None:
         """The next test of a mutant; None when stored results decided it."""
-        planned = PlannedBuild(Build(number=item.mutant.number), tuple(item.reaching))
+        build = Build(number=item.mutant.number)
         while item.state == MutantState.NOT_RUN:
             left = [test for test in item.reaching if test.id not in item.jobs]
             test = min(left, key=lambda test: self._price(item.mutant, test))
-            if not self._work.adopt(planned, self._built, test):
+            if not self._work.adopt(build, self._built, test):
                 item.running = True
-                run = functools.partial(self._work.run, planned, self._built, test)
+                run = functools.partial(self._work.run, build, self._built, test)
                 return Task(run, functools.partial(self._add, item, test))
-            self._count(item, test, judge_folder(self._work.final(planned, test), self._work.policies))
+            self._count(item, test, self._work.judge(build, test))
         return None
 
     def _add(self, item: _Mutant, test: SuiteTest, judged: JudgedJob | None) -> None:
@@ -229,22 +218,17 @@ def prove_generated(
 
     :raises UsageError: no mutant was generated for the patches that were asked for.
     """
-    equivalent = load_equivalent()
-    policies = Policies(load_policy(USUAL_POLICY), load_policy(STRICT_POLICY))
-    workers = worker_count(parallel, request.engine)
-    with STORE.locked(folder) as partial:
-        assets = build_assets(progress, lab=request.engine is not None, base=request.base)
+    equivalent, policies = load_equivalent(), load_policies()
+    with open_session(STORE, folder, request.engine, parallel, progress, request.base) as session:
         mutated = build_mutated(request.base, progress)
         chosen = choose_generated(mutated.set, request, equivalent)
-        children = Children()
-        work = MutationJobs(folder, partial, assets, request.base, request.engine, policies, children)
-        built = described_build(mutated.qemu)
-        say(f"{len(chosen.to_run)} of {chosen.available} generated mutants, {workers} tests at once, in {folder}")
+        work, built = MutationJobs(session, request.base, policies), described_build(mutated.qemu)
+        counts = f"{len(chosen.to_run)} of {chosen.available} generated mutants"
+        say(f"{counts}, {session.workers} tests at once, in {folder}")
         strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say))
-        Pool(strategy, workers, children).run()
+        session.run_all(strategy)
         generated = generated_report(strategy.results(), chosen, mutated.set, request, mutated.qemu.path)
         good = read_results(folder, PlannedBuild(NONE_CHOSEN, tuple(tests)), built, policies)
-        environment = describe_environment(mode="lab" if request.engine else "native", engine=request.engine or "")
-        report = make_report([good], tests, request, environment, generated)
+        report = make_report([good], tests, request, session.environment(), generated)
         write_report(folder, report)
     return report

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from cprlib.build.generated_mutants import GeneratedMutant
 from cprlib.campaign.mutation.generated import GeneratedReport, PatchScore
-from cprlib.campaign.mutation.plan import RESULTS
 from cprlib.campaign.mutation.score import (
     MUTATION_SCHEMA_FILE,
     WORST_FIRST,
@@ -19,6 +18,7 @@ from cprlib.campaign.mutation.score import (
 )
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.page import evidence_link, render, text_table, wrap, write_json, write_page
+from cprlib.campaign.session import RESULTS
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import MARK, one_line
 

@@ -21,8 +21,6 @@ from cprlib.campaign.mutation import AT_LEAST
 from cprlib.campaign.store import STORE_VERSION, Store
 from cprlib.errors import UsageError
 
-RESULTS = "results"
-
 
 @dataclass(frozen=True, slots=True)
 class MutationRequest:
@@ -89,7 +87,7 @@ class Build:
 
     @property
     def folder(self) -> str:
-        """Of its results, below :data:`RESULTS`."""
+        """Of its results, below the results."""
         if self.number is not None:
             return f"generated/{self.number}"
         return f"mutants/{self.mutant.name}" if self.mutant else f"good/run-{self.run}"

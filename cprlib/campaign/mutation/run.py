@@ -10,16 +10,15 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib.build import store
-from cprlib.build.assets import Assets, build_assets
 from cprlib.build.mutants import build_mutant
 from cprlib.build.progress import LineProgress, Progress, seconds_text
-from cprlib.campaign.job import JobRunner, SuiteTest, compress, keep_records
+from cprlib.campaign.job import SuiteTest, compress, keep_records
 from cprlib.campaign.mutation.output import write_report
-from cprlib.campaign.mutation.plan import RESULTS, STORE, MutationRequest, PlannedBuild, choose_mutants, make_plan
+from cprlib.campaign.mutation.plan import STORE, Build, MutationRequest, PlannedBuild, choose_mutants, make_plan
 from cprlib.campaign.mutation.score import (
     BuildResults,
     MutationReport,
@@ -28,21 +27,19 @@ from cprlib.campaign.mutation.score import (
     make_report,
     make_result,
 )
-from cprlib.campaign.mutation.stored import ResultRecord, code_digest, result_key
 from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob, Policies, judge_folder
 from cprlib.campaign.page import ProgressLines
-from cprlib.campaign.pool import Children, Pool, Task, worker_count
-from cprlib.campaign.store import store_folder
+from cprlib.campaign.pool import Task
+from cprlib.campaign.session import RESULTS, ResultRecord, Session, has_key, open_session
 from cprlib.errors import BuildFailed, CprlibError, InstrumentError
 from cprlib.lab.avocado_run import LOG_FILE
 from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary, file_digest
-from cprlib.report.environment import describe_environment
 from cprlib.report.pipeline import build_report
 from cprlib.verdict.policy_file import load_policy
 
 BUILDS_LOG = "builds.log"
-USUAL_POLICY, STRICT_POLICY = "default", "strict"
+USUAL_POLICY = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,77 +65,70 @@ def described_build(qemu: QemuBinary) -> BuiltQemu:
 class MutationJobs:
     """Builds QEMUs and runs tests on them; called on the pool's threads.
 
-    :param folder: of the session.
-    :param partial: for jobs that run.
-    :param assets: the good build, the guest, the lab's kernel.
+    :param base: release of the mutants.
     """
 
-    folder: Path
-    partial: Path
-    assets: Assets
+    session: Session
     base: str
-    engine: str | None
     policies: Policies
-    children: Children
     _drawing: threading.Lock = field(default_factory=threading.Lock)
 
-    def build(self, planned: PlannedBuild) -> BuiltQemu:
+    def build(self, build: Build) -> BuiltQemu:
         """Build a QEMU, or find it built.
 
         :raises BuildFailed: this one cannot be built, others may.
         """
-        qemu = self.assets.qemu
-        if planned.build.mutant:
-            with (self.folder / BUILDS_LOG).open("a", encoding="utf-8") as log:
-                qemu = build_mutant(planned.build.mutant, self.base, LineProgress(log))
+        qemu = self.session.assets.qemu
+        if build.mutant:
+            with (self.session.folder / BUILDS_LOG).open("a", encoding="utf-8") as log:
+                qemu = build_mutant(build.mutant, self.base, LineProgress(log))
         return described_build(qemu)
 
-    def is_stored(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> bool:
+    def is_stored(self, build: Build, built: BuiltQemu, test: SuiteTest) -> bool:
         """Whether a result is stored whose inputs are unchanged."""
-        try:
-            record = ResultRecord.read(self.final(planned, test))
-        except InstrumentError:
-            return False
-        return record.key == self._key(planned, built, test) and not record.changed
+        return has_key(self.final(build, test), self._key(build, built, test))
 
-    def run(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
+    def run(self, build: Build, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
         """Run a test and store its result; None when it was ended from outside and nothing was stored."""
-        key, build = self._key(planned, built, test), planned.build.folder
-        runner = JobRunner(self.engine, self.assets.lab_kernel, self.children.add)
-        job = runner.run(self.partial / build / test.id, test.reference, self._parameters(planned, built))
-        if self.children.stopped:
+        place = f"{build.folder}/{test.id}"
+        job = self.session.run_keyed(place, test, self._parameters(build, built), **_digests(build, built))
+        if job is None:
             return None
-        record = ResultRecord(build, test.id, key, job.started_ns, job.seconds, job.lab_lost)
-        replace(record, changed=self._key(planned, built, test) != key).write(job.folder)
         judged = judge_folder(job.folder, self.policies)
-        if planned.build.number is not None:
+        if build.number is not None:
             keep_records(job.folder)  # a session has thousands of these jobs
         elif judged.outcome in QUIET:
             compress(job.folder)
         else:
             self._report(job.folder, test)
-        store_folder(job.folder, self.final(planned, test))
+        self.session.store(job.folder, place)
         return judged
 
-    def adopt(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> bool:
+    def adopt(self, build: Build, built: BuiltQemu, test: SuiteTest) -> bool:
         """Whether a result is stored whose inputs are unchanged, in this session or copied from an earlier one.
 
         An earlier one that was inconclusive is not copied: the test runs again.
         """
-        if self.is_stored(planned, built, test):
+        if self.is_stored(build, built, test):
             return True
-        key, own = self._key(planned, built, test), self.final(planned, test)
-        for other in sorted(self.folder.parent.glob(f"*/{own.relative_to(self.folder)}"), reverse=True):
-            with contextlib.suppress(InstrumentError, OSError):
-                record = ResultRecord.read(other)
-                if other == own or record.key != key or record.changed:
-                    continue
-                if judge_folder(other, self.policies).outcome in (*QUIET, JobOutcome.FAILED):
-                    temporary = self.partial / planned.build.folder / test.id
-                    shutil.copytree(other, temporary)
-                    store_folder(temporary, own)
+        key, place, own = self._key(build, built, test), f"{build.folder}/{test.id}", self.final(build, test)
+        top = self.session.folder
+        for other in sorted(top.parent.glob(f"*/{own.relative_to(top)}"), reverse=True):
+            if other == own or not has_key(other, key):
+                continue
+            if judge_folder(other, self.policies).outcome in (*QUIET, JobOutcome.FAILED):
+                with contextlib.suppress(OSError):
+                    self.session.store(Path(shutil.copytree(other, self.session.partial / place)), place)
                     return True
         return False
+
+    def judge(self, build: Build, test: SuiteTest) -> JudgedJob:
+        """Judge a stored result."""
+        return judge_folder(self.final(build, test), self.policies)
+
+    def final(self, build: Build, test: SuiteTest) -> Path:
+        """Folder of a result."""
+        return self.session.final(f"{build.folder}/{test.id}")
 
     def _report(self, folder: Path, test: SuiteTest) -> None:
         """Write report.html for a job; an error in it is logged and changes no result."""
@@ -149,20 +139,17 @@ class MutationJobs:
             with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(f"\nno report: {json.dumps(str(error))}\n")
 
-    def final(self, planned: PlannedBuild, test: SuiteTest) -> Path:
-        """Folder of a result."""
-        return self.folder / RESULTS / planned.build.folder / test.id
+    def _parameters(self, build: Build, built: BuiltQemu) -> Mapping[str, str]:
+        chosen = {} if build.number is None else {"mutant": str(build.number)}
+        return asset_parameters(self.session.assets, self.session.engine, USUAL_POLICY, qemu=built.qemu) | chosen
 
-    def _parameters(self, planned: PlannedBuild, built: BuiltQemu) -> Mapping[str, str]:
-        number = planned.build.number
-        chosen = {} if number is None else {"mutant": str(number)}
-        return asset_parameters(self.assets, self.engine, USUAL_POLICY, qemu=built.qemu) | chosen
+    def _key(self, build: Build, built: BuiltQemu, test: SuiteTest) -> str:
+        return self.session.key(test, self._parameters(build, built), **_digests(build, built))
 
-    def _key(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> str:
-        digests = {"qemu": built.sha256, "firmware": built.firmware}
-        where = {"engine": self.engine or "native", "lab_kernel": str(self.assets.lab_kernel)}
-        others = {**self._parameters(planned, built), **digests, **where, "run": str(planned.build.run)}
-        return result_key(test.file, code_digest(), others)
+
+def _digests(build: Build, built: BuiltQemu) -> dict[str, str]:
+    """What a result depends on beside parameters and code."""
+    return {"qemu": built.sha256, "firmware": built.firmware, "run": str(build.run)}
 
 
 class MutationStrategy:
@@ -193,7 +180,7 @@ class MutationStrategy:
         if self._ready:
             planned, built, test = self._ready.popleft()
             return Task(
-                lambda: self._work.run(planned, built, test),
+                lambda: self._work.run(planned.build, built, test),
                 lambda judged: None if judged is None else self._progress.ran(planned, test, judged),
             )
         return None
@@ -202,8 +189,8 @@ class MutationStrategy:
         begun, missing = time.monotonic(), list[SuiteTest]()
         try:
             with _share_of_cores(share):
-                built = self._work.build(planned)
-            missing = [test for test in planned.tests if not self._work.is_stored(planned, built, test)]
+                built = self._work.build(planned.build)
+            missing = [test for test in planned.tests if not self._work.is_stored(planned.build, built, test)]
         except BuildFailed as error:
             built = BuiltQemu(None, problem=error.one_line())
         return planned, built, missing, time.monotonic() - begun
@@ -287,28 +274,29 @@ def prove(
     """Run the missing tests of a session and write its report.
 
     :param folder: of the session.
-    :param parallel: tests at once; None for one per core in the lab, one natively.
+    :param parallel, progress: as of :func:`cprlib.campaign.session.open_session`.
     :param say: takes lines of progress.
     :raises CprlibError: an error that ends the session; stored results stay.
     """
     plan = make_plan(choose_mutants(request.mutants, request.base, request.folder), tests, request)
-    policies = Policies(load_policy(USUAL_POLICY), load_policy(STRICT_POLICY))
-    workers = worker_count(parallel, request.engine)
-    with STORE.locked(folder) as partial:
-        assets = build_assets(progress, lab=request.engine is not None, base=request.base)
-        children = Children()
-        work = MutationJobs(folder, partial, assets, request.base, request.engine, policies, children)
+    policies = load_policies()
+    with open_session(STORE, folder, request.engine, parallel, progress, request.base) as session:
+        work, workers = MutationJobs(session, request.base, policies), session.workers
         jobs = sum(len(planned.tests) for planned in plan)
         say(f"{jobs} tests on {len(plan)} builds, {workers} at once, in {folder}")
         strategy = MutationStrategy(plan, work, MutationProgress(ProgressLines(say), plan, workers), workers)
-        Pool(strategy, workers, children).run()
+        session.run_all(strategy)
         ordered = sorted(plan, key=lambda planned: planned.build.mutant is not None)
         builds = [read_results(folder, item, strategy.built[item.build.folder], policies) for item in ordered]
         used = {test for planned in plan for test in planned.tests}
-        environment = describe_environment(mode="lab" if request.engine else "native", engine=request.engine or "")
-        report = make_report(builds, [test for test in tests if test in used], request, environment)
+        report = make_report(builds, [test for test in tests if test in used], request, session.environment())
         write_report(folder, report)
     return report
+
+
+def load_policies() -> Policies:
+    """The policies of every mutation run."""
+    return Policies(load_policy(USUAL_POLICY), load_policy("strict"))
 
 
 def read_results(folder: Path, planned: PlannedBuild, built: BuiltQemu, policies: Policies) -> BuildResults:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import collections
-import contextlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cprlib.build.assets import Assets, build_assets
 from cprlib.build.progress import Progress
-from cprlib.campaign.job import JobRunner, SuiteTest, compress, find_tests
-from cprlib.campaign.mutation.stored import ResultRecord, code_digest, result_key
+from cprlib.campaign.job import SuiteTest, compress, find_tests
 from cprlib.campaign.page import ProgressLines
-from cprlib.campaign.pool import Children, Pool, Task, worker_count
+from cprlib.campaign.pool import Task
 from cprlib.campaign.scoreboard.figures import Measured, measure
 from cprlib.campaign.scoreboard.plan import STORE, UPDATE_TEST, Row, ScoreboardRequest, choose_rows
-from cprlib.campaign.store import store_folder
-from cprlib.errors import BuildFailed, DownloadFailed, InstrumentError, NotSupported
+from cprlib.campaign.session import Session, has_key, open_session
+from cprlib.errors import BuildFailed, DownloadFailed, NotSupported
 from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.qemu.facts import QemuFacts
 from cprlib.verdict.policy_file import load_policy
 
-RESULTS = "results"
 POLICY = "default"
 
 
@@ -51,56 +46,37 @@ class RowJob:
 
     @property
     def place(self) -> str:
-        """Its folder below :data:`RESULTS`."""
+        """Its folder below the results."""
         return f"{self.built.row.name}/run-{self.number}/{self.test.id}"
 
+    @property
+    def sha256(self) -> str:
+        """Of the QEMU."""
+        return self.built.facts.sha256 if self.built.facts else ""
 
+
+@dataclass(frozen=True, slots=True)
 class ScoreboardJobs:
-    """Runs tests and stores their results; called on the pool's threads.
+    """Runs tests and stores their results; called on the pool's threads."""
 
-    :param folder: of the session. :param partial: for jobs that run.
-    """
-
-    def __init__(self, folder: Path, partial: Path, assets: Assets, engine: str | None, children: Children) -> None:
-        self._folder = folder
-        self._partial = partial
-        self._assets = assets
-        self._engine = engine
-        self._children = children
-        self._code = code_digest()
+    session: Session
 
     def is_stored(self, job: RowJob) -> bool:
-        """Whether a result is stored whose inputs are unchanged; one that changed is removed."""
-        with contextlib.suppress(InstrumentError):
-            if ResultRecord.read(self.final(job)).key == self._key(job):
-                return True
-        shutil.rmtree(self.final(job), ignore_errors=True)
-        return False
+        """Whether a result is stored whose inputs are unchanged."""
+        key = self.session.key(job.test, self._parameters(job), sha256=job.sha256)
+        return has_key(self.session.final(job.place), key)
 
     def run(self, job: RowJob) -> bool:
         """Run a test and store its result; False when it was ended from outside."""
-        runner = JobRunner(self._engine, self._assets.lab_kernel, self._children.add)
-        done = runner.run(self._partial / job.place, job.test.reference, self._parameters(job))
-        if self._children.stopped:
-            return False
-        record = ResultRecord(job.built.row.name, job.test.id, self._key(job), done.started_ns, done.seconds)
-        replace(record, lab_lost=done.lab_lost).write(done.folder)
-        compress(done.folder)
-        store_folder(done.folder, self.final(job))
-        return True
-
-    def final(self, job: RowJob) -> Path:
-        """Folder of a result."""
-        return self._folder / RESULTS / job.place
+        done = self.session.run_keyed(job.place, job.test, self._parameters(job), sha256=job.sha256)
+        if done:
+            compress(done.folder)
+            self.session.store(done.folder, job.place)
+        return done is not None
 
     def _parameters(self, job: RowJob) -> Mapping[str, str]:
         own = job.built.row.parameters() if job.test.id == UPDATE_TEST else {}
-        return {**asset_parameters(self._assets, self._engine, POLICY, qemu=job.built.qemu), **own}
-
-    def _key(self, job: RowJob) -> str:
-        sha256 = job.built.facts.sha256 if job.built.facts else ""
-        others = {**self._parameters(job), "sha256": sha256, "engine": self._engine or "native"}
-        return result_key(job.test.file, self._code, {**others, "lab_kernel": str(self._assets.lab_kernel)})
+        return {**asset_parameters(self.session.assets, self.session.engine, POLICY, qemu=job.built.qemu), **own}
 
 
 class ScoreboardStrategy:
@@ -171,30 +147,27 @@ def run_session(
     """Run the missing tests of a session.
 
     :param folder: of the session.
-    :param parallel: tests at once; None for one per core in the lab, one natively.
+    :param parallel, progress: as of :func:`cprlib.campaign.session.open_session`.
     :param say: takes lines of progress.
     :returns: the figures of every row.
     :raises CprlibError: an error that ends the session; stored results stay.
     """
-    rows, workers = choose_rows(request.only), worker_count(parallel, request.engine)
-    with STORE.locked(folder) as partial:
-        assets = build_assets(progress, lab=request.engine is not None)
+    rows = choose_rows(request.only)
+    with open_session(STORE, folder, request.engine, parallel, progress) as session:
         built = build_rows(rows, progress)
         for item in built:
             if item.problem:
                 say(f"{item.row.name}: not measured: {item.problem}")
-        children = Children()
         jobs = make_jobs(built, request.runs, tests)
-        say(f"{len(jobs)} tests on {len(rows)} rows, {workers} at once, in {folder}")
-        work = ScoreboardJobs(folder, partial, assets, request.engine, children)
-        Pool(ScoreboardStrategy(jobs, work, ProgressLines(say)), workers, children).run()
-        return [_measured(item, [job for job in jobs if job.built.row == item.row], work) for item in built]
+        say(f"{len(jobs)} tests on {len(rows)} rows, {session.workers} at once, in {folder}")
+        session.run_all(ScoreboardStrategy(jobs, ScoreboardJobs(session), ProgressLines(say)))
+        return [_measured(item, [job for job in jobs if job.built.row == item.row], session) for item in built]
 
 
-def _measured(built: BuiltRow, jobs: Sequence[RowJob], work: ScoreboardJobs) -> Measured:
+def _measured(built: BuiltRow, jobs: Sequence[RowJob], session: Session) -> Measured:
     """The figures of a row, from its stored jobs."""
     if built.problem or built.facts is None:
         return Measured(built.row, problem=built.problem)
-    updates = [work.final(job) for job in jobs if job.test.id == UPDATE_TEST]
-    failures = [work.final(job) for job in jobs if job.test.id != UPDATE_TEST]
+    updates = [session.final(job.place) for job in jobs if job.test.id == UPDATE_TEST]
+    failures = [session.final(job.place) for job in jobs if job.test.id != UPDATE_TEST]
     return measure(built.row, built.facts.version, updates, failures, load_policy(POLICY))

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cprlib.campaign.job import JobRunner, SuiteTest
+from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob, Policies, judge_folder
-from cprlib.campaign.pool import Children
+from cprlib.campaign.session import Session
 from cprlib.campaign.soak.draw import draw
 from cprlib.campaign.soak.resources import (
     MIB,
@@ -31,6 +31,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded
 from cprlib.files import cache_folder
 from cprlib.lab.avocado_run import avocado_environment
+from cprlib.lab.engines import asset_parameters
 from cprlib.process import spawn
 from cprlib.report.formatting import one_line
 
@@ -91,40 +92,34 @@ class KeptFolders:
 class SoakJobs:
     """Runs cases and samples the harness; called on the pool's threads.
 
-    :param folder: of the soak; its path marks the processes, because several soaks may run on a machine.
-    :param partial: for jobs that run.
-    :param session: number of this session, from 0.
+    :param session: its folder's path marks the processes, because several soaks may run on a machine.
+    :param number: of this session, from 0.
     :param tests: by id.
-    :param parameters: of Avocado, for every case.
     """
 
-    folder: Path
-    partial: Path
+    session: Session
     request: SoakRequest
-    session: int
+    number: int
     tests: Mapping[str, SuiteTest]
-    parameters: Mapping[str, str]
     policies: Policies
-    lab_kernel: Path | None
     kept: KeptFolders
-    children: Children
     watch: ChildrenWatch
     _storing: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, number: int) -> SoakCase | None:
         """Run the case of that number; None when it was ended from outside and has to run again."""
-        soak = str(self.folder)
+        soak = str(self.session.folder)
         drawn = draw(self.request.seed, number, self.request.tests, self.request.choices)
-        runner = JobRunner(self.request.engine, self.lab_kernel, self.children.add, mark(soak, number))
-        parameters = {**self.parameters, **drawn.parameters}
-        place = self.partial / f"{number:06d}-{drawn.test}"
-        job = runner.run(place, self.tests[drawn.test].reference, parameters)
-        if self.children.stopped:
+        shared = asset_parameters(self.session.assets, self.request.engine, self.request.policy)
+        parameters = {**shared, **drawn.parameters}
+        place = f"{number:06d}-{drawn.test}"
+        job = self.session.run(place, self.tests[drawn.test], parameters, mark(soak, number))
+        if job is None:
             return None
         judged = judge_folder(job.folder, self.policies)
         case = SoakCase(
             number,
-            self.session,
+            self.number,
             drawn.test,
             drawn.parameters,
             judged.outcome,
@@ -163,18 +158,18 @@ class SoakJobs:
                 stderr=subprocess.DEVNULL,
             ) as child,
         ):
-            self.children.add(child)
+            self.session.children.add(child)
             child.wait(timeout=REPORT_S)
 
     def sample(self, at_s: float, cases: int) -> ResourceSample:
         """Sample the harness; no case runs."""
-        soak = str(self.folder)
+        folder, soak = self.session.folder, str(self.session.folder)
         with contextlib.suppress(DeadlineExceeded):
             Deadline(GONE_S, "end all processes of the soak").poll(
                 lambda: None if of_soak(soak) else True, interval=0.1
             )
-        values = read_resources(self.folder, self.folder / KEPT, cache_folder(), soak, self.watch.take())
-        return ResourceSample(self.session, round(at_s, 3), cases, values)
+        values = read_resources(folder, folder / KEPT, cache_folder(), soak, self.watch.take())
+        return ResourceSample(self.number, round(at_s, 3), cases, values)
 
 
 def _messages(judged: JudgedJob) -> tuple[str, ...]:

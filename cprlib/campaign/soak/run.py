@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cprlib.build.assets import build_assets
 from cprlib.build.progress import Progress
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.outcome import QUIET, Policies
 from cprlib.campaign.page import ProgressLines
-from cprlib.campaign.pool import Children, Pool, Task, worker_count
+from cprlib.campaign.pool import Task
+from cprlib.campaign.session import open_session
 from cprlib.campaign.soak.jobs import KeptFolders, SoakJobs
 from cprlib.campaign.soak.output import write_json_file, write_report
 from cprlib.campaign.soak.resources import ChildrenWatch
@@ -29,9 +28,7 @@ from cprlib.campaign.soak.result import (
     read_history,
 )
 from cprlib.errors import UsageError
-from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary
-from cprlib.report.environment import describe_environment
 from cprlib.verdict.policy_file import load_policy
 
 SAMPLES = 40  # of the harness in a session, as far as the cases leave room
@@ -199,9 +196,9 @@ def soak(
     :param folder: of the soak.
     :param tests: of the suite.
     :param seconds: after which no case starts.
-    :param parallel: tests at once; None for one per core in the lab, one natively.
-    :param command: the command line of this session.
+    :param parallel, progress: as of :func:`cprlib.campaign.session.open_session`.
     :param say: takes lines of progress.
+    :param command: the command line of this session.
     :param show: takes the result once it is written, also when the session is interrupted.
     :raises CprlibError: an error that ends the session; results so far stay.
     """
@@ -210,30 +207,16 @@ def soak(
     if gone:
         raise UsageError("resume the soak", f"the suite has no test {gone[0]!r} any more", "start another one")
     policy = load_policy(request.policy)
-    workers = worker_count(parallel, request.engine)
-    with contextlib.ExitStack() as stack:
-        partial = stack.enter_context(STORE.locked(folder))
+    firmware = Path(request.firmware) if request.firmware else None
+    qemu = QemuBinary(Path(request.qemu), firmware) if request.qemu else None
+    with (
+        open_session(STORE, folder, request.engine, parallel, progress, request.base, qemu) as session,
+        ChildrenWatch() as watch,  # after the builds, whose compilers are no part of it
+    ):
         history = read_history(folder)
-        brought = QemuBinary(Path(request.qemu), Path(request.firmware) if request.firmware else None)
-        qemu = brought if request.qemu else None
-        assets = build_assets(progress, lab=request.engine is not None, qemu=qemu, base=request.base)
-        environment = describe_environment(mode="lab" if request.engine else "native", engine=request.engine or "")
-        children = Children()
-        watch = stack.enter_context(ChildrenWatch())  # after the builds, whose compilers are no part of it
-        work = SoakJobs(
-            folder,
-            partial,
-            request,
-            len(history.sessions),
-            known,
-            asset_parameters(assets, request.engine, request.policy),
-            Policies(policy, policy),
-            assets.lab_kernel,
-            KeptFolders(folder, request.keep, request.keep_mib, history.cases),
-            children,
-            watch,
-        )
-        result = SoakResult(folder, request, history, environment, command=command)
+        kept = KeptFolders(folder, request.keep, request.keep_mib, history.cases)
+        work = SoakJobs(session, request, len(history.sessions), known, Policies(policy, policy), kept, watch)
+        result = SoakResult(folder, request, history, session.environment(), command=command)
         recorder = Recorder(result, seconds, ProgressLines(say))
         strategy = SoakStrategy(
             missing_numbers(history),
@@ -246,7 +229,7 @@ def soak(
         )
         state = "interrupted"
         try:
-            Pool(strategy, workers, children).run()
+            session.run_all(strategy)
             state = "ended"
         finally:
             result = recorder.close(state)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.campaign.job import JobRunner, SuiteTest, list_tests
+from cprlib.campaign.job import SuiteTest, list_tests
 from cprlib.campaign.outcome import JobOutcome, judge_folder
+from cprlib.campaign.session import Session
+from tests.unit.compare.samples import ASSETS
 from tests.unit.mutation.samples import POLICIES
 
 SOURCE = """
@@ -43,9 +45,10 @@ def tests(tmp_path: Path) -> dict[str, SuiteTest]:
 
 def test_failed_evidence_fails_and_an_exception_is_a_crash(tmp_path: Path, tests: dict[str, SuiteTest]) -> None:
     assert list(tests) == ["fails", "crashes"]
-    judged = {}
+    session, judged = Session(tmp_path, tmp_path / "partial", ASSETS, None), {}
     for name, test in tests.items():
-        job = JobRunner(None).run(tmp_path / "partial" / name, test.reference, {"qemu": "/the/qemu"})
+        job = session.run(name, test, {"qemu": "/the/qemu"})
+        assert job
         assert job.seconds > 0
         assert not list(job.folder.glob("avocado/latest"))
         judged[name] = judge_folder(job.folder, POLICIES)

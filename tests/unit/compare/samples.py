@@ -5,15 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from cprlib.build.assets import Assets
 from cprlib.campaign.compare.decision import Sample
 from cprlib.campaign.compare.guest import COUNTS, DURATIONS, GuestResult
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, UpdateFigures
+from cprlib.guest.image import GuestImage
+from cprlib.qemu.binary import QemuBinary
 from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
 from cprlib.verdict.findings import Finding
 from tests.unit.evidence.samples import good_case
 
+ASSETS = Assets(QemuBinary(Path("/a")), GuestImage(Path("/k"), Path("/i"), "x"))
 CASE = "chain-of-5-updates-loses-nothing"
 
 

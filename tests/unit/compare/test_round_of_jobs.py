@@ -6,9 +6,11 @@ from pathlib import Path
 
 from cprlib.campaign.compare.run import CompareStrategy
 from cprlib.campaign.compare.session import Arm, CompareRequest, CompareState, GuestJobs
-from cprlib.campaign.job import JobRunner, list_tests
-from cprlib.campaign.pool import Children, Pool
+from cprlib.campaign.job import list_tests
+from cprlib.campaign.session import Session
 from cprlib.verdict.policy_file import load_policy
+
+from .samples import ASSETS
 
 SOURCE = """
 from dataclasses import replace
@@ -33,12 +35,11 @@ def test_round_of_real_jobs_becomes_guests(tmp_path: Path) -> None:
     (tmp_path / "suite" / "test_light.py").write_text(SOURCE)
     tests = list_tests(tmp_path / "suite")
     arms = [Arm(name, {"qemu": f"/{name}"}, tests) for name in ("a", "b")]
-    children, policy = Children(), load_policy("default")
-    runner = JobRunner(None, None, children.add)
-    jobs = GuestJobs(tmp_path, tmp_path / ".partial", runner, policy, children)
+    session = Session(tmp_path, tmp_path / ".partial", ASSETS, None, workers=2)
+    jobs = GuestJobs(session, load_policy("default"))
     request = CompareRequest("/b", budget=0.001)
     strategy = CompareStrategy(tmp_path, request, arms, jobs, CompareState(), print)
-    Pool(strategy, 2, children).run()
+    session.run_all(strategy)
     (done,) = strategy.rounds
     found = {name: {guest.case: guest for guest in guests} for name, guests in done.items()}
     assert found["a"]["updates"].median_ms("stop-to-resume") == 90.0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from cprlib.build.assets import Assets
-from cprlib.campaign.compare import run as run_module
+from cprlib.campaign import session as session_module
 from cprlib.campaign.compare.comparison import Comparison, Round, Side, compare_saved
 from cprlib.campaign.compare.decision import Change
 from cprlib.campaign.compare.effect import Effect
@@ -26,8 +26,9 @@ from cprlib.campaign.compare.session import (
     make_arms,
     read_state,
 )
-from cprlib.campaign.job import FinishedJob, JobRunner, SuiteTest
+from cprlib.campaign.job import FinishedJob, SuiteTest
 from cprlib.campaign.pool import Children, Pool
+from cprlib.campaign.session import Session
 from cprlib.campaign.store import PARTIAL
 from cprlib.cli.main import main
 from cprlib.errors import EnvironmentFailure, ExitStatus, InstrumentError, UsageError
@@ -36,7 +37,7 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment
 from cprlib.verdict.policy_file import load_policy
 
-from .samples import CASE, guest, guest_evidence, refused
+from .samples import ASSETS, CASE, guest, guest_evidence, refused
 
 ENVIRONMENT = Environment(mode="lab", engine="uml", kernel="6.18", python="3.11", cprlib="0.1.0")
 TESTS = (SuiteTest(CASE, f"/x/test_chain.py:Chain.{CASE}"), SuiteTest("other", "/x/test_other.py:Other.test_other"))
@@ -70,46 +71,41 @@ def test_equal_qemus_have_no_update_from_a_to_b(tmp_path: Path) -> None:
     assert made[0].parameters["accelerator"] == "kvm"
 
 
-@dataclass
-class FakeRunner:
+@dataclass(frozen=True)
+class FakeSession(Session):
     """Leaves good evidence instead of running Avocado."""
 
-    partial: Path
     ran: list[tuple[str, str]] = field(default_factory=list)
     broken: bool = False
 
-    def run(self, folder: Path, reference: str, parameters: Mapping[str, str]) -> FinishedJob:
-        del parameters, reference
+    def run(self, place: str, test: SuiteTest, *_: object) -> FinishedJob:
         if self.broken:
             raise EnvironmentFailure("run Avocado", "there is none")
-        self.ran.append((str(folder.parent.relative_to(self.partial)), folder.name))
-        case = folder / "cases" / folder.name
-        case.mkdir(parents=True)
-        guest_evidence(2, case=folder.name).write(case)
+        self.ran.append((place.rpartition("/")[0], test.id))
+        folder = self.partial / place
+        guest_evidence(2, case=test.id).write(folder / "cases" / test.id)
         return FinishedJob(folder, 1, 1.0, 0)
 
 
-def make_jobs(folder: Path, runner: FakeRunner, children: Children | None = None) -> GuestJobs:
-    used: JobRunner = runner  # type: ignore[assignment]
-    return GuestJobs(folder, runner.partial, used, POLICY, children or Children())
+def fake_session(folder: Path, *, broken: bool = False) -> FakeSession:
+    return FakeSession(folder, folder / PARTIAL, ASSETS, None, workers=2, broken=broken)
 
 
-def run_rounds(folder: Path, runner: FakeRunner, rounds: int = 1, arms: Sequence[Arm] = ARMS) -> CompareStrategy:
+def run_rounds(fake: FakeSession, rounds: int = 1, arms: Sequence[Arm] = ARMS) -> CompareStrategy:
     """Rounds on two workers until the budget is used up, by a made-up clock: a round takes 15 s."""
-    children = Children()
     ticks = iter(range(10**6))
     request = replace(REQUEST, budget=rounds / 3, whole=True)
-    jobs = make_jobs(folder, runner, children)
-    strategy = CompareStrategy(folder, request, arms, jobs, CompareState(), print, lambda: 5.0 * next(ticks))
-    Pool(strategy, 2, children).run()
+    jobs = GuestJobs(fake, POLICY)
+    strategy = CompareStrategy(fake.folder, request, arms, jobs, CompareState(), print, lambda: 5.0 * next(ticks))
+    fake.run_all(strategy)
     return strategy
 
 
 def test_round_runs_every_case_on_every_arm_and_records_the_order(tmp_path: Path) -> None:
-    runner = FakeRunner(tmp_path / PARTIAL)
-    strategy = run_rounds(tmp_path, runner)
+    fake = fake_session(tmp_path)
+    strategy = run_rounds(fake)
     guests, done = strategy.rounds[0], strategy.state.rounds[0]
-    first = [item for item in runner.ran if item[0].endswith("/round-1")]
+    first = [item for item in fake.ran if item[0].endswith("/round-1")]
     assert sorted(first) == sorted((f"{arm}/round-1", case) for arm, case in done.order)
     assert len(done.order) == 7
     assert [item.case for item in guests["b"]] == [CASE, "other"]
@@ -129,18 +125,18 @@ def test_both_sides_of_a_case_run_side_by_side() -> None:
 
 def test_error_of_a_job_ends_the_round(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailure, match="there is none"):
-        run_rounds(tmp_path, FakeRunner(tmp_path / PARTIAL, broken=True))
+        run_rounds(fake_session(tmp_path, broken=True))
 
 
 def test_round_is_read_again_from_its_results(tmp_path: Path) -> None:
-    runner = FakeRunner(tmp_path / PARTIAL)
-    before = run_rounds(tmp_path, runner)
-    again = CompareStrategy(tmp_path, REQUEST, ARMS, make_jobs(tmp_path, runner), before.state, print)
+    fake = fake_session(tmp_path)
+    before = run_rounds(fake)
+    again = CompareStrategy(tmp_path, REQUEST, ARMS, GuestJobs(fake, POLICY), before.state, print)
     assert again.rounds == before.rounds
 
 
 def test_saved_guests_are_read_from_a_folder_of_rounds_in_their_order(tmp_path: Path) -> None:
-    count = len(run_rounds(tmp_path, FakeRunner(tmp_path / PARTIAL), 3, ARMS[:2]).rounds)
+    count = len(run_rounds(fake_session(tmp_path), 3, ARMS[:2]).rounds)
     assert count >= 3
     (tmp_path / "results" / "latest").symlink_to("a")
     guests = read_guests(tmp_path / "results" / "a", POLICY)
@@ -305,7 +301,7 @@ def test_broken_state_is_a_usage_error(tmp_path: Path, text: str) -> None:
 def test_resume_beside_a_running_comparison_is_refused_and_keeps_its_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run_module, "build_assets", lambda *_, **__: pytest.fail("something was built"))
+    monkeypatch.setattr(session_module, "build_assets", lambda *_, **__: pytest.fail("something was built"))
     folder = STORE.begin(tmp_path, REQUEST)
     with STORE.locked(folder) as partial:
         running = partial / "a" / "round-1" / CASE

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.campaign.pool import worker_count
+from cprlib.build.progress import Progress
+from cprlib.campaign.mutation.plan import STORE
+from cprlib.campaign.session import open_session
 from cprlib.lab.avocado_run import SuiteRun
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB
 from cprlib.lab.schedule import TEST_MIB, lab_memory_mib, parallel_tests
+from tests.unit.compare.samples import ASSETS
 
 MIB = 1 << 20
 
@@ -56,7 +59,10 @@ def test_memory_of_a_lab_follows_memory_max(tmp_path: Path) -> None:
 
 def test_avocado_and_campaigns_ask_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("cprlib.lab.avocado_run.parallel_tests", lambda engine: 5)  # noqa: ARG005
-    monkeypatch.setattr("cprlib.campaign.pool.parallel_tests", lambda engine: 6)  # noqa: ARG005
+    monkeypatch.setattr("cprlib.campaign.session.parallel_tests", lambda engine: 6)  # noqa: ARG005
+    monkeypatch.setattr("cprlib.campaign.session.build_assets", lambda *_, **__: ASSETS)
     command = SuiteRun(tmp_path, ["test"], {}, engine="uml").command()
     assert command[command.index("--max-parallel-tasks") + 1] == "5"
-    assert (worker_count(None, "uml"), worker_count(3, "uml")) == (6, 3)
+    for asked, workers in ((None, 6), (3, 3)):
+        with open_session(STORE, tmp_path, "uml", asked, Progress()) as session:
+            assert session.workers == workers

@@ -8,50 +8,49 @@ import pytest
 
 from cprlib.build.assets import Assets
 from cprlib.campaign.job import SuiteTest
-from cprlib.campaign.mutation.plan import RESULTS, Build, PlannedBuild
+from cprlib.campaign.mutation.plan import Build
 from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs
-from cprlib.campaign.mutation.stored import ResultRecord
-from cprlib.campaign.pool import Children
+from cprlib.campaign.session import RESULTS, ResultRecord, Session
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
 from tests.unit.evidence.samples import good_case
 from tests.unit.mutation.samples import POLICIES, put_job
 
 TEST = SuiteTest("test-a", f"{__file__}:X.test_a")
-PLANNED = PlannedBuild(Build(number=17), (TEST,))
+MUTANT = Build(number=17)
 BUILT = BuiltQemu(QemuBinary(Path("/x/qemu")), "ab12", "cd34")
 
 
 def jobs(top: Path, session: str) -> MutationJobs:
     assets = Assets(QemuBinary(Path("/x/good")), GuestImage(Path("/x/kernel"), Path("/x/initramfs"), "given"))
-    return MutationJobs(top / session, top / session / ".partial", assets, "10.0", "uml", POLICIES, Children())
+    return MutationJobs(Session(top / session, top / session / ".partial", assets, "uml"), "10.0", POLICIES)
 
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Path:
     """The folder of a result in an earlier session."""
     folder = put_job(tmp_path / "1" / RESULTS / "generated" / "17" / TEST.id, "PASS", "", good_case())
-    key = jobs(tmp_path, "1")._key(PLANNED, BUILT, TEST)
+    key = jobs(tmp_path, "1")._key(MUTANT, BUILT, TEST)
     ResultRecord("generated/17", TEST.id, key).write(folder)
     return folder
 
 
 def test_result_of_an_earlier_session_is_copied(tmp_path: Path, earlier: Path) -> None:
     now = jobs(tmp_path, "2")
-    assert not now.is_stored(PLANNED, BUILT, TEST)
-    assert now.adopt(PLANNED, BUILT, TEST)
-    assert now.is_stored(PLANNED, BUILT, TEST)
+    assert not now.is_stored(MUTANT, BUILT, TEST)
+    assert now.adopt(MUTANT, BUILT, TEST)
+    assert now.is_stored(MUTANT, BUILT, TEST)
     assert earlier.exists()
 
 
 def test_other_mutant_or_other_qemu_is_not_taken(tmp_path: Path, earlier: Path) -> None:
     assert earlier.exists()
     now = jobs(tmp_path, "2")
-    assert not now.adopt(PlannedBuild(Build(number=18), (TEST,)), BUILT, TEST)
-    assert not now.adopt(PLANNED, BuiltQemu(BUILT.qemu, "ef56", "cd34"), TEST)
+    assert not now.adopt(Build(number=18), BUILT, TEST)
+    assert not now.adopt(MUTANT, BuiltQemu(BUILT.qemu, "ef56", "cd34"), TEST)
 
 
 def test_inconclusive_result_runs_again(tmp_path: Path, earlier: Path) -> None:
     for case in earlier.glob("cases/*/case.json"):
         case.unlink()
-    assert not jobs(tmp_path, "2").adopt(PLANNED, BUILT, TEST)
+    assert not jobs(tmp_path, "2").adopt(MUTANT, BUILT, TEST)

@@ -23,7 +23,7 @@ from cprlib.campaign.mutation.generated import (
 )
 from cprlib.campaign.mutation.generated_run import GeneratedStrategy
 from cprlib.campaign.mutation.output import report_html, report_markdown, report_text
-from cprlib.campaign.mutation.plan import MutationRequest, PlannedBuild
+from cprlib.campaign.mutation.plan import Build, MutationRequest
 from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs
 from cprlib.campaign.mutation.score import MUTATION_SCHEMA_FILE
 from cprlib.campaign.outcome import JobOutcome, JudgedJob
@@ -33,7 +33,7 @@ from cprlib.codec import encode
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.report.schema import check_schema
-from tests.unit.mutation.samples import HOSTILE, POLICIES, judged, report
+from tests.unit.mutation.samples import HOSTILE, judged, report
 
 TESTS = tuple(SuiteTest(name, f"/x/test_x.py:X.{name}") for name in ("cheap", "dear", "broken"))
 FAILED, PASSED = judged(JobOutcome.FAILED, "loss: 1 lost"), judged(JobOutcome.PASSED)
@@ -107,26 +107,24 @@ def test_state(outcomes: dict[str, JobOutcome], state: MutantState) -> None:
 class FakeWork:
     """Tests that reach mutants 1 and 2; "dear" kills mutant 1."""
 
-    policies = POLICIES
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ran: list[tuple[int, str]] = []
         self.lock = threading.Lock()
 
-    def adopt(self, _planned: PlannedBuild, _built: BuiltQemu, _test: SuiteTest) -> bool:
+    def adopt(self, _build: Build, _built: BuiltQemu, _test: SuiteTest) -> bool:
         return False
 
-    def final(self, planned: PlannedBuild, test: SuiteTest) -> Path:
-        return self.folder / planned.build.folder / test.id
+    def final(self, build: Build, test: SuiteTest) -> Path:
+        return self.folder / build.folder / test.id
 
-    def run(self, planned: PlannedBuild, _built: BuiltQemu, test: SuiteTest) -> JudgedJob:
-        number = planned.build.number
+    def run(self, build: Build, _built: BuiltQemu, test: SuiteTest) -> JudgedJob:
+        number = build.number
         assert number is not None
         with self.lock:
             self.ran.append((number, test.id))
         if number == 0:
-            cases = self.final(planned, test) / "cases" / test.id
+            cases = self.final(build, test) / "cases" / test.id
             cases.mkdir(parents=True)
             (cases / "reached-source.txt").write_text("1\n2\n")
             if test.id == "broken":

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.assets import Assets
-from cprlib.campaign.job import FinishedJob, JobRunner, SuiteTest, compress
-from cprlib.campaign.mutation import run as run_module
-from cprlib.campaign.mutation.plan import Build, PlannedBuild
+from cprlib.campaign import session as session_module
+from cprlib.campaign.job import SuiteTest, compress
+from cprlib.campaign.mutation.plan import Build
 from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs
-from cprlib.campaign.mutation.stored import RESULT_FILE, ResultRecord, code_digest, result_key
 from cprlib.campaign.outcome import JobOutcome
-from cprlib.campaign.pool import Children
+from cprlib.campaign.session import RESULT_FILE, ResultRecord, Session, code_digest, result_key
 from cprlib.campaign.store import PARTIAL
 from cprlib.errors import InstrumentError
 from cprlib.guest.image import GuestImage
+from cprlib.lab.avocado_run import SuiteRun
 from cprlib.qemu.binary import QemuBinary
 from tests.unit.evidence.samples import good_case
 from tests.unit.mutation.samples import POLICIES, mutant, put_job
@@ -35,14 +35,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MutationJobs:
         QemuBinary(tmp_path / "qemu", tmp_path), GuestImage(tmp_path / "kernel", tmp_path / "initrd", "d"), tmp_path
     )
 
-    def run(self: JobRunner, folder: Path, reference: str, parameters: object) -> FinishedJob:
-        del self, parameters, reference
-        return FinishedJob(put_job(folder, "PASS", "", good_case()), 1, 1.0, 0)
+    def run(suite: SuiteRun, *_: object) -> None:
+        put_job(suite.results, "PASS", "", good_case())
 
-    monkeypatch.setattr(JobRunner, "run", run)
-    monkeypatch.setattr(run_module, "code_digest", lambda: "code")
+    monkeypatch.setattr(session_module, "run_avocado", run)
+    monkeypatch.setattr(session_module, "code_digest", lambda: "code")
     folder = tmp_path / "session"
-    return MutationJobs(folder, folder / PARTIAL, assets, "10.0", "uml", POLICIES, Children())
+    return MutationJobs(Session(folder, folder / PARTIAL, assets, "uml"), "10.0", POLICIES)
 
 
 @pytest.fixture
@@ -50,63 +49,57 @@ def a_test(tmp_path: Path) -> SuiteTest:
     return SuiteTest("test-a", f"{tmp_path / 'test_x.py'}:X.test_a")
 
 
+MUTANT = Build(mutant())
 BUILT = BuiltQemu(QemuBinary(Path("/elsewhere/qemu"), None), "sha", "firmware")
 
 
-def planned(test: SuiteTest) -> PlannedBuild:
-    return PlannedBuild(Build(mutant()), (test,))
-
-
 def test_result_is_stored_once_the_test_ran(work: MutationJobs, a_test: SuiteTest) -> None:
-    build = planned(a_test)
-    assert not work.is_stored(build, BUILT, a_test)
-    judged = work.run(build, BUILT, a_test)
+    assert not work.is_stored(MUTANT, BUILT, a_test)
+    judged = work.run(MUTANT, BUILT, a_test)
     assert judged is not None
     assert judged.outcome == JobOutcome.PASSED
-    assert work.is_stored(build, BUILT, a_test)
+    assert work.is_stored(MUTANT, BUILT, a_test)
     moved = replace(BUILT, qemu=QemuBinary(Path("/moved/qemu"), Path("/moved")))
-    assert work.is_stored(build, moved, a_test)  # the same bytes under another path
+    assert work.is_stored(MUTANT, moved, a_test)  # the same bytes under another path
 
 
 def test_changed_input_runs_it_again(work: MutationJobs, a_test: SuiteTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = planned(a_test)
-    work.run(build, BUILT, a_test)
-    assert not work.is_stored(build, replace(BUILT, sha256="other"), a_test)
-    assert not work.is_stored(build, replace(BUILT, firmware="other"), a_test)
-    monkeypatch.setattr(run_module, "code_digest", lambda: "edited")
-    assert not work.is_stored(build, BUILT, a_test)
-    monkeypatch.setattr(run_module, "code_digest", lambda: "code")
-    assert work.is_stored(build, BUILT, a_test)
+    work.run(MUTANT, BUILT, a_test)
+    assert not work.is_stored(MUTANT, replace(BUILT, sha256="other"), a_test)
+    assert not work.is_stored(MUTANT, replace(BUILT, firmware="other"), a_test)
+    monkeypatch.setattr(session_module, "code_digest", lambda: "edited")
+    assert not work.is_stored(MUTANT, BUILT, a_test)
+    monkeypatch.setattr(session_module, "code_digest", lambda: "code")
+    assert work.is_stored(MUTANT, BUILT, a_test)
     a_test.file.write_text("edited")
-    assert not work.is_stored(build, BUILT, a_test)
+    assert not work.is_stored(MUTANT, BUILT, a_test)
 
 
 def test_result_is_not_kept_when_an_input_was_edited_while_the_test_ran(
     work: MutationJobs, a_test: SuiteTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = iter(["before", "after"])
-    monkeypatch.setattr(run_module, "code_digest", lambda: next(digests))
-    work.run(planned(a_test), BUILT, a_test)
-    monkeypatch.setattr(run_module, "code_digest", lambda: "before")
-    assert not work.is_stored(planned(a_test), BUILT, a_test)
-    stored = ResultRecord.read(work.folder / "results" / "mutants" / "one-packet-lost" / "test-a")
+    monkeypatch.setattr(session_module, "code_digest", lambda: next(digests))
+    work.run(MUTANT, BUILT, a_test)
+    monkeypatch.setattr(session_module, "code_digest", lambda: "before")
+    assert not work.is_stored(MUTANT, BUILT, a_test)
+    stored = ResultRecord.read(work.session.folder / "results" / "mutants" / "one-packet-lost" / "test-a")
     assert stored.changed
 
 
 def test_job_that_was_ended_from_outside_is_not_stored(work: MutationJobs, a_test: SuiteTest) -> None:
-    work.children.stop()
-    assert work.run(planned(a_test), BUILT, a_test) is None
-    assert not work.is_stored(planned(a_test), BUILT, a_test)
+    work.session.children.stop()
+    assert work.run(MUTANT, BUILT, a_test) is None
+    assert not work.is_stored(MUTANT, BUILT, a_test)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"build": 1}'])
 def test_broken_result_is_run_again(work: MutationJobs, a_test: SuiteTest, text: str) -> None:
-    build = planned(a_test)
-    work.run(build, BUILT, a_test)
-    (work.folder / "results" / build.build.folder / "test-a" / RESULT_FILE).write_text(text)
-    assert not work.is_stored(build, BUILT, a_test)
-    work.run(build, BUILT, a_test)
-    assert work.is_stored(build, BUILT, a_test)
+    work.run(MUTANT, BUILT, a_test)
+    (work.session.folder / "results" / MUTANT.folder / "test-a" / RESULT_FILE).write_text(text)
+    assert not work.is_stored(MUTANT, BUILT, a_test)
+    work.run(MUTANT, BUILT, a_test)
+    assert work.is_stored(MUTANT, BUILT, a_test)
 
 
 def test_result_of_another_version_is_not_read(tmp_path: Path) -> None:

@@ -32,25 +32,25 @@ class FakeWork:
         self.builds_at_once = self.most_builds = 0
         self.lock = threading.Lock()
 
-    def build(self, planned: PlannedBuild) -> BuiltQemu:
+    def build(self, build: Build) -> BuiltQemu:
         with self.lock:
             self.builds_at_once += 1
             self.most_builds = max(self.most_builds, self.builds_at_once)
         time.sleep(0.001)
         with self.lock:
             self.builds_at_once -= 1
-        if planned.build.folder in self.broken:
+        if build.folder in self.broken:
             raise BuildFailed("apply 0001", "hunk 1 FAILED")
         return BuiltQemu(QemuBinary(Path("/qemu"), None), "ab")
 
-    def is_stored(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> bool:
+    def is_stored(self, build: Build, built: BuiltQemu, test: SuiteTest) -> bool:
         assert built.qemu
-        return (planned.build.folder, test.id) in self.stored
+        return (build.folder, test.id) in self.stored
 
-    def run(self, planned: PlannedBuild, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
+    def run(self, build: Build, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
         assert built.qemu
         with self.lock:
-            self.ran.append((planned.build.folder, test.id))
+            self.ran.append((build.folder, test.id))
         return judged(JobOutcome.PASSED)
 
 

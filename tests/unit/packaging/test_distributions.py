@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.assets import recipes_digest
-from cprlib.campaign.mutation.stored import code_digest
+from cprlib.campaign.session import code_digest
 from cprlib.files import project_folder
 
 IN_PACKAGE = ("images/", "fixtures/", "tests/functional/", "docs/", "LICENSE")
@@ -87,7 +87,7 @@ def test_installed_recipes_are_those_of_the_checkout(installed: Path) -> None:
     """The keys in the store are the same: after a build from a checkout nothing is built again."""
     program = "from cprlib.build.assets import recipes_digest; print(recipes_digest())"
     assert of_installed(installed, program).strip() == recipes_digest()
-    program = "from cprlib.campaign.mutation.stored import code_digest; print(code_digest())"
+    program = "from cprlib.campaign.session import code_digest; print(code_digest())"
     assert of_installed(installed, program).strip() == code_digest()
     assert (installed / "cprlib/_project/images/guest/init").stat().st_mode & 0o111
 

@@ -15,11 +15,13 @@ from unittest import mock
 
 from cprlib.build.assets import Assets
 from cprlib.build.progress import Progress
-from cprlib.campaign.job import FinishedJob, JobRunner, SuiteTest
+from cprlib.campaign import session as session_module
+from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.soak import run as soak_module
 from cprlib.campaign.soak.result import STORE, SoakResult
 from cprlib.files import CACHE_VARIABLE
 from cprlib.guest.image import GuestImage
+from cprlib.lab.avocado_run import SuiteRun
 from cprlib.qemu.binary import QemuBinary
 from tests.unit.evidence.samples import good_case
 from tests.unit.mutation.samples import put_job
@@ -45,21 +47,18 @@ def run_standin(
     :param cases: after which it ends; None for hours.
     """
 
-    def run(self: JobRunner, place: Path, reference: str, parameters: Mapping[str, str]) -> FinishedJob:
-        del self
-        begun = time.monotonic()
-        behave(place, reference, parameters)
+    def run(suite: SuiteRun, *_: object) -> None:
+        behave(suite.results, suite.tests[0], suite.parameters)
         time.sleep(0.01)
-        return FinishedJob(place, time.time_ns(), time.monotonic() - begun, 0)
 
     assets = Assets(QemuBinary(Path("/qemu"), None), GuestImage(Path("/kernel"), Path("/initrd"), "d"), None)
     shown: list[SoakResult] = []
     numbers = soak_module.missing_numbers
     with (
         mock.patch.dict(os.environ, {CACHE_VARIABLE: str(folder.parent / "cache")}),
-        mock.patch.object(JobRunner, "run", run),
+        mock.patch.object(session_module, "run_avocado", run),
         mock.patch.object(soak_module, "missing_numbers", lambda history: itertools.islice(numbers(history), cases)),
-        mock.patch.object(soak_module, "build_assets", return_value=assets),
+        mock.patch.object(session_module, "build_assets", return_value=assets),
         mock.patch.object(soak_module, "sample_interval", return_value=interval_s),
     ):
         return soak_module.soak(

@@ -1,0 +1,240 @@
+"""A session that works: its folder, its assets, the jobs that it runs, and their stored results.
+
+A stored result has a key of what it was made from, so that a resumed session keeps it only while that is unchanged::
+
+    results/<place>/      a job's folder (:mod:`cprlib.campaign.job`), with result.json where it has a key
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cprlib import files
+from cprlib.build import store
+from cprlib.build.assets import Assets, build_assets
+from cprlib.build.progress import Progress
+from cprlib.build.series import DEFAULT_BASE
+from cprlib.campaign.job import FinishedJob, SuiteTest, gather_evidence
+from cprlib.campaign.pool import Children, Pool, Strategy
+from cprlib.campaign.store import STORE_VERSION, Store, store_folder
+from cprlib.codec import BadValue, dump_json, load_json
+from cprlib.deadline import timeout_scale
+from cprlib.errors import EnvironmentFailure, InstrumentError
+from cprlib.files import INSTALLED_PROJECT, import_folder, project_folder
+from cprlib.lab.avocado_run import LOG_FILE, SuiteRun, run_avocado
+from cprlib.lab.engines import KERNEL_VARIABLE
+from cprlib.lab.schedule import parallel_tests
+from cprlib.qemu.binary import QemuBinary
+from cprlib.report.environment import Environment, describe_run
+
+RESULTS = "results"
+RESULT_FILE = "result.json"
+JOB_TIMEOUT_S = 600  # Avocado ends a longer job; tests have shorter limits of their own
+
+# The code that a test runs: the package, data, the lab's first process and the helpers beside the tests. A test's own
+# file is in its key. Commands and campaigns do not run in a test.
+FOLDERS = ("cprlib", "fixtures", "images/lab", "tests/functional")
+LEFT_OUT = ("cprlib/cli", "cprlib/campaign", f"cprlib/{INSTALLED_PROJECT}")
+SUFFIXES = (".py", ".toml", ".yaml", ".c", ".h")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the jobs of a session have in common; used on the pool's threads.
+
+    :param folder: of the session. :param partial: for jobs that run.
+    :param assets: the QEMU, the guest, the lab's kernel.
+    :param engine: of the lab; None to run natively.
+    :param workers: jobs at once.
+    """
+
+    folder: Path
+    partial: Path
+    assets: Assets
+    engine: str | None
+    workers: int = 1
+    children: Children = field(default_factory=Children)
+
+    def run_all(self, strategy: Strategy) -> None:
+        """Run the tasks of a strategy; errors as of :meth:`cprlib.campaign.pool.Pool.run`."""
+        Pool(strategy, self.workers, self.children).run()
+
+    def run(
+        self, place: str, test: SuiteTest, parameters: Mapping[str, str], environment: Mapping[str, str] | None = None
+    ) -> FinishedJob | None:
+        """Run a test and gather its evidence, in the folder for jobs that run; None when it was ended from outside.
+
+        :param place: of its result. :param environment: variables for Avocado in addition to this process's own.
+        :raises EnvironmentFailure: the folder cannot be made, or there is no Avocado.
+        """
+        folder, kernel = self.partial / place, self.assets.lab_kernel
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise EnvironmentFailure(f"make {folder}", str(error), "choose another folder with --out") from error
+        suite = SuiteRun(
+            results=folder,
+            tests=[test.reference],
+            parameters={"boot": "fresh", **parameters},  # most jobs have a QEMU that no other job has
+            engine=self.engine,
+            parallel=1,
+            environment={**({KERNEL_VARIABLE: str(kernel)} if kernel else {}), **(environment or {})},
+            extra=["--job-timeout", str(round(JOB_TIMEOUT_S * timeout_scale()))],
+        )
+        begun, begun_ns = time.monotonic(), time.time_ns()
+        with (folder / LOG_FILE).open("w", encoding="utf-8") as log:
+            run_avocado(suite, log, self.children.add)
+        if self.children.stopped:
+            return None
+        return FinishedJob(folder, begun_ns, round(time.monotonic() - begun, 3), gather_evidence(folder))
+
+    def run_keyed(
+        self, place: str, test: SuiteTest, parameters: Mapping[str, str], **digests: str
+    ) -> FinishedJob | None:
+        """Run a test and write what its result is made from into the job's folder."""
+        key = self.key(test, parameters, **digests)
+        job = self.run(place, test, parameters)
+        if job:
+            changed = self.key(test, parameters, **digests) != key
+            build = place.removesuffix(f"/{test.id}")
+            record = ResultRecord(build, test.id, key, job.started_ns, job.seconds, job.lab_lost, changed)
+            record.write(job.folder)
+        return job
+
+    def store(self, folder: Path, place: str) -> None:
+        """Move the folder of a finished job to the results."""
+        store_folder(folder, self.final(place))
+
+    def final(self, place: str) -> Path:
+        """Folder of a result."""
+        return self.folder / RESULTS / place
+
+    def environment(self, accelerator: str = "") -> Environment:
+        """This machine, for a report.
+
+        :param accelerator: of the guests, where parameters choose it.
+        """
+        return describe_run(self.engine, lab_kernel=self.assets.lab_kernel, accelerator=accelerator)
+
+    def key(self, test: SuiteTest, parameters: Mapping[str, str], **digests: str) -> str:
+        """The key of a result.
+
+        :param digests: of the QEMU and of what else decides the result.
+        """
+        where = {"engine": self.engine or "native", "lab_kernel": str(self.assets.lab_kernel)}
+        return result_key(test.file, code_digest(), {**parameters, **digests, **where})
+
+
+@contextlib.contextmanager
+def open_session(
+    store: Store[Any],
+    folder: Path,
+    engine: str | None,
+    parallel: int | None,
+    progress: Progress,
+    base: str = DEFAULT_BASE,
+    qemu: QemuBinary | None = None,
+) -> Iterator[Session]:
+    """Lock a session and build what its jobs need.
+
+    :param parallel: jobs at once; None for one per core in the lab, one natively.
+    :param base, qemu: as of :func:`cprlib.build.assets.build_assets`.
+    :raises UsageError: another process works on it.
+    """
+    with store.locked(folder) as partial:
+        assets = build_assets(progress, lab=engine is not None, base=base, qemu=qemu)
+        yield Session(folder, partial, assets, engine, parallel or parallel_tests(engine))
+
+
+def has_key(folder: Path, key: str) -> bool:
+    """Whether a folder has a result of that key; one whose inputs were edited meanwhile has none."""
+    with contextlib.suppress(InstrumentError):
+        record = ResultRecord.read(folder)
+        return record.key == key and not record.changed
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRecord:
+    """``result.json`` in a job's folder.
+
+    :param build: ``good/run-1`` or ``mutants/<name>``.
+    :param test: id of the test's case.
+    :param key: digest of the inputs (:func:`result_key`).
+    :param started_ns: start of Avocado, CLOCK_REALTIME.
+    :param seconds: from then to the end of Avocado.
+    :param lab_lost: labs that died under the test.
+    :param changed: an input was edited while the test ran, so the key may be wrong.
+    """
+
+    build: str
+    test: str
+    key: str
+    started_ns: int = 0
+    seconds: float = 0.0
+    lab_lost: int = 0
+    changed: bool = False
+    version: int = STORE_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Write ``result.json``."""
+        files.write_text(folder / RESULT_FILE, dump_json(self, indent=1), mode=0o600)
+
+    @classmethod
+    def read(cls, folder: Path) -> ResultRecord:
+        """Read ``result.json``.
+
+        :raises InstrumentError: it is missing, broken, or of another version of this program.
+        """
+        path = folder / RESULT_FILE
+        try:
+            record = load_json(cls, path.read_bytes())
+        except (OSError, BadValue) as error:
+            raise InstrumentError(f"read {path}", str(error)) from error
+        if record.version != STORE_VERSION:
+            raise InstrumentError(f"read {path}", f"version {record.version}, this program reads {STORE_VERSION}")
+        return record
+
+
+def code_digest(top: Path | None = None) -> str:
+    """Digest of the project's code that every test runs: cprlib, fixtures, helpers, the lab's first process.
+
+    :param top: the checkout; this one, or the installed package, when None.
+    """
+    total = hashlib.sha256()
+    for name, path in _code_files(top):
+        total.update(f"{name}\0".encode())
+        try:
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+        except FileNotFoundError:
+            continue  # removed since the listing: the digest changes either way
+    return total.hexdigest()
+
+
+def _code_files(top: Path | None) -> Iterable[tuple[Path, Path]]:
+    """Files with their names in a checkout, also when installed."""
+    for name in FOLDERS:
+        root = top or (import_folder() if name == "cprlib" else project_folder())
+        left_out = [root / folder for folder in LEFT_OUT]
+        for path in sorted((root / name).rglob("*")):
+            hidden = path.name.startswith((".", "test_")) or "__pycache__" in path.parts
+            if path.suffix in SUFFIXES and not hidden and not any(path.is_relative_to(item) for item in left_out):
+                yield path.relative_to(root), path
+
+
+def result_key(test_file: Path, code: str, others: Mapping[str, str]) -> str:
+    """The key of a result.
+
+    :param code: from :func:`code_digest`.
+    :param others: files that the store names by their content (guest, lab kernel) are named by their paths.
+    """
+    text = "\n".join(f"{name}={value}" for name, value in sorted(others.items()))
+    return store.key_of(test=test_file, code=code, others=text)

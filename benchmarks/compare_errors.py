@@ -34,8 +34,9 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.decide import decide, smallest_p
-from cprlib.campaign.compare.decision import Change, Effect, Sample
+from cprlib.campaign.compare.decision import Change, Sample
 from cprlib.campaign.compare.guest import DURATIONS, GuestResult, read_guests
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, AlphaSpending, paired_shift
 from cprlib.report.environment import describe_environment

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cprlib.campaign.compare.effect import Effect
+from cprlib.campaign.compare import Effect
 from cprlib.cli.compare import min_effect_option
 from cprlib.cli.options import PATH, command_line, policy_option
 from cprlib.errors import UsageError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cprlib.campaign.compare.effect import MIN_EFFECT, Effect
+from cprlib.campaign.compare import MIN_EFFECT, Effect
 from cprlib.cli.options import (
     PATH,
     Command,
@@ -27,18 +27,16 @@ from cprlib.cli.options import (
     policy_option,
     read_parameters,
     read_qemu,
-    refuse_with_resume,
     renamed_option,
     report_progress,
+    resume_option,
+    resume_session,
 )
 from cprlib.errors import UsageError
 
 if TYPE_CHECKING:
     from cprlib.campaign.compare.comparison import Comparison
     from cprlib.campaign.compare.session import CompareRequest
-
-RESULTS = Path("results") / "compare"
-WITH_RESUME = ("resume", "out", "parallel")
 
 
 def min_effect_option(of: str) -> Callable[[Command], Command]:
@@ -70,8 +68,8 @@ def min_effect_option(of: str) -> Callable[[Command], Command]:
 @lab_option
 @parallel_option
 @click.option("--seed", type=int, help="Of the random order; chosen without it.")
-@out_option(RESULTS, "comparisons")
-@click.option("--resume", is_flag=True, help="Continue the latest comparison in --out, which was interrupted.")
+@out_option(Path("results") / "compare", "comparisons")
+@resume_option("comparison", ", which was interrupted")
 @click.option("-t", "--test", "tests", multiple=True, metavar="CASE", help="Measure this case; by its id.")
 @parameter_option
 @click.pass_context
@@ -115,9 +113,8 @@ def compare(
 
     top, session = out.resolve(), None
     if resume:
-        refuse_with_resume(context, WITH_RESUME)
-        session = STORE.latest(top)
-        made = _run(session, STORE.read(session), out, parallel)
+        session, request = resume_session(context, STORE)
+        made = _run(context, session, request, parallel)
     elif b is not None:
         if saved:
             raise UsageError(
@@ -150,7 +147,7 @@ def compare(
             started_ns=time.time_ns(),
         )
         session = STORE.begin(top, request)
-        made = _run(session, request, out, parallel)
+        made = _run(context, session, request, parallel)
     else:
         made = _saved(saved, a, policy, Effect(min_effect / 100))
     folder = session or new_results_folder(top)
@@ -161,7 +158,7 @@ def compare(
     return made.exit_status
 
 
-def _run(session: Path, request: CompareRequest, out: Path, parallel: int | None) -> Comparison:
+def _run(context: click.Context, session: Path, request: CompareRequest, parallel: int | None) -> Comparison:
     from cprlib.build.progress import console_progress
     from cprlib.campaign.compare.run import compare as run_session
     from cprlib.campaign.compare.session import read_state
@@ -169,7 +166,7 @@ def _run(session: Path, request: CompareRequest, out: Path, parallel: int | None
 
     read_state(session)  # refuse one that has ended before its tests are listed
     report_progress(f"seed {request.seed}; in {session}")
-    with hint_resume("compare", session, out, RESULTS):
+    with hint_resume(context, session):
         return run_session(
             session, request, list_tests(), parallel=parallel, progress=console_progress(), say=report_progress
         )

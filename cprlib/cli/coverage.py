@@ -21,21 +21,21 @@ from cprlib.cli.options import (
     parameter_option,
     read_parameters,
     report_progress,
+    uml_option,
 )
 from cprlib.errors import UsageError
 
 POLICY = "default"
-RESULTS = Path("results") / "coverage"
 
 
 @click.command()
 @click.argument("tests", nargs=-1, shell_complete=completion.tests)
 @base_option
 @native_option
-@click.option("--lab", is_flag=True, help="Run in labs (uml), without asking cprlib doctor.")
+@uml_option
 @parallel_option
 @parameter_option
-@out_option(RESULTS, "coverage runs")
+@out_option(Path("results") / "coverage", "coverage runs")
 @click.option(
     "--from",
     "stored",
@@ -47,7 +47,7 @@ def coverage(
     tests: tuple[str, ...],
     base: str,
     native: bool,
-    lab: bool,
+    lab: str | None,
     parallel: int | None,
     parameter: tuple[str, ...],
     out: Path,
@@ -77,7 +77,7 @@ def coverage(
     from cprlib.testing.parameters import check_parameters
     from cprlib.verdict.policy_file import load_policy
 
-    check_backend("measure coverage", native, "uml" if lab else None)
+    check_backend("measure coverage", native, lab)
     references = [avocado_reference(test) for test in tests]
     for folder in stored:
         if not folder.is_dir():
@@ -86,7 +86,7 @@ def coverage(
     parameters, reasons = read_parameters(parameter), load_reasons(base)
     check_parameters(parameters)
     started_ns = time.time_ns()
-    engine = choose_engine(native, "uml" if lab else None, report_progress)
+    engine = choose_engine(native, lab, report_progress)
     build = build_coverage(base, console_progress())
     assets = build_assets(console_progress(), lab=engine is not None, qemu=build.qemu)
     environment = describe_run(engine, lab_kernel=assets.lab_kernel)

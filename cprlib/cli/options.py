@@ -20,9 +20,11 @@ from cprlib.files import project_folder
 from cprlib.lab.engine import ENGINES
 
 if TYPE_CHECKING:
+    from cprlib.campaign.store import Store
     from cprlib.qemu.binary import QemuBinary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Request = TypeVar("Request")
 PATH = click.Path(path_type=Path)
 PARAMETER_NAME = re.compile(r"[A-Za-z_]\w*|nic\.[\w.-]+")
 QEMU_ARGUMENTS = "qemu_args"  # parameter of the suite
@@ -51,6 +53,7 @@ lab_option = click.option(
     metavar="[ENGINE]",
     help=f"Run in labs ({' or '.join(ENGINES)}), without asking cprlib doctor.",
 )
+uml_option = click.option("--lab", flag_value="uml", help="Run in labs (uml), without asking cprlib doctor.")
 parallel_option = click.option(
     "--parallel", type=click.IntRange(1), help="Tests at once; by default one per core in the lab, else one."
 )
@@ -187,32 +190,40 @@ def report_progress(line: str) -> None:
     click.echo(line, err=True)
 
 
-def refuse_with_resume(context: click.Context, allowed: Sequence[str]) -> None:
-    """Refuse options that the session already has from its beginning.
+def resume_option(what: str, how: str = "") -> Callable[[Command], Command]:
+    """``--resume``, for :func:`resume_session`."""
+    return click.option("--resume", is_flag=True, help=f"Continue the latest {what} in --out{how}.")
 
-    :param allowed: parameters of the command that may be given with ``--resume``.
-    :raises UsageError: another one was given.
+
+def resume_session(context: click.Context, store: Store[Request], *also: str) -> tuple[Path, Request]:
+    """The session of ``--resume``, and its request.
+
+    :param also: parameters that may be given with it, beside ``--out`` and ``--parallel``.
+    :raises UsageError: there is none, or another option was given, which the session has from its beginning.
     """
-    command = context.info_name
     for parameter in context.command.params:
         name = parameter.name or ""
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE and name not in allowed:
+        given = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        if given and name not in ("out", "parallel", "resume", *also):
             option = max(parameter.opts, key=len)
             option = f"{option} or {parameter.secondary_opts[0]}" if parameter.secondary_opts else option
             happened = "a resumed session keeps the request that it began with"
-            raise UsageError(f"resume cprlib {command} with {option}", happened, f"leave {option} out")
+            raise UsageError(f"resume cprlib {context.info_name} with {option}", happened, f"leave {option} out")
+    session = store.latest(context.params["out"].resolve())
+    return session, store.read(session)
 
 
 @contextlib.contextmanager
-def hint_resume(command: str, session: Path, out: Path, usual: Path) -> Iterator[None]:
+def hint_resume(context: click.Context, session: Path) -> Iterator[None]:
     """Say how to resume when the body is interrupted.
 
     :param session: folder of the session.
-    :param out: folder of all sessions; named in the hint unless it is the usual one.
     """
     try:
         yield
     except KeyboardInterrupt:
-        again = shlex.join(["cprlib", command, "--resume", *(["--out", str(out)] if out != usual else [])])
+        usual = context.get_parameter_source("out") == ParameterSource.DEFAULT
+        out = [] if usual else ["--out", str(context.params["out"])]
+        again = shlex.join(["cprlib", str(context.info_name), "--resume", *out])
         click.echo(f"results so far are in {session}; resume with: {again}", err=True)
         raise

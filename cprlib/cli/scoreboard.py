@@ -16,13 +16,12 @@ from cprlib.cli.options import (
     native_option,
     out_option,
     parallel_option,
-    refuse_with_resume,
     report_progress,
+    resume_option,
+    resume_session,
+    uml_option,
 )
 from cprlib.errors import ExitStatus
-
-RESULTS = Path("results") / "scoreboard"
-WITH_RESUME = ("out", "page", "parallel", "resume")
 
 
 @click.command()
@@ -30,10 +29,10 @@ WITH_RESUME = ("out", "page", "parallel", "resume")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only these rows, e.g. 'series-*' or '*-vhost'.")
 @click.option("--page", type=PATH, help="Also write the page to this file, e.g. docs/scoreboard.md.")
 @native_option
-@click.option("--lab", is_flag=True, help="Run in labs (uml), without asking cprlib doctor.")
+@uml_option
 @parallel_option
-@out_option(RESULTS, "scoreboards")
-@click.option("--resume", is_flag=True, help="Continue the latest session in --out.")
+@out_option(Path("results") / "scoreboard", "scoreboards")
+@resume_option("session")
 @click.pass_context
 def scoreboard(
     context: click.Context,
@@ -41,7 +40,7 @@ def scoreboard(
     only: tuple[str, ...],
     page: Path | None,
     native: bool,
-    lab: bool,
+    lab: str | None,
     parallel: int | None,
     out: Path,
     resume: bool,
@@ -61,19 +60,16 @@ def scoreboard(
     from cprlib.report.environment import describe_run
     from cprlib.report.results_folder import publish
 
-    check_backend("measure the scoreboard", native, "uml" if lab else None)
-    top = out.resolve()
+    check_backend("measure the scoreboard", native, lab)
     if resume:
-        refuse_with_resume(context, WITH_RESUME)
-        session = STORE.latest(top)
-        request = STORE.read(session)
+        session, request = resume_session(context, STORE, "page")
     else:
         choose_rows(only)
         load = os.getloadavg()[1]
-        engine = choose_engine(native, "uml" if lab else None, report_progress)
+        engine = choose_engine(native, lab, report_progress)
         request = ScoreboardRequest(runs, only, engine, load, command_line(), time.time_ns())
-        session = STORE.begin(top, request)
-    with hint_resume("scoreboard", session, out, RESULTS):
+        session = STORE.begin(out.resolve(), request)
+    with hint_resume(context, session):
         rows = run_session(
             session, request, list_tests(), parallel=parallel, progress=console_progress(), say=report_progress
         )

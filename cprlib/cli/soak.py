@@ -24,8 +24,9 @@ from cprlib.cli.options import (
     policy_option,
     qemu_option,
     read_qemu,
-    refuse_with_resume,
     report_progress,
+    resume_option,
+    resume_session,
     tag_option,
 )
 from cprlib.errors import UsageError
@@ -33,15 +34,13 @@ from cprlib.errors import UsageError
 if TYPE_CHECKING:
     from cprlib.campaign.soak.result import SoakResult
 
-WITH_RESUME = ("hours", "out", "parallel", "resume")
-RESULTS = Path("results") / "soak"
 LONGEST_HOURS = 24.0 * 365
 
 
 @click.command()
 @click.option("--hours", type=float, help="Length, e.g. 0.5. With --resume: length of this session.")
 @click.option("--seed", type=click.IntRange(0), help="Of the draws; chosen and printed without it.")
-@click.option("--resume", is_flag=True, help="Continue the latest soak in --out with the same draws.")
+@resume_option("soak", " with the same draws")
 @qemu_option
 @firmware_option
 @base_option
@@ -54,7 +53,7 @@ LONGEST_HOURS = 24.0 * 365
     "--keep", type=click.IntRange(0), default=20, show_default=True, help="Most folders of cases that did not pass."
 )
 @click.option("--keep-mib", type=click.IntRange(0), default=1024, show_default=True, help="Their size together.")
-@out_option(RESULTS, "soaks")
+@out_option(Path("results") / "soak", "soaks")
 @click.pass_context
 def soak(
     context: click.Context,
@@ -91,11 +90,10 @@ def soak(
     if hours is not None and not 0 < hours <= LONGEST_HOURS:
         raise UsageError(f"soak for {hours:g} hours", f"it has to be above 0, and at most {LONGEST_HOURS:g}")
     check_backend("soak", native, lab)
-    top, command = out.resolve(), command_line()
+    command = command_line()
     if resume:
-        refuse_with_resume(context, WITH_RESUME)
-        session = STORE.latest(top)
-        request, tests = STORE.read(session), list_tests()
+        session, request = resume_session(context, STORE, "hours")
+        tests = list_tests()
         seconds = seconds_left(session, request, hours)
     else:
         if hours is None:
@@ -127,9 +125,9 @@ def soak(
             command=command,
             started_ns=time.time_ns(),
         )
-        session, seconds = STORE.begin(top, request), hours * 3600
+        session, seconds = STORE.begin(out.resolve(), request), hours * 3600
     report_progress(f"seed {request.seed}; {len(request.tests)} tests to draw from; in {session}")
-    with hint_resume("soak", session, out, RESULTS):
+    with hint_resume(context, session):
         result = run_session(
             session,
             request,

@@ -14,9 +14,9 @@ from statistics import median
 from typing import Any
 
 from cprlib import files
+from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.comparison import Comparison, Side, make_comparison, side_of
 from cprlib.campaign.compare.decision import Sample
-from cprlib.campaign.compare.effect import Effect
 from cprlib.campaign.compare.guest import GuestResult, read_guests
 from cprlib.codec import BadValue, decode, encode, load_json
 from cprlib.errors import InstrumentError, UsageError

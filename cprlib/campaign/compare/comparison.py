@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.decide import decide
 from cprlib.campaign.compare.decision import Change, Decision, Sample
-from cprlib.campaign.compare.effect import Effect
 from cprlib.campaign.compare.guest import GuestResult, read_guests
 from cprlib.campaign.compare.statistics import FALSE_ALARM, SINGLE_ANALYSIS, Analysis
 from cprlib.errors import ExitStatus, UsageError

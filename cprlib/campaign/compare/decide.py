@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from statistics import median, stdev
 
+from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.decision import Change, CountResult, Decision, DurationResult, Refusal, Sample
-from cprlib.campaign.compare.effect import Effect
 from cprlib.campaign.compare.guest import COUNTS, DURATIONS, GuestResult, Metric
 from cprlib.campaign.compare.statistics import (
     WORTH_SEEING,

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.build.progress import Progress
+from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.comparison import Comparison, Round, Side, make_comparison
 from cprlib.campaign.compare.decide import decide, smallest_p
 from cprlib.campaign.compare.decision import Change, Sample
-from cprlib.campaign.compare.effect import Effect
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.session import (
     A_TO_B,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from cprlib import files
 from cprlib.build.assets import Assets
+from cprlib.campaign.compare import MIN_EFFECT, Effect
 from cprlib.campaign.compare.comparison import Round
-from cprlib.campaign.compare.effect import MIN_EFFECT, Effect
 from cprlib.campaign.compare.guest import GuestResult, comparison_policy, guest_result
 from cprlib.campaign.job import SuiteTest, compress, find_tests
 from cprlib.campaign.session import Session

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.campaign.compare import run as run_module
+from cprlib.campaign import session as session_module
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus
 
@@ -18,7 +18,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*_: object, **__: object) -> None:
         raise AssertionError("something was built")
 
-    monkeypatch.setattr(run_module, "build_assets", build)
+    monkeypatch.setattr(session_module, "build_assets", build)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,6 @@ ALLOWED_OF_CPRLIB = {
     "cprlib.build.store",
     "cprlib.campaign",
     "cprlib.campaign.compare",
-    "cprlib.campaign.compare.effect",
     "cprlib.campaign.mutation",
     "cprlib.deadline",
     "cprlib.errors",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.baseline import (
     Baseline,
     baseline_for_run,
@@ -18,7 +19,6 @@ from cprlib.campaign.compare.baseline import (
     read_baseline,
     write_baseline,
 )
-from cprlib.campaign.compare.effect import Effect
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.evidence.records import Outcome

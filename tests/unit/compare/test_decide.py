@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.decide import decide, smallest_p
 from cprlib.campaign.compare.decision import Change, Sample
-from cprlib.campaign.compare.effect import Effect
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, Analysis
 

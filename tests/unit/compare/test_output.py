@@ -9,10 +9,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE, Comparison, Round, Side, make_comparison
 from cprlib.campaign.compare.decide import decide
 from cprlib.campaign.compare.decision import Sample
-from cprlib.campaign.compare.effect import Effect
 from cprlib.campaign.compare.output import comparison_text, write_comparison
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS
 from cprlib.codec import encode

@@ -11,9 +11,9 @@ import pytest
 
 from cprlib.build.assets import Assets
 from cprlib.campaign import session as session_module
+from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.comparison import Comparison, Round, Side, compare_saved
 from cprlib.campaign.compare.decision import Change
-from cprlib.campaign.compare.effect import Effect
 from cprlib.campaign.compare.guest import GuestResult, read_guests
 from cprlib.campaign.compare.run import CompareStrategy, conclude, random_order
 from cprlib.campaign.compare.session import (

@@ -75,8 +75,8 @@ def test_avocado_accepts_the_commands_of_the_documents() -> None:
 
 def test_examples_of_every_command_are_valid() -> None:
     assert set(COMMANDS) <= set(EXAMPLES)
-    for name, examples in EXAMPLES.items():
-        for text, _ in examples.lines:
+    for name, lines in EXAMPLES.items():
+        for text in lines:
             for line in split(f"help of cprlib {name}", text):
                 assert not problems_of(line), (line, problems_of(line))
 

@@ -103,12 +103,12 @@ class CaseView:
         return stop.time_ns if stop else min((event.time_ns for event in case.timeline), default=None)
 
 
-def write_html(report: RunReport) -> Path:
-    """Write ``report.html`` into the results folder, and ``timeline.svg`` into the folder of each case with packets.
+def report_page(report: RunReport) -> str:
+    """The text of ``report.html``; writes ``timeline.svg`` into the folder of each case with packets.
 
     :raises EnvironmentFailure: a folder cannot be written.
     """
-    page = (
+    return (
         template_engine()
         .get_template("report.html")
         .render(
@@ -123,9 +123,6 @@ def write_html(report: RunReport) -> Path:
             Outcome=Outcome,
         )
     )
-    path = report.folder / HTML_FILE
-    files.write_text(path, page, mode=0o600)
-    return path
 
 
 def template_engine(*folders: Path) -> jinja2.Environment:

@@ -9,26 +9,19 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
-from cprlib import files
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import MAX_COMMAND, one_line, printable, seconds_of, utc
 from cprlib.report.run_report import RunReport
 from cprlib.report.series_coverage import suite_key
 from cprlib.verdict.judge import JudgedCase
 
-JUNIT_FILE = "junit.xml"
-TAP_FILE = "results.tap"
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2 (Char)
 _ELEMENTS = {Outcome.FAIL: "failure", Outcome.INCONCLUSIVE: "error", Outcome.SKIP: "skipped"}
 
 
-def write_junit(report: RunReport) -> Path:
-    """Write ``junit.xml`` into the results folder: a failed case is a failure, an inconclusive one an error.
-
-    :raises EnvironmentFailure: the folder cannot be written.
-    """
+def junit_text(report: RunReport) -> str:
+    """The text of ``junit.xml``: a failed case is a failure, an inconclusive one an error."""
     top = ET.Element("testsuites")
     suite = ET.SubElement(top, "testsuite", name="cprlib", timestamp=(utc(report.started_ns) or "").removesuffix("Z"))
     for case in report.cases:
@@ -45,9 +38,7 @@ def write_junit(report: RunReport) -> Path:
         "time": f"{sum(seconds_of(case.evidence) or 0.0 for case in report.cases):.3f}",
     }
     ET.indent(top)
-    path = report.folder / JUNIT_FILE
-    files.write_text(path, ET.tostring(top, encoding="unicode", xml_declaration=True) + "\n", mode=0o600)
-    return path
+    return ET.tostring(top, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _add_case(suite: ET.Element, report: RunReport, case: JudgedCase) -> None:
@@ -77,11 +68,8 @@ def _text(text: str) -> str:
     return _NOT_XML.sub("\ufffd", printable(text))
 
 
-def write_tap(report: RunReport) -> Path:
-    """Write ``results.tap`` (Test Anything Protocol 12) into the results folder.
-
-    :raises EnvironmentFailure: the folder cannot be written.
-    """
+def tap_text(report: RunReport) -> str:
+    """The text of ``results.tap`` (Test Anything Protocol 12)."""
     lines = [f"1..{len(report.cases) + len(report.problems)}"]
     for number, case in enumerate(report.cases, 1):
         name = one_line(case.evidence.id).replace("#", "_")
@@ -96,6 +84,4 @@ def write_tap(report: RunReport) -> Path:
                 lines += [f"# {case.outcome}: {one_line(f'{each.about}: {each.text}')}" for each in reasons]
     for number, problem in enumerate(report.problems, len(report.cases) + 1):
         lines += [f"not ok {number} - run", f"# inconclusive: {one_line(problem)}"]
-    path = report.folder / TAP_FILE
-    files.write_text(path, "\n".join(lines) + "\n", mode=0o600)
-    return path
+    return "\n".join(lines) + "\n"

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from cprlib import files
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment, join_environments
 from cprlib.report.finding_groups import finding_groups
 from cprlib.report.gather import AvocadoTest, gather, read_jobs
-from cprlib.report.html import write_html
-from cprlib.report.junit import write_junit, write_tap
+from cprlib.report.html import HTML_FILE, report_page
+from cprlib.report.junit import junit_text, tap_text
 from cprlib.report.matrix import MatrixRecord, points_of
 from cprlib.report.results_folder import unfinished_reason
-from cprlib.report.run_json import read_machine, write_run_json
+from cprlib.report.run_json import RUN_FILE, read_machine, run_text
 from cprlib.report.run_report import RunReport
 from cprlib.report.series_coverage import patch_results
-from cprlib.report.summary import write_markdown
+from cprlib.report.summary import markdown_summary
 from cprlib.verdict.findings import combine, inconclusive
 from cprlib.verdict.judge import JudgedCase, judge, judge_run
 from cprlib.verdict.policy import Policy
+
+_FILES: Mapping[str, Callable[[RunReport], str]] = {
+    RUN_FILE: run_text,
+    HTML_FILE: report_page,
+    "report.md": markdown_summary,
+    "junit.xml": junit_text,
+    "results.tap": tap_text,
+}
 
 
 def judge_cases(
@@ -100,11 +109,9 @@ def build_report(
     Parameters and errors as for :func:`judge_results`.
 
     :raises EnvironmentFailure: the folder cannot be written.
+    :raises InstrumentError: a member of run.json does not fit its type.
     """
     report = judge_results(results, policy, environment=environment, command=command, baseline_ms=baseline_ms)
-    write_run_json(report)
-    write_html(report)
-    write_markdown(report)
-    write_junit(report)
-    write_tap(report)
+    for name, text_of in _FILES.items():
+        files.write_text(results / name, text_of(report), mode=0o600)
     return report

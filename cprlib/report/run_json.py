@@ -12,7 +12,6 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from cprlib import files
 from cprlib.codec import BadValue, Count, Name, decode, dump_json, encode
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import DescriptorCount, Outcome, Parameters, Role, UpdateFigures
@@ -174,6 +173,11 @@ def run_value(report: RunReport) -> dict[str, Any]:
     return value
 
 
+def run_text(report: RunReport) -> str:
+    """The text of run.json; raises as :func:`run_value`."""
+    return dump_json(run_value(report))
+
+
 def _run_case(judged: JudgedCase) -> RunCase:
     """One member of ``cases``: figures made here, and the members that have the same name in the evidence."""
     case = judged.evidence
@@ -212,17 +216,6 @@ def validate(value: object) -> None:
         decode(RunDocument, value)
     except BadValue as error:
         raise InstrumentError("write run.json", str(error), "report this as a bug") from error
-
-
-def write_run_json(report: RunReport) -> Path:
-    """Write run.json into the results folder, whole or not at all.
-
-    :raises InstrumentError: a member does not fit its type.
-    :raises EnvironmentFailure: the folder cannot be written.
-    """
-    path = report.folder / RUN_FILE
-    files.write_text(path, dump_json(run_value(report)), mode=0o600)
-    return path
 
 
 def read_machine(results: Path) -> tuple[Environment, str] | None:

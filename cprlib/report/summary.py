@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
-from cprlib import files
 from cprlib.evidence.case import NO_FEATURE, CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.report.answers import answers
@@ -32,7 +30,6 @@ from cprlib.verdict.traffic_rules import counted, unexplained_packets
 
 TABLE_WIDTH = 120
 MARKDOWN_LINES = 20
-MARKDOWN_FILE = "report.md"
 _NAMED_CASES = 4  # cases of a cause, and causes beside it
 _MARKDOWN_GROUPS = 3
 MAX_EXAMPLE = 700  # characters of a finding: QEMU's own words may be at its end
@@ -157,7 +154,7 @@ def _wrap(line: str) -> str:
 
 
 def markdown_summary(report: RunReport) -> str:
-    """Verdict, answers, causes, series and table in at most 20 lines: the worst first, the number of those left out."""
+    """Verdict, answers, causes, series and table, the worst first, in at most 20 lines: for the summary of a CI job."""
     head = [f"**{MARK[report.verdict.outcome]} {report.verdict.outcome.upper()}**: {report.sentence}", ""]
     head += [f"- **{question}** {_escape(answer, 500)}" for question, answer in answers(report).lines]
     head += ["", *(_markdown_group(index, group) for index, group in enumerate(report.groups[:_MARKDOWN_GROUPS], 1))]
@@ -187,16 +184,6 @@ def markdown_summary(report: RunReport) -> str:
     if len(shown) < len(cases):
         table.append(_markdown_row("", f"and {len(cases) - len(shown)} more", *[""] * len(_MARKDOWN_FIGURES)))
     return "\n".join([*head, *table, *foot]) + "\n"
-
-
-def write_markdown(report: RunReport) -> Path:
-    """Write ``report.md``, fit for the summary of a CI job, into the results folder.
-
-    :raises EnvironmentFailure: the folder cannot be written.
-    """
-    path = report.folder / MARKDOWN_FILE
-    files.write_text(path, markdown_summary(report), mode=0o600)
-    return path
 
 
 def _markdown_figures(case: CaseEvidence) -> list[str]:

@@ -13,7 +13,7 @@ from cprlib.evidence.records import Role
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.answers import answers
 from cprlib.report.environment import Environment
-from cprlib.report.html import write_html
+from cprlib.report.html import report_page
 from cprlib.report.pipeline import judge_results
 from cprlib.report.results_folder import start_case
 from cprlib.report.run_report import RunReport
@@ -89,7 +89,7 @@ def test_page_folds_what_passed_and_opens_the_first_failure(tmp_path: Path) -> N
     checks = replace(CaseEvidence("checks", Mechanism.CPR, Role.CHECKS), checks=good_case().checks)
     test = "tests/functional/test_cpr_tap.py:CprTap.test_update_with_tap_1_queue_loses_nothing"
     bad = [replace(good_case(name), loss=PerDirection(2, 0), test=test) for name in ("bad-1", "bad-2")]
-    page = write_html(report_of(tmp_path, good_case("good"), checks, *bad)).read_text()
+    page = report_page(report_of(tmp_path, good_case("good"), checks, *bad))
     sections = re.findall(r'<details class="case"( open)?>.*?<b class="name">(.*?)</b>', page, re.DOTALL)
     assert [name for opened, name in sections if opened] == ["bad-1"]
     assert [name for _, name in sections] == ["bad-1", "bad-2", "checks", "good"]

@@ -1,13 +1,22 @@
-"""Repeated updates of one guest: figures of each, and checks that nothing grows from one QEMU to the next."""
+"""Repeated updates of one guest: figures of each, and checks that nothing grows from one QEMU to the next.
+
+A stream with several updates is divided halfway between them, and each part has its own figures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import bisect
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from cprlib.evidence.records import Check, DescriptorRow, Outcome, UpdateFigures
 from cprlib.evidence.update_checks import descriptor_count, first_times
-from cprlib.traffic.evaluation import StreamPart
+from cprlib.traffic.figures import InterruptionPerDirection, PerDirection
+from cprlib.traffic.ledger import Moments
+from cprlib.traffic.metrics import TimestampInterruption, interruption_by_timestamps
+from cprlib.traffic.result import DirectionResult, FlowResult, TrafficResult
 from cprlib.update.results import ProcessView, UpdateResult
 
 NIC_KINDS = ("eventfd", "tap", "vhost")
@@ -32,35 +41,103 @@ def numbered_row(row: DescriptorRow, number: int) -> DescriptorRow:
 
 
 def figures_of(
-    updates: Sequence[UpdateResult], parts: Sequence[StreamPart], notes: Sequence[str] = ()
+    updates: Sequence[UpdateResult], parts: Sequence[UpdateFigures], notes: Sequence[str] = ()
 ) -> tuple[UpdateFigures, ...]:
     """Figures of each update.
 
-    :param parts: of the stream, by :func:`cprlib.traffic.evaluation.parts_of`; empty without traffic.
+    :param parts: those of the stream, by :func:`parts_of`; empty without traffic.
     :param notes: on each update; may be empty.
     """
 
     def figures(index: int, update: UpdateResult) -> UpdateFigures:
-        part = parts[index] if index < len(parts) else UpdateFigures(0)
         first = first_times(update)
         stop_ns, resume_ns = first.get("STOP"), first.get("RESUME")
-        return UpdateFigures(
-            number=index + 1,
-            sent=part.sent,
-            loss=part.loss,
-            interruption=part.interruption,
+        return replace(
+            parts[index] if index < len(parts) else UpdateFigures(index + 1),
             qemu_downtime_ms=update.downtime_ms,
             fds=descriptor_count(update),
             descriptors=update.target_after.table.count_by_kind(),
             anonymous_kib=update.target_after.anonymous_kib,
             note=notes[index] if index < len(notes) else "",
-            duplicates=part.duplicates,
-            reordered=part.reordered,
             stop_to_resume_ms=None if stop_ns is None or resume_ns is None else (resume_ns - stop_ns) / 1e6,
-            traffic_after_ms=part.traffic_after_ms,
         )
 
     return tuple(figures(index, update) for index, update in enumerate(updates))
+
+
+def borders(updates: Sequence[Moments]) -> list[tuple[int, int]]:
+    """First and last time of sending that belong to each update, CLOCK_REALTIME in ns.
+
+    The border is halfway between RESUME (without it, STOP) of one update and STOP of the next.
+    """
+    if not updates:
+        return []
+    ends = [(item.stop_ns or 0, item.resume_ns or item.stop_ns or 0) for item in updates]
+    between = [(resumed + stopped) // 2 for (_, resumed), (stopped, _) in itertools.pairwise(ends)]
+    return list(zip([0, *between], [*between, sys.maxsize], strict=True))
+
+
+def parts_of(result: TrafficResult, updates: Sequence[Moments]) -> tuple[UpdateFigures, ...]:
+    """The figures of the part of the stream around each update."""
+    return tuple(
+        _part(number, result, first, last, update.resume_ns)
+        for number, (update, (first, last)) in enumerate(zip(updates, borders(updates), strict=True), 1)
+    )
+
+
+def _part(number: int, result: TrafficResult, first_ns: int, last_ns: int, resume_ns: int | None) -> UpdateFigures:
+    cut = [
+        (flow, range(bisect.bisect_left(flow.sent_ns, first_ns), bisect.bisect_left(flow.sent_ns, last_ns)))
+        for flow in result.flows
+    ]
+    forward = [_interruption(flow.sent_ns, flow.reflected_ns, chosen) for flow, chosen in cut]
+    returning = [_interruption(flow.sent_ns, flow.returned_ns, chosen) for flow, chosen in cut]
+    loss = _count(cut, lambda direction: direction.missing)
+    return UpdateFigures(
+        number,
+        sent=sum(len(chosen) for _, chosen in cut),
+        loss=loss,
+        interruption=InterruptionPerDirection(
+            result.longest_interruption(forward, loss.forward or 0),
+            result.longest_interruption(returning, loss.return_ or 0),
+        ),
+        duplicates=_count(cut, lambda direction: direction.copies),
+        reordered=_count(cut, lambda direction: direction.late),
+        traffic_after_ms=_traffic_after_ms(result, resume_ns),
+    )
+
+
+def _count(
+    cut: Sequence[tuple[FlowResult, range]], sequences: Callable[[DirectionResult], Sequence[int] | None]
+) -> PerDirection:
+    """How many of the packets listed are in the chosen ranges; unknown without the reflector's log."""
+    if any(sequences(flow.forward) is None for flow, _ in cut):
+        return PerDirection()
+    return PerDirection(
+        sum(sequence in chosen for flow, chosen in cut for sequence in sequences(flow.forward) or ()),
+        sum(sequence in chosen for flow, chosen in cut for sequence in sequences(flow.returning) or ()),
+    )
+
+
+def _traffic_after_ms(result: TrafficResult, resume_ns: int | None) -> float | None:
+    """The longest time from RESUME to the first answer on a flow, no matter when its packet was sent."""
+    if resume_ns is None:
+        return None
+    first = []
+    for flow in result.flows:
+        answers = [time_ns for time_ns in flow.returned_ns if time_ns is not None and time_ns >= resume_ns]
+        if not answers:
+            return None
+        first.append(min(answers))
+    return (max(first) - resume_ns) / 1e6 if first else None
+
+
+def _interruption(
+    sent_ns: Sequence[int], arrived_ns: Sequence[int | None], chosen: range
+) -> TimestampInterruption | None:
+    part = slice(chosen.start, chosen.stop)
+    arrived = [(number, time_ns) for number, time_ns in enumerate(arrived_ns[part]) if time_ns is not None]
+    return interruption_by_timestamps(sent_ns[part], arrived)
 
 
 def growth_checks(generations: Sequence[ProcessView], origin: ProcessView | None = None) -> tuple[Check, ...]:

@@ -18,7 +18,7 @@ from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import death_checks, guest_view, queue_shares, queue_use_check, view_guest
 from cprlib.evidence.measured_traffic import moments_of, packets_of, with_ledger, with_traffic
 from cprlib.evidence.records import Comparison
-from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, numbered_row
+from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, numbered_row, parts_of
 from cprlib.evidence.update_checks import (
     delay_checks,
     descriptor_count,
@@ -40,7 +40,6 @@ from cprlib.testing.parameters import SuiteParameters
 from cprlib.testing.ports import PortAllocator
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.control_run import LEAST_CONTROL_SHARE, ControlRun
-from cprlib.traffic.evaluation import parts_of
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.frames import sent_frames, write_pcap
 from cprlib.traffic.hops import absent_counters, count_hops

@@ -8,10 +8,9 @@ from dataclasses import replace
 import pytest
 
 from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.records import Check, DescriptorRow, Outcome
+from cprlib.evidence.records import Check, DescriptorRow, Outcome, UpdateFigures
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, numbered_row
 from cprlib.linux.descriptors import Descriptor, DescriptorTable
-from cprlib.traffic.evaluation import StreamPart
 from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.results import ProcessView
@@ -69,7 +68,7 @@ def test_figures_survive_the_case_file() -> None:
     seen = InterruptionPerDirection(Interruption(100.0, 102.0, 1.0, 1.0), Interruption(100.0, 102.0, 1.0, 1.0))
     figures = figures_of(
         [GOOD, GOOD],
-        [StreamPart(900, PerDirection(1, 0), seen), StreamPart(800, PerDirection(0, 0), seen)],
+        [UpdateFigures(1, 900, PerDirection(1, 0), seen), UpdateFigures(2, 800, PerDirection(0, 0), seen)],
         ["", "10.0 to 10.2"],
     )
     case = CaseEvidence("c", Mechanism.CPR, per_update=figures)
@@ -90,7 +89,8 @@ def test_an_update_without_a_stop_event_has_no_stop_to_resume() -> None:
 
 def test_copies_and_late_packets_of_an_update_are_in_its_figures() -> None:
     seen = InterruptionPerDirection(Interruption(100.0, 102.0, 1.0, 1.0), Interruption(100.0, 102.0, 1.0, 1.0))
-    part = StreamPart(900, PerDirection(0, 0), seen, PerDirection(1, 0), PerDirection(0, 2), 7.5)
+    copies, late = PerDirection(1, 0), PerDirection(0, 2)
+    part = UpdateFigures(1, 900, PerDirection(0, 0), seen, duplicates=copies, reordered=late, traffic_after_ms=7.5)
     figures = figures_of([GOOD], [part])[0]
     assert (figures.duplicates.forward, figures.reordered.return_, figures.traffic_after_ms) == (1, 2, 7.5)
 

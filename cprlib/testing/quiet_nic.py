@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
-from cprlib.evidence.notification_checks import notifications
+from cprlib.evidence.counter_checks import notifications
 from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.agent import AgentConnection
 from cprlib.linux.namespace import NetworkNamespace

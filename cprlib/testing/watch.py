@@ -11,9 +11,16 @@ from itertools import pairwise
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.clock_checks import ClockRates, ClockReading, rate_check, read_clocks, step_check
-from cprlib.evidence.error_checks import Errors, error_check, read_errors
+from cprlib.evidence.counter_checks import (
+    Errors,
+    Notifications,
+    error_check,
+    notification_checks,
+    notifications,
+    per_packet,
+    read_errors,
+)
 from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, Watched, frame_checks
-from cprlib.evidence.notification_checks import Notifications, notification_checks, notifications, per_packet
 from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
 from cprlib.evidence.update_checks import first_times

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from big_packets import BigPackets
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
-from cprlib.evidence.error_checks import error_check, read_errors
+from cprlib.evidence.counter_checks import error_check, read_errors
 from cprlib.evidence.records import Role
 from cprlib.evidence.update_checks import first_times
 from cprlib.linux.topology import GUEST

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cprlib.evidence.clock_checks import ClockRates, ClockReading, rate_check, step_check
-from cprlib.evidence.error_checks import error_check
-from cprlib.evidence.notification_checks import Notifications, notification_checks, per_packet
+from cprlib.evidence.counter_checks import Notifications, error_check, notification_checks, per_packet
 from cprlib.evidence.records import Outcome
 from cprlib.guest.replies import Clocks
 

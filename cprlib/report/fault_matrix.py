@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from cprlib.evidence.records import Check, FaultRecord, Outcome
+from cprlib.evidence.records import FaultRecord, Outcome
 from cprlib.report.formatting import Moment, utc
 from cprlib.report.run_report import RunReport
 from cprlib.update.faults import Action, Actor, Phase, Survivor
@@ -109,22 +109,8 @@ def _rank(word: str, known: Sequence[str]) -> tuple[int, str]:
     return (known.index(word) if word in known else len(known), word)
 
 
-def checks_of(fault: str, names: Iterable[str], checks: Sequence[Check]) -> tuple[Check, ...]:
-    """The checks of a fault: those whose names begin with its own, and with no longer name of another fault.
-
-    :param names: of all faults of the case.
-    """
-    longer = [f"{name}-" for name in names if name.startswith(f"{fault}-")]
-    return tuple(
-        check
-        for check in checks
-        if check.name.startswith(f"{fault}-") and not any(check.name.startswith(name) for name in longer)
-    )
-
-
 def _cell(case: JudgedCase, fault: FaultRecord) -> FaultCell:
-    names = [other.name for other in case.evidence.faults]
-    checks = {check.name for check in checks_of(fault.name, names, case.evidence.checks)}
+    checks = {each.name for each in case.evidence.checks if case.evidence.fault_of(each.name) == fault.name}
     findings = worst_first(finding for finding in case.verdict.findings if finding.about in checks)
     parameters = case.evidence.parameters
     device = {True: "vhost", False: "tap", None: ""}[parameters.vhost]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cprlib.evidence.case import OTHER_SKIP, CaseEvidence
-from cprlib.evidence.records import INSTRUMENT_CHECK, Check, Outcome, Role
+from cprlib.evidence.records import INSTRUMENT_CHECK, Outcome, Role
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
 from cprlib.verdict.policy import DOWNGRADE_CHECKS, NOT_ASKED_FOR, Policy, matches
@@ -91,7 +91,8 @@ def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:
 def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     for check in case.checks:
         text = check.message or f"expected {check.expected or '-'}, observed {check.observed or '-'}"
-        family = _family(check, case)
+        fault = case.fault_of(check.name)  # the names of its checks begin with it
+        family = check.family or (check.name.removeprefix(f"{fault}-") if fault else "")
         if check.outcome != Outcome.SKIP:
             shown = text if check.outcome != Outcome.PASS else check.observed or text
             yield Finding(check.outcome, check.name, shown, family)
@@ -109,13 +110,6 @@ def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
         elif fact.before != fact.after:
             text = f"{fact.name} was {fact.before}, is {fact.after}"
             yield Finding(Outcome.FAIL, "guest view", text, f"guest view: {fact.name}")
-
-
-def _family(check: Check, case: CaseEvidence) -> str:
-    """The property of a check: its name without the fault, which is the beginning of the names of a fault's checks."""
-    names = (fault.name for fault in case.faults if check.name.startswith(f"{fault.name}-"))
-    fault = max(names, key=len, default="")
-    return check.family or (check.name.removeprefix(f"{fault}-") if fault else "")
 
 
 def _if_instrument_sound(case: CaseEvidence, policy: Policy, findings: Iterable[Finding]) -> Iterator[Finding]:

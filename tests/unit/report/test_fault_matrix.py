@@ -14,7 +14,7 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, FaultRecord, Outcome, Parameters, Role
 from cprlib.evidence.update_checks import fault_record
 from cprlib.report.environment import Environment
-from cprlib.report.fault_matrix import Column, FaultTable, checks_of, fault_matrix
+from cprlib.report.fault_matrix import Column, FaultTable, fault_matrix
 from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import start_case
 from cprlib.testing.measured_case import MeasuredCase
@@ -102,10 +102,10 @@ def test_worst_check_of_a_fault_decides_it_and_no_other(tmp_path: Path, outcome:
 
 
 def test_name_that_begins_like_another_has_its_own_checks() -> None:
-    names = ("second-migrate", "second-migrate-at-main")
-    checks = [check("second-migrate-completes"), check("second-migrate-at-main-completes", Outcome.FAIL)]
-    assert [item.name for item in checks_of(names[0], names, checks)] == ["second-migrate-completes"]
-    assert [item.name for item in checks_of(names[1], names, checks)] == ["second-migrate-at-main-completes"]
+    case = CaseEvidence("x", Mechanism.CPR, faults=(fault("second-migrate"), fault("second-migrate-at-main")))
+    assert case.fault_of("second-migrate-completes") == "second-migrate"
+    assert case.fault_of("second-migrate-at-main-completes") == "second-migrate-at-main"
+    assert case.fault_of("loss") == ""
 
 
 def test_fault_without_a_check_is_inconclusive(tmp_path: Path) -> None:

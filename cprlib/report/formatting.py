@@ -11,6 +11,7 @@ import msgspec
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.traffic.figures import Interruption, PerDirection
+from cprlib.verdict.traffic_rules import counted
 
 Moment = Annotated[str, msgspec.Meta(description="ISO 8601, UTC")]
 UNKNOWN = "-"
@@ -52,7 +53,7 @@ def paired_descriptors(case: CaseEvidence) -> str:
 def checks_passed(case: CaseEvidence) -> str:
     """Checks that passed, of all: ``17 of 17 checks``."""
     passed = sum(check.outcome == Outcome.PASS for check in case.checks)
-    return f"{passed} of {len(case.checks)} check{'' if len(case.checks) == 1 else 's'}"
+    return f"{passed} of {counted(len(case.checks), 'check')}"
 
 
 def has_figures(case: CaseEvidence) -> bool:

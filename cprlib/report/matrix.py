@@ -19,6 +19,7 @@ from cprlib.evidence.case import CaseEvidence, read_record
 from cprlib.report.environment import Environment
 from cprlib.report.gather import gather
 from cprlib.report.results_folder import CASES
+from cprlib.verdict.traffic_rules import counted
 
 MATRIX_FILE = "matrix.json"
 POINT = "point"  # in a case's further parameters
@@ -34,21 +35,12 @@ def point_name(values: Mapping[str, str]) -> str:
 
     :param values: parameters as texts; parameters that are not set are left out.
     """
-    words = [_axis_word(name, values[name]) for name in AXES if name in values]
+    prefixes = {"queues": "q", "ip_version": "ip"}
+    own = {**values, "vhost": "vhost" if values.get("vhost") == "on" else "tap"}
+    words = [f"{prefixes.get(name, '')}{own[name]}" for name in AXES if name in values]
     others = (name for name in sorted(values) if name not in (*AXES, *NOT_IN_NAMES) and values[name])
     words += [f"{name}-{values[name]}" for name in others]
     return "-".join(re.sub(r"[^a-z0-9.]+", "-", word.lower()).strip("-.") for word in words)
-
-
-def _axis_word(name: str, value: str) -> str:
-    match name:
-        case "queues":
-            return f"q{value}"
-        case "vhost":
-            return "vhost" if value == "on" else "tap"
-        case "ip_version":
-            return f"ip{value}"
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +103,12 @@ class MatrixRecord:
         for number in range(1, self.count + 1) if self.merged else ():
             if number not in present:
                 missing = shard_points(self.points, number, self.count)
-                yield f"shard {number}/{self.count} is missing: {_count(missing)} never ran: {_first(missing)}"
+                points = f"{counted(len(missing), 'point')} never ran: {_first(missing)}"
+                yield f"shard {number}/{self.count} is missing: {points}"
         found = set(covered)
         without = [point for shard in self.shards for point in shard.points if point not in found]
         if without:
-            yield f"{_count(without)} of the matrix left no evidence: {_first(without)}"
+            yield f"{counted(len(without), 'point')} of the matrix left no evidence: {_first(without)}"
 
 
 def points_of(cases: Iterable[CaseEvidence]) -> Iterator[str]:
@@ -129,10 +122,6 @@ def shard_points(points: tuple[str, ...], number: int, count: int) -> tuple[str,
     :param number: from 1.
     """
     return points[number - 1 :: count]
-
-
-def _count(points: Sequence[str]) -> str:
-    return f"{len(points)} point{'' if len(points) == 1 else 's'}"
 
 
 def _first(points: Sequence[str]) -> str:

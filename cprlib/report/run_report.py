@@ -16,6 +16,7 @@ from cprlib.report.series_coverage import PatchResult
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy
+from cprlib.verdict.traffic_rules import counted
 
 EXIT_STATUS = {
     Outcome.PASS: ExitStatus.PASS,
@@ -69,7 +70,7 @@ class RunReport:
     def sentence(self) -> str:
         """``4 cases: 3 pass, 1 fail``."""
         parts = [f"{number} {outcome}" for outcome, number in self.count.items() if number]
-        return f"{len(self.cases)} case{'' if len(self.cases) == 1 else 's'}" + (f": {', '.join(parts)}" * bool(parts))
+        return counted(len(self.cases), "case") + (f": {', '.join(parts)}" * bool(parts))
 
     @property
     def to_repeat(self) -> tuple[JudgedCase, ...]:

@@ -11,7 +11,7 @@ that could not be read is missing from them; it is reported as absent, never as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cprlib.traffic.figures import Direction
@@ -39,62 +39,47 @@ class Hop:
         return (self.entered, self.left, *self.dropped, *self.others)
 
 
+def _path(direction: Direction, entered: str, *hops: tuple[str, ...]) -> Iterator[Hop]:
+    """The hops of one direction; what leaves a hop enters the next.
+
+    :param entered: counter of the packets that enter the first one.
+    :param hops: name, counter of those that leave, names of the counters of drops, and of other packets if any.
+    """
+    for name, left, dropped, *others in hops:
+        yield Hop(name, direction, entered, left, tuple(dropped.split()), tuple(others))
+        entered = left
+
+
 #: ``tap.tx_packets`` counts packets as QEMU or vhost *reads* them from the queue (tun_put_user, drivers/net/tun.c).
 #: ``port.rx_passed`` is ``port.rx_packets`` without those that an ingress queue or filter dropped;
 #: ``queue_in_dropped`` and ``queue_out_dropped`` are drops of queueing disciplines, which no link counter has.
 HOPS = (
-    Hop(
-        "station",
+    *_path(
         Direction.FORWARD,
         "sender.sent",
-        "station.tx_packets",
-        ("station.tx_dropped", "station.queue_out_dropped"),
+        ("station", "station.tx_packets", "station.tx_dropped station.queue_out_dropped"),
+        ("switch", "port.rx_passed", "port.rx_dropped port.queue_in_dropped"),
+        ("tap queue", "tap.tx_packets", "tap.tx_dropped tap.tx_errors tap.queue_out_dropped"),
+        ("qemu", "guest.rx_packets", "guest.rx_dropped guest.rx_errors"),
+        (
+            "guest stack",
+            "reflector.received",
+            "guest.udp_no_ports guest.udp_in_errors guest.udp_rcvbuf_errors reflector.overflow",
+        ),
+        ("reflector", "reflector.logged", "reflector.log_overflow", "reflector.ignored"),
     ),
-    Hop(
-        "switch",
-        Direction.FORWARD,
-        "station.tx_packets",
-        "port.rx_passed",
-        ("port.rx_dropped", "port.queue_in_dropped"),
-    ),
-    Hop(
-        "tap queue",
-        Direction.FORWARD,
-        "port.rx_passed",
-        "tap.tx_packets",
-        ("tap.tx_dropped", "tap.tx_errors", "tap.queue_out_dropped"),
-    ),
-    Hop("qemu", Direction.FORWARD, "tap.tx_packets", "guest.rx_packets", ("guest.rx_dropped", "guest.rx_errors")),
-    Hop(
-        "guest stack",
-        Direction.FORWARD,
-        "guest.rx_packets",
-        "reflector.received",
-        ("guest.udp_no_ports", "guest.udp_in_errors", "guest.udp_rcvbuf_errors", "reflector.overflow"),
-    ),
-    Hop(
-        "reflector",
-        Direction.FORWARD,
-        "reflector.received",
-        "reflector.logged",
-        ("reflector.log_overflow",),
-        ("reflector.ignored",),
-    ),
-    Hop("reflector", Direction.RETURN, "reflector.logged", "reflector.sent", ("reflector.send_errors",)),
-    Hop("guest stack", Direction.RETURN, "reflector.sent", "guest.tx_packets", ("guest.tx_dropped", "guest.tx_errors")),
-    Hop("qemu", Direction.RETURN, "guest.tx_packets", "tap.rx_packets", ("tap.rx_dropped", "tap.rx_errors")),
-    Hop(
-        "switch",
+    *_path(
         Direction.RETURN,
-        "tap.rx_packets",
-        "port.tx_packets",
-        ("port.tx_dropped", "tap.queue_in_dropped", "port.queue_out_dropped"),
+        "reflector.logged",
+        ("reflector", "reflector.sent", "reflector.send_errors"),
+        ("guest stack", "guest.tx_packets", "guest.tx_dropped guest.tx_errors"),
+        ("qemu", "tap.rx_packets", "tap.rx_dropped tap.rx_errors"),
+        ("switch", "port.tx_packets", "port.tx_dropped tap.queue_in_dropped port.queue_out_dropped"),
+        ("station", "station.rx_packets", "station.rx_dropped"),
+        ("capture", "capture.captured", "capture.drops", "capture.others"),
+        ("station stack", "capture.answers", "capture.bad_checksums"),
     ),
-    Hop("station", Direction.RETURN, "port.tx_packets", "station.rx_packets", ("station.rx_dropped",)),
-    Hop("capture", Direction.RETURN, "station.rx_packets", "capture.captured", ("capture.drops",), ("capture.others",)),
-    Hop("station stack", Direction.RETURN, "capture.captured", "capture.answers", ("capture.bad_checksums",)),
 )
-
 
 _COUNTERS = tuple(dict.fromkeys(name for hop in HOPS for name in hop.counters))
 

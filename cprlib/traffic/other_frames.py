@@ -104,7 +104,7 @@ class OtherFrames:
         with contextlib.suppress(BlockingIOError):
             while True:
                 content, ancillary, _, _ = self._socket.recvmsg(KEPT, 128)
-                time_ns = kernel_time_ns({(level, kind): data for level, kind, data in ancillary})
+                time_ns = kernel_time_ns(ancillary)
                 if time_ns is not None and len(content) >= 14:
                     self._frames.append(other_frame(time_ns, content))
         return tuple(self._frames)

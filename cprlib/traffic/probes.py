@@ -88,7 +88,7 @@ class Listener:
         if not readable:
             return None
         _, ancillary, _, _ = self._socket.recvmsg(65536, 128)
-        return kernel_time_ns({(level, kind): data for level, kind, data in ancillary})
+        return kernel_time_ns(ancillary)
 
 
 class Probes:
@@ -200,6 +200,6 @@ class Probes:
             with contextlib.suppress(OSError, Malformed):
                 payload, ancillary, _, _ = opened.recvmsg(65536, 128)
                 answer = ReflectorPacket.decode(payload)
-                if time_ns := kernel_time_ns({(level, kind): data for level, kind, data in ancillary}):
+                if time_ns := kernel_time_ns(ancillary):
                     self._answered_ns.append(time_ns)
                 self._unanswered[self._sockets.index(opened)].discard(answer.sender_sequence)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cprlib.traffic.packet_records import Reflection
-from cprlib.traffic.sockets import SO_TIMESTAMPNS, family_of, kernel_time_ns, new_socket
+from cprlib.traffic.sockets import SO_TIMESTAMPNS, Ancillary, by_kind, family_of, kernel_time_ns, new_socket
 from cprlib.traffic.stamp import ERROR_ESTIMATE, MINIMUM_SIZE, REFLECTOR, SENDER, STAMP_PORT, ns_to_ntp
 
 SO_RXQ_OVFL = 40  # asm-generic/socket.h
@@ -49,21 +49,13 @@ class StampReflector:
             self._resources = stack.pop_all()
 
     def __enter__(self) -> StampReflector:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def start(self) -> None:
-        """Begin to answer; packets that arrived since construction wait in the sockets."""
-        for opened in self._sockets:
+        for opened in self._sockets:  # packets that arrived since construction wait in them
             thread = threading.Thread(target=self._run, args=(opened,), name="stamp-reflector", daemon=True)
             self._threads.append(thread)
             thread.start()
+        return self
 
-    def close(self) -> None:
-        """Stop and close the sockets; the log remains."""
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -119,12 +111,12 @@ class StampReflector:
             for column, value in zip(self._columns, (sequence, own, received_ns, sent_ns, number), strict=True):
                 column.append(value)
 
-    def _read_ancillary(self, opened: socket.socket, ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, int]:
-        values = {(level, kind): data for level, kind, data in ancillary}
+    def _read_ancillary(self, opened: socket.socket, ancillary: Ancillary) -> tuple[int, int]:
+        values = by_kind(ancillary)
         if overflow := values.get((socket.SOL_SOCKET, SO_RXQ_OVFL)):
             self._overflow[opened.fileno()] = int.from_bytes(overflow, sys.byteorder)
         ttl = values.get((socket.IPPROTO_IP, socket.IP_TTL)) or values.get((socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT))
-        return kernel_time_ns(values) or time.time_ns(), int.from_bytes(ttl, sys.byteorder) if ttl else 255
+        return kernel_time_ns(ancillary) or time.time_ns(), int.from_bytes(ttl, sys.byteorder) if ttl else 255
 
 
 def _listen(address: str, port: int) -> socket.socket:

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from cprlib.errors import EnvironmentFailure
 
@@ -14,6 +14,8 @@ SO_TIMESTAMPNS = 35  # asm-generic/socket.h
 SO_ATTACH_FILTER = 26
 _TIMESPEC = struct.Struct("@qq")
 _INSTRUCTION = struct.Struct("=HBBI")  # sock_filter, linux/filter.h
+
+Ancillary = Sequence[tuple[int, int, bytes]]  # of recvmsg(2): level, type, data
 
 
 @contextlib.contextmanager
@@ -62,12 +64,14 @@ def attach_filter(opened: socket.socket, instructions: Sequence[tuple[int, int, 
     )
 
 
-def kernel_time_ns(ancillary: Mapping[tuple[int, int], bytes]) -> int | None:
-    """When the kernel received a datagram, of a socket with SO_TIMESTAMPNS.
+def by_kind(ancillary: Ancillary) -> dict[tuple[int, int], bytes]:
+    """Ancillary data by level and type."""
+    return {(level, kind): data for level, kind, data in ancillary}
 
-    :param ancillary: data of recvmsg(2) by level and type.
-    """
-    data = ancillary.get((socket.SOL_SOCKET, SO_TIMESTAMPNS))
+
+def kernel_time_ns(ancillary: Ancillary) -> int | None:
+    """When the kernel received a datagram, of a socket with SO_TIMESTAMPNS."""
+    data = by_kind(ancillary).get((socket.SOL_SOCKET, SO_TIMESTAMPNS))
     if data is None:
         return None
     seconds, nanoseconds = _TIMESPEC.unpack(data)

@@ -93,7 +93,8 @@ class StampCapture:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.stop()
+        self._ring.close()  # the records remain
 
     def start(self) -> None:
         """Begin to read; frames that arrived since construction wait in the ring."""
@@ -104,11 +105,6 @@ class StampCapture:
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
-
-    def close(self) -> None:
-        """Stop and close the ring; the records remain."""
-        self.stop()
-        self._ring.close()
 
     def report(self) -> CaptureReport:
         """The capture's account, after :meth:`stop`."""

@@ -28,18 +28,6 @@ _PER_FRAME = 48 + 20 + 14 + 16 + 48  # bytes in the ring beside the test packet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    """What the worker measures; descriptors are numbers in the worker."""
-
-    sending_fd: int
-    ring_fd: int
-    ring: RingSettings
-    templates: tuple[FrameTemplate, ...]
-    settings: StreamSettings
-    keep_frames: int
-
-
-@dataclass(frozen=True, slots=True)
 class StreamProgress:
     """Packets sent and answers captured so far, copies included; ``finished``: the sender has ended."""
 
@@ -86,8 +74,8 @@ class Instrument(WorkerProcess):
         size = ring_for(flows, settings)
         with open_sending(interface) as sending, open_ring(interface, size) as ring:  # the worker inherits both
             fds = (sending.fileno(), ring.fileno())
-            task = _Task(*fds, size, templates, settings, keep_frames)
-            super().__init__(__name__, "the traffic instrument", task, pass_fds=fds)
+            arguments = (*fds, size, templates, settings, keep_frames)
+            super().__init__(__name__, "the traffic instrument", *arguments, pass_fds=fds)
 
     def start(self) -> None:
         """Begin to send."""
@@ -137,14 +125,21 @@ class _Threads:
 
 
 @contextlib.contextmanager
-def serve(task: _Task) -> Iterator[_Threads]:
-    """Run sender and capture in the worker."""
+def serve(
+    sending_fd: int,
+    ring_fd: int,
+    size: RingSettings,
+    templates: tuple[FrameTemplate, ...],
+    settings: StreamSettings,
+    keep_frames: int,
+) -> Iterator[_Threads]:
+    """Run sender and capture in the worker; it has inherited the descriptors."""
     gc.freeze()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     note = become_realtime(CONTROL_PRIORITY)  # threads that are started later inherit it
-    ring = PacketRing(socket.socket(fileno=task.ring_fd), task.ring)
+    ring = PacketRing(socket.socket(fileno=ring_fd), size)
     with (
-        StampCapture(ring, [template.flow for template in task.templates], keep_frames=task.keep_frames) as capture,
-        StampSender(socket.socket(fileno=task.sending_fd), task.templates, task.settings) as sender,
+        StampCapture(ring, [template.flow for template in templates], keep_frames=keep_frames) as capture,
+        StampSender(socket.socket(fileno=sending_fd), templates, settings) as sender,
     ):
         yield _Threads(sender, capture, note)

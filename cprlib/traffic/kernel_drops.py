@@ -82,25 +82,18 @@ class DropReport:
     lost: int = 0
 
 
-class DropTrace:
+class DropTrace(Tracepoints):
     """Records packet drops of the whole kernel; a context manager. Call :meth:`report` before the end of its body.
 
     It uses a tracefs instance of its own and removes it at the end. It never raises: the report says what is missing.
     """
 
     def __init__(self, tracefs: Path = TRACEFS) -> None:
-        self._tracepoints = Tracepoints({EVENT: _filter}, tracefs)
-
-    def __enter__(self) -> DropTrace:
-        self._tracepoints.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._tracepoints.__exit__()
+        super().__init__({EVENT: _filter}, tracefs)
 
     def report(self) -> DropReport:
         """Everything dropped so far."""
-        trace = self._tracepoints.read()
+        trace = self.read()
         return DropReport(not trace.why, trace.why, drop_events(trace.lines), trace.lost)
 
 

@@ -107,9 +107,7 @@ def make_ledger(
         # T3 is from the guest's clock, whose offset to the host's has an error.
         error_ns = round(clock.error_ns) if clock is not None and direction is Direction.RETURN else CLOCK_ERROR_NS
         placed += place(packets, path, drops, updates, clock_error_ns=error_ns)
-    rows = list(rows_of(placed, updates))
-    rows += _rows_without_log(result)
-    return Ledger(tuple(hops), tuple(rows), tuple(notes))
+    return Ledger(tuple(hops), (*rows_of(placed, updates), *_rows_without_log(result)), tuple(notes))
 
 
 def place(

@@ -73,7 +73,7 @@ def open_ring(interface: str, settings: RingSettings) -> socket.socket:
 
 
 class PacketRing:
-    """The reader's side of a ring; a context manager that also closes the socket.
+    """The reader's side of a ring.
 
     :param opened: from :func:`open_ring`, :param settings: the same as there.
     """
@@ -85,12 +85,6 @@ class PacketRing:
         self._next = 0
         self._poll = select.poll()
         self._poll.register(opened, select.POLLIN | select.POLLERR)
-
-    def __enter__(self) -> PacketRing:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Unmap the ring and close the socket. Idempotent."""

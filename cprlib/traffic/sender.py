@@ -62,7 +62,6 @@ class StampSender:
         self._notes: list[str] = []
         self._failure: BaseException | None = None
         self._stop = threading.Event()
-        self._started = False
         self._thread = threading.Thread(target=self._run, name="stamp-sender", daemon=True)
         self._socket = opened
 
@@ -70,11 +69,13 @@ class StampSender:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.stop()
+        if self._started:
+            self._thread.join()
+        self._socket.close()  # the records remain
 
     def start(self) -> None:
         """Begin to send, :data:`LEAD_NS` from now."""
-        self._started = True
         self._thread.start()
 
     def stop(self) -> None:
@@ -92,16 +93,13 @@ class StampSender:
             raise InstrumentError("send test packets", repr(self._failure)) from self._failure
 
     @property
+    def _started(self) -> bool:
+        return self._thread.ident is not None
+
+    @property
     def finished(self) -> bool:
         """True when the thread has ended."""
         return self._started and not self._thread.is_alive()
-
-    def close(self) -> None:
-        """Stop the thread and close the socket; the records remain."""
-        self.stop()
-        if self._started:
-            self._thread.join()
-        self._socket.close()
 
     def report(self, notes: Sequence[str] = ()) -> SenderReport:
         """The sender's account, after :meth:`join`.

@@ -100,9 +100,13 @@ class TrafficSession:
 
     def progress(self) -> StreamProgress:
         """How far the stream is."""
+        return self._running.progress()
+
+    @property
+    def _running(self) -> Instrument:
         if self._instrument is None:
-            raise InstrumentError("read the progress of the traffic", "the session is not running")
-        return self._instrument.progress()
+            raise InstrumentError("measure traffic", "the session is not running")
+        return self._instrument
 
     def wait_for_answers(self, count: int, deadline: Deadline) -> None:
         """Wait until ``count`` answers have arrived, e.g. before an update begins.
@@ -124,13 +128,11 @@ class TrafficSession:
         :param linger_s: longest wait in s; it ends when there are as many answers as packets.
         :raises InstrumentError: the instrument died.
         """
-        if self._instrument is None:
-            raise InstrumentError("finish the traffic", "the session is not running")
-        self._instrument.stop_sending()
+        self._running.stop_sending()
         end = time.monotonic() + linger_s
         while (now := self.progress()).answers < now.sent and time.monotonic() < end:
             time.sleep(POLL_S)  # no event announces the end of the answers
-        self._recording = self._instrument.finish()
+        self._recording = self._running.finish()
 
     @property
     def sent(self) -> int:

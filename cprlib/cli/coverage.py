@@ -62,9 +62,8 @@ def coverage(
     from cprlib.build.coverage import build_coverage
     from cprlib.build.progress import console_progress
     from cprlib.campaign.coverage.collect import collect
-    from cprlib.campaign.coverage.make_report import make_report
+    from cprlib.campaign.coverage.make_report import load_reasons, make_report
     from cprlib.campaign.coverage.output import PAGE_FILE, report_text, write_report
-    from cprlib.campaign.coverage.reasons import load_reasons
     from cprlib.lab.avocado_run import SuiteRun, run_and_gather
     from cprlib.lab.doctor import choose_engine
     from cprlib.lab.engines import KERNEL_VARIABLE, asset_parameters

@@ -41,7 +41,7 @@ from cprlib.lab.engine import ENGINES
 
 if TYPE_CHECKING:
     from cprlib.build.assets import Assets
-    from cprlib.campaign.matrix_run import MatrixRun
+    from cprlib.campaign.matrix import MatrixRun
     from cprlib.lab.avocado_run import FirstTry, SuiteRun
     from cprlib.report.environment import Environment
     from cprlib.report.run_report import RunReport
@@ -137,7 +137,11 @@ def run(
     if brought:
         require_accelerator(brought, given.get("accelerator", ACCELERATORS[0]))
     environment = describe_run(engine, lab_kernel=assets.lab_kernel, accelerator=given.get("accelerator", ""))
-    before = _read_baseline(baseline, judged_by, environment, anyway=anyway)
+    before = None
+    if baseline:
+        from cprlib.campaign.compare.baseline import baseline_for_run
+
+        before = baseline_for_run(baseline, judged_by, environment, anyway=anyway)
     results = new_results_folder(out.resolve())
     command = command_line()
     if plan:
@@ -225,17 +229,6 @@ def _write_history(folder: Path) -> None:
         click.echo(f"cprlib: {error.one_line()}", err=True)
 
 
-def _read_baseline(
-    path: Path | None, policy: Policy, environment: Environment, *, anyway: bool
-) -> dict[str, float] | None:
-    """The interruptions of the baseline; None without one."""
-    if path is None:
-        return None
-    from cprlib.campaign.compare.baseline import baseline_for_run
-
-    return baseline_for_run(path, policy, environment, anyway=anyway)
-
-
 def _plan(
     matrix: str | None, points: Sequence[str], shard: str | None, parameters: Mapping[str, str], *, brought: bool
 ) -> MatrixRun | None:
@@ -247,7 +240,7 @@ def _plan(
         if points or shard:
             raise UsageError("choose points", "no matrix is given", "give one, e.g. --matrix push")
         return None
-    from cprlib.campaign.matrix_run import plan_matrix
+    from cprlib.campaign.matrix import plan_matrix
     from cprlib.report.matrix import NOT_IN_NAMES
 
     for name in NOT_IN_NAMES:

@@ -7,7 +7,7 @@ they are not independent observations. Guests are.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -53,7 +53,29 @@ INSTRUMENT = ("instrument", "control-run", "ledger", "lab", "evidence", "avocado
 PACKET_FINDINGS = ("loss", "duplicates", "ledger")
 NUMBERED = re.compile(r"-\d+\Z")
 UNLIMITED = 2**62
+PARAMETERS = ("queues", "vhost", "rate", "size", "ip_version", "machine")  # equal in guests that are compared
 DEEPEST = 5  # folders between a given folder and cases/: results/a/round-1/<test>
+
+
+def middle_ms(measured: Interruption) -> float | None:
+    """The middle of its range; None when an end is unknown."""
+    if measured.low_ms is None or measured.high_ms is None:
+        return None
+    return (measured.low_ms + measured.high_ms) / 2
+
+
+DURATIONS_OF: Mapping[str, Callable[[UpdateFigures], float | None]] = {
+    "interruption-forward": lambda update: middle_ms(update.interruption.forward),
+    "interruption-return": lambda update: middle_ms(update.interruption.return_),
+    "stop-to-resume": lambda update: update.stop_to_resume_ms,
+    "qemu-downtime": lambda update: update.qemu_downtime_ms,
+    "time-to-traffic": lambda update: update.traffic_after_ms,
+}
+COUNTS_OF: Mapping[str, Callable[[UpdateFigures], PerDirection]] = {
+    "lost": lambda update: update.loss,
+    "duplicates": lambda update: update.duplicates,
+    "reordered": lambda update: update.reordered,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +146,17 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
     case = judged.evidence
     updates = updates_of(case)
     failures = [item for item in judged.verdict.findings if item.outcome == Outcome.FAIL]
-    problems = [
-        item for item in judged.verdict.findings if item.outcome == Outcome.INCONCLUSIVE and item.about in INSTRUMENT
-    ]
     last = case.target or case.source
-    counts = {metric.name: [_count(update, metric.name) for update in updates] for metric in COUNTS}
+    counts = {name: [of(update).total for update in updates] for name, of in COUNTS_OF.items()}
     asked = case.parameters
     return GuestResult(
         case=NUMBERED.sub("", case.id) if NUMBERED.search(case.id) and _is_repetition(case) else case.id,
         updates=case.updates or 0,
-        durations={metric.name: _known([_duration(update, metric.name) for update in updates]) for metric in DURATIONS},
+        durations={name: _known(of(update) for update in updates) for name, of in DURATIONS_OF.items()},
         packets={name: sum(value or 0 for value in values) for name, values in counts.items()},
         affected={name: sum(1 for value in values if value) for name, values in counts.items()},
         failures=tuple(item for item in failures if not (case.overlong and _about_packets(item))),
-        problems=tuple(f"{item.about}: {item.text}" for item in problems),
+        problems=discard_reasons(judged),
         skipped=case.skip_text,
         overlong=case.overlong,
         sent=case.sent or 0,
@@ -145,16 +164,15 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
         started_ns=case.started_ns or 0,
         seconds=round(((case.finished_ns or 0) - (case.started_ns or 0)) / 1e9, 3) if case.finished_ns else 0.0,
         folder=folder,
-        parameters={
-            "queues": asked.queues,
-            "vhost": asked.vhost,
-            "rate": asked.rate,
-            "size": asked.size,
-            "ip_version": asked.ip_version,
-            "machine": asked.machine,
-        },
+        parameters={name: getattr(asked, name) for name in PARAMETERS},
         qemu=(last.version, last.sha256) if last else ("", ""),
     )
+
+
+def discard_reasons(judged: JudgedCase) -> tuple[str, ...]:
+    """Why the figures of a guest are discarded; empty when they are valid."""
+    found = [item for item in judged.verdict.findings if item.outcome == Outcome.INCONCLUSIVE]
+    return tuple(f"{item.about}: {item.text}" for item in found if item.about in INSTRUMENT)
 
 
 def read_guests(folder: Path, policy: Policy) -> dict[str, tuple[GuestResult, ...]]:
@@ -210,31 +228,6 @@ def updates_of(case: CaseEvidence) -> Sequence[UpdateFigures]:
     )
 
 
-def _duration(update: UpdateFigures, name: str) -> float | None:
-    match name:
-        case "interruption-forward":
-            return _middle(update.interruption.forward)
-        case "interruption-return":
-            return _middle(update.interruption.return_)
-        case "stop-to-resume":
-            return update.stop_to_resume_ms
-        case "qemu-downtime":
-            return update.qemu_downtime_ms
-        case _:
-            return update.traffic_after_ms
-
-
-def _middle(measured: Interruption) -> float | None:
-    if measured.low_ms is None or measured.high_ms is None:
-        return None
-    return (measured.low_ms + measured.high_ms) / 2
-
-
-def _count(update: UpdateFigures, name: str) -> int | None:
-    counts: PerDirection = {"lost": update.loss, "duplicates": update.duplicates, "reordered": update.reordered}[name]
-    return counts.total
-
-
-def _known(values: Sequence[float | None]) -> tuple[float, ...]:
+def _known(values: Iterable[float | None]) -> tuple[float, ...]:
     """Those above 0: ratios need that, and no duration here is really 0."""
     return tuple(value for value in values if value is not None and value > 0)

@@ -6,7 +6,6 @@ The last line of the text is the verdict.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +46,6 @@ def write_comparison(made: Comparison, folder: Path) -> None:
 # --- compare.html ---
 
 
-@dataclass(frozen=True, slots=True)
-class ComparedCaseView:
-    """A case as the page shows it.
-
-    :param durations, counts: each with the cells of its row.
-    :param picture: address of an image; empty without values.
-    """
-
-    sample: Sample
-    summary: str
-    rare: str
-    durations: tuple[tuple[DurationResult, tuple[str, ...]], ...]
-    counts: tuple[tuple[CountResult, tuple[str, ...]], ...]
-    picture: str
-
-
 def comparison_html(made: Comparison) -> str:
     """The page: tables and a picture of every guest's value, the order of the rounds, links to the evidence."""
     return render(
@@ -78,18 +61,18 @@ def comparison_html(made: Comparison) -> str:
     )
 
 
-def _case_view(made: Comparison, sample: Sample) -> ComparedCaseView:
+def _case_view(made: Comparison, sample: Sample) -> dict[str, object]:
     durations = [item for item in made.decision.durations if item.case == sample.case]
     counts = [item for item in made.decision.counts if item.case == sample.case]
     shown = [item for item in durations if item.a_values]
-    return ComparedCaseView(
-        sample,
-        sample_line(sample),
-        rare_line(counts),
-        tuple((item, duration_row(item)) for item in durations),
-        tuple((item, count_row(item)) for item in counts),
-        _picture(shown, sample.paired) if shown else "",
-    )
+    return {
+        "sample": sample,
+        "summary": sample_line(sample),
+        "rare": rare_line(counts),
+        "durations": [(item, duration_row(item)) for item in durations],
+        "counts": [(item, count_row(item)) for item in counts],
+        "picture": _picture(shown, sample.paired) if shown else "",
+    }
 
 
 def _picture(results: Sequence[DurationResult], paired: bool) -> str:

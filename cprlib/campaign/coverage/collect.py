@@ -66,7 +66,7 @@ def collect(build: CoverageBuild, folders: Sequence[Path]) -> tuple[CaseCounts, 
     :param folders: results folders of runs on this build.
     :raises InstrumentError: no case has counters, or they are of another build.
     """
-    cases = [case for folder in folders for case in sorted((folder / CASES).glob("*")) if _has_counters(case)]
+    cases = [file.parent for folder in folders for file in sorted((folder / CASES).glob(f"*/{COUNTERS_FILE}"))]
     if not cases:
         names = ", ".join(map(str, folders))
         raise InstrumentError("collect coverage", f"no case in {names} has counters", "run the suite on this build")
@@ -83,10 +83,6 @@ def reference_of(test: str) -> str:
     """
     found = REFERENCE.fullmatch(test)
     return found[1] if found else test
-
-
-def _has_counters(case: Path) -> bool:
-    return (case / COUNTERS_FILE).is_file()
 
 
 def _read_case(build: CoverageBuild, digest: str, scratch: Path, case: Path) -> CaseCounts:
@@ -147,12 +143,3 @@ def _lines(file: Mapping[str, Any]) -> Iterator[tuple[Place, Counts]]:
     for number, parts in by_line.items():
         branches = tuple(int(branch["count"]) for part in parts for branch in part["branches"])
         yield (name, number), Counts(sum(int(part["count"]) for part in parts), branches)
-
-
-def merged(cases: Sequence[CaseCounts]) -> dict[Place, Counts]:
-    """The sum of all cases."""
-    found: dict[Place, Counts] = {}
-    for case in cases:
-        for place, counts in case.lines.items():
-            found[place] = found[place] + counts if place in found else counts
-    return found

@@ -1,16 +1,84 @@
-"""From the counters of the cases to the report: lines by patch, the tests that run each, reasons for the others."""
+"""From the counters of the cases to the report: lines by patch, the tests that run each, reasons for the others.
+
+The list of reasons is fixtures/coverage.toml. Each entry names a file, consecutive lines of it as the series leaves
+them, and a reason. It applies to those of the lines that the series adds and no test runs; the others say where the
+place is. Indentation does not matter, so that an entry serves all bases. An entry may fit several places.
+"""
 
 from __future__ import annotations
 
 import collections
+import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
+from cprlib import codec
 from cprlib.build.coverage import CoverageBuild, SourceLine
 from cprlib.build.series import Series, patch_number, subject_of
-from cprlib.campaign.coverage.collect import CaseCounts, Place, merged
-from cprlib.campaign.coverage.reasons import Reason, explain
+from cprlib.campaign.coverage.collect import CaseCounts, Counts, Place
 from cprlib.campaign.coverage.records import CoverageReport, LineCoverage, PatchCoverage
+from cprlib.codec import Name
+from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.files import project_folder
 from cprlib.report.environment import Environment
+
+REASONS_FILE = "coverage.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """An entry.
+
+    :param file: relative to QEMU's source.
+    :param lines: consecutive lines, one text; some of them are of the series.
+    :param reason: a sentence.
+    :param bases: for which it holds; empty for all.
+    """
+
+    file: Name
+    lines: Name
+    reason: Name
+    bases: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Its lines without indentation."""
+        return tuple(line.strip() for line in self.lines.strip().splitlines())
+
+
+def load_reasons(base: str, path: Path | None = None) -> tuple[Reason, ...]:
+    """The entries for a base.
+
+    :param path: the project's own list when None.
+    :raises UsageError: the file is malformed.
+    """
+    file = path or project_folder() / "fixtures" / REASONS_FILE
+    try:
+        value = tomllib.loads(file.read_text(encoding="utf-8"))
+        entries = codec.decode(dict[Literal["reason"], tuple[Reason, ...]], value).get("reason", ())
+    except OSError as error:
+        raise EnvironmentFailure(f"read {file}", error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, codec.BadValue) as error:
+        raise UsageError(f"read {file}", str(error)) from error
+    return tuple(entry for entry in entries if not entry.bases or base in entry.bases)
+
+
+def places_of(reason: Reason, sources: Mapping[str, Sequence[str]]) -> list[Place]:
+    """File and number of every line that an entry fits.
+
+    :param sources: lines of each file, with the series applied.
+    """
+    texts = [line.strip() for line in sources.get(reason.file, ())]
+    count = len(reason.texts)
+    starts = [start for start in range(len(texts) - count + 1) if tuple(texts[start : start + count]) == reason.texts]
+    return [(reason.file, start + offset + 1) for start in starts for offset in range(count)]
+
+
+def explain(reasons: Sequence[Reason], sources: Mapping[str, Sequence[str]]) -> Mapping[Place, Reason]:
+    """The entry of each line that has one."""
+    return {place: reason for reason in reversed(reasons) for place in places_of(reason, sources)}
 
 
 def make_report(
@@ -60,10 +128,11 @@ def _covered_lines(
     lines: Sequence[SourceLine], cases: Sequence[CaseCounts], explained: Mapping[Place, Reason]
 ) -> list[tuple[SourceLine, LineCoverage]]:
     """The executable ones of the lines."""
-    counts = merged(cases)
+    counts: dict[Place, Counts] = {}
     tests: dict[Place, set[str]] = collections.defaultdict(set)
     for case in cases:
         for place, found in case.lines.items():
+            counts[place] = counts[place] + found if place in counts else found
             if found.count:
                 tests[place].add(case.test)
     covered = []
@@ -71,20 +140,8 @@ def _covered_lines(
         place = (source.file, source.line)
         if place not in counts:
             continue
-        count = counts[place].count
+        count, branches = counts[place].count, counts[place].branches
         reason = "" if count or place not in explained else explained[place].reason
-        covered.append(
-            (
-                source,
-                LineCoverage(
-                    source.file,
-                    source.line,
-                    source.text,
-                    count,
-                    counts[place].branches,
-                    tuple(sorted(tests[place])),
-                    reason,
-                ),
-            )
-        )
+        line = LineCoverage(*place, source.text, count, branches, tuple(sorted(tests[place])), reason)
+        covered.append((source, line))
     return covered

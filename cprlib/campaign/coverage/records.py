@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
-from cprlib import codec
 from cprlib.codec import Count
-from cprlib.errors import InstrumentError, UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.schema import SchemaFile
 
 SCHEMA: Final = 1  # of coverage.json
-JSON_FILE = "coverage.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,28 +129,6 @@ class CoverageReport:
     def verdict(self) -> Outcome:
         """Pass when every line runs or has a reason."""
         return Outcome.FAIL if self.open_lines else Outcome.PASS
-
-    def tests_of(self, file: str, line: int) -> tuple[str, ...]:
-        """The tests that run a line; empty when none does, or when it is no executable line of the series."""
-        return next((item.tests for item in self.lines if (item.file, item.line) == (file, line)), ())
-
-    @classmethod
-    def read(cls, path: Path) -> CoverageReport:
-        """The report in a file.
-
-        :raises UsageError: there is none.
-        :raises InstrumentError: it has another form, or another schema.
-        """
-        try:
-            report = codec.load_json(cls, path.read_bytes())
-        except OSError as error:
-            raise UsageError(f"read {path}", error.strerror or str(error), "run `cprlib coverage` first") from error
-        except codec.BadValue as error:
-            raise InstrumentError(f"read {path}", str(error), "run `cprlib coverage` again") from error
-        if report.schema != SCHEMA:
-            happened = f"it has schema {report.schema}, not {SCHEMA}"
-            raise InstrumentError(f"read {path}", happened, "run `cprlib coverage` again")
-        return report
 
 
 COVERAGE_SCHEMA_FILE = SchemaFile("coverage", SCHEMA, CoverageReport)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import collections
 import enum
 import hashlib
+import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,56 +80,6 @@ def load_equivalent(path: Path | None = None) -> tuple[EquivalentMutant, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class ChosenMutants:
-    """The mutants of a run.
-
-    :param to_run: in the order of their numbers. :param equivalent: reason by number.
-    :param available: number of mutants that the sample was drawn from.
-    """
-
-    to_run: tuple[GeneratedMutant, ...]
-    equivalent: Mapping[int, str]
-    left_out: tuple[GeneratedMutant, ...]
-    available: int
-
-
-def choose_generated(
-    mutants: MutantSet, request: MutationRequest, equivalent: Sequence[EquivalentMutant]
-) -> ChosenMutants:
-    """The mutants that a request asks for.
-
-    A sample takes the mutants with the lowest digests of seed and identity, so it stays the same while the set grows.
-
-    :raises UsageError: there are none.
-    """
-    known = {mutant.number: _reason(mutant, equivalent) for mutant in mutants.mutants}
-    asked = [mutant for mutant in (*mutants.mutants, *mutants.not_compiled) if _is_asked(mutant, request.patches)]
-    compiled = [mutant for mutant in asked if mutant.number]
-    available = [mutant for mutant in compiled if not known[mutant.number]]
-    if not available:
-        raise UsageError("prove generated mutants", "none was generated for this patch", "choose another --patch")
-    drawn = sorted(available, key=lambda mutant: _digest(request.seed, mutant))[: request.sample]
-    return ChosenMutants(
-        tuple(sorted(drawn, key=lambda mutant: mutant.number)),
-        {mutant.number: known[mutant.number] for mutant in compiled if known[mutant.number]},
-        tuple(mutant for mutant in asked if not mutant.number or known[mutant.number]),
-        len(available),
-    )
-
-
-def _is_asked(mutant: GeneratedMutant, patches: Sequence[int]) -> bool:
-    return not patches or any(mutant.patch.startswith(f"{number:04}") for number in patches)
-
-
-def _reason(mutant: GeneratedMutant, equivalent: Iterable[EquivalentMutant]) -> str:
-    return next((item.reason for item in equivalent if item.covers(mutant)), "")
-
-
-def _digest(seed: int, mutant: GeneratedMutant) -> bytes:
-    return hashlib.sha256("\0".join((str(seed), *mutant.identity)).encode()).digest()
-
-
-@dataclass(frozen=True, slots=True)
 class GeneratedResult:
     """A generated mutant and what the run showed of it.
 
@@ -145,6 +96,52 @@ class GeneratedResult:
     tests: int = 0
     run: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenMutants:
+    """The mutants of a run.
+
+    :param to_run: in the order of their numbers. :param left_out: equivalent ones, and those that did not compile.
+    :param available: number of mutants that the sample was drawn from.
+    """
+
+    to_run: tuple[GeneratedMutant, ...]
+    left_out: tuple[GeneratedResult, ...]
+    available: int
+
+
+def choose_generated(
+    mutants: MutantSet, request: MutationRequest, equivalent: Sequence[EquivalentMutant]
+) -> ChosenMutants:
+    """The mutants that a request asks for.
+
+    A sample takes the mutants with the lowest digests of seed and identity, so it stays the same while the set grows.
+
+    :raises UsageError: there are none.
+    """
+    available, left_out = [], []
+    for mutant in (*mutants.mutants, *mutants.not_compiled):
+        if not _is_asked(mutant, request.patches):
+            continue
+        if not mutant.number:
+            left_out.append(GeneratedResult(mutant, MutantState.NOT_COMPILED))
+        elif reason := next((item.reason for item in equivalent if item.covers(mutant)), ""):
+            left_out.append(GeneratedResult(mutant, MutantState.EQUIVALENT, reason=reason))
+        else:
+            available.append(mutant)
+    if not available:
+        raise UsageError("prove generated mutants", "none was generated for this patch", "choose another --patch")
+    drawn = sorted(available, key=lambda mutant: _digest(request.seed, mutant))[: request.sample]
+    return ChosenMutants(tuple(sorted(drawn, key=lambda mutant: mutant.number)), tuple(left_out), len(available))
+
+
+def _is_asked(mutant: GeneratedMutant, patches: Sequence[int]) -> bool:
+    return not patches or any(mutant.patch.startswith(f"{number:04}") for number in patches)
+
+
+def _digest(seed: int, mutant: GeneratedMutant) -> bytes:
+    return hashlib.sha256("\0".join((str(seed), *mutant.identity)).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,13 +217,7 @@ def generated_report(
 
     :param results: of the mutants that were to run.
     """
-    left_out = (
-        GeneratedResult(mutant, MutantState.EQUIVALENT, reason=chosen.equivalent[mutant.number])
-        if mutant.number
-        else GeneratedResult(mutant, MutantState.NOT_COMPILED)
-        for mutant in chosen.left_out
-    )
-    every = tuple(sorted((*results, *left_out), key=lambda result: (result.mutant.number == 0, result.mutant.number)))
+    every = tuple(sorted((*results, *chosen.left_out), key=lambda result: result.mutant.number or math.inf))
     patches = sorted({result.mutant.patch for result in every})
     return GeneratedReport(
         chosen.available,
@@ -244,15 +235,9 @@ def generated_report(
 def _score(patch: str, results: Sequence[GeneratedResult]) -> PatchScore:
     counts = collections.Counter(result.state for result in results)
     return PatchScore(
-        patch=patch,
-        counted=counts[MutantState.KILLED] + sum(counts[state] for state in ALIVE),
-        killed=counts[MutantState.KILLED],
-        survived=counts[MutantState.SURVIVED],
-        not_reached=counts[MutantState.NOT_REACHED],
-        inconclusive=counts[MutantState.INCONCLUSIVE],
-        not_run=counts[MutantState.NOT_RUN],
-        equivalent=counts[MutantState.EQUIVALENT],
-        not_compiled=counts[MutantState.NOT_COMPILED],
+        patch,
+        counts[MutantState.KILLED] + sum(counts[state] for state in ALIVE),
+        **{state.name.lower(): counts[state] for state in MutantState},
     )
 
 

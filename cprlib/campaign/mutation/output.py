@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build.generated_mutants import GeneratedMutant
-from cprlib.campaign.mutation.generated import GeneratedReport, PatchScore
+from cprlib.campaign.mutation.generated import GeneratedReport, MutantState, PatchScore
 from cprlib.campaign.mutation.score import (
     MUTATION_SCHEMA_FILE,
     WORST_FIRST,
@@ -38,16 +38,8 @@ SCOPE = {
     "killed_by": "on each mutant the tests that must kill it",
     "reaching": "on each mutant the tests that reach it, until one kills it",
 }
-COUNTS = {  # members of PatchScore, with their headings
-    "counted": "mutants",
-    "killed": "killed",
-    "survived": "survived",
-    "not_reached": "not reached",
-    "inconclusive": "inconclusive",
-    "not_run": "not run",
-    "equivalent": "equivalent",
-    "not_compiled": "not compiled",
-}
+# members of PatchScore, with their headings
+COUNTS = {"counted": "mutants", **{state.name.lower(): state.value for state in MutantState}}
 SURVIVORS_SHOWN = 8  # lines of mutation.md
 SHORT_TEXT = 6  # characters
 PATCH_WIDTH = 40  # columns of a patch's name in the terminal

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.campaign.compare.guest import INSTRUMENT, comparison_policy, updates_of
+from cprlib.campaign.compare.guest import comparison_policy, discard_reasons, middle_ms, updates_of
 from cprlib.campaign.scoreboard.plan import Row
 from cprlib.evidence.records import Budget, Outcome, Role, UpdateFigures
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.report.pipeline import judge_cases, judge_results
-from cprlib.traffic.figures import Interruption
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Durations of a row's updates in ms, sorted."""
-
-    values: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """The middle one, or the mean of the two in the middle."""
-        half, odd = divmod(len(self.values), 2)
-        return self.values[half] if odd else (self.values[half - 1] + self.values[half]) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +56,17 @@ class Measured:
         values = [value for item in self.counted if (value := getattr(item.loss, direction)) is not None]
         return Counts(sum(values), max(values), len(values)) if values else None
 
-    def interruption(self, direction: str) -> Spread | None:
-        """Interruption in a direction, the middle of each range; None without a measured one."""
-        ranges: Iterable[Interruption] = (getattr(item.interruption, direction) for item in self.updates)
-        values = [
-            (item.low_ms + item.high_ms) / 2 for item in ranges if item.low_ms is not None and item.high_ms is not None
-        ]
-        return Spread(tuple(sorted(values))) if values else None
+    def interruption(self, direction: str) -> list[float]:
+        """Interruptions in a direction in ms, sorted: the middle of each range that was measured."""
+        middles = (middle_ms(getattr(item.interruption, direction)) for item in self.updates)
+        return sorted(value for value in middles if value is not None)
 
     @property
     def identity(self) -> tuple[int, int] | None:
         """Descriptors that stayed the same open file, of all descriptors, over all updates; None when unknown."""
-        pairs = [
-            (item.fds.paired, item.fds.unpaired)
-            for item in self.updates
-            if item.fds.paired is not None and item.fds.unpaired is not None
-        ]
-        same, others = sum(pair[0] or 0 for pair in pairs), sum(pair[1] or 0 for pair in pairs)
-        return (same, same + others) if pairs else None
+        known = [item.fds for item in self.updates if item.fds.paired is not None and item.fds.unpaired is not None]
+        same = sum(fds.paired or 0 for fds in known)
+        return (same, same + sum(fds.unpaired or 0 for fds in known)) if known else None
 
 
 def measure(row: Row, version: str, updates: Sequence[Path], failures: Sequence[Path], policy: Policy) -> Measured:
@@ -97,19 +76,17 @@ def measure(row: Row, version: str, updates: Sequence[Path], failures: Sequence[
     :param failures: folders of those that injected faults.
     """
     limits = comparison_policy(policy)
-    guests = [case for folder in updates for case in _cases(folder, policy)]
-    valid: list[UpdateFigures] = []
-    counted: list[UpdateFigures] = []
-    discarded: list[str] = []
-    problems: list[str] = []
+    guests = [case for folder in updates for case in judge_cases(folder, limits) if case.evidence.started_ns]
+    valid, counted = list[UpdateFigures](), list[UpdateFigures]()
+    discarded, problems = list[str](), list[str]()
     for case in guests:
         evidence = case.evidence
         found = updates_of(evidence)
         problems += _failures(case)
         if evidence.skipped:
             discarded.append(evidence.skip_text)
-        elif reason := _distrust(case):
-            discarded.append(reason)
+        elif reasons := discard_reasons(case):
+            discarded.append(reasons[0])
         elif not found:
             discarded.append("no update was completed")
         else:
@@ -131,23 +108,11 @@ def measure(row: Row, version: str, updates: Sequence[Path], failures: Sequence[
     )
 
 
-def _cases(folder: Path, policy: Policy) -> list[JudgedCase]:
-    return [case for case in judge_cases(folder, comparison_policy(policy)) if case.evidence.started_ns]
-
-
 def _overlong(update: UpdateFigures, budget: Budget | None) -> bool:
     """Whether the pause of an update was longer than the tap queue has room for."""
     room = budget.longest_pause_ms if budget else None
     pauses = (update.interruption.forward.high_ms, update.interruption.return_.high_ms)
     return room is not None and any(pause is not None and pause > room for pause in pauses)
-
-
-def _distrust(case: JudgedCase) -> str:
-    """Why the figures of a guest are discarded; empty when they are valid."""
-    found = (
-        item for item in case.verdict.findings if item.outcome == Outcome.INCONCLUSIVE and item.about in INSTRUMENT
-    )
-    return next((f"{item.about}: {item.text}" for item in found), "")
 
 
 def _failures(case: JudgedCase) -> list[str]:

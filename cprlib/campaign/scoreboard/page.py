@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
 
-from cprlib.campaign.scoreboard.figures import Counts, Measured, Spread
+from cprlib.campaign.scoreboard.figures import Counts, Measured
 from cprlib.campaign.scoreboard.plan import UPDATES, ScoreboardRequest
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import UNKNOWN, duration, number, one_line
@@ -120,10 +121,10 @@ def _lost(counts: Counts | None) -> str:
     return "0" if not counts.total else f"{number(mean, 1 if mean < 10 else 0)} ({number(counts.most)})"
 
 
-def _spread(spread: Spread | None) -> str:
-    if spread is None:
+def _spread(values: Sequence[float]) -> str:
+    if not values:
         return UNKNOWN
-    return f"{duration(spread.median)} ({duration(spread.values[0])} to {duration(spread.values[-1])})"
+    return f"{duration(median(values))} ({duration(values[0])} to {duration(values[-1])})"
 
 
 def _remarks(row: Measured) -> Iterator[str]:

@@ -125,18 +125,6 @@ def write_report(result: SoakResult) -> None:
     write_page(result.folder / PAGE_FILE, report_html(result))
 
 
-@dataclass(frozen=True, slots=True)
-class SoakCaseView:
-    """A case as the page shows it.
-
-    :param link: of its evidence; empty when that is not kept.
-    """
-
-    case: SoakCase
-    outcome: Outcome
-    link: str
-
-
 def report_html(result: SoakResult) -> str:
     """The page: verdict, resources with their pictures, cases that did not pass; kept ones link to their reports."""
     cases = result.history.cases
@@ -147,7 +135,7 @@ def report_html(result: SoakResult) -> str:
     return render(
         "soak.html",
         result=result,
-        bad=[SoakCaseView(case, VERDICT_OF[case.worst], evidence_link(result.folder, case.folder)) for case in bad],
+        bad=[(case, VERDICT_OF[case.worst], evidence_link(result.folder, case.folder)) for case in bad],
         tests=sorted(tests.items()),
         picture=_picture(result) if result.history.samples else None,
         Outcome=Outcome,

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.campaign.matrix import Matrix, Point, load_matrix, parse_shard, shard_of, without, write_matrix
-from cprlib.campaign.matrix_run import plan_matrix
+from cprlib.campaign.matrix import Matrix, Point, load_matrix, parse_shard, plan_matrix, shard_of, without, write_matrix
 from cprlib.errors import UsageError
 from cprlib.files import project_folder
 from cprlib.lab.avocado_run import SuiteRun

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cprlib.campaign.matrix_run import plan_matrix
+from cprlib.campaign.matrix import plan_matrix
 from cprlib.evidence.case import CaseEvidence
 from cprlib.lab.avocado_run import SuiteRun, gather, run_avocado
 from cprlib.qemu.binary import QemuBinary

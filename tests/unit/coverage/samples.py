@@ -7,8 +7,7 @@ from pathlib import Path
 from cprlib.build.coverage import CoverageBuild, SourceLine
 from cprlib.build.series import Series
 from cprlib.campaign.coverage.collect import CaseCounts, Counts
-from cprlib.campaign.coverage.make_report import make_report
-from cprlib.campaign.coverage.reasons import Reason
+from cprlib.campaign.coverage.make_report import Reason, make_report
 from cprlib.campaign.coverage.records import CoverageReport
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment

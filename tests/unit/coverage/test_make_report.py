@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.series import releases
+from cprlib.campaign.coverage.make_report import Reason, load_reasons, places_of
 from cprlib.campaign.coverage.output import ranges, report_html, report_markdown, report_text, write_report
-from cprlib.campaign.coverage.reasons import Reason, load_reasons, places_of
-from cprlib.campaign.coverage.records import JSON_FILE, CoverageReport
+from cprlib.campaign.coverage.records import CoverageReport
+from cprlib.codec import load_json
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
 from tests.unit.coverage import samples
@@ -28,8 +29,7 @@ def test_lines_are_those_of_the_patch_that_wrote_them(tmp_path: Path) -> None:
 def test_branches_and_tests_of_a_line_are_those_of_all_cases(tmp_path: Path) -> None:
     report = samples.report(tmp_path)
     assert report.lines[0].branches == (4, 1)
-    assert report.tests_of(TAP, 10) == (ONE, TWO)
-    assert report.tests_of(TAP, 12) == (TWO,)
+    assert {line.line: line.tests for line in report.lines} == {10: (ONE, TWO), 12: (TWO,), 20: ()}
     assert report.not_passed == (TWO,)
 
 
@@ -58,7 +58,7 @@ def test_reason_fits_consecutive_lines_whatever_their_indentation() -> None:
 def test_report_is_written_and_its_text_is_escaped(tmp_path: Path) -> None:
     report = samples.report(tmp_path, REASON)
     write_report(tmp_path, report)
-    assert CoverageReport.read(tmp_path / JSON_FILE) == report
+    assert load_json(CoverageReport, (tmp_path / "coverage.json").read_bytes()) == report
     page = report_html(report)
     assert "<b>bold" not in page
     assert "&lt;b&gt;bold" in page

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from cprlib.campaign.coverage.records import JSON_FILE, CoverageReport, LineCoverage, PatchCoverage
-from cprlib.codec import dump_json
-from cprlib.errors import InstrumentError, UsageError
+from cprlib.campaign.coverage.records import CoverageReport, LineCoverage, PatchCoverage
 
 pytestmark = pytest.mark.fast
 
@@ -26,19 +22,3 @@ def test_figures_count_lines_and_branches() -> None:
 
 def test_line_with_a_reason_is_not_open() -> None:
     assert REPORT.open_lines == (OPEN,)
-
-
-def test_report_is_read_back(tmp_path: Path) -> None:
-    (tmp_path / JSON_FILE).write_text(dump_json(REPORT))
-    report = CoverageReport.read(tmp_path / JSON_FILE)
-    assert report == REPORT
-    assert report.tests_of("net/tap.c", 10) == RUN.tests
-    assert report.tests_of("net/tap.c", 11) == ()
-
-
-def test_missing_or_damaged_report_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cprlib coverage"):
-        CoverageReport.read(tmp_path / JSON_FILE)
-    (tmp_path / JSON_FILE).write_text('{"base": 3}')
-    with pytest.raises(InstrumentError, match="base"):
-        CoverageReport.read(tmp_path / JSON_FILE)

@@ -72,9 +72,9 @@ def test_lost_packets_are_per_update_and_direction(tmp_path: Path) -> None:
 
 
 def test_spread_is_median_and_range(tmp_path: Path) -> None:
-    spread = measured(tmp_path, guest_evidence(3), guest_evidence(3, ratio=2.0)).interruption("forward")
-    assert spread
-    assert (spread.values[0], spread.median, spread.values[-1]) == (102.0, 153.0, 204.0)
+    found = measured(tmp_path, guest_evidence(3), guest_evidence(3, ratio=2.0))
+    assert found.interruption("forward") == [102.0] * 3 + [204.0] * 3
+    assert "| 153 (102 to 204) |" in scoreboard_page([found], REQUEST, MACHINE)
 
 
 def test_overlong_pause_counts_for_time_and_not_for_packets(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def _counts(rows: Iterable[Descriptor]) -> dict[str, int]:
     return {kind: kinds.count(kind) for kind in DEVICE_KINDS}
 
 
-def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
+def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> Iterator[Check]:
     """Each descriptor that the mechanism keeps is the same open file in the target; none is extra, none is missing."""
     expected = {"tap": netdev.queues, "vhost": netdev.queues if netdev.vhost else 0}
     total = sum(number for kind, number in expected.items() if update.mechanism.handling.is_same_file(kind))
@@ -105,42 +105,38 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ..
     altered = [a.number for a, _ in pairs if before.get(a.number) != _file_flags(a)]
     inheritable = [b.number for _, b in pairs if not b.flags & os.O_CLOEXEC]
     renamed = [(a.interface, b.interface) for a, b in pairs if a.interface != b.interface]
-    close_on_exec = (
-        Check.of(
+    kept, meaning = "descriptors-same-file", "by kcmp(2) the target has another open file than the source"
+    if not update.compared:
+        kept, meaning = "descriptors-kept", "the process has other files behind these numbers than before"
+    yield Check.of(
+        kept,
+        count.paired == total and count.unpaired == 0,
+        f"{total} paired, 0 unpaired",
+        f"{count.paired} paired, {count.unpaired} unpaired",
+        meaning,
+    )
+    yield Check.of(
+        "descriptor-counts",
+        _counts(update.target_after.table.rows) == expected == _counts(update.source_before.table.rows),
+        expected,
+        f"source {_counts(update.source_before.table.rows)}, target {_counts(update.target_after.table.rows)}",
+        "a descriptor was opened again, leaked or not sent",
+    )
+    yield Check.of(
+        "descriptor-flags",
+        not changed and not altered,
+        "flags (O_NONBLOCK) equal on both sides and as before the update",
+        f"{len(changed)} differ between the sides, {len(altered)} changed on the source",
+    )
+    if not update.mechanism.handling.shares_files:  # those QEMU inherits
+        yield Check.of(
             "descriptors-close-on-exec",
             not inheritable,
             "no descriptor that the target received outlives it in a program that it starts (O_CLOEXEC)",
             f"{len(inheritable)} would",
             f"the target's descriptors {inheritable} are without O_CLOEXEC: programs that it starts keep them",
-        ),
-    )
-    kept, meaning = "descriptors-same-file", "by kcmp(2) the target has another open file than the source"
-    if not update.compared:
-        kept, meaning = "descriptors-kept", "the process has other files behind these numbers than before"
-    return (
-        Check.of(
-            kept,
-            count.paired == total and count.unpaired == 0,
-            f"{total} paired, 0 unpaired",
-            f"{count.paired} paired, {count.unpaired} unpaired",
-            meaning,
-        ),
-        Check.of(
-            "descriptor-counts",
-            _counts(update.target_after.table.rows) == expected == _counts(update.source_before.table.rows),
-            expected,
-            f"source {_counts(update.source_before.table.rows)}, target {_counts(update.target_after.table.rows)}",
-            "a descriptor was opened again, leaked or not sent",
-        ),
-        Check.of(
-            "descriptor-flags",
-            not changed and not altered,
-            "flags (O_NONBLOCK) equal on both sides and as before the update",
-            f"{len(changed)} differ between the sides, {len(altered)} changed on the source",
-        ),
-        *(() if update.mechanism.handling.shares_files else close_on_exec),  # those QEMU inherits
-        Check.of("tap-interface", not renamed, "the same interface (fdinfo iff)", f"{len(renamed)} differ"),
-    )
+        )
+    yield Check.of("tap-interface", not renamed, "the same interface (fdinfo iff)", f"{len(renamed)} differ")
 
 
 def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
@@ -165,11 +161,12 @@ def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
     )
 
 
-def order_checks(update: UpdateResult) -> tuple[Check, ...]:
+def order_checks(update: UpdateResult) -> Iterator[Check]:
     """STOP, FDS_SENT and RESUME come in this order, on one clock; inconclusive when an event is missing.
 
-    When the source sends descriptors, also: it sends them while the guest stands still, which resumes only once. Stock
-    QEMU sends its CPR state while the guest still runs, which is correct as long as no NIC is handed over.
+    When the source sends descriptors, also: it sends them while the guest stands still, which resumes only once (a
+    further STOP and RESUME would stop and start every device again). Stock QEMU sends its CPR state while the guest
+    still runs, which is correct as long as no NIC is handed over.
     """
     first = first_times(update)
 
@@ -181,11 +178,19 @@ def order_checks(update: UpdateResult) -> tuple[Check, ...]:
         distance = (first[later] - first[earlier]) / 1e6
         return Check.of(name, distance >= 0, expected, f"{distance:.2f} ms between them")
 
-    resumed = before("stop-before-resume", "STOP", "RESUME")
-    if not update.mechanism.handling.sends_descriptors:  # only a source that sends them must stand still
-        return (resumed,)
-    sent = before("stop-before-fds-sent", "STOP", "FDS_SENT")
-    return sent, resumed, *_run_state_check(update)
+    sends = update.mechanism.handling.sends_descriptors
+    if sends:
+        yield before("stop-before-fds-sent", "STOP", "FDS_SENT")
+    yield before("stop-before-resume", "STOP", "RESUME")
+    if sends and update.run_states is not None:
+        ran = [item for item in update.run_states if item.endswith(" running")]
+        yield Check.of(
+            "resumed-once",
+            ran == ["target running"],
+            "one change to running, the target's",
+            ", ".join(update.run_states),
+            f"the guest was resumed {len(ran)} times: {', '.join(ran)}",
+        )
 
 
 def delay_checks(update: UpdateResult, control_run_ms: float | None = None) -> Iterator[Check]:
@@ -216,22 +221,6 @@ def delay_checks(update: UpdateResult, control_run_ms: float | None = None) -> I
                 f"{distance_ms:.2f} ms",
                 f"the guest stood still for {distance_ms:.0f} ms before {words}",
             )
-
-
-def _run_state_check(update: UpdateResult) -> tuple[Check, ...]:
-    """The guest resumes once: a further STOP and RESUME would stop and start every device again."""
-    if update.run_states is None:
-        return ()
-    ran = [item for item in update.run_states if item.endswith(" running")]
-    return (
-        Check.of(
-            "resumed-once",
-            ran == ["target running"],
-            "one change to running, the target's",
-            ", ".join(update.run_states),
-            f"the guest was resumed {len(ran)} times: {', '.join(ran)}",
-        ),
-    )
 
 
 def end_checks(update: UpdateResult) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -65,7 +66,7 @@ GOOD = UpdateResult(
 )
 
 
-def outcomes(checks: tuple[Check, ...]) -> dict[str, Outcome]:
+def outcomes(checks: Iterable[Check]) -> dict[str, Outcome]:
     return {check.name: check.outcome for check in checks}
 
 

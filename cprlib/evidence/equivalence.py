@@ -1,16 +1,31 @@
 """Equivalence of two states: everything that can be read of QEMU, its process, the kernel and the guest is unchanged.
 
 A state is a flat mapping from path to value, ``process/threads/CPU 0/TCG`` to ``1``. Its readers know nothing of what
-may change; :mod:`cprlib.evidence.allowed_differences` does. So a defect of a kind that no check looks for is seen.
+may change; fixtures/equivalence.toml does. So a defect of a kind that no check looks for is seen.
+
+The file has one table for each difference that is allowed::
+
+    [[allowed]]
+    path = "qmp/query-migrate/**"
+    reason = "the source has migrated, the target has received"
+    comparisons = ["update", "chain"]
+
+In a path, ``*`` stands for any text without ``/``, and ``**`` for any text. ``comparisons`` and ``mechanisms`` restrict
+an entry to some; an entry without them is for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import functools
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
-from cprlib.errors import InstrumentError, QmpRefused
-from cprlib.evidence.allowed_differences import AllowedDifference
+from cprlib import files
+from cprlib.codec import BadValue, decode
+from cprlib.errors import InstrumentError, QmpRefused, UsageError
 from cprlib.evidence.records import Check, Comparison, Difference, EquivalenceRecord, Outcome
 from cprlib.update.mechanism import Mechanism
 
@@ -19,6 +34,9 @@ ABSENT = "absent"
 SHOWN = 4  # differences in the text of a check
 MAX_DIFFERENCES = 500  # in the evidence: the guest has a say in some of the values
 EXPECTED = {Comparison.DEVICE_STATE: "each device sends the state that it received in the update before"}
+TABLE = "allowed"
+WILDCARDS = {"*": "[^/]*", "**": ".*"}
+ADVICE = "docs/reading-a-report.md describes the file"
 LONGEST_VALUE, LONGEST_PATH, CONTEXT = 240, 240, 40  # characters
 
 
@@ -39,7 +57,6 @@ class Snapshot:
         return {side_of(path) for path in self.values} | set(self.unread)
 
     def of_sides(self, sides: Iterable[str]) -> Snapshot:
-        """Only some sides."""
         chosen = set(sides)
         values = {path: value for path, value in self.values.items() if side_of(path) in chosen}
         return Snapshot(values, {side: reason for side, reason in self.unread.items() if side in chosen})
@@ -121,7 +138,6 @@ def _difference(path: str, before: str | None, after: str | None) -> Difference:
 
 
 def difference_text(item: Difference) -> str:
-    """A difference in one line."""
     before, after = (ABSENT if value is None else value or "empty" for value in (item.before, item.after))
     return f"{item.path} was {before}, is {after}"
 
@@ -139,3 +155,84 @@ def equivalence_check(record: EquivalenceRecord, name: str) -> Check:
         reasons = "; ".join(f"{side}: {reason}" for side, reason in record.unread.items())
         return Check(name, Outcome.INCONCLUSIVE, expected, f"not read: {reasons or 'all sides'}")
     return Check(name, Outcome.PASS, expected, f"{record.compared} values, {record.allowed} differ as allowed")
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedDifference:
+    """One entry of the file.
+
+    :param path: pattern of the paths of the values.
+    :param reason: why the difference is none that a guest or an operator would mind.
+    :param comparisons, mechanisms: to which the entry is restricted; empty for all.
+    """
+
+    path: str
+    reason: str
+    comparisons: tuple[Comparison, ...] = ()
+    mechanisms: tuple[Mechanism, ...] = ()
+
+    def applies_to(self, comparison: Comparison, mechanism: Mechanism) -> bool:
+        return (not self.comparisons or comparison in self.comparisons) and (
+            not self.mechanisms or mechanism in self.mechanisms
+        )
+
+    def matches(self, path: str) -> bool:
+        return _pattern(self.path).fullmatch(path) is not None
+
+
+@functools.cache
+def _pattern(path: str) -> re.Pattern[str]:
+    text = "".join(WILDCARDS.get(word) or re.escape(word) for word in re.split(r"(\*+)", path))
+    return re.compile(text, re.DOTALL)
+
+
+def allowed_differences(path: Path | None = None) -> tuple[AllowedDifference, ...]:
+    """The entries of a file.
+
+    :param path: fixtures/equivalence.toml when None.
+    :raises UsageError: it is missing or invalid; the message has file and line.
+    """
+    path = path or files.project_folder() / "fixtures" / "equivalence.toml"
+    tried = f"use the allowed differences in {path}"
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(tried, str(error), ADVICE) from error
+    entries = value.pop(TABLE, [])
+    if value or not isinstance(entries, list):
+        happened = f"unknown key {next(iter(value))!r}" if value else f"{TABLE} must be tables: [[{TABLE}]]"
+        raise UsageError(tried, f"{happened} (known: [[{TABLE}]])", ADVICE)
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if line.strip() == f"[[{TABLE}]]"]
+    return tuple(
+        _entry(entry, tried, lines[index] if index < len(lines) else 1, entries[:index])
+        for index, entry in enumerate(entries)
+    )
+
+
+def _entry(value: object, tried: str, line: int, earlier: Sequence[object]) -> AllowedDifference:
+    """The entry of one table.
+
+    :param line: of its header.
+    """
+    known = [item.name for item in fields(AllowedDifference)]
+
+    def error(happened: str) -> UsageError:
+        return UsageError(tried, f"line {line}: {happened}", ADVICE)
+
+    if not isinstance(value, dict):
+        raise error("an entry must be a table")
+    if unknown := [name for name in value if name not in known]:
+        raise error(f"unknown key {unknown[0]!r} (known: {', '.join(known)})")
+    try:
+        entry = decode(AllowedDifference, value)
+    except BadValue as bad:
+        raise error(str(bad)) from bad
+    side = entry.path.partition("/")[0]
+    if not entry.reason.strip():
+        raise error(f"{entry.path} has no reason")
+    if not side or "*" in side:
+        raise error(f"{entry.path!r} does not begin with a side, such as qom/")
+    if value in earlier:
+        raise error(f"{entry.path} is there twice")
+    return entry

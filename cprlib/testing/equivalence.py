@@ -7,8 +7,7 @@ from functools import partial
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.evidence.allowed_differences import allowed_differences
-from cprlib.evidence.equivalence import Snapshot, Values, compare, side_of, take_snapshot
+from cprlib.evidence.equivalence import Snapshot, Values, allowed_differences, compare, side_of, take_snapshot
 from cprlib.evidence.records import Comparison, EquivalenceRecord
 from cprlib.guest.state import read_guest_state
 from cprlib.linux.network_state import read_network_state, tap_queue_values

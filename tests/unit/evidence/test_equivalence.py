@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import InstrumentError, UsageError
-from cprlib.evidence.allowed_differences import AllowedDifference, allowed_differences
-from cprlib.evidence.equivalence import LONGEST_VALUE, Snapshot, compare, equivalence_check, take_snapshot
+from cprlib.evidence.equivalence import (
+    LONGEST_VALUE,
+    AllowedDifference,
+    Snapshot,
+    allowed_differences,
+    compare,
+    equivalence_check,
+    take_snapshot,
+)
 from cprlib.evidence.records import Comparison, Difference, EquivalenceRecord, Outcome
 from cprlib.update.mechanism import Mechanism
 

@@ -17,12 +17,11 @@ from cprlib.errors import InstrumentError
 from cprlib.evidence.case import STARTED_FILE, CaseEvidence, Packets
 from cprlib.evidence.records import Outcome, Role
 from cprlib.report import formatting
-from cprlib.report.answers import answers
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.report.formatting import seconds_of, utc
 from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.plotting import image_address
-from cprlib.report.run_report import RunReport
+from cprlib.report.run_report import RunReport, answers
 from cprlib.report.series_coverage import lacks_feature
 from cprlib.report.timeline import draw
 from cprlib.verdict.findings import Finding, worst_first
@@ -70,7 +69,6 @@ class CaseView:
 
     @property
     def outcome(self) -> Outcome:
-        """Short for ``judged.outcome``."""
         return self.judged.outcome
 
     @property

@@ -16,12 +16,11 @@ from cprlib.codec import BadValue, Count, Name, decode, dump_json, encode
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import DescriptorCount, Outcome, Parameters, Role, UpdateFigures
 from cprlib.qemu.facts import QemuFacts
-from cprlib.report.answers import Answers, answers
 from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import FaultTable, fault_matrix
 from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.formatting import Moment, seconds_of, utc
-from cprlib.report.run_report import RunReport
+from cprlib.report.run_report import Answers, RunReport, answers
 from cprlib.report.schema import SchemaFile
 from cprlib.report.series_coverage import PatchResult
 from cprlib.traffic.figures import Interruption, PerDirection

@@ -1,18 +1,22 @@
-"""The report of a run as data: judged cases, verdict, causes, patches, policy, environment."""
+"""The report of a run as data: judged cases, verdict, causes, patches, policy, environment; and its head.
+
+The head answers in one line each: may this QEMU ship, why not, and what was not looked at.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.errors import ExitStatus
-from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.case import NO_FEATURE, CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
 from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.rerun import rerun_command
-from cprlib.report.series_coverage import PatchResult
+from cprlib.report.series_coverage import PatchResult, lacks_feature
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy
@@ -23,6 +27,18 @@ EXIT_STATUS = {
     Outcome.FAIL: ExitStatus.FAIL,
     Outcome.INCONCLUSIVE: ExitStatus.INCONCLUSIVE,
     Outcome.SKIP: ExitStatus.INCONCLUSIVE,
+}
+_NAMED = 3  # causes in the answer
+_NOT_RUN = {  # skip words: what did not run, and what to do
+    "no-target": "updates between two QEMUs (--target-base or --target-qemu)",
+    "no-local": "mechanism local (this QEMU has no migration parameter local)",
+    "no-cpr-exec": "mode cpr-exec (this QEMU does not have it; QEMU 10.2 has: --base 10.2)",
+    "no-sandbox": "-sandbox on (this QEMU was built without libseccomp)",
+    "no-machine": "a machine type that this QEMU does not have",
+    NO_FEATURE: "live updates (this QEMU cannot do them)",
+    "no-vhost": "vhost (this machine has no /dev/vhost-net)",
+    "no-ipv6": "IPv6",
+    "not-in-this-lab": "what this lab cannot do (--lab=kvm, or natively)",
 }
 
 
@@ -62,7 +78,6 @@ class RunReport:
 
     @property
     def count(self) -> dict[Outcome, int]:
-        """Cases by outcome."""
         outcomes = [case.outcome for case in self.cases]
         return {outcome: outcomes.count(outcome) for outcome in Outcome}
 
@@ -89,12 +104,10 @@ class RunReport:
 
     @property
     def started_ns(self) -> int | None:
-        """Start of the first case."""
         return min((case.evidence.started_ns for case in self.cases if case.evidence.started_ns), default=None)
 
     @property
     def finished_ns(self) -> int | None:
-        """End of the last case."""
         return max((case.evidence.finished_ns for case in self.cases if case.evidence.finished_ns), default=None)
 
     @property
@@ -103,5 +116,91 @@ class RunReport:
         return max(self.environment.lab_retries, sum(case.evidence.retries for case in self.cases))
 
     def rerun_command(self, case: CaseEvidence) -> str:
-        """A command line that runs one case again; see :func:`cprlib.report.rerun.rerun_command`."""
         return rerun_command(self.command, case.reproduce)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a reader wants to know first.
+
+    :param may_it_ship, why_not, not_looked_at: one line each.
+    """
+
+    may_it_ship: str
+    why_not: str
+    not_looked_at: str
+
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        return (
+            ("May it ship?", self.may_it_ship),
+            ("Why not?", self.why_not),
+            ("What was not looked at?", self.not_looked_at),
+        )
+
+
+def no_feature_advice(report: RunReport) -> str:
+    """One sentence for a QEMU without the feature: what it lacks and what to do."""
+    qemu = next((qemu for qemu in report.qemus if not (qemu.netdev_cpr and qemu.cpr_transfer)), None)
+    name = f"{qemu.path} ({qemu.version})" if qemu else "this QEMU"
+    lacks = "migration mode cpr-transfer" if qemu and not qemu.cpr_transfer else "option cpr=on of -netdev tap"
+    return f"{name} has no {lacks}: apply images/qemu/series to it, build it, and run again with --qemu PATH"
+
+
+def answers(report: RunReport) -> Answers:
+    unseen = "; ".join(_unseen(report)) or "nothing of the suite was left out"
+    return Answers(_may_it_ship(report), _sentence(_why_not(report)), _sentence(unseen))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _may_it_ship(report: RunReport) -> str:
+    if lacks_feature(report.cases):
+        return "Not tested: this QEMU does not have the feature."
+    by = f"by policy {report.policy.name}"
+    bad = report.count[report.verdict.outcome]
+    match report.verdict.outcome:
+        case Outcome.PASS if all(patch.verdict == Outcome.PASS for patch in report.patches):
+            return f"Yes, {by}."
+        case Outcome.PASS:
+            return f"This run found nothing against it, {by}; it did not cover the whole series."
+        case Outcome.FAIL:
+            return f"No: {counted(bad, 'case')} of {len(report.cases)} {'fails' if bad == 1 else 'fail'}, {by}."
+    if not bad:
+        return f"Not known: the run is not complete, {by}."
+    return f"Not known: {counted(bad, 'case')} of {len(report.cases)} {'is' if bad == 1 else 'are'} inconclusive, {by}."
+
+
+def _why_not(report: RunReport) -> str:
+    groups = report.groups
+    if lacks_feature(report.cases) and not any(group.outcome == Outcome.FAIL for group in groups):
+        return no_feature_advice(report)
+    if report.verdict.outcome == Outcome.PASS:
+        return "nothing failed"
+    if not groups:
+        return "; ".join(report.own_reasons)
+    shown = [group.heading for group in groups if group.outcome == groups[0].outcome]
+    more = len(groups) - len(shown[:_NAMED])
+    return "; ".join(shown[:_NAMED]) + (f"; and {counted(more, 'other cause')}" if more else "")
+
+
+def _unseen(report: RunReport) -> Iterator[str]:
+    patches = report.patches
+    yield from report.problems
+    absent = [str(patch.number) for patch in patches if patch.verdict is None]
+    if absent:
+        numbers = f"patch{'es' * (len(absent) > 1)} {', '.join(absent)} of the series"
+        yield "the whole series" if len(absent) == len(patches) else numbers
+    skipped = [case.evidence for case in report.cases if case.outcome == Outcome.SKIP]
+    for word in dict.fromkeys(case.skip_word for case in skipped):
+        number = sum(case.skip_word == word for case in skipped)
+        yield f"{_NOT_RUN.get(word, word or 'cases without a reason')}: {counted(number, 'case')} skipped"
+    unknown = report.count[Outcome.INCONCLUSIVE]
+    if unknown and report.verdict.outcome == Outcome.FAIL:
+        yield f"{counted(unknown, 'inconclusive case')}"
+    tests = {each.test: each for patch in patches for each in patch.properties}
+    left = sum(not each.cases for each in tests.values())
+    if left and len(absent) < len(patches):
+        yield f"{left} of {len(tests)} properties of the series, whose tests did not run"

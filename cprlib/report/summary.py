@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cprlib.evidence.case import NO_FEATURE, CaseEvidence
 from cprlib.evidence.records import Outcome
-from cprlib.report.answers import answers
 from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.formatting import (
     MARK,
@@ -23,7 +22,7 @@ from cprlib.report.formatting import (
     paired_descriptors,
     utc,
 )
-from cprlib.report.run_report import RunReport
+from cprlib.report.run_report import RunReport, answers
 from cprlib.report.series_coverage import PatchResult, lacks_feature
 from cprlib.verdict.findings import worst_first
 from cprlib.verdict.traffic_rules import counted, unexplained_packets

@@ -124,7 +124,7 @@ def measure_guest_stream(
 
     :param sent_ns: the guest's time stamps T1 by sequence number.
     :param answers: sender's and reflector's sequence number of each answer that the guest received, in that order.
-    :param log: what the station's :class:`~cprlib.traffic.reflector.StampReflector` logged of this stream.
+    :param log: what the station's :class:`~cprlib.traffic.station_endpoints.StampReflector` logged of this stream.
     """
     lines = sorted(log, key=lambda line: line.reflector_sequence)
     order = [line.sender_sequence for line in lines]

@@ -12,21 +12,13 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from cprlib.traffic.packet_records import Arrival
 
 WINDOW_NS = 250_000_000
 LARGEST_DRIFT = 500e-6  # a larger difference in rate is treated as a step
 PAUSE_NS = 30_000_000  # between answers this far apart there may be a step of the clock
 FEWEST_WINDOWS = 4  # with fewer, drift is indistinguishable from noise
-
-
-class ClockSample(NamedTuple):
-    """The four time stamps of one packet, in ns."""
-
-    t1: int
-    t2: int
-    t3: int
-    t4: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +81,8 @@ class _Window:
     :param after_pause: no answer arrived for :data:`PAUSE_NS` before it.
     """
 
-    first: ClockSample
-    last: ClockSample
+    first: Arrival
+    last: Arrival
     low: int
     high: int
     after_pause: bool = False
@@ -99,7 +91,7 @@ class _Window:
     def middle(self) -> float:
         return (self.first.t2 + self.last.t3) / 2
 
-    def add(self, sample: ClockSample) -> bool:
+    def add(self, sample: Arrival) -> bool:
         """Narrow the bounds by a sample; False when it contradicts this window or is too far from it."""
         if sample.t4 - self.first.t4 > WINDOW_NS or sample.t4 - self.last.t4 > PAUSE_NS:
             return False
@@ -119,8 +111,8 @@ def _slack(distance_ns: int) -> float:
     return 1000 + LARGEST_DRIFT * abs(distance_ns)
 
 
-def estimate_clock(samples: Iterable[ClockSample]) -> ClockModel | None:
-    """The model of the guest's clock; None without any sample."""
+def estimate_clock(samples: Iterable[Arrival]) -> ClockModel | None:
+    """The model of the guest's clock from the answers of all flows; None without any."""
     windows: list[_Window] = []
     for sample in sorted(samples, key=lambda sample: sample.t2):  # in the order of reception by the guest
         if not windows or not windows[-1].add(sample):

@@ -25,7 +25,6 @@ class Validity:
 
     @property
     def conclusive(self) -> bool:
-        """True when there are no problems."""
         return not self.problems
 
 
@@ -82,7 +81,6 @@ class ControlRun:
 
     @property
     def sent(self) -> int:
-        """Packets sent."""
         return sum(result.sent for result in self.results)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cprlib.traffic import metrics
-from cprlib.traffic.clock import ClockModel, ClockSample, estimate_clock
+from cprlib.traffic.clock import ClockModel, estimate_clock
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.instrument import Recording
 from cprlib.traffic.packet_records import (
@@ -37,11 +37,7 @@ def make_result(
         match_arrivals(sent_ns, received, entries)
         for sent_ns, received, entries in zip(recording.sent, recording.arrivals, logs, strict=True)
     ]
-    clock = estimate_clock(
-        ClockSample(a.sent_ns, a.reflector_received_ns, a.reflector_sent_ns, a.arrived_ns)
-        for entry in answers
-        for a in entry.arrivals
-    )
+    clock = estimate_clock(arrival for entry in answers for arrival in entry.arrivals)
     results = [
         _flow_result(flow, sent_ns, entry, entries, clock)
         for flow, sent_ns, entry, entries in zip(flows, recording.sent, answers, logs, strict=True)
@@ -77,7 +73,7 @@ def _flow_result(
     arrivals = answers.arrivals
     returned: list[int | None] = [None] * len(sent_ns)
     for arrival in reversed(arrivals):  # so that the first answer remains
-        returned[arrival.sender_sequence] = arrival.arrived_ns
+        returned[arrival.sender_sequence] = arrival.t4
     reflected = _reflected(len(sent_ns), arrivals, log, clock)
     by_sequence = metrics.loss_by_sequence(
         len(sent_ns), [(arrival.sender_sequence, arrival.reflector_sequence) for arrival in arrivals]
@@ -105,7 +101,7 @@ def _reflected(
     if clock is None:
         return reflected
     if log is None:
-        pairs = [(arrival.sender_sequence, arrival.reflector_received_ns) for arrival in arrivals]
+        pairs = [(arrival.sender_sequence, arrival.t2) for arrival in arrivals]
     else:
         pairs = [(line.sender_sequence, line.received_ns) for line in log]
     for sequence, guest_ns in reversed(pairs):
@@ -148,7 +144,7 @@ def _returning(
     copies = tuple(sender_sequence[number] for number in metrics.duplicated_sequences(order))
     late = tuple(sender_sequence[number] for number in metrics.reordered_sequences(order))
     interruption = metrics.interruption_by_timestamps(
-        sent_ns, [(arrival.sender_sequence, arrival.arrived_ns) for arrival in arrivals]
+        sent_ns, [(arrival.sender_sequence, arrival.t4) for arrival in arrivals]
     )
     if log is None:
         reflected = len(sent_ns) - by_sequence.forward - by_sequence.undetermined

@@ -79,7 +79,6 @@ class Flow:
 
     @property
     def version(self) -> int:
-        """4 or 6."""
         return 6 if ":" in self.source else 4
 
     @property
@@ -127,7 +126,6 @@ class StreamSettings:
 
     @property
     def packets(self) -> int:
-        """Length in packets."""
         if self.count is not None:
             return self.count
         assert self.duration_s is not None
@@ -135,7 +133,6 @@ class StreamSettings:
 
     @property
     def period_ns(self) -> float:
-        """Time between two packets."""
         return 1e9 / self.rate
 
 

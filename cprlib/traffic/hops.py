@@ -35,7 +35,6 @@ class Hop:
 
     @property
     def counters(self) -> tuple[str, ...]:
-        """Names of all counters."""
         return (self.entered, self.left, *self.dropped, *self.others)
 
 

@@ -78,11 +78,9 @@ class Instrument(WorkerProcess):
             super().__init__(__name__, "the traffic instrument", *arguments, pass_fds=fds)
 
     def start(self) -> None:
-        """Begin to send."""
         self.request(type(None), "start")
 
     def progress(self) -> StreamProgress:
-        """How far the stream is."""
         return self.request(StreamProgress, "progress")
 
     def stop_sending(self) -> None:

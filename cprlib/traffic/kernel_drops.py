@@ -30,19 +30,15 @@ ETHERTYPES = {"ipv4": 0x0800, "ipv6": 0x86DD}  # of a flow, by the first part of
 
 #: Prefixes of kernel functions that drop packets: hop and direction, None for either.
 FUNCTIONS: Mapping[str, tuple[str, Direction | None]] = {
-    "tun_net_xmit": ("tap queue", Direction.FORWARD),
-    "tun_do_read": ("tap queue", Direction.FORWARD),
-    "tun_recvmsg": ("tap queue", Direction.FORWARD),
-    "tun_queue_purge": ("tap queue", Direction.FORWARD),
-    "tun_get_user": ("qemu", Direction.RETURN),
-    "tun_sendmsg": ("qemu", Direction.RETURN),
-    "veth_xmit": ("switch", None),
-    "br_": ("switch", None),
-    **dict.fromkeys(
-        ("ip_", "ip6_", "ipv6_", "icmp", "udp", "__udp", "tcp_", "arp_", "ndisc_"), ("station", Direction.RETURN)
-    ),
-    "packet_": ("capture", Direction.RETURN),
-    "tpacket_": ("capture", Direction.RETURN),
+    prefix: (hop, direction)
+    for hop, direction, prefixes in (
+        ("tap queue", Direction.FORWARD, ("tun_net_xmit", "tun_do_read", "tun_recvmsg", "tun_queue_purge")),
+        ("qemu", Direction.RETURN, ("tun_get_user", "tun_sendmsg")),
+        ("switch", None, ("veth_xmit", "br_")),
+        ("station", Direction.RETURN, ("ip_", "ip6_", "ipv6_", "icmp", "udp", "__udp", "tcp_", "arp_", "ndisc_")),
+        ("capture", Direction.RETURN, ("packet_", "tpacket_")),
+    )
+    for prefix in prefixes
 }
 
 #: Prefixes of functions that every interface runs: queueing disciplines, filters, the core of sending and receiving.

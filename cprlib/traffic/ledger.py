@@ -62,7 +62,6 @@ class Ledger:
 
     @property
     def missing(self) -> int:
-        """Number of missing packets."""
         return sum(row.count for row in self.rows)
 
     @property

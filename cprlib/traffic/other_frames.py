@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import STATION_INTERFACE
 from cprlib.traffic.frames import FrameClass, classify
-from cprlib.traffic.reflector import SO_RCVBUFFORCE
 from cprlib.traffic.ring import ETH_P_ALL, PACKET_IGNORE_OUTGOING, PACKET_STATISTICS, SOL_PACKET
-from cprlib.traffic.sockets import SO_TIMESTAMPNS, attach_filter, kernel_time_ns, new_socket
+from cprlib.traffic.sockets import SO_RCVBUFFORCE, SO_TIMESTAMPNS, attach_filter, kernel_time_ns, new_socket
 
 BUFFER = 8 << 20  # bytes: about 10,000 small frames
 KEPT = 128  # bytes of each frame

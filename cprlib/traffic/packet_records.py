@@ -54,14 +54,14 @@ class ArrivalColumns:
 
 
 class Arrival(NamedTuple):
-    """An answer to a packet that was sent; T1, T2, T3 and T4 (``arrived_ns``) in ns."""
+    """An answer to a packet that was sent; T1 and T4 are ns of the sender's clock, T2 and T3 of the reflector's."""
 
     sender_sequence: int
     reflector_sequence: int
-    sent_ns: int
-    reflector_received_ns: int
-    reflector_sent_ns: int
-    arrived_ns: int
+    t1: int
+    t2: int
+    t3: int
+    t4: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,6 @@ class Probes:
 
     @property
     def count(self) -> int:
-        """Number of flows."""
         return len(self._flows)
 
     def round_trip(self, index: int, deadline: Deadline, *, quiet_s: float = 0.0) -> bool:

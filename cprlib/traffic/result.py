@@ -36,12 +36,10 @@ class DirectionResult:
 
     @property
     def duplicates(self) -> int | None:
-        """Number of copies."""
         return None if self.copies is None else len(self.copies)
 
     @property
     def reordered(self) -> int | None:
-        """Number of reordered packets."""
         return None if self.late is None else len(self.late)
 
 
@@ -73,7 +71,6 @@ class FlowResult:
 
     @property
     def directions(self) -> dict[Direction, DirectionResult]:
-        """Both directions."""
         return {Direction.FORWARD: self.forward, Direction.RETURN: self.returning}
 
 

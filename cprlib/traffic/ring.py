@@ -51,7 +51,6 @@ class RingSettings:
 
     @property
     def byte_count(self) -> int:
-        """Size of the whole ring."""
         return self.blocks * self.block_size
 
 

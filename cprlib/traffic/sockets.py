@@ -12,6 +12,7 @@ from cprlib.errors import EnvironmentFailure
 
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h
 SO_ATTACH_FILTER = 26
+SO_RCVBUFFORCE = 33
 _TIMESPEC = struct.Struct("@qq")
 _INSTRUCTION = struct.Struct("=HBBI")  # sock_filter, linux/filter.h
 
@@ -37,7 +38,6 @@ def new_socket(family: int, kind: int, tried: str, advice: str = "") -> Iterator
 
 
 def family_of(address: str) -> int:
-    """The address family of an IPv4 or IPv6 address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
@@ -65,7 +65,6 @@ def attach_filter(opened: socket.socket, instructions: Sequence[tuple[int, int, 
 
 
 def by_kind(ancillary: Ancillary) -> dict[tuple[int, int], bytes]:
-    """Ancillary data by level and type."""
     return {(level, kind): data for level, kind, data in ancillary}
 
 

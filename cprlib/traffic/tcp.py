@@ -127,7 +127,6 @@ class TcpEndpoint:
 
     @property
     def byte_count(self) -> int:
-        """Bytes sent or received so far."""
         return self._byte_count
 
     def finish(self, deadline: Deadline) -> TcpEndpointReport:

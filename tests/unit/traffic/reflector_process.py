@@ -17,7 +17,7 @@ PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from cprlib.linux.libc import become_realtime
-from cprlib.traffic.reflector import StampReflector
+from cprlib.traffic.station_endpoints import StampReflector
 if sys.argv[2]:
     become_realtime(int(sys.argv[2]))
 with StampReflector() as reflector:

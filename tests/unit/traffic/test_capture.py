@@ -146,7 +146,7 @@ def test_any_bytes_leave_the_capture_alive() -> None:
     assert report.bad_checksums > 20
     for columns in capture.columns:
         matched = match_arrivals([1], columns)
-        assert all(arrival.sent_ns == 1 for arrival in matched.arrivals)
+        assert all(arrival.t1 == 1 for arrival in matched.arrivals)
         assert matched.arrivals[-1].reflector_sequence == 0
 
 

@@ -6,14 +6,15 @@ import random
 
 import pytest
 
-from cprlib.traffic.clock import ClockSample, estimate_clock
+from cprlib.traffic.clock import estimate_clock
+from cprlib.traffic.packet_records import Arrival
 
 START = 1_760_000_000_000_000_000
 
 
 def samples(
     drift: float, seconds: float, seed: int, stop: range | None = None, rate: int = 500
-) -> list[tuple[ClockSample, float]]:
+) -> list[tuple[Arrival, float]]:
     """Samples with random delays and the true offset at T2.
 
     :param stop: ns after the start in which the guest and its clock stand still; packets wait for its end.
@@ -29,7 +30,7 @@ def samples(
         stood = len(stop) if stop is not None and arrive - START >= stop.stop else 0
         offset = 1e6 + drift * (arrive - START) - stood
         t4 = leave + 20_000 + int(chance.expovariate(1 / 80_000))
-        made.append((ClockSample(t1, round(arrive + offset), round(leave + offset), t4), offset))
+        made.append((Arrival(0, 0, t1, round(arrive + offset), round(leave + offset), t4), offset))
     return made
 
 
@@ -65,13 +66,13 @@ def test_without_samples_there_is_no_model() -> None:
 
 
 def test_one_sample_bounds_the_offset() -> None:
-    clock = estimate_clock([ClockSample(1000, 2500, 2600, 1600)])
+    clock = estimate_clock([Arrival(0, 0, 1000, 2500, 2600, 1600)])
     assert clock is not None
     assert clock.segments[0].offset_ns == 1250
     assert clock.error_ns == 250
 
 
-def chain(updates: int, stood_ns: int, every_ns: int, catch_up_ns: int, seed: int) -> list[tuple[ClockSample, float]]:
+def chain(updates: int, stood_ns: int, every_ns: int, catch_up_ns: int, seed: int) -> list[tuple[Arrival, float]]:
     """Several updates; after each the guest processes the packets that waited, with less and less delay."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     stops = [START + (number + 1) * every_ns for number in range(updates)]
@@ -88,7 +89,7 @@ def chain(updates: int, stood_ns: int, every_ns: int, catch_up_ns: int, seed: in
                 late = max(0, catch_up_ns - 2 * (arrive - resume))
         offset = 1e6 - stood_ns * sum(arrive >= stop + stood_ns for stop in stops)
         t4 = arrive + 30_000 + late + int(chance.expovariate(1 / 80_000))
-        made.append((ClockSample(t1, round(arrive + offset), round(arrive + 10_000 + offset), t4), offset))
+        made.append((Arrival(0, 0, t1, round(arrive + offset), round(arrive + 10_000 + offset), t4), offset))
     return made
 
 

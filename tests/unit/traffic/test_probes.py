@@ -16,8 +16,8 @@ from cprlib.errors import DeadlineExceeded, EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.probes import ROUND_TRIPS, Probes, warm_up
-from cprlib.traffic.reflector import StampReflector
 from cprlib.traffic.stamp import ReflectorPacket, SenderPacket
+from cprlib.traffic.station_endpoints import StampReflector
 
 from .veth import veth_pair_or_skip
 

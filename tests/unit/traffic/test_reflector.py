@@ -14,9 +14,9 @@ from cprlib.guest.packet_log import measure_guest_stream
 from cprlib.traffic.control_run import check_instrument
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.packet_records import Reflection
-from cprlib.traffic.reflector import StampReflector
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.stamp import ReflectorPacket, SenderPacket
+from cprlib.traffic.station_endpoints import StampReflector
 
 from .reflector_process import reflector_process
 from .veth import veth_pair_or_skip

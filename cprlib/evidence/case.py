@@ -165,7 +165,6 @@ class CaseEvidence:
             raise InstrumentError("read the evidence of a case", str(error)) from error
 
     def with_checks(self, *checks: Check) -> CaseEvidence:
-        """The same evidence with further checks."""
         return replace(self, checks=(*self.checks, *checks))
 
     def fault_of(self, check: str) -> str:
@@ -174,7 +173,6 @@ class CaseEvidence:
         return max(names, key=len, default="")
 
     def event(self, name: str) -> Event | None:
-        """The first event of that name."""
         return next((event for event in self.timeline if event.name == name), None)
 
     def write(self, folder: Path) -> Path:

@@ -80,7 +80,6 @@ class Notifications:
 
 
 def notifications(nic: NicInfo) -> Notifications:
-    """Sums over all queues."""
     return Notifications(
         packets=nic.counters.get("rx_packets", 0) + nic.counters.get("tx_packets", 0),
         interrupts=sum(count for name, count in nic.interrupts.items() if name not in CONFIG_VECTORS),

@@ -65,7 +65,6 @@ class Period:
     title: str
 
     def after_ms(self, time_ns: int) -> float:
-        """Time since RESUME."""
         return (time_ns - self.resume_ns) / 1e6
 
 

@@ -98,10 +98,7 @@ def with_ledger(evidence: CaseEvidence, ledger: Ledger, absent: tuple[str, ...],
 def packets_of(result: TrafficResult) -> Packets:
     """The packets of all flows, in the order of sending."""
     rows = sorted(
-        row
-        for flow in result.flows
-        for row in zip(flow.sent_ns, flow.reflected_ns, flow.returned_ns, strict=True)
-        if row[0] is not None
+        row for flow in result.flows for row in zip(flow.sent_ns, flow.reflected_ns, flow.returned_ns, strict=True)
     )
     sent_ns, reflected_ns, returned_ns = zip(*rows, strict=True) if rows else ((), (), ())
     return Packets.from_ns(sent_ns, reflected_ns, returned_ns)

@@ -75,25 +75,20 @@ class FaultTable:
 
     @property
     def actors(self) -> tuple[str, ...]:
-        """Actors that have columns."""
         return tuple(dict.fromkeys(column.actor for column in self.columns))
 
     def columns_of(self, actor: str) -> tuple[Column, ...]:
-        """The columns of one actor."""
         return tuple(column for column in self.columns if column.actor == actor)
 
     def cell(self, phase: str, column: Column) -> tuple[FaultCell, ...]:
-        """The faults of one cell."""
         key = (phase, column.actor, column.action)
         return tuple(each for each in self.cells if (each.phase, each.actor, each.action) == key)
 
     def count(self, outcome: Outcome) -> int:
-        """Number of faults with this outcome."""
         return sum(each.verdict == outcome for each in self.cells)
 
 
 def fault_matrix(report: RunReport) -> FaultTable:
-    """Build the matrix of a run."""
     cells = tuple(_cell(case, fault) for case in report.cases for fault in case.evidence.faults)
     phases, actors, actions = ([str(word) for word in words] for words in (Phase, Actor, Action))
     columns = {Column(fault.actor, fault.action) for fault in cells}

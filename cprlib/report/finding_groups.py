@@ -116,7 +116,6 @@ class FindingGroup:
 
     @property
     def heading(self) -> str:
-        """Title and number of cases."""
         return f"{self.title}: {counted(len(self.cases), 'case')}"
 
 
@@ -137,11 +136,12 @@ def finding_groups(cases: Iterable[JudgedCase], command: str) -> tuple[FindingGr
     groups: list[FindingGroup] = []
     for key, members in sorted(sights.items(), key=lambda item: _rank(*item)):
         group = _group(key, members, command)
-        worse = next((index for index, other in enumerate(groups) if _within(group, other)), None)
-        if worse is None:
-            groups.append(group)
+        for index, worse in enumerate(groups):
+            if group.outcome == worse.outcome and set(group.cases) <= set(worse.cases):
+                groups[index] = replace(worse, also=(*worse.also, AlsoSeen(group.title, group.text, group.cases)))
+                break
         else:
-            groups[worse] = _with(groups[worse], group)
+            groups.append(group)
     return tuple(groups)
 
 
@@ -193,23 +193,11 @@ def _group(key: _Key, members: Sequence[_Sight], command: str) -> FindingGroup:
         direction=key.direction,
         place=key.place,
         periods=tuple(period for period in Period if period in periods),
-        cases=_ids(members),
+        cases=tuple(dict.fromkeys(sight.case.evidence.id for sight in members)),
         findings=len(members),
         example=example.case.evidence.id,
         command=rerun_command(command, example.case.evidence.reproduce),
     )
-
-
-def _ids(members: Iterable[_Sight]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(sight.case.evidence.id for sight in members))
-
-
-def _within(group: FindingGroup, worse: FindingGroup) -> bool:
-    return group.outcome == worse.outcome and set(group.cases) <= set(worse.cases)
-
-
-def _with(worse: FindingGroup, group: FindingGroup) -> FindingGroup:
-    return replace(worse, also=(*worse.also, AlsoSeen(group.title, group.text, group.cases)))
 
 
 def _title(key: _Key, members: Sequence[_Sight]) -> str:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from markupsafe import Markup
-
 from cprlib import files
 from cprlib.codec import BadValue, load_json
 from cprlib.errors import UsageError
@@ -158,24 +156,6 @@ def _read_run(folder: Path) -> SavedRun:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class CaseHistory:
-    """One case on the page.
-
-    :param newest: its newest figures.
-    :param run: the folder of that run.
-    :param evidence: address of the case's folder in that run; empty when there is none.
-    """
-
-    id: str
-    newest: Figures
-    run: str
-    picture: Markup | None
-    passed: int
-    ran: int
-    evidence: str
-
-
 def write_index(folder: Path) -> Path:
     """Write ``index.html`` into a folder of runs, whole or not at all.
 
@@ -188,7 +168,6 @@ def write_index(folder: Path) -> Path:
 
 
 def render_history(history: History) -> str:
-    """The page as HTML."""
     return (
         template_engine()
         .get_template("history.html")
@@ -215,21 +194,22 @@ def _other_pages(folder: Path) -> Iterator[tuple[str, str]]:
         yield title, str(path.relative_to(folder.resolve()))
 
 
-def _case_history(history: History, name: str) -> CaseHistory:
+def _case_history(history: History, name: str) -> dict[str, object]:
+    """One case on the page: its newest figures, and the run that they are of."""
     figures = [run.cases.get(name) for run in history.runs]
     known = [(run.name, one) for run, one in zip(history.runs, figures, strict=True) if one is not None]
     run, newest = known[-1]
     measured = [one for _, one in known if one.sent is not None or one.seconds is not None]
     has_folder = (history.folder / run / CASES / name).is_dir()
-    return CaseHistory(
-        id=name,
-        newest=newest,
-        run=run,
-        picture=image_address(draw_case(figures, history.breaks)) if len(measured) >= MIN_RUNS_TO_PLOT else None,
-        passed=sum(one.verdict == Outcome.PASS for _, one in known),
-        ran=len(known),
-        evidence=f"{quote(run)}/{CASES}/{quote(name)}/" if has_folder else "",
-    )
+    return {
+        "id": name,
+        "newest": newest,
+        "run": run,
+        "picture": image_address(draw_case(figures, history.breaks)) if len(measured) >= MIN_RUNS_TO_PLOT else None,
+        "passed": sum(one.verdict == Outcome.PASS for _, one in known),
+        "ran": len(known),
+        "evidence": f"{quote(run)}/{CASES}/{quote(name)}/" if has_folder else "",
+    }
 
 
 def draw_case(figures: Sequence[Figures | None], breaks: Sequence[int]) -> str:

@@ -81,7 +81,6 @@ class MatrixRecord:
     schema: int = 1
 
     def write(self, folder: Path) -> None:
-        """Write ``matrix.json``."""
         files.write_text(folder / MATRIX_FILE, dump_json(self), mode=0o600)
 
     @classmethod

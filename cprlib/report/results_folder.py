@@ -88,7 +88,6 @@ class ProcessId:
 
     @classmethod
     def own(cls) -> ProcessId:
-        """Identity of this process."""
         return cls.of(os.getpid()) or cls(os.getpid(), 0, "")
 
 

@@ -32,7 +32,6 @@ class JudgedCase:
 
     @property
     def outcome(self) -> Outcome:
-        """Short for ``verdict.outcome``."""
         return self.verdict.outcome
 
 

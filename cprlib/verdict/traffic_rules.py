@@ -157,23 +157,18 @@ def _streams(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
         if not stream.sent:
             yield inconclusive(about, "it carried nothing")
             continue
-        counts = [(stream.lost, limits.lost, "lost")]
-        if stream.kind != "tcp":
-            counts += [
-                (stream.duplicates, limits.duplicates, "duplicates"),
-                (stream.reordered, limits.reordered, "reordered"),
-            ]
-        for count, limit, word in counts:
+        for name in ("lost",) if stream.kind == "tcp" else ("lost", "duplicates", "reordered"):
+            count, limit = getattr(stream, name), getattr(limits, name)
             if count is None:
-                yield inconclusive(about, f"{word}: not known")
-            else:
-                text = f"{count:,} {word} of {stream.sent:,}"
-                if count <= limit:
-                    yield passed(about, text)
-                    continue
-                finding = failed(about, f"{text}, the policy allows {limit:,}")
-                of_pause = word == "reordered" or (word == "lost" and 0 < count <= overflowed)
-                yield _of_overlong_pause(case, policy, finding) if of_pause else finding
+                yield inconclusive(about, f"{name}: not known")
+                continue
+            text = f"{count:,} {name} of {stream.sent:,}"
+            if count <= limit:
+                yield passed(about, text)
+                continue
+            finding = failed(about, f"{text}, the policy allows {limit:,}")
+            of_pause = name == "reordered" or (name == "lost" and 0 < count <= overflowed)
+            yield _of_overlong_pause(case, policy, finding) if of_pause else finding
         if limits.longest_stall_ms is not None and stream.kind == "tcp":
             if stream.longest_stall_ms is None:
                 yield inconclusive(about, "its longest stall was not measured")

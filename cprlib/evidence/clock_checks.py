@@ -7,7 +7,7 @@ A guest's clock stops or runs on while its virtual CPUs are stopped, which depen
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.agent import AgentConnection
@@ -31,6 +31,9 @@ class ClockReading:
     host_ns: int
     error_ns: int
     guest: Clocks
+
+    def of(self, clock: str) -> int:
+        return int(getattr(self.guest, clock))
 
 
 def read_clocks(agent: AgentConnection) -> ClockReading:
@@ -63,11 +66,7 @@ class ClockRates:
 
     def of(self, clock: str) -> float:
         """Guest ns per host ns."""
-        return (_of(self.last, clock) - _of(self.first, clock)) / (self.last.host_ns - self.first.host_ns)
-
-
-def _of(reading: ClockReading, clock: str) -> int:
-    return int(asdict(reading.guest)[clock])
+        return (self.last.of(clock) - self.first.of(clock)) / (self.last.host_ns - self.first.host_ns)
 
 
 def step_check(before: ClockReading, after: ClockReading, rates: ClockRates, pause_ns: int | None) -> Check:
@@ -85,7 +84,7 @@ def step_check(before: ClockReading, after: ClockReading, rates: ClockRates, pau
     seen, wrong = [], []
     for clock, title in CLOCKS.items():
         rate = rates.of(clock) if rates.exact else 1.0
-        step = _of(after, clock) - _of(before, clock) - rate * elapsed
+        step = after.of(clock) - before.of(clock) - rate * elapsed
         seen.append(f"{title} {step / 1e6:+.0f} ms")
         if not -pause_ns - slack <= step <= slack:
             wrong.append(f"{title} jumped by {step / 1e6:+.0f} ms")

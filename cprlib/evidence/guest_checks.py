@@ -29,13 +29,9 @@ def view_guest(agent: AgentConnection) -> GuestView:
     return GuestView(agent.identity(), agent.network().nic())
 
 
-def _feature_bits(text: str) -> str:
-    """Numbers of the feature bits that driver and device agreed on, bit 0 first."""
-    return " ".join(str(number) for number, bit in enumerate(text.strip()) if bit == "1")
-
-
 def _facts(view: GuestView) -> dict[str, str]:
     nic = view.nic
+    features = [str(number) for number, bit in enumerate(nic.virtio_features.strip()) if bit == "1"]  # bit 0 first
     return {
         "boot": view.identity.boot_id,
         "kernel": view.identity.kernel,
@@ -44,7 +40,7 @@ def _facts(view: GuestView) -> dict[str, str]:
         "interface flags": f"{nic.flags:#x}",
         "link": f"{nic.operstate}, carrier {nic.carrier}",
         "driver": nic.driver,
-        "virtio features": _feature_bits(nic.virtio_features),
+        "virtio features": " ".join(features),
         "offloads": ", ".join(name for name, state in sorted(nic.features.items()) if state.startswith("on")),
         "queue pairs": f"{nic.channels} of {nic.channels_max}",
         "multicast filter": " ".join(sorted(nic.multicast)),

@@ -27,7 +27,6 @@ _NUMBERED = re.compile(r"(?:without-)?(\d{4})-(.+)\.patch")
 _SUBJECT = re.compile(r"^Subject: (?:\[PATCH[^\]]*\] )?(.+(?:\n .+)*)", re.MULTILINE)
 _PARSING = threading.Lock()  # campaigns judge in threads, in which ast.parse() of Python 3.11 raises SystemError
 _TAGS = re.compile(r"^\s*:avocado:\s+tags=(\S+)\s*$", re.MULTILINE)
-_RAN = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,7 @@ def property_results(cases: Sequence[JudgedCase], tests: Sequence[SuiteTest]) ->
 
     def result(test: SuiteTest) -> PropertyResult:
         own = by_test.get(test.key, [])
-        ran = worst_first(case for case in own if case.outcome in _RAN)
+        ran = worst_first(case for case in own if case.outcome != Outcome.SKIP)
         ids = tuple(case.evidence.id for case in own)
         return PropertyResult(test.key, test.title, ran[0].outcome if ran else None, ids)
 
@@ -170,6 +169,6 @@ def patch_results(cases: Sequence[JudgedCase]) -> tuple[PatchResult, ...]:
     for number, name, subject in series_names():
         own = tuple(result for test, result in results.items() if f"patch:{number}" in test.tags)
         verdicts = [result.verdict for result in own if result.verdict is not None]
-        worst = next((outcome for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE) if outcome in verdicts), None)
-        found.append(PatchResult(number, name, subject, worst or (Outcome.PASS if verdicts else None), own))
+        worst = next((each for each in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS) if each in verdicts), None)
+        found.append(PatchResult(number, name, subject, worst, own))
     return tuple(found)

@@ -35,17 +35,13 @@ def reserved_ports(flows: Sequence[Flow]) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for flow in flows:
-            stack.enter_context(_reserve(flow))
+            tried = f"reserve UDP port {flow.source_port} of {flow.source}"
+            advice = "end the other session, or add the address to the station"
+            with new_socket(family_of(flow.source), socket.SOCK_DGRAM, tried, advice) as opened:
+                attach_filter(opened, ACCEPT_NOTHING)
+                opened.bind((flow.source, flow.source_port))
+            stack.enter_context(opened)
         yield
-
-
-def _reserve(flow: Flow) -> socket.socket:
-    tried = f"reserve UDP port {flow.source_port} of {flow.source}"
-    advice = "end the other session, or add the address to the station"
-    with new_socket(family_of(flow.source), socket.SOCK_DGRAM, tried, advice) as opened:
-        attach_filter(opened, ACCEPT_NOTHING)
-        opened.bind((flow.source, flow.source_port))
-        return opened
 
 
 class TrafficSession:

@@ -41,7 +41,6 @@ class SuiteTest:
 
     @property
     def file(self) -> Path:
-        """The file with its code."""
         return Path(self.reference.partition(":")[0])
 
 

@@ -23,8 +23,8 @@ from cprlib.build.progress import Progress
 from cprlib.build.series import DEFAULT_BASE
 from cprlib.campaign.job import FinishedJob, SuiteTest, gather_evidence
 from cprlib.campaign.pool import Children, Pool, Strategy
-from cprlib.campaign.store import STORE_VERSION, Store, store_folder
-from cprlib.codec import BadValue, dump_json, load_json
+from cprlib.campaign.store import STORE_VERSION, Store, read_record, store_folder
+from cprlib.codec import dump_json
 from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.files import INSTALLED_PROJECT, import_folder, project_folder
@@ -114,7 +114,6 @@ class Session:
         store_folder(folder, self.final(place))
 
     def final(self, place: str) -> Path:
-        """Folder of a result."""
         return self.folder / RESULTS / place
 
     def environment(self, accelerator: str = "") -> Environment:
@@ -185,7 +184,6 @@ class ResultRecord:
     version: int = STORE_VERSION
 
     def write(self, folder: Path) -> None:
-        """Write ``result.json``."""
         files.write_text(folder / RESULT_FILE, dump_json(self, indent=1), mode=0o600)
 
     @classmethod
@@ -196,12 +194,9 @@ class ResultRecord:
         """
         path = folder / RESULT_FILE
         try:
-            record = load_json(cls, path.read_bytes())
-        except (OSError, BadValue) as error:
+            return read_record(cls, path, STORE_VERSION)
+        except (OSError, ValueError) as error:
             raise InstrumentError(f"read {path}", str(error)) from error
-        if record.version != STORE_VERSION:
-            raise InstrumentError(f"read {path}", f"version {record.version}, this program reads {STORE_VERSION}")
-        return record
 
 
 def code_digest(top: Path | None = None) -> str:

@@ -33,6 +33,7 @@ LOCK = ".lock"
 
 
 Request = TypeVar("Request")
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,7 @@ class Store(Generic[Request]):
         if not path.exists() and any((folder / name).exists() for name in OLDER_FILES):
             raise UsageError(f"resume {folder}", f"store version 1, this program reads {STORE_VERSION}", advice)
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-            version = value.get("version") if isinstance(value, dict) else None
-            if isinstance(version, int) and version != STORE_VERSION:
-                raise BadValue(f"store version {version}, this program reads {STORE_VERSION}")
-            return decode(self.request, value)
+            return read_record(self.request, path, STORE_VERSION, "store version")
         except (OSError, ValueError) as error:
             raise UsageError(f"resume {path}", str(error), advice) from error
 
@@ -113,6 +110,23 @@ class Store(Generic[Request]):
             shutil.rmtree(partial, ignore_errors=True)
         finally:
             lock.release()
+
+
+def read_record(kind: type[Record], path: Path, version: int, word: str = "version") -> Record:
+    """The record in a JSON file.
+
+    :param word: for people; its last word is the member with the version.
+    :raises ValueError: it is broken, or of another version of this program.
+    :raises OSError: there is none.
+    """
+    value = json.loads(path.read_text(encoding="utf-8"))
+    found = value.get(word.rpartition(" ")[2]) if isinstance(value, dict) else None
+    if found not in (None, version):
+        raise BadValue(f"{word} {found}, this program reads {version}")
+    record = decode(kind, value)
+    if found is None:
+        raise BadValue(f"it has no {word}")
+    return record
 
 
 def store_folder(temporary: Path, final: Path) -> None:

@@ -81,7 +81,6 @@ def check(
 
 
 def _paths(paths: Sequence[str], name: str | None) -> tuple[Path, Path]:
-    """The results folder and the baseline's file."""
     if len(paths) > 2 or (name and len(paths) == 2):
         raise UsageError(
             "find the results", f"{' '.join(paths)} is too much", "give [RESULTS] FILE, or --run NAME FILE"

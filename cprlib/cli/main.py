@@ -34,7 +34,6 @@ class LazyGroup(click.Group):
     """Imports the module of a command when the command is used, which keeps start-up short."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands, sorted."""
         del ctx
         return sorted(COMMANDS)
 

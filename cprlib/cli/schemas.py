@@ -12,7 +12,6 @@ SCHEMA_FILES = (RUN_SCHEMA_FILE, MUTATION_SCHEMA_FILE, SOAK_SCHEMA_FILE, COMPARE
 
 
 def main() -> None:
-    """Write each schema."""
     for schema in SCHEMA_FILES:
         schema.path.write_text(schema.text(), encoding="utf-8")
 

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from cprlib import files
 from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.comparison import Comparison, Side, make_comparison, side_of
 from cprlib.campaign.compare.decision import Sample
 from cprlib.campaign.compare.guest import GuestResult, read_guests
-from cprlib.codec import BadValue, decode, encode, load_json
+from cprlib.campaign.store import read_record
+from cprlib.codec import decode, encode
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.verdict.policy import Policy
@@ -163,20 +163,11 @@ def read_baseline(path: Path) -> Baseline:
     """
     tried = f"read baseline {path}"
     try:
-        text = path.read_text(encoding="utf-8")
-        version = _version_of(json.loads(text))
-        if version != BASELINE_VERSION:
-            raise BadValue(f"version {version}, this program reads {BASELINE_VERSION}")
-        return load_json(Baseline, text)
+        return read_record(Baseline, path, BASELINE_VERSION)
     except OSError as error:
         raise UsageError(tried, error.strerror or str(error), "make one with cprlib baseline save") from error
     except ValueError as error:
         raise UsageError(tried, str(error), "save it again") from error
-
-
-def _version_of(value: Any) -> int:
-    version = value.get("version", BASELINE_VERSION) if isinstance(value, dict) else BASELINE_VERSION
-    return version if isinstance(version, int) else BASELINE_VERSION
 
 
 def differences(before: Environment, now: Environment) -> tuple[str, ...]:

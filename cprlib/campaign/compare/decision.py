@@ -124,7 +124,6 @@ class Decision:
 
     @property
     def undecided(self) -> tuple[str, ...]:
-        """Metrics without a decision."""
         results: tuple[DurationResult | CountResult, ...] = (*self.durations, *self.counts)
         return tuple(self._named(item.case, item.metric.label) for item in results if item.change == Change.UNDECIDED)
 

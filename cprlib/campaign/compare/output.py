@@ -134,7 +134,6 @@ def _side(label: str, version: str, sha256: str) -> str:
 
 
 def levels(made: Comparison) -> str:
-    """The error rates of this comparison."""
     count = len(made.interim_analyses)
     analyses = f"{count} interim analyses" if count > 1 else "one analysis"
     return (
@@ -154,7 +153,6 @@ def refusals(made: Comparison) -> list[str]:
 
 
 def a_to_b_line(guests: Sequence[GuestResult]) -> str:
-    """Updates from A to B in a line."""
     skipped = next((guest.skipped for guest in guests if guest.skipped), "")
     if skipped:
         return f"update from A to B: skipped: {one_line(skipped)}"
@@ -168,7 +166,6 @@ def a_to_b_line(guests: Sequence[GuestResult]) -> str:
 
 
 def sample_line(sample: Sample) -> str:
-    """Numbers of guests and updates."""
     updates = [sum(guest.updates for guest in side if guest.valid) for side in (sample.a, sample.b)]
     guests = f"{len(sample.a)} pairs of guests" if sample.paired else f"{len(sample.a)} and {len(sample.b)} guests"
     discarded = sum(not guest.valid for guest in (*sample.a, *sample.b))
@@ -188,7 +185,6 @@ def rare_line(counts: Sequence[CountResult]) -> str:
 
 
 def duration_row(item: DurationResult) -> tuple[str, ...]:
-    """The row of a duration."""
     interval = UNKNOWN if item.low is None or item.high is None else f"{item.low:.2f} to {item.high:.2f}"
     return (
         item.metric.label,
@@ -204,7 +200,6 @@ def duration_row(item: DurationResult) -> tuple[str, ...]:
 
 
 def count_row(item: CountResult) -> tuple[str, ...]:
-    """The row of a count."""
     return (
         item.metric.label,
         str(item.a),
@@ -218,7 +213,6 @@ def count_row(item: CountResult) -> tuple[str, ...]:
 
 
 def change_text(change: Change) -> str:
-    """A decision for people."""
     return CHANGE_WORDS.get(change, change.value)
 
 

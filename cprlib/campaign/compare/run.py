@@ -87,7 +87,6 @@ class CompareStrategy:
         self.analysis: Analysis | None = None
 
     def next(self, running: int) -> Task | None:
-        """See :meth:`cprlib.campaign.pool.Strategy.next`."""
         if not self._to_run:
             if running or self.state.ended:
                 return None

@@ -71,7 +71,6 @@ class CompareRequest:
 
     @property
     def effect(self) -> Effect:
-        """The smallest difference that matters."""
         return Effect(self.min_effect)
 
 
@@ -179,7 +178,6 @@ class GuestJobs:
         return self.read(number, arm, test)
 
     def read(self, number: int, arm: Arm, test: SuiteTest) -> GuestResult:
-        """A stored guest."""
         place = self.session.final(_place(number, arm, test))
         judged = judge_cases(place, comparison_policy(self.policy))
         if not judged:

@@ -77,7 +77,6 @@ def places_of(reason: Reason, sources: Mapping[str, Sequence[str]]) -> list[Plac
 
 
 def explain(reasons: Sequence[Reason], sources: Mapping[str, Sequence[str]]) -> Mapping[Place, Reason]:
-    """The entry of each line that has one."""
     return {place: reason for reason in reversed(reasons) for place in places_of(reason, sources)}
 
 
@@ -127,7 +126,6 @@ def make_report(
 def _covered_lines(
     lines: Sequence[SourceLine], cases: Sequence[CaseCounts], explained: Mapping[Place, Reason]
 ) -> list[tuple[SourceLine, LineCoverage]]:
-    """The executable ones of the lines."""
     counts: dict[Place, Counts] = {}
     tests: dict[Place, set[str]] = collections.defaultdict(set)
     for case in cases:

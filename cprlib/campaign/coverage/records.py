@@ -69,7 +69,6 @@ class PatchCoverage:
 
     @property
     def figures(self) -> Figures:
-        """Of its lines."""
         return figures_of(self.lines)
 
 
@@ -97,22 +96,18 @@ class CoverageReport:
 
     @property
     def lines(self) -> tuple[LineCoverage, ...]:
-        """Of all patches."""
         return tuple(line for patch in self.patches for line in patch.lines)
 
     @property
     def figures(self) -> Figures:
-        """Of the whole series."""
         return figures_of(self.lines)
 
     @property
     def explained_lines(self) -> tuple[LineCoverage, ...]:
-        """Lines that do not run for a reason."""
         return tuple(line for line in self.lines if line.reason)
 
     @property
     def open_lines(self) -> tuple[LineCoverage, ...]:
-        """Lines that neither run nor have a reason."""
         return tuple(line for line in self.lines if line.is_open)
 
     @property
@@ -135,7 +130,6 @@ COVERAGE_SCHEMA_FILE = SchemaFile("coverage", SCHEMA, CoverageReport)
 
 
 def figures_of(lines: Iterable[LineCoverage]) -> Figures:
-    """Count lines and branches."""
     found = tuple(lines)
     branches = [count for line in found for count in line.branches]
     return Figures(len(found), sum(line.count > 0 for line in found), len(branches), sum(map(bool, branches)))

@@ -57,7 +57,6 @@ class EquivalentMutant:
     occurrence: int = 0
 
     def covers(self, mutant: GeneratedMutant) -> bool:
-        """Whether a mutant is one of these."""
         own = (self.file, self.function, self.rule, self.original)
         return (
             own == (mutant.file, mutant.function, mutant.rule, mutant.original)
@@ -190,7 +189,6 @@ class GeneratedReport:
 
     @property
     def alive(self) -> tuple[GeneratedResult, ...]:
-        """Mutants that count and were not killed."""
         return tuple(result for result in self.mutants if result.state in ALIVE)
 
     @property

@@ -88,7 +88,6 @@ class GeneratedStrategy:
         self._survived: collections.Counter[tuple[str, str]] = collections.Counter()
 
     def next(self, running: int) -> Task | None:
-        """See :meth:`cprlib.campaign.pool.Strategy.next`."""
         while self._without:
             test = self._without.popleft()
             if not self._work.adopt(NONE_CHOSEN, self._built, test):
@@ -107,7 +106,6 @@ class GeneratedStrategy:
         return None
 
     def results(self) -> list[GeneratedResult]:
-        """What the run showed of each mutant."""
         return [_result(item) for item in self._mutants or ()]
 
     def _add_baseline(self, test: SuiteTest, judged: JudgedJob | None) -> None:
@@ -136,7 +134,6 @@ class GeneratedStrategy:
         return mutants
 
     def _next_of(self, item: _Mutant) -> Task | None:
-        """The next test of a mutant; None when stored results decided it."""
         build = Build(number=item.mutant.number)
         while item.state == MutantState.NOT_RUN:
             left = [test for test in item.reaching if test.id not in item.jobs]

@@ -125,7 +125,6 @@ def report_html(folder: Path, report: MutationReport) -> str:
 
 
 def _evidence_of_kills(folder: Path, report: MutationReport) -> dict[int, str]:
-    """Addresses of the evidence of the tests that killed generated mutants, by number."""
     killed = [result for result in (report.generated.mutants if report.generated else ()) if result.killed_by]
     top = f"{RESULTS}/generated"
     return {
@@ -226,7 +225,6 @@ def report_text(report: MutationReport) -> str:
 
 
 def _generated_lines(generated: GeneratedReport) -> list[str]:
-    """The score of each patch, and each mutant that was not killed."""
     headings = ("patch", "score", *COUNTS.values(), "")
     lines = text_table(headings, [_score_row(score) for score in (*generated.patches, generated.total)])
     for result in generated.alive:

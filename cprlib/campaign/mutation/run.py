@@ -57,7 +57,6 @@ class BuiltQemu:
 
 
 def described_build(qemu: QemuBinary) -> BuiltQemu:
-    """A binary that was built, with its digests."""
     return BuiltQemu(qemu, file_digest(qemu.path), store.key_of(firmware=qemu.firmware))
 
 
@@ -85,7 +84,6 @@ class MutationJobs:
         return described_build(qemu)
 
     def is_stored(self, build: Build, built: BuiltQemu, test: SuiteTest) -> bool:
-        """Whether a result is stored whose inputs are unchanged."""
         return has_key(self.final(build, test), self._key(build, built, test))
 
     def run(self, build: Build, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
@@ -123,11 +121,9 @@ class MutationJobs:
         return False
 
     def judge(self, build: Build, test: SuiteTest) -> JudgedJob:
-        """Judge a stored result."""
         return judge_folder(self.final(build, test), self.policies)
 
     def final(self, build: Build, test: SuiteTest) -> Path:
-        """Folder of a result."""
         return self.session.final(f"{build.folder}/{test.id}")
 
     def _report(self, folder: Path, test: SuiteTest) -> None:
@@ -171,7 +167,6 @@ class MutationStrategy:
         self.built: dict[str, BuiltQemu] = {}
 
     def next(self, running: int) -> Task | None:
-        """See :meth:`cprlib.campaign.pool.Strategy.next`."""
         del running
         if self._to_build and not self._building and len(self._ready) < 2 * self._workers:
             self._building = True
@@ -236,7 +231,6 @@ class MutationProgress:
             self._line(f"{planned.build.name}: {count - missing} of {count} results are stored")
 
     def ran(self, planned: PlannedBuild, test: SuiteTest, judged: JudgedJob) -> None:
-        """A test ended."""
         self.done += 1
         self._ran += 1
         self._job_seconds += judged.seconds or 0.0
@@ -295,7 +289,6 @@ def prove(
 
 
 def load_policies() -> Policies:
-    """The policies of every mutation run."""
     return Policies(load_policy(USUAL_POLICY), load_policy("strict"))
 
 

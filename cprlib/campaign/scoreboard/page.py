@@ -162,7 +162,6 @@ def _load(load: float | None, cores: int | None) -> str:
 
 
 def _absent(rows: Sequence[Measured], request: ScoreboardRequest) -> Iterator[str]:
-    """What this session did not cover."""
     if request.only:
         yield f"All rows but those that match {', '.join(f'`{name}`' for name in request.only)}."
     seen = {row.row.mechanism for row in rows if row.updates}

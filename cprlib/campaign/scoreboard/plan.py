@@ -7,11 +7,12 @@ A session's folder (:mod:`cprlib.campaign.store`) also has::
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from cprlib.build.mutants import Mutant, build_mutant, load_mutants
+from cprlib.build.mutants import build_mutant, load_mutants
 from cprlib.build.progress import Progress
 from cprlib.build.qemu import build_qemu
 from cprlib.build.series import find_base, load_bases
@@ -71,7 +72,6 @@ class Row:
         return "-".join(filter(None, (self.qemu.name, self.mechanism, self.mode, "vhost" if self.vhost else "tap")))
 
     def parameters(self) -> Mapping[str, str]:
-        """Avocado's parameters of its updates."""
         vhost, mode = "on" if self.vhost else "off", {"mode": self.mode} if self.mode else {}
         return {"mechanism": self.mechanism, "vhost": vhost, "queues": "1", "chain": str(UPDATES), **mode}
 
@@ -123,27 +123,25 @@ def choose_rows(patterns: Sequence[str]) -> tuple[Row, ...]:
 
 
 def _stock() -> list[Qemu]:
-    def unpacked(suite: str) -> Make:
-        return lambda progress: stock_qemu(suite, progress).qemu
-
-    def compiled(base: str) -> Make:
-        return lambda progress: build_qemu(base, False, progress)
-
     found = {
-        release: Qemu(f"stock-{release}", f"stock, package of Debian {suite}", unpacked(suite))
+        release: Qemu(f"stock-{release}", f"stock, package of Debian {suite}", functools.partial(_unpacked, suite))
         for suite, release in STOCK.items()
     }
     for base in FROM_SOURCE:
         title = f"stock, built here from the source package of Debian {find_base(base).suite}"
-        found[base] = Qemu(f"stock-{base}", title, compiled(base))
+        found[base] = Qemu(f"stock-{base}", title, functools.partial(build_qemu, base, False))
     return [found[release] for release in sorted(found, key=lambda text: tuple(map(int, text.split("."))))]
 
 
-def _series() -> list[Qemu]:
-    def with_series(base: str) -> Make:
-        return lambda progress: build_qemu(base, True, progress)
+def _unpacked(suite: str, progress: Progress) -> QemuBinary:
+    return stock_qemu(suite, progress).qemu
 
-    return [Qemu(f"series-{base}", f"series on {base}", with_series(base)) for base in (BASE, *FROM_SOURCE)]
+
+def _series() -> list[Qemu]:
+    return [
+        Qemu(f"series-{base}", f"series on {base}", functools.partial(build_qemu, base, True))
+        for base in (BASE, *FROM_SOURCE)
+    ]
 
 
 def _stand_in() -> list[Qemu]:
@@ -151,20 +149,17 @@ def _stand_in() -> list[Qemu]:
     if LOCAL_BASE not in load_bases():
         return []
     title = f"stand-in for a QEMU with migration parameter local, base {LOCAL_BASE}"
-    return [Qemu(f"stand-in-{LOCAL_BASE}", title, lambda progress: build_qemu(LOCAL_BASE, True, progress))]
+    return [Qemu(f"stand-in-{LOCAL_BASE}", title, functools.partial(build_qemu, LOCAL_BASE, True))]
 
 
 def _without_a_patch() -> list[Qemu]:
-    def built(mutant: Mutant) -> Make:
-        return lambda progress: build_mutant(mutant, BASE, progress)
-
     return [
-        Qemu(mutant.name, f"series on {BASE} without patch {patch_number(mutant)}", built(mutant), mutant.killed_by)
+        Qemu(
+            mutant.name,
+            f"series on {BASE} without patch {int(mutant.name.split('-')[1])}",
+            functools.partial(build_mutant, mutant, BASE),
+            mutant.killed_by,
+        )
         for mutant in load_mutants()
         if mutant.group == "series" and BASE in mutant.bases
     ]
-
-
-def patch_number(mutant: Mutant) -> int:
-    """9 for ``without-0009-no-loss``."""
-    return int(mutant.name.split("-")[1])

@@ -46,12 +46,10 @@ class RowJob:
 
     @property
     def place(self) -> str:
-        """Its folder below the results."""
         return f"{self.built.row.name}/run-{self.number}/{self.test.id}"
 
     @property
     def sha256(self) -> str:
-        """Of the QEMU."""
         return self.built.facts.sha256 if self.built.facts else ""
 
 
@@ -62,7 +60,6 @@ class ScoreboardJobs:
     session: Session
 
     def is_stored(self, job: RowJob) -> bool:
-        """Whether a result is stored whose inputs are unchanged."""
         key = self.session.key(job.test, self._parameters(job), sha256=job.sha256)
         return has_key(self.session.final(job.place), key)
 
@@ -92,7 +89,6 @@ class ScoreboardStrategy:
             lines.line(f"{len(jobs) - self._total} of {len(jobs)} results are stored")
 
     def next(self, running: int) -> Task | None:
-        """See :meth:`cprlib.campaign.pool.Strategy.next`."""
         del running
         if not self._waiting:
             return None
@@ -165,7 +161,6 @@ def run_session(
 
 
 def _measured(built: BuiltRow, jobs: Sequence[RowJob], session: Session) -> Measured:
-    """The figures of a row, from its stored jobs."""
     if built.problem or built.facts is None:
         return Measured(built.row, problem=built.problem)
     updates = [session.final(job.place) for job in jobs if job.test.id == UPDATE_TEST]

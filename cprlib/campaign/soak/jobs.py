@@ -138,7 +138,6 @@ class SoakJobs:
         return case
 
     def _left(self, soak: str, number: int) -> tuple[str, ...]:
-        """Processes of a case that do not end with it."""
         with contextlib.suppress(DeadlineExceeded):
             Deadline(GONE_S, f"end the processes of case {number}").poll(
                 lambda: None if marked(soak, number) else True, interval=0.1

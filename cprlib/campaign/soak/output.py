@@ -72,7 +72,6 @@ SOAK_SCHEMA_FILE = SchemaFile("soak", SOAK_SCHEMA, SoakDocument)
 
 
 def soak_document(result: SoakResult) -> SoakDocument:
-    """A soak as soak.json holds it."""
     ended = result.state != "running"
     history = result.history
     return SoakDocument(
@@ -115,14 +114,6 @@ def write_json_file(result: SoakResult) -> Path:
     else:
         write_json(result.folder, SOAK_SCHEMA_FILE, document)
     return path
-
-
-def write_report(result: SoakResult) -> None:
-    """Write soak.html into the soak's folder.
-
-    :raises EnvironmentFailure: the folder cannot be written.
-    """
-    write_page(result.folder / PAGE_FILE, report_html(result))
 
 
 def report_html(result: SoakResult) -> str:

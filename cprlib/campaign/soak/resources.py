@@ -58,7 +58,6 @@ def mark(soak: str, number: int) -> dict[str, str]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Children, their children and so on."""
     with contextlib.suppress(psutil.Error):
         return [child.pid for child in psutil.Process(pid).children(recursive=True)]
     return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +13,7 @@ from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.soak.draw import Choices
 from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.trend import FEWEST_SAMPLES, Trend, trend
-from cprlib.campaign.store import STORE_VERSION, Store
-from cprlib.codec import BadValue, decode
+from cprlib.campaign.store import STORE_VERSION, Store, read_record
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
@@ -131,7 +129,6 @@ class SoakHistory:
 
     @property
     def seconds(self) -> float:
-        """Time that the sessions ran."""
         return sum(session.seconds for session in self.sessions)
 
 
@@ -144,11 +141,8 @@ def read_history(folder: Path) -> SoakHistory:
     if not path.exists():
         return SoakHistory()
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value["schema"] != SOAK_SCHEMA:
-            raise BadValue(f"schema {value['schema']}, this program reads {SOAK_SCHEMA}")
-        return decode(SoakHistory, value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_record(SoakHistory, path, SOAK_SCHEMA, "schema")
+    except (OSError, ValueError) as error:
         raise UsageError(f"read {path}", str(error), "start cprlib soak without --resume") from error
 
 
@@ -171,7 +165,6 @@ class SoakResult:
 
     @cached_property
     def trends(self) -> Mapping[str, Trend]:
-        """Of each resource, by name."""
         return {resource.name: trend(resource, self.series(resource)) for resource in RESOURCES}
 
     def series(self, resource: Resource) -> list[list[tuple[float, float]]]:
@@ -185,23 +178,19 @@ class SoakResult:
 
     @cached_property
     def counts(self) -> Mapping[JobOutcome, int]:
-        """Number of cases by outcome."""
         found = Counter(case.outcome for case in self.history.cases)
         return {outcome: found[outcome] for outcome in JobOutcome}
 
     @cached_property
     def cases_verdict(self) -> Verdict:
-        """Of the cases alone."""
         return combine(self._case_findings(), "no case ran to its end")
 
     @cached_property
     def resources_verdict(self) -> Verdict:
-        """Of the resources alone."""
         return combine(self._resource_findings(), "the harness was never sampled")
 
     @cached_property
     def verdict(self) -> Verdict:
-        """The worse of both."""
         return combine((*self.cases_verdict.findings, *self.resources_verdict.findings), "nothing ran")
 
     @property
@@ -253,7 +242,6 @@ class SoakResult:
 
 
 def resource_finding(found: Trend) -> Finding:
-    """A trend as a finding for the verdict."""
     if found.per_hour is None or found.growth is None or found.p is None:
         text = f"{found.samples} samples after the warm-up, {FEWEST_SAMPLES} are needed: soak longer"
         return inconclusive(found.name, text)

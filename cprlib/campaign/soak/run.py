@@ -11,11 +11,11 @@ from pathlib import Path
 from cprlib.build.progress import Progress
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.outcome import QUIET, Policies
-from cprlib.campaign.page import ProgressLines
+from cprlib.campaign.page import ProgressLines, write_page
 from cprlib.campaign.pool import Task
 from cprlib.campaign.session import open_session
 from cprlib.campaign.soak.jobs import KeptFolders, SoakJobs
-from cprlib.campaign.soak.output import write_json_file, write_report
+from cprlib.campaign.soak.output import PAGE_FILE, report_html, write_json_file
 from cprlib.campaign.soak.resources import ChildrenWatch
 from cprlib.campaign.soak.result import (
     STORE,
@@ -49,13 +49,11 @@ class Recorder:
         self._result = replace(result, history=replace(result.history, sessions=sessions))
 
     def add_case(self, case: SoakCase) -> None:
-        """A case ended."""
         history = self._result.history
         self._update(replace(history, cases=(*history.cases, case)))
         self._say(case)
 
     def add_sample(self, sample: ResourceSample) -> None:
-        """The harness was sampled."""
         history = self._result.history
         self._update(replace(history, samples=(*history.samples, sample)))
 
@@ -120,7 +118,6 @@ class SoakStrategy:
         self._started = self._ended = self._sampling = self._ran = False
 
     def next(self, running: int) -> Task | None:
-        """See :meth:`cprlib.campaign.pool.Strategy.next`."""
         if self._sampling:
             return None
         if not self._started:
@@ -233,6 +230,6 @@ def soak(
             state = "ended"
         finally:
             result = recorder.close(state)
-            write_report(result)
+            write_page(folder / PAGE_FILE, report_html(result))
             show(result)
     return result

@@ -51,7 +51,6 @@ class Trend:
 
     @property
     def words(self) -> str:
-        """The verdict in a few words."""
         if self.verdict != Outcome.INCONCLUSIVE:
             return "grows" if self.verdict == Outcome.FAIL else "flat"
         return "too few samples" if self.samples < FEWEST_SAMPLES else "may grow"

@@ -11,7 +11,7 @@ from pathlib import Path
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CASE_FILE, CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
-from cprlib.report.results_folder import CASES, REPEATS, read_started
+from cprlib.report.results_folder import CASES, REPEATS, plain_name, read_started
 from cprlib.update.mechanism import Mechanism
 
 EVIDENCE_CHECK = "evidence"  # a case without evidence has this one check, inconclusive
@@ -42,14 +42,8 @@ class AvocadoTest:
     def is_named(self, name: str) -> bool:
         """True when ``name`` is this test's id or name; the folders of its file are ignored."""
         return bool(name) and (
-            name in (self.id, self.name) or _base_name(name) in (_base_name(self.id), _base_name(self.name))
+            name in (self.id, self.name) or plain_name(name) in (plain_name(self.id), plain_name(self.name))
         )
-
-
-def _base_name(name: str) -> str:
-    """A test's name without Avocado's number and the folders of its file."""
-    path, colon, rest = re.sub(r"^\d+-", "", name).partition(":")
-    return f"{path.rpartition('/')[2]}{colon}{rest}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,12 @@ def unfinished_reason(folder: Path) -> str:
     return f"{interrupted}; only its cases until then are judged"
 
 
+def plain_name(test: str) -> str:
+    """Avocado's name of a test without its number and the folders of its file: ``test_x.py:X.test_y;run-10.0``."""
+    path, colon, rest = re.sub(r"^\d+-", "", test).partition(":")
+    return f"{path.rpartition('/')[2]}{colon}{rest}"
+
+
 def method_of(test: str) -> str:
     """The method in Avocado's name of a test: ``test_x`` of ``f.py:Class.test_x;run-10.0-3f2a``."""
     return test.split(";", maxsplit=1)[0].rsplit(".", 1)[-1]

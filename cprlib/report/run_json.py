@@ -5,14 +5,13 @@ A member may be added; renaming or removing one raises ``schema``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from cprlib.codec import BadValue, Count, Name, decode, dump_json, encode
+from cprlib.codec import BadValue, Count, Name, decode, dump_json, encode, load_json
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import DescriptorCount, Outcome, Parameters, Role, UpdateFigures
 from cprlib.qemu.facts import QemuFacts
@@ -223,7 +222,7 @@ def read_machine(results: Path) -> tuple[Environment, str] | None:
     A report that is written again keeps them: the evidence does not have them.
     """
     try:
-        value: Mapping[str, Any] = msgspec.json.decode((results / RUN_FILE).read_bytes(), type=dict[str, Any])
+        value = load_json(dict[str, Any], (results / RUN_FILE).read_bytes())
         return decode(Environment, value["environment"]), decode(str, value.get("command", ""))
-    except (OSError, KeyError, BadValue, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (OSError, KeyError, BadValue):
         return None

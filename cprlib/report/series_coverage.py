@@ -16,6 +16,7 @@ from pathlib import Path
 from cprlib.evidence.case import NO_FEATURE
 from cprlib.evidence.records import Outcome
 from cprlib.files import project_folder
+from cprlib.report.results_folder import plain_name
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import worst_first
 from cprlib.verdict.judge import JudgedCase
@@ -89,8 +90,7 @@ def suite_key(name: str) -> str:
 
     ``1-tests/functional/test_x.py:X.test_y;run-10.0`` becomes ``test_x.py:X.test_y``.
     """
-    path, colon, method = re.sub(r"^\d+-", "", name).partition(";")[0].partition(":")
-    return f"{path.rpartition('/')[2]}{colon}{method}"
+    return plain_name(name).partition(";")[0]
 
 
 def suite_tests(folder: Path | None = None) -> tuple[SuiteTest, ...]:

@@ -188,9 +188,7 @@ def _other_pages(folder: Path) -> Iterator[tuple[str, str]]:
         for path in sorted(folder.glob(pattern)):
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
                 found.setdefault(path.resolve(), title)
-                if len(found) == MAX_OTHER_PAGES:
-                    break
-    for path, title in found.items():
+    for path, title in itertools.islice(found.items(), MAX_OTHER_PAGES):
         yield title, str(path.relative_to(folder.resolve()))
 
 

@@ -61,6 +61,7 @@ class _Mutant:
         return state_of(self.outcomes, [test.id for test in self.reaching])
 
 
+@dataclass(slots=True)
 class GeneratedStrategy:
     """See :class:`cprlib.campaign.pool.Strategy`.
 
@@ -68,32 +69,24 @@ class GeneratedStrategy:
     without a mutant and by what it killed in the same file until now.
     """
 
-    def __init__(
-        self,
-        chosen: ChosenMutants,
-        tests: Sequence[SuiteTest],
-        work: MutationJobs,
-        built: BuiltQemu,
-        lines: ProgressLines,
-    ) -> None:
-        self._chosen = chosen
-        self._tests = tests
-        self._work = work
-        self._built = built
-        self._lines = lines
-        self._without = collections.deque(tests)
-        self._baseline: dict[str, JudgedJob] = {}
-        self._mutants: list[_Mutant] | None = None
-        self._killed: collections.Counter[tuple[str, str]] = collections.Counter()
-        self._survived: collections.Counter[tuple[str, str]] = collections.Counter()
+    chosen: ChosenMutants
+    tests: Sequence[SuiteTest]
+    work: MutationJobs
+    built: BuiltQemu
+    lines: ProgressLines
+    _begun: int = 0  # tests that began without a mutant, or are stored
+    _baseline: dict[str, JudgedJob] = field(default_factory=dict)
+    _mutants: list[_Mutant] | None = None
+    _killed: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
+    _survived: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
 
     def next(self, running: int) -> Task | None:
-        while self._without:
-            test = self._without.popleft()
-            if not self._work.adopt(NONE_CHOSEN, self._built, test):
-                run = functools.partial(self._work.run, NONE_CHOSEN, self._built, test)
+        for test in self.tests[self._begun :]:
+            self._begun += 1
+            if not self.work.adopt(NONE_CHOSEN, self.built, test):
+                run = functools.partial(self.work.run, NONE_CHOSEN, self.built, test)
                 return Task(run, functools.partial(self._add_baseline, test))
-            self._baseline[test.id] = self._work.judge(NONE_CHOSEN, test)
+            self._baseline[test.id] = self.work.judge(NONE_CHOSEN, test)
         if self._mutants is None:
             if running:
                 return None  # a test without a mutant
@@ -113,21 +106,21 @@ class GeneratedStrategy:
             return
         self._baseline[test.id] = judged
         reason = f": {judged.messages[0]}" if judged.messages else ""
-        done = f"{len(self._baseline)}/{len(self._tests)}"
-        self._lines.line(f"{done} without a mutant, {test.id}: {judged.outcome}{reason}")
+        done = f"{len(self._baseline)}/{len(self.tests)}"
+        self.lines.line(f"{done} without a mutant, {test.id}: {judged.outcome}{reason}")
 
     def _reached(self) -> list[_Mutant]:
         """The mutants with the tests that reach them and pass without them."""
         by_number: dict[int, list[SuiteTest]] = collections.defaultdict(list)
-        for test in self._tests:
+        for test in self.tests:
             judged = self._baseline.get(test.id)
             if judged and judged.outcome == JobOutcome.PASSED:
-                for number in reached_numbers(self._work.final(NONE_CHOSEN, test)):
+                for number in reached_numbers(self.work.final(NONE_CHOSEN, test)):
                     by_number[number].append(test)
-        mutants = [_Mutant(mutant, by_number.get(mutant.number, [])) for mutant in self._chosen.to_run]
+        mutants = [_Mutant(mutant, by_number.get(mutant.number, [])) for mutant in self.chosen.to_run]
         without = sum(not item.reaching for item in mutants)
         longest = sum(self._seconds(test) for item in mutants for test in item.reaching)
-        self._lines.line(
+        self.lines.line(
             f"{len(mutants)} mutants, of which {without} are not reached by any test; "
             f"at most {seconds_text(longest)} of tests"
         )
@@ -138,11 +131,11 @@ class GeneratedStrategy:
         while item.state == MutantState.NOT_RUN:
             left = [test for test in item.reaching if test.id not in item.jobs]
             test = min(left, key=lambda test: self._price(item.mutant, test))
-            if not self._work.adopt(build, self._built, test):
+            if not self.work.adopt(build, self.built, test):
                 item.running = True
-                run = functools.partial(self._work.run, build, self._built, test)
+                run = functools.partial(self.work.run, build, self.built, test)
                 return Task(run, functools.partial(self._add, item, test))
-            self._count(item, test, self._work.judge(build, test))
+            self._count(item, test, self.work.judge(build, test))
         return None
 
     def _add(self, item: _Mutant, test: SuiteTest, judged: JudgedJob | None) -> None:
@@ -155,7 +148,7 @@ class GeneratedStrategy:
         by = f" by {test.id}: {judged.messages[0]}" if state == MutantState.KILLED and judged.messages else ""
         text = f"{state}{by}" if state != MutantState.NOT_RUN else f"{test.id}: {judged.outcome}"
         what = f"{mutant.number} {mutant.place} {mutant.rule}: {mutant.original}"
-        self._lines.line(f"{done}/{len(self._mutants or ())} {one_line(what, 90)}: {text}")
+        self.lines.line(f"{done}/{len(self._mutants or ())} {one_line(what, 90)}: {text}")
 
     def _count(self, item: _Mutant, test: SuiteTest, judged: JudgedJob) -> None:
         item.jobs[test.id] = judged

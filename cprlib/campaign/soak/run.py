@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib.build.progress import Progress
@@ -81,6 +81,7 @@ class Recorder:
         self._lines.line(f"{len(cases)} cases, {bad} not passed; {text}", max(0.0, self._seconds - self._lines.elapsed))
 
 
+@dataclass(slots=True)
 class SoakStrategy:
     """Cases until the time is over, with samples of the harness between; see :class:`cprlib.campaign.pool.Strategy`.
 
@@ -91,31 +92,21 @@ class SoakStrategy:
     :param seconds: after which no case starts.
     :param interval_s: between two samples, at least.
     :param before_s, cases: of earlier sessions: seconds they ran, cases they finished.
-    :param clock: seconds, for tests.
     """
 
-    def __init__(
-        self,
-        numbers: Iterable[int],
-        work: SoakJobs,
-        recorder: Recorder,
-        *,
-        seconds: float,
-        interval_s: float,
-        before_s: float = 0.0,
-        cases: int = 0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._numbers = iter(numbers)
-        self._work = work
-        self._recorder = recorder
-        self._seconds = seconds
-        self._interval_s = interval_s
-        self._before_s = before_s
-        self._cases = cases
-        self._clock = clock
-        self._begun = self._sampled = clock()
-        self._started = self._ended = self._sampling = self._ran = False
+    numbers: Iterator[int]
+    work: SoakJobs
+    recorder: Recorder
+    seconds: float
+    interval_s: float
+    before_s: float = 0.0
+    cases: int = 0
+    _begun: float = field(init=False, default_factory=time.monotonic)
+    _sampled: float = field(init=False, default_factory=time.monotonic)
+    _started: bool = field(init=False, default=False)
+    _ended: bool = field(init=False, default=False)
+    _sampling: bool = field(init=False, default=False)
+    _ran: bool = field(init=False, default=False)
 
     def next(self, running: int) -> Task | None:
         if self._sampling:
@@ -123,13 +114,13 @@ class SoakStrategy:
         if not self._started:
             self._started = True
             return self._sample()
-        now = self._clock()
-        if now - self._begun < self._seconds:
-            if self._ran and now - self._sampled >= self._interval_s:
+        now = time.monotonic()
+        if now - self._begun < self.seconds:
+            if self._ran and now - self._sampled >= self.interval_s:
                 return None if running else self._sample()
-            number = next(self._numbers, None)
+            number = next(self.numbers, None)
             if number is not None:
-                return Task(lambda: self._work.run(number), self._add_case)
+                return Task(lambda: self.work.run(number), self._add_case)
         if running or self._ended:
             return None
         self._ended = True
@@ -137,18 +128,18 @@ class SoakStrategy:
 
     def _sample(self) -> Task:
         self._sampling = True
-        at_s, cases = self._before_s + self._clock() - self._begun, self._cases
-        return Task(lambda: self._work.sample(at_s, cases), self._add_sample)
+        at_s, cases = self.before_s + time.monotonic() - self._begun, self.cases
+        return Task(lambda: self.work.sample(at_s, cases), self._add_sample)
 
     def _add_sample(self, sample: ResourceSample) -> None:
-        self._sampling, self._ran, self._sampled = False, False, self._clock()
-        self._recorder.add_sample(sample)
+        self._sampling, self._ran, self._sampled = False, False, time.monotonic()
+        self.recorder.add_sample(sample)
 
     def _add_case(self, case: SoakCase | None) -> None:
         self._ran = True
         if case is not None:
-            self._cases += 1
-            self._recorder.add_case(case)
+            self.cases += 1
+            self.recorder.add_case(case)
 
 
 def seconds_left(folder: Path, request: SoakRequest, hours: float | None) -> float:

@@ -29,6 +29,8 @@ def test_a_datagram_larger_than_the_mtu_is_answered_in_full_and_logged() -> None
         for number in range(3):
             peer.send(SenderPacket(number, 1, ssid=0).encode(4000))
             assert len(peer.recv(65536)) == 4000
+        # a line is written after its answer
+        Deadline(10, "the log").poll(lambda: len(ends.reflections().log) == 3 or None)
         seen = ends.reflections()
     assert [line.sender_sequence for line in seen.log] == [0, 1, 2]
     assert seen.dropped == 0

@@ -9,7 +9,7 @@ import click
 
 from cprlib.campaign.compare import Effect
 from cprlib.cli.compare import min_effect_option
-from cprlib.cli.options import PATH, command_line, policy_option
+from cprlib.cli.options import PATH, command_line, policy_option, require_results
 from cprlib.errors import UsageError
 
 RUNS = Path("results")
@@ -86,6 +86,4 @@ def _paths(paths: Sequence[str], name: str | None) -> tuple[Path, Path]:
             "find the results", f"{' '.join(paths)} is too much", "give [RESULTS] FILE, or --run NAME FILE"
         )
     results = Path(paths[0]) if len(paths) == 2 else RUNS / (name or "latest")
-    if not results.is_dir():
-        raise UsageError(f"read {results}", "there is no such folder", "give the folder of a run, e.g. results/latest")
-    return results, Path(paths[-1])
+    return require_results(results), Path(paths[-1])

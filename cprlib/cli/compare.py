@@ -29,6 +29,7 @@ from cprlib.cli.options import (
     read_qemu,
     renamed_option,
     report_progress,
+    require_results,
     resume_option,
     resume_session,
 )
@@ -183,10 +184,5 @@ def _saved(saved: Sequence[str], a: Path | None, policy: str, effect: Effect) ->
             "neither --b nor two saved results were given",
             "cprlib compare --a QEMU_A --b QEMU_B, or cprlib compare RESULTS_A RESULTS_B",
         )
-    first, second = (Path(name) for name in saved)
-    for path in (first, second):
-        if not path.is_dir():
-            raise UsageError(
-                f"compare {path}", "there is no such folder", "give the folder of a run, e.g. results/latest"
-            )
+    first, second = (require_results(Path(name)) for name in saved)
     return compare_saved(first, second, load_policy(policy), effect, describe_environment(), command_line())

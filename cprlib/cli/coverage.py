@@ -21,9 +21,9 @@ from cprlib.cli.options import (
     parameter_option,
     read_parameters,
     report_progress,
+    require_results,
     uml_option,
 )
-from cprlib.errors import UsageError
 
 POLICY = "default"
 
@@ -78,9 +78,7 @@ def coverage(
 
     check_backend("measure coverage", native, lab)
     references = [avocado_reference(test) for test in tests]
-    for folder in stored:
-        if not folder.is_dir():
-            raise UsageError(f"read the coverage of {folder}", "there is no such folder", "give a results folder")
+    earlier = [require_results(folder).resolve() for folder in stored]
     find_base(base)
     parameters, reasons = read_parameters(parameter), load_reasons(base)
     check_parameters(parameters)
@@ -108,7 +106,7 @@ def coverage(
         base,
         find_series(base),
         build,
-        collect(build, [results, *(folder.resolve() for folder in stored)]),
+        collect(build, [results, *earlier]),
         reasons,
         environment=environment,
         command=command_line(),

@@ -156,6 +156,16 @@ def avocado_reference(test: str) -> str:
     return str(file.resolve()) + separator + rest
 
 
+def require_results(folder: Path) -> Path:
+    """A results folder that a user named.
+
+    :raises UsageError: there is none.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"read {folder}", "there is no such folder", "give the folder of a run, e.g. results/latest")
+    return folder
+
+
 def absolute_policy(policy: str) -> str:
     """``--policy`` for a request that is resumed later, maybe from another folder."""
     return str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy

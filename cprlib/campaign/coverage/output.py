@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.campaign.coverage.records import COVERAGE_SCHEMA_FILE, CoverageReport, Figures, LineCoverage
-from cprlib.campaign.page import render, text_table, wrap, write_json, write_page
+from cprlib.campaign.page import first_of, render, text_table, wrap, write_json, write_page
 from cprlib.report.formatting import MARK, one_line
 from cprlib.report.results_folder import case_id
 
@@ -130,8 +130,7 @@ def report_text(report: CoverageReport) -> str:
 
 
 def _shown(lines: Sequence[LineCoverage]) -> list[str]:
-    shown = [f"{line.file}:{line.line}: {one_line(line.text.strip())}" for line in lines[:SUMMARY_LINES]]
-    return [*shown, *([f"and {len(lines) - SUMMARY_LINES} more"] if len(lines) > SUMMARY_LINES else [])]
+    return first_of([f"{line.file}:{line.line}: {one_line(line.text.strip())}" for line in lines], SUMMARY_LINES)
 
 
 def _notes(report: CoverageReport) -> list[str]:

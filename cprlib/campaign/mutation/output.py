@@ -17,7 +17,7 @@ from cprlib.campaign.mutation.score import (
     fitting_message,
 )
 from cprlib.campaign.outcome import JobOutcome
-from cprlib.campaign.page import evidence_link, render, text_table, wrap, write_json, write_page
+from cprlib.campaign.page import evidence_link, first_of, render, text_table, wrap, write_json, write_page
 from cprlib.campaign.session import RESULTS
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import MARK, one_line
@@ -155,12 +155,10 @@ def report_markdown(report: MutationReport) -> str:
     """At most forty lines for a pull request or a mailing list: verdict, a line for each build, the reasons."""
     builds = sorted(report.builds, key=lambda item: WORST_FIRST.index(item.verdict))
     head = [f"**{MARK[report.verdict]} {report.verdict.upper()}**: {report.sentence}", ""]
-    wrong = [(item, reason) for item in builds for reason in item.reasons]
+    wrong = [f"- {_markdown(item.name)}: {_markdown(reason.text)}" for item in builds for reason in item.reasons]
     if report.generated:
         head += _generated_markdown(report.generated)
-    reasons = [f"- {_markdown(item.name)}: {_markdown(reason.text)}" for item, reason in wrong[:8]]
-    if len(wrong) > len(reasons):
-        reasons.append(f"- and {len(wrong) - len(reasons)} more")
+    reasons = first_of(wrong, 8, "- and {} more")
     foot = ["", _facts(report), *([f"Run with `{_markdown(report.command)}`"] if report.command else [])]
     room = SUMMARY_LINES - len(head) - 2 - bool(reasons) - len(reasons) - len(foot)
     shown = builds if len(builds) <= room else builds[: room - 1]
@@ -185,13 +183,11 @@ def _generated_markdown(generated: GeneratedReport) -> list[str]:
     for score in (*generated.patches, generated.total):
         counts = " | ".join(str(getattr(score, name)) for name in COUNTS)
         lines.append(f"| {_markdown(score.patch.removesuffix('.patch'))} | {percent_text(score)} | {counts} |")
-    alive = generated.alive
-    for result in alive[:SURVIVORS_SHOWN]:
-        mutant, what = result.mutant, changed_text(result.mutant)
-        lines += [*([""] if result is alive[0] else []), f"- {result.state}: {mutant.place} {_markdown(what, 100)}"]
-    if len(alive) > SURVIVORS_SHOWN:
-        lines.append(f"- and {len(alive) - SURVIVORS_SHOWN} more")
-    return [*lines, ""]
+    alive = [
+        f"- {result.state}: {result.mutant.place} {_markdown(changed_text(result.mutant), 100)}"
+        for result in generated.alive
+    ]
+    return [*lines, *([""] if alive else []), *first_of(alive, SURVIVORS_SHOWN, "- and {} more"), ""]
 
 
 def _facts(report: MutationReport) -> str:

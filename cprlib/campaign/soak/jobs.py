@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob, Policies, judge_folder
+from cprlib.campaign.page import first_of
 from cprlib.campaign.session import Session
 from cprlib.campaign.soak.draw import draw
 from cprlib.campaign.soak.resources import (
@@ -172,6 +173,4 @@ class SoakJobs:
 
 
 def _messages(judged: JudgedJob) -> tuple[str, ...]:
-    shown = [one_line(text, MESSAGE_LENGTH) for text in judged.messages[:MESSAGES]]
-    more = len(judged.messages) - len(shown)
-    return (*shown, *([f"and {more} more"] if more else []))
+    return tuple(first_of([one_line(text, MESSAGE_LENGTH) for text in judged.messages], MESSAGES))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cprlib.campaign.outcome import QUIET, VERDICT_OF
-from cprlib.campaign.page import evidence_link, picture, render, wrap, write_json, write_page
+from cprlib.campaign.page import evidence_link, first_of, picture, render, wrap, write_json, write_page
 from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.result import (
     SOAK_FILE,
@@ -187,10 +187,7 @@ def report_text(result: SoakResult) -> str:
         lines.append(wrap(f"{finding.outcome:<13} {finding.about:<{width}}  {one_line(finding.text)}", 15 + width))
     lines.append("")
     findings = [item for item in result.cases_verdict.findings if item.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]
-    for finding in findings[:MOST_REASONS]:
-        lines.append(wrap(f"{finding.outcome:<13} {one_line(finding.about)}: {one_line(finding.text)}", 14))
-    if len(findings) > MOST_REASONS:
-        lines.append(f"{'':13} and {len(findings) - MOST_REASONS} more")
-    lines += [""] if findings else []
+    bad = [wrap(f"{item.outcome:<13} {one_line(item.about)}: {one_line(item.text)}", 14) for item in findings]
+    lines += [*first_of(bad, MOST_REASONS, f"{'':13} and {{}} more"), *([""] if bad else [])]
     lines.append(wrap(f"verdict: {result.verdict.outcome.upper()} ({result.sentence})", 4))
     return "\n".join(lines) + "\n"

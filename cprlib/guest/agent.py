@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 
+from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
 from cprlib.guest.channel import AgentChannel
 from cprlib.guest.files import GuestFile, parse_files
@@ -168,6 +169,18 @@ class AgentConnection:
     def tcp(self) -> tuple[TcpResult, ...]:
         """All TCP connections, in the order of their start."""
         return self._repeatable("tcp").list("connections", TcpResult)
+
+    def finished_tcp(self, connection: int, deadline: Deadline) -> TcpResult:
+        """Wait until a TCP connection is closed or has failed.
+
+        :raises DeadlineExceeded: neither.
+        """
+
+        def finished() -> TcpResult | None:
+            result = self.tcp()[connection]
+            return result if result.state in ("done", "failed") else None
+
+        return deadline.poll(finished, 0.05)
 
     def reset_tcp(self) -> None:
         """Close and forget all TCP connections."""

@@ -40,14 +40,14 @@ STATION = Address("52:54:00:75:00:01", "10.75.0.1", "fd75::1")
 GUEST = Address("52:54:00:75:00:02", "10.75.0.2", "fd75::2")
 
 
-def further_guest(number: int) -> Address:
-    """The guest's addresses on further NIC ``number``, from 1 to 99."""
-    return Address(f"52:54:00:75:01:{number:02x}", f"10.75.{number}.2", f"fd75:{number}::2")
+def guest_end(number: int) -> Address:
+    """The guest's addresses on NIC ``number``, from 0 to 99."""
+    return Address(f"52:54:00:75:01:{number:02x}", f"10.75.{number}.2", f"fd75:{number}::2") if number else GUEST
 
 
-def further_station(number: int) -> Address:
-    """The station's addresses for further NIC ``number``; they share one interface."""
-    return Address(STATION.mac, f"10.75.{number}.1", f"fd75:{number}::1")
+def station_end(number: int) -> Address:
+    """The station's addresses for NIC ``number`` of the guest; they share one interface."""
+    return Address(STATION.mac, f"10.75.{number}.1", f"fd75:{number}::1") if number else STATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Topology:
 
     def add_further_network(self, number: int) -> None:
         """Give the station an address for further NIC ``number``, and the guest's as a permanent neighbour."""
-        here, there = further_station(number), further_guest(number)
+        here, there = station_end(number), guest_end(number)
         index = self.station.index(STATION_INTERFACE)
         self.station.netlink.addr("add", index=index, address=here.ipv4, prefixlen=24)
         self.station.netlink.neigh("add", dst=there.ipv4, lladdr=there.mac, ifindex=index, state=NUD_PERMANENT)

@@ -138,6 +138,11 @@ class MigrationChannels:
         return {"channel-type": kind, "addr": address}
 
 
+def file_channel(path: Path | str) -> dict[str, object]:
+    """A migration's main channel to a file (QAPI MigrationChannel)."""
+    return {"channel-type": "main", "addr": {"transport": "file", "filename": str(path), "offset": 0}}
+
+
 Passed = Mapping[str, PassedFiles]
 """Descriptors that a manager passes, by id of the netdev."""
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
+from qemu.qmp import EventListener, QMPClient, QMPError
 from qemu.qmp.message import Message
 
 from cprlib.deadline import Deadline
@@ -84,6 +84,10 @@ class _Client(QMPClient):
         finally:
             for name in names:
                 self._pending.pop(name, None)
+
+
+def _message(command: str, arguments: Arguments | None) -> Message:
+    return QMPClient.make_execute_msg(command, dict(arguments) if arguments else None)
 
 
 def parse_event(message: Mapping[str, Any], received_ns: int) -> QmpEvent:
@@ -237,22 +241,13 @@ class QmpConnection:
         """
         deadline = Deadline(seconds, f"the {self.name}'s reply to {command}", Awaited.QEMU)
         self.wait_ready(deadline)
-        message = QMPClient.make_execute_msg(command, dict(arguments) if arguments else None)
+        message = _message(command, arguments)
         self._write("sent", message)
-        pending = self._submit(self._client.execute_msg(message))
-        tried = f"run {command} on the {self.name}"
-        try:
-            value = pending.result(timeout=deadline.remaining)
-        except FutureTimeout as error:
-            pending.cancel()
-            raise deadline.exceeded() from error
-        except ExecuteError as error:
-            refused = error.error.error
-            self._write("received", {"error": {"class": refused.class_, "desc": refused.desc}})
-            raise QmpRefused(tried, refused.desc, error_class=refused.class_, details=json.dumps(arguments)) from error
-        except CONNECTION_ERRORS as error:
-            self._check_flood(tried)
-            raise QemuFailed(tried, f"the connection broke: {error or type(error).__name__}") from error
+        (reply,) = self._result(self._client.execute_many([message]), deadline, self._tried(command))
+        value = self._value(reply, command, arguments)
+        if isinstance(value, QmpRefused):
+            self._write("received", {"error": reply["error"]})
+            raise value
         self._write("received", {"return": value})
         return value
 
@@ -267,26 +262,31 @@ class QmpConnection:
         """
         deadline = Deadline(seconds, f"the {self.name}'s replies to {len(commands)} commands", Awaited.QEMU)
         self.wait_ready(deadline)
-
-        messages = [QMPClient.make_execute_msg(name, dict(given) if given else None) for name, given in commands]
+        messages = [_message(*command) for command in commands]
         self._write("sent", {"commands": len(commands)})
-        pending = self._submit(self._client.execute_many(messages))
-        tried = f"run {len(commands)} commands on the {self.name}"
+        replies = self._result(self._client.execute_many(messages), deadline, self._tried(f"{len(commands)} commands"))
+        return [self._value(reply, *command) for reply, command in zip(replies, commands, strict=True)]
+
+    def _tried(self, command: str) -> str:
+        return f"run {command} on the {self.name}"
+
+    def _result(self, work: Coroutine[Any, Any, Value], deadline: Deadline, tried: str) -> Value:
+        pending = self._submit(work)
         try:
-            replies = pending.result(timeout=deadline.remaining)
+            return pending.result(timeout=deadline.remaining)
         except FutureTimeout as error:
             pending.cancel()
             raise deadline.exceeded() from error
         except CONNECTION_ERRORS as error:
             self._check_flood(tried)
             raise QemuFailed(tried, f"the connection broke: {error or type(error).__name__}") from error
-        return [self._value(reply, command) for reply, (command, _) in zip(replies, commands, strict=True)]
 
-    def _value(self, reply: Message, command: str) -> Any | QmpRefused:
+    def _value(self, reply: Message, command: str, arguments: Arguments | None) -> Any | QmpRefused:
         """The return value in a reply, or its error (QEMU docs/interop/qmp-spec.rst, "Commands Responses")."""
-        tried, error = f"run {command} on the {self.name}", reply.get("error")
+        tried, error = self._tried(command), reply.get("error")
         if isinstance(error, Mapping):
-            return QmpRefused(tried, str(error.get("desc")), error_class=str(error.get("class")))
+            kind, details = str(error.get("class")), json.dumps(arguments)
+            return QmpRefused(tried, str(error.get("desc")), error_class=kind, details=details)
         if error is not None or "return" not in reply:
             raise QemuFailed(tried, "its reply has neither a value nor an error")
         return reply["return"]
@@ -302,12 +302,7 @@ class QmpConnection:
 
         deadline = Deadline(20.0, f"the {self.name} to take a descriptor", Awaited.QEMU)
         self.wait_ready(deadline)
-        try:
-            self._submit(send()).result(timeout=deadline.remaining)
-        except FutureTimeout as error:
-            raise deadline.exceeded() from error
-        except CONNECTION_ERRORS as error:
-            raise QemuFailed(f"pass a descriptor to the {self.name}", str(error) or type(error).__name__) from error
+        self._result(send(), deadline, f"pass a descriptor to the {self.name}")
         self.execute("getfd", {"fdname": name})
 
     @property

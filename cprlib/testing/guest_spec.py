@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cprlib.evidence.records import Role
 from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
-from cprlib.linux.topology import GUEST, further_guest
+from cprlib.linux.topology import guest_end
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MEMORY_MIB, MachineSettings
 from cprlib.qemu.facts import LocalNames
@@ -81,7 +81,7 @@ class GuestSpec:
         :param local: names of ``qemu`` for mechanism ``local``.
         """
         netdevs, handling, machine = self.netdevs_in(run), self.mechanism.handling, self.machine_in(run)
-        ends = (GUEST, *(further_guest(number) for number in range(1, len(netdevs))))
+        ends = [guest_end(number) for number in range(len(netdevs))]
         return MachineSettings(
             qemu=qemu,
             kernel=image.kernel_for(machine),

@@ -56,12 +56,11 @@ from cprlib.update.guest_traffic import (
     instrument_counters,
     read_hop_counters,
 )
-from cprlib.update.hooks import RecordMainChannel
-from cprlib.update.live_update import UpdateHook
+from cprlib.update.hooks import RecordMainChannel, UpdateHook
 from cprlib.update.outcome import view
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
-from cprlib.update.saved_state import save_device_state
+from cprlib.update.saved_guest import save_device_state
 
 LONGEST_CONTROL_RUN_S, SPARE_S = 40.0, 0.5
 LONGEST_STREAM_S = 120.0

@@ -10,15 +10,14 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.linux.descriptors import Descriptor
-from cprlib.linux.topology import GUEST, STATION, further_guest, further_station
-from cprlib.qemu.machine import MachineSettings
+from cprlib.linux.topology import guest_end, station_end
+from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.testing.checks import shown, without_time
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import warm_up
-from cprlib.update.hooks import ObserveSentFiles, SentFile
-from cprlib.update.live_update import UpdateHook
+from cprlib.update.hooks import ObserveSentFiles, SentFile, UpdateHook
 from cprlib.update.results import UpdateResult
 
 ANSWER_S = 10.0
@@ -79,7 +78,7 @@ def silent_nics(case: MeasuredCase, netdevs: Sequence[TapNetdev]) -> tuple[str, 
     port = case.ports.take(len(netdevs))
     silent = []
     for number, netdev in enumerate(netdevs):
-        ends = (further_station(number), further_guest(number)) if number else (STATION, GUEST)
+        ends = station_end(number), guest_end(number)
         flows = flows_between(*ends, first_port=port + number)
         try:
             warm_up(case.guest.topology.station, flows, Deadline(ANSWER_S, f"answers over {netdev.identifier}"))

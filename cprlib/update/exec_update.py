@@ -16,9 +16,11 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, InstrumentError, QemuFailed
 from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable, Pairing, pair_tables
 from cprlib.linux.libc import duplicate_descriptor
-from cprlib.qemu.machine import successor_of
+from cprlib.qemu.command_line import file_channel
+from cprlib.qemu.start import successor_of
 from cprlib.qemu.wrapper import last_message
-from cprlib.update.live_update import MIGRATE_S, LiveUpdate, UpdateHook
+from cprlib.update.hooks import UpdateHook
+from cprlib.update.live_update import MIGRATE_S, LiveUpdate
 from cprlib.update.outcome import FAILED_STATES, migration_status, view
 from cprlib.update.results import SOURCE, Moment, ProcessView
 
@@ -104,8 +106,7 @@ class ExecUpdate(LiveUpdate):
 
     @property
     def _main_channel(self) -> dict[str, object]:
-        address = {"transport": "file", "filename": self.state_path, "offset": 0}
-        return {"channel-type": "main", "addr": address}
+        return file_channel(self.state_path)
 
     def migrate(self) -> QemuFailed | None:
         try:

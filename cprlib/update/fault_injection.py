@@ -15,7 +15,8 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentError, QmpRefused
 from cprlib.linux.descriptors import exhaust_descriptors
 from cprlib.process import kill_group
-from cprlib.qemu.machine import Machine, MachineSettings
+from cprlib.qemu.command_line import MachineSettings
+from cprlib.qemu.machine import Machine
 from cprlib.update.faults import (
     FEWER_FEATURES,
     ROM_BYTES,
@@ -27,7 +28,8 @@ from cprlib.update.faults import (
     Phase,
     Survivor,
 )
-from cprlib.update.live_update import LiveUpdate, UpdateHook
+from cprlib.update.hooks import UpdateHook
+from cprlib.update.live_update import LiveUpdate
 from cprlib.update.outcome import END_S, FINISHING, FaultOutcome, migration_status, view_after_release
 from cprlib.update.proxy import ChannelProxy, StartupBarrier
 from cprlib.update.results import FaultResult
@@ -210,7 +212,7 @@ class FaultInjection(UpdateHook):
         if self.fault.phase is Phase.BEFORE_SWITCHOVER and source.process.poll() is None:
             update.capabilities["pause-before-switchover"] = False
             with contextlib.suppress(CprlibError):  # an ordinary update follows
-                update.set_capabilities()
+                source.set_capabilities(update.capabilities)
 
     def _inject(self, update: LiveUpdate) -> None:
         """Wait until the update stands in the phase, act, and continue it."""

@@ -23,11 +23,13 @@ from cprlib.linux.descriptors import Pairing, pair_tables
 from cprlib.linux.procfs import is_listening
 from cprlib.linux.topology import Topology
 from cprlib.process import tail
-from cprlib.qemu.command_line import MigrationChannels
-from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
+from cprlib.qemu.command_line import MachineSettings, MigrationChannels, Passed
+from cprlib.qemu.machine import Machine
 from cprlib.qemu.qmp import QmpEvent
+from cprlib.qemu.start import start_machine
 from cprlib.qemu.wrapper import last_message
 from cprlib.update.faults import Phase
+from cprlib.update.hooks import UpdateHook
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import FAILED_STATES, migration_status, view, view_after_release, wait_run_state
 from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateResult, moments_of, run_states_of
@@ -35,29 +37,6 @@ from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateRe
 LISTEN_S = READY_S = 30.0
 FAILURE_S = 0.5  # until the source is asked whether the migration has failed
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
-
-
-class UpdateHook:
-    """A hook of a :class:`LiveUpdate`, which calls each method at its point. These do nothing."""
-
-    expects_failure = False
-    """The update may fail: a target that ends early is no error."""
-    waits_for_stop = True
-    """The update waits for the source's STOP before its next steps."""
-    plugs_target = False
-    """The hook itself adds netdevs to a target that is started without them."""
-
-    def before_target(self, update: LiveUpdate) -> None:
-        """The target is about to start: change its settings or the channels, add a proxy."""
-
-    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
-        """The update has reached TARGET_STARTED, CPR_READY or MODE_SET."""
-
-    def migrating(self, update: LiveUpdate) -> None:
-        """The source has got ``migrate``; the answer is in ``update.migrating``."""
-
-    def source_stopped(self, update: LiveUpdate) -> None:
-        """The source's guest has stopped; not called when the update expects a failure."""
 
 
 @dataclass(slots=True)
@@ -192,7 +171,7 @@ class LiveUpdate:
         self._reach(Phase.TARGET_STARTED)
         self._wait_listening()
         self._reach(Phase.CPR_READY)
-        self.set_capabilities()
+        self.source.set_capabilities(self.capabilities)
         self.source.qmp.execute("migrate-set-parameters", {"mode": self.mode, **self._parameters})
         self._reach(Phase.MODE_SET)
         self.mark("MIGRATE")
@@ -201,14 +180,6 @@ class LiveUpdate:
             for hook in self.hooks:
                 hook.migrating(self)
             return self.migrating.result()
-
-    def set_capabilities(self) -> None:
-        """Set :attr:`capabilities` on the source."""
-        self._set_capabilities(self.source)
-
-    def _set_capabilities(self, machine: Machine) -> None:
-        states = [{"capability": name, "state": state} for name, state in self.capabilities.items()]
-        machine.qmp.execute("migrate-set-capabilities", {"capabilities": states})
 
     @property
     def _parameters(self) -> dict[str, object]:
@@ -284,7 +255,7 @@ class LiveUpdate:
         try:
             self._wait_target_ready()
             if self.mode is Mode.NORMAL:
-                self._set_capabilities(target)
+                target.set_capabilities(self.capabilities)
             if parameters := self._parameters:
                 target.qmp.execute("migrate-set-parameters", parameters)
             target.plug_all()

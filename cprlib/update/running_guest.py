@@ -12,10 +12,13 @@ from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topology
 from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.machine import Machine, MachineSettings, Passed, start_machine
+from cprlib.qemu.command_line import MachineSettings, Passed
+from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapSource, opened_files
+from cprlib.qemu.start import start_machine
 from cprlib.update.exec_update import ExecUpdate
-from cprlib.update.live_update import LiveUpdate, UpdateHook
+from cprlib.update.hooks import UpdateHook
+from cprlib.update.live_update import LiveUpdate
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.results import UpdateResult
 from cprlib.update.saved_guest import restore_guest

@@ -1,15 +1,24 @@
-"""Save the state of a guest to a file, and restore it in another QEMU with the same command line."""
+"""The state of a guest without an update: saved to a file and restored from it, or read as an update would send it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, QemuFailed
+from cprlib.qemu.command_line import MigrationChannels, file_channel
 from cprlib.qemu.machine import Machine
+from cprlib.update.live_update import MIGRATE_S
+from cprlib.update.mechanism import Mode
 from cprlib.update.outcome import FAILED_STATES, migration_status
+from cprlib.update.proxy import ChannelProxy
+
+if TYPE_CHECKING:
+    from cprlib.update.running_guest import RunningGuest
 
 SAVE_S = RESTORE_S = 60.0
+SEND_S = 30.0
 POLL_S = 0.01
 ROUNDS = "announce-rounds"
 
@@ -20,7 +29,7 @@ def save_guest(machine: Machine, path: Path) -> None:
     :raises QemuFailed, DeadlineExceeded: QEMU died, refused or did not end.
     """
     machine.qmp.execute("stop")
-    machine.qmp.execute("migrate", {"channels": [_file(path)]})
+    machine.qmp.execute("migrate", {"channels": [file_channel(path)]})
 
     def saved() -> bool | None:
         status, reason = migration_status(machine)
@@ -41,7 +50,7 @@ def restore_guest(machine: Machine, path: Path) -> None:
     qmp = machine.qmp
     rounds = qmp.execute("query-migrate-parameters")[ROUNDS]
     qmp.execute("migrate-set-parameters", {ROUNDS: 0})
-    qmp.execute("migrate-incoming", {"channels": [_file(path)]})
+    qmp.execute("migrate-incoming", {"channels": [file_channel(path)]})
 
     def loaded() -> str | None:
         machine.check_alive("restore the guest")
@@ -54,6 +63,23 @@ def restore_guest(machine: Machine, path: Path) -> None:
     qmp.execute("cont")
 
 
-def _file(path: Path) -> dict[str, object]:
-    """A migration channel (QAPI MigrationChannel) to a file."""
-    return {"channel-type": "main", "addr": {"transport": "file", "filename": str(path), "offset": 0}}
+def save_device_state(guest: RunningGuest) -> bytes:
+    """Let a guest's QEMU send its state as for an update, without a target.
+
+    The guest is stopped afterwards and its QEMU has given the NIC's backends up: this is the end of a case.
+
+    :returns: the stream of the main channel, for :func:`cprlib.qemu.vmstate.device_state`.
+    :raises QemuFailed, QmpRefused: QEMU died or refused.
+    :raises DeadlineExceeded: it has not sent everything.
+    """
+    switch, qmp = guest.topology.switch, guest.machine.qmp
+    deadline = Deadline(SEND_S, "the guest's QEMU to send its state", Awaited.QEMU)
+    with ChannelProxy(switch, "", None) as cpr, ChannelProxy(switch, "", None) as main:
+        parameters = guest.mechanism.handling.parameters(guest.machine.settings.netdevs[0])
+        qmp.execute("migrate-set-parameters", {"mode": Mode.CPR_TRANSFER, **parameters})
+        channels = MigrationChannels(cpr.name, main.name)
+        qmp.execute("migrate", {"channels": channels.descriptions()}, seconds=MIGRATE_S)
+        cpr.wait_held(deadline)
+        cpr.cut()  # the source sends the rest when a target closes this channel
+        main.wait_held(deadline)
+        return b"".join(message.data for message in main.messages)

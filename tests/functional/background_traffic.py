@@ -66,7 +66,9 @@ def background_traffic(case: MeasuredCase) -> Iterator[None]:
         for role, number, guest_number in connections:
             if role is TcpRole.SINK:
                 agent.stop_tcp(guest_number)
-            _add_connection(case, role, station.finish(number, END_S), _finished(agent, guest_number))
+            report = station.finish(number, END_S)
+            deadline = Deadline(END_S, "the guest's endpoint of the connection to finish", Awaited.GUEST)
+            _add_connection(case, role, report, agent.finished_tcp(guest_number, deadline))
         for _, index in started:
             agent.stop_stream(index)
         _add_streams(case, streams, _final_counters(agent), station.reflections())
@@ -168,14 +170,6 @@ def _connect(case: MeasuredCase, station: StationEndpoints, role: TcpRole) -> tu
     number = station.connect(TcpEndpointSettings(role, port, address, rate=rate))
     Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: station.byte_count(number) > 0 or None)
     return number, guest_number
-
-
-def _finished(agent: AgentConnection, index: int) -> TcpResult:
-    def ended() -> TcpResult | None:
-        result = agent.tcp()[index]
-        return result if result.state in ("done", "failed") else None
-
-    return Deadline(END_S, "the guest's endpoint of the connection to finish", Awaited.GUEST).poll(ended, 0.1)
 
 
 def _add_connection(case: MeasuredCase, role: TcpRole, station: TcpEndpointReport, guest: TcpResult) -> None:

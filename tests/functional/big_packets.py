@@ -116,14 +116,9 @@ class BigPackets:
         )
 
     def _finished(self, index: int) -> TcpResult | None:
-        agent = self.case.guest.agent
-
-        def ended() -> TcpResult | None:
-            found = agent.tcp()[index]
-            return found if found.state in ("done", "failed") else None
-
+        deadline = Deadline(END_S, "the guest's end of the connection to finish", Awaited.GUEST)
         try:
-            return Deadline(END_S, "the guest's end of the connection to finish", Awaited.GUEST).poll(ended, 0.05)
+            return self.case.guest.agent.finished_tcp(index, deadline)
         except DeadlineExceeded:
             return None
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, QemuFailed
-from cprlib.guest.replies import TcpResult
 from cprlib.linux.descriptors import DEVICE_KINDS, read_table
-from cprlib.linux.topology import GUEST, further_guest
+from cprlib.linux.topology import GUEST, guest_end
+from cprlib.qemu.command_line import file_channel
+from cprlib.qemu.machine import Machine
 from cprlib.testing.watch import GUEST_ANNOUNCE
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrames
@@ -147,21 +148,19 @@ def wait_booted(subject: OperatedGuest, boot: str) -> None:
 
 def migrate_to_file(subject: OperatedGuest) -> list[str]:
     """An ordinary migration to a file, without the shared RAM; then the guest continues in the source."""
-    path = subject.guest.folder / "ordinary-migration"
-    _set_capabilities(subject, ORDINARY)
+    machine, path = subject.guest.machine, subject.guest.folder / "ordinary-migration"
+    machine.set_capabilities(ORDINARY)
     try:
-        return _migrate_to(subject, path)
+        return _migrate_to(machine, path)
     finally:
         with contextlib.suppress(QemuFailed):  # it has died, which the caller finds
-            _set_capabilities(subject, dict.fromkeys(ORDINARY, False))
+            machine.set_capabilities(dict.fromkeys(ORDINARY, False))
         path.unlink(missing_ok=True)
 
 
-def _migrate_to(subject: OperatedGuest, path: Path) -> list[str]:
-    machine = subject.guest.machine
-    address = {"transport": "file", "filename": str(path.absolute()), "offset": 0}
+def _migrate_to(machine: Machine, path: Path) -> list[str]:
     machine.qmp.execute("migrate-set-parameters", {"mode": "normal"})
-    machine.qmp.execute("migrate", {"channels": [{"channel-type": "main", "addr": address}]})
+    machine.qmp.execute("migrate", {"channels": [file_channel(path.absolute())]})
 
     def ended() -> tuple[str, str] | None:
         status, reason = migration_status(machine)
@@ -177,11 +176,6 @@ def _migrate_to(subject: OperatedGuest, path: Path) -> list[str]:
     return found
 
 
-def _set_capabilities(subject: OperatedGuest, states: dict[str, bool]) -> None:
-    rows = [{"capability": name, "state": state} for name, state in states.items()]
-    subject.guest.machine.qmp.execute("migrate-set-capabilities", {"capabilities": rows})
-
-
 def _start_of(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
@@ -192,7 +186,7 @@ def _start_of(path: Path) -> bytes:
 
 def announce(subject: OperatedGuest) -> list[str]:
     """QMP ``announce-self``: QEMU sends RARP for each NIC, and each NIC lets its guest send ARP."""
-    macs = [GUEST.mac, *(further_guest(number).mac for number in range(1, len(subject.probes)))]
+    macs = [guest_end(number).mac for number in range(len(subject.probes))]
     asked = [nic.agreed_on(GUEST_ANNOUNCE) for nic in subject.nics()]
     missing = {(FrameClass.RARP, mac) for mac in macs}
     missing |= {(FrameClass.ARP, mac) for mac, by_guest in zip(macs, asked, strict=True) if by_guest}
@@ -243,19 +237,16 @@ def _tcp_round(subject: OperatedGuest, first_port: int) -> list[str]:
     agent, roles = subject.guest.agent, itertools.cycle(TcpRole)
     agent.reset_tcp()
     with contextlib.ExitStack() as stack:
-        ends = []
+        indexes, ends = [], []
         for port, role in zip(range(first_port, first_port + CONNECTIONS), roles, strict=False):
             theirs, rate = ("sink", 0) if role is TcpRole.SOURCE else ("source", TCP_RATE)
-            agent.start_tcp(theirs, port, rate=rate, byte_count=0 if role is TcpRole.SOURCE else TCP_BYTES)
+            count = 0 if role is TcpRole.SOURCE else TCP_BYTES
+            indexes.append(agent.start_tcp(theirs, port, rate=rate, byte_count=count))
             with subject.guest.topology.station.entered():
                 settings = TcpEndpointSettings(role, port, GUEST.ipv4, rate=TCP_RATE, byte_count=TCP_BYTES)
                 ends.append(stack.enter_context(TcpEndpoint(settings)))
-
-        def ended() -> tuple[TcpResult, ...] | None:
-            results = agent.tcp()
-            return results if all(item.state in ("done", "failed") for item in results) else None
-
-        results = Deadline(TCP_S, "TCP connections to end", Awaited.GUEST).poll(ended, 0.02)
+        deadline = Deadline(TCP_S, "TCP connections to end", Awaited.GUEST)
+        results = [agent.finished_tcp(index, deadline) for index in indexes]
         reports = [end.finish(Deadline(TCP_S, "a connection to be closed")) for end in ends]
     return [
         f"TCP {'to' if report.role is TcpRole.SOURCE else 'from'} the guest: {error}"

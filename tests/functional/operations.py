@@ -24,7 +24,7 @@ from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.replies import NicInfo
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.kernel_trace import Act, KernelTrace
-from cprlib.linux.topology import GUEST, STATION, further_guest, further_station
+from cprlib.linux.topology import GUEST, guest_end, station_end
 from cprlib.process import kill_group
 from cprlib.testing.checks import listed, without_time
 from cprlib.testing.measured_case import MeasuredCase
@@ -97,7 +97,7 @@ class OperatedGuest:
             opened.__exit__()
         self.probes.clear()
         for number, netdev in enumerate(self.guest.machine.settings.netdevs):
-            ends = (further_station(number), further_guest(number)) if number else (STATION, GUEST)
+            ends = station_end(number), guest_end(number)
             count = FLOWS_PER_QUEUE * netdev.queues if netdev.queues > 1 else 2
             flows = flows_between(*ends, count=count, first_port=self.ports.take(count))
             self.probes.append(self.stack.enter_context(Probes(self.guest.topology.station, flows)))

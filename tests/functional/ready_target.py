@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from cprlib.qemu.machine import Machine
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.update.live_update import LiveUpdate, UpdateHook
+from cprlib.update.hooks import UpdateHook
+from cprlib.update.live_update import LiveUpdate
 
 TARGET_READY = "TARGET_READY"
 

@@ -13,8 +13,9 @@ from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.libc import duplicate_descriptor
 from cprlib.qemu.command_line import MigrationChannels
-from cprlib.qemu.machine import Machine, start_machine
+from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import PassedFiles, TapNetdev, TapSource
+from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.netdev_checks import expect_answers, observe_update

@@ -18,7 +18,8 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import PLAIN, Phase
-from cprlib.update.live_update import LiveUpdate, UpdateHook
+from cprlib.update.hooks import UpdateHook
+from cprlib.update.live_update import LiveUpdate
 from host_operations import LONELY
 from moments import MOMENTS
 from operations import Battery, operated_guest

@@ -8,8 +8,8 @@ from cprlib.errors import QemuFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
-from cprlib.qemu.machine import start_machine
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.start import start_machine
 from cprlib.testing.checks import listed
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest

@@ -21,7 +21,7 @@ from cprlib.evidence.records import Outcome
 from cprlib.process import run
 from cprlib.qemu.binary import file_digest
 from cprlib.qemu.command_line import COUNTERS_FILE
-from cprlib.qemu.machine import COVERAGE_VARIABLE
+from cprlib.qemu.start import COVERAGE_VARIABLE
 from cprlib.report.results_folder import CASES
 
 DUMP_VARIABLE = "CPRLIB_COVERAGE_DUMP"  # images/qemu/coverage/counters.c

@@ -17,7 +17,7 @@ from cprlib.errors import InstrumentError
 from cprlib.files import project_folder
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import COUNTERS_FILE
-from cprlib.qemu.machine import COVERAGE_VARIABLE
+from cprlib.qemu.start import COVERAGE_VARIABLE
 
 PROGRAM = """\
 #include <signal.h>

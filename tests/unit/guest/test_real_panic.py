@@ -19,7 +19,8 @@ from cprlib.evidence.records import Outcome
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import build_topology
-from cprlib.qemu.machine import Machine, start_machine
+from cprlib.qemu.machine import Machine
+from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.parameters import SuiteParameters
 

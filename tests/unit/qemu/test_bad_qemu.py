@@ -25,8 +25,9 @@ from cprlib.process import run
 from cprlib.qemu import qmp, supervision
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.qemu.command_line import MachineSettings
-from cprlib.qemu.machine import Machine, start_machine
+from cprlib.qemu.machine import Machine
 from cprlib.qemu.qmp import QmpConnection
+from cprlib.qemu.start import start_machine
 from tests.unit.base.test_process import alive
 
 BAD = Path(__file__).with_name("bad_qemu.py")
@@ -113,7 +114,7 @@ def test_flood_of_events_ends_a_command(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_endless_console_output_kills_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cprlib.qemu.machine.CONSOLE_LIMIT", 1 << 20)
+    monkeypatch.setattr("cprlib.qemu.start.CONSOLE_LIMIT", 1 << 20)
     monkeypatch.setattr(supervision, "WATCH_INTERVAL_S", 0.02)
     with (
         pytest.raises(QemuFailed, match=r"console-source.log had grown to \d+ MiB"),

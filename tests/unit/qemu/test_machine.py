@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import UsageError
-from cprlib.qemu.command_line import MigrationChannels
-from cprlib.qemu.machine import MachineFiles, command_line
+from cprlib.qemu.command_line import MachineFiles, MigrationChannels, command_line
 from cprlib.qemu.netdev import TapNetdev
 
 from .samples import machine_settings

@@ -14,13 +14,14 @@ import pytest
 
 from cprlib.errors import QemuFailed, QmpRefused, UpdateFailed
 from cprlib.linux.topology import Topology
+from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.facts import LocalNames
-from cprlib.qemu.machine import Machine, MachineSettings
+from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update import hooks, live_update
 from cprlib.update.faults import Phase
-from cprlib.update.hooks import PauseAtFdsSent
-from cprlib.update.live_update import LiveUpdate, UpdateHook
+from cprlib.update.hooks import PauseAtFdsSent, UpdateHook
+from cprlib.update.live_update import LiveUpdate
 from cprlib.update.mechanism import Mechanism, Mode
 
 from ..qemu.samples import machine_settings
@@ -59,6 +60,9 @@ class StandIn:
             raise QemuFailed(doing, "it ended")
 
     def wait_ready(self, _seconds: float = 30.0) -> None: ...
+
+    def set_capabilities(self, _states: object) -> None:
+        self.execute("migrate-set-capabilities")
 
     def plug_all(self) -> None:
         self._steps.append("plug")

@@ -1,0 +1,145 @@
+"""Start a QEMU with all that belongs to it: its channels, descriptors, logs with limits, and what a crash leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cprlib.cleanup import CleanupProcess
+from cprlib.linux.namespace import NetworkNamespace
+from cprlib.process import kill_group, shell_line, spawn
+from cprlib.qemu.command_line import MachineFiles, MachineSettings, MigrationChannels, Passed, command_line, name_of
+from cprlib.qemu.machine import Machine
+from cprlib.qemu.netdev import TapNetdev, opened_files
+from cprlib.qemu.qmp import QmpConnection
+from cprlib.qemu.supervision import CONSOLE_LIMIT, LOG_LIMIT, SizeWatch, allow_core, keep_crash, wait_while_exiting
+from cprlib.qemu.wrapper import is_script, qemu_below, status_of_qemu
+
+MALLOC_ENVIRONMENT = {"MALLOC_PERTURB_": "165"}  # mallopt(3): overwrite freed memory, so that its use shows
+COVERAGE_VARIABLE = "CPRLIB_COVERAGE"  # images/qemu/coverage/counters.c; other QEMUs ignore it
+
+
+@contextlib.contextmanager
+def start_machine(
+    name: str,
+    settings: MachineSettings,
+    folder: Path,
+    namespace: NetworkNamespace,
+    incoming: MigrationChannels | None = None,
+    passed: Passed | None = None,
+    *,
+    restores: bool = False,
+) -> Iterator[Machine]:
+    """Start a QEMU in a network namespace; kill it when the body ends.
+
+    QEMU may not serve QMP yet when the body starts: see :meth:`Machine.wait_ready`.
+
+    :param name: ``source``, ``target``, or a numbered name in a chain of updates; part of the evidence's file names.
+    :param folder: of the evidence.
+    :param incoming: migration channels of a target; with ``plugged`` settings the main channel is set later by QMP.
+    :param passed: descriptors that the caller opened and keeps; others that the netdevs need are opened here, and
+        closed once QEMU has them.
+    :param restores: it waits for the state of a guest, which a command of QMP names.
+    :raises EnvironmentFailure: the program cannot be started.
+    """
+    files = MachineFiles(folder.absolute(), name)
+    qmp_ours, qmp_theirs = socket.socketpair()
+    agent_ours, agent_theirs = socket.socketpair()
+    with contextlib.ExitStack() as stack:
+        for end in (qmp_theirs, agent_ours, agent_theirs):
+            stack.callback(end.close)
+        channels = (qmp_theirs.fileno(), agent_theirs.fileno())
+        memory = () if settings.memory_file is None else (settings.memory_file,)
+        manager = stack.enter_context(contextlib.ExitStack())
+        given = dict(passed or {})
+        if not settings.plugged:
+            given |= _open_missing(settings.netdevs, given, namespace, manager, incoming=incoming is not None)
+        command = [*settings.prefix, *command_line(settings, files, *channels, given, incoming=incoming is not None)]
+        if incoming:
+            command += incoming.incoming_arguments(deferred=settings.plugged)
+        elif restores:
+            command += ["-incoming", "defer"]
+        elif settings.plugged:
+            command.append("-S")
+        files.command.write_text(shell_line(command) + "\n", encoding="utf-8")
+        stack.callback(_write_back, files.counters)
+        output = stack.enter_context(files.output.open("w", encoding="utf-8"))
+        program = settings.qemu.path
+        cleanup = stack.enter_context(CleanupProcess()) if is_script(program) else None
+        with namespace.entered():
+            process = stack.enter_context(
+                spawn(
+                    command,
+                    purpose=f"start {settings.qemu.path}",
+                    env=os.environ
+                    | MALLOC_ENVIRONMENT
+                    | {COVERAGE_VARIABLE: str(files.counters)}
+                    | files.environment(settings.mutant),
+                    cwd=files.folder,  # for a core file
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(*channels, *memory, *(number for item in given.values() for number in item.all)),
+                    prepare=allow_core,
+                )
+            )
+        if cleanup:  # a wrapper dies with this process, a QEMU below it does not
+            cleanup.group(process.pid)
+            stack.callback(cleanup.group, 0)
+        stack.callback(_keep_crash, files, process, program)
+        watch = stack.enter_context(SizeWatch(_limits(files), lambda: kill_group(process)))
+        manager.close()
+        qmp_theirs.close()
+        agent_theirs.close()
+        qmp = stack.enter_context(QmpConnection(name, qmp_ours, files.qmp))
+        inbound = incoming is not None
+        yield Machine(name, settings, files, process, qmp, agent_ours, namespace, command, inbound, watch, channels)
+
+
+def successor_of(machine: Machine, name: str, settings: MachineSettings, passed: Passed | None = None) -> Machine:
+    """The QEMU that ``machine`` executes in its place (mode cpr-exec): the same process, QMP connection and agent.
+
+    It keeps the descriptors of both channels, and standard output and error go to the same file.
+
+    :param name: of the successor, and part of its other files' names.
+    :param passed: descriptors that management has passed to the process, by netdev.
+    """
+    files = MachineFiles(machine.files.folder, name)
+    files.output, files.qmp = machine.files.output, machine.files.qmp
+    machine.watch.add(_limits(files))
+    command = [*settings.prefix, *command_line(settings, files, *machine.channels, passed, incoming=True)]
+    return replace(machine, name=name, settings=settings, files=files, command=command, incoming=True, found_pid=0)
+
+
+def _limits(files: MachineFiles) -> dict[Path, int]:
+    return {files.console: CONSOLE_LIMIT, files.output: LOG_LIMIT, files.trace: LOG_LIMIT}
+
+
+def _write_back(mapped: Path) -> None:
+    """Write what processes changed in a shared mapping of a file: the kernel of a lab ends without doing so."""
+    with contextlib.suppress(OSError), mapped.open("rb") as stream:
+        os.fsync(stream)
+
+
+def _keep_crash(files: MachineFiles, process: subprocess.Popen[str], program: Path) -> None:
+    pid = qemu_below(process.pid, name_of(files.name))
+    status = wait_while_exiting(process, pid)
+    keep_crash(files.folder, files.name, pid, None if status is None else status_of_qemu(status), program)
+
+
+def _open_missing(
+    netdevs: Sequence[TapNetdev],
+    given: Passed,
+    namespace: NetworkNamespace,
+    manager: contextlib.ExitStack,
+    *,
+    incoming: bool,
+) -> Passed:
+    """Open the descriptors that netdevs need and that are not given, in the namespace."""
+    missing = [item for item in netdevs if item.identifier not in given and not (incoming and item.is_handed_over)]
+    with namespace.entered():
+        return {item.identifier: manager.enter_context(opened_files(item)) for item in missing}

@@ -81,21 +81,32 @@ def read_compared(guest: RunningGuest) -> Snapshot | None:
 
 
 def wait_filters_settled(machine: Machine) -> None:
-    """Give a guest time to join the groups of its link-local addresses (RFC 4291), about a second after boot.
+    """Give a guest time to join the groups of its link-local addresses, about a second after boot.
 
     :raises QemuFailed, DeadlineExceeded: QEMU died or hangs; a guest that never joins is none.
     """
-    groups = {"33:33:ff" + nic.mac.lower()[8:] for nic in machine.settings.nics}
+    macs = (nic.mac for nic in machine.settings.nics)
+    try:
+        wait_groups_joined(machine, *macs, deadline=Deadline(JOIN_S, "multicast groups to be joined"))
+    except DeadlineExceeded as error:
+        if error.awaited is not Awaited.HARNESS:
+            raise  # QEMU hangs; a guest without IPv6 never joins
+
+
+def wait_groups_joined(machine: Machine, *macs: str, deadline: Deadline | None = None) -> None:
+    """Wait until receive filters have the solicited-node groups of MAC addresses (RFC 4291), or the guest stops.
+
+    :param deadline: 10 s for the guest when None.
+    :raises DeadlineExceeded: they do not have them.
+    """
+    deadline = deadline or Deadline(10, "the guest to join its multicast groups", Awaited.GUEST)
+    groups = {"33:33:ff" + mac.lower()[8:] for mac in macs}
 
     def joined() -> bool | None:
         known = {str(group) for item in machine.qmp.execute("query-rx-filter") for group in item["multicast-table"]}
         return True if groups <= known or machine.status() != "running" else None
 
-    try:
-        Deadline(JOIN_S, "multicast groups to be joined").poll(joined, POLL_S)
-    except DeadlineExceeded as error:
-        if error.awaited is not Awaited.HARNESS:
-            raise  # QEMU hangs; a guest without IPv6 never joins
+    deadline.poll(joined, POLL_S)
 
 
 def compare_state(

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
 from cprlib.evidence.guest_checks import GuestView, guest_view, view_guest
-from cprlib.guest.agent import AgentConnection
 from cprlib.linux.descriptors import Pairing
 from cprlib.linux.tap import TapQueue, interface_offloads, read_tap_queues
-from cprlib.linux.topology import GUEST, Topology
+from cprlib.linux.topology import Topology
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.nic_state import Facts, device_facts, differences, filter_facts
+from cprlib.qemu.nic_state import NIC, Facts, device_facts, differences, filter_facts
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.running_guest import RunningGuest
 
@@ -46,20 +45,6 @@ class NicView:
     guest: GuestView
 
 
-def wait_multicast_joined(agent: AgentConnection, *macs: str) -> None:
-    """Wait until the guest has joined the groups of its link-local addresses, about a second after boot.
-
-    They are the solicited-node groups (RFC 4291, RFC 2464), as the guest's /proc/net/dev_mcast writes them.
-
-    :param macs: all MAC addresses of its NIC so far, by default the usual one.
-    :raises DeadlineExceeded: it has not joined.
-    """
-    groups = {"3333ff" + mac.lower().replace(":", "")[6:] for mac in macs or (GUEST.mac,)}
-    Deadline(10, "the guest to join its multicast groups", Awaited.GUEST).poll(
-        lambda: True if groups <= set(agent.network().nic().multicast) else None, 0.1
-    )
-
-
 def read_tap_view(topology: Topology, machine: Machine) -> TapView:
     """The kernel's view of a QEMU's tap. Not during an update, while descriptors are handed over.
 
@@ -79,6 +64,16 @@ def read_nic_view(guest: RunningGuest) -> NicView:
         filter_facts(machine.qmp),
         view_guest(guest.agent),
     )
+
+
+def set_link(guest: RunningGuest, *, up: bool) -> None:
+    """Set the link of the guest's first NIC by QMP, and wait until the guest has seen it.
+
+    :raises DeadlineExceeded: it does not see it.
+    """
+    guest.machine.qmp.execute("set_link", {"name": NIC, "up": up})
+    deadline = Deadline(20, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST)
+    deadline.poll(lambda: guest.agent.network().nic().carrier == int(up) or None, 0.02)
 
 
 def handed_over_queues(pairings: Sequence[Pairing]) -> DescriptorMap:

@@ -24,7 +24,6 @@ from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, Watched, frame_chec
 from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
 from cprlib.evidence.update_checks import first_times
-from cprlib.testing.ports import PortAllocator
 from cprlib.testing.quiet_nic import LonelyPackets, Rest, lonely_check, rest_checks, send_lonely_packets, watch_rest
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.frames import FrameClass
@@ -64,16 +63,16 @@ class TrafficWatch:
     updates: list[UpdateResult] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, guest: RunningGuest, flows: Sequence[Flow], ports: PortAllocator, *, rest: bool) -> TrafficWatch:
+    def begin(cls, guest: RunningGuest, flows: Sequence[Flow], first_port: int, *, rest: bool) -> TrafficWatch:
         """Look at the guest before traffic starts.
 
         :param flows: of the measured stream; single packets use each, and one of the other IP version.
+        :param first_port: of one port more than flows, which no other flow has.
         :param rest: watch QEMU at rest too, for a moment.
         """
         quiet = watch_rest(guest.machine.pid, guest.agent) if rest else None
-        other = flows_between(versions=(4 if flows[0].version == 6 else 6,), first_port=ports.take())
-        first_port = ports.take(len(flows))
-        ways = (*flows, *other), tuple(range(first_port, first_port + len(flows)))
+        other = flows_between(versions=(4 if flows[0].version == 6 else 6,), first_port=first_port)
+        ways = (*flows, *other), tuple(range(first_port + 1, first_port + 1 + len(flows)))
         lonely = send_lonely_packets(guest.topology.station, guest.agent, *ways)
         network = guest.agent.network()
         first = WatchedMoment(notifications(network.nic()), read_clocks(guest.agent))

@@ -6,7 +6,6 @@ import enum
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cprlib.errors import UsageError
 from cprlib.linux.topology import Topology
 from cprlib.qemu.facts import LocalNames, QemuFacts
 from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev, TapSource
@@ -200,24 +199,3 @@ _HANDLING: Mapping[Mechanism, NicHandling] = {
     Mechanism.LOCAL: Local(),
     Mechanism.NONE: NicHandling(),
 }
-
-
-def mechanism_named(name: str) -> Mechanism:
-    """The mechanism of that name.
-
-    :raises UsageError: there is none.
-    """
-    known = [item for item in Mechanism if item != Mechanism.NONE]
-    if name not in known:
-        raise UsageError(f"use mechanism {name!r}", f"it is none of {', '.join(known)}")
-    return Mechanism(name)
-
-
-def mode_named(name: str) -> Mode:
-    """The migration mode of that name.
-
-    :raises UsageError: there is none.
-    """
-    if name not in list(Mode):
-        raise UsageError(f"use mode {name!r}", f"it is none of {', '.join(Mode)}")
-    return Mode(name)

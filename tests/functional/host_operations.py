@@ -14,11 +14,13 @@ from cprlib.linux.descriptors import DEVICE_KINDS, read_table
 from cprlib.linux.topology import GUEST, guest_end
 from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.machine import Machine
+from cprlib.testing.nic_view import set_link
 from cprlib.testing.watch import GUEST_ANNOUNCE
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
 from cprlib.update.outcome import FAILED_STATES, migration_status, wait_run_state
+from cprlib.update.running_guest import RunningGuest
 from operations import OperatedGuest, Operation
 
 EVENT_S, MIGRATE_S, TCP_S, ANNOUNCED_S = 20.0, 60.0, 60.0, 15.0
@@ -47,9 +49,9 @@ def stop_and_continue(subject: OperatedGuest) -> list[str]:
     return found
 
 
-def set_link(subject: OperatedGuest) -> list[str]:
+def switch_link(subject: OperatedGuest) -> list[str]:
     """QMP ``set_link`` of the NIC: down and up."""
-    return while_down(subject, "link", set_link_state)
+    return while_down(subject, "link", set_link)
 
 
 def while_down(
@@ -57,34 +59,26 @@ def while_down(
 ) -> list[str]:
     """The guest's answers while its link or tap is down, which come up again afterwards.
 
-    :param set_state: :func:`set_link_state` or :func:`set_tap_state`.
+    :param set_state: :func:`set_link` or :func:`set_tap_state`.
     :param updated: the guest is updated while it is down.
     """
-    set_state(subject, up=False)
+    set_state(subject.guest, up=False)
     if updated:
         subject.update(f"{what}-down")
     found = subject.answers_while(f"the {what} was down")
-    set_state(subject, up=True)
+    set_state(subject.guest, up=True)
     return found
 
 
-def set_link_state(subject: OperatedGuest, *, up: bool) -> None:
-    """Set the NIC's link by QMP, and wait until the guest has seen it."""
-    agent = subject.guest.agent
-    subject.guest.machine.qmp.execute("set_link", {"name": "nic0", "up": up})
-    deadline = Deadline(EVENT_S, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST)
-    deadline.poll(lambda: agent.network().nic().carrier == int(up) or None, 0.02)
-
-
-def set_tap_down_and_up(subject: OperatedGuest) -> list[str]:
+def switch_tap(subject: OperatedGuest) -> list[str]:
     """``ip link set tap0 down`` on the host, and up."""
     return while_down(subject, "tap", set_tap_state)
 
 
-def set_tap_state(subject: OperatedGuest, *, up: bool) -> None:
+def set_tap_state(guest: RunningGuest, *, up: bool) -> None:
     """Set the guest's tap up or down on the host."""
-    switch = subject.guest.topology.switch
-    switch.netlink.link("set", index=switch.index(subject.guest.tap), state="up" if up else "down")
+    switch = guest.topology.switch
+    switch.netlink.link("set", index=switch.index(guest.tap), state="up" if up else "down")
 
 
 def plug_again(subject: OperatedGuest) -> list[str]:
@@ -258,8 +252,8 @@ def _tcp_round(subject: OperatedGuest, first_port: int) -> list[str]:
 STOP = Operation(
     "stop-cont", "paused, then running; packets that came in the pause are answered after it", stop_and_continue
 )
-LINK = Operation("set-link", "the guest sees the link down and up; nothing passes while it is down", set_link)
-TAP = Operation("tap-down-up", "nothing passes while the tap is down", set_tap_down_and_up)
+LINK = Operation("set-link", "the guest sees the link down and up; nothing passes while it is down", switch_link)
+TAP = Operation("tap-down-up", "nothing passes while the tap is down", switch_tap)
 PLUG = Operation("hot-plug", "the NIC goes and returns; netdev_del closes its descriptors", plug_again)
 REBOOT = Operation("reboot", "the guest boots again in the same QEMU", reboot)
 MIGRATION = Operation("migration-to-file", "completed, with QEMU's magic in the file; cont resumes", migrate_to_file)

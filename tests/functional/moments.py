@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
-from host_operations import EVENT_S, set_link_state, set_tap_state, start_reboot, wait_booted, while_down
+from cprlib.testing.nic_view import set_link
+from host_operations import EVENT_S, set_tap_state, start_reboot, wait_booted, while_down
 from operations import OperatedGuest, Operation
 
 UPDATES_IN_A_BOOT = 5
@@ -41,7 +42,7 @@ def driver_unbound(subject: OperatedGuest) -> list[str]:
 
 def link_down(subject: OperatedGuest) -> list[str]:
     """QMP ``set_link`` down: QEMU has stopped vhost; it starts in the target when the link is up again."""
-    return while_down(subject, "link", set_link_state, updated=True)
+    return while_down(subject, "link", set_link, updated=True)
 
 
 def tap_down(subject: OperatedGuest) -> list[str]:

@@ -27,8 +27,7 @@ from cprlib.linux.kernel_trace import Act, KernelTrace
 from cprlib.linux.topology import GUEST, guest_end, station_end
 from cprlib.process import kill_group
 from cprlib.testing.checks import listed, without_time
-from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.ports import PortAllocator
+from cprlib.testing.measured_case import MeasuredCase, PortAllocator
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import Probes
 from cprlib.update.running_guest import RunningGuest, running_guest

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from big_packets import BigPackets
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited
 from cprlib.evidence.counter_checks import error_check, read_errors
 from cprlib.evidence.records import Role
 from cprlib.evidence.update_checks import first_times
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import device_facts
+from cprlib.testing.equivalence import wait_groups_joined
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -22,7 +22,7 @@ from cprlib.testing.nic_view import (
     expect_same_tap,
     handed_over_queues,
     read_nic_view,
-    wait_multicast_joined,
+    set_link,
 )
 from cprlib.testing.watch import GUEST_ANNOUNCE
 from cprlib.traffic.frames import FrameClass
@@ -67,7 +67,7 @@ class NicState(LiveUpdateTest):
         netdev = TapNetdev(send_buffer=SEND_BUFFER)
         with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
             agent, big = case.guest.agent, BigPackets(case)
-            wait_multicast_joined(agent)
+            wait_groups_joined(case.guest.machine, GUEST.mac)
             errors = read_errors(case.guest, agent.network())
             big.transfer("before-update", segments_to_guest=True)
             with big.flowing("during-update"):
@@ -76,7 +76,7 @@ class NicState(LiveUpdateTest):
             agent.add_filter(UNICAST)
             agent.add_filter(MULTICAST)
             agent.add_vlan(VLAN)
-            wait_multicast_joined(agent, GUEST.mac, CHANGED)
+            wait_groups_joined(case.guest.machine, GUEST.mac, CHANGED)
             self._expect_frames(case, ACCEPTED, "before-update")
             self._update(case, "after-update", announced=CHANGED)
             self._expect_frames(case, ACCEPTED, "after-update")
@@ -84,11 +84,11 @@ class NicState(LiveUpdateTest):
                 agent.add_filter(address)
             agent.set_interface(promiscuous=True, all_multicast=True)
             if link_survives := RING_PACKED not in device_facts(case.guest.machine.qmp)["guest-features"]:
-                self._set_link(case, up=False)
+                set_link(case.guest, up=False)
             self._update(case, "after-second-update")
             if link_survives:
                 self._expect_frames(case, (), "with-link-down")
-                self._set_link(case, up=True)
+                set_link(case.guest, up=True)
             else:
                 case.note("link down", "not tested: QEMU's packed ring stops sending then, also without an update")
             self._expect_frames(case, tuple(FRAMES), "promiscuous")
@@ -110,7 +110,7 @@ class NicState(LiveUpdateTest):
         """
         with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case:
             agent, big = case.guest.agent, BigPackets(case)
-            wait_multicast_joined(agent)
+            wait_groups_joined(case.guest.machine, GUEST.mac)
             errors = read_errors(case.guest, agent.network())
             big.transfer("before-update", segments_to_guest=True)
             with big.flowing("during-update"):
@@ -165,12 +165,4 @@ class NicState(LiveUpdateTest):
             ", ".join(name for name in FRAMES if name in came) or "none",
             f"frames that the guest accepts do not arrive: {missing}; frames that it rejects arrive: {unwanted}",
             when=when,
-        )
-
-    def _set_link(self, case: MeasuredCase, *, up: bool) -> None:
-        """Set the NIC's link down or up, and wait until the guest has seen it."""
-        agent = case.guest.agent
-        case.guest.machine.qmp.execute("set_link", {"name": "nic0", "up": up})
-        Deadline(10, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST).poll(
-            lambda: True if agent.network().nic().carrier == int(up) else None, 0.05
         )

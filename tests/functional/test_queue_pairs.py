@@ -7,6 +7,8 @@ inherits it detached, and has to know it.
 from __future__ import annotations
 
 from cprlib.evidence.records import Role
+from cprlib.linux.topology import GUEST
+from cprlib.testing.equivalence import wait_groups_joined
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -17,7 +19,6 @@ from cprlib.testing.nic_view import (
     handed_over_queues,
     read_nic_view,
     read_tap_view,
-    wait_multicast_joined,
 )
 
 CONFIGURED, IN_USE = 4, 2
@@ -30,7 +31,7 @@ class QueuePairsInUse(LiveUpdateTest):
     def _update_with_unused_queues(self, *, vhost: bool) -> None:
         with self.given_guest(GuestSpec(queues=CONFIGURED, vhost=vhost)) as case:
             use_queue_pairs(case, IN_USE, "before-update")
-            wait_multicast_joined(case.guest.agent)
+            wait_groups_joined(case.guest.machine, GUEST.mac)
             before, mapped = read_nic_view(case.guest), queues_of_flows(case.guest)
             case.run_control()
             with case.under_traffic():

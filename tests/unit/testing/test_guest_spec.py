@@ -12,8 +12,8 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.measured_case import FIRST_PORT, LAST_PORT, PortAllocator
 from cprlib.testing.parameters import SuiteParameters
-from cprlib.testing.ports import FIRST, LAST, PortAllocator
 from cprlib.update.mechanism import Mechanism
 
 pytestmark = pytest.mark.fast
@@ -85,7 +85,7 @@ def test_a_qemu_becomes_parameters_and_back() -> None:
 
 def test_no_port_is_given_twice() -> None:
     ports = PortAllocator()
-    assert (ports.take(), ports.take(3), ports.take()) == (FIRST, FIRST + 1, FIRST + 4)
-    ports.take(LAST - FIRST - 4)
+    assert (ports.take(), ports.take(3), ports.take()) == (FIRST_PORT, FIRST_PORT + 1, FIRST_PORT + 4)
+    ports.take(LAST_PORT - FIRST_PORT - 4)
     with pytest.raises(InstrumentError, match="0 are left"):
         ports.take()

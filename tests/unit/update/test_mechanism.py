@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from cprlib.errors import NotSupported, UsageError
+from cprlib.errors import NotSupported
 from cprlib.qemu.facts import LocalNames, QemuFacts
 from cprlib.qemu.netdev import TapNetdev, TapSource
-from cprlib.update.mechanism import Mechanism, Mode, mechanism_named, mode_named
+from cprlib.update.mechanism import Mechanism, Mode
 
 pytestmark = pytest.mark.fast
 
@@ -27,14 +27,6 @@ def test_cpr_needs_the_series_and_link_switch_does_not() -> None:
     with pytest.raises(NotSupported):
         CPR.require(facts(netdev_cpr=False))
     LINK_SWITCH.require(facts(netdev_cpr=False))
-
-
-def test_unknown_mechanism_is_named() -> None:
-    assert mechanism_named("cpr") is Mechanism.CPR
-    with pytest.raises(UsageError, match="none"):
-        mechanism_named("none")
-    with pytest.raises(UsageError, match="teleport"):
-        mechanism_named("teleport")
 
 
 def test_fd_share_passes_descriptors_and_lets_each_qemu_open_vhost() -> None:
@@ -74,12 +66,6 @@ def test_local_in_mode_normal_needs_no_cpr() -> None:
     with pytest.raises(NotSupported, match="refuses the parameter in that mode"):
         LOCAL.require(refuses)
     LOCAL.require(refuses, Mode.NORMAL)
-
-
-def test_unknown_mode_is_named() -> None:
-    assert mode_named("normal") is Mode.NORMAL
-    with pytest.raises(UsageError, match="it is none of cpr-transfer, cpr-exec, normal"):
-        mode_named("postcopy")
 
 
 def test_mode_cpr_exec_needs_a_qemu_that_has_it() -> None:

@@ -1,0 +1,209 @@
+"""A case with a guest: its updates and what they changed, and which QEMU failed."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cprlib.errors import InstrumentError, QemuFailed, UpdateFailed
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.equivalence import Snapshot
+from cprlib.evidence.guest_checks import death_checks
+from cprlib.evidence.records import Comparison
+from cprlib.evidence.repeated_updates import numbered_check, numbered_row
+from cprlib.evidence.update_checks import (
+    delay_checks,
+    descriptor_count,
+    descriptor_rows,
+    end_checks,
+    events_of,
+    hand_over_checks,
+    order_checks,
+    vhost_checks,
+)
+from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.testing.checks import CaseChecks
+from cprlib.testing.equivalence import compare_device_states, compare_state, read_compared
+from cprlib.testing.watch import FrameWatch, TrafficWatch
+from cprlib.traffic.other_frames import OtherFrames
+from cprlib.update.faults import Survivor
+from cprlib.update.hooks import UpdateHook
+from cprlib.update.results import UpdateResult
+from cprlib.update.running_guest import RunningGuest
+from cprlib.update.saved_guest import save_device_state
+
+
+class GuestCase(CaseChecks):
+    """A guest, its updates, and what was seen of them."""
+
+    def __init__(self, folder: Path, evidence: CaseEvidence) -> None:
+        super().__init__(folder, evidence)
+        self._guest: RunningGuest | None = None
+        self._frames: FrameWatch | None = None
+        self._watch: TrafficWatch | None = None  # while traffic is measured
+        self._notes: list[str] = []
+        self._between_qemus = False
+        self.compares_states = True
+        """Whether the state before and after each update is compared; False for a guest that changes it itself."""
+
+    @property
+    def guest(self) -> RunningGuest:
+        """The running guest."""
+        if self._guest is None:
+            raise InstrumentError("use the guest", "it was not started")
+        return self._guest
+
+    @guest.setter
+    def guest(self, guest: RunningGuest) -> None:
+        self._guest = guest
+        self._frames = FrameWatch(guest, guest.stack.enter_context(OtherFrames(guest.topology.station)))
+
+    @property
+    def frames(self) -> FrameWatch:
+        """The frames of the guest that are no test packets."""
+        if self._frames is None:
+            raise InstrumentError("look at the frames of the guest", "it was not started")
+        return self._frames
+
+    def _read_state(self) -> Snapshot | None:
+        return read_compared(self.guest) if self.compares_states else None
+
+    def live_update(
+        self,
+        qemu: QemuBinary | None = None,
+        *,
+        note: str = "",
+        hooks: Sequence[UpdateHook] = (),
+        check: str = "update-completes",
+    ) -> UpdateResult:
+        """Update the guest and add what was seen to the evidence.
+
+        :param qemu: QEMU of the target; the source's when None.
+        :param note: for the report of a case with several updates.
+        :param check: name of the check that fails when the update does.
+        :raises UpdateFailed, QemuFailed: the update failed, which is in the evidence then.
+        """
+        netdevs = self.guest.machine.settings.netdevs
+        self.frames.note_nics()
+        other_qemu = qemu is not None and qemu != self.guest.machine.settings.qemu
+        self._between_qemus |= other_qemu
+        with self.without_update():
+            state = None if other_qemu or self._watch else self._read_state()
+            if self._watch:
+                self._watch.before_update()
+        try:
+            update = self.guest.live_update(qemu, hooks=hooks)
+        except (UpdateFailed, QemuFailed) as error:
+            said = " | ".join(line.strip() for line in error.details.splitlines() if "qemu-system" in line)
+            message = f"{error.one_line()}{f' ({said})' if said else ''}"  # the cause may be in either QEMU's words
+            expected, family = "the guest runs in the target", "update-completes"
+            self.expect(check, False, expected, error.happened, message, family=family)
+            raise
+        if self._watch:
+            self._watch.updates.append(update)
+        others = {item.interface for item in (*netdevs, *self.guest.machine.settings.netdevs) if item.cpr is False}
+        self.add_update(update.without_taps(others) if others else update, netdevs[0], note)
+        self.expect_same_state(state, Comparison.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
+        return update
+
+    def expect_same_state(
+        self, before: Snapshot | None, comparison: Comparison, name: str, subject: str, sides: Iterable[str] = ()
+    ) -> None:
+        """Check that everything that can be read of QEMU, process, kernel and guest is as before.
+
+        :param before: None when nothing is compared.
+        :param name: of the check.
+        :param subject: what has happened since, for the report.
+        :param sides: that are compared; all when empty.
+        """
+        if before is not None:
+            self.add_equivalence(compare_state(self.guest, before, comparison, subject, sides), name)
+
+    def expect_same_device_state(self, streams: Sequence[bytes]) -> None:
+        """Check that each update sends the device state that the update before has sent.
+
+        :param streams: of the main channels, in order; by :class:`RecordMainChannel`.
+        """
+        for number, (earlier, later) in enumerate(itertools.pairwise(streams), 1):
+            record = compare_device_states(earlier, later, self.guest.mechanism, f"update {number}")
+            self.add_equivalence(record, "device-state-is-sent-again")
+
+    def expect_device_state_kept(self, sent: bytes) -> None:
+        """Check that the guest's QEMU would send the device state that it was sent by the update. Ends the guest.
+
+        :param sent: stream of the update's main channel, by :class:`RecordMainChannel`.
+        """
+        self.expect_same_device_state([sent, save_device_state(self.guest)])
+
+    def add_update(self, update: UpdateResult, netdev: TapNetdev, note: str = "") -> None:
+        """Add what was seen of an update to the evidence.
+
+        :param netdev: the source's, as it was before the update.
+        """
+        self._notes.append(note)
+        number = len(self._notes)
+        identity = self.evidence.mechanism.handling.same_files
+        checks = (
+            *(hand_over_checks(update, netdev) if identity else ()),
+            *vhost_checks(update, netdev),
+            *order_checks(update),
+            *end_checks(update),
+            *(() if self._watch else delay_checks(update)),  # under traffic when the control run is known
+        )
+        rows = descriptor_rows(update, netdev)
+        known = [item for item in (self.evidence.qemu_downtime_ms, update.downtime_ms) if item is not None]
+        self.evidence = replace(
+            self.evidence,
+            updates=(self.evidence.updates or 0) + 1,
+            timeline=(*self.evidence.timeline, *events_of(update)),
+            descriptors=(*self.evidence.descriptors, *(numbered_row(row, number) for row in rows)),
+            fds=descriptor_count(update),
+            qemu_downtime_ms=max(known, default=None),
+        ).with_checks(*(numbered_check(check, number) for check in checks))
+
+    def last_words(self) -> str:
+        """What the QEMUs of the case wrote to standard error, and the rest of the last one's log."""
+        said = CaseChecks.last_words(self)
+        return f"{said}\n{self._guest.machine.messages}" if self._guest else said
+
+    @property
+    def update_begun(self) -> bool:
+        return bool(self.evidence.updates or (self._guest and self._guest.latest_update))
+
+    def fallen_qemu(self) -> str:
+        """How a QEMU failed that died or does not respond; empty at once when every one is well."""
+        if self._guest is None:
+            return ""
+        update = self._guest.latest_update
+        refusal = bool(update and update.expects_failure)
+        fallen = (item.fallen(may_end=refusal and item.incoming) for item in self._guest.machines)
+        return next(filter(None, fallen), "")
+
+    def killed_qemu(self) -> str:
+        if self._guest is None or self._guest.machine.exit_status() != -signal.SIGKILL:
+            return ""
+        machine = self._guest.machine
+        if machine.watch.exceeded:
+            return ""
+        return f"the {machine.name} was killed from outside by SIGKILL: did this machine run out of memory (dmesg)?"
+
+    def check_frames(self) -> None:
+        """Add the checks of all frames that were no test packets, at the end of the case."""
+        features = next((fact.after for fact in self.evidence.guest_view if fact.name == "virtio features"), None)
+        if self.guest.updates:
+            faults = self.evidence.faults
+            paused = any(fault.survivor == Survivor.TARGET and fault.state == "paused" for fault in faults)
+            self.add_checks(*self.frames.checks(features, alone=not faults, paused=paused))
+
+    def note_death(self) -> None:
+        """Add it to the evidence when a QEMU crashed or the guest's kernel died."""
+        self.evidence = self.evidence.with_checks(*death_checks(self.folder, self.accuses))
+
+    def write(self) -> None:
+        """Write ``case.json``."""
+        replace(self.evidence, finished_ns=time.time_ns()).write(self.folder)

@@ -59,11 +59,9 @@ class AgentConnection:
         return self._repeatable("ping", seconds=seconds).read(Clocks)
 
     def identity(self) -> Identity:
-        """Which boot of which kernel this is."""
         return self._repeatable("identity").read(Identity)
 
     def network(self) -> NetInfo:
-        """NICs and counters."""
         return self._repeatable("netinfo").read(NetInfo)
 
     def files(self, patterns: Iterable[str]) -> Mapping[str, GuestFile]:
@@ -83,7 +81,6 @@ class AgentConnection:
         self._channel.request("toggle-start", {"low": low, "high": high, "period_ms": period_ms, "device": NIC})
 
     def stop_toggling(self) -> ToggleResult:
-        """Stop alternating the number of queue pairs."""
         return self._repeatable("toggle-stop").read(ToggleResult)
 
     def toggling(self) -> ToggleResult:
@@ -91,7 +88,6 @@ class AgentConnection:
         return self._repeatable("toggle-status").read(ToggleResult)
 
     def reflector(self) -> ReflectorCounters:
-        """The session-reflector's counters."""
         return self._repeatable("reflector").read(ReflectorCounters)
 
     def reset_reflector(self) -> None:
@@ -167,7 +163,6 @@ class AgentConnection:
         self._repeatable("tcp-stop", {"connection": connection})
 
     def tcp(self) -> tuple[TcpResult, ...]:
-        """All TCP connections, in the order of their start."""
         return self._repeatable("tcp").list("connections", TcpResult)
 
     def finished_tcp(self, connection: int, deadline: Deadline) -> TcpResult:
@@ -183,7 +178,6 @@ class AgentConnection:
         return deadline.poll(finished, 0.05)
 
     def reset_tcp(self) -> None:
-        """Close and forget all TCP connections."""
         self._repeatable("tcp-reset")
 
     def add_vlan(self, vlan: int) -> None:
@@ -191,7 +185,6 @@ class AgentConnection:
         self._channel.request("vlan", {"action": "add", "vlan": vlan, "device": NIC})
 
     def remove_vlan(self, vlan: int) -> None:
-        """Delete a VLAN device."""
         self._channel.request("vlan", {"action": "remove", "vlan": vlan, "device": NIC})
 
     def add_filter(self, mac: str) -> None:
@@ -263,7 +256,6 @@ class AgentConnection:
         self._repeatable("configure", {"device": NIC, "ipv4": ipv4, "ipv6": ipv6})
 
     def reboot(self) -> None:
-        """Reboot the guest, a moment after the answer."""
         self._channel.request("reboot")
 
     def _log(self, name: str) -> PacketLog:

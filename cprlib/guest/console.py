@@ -40,7 +40,6 @@ class Console:
         return [escape(line) for line in data.decode("utf-8", "replace").replace("\r", "").split("\n")]
 
     def tail(self, count: int = LINES_SHOWN) -> str:
-        """The last lines, for the details of an error."""
         return "\n".join([line for line in self.lines() if line][-count:])
 
     def check(self) -> None:

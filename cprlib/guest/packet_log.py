@@ -72,7 +72,6 @@ class PacketLog:
         return map(PacketRecord._make, LAYOUT.iter_unpack(self.content))
 
     def of_kind(self, kind: RecordKind) -> Iterator[PacketRecord]:
-        """The records of one kind."""
         return (record for record in self if record.kind == kind)
 
 

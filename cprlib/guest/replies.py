@@ -42,7 +42,6 @@ class Reply:
         return record
 
     def list(self, key: str, kind: type[Value]) -> tuple[Value, ...]:
-        """A member that is a list of records."""
         entries = Annotated[tuple[kind, ...], Meta(max_length=ENTRIES_LIMIT)]  # type: ignore[valid-type]
         records: tuple[Value, ...] = self._convert(entries, self.members.get(key), key)
         return records
@@ -53,7 +52,6 @@ class Reply:
         return value
 
     def flag(self, key: str) -> bool:
-        """A member that is true or false."""
         value: bool = self._convert(bool, self.members.get(key), key)
         return value
 
@@ -74,7 +72,6 @@ class Reply:
 
 
 def invalid_answer(command: str, happened: str) -> InstrumentError:
-    """The error for an answer that cannot be used."""
     return InstrumentError(f"read the guest agent's answer to {command}", happened)
 
 

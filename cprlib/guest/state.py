@@ -124,7 +124,6 @@ def _nic(nic: NicInfo) -> Iterator[tuple[str, str]]:
 
 
 def _file(path: str, file: GuestFile) -> Iterator[tuple[str, str]]:
-    """The values of one file."""
     name = path.removeprefix("/")
     match name.split("/"):
         case [*_, "config"]:

@@ -65,11 +65,9 @@ class SuiteRun:
 
     @property
     def at_once(self) -> int:
-        """Number of tests that run at once."""
         return self.parallel or parallel_tests(self.engine)
 
     def command(self) -> list[str]:
-        """The command line of Avocado."""
         command = [sys.executable, "-m", "cprlib.lab.avocado_main", "run"]
         command += self.tests or [str(project_folder() / "tests" / "functional")]
         command += ["--job-results-dir", str(self.results / self.job_folder), "--disable-sysinfo"]
@@ -257,7 +255,6 @@ def run_and_gather(suite: SuiteRun) -> int:
     The evidence of an interrupted run is collected too; ``cprlib report`` lists what is missing.
 
     :returns: as :func:`gather`.
-    :raises EnvironmentFailure: see :func:`run_avocado` and :func:`gather`.
     """
     try:
         run_shown(suite, job_display(suite.at_once))
@@ -288,7 +285,6 @@ def repeat_tests(suite: SuiteRun, tries: Sequence[FirstTry]) -> int:
     The evidence of the first try moves to ``first-tries/<id>``; that of the second one has its reasons.
 
     :returns: as :func:`gather`.
-    :raises EnvironmentFailure: see :func:`run_avocado` and :func:`gather`.
     """
     kept, cases = suite.results / FIRST_TRIES, suite.results / CASES
     kept.mkdir(mode=0o700, exist_ok=True)

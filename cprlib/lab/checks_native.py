@@ -122,7 +122,6 @@ def check_namespaces() -> Result:
 
 
 def check_tun() -> Result:
-    """Create a tap in a separate namespace."""
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:

@@ -133,12 +133,10 @@ def try_user_namespace() -> str:
 
 
 def clone_tree(path: str) -> int:
-    """A detached clone of the mounts at a path."""
     return call(libc.syscall, SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), OPEN_TREE_CLONE | AT_RECURSIVE)
 
 
 def read_only_root() -> int:
-    """A detached, read-only clone of all mounts."""
     tree = clone_tree("/")
     attributes = struct.pack("=QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
     flags = AT_EMPTY_PATH | AT_RECURSIVE
@@ -292,7 +290,6 @@ def prepare(spec: Spec, shared: str) -> dict[str, Any]:
 
 
 def become_kernel(spec: Spec, shared: str) -> None:
-    """Confine this process, write the report, and execute the kernel."""
     try:
         report = prepare(spec, shared)
         os.set_inheritable(spec["report"], False)

@@ -47,7 +47,6 @@ def examine() -> list[Diagnosis]:
 
 
 def failures(findings: Iterable[Diagnosis], mode: Mode) -> list[Diagnosis]:
-    """The failed checks of a mode."""
     return [one for one in findings if one.area in (mode, "both") and one.level is Level.FAIL]
 
 
@@ -57,7 +56,6 @@ def choose(findings: Sequence[Diagnosis]) -> Mode:
 
 
 def usable(findings: Sequence[Diagnosis]) -> bool:
-    """Whether the chosen mode can be used at all."""
     return not failures(findings, choose(findings))
 
 
@@ -126,7 +124,6 @@ def as_json(findings: Sequence[Diagnosis]) -> dict[str, Any]:
 
 
 def check_lab() -> list[Diagnosis]:
-    """All checks, in the order of the report."""
     return [*check_confinement(), check_packages(), check_disk(), check_boot()]
 
 
@@ -195,7 +192,6 @@ def namespaces_advice(root: Path = Path("/")) -> str:
 
 
 def check_disk() -> Diagnosis:
-    """Check disk space for builds and downloads."""
     folder = cache_folder()
     while not folder.exists():
         folder = folder.parent

@@ -36,16 +36,13 @@ class JobEvents(ResultEvents):  # type: ignore[misc]
                 self._stream.flush()
 
     def pre_tests(self, job: Any) -> None:
-        """The tests are known."""
         self._write(ChosenTests(tuple(str(test.uri) for suite in job.test_suites for test in suite.tests)))
 
     def start_test(self, result: Any, state: dict[str, Any]) -> None:
-        """A test begins."""
         del result
         self._write(StartedTest(*_name(state)))
 
     def end_test(self, result: Any, state: dict[str, Any]) -> None:
-        """A test has ended."""
         del result
         reason = str(state.get("fail_reason") or "")
         seconds = float(state.get("time_elapsed", 0.0))
@@ -59,5 +56,4 @@ class JobEvents(ResultEvents):  # type: ignore[misc]
 
 
 def _name(state: dict[str, Any]) -> tuple[str, str]:
-    """Number and name of a test."""
     return str(state["name"].uid), f"{state['name'].name}{state['name'].str_variant}"

@@ -82,7 +82,6 @@ class LabRunnerApp(RunnerApp):  # type: ignore[misc]
         self._channel = channel
 
     def get_runner_from_runnable(self, runnable: Any) -> Any:
-        """The runner for a kind of test."""
         if runnable.kind == KIND:
             return OneProcessRunner(self._channel)
         return super().get_runner_from_runnable(runnable)

@@ -63,7 +63,6 @@ class JobState:
         self.total = 0
 
     def handle(self, event: JobEvent) -> None:
-        """Take note of an event."""
         match event:
             case ChosenTests():
                 self.total = len(event.tests)
@@ -77,7 +76,6 @@ class JobState:
 
     @property
     def ended(self) -> int:
-        """Number of tests that have ended."""
         return len(self._ended)
 
     @property
@@ -92,7 +90,6 @@ class JobState:
         return [(test, now - start) for test, start in self._running.values()]
 
     def elapsed(self) -> float:
-        """Seconds since the beginning."""
         return self._clock() - self._begun
 
     def seconds_left(self) -> float | None:
@@ -155,7 +152,6 @@ class JobDisplay:
         pass
 
     def handle(self, event: JobEvent) -> None:
-        """Show an event."""
         with self._lock:  # released before anything is printed: a live table takes it while it holds the terminal
             self._state.handle(event)
             match event:
@@ -211,7 +207,6 @@ class LiveTable(JobDisplay):
             self._live.stop()
 
     def table(self) -> RenderableType:
-        """The running cases, and a line on all."""
         from rich.console import Group  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415

@@ -57,7 +57,6 @@ class KvmEngine:
         self.disks = list(disks)
 
     def attempt(self, command: LabCommand, streams: LabStreams) -> Attempt:
-        """See :meth:`cprlib.lab.engine.LabEngine.attempt`."""
         if command.terminal is not None:
             raise UsageError("open a shell in a lab of engine kvm", "this engine has no terminal", "use engine uml")
         with contextlib.ExitStack() as stack:

@@ -23,7 +23,6 @@ class NativeSpawner(ProcessSpawner):  # type: ignore[misc]
     description = "Process based spawner whose runners end with the job"
 
     async def spawn_task(self, runtime_task: Any) -> bool:
-        """Start the task's runner."""
         self.create_task_output_dir(runtime_task)
         task = runtime_task.task
         runner = task.runnable.runner_command()

@@ -144,7 +144,6 @@ class LabSession:
         return Attempt(self.returncode, self.boot_ms)
 
     def _readers(self) -> dict[str, Callable[[bytes], None]]:
-        """The consumer of each channel of this lab."""
         readers: dict[str, Callable[[bytes], None]] = {
             "stdout": self.streams.stdout,
             "stderr": self.streams.stderr,

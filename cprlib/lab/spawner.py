@@ -63,7 +63,6 @@ class LabSpawnerCLI(CLI):  # type: ignore[misc]
     description = 'lab spawner command line options for "run"'
 
     def configure(self, parser: Any) -> None:
-        """Add the options."""
         super().configure(parser)
         parser = parser.subcommands.choices.get("run", None)
         if parser is None:
@@ -171,13 +170,11 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
 
     @staticmethod
     def is_task_alive(runtime_task: Any) -> bool:
-        """Whether the process of the task runs."""
         handle = runtime_task.spawner_handle
         return handle is not None and not handle.ended.done()
 
     @staticmethod
     async def wait_task(runtime_task: Any) -> None:
-        """Wait for the end of the process of the task."""
         await asyncio.shield(runtime_task.spawner_handle.ended)
 
     async def terminate_task(self, runtime_task: Any) -> bool:

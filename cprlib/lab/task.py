@@ -109,11 +109,9 @@ class StatusClient:
         self.send({"status": "running", "type": kind, "log": encoded, "encoding": "utf-8"})
 
     def log(self, line: str) -> None:
-        """Send a line for debug.log of the task."""
         self.text("log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} lab: {line}".encode())
 
     def error(self, reason: str, error_class: str) -> None:
-        """Finish the task as an error."""
         self.send({"status": "finished", "result": "error", "fail_reason": reason, "fail_class": error_class})
 
 

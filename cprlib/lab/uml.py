@@ -76,7 +76,6 @@ class UmlEngine:
         self.layers = layers
 
     def attempt(self, command: LabCommand, streams: LabStreams) -> Attempt:
-        """See :meth:`cprlib.lab.engine.LabEngine.attempt`."""
         if command.results is not None and not command.results.is_dir():
             raise LabFailure("start a lab", f"{command.results} is no folder", "create the results folder first")
         with reserved_core() as core, _channels(command.terminal is not None) as channels:

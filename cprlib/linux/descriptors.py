@@ -57,7 +57,6 @@ class Descriptor:
 
     @property
     def nonblocking(self) -> bool:
-        """Whether O_NONBLOCK is set on the open file."""
         return bool(self.flags & os.O_NONBLOCK)
 
 
@@ -73,7 +72,6 @@ class DescriptorTable:
         return tuple(row for row in self.rows if row.kind == kind)
 
     def count_by_kind(self) -> dict[str, int]:
-        """The number of descriptors of each kind, sorted by kind."""
         return dict(sorted(Counter(row.kind for row in self.rows).items()))
 
 

@@ -52,7 +52,6 @@ class SystemCall:
     position: int = 1
 
     def is_made(self, number: int, arguments: Sequence[int]) -> bool:
-        """Whether a call is this one."""
         return number == self.number and self.value in (ANY, arguments[self.position] & 0xFFFFFFFF)
 
 
@@ -112,7 +111,6 @@ class FailingCalls:
 
     @property
     def failed(self) -> tuple[SystemCall, ...]:
-        """Calls that failed so far."""
         with self._lock:
             return tuple(self._failed)
 

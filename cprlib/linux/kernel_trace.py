@@ -137,14 +137,12 @@ class KernelTrace(Tracepoints):
         super().__init__(_FILTERS, tracefs)
 
     def report(self) -> KernelReport:
-        """Everything so far."""
         trace = self.read()
         unseen = {_ACTS[event.rpartition("/")[2]]: why for event, why in trace.left_out.items()}
         return KernelReport(trace.why, kernel_events(trace.lines), unseen)
 
 
 def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:
-    """The events of the five tracepoints."""
     events = []
     for line in lines:
         act = _ACTS.get(line.event)

@@ -133,7 +133,6 @@ def change_priority(priority: int) -> None:
 
 
 def become_ordinary() -> None:
-    """Schedule this thread by SCHED_OTHER."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 

@@ -58,7 +58,6 @@ def _lines(path: Path) -> list[str]:
 
 
 def _status(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """The chosen members of a status file."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         item, _, text = line.partition(":")
         if item in names:

@@ -106,7 +106,6 @@ class Topology:
         self.switch.netlink.link("set", index=index, master=0)
 
     def remove_tap(self, interface: str) -> None:
-        """Delete a persistent tap."""
         self.switch.netlink.link("del", index=self.switch.index(interface))
 
     def add_further_network(self, number: int) -> None:

@@ -116,7 +116,6 @@ class Tracepoints:
             (folder / "enable").write_text("1")
 
     def read(self) -> Trace:
-        """Everything recorded so far."""
         if self._why:
             return Trace(self._why)
         try:

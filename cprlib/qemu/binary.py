@@ -1,7 +1,7 @@
 """A QEMU binary and its features.
 
 Features come from query-qmp-schema, never from a version number or help text: distributions backport features, and a
-series under review has no version.
+series under review has no version. Every query starts the binary, and raises UsageError for one that is no QEMU.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ class QemuBinary:
     firmware: Path | None = None
 
     def command(self) -> list[str]:
-        """The start of every command line."""
         return [str(self.path.absolute()), *(["-L", str(self.firmware.absolute())] if self.firmware else [])]
 
     def parameters(self, prefix: str = "") -> dict[str, str]:
@@ -107,7 +106,6 @@ class Schema:
 
 
 def facts_from_schema(path: Path, version: str, sha256: str, schema: Schema) -> QemuFacts:
-    """The features that a schema shows."""
     parameters, tap = schema.arguments("migrate-set-parameters"), schema.variant("netdev_add", "tap")
     modes = schema.enumeration(parameters.get("mode", ""))
     local = next((name for name in LOCAL_PARAMETERS if parameters.get(name) == "bool"), None)
@@ -180,19 +178,13 @@ def require_accelerator(qemu: QemuBinary, accelerator: str) -> None:
 
 
 def machine_types(qemu: QemuBinary) -> frozenset[str]:
-    """Names of the machine types of a binary, without aliases (query-machines).
-
-    :raises UsageError: see :func:`probe`.
-    """
+    """Names of the machine types of a binary, without aliases (query-machines)."""
     with _started_without_machine(qemu) as connection:
         return frozenset(str(machine["name"]) for machine in connection.execute("query-machines"))
 
 
 def nic_properties(qemu: QemuBinary) -> frozenset[str]:
-    """Names of the properties of the NIC (device-list-properties).
-
-    :raises UsageError: see :func:`probe`.
-    """
+    """Names of the properties of the NIC (device-list-properties)."""
     with _started_without_machine(qemu) as connection:
         found = connection.execute("device-list-properties", {"typename": NIC_DRIVER})
     return frozenset(str(item["name"]) for item in found)
@@ -201,7 +193,6 @@ def nic_properties(qemu: QemuBinary) -> frozenset[str]:
 def require_machine(qemu: QemuBinary, name: str) -> None:
     """Refuse a QEMU without a machine type; old ones are removed after six years.
 
-    :raises UsageError: see :func:`probe`.
     :raises NotSupported: with the names that it has.
     """
     known = machine_types(qemu)
@@ -213,7 +204,6 @@ def require_machine(qemu: QemuBinary, name: str) -> None:
 def require_sandbox(qemu: QemuBinary) -> None:
     """Refuse a QEMU without ``-sandbox``.
 
-    :raises UsageError: see :func:`probe`.
     :raises NotSupported: it was built without libseccomp.
     """
     with _started_without_machine(qemu) as connection:

@@ -114,7 +114,6 @@ class MigrationChannels:
 
     @classmethod
     def fresh(cls) -> MigrationChannels:
-        """Unique names."""
         token = secrets.token_hex(8)
         return cls(f"cprlib-{token}-cpr", f"cprlib-{token}-main")
 

@@ -84,12 +84,10 @@ class Machine:
 
     @property
     def trace(self) -> TraceLog:
-        """The trace log so far."""
         return read_trace(self.files.trace)
 
     @property
     def output(self) -> str:
-        """Standard output and error so far."""
         return self.files.output.read_text(encoding="utf-8", errors="replace") if self.files.output.exists() else ""
 
     @property
@@ -174,7 +172,6 @@ class Machine:
             raise
 
     def status(self) -> str:
-        """The run state (QAPI RunState)."""
         answer: Mapping[str, Any] = self.qmp.execute("query-status")
         return str(answer["status"])
 
@@ -239,7 +236,6 @@ class Machine:
         self.settings = replace(self.settings, nics=nics)
 
     def remove_netdev(self, identifier: str) -> None:
-        """Remove a netdev by QMP and from the settings."""
         self.qmp.execute("netdev_del", {"id": identifier})
         self.settings = replace(self.settings, netdevs=self._others(identifier))
 

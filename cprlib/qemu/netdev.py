@@ -100,7 +100,6 @@ class TapNetdev:
 
     @property
     def tap_passed(self) -> bool:
-        """True when a manager opens the tap."""
         return self.tap_source in (TapSource.FD, TapSource.FDS)
 
     @property
@@ -203,7 +202,6 @@ class PassedFiles:
 
     @property
     def all(self) -> tuple[int, ...]:
-        """Tap and vhost descriptors."""
         return (*self.tap, *self.vhost)
 
 

@@ -1,4 +1,7 @@
-"""A virtio-net device as QEMU has it: features, status, vhost, receive filters; differences between two states."""
+"""A virtio-net device as QEMU has it: features, status, vhost, receive filters; differences between two states.
+
+What takes a connection raises what :meth:`QmpConnection.execute` does.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,7 @@ NIC_PATH = f"/machine/peripheral/{NIC}/virtio-backend"
 
 
 def device_facts(qmp: QmpConnection) -> Facts:
-    """State of the guest's first NIC that an update must not change (x-query-virtio-status).
-
-    :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute`.
-    """
+    """State of the guest's first NIC that an update must not change (x-query-virtio-status)."""
     return facts_from_status(qmp.execute("x-query-virtio-status", {"path": NIC_PATH}))
 
 
@@ -48,10 +48,7 @@ def _words(descriptions: Iterable[str]) -> str:
 
 
 def filter_facts(qmp: QmpConnection) -> Facts:
-    """Receive filters of the guest's first NIC: addresses, VLANs, modes (query-rx-filter). Tables are sorted.
-
-    :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute`.
-    """
+    """Receive filters of the guest's first NIC: addresses, VLANs, modes (query-rx-filter). Tables are sorted."""
     return facts_from_filter(qmp.execute("query-rx-filter", {"name": NIC})[0])
 
 
@@ -99,10 +96,7 @@ def receive_ring_size(qmp: QmpConnection) -> int:
 
 
 def has_ring(qmp: QmpConnection) -> bool:
-    """Whether a driver has set up the first NIC's first receive ring (x-query-virtio-queue-status).
-
-    :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute`.
-    """
+    """Whether a driver has set up the first NIC's first receive ring (x-query-virtio-queue-status)."""
     return bool(qmp.execute("x-query-virtio-queue-status", {"path": NIC_PATH, "queue": 0})["vring-desc"])
 
 

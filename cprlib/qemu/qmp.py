@@ -164,10 +164,7 @@ class QmpConnection:
             return self._greetings
 
     def negotiate_again(self) -> None:
-        """Negotiate with a QEMU that was executed in the place of the one before, and has greeted.
-
-        :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`execute`.
-        """
+        """Negotiate with a QEMU that was executed in the place of the one before, and has greeted."""
         self.execute("qmp_capabilities", self._capabilities)
 
     @property
@@ -292,10 +289,7 @@ class QmpConnection:
         return reply["return"]
 
     def pass_descriptor(self, name: str, descriptor: int) -> None:
-        """Pass a copy of a descriptor to QEMU under a name (QMP getfd).
-
-        :raises QmpRefused, QemuFailed, DeadlineExceeded: see :meth:`execute`.
-        """
+        """Pass a copy of a descriptor to QEMU under a name (QMP getfd)."""
 
         async def send() -> None:
             self._client.send_fd_scm(descriptor)

@@ -1,6 +1,7 @@
 """All state of a QEMU that QMP, HMP and QOM report, as a flat mapping from path to value.
 
-Only commands that read are sent, and none that has hurt a QEMU: see :data:`NOT_SENT`.
+Only commands that read are sent, and none that has hurt a QEMU: see :data:`NOT_SENT`. What takes a connection raises
+what :meth:`QmpConnection.execute_all` does.
 """
 
 from __future__ import annotations
@@ -64,7 +65,6 @@ def flatten(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _name(item: object, otherwise: str) -> str:
-    """What an object in a list is called."""
     known = ("id", "name", "label", "capability", "qdev_id", "path", "qom-path")
     found = (item.get(name) for name in known) if isinstance(item, Mapping) else ()
     return next((name.strip("/").replace("/", "|") for name in found if isinstance(name, str) and name), otherwise)
@@ -113,7 +113,6 @@ def read_queries(qmp: QmpConnection, queues: int, *, vhost: bool) -> Values:
     """What QMP's queries and the virtqueues of all virtio devices report.
 
     :param queues: queue pairs of the NIC that has most; :param vhost: whether a NIC has vhost.
-    :raises QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute_all`.
     """
     answers = qmp.execute_all([(name, None) for name in QUERIES])
     devices = answers[QUERIES.index("x-query-virtio")]
@@ -134,10 +133,7 @@ def read_queries(qmp: QmpConnection, queues: int, *, vhost: bool) -> Values:
 
 
 def read_outlines(qmp: QmpConnection) -> Values:
-    """What HMP's ``info`` reports of devices, memory and network.
-
-    :raises QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute_all`.
-    """
+    """What HMP's ``info`` reports of devices, memory and network."""
     answers = qmp.execute_all([("human-monitor-command", {"command-line": f"info {name}"}) for name in OUTLINES])
     return {
         f"{name}/{path}": value
@@ -147,10 +143,7 @@ def read_outlines(qmp: QmpConnection) -> Values:
 
 
 def read_objects(qmp: QmpConnection) -> Values:
-    """The properties of QOM objects.
-
-    :raises QemuFailed, DeadlineExceeded: see :meth:`QmpConnection.execute_all`.
-    """
+    """The properties of QOM objects."""
     (known,) = qmp.execute_all([("qom-list-get", {"paths": ["/"]})])
     return _read_some_objects(qmp) if isinstance(known, QmpRefused) else _read_all_objects(qmp)
 
@@ -209,7 +202,6 @@ def _read_some_objects(qmp: QmpConnection) -> Values:
 
 
 def _items(answer: object) -> list[dict[str, Any]]:
-    """A list that QEMU has sent; an empty one when it refused."""
     return answer if isinstance(answer, list) else []
 
 

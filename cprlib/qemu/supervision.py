@@ -50,7 +50,6 @@ class SizeWatch:
         self.exceeded: Path | None = None
 
     def add(self, limits: Mapping[Path, int]) -> None:
-        """Watch more files of the same process."""
         self._limits = {**self._limits, **limits}
 
     def __enter__(self) -> SizeWatch:

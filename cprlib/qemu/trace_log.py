@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,20 +53,16 @@ class TraceLog:
     messages: tuple[str, ...]
 
     def first(self, name: str, containing: str = "") -> TraceRecord | None:
-        """The first record with this name and text."""
         return next((item for item in self.records if item.name == name and containing in item.text), None)
 
     def all_of(self, name: str) -> tuple[TraceRecord, ...]:
         """All records with this name, in the order written."""
         return tuple(item for item in self.records if item.name == name)
 
-    def run_state(self, states: Collection[str]) -> TraceRecord | None:
-        """The first change of the run state to one of ``states`` (QAPI RunState)."""
-        for item in self.all_of("runstate_set"):
-            found = RUN_STATE.search(item.text)
-            if found and found["state"] in states:
-                return item
-        return None
+    def run_state(self, state: str) -> TraceRecord | None:
+        """The first change of the run state to this one (QAPI RunState)."""
+        changes = ((item, RUN_STATE.search(item.text)) for item in self.all_of("runstate_set"))
+        return next((item for item, found in changes if found and found["state"] == state), None)
 
     def run_states(self) -> tuple[tuple[int, str], ...]:
         """Changes of the run state: time in ns and new state."""
@@ -90,7 +86,6 @@ def _time_ns(seconds: int, found: re.Match[str]) -> int:
 
 
 def parse_trace(lines: Iterable[str]) -> TraceLog:
-    """Parse the lines of a log."""
     records, messages = [], []
     for line in (item.rstrip("\n") for item in lines):
         record = _record(line)

@@ -130,7 +130,6 @@ def _count(item: Field) -> int:
 
 
 def _values(part: Structure, data: bytes) -> Iterator[tuple[str, str]]:
-    """The values of a structure's fields and subsections."""
     position = 0
     for item in part.fields:
         if item.array_len is not None and item.array_len > LISTED and not (item.struct or item.fields):

@@ -123,7 +123,6 @@ class CaseChecks:
         self.add_checks(Check(name, Outcome.INCONCLUSIVE, str(expected), reason))
 
     def add_checks(self, *checks: Check) -> None:
-        """Add checks that were made elsewhere."""
         for check in checks:
             self._add(check.name, check)
 
@@ -146,7 +145,6 @@ class CaseChecks:
         self.add_checks(*checks)
 
     def add_fault(self, fault: FaultRecord) -> None:
-        """Add a fault that was injected into an update."""
         self.evidence = replace(self.evidence, faults=(*self.evidence.faults, fault))
 
     def add_equivalence(self, record: EquivalenceRecord, name: str) -> None:
@@ -290,7 +288,6 @@ def without_time(line: str) -> str:
 
 
 def listed(items: Iterable[object]) -> str:
-    """The first items as text."""
     texts = [str(item) for item in items]
     return "; ".join(texts[:LISTED]) + (f"; and {len(texts) - LISTED} more" if texts[LISTED:] else "")
 

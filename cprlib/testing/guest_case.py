@@ -53,7 +53,6 @@ class GuestCase(CaseChecks):
 
     @property
     def guest(self) -> RunningGuest:
-        """The running guest."""
         if self._guest is None:
             raise InstrumentError("use the guest", "it was not started")
         return self._guest
@@ -205,5 +204,4 @@ class GuestCase(CaseChecks):
         self.evidence = self.evidence.with_checks(*death_checks(self.folder, self.accuses))
 
     def write(self) -> None:
-        """Write ``case.json``."""
         replace(self.evidence, finished_ns=time.time_ns()).write(self.folder)

@@ -106,7 +106,6 @@ class GuestSpec:
         )
 
     def machine_in(self, run: SuiteParameters) -> str:
-        """The guest's machine type."""
         return self.machine or ("pc" if self.is_plugged or self.pluggable else run.machine)
 
     @property

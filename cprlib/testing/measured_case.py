@@ -110,7 +110,6 @@ class MeasuredCase(GuestCase):
         self._running: TrafficSession | None = None
 
     def _warm_flows(self) -> tuple[Flow, ...]:
-        """A flow for each queue pair in use, warmed up."""
         parameters = self.parameters
         queues = self.evidence.parameters.queues or 1
         candidates = flows_between(

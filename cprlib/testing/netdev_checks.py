@@ -88,7 +88,6 @@ def silent_nics(case: MeasuredCase, netdevs: Sequence[TapNetdev]) -> tuple[str, 
 
 
 def expect_answers(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev]) -> None:
-    """Check that every NIC carries packets."""
     case.expect_empty(
         f"{label}-answers",
         silent_nics(case, netdevs),

@@ -51,7 +51,6 @@ def flow_frame(port: int) -> bytes:
 
 
 def send_frames(guest: RunningGuest, frames: Sequence[bytes]) -> None:
-    """Send frames from the station."""
     with guest.topology.station.entered():
         opened = open_sending(STATION_INTERFACE)
     with opened:

@@ -28,20 +28,13 @@ REST_S = 0.6
 BUSY_SHARE = 0.5  # of a processor, beyond what was used before; a lab also counts time that its host took from it
 SWITCHES, INTERRUPTS = 500.0, 100.0  # per second, beyond three times as many as before
 
-
-@dataclass(frozen=True, slots=True)
-class LonelyPackets:
-    """Delays of single packets.
-
-    :param delay_ms: the shortest, by flow or port; None for one of which a packet was not answered or did not arrive.
-    """
-
-    delay_ms: Mapping[str, float | None]
+Delays = Mapping[str, float | None]
+"""Of single packets, in ms: the shortest by flow or port; None where a packet was not answered or did not arrive."""
 
 
 def send_lonely_packets(
     station: NetworkNamespace, agent: AgentConnection, flows: Sequence[Flow], ports: Sequence[int]
-) -> LonelyPackets:
+) -> Delays:
     """Send single packets from the station, each when the one before is answered, and one from each port of the guest.
 
     :param flows: one on each queue at least; their source ports must be free.
@@ -59,7 +52,7 @@ def send_lonely_packets(
             arrived_ns = listener.wait(Deadline(ANSWER_S, "a single packet"))
             delays[f"from the guest's port {port}"] = None if arrived_ns is None else (arrived_ns - asked_ns) / 1e6
     agent.reset_streams()  # streams of a later test start at 0
-    return LonelyPackets(delays)
+    return delays
 
 
 def _shortest(probes: Probes) -> float | None:
@@ -74,21 +67,21 @@ def _shortest(probes: Probes) -> float | None:
     return min(found)
 
 
-def lonely_check(before: LonelyPackets, after: LonelyPackets) -> Check:
+def lonely_check(before: Delays, after: Delays) -> Check:
     """Every single packet arrives after the update, about as fast as before; inconclusive when one was lost before."""
     name, expected = "single-packets-arrive", "single packets on the quiet NIC arrive, about as fast as before"
-    lost = [title for title, delay in before.delay_ms.items() if delay is None]
+    lost = [title for title, delay in before.items() if delay is None]
     if lost:
         return Check(name, Outcome.INCONCLUSIVE, expected, f"lost before the update: {', '.join(lost)}")
     problems = []
-    for title, delay in after.delay_ms.items():
-        earlier = max(known for known in before.delay_ms.values() if known is not None)
+    for title, delay in after.items():
+        earlier = max(known for known in before.values() if known is not None)
         if delay is None:
             problems.append(f"none within {ANSWER_S:.0f} s: {title}")
         elif delay > SLOWER * earlier + SLACK_MS:
             problems.append(f"{delay:.1f} ms instead of at most {earlier:.1f} before: {title}")
-    ways = [max((ms for ms in each.delay_ms.values() if ms is not None), default=0.0) for each in (before, after)]
-    observed = f"{len(after.delay_ms)} ways, the slowest {ways[0]:.1f} ms before and {ways[1]:.1f} ms after"
+    ways = [max((ms for ms in each.values() if ms is not None), default=0.0) for each in (before, after)]
+    observed = f"{len(after)} ways, the slowest {ways[0]:.1f} ms before and {ways[1]:.1f} ms after"
     meaning = f"a packet that comes alone is not delivered at once: {'; '.join(problems)}"
     return Check.of(name, not problems, expected, observed, meaning)
 

@@ -24,7 +24,7 @@ from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, Watched, frame_chec
 from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
 from cprlib.evidence.update_checks import first_times
-from cprlib.testing.quiet_nic import LonelyPackets, Rest, lonely_check, rest_checks, send_lonely_packets, watch_rest
+from cprlib.testing.quiet_nic import Delays, Rest, lonely_check, rest_checks, send_lonely_packets, watch_rest
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrame, OtherFrames
@@ -55,7 +55,7 @@ class TrafficWatch:
     guest: RunningGuest
     flows: tuple[Flow, ...]
     ports: tuple[int, ...]
-    lonely: LonelyPackets
+    lonely: Delays
     errors: Errors
     first: WatchedMoment
     rest: Rest | None
@@ -128,11 +128,9 @@ class FrameWatch:
         self.note_nics()
 
     def note_nics(self) -> None:
-        """Note the addresses of the NICs there are now."""
         self._macs |= dict.fromkeys(nic.mac for nic in self._guest.machine.settings.nics)
 
     def read(self) -> tuple[OtherFrame, ...]:
-        """All frames so far."""
         return self._frames.read()
 
     def wait_announced(self, kind: FrameClass, sender: str, since_ns: int, deadline: Deadline) -> int | None:

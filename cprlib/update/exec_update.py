@@ -58,7 +58,6 @@ class CopiedFiles(UpdateHook):
         return tuple(replace(item, source=originals[item.source.number]) if item.source else item for item in pairings)
 
     def close(self) -> None:
-        """Close the copies that are left."""
         while self.copies:
             os.close(self.copies.popitem()[1])
 
@@ -70,7 +69,6 @@ class ExecuteInstead(UpdateHook):
         self._command = command
 
     def before_target(self, update: LiveUpdate) -> None:
-        """Replace the command."""
         if isinstance(update, ExecUpdate):
             update.command = self._command
 

@@ -74,7 +74,6 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
     machine = guest.machine
     return FaultResult(
         fault=fault,
-        reached=not injection.why,
         why=injection.why,
         acted_ns=injection.acted_ns,
         migration=migration,
@@ -126,7 +125,6 @@ def changed_settings(settings: MachineSettings, action: Action) -> MachineSettin
 
 
 def _properties(driver: str, values: Mapping[str, str]) -> list[str]:
-    """Arguments that set properties of all devices of a type."""
     return [word for name, value in values.items() for word in ("-global", f"{driver}.{name}={value}")]
 
 
@@ -183,12 +181,10 @@ class FaultInjection(UpdateHook):
         }
 
     def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
-        """Inject a fault of a phase before ``migrate``."""
         if phase is self.fault.phase:
             self._inject(update)
 
     def migrating(self, update: LiveUpdate) -> None:
-        """Inject a fault of a phase after ``migrate``."""
         phase = self.fault.phase
         if phase in BEFORE_MIGRATE:
             return

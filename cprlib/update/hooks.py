@@ -59,7 +59,6 @@ class PauseAtFdsSent(UpdateHook):
         self._proxy: ChannelProxy | None = None
 
     def before_target(self, update: LiveUpdate) -> None:
-        """Put a proxy on the CPR channel."""
         channels = update.source_channels
         self._proxy = update.stack.enter_context(ChannelProxy(update.topology.switch, channels.cpr, None))
         update.source_channels = replace(channels, cpr=self._proxy.name)
@@ -111,7 +110,6 @@ class RecordMainChannel(UpdateHook):
         self._proxy: ChannelProxy | None = None
 
     def before_target(self, update: LiveUpdate) -> None:
-        """Put a proxy on the main channel that relays at once."""
         channels = update.source_channels
         proxy = ChannelProxy(update.topology.switch, channels.main, 0, record=True)
         self._proxy = update.stack.enter_context(proxy)

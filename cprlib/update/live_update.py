@@ -144,7 +144,6 @@ class LiveUpdate:
 
     @property
     def _compared(self) -> bool:
-        """Whether descriptors are paired by kcmp(2)."""
         return True
 
     def _views(self) -> tuple[ProcessView, ProcessView, tuple[Pairing, ...]]:
@@ -206,7 +205,6 @@ class LiveUpdate:
         return None
 
     def mark(self, name: str, who: str = HARNESS) -> None:
-        """Note a moment: now."""
         self.moments.append(Moment(name, time.time_ns(), who, "the harness"))
 
     @property

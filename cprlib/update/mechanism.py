@@ -110,12 +110,10 @@ class LinkSwitch(NicHandling):
         return target
 
     def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
-        """Set the old link down and the new one up."""
         topology.detach(source.interface)
         topology.attach(target.interface)
 
     def source_gone(self, topology: Topology, source: TapNetdev) -> None:
-        """Delete the old tap."""
         topology.remove_tap(source.interface)
 
 
@@ -162,7 +160,6 @@ class FdShare(NicHandling):
     supports_vhost = False
 
     def source_netdev(self, netdev: TapNetdev, local: LocalNames | None = None) -> TapNetdev:  # noqa: ARG002
-        """The netdev with descriptors instead of the interface's name."""
         return replace(netdev, tap_source=TapSource.FDS if netdev.queues > 1 else TapSource.FD)
 
 

@@ -124,7 +124,6 @@ class ChannelProxy:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The held messages in order."""
         return tuple(self._messages)
 
     def held_descriptors(self) -> tuple[Descriptor, ...]:
@@ -133,7 +132,6 @@ class ChannelProxy:
         return tuple(row for row in read_table(os.getpid()).rows if row.number in numbers)
 
     def release(self) -> None:
-        """Relay everything from now on."""
         self._released.set()
 
     def cut(self) -> None:
@@ -305,7 +303,6 @@ class StartupBarrier:
 
     @property
     def path(self) -> str:
-        """The path that QEMU has to read."""
         return f"/proc/{os.getpid()}/fd/{self._reader}"
 
     def holds(self, pid: int) -> bool:

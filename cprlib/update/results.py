@@ -107,7 +107,7 @@ class UpdateResult:
 class FaultResult:
     """Result of an update with a fault.
 
-    :param reached: False when the update ended before the fault's phase; :attr:`why` has the reason.
+    :param why: the update ended before the fault's phase; empty when it has reached it.
     :param acted_ns: time of the fault (CLOCK_REALTIME).
     :param migration: status by query-migrate at the end; ``gone`` when the source has ended.
     :param error: QEMU's message for the failure.
@@ -119,7 +119,6 @@ class FaultResult:
     """
 
     fault: Fault
-    reached: bool
     why: str
     acted_ns: int
     migration: str
@@ -136,6 +135,10 @@ class FaultResult:
     source_messages: str
     target_messages: str
 
+    @property
+    def reached(self) -> bool:
+        return not self.why
+
 
 def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment, ...]:
     """The steps that the two QEMUs report.
@@ -148,7 +151,7 @@ def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment,
         ("FDS_SENT", SOURCE): next((item for item in recent if item.name in SENDING), None),
         ("FDS_LOADING", TARGET): other.first("cpr_state_load"),
         ("STATE_LOADING", TARGET): other.first("migrate_set_state", "new state active"),
-        ("RESUME", TARGET): other.run_state(("running",)),
+        ("RESUME", TARGET): other.run_state("running"),
     }
     found = [Moment(name, item.time_ns, who, f"trace {item.name}") for (name, who), item in records.items() if item]
     machines = {"STOP": source} | ({} if records["RESUME", TARGET] else {"RESUME": target})

@@ -201,7 +201,6 @@ def fault_result(name: str) -> FaultResult:
     (fault,) = faults_named(name)
     return FaultResult(
         fault=fault,
-        reached=True,
         why="",
         acted_ns=ACTED_NS,
         migration="failed",

@@ -24,10 +24,10 @@ def test_records_have_time_name_and_text() -> None:
 
 
 def test_run_state_looks_at_the_new_state() -> None:
-    found = parse_trace(LINES).run_state(("postmigrate",))
+    found = parse_trace(LINES).run_state("postmigrate")
     assert found is not None
     assert found.time_ns == 1700000000_500000000
-    assert parse_trace(LINES).run_state(("running",)) is None
+    assert parse_trace(LINES).run_state("running") is None
     assert [state for _, state in parse_trace(LINES).run_states()] == ["paused", "postmigrate"]
 
 
@@ -42,5 +42,5 @@ def test_records_of_qemu_10_2_have_the_time_in_iso_8601() -> None:
     ]
     log = parse_trace(lines)
     assert [(item.time_ns, item.name) for item in log.records] == [(1700000000_250001000, "runstate_set")]
-    assert log.run_state(("paused",)) is not None
+    assert log.run_state("paused") is not None
     assert log.messages == (lines[1],)

@@ -8,23 +8,23 @@ import pytest
 
 from cprlib.evidence.records import Outcome
 from cprlib.linux.procfs import TaskUse, task_use
-from cprlib.testing.quiet_nic import LonelyPackets, Rest, lonely_check, rest_checks
+from cprlib.testing.quiet_nic import Delays, Rest, lonely_check, rest_checks
 
 pytestmark = pytest.mark.fast
 
-BEFORE = LonelyPackets({"a": 4.0, "b": 6.0})
+BEFORE: Delays = {"a": 4.0, "b": 6.0}
 
 
 @pytest.mark.parametrize(
     ("before", "after", "outcome"),
     [
-        (BEFORE, LonelyPackets({"a": 30.0, "b": 5.0}), Outcome.PASS),
-        (BEFORE, LonelyPackets({"a": 400.0, "b": 5.0}), Outcome.FAIL),
-        (BEFORE, LonelyPackets({"a": None, "b": 5.0}), Outcome.FAIL),
-        (LonelyPackets({"a": None, "b": 6.0}), LonelyPackets({"a": None, "b": 5.0}), Outcome.INCONCLUSIVE),
+        (BEFORE, {"a": 30.0, "b": 5.0}, Outcome.PASS),
+        (BEFORE, {"a": 400.0, "b": 5.0}, Outcome.FAIL),
+        (BEFORE, {"a": None, "b": 5.0}, Outcome.FAIL),
+        ({"a": None, "b": 6.0}, {"a": None, "b": 5.0}, Outcome.INCONCLUSIVE),
     ],
 )
-def test_single_packets(before: LonelyPackets, after: LonelyPackets, outcome: Outcome) -> None:
+def test_single_packets(before: Delays, after: Delays, outcome: Outcome) -> None:
     assert lonely_check(before, after).outcome is outcome
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.errors import UsageError
+from cprlib.linux.topology import Address
 
 # cryptomgr.notests: self-tests of unused ciphers take more than a second under emulation.
 # no5lvl: shorter page walks.
@@ -36,7 +36,6 @@ ALWAYS = (
     # self-tests, keys and devices that our guest does not use, each of them slow under emulation
     "initcall_blacklist=crypto_kdf108_init,jent_mod_init,init_encrypted,load_system_certificate_list,add_pcspkr",
 )
-NO_ADDRESS = "-"
 BZ_IMAGE = "bzImage"  # beside the ELF kernel
 WITHOUT_PVH = re.compile(r"pc-(i440fx|q35)-[0-3]\..*")  # pc_machine_3_1_options(), QEMU hw/i386/pc.c
 
@@ -62,42 +61,21 @@ class GuestImage:
         return packed if WITHOUT_PVH.fullmatch(machine) and packed.exists() else self.kernel
 
 
-@dataclass(frozen=True, slots=True)
-class NicAddresses:
-    """Addresses of one guest NIC with prefix length, as ``10.75.0.2/24``; None for none."""
-
-    ipv4: str | None = None
-    ipv6: str | None = None
-
-
-def kernel_command_line(
-    nics: Sequence[NicAddresses],
-    *,
-    emulated: bool = True,
-    queue_pairs: int | None = None,
-) -> str:
+def kernel_command_line(ends: Sequence[Address], *, emulated: bool = True, queue_pairs: int | None = None) -> str:
     """The guest kernel's command line; images/guest/init reads the words that begin with ``cprlib.``.
 
-    :param nics: in the order of eth0, eth1, ...
+    :param ends: addresses of eth0, eth1, ...
     :param emulated: QEMU runs with TCG; with KVM the guest uses KVM's clock.
     :param queue_pairs: to use on every NIC that has that many; None leaves it to the driver.
-    :raises UsageError: a value contains a space or a comma and would be read as two.
     """
     words = list(ALWAYS)
     if emulated:
         words.append("tsc=reliable")  # in a lab every other clock is much slower to read
         if rate := host_tsc_khz():
             words.append(f"tsc_early_khz={rate}")
-    lists = {
-        "ipv4": [nic.ipv4 or NO_ADDRESS for nic in nics],
-        "ipv6": [nic.ipv6 or NO_ADDRESS for nic in nics],
-    }
-    for name, values in lists.items():
-        for value in values:
-            if any(character.isspace() or character == "," for character in value):
-                raise UsageError(f"give a guest {name} {value!r}", "it contains a space or a comma")
-        if any(value != NO_ADDRESS for value in values):
-            words.append(f"cprlib.{name}={','.join(values)}")
+    if ends:
+        words.append(f"cprlib.ipv4={','.join(f'{end.ipv4}/24' for end in ends)}")
+        words.append(f"cprlib.ipv6={','.join(f'{end.ipv6}/64' for end in ends)}")
     if queue_pairs is not None:
         words.append(f"cprlib.queue_pairs={queue_pairs}")
     return " ".join(words)

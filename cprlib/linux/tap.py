@@ -66,7 +66,7 @@ class TapQueue:
         }
 
 
-def open_tap(interface: str, *, multi_queue: bool = False, vnet_hdr: bool = True, blocking: bool = True) -> int:
+def open_tap(interface: str, *, multi_queue: bool = False, vnet_hdr: bool = True) -> int:
     """Open one queue of a tap in the network namespace of the calling thread.
 
     The kernel creates a missing tap and deletes it with its last descriptor.
@@ -77,7 +77,7 @@ def open_tap(interface: str, *, multi_queue: bool = False, vnet_hdr: bool = True
     flags = IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if vnet_hdr else 0) | (IFF_MULTI_QUEUE if multi_queue else 0)
     opened = -1
     try:
-        opened = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | (0 if blocking else os.O_NONBLOCK))
+        opened = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(opened, TUNSETIFF, IFREQ.pack(interface.encode(), flags))
     except OSError as error:
         if opened >= 0:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cprlib.evidence.records import Role
-from cprlib.guest.image import GuestImage, NicAddresses, kernel_command_line
+from cprlib.guest.image import GuestImage, kernel_command_line
 from cprlib.linux.topology import guest_end
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MEMORY_MIB, MachineSettings
@@ -87,7 +87,7 @@ class GuestSpec:
             kernel=image.kernel_for(machine),
             initramfs=image.initramfs,
             kernel_arguments=kernel_command_line(
-                [NicAddresses(f"{end.ipv4}/24", f"{end.ipv6}/64") for end in ends],
+                ends,
                 emulated=run.accelerator == "tcg",
                 queue_pairs=netdevs[0].queues,
             ),

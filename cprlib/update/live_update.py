@@ -112,7 +112,7 @@ class LiveUpdate:
         handling, source, target = self.mechanism.handling, self.source, self.target
         netdevs = tuple(zip(source.settings.netdevs, target.settings.netdevs, strict=False))
         for old, new in netdevs:
-            handling.source_stopped(self.topology, old, new)
+            handling.of(old).source_stopped(self.topology, old, new)
         self._wait_completed()
         self._wait_running()
         source_after, target_after, pairings = self._views()
@@ -124,7 +124,7 @@ class LiveUpdate:
             read_counters(self.topology.switch, a.interface) for a, b in netdevs[:1] if a.interface != b.interface
         ]
         for old, _ in netdevs:
-            handling.source_gone(self.topology, old)
+            handling.of(old).source_gone(self.topology, old)
         moments = sorted((*self.moments, *moments_of(source, target, self.started_ns)), key=lambda item: item.time_ns)
         return target, UpdateResult(
             mechanism=self.mechanism,
@@ -217,8 +217,8 @@ class LiveUpdate:
             hook.at_phase(phase, self)
 
     def _settings_of_target(self) -> MachineSettings:
-        handling = self.mechanism.handling
-        netdevs = tuple(handling.target_netdev(self.topology, item) for item in self.target_settings.netdevs)
+        handling, netdevs = self.mechanism.handling, self.target_settings.netdevs
+        netdevs = tuple(handling.of(item).target_netdev(self.topology, item) for item in netdevs)
         return replace(self.target_settings, netdevs=netdevs)
 
     def _start_target(self) -> None:

@@ -66,6 +66,10 @@ class NicHandling:
         else:
             facts.require_cpr_transfer()
 
+    def of(self, netdev: TapNetdev) -> NicHandling:  # noqa: ARG002
+        """What moves this netdev of a guest, where a mechanism leaves some of them to another one."""
+        return self
+
     def parameters(self, netdev: TapNetdev) -> dict[str, object]:  # noqa: ARG002
         """Migration parameters of source and target in addition to the mode."""
         return {}
@@ -134,18 +138,8 @@ class CprTap(NicHandling):
     def source_netdev(self, netdev: TapNetdev, local: LocalNames | None = None) -> TapNetdev:  # noqa: ARG002
         return netdev if netdev.cpr is False else replace(netdev, cpr=True)
 
-    def target_netdev(self, topology: Topology, source: TapNetdev) -> TapNetdev:
-        return self._other(source).target_netdev(topology, source)
-
-    def source_stopped(self, topology: Topology, source: TapNetdev, target: TapNetdev) -> None:
-        self._other(source).source_stopped(topology, source, target)
-
-    def source_gone(self, topology: Topology, source: TapNetdev) -> None:
-        self._other(source).source_gone(topology, source)
-
-    @staticmethod
-    def _other(source: TapNetdev) -> NicHandling:
-        return LinkSwitch() if source.cpr is False else NicHandling()
+    def of(self, netdev: TapNetdev) -> NicHandling:
+        return LinkSwitch() if netdev.cpr is False else self
 
 
 class FdShare(NicHandling):

@@ -21,7 +21,8 @@ from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
 from cprlib.update.outcome import FAILED_STATES, migration_status, wait_run_state
 from cprlib.update.running_guest import RunningGuest
-from operations import OperatedGuest, Operation
+from operated_guest import OperatedGuest
+from operations import Operation
 
 EVENT_S, MIGRATE_S, TCP_S, ANNOUNCED_S = 20.0, 60.0, 60.0, 15.0
 BOOTS, BOOT_S = 5, 20.0  # as many times the guest's first boot, and firmware

@@ -10,7 +10,8 @@ from dataclasses import replace
 from cprlib.deadline import Deadline
 from cprlib.testing.nic_view import set_link
 from host_operations import EVENT_S, set_tap_state, start_reboot, wait_booted, while_down
-from operations import OperatedGuest, Operation
+from operated_guest import OperatedGuest
+from operations import Operation
 
 UPDATES_IN_A_BOOT = 5
 

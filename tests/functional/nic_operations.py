@@ -8,7 +8,8 @@ from cprlib.linux.tap import interface_offloads, read_tap_queues
 from cprlib.linux.topology import GUEST, NUD_PERMANENT, STATION_INTERFACE
 from cprlib.qemu.nic_state import Facts, differences, filter_facts
 from cprlib.testing.nic_frames import frame, queues_of_flows, received_kinds
-from operations import OperatedGuest, Operation
+from operated_guest import OperatedGuest
+from operations import Operation
 
 CHANGED, MULTICAST = "52:54:00:75:01:77", "01:00:5e:75:75:75"
 VLAN = 5

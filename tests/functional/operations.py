@@ -5,12 +5,10 @@ An operation that fails is repeated on a guest that was never updated: where it 
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from cprlib.deadline import Deadline
 from cprlib.errors import (
     Awaited,
     CprlibError,
@@ -21,202 +19,12 @@ from cprlib.errors import (
     UpdateFailed,
 )
 from cprlib.evidence.records import Check, Outcome
-from cprlib.guest.replies import NicInfo
 from cprlib.linux.descriptors import read_table
-from cprlib.linux.kernel_trace import Act, KernelTrace
-from cprlib.linux.topology import GUEST, guest_end, station_end
 from cprlib.process import kill_group
 from cprlib.testing.checks import listed, without_time
 from cprlib.testing.measured_case import MeasuredCase, PortAllocator
-from cprlib.traffic.flow import flows_between
-from cprlib.traffic.probes import Probes
-from cprlib.update.running_guest import RunningGuest, running_guest
-
-FLOWS_PER_QUEUE = 8  # four queues: one of them gets no flow in 1 of 2,500 cases; then other flows are tried
-TRIES = 4
-ANSWER_S, LATE_S, CONFIGURE_S = 15.0, 15.0, 20.0  # only a defect takes longer, also on a busy machine
-SPREADING_KEY = "5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa6d"
-QUIET_S = 0.1  # for answers that must not come
-
-
-def no_update(_label: str, before_migrate: Callable[[], None]) -> None:
-    """Leave the guest where it is, as a control does."""
-    before_migrate()
-
-
-@dataclass(slots=True)
-class OperatedGuest:
-    """A guest with probes on all its NICs; made by :func:`operated_guest`.
-
-    :param used: queue pairs in use on the first NIC.
-    :param trace: of the tasks that read and write the taps.
-    :param boot_s: seconds from the start of the guest's kernel until it was operated.
-    :param updates: carries out an update in an operation, see :meth:`update`.
-    """
-
-    guest: RunningGuest
-    ports: PortAllocator
-    trace: KernelTrace
-    used: int
-    boot_s: float
-    stack: contextlib.ExitStack
-    probes: list[Probes] = field(default_factory=list)
-    updates: Callable[[str, Callable[[], None]], None] = no_update
-
-    def update(self, label: str, before_migrate: Callable[[], None] = lambda: None) -> None:
-        """Update the guest in the middle of an operation; a control only does what precedes ``migrate``.
-
-        :param label: for the names of the update's checks.
-        :param before_migrate: called right before ``migrate``, when the target is ready.
-        """
-        self.updates(label, before_migrate)
-
-    @property
-    def vhost(self) -> bool:
-        """Whether vhost carries the packets."""
-        return self.guest.machine.settings.netdevs[0].vhost
-
-    @property
-    def rss(self) -> bool:
-        """Whether QEMU chooses the receive queues by a hash (RSS)."""
-        return any("rss=on" in word for word in self.guest.machine.settings.extra)
-
-    @property
-    def queues(self) -> int:
-        """Queue pairs of the first NIC."""
-        return self.guest.machine.settings.netdevs[0].queues
-
-    def queues_in_use(self, number: int) -> int:
-        """Queue pairs in use on NIC ``number``; those of further NICs are all in use."""
-        return self.guest.machine.settings.netdevs[number].queues if number else self.used
-
-    def open_probes(self) -> None:
-        """Open sockets on new source ports: several for each queue pair of each NIC."""
-        for opened in self.probes:
-            opened.__exit__()
-        self.probes.clear()
-        for number, netdev in enumerate(self.guest.machine.settings.netdevs):
-            ends = station_end(number), guest_end(number)
-            count = FLOWS_PER_QUEUE * netdev.queues if netdev.queues > 1 else 2
-            flows = flows_between(*ends, count=count, first_port=self.ports.take(count))
-            self.probes.append(self.stack.enter_context(Probes(self.guest.topology.station, flows)))
-
-    def nics(self) -> tuple[NicInfo, ...]:
-        """The guest's NICs, in the order of the netdevs.
-
-        :raises GuestFailed: it does not have all of them.
-        """
-        found = {nic.name: nic for nic in self.guest.agent.network().nics}
-        names = [f"eth{number}" for number in range(len(self.probes))]
-        if missing := [name for name in names if name not in found]:
-            raise GuestFailed(f"look at the guest's {missing[0]}", f"it has {', '.join(found) or 'no NIC'}")
-        return tuple(found[name] for name in names)
-
-    def wait_nic(self) -> None:
-        """Wait until the guest has its first NIC again, and configure it as at boot.
-
-        :raises DeadlineExceeded: it does not appear.
-        """
-        agent, end = self.guest.agent, GUEST
-        deadline = Deadline(CONFIGURE_S, "the guest to have its NIC again", Awaited.GUEST)
-        deadline.poll(lambda: any(nic.name == "eth0" for nic in agent.network().nics) or None, 0.05)
-        agent.configure(f"{end.ipv4}/24", f"{end.ipv6}/64")
-        self.configure_queues()
-
-    def configure_queues(self) -> None:
-        """Let the guest use its queue pairs, with an RSS key that spreads flows of consecutive ports over them.
-
-        The guest's own key is random: 1 of 10 keys sends 32 such flows to two of four queues or to one.
-        """
-        if self.queues > 1:
-            self.guest.agent.set_queue_pairs(self.used)
-        if self.rss:
-            self.guest.agent.set_rss(SPREADING_KEY)
-
-    def wait_answers(self, *numbers: int) -> None:
-        """Wait until NICs answer on every flow.
-
-        :param numbers: of the NICs; all of them when empty.
-        :raises DeadlineExceeded: one does not.
-        """
-        for number in numbers or range(len(self.probes)):
-            self.probes[number].wait_answers(
-                Deadline(ANSWER_S, f"the guest to answer on eth{number}", Awaited.GUEST), 1
-            )
-
-    def wait_others(self) -> None:
-        """Wait until the NICs answer on which no operation acts."""
-        for number in range(1, len(self.probes)):
-            self.wait_answers(number)
-
-    def answers_while(self, what: str) -> list[str]:
-        """What is wrong while the first NIC must be silent, and the others must not.
-
-        :param what: why it is silent, for the text.
-        """
-        sent = self.probes[0].send()
-        answered = sent - self.probes[0].count_missing(Deadline(QUIET_S, "answers"))
-        self.wait_others()
-        return [f"{answered} packets were answered while {what}"] if answered else []
-
-    def problems(self) -> list[str]:
-        """What is wrong with the guest's traffic: silent flows, lost packets, idle queues, a carrier that is not vhost.
-
-        :raises GuestFailed, DeadlineExceeded: the guest's agent does not answer.
-        """
-        for _ in range(TRIES):
-            before = self.nics()
-            try:
-                self.wait_answers()
-            except DeadlineExceeded as error:
-                return [error.happened]
-            since_ns = time.time_ns()
-            sent = [probes.send() for probes in self.probes]
-            lost = [probes.count_missing(Deadline(LATE_S, "the last answers")) for probes in self.probes]
-            found = [f"eth{number}: {lost[number]} of {sent[number]} packets lost" for number in range(len(sent))]
-            found = [text for text, missing in zip(found, lost, strict=True) if missing]
-            found += self._other_carriers(since_ns)
-            idle = self._idle_queues(before, self.nics())
-            if found or not idle:
-                return found
-            self.open_probes()  # flows choose their queues by hash
-        return idle
-
-    def _idle_queues(self, before: Sequence[NicInfo], after: Sequence[NicInfo]) -> list[str]:
-        """Queues in use that carried nothing between two readings; none where the guest does not count by queue."""
-        return [
-            f"{now.name}: queue {name} carried nothing"
-            for number, (earlier, now) in enumerate(zip(before, after, strict=True))
-            for name, count in sorted(now.queue_packets.items())
-            if int(name[2:]) < self.queues_in_use(number) and count == earlier.queue_packets.get(name, 0)
-        ]
-
-    def _other_carriers(self, since_ns: int) -> list[str]:
-        """Tasks other than vhost's workers that read or write a tap of a guest with vhost.
-
-        :raises InstrumentError: the kernel was not traced.
-        """
-        report = self.trace.report()
-        if not self.vhost:
-            return []
-        if why := report.why_not(Act.TAP_READ, Act.TAP_WRITTEN):
-            raise InstrumentError("see who carries the guest's packets", why)
-        worker = f"vhost-{self.guest.machine.pid}"
-        carriers = [report.at_tap(act, since_ns=since_ns) for act in (Act.TAP_READ, Act.TAP_WRITTEN)]
-        if all(set(seen) == {worker} for seen in carriers):
-            return []
-        return [f"not only {worker} carries the packets: they are read by {carriers[0]}, written by {carriers[1]}"]
-
-
-@contextlib.contextmanager
-def operated_guest(guest: RunningGuest, ports: PortAllocator, used: int) -> Iterator[OperatedGuest]:
-    """Open probes on a guest and let it use some of its queue pairs."""
-    boot_s = guest.agent.ping().boottime_ns / 1e9
-    with contextlib.ExitStack() as stack, KernelTrace() as trace:
-        subject = OperatedGuest(guest, ports, trace, used, boot_s, stack)
-        subject.configure_queues()
-        subject.open_probes()
-        yield subject
+from cprlib.update.running_guest import running_guest
+from operated_guest import OperatedGuest, operated_guest
 
 
 @dataclass(frozen=True, slots=True)

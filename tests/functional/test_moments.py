@@ -22,7 +22,8 @@ from cprlib.update.hooks import UpdateHook
 from cprlib.update.live_update import LiveUpdate
 from host_operations import LONELY
 from moments import MOMENTS
-from operations import Battery, operated_guest
+from operated_guest import operated_guest
+from operations import Battery
 
 QUEUES = 2
 REBOOTS = ("-action", "reboot=reset")  # the suite's QEMUs have -no-reboot

@@ -25,7 +25,8 @@ from nic_operations import (
     RSS,
     VLANS,
 )
-from operations import Battery, Operation, operated_guest
+from operated_guest import operated_guest
+from operations import Battery, Operation
 
 OPERATIONS: Sequence[Operation] = (
     *(LONELY, STOP, ADDRESS, VLANS, MULTICASTS, RECEIVE_MODE, QUEUE_PAIRS, OFFLOADS, RSS),

@@ -9,7 +9,6 @@ import pytest
 
 from cprlib.cli.main import main
 from cprlib.errors import CprlibError, ExitStatus, UsageError
-from cprlib.guest.image import NicAddresses, kernel_command_line
 from cprlib.lab.avocado_run import SuiteRun
 from cprlib.lab.engine import LabCommand
 from cprlib.lab.session import Channels
@@ -90,12 +89,6 @@ def test_policy_is_a_known_name_or_a_toml_file(policy: str) -> None:
 def test_case_stays_in_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError):
         start_case(tmp_path, name)
-
-
-@pytest.mark.parametrize("address", ["10.0.0.1/24 init=/bin/sh", "10.0.0.1/24,x", "1\n2", "1\t2"])
-def test_no_word_is_added_to_the_guest_kernel_command_line(address: str) -> None:
-    with pytest.raises(UsageError):
-        kernel_command_line([NicAddresses(address)])
 
 
 @pytest.mark.parametrize("folder", ["/a b", "/a\tinit=x", '/a"b', "/a'b"])

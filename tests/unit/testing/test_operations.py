@@ -9,7 +9,8 @@ import pytest
 
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentError, QemuFailed
 from cprlib.evidence.records import Outcome
-from operations import Attempt, OperatedGuest, Operation, attempt_all, check_of
+from operated_guest import OperatedGuest
+from operations import Attempt, Operation, attempt_all, check_of
 
 pytestmark = pytest.mark.fast
 

@@ -191,8 +191,8 @@ def _private_folder(place: str) -> tuple[int, str, str]:
     return folder, place, ""
 
 
-def landlock(folders: list[int], files: list[str]) -> int:
-    """Forbid writing except below the given folders and to the given files; returns the version, 0 for none."""
+def landlock(folders: list[int]) -> int:
+    """Forbid writing except below the given folders and to /dev/null; returns the version, 0 for none."""
     try:
         version = call(libc.syscall, SYS_LANDLOCK_CREATE_RULESET, None, 0, 1)
     except OSError:
@@ -202,11 +202,8 @@ def landlock(folders: list[int], files: list[str]) -> int:
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = call(libc.syscall, SYS_LANDLOCK_CREATE_RULESET, attributes, size, 0)
     rules = [(folder, handled & ~MAKE_DEVICE_RIGHTS) for folder in folders]
-    for path in files:
-        try:
-            rules.append((os.open(path, os.O_PATH | os.O_CLOEXEC), handled & FILE_RIGHTS))
-        except OSError:
-            continue
+    if os.path.exists("/dev/null"):
+        rules.append((os.open("/dev/null", os.O_PATH | os.O_CLOEXEC), handled & FILE_RIGHTS))
     for descriptor, rights in rules:
         call(libc.syscall, SYS_LANDLOCK_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, descriptor), 0)
     call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -284,7 +281,7 @@ def prepare(spec: Spec, shared: str) -> dict[str, Any]:
         os.set_inheritable(root, True)  # a detached mount ends with its last descriptor
     os.chdir("/")
     drop_capabilities()
-    report["landlock"] = landlock([memory, *folders], ["/dev/null"]) if "landlock" in spec["layers"] else 0
+    report["landlock"] = landlock([memory, *folders]) if "landlock" in spec["layers"] else 0
     report["metadata_ignored"] = root < 0 and ignore_metadata_calls()
     return report
 

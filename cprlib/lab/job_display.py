@@ -154,13 +154,13 @@ class JobDisplay:
     def handle(self, event: JobEvent) -> None:
         with self._lock:  # released before anything is printed: a live table takes it while it holds the terminal
             self._state.handle(event)
-            match event:
-                case EndedTest():
-                    line = ended_line(event, self._state.ended, self._state.total)
-                case _:
-                    line = self.announcement() if isinstance(event, ChosenTests) else ""
+            line = style = ""
+            if isinstance(event, EndedTest):
+                line, style = ended_line(event, self._state.ended, self._state.total), STYLES[outcome_of(event)]
+            elif isinstance(event, ChosenTests):
+                line = self.announcement()
         if line:
-            self.print(line, STYLES[outcome_of(event)] if isinstance(event, EndedTest) else "")
+            self.print(line, style)
 
     def announcement(self) -> str:
         """The line when the tests are known: how many there are."""

@@ -19,7 +19,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from cprlib.linux.libc import filter_system_calls
 
@@ -95,9 +94,7 @@ class FailingCalls:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._end)
         self._thread.join(END_SECONDS)
         os.close(self._ended)

@@ -127,8 +127,6 @@ def _first(names: Sequence[str], known: Container[str]) -> str:
 
 def _try_local(connection: QmpConnection, local: LocalNames) -> LocalNames:
     """Complete the names by what no schema shows."""
-    from cprlib.qemu.netdev import NIC_DRIVER  # noqa: PLC0415
-
     properties = connection.execute("device-list-properties", {"typename": NIC_DRIVER})
     local = replace(local, nic=_first(LOCAL_NIC, [str(item["name"]) for item in properties]))
     try:

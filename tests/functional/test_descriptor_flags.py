@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import Role
@@ -14,10 +16,33 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import use_queue_pairs
 from cprlib.testing.nic_view import TapView, expect_same_queues, read_tap_view
-from ready_target import update_with_pause_when_ready
+from cprlib.update.hooks import UpdateHook
+from cprlib.update.live_update import LiveUpdate
 
 KINDS = ("tap", "vhost", "memfd")
 QUEUES = 2
+
+
+class PauseWhenTargetReady(UpdateHook):
+    """Pause when the target has its descriptors and devices, and has not loaded their state.
+
+    The target learns the name of its main channel last (``-incoming defer``). Until then the source waits with its
+    guest stopped, and both QEMUs serve QMP.
+
+    :param action: called with the source and the target.
+    """
+
+    def __init__(self, action: Callable[[Machine, Machine], None]) -> None:
+        self._action = action
+
+    def before_target(self, update: LiveUpdate) -> None:
+        update.channels = replace(update.channels, deferred=True)
+
+    def source_stopped(self, update: LiveUpdate) -> None:
+        update.target.wait_ready()
+        update.mark("TARGET_READY")
+        self._action(update.source, update.target)
+        update.name_main_channel()
 
 
 class DescriptorFlags(LiveUpdateTest):
@@ -45,7 +70,8 @@ class DescriptorFlags(LiveUpdateTest):
                 self._expect_own(case, before, read_table(source.pid))
                 self._expect_queues(case, tap, source, target)
 
-            update_with_pause_when_ready(case, when_ready)
+            netdev = guest.machine.settings.netdevs[0]
+            case.add_update(guest.live_update(hooks=[PauseWhenTargetReady(when_ready)]), netdev)
             self._expect_after(case, before)
             self._expect_getfd_blocks(case)
             case.expect_no_complaint()

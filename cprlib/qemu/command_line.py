@@ -205,6 +205,11 @@ def _memory_backend(file: int | None) -> str:
     return "memory-backend-memfd" if file is None else f"memory-backend-file,mem-path=/proc/self/fd/{file}"
 
 
+def global_properties(driver: str, values: Mapping[str, str]) -> tuple[str, ...]:
+    """Arguments that set properties of all devices of a type, also of one that is added later."""
+    return tuple(word for name, value in values.items() for word in ("-global", f"{driver}.{name}={value}"))
+
+
 def option_value(value: object) -> str:
     """A value in an option string of QEMU; a comma is doubled, or it would end the value (QEMU util/keyval.c)."""
     return str(value).replace(",", ",,")

@@ -15,6 +15,7 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError
 from cprlib.files import write_text
+from cprlib.linux.procfs import read_text
 from cprlib.process import describe_status, run, tail
 
 CRASH_STATUSES = frozenset(
@@ -90,10 +91,8 @@ def wait_while_exiting(process: subprocess.Popen[str], pid: int) -> int | None:
     """
     deadline = Deadline(EXIT_SECONDS, "a crashed QEMU to exit")
     while process.poll() is None and not deadline.expired:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-            status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
-        except OSError:
+        stat, status = (read_text(Path(f"/proc/{pid}/{name}")) for name in ("stat", "status"))
+        if not (stat and status):
             break
         if not int(stat.rpartition(")")[2].split()[6]) & PF_EXITING and "CoreDumping:\t1" not in status:
             return None

@@ -10,7 +10,7 @@ from cprlib.evidence.records import Role
 from cprlib.guest.image import GuestImage, kernel_command_line
 from cprlib.linux.topology import guest_end
 from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.command_line import MEMORY_MIB, MachineSettings
+from cprlib.qemu.command_line import MEMORY_MIB, MachineSettings, global_properties
 from cprlib.qemu.facts import LocalNames
 from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev, VirtioNet
 from cprlib.testing.parameters import SuiteParameters
@@ -81,6 +81,7 @@ class GuestSpec:
         :param local: names of ``qemu`` for mechanism ``local``.
         """
         netdevs, handling, machine = self.netdevs_in(run), self.mechanism.handling, self.machine_in(run)
+        properties = global_properties(NIC_DRIVER, run.nic_properties)
         ends = [guest_end(number) for number in range(len(netdevs))]
         return MachineSettings(
             qemu=qemu,
@@ -100,7 +101,7 @@ class GuestSpec:
             accelerator=run.accelerator,
             memory_mib=self._memory_mib(run, netdevs),
             vcpus=run.vcpus,
-            extra=(*_globals(run.nic_properties), *run.arguments, *handling.arguments(local), *self.arguments),
+            extra=(*properties, *run.arguments, *handling.arguments(local), *self.arguments),
             plugged=self.is_plugged,
             mutant=run.mutant,
         )
@@ -121,8 +122,3 @@ class GuestSpec:
             return run.memory + per_pair * further
         extra = (per_pair - MIB_PER_QUEUE_PAIR) * netdevs[0].queues
         return MEMORY_MIB + extra + per_pair * further + MIB_PER_VCPU * (run.vcpus - 1)
-
-
-def _globals(nic: Mapping[str, str]) -> tuple[str, ...]:
-    """Arguments that set properties of every NIC, also of one that is added later."""
-    return tuple(word for name, value in nic.items() for word in ("-global", f"{NIC_DRIVER}.{name}={value}"))

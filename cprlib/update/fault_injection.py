@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +14,9 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentError, QmpRefused
 from cprlib.linux.descriptors import exhaust_descriptors
 from cprlib.process import kill_group
-from cprlib.qemu.command_line import MachineSettings
+from cprlib.qemu.command_line import MachineSettings, global_properties
 from cprlib.qemu.machine import Machine
+from cprlib.qemu.netdev import NIC_DRIVER
 from cprlib.update.faults import (
     FEWER_FEATURES,
     ROM_BYTES,
@@ -96,6 +96,7 @@ def changed_settings(settings: MachineSettings, action: Action) -> MachineSettin
     """The settings of a target with one of :data:`TARGET_SETTINGS`; the same ones for other actions."""
     netdev, nic = settings.netdevs[0], settings.nics[0]
     changes: dict[str, Any] = {}
+    extra: tuple[str, ...] = ()
     match action:
         case Action.OTHER_QUEUES:
             other = netdev.queues // 2 or 1 if netdev.queues > 1 else 2
@@ -112,20 +113,16 @@ def changed_settings(settings: MachineSettings, action: Action) -> MachineSettin
         case Action.OTHER_VERSION:
             changes = {"machine": "pc-q35-rhel9.6.0"}
         case Action.OTHER_FEATURES:
-            changes = {"extra": (*settings.extra, *_properties("virtio-net-pci", dict.fromkeys(FEWER_FEATURES, "off")))}
+            extra = global_properties(NIC_DRIVER, dict.fromkeys(FEWER_FEATURES, "off"))
         case Action.OTHER_NIC:
-            changes = {"extra": (*settings.extra, *_properties("virtio-net-pci", {"disable-modern": "on"}))}
+            extra = global_properties(NIC_DRIVER, {"disable-modern": "on"})
         case Action.OTHER_ROM:
-            changes = {"extra": (*settings.extra, *_properties(ROM_DEVICE, {"romsize": str(2 * ROM_BYTES)}))}
+            extra = global_properties(ROM_DEVICE, {"romsize": str(2 * ROM_BYTES)})
         case Action.NO_SPACE:
-            changes = {"extra": (*settings.extra, "-D", "/dev/full")}  # the last -D counts
+            extra = ("-D", "/dev/full")  # the last -D counts
         case Action.NO_NET_ADMIN:
             changes = {"prefix": ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")}
-    return replace(settings, **changes)
-
-
-def _properties(driver: str, values: Mapping[str, str]) -> list[str]:
-    return [word for name, value in values.items() for word in ("-global", f"{driver}.{name}={value}")]
+    return replace(settings, extra=(*settings.extra, *extra), **changes)
 
 
 class FaultInjection(UpdateHook):

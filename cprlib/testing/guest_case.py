@@ -32,7 +32,7 @@ from cprlib.testing.equivalence import compare_device_states, compare_state, rea
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.update.faults import Survivor
-from cprlib.update.hooks import UpdateHook
+from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
 from cprlib.update.saved_guest import save_device_state
@@ -137,7 +137,7 @@ class GuestCase(CaseChecks):
 
         :param sent: stream of the update's main channel, by :class:`RecordMainChannel`.
         """
-        self.expect_same_device_state([sent, save_device_state(self.guest)])
+        self.expect_same_device_state([sent, save_device_state(self.guest.machine, self.guest.mechanism)])
 
     def add_update(self, update: UpdateResult, netdev: TapNetdev, note: str = "") -> None:
         """Add what was seen of an update to the evidence.

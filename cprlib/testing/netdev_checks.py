@@ -17,7 +17,8 @@ from cprlib.testing.checks import shown, without_time
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import warm_up
-from cprlib.update.hooks import ObserveSentFiles, SentFile, UpdateHook
+from cprlib.update.hooks import ObserveSentFiles, SentFile
+from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
 
 ANSWER_S = 10.0

@@ -19,8 +19,7 @@ from cprlib.linux.libc import duplicate_descriptor
 from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.start import successor_of
 from cprlib.qemu.wrapper import last_message
-from cprlib.update.hooks import UpdateHook
-from cprlib.update.live_update import MIGRATE_S, LiveUpdate
+from cprlib.update.live_update import MIGRATE_S, LiveUpdate, UpdateHook
 from cprlib.update.outcome import FAILED_STATES, migration_status, view
 from cprlib.update.results import SOURCE, Moment, ProcessView
 

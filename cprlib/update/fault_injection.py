@@ -28,8 +28,7 @@ from cprlib.update.faults import (
     Phase,
     Survivor,
 )
-from cprlib.update.hooks import UpdateHook
-from cprlib.update.live_update import LiveUpdate
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import END_S, FINISHING, FaultOutcome, migration_status, view_after_release
 from cprlib.update.proxy import ChannelProxy, StartupBarrier
 from cprlib.update.results import FaultResult

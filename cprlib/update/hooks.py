@@ -6,44 +6,17 @@ import os
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, InstrumentError
 from cprlib.linux.descriptors import Descriptor, read_table
 from cprlib.linux.libc import same_open_file
-from cprlib.update.faults import Phase
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.proxy import ChannelProxy, Message
-
-if TYPE_CHECKING:
-    from cprlib.update.live_update import LiveUpdate
 
 FDS_HELD = "FDS_HELD"
 HOLD_S = 30.0
 NAME_LIMIT = 256  # bytes
-
-
-class UpdateHook:
-    """A hook of a :class:`LiveUpdate`, which calls each method at its point. These do nothing."""
-
-    expects_failure = False
-    """The update may fail: a target that ends early is no error."""
-    waits_for_stop = True
-    """The update waits for the source's STOP before its next steps."""
-    plugs_target = False
-    """The hook itself adds netdevs to a target that is started without them."""
-
-    def before_target(self, update: LiveUpdate) -> None:
-        """The target is about to start: change its settings or the channels, add a proxy."""
-
-    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
-        """The update has reached TARGET_STARTED, CPR_READY or MODE_SET."""
-
-    def migrating(self, update: LiveUpdate) -> None:
-        """The source has got ``migrate``; the answer is in ``update.migrating``."""
-
-    def source_stopped(self, update: LiveUpdate) -> None:
-        """The source's guest has stopped; not called when the update expects a failure."""
 
 
 class PauseAtFdsSent(UpdateHook):

@@ -29,7 +29,6 @@ from cprlib.qemu.qmp import QmpEvent
 from cprlib.qemu.start import start_machine
 from cprlib.qemu.wrapper import last_message
 from cprlib.update.faults import Phase
-from cprlib.update.hooks import UpdateHook
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import FAILED_STATES, migration_status, view, view_after_release, wait_run_state
 from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateResult, moments_of, run_states_of
@@ -37,6 +36,29 @@ from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateRe
 LISTEN_S = READY_S = 30.0
 FAILURE_S = 0.5  # until the source is asked whether the migration has failed
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
+
+
+class UpdateHook:
+    """A hook of a :class:`LiveUpdate`, which calls each method at its point. These do nothing."""
+
+    expects_failure = False
+    """The update may fail: a target that ends early is no error."""
+    waits_for_stop = True
+    """The update waits for the source's STOP before its next steps."""
+    plugs_target = False
+    """The hook itself adds netdevs to a target that is started without them."""
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """The target is about to start: change its settings or the channels, add a proxy."""
+
+    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
+        """The update has reached TARGET_STARTED, CPR_READY or MODE_SET."""
+
+    def migrating(self, update: LiveUpdate) -> None:
+        """The source has got ``migrate``; the answer is in ``update.migrating``."""
+
+    def source_stopped(self, update: LiveUpdate) -> None:
+        """The source's guest has stopped; not called when the update expects a failure."""
 
 
 @dataclass(slots=True)

@@ -17,8 +17,7 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapSource, opened_files
 from cprlib.qemu.start import start_machine
 from cprlib.update.exec_update import ExecUpdate
-from cprlib.update.hooks import UpdateHook
-from cprlib.update.live_update import LiveUpdate
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.results import UpdateResult
 from cprlib.update.saved_guest import restore_guest

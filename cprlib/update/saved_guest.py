@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, QemuFailed
 from cprlib.qemu.command_line import MigrationChannels, file_channel
 from cprlib.qemu.machine import Machine
 from cprlib.update.live_update import MIGRATE_S
-from cprlib.update.mechanism import Mode
+from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import FAILED_STATES, migration_status
 from cprlib.update.proxy import ChannelProxy
-
-if TYPE_CHECKING:
-    from cprlib.update.running_guest import RunningGuest
 
 SAVE_S = RESTORE_S = 60.0
 SEND_S = 30.0
@@ -63,7 +59,7 @@ def restore_guest(machine: Machine, path: Path) -> None:
     qmp.execute("cont")
 
 
-def save_device_state(guest: RunningGuest) -> bytes:
+def save_device_state(machine: Machine, mechanism: Mechanism) -> bytes:
     """Let a guest's QEMU send its state as for an update, without a target.
 
     The guest is stopped afterwards and its QEMU has given the NIC's backends up: this is the end of a case.
@@ -72,10 +68,10 @@ def save_device_state(guest: RunningGuest) -> bytes:
     :raises QemuFailed, QmpRefused: QEMU died or refused.
     :raises DeadlineExceeded: it has not sent everything.
     """
-    switch, qmp = guest.topology.switch, guest.machine.qmp
+    namespace, qmp = machine.namespace, machine.qmp
     deadline = Deadline(SEND_S, "the guest's QEMU to send its state", Awaited.QEMU)
-    with ChannelProxy(switch, "", None) as cpr, ChannelProxy(switch, "", None) as main:
-        parameters = guest.mechanism.handling.parameters(guest.machine.settings.netdevs[0])
+    with ChannelProxy(namespace, "", None) as cpr, ChannelProxy(namespace, "", None) as main:
+        parameters = mechanism.handling.parameters(machine.settings.netdevs[0])
         qmp.execute("migrate-set-parameters", {"mode": Mode.CPR_TRANSFER, **parameters})
         channels = MigrationChannels(cpr.name, main.name)
         qmp.execute("migrate", {"channels": channels.descriptions()}, seconds=MIGRATE_S)

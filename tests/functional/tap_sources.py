@@ -22,8 +22,8 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, silent_nics, update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
-from cprlib.update.hooks import RecordMainChannel, UpdateHook
-from cprlib.update.live_update import LiveUpdate
+from cprlib.update.hooks import RecordMainChannel
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import wait_run_state
 
 UNFIT = "the descriptors handed over by CPR are not those"

@@ -16,8 +16,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import use_queue_pairs
 from cprlib.testing.nic_view import TapView, expect_same_queues, read_tap_view
-from cprlib.update.hooks import UpdateHook
-from cprlib.update.live_update import LiveUpdate
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 
 KINDS = ("tap", "vhost", "memfd")
 QUEUES = 2

@@ -18,8 +18,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import PLAIN, Phase
-from cprlib.update.hooks import UpdateHook
-from cprlib.update.live_update import LiveUpdate
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from host_operations import LONELY
 from moments import MOMENTS
 from operated_guest import operated_guest

@@ -26,7 +26,8 @@ from cprlib.testing.nic_view import (
 )
 from cprlib.testing.watch import GUEST_ANNOUNCE
 from cprlib.traffic.frames import FrameClass
-from cprlib.update.hooks import RecordMainChannel, UpdateHook
+from cprlib.update.hooks import RecordMainChannel
+from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
 
 RING_PACKED = "VIRTIO_F_RING_PACKED"

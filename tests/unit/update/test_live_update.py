@@ -20,8 +20,8 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update import hooks, live_update
 from cprlib.update.faults import Phase
-from cprlib.update.hooks import PauseAtFdsSent, UpdateHook
-from cprlib.update.live_update import LiveUpdate
+from cprlib.update.hooks import PauseAtFdsSent
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism, Mode
 
 from ..qemu.samples import machine_settings

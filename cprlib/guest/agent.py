@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
-from cprlib.guest.channel import AgentChannel
+from cprlib.guest.channel import ANSWER_S, AgentChannel
 from cprlib.guest.files import GuestFile, parse_files
 from cprlib.guest.packet_log import RECORD_SIZE, PacketLog
 from cprlib.guest.replies import (
@@ -49,12 +49,12 @@ class AgentConnection:
         self._channel.use(connection)
 
     def _repeatable(
-        self, command: str, parameters: Mapping[str, str | int] | None = None, seconds: float = 10.0
+        self, command: str, parameters: Mapping[str, str | int] | None = None, seconds: float = ANSWER_S
     ) -> Reply:
         """The answer to a request that may be carried out twice."""
         return self._channel.request(command, parameters, seconds=seconds, repeat_after=REPEAT_S)
 
-    def ping(self, seconds: float = 10.0) -> Clocks:
+    def ping(self, seconds: float = ANSWER_S) -> Clocks:
         """The guest's clocks; also shows that the agent is alive."""
         return self._repeatable("ping", seconds=seconds).read(Clocks)
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#define DATAGRAM_BUFFER (32 << 20) /* bytes; a small packet takes 832 of them, a large one about 4,000 */
+#define DATAGRAM_BUFFER (12 << 20) /* bytes, doubled by the kernel; a small packet takes 832, a large one about 4,000 */
 #define DATAGRAM_CONTROL 256       /* bytes, enough for all ancillary data */
 
 union address {

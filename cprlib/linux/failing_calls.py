@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cprlib.linux.libc import filter_system_calls
 
-IOCTL, FCNTL, OPENAT, DUP3 = 16, 72, 257, 292  # asm/unistd_64.h
+IOCTL, WRITEV, FCNTL, OPENAT, DUP3 = 16, 20, 72, 257, 292  # asm/unistd_64.h
 ANY = -1
 END_SECONDS = 5.0  # a killed program may leave the supervisor waiting
 

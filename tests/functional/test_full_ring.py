@@ -1,19 +1,24 @@
-"""An update while the guest's receive ring is full and packets wait in the tap."""
+"""An update while the guest's receive ring is full and packets wait in the tap, or the tap's send buffer is full."""
 
 from __future__ import annotations
 
 import bisect
 import contextlib
+import errno
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
+from cprlib.linux.descriptors import read_table
+from cprlib.linux.failing_calls import WRITEV, FailingCalls, SystemCall
 from cprlib.qemu.nic_state import receive_ring_size
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import update_guest
 from cprlib.traffic.control_run import capture_problems
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.probes import warm_up
@@ -21,12 +26,16 @@ from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 
 WAITING = 200  # packets that have no room in the ring
 RATE = 3000.0  # packets/s
 # between two looks of the driver, ms: longer than it takes until the guest stops; for an update the state is read first
 SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 5000
 ARRIVE_S = 5.0
+ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit ring has room for them
+WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
+ALWAYS = 1 << 62
 
 
 @contextlib.contextmanager
@@ -72,24 +81,88 @@ def _judge(case: MeasuredCase, when: str, ring: int, result: TrafficResult, full
         case.inconclusive(f"ring-full-{when}", full, f"{seen}: the ring was not full all the time")
     else:
         case.expect(f"ring-full-{when}", True, full, seen)
+    _expect_all_arrive(case, f"all-arrive-{when}", result, f"with a full receive ring {when.replace('-', ' ')}")
+
+
+def _expect_all_arrive(case: MeasuredCase, name: str, result: TrafficResult, situation: str) -> None:
+    """Check that each packet was answered once.
+
+    :param situation: ends the message.
+    """
+    (flow,) = result.flows
     missing = ", ".join(str(number) for number in flow.missing[:8])
     copies = flow.answers - (result.sent - result.lost)
     if result.lost and (problems := capture_problems(result)):
-        case.inconclusive(f"all-arrive-{when}", f"each of {result.sent} packets answered once", "; ".join(problems))
+        case.inconclusive(name, f"each of {result.sent} packets answered once", "; ".join(problems))
         return
     case.expect(
-        f"all-arrive-{when}",
+        name,
         not result.lost and not copies,
         f"each of {result.sent} packets answered once",
         f"{result.lost} lost, {copies} duplicated",
-        f"{result.lost} of {result.sent} packets lost (numbers {missing or 'none'}), {copies} duplicated, "
-        f"with a full receive ring {when.replace('-', ' ')}",
-        family="all-arrive",
+        f"{result.lost} of {result.sent} packets lost (numbers {missing or 'none'}), {copies} duplicated, {situation}",
+        family=name.partition("-across")[0].partition("-in-")[0],
     )
 
 
+@contextlib.contextmanager
+def full_send_buffer(case: MeasuredCase, calls: FailingCalls, when: str) -> Iterator[None]:
+    """The body runs while the tap takes no packet of the guest (EAGAIN), whose answers wait; in the end all arrive.
+
+    A send buffer (netdev option ``sndbuf``) is full as long as another device keeps the packets; here the system call
+    says so, until it is disarmed. QEMU tries again all the time then, which starves idle sources of its main loop: let
+    the calls pass before anything is connected.
+
+    :param calls: fails the calls of the guest's QEMU.
+    """
+    station, flows = case.guest.topology.station, flows_between(count=1, first_port=case.ports.take())
+    settings = StreamSettings(rate=RATE, duration_s=ANSWERS / RATE)
+    warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
+    (tap,) = read_table(case.guest.machine.pid).of_kind("tap")
+    calls.fail_next(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS)
+    case.guest.agent.reset_reflector()
+    with TrafficSession(station, flows, settings, keep_frames=0) as session:
+        session.wait_sent(Deadline(10, "a burst of packets to be sent"))
+        _wait_answered(case, session)
+        waited = session.progress().sent - session.progress().answers
+        yield
+        calls.disarm()
+        with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
+            session.wait_for_answers(session.progress().sent, Deadline(ARRIVE_S, "the answers"))
+        session.finish(linger_s=1.0)
+    result = session.result()
+    full = f"the answers to {result.sent} packets wait for room in the send buffer"
+    if waited < result.sent:
+        case.inconclusive(f"send-buffer-full-{when}", full, f"{result.sent - waited} arrived before")
+    else:
+        case.expect(f"send-buffer-full-{when}", True, full, f"{waited} wait")
+    situation = f"with a full send buffer {when.replace('-', ' ')}"
+    _expect_all_arrive(case, f"answers-arrive-{when}", result, situation)
+
+
+def _wait_answered(case: MeasuredCase, session: TrafficSession) -> None:
+    """Wait until the guest has reflected all packets: its answers are in the transmit ring."""
+    sent = session.progress().sent
+
+    def reflected() -> bool | None:
+        return case.guest.agent.reflector().reflected >= sent or None
+
+    Deadline(ARRIVE_S, "the guest to answer all packets", Awaited.GUEST).poll(reflected, 0.02)
+
+
+class RoomWhenStopped(UpdateHook):
+    """The tap has room again when the guest has stopped, and its QEMU could send what waits."""
+
+    def __init__(self, calls: FailingCalls) -> None:
+        self._calls = calls
+
+    def source_stopped(self, update: LiveUpdate) -> None:  # noqa: ARG002
+        """Let all calls pass again."""
+        self._calls.disarm()
+
+
 class FullReceiveRing(LiveUpdateTest):
-    """Mechanism ``cpr``; one queue pair whose receive ring is full."""
+    """Mechanism ``cpr``; one queue pair whose receive ring, or the tap's send buffer, is full."""
 
     def _update(self, *, vhost: bool) -> None:
         with self.given_guest(GuestSpec(vhost=vhost, role=Role.CHECKS)) as case:
@@ -99,15 +172,34 @@ class FullReceiveRing(LiveUpdateTest):
                 case.live_update()
             with full_ring(case, "in-the-target"):
                 pass
+            if not vhost:  # vhost leaves the packets in the ring
+                self._update_with_full_send_buffer(case)
             case.expect_no_complaint()
+
+    @staticmethod
+    def _update_with_full_send_buffer(case: MeasuredCase) -> None:
+        own = case.guest.machine.settings
+        with FailingCalls((WRITE_TO_TAP,)) as calls:
+            if not update_guest(case, "under-filter", replace(own, prefix=calls.prefix)):
+                return
+            case.guest.machine.settings = own  # the next target is to run without the filter
+            with full_send_buffer(case, calls, "across-a-pause"):
+                case.guest.machine.qmp.execute("stop")  # as each update does, also one that fails
+                calls.disarm()
+                case.guest.machine.qmp.execute("cont")
+            with full_send_buffer(case, calls, "across-an-update"):
+                update_guest(case, "full-send-buffer", hooks=[RoomWhenStopped(calls)])
 
     def test_packets_for_full_ring_arrive_without_vhost(self) -> None:
         """Packets that wait for a full ring arrive after an update, and after one that failed, without vhost.
 
         QEMU reads a packet before it finds that the ring has no room for it; then it stops reading the tap. Patch 12
-        (tap: hand over the packet that a full ring keeps waiting).
+        (tap: hand over the packet that a full ring keeps waiting). The other way, it takes a packet from the ring
+        before it finds that the tap has no room for it. Patch 13 (virtio-net: leave a packet in the ring that the
+        backend has no room for).
 
-        :avocado: tags=patch:full-ring,patch:12,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
+        :avocado: tags=patch:full-ring,patch:12,patch:full-send-buffer,patch:13,patch:no-loss,patch:9
+        :avocado: tags=mechanism:cpr,vhost:off,queues:1
         """
         self._update(vhost=False)
 

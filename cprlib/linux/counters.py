@@ -17,7 +17,7 @@ STACK_FILES = Path("/proc/thread-self/net")  # /proc/net is the namespace of the
 
 @dataclass(frozen=True, slots=True)
 class LinkCounters:
-    """Packets of one link since its creation. For a tap, ``tx`` is towards the guest."""
+    """Packets of one link since its creation. For a tap and a macvtap, ``tx`` is towards the guest."""
 
     rx_packets: int
     tx_packets: int
@@ -30,10 +30,15 @@ class LinkCounters:
 def read_counters(namespace: NetworkNamespace, interface: str) -> LinkCounters:
     """Read the counters of a link.
 
+    A macvtap counts as the upper end of its lower link, a tap as the host's end of a cable to the guest.
+
     :raises InstrumentError: the kernel gave none; absent counters never count as zero.
     """
-    statistics = _statistics(namespace, interface)
-    return LinkCounters(**{item.name: int(statistics[item.name]) for item in fields(LinkCounters)})
+    statistics, kind = _statistics(namespace, interface)
+    names = {item.name: item.name for item in fields(LinkCounters)}
+    if kind == "macvtap":
+        names = {name: f"{'tx' if name.startswith('rx') else 'rx'}{name[2:]}" for name in names}
+    return LinkCounters(**{name: int(statistics[counter]) for name, counter in names.items()})
 
 
 def read_link_errors(namespace: NetworkNamespace, interface: str) -> Mapping[str, int]:
@@ -41,16 +46,17 @@ def read_link_errors(namespace: NetworkNamespace, interface: str) -> Mapping[str
 
     :raises InstrumentError: the kernel gave none.
     """
-    statistics = _statistics(namespace, interface)
+    statistics, _ = _statistics(namespace, interface)
     return {name: int(count) for name, count in statistics.items() if "error" in name or name == "collisions"}
 
 
-def _statistics(namespace: NetworkNamespace, interface: str) -> Mapping[str, Any]:
-    statistics: Mapping[str, Any] | None
-    statistics = namespace.netlink.link("get", index=namespace.index(interface))[0].get("stats64")
+def _statistics(namespace: NetworkNamespace, interface: str) -> tuple[Mapping[str, Any], str]:
+    """Counters and kind of a link."""
+    message = namespace.netlink.link("get", index=namespace.index(interface))[0]
+    statistics: Mapping[str, Any] | None = message.get("stats64")
     if statistics is None:
         raise InstrumentError(f"read the counters of {interface}", "the kernel gave no IFLA_STATS64")
-    return statistics
+    return statistics, str(message.get(("linkinfo", "kind")))
 
 
 class QdiscSide(enum.IntEnum):

@@ -18,6 +18,7 @@ from cprlib.errors import InstrumentError
 from cprlib.linux.libc import same_open_file
 
 ANONYMOUS = re.compile(r"^anon_inode:\[?(?P<kind>[^\]]+)\]?$")
+MACVTAP = re.compile(r"^/dev/(?:macvtap-[^/]+/)?tap\d+(?: \(deleted\))?$")  # the folder: cprlib/linux/macvtap.py
 DEVICE_KINDS = ("tap", "vhost")
 
 
@@ -30,7 +31,8 @@ class Descriptor:
     :param device, inode: of the opened file; every open of /dev/net/tun has those of the device node.
     :param flags: open file status flags (fdinfo ``flags``, octal there).
     :param mount: fdinfo ``mnt_id``.
-    :param interface: name of the interface behind a tap (fdinfo ``iff``, drivers/net/tun.c), else None.
+    :param interface: name of the interface behind a tap (fdinfo ``iff``, drivers/net/tun.c), else None, also for a
+        macvtap.
     """
 
     number: int
@@ -47,6 +49,8 @@ class Descriptor:
         exact = {"/dev/net/tun": "tap", "/dev/vhost-net": "vhost", "/dev/kvm": "kvm"}.get(self.link)
         if exact:
             return exact
+        if MACVTAP.match(self.link):
+            return "tap"
         anonymous = ANONYMOUS.match(self.link)
         if anonymous:
             return anonymous["kind"]

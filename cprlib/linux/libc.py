@@ -17,6 +17,8 @@ PIDFD_GETFD_NUMBER = 438  # asm-generic/unistd.h, the same on every architecture
 PR_SET_TIMERSLACK, PR_SET_NO_NEW_PRIVS = 29, 38  # linux/prctl.h
 SECCOMP_NUMBERS = {"x86_64": 317, "aarch64": 277, "riscv64": 277}  # asm/unistd.h
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 8  # linux/seccomp.h
+FSOPEN_NUMBER, FSCONFIG_NUMBER, FSMOUNT_NUMBER = 430, 431, 432  # asm-generic/unistd.h, the same everywhere
+FSOPEN_CLOEXEC, FSCONFIG_CMD_CREATE, FSMOUNT_CLOEXEC = 1, 6, 1  # linux/mount.h
 CLOCK_REALTIME, TIMER_ABSTIME = 0, 1  # linux/time.h
 NANOSECONDS = 1_000_000_000
 
@@ -84,6 +86,23 @@ def duplicate_descriptor(pid: int, number: int) -> int:
         return _call("syscall", PIDFD_GETFD_NUMBER, process, number, 0)
     finally:
         os.close(process)
+
+
+def mount_sysfs() -> int:
+    """A sysfs of the calling thread's network namespace, mounted nowhere (fsopen(2), fsmount(2)).
+
+    /sys shows the devices of the namespace in which it was mounted.
+
+    :returns: a descriptor of its root, which the caller closes.
+    :raises OSError: the kernel refused.
+    """
+    name = ctypes.create_string_buffer(b"sysfs")
+    context = _call("syscall", FSOPEN_NUMBER, ctypes.addressof(name), FSOPEN_CLOEXEC)
+    try:
+        _call("syscall", FSCONFIG_NUMBER, context, FSCONFIG_CMD_CREATE, 0, 0, 0)
+        return _call("syscall", FSMOUNT_NUMBER, context, FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context)
 
 
 def make_sleeper() -> Callable[[int], None]:

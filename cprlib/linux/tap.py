@@ -39,31 +39,32 @@ class TapQueue:
     """State of one tap queue in the kernel.
 
     :param number: the descriptor in its process.
-    :param detached: disabled by TUNSETQUEUE: it carries nothing until it is attached again.
+    :param detached: disabled by TUNSETQUEUE: it carries nothing until it is attached again. None for a macvtap, of
+        which the kernel does not report it.
     :param header_bytes: length of the header before each packet (TUNGETVNETHDRSZ): 10, or 12 for virtio 1.
     :param flags: names of the flags that the tap was opened with.
-    :param send_buffer: bytes (TUNGETSNDBUF).
+    :param send_buffer: bytes (TUNGETSNDBUF); None for a macvtap.
     :param byte_order: of the header (TUNSETVNETLE, TUNSETVNETBE): ``native``, ``little``, ``big``.
     """
 
     number: int
     interface: str
-    detached: bool
+    detached: bool | None
     header_bytes: int
     flags: tuple[str, ...]
-    send_buffer: int
+    send_buffer: int | None
     byte_order: str
 
     def facts(self) -> Mapping[str, str]:
         """What an update must not change: everything except the descriptor's number."""
-        return {
+        facts = {
             "interface": self.interface,
-            "queue": "detached" if self.detached else "attached",
             "vnet header": f"{self.header_bytes} bytes",
             "flags": ", ".join(self.flags),
-            "send buffer": f"{self.send_buffer} bytes",
             "byte order": self.byte_order,
         }
+        facts |= {} if self.detached is None else {"queue": "detached" if self.detached else "attached"}
+        return facts | ({} if self.send_buffer is None else {"send buffer": f"{self.send_buffer} bytes"})
 
 
 def open_tap(interface: str, *, multi_queue: bool = False, vnet_hdr: bool = True) -> int:
@@ -109,16 +110,18 @@ def _read_queue(pid: int, number: int) -> TapQueue:
     duplicate = duplicate_descriptor(pid, number)
     try:
         name, flags = IFREQ.unpack(fcntl.ioctl(duplicate, TUNGETIFF, bytes(IFREQ.size)))
-        little, big = _read_integer(duplicate, TUNGETVNETLE), 0
+        little, big, send_buffer = _read_integer(duplicate, TUNGETVNETLE), 0, None
         with contextlib.suppress(OSError):  # a kernel without CONFIG_TUN_VNET_CROSS_LE
             big = _read_integer(duplicate, TUNGETVNETBE)
+        with contextlib.suppress(OSError):  # a macvtap
+            send_buffer = _read_integer(duplicate, TUNGETSNDBUF)
         return TapQueue(
             number=number,
             interface=name.rstrip(b"\0").decode("ascii", "replace"),
-            detached=bool(flags & IFF_DETACH_QUEUE),
+            detached=None if send_buffer is None else bool(flags & IFF_DETACH_QUEUE),
             header_bytes=_read_integer(duplicate, TUNGETVNETHDRSZ),
             flags=tuple(word for bit, word in FLAG_NAMES.items() if flags & bit),
-            send_buffer=_read_integer(duplicate, TUNGETSNDBUF),
+            send_buffer=send_buffer,
             byte_order="big" if big else "little" if little else "native",
         )
     finally:

@@ -89,6 +89,30 @@ class Topology:
         if attached:
             self.attach(interface)
 
+    def add_macvtap(self, interface: str, mac: str, *, queue_length: int = TAP_QUEUE_LENGTH) -> None:
+        """Create a macvtap in the switch, on a link of its own to the bridge.
+
+        In mode passthru it gets every packet of this link, whatever address the guest gives its NIC.
+
+        :param mac: of the guest's NIC.
+        :param queue_length: packets that an unread queue holds.
+        :raises EnvironmentFailure: the kernel has no macvtap or the rights are missing.
+        """
+        netlink, port, lower = self.switch.netlink, f"{interface}-port", f"{interface}-lower"
+        try:
+            netlink.link("add", ifname=port, kind="veth", peer={"ifname": lower})
+            index = self.switch.index(lower)
+            netlink.link("add", ifname=interface, kind="macvtap", link=index, macvtap_mode="passthru")
+        except OSError as error:
+            raise EnvironmentFailure(f"make macvtap {interface}", str(error), ADVICE) from error
+        netlink.link("set", index=self.switch.index(interface), address=mac, txqlen=queue_length)
+        for name in (port, lower, interface):
+            disable_ipv6(self.switch, name)
+            netlink.link("set", index=self.switch.index(name), mtu=self.mtu)
+        self.attach(port)
+        for name in (lower, interface):
+            netlink.link("set", index=self.switch.index(name), state="up")
+
     def set_tap_queue_length(self, interface: str, packets: int) -> None:
         """Set the capacity of each queue of a tap; shrinking it under traffic loses packets without counting them."""
         self.switch.netlink.link("set", index=self.switch.index(interface), txqlen=packets)

@@ -10,10 +10,11 @@ import contextlib
 import enum
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.linux.macvtap import open_macvtap
 from cprlib.linux.tap import open_tap
 from cprlib.qemu.facts import LocalNames
 
@@ -34,6 +35,8 @@ class TapSource(enum.Enum):
     """A manager opens the tap and passes the descriptor."""
     FDS = "fds"
     """A manager opens a multi-queue tap and passes the descriptors."""
+    MACVTAP = "macvtap"
+    """A manager opens the character device of a macvtap and passes the descriptors as ``fds``."""
     HELPER = "helper"
     """QEMU runs a program that opens the tap and sends the descriptor."""
 
@@ -100,7 +103,12 @@ class TapNetdev:
 
     @property
     def tap_passed(self) -> bool:
-        return self.tap_source in (TapSource.FD, TapSource.FDS)
+        return self.tap_source is TapSource.FD or self.fds_passed
+
+    @property
+    def fds_passed(self) -> bool:
+        """True when QEMU counts the queues by the descriptors that it is passed."""
+        return self.tap_source in (TapSource.FDS, TapSource.MACVTAP)
 
     @property
     def is_handed_over(self) -> bool:
@@ -125,8 +133,8 @@ class TapNetdev:
         options: dict[str, object] = {"type": "tap", "id": self.identifier} | self._source_options(tap)
         options |= {"vhost": self.vhost} | self._known_limits()
         if self.vhost_passed:
-            options["vhostfds" if self.tap_source is TapSource.FDS else "vhostfd"] = ":".join(vhost)
-        if self.queues > 1 and self.tap_source is not TapSource.FDS:
+            options["vhostfds" if self.fds_passed else "vhostfd"] = ":".join(vhost)
+        if self.queues > 1 and not self.fds_passed:
             options["queues"] = self.queues
         if self.cpr is not None:
             options["cpr"] = self.cpr
@@ -140,8 +148,10 @@ class TapNetdev:
 
     def _source_options(self, tap: Sequence[str]) -> dict[str, object]:
         match self.tap_source:
-            case TapSource.FD | TapSource.FDS:
-                return {self.tap_source.value: ":".join(tap)}
+            case TapSource.FD:
+                return {"fd": ":".join(tap)}
+            case TapSource.FDS | TapSource.MACVTAP:
+                return {"fds": ":".join(tap)}
             case TapSource.HELPER:
                 return {"helper": self.helper, "br": self.bridge}
         scripts: dict[str, object] = {"script": self.script, "downscript": self.down_script}
@@ -220,9 +230,10 @@ def opened_files(netdev: TapNetdev) -> Iterator[PassedFiles]:
             return descriptor
 
         taps = netdev.queues if netdev.tap_passed else 0
+        opener: Callable[..., int] = open_macvtap if netdev.tap_source is TapSource.MACVTAP else open_tap
         vhosts = netdev.queues if netdev.vhost_passed else 0
         yield PassedFiles(
-            tuple(owned(open_tap(netdev.interface, multi_queue=netdev.queues > 1)) for _ in range(taps)),
+            tuple(owned(opener(netdev.interface, multi_queue=netdev.queues > 1)) for _ in range(taps)),
             tuple(owned(_open_vhost()) for _ in range(vhosts)),
         )
 

@@ -12,7 +12,7 @@ from cprlib.linux.topology import guest_end
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MEMORY_MIB, MachineSettings, global_properties
 from cprlib.qemu.facts import LocalNames
-from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev, VirtioNet
+from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev, TapSource, VirtioNet
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.update.mechanism import Mechanism, Mode
 
@@ -71,7 +71,8 @@ class GuestSpec:
 
     def netdevs_in(self, run: SuiteParameters) -> tuple[TapNetdev, ...]:
         """The guest's netdevs, before a mechanism adds its options."""
-        return self.netdevs or (TapNetdev(queues=run.queues or self.queues, vhost=self.vhost),)
+        source = TapSource.MACVTAP if run.macvtap else TapSource.INTERFACE
+        return self.netdevs or (TapNetdev(queues=run.queues or self.queues, vhost=self.vhost, tap_source=source),)
 
     def settings(
         self, run: SuiteParameters, qemu: QemuBinary, image: GuestImage, local: LocalNames | None = None

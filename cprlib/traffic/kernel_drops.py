@@ -33,7 +33,8 @@ FUNCTIONS: Mapping[str, tuple[str, Direction | None]] = {
     prefix: (hop, direction)
     for hop, direction, prefixes in (
         ("tap queue", Direction.FORWARD, ("tun_net_xmit", "tun_do_read", "tun_recvmsg", "tun_queue_purge")),
-        ("qemu", Direction.RETURN, ("tun_get_user", "tun_sendmsg")),
+        ("tap queue", Direction.FORWARD, ("tap_handle_frame", "tap_do_read", "tap_recvmsg")),  # of a macvtap
+        ("qemu", Direction.RETURN, ("tun_get_user", "tun_sendmsg", "tap_get_user", "tap_sendmsg")),
         ("switch", None, ("veth_xmit", "br_")),
         ("station", Direction.RETURN, ("ip_", "ip6_", "ipv6_", "icmp", "udp", "__udp", "tcp_", "arp_", "ndisc_")),
         ("capture", Direction.RETURN, ("packet_", "tpacket_")),

@@ -43,6 +43,9 @@ def test_kinds_of_links() -> None:
     links = {
         "anon_inode:[eventfd]": "eventfd",
         "/dev/vhost-net": "vhost",
+        "/dev/tap12": "tap",
+        "/dev/macvtap-x1/tap12 (deleted)": "tap",
+        "/run/tap12": "file",
         "socket:[12]": "socket",
         "/memfd:ram0 (deleted)": "memfd",
         "/etc/passwd": "file",

@@ -29,6 +29,7 @@ def test_queues_are_given_unless_descriptors_imply_them() -> None:
     options = TapNetdev(queues=2, tap_source=TapSource.FDS).options(["5", "6"])
     assert options["fds"] == "5:6"
     assert not {"queues", "ifname", "script", "downscript"} & set(options)
+    assert TapNetdev(queues=2, tap_source=TapSource.MACVTAP).options(["5", "6"]) == options
 
 
 @pytest.mark.parametrize(

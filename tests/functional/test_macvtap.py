@@ -1,0 +1,46 @@
+"""A guest on a macvtap, of whose queues it uses some: updates, and more and fewer queue pairs after them."""
+
+from __future__ import annotations
+
+from cprlib.evidence.records import Role
+from cprlib.qemu.netdev import TapNetdev, TapSource
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import update_guest
+from cprlib.testing.nic_frames import exchange_packets
+
+CONFIGURED, IN_USE = 4, 2
+
+
+class Macvtap(LiveUpdateTest):
+    """Mechanism ``cpr``; management opens a macvtap and passes its descriptors (``fds=``)."""
+
+    def test_macvtap_with_unused_queues_is_updated(self) -> None:
+        """A guest that uses 2 of 4 queue pairs of a macvtap is updated, uses all 4, is updated again, then uses 1.
+
+        Each queue is the same open file in the target, with the same flags, and the queues in use carry all packets.
+        The kernel does not report which queues of a macvtap are disabled: the target has it from the source. Patch 14
+        (tap: hand over which queues of a macvtap are disabled).
+
+        :avocado: tags=patch:macvtap,patch:14,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
+        """
+        netdev = TapNetdev(queues=CONFIGURED, vhost=True, tap_source=TapSource.MACVTAP)
+        with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
+            self._use(case, IN_USE, "before-update")
+            if not update_guest(case, "first"):
+                return
+            exchange_packets(case, IN_USE, "after-update")
+            self._use(case, CONFIGURED, "after-update-more")
+            if not update_guest(case, "second"):
+                return
+            exchange_packets(case, CONFIGURED, "after-second-update")
+            self._use(case, 1, "after-second-update-fewer")
+            case.expect_no_complaint()
+
+    @staticmethod
+    def _use(case: MeasuredCase, pairs: int, when: str) -> None:
+        """``ethtool -L eth0 combined N`` in the guest; these queue pairs carry packets then."""
+        used = case.guest.agent.set_queue_pairs(pairs)
+        case.expect_equal("pairs", used, pairs, f"queue pairs in use, of {pairs} that were requested", when=when)
+        exchange_packets(case, pairs, when)

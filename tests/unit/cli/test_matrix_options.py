@@ -22,7 +22,7 @@ BAD = {
     "--matrix push -p qemu=/q": "give --qemu",
     "-p base=10.2": "give --base 10.2",
     "-p vhost=maybe": "on or off",
-    "-p mechanism=teleport": "none of cpr, link-switch",
+    "-p mechanism=teleport": "it has to be cpr or link-switch",
     "-p machine=frob": "q35, pc, or a version",
     "-p mechanism=fd-share -p vhost=on": "has one owner",
     "--matrix push --lab=kvm": "holds QEMU 10.0 only",
@@ -31,7 +31,7 @@ BAD = {
 BAD_POINTS = {
     "quues: 1": "there is no such parameter",
     "queues: 0": "above 0",
-    "mechanism: teleport": "none of cpr",
+    "mechanism: teleport": "it has to be cpr or link-switch",
     'base: "9.9"': "no such base",
     "machine: frob": "machine=frob",
     "vhost: maybe": "on or off",

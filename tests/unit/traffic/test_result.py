@@ -6,7 +6,7 @@ from array import array
 from collections import deque
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cprlib.traffic.capture import CaptureReport
@@ -78,6 +78,7 @@ def result_of(world: World, log: list[Reflection] | None) -> TrafficResult:
     )
 
 
+@settings(deadline=None)
 @given(fates)
 def test_the_result_is_what_happened(network: list[tuple[list[int], list[int], list[int]]]) -> None:
     world = simulate(network)
@@ -116,6 +117,7 @@ def test_lag_of_the_reflector_is_unknown_when_the_nic_had_no_room() -> None:
     assert result_of(world, None).instrument.reflector_lag_ns is None
 
 
+@settings(deadline=None)
 @given(fates)
 def test_without_a_log_nothing_is_lost_twice_or_forgotten(
     network: list[tuple[list[int], list[int], list[int]]],
@@ -127,6 +129,7 @@ def test_without_a_log_nothing_is_lost_twice_or_forgotten(
     assert make_ledger(result, (), DropReport(False, "")).missing == result.lost
 
 
+@settings(deadline=None)
 @given(fates, st.integers(0, 5), st.integers(0, 5))
 def test_lines_of_others_in_the_log_change_nothing(
     network: list[tuple[list[int], list[int], list[int]]], foreign: int, invalid: int

@@ -45,6 +45,7 @@ PARENTS = 3  # lines above a value in its path; more would not be read
 NO_VALUE = "no value"
 HOST_ADDRESS = re.compile(r"0x0000[57][0-9a-f]{11}\b")  # of a mapping in QEMU, on a 64-bit host
 NIC_ADDRESS = re.compile(r"\bmacaddr=[0-9a-f:]+")
+PASSED_TAP = re.compile(r"\btype=tap,fd=\d+")
 QUEUES_OF_OTHERS = 4  # of a virtio device that is no NIC
 QUEUE_STATUS, VHOST_QUEUE_STATUS = "x-query-virtio-queue-status", "x-query-virtio-vhost-queue-status"
 
@@ -103,8 +104,10 @@ def _body(line: str) -> str:
     """A line without what differs between two processes or has no meaning.
 
     ``info network`` shows a NIC's address of the command line until the guest sets one in this QEMU
-    (qemu_format_nic_info_str(), net/net.c). query-rx-filter has the address that is in use.
+    (qemu_format_nic_info_str(), net/net.c). query-rx-filter has the address that is in use. It shows the number of a
+    tap's descriptor that management passed.
     """
+    line = PASSED_TAP.sub("type=tap,fd", line)
     line = NIC_ADDRESS.sub("macaddr", HOST_ADDRESS.sub("host address", " ".join(line.split())))
     return line.replace("/", "|").removesuffix(', id ""')
 

@@ -1,4 +1,8 @@
-"""Taps: open a queue, read the state of each queue and the offloads of the interface."""
+"""Taps and macvtaps: open a queue, read the state of each queue and the offloads of the interface.
+
+A macvtap is a character device for each interface, of which every open makes a queue. The kernel reports less of such a
+queue (drivers/net/tap.c): fdinfo has no ``iff``, TUNGETIFF has no IFF_DETACH_QUEUE, and TUNGETSNDBUF is refused.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,18 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import socket
+import stat
 import struct
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from cprlib.errors import EnvironmentFailure, InstrumentError
-from cprlib.linux.descriptors import read_table
-from cprlib.linux.libc import duplicate_descriptor
+from cprlib.linux.descriptors import MACVTAP_FOLDER, read_table
+from cprlib.linux.libc import duplicate_descriptor, mount_sysfs
 from cprlib.linux.namespace import NetworkNamespace
 
 # linux/if_tun.h
@@ -75,16 +83,76 @@ def open_tap(interface: str, *, multi_queue: bool = False, vnet_hdr: bool = True
     :returns: a descriptor, which the caller closes.
     :raises EnvironmentFailure: the kernel refuses: no tun, no right, or another kind of tap.
     """
+    return _open_queue("tap", interface, _open_tun, vnet_hdr=vnet_hdr, multi_queue=multi_queue)
+
+
+def open_macvtap(interface: str, *, multi_queue: bool = False) -> int:
+    """Open one more queue of a macvtap in the network namespace of the calling thread.
+
+    /dev has no node for it, or that of another namespace's device with the same number: one is made for the moment.
+
+    :returns: a descriptor, which the caller closes.
+    :raises EnvironmentFailure: the kernel refuses: no macvtap of this name, or no right to make a node.
+    """
+    advice = "run as root or in the lab (cprlib doctor names what is missing)"
+    return _open_queue("macvtap", interface, _open_macvtap_device, multi_queue=multi_queue, advice=advice)
+
+
+def _open_queue(
+    kind: str,
+    interface: str,
+    open_device: Callable[[str], int],
+    *,
+    multi_queue: bool,
+    vnet_hdr: bool = True,
+    advice: str = "",
+) -> int:
+    """Open a device and attach the descriptor to an interface as a queue."""
     flags = IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if vnet_hdr else 0) | (IFF_MULTI_QUEUE if multi_queue else 0)
     opened = -1
     try:
-        opened = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        opened = open_device(interface)
         fcntl.ioctl(opened, TUNSETIFF, IFREQ.pack(interface.encode(), flags))
     except OSError as error:
         if opened >= 0:
             os.close(opened)
-        raise EnvironmentFailure(f"open tap {interface}", str(error)) from error
+        raise EnvironmentFailure(f"open {kind} {interface}", str(error), advice) from error
     return opened
+
+
+def _open_tun(_interface: str) -> int:
+    return os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+
+
+def _open_macvtap_device(interface: str) -> int:
+    """Open the character device of a macvtap by a node in /dev; other file systems may be mounted nodev."""
+    name, device = _macvtap_device(interface)
+    with tempfile.TemporaryDirectory(prefix=MACVTAP_FOLDER, dir="/dev") as folder:
+        node = Path(folder) / name
+        os.mknod(node, stat.S_IFCHR | 0o600, device)
+        return os.open(node, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _macvtap_device(interface: str) -> tuple[str, int]:
+    """Name and number of an interface's character device, from sysfs of the calling thread's network namespace.
+
+    :raises OSError: there is none.
+    """
+    root = mount_sysfs()
+    try:
+        folder = f"class/net/{interface}"
+        parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+        try:
+            name = next((item for item in os.listdir(parent) if re.fullmatch(r"tap\d+", item)), None)
+            if name is None:
+                raise FileNotFoundError(f"{folder} has no character device")
+            with open(os.open(f"{name}/dev", os.O_RDONLY | os.O_CLOEXEC, dir_fd=parent), encoding="ascii") as file:
+                major, minor = file.read().split(":")
+        finally:
+            os.close(parent)
+        return name, os.makedev(int(major), int(minor))
+    finally:
+        os.close(root)
 
 
 def read_tap_queues(pid: int) -> tuple[TapQueue, ...]:

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cprlib.errors import EnvironmentFailure, UsageError
-from cprlib.linux.macvtap import open_macvtap
-from cprlib.linux.tap import open_tap
+from cprlib.linux.tap import open_macvtap, open_tap
 from cprlib.qemu.facts import LocalNames
 
 INTERFACE_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]{0,14}$")  # IFNAMSIZ - 1, and nothing that a path could use

@@ -11,8 +11,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
-from cprlib.linux.macvtap import open_macvtap
-from cprlib.linux.tap import IFF_DETACH_QUEUE, read_tap_queues
+from cprlib.linux.tap import IFF_DETACH_QUEUE, open_macvtap, read_tap_queues
 from cprlib.linux.topology import GUEST, STATION, STATION_INTERFACE, Topology, build_topology
 from cprlib.qemu.netdev import TapNetdev, TapSource, opened_files
 from cprlib.traffic.sockets import open_sending

@@ -120,7 +120,7 @@ class NicOptions(LiveUpdateTest):
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4
         """
-        with self.given_guest(GuestSpec(queues=QUEUES, arguments=RSS, role=Role.CHECKS)) as case:
+        with self.given_guest(GuestSpec(queues=QUEUES, arguments=RSS, role=Role.CHECKS, boots=True)) as case:
             use_queue_pairs(case, QUEUES, "before-update")
             before = queues_of_flows(case.guest)
             expected = "each of 8 flows in the queue that the guest's table has for it"

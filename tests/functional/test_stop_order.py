@@ -54,7 +54,7 @@ class StopOrder(LiveUpdateTest):
         :avocado: tags=patch:stop-early,patch:1,patch:setup-notifier,patch:2,patch:vhost-reset,patch:3
         :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
-        with self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case:
+        with self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS, boots=True)) as case:
             self._stop_order(case)
 
     def test_guest_is_stopped_before_fds_are_sent(self) -> None:

@@ -20,7 +20,7 @@ QEMU = UNPACK_QEMU + BUILD_PYTHON + CONFIGURE_QEMU + QEMU_HEADER + COMPILE_QEMU
 KERNEL = UNPACK_KERNEL + CONFIGURE_KERNEL + COMPILE_KERNEL
 FIRST_CASE, SUITE = 15.0, 900.0  # from its start to the first verdict; all cases
 
-SHORT_STEPS, THEIR_WORK = 0.58, 0.25  # of QEMU's steps: generated files come first and take a quarter of the time
+SHORT_STEPS, SHORT_STEPS_WORK = 0.58, 0.25  # parts of QEMU's steps and of its time: generated files come first
 
 TRUSTED_FOR = 60.0  # seconds for which the figures above count as much as the measured speed
 
@@ -72,5 +72,5 @@ def qemu_work(steps: float) -> float:
     :param steps: the part of its steps that is done, 0 to 1.
     """
     if steps < SHORT_STEPS:
-        return steps / SHORT_STEPS * THEIR_WORK
-    return THEIR_WORK + (steps - SHORT_STEPS) / (1 - SHORT_STEPS) * (1 - THEIR_WORK)
+        return steps / SHORT_STEPS * SHORT_STEPS_WORK
+    return SHORT_STEPS_WORK + (steps - SHORT_STEPS) / (1 - SHORT_STEPS) * (1 - SHORT_STEPS_WORK)

@@ -83,7 +83,7 @@ class Session:
         suite = SuiteRun(
             results=folder,
             tests=[test.reference],
-            parameters={"boot": "fresh", **parameters},  # most jobs have a QEMU that no other job has
+            parameters=parameters,
             engine=self.engine,
             parallel=1,
             environment={**({KERNEL_VARIABLE: str(kernel)} if kernel else {}), **(environment or {})},

@@ -67,7 +67,7 @@ class TrafficWatch:
         """Look at the guest before traffic starts.
 
         :param flows: of the measured stream; single packets use each, and one of the other IP version.
-        :param first_port: of one port more than flows, which no other flow has.
+        :param first_port: the first of ``len(flows) + 1`` ports that no other flow has.
         :param rest: watch QEMU at rest too, for a moment.
         """
         quiet = watch_rest(guest.machine.pid, guest.agent) if rest else None

@@ -5,6 +5,7 @@ The strategy itself is called on the caller's thread alone, so it needs no locks
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -78,8 +79,8 @@ class Pool:
         self._strategy = strategy
         self._workers = workers
         self._children = children
-        self._running: set[threading.Thread] = set()
-        self._ended: queue.SimpleQueue[tuple[threading.Thread, Task, Any, BaseException | None]] = queue.SimpleQueue()
+        self._running = 0
+        self._ended: queue.SimpleQueue[tuple[Task, Any, BaseException | None]] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Run all tasks.
@@ -88,24 +89,26 @@ class Pool:
         """
         try:
             while self._start_tasks():
-                thread, task, result, error = self._ended.get()
-                self._running.remove(thread)
+                task, result, error = self._ended.get()
+                self._running -= 1
                 if error is not None:
                     raise error
                 task.done(result)
         except BaseException:
             self._children.stop()
-            for thread in self._running:
-                thread.join(STOP_S)  # a thread that builds is left behind: its processes die with this one
+            # Not Thread.join(), which fails when start() was interrupted. A thread that builds is left behind: its
+            # processes die with this one.
+            with contextlib.suppress(queue.Empty):
+                for _ in range(self._running):
+                    self._ended.get(timeout=STOP_S)
             raise
 
     def _start_tasks(self) -> bool:
         """Start what can start now; False when nothing runs any more."""
-        while len(self._running) < self._workers and (task := self._strategy.next(len(self._running))):
-            thread = threading.Thread(target=self._work, args=(task,), daemon=True)
-            self._running.add(thread)
-            thread.start()
-        return bool(self._running)
+        while self._running < self._workers and (task := self._strategy.next(self._running)):
+            self._running += 1
+            threading.Thread(target=self._work, args=(task,), daemon=True).start()
+        return self._running > 0
 
     def _work(self, task: Task) -> None:
         result, failed = None, None
@@ -113,4 +116,4 @@ class Pool:
             result = task.run()
         except BaseException as error:  # raised again by the waiting thread
             failed = error
-        self._ended.put((threading.current_thread(), task, result, failed))
+        self._ended.put((task, result, failed))

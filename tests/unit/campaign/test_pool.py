@@ -85,3 +85,13 @@ def test_child_that_comes_after_the_stop_is_ended_too() -> None:
     with spawn(["sleep", "60"], purpose="sleep") as child:
         children.add(child)
         assert child.returncode == -9
+
+
+def test_interruption_while_a_thread_starts_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cprlib.campaign.pool.STOP_S", 0.01)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        Pool(Endless(lambda: None), 2, Children()).run()

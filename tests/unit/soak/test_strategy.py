@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,22 +18,25 @@ from tests.unit.soak.samples import case, result
 
 
 class FakeWork:
-    """Cases that take a moment, and a sample of the harness that notices a case that runs."""
+    """Cases that take a moment, and a sample of the harness that notices a case that runs.
 
-    def __init__(self, case_s: float = 0.004) -> None:
-        self.case_s = case_s
+    :param together: how many cases wait for one another before they end.
+    """
+
+    def __init__(self, together: int = 1) -> None:
         self.ran: list[int] = []
         self.samples: list[ResourceSample] = []
-        self.running = self.most = 0
+        self.running = 0
         self.disturbed = False
         self.lock = threading.Lock()
+        self.together = threading.Barrier(together, timeout=30)
 
     def run(self, number: int) -> SoakCase | None:
         with self.lock:
             self.running += 1
-            self.most = max(self.most, self.running)
             self.ran.append(number)
-        time.sleep(self.case_s)
+        self.together.wait()
+        time.sleep(0.004)
         with self.lock:
             self.running -= 1
         return case(number)
@@ -53,13 +56,12 @@ def run(
     seconds: float,
     interval_s: float,
     before_s: float = 0.0,
+    numbers: Iterable[int] = range(1, 101),
 ) -> SoakHistory:
     """The history of a session with this work."""
     recorder = Recorder(result(folder, history=SoakHistory(), state="running"), seconds, ProgressLines(lambda _: None))
     jobs: SoakJobs = work  # type: ignore[assignment]
-    strategy = SoakStrategy(
-        itertools.count(1), jobs, recorder, seconds=seconds, interval_s=interval_s, before_s=before_s
-    )
+    strategy = SoakStrategy(iter(numbers), jobs, recorder, seconds, interval_s, before_s)
     Pool(strategy, workers, Children()).run()
     return recorder.close("interrupted").history
 
@@ -67,19 +69,23 @@ def run(
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_every_case_runs_once_and_no_case_runs_during_a_sample(workers: int, tmp_path: Path) -> None:
     work = FakeWork()
-    history = run(tmp_path, work, workers, seconds=0.4, interval_s=0.03)
-    assert sorted(work.ran) == list(range(1, len(work.ran) + 1))
+    history = run(tmp_path, work, workers, seconds=60, interval_s=0.01)
+    assert sorted(work.ran) == list(range(1, 101))
     assert sorted(item.number for item in history.cases) == sorted(work.ran)
-    assert work.most == workers
     assert len(history.samples) >= 5
     assert not work.disturbed
     assert history.samples[0].cases == 0
     assert history.samples[-1].cases == len(work.ran)
 
 
+def test_cases_run_on_all_workers_at_once(tmp_path: Path) -> None:
+    history = run(tmp_path, FakeWork(together=5), 5, seconds=60, interval_s=60, numbers=range(10))
+    assert len(history.cases) == 10
+
+
 def test_time_continues_that_of_earlier_sessions(tmp_path: Path) -> None:
     history = run(tmp_path, FakeWork(), 1, seconds=0.05, interval_s=10, before_s=100)
-    assert [100 <= sample.at_s < 101 for sample in history.samples] == [True, True]
+    assert [100 <= sample.at_s < 110 for sample in history.samples] == [True, True]
 
 
 def test_no_time_runs_no_case(tmp_path: Path) -> None:

@@ -137,8 +137,10 @@ class StampCapture:
                     return
             if stopping:
                 idle_after_stop = 0 if blocks else idle_after_stop + 1
-                if idle_after_stop > 1:
+                if idle_after_stop > 2:
                     return
+                if idle_after_stop == 2:  # a packet that came after the last block was read would only be counted
+                    self._ring.refuse_more()
 
     def _read_blocks(self) -> int:
         blocks = 0

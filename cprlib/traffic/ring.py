@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cprlib.traffic.sockets import new_socket
+from cprlib.traffic.sockets import ACCEPT_NOTHING, attach_filter, new_socket
 
 SOL_PACKET = 263
 PACKET_RX_RING = 5
@@ -89,6 +89,10 @@ class PacketRing:
         """Unmap the ring and close the socket. Idempotent."""
         self.memory.close()
         self.socket.close()
+
+    def refuse_more(self) -> None:
+        """Take no further packet; those in the ring remain. A packet that is refused is not in the statistics."""
+        attach_filter(self.socket, ACCEPT_NOTHING)
 
     def wait(self, milliseconds: int) -> None:
         """Wait until a block is ready, at most this long."""

@@ -18,10 +18,9 @@ from cprlib.traffic.frames import RawFrame
 from cprlib.traffic.instrument import Instrument, Recording, StreamProgress
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.result import TrafficResult
-from cprlib.traffic.sockets import attach_filter, family_of, new_socket
+from cprlib.traffic.sockets import ACCEPT_NOTHING, attach_filter, family_of, new_socket
 
 POLL_S = 0.02  # between two requests to the instrument
-ACCEPT_NOTHING = ((0x06, 0, 0, 0),)  # BPF_RET | BPF_K, 0 bytes (linux/filter.h)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ SO_RCVBUFFORCE = 33
 _TIMESPEC = struct.Struct("@qq")
 _INSTRUCTION = struct.Struct("=HBBI")  # sock_filter, linux/filter.h
 
+ACCEPT_NOTHING = ((0x06, 0, 0, 0),)  # BPF_RET | BPF_K, 0 bytes (linux/filter.h)
+
 Ancillary = Sequence[tuple[int, int, bytes]]  # of recvmsg(2): level, type, data
 
 

@@ -174,6 +174,24 @@ def test_overflow_of_the_ring_is_reported() -> None:
     assert report.answers + sum(report.others.values()) + report.kernel_drops == report.kernel_packets
 
 
+def test_a_packet_after_the_last_block_is_not_counted() -> None:
+    with veth_pair_or_skip() as pair, capturing(pair) as (capture, sending):
+        read, found = capture._read_blocks, [1]
+
+        def read_then_send() -> int:
+            found.append(read() if capture._stop.is_set() else 1)
+            if found[-3:] == [0, 0, 0]:  # the capture ends after the third round without a block
+                sending.send(bytes(answer(FLOW, GOOD)))
+            return found[-1]
+
+        capture._read_blocks = read_then_send  # type: ignore[method-assign]
+        capture.start()
+        capture.stop()
+        report = capture.report()
+    assert found[-3:] == [0, 0, 0]
+    assert report.answers + sum(report.others.values()) == report.kernel_packets
+
+
 def test_a_fault_of_the_reader_is_counted_and_the_thread_continues() -> None:
     with veth_pair_or_skip() as pair, capturing(pair) as (capture, sending):
         capture.columns[0].t3.append(0)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qemu.qmp import EventListener, QMPClient, QMPError
+from qemu.qmp import EventListener, QMPClient, QMPError, Runstate
 from qemu.qmp.message import Message
 
 from cprlib.deadline import Deadline
@@ -74,7 +74,10 @@ class _Client(QMPClient):
         """Send messages, then wait for the replies, without a task for each.
 
         :returns: the replies in the order of the messages.
+        :raises EOFError: the connection is closed; a reply would never come.
         """
+        if self.runstate is not Runstate.RUNNING:
+            raise EOFError("QEMU closed it")
         names = []
         try:
             for message in messages:

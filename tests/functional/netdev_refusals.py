@@ -161,7 +161,7 @@ def _with_helper(programs: Programs) -> Iterator[Refusal]:
     yield Refusal("helper= that does not exist", {"helper": "/nonexistent/helper"}, "failed", {}, OFF)
     yield Refusal("helper= that fails", {"helper": "/bin/false"}, "failed", {}, OFF)
     yield Refusal("helper= that sends no tap", _helper(programs, "--send=null"), "", {}, OFF)
-    yield Refusal("helper= that sends a path", _helper(programs, "--send=path"), "nonblocking", {}, OFF, ON)
+    yield Refusal("helper= that sends a path", _helper(programs, "--send=path"), "blocking", {}, OFF, ON)
     vhostfd: dict[str, object] = _helper(programs) | {"vhostfd": "v"}
     yield Refusal("helper=, vhostfd= without vhost", vhostfd, "without vhost", {"v": File.VHOST}, OFF)
     yield Refusal("helper=, vhostfd= of an unknown name", vhostfd, _NOT_FOUND, {}, ON)

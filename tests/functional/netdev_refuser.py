@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
+from typing import cast
 
 from cprlib.errors import QemuFailed, QmpRefused
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, read_table
@@ -110,6 +112,16 @@ class Refuser:
             return
         self._machine.qmp.execute("netdev_del", {"id": row.identifier})
         self._look(row, "descriptors-as-before-when-removed")
+
+
+def takes_path_descriptors(machine: Machine) -> bool:
+    """True when QEMU takes a descriptor that cannot be made blocking (open(2), O_PATH).
+
+    QEMU 10.2 and newer break the connection of the monitor instead (io/channel-socket.c,
+    qio_channel_handle_fds()), so netdev_add never gets one.
+    """
+    version = cast("Mapping[str, Mapping[str, int]]", machine.qmp.execute("query-version"))["qemu"]
+    return (version["major"], version["minor"]) < (10, 2)
 
 
 def changes(before: DescriptorTable, after: DescriptorTable) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, update_guest
-from netdev_refusals import attempts, helper_failures, refusals
-from netdev_refuser import Refuser, changes
+from netdev_refusals import File, attempts, helper_failures, refusals
+from netdev_refuser import Refuser, changes, takes_path_descriptors
 from tap_sources import Programs
 
 
@@ -39,6 +39,9 @@ class NetdevCleanup(LiveUpdateTest):
             refuser = Refuser(case.guest.machine)
             workers = len(vhost_workers(case.guest.machine.pid))
             rows = attempts(refusals(programs))
+            if not takes_path_descriptors(case.guest.machine):
+                case.note("descriptors that are a path", "not tried: this QEMU breaks the monitor's connection then")
+                rows = tuple(row for row in rows if File.PATH not in row.refusal.files.values())
             with case.survives("survives-refusals"):
                 for row in rows:
                     refuser.attempt(row)

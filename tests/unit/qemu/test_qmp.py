@@ -105,6 +105,26 @@ def test_closing_after_qemu_died_raises_nothing(tmp_path: Path, sent: bytes, imm
             closing.join()
 
 
+def test_a_command_after_the_connection_broke_fails_at_once(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+
+    def server() -> None:
+        with theirs:
+            theirs.sendall(GREETING)
+            for _ in range(2):
+                command = json.loads(theirs.recv(4096))
+                if command["execute"] == "qmp_capabilities":
+                    theirs.sendall(json.dumps({"return": {}, "id": command["id"]}).encode() + b"\n")
+
+    peer = threading.Thread(target=server)
+    peer.start()
+    with QmpConnection("source", ours, tmp_path / "qmp.log") as connection:
+        for _ in range(2):  # the first waits when it breaks
+            with pytest.raises(QemuFailed, match="the connection broke"):
+                connection.execute("query-status")
+    peer.join()
+
+
 def serve_many(peer: socket.socket, replies: Sequence[dict[str, object] | None]) -> None:
     """Act as a QEMU that reads as many commands as there are replies, and sends these; None ends it."""
     stream = peer.makefile("rb")

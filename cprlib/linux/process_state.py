@@ -26,6 +26,7 @@ THREAD_STATUS = ("SigBlk", "Cpus_allowed_list", "NoNewPrivs", "Seccomp", "CapEff
 FILES = ("oom_score_adj", "personality", "coredump_filter", "cgroup", "timerslack_ns", "setgroups")
 LINKS = ("cwd", "root", "exe", "ns/net", "ns/mnt", "ns/user", "ns/pid", "ns/ipc", "ns/uts")
 SHARED_PATHS = re.compile(r"/memfd:|/dev/(?!zero)")  # of mappings that two QEMUs may share
+ADVICE = frozenset(("dd", "dc", "lo", "mg", "hg", "nh", "wf", "um", "uw"))  # VmFlags by madvise(2), mlock(2): smaps
 
 
 def read_process_state(pid: int, *names: str) -> Values:
@@ -47,7 +48,7 @@ def read_process_state(pid: int, *names: str) -> Values:
         what = _what(row, names)
         counted[f"descriptors/{what}/{row.flags & ~os.O_CLOEXEC:o}"] += 1
         counted[f"descriptors/{what}/close-on-exec"] += bool(row.flags & os.O_CLOEXEC)
-    counted.update(f"mappings/{item}" for item in _mappings(folder / "maps"))
+    counted.update(f"mappings/{item}" for item in _mappings(folder / "smaps"))
     counted.update(f"children/{item}" for item in _children(folder))
     values |= {path: str(count) for path, count in counted.items()}
     return values | _threads(folder)
@@ -73,12 +74,16 @@ def _what(row: Descriptor, names: Iterable[str]) -> str:
 
 
 def _mappings(path: Path) -> Iterator[str]:
-    """Memory that is backed by a shared file or a device: its name, size and rights."""
+    """Memory that is backed by a shared file or a device: its name, size, rights, and what the kernel was advised."""
+    shared = ""
     for line in read_text(path).splitlines():
-        span, rights, _, _, _, *file = line.split(maxsplit=5)
-        if file and SHARED_PATHS.match(file[0]):
-            first, last = (int(item, 16) for item in span.split("-"))
-            yield f"{file[0].replace('/', '|')}/{(last - first) >> 10} KiB {rights}"
+        words = line.split(maxsplit=5)
+        if "-" in words[0]:
+            first, last = (int(item, 16) for item in words[0].split("-"))
+            file = words[5] if len(words) > 5 and SHARED_PATHS.match(words[5]) else ""
+            shared = file and f"{file.replace('/', '|')}/{(last - first) >> 10} KiB {words[1]}"
+        elif shared and words[0] == "VmFlags:":
+            yield " ".join([shared, *sorted(ADVICE.intersection(line.split()))])
 
 
 def _children(folder: Path) -> Iterator[str]:

@@ -172,7 +172,7 @@ def command_line(
         *("-cpu", "max" if settings.accelerator == "tcg" else "host"),
         *("-smp", str(settings.vcpus)),
         *("-m", f"{settings.memory_mib}M"),
-        *("-object", f"{_memory_backend(settings.memory_file)},id=ram0,share=on,size={settings.memory_mib}M"),
+        *("-object", f"{_memory_backend(settings.memory_file)},id=ram0,share=on,dump=off,size={settings.memory_mib}M"),
         *(
             "-kernel",
             str(settings.kernel.absolute()),
@@ -195,7 +195,9 @@ def command_line(
             given = (passed or {}).get(netdev.identifier, PassedFiles())
             names = ([str(number) for number in numbers] for numbers in (given.tap, given.vhost))
             command += ["-netdev", json.dumps(netdev.options(*names, incoming=incoming))]
-        for nic in settings.nics:
+        for number, nic in enumerate(settings.nics):
+            if nic.port:
+                command += ["-device", f"pcie-root-port,id={nic.port},chassis={number + 1}"]
             command += ["-device", json.dumps(nic.options())]
     return [*command, *settings.extra]
 

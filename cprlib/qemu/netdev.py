@@ -178,12 +178,16 @@ class TapNetdev:
 
 @dataclass(frozen=True, slots=True)
 class VirtioNet:
-    """``-device virtio-net-pci`` on a netdev."""
+    """``-device virtio-net-pci`` on a netdev.
+
+    :param port: id of the PCIe root port that the NIC is behind; on the root bus when empty.
+    """
 
     mac: str
     identifier: str = "nic0"
     netdev: str = "net0"
     queues: int = 1
+    port: str = ""
 
     def options(self) -> dict[str, object]:
         """Arguments of ``-device`` in JSON and of QMP's device_add.
@@ -199,7 +203,7 @@ class VirtioNet:
         }
         if self.queues > 1:
             options |= {"mq": True, "vectors": 2 * self.queues + 2}
-        return options
+        return options | ({"bus": self.port} if self.port else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ NOT_SENT: Mapping[str, str] = {
 
 OBJECTS_AT_ONCE = 40  # of one qom-list-get, which holds up the guest's I/O
 PERIPHERAL = "/machine/peripheral"
+ON_BUS = re.compile(
+    r"child\[\d+\]"
+)  # the number counts what was ever added to the bus (bus_add_child(), hw/core/qdev.c)
 DEVICE_PROPERTIES = ("realized", "hotplugged", "hotpluggable", "parent_bus")  # info qtree has the others
 CPU_PROPERTIES = ("realized", "hotplugged", "apic-id", "unavailable-features", "feature-words", "start-powered-off")
 PARENTS = 3  # lines above a value in its path; more would not be read
@@ -165,6 +168,8 @@ def _read_all_objects(qmp: QmpConnection) -> Values:
                     below = f"{path.rstrip('/')}/{entry['name']}"
                     if entry["type"].startswith("child<"):
                         children.append(below)
+                    elif ON_BUS.fullmatch(entry["name"]):
+                        values[f"{path[1:]}/child {str(entry.get('value')).replace('/', '|')}"] = "on the bus"
                     else:
                         values |= flatten(entry.get("value", NO_VALUE), below[1:])
         level = children

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 from pathlib import Path
@@ -36,6 +37,18 @@ def test_process_shows_a_leaked_eventfd_and_a_flag_of_a_file(tmp_path: Path) -> 
         finally:
             os.close(leaked)
     assert {item.rpartition("/")[0] for item in found} == {"descriptors/eventfd", "descriptors/console-QEMU.log"}
+
+
+def test_process_shows_advice_about_shared_memory() -> None:
+    size = 1 << 20
+    file = os.memfd_create("guest-memory")
+    os.ftruncate(file, size)
+    with mmap.mmap(file, size) as memory:
+        before = read_process_state(os.getpid(), "source")
+        memory.madvise(mmap.MADV_DONTDUMP)
+        found = changed(before, read_process_state(os.getpid(), "source"))
+    os.close(file)
+    assert sorted(item.partition(" KiB ")[2] for item in found) == ["rw-s", "rw-s dd"]
 
 
 def test_process_shows_a_signal_mask_and_a_child() -> None:

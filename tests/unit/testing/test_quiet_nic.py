@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 import pytest
 
 from cprlib.evidence.records import Outcome
-from cprlib.linux.procfs import TaskUse, task_use
-from cprlib.testing.quiet_nic import Delays, Rest, lonely_check, rest_checks
+from cprlib.guest.agent import AgentConnection
+from cprlib.linux.procfs import task_use
+from cprlib.testing import quiet_nic
+from cprlib.testing.quiet_nic import Delays, Rest, lonely_check, rest_checks, watch_rest
 
 pytestmark = pytest.mark.fast
 
@@ -29,14 +32,37 @@ def test_single_packets(before: Delays, after: Delays, outcome: Outcome) -> None
 
 
 def test_rest() -> None:
-    before = Rest(0.5, TaskUse(10_000_000, 60), 3)
+    before = Rest(0.02, 120, 6)
     for after, failed in (
-        (Rest(0.5, TaskUse(40_000_000, 150), 20), []),
-        (Rest(0.5, TaskUse(400_000_000, 60), 3), ["processor-time-at-rest"]),
-        (Rest(0.5, TaskUse(10_000_000, 5000), 3), ["context-switches-at-rest"]),
-        (Rest(0.5, TaskUse(10_000_000, 60), 500), ["interrupts-at-rest"]),
+        (Rest(0.08, 300, 40), []),
+        (Rest(0.8, 120, 6), ["processor-time-at-rest"]),
+        (Rest(0.02, 10_000, 6), ["context-switches-at-rest"]),
+        (Rest(0.02, 120, 1000), ["interrupts-at-rest"]),
     ):
         assert [check.name for check in rest_checks(before, after) if check.outcome is Outcome.FAIL] == failed
+
+
+@pytest.mark.parametrize(
+    ("used", "processors", "periods"),
+    [
+        ([0.7, 0.02, 0.03], 0.02, 3),  # a burst
+        ([0.7, 0.9, 0.8, 0.02], 0.02, 4),  # work from before that ends
+        ([0.7] * 15, 0.7, 15),  # busy for ever
+    ],
+)
+def test_lowest_figures_of_a_rest_count(
+    used: list[float], processors: float, periods: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    remaining = iter(used)
+
+    def watch_period(pid: int, _: AgentConnection) -> Rest:
+        seen.append(pid)
+        return Rest(next(remaining), 100, 5)
+
+    monkeypatch.setattr(quiet_nic, "_watch_period", watch_period)
+    agent = cast("AgentConnection", None)
+    assert (watch_rest(7, agent).processors, len(seen)) == (processors, periods)
 
 
 def test_processor_time_of_a_process_rises() -> None:

@@ -86,16 +86,27 @@ def wait_workers_ended(pid: int, kept: int = 0) -> float:
     return (time.monotonic() - begun) * 1000
 
 
+def status_field(pid: int, name: str) -> str | None:
+    """A field of /proc/PID/status (proc_pid_status(5)); None when the process is gone or the field is missing.
+
+    :param pid: of a process or thread.
+    """
+    for line in read_text(Path(f"/proc/{pid}/status")).splitlines():
+        field, _, value = line.partition(":")
+        if field == name:
+            return value.strip()
+    return None
+
+
 def anonymous_memory(pid: int) -> int | None:
-    """Resident anonymous memory of a process in KiB (RssAnon of /proc/PID/status, proc_pid_status(5)).
+    """Resident anonymous memory of a process in KiB.
 
     Guest RAM is a shared memfd and does not count; the used part of TCG's translation buffer does.
 
     :returns: None when the process is gone or RssAnon is missing.
     """
-    lines = read_text(Path(f"/proc/{pid}/status")).splitlines()
-    found = [line.split() for line in lines if line.startswith("RssAnon:")]
-    return int(found[0][1]) if found else None
+    found = status_field(pid, "RssAnon")
+    return int(found.split()[0]) if found else None
 
 
 @dataclass(frozen=True, slots=True)

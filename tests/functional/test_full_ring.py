@@ -13,12 +13,13 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
-from cprlib.linux.failing_calls import WRITEV, FailingCalls, SystemCall
+from cprlib.linux.supervised_calls import WRITEV, SupervisedCalls, SystemCall
 from cprlib.qemu.nic_state import receive_ring_size
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import update_guest
+from cprlib.testing.nic_frames import use_queue_pairs
 from cprlib.traffic.control_run import capture_problems
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.probes import warm_up
@@ -33,7 +34,9 @@ RATE = 3000.0  # packets/s
 # between two looks of the driver, ms: longer than it takes until the guest stops; for an update the state is read first
 SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 5000
 ARRIVE_S = 5.0
-ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit ring has room for them
+ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
+FLOWS = 12  # of these answers, over all queues; the guest's kernel chooses a queue by a hash of the flow
+QUEUES = 2
 WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
 ALWAYS = 1 << 62
 
@@ -89,9 +92,8 @@ def _expect_all_arrive(case: MeasuredCase, name: str, result: TrafficResult, sit
 
     :param situation: ends the message.
     """
-    (flow,) = result.flows
-    missing = ", ".join(str(number) for number in flow.missing[:8])
-    copies = flow.answers - (result.sent - result.lost)
+    missing = ", ".join(str(number) for flow in result.flows for number in flow.missing[:8])
+    copies = sum(flow.answers for flow in result.flows) - (result.sent - result.lost)
     if result.lost and (problems := capture_problems(result)):
         case.inconclusive(name, f"each of {result.sent} packets answered once", "; ".join(problems))
         return
@@ -106,7 +108,7 @@ def _expect_all_arrive(case: MeasuredCase, name: str, result: TrafficResult, sit
 
 
 @contextlib.contextmanager
-def full_send_buffer(case: MeasuredCase, calls: FailingCalls, when: str) -> Iterator[None]:
+def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> Iterator[None]:
     """The body runs while the tap takes no packet of the guest (EAGAIN), whose answers wait; in the end all arrive.
 
     A send buffer (netdev option ``sndbuf``) is full as long as another device keeps the packets; here the system call
@@ -115,11 +117,12 @@ def full_send_buffer(case: MeasuredCase, calls: FailingCalls, when: str) -> Iter
 
     :param calls: fails the calls of the guest's QEMU.
     """
-    station, flows = case.guest.topology.station, flows_between(count=1, first_port=case.ports.take())
+    station = case.guest.topology.station
+    flows = flows_between(count=FLOWS, first_port=case.ports.take(FLOWS))
     settings = StreamSettings(rate=RATE, duration_s=ANSWERS / RATE)
     warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
-    (tap,) = read_table(case.guest.machine.pid).of_kind("tap")
-    calls.fail_next(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS)
+    for tap in read_table(case.guest.machine.pid).of_kind("tap"):
+        calls.fail_next(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS)
     case.guest.agent.reset_reflector()
     with TrafficSession(station, flows, settings, keep_frames=0) as session:
         session.wait_sent(Deadline(10, "a burst of packets to be sent"))
@@ -153,7 +156,7 @@ def _wait_answered(case: MeasuredCase, session: TrafficSession) -> None:
 class RoomWhenStopped(UpdateHook):
     """The tap has room again when the guest has stopped, and its QEMU could send what waits."""
 
-    def __init__(self, calls: FailingCalls) -> None:
+    def __init__(self, calls: SupervisedCalls) -> None:
         self._calls = calls
 
     def source_stopped(self, update: LiveUpdate) -> None:  # noqa: ARG002
@@ -162,7 +165,7 @@ class RoomWhenStopped(UpdateHook):
 
 
 class FullReceiveRing(LiveUpdateTest):
-    """Mechanism ``cpr``; one queue pair whose receive ring, or the tap's send buffer, is full."""
+    """Mechanism ``cpr``; one queue pair whose receive ring is full."""
 
     def _update(self, *, vhost: bool) -> None:
         with self.given_guest(GuestSpec(vhost=vhost, role=Role.CHECKS)) as case:
@@ -172,34 +175,15 @@ class FullReceiveRing(LiveUpdateTest):
                 case.live_update()
             with full_ring(case, "in-the-target"):
                 pass
-            if not vhost:  # vhost leaves the packets in the ring
-                self._update_with_full_send_buffer(case)
             case.expect_no_complaint()
-
-    @staticmethod
-    def _update_with_full_send_buffer(case: MeasuredCase) -> None:
-        own = case.guest.machine.settings
-        with FailingCalls((WRITE_TO_TAP,)) as calls:
-            if not update_guest(case, "under-filter", replace(own, prefix=calls.prefix)):
-                return
-            case.guest.machine.settings = own  # the next target is to run without the filter
-            with full_send_buffer(case, calls, "across-a-pause"):
-                case.guest.machine.qmp.execute("stop")  # as each update does, also one that fails
-                calls.disarm()
-                case.guest.machine.qmp.execute("cont")
-            with full_send_buffer(case, calls, "across-an-update"):
-                update_guest(case, "full-send-buffer", hooks=[RoomWhenStopped(calls)])
 
     def test_packets_for_full_ring_arrive_without_vhost(self) -> None:
         """Packets that wait for a full ring arrive after an update, and after one that failed, without vhost.
 
         QEMU reads a packet before it finds that the ring has no room for it; then it stops reading the tap. Patch 12
-        (tap: hand over the packet that a full ring keeps waiting). The other way, it takes a packet from the ring
-        before it finds that the tap has no room for it. Patch 13 (virtio-net: leave a packet in the ring that the
-        backend has no room for).
+        (tap: hand over the packet that a full ring keeps waiting).
 
-        :avocado: tags=patch:full-ring,patch:12,patch:full-send-buffer,patch:13,patch:no-loss,patch:9
-        :avocado: tags=mechanism:cpr,vhost:off,queues:1
+        :avocado: tags=patch:full-ring,patch:12,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
         """
         self._update(vhost=False)
 
@@ -211,3 +195,34 @@ class FullReceiveRing(LiveUpdateTest):
         :avocado: tags=patch:vhost-reset,patch:3,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1
         """
         self._update(vhost=True)
+
+
+class FullSendBuffer(LiveUpdateTest):
+    """Mechanism ``cpr``; a tap that has no room for packets of the guest."""
+
+    def test_packets_for_full_send_buffer_arrive(self) -> None:
+        """Packets of the guest that wait for room in the tap arrive after an update, on each queue pair.
+
+        QEMU takes a packet from the ring before it finds that the tap has no room for it; vhost leaves it there. Patch
+        13 (virtio-net: leave a packet in the ring that the backend has no room for).
+
+        :avocado: tags=patch:full-send-buffer,patch:13,mechanism:cpr,vhost:off,queues:2
+        """
+        with (
+            SupervisedCalls((WRITE_TO_TAP,)) as calls,
+            self.given_guest(GuestSpec(queues=QUEUES, role=Role.CHECKS)) as case,
+        ):
+            own = case.guest.machine.settings
+            use_queue_pairs(case, QUEUES, "before-update")
+            if not update_guest(case, "under-filter", replace(own, prefix=calls.prefix)):
+                return
+            case.guest.machine.settings = own  # the next target is to run without the filter
+            with full_send_buffer(case, calls, "without-an-update"):
+                pass
+            with full_send_buffer(case, calls, "across-a-pause"):
+                case.guest.machine.qmp.execute("stop")  # as each update does, also one that fails
+                calls.disarm()
+                case.guest.machine.qmp.execute("cont")
+            with full_send_buffer(case, calls, "across-an-update"):
+                update_guest(case, "full-send-buffer", hooks=[RoomWhenStopped(calls)])
+            case.expect_no_complaint()

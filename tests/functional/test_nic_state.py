@@ -1,4 +1,4 @@
-"""State of a NIC that its guest has set: filters, address, modes, link, offloads, and the header of each packet."""
+"""State of a NIC that its guest has set: filters, address, modes, link, offloads, header, receive-side scaling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cprlib.testing.equivalence import wait_groups_joined
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_frames import frame, received_kinds
+from cprlib.testing.nic_frames import frame, queues_of_flows, received_kinds, use_queue_pairs
 from cprlib.testing.nic_view import (
     expect_same_nic,
     expect_same_tap,
@@ -35,6 +35,8 @@ CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
 UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5
 MANY = tuple(f"01:00:5e:75:76:{number:02x}" for number in range(64))  # MAC_TABLE_ENTRIES, hw/net/virtio-net.c
 SEND_BUFFER = 262144  # not the default, and room for the largest packet
+QUEUES = 4
+RSS, RSS_FEATURE = ("-global", "virtio-net-pci.rss=on"), "VIRTIO_NET_F_RSS"
 FRAMES = {
     "own address": frame(CHANGED),
     "added unicast address": frame(UNICAST),
@@ -49,7 +51,7 @@ ACCEPTED = ("own address", "added unicast address", "added multicast address", f
 
 
 class NicState(LiveUpdateTest):
-    """Mechanism ``cpr``, one queue pair; the guest has changed everything since it booted."""
+    """Mechanism ``cpr``; the guest has changed everything since it booted."""
 
     def test_filters_and_address_are_kept(self) -> None:
         """Address, receive filters, VLANs, modes and link of a NIC are kept by an update, and have effect.
@@ -123,6 +125,25 @@ class NicState(LiveUpdateTest):
             big.transfer("after-second-update", segments_to_guest=False)
             case.add_checks(error_check(errors, read_errors(case.guest, agent.network())))
             case.expect_device_state_kept(recorded.stream)
+            case.expect_no_complaint()
+
+    def test_receive_side_scaling_is_kept(self) -> None:
+        """A guest's receive-side scaling, key and table, puts each flow into the same queue after an update.
+
+        Without vhost QEMU itself hashes the packets. Patch 8 (tap: cpr fixes): the NIC is as before.
+
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4
+        """
+        with self.given_guest(GuestSpec(queues=QUEUES, arguments=RSS, role=Role.CHECKS, boots=True)) as case:
+            use_queue_pairs(case, QUEUES, "before-update")
+            before = queues_of_flows(case.guest)
+            expected = "each of 8 flows in the queue that the guest's table has for it"
+            case.live_update()
+            after, features = queues_of_flows(case.guest), device_facts(case.guest.machine.qmp)["guest-features"]
+            if before is None or RSS_FEATURE not in features:
+                case.inconclusive("flows-by-hash", expected, f"flows by queue {before}; the guest uses {features}")
+                return
+            case.expect_equal("flows-by-hash", after, before, "the guest's hash or table has no effect: flows by queue")
             case.expect_no_complaint()
 
     def _update(

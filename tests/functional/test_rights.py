@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
-from pathlib import Path
 
 from cprlib.errors import UpdateFailed
 from cprlib.evidence.records import Role
-from cprlib.linux.failing_calls import OPENAT, FailingCalls, SystemCall
+from cprlib.linux.procfs import status_field
+from cprlib.linux.supervised_calls import OPENAT, SupervisedCalls, SystemCall
 from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.checks import without_time
@@ -48,7 +48,7 @@ class Rights(LiveUpdateTest):
         """
         netdev = TapNetdev(queues=2, vhost=True, tap_source=TapSource.FDS, vhost_passed=True)
         with (
-            FailingCalls((OPEN_AGAIN,)) as calls,
+            SupervisedCalls((OPEN_AGAIN,)) as calls,
             self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
         ):
             settings = case.guest.machine.settings
@@ -67,8 +67,7 @@ class Rights(LiveUpdateTest):
 
     @staticmethod
     def _expect_user(case: MeasuredCase) -> None:
-        text = Path(f"/proc/{case.guest.machine.pid}/status").read_text(encoding="ascii", errors="replace")
-        users = next((line.split()[1:] for line in text.splitlines() if line.startswith("Uid:")), [])
+        users = (status_field(case.guest.machine.pid, "Uid") or "").split()
         case.expect_equal("runs-as-user", users, [str(USER)] * 4, "users of the QEMU that runs the guest")
 
     @staticmethod

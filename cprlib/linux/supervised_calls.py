@@ -1,4 +1,4 @@
-"""System calls of a QEMU that fail when a test says so: failures of the kernel that nothing else brings about.
+"""System calls of a QEMU that are recorded, or fail when a test says so.
 
 The program is started through this module, which installs a seccomp filter before it executes it. The filter asks a
 supervisor about the chosen system calls (SECCOMP_RET_USER_NOTIF, seccomp_unotify(2)); this class is the supervisor,
@@ -16,13 +16,14 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.linux.libc import filter_system_calls
+from cprlib.linux.procfs import status_field
 
-IOCTL, WRITEV, FCNTL, OPENAT, DUP3 = 16, 20, 72, 257, 292  # asm/unistd_64.h
+IOCTL, WRITEV, SENDMSG, FCNTL, OPENAT, DUP3 = 16, 20, 46, 72, 257, 292  # asm/unistd_64.h
 ANY = -1
 END_SECONDS = 5.0  # a killed program may leave the supervisor waiting
 
@@ -35,6 +36,7 @@ _RECEIVE, _SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IO
 _NOTIFICATION = struct.Struct("QIIiIQ6Q")  # struct seccomp_notif with struct seccomp_data
 _ANSWER = struct.Struct("QqiI")  # struct seccomp_notif_resp
 _CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
+_WRITE, _SIZE_SHIFT, _SIZE_MASK = 0x40000000, 16, 0x3FFF  # of a request of ioctl(2), asm-generic/ioctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,26 @@ class SystemCall:
         return number == self.number and self.value in (ANY, arguments[self.position] & 0xFFFFFFFF)
 
 
+@dataclass(frozen=True, slots=True)
+class MadeCall:
+    """A system call of a program that was not made to fail.
+
+    :param pid: of the process.
+    :param data: what a request of ioctl(2) gives the kernel in memory, by the size in the request; else empty.
+    """
+
+    pid: int
+    number: int
+    arguments: tuple[int, ...]
+    data: bytes
+
+
 @dataclass(slots=True)
 class _Failure:
     """A failure to come.
 
     :param descriptor: first argument; :data:`ANY` for all.
+    :param other_than: not these first arguments.
     :param after: calls to let pass before; :param times: calls to let fail then.
     :param since: a call that has to be made first; None when it was, or there is none.
     """
@@ -66,19 +83,31 @@ class _Failure:
     call: SystemCall
     error: int
     descriptor: int
+    other_than: Collection[int]
     after: int
     times: int
     since: SystemCall | None
 
+    def concerns(self, number: int, arguments: Sequence[int]) -> bool:
+        descriptor = arguments[0]
+        return (
+            self.call.is_made(number, arguments)
+            and self.descriptor in (ANY, descriptor)
+            and descriptor not in self.other_than
+        )
 
-class FailingCalls:
+
+class SupervisedCalls:
     """Supervises programs that are started with :attr:`prefix`, as a context manager.
 
-    :param calls: that can fail; each of them costs a round trip to this process, so choose seldom ones.
+    :param calls: to supervise; each of them costs a round trip to this process, so choose seldom ones.
+    :param record: keep them in :attr:`made`.
     """
 
-    def __init__(self, calls: Sequence[SystemCall]) -> None:
+    def __init__(self, calls: Sequence[SystemCall], *, record: bool = False) -> None:
         self._calls = tuple(calls)
+        self._record = record
+        self._made: list[MadeCall] = []
         self._stack = contextlib.ExitStack()
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="calls-")))
         self._server = self._stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -88,9 +117,9 @@ class FailingCalls:
         self._lock = threading.Lock()
         self._armed: list[_Failure] = []
         self._failed: list[SystemCall] = []
-        self._thread = threading.Thread(target=self._supervise, name="failing-calls", daemon=True)
+        self._thread = threading.Thread(target=self._supervise, name="supervised-calls", daemon=True)
 
-    def __enter__(self) -> FailingCalls:
+    def __enter__(self) -> SupervisedCalls:
         self._thread.start()
         return self
 
@@ -107,6 +136,12 @@ class FailingCalls:
         return (sys.executable, "-m", __name__, str(self._folder / "s"), *rules, "--")
 
     @property
+    def made(self) -> tuple[MadeCall, ...]:
+        """The recorded calls, in the order in which they were made."""
+        with self._lock:
+            return tuple(self._made)
+
+    @property
     def failed(self) -> tuple[SystemCall, ...]:
         with self._lock:
             return tuple(self._failed)
@@ -117,6 +152,7 @@ class FailingCalls:
         error: int,
         *,
         descriptor: int = ANY,
+        other_than: Collection[int] = (),
         after: int = 0,
         times: int = 1,
         since: SystemCall | None = None,
@@ -125,12 +161,13 @@ class FailingCalls:
 
         :param error: errno.
         :param descriptor: only calls with this first argument.
+        :param other_than: no calls with one of these first arguments.
         :param after: how many to let pass before that.
         :param times: how many to let fail.
         :param since: let all pass until this call is made, which must be one of the chosen ones.
         """
         with self._lock:
-            self._armed.append(_Failure(call, error, descriptor, after, times, since))
+            self._armed.append(_Failure(call, error, descriptor, other_than, after, times, since))
 
     def disarm(self) -> tuple[SystemCall, ...]:
         """Let all calls pass again; returns those that were to fail and were not made."""
@@ -147,7 +184,7 @@ class FailingCalls:
                     if item.since.is_made(number, arguments):
                         item.since = None
                     continue
-                if not item.call.is_made(number, arguments) or item.descriptor not in (ANY, arguments[0]):
+                if not item.concerns(number, arguments):
                     continue
                 if item.after:
                     item.after -= 1
@@ -158,6 +195,12 @@ class FailingCalls:
                 self._failed.append(item.call)
                 return item.error
         return 0
+
+    def _keep(self, thread: int, number: int, arguments: Sequence[int]) -> None:
+        with contextlib.suppress(OSError):  # the program was killed, or the kernel will refuse the address
+            data, process = _data_of(thread, number, arguments), status_field(thread, "Tgid")
+            with self._lock:
+                self._made.append(MadeCall(int(process or thread), number, tuple(arguments), data))
 
     def _supervise(self) -> None:
         poll = select.poll()
@@ -189,10 +232,21 @@ class FailingCalls:
         notification = bytearray(_NOTIFICATION.size)
         with contextlib.suppress(OSError):  # the program was killed meanwhile
             fcntl.ioctl(listener, _RECEIVE, notification)
-            identifier, _, _, number, _, _, *arguments = _NOTIFICATION.unpack(notification)
+            identifier, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(notification)
             code = self._error_of(number, arguments)
+            if self._record and not code:
+                self._keep(thread, number, arguments)
             answer = _ANSWER.pack(identifier, 0, -code, 0 if code else _CONTINUE)
             fcntl.ioctl(listener, _SEND, bytearray(answer))
+
+
+def _data_of(thread: int, number: int, arguments: Sequence[int]) -> bytes:
+    request = arguments[1]
+    if number != IOCTL or not request & _WRITE:
+        return b""
+    with Path(f"/proc/{thread}/mem").open("rb", buffering=0) as memory:
+        memory.seek(arguments[2])
+        return memory.read(request >> _SIZE_SHIFT & _SIZE_MASK)
 
 
 def filter_program(calls: Sequence[SystemCall]) -> bytes:
@@ -218,7 +272,8 @@ def main(arguments: Sequence[str]) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         listener = filter_system_calls(filter_program(calls))
-        socket.send_fds(connection, [b"!"], [listener])
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", listener))
+        connection.sendmsg([b"!"], [rights], socket.MSG_NOSIGNAL)  # a flag that no supervised call has
         connection.recv(1)
     os.execvp(command[0], list(command))  # noqa: S606 - no shell
 

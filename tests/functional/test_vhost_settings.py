@@ -1,0 +1,100 @@
+"""Settings of vhost in the kernel that lose no packet when they are lost: busy polling, features, error events."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cprlib.evidence.records import Role
+from cprlib.linux.descriptors import read_table
+from cprlib.linux.supervised_calls import IOCTL, MadeCall, SupervisedCalls, SystemCall
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.nic_state import differences
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import update_guest
+from cprlib.testing.nic_frames import use_queue_pairs
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import faults_named
+
+QUEUES = 2
+VIRTQUEUES = 2 * QUEUES  # to receive and to send
+POLL_US, POLLING = 20_000, "poll-us"
+# linux/vhost_types.h: vhost_vring_state, vhost_vring_file, vhost_vring_addr (addresses differ between processes)
+VRING_STATE, VRING_FILE, VRING_ADDR = struct.Struct("II"), struct.Struct("Ii"), struct.Struct("II4Q")
+# linux/vhost.h; the kernel forgets all other settings at the first two
+SET_OWNER, RESET_OWNER = 0xAF01, 0xAF02
+OF_DEVICE = {0x4008AF00: "features", 0x4008AF25: "backend features"}
+OF_QUEUE = {0x4008AF10: "size", 0x4008AF13: "byte order", 0x4008AF23: POLLING}
+FILES_OF_QUEUE = {0x4008AF20: "kick", 0x4008AF21: "call", 0x4008AF22: "error event", 0x4008AF30: "tap"}
+SET_VRING_ADDR = 0x4028AF11
+REQUESTS = (SET_OWNER, RESET_OWNER, *OF_DEVICE, *OF_QUEUE, *FILES_OF_QUEUE, SET_VRING_ADDR)
+
+
+def vhost_settings(calls: Iterable[MadeCall], pid: int) -> dict[str, str]:
+    """What a process has set in its vhost devices since it became their owner: ``device 0, queue 1, poll-us``.
+
+    Devices are in the order of their descriptors.
+    """
+    made: dict[int, dict[str, str]] = {row.number: {} for row in read_table(pid).of_kind("vhost")}
+    for call in calls:
+        descriptor, request, *_ = call.arguments
+        if call.pid != pid or descriptor not in made:
+            continue
+        if request in (SET_OWNER, RESET_OWNER):
+            made[descriptor] = {}
+        elif request in OF_DEVICE:
+            made[descriptor][OF_DEVICE[request]] = call.data[::-1].hex()
+        elif request in OF_QUEUE:
+            queue, number = VRING_STATE.unpack(call.data)
+            made[descriptor][f"queue {queue}, {OF_QUEUE[request]}"] = str(number)
+        elif request in FILES_OF_QUEUE:
+            queue, file = VRING_FILE.unpack(call.data)
+            made[descriptor][f"queue {queue}, {FILES_OF_QUEUE[request]}"] = "set" if file >= 0 else "none"
+        elif request == SET_VRING_ADDR:
+            queue, flags, *_ = VRING_ADDR.unpack(call.data)
+            made[descriptor][f"queue {queue}, flags"] = str(flags)
+    return {
+        f"device {number}, {name}": value
+        for number, (_, settings) in enumerate(sorted(made.items()))
+        for name, value in sorted(settings.items())
+    }
+
+
+class VhostSettings(LiveUpdateTest):
+    """Mechanism ``cpr``; a guest whose QEMU runs under a filter that records its calls of vhost."""
+
+    def test_vhost_settings_are_kept(self) -> None:
+        """What QEMU sets in vhost is the same in the target, and in the source after a failed update.
+
+        The kernel forgets it all when a vhost device is released, and shows it to no other process. Features, and for
+        each virtqueue the size, events, and the polling time of ``poll-us``. Patches 3 (vhost: reset vhost devices for
+        cpr) and 6.
+
+        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:2
+        """
+        netdev = TapNetdev(queues=QUEUES, vhost=True, poll_us=POLL_US)
+        with (
+            SupervisedCalls([SystemCall(IOCTL, request) for request in REQUESTS], record=True) as calls,
+            self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
+        ):
+            use_queue_pairs(case, QUEUES, "before-update")
+            if not update_guest(case, "under-filter", replace(case.guest.machine.settings, prefix=calls.prefix)):
+                return
+            before = vhost_settings(calls.made, case.guest.machine.pid)
+            polling = [value for name, value in before.items() if name.endswith(POLLING)]
+            case.note("settings of vhost devices", len(before))
+            case.expect_equal("poll-us", polling, [str(POLL_US)] * VIRTQUEUES, "poll-us of each virtqueue")
+            if update_guest(case, "next-update"):
+                expect_settings(case, "in-the-target", calls, before)
+                inject_fault(case.guest, *faults_named("target-killed-with-devices"))
+                expect_settings(case, "after-a-failed-update", calls, before)
+            case.expect_no_complaint()
+
+
+def expect_settings(case: MeasuredCase, when: str, calls: SupervisedCalls, before: Mapping[str, str]) -> None:
+    """Check that the QEMU that runs the guest has set all that was set before."""
+    changed = differences(before, vhost_settings(calls.made, case.guest.machine.pid))
+    case.expect_empty(f"settings-{when}", changed, "what is set in vhost is as before", "vhost has other settings")

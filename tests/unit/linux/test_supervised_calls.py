@@ -1,0 +1,82 @@
+"""System calls of a program that are recorded, or fail when a test says so."""
+
+from __future__ import annotations
+
+import errno
+import struct
+import subprocess
+import sys
+
+import pytest
+
+from cprlib.linux.supervised_calls import FCNTL, IOCTL, SupervisedCalls, SystemCall, filter_program
+
+F_GETFL = 3
+GET_FLAGS = SystemCall(FCNTL, F_GETFL)
+SET_SEND_BUFFER = SystemCall(IOCTL, 0x400454D4)  # TUNSETSNDBUF, linux/if_tun.h
+TWICE = """
+import fcntl
+for _ in range(3):
+    try:
+        print(fcntl.fcntl(0, fcntl.F_GETFL) >= 0)
+    except OSError as error:
+        print(error.errno)
+"""
+
+
+def run(calls: SupervisedCalls, program: str = TWICE) -> list[str]:
+    done = subprocess.run([*calls.prefix, sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    if "Operation not permitted" in done.stderr or "Function not implemented" in done.stderr:
+        pytest.skip("this machine has no seccomp filters")
+    return done.stdout.split()
+
+
+def test_chosen_call_fails_once_and_others_continue() -> None:
+    with SupervisedCalls([SystemCall(FCNTL, 99), GET_FLAGS]) as calls:
+        assert run(calls) == ["True", "True", "True"]
+        calls.fail_next(GET_FLAGS, errno.EIO, after=1)
+        assert run(calls) == ["True", str(errno.EIO), "True"]
+        assert calls.failed == (GET_FLAGS,)
+        calls.fail_next(GET_FLAGS, errno.EIO)
+        assert calls.disarm() == (GET_FLAGS,)
+        assert run(calls) == ["True", "True", "True"]
+
+
+def test_filter_ends_by_allowing() -> None:
+    program = filter_program([SystemCall(FCNTL), GET_FLAGS])
+    assert len(program) % 8 == 0
+    assert program[-8:] == b"\x06\0\0\0\0\0\xff\x7f"
+
+
+def test_calls_pass_until_another_one_is_made() -> None:
+    with SupervisedCalls([GET_FLAGS]) as calls:
+        calls.fail_next(GET_FLAGS, errno.EIO, times=2, since=GET_FLAGS)
+        assert run(calls) == ["True", str(errno.EIO), str(errno.EIO)]
+        calls.fail_next(GET_FLAGS, errno.EIO, descriptor=12345)
+        calls.fail_next(GET_FLAGS, errno.EIO, other_than=[0])
+        assert run(calls) == ["True", "True", "True"]
+
+
+def test_calls_are_recorded_with_what_the_kernel_is_given_in_memory() -> None:
+    program = f"""
+import fcntl, os, struct
+print(os.getpid())
+for given in (struct.pack("i", 7), 16):  # 16 is no address
+    try:
+        fcntl.ioctl(0, {SET_SEND_BUFFER.value}, given)
+    except OSError as error:
+        print(error.errno)
+"""
+    with SupervisedCalls([SET_SEND_BUFFER, GET_FLAGS], record=True) as calls:
+        calls.fail_next(GET_FLAGS, errno.EIO)
+        pid, *refused = run(calls, program)
+        run(calls)
+        sent, *others = calls.made
+    assert refused == [str(errno.ENOTTY)] * 2
+    assert (sent.pid, sent.number, sent.arguments[:2], sent.data) == (
+        int(pid),
+        IOCTL,
+        (0, SET_SEND_BUFFER.value),
+        struct.pack("i", 7),
+    )
+    assert [(call.number, call.data) for call in others] == [(FCNTL, b"")] * 2  # the first of three failed

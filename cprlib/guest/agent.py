@@ -258,6 +258,10 @@ class AgentConnection:
     def reboot(self) -> None:
         self._channel.request("reboot")
 
+    def suspend(self) -> None:
+        """Suspend the guest to RAM a moment later (ACPI S3): it answers again when QMP ``system_wakeup`` woke it."""
+        self._channel.request("suspend")
+
     def _log(self, name: str) -> PacketLog:
         content = bytearray()
         damaged = 0

@@ -55,10 +55,14 @@ class GuestImage:
     initramfs: Path
     digest: str
 
-    def kernel_for(self, machine: str) -> Path:
-        """The kernel as this machine type starts it: old ones take a bzImage only, which unpacks itself."""
+    def kernel_for(self, machine: str, *, suspends: bool = False) -> Path:
+        """The kernel as this machine type starts it: old ones take a bzImage only, which unpacks itself.
+
+        :param suspends: the guest can be woken from suspend to RAM. QEMU copies an ELF kernel to the guest's memory at
+            each reset, also at that one, over what runs there (rom_reset(), hw/core/loader.c); a bzImage it does not.
+        """
         packed = self.kernel.with_name(BZ_IMAGE)
-        return packed if WITHOUT_PVH.fullmatch(machine) and packed.exists() else self.kernel
+        return packed if (suspends or WITHOUT_PVH.fullmatch(machine)) and packed.exists() else self.kernel
 
 
 def kernel_command_line(ends: Sequence[Address], *, emulated: bool = True, queue_pairs: int | None = None) -> str:

@@ -35,6 +35,7 @@ _NOT_RUN = {  # skip words: what did not run, and what to do
     "no-cpr-exec": "mode cpr-exec (this QEMU does not have it; QEMU 10.2 has: --base 10.2)",
     "no-sandbox": "-sandbox on (this QEMU was built without libseccomp)",
     "no-machine": "a machine type that this QEMU does not have",
+    "no-suspend": "suspend to RAM, which this machine type or kernel does not have",
     NO_FEATURE: "live updates (this QEMU cannot do them)",
     "no-vhost": "vhost (this machine has no /dev/vhost-net)",
     "no-ipv6": "IPv6",

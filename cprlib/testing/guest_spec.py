@@ -52,6 +52,8 @@ class GuestSpec:
     :param ip_version: of the measured stream; the run's when None.
     :param rate_share: of the run's rate that the measured stream takes, where other streams flow beside it.
     :param boots: the guest boots in the case; otherwise it may be restored from a template.
+    :param root_ports: each NIC is behind a PCIe root port of its own, as libvirt has it; with machine ``q35``.
+    :param suspends: the guest can be suspended to RAM and woken.
     """
 
     mechanism: Mechanism = Mechanism.CPR
@@ -68,6 +70,8 @@ class GuestSpec:
     ip_version: int | None = None
     rate_share: float = 1.0
     boots: bool = False
+    root_ports: bool = False
+    suspends: bool = False
 
     def netdevs_in(self, run: SuiteParameters) -> tuple[TapNetdev, ...]:
         """The guest's netdevs, before a mechanism adds its options."""
@@ -82,11 +86,12 @@ class GuestSpec:
         :param local: names of ``qemu`` for mechanism ``local``.
         """
         netdevs, handling, machine = self.netdevs_in(run), self.mechanism.handling, self.machine_in(run)
+        ports = self.root_ports and "q35" in machine
         properties = global_properties(NIC_DRIVER, run.nic_properties)
         ends = [guest_end(number) for number in range(len(netdevs))]
         return MachineSettings(
             qemu=qemu,
-            kernel=image.kernel_for(machine),
+            kernel=image.kernel_for(machine, suspends=self.suspends),
             initramfs=image.initramfs,
             kernel_arguments=kernel_command_line(
                 ends,
@@ -95,7 +100,7 @@ class GuestSpec:
             ),
             netdevs=tuple(handling.source_netdev(netdev, local) for netdev in netdevs),
             nics=tuple(
-                VirtioNet(end.mac, f"nic{number}", netdev.identifier, netdev.queues)
+                VirtioNet(end.mac, f"nic{number}", netdev.identifier, netdev.queues, f"port{number}" if ports else "")
                 for number, (end, netdev) in enumerate(zip(ends, netdevs, strict=True))
             ),
             machine=machine,

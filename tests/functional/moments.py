@@ -5,15 +5,20 @@ They are operations (operations.py): one that fails is repeated on a guest that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
+from cprlib.errors import Awaited
+from cprlib.guest.image import BZ_IMAGE
 from cprlib.testing.nic_view import set_link
+from cprlib.update.outcome import wait_run_state
 from host_operations import EVENT_S, set_tap_state, start_reboot, wait_booted, while_down
 from operated_guest import OperatedGuest
 from operations import Operation
 
 UPDATES_IN_A_BOOT = 5
+WAYS_TO_SUSPEND = "/sys/power/mem_sleep"  # "deep" is ACPI S3
 
 
 def interface_down(subject: OperatedGuest) -> list[str]:
@@ -95,11 +100,41 @@ def reboot(subject: OperatedGuest) -> list[str]:
     return []
 
 
+def can_suspend(subject: OperatedGuest) -> bool:
+    """Whether the guest has suspend to RAM, and can be woken: its kernel is a bzImage (GuestSpec.suspends)."""
+    ways = subject.guest.agent.files([WAYS_TO_SUSPEND]).get(WAYS_TO_SUSPEND)
+    return subject.guest.machine.settings.kernel.name == BZ_IMAGE and ways is not None and "deep" in ways.text
+
+
+def suspended(subject: OperatedGuest) -> list[str]:
+    """The guest is suspended to RAM (ACPI S3) in an update that fails, and in one that works, and woken after each."""
+    boot = subject.guest.agent.identity().boot_id
+    found = _while_suspended(subject, lambda: subject.fails("suspended-fails"))
+    subject.wait_answers()
+    found += _while_suspended(subject, lambda: subject.update("suspended"))
+    same = subject.guest.agent.identity().boot_id == boot
+    return found if same else [*found, "the guest has booted instead of waking up"]
+
+
+def _while_suspended(subject: OperatedGuest, act: Callable[[], None]) -> list[str]:
+    machine = subject.guest.machine
+    seen = len(machine.qmp.events)
+    subject.guest.agent.suspend()
+    machine.qmp.wait_event(["SUSPEND"], Deadline(EVENT_S, "the guest to suspend", Awaited.GUEST), after=seen)
+    act()
+    found = subject.answers_while("the guest was suspended")
+    machine = subject.guest.machine
+    machine.qmp.execute("system_wakeup")
+    wait_run_state(machine, lambda state: state == "running", Deadline(EVENT_S, "the guest to wake up", Awaited.QEMU))
+    return found
+
+
 INTERFACE_DOWN = Operation("interface-down", "no answer until the interface is up again", interface_down)
 DRIVER_UNBOUND = Operation("driver-unbound", "a driver that is bound finds the same NIC", driver_unbound)
 LINK_DOWN = Operation("link-down", "the guest sees the link down, and up again; no packet in between", link_down)
 TAP_DOWN = Operation("tap-down", "no packet until the tap is up again", tap_down)
 PAUSED = Operation("paused-twice", "the guest stays paused; packets that waited are answered", paused_and_updated_twice)
+SUSPENDED = Operation("suspended", "the guest stays suspended until it is woken", suspended, can_suspend)
 UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
 REBOOT = Operation("rebooting", "the guest boots", reboot)
-MOMENTS = (INTERFACE_DOWN, DRIVER_UNBOUND, LINK_DOWN, TAP_DOWN, PAUSED, UNPLUG, REBOOT)
+MOMENTS = (INTERFACE_DOWN, DRIVER_UNBOUND, LINK_DOWN, TAP_DOWN, PAUSED, SUSPENDED, UNPLUG, REBOOT)

@@ -41,7 +41,7 @@ class OperatedGuest:
     :param used: queue pairs in use on the first NIC.
     :param trace: of the tasks that read and write the taps.
     :param boot_s: seconds from the start of the guest's kernel until it was operated.
-    :param updates: carries out an update in an operation, see :meth:`update`.
+    :param updates, fails: carry out an update in an operation, and one that fails, see :meth:`update`.
     """
 
     guest: RunningGuest
@@ -52,6 +52,7 @@ class OperatedGuest:
     stack: contextlib.ExitStack
     probes: list[Probes] = field(default_factory=list)
     updates: Callable[[str, Callable[[], None]], None] = no_update
+    fails: Callable[[str], None] = lambda _label: None
 
     def update(self, label: str, before_migrate: Callable[[], None] = lambda: None) -> None:
         """Update the guest in the middle of an operation; a control only does what precedes ``migrate``.

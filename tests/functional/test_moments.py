@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from cprlib.errors import QmpRefused
+from cprlib.errors import NotSupported, QmpRefused
 from cprlib.evidence.records import Role
 from cprlib.evidence.update_checks import fault_record_of
 from cprlib.linux.descriptors import DEVICE_KINDS, read_table
@@ -17,14 +18,15 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import update_guest
 from cprlib.update.fault_injection import inject_fault
-from cprlib.update.faults import PLAIN, Phase
+from cprlib.update.faults import PLAIN, Phase, faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from host_operations import LONELY
-from moments import MOMENTS
+from moments import MOMENTS, SUSPENDED
 from operated_guest import operated_guest
-from operations import Battery
+from operations import Battery, Operation
 
 QUEUES = 2
+FAULT = "cancel-fds-received"
 REBOOTS = ("-action", "reboot=reset")  # the suite's QEMUs have -no-reboot
 
 
@@ -66,21 +68,36 @@ class UpdatesAtMoments:
 
         :param label: begins the names of the checks.
         """
-        if self._case.guest.machine.status() == "paused":
+        state = self._case.guest.machine.status()
+        if state != "running":
             before_migrate()
-            self._update_paused(label)
+            self._update_in(label, state)
             return
         hook = ActBeforeMigrate(before_migrate)
         update_guest(self._case, label, hooks=[hook])
         self.drivers[label] = hook.has_driver
 
-    def _update_paused(self, label: str) -> None:
+    def fail(self, label: str) -> None:
+        """Cancel an update of the guest, and check that the source has its run state.
+
+        :param label: begins the name of the check.
+        """
+        case = self._case
+        result = inject_fault(case.guest, replace(*faults_named(FAULT), name=label))
+        case.add_fault(fault_record_of(result))
+        case.expect_equal(f"{label}-state", result.state_after, result.state_before, "the source's run state")
+
+    def _update_in(self, label: str, state: str) -> None:
+        """Update a guest that is not running.
+
+        :param state: run state of its QEMU, which it keeps.
+        """
         case, before = self._case, device_files(self._case.guest.machine)
         result = inject_fault(case.guest, replace(PLAIN, name=label))
         case.add_fault(fault_record_of(result))
         meaning = f"{result.error or 'no error'}: the migration, and the run state of the QEMU that has the guest"
         observed = (result.migration, result.state_after)
-        case.expect_equal(f"{label}-stays-paused", observed, ("completed", "paused"), meaning)
+        case.expect_equal(f"{label}-stays-{state}", observed, ("completed", state), meaning)
         case.expect_equal(
             f"{label}-files", device_files(case.guest.machine), before, "tap and vhost descriptors in the target"
         )
@@ -107,20 +124,40 @@ class Moments(LiveUpdateTest):
         :avocado: tags=mechanism:cpr,vhost:on,queues:2
         """
         run = self.parameters
-        queues = run.queues or QUEUES
-        netdev = TapNetdev(queues=queues, vhost=run.vhost is not False)
-        spec = GuestSpec(netdevs=(netdev,), pluggable=True, arguments=REBOOTS, role=Role.CHECKS)
+        with self._updated_at(MOMENTS, run.queues or QUEUES, vhost=run.vhost is not False) as (case, updates):
+            self._expect_no_driver(case, updates)
+
+    def test_suspended_guest_is_updated_without_vhost(self) -> None:
+        """A guest that is suspended to RAM is updated without vhost, and receives packets when it is woken.
+
+        For QEMU's devices a suspended guest is stopped, and they get no event when it runs again. Patch 9.
+
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
+        """
+        with self._updated_at((SUSPENDED,), 1, vhost=False):
+            pass
+
+    @contextlib.contextmanager
+    def _updated_at(
+        self, moments: Sequence[Operation], queues: int, *, vhost: bool
+    ) -> Iterator[tuple[MeasuredCase, UpdatesAtMoments]]:
+        """Update a guest, then at each of the moments, and once more; the body can add checks."""
+        netdev = TapNetdev(queues=queues, vhost=vhost)
+        spec = GuestSpec(netdevs=(netdev,), pluggable=True, suspends=True, arguments=REBOOTS, role=Role.CHECKS)
         with self.given_guest(spec) as case, operated_guest(case.guest, case.ports, queues) as subject:
+            if not any(moment.applies(subject) for moment in moments):
+                happened = "the guest has no suspend to RAM, or its kernel is no bzImage"
+                raise NotSupported("suspend the guest", happened, "use another machine type", word="no-suspend")
             updates, battery = UpdatesAtMoments(case), Battery(case, subject)
-            subject.updates = updates.update
+            subject.updates, subject.fails = updates.update, updates.fail
             try:
                 subject.update("first")  # the target has other descriptors than a QEMU that booted
-                if battery.run("at-update", MOMENTS):
+                if battery.run("at-update", moments):
                     subject.update("last")
                     battery.run("after-last-update", (LONELY,))
             finally:
                 battery.conclude()
-            self._expect_no_driver(case, updates)
+            yield case, updates
             case.expect_no_complaint()
 
     @staticmethod

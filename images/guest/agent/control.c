@@ -259,6 +259,12 @@ static void restart(struct request *request, struct output *out)
     lifecycle_reboot(request);
 }
 
+static void suspend(struct request *request, struct output *out)
+{
+    (void)out;
+    lifecycle_suspend(request);
+}
+
 static void power_off(struct request *request, struct output *out)
 {
     (void)out;
@@ -303,6 +309,7 @@ static const struct {
     {"tcp", tcp_report},
     {"tcp-reset", tcp_reset},
     {"reboot", restart},
+    {"suspend", suspend},
     {"poweroff", power_off},
 };
 

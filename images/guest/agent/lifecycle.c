@@ -16,7 +16,7 @@
 #include "clock.h"
 #include "loop.h"
 
-enum { LINK = 256, REBOOT_MS = 100, QUEUE_LENGTH = 20000 /* as init sets it */ };
+enum { LINK = 256, ANSWER_MS = 100, QUEUE_LENGTH = 20000 /* as init sets it */ };
 
 /* Where a symbolic link of the device in sysfs leads, without the folders. Returns 0, or -1 with errno. */
 static int link_name(const char *device, const char *link, char name[LINK])
@@ -184,14 +184,35 @@ static void reboot_now(void *self, uint32_t events)
     reboot(RB_AUTOBOOT);
 }
 
+/* Returns when the guest is awake again. */
+static void suspend_now(void *self, uint32_t events)
+{
+    (void)events;
+    timer_expired(self);
+    write_text("/sys/power/state", "mem");
+}
+
+/* Let a timer expire when the answer has been sent. */
+static void do_later(struct request *request, struct watch *timer)
+{
+    if (getpid() != 1)
+        request_fail(request, "not process 1: not in a cprlib guest");
+    else if (timer->fd <= 0 && timer_open(timer) < 0)
+        request_fail(request, "start a timer: %s", strerror(errno));
+    else
+        timer_set(timer, monotonic_ns() + ANSWER_MS * NS_PER_MS);
+}
+
 void lifecycle_reboot(struct request *request)
 {
     static struct watch timer = {.ready = reboot_now};
 
-    if (getpid() != 1)
-        request_fail(request, "not process 1: not in a cprlib guest");
-    else if (timer_open(&timer) < 0)
-        request_fail(request, "start a timer: %s", strerror(errno));
-    else
-        timer_set(&timer, monotonic_ns() + REBOOT_MS * NS_PER_MS);
+    do_later(request, &timer);
+}
+
+void lifecycle_suspend(struct request *request)
+{
+    static struct watch timer = {.ready = suspend_now, .self = &timer};
+
+    do_later(request, &timer);
 }

@@ -21,6 +21,7 @@ from cprlib.traffic.other_frames import OtherFrame, between
 from cprlib.update.results import UpdateResult
 
 ROUNDS_MS = (0, 50, 200, 450, 800)  # announce-rounds, -initial, -step and -max by default (QAPI MigrationParameters)
+EARLY_MS = 50.0  # a round may come this much before its time, counted from RESUME
 LATE_MS = 1000.0  # of QEMU's timers, on a busy machine
 GUEST_ANNOUNCES_MS = 10_000.0  # a guest first answers the packets that waited: 3 s on an overloaded machine
 STOPPED_SLACK_NS, RESUMED_SLACK_NS = 20_000_000, 1_000_000  # frames on their way at STOP; resolution of the stamps
@@ -56,11 +57,15 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The time from the start of an update's target to STOP of the next update, or to the end of the case."""
+    """The time from the start of an update's target to STOP of the next update, or to the end of the case.
+
+    :param linked_ns: since when the target's tap is on the bridge; before RESUME where the source had it too.
+    """
 
     started_ns: int
     stop_ns: int
     resume_ns: int
+    linked_ns: int
     end_ns: int
     title: str
 
@@ -71,11 +76,16 @@ class Period:
 def periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[Period, ...]:
     """The periods of the updates whose STOP and RESUME are known."""
     times = [
-        (first.get("TARGET_STARTED", first["STOP"]), first["STOP"], first["RESUME"])
+        (
+            first.get("TARGET_STARTED", first["STOP"]),
+            first["STOP"],
+            first["RESUME"],
+            first.get("LINK_SWITCHED", first["STOP"]),
+        )
         for first in map(first_times, updates)
         if {"STOP", "RESUME"} <= first.keys()
     ]
-    ends = [*(stop for _, stop, _ in times[1:]), last_ns]
+    ends = [*(stop for _, stop, _, _ in times[1:]), last_ns]
     several = len(times) > 1
     return tuple(
         Period(*each, end, f"update {number}: " if several else "")
@@ -140,12 +150,12 @@ def _announced_by_qemu(watched: Watched, found: Sequence[Period], *, alone: bool
         problems.append(f"{len(early)} RARP after the target was started, before the guest stopped in the source")
     for index, period in enumerate(found):
         most = len(ROUNDS_MS) * (1 if alone and not index else 2)  # the source may still announce its own update
-        for number, mac in enumerate(watched.macs):
+        for mac in watched.macs:
             sent = [item for item in between(frames, period.stop_ns, period.end_ns) if item.sender == mac]
             times = [period.after_ms(item.time_ns) for item in sent]
             text = f"{period.title}{len(sent)} RARP from {mac}"
             seen.append(text + (f" at {', '.join(f'{each:.0f}' for each in times)} ms after RESUME" if times else ""))
-            problems += _rounds(watched, period, times, text, most, required=watched.answered and not number)
+            problems += _rounds(watched, period, times, text, most, required=watched.answered)
     strangers = {item.sender for item in frames} - set(watched.macs)
     problems += [f"RARP from {mac}, which no NIC is configured with" for mac in sorted(strangers)]
     expected = f"{len(ROUNDS_MS)} RARP for each NIC from RESUME on, with its configured address"
@@ -157,8 +167,8 @@ def _rounds(
     watched: Watched, period: Period, times: Sequence[float], text: str, most: int, *, required: bool
 ) -> Iterator[str]:
     late = LATE_MS * timeout_scale()
-    end = period.after_ms(period.end_ns)
-    due = sum(each + late <= end for each in ROUNDS_MS)
+    linked, end = period.after_ms(period.linked_ns), period.after_ms(period.end_ns)
+    due = sum(linked + EARLY_MS <= each and each + late <= end for each in ROUNDS_MS)
     if required and len(times) < due:
         yield f"{text} within {end:.0f} ms instead of {due}"
     if watched.on_request:

@@ -83,7 +83,7 @@ def death_checks(folder: Path, accuses: bool) -> tuple[Check, ...]:
     They are made whatever the test waited for, and whether it noticed or not.
 
     :param folder: of the case, with the consoles and what QEMUs left that crashed.
-    :param accuses: whether an update had begun; else a death is inconclusive.
+    :param accuses: whether an update had begun; else a death is inconclusive, and so is a guest's without memory.
     """
     found = []
     outcome = Outcome.FAIL if accuses else Outcome.INCONCLUSIVE
@@ -94,9 +94,13 @@ def death_checks(folder: Path, accuses: bool) -> tuple[Check, ...]:
         message = f"the {name} was {how}: {said or 'it said nothing'}; see {path.name}"
         found.append(Check("qemu-lives", outcome, "no QEMU crashes", how, message))
     for path in sorted(folder.glob("console-*.log")):
+        console = Console(path)
         try:
-            Console(path).check()
+            console.check()
         except GuestFailed as error:
             message = f"{path.name}: {error.happened}"
-            found.append(Check("guest-lives", outcome, "the guest's kernel runs", "it died", message))
+            died = outcome
+            if console.ran_out_of_memory():
+                died, message = Outcome.INCONCLUSIVE, f"{message}; it ran out of memory: -p memory=MiB gives more"
+            found.append(Check("guest-lives", died, "the guest's kernel runs", "it died", message))
     return tuple(found)

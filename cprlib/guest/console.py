@@ -15,6 +15,7 @@ LINES_SHOWN = 20
 POLL_S = 0.02
 READY = re.compile(r"^cprlib: ready uptime_ms=\d{1,9} control=(yes|no)$")
 DYING = re.compile(r"Kernel panic|BUG: |Oops: |general protection fault|double fault|Unable to mount root")
+OUT_OF_MEMORY = re.compile(r"\bOut of memory\b|deadlocked on memory")  # Linux: mm/oom_kill.c
 
 
 class Console:
@@ -48,6 +49,10 @@ class Console:
         :raises GuestFailed: with the kernel's message.
         """
         self._check(self.lines())
+
+    def ran_out_of_memory(self) -> bool:
+        """Whether the guest's kernel said that it has no memory left: it ended processes or itself."""
+        return any(OUT_OF_MEMORY.search(line) for line in self.lines())
 
     def wait_for(self, pattern: re.Pattern[str], deadline: Deadline) -> re.Match[str]:
         """Wait for a complete line whose beginning matches the pattern.

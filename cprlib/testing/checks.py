@@ -218,8 +218,8 @@ class CaseChecks:
         message = text + (f": {said[0]}" if said and said[0] not in happened else "")
         if fallen:
             message = f"{fallen}; seen as: {message}"
-        elif killed := self.killed_qemu():
-            check = Check(name, Outcome.INCONCLUSIVE, expected, killed, f"{killed}; seen as: {message}")
+        elif cause := self.outside_cause():
+            check = Check(name, Outcome.INCONCLUSIVE, expected, cause, f"{cause}; seen as: {message}")
             self.evidence = self.evidence.with_checks(check)
             return
         if self.accuses or (fallen and self.evidence.mechanism.handling.sends_descriptors):
@@ -248,8 +248,8 @@ class CaseChecks:
         """How a QEMU of the case failed that died or does not respond, with its last message; empty without one."""
         return ""
 
-    def killed_qemu(self) -> str:
-        """That the QEMU with the guest was killed from outside, as a kernel without memory does; empty when not."""
+    def outside_cause(self) -> str:
+        """What ended QEMU or guest and is neither's fault: a kernel without memory, the host's or the guest's."""
         return ""
 
     def expect_no_complaint(self) -> None:

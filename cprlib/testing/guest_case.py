@@ -25,6 +25,7 @@ from cprlib.evidence.update_checks import (
     order_checks,
     vhost_checks,
 )
+from cprlib.guest.console import Console
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.checks import CaseChecks
@@ -175,19 +176,25 @@ class GuestCase(CaseChecks):
         return bool(self.evidence.updates or (self._guest and self._guest.latest_update))
 
     def fallen_qemu(self) -> str:
-        """How a QEMU failed that died or does not respond; empty at once when every one is well."""
+        """How a QEMU failed that died or does not respond; empty when every one is well.
+
+        One whose guest ran out of memory is well: it ended when the guest did.
+        """
         if self._guest is None:
             return ""
         update = self._guest.latest_update
         refusal = bool(update and update.expects_failure)
-        fallen = (item.fallen(may_end=refusal and item.incoming) for item in self._guest.machines)
+        machines = [item for item in self._guest.machines if not Console(item.files.console).ran_out_of_memory()]
+        fallen = (item.fallen(may_end=refusal and item.incoming) for item in machines)
         return next(filter(None, fallen), "")
 
-    def killed_qemu(self) -> str:
-        if self._guest is None or self._guest.machine.exit_status() != -signal.SIGKILL:
+    def outside_cause(self) -> str:
+        if self._guest is None:
             return ""
         machine = self._guest.machine
-        if machine.watch.exceeded:
+        if Console(machine.files.console).ran_out_of_memory():
+            return f"the guest in the {machine.name} ran out of memory: give it more (-p memory=MiB)"
+        if machine.exit_status() != -signal.SIGKILL or machine.watch.exceeded:
             return ""
         return f"the {machine.name} was killed from outside by SIGKILL: did this machine run out of memory (dmesg)?"
 
@@ -196,8 +203,8 @@ class GuestCase(CaseChecks):
         features = next((fact.after for fact in self.evidence.guest_view if fact.name == "virtio features"), None)
         if self.guest.updates:
             faults = self.evidence.faults
-            paused = any(fault.survivor == Survivor.TARGET and fault.state == "paused" for fault in faults)
-            self.add_checks(*self.frames.checks(features, alone=not faults, paused=paused))
+            announced_later = any(fault.survivor == Survivor.TARGET and fault.state != "running" for fault in faults)
+            self.add_checks(*self.frames.checks(features, alone=not faults, announced_later=announced_later))
 
     def note_death(self) -> None:
         """Add it to the evidence when a QEMU crashed or the guest's kernel died."""

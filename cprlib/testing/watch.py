@@ -10,7 +10,16 @@ from itertools import pairwise
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
-from cprlib.evidence.clock_checks import ClockRates, ClockReading, rate_check, read_clocks, step_check
+from cprlib.evidence.clock_checks import (
+    ClockRates,
+    ClockReading,
+    RtcReading,
+    rate_check,
+    read_clocks,
+    read_rtc,
+    rtc_check,
+    step_check,
+)
 from cprlib.evidence.counter_checks import (
     Errors,
     Notifications,
@@ -24,6 +33,8 @@ from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, Watched, frame_chec
 from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
 from cprlib.evidence.update_checks import first_times
+from cprlib.guest.agent import AgentConnection
+from cprlib.guest.replies import NetInfo
 from cprlib.testing.quiet_nic import Delays, Rest, lonely_check, rest_checks, send_lonely_packets, watch_rest
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.frames import FrameClass
@@ -41,6 +52,15 @@ class WatchedMoment:
 
     notifications: Notifications
     clocks: ClockReading
+    rtc: RtcReading
+
+
+def look_at(agent: AgentConnection, network: NetInfo) -> WatchedMoment:
+    """Look at a guest.
+
+    :param network: its NICs, which it has just reported.
+    """
+    return WatchedMoment(notifications(network.nic()), read_clocks(agent), read_rtc(agent))
 
 
 @dataclass(slots=True)
@@ -75,13 +95,13 @@ class TrafficWatch:
         ways = (*flows, *other), tuple(range(first_port + 1, first_port + 1 + len(flows)))
         lonely = send_lonely_packets(guest.topology.station, guest.agent, *ways)
         network = guest.agent.network()
-        first = WatchedMoment(notifications(network.nic()), read_clocks(guest.agent))
+        first = look_at(guest.agent, network)
         return cls(guest, *ways, lonely, read_errors(guest, network), first, quiet)
 
     def before_update(self) -> None:
         """Look at the guest before an update. Right after one it is busy with the packets that waited."""
         agent = self.guest.agent
-        self.before.append(WatchedMoment(notifications(agent.network().nic()), read_clocks(agent)))
+        self.before.append(look_at(agent, agent.network()))
 
     def end(self, *, clocks: bool) -> Iterator[Check]:
         """Look at the guest again after traffic; yields the checks.
@@ -90,7 +110,7 @@ class TrafficWatch:
         """
         guest, agent = self.guest, self.guest.agent
         network = agent.network()
-        after = WatchedMoment(notifications(network.nic()), read_clocks(agent))
+        after = look_at(agent, network)
         lonely = send_lonely_packets(guest.topology.station, agent, self.flows, self.ports)
         rest = watch_rest(guest.machine.pid, agent) if self.rest else None
         yield error_check(self.errors, read_errors(guest, agent.network()))
@@ -102,22 +122,26 @@ class TrafficWatch:
         if self.rest and rest:
             yield from rest_checks(self.rest, rest)
         if clocks:
-            yield from self._clock_checks(after.clocks)
+            yield from self._clock_checks(after)
 
-    def _clock_checks(self, after: ClockReading) -> Iterator[Check]:
+    def _clock_checks(self, after: WatchedMoment) -> Iterator[Check]:
         rate = ClockRates(self.first.clocks, self.before[0].clocks)
-        readings = [*(moment.clocks for moment in self.before), after]
-        for number, (update, (earlier, later)) in enumerate(zip(self.updates, pairwise(readings), strict=False), 1):
+        around = pairwise([*self.before, after])
+        for number, (update, (earlier, later)) in enumerate(zip(self.updates, around, strict=False), 1):
             first = first_times(update)
             pause = first["RESUME"] - first["STOP"] if {"RESUME", "STOP"} <= first.keys() else None
-            yield numbered_check(step_check(earlier, later, rate, pause), number)
-        yield rate_check(rate, ClockRates(after, read_clocks(self.guest.agent)))
+            yield numbered_check(step_check(earlier.clocks, later.clocks, rate, pause), number)
+            for check in rtc_check(earlier.rtc, later.rtc, pause):
+                yield numbered_check(check, number)
+        yield rate_check(rate, ClockRates(after.clocks, read_clocks(self.guest.agent)))
 
 
 class FrameWatch:
     """Watches the frames of a guest that are no test packets, from its start to the end of the case.
 
     :param frames: closed by the caller.
+
+    ``answered`` says that the guest answered on all NICs before and after each update: each has to be announced.
     """
 
     def __init__(self, guest: RunningGuest, frames: OtherFrames) -> None:
@@ -125,6 +149,7 @@ class FrameWatch:
         self._frames = frames
         self._first_ns = time.time_ns()
         self._macs: dict[str, None] = {}
+        self.answered = False
         self.note_nics()
 
     def note_nics(self) -> None:
@@ -148,12 +173,12 @@ class FrameWatch:
             return deadline.poll(found, 0.05)
         return None
 
-    def checks(self, features: str | None, *, alone: bool, paused: bool) -> Iterator[Check]:
+    def checks(self, features: str | None, *, alone: bool, announced_later: bool) -> Iterator[Check]:
         """The checks of all frames, at the end of the case.
 
         :param features: feature bits of a NIC that carried traffic with its link up; None when that is not known.
         :param alone: there were no other updates than the guest's.
-        :param paused: a paused guest was updated too, which is announced when it runs.
+        :param announced_later: a paused or suspended guest was updated too: it is announced when it runs.
         """
         self.note_nics()
         updates = self._guest.updates
@@ -169,9 +194,9 @@ class FrameWatch:
             last_ns=time.time_ns(),
             dropped=self._frames.dropped,
             macs=macs,
-            answered=features is not None,
+            answered=self.answered or features is not None,
             guest_announces=announces,
-            on_request=paused
+            on_request=announced_later
             or any(ANNOUNCE_COMMAND in path.read_bytes() for path in self._guest.folder.glob("qmp-*.log")),
         )
         yield from frame_checks(watched, updates, alone=alone)

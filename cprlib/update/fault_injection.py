@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from cprlib.process import kill_group
 from cprlib.qemu.command_line import MachineSettings, global_properties
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import NIC_DRIVER
+from cprlib.qemu.nic_state import differences
 from cprlib.update.faults import (
     FEWER_FEATURES,
     ROM_BYTES,
@@ -29,7 +31,14 @@ from cprlib.update.faults import (
     Survivor,
 )
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.outcome import END_S, FINISHING, FaultOutcome, migration_status, view_after_release
+from cprlib.update.outcome import (
+    END_S,
+    FINISHING,
+    FaultOutcome,
+    migration_settings,
+    migration_status,
+    view_after_release,
+)
 from cprlib.update.proxy import ChannelProxy, StartupBarrier
 from cprlib.update.results import FaultResult
 from cprlib.update.running_guest import RunningGuest
@@ -58,6 +67,7 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
     source = guest.machine
     state, said = source.status(), len(source.messages)
     injection = FaultInjection(fault)
+    changed: tuple[str, ...] = ()
     with contextlib.ExitStack() as stack:
         update = guest.plan_update([injection], stack=stack, target_name=f"target-{fault.name}")
         before = update.source_before
@@ -66,8 +76,11 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
             outcome = FaultOutcome(fault, source, update.target, state, injection.acted_ns)
             migration, error = outcome.wait_migration(refusal.happened if refusal else "")
             back_ms, target_exit = outcome.wait_survivor()
+            announced = outcome.wait_announced(migration, update.started_ns)
             if outcome.target_has_guest:
                 guest.move_to(update.target, stack.pop_all())
+            elif fault.survivor is Survivor.SOURCE:
+                changed = differences(injection.settings, migration_settings(source))
         finally:
             injection.restore(update)
     machine = guest.machine
@@ -78,6 +91,8 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
         migration=migration,
         error=error,
         refused=injection.refused,
+        announced=announced,
+        settings_changed=changed,
         state_before=state,
         state_after=machine.status() if machine.process.poll() is None else "gone",
         back_ms=back_ms,
@@ -128,7 +143,8 @@ class FaultInjection(UpdateHook):
     """The hook of one fault.
 
     ``acted_ns`` is the time of the fault (CLOCK_REALTIME), ``why`` the reason when the update ended before the phase,
-    ``refused`` QEMU's message when it refused management's command.
+    ``refused`` QEMU's message when it refused management's command, ``settings`` those of the source's migration as
+    management has set them.
     """
 
     expects_failure = True
@@ -138,6 +154,7 @@ class FaultInjection(UpdateHook):
         self.acted_ns = 0
         self.why = ""
         self.refused = ""
+        self.settings: Mapping[str, str] = {}
         self._proxy: ChannelProxy | None = None
         self._barrier: StartupBarrier | None = None
         self._limit: int | None = None
@@ -177,6 +194,8 @@ class FaultInjection(UpdateHook):
         }
 
     def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
+        if phase is Phase.MODE_SET:
+            self.settings = migration_settings(update.source)
         if phase is self.fault.phase:
             self._inject(update)
 
@@ -243,7 +262,15 @@ class FaultInjection(UpdateHook):
         elif self._proxy and not self._proxy.held:
             return None
         awaited = self._awaited_status()
-        return awaited is None or migration_status(update.source)[0] == awaited or None
+        if awaited is None:
+            return True
+        status, reason = migration_status(update.source)
+        begun = (
+            migrating is not None and migrating.done()
+        )  # until ``migrate`` returns, it is the last migration's status
+        if begun and status == "failed":
+            raise InstrumentError(f"bring the update to phase {phase}", f"the migration failed before: {reason}")
+        return status == awaited or None
 
     def _awaited_status(self) -> str | None:
         """QAPI MigrationStatus of the source in the fault's phase, where it matters."""
@@ -272,6 +299,11 @@ class FaultInjection(UpdateHook):
                 self.refused = str(answer).strip()
             case Action.MIGRATE_AGAIN:
                 self.why = "" if update.migrate() else "a second migrate was accepted while one ran"
+            case Action.CONTINUE:
+                try:
+                    source.qmp.execute("cont")
+                except QmpRefused as error:
+                    self.refused = error.happened
             case Action.EXHAUST_DESCRIPTORS if victim is target:
                 exhaust_descriptors(target.pid, left=1)  # it must accept the channel, or it would retry for ever
             case Action.EXHAUST_DESCRIPTORS:  # the source gets the number of its CPR channel for the main channel

@@ -45,6 +45,7 @@ class Action(enum.StrEnum):
     CANCEL = "migrate_cancel"
     HMP_CANCEL = "migrate_cancel of HMP"
     MIGRATE_AGAIN = "a second migrate"
+    CONTINUE = "cont"
     NO_LISTENER = "no listener"
     CLOSE_CPR = "close the cpr channel"
     CLOSE_MAIN = "close the main channel"
@@ -249,6 +250,8 @@ the main channel, and a target that receives its descriptors creates no tap."""
 LATE_COMMANDS = (
     Fault("second-migrate-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
     Fault("second-migrate", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
+    Fault("cont-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CONTINUE, Survivor.TARGET),
+    Fault("cont-creating-devices", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.CONTINUE, Survivor.TARGET),
     Fault("second-migrate-at-main", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
     Fault("cancel-after-resume", Phase.TARGET_RESUMED, Actor.MANAGEMENT, Action.CANCEL, Survivor.TARGET),
     Fault("source-killed-after-resume", Phase.TARGET_RESUMED, Actor.SOURCE, Action.KILL, Survivor.TARGET),

@@ -135,6 +135,8 @@ class LiveUpdate:
         netdevs = tuple(zip(source.settings.netdevs, target.settings.netdevs, strict=False))
         for old, new in netdevs:
             handling.of(old).source_stopped(self.topology, old, new)
+        if any(old.interface != new.interface for old, new in netdevs):
+            self.mark("LINK_SWITCHED")
         self._wait_completed()
         self._wait_running()
         source_after, target_after, pairings = self._views()

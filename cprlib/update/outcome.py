@@ -12,13 +12,14 @@ from cprlib.linux.descriptors import read_table
 from cprlib.linux.procfs import anonymous_memory, vhost_workers, wait_workers_ended
 from cprlib.process import kill_group
 from cprlib.qemu.machine import Machine
+from cprlib.qemu.state import flatten
 from cprlib.update.faults import Fault, Survivor
 from cprlib.update.results import ProcessView
 
 FAILED_STATES = ("failed", "cancelled")  # QAPI MigrationStatus
 ENDED_STATES = (*FAILED_STATES, "completed")
 FINISHING = "finish-migrate"  # QAPI RunState
-END_S, RESUME_S = 30.0, 10.0
+END_S, RESUME_S, ANNOUNCE_S = 30.0, 10.0, 2.0
 
 
 def view(machine: Machine) -> ProcessView:
@@ -85,6 +86,24 @@ class FaultOutcome:
             tried = f"update the guest with fault {self.fault.name}"
             raise UpdateFailed(tried, reason or "no reason given", details=self.source.messages)
         return status, reason
+
+    def wait_announced(self, status: str, since_ns: int) -> str:
+        """Status in the source's last event MIGRATION; waits until a failure or cancellation has been announced.
+
+        :param status: by query-migrate.
+        :param since_ns: start of the update.
+        """
+
+        def last() -> str:
+            sent = [
+                item for item in self.source.qmp.events if item.name == "MIGRATION" and item.received_ns >= since_ns
+            ]
+            return str(sent[-1].data.get("status")) if sent else ""
+
+        if status in FAILED_STATES:  # the event follows the change of the state (migrate_set_state())
+            with contextlib.suppress(DeadlineExceeded):
+                Deadline(ANNOUNCE_S, "the event", Awaited.QEMU).poll(lambda: last() == status or None, 0.01)
+        return last()
 
     def wait_survivor(self) -> tuple[float | None, int | None]:
         """Wait until the QEMU that has to survive has the guest.
@@ -157,7 +176,7 @@ class FaultOutcome:
         target = self.target
         target.wait_ready()
         deadline = Deadline(END_S, "the target to have the guest", Awaited.QEMU)
-        wait_run_state(target, lambda state: state in ("running", "paused"), deadline)
+        wait_run_state(target, lambda state: state in ("running", "paused", "suspended"), deadline)
         target.incoming = False
         own = self.source.settings  # without the arguments of the start-up barrier
         target.settings = replace(target.settings, extra=own.extra, prefix=own.prefix)
@@ -165,6 +184,14 @@ class FaultOutcome:
             if self.source.process.poll() is None:
                 self.source.quit()
         self.target_has_guest = True
+
+
+def migration_settings(machine: Machine) -> dict[str, str]:
+    """Mode, parameters and capabilities of a QEMU's next migration (query-migrate-parameters, -capabilities)."""
+    parameters, capabilities = machine.qmp.execute_all(
+        [("query-migrate-parameters", None), ("query-migrate-capabilities", None)]
+    )
+    return dict(flatten({"parameters": parameters, "capabilities": capabilities}))
 
 
 def wait_run_state(machine: Machine, accept: Callable[[str], bool], deadline: Deadline) -> None:

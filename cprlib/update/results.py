@@ -28,7 +28,8 @@ class Moment:
     """One step.
 
     :param name: ``TARGET_STARTED``, ``CPR_LISTENING`` or ``MAIN_LISTENING``, ``MIGRATE``, ``STOP``, ``FDS_SENT``,
-        ``FDS_LOADING``, ``STATE_LOADING``, ``RESUME``, ``COMPLETED`` or ``SOURCE_GONE``.
+        ``FDS_LOADING``, ``STATE_LOADING``, ``RESUME``, ``TARGET_COMPLETED``, ``LINK_SWITCHED`` (to taps of the
+        target's own), ``COMPLETED`` or ``SOURCE_GONE``.
     :param time_ns: CLOCK_REALTIME.
     :param who: ``source``, ``target`` or ``harness``.
     :param evidence: source of the time.
@@ -112,6 +113,8 @@ class FaultResult:
     :param migration: status by query-migrate at the end; ``gone`` when the source has ended.
     :param error: QEMU's message for the failure.
     :param refused: QEMU's message when it refused management's command; empty when it did not.
+    :param announced: status in the source's last event MIGRATION; empty when it sent none.
+    :param settings_changed: mode, parameters and capabilities of the source's migration that the failed update changed.
     :param back_ms: from the fault to the source's RESUME; None when it did not resume, or had not been running.
     :param target_exit: exit status of a target that ended by itself; None when it was killed, or lives.
     :param source_state: the source's run state at the end of the update, before ``quit``; ``gone``.
@@ -124,6 +127,8 @@ class FaultResult:
     migration: str
     error: str
     refused: str
+    announced: str
+    settings_changed: tuple[str, ...]
     state_before: str
     state_after: str
     back_ms: float | None
@@ -152,6 +157,7 @@ def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment,
         ("FDS_LOADING", TARGET): other.first("cpr_state_load"),
         ("STATE_LOADING", TARGET): other.first("migrate_set_state", "new state active"),
         ("RESUME", TARGET): other.run_state("running"),
+        ("TARGET_COMPLETED", TARGET): other.first("migrate_set_state", "new state completed"),
     }
     found = [Moment(name, item.time_ns, who, f"trace {item.name}") for (name, who), item in records.items() if item]
     machines = {"STOP": source} | ({} if records["RESUME", TARGET] else {"RESUME": target})

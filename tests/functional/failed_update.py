@@ -22,19 +22,25 @@ from cprlib.testing.equivalence import HOST_SIDES, read_compared
 from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, read_tap_view
+from cprlib.testing.quiet_nic import Rest, rest_checks, watch_rest
 from cprlib.traffic.probes import Probes
 from cprlib.update.fault_injection import inject_fault
-from cprlib.update.faults import Action, Fault, Survivor
+from cprlib.update.faults import TARGET_SETTINGS, Action, Fault, Survivor
+from cprlib.update.outcome import FAILED_STATES
 from cprlib.update.results import FaultResult
+
+NO_NAME = "Unknown error"  # strerror(3) of what is no error number
 
 
 class FailedUpdates:
     """Injects faults into updates of one guest, one after the other; created by :func:`failed_updates`."""
 
-    def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes) -> None:
+    def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes, rest: Rest | None) -> None:
         self._case = case
         self._trace = trace
         self._probes = probes
+        self.calls_fail = False  # calls of vhost are made to fail
+        self._rest = rest  # of the source before the faults; None when it was checked, or not watched
         self._tap: TapView | None = None
         self._state: Snapshot | None = None  # of the source before the faults; None when the guest has left it
 
@@ -60,9 +66,17 @@ class FailedUpdates:
         self._case.expect_same_state(self._state, Comparison.FAILED_UPDATE, name, subject)
         return True
 
+    def check_rest(self) -> None:
+        """Check once that the source is as quiet as before the failed updates; another QEMU may have the guest next."""
+        if self._rest and (later := _rest(self._case)):
+            self._case.add_checks(*rest_checks(self._rest, later))
+        self._rest = None
+
     def _one(self, fault: Fault) -> bool:
         """Inject one fault; returns whether the guest answers afterwards."""
         case, source = self._case, self._case.guest.machine
+        if fault.survivor is not Survivor.SOURCE:
+            self.check_rest()
         try:
             result = inject_fault(case.guest, fault)
         except (DeadlineExceeded, QemuFailed, UpdateFailed) as error:
@@ -72,7 +86,7 @@ class FailedUpdates:
             case.add_fault(fault_record(fault, error.one_line()))
             return False
         if not result.reached:
-            case.inconclusive(f"{fault.name}-reached", f"phase {fault.phase}", result.why)
+            self._explain_not_reached(result)
         self._check_end(result)
         traffic_after_ms = None
         if fault.survivor is not Survivor.NEITHER:
@@ -87,6 +101,16 @@ class FailedUpdates:
         case.add_fault(fault_record_of(result, traffic_after_ms))
         write_text(case.folder / "faults.md", _table(case.evidence.faults), mode=0o600)
         return fault.survivor is not Survivor.NEITHER and traffic_after_ms is not None
+
+    def _explain_not_reached(self, result: FaultResult) -> None:
+        """An update that failed before it was disturbed accuses QEMU; otherwise nothing is known of the fault."""
+        case, fault = self._case, result.fault
+        name, expected = f"{fault.name}-reached", f"phase {fault.phase}"
+        if result.migration == "failed" and fault.action not in TARGET_SETTINGS:
+            seen = f"the migration failed: {result.error or 'no reason'}"
+            case.expect(name, False, expected, seen, f"the update failed before {fault.phase}, undisturbed: {seen}")
+        else:
+            case.inconclusive(name, expected, result.why)
 
     def _check_end(self, result: FaultResult) -> None:
         case, fault = self._case, result.fault
@@ -104,6 +128,19 @@ class FailedUpdates:
                     words,
                     f"{context}: the migration status is {result.migration}",
                 )
+                if result.migration == "failed" and fault.action is not Action.CANCEL:
+                    why = result.error or "no reason"
+                    expected = "QEMU says why (error-desc of query-migrate)"
+                    case.expect(f"{fault.name}-reason", bool(result.error), expected, why, f"{context}: {why}")
+                if result.migration in FAILED_STATES:
+                    meaning = f"{context}: status in the last event MIGRATION"
+                    case.expect_equal(f"{fault.name}-announced", result.announced, result.migration, meaning)
+                case.expect_empty(
+                    f"{fault.name}-migration-settings",
+                    result.settings_changed,
+                    "mode, parameters and capabilities of the next migration are as management has set them",
+                    "the failed update changed them",
+                )
                 name, meaning = f"{fault.name}-source-runs", f"{context}: the source's run state"
                 case.expect_equal(name, result.state_after, result.state_before, meaning)
                 self._check_descriptors(result)
@@ -116,6 +153,9 @@ class FailedUpdates:
                     f"{words}, the target is {result.state_after}",
                     f"{context}: the update did not complete",
                 )
+                if fault.action is Action.CONTINUE:
+                    meaning = f"{context}: it was accepted, while the target is given the guest"
+                    case.expect(f"{fault.name}-refused", bool(result.refused), "refused", result.refused, meaning)
             case Survivor.ONE:
                 seen = {"source": result.source_state, "target": result.target_state}
                 owners = [who for who, run_state in seen.items() if run_state == result.state_before]
@@ -134,6 +174,13 @@ class FailedUpdates:
                     f"source {result.state_after}, target {result.target_state}; dead since {result.acted_ns} ns",
                     "a QEMU runs the guest although its state was lost with another one",
                 )
+        said = f"{result.error}\n{result.source_messages}\n{result.target_messages}"
+        case.expect_empty(
+            f"{fault.name}-errors-have-names",
+            [line.strip() for line in said.splitlines() if NO_NAME in line],
+            "QEMU names the errors that it reports (strerror(3))",
+            f"{context}: an error number was lost",
+        )
         if fault.refusal:
             ended = result.target_exit
             last = last_message(result.target_messages) or "no message"
@@ -204,7 +251,8 @@ class FailedUpdates:
         case.expect(name, True, expected, f"{traffic_after_ms:.0f} ms after the fault")
         if machine.settings.netdevs[0].vhost:
             check_vhost_carries(case, f"{fault.name}-vhost", self._probes, self._trace, now)
-            check_no_downgrade_message(case, f"{fault.name}-no-downgrade", result.source_messages)
+            name, said = f"{fault.name}-no-downgrade", result.source_messages
+            check_no_downgrade_message(case, name, said, may_fail=self.calls_fail)
             if result.after is not None and fault.survivor is Survivor.SOURCE:
                 workers, queues = len(result.after.workers), machine.settings.netdevs[0].queues
                 case.expect_equal(f"{fault.name}-workers", workers, queues, "vhost workers of the source")
@@ -237,5 +285,16 @@ def _table(faults: Sequence[FaultRecord]) -> str:
 @contextlib.contextmanager
 def failed_updates(case: MeasuredCase) -> Iterator[FailedUpdates]:
     """Start a kernel trace and probes for a series of faults on a case's guest."""
+    rest = _rest(case)
     with probing(case) as (trace, probes):
-        yield FailedUpdates(case, trace, probes)
+        updates = FailedUpdates(case, trace, probes, rest)
+        yield updates
+        updates.check_rest()
+
+
+def _rest(case: MeasuredCase) -> Rest | None:
+    """How much the guest's QEMU does while nothing is sent; None for a guest that does not answer."""
+    machine = case.guest.machine
+    if machine.exit_status() is not None or machine.status() != "running":
+        return None
+    return watch_rest(machine.pid, case.guest.agent)

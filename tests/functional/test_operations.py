@@ -54,7 +54,7 @@ class Operations(LiveUpdateTest):
                     if not _update(case, "second"):
                         return
                 if battery.run(f"after-{situation}", operations) and _update(case, "next"):
-                    battery.run("after-next-update", BRIEF)
+                    case.frames.answered = battery.run("after-next-update", BRIEF)
             finally:
                 battery.conclude()
             case.expect_no_complaint()

@@ -96,6 +96,13 @@ def test_a_second_update_ends_the_rounds_of_the_first() -> None:
     assert failed(replace(GOOD, frames=(*ROUNDS[:3], *arp(1400), *later, *arp(2100))), (UPDATE, second)) == set()
 
 
+def test_announcements_before_a_switch_of_the_link_are_not_due() -> None:
+    switched = Moment("LINK_SWITCHED", (RESUME_MS + 300) * MS, "harness", "")
+    update = replace(UPDATE, moments=(*UPDATE.moments, switched))
+    assert failed(replace(GOOD, frames=(*ROUNDS[3:], *ASKED)), (update,)) == set()
+    assert failed(replace(GOOD, frames=(*ROUNDS[4:], *ASKED)), (update,)) == {"announced-by-qemu"}
+
+
 def test_a_gratuitous_arp_is_no_request() -> None:
     head = bytes.fromhex("ffffffffffff" + GUEST.mac.replace(":", "") + "0806" + "0001080006040001")
     mac, address, other = bytes(6), bytes((10, 75, 0, 2)), bytes((10, 75, 0, 1))

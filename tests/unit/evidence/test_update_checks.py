@@ -189,6 +189,24 @@ def test_source_that_crashed_at_its_end_is_seen() -> None:
     assert not [*end_checks(replace(GOOD, source_exit=None))]
 
 
+@pytest.mark.parametrize(
+    ("downtime_ms", "outcome"),
+    [(400, Outcome.PASS), (350, Outcome.PASS), (20, Outcome.FAIL), (7967, Outcome.FAIL), (-1, Outcome.FAIL)],
+)
+def test_the_reported_downtime_is_that_of_the_events(downtime_ms: float, outcome: Outcome) -> None:
+    times_ms = {"STOP": 0, "RESUME": 390, "COMPLETED": 400, "SOURCE_QUIT": 600}
+    moments = tuple(Moment(name, ms * 1_000_000, "source", "") for name, ms in times_ms.items())
+    checks = outcomes(end_checks(replace(GOOD, moments=moments, downtime_ms=downtime_ms)))
+    assert checks["downtime-reported"] is outcome
+
+
+@pytest.mark.parametrize(("completed_ns", "outcome"), [(9_500_000, Outcome.PASS), (8_500_000, Outcome.FAIL)])
+def test_the_target_completes_when_the_guest_runs(completed_ns: int, outcome: Outcome) -> None:
+    completed = Moment("TARGET_COMPLETED", completed_ns, "target", "")
+    checks = outcomes(order_checks(replace(GOOD, moments=(*GOOD.moments, completed))))
+    assert checks["resume-before-completed"] is outcome
+
+
 def test_flags_by_name() -> None:
     assert flags_text(os.O_RDWR | os.O_NONBLOCK) == "O_RDWR|O_NONBLOCK"
     assert flags_text(os.O_RDONLY) == "O_RDONLY"
@@ -206,6 +224,8 @@ def fault_result(name: str) -> FaultResult:
         migration="failed",
         error="Unable to read from socket",
         refused="",
+        announced="failed",
+        settings_changed=(),
         state_before="running",
         state_after="running",
         back_ms=28.752844,

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import DeadlineExceeded, GuestFailed
+from cprlib.evidence.guest_checks import death_checks
+from cprlib.evidence.records import Outcome
 from cprlib.guest.console import Console, escape
 
 pytestmark = pytest.mark.fast
@@ -37,6 +39,16 @@ def test_a_panic_is_noticed_at_once_and_shown(tmp_path: Path) -> None:
     with pytest.raises(GuestFailed, match="Attempted to kill init") as caught:
         Console(path).wait_ready(60)
     assert "CPU: 0 PID: 1" in caught.value.details
+
+
+def test_a_guest_without_memory_does_not_accuse_qemu(tmp_path: Path) -> None:
+    path = tmp_path / "console-source.log"
+    path.write_bytes(b"[    9.1] Out of memory: Killed process 1 (init) total-vm:9000kB\n" + PANIC)
+    assert Console(path).ran_out_of_memory()
+    assert [check.outcome for check in death_checks(tmp_path, accuses=True)] == [Outcome.INCONCLUSIVE]
+    path.write_bytes(PANIC)
+    assert not Console(path).ran_out_of_memory()
+    assert [check.outcome for check in death_checks(tmp_path, accuses=True)] == [Outcome.FAIL]
 
 
 def test_a_dead_qemu_is_noticed(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_whatever_was_noticed_of_a_dead_qemu_it_is_the_cause(tmp_path: Path, err
 
 def test_a_qemu_that_the_kernel_killed_is_not_accused(tmp_path: Path) -> None:
     class Killed(CaseChecks):
-        def killed_qemu(self) -> str:
+        def outside_cause(self) -> str:
             return "the source was killed from outside by SIGKILL"
 
     checks = Killed(tmp_path, replace(CaseEvidence("x", Mechanism.CPR, Role.CHECKS), updates=1))

@@ -10,6 +10,9 @@ from cprlib.evidence.update_checks import fault_record_of
 from cprlib.qemu.command_line import option_value
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import expect_answers, update_guest
+from cprlib.testing.nic_view import set_link
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import (
     CANCELS,
@@ -43,10 +46,16 @@ class FailedUpdate(LiveUpdateTest):
         self, faults: Iterable[Fault], *, queues: int = 4, vhost: bool = True, arguments: tuple[str, ...] = ()
     ) -> None:
         with self.given_guest(GuestSpec(queues=queues, vhost=vhost, arguments=arguments, role=Role.CHECKS)) as case:
-            with failed_updates(case) as updates:
-                if not updates.inject(faults):
-                    return
-            case.live_update(check="next-update-succeeds")
+            self._fail_guest(case, faults)
+
+    @staticmethod
+    def _fail_guest(case: MeasuredCase, faults: Iterable[Fault]) -> bool:
+        """Inject faults, then update the guest; returns whether it runs in the target."""
+        with failed_updates(case) as updates:
+            if not updates.inject(faults):
+                return False
+        case.live_update(check="next-update-succeeds")
+        return True
 
     def test_source_keeps_running_when_sending_fails(self) -> None:
         """The cpr channel closed, cut, corrupt or without a listener: the source keeps running with vhost.
@@ -111,13 +120,21 @@ class FailedUpdate(LiveUpdateTest):
     def test_source_can_resume_after_unnoticed_failure(self) -> None:
         """Without a return path the source takes the update for complete; after ``cont`` it runs with vhost.
 
-        Patch 11. Management does this when the target has died (``cont`` in postmigrate). vhost has been released.
+        Patch 11. Management does this when the target has died (``cont`` in postmigrate). vhost has been released; a
+        NIC that does not use it then, because its link is down, has it back for the next update.
         Patch 8: the target has not changed the tap.
 
         :avocado: tags=patch:unnoticed-failure,patch:11,patch:vhost-reset,patch:3,patch:cpr-fixes,patch:8
         :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(UNNOTICED)
+        with self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case:
+            if not self._fail_guest(case, UNNOTICED):
+                return
+            set_link(case.guest, up=False)
+            inject_fault(case.guest, *faults_named("unnoticed-death"))
+            if update_guest(case, "link-down"):
+                set_link(case.guest, up=True)
+                expect_answers(case, "link-up", case.guest.machine.settings.netdevs)
 
     def test_update_succeeds_despite_pauses_and_late_commands(self) -> None:
         """An update succeeds despite pauses, a second migrate, a source that dies at its end, or a missing resource.

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from cprlib.errors import QmpRefused
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
-from cprlib.linux.failing_calls import DUP3, FCNTL, IOCTL, OPENAT, FailingCalls, SystemCall
+from cprlib.linux.supervised_calls import DUP3, FCNTL, IOCTL, OPENAT, SENDMSG, SupervisedCalls, SystemCall
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.hand_over import VHOST_FAILED
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, update_guest
@@ -20,6 +21,7 @@ from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor, faults_named
 from cprlib.update.outcome import migration_status
 from failed_update import FailedUpdates, failed_updates
+from main_channel_faults import CancelWhileConnecting, MissingProgram, fail_main_channel
 from netdev_refusals import NetdevAttempt, Refusal
 from netdev_refuser import Refuser
 
@@ -32,11 +34,11 @@ GET_FLAGS, SET_FLAGS = SystemCall(FCNTL, 3), SystemCall(FCNTL, 4)  # F_GETFL, F_
 OPEN_AGAIN = SystemCall(OPENAT, 0x80802, 2)  # O_RDWR | O_NONBLOCK | O_CLOEXEC
 OPEN_DEVICE = SystemCall(OPENAT, 2, 2)  # O_RDWR
 DUPLICATE = SystemCall(DUP3)
+SEND_MESSAGE = SystemCall(SENDMSG, 0, 2)  # qio_channel_socket_writev(), io/channel-socket.c: without flags
 CALLS = (
     *(SET_OWNER, RESET_OWNER, SET_VRING_CALL, SET_VRING_ERR, SET_BUSYLOOP_TIMEOUT, SET_SEND_BUFFER, GET_INTERFACE),
-    *(GET_FLAGS, SET_FLAGS, OPEN_AGAIN, OPEN_DEVICE, DUPLICATE),
+    *(GET_FLAGS, SET_FLAGS, OPEN_AGAIN, OPEN_DEVICE, DUPLICATE, SEND_MESSAGE),
 )
-VHOST_FAILED = r"vhost.*(fail|cannot|unable)"  # whatever words a QEMU has for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Failure:
 
     :param times: how many of them fail one after the other.
     :param on_vhost: only on the vhost descriptor of the queue with this number.
+    :param on_new: only on sockets that QEMU opens in the update.
     :param since: only after this call.
     """
 
@@ -52,6 +55,7 @@ class Failure:
     error: int = errno.EIO
     times: int = 1
     on_vhost: int | None = None
+    on_new: bool = False
     since: SystemCall | None = None
 
 
@@ -79,6 +83,9 @@ UPDATES = (
     FailingUpdate(  # the target cannot become the owner of a device that the source has kept
         _fault("vhost-cannot-be-released"), (Failure(RESET_OWNER, errno.ENOTTY, QUEUES),), ""
     ),
+    FailingUpdate(  # the channel's first bytes, and the first descriptor; the source has to close it
+        _fault("cpr-state-is-not-sent"), (Failure(SEND_MESSAGE, errno.EPIPE, 2, on_new=True),), ""
+    ),
     FailingUpdate(  # a call of each queue's device: the first that is made fails, and ends the work on that device
         _fault("vhost-is-not-taken-back", Phase.FDS_SENT, Action.CLOSE_CPR),
         (
@@ -100,6 +107,7 @@ UPDATES = (
 REFUSALS: tuple[tuple[SystemCall, int, str, dict[str, object]], ...] = (
     (SET_SEND_BUFFER, 0, "TUNSETSNDBUF", {"ifname": "{tap}", "sndbuf": 100000}),
     (OPEN_DEVICE, 1, "open vhost char device", {"ifname": "{tap}"}),  # after /dev/net/tun
+    (SET_FLAGS, 1, "blocking", {"ifname": "{tap}"}),  # after the flags of the tap
     (GET_INTERFACE, 0, "ifname", {"queues": 2}),
 )
 WITHOUT_PROGRAMS: dict[str, object] = {"script": "no", "downscript": "no"}
@@ -111,15 +119,16 @@ class FailingSystemCalls(LiveUpdateTest):
     def test_failing_calls_leave_the_source_running(self) -> None:
         """Calls of vhost and tap that fail in an update or in ``netdev_add`` are reported and leave all as before.
 
-        A vhost device that is not released, not taken back or not opened again; a VM that cannot be stopped; a tap
-        without its send buffer, its name or its vhost device. Patches 1, 3, 5, 6 and 11.
+        A vhost device that is not released, not taken back or not opened again; a CPR state that is not sent; a VM that
+        cannot be stopped; a main channel that cannot be made, or is cancelled before it is; a tap without its send
+        buffer, its name or its vhost device. Patches 1, 3, 5, 6 and 11.
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:tap-cleanup,patch:5
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
         netdev = TapNetdev(queues=QUEUES, vhost=True, poll_us=1)
         with (
-            FailingCalls(CALLS) as calls,
+            SupervisedCalls(CALLS) as calls,
             self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
         ):
             own = case.guest.machine.settings
@@ -127,24 +136,31 @@ class FailingSystemCalls(LiveUpdateTest):
                 return
             case.guest.machine.settings = own  # the targets are to run without the filter
             with failed_updates(case) as updates:
+                updates.calls_fail = True
                 for item in UPDATES:
                     if not fail_update(case, calls, updates, item):
                         return
                 fail_to_stop(case, updates)
             fall_back(case, calls)
+            fail_main_channel(case, "main-does-not-exist", MissingProgram(), "failed")
+            fail_main_channel(case, "cancelled-while-connecting", CancelWhileConnecting(), "cancelled")
             refuse_netdevs(case, calls)
             if update_guest(case, "afterwards"):
                 expect_answers(case, "afterwards", [netdev])
 
 
-def fail_update(case: MeasuredCase, calls: FailingCalls, updates: FailedUpdates, item: FailingUpdate) -> bool:
+def fail_update(case: MeasuredCase, calls: SupervisedCalls, updates: FailedUpdates, item: FailingUpdate) -> bool:
     """Inject a fault while calls fail, and check that QEMU reports it; returns whether the guest answers."""
     machine, name = case.guest.machine, item.fault.name
-    before = len(machine.messages)
-    vhost = [row.number for row in read_table(machine.pid).of_kind("vhost")]
+    before, table = len(machine.messages), read_table(machine.pid)
+    vhost = [row.number for row in table.of_kind("vhost")]
+    sockets = [row.number for row in table.rows if row.link.startswith("socket:")]
     for failure in item.failures:
         where = {} if failure.on_vhost is None else {"descriptor": vhost[failure.on_vhost]}
-        calls.fail_next(failure.call, failure.error, times=failure.times, since=failure.since, **where)
+        other_than = sockets if failure.on_new else []
+        calls.fail_next(
+            failure.call, failure.error, times=failure.times, since=failure.since, other_than=other_than, **where
+        )
     answers = updates.inject([item.fault])
     made = all_made(case, name, calls)
     said = "\n".join([machine.messages[before:], migration_status(machine)[1]])
@@ -153,7 +169,7 @@ def fail_update(case: MeasuredCase, calls: FailingCalls, updates: FailedUpdates,
     return answers
 
 
-def all_made(case: MeasuredCase, name: str, calls: FailingCalls) -> bool:
+def all_made(case: MeasuredCase, name: str, calls: SupervisedCalls) -> bool:
     """Whether every call that was to fail was made: another implementation of the series may need none of them."""
     missing = calls.disarm()
     if missing:
@@ -173,7 +189,7 @@ def expect_reported(case: MeasuredCase, name: str, said: str, pattern: str, mess
     )
 
 
-def fall_back(case: MeasuredCase, calls: FailingCalls) -> None:
+def fall_back(case: MeasuredCase, calls: SupervisedCalls) -> None:
     """Without its vhost devices the guest runs on; they are taken back before the next update, or it is refused."""
     machine = case.guest.machine
     steps = (
@@ -208,7 +224,7 @@ def fail_to_stop(case: MeasuredCase, updates: FailedUpdates) -> None:
     qmp.execute("blockdev-del", {"node-name": "disk"})
 
 
-def refuse_netdevs(case: MeasuredCase, calls: FailingCalls) -> None:
+def refuse_netdevs(case: MeasuredCase, calls: SupervisedCalls) -> None:
     """A ``netdev_add`` that fails in a system call leaves nothing behind."""
     refuser = Refuser(case.guest.machine)
     for number, (call, after, because, options) in enumerate(REFUSALS):

@@ -1,0 +1,96 @@
+"""Updates whose main channel cannot be made: an address that does not exist, and a cancel before the connection."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, QmpRefused
+from cprlib.qemu.command_line import MigrationChannels
+from cprlib.qemu.machine import Machine
+from cprlib.qemu.trace_log import TraceLog, TraceRecord
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.netdev_checks import expect_answers
+from cprlib.update.live_update import LiveUpdate, UpdateHook
+from cprlib.update.outcome import migration_status, wait_run_state
+from cprlib.update.proxy import ChannelProxy
+
+CONNECT_S = 10.0
+CONNECT_EVENTS = "qio_channel_socket_connect_*"  # io/trace-events
+CONNECTING, CONNECTED = "qio_channel_socket_connect_async", "qio_channel_socket_connect_complete"
+
+
+@dataclass(frozen=True, slots=True)
+class _MissingProgram(MigrationChannels):
+    """The main channel is a program that does not exist."""
+
+    def descriptions(self) -> list[dict[str, object]]:
+        """As the ordinary ones, with another main channel."""
+        main, *others = MigrationChannels.descriptions(self)
+        return [main | {"addr": {"transport": "exec", "args": ["/nonexistent/program"]}}, *others]
+
+
+class MissingProgram(UpdateHook):
+    """The source is given a main channel that does not exist; it finds that when the target has its devices."""
+
+    expects_failure = True
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """Replace the source's channels."""
+        update.source_channels = _MissingProgram(update.channels.cpr, update.channels.main)
+
+
+class CancelWhileConnecting(UpdateHook):
+    """migrate_cancel while the source waits in connect(2) of its main channel; the connection is made after it."""
+
+    expects_failure = True
+
+    def __init__(self) -> None:
+        self._proxy: ChannelProxy | None = None
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """Put a proxy that accepts no connection yet where the source connects."""
+        events = {"name": CONNECT_EVENTS, "enable": True, "ignore-unavailable": True}
+        update.source.qmp.execute("trace-event-set-state", events)
+        proxy = ChannelProxy(update.topology.switch, update.channels.main, None, refuse=True)
+        self._proxy = update.stack.enter_context(proxy)
+        update.source_channels = replace(update.channels, main=proxy.name)
+
+    def migrating(self, update: LiveUpdate) -> None:
+        """Cancel when the source waits in connect(2), then let it connect."""
+        update.target.wait_ready()
+        # a QEMU may write no trace, so that the connection cannot be seen
+        traced = Deadline(CONNECT_S, f"the source's trace to show {CONNECTING}", Awaited.HARNESS)
+        begun = traced.poll(lambda: update.source.trace.first(CONNECTING), interval=0.02)
+        deadline = Deadline(CONNECT_S, "the source to run again", Awaited.QEMU)
+        with contextlib.suppress(QmpRefused):
+            update.source.qmp.execute("migrate_cancel")
+        wait_run_state(update.source, lambda state: state == "running", deadline)
+        if self._proxy:
+            self._proxy.release()
+        deadline.poll(lambda: _since(begun, update.source.trace) or None, interval=0.02)
+
+
+def _since(begun: TraceRecord, trace: TraceLog) -> bool:
+    return any(item.time_ns > begun.time_ns for item in trace.all_of(CONNECTED))
+
+
+def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: str) -> None:
+    """Update a guest with a hook that lets the main channel fail: the source runs again, through its NIC.
+
+    :param status: of the migration in the end (QAPI MigrationStatus).
+    """
+    source = case.guest.machine
+    with contextlib.ExitStack() as stack:
+        update = case.guest.plan_update([hook], stack=stack, target_name=f"target-{name}")
+        update.begin()
+        ended = Deadline(CONNECT_S, "the migration to end", Awaited.QEMU)
+        ended.poll(lambda: migration_status(source)[0] == status or None, interval=0.02)
+        wait_run_state(source, lambda state: state == "running", ended)
+    case.expect_equal(f"{name}-source-runs", _state(source), {"migration": status, "source": "running"})
+    expect_answers(case, name, source.settings.netdevs)
+
+
+def _state(source: Machine) -> dict[str, str]:
+    return {"migration": migration_status(source)[0], "source": source.status()}

@@ -26,7 +26,6 @@ from cprlib.update.hooks import RecordMainChannel
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import wait_run_state
 
-UNFIT = "the descriptors handed over by CPR are not those"
 HELPER = Path(__file__).with_name("bridge_helper.py")
 
 
@@ -162,13 +161,14 @@ class PlugUnfit(UpdateHook):
             except QmpRefused as error:
                 sent = netdev.queues * (1 if netdev.vhost else 2)  # the source has vhost where the target has not
                 closed = before - len(read_table(target.pid).rows)
-                words = UNFIT if UNFIT in error.happened else error.happened
-                self.said[netdev.identifier] = f"{words}, {'all' if closed == sent else closed} closed"
+                other = f"vhost={'off' if netdev.vhost else 'on'}"
+                refused = f"refused as {other}" if other in error.happened else "refused"
+                self.said[netdev.identifier] = f"{refused}, {'all' if closed == sent else closed} closed"
         kill_group(target.process)
 
 
 def expect_unfit_netdevs_refused(case: MeasuredCase) -> None:
-    """A target refuses a netdev that is not what was sent under its id, and closes what was sent.
+    """A target refuses a netdev that is not what was sent under its id, by its own options, and closes what was sent.
 
     With each syntax of a tap, vhost is off where the source has it on, and the other way round.
     """
@@ -183,7 +183,7 @@ def expect_unfit_netdevs_refused(case: MeasuredCase) -> None:
     with contextlib.ExitStack() as stack:
         case.guest.plan_update([hook], stack=stack, target_name="target-unfit").begin()
         wait_run_state(source, lambda state: state == "running", Deadline(20, "the source to run", Awaited.QEMU))
-    expected = {item.identifier: f"{UNFIT}, all closed" for item in unfit}
+    expected = {item.identifier: "refused, all closed" for item in unfit}
     case.expect_equal("unfit-netdevs-are-refused", hook.said, expected, "a target took another netdev than was sent")
     expect_answers(case, "after-unfit-netdevs", source.settings.netdevs)
 

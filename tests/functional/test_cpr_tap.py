@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from cprlib.qemu.command_line import global_properties
+from cprlib.qemu.netdev import NIC_DRIVER
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.hooks import RecordMainChannel
+
+PACKED = global_properties(NIC_DRIVER, {"packed": "on"})
 
 
 class CprTap(LiveUpdateTest):
     """Mechanism ``cpr``, vhost off and on, with 1 and 4 queue pairs."""
 
-    def _update(self, *, queues: int, vhost: bool) -> None:
+    def _update(self, *, queues: int, vhost: bool, arguments: tuple[str, ...] = ()) -> None:
         # one source of each kind has booted, the other was restored: some defects need the one, some the other
         boots = vhost == (queues > 1)
-        with self.given_guest(GuestSpec(queues=queues, vhost=vhost, boots=boots)) as case:
+        with self.given_guest(GuestSpec(queues=queues, vhost=vhost, boots=boots, arguments=arguments)) as case:
             case.run_control()
             recorded = RecordMainChannel()
             with case.under_traffic(rest=queues == 1):
@@ -33,6 +37,13 @@ class CprTap(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:4
         """
         self._update(queues=4, vhost=False)
+
+    def test_update_with_packed_rings_loses_nothing(self) -> None:
+        """An update of a tap whose guest uses packed rings loses no packet: their wrap counters move too.
+
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:2
+        """
+        self._update(queues=2, vhost=False, arguments=PACKED)
 
     def test_update_with_vhost_1_queue_loses_nothing(self) -> None:
         """An update of vhost-net with one queue loses no packet; the vhost worker moves to the target.

@@ -60,11 +60,11 @@ class DeleteAllFds(LiveUpdateTest):
         and hands it over with the state of the devices. The old netdev, which its NIC held until it went itself, must
         have left nothing there. Patch 12 (tap: hand over the packet that a full ring keeps waiting).
 
-        :avocado: tags=patch:full-ring,patch:12,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:off,queues:1
+        :avocado: tags=patch:full-ring,patch:12,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:off,queues:2
         """
-        first, replaced = TapNetdev(), TapNetdev("again", "tap1")
+        first, replaced = TapNetdev(), TapNetdev("again", "tap1", queues=2)
         with self.given_guest(GuestSpec(netdevs=(first, replaced), plugged=True, role=Role.CHECKS)) as case:
-            case.guest.topology.add_tap("tap2", queues=1)
+            case.guest.topology.add_tap("tap2", queues=2)
             machine = case.guest.machine
             nic = next(item for item in machine.settings.nics if item.netdev == "again")
             netdev = next(item for item in machine.settings.netdevs if item.identifier == "again")

@@ -279,7 +279,7 @@ class ChannelProxy:
                         self.recorded += message.data
                 try:
                     send(other[connection], message)
-                except BrokenPipeError:
+                except ConnectionError:
                     if connection is source:  # the target has hung up; the source gets what it has sent before
                         other = {target: source}
                     elif not self._delivers:  # a source that has hung up reads nothing more

@@ -126,7 +126,7 @@ def test_answer_of_a_target_that_hangs_up_without_reading_on_arrives() -> None:
             connection.send(b"more")
         accepted.sendall(b"done")
         accepted.close()
-        assert read_all(connection)[0] == b"done"
+        assert connection.recv(4, socket.MSG_WAITALL) == b"done"  # a reset may follow: what was sent was not read
 
 
 def test_the_beginning_is_passed_on() -> None:

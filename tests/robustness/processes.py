@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import psutil
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _HELD = re.compile(r"^(?:socket|net|mnt|pid|ipc|uts|user|cgroup):\[\d+\]$")
+POLL_S = 0.01  # a wait for any child has no time limit of its own
 SOCKET_TABLES = ("unix", "tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet", "netlink", "icmp", "icmp6")
 
 
@@ -55,6 +57,18 @@ def reap(processes: Iterable[Process], excluded: Iterable[int] = ()) -> None:
         if process.parent == os.getpid() and process.zombie and process.pid not in set(excluded):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
+
+
+def reap_all(seconds: float) -> None:
+    """Reap children as they end, until there is none or the time is over.
+
+    A subreaper without children has no descendants. A scan of /proc can miss one whose parent ends meanwhile.
+    """
+    end = time.monotonic() + seconds
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < end:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(POLL_S)
 
 
 def objects_of(pids: Iterable[int]) -> set[str]:

@@ -86,8 +86,8 @@ def test_panic_is_a_lost_lab_at_once(engine: UmlEngine, layers: tuple[str, ...])
 
 
 KILLED = """
-import os, subprocess, sys, time
-from tests.robustness.processes import become_subreaper, descendants, reap
+import os, subprocess, sys
+from tests.robustness.processes import become_subreaper, descendants, reap_all
 become_subreaper()
 owner = subprocess.Popen([sys.executable, "-c", '''
 import sys
@@ -102,9 +102,7 @@ owner.stdout.readline()
 there = descendants(os.getpid())
 owner.kill()
 owner.wait()
-begun = time.monotonic()
-while descendants(os.getpid()) and time.monotonic() < begun + 10:
-    reap(descendants(os.getpid()))
+reap_all(10)
 print(len(there), [one.command for one in descendants(os.getpid())])
 """
 

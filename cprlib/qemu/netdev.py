@@ -181,6 +181,7 @@ class VirtioNet:
     """``-device virtio-net-pci`` on a netdev.
 
     :param port: id of the PCIe root port that the NIC is behind; on the root bus when empty.
+    :param rom: path of its option ROM, which is memory of QEMU; none when empty.
     """
 
     mac: str
@@ -188,6 +189,7 @@ class VirtioNet:
     netdev: str = "net0"
     queues: int = 1
     port: str = ""
+    rom: str = ""
 
     def options(self) -> dict[str, object]:
         """Arguments of ``-device`` in JSON and of QMP's device_add.
@@ -199,7 +201,7 @@ class VirtioNet:
             "id": self.identifier,
             "netdev": self.netdev,
             "mac": self.mac,
-            "romfile": "",
+            "romfile": self.rom,
         }
         if self.queues > 1:
             options |= {"mq": True, "vectors": 2 * self.queues + 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.records import Role
@@ -15,6 +16,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, update_guest
 from cprlib.testing.nic_frames import frame, send_frames
+from cprlib.update.faults import ROM_BYTES
 
 MOST_FILLERS = 64
 KINDS = ("tap", "vhost")
@@ -76,6 +78,28 @@ class DeleteAllFds(LiveUpdateTest):
             send_frames(case.guest, [frame(BROADCAST)] * BROADCASTS)
             self._update(case, "waiting-packet", first)
 
+    def test_option_rom_of_removed_nic_is_not_sent(self) -> None:
+        """After a NIC with an option ROM is removed, an update does not send the descriptor of the ROM's memory.
+
+        A NIC has one unless its ``romfile=`` is empty. CPR hands the ROM over as memory, and another file may have the
+        number of its descriptor when the NIC is gone. Patch 15 (physmem: forget the CPR descriptor of freed memory).
+
+        :avocado: tags=patch:freed-memory,patch:15,mechanism:cpr,vhost:off,queues:1
+        """
+        first, goes = TapNetdev(), TapNetdev("goes", "tap1")
+        with self.given_guest(GuestSpec(netdevs=(first, goes), plugged=True, role=Role.CHECKS)) as case:
+            case.guest.topology.add_tap("tap2", queues=1)
+            (nic,) = (item for item in case.guest.machine.settings.nics if item.netdev == "goes")
+            nic = replace(nic, rom=str(make_rom(case.folder)))
+            with case.examines_qemu():
+                replace_tap(case.guest.machine, nic, "tap2")
+            if not self._update(case, "with-rom", first):
+                return
+            with case.examines_qemu():
+                case.guest.machine.remove_nic(nic.identifier)
+                case.guest.machine.remove_netdev("goes")
+            self._update(case, "without-rom", first)
+
     @staticmethod
     def _update(case: MeasuredCase, label: str, first: TapNetdev) -> bool:
         """Update with the target's NICs on its command line."""
@@ -118,6 +142,13 @@ class DeleteAllFds(LiveUpdateTest):
         machine.qmp.execute("device_add", nics["again"].options())
         machine.settings = replace(machine.settings, nics=(*machine.settings.nics, nics["again"]))
         expect_freed(case, "third", len(numbers) - len(device_numbers(machine)), 0)
+
+
+def make_rom(folder: Path) -> Path:
+    """The file of an option ROM without content: the guest's firmware does not run it."""
+    path = folder / "option-rom"
+    path.write_bytes(bytes(ROM_BYTES))
+    return path
 
 
 def replace_tap(machine: Machine, nic: VirtioNet, interface: str) -> None:

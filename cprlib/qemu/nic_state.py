@@ -95,6 +95,17 @@ def receive_ring_size(qmp: QmpConnection) -> int:
         return MAX_RING_SIZE
 
 
+def receive_buffers(qmp: QmpConnection) -> int:
+    """Buffers that the driver has put into the first NIC's first receive ring and that no packet has, without vhost.
+
+    Of a split ring (x-query-virtio-queue-status, -element).
+    """
+    queue = {"path": NIC_PATH, "queue": 0}
+    used = int(qmp.execute("x-query-virtio-queue-status", queue)["last-avail-idx"])
+    put = int(qmp.execute("x-query-virtio-queue-element", queue)["avail"]["idx"])
+    return (put - used) % (1 << 16)
+
+
 def has_ring(qmp: QmpConnection) -> bool:
     """Whether a driver has set up the first NIC's first receive ring (x-query-virtio-queue-status)."""
     return bool(qmp.execute("x-query-virtio-queue-status", {"path": NIC_PATH, "queue": 0})["vring-desc"])

@@ -14,7 +14,7 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.supervised_calls import WRITEV, SupervisedCalls, SystemCall
-from cprlib.qemu.nic_state import receive_ring_size
+from cprlib.qemu.nic_state import receive_buffers, receive_ring_size
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -42,20 +42,25 @@ ALWAYS = 1 << 62
 
 
 @contextlib.contextmanager
-def full_ring(case: MeasuredCase, when: str, *, wait_ms: int = SHORT_MS) -> Iterator[None]:
+def full_ring(
+    case: MeasuredCase, when: str, *, wait_ms: int = SHORT_MS, only_one_waits: bool = False
+) -> Iterator[None]:
     """The body runs while the receive ring of the guest's queue pair is full and packets wait; in the end all arrive.
 
     :param when: for the checks' names: ``across-an-update``.
     :param wait_ms: how long the guest leaves it full, in ms of its clock.
+    :param only_one_waits: one packet waits, and none follows it; without vhost.
     """
     agent, station = case.guest.agent, case.guest.topology.station
     flows = flows_between(count=1, first_port=case.ports.take())
-    ring, updates = receive_ring_size(case.guest.machine.qmp), len(case.guest.updates)
-    settings = StreamSettings(rate=RATE, duration_s=(ring + WAITING) / RATE)
+    updates = len(case.guest.updates)
     warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
     agent.defer_receiving(wait_ms)
     # the driver waits from its next poll, which takes all that has come: one packet
     warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST), round_trips=1)
+    qmp = case.guest.machine.qmp
+    room, waiting = (receive_buffers(qmp), 1) if only_one_waits else (receive_ring_size(qmp), WAITING)
+    settings = StreamSettings(rate=RATE, count=room + waiting)
     with TrafficSession(station, flows, settings, keep_frames=0) as session:
         session.wait_sent(Deadline(10, "a burst of packets to be sent"))
         full_ns = time.time_ns()
@@ -66,21 +71,21 @@ def full_ring(case: MeasuredCase, when: str, *, wait_ms: int = SHORT_MS) -> Iter
             session.wait_for_answers(session.progress().sent, Deadline(wait_ms / 1000 + ARRIVE_S, "the answers"))
         session.finish(linger_s=1.0)
     agent.defer_receiving(0)
-    _judge(case, when, ring, session.result(), full_ns, until_ns)
+    _judge(case, when, room, session.result(), full_ns, until_ns)
 
 
-def _judge(case: MeasuredCase, when: str, ring: int, result: TrafficResult, full_ns: int, until_ns: int) -> None:
+def _judge(case: MeasuredCase, when: str, room: int, result: TrafficResult, full_ns: int, until_ns: int) -> None:
     """Say whether all packets arrived, and whether the ring was full as long as it had to be.
 
-    :param ring: its buffers.
+    :param room: its buffers.
     :param full_ns, until_ns: when all packets were sent, and when the guest stopped or the body ended (CLOCK_REALTIME).
     """
     (flow,) = result.flows
     answered = sorted(time_ns for time_ns in flow.returned_ns if time_ns is not None)
     at_first, at_last = (result.sent - bisect.bisect(answered, time_ns) for time_ns in (full_ns, until_ns))
-    full = f"more than {ring} of {result.sent} packets wait for the guest"
+    full = f"more than {room} of {result.sent} packets wait for the guest"
     seen = f"{at_first} waited at first, {at_last} at last"
-    if at_last <= ring:
+    if at_last <= room:
         case.inconclusive(f"ring-full-{when}", full, f"{seen}: the ring was not full all the time")
     else:
         case.expect(f"ring-full-{when}", True, full, seen)
@@ -119,7 +124,7 @@ def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> I
     """
     station = case.guest.topology.station
     flows = flows_between(count=FLOWS, first_port=case.ports.take(FLOWS))
-    settings = StreamSettings(rate=RATE, duration_s=ANSWERS / RATE)
+    settings = StreamSettings(rate=RATE, count=ANSWERS)
     warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
     for tap in read_table(case.guest.machine.pid).of_kind("tap"):
         calls.fail_next(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS)
@@ -175,6 +180,9 @@ class FullReceiveRing(LiveUpdateTest):
                 case.live_update()
             with full_ring(case, "in-the-target"):
                 pass
+            if not vhost:
+                with full_ring(case, "across-an-update-with-one", wait_ms=UPDATE_MS, only_one_waits=True):
+                    case.live_update()
             case.expect_no_complaint()
 
     def test_packets_for_full_ring_arrive_without_vhost(self) -> None:

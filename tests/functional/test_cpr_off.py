@@ -12,12 +12,14 @@ from cprlib.errors import Awaited, InstrumentError, UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.libc import duplicate_descriptor
+from cprlib.linux.tap import offload_bits, read_tap_queues
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import PassedFiles, TapNetdev, TapSource
 from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, observe_update
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import FAILED_STATES, migration_status
@@ -75,6 +77,19 @@ def migrate_ordinarily(guest: RunningGuest) -> dict[str, list[bool]]:
     source.quit()
     guest.move_to(target)
     return nonblocking
+
+
+def expect_bridge_resets_tap(case: MeasuredCase, programs: Programs) -> None:
+    """Check that a netdev ``bridge`` sets header and offloads of its tap anew, as another reader may have set them."""
+    machine, seen = case.guest.machine, []
+    for interface, options in (("new0", ()), ("used0", ("--used",))):
+        helper = programs.helper(interface, *options)
+        machine.qmp.execute("netdev_add", {"type": "bridge", "id": interface, "br": "br0", "helper": helper})
+        (queue,) = (item for item in read_tap_queues(machine.pid) if item.interface == interface)
+        seen.append((f"{queue.header_bytes} bytes", offload_bits(case.guest.topology.switch, interface)))
+        machine.qmp.execute("netdev_del", {"id": interface})
+    meaning = "a tap of -netdev bridge has the header or offloads that another reader set"
+    case.expect_equal("bridge-tap", seen[1], seen[0], meaning)
 
 
 class CprOff(LiveUpdateTest):
@@ -153,6 +168,7 @@ class CprOff(LiveUpdateTest):
                 finally:
                     os.close(reader)
                     os.close(writer)
+            expect_bridge_resets_tap(case, Programs.made_in(self.outputdir))
             nonblocking = migrate_ordinarily(case.guest)
             case.expect_equal(
                 "nonblocking-taps",

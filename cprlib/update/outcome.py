@@ -176,7 +176,7 @@ class FaultOutcome:
         target = self.target
         target.wait_ready()
         deadline = Deadline(END_S, "the target to have the guest", Awaited.QEMU)
-        wait_run_state(target, lambda state: state in ("running", "paused", "suspended"), deadline)
+        wait_run_state(target, lambda state: state in ("running", "paused", "suspended", "prelaunch"), deadline)
         target.incoming = False
         own = self.source.settings  # without the arguments of the start-up barrier
         target.settings = replace(target.settings, extra=own.extra, prefix=own.prefix)

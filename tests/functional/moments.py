@@ -57,7 +57,10 @@ def tap_down(subject: OperatedGuest) -> list[str]:
 
 
 def paused_and_updated_twice(subject: OperatedGuest) -> list[str]:
-    """A paused guest is updated, and its target again, before it runs; packets that came meanwhile are answered."""
+    """A paused guest is updated, and its target again, before it runs; packets that came meanwhile are answered.
+
+    The target takes a further netdev then.
+    """
     probes = subject.probes[0]
     subject.guest.machine.qmp.execute("stop")
     sent = probes.send()
@@ -65,7 +68,27 @@ def paused_and_updated_twice(subject: OperatedGuest) -> list[str]:
     subject.update("paused-again")
     subject.guest.machine.qmp.execute("cont")
     lost = probes.count_missing(Deadline(EVENT_S, "answers to the packets that waited"))
+    machine = subject.guest.machine
+    machine.plug(replace(machine.settings.netdevs[0], identifier="further", interface="further"))
+    machine.remove_netdev("further")
     return [f"{lost} of {sent} packets that came during the pause were lost"] if lost else []
+
+
+def not_started(subject: OperatedGuest) -> list[str]:
+    """A paused guest is reset, and so not started (run state prelaunch), in an update that fails and in one that works.
+
+    Then it boots.
+    """
+    boot, machine = subject.guest.agent.identity().boot_id, subject.guest.machine
+    machine.qmp.execute("stop")
+    machine.qmp.execute("system_reset")
+    deadline = Deadline(EVENT_S, "the machine to be reset", Awaited.QEMU)
+    wait_run_state(machine, lambda state: state == "prelaunch", deadline)
+    subject.fails("not-started-fails")
+    subject.update("not-started")
+    subject.guest.machine.qmp.execute("cont")
+    wait_booted(subject, boot)
+    return []
 
 
 def unplug_pending(subject: OperatedGuest) -> list[str]:
@@ -134,7 +157,8 @@ DRIVER_UNBOUND = Operation("driver-unbound", "a driver that is bound finds the s
 LINK_DOWN = Operation("link-down", "the guest sees the link down, and up again; no packet in between", link_down)
 TAP_DOWN = Operation("tap-down", "no packet until the tap is up again", tap_down)
 PAUSED = Operation("paused-twice", "the guest stays paused; packets that waited are answered", paused_and_updated_twice)
+NOT_STARTED = Operation("not-started", "the guest is not started before cont; then it boots", not_started)
 SUSPENDED = Operation("suspended", "the guest stays suspended until it is woken", suspended, can_suspend)
 UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
 REBOOT = Operation("rebooting", "the guest boots", reboot)
-MOMENTS = (INTERFACE_DOWN, DRIVER_UNBOUND, LINK_DOWN, TAP_DOWN, PAUSED, SUSPENDED, UNPLUG, REBOOT)
+MOMENTS = (INTERFACE_DOWN, DRIVER_UNBOUND, LINK_DOWN, TAP_DOWN, PAUSED, SUSPENDED, UNPLUG, NOT_STARTED, REBOOT)

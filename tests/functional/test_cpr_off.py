@@ -80,7 +80,7 @@ def migrate_ordinarily(guest: RunningGuest) -> dict[str, list[bool]]:
 
 
 def expect_bridge_resets_tap(case: MeasuredCase, programs: Programs) -> None:
-    """Check that a netdev ``bridge`` sets header and offloads of its tap anew, as another reader may have set them."""
+    """Check that a netdev ``bridge`` resets header and offloads of its tap, as another reader may have set them."""
     machine, seen = case.guest.machine, []
     for interface, options in (("new0", ()), ("used0", ("--used",))):
         helper = programs.helper(interface, *options)

@@ -78,23 +78,24 @@ class DeleteAllFds(LiveUpdateTest):
             send_frames(case.guest, [frame(BROADCAST)] * BROADCASTS)
             self._update(case, "waiting-packet", first)
 
-    def test_option_rom_of_removed_nic_is_not_sent(self) -> None:
-        """After a NIC with an option ROM is removed, an update does not send the descriptor of the ROM's memory.
+    def test_nic_with_option_rom_can_be_replaced(self) -> None:
+        """After a NIC with an option ROM is removed, or replaced in its slot, updates send the present files only.
 
-        A NIC has one unless its ``romfile=`` is empty. CPR hands the ROM over as memory, and another file may have the
-        number of its descriptor when the NIC is gone. Patch 15 (physmem: forget the CPR descriptor of freed memory).
+        A NIC has a ROM unless its ``romfile=`` is empty, and CPR hands it over as memory. Patch 15 (physmem: forget the
+        CPR descriptor of freed memory).
 
         :avocado: tags=patch:freed-memory,patch:15,mechanism:cpr,vhost:off,queues:1
         """
         first, goes = TapNetdev(), TapNetdev("goes", "tap1")
         with self.given_guest(GuestSpec(netdevs=(first, goes), plugged=True, role=Role.CHECKS)) as case:
-            case.guest.topology.add_tap("tap2", queues=1)
             (nic,) = (item for item in case.guest.machine.settings.nics if item.netdev == "goes")
             nic = replace(nic, rom=str(make_rom(case.folder)))
-            with case.examines_qemu():
-                replace_tap(case.guest.machine, nic, "tap2")
-            if not self._update(case, "with-rom", first):
-                return
+            for number, label in ((2, "with-rom"), (3, "with-other-rom")):
+                case.guest.topology.add_tap(f"tap{number}", queues=1)
+                with case.examines_qemu():
+                    replace_tap(case.guest.machine, nic, f"tap{number}")
+                if not self._update(case, label, first):
+                    return
             with case.examines_qemu():
                 case.guest.machine.remove_nic(nic.identifier)
                 case.guest.machine.remove_netdev("goes")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
+from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.supervised_calls import WRITEV, SupervisedCalls, SystemCall
 from cprlib.qemu.nic_state import receive_buffers, receive_ring_size
@@ -37,6 +38,7 @@ ARRIVE_S = 5.0
 ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
 FLOWS = 12  # of these answers, over all queues; the guest's kernel chooses a queue by a hash of the flow
 QUEUES = 2
+SETTLED_S = 0.5  # longer than between two announcements (QAPI announce-initial, -step: 350 ms before the last)
 WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
 ALWAYS = 1 << 62
 
@@ -158,6 +160,39 @@ def _wait_answered(case: MeasuredCase, session: TrafficSession) -> None:
     Deadline(ARRIVE_S, "the guest to answer all packets", Awaited.GUEST).poll(reflected, 0.02)
 
 
+@contextlib.contextmanager
+def each_frame_once(case: MeasuredCase, when: str) -> Iterator[None]:
+    """The body lets frames of the guest wait in QEMU; in the end the tap has got each frame once, of whatever kind.
+
+    Not for an update, in which QEMU sends frames of its own.
+
+    :param when: for the check's name.
+    """
+    before = _wait_settled(case)
+    yield
+    with contextlib.suppress(DeadlineExceeded):  # the guest counts a frame after the tap
+        deadline = Deadline(ARRIVE_S, "the frames")
+        deadline.poll(lambda: _frames_beyond(case) == before or None, 0.05)
+    name, meaning = f"each-frame-once-{when}", "frames that the tap got beyond those that the guest has sent"
+    case.expect_equal(name, _frames_beyond(case) - before, 0, meaning, family="each-frame-once")
+
+
+def _wait_settled(case: MeasuredCase) -> int:
+    """:func:`_frames_beyond` when QEMU has announced the guest: for longer than between two announcements no change."""
+    seen, since = _frames_beyond(case), time.monotonic()
+    deadline = Deadline(10, "QEMU to have announced the guest")
+    while time.monotonic() - since < SETTLED_S and not deadline.expired:
+        time.sleep(0.05)
+        if (now := _frames_beyond(case)) != seen:
+            seen, since = now, time.monotonic()
+    return seen
+
+
+def _frames_beyond(case: MeasuredCase) -> int:
+    sent = case.guest.agent.network().nic().counters["tx_packets"]
+    return read_counters(case.guest.topology.switch, case.guest.tap).rx_packets - sent
+
+
 class RoomWhenStopped(UpdateHook):
     """The tap has room again when the guest has stopped, and its QEMU could send what waits."""
 
@@ -225,9 +260,9 @@ class FullSendBuffer(LiveUpdateTest):
             if not update_guest(case, "under-filter", replace(own, prefix=calls.prefix)):
                 return
             case.guest.machine.settings = own  # the next target is to run without the filter
-            with full_send_buffer(case, calls, "without-an-update"):
+            with each_frame_once(case, "without-an-update"), full_send_buffer(case, calls, "without-an-update"):
                 pass
-            with full_send_buffer(case, calls, "across-a-pause"):
+            with each_frame_once(case, "across-a-pause"), full_send_buffer(case, calls, "across-a-pause"):
                 case.guest.machine.qmp.execute("stop")  # as each update does, also one that fails
                 calls.disarm()
                 case.guest.machine.qmp.execute("cont")

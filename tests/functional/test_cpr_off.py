@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from cprlib.errors import Awaited, InstrumentError, UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.libc import duplicate_descriptor
-from cprlib.linux.tap import offload_bits, read_tap_queues
+from cprlib.linux.tap import offload_bits, open_tap, read_tap_queues
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import PassedFiles, TapNetdev, TapSource
@@ -25,6 +26,8 @@ from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import FAILED_STATES, migration_status
 from cprlib.update.running_guest import RunningGuest
 from tap_sources import Programs
+
+TUNSETOFFLOAD = 0x400454D0  # linux/if_tun.h
 
 
 @contextlib.contextmanager
@@ -81,15 +84,18 @@ def migrate_ordinarily(guest: RunningGuest) -> dict[str, list[bool]]:
 
 def expect_bridge_resets_tap(case: MeasuredCase, programs: Programs) -> None:
     """Check that a netdev ``bridge`` resets header and offloads of its tap, as another reader may have set them."""
-    machine, seen = case.guest.machine, []
+    machine, switch, seen = case.guest.machine, case.guest.topology.switch, []
     for interface, options in (("new0", ()), ("used0", ("--used",))):
         helper = programs.helper(interface, *options)
         machine.qmp.execute("netdev_add", {"type": "bridge", "id": interface, "br": "br0", "helper": helper})
         (queue,) = (item for item in read_tap_queues(machine.pid) if item.interface == interface)
-        seen.append((f"{queue.header_bytes} bytes", offload_bits(case.guest.topology.switch, interface)))
+        seen.append((f"{queue.header_bytes} bytes", offload_bits(switch, interface)))
         machine.qmp.execute("netdev_del", {"id": interface})
-    meaning = "a tap of -netdev bridge has the header or offloads that another reader set"
-    case.expect_equal("bridge-tap", seen[1], seen[0], meaning)
+    with switch.entered(), contextlib.closing(os.fdopen(open_tap("own0"), "rb", buffering=0)) as tap:
+        fcntl.ioctl(tap, TUNSETOFFLOAD, 0)
+        expected = ("10 bytes", offload_bits(switch, "own0"))
+    meaning = "taps of -netdev bridge, new and as another reader left it, before a NIC uses them: header, offloads"
+    case.expect_equal("bridge-tap", seen, [expected, expected], meaning)
 
 
 class CprOff(LiveUpdateTest):

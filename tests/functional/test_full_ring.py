@@ -180,7 +180,7 @@ def each_frame_once(case: MeasuredCase, when: str) -> Iterator[None]:
 def _wait_settled(case: MeasuredCase) -> int:
     """:func:`_frames_beyond` when QEMU has announced the guest: for longer than between two announcements no change."""
     seen, since = _frames_beyond(case), time.monotonic()
-    deadline = Deadline(10, "QEMU to have announced the guest")
+    deadline = Deadline(10, "QEMU to have announced the guest", Awaited.QEMU)
     while time.monotonic() - since < SETTLED_S and not deadline.expired:
         time.sleep(0.05)
         if (now := _frames_beyond(case)) != seen:

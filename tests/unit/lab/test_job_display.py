@@ -139,7 +139,11 @@ def test_table_on_a_terminal_is_removed_and_lines_stay(tmp_path: Path, monkeypat
             display.handle(StartedTest("1", TESTS[0]))
             display.handle(StartedTest("2", TESTS[1]))
             display.handle(ended(1, 3, "FAIL", "[bold]x[/bold]"))
-        text = screen.read(100_000).decode()
+        print("end", file=stream, flush=True)
+        written = b""
+        while not written.endswith(b"end\r\n"):  # the terminal passes on what is written to it a moment later
+            written += screen.read(100_000)
+    text = written.decode().removesuffix("end\r\n")
     assert "0 of 4 tests; 0 s" in text or "1 of 4 tests: 1 fail" in text
     assert "[bold]x[/bold]" in text, "text is no markup"
     assert "b" in text.split("running")[-1]

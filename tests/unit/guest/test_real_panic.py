@@ -71,7 +71,7 @@ def test_a_guest_that_panics_later_fails_its_case_whatever_was_waited_for(assets
         with pytest.raises(GuestFailed, match="its kernel died"):
             Console(machine.files.console).wait_for(re.compile("never"), Deadline(20, "a line that never comes"))
         with pytest.raises((DeadlineExceeded, GuestFailed)):
-            agent.ping()
+            agent.ping(seconds=1)
     (check,) = death_checks(tmp_path, accuses=True)
     assert (check.name, check.outcome) == ("guest-lives", Outcome.FAIL)
     assert "Kernel panic" in check.message

@@ -21,6 +21,7 @@ from cprlib.traffic.other_frames import OtherFrame, between
 from cprlib.update.results import UpdateResult
 
 ROUNDS_MS = (0, 50, 200, 450, 800)  # announce-rounds, -initial, -step and -max by default (QAPI MigrationParameters)
+LINK_WATCH_NS = 1_000_000_000  # a bridge learns up to a second late that a new port has a link (net/core/link_watch.c)
 EARLY_MS = 50.0  # a round may come this much before its time, counted from RESUME
 LATE_MS = 1000.0  # of QEMU's timers, on a busy machine
 GUEST_ANNOUNCES_MS = 10_000.0  # a guest first answers the packets that waited: 3 s on an overloaded machine
@@ -59,7 +60,7 @@ class Watched:
 class Period:
     """The time from the start of an update's target to STOP of the next update, or to the end of the case.
 
-    :param linked_ns: since when the target's tap is on the bridge; before RESUME where the source had it too.
+    :param linked_ns: since when the target's tap carries packets at the latest; before RESUME where the source had it.
     """
 
     started_ns: int
@@ -80,7 +81,7 @@ def periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[Period, ...]
             first.get("TARGET_STARTED", first["STOP"]),
             first["STOP"],
             first["RESUME"],
-            first.get("LINK_SWITCHED", first["STOP"]),
+            first["LINK_SWITCHED"] + LINK_WATCH_NS if "LINK_SWITCHED" in first else first["STOP"],
         )
         for first in map(first_times, updates)
         if {"STOP", "RESUME"} <= first.keys()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cprlib.evidence.frame_checks import ROUNDS_MS, Watched, frame_checks
+from cprlib.evidence.frame_checks import LINK_WATCH_NS, ROUNDS_MS, Watched, frame_checks
 from cprlib.evidence.records import Check, Outcome
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.frames import FrameClass
@@ -97,7 +97,7 @@ def test_a_second_update_ends_the_rounds_of_the_first() -> None:
 
 
 def test_announcements_before_a_switch_of_the_link_are_not_due() -> None:
-    switched = Moment("LINK_SWITCHED", (RESUME_MS + 300) * MS, "harness", "")
+    switched = Moment("LINK_SWITCHED", (RESUME_MS + 300) * MS - LINK_WATCH_NS, "harness", "")
     update = replace(UPDATE, moments=(*UPDATE.moments, switched))
     assert failed(replace(GOOD, frames=(*ROUNDS[3:], *ASKED)), (update,)) == set()
     assert failed(replace(GOOD, frames=(*ROUNDS[4:], *ASKED)), (update,)) == {"announced-by-qemu"}

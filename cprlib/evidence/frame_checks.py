@@ -22,7 +22,6 @@ from cprlib.update.results import UpdateResult
 
 ROUNDS_MS = (0, 50, 200, 450, 800)  # announce-rounds, -initial, -step and -max by default (QAPI MigrationParameters)
 LINK_WATCH_NS = 1_000_000_000  # a bridge learns up to a second late that a new port has a link (net/core/link_watch.c)
-EARLY_MS = 50.0  # a round may come this much before its time, counted from RESUME
 LATE_MS = 1000.0  # of QEMU's timers, on a busy machine
 GUEST_ANNOUNCES_MS = 10_000.0  # a guest first answers the packets that waited: 3 s on an overloaded machine
 STOPPED_SLACK_NS, RESUMED_SLACK_NS = 20_000_000, 1_000_000  # frames on their way at STOP; resolution of the stamps
@@ -60,7 +59,7 @@ class Watched:
 class Period:
     """The time from the start of an update's target to STOP of the next update, or to the end of the case.
 
-    :param linked_ns: since when the target's tap carries packets at the latest; before RESUME where the source had it.
+    :param linked_ns: when the target's tap carries packets at the latest; ``started_ns`` where the source had that tap.
     """
 
     started_ns: int
@@ -78,10 +77,10 @@ def periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[Period, ...]
     """The periods of the updates whose STOP and RESUME are known."""
     times = [
         (
-            first.get("TARGET_STARTED", first["STOP"]),
+            started := first.get("TARGET_STARTED", first["STOP"]),
             first["STOP"],
             first["RESUME"],
-            first["LINK_SWITCHED"] + LINK_WATCH_NS if "LINK_SWITCHED" in first else first["STOP"],
+            first["LINK_SWITCHED"] + LINK_WATCH_NS if "LINK_SWITCHED" in first else started,
         )
         for first in map(first_times, updates)
         if {"STOP", "RESUME"} <= first.keys()
@@ -169,7 +168,7 @@ def _rounds(
 ) -> Iterator[str]:
     late = LATE_MS * timeout_scale()
     linked, end = period.after_ms(period.linked_ns), period.after_ms(period.end_ns)
-    due = sum(linked + EARLY_MS <= each and each + late <= end for each in ROUNDS_MS)
+    due = sum(linked <= each and each + late <= end for each in ROUNDS_MS)
     if required and len(times) < due:
         yield f"{text} within {end:.0f} ms instead of {due}"
     if watched.on_request:

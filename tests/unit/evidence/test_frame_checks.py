@@ -103,6 +103,13 @@ def test_announcements_before_a_switch_of_the_link_are_not_due() -> None:
     assert failed(replace(GOOD, frames=(*ROUNDS[4:], *ASKED)), (update,)) == {"announced-by-qemu"}
 
 
+def test_the_first_announcement_is_due_after_a_short_pause() -> None:
+    stop = Moment("STOP", (RESUME_MS - 10) * MS, "source", "")
+    update = replace(UPDATE, moments=(UPDATE.moments[0], stop, UPDATE.moments[2]))
+    assert failed(GOOD, (update,)) == set()
+    assert failed(replace(GOOD, frames=(*ROUNDS[1:], *ASKED)), (update,)) == {"announced-by-qemu"}
+
+
 def test_a_gratuitous_arp_is_no_request() -> None:
     head = bytes.fromhex("ffffffffffff" + GUEST.mac.replace(":", "") + "0806" + "0001080006040001")
     mac, address, other = bytes(6), bytes((10, 75, 0, 2)), bytes((10, 75, 0, 1))

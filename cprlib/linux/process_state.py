@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cprlib.errors import InstrumentError
 from cprlib.linux.descriptors import Descriptor, read_table
-from cprlib.linux.procfs import read_text
+from cprlib.linux.procfs import read_text, status_fields
 
 Values = dict[str, str]
 
@@ -37,7 +37,7 @@ def read_process_state(pid: int, *names: str) -> Values:
     """
     folder = Path(f"/proc/{pid}")
     try:
-        values = {f"status/{item}": text for item, text in _status(folder / "status", STATUS)}
+        values = {f"status/{item}": text for item, text in status_fields(folder, STATUS)}
         values |= {f"limits/{line[:26].strip()}": " ".join(line[26:].split()[:2]) for line in _lines(folder / "limits")}
         values |= {item: text for item in FILES if (text := read_text(folder / item).strip())}
         values |= {item: os.readlink(folder / item) for item in LINKS}
@@ -56,13 +56,6 @@ def read_process_state(pid: int, *names: str) -> Values:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
-
-
-def _status(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        item, _, text = line.partition(":")
-        if item in names:
-            yield item, " ".join(text.split())
 
 
 def _what(row: Descriptor, names: Iterable[str]) -> str:
@@ -91,7 +84,7 @@ def _children(folder: Path) -> Iterator[str]:
     for task in sorted((folder / "task").glob("*/children")):
         for child in read_text(task).split():
             try:
-                fields = dict(_status(Path(f"/proc/{child}/status"), ("Name", "State")))
+                fields = dict(status_fields(Path(f"/proc/{child}"), ("Name", "State")))
             except OSError:
                 continue  # it has just ended
             yield f"{fields['Name'].replace('/', '|')}/{fields['State'][:1]}"
@@ -109,7 +102,7 @@ def _threads(folder: Path) -> Values:
             number = int(task.name)
             scheduler = f"{os.sched_getscheduler(number)} {os.sched_getparam(number).sched_priority}"
             nice = os.getpriority(os.PRIO_PROCESS, number)
-            state = [f"{item} {text}" for item, text in _status(task / "status", THREAD_STATUS)]
+            state = [f"{item} {text}" for item, text in status_fields(task, THREAD_STATUS)]
         except OSError:
             continue  # it has just ended
         counted[f"threads/{name.replace('/', '|')}/{', '.join([*state, f'scheduler {scheduler} nice {nice}'])}"] += 1

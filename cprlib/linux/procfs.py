@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,15 +87,25 @@ def wait_workers_ended(pid: int, kept: int = 0) -> float:
     return (time.monotonic() - begun) * 1000
 
 
+def status_fields(folder: Path, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Fields of a process or thread by name (proc_pid_status(5)), with single spaces.
+
+    :param folder: of it in /proc.
+    :raises OSError: it has ended.
+    """
+    for line in (folder / "status").read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name in names:
+            yield name, " ".join(value.split())
+
+
 def status_field(pid: int, name: str) -> str | None:
-    """A field of /proc/PID/status (proc_pid_status(5)); None when the process is gone or the field is missing.
+    """A field of /proc/PID/status; None when the process is gone or the field is missing.
 
     :param pid: of a process or thread.
     """
-    for line in read_text(Path(f"/proc/{pid}/status")).splitlines():
-        field, _, value = line.partition(":")
-        if field == name:
-            return value.strip()
+    with contextlib.suppress(OSError):
+        return dict(status_fields(Path(f"/proc/{pid}"), (name,))).get(name)
     return None
 
 

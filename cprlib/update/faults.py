@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from pathlib import Path
 
 from cprlib.errors import UsageError
 
@@ -283,10 +284,17 @@ TABLES = (
 )
 
 
+def make_rom(folder: Path) -> Path:
+    """Write the file of an option ROM; it has :data:`ROM_BYTES` bytes and no content, so that no firmware runs it."""
+    path = folder / "option.rom"
+    path.write_bytes(bytes(ROM_BYTES))
+    return path
+
+
 def with_rom(path: str) -> tuple[str, ...]:
     """Arguments of a QEMU whose guest has an option ROM.
 
-    :param path: of a file with :data:`ROM_BYTES` bytes; a comma is doubled.
+    :param path: of a file by :func:`make_rom`; a comma is doubled.
     """
     return ("-global", f"{ROM_DEVICE}.romfile={path}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.records import Role
@@ -16,7 +15,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, update_guest
 from cprlib.testing.nic_frames import frame, send_frames
-from cprlib.update.faults import ROM_BYTES
+from cprlib.update.faults import make_rom
 
 MOST_FILLERS = 64
 KINDS = ("tap", "vhost")
@@ -143,13 +142,6 @@ class DeleteAllFds(LiveUpdateTest):
         machine.qmp.execute("device_add", nics["again"].options())
         machine.settings = replace(machine.settings, nics=(*machine.settings.nics, nics["again"]))
         expect_freed(case, "third", len(numbers) - len(device_numbers(machine)), 0)
-
-
-def make_rom(folder: Path) -> Path:
-    """The file of an option ROM without content: the guest's firmware does not run it."""
-    path = folder / "option-rom"
-    path.write_bytes(bytes(ROM_BYTES))
-    return path
 
 
 def replace_tap(machine: Machine, nic: VirtioNet, interface: str) -> None:

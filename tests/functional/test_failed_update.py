@@ -23,11 +23,11 @@ from cprlib.update.faults import (
     MAIN_CHANNEL,
     MISSING_RESOURCES,
     PAUSES,
-    ROM_BYTES,
     UNFIT_TARGETS,
     UNNOTICED,
     Fault,
     faults_named,
+    make_rom,
     with_rom,
 )
 from failed_update import failed_updates
@@ -104,9 +104,7 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
-        rom = Path(self.outputdir) / "option.rom"
-        rom.write_bytes(bytes(ROM_BYTES))
-        self._fail(UNFIT_TARGETS, arguments=with_rom(option_value(rom)))
+        self._fail(UNFIT_TARGETS, arguments=with_rom(option_value(make_rom(Path(self.outputdir)))))
 
     def test_source_keeps_running_when_stream_breaks(self) -> None:
         """The main channel cut or corrupt, or a target that cannot load: the source keeps running with vhost.

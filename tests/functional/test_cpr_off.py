@@ -91,7 +91,7 @@ def expect_bridge_resets_tap(case: MeasuredCase, programs: Programs) -> None:
         (queue,) = (item for item in read_tap_queues(machine.pid) if item.interface == interface)
         seen.append((f"{queue.header_bytes} bytes", offload_bits(switch, interface)))
         machine.qmp.execute("netdev_del", {"id": interface})
-    with switch.entered(), contextlib.closing(os.fdopen(open_tap("own0"), "rb", buffering=0)) as tap:
+    with switch.entered(), os.fdopen(open_tap("own0"), "rb", buffering=0) as tap:
         fcntl.ioctl(tap, TUNSETOFFLOAD, 0)
         expected = ("10 bytes", offload_bits(switch, "own0"))
     meaning = "taps of -netdev bridge, new and as another reader left it, before a NIC uses them: header, offloads"

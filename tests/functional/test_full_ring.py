@@ -38,7 +38,7 @@ ARRIVE_S = 5.0
 ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
 FLOWS = 12  # of these answers, over all queues; the guest's kernel chooses a queue by a hash of the flow
 QUEUES = 2
-SETTLED_S = 0.5  # longer than between two announcements (QAPI announce-initial, -step: 350 ms before the last)
+SETTLED_S = 0.5  # without an announcement: the longest time between two of QEMU's is 350 ms (announce-step, QAPI)
 WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
 ALWAYS = 1 << 62
 
@@ -79,7 +79,7 @@ def full_ring(
 def _judge(case: MeasuredCase, when: str, room: int, result: TrafficResult, full_ns: int, until_ns: int) -> None:
     """Say whether all packets arrived, and whether the ring was full as long as it had to be.
 
-    :param room: its buffers.
+    :param room: buffers that the ring had for them.
     :param full_ns, until_ns: when all packets were sent, and when the guest stopped or the body ended (CLOCK_REALTIME).
     """
     (flow,) = result.flows
@@ -178,17 +178,23 @@ def each_frame_once(case: MeasuredCase, when: str) -> Iterator[None]:
 
 
 def _wait_settled(case: MeasuredCase) -> int:
-    """:func:`_frames_beyond` when QEMU has announced the guest: for longer than between two announcements no change."""
+    """:func:`_frames_beyond`, once QEMU has sent its last announcement.
+
+    :raises DeadlineExceeded: it sends frames of its own all the time.
+    """
     seen, since = _frames_beyond(case), time.monotonic()
-    deadline = Deadline(10, "QEMU to have announced the guest", Awaited.QEMU)
-    while time.monotonic() - since < SETTLED_S and not deadline.expired:
-        time.sleep(0.05)
+
+    def settled() -> int | None:
+        nonlocal seen, since
         if (now := _frames_beyond(case)) != seen:
             seen, since = now, time.monotonic()
-    return seen
+        return seen if time.monotonic() - since >= SETTLED_S else None
+
+    return Deadline(10, "QEMU to have announced the guest", Awaited.QEMU).poll(settled, 0.05)
 
 
 def _frames_beyond(case: MeasuredCase) -> int:
+    """Frames that the tap got from QEMU beyond those that the guest has sent: QEMU's announcements, and copies."""
     sent = case.guest.agent.network().nic().counters["tx_packets"]
     return read_counters(case.guest.topology.switch, case.guest.tap).rx_packets - sent
 

@@ -39,9 +39,7 @@ NOT_SENT: Mapping[str, str] = {
 
 OBJECTS_AT_ONCE = 40  # of one qom-list-get, which holds up the guest's I/O
 PERIPHERAL = "/machine/peripheral"
-ON_BUS = re.compile(
-    r"child\[\d+\]"
-)  # the number counts what was ever added to the bus (bus_add_child(), hw/core/qdev.c)
+ON_BUS = re.compile(r"child\[\d+\]")  # numbered by what was ever added (bus_add_child(), hw/core/qdev.c)
 DEVICE_PROPERTIES = ("realized", "hotplugged", "hotpluggable", "parent_bus")  # info qtree has the others
 CPU_PROPERTIES = ("realized", "hotplugged", "apic-id", "unavailable-features", "feature-words", "start-powered-off")
 PARENTS = 3  # lines above a value in its path; more would not be read

@@ -265,10 +265,8 @@ class FaultInjection(UpdateHook):
         if awaited is None:
             return True
         status, reason = migration_status(update.source)
-        begun = (
-            migrating is not None and migrating.done()
-        )  # until ``migrate`` returns, it is the last migration's status
-        if begun and status == "failed":
+        # until ``migrate`` returns, it is the status of the migration before
+        if migrating is not None and migrating.done() and status == "failed":
             raise InstrumentError(f"bring the update to phase {phase}", f"the migration failed before: {reason}")
         return status == awaited or None
 

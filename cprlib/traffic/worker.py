@@ -9,6 +9,7 @@ thread of a worker is a real-time one, and it starts with the standard library o
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -16,12 +17,13 @@ from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from typing import Any, Self, TypeVar
 
-from cprlib.deadline import Deadline
+from cprlib.deadline import SCALE_VARIABLE, Deadline
 from cprlib.errors import CprlibError, InstrumentError
 from cprlib.files import import_folder
 from cprlib.process import spawn
 
 ANSWER_S = 30.0  # for the start and for each request: a worker is quick, the machine may be busy
+ADVICE = f"on a slow machine set {SCALE_VARIABLE} to 2 or more"
 _PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[2])
@@ -44,6 +46,7 @@ class WorkerProcess:
 
     def __init__(self, module: str, name: str, *arguments: object, pass_fds: Sequence[int] = ()) -> None:
         self._name = name
+        self._numbers = itertools.count()  # of the requests; an answer has the number of its request
         with contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair()
             with theirs:
@@ -64,19 +67,19 @@ class WorkerProcess:
     def request(self, kind: type[Value], name: str, *arguments: object, seconds: float = ANSWER_S) -> Value:
         """Call a method of the object in the worker and wait for its result, which is a ``kind``.
 
-        :raises InstrumentError: the process is gone, or an error of the method.
-        :raises DeadlineExceeded: no answer.
+        :raises InstrumentError: the process is gone or does not answer, or an error of the method.
         """
-        deadline = Deadline(seconds, f"an answer of {self._name}")
+        tried, deadline = f"talk to {self._name}", Deadline(seconds, f"an answer of {self._name}")
+        number = next(self._numbers)
+        answered, answer = -1, None
         try:
-            self._control.send((name, arguments))
-            if not self._control.poll(deadline.remaining):
-                raise deadline.exceeded()
-            answer = self._control.recv()
+            self._control.send((number, name, arguments))
+            while answered != number:  # an earlier request that got no answer in time may get it now
+                if not self._control.poll(deadline.remaining):
+                    raise InstrumentError(tried, f"no answer after {deadline.seconds:.1f} s", ADVICE)
+                answered, answer = self._control.recv()
         except (EOFError, OSError) as error:
-            raise InstrumentError(
-                f"talk to {self._name}", f"its process is gone ({error!r})", "look for its last words above"
-            ) from error
+            raise InstrumentError(tried, f"its process is gone ({error!r})", "read its stderr above") from error
         if isinstance(answer, CprlibError):
             raise InstrumentError(answer.tried, answer.happened, answer.advice) from answer
         assert isinstance(answer, kind)
@@ -92,7 +95,7 @@ def main(control_fd: int, serve: Callable[..., AbstractContextManager[object]]) 
     ):
         served: object = None
         while True:
-            name, arguments = control.recv()
+            number, name, arguments = control.recv()
             answer = None
             try:
                 if served is None:
@@ -101,4 +104,4 @@ def main(control_fd: int, serve: Callable[..., AbstractContextManager[object]]) 
                     answer = getattr(served, name)(*arguments)
             except CprlibError as error:
                 answer = error
-            control.send(answer)
+            control.send((number, answer))

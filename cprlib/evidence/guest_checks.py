@@ -10,6 +10,7 @@ from cprlib.evidence.records import Check, GuestFact, Outcome, QueueShare
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.guest.replies import Identity, NicInfo
+from cprlib.linux.procfs import read_text
 from cprlib.qemu.wrapper import last_message
 
 
@@ -89,8 +90,8 @@ def death_checks(folder: Path, accuses: bool) -> tuple[Check, ...]:
     outcome = Outcome.FAIL if accuses else Outcome.INCONCLUSIVE
     for path in sorted(folder.glob("backtrace-*.txt")):
         name = path.stem.removeprefix("backtrace-")
-        said = last_message((folder / f"stderr-{name}.log").read_text(encoding="utf-8", errors="replace"))
-        how = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+        said = last_message(read_text(folder / f"stderr-{name}.log"))  # none of a successor in its source's process
+        how = read_text(path).partition("\n")[0]
         message = f"the {name} was {how}: {said or 'it said nothing'}; see {path.name}"
         found.append(Check("qemu-lives", outcome, "no QEMU crashes", how, message))
     for path in sorted(folder.glob("console-*.log")):

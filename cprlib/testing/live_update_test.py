@@ -102,8 +102,10 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         except NotSupported as error:
             case.skip(error.word, error.one_line())
         finally:
-            case.note_death()
-            case.write()
+            try:
+                case.note_death()
+            finally:
+                case.write()
         self._conclude(case, policy)
 
     def _boot(

@@ -1,0 +1,32 @@
+"""Checks of QEMUs and guests that died: made from what they left in the case's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cprlib.evidence.guest_checks import death_checks
+from cprlib.evidence.records import Outcome
+
+pytestmark = pytest.mark.fast
+
+
+def test_a_crash_has_the_last_message_of_the_qemu(tmp_path: Path) -> None:
+    (tmp_path / "backtrace-target.txt").write_text("killed by SIGABRT\n#0 abort\n", encoding="utf-8")
+    (tmp_path / "stderr-target.log").write_text("qemu: Assertion `x' failed\n", encoding="utf-8")
+    (check,) = death_checks(tmp_path, accuses=True)
+    assert (check.name, check.outcome, check.observed) == ("qemu-lives", Outcome.FAIL, "killed by SIGABRT")
+    assert check.message == "the target was killed by SIGABRT: qemu: Assertion `x' failed; see backtrace-target.txt"
+
+
+def test_a_crash_of_a_qemu_without_a_log_of_its_own_is_a_failed_check(tmp_path: Path) -> None:
+    """A target that the source has executed in its place (cpr-exec) writes to the source's log."""
+    (tmp_path / "backtrace-target.txt").write_text("killed by SIGSEGV\n", encoding="utf-8")
+    (check,) = death_checks(tmp_path, accuses=True)
+    assert (check.outcome, check.observed) == (Outcome.FAIL, "killed by SIGSEGV")
+
+
+def test_without_a_crash_there_is_no_check(tmp_path: Path) -> None:
+    (tmp_path / "stderr-source.log").write_text("qemu: warning\n", encoding="utf-8")
+    assert death_checks(tmp_path, accuses=True) == ()

@@ -296,7 +296,8 @@ class FaultInjection(UpdateHook):
                 answer = source.qmp.execute("human-monitor-command", {"command-line": "migrate_cancel"})
                 self.refused = str(answer).strip()
             case Action.MIGRATE_AGAIN:
-                self.why = "" if update.migrate() else "a second migrate was accepted while one ran"
+                refusal = update.migrate()
+                self.refused = refusal.happened if isinstance(refusal, QmpRefused) else ""
             case Action.CONTINUE:
                 try:
                     source.qmp.execute("cont")

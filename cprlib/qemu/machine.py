@@ -31,6 +31,7 @@ from cprlib.qemu.wrapper import last_message, qemu_below, status_of_qemu
 
 FIRMWARE_ERRORS = ("could not load PC BIOS", "Could not open option rom", "pvh.bin")  # hw/i386/x86.c, hw/core/loader.c
 BROKEN_STATES = ("internal-error", "guest-panicked", "io-error")  # QAPI RunState
+GONE_S = 2.0
 RESPOND_S = 10.0  # for the reply of a QEMU that has nothing else to do
 FIRMWARE_ADVICE = "give the folder of its firmware (bios-256k.bin, pvh.bin, ...) with --firmware"
 
@@ -95,12 +96,16 @@ class Machine:
         """Standard output and error, and the lines of the log that are not trace events."""
         return "\n".join([self.output.strip(), *self.trace.messages]).strip()
 
-    def check_alive(self, doing: str) -> None:
+    def check_alive(self, doing: str, *, broken: bool = False) -> None:
         """Raise an error when the process has ended.
 
         :param doing: what was being done, for the message.
+        :param broken: its QMP connection broke, which happens a moment before the process is gone.
         :raises QemuFailed: with QEMU's last message.
         """
+        if broken:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=GONE_S)
         status = self.exit_status()
         if status is not None:
             raise self.died(doing, status)
@@ -166,9 +171,7 @@ class Machine:
             last = last_message(self.messages) or "none"
             raise deadline.exceeded(f"no QMP greeting; its last message: {last}", error.advice) from error
         except QemuFailed:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=2)  # the socket breaks a moment before the process is gone
-            self.check_alive(f"start the {self.name}")
+            self.check_alive(f"start the {self.name}", broken=True)
             raise
 
     def status(self) -> str:
@@ -225,10 +228,11 @@ class Machine:
 
         :param after: number of QMP events before.
         :raises DeadlineExceeded: the guest does not release it.
+        :raises QemuFailed: QEMU ended.
         """
         self.qmp.wait_event(
-            ["DEVICE_DELETED"],
-            Deadline(20, f"the guest to release {identifier}", Awaited.GUEST),
+            "DEVICE_DELETED",
+            deadline=Deadline(20, f"the guest to release {identifier}", Awaited.GUEST),
             accept=lambda event: event.data.get("device") == identifier,
             after=after,
         )

@@ -13,7 +13,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -115,6 +115,8 @@ class QmpConnection:
         self._events: list[QmpEvent] = []
         self._changed = threading.Condition()
         self._flood = False
+        self._ended = False  # and all events before the end are in _events
+        self._watchers: list[asyncio.Future[None]] = []
         self._closing: asyncio.Future[None] | None = None
         self._written = 0
         self._loop = asyncio.new_event_loop()
@@ -145,11 +147,12 @@ class QmpConnection:
         self._connecting = asyncio.current_task()
         listener = EventListener()  # before connecting: an event may follow the greeting immediately
         self._client.register_listener(listener)
-        self._watcher = asyncio.ensure_future(self._watch(listener))
+        self._watchers.append(asyncio.ensure_future(self._watch(listener)))
         try:
             await self._client.connect(self._channel)
         except AssertionError as error:  # in qemu.qmp: its reader met the end of the stream before connect() returned
             raise EOFError("it closed the connection after its greeting") from error
+        self._watchers.append(asyncio.ensure_future(self._watch_end(listener)))
         # QEMU runs the command in a bottom half and replies when its dispatcher runs again (qapi/qmp-dispatch.c), but
         # sends events as soon as the command has run: RESUME may come before the reply.
         await self._client.execute_msg(QMPClient.make_execute_msg("qmp_capabilities", self._capabilities))
@@ -180,7 +183,8 @@ class QmpConnection:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
-            self._watcher.cancel()
+            for watcher in self._watchers:
+                watcher.cancel()
         await (self._closing or self._client.disconnect())
 
     async def _watch(self, listener: EventListener) -> None:
@@ -195,6 +199,16 @@ class QmpConnection:
                 self._write("note", {"flood": f"{MAX_EVENTS} events: the connection is closed"})
                 self._closing = asyncio.ensure_future(self._client.disconnect())
                 return
+
+    async def _watch_end(self, listener: EventListener) -> None:
+        """Note the end of the connection, which ends no listener of qemu.qmp."""
+        while self._client.runstate is Runstate.RUNNING:
+            await self._client.runstate_changed()
+        while not listener.empty() and not self._watchers[0].done():  # until _watch has stored the last events
+            await asyncio.sleep(0)
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
     def _submit(self, work: Coroutine[Any, Any, Value]) -> Future[Value]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -310,7 +324,7 @@ class QmpConnection:
 
     def wait_event(
         self,
-        names: Collection[str],
+        *names: str,
         deadline: Deadline,
         accept: Callable[[QmpEvent], bool] = lambda _event: True,
         after: int = 0,
@@ -318,14 +332,18 @@ class QmpConnection:
         """Wait for the first event with one of the names; past events count.
 
         :param after: number of events to ignore, from the first.
+        :raises QemuFailed: the connection broke before.
         :raises DeadlineExceeded: there was none.
         """
+        tried = f"wait for {' or '.join(names)} of the {self.name}"
         with self._changed:
             while True:
                 for event in self._events[after:]:
                     if event.name in names and accept(event):
                         return event
-                self._check_flood(f"wait for {' or '.join(sorted(names))} of the {self.name}")
+                self._check_flood(tried)
+                if self._ended:
+                    raise QemuFailed(tried, "the connection broke")
                 if not self._changed.wait(timeout=deadline.remaining):
                     seen = ", ".join(event.name for event in self._events) or "none"
                     raise deadline.exceeded(f"events of the {self.name} so far: {seen}")

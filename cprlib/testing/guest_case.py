@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cprlib.errors import InstrumentError, QemuFailed, UpdateFailed
+from cprlib.errors import DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import death_checks
@@ -28,7 +28,7 @@ from cprlib.evidence.update_checks import (
 from cprlib.guest.console import Console
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.testing.checks import CaseChecks
+from cprlib.testing.checks import CaseChecks, accuses_qemu_or_guest
 from cprlib.testing.equivalence import compare_device_states, compare_state, read_compared
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
@@ -86,7 +86,7 @@ class GuestCase(CaseChecks):
         :param qemu: QEMU of the target; the source's when None.
         :param note: for the report of a case with several updates.
         :param check: name of the check that fails when the update does.
-        :raises UpdateFailed, QemuFailed: the update failed, which is in the evidence then.
+        :raises UpdateFailed, QemuFailed, DeadlineExceeded: the update failed, which is in the evidence then.
         """
         netdevs = self.guest.machine.settings.netdevs
         self.frames.note_nics()
@@ -98,7 +98,9 @@ class GuestCase(CaseChecks):
                 self._watch.before_update()
         try:
             update = self.guest.live_update(qemu, hooks=hooks)
-        except (UpdateFailed, QemuFailed) as error:
+        except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
+            if not accuses_qemu_or_guest(error):
+                raise
             said = " | ".join(line.strip() for line in error.details.splitlines() if "qemu-system" in line)
             message = f"{error.one_line()}{f' ({said})' if said else ''}"  # the cause may be in either QEMU's words
             expected, family = "the guest runs in the target", "update-completes"

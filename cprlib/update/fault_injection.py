@@ -205,7 +205,7 @@ class FaultInjection(UpdateHook):
             return
         if phase in (Phase.TARGET_RESUMED, Phase.SOURCE_QUITS):
             update.target.wait_ready()
-            update.target.qmp.wait_event(["RESUME"], Deadline(END_S, "the target to resume", Awaited.QEMU))
+            update.target.qmp.wait_event("RESUME", deadline=Deadline(END_S, "the target to resume", Awaited.QEMU))
         if phase is Phase.SOURCE_QUITS:
             with contextlib.suppress(CprlibError):
                 update.source.qmp.execute("quit", seconds=2)

@@ -315,6 +315,7 @@ class LiveUpdate:
         """Wait for the source's guest to stop.
 
         :raises UpdateFailed: the migration failed before that (stock QEMU stops the guest after it sent its CPR state).
+        :raises QemuFailed: the source ended.
         """
         begun_ns = next(item.time_ns for item in self.moments if item.name == "MIGRATE")
 
@@ -323,7 +324,10 @@ class LiveUpdate:
             return event.received_ns >= begun_ns and (event.name == "STOP" or failed)
 
         deadline = Deadline(30, "the source's guest to stop", Awaited.QEMU)
-        event = self.source.qmp.wait_event(["STOP", "MIGRATION"], deadline, accept=over)
+        try:
+            event = self.source.qmp.wait_event("STOP", "MIGRATION", deadline=deadline, accept=over)
+        except QemuFailed as error:
+            raise self._source_failed(error) from error
         if event.name != "STOP":
             status, reason = migration_status(self.source)
             raise self._failed(reason or f"status {status}")
@@ -346,8 +350,7 @@ class LiveUpdate:
         try:
             Deadline(60, "the migration to complete", Awaited.QEMU).poll(completed, interval=0.02)
         except QemuFailed as error:
-            self.source.check_alive("live-update the guest")
-            raise self._failed(error.happened) from error
+            raise self._source_failed(error) from error
         self.mark("COMPLETED", SOURCE)
 
     def _wait_running(self) -> None:
@@ -366,6 +369,14 @@ class LiveUpdate:
             target.qmp.execute("cont")
         Deadline(30, "the target's guest to run", Awaited.QEMU).poll(running)
         target.incoming = False
+
+    def _source_failed(self, error: QemuFailed) -> UpdateFailed:
+        """The error for a source that does not answer.
+
+        :raises QemuFailed: it has ended; with its last message.
+        """
+        self.source.check_alive("live-update the guest", broken=True)
+        return self._failed(error.happened)
 
     def _failed(self, reason: str) -> UpdateFailed:
         details = f"source said:\n{tail(self.source.messages)}\ntarget said:\n{tail(self.target.messages)}"

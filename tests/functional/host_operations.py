@@ -41,7 +41,7 @@ def stop_and_continue(subject: OperatedGuest) -> list[str]:
     found = [] if (state := machine.status()) == "paused" else [f"run state {state} after stop"]
     sent, seen = probes.send(), len(machine.qmp.events)
     machine.qmp.execute("cont")
-    resumed = machine.qmp.wait_event(["RESUME"], Deadline(EVENT_S, "RESUME", Awaited.QEMU), after=seen)
+    resumed = machine.qmp.wait_event("RESUME", deadline=Deadline(EVENT_S, "RESUME", Awaited.QEMU), after=seen)
     lost = probes.count_missing(Deadline(EVENT_S, "answers to the packets that waited"))
     if lost:
         found.append(f"{lost} of {sent} packets that came during the pause were lost")
@@ -121,7 +121,9 @@ def start_reboot(subject: OperatedGuest) -> None:
     seen = len(machine.qmp.events)
     machine.qmp.execute("set-action", {"reboot": "reset"})  # QEMU was started with -no-reboot
     subject.guest.agent.reboot()
-    machine.qmp.wait_event(["RESET"], Deadline(EVENT_S, "the guest to reset the machine", Awaited.GUEST), after=seen)
+    machine.qmp.wait_event(
+        "RESET", deadline=Deadline(EVENT_S, "the guest to reset the machine", Awaited.GUEST), after=seen
+    )
 
 
 def wait_booted(subject: OperatedGuest, boot: str) -> None:

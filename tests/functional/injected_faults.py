@@ -142,7 +142,7 @@ class StoppedGuest:
         qmp = self._machine.qmp
         seen = len(qmp.events)
         qmp.execute(command)
-        self._times_ns.append(qmp.wait_event({event}, Deadline(EVENT_S, event), after=seen).time_ns)
+        self._times_ns.append(qmp.wait_event(event, deadline=Deadline(EVENT_S, event), after=seen).time_ns)
 
 
 class FaultBench:

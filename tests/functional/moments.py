@@ -143,7 +143,7 @@ def _while_suspended(subject: OperatedGuest, act: Callable[[], None]) -> list[st
     machine = subject.guest.machine
     seen = len(machine.qmp.events)
     subject.guest.agent.suspend()
-    machine.qmp.wait_event(["SUSPEND"], Deadline(EVENT_S, "the guest to suspend", Awaited.GUEST), after=seen)
+    machine.qmp.wait_event("SUSPEND", deadline=Deadline(EVENT_S, "the guest to suspend", Awaited.GUEST), after=seen)
     act()
     found = subject.answers_while("the guest was suspended")
     machine = subject.guest.machine

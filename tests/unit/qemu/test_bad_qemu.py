@@ -100,7 +100,7 @@ def test_flood_of_events_is_an_error_with_a_bounded_transcript(tmp_path: Path, m
     monkeypatch.setattr(qmp, "TRANSCRIPT_LIMIT", 100_000)
     with pytest.raises(QemuFailed, match="sent 3000 events"), started(tmp_path, "event-flood") as machine:
         machine.wait_ready(20)
-        machine.qmp.wait_event(["STOP"], Deadline(30, "an event"))
+        machine.qmp.wait_event("STOP", deadline=Deadline(30, "an event"))
     check_ended(machine, tmp_path)
     assert (tmp_path / "qmp-source.log").stat().st_size < 101_000
     assert "too long" in (tmp_path / "qmp-source.log").read_text().splitlines()[-1]

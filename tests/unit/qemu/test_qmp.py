@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -40,7 +41,7 @@ def test_event_may_come_before_the_reply(tmp_path: Path, capabilities: list[str]
     peer.start()
     with QmpConnection("target-4", ours, tmp_path / "qmp.log") as connection:
         connection.wait_ready(Deadline(10, "the reply"))
-        event = connection.wait_event("RESUME", Deadline(10, "the event"))
+        event = connection.wait_event("RESUME", deadline=Deadline(10, "the event"))
     peer.join()
     assert event.time_ns == 1795610065_322000_000
     expected = {"execute": "qmp_capabilities"} | ({"arguments": {"enable": ["oob"]}} if capabilities else {})
@@ -69,7 +70,7 @@ def test_a_qemu_executed_in_place_greets_on_the_same_connection(tmp_path: Path) 
         connection.wait_ready(Deadline(10, "the reply"))
         Deadline(10, "another greeting").poll(lambda: connection.greetings == 1 or None, 0.01)
         connection.negotiate_again()
-        connection.wait_event("RESUME", Deadline(10, "the event"), after=1)
+        connection.wait_event("RESUME", deadline=Deadline(10, "the event"), after=1)
     peer.join()
     assert commands == ["qmp_capabilities"] * 2
 
@@ -122,6 +123,27 @@ def test_a_command_after_the_connection_broke_fails_at_once(tmp_path: Path) -> N
         for _ in range(2):  # the first waits when it breaks
             with pytest.raises(QemuFailed, match="the connection broke"):
                 connection.execute("query-status")
+    peer.join()
+
+
+@pytest.mark.parametrize("awaited", ["RESUME", "STOP"])
+def test_waiting_for_an_event_ends_with_the_connection(tmp_path: Path, awaited: str) -> None:
+    ours, theirs = socket.socketpair()
+
+    def server() -> None:
+        with theirs:
+            theirs.sendall(GREETING)
+            number = json.loads(theirs.recv(4096))["id"]
+            theirs.sendall(json.dumps({"return": {}, "id": number}).encode() + b"\n")
+            theirs.sendall(json.dumps(RESUME).encode() + b"\n")
+
+    peer = threading.Thread(target=server)
+    peer.start()
+    with QmpConnection("source", ours, tmp_path / "qmp.log") as connection:
+        connection.wait_ready(Deadline(10, "the reply"))
+        expected = contextlib.nullcontext() if awaited == "RESUME" else pytest.raises(QemuFailed, match="broke")
+        with expected:
+            connection.wait_event(awaited, deadline=Deadline(10, "the event"))
     peer.join()
 
 

@@ -55,7 +55,7 @@ class StandIn:
     def wait_event(self, *_: object, **__: object) -> SimpleNamespace:
         return SimpleNamespace(name="STOP")
 
-    def check_alive(self, doing: str) -> None:
+    def check_alive(self, doing: str, **_: object) -> None:
         if self._ended:
             raise QemuFailed(doing, "it ended")
 

@@ -37,17 +37,20 @@ class NetworkNamespace:
         from pyroute2 import IPRoute  # noqa: PLC0415 - takes 0.3 s, and a report needs no netlink
 
         logging.getLogger("pyroute2").setLevel(logging.WARNING)  # it resets its level when it is imported
-        try:
+        with contextlib.ExitStack() as stack, netlink_errors(f"make network namespace {self.name!r}"):
+            stack.callback(self._close)
             with ThreadPoolExecutor(1) as thread:  # so that the caller keeps its own namespace
                 self._descriptor = thread.submit(_open_new_namespace).result()
-        except OSError as error:
-            raise EnvironmentFailure(f"make network namespace {self.name!r}", str(error), ADVICE) from error
-        with self.entered():
-            self._netlink = IPRoute()
-        self.netlink.link("set", index=1, state="up")
+            with self.entered():
+                self._netlink = IPRoute()
+            self.netlink.link("set", index=1, state="up")
+            stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
@@ -98,6 +101,23 @@ class NetworkNamespace:
         if not found:
             raise EnvironmentFailure(f"find {interface} in namespace {self.name!r}", "no such link")
         return int(found[0])
+
+
+@contextlib.contextmanager
+def netlink_errors(tried: str) -> Iterator[None]:
+    """Raise what the kernel refuses in the body as a missing right or feature of this machine.
+
+    pyroute2's NetlinkError is no OSError, which only its ioctls raise.
+
+    :param tried: what the body does, as it reads after "cannot".
+    :raises EnvironmentFailure: the kernel refused.
+    """
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - as above
+
+    try:
+        yield
+    except (OSError, NetlinkError) as error:
+        raise EnvironmentFailure(tried, str(error), ADVICE) from error
 
 
 def _open_new_namespace() -> int:

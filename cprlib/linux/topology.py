@@ -16,8 +16,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cprlib.errors import EnvironmentFailure
-from cprlib.linux.namespace import ADVICE, NetworkNamespace
+from cprlib.linux.namespace import NetworkNamespace, netlink_errors
 
 NUD_PERMANENT = 0x80  # linux/neighbour.h
 STATION_INTERFACE = "eth0"
@@ -72,17 +71,14 @@ class Topology:
         :raises EnvironmentFailure: the kernel has no tun or the rights are missing.
         """
         multi_queue = int(queues > 1)
-        try:
-            with self.switch.entered():  # TUNSETIFF creates the tap in the caller's namespace
-                self.switch.netlink.link(
-                    "add",
-                    ifname=interface,
-                    kind="tuntap",
-                    mode="tap",
-                    ifr={"no_pi": 1, "one_queue": 0, "vnet_hdr": 1, "multi_queue": multi_queue},
-                )
-        except OSError as error:
-            raise EnvironmentFailure(f"make tap {interface}", str(error), ADVICE) from error
+        with netlink_errors(f"make tap {interface}"), self.switch.entered():  # TUNSETIFF uses the caller's namespace
+            self.switch.netlink.link(
+                "add",
+                ifname=interface,
+                kind="tuntap",
+                mode="tap",
+                ifr={"no_pi": 1, "one_queue": 0, "vnet_hdr": 1, "multi_queue": multi_queue},
+            )
         self.set_tap_queue_length(interface, queue_length)
         self.switch.netlink.link("set", index=self.switch.index(interface), mtu=self.mtu)
         disable_ipv6(self.switch, interface)
@@ -99,12 +95,10 @@ class Topology:
         :raises EnvironmentFailure: the kernel has no macvtap or the rights are missing.
         """
         netlink, port, lower = self.switch.netlink, f"{interface}-port", f"{interface}-lower"
-        try:
+        with netlink_errors(f"make macvtap {interface}"):
             netlink.link("add", ifname=port, kind="veth", peer={"ifname": lower})
             index = self.switch.index(lower)
             netlink.link("add", ifname=interface, kind="macvtap", link=index, macvtap_mode="passthru")
-        except OSError as error:
-            raise EnvironmentFailure(f"make macvtap {interface}", str(error), ADVICE) from error
         netlink.link("set", index=self.switch.index(interface), address=mac, txqlen=queue_length)
         for name in (port, lower, interface):
             disable_ipv6(self.switch, name)
@@ -186,9 +180,7 @@ def build_topology(mtu: int = MTU) -> Iterator[Topology]:
     :raises EnvironmentFailure: a right or a kernel feature is missing.
     """
     with NetworkNamespace("switch") as switch, NetworkNamespace("station") as station:
-        try:
+        with netlink_errors("build the switch and the station"):
             _build_switch(switch, station, mtu)
             _build_station(station, mtu)
-        except OSError as error:
-            raise EnvironmentFailure("build the switch and the station", str(error), ADVICE) from error
         yield Topology(switch, station, mtu)

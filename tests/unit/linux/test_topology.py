@@ -1,14 +1,16 @@
 """The namespaces of a test, on the real kernel."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
+from pyroute2.netlink.exceptions import NetlinkError
 
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.counters import read_counters
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.topology import build_topology
+from cprlib.linux.topology import GUEST, build_topology
 
 pytestmark = pytest.mark.fast
 
@@ -47,3 +49,21 @@ def test_namespace_is_left_again_after_an_error() -> None:
             assert os.readlink("/proc/thread-self/ns/net") != own
             raise RuntimeError
         assert os.readlink("/proc/thread-self/ns/net") == own
+
+
+@needs_root
+def test_a_link_that_the_kernel_refuses_is_an_error() -> None:
+    with build_topology() as topology, pytest.raises(EnvironmentFailure, match="cannot make macvtap br0: "):
+        topology.add_macvtap("br0", GUEST.mac)  # the name is taken
+
+
+@needs_root
+def test_a_namespace_that_fails_to_open_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise NetlinkError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("pyroute2.IPRoute", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(EnvironmentFailure, match="not permitted"), NetworkNamespace("refused"):
+        pass
+    assert os.listdir("/proc/self/fd") == before

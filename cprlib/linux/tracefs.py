@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from cprlib.cleanup import CleanupProcess
+from cprlib.errors import EnvironmentFailure
 
 TRACEFS = Path("/sys/kernel/tracing")
 BUFFER_KIB = 8192  # per processor; an event takes about 60 bytes
@@ -88,6 +89,8 @@ class Tracepoints:
                 self._start()
         except OSError as error:
             self._why = f"tracefs refused: {error}"
+        except EnvironmentFailure as error:
+            self._why = error.one_line()
         return self
 
     def __exit__(self, *_: object) -> None:

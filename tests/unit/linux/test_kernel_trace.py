@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.cleanup import CleanupProcess
+from cprlib.errors import EnvironmentFailure
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace, kernel_events, reads_of_taps
-from cprlib.linux.tracefs import EventUnusable, parse_ftrace
+from cprlib.linux.tracefs import EventUnusable, Tracepoints, parse_ftrace
 
 pytestmark = pytest.mark.fast
 
@@ -91,3 +93,17 @@ def test_no_tracefs_is_reported_and_not_raised(tmp_path: Path) -> None:
     with KernelTrace(tmp_path / "absent") as trace:
         report = trace.report()
     assert "tracefs refused" in report.why
+
+
+def test_a_cleanup_process_that_does_not_start_is_reported_and_not_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_cleanup: object) -> None:
+        raise EnvironmentFailure("start the cleanup process", "no process left")
+
+    monkeypatch.delenv("CPRLIB_LAB", raising=False)
+    monkeypatch.setattr(CleanupProcess, "__enter__", refuse)
+    (tmp_path / "events/skb/kfree_skb").mkdir(parents=True)
+    (tmp_path / "instances").mkdir()
+    with Tracepoints({"skb/kfree_skb": ""}, tmp_path) as trace:
+        assert trace.read().why == "cannot start the cleanup process: no process left"

@@ -15,7 +15,7 @@ from cprlib.evidence.case import OTHER_SKIP
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import number, seconds_of
 from cprlib.report.rerun import rerun_command
-from cprlib.traffic.figures import Direction, LedgerRow, Period
+from cprlib.traffic.figures import Direction, HopName, LedgerRow, Period
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import counted
@@ -46,7 +46,7 @@ _NOT_KNOWN = {
     "evidence": "no evidence",
     "lab": "the lab died",
 }
-_PLACES = {"qemu": "in QEMU", "unexplained": "at no known hop"}
+_PLACES: dict[str, str] = {HopName.QEMU: "in QEMU", HopName.UNEXPLAINED: "at no known hop"}
 _STATE_PARTS = 2  # of the path of a difference: `kernel/link`
 
 

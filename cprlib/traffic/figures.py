@@ -57,6 +57,20 @@ class InterruptionPerDirection(msgspec.Struct, frozen=True, rename={"return_": "
     return_: Interruption = Interruption()
 
 
+class HopName(enum.StrEnum):
+    """The hops of a test packet's path; other rows of the ledger are at ``kernel: FUNCTION``."""
+
+    STATION = "station"
+    SWITCH = "switch"
+    TAP_QUEUE = "tap queue"
+    QEMU = "qemu"
+    GUEST_STACK = "guest stack"
+    REFLECTOR = "reflector"
+    CAPTURE = "capture"
+    STATION_STACK = "station stack"
+    UNEXPLAINED = "unexplained"  # no event and no counter explains where the packet was lost
+
+
 class Cause(enum.StrEnum):
     """What lost a packet, by place and counters; only ``update`` and ``unknown`` count against the update."""
 
@@ -83,7 +97,7 @@ class Period(enum.StrEnum):
 class LedgerRow:
     """Missing packets of one hop, moment and reason.
 
-    :param hop: the place, or ``unexplained``.
+    :param hop: a :class:`HopName`, or ``kernel: FUNCTION``.
     :param moment: relative to the update: ``1.2 ms before STOP``, ``12 ms after RESUME``.
     :param period: the part of the run that the moment lies in.
     :param reason: the kernel's drop reason, or the counter that increased.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cprlib.traffic.figures import Direction
+from cprlib.traffic.figures import Direction, HopName
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Hop:
     :param others: counters of packets that entered but are not test packets (ARP, MLD, another stream, malformed).
     """
 
-    name: str
+    name: HopName
     direction: Direction
     entered: str
     left: str
@@ -38,7 +38,9 @@ class Hop:
         return (self.entered, self.left, *self.dropped, *self.others)
 
 
-def _path(direction: Direction, entered: str, *hops: tuple[str, ...]) -> Iterator[Hop]:
+def _path(
+    direction: Direction, entered: str, *hops: tuple[HopName, str, str] | tuple[HopName, str, str, str]
+) -> Iterator[Hop]:
     """The hops of one direction; what leaves a hop enters the next.
 
     :param entered: counter of the packets that enter the first one.
@@ -56,27 +58,27 @@ HOPS = (
     *_path(
         Direction.FORWARD,
         "sender.sent",
-        ("station", "station.tx_packets", "station.tx_dropped station.queue_out_dropped"),
-        ("switch", "port.rx_passed", "port.rx_dropped port.queue_in_dropped"),
-        ("tap queue", "tap.tx_packets", "tap.tx_dropped tap.tx_errors tap.queue_out_dropped"),
-        ("qemu", "guest.rx_packets", "guest.rx_dropped guest.rx_errors"),
+        (HopName.STATION, "station.tx_packets", "station.tx_dropped station.queue_out_dropped"),
+        (HopName.SWITCH, "port.rx_passed", "port.rx_dropped port.queue_in_dropped"),
+        (HopName.TAP_QUEUE, "tap.tx_packets", "tap.tx_dropped tap.tx_errors tap.queue_out_dropped"),
+        (HopName.QEMU, "guest.rx_packets", "guest.rx_dropped guest.rx_errors"),
         (
-            "guest stack",
+            HopName.GUEST_STACK,
             "reflector.received",
             "guest.udp_no_ports guest.udp_in_errors guest.udp_rcvbuf_errors reflector.overflow",
         ),
-        ("reflector", "reflector.logged", "reflector.log_overflow", "reflector.ignored"),
+        (HopName.REFLECTOR, "reflector.logged", "reflector.log_overflow", "reflector.ignored"),
     ),
     *_path(
         Direction.RETURN,
         "reflector.logged",
-        ("reflector", "reflector.sent", "reflector.send_errors"),
-        ("guest stack", "guest.tx_packets", "guest.tx_dropped guest.tx_errors"),
-        ("qemu", "tap.rx_packets", "tap.rx_dropped tap.rx_errors"),
-        ("switch", "port.tx_packets", "port.tx_dropped tap.queue_in_dropped port.queue_out_dropped"),
-        ("station", "station.rx_packets", "station.rx_dropped"),
-        ("capture", "capture.captured", "capture.drops", "capture.others"),
-        ("station stack", "capture.answers", "capture.bad_checksums"),
+        (HopName.REFLECTOR, "reflector.sent", "reflector.send_errors"),
+        (HopName.GUEST_STACK, "guest.tx_packets", "guest.tx_dropped guest.tx_errors"),
+        (HopName.QEMU, "tap.rx_packets", "tap.rx_dropped tap.rx_errors"),
+        (HopName.SWITCH, "port.tx_packets", "port.tx_dropped tap.queue_in_dropped port.queue_out_dropped"),
+        (HopName.STATION, "station.rx_packets", "station.rx_dropped"),
+        (HopName.CAPTURE, "capture.captured", "capture.drops", "capture.others"),
+        (HopName.STATION_STACK, "capture.answers", "capture.bad_checksums"),
     ),
 )
 

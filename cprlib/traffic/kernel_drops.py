@@ -16,28 +16,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib.linux.tracefs import TRACEFS, TraceLine, Tracepoints
-from cprlib.traffic.figures import Direction
+from cprlib.traffic.figures import Direction, HopName
 
 EVENT = "skb/kfree_skb"
-UNEXPLAINED = "unexplained"  # the hop of a packet that no event and no counter explains
 IGNORED_REASONS = ("SOCKET_FILTER",)  # answers that session.reserved_ports() discards
 _FIELDS = re.compile(r"protocol=(?P<protocol>\d+) location=(?P<location>\S+)(?: reason: (?P<reason>\S+))?")
 _REASON = re.compile(r'\{ (\d+|0x[0-9a-f]+), "(\w+)" \}')
 
 LONGEST_WAY_NS = 50_000_000  # from sending (or reflecting) a packet to its drop in the host's kernel
 CLOCK_ERROR_NS = 20_000  # the trace's clock against CLOCK_REALTIME: a packet may seem to be sent after its drop
-ETHERTYPES = {"ipv4": 0x0800, "ipv6": 0x86DD}  # of a flow, by the first part of its name
+ETHERTYPES = {4: 0x0800, 6: 0x86DD}  # by IP version
 
 #: Prefixes of kernel functions that drop packets: hop and direction, None for either.
-FUNCTIONS: Mapping[str, tuple[str, Direction | None]] = {
+FUNCTIONS: Mapping[str, tuple[HopName, Direction | None]] = {
     prefix: (hop, direction)
     for hop, direction, prefixes in (
-        ("tap queue", Direction.FORWARD, ("tun_net_xmit", "tun_do_read", "tun_recvmsg", "tun_queue_purge")),
-        ("tap queue", Direction.FORWARD, ("tap_handle_frame", "tap_do_read", "tap_recvmsg")),  # of a macvtap
-        ("qemu", Direction.RETURN, ("tun_get_user", "tun_sendmsg", "tap_get_user", "tap_sendmsg")),
-        ("switch", None, ("veth_xmit", "br_")),
-        ("station", Direction.RETURN, ("ip_", "ip6_", "ipv6_", "icmp", "udp", "__udp", "tcp_", "arp_", "ndisc_")),
-        ("capture", Direction.RETURN, ("packet_", "tpacket_")),
+        (HopName.TAP_QUEUE, Direction.FORWARD, ("tun_net_xmit", "tun_do_read", "tun_recvmsg", "tun_queue_purge")),
+        (HopName.TAP_QUEUE, Direction.FORWARD, ("tap_handle_frame", "tap_do_read", "tap_recvmsg")),  # of a macvtap
+        (HopName.QEMU, Direction.RETURN, ("tun_get_user", "tun_sendmsg", "tap_get_user", "tap_sendmsg")),
+        (HopName.SWITCH, None, ("veth_xmit", "br_")),
+        (HopName.STATION, Direction.RETURN, ("ip_", "ip6_", "ipv6_", "icmp", "udp", "__udp", "tcp_", "arp_", "ndisc_")),
+        (HopName.CAPTURE, Direction.RETURN, ("packet_", "tpacket_")),
     )
     for prefix in prefixes
 }
@@ -114,14 +113,21 @@ def drop_events(lines: Iterable[TraceLine]) -> tuple[DropEvent, ...]:
 class MissingPacket:
     """A missing packet, with the hop and the reason once they are known.
 
+    :param version: IP version.
     :param sent_ns: when it was sent in this direction: T1, or T3 on the host's clock.
+    :param hop: a :class:`HopName`, or ``kernel: FUNCTION``.
+    :param counter: the hop's counter that counted it as dropped, if one did.
+    :param drop_reason: the reason of the kernel's drop event, if there was one.
+    :param reason: the same as a sentence.
     """
 
     direction: Direction
-    flow: str
+    version: int
     sequence: int
     sent_ns: int
-    hop: str = UNEXPLAINED
+    hop: str = HopName.UNEXPLAINED
+    counter: str = ""
+    drop_reason: str = ""
     reason: str = ""
 
 
@@ -151,7 +157,7 @@ def place_by_events(
         if index < 0 or event.time_ns - times[index] > LONGEST_WAY_NS:
             continue
         packet = waiting[index]
-        if event.protocol != ETHERTYPES.get(packet.flow.partition(":")[0]):
+        if event.protocol != ETHERTYPES[packet.version]:
             continue
         if unknown == event.function.startswith((*FUNCTIONS, *SHARED_FUNCTIONS)):
             continue
@@ -160,7 +166,8 @@ def place_by_events(
             continue
         if hop in remaining:
             remaining[hop] -= 1
-        placed.append(replace(waiting.pop(index), hop=hop, reason=f"{event.reason} in {event.function}"))
+        reason = f"{event.reason} in {event.function}"
+        placed.append(replace(waiting.pop(index), hop=hop, drop_reason=event.reason, reason=reason))
     return placed
 
 

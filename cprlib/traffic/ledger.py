@@ -11,17 +11,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cprlib.traffic.figures import Cause, Direction, LedgerRow, Period
+from cprlib.traffic.figures import Cause, Direction, HopName, LedgerRow, Period
 from cprlib.traffic.hops import HopCount
-from cprlib.traffic.kernel_drops import CLOCK_ERROR_NS, UNEXPLAINED, DropReport, MissingPacket, place_by_events
+from cprlib.traffic.kernel_drops import CLOCK_ERROR_NS, DropReport, MissingPacket, place_by_events
 from cprlib.traffic.result import TrafficResult
 
 NEAR_NS = 100_000_000  # losses this close to STOP or RESUME have a row of their own
 SEQUENCES_KEPT = 64
-INSTRUMENT_HOPS = ("capture", "reflector", "station")
+INSTRUMENT_HOPS = (HopName.CAPTURE, HopName.REFLECTOR, HopName.STATION)
 # A full queue: tun_net_xmit() drops (drivers/net/tun.c); a kernel whose tap stops its transmit queue instead leaves the
 # packets to the queueing discipline before it, which drops them when it is full too.
-QUEUE_FULL = ("tap.tx_dropped", "FULL_RING", "tap.queue_out_dropped", "QDISC_DROP", "QDISC_OVERLIMIT")
+FULL_COUNTERS = ("tap.tx_dropped", "tap.queue_out_dropped")
+FULL_REASONS = ("FULL_RING", "QDISC_DROP", "QDISC_OVERLIMIT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Ledger:
     @property
     def unexplained(self) -> int:
         """Number of missing packets that no hop explains."""
-        return sum(row.count for row in self.rows if row.hop == UNEXPLAINED)
+        return sum(row.count for row in self.rows if row.hop == HopName.UNEXPLAINED)
 
 
 def missing_packets(result: TrafficResult) -> tuple[MissingPacket, ...]:
@@ -80,7 +81,7 @@ def missing_packets(result: TrafficResult) -> tuple[MissingPacket, ...]:
     for flow in result.flows:
         for direction, part in flow.directions.items():
             for sequence, sent_ns in zip(part.missing or (), part.missing_ns, strict=True):
-                found.append(MissingPacket(direction, flow.flow.name, sequence, sent_ns))
+                found.append(MissingPacket(direction, flow.flow.version, sequence, sent_ns))
     return tuple(sorted(found, key=lambda packet: (packet.sent_ns, packet.sequence)))
 
 
@@ -132,7 +133,7 @@ def place(
         for counter, count in hop.dropped_by.items():
             remaining = max(0, (count or 0) - by_event[hop.hop])
             by_event[hop.hop] -= (count or 0) - remaining
-            placed += _take(waiting, remaining, hop.hop, f"counted by {counter}", updates)
+            placed += _take(waiting, remaining, hop.hop, f"counted by {counter}", updates, counter)
     for hop in hops:
         vanished = max(0, (hop.unexplained or 0) - by_event[hop.hop])  # without those placed by events
         reason = f"entered, never left, not counted as dropped ({hop.counted_by})"
@@ -142,16 +143,16 @@ def place(
 
 
 def _take(
-    waiting: list[MissingPacket], count: int, hop: str, reason: str, updates: Sequence[Moments]
+    waiting: list[MissingPacket], count: int, hop: str, reason: str, updates: Sequence[Moments], counter: str = ""
 ) -> list[MissingPacket]:
     """Remove ``count`` packets from those without a hop, and assign this one."""
     if not count:
         return []
     order = list(range(len(waiting)))
-    if hop == "tap queue":
+    if hop == HopName.TAP_QUEUE:
         order.sort(key=lambda index: not any(update.distance(waiting[index].sent_ns) == 0 for update in updates))
     chosen = sorted(order[:count])
-    taken = [replace(waiting[index], hop=hop, reason=reason) for index in chosen]
+    taken = [replace(waiting[index], hop=hop, counter=counter, reason=reason) for index in chosen]
     for index in reversed(chosen):
         del waiting[index]
     return taken
@@ -168,19 +169,20 @@ def rows_of(packets: Sequence[MissingPacket], updates: Sequence[Moments]) -> lis
     for (direction, hop, reason, moments, (name, reference_ns, period)), members in groups.items():
         sequences = tuple(sorted(packet.sequence for packet in members)[:SEQUENCES_KEPT])
         moment = _describe_moment(name, reference_ns, [packet.sent_ns for packet in members], moments.number)
-        rows.append(LedgerRow(hop, direction, moment, reason, len(members), cause_of(hop, reason), sequences, period))
+        rows.append(LedgerRow(hop, direction, moment, reason, len(members), cause_of(members[0]), sequences, period))
     return rows
 
 
-def cause_of(hop: str, reason: str) -> Cause:
-    """The cause of a row's losses by hop and counter. An unknown cause counts against the update."""
-    if hop in INSTRUMENT_HOPS:
+def cause_of(packet: MissingPacket) -> Cause:
+    """The cause of a loss by hop, counter and drop reason. An unknown cause counts against the update."""
+    if packet.hop in INSTRUMENT_HOPS:
         return Cause.INSTRUMENT
-    if hop == "guest stack":
+    if packet.hop == HopName.GUEST_STACK:
         return Cause.GUEST
-    if hop == "tap queue":
-        return Cause.OVERFLOW if any(word in reason for word in QUEUE_FULL) else Cause.UPDATE
-    return Cause.UPDATE if hop == "qemu" else Cause.UNKNOWN
+    if packet.hop == HopName.TAP_QUEUE:
+        was_full = packet.counter in FULL_COUNTERS or packet.drop_reason in FULL_REASONS
+        return Cause.OVERFLOW if was_full else Cause.UPDATE
+    return Cause.UPDATE if packet.hop == HopName.QEMU else Cause.UNKNOWN
 
 
 def _rows_without_log(result: TrafficResult) -> list[LedgerRow]:
@@ -190,10 +192,10 @@ def _rows_without_log(result: TrafficResult) -> list[LedgerRow]:
         parts = [flow.directions[direction] for flow in result.flows]
         count = sum(part.lost for part in parts if part.missing is None)
         if count:
-            rows.append(LedgerRow(UNEXPLAINED, direction, "unknown", "the reflector's log is missing", count))
+            rows.append(LedgerRow(HopName.UNEXPLAINED, direction, "unknown", "the reflector's log is missing", count))
     if result.undetermined:
         reason = "after the last answer: direction unknown without the reflector's log"
-        rows.append(LedgerRow(UNEXPLAINED, Direction.FORWARD, "at the end", reason, result.undetermined))
+        rows.append(LedgerRow(HopName.UNEXPLAINED, Direction.FORWARD, "at the end", reason, result.undetermined))
     return rows
 
 

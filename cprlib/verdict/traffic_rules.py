@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Role
-from cprlib.traffic.figures import Cause, Direction, PerDirection
+from cprlib.traffic.figures import Cause, Direction, HopName, PerDirection
 from cprlib.verdict.findings import Finding, failed, inconclusive, passed
 from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy, matches
 
@@ -87,7 +87,7 @@ def unexplained_packets(case: CaseEvidence) -> int | None:
     """Missing packets that no hop accounts for; more than the case has when its rows do not add up to its loss."""
     if case.unexplained is None:
         return None
-    explained = sum(row.count for row in case.missing if row.hop != "unexplained")
+    explained = sum(row.count for row in case.missing if row.hop != HopName.UNEXPLAINED)
     return max(case.unexplained, (case.loss.total or 0) - explained)
 
 

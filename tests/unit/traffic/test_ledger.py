@@ -7,6 +7,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,10 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.linux.counters import read_counters
 from cprlib.linux.topology import Topology, build_topology
 from cprlib.linux.tracefs import parse_ftrace
-from cprlib.traffic.figures import Cause, Direction, LedgerRow, Period
+from cprlib.traffic.figures import Cause, Direction, HopName, LedgerRow, Period
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import HopCount, absent_counters, count_hops
-from cprlib.traffic.kernel_drops import UNEXPLAINED, DropEvent, DropReport, DropTrace, MissingPacket, drop_events
+from cprlib.traffic.kernel_drops import DropEvent, DropReport, DropTrace, MissingPacket, drop_events
 from cprlib.traffic.ledger import Moments, cause_of, make_ledger, nearest, place, rows_of
 from cprlib.traffic.session import TrafficSession
 
@@ -33,7 +34,7 @@ NO_DROPS = DropReport(False, "no tracepoint")
 
 
 def missing(*times: int, direction: Direction = Direction.FORWARD) -> list[MissingPacket]:
-    return [MissingPacket(direction, "ipv4:20000", number, sent_ns) for number, sent_ns in enumerate(times)]
+    return [MissingPacket(direction, 4, number, sent_ns) for number, sent_ns in enumerate(times)]
 
 
 def hop(name: str, entered: int | None, left: int | None, **dropped: int | None) -> HopCount:
@@ -58,19 +59,21 @@ def test_a_full_queue_explains_packets_sent_while_the_guest_was_stopped() -> Non
 
 
 @pytest.mark.parametrize(
-    "reason",
+    ("counter", "drop_reason"),
     [
-        "counted by tap.tx_dropped",
-        "FULL_RING in tun_net_xmit",
+        ("tap.tx_dropped", ""),
+        ("", "FULL_RING"),
         # a tap that stops its transmit queue when it is full: the queueing discipline before it overflows instead
-        "counted by tap.queue_out_dropped",
-        "QDISC_DROP in __dev_queue_xmit",
-        "QDISC_OVERLIMIT in fq_codel_enqueue",
+        ("tap.queue_out_dropped", ""),
+        ("", "QDISC_DROP"),
+        ("", "QDISC_OVERLIMIT"),
     ],
 )
-def test_full_queue_is_the_cause_wherever_the_kernel_drops(reason: str) -> None:
-    assert cause_of("tap queue", reason) == Cause.OVERFLOW
-    assert cause_of("tap queue", "entered, never left") == Cause.UPDATE
+def test_full_queue_is_the_cause_wherever_the_kernel_drops(counter: str, drop_reason: str) -> None:
+    (packet,) = missing(STOP)
+    in_queue = replace(packet, hop=HopName.TAP_QUEUE)
+    assert cause_of(replace(in_queue, counter=counter, drop_reason=drop_reason)) == Cause.OVERFLOW
+    assert cause_of(in_queue) == Cause.UPDATE
 
 
 def test_kernel_events_name_packet_and_reason() -> None:
@@ -86,7 +89,7 @@ def test_kernel_events_name_packet_and_reason() -> None:
     by_number = {packet.sequence: packet for packet in packets}
     assert (by_number[1].hop, by_number[1].reason) == ("tap queue", "FULL_RING in tun_net_xmit")
     # the counter's one drop is that event; one more vanished between the counters; one is unexplained
-    assert sorted(packet.hop for packet in packets) == ["tap queue", "tap queue", UNEXPLAINED]
+    assert sorted(packet.hop for packet in packets) == ["tap queue", "tap queue", HopName.UNEXPLAINED]
 
 
 @pytest.mark.parametrize("where", ["station", "switch", "tap queue"])
@@ -120,7 +123,7 @@ def test_an_event_of_an_unknown_function_explains_only_packets_without_a_counter
 def test_the_drop_of_another_protocol_is_ignored() -> None:
     events = (DropEvent(STOP + 10, 0x86DD, "tun_net_xmit", "FULL_RING"),)
     packets = place(missing(STOP), [], DropReport(True, "", events), UPDATES)
-    assert placed_at(packets) == {UNEXPLAINED: 1}
+    assert placed_at(packets) == {HopName.UNEXPLAINED: 1}
 
 
 @given(
@@ -178,6 +181,15 @@ def test_an_update_without_resume_has_all_packets_until_the_next() -> None:
     assert nearest(STOP, ()) == Moments()
 
 
+def test_packet_that_leaves_a_queue_uncounted_is_not_lost_by_a_full_queue() -> None:
+    """Each counter of the hop is named in the row's reason, also that of a full queue."""
+    after: dict[str, int | None] = {"port.rx_passed": 10, "tap.tx_packets": 9}
+    after |= dict.fromkeys(("tap.tx_dropped", "tap.tx_errors", "tap.queue_out_dropped"), 0)
+    queue = next(hop for hop in count_hops(dict.fromkeys(after, 0), after) if hop.hop == "tap queue")
+    (row,) = rows_of(place(missing(STOP + 5), [queue], NO_DROPS, UPDATES), UPDATES)
+    assert (row.hop, row.cause) == ("tap queue", Cause.UPDATE)
+
+
 def test_packets_of_other_streams_explain_nothing() -> None:
     """Frames of another stream at the capture do not explain a missing answer."""
     after: dict[str, int | None] = {"station.rx_packets": 130, "capture.captured": 98, "capture.drops": 0}
@@ -185,7 +197,7 @@ def test_packets_of_other_streams_explain_nothing() -> None:
     capture = next(hop for hop in count_hops(dict.fromkeys(after, 0), after) if hop.hop == "capture")
     assert (capture.dropped, capture.others, capture.unexplained) == (0, 30, 2)
     packets = place(missing(1, 2, 3, direction=Direction.RETURN), [capture], NO_DROPS, UPDATES)
-    assert placed_at(packets) == {"capture": 2, UNEXPLAINED: 1}
+    assert placed_at(packets) == {"capture": 2, HopName.UNEXPLAINED: 1}
 
 
 def test_absent_counters_are_not_zero() -> None:

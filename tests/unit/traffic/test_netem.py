@@ -10,9 +10,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from cprlib.deadline import Deadline
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.traffic.figures import Direction
+from cprlib.traffic.figures import Direction, HopName
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.kernel_drops import UNEXPLAINED, DropReport, DropTrace
+from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
@@ -76,7 +76,7 @@ def test_loss_by_netem_is_counted_exactly_and_seen_by_the_kernel(direction: Dire
     if drops.available:
         ledger = make_ledger(result, (), drops)
         assert ledger.missing == result.lost
-        assert [row for row in ledger.rows if row.hop == UNEXPLAINED] == []
+        assert [row for row in ledger.rows if row.hop == HopName.UNEXPLAINED] == []
 
 
 @pytest.mark.parametrize("direction", list(Direction))

@@ -10,9 +10,9 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure, InstrumentError, UsageError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
-from cprlib.traffic.figures import Direction
+from cprlib.traffic.figures import Direction, HopName
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.kernel_drops import UNEXPLAINED, DropReport
+from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
@@ -75,7 +75,7 @@ def test_injected_loss_is_counted_exactly(direction: Direction, every: int) -> N
     ledger = make_ledger(result, (), NO_DROPS)
     assert ledger.missing == ledger.unexplained == len(dropped)
     assert {row.direction for row in ledger.rows} == {direction}
-    assert {row.hop for row in ledger.rows} == {UNEXPLAINED}
+    assert {row.hop for row in ledger.rows} == {HopName.UNEXPLAINED}
 
 
 def test_loss_is_assigned_to_its_direction() -> None:

@@ -24,6 +24,7 @@ from cprlib.verdict.policy import NOT_ASKED_FOR
 
 _SERIES = Path("images", "qemu", "series")
 _WITHOUT = Path("images", "qemu", "mutants", "series")  # without-0003-vhost-reset.patch has the short name of patch 3
+_RELEASE = re.compile(r"\d+\.\d+")  # not a stand-in: 10.2-local
 _NUMBERED = re.compile(r"(?:without-)?(\d{4})-(.+)\.patch")
 _SUBJECT = re.compile(r"^Subject: (?:\[PATCH[^\]]*\] )?(.+(?:\n .+)*)", re.MULTILINE)
 _PARSING = threading.Lock()  # campaigns judge in threads, in which ast.parse() of Python 3.11 raises SystemError
@@ -116,14 +117,14 @@ def suite_tests(folder: Path | None = None) -> tuple[SuiteTest, ...]:
 
 
 def series_names(project: Path | None = None) -> tuple[tuple[int, str, str], ...]:
-    """Number, short name and subject of each patch of the newest series.
+    """Number, short name and subject of each patch of the series for the newest release.
 
     :param project: the project's folder; this one's when None.
     """
     top = project or project_folder()
     bases = sorted(
-        (path for path in (top / _SERIES).glob("*") if path.is_dir()),
-        key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)],
+        (path for path in (top / _SERIES).glob("*") if _RELEASE.fullmatch(path.name)),
+        key=lambda path: [int(part) for part in path.name.split(".")],
     )
     names = {
         int(match[1]): match[2] for path in (top / _WITHOUT).glob("*") if (match := _NUMBERED.fullmatch(path.name))

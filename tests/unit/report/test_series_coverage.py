@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cprlib.build.series import find_series, patch_number
 from cprlib.evidence.case import CaseEvidence
 from cprlib.report.series_coverage import (
     PropertyResult,
@@ -79,11 +81,29 @@ def test_property_without_a_case_that_ran_is_not_covered(suite: Path) -> None:
 
 def test_every_patch_of_the_series_has_a_name_and_tests() -> None:
     names = series_names()
-    assert [number for number, _, _ in names] == list(range(1, len(names) + 1))
+    assert [number for number, _, _ in names] == [patch_number(patch) for patch in find_series("10.2").patches]
     tags = {tag for test in suite_tests() for tag in test.tags}
     for number, name, subject in names:
         assert {f"patch:{number}", f"patch:{name}"} <= tags
         assert subject
+
+
+@pytest.mark.parametrize("order", [("9.2", "10.0", "10.2", "10.2-local"), ("10.2-local", "10.2", "10.0", "9.2")])
+def test_names_are_those_of_the_newest_release(
+    order: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``order``: of the file system, which may be any."""
+    for base in order:
+        folder = tmp_path / "images" / "qemu" / "series" / base
+        folder.mkdir(parents=True)
+        (folder / f"0001-on-{base}.patch").write_text(f"Subject: [PATCH] net: on {base}\n")
+    listed = Path.glob
+
+    def glob(self: Path, pattern: str) -> Iterator[Path]:
+        return iter(sorted(listed(self, pattern), key=lambda path: order.index(path.name) if path.name in order else 0))
+
+    monkeypatch.setattr(Path, "glob", glob)
+    assert series_names(tmp_path) == ((1, "on-10.2", "net: on 10.2"),)
 
 
 def test_patch_fails_with_one_of_its_tests() -> None:

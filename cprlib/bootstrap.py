@@ -60,16 +60,15 @@ def main(arguments: Sequence[str], execute: Callable[[str, list[str], dict[str, 
         version = ".".join(str(number) for number in OLDEST_PYTHON)
         print(f"cprlib: Python {version} or newer is needed (Debian 12 or 13 has it)", file=sys.stderr)
         return ENVIRONMENT_STATUS
-    from cprlib.errors import CprlibError  # noqa: PLC0415
+    from cprlib.errors import report_error  # noqa: PLC0415
     from cprlib.files import project_folder  # noqa: PLC0415
     from cprlib.process import terminate_on_signals  # noqa: PLC0415
 
     try:
         with terminate_on_signals():
             environment = set_up(arguments)
-    except CprlibError as error:
-        print(f"cprlib: {error.one_line()}", file=sys.stderr)
-        return int(error.exit_status)
+    except Exception as error:
+        return report_error(error)
     except KeyboardInterrupt:
         print("cprlib: interrupted", file=sys.stderr)
         return INTERRUPTED_STATUS

@@ -6,6 +6,12 @@ The command line prints :meth:`CprlibError.one_line`; with ``-v`` also :attr:`Cp
 from __future__ import annotations
 
 import enum
+import errno
+import sys
+import traceback
+
+# A file operation that fails with one of these says that the machine lacks something, wherever it was called.
+OF_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 class ExitStatus(enum.IntEnum):
@@ -17,6 +23,7 @@ class ExitStatus(enum.IntEnum):
     INCONCLUSIVE = 3
     ENVIRONMENT = 4
     INTERRUPTED = 130
+    CLOSED_PIPE = 141
 
 
 class CprlibError(Exception):
@@ -28,7 +35,7 @@ class CprlibError(Exception):
     :param details: output of a tool, a command line to paste; shown only with ``-v``.
     """
 
-    exit_status = ExitStatus.FAIL
+    exit_status = ExitStatus.ENVIRONMENT  # a command returns a verdict; no error is one
 
     def __init__(self, tried: str, happened: str, advice: str = "", *, details: str = "") -> None:
         super().__init__(tried, happened, advice)
@@ -56,8 +63,6 @@ class UsageError(CprlibError):
 
 class EnvironmentFailure(CprlibError):
     """Something is missing on this machine: packages, rights, disk space, a kernel feature."""
-
-    exit_status = ExitStatus.ENVIRONMENT
 
 
 class MissingPackages(EnvironmentFailure):
@@ -89,8 +94,6 @@ class NotSupported(CprlibError):
 
     :param word: of the skipped case; policies allow or refuse it (docs/reading-a-report.md).
     """
-
-    exit_status = ExitStatus.ENVIRONMENT
 
     def __init__(self, tried: str, happened: str, advice: str = "", *, details: str = "", word: str = "no-cpr") -> None:
         super().__init__(tried, happened, advice, details=details)
@@ -152,3 +155,25 @@ class GuestFailed(CprlibError):
 
 class UpdateFailed(CprlibError):
     """A live update did not complete; ``details`` holds the messages of both QEMUs."""
+
+
+def report_error(error: Exception, *, verbose: bool = False) -> ExitStatus:
+    """Print the error that ended a command to standard error.
+
+    :param verbose: with the output of a failed tool and the traceback, which an error of cprlib itself always has.
+    :returns: exit status of the command, which is never that of a verdict.
+    """
+    status = ExitStatus.ENVIRONMENT
+    if isinstance(error, CprlibError):
+        status, line = error.exit_status, error.one_line()
+        if verbose and error.details:
+            line += f"\n{error.details}"
+    elif isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in OF_MACHINE):
+        line = str(error) or "out of memory"
+    else:
+        verbose, status = True, ExitStatus.INCONCLUSIVE
+        line = f"internal error, please report it: {type(error).__name__}: {error}"
+    if verbose:
+        traceback.print_exception(error)
+    print(f"cprlib: {line}", file=sys.stderr)
+    return status

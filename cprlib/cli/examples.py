@@ -91,7 +91,7 @@ STATUSES: Mapping[str, str] = {  # of the commands whose exit statuses have anot
     "baseline": "Exit status: 0 saved, or not worse; 1 worse, 2 usage, 3 undecided or another machine, 4 environment.",
     "baseline save": "Exit status: 0 saved, 2 usage, 3 nothing to save, 4 environment.",
     "baseline check": "Exit status: 0 not worse, 1 worse, 2 usage, 3 undecided or another machine, 4 environment.",
-    "build": "Exit status: 0 built, 1 a build failed, 2 usage, 4 environment (a package, a download, disk space).",
+    "build": "Exit status: 0 built, 2 usage, 4 not built: a package, a download, a compiler or disk space.",
     "compare": "Exit status: 0 no regression, 1 regression, 2 usage, 3 undecided or inconclusive, 4 environment.",
     "completion": "Exit status: 0, 2 usage.",
     "coverage": "Exit status: 0 every line runs or has a reason, 1 one does not, 2 usage, 3 no counters, 4 "

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import io
 import platform
+import select
 import sys
-import traceback
 from collections.abc import Sequence
 
 import click
 
 from cprlib import __version__
 from cprlib.cli.examples import STATUS, epilog_of
-from cprlib.errors import CprlibError, ExitStatus
+from cprlib.errors import ExitStatus, report_error
 from cprlib.files import project_folder
 from cprlib.process import terminate_on_signals
 
@@ -84,10 +85,21 @@ def cprlib(context: click.Context, verbose: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    :returns: one of :class:`cprlib.errors.ExitStatus`.
+    :returns: one of :class:`cprlib.errors.ExitStatus`, or the exit status of a command in a lab.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    verbose = "-v" in given or "--verbose" in given
+    try:
+        return _run(given)
+    except BrokenPipeError:
+        sys.stdout = sys.stderr = io.StringIO()  # Python flushes them when it ends
+        return ExitStatus.CLOSED_PIPE
+
+
+def _run(given: list[str]) -> int:
+    """Run the command line and print its error.
+
+    :raises BrokenPipeError: the reader of standard output or standard error has ended.
+    """
     try:
         with terminate_on_signals():
             result = cprlib.main(args=given, prog_name="cprlib", standalone_mode=False)
@@ -96,17 +108,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return ExitStatus.USAGE
     except (KeyboardInterrupt, click.Abort) as error:
-        print(f"cprlib: interrupted {error}".rstrip(), file=sys.stderr)
+        if isinstance(error.__cause__, EOFError):  # for click an interrupt, like Ctrl-D at a prompt; cprlib has none
+            return report_error(error.__cause__)
+        print(f"cprlib: interrupted {error.__cause__ or error}".rstrip(), file=sys.stderr)
         return ExitStatus.INTERRUPTED
-    except CprlibError as error:
-        print(f"cprlib: {error.one_line()}", file=sys.stderr)
-        if verbose:
-            if error.details:
-                print(error.details, file=sys.stderr)
-            traceback.print_exc()
-        return error.exit_status
-    except BrokenPipeError:
-        return ExitStatus.PASS
+    except SystemExit as error:  # click ends so when something raised BrokenPipeError
+        cause = error.__context__
+        if not isinstance(cause, Exception) or any(map(_is_closed, (1, 2))):
+            raise BrokenPipeError from error
+        return report_error(cause)
+    except Exception as error:
+        return report_error(error, verbose="-v" in given or "--verbose" in given)
+
+
+def _is_closed(descriptor: int) -> bool:
+    """Whether the other end of a pipe or socket is closed."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
 
 
 if __name__ == "__main__":

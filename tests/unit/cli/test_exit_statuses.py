@@ -14,7 +14,7 @@ import pytest
 
 from cprlib.build.assets import Assets
 from cprlib.cli.main import main
-from cprlib.errors import EnvironmentFailure
+from cprlib.errors import EnvironmentFailure, ExitStatus
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome
 from cprlib.files import project_folder
@@ -136,5 +136,5 @@ def test_interrupted_is_130(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_statuses_are_documented() -> None:
     text = (project_folder() / "docs" / "cli.md").read_text(encoding="utf-8")
-    for status in (0, 1, 2, 3, 4, 130):
+    for status in ExitStatus:
         assert f"| {status} | " in text

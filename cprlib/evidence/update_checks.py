@@ -15,7 +15,7 @@ from cprlib.update.results import FaultResult, UpdateResult
 
 DOWNGRADE_MESSAGES = (
     "could not be initialized",  # net/tap.c: "vhost-net requested but could not be initialized"
-    "falling back",  # hw/net/vhost_net.c: "unable to start vhost net: ...: falling back on userspace virtio"
+    "falling back",  # hw/net/virtio-net.c: "unable to start vhost net: ...: falling back on userspace virtio"
 )
 WITHOUT_DELAY_MS = 400.0  # to RESUME: median 18 ms, maximum 185 ms of 504 updates on two busy cores
 DELAY_BASE_MS, DELAY_SHARE = 200.0, 1.5  # with a control run: this plus the share of its longest interruption

@@ -29,7 +29,7 @@ from cprlib.qemu.supervision import (
 from cprlib.qemu.trace_log import TraceLog, read_trace
 from cprlib.qemu.wrapper import last_message, qemu_below, status_of_qemu
 
-FIRMWARE_ERRORS = ("could not load PC BIOS", "Could not open option rom", "pvh.bin")  # hw/i386/x86.c, hw/core/loader.c
+FIRMWARE_ERRORS = ("could not load PC BIOS", "pvh.bin")  # hw/i386/x86-common.c; rom_add_file(), hw/core/loader.c
 BROKEN_STATES = ("internal-error", "guest-panicked", "io-error")  # QAPI RunState
 GONE_S = 2.0
 RESPOND_S = 10.0  # for the reply of a QEMU that has nothing else to do

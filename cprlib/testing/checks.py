@@ -23,7 +23,7 @@ from cprlib.evidence.equivalence import equivalence_check
 from cprlib.evidence.records import Check, EquivalenceRecord, FaultRecord, Outcome, Role, Stream
 from cprlib.qemu.wrapper import last_message
 
-COMPLAINTS = (  # net/tap-linux.c, hw/net/virtio-net.c, hw/net/vhost_net.c, GLib
+COMPLAINTS = (  # net/tap-linux.c, hw/net/virtio-net.c, GLib
     "could not disable queue",
     "could not enable queue",
     "Assertion",

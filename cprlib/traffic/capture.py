@@ -1,7 +1,7 @@
 """The capture: a thread that reads a receive ring, records the answers of the flows and counts all other frames.
 
 A packet socket also gets what the kernel's stack drops for a bad checksum. Such an answer is not received: it is
-counted apart, by the rules of the stack (``udp_lib_checksum_complete()``, include/net/udplite.h).
+counted apart, by the rules of the stack (``udp_lib_checksum_complete()``, include/net/udp.h).
 
 No frame can end the thread: a block that cannot be read is counted as a fault of the instrument.
 """

@@ -1,6 +1,6 @@
 """Ethernet frames: those of a flow, built once and patched per packet; the kinds of all others; pcap files.
 
-Written out here, because scapy takes 0.4 s to import, in each lab. Unit tests compare with scapy.
+Written out here, because each lab would have to import scapy, which is slow. Unit tests compare with scapy.
 
 Patched are sequence number, time stamp and UDP checksum. The checksum needs no pass over the packet: RFC 1071's sum is
 a sum modulo 0xFFFF, and so is the sum of larger words, because 2^16 = 1 (mod 0xFFFF).

@@ -24,7 +24,7 @@ def missing_sequences(sent: int, arrived: Iterable[int]) -> tuple[int, ...]:
 
 
 def duplicated_sequences(arrived: Iterable[int]) -> tuple[int, ...]:
-    """The copies beyond the first of each packet (Type-P-one-way-packet-duplication, RFC 5560 section 2).
+    """The copies beyond the first of each packet (Type-P-one-way-packet-duplication, RFC 5560 section 3).
 
     In the order of arrival.
     """
@@ -93,7 +93,7 @@ class TimestampInterruption(NamedTuple):
 def interruption_by_timestamps(
     sent_ns: Sequence[int], arrived: Sequence[tuple[int, int]]
 ) -> TimestampInterruption | None:
-    """Service interruption by time stamps (time-stamp based reset time, RFC 6201 section 4), as a range.
+    """Service interruption by time stamps (time-stamp based reset time, RFC 6201 section 1.3), as a range.
 
     It lies in the gap between two consecutive arrivals. The path may have failed just before the next packet was sent,
     so the interruption is shorter than the gap by at most the time from the first of them to that packet. When packets
@@ -126,7 +126,7 @@ def interruption_by_timestamps(
 
 
 def interruption_by_frame_loss(lost: int, rate: float) -> float:
-    """Service interruption in s by frame loss (frame-loss based reset time, RFC 6201 section 4): lost / rate.
+    """Service interruption in s by frame loss (frame-loss based reset time, RFC 6201 section 1.3): lost / rate.
 
     :param rate: packets/s of the flows in which the loss was counted. The resolution is one packet: 1 / rate.
     """

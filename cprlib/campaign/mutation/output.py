@@ -16,7 +16,7 @@ from cprlib.campaign.mutation.score import (
     Result,
     fitting_message,
 )
-from cprlib.campaign.outcome import JobOutcome
+from cprlib.campaign.outcome import QUIET, JobOutcome
 from cprlib.campaign.page import evidence_link, first_of, render, text_table, wrap, write_json, write_page
 from cprlib.campaign.session import RESULTS
 from cprlib.evidence.records import Outcome
@@ -67,13 +67,16 @@ def write_report(folder: Path, report: MutationReport) -> None:
 
 
 def sign(item: BuildResults, test: str) -> str:
-    """A result in one character; ``!`` behind it when it is not as it must be; empty when it did not run."""
+    """A result in one character; ``!`` behind it when it is not as it must be; empty when it did not run.
+
+    On the good build every outcome but passed and skipped leaves the build unproven.
+    """
     result = item.result(test)
     if result is None:
         return WRONG if test in item.must_be_killed_by else ""
     shown, failed = SIGN[result.outcome], result.outcome == JobOutcome.FAILED
     if not item.is_mutant:
-        return shown + (WRONG if failed else "")
+        return shown + (WRONG if result.outcome not in QUIET else "")
     if result.must_kill and result.message_matches:
         return "K"
     return ("k" if failed else shown) + (WRONG if result.must_kill else "")
@@ -250,7 +253,7 @@ def _grid(report: MutationReport, width: int) -> list[str]:
     numbers = "".join(f"{number:>3}" for number in range(1, len(report.tests) + 1))
     lines = [f"{'':{width}}  {numbers}".rstrip()]
     for item in report.builds:
-        signs = "".join(f"{sign(item, test.id)[-1:]:>3}" for test in report.tests)
+        signs = "".join(f"{sign(item, test.id):>3}" for test in report.tests)
         lines.append(f"{one_line(item.name):{width}}  {signs}".rstrip())
     lines.append("")
     lines += [f"{number:>4}  {one_line(test.id)}" for number, test in enumerate(report.tests, 1)]

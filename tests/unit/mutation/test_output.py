@@ -11,7 +11,7 @@ import pytest
 from cprlib.campaign.mutation.output import SUMMARY_LINES, report_markdown, report_text, write_report
 from cprlib.campaign.mutation.plan import Build
 from cprlib.campaign.mutation.score import MUTATION_SCHEMA_FILE, MutationReport
-from cprlib.campaign.outcome import JobOutcome
+from cprlib.campaign.outcome import QUIET, JobOutcome
 from cprlib.codec import encode
 from cprlib.evidence.records import Outcome
 from tests.unit.mutation.samples import GOOD, HOSTILE, KILLED, judged, mutant, report, results
@@ -33,10 +33,27 @@ def test_text_has_a_grid_a_legend_and_ends_with_the_verdict() -> None:
     assert lines[0].split() == ["1", "2"]
     assert lines[1].split() == ["good", "build,", "run", "1", ".", "."]
     assert lines[2].split() == ["one-packet-lost", "K", "."]
-    assert lines[3].split() == ["survived", "!", "x"]
+    assert lines[3].split() == ["survived", ".!", "x"]
     assert "   1  test-a" in lines
     assert lines[-1].startswith("verdict: FAIL (mutation score 1 of 2;")
     assert any("killed by test-a after 12.3 s: loss: 2 packets lost forward" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "shown"),
+    [
+        (JobOutcome.FAILED, "f!"),
+        (JobOutcome.INCONCLUSIVE, "?!"),
+        (JobOutcome.CRASHED, "x!"),
+        (JobOutcome.SKIPPED, "s"),
+        (JobOutcome.PASSED, "."),
+    ],
+)
+def test_grid_marks_each_result_that_leaves_the_good_build_unproven(outcome: JobOutcome, shown: str) -> None:
+    good = results(Build(), {"test-a": judged(outcome, "why"), "test-b": judged(JobOutcome.PASSED)})
+    made = report(good, KILLED)
+    assert report_text(made).splitlines()[1].split()[-2:] == [shown, "."]
+    assert (made.verdict == Outcome.PASS) == (outcome in QUIET)
 
 
 def test_wide_text_is_a_list() -> None:

@@ -175,7 +175,6 @@ def _run(context: click.Context, session: Path, request: CompareRequest, paralle
 
 def _saved(saved: Sequence[str], a: Path | None, policy: str, effect: Effect) -> Comparison:
     from cprlib.campaign.compare.comparison import compare_saved
-    from cprlib.report.environment import describe_environment
     from cprlib.verdict.policy_file import load_policy
 
     if a is not None or len(saved) != 2:
@@ -185,4 +184,4 @@ def _saved(saved: Sequence[str], a: Path | None, policy: str, effect: Effect) ->
             "cprlib compare --a QEMU_A --b QEMU_B, or cprlib compare RESULTS_A RESULTS_B",
         )
     first, second = (require_results(Path(name)) for name in saved)
-    return compare_saved(first, second, load_policy(policy), effect, describe_environment(), command_line())
+    return compare_saved(first, second, load_policy(policy), effect, command_line())

@@ -6,7 +6,6 @@ It has the values of every update, not only their medians, so that a check knows
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,21 +14,17 @@ from statistics import median
 from cprlib import files
 from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.comparison import Comparison, Side, make_comparison, side_of
+from cprlib.campaign.compare.conditions import machine_differences, other_parameters, read_environment
 from cprlib.campaign.compare.decision import Sample
-from cprlib.campaign.compare.guest import GuestResult, read_guests
+from cprlib.campaign.compare.guest import GuestParameters, GuestResult, read_guests
 from cprlib.campaign.store import read_record
-from cprlib.codec import decode, encode
+from cprlib.codec import encode
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.verdict.policy import Policy
 
 BASELINE_VERSION = 2
-DESCRIBED_BY = ("run.json", "compare.json")  # files of a results folder with its environment
-PARENTS = 3  # folders above the given one that are searched for them
 DIGITS = 2  # of a ms
-DECIDING = ("architecture", "cpu", "cores", "kernel", "mode", "engine", "lab_kernel", "accelerator")
-"""Members of an environment that must be equal; of ``kernel`` the first two numbers."""
-NAMES = {"cpu": "CPU", "lab_kernel": "lab's kernel", "cores": "number of cores"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +49,7 @@ class BaselineCase:
     :param parameters: of its guests; a run with other ones is not compared.
     """
 
-    parameters: Mapping[str, str | int | float | bool | None]
+    parameters: GuestParameters
     guests: tuple[BaselineGuest, ...]
 
 
@@ -119,26 +114,6 @@ def _case(guests: Sequence[GuestResult]) -> BaselineCase:
     )
 
 
-def read_environment(results: Path) -> Environment:
-    """The machine of a results folder, from its run.json or compare.json, or from one in a folder above it.
-
-    :raises UsageError: there is none, or it cannot be read.
-    """
-    top = results.resolve()
-    found = [
-        place / name for place in (top, *top.parents[:PARENTS]) for name in DESCRIBED_BY if (place / name).is_file()
-    ]
-    found += sorted(path for name in DESCRIBED_BY for path in top.glob(f"*/{name}") if path.parent.name != "latest")
-    if not found:
-        happened = f"no {' or '.join(DESCRIBED_BY)} in it describes its machine"
-        raise UsageError(f"read {results}", happened, "give the folder of a run, e.g. results/latest")
-    try:
-        value = json.loads(found[0].read_text(encoding="utf-8"))
-        return decode(Environment, value["environment"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"read {found[0]}", str(error)) from error
-
-
 def write_baseline(baseline: Baseline, path: Path) -> None:
     """Write a baseline, one guest a line, so that a diff of two is readable.
 
@@ -170,35 +145,12 @@ def read_baseline(path: Path) -> Baseline:
         raise UsageError(tried, str(error), "save it again") from error
 
 
-def differences(before: Environment, now: Environment) -> tuple[str, ...]:
-    """How two machines differ in :data:`DECIDING` members. An unknown value is a difference.
-
-    :param before: of a baseline. :param now: of a run.
-    """
-    found = []
-    for name in DECIDING:
-        one, other = (_deciding(environment, name) for environment in (before, now))
-        if one != other:
-            found.append(f"{NAMES.get(name, name)}: {one or 'unknown'} before, {other or 'unknown'} now")
-    return tuple(found)
-
-
-def _deciding(environment: Environment, name: str) -> str:
-    value = getattr(environment, name)
-    if name == "kernel":
-        numbers = re.match(r"\d+\.\d+", value)
-        return numbers[0] if numbers else str(value)
-    if name == "lab_kernel":
-        return str(value)[:12]
-    return "" if value is None else str(value)
-
-
 def require_same_machine(baseline: Baseline, now: Environment, path: Path) -> None:
     """Refuse a baseline of another machine.
 
     :raises InstrumentError: with the differences; the exit status is that of an inconclusive run.
     """
-    different = differences(baseline.environment, now)
+    different = machine_differences(baseline.environment, now)
     if different:
         raise InstrumentError(
             f"compare with baseline {path}",
@@ -230,17 +182,13 @@ def check_baseline(
     if not anyway:
         require_same_machine(baseline, environment, path)
     now = read_guests(results, policy)
-    samples, problems = [], []
-    for case, content in baseline.cases.items():
-        if case not in now:
-            continue
-        guests = now[case]
-        other = {name: value for name, value in content.parameters.items() if guests[0].parameters.get(name) != value}
-        if other:
-            words = ", ".join(f"{name}={value}" for name, value in other.items())
-            problems.append(f"{case}: the baseline has {words}")
-            continue
-        samples.append(Sample(case, tuple(_guest(case, guest) for guest in content.guests), guests, False))
+    saved = {case: content.parameters for case, content in baseline.cases.items()}
+    problems = other_parameters("the baseline", saved, now)
+    samples = [
+        Sample(case, tuple(_guest(case, guest) for guest in content.guests), now[case], False)
+        for case, content in baseline.cases.items()
+        if case in now and case not in problems
+    ]
     if not samples and not problems:
         raise UsageError(
             f"check {results} against {path}",
@@ -256,8 +204,8 @@ def check_baseline(
         effect,
         policy,
         replace(environment, lab_retries=0),
-        problems=problems,
-        notes=[f"different machines: {item}" for item in differences(baseline.environment, environment)],
+        problems=tuple(problems.values()),
+        notes=[f"different machines: {item}" for item in machine_differences(baseline.environment, environment)],
         command=command,
     )
 

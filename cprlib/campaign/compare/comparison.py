@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Final, Literal
 
 from cprlib.campaign.compare import Effect
+from cprlib.campaign.compare.conditions import (
+    find_description,
+    machine_differences,
+    other_parameters,
+    read_environment,
+)
 from cprlib.campaign.compare.decide import decide
 from cprlib.campaign.compare.decision import Change, Decision, Sample
 from cprlib.campaign.compare.guest import GuestResult, read_guests
 from cprlib.campaign.compare.statistics import FALSE_ALARM, SINGLE_ANALYSIS, Analysis
 from cprlib.errors import ExitStatus, UsageError
-from cprlib.report.environment import Environment
+from cprlib.report.environment import Environment, join_environments
 from cprlib.report.formatting import utc
 from cprlib.report.schema import SchemaFile
 from cprlib.verdict.policy import Policy
@@ -198,22 +204,30 @@ def _reason(
     return f"{faster}no difference of {100 * effect.ratio:.0f} % or more, nothing lost"
 
 
-def compare_saved(
-    a: Path, b: Path, policy: Policy, effect: Effect, environment: Environment, command: str = ""
-) -> Comparison:
+def compare_saved(a: Path, b: Path, policy: Policy, effect: Effect, command: str = "") -> Comparison:
     """Compare two saved results folders, or folders of such, in a single analysis.
+
+    Cases with other parameters are not compared, and nothing is decided between different machines.
 
     :raises UsageError: no case in common.
     :raises InstrumentError: one has no case.
     """
     guests_a, guests_b = (read_guests(path, policy) for path in (a, b))
-    samples = tuple(Sample(case, found, guests_b[case], False) for case, found in guests_a.items() if case in guests_b)
-    if not samples:
+    other = other_parameters("A", {case: guests[0].parameters for case, guests in guests_a.items()}, guests_b)
+    samples = tuple(
+        Sample(case, found, guests_b[case], False)
+        for case, found in guests_a.items()
+        if case in guests_b and case not in other
+    )
+    if not samples and not other:
         raise UsageError(
             f"compare {a} with {b}",
             f"no case in common: {', '.join(guests_a)}; {', '.join(guests_b)}",
             "run the same tests on both",
         )
+    # a comparison that was interrupted has no description of its machine
+    machines = [read_environment(path) if find_description(path) else Environment() for path in (a, b)]
+    different = [f"different machines: {item}" for item in machine_differences(*machines)]
     note = "A and B did not run in turn: a change of the machine in between looks like a difference of QEMU"
     made = make_comparison(
         "saved",
@@ -222,7 +236,8 @@ def compare_saved(
         samples,
         effect,
         policy,
-        environment,
+        join_environments(machines),
+        problems=[*other.values(), *different],
         notes=[note],
         command=command,
     )

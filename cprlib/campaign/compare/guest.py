@@ -54,6 +54,7 @@ PACKET_FINDINGS = ("loss", "duplicates", "ledger")
 NUMBERED = re.compile(r"-\d+\Z")
 UNLIMITED = 2**62
 PARAMETERS = ("queues", "vhost", "rate", "size", "ip_version", "machine")  # equal in guests that are compared
+GuestParameters = Mapping[str, str | int | float | bool | None]
 DEEPEST = 5  # folders between a given folder and cases/: results/a/round-1/<test>
 
 
@@ -109,7 +110,7 @@ class GuestResult:
     started_ns: int = 0
     seconds: float = 0.0
     folder: str = ""
-    parameters: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    parameters: GuestParameters = field(default_factory=dict)
     qemu: tuple[str, str] = ("", "")
 
     @property

@@ -13,15 +13,17 @@ from cprlib.campaign.compare.baseline import (
     Baseline,
     baseline_for_run,
     check_baseline,
-    differences,
     interruption_ms,
     make_baseline,
     read_baseline,
     write_baseline,
 )
+from cprlib.campaign.compare.comparison import Comparison, compare_saved
+from cprlib.campaign.compare.conditions import machine_differences
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
-from cprlib.evidence.records import Outcome
+from cprlib.evidence.case import NO_FEATURE
+from cprlib.evidence.records import Outcome, Parameters
 from cprlib.report.environment import Environment
 from cprlib.report.pipeline import build_report
 from cprlib.traffic.figures import PerDirection
@@ -117,7 +119,7 @@ def test_baseline_of_another_machine_is_refused_unless_accepted(
 
 
 def test_a_newer_python_or_a_patch_of_the_kernel_is_the_same_machine() -> None:
-    assert differences(HERE, replace(HERE, python="3.13", kernel="6.18.9", memory_mib=1, commit="x")) == ()
+    assert machine_differences(HERE, replace(HERE, python="3.13", kernel="6.18.9", memory_mib=1, commit="x")) == ()
 
 
 def test_run_that_the_policy_refuses_cannot_become_a_baseline(tmp_path: Path) -> None:
@@ -135,6 +137,46 @@ def test_a_run_with_other_parameters_is_not_compared(tmp_path: Path) -> None:
     status, reason = check(tmp_path, folder)
     assert status == ExitStatus.INCONCLUSIVE
     assert "the baseline has rate=1000.0" in reason
+
+
+def compare_runs(a: Path, b: Path) -> Comparison:
+    return compare_saved(a, b, POLICY, Effect())
+
+
+def test_saved_runs_with_other_parameters_are_not_compared(tmp_path: Path) -> None:
+    good, slow = run_folder(tmp_path, "good"), run_folder(tmp_path, "slow", 1.3)
+    assert compare_runs(good, slow).exit_status == ExitStatus.FAIL
+    for path in slow.glob("cases/*"):
+        case = guest_evidence(5, 1.3, path.name)
+        replace(case, parameters=replace(case.parameters, rate=2000.0)).write(path)
+    made = compare_runs(good, slow)
+    assert made.exit_status == ExitStatus.INCONCLUSIVE
+    assert made.reason == f"{CASE}: A has rate=1000.0"
+    assert made.samples == ()
+
+
+def test_a_skipped_guest_is_compared_whatever_its_parameters(tmp_path: Path) -> None:
+    good, none = run_folder(tmp_path, "good"), run_folder(tmp_path, "without-feature", guests=1)
+    skipped = replace(guest_evidence(5), parameters=Parameters(), updates=0, skip_word=NO_FEATURE, skipped="no cpr=on")
+    skipped.write(none / "cases" / CASE)
+    assert compare_runs(good, none).exit_status == ExitStatus.FAIL
+
+
+def test_nothing_is_decided_between_saved_runs_of_different_machines(tmp_path: Path) -> None:
+    good = run_folder(tmp_path, "good")
+    slow = run_folder(tmp_path, "slow", 1.3, environment=replace(HERE, cores=4))
+    made = compare_runs(good, slow)
+    assert made.exit_status == ExitStatus.INCONCLUSIVE
+    assert made.reason == "different machines: number of cores: 2 before, 4 now"
+    assert made.environment.cpu == HERE.cpu
+    assert made.environment.cores is None
+
+
+def test_saved_rounds_without_a_description_are_compared(tmp_path: Path) -> None:
+    good, slow = run_folder(tmp_path, "good"), run_folder(tmp_path, "slow", 1.3)
+    for folder in (good, slow):
+        (folder / "run.json").unlink()
+    assert compare_runs(good, slow).exit_status == ExitStatus.FAIL
 
 
 def test_a_broken_baseline_is_a_usage_error(tmp_path: Path) -> None:

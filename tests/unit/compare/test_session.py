@@ -141,7 +141,7 @@ def test_saved_guests_are_read_from_a_folder_of_rounds_in_their_order(tmp_path: 
     (tmp_path / "results" / "latest").symlink_to("a")
     guests = read_guests(tmp_path / "results" / "a", POLICY)
     assert {case: len(found) for case, found in guests.items()} == {CASE: count, "other": count}
-    made = compare_saved(tmp_path / "results" / "a", tmp_path / "results" / "b", POLICY, Effect(), ENVIRONMENT)
+    made = compare_saved(tmp_path / "results" / "a", tmp_path / "results" / "b", POLICY, Effect())
     assert (made.kind, made.exit_status, len(made.samples[0].a)) == ("saved", ExitStatus.INCONCLUSIVE, count)
     with pytest.raises(InstrumentError, match="no case of a live update"):
         read_guests(tmp_path / PARTIAL, POLICY)
@@ -153,7 +153,7 @@ def test_saved_runs_without_a_case_in_common_are_refused(tmp_path: Path) -> None
         folder.mkdir(parents=True)
         guest_evidence(2, case=case).write(folder)
     with pytest.raises(UsageError, match="no case in common"):
-        compare_saved(tmp_path / "one", tmp_path / "two", POLICY, Effect(), ENVIRONMENT)
+        compare_saved(tmp_path / "one", tmp_path / "two", POLICY, Effect())
 
 
 class FakeJobs:

@@ -60,14 +60,14 @@ class Deadline:
         return DeadlineExceeded(f"wait for {self.purpose}", message, hint, details=details, awaited=self.awaited)
 
     def poll(self, probe: Callable[[], Value | None], interval: float = 0.01) -> Value:
-        """Call ``probe`` until it returns something other than None; for states that no event announces.
+        """Call ``probe`` until it returns a true value, and return that; for states that no event announces.
 
         :param interval: pause between two calls, in seconds.
-        :raises DeadlineExceeded: the time is up and the probe still returns None.
+        :raises DeadlineExceeded: the time is up and the probe still returns a false value.
         """
         while True:
             value = probe()
-            if value is not None:
+            if value:
                 return value
             if self.expired:
                 raise self.exceeded()

@@ -61,8 +61,8 @@ def read_guest_state(agent: AgentConnection) -> Mapping[str, str]:
     files = agent.files(PATTERNS)
     if not _settled(files):
 
-        def settled() -> bool | None:
-            return True if settling.expired or _settled(agent.files(SETTLING)) else None
+        def settled() -> bool:
+            return settling.expired or _settled(agent.files(SETTLING))
 
         Deadline(ALL_S, settling.purpose, Awaited.GUEST).poll(settled, POLL_S)
         files = agent.files(PATTERNS)

@@ -83,7 +83,7 @@ def wait_workers_ended(pid: int, kept: int = 0) -> float:
     begun = time.monotonic()
     with contextlib.suppress(DeadlineExceeded):
         deadline = Deadline(WORKERS_END_S, "the vhost workers to end")
-        deadline.poll(lambda: True if len(vhost_workers(pid)) <= kept else None)
+        deadline.poll(lambda: len(vhost_workers(pid)) <= kept)
     return (time.monotonic() - begun) * 1000
 
 

@@ -102,9 +102,9 @@ def wait_groups_joined(machine: Machine, *macs: str, deadline: Deadline | None =
     deadline = deadline or Deadline(10, "the guest to join its multicast groups", Awaited.GUEST)
     groups = {"33:33:ff" + mac.lower()[8:] for mac in macs}
 
-    def joined() -> bool | None:
+    def joined() -> bool:
         known = {str(group) for item in machine.qmp.execute("query-rx-filter") for group in item["multicast-table"]}
-        return True if groups <= known or machine.status() != "running" else None
+        return groups <= known or machine.status() != "running"
 
     deadline.poll(joined, POLL_S)
 

@@ -212,11 +212,11 @@ class MeasuredCase(GuestCase):
         few = self.parameters.rate * FEW_UNDER_WAY_S
         waiting: list[int] = []
 
-        def worked_off() -> bool | None:
+        def worked_off() -> bool:
             now = session.progress()
             waiting.append(now.sent - now.answers)
             lately = waiting[-STEADY_POLLS:]
-            return True if len(lately) == STEADY_POLLS and max(lately) - min(lately) <= few else None
+            return len(lately) == STEADY_POLLS and max(lately) - min(lately) <= few
 
         with contextlib.suppress(DeadlineExceeded):
             Deadline(3, "the guest to work off what waited", Awaited.GUEST).poll(worked_off, interval=0.05)

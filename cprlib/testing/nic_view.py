@@ -73,7 +73,7 @@ def set_link(guest: RunningGuest, *, up: bool) -> None:
     """
     guest.machine.qmp.execute("set_link", {"name": NIC, "up": up})
     deadline = Deadline(20, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST)
-    deadline.poll(lambda: guest.agent.network().nic().carrier == int(up) or None, 0.02)
+    deadline.poll(lambda: guest.agent.network().nic().carrier == int(up), 0.02)
 
 
 def handed_over_queues(pairings: Sequence[Pairing]) -> DescriptorMap:

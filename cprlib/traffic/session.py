@@ -108,14 +108,14 @@ class TrafficSession:
 
         :raises DeadlineExceeded: too few arrived.
         """
-        deadline.poll(lambda: True if self.progress().answers >= count else None, POLL_S)
+        deadline.poll(lambda: self.progress().answers >= count, POLL_S)
 
     def wait_sent(self, deadline: Deadline) -> None:
         """Wait until the whole stream is sent.
 
         :raises DeadlineExceeded: it is still being sent.
         """
-        deadline.poll(lambda: True if self.progress().finished else None, POLL_S)
+        deadline.poll(lambda: self.progress().finished, POLL_S)
 
     def finish(self, *, linger_s: float = 1.0) -> None:
         """Stop sending, wait for late answers, and stop the capture.

@@ -125,7 +125,7 @@ class ExecUpdate(LiveUpdate):
                 if event.name == "MIGRATION" and event.received_ns >= begun_ns:
                     yield str(event.data.get("status")), event.time_ns
 
-        def executed() -> bool | None:
+        def executed() -> bool:
             if source.process.poll() is not None:
                 said = last_message(self.target.messages) or "it said nothing"
                 raise self._failed(f"the process ended, and with it the guest: {said}")
@@ -134,7 +134,7 @@ class ExecUpdate(LiveUpdate):
             if any(status in FAILED_STATES for status, _ in states()):
                 status, reason = migration_status(source)
                 raise self._failed(reason or f"status {status}")
-            return None
+            return False
 
         Deadline(EXECUTED_S, "the source to execute the target", Awaited.QEMU).poll(executed, interval=0.01)
         if completed := next((time_ns for status, time_ns in states() if status == "completed"), None):

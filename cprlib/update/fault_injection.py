@@ -244,7 +244,7 @@ class FaultInjection(UpdateHook):
             if holder is not None:
                 holder.release()
 
-    def _arrived(self, update: LiveUpdate) -> bool | None:
+    def _arrived(self, update: LiveUpdate) -> bool:
         """Whether the update stands in the fault's phase.
 
         :raises InstrumentError: it has ended before.
@@ -254,13 +254,13 @@ class FaultInjection(UpdateHook):
             raise InstrumentError(f"bring the update to phase {phase}", f"it ended before: {refusal.happened}")
         if self._barrier:
             if not self._barrier.holds(update.target.pid):
-                return None
+                return False
         elif phase is Phase.VM_STOPPED:  # from the source's trace: its QMP may be blocked
             states = update.source.trace.run_states()
             if not any(time_ns >= update.started_ns and state == FINISHING for time_ns, state in states):
-                return None
+                return False
         elif self._proxy and not self._proxy.held:
-            return None
+            return False
         awaited = self._awaited_status()
         if awaited is None:
             return True
@@ -268,7 +268,7 @@ class FaultInjection(UpdateHook):
         # until ``migrate`` returns, it is the status of the migration before
         if migrating is not None and migrating.done() and status == "failed":
             raise InstrumentError(f"bring the update to phase {phase}", f"the migration failed before: {reason}")
-        return status == awaited or None
+        return status == awaited
 
     def _awaited_status(self) -> str | None:
         """QAPI MigrationStatus of the source in the fault's phase, where it matters."""

@@ -45,8 +45,8 @@ class PauseAtFdsSent(UpdateHook):
         if proxy is None or migrating is None:
             return
 
-        def held_or_refused() -> bool | None:
-            return True if proxy.held or (migrating.done() and migrating.result()) else None
+        def held_or_refused() -> bool:
+            return proxy.held or (migrating.done() and migrating.result() is not None)
 
         try:
             Deadline(HOLD_S, "the source to send its CPR state", Awaited.QEMU).poll(held_or_refused)

@@ -259,11 +259,11 @@ class LiveUpdate:
             self.mark("MAIN_LISTENING")
             return
 
-        def listening() -> bool | None:
+        def listening() -> bool:
             if self.expects_failure and target.process.poll() is not None:
                 return True
             target.check_alive("start the target")
-            return is_listening(target.pid, self.channels.cpr) or None
+            return is_listening(target.pid, self.channels.cpr)
 
         Deadline(LISTEN_S, "the target's CPR channel", Awaited.QEMU).poll(listening, interval=0.005)
         self.mark("CPR_LISTENING")
@@ -339,13 +339,13 @@ class LiveUpdate:
         """
         target = self.target
 
-        def completed() -> bool | None:
+        def completed() -> bool:
             status, reason = migration_status(self.source)
             if status in FAILED_STATES:
                 raise self._failed(reason or f"status {status}")
             if target.process.poll() is not None:
                 raise self._failed(f"the target ended: {last_message(target.messages) or 'it said nothing'}")
-            return True if status == "completed" else None
+            return status == "completed"
 
         try:
             Deadline(60, "the migration to complete", Awaited.QEMU).poll(completed, interval=0.02)
@@ -356,11 +356,11 @@ class LiveUpdate:
     def _wait_running(self) -> None:
         target = self.target
 
-        def running() -> bool | None:
+        def running() -> bool:
             status = target.status()
             if status in ("internal-error", "guest-panicked"):
                 raise self._failed(f"the target is in state {status}")
-            return True if status == "running" else None
+            return status == "running"
 
         target.wait_ready()
         if self.mode is Mode.NORMAL:

@@ -102,7 +102,7 @@ class FaultOutcome:
 
         if status in FAILED_STATES:  # the event follows the change of the state (migrate_set_state())
             with contextlib.suppress(DeadlineExceeded):
-                Deadline(ANNOUNCE_S, "the event", Awaited.QEMU).poll(lambda: last() == status or None, 0.01)
+                Deadline(ANNOUNCE_S, "the event", Awaited.QEMU).poll(lambda: last() == status, 0.01)
         return last()
 
     def wait_survivor(self) -> tuple[float | None, int | None]:
@@ -133,9 +133,9 @@ class FaultOutcome:
         """
         target = self.target
 
-        def settled() -> bool | None:
+        def settled() -> bool:
             self.target_state = _run_state(target) if target.process.poll() is None else "gone"
-            return True if self.target_state in (self.state, "gone") else None
+            return self.target_state in (self.state, "gone")
 
         with contextlib.suppress(DeadlineExceeded):
             Deadline(RESUME_S, "source or target to have the guest", Awaited.QEMU).poll(settled, 0.02)
@@ -199,7 +199,7 @@ def wait_run_state(machine: Machine, accept: Callable[[str], bool], deadline: De
 
     :raises DeadlineExceeded: it does not get there.
     """
-    deadline.poll(lambda: accept(machine.status()) or None, 0.02)
+    deadline.poll(lambda: accept(machine.status()), 0.02)
 
 
 def _run_state(machine: Machine) -> str:

@@ -27,11 +27,11 @@ def save_guest(machine: Machine, path: Path) -> None:
     machine.qmp.execute("stop")
     machine.qmp.execute("migrate", {"channels": [file_channel(path)]})
 
-    def saved() -> bool | None:
+    def saved() -> bool:
         status, reason = migration_status(machine)
         if status in FAILED_STATES:
             raise QemuFailed("save the guest", reason or f"status {status}", details=machine.messages)
-        return True if status == "completed" else None
+        return status == "completed"
 
     Deadline(SAVE_S, "the guest to be saved", Awaited.QEMU).poll(saved, POLL_S)
 

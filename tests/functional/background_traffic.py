@@ -86,9 +86,7 @@ def _start(case: MeasuredCase, address: str, plan: GuestStreamPlan, number: int)
 def _carries(case: MeasuredCase, plan: GuestStreamPlan, index: int) -> bool:
     """Whether packets of a stream are answered before the update; if not, that is in the evidence."""
     try:
-        Deadline(FIRST_ANSWER_S, "a first answer").poll(
-            lambda: case.guest.agent.streams()[index].answers > 0 or None, 0.05
-        )
+        Deadline(FIRST_ANSWER_S, "a first answer").poll(lambda: case.guest.agent.streams()[index].answers > 0, 0.05)
     except DeadlineExceeded as error:
         reason = f"it carried nothing before the update: {error.happened}"
         case.inconclusive(f"log-of-{_kebab(plan)}", "packets are answered before the update", reason)
@@ -104,7 +102,7 @@ def _final_counters(agent: AgentConnection) -> tuple[SenderStream, ...]:
     """The streams' counters after the last answers; what is missing then is lost."""
     with contextlib.suppress(DeadlineExceeded):
         Deadline(LATE_ANSWERS_S, "the last answers").poll(
-            lambda: all(stream.answers >= stream.sent for stream in agent.streams()) or None, 0.1
+            lambda: all(stream.answers >= stream.sent for stream in agent.streams()), 0.1
         )
     return agent.streams()
 
@@ -168,7 +166,7 @@ def _connect(case: MeasuredCase, station: StationEndpoints, role: TcpRole) -> tu
     guest_number = case.guest.agent.start_tcp("sink" if role is TcpRole.SOURCE else "source", port, rate=rate)
     address = GUEST.ipv6 if case.parameters.ip_version == 6 else GUEST.ipv4
     number = station.connect(TcpEndpointSettings(role, port, address, rate=rate))
-    Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: station.byte_count(number) > 0 or None)
+    Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: station.byte_count(number) > 0)
     return number, guest_number
 
 

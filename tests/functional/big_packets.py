@@ -146,7 +146,7 @@ class BigPackets:
 
 def _wait_flowing(end: TcpEndpoint, port: int) -> None:
     purpose = f"bytes on TCP port {port}, to or from the guest"
-    Deadline(END_S, purpose, Awaited.GUEST).poll(lambda: end.byte_count > 0 or None, 0.02)
+    Deadline(END_S, purpose, Awaited.GUEST).poll(lambda: end.byte_count > 0, 0.02)
 
 
 def _mean_received(before: NicInfo, after: NicInfo) -> float | None:

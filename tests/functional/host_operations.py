@@ -89,7 +89,7 @@ def plug_again(subject: OperatedGuest) -> list[str]:
     counts = [_device_files(subject)]
     machine.remove_nic(nic.identifier)
     deadline = Deadline(EVENT_S, "the guest to be without the NIC", Awaited.GUEST)
-    deadline.poll(lambda: all(item.name != "eth0" for item in agent.network().nics) or None, 0.02)
+    deadline.poll(lambda: all(item.name != "eth0" for item in agent.network().nics), 0.02)
     machine.remove_netdev(netdev.identifier)
     counts.append(_device_files(subject))
     subject.wait_others()
@@ -132,11 +132,11 @@ def wait_booted(subject: OperatedGuest, boot: str) -> None:
     :param boot: id of the boot before.
     """
 
-    def booted() -> bool | None:
+    def booted() -> bool:
         subject.guest.machine.check_alive("reboot the guest")
         with contextlib.suppress(DeadlineExceeded, GuestFailed):
-            return subject.guest.agent.identity().boot_id != boot or None
-        return None
+            return subject.guest.agent.identity().boot_id != boot
+        return False
 
     deadline = Deadline(BOOTS * subject.boot_s + BOOT_S, "the guest to boot again", Awaited.GUEST)
     deadline.poll(booted, 0.1)
@@ -191,9 +191,9 @@ def announce(subject: OperatedGuest) -> list[str]:
         rounds = {"initial": 20, "max": 50, "rounds": 2, "step": 10}  # ms
         subject.guest.machine.qmp.execute("announce-self", rounds)
 
-        def all_announced() -> bool | None:
+        def all_announced() -> bool:
             missing.difference_update((frame.kind, frame.sender) for frame in frames.read())
-            return not missing or None
+            return not missing
 
         with contextlib.suppress(DeadlineExceeded):
             Deadline(ANNOUNCED_S, "announcements").poll(all_announced, 0.02)

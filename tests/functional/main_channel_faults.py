@@ -69,7 +69,7 @@ class CancelWhileConnecting(UpdateHook):
         wait_run_state(update.source, lambda state: state == "running", deadline)
         if self._proxy:
             self._proxy.release()
-        deadline.poll(lambda: _since(begun, update.source.trace) or None, interval=0.02)
+        deadline.poll(lambda: _since(begun, update.source.trace), interval=0.02)
 
 
 def _since(begun: TraceRecord, trace: TraceLog) -> bool:
@@ -86,7 +86,7 @@ def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: s
         update = case.guest.plan_update([hook], stack=stack, target_name=f"target-{name}")
         update.begin()
         ended = Deadline(CONNECT_S, "the migration to end", Awaited.QEMU)
-        ended.poll(lambda: migration_status(source)[0] == status or None, interval=0.02)
+        ended.poll(lambda: migration_status(source)[0] == status, interval=0.02)
         wait_run_state(source, lambda state: state == "running", ended)
     case.expect_equal(f"{name}-source-runs", _state(source), {"migration": status, "source": "running"})
     expect_answers(case, name, source.settings.netdevs)

@@ -27,8 +27,8 @@ def _filters(subject: OperatedGuest) -> Facts:
 def _wrong_filter(subject: OperatedGuest, name: str, word: str, *, present: bool = True) -> list[str]:
     """Whether a fact of query-rx-filter does not get a word, or lose it; drivers change it a moment later."""
 
-    def right() -> bool | None:
-        return (word in _filters(subject).get(name, "").split()) == present or None
+    def right() -> bool:
+        return (word in _filters(subject).get(name, "").split()) == present
 
     try:
         Deadline(FILTER_S, "the guest to change its receive filter", Awaited.GUEST).poll(right, 0.02)

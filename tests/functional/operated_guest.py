@@ -110,7 +110,7 @@ class OperatedGuest:
         """
         agent, end = self.guest.agent, GUEST
         deadline = Deadline(CONFIGURE_S, "the guest to have its NIC again", Awaited.GUEST)
-        deadline.poll(lambda: any(nic.name == "eth0" for nic in agent.network().nics) or None, 0.05)
+        deadline.poll(lambda: any(nic.name == "eth0" for nic in agent.network().nics), 0.05)
         agent.configure(f"{end.ipv4}/24", f"{end.ipv6}/64")
         self.configure_queues()
 

@@ -68,11 +68,11 @@ def migrate_ordinarily(guest: RunningGuest) -> dict[str, list[bool]]:
     target.qmp.execute("migrate-incoming", main)
     source.qmp.execute("migrate", main)
 
-    def completed() -> bool | None:
+    def completed() -> bool:
         status, reason = migration_status(source)
         if status in FAILED_STATES:
             raise UpdateFailed("migrate the guest", reason or status, details=source.messages)
-        return status == "completed" or None
+        return status == "completed"
 
     Deadline(60, "the migration to complete", Awaited.QEMU).poll(completed, 0.05)
     target.qmp.execute("cont")

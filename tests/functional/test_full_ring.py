@@ -154,8 +154,8 @@ def _wait_answered(case: MeasuredCase, session: TrafficSession) -> None:
     """Wait until the guest has reflected all packets: its answers are in the transmit ring."""
     sent = session.progress().sent
 
-    def reflected() -> bool | None:
-        return case.guest.agent.reflector().reflected >= sent or None
+    def reflected() -> bool:
+        return case.guest.agent.reflector().reflected >= sent
 
     Deadline(ARRIVE_S, "the guest to answer all packets", Awaited.GUEST).poll(reflected, 0.02)
 
@@ -172,7 +172,7 @@ def each_frame_once(case: MeasuredCase, when: str) -> Iterator[None]:
     yield
     with contextlib.suppress(DeadlineExceeded):  # the guest counts a frame after the tap
         deadline = Deadline(ARRIVE_S, "the frames")
-        deadline.poll(lambda: _frames_beyond(case) == before or None, 0.05)
+        deadline.poll(lambda: _frames_beyond(case) == before, 0.05)
     name, meaning = f"each-frame-once-{when}", "frames that the tap got beyond those that the guest has sent"
     case.expect_equal(name, _frames_beyond(case) - before, 0, meaning, family="each-frame-once")
 
@@ -184,13 +184,14 @@ def _wait_settled(case: MeasuredCase) -> int:
     """
     seen, since = _frames_beyond(case), time.monotonic()
 
-    def settled() -> int | None:
+    def settled() -> bool:
         nonlocal seen, since
         if (now := _frames_beyond(case)) != seen:
             seen, since = now, time.monotonic()
-        return seen if time.monotonic() - since >= SETTLED_S else None
+        return time.monotonic() - since >= SETTLED_S
 
-    return Deadline(10, "QEMU to have announced the guest", Awaited.QEMU).poll(settled, 0.05)
+    Deadline(10, "QEMU to have announced the guest", Awaited.QEMU).poll(settled, 0.05)
+    return seen
 
 
 def _frames_beyond(case: MeasuredCase) -> int:

@@ -26,7 +26,7 @@ SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by th
 def wait_migration(machine: Machine, status: str) -> None:
     """Wait until a migration has a status (QAPI MigrationStatus)."""
     deadline = Deadline(30, f"the migration to be {status}", Awaited.QEMU)
-    deadline.poll(lambda: migration_status(machine)[0] == status or None)
+    deadline.poll(lambda: migration_status(machine)[0] == status)
 
 
 class VhostHandOver(LiveUpdateTest):

@@ -140,9 +140,7 @@ class SoakJobs:
 
     def _left(self, soak: str, number: int) -> tuple[str, ...]:
         with contextlib.suppress(DeadlineExceeded):
-            Deadline(GONE_S, f"end the processes of case {number}").poll(
-                lambda: None if marked(soak, number) else True, interval=0.1
-            )
+            Deadline(GONE_S, f"end the processes of case {number}").poll(lambda: not marked(soak, number), interval=0.1)
         return tuple(one_line(describe(pid), MESSAGE_LENGTH) for pid in marked(soak, number))
 
     def _report(self, folder: Path) -> None:
@@ -165,9 +163,7 @@ class SoakJobs:
         """Sample the harness; no case runs."""
         folder, soak = self.session.folder, str(self.session.folder)
         with contextlib.suppress(DeadlineExceeded):
-            Deadline(GONE_S, "end all processes of the soak").poll(
-                lambda: None if of_soak(soak) else True, interval=0.1
-            )
+            Deadline(GONE_S, "end all processes of the soak").poll(lambda: not of_soak(soak), interval=0.1)
         values = read_resources(folder, folder / KEPT, cache_folder(), soak, self.watch.take())
         return ResourceSample(self.number, round(at_s, 3), cases, values)
 

@@ -33,8 +33,8 @@ with CleanupProcess() as cleanup:
 """
 
 
-def gone(path: Path) -> bool | None:
-    return None if os.path.lexists(path) else True
+def gone(path: Path) -> bool:
+    return not os.path.lexists(path)
 
 
 def killed_owner(place: Path, more: str = "pass") -> int:
@@ -53,14 +53,14 @@ def killed_owner(place: Path, more: str = "pass") -> int:
 
 def test_a_killed_owner_leaves_neither_folder_nor_group_nor_instance(tmp_path: Path) -> None:
     child = killed_owner(tmp_path)
-    Deadline(10, "the folders to go").poll(lambda: None if list(tmp_path.iterdir()) else True)
-    Deadline(10, "the group to end").poll(lambda: None if alive(child) else True)
+    Deadline(10, "the folders to go").poll(lambda: not list(tmp_path.iterdir()))
+    Deadline(10, "the group to end").poll(lambda: not alive(child))
 
 
 def test_a_group_that_was_unregistered_survives(tmp_path: Path) -> None:
     child = killed_owner(tmp_path, "cleanup.group(0)")
     try:
-        Deadline(10, "the folders to go").poll(lambda: None if list(tmp_path.iterdir()) else True)
+        Deadline(10, "the folders to go").poll(lambda: not list(tmp_path.iterdir()))
         assert alive(child)
     finally:
         os.kill(child, signal.SIGKILL)

@@ -108,9 +108,9 @@ def test_no_test_outlives_its_runner_or_the_harness(tmp_path: Path, victim: str)
             stderr=log,
             env={**os.environ, "TMPDIR": str(tmp_path)},
         )
-    Deadline(30, "the test's start").poll(lambda: note.read_text() if note.exists() and note.read_text() else None)
+    Deadline(30, "the test's start").poll(lambda: note.exists() and note.read_text())
     tested, runner = (int(word) for word in note.read_text().split())
     os.kill(process.pid if victim == "harness" else runner, signal.SIGKILL)
-    Deadline(10, "the test's end").poll(lambda: None if alive(tested) or alive(runner) else True)
+    Deadline(10, "the test's end").poll(lambda: not (alive(tested) or alive(runner)))
     process.wait(timeout=30)
-    Deadline(10, "the temporary folder to go").poll(lambda: None if list(tmp_path.glob("cprlib-*")) else True)
+    Deadline(10, "the temporary folder to go").poll(lambda: not list(tmp_path.glob("cprlib-*")))

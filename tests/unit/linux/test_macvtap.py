@@ -61,7 +61,7 @@ def test_packets_towards_the_guest_count_as_those_of_a_tap(topology: Topology) -
         frame = bytes.fromhex((GUEST.mac + STATION.mac).replace(":", "")) + b"\x88\xb5" + bytes(46)
         with topology.station.entered(), open_sending(STATION_INTERFACE) as socket:
             socket.send(frame)
-        Deadline(5, "a frame to arrive").poll(lambda: _read(opened).endswith(frame) or None, 0.01)
+        Deadline(5, "a frame to arrive").poll(lambda: _read(opened).endswith(frame), 0.01)
         counted = read_counters(topology.switch, "tap0")
     finally:
         os.close(opened)

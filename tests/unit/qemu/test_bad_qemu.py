@@ -242,7 +242,7 @@ def test_qemu_below_a_wrapper_dies_with_the_harness(tmp_path: Path) -> None:
     os.close(reader)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    Deadline(10, "QEMU to die").poll(lambda: None if alive(pid) else True)
+    Deadline(10, "QEMU to die").poll(lambda: not alive(pid))
 
 
 def test_a_qemu_that_hangs_has_fallen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

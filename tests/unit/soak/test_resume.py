@@ -149,7 +149,7 @@ def test_process_that_a_case_leaves_is_found(folder: Path, monkeypatch: pytest.M
     left = subprocess.Popen(["sleep", "60"], env={**os.environ, **mark(str(folder), 1)})
     try:
         command = Path(f"/proc/{left.pid}/cmdline")
-        Deadline(5, "its command line").poll(lambda: command.read_bytes().startswith(b"sleep") or None)
+        Deadline(5, "its command line").poll(lambda: command.read_bytes().startswith(b"sleep"))
         result = run_standin(folder, 3, parallel=1)
     finally:
         left.kill()

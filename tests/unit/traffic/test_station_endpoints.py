@@ -30,7 +30,7 @@ def test_a_datagram_larger_than_the_mtu_is_answered_in_full_and_logged() -> None
             peer.send(SenderPacket(number, 1, ssid=0).encode(4000))
             assert len(peer.recv(65536)) == 4000
         # a line is written after its answer
-        Deadline(10, "the log").poll(lambda: len(ends.reflections().log) == 3 or None)
+        Deadline(10, "the log").poll(lambda: len(ends.reflections().log) == 3)
         seen = ends.reflections()
     assert [line.sender_sequence for line in seen.log] == [0, 1, 2]
     assert seen.dropped == 0
@@ -44,7 +44,7 @@ def test_both_ends_of_a_connection_agree_on_its_content() -> None:
         TcpEndpoint(TcpEndpointSettings(TcpRole.SINK, port)) as sink,
     ):
         number = ends.connect(TcpEndpointSettings(TcpRole.SOURCE, port, "::1", rate=2_000_000))
-        Deadline(10, "byte_count").poll(lambda: ends.byte_count(number) > 100_000 or None)
+        Deadline(10, "byte_count").poll(lambda: ends.byte_count(number) > 100_000)
         report = ends.finish(number, 10)
         received = sink.finish(Deadline(10, "the end"))
     assert content_errors(report, received.byte_count, received.sha256) == ()

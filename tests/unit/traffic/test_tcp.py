@@ -35,7 +35,7 @@ def transfer(
     with guest, station:
         source, sink = (station, guest) if connecting is TcpRole.SOURCE else (guest, station)
         deadline = Deadline(60, "the content to come over")
-        deadline.poll(lambda: True if source.byte_count >= byte_count else None)
+        deadline.poll(lambda: source.byte_count >= byte_count)
         return source.finish(deadline), sink.finish(deadline)
 
 
@@ -65,9 +65,9 @@ def test_a_connection_that_is_cut_is_no_success() -> None:
         station = make(pair.station, replace(settings, address=GUEST.ipv4))
         with station:
             with guest:
-                Deadline(20, "bytes to come").poll(lambda: True if guest.byte_count > 10_000 else None)
+                Deadline(20, "bytes to come").poll(lambda: guest.byte_count > 10_000)
             # The source continues to send: only a segment after the cut is answered with a reset.
-            Deadline(20, "the reset").poll(lambda: None if station._thread.is_alive() else True)
+            Deadline(20, "the reset").poll(lambda: not station._thread.is_alive())
             report = station.finish(Deadline(5, "the end"))
     assert report.error in ("ECONNRESET", "EPIPE", "ENOTCONN")
     assert not report.complete

@@ -224,7 +224,7 @@ def test_a_refusing_proxy_accepts_only_after_release() -> None:
             connection.connect(f"\0{proxy.name}")
         proxy.release()
         connection.settimeout(10)
-        soon().poll(lambda: True if connection.connect_ex(f"\0{proxy.name}") == 0 else None)
+        soon().poll(lambda: connection.connect_ex(f"\0{proxy.name}") == 0)
         connection.sendall(b"abc")
         connection.shutdown(socket.SHUT_WR)
         accepted, _ = listener.accept()

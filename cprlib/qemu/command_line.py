@@ -71,16 +71,19 @@ def check_machine(machine: str, accelerator: str) -> None:
 class MachineFiles:
     """Paths of one QEMU's evidence.
 
-    :param name: of the QEMU, and part of each file's name.
+    :param name: of the QEMU, and part of its files' names.
+    :param process_name: of the QEMU that has executed this one in its place, and part of the names of the files that
+        belong to the process; ``name`` when empty.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, process_name: str = "") -> None:
         self.folder = folder
         self.name = name
+        self.process_name = process_name or name
         self.console = folder / f"console-{name}.log"  # the guest's serial console
-        self.qmp = folder / f"qmp-{name}.log"  # the transcript
+        self.qmp = folder / f"qmp-{self.process_name}.log"  # the transcript
         self.trace = folder / f"trace-{name}.log"  # QEMU's log with trace events
-        self.output = folder / f"stderr-{name}.log"  # standard output and error of the process
+        self.output = folder / f"stderr-{self.process_name}.log"  # standard output and error of the process
         self.counters = folder / COUNTERS_FILE  # of all QEMUs of the case; a coverage build makes it
         self.command = folder / f"command-{name}.txt"  # the command line, ready to paste except for its descriptors
         self.reached = folder / f"reached-{name}.txt"  # numbers of generated mutants whose code was executed

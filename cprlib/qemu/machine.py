@@ -120,7 +120,7 @@ class Machine:
                 "read the end of that file",
                 details=f"command: {shell_line(self.command)}",
             )
-        backtrace = keep_crash(self.files.folder, self.name, self.pid, status, self.settings.qemu.path)
+        backtrace = keep_crash(self.files.folder, self.files.process_name, self.pid, status, self.settings.qemu.path)
         messages = self.messages
         last = last_message(messages) or "no message"
         return QemuFailed(

@@ -108,8 +108,7 @@ def successor_of(machine: Machine, name: str, settings: MachineSettings, passed:
     :param name: of the successor, and part of its other files' names.
     :param passed: descriptors that management has passed to the process, by netdev.
     """
-    files = MachineFiles(machine.files.folder, name)
-    files.output, files.qmp = machine.files.output, machine.files.qmp
+    files = MachineFiles(machine.files.folder, name, machine.files.process_name)
     machine.watch.add(_limits(files))
     command = [*settings.prefix, *command_line(settings, files, *machine.channels, passed, incoming=True)]
     return replace(machine, name=name, settings=settings, files=files, command=command, incoming=True, found_pid=0)

@@ -32,8 +32,7 @@ def _read_queries(guest: RunningGuest) -> Values:
 
 def _read_process(guest: RunningGuest) -> Values:
     machine = guest.machine
-    started_as = machine.files.output.stem.partition("-")[2]  # another name when QEMU was executed in its place
-    return read_process_state(machine.pid, machine.name, started_as)
+    return read_process_state(machine.pid, machine.name, machine.files.process_name)
 
 
 def _read_kernel(guest: RunningGuest) -> Values:

@@ -27,7 +27,7 @@ from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.qmp import QmpConnection
-from cprlib.qemu.start import start_machine
+from cprlib.qemu.start import start_machine, successor_of
 from tests.unit.base.test_process import alive
 
 BAD = Path(__file__).with_name("bad_qemu.py")
@@ -223,6 +223,20 @@ def test_crash_below_a_wrapper_is_a_crash(tmp_path: Path) -> None:
     assert (check.name, check.outcome) == ("qemu-lives", Outcome.FAIL)
     assert "the source was killed by SIGABRT: bad QEMU: abort-later" in check.message
     assert [item.outcome for item in death_checks(tmp_path, accuses=False)] == [Outcome.INCONCLUSIVE]
+
+
+def test_a_crash_of_a_qemu_executed_in_place_is_kept_once_with_the_log_of_the_process(tmp_path: Path) -> None:
+    with started(tmp_path, "abort-later") as machine:
+        machine.wait_ready(20)
+        target = successor_of(machine, "target", machine.settings)
+        assert (target.files.output, target.files.qmp) == (machine.files.output, machine.files.qmp)
+        assert target.files.trace.name == "trace-target.log"
+        with contextlib.suppress(CprlibError):
+            target.qmp.execute("query-status")
+        target.wait_exit(Deadline(20, "its end"))
+        assert "bad QEMU: abort-later" in target.fallen()
+    (check,) = death_checks(tmp_path, accuses=True)
+    assert "bad QEMU: abort-later; see backtrace-source.txt" in check.message
 
 
 def test_qemu_below_a_wrapper_dies_with_the_harness(tmp_path: Path) -> None:

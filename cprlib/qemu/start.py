@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cprlib.cleanup import CleanupProcess
 from cprlib.linux.namespace import NetworkNamespace
@@ -24,16 +26,22 @@ MALLOC_ENVIRONMENT = {"MALLOC_PERTURB_": "165"}  # mallopt(3): overwrite freed m
 COVERAGE_VARIABLE = "CPRLIB_COVERAGE"  # images/qemu/coverage/counters.c; other QEMUs ignore it
 
 
+class Start(enum.Enum):
+    """What a QEMU does first that is not the target of an update."""
+
+    BOOT = "boot"
+    RESTORE = "restore"
+    """It waits for the state of a guest, which a command of QMP names."""
+
+
 @contextlib.contextmanager
 def start_machine(
     name: str,
     settings: MachineSettings,
     folder: Path,
     namespace: NetworkNamespace,
-    incoming: MigrationChannels | None = None,
+    start: Start | MigrationChannels = Start.BOOT,
     passed: Passed | None = None,
-    *,
-    restores: bool = False,
 ) -> Iterator[Machine]:
     """Start a QEMU in a network namespace; kill it when the body ends.
 
@@ -41,49 +49,93 @@ def start_machine(
 
     :param name: ``source``, ``target``, or a numbered name in a chain of updates; part of the evidence's file names.
     :param folder: of the evidence.
-    :param incoming: migration channels of a target; with ``plugged`` settings the main channel is set later by QMP.
+    :param start: the migration channels make it a target; with ``plugged`` settings the main channel is set later by
+        QMP.
     :param passed: descriptors that the caller opened and keeps; others that the netdevs need are opened here, and
         closed once QEMU has them.
-    :param restores: it waits for the state of a guest, which a command of QMP names.
     :raises EnvironmentFailure: the program cannot be started.
     """
     files = MachineFiles(folder.absolute(), name)
-    qmp_ours, qmp_theirs = socket.socketpair()
-    agent_ours, agent_theirs = socket.socketpair()
+    incoming = isinstance(start, MigrationChannels)
     with contextlib.ExitStack() as stack:
-        for end in (qmp_theirs, agent_ours, agent_theirs):
-            stack.callback(end.close)
-        channels = (qmp_theirs.fileno(), agent_theirs.fileno())
-        memory = () if settings.memory_file is None else (settings.memory_file,)
+        qmp, agent = (_socket_pair(stack) for _ in range(2))
+        channels = (qmp.theirs.fileno(), agent.theirs.fileno())
         manager = stack.enter_context(contextlib.ExitStack())
         given = dict(passed or {})
         if not settings.plugged:
-            given |= _open_missing(settings.netdevs, given, namespace, manager, incoming=incoming is not None)
-        command = [*settings.prefix, *command_line(settings, files, *channels, given, incoming=incoming is not None)]
-        if incoming:
-            command += incoming.incoming_arguments(deferred=settings.plugged)
-        elif restores:
-            command += ["-incoming", "defer"]
-        elif settings.plugged:
-            command.append("-S")
+            given |= _open_missing(settings.netdevs, given, namespace, manager, incoming=incoming)
+        command = [*settings.prefix, *command_line(settings, files, *channels, given, incoming=incoming)]
+        command += _start_arguments(start, plugged=settings.plugged)
         files.command.write_text(shell_line(command) + "\n", encoding="utf-8")
+        memory = () if settings.memory_file is None else (settings.memory_file,)
+        inherited = (*channels, *memory, *(number for item in given.values() for number in item.all))
+        process = stack.enter_context(_spawned(command, files, settings, namespace, inherited))
+        watch = stack.enter_context(SizeWatch(_limits(files), lambda: kill_group(process)))
+        manager.close()
+        for pair in (qmp, agent):
+            pair.theirs.close()
+        yield Machine(
+            name=name,
+            settings=settings,
+            files=files,
+            process=process,
+            qmp=stack.enter_context(QmpConnection(name, qmp.ours, files.qmp)),
+            agent=agent.ours,
+            namespace=namespace,
+            command=command,
+            incoming=incoming,
+            watch=watch,
+            channels=channels,
+        )
+
+
+class _SocketPair(NamedTuple):
+    ours: socket.socket
+    theirs: socket.socket
+
+
+def _socket_pair(stack: contextlib.ExitStack) -> _SocketPair:
+    """Two connected sockets; the stack closes those that are still open."""
+    return _SocketPair(*(stack.enter_context(end) for end in socket.socketpair()))
+
+
+def _start_arguments(start: Start | MigrationChannels, *, plugged: bool) -> list[str]:
+    """The end of the command line."""
+    if isinstance(start, MigrationChannels):
+        return start.incoming_arguments(deferred=plugged)
+    if start is Start.RESTORE:
+        return ["-incoming", "defer"]
+    return ["-S"] if plugged else []
+
+
+@contextlib.contextmanager
+def _spawned(
+    command: Sequence[str],
+    files: MachineFiles,
+    settings: MachineSettings,
+    namespace: NetworkNamespace,
+    inherited: Sequence[int],
+) -> Iterator[subprocess.Popen[str]]:
+    """The process; at the end of the body it is killed, and core file and backtrace of a crash are kept.
+
+    :param inherited: descriptors that it gets under the same numbers.
+    """
+    program = settings.qemu.path
+    environment = MALLOC_ENVIRONMENT | {COVERAGE_VARIABLE: str(files.counters)} | files.environment(settings.mutant)
+    with contextlib.ExitStack() as stack:
         stack.callback(_write_back, files.counters)
         output = stack.enter_context(files.output.open("w", encoding="utf-8"))
-        program = settings.qemu.path
         cleanup = stack.enter_context(CleanupProcess()) if is_script(program) else None
         with namespace.entered():
             process = stack.enter_context(
                 spawn(
                     command,
-                    purpose=f"start {settings.qemu.path}",
-                    env=os.environ
-                    | MALLOC_ENVIRONMENT
-                    | {COVERAGE_VARIABLE: str(files.counters)}
-                    | files.environment(settings.mutant),
+                    purpose=f"start {program}",
+                    env=os.environ | environment,
                     cwd=files.folder,  # for a core file
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    pass_fds=(*channels, *memory, *(number for item in given.values() for number in item.all)),
+                    pass_fds=inherited,
                     prepare=allow_core,
                 )
             )
@@ -91,13 +143,7 @@ def start_machine(
             cleanup.group(process.pid)
             stack.callback(cleanup.group, 0)
         stack.callback(_keep_crash, files, process, program)
-        watch = stack.enter_context(SizeWatch(_limits(files), lambda: kill_group(process)))
-        manager.close()
-        qmp_theirs.close()
-        agent_theirs.close()
-        qmp = stack.enter_context(QmpConnection(name, qmp_ours, files.qmp))
-        inbound = incoming is not None
-        yield Machine(name, settings, files, process, qmp, agent_ours, namespace, command, inbound, watch, channels)
+        yield process
 
 
 def successor_of(machine: Machine, name: str, settings: MachineSettings, passed: Passed | None = None) -> Machine:

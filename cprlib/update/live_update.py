@@ -249,7 +249,7 @@ class LiveUpdate:
         settings, switch = self._settings_of_target(), self.topology.switch
         self.mark("TARGET_STARTED")
         self.started_target = self.stack.enter_context(
-            start_machine(self.target_name, settings, self.folder, switch, incoming=self.channels, passed=self.passed)
+            start_machine(self.target_name, settings, self.folder, switch, self.channels, self.passed)
         )
 
     def _wait_listening(self) -> None:

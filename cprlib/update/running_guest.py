@@ -15,7 +15,7 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings, Passed
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapSource, opened_files
-from cprlib.qemu.start import start_machine
+from cprlib.qemu.start import Start, start_machine
 from cprlib.update.exec_update import ExecUpdate
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism, Mode
@@ -157,10 +157,8 @@ def running_guest(
         passed = stack.enter_context(_shared_files(settings, topology)) if mechanism.handling.shares_files else None
         if mode is Mode.NORMAL:
             settings = replace(settings, memory_file=stack.enter_context(_memory_file(settings.memory_mib)))
-        restores = saved is not None
-        machine = stack.enter_context(
-            start_machine("source", settings, folder, topology.switch, passed=passed, restores=restores)
-        )
+        start = Start.BOOT if saved is None else Start.RESTORE
+        machine = stack.enter_context(start_machine("source", settings, folder, topology.switch, start, passed))
         machine.wait_ready()
         if saved is not None:
             restore_guest(machine, saved)

@@ -274,6 +274,14 @@ def test_a_qemu_that_was_killed_or_quits_has_not_fallen(tmp_path: Path) -> None:
         assert machine.fallen() == ""
 
 
+def test_a_program_that_cannot_be_started_leaves_no_descriptor(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(EnvironmentFailure) as caught, started(tmp_path, "-", tmp_path / "absent"):
+        pass
+    assert os.listdir("/proc/self/fd") == before
+    assert "absent" in caught.value.happened
+
+
 def test_a_script_that_adds_options_gets_advice(tmp_path: Path) -> None:
     program = wrapper(tmp_path, "echo \"qemu: Invalid SMP CPUs 4: machine 'none' has 1\" >&2", "exit 1")
     with pytest.raises(UsageError, match=r"Invalid SMP CPUs 4.*; it is a script.*-machine none") as caught:

@@ -24,7 +24,7 @@ from cprlib.build.progress import Progress, seconds_text
 from cprlib.build.python_env import ensure_environment, has_environment
 from cprlib.build.qemu import FIRMWARE_SUITE, build_qemu, find_firmware
 from cprlib.build.series import DEFAULT_BASE, find_base
-from cprlib.build.together import run_together
+from cprlib.build.together import LOOK_AGAIN_S, run_together
 from cprlib.errors import CprlibError
 from cprlib.process import run
 
@@ -82,7 +82,8 @@ def build_everything(needed: Builds, progress: Progress) -> Path:
 
     def after_packages(build: Callable[[Progress], Any]) -> Callable[[Progress], Any]:
         def wait_and_build(shown: Progress) -> Any:
-            installed.wait()
+            while not installed.wait(LOOK_AGAIN_S):
+                shown.check()
             return build(shown)
 
         return wait_and_build

@@ -41,6 +41,9 @@ class Progress:
     def note(self, text: str) -> None:
         """Print a line that is no step."""
 
+    def check(self) -> None:
+        """Let the work end here when it is to stop; for work that waits, between its steps."""
+
     def expect(self, expected: Expected | None) -> None:
         """Show the time that is left, until called with None."""
 

@@ -32,18 +32,18 @@ class _Stoppable(Progress):
 
     @contextlib.contextmanager
     def step(self, what: str, work: float = 0.0) -> Iterator[Say]:
-        self._check()
+        self.check()
         with self._shown.step(what, work) as say:
             yield say
 
     def note(self, text: str) -> None:
-        self._check()
+        self.check()
         self._shown.note(text)
 
     def expect(self, expected: Expected | None) -> None:
         self._shown.expect(expected)
 
-    def _check(self) -> None:
+    def check(self) -> None:
         if self.stopped:
             raise _Stopped
 

@@ -6,18 +6,20 @@ import io
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from cprlib.build import first_build, together
 from cprlib.build.expected import Expected, qemu_work
-from cprlib.build.first_build import Builds, builds_of
+from cprlib.build.first_build import Builds, build_everything, builds_of
 from cprlib.build.precompiled import GENERATED, RECORD, ensure_precompiled
 from cprlib.build.progress import LineProgress, Progress, TerminalProgress
 from cprlib.build.source_tree import SourceTree
 from cprlib.build.together import run_together
-from cprlib.errors import BuildFailed, ProcessFailed
+from cprlib.errors import BuildFailed, MissingPackages, ProcessFailed
 from cprlib.process import run
 
 pytestmark = pytest.mark.fast
@@ -77,6 +79,21 @@ def test_failed_build_ends_the_others() -> None:
     with pytest.raises(BuildFailed, match="an error"):
         run_together(Progress(), {"long": long, "failing": failing})
     assert ended == ["long"]
+
+
+def test_failed_installation_ends_the_builds_that_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ensure_packages(_shown: Progress, *, check_only: bool = False) -> None:
+        if not check_only:
+            raise MissingPackages("install packages", "apt-get failed")
+
+    monkeypatch.setattr(first_build, "has_apt", lambda: True)
+    monkeypatch.setattr(first_build, "missing_packages", lambda: ["gcc"])
+    monkeypatch.setattr(first_build, "ensure_packages", ensure_packages)
+    monkeypatch.setattr(together, "STOP_S", 60.0)
+    began = time.monotonic()
+    with pytest.raises(MissingPackages, match="apt-get failed"):
+        build_everything(Builds(lab=True), Progress())
+    assert time.monotonic() - began < 30.0
 
 
 def test_expected_time_follows_the_measured_speed(monkeypatch: pytest.MonkeyPatch) -> None:

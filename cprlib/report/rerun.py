@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-_FLAGS = ("--native", "--lab", "--no-repeat", "--anyway")  # options of `cprlib run` that may stand without a value
-_SELECTION_OPTIONS = ("-t", "--tag", "--out", "--parallel", "--matrix", "--points", "--shard")
-_TEST_ARGUMENT = re.compile(r"(?!-)(.+\.py(:.*)?|(.*/)?tests/functional/?)")
+# Of the options of `cprlib run`; a unit test compares them with the command line.
+FLAGS = frozenset({"--native", "--repeat", "--no-repeat", "--anyway"})  # the rest has a value
+OPTIONAL_VALUES: Mapping[str, tuple[str, ...]] = {"--lab": ("uml", "kvm")}  # another word after it is a test
+SELECTION = frozenset({"-t", "--tag", "--out", "--parallel", "--matrix", "--points", "--shard"})
 
 
 def rerun_command(run: str, case: str) -> str:
@@ -22,19 +22,24 @@ def rerun_command(run: str, case: str) -> str:
         run_words, case_words = shlex.split(run), shlex.split(case)
     except ValueError:
         return case
+    while run_words[1:2] in (["-v"], ["--verbose"]):
+        del run_words[1]
     if run_words[:2] != ["cprlib", "run"] or case_words[:2] != ["cprlib", "run"]:
         return case
-    kept: list[str] = []
-    rest = run_words[2:]
-    while rest:
-        word = rest.pop(0)
-        value = [rest.pop(0)] if rest and _takes_value(word) else []
-        if word.partition("=")[0] in _SELECTION_OPTIONS or (
-            not word.startswith("-") and _TEST_ARGUMENT.fullmatch(word)
-        ):
-            continue
-        kept += [word, *value]
+    kept = [word for name, words in _options(run_words[2:]) if name not in SELECTION for word in words]
     return shlex.join(["cprlib", "run", *kept, *_without_given(case_words[2:], kept)])
+
+
+def _options(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """The options of a command line without its tests: name, and the words of name and value."""
+    rest = list(words)
+    while rest and (word := rest.pop(0)) != "--":
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if not name.startswith("-"):
+            continue
+        values = OPTIONAL_VALUES.get(name, rest[:1])
+        has_value = word == name and name not in FLAGS and rest[:1] and rest[0] in values
+        yield name, [word, *([rest.pop(0)] if has_value else [])]
 
 
 def _without_given(case: Sequence[str], run: Sequence[str]) -> list[str]:
@@ -50,8 +55,3 @@ def _without_given(case: Sequence[str], run: Sequence[str]) -> list[str]:
             words.pop()
             rest.pop(0)
     return words
-
-
-def _takes_value(word: str) -> bool:
-    """True when the next word is this option's value; not for ``--out=/x`` and ``-prate=5``."""
-    return word.startswith("-") and "=" not in word and word not in _FLAGS and (word[:2] == "--" or len(word) == 2)

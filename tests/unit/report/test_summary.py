@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
+from cprlib.cli.run import run
+from cprlib.lab.engine import ENGINES
 from cprlib.report.environment import Environment
 from cprlib.report.pipeline import build_report
-from cprlib.report.rerun import rerun_command
+from cprlib.report.rerun import FLAGS, OPTIONAL_VALUES, SELECTION, rerun_command
 from cprlib.report.summary import MARKDOWN_LINES, _code_span, markdown_summary, result_table
 from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy
@@ -19,7 +22,7 @@ CASE = "cprlib run tests/functional/test_x.py:X.test_y"
 
 
 @pytest.mark.parametrize(
-    ("run", "wanted"),
+    ("command", "wanted"),
     [
         ("cprlib run", CASE),
         ("", CASE),
@@ -34,17 +37,32 @@ CASE = "cprlib run tests/functional/test_x.py:X.test_y"
         ("cprlib run --native -prate=5 test_a.py:A.test_b", f"cprlib run --native -prate=5 {CASE[11:]}"),
         ("cprlib run --matrix push --points '*-cpr-*' --shard=1/2 -p rate=500", f"cprlib run -p rate=500 {CASE[11:]}"),
         ("cprlib run --no-repeat a.py", f"cprlib run --no-repeat {CASE[11:]}"),
+        ("cprlib run --repeat a.py --qemu /q", f"cprlib run --repeat --qemu /q {CASE[11:]}"),
+        ("cprlib -v run --qemu /q -p rate=500", f"cprlib run --qemu /q -p rate=500 {CASE[11:]}"),
+        ("cprlib run --qemu /q my-tests/", f"cprlib run --qemu /q {CASE[11:]}"),
+        ("cprlib run -tvhost:on --lab -- my-tests/", f"cprlib run --lab {CASE[11:]}"),
         ("cprlib run --policy mine.toml a.py", f"cprlib run --policy mine.toml {CASE[11:]}"),
     ],
 )
-def test_rerun_command_keeps_options_of_the_run(run: str, wanted: str) -> None:
-    assert rerun_command(run, CASE) == wanted
+def test_rerun_command_keeps_options_of_the_run(command: str, wanted: str) -> None:
+    assert rerun_command(command, CASE) == wanted
+
+
+def test_options_are_those_of_the_command_line() -> None:
+    options = [parameter for parameter in run.params if isinstance(parameter, click.Option)]
+    names = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+    assert {name for option in options if option.is_flag for name in (*option.opts, *option.secondary_opts)} == FLAGS
+    assert {option.opts[0] for option in options if not option.is_flag and isinstance(option.flag_value, str)} == set(
+        OPTIONAL_VALUES
+    )
+    assert OPTIONAL_VALUES["--lab"] == ENGINES
+    assert names >= SELECTION
 
 
 def test_rerun_command_gives_each_parameter_once() -> None:
     case = "cprlib run -p nic.packed=on -p 'qemu_args=-sandbox on' -p queues=4 a.py:A.b"
-    run = "cprlib run -p nic.packed=on --qemu-arg '-sandbox on'"
-    assert rerun_command(run, case) == f"{run} -p queues=4 a.py:A.b"
+    whole = "cprlib run -p nic.packed=on --qemu-arg '-sandbox on'"
+    assert rerun_command(whole, case) == f"{whole} -p queues=4 a.py:A.b"
 
 
 def test_case_without_a_command_has_no_rerun_command() -> None:

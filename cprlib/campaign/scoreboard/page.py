@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
@@ -23,6 +24,7 @@ GROUPS = {
     "without-": "The series without one of its patches",
     "stand-in-": "Mechanism `local`",
 }
+FOLDERS = re.compile(r"(?<!\S)/(?:[^\s/]+/)*")  # of an absolute path
 HEADINGS = (
     *("QEMU", "mechanism", "NIC", "updates", "lost forward", "lost return"),
     *("interruption forward, ms", "interruption return, ms", "same open files", "faults survived", "remarks"),
@@ -49,6 +51,8 @@ stamps ([RFC 6201](glossary.md#measuring)). **same open files**: descriptors of 
 target that are the source's open files, by kcmp(2), of all, over all updates. **faults survived**:
 failed updates after which the right QEMU runs the guest with all its state, of those injected
 ([Updates that fail on purpose](failed-updates.md)).
+
+Notes on this and earlier runs: [evidence/scoreboard.md](evidence/scoreboard.md).
 """
 NOT_MEASURED = (
     "Other rates, packet sizes, queue counts, guests and hosts than those above; TCG is slower than KVM.",
@@ -129,9 +133,9 @@ def _spread(values: Sequence[float]) -> str:
 
 def _remarks(row: Measured) -> Iterator[str]:
     if row.problem:
-        yield f"not measured: {one_line(row.problem, 160)}"
+        yield f"not measured: {_without_folders(row.problem, 160)}"
     if row.discarded:
-        yield f"{counted(len(row.discarded), 'guest')} discarded ({one_line(row.discarded[0], 100)})"
+        yield f"{counted(len(row.discarded), 'guest')} discarded ({_without_folders(row.discarded[0], 100)})"
     if left_out := len(row.updates) - len(row.counted):
         yield f"packets of {counted(left_out, 'update')} left out: pause longer than the queue"
     if row.failures:
@@ -140,6 +144,11 @@ def _remarks(row: Measured) -> Iterator[str]:
         yield f"{counted(row.unclear, 'fault')} inconclusive"
     if row.row.qemu.hidden_from and row.updates and not _shows_defect(row):
         yield f"not visible in these cases; shown by {', '.join(f'`{name}`' for name in row.row.qemu.hidden_from)}"
+
+
+def _without_folders(text: str, width: int) -> str:
+    """Paths of this machine are no part of a page for others: only the names of the files stay."""
+    return one_line(FOLDERS.sub("", text), width)
 
 
 def _shows_defect(row: Measured) -> bool:

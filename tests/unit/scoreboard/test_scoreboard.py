@@ -134,6 +134,18 @@ def test_qemu_that_cannot_be_built_leaves_its_row_unmeasured() -> None:
     assert "hunk 1 FAILED" in built.problem
 
 
+def test_page_has_no_folder_of_this_machine(tmp_path: Path) -> None:
+    case = replace(
+        guest_evidence(3),
+        skip_word="no-cpr",
+        skipped="cannot hand over a tap with /root/.cache/store/qemu/61d0/qemu-system-x86_64: no cpr=on",
+    )
+    rows = [measured(tmp_path, case), Measured(row("stock-9"), problem="build in /root/.cache/x failed")]
+    page = scoreboard_page(rows, REQUEST, MACHINE)
+    assert "/root" not in page
+    assert "(no-cpr: cannot hand over a tap with qemu-system-x86_64: no cpr=on)" in page
+
+
 def test_page_has_figures_command_machine_and_gaps(tmp_path: Path) -> None:
     rows = [measured(tmp_path, guest_evidence(3), losing(4, 0)), Measured(row("stock-9"), problem="no such package")]
     page = scoreboard_page(rows, replace(REQUEST, only=("series-*",), load=3.0), MACHINE)

@@ -26,6 +26,7 @@ MAX_RUNS = 40  # on the page; older ones are counted
 MAX_OTHER_PAGES = 60
 OTHER_PAGES = (  # title and pattern of pages of other commands in the same folder
     ("mutants by tests: which test kills which mutant", "prove/latest/mutation.html"),
+    ("lines of the series that tests run", "coverage/latest/coverage.html"),
     ("comparison of two QEMUs", "compare*.html"),
     ("comparison of two QEMUs", "*/compare*.html"),
     ("comparison of two QEMUs", "*/*/compare*.html"),

@@ -120,12 +120,17 @@ def utc_name() -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive flock(2) on ``path`` (created when missing); the kernel drops it when the holder dies."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive flock(2) on ``path`` (created when missing); the kernel drops it when the holder dies.
+
+    :param wait: for another holder to drop it.
+    :raises BlockingIOError: another process has it, and ``wait`` is False.
+    :raises OSError: the file cannot be opened.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)

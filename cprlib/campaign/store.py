@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from filelock import FileLock, Timeout
-
 from cprlib import files
 from cprlib.codec import BadValue, decode, dump_json
 from cprlib.errors import EnvironmentFailure, UsageError
@@ -95,21 +93,18 @@ class Store(Generic[Request]):
         :raises UsageError: another process works on the session.
         :raises EnvironmentFailure: the folder cannot be written.
         """
-        lock = FileLock(folder / LOCK, timeout=0, mode=0o600)
-        try:
-            lock.acquire()
-        except Timeout:
-            happened = f"another cprlib {self.command} runs in it"
-            raise UsageError(f"work on {folder}", happened, "wait for its end, or stop it") from None
-        except OSError as error:
-            raise EnvironmentFailure(f"work on {folder}", str(error), "choose another folder with --out") from error
         partial = folder / PARTIAL
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(folder / LOCK, wait=False))
+            except BlockingIOError:
+                happened = f"another cprlib {self.command} runs in it"
+                raise UsageError(f"work on {folder}", happened, "wait for its end, or stop it") from None
+            except OSError as error:
+                raise EnvironmentFailure(f"work on {folder}", str(error), "choose another folder with --out") from error
             shutil.rmtree(partial, ignore_errors=True)
             yield partial
             shutil.rmtree(partial, ignore_errors=True)
-        finally:
-            lock.release()
 
 
 def read_record(kind: type[Record], path: Path, version: int, word: str = "version") -> Record:

@@ -10,7 +10,6 @@ A lab runs on one core: user-mode Linux is two or more processes that alternate,
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from cprlib.cleanup import users_tmpdir
 from cprlib.errors import LabFailure
-from cprlib.files import cache_folder
+from cprlib.files import cache_folder, locked
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.session import Channels, LabSession, encode_job
 from cprlib.process import mark_environment, spawn
@@ -153,15 +152,8 @@ def reserved_core() -> Iterator[int]:
 
 def _reserve(core: int, stack: contextlib.ExitStack) -> bool:
     """Reserve a core until the stack is closed; False when another lab has it."""
-    folder = cache_folder() / "lab-cores"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / str(core), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError:
-        return False  # a read-only cache: run without reservation
-    stack.callback(os.close, descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        stack.enter_context(locked(cache_folder() / "lab-cores" / str(core), wait=False))
+    except OSError:  # another lab has it; or a read-only cache, which allows no reservation
         return False
     return True

@@ -25,7 +25,7 @@ from cprlib.testing.nic_view import TapView, read_tap_view
 from cprlib.testing.quiet_nic import Rest, rest_checks, watch_rest
 from cprlib.traffic.probes import Probes
 from cprlib.update.fault_injection import inject_fault
-from cprlib.update.faults import TARGET_SETTINGS, Action, Fault, Survivor
+from cprlib.update.faults import TARGET_SETTINGS, Action, Actor, Fault, Survivor
 from cprlib.update.outcome import FAILED_STATES
 from cprlib.update.results import FaultResult
 
@@ -146,10 +146,11 @@ class FailedUpdates:
                 self._check_descriptors(result)
                 self._check_tap(result)
             case Survivor.TARGET:
+                ends = "gone" if fault.actor is Actor.SOURCE and fault.action is Action.KILL else "completed"
                 case.expect(
                     f"{fault.name}-completes",
-                    result.migration in ("completed", "gone") and result.state_after == result.state_before,
-                    f"completed, the target is {result.state_before}",
+                    result.migration == ends and result.state_after == result.state_before,
+                    f"{ends}, the target is {result.state_before}",
                     f"{words}, the target is {result.state_after}",
                     f"{context}: the update did not complete",
                 )

@@ -192,14 +192,15 @@ def expect_nothing_run_by_failed_target(case: MeasuredCase, programs: Programs) 
     """A target that ends because it cannot load the state leaves the interfaces to the source: no script runs."""
     before = programs.runs()
     result = inject_fault(case.guest, *faults_named("main-garbage"))
-    if not result.reached or result.target_exit is None:
-        reason = result.why or "the target did not end by itself"
-        case.inconclusive("failed-target-runs-nothing", "the target ends with an error and runs no program", reason)
+    if not result.reached:
+        expected = "the target ends with an error and runs no program"
+        case.inconclusive("failed-target-runs-nothing", expected, result.why)
         return
+    target = "still running" if result.target_exit is None else "ended"
     case.expect_equal(
         "failed-target-runs-nothing",
-        {"source": result.state_after, "programs": programs.runs()[len(before) :]},
-        {"source": "running", "programs": ()},
+        {"source": result.state_after, "target": target, "programs": programs.runs()[len(before) :]},
+        {"source": "running", "target": "ended", "programs": ()},
         f"after a target that failed with exit status {result.target_exit}",
     )
 

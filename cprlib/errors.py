@@ -154,7 +154,24 @@ class GuestFailed(CprlibError):
 
 
 class UpdateFailed(CprlibError):
-    """A live update did not complete; ``details`` holds the messages of both QEMUs."""
+    """A live update did not complete; ``details`` holds the messages of both QEMUs.
+
+    :param source_said, target_said: last message of each QEMU; empty without one.
+    """
+
+    def __init__(
+        self,
+        tried: str,
+        happened: str,
+        advice: str = "",
+        *,
+        details: str = "",
+        source_said: str = "",
+        target_said: str = "",
+    ) -> None:
+        super().__init__(tried, happened, advice, details=details)
+        self.source_said = source_said
+        self.target_said = target_said
 
 
 def report_error(error: Exception, *, verbose: bool = False) -> ExitStatus:

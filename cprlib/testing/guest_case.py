@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cprlib.errors import DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
+from cprlib.errors import CprlibError, DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import death_checks
@@ -28,7 +28,7 @@ from cprlib.evidence.update_checks import (
 from cprlib.guest.console import Console
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.testing.checks import CaseChecks, accuses_qemu_or_guest
+from cprlib.testing.checks import CaseChecks, accuses_qemu_or_guest, without_time
 from cprlib.testing.equivalence import compare_device_states, compare_state, read_compared
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
@@ -101,8 +101,7 @@ class GuestCase(CaseChecks):
         except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
             if not accuses_qemu_or_guest(error):
                 raise
-            said = " | ".join(line.strip() for line in error.details.splitlines() if "qemu-system" in line)
-            message = f"{error.one_line()}{f' ({said})' if said else ''}"  # the cause may be in either QEMU's words
+            message = f"{error.one_line()}{_said(error)}"
             expected, family = "the guest runs in the target", "update-completes"
             self.expect(check, False, expected, error.happened, message, family=family)
             raise
@@ -214,3 +213,12 @@ class GuestCase(CaseChecks):
 
     def write(self) -> None:
         replace(self.evidence, finished_ns=time.time_ns()).write(self.folder)
+
+
+def _said(error: CprlibError) -> str:
+    """The last messages of both QEMUs, either of which may have the cause, in brackets; empty without one."""
+    if not isinstance(error, UpdateFailed):
+        return ""
+    said = {"source": error.source_said, "target": error.target_said}
+    text = "; ".join(f"the {who} said: {without_time(words)}" for who, words in said.items() if words)
+    return f" ({text})" if text else ""

@@ -124,7 +124,7 @@ class LiveUpdate:
         """
         refusal = self.begin()
         if isinstance(refusal, QmpRefused):
-            raise UpdateFailed("start the live update", refusal.happened, details=self.source.messages) from refusal
+            raise self._failed(refusal.happened, "start the live update") from refusal
         if refusal:
             raise refusal
         if all(hook.waits_for_stop for hook in self.hooks):
@@ -378,8 +378,13 @@ class LiveUpdate:
         self.source.check_alive("live-update the guest", broken=True)
         return self._failed(error.happened)
 
-    def _failed(self, reason: str) -> UpdateFailed:
-        details = f"source said:\n{tail(self.source.messages)}\ntarget said:\n{tail(self.target.messages)}"
+    def _failed(self, reason: str, tried: str = "live-update the guest") -> UpdateFailed:
+        source, target = self.source.messages, self.target.messages
         return UpdateFailed(
-            "live-update the guest", reason, "see the details for the messages of both QEMUs", details=details
+            tried,
+            reason,
+            "see the details for the messages of both QEMUs",
+            details=f"source said:\n{tail(source)}\ntarget said:\n{tail(target)}",
+            source_said=last_message(source),
+            target_said=last_message(target),
         )

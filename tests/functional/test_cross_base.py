@@ -71,7 +71,7 @@ class CrossBase(LiveUpdateTest):
             with contextlib.suppress(DeadlineExceeded):
                 deadline = Deadline(10, "the source to run again", Awaited.QEMU)
                 wait_run_state(source, lambda state: state == "running", deadline)
-            said = error.details.strip().splitlines()[-1]  # the target's last words
+            said = error.target_said or error.source_said or error.happened
             status = source.status()
             case.expect(
                 "way-back",

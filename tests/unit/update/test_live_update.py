@@ -37,7 +37,7 @@ class StandIn:
     def __init__(self, steps: list[str], *, refuses: bool = False, ended: bool = False, name: str = "") -> None:
         self.settings = SETTINGS
         self.pid = 1
-        self.messages = ""
+        self.messages = f"{name}warning\n{name}last message\n"
         self.incoming = True
         self.name = name
         self.process = SimpleNamespace(poll=lambda: 1 if ended else None)
@@ -179,8 +179,9 @@ def test_hooks_are_called_between_the_steps(monkeypatch: pytest.MonkeyPatch, ste
 def test_a_refused_migration_fails_at_once_also_with_a_pause(monkeypatch: pytest.MonkeyPatch, steps: list[str]) -> None:
     acted: list[object] = []
     begun = time.monotonic()
-    with pytest.raises(UpdateFailed, match="cannot start the live update: no"):
+    with pytest.raises(UpdateFailed, match="cannot start the live update: no") as caught:
         update(monkeypatch, steps, [PauseAtFdsSent(acted.append)], refuses=True).perform()
+    assert (caught.value.source_said, caught.value.target_said) == ("last message", "target last message")
     assert not acted
     assert time.monotonic() - begun < 5
     assert "quit" not in steps

@@ -20,7 +20,7 @@ from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.start import successor_of
 from cprlib.qemu.wrapper import last_message
 from cprlib.update.live_update import MIGRATE_S, LiveUpdate, UpdateHook
-from cprlib.update.outcome import FAILED_STATES, migration_status, view
+from cprlib.update.outcome import FAILED_STATES, query_migration, view
 from cprlib.update.results import SOURCE, Moment, ProcessView
 
 EXECUTED_S = 60.0
@@ -118,11 +118,10 @@ class ExecUpdate(LiveUpdate):
         :raises UpdateFailed: the migration or exec(2) failed, and the guest runs in the source; or the target ended.
         """
         source = self.source
-        begun_ns = next(item.time_ns for item in self.moments if item.name == "MIGRATE")
 
         def states() -> Iterator[tuple[str, int]]:
             for event in source.qmp.events:
-                if event.name == "MIGRATION" and event.received_ns >= begun_ns:
+                if event.name == "MIGRATION" and event.received_ns >= self.migrate_ns:
                     yield str(event.data.get("status")), event.time_ns
 
         def executed() -> bool:
@@ -132,8 +131,7 @@ class ExecUpdate(LiveUpdate):
             if source.qmp.greetings > self.greetings:
                 return True
             if any(status in FAILED_STATES for status, _ in states()):
-                status, reason = migration_status(source)
-                raise self._failed(reason or f"status {status}")
+                raise self._failed(query_migration(source).reason)
             return False
 
         Deadline(EXECUTED_S, "the source to execute the target", Awaited.QEMU).poll(executed, interval=0.01)

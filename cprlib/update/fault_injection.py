@@ -36,7 +36,7 @@ from cprlib.update.outcome import (
     FINISHING,
     FaultOutcome,
     migration_settings,
-    migration_status,
+    query_migration,
     view_after_release,
 )
 from cprlib.update.proxy import ChannelProxy, StartupBarrier
@@ -74,9 +74,9 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
         try:
             refusal = update.begin()
             outcome = FaultOutcome(fault, source, update.target, state, injection.acted_ns)
-            migration, error = outcome.wait_migration(refusal.happened if refusal else "")
+            migration = outcome.wait_migration(refusal.happened if refusal else "")
             back_ms, target_exit = outcome.wait_survivor()
-            announced = outcome.wait_announced(migration, update.started_ns)
+            announced = outcome.wait_announced(migration.status, update.started_ns)
             if outcome.target_has_guest:
                 guest.move_to(update.target, stack.pop_all())
             elif fault.survivor is Survivor.SOURCE:
@@ -88,8 +88,8 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
         fault=fault,
         why=injection.why,
         acted_ns=injection.acted_ns,
-        migration=migration,
-        error=error,
+        migration=migration.status,
+        error=migration.error,
         refused=injection.refused,
         announced=announced,
         settings_changed=changed,
@@ -264,11 +264,13 @@ class FaultInjection(UpdateHook):
         awaited = self._awaited_status()
         if awaited is None:
             return True
-        status, reason = migration_status(update.source)
+        migration = query_migration(update.source)
         # until ``migrate`` returns, it is the status of the migration before
-        if migrating is not None and migrating.done() and status == "failed":
-            raise InstrumentError(f"bring the update to phase {phase}", f"the migration failed before: {reason}")
-        return status == awaited
+        if migrating is not None and migrating.done() and migration.status == "failed":
+            raise InstrumentError(
+                f"bring the update to phase {phase}", f"the migration failed before: {migration.error}"
+            )
+        return migration.status == awaited
 
     def _awaited_status(self) -> str | None:
         """QAPI MigrationStatus of the source in the fault's phase, where it matters."""

@@ -30,7 +30,7 @@ from cprlib.qemu.start import start_machine
 from cprlib.qemu.wrapper import last_message
 from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, Mode
-from cprlib.update.outcome import FAILED_STATES, migration_status, view, view_after_release, wait_run_state
+from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release, wait_run_state
 from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateResult, moments_of, run_states_of
 
 LISTEN_S = READY_S = 30.0
@@ -74,6 +74,7 @@ class LiveUpdate:
     :param source_channels: names that the source connects to; a proxy's where a hook adds one.
     :param mode: migration mode.
     :param capabilities: migration capabilities to set on the source.
+    :param migrate_ns: time of ``migrate``.
     :param migrating: QEMU's refusal of ``migrate``, None when accepted; None before ``migrate``.
     """
 
@@ -92,6 +93,7 @@ class LiveUpdate:
     capabilities: dict[str, bool] = field(default_factory=lambda: {"events": True})
     source_before: ProcessView = field(init=False)
     started_ns: int = field(init=False)
+    migrate_ns: int = field(init=False, default=0)
     moments: list[Moment] = field(default_factory=list)
     migrating: Future[QemuFailed | None] | None = None
     started_target: Machine | None = None
@@ -197,7 +199,7 @@ class LiveUpdate:
         self.source.set_capabilities(self.capabilities)
         self.source.qmp.execute("migrate-set-parameters", {"mode": self.mode, **self._parameters})
         self._reach(Phase.MODE_SET)
-        self.mark("MIGRATE")
+        self.migrate_ns = self.mark("MIGRATE")
         with ThreadPoolExecutor(1) as thread:  # a source that waits to connect answers nothing
             self.migrating = thread.submit(self._migrate)
             for hook in self.hooks:
@@ -228,8 +230,11 @@ class LiveUpdate:
             return error
         return None
 
-    def mark(self, name: str, who: str = HARNESS) -> None:
-        self.moments.append(Moment(name, time.time_ns(), who, "the harness"))
+    def mark(self, name: str, who: str = HARNESS) -> int:
+        """Note a step of the harness; returns its time."""
+        time_ns = time.time_ns()
+        self.moments.append(Moment(name, time_ns, who, "the harness"))
+        return time_ns
 
     @property
     def expects_failure(self) -> bool:
@@ -302,10 +307,8 @@ class LiveUpdate:
             except DeadlineExceeded:
                 if deadline.expired:
                     raise
-            if self.migrating is not None:
-                status, reason = migration_status(self.source)
-                if status in FAILED_STATES:
-                    raise QemuFailed("send the CPR state", reason or f"status {status}")
+            if self.migrating is not None and (migration := query_migration(self.source)).failed:
+                raise QemuFailed("send the CPR state", migration.reason)
 
     def name_main_channel(self) -> None:
         """Name the main channel to a target that was started with ``-incoming defer``."""
@@ -317,11 +320,10 @@ class LiveUpdate:
         :raises UpdateFailed: the migration failed before that (stock QEMU stops the guest after it sent its CPR state).
         :raises QemuFailed: the source ended.
         """
-        begun_ns = next(item.time_ns for item in self.moments if item.name == "MIGRATE")
 
         def over(event: QmpEvent) -> bool:
             failed = event.data.get("status") in FAILED_STATES
-            return event.received_ns >= begun_ns and (event.name == "STOP" or failed)
+            return event.received_ns >= self.migrate_ns and (event.name == "STOP" or failed)
 
         deadline = Deadline(30, "the source's guest to stop", Awaited.QEMU)
         try:
@@ -329,8 +331,7 @@ class LiveUpdate:
         except QemuFailed as error:
             raise self._source_failed(error) from error
         if event.name != "STOP":
-            status, reason = migration_status(self.source)
-            raise self._failed(reason or f"status {status}")
+            raise self._failed(query_migration(self.source).reason)
 
     def _wait_completed(self) -> None:
         """Wait until the source has sent everything.
@@ -340,12 +341,11 @@ class LiveUpdate:
         target = self.target
 
         def completed() -> bool:
-            status, reason = migration_status(self.source)
-            if status in FAILED_STATES:
-                raise self._failed(reason or f"status {status}")
+            if (migration := query_migration(self.source)).failed:
+                raise self._failed(migration.reason)
             if target.process.poll() is not None:
                 raise self._failed(f"the target ended: {last_message(target.messages) or 'it said nothing'}")
-            return status == "completed"
+            return migration.status == "completed"
 
         try:
             Deadline(60, "the migration to complete", Awaited.QEMU).poll(completed, interval=0.02)

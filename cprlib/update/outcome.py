@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, QemuFailed, UpdateFailed
@@ -36,10 +37,29 @@ def view_after_release(machine: Machine, kept: int = 0) -> ProcessView:
     return replace(view(machine), waited_ms=waited_ms)
 
 
-def migration_status(source: Machine) -> tuple[str, str]:
-    """Status of a migration by query-migrate (QAPI MigrationStatus; ``none`` before one), and QEMU's error message."""
+class Migration(NamedTuple):
+    """A migration by query-migrate.
+
+    :param status: QAPI MigrationStatus; ``none`` before the first one.
+    :param error: QEMU's message; empty when it gave none.
+    """
+
+    status: str
+    error: str
+
+    @property
+    def failed(self) -> bool:
+        return self.status in FAILED_STATES
+
+    @property
+    def reason(self) -> str:
+        """Why it failed."""
+        return self.error or f"status {self.status}"
+
+
+def query_migration(source: Machine) -> Migration:
     answer = source.qmp.execute("query-migrate")
-    return str(answer.get("status", "none")), str(answer.get("error-desc", ""))
+    return Migration(str(answer.get("status", "none")), str(answer.get("error-desc", "")))
 
 
 @dataclass(slots=True)
@@ -61,31 +81,31 @@ class FaultOutcome:
     target_state: str = "gone"
     target_has_guest: bool = False
 
-    def wait_migration(self, refused: str) -> tuple[str, str]:
+    def wait_migration(self, refused: str) -> Migration:
         """Wait until the source reports the end of the migration, or has ended.
 
         :param refused: QEMU's message when it refused ``migrate``; empty when it did not.
-        :returns: QAPI MigrationStatus or ``gone``, and QEMU's message for a failure.
+        :returns: the migration, with status ``gone`` when the source has ended.
         :raises DeadlineExceeded: neither happened.
         :raises UpdateFailed: the migration failed although the target had to get the guest.
         """
 
-        def ended() -> tuple[str, str] | None:
+        def ended() -> Migration | None:
             if self.source.process.poll() is not None:
-                return "gone", refused
+                return Migration("gone", refused)
             try:
-                status, reason = migration_status(self.source)
+                found = query_migration(self.source)
             except QemuFailed:
                 return None
-            over = status in ENDED_STATES or (refused and status == "none")
-            return (status, reason or refused) if over else None
+            over = found.status in ENDED_STATES or (refused and found.status == "none")
+            return found._replace(error=found.error or refused) if over else None
 
         deadline = Deadline(END_S, f"the end of an update with {self.fault.name}", Awaited.QEMU)
-        status, reason = deadline.poll(ended, 0.02)
-        if status == "failed" and self.fault.survivor is Survivor.TARGET:
+        migration = deadline.poll(ended, 0.02)
+        if migration.status == "failed" and self.fault.survivor is Survivor.TARGET:
             tried = f"update the guest with fault {self.fault.name}"
-            raise UpdateFailed(tried, reason or "no reason given", details=self.source.messages)
-        return status, reason
+            raise UpdateFailed(tried, migration.reason, details=self.source.messages)
+        return migration
 
     def wait_announced(self, status: str, since_ns: int) -> str:
         """Status in the source's last event MIGRATION; waits until a failure or cancellation has been announced.

@@ -10,7 +10,7 @@ from cprlib.qemu.command_line import MigrationChannels, file_channel
 from cprlib.qemu.machine import Machine
 from cprlib.update.live_update import MIGRATE_S
 from cprlib.update.mechanism import Mechanism, Mode
-from cprlib.update.outcome import FAILED_STATES, migration_status
+from cprlib.update.outcome import query_migration
 from cprlib.update.proxy import ChannelProxy
 
 SAVE_S = RESTORE_S = 60.0
@@ -28,10 +28,9 @@ def save_guest(machine: Machine, path: Path) -> None:
     machine.qmp.execute("migrate", {"channels": [file_channel(path)]})
 
     def saved() -> bool:
-        status, reason = migration_status(machine)
-        if status in FAILED_STATES:
-            raise QemuFailed("save the guest", reason or f"status {status}", details=machine.messages)
-        return status == "completed"
+        if (migration := query_migration(machine)).failed:
+            raise QemuFailed("save the guest", migration.reason, details=machine.messages)
+        return migration.status == "completed"
 
     Deadline(SAVE_S, "the guest to be saved", Awaited.QEMU).poll(saved, POLL_S)
 

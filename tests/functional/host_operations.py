@@ -19,7 +19,7 @@ from cprlib.testing.watch import GUEST_ANNOUNCE
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
-from cprlib.update.outcome import FAILED_STATES, migration_status, wait_run_state
+from cprlib.update.outcome import ENDED_STATES, Migration, query_migration, wait_run_state
 from cprlib.update.running_guest import RunningGuest
 from operated_guest import OperatedGuest
 from operations import Operation
@@ -159,12 +159,12 @@ def _migrate_to(machine: Machine, path: Path) -> list[str]:
     machine.qmp.execute("migrate-set-parameters", {"mode": "normal"})
     machine.qmp.execute("migrate", {"channels": [file_channel(path.absolute())]})
 
-    def ended() -> tuple[str, str] | None:
-        status, reason = migration_status(machine)
-        return (status, reason) if status in (*FAILED_STATES, "completed") else None
+    def ended() -> Migration | None:
+        migration = query_migration(machine)
+        return migration if migration.status in ENDED_STATES else None
 
-    status, reason = Deadline(MIGRATE_S, "the migration to a file to end", Awaited.QEMU).poll(ended, 0.02)
-    found = [] if status == "completed" else [f"the migration {status}: {reason}"]
+    migration = Deadline(MIGRATE_S, "the migration to a file to end", Awaited.QEMU).poll(ended, 0.02)
+    found = [f"the migration {migration.status}: {migration.error}"] if migration.failed else []
     deadline = Deadline(EVENT_S, "the migration to be finalized", Awaited.QEMU)
     wait_run_state(machine, lambda state: state in ("postmigrate", "running"), deadline)
     machine.qmp.execute("cont")

@@ -13,7 +13,7 @@ from cprlib.qemu.trace_log import TraceLog, TraceRecord
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.outcome import migration_status, wait_run_state
+from cprlib.update.outcome import query_migration, wait_run_state
 from cprlib.update.proxy import ChannelProxy
 
 CONNECT_S = 10.0
@@ -86,11 +86,11 @@ def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: s
         update = case.guest.plan_update([hook], stack=stack, target_name=f"target-{name}")
         update.begin()
         ended = Deadline(CONNECT_S, "the migration to end", Awaited.QEMU)
-        ended.poll(lambda: migration_status(source)[0] == status, interval=0.02)
+        ended.poll(lambda: query_migration(source).status == status, interval=0.02)
         wait_run_state(source, lambda state: state == "running", ended)
     case.expect_equal(f"{name}-source-runs", _state(source), {"migration": status, "source": "running"})
     expect_answers(case, name, source.settings.netdevs)
 
 
 def _state(source: Machine) -> dict[str, str]:
-    return {"migration": migration_status(source)[0], "source": source.status()}
+    return {"migration": query_migration(source).status, "source": source.status()}

@@ -23,7 +23,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, observe_update
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.outcome import FAILED_STATES, migration_status
+from cprlib.update.outcome import query_migration
 from cprlib.update.running_guest import RunningGuest
 from tap_sources import Programs
 
@@ -69,10 +69,9 @@ def migrate_ordinarily(guest: RunningGuest) -> dict[str, list[bool]]:
     source.qmp.execute("migrate", main)
 
     def completed() -> bool:
-        status, reason = migration_status(source)
-        if status in FAILED_STATES:
-            raise UpdateFailed("migrate the guest", reason or status, details=source.messages)
-        return status == "completed"
+        if (migration := query_migration(source)).failed:
+            raise UpdateFailed("migrate the guest", migration.reason, details=source.messages)
+        return migration.status == "completed"
 
     Deadline(60, "the migration to complete", Awaited.QEMU).poll(completed, 0.05)
     target.qmp.execute("cont")

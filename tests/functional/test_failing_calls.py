@@ -19,7 +19,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor, faults_named
-from cprlib.update.outcome import migration_status
+from cprlib.update.outcome import query_migration
 from failed_update import FailedUpdates, failed_updates
 from main_channel_faults import CancelWhileConnecting, MissingProgram, fail_main_channel
 from netdev_refusals import NetdevAttempt, Refusal
@@ -163,7 +163,7 @@ def fail_update(case: MeasuredCase, calls: SupervisedCalls, updates: FailedUpdat
         )
     answers = updates.inject([item.fault])
     made = all_made(case, name, calls)
-    said = "\n".join([machine.messages[before:], migration_status(machine)[1]])
+    said = "\n".join([machine.messages[before:], query_migration(machine).error])
     if item.said and made:
         expect_reported(case, name, said, item.said, item.messages)
     return answers
@@ -220,7 +220,7 @@ def fail_to_stop(case: MeasuredCase, updates: FailedUpdates) -> None:
         return
     qmp.execute("human-monitor-command", {"command-line": 'qemu-io disk "write 0 512"'})  # else nothing is flushed
     updates.inject([_fault("vm-cannot-be-stopped")])
-    expect_reported(case, "vm-cannot-be-stopped", migration_status(case.guest.machine)[1], "stop")
+    expect_reported(case, "vm-cannot-be-stopped", query_migration(case.guest.machine).error, "stop")
     qmp.execute("blockdev-del", {"node-name": "disk"})
 
 

@@ -17,7 +17,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.outcome import migration_status, wait_run_state
+from cprlib.update.outcome import query_migration, wait_run_state
 from cprlib.update.proxy import ChannelProxy
 
 SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
@@ -26,7 +26,7 @@ SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by th
 def wait_migration(machine: Machine, status: str) -> None:
     """Wait until a migration has a status (QAPI MigrationStatus)."""
     deadline = Deadline(30, f"the migration to be {status}", Awaited.QEMU)
-    deadline.poll(lambda: migration_status(machine)[0] == status)
+    deadline.poll(lambda: query_migration(machine).status == status)
 
 
 class VhostHandOver(LiveUpdateTest):

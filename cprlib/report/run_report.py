@@ -29,6 +29,7 @@ EXIT_STATUS = {
     Outcome.SKIP: ExitStatus.INCONCLUSIVE,
 }
 _NAMED = 3  # causes in the answer
+_NOTHING_FAILED = "nothing failed"
 _NOT_RUN = {  # skip words: what did not run, and what to do
     "no-target": "updates between two QEMUs (--target-base or --target-qemu)",
     "no-local": "mechanism local (this QEMU has no migration parameter local)",
@@ -133,11 +134,13 @@ class Answers:
 
     @property
     def lines(self) -> tuple[tuple[str, str], ...]:
-        return (
+        """Questions with their answers; a run in which nothing failed has no "Why not?"."""
+        lines = (
             ("May it ship?", self.may_it_ship),
             ("Why not?", self.why_not),
             ("What was not looked at?", self.not_looked_at),
         )
+        return tuple((question, answer) for question, answer in lines if answer != _sentence(_NOTHING_FAILED))
 
 
 def no_feature_advice(report: RunReport) -> str:
@@ -179,7 +182,7 @@ def _why_not(report: RunReport) -> str:
     if lacks_feature(report.cases) and not any(group.outcome == Outcome.FAIL for group in groups):
         return no_feature_advice(report)
     if report.verdict.outcome == Outcome.PASS:
-        return "nothing failed"
+        return _NOTHING_FAILED
     if not groups:
         return "; ".join(report.own_reasons)
     shown = [group.heading for group in groups if group.outcome == groups[0].outcome]

@@ -49,6 +49,7 @@ def test_part_of_the_suite_is_no_yes(tmp_path: Path) -> None:
     said = answers(report_of(tmp_path, good_case()))
     assert said.may_it_ship.startswith("This run found nothing against it")
     assert (said.why_not, said.not_looked_at) == ("Nothing failed.", "The whole series.")
+    assert [question for question, _ in said.lines] == ["May it ship?", "What was not looked at?"]
 
 
 def test_run_without_a_case_says_so(tmp_path: Path) -> None:

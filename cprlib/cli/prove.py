@@ -42,7 +42,9 @@ NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
 )
 @base_option
 @click.option(
-    "--whole/--quick", default=True, help="Every test on every build, or on a mutant only the tests that must kill it."
+    "--whole/--quick",
+    default=True,
+    help="Run every test on every build; --quick: on a mutant only the tests in its Killed-by.",
 )
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of the good build.")
 @native_option

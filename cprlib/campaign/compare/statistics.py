@@ -59,7 +59,7 @@ class Shift:
         return 1 / (1 + len(self.typical))
 
     def interval(self, level: float) -> tuple[float, float] | None:
-        """The shifts that one-sided tests at (1 - level) / 2 do not reject; None where they reject none.
+        """Confidence interval of the shift, by one-sided tests at (1 - level) / 2; None with too few observations.
 
         :param level: of confidence, 0.95.
         """

@@ -1,4 +1,4 @@
-"""Generated mutants of a series: which ones a run takes, what became known of each, and the score of each patch.
+"""Generated mutants of a series: selection, result of each mutant, score of each patch.
 
 The records are those of ``generated`` in mutation.json. Mutants without a difference that a test could see are data:
 fixtures/equivalent-mutants.toml names each with its reason.

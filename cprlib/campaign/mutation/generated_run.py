@@ -65,8 +65,8 @@ class _Mutant:
 class GeneratedStrategy:
     """See :class:`cprlib.campaign.pool.Strategy`.
 
-    Of the tests that are left to a mutant the one runs next that costs least for its chance to kill it, by its time
-    without a mutant and by what it killed in the same file until now.
+    The next test of a mutant is the one with the lowest expected cost of a kill: its duration without a mutant, divided
+    by the share of mutants of this file that it has killed so far.
     """
 
     chosen: ChosenMutants

@@ -47,10 +47,10 @@ What an update costs the guest's network, by QEMU, mechanism and NIC. This page 
 **lost**: packets per update, mean (most in one update), into the guest (forward) and back (return).
 Updates with a pause longer than the tap queue can buffer are left out, because then the queue
 overflows whatever QEMU does. **interruption**: median (shortest to longest) of all updates, by time
-stamps ([RFC 6201](glossary.md#measuring)). **same open files**: descriptors of the NIC in the
-target that are the source's open files, by kcmp(2), of all, over all updates. **faults survived**:
-failed updates after which the right QEMU runs the guest with all its state, of those injected
-([Updates that fail on purpose](failed-updates.md)).
+stamps ([RFC 6201](glossary.md#measuring)). **same open files**: NIC descriptors of the target that
+are the same open file as in the source (kcmp(2)), of all NIC descriptors. **faults survived**:
+injected faults after which the right QEMU runs the guest with all its state, of all ([Updates that
+fail on purpose](failed-updates.md)).
 
 Notes on this and earlier runs: [evidence/scoreboard.md](evidence/scoreboard.md).
 """

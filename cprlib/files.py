@@ -70,7 +70,7 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
 
 def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     """Write ``value`` as indented JSON; see :func:`write_text`."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n", mode)
+    write_text(path, json.dumps(value, indent=2) + "\n", mode)
 
 
 @contextlib.contextmanager

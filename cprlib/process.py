@@ -29,11 +29,6 @@ def mark_environment() -> dict[str, str]:
     return {MARK_VARIABLE: os.environ[MARK_VARIABLE]} if MARK_VARIABLE in os.environ else {}
 
 
-def shell_line(command: Sequence[str]) -> str:
-    """The command in shell syntax; for messages only, never for running it."""
-    return shlex.join(command)
-
-
 def describe_status(returncode: int) -> str:
     """``"exit status 1"`` or ``"killed by SIGSEGV"``."""
     if returncode >= 0:
@@ -82,7 +77,7 @@ def run(
         try:
             output, errors = child.communicate(stdin, timeout=deadline.remaining)
         except subprocess.TimeoutExpired as error:
-            raise deadline.exceeded(details=f"command: {shell_line(command)}") from error
+            raise deadline.exceeded(details=f"command: {shlex.join(command)}") from error
     if child.returncode != 0:
         said = errors.strip() or output.strip()
         last = said.splitlines()[-1] if said else "no output"
@@ -90,7 +85,7 @@ def run(
             purpose,
             f"{command[0]}: {describe_status(child.returncode)}: {last}",
             advice,
-            details=f"command: {shell_line(command)}\n{tail(said)}",
+            details=f"command: {shlex.join(command)}\n{tail(said)}",
             returncode=child.returncode,
         )
     return str(output)
@@ -141,7 +136,7 @@ def spawn(
         )
     except OSError as error:
         raise EnvironmentFailure(
-            purpose, str(error), "install the program or correct its path", details=f"command: {shell_line(command)}"
+            purpose, str(error), "install the program or correct its path", details=f"command: {shlex.join(command)}"
         ) from error
     try:
         yield child

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import BuildFailed, EnvironmentFailure
 from cprlib.linux.cgroup import usable_cores
-from cprlib.process import describe_status, kill_group, shell_line, spawn, tail
+from cprlib.process import describe_status, kill_group, spawn, tail
 
 ERROR_MARKS = (
     " error: ",  # gcc
@@ -48,7 +49,7 @@ def run_logged(
         log.open("a", encoding="utf-8") as copy,
         spawn(command, purpose=purpose, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child,
     ):
-        copy.write(f"$ {shell_line(command)}\n")
+        copy.write(f"$ {shlex.join(command)}\n")
         timer = threading.Timer(deadline.remaining, kill_group, [child])
         timer.daemon = True
         timer.start()
@@ -64,14 +65,14 @@ def run_logged(
         finally:
             timer.cancel()
     if deadline.expired:
-        raise deadline.exceeded(details=f"command: {shell_line(command)}")
+        raise deadline.exceeded(details=f"command: {shlex.join(command)}")
     if returncode != 0:
         output = "".join(lines)
         raise BuildFailed(
             purpose,
             f"{command[0]}: {describe_status(returncode)}: {error_line(output)}",
             f"the whole output is in {log}",
-            details=f"command: {shell_line(command)}\n{tail(output)}",
+            details=f"command: {shlex.join(command)}\n{tail(output)}",
         )
 
 

@@ -39,7 +39,6 @@ class Who(enum.StrEnum):
     SOURCE = "source"
     TARGET = "target"
     HARNESS = "harness"
-    GUEST = "guest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,6 @@ class GuestFact:
     name: str
     before: str | None
     after: str | None
-    must_match: bool = True
 
 
 @dataclass(frozen=True, slots=True)

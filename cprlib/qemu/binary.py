@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shlex
 import socket
 import subprocess
 import tempfile
@@ -28,7 +29,7 @@ from cprlib.errors import (
     QmpRefused,
     UsageError,
 )
-from cprlib.process import describe_status, shell_line, spawn, tail
+from cprlib.process import describe_status, spawn, tail
 from cprlib.qemu.facts import LocalNames, QemuFacts
 from cprlib.qemu.netdev import NIC_DRIVER
 from cprlib.qemu.wrapper import is_script
@@ -300,5 +301,5 @@ def _not_a_qemu(command: Sequence[str], child: subprocess.Popen[str], output: An
         f"use {command[0]} as QEMU",
         f"{last} ({status})",
         hint,
-        details=f"command: {shell_line(command)}\n{tail(messages)}",
+        details=f"command: {shlex.join(command)}\n{tail(messages)}",
     )

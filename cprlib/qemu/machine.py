@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, QmpRefused
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.process import describe_status, shell_line, tail, wait_until_exit
+from cprlib.process import describe_status, tail, wait_until_exit
 from cprlib.qemu.command_line import (
     MachineFiles,
     MachineSettings,
@@ -118,7 +119,7 @@ class Machine:
                 doing,
                 f"the {self.name} was killed: {path.name} had grown to {path.stat().st_size >> 20} MiB",
                 "read the end of that file",
-                details=f"command: {shell_line(self.command)}",
+                details=f"command: {shlex.join(self.command)}",
             )
         backtrace = keep_crash(self.files.folder, self.files.process_name, self.pid, status, self.settings.qemu.path)
         messages = self.messages
@@ -129,7 +130,7 @@ class Machine:
             FIRMWARE_ADVICE
             if any(text in messages for text in FIRMWARE_ERRORS)
             else (f"see {backtrace.name}" if backtrace else ""),
-            details=f"command: {shell_line(self.command)}\n{tail(messages)}",
+            details=f"command: {shlex.join(self.command)}\n{tail(messages)}",
         )
 
     def fallen(self, *, may_end: bool = False) -> str:

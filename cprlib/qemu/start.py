@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import shlex
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from cprlib.cleanup import CleanupProcess
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.process import kill_group, shell_line, spawn
+from cprlib.process import kill_group, spawn
 from cprlib.qemu.command_line import MachineFiles, MachineSettings, MigrationChannels, Passed, command_line, name_of
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev, opened_files
@@ -66,7 +67,7 @@ def start_machine(
             given |= _open_missing(settings.netdevs, given, namespace, manager, incoming=incoming)
         command = [*settings.prefix, *command_line(settings, files, *channels, given, incoming=incoming)]
         command += _start_arguments(start, plugged=settings.plugged)
-        files.command.write_text(shell_line(command) + "\n", encoding="utf-8")
+        files.command.write_text(shlex.join(command) + "\n", encoding="utf-8")
         memory = () if settings.memory_file is None else (settings.memory_file,)
         inherited = (*channels, *memory, *(number for item in given.values() for number in item.all))
         process = stack.enter_context(_spawned(command, files, settings, namespace, inherited))

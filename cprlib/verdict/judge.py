@@ -101,8 +101,6 @@ def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
             text = f"skipped, which the policy forbids: {text}"
             yield Finding(Outcome(policy.skips.otherwise), check.name, text, family)
     for fact in case.guest_view:
-        if not fact.must_match:
-            continue
         if fact.before is None or fact.after is None:
             text = f"{fact.name} was not read {'before' if fact.before is None else 'after'}"
             yield Finding(Outcome.INCONCLUSIVE, "guest view", text, f"guest view: {fact.name}")

@@ -90,17 +90,17 @@ class KernelEvent:
 class KernelReport:
     """Events so far.
 
-    :param why: reason why nothing is known; empty when the trace works.
+    :param unavailable: reason why nothing is known; empty when the trace works.
     :param unseen: what this kernel does not report, with the reason.
     """
 
-    why: str
+    unavailable: str
     events: tuple[KernelEvent, ...] = ()
     unseen: Mapping[Act, str] = field(default_factory=dict)
 
-    def why_not(self, *acts: Act) -> str:
+    def unseen_reason(self, *acts: Act) -> str:
         """Reason why one of these is not known; empty when all are."""
-        return self.why or next((self.unseen[act] for act in acts if act in self.unseen), "")
+        return self.unavailable or next((self.unseen[act] for act in acts if act in self.unseen), "")
 
     def of(self, act: Act, *, since_ns: int = 0) -> tuple[KernelEvent, ...]:
         """Events of one kind from a time on."""
@@ -138,8 +138,8 @@ class KernelTrace(Tracepoints):
 
     def report(self) -> KernelReport:
         trace = self.read()
-        unseen = {_ACTS[event.rpartition("/")[2]]: why for event, why in trace.left_out.items()}
-        return KernelReport(trace.why, kernel_events(trace.lines), unseen)
+        unseen = {_ACTS[event.rpartition("/")[2]]: reason for event, reason in trace.left_out.items()}
+        return KernelReport(trace.unavailable, kernel_events(trace.lines), unseen)
 
 
 def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:

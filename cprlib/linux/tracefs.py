@@ -55,12 +55,12 @@ class TraceLine:
 class Trace:
     """Everything recorded so far.
 
-    :param why: reason why nothing is known; empty when the trace works.
+    :param unavailable: reason why nothing is known; empty when the trace works.
     :param lost: events lost by the trace buffer (overwritten or dropped).
     :param left_out: events that are not recorded, with the reason.
     """
 
-    why: str
+    unavailable: str
     lines: tuple[TraceLine, ...] = ()
     lost: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -78,19 +78,19 @@ class Tracepoints:
         self._tracefs = tracefs
         self._instance = tracefs / "instances" / f"cprlib-{os.getpid()}-{time.monotonic_ns()}"
         self._stack = contextlib.ExitStack()
-        self._why = "the trace was not started"
+        self._unavailable = "the trace was not started"
         self._left_out: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         try:
-            missing = [event for event in self._filters if not (self._tracefs / "events" / event).is_dir()]
-            self._why = f"tracefs refused: no tracepoint {', '.join(missing)} below {self._tracefs}" if missing else ""
+            missing = ", ".join(event for event in self._filters if not (self._tracefs / "events" / event).is_dir())
+            self._unavailable = f"tracefs refused: no tracepoint {missing} below {self._tracefs}" if missing else ""
             if not missing:
                 self._start()
         except OSError as error:
-            self._why = f"tracefs refused: {error}"
+            self._unavailable = f"tracefs refused: {error}"
         except EnvironmentFailure as error:
-            self._why = error.one_line()
+            self._unavailable = error.one_line()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,8 +119,8 @@ class Tracepoints:
             (folder / "enable").write_text("1")
 
     def read(self) -> Trace:
-        if self._why:
-            return Trace(self._why)
+        if self._unavailable:
+            return Trace(self._unavailable)
         try:
             text = (self._instance / "trace").read_text(errors="replace")
             lost = sum(_lost(path.read_text()) for path in (self._instance / "per_cpu").glob("cpu*/stats"))

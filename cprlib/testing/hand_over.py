@@ -85,7 +85,7 @@ def check_order(case: MeasuredCase, update: UpdateResult, seen: KernelReport, so
     expected = ", then ".join(name for name, _ in chain)
     absent = [name for name, moment in chain if moment is None]
     if absent:
-        case.inconclusive("order-of-hand-over", expected, f"no event: {', '.join(absent)} {seen.why}".strip())
+        case.inconclusive("order-of-hand-over", expected, f"no event: {', '.join(absent)} {seen.unavailable}".strip())
         return
     known = [(name, moment) for name, moment in chain if moment is not None]
     wrong = [f"{b} is {(x - y) / 1e6:.2f} ms before {a}" for (a, x), (b, y) in pairwise(known) if y < x]
@@ -135,8 +135,8 @@ def check_vhost_carries(
         case.inconclusive(f"{name}-{when}" if when else name, expected, error.one_line())
         return
     report = trace.report()
-    if why := report.why_not(Act.TAP_READ, Act.TAP_WRITTEN):
-        case.inconclusive(f"{name}-{when}" if when else name, expected, why)
+    if reason := report.unseen_reason(Act.TAP_READ, Act.TAP_WRITTEN):
+        case.inconclusive(f"{name}-{when}" if when else name, expected, reason)
         return
     worker = f"vhost-{machine.pid}"
     readers, writers = report.at_tap(Act.TAP_READ, since_ns=since_ns), report.at_tap(Act.TAP_WRITTEN, since_ns=since_ns)

@@ -259,7 +259,7 @@ class MeasuredCase(GuestCase):
             figures = figures_of(self.guest.updates, parts_of(result, moments), self._notes)
             self.evidence = replace(self.evidence, per_update=figures)
         ledger = make_ledger(result, count_hops(before, after), drops, moments)
-        self.evidence = with_ledger(self.evidence, ledger, absent_counters(before, after), drops.available)
+        self.evidence = with_ledger(self.evidence, ledger, absent_counters(before, after), not drops.unavailable)
         packets_of(result).write(self.folder)
         frames = [frame for flow in result.flows for frame in sent_frames(flow.flow, flow.sent_ns)]
         write_pcap(self.folder / "station.pcap", [*frames, *session.frames])

@@ -1,7 +1,7 @@
 """Packets that the kernel dropped, by its tracepoint skb:kfree_skb, and the hop that each of them belongs to.
 
 The tracepoint needs root and tracefs, as in the lab. An empty list of events means that nothing was dropped only when
-:attr:`DropReport.available` is true.
+:attr:`DropReport.unavailable` is empty.
 
 An event names the function that dropped a packet, not the interface. Most functions belong to one hop. Functions that
 every interface runs (queueing disciplines, filters) leave a choice, which the counters of the hops decide.
@@ -68,12 +68,11 @@ class DropEvent:
 class DropReport:
     """What the tracepoint reported.
 
-    :param available: False when nothing is known; :attr:`why` then says why.
+    :param unavailable: reason why nothing is known; empty when the tracepoint works.
     :param lost: events that the trace buffer itself lost.
     """
 
-    available: bool
-    why: str
+    unavailable: str
     events: tuple[DropEvent, ...] = ()
     lost: int = 0
 
@@ -90,7 +89,7 @@ class DropTrace(Tracepoints):
     def report(self) -> DropReport:
         """Everything dropped so far."""
         trace = self.read()
-        return DropReport(not trace.why, trace.why, drop_events(trace.lines), trace.lost)
+        return DropReport(trace.unavailable, drop_events(trace.lines), trace.lost)
 
 
 def _filter(layout: str) -> str:

@@ -95,8 +95,8 @@ def make_ledger(
     :param updates: when the guest was stopped in each update; empty for a run without updates.
     """
     notes = [f"no counter: {hop.hop} {hop.direction}" for hop in hops if hop.unexplained is None]
-    if not drops.available:
-        notes.append(f"kernel drop events: not available ({drops.why})")
+    if drops.unavailable:
+        notes.append(f"kernel drop events: not available ({drops.unavailable})")
     elif drops.lost:
         notes.append(f"kernel drop events: {drops.lost} were lost")
     placed: list[MissingPacket] = []

@@ -222,8 +222,8 @@ class FaultBench:
         after = read_hop_counters(guest) | instrument_counters(result)
         hops, stopped = count_hops(before, after), moments()
         ledger = make_ledger(result, hops, drops, stopped)
-        by_counters = make_ledger(result, hops, DropReport(False, "not used"), stopped)
-        self.case.evidence = with_ledger(self.case.evidence, ledger, (), drops.available)
+        by_counters = make_ledger(result, hops, DropReport("not used"), stopped)
+        self.case.evidence = with_ledger(self.case.evidence, ledger, (), not drops.unavailable)
         return FaultRun(result, ledger, by_counters, _deltas(before, after), guest.agent.reflector())
 
     def compare(self, name: str, run: FaultRun, injected: InjectedFault, *further: str) -> None:

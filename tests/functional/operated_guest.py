@@ -190,8 +190,8 @@ class OperatedGuest:
         report = self.trace.report()
         if not self.vhost:
             return []
-        if why := report.why_not(Act.TAP_READ, Act.TAP_WRITTEN):
-            raise InstrumentError("see who carries the guest's packets", why)
+        if reason := report.unseen_reason(Act.TAP_READ, Act.TAP_WRITTEN):
+            raise InstrumentError("see who carries the guest's packets", reason)
         worker = f"vhost-{self.guest.machine.pid}"
         carriers = [report.at_tap(act, since_ns=since_ns) for act in (Act.TAP_READ, Act.TAP_WRITTEN)]
         if all(set(seen) == {worker} for seen in carriers):

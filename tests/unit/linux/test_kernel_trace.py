@@ -83,16 +83,16 @@ def test_older_kernel_still_reports_workers(tmp_path: Path, monkeypatch: pytest.
         enabled = {path.parent.name for path in trace._instance.glob("events/*/*/enable")}
     assert "consume_skb" not in enabled
     assert "sched_wakeup_new" in enabled
-    assert report.why == ""
-    assert report.why_not(Act.WORKER_MADE) == ""
-    assert "Linux 6.3" in report.why_not(Act.TAP_WRITTEN, Act.TAP_READ)
+    assert report.unavailable == ""
+    assert report.unseen_reason(Act.WORKER_MADE) == ""
+    assert "Linux 6.3" in report.unseen_reason(Act.TAP_WRITTEN, Act.TAP_READ)
     assert report.of(Act.WORKER_MADE)
 
 
 def test_no_tracefs_is_reported_and_not_raised(tmp_path: Path) -> None:
     with KernelTrace(tmp_path / "absent") as trace:
         report = trace.report()
-    assert "tracefs refused" in report.why
+    assert "tracefs refused" in report.unavailable
 
 
 def test_a_cleanup_process_that_does_not_start_is_reported_and_not_raised(
@@ -106,4 +106,4 @@ def test_a_cleanup_process_that_does_not_start_is_reported_and_not_raised(
     (tmp_path / "events/skb/kfree_skb").mkdir(parents=True)
     (tmp_path / "instances").mkdir()
     with Tracepoints({"skb/kfree_skb": ""}, tmp_path) as trace:
-        assert trace.read().why == "cannot start the cleanup process: no process left"
+        assert trace.read().unavailable == "cannot start the cleanup process: no process left"

@@ -30,7 +30,7 @@ from .veth import require_root, silence
 
 STOP, RESUME = 1_000_000_000, 1_300_000_000
 UPDATES = (Moments(STOP, RESUME),)
-NO_DROPS = DropReport(False, "no tracepoint")
+NO_DROPS = DropReport("no tracepoint")
 
 
 def missing(*times: int, direction: Direction = Direction.FORWARD) -> list[MissingPacket]:
@@ -84,7 +84,7 @@ def test_kernel_events_name_packet_and_reason() -> None:
     )
     hops = [hop("tap queue", 100, 98, tx_dropped=1)]
     packets = place(
-        missing(STOP + 40_000_000, STOP + 50_000_000, STOP + 60_000_000), hops, DropReport(True, "", events), UPDATES
+        missing(STOP + 40_000_000, STOP + 50_000_000, STOP + 60_000_000), hops, DropReport("", events), UPDATES
     )
     by_number = {packet.sequence: packet for packet in packets}
     assert (by_number[1].hop, by_number[1].reason) == ("tap queue", "FULL_RING in tun_net_xmit")
@@ -98,7 +98,7 @@ def test_counters_decide_where_a_queue_dropped_what_the_kernel_reports(where: st
     names = ("station", "switch", "tap queue")
     hops = [hop(name, 100, 98 if name == where else 100, queue_out_dropped=2 * (name == where)) for name in names]
     events = tuple(DropEvent(STOP + number, 0x0800, "__dev_queue_xmit", "QDISC_DROP") for number in (20, 1_000_020))
-    packets = place(missing(STOP, STOP + 1_000_000), hops, DropReport(True, "", events), UPDATES)
+    packets = place(missing(STOP, STOP + 1_000_000), hops, DropReport("", events), UPDATES)
     assert [(packet.hop, packet.reason) for packet in packets] == [(where, "QDISC_DROP in __dev_queue_xmit")] * 2
 
 
@@ -106,7 +106,7 @@ def test_a_packet_placed_by_an_event_is_not_counted_twice() -> None:
     """One was dropped at the station's egress; that is the hop's whole loss, so the other was lost in QEMU."""
     hops = [hop("station", 100, 99), hop("qemu", 99, 98, rx_dropped=0)]
     events = (DropEvent(STOP + 1_000_010, 0x0800, "__dev_queue_xmit", "TC_EGRESS"),)
-    packets = place(missing(STOP, STOP + 1_000_000), hops, DropReport(True, "", events), UPDATES)
+    packets = place(missing(STOP, STOP + 1_000_000), hops, DropReport("", events), UPDATES)
     assert {packet.sequence: packet.hop for packet in packets} == {0: "qemu", 1: "station"}
 
 
@@ -114,15 +114,15 @@ def test_an_event_of_an_unknown_function_explains_only_packets_without_a_counter
     """A foreign fragment that times out at the station is not a packet that the guest's socket dropped."""
     events = (DropEvent(STOP + 10, 0x0800, "inet_frag_rbtree_purge", "FRAG_REASM_TIMEOUT"),)
     hops = [hop("guest stack", 10, 9, rcvbuf_errors=1)]
-    (packet,) = place(missing(STOP), hops, DropReport(True, "", events), UPDATES)
+    (packet,) = place(missing(STOP), hops, DropReport("", events), UPDATES)
     assert (packet.hop, packet.reason) == ("guest stack", "counted by rcvbuf_errors")
-    (packet,) = place(missing(STOP), [], DropReport(True, "", events), UPDATES)
+    (packet,) = place(missing(STOP), [], DropReport("", events), UPDATES)
     assert packet.hop == "kernel: inet_frag_rbtree_purge"
 
 
 def test_the_drop_of_another_protocol_is_ignored() -> None:
     events = (DropEvent(STOP + 10, 0x86DD, "tun_net_xmit", "FULL_RING"),)
-    packets = place(missing(STOP), [], DropReport(True, "", events), UPDATES)
+    packets = place(missing(STOP), [], DropReport("", events), UPDATES)
     assert placed_at(packets) == {HopName.UNEXPLAINED: 1}
 
 
@@ -134,7 +134,7 @@ def test_the_drop_of_another_protocol_is_ignored() -> None:
 def test_each_packet_has_one_place(times: list[int], counts: list[tuple[int, int]], events: list[int]) -> None:
     packets = missing(*sorted(times))
     hops = [hop(f"hop {number}", 100, 100 - d - v, dropped=d) for number, (d, v) in enumerate(counts)]
-    drops = DropReport(True, "", tuple(DropEvent(moment, 0x0800, "tun_net_xmit", "X") for moment in events))
+    drops = DropReport("", tuple(DropEvent(moment, 0x0800, "tun_net_xmit", "X") for moment in events))
     packets = place(packets, hops, drops, UPDATES)
     assert sorted(packet.sequence for packet in packets) == list(range(len(times)))
     assert all(packet.reason for packet in packets)
@@ -237,8 +237,7 @@ def test_any_text_can_be_read_as_a_trace(text: str) -> None:
 def test_a_missing_tracepoint_is_reported(tmp_path: Path) -> None:
     with DropTrace(tmp_path) as trace:
         report = trace.report()
-    assert not report.available
-    assert "no tracepoint" in report.why
+    assert "no tracepoint" in report.unavailable
 
 
 def open_tap(topology: Topology) -> int:
@@ -302,7 +301,7 @@ def test_a_full_tap_queue_under_a_stopped_guest_is_found(queue_length: int, read
     if read_after:
         assert kept == queue_length
     assert ledger.missing == packets
-    if drops.available:
+    if not drops.unavailable:
         assert sorted(_sequences(overflow)) == list(range(queue_length, packets))[:64]
         assert {row.reason for row in overflow} == {"FULL_RING in tun_net_xmit"}
 

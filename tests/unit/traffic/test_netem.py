@@ -73,7 +73,7 @@ def test_loss_by_netem_is_counted_exactly_and_seen_by_the_kernel(direction: Dire
     lost = {Direction.FORWARD: result.lost_forward, Direction.RETURN: result.lost_return}
     assert 0 < dropped - 2 <= lost[direction] <= dropped
     assert sum(lost.values()) == result.lost == lost[direction]
-    if drops.available:
+    if not drops.unavailable:
         ledger = make_ledger(result, (), drops)
         assert ledger.missing == result.lost
         assert [row for row in ledger.rows if row.hop == HopName.UNEXPLAINED] == []

@@ -22,7 +22,7 @@ from .reflector_process import reflector_process
 from .veth import Pair, veth_pair_or_skip
 
 PACKETS = 400
-NO_DROPS = DropReport(False, "not used")
+NO_DROPS = DropReport("not used")
 
 
 def measure(pair: Pair, *, with_log: bool = True, packets: int = PACKETS, flow_count: int = 2) -> TrafficResult:

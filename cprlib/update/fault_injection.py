@@ -199,7 +199,7 @@ class FaultInjection(UpdateHook):
         if phase is self.fault.phase:
             self._inject(update)
 
-    def migrating(self, update: LiveUpdate) -> None:
+    def after_migrate(self, update: LiveUpdate) -> None:
         phase = self.fault.phase
         if phase in BEFORE_MIGRATE:
             return
@@ -249,8 +249,8 @@ class FaultInjection(UpdateHook):
 
         :raises InstrumentError: it has ended before.
         """
-        phase, migrating = self.fault.phase, update.migrating
-        if migrating is not None and migrating.done() and (refusal := migrating.result()):
+        phase, reply = self.fault.phase, update.migrate_reply
+        if reply is not None and reply.done() and (refusal := reply.result()):
             raise InstrumentError(f"bring the update to phase {phase}", f"it ended before: {refusal.happened}")
         if self._barrier:
             if not self._barrier.holds(update.target.pid):
@@ -266,7 +266,7 @@ class FaultInjection(UpdateHook):
             return True
         migration = query_migration(update.source)
         # until ``migrate`` returns, it is the status of the migration before
-        if migrating is not None and migrating.done() and migration.status == "failed":
+        if reply is not None and reply.done() and migration.status == "failed":
             raise InstrumentError(
                 f"bring the update to phase {phase}", f"the migration failed before: {migration.error}"
             )

@@ -36,17 +36,17 @@ class PauseAtFdsSent(UpdateHook):
         self._proxy = update.stack.enter_context(ChannelProxy(update.topology.switch, channels.cpr, None))
         update.source_channels = replace(channels, cpr=self._proxy.name)
 
-    def migrating(self, update: LiveUpdate) -> None:
+    def after_migrate(self, update: LiveUpdate) -> None:
         """Wait for the CPR state and act; nothing when ``migrate`` was refused.
 
         :raises DeadlineExceeded: the source has not sent its CPR state.
         """
-        proxy, migrating = self._proxy, update.migrating
-        if proxy is None or migrating is None:
+        proxy, reply = self._proxy, update.migrate_reply
+        if proxy is None or reply is None:
             return
 
         def held_or_refused() -> bool:
-            return proxy.held or (migrating.done() and migrating.result() is not None)
+            return proxy.held or (reply.done() and reply.result() is not None)
 
         try:
             Deadline(HOLD_S, "the source to send its CPR state", Awaited.QEMU).poll(held_or_refused)

@@ -31,15 +31,15 @@ from cprlib.qemu.wrapper import last_message
 from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release, wait_run_state
+from cprlib.update.plugged_target import plug_target, wait_served
 from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateResult, moments_of, run_states_of
 
-LISTEN_S = READY_S = 30.0
-FAILURE_S = 0.5  # until the source is asked whether the migration has failed
+LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
 
 
 class UpdateHook:
-    """A hook of a :class:`LiveUpdate`, which calls each method at its point. These do nothing."""
+    """Base class of hooks. A :class:`LiveUpdate` calls each method at the step it names; by default they do nothing."""
 
     expects_failure = False
     """The update may fail: a target that ends early is no error."""
@@ -54,10 +54,10 @@ class UpdateHook:
     def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
         """The update has reached TARGET_STARTED, CPR_READY or MODE_SET."""
 
-    def migrating(self, update: LiveUpdate) -> None:
-        """The source has got ``migrate``; the answer is in ``update.migrating``."""
+    def after_migrate(self, update: LiveUpdate) -> None:
+        """The source has got ``migrate``; the answer is in ``update.migrate_reply``."""
 
-    def source_stopped(self, update: LiveUpdate) -> None:
+    def after_stop(self, update: LiveUpdate) -> None:
         """The source's guest has stopped; not called when the update expects a failure."""
 
 
@@ -75,7 +75,7 @@ class LiveUpdate:
     :param mode: migration mode.
     :param capabilities: migration capabilities to set on the source.
     :param migrate_ns: time of ``migrate``.
-    :param migrating: QEMU's refusal of ``migrate``, None when accepted; None before ``migrate``.
+    :param migrate_reply: QEMU's refusal of ``migrate``, None when accepted; None before ``migrate``.
     """
 
     source: Machine
@@ -95,7 +95,7 @@ class LiveUpdate:
     started_ns: int = field(init=False)
     migrate_ns: int = field(init=False, default=0)
     moments: list[Moment] = field(default_factory=list)
-    migrating: Future[QemuFailed | None] | None = None
+    migrate_reply: Future[QemuFailed | None] | None = None
     started_target: Machine | None = None
 
     def __post_init__(self) -> None:
@@ -116,73 +116,6 @@ class LiveUpdate:
             raise InstrumentError("use the target", "it has not been started")
         return self.started_target
 
-    def perform(self) -> tuple[Machine, UpdateResult]:
-        """Carry out the whole update.
-
-        :returns: the target, in which the guest runs now, and the result.
-        :raises UpdateFailed: the migration failed; ``details`` has the messages of both QEMUs.
-        :raises QemuFailed: a QEMU died.
-        :raises DeadlineExceeded: a step did not end.
-        """
-        refusal = self.begin()
-        if isinstance(refusal, QmpRefused):
-            raise self._failed(refusal.happened, "start the live update") from refusal
-        if refusal:
-            raise refusal
-        if all(hook.waits_for_stop for hook in self.hooks):
-            self._wait_stopped()
-        for hook in self.hooks:
-            hook.source_stopped(self)
-        handling, source, target = self.mechanism.handling, self.source, self.target
-        netdevs = tuple(zip(source.settings.netdevs, target.settings.netdevs, strict=False))
-        for old, new in netdevs:
-            handling.of(old).source_stopped(self.topology, old, new)
-        if any(old.interface != new.interface for old, new in netdevs):
-            self.mark("LINK_SWITCHED")
-        self._wait_completed()
-        self._wait_running()
-        source_after, target_after, pairings = self._views()
-        downtime = source.qmp.execute("query-migrate").get("downtime")
-        self.mark("SOURCE_QUIT")
-        source_exit = self._end_source()
-        self.mark("SOURCE_GONE")
-        retired = [
-            read_counters(self.topology.switch, a.interface) for a, b in netdevs[:1] if a.interface != b.interface
-        ]
-        for old, _ in netdevs:
-            handling.of(old).source_gone(self.topology, old)
-        moments = sorted((*self.moments, *moments_of(source, target, self.started_ns)), key=lambda item: item.time_ns)
-        return target, UpdateResult(
-            mechanism=self.mechanism,
-            moments=tuple(moments),
-            source_before=self.source_before,
-            source_after=source_after,
-            target_after=target_after,
-            pairings=pairings,
-            downtime_ms=None if downtime is None else float(downtime),
-            source_exit=source_exit,
-            source_messages=source.messages,
-            target_messages=target.messages,
-            source_retired=retired[0] if retired else None,
-            run_states=run_states_of(source, target, self.started_ns),
-            compared=self._compared,
-        )
-
-    @property
-    def _compared(self) -> bool:
-        return True
-
-    def _views(self) -> tuple[ProcessView, ProcessView, tuple[Pairing, ...]]:
-        """Source and target, the guest running in the target, and their descriptors paired."""
-        source, target = self.source, self.target
-        source_after = view_after_release(source) if self.mechanism.handling.releases_vhost else view(source)
-        target_after = view(target)
-        return source_after, target_after, pair_tables(source_after.table, target_after.table)
-
-    def _end_source(self) -> int | None:
-        """End the source; its exit status, None when it is the target now."""
-        return self.source.quit()
-
     def begin(self) -> QemuFailed | None:
         """Start the target and give ``migrate`` to the source.
 
@@ -201,16 +134,16 @@ class LiveUpdate:
         self._reach(Phase.MODE_SET)
         self.migrate_ns = self.mark("MIGRATE")
         with ThreadPoolExecutor(1) as thread:  # a source that waits to connect answers nothing
-            self.migrating = thread.submit(self._migrate)
+            self.migrate_reply = thread.submit(self._migrate_and_plug)
             for hook in self.hooks:
-                hook.migrating(self)
-            return self.migrating.result()
+                hook.after_migrate(self)
+            return self.migrate_reply.result()
 
     @property
     def _parameters(self) -> dict[str, object]:
         return self.mechanism.handling.parameters(self.source.settings.netdevs[0])
 
-    def _migrate(self) -> QemuFailed | None:
+    def _migrate_and_plug(self) -> QemuFailed | None:
         """Give ``migrate`` to the source, and plug the NICs of a target that has the CPR state then.
 
         This does not wait for STOP: without patch 1 the source stops its guest when it connects the main channel.
@@ -274,19 +207,15 @@ class LiveUpdate:
         self.mark("CPR_LISTENING")
 
     def _plug_target(self) -> None:
-        """Add the target's netdevs and NICs by QMP, once it has the CPR state, and name its main channel.
+        """Add the target's netdevs and NICs by QMP.
 
         :raises UpdateFailed: the target refuses something, or dies of it, and no hook expects a failure.
         """
         target = self.target
+        capabilities = self.capabilities if self.mode is Mode.NORMAL else {}
         try:
-            self._wait_target_ready()
-            if self.mode is Mode.NORMAL:
-                target.set_capabilities(self.capabilities)
-            if parameters := self._parameters:
-                target.qmp.execute("migrate-set-parameters", parameters)
-            target.plug_all()
-            self.name_main_channel()
+            wait_served(target, self._migrate_failure)
+            plug_target(target, self.channels, capabilities, self._parameters)
         except (QmpRefused, QemuFailed) as error:
             if self.expects_failure:
                 return
@@ -294,25 +223,77 @@ class LiveUpdate:
                 target.wait_exit(Deadline(2, "the target to end", Awaited.QEMU))
             raise self._failed(f"plugging the target's NICs: {error.happened}") from error
 
-    def _wait_target_ready(self) -> None:
-        """Wait until the target serves QMP.
+    def _migrate_failure(self) -> str:
+        """Why the migration failed; empty when it did not, or has not begun."""
+        migration = query_migration(self.source) if self.migrate_reply is not None else None
+        return migration.reason if migration and migration.failed else ""
 
-        :raises QemuFailed: it ended, or the migration has failed and the target waits for its CPR state for ever.
-        :raises DeadlineExceeded: neither, in time.
+    def perform(self) -> tuple[Machine, UpdateResult]:
+        """Carry out the whole update.
+
+        :returns: the target, in which the guest runs now, and the result.
+        :raises UpdateFailed: the migration failed; ``details`` has the messages of both QEMUs.
+        :raises QemuFailed: a QEMU died.
+        :raises DeadlineExceeded: a step did not end.
         """
-        deadline = Deadline(READY_S, f"QMP of the {self.target.name}", Awaited.QEMU)
-        while True:
-            try:
-                return self.target.wait_ready(FAILURE_S)
-            except DeadlineExceeded:
-                if deadline.expired:
-                    raise
-            if self.migrating is not None and (migration := query_migration(self.source)).failed:
-                raise QemuFailed("send the CPR state", migration.reason)
+        refusal = self.begin()
+        if isinstance(refusal, QmpRefused):
+            raise self._failed(refusal.happened, "start the live update") from refusal
+        if refusal:
+            raise refusal
+        if all(hook.waits_for_stop for hook in self.hooks):
+            self._wait_stopped()
+        for hook in self.hooks:
+            hook.after_stop(self)
+        handling, source, target = self.mechanism.handling, self.source, self.target
+        netdevs = tuple(zip(source.settings.netdevs, target.settings.netdevs, strict=False))
+        for old, new in netdevs:
+            handling.of(old).source_stopped(self.topology, old, new)
+        if any(old.interface != new.interface for old, new in netdevs):
+            self.mark("LINK_SWITCHED")
+        self._wait_completed()
+        self._wait_running()
+        source_after, target_after, pairings = self._views()
+        downtime = source.qmp.execute("query-migrate").get("downtime")
+        self.mark("SOURCE_QUIT")
+        source_exit = self._end_source()
+        self.mark("SOURCE_GONE")
+        retired = [
+            read_counters(self.topology.switch, a.interface) for a, b in netdevs[:1] if a.interface != b.interface
+        ]
+        for old, _ in netdevs:
+            handling.of(old).source_gone(self.topology, old)
+        moments = sorted((*self.moments, *moments_of(source, target, self.started_ns)), key=lambda item: item.time_ns)
+        return target, UpdateResult(
+            mechanism=self.mechanism,
+            moments=tuple(moments),
+            source_before=self.source_before,
+            source_after=source_after,
+            target_after=target_after,
+            pairings=pairings,
+            downtime_ms=None if downtime is None else float(downtime),
+            source_exit=source_exit,
+            source_messages=source.messages,
+            target_messages=target.messages,
+            source_retired=retired[0] if retired else None,
+            run_states=run_states_of(source, target, self.started_ns),
+            compared=self._compared,
+        )
 
-    def name_main_channel(self) -> None:
-        """Name the main channel to a target that was started with ``-incoming defer``."""
-        self.target.qmp.execute("migrate-incoming", {"channels": self.channels.descriptions()[:1]})
+    @property
+    def _compared(self) -> bool:
+        return True
+
+    def _views(self) -> tuple[ProcessView, ProcessView, tuple[Pairing, ...]]:
+        """Source and target, the guest running in the target, and their descriptors paired."""
+        source, target = self.source, self.target
+        source_after = view_after_release(source) if self.mechanism.handling.releases_vhost else view(source)
+        target_after = view(target)
+        return source_after, target_after, pair_tables(source_after.table, target_after.table)
+
+    def _end_source(self) -> int | None:
+        """End the source; its exit status, None when it is the target now."""
+        return self.source.quit()
 
     def _wait_stopped(self) -> None:
         """Wait for the source's guest to stop.

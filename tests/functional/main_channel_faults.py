@@ -57,7 +57,7 @@ class CancelWhileConnecting(UpdateHook):
         self._proxy = update.stack.enter_context(proxy)
         update.source_channels = replace(update.channels, main=proxy.name)
 
-    def migrating(self, update: LiveUpdate) -> None:
+    def after_migrate(self, update: LiveUpdate) -> None:
         """Cancel when the source waits in connect(2), then let it connect."""
         update.target.wait_ready()
         # a QEMU may write no trace, so that the connection cannot be seen

@@ -149,7 +149,7 @@ class PlugUnfit(UpdateHook):
         self._unfit = unfit
         self.said: dict[str, str] = {}
 
-    def migrating(self, update: LiveUpdate) -> None:
+    def after_migrate(self, update: LiveUpdate) -> None:
         """Add them one after the other."""
         target = update.target
         target.wait_ready()

@@ -17,6 +17,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import use_queue_pairs
 from cprlib.testing.nic_view import TapView, expect_same_queues, read_tap_view
 from cprlib.update.live_update import LiveUpdate, UpdateHook
+from cprlib.update.plugged_target import name_main_channel
 
 KINDS = ("tap", "vhost", "memfd")
 QUEUES = 2
@@ -37,11 +38,11 @@ class PauseWhenTargetReady(UpdateHook):
     def before_target(self, update: LiveUpdate) -> None:
         update.channels = replace(update.channels, deferred=True)
 
-    def source_stopped(self, update: LiveUpdate) -> None:
+    def after_stop(self, update: LiveUpdate) -> None:
         update.target.wait_ready()
         update.mark("TARGET_READY")
         self._action(update.source, update.target)
-        update.name_main_channel()
+        name_main_channel(update.target, update.channels)
 
 
 class DescriptorFlags(LiveUpdateTest):

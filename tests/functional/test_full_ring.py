@@ -206,7 +206,7 @@ class RoomWhenStopped(UpdateHook):
     def __init__(self, calls: SupervisedCalls) -> None:
         self._calls = calls
 
-    def source_stopped(self, update: LiveUpdate) -> None:  # noqa: ARG002
+    def after_stop(self, update: LiveUpdate) -> None:  # noqa: ARG002
         """Let all calls pass again."""
         self._calls.disarm()
 

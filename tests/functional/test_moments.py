@@ -45,7 +45,7 @@ class ActBeforeMigrate(UpdateHook):
         if phase is Phase.MODE_SET:
             self._action()
 
-    def source_stopped(self, update: LiveUpdate) -> None:
+    def after_stop(self, update: LiveUpdate) -> None:
         """Look at the NIC of the stopped guest."""
         try:
             self.has_driver = has_ring(update.source.qmp)

@@ -23,7 +23,7 @@ class UpdateInPhase:
     """An update that stands in the fault's phase; ``migrate`` is answered with ``answer``."""
 
     answer: QemuFailed | None
-    migrating: None = None
+    migrate_reply: None = None
 
     def __post_init__(self) -> None:
         self.source = self.target = SimpleNamespace()

@@ -86,15 +86,15 @@ class Noting(UpdateHook):
         self._steps.append(f"hook before {update.target_name}")
 
     def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
-        assert update.migrating is None
+        assert update.migrate_reply is None
         self._steps.append(f"hook at {phase}")
 
-    def migrating(self, update: LiveUpdate) -> None:
-        assert update.migrating is not None
-        update.migrating.result()
-        self._steps.append("hook migrating")
+    def after_migrate(self, update: LiveUpdate) -> None:
+        assert update.migrate_reply is not None
+        update.migrate_reply.result()
+        self._steps.append("hook after migrate")
 
-    def source_stopped(self, update: LiveUpdate) -> None:  # noqa: ARG002
+    def after_stop(self, update: LiveUpdate) -> None:  # noqa: ARG002
         self._steps.append("hook stopped")
 
 
@@ -164,7 +164,7 @@ def test_hooks_are_called_between_the_steps(monkeypatch: pytest.MonkeyPatch, ste
         "migrate-set-parameters",
         "hook at mode set",
         "migrate",
-        "hook migrating",
+        "hook after migrate",
         "hook stopped",
         "query-migrate",
         "query-migrate",

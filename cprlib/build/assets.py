@@ -64,22 +64,25 @@ def recipes_digest() -> str:
 def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = None, base: str = DEFAULT_BASE) -> Assets:
     """Build what is missing, and record the assets when they have the project's own QEMU on its default base.
 
-    Another QEMU is for this run only: a later ``avocado run`` must not test it unnoticed.
+    Another QEMU, or the lab kernel of ``$CPRLIB_LAB_KERNEL``, is for this run only: a later ``avocado run`` must not
+    use it unnoticed.
 
     :param lab: whether the lab kernel is needed.
     :param qemu: a QEMU to use instead of the project's own.
     :param base: base of the project's own QEMU.
     :raises EnvironmentFailure: a build or download failed.
+    :raises UsageError: there is no such lab kernel.
     """
     own = qemu is None and base == DEFAULT_BASE
     tasks: dict[str, Callable[[Progress], Any]] = {"guest": build_guest_image}
     if qemu is None:
         tasks["qemu"] = lambda shown: build_qemu(base, True, shown)
-    if lab:
+    chosen = store.chosen_lab_kernel() if lab else None
+    if lab and chosen is None:
         tasks["lab_kernel"] = build_lab_kernel
-    assets = Assets(**{"qemu": qemu, **run_together(progress, tasks)})
+    assets = Assets(**{"qemu": qemu, "lab_kernel": chosen, **run_together(progress, tasks)})
     if own:
-        _record(base, assets.qemu, assets.guest, assets.lab_kernel)
+        _record(base, assets.qemu, assets.guest, None if chosen else assets.lab_kernel)
     return assets
 
 

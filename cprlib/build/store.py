@@ -24,9 +24,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cprlib.errors import CprlibError, EnvironmentFailure
+from cprlib.errors import CprlibError, EnvironmentFailure, UsageError
 from cprlib.files import cache_folder, locked, new_folder
 
+KERNEL_VARIABLE = "CPRLIB_LAB_KERNEL"  # names a user-mode Linux to use instead of the store's
 LISTING = ".files.json"
 KEY_LENGTH = 40  # hexadecimal digits of the sha256 kept in a folder's name
 ADVICE_SPACE = "free some space there, or set CPRLIB_CACHE to a folder on another file system"
@@ -70,6 +71,19 @@ def entry(kind: str, key: str, make: Make, *, waiting: Callable[[], None] | None
                 _readable(temporary)
                 write_listing(temporary)
         return final
+
+
+def chosen_lab_kernel() -> Path | None:
+    """The lab kernel that ``$CPRLIB_LAB_KERNEL`` names, if any.
+
+    :raises UsageError: there is no such file.
+    """
+    chosen = os.environ.get(KERNEL_VARIABLE)
+    if not chosen:
+        return None
+    if not Path(chosen).is_file():
+        raise UsageError(f"use {chosen} as lab kernel", "no such file", f"correct or unset ${KERNEL_VARIABLE}")
+    return Path(chosen).resolve()
 
 
 def lookup(kind: str, key: str) -> Path | None:

@@ -29,7 +29,7 @@ from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.files import INSTALLED_PROJECT, import_folder, project_folder
 from cprlib.lab.avocado_run import LOG_FILE, SuiteRun, run_avocado
-from cprlib.lab.engines import KERNEL_VARIABLE
+from cprlib.lab.engines import lab_environment
 from cprlib.lab.schedule import parallel_tests
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment, describe_run
@@ -74,7 +74,7 @@ class Session:
         :param place: of its result. :param environment: variables for Avocado in addition to this process's own.
         :raises EnvironmentFailure: the folder cannot be made, or there is no Avocado.
         """
-        folder, kernel = self.partial / place, self.assets.lab_kernel
+        folder = self.partial / place
         shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(parents=True, mode=0o700)
@@ -86,7 +86,7 @@ class Session:
             parameters=parameters,
             engine=self.engine,
             parallel=1,
-            environment={**({KERNEL_VARIABLE: str(kernel)} if kernel else {}), **(environment or {})},
+            environment={**lab_environment(self.assets), **(environment or {})},
             extra=["--job-timeout", str(round(JOB_TIMEOUT_S * timeout_scale()))],
         )
         begun, begun_ns = time.monotonic(), time.time_ns()

@@ -66,7 +66,7 @@ def coverage(
     from cprlib.campaign.coverage.output import PAGE_FILE, report_text, write_report
     from cprlib.lab.avocado_run import SuiteRun, run_and_gather
     from cprlib.lab.doctor import choose_engine
-    from cprlib.lab.engines import KERNEL_VARIABLE, asset_parameters
+    from cprlib.lab.engines import asset_parameters, lab_environment
     from cprlib.report.environment import describe_run
     from cprlib.report.formatting import utc
     from cprlib.report.pipeline import build_report
@@ -95,7 +95,7 @@ def coverage(
             parameters=asset_parameters(assets, engine, POLICY) | parameters,
             engine=engine,
             parallel=parallel,
-            environment={KERNEL_VARIABLE: str(assets.lab_kernel)} if assets.lab_kernel else {},
+            environment=lab_environment(assets),
         )
         run_and_gather(suite)
         click.echo(

@@ -83,12 +83,13 @@ def _lab(
     """
     from cprlib.build.lab_kernel import build_lab_kernel
     from cprlib.build.progress import console_progress
+    from cprlib.build.store import chosen_lab_kernel
     from cprlib.cleanup import temporary_folder
     from cprlib.lab.engines import make_engine
 
     if results is not None and not results.is_dir():
         raise UsageError(f"write results to {results}", "no such folder", "create it first")
-    kernel = build_lab_kernel(console_progress()) if engine == "uml" else None
+    kernel = chosen_lab_kernel() or build_lab_kernel(console_progress()) if engine == "uml" else None
     with temporary_folder("cprlib-lab-") as temporary:
         folder = (results or temporary).resolve()
         yield make_engine(engine, kernel), LabCommand(argv, Path.cwd(), results=folder, memory=memory, seconds=seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,7 +39,6 @@ from cprlib.errors import CprlibError, UsageError
 from cprlib.lab.engine import ENGINES
 
 if TYPE_CHECKING:
-    from cprlib.build.assets import Assets
     from cprlib.campaign.matrix import MatrixRun
     from cprlib.lab.avocado_run import FirstTry, SuiteRun
     from cprlib.report.environment import Environment
@@ -114,7 +112,7 @@ def run(
     from cprlib.build.qemu import build_qemu
     from cprlib.lab.avocado_run import SuiteRun
     from cprlib.lab.doctor import choose_engine
-    from cprlib.lab.engines import asset_parameters
+    from cprlib.lab.engines import asset_parameters, lab_environment
     from cprlib.qemu.binary import require_accelerator
     from cprlib.qemu.command_line import ACCELERATORS
     from cprlib.report.environment import describe_run
@@ -155,7 +153,7 @@ def run(
         engine=engine,
         parallel=parallel,
         extra=[f"--filter-by-tags={name}" for name in tag],
-        environment=_lab_kernel(assets),
+        environment=lab_environment(assets),
         matrix=plan.write(results, given, qemus, base) if plan else None,
     )
     return _run_and_judge(suite, judged_by, environment, command, before, repeat=repeat and not plan)
@@ -264,11 +262,3 @@ def _bases(plan: MatrixRun | None, base: str, engine: str | None) -> tuple[str, 
         advice = f"choose points: --points '*-{DEFAULT_BASE}-*'" if plan else "use --lab=uml"
         raise UsageError("run in lab engine kvm", happened, advice)
     return bases
-
-
-def _lab_kernel(assets: Assets) -> dict[str, str]:
-    """The variable that names the lab kernel; no manifest names it when another QEMU is tested."""
-    from cprlib.lab.engines import KERNEL_VARIABLE
-
-    chosen = os.environ.get(KERNEL_VARIABLE) or assets.lab_kernel
-    return {KERNEL_VARIABLE: str(chosen)} if chosen else {}

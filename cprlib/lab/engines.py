@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ from cprlib.qemu.binary import QemuBinary
 if TYPE_CHECKING:
     from cprlib.build.assets import Assets
 
-KERNEL_VARIABLE = "CPRLIB_LAB_KERNEL"
 # With nested KVM a guest carries fewer packets/s, and its updates take longer.
 KVM_LAB_PARAMETERS = {"rate": "200", "control_run": "8"}
 
@@ -34,10 +32,10 @@ def find_kernel() -> Path:
     """The lab kernel: $CPRLIB_LAB_KERNEL, else the one of ``cprlib build lab``.
 
     :raises EnvironmentFailure: it is not built.
+    :raises UsageError: $CPRLIB_LAB_KERNEL names no file.
     """
-    chosen = os.environ.get(KERNEL_VARIABLE)
-    if chosen:
-        return Path(chosen)
+    if chosen := store.chosen_lab_kernel():
+        return chosen
     from cprlib.build.assets import find_assets  # noqa: PLC0415 - slow import, not needed with $CPRLIB_LAB_KERNEL
 
     kernel = find_assets().lab_kernel
@@ -68,6 +66,11 @@ def make_engine(name: str, kernel: Path | None = None) -> LabEngine:
     if name == "kvm":
         return _kvm()
     raise UsageError(f"make a lab with engine {name!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")
+
+
+def lab_environment(assets: Assets) -> dict[str, str]:
+    """Variables for Avocado, whose labs have the lab kernel of these assets."""
+    return {store.KERNEL_VARIABLE: str(assets.lab_kernel)} if assets.lab_kernel else {}
 
 
 def asset_parameters(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,6 +23,7 @@ from cprlib.linux.cgroup import usable_cores
 from cprlib.process import run
 
 COMMIT_FILE = "COMMIT"  # written by hatch_build.py
+_KEY = re.compile("[0-9a-f]{40}")
 PACKAGES = ("avocado-framework", "qemu.qmp", "pyroute2", "scapy", "matplotlib", "Jinja2", "jsonschema")
 
 
@@ -62,7 +65,7 @@ def describe_environment(
 
     Parameters as in :class:`Environment`.
 
-    :param lab_kernel: path of the lab's kernel in the store.
+    :param lab_kernel: path of the lab's kernel.
     """
     return Environment(
         mode=mode,
@@ -78,7 +81,7 @@ def describe_environment(
         cprlib=cprlib.__version__,
         commit=project_commit(),
         packages=_packages(),
-        lab_kernel=lab_kernel.parent.name if lab_kernel else "",  # entries of the store are named by content hash
+        lab_kernel=_content_hash(lab_kernel) if lab_kernel else "",
         accelerator=accelerator,
     )
 
@@ -113,6 +116,14 @@ def join_environments(machines: Sequence[Environment]) -> Environment:
     packages = dict(set.intersection(*(set(machine.packages.items()) for machine in machines)))
     common = {item.name: joined(item.name) for item in fields(Environment) if item.name != "packages"}
     return Environment(**common, packages=packages)
+
+
+def _content_hash(lab_kernel: Path) -> str:
+    """The name of the store's entry, a hash of what it is made from; of another kernel, a hash of its bytes."""
+    if _KEY.fullmatch(lab_kernel.parent.name):
+        return lab_kernel.parent.name
+    with lab_kernel.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:40]
 
 
 def _distribution() -> str:

@@ -10,8 +10,10 @@ import pytest
 from cprlib.build import assets
 from cprlib.build.progress import Progress, console_progress
 from cprlib.build.series import DEFAULT_BASE
-from cprlib.errors import EnvironmentFailure
+from cprlib.build.store import KERNEL_VARIABLE
+from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.guest.image import GuestImage
+from cprlib.lab.engines import lab_environment
 from cprlib.qemu.binary import QemuBinary
 
 pytestmark = pytest.mark.fast
@@ -39,6 +41,21 @@ def test_assets_of_another_qemu_are_not_recorded(builds: Path) -> None:
     manifest = json.loads((builds / assets.MANIFEST).read_text(encoding="utf-8"))
     own = {"path": str(builds / f"qemu-{DEFAULT_BASE}"), "firmware": str(builds)}
     assert manifest["bases"] == {DEFAULT_BASE: own}
+
+
+def test_chosen_lab_kernel_is_used_but_not_recorded(builds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "build_lab_kernel", lambda _progress: builds / "own-kernel")
+    monkeypatch.setenv(KERNEL_VARIABLE, str(builds / "linux"))
+    with pytest.raises(UsageError, match="no such file"):
+        assets.build_assets(console_progress(), lab=True)
+    (builds / "linux").touch()
+    chosen = assets.build_assets(console_progress(), lab=True)
+    assert chosen.lab_kernel == builds / "linux"
+    assert lab_environment(chosen) == {KERNEL_VARIABLE: str(builds / "linux")}
+    assert assets.build_assets(console_progress(), lab=False).lab_kernel is None
+    monkeypatch.delenv(KERNEL_VARIABLE)
+    assert json.loads((builds / assets.MANIFEST).read_text(encoding="utf-8"))["lab_kernel"] is None
+    assert assets.build_assets(console_progress(), lab=True).lab_kernel == builds / "own-kernel"
 
 
 def test_base_is_found_after_its_build(builds: Path) -> None:

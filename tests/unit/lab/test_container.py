@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.build.store import KERNEL_VARIABLE
 from cprlib.errors import CprlibError
 from cprlib.files import project_folder
-from cprlib.lab.engines import KERNEL_VARIABLE, find_kernel
+from cprlib.lab.engines import find_kernel
 
 CONTAINER = Path(__file__).with_name("container.py")
 

@@ -12,7 +12,7 @@ import pytest
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Check, Outcome
-from cprlib.report.environment import Environment, describe_environment
+from cprlib.report.environment import Environment, describe_environment, describe_run
 from cprlib.report.pipeline import build_report, judge_results
 from cprlib.report.results_folder import start_case
 from cprlib.report.run_json import RUN_SCHEMA_FILE, run_value, validate
@@ -23,6 +23,7 @@ from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import MS, START_NS, good_case
 
+KEY = "0123456789abcdef0123456789abcdef01234567"
 DEFAULT = load_policy("default")
 MACHINE = Environment(mode="native", kernel="6.12", python="3.13.1", cprlib="0.1.0")
 HOSTILE = "<script>alert('x')</script>\x1b[31m\u202eexe|`"
@@ -254,3 +255,15 @@ def test_table_ends_with_the_verdict(tmp_path: Path) -> None:
     assert text.splitlines()[-1].startswith("verdict: FAIL (1 case: 1 fail; policy default)")
     assert "2 packets lost forward" in text
     assert text.isascii()
+
+
+def test_lab_kernel_is_recorded_by_its_content(tmp_path: Path) -> None:
+    def recorded(path: Path, content: str) -> str:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        return describe_run("uml", lab_kernel=path).lab_kernel
+
+    assert recorded(tmp_path / KEY / "linux", "built") == KEY  # of the store, whose entries have a hash of their recipe
+    first, second = recorded(tmp_path / "a" / "linux", "one"), recorded(tmp_path / "a" / "linux", "two")
+    assert first != second
+    assert first == recorded(tmp_path / "b" / "linux", "one")

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cprlib.guest.replies import ENTRIES_LIMIT, Reply
+from cprlib.guest.replies import ENTRIES_LIMIT, Reply, printable
 
 LONGEST_PATH, LONGEST_FILE = 400, 1 << 17  # images/guest/agent/files.c
 
@@ -29,12 +29,7 @@ class GuestFile:
         """
         if self.error:
             return errno.errorcode.get(self.error, f"error {self.error}")
-        lines = self.content.decode("utf-8", "replace").rstrip().split("\n")
-        return "\n".join(line if line.replace("\t", "").isprintable() else _printable(line) for line in lines)
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line)
+        return printable(self.content.decode("utf-8", "replace").rstrip(), keep="\n\t")
 
 
 def parse_files(reply: Reply) -> Mapping[str, GuestFile]:

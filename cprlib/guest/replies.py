@@ -66,7 +66,7 @@ class Reply:
 
     def _convert(self, kind: Any, value: object, key: str) -> Any:
         try:
-            return decode(kind, _printable(value))
+            return decode(kind, _all_printable(value))
         except BadValue as error:
             raise invalid_answer(self.command, f"{key}: {error}" if key else str(error)) from error
 
@@ -75,19 +75,21 @@ def invalid_answer(command: str, happened: str) -> InstrumentError:
     return InstrumentError(f"read the guest agent's answer to {command}", happened)
 
 
-def _printable(value: object) -> object:
-    """The same JSON value with a replacement character for each character that cannot be printed."""
+def printable(text: str, keep: str = "") -> str:
+    """The text with a replacement character for each character that cannot be printed, except those of ``keep``."""
+    rest = text.translate(dict.fromkeys(map(ord, keep)))
+    return text if rest.isprintable() else "".join(c if c.isprintable() or c in keep else "\ufffd" for c in text)
+
+
+def _all_printable(value: object) -> object:
+    """The same JSON value with :func:`printable` texts."""
     match value:
         case str():
-            return (
-                value
-                if value.isprintable()
-                else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
-            )
+            return printable(value)
         case dict():
-            return {_printable(key): _printable(member) for key, member in value.items()}
+            return {_all_printable(key): _all_printable(member) for key, member in value.items()}
         case list():
-            return [_printable(member) for member in value]
+            return [_all_printable(member) for member in value]
     return value
 
 

@@ -190,7 +190,7 @@ class StampCapture:
                 add_t2(t2)
                 add_t3(t3)
             if keeping:
-                keep.append(RawFrame((time_ns, length, memory[frame : frame + kept])))
+                keep.append(RawFrame(time_ns, length, memory[frame : frame + kept]))
             header += following
 
     def _count_other(self, frame: bytes) -> None:

@@ -13,6 +13,7 @@ import ipaddress
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from cprlib.errors import EnvironmentFailure
 from cprlib.traffic.flow import IP_HEADER, UDP_HEADER, Flow
@@ -129,10 +130,16 @@ def _classify_ipv6(frame: bytes) -> FrameClass:
     return FrameClass.FOREIGN
 
 
-class RawFrame(tuple[int, int, bytes]):
-    """Time in ns, length on the wire and bytes of a frame, for a pcap."""
+class RawFrame(NamedTuple):
+    """A frame for a pcap.
 
-    __slots__ = ()
+    :param length: bytes on the wire.
+    :param content: the bytes that were captured.
+    """
+
+    time_ns: int
+    length: int
+    content: bytes
 
 
 def sent_frames(flow: Flow, sent_ns: Iterable[int]) -> list[RawFrame]:
@@ -141,7 +148,7 @@ def sent_frames(flow: Flow, sent_ns: Iterable[int]) -> list[RawFrame]:
     frames = []
     for sequence, time_ns in enumerate(sent_ns):
         content = bytes(template.patch(sequence, time_ns))
-        frames.append(RawFrame((time_ns, len(content), content)))
+        frames.append(RawFrame(time_ns, len(content), content))
     return frames
 
 
@@ -150,7 +157,7 @@ def write_pcap(path: Path, frames: Iterable[RawFrame]) -> int:
 
     :raises EnvironmentFailure: the file cannot be written.
     """
-    ordered = sorted(frames, key=lambda frame: frame[0])
+    ordered = sorted(frames, key=lambda frame: frame.time_ns)
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

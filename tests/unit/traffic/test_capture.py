@@ -222,7 +222,7 @@ def test_the_pcap_has_the_frames_sent_and_received(tmp_path: Path) -> None:
             session.finish()
         result = session.result(reflector.finish())
     sent = sent_frames(FLOW, result.flows[0].sent_ns)
-    stamps = {time_ns for time_ns, _, data in session.frames if classify(data) is FrameClass.FOREIGN}
+    stamps = {item.time_ns for item in session.frames if classify(item.content) is FrameClass.FOREIGN}
     assert write_pcap(tmp_path / "x.pcap", [*session.frames, *sent]) == len(session.frames) + 50
     with PcapReader(str(tmp_path / "x.pcap")) as reader:
         assert reader.nano

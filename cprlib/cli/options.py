@@ -127,15 +127,15 @@ def check_nic_properties(qemus: Iterable[QemuBinary], parameters: Iterable[str])
     from difflib import get_close_matches
 
     from cprlib.qemu.binary import nic_properties
-    from cprlib.testing.parameters import NIC
+    from cprlib.testing.parameters import NIC_PREFIX
 
-    asked = sorted(name.removeprefix(NIC) for name in parameters if name.startswith(NIC))
+    asked = sorted(name.removeprefix(NIC_PREFIX) for name in parameters if name.startswith(NIC_PREFIX))
     for qemu in qemus if asked else ():
         known = nic_properties(qemu)
         for name in asked:
             if name not in known:
                 near = ", ".join(get_close_matches(name, known)) or "see -device virtio-net-pci,help"
-                raise UsageError(f"run with {NIC}{name}", f"the NIC of {qemu.path} has no such property", near)
+                raise UsageError(f"run with {NIC_PREFIX}{name}", f"the NIC of {qemu.path} has no such property", near)
 
 
 def file_of_test(test: str) -> Path | None:

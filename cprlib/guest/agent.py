@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
-from cprlib.guest.channel import ANSWER_S, AgentChannel
+from cprlib.guest.channel import AGENT_ANSWER_S, AgentChannel
 from cprlib.guest.files import GuestFile, parse_files
 from cprlib.guest.packet_log import RECORD_SIZE, PacketLog
 from cprlib.guest.replies import (
+    GUEST_INTERFACE,
     BoundDriver,
     Clocks,
     Identity,
@@ -23,7 +24,6 @@ from cprlib.guest.replies import (
     ToggleResult,
 )
 
-NIC = "eth0"  # the one that is changed
 REPEAT_S = 2.0  # without an answer for this long, an idempotent request is sent again
 FILES_REPEAT_S = 10.0  # more than it takes on a busy machine: a repetition would make the guest busier still
 LOG_S = 60.0  # for each part of a log
@@ -49,12 +49,12 @@ class AgentConnection:
         self._channel.use(connection)
 
     def _repeatable(
-        self, command: str, parameters: Mapping[str, str | int] | None = None, seconds: float = ANSWER_S
+        self, command: str, parameters: Mapping[str, str | int] | None = None, seconds: float = AGENT_ANSWER_S
     ) -> Reply:
         """The answer to a request that may be carried out twice."""
         return self._channel.request(command, parameters, seconds=seconds, repeat_after=REPEAT_S)
 
-    def ping(self, seconds: float = ANSWER_S) -> Clocks:
+    def ping(self, seconds: float = AGENT_ANSWER_S) -> Clocks:
         """The guest's clocks; also shows that the agent is alive."""
         return self._repeatable("ping", seconds=seconds).read(Clocks)
 
@@ -72,13 +72,15 @@ class AgentConnection:
         parameters = {"of": ":".join(patterns)}
         return parse_files(self._channel.request("files", parameters, seconds=30, repeat_after=FILES_REPEAT_S))
 
-    def set_queue_pairs(self, pairs: int, device: str = NIC) -> int:
+    def set_queue_pairs(self, pairs: int, device: str = GUEST_INTERFACE) -> int:
         """Set the number of queue pairs, as ``ethtool -L combined``; returns how many are in use now."""
         return self._repeatable("set-channels", {"device": device, "pairs": pairs}).number("channels")
 
     def start_toggling(self, low: int, high: int, period_ms: int) -> None:
         """Alternate the number of queue pairs between two values until :meth:`stop_toggling`."""
-        self._channel.request("toggle-start", {"low": low, "high": high, "period_ms": period_ms, "device": NIC})
+        self._channel.request(
+            "toggle-start", {"low": low, "high": high, "period_ms": period_ms, "device": GUEST_INTERFACE}
+        )
 
     def stop_toggling(self) -> ToggleResult:
         return self._repeatable("toggle-stop").read(ToggleResult)
@@ -182,18 +184,18 @@ class AgentConnection:
 
     def add_vlan(self, vlan: int) -> None:
         """Create a VLAN device and set it up, so that the NIC's VLAN filter has this id."""
-        self._channel.request("vlan", {"action": "add", "vlan": vlan, "device": NIC})
+        self._channel.request("vlan", {"action": "add", "vlan": vlan, "device": GUEST_INTERFACE})
 
     def remove_vlan(self, vlan: int) -> None:
-        self._channel.request("vlan", {"action": "remove", "vlan": vlan, "device": NIC})
+        self._channel.request("vlan", {"action": "remove", "vlan": vlan, "device": GUEST_INTERFACE})
 
     def add_filter(self, mac: str) -> None:
         """Let the NIC receive one more link-layer address, multicast or unicast."""
-        self._channel.request("filter", {"action": "add", "mac": mac, "device": NIC})
+        self._channel.request("filter", {"action": "add", "mac": mac, "device": GUEST_INTERFACE})
 
     def remove_filter(self, mac: str) -> None:
         """Let the NIC no longer receive an address that was added."""
-        self._channel.request("filter", {"action": "remove", "mac": mac, "device": NIC})
+        self._channel.request("filter", {"action": "remove", "mac": mac, "device": GUEST_INTERFACE})
 
     def set_interface(
         self,
@@ -208,11 +210,11 @@ class AgentConnection:
         given = {
             key: int(value) if isinstance(value, bool) else value for key, value in changes.items() if value is not None
         }
-        self._repeatable("interface", {"device": NIC, **given})
+        self._repeatable("interface", {"device": GUEST_INTERFACE, **given})
 
     def set_feature(self, feature: str, on: bool) -> None:
         """Switch an offload on or off, as ``ethtool -K``; names as in :attr:`NicInfo.features`."""
-        self._repeatable("feature", {"device": NIC, "feature": feature, "on": int(on)})
+        self._repeatable("feature", {"device": GUEST_INTERFACE, "feature": feature, "on": int(on)})
 
     def defer_receiving(self, wait_ms: int) -> None:
         """Let the driver poll for received packets rarely, so that the NIC's receive ring fills up.
@@ -222,14 +224,14 @@ class AgentConnection:
 
         :param wait_ms: in ms of the guest's clock; 0 for none, effective after the current wait.
         """
-        self._repeatable("defer", {"device": NIC, "wait_us": 1000 * wait_ms})
+        self._repeatable("defer", {"device": GUEST_INTERFACE, "wait_us": 1000 * wait_ms})
 
     def rss(self) -> RssSettings:
         """Key and table of receive-side scaling.
 
         :raises GuestFailed: the NIC has none.
         """
-        return self._repeatable("rss", {"device": NIC}).read(RssSettings)
+        return self._repeatable("rss", {"device": GUEST_INTERFACE}).read(RssSettings)
 
     def set_rss(self, key: str, queue: int | None = None) -> None:
         """Set key and table of receive-side scaling, as ``ethtool -X``.
@@ -238,11 +240,11 @@ class AgentConnection:
         :param queue: of every entry of the table; None for the driver's default table.
         """
         table = {} if queue is None else {"queue": queue}
-        self._repeatable("rss-set", {"device": NIC, "key": key, **table})
+        self._repeatable("rss-set", {"device": GUEST_INTERFACE, "key": key, **table})
 
     def unbind_driver(self) -> BoundDriver:
         """Unbind the NIC's driver: the guest has no such NIC until :meth:`bind_driver`."""
-        return self._channel.request("unbind", {"device": NIC}, seconds=REBIND_S).read(BoundDriver)
+        return self._channel.request("unbind", {"device": GUEST_INTERFACE}, seconds=REBIND_S).read(BoundDriver)
 
     def bind_driver(self, bound: BoundDriver) -> None:
         """Bind a driver again: the NIC is new then, down and without addresses."""
@@ -253,7 +255,7 @@ class AgentConnection:
 
         :param ipv4, ipv6: with the length of the prefix: ``10.75.0.2/24``.
         """
-        self._repeatable("configure", {"device": NIC, "ipv4": ipv4, "ipv6": ipv6})
+        self._repeatable("configure", {"device": GUEST_INTERFACE, "ipv4": ipv4, "ipv6": ipv6})
 
     def reboot(self) -> None:
         self._channel.request("reboot")

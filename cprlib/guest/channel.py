@@ -25,7 +25,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed
 from cprlib.guest.replies import Reply, invalid_answer
 
-ANSWER_S = 30.0  # a living guest on a machine with ten runnable threads per core took more than 10 s
+AGENT_ANSWER_S = 30.0  # a living guest on a machine with ten runnable threads per core took more than 10 s
 LINE_LIMIT = 1 << 20  # bytes of an answer's line; PORT_ANSWER in images/guest/agent/port.h
 SKIP_LIMIT = 64 << 20  # bytes that are not part of an answer, before the request fails
 ADVICE = "look at the guest's console; was the guest image built for this cprlib?"
@@ -53,7 +53,7 @@ class AgentChannel:
         command: str,
         parameters: Mapping[str, str | int] | None = None,
         *,
-        seconds: float = ANSWER_S,
+        seconds: float = AGENT_ANSWER_S,
         repeat_after: float | None = None,
     ) -> Reply:
         """Send a request and wait for its answer.

@@ -12,6 +12,7 @@ from cprlib.codec import BadValue, decode
 from cprlib.errors import InstrumentError
 from cprlib.traffic.stamp import UNMEASURED_SSID
 
+GUEST_INTERFACE = "eth0"  # the first NIC, in the guest
 ENTRIES_LIMIT = 4096
 Number = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Text = Annotated[str, Meta(max_length=4096)]
@@ -186,7 +187,7 @@ class NetInfo:
             drops[entry.port] = drops.get(entry.port, 0) + entry.drops
         return drops
 
-    def nic(self, name: str = "eth0") -> NicInfo:
+    def nic(self, name: str = GUEST_INTERFACE) -> NicInfo:
         """The NIC of a name.
 
         :raises InstrumentError: the guest has none.

@@ -14,8 +14,8 @@ from cprlib.qemu.qmp import QmpConnection
 Facts = Mapping[str, str]
 
 MAX_RING_SIZE = 1024  # VIRTQUEUE_MAX_SIZE, include/hw/virtio/virtio.h
-NIC = "nic0"  # id of the guest's first NIC
-NIC_PATH = f"/machine/peripheral/{NIC}/virtio-backend"
+FIRST_NIC_ID = "nic0"  # in QEMU
+NIC_PATH = f"/machine/peripheral/{FIRST_NIC_ID}/virtio-backend"
 
 
 def device_facts(qmp: QmpConnection) -> Facts:
@@ -49,7 +49,7 @@ def _words(descriptions: Iterable[str]) -> str:
 
 def filter_facts(qmp: QmpConnection) -> Facts:
     """Receive filters of the guest's first NIC: addresses, VLANs, modes (query-rx-filter). Tables are sorted."""
-    return facts_from_filter(qmp.execute("query-rx-filter", {"name": NIC})[0])
+    return facts_from_filter(qmp.execute("query-rx-filter", {"name": FIRST_NIC_ID})[0])
 
 
 def facts_from_filter(information: Mapping[str, Any]) -> Facts:

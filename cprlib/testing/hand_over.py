@@ -21,7 +21,7 @@ from cprlib.traffic.probes import Probes
 from cprlib.update.proxy import ChannelProxy
 from cprlib.update.results import UpdateResult
 
-ANSWER_S = 8.0
+TRAFFIC_ANSWER_S = 8.0
 VHOST_FAILED = r"vhost.*(fail|cannot|unable)"  # whatever words a QEMU has for it
 
 
@@ -31,7 +31,7 @@ def probing(case: MeasuredCase) -> Iterator[tuple[KernelTrace, Probes]]:
     queues = case.evidence.parameters.queues or 1
     flows = flows_between(versions=(4,), count=queues, first_port=case.ports.take(queues))
     with KernelTrace() as trace, Probes(case.guest.topology.station, flows) as probes:
-        probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
+        probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
         yield trace, probes
 
 
@@ -126,7 +126,7 @@ def check_vhost_carries(
     machine = case.guest.machine
     expected = f"vhost-started, and only vhost-{machine.pid} reads and writes the tap"
     try:
-        probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST), count=4)
+        probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST), count=4)
         started = vhost_started(machine.qmp)
     except DeadlineExceeded as error:
         case.expect(name, False, expected, error.happened, f"the guest does not answer: {error.happened}", when=when)

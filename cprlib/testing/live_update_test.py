@@ -30,7 +30,7 @@ from cprlib.testing.checks import is_of_qemu
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import (
-    NIC,
+    NIC_PREFIX,
     SuiteParameters,
     own_parameters,
     read_parameters,
@@ -223,7 +223,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         more = ({POINT: name} if name else {}) | ({"base": run.base} if run.base else {})
         more |= {"mode": str(spec.mode)} if spec.mode is not Mode.CPR_TRANSFER else {}
         more |= {"mutant": str(run.mutant)} if run.mutant is not None else {}
-        more |= {f"{NIC}{key}": value for key, value in run.nic_properties.items()}
+        more |= {f"{NIC_PREFIX}{key}": value for key, value in run.nic_properties.items()}
         more |= {"qemu_args": run.qemu_args} if run.qemu_args else {}
         more |= {"vcpus": str(run.vcpus), "memory": str(settings.memory_mib)}
         return CaseEvidence(

@@ -12,7 +12,7 @@ from cprlib.linux.descriptors import Pairing
 from cprlib.linux.tap import TapQueue, interface_offloads, read_tap_queues
 from cprlib.linux.topology import Topology
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.nic_state import NIC, Facts, device_facts, differences, filter_facts
+from cprlib.qemu.nic_state import FIRST_NIC_ID, Facts, device_facts, differences, filter_facts
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.running_guest import RunningGuest
 
@@ -71,7 +71,7 @@ def set_link(guest: RunningGuest, *, up: bool) -> None:
 
     :raises DeadlineExceeded: it does not see it.
     """
-    guest.machine.qmp.execute("set_link", {"name": NIC, "up": up})
+    guest.machine.qmp.execute("set_link", {"name": FIRST_NIC_ID, "up": up})
     deadline = Deadline(20, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST)
     deadline.poll(lambda: guest.agent.network().nic().carrier == int(up), 0.02)
 

@@ -19,7 +19,7 @@ from cprlib.traffic.packet_records import ArrivalColumns
 from cprlib.traffic.ring import PacketRing, RingSettings, open_ring
 from cprlib.traffic.sender import SenderReport, StampSender, make_templates
 from cprlib.traffic.sockets import open_sending
-from cprlib.traffic.worker import ANSWER_S, WorkerProcess
+from cprlib.traffic.worker import WORKER_ANSWER_S, WorkerProcess
 
 STALL_S = 2.5  # the ring holds this much traffic while the reader gets no processor
 SWITCH_INTERVAL_S = 50e-6  # how long the reader may keep the interpreter from a sender that is due
@@ -92,7 +92,7 @@ class Instrument(WorkerProcess):
 
         :raises InstrumentError: the worker or its sender died.
         """
-        return self.request(Recording, "finish", seconds=10 * ANSWER_S)
+        return self.request(Recording, "finish", seconds=10 * WORKER_ANSWER_S)
 
 
 class _Threads:

@@ -31,7 +31,7 @@ from cprlib.traffic.sockets import (
 )
 from cprlib.traffic.stamp import ERROR_ESTIMATE, MINIMUM_SIZE, REFLECTOR, SENDER, STAMP_PORT, ns_to_ntp
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings
-from cprlib.traffic.worker import ANSWER_S, WorkerProcess
+from cprlib.traffic.worker import WORKER_ANSWER_S, WorkerProcess
 
 PRIORITY = 6  # below capture and sender
 SO_RXQ_OVFL = 40  # asm-generic/socket.h
@@ -190,7 +190,7 @@ class StationEndpoints(WorkerProcess):
 
     def finish(self, number: int, seconds: float) -> TcpEndpointReport:
         """Finish an endpoint; see :meth:`cprlib.traffic.tcp.TcpEndpoint.finish`."""
-        return self.request(TcpEndpointReport, "finish", number, seconds, seconds=seconds + ANSWER_S)
+        return self.request(TcpEndpointReport, "finish", number, seconds, seconds=seconds + WORKER_ANSWER_S)
 
     def reflections(self) -> ReflectorLog:
         return self.request(ReflectorLog, "reflections")

@@ -22,7 +22,7 @@ from cprlib.errors import CprlibError, InstrumentError
 from cprlib.files import import_folder
 from cprlib.process import spawn
 
-ANSWER_S = 30.0  # for the start and for each request: a worker is quick, the machine may be busy
+WORKER_ANSWER_S = 30.0  # for the start and for each request: a worker is quick, the machine may be busy
 ADVICE = f"on a slow machine set {SCALE_VARIABLE} to 2 or more"
 _PROGRAM = """
 import sys
@@ -64,7 +64,7 @@ class WorkerProcess:
     def __exit__(self, *_: object) -> None:
         self._resources.close()
 
-    def request(self, kind: type[Value], name: str, *arguments: object, seconds: float = ANSWER_S) -> Value:
+    def request(self, kind: type[Value], name: str, *arguments: object, seconds: float = WORKER_ANSWER_S) -> Value:
         """Call a method of the object in the worker and wait for its result, which is a ``kind``.
 
         :raises InstrumentError: the process is gone or does not answer, or an error of the method.

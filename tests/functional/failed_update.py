@@ -19,7 +19,7 @@ from cprlib.process import describe_status
 from cprlib.qemu.nic_state import differences
 from cprlib.qemu.wrapper import last_message
 from cprlib.testing.equivalence import HOST_SIDES, read_compared
-from cprlib.testing.hand_over import ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
+from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, read_tap_view
 from cprlib.testing.quiet_nic import Rest, rest_checks, watch_rest
@@ -238,11 +238,11 @@ class FailedUpdates:
         """
         case, fault, machine = self._case, result.fault, self._case.guest.machine
         name = f"{fault.name}-traffic"
-        expected = f"answers on every queue within {ANSWER_S:.0f} s"
+        expected = f"answers on every queue within {TRAFFIC_ANSWER_S:.0f} s"
         if result.state_before != "running":
             machine.qmp.execute("cont")
         try:
-            self._probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
+            self._probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
         except DeadlineExceeded as error:
             meaning = f"no traffic after {fault.action} in phase {fault.phase}"
             case.expect(name, False, expected, error.happened, meaning)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, QemuFailed
+from cprlib.guest.replies import GUEST_INTERFACE
 from cprlib.linux.descriptors import DEVICE_KINDS, read_table
 from cprlib.linux.topology import GUEST, guest_end
 from cprlib.qemu.command_line import file_channel
@@ -89,7 +90,7 @@ def plug_again(subject: OperatedGuest) -> list[str]:
     counts = [_device_files(subject)]
     machine.remove_nic(nic.identifier)
     deadline = Deadline(EVENT_S, "the guest to be without the NIC", Awaited.GUEST)
-    deadline.poll(lambda: all(item.name != "eth0" for item in agent.network().nics), 0.02)
+    deadline.poll(lambda: all(item.name != GUEST_INTERFACE for item in agent.network().nics), 0.02)
     machine.remove_netdev(netdev.identifier)
     counts.append(_device_files(subject))
     subject.wait_others()

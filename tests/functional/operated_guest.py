@@ -14,7 +14,7 @@ from cprlib.errors import (
     GuestFailed,
     InstrumentError,
 )
-from cprlib.guest.replies import NicInfo
+from cprlib.guest.replies import GUEST_INTERFACE, NicInfo
 from cprlib.linux.kernel_trace import Act, KernelTrace
 from cprlib.linux.topology import GUEST, guest_end, station_end
 from cprlib.testing.measured_case import PortAllocator
@@ -110,7 +110,7 @@ class OperatedGuest:
         """
         agent, end = self.guest.agent, GUEST
         deadline = Deadline(CONFIGURE_S, "the guest to have its NIC again", Awaited.GUEST)
-        deadline.poll(lambda: any(nic.name == "eth0" for nic in agent.network().nics), 0.05)
+        deadline.poll(lambda: any(nic.name == GUEST_INTERFACE for nic in agent.network().nics), 0.05)
         agent.configure(f"{end.ipv4}/24", f"{end.ipv6}/64")
         self.configure_queues()
 

@@ -8,7 +8,7 @@ from cprlib.deadline import Deadline
 from cprlib.evidence.records import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import (
-    ANSWER_S,
+    TRAFFIC_ANSWER_S,
     check_order,
     check_source_released,
     check_source_stands_still,
@@ -37,7 +37,7 @@ class StopOrder(LiveUpdateTest):
                 sent = probes.send(HELD)
 
             update = case.live_update(hooks=[PauseAtFdsSent(at_pause)], check="update-succeeds")
-            missing = probes.count_missing(Deadline(ANSWER_S, "the answers to packets that waited in the tap"))
+            missing = probes.count_missing(Deadline(TRAFFIC_ANSWER_S, "the answers to packets that waited in the tap"))
             meaning = f"{sent} packets arrived while neither QEMU ran the guest; taken off the tap and lost"
             case.expect_equal("held-packets-arrive", missing, 0, meaning)
             check_order(case, update, trace.report(), source, case.guest.machine)

@@ -12,7 +12,7 @@ from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
 from cprlib.testing.guest_spec import GuestSpec
-from cprlib.testing.hand_over import ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probing
+from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probing
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.hooks import PauseAtFdsSent
@@ -50,7 +50,7 @@ class VhostHandOver(LiveUpdateTest):
                 update = case.live_update(check=f"{name}-update")
                 check_order(case, update, trace.report(), source, case.guest.machine)
                 probes.send()  # what the target's vhost finds first
-                probes.count_missing(Deadline(ANSWER_S, "the first answers"))
+                probes.count_missing(Deadline(TRAFFIC_ANSWER_S, "the first answers"))
                 check_vhost_carries(case, "vhost-carries", probes, trace, time.time_ns(), when=f"after-{name}")
 
     def test_ordinary_migration_keeps_vhost(self) -> None:
@@ -121,5 +121,5 @@ class VhostHandOver(LiveUpdateTest):
             probing(case) as (trace, probes),
         ):
             case.live_update(hooks=[PauseAtFdsSent(lambda proxy: check_nothing_sent(case, proxy))])
-            probes.wait_answers(Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
+            probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
             check_vhost_carries(case, "vhost-carries-packets", probes, trace, time.time_ns())

@@ -19,6 +19,7 @@ from cprlib.qemu.command_line import MachineSettings, global_properties
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import NIC_DRIVER
 from cprlib.qemu.nic_state import differences
+from cprlib.update.barrier import StartupBarrier
 from cprlib.update.faults import (
     FEWER_FEATURES,
     ROM_BYTES,
@@ -39,7 +40,7 @@ from cprlib.update.outcome import (
     query_migration,
     view_after_release,
 )
-from cprlib.update.proxy import ChannelProxy, StartupBarrier
+from cprlib.update.proxy import ChannelProxy, Hold
 from cprlib.update.results import FaultResult
 from cprlib.update.running_guest import RunningGuest
 
@@ -165,18 +166,18 @@ class FaultInjection(UpdateHook):
         self._limit = resource.prlimit(update.source.pid, resource.RLIMIT_NOFILE)[0]
         settings = changed_settings(update.target_settings, fault.action)
         if fault.phase in CPR_PHASES:
-            refuse = fault.phase is Phase.VM_STOPPED
-            self._proxy = ChannelProxy(update.topology.switch, channels.cpr, None, refuse=refuse)
+            hold = Hold.BEFORE_ACCEPT if fault.phase is Phase.VM_STOPPED else Hold.AT_END
+            self._proxy = ChannelProxy(update.topology.switch, channels.cpr, hold)
             update.source_channels = replace(channels, cpr=self._proxy.name)
         elif fault.phase in MAIN_PHASES:
             loading = fault.phase is Phase.STATE_LOADING
             self._proxy = ChannelProxy(
                 update.topology.switch,
                 channels.main,
-                LOADING_BYTES if loading else 0,
-                pass_on=loading,
+                LOADING_BYTES if loading else Hold.WHEN_CONNECTED,
+                forward_held=loading,
                 # without a return path the source hangs up while the proxy holds what it has sent
-                delivers=fault.survivor in (Survivor.TARGET, Survivor.ONE),
+                outlive_source=fault.survivor in (Survivor.TARGET, Survivor.ONE),
             )
             update.source_channels = replace(channels, main=self._proxy.name)
         elif fault.phase in BARRIERS and fault.action not in TARGET_SETTINGS:

@@ -12,7 +12,7 @@ from cprlib.errors import Awaited, InstrumentError
 from cprlib.linux.descriptors import Descriptor, read_table
 from cprlib.linux.libc import same_open_file
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.proxy import ChannelProxy, Message
+from cprlib.update.proxy import ChannelProxy, Hold, Message
 
 FDS_HELD = "FDS_HELD"
 HOLD_S = 30.0
@@ -33,7 +33,7 @@ class PauseAtFdsSent(UpdateHook):
 
     def before_target(self, update: LiveUpdate) -> None:
         channels = update.source_channels
-        self._proxy = update.stack.enter_context(ChannelProxy(update.topology.switch, channels.cpr, None))
+        self._proxy = update.stack.enter_context(ChannelProxy(update.topology.switch, channels.cpr))
         update.source_channels = replace(channels, cpr=self._proxy.name)
 
     def after_migrate(self, update: LiveUpdate) -> None:
@@ -84,7 +84,7 @@ class RecordMainChannel(UpdateHook):
 
     def before_target(self, update: LiveUpdate) -> None:
         channels = update.source_channels
-        proxy = ChannelProxy(update.topology.switch, channels.main, 0, record=True)
+        proxy = ChannelProxy(update.topology.switch, channels.main, Hold.WHEN_CONNECTED, record=True)
         self._proxy = update.stack.enter_context(proxy)
         self._proxy.release()
         update.source_channels = replace(channels, main=self._proxy.name)

@@ -1,11 +1,12 @@
-"""Hold an update from outside: a proxy on a migration channel, and a start-up barrier that a QEMU reads as a file.
+"""Hold an update from outside: a proxy on a migration channel.
 
-Neither has a name in the file system, so a killed harness leaves nothing behind.
+It has no name in the file system, so a killed harness leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import secrets
 import select
@@ -14,7 +15,6 @@ import threading
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
-from cprlib.errors import InstrumentError
 from cprlib.linux.descriptors import Descriptor, read_table
 from cprlib.linux.namespace import NetworkNamespace
 
@@ -48,42 +48,48 @@ def send(connection: socket.socket, message: Message) -> None:
     connection.sendall(message.data[sent:])
 
 
+class Hold(enum.Enum):
+    """Where a proxy holds."""
+
+    BEFORE_ACCEPT = "before accept"
+    """The source's connect(2) waits. Once released, the proxy reads to the end of the stream before it relays."""
+    WHEN_CONNECTED = "when connected"
+    AT_END = "at end"
+    """At the end of the source's stream."""
+
+
 class ChannelProxy:
     """A proxy on a migration channel that can hold, inspect, change and release its messages; a context manager.
 
     The source connects to :attr:`name`, the proxy to the target. It relays bytes and descriptors.
 
     :param namespace: network namespace of both QEMUs, in which the abstract names live.
-    :param forward: the target's own name of the channel.
-    :param hold_after: bytes from the source after which the proxy holds: 0 for "when the source has connected", None
-        for "at the end of the source's stream".
-    :param pass_on: the target gets those bytes at once; else it sees nothing before :meth:`release`.
-    :param delivers: the target gets what the source has sent even when the source has hung up since, as it would from
-        a socket's queue.
-    :param refuse: the source is not accepted before :meth:`release`: its connect(2) waits.
-    :param record: keep what the source sends after :meth:`release`, in :attr:`recorded`.
+    :param target: the target's own name of the channel; not used by a proxy that is never released.
+    :param hold: where the proxy holds until :meth:`release`; a number for that many bytes from the source.
+    :param forward_held: the target gets at once what the proxy reads before it holds; else nothing before the release.
+    :param outlive_source: the target gets what the source has sent even when the source has hung up since, as it would
+        from a socket's queue.
+    :param record: keep what the source sends after the release, in :attr:`recorded`.
     """
 
     def __init__(
         self,
         namespace: NetworkNamespace,
-        forward: str,
-        hold_after: int | None,
+        target: str = "",
+        hold: Hold | int = Hold.AT_END,
         *,
-        pass_on: bool = False,
-        delivers: bool = False,
-        refuse: bool = False,
+        forward_held: bool = False,
+        outlive_source: bool = False,
         record: bool = False,
     ) -> None:
         self.name = f"cprlib-{secrets.token_hex(8)}-proxy"
         self.byte_count = 0  # read from the source so far
         self.descriptors = 0
         self._namespace = namespace
-        self._forward = forward
-        self._hold_after = hold_after
-        self._pass_on = pass_on
-        self._delivers = delivers
-        self._refuse = refuse
+        self._target_name = target
+        self._hold = hold
+        self._forward_held = forward_held
+        self._outlive_source = outlive_source
         self._record = record
         self.recorded = bytearray()
         self._messages: list[Message] = []
@@ -93,17 +99,21 @@ class ChannelProxy:
         self._end = threading.Event()
 
     def __enter__(self) -> ChannelProxy:
-        with self._namespace.entered():
-            self._listener, self._target, self._filler = (
-                socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) for _ in range(3)
-            )
-        self._listener.bind(f"\0{self.name}")
-        self._listener.listen(0 if self._refuse else 1)
+        refuse = self._hold is Hold.BEFORE_ACCEPT
         self._source: socket.socket | None = None
-        if self._refuse:  # a pending connection fills a backlog of 0 (unix_recvq_full(), net/unix/af_unix.c)
-            self._filler.connect(f"\0{self.name}")
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        self._thread.start()
+        with contextlib.ExitStack() as stack:
+            with self._namespace.entered():
+                self._listener, self._target, self._filler = (
+                    stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
+                    for _ in range(3)
+                )
+            self._listener.bind(f"\0{self.name}")
+            self._listener.listen(0 if refuse else 1)
+            if refuse:  # a pending connection fills a backlog of 0 (unix_recvq_full(), net/unix/af_unix.c)
+                self._filler.connect(f"\0{self.name}")
+            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            self._thread.start()
+            stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -187,7 +197,7 @@ class ChannelProxy:
                 connection.close()
 
     def _relay(self) -> None:
-        if self._refuse:
+        if self._hold is Hold.BEFORE_ACCEPT:
             self._released.wait()
             if self._end.is_set():
                 return
@@ -197,16 +207,16 @@ class ChannelProxy:
         source, target = self._listener.accept()[0], self._target
         self._source = source
         self._listener.close()
-        if self._pass_on:
-            target.connect(f"\0{self._forward}")
+        if self._forward_held:
+            target.connect(f"\0{self._target_name}")
         ended = self._collect(source)
-        if self._pass_on:
+        if self._forward_held:
             self._flush(target)
         self._held.set()
         if not self._wait_released(source):
             return
-        if not self._pass_on:
-            target.connect(f"\0{self._forward}")
+        if not self._forward_held:
+            target.connect(f"\0{self._target_name}")
         self._flush(target)
         if ended or self._end_after:
             target.shutdown(socket.SHUT_WR)
@@ -227,7 +237,8 @@ class ChannelProxy:
 
         :returns: whether the source's stream has ended.
         """
-        while self._hold_after is None or self.byte_count < self._hold_after:
+        limit = 0 if self._hold is Hold.WHEN_CONNECTED else self._hold
+        while isinstance(limit, Hold) or self.byte_count < limit:
             if not self._readable(source):
                 return False
             message = receive(source)
@@ -254,7 +265,7 @@ class ChannelProxy:
         """Whether the source has hung up and that ends the channel."""
         state = select.poll()
         state.register(source, 0)  # POLLHUP: both directions are closed
-        return not self._delivers and bool(state.poll(0))
+        return not self._outlive_source and bool(state.poll(0))
 
     def _wait_closed(self, source: socket.socket, target: socket.socket) -> None:
         """Wait until the target or the source closes the channel."""
@@ -282,43 +293,6 @@ class ChannelProxy:
                 except ConnectionError:
                     if connection is source:  # the target has hung up; the source gets what it has sent before
                         other = {target: source}
-                    elif not self._delivers:  # a source that has hung up reads nothing more
+                    elif not self._outlive_source:  # a source that has hung up reads nothing more
                         raise
                 message.close()
-
-
-class StartupBarrier:
-    """A pipe that a QEMU reads as a file when it starts, which blocks it until :meth:`release`; a context manager.
-
-    QEMU opens ``/proc/PID/fd/N`` of this process, so both must belong to the same user.
-    """
-
-    def __enter__(self) -> StartupBarrier:
-        self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-        os.close(self._reader)
-
-    @property
-    def path(self) -> str:
-        return f"/proc/{os.getpid()}/fd/{self._reader}"
-
-    def holds(self, pid: int) -> bool:
-        """Whether a process has opened the pipe, and so is blocked in reading it.
-
-        :raises InstrumentError: the process has ended.
-        """
-        rows = read_table(pid).rows
-        if not rows:
-            raise InstrumentError(f"hold process {pid} at a start-up barrier", "it ended before")
-        return os.readlink(self.path) in [row.link for row in rows]
-
-    def release(self) -> None:
-        """Unblock the reader: it finds one byte in its file."""
-        if self._writer >= 0:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self._writer, b"\n")
-            os.close(self._writer)
-            self._writer = -1

@@ -69,7 +69,7 @@ def save_device_state(machine: Machine, mechanism: Mechanism) -> bytes:
     """
     namespace, qmp = machine.namespace, machine.qmp
     deadline = Deadline(SEND_S, "the guest's QEMU to send its state", Awaited.QEMU)
-    with ChannelProxy(namespace, "", None) as cpr, ChannelProxy(namespace, "", None) as main:
+    with ChannelProxy(namespace) as cpr, ChannelProxy(namespace) as main:
         parameters = mechanism.handling.parameters(machine.settings.netdevs[0])
         qmp.execute("migrate-set-parameters", {"mode": Mode.CPR_TRANSFER, **parameters})
         channels = MigrationChannels(cpr.name, main.name)

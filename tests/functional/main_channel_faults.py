@@ -14,7 +14,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import query_migration, wait_run_state
-from cprlib.update.proxy import ChannelProxy
+from cprlib.update.proxy import ChannelProxy, Hold
 
 CONNECT_S = 10.0
 CONNECT_EVENTS = "qio_channel_socket_connect_*"  # io/trace-events
@@ -53,7 +53,7 @@ class CancelWhileConnecting(UpdateHook):
         """Put a proxy that accepts no connection yet where the source connects."""
         events = {"name": CONNECT_EVENTS, "enable": True, "ignore-unavailable": True}
         update.source.qmp.execute("trace-event-set-state", events)
-        proxy = ChannelProxy(update.topology.switch, update.channels.main, None, refuse=True)
+        proxy = ChannelProxy(update.topology.switch, update.channels.main, Hold.BEFORE_ACCEPT)
         self._proxy = update.stack.enter_context(proxy)
         update.source_channels = replace(update.channels, main=proxy.name)
 

@@ -65,7 +65,7 @@ class VhostHandOver(LiveUpdateTest):
         with (
             self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case,
             probing(case) as (trace, probes),
-            ChannelProxy(case.guest.topology.switch, "unused", SOME_BYTES) as proxy,
+            ChannelProxy(case.guest.topology.switch, hold=SOME_BYTES) as proxy,
             case.examines_qemu(),
         ):
             machine = case.guest.machine
@@ -93,7 +93,7 @@ class VhostHandOver(LiveUpdateTest):
         machine = case.guest.machine
         capabilities = [{"capability": name, "state": True} for name in ("pause-before-switchover", "x-ignore-shared")]
         machine.qmp.execute("migrate-set-capabilities", {"capabilities": capabilities})
-        with ChannelProxy(case.guest.topology.switch, "unused", None) as sink:
+        with ChannelProxy(case.guest.topology.switch) as sink:
             machine.qmp.execute("migrate", {"channels": MigrationChannels("", sink.name).descriptions()[:1]})
             wait_migration(machine, "pre-switchover")
             stopped = machine.status()

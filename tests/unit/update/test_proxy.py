@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -14,7 +15,8 @@ import pytest
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, InstrumentError
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.update.proxy import ChannelProxy, Message, StartupBarrier, receive, send
+from cprlib.update.barrier import StartupBarrier
+from cprlib.update.proxy import ChannelProxy, Hold, Message, receive, send
 
 pytestmark = pytest.mark.fast
 
@@ -75,7 +77,7 @@ def pipe_message(text: bytes) -> Message:
 
 
 def test_bytes_and_descriptors_are_relayed_on_release() -> None:
-    with target() as (name, listener), ChannelProxy(HERE, name, None) as proxy, source(proxy) as connection:
+    with target() as (name, listener), ChannelProxy(HERE, name) as proxy, source(proxy) as connection:
         connection.sendall(b"head ")
         with_descriptor = pipe_message(b"behind the descriptor")
         send(connection, with_descriptor)
@@ -101,7 +103,11 @@ def test_bytes_and_descriptors_are_relayed_on_release() -> None:
 
 
 def test_both_directions_are_relayed_after_release() -> None:
-    with target() as (name, listener), ChannelProxy(HERE, name, 0) as proxy, source(proxy) as connection:
+    with (
+        target() as (name, listener),
+        ChannelProxy(HERE, name, Hold.WHEN_CONNECTED) as proxy,
+        source(proxy) as connection,
+    ):
         proxy.wait_held(soon())
         proxy.release()
         accepted, _ = listener.accept()
@@ -116,7 +122,11 @@ def test_both_directions_are_relayed_after_release() -> None:
 
 def test_answer_of_a_target_that_hangs_up_without_reading_on_arrives() -> None:
     """A target has all state, answers and closes, while the end of the source's stream is still on its way."""
-    with target() as (name, listener), ChannelProxy(HERE, name, 0) as proxy, source(proxy) as connection:
+    with (
+        target() as (name, listener),
+        ChannelProxy(HERE, name, Hold.WHEN_CONNECTED) as proxy,
+        source(proxy) as connection,
+    ):
         proxy.wait_held(soon())
         proxy.release()
         accepted, _ = listener.accept()
@@ -130,7 +140,11 @@ def test_answer_of_a_target_that_hangs_up_without_reading_on_arrives() -> None:
 
 
 def test_the_beginning_is_passed_on() -> None:
-    with target() as (name, listener), ChannelProxy(HERE, name, 4, pass_on=True) as proxy, source(proxy) as connection:
+    with (
+        target() as (name, listener),
+        ChannelProxy(HERE, name, 4, forward_held=True) as proxy,
+        source(proxy) as connection,
+    ):
         accepted, _ = listener.accept()
         with accepted:
             accepted.settimeout(10)
@@ -147,7 +161,7 @@ def test_the_beginning_is_passed_on() -> None:
 
 
 def test_cut_closes_both_sides_and_the_descriptors() -> None:
-    with target() as (name, _), ChannelProxy(HERE, name, None) as proxy, source(proxy) as connection:
+    with target() as (name, _), ChannelProxy(HERE, name) as proxy, source(proxy) as connection:
         message = pipe_message(b"")
         send(connection, message)
         message.close()
@@ -159,7 +173,7 @@ def test_cut_closes_both_sides_and_the_descriptors() -> None:
 
 @pytest.mark.parametrize(("change", "expected"), [("replace", b"garbage"), ("truncate", b"abc")])
 def test_held_messages_are_changed(change: str, expected: bytes) -> None:
-    with target() as (name, listener), ChannelProxy(HERE, name, None) as proxy, source(proxy) as connection:
+    with target() as (name, listener), ChannelProxy(HERE, name) as proxy, source(proxy) as connection:
         connection.sendall(b"abcdef")
         connection.shutdown(socket.SHUT_WR)
         proxy.wait_held(soon())
@@ -173,7 +187,7 @@ def test_held_messages_are_changed(change: str, expected: bytes) -> None:
 
 
 def test_descriptors_can_be_dropped() -> None:
-    with target() as (name, listener), ChannelProxy(HERE, name, None) as proxy, source(proxy) as connection:
+    with target() as (name, listener), ChannelProxy(HERE, name) as proxy, source(proxy) as connection:
         message = pipe_message(b"")
         send(connection, message)
         message.close()
@@ -187,7 +201,7 @@ def test_descriptors_can_be_dropped() -> None:
 
 
 def test_a_source_that_hangs_up_ends_the_channel() -> None:
-    with target() as (name, listener), ChannelProxy(HERE, name, None) as proxy:
+    with target() as (name, listener), ChannelProxy(HERE, name) as proxy:
         with source(proxy) as connection:
             connection.sendall(b"abc")
             connection.shutdown(socket.SHUT_WR)
@@ -200,7 +214,7 @@ def test_a_source_that_hangs_up_ends_the_channel() -> None:
 
 
 def test_a_proxy_that_delivers_outlives_its_source() -> None:
-    with target() as (name, listener), ChannelProxy(HERE, name, 2, pass_on=True, delivers=True) as proxy:
+    with target() as (name, listener), ChannelProxy(HERE, name, 2, forward_held=True, outlive_source=True) as proxy:
         with source(proxy) as connection:
             connection.sendall(b"ab")
             proxy.wait_held(soon())
@@ -216,7 +230,7 @@ def test_a_proxy_that_delivers_outlives_its_source() -> None:
 def test_a_refusing_proxy_accepts_only_after_release() -> None:
     with (
         target() as (name, listener),
-        ChannelProxy(HERE, name, None, refuse=True) as proxy,
+        ChannelProxy(HERE, name, Hold.BEFORE_ACCEPT) as proxy,
         socket.socket(socket.AF_UNIX) as connection,
     ):
         connection.setblocking(False)
@@ -233,14 +247,14 @@ def test_a_refusing_proxy_accepts_only_after_release() -> None:
 
 
 def test_a_refusing_proxy_can_be_cut() -> None:
-    with target() as (name, _), ChannelProxy(HERE, name, None, refuse=True) as proxy:
+    with target() as (name, _), ChannelProxy(HERE, name, Hold.BEFORE_ACCEPT) as proxy:
         proxy.cut()
         with socket.socket(socket.AF_UNIX) as connection, pytest.raises(ConnectionRefusedError):
             connection.connect(f"\0{proxy.name}")
 
 
 def test_a_proxy_that_never_holds_exceeds_the_deadline() -> None:
-    with target() as (name, _), ChannelProxy(HERE, name, None) as proxy, pytest.raises(DeadlineExceeded):
+    with target() as (name, _), ChannelProxy(HERE, name) as proxy, pytest.raises(DeadlineExceeded):
         proxy.wait_held(Deadline(0.1, "the source"))
 
 
@@ -264,7 +278,7 @@ def test_a_barrier_reports_that_its_reader_has_ended() -> None:
 
 
 def test_a_recording_proxy_relays_at_once_and_keeps_what_the_source_sent() -> None:
-    with target() as (name, listener), ChannelProxy(HERE, name, 0, record=True) as proxy:
+    with target() as (name, listener), ChannelProxy(HERE, name, Hold.WHEN_CONNECTED, record=True) as proxy:
         proxy.release()
         with source(proxy) as sender:
             sender.sendall(b"state")
@@ -278,3 +292,15 @@ def test_a_recording_proxy_relays_at_once_and_keeps_what_the_source_sent() -> No
                 sender.shutdown(socket.SHUT_WR)
                 assert read_all(receiver)[0] == b" of devices" * 20_000
         assert bytes(proxy.recorded) == b"state" + b" of devices" * 20_000
+
+
+def test_a_proxy_that_cannot_listen_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    before = os.listdir("/proc/self/fd")
+    proxy = ChannelProxy(HERE, "target")
+    with pytest.raises(OSError, match="in use"), proxy:
+        pass
+    assert os.listdir("/proc/self/fd") == before

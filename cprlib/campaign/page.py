@@ -18,7 +18,7 @@ from cprlib.report import plotting
 from cprlib.report.formatting import one_line, utc
 from cprlib.report.html import HTML_FILE, template_engine
 from cprlib.report.plotting import GRID, image_address, plots
-from cprlib.report.schema import SchemaFile, check_schema
+from cprlib.report.schema import SchemaFile
 
 Item = TypeVar("Item")
 WIDTH = 120  # columns of text for the terminal
@@ -41,12 +41,11 @@ def write_json(folder: Path, schema: SchemaFile, document: object) -> None:
     """Validate and write a session's JSON file, complete or not at all, readable by its owner alone.
 
     :param document: the record that the schema describes.
-    :raises InstrumentError: it does not fit the schema.
+    :raises InstrumentError: it does not fit its types.
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    name = f"{schema.name}.json"
-    check_schema(encode(document), schema.path, name)
-    write_page(folder / name, dump_json(document))
+    schema.check(encode(document))
+    write_page(folder / f"{schema.name}.json", dump_json(document))
 
 
 def evidence_link(top: Path, folder: str) -> str:

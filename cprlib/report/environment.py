@@ -24,7 +24,7 @@ from cprlib.process import run
 
 COMMIT_FILE = "COMMIT"  # written by hatch_build.py
 _KEY = re.compile("[0-9a-f]{40}")
-PACKAGES = ("avocado-framework", "qemu.qmp", "pyroute2", "scapy", "matplotlib", "Jinja2", "jsonschema")
+PACKAGES = ("avocado-framework", "qemu.qmp", "pyroute2", "scapy", "matplotlib", "Jinja2")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from typing import Any, Final, Literal, cast
 import msgspec
 
 from cprlib.codec import BadValue, Count, Name, decode, dump_json, encode, load_json
-from cprlib.errors import InstrumentError
 from cprlib.evidence.records import DescriptorCount, Outcome, Parameters, Role, UpdateFigures
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
@@ -167,7 +166,7 @@ def run_value(report: RunReport) -> dict[str, Any]:
         fault_matrix=fault_matrix(report),
     )
     value: dict[str, Any] = encode(document)
-    validate(value)
+    RUN_SCHEMA_FILE.check(value)
     return value
 
 
@@ -203,17 +202,6 @@ def _run_case(judged: JudgedCase) -> RunCase:
 
 def _range(seen: Interruption) -> tuple[float, float] | None:
     return None if seen.low_ms is None or seen.high_ms is None else (seen.low_ms, seen.high_ms)
-
-
-def validate(value: object) -> None:
-    """Check that a value is a run.json of this version.
-
-    :raises InstrumentError: it is none; the message has the path to the member.
-    """
-    try:
-        decode(RunDocument, value)
-    except BadValue as error:
-        raise InstrumentError("write run.json", str(error), "report this as a bug") from error
 
 
 def read_machine(results: Path) -> tuple[Environment, str] | None:

@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema.exceptions
 import msgspec
 
+from cprlib.codec import BadValue, decode
 from cprlib.errors import InstrumentError
 from cprlib.files import project_folder
 
@@ -49,6 +49,16 @@ class SchemaFile:
             **reference,
         }
         return json.dumps({**head, "$defs": definitions}, indent=2) + "\n"
+
+    def check(self, value: object) -> None:
+        """Check that JSON values are a document of this version.
+
+        :raises InstrumentError: they are none; the message has the path to the member.
+        """
+        try:
+            decode(self.record, value)
+        except BadValue as error:
+            raise InstrumentError(f"write {self.name}.json", str(error), "report this as a bug") from error
 
 
 def _records(kind: Any) -> dict[str, type]:
@@ -94,17 +104,3 @@ def parameters(kind: type) -> dict[str, str]:
 def _plain(text: str) -> str:
     """One paragraph without reStructuredText's marks."""
     return " ".join(re.sub(r":\w+:`~?([^`]*)`|``([^`]*)``", r"\1\2", text).split()).rstrip(";")
-
-
-def check_schema(value: object, schema: Path, name: str) -> None:
-    """Check a value against a schema.
-
-    :param schema: the schema's file.
-    :param name: of the file that is to be written, for the message: ``"soak.json"``.
-    :raises InstrumentError: it does not fit; the message has the path to the member.
-    """
-    # The schema itself is checked in a unit test: that takes longer than all of this.
-    validator = jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
-    error = jsonschema.exceptions.best_match(validator.iter_errors(value))
-    if error is not None:
-        raise InstrumentError(f"write {name}", f"{error.json_path}: {error.message}", "report this as a bug") from error

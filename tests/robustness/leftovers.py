@@ -11,7 +11,7 @@ from cprlib.build.store import is_complete
 from cprlib.errors import CprlibError, ExitStatus
 from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import LATEST, UNFINISHED
-from cprlib.report.run_json import validate
+from cprlib.report.run_json import RUN_SCHEMA_FILE
 from cprlib.verdict.policy_file import load_policy
 
 REBUILT = ("guest", "lab-init")  # built in a few seconds, without the network
@@ -69,7 +69,7 @@ def results_faults(results: Path, status: int, run: Path | None) -> list[str]:
 def _published_faults(run: Path) -> list[str]:
     try:
         value = json.loads((run / "run.json").read_text())
-        validate(value)
+        RUN_SCHEMA_FILE.check(value)
         return [] if (run / "report.html").exists() else [f"results: {run.name} has no report.html"]
     except (OSError, ValueError, CprlibError) as error:
         return [f"results: {run.name} is published and incomplete: {error}"]

@@ -32,7 +32,6 @@ from cprlib.campaign.pool import Children, Pool
 from cprlib.codec import encode
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
-from cprlib.report.schema import check_schema
 from tests.unit.mutation.samples import HOSTILE, judged, report
 
 TESTS = tuple(SuiteTest(name, f"/x/test_x.py:X.{name}") for name in ("cheap", "dear", "broken"))
@@ -178,7 +177,7 @@ def test_verdict(last: MutantState, at_least: float, verdict: Outcome) -> None:
 def test_reports_show_scores_and_survivors(tmp_path: Path) -> None:
     generated = made_report(MutantState.KILLED, MutantState.SURVIVED, MutantState.NOT_REACHED)
     whole = report(generated=generated, tests_per_mutant="reaching")
-    check_schema(encode(whole), MUTATION_SCHEMA_FILE.path, "mutation.json")
+    MUTATION_SCHEMA_FILE.check(encode(whole))
     assert json.dumps(encode(whole)).count('"not reached"') == 1
     text, page, markdown = report_text(whole), report_html(tmp_path, whole), report_markdown(whole)
     assert "33.3 %" in text

@@ -15,7 +15,7 @@ from cprlib.evidence.records import Check, Outcome
 from cprlib.report.environment import Environment, describe_environment, describe_run
 from cprlib.report.pipeline import build_report, judge_results
 from cprlib.report.results_folder import start_case
-from cprlib.report.run_json import RUN_SCHEMA_FILE, run_value, validate
+from cprlib.report.run_json import RUN_SCHEMA_FILE, run_value
 from cprlib.report.summary import MARKDOWN_LINES, markdown_summary, result_table
 from cprlib.traffic.figures import PerDirection
 from cprlib.update.mechanism import Mechanism
@@ -230,14 +230,14 @@ def test_run_json_fits_its_schema(tmp_path: Path) -> None:
     schema = json.loads(RUN_SCHEMA_FILE.path.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     value = run_value(judge_results(tmp_path, DEFAULT, environment=describe_environment(mode="lab", engine="uml")))
-    validate(value)
+    RUN_SCHEMA_FILE.check(value)
     jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
     assert value["environment"]["cores"]
     for member in schema["$defs"]["RunCase"]["required"]:
         broken = json.loads(json.dumps(value))
         del broken["cases"][0][member]
         with pytest.raises(InstrumentError, match=member):
-            validate(broken)
+            RUN_SCHEMA_FILE.check(broken)
 
 
 def test_summary_has_twenty_lines_however_many_cases(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from cprlib.cli.schemas import SCHEMA_FILES
+from cprlib.errors import InstrumentError
 from cprlib.report.schema import SchemaFile
 
 
@@ -66,3 +68,5 @@ def test_docstrings_become_descriptions() -> None:
 def test_schema_refuses_what_the_record_refuses(value: object, valid: bool) -> None:
     schema = json.loads(SchemaFile("x", 3, Document).text())
     assert jsonschema.Draft202012Validator(schema).is_valid(value) is valid
+    with contextlib.nullcontext() if valid else pytest.raises(InstrumentError, match=r"cannot write x\.json: .*pairs"):
+        SchemaFile("x", 3, Document).check(value)

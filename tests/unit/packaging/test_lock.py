@@ -1,9 +1,10 @@
-"""requirements.lock has a version of every dependency in pyproject.toml that satisfies it."""
+"""requirements.lock and the contract of the bootstrap fit the dependencies in pyproject.toml."""
 
 from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import packages_distributions
 
 import pytest
 from packaging.requirements import Requirement
@@ -13,7 +14,8 @@ from cprlib.files import project_folder
 
 pytestmark = pytest.mark.fast
 
-PROJECT = tomllib.loads((project_folder() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((project_folder() / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 LOCK = (project_folder() / "requirements.lock").read_text(encoding="utf-8")
 LOCKED = {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^ ;]+)", LOCK, re.MULTILINE)}
 
@@ -24,3 +26,15 @@ def test_dependency_is_locked(line: str) -> None:
     version = LOCKED.get(canonicalize_name(requirement.name))
     assert version, "run tox -e lock"
     assert requirement.specifier.contains(version), f"{version} is locked: run tox -e lock"
+
+
+def test_bootstrap_may_import_no_dependency() -> None:
+    """Of ``[project] dependencies``; others are not imported in cprlib."""
+    needed = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    modules = {
+        module
+        for module, names in packages_distributions().items()
+        if needed.intersection(map(canonicalize_name, names))
+    }
+    (contract,) = (each for each in PYPROJECT["tool"]["importlinter"]["contracts"] if each["id"] == "bootstrap")
+    assert {name for name in modules if not name.startswith("_")} <= set(contract["forbidden_modules"])

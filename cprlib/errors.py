@@ -89,13 +89,28 @@ class LabLost(LabFailure):
     """A lab's kernel died during its command, whose result is unknown."""
 
 
+class SkipWord(enum.StrEnum):
+    """The kind of a skipped case, which policies allow or refuse (docs/reading-a-report.md)."""
+
+    NO_CPR = "no-cpr"
+    NO_CPR_EXEC = "no-cpr-exec"
+    NO_LOCAL = "no-local"
+    NO_MACHINE = "no-machine"
+    NO_SANDBOX = "no-sandbox"
+    NO_SUSPEND = "no-suspend"
+    NO_TARGET = "no-target"
+    NOT_IN_THIS_LAB = "not-in-this-lab"
+
+
 class NotSupported(CprlibError):
     """This QEMU or kernel lacks a feature that a test needs; found by probing, never by version.
 
-    :param word: of the skipped case; policies allow or refuse it (docs/reading-a-report.md).
+    :param word: of the case that is skipped for that.
     """
 
-    def __init__(self, tried: str, happened: str, advice: str = "", *, details: str = "", word: str = "no-cpr") -> None:
+    def __init__(
+        self, tried: str, happened: str, advice: str = "", *, details: str = "", word: SkipWord = SkipWord.NO_CPR
+    ) -> None:
         super().__init__(tried, happened, advice, details=details)
         self.word = word
 

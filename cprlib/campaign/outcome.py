@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.evidence.case import NO_FEATURE, CaseEvidence
+from cprlib.errors import SkipWord
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.report.gather import EVIDENCE_CHECK, AvocadoTest, JobResults, find_test, gather, read_jobs, repeats_verdict
 from cprlib.verdict.judge import JudgedCase, judge
@@ -97,7 +98,7 @@ def judge_job(cases: Sequence[CaseEvidence], job: JobResults, policies: Policies
 
 def _judge(case: CaseEvidence, policies: Policies) -> JudgedCase:
     judged = judge(case, policies.usual)
-    if judged.outcome == Outcome.SKIP and case.skip_word == NO_FEATURE:
+    if judged.outcome == Outcome.SKIP and case.skip_word == SkipWord.NO_CPR:
         return judge(case, policies.strict)
     return judged
 

@@ -41,7 +41,6 @@ from cprlib.update.mechanism import Mechanism
 EVIDENCE_VERSION = 2
 CASE_FILE = "case.json"
 OTHER_SKIP = "other"
-NO_FEATURE = "no-cpr"  # skip word of a test on a QEMU without the feature
 STARTED_FILE = "started"  # written first, so that a case that never finished is missed
 PACKETS_FILE = "packets.json"
 PACKETS_VERSION = 1

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cprlib.errors import EnvironmentFailure, InstrumentError, NotSupported, UsageError
+from cprlib.errors import EnvironmentFailure, InstrumentError, NotSupported, SkipWord, UsageError
 from cprlib.linux.counters import QdiscSide, QueueCount, read_queue
 from cprlib.linux.namespace import NetworkNamespace
 
 ETH_P_IP = 0x0800
-NOT_HERE = "not-in-this-lab"  # name of such a skip in policies
 IN_THE_LAB = "run it in the lab, whose kernel has all of these queueing disciplines"
 _UDP_PORTS = 20  # offset of both ports from the start of an IPv4 header without options
 _PAYLOAD = 28
@@ -157,7 +156,7 @@ def _add_prio(namespace: NetworkNamespace, index: int) -> None:
         opened.send(struct.pack("=IHHII", 16 + len(body), new_queue, flags, 1, 0) + body)
         (error,) = struct.unpack_from("=i", opened.recv(65536), 16)
     if error:
-        raise NotSupported("add prio to an interface", os.strerror(-error), IN_THE_LAB, word=NOT_HERE)
+        raise NotSupported("add prio to an interface", os.strerror(-error), IN_THE_LAB, word=SkipWord.NOT_IN_THIS_LAB)
 
 
 def _add_filter(
@@ -181,4 +180,6 @@ def _request(namespace: NetworkNamespace, command: str, kind: str, interface: st
     try:
         namespace.netlink.tc(command, kind, namespace.index(interface), **settings)
     except NetlinkError as error:
-        raise NotSupported(f"add {kind} to {interface}", str(error), IN_THE_LAB, word=NOT_HERE) from error
+        raise NotSupported(
+            f"add {kind} to {interface}", str(error), IN_THE_LAB, word=SkipWord.NOT_IN_THIS_LAB
+        ) from error

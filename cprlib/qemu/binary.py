@@ -27,6 +27,7 @@ from cprlib.errors import (
     NotSupported,
     QemuFailed,
     QmpRefused,
+    SkipWord,
     UsageError,
 )
 from cprlib.process import describe_status, spawn, tail
@@ -197,7 +198,9 @@ def require_machine(qemu: QemuBinary, name: str) -> None:
     known = machine_types(qemu)
     if name not in known:
         advice = f"give one of {', '.join(sorted(known))} with -p machine="
-        raise NotSupported(f"start machine {name} of {qemu.path}", "it has no such machine", advice, word="no-machine")
+        raise NotSupported(
+            f"start machine {name} of {qemu.path}", "it has no such machine", advice, word=SkipWord.NO_MACHINE
+        )
 
 
 def require_sandbox(qemu: QemuBinary) -> None:
@@ -209,7 +212,7 @@ def require_sandbox(qemu: QemuBinary) -> None:
         known = {str(item["option"]) for item in connection.execute("query-command-line-options")}
     if "sandbox" not in known:
         happened = "it has no option -sandbox: it was built without libseccomp"
-        raise NotSupported(f"confine {qemu.path}", happened, "build it with --enable-seccomp", word="no-sandbox")
+        raise NotSupported(f"confine {qemu.path}", happened, "build it with --enable-seccomp", word=SkipWord.NO_SANDBOX)
 
 
 def newest_common(kind: str, *types: frozenset[str]) -> str | None:

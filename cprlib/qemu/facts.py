@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cprlib.errors import NotSupported
+from cprlib.errors import NotSupported, SkipWord
 
 LOCAL_ADVICE = "use a QEMU that has it (docs/own-qemu.md), or mechanism cpr"
 
@@ -63,28 +63,27 @@ class QemuFacts:
         """As :meth:`require_cpr_transfer`, also for a QEMU that cannot hand over a tap."""
         self.require_cpr_transfer()
         advice = "use a QEMU with the series, or mechanism link-switch"
-        self._require(
-            self.netdev_cpr, "hand over a tap with", "its NetdevTapOptions has no member 'cpr'", advice, "no-cpr"
-        )
+        lacks = "its NetdevTapOptions has no member 'cpr'"
+        self._require(self.netdev_cpr, "hand over a tap with", lacks, advice)
 
     def require_cpr_exec(self) -> None:
         """As :meth:`require_cpr_transfer`, for migration mode cpr-exec."""
         tried, lacks = "replace the QEMU process in place with", "its MigMode has no 'cpr-exec'"
-        self._require(self.cpr_exec, tried, lacks, "use QEMU 10.2 or newer: --base 10.2", "no-cpr-exec")
+        self._require(self.cpr_exec, tried, lacks, "use QEMU 10.2 or newer: --base 10.2", SkipWord.NO_CPR_EXEC)
 
     def require_migration_local(self) -> None:
         """As :meth:`require_cpr_transfer`, for a QEMU without migration parameter ``local``."""
         tried, lacks = "hand over a tap with migration parameter 'local' of", "its migrate-set-parameters has no member"
-        self._require(self.migration_local, tried, f"{lacks} 'local'", LOCAL_ADVICE, "no-local")
+        self._require(self.migration_local, tried, f"{lacks} 'local'", LOCAL_ADVICE, SkipWord.NO_LOCAL)
 
     def require_local_in_cpr(self) -> None:
         """As :meth:`require_cpr_transfer`, also for a QEMU that refuses the parameter in that mode."""
         self.require_cpr_transfer()
         tried = "hand over a tap in mode cpr-transfer with migration parameter 'local' of"
         lacks, advice = "it refuses the parameter in that mode", "use mode normal: -p mode=normal"
-        self._require(self.local is None or self.local.in_cpr, tried, lacks, advice, "no-local")
+        self._require(self.local is None or self.local.in_cpr, tried, lacks, advice, SkipWord.NO_LOCAL)
 
-    def _require(self, supported: bool, tried: str, lacks: str, advice: str, word: str = "no-cpr") -> None:
+    def _require(self, supported: bool, tried: str, lacks: str, advice: str, word: SkipWord = SkipWord.NO_CPR) -> None:
         if not supported:
             happened = f"not supported by this QEMU ({self.version}): {lacks}"
             raise NotSupported(f"{tried} {self.path}", happened, advice, word=word)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.errors import ExitStatus
-from cprlib.evidence.case import NO_FEATURE, CaseEvidence
+from cprlib.errors import ExitStatus, SkipWord
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
@@ -30,17 +30,17 @@ EXIT_STATUS = {
 }
 _NAMED = 3  # causes in the answer
 _NOTHING_FAILED = "nothing failed"
-_NOT_RUN = {  # skip words: what did not run, and what to do
-    "no-target": "updates between two QEMUs (--target-base or --target-qemu)",
-    "no-local": "mechanism local (this QEMU has no migration parameter local)",
-    "no-cpr-exec": "mode cpr-exec (this QEMU does not have it; QEMU 10.2 has: --base 10.2)",
-    "no-sandbox": "-sandbox on (this QEMU was built without libseccomp)",
-    "no-machine": "a machine type that this QEMU does not have",
-    "no-suspend": "suspend to RAM, which this machine type or kernel does not have",
-    NO_FEATURE: "live updates (this QEMU cannot do them)",
+_NOT_RUN: dict[str, str] = {  # skip words: what did not run, and what to do
+    SkipWord.NO_TARGET: "updates between two QEMUs (--target-base or --target-qemu)",
+    SkipWord.NO_LOCAL: "mechanism local (this QEMU has no migration parameter local)",
+    SkipWord.NO_CPR_EXEC: "mode cpr-exec (this QEMU does not have it; QEMU 10.2 has: --base 10.2)",
+    SkipWord.NO_SANDBOX: "-sandbox on (this QEMU was built without libseccomp)",
+    SkipWord.NO_MACHINE: "a machine type that this QEMU does not have",
+    SkipWord.NO_SUSPEND: "suspend to RAM, which this machine type or kernel does not have",
+    SkipWord.NO_CPR: "live updates (this QEMU cannot do them)",
     "no-vhost": "vhost (this machine has no /dev/vhost-net)",
     "no-ipv6": "IPv6",
-    "not-in-this-lab": "what this lab cannot do (--lab=kvm, or natively)",
+    SkipWord.NOT_IN_THIS_LAB: "what this lab cannot do (--lab=kvm, or natively)",
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.evidence.case import NO_FEATURE
+from cprlib.errors import SkipWord
 from cprlib.evidence.records import Outcome
 from cprlib.files import project_folder
 from cprlib.report.results_folder import plain_name
@@ -158,7 +158,7 @@ def lacks_feature(cases: Sequence[JudgedCase]) -> bool:
     """True when each case of mechanism ``cpr`` was skipped because the QEMU does not have the feature."""
     own = [case.evidence for case in cases if case.evidence.mechanism == Mechanism.CPR]
     asked_for = [case for case in own if case.skip_word not in NOT_ASKED_FOR]
-    return bool(asked_for) and all(case.skip_word == NO_FEATURE for case in asked_for)
+    return bool(asked_for) and all(case.skip_word == SkipWord.NO_CPR for case in asked_for)
 
 
 def patch_results(cases: Sequence[JudgedCase]) -> tuple[PatchResult, ...]:

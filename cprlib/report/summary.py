@@ -6,7 +6,8 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
-from cprlib.evidence.case import NO_FEATURE, CaseEvidence
+from cprlib.errors import SkipWord
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.formatting import (
@@ -109,7 +110,9 @@ def _case_lines(report: RunReport) -> list[str]:
     for word in dict.fromkeys(case.skip_word for case in skipped):
         own = [case for case in skipped if case.skip_word == word]
         text = own[0].id if len(own) == 1 else f"{len(own)} cases"
-        reason = f"{word} (below)" if word == NO_FEATURE and lacks_feature(report.cases) else one_line(own[0].skip_text)
+        reason = (
+            f"{word} (below)" if word == SkipWord.NO_CPR and lacks_feature(report.cases) else one_line(own[0].skip_text)
+        )
         lines.append(_wrap(f"{Outcome.SKIP.value.ljust(widths[0])}  {text}: {reason}"))
     return lines
 

@@ -15,6 +15,7 @@ from cprlib.errors import (
     GuestFailed,
     NotSupported,
     QemuFailed,
+    SkipWord,
     UpdateFailed,
     UsageError,
 )
@@ -166,10 +167,10 @@ class CaseChecks:
         """Add a remark that does not change the verdict."""
         self.evidence = replace(self.evidence, warnings=(*self.evidence.warnings, text))
 
-    def skip(self, word: str, reason: str) -> None:
+    def skip(self, word: SkipWord, reason: str) -> None:
         """Say why the case did not run.
 
-        :param word: kind of the reason; policies allow or refuse it.
+        :param word: kind of the reason.
         """
         self.evidence = replace(self.evidence, skipped=reason, skip_word=word)
 

@@ -15,7 +15,15 @@ from avocado import Test
 
 from cprlib.build.assets import find_assets, find_base_qemu
 from cprlib.build.qemu_facts import known_facts
-from cprlib.errors import CprlibError, DeadlineExceeded, EnvironmentFailure, GuestFailed, NotSupported, QemuFailed
+from cprlib.errors import (
+    CprlibError,
+    DeadlineExceeded,
+    EnvironmentFailure,
+    GuestFailed,
+    NotSupported,
+    QemuFailed,
+    SkipWord,
+)
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Parameters, Role
 from cprlib.files import project_folder
@@ -169,7 +177,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                 "update from one QEMU to another",
                 "no other QEMU was given",
                 "give one with cprlib run --target-base 10.2 or --target-qemu PATH (parameter target_qemu)",
-                word="no-target",
+                word=SkipWord.NO_TARGET,
             )
         return known_facts(self.parameters.target)
 

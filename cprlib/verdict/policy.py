@@ -13,10 +13,18 @@ from typing import Literal
 import msgspec
 
 from cprlib.codec import Count, Name, Positive
+from cprlib.errors import SkipWord
 
 DOWNGRADE_CHECKS = ("vhost-worker", "no-downgrade")  # required of each case with vhost
-NOT_ASKED_FOR = ("no-target", "no-local", "no-cpr-exec", "no-sandbox", "no-machine", "no-suspend")
-"""Words of skips that every policy allows, because they say nothing about the QEMU under test: no second QEMU was
+NOT_ASKED_FOR = (
+    SkipWord.NO_TARGET,
+    SkipWord.NO_LOCAL,
+    SkipWord.NO_CPR_EXEC,
+    SkipWord.NO_SANDBOX,
+    SkipWord.NO_MACHINE,
+    SkipWord.NO_SUSPEND,
+)
+"""Skips that every policy allows, because they say nothing about the QEMU under test: no second QEMU was
 given; the migration parameter ``local``, which not even 11.1 has, is not there, nor a migration mode that is younger
 than cpr-transfer, nor libseccomp, nor an old machine type, nor suspend to RAM, which some machine types lack."""
 

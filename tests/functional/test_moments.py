@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from cprlib.errors import NotSupported, QmpRefused
+from cprlib.errors import NotSupported, QmpRefused, SkipWord
 from cprlib.evidence.records import Role
 from cprlib.evidence.update_checks import fault_record_of
 from cprlib.linux.descriptors import DEVICE_KINDS, read_table
@@ -147,7 +147,7 @@ class Moments(LiveUpdateTest):
         with self.given_guest(spec) as case, operated_guest(case.guest, case.ports, queues) as subject:
             if not any(moment.applies(subject) for moment in moments):
                 happened = "the guest has no suspend to RAM, or its kernel is no bzImage"
-                raise NotSupported("suspend the guest", happened, "use another machine type", word="no-suspend")
+                raise NotSupported("suspend the guest", happened, "use another machine type", word=SkipWord.NO_SUSPEND)
             updates, battery = UpdatesAtMoments(case), Battery(case, subject)
             subject.updates, subject.fails = updates.update, updates.fail
             try:

@@ -21,8 +21,7 @@ from cprlib.campaign.compare.baseline import (
 from cprlib.campaign.compare.comparison import Comparison, compare_saved
 from cprlib.campaign.compare.conditions import machine_differences
 from cprlib.cli.main import main
-from cprlib.errors import ExitStatus, InstrumentError, UsageError
-from cprlib.evidence.case import NO_FEATURE
+from cprlib.errors import ExitStatus, InstrumentError, SkipWord, UsageError
 from cprlib.evidence.records import Outcome, Parameters
 from cprlib.report.environment import Environment
 from cprlib.report.pipeline import build_report
@@ -157,7 +156,9 @@ def test_saved_runs_with_other_parameters_are_not_compared(tmp_path: Path) -> No
 
 def test_a_skipped_guest_is_compared_whatever_its_parameters(tmp_path: Path) -> None:
     good, none = run_folder(tmp_path, "good"), run_folder(tmp_path, "without-feature", guests=1)
-    skipped = replace(guest_evidence(5), parameters=Parameters(), updates=0, skip_word=NO_FEATURE, skipped="no cpr=on")
+    skipped = replace(
+        guest_evidence(5), parameters=Parameters(), updates=0, skip_word=SkipWord.NO_CPR, skipped="no cpr=on"
+    )
     skipped.write(none / "cases" / CASE)
     assert compare_runs(good, none).exit_status == ExitStatus.FAIL
 

@@ -24,8 +24,8 @@ FIRST_PORT = 20000  # source ports of flows; clear of the kernel's ephemeral por
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
-def _invalid(what: str, why: str, advice: str) -> UsageError:
-    return UsageError(f"measure with {what}", why, advice)
+def _invalid(what: str, happened: str, advice: str) -> UsageError:
+    return UsageError(f"measure with {what}", happened, advice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
     machine = guest.machine
     return FaultResult(
         fault=fault,
-        why=injection.why,
+        not_reached=injection.not_reached,
         acted_ns=injection.acted_ns,
         migration=migration.status,
         error=migration.error,
@@ -143,7 +143,7 @@ def changed_settings(settings: MachineSettings, action: Action) -> MachineSettin
 class FaultInjection(UpdateHook):
     """The hook of one fault.
 
-    ``acted_ns`` is the time of the fault (CLOCK_REALTIME), ``why`` the reason when the update ended before the phase,
+    ``acted_ns`` is the time of the fault (CLOCK_REALTIME), ``not_reached`` how the update ended before the phase,
     ``refused`` QEMU's message when it refused management's command, ``settings`` those of the source's migration as
     management has set them.
     """
@@ -153,7 +153,7 @@ class FaultInjection(UpdateHook):
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.acted_ns = 0
-        self.why = ""
+        self.not_reached = ""
         self.refused = ""
         self.settings: Mapping[str, str] = {}
         self._proxy: ChannelProxy | None = None
@@ -231,9 +231,9 @@ class FaultInjection(UpdateHook):
         try:
             Deadline(PHASE_S, f"phase {self.fault.phase}").poll(lambda: self._arrived(update))
         except (InstrumentError, DeadlineExceeded) as error:
-            self.why = error.one_line()
+            self.not_reached = error.one_line()
         self.acted_ns = time.time_ns()
-        if not self.why:
+        if not self.not_reached:
             self._act(update)
         self._release()
         if self.fault.phase is Phase.BEFORE_SWITCHOVER:

@@ -108,7 +108,7 @@ class UpdateResult:
 class FaultResult:
     """Result of an update with a fault.
 
-    :param why: the update ended before the fault's phase; empty when it has reached it.
+    :param not_reached: how the update ended before the fault's phase; empty when it has reached it.
     :param acted_ns: time of the fault (CLOCK_REALTIME).
     :param migration: status by query-migrate at the end; ``gone`` when the source has ended.
     :param error: QEMU's message for the failure.
@@ -122,7 +122,7 @@ class FaultResult:
     """
 
     fault: Fault
-    why: str
+    not_reached: str
     acted_ns: int
     migration: str
     error: str
@@ -142,7 +142,7 @@ class FaultResult:
 
     @property
     def reached(self) -> bool:
-        return not self.why
+        return not self.not_reached
 
 
 def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment, ...]:

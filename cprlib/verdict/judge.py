@@ -76,8 +76,8 @@ def _skipped_mechanisms(cases: Sequence[JudgedCase]) -> Iterator[Finding]:
     for mechanism in (each for each in Mechanism if each != Mechanism.NONE):
         of_it = [case for case in asked_for if case.evidence.mechanism == mechanism]
         if of_it and all(case.outcome == Outcome.SKIP for case in of_it):
-            why = of_it[0].evidence.skip_text
-            yield inconclusive(mechanism.value, f"every case of mechanism {mechanism} was skipped: {why}")
+            reason = of_it[0].evidence.skip_text
+            yield inconclusive(mechanism.value, f"every case of mechanism {mechanism} was skipped: {reason}")
 
 
 def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:

@@ -183,6 +183,6 @@ def _refuse_contradictions(source: _Source, policy: Policy, values: Mapping[str,
         ("interruption", "max_ms", not interruption.required, unmeasured),
         ("interruption", "max_ratio", not interruption.required, unmeasured),
     )
-    for table, key, contradicted, why in rules:
+    for table, key, contradicted, reason in rules:
         if contradicted and values.get(table, {}).get(key, NO_LIMIT) != NO_LIMIT:
-            raise source.error(f"[{table}] {key} contradicts the rest: {why}", source.line_of(table, key))
+            raise source.error(f"[{table}] {key} contradicts the rest: {reason}", source.line_of(table, key))

@@ -110,7 +110,7 @@ class FailedUpdates:
             seen = f"the migration failed: {result.error or 'no reason'}"
             case.expect(name, False, expected, seen, f"the update failed before {fault.phase}, undisturbed: {seen}")
         else:
-            case.inconclusive(name, expected, result.why)
+            case.inconclusive(name, expected, result.not_reached)
 
     def _check_end(self, result: FaultResult) -> None:
         case, fault = self._case, result.fault
@@ -129,9 +129,9 @@ class FailedUpdates:
                     f"{context}: the migration status is {result.migration}",
                 )
                 if result.migration == "failed" and fault.action is not Action.CANCEL:
-                    why = result.error or "no reason"
+                    reason = result.error or "no reason"
                     expected = "QEMU says why (error-desc of query-migrate)"
-                    case.expect(f"{fault.name}-reason", bool(result.error), expected, why, f"{context}: {why}")
+                    case.expect(f"{fault.name}-reason", bool(result.error), expected, reason, f"{context}: {reason}")
                 if result.migration in FAILED_STATES:
                     meaning = f"{context}: status in the last event MIGRATION"
                     case.expect_equal(f"{fault.name}-announced", result.announced, result.migration, meaning)

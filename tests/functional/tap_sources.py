@@ -194,7 +194,7 @@ def expect_nothing_run_by_failed_target(case: MeasuredCase, programs: Programs) 
     result = inject_fault(case.guest, *faults_named("main-garbage"))
     if not result.reached:
         expected = "the target ends with an error and runs no program"
-        case.inconclusive("failed-target-runs-nothing", expected, result.why)
+        case.inconclusive("failed-target-runs-nothing", expected, result.not_reached)
         return
     target = "still running" if result.target_exit is None else "ended"
     case.expect_equal(

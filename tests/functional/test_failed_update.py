@@ -187,7 +187,7 @@ class FailedUpdate(LiveUpdateTest):
                         f"{fault.name}-source-runs",
                         result.reached and result.state_after == "running",
                         "the source runs again",
-                        result.why or f"{result.state_after} after {result.back_ms or 0:.0f} ms",
+                        result.not_reached or f"{result.state_after} after {result.back_ms or 0:.0f} ms",
                         "the source was not resumed after the failed update",
                     )
                     case.add_fault(fault_record_of(result))

@@ -219,7 +219,7 @@ def fault_result(name: str) -> FaultResult:
     (fault,) = faults_named(name)
     return FaultResult(
         fault=fault,
-        why="",
+        not_reached="",
         acted_ns=ACTED_NS,
         migration="failed",
         error="Unable to read from socket",

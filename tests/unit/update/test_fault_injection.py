@@ -42,4 +42,4 @@ def test_a_second_migrate_has_to_be_refused(answer: QemuFailed | None, refused: 
     injection = FaultInjection(Fault("again", phase, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET))
     injection.at_phase(phase, cast("LiveUpdate", UpdateInPhase(answer)))
     assert injection.refused == refused
-    assert injection.why == ""  # the phase was reached, whatever the source answers
+    assert injection.not_reached == ""  # the phase was reached, whatever the source answers

@@ -30,7 +30,7 @@ from cprlib.verdict.policy import Policy
 
 STATE_FILE = "state.json"
 A, B, AGAIN, A_TO_B = "a", "b", "a-again", "a-to-b"
-UPDATES_CASE, A_TO_B_CASE = "chain-of-5-updates-loses-nothing", "update-to-another-base-loses-nothing"
+UPDATES_CASE, A_TO_B_CASE = "chain-of-updates-loses-nothing", "update-to-another-base-loses-nothing"
 DEFAULTS = {"chain": "4", "rate": "500"}
 """Few updates of many guests, because guests differ more than updates; the rate leaves a slow machine some room."""
 

@@ -19,7 +19,7 @@ from cprlib.verdict.findings import Finding
 from tests.unit.evidence.samples import good_case
 
 ASSETS = Assets(QemuBinary(Path("/a")), GuestImage(Path("/k"), Path("/i"), "x"))
-CASE = "chain-of-5-updates-loses-nothing"
+CASE = "chain-of-updates-loses-nothing"
 
 
 def refused(about: str, text: str) -> Finding:
@@ -73,7 +73,7 @@ def guest_evidence(updates: int = 3, ratio: float = 1.0, case: str = CASE) -> Ca
     )
     return replace(
         good_case(case),
-        test="1-tests/functional/test_chain.py:Chain.test_chain_of_5_updates_loses_nothing",
+        test="1-tests/functional/test_chain.py:Chain.test_chain_of_updates_loses_nothing",
         updates=updates,
         per_update=rows,
     )

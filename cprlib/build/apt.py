@@ -22,6 +22,7 @@ KEYRINGS = tuple(Path("/usr/share/keyrings") / f"debian-archive-keyring.{suffix}
 LISTS_FRESH = 24 * 3600.0  # seconds; age up to which lists serve a new look-up
 UPDATE_SECONDS = 300.0
 DOWNLOAD_SECONDS = 900.0
+NO_PACKAGE = "No packages found"  # printed by apt-cache for a name that the lists do not have
 NETWORK_ADVICE = f"check the network and proxy, or set {MIRROR_VARIABLE} to a mirror that can be reached"
 
 
@@ -164,8 +165,8 @@ class AptLists(PackageLists):
         purpose = f"look up {arguments[-1]} in Debian {self._suite}"
         try:
             return run_apt(["apt-cache", *arguments], self._root(kind), purpose, 60.0)
-        except DownloadFailed:
-            if absent_is_empty:
+        except DownloadFailed as error:
+            if absent_is_empty and NO_PACKAGE in error.happened:
                 return ""
             raise
 

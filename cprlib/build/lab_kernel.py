@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from pathlib import Path
 
 from cprlib.build import expected, store
 from cprlib.build.command import first_line_of, processors, run_logged
+from cprlib.build.control import compare_versions
 from cprlib.build.debian import Archive, Package
 from cprlib.build.other_packages import LAB_KERNEL, require_programs
 from cprlib.build.progress import Progress
@@ -94,7 +96,7 @@ def _find_source(progress: Progress) -> tuple[Archive, Package]:
             names = archive.names(pattern.rstrip("*")) if "*" in pattern else (pattern,)
             if not names:
                 raise NotSupported(f"find {pattern}", f"Debian {suite} has none")
-            return archive, archive.package(names[-1])
+            return archive, archive.package(max(names, key=functools.cmp_to_key(compare_versions)))
         except NotSupported as error:
             refusals.append(error.happened)
     raise NotSupported("find the source of a kernel for the lab", "; ".join(refusals))

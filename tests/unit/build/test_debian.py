@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cprlib.build import apt as apt_module
-from cprlib.build import debian
-from cprlib.build.control import compare_versions
+from cprlib.build import debian, lab_kernel
+from cprlib.build.control import Remote, compare_versions
 from cprlib.build.debian import Archive
+from cprlib.build.progress import Progress
 from cprlib.errors import DownloadFailed, NotSupported, ProcessFailed
 
 CONTENT = b"a package"
@@ -53,6 +54,7 @@ class FakeApt:
     def __init__(self) -> None:
         self.version = "2.0-1"
         self.gone = False
+        self.refusal = "E: No packages found"
         self.commands: list[list[str]] = []
 
     def run(self, command: Sequence[str], **_options: object) -> str:
@@ -61,7 +63,9 @@ class FakeApt:
         if command[0] == "apt-cache":
             if "showsrc" in command:
                 return SOURCES
-            return SHOWN.format(version=self.version, digest=digest) if command[-1] == "tool" else ""
+            if command[-1] == "tool":
+                return SHOWN.format(version=self.version, digest=digest)
+            raise ProcessFailed("x", "exit status 100", details=self.refusal)
         if "download-file" in command:
             if self.gone and (self.version == "2.0-1" or f"tool_{self.version}" not in command[2]):
                 raise ProcessFailed("x", "exit status 100", details="E: Failed to fetch http://m/x  404  Not Found")
@@ -113,6 +117,25 @@ def test_unknown_package_is_not_supported(apt: FakeApt) -> None:
     del apt
     with pytest.raises(NotSupported, match="find package other"):
         Archive("trixie").package("other")
+
+
+def test_lists_that_cannot_be_read_do_not_mean_that_there_is_no_package(apt: FakeApt) -> None:
+    apt.refusal = "E: The package lists or status file could not be parsed or opened."
+    with pytest.raises(DownloadFailed, match="could not be parsed"):
+        Archive("trixie").package("other")
+
+
+def test_newest_kernel_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def package(_archive: Archive, name: str) -> debian.Package:
+        if name.endswith(("7.2", "6.12")):
+            raise NotSupported(f"find {name}", "no such package")
+        return debian.Package(name, "1", "sid", (), Remote(name, 0, ""))
+
+    monkeypatch.setattr(Archive, "names", lambda _archive, prefix: (f"{prefix}10", f"{prefix}11", f"{prefix}9"))
+    monkeypatch.setattr(Archive, "package", package)
+    assert lab_kernel._find_source(Progress())[1].name == "linux-source-7.11"
+    monkeypatch.setattr(Archive, "names", lambda _archive, prefix: (f"{prefix}10", f"{prefix}9"))
+    assert lab_kernel._find_source(Progress())[1].name == "linux-source-7.10"
 
 
 def test_source_is_found_by_the_beginning_of_its_version(apt: FakeApt) -> None:

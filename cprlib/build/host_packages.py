@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,5 +107,5 @@ def _has_lists() -> bool:
 
 def _has_ensurepip() -> bool:
     """Whether venv has pip, which Debian ships separately; a new interpreter sees a fresh installation."""
-    probe = subprocess.run(["python3", "-c", "import ensurepip, venv"], capture_output=True, check=False)
+    probe = subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True, check=False)
     return probe.returncode == 0

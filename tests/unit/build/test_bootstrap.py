@@ -42,6 +42,12 @@ def test_no_package_is_installed_when_none_is_missing(monkeypatch: pytest.Monkey
     host_packages.ensure_packages(Progress())
 
 
+def test_pip_of_the_python_that_makes_the_environment_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    for program, there in (("true", True), ("false", False)):
+        monkeypatch.setattr("sys.executable", program)
+        assert host_packages._has_ensurepip() is there
+
+
 def test_commands_execute_cprlib_and_tox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "set_up", lambda _arguments: tmp_path)
     monkeypatch.chdir(tmp_path)

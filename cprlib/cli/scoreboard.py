@@ -22,6 +22,7 @@ from cprlib.cli.options import (
     uml_option,
 )
 from cprlib.errors import ExitStatus
+from cprlib.files import write_text
 
 
 @click.command()
@@ -74,8 +75,9 @@ def scoreboard(
             session, request, list_tests(), parallel=parallel, progress=console_progress(), say=report_progress
         )
     text = scoreboard_page(rows, request, describe_run(request.engine))
-    for path in filter(None, (session / PAGE_FILE, page)):
-        write_page(path, text)
+    write_page(session / PAGE_FILE, text)
+    if page:
+        write_text(page, text)
     click.echo(text, nl=False)
     click.echo(f"page: {publish(session) / PAGE_FILE}", err=True)
     return ExitStatus.PASS if all(row.updates for row in rows) else ExitStatus.INCONCLUSIVE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def test_page_is_printed_and_written(sessions: Sessions, tmp_path: Path, capsys:
     text = capsys.readouterr().out
     assert text.startswith("# Scoreboard\n")
     assert page.read_text() == text
+    assert stat.filemode(page.stat().st_mode) == "-rw-r--r--"  # a page of the documentation
     assert (tmp_path / "out/latest/scoreboard.md").read_text() == text
 
 

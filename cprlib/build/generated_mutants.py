@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib.build.added_lines import patched_files
-from cprlib.build.c_mutants import Change, Rule, find_changes, weave
+from cprlib.build.c_mutants import Change, find_changes, weave
 from cprlib.build.series import Series
 from cprlib.errors import BuildFailed
 from cprlib.files import project_folder
@@ -200,7 +200,7 @@ class Weaver:
     ) -> Sequence[GeneratedMutant]:
         change, patch, found = item.change, self.added[item.file][item.change.line], []
         for step, (rule, mutated) in enumerate(zip(change.rules, change.mutated, strict=True)):
-            what = (item.file, change.function, Rule(rule).value, change.original, mutated)
+            what = (item.file, change.function, rule.value, change.original, mutated)
             counts[what] += 1
             found.append(
                 GeneratedMutant(

@@ -127,11 +127,11 @@ def test_blocks_spans_comments_and_continued_lines_are_parsed(tmp_path: Path) ->
 
 
 def test_ci_runs_the_quick_start() -> None:
-    """The quick start has the two commands of the bootstrap; .ci/run reads the second."""
+    """The quick start has the two commands of the bootstrap; .ci/run runs the second."""
     section = (TOP / "README.md").read_text(encoding="utf-8").split("## Quick start", 1)[1].split("\n## ", 1)[0]
     block = section.split("```sh\n", 1)[1].split("```", 1)[0]
     assert block.splitlines() == ["python3 -m cprlib.bootstrap run", "python3 -m cprlib.bootstrap test"]
-    assert "README.md" in (TOP / ".ci" / "run").read_text(encoding="utf-8")
+    assert (TOP / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == f"exec {block.splitlines()[1]}"
 
 
 def test_the_shown_test_is_the_real_test() -> None:

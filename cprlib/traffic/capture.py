@@ -32,8 +32,9 @@ _V4 = struct.Struct("!2xB5xHxB2x12sH2xIQ4xQIQ")
 _V6 = struct.Struct("!2x6xBx36sH2xIQ4xQIQ")
 _UDP, _NO_FRAGMENT, _PLAIN_IPV4 = 17, 0x3FFF, 0x45
 _UDP_AND_STAMP = 8 + 44
-_V4_HEADER, _V4_ADDRESSES, _V6_ADDRESSES = slice(14, 34), 26, 22  # from the begin of a frame
-_CHECKSUM = struct.Struct("!H")
+# Offsets in a frame.
+_V4_HEADER, _V4_ADDRESSES, _V4_UDP = slice(14, 34), 26, 34
+_V6_ADDRESSES, _V6_UDP = 22, 54
 
 Append = Callable[[int], None]
 
@@ -208,21 +209,19 @@ def checksums_valid(frame: bytes, status: int) -> bool:
 
     :param status: ``tp_status`` of the ring.
     """
-    first = _V6_ADDRESSES
-    if frame[_TYPE : _TYPE + 2] == _IPV4:
-        if int.from_bytes(frame[_V4_HEADER]) % 0xFFFF:  # RFC 1071: the sum of a whole header is 0
-            return False
-        first = _V4_ADDRESSES
+    ipv4 = frame[_TYPE : _TYPE + 2] == _IPV4
+    if ipv4 and int.from_bytes(frame[_V4_HEADER]) % 0xFFFF:  # RFC 1071: the sum of a whole header is 0
+        return False
     if status & TP_STATUS_CSUM_VALID:
         return True
-    udp = 34 if first == _V4_ADDRESSES else 54
-    (length,), (checksum,) = _CHECKSUM.unpack_from(frame, udp + 4), _CHECKSUM.unpack_from(frame, udp + 6)
+    addresses, udp = (_V4_ADDRESSES, _V4_UDP) if ipv4 else (_V6_ADDRESSES, _V6_UDP)
+    length, checksum = int.from_bytes(frame[udp + 4 : udp + 6]), int.from_bytes(frame[udp + 6 : udp + 8])
     if status & TP_STATUS_CSUMNOTREADY:
-        return bool((int.from_bytes(frame[first:udp]) + _UDP + length - checksum) % 0xFFFF == 0)
+        return (int.from_bytes(frame[addresses:udp]) + _UDP + length - checksum) % 0xFFFF == 0
     if not checksum:
-        return first == _V4_ADDRESSES  # RFC 768: none; RFC 8200 section 8.1: not in IPv6
-    covered = int.from_bytes(frame[first : udp + length])
-    return bool(((covered << 8 if length % 2 else covered) + _UDP + length) % 0xFFFF == 0)
+        return ipv4  # RFC 768: none; RFC 8200 section 8.1: not in IPv6
+    covered = int.from_bytes(frame[addresses : udp + length])
+    return ((covered << 8 if length % 2 else covered) + _UDP + length) % 0xFFFF == 0
 
 
 def _answer_key(flow: Flow) -> bytes:

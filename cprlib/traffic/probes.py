@@ -11,6 +11,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
+from typing import Self
 
 from cprlib.deadline import Deadline
 from cprlib.linux.namespace import NetworkNamespace
@@ -76,7 +77,7 @@ class Listener:
             self._socket = opened
         self.port = int(opened.getsockname()[1])
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,7 +107,7 @@ class Probes:
         self._unanswered: list[set[int]] = [set() for _ in self._flows]
         self._answered_ns: list[int] = []
 
-    def __enter__(self) -> Probes:
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             for flow in self._flows:
                 opened = _open_socket(self._namespace, flow, f"probe with {flow.name}", socket.SOCK_NONBLOCK)
@@ -116,6 +117,10 @@ class Probes:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets, before the body ends."""
         self._resources.close()
 
     @property

@@ -84,7 +84,7 @@ class OperatedGuest:
     def open_probes(self) -> None:
         """Open sockets on new source ports: several for each queue pair of each NIC."""
         for opened in self.probes:
-            opened.__exit__()
+            opened.close()
         self.probes.clear()
         for number, netdev in enumerate(self.guest.machine.settings.netdevs):
             ends = station_end(number), guest_end(number)

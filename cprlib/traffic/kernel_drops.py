@@ -43,10 +43,9 @@ FUNCTIONS: Mapping[str, tuple[HopName, Direction | None]] = {
 
 #: Prefixes of functions that every interface runs: queueing disciplines, filters, the core of sending and receiving.
 SHARED_FUNCTIONS = (
-    *("__dev_queue_xmit", "__dev_xmit", "dev_hard_start_xmit", "__netif_receive_skb", "enqueue_to_backlog"),
-    *("tcf_", "__tcf_", "tc_", "sch_", "qdisc_", "__qdisc_", "netem_", "prio_", "pfifo", "fq_", "codel"),
-    *("htb_", "tbf_"),
-)
+    "__dev_queue_xmit", "__dev_xmit", "dev_hard_start_xmit", "__netif_receive_skb", "enqueue_to_backlog",
+    "tcf_", "__tcf_", "tc_", "sch_", "qdisc_", "__qdisc_", "netem_", "prio_", "pfifo", "fq_", "codel", "htb_", "tbf_",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

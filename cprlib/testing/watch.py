@@ -192,7 +192,7 @@ class FrameWatch:
             frames=self.read(),
             first_ns=self._first_ns,
             last_ns=time.time_ns(),
-            dropped=self._frames.dropped,
+            dropped=self._frames.read_dropped(),
             macs=macs,
             answered=self.answered or features is not None,
             guest_announces=announces,

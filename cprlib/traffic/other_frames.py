@@ -92,8 +92,7 @@ class OtherFrames:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    @property
-    def dropped(self) -> int:
+    def read_dropped(self) -> int:
         """Frames that the socket's buffer had no room for, so far."""
         self._dropped += _STATISTICS.unpack(self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size))[1]
         return self._dropped

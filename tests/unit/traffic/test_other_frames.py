@@ -39,7 +39,7 @@ def test_udp_and_tcp_are_left_out_and_announcements_are_recognized() -> None:
             for frame in frames:
                 opened.send(bytes(frame))
         seen = [item for item in others.read() if item.sender == GUEST.mac and item.kind is not FrameClass.MLD]
-        assert others.dropped == 0
+        assert others.read_dropped() == 0
     assert [(item.kind.value, item.announces) for item in seen] == [
         ("arp", True),
         ("arp", False),

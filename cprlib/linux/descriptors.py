@@ -183,5 +183,8 @@ def exhaust_descriptors(pid: int, left: int = 0, earlier: DescriptorTable | None
         known = {row.link for row in earlier.rows}
         since = (row.number for row in rows if row.link not in known)
         limit = max(limit, max(since, default=-1) + 1)
-    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+    except OSError as error:
+        raise InstrumentError(f"limit the descriptors of process {pid}", str(error)) from error

@@ -217,10 +217,11 @@ class FaultInjection(UpdateHook):
         source = update.source
         for machine in (source, update.started_target):
             if machine is not None and machine.process.poll() is None:
-                os.kill(machine.pid, signal.SIGCONT)
-                if self._limit is not None:
-                    _, hard = resource.prlimit(machine.pid, resource.RLIMIT_NOFILE)
-                    resource.prlimit(machine.pid, resource.RLIMIT_NOFILE, (self._limit, hard))
+                with contextlib.suppress(ProcessLookupError):  # it ends now
+                    os.kill(machine.pid, signal.SIGCONT)
+                    if self._limit is not None:
+                        _, hard = resource.prlimit(machine.pid, resource.RLIMIT_NOFILE)
+                        resource.prlimit(machine.pid, resource.RLIMIT_NOFILE, (self._limit, hard))
         if self.fault.phase is Phase.BEFORE_SWITCHOVER and source.process.poll() is None:
             update.capabilities["pause-before-switchover"] = False
             with contextlib.suppress(CprlibError):  # an ordinary update follows

@@ -1,12 +1,14 @@
 """Faults are data that makes sense, and settings of a target that does not fit differ in one thing."""
 
+import errno
+import os
 import subprocess
 import sys
 from dataclasses import fields
 
 import pytest
 
-from cprlib.errors import UsageError
+from cprlib.errors import InstrumentError, UsageError
 from cprlib.linux.descriptors import exhaust_descriptors, read_table
 from cprlib.update import faults
 from cprlib.update.fault_injection import changed_settings
@@ -120,3 +122,12 @@ def test_an_exhausted_process_opens_no_more_than_it_closes(words: tuple[str, ...
         exhaust_descriptors(child.pid, earlier=before if looked else None)
         said, _ = child.communicate("go\n")
     assert said == f"{got} EMFILE\n"
+
+
+def test_a_limit_that_the_kernel_refuses_is_an_error_of_the_instrument(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    monkeypatch.setattr("resource.prlimit", refuse)
+    with pytest.raises(InstrumentError, match="cannot limit the descriptors of process"):
+        exhaust_descriptors(os.getpid())

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from cprlib.errors import CprlibError, LabLost
@@ -157,7 +158,11 @@ class Relay:
 def signals_to_lab() -> Iterator[int]:
     """A descriptor that yields T when this process receives SIGTERM, with which Avocado terminates a task."""
     reader, writer = os.pipe()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: os.write(writer, b"T") and None)  # noqa: ARG005
+
+    def write(_number: int, _frame: FrameType | None) -> None:
+        os.write(writer, b"T")
+
+    before = signal.signal(signal.SIGTERM, write)
     try:
         yield reader
     finally:

@@ -18,10 +18,10 @@ from cprlib.linux.procfs import read_text, status_fields
 Values = dict[str, str]
 
 STATUS = (  # proc_pid_status(5)
-    *("Umask", "Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Seccomp_filters", "CoreDumping", "THP_enabled"),
-    *("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "SigIgn", "SigCgt", "TracerPid", "VmLck", "VmPin"),
-    *("HugetlbPages", "Speculation_Store_Bypass", "Mems_allowed_list"),
-)
+    "Umask", "Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Seccomp_filters", "CoreDumping", "THP_enabled",
+    "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "SigIgn", "SigCgt", "TracerPid", "VmLck", "VmPin",
+    "HugetlbPages", "Speculation_Store_Bypass", "Mems_allowed_list",
+)  # fmt: skip
 THREAD_STATUS = ("SigBlk", "Cpus_allowed_list", "NoNewPrivs", "Seccomp", "CapEff", "CapPrm")
 FILES = ("oom_score_adj", "personality", "coredump_filter", "cgroup", "timerslack_ns", "setgroups")
 LINKS = ("cwd", "root", "exe", "ns/net", "ns/mnt", "ns/user", "ns/pid", "ns/ipc", "ns/uts")

@@ -20,7 +20,8 @@ from pathlib import Path
 from cprlib.cleanup import temporary_folder
 from cprlib.errors import EnvironmentFailure, ProcessFailed, UsageError
 from cprlib.files import project_folder
-from cprlib.lab.avocado_run import avocado_environment, gather
+from cprlib.lab.avocado_run import avocado_environment
+from cprlib.lab.job_results import gather
 from cprlib.process import run
 from cprlib.report.results_folder import case_id
 

@@ -28,11 +28,12 @@ from cprlib.codec import dump_json
 from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.files import INSTALLED_PROJECT, import_folder, project_folder
-from cprlib.lab.avocado_run import LOG_FILE, SuiteRun, run_avocado
+from cprlib.lab.avocado_run import SuiteRun, run_avocado
 from cprlib.lab.engines import lab_environment
 from cprlib.lab.schedule import parallel_tests
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment, describe_run
+from cprlib.report.results_folder import LOG_FILE
 
 RESULTS = "results"
 RESULT_FILE = "result.json"

@@ -1,12 +1,10 @@
-"""Run Avocado on the functional suite, and collect the evidence of its tests."""
+"""Run Avocado on the functional suite, and repeat tests that were inconclusive."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,13 +20,11 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.files import project_folder
 from cprlib.lab.job_display import JobDisplay, job_display
 from cprlib.lab.job_events import EVENTS_VARIABLE, read_events
+from cprlib.lab.job_results import gather
 from cprlib.lab.schedule import parallel_tests, remember_durations
-from cprlib.lab.task import LAB_FILE
 from cprlib.process import spawn
-from cprlib.report.results_folder import CASES, FIRST_TRIES, REPEATS
+from cprlib.report.results_folder import CASES, FIRST_TRIES, JOB_FOLDER, LOG_FILE, REPEATS
 
-JOB_FOLDER = "avocado"
-LOG_FILE = "avocado.log"  # output of Avocado, in the results folder
 SETTINGS = """\
 [datadir.paths]
 test_dir = {tests}
@@ -37,7 +33,6 @@ summary_statuses = []
 """  # the summary goes to Avocado's errors, and the report has its own
 LAST_LINES_S = 5.0  # for what Avocado wrote last, when a process that it left behind still holds its errors open
 OWNER_ALONE = 0o077  # umask: transcripts may contain output of a guest
-COPIES = {"results.xml": "junit.xml", "results.tap": "results.tap"}  # Avocado's name: ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,56 +192,6 @@ def _learn_facts(parameters: Mapping[str, str]) -> None:
         if qemu := QemuBinary.from_parameters(parameters, prefix):
             with contextlib.suppress(CprlibError):  # the tests say what is wrong with it
                 known_facts(qemu)
-
-
-def lab_retries(test_folder: Path) -> int:
-    """Number of restarts of a test because its lab died, from the record of the spawner; 0 without a lab."""
-    try:
-        record = json.loads((test_folder / LAB_FILE).read_text(encoding="utf-8"))
-        return max(0, int(record["attempts"]) - 1)
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def _record_test(case: Path, number: str, retries: int) -> None:
-    """Record the number of the test in Avocado's job and its retries in the evidence of a case.
-
-    In a lab each test has number 1; only the number in the job distinguishes runs of one test. A case without evidence
-    is inconclusive.
-    """
-    with contextlib.suppress(InstrumentError):
-        evidence = CaseEvidence.read(case)
-        test = re.sub(r"^\d+-", f"{number}-", evidence.test) if number.isdigit() else evidence.test
-        if (test, retries) != (evidence.test, evidence.retries):
-            replace(evidence, test=test, retries=retries).write(case)
-
-
-def gather(results: Path, job_folder: str = JOB_FOLDER) -> int:
-    """Move case folders from Avocado's job to ``cases/<id>`` and copy its JUnit and TAP files.
-
-    :param job_folder: with the job; those two files of a job of repeated cases stay in it.
-    :returns: number of restarts of tests because their labs died.
-    :raises EnvironmentFailure: there is no job of Avocado.
-    """
-    job = max((path for path in (results / job_folder).glob("job-*") if path.is_dir()), default=None)
-    if job is None:
-        raise EnvironmentFailure("run the suite", "Avocado created no job", f"read {results / LOG_FILE}")
-    for name, ours in COPIES.items():
-        if job_folder == JOB_FOLDER and (job / name).exists():
-            shutil.copyfile(job / name, results / ours)
-            (results / ours).chmod(0o600)
-    (results / CASES).mkdir(mode=0o700, exist_ok=True)
-    tests = [path for path in sorted(job.glob("test-results/*")) if path.is_dir() and path.name != "by-status"]
-    for folder in (case for test in tests for case in sorted(test.glob("data/cases/*"))):
-        test = folder.parents[2]
-        _record_test(folder, test.name.partition("-")[0], lab_retries(test))
-        final = results / CASES / folder.name
-        number = 2
-        while final.exists():
-            final = results / CASES / f"{folder.name}-{number}"
-            number += 1
-        folder.rename(final)
-    return sum(lab_retries(test) for test in tests)
 
 
 def run_and_gather(suite: SuiteRun) -> int:

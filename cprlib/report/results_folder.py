@@ -19,6 +19,8 @@ from cprlib.update.mechanism import Mechanism
 
 CASES = "cases"
 FIRST_TRIES = "first-tries"  # evidence of cases that were repeated; not judged
+JOB_FOLDER = "avocado"  # Avocado's job
+LOG_FILE = "avocado.log"  # its output
 REPEATS = "avocado-repeats"  # Avocado's job of the repeated tests
 LATEST = "latest"
 UNFINISHED = "unfinished.json"

@@ -32,10 +32,10 @@ from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Task
 from cprlib.campaign.session import RESULTS, ResultRecord, Session, has_key, open_session
 from cprlib.errors import BuildFailed, CprlibError, InstrumentError
-from cprlib.lab.avocado_run import LOG_FILE
 from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary, file_digest
 from cprlib.report.pipeline import build_report
+from cprlib.report.results_folder import LOG_FILE
 from cprlib.verdict.policy_file import load_policy
 
 BUILDS_LOG = "builds.log"

@@ -8,8 +8,9 @@ import pytest
 from cprlib.errors import EnvironmentFailure
 from cprlib.evidence.case import CaseEvidence
 from cprlib.lab import avocado_run
-from cprlib.lab.avocado_run import FirstTry, SuiteRun, gather, repeat_tests, run_and_gather
+from cprlib.lab.avocado_run import FirstTry, SuiteRun, repeat_tests, run_and_gather
 from cprlib.lab.job_display import JobDisplay
+from cprlib.lab.job_results import gather
 from cprlib.report.gather import AvocadoTest, read_jobs
 from cprlib.report.gather import gather as gather_cases
 from cprlib.update.mechanism import Mechanism

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cprlib.campaign.matrix import plan_matrix
 from cprlib.evidence.case import CaseEvidence
-from cprlib.lab.avocado_run import SuiteRun, gather, run_avocado
+from cprlib.lab.avocado_run import SuiteRun, run_avocado
+from cprlib.lab.job_results import gather
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment
 from cprlib.report.matrix import MatrixRecord

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.lab.avocado_run import LOG_FILE, SuiteRun, run_shown
+from cprlib.lab.avocado_run import SuiteRun, run_shown
 from cprlib.lab.job_display import JobDisplay, JobState, LiveTable, ended_line, job_display, summary
 from cprlib.lab.job_events import ChosenTests, EndedTest, JobEvent, StartedTest, read_events
+from cprlib.report.results_folder import LOG_FILE
 
 TESTS = tuple(f"/x/test_tap.py:Tap.test_{name}" for name in "abcd")
 SUITE = """

@@ -56,7 +56,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class AnnouncePeriod:
     """The time from the start of an update's target to STOP of the next update, or to the end of the case.
 
     :param linked_ns: when the target's tap carries packets at the latest; ``started_ns`` where the source had that tap.
@@ -73,7 +73,7 @@ class Period:
         return (time_ns - self.resume_ns) / 1e6
 
 
-def periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[Period, ...]:
+def announce_periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[AnnouncePeriod, ...]:
     """The periods of the updates whose STOP and RESUME are known."""
     times = [
         (
@@ -88,7 +88,7 @@ def periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[Period, ...]
     ends = [*(stop for _, stop, _, _ in times[1:]), last_ns]
     several = len(times) > 1
     return tuple(
-        Period(*each, end, f"update {number}: " if several else "")
+        AnnouncePeriod(*each, end, f"update {number}: " if several else "")
         for number, (each, end) in enumerate(zip(times, ends, strict=False), 1)
     )
 
@@ -98,7 +98,7 @@ def frame_checks(watched: Watched, updates: Sequence[UpdateResult], *, alone: bo
 
     :param alone: no update went before these, whose announcements the first target could be blamed for.
     """
-    found = periods(updates, watched.last_ns)
+    found = announce_periods(updates, watched.last_ns)
     if not found:
         return
     if watched.dropped:
@@ -128,7 +128,7 @@ def _known_check(watched: Watched, updates: int) -> Check:
     return Check.of("other-frames-known", not problems, expected, seen or "none", "; ".join(problems))
 
 
-def _silence_check(watched: Watched, found: Sequence[Period]) -> Check:
+def _silence_check(watched: Watched, found: Sequence[AnnouncePeriod]) -> Check:
     problems = []
     for period in found:
         first, last = period.stop_ns + STOPPED_SLACK_NS, period.resume_ns - RESUMED_SLACK_NS
@@ -142,7 +142,7 @@ def _silence_check(watched: Watched, found: Sequence[Period]) -> Check:
     return Check.of("silent-while-stopped", not problems, expected, text or "none", meaning)
 
 
-def _announced_by_qemu(watched: Watched, found: Sequence[Period], *, alone: bool) -> Check:
+def _announced_by_qemu(watched: Watched, found: Sequence[AnnouncePeriod], *, alone: bool) -> Check:
     frames = [item for item in watched.frames if item.kind is FrameClass.RARP]
     problems, seen = [], []
     early = between(frames, found[0].started_ns, found[0].stop_ns)
@@ -164,7 +164,7 @@ def _announced_by_qemu(watched: Watched, found: Sequence[Period], *, alone: bool
 
 
 def _rounds(
-    watched: Watched, period: Period, times: Sequence[float], text: str, most: int, *, required: bool
+    watched: Watched, period: AnnouncePeriod, times: Sequence[float], text: str, most: int, *, required: bool
 ) -> Iterator[str]:
     late = LATE_MS * timeout_scale()
     linked, end = period.after_ms(period.linked_ns), period.after_ms(period.end_ns)
@@ -179,7 +179,7 @@ def _rounds(
         yield f"{text}, the last {times[-1]:.0f} ms after RESUME"
 
 
-def _announced_by_guest(watched: Watched, period: Period) -> Iterator[Check]:
+def _announced_by_guest(watched: Watched, period: AnnouncePeriod) -> Iterator[Check]:
     """The guest's own announcements after the last update, which has time for them; at most a few for each round."""
     name, expected = "announced-by-guest", "gratuitous ARP of the guest after RESUME"
     sent = [

@@ -9,7 +9,7 @@ from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import INSTRUMENT_CHECK, Budget, Check, InstrumentHealth, Outcome, Role, Stream
 from cprlib.evidence.update_checks import first_times
 from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
-from cprlib.traffic.ledger import Ledger, Moments
+from cprlib.traffic.ledger import GuestStop, Ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.results import UpdateResult
 
@@ -68,12 +68,11 @@ def with_traffic(
     )
 
 
-def moments_of(updates: Sequence[UpdateResult]) -> tuple[Moments, ...]:
+def guest_stops(updates: Sequence[UpdateResult]) -> tuple[GuestStop, ...]:
     """When the guest stood still in each update; numbered from 1 where there is more than one."""
-
     several = len(updates) > 1
     return tuple(
-        Moments(first.get("STOP"), first.get("RESUME"), number if several else None)
+        GuestStop(first.get("STOP"), first.get("RESUME"), number if several else None)
         for number, first in enumerate(map(first_times, updates), 1)
     )
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from cprlib.evidence.records import Check, DescriptorRow, Outcome, UpdateFigures
 from cprlib.evidence.update_checks import descriptor_count, first_times
 from cprlib.traffic.figures import InterruptionPerDirection, PerDirection
-from cprlib.traffic.ledger import Moments
+from cprlib.traffic.ledger import GuestStop
 from cprlib.traffic.metrics import TimestampInterruption, interruption_by_timestamps
 from cprlib.traffic.result import DirectionResult, FlowResult, TrafficResult
 from cprlib.update.results import ProcessView, UpdateResult
@@ -65,7 +65,7 @@ def figures_of(
     return tuple(figures(index, update) for index, update in enumerate(updates))
 
 
-def borders(updates: Sequence[Moments]) -> list[tuple[int, int]]:
+def borders(updates: Sequence[GuestStop]) -> list[tuple[int, int]]:
     """First and last time of sending that belong to each update, CLOCK_REALTIME in ns.
 
     The border is halfway between RESUME (without it, STOP) of one update and STOP of the next.
@@ -77,7 +77,7 @@ def borders(updates: Sequence[Moments]) -> list[tuple[int, int]]:
     return list(zip([0, *between], [*between, sys.maxsize], strict=True))
 
 
-def parts_of(result: TrafficResult, updates: Sequence[Moments]) -> tuple[UpdateFigures, ...]:
+def parts_of(result: TrafficResult, updates: Sequence[GuestStop]) -> tuple[UpdateFigures, ...]:
     """The figures of the part of the stream around each update."""
     return tuple(
         _part(number, result, first, last, update.resume_ns)

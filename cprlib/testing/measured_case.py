@@ -13,7 +13,7 @@ from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import guest_view, queue_shares, queue_use_check, view_guest
-from cprlib.evidence.measured_traffic import moments_of, packets_of, with_ledger, with_traffic
+from cprlib.evidence.measured_traffic import guest_stops, packets_of, with_ledger, with_traffic
 from cprlib.evidence.records import Comparison
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, parts_of
 from cprlib.evidence.update_checks import (
@@ -254,11 +254,11 @@ class MeasuredCase(GuestCase):
             parameters=replace(self.evidence.parameters, duration_s=round(result.sent / self.parameters.rate, 3)),
         )
         after = after | instrument_counters(result)
-        moments = moments_of(self.guest.updates)
-        if moments:
-            figures = figures_of(self.guest.updates, parts_of(result, moments), self._notes)
+        stops = guest_stops(self.guest.updates)
+        if stops:
+            figures = figures_of(self.guest.updates, parts_of(result, stops), self._notes)
             self.evidence = replace(self.evidence, per_update=figures)
-        ledger = make_ledger(result, count_hops(before, after), drops, moments)
+        ledger = make_ledger(result, count_hops(before, after), drops, stops)
         self.evidence = with_ledger(self.evidence, ledger, absent_counters(before, after), not drops.unavailable)
         packets_of(result).write(self.folder)
         frames = [frame for flow in result.flows for frame in sent_frames(flow.flow, flow.sent_ns)]

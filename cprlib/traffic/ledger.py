@@ -26,10 +26,10 @@ FULL_REASONS = ("FULL_RING", "QDISC_DROP", "QDISC_OVERLIMIT")
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class GuestStop:
     """When the guest was stopped in one update, CLOCK_REALTIME in ns; None when unknown.
 
-    :param number: of the update, if there are several; rows then name their update.
+    :param number: the update's number, if there are several; rows then name their update.
     """
 
     stop_ns: int | None = None
@@ -45,9 +45,9 @@ class Moments:
         return max(0, time_ns - (self.resume_ns if self.resume_ns is not None else self.stop_ns))
 
 
-def nearest(time_ns: int, updates: Sequence[Moments]) -> Moments:
+def nearest(time_ns: int, updates: Sequence[GuestStop]) -> GuestStop:
     """The update whose STOP or RESUME is nearest to a time; one without either when there is no update."""
-    return min(updates, key=lambda update: update.distance(time_ns), default=Moments())
+    return min(updates, key=lambda update: update.distance(time_ns), default=GuestStop())
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def missing_packets(result: TrafficResult) -> tuple[MissingPacket, ...]:
 
 
 def make_ledger(
-    result: TrafficResult, hops: Sequence[HopCount], drops: DropReport, updates: Sequence[Moments] = ()
+    result: TrafficResult, hops: Sequence[HopCount], drops: DropReport, updates: Sequence[GuestStop] = ()
 ) -> Ledger:
     """Assign every missing packet to a hop.
 
@@ -114,7 +114,7 @@ def place(
     packets: Sequence[MissingPacket],
     hops: Sequence[HopCount],
     drops: DropReport,
-    updates: Sequence[Moments],
+    updates: Sequence[GuestStop],
     *,
     clock_error_ns: int = CLOCK_ERROR_NS,
 ) -> list[MissingPacket]:
@@ -143,7 +143,7 @@ def place(
 
 
 def _take(
-    waiting: list[MissingPacket], count: int, hop: str, reason: str, updates: Sequence[Moments], counter: str = ""
+    waiting: list[MissingPacket], count: int, hop: str, reason: str, updates: Sequence[GuestStop], counter: str = ""
 ) -> list[MissingPacket]:
     """Remove ``count`` packets from those without a hop, and assign this one."""
     if not count:
@@ -158,17 +158,17 @@ def _take(
     return taken
 
 
-def rows_of(packets: Sequence[MissingPacket], updates: Sequence[Moments]) -> list[LedgerRow]:
+def rows_of(packets: Sequence[MissingPacket], updates: Sequence[GuestStop]) -> list[LedgerRow]:
     """Group packets into rows, each relative to the nearest update."""
-    groups: dict[tuple[Direction, str, str, Moments, tuple[str, int | None, Period]], list[MissingPacket]]
+    groups: dict[tuple[Direction, str, str, GuestStop, tuple[str, int | None, Period]], list[MissingPacket]]
     groups = defaultdict(list)
     for packet in sorted(packets, key=lambda packet: packet.sent_ns):
-        moments = nearest(packet.sent_ns, updates)
-        groups[packet.direction, packet.hop, packet.reason, moments, _when(packet.sent_ns, moments)].append(packet)
+        stop = nearest(packet.sent_ns, updates)
+        groups[packet.direction, packet.hop, packet.reason, stop, _when(packet.sent_ns, stop)].append(packet)
     rows = []
-    for (direction, hop, reason, moments, (name, reference_ns, period)), members in groups.items():
+    for (direction, hop, reason, stop, (name, reference_ns, period)), members in groups.items():
         sequences = tuple(sorted(packet.sequence for packet in members)[:SEQUENCES_KEPT])
-        moment = _describe_moment(name, reference_ns, [packet.sent_ns for packet in members], moments.number)
+        moment = _describe_moment(name, reference_ns, [packet.sent_ns for packet in members], stop.number)
         rows.append(LedgerRow(hop, direction, moment, reason, len(members), cause_of(members[0]), sequences, period))
     return rows
 
@@ -199,17 +199,17 @@ def _rows_without_log(result: TrafficResult) -> list[LedgerRow]:
     return rows
 
 
-def _when(time_ns: int, moments: Moments) -> tuple[str, int | None, Period]:
+def _when(time_ns: int, stop: GuestStop) -> tuple[str, int | None, Period]:
     """The part of an update in which a time lies: its name, the moment that distances count from, and its period."""
-    if moments.stop_ns is None:
+    if stop.stop_ns is None:
         return "without an update", None, Period.NO_UPDATE
-    if time_ns < moments.stop_ns:
-        near = moments.stop_ns - time_ns <= NEAR_NS
-        return "before STOP", moments.stop_ns, Period.BEFORE_STOP if near else Period.LONG_BEFORE
-    if moments.resume_ns is None or time_ns <= moments.resume_ns:
-        return "after STOP, before RESUME", moments.stop_ns, Period.STOPPED
-    near = time_ns - moments.resume_ns <= NEAR_NS
-    return "after RESUME", moments.resume_ns, Period.AFTER_RESUME if near else Period.LONG_AFTER
+    if time_ns < stop.stop_ns:
+        near = stop.stop_ns - time_ns <= NEAR_NS
+        return "before STOP", stop.stop_ns, Period.BEFORE_STOP if near else Period.LONG_BEFORE
+    if stop.resume_ns is None or time_ns <= stop.resume_ns:
+        return "after STOP, before RESUME", stop.stop_ns, Period.STOPPED
+    near = time_ns - stop.resume_ns <= NEAR_NS
+    return "after RESUME", stop.resume_ns, Period.AFTER_RESUME if near else Period.LONG_AFTER
 
 
 def _describe_moment(name: str, reference_ns: int | None, sent_ns: Sequence[int], update: int | None) -> str:

@@ -16,7 +16,7 @@ from cprlib.traffic.figures import Direction
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import count_hops
 from cprlib.traffic.kernel_drops import DropReport, DropTrace
-from cprlib.traffic.ledger import SEQUENCES_KEPT, Ledger, Moments, make_ledger
+from cprlib.traffic.ledger import SEQUENCES_KEPT, GuestStop, Ledger, make_ledger
 from cprlib.traffic.probes import warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
@@ -133,10 +133,10 @@ class StoppedGuest:
         session.wait_sent(Deadline(SENT_S, "the stream to be sent"))
         self._execute("cont", "RESUME")
 
-    def moments(self) -> tuple[Moments, ...]:
+    def stops(self) -> tuple[GuestStop, ...]:
         """The times of QEMU's STOP and RESUME events."""
         stop, resume = self._times_ns
-        return (Moments(stop, resume),)
+        return (GuestStop(stop, resume),)
 
     def _execute(self, command: str, event: str) -> None:
         qmp = self._machine.qmp
@@ -185,7 +185,7 @@ class FaultBench:
         flows: int = 1,
         prepare: Callable[[], None] | None = None,
         during: Callable[[TrafficSession], None] | None = None,
-        moments: Callable[[], Sequence[Moments]] = tuple,
+        stops: Callable[[], Sequence[GuestStop]] = tuple,
         expecting: Callable[[], int] | None = None,
     ) -> FaultRun:
         """Send a stream and compute its figures and ledger.
@@ -194,7 +194,7 @@ class FaultBench:
         :param packets: the bench's number by default; :param flows: number of flows, used in turn.
         :param prepare: called before the first packet, after the counters were read.
         :param during: called while the stream is sent.
-        :param moments: called after the run: when the guest was stopped.
+        :param stops: called after the run: when the guest was stopped.
         :param expecting: called after everything is sent: the number of answers to wait for, instead of ``answers``.
         """
         guest = self.case.guest
@@ -220,7 +220,7 @@ class FaultBench:
         log, dropped = reflector_log(guest.agent)
         result = session.result(log, reflector_drops=dropped)
         after = read_hop_counters(guest) | instrument_counters(result)
-        hops, stopped = count_hops(before, after), moments()
+        hops, stopped = count_hops(before, after), stops()
         ledger = make_ledger(result, hops, drops, stopped)
         by_counters = make_ledger(result, hops, DropReport("not used"), stopped)
         self.case.evidence = with_ledger(self.case.evidence, ledger, (), not drops.unavailable)

@@ -102,7 +102,7 @@ class KnownFaults(LiveUpdateTest):
                 prepare=pause.stop,
                 during=pause.resume_when_sent,
                 answers=KEPT,
-                moments=pause.moments,
+                stops=pause.stops,
             )
         lost, dropped = tuple(range(KEPT, packets)), run.deltas["tap.tx_dropped"]
         bench.compare(

@@ -125,7 +125,7 @@ class KnownFaultsGuest(LiveUpdateTest):
                 prepare=pause.stop,
                 during=pause.resume_when_sent,
                 expecting=partial(_kept, guest, packets, _dropped(guest)),
-                moments=pause.moments,
+                stops=pause.stops,
             )
         kept, dropped = run.result.answered, run.deltas["tap.tx_dropped"]
         first_ones = all(

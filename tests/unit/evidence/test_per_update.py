@@ -6,7 +6,7 @@ import pytest
 
 from cprlib.evidence.repeated_updates import borders, parts_of
 from cprlib.traffic.figures import PerDirection
-from cprlib.traffic.ledger import Moments
+from cprlib.traffic.ledger import GuestStop
 from cprlib.traffic.result import TrafficResult
 from tests.unit.traffic.test_result import PERIOD, START, result_of, simulate
 
@@ -24,7 +24,7 @@ def stream(packets: int, lost: set[int], late: dict[int, int]) -> TrafficResult:
 
 
 def test_borders_are_halfway_and_leave_nothing_out() -> None:
-    updates = [Moments(100, 200, 1), Moments(400, 500, 2), Moments(900, None, 3), Moments(1000, 1100, 4)]
+    updates = [GuestStop(100, 200, 1), GuestStop(400, 500, 2), GuestStop(900, None, 3), GuestStop(1000, 1100, 4)]
     found = borders(updates)
     assert [first for first, _ in found] == [0, 300, 700, 950]
     assert [last for _, last in found][:3] == [300, 700, 950]
@@ -34,7 +34,7 @@ def test_each_update_has_its_own_interruption_and_loss() -> None:
     """Packets 100 to 119 wait for 20 ms down to 1 ms; 300 to 309 for up to 10 ms, and 305 is lost."""
     late = {100 + n: (20 - n) * PERIOD for n in range(20)} | {300 + n: (10 - n) * PERIOD for n in range(10)}
     result = stream(400, {305}, late)
-    updates = [Moments(at(100), at(120), 1), Moments(at(300), at(310), 2)]
+    updates = [GuestStop(at(100), at(120), 1), GuestStop(at(300), at(310), 2)]
     first, second = parts_of(result, updates)
     assert (first.sent or 0) + (second.sent or 0) == 400
     assert (first.loss.forward, second.loss.forward) == (0, 1)
@@ -53,14 +53,14 @@ def test_each_update_has_its_own_copies_and_late_packets() -> None:
     network[100] = ([10_000, 20_000], [10_000], [10_000])
     network[310] = ([10_000], [10_000 + 2 * PERIOD], [10_000])
     world = simulate(network)
-    parts = parts_of(result_of(world, world.log), [Moments(at(100), at(120), 1), Moments(at(300), at(310), 2)])
+    parts = parts_of(result_of(world, world.log), [GuestStop(at(100), at(120), 1), GuestStop(at(300), at(310), 2)])
     assert [part.duplicates for part in parts] == [PerDirection(1, 0), PerDirection(0, 0)]
     assert [part.reordered for part in parts] == [PerDirection(0, 0), PerDirection(0, 1)]
 
 
 def test_time_to_traffic_is_from_resume_to_the_first_answer_after_it() -> None:
     late = {100 + n: (20 - n) * PERIOD for n in range(20)}  # held until packet 120 is sent, 5 ms after RESUME
-    resumes = (Moments(at(100), at(115), 1), Moments(at(300), None, 2))
+    resumes = (GuestStop(at(100), at(115), 1), GuestStop(at(300), None, 2))
     first, second = parts_of(stream(400, set(), late), resumes)
     assert first.traffic_after_ms is not None
     assert 5 <= first.traffic_after_ms <= 6
@@ -69,7 +69,7 @@ def test_time_to_traffic_is_from_resume_to_the_first_answer_after_it() -> None:
 
 def test_without_a_log_the_copies_of_an_update_are_unknown() -> None:
     world = simulate([([10_000], [10_000], [10_000])] * 40)
-    part = parts_of(result_of(world, None), [Moments(at(10), at(20), 1)])[0]
+    part = parts_of(result_of(world, None), [GuestStop(at(10), at(20), 1)])[0]
     assert (part.duplicates, part.reordered) == (PerDirection(), PerDirection())
 
 

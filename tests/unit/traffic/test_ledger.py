@@ -23,13 +23,13 @@ from cprlib.traffic.figures import Cause, Direction, HopName, LedgerRow, Period
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import HopCount, absent_counters, count_hops
 from cprlib.traffic.kernel_drops import DropEvent, DropReport, DropTrace, MissingPacket, drop_events
-from cprlib.traffic.ledger import Moments, cause_of, make_ledger, nearest, place, rows_of
+from cprlib.traffic.ledger import GuestStop, cause_of, make_ledger, nearest, place, rows_of
 from cprlib.traffic.session import TrafficSession
 
 from .veth import require_root, silence
 
 STOP, RESUME = 1_000_000_000, 1_300_000_000
-UPDATES = (Moments(STOP, RESUME),)
+UPDATES = (GuestStop(STOP, RESUME),)
 NO_DROPS = DropReport("no tracepoint")
 
 
@@ -145,7 +145,7 @@ def test_each_packet_has_one_place(times: list[int], counts: list[tuple[int, int
 def test_rows_have_the_nearest_update() -> None:
     """Three updates, a second apart; packets just after the second one's RESUME and just before the third's STOP."""
     second = 1_000_000_000
-    updates = [Moments(STOP + number * second, RESUME + number * second, number + 1) for number in range(3)]
+    updates = [GuestStop(STOP + number * second, RESUME + number * second, number + 1) for number in range(3)]
     lost = missing(RESUME + second + 5_000_000, STOP + 2 * second - 3_000_000, STOP + 2 * second + 1_000_000)
     rows = rows_of(place(lost, [hop("qemu", 10, 7)], NO_DROPS, updates), updates)
     assert [(row.moment, row.count) for row in rows] == [
@@ -175,10 +175,10 @@ def test_without_an_update_rows_say_so() -> None:
 
 
 def test_an_update_without_resume_has_all_packets_until_the_next() -> None:
-    updates = [Moments(STOP, None, 1), Moments(STOP + 4_000_000_000, RESUME + 4_000_000_000, 2)]
+    updates = [GuestStop(STOP, None, 1), GuestStop(STOP + 4_000_000_000, RESUME + 4_000_000_000, 2)]
     assert nearest(STOP + 1_000_000_000, updates).number == 1
     assert nearest(STOP + 3_000_000_000, updates).number == 2
-    assert nearest(STOP, ()) == Moments()
+    assert nearest(STOP, ()) == GuestStop()
 
 
 def test_packet_that_leaves_a_queue_uncounted_is_not_lost_by_a_full_queue() -> None:
@@ -293,7 +293,7 @@ def test_a_full_tap_queue_under_a_stopped_guest_is_found(queue_length: int, read
         pytest.skip(error.one_line())
     result = session.result([], reflector_drops=0)
     sent_ns = result.flows[0].sent_ns
-    ledger = make_ledger(result, count_hops(before, after), drops, [Moments(sent_ns[0], sent_ns[-1])])
+    ledger = make_ledger(result, count_hops(before, after), drops, [GuestStop(sent_ns[0], sent_ns[-1])])
     overflow = [row for row in ledger.rows if row.hop == "tap queue" and "never left" not in row.reason]
     kept_in_queue = [row for row in ledger.rows if row.hop == "tap queue" and "never left" in row.reason]
     assert sum(row.count for row in overflow) == packets - queue_length

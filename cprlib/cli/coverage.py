@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +26,10 @@ from cprlib.cli.options import (
     require_results,
     uml_option,
 )
+
+if TYPE_CHECKING:
+    from cprlib.qemu.binary import QemuBinary
+    from cprlib.report.environment import Environment
 
 POLICY = "default"
 
@@ -58,23 +64,18 @@ def coverage(
     Writes coverage.json, coverage.html and coverage.md. Fails when a line neither runs nor has a reason in
     fixtures/coverage.toml.
     """
-    from cprlib.build.assets import build_assets
     from cprlib.build.coverage import build_coverage
     from cprlib.build.progress import console_progress
     from cprlib.campaign.coverage.collect import collect
     from cprlib.campaign.coverage.make_report import load_reasons, make_report
     from cprlib.campaign.coverage.output import PAGE_FILE, report_text, write_report
-    from cprlib.lab.avocado_run import SuiteRun, run_and_gather
     from cprlib.lab.doctor import choose_engine
-    from cprlib.lab.engines import asset_parameters, lab_environment
-    from cprlib.report.environment import describe_run
+    from cprlib.report.environment import describe_environment
     from cprlib.report.formatting import utc
-    from cprlib.report.pipeline import build_report
     from cprlib.report.results_folder import new_results_folder, publish
+    from cprlib.report.run_json import read_machine
     from cprlib.report.run_report import EXIT_STATUS
-    from cprlib.report.summary import result_table
     from cprlib.testing.parameters import check_parameters
-    from cprlib.verdict.policy_file import load_policy
 
     check_backend("measure coverage", native, lab)
     references = [avocado_reference(test) for test in tests]
@@ -83,24 +84,15 @@ def coverage(
     parameters, reasons = read_parameters(parameter), load_reasons(base)
     check_parameters(parameters)
     started_ns = time.time_ns()
-    engine = choose_engine(native, lab, report_progress)
+    runs = bool(references or not earlier)
+    engine = choose_engine(native, lab, report_progress) if runs else None
     build = build_coverage(base, console_progress())
-    assets = build_assets(console_progress(), lab=engine is not None, qemu=build.qemu)
-    environment = describe_run(engine, lab_kernel=assets.lab_kernel)
     results = new_results_folder(out.resolve())
-    if references or not stored:
-        suite = SuiteRun(
-            results=results,
-            tests=references,
-            parameters=asset_parameters(assets, engine, POLICY) | parameters,
-            engine=engine,
-            parallel=parallel,
-            environment=lab_environment(assets),
-        )
-        run_and_gather(suite)
-        click.echo(
-            result_table(build_report(results, load_policy(POLICY), environment=environment, command=command_line()))
-        )
+    if runs:
+        environment = _run_suite(results, build.qemu, references, parameters, engine, parallel)
+    else:
+        machine = read_machine(earlier[0])
+        environment = machine[0] if machine else describe_environment()
     report_progress("reading the counters of the cases")
     report = make_report(
         base,
@@ -118,3 +110,38 @@ def coverage(
     click.echo(report_text(report))
     click.echo(f"report: {latest / PAGE_FILE}")
     return int(EXIT_STATUS[report.verdict])
+
+
+def _run_suite(
+    results: Path,
+    qemu: QemuBinary,
+    references: list[str],
+    parameters: Mapping[str, str],
+    engine: str | None,
+    parallel: int | None,
+) -> Environment:
+    """Run the suite, print the table of its results, and describe where it ran."""
+    from cprlib.build.assets import build_assets
+    from cprlib.build.progress import console_progress
+    from cprlib.lab.avocado_run import SuiteRun, run_and_gather
+    from cprlib.lab.engines import asset_parameters, lab_environment
+    from cprlib.report.environment import describe_run
+    from cprlib.report.pipeline import build_report
+    from cprlib.report.summary import result_table
+    from cprlib.verdict.policy_file import load_policy
+
+    assets = build_assets(console_progress(), lab=engine is not None, qemu=qemu)
+    environment = describe_run(engine, lab_kernel=assets.lab_kernel)
+    run_and_gather(
+        SuiteRun(
+            results=results,
+            tests=references,
+            parameters={**asset_parameters(assets, engine, POLICY), **parameters},
+            engine=engine,
+            parallel=parallel,
+            environment=lab_environment(assets),
+        )
+    )
+    report = build_report(results, load_policy(POLICY), environment=environment, command=command_line())
+    click.echo(result_table(report))
+    return environment

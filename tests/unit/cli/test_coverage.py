@@ -1,0 +1,31 @@
+"""``cprlib coverage --from`` reads earlier runs: it needs no guest, no lab, and describes where they ran."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cprlib.cli.main import main
+from cprlib.errors import ExitStatus
+from cprlib.report.environment import Environment
+from cprlib.report.pipeline import build_report
+from cprlib.verdict.policy_file import load_policy
+from tests.unit.coverage.samples import BUILD, CASES
+from tests.unit.evidence.samples import good_case
+
+
+def test_report_on_earlier_runs_builds_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = tmp_path / "earlier"
+    good_case().write(earlier / "cases" / good_case().id)
+    machine = Environment(mode="lab", engine="uml", kernel="6.1-theirs", lab_kernel="theirs")
+    build_report(earlier, load_policy("default"), environment=machine)
+    monkeypatch.setattr("cprlib.build.assets.build_assets", lambda *_, **__: pytest.fail("built the guest"))
+    monkeypatch.setattr("cprlib.lab.doctor.choose_engine", lambda *_: pytest.fail("looked for a lab"))
+    monkeypatch.setattr("cprlib.build.coverage.build_coverage", lambda *_: BUILD)
+    monkeypatch.setattr("cprlib.campaign.coverage.collect.collect", lambda *_: CASES)
+    monkeypatch.setattr("cprlib.campaign.coverage.make_report.load_reasons", lambda _base: ())
+    assert main(["coverage", "--from", str(earlier), "--out", str(tmp_path / "out")]) == ExitStatus.PASS
+    written = json.loads((tmp_path / "out" / "latest" / "coverage.json").read_text(encoding="utf-8"))
+    assert written["environment"]["kernel"] == "6.1-theirs"

@@ -120,7 +120,7 @@ def _link(tree: SourceTree, series: Series, entry: Path, progress: Progress) -> 
     (entry / FOLDER).mkdir()
     for notes in sorted(made.glob("*.gcno")):
         shutil.copyfile(notes, entry / FOLDER / notes.name)
-    patched = patched_files(series, tree.folder / "pristine")
+    patched = patched_files(series, tree.pristine)
     sources = {file: patched[file].lines for file in sorted({file for file, _ in objects.values()})}
     lines = [
         SourceLine(patch, file, number, texts[number - 1])
@@ -145,14 +145,12 @@ def _link_command(tree: SourceTree) -> list[str]:
 
 def _touched_objects(tree: SourceTree, series: Series, link: Sequence[str]) -> Mapping[str, tuple[str, list[str]]]:
     """The linked objects of C files that the series touches: source file and compiler command of each."""
-    entries = json.loads((tree.build / "compile_commands.json").read_bytes())
-    found = {}
-    for entry in entries:
-        path = (tree.build / entry["file"]).resolve()
-        file = str(path.relative_to(tree.source.resolve())) if path.is_relative_to(tree.source.resolve()) else ""
-        if entry["output"] in link and file in series.touched():
-            found[entry["output"]] = (file, shlex.split(entry["command"]))
-    return found
+    touched = series.touched()
+    return {
+        command.output: (command.file, command.words)
+        for command in tree.compile_commands()
+        if command.output in link and command.file in touched
+    }
 
 
 def _covered(output: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -55,7 +53,7 @@ def build_mutated(base: str, progress: Progress) -> MutatedQemu:
 
 def _compile(tree: SourceTree, series: Series, entry: Path, progress: Progress) -> Path:
     """Compile the sources of the series with mutants in them, and write the list of the mutants."""
-    weaver = Weaver.of_series(series, tree.pristine, _compiled_files(tree))
+    weaver = Weaver.of_series(series, tree.pristine, {item.file for item in tree.compile_commands()})
     purpose = "compile generated mutants"
     command = ["ninja", "-C", str(tree.build), f"-j{processors()}", "-k0", TARGET]  # -k0: all errors at once
 
@@ -80,17 +78,3 @@ def _compile(tree: SourceTree, series: Series, entry: Path, progress: Progress) 
         mutants = weaver.compile(attempt)
     files.write_text(entry / LIST_FILE, codec.dump_json(mutants, indent=1))
     return tree.build / TARGET
-
-
-def _compiled_files(tree: SourceTree) -> set[str]:
-    """Names of the C files that a configured tree compiles, relative to its source.
-
-    :raises EnvironmentFailure: meson's list of them cannot be read.
-    """
-    path = tree.build / "compile_commands.json"
-    try:
-        commands = json.loads(path.read_bytes())
-        names = [os.path.normpath(os.path.join(item["directory"], item["file"])) for item in commands]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EnvironmentFailure(f"read {path}", str(error)) from error
-    return {os.path.relpath(name, tree.source) for name in names}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -65,12 +64,11 @@ def discard_precompiled(tree: SourceTree) -> None:
 
 def _commands(tree: SourceTree) -> list[list[str]]:
     """One compiler command of each kind of objects, without its file."""
-    entries = json.loads((tree.build / "compile_commands.json").read_bytes())
     found: dict[str, list[str]] = {}
-    for entry in entries:
-        kind = next((prefix for prefix in LIKE if entry["output"].startswith(prefix)), None)
+    for command in tree.compile_commands():
+        kind = next((prefix for prefix in LIKE if command.output.startswith(prefix)), None)
         if kind and kind not in found:
-            words = shlex.split(entry["command"])
+            words = command.words
             values = {index + 1 for index, word in enumerate(words) if word in WITH_VALUE}
             found[kind] = [
                 word for index, word in enumerate(words) if index not in values and word not in (*WITH_VALUE, "-MD")

@@ -17,13 +17,35 @@ from __future__ import annotations
 
 import filecmp
 import json
+import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build.series import Series
+from cprlib.errors import EnvironmentFailure
 from cprlib.files import write_json, write_text
+
+
+@dataclass(frozen=True, slots=True)
+class CompileCommand:
+    """How a file is compiled.
+
+    :param file: relative to the source; outside of it with ``..``.
+    :param output: relative to the build folder, in which the command runs.
+    """
+
+    file: str
+    output: str
+    command: str
+
+    @property
+    def words(self) -> list[str]:
+        """The words of the command; to split those of all files takes seconds."""
+        return shlex.split(self.command)
 
 
 class SourceTree:
@@ -62,6 +84,24 @@ class SourceTree:
         """Remove the tree; the next build starts from the beginning."""
         (self.folder / "ready").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def compile_commands(self) -> tuple[CompileCommand, ...]:
+        """How each file is compiled, as meson records it.
+
+        :raises EnvironmentFailure: the record cannot be read.
+        """
+        path = self.build / "compile_commands.json"
+        try:
+            return tuple(
+                CompileCommand(
+                    os.path.relpath(os.path.normpath(self.build / item["file"]), self.source),
+                    item["output"],
+                    item["command"],
+                )
+                for item in json.loads(path.read_bytes())
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EnvironmentFailure(f"read {path}", str(error)) from error
 
     def switch_to(self, series: Series) -> tuple[str, ...]:
         """Change the source to the pristine one with ``series`` applied.

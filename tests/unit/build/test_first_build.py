@@ -19,7 +19,7 @@ from cprlib.build.precompiled import GENERATED, RECORD, ensure_precompiled
 from cprlib.build.progress import LineProgress, Progress, TerminalProgress
 from cprlib.build.source_tree import SourceTree
 from cprlib.build.together import run_together
-from cprlib.errors import BuildFailed, MissingPackages, ProcessFailed
+from cprlib.errors import BuildFailed, EnvironmentFailure, MissingPackages, ProcessFailed
 from cprlib.process import run
 
 pytestmark = pytest.mark.fast
@@ -148,7 +148,7 @@ def test_common_header_is_compiled_again_when_its_sources_changed(tmp_path: Path
     tree.build.mkdir()
     (tmp_path / "osdep.h").write_text("one")
     command = f"cc -O2 -MD -MQ libcommon.a.p/x.o -MF libcommon.a.p/x.d -o libcommon.a.p/x.o -c {tmp_path}/x.c"
-    entry = {"output": "libcommon.a.p/x.o", "command": command}
+    entry = {"file": "x.c", "output": "libcommon.a.p/x.o", "command": command}
     (tree.build / "compile_commands.json").write_text(json.dumps([entry]))
     done: list[list[str]] = []
 
@@ -193,3 +193,15 @@ def test_compiler_uses_the_header_in_the_build_folder(tmp_path: Path) -> None:
         check=True,
     )
     assert "! ./qemu/osdep.h.gch/0" in shown.stderr
+
+
+def test_compiler_commands_name_files_of_the_source(tmp_path: Path) -> None:
+    tree = SourceTree(tmp_path)
+    tree.build.mkdir()
+    with pytest.raises(EnvironmentFailure, match=r"read .*compile_commands\.json"):
+        tree.compile_commands()
+    entry = {"directory": "/x", "file": "../source/net/tap.c", "output": "net_tap.c.o", "command": "cc -D'A B' tap.c"}
+    (tree.build / "compile_commands.json").write_text(json.dumps([entry, {**entry, "file": "made.c"}]))
+    tap, made = tree.compile_commands()
+    assert (tap.file, tap.output, tap.words) == ("net/tap.c", "net_tap.c.o", ["cc", "-DA B", "tap.c"])
+    assert made.file == "../build/made.c"

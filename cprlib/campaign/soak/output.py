@@ -34,7 +34,7 @@ COLUMNS = 2  # of pictures
 
 @dataclass(frozen=True, slots=True)
 class SoakDocument:
-    """What soak.json holds. It is written after each case; verdicts, reasons and resources come at the end.
+    """What soak.json holds. It is written at each sample; verdicts, reasons and resources come at the end.
 
     :param schema: of this file, :data:`cprlib.campaign.soak.result.SOAK_SCHEMA`.
     :param state: ``running``, ``interrupted`` or ``ended``.

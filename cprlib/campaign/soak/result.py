@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -14,13 +15,15 @@ from cprlib.campaign.soak.draw import Choices
 from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.trend import FEWEST_SAMPLES, Trend, trend
 from cprlib.campaign.store import STORE_VERSION, Store, read_record
-from cprlib.errors import ExitStatus, UsageError
+from cprlib.codec import dump_json, load_json
+from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.run_report import EXIT_STATUS
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
 
 SOAK_FILE = "soak.json"
+CASES_FILE = "cases.jsonl"  # cases that have ended since soak.json was written, one a line
 SOAK_SCHEMA: Final = 2
 KEPT = "kept"
 
@@ -104,6 +107,17 @@ class SoakCase:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedCase:
+    """A line of :data:`CASES_FILE`.
+
+    :param session_s: seconds that its session had run.
+    """
+
+    session_s: float
+    case: SoakCase
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceSample:
     """The harness at rest: no case runs.
 
@@ -132,18 +146,41 @@ class SoakHistory:
         return sum(session.seconds for session in self.sessions)
 
 
-def read_history(folder: Path) -> SoakHistory:
-    """The history in soak.json; empty before the first case.
+def append_case(folder: Path, ended: EndedCase) -> None:
+    """Add a line to :data:`CASES_FILE`; soak.json of a long soak is too large to be written after each case.
 
-    :raises UsageError: the file is broken, or of another version of this program.
+    :raises EnvironmentFailure: the folder cannot be written or the disk is full.
+    """
+    path = folder / CASES_FILE
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "ab") as stream:
+            stream.write(dump_json(ended, indent=None).encode())
+    except OSError as error:
+        raise EnvironmentFailure(f"write {path}", str(error), "free some space") from error
+
+
+def read_history(folder: Path) -> SoakHistory:
+    """The history in soak.json, with the cases that have ended since; empty before the first sample.
+
+    :raises UsageError: a file is broken, or of another version of this program.
     """
     path = folder / SOAK_FILE
     if not path.exists():
         return SoakHistory()
     try:
-        return read_record(SoakHistory, path, SOAK_SCHEMA, "schema")
+        history = read_record(SoakHistory, path, SOAK_SCHEMA, "schema")
+        path = folder / CASES_FILE
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else ()  # one without its end was cut off
+        ended = [load_json(EndedCase, line) for line in lines]
     except (OSError, ValueError) as error:
         raise UsageError(f"read {path}", str(error), "start cprlib soak without --resume") from error
+    known = {case.number for case in history.cases}
+    new = tuple(item.case for item in ended if item.case.number not in known)
+    if not new:
+        return history
+    session = replace(history.sessions[-1], seconds=ended[-1].session_s)
+    return replace(history, sessions=(*history.sessions[:-1], session), cases=(*history.cases, *new))
 
 
 @dataclass(frozen=True)

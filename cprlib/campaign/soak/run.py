@@ -18,13 +18,16 @@ from cprlib.campaign.soak.jobs import KeptFolders, SoakJobs
 from cprlib.campaign.soak.output import PAGE_FILE, report_html, write_json_file
 from cprlib.campaign.soak.resources import ChildrenWatch
 from cprlib.campaign.soak.result import (
+    CASES_FILE,
     STORE,
+    EndedCase,
     ResourceSample,
     SoakCase,
     SoakHistory,
     SoakRequest,
     SoakResult,
     SoakSession,
+    append_case,
     read_history,
 )
 from cprlib.errors import UsageError
@@ -36,7 +39,7 @@ SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 15.0, 120.0
 
 
 class Recorder:
-    """Writes soak.json after each event, and a line of progress for each case.
+    """Records a soak, with a line of progress for each case: soak.json is written at each sample and at the end.
 
     :param result: of the sessions before.
     :param seconds: of this session, for the time left.
@@ -51,11 +54,13 @@ class Recorder:
     def add_case(self, case: SoakCase) -> None:
         history = self._result.history
         self._update(replace(history, cases=(*history.cases, case)))
+        append_case(self._result.folder, EndedCase(self._result.history.sessions[-1].seconds, case))
         self._say(case)
 
     def add_sample(self, sample: ResourceSample) -> None:
         history = self._result.history
         self._update(replace(history, samples=(*history.samples, sample)))
+        self._write()
 
     def close(self, state: str) -> SoakResult:
         """Write the final result.
@@ -64,12 +69,16 @@ class Recorder:
         """
         self._result = replace(self._result, state=state, finished_ns=time.time_ns())
         self._update(self._result.history)
+        self._write()
         return self._result
 
     def _update(self, history: SoakHistory) -> None:
         session = replace(history.sessions[-1], seconds=round(self._lines.elapsed, 3))
         self._result = replace(self._result, history=replace(history, sessions=(*history.sessions[:-1], session)))
+
+    def _write(self) -> None:
         write_json_file(self._result)
+        (self._result.folder / CASES_FILE).unlink(missing_ok=True)  # its cases are in soak.json
 
     def _say(self, case: SoakCase) -> None:
         cases = self._result.history.cases

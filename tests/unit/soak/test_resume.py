@@ -16,9 +16,20 @@ import pytest
 
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.soak.draw import draw
-from cprlib.campaign.soak.result import SOAK_FILE, STORE, SoakCase, read_history
+from cprlib.campaign.soak.output import write_json_file
+from cprlib.campaign.soak.result import (
+    CASES_FILE,
+    SOAK_FILE,
+    STORE,
+    EndedCase,
+    SoakCase,
+    SoakResult,
+    append_case,
+    read_history,
+)
 from cprlib.campaign.soak.run import missing_numbers, sample_interval, seconds_left
 from cprlib.campaign.store import PARTIAL
+from cprlib.codec import encode
 from cprlib.deadline import Deadline
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.files import project_folder
@@ -78,6 +89,39 @@ def test_killed_soak_continues_with_the_same_cases(folder: Path) -> None:
     moments = [sample.at_s for sample in result.history.samples]
     assert moments == sorted(moments)
     assert not (folder / PARTIAL).exists()
+
+
+def test_cases_since_the_last_sample_are_in_a_file_whose_last_line_may_be_cut_off(folder: Path) -> None:
+    history = run_standin(folder, 6, parallel=1).history
+    *before, one, other = history.cases
+    soak = json.loads((folder / SOAK_FILE).read_text())
+    (folder / SOAK_FILE).write_text(json.dumps(soak | {"cases": encode(before)}))
+    for case in (before[-1], one, other):  # the first is in soak.json as well, as after a kill between the two writes
+        append_case(folder, EndedCase(9000.0 + case.number, case))
+    known = read_history(folder)
+    assert known.cases == history.cases
+    assert known.seconds == 9000 + other.number
+    path = folder / CASES_FILE
+    path.write_bytes(path.read_bytes()[:-10])
+    assert read_history(folder).cases == history.cases[:-1]
+    result = run_standin(folder, 1, parallel=1)
+    assert whole(result.history.cases) == drawn_cases(6)
+    assert not path.exists()
+    assert read_history(folder) == result.history
+
+
+def test_soak_json_is_written_at_samples_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cprlib.campaign.soak import run  # noqa: PLC0415
+
+    written: list[int] = []
+
+    def write(result: SoakResult) -> Path:
+        written.append(len(result.history.cases))
+        return write_json_file(result)
+
+    monkeypatch.setattr(run, "write_json_file", write)
+    run_standin(folder, 9, interval_s=1000)
+    assert written == [0, 9, 9]
 
 
 def test_interrupted_cases_come_first(folder: Path) -> None:

@@ -125,8 +125,8 @@ def _run_suite(
     from cprlib.build.progress import console_progress
     from cprlib.lab.avocado_run import SuiteRun, run_and_gather
     from cprlib.lab.engines import asset_parameters, lab_environment
+    from cprlib.report.build_report import build_report
     from cprlib.report.environment import describe_run
-    from cprlib.report.pipeline import build_report
     from cprlib.report.summary import result_table
     from cprlib.verdict.policy_file import load_policy
 

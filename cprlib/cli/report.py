@@ -40,8 +40,8 @@ def report(
 
     RESULTS is the folder of a run, by default results/latest; with --merge the folders of all shards.
     """
+    from cprlib.report.build_report import build_report
     from cprlib.report.history import write_index
-    from cprlib.report.pipeline import build_report
     from cprlib.report.results_folder import LATEST
     from cprlib.report.summary import markdown_summary, result_table
     from cprlib.verdict.policy_file import load_policy
@@ -63,8 +63,8 @@ def report(
 
 def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:
     """The report on all shards, in a results folder of its own."""
+    from cprlib.report.build_report import build_report
     from cprlib.report.matrix import merge_results
-    from cprlib.report.pipeline import build_report
     from cprlib.report.results_folder import new_results_folder, publish
 
     if not shards:

@@ -176,10 +176,10 @@ def _run_and_judge(
     from cprlib.lab.avocado_run import repeat_tests, run_and_gather
 
     # The import takes half a second, while this process waits for the tests.
-    threading.Thread(target=importlib.import_module, args=("cprlib.report.pipeline",), daemon=True).start()
+    threading.Thread(target=importlib.import_module, args=("cprlib.report.build_report",), daemon=True).start()
     retries = run_and_gather(suite)
+    from cprlib.report.build_report import build_report
     from cprlib.report.history import INDEX_FILE
-    from cprlib.report.pipeline import build_report
     from cprlib.report.results_folder import publish
     from cprlib.report.summary import result_table
 

@@ -12,8 +12,8 @@ import xml.etree.ElementTree as ET
 
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import MAX_COMMAND, one_line, printable, seconds_of, utc
+from cprlib.report.patch_results import suite_key
 from cprlib.report.run_report import RunReport
-from cprlib.report.series_coverage import suite_key
 from cprlib.verdict.judge import JudgedCase
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2 (Char)

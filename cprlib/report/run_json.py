@@ -18,9 +18,9 @@ from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import FaultTable, fault_matrix
 from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.formatting import Moment, seconds_of, utc
+from cprlib.report.patch_results import PatchResult
 from cprlib.report.run_report import Answers, RunReport, answers
 from cprlib.report.schema import SchemaFile
-from cprlib.report.series_coverage import PatchResult
 from cprlib.traffic.figures import Interruption, PerDirection
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding

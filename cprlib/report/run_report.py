@@ -15,8 +15,8 @@ from cprlib.evidence.records import Outcome
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
 from cprlib.report.finding_groups import FindingGroup
+from cprlib.report.patch_results import PatchResult, lacks_feature
 from cprlib.report.rerun import rerun_command
-from cprlib.report.series_coverage import PatchResult, lacks_feature
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy

@@ -23,8 +23,8 @@ from cprlib.report.formatting import (
     paired_descriptors,
     utc,
 )
+from cprlib.report.patch_results import PatchResult, lacks_feature
 from cprlib.report.run_report import RunReport, answers
-from cprlib.report.series_coverage import PatchResult, lacks_feature
 from cprlib.verdict.findings import worst_first
 from cprlib.verdict.traffic_rules import counted, unexplained_packets
 

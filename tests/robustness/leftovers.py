@@ -9,7 +9,7 @@ from pathlib import Path
 from cprlib.build.assets import MANIFEST
 from cprlib.build.store import is_complete
 from cprlib.errors import CprlibError, ExitStatus
-from cprlib.report.pipeline import build_report
+from cprlib.report.build_report import build_report
 from cprlib.report.results_folder import LATEST, UNFINISHED
 from cprlib.report.run_json import RUN_SCHEMA_FILE
 from cprlib.verdict.policy_file import load_policy

@@ -17,7 +17,7 @@ from msgspec.structs import replace as replace_struct
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, UpdateFigures
-from cprlib.report.pipeline import judge_cases
+from cprlib.report.build_report import judge_cases
 from cprlib.traffic.figures import Interruption, PerDirection
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase

@@ -25,7 +25,7 @@ from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import UsageError
 from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary, file_digest
-from cprlib.report.pipeline import judge_cases
+from cprlib.report.build_report import judge_cases
 from cprlib.verdict.policy import Policy
 
 STATE_FILE = "state.json"

@@ -34,7 +34,7 @@ from cprlib.campaign.session import RESULTS, ResultRecord, Session, has_key, ope
 from cprlib.errors import BuildFailed, CprlibError, InstrumentError
 from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary, file_digest
-from cprlib.report.pipeline import build_report
+from cprlib.report.build_report import build_report
 from cprlib.report.results_folder import LOG_FILE
 from cprlib.verdict.policy_file import load_policy
 

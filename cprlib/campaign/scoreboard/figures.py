@@ -9,8 +9,8 @@ from pathlib import Path
 from cprlib.campaign.compare.guest import comparison_policy, discard_reasons, middle_ms, updates_of
 from cprlib.campaign.scoreboard.plan import Row
 from cprlib.evidence.records import Budget, Outcome, Role, UpdateFigures
+from cprlib.report.build_report import judge_cases, judge_results
 from cprlib.report.fault_matrix import fault_matrix
-from cprlib.report.pipeline import judge_cases, judge_results
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy
 

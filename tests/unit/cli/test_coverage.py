@@ -9,8 +9,8 @@ import pytest
 
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus
+from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
-from cprlib.report.pipeline import build_report
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.coverage.samples import BUILD, CASES
 from tests.unit.evidence.samples import good_case

@@ -23,8 +23,8 @@ from cprlib.campaign.compare.conditions import machine_differences
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, SkipWord, UsageError
 from cprlib.evidence.records import Outcome, Parameters
+from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
-from cprlib.report.pipeline import build_report
 from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy
 

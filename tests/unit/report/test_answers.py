@@ -11,12 +11,12 @@ import pytest
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Role
 from cprlib.qemu.facts import QemuFacts
+from cprlib.report.build_report import judge_results
 from cprlib.report.environment import Environment
 from cprlib.report.html import report_page
-from cprlib.report.pipeline import judge_results
+from cprlib.report.patch_results import lacks_feature
 from cprlib.report.results_folder import start_case
 from cprlib.report.run_report import RunReport, answers
-from cprlib.report.series_coverage import lacks_feature
 from cprlib.report.summary import markdown_summary, result_table
 from cprlib.traffic.figures import PerDirection
 from cprlib.update.mechanism import Mechanism

@@ -13,9 +13,9 @@ import pytest
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, FaultRecord, Outcome, Parameters, Role
 from cprlib.evidence.update_checks import fault_record
+from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
 from cprlib.report.fault_matrix import Column, FaultTable, fault_matrix
-from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import start_case
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters

@@ -14,9 +14,9 @@ import pytest
 from cprlib.cli.main import main
 from cprlib.errors import UsageError
 from cprlib.evidence.case import CaseEvidence
+from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
 from cprlib.report.history import draw_case, read_history, render_history, write_index
-from cprlib.report.pipeline import build_report
 from cprlib.report.run_json import Milliseconds
 from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy

@@ -16,8 +16,8 @@ from cprlib.codec import BadValue, decode, encode
 from cprlib.evidence.case import CASE_FILE, CaseEvidence
 from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.console import escape
+from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
-from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import start_case
 from cprlib.report.summary import markdown_summary, result_table
 from cprlib.verdict.policy_file import load_policy

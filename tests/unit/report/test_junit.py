@@ -10,8 +10,8 @@ import pytest
 
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome
+from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
-from cprlib.report.pipeline import build_report
 from cprlib.report.results_folder import start_case
 from cprlib.traffic.figures import PerDirection
 from cprlib.update.mechanism import Mechanism

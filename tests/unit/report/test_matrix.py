@@ -10,8 +10,8 @@ import pytest
 
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
+from cprlib.report.build_report import judge_results
 from cprlib.report.matrix import MatrixRecord, Shard, merge_results, point_name, shard_points
-from cprlib.report.pipeline import judge_results
 from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.report.samples import MACHINE, point_case, put_shard

@@ -12,8 +12,8 @@ import pytest
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Check, Outcome
+from cprlib.report.build_report import build_report, judge_results
 from cprlib.report.environment import Environment, describe_environment, describe_run
-from cprlib.report.pipeline import build_report, judge_results
 from cprlib.report.results_folder import start_case
 from cprlib.report.run_json import RUN_SCHEMA_FILE, run_value
 from cprlib.report.summary import MARKDOWN_LINES, markdown_summary, result_table

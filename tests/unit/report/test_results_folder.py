@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
-from cprlib.report.pipeline import judge_results
+from cprlib.report.build_report import judge_results
 from cprlib.report.results_folder import (
     UNFINISHED,
     new_results_folder,

@@ -10,8 +10,8 @@ import pytest
 
 from cprlib.cli.run import run
 from cprlib.lab.engine import ENGINES
+from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
-from cprlib.report.pipeline import build_report
 from cprlib.report.rerun import FLAGS, OPTIONAL_VALUES, SELECTION, rerun_command
 from cprlib.report.summary import MARKDOWN_LINES, _code_span, markdown_summary, result_table
 from cprlib.traffic.figures import PerDirection

@@ -14,10 +14,10 @@ from cprlib.report.gather import AvocadoTest, gather, read_jobs
 from cprlib.report.html import HTML_FILE, report_page
 from cprlib.report.junit import junit_text, tap_text
 from cprlib.report.matrix import MatrixRecord, points_of
+from cprlib.report.patch_results import patch_results
 from cprlib.report.results_folder import unfinished_reason
 from cprlib.report.run_json import RUN_FILE, read_machine, run_text
 from cprlib.report.run_report import RunReport
-from cprlib.report.series_coverage import patch_results
 from cprlib.report.summary import markdown_summary
 from cprlib.verdict.findings import combine, inconclusive
 from cprlib.verdict.judge import JudgedCase, judge, judge_run

@@ -10,7 +10,7 @@ import pytest
 
 from cprlib.build.series import find_series, patch_number
 from cprlib.evidence.case import CaseEvidence
-from cprlib.report.series_coverage import (
+from cprlib.report.patch_results import (
     PropertyResult,
     patch_results,
     property_results,

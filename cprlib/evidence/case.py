@@ -22,7 +22,6 @@ from cprlib.evidence.records import (
     DescriptorCount,
     DescriptorRow,
     EquivalenceRecord,
-    Event,
     FaultRecord,
     GuestFact,
     InstrumentHealth,
@@ -36,6 +35,7 @@ from cprlib.evidence.records import (
 from cprlib.qemu.facts import QemuFacts
 from cprlib.traffic.figures import InterruptionPerDirection, LedgerRow, PerDirection
 from cprlib.traffic.hops import HopCount
+from cprlib.update.events import Event
 from cprlib.update.mechanism import Mechanism
 
 EVIDENCE_VERSION = 2

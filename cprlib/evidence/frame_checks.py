@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from cprlib.deadline import timeout_scale
 from cprlib.evidence.records import Check, Outcome
-from cprlib.evidence.update_checks import first_times
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrame, between
+from cprlib.update.events import Step
 from cprlib.update.results import UpdateResult
 
 ROUNDS_MS = (0, 50, 200, 450, 800)  # announce-rounds, -initial, -step and -max by default (QAPI MigrationParameters)
@@ -77,13 +77,13 @@ def announce_periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[Ann
     """The periods of the updates whose STOP and RESUME are known."""
     times = [
         (
-            started := first.get("TARGET_STARTED", first["STOP"]),
-            first["STOP"],
-            first["RESUME"],
-            first["LINK_SWITCHED"] + LINK_WATCH_NS if "LINK_SWITCHED" in first else started,
+            started := first.get(Step.TARGET_STARTED, first[Step.STOP]),
+            first[Step.STOP],
+            first[Step.RESUME],
+            first[Step.LINK_SWITCHED] + LINK_WATCH_NS if Step.LINK_SWITCHED in first else started,
         )
-        for first in map(first_times, updates)
-        if {"STOP", "RESUME"} <= first.keys()
+        for first in (update.times_ns for update in updates)
+        if {Step.STOP, Step.RESUME} <= first.keys()
     ]
     ends = [*(stop for _, stop, _, _ in times[1:]), last_ns]
     several = len(times) > 1

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import INSTRUMENT_CHECK, Budget, Check, InstrumentHealth, Outcome, Role, Stream
-from cprlib.evidence.update_checks import first_times
 from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
 from cprlib.traffic.ledger import GuestStop, Ledger
 from cprlib.traffic.result import TrafficResult
+from cprlib.update.events import Step
 from cprlib.update.results import UpdateResult
 
 
@@ -72,8 +72,8 @@ def guest_stops(updates: Sequence[UpdateResult]) -> tuple[GuestStop, ...]:
     """When the guest stood still in each update; numbered from 1 where there is more than one."""
     several = len(updates) > 1
     return tuple(
-        GuestStop(first.get("STOP"), first.get("RESUME"), number if several else None)
-        for number, first in enumerate(map(first_times, updates), 1)
+        GuestStop(times.get(Step.STOP), times.get(Step.RESUME), number if several else None)
+        for number, times in enumerate((update.times_ns for update in updates), 1)
     )
 
 

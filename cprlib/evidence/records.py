@@ -33,14 +33,6 @@ class Role(enum.StrEnum):
     CHECKS = "checks"  # no measured traffic, only checks
 
 
-class Who(enum.StrEnum):
-    """The origin of an event."""
-
-    SOURCE = "source"
-    TARGET = "target"
-    HARNESS = "harness"
-
-
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """Parameters of a case.
@@ -85,16 +77,6 @@ class Check:
         """A check that passes when ``good``, else fails with the message."""
         outcome = Outcome.PASS if good else Outcome.FAIL
         return cls(name, outcome, str(expected), str(observed), "" if good else message)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A moment of the update: ``STOP``, ``FDS_SENT``, ``RESUME``, ``MIGRATE``, ..."""
-
-    name: str
-    time_ns: int
-    who: Who
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from cprlib.evidence.records import Check, DescriptorRow, Outcome, UpdateFigures
-from cprlib.evidence.update_checks import descriptor_count, first_times
+from cprlib.evidence.update_checks import descriptor_count
 from cprlib.traffic.figures import InterruptionPerDirection, PerDirection
 from cprlib.traffic.ledger import GuestStop
 from cprlib.traffic.metrics import TimestampInterruption, interruption_by_timestamps
@@ -50,8 +50,6 @@ def figures_of(
     """
 
     def figures(index: int, update: UpdateResult) -> UpdateFigures:
-        first = first_times(update)
-        stop_ns, resume_ns = first.get("STOP"), first.get("RESUME")
         return replace(
             parts[index] if index < len(parts) else UpdateFigures(index + 1),
             qemu_downtime_ms=update.downtime_ms,
@@ -59,7 +57,7 @@ def figures_of(
             descriptors=update.target_after.table.count_by_kind(),
             anonymous_kib=update.target_after.anonymous_kib,
             note=notes[index] if index < len(notes) else "",
-            stop_to_resume_ms=None if stop_ns is None or resume_ns is None else (resume_ns - stop_ns) / 1e6,
+            stop_to_resume_ms=None if update.pause_ns is None else update.pause_ns / 1e6,
         )
 
     return tuple(figures(index, update) for index, update in enumerate(updates))

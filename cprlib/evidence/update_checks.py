@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from cprlib.deadline import timeout_scale
-from cprlib.evidence.records import Check, DescriptorCount, DescriptorRow, Event, FaultRecord, Outcome, Who
+from cprlib.evidence.records import Check, DescriptorCount, DescriptorRow, FaultRecord, Outcome
 from cprlib.linux.descriptors import DEVICE_KINDS, Descriptor, Pairing
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.update.events import Step
 from cprlib.update.faults import Fault, Survivor
 from cprlib.update.results import FaultResult, UpdateResult
 
@@ -30,11 +31,6 @@ CONDITIONS = {  # a field of the fault that is true: what it means
 }
 BY_POSITION = "one process: by number, inode and interface"
 LINES_KEPT = 3  # of the messages of each QEMU
-
-
-def events_of(update: UpdateResult) -> tuple[Event, ...]:
-    """The moments of an update."""
-    return tuple(Event(item.name, item.time_ns, Who(item.who), item.evidence) for item in update.moments)
 
 
 def flags_text(flags: int) -> str:
@@ -79,11 +75,6 @@ def descriptor_count(update: UpdateResult) -> DescriptorCount:
     handling = update.mechanism.handling
     counted = [item.paired for item in update.pairings if handling.is_same_file(item.kind) or not handling.same_files]
     return DescriptorCount(sum(counted), len(counted) - sum(counted))
-
-
-def first_times(update: UpdateResult) -> dict[str, int]:
-    """Time of the first event of each name, CLOCK_REALTIME in ns."""
-    return {item.name: item.time_ns for item in reversed(update.moments)}
 
 
 def _file_flags(row: Descriptor) -> int:
@@ -171,9 +162,9 @@ def order_checks(update: UpdateResult) -> Iterator[Check]:
     still runs, which is correct as long as no NIC is handed over. The target reports completion when the guest runs:
     management may use it from then on (process_incoming_migration_bh(), migration/migration.c).
     """
-    first = first_times(update)
+    first = update.times_ns
 
-    def before(name: str, earlier: str, later: str) -> Check:
+    def before(name: str, earlier: Step, later: Step) -> Check:
         expected = f"{earlier} before {later}"
         if earlier not in first or later not in first:
             missing = ", ".join(item for item in (earlier, later) if item not in first)
@@ -183,10 +174,10 @@ def order_checks(update: UpdateResult) -> Iterator[Check]:
 
     sends = update.mechanism.handling.sends_descriptors
     if sends:
-        yield before("stop-before-fds-sent", "STOP", "FDS_SENT")
-    yield before("stop-before-resume", "STOP", "RESUME")
-    if sends and "TARGET_COMPLETED" in first:
-        yield before("resume-before-completed", "RESUME", "TARGET_COMPLETED")
+        yield before("stop-before-fds-sent", Step.STOP, Step.FDS_SENT)
+    yield before("stop-before-resume", Step.STOP, Step.RESUME)
+    if sends and Step.TARGET_COMPLETED in first:
+        yield before("resume-before-completed", Step.RESUME, Step.TARGET_COMPLETED)
     if sends and update.run_states is not None:
         ran = [item for item in update.run_states if item.endswith(" running")]
         yield Check.of(
@@ -209,13 +200,13 @@ def delay_checks(update: UpdateResult, control_run_ms: float | None = None) -> I
     """
     if not update.mechanism.handling.sends_descriptors:
         return
-    first, within_ms = first_times(update), WITHOUT_DELAY_MS
+    first, within_ms = update.times_ns, WITHOUT_DELAY_MS
     if control_run_ms is not None:
         within_ms = DELAY_BASE_MS + DELAY_SHARE * control_run_ms
     sent, resumed = "its descriptors were sent", "it ran in the target, which had begun to load its state"
     for name, earlier, later, words in (
-        ("fds-sent-without-delay", "STOP", "FDS_SENT", sent),
-        ("resumed-without-delay", "STATE_LOADING", "RESUME", resumed),
+        ("fds-sent-without-delay", Step.STOP, Step.FDS_SENT, sent),
+        ("resumed-without-delay", Step.STATE_LOADING, Step.RESUME, resumed),
     ):
         if earlier in first and later in first:
             limit_ms, distance_ms = within_ms * timeout_scale(), (first[later] - first[earlier]) / 1e6
@@ -234,12 +225,12 @@ def end_checks(update: UpdateResult) -> Iterator[Check]:
     Before, it reported a downtime (query-migrate), which is about as long as the guest stood still: not less than half
     of the time from STOP to RESUME or COMPLETED, nor more than that until the source was ended.
     """
-    first = first_times(update)
-    if update.downtime_ms is not None and {"STOP", "RESUME", "COMPLETED", "SOURCE_QUIT"} <= first.keys():
-        stop, reported = first["STOP"], update.downtime_ms
-        still_ms = (min(first["RESUME"], first["COMPLETED"]) - stop) / 1e6
+    first = update.times_ns
+    if update.downtime_ms is not None and {Step.STOP, Step.RESUME, Step.COMPLETED, Step.SOURCE_QUIT} <= first.keys():
+        stop, reported = first[Step.STOP], update.downtime_ms
+        still_ms = (min(first[Step.RESUME], first[Step.COMPLETED]) - stop) / 1e6
         least_ms = max(0, still_ms / 2 - DOWNTIME_SLACK_MS)
-        most_ms = (first["SOURCE_QUIT"] - stop) / 1e6 + STOPPING_MS
+        most_ms = (first[Step.SOURCE_QUIT] - stop) / 1e6 + STOPPING_MS
         yield Check.of(
             "downtime-reported",
             least_ms <= reported <= most_ms,

@@ -24,6 +24,7 @@ from cprlib.report.patch_results import lacks_feature
 from cprlib.report.plotting import image_address
 from cprlib.report.run_report import RunReport, answers
 from cprlib.report.timeline import draw
+from cprlib.update.events import Step
 from cprlib.verdict.findings import Finding, worst_first
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.traffic_rules import unexplained_packets
@@ -97,7 +98,7 @@ class CaseView:
     def zero_ns(self) -> int | None:
         """Time zero of the events: STOP, or the first event."""
         case = self.judged.evidence
-        stop = case.event("STOP")
+        stop = case.event(Step.STOP)
         return stop.time_ns if stop else min((event.time_ns for event in case.timeline), default=None)
 
 
@@ -188,7 +189,7 @@ def _draw_timeline(folder: Path, case: CaseEvidence) -> tuple[Markup | None, str
 
 def _duration_bars(case: CaseEvidence) -> list[DurationBar]:
     """Service interruption by both methods, beside QEMU's downtime, the control run and the budget."""
-    stop, resume = case.event("STOP"), case.event("RESUME")
+    stop, resume = case.event(Step.STOP), case.event(Step.RESUME)
     stop_to_resume = (resume.time_ns - stop.time_ns) / 1e6 if stop and resume else None
     if case.longest_pause_ms is None and stop_to_resume is None:
         return []

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from cprlib.evidence.case import CaseEvidence, Packets
-from cprlib.evidence.records import Who
 from cprlib.report import plotting
 from cprlib.report.plotting import DOT, GRID, INK, LOST, SOFT, plots
 from cprlib.traffic.figures import Direction
+from cprlib.update.events import Step, Who
 
 BEFORE_MS, AFTER_MS = 250.0, 450.0  # shown before the first and after the last event
 OVERVIEW_SLICES = 400
-EVENT_LINES = {"STOP": (0, (5, 2)), "FDS_SENT": (0, (1, 1.5)), "RESUME": "solid"}
-EVENT_NAMES = {"STOP": "STOP", "FDS_SENT": "fds sent", "RESUME": "RESUME"}
+EVENT_LINES = {Step.STOP: (0, (5, 2)), Step.FDS_SENT: (0, (1, 1.5)), Step.RESUME: "solid"}
+EVENT_NAMES = {Step.STOP: "STOP", Step.FDS_SENT: "fds sent", Step.RESUME: "RESUME"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ def tracks(packets: Packets, zero_ns: int) -> tuple[Track, Track]:
     return forward, back
 
 
-def event_times(case: CaseEvidence) -> dict[str, int]:
+def event_times(case: CaseEvidence) -> dict[Step, int]:
     """Times in ns of STOP of the source, fds sent, and RESUME of the target: the first of each that is known."""
-    whose = {"STOP": (Who.SOURCE,), "RESUME": (Who.TARGET, Who.SOURCE)}
-    found: dict[str, int] = {}
+    whose = {Step.STOP: (Who.SOURCE,), Step.RESUME: (Who.TARGET, Who.SOURCE)}
+    found: dict[Step, int] = {}
     for name in EVENT_LINES:
         events = [event for event in case.timeline if event.name == name]
         preferred = [event for who in whose.get(name, ()) for event in events if event.who == who] or events
@@ -76,7 +76,7 @@ def event_times(case: CaseEvidence) -> dict[str, int]:
 def draw(case: CaseEvidence, packets: Packets) -> str:
     """Draw the timeline as SVG. Time zero is STOP, or the first packet when no QEMU stopped."""
     times_ns = event_times(case)
-    zero_ns = times_ns.get("STOP", packets.origin_ns)
+    zero_ns = times_ns.get(Step.STOP, packets.origin_ns)
     events = {name: (time_ns - zero_ns) / 1e6 for name, time_ns in times_ns.items()}
     both = tracks(packets, zero_ns)
     whole = _extent(both)
@@ -103,7 +103,7 @@ def _extent(both: Sequence[Track]) -> tuple[float, float]:
     return (min(times), max(times)) if times else (0.0, 1.0)
 
 
-def _window(events: dict[str, float], whole: tuple[float, float]) -> tuple[float, float]:
+def _window(events: dict[Step, float], whole: tuple[float, float]) -> tuple[float, float]:
     """The span that the panels show: around the update, or the whole run when there was none."""
     if not events:
         return whole
@@ -113,7 +113,7 @@ def _window(events: dict[str, float], whole: tuple[float, float]) -> tuple[float
 
 
 def _draw_overview(
-    axis: Any, both: Sequence[Track], events: dict[str, float], whole: tuple[float, float], shown: tuple[float, float]
+    axis: Any, both: Sequence[Track], events: dict[Step, float], whole: tuple[float, float], shown: tuple[float, float]
 ) -> None:
     """The whole run: the longest delay of each slice, the lost packets, and the span that the panels below show."""
     width = max((whole[1] - whole[0]) / OVERVIEW_SLICES, 1e-6)
@@ -180,12 +180,12 @@ def _draw_arrivals(axis: Any, track: Track, shown: tuple[float, float]) -> None:
     axis.set_ylabel("arrivals", rotation=0, ha="right", va="center")
 
 
-def _draw_events(axis: Any, events: dict[str, float]) -> None:
+def _draw_events(axis: Any, events: dict[Step, float]) -> None:
     for name, time in events.items():
         axis.axvline(time, color=INK, lw=1.0, ls=EVENT_LINES[name], zorder=4)
 
 
-def _name_events(axis: Any, events: dict[str, float], shown: tuple[float, float]) -> None:
+def _name_events(axis: Any, events: dict[Step, float], shown: tuple[float, float]) -> None:
     """Names of the events at the top of the panel, in several rows where they would overlap."""
     apart = (shown[1] - shown[0]) * 0.09
     rows: list[float] = []  # time of the last event in each row

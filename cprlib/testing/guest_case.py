@@ -20,7 +20,6 @@ from cprlib.evidence.update_checks import (
     descriptor_count,
     descriptor_rows,
     end_checks,
-    events_of,
     hand_over_checks,
     order_checks,
     vhost_checks,
@@ -161,7 +160,7 @@ class GuestCase(CaseChecks):
         self.evidence = replace(
             self.evidence,
             updates=(self.evidence.updates or 0) + 1,
-            timeline=(*self.evidence.timeline, *events_of(update)),
+            timeline=(*self.evidence.timeline, *update.events),
             descriptors=(*self.evidence.descriptors, *(numbered_row(row, number) for row in rows)),
             fds=descriptor_count(update),
             qemu_downtime_ms=max(known, default=None),

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError
-from cprlib.evidence.update_checks import DOWNGRADE_MESSAGES, first_times
+from cprlib.evidence.update_checks import DOWNGRADE_MESSAGES
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.qemu.machine import Machine
@@ -18,6 +18,7 @@ from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import Probes
+from cprlib.update.events import Step
 from cprlib.update.proxy import ChannelProxy
 from cprlib.update.results import UpdateResult
 
@@ -71,16 +72,16 @@ def check_nothing_sent(case: MeasuredCase, proxy: ChannelProxy) -> None:
 
 def check_order(case: MeasuredCase, update: UpdateResult, seen: KernelReport, source: Machine, target: Machine) -> None:
     """STOP, vhost released, descriptors sent, loaded, vhost acquired, RESUME: in this order, on one clock."""
-    moments, vhost = first_times(update), source.settings.netdevs[0].vhost
-    stopped = seen.worker_stopped_ns(source.pid, moments.get("STOP", 0))
+    times, vhost = update.times_ns, source.settings.netdevs[0].vhost
+    stopped = seen.worker_stopped_ns(source.pid, times.get(Step.STOP, 0))
     made = min((item.time_ns for item in seen.of(Act.WORKER_MADE) if item.owner == target.pid), default=None)
     chain = [
-        ("the source's STOP", moments.get("STOP")),
+        ("the source's STOP", times.get(Step.STOP)),
         *([("the source's last vhost worker stopped", stopped)] if vhost else []),
-        ("descriptors sent", moments.get("FDS_SENT")),
-        ("descriptors read by the target", moments.get("FDS_LOADING")),
+        ("descriptors sent", times.get(Step.FDS_SENT)),
+        ("descriptors read by the target", times.get(Step.FDS_LOADING)),
         *([("the target's first vhost worker created", made)] if vhost else []),
-        ("the target's RESUME", moments.get("RESUME")),
+        ("the target's RESUME", times.get(Step.RESUME)),
     ]
     expected = ", then ".join(name for name, _ in chain)
     absent = [name for name, moment in chain if moment is None]
@@ -100,8 +101,8 @@ def check_source_stands_still(case: MeasuredCase, update: UpdateResult, probes: 
     The tap gets packets in between: a running guest answers them within milliseconds.
     """
     name, expected = "guest-stands-still", "no answer and no run state running between FDS_SENT and RESUME"
-    moments = first_times(update)
-    since, resume, quits = (moments.get(item) for item in ("FDS_SENT", "RESUME", "SOURCE_QUIT"))
+    times = update.times_ns
+    since, resume, quits = (times.get(item) for item in (Step.FDS_SENT, Step.RESUME, Step.SOURCE_QUIT))
     if since is None or resume is None or quits is None or probes.first_answer_ns is None:
         case.inconclusive(name, expected, "no FDS_SENT, RESUME or SOURCE_QUIT event, or no answer")
         return

@@ -32,13 +32,13 @@ from cprlib.evidence.counter_checks import (
 from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, Watched, frame_checks
 from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
-from cprlib.evidence.update_checks import first_times
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import NetInfo
 from cprlib.testing.quiet_nic import Delays, Rest, lonely_check, rest_checks, send_lonely_packets, watch_rest
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrame, OtherFrames
+from cprlib.update.events import Step
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
 
@@ -128,8 +128,7 @@ class TrafficWatch:
         rate = ClockRates(self.first.clocks, self.before[0].clocks)
         around = pairwise([*self.before, after])
         for number, (update, (earlier, later)) in enumerate(zip(self.updates, around, strict=False), 1):
-            first = first_times(update)
-            pause = first["RESUME"] - first["STOP"] if {"RESUME", "STOP"} <= first.keys() else None
+            pause = update.pause_ns
             yield numbered_check(step_check(earlier.clocks, later.clocks, rate, pause), number)
             for check in rtc_check(earlier.rtc, later.rtc, pause):
                 yield numbered_check(check, number)
@@ -185,7 +184,7 @@ class FrameWatch:
         bits = set((features or "").split())
         announces = {str(GUEST_ANNOUNCE), str(CONTROL_QUEUE)} <= bits
         macs = tuple(self._macs)
-        if announces and updates and (resumed := first_times(updates[-1]).get("RESUME")):
+        if announces and updates and (resumed := updates[-1].times_ns.get(Step.RESUME)):
             left = GUEST_ANNOUNCES_MS / 1e3 - (time.time_ns() - resumed) / 1e9
             self.wait_announced(FrameClass.ARP, macs[0], resumed, Deadline(max(left, 0.001), "an announcement"))
         watched = Watched(

@@ -19,9 +19,10 @@ from cprlib.linux.libc import duplicate_descriptor
 from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.start import successor_of
 from cprlib.qemu.wrapper import last_message
+from cprlib.update.events import Event, Step, Who
 from cprlib.update.live_update import MIGRATE_S, LiveUpdate, UpdateHook
 from cprlib.update.outcome import FAILED_STATES, query_migration, view
-from cprlib.update.results import SOURCE, Moment, ProcessView
+from cprlib.update.results import ProcessView
 
 EXECUTED_S = 60.0
 
@@ -136,7 +137,7 @@ class ExecUpdate(LiveUpdate):
 
         Deadline(EXECUTED_S, "the source to execute the target", Awaited.QEMU).poll(executed, interval=0.01)
         if completed := next((time_ns for status, time_ns in states() if status == "completed"), None):
-            self.moments.append(Moment("COMPLETED", completed, SOURCE, "QMP event MIGRATION"))
+            self.events.append(Event(Step.COMPLETED, completed, Who.SOURCE, "QMP event MIGRATION"))
         self.target.qmp.negotiate_again()
 
     def _views(self) -> tuple[ProcessView, ProcessView, tuple[Pairing, ...]]:

@@ -11,10 +11,10 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, InstrumentError
 from cprlib.linux.descriptors import Descriptor, read_table
 from cprlib.linux.libc import same_open_file
+from cprlib.update.events import Step
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.proxy import ChannelProxy, Hold, Message
 
-FDS_HELD = "FDS_HELD"
 HOLD_S = 30.0
 NAME_LIMIT = 256  # bytes
 
@@ -56,7 +56,7 @@ class PauseAtFdsSent(UpdateHook):
             proxy.release()
 
     def _pause(self, update: LiveUpdate, proxy: ChannelProxy) -> None:
-        update.mark(FDS_HELD)
+        update.mark(Step.FDS_HELD)
         self._action(proxy)
 
 

@@ -28,11 +28,12 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.qmp import QmpEvent
 from cprlib.qemu.start import start_machine
 from cprlib.qemu.wrapper import last_message
+from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release, wait_run_state
 from cprlib.update.plugged_target import plug_target, wait_served
-from cprlib.update.results import HARNESS, SOURCE, Moment, ProcessView, UpdateResult, moments_of, run_states_of
+from cprlib.update.results import ProcessView, UpdateResult, events_of, run_states_of
 
 LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
@@ -94,7 +95,7 @@ class LiveUpdate:
     source_before: ProcessView = field(init=False)
     started_ns: int = field(init=False)
     migrate_ns: int = field(init=False, default=0)
-    moments: list[Moment] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     migrate_reply: Future[QemuFailed | None] | None = None
     started_target: Machine | None = None
 
@@ -132,7 +133,7 @@ class LiveUpdate:
         self.source.set_capabilities(self.capabilities)
         self.source.qmp.execute("migrate-set-parameters", {"mode": self.mode, **self._parameters})
         self._reach(Phase.MODE_SET)
-        self.migrate_ns = self.mark("MIGRATE")
+        self.migrate_ns = self.mark(Step.MIGRATE)
         with ThreadPoolExecutor(1) as thread:  # a source that waits to connect answers nothing
             self.migrate_reply = thread.submit(self._migrate_and_plug)
             for hook in self.hooks:
@@ -163,10 +164,10 @@ class LiveUpdate:
             return error
         return None
 
-    def mark(self, name: str, who: str = HARNESS) -> int:
-        """Note a step of the harness; returns its time."""
+    def mark(self, name: str, who: Who = Who.HARNESS) -> int:
+        """Note a step now; returns its time."""
         time_ns = time.time_ns()
-        self.moments.append(Moment(name, time_ns, who, "the harness"))
+        self.events.append(Event(name, time_ns, who, "the harness"))
         return time_ns
 
     @property
@@ -185,7 +186,7 @@ class LiveUpdate:
 
     def _start_target(self) -> None:
         settings, switch = self._settings_of_target(), self.topology.switch
-        self.mark("TARGET_STARTED")
+        self.mark(Step.TARGET_STARTED)
         self.started_target = self.stack.enter_context(
             start_machine(self.target_name, settings, self.folder, switch, self.channels, self.passed)
         )
@@ -194,7 +195,7 @@ class LiveUpdate:
         target = self.target
         if self.mode is Mode.NORMAL:
             self._plug_target()
-            self.mark("MAIN_LISTENING")
+            self.mark(Step.MAIN_LISTENING)
             return
 
         def listening() -> bool:
@@ -204,7 +205,7 @@ class LiveUpdate:
             return is_listening(target.pid, self.channels.cpr)
 
         Deadline(LISTEN_S, "the target's CPR channel", Awaited.QEMU).poll(listening, interval=0.005)
-        self.mark("CPR_LISTENING")
+        self.mark(Step.CPR_LISTENING)
 
     def _plug_target(self) -> None:
         """Add the target's netdevs and NICs by QMP.
@@ -250,23 +251,23 @@ class LiveUpdate:
         for old, new in netdevs:
             handling.of(old).source_stopped(self.topology, old, new)
         if any(old.interface != new.interface for old, new in netdevs):
-            self.mark("LINK_SWITCHED")
+            self.mark(Step.LINK_SWITCHED)
         self._wait_completed()
         self._wait_running()
         source_after, target_after, pairings = self._views()
         downtime = source.qmp.execute("query-migrate").get("downtime")
-        self.mark("SOURCE_QUIT")
+        self.mark(Step.SOURCE_QUIT)
         source_exit = self._end_source()
-        self.mark("SOURCE_GONE")
+        self.mark(Step.SOURCE_GONE)
         retired = [
             read_counters(self.topology.switch, a.interface) for a, b in netdevs[:1] if a.interface != b.interface
         ]
         for old, _ in netdevs:
             handling.of(old).source_gone(self.topology, old)
-        moments = sorted((*self.moments, *moments_of(source, target, self.started_ns)), key=lambda item: item.time_ns)
+        events = sorted((*self.events, *events_of(source, target, self.started_ns)), key=lambda item: item.time_ns)
         return target, UpdateResult(
             mechanism=self.mechanism,
-            moments=tuple(moments),
+            events=tuple(events),
             source_before=self.source_before,
             source_after=source_after,
             target_after=target_after,
@@ -332,7 +333,7 @@ class LiveUpdate:
             Deadline(60, "the migration to complete", Awaited.QEMU).poll(completed, interval=0.02)
         except QemuFailed as error:
             raise self._source_failed(error) from error
-        self.mark("COMPLETED", SOURCE)
+        self.mark(Step.COMPLETED, Who.SOURCE)
 
     def _wait_running(self) -> None:
         target = self.target

@@ -1,6 +1,6 @@
-"""Records of an update: its moments, the state of both QEMUs, and the results with and without a fault.
+"""Records of an update: its events, the state of both QEMUs, and the results with and without a fault.
 
-Times of the moments come from QEMU's trace records, which carry QEMU's own time. QMP events serve where a QEMU has no
+Times of the events come from QEMU's trace records, which carry QEMU's own time. QMP events serve where a QEMU has no
 trace log; the harness's own steps are stamped as they happen.
 """
 
@@ -13,32 +13,14 @@ from typing import TYPE_CHECKING
 from cprlib.linux.counters import LinkCounters
 from cprlib.linux.descriptors import DescriptorTable, Pairing
 from cprlib.linux.procfs import VhostWorker
+from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import Fault
 from cprlib.update.mechanism import Mechanism
 
 if TYPE_CHECKING:  # a report needs the records only
     from cprlib.qemu.machine import Machine
 
-SOURCE, TARGET, HARNESS = "source", "target", "harness"
 SENDING = ("cpr_transfer_output", "cpr_state_save")  # trace events of a source that sends its CPR state
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One step.
-
-    :param name: ``TARGET_STARTED``, ``CPR_LISTENING`` or ``MAIN_LISTENING``, ``MIGRATE``, ``STOP``, ``FDS_SENT``,
-        ``FDS_LOADING``, ``STATE_LOADING``, ``RESUME``, ``TARGET_COMPLETED``, ``LINK_SWITCHED`` (to taps of the
-        target's own), ``COMPLETED`` or ``SOURCE_GONE``.
-    :param time_ns: CLOCK_REALTIME.
-    :param who: ``source``, ``target`` or ``harness``.
-    :param evidence: source of the time.
-    """
-
-    name: str
-    time_ns: int
-    who: str
-    evidence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +53,7 @@ class UpdateResult:
     """
 
     mechanism: Mechanism
-    moments: tuple[Moment, ...]
+    events: tuple[Event, ...]
     source_before: ProcessView
     source_after: ProcessView
     target_after: ProcessView
@@ -83,6 +65,17 @@ class UpdateResult:
     source_retired: LinkCounters | None
     run_states: tuple[str, ...] | None = None
     compared: bool = True
+
+    @property
+    def times_ns(self) -> dict[str, int]:
+        """Time of the first event of each name."""
+        return {event.name: event.time_ns for event in reversed(self.events)}
+
+    @property
+    def pause_ns(self) -> int | None:
+        """Time from STOP to RESUME; None when one of them is not known."""
+        times = self.times_ns
+        return times[Step.RESUME] - times[Step.STOP] if {Step.STOP, Step.RESUME} <= times.keys() else None
 
     def without_taps(self, interfaces: Collection[str]) -> UpdateResult:
         """The same without the tap descriptors of these interfaces, which the mechanism does not keep."""
@@ -145,7 +138,7 @@ class FaultResult:
         return not self.not_reached
 
 
-def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment, ...]:
+def events_of(source: Machine, target: Machine, since_ns: int) -> tuple[Event, ...]:
     """The steps that the two QEMUs report.
 
     :param since_ns: start of the update; earlier records of the same source are ignored.
@@ -153,18 +146,19 @@ def moments_of(source: Machine, target: Machine, since_ns: int) -> tuple[Moment,
     log, other = source.trace, target.trace
     recent = (item for item in log.records if item.time_ns >= since_ns)
     records = {
-        ("FDS_SENT", SOURCE): next((item for item in recent if item.name in SENDING), None),
-        ("FDS_LOADING", TARGET): other.first("cpr_state_load"),
-        ("STATE_LOADING", TARGET): other.first("migrate_set_state", "new state active"),
-        ("RESUME", TARGET): other.run_state("running"),
-        ("TARGET_COMPLETED", TARGET): other.first("migrate_set_state", "new state completed"),
+        (Step.FDS_SENT, Who.SOURCE): next((item for item in recent if item.name in SENDING), None),
+        (Step.FDS_LOADING, Who.TARGET): other.first("cpr_state_load"),
+        (Step.STATE_LOADING, Who.TARGET): other.first("migrate_set_state", "new state active"),
+        (Step.RESUME, Who.TARGET): other.run_state("running"),
+        (Step.TARGET_COMPLETED, Who.TARGET): other.first("migrate_set_state", "new state completed"),
     }
-    found = [Moment(name, item.time_ns, who, f"trace {item.name}") for (name, who), item in records.items() if item]
-    machines = {"STOP": source} | ({} if records["RESUME", TARGET] else {"RESUME": target})
+    found = [Event(name, item.time_ns, who, f"trace {item.name}") for (name, who), item in records.items() if item]
+    machines = {Step.STOP: source} | ({} if records[Step.RESUME, Who.TARGET] else {Step.RESUME: target})
     for name, machine in machines.items():
         events = (item for item in machine.qmp.events if item.name == name and item.time_ns >= since_ns)
         if event := next(events, None):
-            found.append(Moment(name, event.time_ns, TARGET if machine is target else SOURCE, f"QMP event {name}"))
+            who = Who.TARGET if machine is target else Who.SOURCE
+            found.append(Event(name, event.time_ns, who, f"QMP event {name}"))
     return tuple(found)
 
 
@@ -173,6 +167,6 @@ def run_states_of(source: Machine, target: Machine, since_ns: int) -> tuple[str,
 
     :returns: None when the target's trace log has none.
     """
-    theirs = [(time_ns, f"{TARGET} {state}") for time_ns, state in target.trace.run_states()]
-    ours = [(time_ns, f"{SOURCE} {state}") for time_ns, state in source.trace.run_states() if time_ns >= since_ns]
+    theirs = [(time_ns, f"{Who.TARGET} {state}") for time_ns, state in target.trace.run_states()]
+    ours = [(time_ns, f"{Who.SOURCE} {state}") for time_ns, state in source.trace.run_states() if time_ns >= since_ns]
     return tuple(text for _, text in sorted([*ours, *theirs])) if theirs else None

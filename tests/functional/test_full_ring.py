@@ -26,6 +26,7 @@ from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.probes import warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
+from cprlib.update.events import Step
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
@@ -67,8 +68,8 @@ def full_ring(
         session.wait_sent(Deadline(10, "a burst of packets to be sent"))
         full_ns = time.time_ns()
         yield
-        moments = [item for update in case.guest.updates[updates:] for item in update.moments]
-        until_ns = min((item.time_ns for item in moments if item.name == "STOP"), default=time.time_ns())
+        stops = [update.times_ns[Step.STOP] for update in case.guest.updates[updates:] if Step.STOP in update.times_ns]
+        until_ns = min(stops, default=time.time_ns())
         with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
             session.wait_for_answers(session.progress().sent, Deadline(wait_ms / 1000 + ARRIVE_S, "the answers"))
         session.finish(linger_s=1.0)

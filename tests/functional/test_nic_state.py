@@ -8,7 +8,6 @@ from big_packets import BigPackets
 from cprlib.deadline import Deadline
 from cprlib.evidence.counter_checks import error_check, read_errors
 from cprlib.evidence.records import Role
-from cprlib.evidence.update_checks import first_times
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import device_facts
@@ -26,6 +25,7 @@ from cprlib.testing.nic_view import (
 )
 from cprlib.testing.watch import GUEST_ANNOUNCE
 from cprlib.traffic.frames import FrameClass
+from cprlib.update.events import Step
 from cprlib.update.hooks import RecordMainChannel
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
@@ -160,7 +160,7 @@ class NicState(LiveUpdateTest):
 
     def _expect_announced(self, case: MeasuredCase, update: UpdateResult, mac: str, when: str) -> None:
         """QEMU announces the NIC's configured address, and the guest the one that it has now."""
-        since_ns = first_times(update)["RESUME"]
+        since_ns = update.times_ns[Step.RESUME]
         asked = case.guest.agent.network().nic().agreed_on(GUEST_ANNOUNCE)
         for kind, sender, who, meaning in (
             (FrameClass.RARP, GUEST.mac, "qemu", "QEMU does not announce the guest: switches do not learn its port"),

@@ -8,17 +8,16 @@ from cprlib.evidence.records import (
     Check,
     DescriptorCount,
     DescriptorRow,
-    Event,
     GuestFact,
     InstrumentHealth,
     Outcome,
     Parameters,
     Stream,
-    Who,
 )
 from cprlib.qemu.facts import QemuFacts
 from cprlib.traffic.figures import Direction, Interruption, InterruptionPerDirection, PerDirection
 from cprlib.traffic.hops import HopCount
+from cprlib.update.events import Event, Step, Who
 from cprlib.update.mechanism import Mechanism
 
 START_NS = 1_700_000_000_000_000_000
@@ -62,9 +61,9 @@ def good_case(case_id: str = "cpr-tap-vhost-1-queue") -> CaseEvidence:
             Check("no-downgrade", Outcome.PASS, "no message of falling back", "none"),
         ),
         timeline=(
-            Event("STOP", START_NS + 3_000 * MS, Who.SOURCE),
-            Event("FDS_SENT", START_NS + 3_021 * MS, Who.SOURCE),
-            Event("RESUME", START_NS + 3_271 * MS, Who.TARGET),
+            Event(Step.STOP, START_NS + 3_000 * MS, Who.SOURCE),
+            Event(Step.FDS_SENT, START_NS + 3_021 * MS, Who.SOURCE),
+            Event(Step.RESUME, START_NS + 3_271 * MS, Who.TARGET),
         ),
         ledger=(
             HopCount("sender socket", Direction.FORWARD, 7000, 7000, {}, "sendto"),

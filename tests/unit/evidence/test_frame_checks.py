@@ -12,7 +12,8 @@ from cprlib.evidence.records import Check, Outcome
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrame, other_frame
-from cprlib.update.results import Moment, UpdateResult
+from cprlib.update.events import Event, Step, Who
+from cprlib.update.results import UpdateResult
 
 from .test_update_checks import GOOD as GOOD_UPDATE
 
@@ -22,10 +23,10 @@ STOP_MS, RESUME_MS, END_MS = 1000, 1200, 11_300
 MS = 1_000_000
 UPDATE = replace(
     GOOD_UPDATE,
-    moments=(
-        Moment("TARGET_STARTED", 500 * MS, "harness", ""),
-        Moment("STOP", STOP_MS * MS, "source", ""),
-        Moment("RESUME", RESUME_MS * MS, "target", ""),
+    events=(
+        Event(Step.TARGET_STARTED, 500 * MS, Who.HARNESS),
+        Event(Step.STOP, STOP_MS * MS, Who.SOURCE),
+        Event(Step.RESUME, RESUME_MS * MS, Who.TARGET),
     ),
 )
 
@@ -90,22 +91,22 @@ def test_management_may_ask_for_more() -> None:
 
 
 def test_a_second_update_ends_the_rounds_of_the_first() -> None:
-    moments = (Moment("STOP", 1700 * MS, "source", ""), Moment("RESUME", 1800 * MS, "target", ""))
-    second = replace(UPDATE, moments=moments)
+    events = (Event(Step.STOP, 1700 * MS, Who.SOURCE), Event(Step.RESUME, 1800 * MS, Who.TARGET))
+    second = replace(UPDATE, events=events)
     later = rarp(*(1801 + each for each in ROUNDS_MS))
     assert failed(replace(GOOD, frames=(*ROUNDS[:3], *arp(1400), *later, *arp(2100))), (UPDATE, second)) == set()
 
 
 def test_announcements_before_a_switch_of_the_link_are_not_due() -> None:
-    switched = Moment("LINK_SWITCHED", (RESUME_MS + 300) * MS - LINK_WATCH_NS, "harness", "")
-    update = replace(UPDATE, moments=(*UPDATE.moments, switched))
+    switched = Event(Step.LINK_SWITCHED, (RESUME_MS + 300) * MS - LINK_WATCH_NS, Who.HARNESS)
+    update = replace(UPDATE, events=(*UPDATE.events, switched))
     assert failed(replace(GOOD, frames=(*ROUNDS[3:], *ASKED)), (update,)) == set()
     assert failed(replace(GOOD, frames=(*ROUNDS[4:], *ASKED)), (update,)) == {"announced-by-qemu"}
 
 
 def test_the_first_announcement_is_due_after_a_short_pause() -> None:
-    stop = Moment("STOP", (RESUME_MS - 10) * MS, "source", "")
-    update = replace(UPDATE, moments=(UPDATE.moments[0], stop, UPDATE.moments[2]))
+    stop = Event(Step.STOP, (RESUME_MS - 10) * MS, Who.SOURCE)
+    update = replace(UPDATE, events=(UPDATE.events[0], stop, UPDATE.events[2]))
     assert failed(GOOD, (update,)) == set()
     assert failed(replace(GOOD, frames=(*ROUNDS[1:], *ASKED)), (update,)) == {"announced-by-qemu"}
 

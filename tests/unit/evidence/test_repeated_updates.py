@@ -83,7 +83,7 @@ def test_figures_survive_the_case_file() -> None:
 
 
 def test_an_update_without_a_stop_event_has_no_stop_to_resume() -> None:
-    silent = replace(GOOD, moments=GOOD.moments[1:])
+    silent = replace(GOOD, events=GOOD.events[1:])
     assert figures_of([silent], [])[0].stop_to_resume_ms is None
 
 

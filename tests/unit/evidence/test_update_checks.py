@@ -24,9 +24,10 @@ from cprlib.evidence.update_checks import (
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, Pairing
 from cprlib.linux.procfs import VhostWorker
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.results import FaultResult, Moment, ProcessView, UpdateResult
+from cprlib.update.results import FaultResult, ProcessView, UpdateResult
 
 pytestmark = pytest.mark.fast
 
@@ -47,11 +48,11 @@ SOURCE = (row(9, "/dev/net/tun"), row(10, "/dev/vhost-net"))
 TARGET = (row(19, "/dev/net/tun"), row(20, "/dev/vhost-net"))
 GOOD = UpdateResult(
     mechanism=Mechanism.CPR,
-    moments=(
-        Moment("STOP", 1_000_000, "source", ""),
-        Moment("FDS_SENT", 2_000_000, "source", ""),
-        Moment("RESUME", 9_000_000, "target", ""),
-        Moment("STATE_LOADING", 7_000_000, "target", ""),
+    events=(
+        Event(Step.STOP, 1_000_000, Who.SOURCE),
+        Event(Step.FDS_SENT, 2_000_000, Who.SOURCE),
+        Event(Step.RESUME, 9_000_000, Who.TARGET),
+        Event(Step.STATE_LOADING, 7_000_000, Who.TARGET),
     ),
     source_before=view(1, SOURCE, 1),
     source_after=view(1, SOURCE, 0),
@@ -146,26 +147,26 @@ def test_no_vhost_no_vhost_checks() -> None:
 
 
 def test_descriptors_sent_before_the_stop_are_seen() -> None:
-    bad = replace(GOOD, moments=(Moment("FDS_SENT", 1, "source", ""), *GOOD.moments[::2]))
+    bad = replace(GOOD, events=(Event(Step.FDS_SENT, 1, Who.SOURCE), *GOOD.events[::2]))
     assert outcomes(order_checks(bad))["stop-before-fds-sent"] is Outcome.FAIL
 
 
 def test_order_of_descriptors_is_none_of_link_switchs_business() -> None:
     stock = replace(
-        GOOD, mechanism=Mechanism.LINK_SWITCH, moments=(Moment("FDS_SENT", 1, "source", ""), *GOOD.moments[::2])
+        GOOD, mechanism=Mechanism.LINK_SWITCH, events=(Event(Step.FDS_SENT, 1, Who.SOURCE), *GOOD.events[::2])
     )
     assert outcomes(order_checks(stock)) == {"stop-before-resume": Outcome.PASS}
 
 
 def test_delay_before_the_descriptors_is_seen() -> None:
-    late = replace(GOOD, moments=(GOOD.moments[0], Moment("FDS_SENT", 501_000_000, "source", ""), GOOD.moments[2]))
+    late = replace(GOOD, events=(GOOD.events[0], Event(Step.FDS_SENT, 501_000_000, Who.SOURCE), GOOD.events[2]))
     assert outcomes(tuple(delay_checks(late)))["fds-sent-without-delay"] is Outcome.FAIL
     assert outcomes(tuple(delay_checks(late, 100.0)))["fds-sent-without-delay"] is Outcome.FAIL
     assert outcomes(tuple(delay_checks(late, 210.0)))["fds-sent-without-delay"] is Outcome.PASS  # a busy machine
 
 
 def test_target_that_waits_before_it_runs_the_guest_is_seen() -> None:
-    late = replace(GOOD, moments=(*GOOD.moments[:2], Moment("RESUME", 507_000_001, "target", ""), GOOD.moments[3]))
+    late = replace(GOOD, events=(*GOOD.events[:2], Event(Step.RESUME, 507_000_001, Who.TARGET), GOOD.events[3]))
     found = {check.name: check for check in delay_checks(late)}
     assert found["resumed-without-delay"].outcome is Outcome.FAIL
     assert found["resumed-without-delay"].expected == "within 400 ms of STATE_LOADING"
@@ -180,7 +181,7 @@ def test_guest_that_is_resumed_again_is_seen() -> None:
 
 
 def test_missing_event_is_inconclusive() -> None:
-    silent = replace(GOOD, moments=GOOD.moments[:1], run_states=None)
+    silent = replace(GOOD, events=GOOD.events[:1], run_states=None)
     assert set(outcomes(order_checks(silent)).values()) == {Outcome.INCONCLUSIVE}
 
 
@@ -194,16 +195,16 @@ def test_source_that_crashed_at_its_end_is_seen() -> None:
     [(400, Outcome.PASS), (350, Outcome.PASS), (20, Outcome.FAIL), (7967, Outcome.FAIL), (-1, Outcome.FAIL)],
 )
 def test_the_reported_downtime_is_that_of_the_events(downtime_ms: float, outcome: Outcome) -> None:
-    times_ms = {"STOP": 0, "RESUME": 390, "COMPLETED": 400, "SOURCE_QUIT": 600}
-    moments = tuple(Moment(name, ms * 1_000_000, "source", "") for name, ms in times_ms.items())
-    checks = outcomes(end_checks(replace(GOOD, moments=moments, downtime_ms=downtime_ms)))
+    times_ms = {Step.STOP: 0, Step.RESUME: 390, Step.COMPLETED: 400, Step.SOURCE_QUIT: 600}
+    events = tuple(Event(name, ms * 1_000_000, Who.SOURCE) for name, ms in times_ms.items())
+    checks = outcomes(end_checks(replace(GOOD, events=events, downtime_ms=downtime_ms)))
     assert checks["downtime-reported"] is outcome
 
 
 @pytest.mark.parametrize(("completed_ns", "outcome"), [(9_500_000, Outcome.PASS), (8_500_000, Outcome.FAIL)])
 def test_the_target_completes_when_the_guest_runs(completed_ns: int, outcome: Outcome) -> None:
-    completed = Moment("TARGET_COMPLETED", completed_ns, "target", "")
-    checks = outcomes(order_checks(replace(GOOD, moments=(*GOOD.moments, completed))))
+    completed = Event(Step.TARGET_COMPLETED, completed_ns, Who.TARGET)
+    checks = outcomes(order_checks(replace(GOOD, events=(*GOOD.events, completed))))
     assert checks["resume-before-completed"] is outcome
 
 

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from cprlib.evidence.case import Packets
-from cprlib.evidence.records import Event, Who
 from cprlib.report.timeline import draw, event_times, tracks
+from cprlib.update.events import Event, Step, Who
 from tests.unit.evidence.samples import MS, START_NS, good_case
 
 pytestmark = pytest.mark.pictures
@@ -28,12 +28,12 @@ def test_events_are_those_of_source_and_target() -> None:
     case = replace(
         good_case(),
         timeline=(
-            Event("STOP", START_NS + 9 * MS, Who.TARGET),
-            Event("STOP", START_NS, Who.SOURCE),
-            Event("RESUME", START_NS + 5 * MS, Who.TARGET),
+            Event(Step.STOP, START_NS + 9 * MS, Who.TARGET),
+            Event(Step.STOP, START_NS, Who.SOURCE),
+            Event(Step.RESUME, START_NS + 5 * MS, Who.TARGET),
         ),
     )
-    assert event_times(case) == {"STOP": START_NS, "RESUME": START_NS + 5 * MS}
+    assert event_times(case) == {Step.STOP: START_NS, Step.RESUME: START_NS + 5 * MS}
 
 
 @pytest.mark.parametrize("count", [1, 2, 500])
@@ -48,7 +48,7 @@ def test_picture_is_well_formed(count: int, events: bool) -> None:
 
 def test_events_far_from_the_packets_do_not_enlarge_the_picture() -> None:
     sent = [START_NS + number * MS for number in range(10)]
-    far = Event("STOP", START_NS + 10**16, Who.SOURCE)
+    far = Event(Step.STOP, START_NS + 10**16, Who.SOURCE)
     picture = draw(replace(good_case(), timeline=(far,)), Packets.from_ns(sent, sent, sent))
     assert len(picture) < 500_000
 

@@ -118,7 +118,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("view", "view_after_release"):
         monkeypatch.setattr(live_update, name, lambda _machine: view)
     monkeypatch.setattr(live_update, "pair_tables", lambda *_: ())
-    monkeypatch.setattr(live_update, "moments_of", lambda *_: ())
+    monkeypatch.setattr(live_update, "events_of", lambda *_: ())
     monkeypatch.setattr(live_update, "run_states_of", lambda *_: None)
     monkeypatch.setattr(live_update, "is_listening", lambda *_: True)
     monkeypatch.setattr(hooks, "ChannelProxy", lambda *_: NoProxy())
@@ -173,7 +173,7 @@ def test_hooks_are_called_between_the_steps(monkeypatch: pytest.MonkeyPatch, ste
     assert not target.incoming
     assert (result.downtime_ms, result.source_exit) == (7.0, 0)
     names = ["TARGET_STARTED", "CPR_LISTENING", "MIGRATE", "COMPLETED", "SOURCE_QUIT", "SOURCE_GONE"]
-    assert [item.name for item in result.moments] == names
+    assert [item.name for item in result.events] == names
 
 
 def test_a_refused_migration_fails_at_once_also_with_a_pause(monkeypatch: pytest.MonkeyPatch, steps: list[str]) -> None:

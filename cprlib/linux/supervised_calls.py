@@ -8,6 +8,7 @@ and lets all of them continue except those that a test has chosen to fail.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib.linux.libc import filter_system_calls
@@ -71,22 +72,23 @@ class MadeCall:
 
 
 @dataclass(slots=True)
-class _Failure:
-    """A failure to come.
+class FailingCall:
+    """A system call that is to fail.
 
-    :param descriptor: first argument; :data:`ANY` for all.
-    :param other_than: not these first arguments.
+    :param error: errno.
+    :param descriptor: only calls with this first argument; :data:`ANY` for all.
+    :param other_than: no calls with one of these first arguments.
     :param after: calls to let pass before; :param times: calls to let fail then.
-    :param since: a call that has to be made first; None when it was, or there is none.
+    :param since: a supervised call that has to be made first.
     """
 
     call: SystemCall
-    error: int
-    descriptor: int
-    other_than: Collection[int]
-    after: int
-    times: int
-    since: SystemCall | None
+    error: int = errno.EIO
+    descriptor: int = ANY
+    other_than: Collection[int] = ()
+    after: int = 0
+    times: int = 1
+    since: SystemCall | None = None
 
     def concerns(self, number: int, arguments: Sequence[int]) -> bool:
         descriptor = arguments[0]
@@ -115,7 +117,7 @@ class SupervisedCalls:
         self._server.listen()
         self._ended, self._end = os.pipe()
         self._lock = threading.Lock()
-        self._armed: list[_Failure] = []
+        self._armed: list[FailingCall] = []  # what is left of each
         self._failed: list[SystemCall] = []
         self._thread = threading.Thread(target=self._supervise, name="supervised-calls", daemon=True)
 
@@ -146,28 +148,10 @@ class SupervisedCalls:
         with self._lock:
             return tuple(self._failed)
 
-    def fail_next(
-        self,
-        call: SystemCall,
-        error: int,
-        *,
-        descriptor: int = ANY,
-        other_than: Collection[int] = (),
-        after: int = 0,
-        times: int = 1,
-        since: SystemCall | None = None,
-    ) -> None:
-        """Let the next of these calls fail.
-
-        :param error: errno.
-        :param descriptor: only calls with this first argument.
-        :param other_than: no calls with one of these first arguments.
-        :param after: how many to let pass before that.
-        :param times: how many to let fail.
-        :param since: let all pass until this call is made, which must be one of the chosen ones.
-        """
+    def arm(self, *calls: FailingCall) -> None:
+        """Let the next of these calls fail."""
         with self._lock:
-            self._armed.append(_Failure(call, error, descriptor, other_than, after, times, since))
+            self._armed += [replace(item) for item in calls]
 
     def disarm(self) -> tuple[SystemCall, ...]:
         """Let all calls pass again; returns those that were to fail and were not made."""

@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 from cprlib.errors import QmpRefused
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
-from cprlib.linux.supervised_calls import DUP3, FCNTL, IOCTL, OPENAT, SENDMSG, SupervisedCalls, SystemCall
+from cprlib.linux.supervised_calls import (
+    DUP3,
+    FCNTL,
+    IOCTL,
+    OPENAT,
+    SENDMSG,
+    FailingCall,
+    SupervisedCalls,
+    SystemCall,
+)
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.guest_spec import GuestSpec
@@ -41,22 +50,16 @@ CALLS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A call that fails.
+@dataclass(slots=True)
+class Failure(FailingCall):
+    """A call that fails on a descriptor that is known when the update begins.
 
-    :param times: how many of them fail one after the other.
     :param on_vhost: only on the vhost descriptor of the queue with this number.
     :param on_new: only on sockets that QEMU opens in the update.
-    :param since: only after this call.
     """
 
-    call: SystemCall
-    error: int = errno.EIO
-    times: int = 1
     on_vhost: int | None = None
     on_new: bool = False
-    since: SystemCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,10 @@ def _fault(name: str, phase: Phase = Phase.MODE_SET, action: Action = Action.NOT
 UPDATES = (
     FailingUpdate(_fault("vhost-is-not-released"), (Failure(RESET_OWNER),), VHOST_FAILED),
     FailingUpdate(  # the target cannot become the owner of a device that the source has kept
-        _fault("vhost-cannot-be-released"), (Failure(RESET_OWNER, errno.ENOTTY, QUEUES),), ""
+        _fault("vhost-cannot-be-released"), (Failure(RESET_OWNER, errno.ENOTTY, times=QUEUES),), ""
     ),
     FailingUpdate(  # the channel's first bytes, and the first descriptor; the source has to close it
-        _fault("cpr-state-is-not-sent"), (Failure(SEND_MESSAGE, errno.EPIPE, 2, on_new=True),), ""
+        _fault("cpr-state-is-not-sent"), (Failure(SEND_MESSAGE, errno.EPIPE, times=2, on_new=True),), ""
     ),
     FailingUpdate(  # a call of each queue's device: the first that is made fails, and ends the work on that device
         _fault("vhost-is-not-taken-back", Phase.FDS_SENT, Action.CLOSE_CPR),
@@ -156,11 +159,8 @@ def fail_update(case: MeasuredCase, calls: SupervisedCalls, updates: FailedUpdat
     vhost = [row.number for row in table.of_kind("vhost")]
     sockets = [row.number for row in table.rows if row.link.startswith("socket:")]
     for failure in item.failures:
-        where = {} if failure.on_vhost is None else {"descriptor": vhost[failure.on_vhost]}
-        other_than = sockets if failure.on_new else []
-        calls.fail_next(
-            failure.call, failure.error, times=failure.times, since=failure.since, other_than=other_than, **where
-        )
+        descriptor = failure.descriptor if failure.on_vhost is None else vhost[failure.on_vhost]
+        calls.arm(replace(failure, descriptor=descriptor, other_than=sockets if failure.on_new else ()))
     answers = updates.inject([item.fault])
     made = all_made(case, name, calls)
     said = "\n".join([machine.messages[before:], query_migration(machine).error])
@@ -198,7 +198,7 @@ def fall_back(case: MeasuredCase, calls: SupervisedCalls) -> None:
     )
     for name, fault, times in steps:
         before = len(machine.messages)
-        calls.fail_next(SET_OWNER, errno.EIO, times=times)
+        calls.arm(FailingCall(SET_OWNER, times=times))
         result = inject_fault(case.guest, replace(faults_named(fault)[0], name=name, survivor=Survivor.SOURCE))
         if all_made(case, name, calls):
             expect_reported(case, name, f"{machine.messages[before:]}\n{result.error}", VHOST_FAILED)
@@ -228,7 +228,7 @@ def refuse_netdevs(case: MeasuredCase, calls: SupervisedCalls) -> None:
     """A ``netdev_add`` that fails in a system call leaves nothing behind."""
     refuser = Refuser(case.guest.machine)
     for number, (call, after, because, options) in enumerate(REFUSALS):
-        calls.fail_next(call, errno.EIO, after=after)
+        calls.arm(FailingCall(call, after=after))
         row = Refusal(f"{because} that fails", options | WITHOUT_PROGRAMS, because)
         refuser.attempt(NetdevAttempt(row, number, vhost=True, cpr=True))
         all_made(case, row.name, calls)

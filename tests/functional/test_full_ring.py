@@ -14,7 +14,7 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
-from cprlib.linux.supervised_calls import WRITEV, SupervisedCalls, SystemCall
+from cprlib.linux.supervised_calls import WRITEV, FailingCall, SupervisedCalls, SystemCall
 from cprlib.qemu.nic_state import receive_buffers, receive_ring_size
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -130,7 +130,7 @@ def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> I
     settings = StreamSettings(rate=RATE, count=ANSWERS)
     warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
     for tap in read_table(case.guest.machine.pid).of_kind("tap"):
-        calls.fail_next(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS)
+        calls.arm(FailingCall(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS))
     case.guest.agent.reset_reflector()
     with TrafficSession(station, flows, settings, keep_frames=0) as session:
         session.wait_sent(Deadline(10, "a burst of packets to be sent"))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cprlib.errors import UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.procfs import status_field
-from cprlib.linux.supervised_calls import OPENAT, SupervisedCalls, SystemCall
+from cprlib.linux.supervised_calls import OPENAT, FailingCall, SupervisedCalls, SystemCall
 from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.checks import without_time
@@ -57,7 +57,7 @@ class Rights(LiveUpdateTest):
             self._expect_user(case)
             if not update_guest(case, "as-user"):
                 return
-            calls.fail_next(OPEN_AGAIN, errno.EACCES, times=ALWAYS)
+            calls.arm(FailingCall(OPEN_AGAIN, errno.EACCES, times=ALWAYS))
             with failed_updates(case) as updates:
                 if not updates.inject(faults_named("target-killed-with-fds")):  # it never owned vhost
                     return

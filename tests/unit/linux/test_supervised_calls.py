@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from cprlib.linux.supervised_calls import FCNTL, IOCTL, SupervisedCalls, SystemCall, filter_program
+from cprlib.linux.supervised_calls import FCNTL, IOCTL, FailingCall, SupervisedCalls, SystemCall, filter_program
 
 F_GETFL = 3
 GET_FLAGS = SystemCall(FCNTL, F_GETFL)
@@ -34,10 +34,10 @@ def run(calls: SupervisedCalls, program: str = TWICE) -> list[str]:
 def test_chosen_call_fails_once_and_others_continue() -> None:
     with SupervisedCalls([SystemCall(FCNTL, 99), GET_FLAGS]) as calls:
         assert run(calls) == ["True", "True", "True"]
-        calls.fail_next(GET_FLAGS, errno.EIO, after=1)
+        calls.arm(FailingCall(GET_FLAGS, after=1))
         assert run(calls) == ["True", str(errno.EIO), "True"]
         assert calls.failed == (GET_FLAGS,)
-        calls.fail_next(GET_FLAGS, errno.EIO)
+        calls.arm(FailingCall(GET_FLAGS))
         assert calls.disarm() == (GET_FLAGS,)
         assert run(calls) == ["True", "True", "True"]
 
@@ -50,10 +50,10 @@ def test_filter_ends_by_allowing() -> None:
 
 def test_calls_pass_until_another_one_is_made() -> None:
     with SupervisedCalls([GET_FLAGS]) as calls:
-        calls.fail_next(GET_FLAGS, errno.EIO, times=2, since=GET_FLAGS)
+        calls.arm(FailingCall(GET_FLAGS, times=2, since=GET_FLAGS))
         assert run(calls) == ["True", str(errno.EIO), str(errno.EIO)]
-        calls.fail_next(GET_FLAGS, errno.EIO, descriptor=12345)
-        calls.fail_next(GET_FLAGS, errno.EIO, other_than=[0])
+        calls.arm(FailingCall(GET_FLAGS, descriptor=12345))
+        calls.arm(FailingCall(GET_FLAGS, other_than=[0]))
         assert run(calls) == ["True", "True", "True"]
 
 
@@ -68,7 +68,7 @@ for given in (struct.pack("i", 7), 16):  # 16 is no address
         print(error.errno)
 """
     with SupervisedCalls([SET_SEND_BUFFER, GET_FLAGS], record=True) as calls:
-        calls.fail_next(GET_FLAGS, errno.EIO)
+        calls.arm(FailingCall(GET_FLAGS))
         pid, *refused = run(calls, program)
         run(calls)
         sent, *others = calls.made

@@ -37,6 +37,11 @@ class TcpRole(enum.StrEnum):
     SOURCE = "source"
     SINK = "sink"
 
+    @property
+    def opposite(self) -> TcpRole:
+        """The role of the other endpoint."""
+        return TcpRole.SINK if self is TcpRole.SOURCE else TcpRole.SOURCE
+
 
 @dataclass(frozen=True, slots=True)
 class TcpEndpointSettings:
@@ -237,16 +242,21 @@ class TcpEndpoint:
                 self._wait(connection, select.POLLIN)
 
 
-def content_errors(end: TcpEndpointReport, other_bytes: int, other_sha256: str) -> tuple[str, ...]:
+def content_errors(
+    end: TcpEndpointReport, other_bytes: int, other_sha256: str, other_errno: int = 0
+) -> tuple[str, ...]:
     """The errors of a connection; empty when all content arrived unchanged and the connection was closed in order.
 
     :param end: the report of one endpoint, source or sink; :param other_bytes: bytes of content at the other one.
+    :param other_errno: error that ended the other one; 0 for none.
     """
     errors = []
     if end.error:
         errors.append(f"the {end.role} ended with {end.error}")
     elif not end.complete:
         errors.append("the connection was not closed in order")
+    if other_errno:
+        errors.append(f"the {end.role.opposite} ended with {errno.errorcode.get(other_errno, f'errno {other_errno}')}")
     if end.byte_count != other_bytes:
         ends = (end.byte_count, other_bytes)
         sent, received = ends if end.role is TcpRole.SOURCE else ends[::-1]

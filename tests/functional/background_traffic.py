@@ -163,7 +163,7 @@ def _connect(case: MeasuredCase, station: StationEndpoints, role: TcpRole) -> tu
     """Connect the station to the guest; ``role`` is the station's. Returns the numbers of both endpoints."""
     port = TCP_PORTS[role]
     rate = round(case.parameters.rate * TCP_BYTES_PER_PACKET)
-    guest_number = case.guest.agent.start_tcp("sink" if role is TcpRole.SOURCE else "source", port, rate=rate)
+    guest_number = case.guest.agent.start_tcp(role.opposite, port, rate=rate)
     address = GUEST.ipv6 if case.parameters.ip_version == 6 else GUEST.ipv4
     number = station.connect(TcpEndpointSettings(role, port, address, rate=rate))
     Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: station.byte_count(number) > 0)
@@ -172,9 +172,7 @@ def _connect(case: MeasuredCase, station: StationEndpoints, role: TcpRole) -> tu
 
 def _add_connection(case: MeasuredCase, role: TcpRole, station: TcpEndpointReport, guest: TcpResult) -> None:
     to_guest = role is TcpRole.SOURCE
-    errors = list(content_errors(station, guest.byte_count, guest.sha256))
-    if guest.error:
-        errors.append(f"the guest's endpoint failed with errno {guest.error}")
+    errors = content_errors(station, guest.byte_count, guest.sha256, guest.error)
     sent, received = (station.byte_count, guest.byte_count) if to_guest else (guest.byte_count, station.byte_count)
     case.add_stream(
         Stream(

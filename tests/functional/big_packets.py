@@ -17,8 +17,8 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.guest.replies import NicInfo, TcpResult
 from cprlib.linux.topology import GUEST
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.traffic.stamp import SenderPacket
-from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole
+from cprlib.traffic.stamp import STAMP_PORT, UNMEASURED_SSID, SenderPacket
+from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
 
 MTU_FRAME = 1514  # bytes of a full Ethernet frame
 TRANSFER_BYTES = 600_000
@@ -64,9 +64,8 @@ class BigPackets:
         guest = self.case.guest
         self.transfers += 1
         port = PORTS[role] + 10 * self.transfers
-        theirs = "sink" if role is TcpRole.SOURCE else "source"
         before = guest.agent.network().nic()
-        index = guest.agent.start_tcp(theirs, port, byte_count=0 if role is TcpRole.SOURCE else TRANSFER_BYTES)
+        index = guest.agent.start_tcp(role.opposite, port, byte_count=0 if role is TcpRole.SOURCE else TRANSFER_BYTES)
         with guest.topology.station.entered():
             end = TcpEndpoint(TcpEndpointSettings(role, port, GUEST.ipv4, rate=100_000_000, byte_count=TRANSFER_BYTES))
         with end:
@@ -84,8 +83,7 @@ class BigPackets:
         with contextlib.ExitStack() as stack:
             running = []
             for role, port in PORTS.items():
-                theirs = "sink" if role is TcpRole.SOURCE else "source"
-                index = guest.agent.start_tcp(theirs, port, rate=FLOWING_RATE)
+                index = guest.agent.start_tcp(role.opposite, port, rate=FLOWING_RATE)
                 with guest.topology.station.entered():
                     end = stack.enter_context(
                         TcpEndpoint(TcpEndpointSettings(role, port, GUEST.ipv4, rate=FLOWING_RATE))
@@ -103,7 +101,7 @@ class BigPackets:
         self, role: TcpRole, when: str, station: TcpEndpointReport, guest: TcpResult | None, byte_count: int | None
     ) -> None:
         direction = "to" if role is TcpRole.SOURCE else "from"
-        problems = _problems(role, station, guest, byte_count)
+        problems = _problems(station, guest, byte_count)
         again = max(station.retransmissions, guest.retransmissions) if guest else 0
         if byte_count is not None and again > MOST_RETRANSMITTED:
             problems.append(f"{again} segments were sent again: large ones do not arrive")
@@ -131,9 +129,9 @@ class BigPackets:
             opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         with opened:
             opened.bind(("0.0.0.0", self.case.ports.take()))  # noqa: S104 - a namespace of our own
-            opened.connect((GUEST.ipv4, 862))
+            opened.connect((GUEST.ipv4, STAMP_PORT))
             for number in range(DATAGRAMS):
-                packet = SenderPacket(number, 1, ssid=0xFFFF).encode(STAMP_BYTES) + content[STAMP_BYTES:]
+                packet = SenderPacket(number, 1, ssid=UNMEASURED_SSID).encode(STAMP_BYTES) + content[STAMP_BYTES:]
                 opened.settimeout(Deadline(2.0, "an answer").remaining)
                 try:
                     opened.send(packet)
@@ -154,15 +152,15 @@ def _mean_received(before: NicInfo, after: NicInfo) -> float | None:
     return (after.counters["rx_bytes"] - before.counters["rx_bytes"]) / packets if packets else None
 
 
-def _problems(role: TcpRole, station: TcpEndpointReport, guest: TcpResult | None, byte_count: int | None) -> list[str]:
+def _problems(station: TcpEndpointReport, guest: TcpResult | None, byte_count: int | None) -> list[str]:
+    """What is wrong with a transfer.
+
+    :param guest: None when the guest's end did not finish.
+    :param byte_count: to be transferred; None when that is not known.
+    """
     if guest is None:
         return [f"it stopped after {station.byte_count} bytes"]
-    source, sink = (station, guest) if role is TcpRole.SOURCE else (guest, station)
-    problems = []
-    if station.error or guest.error:
-        problems.append(f"it ended with {station.error or f'errno {guest.error} in the guest'}")
-    if source.byte_count != sink.byte_count or byte_count not in (None, sink.byte_count):
-        problems.append(f"{source.byte_count} bytes sent, {sink.byte_count} received")
-    elif source.sha256 != sink.sha256:
-        problems.append("the content was changed on the way")
+    problems = list(content_errors(station, guest.byte_count, guest.sha256, guest.error))
+    if byte_count not in (None, station.byte_count) and not problems:
+        problems.append(f"{station.byte_count} of {byte_count} bytes were transferred")
     return problems

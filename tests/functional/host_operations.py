@@ -237,9 +237,8 @@ def _tcp_round(subject: OperatedGuest, first_port: int) -> list[str]:
     with contextlib.ExitStack() as stack:
         indexes, ends = [], []
         for port, role in zip(range(first_port, first_port + CONNECTIONS), roles, strict=False):
-            theirs, rate = ("sink", 0) if role is TcpRole.SOURCE else ("source", TCP_RATE)
-            count = 0 if role is TcpRole.SOURCE else TCP_BYTES
-            indexes.append(agent.start_tcp(theirs, port, rate=rate, byte_count=count))
+            rate, count = (0, 0) if role is TcpRole.SOURCE else (TCP_RATE, TCP_BYTES)
+            indexes.append(agent.start_tcp(role.opposite, port, rate=rate, byte_count=count))
             with subject.guest.topology.station.entered():
                 settings = TcpEndpointSettings(role, port, GUEST.ipv4, rate=TCP_RATE, byte_count=TCP_BYTES)
                 ends.append(stack.enter_context(TcpEndpoint(settings)))
@@ -249,7 +248,7 @@ def _tcp_round(subject: OperatedGuest, first_port: int) -> list[str]:
     return [
         f"TCP {'to' if report.role is TcpRole.SOURCE else 'from'} the guest: {error}"
         for report, result in zip(reports, results, strict=True)
-        for error in content_errors(report, result.byte_count, result.sha256)
+        for error in content_errors(report, result.byte_count, result.sha256, result.error)
     ]
 
 

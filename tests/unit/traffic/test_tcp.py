@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import pytest
@@ -28,7 +29,7 @@ def transfer(
     pair: Pair, connecting: TcpRole, address: str, byte_count: int = 300_000
 ) -> tuple[TcpEndpointReport, TcpEndpointReport]:
     """The station connects to the guest; either may be the source. Returns the reports of source and sink."""
-    waiting = TcpRole.SINK if connecting is TcpRole.SOURCE else TcpRole.SOURCE
+    waiting = connecting.opposite
     length = TcpEndpointSettings(TcpRole.SOURCE, PORT, rate=1_000_000, byte_count=byte_count)
     guest = make(pair.guest, replace(length, role=waiting))
     station = make(pair.station, replace(length, role=connecting, address=address))
@@ -87,6 +88,7 @@ def test_differences_are_named() -> None:
     assert content_errors(source, 10, "b") == ("the content was changed on the way",)
     sink = TcpEndpointReport(TcpRole.SINK, 9, "b", 0, 0, "ECONNRESET", False)
     assert content_errors(sink, 10, "a") == ("the sink ended with ECONNRESET", "10 bytes sent, 9 received")
+    assert content_errors(source, 10, "a", errno.EPIPE) == ("the sink ended with EPIPE",)
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

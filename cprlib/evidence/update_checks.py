@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from cprlib.deadline import timeout_scale
@@ -39,25 +39,30 @@ def flags_text(flags: int) -> str:
     return "|".join([access, *(name for name in FLAG_NAMES if flags & getattr(os, name))])
 
 
-def descriptor_rows(update: UpdateResult, netdev: TapNetdev) -> tuple[DescriptorRow, ...]:
+def descriptor_rows(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> tuple[DescriptorRow, ...]:
     """The tap and vhost descriptors of both QEMUs, paired.
+
+    :param netdevs: that the mechanism moves. Of several, a tap's is known by its interface, and that of vhost is not.
 
     Those that each QEMU opens itself, although the mechanism keeps others, have no result of kcmp(2); nor have those of
     one process that were not copied before (mode cpr-exec).
     """
     identity = update.mechanism.handling.same_files
+    names = {item.interface: item.identifier for item in netdevs}
+    only = netdevs[0].identifier if len(netdevs) == 1 else ""
 
     def row(pairing: Pairing) -> DescriptorRow:
         source, target = pairing.source, pairing.target
         known = source or target
+        interface = (known.interface if known else None) or ""
         own = identity and not update.mechanism.handling.is_same_file(pairing.kind)
         return DescriptorRow(
             kind=pairing.kind,
-            name=netdev.identifier,
+            name=names.get(interface, only),
             source_fd=source.number if source else None,
             target_fd=target.number if target else None,
             same_file=None if (own and not pairing.paired) or not update.compared else pairing.paired,
-            iff=(known.interface if known else None) or "",
+            iff=interface,
             source_flags=flags_text(source.flags) if source else "",
             target_flags=flags_text(target.flags) if target else "",
             inode=known.inode if known else None,
@@ -87,22 +92,30 @@ def _counts(rows: Iterable[Descriptor]) -> dict[str, int]:
     return {kind: kinds.count(kind) for kind in DEVICE_KINDS}
 
 
-def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> Iterator[Check]:
-    """Each descriptor that the mechanism keeps is the same open file in the target; none is extra, none is missing."""
-    expected = {"tap": netdev.queues, "vhost": netdev.queues if netdev.vhost else 0}
+def _vhost_devices(netdevs: Iterable[TapNetdev]) -> int:
+    return sum(item.queues for item in netdevs if item.vhost)
+
+
+def hand_over_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> Iterator[Check]:
+    """Each descriptor that the mechanism keeps is the same open file in the target; none is extra, none is missing.
+
+    :param netdevs: that the mechanism moves.
+    """
+    expected = {"tap": sum(item.queues for item in netdevs), "vhost": _vhost_devices(netdevs)}
     total = sum(number for kind, number in expected.items() if update.mechanism.handling.is_same_file(kind))
     count = descriptor_count(update)
     pairs = [(item.source, item.target) for item in update.pairings if item.source and item.target]
     changed = [(a.number, b.number) for a, b in pairs if _file_flags(a) != _file_flags(b)]
     before = {row.number: _file_flags(row) for row in update.source_before.table.rows}
     altered = [a.number for a, _ in pairs if before.get(a.number) != _file_flags(a)]
+    blocking = [b.number for _, b in pairs if not b.nonblocking]
     inheritable = [b.number for _, b in pairs if not b.flags & os.O_CLOEXEC]
     renamed = [(a.interface, b.interface) for a, b in pairs if a.interface != b.interface]
-    kept, meaning = "descriptors-same-file", "by kcmp(2) the target has another open file than the source"
+    name, meaning = "descriptors-same-file", "by kcmp(2) the target has another open file than the source"
     if not update.compared:
-        kept, meaning = "descriptors-kept", "the process has other files behind these numbers than before"
+        name, meaning = "descriptors-kept", "the process has other files behind these numbers than before"
     yield Check.of(
-        kept,
+        name,
         count.paired == total and count.unpaired == 0,
         f"{total} paired, 0 unpaired",
         f"{count.paired} paired, {count.unpaired} unpaired",
@@ -117,9 +130,9 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> Iterator[Check]
     )
     yield Check.of(
         "descriptor-flags",
-        not changed and not altered,
-        "flags (O_NONBLOCK) equal on both sides and as before the update",
-        f"{len(changed)} differ between the sides, {len(altered)} changed on the source",
+        not changed and not altered and not blocking,
+        "O_NONBLOCK on all, and flags equal on both sides and as before the update",
+        f"{len(changed)} differ between the sides, {len(altered)} changed on the source, {len(blocking)} block",
     )
     if not update.mechanism.handling.shares_files:  # those QEMU inherits
         yield Check.of(
@@ -132,11 +145,15 @@ def hand_over_checks(update: UpdateResult, netdev: TapNetdev) -> Iterator[Check]
     yield Check.of("tap-interface", not renamed, "the same interface (fdinfo iff)", f"{len(renamed)} differ")
 
 
-def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
-    """vhost-net carries the packets in the target, with one worker per queue pair; no checks without vhost."""
-    if not netdev.vhost:
+def vhost_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> tuple[Check, ...]:
+    """vhost-net carries the packets in the target, with one worker per queue pair; no checks without vhost.
+
+    :param netdevs: that the mechanism moves. A source may have lost vhost before, in an update that failed.
+    """
+    expected = _vhost_devices(netdevs)
+    if not expected:
         return ()
-    before, after = len(update.source_before.workers), len(update.target_after.workers)
+    after = len(update.target_after.workers)
     releases = update.mechanism.handling.releases_vhost  # with others the source releases vhost when it ends
     left = len(update.source_after.workers) if releases else 0
     waited = f", {update.source_after.waited_ms:.0f} ms after the first look" if releases else ""
@@ -145,8 +162,8 @@ def vhost_checks(update: UpdateResult, netdev: TapNetdev) -> tuple[Check, ...]:
     return (
         Check.of(
             "vhost-worker",
-            before == after and after > 0 and left == 0,
-            f"{before} workers in the target, 0 left in the source",
+            after == expected and left == 0,
+            f"{expected} workers in the target, 0 left in the source",
             f"{after} in the target, {left} in the source{waited}",
             "the kernel's vhost worker did not move with the guest",
         ),

@@ -13,7 +13,7 @@ from cprlib.errors import CprlibError, DeadlineExceeded, InstrumentError, QemuFa
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import death_checks
-from cprlib.evidence.records import Comparison
+from cprlib.evidence.records import Check, Comparison
 from cprlib.evidence.repeated_updates import numbered_check, numbered_row
 from cprlib.evidence.update_checks import (
     delay_checks,
@@ -26,6 +26,7 @@ from cprlib.evidence.update_checks import (
 )
 from cprlib.guest.console import Console
 from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.checks import CaseChecks, accuses_qemu_or_guest, without_time
 from cprlib.testing.equivalence import compare_device_states, compare_state, read_compared
@@ -36,6 +37,12 @@ from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
 from cprlib.update.saved_guest import save_device_state
+
+SHORT_NAMES = {  # of checks of an update, after the update's label
+    "descriptors-same-file": "same-files",
+    "descriptor-flags": "flags",
+    "vhost-worker": "vhost-workers",
+}
 
 
 class GuestCase(CaseChecks):
@@ -76,6 +83,8 @@ class GuestCase(CaseChecks):
         self,
         qemu: QemuBinary | None = None,
         *,
+        label: str = "",
+        target: MachineSettings | None = None,
         note: str = "",
         hooks: Sequence[UpdateHook] = (),
         check: str = "update-completes",
@@ -83,31 +92,39 @@ class GuestCase(CaseChecks):
         """Update the guest and add what was seen to the evidence.
 
         :param qemu: QEMU of the target; the source's when None.
+        :param label: begins the names of this update's checks. The states before and after are not compared then, nor
+            is the time between its steps: such updates have other settings, or hooks that take time.
+        :param target: settings of the target; the source's when None.
         :param note: for the report of a case with several updates.
-        :param check: name of the check that fails when the update does.
+        :param check: name of the check that fails when the update does; ``LABEL-update`` with a label.
         :raises UpdateFailed, QemuFailed, DeadlineExceeded: the update failed, which is in the evidence then.
         """
-        netdevs = self.guest.machine.settings.netdevs
+        netdevs, expected = self.guest.machine.settings.netdevs, "the guest runs in the target"
+        said = len(self.guest.machine.messages) if label else 0
+        check = f"{label}-update" if label else check
         self.frames.note_nics()
         other_qemu = qemu is not None and qemu != self.guest.machine.settings.qemu
         self._between_qemus |= other_qemu
         with self.without_update():
-            state = None if other_qemu or self._watch else self._read_state()
+            state = None if other_qemu or self._watch or label else self._read_state()
             if self._watch:
                 self._watch.before_update()
         try:
-            update = self.guest.live_update(qemu, hooks=hooks)
+            update = self.guest.live_update(qemu, target, hooks)
         except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
             if not accuses_qemu_or_guest(error):
                 raise
             message = f"{error.one_line()}{_said(error)}"
-            expected, family = "the guest runs in the target", "update-completes"
-            self.expect(check, False, expected, error.happened, message, family=family)
+            self.expect(check, False, expected, error.happened, message, family="update-completes")
             raise
+        if label:
+            self.expect(check, True, expected, "it does", family="update-completes")
+            # a test that made system calls or commands fail before has checked what its source said of them
+            update = replace(update, source_messages=update.source_messages[said:])
         if self._watch:
             self._watch.updates.append(update)
         others = {item.interface for item in (*netdevs, *self.guest.machine.settings.netdevs) if item.cpr is False}
-        self.add_update(update.without_taps(others) if others else update, netdevs[0], note)
+        self.add_update(update.without_taps(others) if others else update, netdevs, note, label)
         self.expect_same_state(state, Comparison.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
         return update
 
@@ -140,22 +157,24 @@ class GuestCase(CaseChecks):
         """
         self.expect_same_device_state([sent, save_device_state(self.guest.machine, self.guest.mechanism)])
 
-    def add_update(self, update: UpdateResult, netdev: TapNetdev, note: str = "") -> None:
+    def add_update(self, update: UpdateResult, netdevs: Sequence[TapNetdev], note: str = "", label: str = "") -> None:
         """Add what was seen of an update to the evidence.
 
-        :param netdev: the source's, as it was before the update.
+        :param netdevs: the source's, as they were before the update.
+        :param note, label: as for :meth:`live_update`.
         """
+        handling = self.evidence.mechanism.handling
+        netdevs = [item for item in netdevs if item.cpr or not handling.sends_descriptors]
         self._notes.append(note)
         number = len(self._notes)
-        identity = self.evidence.mechanism.handling.same_files
         checks = (
-            *(hand_over_checks(update, netdev) if identity else ()),
-            *vhost_checks(update, netdev),
+            *(hand_over_checks(update, netdevs) if handling.same_files else ()),
+            *vhost_checks(update, netdevs),
             *order_checks(update),
             *end_checks(update),
-            *(() if self._watch else delay_checks(update)),  # under traffic when the control run is known
+            *(() if self._watch or label else delay_checks(update)),  # under traffic when the control run is known
         )
-        rows = descriptor_rows(update, netdev)
+        rows = descriptor_rows(update, netdevs)
         known = [item for item in (self.evidence.qemu_downtime_ms, update.downtime_ms) if item is not None]
         self.evidence = replace(
             self.evidence,
@@ -164,7 +183,7 @@ class GuestCase(CaseChecks):
             descriptors=(*self.evidence.descriptors, *(numbered_row(row, number) for row in rows)),
             fds=descriptor_count(update),
             qemu_downtime_ms=max(known, default=None),
-        ).with_checks(*(numbered_check(check, number) for check in checks))
+        ).with_checks(*(labelled(check, label) if label else numbered_check(check, number) for check in checks))
 
     def last_words(self) -> str:
         """What the QEMUs of the case wrote to standard error, and the rest of the last one's log."""
@@ -212,6 +231,11 @@ class GuestCase(CaseChecks):
 
     def write(self) -> None:
         replace(self.evidence, finished_ns=time.time_ns()).write(self.folder)
+
+
+def labelled(check: Check, label: str) -> Check:
+    """A check of an update under the name of that update: ``first-same-files``."""
+    return replace(check, name=f"{label}-{SHORT_NAMES.get(check.name, check.name)}", family=check.name)
 
 
 def _said(error: CprlibError) -> str:

@@ -21,7 +21,8 @@ from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import expect_answers, observe_update
+from cprlib.testing.netdev_checks import expect_answers
+from cprlib.update.hooks import ObserveSentFiles
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import query_migration
 from cprlib.update.running_guest import RunningGuest
@@ -127,12 +128,11 @@ class CprOff(LiveUpdateTest):
                 "no trace record cpr_save_fd of a netdev",
                 "with cpr=off, QEMU saved descriptors",
             )
-            result, sent = observe_update(case, "link-switch")
-            if result is None:
-                return
+            files = ObserveSentFiles()
+            result = case.live_update(label="link-switch", hooks=[files])
             case.expect_empty(
                 "nothing-sent",
-                [item for item in sent if item.file.kind != "memfd"],
+                [item for item in files.sent if item.file.kind != "memfd"],
                 "no descriptor but those of memory in the CPR state",
                 "with cpr=off, the CPR state has descriptors",
             )

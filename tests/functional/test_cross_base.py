@@ -63,7 +63,7 @@ class CrossBase(LiveUpdateTest):
 
     def _go_back(self, case: MeasuredCase, note: str) -> None:
         expected = "the guest runs, in the target or, when that refuses, in the source"
-        netdev = case.guest.machine.settings.netdevs[0]
+        netdevs = case.guest.machine.settings.netdevs
         try:
             update = case.guest.live_update(self.qemu)
         except UpdateFailed as error:
@@ -81,5 +81,5 @@ class CrossBase(LiveUpdateTest):
                 f"{note} was refused ({said}), and the source is {status} instead of running",
             )
         else:
-            case.add_update(update, netdev, note)
+            case.add_update(update, netdevs, note)
             case.expect("way-back", True, expected, f"{note} done")

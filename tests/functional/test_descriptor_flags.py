@@ -70,8 +70,8 @@ class DescriptorFlags(LiveUpdateTest):
                 self._expect_own(case, before, read_table(source.pid))
                 self._expect_queues(case, tap, source, target)
 
-            netdev = guest.machine.settings.netdevs[0]
-            case.add_update(guest.live_update(hooks=[PauseWhenTargetReady(when_ready)]), netdev)
+            netdevs = guest.machine.settings.netdevs
+            case.add_update(guest.live_update(hooks=[PauseWhenTargetReady(when_ready)]), netdevs)
             self._expect_after(case, before)
             self._expect_getfd_blocks(case)
             case.expect_no_complaint()

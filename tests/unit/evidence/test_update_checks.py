@@ -31,7 +31,7 @@ from cprlib.update.results import FaultResult, ProcessView, UpdateResult
 
 pytestmark = pytest.mark.fast
 
-NETDEV = TapNetdev(queues=1, vhost=True, cpr=True)
+NETDEVS = (TapNetdev(queues=1, vhost=True, cpr=True),)
 
 
 def row(number: int, link: str, flags: int = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC) -> Descriptor:
@@ -73,43 +73,43 @@ def outcomes(checks: Iterable[Check]) -> dict[str, Outcome]:
 
 def test_files_of_one_process_are_paired_without_kcmp() -> None:
     executed = replace(GOOD, compared=False)
-    rows = descriptor_rows(executed, NETDEV)
+    rows = descriptor_rows(executed, NETDEVS)
     assert [item.same_file for item in rows] == [None, None]
     assert {item.note for item in rows} == {"one process: by number, inode and interface"}
-    checks = {item.name: item for item in hand_over_checks(executed, NETDEV)}
+    checks = {item.name: item for item in hand_over_checks(executed, NETDEVS)}
     assert checks["descriptors-kept"].outcome is Outcome.PASS
     assert "descriptors-same-file" not in checks
 
 
 def test_good_update_passes_everything() -> None:
-    descriptors = (*hand_over_checks(GOOD, NETDEV), *vhost_checks(GOOD, NETDEV))
+    descriptors = (*hand_over_checks(GOOD, NETDEVS), *vhost_checks(GOOD, NETDEVS))
     checks = (*descriptors, *order_checks(GOOD), *delay_checks(GOOD), *end_checks(GOOD))
     assert set(outcomes(checks).values()) == {Outcome.PASS}
     assert (descriptor_count(GOOD).paired, descriptor_count(GOOD).unpaired) == (2, 0)
-    assert [item.iff for item in descriptor_rows(GOOD, NETDEV)] == ["tap0", ""]
+    assert [item.iff for item in descriptor_rows(GOOD, NETDEVS)] == ["tap0", ""]
 
 
 def test_reopened_tap_is_not_the_same_file() -> None:
     bad = replace(GOOD, pairings=(Pairing(SOURCE[0], None), Pairing(None, TARGET[0]), GOOD.pairings[1]))
-    assert outcomes(hand_over_checks(bad, NETDEV))["descriptors-same-file"] is Outcome.FAIL
+    assert outcomes(hand_over_checks(bad, NETDEVS))["descriptors-same-file"] is Outcome.FAIL
 
 
 def test_vhost_of_its_own_is_right_where_the_mechanism_keeps_the_tap_only() -> None:
     own = (GOOD.pairings[0], Pairing(SOURCE[1], None), Pairing(None, TARGET[1]))
     local = replace(GOOD, pairings=own, mechanism=Mechanism.LOCAL, source_after=view(1, SOURCE, 1))
-    checks = (*hand_over_checks(local, NETDEV), *vhost_checks(local, NETDEV))
+    checks = (*hand_over_checks(local, NETDEVS), *vhost_checks(local, NETDEVS))
     assert set(outcomes(checks).values()) == {Outcome.PASS}
     assert (descriptor_count(local).paired, descriptor_count(local).unpaired) == (1, 0)
-    assert [item.same_file for item in descriptor_rows(local, NETDEV)] == [True, None, None]
+    assert [item.same_file for item in descriptor_rows(local, NETDEVS)] == [True, None, None]
     other_tap = replace(local, pairings=(Pairing(SOURCE[0], None), Pairing(None, TARGET[0]), *own[1:]))
-    assert outcomes(hand_over_checks(other_tap, NETDEV))["descriptors-same-file"] is Outcome.FAIL
+    assert outcomes(hand_over_checks(other_tap, NETDEVS))["descriptors-same-file"] is Outcome.FAIL
     reopened = replace(GOOD, pairings=own)  # with cpr=on vhost is handed over
-    assert outcomes(hand_over_checks(reopened, NETDEV))["descriptors-same-file"] is Outcome.FAIL
+    assert outcomes(hand_over_checks(reopened, NETDEVS))["descriptors-same-file"] is Outcome.FAIL
 
 
 def test_extra_descriptor_in_the_target_is_seen() -> None:
     bad = replace(GOOD, target_after=view(2, (*TARGET, row(21, "/dev/net/tun")), 1))
-    assert outcomes(hand_over_checks(bad, NETDEV))["descriptor-counts"] is Outcome.FAIL
+    assert outcomes(hand_over_checks(bad, NETDEVS))["descriptor-counts"] is Outcome.FAIL
 
 
 def test_descriptor_turned_blocking_is_seen_although_both_sides_agree() -> None:
@@ -118,32 +118,65 @@ def test_descriptor_turned_blocking_is_seen_although_both_sides_agree() -> None:
         GOOD,
         pairings=tuple(Pairing(a, replace(b, flags=os.O_RDWR)) for a, b in zip(blocking, TARGET, strict=True)),
     )
-    assert outcomes(hand_over_checks(bad, NETDEV))["descriptor-flags"] is Outcome.FAIL
+    assert outcomes(hand_over_checks(bad, NETDEVS))["descriptor-flags"] is Outcome.FAIL
+
+
+def test_descriptors_of_all_netdevs_are_expected_and_named_by_interface() -> None:
+    second = replace(row(11, "/dev/net/tun"), interface="tap1"), replace(row(21, "/dev/net/tun"), interface="tap1")
+    two = replace(
+        GOOD,
+        source_before=view(1, (*SOURCE, second[0]), 1),
+        target_after=view(2, (*TARGET, second[1]), 1),
+        pairings=(*GOOD.pairings, Pairing(*second)),
+    )
+    netdevs = (*NETDEVS, TapNetdev("net1", "tap1", cpr=True))
+    assert set(outcomes(hand_over_checks(two, netdevs)).values()) == {Outcome.PASS}
+    assert set(outcomes(vhost_checks(two, netdevs)).values()) == {Outcome.PASS}
+    assert [item.name for item in descriptor_rows(two, netdevs)] == ["net0", "", "net1"]
+    assert outcomes(hand_over_checks(GOOD, netdevs))["descriptor-counts"] is Outcome.FAIL
+
+
+def test_descriptors_that_block_from_the_start_are_seen() -> None:
+    blocking = [tuple(replace(item, flags=os.O_RDWR | os.O_CLOEXEC) for item in rows) for rows in (SOURCE, TARGET)]
+    bad = replace(
+        GOOD,
+        source_before=view(1, blocking[0], 1),
+        pairings=tuple(Pairing(a, b) for a, b in zip(*blocking, strict=True)),
+    )
+    assert outcomes(hand_over_checks(bad, NETDEVS))["descriptor-flags"] is Outcome.FAIL
+
+
+def test_a_target_has_its_workers_also_where_the_source_had_lost_vhost() -> None:
+    lost = replace(GOOD, source_before=view(1, SOURCE, 0))
+    assert outcomes(vhost_checks(lost, NETDEVS))["vhost-worker"] is Outcome.PASS
+    assert (
+        outcomes(vhost_checks(replace(lost, target_after=view(2, TARGET, 0)), NETDEVS))["vhost-worker"] is Outcome.FAIL
+    )
 
 
 def test_received_descriptor_that_programs_would_inherit_is_seen() -> None:
     kept = tuple(Pairing(a, replace(b, flags=os.O_RDWR | os.O_NONBLOCK)) for a, b in zip(SOURCE, TARGET, strict=True))
-    found = outcomes(hand_over_checks(replace(GOOD, pairings=kept), NETDEV))
+    found = outcomes(hand_over_checks(replace(GOOD, pairings=kept), NETDEVS))
     assert found["descriptors-close-on-exec"] is Outcome.FAIL
     assert found["descriptor-flags"] is Outcome.PASS  # the flag is each descriptor's own
     shared = replace(GOOD, pairings=kept, mechanism=Mechanism.FD_SHARE)
-    assert "descriptors-close-on-exec" not in outcomes(hand_over_checks(shared, NETDEV))
+    assert "descriptors-close-on-exec" not in outcomes(hand_over_checks(shared, NETDEVS))
 
 
 def test_silent_downgrade_is_seen_by_the_worker_and_by_the_words() -> None:
     no_worker = replace(GOOD, target_after=view(2, TARGET, 0))
-    assert outcomes(vhost_checks(no_worker, NETDEV))["vhost-worker"] is Outcome.FAIL
+    assert outcomes(vhost_checks(no_worker, NETDEVS))["vhost-worker"] is Outcome.FAIL
     words = replace(GOOD, target_messages="qemu: unable to start vhost net: 16: falling back on userspace virtio")
-    assert outcomes(vhost_checks(words, NETDEV))["no-downgrade"] is Outcome.FAIL
+    assert outcomes(vhost_checks(words, NETDEVS))["no-downgrade"] is Outcome.FAIL
 
 
 def test_worker_left_in_the_source_is_seen() -> None:
     bad = replace(GOOD, source_after=view(1, SOURCE, 1))
-    assert outcomes(vhost_checks(bad, NETDEV))["vhost-worker"] is Outcome.FAIL
+    assert outcomes(vhost_checks(bad, NETDEVS))["vhost-worker"] is Outcome.FAIL
 
 
 def test_no_vhost_no_vhost_checks() -> None:
-    assert vhost_checks(GOOD, replace(NETDEV, vhost=False)) == ()
+    assert vhost_checks(GOOD, [TapNetdev(cpr=True)]) == ()
 
 
 def test_descriptors_sent_before_the_stop_are_seen() -> None:

@@ -166,11 +166,6 @@ class CaseEvidence:
     def with_checks(self, *checks: Check) -> CaseEvidence:
         return replace(self, checks=(*self.checks, *checks))
 
-    def fault_of(self, check: str) -> str:
-        """Name of the fault that a check belongs to: the longest with which its name begins; empty for none."""
-        names = (fault.name for fault in self.faults if check.startswith(f"{fault.name}-"))
-        return max(names, key=len, default="")
-
     def event(self, name: str) -> Event | None:
         return next((event for event in self.timeline if event.name == name), None)
 

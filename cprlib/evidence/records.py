@@ -63,6 +63,7 @@ class Check:
     :param name: the property, in kebab-case: ``descriptors-same-file``.
     :param message: what a failure means; empty for a check that passed.
     :param family: the property without the step at which it was checked, by which reports group; the name when empty.
+    :param fault: name of the fault after which it was checked; empty for none.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Check:
     observed: str = ""
     message: str = ""
     family: str = ""
+    fault: str = ""
 
     @classmethod
     def of(cls, name: str, good: bool, expected: object, observed: object, message: str = "") -> Check:

@@ -105,7 +105,7 @@ def _rank(word: str, known: Sequence[str]) -> tuple[int, str]:
 
 
 def _cell(case: JudgedCase, fault: FaultRecord) -> FaultCell:
-    checks = {each.name for each in case.evidence.checks if case.evidence.fault_of(each.name) == fault.name}
+    checks = {each.name for each in case.evidence.checks if each.fault == fault.name}
     findings = worst_first(finding for finding in case.verdict.findings if finding.about in checks)
     parameters = case.evidence.parameters
     device = {True: "vhost", False: "tap", None: ""}[parameters.vhost]

@@ -53,6 +53,7 @@ class CaseChecks:
         self.evidence = evidence
         self._control = evidence.role is Role.CONTROL_RUN
         self._examines = False
+        self._fault = ""
         self._failed_controls: dict[str, str] = {}  # property: name of the check that failed in a control step
 
     @property
@@ -129,6 +130,9 @@ class CaseChecks:
 
     def _add(self, subject: str, check: Check) -> None:
         """Add a check of a property; a failure that its control step explains is inconclusive."""
+        if self._fault:
+            subject, family = self._full_name(subject), check.family or check.name
+            check = replace(check, name=self._full_name(check.name), family=family, fault=self._fault)
         if check.outcome is Outcome.FAIL:
             text = check.message or f"expected {check.expected}, observed {check.observed}"
             if not self.accuses:
@@ -153,7 +157,7 @@ class CaseChecks:
 
         :param name: of the check.
         """
-        record = replace(record, check=name)
+        record = replace(record, check=self._full_name(name))
         self.evidence = replace(self.evidence, equivalence=(*self.evidence.equivalence, record))
         self.add_checks(equivalence_check(record, name))
 
@@ -187,6 +191,18 @@ class CaseChecks:
         before, self._examines = self._examines, True
         yield
         self._examines = before  # not after a failure, as above
+
+    @contextlib.contextmanager
+    def after_fault(self, name: str) -> Iterator[None]:
+        """Checks in the body are those of a fault: their names begin with its name."""
+        before, self._fault = self._fault, name
+        try:
+            yield
+        finally:
+            self._fault = before
+
+    def _full_name(self, name: str) -> str:
+        return f"{self._fault}-{name}" if self._fault else name
 
     @contextlib.contextmanager
     def survives(self, name: str = "survives") -> Iterator[None]:

@@ -90,16 +90,14 @@ def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:
 def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     for check in case.checks:
         text = check.message or f"expected {check.expected or '-'}, observed {check.observed or '-'}"
-        fault = case.fault_of(check.name)  # the names of its checks begin with it
-        family = check.family or (check.name.removeprefix(f"{fault}-") if fault else "")
         if check.outcome != Outcome.SKIP:
             shown = text if check.outcome != Outcome.PASS else check.observed or text
-            yield Finding(check.outcome, check.name, shown, family)
+            yield Finding(check.outcome, check.name, shown, check.family)
         elif matches(check.name, policy.skips.allow_checks):
-            yield Finding(Outcome.SKIP, check.name, text, family)
+            yield Finding(Outcome.SKIP, check.name, text, check.family)
         else:
             text = f"skipped, which the policy forbids: {text}"
-            yield Finding(Outcome(policy.skips.otherwise), check.name, text, family)
+            yield Finding(Outcome(policy.skips.otherwise), check.name, text, check.family)
     for fact in case.guest_view:
         if fact.before is None or fact.after is None:
             text = f"{fact.name} was not read {'before' if fact.before is None else 'after'}"

@@ -56,10 +56,15 @@ class FailedUpdates:
             self._state = read_compared(self._case.guest)
         self._tap = read_tap_view(self._case.guest.topology, self._case.guest.machine)
         for index, fault in enumerate(faults):
-            if not self._one(fault):
+            if fault.survivor is not Survivor.SOURCE:
+                self.check_rest()
+            with self._case.after_fault(fault.name):
+                answers = self._one(fault)
+            if not answers:
                 for other in faults[index + 1 :]:
                     reason = "an earlier fault ended the guest"
-                    self._case.inconclusive(f"{other.name}-survived", other.survivor, reason)
+                    with self._case.after_fault(other.name):
+                        self._case.inconclusive("survived", other.survivor, reason)
                     self._case.add_fault(fault_record(other, reason))
                 return False
         name, subject = "equivalent-after-failed-updates", f"{len(faults)} failed updates"
@@ -75,14 +80,12 @@ class FailedUpdates:
     def _one(self, fault: Fault) -> bool:
         """Inject one fault; returns whether the guest answers afterwards."""
         case, source = self._case, self._case.guest.machine
-        if fault.survivor is not Survivor.SOURCE:
-            self.check_rest()
         try:
             result = inject_fault(case.guest, fault)
         except (DeadlineExceeded, QemuFailed, UpdateFailed) as error:
             fallen = case.fallen_qemu()
             said = f"{fallen}; seen as: {error.one_line()}" if fallen else error.one_line()
-            case.expect(f"{fault.name}-ends", False, "the update ends", fallen or error.happened, said)
+            case.expect("ends", False, "the update ends", fallen or error.happened, said)
             case.add_fault(fault_record(fault, error.one_line()))
             return False
         if not result.reached:
@@ -96,7 +99,7 @@ class FailedUpdates:
             if fault.action is Action.NO_NET_ADMIN:
                 case.compares_states = False  # the guest's QEMU has fewer rights than the next target
         elif traffic_after_ms is not None:
-            name = f"{fault.name}-equivalent"
+            name = "equivalent"
             case.expect_same_state(self._state, Comparison.FAILED_UPDATE, name, fault.name, HOST_SIDES)
         case.add_fault(fault_record_of(result, traffic_after_ms))
         write_text(case.folder / "faults.md", _table(case.evidence.faults), mode=0o600)
@@ -105,7 +108,7 @@ class FailedUpdates:
     def _explain_not_reached(self, result: FaultResult) -> None:
         """An update that failed before it was disturbed accuses QEMU; otherwise nothing is known of the fault."""
         case, fault = self._case, result.fault
-        name, expected = f"{fault.name}-reached", f"phase {fault.phase}"
+        name, expected = "reached", f"phase {fault.phase}"
         if result.migration == "failed" and fault.action not in TARGET_SETTINGS:
             seen = f"the migration failed: {result.error or 'no reason'}"
             case.expect(name, False, expected, seen, f"the update failed before {fault.phase}, undisturbed: {seen}")
@@ -122,7 +125,7 @@ class FailedUpdates:
                 if fault.unnoticed:
                     good = ("completed", "failed")  # the source may still be writing when the target ends
                 case.expect(
-                    f"{fault.name}-ends",
+                    "ends",
                     result.migration in good,
                     f"the migration is one of {', '.join(good)}",
                     words,
@@ -131,24 +134,24 @@ class FailedUpdates:
                 if result.migration == "failed" and fault.action is not Action.CANCEL:
                     reason = result.error or "no reason"
                     expected = "QEMU says why (error-desc of query-migrate)"
-                    case.expect(f"{fault.name}-reason", bool(result.error), expected, reason, f"{context}: {reason}")
+                    case.expect("reason", bool(result.error), expected, reason, f"{context}: {reason}")
                 if result.migration in FAILED_STATES:
                     meaning = f"{context}: status in the last event MIGRATION"
-                    case.expect_equal(f"{fault.name}-announced", result.announced, result.migration, meaning)
+                    case.expect_equal("announced", result.announced, result.migration, meaning)
                 case.expect_empty(
-                    f"{fault.name}-migration-settings",
+                    "migration-settings",
                     result.settings_changed,
                     "mode, parameters and capabilities of the next migration are as management has set them",
                     "the failed update changed them",
                 )
-                name, meaning = f"{fault.name}-source-runs", f"{context}: the source's run state"
+                name, meaning = "source-runs", f"{context}: the source's run state"
                 case.expect_equal(name, result.state_after, result.state_before, meaning)
                 self._check_descriptors(result)
                 self._check_tap(result)
             case Survivor.TARGET:
                 ends = "gone" if fault.actor is Actor.SOURCE and fault.action is Action.KILL else "completed"
                 case.expect(
-                    f"{fault.name}-completes",
+                    "completes",
                     result.migration == ends and result.state_after == result.state_before,
                     f"{ends}, the target is {result.state_before}",
                     f"{words}, the target is {result.state_after}",
@@ -156,12 +159,12 @@ class FailedUpdates:
                 )
                 if fault.action in (Action.CONTINUE, Action.MIGRATE_AGAIN):
                     meaning = f"{context}: it was not refused, while the target is given the guest"
-                    case.expect(f"{fault.name}-refused", bool(result.refused), "refused", result.refused, meaning)
+                    case.expect("refused", bool(result.refused), "refused", result.refused, meaning)
             case Survivor.ONE:
                 seen = {"source": result.source_state, "target": result.target_state}
                 owners = [who for who, run_state in seen.items() if run_state == result.state_before]
                 case.expect(
-                    f"{fault.name}-one-owner",
+                    "one-owner",
                     len(owners) == 1,
                     f"either the source or the target is {result.state_before}",
                     f"{' and '.join(owners) or 'none'}; {fault.action}: {result.refused or 'accepted'}",
@@ -169,7 +172,7 @@ class FailedUpdates:
                 )
             case Survivor.NEITHER:
                 case.expect(
-                    f"{fault.name}-runs-nowhere",
+                    "runs-nowhere",
                     "running" not in (result.state_after, result.target_state),
                     "no QEMU runs the guest",
                     f"source {result.state_after}, target {result.target_state}; dead since {result.acted_ns} ns",
@@ -177,7 +180,7 @@ class FailedUpdates:
                 )
         said = f"{result.error}\n{result.source_messages}\n{result.target_messages}"
         case.expect_empty(
-            f"{fault.name}-errors-have-names",
+            "errors-have-names",
             [line.strip() for line in said.splitlines() if NO_NAME in line],
             "QEMU names the errors that it reports (strerror(3))",
             f"{context}: an error number was lost",
@@ -187,7 +190,7 @@ class FailedUpdates:
             last = last_message(result.target_messages) or "no message"
             how = "still running" if ended is None else describe_status(ended)
             case.expect(
-                f"{fault.name}-refused",
+                "refused",
                 ended is not None and ended > 0,
                 "the target exits with an error status",
                 f"{how}: {last}",
@@ -210,7 +213,7 @@ class FailedUpdates:
             f"{had.get(kind, 0)}, then {has.get(kind, 0)} {kind}" for kind in kinds if had.get(kind) != has.get(kind)
         ]
         self._case.expect_empty(
-            f"{result.fault.name}-descriptors",
+            "descriptors",
             [*moved, *changed],
             "tap and vhost descriptors with the same numbers, flags, inode and iff; the same count of each kind",
             "the source's descriptors changed in the failed update",
@@ -225,7 +228,7 @@ class FailedUpdates:
         for queue, other in zip(self._tap.queues, now.queues, strict=False):
             changed += [f"descriptor {queue.number}: {item}" for item in differences(queue.facts(), other.facts())]
         self._case.expect_empty(
-            f"{result.fault.name}-tap",
+            "tap",
             changed,
             "the tap's queues, header and offloads are unchanged",
             "the failed update changed the source's tap",
@@ -237,7 +240,7 @@ class FailedUpdates:
         :returns: ms from the fault until every queue has carried a round trip; None when one does not.
         """
         case, fault, machine = self._case, result.fault, self._case.guest.machine
-        name = f"{fault.name}-traffic"
+        name = "traffic"
         expected = f"answers on every queue within {TRAFFIC_ANSWER_S:.0f} s"
         if result.state_before != "running":
             machine.qmp.execute("cont")
@@ -251,12 +254,12 @@ class FailedUpdates:
         traffic_after_ms = (now - result.acted_ns) / 1e6
         case.expect(name, True, expected, f"{traffic_after_ms:.0f} ms after the fault")
         if machine.settings.netdevs[0].vhost:
-            check_vhost_carries(case, f"{fault.name}-vhost", self._probes, self._trace, now)
-            name, said = f"{fault.name}-no-downgrade", result.source_messages
+            check_vhost_carries(case, "vhost", self._probes, self._trace, now)
+            name, said = "no-downgrade", result.source_messages
             check_no_downgrade_message(case, name, said, may_fail=self.calls_fail)
             if result.after is not None and fault.survivor is Survivor.SOURCE:
                 workers, queues = len(result.after.workers), machine.settings.netdevs[0].queues
-                case.expect_equal(f"{fault.name}-workers", workers, queues, "vhost workers of the source")
+                case.expect_equal("workers", workers, queues, "vhost workers of the source")
         if result.state_before != "running":
             machine.qmp.execute("stop")
         return traffic_after_ms

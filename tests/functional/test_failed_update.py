@@ -183,13 +183,14 @@ class FailedUpdate(LiveUpdateTest):
             with case.under_traffic():
                 for fault in faults_named(*IN_EACH_PHASE):
                     result = inject_fault(case.guest, fault)
-                    case.expect(
-                        f"{fault.name}-source-runs",
-                        result.reached and result.state_after == "running",
-                        "the source runs again",
-                        result.not_reached or f"{result.state_after} after {result.back_ms or 0:.0f} ms",
-                        "the source was not resumed after the failed update",
-                    )
+                    with case.after_fault(fault.name):
+                        case.expect(
+                            "source-runs",
+                            result.reached and result.state_after == "running",
+                            "the source runs again",
+                            result.not_reached or f"{result.state_after} after {result.back_ms or 0:.0f} ms",
+                            "the source was not resumed after the failed update",
+                        )
                     case.add_fault(fault_record_of(result))
                     case.let_traffic_flow(BETWEEN_S)
                 case.live_update()

@@ -165,7 +165,8 @@ def fail_update(case: MeasuredCase, calls: SupervisedCalls, updates: FailedUpdat
     made = all_made(case, name, calls)
     said = "\n".join([machine.messages[before:], query_migration(machine).error])
     if item.said and made:
-        expect_reported(case, name, said, item.said, item.messages)
+        with case.after_fault(name):
+            expect_reported(case, "reported", said, item.said, item.messages)
     return answers
 
 
@@ -181,7 +182,7 @@ def expect_reported(case: MeasuredCase, name: str, said: str, pattern: str, mess
     """Check that QEMU's messages fit a pattern so often."""
     count = len(re.findall(pattern, said))
     case.expect(
-        f"{name}-reported",
+        name,
         count >= messages,
         f"{messages} messages that fit {pattern!r}",
         f"{count} of them",
@@ -201,7 +202,7 @@ def fall_back(case: MeasuredCase, calls: SupervisedCalls) -> None:
         calls.arm(FailingCall(SET_OWNER, times=times))
         result = inject_fault(case.guest, replace(faults_named(fault)[0], name=name, survivor=Survivor.SOURCE))
         if all_made(case, name, calls):
-            expect_reported(case, name, f"{machine.messages[before:]}\n{result.error}", VHOST_FAILED)
+            expect_reported(case, f"{name}-reported", f"{machine.messages[before:]}\n{result.error}", VHOST_FAILED)
         case.expect_equal(f"{name}-source-runs", result.state_after, result.state_before, "the source's run state")
         expect_answers(case, name, machine.settings.netdevs)
     case.expect_equal(
@@ -220,7 +221,8 @@ def fail_to_stop(case: MeasuredCase, updates: FailedUpdates) -> None:
         return
     qmp.execute("human-monitor-command", {"command-line": 'qemu-io disk "write 0 512"'})  # else nothing is flushed
     updates.inject([_fault("vm-cannot-be-stopped")])
-    expect_reported(case, "vm-cannot-be-stopped", query_migration(case.guest.machine).error, "stop")
+    with case.after_fault("vm-cannot-be-stopped"):
+        expect_reported(case, "reported", query_migration(case.guest.machine).error, "stop")
     qmp.execute("blockdev-del", {"node-name": "disk"})
 
 

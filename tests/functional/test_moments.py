@@ -85,7 +85,8 @@ class UpdatesAtMoments:
         case = self._case
         result = inject_fault(case.guest, replace(*faults_named(FAULT), name=label))
         case.add_fault(fault_record_of(result))
-        case.expect_equal(f"{label}-state", result.state_after, result.state_before, "the source's run state")
+        with case.after_fault(label):
+            case.expect_equal("state", result.state_after, result.state_before, "the source's run state")
 
     def _update_in(self, label: str, state: str) -> None:
         """Update a guest that is not running.
@@ -97,10 +98,10 @@ class UpdatesAtMoments:
         case.add_fault(fault_record_of(result))
         meaning = f"{result.error or 'no error'}: the migration, and the run state of the QEMU that has the guest"
         observed = (result.migration, result.state_after)
-        case.expect_equal(f"{label}-stays-{state}", observed, ("completed", state), meaning)
-        case.expect_equal(
-            f"{label}-files", device_files(case.guest.machine), before, "tap and vhost descriptors in the target"
-        )
+        with case.after_fault(label):
+            case.expect_equal(f"stays-{state}", observed, ("completed", state), meaning)
+            files = device_files(case.guest.machine)
+            case.expect_equal("files", files, before, "tap and vhost descriptors in the target")
 
 
 def device_files(machine: Machine) -> dict[str, int]:

@@ -71,8 +71,8 @@ def test_other_causes_are_other_groups(other: CaseEvidence) -> None:
 
 def test_checks_of_different_faults_are_one_cause() -> None:
     faults = tuple(FaultRecord(name, "p", "target", "SIGKILL", "source") for name in ("kill", "kill-late"))
-    case = failing(replace(good_case(), faults=faults), "kill-vhost", "kill-late-vhost")
-    (group,) = groups_of(case)
+    checks = [Check(f"{each.name}-vhost", Outcome.FAIL, family="vhost", fault=each.name) for each in faults]
+    (group,) = groups_of(replace(good_case(), faults=faults).with_checks(*checks))
     assert (group.about, group.findings) == ("vhost", 2)
     assert group.title == "after a failed update the source has lost vhost"
 

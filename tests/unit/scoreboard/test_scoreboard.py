@@ -108,8 +108,8 @@ def test_faults_survived_are_counted_by_their_checks(tmp_path: Path) -> None:
         FaultRecord(name, "fds sent", "target", "kill -9", "source", reached=True) for name in ("one", "two")
     )
     checks = (
-        Check.of("one-source-runs", True, "running", "running"),
-        Check.of("two-source-runs", False, "running", "paused", "the source was not resumed"),
+        Check("one-source-runs", Outcome.PASS, fault="one"),
+        Check("two-source-runs", Outcome.FAIL, message="the source was not resumed", fault="two"),
     )
     case = replace(guest_evidence(1), role=Role.CHECKS, faults=faults, checks=checks)
     found = measure(row(), "10.0.13", [], [put_job(tmp_path / "f", "FAIL", "", case)], POLICY)

@@ -250,3 +250,19 @@ def test_values_are_shown_as_people_write_them() -> None:
     assert shown({"source": 0, "target": [1, 2]}) == "source 0, target 1, 2"
     assert shown({}) == "none"
     assert listed([]) == ""
+
+
+def test_checks_of_a_fault_have_its_name(tmp_path: Path) -> None:
+    checks = case(tmp_path, updates=1)
+    with checks.after_fault("kill-late"):
+        checks.expect("ends", True, "x", "x")
+        checks.expect("vhost", True, "x", "x", when="at-the-end")
+        checks.inconclusive("survived", "x", "y")
+    checks.expect("answers", True, "x", "x")
+    found = [(check.name, check.family, check.fault) for check in checks.evidence.checks]
+    assert found == [
+        ("kill-late-ends", "ends", "kill-late"),
+        ("kill-late-vhost-at-the-end", "vhost", "kill-late"),
+        ("kill-late-survived", "survived", "kill-late"),
+        ("answers", "", ""),
+    ]

@@ -1,0 +1,184 @@
+"""Checks of the QEMU that has to survive a fault: how the migration ends, run states, descriptors, tap, messages."""
+
+from __future__ import annotations
+
+import os
+
+from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable
+from cprlib.process import describe_status
+from cprlib.qemu.nic_state import differences
+from cprlib.qemu.wrapper import last_message
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_view import TapView, read_tap_view
+from cprlib.update.faults import Action, Actor, Survivor
+from cprlib.update.outcome import FAILED_STATES
+from cprlib.update.results import FaultResult
+
+NO_NAME = "Unknown error"  # strerror(3) of what is no error number
+
+
+def check_end(case: MeasuredCase, result: FaultResult, tap: TapView | None) -> None:
+    """Check the end of an update with a fault, by the QEMU that has to survive it.
+
+    :param tap: as it was before the first fault.
+    """
+    match result.fault.survivor:
+        case Survivor.SOURCE:
+            _check_source(case, result)
+            _check_descriptors(case, result)
+            _check_tap(case, result, tap)
+        case Survivor.TARGET:
+            _check_target(case, result)
+        case Survivor.ONE:
+            _check_one_owner(case, result)
+        case Survivor.NEITHER:
+            _check_nowhere(case, result)
+    _check_error_names(case, result)
+    if result.fault.refusal:
+        _check_refusal(case, result)
+
+
+def _check_source(case: MeasuredCase, result: FaultResult) -> None:
+    """The migration ends, with a reason when it failed, and the source has its run state."""
+    fault, context = result.fault, _context(result)
+    good: tuple[str, ...] = ("failed", "cancelled", "none")
+    if fault.unnoticed:
+        good = ("completed", "failed")  # the source may still be writing when the target ends
+    case.expect(
+        "ends",
+        result.migration in good,
+        f"the migration is one of {', '.join(good)}",
+        _migration(result),
+        f"{context}: the migration status is {result.migration}",
+    )
+    if result.migration == "failed" and fault.action is not Action.CANCEL:
+        reason = result.error or "no reason"
+        expected = "QEMU says why (error-desc of query-migrate)"
+        case.expect("reason", bool(result.error), expected, reason, f"{context}: {reason}")
+    if result.migration in FAILED_STATES:
+        meaning = f"{context}: status in the last event MIGRATION"
+        case.expect_equal("announced", result.announced, result.migration, meaning)
+    case.expect_empty(
+        "migration-settings",
+        result.settings_changed,
+        "mode, parameters and capabilities of the next migration are as management has set them",
+        "the failed update changed them",
+    )
+    meaning = f"{context}: the source's run state"
+    case.expect_equal("source-runs", result.state_after, result.state_before, meaning)
+
+
+def _check_target(case: MeasuredCase, result: FaultResult) -> None:
+    """The update completes; the source is gone only where it was killed."""
+    fault, context = result.fault, _context(result)
+    ends = "gone" if fault.actor is Actor.SOURCE and fault.action is Action.KILL else "completed"
+    case.expect(
+        "completes",
+        result.migration == ends and result.state_after == result.state_before,
+        f"{ends}, the target is {result.state_before}",
+        f"{_migration(result)}, the target is {result.state_after}",
+        f"{context}: the update did not complete",
+    )
+    if fault.action in (Action.CONTINUE, Action.MIGRATE_AGAIN):
+        meaning = f"{context}: it was not refused, while the target is given the guest"
+        case.expect("refused", bool(result.refused), "refused", result.refused, meaning)
+
+
+def _check_one_owner(case: MeasuredCase, result: FaultResult) -> None:
+    seen = {"source": result.source_state, "target": result.target_state}
+    owners = " and ".join(who for who, run_state in seen.items() if run_state == result.state_before)
+    case.expect(
+        "one-owner",
+        owners in seen,
+        f"either the source or the target is {result.state_before}",
+        f"{owners or 'none'}; {result.fault.action}: {result.refused or 'accepted'}",
+        f"{_context(result)}: the guest runs in {owners or 'no QEMU'}",
+    )
+
+
+def _check_nowhere(case: MeasuredCase, result: FaultResult) -> None:
+    case.expect(
+        "runs-nowhere",
+        "running" not in (result.state_after, result.target_state),
+        "no QEMU runs the guest",
+        f"source {result.state_after}, target {result.target_state}",
+        f"{_context(result)}: a QEMU runs the guest although its state was lost with another one",
+    )
+
+
+def _check_error_names(case: MeasuredCase, result: FaultResult) -> None:
+    said = f"{result.error}\n{result.source_messages}\n{result.target_messages}"
+    case.expect_empty(
+        "errors-have-names",
+        [line.strip() for line in said.splitlines() if NO_NAME in line],
+        "QEMU names the errors that it reports (strerror(3))",
+        f"{_context(result)}: an error number was lost",
+    )
+
+
+def _check_refusal(case: MeasuredCase, result: FaultResult) -> None:
+    """The target ends by itself, with an error status."""
+    ended = result.target_exit
+    last = last_message(result.target_messages) or "no message"
+    how = "still running" if ended is None else describe_status(ended)
+    case.expect(
+        "refused",
+        ended is not None and ended > 0,
+        "the target exits with an error status",
+        f"{how}: {last}",
+        "the target keeps running" if ended is None else f"the target ended with {how}: {last}",
+    )
+
+
+def _check_descriptors(case: MeasuredCase, result: FaultResult) -> None:
+    """The source has the same descriptors as before: numbers, flags, inodes, interfaces, and count of each kind."""
+    if result.after is None:
+        return
+    before, after = result.before.table, result.after.table
+    changed = sorted(set(_devices(before)) ^ set(_devices(after)))
+    had, has = before.count_by_kind(), after.count_by_kind()
+    vhost = case.guest.machine.settings.netdevs[0].vhost
+    if vhost and not (result.before.workers and result.after.workers):
+        for counts in (had, has):
+            counts.pop("eventfd", None)  # vhost, which uses some for each queue, was or is not active
+    kinds = sorted({*had, *has})
+    moved = [f"{had.get(kind, 0)}, then {has.get(kind, 0)} {kind}" for kind in kinds if had.get(kind) != has.get(kind)]
+    case.expect_empty(
+        "descriptors",
+        [*moved, *changed],
+        "tap and vhost descriptors with the same numbers, flags, inode and iff; the same count of each kind",
+        "the source's descriptors changed in the failed update",
+    )
+
+
+def _check_tap(case: MeasuredCase, result: FaultResult, tap: TapView | None) -> None:
+    """The tap, which the target has used too, is unchanged: attached queues, header, send buffer, offloads."""
+    if result.after is None or tap is None:
+        return
+    now = read_tap_view(case.guest.topology, case.guest.machine)
+    changed = list(differences(tap.offloads, now.offloads))
+    for queue, other in zip(tap.queues, now.queues, strict=False):
+        changed += [f"descriptor {queue.number}: {item}" for item in differences(queue.facts(), other.facts())]
+    case.expect_empty(
+        "tap",
+        changed,
+        "the tap's queues, header and offloads are unchanged",
+        "the failed update changed the source's tap",
+    )
+
+
+def _context(result: FaultResult) -> str:
+    return f"{result.fault.action} in phase {result.fault.phase}"
+
+
+def _migration(result: FaultResult) -> str:
+    return f"{result.migration}: {result.error}" if result.error else result.migration
+
+
+def _devices(table: DescriptorTable) -> list[tuple[str, int, int, int, str]]:
+    """What must not change; without O_CLOEXEC, which a reopened descriptor has (patch 3)."""
+    return [
+        (row.kind, row.number, row.flags & ~os.O_CLOEXEC, row.inode, row.interface or "")
+        for row in table.rows
+        if row.kind in DEVICE_KINDS
+    ]

@@ -7,17 +7,19 @@ the sequence numbers of the measured stream.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Check, Outcome, Stream
 from cprlib.guest.agent import AgentConnection
-from cprlib.guest.packet_log import GuestStream, PacketLog, RecordKind, measure_guest_stream
+from cprlib.guest.packet_log import PacketLog, RecordKind
 from cprlib.guest.replies import SenderStream, TcpResult
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.traffic import metrics
+from cprlib.traffic.figures import PerDirection
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.station_endpoints import ReflectorLog, StationEndpoints
 from cprlib.traffic.tcp import TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
@@ -46,6 +48,51 @@ GUEST_STREAMS = (
     GuestStreamPlan("from the guest", 0.25),
     GuestStreamPlan("from the guest, larger than the MTU", 0.03, size=4000),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class GuestStream:
+    """Figures of a stream that starts in the guest; forward is from the guest to the station.
+
+    :param sent: packets sent by the guest.
+    :param missing_forward: sequence numbers of packets that never arrived at the station (RFC 7680).
+    :param missing_return: those of packets whose answers never came back.
+    :param interruption: by time stamps (RFC 6201): how long nothing came out of the guest. Sending has the guest's
+        clock, arrival the host's; only differences of each are used, and the host's clock does not stop during an
+        update. A guest clock that stopped shows here in full, because no packet was sent meanwhile.
+    """
+
+    sent: int
+    missing_forward: tuple[int, ...]
+    missing_return: tuple[int, ...]
+    duplicates: PerDirection
+    reordered: PerDirection
+    interruption: metrics.TimestampInterruption | None
+
+
+def measure_guest_stream(
+    sent_ns: Sequence[int], answers: Iterable[tuple[int, int]], log: Iterable[Reflection]
+) -> GuestStream:
+    """The figures of one stream.
+
+    :param sent_ns: the guest's time stamps T1 by sequence number.
+    :param answers: sender's and reflector's sequence number of each answer that the guest received, in that order.
+    :param log: what the station's :class:`~cprlib.traffic.station_endpoints.StampReflector` logged of this stream.
+    """
+    lines = sorted(log, key=lambda line: line.reflector_sequence)
+    order, came_back = [line.sender_sequence for line in lines], [reflector for _, reflector in answers]
+    back = set(came_back)
+    ways = (order, came_back)
+    return GuestStream(
+        sent=len(sent_ns),
+        missing_forward=metrics.missing_sequences(len(sent_ns), order),
+        missing_return=tuple(line.sender_sequence for line in lines if line.reflector_sequence not in back),
+        duplicates=PerDirection(*(len(metrics.duplicated_sequences(way)) for way in ways)),
+        reordered=PerDirection(*(len(metrics.reordered_sequences(way)) for way in ways)),
+        interruption=metrics.interruption_by_timestamps(
+            sent_ns, [(line.sender_sequence, line.received_ns) for line in lines]
+        ),
+    )
 
 
 @contextlib.contextmanager
@@ -125,9 +172,9 @@ def _add_streams(
                 plan.name,
                 "stamp",
                 sent=measured.sent,
-                lost=measured.lost,
-                duplicates=measured.duplicates_out + measured.duplicates_back,
-                reordered=measured.reordered_out + measured.reordered_back,
+                lost=len(measured.missing_forward) + len(measured.missing_return),
+                duplicates=measured.duplicates.total,
+                reordered=measured.reordered.total,
                 longest_stall_ms=interruption.high_ns / 1e6 if interruption else None,
                 note=f"{_rate(case, plan)} packets/s of {plan.size} bytes{_losses(measured)}",
             ),
@@ -141,7 +188,7 @@ def _add_streams(
 
 
 def _losses(measured: GuestStream) -> str:
-    directions = {"out": measured.missing_out, "back": measured.missing_back}
+    directions = {"out": measured.missing_forward, "back": measured.missing_return}
     return "".join(
         f"; lost on the way {direction}: {len(missing)}, first {list(missing[:8])}"
         for direction, missing in directions.items()

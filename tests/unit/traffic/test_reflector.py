@@ -10,10 +10,8 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
-from cprlib.guest.packet_log import measure_guest_stream
 from cprlib.traffic.control_run import check_instrument
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.stamp import ReflectorPacket, SenderPacket
 from cprlib.traffic.station_endpoints import StampReflector
@@ -87,15 +85,3 @@ def test_a_paused_reflector_interrupts_and_loses_nothing() -> None:
     forward = result.interruption.forward.low_ms
     assert forward is not None
     assert forward < pause_s * 1000
-
-
-def test_a_stream_from_the_guest_is_measured_at_the_station() -> None:
-    sent = [1000 * number for number in range(6)]
-    stop = 50_000
-    log = [Reflection(s, r, sent[s] + (stop if s >= 3 else 0), 0, "fd75::2", 1) for r, s in enumerate([0, 2, 1, 3, 5])]
-    stream = measure_guest_stream(sent, [(0, 0), (2, 1), (2, 1), (3, 3), (5, 4)], log)
-    assert (stream.missing_out, stream.missing_back) == ((4,), (1,))
-    assert (stream.lost, stream.duplicates_out, stream.duplicates_back) == (2, 0, 1)
-    assert (stream.reordered_out, stream.reordered_back) == (1, 0)
-    assert stream.interruption is not None
-    assert stream.interruption.low_ns <= stop + 1000 <= stream.interruption.high_ns + 1000

@@ -1,0 +1,22 @@
+"""Figures of a stream that starts in the guest, by its log and the station's."""
+
+from __future__ import annotations
+
+import pytest
+
+from background_traffic import measure_guest_stream
+from cprlib.traffic.figures import PerDirection
+from cprlib.traffic.packet_records import Reflection
+
+pytestmark = pytest.mark.fast
+
+
+def test_a_stream_from_the_guest_is_measured_at_the_station() -> None:
+    sent = [1000 * number for number in range(6)]
+    stop = 50_000
+    log = [Reflection(s, r, sent[s] + (stop if s >= 3 else 0), 0, "fd75::2", 1) for r, s in enumerate([0, 2, 1, 3, 5])]
+    stream = measure_guest_stream(sent, [(0, 0), (2, 1), (2, 1), (3, 3), (5, 4)], log)
+    assert (stream.missing_forward, stream.missing_return) == ((4,), (1,))
+    assert (stream.duplicates, stream.reordered) == (PerDirection(0, 1), PerDirection(1, 0))
+    assert stream.interruption is not None
+    assert stream.interruption.low_ns <= stop + 1000 <= stream.interruption.high_ns + 1000

@@ -27,8 +27,13 @@ GUEST_ANNOUNCES_MS = 10_000.0  # a guest first answers the packets that waited: 
 STOPPED_SLACK_NS, RESUMED_SLACK_NS = 20_000_000, 1_000_000  # frames on their way at STOP; resolution of the stamps
 GUEST_PREFIX = GUEST.mac[:11]  # of all addresses that tests give a guest
 KNOWN = (
-    *(FrameClass.ARP, FrameClass.RARP, FrameClass.NEIGHBOUR_DISCOVERY, FrameClass.MLD, FrameClass.IGMP),
-    *(FrameClass.ICMP, FrameClass.FRAGMENT),
+    FrameClass.ARP,
+    FrameClass.RARP,
+    FrameClass.NEIGHBOUR_DISCOVERY,
+    FrameClass.MLD,
+    FrameClass.IGMP,
+    FrameClass.ICMP,
+    FrameClass.FRAGMENT,
 )
 FEW, PER_UPDATE, PER_SECOND = 50, 60, 10  # frames of one kind and sender that are no storm
 

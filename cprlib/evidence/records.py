@@ -86,7 +86,7 @@ class DescriptorRow:
     """A descriptor of the source and the descriptor of the target that it is paired with.
 
     :param kind: ``tap``, ``vhost``, ...
-    :param name: the netdev or CPR name: ``hostnet0``.
+    :param name: the netdev's id: ``net0``; empty for vhost of several netdevs.
     :param source_fd, target_fd: numbers; None where a QEMU has no such descriptor.
     :param same_file: result of kcmp(2) KCMP_FILE; None when it was not called.
     :param iff: interface of a tap, from fdinfo.

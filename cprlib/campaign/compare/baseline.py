@@ -5,7 +5,7 @@ It has the values of every update, not only their medians, so that a check knows
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +18,14 @@ from cprlib.campaign.compare.conditions import machine_differences, other_parame
 from cprlib.campaign.compare.decision import Sample
 from cprlib.campaign.compare.guest import GuestParameters, GuestResult, read_guests
 from cprlib.campaign.store import read_record
-from cprlib.codec import encode
+from cprlib.codec import dump_json
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment
 from cprlib.verdict.policy import Policy
 
 BASELINE_VERSION = 2
 DIGITS = 2  # of a ms
+NUMBERS = re.compile(r"\[\n[-\d.,\s]+\]")  # a list of them in indented JSON, where no text has a line end
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +116,11 @@ def _case(guests: Sequence[GuestResult]) -> BaselineCase:
 
 
 def write_baseline(baseline: Baseline, path: Path) -> None:
-    """Write a baseline, one guest a line, so that a diff of two is readable.
+    """Write a baseline, the updates of a guest in one line for each metric, so that a diff of two is readable.
 
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    value = encode(baseline)
-    cases = value.pop("cases")
-    lines = [json.dumps(value, indent=1)[:-2] + ',\n "cases": {']
-    for number, (case, content) in enumerate(cases.items(), 1):
-        guests = ",\n".join(f"    {json.dumps(guest)}" for guest in content["guests"])
-        lines.append(
-            f'  {json.dumps(case)}: {{\n   "parameters": {json.dumps(content["parameters"])},\n'
-            f'   "guests": [\n{guests}\n   ]\n  }}{"," * (number < len(cases))}'
-        )
-    files.write_text(path, "\n".join([*lines, " }\n}\n"]))
+    files.write_text(path, NUMBERS.sub(lambda found: " ".join(found[0].split()), dump_json(baseline, indent=1)))
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -16,12 +16,13 @@ from cprlib.campaign.compare.conditions import (
     read_environment,
 )
 from cprlib.campaign.compare.decide import decide
-from cprlib.campaign.compare.decision import Change, Decision, Sample
+from cprlib.campaign.compare.decision import OUTCOMES, Change, Decision, Sample
 from cprlib.campaign.compare.guest import GuestResult, read_guests
 from cprlib.campaign.compare.statistics import FALSE_ALARM, SINGLE_ANALYSIS, Analysis
-from cprlib.errors import ExitStatus, UsageError
+from cprlib.errors import UsageError
 from cprlib.report.environment import Environment, join_environments
 from cprlib.report.formatting import utc
+from cprlib.report.run_report import EXIT_STATUS
 from cprlib.report.schema import SchemaFile
 from cprlib.verdict.policy import Policy
 
@@ -31,12 +32,6 @@ WORDS = {
     Change.IMPROVE: "NO REGRESSION, IMPROVED",
     Change.SAME: "NO REGRESSION",
     Change.UNDECIDED: "UNDECIDED",
-}
-STATUS = {
-    Change.REGRESS: ExitStatus.FAIL,
-    Change.IMPROVE: ExitStatus.PASS,
-    Change.SAME: ExitStatus.PASS,
-    Change.UNDECIDED: ExitStatus.INCONCLUSIVE,
 }
 
 
@@ -152,7 +147,7 @@ def make_comparison(
         schema=SCHEMA,
         kind=kind,
         verdict=verdict,
-        exit_status=int(STATUS[verdict]),
+        exit_status=int(EXIT_STATUS[OUTCOMES[verdict]]),
         reason=_reason(verdict, decision, effect, regressions, problems),
         regressions=regressions,
         a=a,

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from cprlib.campaign.compare.guest import GuestResult, Metric
+from cprlib.evidence.records import Outcome
 
 
 class Change(enum.StrEnum):
@@ -15,6 +16,14 @@ class Change(enum.StrEnum):
     IMPROVE = "improve"
     SAME = "same"
     UNDECIDED = "undecided"
+
+
+OUTCOMES = {
+    Change.REGRESS: Outcome.FAIL,
+    Change.SAME: Outcome.PASS,
+    Change.IMPROVE: Outcome.PASS,
+    Change.UNDECIDED: Outcome.INCONCLUSIVE,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,18 +37,6 @@ class Metric:
     note: str
 
 
-DURATIONS = (
-    Metric("interruption-forward", "interruption into the guest", "by time stamps (RFC 6201), middle of its range"),
-    Metric("interruption-return", "interruption back", "by time stamps (RFC 6201), middle of its range"),
-    Metric("stop-to-resume", "STOP to RESUME", "QEMU's own time stamps, source to target"),
-    Metric("qemu-downtime", "QEMU's downtime", "query-migrate on the source"),
-    Metric("time-to-traffic", "RESUME to first answers", "until an answer came back on every flow"),
-)
-COUNTS = (
-    Metric("lost", "lost packets", "both directions, RFC 7680"),
-    Metric("duplicates", "duplicates", "both directions, RFC 5560"),
-    Metric("reordered", "reordered packets", "both directions, RFC 4737"),
-)
 INSTRUMENT = ("instrument", "control-run", "ledger", "lab", "evidence", "avocado-test")  # findings about the measuring
 PACKET_FINDINGS = ("loss", "duplicates", "ledger")
 NUMBERED = re.compile(r"-\d+\Z")
@@ -65,17 +53,25 @@ def middle_ms(measured: Interruption) -> float | None:
     return (measured.low_ms + measured.high_ms) / 2
 
 
-DURATIONS_OF: Mapping[str, Callable[[UpdateFigures], float | None]] = {
-    "interruption-forward": lambda update: middle_ms(update.interruption.forward),
-    "interruption-return": lambda update: middle_ms(update.interruption.return_),
-    "stop-to-resume": lambda update: update.stop_to_resume_ms,
-    "qemu-downtime": lambda update: update.qemu_downtime_ms,
-    "time-to-traffic": lambda update: update.traffic_after_ms,
+DURATIONS: Mapping[Metric, Callable[[UpdateFigures], float | None]] = {
+    Metric(
+        "interruption-forward", "interruption into the guest", "by time stamps (RFC 6201), middle of its range"
+    ): lambda update: middle_ms(update.interruption.forward),
+    Metric(
+        "interruption-return", "interruption back", "by time stamps (RFC 6201), middle of its range"
+    ): lambda update: middle_ms(update.interruption.return_),
+    Metric("stop-to-resume", "STOP to RESUME", "QEMU's own time stamps, source to target"): lambda update: (
+        update.stop_to_resume_ms
+    ),
+    Metric("qemu-downtime", "QEMU's downtime", "query-migrate on the source"): lambda update: update.qemu_downtime_ms,
+    Metric("time-to-traffic", "RESUME to first answers", "until an answer came back on every flow"): lambda update: (
+        update.traffic_after_ms
+    ),
 }
-COUNTS_OF: Mapping[str, Callable[[UpdateFigures], PerDirection]] = {
-    "lost": lambda update: update.loss,
-    "duplicates": lambda update: update.duplicates,
-    "reordered": lambda update: update.reordered,
+COUNTS: Mapping[Metric, Callable[[UpdateFigures], PerDirection]] = {
+    Metric("lost", "lost packets", "both directions, RFC 7680"): lambda update: update.loss,
+    Metric("duplicates", "duplicates", "both directions, RFC 5560"): lambda update: update.duplicates,
+    Metric("reordered", "reordered packets", "both directions, RFC 4737"): lambda update: update.reordered,
 }
 
 
@@ -148,12 +144,12 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
     updates = updates_of(case)
     failures = [item for item in judged.verdict.findings if item.outcome == Outcome.FAIL]
     last = case.target or case.source
-    counts = {name: [of(update).total for update in updates] for name, of in COUNTS_OF.items()}
+    counts = {metric.name: [of(update).total for update in updates] for metric, of in COUNTS.items()}
     asked = case.parameters
     return GuestResult(
         case=NUMBERED.sub("", case.id) if NUMBERED.search(case.id) and _is_repetition(case) else case.id,
         updates=case.updates or 0,
-        durations={name: _known(of(update) for update in updates) for name, of in DURATIONS_OF.items()},
+        durations={metric.name: _known(of(update) for update in updates) for metric, of in DURATIONS.items()},
         packets={name: sum(value or 0 for value in values) for name, values in counts.items()},
         affected={name: sum(1 for value in values if value) for name, values in counts.items()},
         failures=tuple(item for item in failures if not (case.overlong and _about_packets(item))),

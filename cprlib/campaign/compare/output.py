@@ -10,21 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE, WORDS, Comparison, a_to_b_failures
-from cprlib.campaign.compare.decision import Change, CountResult, DurationResult, Sample
+from cprlib.campaign.compare.decision import OUTCOMES, Change, CountResult, DurationResult, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import CONFIDENCE, FALSE_ALARM, WORTH_SEEING, chance_to_see, updates_needed
 from cprlib.campaign.page import picture, render, text_table, wrap, write_json, write_page
-from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import UNKNOWN, duration, one_line
 from cprlib.report.plotting import DOT, INK, SOFT
 
 PAGE_FILE, TEXT_FILE = "compare.html", "compare.txt"
-OUTCOMES = {
-    Change.REGRESS: Outcome.FAIL,
-    Change.SAME: Outcome.PASS,
-    Change.IMPROVE: Outcome.PASS,
-    Change.UNDECIDED: Outcome.INCONCLUSIVE,
-}
 CHANGE_WORDS = {Change.SAME: "no difference", Change.REGRESS: "REGRESS"}  # upper case, so that the eye finds it
 DURATION_HEADINGS = ("metric", "A, ms", "B, ms", "B/A", "interval", "p worse", "noise", "matters", "verdict")
 CONTROL_HEADINGS = ("metric", "A, ms", "again, ms", "ratio", "interval", "p worse", "noise", "matters", "verdict")

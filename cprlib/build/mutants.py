@@ -1,8 +1,7 @@
 """Mutants: QEMU builds with a known defect, which the suite must kill (docs/adding-a-mutant.md).
 
 A mutant is one file ``images/qemu/mutants/<group>/<name>.patch``: its subject and body are its documentation, trailers
-name the cases that kill it, and its diff is applied after the series. This module reads the files, builds a mutant,
-and writes the tables of docs/mutants.md.
+name the cases that kill it, and its diff is applied after the series. This module reads the files and builds a mutant.
 """
 
 from __future__ import annotations
@@ -27,30 +26,6 @@ SUBJECT = re.compile(r"Subject: \[PATCH\] (\S.*)")
 HEADER = re.compile(r"From: \S.*")
 TRAILER = re.compile(r"([A-Z][a-z]+(?:-[a-z]+)*):(.*)")
 TRAILERS = ("Killed-by", "Message", "Bases", "Leaves-out")
-PAGE_HEAD = """\
-# Mutants
-
-A mutant is a build of QEMU with a known defect: the series without one of its patches, or with one
-more patch that breaks something. `cprlib prove` runs the suite on every mutant and shows which case
-kills it ([cprlib prove](prove.md)). To write one, see [Adding a mutant](adding-a-mutant.md).
-
-A case kills a mutant when it fails with a finding (`property: text`) that the regular expression
-in the last column matches. Each mutant is explained in its file,
-`images/qemu/mutants/GROUP/NAME.patch`.
-
-This page is generated: `cprlib build --list --markdown > docs/mutants.md`.
-"""
-TABLE_HEAD = "| mutant | subject | killed by | message |\n| --- | --- | --- | --- |\n"
-GROUPS = {
-    "series": "The series without one of its patches",
-    "tap": "Tap: queues, descriptors, scripts",
-    "vhost": "vhost",
-    "nic-state": "State of the NIC",
-    "devices": "State of other devices",
-    "channel": "Migration and the CPR channel",
-    "failure": "Failed updates",
-    "traffic": "Packets",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,24 +136,6 @@ def read_mutant(file: Path) -> Mutant:
     )
     _check(file, mutant, values)
     return mutant
-
-
-def markdown_page(mutants: Sequence[Mutant]) -> str:
-    """The text of docs/mutants.md: a table for each group."""
-    groups = [*GROUPS, *sorted({mutant.group for mutant in mutants} - set(GROUPS))]
-    text = PAGE_HEAD
-    for group in groups:
-        members = [mutant for mutant in mutants if mutant.group == group]
-        if members:
-            text += f"\n## {GROUPS.get(group, group)}\n\n{TABLE_HEAD}"
-            text += "".join(_table_row(mutant) for mutant in members)
-    return text
-
-
-def _table_row(mutant: Mutant) -> str:
-    killers = ", ".join(f"`{case}`" for case in mutant.killed_by)
-    cells = (f"`{mutant.name}`", mutant.subject, killers, f"`{mutant.message}`")
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
 def _files(top: Path) -> list[Path]:

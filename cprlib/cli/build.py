@@ -90,10 +90,10 @@ def build(
 
 
 def _list(mutants: Sequence[Mutant], markdown: bool) -> None:
-    from cprlib.build.mutants import markdown_page
+    from cprlib.campaign.mutation.list_page import mutants_page
 
     if markdown:
-        click.echo(markdown_page(mutants), nl=False)
+        click.echo(mutants_page(mutants), nl=False)
         return
     width = max((len(item.name) for item in mutants), default=0)
     for item in mutants:

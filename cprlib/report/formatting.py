@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import unicodedata
 from typing import Annotated
 
@@ -18,6 +19,10 @@ UNKNOWN = "-"
 MARK = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.SKIP: "○"}
 MAX_TEXT = 2000  # characters of one untrusted text
 MAX_COMMAND = 1500  # characters of a command line
+
+_MARKUP = str.maketrans(
+    {character: f"\\{character}" for character in "\\|[]!*_#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"}
+)
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -91,6 +96,34 @@ def one_line(text: str, width: int = 300) -> str:
     """Untrusted text as one line of at most ``width`` characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def markdown_text(text: str, width: int = 200) -> str:
+    """Untrusted text in Markdown, also in a cell of a table: one line, no bars, no markup, no links."""
+    return one_line(text, width).translate(_MARKUP)
+
+
+def code_span(text: str, width: int = MAX_COMMAND) -> str:
+    """Untrusted text as a code span (CommonMark 6.1), unchanged up to ``width`` characters."""
+    line = one_line(text, width)
+    fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def command_span(command: str) -> str:
+    """A command line as a code span, complete; a mail client might read ``<`` as markup."""
+    return code_span(command.replace("<", "\u2039"))
+
+
+def code_cell(text: str, width: int = 300) -> str:
+    """Untrusted text as a code span in a cell of a table, where a bar would end the cell."""
+    return code_span(text, width).replace("|", "\\|")
+
+
+def markdown_row(*cells: str) -> str:
+    """A row of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
 
 
 def seconds_of(case: CaseEvidence) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,8 +14,11 @@ from cprlib.report.formatting import (
     MAX_COMMAND,
     by_direction,
     checks_passed,
+    command_span,
     duration,
     has_figures,
+    markdown_row,
+    markdown_text,
     ms_range,
     number,
     one_line,
@@ -58,9 +60,6 @@ _MARKDOWN_FIGURES: tuple[Figure, ...] = (
     *((f"{heading} fwd / ret", text) for heading, text in _COUNTS),
     ("fds paired", paired_descriptors),
     _UNEXPLAINED,
-)
-_ESCAPES = str.maketrans(
-    {character: f"\\{character}" for character in "\\|[]!*_#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"}
 )
 
 
@@ -158,13 +157,13 @@ def _wrap(line: str) -> str:
 def markdown_summary(report: RunReport) -> str:
     """Verdict, answers, causes, series and table, the worst first, in at most 20 lines: for the summary of a CI job."""
     head = [f"**{MARK[report.verdict.outcome]} {report.verdict.outcome.upper()}**: {report.sentence}", ""]
-    head += [f"- **{question}** {_escape(answer, 500)}" for question, answer in answers(report).lines]
+    head += [f"- **{question}** {markdown_text(answer, 500)}" for question, answer in answers(report).lines]
     head += ["", *(_markdown_group(index, group) for index, group in enumerate(report.groups[:_MARKDOWN_GROUPS], 1))]
     if report.groups[_MARKDOWN_GROUPS:]:
         head[-1] += f" And {counted(len(report.groups) - _MARKDOWN_GROUPS, 'other cause')}: report.html."
     head += [""] if report.groups else []
     if any(patch.verdict for patch in report.patches):
-        head += [f"Series: {'; '.join(_escape(line, 500) for line in _series_lines(report.patches))}", ""]
+        head += [f"Series: {'; '.join(markdown_text(line, 500) for line in _series_lines(report.patches))}", ""]
     foot = ["", *_run_facts(report)]
     cases = worst_first(report.cases)
     if lacks_feature(report.cases):
@@ -172,19 +171,19 @@ def markdown_summary(report: RunReport) -> str:
     room = MARKDOWN_LINES - len(head) - len(foot) - 2
     shown = cases if len(cases) <= room else cases[: room - 1]
     table = [
-        _markdown_row("", "case", *(heading for heading, _ in _MARKDOWN_FIGURES)),
+        markdown_row("", "case", *(heading for heading, _ in _MARKDOWN_FIGURES)),
         f"|---|---|{'--:|' * len(_MARKDOWN_FIGURES)}",
         *(
-            _markdown_row(
+            markdown_row(
                 f"{MARK[case.outcome]} {case.outcome}",
-                _escape(case.evidence.id),
+                markdown_text(case.evidence.id),
                 *_markdown_figures(case.evidence),
             )
             for case in shown
         ),
     ]
     if len(shown) < len(cases):
-        table.append(_markdown_row("", f"and {len(cases) - len(shown)} more", *[""] * len(_MARKDOWN_FIGURES)))
+        table.append(markdown_row("", f"and {len(cases) - len(shown)} more", *[""] * len(_MARKDOWN_FIGURES)))
     return "\n".join([*head, *table, *foot]) + "\n"
 
 
@@ -194,26 +193,9 @@ def _markdown_figures(case: CaseEvidence) -> list[str]:
     return [case.skip_word if case.skipped else checks_passed(case), *[""] * (len(_MARKDOWN_FIGURES) - 1)]
 
 
-def _escape(text: str, width: int = 200) -> str:
-    """Untrusted text in one table cell: one line, no bars, no markup, no links."""
-    return one_line(text, width).translate(_ESCAPES)
-
-
-def _code_span(text: str) -> str:
-    """A command line as a code span (CommonMark 6.1), complete and unchanged except for ``<``."""
-    line = one_line(text, MAX_COMMAND).replace("<", "\u2039")  # a mail client might read it as markup
-    fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
-    pad = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{fence}{pad}{line}{pad}{fence}"
-
-
-def _markdown_row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _markdown_group(index: int, group: FindingGroup) -> str:
-    command = f"; run again: {_code_span(group.command)}" if group.command else ""
-    return f"{index}. {MARK[group.outcome]} **{_escape(group.heading)}**: {_escape(group.text)}{command}"
+    command = f"; run again: {command_span(group.command)}" if group.command else ""
+    return f"{index}. {MARK[group.outcome]} **{markdown_text(group.heading)}**: {markdown_text(group.text)}{command}"
 
 
 def _run_facts(report: RunReport) -> list[str]:
@@ -223,10 +205,10 @@ def _run_facts(report: RunReport) -> list[str]:
     when = (utc(report.started_ns) or "")[:16].replace("T", " ")
     machine = f"{environment.cpu or 'unknown CPU'}, {number(environment.cores)} cores, kernel {environment.kernel}"
     lines = [
-        f"QEMU {_escape(qemus) or 'unknown'}; policy {_escape(report.policy.name)}; cprlib {environment.cprlib}"
-        + (f" at {environment.commit}" if environment.commit else ""),
-        f"{backend}; {_escape(machine)}" + (f"; {when} UTC" if when else ""),
+        f"QEMU {markdown_text(qemus) or 'unknown'}; policy {markdown_text(report.policy.name)}; "
+        + f"cprlib {environment.cprlib}{f' at {environment.commit}' if environment.commit else ''}",
+        f"{backend}; {markdown_text(machine)}" + (f"; {when} UTC" if when else ""),
     ]
     if report.command:
-        lines.append(f"Command: {_code_span(report.command)}")
+        lines.append(f"Command: {command_span(report.command)}")
     return lines

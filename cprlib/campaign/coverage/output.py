@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cprlib.campaign.coverage.records import COVERAGE_SCHEMA_FILE, CoverageReport, Figures, LineCoverage
 from cprlib.campaign.page import first_of, render, text_table, wrap, write_json, write_page
-from cprlib.report.formatting import MARK, one_line
+from cprlib.report.formatting import MARK, code_cell, code_span, markdown_row, markdown_text, one_line
 from cprlib.report.results_folder import case_id
 
 PAGE_FILE, SUMMARY_FILE = "coverage.html", "coverage.md"
@@ -103,16 +103,16 @@ def _cells(figures: Figures) -> tuple[str, ...]:
 def report_markdown(report: CoverageReport) -> str:
     """A table of the patches, the lines that do not run, and their reasons."""
     lines = [f"**{MARK[report.verdict]} {report.verdict.upper()}**: {report.sentence}", ""]
-    lines += [f"| {' | '.join(HEADINGS)} |", "|---|--:|--:|--:|--:|--:|--:|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(report)]
+    lines += [markdown_row(*HEADINGS), "|---|--:|--:|--:|--:|--:|--:|---|"]
+    lines += [markdown_row(*map(markdown_text, row)) for row in _rows(report)]
     if report.open_lines:
         lines += ["", "Lines that no test runs, without a reason:", ""]
-        lines += [f"- `{text}`" for text in _shown(report.open_lines)]
+        lines += [f"- {code_span(text)}" for text in _shown(report.open_lines)]
     if report.explained_lines:
         lines += ["", "| line that no test runs | | reason |", "|---|---|---|"]
         for line in report.explained_lines:
-            code = one_line(line.text.strip()).replace("|", "\\|")
-            lines.append(f"| {line.file}:{line.line} | `{code}` | {one_line(line.reason)} |")
+            reason = markdown_text(line.reason, 300)
+            lines.append(markdown_row(f"{line.file}:{line.line}", code_cell(line.text.strip()), reason))
     return "\n".join([*lines, "", *_notes(report)]).rstrip() + "\n"
 
 

@@ -20,7 +20,7 @@ from cprlib.campaign.outcome import QUIET, JobOutcome
 from cprlib.campaign.page import evidence_link, first_of, render, text_table, wrap, write_json, write_page
 from cprlib.campaign.session import RESULTS
 from cprlib.evidence.records import Outcome
-from cprlib.report.formatting import MARK, one_line
+from cprlib.report.formatting import MARK, command_span, markdown_row, markdown_text, one_line
 
 JSON_FILE, PAGE_FILE, SUMMARY_FILE = "mutation.json", "mutation.html", "mutation.md"
 SUMMARY_LINES = 40
@@ -158,11 +158,13 @@ def report_markdown(report: MutationReport) -> str:
     """At most forty lines for a pull request or a mailing list: verdict, a line for each build, the reasons."""
     builds = sorted(report.builds, key=lambda item: WORST_FIRST.index(item.verdict))
     head = [f"**{MARK[report.verdict]} {report.verdict.upper()}**: {report.sentence}", ""]
-    wrong = [f"- {_markdown(item.name)}: {_markdown(reason.text)}" for item in builds for reason in item.reasons]
+    wrong = [
+        f"- {markdown_text(item.name)}: {markdown_text(reason.text)}" for item in builds for reason in item.reasons
+    ]
     if report.generated:
         head += _generated_markdown(report.generated)
     reasons = first_of(wrong, 8, "- and {} more")
-    foot = ["", _facts(report), *([f"Run with `{_markdown(report.command)}`"] if report.command else [])]
+    foot = ["", _facts(report), *([f"Run with {command_span(report.command)}"] if report.command else [])]
     room = SUMMARY_LINES - len(head) - 2 - bool(reasons) - len(reasons) - len(foot)
     shown = builds if len(builds) <= room else builds[: room - 1]
     table = ["| | build | killed by | s | message |", "|---|---|---|--:|---|", *map(_markdown_row, shown)]
@@ -175,19 +177,19 @@ def _markdown_row(item: BuildResults) -> str:
     by = seconds = message = "-"
     if item.killed_by:
         first, *more = item.killed_by
-        by = _markdown(first.test) + (f" and {len(more)} more" if more else "")
+        by = markdown_text(first.test) + (f" and {len(more)} more" if more else "")
         seconds = f"{first.seconds:.1f}" if first.seconds is not None else "-"
-        message = _markdown(first.message, 120)
-    return f"| {MARK[item.verdict]} | {_markdown(item.name)} | {by} | {seconds} | {message} |"
+        message = markdown_text(first.message, 120)
+    return markdown_row(MARK[item.verdict], markdown_text(item.name), by, seconds, message)
 
 
 def _generated_markdown(generated: GeneratedReport) -> list[str]:
-    lines = [f"| patch | score | {' | '.join(COUNTS.values())} |", f"|---|--:|{'--:|' * len(COUNTS)}"]
+    lines = [markdown_row("patch", "score", *COUNTS.values()), f"|---|--:|{'--:|' * len(COUNTS)}"]
     for score in (*generated.patches, generated.total):
-        counts = " | ".join(str(getattr(score, name)) for name in COUNTS)
-        lines.append(f"| {_markdown(score.patch.removesuffix('.patch'))} | {percent_text(score)} | {counts} |")
+        counts = (str(getattr(score, name)) for name in COUNTS)
+        lines.append(markdown_row(markdown_text(score.patch.removesuffix(".patch")), percent_text(score), *counts))
     alive = [
-        f"- {result.state}: {result.mutant.place} {_markdown(changed_text(result.mutant), 100)}"
+        f"- {result.state}: {result.mutant.place} {markdown_text(changed_text(result.mutant), 100)}"
         for result in generated.alive
     ]
     return [*lines, *([""] if alive else []), *first_of(alive, SURVIVORS_SHOWN, "- and {} more"), ""]
@@ -199,12 +201,6 @@ def _facts(report: MutationReport) -> str:
     environment = report.environment
     facts = f"QEMU {report.base}, {scope}; {where}; cprlib {environment.cprlib} {environment.commit}".rstrip()
     return facts + (f"; {report.lab_lost} labs died and were replaced" if report.lab_lost else "")
-
-
-def _markdown(text: str, width: int = 200) -> str:
-    """Foreign text for a table: no line ends, no bars, no markup."""
-    line = one_line(text, width).replace("\\", "\\\\").replace("|", "\\|").replace("`", "'")
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace("[", "\\[")
 
 
 # --- text ---

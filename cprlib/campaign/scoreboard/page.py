@@ -11,7 +11,7 @@ from statistics import median
 from cprlib.campaign.scoreboard.figures import Counts, Measured
 from cprlib.campaign.scoreboard.plan import UPDATES, ScoreboardRequest
 from cprlib.report.environment import Environment
-from cprlib.report.formatting import UNKNOWN, duration, number, one_line
+from cprlib.report.formatting import UNKNOWN, duration, markdown_row, number, one_line
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.traffic_rules import counted
 
@@ -91,13 +91,9 @@ def _item(text: str) -> str:
 
 
 def _table(rows: Iterable[Measured]) -> Iterator[str]:
-    yield _line(HEADINGS)
-    yield _line(["---"] * len(HEADINGS))
-    yield from (_line(_cells(row)) for row in rows)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    yield markdown_row(*HEADINGS)
+    yield markdown_row(*["---"] * len(HEADINGS))
+    yield from (markdown_row(*(cell.replace("|", "\\|") for cell in _cells(row))) for row in rows)
 
 
 def _cells(row: Measured) -> list[str]:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build.mutants import build_mutant, find_mutant, load_mutants, markdown_page, mutants_folder
+from cprlib.build.mutants import build_mutant, find_mutant, load_mutants, mutants_folder
 from cprlib.build.progress import Progress
 from cprlib.build.series import diff_of, find_series
+from cprlib.campaign.mutation.list_page import mutants_page
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.files import project_folder
 
@@ -130,4 +131,4 @@ def test_mutants_of_the_project_are_complete_and_different() -> None:
 
 def test_page_matches_the_files() -> None:
     page = (project_folder() / "docs" / "mutants.md").read_text(encoding="utf-8")
-    assert page == markdown_page(load_mutants()), "run: cprlib build --list --markdown > docs/mutants.md"
+    assert page == mutants_page(load_mutants()), "run: cprlib build --list --markdown > docs/mutants.md"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cprlib.build.coverage import SourceLine
 from cprlib.build.series import releases
-from cprlib.campaign.coverage.make_report import Reason, load_reasons, places_of
+from cprlib.campaign.coverage.collect import CaseCounts, Counts
+from cprlib.campaign.coverage.make_report import Reason, load_reasons, make_report, places_of
 from cprlib.campaign.coverage.output import ranges, report_html, report_markdown, report_text, write_report
 from cprlib.campaign.coverage.records import CoverageReport
 from cprlib.codec import load_json
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
+from cprlib.report.environment import Environment
 from tests.unit.coverage import samples
-from tests.unit.coverage.samples import ONE, REASON, SOURCES, TAP, TWO
+from tests.unit.coverage.samples import BUILD, FIRST, ONE, REASON, SOURCES, TAP, TWO
 
 pytestmark = pytest.mark.fast
 
@@ -53,6 +57,19 @@ def test_reason_fits_consecutive_lines_whatever_their_indentation() -> None:
     assert places_of(two, SOURCES) == [(TAP, 11), (TAP, 12), (TAP, 13)]
     assert places_of(Reason("net/net.c", "return -1;", "x"), SOURCES) == []
     assert places_of(Reason(TAP, "context\nreturn -1;", "x"), SOURCES) == [(TAP, 19), (TAP, 20)]
+
+
+def test_code_and_reasons_stay_in_their_cells(tmp_path: Path) -> None:
+    code, reason = "f(`a` | b);", Reason(TAP, "f(`a` | b);", "*never* | [x](y)")
+    build = replace(BUILD, lines=(SourceLine(FIRST, TAP, 1, code),), sources={TAP: (code,)})
+    cases = (CaseCounts(ONE, True, {(TAP, 1): Counts(0)}),)
+
+    def markdown(*reasons: Reason) -> str:
+        made = make_report("10.0", samples.series(tmp_path), build, cases, reasons, environment=Environment())
+        return report_markdown(made)
+
+    assert "| net/tap.c:1 | ``f(`a` \\| b);`` | \\*never\\* \\| \\[x\\](y) |" in markdown(reason)
+    assert "- ``net/tap.c:1: f(`a` | b);``" in markdown()
 
 
 def test_report_is_written_and_its_text_is_escaped(tmp_path: Path) -> None:

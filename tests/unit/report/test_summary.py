@@ -12,8 +12,9 @@ from cprlib.cli.run import run
 from cprlib.lab.engine import ENGINES
 from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
+from cprlib.report.formatting import command_span
 from cprlib.report.rerun import FLAGS, OPTIONAL_VALUES, SELECTION, rerun_command
-from cprlib.report.summary import MARKDOWN_LINES, _code_span, markdown_summary, result_table
+from cprlib.report.summary import MARKDOWN_LINES, markdown_summary, result_table
 from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import good_case
@@ -102,5 +103,5 @@ def test_summary_and_table_have_the_exact_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"), [("a b", "`a b`"), ("a `b` c", "``a `b` c``"), ("a ``b", "```a ``b```"), ("`a", "`` `a ``")]
 )
-def test_code_span_shows_its_text_unchanged(text: str, wanted: str) -> None:
-    assert _code_span(text) == wanted
+def testcommand_span_shows_its_text_unchanged(text: str, wanted: str) -> None:
+    assert command_span(text) == wanted

@@ -44,7 +44,7 @@ class Rule(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CodeChange:
     """One mutant of a file, or the three of a condition.
 
     :param rules: one, or those of a condition; their mutants have consecutive numbers.
@@ -79,7 +79,7 @@ class Changes:
     :param skipped: how often a rule would apply where its mutant cannot be written or has no meaning, by reason.
     """
 
-    changes: list[Change] = field(default_factory=list)
+    changes: list[CodeChange] = field(default_factory=list)
     skipped: collections.Counter[str] = field(default_factory=collections.Counter)
 
 
@@ -93,7 +93,7 @@ def find_changes(source: bytes, lines: Mapping[int, str]) -> Changes:
     return finder.found
 
 
-def weave(source: bytes, changes: Sequence[tuple[int, Change]]) -> bytes:
+def weave(source: bytes, changes: Sequence[tuple[int, CodeChange]]) -> bytes:
     """The text of a file with mutants in it; line numbers stay.
 
     :param changes: each with the number of its (first) mutant.
@@ -171,7 +171,7 @@ class _Finder:
             else:
                 self.found.changes.append(change)
 
-    def _changes_of(self, node: Node, place: _Place) -> Iterator[Change]:
+    def _changes_of(self, node: Node, place: _Place) -> Iterator[CodeChange]:
         if place.controls and node.type != "parenthesized_expression":
             yield from self._condition(node, place)
         match node.type:
@@ -190,7 +190,7 @@ class _Finder:
             case _:
                 pass
 
-    def _condition(self, node: Node, place: _Place) -> Iterator[Change]:
+    def _condition(self, node: Node, place: _Place) -> Iterator[CodeChange]:
         parent = _parent(node)
         if parent.type == "conditional_expression" and parent.child_by_field_name("consequence") is None:
             self.found.skipped["condition whose value is used"] += 1
@@ -200,7 +200,7 @@ class _Finder:
         mutated = (f"!({text})", "true", "false")
         yield self._change(rules, node, place.function, mutated, b"cprlib_condition(@, !!(", b"))")
 
-    def _deleted(self, node: Node, place: _Place) -> Iterator[Change]:
+    def _deleted(self, node: Node, place: _Place) -> Iterator[CodeChange]:
         parent = _parent(node)
         if not self._text(node).endswith(b";"):
             return  # the parser took a macro with a block for a statement
@@ -221,7 +221,7 @@ class _Finder:
         else:
             yield self._change((Rule.DELETE,), node, place.function, (";",), b"{ if (!cprlib_mutant(@)) { ", b" } }")
 
-    def _operator(self, node: Node, place: _Place) -> Iterator[Change]:
+    def _operator(self, node: Node, place: _Place) -> Iterator[CodeChange]:
         left, operator, right = (node.child_by_field_name(name) for name in ("left", "operator", "right"))
         if left is None or operator is None or right is None or self._text(operator) not in OTHER_OPERATOR:
             return
@@ -231,7 +231,7 @@ class _Finder:
         rule = Rule.BOUNDARY if kind in LARGER_OR_EQUAL else Rule.LOGIC
         yield self._value(rule, node, place.function, text)
 
-    def _without_not(self, node: Node, place: _Place) -> Iterator[Change]:
+    def _without_not(self, node: Node, place: _Place) -> Iterator[CodeChange]:
         operand = node.child_by_field_name("argument")
         if not self._text(node).startswith(b"!") or operand is None:
             return
@@ -240,7 +240,7 @@ class _Finder:
             return
         yield self._value(Rule.NOT, node, place.function, f"!!({self._line(operand)})")
 
-    def _constant(self, node: Node, place: _Place) -> Iterator[Change]:
+    def _constant(self, node: Node, place: _Place) -> Iterator[CodeChange]:
         text = self._text(node)
         if node.type == "number_literal" and not NUMBER.fullmatch(text):
             self.found.skipped["number that is not decimal"] += 1
@@ -254,7 +254,7 @@ class _Finder:
         other = {b"true": "false", b"false": "true"}.get(text) or str(int(text) + 1)
         yield self._value(Rule.CONSTANT, node, place.function, other)
 
-    def _swapped(self, node: Node, place: _Place) -> Iterator[Change]:
+    def _swapped(self, node: Node, place: _Place) -> Iterator[CodeChange]:
         arguments = node.child_by_field_name("arguments")
         name = self._text(node.children[0])
         if arguments is None or MACRO.fullmatch(name) or NO_BEHAVIOUR.fullmatch(name):
@@ -270,7 +270,7 @@ class _Finder:
                 before = b"(CPRLIB_SWAP(@, %s, %s) ? %s : (" % (first, second, mutated.encode())
                 yield self._change((Rule.SWAP,), node, place.function, (mutated,), before, b"))", (one, two))
 
-    def _early(self, node: Node) -> Iterator[Change]:
+    def _early(self, node: Node) -> Iterator[CodeChange]:
         body, kind = node.child_by_field_name("body"), node.child_by_field_name("type")
         if body is None or kind is None:
             return
@@ -284,9 +284,9 @@ class _Finder:
         for value in values if body.named_child_count else ():
             before = b" if (cprlib_mutant(@)) { return%s; }" % value
             text = f"return{value.decode()};"
-            yield Change((Rule.RETURN,), line, line, name, f"{name}()", (text,), at, at, before)
+            yield CodeChange((Rule.RETURN,), line, line, name, f"{name}()", (text,), at, at, before)
 
-    def _value(self, rule: Rule, node: Node, function: str, mutated: str) -> Change:
+    def _value(self, rule: Rule, node: Node, function: str, mutated: str) -> CodeChange:
         before = b"(cprlib_mutant(@) ? (%s) : (" % mutated.encode()
         return self._change((rule,), node, function, (mutated,), before, b"))")
 
@@ -299,10 +299,10 @@ class _Finder:
         before: bytes,
         after: bytes,
         swapped: tuple[int, int] | None = None,
-    ) -> Change:
+    ) -> CodeChange:
         first, last = node.start_point[0] + 1, node.end_point[0] + 1
         start, end = node.start_byte, node.end_byte
-        return Change(rules, first, last, function, self._line(node), mutated, start, end, before, after, swapped)
+        return CodeChange(rules, first, last, function, self._line(node), mutated, start, end, before, after, swapped)
 
     def _body_of(self, node: Node) -> Node | None:
         while node.parent and node.type != "function_definition":

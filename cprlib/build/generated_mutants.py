@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib.build.added_lines import patched_files
-from cprlib.build.c_mutants import Change, find_changes, weave
+from cprlib.build.c_mutants import CodeChange, find_changes, weave
 from cprlib.build.series import Series
 from cprlib.errors import BuildFailed
 from cprlib.files import project_folder
@@ -77,7 +77,7 @@ class MutantSet:
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     file: str
-    change: Change
+    change: CodeChange
 
 
 @dataclass(slots=True)

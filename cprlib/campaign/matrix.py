@@ -245,17 +245,17 @@ class MatrixRun:
         MatrixRecord(self.matrix.name, names, (shard,), self.count).write(results)
 
 
-def plan_matrix(name: str, patterns: Sequence[str], shard: str | None, *, brought: bool) -> MatrixRun:
+def plan_matrix(name: str, patterns: Sequence[str], shard: str | None, *, own_qemu: bool) -> MatrixRun:
     """Choose the points of a run.
 
     :param name: of a matrix in ``fixtures/matrix``, or a path.
     :param patterns: ``fnmatch`` patterns of points' names; all points without patterns.
     :param shard: ``2/3``.
-    :param brought: the run tests a QEMU of the user's, so the matrix has no bases.
+    :param own_qemu: the run tests a QEMU of the user's, so the matrix has no bases.
     :raises UsageError: one of them is invalid.
     """
     matrix = load_matrix(name)
-    if brought:
+    if own_qemu:
         matrix = without(matrix, BASE)
     number, count = parse_shard(shard) if shard else (1, 1)
     run = MatrixRun(matrix, matrix.only(patterns), number, count)

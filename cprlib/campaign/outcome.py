@@ -28,7 +28,7 @@ class JobOutcome(enum.StrEnum):
     CRASHED = "crashed"  # no evidence, an error without a verdict, labs that died, a timeout
 
 
-QUIET = (JobOutcome.PASSED, JobOutcome.SKIPPED)
+WITHOUT_ALARM = (JobOutcome.PASSED, JobOutcome.SKIPPED)
 VERDICT_OF = {
     JobOutcome.FAILED: Outcome.FAIL,
     JobOutcome.PASSED: Outcome.PASS,

@@ -37,7 +37,7 @@ def write_page(path: Path, text: str) -> None:
     files.write_text(path, text, mode=0o600)
 
 
-def write_json(folder: Path, schema: SchemaFile, document: object) -> None:
+def write_document(folder: Path, schema: SchemaFile, document: object) -> None:
     """Validate and write a session's JSON file, complete or not at all, readable by its owner alone.
 
     :param document: the record that the schema describes.

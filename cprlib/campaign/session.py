@@ -23,7 +23,7 @@ from cprlib.build.progress import Progress
 from cprlib.build.series import DEFAULT_BASE
 from cprlib.campaign.job import FinishedJob, SuiteTest, gather_evidence
 from cprlib.campaign.pool import Children, Pool, Strategy
-from cprlib.campaign.store import STORE_VERSION, Store, read_record, store_folder
+from cprlib.campaign.store import STORE_VERSION, Store, move_into_place, read_record
 from cprlib.codec import dump_json
 from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, InstrumentError
@@ -112,7 +112,7 @@ class Session:
 
     def store(self, folder: Path, place: str) -> None:
         """Move the folder of a finished job to the results."""
-        store_folder(folder, self.final(place))
+        move_into_place(folder, self.final(place))
 
     def final(self, place: str) -> Path:
         return self.folder / RESULTS / place

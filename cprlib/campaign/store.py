@@ -124,7 +124,7 @@ def read_record(kind: type[Record], path: Path, version: int, word: str = "versi
     return record
 
 
-def store_folder(temporary: Path, final: Path) -> None:
+def move_into_place(temporary: Path, final: Path) -> None:
     """Rename a complete folder to its place; an older one there is thrown away.
 
     :raises EnvironmentFailure: the folder cannot be written.

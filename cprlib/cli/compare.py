@@ -125,12 +125,12 @@ def compare(
         parameters = read_parameters(parameter)
         check_parameters(parameters)
         load_policy(policy)
-        brought, other = read_qemu(a, a_firmware), read_qemu(b, b_firmware)
+        own_qemu, other = read_qemu(a, a_firmware), read_qemu(b, b_firmware)
         assert other is not None
         find_measured(tests or (UPDATES_CASE,), list_tests())
         request = CompareRequest(
             b=str(other.path),
-            a=str(brought.path) if brought else None,
+            a=str(own_qemu.path) if own_qemu else None,
             a_firmware=str(a_firmware.absolute()) if a_firmware else None,
             b_firmware=str(b_firmware.absolute()) if b_firmware else None,
             base=base,

@@ -106,7 +106,7 @@ def run(
     if target_base and target_qemu:
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
     parameters = read_parameters(parameter, qemu_arg)
-    plan = _plan(matrix, points, shard, parameters, brought=qemu is not None)
+    plan = _plan(matrix, points, shard, parameters, own_qemu=qemu is not None)
     from cprlib.build.assets import build_assets, build_base
     from cprlib.build.progress import console_progress
     from cprlib.build.qemu import build_qemu
@@ -120,10 +120,10 @@ def run(
     from cprlib.verdict.policy_file import load_policy
 
     judged_by = load_policy(policy)
-    brought, target = read_qemu(qemu, firmware), read_qemu(target_qemu, target_firmware)
+    own_qemu, target = read_qemu(qemu, firmware), read_qemu(target_qemu, target_firmware)
     engine = choose_engine(native, lab, report_progress)
-    bases = () if brought else _bases(plan, base, engine)
-    assets = build_assets(console_progress(), lab=engine is not None, qemu=brought, base=bases[0] if bases else base)
+    bases = () if own_qemu else _bases(plan, base, engine)
+    assets = build_assets(console_progress(), lab=engine is not None, qemu=own_qemu, base=bases[0] if bases else base)
     if target_base:
         target = build_qemu(target_base, True, console_progress())
     qemus = {name: build_base(name, console_progress()) for name in bases}
@@ -132,8 +132,8 @@ def run(
         {*parameters, *(name for point in (plan.own if plan else ()) for name in point.values)},
     )
     given = asset_parameters(assets, engine, policy) | (target.parameters("target_") if target else {}) | parameters
-    if brought:
-        require_accelerator(brought, given.get("accelerator", ACCELERATORS[0]))
+    if own_qemu:
+        require_accelerator(own_qemu, given.get("accelerator", ACCELERATORS[0]))
     environment = describe_run(engine, lab_kernel=assets.lab_kernel, accelerator=given.get("accelerator", ""))
     before = None
     if baseline:
@@ -144,7 +144,7 @@ def run(
     command = command_line()
     if plan:
         plan.record(results, command, environment)
-    elif not brought and "qemu" not in parameters:
+    elif not own_qemu and "qemu" not in parameters:
         given["base"] = base
     suite = SuiteRun(
         results=results,
@@ -228,7 +228,7 @@ def _write_history(folder: Path) -> None:
 
 
 def _plan(
-    matrix: str | None, points: Sequence[str], shard: str | None, parameters: Mapping[str, str], *, brought: bool
+    matrix: str | None, points: Sequence[str], shard: str | None, parameters: Mapping[str, str], *, own_qemu: bool
 ) -> MatrixRun | None:
     """The points of the matrix; None without one. They and the parameters are checked before anything is built."""
     from cprlib.testing.parameters import check_parameters
@@ -244,7 +244,7 @@ def _plan(
     for name in NOT_IN_NAMES:
         if name in parameters:
             raise UsageError(f"run a matrix with -p {name}", "its points select the QEMU", f"give --{name}")
-    plan = plan_matrix(matrix, points, shard, brought=brought)
+    plan = plan_matrix(matrix, points, shard, own_qemu=own_qemu)
     plan.check(parameters, check_parameters)
     return plan
 

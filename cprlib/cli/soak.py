@@ -100,7 +100,7 @@ def soak(
             raise UsageError("soak", "it has no length", "give --hours, e.g. --hours 1")
         find_base(base)
         load_policy(policy)
-        brought = read_qemu(qemu, firmware)
+        own_qemu = read_qemu(qemu, firmware)
         tests = list_tests(tags=tag)
         engine = choose_engine(native, lab, report_progress)
         choices = read_choices()
@@ -116,8 +116,8 @@ def soak(
             choices=choices,
             engine=engine,
             base=base,
-            qemu=str(brought.path) if brought else "",
-            firmware=str(brought.firmware or "") if brought else "",
+            qemu=str(own_qemu.path) if own_qemu else "",
+            firmware=str(own_qemu.firmware or "") if own_qemu else "",
             policy=absolute_policy(policy),
             tags=tag,
             keep=keep,

@@ -37,7 +37,7 @@ _BAD = (Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class CaseFigures:
     """The members of a case in run.json that the page shows, as in :class:`cprlib.report.run_json.RunCase`."""
 
     id: str
@@ -68,7 +68,7 @@ class _RunFile:
     policy: _Policy
     environment: Environment
     qemu: tuple[_Qemu, ...]
-    cases: tuple[Figures, ...]
+    cases: tuple[CaseFigures, ...]
     started: str | None = None
     command: str = ""
 
@@ -92,7 +92,7 @@ class SavedRun:
     qemu: str = ""
     commit: str = ""
     command: str = ""
-    cases: Mapping[str, Figures] = field(default_factory=dict)
+    cases: Mapping[str, CaseFigures] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -211,7 +211,7 @@ def _case_history(history: History, name: str) -> dict[str, object]:
     }
 
 
-def draw_case(figures: Sequence[Figures | None], breaks: Sequence[int]) -> str:
+def draw_case(figures: Sequence[CaseFigures | None], breaks: Sequence[int]) -> str:
     """Interruption, loss and duration of one case from run to run, as SVG.
 
     :param figures: in each run, the oldest first; None for a run without the case.

@@ -32,7 +32,7 @@ _TAGS = re.compile(r"^\s*:avocado:\s+tags=(\S+)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class SuiteTest:
+class TestSource:
     """A test of the suite, as its source has it.
 
     :param key: file, class and method: ``test_cpr_tap.py:CprTap.test_x``.
@@ -94,12 +94,12 @@ def suite_key(name: str) -> str:
     return plain_name(name).partition(";")[0]
 
 
-def suite_tests(folder: Path | None = None) -> tuple[SuiteTest, ...]:
+def read_test_sources(folder: Path | None = None) -> tuple[TestSource, ...]:
     """The tests in the sources of the suite; files that cannot be parsed are left out.
 
     :param folder: the project's ``tests/functional`` when None.
     """
-    found: list[SuiteTest] = []
+    found: list[TestSource] = []
     for path in sorted((folder or project_folder() / "tests" / "functional").glob("test_*.py")):
         try:
             with _PARSING:
@@ -112,7 +112,7 @@ def suite_tests(folder: Path | None = None) -> tuple[SuiteTest, ...]:
                     text = ast.get_docstring(method) or ""
                     tags = frozenset(tag for line in _TAGS.findall(text) for tag in line.split(","))
                     title = (text.splitlines() or [method.name])[0].replace("``", "")
-                    found.append(SuiteTest(f"{path.name}:{group.name}.{method.name}", title, tags))
+                    found.append(TestSource(f"{path.name}:{group.name}.{method.name}", title, tags))
     return tuple(found)
 
 
@@ -139,13 +139,13 @@ def series_names(project: Path | None = None) -> tuple[tuple[int, str, str], ...
     return tuple(found)
 
 
-def property_results(cases: Sequence[JudgedCase], tests: Sequence[SuiteTest]) -> tuple[PropertyResult, ...]:
+def property_results(cases: Sequence[JudgedCase], tests: Sequence[TestSource]) -> tuple[PropertyResult, ...]:
     """What the cases show of each test."""
     by_test: dict[str, list[JudgedCase]] = {}
     for case in cases:
         by_test.setdefault(suite_key(case.evidence.test), []).append(case)
 
-    def result(test: SuiteTest) -> PropertyResult:
+    def result(test: TestSource) -> PropertyResult:
         own = by_test.get(test.key, [])
         ran = worst_first(case for case in own if case.outcome != Outcome.SKIP)
         ids = tuple(case.evidence.id for case in own)
@@ -163,7 +163,7 @@ def lacks_feature(cases: Sequence[JudgedCase]) -> bool:
 
 def patch_results(cases: Sequence[JudgedCase]) -> tuple[PatchResult, ...]:
     """What the cases show of each patch of the series; nothing when the QEMU does not have the feature."""
-    tests = suite_tests()
+    tests = read_test_sources()
     cases = () if lacks_feature(cases) else cases
     results = dict(zip(tests, property_results(cases, tests), strict=True))
     found = []

@@ -13,7 +13,7 @@ from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE, WORDS, Compa
 from cprlib.campaign.compare.decision import OUTCOMES, Change, CountResult, DurationResult, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import CONFIDENCE, FALSE_ALARM, WORTH_SEEING, chance_to_see, updates_needed
-from cprlib.campaign.page import picture, render, text_table, wrap, write_json, write_page
+from cprlib.campaign.page import picture, render, text_table, wrap, write_document, write_page
 from cprlib.report.formatting import UNKNOWN, duration, one_line
 from cprlib.report.plotting import DOT, INK, SOFT
 
@@ -31,7 +31,7 @@ def write_comparison(made: Comparison, folder: Path) -> None:
     :raises InstrumentError: the comparison does not fit the schema.
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    write_json(folder, COMPARE_SCHEMA_FILE, made)
+    write_document(folder, COMPARE_SCHEMA_FILE, made)
     write_page(folder / TEXT_FILE, comparison_text(made))
     write_page(folder / PAGE_FILE, comparison_html(made))
 

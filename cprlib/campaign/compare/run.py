@@ -20,8 +20,8 @@ from cprlib.campaign.compare.decide import decide, smallest_p
 from cprlib.campaign.compare.decision import Change, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.session import (
+    A_CONTROL,
     A_TO_B,
-    AGAIN,
     DEFAULTS,
     STORE,
     A,
@@ -248,7 +248,7 @@ def conclude(
         policy,
         environment,
         analysis=analysis,
-        control=samples_of(rounds, AGAIN),
+        control=samples_of(rounds, A_CONTROL),
         a_to_b=[guest for item in rounds for guest in item.get(A_TO_B, ())],
         command=request.command,
     )

@@ -29,7 +29,7 @@ from cprlib.report.build_report import judge_cases
 from cprlib.verdict.policy import Policy
 
 STATE_FILE = "state.json"
-A, B, AGAIN, A_TO_B = "a", "b", "a-again", "a-to-b"
+A, B, A_CONTROL, A_TO_B = "a", "b", "a-again", "a-to-b"
 UPDATES_CASE, A_TO_B_CASE = "chain-of-updates-loses-nothing", "update-to-another-base-loses-nothing"
 DEFAULTS = {"chain": "4", "rate": "500"}
 """Few updates of many guests, because guests differ more than updates; the rate leaves a slow machine some room."""
@@ -145,7 +145,7 @@ def make_arms(assets: Assets, b: QemuBinary, request: CompareRequest, tests: Seq
     ]
     arms = [Arm(A, given[0], measured), Arm(B, given[1], measured)]
     if request.noise:
-        arms.append(Arm(AGAIN, given[0], measured))
+        arms.append(Arm(A_CONTROL, given[0], measured))
     if request.a_to_b and file_digest(assets.qemu.path) != file_digest(b.path):
         target = b.parameters("target_")
         arms.append(Arm(A_TO_B, {**given[0], **target}, find_measured((A_TO_B_CASE,), tests)))

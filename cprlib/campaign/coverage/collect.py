@@ -32,7 +32,7 @@ Place = tuple[str, int]  # file and line
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class LineCounts:
     """What gcov reports of a line.
 
     :param count: how often it ran; :param branches: how often each branch that leaves it was taken.
@@ -41,9 +41,9 @@ class Counts:
     count: int
     branches: tuple[int, ...] = ()
 
-    def __add__(self, other: Counts) -> Counts:
+    def __add__(self, other: LineCounts) -> LineCounts:
         """Both; the branches of a line are the same in each reading of one build."""
-        return Counts(self.count + other.count, tuple(map(sum, zip(self.branches, other.branches, strict=True))))
+        return LineCounts(self.count + other.count, tuple(map(sum, zip(self.branches, other.branches, strict=True))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class CaseCounts:
 
     test: str
     passed: bool
-    lines: Mapping[Place, Counts]
+    lines: Mapping[Place, LineCounts]
 
 
 def collect(build: CoverageBuild, folders: Sequence[Path]) -> tuple[CaseCounts, ...]:
@@ -89,15 +89,15 @@ def _read_case(build: CoverageBuild, digest: str, scratch: Path, case: Path) -> 
     try:
         evidence = CaseEvidence.read(case)
     except InstrumentError:
-        return CaseCounts(case.name, False, read_counters(build, scratch, case / COUNTERS_FILE))
+        return CaseCounts(case.name, False, read_gcov(build, scratch, case / COUNTERS_FILE))
     if evidence.source and evidence.source.sha256 != digest:
         happened = f"{evidence.source.path} is not {build.qemu.path}"
         raise InstrumentError(f"read the coverage of {case}", happened, "run the suite on the present build")
-    lines = read_counters(build, scratch, case / COUNTERS_FILE)
+    lines = read_gcov(build, scratch, case / COUNTERS_FILE)
     return CaseCounts(reference_of(evidence.test), evidence.concluded == Outcome.PASS, lines)
 
 
-def read_counters(build: CoverageBuild, scratch: Path, counters: Path) -> dict[Place, Counts]:
+def read_gcov(build: CoverageBuild, scratch: Path, counters: Path) -> dict[Place, LineCounts]:
     """The executable lines of the instrumented files with the counts of one file of counters.
 
     :param scratch: a folder to make.
@@ -116,13 +116,13 @@ def read_counters(build: CoverageBuild, scratch: Path, counters: Path) -> dict[P
         raise InstrumentError(f"read {counters}", error.happened, error.advice, details=error.details) from error
 
 
-def parse_gcov(output: str) -> dict[Place, Counts]:
+def parse_gcov(output: str) -> dict[Place, LineCounts]:
     """Lines of gcov's JSON documents, one document a line (gcov(1), ``--json-format``).
 
     :returns: by file relative to QEMU's source; a line that several functions share has the sum.
     :raises InstrumentError: it has another form.
     """
-    found: dict[Place, Counts] = {}
+    found: dict[Place, LineCounts] = {}
     try:
         for line in output.splitlines():
             for file in json.loads(line)["files"] if line.strip() else ():
@@ -134,7 +134,7 @@ def parse_gcov(output: str) -> dict[Place, Counts]:
     return found
 
 
-def _lines(file: Mapping[str, Any]) -> Iterator[tuple[Place, Counts]]:
+def _lines(file: Mapping[str, Any]) -> Iterator[tuple[Place, LineCounts]]:
     """The lines of one file: branches of a line are those of all functions that have code there."""
     name = str(file["file"]).removeprefix("../source/")
     by_line: dict[int, list[Any]] = collections.defaultdict(list)
@@ -142,4 +142,4 @@ def _lines(file: Mapping[str, Any]) -> Iterator[tuple[Place, Counts]]:
         by_line[int(line["line_number"])].append(line)
     for number, parts in by_line.items():
         branches = tuple(int(branch["count"]) for part in parts for branch in part["branches"])
-        yield (name, number), Counts(sum(int(part["count"]) for part in parts), branches)
+        yield (name, number), LineCounts(sum(int(part["count"]) for part in parts), branches)

@@ -17,7 +17,7 @@ from typing import Literal
 from cprlib import codec
 from cprlib.build.coverage import CoverageBuild, SourceLine
 from cprlib.build.series import Series, patch_number, subject_of
-from cprlib.campaign.coverage.collect import CaseCounts, Counts, Place
+from cprlib.campaign.coverage.collect import CaseCounts, LineCounts, Place
 from cprlib.campaign.coverage.records import CoverageReport, LineCoverage, PatchCoverage
 from cprlib.codec import Name
 from cprlib.errors import EnvironmentFailure, UsageError
@@ -28,7 +28,7 @@ REASONS_FILE = "coverage.toml"
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class UncoveredReason:
     """An entry.
 
     :param file: relative to QEMU's source.
@@ -48,7 +48,7 @@ class Reason:
         return tuple(line.strip() for line in self.lines.strip().splitlines())
 
 
-def load_reasons(base: str, path: Path | None = None) -> tuple[Reason, ...]:
+def load_reasons(base: str, path: Path | None = None) -> tuple[UncoveredReason, ...]:
     """The entries for a base.
 
     :param path: the project's own list when None.
@@ -57,7 +57,7 @@ def load_reasons(base: str, path: Path | None = None) -> tuple[Reason, ...]:
     file = path or project_folder() / "fixtures" / REASONS_FILE
     try:
         value = tomllib.loads(file.read_text(encoding="utf-8"))
-        entries = codec.decode(dict[Literal["reason"], tuple[Reason, ...]], value).get("reason", ())
+        entries = codec.decode(dict[Literal["reason"], tuple[UncoveredReason, ...]], value).get("reason", ())
     except OSError as error:
         raise EnvironmentFailure(f"read {file}", error.strerror or str(error)) from error
     except (tomllib.TOMLDecodeError, codec.BadValue) as error:
@@ -65,7 +65,7 @@ def load_reasons(base: str, path: Path | None = None) -> tuple[Reason, ...]:
     return tuple(entry for entry in entries if not entry.bases or base in entry.bases)
 
 
-def places_of(reason: Reason, sources: Mapping[str, Sequence[str]]) -> list[Place]:
+def places_of(reason: UncoveredReason, sources: Mapping[str, Sequence[str]]) -> list[Place]:
     """File and number of every line that an entry fits.
 
     :param sources: lines of each file, with the series applied.
@@ -76,7 +76,9 @@ def places_of(reason: Reason, sources: Mapping[str, Sequence[str]]) -> list[Plac
     return [(reason.file, start + offset + 1) for start in starts for offset in range(count)]
 
 
-def explain(reasons: Sequence[Reason], sources: Mapping[str, Sequence[str]]) -> Mapping[Place, Reason]:
+def reasons_by_place(
+    reasons: Sequence[UncoveredReason], sources: Mapping[str, Sequence[str]]
+) -> Mapping[Place, UncoveredReason]:
     return {place: reason for reason in reversed(reasons) for place in places_of(reason, sources)}
 
 
@@ -85,7 +87,7 @@ def make_report(
     series: Series,
     build: CoverageBuild,
     cases: Sequence[CaseCounts],
-    reasons: Sequence[Reason],
+    reasons: Sequence[UncoveredReason],
     *,
     environment: Environment,
     command: str = "",
@@ -97,7 +99,7 @@ def make_report(
     :param build: on which the cases ran.
     :param cases: at least one; every case knows all executable lines.
     """
-    explained = explain(reasons, build.sources)
+    explained = reasons_by_place(reasons, build.sources)
     covered = _covered_lines(build.lines, cases, explained)
     patches = tuple(
         PatchCoverage(
@@ -124,9 +126,9 @@ def make_report(
 
 
 def _covered_lines(
-    lines: Sequence[SourceLine], cases: Sequence[CaseCounts], explained: Mapping[Place, Reason]
+    lines: Sequence[SourceLine], cases: Sequence[CaseCounts], explained: Mapping[Place, UncoveredReason]
 ) -> list[tuple[SourceLine, LineCoverage]]:
-    counts: dict[Place, Counts] = {}
+    counts: dict[Place, LineCounts] = {}
     tests: dict[Place, set[str]] = collections.defaultdict(set)
     for case in cases:
         for place, found in case.lines.items():

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.campaign.coverage.records import COVERAGE_SCHEMA_FILE, CoverageReport, Figures, LineCoverage
-from cprlib.campaign.page import first_of, render, text_table, wrap, write_json, write_page
+from cprlib.campaign.coverage.records import COVERAGE_SCHEMA_FILE, CoverageFigures, CoverageReport, LineCoverage
+from cprlib.campaign.page import first_of, render, text_table, wrap, write_document, write_page
 from cprlib.report.formatting import MARK, code_cell, code_span, markdown_row, markdown_text, one_line
 from cprlib.report.results_folder import case_id
 
@@ -52,7 +52,7 @@ def write_report(folder: Path, report: CoverageReport) -> None:
     """
     write_page(folder / PAGE_FILE, report_html(report))
     write_page(folder / SUMMARY_FILE, report_markdown(report))
-    write_json(folder, COVERAGE_SCHEMA_FILE, report)
+    write_document(folder, COVERAGE_SCHEMA_FILE, report)
 
 
 def report_html(report: CoverageReport) -> str:
@@ -95,7 +95,7 @@ def _rows(report: CoverageReport) -> list[tuple[str, ...]]:
     return [*rows, ("all", *_cells(report.figures), str(len(report.open_lines)), "")]
 
 
-def _cells(figures: Figures) -> tuple[str, ...]:
+def _cells(figures: CoverageFigures) -> tuple[str, ...]:
     counts = (figures.branches, figures.branches_taken)
     return (str(figures.lines), str(figures.lines_run), f"{figures.percent:.1f}", *map(str, counts))
 

@@ -40,7 +40,7 @@ class LineCoverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class CoverageFigures:
     """Lines and branches of a patch or of the whole series."""
 
     lines: int
@@ -68,7 +68,7 @@ class PatchCoverage:
     lines: tuple[LineCoverage, ...]
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> CoverageFigures:
         return figures_of(self.lines)
 
 
@@ -99,7 +99,7 @@ class CoverageReport:
         return tuple(line for patch in self.patches for line in patch.lines)
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> CoverageFigures:
         return figures_of(self.lines)
 
     @property
@@ -129,7 +129,7 @@ class CoverageReport:
 COVERAGE_SCHEMA_FILE = SchemaFile("coverage", SCHEMA, CoverageReport)
 
 
-def figures_of(lines: Iterable[LineCoverage]) -> Figures:
+def figures_of(lines: Iterable[LineCoverage]) -> CoverageFigures:
     found = tuple(lines)
     branches = [count for line in found for count in line.branches]
-    return Figures(len(found), sum(line.count > 0 for line in found), len(branches), sum(map(bool, branches)))
+    return CoverageFigures(len(found), sum(line.count > 0 for line in found), len(branches), sum(map(bool, branches)))

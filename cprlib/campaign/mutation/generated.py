@@ -121,7 +121,7 @@ def choose_generated(
     """
     available, left_out = [], []
     for mutant in (*mutants.mutants, *mutants.not_compiled):
-        if not _is_asked(mutant, request.patches):
+        if not _is_of_patch(mutant, request.patches):
             continue
         if not mutant.number:
             left_out.append(GeneratedResult(mutant, MutantState.NOT_COMPILED))
@@ -135,7 +135,7 @@ def choose_generated(
     return ChosenMutants(tuple(sorted(drawn, key=lambda mutant: mutant.number)), tuple(left_out), len(available))
 
 
-def _is_asked(mutant: GeneratedMutant, patches: Sequence[int]) -> bool:
+def _is_of_patch(mutant: GeneratedMutant, patches: Sequence[int]) -> bool:
     return not patches or any(mutant.patch.startswith(f"{number:04}") for number in patches)
 
 
@@ -250,5 +250,5 @@ def state_of(outcomes: Mapping[str, JobOutcome], reaching: Sequence[str]) -> Mut
         return MutantState.NOT_REACHED
     if any(test not in outcomes for test in reaching):
         return MutantState.NOT_RUN
-    unclear = (JobOutcome.INCONCLUSIVE, JobOutcome.CRASHED)
-    return MutantState.INCONCLUSIVE if any(item in unclear for item in outcomes.values()) else MutantState.SURVIVED
+    inconclusive = (JobOutcome.INCONCLUSIVE, JobOutcome.CRASHED)
+    return MutantState.INCONCLUSIVE if any(item in inconclusive for item in outcomes.values()) else MutantState.SURVIVED

@@ -167,10 +167,10 @@ class GeneratedStrategy:
 def _result(item: _Mutant) -> GeneratedResult:
     by = next((test for test, job in item.jobs.items() if job.outcome == JobOutcome.FAILED), "")
     decided = (JobOutcome.PASSED, JobOutcome.FAILED)
-    unclear = [(test, job) for test, job in item.jobs.items() if job.outcome not in decided]
+    inconclusive = [(test, job) for test, job in item.jobs.items() if job.outcome not in decided]
     reason = ""
-    if unclear and not by:
-        test, job = unclear[0]
+    if inconclusive and not by:
+        test, job = inconclusive[0]
         reason = f"{test}: {job.outcome}" + (f": {job.messages[0]}" if job.messages else "")
     return GeneratedResult(
         mutant=item.mutant,

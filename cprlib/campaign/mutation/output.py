@@ -16,8 +16,8 @@ from cprlib.campaign.mutation.score import (
     Result,
     fitting_message,
 )
-from cprlib.campaign.outcome import QUIET, JobOutcome
-from cprlib.campaign.page import evidence_link, first_of, render, text_table, wrap, write_json, write_page
+from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome
+from cprlib.campaign.page import evidence_link, first_of, render, text_table, wrap, write_document, write_page
 from cprlib.campaign.session import RESULTS
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import MARK, command_span, markdown_row, markdown_text, one_line
@@ -63,7 +63,7 @@ def write_report(folder: Path, report: MutationReport) -> None:
     """
     write_page(folder / PAGE_FILE, report_html(folder, report))
     write_page(folder / SUMMARY_FILE, report_markdown(report))
-    write_json(folder, MUTATION_SCHEMA_FILE, report)
+    write_document(folder, MUTATION_SCHEMA_FILE, report)
 
 
 def sign(item: BuildResults, test: str) -> str:
@@ -76,7 +76,7 @@ def sign(item: BuildResults, test: str) -> str:
         return WRONG if test in item.must_be_killed_by else ""
     shown, failed = SIGN[result.outcome], result.outcome == JobOutcome.FAILED
     if not item.is_mutant:
-        return shown + (WRONG if result.outcome not in QUIET else "")
+        return shown + (WRONG if result.outcome not in WITHOUT_ALARM else "")
     if result.must_kill and result.message_matches:
         return "K"
     return ("k" if failed else shown) + (WRONG if result.must_kill else "")

@@ -27,7 +27,7 @@ from cprlib.campaign.mutation.score import (
     make_report,
     make_result,
 )
-from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob, Policies, judge_folder
+from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome, JudgedJob, Policies, judge_folder
 from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Task
 from cprlib.campaign.session import RESULTS, ResultRecord, Session, has_key, open_session
@@ -95,7 +95,7 @@ class MutationJobs:
         judged = judge_folder(job.folder, self.policies)
         if build.number is not None:
             keep_records(job.folder)  # a session has thousands of these jobs
-        elif judged.outcome in QUIET:
+        elif judged.outcome in WITHOUT_ALARM:
             compress(job.folder)
         else:
             self._report(job.folder, test)
@@ -114,7 +114,7 @@ class MutationJobs:
         for other in sorted(top.parent.glob(f"*/{own.relative_to(top)}"), reverse=True):
             if other == own or not has_key(other, key):
                 continue
-            if judge_folder(other, self.policies).outcome in (*QUIET, JobOutcome.FAILED):
+            if judge_folder(other, self.policies).outcome in (*WITHOUT_ALARM, JobOutcome.FAILED):
                 with contextlib.suppress(OSError):
                     self.session.store(Path(shutil.copytree(other, self.session.partial / place)), place)
                     return True

@@ -17,7 +17,7 @@ from cprlib.build.mutants import Mutant
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.mutation.generated import GeneratedReport
 from cprlib.campaign.mutation.plan import Build, MutationRequest
-from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob
+from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome, JudgedJob
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import utc
@@ -216,7 +216,7 @@ class MutationReport:
     def sentence(self) -> str:
         """``mutation score 11 of 12; good build: 80 of 80 tests without false alarm``."""
         good = [item for item in self.builds if not item.is_mutant]
-        quiet = sum(result.outcome in QUIET for item in good for result in item.results)
+        quiet = sum(result.outcome in WITHOUT_ALARM for item in good for result in item.results)
         planned = sum(item.planned for item in good)
         runs = f" in {len(good)} runs" if len(good) > 1 else ""
         score = self.generated.sentence if self.generated else f"mutation score {self.killed} of {self.mutants}"

@@ -16,7 +16,7 @@ from cprlib.verdict.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class PacketCounts:
     """Packets of a row's updates in one direction, over all updates whose counts are valid.
 
     :param most: of one update.
@@ -36,7 +36,7 @@ class Measured:
     :param updates: of the guests whose figures are valid.
     :param counted: those of them whose pause the tap queue could buffer: their packets count.
     :param discarded: why a guest's figures are discarded, one text for each guest.
-    :param faults: injected; :param survived: by the QEMU that had to; :param unclear: inconclusive ones.
+    :param faults: injected; :param survived: by the QEMU that had to; :param inconclusive: inconclusive ones.
     :param failures: what an update did wrong apart from losing packets, each text once.
     """
 
@@ -48,13 +48,13 @@ class Measured:
     discarded: tuple[str, ...] = ()
     faults: int = 0
     survived: int = 0
-    unclear: int = 0
+    inconclusive: int = 0
     failures: tuple[str, ...] = ()
 
-    def lost(self, direction: str) -> Counts | None:
+    def lost(self, direction: str) -> PacketCounts | None:
         """Lost packets in a direction, ``forward`` or ``return_``; None without a valid count."""
         values = [value for item in self.counted if (value := getattr(item.loss, direction)) is not None]
-        return Counts(sum(values), max(values), len(values)) if values else None
+        return PacketCounts(sum(values), max(values), len(values)) if values else None
 
     def interruption(self, direction: str) -> list[float]:
         """Interruptions in a direction in ms, sorted: the middle of each range that was measured."""

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
-from cprlib.campaign.scoreboard.figures import Counts, Measured
+from cprlib.campaign.scoreboard.figures import Measured, PacketCounts
 from cprlib.campaign.scoreboard.plan import UPDATES, ScoreboardRequest
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import UNKNOWN, duration, markdown_row, number, one_line
@@ -114,7 +114,7 @@ def _cells(row: Measured) -> list[str]:
     ]
 
 
-def _lost(counts: Counts | None) -> str:
+def _lost(counts: PacketCounts | None) -> str:
     if counts is None:
         return UNKNOWN
     mean = counts.total / counts.updates
@@ -136,10 +136,10 @@ def _remarks(row: Measured) -> Iterator[str]:
         yield f"packets of {counted(left_out, 'update')} left out: pause longer than the queue"
     if row.failures:
         yield f"failed: {', '.join(f'`{one_line(name, 40)}`' for name in row.failures[:3])}"
-    if row.unclear:
-        yield f"{counted(row.unclear, 'fault')} inconclusive"
-    if row.row.qemu.hidden_from and row.updates and not _shows_defect(row):
-        yield f"not visible in these cases; shown by {', '.join(f'`{name}`' for name in row.row.qemu.hidden_from)}"
+    if row.inconclusive:
+        yield f"{counted(row.inconclusive, 'fault')} inconclusive"
+    if row.row.qemu.shown_by and row.updates and not _shows_defect(row):
+        yield f"not visible in these cases; shown by {', '.join(f'`{name}`' for name in row.row.qemu.shown_by)}"
 
 
 def _without_folders(text: str, width: int) -> str:
@@ -154,7 +154,7 @@ def _shows_defect(row: Measured) -> bool:
     return (
         any(item is not None and item.total for item in lost)
         or bool(row.failures)
-        or row.survived + row.unclear < row.faults
+        or row.survived + row.inconclusive < row.faults
         or (identity is not None and identity[0] < identity[1])
     )
 

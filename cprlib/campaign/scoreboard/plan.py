@@ -43,13 +43,13 @@ class Qemu:
     :param name: for options and folders: ``series-10.0``, ``stock-trixie``, ``without-0009-no-loss``.
     :param title: for people.
     :param make: builds it, or finds it built.
-    :param hidden_from: tests that show the missing patch where the figures do not.
+    :param shown_by: tests that show the missing patch where the figures do not.
     """
 
     name: str
     title: str
     make: Make = field(compare=False)
-    hidden_from: tuple[str, ...] = ()
+    shown_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib.campaign.job import SuiteTest
-from cprlib.campaign.outcome import QUIET, JobOutcome, JudgedJob, Policies, judge_folder
+from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome, JudgedJob, Policies, judge_folder
 from cprlib.campaign.page import first_of
 from cprlib.campaign.session import Session
 from cprlib.campaign.soak.draw import draw
@@ -27,7 +27,7 @@ from cprlib.campaign.soak.resources import (
     read_resources,
 )
 from cprlib.campaign.soak.result import KEPT, ResourceSample, SoakCase, SoakRequest
-from cprlib.campaign.store import store_folder
+from cprlib.campaign.store import move_into_place
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded
 from cprlib.files import cache_folder
@@ -81,7 +81,7 @@ class KeptFolders:
         if not priority or full():
             shutil.rmtree(temporary, ignore_errors=True)
             return False
-        store_folder(temporary, self._folder / case.folder)
+        move_into_place(temporary, self._folder / case.folder)
         self._priorities[case.folder] = priority
         return True
 
@@ -130,7 +130,7 @@ class SoakJobs:
             job.lab_lost,
             self._left(soak, number),
         )
-        if case.worst in QUIET:
+        if case.worst in WITHOUT_ALARM:
             shutil.rmtree(job.folder, ignore_errors=True)
         else:
             with self._storing:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cprlib.campaign.outcome import QUIET, VERDICT_OF
-from cprlib.campaign.page import evidence_link, first_of, picture, render, wrap, write_json, write_page
+from cprlib.campaign.outcome import VERDICT_OF, WITHOUT_ALARM
+from cprlib.campaign.page import evidence_link, first_of, picture, render, wrap, write_document, write_page
 from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.result import (
     SOAK_FILE,
@@ -93,7 +93,9 @@ def soak_document(result: SoakResult) -> SoakDocument:
         counts={outcome.value: count for outcome, count in result.counts.items()},
         resources=tuple(result.trends.values()) if ended else (),
         kept=tuple(
-            case.folder for case in history.cases if case.worst not in QUIET and (result.folder / case.folder).is_dir()
+            case.folder
+            for case in history.cases
+            if case.worst not in WITHOUT_ALARM and (result.folder / case.folder).is_dir()
         ),
         sessions=history.sessions,
         samples=history.samples,
@@ -112,14 +114,14 @@ def write_json_file(result: SoakResult) -> Path:
     if result.state == "running":
         write_page(path, dump_json(document, indent=None))
     else:
-        write_json(result.folder, SOAK_SCHEMA_FILE, document)
+        write_document(result.folder, SOAK_SCHEMA_FILE, document)
     return path
 
 
 def report_html(result: SoakResult) -> str:
     """The page: verdict, resources with their pictures, cases that did not pass; kept ones link to their reports."""
     cases = result.history.cases
-    bad = [case for case in cases if case.worst not in QUIET]
+    bad = [case for case in cases if case.worst not in WITHOUT_ALARM]
     tests: dict[str, dict[Outcome, int]] = {}
     for case in cases:
         tests.setdefault(case.test, dict.fromkeys(Outcome, 0))[VERDICT_OF[case.worst]] += 1

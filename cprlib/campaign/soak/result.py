@@ -160,7 +160,7 @@ def append_case(folder: Path, ended: EndedCase) -> None:
         raise EnvironmentFailure(f"write {path}", str(error), "free some space") from error
 
 
-def read_history(folder: Path) -> SoakHistory:
+def read_soak(folder: Path) -> SoakHistory:
     """The history in soak.json, with the cases that have ended since; empty before the first sample.
 
     :raises UsageError: a file is broken, or of another version of this program.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cprlib.build.progress import Progress
 from cprlib.campaign.job import SuiteTest
-from cprlib.campaign.outcome import QUIET, Policies
+from cprlib.campaign.outcome import WITHOUT_ALARM, Policies
 from cprlib.campaign.page import ProgressLines, write_page
 from cprlib.campaign.pool import Task
 from cprlib.campaign.session import open_session
@@ -28,7 +28,7 @@ from cprlib.campaign.soak.result import (
     SoakResult,
     SoakSession,
     append_case,
-    read_history,
+    read_soak,
 )
 from cprlib.errors import UsageError
 from cprlib.qemu.binary import QemuBinary
@@ -82,7 +82,7 @@ class Recorder:
 
     def _say(self, case: SoakCase) -> None:
         cases = self._result.history.cases
-        bad = sum(item.worst not in QUIET for item in cases)
+        bad = sum(item.worst not in WITHOUT_ALARM for item in cases)
         words = " ".join([case.test, *(f"{name}={value}" for name, value in case.parameters.items())])
         message = f": {case.messages[0]}" if case.messages else ""
         left = f"; it left {case.left[0]}" if case.left else ""
@@ -159,7 +159,7 @@ def seconds_left(folder: Path, request: SoakRequest, hours: float | None) -> flo
     """
     if hours is not None:
         return hours * 3600
-    left = request.hours * 3600 - read_history(folder).seconds
+    left = request.hours * 3600 - read_soak(folder).seconds
     if left <= 0:
         raise UsageError(f"resume {folder}", f"its {request.hours:g} hours are over", "give --hours for more")
     return left
@@ -210,7 +210,7 @@ def soak(
         open_session(STORE, folder, request.engine, parallel, progress, request.base, qemu) as session,
         ChildrenWatch() as watch,  # after the builds, whose compilers are no part of it
     ):
-        history = read_history(folder)
+        history = read_soak(folder)
         kept = KeptFolders(folder, request.keep, request.keep_mib, history.cases)
         work = SoakJobs(session, request, len(history.sessions), known, Policies(policy, policy), kept, watch)
         result = SoakResult(folder, request, history, session.environment(), command=command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cprlib.build.c_mutants import Change, Rule, find_changes, weave
+from cprlib.build.c_mutants import CodeChange, Rule, find_changes, weave
 
 pytestmark = pytest.mark.fast
 
@@ -26,11 +26,11 @@ out:
 """
 
 
-def _found(code: bytes, *lines: int) -> list[Change]:
+def _found(code: bytes, *lines: int) -> list[CodeChange]:
     return find_changes(code, dict.fromkeys(lines or range(1, 100), "0001-first.patch")).changes
 
 
-def _of(changes: list[Change], rule: Rule) -> list[tuple[str, str]]:
+def _of(changes: list[CodeChange], rule: Rule) -> list[tuple[str, str]]:
     pairs = [(change.original, dict(zip(change.rules, change.mutated, strict=True))) for change in changes]
     return [(original, mutated[rule]) for original, mutated in pairs if rule in mutated]
 

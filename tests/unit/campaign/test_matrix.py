@@ -109,7 +109,7 @@ def test_without_a_base_points_that_are_the_same_become_one(night: Matrix) -> No
     left = [point for point in reduced.points if point.values.keys() == {*AXES, "mechanism"} - {"base"}]
     assert len(combined(night)) == 2 * len(left)
     assert reduced.points[0].name == "q1-tap-q35-cpr-ip4"
-    assert plan_matrix("night", [], None, brought=True).bases("10.0") == ("10.0",)
+    assert plan_matrix("night", [], None, own_qemu=True).bases("10.0") == ("10.0",)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 80])

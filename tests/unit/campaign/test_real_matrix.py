@@ -35,7 +35,7 @@ class Light(Test):
 
 def test_each_point_has_its_case_and_its_qemu(tmp_path: Path) -> None:
     (tmp_path / "test_light.py").write_text(SOURCE)
-    plan = plan_matrix("push", ["q4-*-cpr-*"], None, brought=False)
+    plan = plan_matrix("push", ["q4-*-cpr-*"], None, own_qemu=False)
     qemus = {base: QemuBinary(Path(f"/builds/{base}/qemu"), Path("/firmware")) for base in plan.bases("10.0")}
     results = tmp_path / "results"
     results.mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.campaign.store import OLDER_FILES, PARTIAL, REQUEST_FILE, STORE_VERSION, Store, store_folder
+from cprlib.campaign.store import OLDER_FILES, PARTIAL, REQUEST_FILE, STORE_VERSION, Store, move_into_place
 from cprlib.errors import UsageError
 from cprlib.files import project_folder
 
@@ -65,7 +65,7 @@ def test_stored_folder_replaces_an_older_one(tmp_path: Path) -> None:
     for text in ("old", "new"):
         (tmp_path / "temporary").mkdir()
         (tmp_path / "temporary" / text).touch()
-        store_folder(tmp_path / "temporary", tmp_path / "results" / "x")
+        move_into_place(tmp_path / "temporary", tmp_path / "results" / "x")
     assert [path.name for path in (tmp_path / "results" / "x").iterdir()] == ["new"]
 
 

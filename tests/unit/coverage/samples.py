@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cprlib.build.coverage import CoverageBuild, SourceLine
 from cprlib.build.series import Series
-from cprlib.campaign.coverage.collect import CaseCounts, Counts
-from cprlib.campaign.coverage.make_report import Reason, make_report
+from cprlib.campaign.coverage.collect import CaseCounts, LineCounts
+from cprlib.campaign.coverage.make_report import UncoveredReason, make_report
 from cprlib.campaign.coverage.records import CoverageReport
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment
@@ -27,10 +27,10 @@ SOURCES = {TAP: tuple(TEXTS.get(number, "    context") for number in range(1, 25
 BUILD = CoverageBuild(QemuBinary(Path("qemu")), Path(), LINES, SOURCES)
 ONE, TWO = "tests/functional/test_a.py:A.test_one", "tests/functional/test_a.py:A.test_two"
 CASES = (
-    CaseCounts(ONE, True, {(TAP, 10): Counts(3, (3, 0)), (TAP, 12): Counts(0), (TAP, 20): Counts(0)}),
-    CaseCounts(TWO, False, {(TAP, 10): Counts(2, (1, 1)), (TAP, 12): Counts(1), (TAP, 20): Counts(0)}),
+    CaseCounts(ONE, True, {(TAP, 10): LineCounts(3, (3, 0)), (TAP, 12): LineCounts(0), (TAP, 20): LineCounts(0)}),
+    CaseCounts(TWO, False, {(TAP, 10): LineCounts(2, (1, 1)), (TAP, 12): LineCounts(1), (TAP, 20): LineCounts(0)}),
 )
-REASON = Reason(TAP, "return -1;", "out of memory")
+REASON = UncoveredReason(TAP, "return -1;", "out of memory")
 
 
 def series(folder: Path) -> Series:
@@ -39,5 +39,5 @@ def series(folder: Path) -> Series:
     return Series((folder / FIRST, folder / SECOND))
 
 
-def report(folder: Path, *reasons: Reason) -> CoverageReport:
+def report(folder: Path, *reasons: UncoveredReason) -> CoverageReport:
     return make_report("10.0", series(folder), BUILD, CASES, reasons, environment=Environment())

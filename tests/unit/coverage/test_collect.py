@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.coverage import FLAGS, CoverageBuild
-from cprlib.campaign.coverage.collect import collect, parse_gcov, read_counters, reference_of
+from cprlib.campaign.coverage.collect import collect, parse_gcov, read_gcov, reference_of
 from cprlib.errors import InstrumentError
 from cprlib.files import project_folder
 from cprlib.qemu.binary import QemuBinary
@@ -56,7 +56,7 @@ def run(build: CoverageBuild, counters: Path, *words: str) -> int:
 def test_processes_share_counters_and_killed_ones_are_counted(build: CoverageBuild, tmp_path: Path) -> None:
     counters = tmp_path / COUNTERS_FILE
     assert [run(build, counters), run(build, counters, "kill"), run(build, counters)] == [0, -signal.SIGKILL, 0]
-    lines = read_counters(build, tmp_path / "scratch", counters)
+    lines = read_gcov(build, tmp_path / "scratch", counters)
     assert {place: counts.count for place, counts in lines.items() if place[1] in (4, 5, 7)} == {
         ("program.c", 4): 3,
         ("program.c", 5): 1,
@@ -72,7 +72,7 @@ def test_program_runs_where_it_cannot_write_its_counters(build: CoverageBuild, t
 def test_counters_of_another_build_are_refused(build: CoverageBuild, tmp_path: Path) -> None:
     (tmp_path / COUNTERS_FILE).write_bytes(bytes(100))
     with pytest.raises(InstrumentError, match=COUNTERS_FILE):
-        read_counters(build, tmp_path / "scratch", tmp_path / COUNTERS_FILE)
+        read_gcov(build, tmp_path / "scratch", tmp_path / COUNTERS_FILE)
     assert (tmp_path / COUNTERS_FILE).read_bytes() == bytes(100)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from cprlib.build.coverage import SourceLine
 from cprlib.build.series import releases
-from cprlib.campaign.coverage.collect import CaseCounts, Counts
-from cprlib.campaign.coverage.make_report import Reason, load_reasons, make_report, places_of
+from cprlib.campaign.coverage.collect import CaseCounts, LineCounts
+from cprlib.campaign.coverage.make_report import UncoveredReason, load_reasons, make_report, places_of
 from cprlib.campaign.coverage.output import ranges, report_html, report_markdown, report_text, write_report
 from cprlib.campaign.coverage.records import CoverageReport
 from cprlib.codec import load_json
@@ -48,23 +48,23 @@ def test_line_that_no_test_runs_fails_without_a_reason(tmp_path: Path) -> None:
 
 
 def test_reason_that_applies_to_no_line_is_listed(tmp_path: Path) -> None:
-    report = samples.report(tmp_path, REASON, Reason(TAP, "if (s->cpr) {", "never"))
+    report = samples.report(tmp_path, REASON, UncoveredReason(TAP, "if (s->cpr) {", "never"))
     assert report.unused_reasons == ("net/tap.c: if (s->cpr) {",)
 
 
 def test_reason_fits_consecutive_lines_whatever_their_indentation() -> None:
-    two = Reason(TAP, "/* a comment */\n  return -1;\n}", "x")
+    two = UncoveredReason(TAP, "/* a comment */\n  return -1;\n}", "x")
     assert places_of(two, SOURCES) == [(TAP, 11), (TAP, 12), (TAP, 13)]
-    assert places_of(Reason("net/net.c", "return -1;", "x"), SOURCES) == []
-    assert places_of(Reason(TAP, "context\nreturn -1;", "x"), SOURCES) == [(TAP, 19), (TAP, 20)]
+    assert places_of(UncoveredReason("net/net.c", "return -1;", "x"), SOURCES) == []
+    assert places_of(UncoveredReason(TAP, "context\nreturn -1;", "x"), SOURCES) == [(TAP, 19), (TAP, 20)]
 
 
 def test_code_and_reasons_stay_in_their_cells(tmp_path: Path) -> None:
-    code, reason = "f(`a` | b);", Reason(TAP, "f(`a` | b);", "*never* | [x](y)")
+    code, reason = "f(`a` | b);", UncoveredReason(TAP, "f(`a` | b);", "*never* | [x](y)")
     build = replace(BUILD, lines=(SourceLine(FIRST, TAP, 1, code),), sources={TAP: (code,)})
-    cases = (CaseCounts(ONE, True, {(TAP, 1): Counts(0)}),)
+    cases = (CaseCounts(ONE, True, {(TAP, 1): LineCounts(0)}),)
 
-    def markdown(*reasons: Reason) -> str:
+    def markdown(*reasons: UncoveredReason) -> str:
         made = make_report("10.0", samples.series(tmp_path), build, cases, reasons, environment=Environment())
         return report_markdown(made)
 

@@ -11,7 +11,7 @@ import pytest
 from cprlib.campaign.mutation.output import SUMMARY_LINES, report_markdown, report_text, write_report
 from cprlib.campaign.mutation.plan import Build
 from cprlib.campaign.mutation.score import MUTATION_SCHEMA_FILE, MutationReport
-from cprlib.campaign.outcome import QUIET, JobOutcome
+from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome
 from cprlib.codec import encode
 from cprlib.evidence.records import Outcome
 from tests.unit.mutation.samples import GOOD, HOSTILE, KILLED, judged, mutant, report, results
@@ -53,7 +53,7 @@ def test_grid_marks_each_result_that_leaves_the_good_build_unproven(outcome: Job
     good = results(Build(), {"test-a": judged(outcome, "why"), "test-b": judged(JobOutcome.PASSED)})
     made = report(good, KILLED)
     assert report_text(made).splitlines()[1].split()[-2:] == [shown, "."]
-    assert (made.verdict == Outcome.PASS) == (outcome in QUIET)
+    assert (made.verdict == Outcome.PASS) == (outcome in WITHOUT_ALARM)
 
 
 def test_wide_text_is_a_list() -> None:

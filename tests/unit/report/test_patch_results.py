@@ -14,9 +14,9 @@ from cprlib.report.patch_results import (
     PropertyResult,
     patch_results,
     property_results,
+    read_test_sources,
     series_names,
     suite_key,
-    suite_tests,
 )
 from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.judge import judge
@@ -57,11 +57,11 @@ def case_of(method: str, lost: int = 0, skipped: str = "") -> CaseEvidence:
 
 def results(suite: Path, *cases: CaseEvidence) -> dict[str, PropertyResult]:
     judged = [judge(case, load_policy("default")) for case in cases]
-    return {each.test: each for each in property_results(judged, suite_tests(suite))}
+    return {each.test: each for each in property_results(judged, read_test_sources(suite))}
 
 
 def test_tests_are_read_from_the_sources(suite: Path) -> None:
-    first, second = suite_tests(suite)
+    first, second = read_test_sources(suite)
     assert (first.key, first.title) == ("test_taps.py:Taps.test_one", "One queue loses nothing.")
     assert first.tags == {"patch:no-loss", "patch:9", "vhost:on"}
     assert second.tags == {"patch:9"}
@@ -82,7 +82,7 @@ def test_property_without_a_case_that_ran_is_not_covered(suite: Path) -> None:
 def test_every_patch_of_the_series_has_a_name_and_tests() -> None:
     names = series_names()
     assert [number for number, _, _ in names] == [patch_number(patch) for patch in find_series("10.2").patches]
-    tags = {tag for test in suite_tests() for tag in test.tags}
+    tags = {tag for test in read_test_sources() for tag in test.tags}
     for number, name, subject in names:
         assert {f"patch:{number}", f"patch:{name}"} <= tags
         assert subject
@@ -107,7 +107,7 @@ def test_names_are_those_of_the_newest_release(
 
 
 def test_patch_fails_with_one_of_its_tests() -> None:
-    test = next(test for test in suite_tests() if {"patch:9", "patch:6"} <= test.tags)
+    test = next(test for test in read_test_sources() if {"patch:9", "patch:6"} <= test.tags)
     case = replace(good_case(), test=f"tests/functional/{test.key}", loss=PerDirection(1, 0))
     patches = {patch.number: patch for patch in patch_results([judge(case, load_policy("default"))])}
     assert patches[9].verdict == patches[6].verdict == "fail"

@@ -29,8 +29,8 @@ REQUEST = ScoreboardRequest(2, engine="uml", load=0.1, command="cprlib scoreboar
 MACHINE = Environment(mode="lab", engine="uml", cpu="A CPU", cores=2, kernel="6.12", accelerator="tcg")
 
 
-def row(name: str = "series-10.0", *, hidden_from: tuple[str, ...] = ()) -> Row:
-    qemu = Qemu(name, "a QEMU", lambda _: QemuBinary(Path("/qemu")), hidden_from)
+def row(name: str = "series-10.0", *, shown_by: tuple[str, ...] = ()) -> Row:
+    qemu = Qemu(name, "a QEMU", lambda _: QemuBinary(Path("/qemu")), shown_by)
     return Row(qemu, Mechanism.CPR, True, ("failed-updates-lose-nothing",))
 
 
@@ -113,7 +113,7 @@ def test_faults_survived_are_counted_by_their_checks(tmp_path: Path) -> None:
     )
     case = replace(guest_evidence(1), role=Role.CHECKS, faults=faults, checks=checks)
     found = measure(row(), "10.0.13", [], [put_job(tmp_path / "f", "FAIL", "", case)], POLICY)
-    assert (found.faults, found.survived, found.unclear) == (2, 1, 0)
+    assert (found.faults, found.survived, found.inconclusive) == (2, 1, 0)
 
 
 def test_faults_are_injected_in_the_first_run_only() -> None:
@@ -161,7 +161,7 @@ def test_page_has_figures_command_machine_and_gaps(tmp_path: Path) -> None:
 
 
 def test_page_names_the_tests_that_show_what_the_figures_do_not(tmp_path: Path) -> None:
-    hidden = row("without-0012-full-ring", hidden_from=("packet-waits-in-replaced-netdev",))
+    hidden = row("without-0012-full-ring", shown_by=("packet-waits-in-replaced-netdev",))
     quiet = measured(tmp_path / "quiet", guest_evidence(3), one=hidden)
     worse = measured(tmp_path / "worse", losing(2, 0), one=hidden)
     assert "shown by `packet-waits-in-replaced-netdev`" in scoreboard_page([quiet], REQUEST, MACHINE)

@@ -11,7 +11,7 @@ import pytest
 
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.soak.output import SOAK_SCHEMA_FILE, report_html, report_text, soak_document, write_json_file
-from cprlib.campaign.soak.result import SoakHistory, SoakResult, SoakSession, read_history
+from cprlib.campaign.soak.result import SoakHistory, SoakResult, SoakSession, read_soak
 from cprlib.codec import encode
 from cprlib.errors import ExitStatus
 from cprlib.evidence.records import Outcome
@@ -96,7 +96,7 @@ def test_json_fits_its_schema_and_is_read_back(tmp_path: Path, state: str) -> No
     assert value["kept"] == ["kept/000002-test-a"]
     assert (value["verdict"] is None) == (state == "running")
     assert path.stat().st_mode & 0o777 == 0o600
-    assert read_history(tmp_path) == made.history
+    assert read_soak(tmp_path) == made.history
     assert value == encode(soak_document(made))
 
 

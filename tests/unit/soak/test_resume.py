@@ -25,7 +25,7 @@ from cprlib.campaign.soak.result import (
     SoakCase,
     SoakResult,
     append_case,
-    read_history,
+    read_soak,
 )
 from cprlib.campaign.soak.run import missing_numbers, sample_interval, seconds_left
 from cprlib.campaign.store import PARTIAL
@@ -63,7 +63,7 @@ def test_session_runs_the_draws_in_order_and_keeps_nothing_of_those_that_pass(fo
     assert whole(cases) == drawn_cases(len(cases))
     assert {case.outcome for case in cases} == {JobOutcome.PASSED}
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "session.json", "soak.html", "soak.json"]
-    assert read_history(folder) == result.history
+    assert read_soak(folder) == result.history
 
 
 def test_killed_soak_continues_with_the_same_cases(folder: Path) -> None:
@@ -77,7 +77,7 @@ def test_killed_soak_continues_with_the_same_cases(folder: Path) -> None:
             child.send_signal(signal.SIGKILL)
     cut = json.loads((folder / SOAK_FILE).read_text())
     assert cut["state"] == "running"
-    before = read_history(folder)
+    before = read_soak(folder)
     assert len(before.sessions) == 3
     assert len(before.cases) >= 12
     result = run_standin(folder, 5)
@@ -98,16 +98,16 @@ def test_cases_since_the_last_sample_are_in_a_file_whose_last_line_may_be_cut_of
     (folder / SOAK_FILE).write_text(json.dumps(soak | {"cases": encode(before)}))
     for case in (before[-1], one, other):  # the first is in soak.json as well, as after a kill between the two writes
         append_case(folder, EndedCase(9000.0 + case.number, case))
-    known = read_history(folder)
+    known = read_soak(folder)
     assert known.cases == history.cases
     assert known.seconds == 9000 + other.number
     path = folder / CASES_FILE
     path.write_bytes(path.read_bytes()[:-10])
-    assert read_history(folder).cases == history.cases[:-1]
+    assert read_soak(folder).cases == history.cases[:-1]
     result = run_standin(folder, 1, parallel=1)
     assert whole(result.history.cases) == drawn_cases(6)
     assert not path.exists()
-    assert read_history(folder) == result.history
+    assert read_soak(folder) == result.history
 
 
 def test_soak_json_is_written_at_samples_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_interruption_writes_a_result_and_frees_the_lock(folder: Path) -> None:
     assert "Interrupted" in (folder / "soak.html").read_text()
     with STORE.locked(folder):
         pass  # the lock is free
-    assert whole(run_standin(folder, 3).history.cases) == drawn_cases(len(read_history(folder).cases))
+    assert whole(run_standin(folder, 3).history.cases) == drawn_cases(len(read_soak(folder).cases))
 
 
 def test_failing_case_is_kept_with_its_report(folder: Path) -> None:
@@ -233,4 +233,4 @@ def test_interval_of_samples_fits_the_length_of_a_session() -> None:
 def test_broken_file_is_a_usage_error(folder: Path, text: str) -> None:
     (folder / SOAK_FILE).write_text(text)
     with pytest.raises(UsageError, match=r"soak\.json"):
-        read_history(folder)
+        read_soak(folder)

@@ -18,9 +18,8 @@ from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrame, between
 from cprlib.update.events import Step
-from cprlib.update.results import UpdateResult
+from cprlib.update.results import ANNOUNCEMENTS_MS, UpdateResult
 
-ROUNDS_MS = (0, 50, 200, 450, 800)  # announce-rounds, -initial, -step and -max by default (QAPI MigrationParameters)
 LINK_WATCH_NS = 1_000_000_000  # a bridge learns up to a second late that a new port has a link (net/core/link_watch.c)
 LATE_MS = 1000.0  # of QEMU's timers, on a busy machine
 GUEST_ANNOUNCES_MS = 10_000.0  # a guest first answers the packets that waited: 3 s on an overloaded machine
@@ -65,12 +64,14 @@ class AnnouncePeriod:
     """The time from the start of an update's target to STOP of the next update, or to the end of the case.
 
     :param linked_ns: when the target's tap carries packets at the latest; ``started_ns`` where the source had that tap.
+    :param rounds_ms: when the target announces the guest, in ms after RESUME.
     """
 
     started_ns: int
     stop_ns: int
     resume_ns: int
     linked_ns: int
+    rounds_ms: tuple[int, ...]
     end_ns: int
     title: str
 
@@ -86,11 +87,12 @@ def announce_periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[Ann
             first[Step.STOP],
             first[Step.RESUME],
             first[Step.LINK_SWITCHED] + LINK_WATCH_NS if Step.LINK_SWITCHED in first else started,
+            update.announcements_ms,
         )
-        for first in (update.times_ns for update in updates)
+        for update, first in ((update, update.times_ns) for update in updates)
         if {Step.STOP, Step.RESUME} <= first.keys()
     ]
-    ends = [*(stop for _, stop, _, _ in times[1:]), last_ns]
+    ends = [*(stop for _, stop, *_ in times[1:]), last_ns]
     several = len(times) > 1
     return tuple(
         AnnouncePeriod(*each, end, f"update {number}: " if several else "")
@@ -113,7 +115,7 @@ def frame_checks(watched: Watched, updates: Sequence[UpdateResult], *, alone: bo
     yield _known_check(watched, len(found))
     yield _silence_check(watched, found)
     yield _announced_by_qemu(watched, found, alone=alone)
-    if watched.answered and watched.guest_announces:
+    if watched.answered and watched.guest_announces and found[-1].rounds_ms:
         yield from _announced_by_guest(watched, found[-1])
 
 
@@ -154,7 +156,9 @@ def _announced_by_qemu(watched: Watched, found: Sequence[AnnouncePeriod], *, alo
     if early and alone and not watched.on_request:
         problems.append(f"{len(early)} RARP after the target was started, before the guest stopped in the source")
     for index, period in enumerate(found):
-        most = len(ROUNDS_MS) * (1 if alone and not index else 2)  # the source may still announce its own update
+        # the source may still announce its own update
+        earlier = found[index - 1].rounds_ms if index else () if alone else ANNOUNCEMENTS_MS
+        most = len(period.rounds_ms) + len(earlier)
         for mac in watched.macs:
             sent = [item for item in between(frames, period.stop_ns, period.end_ns) if item.sender == mac]
             times = [period.after_ms(item.time_ns) for item in sent]
@@ -163,7 +167,8 @@ def _announced_by_qemu(watched: Watched, found: Sequence[AnnouncePeriod], *, alo
             problems += _rounds(watched, period, times, text, most, required=watched.answered)
     strangers = {item.sender for item in frames} - set(watched.macs)
     problems += [f"RARP from {mac}, which no NIC is configured with" for mac in sorted(strangers)]
-    expected = f"{len(ROUNDS_MS)} RARP for each NIC from RESUME on, with its configured address"
+    rounds = " or ".join(sorted({str(len(period.rounds_ms)) for period in found}))
+    expected = f"{rounds} RARP for each NIC from RESUME on, with its configured address"
     meaning = f"QEMU announced the guest wrongly: {'; '.join(problems)}"
     return Check.of("announced-by-qemu", not problems, expected, "; ".join(seen) or "none", meaning)
 
@@ -173,14 +178,15 @@ def _rounds(
 ) -> Iterator[str]:
     late = LATE_MS * timeout_scale()
     linked, end = period.after_ms(period.linked_ns), period.after_ms(period.end_ns)
-    due = sum(linked <= each and each + late <= end for each in ROUNDS_MS)
+    rounds = period.rounds_ms
+    due = sum(linked <= each and each + late <= end for each in rounds)
     if required and len(times) < due:
         yield f"{text} within {end:.0f} ms instead of {due}"
     if watched.on_request:
         return
     if len(times) > most:
-        yield f"{text} instead of {len(ROUNDS_MS)}"
-    elif times and times[-1] > ROUNDS_MS[-1] + 2 * late:
+        yield f"{text} instead of {len(rounds)}"
+    elif times and times[-1] > max(rounds, default=0) + 2 * late:
         yield f"{text}, the last {times[-1]:.0f} ms after RESUME"
 
 
@@ -193,7 +199,7 @@ def _announced_by_guest(watched: Watched, period: AnnouncePeriod) -> Iterator[Ch
         if item.announces and item.kind is FrameClass.ARP
     ]
     times = ", ".join(f"{each:.0f}" for each in sent)
-    most = 3 * len(ROUNDS_MS) * len(watched.macs)
+    most = 3 * len(period.rounds_ms) * len(watched.macs)
     if not sent and period.after_ms(period.end_ns) < GUEST_ANNOUNCES_MS * timeout_scale():
         yield Check(name, Outcome.INCONCLUSIVE, expected, "none, and the case ended too early")
         return

@@ -142,7 +142,23 @@ def hand_over_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> Iter
             f"{len(inheritable)} would",
             f"the target's descriptors {inheritable} are without O_CLOEXEC: programs that it starts keep them",
         )
+    if update.mechanism.handling.sends_descriptors:
+        yield _memory_check(update)
     yield Check.of("tap-interface", not renamed, "the same interface (fdinfo iff)", f"{len(renamed)} differ")
+
+
+def _memory_check(update: UpdateResult) -> Check:
+    """The target maps the source's memory: that of the guest, of firmware and of ROMs; each part is a memfd."""
+    source, target = (
+        {row.inode for row in item.table.of_kind("memfd")} for item in (update.source_after, update.target_after)
+    )
+    return Check.of(
+        "memory-same-file",
+        source == target,
+        f"{len(source)} files of memory, which are the source's (inode of each memfd)",
+        f"{len(source & target)} of the source's, {len(target - source)} others",
+        "the target has other memory: what guest, firmware or ROMs had written there is gone",
+    )
 
 
 def vhost_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> tuple[Check, ...]:

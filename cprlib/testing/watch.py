@@ -184,7 +184,12 @@ class FrameWatch:
         bits = set((features or "").split())
         announces = {str(GUEST_ANNOUNCE), str(CONTROL_QUEUE)} <= bits
         macs = tuple(self._macs)
-        if announces and updates and (resumed := updates[-1].times_ns.get(Step.RESUME)):
+        if (
+            announces
+            and updates
+            and updates[-1].announcements_ms
+            and (resumed := updates[-1].times_ns.get(Step.RESUME))
+        ):
             left = GUEST_ANNOUNCES_MS / 1e3 - (time.time_ns() - resumed) / 1e9
             self.wait_announced(FrameClass.ARP, macs[0], resumed, Deadline(max(left, 0.001), "an announcement"))
         watched = Watched(

@@ -33,7 +33,7 @@ from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release, wait_run_state
 from cprlib.update.plugged_target import plug_target, wait_served
-from cprlib.update.results import ProcessView, UpdateResult, events_of, run_states_of
+from cprlib.update.results import ProcessView, UpdateResult, announcements_of, events_of, run_states_of
 
 LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
@@ -256,6 +256,7 @@ class LiveUpdate:
         self._wait_running()
         source_after, target_after, pairings = self._views()
         downtime = source.qmp.execute("query-migrate").get("downtime")
+        announcements_ms = announcements_of(target.qmp.execute("query-migrate-parameters"))
         self.mark(Step.SOURCE_QUIT)
         source_exit = self._end_source()
         self.mark(Step.SOURCE_GONE)
@@ -279,6 +280,7 @@ class LiveUpdate:
             source_retired=retired[0] if retired else None,
             run_states=run_states_of(source, target, self.started_ns),
             compared=self._compared,
+            announcements_ms=announcements_ms,
         )
 
     @property

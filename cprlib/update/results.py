@@ -6,7 +6,8 @@ trace log; the harness's own steps are stamped as they happen.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # a report needs the records only
     from cprlib.qemu.machine import Machine
 
 SENDING = ("cpr_transfer_output", "cpr_state_save")  # trace events of a source that sends its CPR state
+ANNOUNCEMENTS_MS = (0, 50, 200, 450, 800)  # with the default parameters (QAPI MigrationParameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class UpdateResult:
     :param run_states: each change of a QEMU's run state during the update, in order: ``target running``; None when the
         target has no trace log.
     :param compared: the pairings are by kcmp(2); else by number, inode and interface in one process.
+    :param announcements_ms: when the target announces the guest, in ms after it runs it.
     :param source_retired: counters of the first tap of the source at its end, None when the target uses it too.
     """
 
@@ -65,6 +68,7 @@ class UpdateResult:
     source_retired: LinkCounters | None
     run_states: tuple[str, ...] | None = None
     compared: bool = True
+    announcements_ms: tuple[int, ...] = ANNOUNCEMENTS_MS
 
     @property
     def times_ns(self) -> dict[str, int]:
@@ -95,6 +99,17 @@ class UpdateResult:
             target_after=left(self.target_after),
             pairings=tuple(item for item in self.pairings if not of_others(item)),
         )
+
+
+def announcements_of(parameters: Mapping[str, int]) -> tuple[int, ...]:
+    """When a QEMU announces a guest that it runs after an update (qemu_announce_self(), net/announce.c).
+
+    :param parameters: the target's, by query-migrate-parameters.
+    :returns: times in ms, from the first round on.
+    """
+    initial, longest, rounds, step = (parameters[f"announce-{name}"] for name in ("initial", "max", "rounds", "step"))
+    delays = (min(initial + number * step, longest) for number in range(rounds - 1))
+    return tuple(itertools.accumulate(delays, initial=0)) if rounds else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,7 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
         expect_unfit_netdevs_refused(case)
     else:
         expect_nothing_run_by_failed_target(case, programs)
+        expect_nothing_run_by_paused_target(case, programs)
     expect_programs(case, programs, started, unnamed)
 
 
@@ -203,6 +204,23 @@ def expect_nothing_run_by_failed_target(case: MeasuredCase, programs: Programs) 
         {"source": "running", "target": "ended", "programs": ()},
         f"after a target that failed with exit status {result.target_exit}",
     )
+
+
+def expect_nothing_run_by_paused_target(case: MeasuredCase, programs: Programs) -> None:
+    """A target that has a paused guest, and ends before it runs it, leaves the interfaces to the source."""
+    source, before = case.guest.machine, programs.runs()
+    source.qmp.execute("stop")
+    with contextlib.ExitStack() as stack:
+        update = case.guest.plan_update([], stack=stack, target_name="target-paused")
+        refusal = update.begin()
+        deadline = Deadline(20, "the target to have the paused guest", Awaited.QEMU)
+        wait_run_state(update.target, lambda state: state == "paused", deadline)
+        update.target.quit()
+    source.qmp.execute("cont")
+    ran = programs.runs()[len(before) :]
+    meaning = f"{refusal or 'the update completed'}, and the target ended: programs that ran meanwhile"
+    case.expect_equal("paused-target-runs-nothing", ran, (), meaning)
+    expect_answers(case, "after-paused-target", source.settings.netdevs)
 
 
 def expect_programs(

@@ -17,7 +17,7 @@ class TapSources(LiveUpdateTest):
         ``ifname`` (1, 4 and 9 queues, with ``vhostfd``), ``fd``, ``fds``, ``vhostfd``, ``vhostfds``, ``helper``, and a
         tap that the kernel names. Two updates: one in which the target is given ``fd=-1`` and the like, one in which
         it is not. The up script and the helper run once, the down script when the last target ends, and not when one
-        fails; the tap that the kernel named is gone then.
+        fails or ends before the guest runs in it; the tap that the kernel named is gone then.
         Patch 6 (tap: cpr support).
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4

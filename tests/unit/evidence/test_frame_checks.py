@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from cprlib.evidence.frame_checks import LINK_WATCH_NS, ROUNDS_MS, Watched, frame_checks
+from cprlib.evidence.frame_checks import LINK_WATCH_NS, Watched, frame_checks
 from cprlib.evidence.records import Check, Outcome
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrame, other_frame
 from cprlib.update.events import Event, Step, Who
-from cprlib.update.results import UpdateResult
+from cprlib.update.results import ANNOUNCEMENTS_MS, UpdateResult, announcements_of
 
 from .test_update_checks import GOOD as GOOD_UPDATE
 
@@ -39,7 +39,7 @@ def arp(*times_ms: float, sender: str = GUEST.mac) -> tuple[OtherFrame, ...]:
     return tuple(OtherFrame(round(each * MS), sender, FrameClass.ARP, True) for each in times_ms)
 
 
-ROUNDS = rarp(*(RESUME_MS + each + 1 for each in ROUNDS_MS))
+ROUNDS = rarp(*(RESUME_MS + each + 1 for each in ANNOUNCEMENTS_MS))
 ASKED = arp(1400, 1500, 1700, 2000)
 GOOD = Watched((*ROUNDS, *ASKED), 0, END_MS * MS, 0, (GUEST.mac,), answered=True, guest_announces=True)
 
@@ -93,7 +93,7 @@ def test_management_may_ask_for_more() -> None:
 def test_a_second_update_ends_the_rounds_of_the_first() -> None:
     events = (Event(Step.STOP, 1700 * MS, Who.SOURCE), Event(Step.RESUME, 1800 * MS, Who.TARGET))
     second = replace(UPDATE, events=events)
-    later = rarp(*(1801 + each for each in ROUNDS_MS))
+    later = rarp(*(1801 + each for each in ANNOUNCEMENTS_MS))
     assert failed(replace(GOOD, frames=(*ROUNDS[:3], *arp(1400), *later, *arp(2100))), (UPDATE, second)) == set()
 
 
@@ -109,6 +109,28 @@ def test_the_first_announcement_is_due_after_a_short_pause() -> None:
     update = replace(UPDATE, events=(UPDATE.events[0], stop, UPDATE.events[2]))
     assert failed(GOOD, (update,)) == set()
     assert failed(replace(GOOD, frames=(*ROUNDS[1:], *ASKED)), (update,)) == {"announced-by-qemu"}
+
+
+def test_rounds_are_those_of_the_targets_parameters() -> None:
+    names = ("announce-initial", "announce-max", "announce-rounds", "announce-step")
+    usual, few, never = (
+        announcements_of(dict(zip(names, values, strict=True)))
+        for values in ((50, 550, 5, 100), (20, 40, 3, 30), (50, 550, 0, 100))
+    )
+    assert (usual, few, never) == (ANNOUNCEMENTS_MS, (0, 20, 60), ())
+    updates = [replace(UPDATE, announcements_ms=times) for times in (few, never)]
+    two, three = (
+        replace(GOOD, frames=(*rarp(*(RESUME_MS + each for each in few[:count])), *ASKED)) for count in (2, 3)
+    )
+    assert [failed(watched, updates[:1]) for watched in (two, three, GOOD)] == [
+        {"announced-by-qemu"},
+        set(),
+        {"announced-by-qemu"},
+    ]
+    assert [failed(watched, updates[1:]) for watched in (replace(GOOD, frames=()), two)] == [
+        set(),
+        {"announced-by-qemu"},
+    ]
 
 
 def test_a_gratuitous_arp_is_no_request() -> None:

@@ -289,3 +289,13 @@ def test_fault_without_a_result_has_its_reason() -> None:
     (fault,) = faults_named("cpr-truncated")
     seen = fault_record(fault, "the update did not end")
     assert (seen.reached, seen.state, seen.error) == (None, "", "the update did not end")
+
+
+def test_memory_of_the_target_is_the_source_s() -> None:
+    firmware = row(30, "/memfd:pc.bios")
+    other = replace(firmware, inode=8)
+    same = replace(GOOD, source_after=view(1, (*SOURCE, firmware), 0), target_after=view(2, (*TARGET, firmware), 1))
+    fresh = replace(same, target_after=view(2, (*TARGET, other), 1))
+    checks = [outcomes(hand_over_checks(update, NETDEVS))["memory-same-file"] for update in (same, fresh)]
+    assert checks == [Outcome.PASS, Outcome.FAIL]
+    assert "memory-same-file" not in outcomes(hand_over_checks(replace(same, mechanism=Mechanism.LOCAL), NETDEVS))

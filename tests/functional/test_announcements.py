@@ -1,0 +1,40 @@
+"""The target announces the guest as its own migration parameters say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cprlib.evidence.records import Role
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.netdev_checks import expect_answers, update_guest
+
+FEW = {"rounds": 3, "initial": 20, "step": 30, "max": 40}  # at 0, 20 and 60 ms
+NONE = {"rounds": 0}
+
+
+class Announcements(LiveUpdateTest):
+    """Mechanism ``cpr``; the target's parameters ``announce-*`` are given on its command line."""
+
+    def test_guest_is_announced_as_often_as_configured(self) -> None:
+        """After an update the target announces the guest in as many rounds as its migration parameters say, or never.
+
+        QEMU's RARP and the guest's own announcements have these rounds (migrate_announce_params(),
+        migration/options.c). All updates of the suite are checked so, most of them with the default of five rounds.
+
+        :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:off,queues:1
+        """
+        netdev = TapNetdev()
+        with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
+            own = case.guest.machine.settings
+            for label, parameters in (("never", NONE), ("three-rounds", FEW)):
+                words = [
+                    word
+                    for name, value in parameters.items()
+                    for word in ("-global", f"migration.announce-{name}={value}")
+                ]
+                if not update_guest(case, label, replace(own, extra=(*own.extra, *words))):
+                    return
+                expect_answers(case, label, [netdev])
+            case.expect_no_complaint()

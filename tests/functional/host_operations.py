@@ -59,7 +59,7 @@ def switch_link(subject: OperatedGuest) -> list[str]:
 def while_down(
     subject: OperatedGuest, what: str, set_state: Callable[..., None], *, updated: bool = False
 ) -> list[str]:
-    """The guest's answers while its link or tap is down, which come up again afterwards.
+    """What the guest answers or receives while its link or tap is down, which come up again afterwards.
 
     :param set_state: :func:`set_link` or :func:`set_tap_state`.
     :param updated: the guest is updated while it is down.
@@ -67,7 +67,10 @@ def while_down(
     set_state(subject.guest, up=False)
     if updated:
         subject.update(f"{what}-down")
+    before = subject.nics()[0].counters["rx_packets"]
     found = subject.answers_while(f"the {what} was down")
+    if received := subject.nics()[0].counters["rx_packets"] - before:
+        found.append(f"the guest received {received} packets while the {what} was down")
     set_state(subject.guest, up=True)
     return found
 

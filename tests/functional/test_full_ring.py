@@ -5,6 +5,9 @@ from __future__ import annotations
 import bisect
 import contextlib
 import errno
+import hashlib
+import random
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +18,9 @@ from cprlib.evidence.records import Role
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.supervised_calls import WRITEV, FailingCall, SupervisedCalls, SystemCall
+from cprlib.linux.topology import GUEST
 from cprlib.qemu.nic_state import receive_buffers, receive_ring_size
+from cprlib.qemu.vmstate import device_state
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -26,9 +31,11 @@ from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.probes import warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
+from cprlib.traffic.tcp import TcpRole
 from cprlib.update.events import Step
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
+from cprlib.update.hooks import RecordMainChannel
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 
 WAITING = 200  # packets that have no room in the ring
@@ -37,6 +44,8 @@ RATE = 3000.0  # packets/s
 SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 5000
 ARRIVE_S = 5.0
 ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
+PAGE, SEGMENT_BYTES = 4096, 12_000  # less than a connection may send before the first answer (10 segments, RFC 6928)
+FREE_BUFFERS = 2  # too few for that segment
 FLOWS = 12  # of these answers, over all queues; the guest's kernel chooses a queue by a hash of the flow
 QUEUES = 2
 SETTLED_S = 0.5  # without an announcement: the longest time between two of QEMU's is 350 ms (announce-step, QAPI)
@@ -75,6 +84,45 @@ def full_ring(
         session.finish(linger_s=1.0)
     agent.defer_receiving(0)
     _judge(case, when, room, session.result(), full_ns, until_ns)
+
+
+@contextlib.contextmanager
+def large_segment_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChannel]:
+    """The body updates a guest whose ring is full, while a TCP segment larger than a page waits; it arrives unchanged.
+
+    Without vhost. The hook that this returns has to be one of the update's.
+
+    :param when: for the checks' names.
+    """
+    agent, station, port = case.guest.agent, case.guest.topology.station, case.ports.take()
+    (flow,) = flows_between(count=1, first_port=case.ports.take())
+    content, recorded = random.Random(port).randbytes(SEGMENT_BYTES), RecordMainChannel()  # noqa: S311 - no secret
+    index = agent.start_tcp(TcpRole.SINK, port)
+    with station.entered():
+        sender = socket.create_connection((GUEST.ipv4, port), ARRIVE_S)
+    with sender:
+        agent.defer_receiving(UPDATE_MS)
+        warm_up(station, [flow], Deadline(10, "the guest to answer", Awaited.GUEST), round_trips=1)
+        settings = StreamSettings(rate=RATE, count=receive_buffers(case.guest.machine.qmp) - FREE_BUFFERS)
+        with TrafficSession(station, [flow], settings, keep_frames=0) as session:
+            session.wait_sent(Deadline(10, "a burst of packets to be sent"))
+            sender.sendall(content)  # as one segment: the connection has sent nothing yet
+            yield recorded
+            sender.shutdown(socket.SHUT_WR)
+            result = agent.finished_tcp(index, Deadline(UPDATE_MS / 1000 + ARRIVE_S, "the segment", Awaited.GUEST))
+    agent.defer_receiving(0)
+    state = device_state(recorded.stream)
+    waiting = sum(len(value) // 2 for path, value in state.items() if path.startswith("tap/"))  # hexadecimal
+    expected = f"a packet of more than {PAGE} bytes waits"
+    if waiting <= PAGE:
+        case.inconclusive(f"large-segment-waits-{when}", expected, f"{waiting} bytes")
+        return
+    case.expect(f"large-segment-waits-{when}", True, expected, f"{waiting} bytes")
+    arrived = result.byte_count, result.sha256
+    sent = SEGMENT_BYTES, hashlib.sha256(content).hexdigest()
+    case.expect_equal(
+        f"large-segment-arrives-{when}", arrived, sent, "bytes that the guest received, and their SHA-256"
+    )
 
 
 def _judge(case: MeasuredCase, when: str, room: int, result: TrafficResult, full_ns: int, until_ns: int) -> None:
@@ -226,6 +274,8 @@ class FullReceiveRing(LiveUpdateTest):
             if not vhost:
                 with full_ring(case, "across-an-update-with-one", wait_ms=UPDATE_MS, only_one_waits=True):
                     case.live_update()
+                with large_segment_waits(case, "across-an-update") as recorded:
+                    case.live_update(hooks=[recorded])
             case.expect_no_complaint()
 
     def test_packets_for_full_ring_arrive_without_vhost(self) -> None:

@@ -59,18 +59,21 @@ class DeleteAllFds(LiveUpdateTest):
 
         The guest has not taken its new interface up: without vhost QEMU reads a packet for which the NIC has no buffer,
         and hands it over with the state of the devices. The old netdev, which its NIC held until it went itself, must
-        have left nothing there. Patch 12 (tap: hand over the packet that a full ring keeps waiting).
+        have left nothing there. An older netdev was removed: the target, which never had it, knows the packet's netdev
+        by its name. Patch 12 (tap: hand over the packet that a full ring keeps waiting).
 
         :avocado: tags=patch:full-ring,patch:12,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:off,queues:2
         """
-        first, replaced = TapNetdev(), TapNetdev("again", "tap1", queues=2)
-        with self.given_guest(GuestSpec(netdevs=(first, replaced), plugged=True, role=Role.CHECKS)) as case:
-            case.guest.topology.add_tap("tap2", queues=2)
+        first, goes, replaced = TapNetdev(), TapNetdev(GOES, "tap1"), TapNetdev("again", "tap2", queues=2)
+        with self.given_guest(GuestSpec(netdevs=(first, goes, replaced), plugged=True, role=Role.CHECKS)) as case:
+            case.guest.topology.add_tap("tap3", queues=2)
             machine = case.guest.machine
+            machine.remove_nic(next(item.identifier for item in machine.settings.nics if item.netdev == GOES))
+            machine.remove_netdev(GOES)
             nic = next(item for item in machine.settings.nics if item.netdev == "again")
             netdev = next(item for item in machine.settings.netdevs if item.identifier == "again")
             machine.remove_netdev("again")
-            machine.plug(replace(netdev, interface="tap2"))
+            machine.plug(replace(netdev, interface="tap3"))
             machine.remove_nic(nic.identifier)
             machine.qmp.execute("device_add", nic.options())
             machine.settings = replace(machine.settings, nics=(*machine.settings.nics, nic))

@@ -1,0 +1,256 @@
+"""Full rings and send buffers: what waits in the tap, in QEMU or in the guest during the body arrives in the end."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import errno
+import random
+import re
+import socket
+import time
+from collections.abc import Iterator
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, DeadlineExceeded
+from cprlib.linux.counters import read_counters
+from cprlib.linux.descriptors import read_table
+from cprlib.linux.supervised_calls import WRITEV, FailingCall, SupervisedCalls, SystemCall
+from cprlib.linux.topology import GUEST
+from cprlib.qemu.nic_state import device_facts, receive_buffers, receive_ring_size
+from cprlib.qemu.vmstate import device_state
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.traffic.control_run import capture_problems
+from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.probes import warm_up
+from cprlib.traffic.result import TrafficResult
+from cprlib.traffic.session import TrafficSession
+from cprlib.traffic.stamp import STAMP_PORT, UNMEASURED_SSID, SenderPacket
+from cprlib.update.events import Step
+from cprlib.update.hooks import RecordMainChannel
+
+WAITING = 200  # packets that have no room in the ring
+RATE = 3000.0  # packets/s
+# between two looks of the driver, ms: longer than it takes until the guest stops; for an update the state is read first
+SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 5000
+ARRIVE_S = 5.0
+ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
+PAGE, DATAGRAM, DATAGRAMS = 4096, 1400, 8  # bytes; the datagrams are one packet for the NIC
+STAMP_BYTES = 44  # what the reflector rewrites; it returns the rest unchanged
+UDP_SEGMENT = 103  # linux/udp.h
+TAKES_SEGMENTS = "VIRTIO_NET_F_GUEST_USO4"
+WAITING_BYTES = re.compile(r"tap/.*/waiting")  # a field of vmstate_tap_waiting, net/tap.c, patch 12
+FREE_BUFFERS = 2  # too few for that packet
+FLOWS = 12  # of these answers, over all queues; the guest's kernel chooses a queue by a hash of the flow
+QUEUES = 2
+SETTLED_S = 0.5  # without an announcement: the longest time between two of QEMU's is 350 ms (announce-step, QAPI)
+WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
+ALWAYS = 1 << 62
+
+
+@contextlib.contextmanager
+def full_ring(
+    case: MeasuredCase, when: str, *, wait_ms: int = SHORT_MS, only_one_waits: bool = False
+) -> Iterator[None]:
+    """The body runs while the receive ring of the guest's queue pair is full and packets wait; in the end all arrive.
+
+    :param when: for the checks' names: ``across-an-update``.
+    :param wait_ms: how long the guest leaves it full, in ms of its clock.
+    :param only_one_waits: one packet waits, and none follows it; without vhost.
+    """
+    agent, station = case.guest.agent, case.guest.topology.station
+    flows = flows_between(count=1, first_port=case.ports.take())
+    updates = len(case.guest.updates)
+    warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
+    agent.defer_receiving(wait_ms)
+    # the driver waits from its next poll, which takes all that has come: one packet
+    warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST), round_trips=1)
+    qmp = case.guest.machine.qmp
+    room, waiting = (receive_buffers(qmp), 1) if only_one_waits else (receive_ring_size(qmp), WAITING)
+    settings = StreamSettings(rate=RATE, count=room + waiting)
+    with TrafficSession(station, flows, settings, keep_frames=0) as session:
+        session.wait_sent(Deadline(10, "a burst of packets to be sent"))
+        full_ns = time.time_ns()
+        yield
+        stops = [update.times_ns[Step.STOP] for update in case.guest.updates[updates:] if Step.STOP in update.times_ns]
+        until_ns = min(stops, default=time.time_ns())
+        with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
+            session.wait_for_answers(session.progress().sent, Deadline(wait_ms / 1000 + ARRIVE_S, "the answers"))
+        session.finish(linger_s=1.0)
+    agent.defer_receiving(0)
+    _judge(case, when, room, session.result(), full_ns, until_ns)
+
+
+@contextlib.contextmanager
+def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChannel]:
+    """The body updates a guest whose ring is full, while a packet larger than a page waits; it arrives unchanged.
+
+    These are datagrams that the guest's NIC takes in one piece (UDP_SEGMENT, udp(7)). Without vhost. The hook that this
+    returns has to be one of the update's.
+
+    :param when: for the checks' names.
+    """
+    agent, station, machine = case.guest.agent, case.guest.topology.station, case.guest.machine
+    if TAKES_SEGMENTS not in device_facts(machine.qmp)["guest-features"]:
+        case.note("large packet", f"not tested: the guest's NIC is without {TAKES_SEGMENTS}")
+        yield RecordMainChannel()
+        return
+    (flow,) = flows_between(count=1, first_port=case.ports.take())
+    content, recorded = random.Random(0), RecordMainChannel()  # noqa: S311 - no secret
+    sent = [
+        SenderPacket(number, 1, ssid=UNMEASURED_SSID).encode(STAMP_BYTES) + content.randbytes(DATAGRAM - STAMP_BYTES)
+        for number in range(DATAGRAMS)
+    ]
+    with station.entered():
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    with opened:
+        opened.bind(("0.0.0.0", case.ports.take()))  # noqa: S104 - a namespace of our own
+        opened.connect((GUEST.ipv4, STAMP_PORT))
+        opened.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, DATAGRAM)
+        opened.settimeout(Deadline(UPDATE_MS / 1000 + ARRIVE_S, "the answers").remaining)
+        agent.defer_receiving(UPDATE_MS)
+        warm_up(station, [flow], Deadline(10, "the guest to answer", Awaited.GUEST), round_trips=1)
+        settings = StreamSettings(rate=RATE, count=receive_buffers(machine.qmp) - FREE_BUFFERS)
+        with TrafficSession(station, [flow], settings, keep_frames=0) as session:
+            session.wait_sent(Deadline(10, "a burst of packets to be sent"))
+            opened.send(b"".join(sent))
+            yield recorded
+            came = list[bytes]()
+            with contextlib.suppress(TimeoutError):
+                while len(came) < DATAGRAMS:
+                    came.append(opened.recv(65536))
+    agent.defer_receiving(0)
+    state = device_state(recorded.stream)
+    waiting = next((int(value, 16) for path, value in state.items() if WAITING_BYTES.fullmatch(path)), 0)
+    name, expected = f"large-packet-waits-{when}", f"a packet of more than {PAGE} bytes waits"
+    if waiting <= PAGE:
+        case.inconclusive(name, expected, f"{waiting} bytes")
+        return
+    case.expect(name, True, expected, f"{waiting} bytes")
+    good = sum(one[STAMP_BYTES:] == other[STAMP_BYTES:] for one, other in zip(sent, came, strict=False))
+    meaning = "datagrams of this packet that came back unchanged"
+    case.expect_equal(f"large-packet-arrives-{when}", good, DATAGRAMS, meaning)
+
+
+def _judge(case: MeasuredCase, when: str, room: int, result: TrafficResult, full_ns: int, until_ns: int) -> None:
+    """Say whether all packets arrived, and whether the ring was full as long as it had to be.
+
+    :param room: buffers that the ring had for them.
+    :param full_ns, until_ns: when all packets were sent, and when the guest stopped or the body ended (CLOCK_REALTIME).
+    """
+    (flow,) = result.flows
+    answered = sorted(time_ns for time_ns in flow.returned_ns if time_ns is not None)
+    at_first, at_last = (result.sent - bisect.bisect(answered, time_ns) for time_ns in (full_ns, until_ns))
+    full = f"more than {room} of {result.sent} packets wait for the guest"
+    seen = f"{at_first} waited at first, {at_last} at last"
+    if at_last <= room:
+        case.inconclusive(f"ring-full-{when}", full, f"{seen}: the ring was not full all the time")
+    else:
+        case.expect(f"ring-full-{when}", True, full, seen)
+    _expect_all_arrive(case, f"all-arrive-{when}", result, f"with a full receive ring {when.replace('-', ' ')}")
+
+
+def _expect_all_arrive(case: MeasuredCase, name: str, result: TrafficResult, situation: str) -> None:
+    """Check that each packet was answered once.
+
+    :param situation: ends the message.
+    """
+    missing = ", ".join(str(number) for flow in result.flows for number in flow.missing[:8])
+    copies = sum(flow.answers for flow in result.flows) - (result.sent - result.lost)
+    if result.lost and (problems := capture_problems(result)):
+        case.inconclusive(name, f"each of {result.sent} packets answered once", "; ".join(problems))
+        return
+    case.expect(
+        name,
+        not result.lost and not copies,
+        f"each of {result.sent} packets answered once",
+        f"{result.lost} lost, {copies} duplicated",
+        f"{result.lost} of {result.sent} packets lost (numbers {missing or 'none'}), {copies} duplicated, {situation}",
+        family=name.partition("-across")[0].partition("-in-")[0],
+    )
+
+
+@contextlib.contextmanager
+def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> Iterator[None]:
+    """The body runs while the tap takes no packet of the guest (EAGAIN), whose answers wait; in the end all arrive.
+
+    A send buffer (netdev option ``sndbuf``) is full as long as another device keeps the packets; here the system call
+    says so, until it is disarmed. QEMU tries again all the time then, which starves idle sources of its main loop: let
+    the calls pass before anything is connected.
+
+    :param calls: fails the calls of the guest's QEMU.
+    """
+    station = case.guest.topology.station
+    flows = flows_between(count=FLOWS, first_port=case.ports.take(FLOWS))
+    settings = StreamSettings(rate=RATE, count=ANSWERS)
+    warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
+    for tap in read_table(case.guest.machine.pid).of_kind("tap"):
+        calls.arm(FailingCall(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS))
+    case.guest.agent.reset_reflector()
+    with TrafficSession(station, flows, settings, keep_frames=0) as session:
+        session.wait_sent(Deadline(10, "a burst of packets to be sent"))
+        _wait_answered(case, session)
+        waited = session.progress().sent - session.progress().answers
+        yield
+        calls.disarm()
+        with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
+            session.wait_for_answers(session.progress().sent, Deadline(ARRIVE_S, "the answers"))
+        session.finish(linger_s=1.0)
+    result = session.result()
+    full = f"the answers to {result.sent} packets wait for room in the send buffer"
+    if waited < result.sent:
+        case.inconclusive(f"send-buffer-full-{when}", full, f"{result.sent - waited} arrived before")
+    else:
+        case.expect(f"send-buffer-full-{when}", True, full, f"{waited} wait")
+    situation = f"with a full send buffer {when.replace('-', ' ')}"
+    _expect_all_arrive(case, f"answers-arrive-{when}", result, situation)
+
+
+def _wait_answered(case: MeasuredCase, session: TrafficSession) -> None:
+    """Wait until the guest has reflected all packets: its answers are in the transmit ring."""
+    sent = session.progress().sent
+
+    def reflected() -> bool:
+        return case.guest.agent.reflector().reflected >= sent
+
+    Deadline(ARRIVE_S, "the guest to answer all packets", Awaited.GUEST).poll(reflected, 0.02)
+
+
+@contextlib.contextmanager
+def each_frame_once(case: MeasuredCase, when: str) -> Iterator[None]:
+    """The body lets frames of the guest wait in QEMU; in the end the tap has got each frame once, of whatever kind.
+
+    Not for an update, in which QEMU sends frames of its own.
+
+    :param when: for the check's name.
+    """
+    before = _wait_settled(case)
+    yield
+    with contextlib.suppress(DeadlineExceeded):  # the guest counts a frame after the tap
+        deadline = Deadline(ARRIVE_S, "the frames")
+        deadline.poll(lambda: _frames_beyond(case) == before, 0.05)
+    name, meaning = f"each-frame-once-{when}", "frames that the tap got beyond those that the guest has sent"
+    case.expect_equal(name, _frames_beyond(case) - before, 0, meaning, family="each-frame-once")
+
+
+def _wait_settled(case: MeasuredCase) -> int:
+    """:func:`_frames_beyond`, once QEMU has sent its last announcement.
+
+    :raises DeadlineExceeded: it sends frames of its own all the time.
+    """
+    seen, since = _frames_beyond(case), time.monotonic()
+
+    def settled() -> bool:
+        nonlocal seen, since
+        if (now := _frames_beyond(case)) != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since >= SETTLED_S
+
+    Deadline(10, "QEMU to have announced the guest", Awaited.QEMU).poll(settled, 0.05)
+    return seen
+
+
+def _frames_beyond(case: MeasuredCase) -> int:
+    """Frames that the tap got from QEMU beyond those that the guest has sent: QEMU's announcements, and copies."""
+    sent = case.guest.agent.network().nic().counters["tx_packets"]
+    return read_counters(case.guest.topology.switch, case.guest.tap).rx_packets - sent

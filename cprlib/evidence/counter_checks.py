@@ -7,7 +7,7 @@ header was lost, a frame of the wrong length, a bad IP header.
 A device interrupts the guest for used buffers, and a guest's driver kicks the device for available ones, unless the
 other side has asked for silence (VIRTIO 1.2 section 2.7.7, event index and flags). How often depends on load: packets
 that have waited arrive in bursts, with one interrupt for many. So fewer are no finding, and only a large increase is
-one. A lost notification leaves a single packet waiting (:mod:`cprlib.testing.quiet_nic`).
+one. A lost notification leaves a single packet waiting (:mod:`cprlib.testing.idle_nic`).
 """
 
 from __future__ import annotations

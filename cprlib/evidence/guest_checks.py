@@ -78,16 +78,16 @@ def queue_use_check(shares: tuple[QueueShare, ...], queues: int) -> Check:
     return Check("every-queue-used", Outcome.INCONCLUSIVE if idle else Outcome.PASS, expected, observed)
 
 
-def death_checks(folder: Path, accuses: bool) -> tuple[Check, ...]:
+def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
     """A failed check for each QEMU that crashed, and for each console on which the guest's kernel died.
 
     They are made whatever the test waited for, and whether it noticed or not.
 
     :param folder: of the case, with the consoles and what QEMUs left that crashed.
-    :param accuses: whether an update had begun; else a death is inconclusive, and so is a guest's without memory.
+    :param counts_against_qemu: an update had begun; else a death is inconclusive, and so is a guest's without memory.
     """
     found = []
-    outcome = Outcome.FAIL if accuses else Outcome.INCONCLUSIVE
+    outcome = Outcome.FAIL if counts_against_qemu else Outcome.INCONCLUSIVE
     for path in sorted(folder.glob("backtrace-*.txt")):
         name = path.stem.removeprefix("backtrace-")
         said = last_message(read_text(folder / f"stderr-{name}.log"))  # none of a successor in its source's process

@@ -134,7 +134,7 @@ def hand_over_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> Iter
         "O_NONBLOCK on all, and flags equal on both sides and as before the update",
         f"{len(changed)} differ between the sides, {len(altered)} changed on the source, {len(blocking)} block",
     )
-    if not update.mechanism.handling.shares_files:  # those QEMU inherits
+    if not update.mechanism.handling.shares_fds:  # those QEMU inherits
         yield Check.of(
             "descriptors-close-on-exec",
             not inheritable,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cprlib.errors import UsageError
 from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.netdev import PassedFiles, TapNetdev, VirtioNet
+from cprlib.qemu.netdev import PassedFds, TapNetdev, VirtioNet
 from cprlib.qemu.trace_log import UPDATE_EVENTS
 
 COUNTERS_FILE = "coverage.counters"
@@ -145,7 +145,7 @@ def file_channel(path: Path | str) -> dict[str, object]:
     return {"channel-type": "main", "addr": {"transport": "file", "filename": str(path), "offset": 0}}
 
 
-Passed = Mapping[str, PassedFiles]
+Passed = Mapping[str, PassedFds]
 """Descriptors that a manager passes, by id of the netdev."""
 
 
@@ -190,7 +190,7 @@ def command_line(
         command += ["-trace", pattern]
     if not settings.plugged:
         for netdev in settings.netdevs:
-            given = (passed or {}).get(netdev.identifier, PassedFiles())
+            given = (passed or {}).get(netdev.identifier, PassedFds())
             names = ([str(number) for number in numbers] for numbers in (given.tap, given.vhost))
             command += ["-netdev", json.dumps(netdev.options(*names, incoming=incoming))]
         for number, nic in enumerate(settings.nics):

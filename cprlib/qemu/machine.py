@@ -20,7 +20,7 @@ from cprlib.qemu.command_line import (
     MachineSettings,
     name_of,
 )
-from cprlib.qemu.netdev import PassedFiles, TapNetdev, VirtioNet, opened_files
+from cprlib.qemu.netdev import PassedFds, TapNetdev, VirtioNet, opened_fds
 from cprlib.qemu.qmp import QmpConnection
 from cprlib.qemu.supervision import (
     CRASH_STATUSES,
@@ -133,7 +133,7 @@ class Machine:
             details=f"command: {shlex.join(self.command)}\n{tail(messages)}",
         )
 
-    def fallen(self, *, may_end: bool = False) -> str:
+    def failure(self, *, may_end: bool = False) -> str:
         """How a QEMU failed (crashed, ended by itself, does not respond), with its last message; empty when well.
 
         One that was killed says nothing about itself.
@@ -142,11 +142,11 @@ class Machine:
         """
         status = self.exit_status()
         if status is None:
-            return self._unwell()
+            return self._hang_or_bad_state()
         unasked = not (self.quitting or may_end or status == -signal.SIGKILL)
         return self.died("run the guest", status).happened if unasked or status in CRASH_STATUSES else ""
 
-    def _unwell(self) -> str:
+    def _hang_or_bad_state(self) -> str:
         """Why a running QEMU cannot run a guest; empty when it can, or does not serve QMP yet."""
         if not self.qmp.is_ready:
             return ""
@@ -184,7 +184,7 @@ class Machine:
         rows = [{"capability": name, "state": state} for name, state in states.items()]
         self.qmp.execute("migrate-set-capabilities", {"capabilities": rows})
 
-    def plug(self, netdev: TapNetdev, nic: VirtioNet | None = None, passed: PassedFiles | None = None) -> None:
+    def plug(self, netdev: TapNetdev, nic: VirtioNet | None = None, passed: PassedFds | None = None) -> None:
         """Add a netdev, and a NIC on it, by QMP; the settings then include both.
 
         :param passed: descriptors for the netdev; when None they are opened here and closed again.
@@ -194,8 +194,8 @@ class Machine:
             inherits = self.incoming and netdev.is_handed_over
             if passed is None and not inherits:
                 stack.enter_context(self.namespace.entered())
-                passed = stack.enter_context(opened_files(netdev))
-            names = self._pass_files(netdev, passed or PassedFiles())
+                passed = stack.enter_context(opened_fds(netdev))
+            names = self._pass_fds(netdev, passed or PassedFds())
         try:
             self.qmp.execute("netdev_add", netdev.options(*names, incoming=self.incoming))
         except QmpRefused:
@@ -247,7 +247,7 @@ class Machine:
     def _others(self, identifier: str) -> tuple[TapNetdev, ...]:
         return tuple(item for item in self.settings.netdevs if item.identifier != identifier)
 
-    def _pass_files(self, netdev: TapNetdev, passed: PassedFiles) -> tuple[list[str], list[str]]:
+    def _pass_fds(self, netdev: TapNetdev, passed: PassedFds) -> tuple[list[str], list[str]]:
         """Pass descriptors by getfd; return the names of those of the tap and of vhost."""
         names: dict[str, list[str]] = {"tap": [], "vhost": []}
         for kind, descriptors in (("tap", passed.tap), ("vhost", passed.vhost)):

@@ -209,7 +209,7 @@ class VirtioNet:
 
 
 @dataclass(frozen=True, slots=True)
-class PassedFiles:
+class PassedFds:
     """Descriptors of this process that QEMU receives, one per queue."""
 
     tap: tuple[int, ...] = ()
@@ -221,7 +221,7 @@ class PassedFiles:
 
 
 @contextlib.contextmanager
-def opened_files(netdev: TapNetdev) -> Iterator[PassedFiles]:
+def opened_fds(netdev: TapNetdev) -> Iterator[PassedFds]:
     """Open the descriptors that a manager passes for a netdev; close them when the body ends.
 
     The taps are opened in the network namespace of the calling thread.
@@ -237,7 +237,7 @@ def opened_files(netdev: TapNetdev) -> Iterator[PassedFiles]:
         taps = netdev.queues if netdev.tap_passed else 0
         opener: Callable[..., int] = open_macvtap if netdev.tap_source is TapSource.MACVTAP else open_tap
         vhosts = netdev.queues if netdev.vhost_passed else 0
-        yield PassedFiles(
+        yield PassedFds(
             tuple(owned(opener(netdev.interface, multi_queue=netdev.queues > 1)) for _ in range(taps)),
             tuple(owned(_open_vhost()) for _ in range(vhosts)),
         )

@@ -18,7 +18,7 @@ from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import kill_group, spawn
 from cprlib.qemu.command_line import MachineFiles, MachineSettings, MigrationChannels, Passed, command_line, name_of
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.netdev import TapNetdev, opened_files
+from cprlib.qemu.netdev import TapNetdev, opened_fds
 from cprlib.qemu.qmp import QmpConnection
 from cprlib.qemu.supervision import CONSOLE_LIMIT, LOG_LIMIT, SizeWatch, allow_core, keep_crash, wait_while_exiting
 from cprlib.qemu.wrapper import is_script, qemu_below, status_of_qemu
@@ -188,4 +188,4 @@ def _open_missing(
     """Open the descriptors that netdevs need and that are not given, in the namespace."""
     missing = [item for item in netdevs if item.identifier not in given and not (incoming and item.is_handed_over)]
     with namespace.entered():
-        return {item.identifier: manager.enter_context(opened_files(item)) for item in missing}
+        return {item.identifier: manager.enter_context(opened_fds(item)) for item in missing}

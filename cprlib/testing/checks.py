@@ -24,7 +24,7 @@ from cprlib.evidence.equivalence import equivalence_check
 from cprlib.evidence.records import Check, EquivalenceRecord, FaultRecord, Outcome, Role, Stream
 from cprlib.qemu.wrapper import last_message
 
-COMPLAINTS = (  # net/tap-linux.c, hw/net/virtio-net.c, GLib
+NIC_ERRORS = (  # net/tap-linux.c, hw/net/virtio-net.c, GLib
     "could not disable queue",
     "could not enable queue",
     "Assertion",
@@ -42,7 +42,7 @@ class CaseChecks:
     A check's name is its property in kebab-case: ``no-descriptor-left``. A failed check fails the case.
 
     Until the first update begins, checks are control steps: one that fails then accuses no update and is inconclusive,
-    and so is a later failure of the same property. :meth:`examines_qemu` marks steps that accuse QEMU without
+    and so is a later failure of the same property. :meth:`qemu_step` marks steps that accuse QEMU without
     one.
 
     :param folder: the case's folder, where its files go.
@@ -52,7 +52,7 @@ class CaseChecks:
         self.folder = folder
         self.evidence = evidence
         self._control = evidence.role is Role.CONTROL_RUN
-        self._examines = False
+        self._qemu_step = False
         self._fault = ""
         self._failed_controls: dict[str, str] = {}  # property: name of the check that failed in a control step
 
@@ -62,9 +62,9 @@ class CaseChecks:
         return bool(self.evidence.updates)
 
     @property
-    def accuses(self) -> bool:
+    def counts_against_qemu(self) -> bool:
         """Whether a failure now is QEMU's: an update has begun, or the step examines QEMU without one."""
-        return self.update_begun or (self._examines and not self._control)
+        return self.update_begun or (self._qemu_step and not self._control)
 
     def expect(
         self,
@@ -135,7 +135,7 @@ class CaseChecks:
             check = replace(check, name=self._full_name(check.name), family=family, fault=self._fault)
         if check.outcome is Outcome.FAIL:
             text = check.message or f"expected {check.expected}, observed {check.observed}"
-            if not self.accuses:
+            if not self.counts_against_qemu:
                 self._failed_controls.setdefault(subject, check.name)
                 text = f"not caused by an update, since none has begun: {text}"
                 check = replace(check, outcome=Outcome.INCONCLUSIVE, message=text)
@@ -179,18 +179,18 @@ class CaseChecks:
         self.evidence = replace(self.evidence, skipped=reason, skip_word=word)
 
     @contextlib.contextmanager
-    def without_update(self) -> Iterator[None]:
+    def control_step(self) -> Iterator[None]:
         """A control step: before any update, nothing that happens in the body accuses the update."""
         control, self._control = self._control, True
         yield
         self._control = control  # not after a failure: survives() has to know where it happened
 
     @contextlib.contextmanager
-    def examines_qemu(self) -> Iterator[None]:
+    def qemu_step(self) -> Iterator[None]:
         """A step that is itself what the case is about, such as a refused ``netdev_add``: a failure accuses QEMU."""
-        before, self._examines = self._examines, True
+        before, self._qemu_step = self._qemu_step, True
         yield
-        self._examines = before  # not after a failure, as above
+        self._qemu_step = before  # not after a failure, as above
 
     @contextlib.contextmanager
     def after_fault(self, name: str) -> Iterator[None]:
@@ -205,7 +205,7 @@ class CaseChecks:
         return f"{self._fault}-{name}" if self._fault else name
 
     @contextlib.contextmanager
-    def survives(self, name: str = "survives") -> Iterator[None]:
+    def expect_survival(self, name: str = "survives") -> Iterator[None]:
         """A QEMU or guest that dies, refuses or hangs in the body ends it and is a failed check.
 
         Whatever error the body ends with, a QEMU that has died or does not respond is its cause.
@@ -219,32 +219,32 @@ class CaseChecks:
         except (NotSupported, UsageError):
             raise
         except Exception as error:
-            fallen = self.fallen_qemu()
-            if not (fallen or accuses_qemu_or_guest(error)):
+            failure = self.qemu_failure()
+            if not (failure or is_qemu_or_guest_failure(error)):
                 raise
-            self._add_failure(name, expected, error, fallen)
+            self._add_failure(name, expected, error, failure)
         else:
             self.expect(name, True, expected, "they did")
 
-    def _add_failure(self, name: str, expected: str, error: Exception, fallen: str) -> None:
+    def _add_failure(self, name: str, expected: str, error: Exception, failure: str) -> None:
         happened = error.happened if isinstance(error, CprlibError) else f"{type(error).__name__}: {error}"
         details = error.details if isinstance(error, CprlibError) else ""
         text = error.one_line() if isinstance(error, CprlibError) else happened
-        said = complaints(f"{happened}\n{details}\n{self.last_words()}")
+        said = nic_errors(f"{happened}\n{details}\n{self.stderr_text()}")
         said = said or [without_time(line) for line in details.strip().splitlines()[-1:]]
         message = text + (f": {said[0]}" if said and said[0] not in happened else "")
-        if fallen:
-            message = f"{fallen}; seen as: {message}"
-        elif cause := self.outside_cause():
+        if failure:
+            message = f"{failure}; seen as: {message}"
+        elif cause := self.external_cause():
             check = Check(name, Outcome.INCONCLUSIVE, expected, cause, f"{cause}; seen as: {message}")
             self.evidence = self.evidence.with_checks(check)
             return
-        if self.accuses or (fallen and self.evidence.mechanism.handling.sends_descriptors):
+        if self.counts_against_qemu or (failure and self.evidence.mechanism.handling.sends_descriptors):
             # the netdev's option cpr=on is no stock feature: a QEMU that dies or hangs with it is a finding, always
-            check = Check(name, Outcome.FAIL, expected, fallen or happened, message)
+            check = Check(name, Outcome.FAIL, expected, failure or happened, message)
         else:
             message = f"in a control step, without an update: {message}"
-            check = Check(name, Outcome.INCONCLUSIVE, expected, fallen or happened, message)
+            check = Check(name, Outcome.INCONCLUSIVE, expected, failure or happened, message)
         self.evidence = self.evidence.with_checks(check)
 
     def add_boot_failure(self, error: CprlibError, control: str) -> None:
@@ -261,41 +261,41 @@ class CaseChecks:
             outcome, text = Outcome.FAIL, f"the same guest boots without cpr=on; with it: {text}"
         self.evidence = self.evidence.with_checks(Check("boots", outcome, "the guest boots", error.happened, text))
 
-    def fallen_qemu(self) -> str:
+    def qemu_failure(self) -> str:
         """How a QEMU of the case failed that died or does not respond, with its last message; empty without one."""
         return ""
 
-    def outside_cause(self) -> str:
+    def external_cause(self) -> str:
         """What ended QEMU or guest and is neither's fault: a kernel without memory, the host's or the guest's."""
         return ""
 
-    def expect_no_complaint(self) -> None:
+    def expect_no_nic_error(self) -> None:
         """Check that no QEMU of the case has complained of its NIC."""
-        self.expect_empty("no-complaint", complaints(self.last_words())[:1], "no complaint of a QEMU")
+        self.expect_empty("no-complaint", nic_errors(self.stderr_text())[:1], "no complaint of a QEMU")
 
-    def last_words(self) -> str:
+    def stderr_text(self) -> str:
         """What the QEMUs of the case wrote to standard error."""
         paths = sorted(self.folder.glob("stderr-*.log"))
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
 
 
-def accuses_qemu_or_guest(error: Exception) -> bool:
+def is_qemu_or_guest_failure(error: Exception) -> bool:
     """Whether an error says that a QEMU or a guest died, refused or hangs; others are the harness's own."""
     if isinstance(error, DeadlineExceeded):
         return error.awaited is not Awaited.HARNESS
     return isinstance(error, UpdateFailed | QemuFailed | GuestFailed)
 
 
-def is_of_qemu(error: Exception) -> bool:
+def is_qemu_failure(error: Exception) -> bool:
     """Whether an error says that a QEMU died, refused or hangs, not its guest."""
     if isinstance(error, DeadlineExceeded):
         return error.awaited is Awaited.QEMU
     return isinstance(error, QemuFailed)
 
 
-def complaints(text: str) -> list[str]:
+def nic_errors(text: str) -> list[str]:
     """Lines in which a QEMU complains of its NIC, without time stamps."""
-    lines = [line.strip() for line in text.splitlines() if any(words in line for words in COMPLAINTS)]
+    lines = [line.strip() for line in text.splitlines() if any(words in line for words in NIC_ERRORS)]
     return [without_time(line) for line in lines]
 
 

@@ -28,7 +28,7 @@ from cprlib.guest.console import Console
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.testing.checks import CaseChecks, accuses_qemu_or_guest, without_time
+from cprlib.testing.checks import CaseChecks, is_qemu_or_guest_failure, without_time
 from cprlib.testing.equivalence import compare_device_states, compare_state, read_compared
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
@@ -105,14 +105,14 @@ class GuestCase(CaseChecks):
         self.frames.note_nics()
         other_qemu = qemu is not None and qemu != self.guest.machine.settings.qemu
         self._between_qemus |= other_qemu
-        with self.without_update():
+        with self.control_step():
             state = None if other_qemu or self._watch or label else self._read_state()
             if self._watch:
                 self._watch.before_update()
         try:
             update = self.guest.live_update(qemu, target, hooks)
         except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
-            if not accuses_qemu_or_guest(error):
+            if not is_qemu_or_guest_failure(error):
                 raise
             message = f"{error.one_line()}{_said(error)}"
             self.expect(check, False, expected, error.happened, message, family="update-completes")
@@ -185,16 +185,16 @@ class GuestCase(CaseChecks):
             qemu_downtime_ms=max(known, default=None),
         ).with_checks(*(labelled(check, label) if label else numbered_check(check, number) for check in checks))
 
-    def last_words(self) -> str:
+    def stderr_text(self) -> str:
         """What the QEMUs of the case wrote to standard error, and the rest of the last one's log."""
-        said = CaseChecks.last_words(self)
+        said = CaseChecks.stderr_text(self)
         return f"{said}\n{self._guest.machine.messages}" if self._guest else said
 
     @property
     def update_begun(self) -> bool:
         return bool(self.evidence.updates or (self._guest and self._guest.latest_update))
 
-    def fallen_qemu(self) -> str:
+    def qemu_failure(self) -> str:
         """How a QEMU failed that died or does not respond; empty when every one is well.
 
         One whose guest ran out of memory is well: it ended when the guest did.
@@ -204,10 +204,10 @@ class GuestCase(CaseChecks):
         update = self._guest.latest_update
         refusal = bool(update and update.expects_failure)
         machines = [item for item in self._guest.machines if not Console(item.files.console).ran_out_of_memory()]
-        fallen = (item.fallen(may_end=refusal and item.incoming) for item in machines)
-        return next(filter(None, fallen), "")
+        failures = (item.failure(may_end=refusal and item.incoming) for item in machines)
+        return next(filter(None, failures), "")
 
-    def outside_cause(self) -> str:
+    def external_cause(self) -> str:
         if self._guest is None:
             return ""
         machine = self._guest.machine
@@ -227,7 +227,7 @@ class GuestCase(CaseChecks):
 
     def note_death(self) -> None:
         """Add it to the evidence when a QEMU crashed or the guest's kernel died."""
-        self.evidence = self.evidence.with_checks(*death_checks(self.folder, self.accuses))
+        self.evidence = self.evidence.with_checks(*death_checks(self.folder, self.counts_against_qemu))
 
     def write(self) -> None:
         replace(self.evidence, finished_ns=time.time_ns()).write(self.folder)

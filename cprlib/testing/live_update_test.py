@@ -34,7 +34,7 @@ from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.matrix import NOT_IN_NAMES, POINT, point_name
 from cprlib.report.results_folder import case_id, method_of, start_case
-from cprlib.testing.checks import is_of_qemu
+from cprlib.testing.checks import is_qemu_failure
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import (
@@ -103,7 +103,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                 mechanism.handling.require(facts, spec.mode)
             with contextlib.ExitStack() as stack:
                 if guest := self._boot(case, spec, settings, stack):
-                    with case.survives():
+                    with case.expect_survival():
                         case.guest = guest
                         yield case
                         case.check_frames()
@@ -134,7 +134,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             return guest
         except (QemuFailed, GuestFailed, DeadlineExceeded) as error:
             control = "no control without cpr=on"
-            if spec.mechanism.handling.sends_descriptors and is_of_qemu(error):
+            if spec.mechanism.handling.sends_descriptors and is_qemu_failure(error):
                 folder = case.folder / "without-cpr"
                 folder.mkdir()
                 without = replace(spec, mechanism=Mechanism.NONE).settings(case.parameters, self.qemu, self.image)

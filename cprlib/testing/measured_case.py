@@ -128,7 +128,7 @@ class MeasuredCase(GuestCase):
         """
         duration_s = max(self.parameters.control_run, at_least_s)
         settings = StreamSettings(rate=self.parameters.rate, duration_s=duration_s)
-        with self.without_update():
+        with self.control_step():
             station, flows = self.guest.topology.station, self._warm_flows()
             with TrafficSession(station, flows, settings) as session:
                 session.wait_sent(Deadline(duration_s + 20, "the control run's packets to be sent"))
@@ -143,14 +143,14 @@ class MeasuredCase(GuestCase):
         """
         parameters = self.parameters
         settings = StreamSettings(rate=parameters.rate, duration_s=LONGEST_STREAM_S)
-        with self.without_update():
+        with self.control_step():
             station, flows = self.guest.topology.station, self._warm_flows()
             self._watch = watch = TrafficWatch.begin(self.guest, flows, self.ports.take(1 + len(flows)), rest=rest)
             seen = view_guest(self.guest.agent)
             before = read_hop_counters(self.guest) | instrument_counters(None)
             state, updates = self._read_state(), len(self._notes)
         with DropTrace() as trace, TrafficSession(station, flows, settings) as session:
-            with self.without_update():
+            with self.control_step():
                 deadline = Deadline(parameters.before + 20, "traffic to flow before the update")
                 session.wait_for_answers(round(parameters.rate * parameters.before), deadline)
             self._running = session

@@ -10,11 +10,11 @@ from cprlib.errors import DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.linux.topology import guest_end, station_end
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev, TapSource
-from cprlib.testing.checks import accuses_qemu_or_guest
+from cprlib.testing.checks import is_qemu_or_guest_failure
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import warm_up
-from cprlib.update.hooks import ObserveSentFiles, SentFile
+from cprlib.update.hooks import RecordSentFds, SentFd
 from cprlib.update.live_update import UpdateHook
 
 ANSWER_S = 10.0
@@ -30,12 +30,12 @@ def update_guest(
     :param hooks: called between the steps of the update.
     :returns: whether the guest runs in the target.
     """
-    before, files = case.guest.machine.settings.netdevs, ObserveSentFiles()
+    before, files = case.guest.machine.settings.netdevs, RecordSentFds()
     try:
         case.live_update(label=label, target=target, hooks=[files, *hooks])
         completed = True
     except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
-        if not accuses_qemu_or_guest(error):
+        if not is_qemu_or_guest_failure(error):
             raise
         completed = False  # which is in the evidence
     if completed or files.sent:
@@ -78,7 +78,7 @@ def _expected(netdevs: Sequence[TapNetdev]) -> dict[str, dict[str, int]]:
     }
 
 
-def check_sent(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], sent: Sequence[SentFile]) -> None:
+def check_sent(case: MeasuredCase, label: str, netdevs: Sequence[TapNetdev], sent: Sequence[SentFd]) -> None:
     """The source sends the files of its netdevs with ``cpr=on``, under their names, each once, and no others."""
     expected = _expected(netdevs)
     of_netdevs = [item for item in sent if item.file.kind != "memfd"]

@@ -24,7 +24,7 @@ def may_restore(spec: GuestSpec, run: SuiteParameters, qemu: QemuBinary) -> bool
     :param qemu: a script may start another QEMU than the one that has saved a template.
     """
     handling = spec.mechanism.handling
-    own_netdevs = spec.netdevs or run.macvtap or handling.shares_files
+    own_netdevs = spec.netdevs or run.macvtap or handling.shares_fds
     if spec.boots or own_netdevs or spec.plugged or handling.plugged or is_script(qemu.path):
         return False
     ordinary_run = run.boot is Boot.TEMPLATE and run.mutant is None and run.accelerator == "tcg"

@@ -34,7 +34,14 @@ from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import NetInfo
-from cprlib.testing.quiet_nic import Delays, Rest, lonely_check, rest_checks, send_lonely_packets, watch_rest
+from cprlib.testing.idle_nic import (
+    Delays,
+    IdleLoad,
+    idle_checks,
+    measure_idle_load,
+    single_packets_check,
+    time_single_packets,
+)
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrame, OtherFrames
@@ -47,7 +54,7 @@ ANNOUNCE_COMMAND = b'"announce-self"'
 
 
 @dataclass(frozen=True, slots=True)
-class WatchedMoment:
+class GuestSample:
     """The guest at one moment."""
 
     notifications: Notifications
@@ -55,12 +62,12 @@ class WatchedMoment:
     rtc: RtcReading
 
 
-def look_at(agent: AgentConnection, network: NetInfo) -> WatchedMoment:
+def sample_guest(agent: AgentConnection, network: NetInfo) -> GuestSample:
     """Look at a guest.
 
     :param network: its NICs, which it has just reported.
     """
-    return WatchedMoment(notifications(network.nic()), read_clocks(agent), read_rtc(agent))
+    return GuestSample(notifications(network.nic()), read_clocks(agent), read_rtc(agent))
 
 
 @dataclass(slots=True)
@@ -75,11 +82,11 @@ class TrafficWatch:
     guest: RunningGuest
     flows: tuple[Flow, ...]
     ports: tuple[int, ...]
-    lonely: Delays
+    single_packets: Delays
     errors: Errors
-    first: WatchedMoment
-    rest: Rest | None
-    before: list[WatchedMoment] = field(default_factory=list)
+    first: GuestSample
+    rest: IdleLoad | None
+    before: list[GuestSample] = field(default_factory=list)
     updates: list[UpdateResult] = field(default_factory=list)
 
     @classmethod
@@ -90,18 +97,18 @@ class TrafficWatch:
         :param first_port: the first of ``len(flows) + 1`` ports that no other flow has.
         :param rest: watch QEMU at rest too, for a moment.
         """
-        quiet = watch_rest(guest.machine.pid, guest.agent) if rest else None
+        quiet = measure_idle_load(guest.machine.pid, guest.agent) if rest else None
         other = flows_between(versions=(4 if flows[0].version == 6 else 6,), first_port=first_port)
         ways = (*flows, *other), tuple(range(first_port + 1, first_port + 1 + len(flows)))
-        lonely = send_lonely_packets(guest.topology.station, guest.agent, *ways)
+        single_packets = time_single_packets(guest.topology.station, guest.agent, *ways)
         network = guest.agent.network()
-        first = look_at(guest.agent, network)
-        return cls(guest, *ways, lonely, read_errors(guest, network), first, quiet)
+        first = sample_guest(guest.agent, network)
+        return cls(guest, *ways, single_packets, read_errors(guest, network), first, quiet)
 
     def before_update(self) -> None:
         """Look at the guest before an update. Right after one it is busy with the packets that waited."""
         agent = self.guest.agent
-        self.before.append(look_at(agent, agent.network()))
+        self.before.append(sample_guest(agent, agent.network()))
 
     def end(self, *, clocks: bool) -> Iterator[Check]:
         """Look at the guest again after traffic; yields the checks.
@@ -110,21 +117,21 @@ class TrafficWatch:
         """
         guest, agent = self.guest, self.guest.agent
         network = agent.network()
-        after = look_at(agent, network)
-        lonely = send_lonely_packets(guest.topology.station, agent, self.flows, self.ports)
-        rest = watch_rest(guest.machine.pid, agent) if self.rest else None
+        after = sample_guest(agent, network)
+        single_packets = time_single_packets(guest.topology.station, agent, self.flows, self.ports)
+        rest = measure_idle_load(guest.machine.pid, agent) if self.rest else None
         yield error_check(self.errors, read_errors(guest, agent.network()))
         if not self.updates:
             return
-        yield lonely_check(self.lonely, lonely)
+        yield single_packets_check(self.single_packets, single_packets)
         before = per_packet(self.first.notifications, self.before[0].notifications)
         yield from notification_checks(before, per_packet(self.before[-1].notifications, after.notifications))
         if self.rest and rest:
-            yield from rest_checks(self.rest, rest)
+            yield from idle_checks(self.rest, rest)
         if clocks:
             yield from self._clock_checks(after)
 
-    def _clock_checks(self, after: WatchedMoment) -> Iterator[Check]:
+    def _clock_checks(self, after: GuestSample) -> Iterator[Check]:
         rate = ClockRates(self.first.clocks, self.before[0].clocks)
         around = pairwise([*self.before, after])
         for number, (update, (earlier, later)) in enumerate(zip(self.updates, around, strict=False), 1):

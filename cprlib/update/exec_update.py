@@ -27,7 +27,7 @@ from cprlib.update.results import ProcessView
 EXECUTED_S = 60.0
 
 
-class CopiedFiles(UpdateHook):
+class CopiedFds(UpdateHook):
     """Copies of the source's tap and vhost descriptors, so that kcmp(2) can compare them with the target's.
 
     Not for an update under measured traffic: a copy keeps a tap queue alive, which hides the loss of its descriptor.
@@ -143,13 +143,13 @@ class ExecUpdate(LiveUpdate):
     def _views(self) -> tuple[ProcessView, ProcessView, tuple[Pairing, ...]]:
         """The target, in whose process nothing of the source is left but its descriptors."""
         before, after = self.source_before, view(self.target)
-        copied = next((hook for hook in self.hooks if isinstance(hook, CopiedFiles)), None)
+        copied = next((hook for hook in self.hooks if isinstance(hook, CopiedFds)), None)
         pairings = copied.pair(before.table, after.table) if copied else pair_by_position(before.table, after.table)
         return replace(before, workers=()), after, pairings
 
     @property
     def _compared(self) -> bool:
-        return any(isinstance(hook, CopiedFiles) for hook in self.hooks)
+        return any(isinstance(hook, CopiedFds) for hook in self.hooks)
 
     def _end_source(self) -> int | None:
         return None

@@ -60,7 +60,7 @@ class PauseAtFdsSent(UpdateHook):
         self._action(proxy)
 
 
-class ObserveSentFiles(PauseAtFdsSent):
+class RecordSentFds(PauseAtFdsSent):
     """Read the descriptors of the CPR state on their way; they arrive as they were sent.
 
     ``sent`` has them in the order of the stream.
@@ -70,10 +70,10 @@ class ObserveSentFiles(PauseAtFdsSent):
 
     def __init__(self) -> None:
         super().__init__(lambda _proxy: None)
-        self.sent: tuple[SentFile, ...] = ()
+        self.sent: tuple[SentFd, ...] = ()
 
     def _pause(self, update: LiveUpdate, proxy: ChannelProxy) -> None:
-        self.sent = sent_files(proxy.messages, update.source.pid)
+        self.sent = sent_fds(proxy.messages, update.source.pid)
 
 
 class RecordMainChannel(UpdateHook):
@@ -96,7 +96,7 @@ class RecordMainChannel(UpdateHook):
 
 
 @dataclass(frozen=True, slots=True)
-class SentFile:
+class SentFd:
     """One descriptor of the CPR state.
 
     :param name: of the netdev or the RAM block.
@@ -114,7 +114,7 @@ class SentFile:
         return f"{self.name}/{self.id} ({what})"
 
 
-def sent_files(messages: Sequence[Message], source: int) -> tuple[SentFile, ...]:
+def sent_fds(messages: Sequence[Message], source: int) -> tuple[SentFd, ...]:
     """The descriptors in a held CPR state.
 
     CPR state is a list of (name, id, descriptor) (QEMU migration/cpr.c, vmstate_cpr_fd). The stream has the length of
@@ -134,7 +134,7 @@ def sent_files(messages: Sequence[Message], source: int) -> tuple[SentFile, ...]
             row = ours[number]
             candidates = [item for item in theirs if (item.device, item.inode) == (row.device, row.inode)]
             same = (item.number for item in candidates if same_open_file(os.getpid(), number, source, item.number))
-            found.append(SentFile(name, identifier, row, tuple(same)))
+            found.append(SentFd(name, identifier, row, tuple(same)))
     return tuple(found)
 
 

@@ -45,7 +45,7 @@ class NicHandling:
     """The source releases its vhost devices before it ends."""
     may_lose = False
     """Packets may be lost: usable as a negative control only."""
-    shares_files = False
+    shares_fds = False
     """Management opens the netdevs' files and passes the same ones to every QEMU of a guest."""
     supports_vhost = True
     plugged = False
@@ -149,7 +149,7 @@ class FdShare(NicHandling):
     each QEMU opens /dev/vhost-net itself: a vhost device has one owner, so its descriptors cannot be shared.
     """
 
-    may_lose = shares_files = True
+    may_lose = shares_fds = True
     same_files = ("tap",)
     supports_vhost = False
 

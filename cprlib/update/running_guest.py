@@ -14,7 +14,7 @@ from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topolog
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings, Passed
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.netdev import TapSource, opened_files
+from cprlib.qemu.netdev import TapSource, opened_fds
 from cprlib.qemu.start import Start, start_machine
 from cprlib.update.exec_update import ExecUpdate
 from cprlib.update.live_update import LiveUpdate, UpdateHook
@@ -154,7 +154,7 @@ def running_guest(
                 topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=queue_length)
             if number:
                 topology.add_further_network(number)
-        passed = stack.enter_context(_shared_files(settings, topology)) if mechanism.handling.shares_files else None
+        passed = stack.enter_context(_shared_files(settings, topology)) if mechanism.handling.shares_fds else None
         if mode is Mode.NORMAL:
             settings = replace(settings, memory_file=stack.enter_context(_memory_file(settings.memory_mib)))
         start = Start.BOOT if saved is None else Start.RESTORE
@@ -192,5 +192,5 @@ def _shared_files(settings: MachineSettings, topology: Topology) -> Iterator[Pas
     """The files of all netdevs that management keeps open and passes to one QEMU after the other."""
     with contextlib.ExitStack() as stack:
         with topology.switch.entered():
-            passed = {netdev.identifier: stack.enter_context(opened_files(netdev)) for netdev in settings.netdevs}
+            passed = {netdev.identifier: stack.enter_context(opened_fds(netdev)) for netdev in settings.netdevs}
         yield passed

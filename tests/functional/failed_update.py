@@ -15,9 +15,9 @@ from cprlib.files import write_text
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.testing.equivalence import HOST_SIDES, read_compared
 from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
+from cprlib.testing.idle_nic import IdleLoad, idle_checks, measure_idle_load
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, read_tap_view
-from cprlib.testing.quiet_nic import Rest, rest_checks, watch_rest
 from cprlib.traffic.probes import Probes
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import TARGET_SETTINGS, Action, Fault, Survivor
@@ -28,7 +28,7 @@ from fault_ends import check_end
 class FailedUpdates:
     """Injects faults into updates of one guest, one after the other; created by :func:`failed_updates`."""
 
-    def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes, rest: Rest | None) -> None:
+    def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes, rest: IdleLoad | None) -> None:
         self._case = case
         self._trace = trace
         self._probes = probes
@@ -45,7 +45,7 @@ class FailedUpdates:
         :returns: whether the guest can be updated again.
         """
         faults = list(faults)
-        with self._case.without_update():
+        with self._case.control_step():
             self._state = read_compared(self._case.guest)
         self._tap = read_tap_view(self._case.guest.topology, self._case.guest.machine)
         for index, fault in enumerate(faults):
@@ -67,7 +67,7 @@ class FailedUpdates:
     def check_rest(self) -> None:
         """Check once that the source is as quiet as before the failed updates; another QEMU may have the guest next."""
         if self._rest and (later := _rest(self._case)):
-            self._case.add_checks(*rest_checks(self._rest, later))
+            self._case.add_checks(*idle_checks(self._rest, later))
         self._rest = None
 
     def _one(self, fault: Fault) -> bool:
@@ -76,9 +76,9 @@ class FailedUpdates:
         try:
             result = inject_fault(case.guest, fault)
         except (DeadlineExceeded, QemuFailed, UpdateFailed) as error:
-            fallen = case.fallen_qemu()
-            said = f"{fallen}; seen as: {error.one_line()}" if fallen else error.one_line()
-            case.expect("ends", False, "the update ends", fallen or error.happened, said)
+            failure = case.qemu_failure()
+            said = f"{failure}; seen as: {error.one_line()}" if failure else error.one_line()
+            case.expect("ends", False, "the update ends", failure or error.happened, said)
             case.add_fault(fault_record(fault, error.one_line()))
             return False
         if not result.reached:
@@ -161,9 +161,9 @@ def failed_updates(case: MeasuredCase) -> Iterator[FailedUpdates]:
         updates.check_rest()
 
 
-def _rest(case: MeasuredCase) -> Rest | None:
+def _rest(case: MeasuredCase) -> IdleLoad | None:
     """How much the guest's QEMU does while nothing is sent; None for a guest that does not answer."""
     machine = case.guest.machine
     if machine.exit_status() is not None or machine.status() != "running":
         return None
-    return watch_rest(machine.pid, case.guest.agent)
+    return measure_idle_load(machine.pid, case.guest.agent)

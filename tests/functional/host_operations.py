@@ -204,7 +204,7 @@ def announce(subject: OperatedGuest) -> list[str]:
     return [f"no {kind.upper()} from {mac}" for kind, mac in sorted(missing)]
 
 
-def send_lonely_packets(subject: OperatedGuest) -> list[str]:
+def send_single_packets(subject: OperatedGuest) -> list[str]:
     """One packet at a time on each flow of each NIC, and its answer: each needs its own kick and interrupt."""
     found = []
     for number, probes in enumerate(subject.probes):
@@ -214,7 +214,7 @@ def send_lonely_packets(subject: OperatedGuest) -> list[str]:
             if lost == MOST_LOST:
                 break
         if lost:
-            found.append(f"eth{number}: {lost} or more lonely packets or their answers did not arrive")
+            found.append(f"eth{number}: {lost} or more single packets or their answers did not arrive")
     return found
 
 
@@ -266,5 +266,5 @@ MIGRATION = Operation("migration-to-file", "completed, with QEMU's magic in the 
 ANNOUNCE = Operation(
     "announce-self", "RARP from QEMU for each NIC, and ARP from a guest that has the feature", announce
 )
-LONELY = Operation("lonely-packet", "each single packet and its answer arrive", send_lonely_packets)
+SINGLE_PACKETS = Operation("single-packet", "each single packet and its answer arrive", send_single_packets)
 TCP = Operation("tcp", "equal content at both ends in both directions, on each queue pair", exchange_tcp)

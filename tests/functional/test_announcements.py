@@ -37,4 +37,4 @@ class Announcements(LiveUpdateTest):
                 if not update_guest(case, label, replace(own, extra=(*own.extra, *words))):
                     return
                 expect_answers(case, label, [netdev])
-            case.expect_no_complaint()
+            case.expect_no_nic_error()

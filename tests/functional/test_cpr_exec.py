@@ -11,7 +11,7 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers
-from cprlib.update.exec_update import CopiedFiles, ExecuteInstead
+from cprlib.update.exec_update import CopiedFds, ExecuteInstead
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import wait_run_state
 
@@ -63,7 +63,7 @@ class CprExec(LiveUpdateTest):
         """
         with self.given_guest(self._spec()) as case:
             for label in ("first-update", "second-update"):
-                copied = CopiedFiles()
+                copied = CopiedFds()
                 case.guest.stack.callback(copied.close)
                 case.live_update(hooks=[copied])
                 expect_answers(case, label, case.guest.machine.settings.netdevs)

@@ -16,13 +16,13 @@ from cprlib.linux.libc import duplicate_descriptor
 from cprlib.linux.tap import offload_bits, open_tap, read_tap_queues
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.netdev import PassedFiles, TapNetdev, TapSource
+from cprlib.qemu.netdev import PassedFds, TapNetdev, TapSource
 from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers
-from cprlib.update.hooks import ObserveSentFiles
+from cprlib.update.hooks import RecordSentFds
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import query_migration
 from cprlib.update.running_guest import RunningGuest
@@ -32,7 +32,7 @@ TUNSETOFFLOAD = 0x400454D0  # linux/if_tun.h
 
 
 @contextlib.contextmanager
-def copied_taps(machine: Machine) -> Iterator[PassedFiles]:
+def copied_taps(machine: Machine) -> Iterator[PassedFds]:
     """Copies of the tap descriptors of a QEMU, as management keeps them; closed when the body ends.
 
     :raises InstrumentError: the kernel refuses.
@@ -45,7 +45,7 @@ def copied_taps(machine: Machine) -> Iterator[PassedFiles]:
             except OSError as error:
                 raise InstrumentError("copy a tap descriptor of QEMU", str(error)) from error
             stack.callback(os.close, copies[-1])
-        yield PassedFiles(tuple(copies))
+        yield PassedFds(tuple(copies))
 
 
 def nonblocking_taps(machine: Machine) -> list[bool]:
@@ -118,7 +118,7 @@ class CprOff(LiveUpdateTest):
             TapNetdev("onefd", "man0", tap_source=TapSource.FD),
         ]
         spec = GuestSpec(Mechanism.LINK_SWITCH, netdevs=tuple(netdevs), role=Role.CHECKS)
-        with self.given_guest(spec) as case, case.examines_qemu():
+        with self.given_guest(spec) as case, case.qemu_step():
             names = {item.identifier for item in netdevs}
             saved = [item.text for item in case.guest.machine.trace.all_of("cpr_save_fd")]
             saved = [text for text in saved if text.split(",")[0] in names]
@@ -128,7 +128,7 @@ class CprOff(LiveUpdateTest):
                 "no trace record cpr_save_fd of a netdev",
                 "with cpr=off, QEMU saved descriptors",
             )
-            files = ObserveSentFiles()
+            files = RecordSentFds()
             result = case.live_update(label="link-switch", hooks=[files])
             case.expect_empty(
                 "nothing-sent",
@@ -157,7 +157,7 @@ class CprOff(LiveUpdateTest):
         """
         netdev = TapNetdev(queues=2, tap_source=TapSource.FDS)
         spec = GuestSpec(Mechanism.LINK_SWITCH, netdevs=(netdev,), pluggable=True, role=Role.CHECKS)
-        with self.given_guest(spec) as case, case.examines_qemu():
+        with self.given_guest(spec) as case, case.qemu_step():
             for label, flags in (("blocking", 0), ("nonblocking", os.O_NONBLOCK)):
                 reader, writer = os.pipe2(os.O_CLOEXEC | flags)
                 try:

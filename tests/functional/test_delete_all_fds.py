@@ -44,7 +44,7 @@ class DeleteAllFds(LiveUpdateTest):
             for number in (3, 4, 5):
                 case.guest.topology.add_tap(f"tap{number}", queues=1)
             nics = {nic.netdev: nic for nic in case.guest.machine.settings.nics}
-            with case.examines_qemu():
+            with case.qemu_step():
                 self._before_first(case, nics)
             if not self._update(case, "first", first):
                 return
@@ -94,11 +94,11 @@ class DeleteAllFds(LiveUpdateTest):
             nic = replace(nic, rom=str(make_rom(case.folder)))
             for number, label in ((2, "with-rom"), (3, "with-other-rom")):
                 case.guest.topology.add_tap(f"tap{number}", queues=1)
-                with case.examines_qemu():
+                with case.qemu_step():
                     replace_tap(case.guest.machine, nic, f"tap{number}")
                 if not self._update(case, label, first):
                     return
-            with case.examines_qemu():
+            with case.qemu_step():
                 case.guest.machine.remove_nic(nic.identifier)
                 case.guest.machine.remove_netdev("goes")
             self._update(case, "without-rom", first)

@@ -74,7 +74,7 @@ class DescriptorFlags(LiveUpdateTest):
             case.add_update(guest.live_update(hooks=[PauseWhenTargetReady(when_ready)]), netdevs)
             self._expect_after(case, before)
             self._expect_getfd_blocks(case)
-            case.expect_no_complaint()
+            case.expect_no_nic_error()
 
     def _expect_handed_over(
         self, case: MeasuredCase, before: DescriptorTable, source: Machine, target: Machine

@@ -52,7 +52,7 @@ class FullReceiveRing(LiveUpdateTest):
                     case.live_update()
                 with large_packet_waits(case, "across-an-update") as recorded:
                     case.live_update(hooks=[recorded])
-            case.expect_no_complaint()
+            case.expect_no_nic_error()
 
     def test_packets_for_full_ring_arrive_without_vhost(self) -> None:
         """Packets that wait for a full ring arrive after an update, and after one that failed, without vhost.
@@ -102,4 +102,4 @@ class FullSendBuffer(LiveUpdateTest):
                 case.guest.machine.qmp.execute("cont")
             with full_send_buffer(case, calls, "across-an-update"):
                 update_guest(case, "full-send-buffer", hooks=[RoomWhenStopped(calls)])
-            case.expect_no_complaint()
+            case.expect_no_nic_error()

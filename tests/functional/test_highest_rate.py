@@ -19,7 +19,7 @@ class HighestRate(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:rate
         """
-        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case, case.without_update():
+        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case, case.control_step():
             found = search_highest_rate(case, first=self.parameters.rate)
             case.note("highest rate carried (packets/s)", found.highest)
             expected = f"{self.parameters.rate:,.0f} packets/s or more"

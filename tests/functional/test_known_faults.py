@@ -45,7 +45,7 @@ class KnownFaults(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:faults
         """
-        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case, case.without_update():
+        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case, case.control_step():
             bench = FaultBench(case)
             for _ in range(self.parameters.fault_repeats):
                 self._losses(bench, case.guest.topology, case.guest.tap)

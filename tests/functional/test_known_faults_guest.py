@@ -51,7 +51,7 @@ class KnownFaultsGuest(LiveUpdateTest):
 
         :avocado: tags=mechanism:none,vhost:on,queues:4,instrument:faults
         """
-        with self.given_guest(GuestSpec(queues=QUEUES, vhost=True, role=Role.CHECKS)) as case, case.without_update():
+        with self.given_guest(GuestSpec(queues=QUEUES, vhost=True, role=Role.CHECKS)) as case, case.control_step():
             bench = FaultBench(case)
             for _ in range(self.parameters.fault_repeats):
                 self._pause_with_room(bench)

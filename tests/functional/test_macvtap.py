@@ -36,7 +36,7 @@ class Macvtap(LiveUpdateTest):
                 return
             exchange_packets(case, CONFIGURED, "after-second-update")
             self._use(case, 1, "after-second-update-fewer")
-            case.expect_no_complaint()
+            case.expect_no_nic_error()
 
     @staticmethod
     def _use(case: MeasuredCase, pairs: int, when: str) -> None:

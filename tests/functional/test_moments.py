@@ -20,7 +20,7 @@ from cprlib.testing.netdev_checks import update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import PLAIN, Phase, faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from host_operations import LONELY
+from host_operations import SINGLE_PACKETS
 from moments import MOMENTS, SUSPENDED
 from operated_guest import operated_guest
 from operations import Battery, Operation
@@ -155,11 +155,11 @@ class Moments(LiveUpdateTest):
                 subject.update("first")  # the target has other descriptors than a QEMU that booted
                 if battery.run("at-update", moments):
                     subject.update("last")
-                    battery.run("after-last-update", (LONELY,))
+                    battery.run("after-last-update", (SINGLE_PACKETS,))
             finally:
                 battery.conclude()
             yield case, updates
-            case.expect_no_complaint()
+            case.expect_no_nic_error()
 
     @staticmethod
     def _expect_no_driver(case: MeasuredCase, updates: UpdatesAtMoments) -> None:

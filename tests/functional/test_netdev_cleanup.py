@@ -34,7 +34,7 @@ class NetdevCleanup(LiveUpdateTest):
         """
         netdevs = [TapNetdev(vhost=True), TapNetdev("other", "tap1")]
         programs = Programs.made_in(self.outputdir)
-        with self.given_guest(GuestSpec(netdevs=tuple(netdevs), role=Role.CHECKS)) as case, case.examines_qemu():
+        with self.given_guest(GuestSpec(netdevs=tuple(netdevs), role=Role.CHECKS)) as case, case.qemu_step():
             case.guest.topology.add_tap("tap2", queues=1)
             refuser = Refuser(case.guest.machine)
             workers = len(vhost_workers(case.guest.machine.pid))
@@ -42,7 +42,7 @@ class NetdevCleanup(LiveUpdateTest):
             if not takes_path_descriptors(case.guest.machine):
                 case.note("descriptors that are a path", "not tried: this QEMU breaks the monitor's connection then")
                 rows = tuple(row for row in rows if File.PATH not in row.refusal.files.values())
-            with case.survives("survives-refusals"):
+            with case.expect_survival("survives-refusals"):
                 for row in rows:
                     refuser.attempt(row)
             refuser.expect_nothing_left(case, len(rows))

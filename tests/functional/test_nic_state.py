@@ -98,7 +98,7 @@ class NicState(LiveUpdateTest):
             agent.set_interface(promiscuous=False, all_multicast=False, mac=GUEST.mac)
             big.transfer("after-updates", segments_to_guest=True)
             case.add_checks(error_check(errors, read_errors(case.guest, agent.network())))
-            case.expect_no_complaint()
+            case.expect_no_nic_error()
 
     def test_offloads_and_header_are_kept(self) -> None:
         """Offloads and vnet header of a NIC with vhost are kept by an update, as set up and as changed.
@@ -125,7 +125,7 @@ class NicState(LiveUpdateTest):
             big.transfer("after-second-update", segments_to_guest=False)
             case.add_checks(error_check(errors, read_errors(case.guest, agent.network())))
             case.expect_device_state_kept(recorded.stream)
-            case.expect_no_complaint()
+            case.expect_no_nic_error()
 
     def test_receive_side_scaling_is_kept(self) -> None:
         """A guest's receive-side scaling, key and table, puts each flow into the same queue after an update.
@@ -144,7 +144,7 @@ class NicState(LiveUpdateTest):
                 case.inconclusive("flows-by-hash", expected, f"flows by queue {before}; the guest uses {features}")
                 return
             case.expect_equal("flows-by-hash", after, before, "the guest's hash or table has no effect: flows by queue")
-            case.expect_no_complaint()
+            case.expect_no_nic_error()
 
     def _update(
         self, case: MeasuredCase, when: str, announced: str | None = None, hooks: Sequence[UpdateHook] = ()

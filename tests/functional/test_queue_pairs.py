@@ -48,7 +48,7 @@ class QueuePairsInUse(LiveUpdateTest):
             expect_same_tap(case, tap, later, handed_over_queues(update.pairings), "after-second-update")
             use_queue_pairs(case, 1, "after-second-update")
             exchange_packets(case, 1, "after-fewer-queue-pairs")
-            case.expect_no_complaint()
+            case.expect_no_nic_error()
 
     def _expect_same_map(self, case: MeasuredCase, before: dict[int, tuple[int, ...]] | None) -> None:
         """Each flow is in the same queue of the guest as before: no queues were swapped."""
@@ -117,4 +117,4 @@ class QueuePairsInUse(LiveUpdateTest):
             exchange_packets(case, 3, "after-updates")
             use_queue_pairs(case, CONFIGURED, "after-updates")
             exchange_packets(case, CONFIGURED, "with-all-queue-pairs")
-            case.expect_no_complaint()
+            case.expect_no_nic_error()

@@ -66,7 +66,7 @@ class VhostHandOver(LiveUpdateTest):
             self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case,
             probing(case) as (trace, probes),
             ChannelProxy(case.guest.topology.switch, hold=SOME_BYTES) as proxy,
-            case.examines_qemu(),
+            case.qemu_step(),
         ):
             machine = case.guest.machine
             before = vhost_workers(machine.pid)

@@ -91,7 +91,7 @@ class VhostSettings(LiveUpdateTest):
                 expect_settings(case, "in-the-target", calls, before)
                 inject_fault(case.guest, *faults_named("target-killed-with-devices"))
                 expect_settings(case, "after-a-failed-update", calls, before)
-            case.expect_no_complaint()
+            case.expect_no_nic_error()
 
 
 def expect_settings(case: MeasuredCase, when: str, calls: SupervisedCalls, before: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.fast
 def test_a_crash_has_the_last_message_of_the_qemu(tmp_path: Path) -> None:
     (tmp_path / "backtrace-target.txt").write_text("killed by SIGABRT\n#0 abort\n", encoding="utf-8")
     (tmp_path / "stderr-target.log").write_text("qemu: Assertion `x' failed\n", encoding="utf-8")
-    (check,) = death_checks(tmp_path, accuses=True)
+    (check,) = death_checks(tmp_path, counts_against_qemu=True)
     assert (check.name, check.outcome, check.observed) == ("qemu-lives", Outcome.FAIL, "killed by SIGABRT")
     assert check.message == "the target was killed by SIGABRT: qemu: Assertion `x' failed; see backtrace-target.txt"
 
@@ -23,10 +23,10 @@ def test_a_crash_has_the_last_message_of_the_qemu(tmp_path: Path) -> None:
 def test_a_crash_of_a_qemu_without_a_log_of_its_own_is_a_failed_check(tmp_path: Path) -> None:
     """A target that the source has executed in its place (cpr-exec) writes to the source's log."""
     (tmp_path / "backtrace-target.txt").write_text("killed by SIGSEGV\n", encoding="utf-8")
-    (check,) = death_checks(tmp_path, accuses=True)
+    (check,) = death_checks(tmp_path, counts_against_qemu=True)
     assert (check.outcome, check.observed) == (Outcome.FAIL, "killed by SIGSEGV")
 
 
 def test_without_a_crash_there_is_no_check(tmp_path: Path) -> None:
     (tmp_path / "stderr-source.log").write_text("qemu: warning\n", encoding="utf-8")
-    assert death_checks(tmp_path, accuses=True) == ()
+    assert death_checks(tmp_path, counts_against_qemu=True) == ()

@@ -45,10 +45,10 @@ def test_a_guest_without_memory_does_not_accuse_qemu(tmp_path: Path) -> None:
     path = tmp_path / "console-source.log"
     path.write_bytes(b"[    9.1] Out of memory: Killed process 1 (init) total-vm:9000kB\n" + PANIC)
     assert Console(path).ran_out_of_memory()
-    assert [check.outcome for check in death_checks(tmp_path, accuses=True)] == [Outcome.INCONCLUSIVE]
+    assert [check.outcome for check in death_checks(tmp_path, counts_against_qemu=True)] == [Outcome.INCONCLUSIVE]
     path.write_bytes(PANIC)
     assert not Console(path).ran_out_of_memory()
-    assert [check.outcome for check in death_checks(tmp_path, accuses=True)] == [Outcome.FAIL]
+    assert [check.outcome for check in death_checks(tmp_path, counts_against_qemu=True)] == [Outcome.FAIL]
 
 
 def test_a_dead_qemu_is_noticed(tmp_path: Path) -> None:

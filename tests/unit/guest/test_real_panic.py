@@ -58,7 +58,7 @@ def test_an_init_that_is_missing_is_a_panic_and_no_time_out(assets: Assets, tmp_
         Console(machine.files.console, lambda: machine.check_alive("boot the guest")).wait_ready(60)
     assert "Kernel panic" in caught.value.details
     assert time.monotonic() - begun < 50
-    assert [check.outcome for check in death_checks(tmp_path, accuses=False)] == [Outcome.INCONCLUSIVE]
+    assert [check.outcome for check in death_checks(tmp_path, counts_against_qemu=False)] == [Outcome.INCONCLUSIVE]
 
 
 def test_a_guest_that_panics_later_fails_its_case_whatever_was_waited_for(assets: Assets, tmp_path: Path) -> None:
@@ -66,12 +66,12 @@ def test_a_guest_that_panics_later_fails_its_case_whatever_was_waited_for(assets
         Console(machine.files.console, lambda: machine.check_alive("boot the guest")).wait_ready(60)
         agent = AgentConnection(machine.agent)
         agent.ping()
-        assert death_checks(tmp_path, accuses=True) == ()
+        assert death_checks(tmp_path, counts_against_qemu=True) == ()
         machine.qmp.execute("inject-nmi")
         with pytest.raises(GuestFailed, match="its kernel died"):
             Console(machine.files.console).wait_for(re.compile("never"), Deadline(20, "a line that never comes"))
         with pytest.raises((DeadlineExceeded, GuestFailed)):
             agent.ping(seconds=1)
-    (check,) = death_checks(tmp_path, accuses=True)
+    (check,) = death_checks(tmp_path, counts_against_qemu=True)
     assert (check.name, check.outcome) == ("guest-lives", Outcome.FAIL)
     assert "Kernel panic" in check.message

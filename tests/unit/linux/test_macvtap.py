@@ -13,7 +13,7 @@ from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.tap import IFF_DETACH_QUEUE, open_macvtap, read_tap_queues
 from cprlib.linux.topology import GUEST, STATION, STATION_INTERFACE, Topology, build_topology
-from cprlib.qemu.netdev import TapNetdev, TapSource, opened_files
+from cprlib.qemu.netdev import TapNetdev, TapSource, opened_fds
 from cprlib.traffic.sockets import open_sending
 
 pytestmark = pytest.mark.fast
@@ -43,7 +43,7 @@ def _read(descriptor: int) -> bytes:
 def test_queues_are_taps_and_the_kernel_reports_less_of_them(topology: Topology) -> None:
     before = {row.number for row in read_table(os.getpid()).of_kind("tap")}
     netdev = TapNetdev(queues=2, tap_source=TapSource.MACVTAP)
-    with topology.switch.entered(), opened_files(netdev) as files:
+    with topology.switch.entered(), opened_fds(netdev) as files:
         rows = {row.number for row in read_table(os.getpid()).of_kind("tap")} - before
         assert rows == set(files.tap)
         fcntl.ioctl(files.tap[1], TUNSETQUEUE, struct.pack("16sH22x", b"", IFF_DETACH_QUEUE))

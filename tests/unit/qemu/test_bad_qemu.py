@@ -201,7 +201,7 @@ def test_qemu_below_a_wrapper_is_the_process_that_is_examined(tmp_path: Path) ->
         assert machine.pid != machine.process.pid
         assert machine.pid in children_of(machine.process.pid)
         assert "-misbehave" in Path(f"/proc/{machine.pid}/cmdline").read_text().split("\0")
-        assert machine.fallen() == ""
+        assert machine.failure() == ""
         pid = machine.pid
     assert not alive(pid)
 
@@ -216,13 +216,13 @@ def test_crash_below_a_wrapper_is_a_crash(tmp_path: Path) -> None:
         with contextlib.suppress(CprlibError):
             machine.qmp.execute("query-status")
         machine.wait_exit(Deadline(20, "its end"))
-        assert "killed by SIGABRT" in machine.fallen()
+        assert "killed by SIGABRT" in machine.failure()
         machine.check_alive("run the guest")
     assert (tmp_path / "backtrace-source.txt").read_text().startswith("killed by SIGABRT\n")
-    (check,) = death_checks(tmp_path, accuses=True)
+    (check,) = death_checks(tmp_path, counts_against_qemu=True)
     assert (check.name, check.outcome) == ("qemu-lives", Outcome.FAIL)
     assert "the source was killed by SIGABRT: bad QEMU: abort-later" in check.message
-    assert [item.outcome for item in death_checks(tmp_path, accuses=False)] == [Outcome.INCONCLUSIVE]
+    assert [item.outcome for item in death_checks(tmp_path, counts_against_qemu=False)] == [Outcome.INCONCLUSIVE]
 
 
 def test_a_crash_of_a_qemu_executed_in_place_is_kept_once_with_the_log_of_the_process(tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ def test_a_crash_of_a_qemu_executed_in_place_is_kept_once_with_the_log_of_the_pr
         with contextlib.suppress(CprlibError):
             target.qmp.execute("query-status")
         target.wait_exit(Deadline(20, "its end"))
-        assert "bad QEMU: abort-later" in target.fallen()
-    (check,) = death_checks(tmp_path, accuses=True)
+        assert "bad QEMU: abort-later" in target.failure()
+    (check,) = death_checks(tmp_path, counts_against_qemu=True)
     assert "bad QEMU: abort-later; see backtrace-source.txt" in check.message
 
 
@@ -263,7 +263,7 @@ def test_a_qemu_that_hangs_has_fallen(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("cprlib.qemu.machine.RESPOND_S", SHORT_S)
     with started(tmp_path, "never-replies") as machine:
         machine.wait_ready(20)
-        assert machine.fallen().startswith("the source hangs: no reply to query-status")
+        assert machine.failure().startswith("the source hangs: no reply to query-status")
 
 
 def test_a_qemu_that_was_killed_or_quits_has_not_fallen(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_qemu_that_was_killed_or_quits_has_not_fallen(tmp_path: Path) -> None:
         machine.wait_ready(20)
         machine.process.kill()
         machine.wait_exit(Deadline(20, "its end"))
-        assert machine.fallen() == ""
+        assert machine.failure() == ""
 
 
 def test_a_program_that_cannot_be_started_leaves_no_descriptor(tmp_path: Path) -> None:

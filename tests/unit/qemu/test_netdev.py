@@ -8,7 +8,7 @@ import pytest
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.qemu.facts import LocalNames
-from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VirtioNet, opened_files
+from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VirtioNet, opened_fds
 
 pytestmark = pytest.mark.fast
 
@@ -126,14 +126,14 @@ def test_nic_has_two_vectors_per_queue_pair_and_two_more() -> None:
 
 
 def test_nothing_is_opened_when_qemu_opens_the_tap() -> None:
-    with opened_files(TapNetdev(queues=4)) as files:
+    with opened_fds(TapNetdev(queues=4)) as files:
         assert files.all == ()
 
 
 def test_passed_taps_are_closed_after_the_body() -> None:
     try:
         with NetworkNamespace("taps") as namespace, namespace.entered():
-            with opened_files(TapNetdev(queues=3, tap_source=TapSource.FDS)) as files:
+            with opened_fds(TapNetdev(queues=3, tap_source=TapSource.FDS)) as files:
                 assert len(files.tap) == 3
                 assert all(os.fstat(number) for number in files.tap)
             for number in files.tap:

@@ -71,7 +71,7 @@ def test_property_of_a_check_is_kept_beside_its_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 def test_a_qemu_or_guest_that_fails_is_a_failed_check(tmp_path: Path, error: CprlibError) -> None:
     checks = case(tmp_path, updates=1)
-    with checks.survives():
+    with checks.expect_survival():
         raise error
     check = only_check(checks)
     assert (check.name, check.outcome) == ("survives", Outcome.FAIL)
@@ -82,7 +82,7 @@ def test_the_last_words_of_a_qemu_are_in_the_message(tmp_path: Path) -> None:
     checks = case(tmp_path, updates=1)
     said = "2026-01-01T00:00:00.000000Z qemu: virtio-net: could not disable queue\n"
     (tmp_path / "stderr-target.log").write_text(f"something else\n{said}")
-    with checks.survives():
+    with checks.expect_survival():
         raise QemuFailed("ask QEMU", "it ended with signal 6")
     assert only_check(checks).message.endswith(": qemu: virtio-net: could not disable queue")
 
@@ -90,15 +90,15 @@ def test_the_last_words_of_a_qemu_are_in_the_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 def test_a_control_step_makes_it_inconclusive(tmp_path: Path, error: CprlibError) -> None:
     checks = case(tmp_path)
-    with checks.survives(), checks.without_update():
+    with checks.expect_survival(), checks.control_step():
         raise error
     assert only_check(checks).outcome == Outcome.INCONCLUSIVE
 
 
 def test_a_step_that_examines_qemu_fails_without_an_update(tmp_path: Path) -> None:
     checks = case(tmp_path)
-    with checks.survives(), checks.examines_qemu():
-        with checks.without_update():
+    with checks.expect_survival(), checks.qemu_step():
+        with checks.control_step():
             pass
         raise FAILURES[0]
     assert only_check(checks).outcome == Outcome.FAIL
@@ -131,14 +131,14 @@ def test_a_property_that_failed_before_an_update_stays_inconclusive_and_others_f
 
 def test_a_check_of_a_step_that_examines_qemu_fails_without_an_update(tmp_path: Path) -> None:
     checks = case(tmp_path)
-    with checks.examines_qemu():
+    with checks.qemu_step():
         checks.expect("no-descriptor-left", False, "none", "tap 9")
     assert only_check(checks).outcome == Outcome.FAIL
 
 
 def test_a_test_of_the_instrument_accuses_no_qemu(tmp_path: Path) -> None:
     checks = case(tmp_path)
-    with checks.survives(), checks.without_update():
+    with checks.expect_survival(), checks.control_step():
         checks.expect_empty("loss-leaving-the-station", ["1 placed at qemu"], "30 lost at the station")
     assert [check.outcome for check in checks.evidence.checks] == [Outcome.INCONCLUSIVE, Outcome.PASS]
 
@@ -146,7 +146,7 @@ def test_a_test_of_the_instrument_accuses_no_qemu(tmp_path: Path) -> None:
 class Fallen(CaseChecks):
     """The checks of a case whose source has died."""
 
-    def fallen_qemu(self) -> str:
+    def qemu_failure(self) -> str:
         return "the source ended with killed by SIGABRT: qemu: assertion failed"
 
 
@@ -162,7 +162,7 @@ class Fallen(CaseChecks):
 )
 def test_whatever_was_noticed_of_a_dead_qemu_it_is_the_cause(tmp_path: Path, error: Exception) -> None:
     checks = Fallen(tmp_path, replace(CaseEvidence("x", Mechanism.CPR, Role.CHECKS), updates=1))
-    with checks.survives():
+    with checks.expect_survival():
         raise error
     check = only_check(checks)
     assert check.outcome == Outcome.FAIL
@@ -171,11 +171,11 @@ def test_whatever_was_noticed_of_a_dead_qemu_it_is_the_cause(tmp_path: Path, err
 
 def test_a_qemu_that_the_kernel_killed_is_not_accused(tmp_path: Path) -> None:
     class Killed(CaseChecks):
-        def outside_cause(self) -> str:
+        def external_cause(self) -> str:
             return "the source was killed from outside by SIGKILL"
 
     checks = Killed(tmp_path, replace(CaseEvidence("x", Mechanism.CPR, Role.CHECKS), updates=1))
-    with checks.survives():
+    with checks.expect_survival():
         raise QemuFailed("run query-status on the source", "the connection broke")
     assert only_check(checks).outcome == Outcome.INCONCLUSIVE
 
@@ -187,7 +187,7 @@ def test_a_qemu_that_dies_before_an_update_is_accused_where_the_option_is_not_st
     tmp_path: Path, mechanism: Mechanism, outcome: Outcome
 ) -> None:
     checks = Fallen(tmp_path, CaseEvidence("x", mechanism, Role.UPDATE))
-    with checks.survives(), checks.without_update():
+    with checks.expect_survival(), checks.control_step():
         raise FAILURES[0]
     assert only_check(checks).outcome == outcome
 
@@ -204,35 +204,35 @@ def test_a_guest_that_boots_without_the_option_only_accuses_the_option(
 
 def test_an_error_of_the_harness_is_no_finding_while_qemu_is_well(tmp_path: Path) -> None:
     checks = case(tmp_path, updates=1)
-    with pytest.raises(InstrumentError), checks.survives():
+    with pytest.raises(InstrumentError), checks.expect_survival():
         raise InstrumentError("read the kernel's trace", "there is no tracefs")
     assert not checks.evidence.checks
 
 
 def test_after_an_update_no_step_is_a_control_step(tmp_path: Path) -> None:
     checks = case(tmp_path, updates=1)
-    with checks.survives(), checks.without_update():
+    with checks.expect_survival(), checks.control_step():
         raise FAILURES[0]
     assert only_check(checks).outcome == Outcome.FAIL
 
 
 def test_a_control_run_accuses_no_qemu(tmp_path: Path) -> None:
     checks = case(tmp_path, Role.CONTROL_RUN)
-    with checks.survives():
+    with checks.expect_survival():
         raise FAILURES[0]
     assert only_check(checks).outcome == Outcome.INCONCLUSIVE
 
 
 def test_a_deadline_of_the_harness_is_no_finding(tmp_path: Path) -> None:
     checks = case(tmp_path)
-    with pytest.raises(DeadlineExceeded), checks.survives():
+    with pytest.raises(DeadlineExceeded), checks.expect_survival():
         raise DeadlineExceeded("wait for packets to be sent", "nothing after 8.0 s")
     assert not checks.evidence.checks
 
 
 def test_a_body_without_failure_passes(tmp_path: Path) -> None:
     checks = case(tmp_path)
-    with checks.survives():
+    with checks.expect_survival():
         pass
     assert only_check(checks).outcome == Outcome.PASS
 

@@ -12,7 +12,7 @@ import pytest
 
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, Pairing
 from cprlib.update import exec_update
-from cprlib.update.exec_update import CopiedFiles, pair_by_position
+from cprlib.update.exec_update import CopiedFds, pair_by_position
 
 TAP = Descriptor(7, "/dev/net/tun", 6, 85, os.O_RDWR, 1, "tap0")
 VHOST = replace(TAP, number=9, link="/dev/vhost-net", inode=86, interface=None)
@@ -54,7 +54,7 @@ def test_copies_are_compared_as_the_originals_and_closed(
 
     monkeypatch.setattr(exec_update, "duplicate_descriptor", lambda _pid, number: os.dup(number))
     monkeypatch.setattr(exec_update, "pair_tables", pair)
-    hook = CopiedFiles()
+    hook = CopiedFds()
     update: Any = SimpleNamespace(source=SimpleNamespace(pid=1), source_before=SimpleNamespace(table=source))
     hook.before_target(update)
     (copy,) = hook.copies.values()

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from cprlib.errors import InstrumentError
-from cprlib.update.hooks import name_before, sent_files
+from cprlib.update.hooks import name_before, sent_fds
 from cprlib.update.proxy import Message
 
 pytestmark = pytest.mark.fast
@@ -38,7 +38,7 @@ def test_files_are_found_in_the_sender_by_identity_not_by_inode() -> None:
             Message(b"\0"),
         ]
         try:
-            found = sent_files(messages, os.getpid())
+            found = sent_fds(messages, os.getpid())
         except InstrumentError as error:
             pytest.skip(f"no kcmp here: {error.happened}")
         assert [(item.name, item.id) for item in found] == [("net0", 0), ("net1", 5)]

@@ -33,7 +33,7 @@ def test_fd_share_passes_descriptors_and_lets_each_qemu_open_vhost() -> None:
     shared = FD_SHARE.source_netdev(TapNetdev(queues=4, vhost=True))
     assert (shared.tap_source, shared.vhost_passed, shared.cpr) == (TapSource.FDS, False, None)
     assert FD_SHARE.source_netdev(TapNetdev()).tap_source is TapSource.FD
-    assert [item for item in Mechanism if item.handling.shares_files] == [Mechanism.FD_SHARE]
+    assert [item for item in Mechanism if item.handling.shares_fds] == [Mechanism.FD_SHARE]
 
 
 def test_identity_is_what_the_mechanism_hands_over() -> None:

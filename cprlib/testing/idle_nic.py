@@ -34,7 +34,7 @@ Delays = Mapping[str, float | None]
 """Of single packets, in ms: the shortest by flow or port; None where a packet was not answered or did not arrive."""
 
 
-def send_lonely_packets(
+def time_single_packets(
     station: NetworkNamespace, agent: AgentConnection, flows: Sequence[Flow], ports: Sequence[int]
 ) -> Delays:
     """Send single packets from the station, each when the one before is answered, and one from each port of the guest.
@@ -69,7 +69,7 @@ def _shortest(probes: Probes) -> float | None:
     return min(found)
 
 
-def lonely_check(before: Delays, after: Delays) -> Check:
+def single_packets_check(before: Delays, after: Delays) -> Check:
     """Every single packet arrives after the update, about as fast as before; inconclusive when one was lost before."""
     name, expected = "single-packets-arrive", "single packets on the quiet NIC arrive, about as fast as before"
     lost = [title for title, delay in before.items() if delay is None]
@@ -89,7 +89,7 @@ def lonely_check(before: Delays, after: Delays) -> Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class IdleLoad:
     """What QEMU and the NIC do while nothing is sent: the lowest figures of some short periods.
 
     :param processors: that the threads of QEMU used; 1 is all of one processor.
@@ -101,36 +101,36 @@ class Rest:
     interrupts: float
 
 
-def watch_rest(pid: int, agent: AgentConnection) -> Rest:
+def measure_idle_load(pid: int, agent: AgentConnection) -> IdleLoad:
     """Watch a QEMU and its guest until they are at rest, for 3 s at most.
 
     The lowest figures count: work that was left from before ends, and a lab counts time that its host took from it as
     used, in bursts of up to half a second. A QEMU that polls is busy in each period.
     """
-    periods: list[Rest] = []
+    periods: list[IdleLoad] = []
     while len(periods) < MIN_PERIODS or (
         len(periods) < MAX_PERIODS and min(period.processors for period in periods) > AT_REST
     ):
         periods.append(_watch_period(pid, agent))
-    return Rest(
+    return IdleLoad(
         min(period.processors for period in periods),
         min(period.switches for period in periods),
         min(period.interrupts for period in periods),
     )
 
 
-def _watch_period(pid: int, agent: AgentConnection) -> Rest:
+def _watch_period(pid: int, agent: AgentConnection) -> IdleLoad:
     seen, began = agent.network().nic(), time.monotonic()
     first = task_use(pid)
     time.sleep(REST_S)  # the measurement itself
     last, seconds = task_use(pid), time.monotonic() - began
     interrupts = notifications(agent.network().nic()).interrupts - notifications(seen).interrupts
-    return Rest(
+    return IdleLoad(
         (last.run_ns - first.run_ns) / seconds / 1e9, (last.switches - first.switches) / seconds, interrupts / seconds
     )
 
 
-def rest_checks(before: Rest, after: Rest) -> Iterator[Check]:
+def idle_checks(before: IdleLoad, after: IdleLoad) -> Iterator[Check]:
     """QEMU and the guest's NIC are as quiet as before."""
     rows = (
         ("processor-time-at-rest", "of a processor", 1, BUSY_SHARE),

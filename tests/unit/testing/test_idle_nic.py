@@ -10,8 +10,8 @@ import pytest
 from cprlib.evidence.records import Outcome
 from cprlib.guest.agent import AgentConnection
 from cprlib.linux.procfs import task_use
-from cprlib.testing import quiet_nic
-from cprlib.testing.quiet_nic import Delays, Rest, lonely_check, rest_checks, watch_rest
+from cprlib.testing import idle_nic
+from cprlib.testing.idle_nic import Delays, IdleLoad, idle_checks, measure_idle_load, single_packets_check
 
 pytestmark = pytest.mark.fast
 
@@ -28,18 +28,18 @@ BEFORE: Delays = {"a": 4.0, "b": 6.0}
     ],
 )
 def test_single_packets(before: Delays, after: Delays, outcome: Outcome) -> None:
-    assert lonely_check(before, after).outcome is outcome
+    assert single_packets_check(before, after).outcome is outcome
 
 
 def test_rest() -> None:
-    before = Rest(0.02, 120, 6)
+    before = IdleLoad(0.02, 120, 6)
     for after, failed in (
-        (Rest(0.08, 300, 40), []),
-        (Rest(0.8, 120, 6), ["processor-time-at-rest"]),
-        (Rest(0.02, 10_000, 6), ["context-switches-at-rest"]),
-        (Rest(0.02, 120, 1000), ["interrupts-at-rest"]),
+        (IdleLoad(0.08, 300, 40), []),
+        (IdleLoad(0.8, 120, 6), ["processor-time-at-rest"]),
+        (IdleLoad(0.02, 10_000, 6), ["context-switches-at-rest"]),
+        (IdleLoad(0.02, 120, 1000), ["interrupts-at-rest"]),
     ):
-        assert [check.name for check in rest_checks(before, after) if check.outcome is Outcome.FAIL] == failed
+        assert [check.name for check in idle_checks(before, after) if check.outcome is Outcome.FAIL] == failed
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_lowest_figures_of_a_rest_count(
     seen: list[int] = []
     remaining = iter(used)
 
-    def watch_period(pid: int, _: AgentConnection) -> Rest:
+    def watch_period(pid: int, _: AgentConnection) -> IdleLoad:
         seen.append(pid)
-        return Rest(next(remaining), 100, 5)
+        return IdleLoad(next(remaining), 100, 5)
 
-    monkeypatch.setattr(quiet_nic, "_watch_period", watch_period)
+    monkeypatch.setattr(idle_nic, "_watch_period", watch_period)
     agent = cast("AgentConnection", None)
-    assert (watch_rest(7, agent).processors, len(seen)) == (processors, periods)
+    assert (measure_idle_load(7, agent).processors, len(seen)) == (processors, periods)
 
 
 def test_processor_time_of_a_process_rises() -> None:

@@ -68,8 +68,6 @@ class DeleteAllFds(LiveUpdateTest):
         with self.given_guest(GuestSpec(netdevs=(first, goes, replaced), plugged=True, role=Role.CHECKS)) as case:
             case.guest.topology.add_tap("tap3", queues=2)
             machine = case.guest.machine
-            machine.remove_nic(next(item.identifier for item in machine.settings.nics if item.netdev == GOES))
-            machine.remove_netdev(GOES)
             nic = next(item for item in machine.settings.nics if item.netdev == "again")
             netdev = next(item for item in machine.settings.netdevs if item.identifier == "again")
             machine.remove_netdev("again")
@@ -77,6 +75,8 @@ class DeleteAllFds(LiveUpdateTest):
             machine.remove_nic(nic.identifier)
             machine.qmp.execute("device_add", nic.options())
             machine.settings = replace(machine.settings, nics=(*machine.settings.nics, nic))
+            machine.remove_nic(next(item.identifier for item in machine.settings.nics if item.netdev == GOES))
+            machine.remove_netdev(GOES)
             send_frames(case.guest, [frame(BROADCAST)] * BROADCASTS)
             self._update(case, "waiting-packet", first)
 

@@ -29,6 +29,7 @@ from ..qemu.samples import machine_settings
 pytestmark = pytest.mark.fast
 
 SETTINGS = machine_settings()
+ANNOUNCE = {"announce-initial": 50, "announce-max": 550, "announce-rounds": 5, "announce-step": 100}  # by default
 
 
 class StandIn:
@@ -50,7 +51,7 @@ class StandIn:
         self._steps.append(self.name + command)
         if command == "migrate" and self._refuses:
             raise QmpRefused("run migrate", "no", error_class="GenericError")
-        return {"status": "completed", "downtime": 7}
+        return {"status": "completed", "downtime": 7} | ANNOUNCE
 
     def wait_event(self, *_: object, **__: object) -> SimpleNamespace:
         return SimpleNamespace(name="STOP")
@@ -168,6 +169,7 @@ def test_hooks_are_called_between_the_steps(monkeypatch: pytest.MonkeyPatch, ste
         "hook stopped",
         "query-migrate",
         "query-migrate",
+        "target query-migrate-parameters",
         "quit",
     ]
     assert not target.incoming

@@ -64,18 +64,19 @@ class DeleteAllFds(LiveUpdateTest):
 
         :avocado: tags=patch:full-ring,patch:12,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:off,queues:2
         """
-        first, goes, replaced = TapNetdev(), TapNetdev(GOES, "tap1"), TapNetdev("again", "tap2", queues=2)
-        with self.given_guest(GuestSpec(netdevs=(first, goes, replaced), plugged=True, role=Role.CHECKS)) as case:
+        first, replaced = TapNetdev(), TapNetdev("again", "tap1", queues=2)
+        with self.given_guest(GuestSpec(netdevs=(first, replaced), plugged=True, role=Role.CHECKS)) as case:
+            case.guest.topology.add_tap("tap2", queues=2)
             case.guest.topology.add_tap("tap3", queues=2)
             machine = case.guest.machine
             nic = next(item for item in machine.settings.nics if item.netdev == "again")
             netdev = next(item for item in machine.settings.netdevs if item.identifier == "again")
             machine.remove_netdev("again")
-            machine.plug(replace(netdev, interface="tap3"))
+            machine.plug(TapNetdev(GOES, "tap3", queues=2, cpr=True))
+            machine.plug(replace(netdev, interface="tap2"))
             machine.remove_nic(nic.identifier)
             machine.qmp.execute("device_add", nic.options())
             machine.settings = replace(machine.settings, nics=(*machine.settings.nics, nic))
-            machine.remove_nic(next(item.identifier for item in machine.settings.nics if item.netdev == GOES))
             machine.remove_netdev(GOES)
             send_frames(case.guest, [frame(BROADCAST)] * BROADCASTS)
             self._update(case, "waiting-packet", first)

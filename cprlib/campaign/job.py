@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.cleanup import temporary_folder
-from cprlib.errors import EnvironmentFailure, ProcessFailed, UsageError
+from cprlib.errors import DeadlineExceeded, EnvironmentFailure, ProcessFailed, UsageError
 from cprlib.files import project_folder
 from cprlib.lab.avocado_run import avocado_environment
 from cprlib.lab.job_results import gather
@@ -60,7 +60,7 @@ def list_tests(folder: Path | None = None, tags: Sequence[str] = ()) -> tuple[Su
         try:
             run(command, purpose="list the suite's tests", seconds=120, env=avocado_environment())
             value = json.loads(listing.read_text(encoding="utf-8"))
-        except (ProcessFailed, OSError, ValueError) as error:
+        except (ProcessFailed, DeadlineExceeded, OSError, ValueError) as error:
             raise EnvironmentFailure("list the suite's tests", str(error), "try `avocado list` on it") from error
     references = [str(item["Test"]) for item in value if item.get("Type") == INSTRUMENTED]
     if tags and not references:

@@ -71,10 +71,10 @@ def attempt_all(subject: OperatedGuest, situation: str, operations: Sequence[Ope
     attempts: list[Attempt] = []
     unknown = ""
     for operation in operations:
-        if not operation.applies(subject):
-            continue
-        if unknown:
+        if unknown:  # the guest cannot be asked whether it applies
             attempts.append(Attempt(operation, situation, unknown=unknown))
+            continue
+        if not operation.applies(subject):
             continue
         attempt, answers = _attempt(subject, situation, operation)
         attempts.append(attempt)

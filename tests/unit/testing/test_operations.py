@@ -76,6 +76,15 @@ def test_nothing_is_known_after_an_operation_that_leaves_the_guest_silent() -> N
     assert check_of(attempts[1], "").outcome is Outcome.INCONCLUSIVE
 
 
+def test_a_silent_guest_is_not_asked_what_applies() -> None:
+    def ask(_subject: OperatedGuest) -> bool:
+        raise DeadlineExceeded("wait for the guest's answer", "nothing after 30.0 s", awaited=Awaited.GUEST)
+
+    asks = Operation("b", "it works", lambda _subject: [], ask)
+    attempts = run(Subject(SILENT), operation("a"), asks)
+    assert (attempts[0].problems, attempts[1].unknown) == (tuple(SILENT), "the guest's traffic failed after a")
+
+
 def test_a_qemu_that_dies_is_the_problem() -> None:
     broken = QemuFailed("run device_del", "the connection broke")
     attempts = run(Subject(status=-6), operation("a", broken), operation("b"))

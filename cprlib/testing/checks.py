@@ -161,6 +161,14 @@ class CaseChecks:
         self.evidence = replace(self.evidence, equivalence=(*self.evidence.equivalence, record))
         self.add_checks(equivalence_check(record, name))
 
+    def skip_check(self, name: str, expected: object, reason: str) -> None:
+        """Add a check that this QEMU or host does not allow; policies say whether that is all right.
+
+        :param name: as ``skips.allow_checks`` of the policies has it.
+        :param reason: what is missing.
+        """
+        self.add_checks(Check(name, Outcome.SKIP, str(expected), reason))
+
     def note(self, name: str, value: str | int | float | bool | None) -> None:
         """Add a figure to the case's parameters in the report."""
         parameters = self.evidence.parameters

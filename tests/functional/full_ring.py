@@ -92,7 +92,8 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
     """
     agent, station, machine = case.guest.agent, case.guest.topology.station, case.guest.machine
     if TAKES_SEGMENTS not in device_facts(machine.qmp)["guest-features"]:
-        case.note("large packet", f"not tested: the guest's NIC is without {TAKES_SEGMENTS}")
+        expected = "a packet that is larger than a page arrives"
+        case.skip_check(f"large-packet-arrives-{when}", expected, f"the guest's NIC is without {TAKES_SEGMENTS}")
         yield RecordMainChannel()
         return
     (flow,) = flows_between(count=1, first_port=case.ports.take())

@@ -20,6 +20,8 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.testing.checks import CaseChecks, listed, shown
 from cprlib.update.mechanism import Mechanism
+from cprlib.verdict.judge import judge
+from cprlib.verdict.policy_file import load_policy
 
 pytestmark = pytest.mark.fast
 
@@ -266,3 +268,11 @@ def test_checks_of_a_fault_have_its_name(tmp_path: Path) -> None:
         ("kill-late-survived", "survived", "kill-late"),
         ("answers", "", ""),
     ]
+
+
+def test_a_check_that_cannot_be_made_is_for_the_policy_to_decide(tmp_path: Path) -> None:
+    checks = case(tmp_path, updates=1)
+    checks.expect("works", True, "yes", "yes")
+    checks.skip_check("vm-cannot-be-stopped", "the update is refused", "this QEMU has no blkdebug")
+    verdicts = [judge(checks.evidence, load_policy(name)).outcome for name in ("default", "strict")]
+    assert verdicts == [Outcome.PASS, Outcome.FAIL]

@@ -17,7 +17,7 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.guest.replies import NicInfo, TcpResult
 from cprlib.linux.topology import GUEST
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.traffic.stamp import STAMP_PORT, UNMEASURED_SSID, SenderPacket
+from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT, UNMEASURED_SSID, SenderPacket
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
 
 MTU_FRAME = 1514  # bytes of a full Ethernet frame
@@ -27,7 +27,6 @@ PORTS = {TcpRole.SOURCE: 5101, TcpRole.SINK: 5102}  # by the station's role; the
 DATAGRAM_BYTES, DATAGRAMS = 9000, 5
 END_S = 20.0
 MOST_RETRANSMITTED = 40  # segments of some 400 without a loss: a busy machine answers late
-STAMP_BYTES = 44  # what the reflector rewrites; it returns the rest unchanged
 
 
 @dataclass(slots=True)
@@ -122,24 +121,45 @@ class BigPackets:
 
     def _datagrams(self, when: str) -> None:
         """UDP datagrams of several fragments, there and back."""
-        guest = self.case.guest
-        content = random.Random(self.transfers).randbytes(DATAGRAM_BYTES)  # noqa: S311 - no secret
         good = 0
-        with guest.topology.station.entered():
-            opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        with opened:
-            opened.bind(("0.0.0.0", self.case.ports.take()))  # noqa: S104 - a namespace of our own
-            opened.connect((GUEST.ipv4, STAMP_PORT))
-            for number in range(DATAGRAMS):
-                packet = SenderPacket(number, 1, ssid=UNMEASURED_SSID).encode(STAMP_BYTES) + content[STAMP_BYTES:]
+        with connected_to_reflector(self.case) as opened:
+            for packet in stamp_datagrams(DATAGRAMS, DATAGRAM_BYTES, seed=self.transfers):
                 opened.settimeout(Deadline(2.0, "an answer").remaining)
                 try:
                     opened.send(packet)
-                    good += opened.recv(65536)[STAMP_BYTES:] == content[STAMP_BYTES:]
+                    good += came_back(packet, opened.recv(65536))
                 except OSError:  # none came, or the port is unreachable
                     break
         meaning = f"datagrams of {DATAGRAM_BYTES} bytes that came back unchanged {when.replace('-', ' ')}"
         self.case.expect_equal("datagrams", good, DATAGRAMS, meaning, when=when)
+
+
+@contextlib.contextmanager
+def connected_to_reflector(case: MeasuredCase) -> Iterator[socket.socket]:
+    """A UDP socket of the station, connected to the guest's reflector."""
+    with case.guest.topology.station.entered():
+        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    with opened:
+        opened.bind(("0.0.0.0", case.ports.take()))  # noqa: S104 - a namespace of our own
+        opened.connect((GUEST.ipv4, STAMP_PORT))
+        yield opened
+
+
+def stamp_datagrams(count: int, size: int, seed: int) -> list[bytes]:
+    """Test packets of no measured session, with random bytes behind the part that the reflector rewrites.
+
+    :param size: of each, in bytes.
+    """
+    content = random.Random(seed)  # noqa: S311 - no secret
+    return [
+        SenderPacket(number, 1, ssid=UNMEASURED_SSID).encode(MINIMUM_SIZE) + content.randbytes(size - MINIMUM_SIZE)
+        for number in range(count)
+    ]
+
+
+def came_back(sent: bytes, answer: bytes) -> bool:
+    """Whether the reflector returned a datagram unchanged, apart from the part that it rewrites."""
+    return answer[MINIMUM_SIZE:] == sent[MINIMUM_SIZE:]
 
 
 def _wait_flowing(end: TcpEndpoint, port: int) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import bisect
 import contextlib
 import errno
-import random
 import re
 import socket
 import time
 from collections.abc import Iterator
 
+from big_packets import came_back, connected_to_reflector, stamp_datagrams
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.supervised_calls import WRITEV, FailingCall, SupervisedCalls, SystemCall
-from cprlib.linux.topology import GUEST
 from cprlib.qemu.nic_state import device_facts, receive_buffers, receive_ring_size
 from cprlib.qemu.vmstate import device_state
 from cprlib.testing.measured_case import MeasuredCase
@@ -25,7 +24,6 @@ from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.probes import warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
-from cprlib.traffic.stamp import STAMP_PORT, UNMEASURED_SSID, SenderPacket
 from cprlib.update.events import Step
 from cprlib.update.hooks import RecordMainChannel
 
@@ -36,7 +34,6 @@ SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 5000
 ARRIVE_S = 5.0
 ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
 PAGE, DATAGRAM, DATAGRAMS = 4096, 1400, 8  # bytes; the datagrams are one packet for the NIC
-STAMP_BYTES = 44  # what the reflector rewrites; it returns the rest unchanged
 UDP_SEGMENT = 103  # linux/udp.h
 TAKES_SEGMENTS = "VIRTIO_NET_F_GUEST_USO4"
 WAITING_BYTES = re.compile(r"tap/.*/waiting")  # a field of vmstate_tap_waiting, net/tap.c, patch 12
@@ -97,16 +94,8 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
         yield RecordMainChannel()
         return
     (flow,) = flows_between(count=1, first_port=case.ports.take())
-    content, recorded = random.Random(0), RecordMainChannel()  # noqa: S311 - no secret
-    sent = [
-        SenderPacket(number, 1, ssid=UNMEASURED_SSID).encode(STAMP_BYTES) + content.randbytes(DATAGRAM - STAMP_BYTES)
-        for number in range(DATAGRAMS)
-    ]
-    with station.entered():
-        opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    with opened:
-        opened.bind(("0.0.0.0", case.ports.take()))  # noqa: S104 - a namespace of our own
-        opened.connect((GUEST.ipv4, STAMP_PORT))
+    sent, recorded = stamp_datagrams(DATAGRAMS, DATAGRAM, seed=0), RecordMainChannel()
+    with connected_to_reflector(case) as opened:
         opened.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, DATAGRAM)
         opened.settimeout(Deadline(UPDATE_MS / 1000 + ARRIVE_S, "the answers").remaining)
         agent.defer_receiving(UPDATE_MS)
@@ -128,7 +117,7 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
         case.inconclusive(name, expected, f"{waiting} bytes")
         return
     case.expect(name, True, expected, f"{waiting} bytes")
-    good = sum(one[STAMP_BYTES:] == other[STAMP_BYTES:] for one, other in zip(sent, came, strict=False))
+    good = sum(map(came_back, sent, came))
     meaning = "datagrams of this packet that came back unchanged"
     case.expect_equal(f"large-packet-arrives-{when}", good, DATAGRAMS, meaning)
 

@@ -55,13 +55,14 @@ def gather(results: Path, job_folder: str = JOB_FOLDER) -> int:
             (results / ours).chmod(0o600)
     (results / CASES).mkdir(mode=0o700, exist_ok=True)
     tests = [path for path in sorted(job.glob("test-results/*")) if path.is_dir() and path.name != "by-status"]
+    retries = {test: lab_retries(test) for test in tests}
     for folder in (case for test in tests for case in sorted(test.glob("data/cases/*"))):
         test = folder.parents[2]
-        _record_test(folder, test.name.partition("-")[0], lab_retries(test))
+        _record_test(folder, test.name.partition("-")[0], retries[test])
         final = results / CASES / folder.name
         number = 2
         while final.exists():
             final = results / CASES / f"{folder.name}-{number}"
             number += 1
         folder.rename(final)
-    return sum(lab_retries(test) for test in tests)
+    return sum(retries.values())

@@ -136,16 +136,16 @@ class MeasuredCase(GuestCase):
         self._control_runs.append(session)
 
     @contextlib.contextmanager
-    def under_traffic(self, *, rest: bool = False) -> Iterator[None]:
+    def under_traffic(self, *, idle: bool = False) -> Iterator[None]:
         """Send test packets before, during and after the body; then add all figures to the evidence.
 
-        :param rest: watch QEMU at rest before and after, which takes 1.2 s.
+        :param idle: measure the load of an idle QEMU before and after, which takes 1.2 s.
         """
         parameters = self.parameters
         settings = StreamSettings(rate=parameters.rate, duration_s=LONGEST_STREAM_S)
         with self.control_step():
             station, flows = self.guest.topology.station, self._warm_flows()
-            self._watch = watch = TrafficWatch.begin(self.guest, flows, self.ports.take(1 + len(flows)), rest=rest)
+            self._watch = watch = TrafficWatch.begin(self.guest, flows, self.ports.take(1 + len(flows)), idle=idle)
             seen = view_guest(self.guest.agent)
             before = read_hop_counters(self.guest) | instrument_counters(None)
             state, updates = self._read_state(), len(self._notes)

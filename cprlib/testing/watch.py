@@ -76,7 +76,7 @@ class TrafficWatch:
 
     :param flows: for single packets, :param ports: of the guest likewise.
     :param first: before traffic, :param before: before each update.
-    :param rest: before traffic; None when it is not watched.
+    :param idle: load of an idle QEMU before the traffic; None when it was not measured.
     """
 
     guest: RunningGuest
@@ -85,19 +85,19 @@ class TrafficWatch:
     single_packets: Delays
     errors: Errors
     first: GuestSample
-    rest: IdleLoad | None
+    idle: IdleLoad | None
     before: list[GuestSample] = field(default_factory=list)
     updates: list[UpdateResult] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, guest: RunningGuest, flows: Sequence[Flow], first_port: int, *, rest: bool) -> TrafficWatch:
+    def begin(cls, guest: RunningGuest, flows: Sequence[Flow], first_port: int, *, idle: bool) -> TrafficWatch:
         """Look at the guest before traffic starts.
 
         :param flows: of the measured stream; single packets use each, and one of the other IP version.
         :param first_port: the first of ``len(flows) + 1`` ports that no other flow has.
-        :param rest: watch QEMU at rest too, for a moment.
+        :param idle: measure the load of an idle QEMU too.
         """
-        quiet = measure_idle_load(guest.machine.pid, guest.agent) if rest else None
+        quiet = measure_idle_load(guest.machine.pid, guest.agent) if idle else None
         other = flows_between(versions=(4 if flows[0].version == 6 else 6,), first_port=first_port)
         ways = (*flows, *other), tuple(range(first_port + 1, first_port + 1 + len(flows)))
         single_packets = time_single_packets(guest.topology.station, guest.agent, *ways)
@@ -119,15 +119,15 @@ class TrafficWatch:
         network = agent.network()
         after = sample_guest(agent, network)
         single_packets = time_single_packets(guest.topology.station, agent, self.flows, self.ports)
-        rest = measure_idle_load(guest.machine.pid, agent) if self.rest else None
+        idle = measure_idle_load(guest.machine.pid, agent) if self.idle else None
         yield error_check(self.errors, read_errors(guest, agent.network()))
         if not self.updates:
             return
         yield single_packets_check(self.single_packets, single_packets)
         before = per_packet(self.first.notifications, self.before[0].notifications)
         yield from notification_checks(before, per_packet(self.before[-1].notifications, after.notifications))
-        if self.rest and rest:
-            yield from idle_checks(self.rest, rest)
+        if self.idle and idle:
+            yield from idle_checks(self.idle, idle)
         if clocks:
             yield from self._clock_checks(after)
 

@@ -28,12 +28,12 @@ from fault_ends import check_end
 class FailedUpdates:
     """Injects faults into updates of one guest, one after the other; created by :func:`failed_updates`."""
 
-    def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes, rest: IdleLoad | None) -> None:
+    def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes, idle: IdleLoad | None) -> None:
         self._case = case
         self._trace = trace
         self._probes = probes
         self.calls_fail = False  # calls of vhost are made to fail
-        self._rest = rest  # of the source before the faults; None when it was checked, or not watched
+        self._idle = idle  # of the source before the faults; None when it was checked, or not watched
         self._tap: TapView | None = None
         self._state: Snapshot | None = None  # of the source before the faults; None when the guest has left it
 
@@ -66,9 +66,9 @@ class FailedUpdates:
 
     def check_rest(self) -> None:
         """Check once that the source is as quiet as before the failed updates; another QEMU may have the guest next."""
-        if self._rest and (later := _rest(self._case)):
-            self._case.add_checks(*idle_checks(self._rest, later))
-        self._rest = None
+        if self._idle and (later := _idle(self._case)):
+            self._case.add_checks(*idle_checks(self._idle, later))
+        self._idle = None
 
     def _one(self, fault: Fault) -> bool:
         """Inject one fault; returns whether the guest answers afterwards."""
@@ -154,14 +154,14 @@ def _table(faults: Sequence[FaultRecord]) -> str:
 @contextlib.contextmanager
 def failed_updates(case: MeasuredCase) -> Iterator[FailedUpdates]:
     """Start a kernel trace and probes for a series of faults on a case's guest."""
-    rest = _rest(case)
+    idle = _idle(case)
     with probing(case) as (trace, probes):
-        updates = FailedUpdates(case, trace, probes, rest)
+        updates = FailedUpdates(case, trace, probes, idle)
         yield updates
         updates.check_rest()
 
 
-def _rest(case: MeasuredCase) -> IdleLoad | None:
+def _idle(case: MeasuredCase) -> IdleLoad | None:
     """How much the guest's QEMU does while nothing is sent; None for a guest that does not answer."""
     machine = case.guest.machine
     if machine.exit_status() is not None or machine.status() != "running":

@@ -20,7 +20,7 @@ class CprTap(LiveUpdateTest):
         with self.given_guest(GuestSpec(queues=queues, vhost=vhost, boots=boots, arguments=arguments)) as case:
             case.run_control()
             recorded = RecordMainChannel()
-            with case.under_traffic(rest=queues == 1):
+            with case.under_traffic(idle=queues == 1):
                 case.live_update(hooks=[recorded])
             case.expect_device_state_kept(recorded.stream)
 

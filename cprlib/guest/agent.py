@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
@@ -39,10 +39,11 @@ class AgentConnection:
     (invalid answer).
 
     :param connection: our end of the virtio-serial port; the caller closes it.
+    :param when_silent: called when a request was not answered, before it fails.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._channel = AgentChannel(connection)
+    def __init__(self, connection: socket.socket, when_silent: Callable[[], None] = lambda: None) -> None:
+        self._channel = AgentChannel(connection, when_silent)
 
     def use(self, connection: socket.socket) -> None:
         """Switch to another QEMU, after a live update."""

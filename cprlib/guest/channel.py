@@ -16,7 +16,7 @@ import itertools
 import secrets
 import socket
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,17 +28,19 @@ from cprlib.guest.replies import Reply, invalid_answer
 AGENT_ANSWER_S = 30.0  # a living guest on a machine with ten runnable threads per core took more than 10 s
 LINE_LIMIT = 1 << 20  # bytes of an answer's line; PORT_ANSWER in images/guest/agent/port.h
 SKIP_LIMIT = 64 << 20  # bytes that are not part of an answer, before the request fails
-ADVICE = "look at the guest's console; was the guest image built for this cprlib?"
+ADVICE = "look at the end of the guest's console, which shows its blocked tasks; was its image built for this cprlib?"
 
 
 class AgentChannel:
     """Our end of the port, through the QEMU that currently runs the guest.
 
     :param connection: a connected stream socket to QEMU's chardev; the caller closes it.
+    :param when_silent: called when a request was not answered, before it fails.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, when_silent: Callable[[], None] = lambda: None) -> None:
         self._connection = connection
+        self._when_silent = when_silent
         self._received = bytearray()
         self._token = secrets.token_hex(4)
         self._numbers = itertools.count(1)
@@ -72,6 +74,7 @@ class AgentChannel:
                 return self._attempt(command, parameters or {}, attempt)
             except DeadlineExceeded:
                 if deadline.expired or repeat_after is None:
+                    self._when_silent()
                     raise deadline.exceeded(advice=ADVICE) from None
 
     def _attempt(self, command: str, parameters: Mapping[str, str | int], deadline: Deadline) -> Reply:

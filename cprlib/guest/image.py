@@ -16,6 +16,7 @@ from pathlib import Path
 from cprlib.linux.topology import Address
 
 # cryptomgr.notests: self-tests of unused ciphers take more than a second under emulation.
+# sysrq_always_enabled: the harness can let a guest with a silent agent show its blocked tasks.
 # no5lvl: shorter page walks.
 # no_timer_check: under emulation the kernel's check of the timer interrupt can fail, and then the kernel panics.
 # reboot=t, panic=-1: with -no-reboot a panic ends QEMU at once.
@@ -26,6 +27,7 @@ ALWAYS = (
     "panic=-1",
     "no_timer_check",
     "random.trust_cpu=on",
+    "sysrq_always_enabled",
     "mitigations=off",
     "audit=0",
     "selinux=0",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cprlib.deadline import Deadline
+from cprlib.errors import CprlibError
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topology
@@ -23,6 +26,9 @@ from cprlib.update.results import UpdateResult
 from cprlib.update.saved_guest import restore_guest
 
 BOOT_SECONDS = 60.0
+SYSRQ_KEYS = "9wl4"  # print all, blocked tasks, what the CPUs run, print as before; Linux: admin-guide/sysrq.rst
+SYSRQ_END = re.compile(r".*sysrq: Loglevel set to 4")
+SYSRQ_S = 5.0
 
 
 @dataclass(slots=True)
@@ -164,9 +170,22 @@ def running_guest(
             restore_guest(machine, saved)
         else:
             _boot(machine)
-        agent = AgentConnection(machine.agent)
+        agent = AgentConnection(machine.agent, lambda: show_blocked_tasks(guest.machine))
+        guest = RunningGuest(topology, mechanism, folder, stack, machine, agent, passed=passed, mode=mode)
         agent.ping()
-        yield RunningGuest(topology, mechanism, folder, stack, machine, agent, passed=passed, mode=mode)
+        yield guest
+
+
+def show_blocked_tasks(machine: Machine) -> None:
+    """Let the guest's kernel write to its console which tasks it waits in, and what its CPUs run.
+
+    A guest that is paused, or takes no interrupts, writes nothing.
+    """
+    keys = [{"keys": [{"type": "qcode", "data": key} for key in ("alt", "sysrq", letter)]} for letter in SYSRQ_KEYS]
+    with contextlib.suppress(CprlibError):
+        for arguments in keys:
+            machine.qmp.execute("send-key", arguments)
+        Console(machine.files.console).wait_for(SYSRQ_END, Deadline(SYSRQ_S, "the guest's tasks"))
 
 
 @contextlib.contextmanager

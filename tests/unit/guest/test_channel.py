@@ -94,6 +94,14 @@ def test_a_closed_channel_is_a_failure_of_the_guest() -> None:
         AgentChannel(ours).request("ping")
 
 
+def test_a_silent_agent_is_looked_at_once() -> None:
+    ours, theirs = socket.socketpair()
+    looks: list[str] = []
+    with ours, theirs, pytest.raises(DeadlineExceeded):
+        AgentChannel(ours, lambda: looks.append("console")).request("ping", seconds=0.2, repeat_after=0.05)
+    assert looks == ["console"]
+
+
 @pytest.mark.parametrize("value", [None, True, "1", 1.5, [], {}, 1 << 70])
 def test_an_invalid_number_is_refused(value: object) -> None:
     with pytest.raises(InstrumentError):

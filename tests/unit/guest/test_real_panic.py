@@ -23,6 +23,7 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.parameters import SuiteParameters
+from cprlib.update.running_guest import show_blocked_tasks
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,8 @@ def test_a_guest_that_panics_later_fails_its_case_whatever_was_waited_for(assets
         agent = AgentConnection(machine.agent)
         agent.ping()
         assert death_checks(tmp_path, counts_against_qemu=True) == ()
+        show_blocked_tasks(machine)
+        assert "sysrq: Show Blocked State" in machine.files.console.read_text(errors="replace")
         machine.qmp.execute("inject-nmi")
         with pytest.raises(GuestFailed, match="its kernel died"):
             Console(machine.files.console).wait_for(re.compile("never"), Deadline(20, "a line that never comes"))

@@ -83,11 +83,6 @@ def wrap(line: str, indent: int) -> str:
     return textwrap.fill(line, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def first_of(texts: Sequence[str], most: int, more: str = "and {} more") -> list[str]:
-    """The first ones, and how many more there are."""
-    return [*texts[:most], *([more.format(len(texts) - most)] if len(texts) > most else [])]
-
-
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table; the first and the last column are aligned left, the others right."""
     last = len(headings) - 1

@@ -28,6 +28,7 @@ from cprlib.codec import BadValue, decode
 from cprlib.errors import InstrumentError, QmpRefused, UsageError
 from cprlib.evidence.records import Check, Comparison, Difference, EquivalenceRecord, Outcome
 from cprlib.update.mechanism import Mechanism
+from cprlib.words import listed
 
 Values = Mapping[str, str]
 ABSENT = "absent"
@@ -147,10 +148,9 @@ def equivalence_check(record: EquivalenceRecord, name: str) -> Check:
     expected = EXPECTED.get(record.comparison, "all that can be read of QEMU, process, kernel and guest is as before")
     count = len(record.differences)
     if count:
-        shown = "; ".join(difference_text(item) for item in record.differences[:SHOWN])
-        more = f"; and {count - SHOWN} more" if count > SHOWN else ""
+        shown = listed(map(difference_text, record.differences), SHOWN)
         observed = f"after {record.subject} {count} of {record.compared} values differ"
-        return Check(name, Outcome.FAIL, expected, observed, f"{observed}: {shown}{more}")
+        return Check(name, Outcome.FAIL, expected, observed, f"{observed}: {shown}")
     if record.unread or not record.compared:
         reasons = "; ".join(f"{side}: {reason}" for side, reason in record.unread.items())
         return Check(name, Outcome.INCONCLUSIVE, expected, f"not read: {reasons or 'all sides'}")

@@ -18,7 +18,7 @@ from cprlib.lab.schedule import known_durations
 from cprlib.report.formatting import one_line
 from cprlib.report.gather import STATUS_OF
 from cprlib.report.results_folder import case_id
-from cprlib.verdict.traffic_rules import counted
+from cprlib.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -18,7 +18,7 @@ from cprlib.report.rerun import rerun_command
 from cprlib.traffic.figures import Direction, HopName, LedgerRow, Period
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
-from cprlib.verdict.traffic_rules import counted
+from cprlib.words import counted
 
 _BAD = (Outcome.FAIL, Outcome.INCONCLUSIVE)
 _AROUND = (Period.BEFORE_STOP, Period.STOPPED, Period.AFTER_RESUME)  # one cause may lose packets in all of them

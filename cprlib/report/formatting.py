@@ -12,7 +12,7 @@ import msgspec
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.traffic.figures import Interruption, PerDirection
-from cprlib.verdict.traffic_rules import counted
+from cprlib.words import counted
 
 Moment = Annotated[str, msgspec.Meta(description="ISO 8601, UTC")]
 UNKNOWN = "-"

@@ -19,7 +19,7 @@ from cprlib.evidence.case import CaseEvidence, read_record
 from cprlib.report.environment import Environment
 from cprlib.report.gather import gather
 from cprlib.report.results_folder import CASES
-from cprlib.verdict.traffic_rules import counted
+from cprlib.words import counted
 
 MATRIX_FILE = "matrix.json"
 POINT = "point"  # in a case's further parameters

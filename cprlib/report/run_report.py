@@ -20,7 +20,7 @@ from cprlib.report.rerun import rerun_command
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy
-from cprlib.verdict.traffic_rules import counted
+from cprlib.words import counted
 
 EXIT_STATUS = {
     Outcome.PASS: ExitStatus.PASS,

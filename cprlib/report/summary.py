@@ -28,7 +28,8 @@ from cprlib.report.formatting import (
 from cprlib.report.patch_results import PatchResult, lacks_feature
 from cprlib.report.run_report import RunReport, answers
 from cprlib.verdict.findings import worst_first
-from cprlib.verdict.traffic_rules import counted, unexplained_packets
+from cprlib.verdict.traffic_rules import unexplained_packets
+from cprlib.words import counted
 
 TABLE_WIDTH = 120
 MARKDOWN_LINES = 20

@@ -23,6 +23,7 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import equivalence_check
 from cprlib.evidence.records import Check, EquivalenceRecord, FaultRecord, Outcome, Role, Stream
 from cprlib.qemu.wrapper import last_message
+from cprlib.words import listed
 
 NIC_ERRORS = (  # net/tap-linux.c, hw/net/virtio-net.c, GLib
     "could not disable queue",
@@ -33,7 +34,6 @@ NIC_ERRORS = (  # net/tap-linux.c, hw/net/virtio-net.c, GLib
     "unable to start vhost net",
     "Failed to load",
 )
-LISTED = 6  # items of a list that a check shows
 
 
 class CaseChecks:
@@ -310,11 +310,6 @@ def nic_errors(text: str) -> list[str]:
 def without_time(line: str) -> str:
     """A line of QEMU's without the time stamp of ``-msg timestamp=on``."""
     return re.sub(r"^\d{4}-\d\d-\d\dT\S+ ", "", line)
-
-
-def listed(items: Iterable[object]) -> str:
-    texts = [str(item) for item in items]
-    return "; ".join(texts[:LISTED]) + (f"; and {len(texts) - LISTED} more" if texts[LISTED:] else "")
 
 
 def shown(value: object) -> str:

@@ -14,13 +14,8 @@ from cprlib.evidence.records import INSTRUMENT_CHECK, Outcome, Role
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
 from cprlib.verdict.policy import DOWNGRADE_CHECKS, NOT_ASKED_FOR, Policy, matches
-from cprlib.verdict.traffic_rules import (
-    counted,
-    instrument_findings,
-    interruption_findings,
-    traffic_findings,
-    was_measured,
-)
+from cprlib.verdict.traffic_rules import instrument_findings, interruption_findings, traffic_findings, was_measured
+from cprlib.words import counted, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,7 @@ def _summary(case: JudgedCase) -> str:
     reasons = case.verdict.reasons
     if case.outcome == Outcome.PASS:
         return f"{len(reasons)} properties as the policy wants them"
-    return "; ".join(reason.text for reason in reasons[:3]) + (f"; and {len(reasons) - 3} more" if reasons[3:] else "")
+    return listed((reason.text for reason in reasons), 3)
 
 
 def _skipped_mechanisms(cases: Sequence[JudgedCase]) -> Iterator[Finding]:

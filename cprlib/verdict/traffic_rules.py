@@ -10,14 +10,10 @@ from cprlib.evidence.records import Outcome, Role
 from cprlib.traffic.figures import Cause, Direction, HopName, PerDirection
 from cprlib.verdict.findings import Finding, failed, inconclusive, passed
 from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy, matches
+from cprlib.words import counted
 
 TUN_FLOW_EXPIRE_MS = 3000.0  # drivers/net/tun.c
 LONGEST_STANDSTILL = 0.05  # of a limit: with longer gaps in its control run, a machine is too busy to be held to it
-
-
-def counted(count: int, noun: str = "packet") -> str:
-    """``1 packet`` or ``7,000 packets``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def was_measured(case: CaseEvidence) -> bool:

@@ -21,9 +21,10 @@ from cprlib.errors import (
 from cprlib.evidence.records import Check, Outcome
 from cprlib.linux.descriptors import read_table
 from cprlib.process import kill_group
-from cprlib.testing.checks import listed, without_time
+from cprlib.testing.checks import without_time
 from cprlib.testing.measured_case import MeasuredCase, PortAllocator
 from cprlib.update.running_guest import running_guest
+from cprlib.words import listed
 from operated_guest import OperatedGuest, operated_guest
 
 

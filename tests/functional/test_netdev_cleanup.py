@@ -10,11 +10,11 @@ from cprlib.linux.descriptors import read_table
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.start import start_machine
-from cprlib.testing.checks import listed
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.netdev_checks import expect_answers, update_guest
+from cprlib.words import listed
 from netdev_refusals import File, attempts, helper_failures, refusals
 from netdev_refuser import Refuser, changes, takes_path_descriptors
 from tap_sources import Programs

@@ -25,6 +25,7 @@ from cprlib.report.formatting import utc
 from cprlib.report.run_report import EXIT_STATUS
 from cprlib.report.schema import SchemaFile
 from cprlib.verdict.policy import Policy
+from cprlib.words import listed
 
 SCHEMA: Final = 2  # of compare.json
 WORDS = {
@@ -190,8 +191,7 @@ def _reason(
     verdict: Change, decision: Decision, effect: Effect, regressions: Sequence[str], problems: Sequence[str]
 ) -> str:
     if verdict == Change.REGRESS:
-        more = f"; and {len(regressions) - 4} more" if regressions[4:] else ""
-        return "; ".join(regressions[:4]) + more
+        return listed(regressions, 4)
     if verdict == Change.UNDECIDED:
         return "; ".join(problems[:3]) or f"undecided: {', '.join(decision.undecided) or 'no valid guest'}"
     better = [item for item in decision.durations if item.change == Change.IMPROVE]

@@ -13,7 +13,7 @@ from cprlib.campaign.scoreboard.plan import UPDATES, ScoreboardRequest
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import UNKNOWN, duration, markdown_row, number, one_line
 from cprlib.update.mechanism import Mechanism
-from cprlib.verdict.traffic_rules import counted
+from cprlib.words import counted
 
 PAGE_FILE = "scoreboard.md"
 COLUMNS = 100

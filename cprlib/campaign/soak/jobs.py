@@ -13,7 +13,6 @@ from pathlib import Path
 
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome, JudgedJob, Policies, judge_folder
-from cprlib.campaign.page import first_of
 from cprlib.campaign.session import Session
 from cprlib.campaign.soak.draw import draw
 from cprlib.campaign.soak.resources import (
@@ -35,6 +34,7 @@ from cprlib.lab.avocado_run import avocado_environment
 from cprlib.lab.engines import asset_parameters
 from cprlib.process import spawn
 from cprlib.report.formatting import one_line
+from cprlib.words import first_of
 
 GONE_S = 10.0  # time for the labs and QEMUs of a case to end after Avocado
 REPORT_S = 120.0

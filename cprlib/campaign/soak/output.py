@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cprlib.campaign.outcome import VERDICT_OF, WITHOUT_ALARM
-from cprlib.campaign.page import evidence_link, first_of, picture, render, wrap, write_document, write_page
+from cprlib.campaign.page import evidence_link, picture, render, wrap, write_document, write_page
 from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.result import (
     SOAK_FILE,
@@ -26,6 +26,7 @@ from cprlib.report.formatting import one_line, utc
 from cprlib.report.plotting import DOT, INK, LOST, SOFT
 from cprlib.report.schema import SchemaFile
 from cprlib.verdict.findings import Finding
+from cprlib.words import first_of
 
 PAGE_FILE = "soak.html"
 MOST_REASONS = 12

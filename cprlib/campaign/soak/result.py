@@ -21,6 +21,7 @@ from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.run_report import EXIT_STATUS
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
+from cprlib.words import counted
 
 SOAK_FILE = "soak.json"
 CASES_FILE = "cases.jsonl"  # cases that have ended since soak.json was written, one a line
@@ -245,7 +246,7 @@ class SoakResult:
             Outcome.INCONCLUSIVE: "resources inconclusive",
         }[self.resources_verdict.outcome]
         total = len(self.history.cases)
-        cases = f"{total} case{'' if total == 1 else 's'} in {self.history.seconds / 60:.1f} min"
+        cases = f"{counted(total, 'case')} in {self.history.seconds / 60:.1f} min"
         return f"{cases}: {counts or 'none'}; {resources}"
 
     def _case_findings(self) -> Iterator[Finding]:

@@ -18,10 +18,11 @@ from cprlib.errors import (
 )
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
-from cprlib.testing.checks import CaseChecks, listed, shown
+from cprlib.testing.checks import CaseChecks, shown
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
+from cprlib.words import listed
 
 pytestmark = pytest.mark.fast
 

@@ -1,0 +1,22 @@
+"""Numbers and lists as sentences have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+LISTED = 6  # items of a list in a sentence
+
+
+def counted(count: int, noun: str = "packet") -> str:
+    """``1 packet`` or ``7,000 packets``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(items: Iterable[object], most: int = LISTED) -> str:
+    """The first items, and how many more there are: ``tap0; tap1; and 3 more``."""
+    return "; ".join(first_of([str(item) for item in items], most))
+
+
+def first_of(texts: Sequence[str], most: int, more: str = "and {} more") -> list[str]:
+    """The first ones, and how many more there are as a text of its own."""
+    return [*texts[:most], *([more.format(len(texts) - most)] if len(texts) > most else [])]

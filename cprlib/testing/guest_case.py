@@ -15,6 +15,7 @@ from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import death_checks
 from cprlib.evidence.records import Check, Comparison
 from cprlib.evidence.repeated_updates import numbered_check, numbered_row
+from cprlib.evidence.sent_files import sent_files_check
 from cprlib.evidence.update_checks import (
     delay_checks,
     descriptor_count,
@@ -33,6 +34,7 @@ from cprlib.testing.equivalence import compare_device_states, compare_state, rea
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.update.faults import Survivor
+from cprlib.update.hooks import RecordSentFds
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
@@ -92,8 +94,9 @@ class GuestCase(CaseChecks):
         """Update the guest and add what was seen to the evidence.
 
         :param qemu: QEMU of the target; the source's when None.
-        :param label: begins the names of this update's checks. The states before and after are not compared then, nor
-            is the time between its steps: such updates have other settings, or hooks that take time.
+        :param label: begins the names of this update's checks: also which files were sent is checked then. The states
+            before and after are not compared, nor is the time between its steps: such updates have other settings, or
+            hooks that take time.
         :param target: settings of the target; the source's when None.
         :param note: for the report of a case with several updates.
         :param check: name of the check that fails when the update does; ``LABEL-update`` with a label.
@@ -101,6 +104,7 @@ class GuestCase(CaseChecks):
         """
         netdevs, expected = self.guest.machine.settings.netdevs, "the guest runs in the target"
         said = len(self.guest.machine.messages) if label else 0
+        files = RecordSentFds() if label and self.evidence.mechanism.handling.sends_descriptors else None
         check = f"{label}-update" if label else check
         self.frames.note_nics()
         other_qemu = qemu is not None and qemu != self.guest.machine.settings.qemu
@@ -110,12 +114,14 @@ class GuestCase(CaseChecks):
             if self._watch:
                 self._watch.before_update()
         try:
-            update = self.guest.live_update(qemu, target, hooks)
+            update = self.guest.live_update(qemu, target, [files, *hooks] if files else hooks)
         except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
             if not is_qemu_or_guest_failure(error):
                 raise
             message = f"{error.one_line()}{_said(error)}"
             self.expect(check, False, expected, error.happened, message, family="update-completes")
+            if files and files.sent:
+                self.add_checks(labelled(sent_files_check(netdevs, files.sent), label))
             raise
         if label:
             self.expect(check, True, expected, "it does", family="update-completes")
@@ -125,6 +131,8 @@ class GuestCase(CaseChecks):
             self._watch.updates.append(update)
         others = {item.interface for item in (*netdevs, *self.guest.machine.settings.netdevs) if item.cpr is False}
         self.add_update(update.without_taps(others) if others else update, netdevs, note, label)
+        if files:
+            self.add_checks(labelled(sent_files_check(netdevs, files.sent), label))
         self.expect_same_state(state, Comparison.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
         return update
 

@@ -22,17 +22,20 @@ from cprlib.evidence.update_checks import (
 from cprlib.files import write_text
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.packet_log import reflections
+from cprlib.linux.topology import guest_end, station_end
 from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_case import GuestCase
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.testing.watch import TrafficWatch
 from cprlib.traffic.control_run import LEAST_CONTROL_SHARE, ControlRun
-from cprlib.traffic.flow import Flow, StreamSettings, flows_between
+from cprlib.traffic.flow import Flow, PortAllocator, StreamSettings, flows_between
 from cprlib.traffic.frames import sent_frames, write_pcap
 from cprlib.traffic.hops import absent_counters, count_hops
 from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.packet_records import Reflection
+from cprlib.traffic.probes import warm_up
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.guest_traffic import (
     TRIED_PER_QUEUE,
@@ -48,11 +51,11 @@ from cprlib.update.results import UpdateResult
 LONGEST_CONTROL_RUN_S, SPARE_S = 40.0, 0.5
 LONGEST_STREAM_S = 120.0
 LINGER_S = 1.0
+ANSWER_S = 10.0  # for the first packet over a NIC
 FEW_UNDER_WAY_S = 0.02  # the number of packets under way varies by those of this time while nothing is held up
 STEADY_POLLS = 4
 BETWEEN_S = 0.3  # traffic between two updates of a chain
 CONTROL_RUN_S = 1.2  # of control run for each update of a chain, which takes about 1.5 s
-FIRST_PORT, LAST_PORT = 20_000, 32_767  # the kernel chooses from 32,768 on (Documentation/networking/ip-sysctl.rst)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +68,6 @@ class ChainStep:
 
     qemu: QemuBinary | None = None
     note: str = ""
-
-
-class PortAllocator:
-    """Gives each flow of a case ports of its own: a stateful reflector counts by session (RFC 8762, 4.3)."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_PORT
-
-    def take(self, count: int = 1) -> int:
-        """Reserve ports that follow one another.
-
-        :returns: the first one.
-        :raises InstrumentError: fewer ports are left.
-        """
-        first = self._next
-        if first + count - 1 > LAST_PORT:
-            raise InstrumentError(
-                f"reserve {count} ports", f"{LAST_PORT - first + 1} are left", "split the test into two cases"
-            )
-        self._next += count
-        return first
 
 
 def reflector_log(agent: AgentConnection) -> tuple[list[Reflection], int]:
@@ -134,6 +116,33 @@ class MeasuredCase(GuestCase):
                 session.wait_sent(Deadline(duration_s + 20, "the control run's packets to be sent"))
                 session.finish(linger_s=LINGER_S)
         self._control_runs.append(session)
+
+    def silent_nics(self, netdevs: Sequence[TapNetdev]) -> tuple[str, ...]:
+        """Netdevs over which no packet comes back.
+
+        :param netdevs: all of the guest's, in the order in which it was started with them.
+        """
+        port = self.ports.take(len(netdevs))
+        silent = []
+        for number, netdev in enumerate(netdevs):
+            flows = flows_between(station_end(number), guest_end(number), first_port=port + number)
+            deadline = Deadline(ANSWER_S, f"answers over {netdev.identifier}")
+            try:
+                warm_up(self.guest.topology.station, flows, deadline)
+            except DeadlineExceeded:
+                silent.append(netdev.identifier)
+        return tuple(silent)
+
+    def expect_answers(self, label: str, netdevs: Sequence[TapNetdev] = ()) -> None:
+        """Check that packets come back over each netdev.
+
+        :param label: begins the name of the check.
+        :param netdevs: as for :meth:`silent_nics`; those of the QEMU that runs the guest if empty.
+        """
+        netdevs = netdevs or self.guest.machine.settings.netdevs
+        expected = f"round trips over each of {len(netdevs)} NICs"
+        silent = self.silent_nics(netdevs)
+        self.expect_empty(f"{label}-answers", silent, expected, "no packet comes back", family="answers")
 
     @contextlib.contextmanager
     def under_traffic(self, *, idle: bool = False) -> Iterator[None]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cprlib.errors import UsageError
+from cprlib.errors import InstrumentError, UsageError
 from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ LARGEST_MTU = 9000
 UDP_HEADER = 8
 IP_HEADER = {4: 20, 6: 40}  # without options
 HIGHEST_RATE = 1_000_000  # packets/s; above it a period is shorter than sending one packet takes
-FIRST_PORT = 20000  # source ports of flows; clear of the kernel's ephemeral ports (32768 and above)
+# source ports of flows; the kernel chooses from 32,768 on (Documentation/networking/ip-sysctl.rst)
+FIRST_PORT, LAST_PORT = 20_000, 32_767
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -176,3 +177,24 @@ def flows_between(
             )
         )
     return tuple(flows)
+
+
+class PortAllocator:
+    """Gives each flow of a case ports of its own: a stateful reflector counts by session (RFC 8762, 4.3)."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_PORT
+
+    def take(self, count: int = 1) -> int:
+        """Reserve ports that follow one another.
+
+        :returns: the first one.
+        :raises InstrumentError: fewer ports are left.
+        """
+        first = self._next
+        if first + count - 1 > LAST_PORT:
+            raise InstrumentError(
+                f"reserve {count} ports", f"{LAST_PORT - first + 1} are left", "split the test into two cases"
+            )
+        self._next += count
+        return first

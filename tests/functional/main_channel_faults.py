@@ -11,7 +11,6 @@ from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.trace_log import TraceLog, TraceRecord
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import expect_answers
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import query_migration, wait_run_state
 from cprlib.update.proxy import ChannelProxy, Hold
@@ -89,7 +88,7 @@ def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: s
         ended.poll(lambda: query_migration(source).status == status, interval=0.02)
         wait_run_state(source, lambda state: state == "running", ended)
     case.expect_equal(f"{name}-source-runs", _state(source), {"migration": status, "source": "running"})
-    expect_answers(case, name, source.settings.netdevs)
+    case.expect_answers(name)
 
 
 def _state(source: Machine) -> dict[str, str]:

@@ -17,8 +17,7 @@ from cprlib.errors import (
 from cprlib.guest.replies import GUEST_INTERFACE, NicInfo
 from cprlib.linux.kernel_trace import Act, KernelTrace
 from cprlib.linux.topology import GUEST, guest_end, station_end
-from cprlib.testing.measured_case import PortAllocator
-from cprlib.traffic.flow import flows_between
+from cprlib.traffic.flow import PortAllocator, flows_between
 from cprlib.traffic.probes import Probes
 from cprlib.update.running_guest import RunningGuest
 

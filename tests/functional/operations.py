@@ -22,7 +22,8 @@ from cprlib.evidence.records import Check, Outcome
 from cprlib.linux.descriptors import read_table
 from cprlib.process import kill_group
 from cprlib.testing.checks import without_time
-from cprlib.testing.measured_case import MeasuredCase, PortAllocator
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.traffic.flow import PortAllocator
 from cprlib.update.running_guest import running_guest
 from cprlib.words import listed
 from operated_guest import OperatedGuest, operated_guest

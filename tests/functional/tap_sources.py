@@ -19,7 +19,6 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource
 from cprlib.testing.equivalence import wait_filters_settled
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import expect_answers, silent_nics, update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 from cprlib.update.hooks import RecordMainChannel
@@ -111,7 +110,7 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
     netdevs = machine.settings.netdevs
     unnamed = attach_unnamed(case.guest.topology, machine, netdevs)
     started = programs.runs()
-    if silent := silent_nics(case, netdevs):
+    if silent := case.silent_nics(netdevs):
         expected = "round trips over every NIC before the update"
         case.inconclusive("answers-before", expected, f"none over {', '.join(silent)}")
         return
@@ -126,9 +125,8 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
             for item in settings.netdevs
         )
         recorded.append(RecordMainChannel())
-        if not update_guest(case, label, replace(settings, netdevs=target, plugged=plugged), recorded[-1:]):
-            return
-        expect_answers(case, label, netdevs)
+        case.live_update(label=label, target=replace(settings, netdevs=target, plugged=plugged), hooks=recorded[-1:])
+        case.expect_answers(label)
     case.expect_same_device_state([item.stream for item in recorded])
     if plugged:
         expect_unfit_netdevs_refused(case)
@@ -186,7 +184,7 @@ def expect_unfit_netdevs_refused(case: MeasuredCase) -> None:
         wait_run_state(source, lambda state: state == "running", Deadline(20, "the source to run", Awaited.QEMU))
     expected = {item.identifier: "refused, all closed" for item in unfit}
     case.expect_equal("unfit-netdevs-are-refused", hook.said, expected, "a target took another netdev than was sent")
-    expect_answers(case, "after-unfit-netdevs", source.settings.netdevs)
+    case.expect_answers("after-unfit-netdevs")
 
 
 def expect_nothing_run_by_failed_target(case: MeasuredCase, programs: Programs) -> None:
@@ -220,7 +218,7 @@ def expect_nothing_run_by_paused_target(case: MeasuredCase, programs: Programs) 
     ran = programs.runs()[len(before) :]
     meaning = f"{refusal or 'the update completed'}, and the target ended: programs that ran meanwhile"
     case.expect_equal("paused-target-runs-nothing", ran, (), meaning)
-    expect_answers(case, "after-paused-target", source.settings.netdevs)
+    case.expect_answers("after-paused-target")
 
 
 def expect_programs(

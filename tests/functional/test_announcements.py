@@ -8,7 +8,6 @@ from cprlib.evidence.records import Role
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.netdev_checks import expect_answers, update_guest
 
 FEW = {"rounds": 3, "initial": 20, "step": 30, "max": 40}  # at 0, 20 and 60 ms
 NONE = {"rounds": 0}
@@ -25,8 +24,7 @@ class Announcements(LiveUpdateTest):
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:off,queues:1
         """
-        netdev = TapNetdev()
-        with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
+        with self.given_guest(GuestSpec(netdevs=(TapNetdev(),), role=Role.CHECKS)) as case:
             own = case.guest.machine.settings
             for label, parameters in (("never", NONE), ("three-rounds", FEW)):
                 words = [
@@ -34,7 +32,6 @@ class Announcements(LiveUpdateTest):
                     for name, value in parameters.items()
                     for word in ("-global", f"migration.announce-{name}={value}")
                 ]
-                if not update_guest(case, label, replace(own, extra=(*own.extra, *words))):
-                    return
-                expect_answers(case, label, [netdev])
+                case.live_update(label=label, target=replace(own, extra=(*own.extra, *words)))
+                case.expect_answers(label)
             case.expect_no_nic_error()

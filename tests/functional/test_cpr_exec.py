@@ -10,7 +10,6 @@ from cprlib.evidence.records import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import expect_answers
 from cprlib.update.exec_update import CopiedFds, ExecuteInstead
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import wait_run_state
@@ -66,7 +65,7 @@ class CprExec(LiveUpdateTest):
                 copied = CopiedFds()
                 case.guest.stack.callback(copied.close)
                 case.live_update(hooks=[copied])
-                expect_answers(case, label, case.guest.machine.settings.netdevs)
+                case.expect_answers(label)
 
     def test_source_keeps_running_when_exec_fails(self) -> None:
         """When the new QEMU cannot be executed, the guest runs on in the old one and the next update succeeds.
@@ -92,4 +91,4 @@ class CprExec(LiveUpdateTest):
         with self.given_guest(self._spec(arguments=("-sandbox", "on,spawn=deny"))) as case:
             for label in ("first-attempt", "second-attempt"):
                 expect_exec_refused(case, label, NOT_PERMITTED)
-                expect_answers(case, label, case.guest.machine.settings.netdevs)
+                case.expect_answers(label)

@@ -21,7 +21,6 @@ from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import expect_answers
 from cprlib.update.hooks import RecordSentFds
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import query_migration
@@ -142,7 +141,7 @@ class CprOff(LiveUpdateTest):
                 "no tap or vhost file is open in both QEMUs",
                 "with cpr=off, descriptors were handed over",
             )
-            expect_answers(case, "link-switch", netdevs)
+            case.expect_answers("link-switch")
             ran = ("up alt0", "up alt1", "down alt0")  # in source and target, and when the source quits
             case.expect_equal("scripts-as-in-stock-qemu", programs.runs(), ran, "with cpr=off, other scripts ran")
 
@@ -181,4 +180,4 @@ class CprOff(LiveUpdateTest):
                 {who: [True, True] for who in ("source before", "source", "target")},
                 "an ordinary migration changed O_NONBLOCK of taps that management passed",
             )
-            expect_answers(case, "migrated", [netdev])
+            case.expect_answers("migrated")

@@ -13,7 +13,6 @@ from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import expect_answers, update_guest
 from cprlib.testing.nic_frames import frame, send_frames
 from cprlib.update.faults import make_rom
 
@@ -46,11 +45,9 @@ class DeleteAllFds(LiveUpdateTest):
             nics = {nic.netdev: nic for nic in case.guest.machine.settings.nics}
             with case.qemu_step():
                 self._before_first(case, nics)
-            if not self._update(case, "first", first):
-                return
+            self._update(case, "first", first)
             self._before_second(case, nics)
-            if not self._update(case, "second", first):
-                return
+            self._update(case, "second", first)
             self._before_third(case, nics)
             self._update(case, "third", first)
 
@@ -97,21 +94,17 @@ class DeleteAllFds(LiveUpdateTest):
                 case.guest.topology.add_tap(f"tap{number}", queues=1)
                 with case.qemu_step():
                     replace_tap(case.guest.machine, nic, f"tap{number}")
-                if not self._update(case, label, first):
-                    return
+                self._update(case, label, first)
             with case.qemu_step():
                 case.guest.machine.remove_nic(nic.identifier)
                 case.guest.machine.remove_netdev("goes")
             self._update(case, "without-rom", first)
 
     @staticmethod
-    def _update(case: MeasuredCase, label: str, first: TapNetdev) -> bool:
+    def _update(case: MeasuredCase, label: str, first: TapNetdev) -> None:
         """Update with the target's NICs on its command line."""
-        settings = replace(case.guest.machine.settings, plugged=False)
-        if not update_guest(case, label, settings):
-            return False
-        expect_answers(case, label, [first])
-        return True
+        case.live_update(label=label, target=replace(case.guest.machine.settings, plugged=False))
+        case.expect_answers(label, [first])
 
     @staticmethod
     def _before_first(case: MeasuredCase, nics: dict[str, VirtioNet]) -> None:

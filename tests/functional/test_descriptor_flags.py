@@ -70,8 +70,7 @@ class DescriptorFlags(LiveUpdateTest):
                 self._expect_own(case, before, read_table(source.pid))
                 self._expect_queues(case, tap, source, target)
 
-            netdevs = guest.machine.settings.netdevs
-            case.add_update(guest.live_update(hooks=[PauseWhenTargetReady(when_ready)]), netdevs)
+            case.live_update(hooks=[PauseWhenTargetReady(when_ready)])
             self._expect_after(case, before)
             self._expect_getfd_blocks(case)
             case.expect_no_nic_error()

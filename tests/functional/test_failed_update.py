@@ -11,7 +11,6 @@ from cprlib.qemu.command_line import option_value
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import expect_answers, update_guest
 from cprlib.testing.nic_view import set_link
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import (
@@ -130,9 +129,9 @@ class FailedUpdate(LiveUpdateTest):
                 return
             set_link(case.guest, up=False)
             inject_fault(case.guest, *faults_named("unnoticed-death"))
-            if update_guest(case, "link-down"):
-                set_link(case.guest, up=True)
-                expect_answers(case, "link-up", case.guest.machine.settings.netdevs)
+            case.live_update(label="link-down")
+            set_link(case.guest, up=True)
+            case.expect_answers("link-up")
 
     def test_update_succeeds_despite_pauses_and_late_commands(self) -> None:
         """An update succeeds despite pauses, a second migrate, a source that dies at its end, or a missing resource.

@@ -25,7 +25,6 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import VHOST_FAILED
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import expect_answers, update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor, faults_named
 from cprlib.update.outcome import query_migration
@@ -135,8 +134,7 @@ class FailingSystemCalls(LiveUpdateTest):
             self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
         ):
             own = case.guest.machine.settings
-            if not update_guest(case, "under-filter", replace(own, prefix=calls.prefix)):
-                return
+            case.live_update(label="under-filter", target=replace(own, prefix=calls.prefix))
             case.guest.machine.settings = own  # the targets are to run without the filter
             with failed_updates(case) as updates:
                 updates.calls_fail = True
@@ -148,8 +146,8 @@ class FailingSystemCalls(LiveUpdateTest):
             fail_main_channel(case, "main-does-not-exist", MissingProgram(), "failed")
             fail_main_channel(case, "cancelled-while-connecting", CancelWhileConnecting(), "cancelled")
             refuse_netdevs(case, calls)
-            if update_guest(case, "afterwards"):
-                expect_answers(case, "afterwards", [netdev])
+            case.live_update(label="afterwards")
+            case.expect_answers("afterwards")
 
 
 def fail_update(case: MeasuredCase, calls: SupervisedCalls, updates: FailedUpdates, item: FailingUpdate) -> bool:
@@ -204,7 +202,7 @@ def fall_back(case: MeasuredCase, calls: SupervisedCalls) -> None:
         if all_made(case, name, calls):
             expect_reported(case, f"{name}-reported", f"{machine.messages[before:]}\n{result.error}", VHOST_FAILED)
         case.expect_equal(f"{name}-source-runs", result.state_after, result.state_before, "the source's run state")
-        expect_answers(case, name, machine.settings.netdevs)
+        case.expect_answers(name)
     case.expect_equal(
         "vhost-is-taken-back", vhost_started(machine.qmp), True, "vhost-started after its devices could be taken back"
     )

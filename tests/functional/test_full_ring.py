@@ -8,7 +8,6 @@ from cprlib.evidence.records import Role
 from cprlib.linux.supervised_calls import SupervisedCalls
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.netdev_checks import update_guest
 from cprlib.testing.nic_frames import use_queue_pairs
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
@@ -91,8 +90,7 @@ class FullSendBuffer(LiveUpdateTest):
         ):
             own = case.guest.machine.settings
             use_queue_pairs(case, QUEUES, "before-update")
-            if not update_guest(case, "under-filter", replace(own, prefix=calls.prefix)):
-                return
+            case.live_update(label="under-filter", target=replace(own, prefix=calls.prefix))
             case.guest.machine.settings = own  # the next target is to run without the filter
             with each_frame_once(case, "without-an-update"), full_send_buffer(case, calls, "without-an-update"):
                 pass
@@ -101,5 +99,5 @@ class FullSendBuffer(LiveUpdateTest):
                 calls.disarm()
                 case.guest.machine.qmp.execute("cont")
             with full_send_buffer(case, calls, "across-an-update"):
-                update_guest(case, "full-send-buffer", hooks=[RoomWhenStopped(calls)])
+                case.live_update(label="full-send-buffer", hooks=[RoomWhenStopped(calls)])
             case.expect_no_nic_error()

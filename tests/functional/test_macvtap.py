@@ -7,7 +7,6 @@ from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import update_guest
 from cprlib.testing.nic_frames import exchange_packets
 
 CONFIGURED, IN_USE = 4, 2
@@ -28,12 +27,10 @@ class Macvtap(LiveUpdateTest):
         netdev = TapNetdev(queues=CONFIGURED, vhost=True, tap_source=TapSource.MACVTAP)
         with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
             self._use(case, IN_USE, "before-update")
-            if not update_guest(case, "first"):
-                return
+            case.live_update(label="first")
             exchange_packets(case, IN_USE, "after-update")
             self._use(case, CONFIGURED, "after-update-more")
-            if not update_guest(case, "second"):
-                return
+            case.live_update(label="second")
             exchange_packets(case, CONFIGURED, "after-second-update")
             self._use(case, 1, "after-second-update-fewer")
             case.expect_no_nic_error()

@@ -12,7 +12,6 @@ from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import CONTROL_RUN_S, ChainStep
-from cprlib.testing.netdev_checks import expect_answers
 from cprlib.update.mechanism import Mechanism
 
 NEGATIVE_CONTROL_UPDATES = 3  # by default: one may lose nothing, when no packet arrives while the guest stands still
@@ -66,8 +65,8 @@ class Matrix(LiveUpdateTest):
         netdevs = (first, TapNetdev("net1", "tap1", cpr=False))
         with self.given_guest(replace(spec, netdevs=netdevs)) as case:
             case.compares_states = False  # the second NIC has another tap afterwards
-            expect_answers(case, "before-update", netdevs)
+            case.expect_answers("before-update")
             case.run_control()
             with case.under_traffic():
                 case.live_update()
-            expect_answers(case, "after-update", netdevs)
+            case.expect_answers("after-update")

@@ -13,7 +13,6 @@ from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import expect_answers, update_guest
 from cprlib.words import listed
 from netdev_refusals import File, attempts, helper_failures, refusals
 from netdev_refuser import Refuser, changes, takes_path_descriptors
@@ -51,9 +50,9 @@ class NetdevCleanup(LiveUpdateTest):
             wait_workers_ended(case.guest.machine.pid, kept=workers)
             left = len(vhost_workers(case.guest.machine.pid))
             case.expect_equal("workers-as-before", left, workers, "vhost workers are left")
-            if update_guest(case, "afterwards"):
-                expect_answers(case, "afterwards", netdevs)
-                expect_no_worse_with_cpr(case, programs, len(rows))
+            case.live_update(label="afterwards")
+            case.expect_answers("afterwards")
+            expect_no_worse_with_cpr(case, programs, len(rows))
             expect_refused_with_hub(case)
             expect_bridge_leaves_nothing(case, programs)
 

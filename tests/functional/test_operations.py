@@ -9,7 +9,6 @@ from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import update_guest
 from cprlib.testing.parameters import Situation
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
@@ -47,13 +46,13 @@ class Operations(LiveUpdateTest):
             try:
                 if situation is Situation.FAILED_UPDATE:
                     inject_fault(case.guest, *faults_named(FAULT))
-                elif not _update(case, "first"):
-                    return
+                else:
+                    _update(case, "first")
                 if situation is Situation.CHAIN:
                     battery.run("between-updates", BRIEF)
-                    if not _update(case, "second"):
-                        return
-                if battery.run(f"after-{situation}", operations) and _update(case, "next"):
+                    _update(case, "second")
+                if battery.run(f"after-{situation}", operations):
+                    _update(case, "next")
                     case.frames.answered = battery.run("after-next-update", BRIEF)
             finally:
                 battery.conclude()
@@ -90,12 +89,12 @@ class Operations(LiveUpdateTest):
         self._operate(_spec(queues=4), 4, Situation.UPDATE, OPERATIONS)
 
 
-def _update(case: MeasuredCase, label: str) -> bool:
-    """Update a guest, and check that it works; returns whether the guest runs in the target."""
+def _update(case: MeasuredCase, label: str) -> None:
+    """Update a guest; with several NICs also check which files were sent."""
     if len(case.guest.machine.settings.netdevs) > 1:
-        return update_guest(case, label)
-    case.live_update(check=f"{label}-update")
-    return True
+        case.live_update(label=label)
+    else:
+        case.live_update(check=f"{label}-update")
 
 
 def _spec(*, queues: int = 1, vhost: bool = False, nics: int = 1) -> GuestSpec:

@@ -15,7 +15,6 @@ from cprlib.testing.checks import without_time
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import expect_answers, update_guest
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 from failed_update import failed_updates
@@ -52,18 +51,16 @@ class Rights(LiveUpdateTest):
             self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
         ):
             settings = case.guest.machine.settings
-            if not update_guest(case, "to-user", replace(settings, prefix=(*calls.prefix, *UNPRIVILEGED))):
-                return
+            case.live_update(label="to-user", target=replace(settings, prefix=(*calls.prefix, *UNPRIVILEGED)))
             self._expect_user(case)
-            if not update_guest(case, "as-user"):
-                return
+            case.live_update(label="as-user")
             calls.arm(FailingCall(OPEN_AGAIN, errno.EACCES, times=ALWAYS))
             with failed_updates(case) as updates:
                 if not updates.inject(faults_named("target-killed-with-fds")):  # it never owned vhost
                     return
             self._lose_vhost(case)
             self._update_without_vhost(case)
-            expect_answers(case, "in-the-end", [netdev])
+            case.expect_answers("in-the-end")
 
     @staticmethod
     def _expect_user(case: MeasuredCase) -> None:
@@ -85,7 +82,7 @@ class Rights(LiveUpdateTest):
             words[0] if words else "it says nothing of vhost",
             "the guest lost vhost, and QEMU said nothing",
         )
-        expect_answers(case, "after-target-died", machine.settings.netdevs)
+        case.expect_answers("after-target-died")
 
     @staticmethod
     def _update_without_vhost(case: MeasuredCase) -> None:

@@ -14,7 +14,6 @@ from cprlib.qemu.nic_state import differences
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.netdev_checks import update_guest
 from cprlib.testing.nic_frames import use_queue_pairs
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
@@ -81,16 +80,15 @@ class VhostSettings(LiveUpdateTest):
             self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
         ):
             use_queue_pairs(case, QUEUES, "before-update")
-            if not update_guest(case, "under-filter", replace(case.guest.machine.settings, prefix=calls.prefix)):
-                return
+            case.live_update(label="under-filter", target=replace(case.guest.machine.settings, prefix=calls.prefix))
             before = vhost_settings(calls.made, case.guest.machine.pid)
             polling = [value for name, value in before.items() if name.endswith(POLLING)]
             case.note("settings of vhost devices", len(before))
             case.expect_equal("poll-us", polling, [str(POLL_US)] * VIRTQUEUES, "poll-us of each virtqueue")
-            if update_guest(case, "next-update"):
-                expect_settings(case, "in-the-target", calls, before)
-                inject_fault(case.guest, *faults_named("target-killed-with-devices"))
-                expect_settings(case, "after-a-failed-update", calls, before)
+            case.live_update(label="next-update")
+            expect_settings(case, "in-the-target", calls, before)
+            inject_fault(case.guest, *faults_named("target-killed-with-devices"))
+            expect_settings(case, "after-a-failed-update", calls, before)
             case.expect_no_nic_error()
 
 

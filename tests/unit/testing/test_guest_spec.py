@@ -12,8 +12,8 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
-from cprlib.testing.measured_case import FIRST_PORT, LAST_PORT, PortAllocator
 from cprlib.testing.parameters import SuiteParameters
+from cprlib.traffic.flow import FIRST_PORT, LAST_PORT, PortAllocator
 from cprlib.update.mechanism import Mechanism
 
 pytestmark = pytest.mark.fast

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import compileall
-import contextlib
 import json
 import logging
 import os
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from avocado.core.output import LOG_UI
-from avocado.core.plugin_interfaces import CLI, Init, Spawner
+from avocado.core.plugin_interfaces import CLI, Init
 from avocado.core.settings import settings
-from avocado.core.spawners.common import SpawnCapabilities, SpawnerMixin, SpawnMethod
+from avocado.core.spawners.common import SpawnerMixin
+from avocado.plugins.spawners.process import ProcessSpawner, ProcessSpawnerHandle
 
 from cprlib.errors import CprlibError
 from cprlib.files import import_folder, project_folder
@@ -84,25 +83,10 @@ def _compile_modules() -> None:
             compileall.compile_dir(folder, quiet=2)
 
 
-class LabHandle:
-    """A running task: its process on the host, which runs the lab."""
-
-    def __init__(self, process: asyncio.subprocess.Process, ended: Any) -> None:
-        self.process = process
-        self.ended = asyncio.ensure_future(process.wait())
-        self.ended.add_done_callback(ended)
-
-
-class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
-    """Starts each task in its own lab."""
+class LabSpawner(ProcessSpawner):  # type: ignore[misc]
+    """Starts each task in its own lab: Avocado's ``process``, whose processes run labs."""
 
     description = "Lab (disposable kernel) based spawner"
-    METHODS = (SpawnMethod.STANDALONE_EXECUTABLE,)
-    CAPABILITIES = (
-        SpawnCapabilities.AUTOMATIC_ENVIRONMENT_PROVISIONING,
-        SpawnCapabilities.AVOCADO_DEPLOYMENT,
-        SpawnCapabilities.FILESYSTEM_SHARING,
-    )
 
     def __init__(self, config: dict[str, Any] | None = None, job: Any = None) -> None:
         SpawnerMixin.__init__(self, config, job)
@@ -134,17 +118,14 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             return False
         return True
 
-    async def _start(self, runtime_task: Any) -> LabHandle:
+    async def _start(self, runtime_task: Any) -> ProcessSpawnerHandle:
         task = runtime_task.task
-        folder = self.task_output_dir(runtime_task)
-        os.makedirs(folder, exist_ok=True)
-        Path(folder, "debug.log").touch()
-        task.setup_output_dir(folder)
+        self.create_task_output_dir(runtime_task)
         spec = TaskSpec(
             engine=self.config.get(f"{SECTION}.engine"),
             kernel=str(self._kernel) if self._kernel else None,
             memory=min(self.config.get(f"{SECTION}.memory"), lab_memory_mib()),
-            output_dir=folder,
+            output_dir=self.task_output_dir(runtime_task),
             identifier=str(task.identifier),
             job_id=task.job_id,
             status_uris=[service.uri for service in task.status_services],
@@ -166,45 +147,16 @@ class LabSpawner(Spawner, SpawnerMixin):  # type: ignore[misc]
             self._free_cores.release()
             report_lost(task, process.returncode)
 
-        return LabHandle(process, ended)
-
-    @staticmethod
-    def is_task_alive(runtime_task: Any) -> bool:
-        handle = runtime_task.spawner_handle
-        return handle is not None and not handle.ended.done()
+        handle = ProcessSpawnerHandle(process)
+        handle.wait_task.add_done_callback(ended)
+        return handle
 
     @staticmethod
     async def wait_task(runtime_task: Any) -> None:
-        await asyncio.shield(runtime_task.spawner_handle.ended)
-
-    async def terminate_task(self, runtime_task: Any) -> bool:
-        """Terminate a task: the test by SIGTERM, so that it can clean up and report, then the lab by SIGKILL."""
-        handle = runtime_task.spawner_handle
-        for number, setting in (
-            (signal.SIGTERM, "runner.task.interval.from_soft_to_hard_termination"),
-            (signal.SIGKILL, "runner.task.interval.from_hard_termination_to_verification"),
-        ):
-            with contextlib.suppress(ProcessLookupError):
-                handle.process.send_signal(number)
-            await asyncio.wait([handle.ended], timeout=self.config.get(setting))
-            if handle.ended.done():
-                return True
-        return False
-
-    @staticmethod
-    async def check_task_requirements(runtime_task: Any) -> bool:
-        """Whether a runner exists for this kind of task."""
-        return runtime_task.task.runnable.runner_command() is not None
+        """Wait for the end of a task; to stop waiting does not count as its end."""
+        await asyncio.shield(runtime_task.spawner_handle.wait_task)
 
     @staticmethod
     async def is_requirement_in_cache(runtime_task: Any) -> bool:  # noqa: ARG004
         """A lab stores nothing, so no requirement is in a cache."""
         return False
-
-    @staticmethod
-    async def save_requirement_in_cache(runtime_task: Any) -> None:
-        """See :meth:`is_requirement_in_cache`."""
-
-    @staticmethod
-    async def update_requirement_cache(runtime_task: Any, result: str) -> None:
-        """See :meth:`is_requirement_in_cache`."""

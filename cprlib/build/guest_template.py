@@ -16,7 +16,6 @@ import contextlib
 import json
 import re
 import shutil
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -104,7 +103,7 @@ def store_templates(results: Path) -> None:
     """
     for folder in results.glob(f"data/cases/*/{FOLDER}"):
         if (template := read_template(folder)) and re.fullmatch(r"[0-9a-f]{40}", template.key):
-            _remove_old()
+            store.remove_older(KIND, KEPT_S)
             with contextlib.suppress(CprlibError, OSError):
                 store.entry(KIND, template.key, lambda entry, folder=folder: _move(folder, entry))  # type: ignore[misc]
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,10 +112,3 @@ def store_templates(results: Path) -> None:
 def _move(folder: Path, entry: Path) -> None:
     for name in (STATE, RECORD):
         shutil.move(folder / name, entry / name)
-
-
-def _remove_old() -> None:
-    for entry in store.entry_path(KIND, "any").parent.glob("[0-9a-f]*"):
-        with contextlib.suppress(OSError):
-            if entry.stat().st_mtime < time.time() - KEPT_S:
-                shutil.rmtree(entry, ignore_errors=True)

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,6 +133,14 @@ def write_listing(folder: Path) -> None:
     (folder / LISTING).write_text(json.dumps(listing), encoding="utf-8")
 
 
+def remove_older(kind: str, seconds: float) -> None:
+    """Remove entries whose folders have an older time; a user of an entry may renew that."""
+    for folder in (store_folder() / kind).glob("[0-9a-f]*"):
+        with contextlib.suppress(OSError):  # another process removes it too
+            if folder.stat().st_mtime < time.time() - seconds:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_stale(kind: str) -> None:
     """Remove temporary folders of makers that died: those whose lock is free.
 
@@ -140,9 +148,8 @@ def remove_stale(kind: str) -> None:
     """
     for temporary in (store_folder() / kind).glob(".*.*"):
         key = temporary.name[1:].rpartition(".")[0]
-        with _free_lock(kind, key) as free:
-            if free:
-                _remove(temporary)
+        with contextlib.suppress(BlockingIOError), locked(_lock_path(kind, key), wait=False):
+            _remove(temporary)
 
 
 @contextlib.contextmanager
@@ -165,29 +172,14 @@ def disk_full_as_error(tried: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _lock(kind: str, key: str, waiting: Callable[[], None] | None) -> Iterator[None]:
     path = _lock_path(kind, key)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if waiting is not None:
-        with _free_lock(kind, key) as free:
-            held = not free
-        if held:
+        try:
+            with locked(path, wait=False):
+                pass
+        except BlockingIOError:
             waiting()
     with locked(path):
         yield
-
-
-@contextlib.contextmanager
-def _free_lock(kind: str, key: str) -> Iterator[bool]:
-    """Take the lock of an entry if it is free; yields whether it was taken."""
-    descriptor = os.open(_lock_path(kind, key), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
 
 
 def _lock_path(kind: str, key: str) -> Path:

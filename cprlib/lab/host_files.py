@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +31,7 @@ EXCLUDED |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox", "node_module
 SYSTEM_FOLDERS = ((), *((name,) for name in ("dev", "proc", "sys", "usr", "bin", "sbin", "lib", "lib64")))
 ELF = b"\x7fELF"
 SLACK_MIB = 16
-UNUSED_SECONDS = 24 * 3600
+UNUSED_SECONDS = 24 * 3600  # a disk has 500 MB, and each change of a package makes another
 
 
 def python_files() -> list[Path]:
@@ -145,17 +144,10 @@ def disk_of(kind: str, roots: Sequence[Path]) -> Path:
     linker = str(Path("/etc/ld.so.cache").stat().st_mtime_ns)  # changes with the libraries that can be found
     key = store.key_of(kind=kind, listing=listing, linker=linker)
     if store.lookup("lab-disk", key) is None:
-        _remove_unused()
+        store.remove_older("lab-disk", UNUSED_SECONDS)
     entry = store.entry("lab-disk", key, make)
     os.utime(entry)
     return entry / "disk.ext4"
-
-
-def _remove_unused() -> None:
-    """Remove disks that no lab used for a day: each change of a package creates a new one of 500 MB."""
-    for entry in store.entry_path("lab-disk", "any").parent.glob("[0-9a-f]*"):
-        if entry.stat().st_mtime < time.time() - UNUSED_SECONDS:
-            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _copy(path: Path, tree: Path) -> int:

@@ -110,8 +110,6 @@ class Identity(Clocks):
     boot_id: Text
     kernel: Text
     processors: Number
-    clocksource: Text
-    command_line: Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +166,6 @@ class NetInfo:
     """NICs and the counters of the IP stack (names as in /proc/net/snmp and snmp6, without ``Udp6``).
 
     :param stack: all counters of the IP stack that are not 0: ``Ip.InHdrErrors``, ``Ip6InHdrErrors``.
-    :param softnet: packets, dropped and time_squeeze over all processors.
     """
 
     nics: Annotated[tuple[NicInfo, ...], Meta(max_length=ENTRIES_LIMIT)]
@@ -176,7 +173,6 @@ class NetInfo:
     udp6: Numbers
     sockets: Annotated[tuple[UdpSocket, ...], Meta(max_length=ENTRIES_LIMIT)]
     sockets6: Annotated[tuple[UdpSocket, ...], Meta(max_length=ENTRIES_LIMIT)]
-    softnet: Numbers
     stack: Numbers = field(default_factory=dict)
 
     @property
@@ -214,7 +210,7 @@ class ReflectorCounters:
 
     :param received: everything that arrived at the port, foreign packets too.
     :param short: under 44 bytes; :param truncated: too long; :param corrupt: an error estimate with multiplier 0.
-    :param send_no_buffer: refused for a while and sent again; :param send_failed: answers given up.
+    :param send_failed: answers given up.
     :param socket_drops: dropped by the kernel because the socket's buffer was full; -1 when not known.
     :param log_overflow: packets reflected that the log had no room for.
     """
@@ -225,9 +221,6 @@ class ReflectorCounters:
     truncated: Number
     corrupt: Number
     too_many_sessions: Number
-    no_kernel_stamp: Number
-    send_no_buffer: Number
-    send_icmp_errors: Number
     send_failed: Number
     socket_drops: Number
     receive_buffer: Number
@@ -251,21 +244,15 @@ class SenderStream:
     """One stream of the guest's session-sender.
 
     :param active: still sending; :param sent: packets, also the next sequence number.
-    :param slots_skipped: slots of the schedule in which nothing was sent because the guest was over 100 ms late.
-    :param worst_late_ns: longest delay of a packet after its slot.
     """
 
     active: bool
-    destination: Text
     port: Number
     source_port: Number
     ssid: Number
     sent: Number
     answers: Number
     foreign: Number
-    slots_skipped: Number
-    worst_late_ns: Number
-    send_no_buffer: Number
     send_icmp_errors: Number
     send_failed: Number
     socket_drops: Number
@@ -276,14 +263,11 @@ class ToggleResult:
     """Repeated changes of the number of queue pairs in use.
 
     :param changes: attempts; :param failures: those the kernel refused, the last with ``last_errno``.
-    :param worst_ns: the longest that one took.
     """
 
-    active: bool
     changes: Number
     failures: Number
     last_errno: Number
-    worst_ns: Number
     channels: Number
 
 
@@ -303,7 +287,6 @@ class TcpResult:
     sha256: Text
     longest_stall_ns: Number
     retransmissions: Number
-    rtt_us: Number
     error: Number
 
 

@@ -53,7 +53,6 @@ def run(
     seconds: float = 60.0,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    stdin: str | None = None,
     advice: str = "",
 ) -> str:
     """Run a command to its end and return its standard output.
@@ -70,12 +69,11 @@ def run(
         purpose=purpose,
         cwd=cwd,
         env=env,
-        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as child:
         try:
-            output, errors = child.communicate(stdin, timeout=deadline.remaining)
+            output, errors = child.communicate(timeout=deadline.remaining)
         except subprocess.TimeoutExpired as error:
             raise deadline.exceeded(details=f"command: {shlex.join(command)}") from error
     if child.returncode != 0:

@@ -26,9 +26,8 @@ class CpioArchive:
     _parts: list[bytes] = field(default_factory=list)
     _count: int = 0
 
-    def folder(self, name: str, mode: int = 0o755) -> None:
-        """Add a folder."""
-        self._add(name, stat.S_IFDIR | mode)
+    def folder(self, name: str) -> None:
+        self._add(name, stat.S_IFDIR | 0o755)
 
     def file(self, name: str, content: bytes, mode: int = 0o644) -> None:
         """Add an ordinary file."""

@@ -45,22 +45,8 @@ def warm_up(
     :raises DeadlineExceeded: there were no answers.
     :raises EnvironmentFailure: a port is taken or an address is missing.
     """
-    with contextlib.ExitStack() as stack:
-        for flow in flows:
-            opened = stack.enter_context(_open_socket(namespace, flow, f"warm up {flow.name}"))
-            _round_trips(opened, flow, deadline, round_trips)
-
-
-def _round_trips(opened: socket.socket, flow: Flow, deadline: Deadline, wanted: int) -> None:
-    answers = 0
-    while answers < wanted:
-        packet = SenderPacket(answers, time.time_ns(), ssid=UNMEASURED_SSID).encode(flow.size)
-        with contextlib.suppress(ConnectionRefusedError):  # the reflector does not listen yet
-            opened.send(packet)
-            readable, _, _ = select.select([opened], [], [], min(RESEND_S, deadline.remaining))
-            answers += bool(readable and opened.recv(65536))
-        if deadline.expired:
-            raise deadline.exceeded(f"{answers} answers on {flow.name}")
+    with Probes(namespace, flows) as probes:
+        probes.wait_answers(deadline, round_trips)
 
 
 class Listener:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import BuildFailed, EnvironmentFailure
-from cprlib.linux.cgroup import usable_cores
 from cprlib.process import describe_status, kill_group, spawn, tail
 
 ERROR_MARKS = (
@@ -83,11 +82,6 @@ def error_line(output: str) -> str:
         if any(mark in f" {line}" for mark in ERROR_MARKS):
             return line
     return lines[-1] if lines else "no output"
-
-
-def processors() -> int:
-    """Number of processors that this process may use, also in a container."""
-    return usable_cores()
 
 
 def first_line_of(command: Sequence[str]) -> str:

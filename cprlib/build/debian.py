@@ -19,7 +19,7 @@ from cprlib.build import store
 from cprlib.build.apt import MIRROR_VARIABLE, AptLists, PackageLists
 from cprlib.build.control import Remote, comma_list, is_version, newest
 from cprlib.build.deb_file import unpack_deb
-from cprlib.build.other_packages import has_apt
+from cprlib.build.host_packages import has_apt
 from cprlib.build.progress import Progress
 from cprlib.build.signed_lists import SignedLists
 from cprlib.errors import CprlibError, DownloadFailed, NotSupported

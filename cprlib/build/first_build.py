@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from cprlib.build import expected, guest_image, lab_kernel, store
-from cprlib.build.command import processors
 from cprlib.build.debian import Archive
 from cprlib.build.expected import Expected
-from cprlib.build.host_packages import ensure_packages, missing_packages
+from cprlib.build.host_packages import ensure_packages, has_apt, missing_packages
 from cprlib.build.lab_kernel import build_lab_kernel
-from cprlib.build.other_packages import has_apt
 from cprlib.build.progress import Progress, seconds_text
 from cprlib.build.python_env import ensure_environment, has_environment
 from cprlib.build.qemu import FIRMWARE_SUITE, build_qemu, find_firmware
 from cprlib.build.series import DEFAULT_BASE, find_base
 from cprlib.build.together import LOOK_AGAIN_S, run_together
 from cprlib.errors import CprlibError
+from cprlib.linux.cgroup import usable_cores
 from cprlib.process import run
 
 GUEST_SECONDS = 600.0
@@ -144,8 +143,8 @@ def _expected_work(needed: Builds, missing: bool) -> Expected:
     )
     seconds = sum(work for work, needs in parts if needs)
     if needed.verdict:
-        return Expected(seconds, processors(), expected.FIRST_CASE, "to the first verdict")
-    return Expected(seconds, processors())
+        return Expected(seconds, usable_cores(), expected.FIRST_CASE, "to the first verdict")
+    return Expected(seconds, usable_cores())
 
 
 def _has_none(kind: str) -> bool:

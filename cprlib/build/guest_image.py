@@ -12,8 +12,8 @@ from cprlib.build import expected, store
 from cprlib.build.command import first_line_of
 from cprlib.build.deb_file import unpack_zstd
 from cprlib.build.debian import Archive
+from cprlib.build.host_packages import NATIVE_RUN, require_programs
 from cprlib.build.initramfs import CpioArchive, KernelModule, modules_dep, read_modules
-from cprlib.build.other_packages import NATIVE_RUN, require_programs
 from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, ProcessFailed
 from cprlib.files import project_folder

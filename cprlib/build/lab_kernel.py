@@ -8,13 +8,14 @@ import shutil
 from pathlib import Path
 
 from cprlib.build import expected, store
-from cprlib.build.command import first_line_of, processors, run_logged
+from cprlib.build.command import first_line_of, run_logged
 from cprlib.build.control import compare_versions
 from cprlib.build.debian import Archive, Package
-from cprlib.build.other_packages import LAB_KERNEL, require_programs
+from cprlib.build.host_packages import LAB_KERNEL, require_programs
 from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, NotSupported
 from cprlib.files import cache_folder, project_folder
+from cprlib.linux.cgroup import usable_cores
 from cprlib.process import run
 
 # In order of preference. Seccomp mode, much faster than ptrace, exists since 6.16; 6.12 of stable is the fallback.
@@ -128,7 +129,7 @@ def _compile(source: Path, build: Path, log: Path, progress: Progress) -> None:
     dropped = ("CFLAGS", "LDFLAGS", "CC", "MAKEFLAGS", "KCFLAGS", "KBUILD_OUTPUT", "ARCH")
     environment = {name: value for name, value in os.environ.items() if name not in dropped}
     environment |= {"KBUILD_BUILD_USER": "cprlib", "KBUILD_BUILD_HOST": "lab", "LC_ALL": "C.UTF-8"}
-    common = ["make", "-C", str(source), "ARCH=um", f"O={build}", f"-j{processors()}"]
+    common = ["make", "-C", str(source), "ARCH=um", f"O={build}", f"-j{usable_cores()}"]
     compiled = 0
 
     with progress.step("configure the lab's kernel", expected.CONFIGURE_KERNEL):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cprlib import __version__
 from cprlib.build import expected, store
-from cprlib.build.other_packages import has_apt
+from cprlib.build.host_packages import has_apt
 from cprlib.build.progress import Progress
 from cprlib.errors import DownloadFailed, MissingPackages, ProcessFailed
 from cprlib.files import cache_folder, locked, project_folder, write_text

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build import expected, store
-from cprlib.build.command import first_line_of, processors, run_logged
+from cprlib.build.command import first_line_of, run_logged
 from cprlib.build.debian import Archive
-from cprlib.build.other_packages import QEMU_BUILD, require_programs
+from cprlib.build.host_packages import QEMU_BUILD, require_programs
 from cprlib.build.precompiled import discard_precompiled, ensure_precompiled
 from cprlib.build.progress import Progress
 from cprlib.build.python_env import find_build_python
@@ -22,6 +22,7 @@ from cprlib.build.series import Base, Series, find_base, find_series
 from cprlib.build.source_tree import SourceTree
 from cprlib.errors import BuildFailed, CprlibError, PatchFailed
 from cprlib.files import cache_folder, locked, project_folder, write_json
+from cprlib.linux.cgroup import usable_cores
 from cprlib.qemu.binary import QemuBinary
 
 TARGET = "qemu-system-x86_64"
@@ -220,7 +221,7 @@ def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive
         except BuildFailed as error:  # the build takes longer without it
             discard_precompiled(tree)
             progress.note(f"without a compiled common header: {error.happened}")
-    command = ["ninja", "-C", str(tree.build), f"-j{processors()}", TARGET]
+    command = ["ninja", "-C", str(tree.build), f"-j{usable_cores()}", TARGET]
     what = f"compile QEMU {base.name} with {len(series.patches) or 'no'} patches"
     run_step(command, what, COMPILE_SECONDS, expected.COMPILE_QEMU)
     return tree.build / TARGET

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from cprlib.build.other_packages import (
+from cprlib.build.host_packages import (
     LAB_KERNEL,
     NATIVE_RUN,
     QEMU_BUILD,

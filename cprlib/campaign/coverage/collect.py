@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cprlib.build.command import processors
 from cprlib.build.coverage import CoverageBuild
 from cprlib.cleanup import temporary_folder
 from cprlib.errors import CprlibError, InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
+from cprlib.linux.cgroup import usable_cores
 from cprlib.process import run
 from cprlib.qemu.binary import file_digest
 from cprlib.qemu.command_line import COUNTERS_FILE
@@ -71,7 +71,7 @@ def collect(build: CoverageBuild, folders: Sequence[Path]) -> tuple[CaseCounts, 
         names = ", ".join(map(str, folders))
         raise InstrumentError("collect coverage", f"no case in {names} has counters", "run the suite on this build")
     digest = file_digest(build.qemu.path)
-    with temporary_folder("cprlib-gcov-") as top, ThreadPoolExecutor(processors()) as pool:
+    with temporary_folder("cprlib-gcov-") as top, ThreadPoolExecutor(usable_cores()) as pool:
         numbered = [(top / str(number), case) for number, case in enumerate(cases)]
         return tuple(pool.map(lambda item: _read_case(build, digest, *item), numbered))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.build import host_packages
-from cprlib.build.other_packages import NATIVE_RUN, install_advice, missing_programs, require_programs
+from cprlib.build.host_packages import NATIVE_RUN, install_advice, missing_programs, require_programs
 from cprlib.build.progress import Progress
 from cprlib.errors import MissingPackages
 from cprlib.lab import doctor

@@ -11,6 +11,7 @@ import os
 import re
 import resource
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,10 @@ class DescriptorTable:
         """The rows of one kind, in order of their numbers."""
         return tuple(row for row in self.rows if row.kind == kind)
 
+    def count(self, *kinds: str) -> int:
+        """Number of the descriptors of these kinds."""
+        return sum(row.kind in kinds for row in self.rows)
+
     def count_by_kind(self) -> dict[str, int]:
         return dict(sorted(Counter(row.kind for row in self.rows).items()))
 
@@ -100,6 +105,12 @@ class Pairing:
         """Kind of the descriptor, from the side that has it."""
         row = self.source or self.target
         return row.kind if row else "none"
+
+
+def changed_counts(before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
+    """Kinds of which a table has more or fewer descriptors than before: ``3, then 4 eventfd``."""
+    changed = {kind for kind in {*before, *after} if before.get(kind, 0) != after.get(kind, 0)}
+    return [f"{before.get(kind, 0)}, then {after.get(kind, 0)} {kind}" for kind in sorted(changed)]
 
 
 def read_table(pid: int) -> DescriptorTable:

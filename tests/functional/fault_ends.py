@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable
+from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable, changed_counts
 from cprlib.process import describe_status
 from cprlib.qemu.nic_state import differences
 from cprlib.qemu.wrapper import last_message
@@ -141,11 +141,9 @@ def _check_descriptors(case: MeasuredCase, result: FaultResult) -> None:
     if vhost and not (result.before.workers and result.after.workers):
         for counts in (had, has):
             counts.pop("eventfd", None)  # vhost, which uses some for each queue, was or is not active
-    kinds = sorted({*had, *has})
-    moved = [f"{had.get(kind, 0)}, then {has.get(kind, 0)} {kind}" for kind in kinds if had.get(kind) != has.get(kind)]
     case.expect_empty(
         "descriptors",
-        [*moved, *changed],
+        [*changed_counts(had, has), *changed],
         "tap and vhost descriptors with the same numbers, flags, inode and iff; the same count of each kind",
         "the source's descriptors changed in the failed update",
     )

@@ -35,9 +35,9 @@ ALONE_S, QUIET_S = 10.0, 0.01  # for an answer; before each packet
 MOST_LOST = 2
 
 
-def stop_and_continue(subject: OperatedGuest) -> list[str]:
+def stop_and_continue(guest: OperatedGuest) -> list[str]:
     """QMP ``stop``, packets that wait meanwhile, ``cont``."""
-    machine, probes = subject.guest.machine, subject.probes[0]
+    machine, probes = guest.machine, guest.probes[0]
     machine.qmp.execute("stop")
     found = [] if (state := machine.status()) == "paused" else [f"run state {state} after stop"]
     sent, seen = probes.send(), len(machine.qmp.events)
@@ -51,33 +51,31 @@ def stop_and_continue(subject: OperatedGuest) -> list[str]:
     return found
 
 
-def switch_link(subject: OperatedGuest) -> list[str]:
+def switch_link(guest: OperatedGuest) -> list[str]:
     """QMP ``set_link`` of the NIC: down and up."""
-    return while_down(subject, "link", set_link)
+    return while_down(guest, "link", set_link)
 
 
-def while_down(
-    subject: OperatedGuest, what: str, set_state: Callable[..., None], *, updated: bool = False
-) -> list[str]:
+def while_down(guest: OperatedGuest, what: str, set_state: Callable[..., None], *, updated: bool = False) -> list[str]:
     """What the guest answers or receives while its link or tap is down, which come up again afterwards.
 
     :param set_state: :func:`set_link` or :func:`set_tap_state`.
     :param updated: the guest is updated while it is down.
     """
-    set_state(subject.guest, up=False)
+    set_state(guest.running_guest, up=False)
     if updated:
-        subject.update(f"{what}-down")
-    before = subject.nics()[0].counters["rx_packets"]
-    found = subject.answers_while(f"the {what} was down")
-    if received := subject.nics()[0].counters["rx_packets"] - before:
+        guest.updater.live_update(f"{what}-down")
+    before = guest.nics()[0].counters["rx_packets"]
+    found = guest.answers_while(f"the {what} was down")
+    if received := guest.nics()[0].counters["rx_packets"] - before:
         found.append(f"the guest received {received} packets while the {what} was down")
-    set_state(subject.guest, up=True)
+    set_state(guest.running_guest, up=True)
     return found
 
 
-def switch_tap(subject: OperatedGuest) -> list[str]:
+def switch_tap(guest: OperatedGuest) -> list[str]:
     """``ip link set tap0 down`` on the host, and up."""
-    return while_down(subject, "tap", set_tap_state)
+    return while_down(guest, "tap", set_tap_state)
 
 
 def set_tap_state(guest: RunningGuest, *, up: bool) -> None:
@@ -86,70 +84,65 @@ def set_tap_state(guest: RunningGuest, *, up: bool) -> None:
     switch.netlink.link("set", index=switch.index(guest.tap), state="up" if up else "down")
 
 
-def plug_again(subject: OperatedGuest) -> list[str]:
+def plug_again(guest: OperatedGuest) -> list[str]:
     """``device_del``, ``netdev_del``, ``netdev_add``, ``device_add`` of the first NIC."""
-    machine, agent = subject.guest.machine, subject.guest.agent
+    machine, agent = guest.machine, guest.agent
     before, netdev, nic = machine.settings, machine.settings.netdevs[0], machine.settings.nics[0]
-    counts = [_device_files(subject)]
+    counts = [read_table(machine.pid).count(*DEVICE_KINDS)]
     machine.remove_nic(nic.identifier)
     deadline = Deadline(EVENT_S, "the guest to be without the NIC", Awaited.GUEST)
     deadline.poll(lambda: all(item.name != GUEST_INTERFACE for item in agent.network().nics), 0.02)
     machine.remove_netdev(netdev.identifier)
-    counts.append(_device_files(subject))
-    subject.wait_others()
+    counts.append(read_table(machine.pid).count(*DEVICE_KINDS))
+    guest.wait_others()
     machine.plug(netdev, nic)
     machine.settings = replace(machine.settings, netdevs=before.netdevs, nics=before.nics)  # a target has them in order
-    counts.append(_device_files(subject))
-    subject.wait_nic()
+    counts.append(read_table(machine.pid).count(*DEVICE_KINDS))
+    guest.wait_nic()
     expected = [counts[0], counts[0] - netdev.descriptors, counts[0]]
     return [] if counts == expected else [f"{counts} tap and vhost descriptors before, without and with it: {expected}"]
 
 
-def _device_files(subject: OperatedGuest) -> int:
-    table = read_table(subject.guest.machine.pid)
-    return sum(len(table.of_kind(kind)) for kind in DEVICE_KINDS)
-
-
-def reboot(subject: OperatedGuest) -> list[str]:
+def reboot(guest: OperatedGuest) -> list[str]:
     """The guest reboots: QEMU resets the machine, and the guest boots in the same process."""
-    boot = subject.guest.agent.identity().boot_id
-    start_reboot(subject)
-    wait_booted(subject, boot)
-    subject.guest.machine.qmp.execute("set-action", {"reboot": "shutdown"})
+    boot = guest.agent.identity().boot_id
+    start_reboot(guest)
+    wait_booted(guest, boot)
+    guest.machine.qmp.execute("set-action", {"reboot": "shutdown"})
     return []
 
 
-def start_reboot(subject: OperatedGuest) -> None:
+def start_reboot(guest: OperatedGuest) -> None:
     """Let the guest reboot, until it resets the machine; the firmware may do so once more (SeaBIOS, src/resume.c)."""
-    machine = subject.guest.machine
+    machine = guest.machine
     seen = len(machine.qmp.events)
     machine.qmp.execute("set-action", {"reboot": "reset"})  # QEMU was started with -no-reboot
-    subject.guest.agent.reboot()
+    guest.agent.reboot()
     machine.qmp.wait_event(
         "RESET", deadline=Deadline(EVENT_S, "the guest to reset the machine", Awaited.GUEST), after=seen
     )
 
 
-def wait_booted(subject: OperatedGuest, boot: str) -> None:
+def wait_booted(guest: OperatedGuest, boot: str) -> None:
     """Wait until a guest that reboots has its NIC again.
 
     :param boot: id of the boot before.
     """
 
     def booted() -> bool:
-        subject.guest.machine.check_alive("reboot the guest")
+        guest.machine.check_alive("reboot the guest")
         with contextlib.suppress(DeadlineExceeded, GuestFailed):
-            return subject.guest.agent.identity().boot_id != boot
+            return guest.agent.identity().boot_id != boot
         return False
 
-    deadline = Deadline(BOOTS * subject.boot_s + BOOT_S, "the guest to boot again", Awaited.GUEST)
+    deadline = Deadline(BOOTS * guest.boot_s + BOOT_S, "the guest to boot again", Awaited.GUEST)
     deadline.poll(booted, 0.1)
-    subject.wait_nic()
+    guest.wait_nic()
 
 
-def migrate_to_file(subject: OperatedGuest) -> list[str]:
+def migrate_to_file(guest: OperatedGuest) -> list[str]:
     """An ordinary migration to a file, without the shared RAM; then the guest continues in the source."""
-    machine, path = subject.guest.machine, subject.guest.folder / "ordinary-migration"
+    machine, path = guest.machine, guest.running_guest.folder / "ordinary-migration"
     machine.set_capabilities(ORDINARY)
     try:
         return _migrate_to(machine, path)
@@ -185,15 +178,15 @@ def _start_of(path: Path) -> bytes:
         return b""
 
 
-def announce(subject: OperatedGuest) -> list[str]:
+def announce(guest: OperatedGuest) -> list[str]:
     """QMP ``announce-self``: QEMU sends RARP for each NIC, and each NIC lets its guest send ARP."""
-    macs = [guest_end(number).mac for number in range(len(subject.probes))]
-    asked = [nic.agreed_on(GUEST_ANNOUNCE) for nic in subject.nics()]
+    macs = [guest_end(number).mac for number in range(len(guest.probes))]
+    asked = [nic.agreed_on(GUEST_ANNOUNCE) for nic in guest.nics()]
     missing = {(FrameClass.RARP, mac) for mac in macs}
     missing |= {(FrameClass.ARP, mac) for mac, by_guest in zip(macs, asked, strict=True) if by_guest}
-    with OtherFrames(subject.guest.topology.station) as frames:
+    with OtherFrames(guest.topology.station) as frames:
         rounds = {"initial": 20, "max": 50, "rounds": 2, "step": 10}  # ms
-        subject.guest.machine.qmp.execute("announce-self", rounds)
+        guest.machine.qmp.execute("announce-self", rounds)
 
         def all_announced() -> bool:
             missing.difference_update((frame.kind, frame.sender) for frame in frames.read())
@@ -204,10 +197,10 @@ def announce(subject: OperatedGuest) -> list[str]:
     return [f"no {kind.upper()} from {mac}" for kind, mac in sorted(missing)]
 
 
-def send_single_packets(subject: OperatedGuest) -> list[str]:
+def send_single_packets(guest: OperatedGuest) -> list[str]:
     """One packet at a time on each flow of each NIC, and its answer: each needs its own kick and interrupt."""
     found = []
-    for number, probes in enumerate(subject.probes):
+    for number, probes in enumerate(guest.probes):
         lost = 0
         for flow in range(probes.count):
             lost += not probes.round_trip(flow, Deadline(ALONE_S, "an answer"), quiet_s=QUIET_S)
@@ -218,31 +211,31 @@ def send_single_packets(subject: OperatedGuest) -> list[str]:
     return found
 
 
-def exchange_tcp(subject: OperatedGuest) -> list[str]:
+def exchange_tcp(guest: OperatedGuest) -> list[str]:
     """TCP connections in both directions, until each queue pair in use of the first NIC has carried some."""
-    before = subject.nics()[0]
+    before = guest.nics()[0]
     idle: list[int] = []
     for number in range(TCP_ROUNDS):
-        if found := _tcp_round(subject, TCP_PORT + CONNECTIONS * number):
+        if found := _tcp_round(guest, TCP_PORT + CONNECTIONS * number):
             return found
-        now = subject.nics()[0]
-        names = [(queue, f"{way}{queue}") for queue in range(subject.used) for way in ("rx", "tx")]
+        now = guest.nics()[0]
+        names = [(queue, f"{way}{queue}") for queue in range(guest.used) for way in ("rx", "tx")]
         idle = [q for q, name in names if now.queue_packets.get(name, 1) == before.queue_packets.get(name, 0)]
         if not idle:
             return []
     return [f"queue pairs {sorted(set(idle))} carried no TCP of {TCP_ROUNDS * CONNECTIONS} connections"]
 
 
-def _tcp_round(subject: OperatedGuest, first_port: int) -> list[str]:
+def _tcp_round(guest: OperatedGuest, first_port: int) -> list[str]:
     """Some connections at once, half of them in each direction; returns their errors."""
-    agent, roles = subject.guest.agent, itertools.cycle(TcpRole)
+    agent, roles = guest.agent, itertools.cycle(TcpRole)
     agent.reset_tcp()
     with contextlib.ExitStack() as stack:
         indexes, ends = [], []
         for port, role in zip(range(first_port, first_port + CONNECTIONS), roles, strict=False):
             rate, count = (0, 0) if role is TcpRole.SOURCE else (TCP_RATE, TCP_BYTES)
             indexes.append(agent.start_tcp(role.opposite, port, rate=rate, byte_count=count))
-            with subject.guest.topology.station.entered():
+            with guest.topology.station.entered():
                 settings = TcpEndpointSettings(role, port, GUEST.ipv4, rate=TCP_RATE, byte_count=TCP_BYTES)
                 ends.append(stack.enter_context(TcpEndpoint(settings)))
         deadline = Deadline(TCP_S, "TCP connections to end", Awaited.GUEST)

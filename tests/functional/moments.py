@@ -5,148 +5,235 @@ They are operations (operations.py): one that fails is repeated on a guest that 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited
+from cprlib.errors import Awaited, QemuFailed, QmpRefused, UpdateFailed
+from cprlib.evidence.update_checks import fault_record_of
 from cprlib.guest.image import BZ_IMAGE
+from cprlib.linux.descriptors import DEVICE_KINDS, read_table
+from cprlib.qemu.machine import Machine
+from cprlib.qemu.nic_state import has_ring
+from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import set_link
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import PLAIN, Phase, faults_named
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import wait_run_state
 from host_operations import EVENT_S, set_tap_state, start_reboot, wait_booted, while_down
-from operated_guest import OperatedGuest
+from nic_operations import driver_changes
+from operated_guest import OperatedGuest, Updater
 from operations import Operation
 
+FAULT = "cancel-fds-received"
 UPDATES_IN_A_BOOT = 5
 WAYS_TO_SUSPEND = "/sys/power/mem_sleep"  # "deep" is ACPI S3
 
 
-def interface_down(subject: OperatedGuest) -> list[str]:
+class ActBeforeMigrate(UpdateHook):
+    """Act right before ``migrate``, and note in which state the driver is when the guest stops.
+
+    ``had_driver`` is whether the guest's driver had set up the NIC's first ring; None when that is not known.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+        self.had_driver: bool | None = None
+
+    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:  # noqa: ARG002
+        """Act when the target is ready and the mode is set."""
+        if phase is Phase.MODE_SET:
+            self._action()
+
+    def after_stop(self, update: LiveUpdate) -> None:
+        """Look at the NIC of the stopped guest."""
+        with contextlib.suppress(QmpRefused):
+            self.had_driver = has_ring(update.source.qmp)
+
+
+class MomentUpdater(Updater):
+    """Updates a case's guest, running or paused, and checks each update.
+
+    ``had_driver`` has, for each update of a running guest, whether the NIC had a driver then.
+    """
+
+    def __init__(self, case: MeasuredCase) -> None:
+        self._case = case
+        self.had_driver: dict[str, bool | None] = {}
+
+    def live_update(self, label: str, before_migrate: Callable[[], None] = lambda: None) -> None:
+        """Update the guest, and check that it is in the target with the same files.
+
+        When QEMU fails the update, that is in the evidence, and the guest still in the source.
+
+        :param label: begins the names of the checks.
+        """
+        state = self._case.guest.machine.status()
+        if state != "running":
+            before_migrate()
+            self._update_in(label, state)
+            return
+        hook = ActBeforeMigrate(before_migrate)
+        with contextlib.suppress(UpdateFailed, QemuFailed):
+            self._case.live_update(label=label, hooks=[hook])
+        self.had_driver[label] = hook.had_driver
+
+    def fail_update(self, label: str) -> None:
+        """Cancel an update of the guest, and check that the source has its run state.
+
+        :param label: begins the name of the check.
+        """
+        case = self._case
+        result = inject_fault(case.guest, replace(*faults_named(FAULT), name=label))
+        case.add_fault(fault_record_of(result))
+        with case.after_fault(label):
+            case.expect_equal("state", result.state_after, result.state_before, "the source's run state")
+
+    def _update_in(self, label: str, state: str) -> None:
+        """Update a guest that is not running.
+
+        :param state: run state of its QEMU, which it keeps.
+        """
+        case, before = self._case, device_files(self._case.guest.machine)
+        result = inject_fault(case.guest, replace(PLAIN, name=label))
+        case.add_fault(fault_record_of(result))
+        meaning = f"{result.error or 'no error'}: the migration, and the run state of the QEMU that has the guest"
+        observed = (result.migration, result.state_after)
+        with case.after_fault(label):
+            case.expect_equal(f"stays-{state}", observed, ("completed", state), meaning)
+            files = device_files(case.guest.machine)
+            case.expect_equal("files", files, before, "tap and vhost descriptors in the target")
+
+
+def device_files(machine: Machine) -> dict[str, int]:
+    """Numbers of tap and vhost descriptors of a QEMU."""
+    table = read_table(machine.pid)
+    return {kind: table.count(kind) for kind in DEVICE_KINDS}
+
+
+def interface_down(guest: OperatedGuest) -> list[str]:
     """``ip link set eth0 down`` in the guest; after the update up, with the addresses that the kernel has removed."""
-    subject.guest.agent.set_interface(up=False)
-    subject.update("interface-down")
-    found = subject.answers_while("the interface was down")
-    subject.wait_nic()
+    guest.agent.set_interface(up=False)
+    guest.updater.live_update("interface-down")
+    found = guest.answers_while("the interface was down")
+    guest.wait_nic()
     return found
 
 
-def driver_unbound(subject: OperatedGuest) -> list[str]:
+def driver_unbound(guest: OperatedGuest) -> list[str]:
     """The NIC has no driver in the guest: no features are negotiated, and vhost does not run."""
-    agent, before = subject.guest.agent, subject.nics()[0]
+    agent, before = guest.agent, guest.nics()[0]
     bound = agent.unbind_driver()
-    subject.update("driver-unbound")
-    found = subject.answers_while("the NIC had no driver")
+    guest.updater.live_update("driver-unbound")
+    found = guest.answers_while("the NIC had no driver")
     agent.bind_driver(bound)
-    subject.wait_nic()
-    now = subject.nics()[0]
-    return found + [
-        f"{name} were {getattr(before, name)}, are {getattr(now, name)}"
-        for name in ("virtio_features", "features", "channels")
-        if getattr(before, name) != getattr(now, name)
-    ]
+    guest.wait_nic()
+    return found + driver_changes(before, guest.nics()[0])
 
 
-def link_down(subject: OperatedGuest) -> list[str]:
+def link_down(guest: OperatedGuest) -> list[str]:
     """QMP ``set_link`` down: QEMU has stopped vhost; it starts in the target when the link is up again."""
-    return while_down(subject, "link", set_link, updated=True)
+    return while_down(guest, "link", set_link, updated=True)
 
 
-def tap_down(subject: OperatedGuest) -> list[str]:
+def tap_down(guest: OperatedGuest) -> list[str]:
     """``ip link set tap0 down`` on the host while vhost or QEMU has it open."""
-    return while_down(subject, "tap", set_tap_state, updated=True)
+    return while_down(guest, "tap", set_tap_state, updated=True)
 
 
-def paused_and_updated_twice(subject: OperatedGuest) -> list[str]:
+def paused_and_updated_twice(guest: OperatedGuest) -> list[str]:
     """A paused guest is updated, and its target again, before it runs; packets that came meanwhile are answered.
 
     The target takes a further netdev then.
     """
-    probes = subject.probes[0]
-    subject.guest.machine.qmp.execute("stop")
+    probes = guest.probes[0]
+    guest.machine.qmp.execute("stop")
     sent = probes.send()
-    subject.update("paused")
-    subject.update("paused-again")
-    subject.guest.machine.qmp.execute("cont")
+    guest.updater.live_update("paused")
+    guest.updater.live_update("paused-again")
+    guest.machine.qmp.execute("cont")
     lost = probes.count_missing(Deadline(EVENT_S, "answers to the packets that waited"))
-    machine = subject.guest.machine
+    machine = guest.machine
     machine.plug(replace(machine.settings.netdevs[0], identifier="further", interface="further"))
     machine.remove_netdev("further")
     return [f"{lost} of {sent} packets that came during the pause were lost"] if lost else []
 
 
-def not_started(subject: OperatedGuest) -> list[str]:
+def not_started(guest: OperatedGuest) -> list[str]:
     """A paused guest is reset, and so not started (run state prelaunch), in an update that fails and in one that works.
 
     Then it boots.
     """
-    boot, machine = subject.guest.agent.identity().boot_id, subject.guest.machine
+    boot, machine = guest.agent.identity().boot_id, guest.machine
     machine.qmp.execute("stop")
     machine.qmp.execute("system_reset")
     deadline = Deadline(EVENT_S, "the machine to be reset", Awaited.QEMU)
     wait_run_state(machine, lambda state: state == "prelaunch", deadline)
-    subject.fails("not-started-fails")
-    subject.update("not-started")
-    subject.guest.machine.qmp.execute("cont")
-    wait_booted(subject, boot)
+    guest.updater.fail_update("not-started-fails")
+    guest.updater.live_update("not-started")
+    guest.machine.qmp.execute("cont")
+    wait_booted(guest, boot)
     return []
 
 
-def unplug_pending(subject: OperatedGuest) -> list[str]:
+def unplug_pending(guest: OperatedGuest) -> list[str]:
     """``device_del`` of a paused guest, which has not released its NIC when it is updated; it does in the target.
 
     Then the netdev is removed, and both are added again.
     """
-    machine = subject.guest.machine
+    machine = guest.machine
     before, netdev, nic = machine.settings, machine.settings.netdevs[0], machine.settings.nics[0]
     machine.qmp.execute("stop")
     machine.qmp.execute("device_del", {"id": nic.identifier})
-    subject.update("unplug-pending")
-    machine = subject.guest.machine
+    guest.updater.live_update("unplug-pending")
+    machine = guest.machine
     seen = len(machine.qmp.events)
     machine.qmp.execute("cont")
     machine.wait_removed(nic.identifier, after=seen)
     machine.remove_netdev(netdev.identifier)
-    subject.wait_others()
+    guest.wait_others()
     machine.plug(netdev, nic)
     machine.settings = replace(machine.settings, netdevs=before.netdevs, nics=before.nics)  # a target has them in order
-    subject.wait_nic()
+    guest.wait_nic()
     return []
 
 
-def reboot(subject: OperatedGuest) -> list[str]:
+def reboot(guest: OperatedGuest) -> list[str]:
     """The guest reboots, and is updated when it has just been reset, and on until it has booted: five times."""
-    boot = subject.guest.agent.identity().boot_id
-    subject.update("rebooting-1", lambda: start_reboot(subject))
+    boot = guest.agent.identity().boot_id
+    guest.updater.live_update("rebooting-1", lambda: start_reboot(guest))
     for number in range(2, UPDATES_IN_A_BOOT + 1):
-        subject.update(f"rebooting-{number}")
-    wait_booted(subject, boot)
+        guest.updater.live_update(f"rebooting-{number}")
+    wait_booted(guest, boot)
     return []
 
 
-def can_suspend(subject: OperatedGuest) -> bool:
+def can_suspend(guest: OperatedGuest) -> bool:
     """Whether the guest has suspend to RAM, and can be woken: its kernel is a bzImage (GuestSpec.suspends)."""
-    ways = subject.guest.agent.files([WAYS_TO_SUSPEND]).get(WAYS_TO_SUSPEND)
-    return subject.guest.machine.settings.kernel.name == BZ_IMAGE and ways is not None and "deep" in ways.text
+    ways = guest.agent.files([WAYS_TO_SUSPEND]).get(WAYS_TO_SUSPEND)
+    return guest.machine.settings.kernel.name == BZ_IMAGE and ways is not None and "deep" in ways.text
 
 
-def suspended(subject: OperatedGuest) -> list[str]:
+def suspended(guest: OperatedGuest) -> list[str]:
     """The guest is suspended to RAM (ACPI S3) in an update that fails, and in one that works, and woken after each."""
-    boot = subject.guest.agent.identity().boot_id
-    found = _while_suspended(subject, lambda: subject.fails("suspended-fails"))
-    subject.wait_answers()
-    found += _while_suspended(subject, lambda: subject.update("suspended"))
-    same = subject.guest.agent.identity().boot_id == boot
+    boot = guest.agent.identity().boot_id
+    found = _while_suspended(guest, lambda: guest.updater.fail_update("suspended-fails"))
+    guest.wait_answers()
+    found += _while_suspended(guest, lambda: guest.updater.live_update("suspended"))
+    same = guest.agent.identity().boot_id == boot
     return found if same else [*found, "the guest has booted instead of waking up"]
 
 
-def _while_suspended(subject: OperatedGuest, act: Callable[[], None]) -> list[str]:
-    machine = subject.guest.machine
+def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]:
+    machine = guest.machine
     seen = len(machine.qmp.events)
-    subject.guest.agent.suspend()
+    guest.agent.suspend()
     machine.qmp.wait_event("SUSPEND", deadline=Deadline(EVENT_S, "the guest to suspend", Awaited.GUEST), after=seen)
     act()
-    found = subject.answers_while("the guest was suspended")
-    machine = subject.guest.machine
+    found = guest.answers_while("the guest was suspended")
+    machine = guest.machine
     machine.qmp.execute("system_wakeup")
     wait_run_state(machine, lambda state: state == "running", Deadline(EVENT_S, "the guest to wake up", Awaited.QEMU))
     return found

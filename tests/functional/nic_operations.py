@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError
+from cprlib.guest.replies import NicInfo
 from cprlib.linux.tap import interface_offloads, read_tap_queues
 from cprlib.linux.topology import GUEST, NUD_PERMANENT, STATION_INTERFACE
 from cprlib.qemu.nic_state import Facts, differences, filter_facts
@@ -20,100 +21,100 @@ FILTER_S = 15.0
 TRIES = 5  # for frames that are counted: others may arrive meanwhile
 
 
-def _filters(subject: OperatedGuest) -> Facts:
-    return filter_facts(subject.guest.machine.qmp)
+def _filters(guest: OperatedGuest) -> Facts:
+    return filter_facts(guest.machine.qmp)
 
 
-def _wrong_filter(subject: OperatedGuest, name: str, word: str, *, present: bool = True) -> list[str]:
+def _wrong_filter(guest: OperatedGuest, name: str, word: str, *, present: bool = True) -> list[str]:
     """Whether a fact of query-rx-filter does not get a word, or lose it; drivers change it a moment later."""
 
     def right() -> bool:
-        return (word in _filters(subject).get(name, "").split()) == present
+        return (word in _filters(guest).get(name, "").split()) == present
 
     try:
         Deadline(FILTER_S, "the guest to change its receive filter", Awaited.GUEST).poll(right, 0.02)
     except DeadlineExceeded:
-        value = _filters(subject).get(name, "absent")
+        value = _filters(guest).get(name, "absent")
         return [f"query-rx-filter has {name} {value or 'empty'}, {'without' if present else 'with'} {word}"]
     return []
 
 
-def _wrong_frames(subject: OperatedGuest, name: str, content: bytes, *, accepted: bool) -> list[str]:
+def _wrong_frames(guest: OperatedGuest, name: str, content: bytes, *, accepted: bool) -> list[str]:
     """Whether a kind of frames reaches the guest, where that is wrong; vhost filters nothing."""
     kinds = {name: content, "its address": frame(GUEST.mac)}
-    expected = frozenset(kinds if accepted or subject.vhost else ["its address"])
+    expected = frozenset(kinds if accepted or guest.vhost else ["its address"])
     came: frozenset[str] | None = None
     for _ in range(TRIES):
-        came = received_kinds(subject.guest, kinds, tuple(expected))
+        came = received_kinds(guest.running_guest, kinds, tuple(expected))
         if came == expected:
             return []
     shown = "more than were sent" if came is None else ", ".join(sorted(came)) or "none"
     return [f"the guest receives frames to {shown}, expected {', '.join(sorted(expected))}"]
 
 
-def change_address(subject: OperatedGuest) -> list[str]:
+def change_address(guest: OperatedGuest) -> list[str]:
     """``ip link set eth0 address MAC``; the station sends to the new one; then the old one again."""
-    agent, station = subject.guest.agent, subject.guest.topology.station
+    agent, station = guest.agent, guest.topology.station
     index = station.index(STATION_INTERFACE)
     found = []
     for mac in (CHANGED, GUEST.mac):
         agent.set_interface(mac=mac)
-        found += _wrong_filter(subject, "main-mac", mac)
+        found += _wrong_filter(guest, "main-mac", mac)
         station.netlink.neigh("replace", dst=GUEST.ipv4, lladdr=mac, ifindex=index, state=NUD_PERMANENT)
-        subject.wait_answers(0)
+        guest.wait_answers(0)
     return found
 
 
-def change_vlans(subject: OperatedGuest) -> list[str]:
+def change_vlans(guest: OperatedGuest) -> list[str]:
     """Add a VLAN device and delete it again."""
-    agent, name, tagged = subject.guest.agent, f"VLAN {VLAN}", frame(GUEST.mac, vlan=VLAN)
+    agent, name, tagged = guest.agent, f"VLAN {VLAN}", frame(GUEST.mac, vlan=VLAN)
     agent.add_vlan(VLAN)
-    found = _wrong_filter(subject, "vlan-table", str(VLAN)) + _wrong_frames(subject, name, tagged, accepted=True)
+    found = _wrong_filter(guest, "vlan-table", str(VLAN)) + _wrong_frames(guest, name, tagged, accepted=True)
     agent.remove_vlan(VLAN)
-    found += _wrong_filter(subject, "vlan-table", str(VLAN), present=False)
-    return found + _wrong_frames(subject, name, tagged, accepted=False)
+    found += _wrong_filter(guest, "vlan-table", str(VLAN), present=False)
+    return found + _wrong_frames(guest, name, tagged, accepted=False)
 
 
-def change_multicast(subject: OperatedGuest) -> list[str]:
+def change_multicast(guest: OperatedGuest) -> list[str]:
     """Receive a multicast address, and no longer."""
-    agent, content = subject.guest.agent, frame(MULTICAST)
+    agent, content = guest.agent, frame(MULTICAST)
     agent.add_filter(MULTICAST)
-    found = _wrong_filter(subject, "multicast-table", MULTICAST)
-    found += _wrong_frames(subject, MULTICAST, content, accepted=True)
+    found = _wrong_filter(guest, "multicast-table", MULTICAST)
+    found += _wrong_frames(guest, MULTICAST, content, accepted=True)
     agent.remove_filter(MULTICAST)
-    found += _wrong_filter(subject, "multicast-table", MULTICAST, present=False)
-    return found + _wrong_frames(subject, MULTICAST, content, accepted=False)
+    found += _wrong_filter(guest, "multicast-table", MULTICAST, present=False)
+    return found + _wrong_frames(guest, MULTICAST, content, accepted=False)
 
 
-def change_receive_mode(subject: OperatedGuest) -> list[str]:
+def change_receive_mode(guest: OperatedGuest) -> list[str]:
     """``ip link set eth0 promisc on``, and off."""
     found = []
     for on in (True, False):
-        subject.guest.agent.set_interface(promiscuous=on)
-        found += _wrong_filter(subject, "promiscuous", str(on).lower())
-        found += _wrong_frames(subject, FOREIGN, frame(FOREIGN), accepted=on)
+        guest.agent.set_interface(promiscuous=on)
+        found += _wrong_filter(guest, "promiscuous", str(on).lower())
+        found += _wrong_frames(guest, FOREIGN, frame(FOREIGN), accepted=on)
     return found
 
 
-def change_queue_pairs(subject: OperatedGuest) -> list[str]:
+def change_queue_pairs(guest: OperatedGuest) -> list[str]:
     """``ethtool -L eth0 combined N``: one pair, all of them, and as many as before; packets on each pair in use."""
-    before, found = subject.used, []
-    for pairs in (1, subject.queues, before):
-        subject.used = subject.guest.agent.set_queue_pairs(pairs)
-        taps = read_tap_queues(subject.guest.machine.pid)
-        attached = sum(not tap.detached for tap in taps if tap.interface == subject.guest.tap)
-        if not pairs == subject.used == attached:
-            found.append(f"of {pairs} queue pairs the guest uses {subject.used}, the kernel has {attached} attached")
-        if problems := subject.problems():
-            subject.used = before
+    before, found = guest.used, []
+    for pairs in (1, guest.queues, before):
+        guest.used = guest.agent.set_queue_pairs(pairs)
+        taps = read_tap_queues(guest.machine.pid)
+        attached = sum(not tap.detached for tap in taps if tap.interface == guest.running_guest.tap)
+        if not pairs == guest.used == attached:
+            found.append(f"of {pairs} queue pairs the guest uses {guest.used}, the kernel has {attached} attached")
+        if problems := guest.traffic_problems():
+            guest.used = before
             return [*found, *(f"with {pairs} queue pairs: {problem}" for problem in problems)]
-    subject.used = before
+    guest.used = before
     return found
 
 
-def change_offloads(subject: OperatedGuest) -> list[str]:
+def change_offloads(guest: OperatedGuest) -> list[str]:
     """``ethtool -K eth0 rx-gro-hw off``, and on: the tap gets other offloads, and those of before."""
-    agent, tap, switch = subject.guest.agent, subject.guest.tap, subject.guest.topology.switch
+    agent, tap, switch = guest.agent, guest.running_guest.tap, guest.topology.switch
     before = interface_offloads(switch, tap)
     agent.set_feature(OFFLOAD, on=False)
     without = interface_offloads(switch, tap)
@@ -122,12 +123,12 @@ def change_offloads(subject: OperatedGuest) -> list[str]:
     return found + [f"after off and on, {change}" for change in differences(before, interface_offloads(switch, tap))]
 
 
-def change_rss(subject: OperatedGuest) -> list[str]:
+def change_rss(guest: OperatedGuest) -> list[str]:
     """``ethtool -X eth0``: another key, and all flows in the last queue; then the key and table of before."""
-    agent, last = subject.guest.agent, subject.used - 1
-    before, mapped = agent.rss(), _queues_of_flows(subject)
+    agent, last = guest.agent, guest.used - 1
+    before, mapped = agent.rss(), _queues_of_flows(guest)
     agent.set_rss(RSS_KEY, last)
-    changed, one_queue = agent.rss(), _queues_of_flows(subject)
+    changed, one_queue = agent.rss(), _queues_of_flows(guest)
     agent.set_rss(before.key)
     found = []
     if changed.key != RSS_KEY or set(changed.table) != {last}:
@@ -136,38 +137,42 @@ def change_rss(subject: OperatedGuest) -> list[str]:
         found.append(f"with queue {last} in the whole table, flows arrive in queues {sorted(one_queue)}")
     if (now := agent.rss()) != before:
         found.append(f"the guest has key {now.key[:8]}..., not {before.key[:8]}..., or another table than before")
-    if (again := _queues_of_flows(subject)) != mapped:
+    if (again := _queues_of_flows(guest)) != mapped:
         found.append(f"with key and table as before, flows arrive by queue {again}, not {mapped}")
     return found
 
 
-def _queues_of_flows(subject: OperatedGuest) -> dict[int, tuple[int, ...]]:
+def _queues_of_flows(guest: OperatedGuest) -> dict[int, tuple[int, ...]]:
     """Ports of 8 flows by the queue in which they arrive.
 
     :raises InstrumentError: packets are missing, or others arrive.
     """
     for _ in range(TRIES):
-        found = queues_of_flows(subject.guest)
+        found = queues_of_flows(guest.running_guest)
         if found is not None:
             return {queue: ports for queue, ports in found.items() if ports}
     raise InstrumentError("see the queues of flows", "the guest did not receive exactly what was sent")
 
 
-def set_interface_down_and_up(subject: OperatedGuest) -> list[str]:
+def set_interface_down_and_up(guest: OperatedGuest) -> list[str]:
     """``ip link set eth0 down``, and up, with the addresses that the kernel has removed."""
-    subject.guest.agent.set_interface(up=False)
-    found = subject.answers_while("the interface was down")
-    subject.wait_nic()
+    guest.agent.set_interface(up=False)
+    found = guest.answers_while("the interface was down")
+    guest.wait_nic()
     return found
 
 
-def rebind_driver(subject: OperatedGuest) -> list[str]:
+def rebind_driver(guest: OperatedGuest) -> list[str]:
     """Unbind virtio_net from the NIC and bind it again: a new negotiation of features, and new rings."""
-    before = subject.nics()[0]
-    agent = subject.guest.agent
+    before = guest.nics()[0]
+    agent = guest.agent
     agent.bind_driver(agent.unbind_driver())
-    subject.wait_nic()
-    now = subject.nics()[0]
+    guest.wait_nic()
+    return driver_changes(before, guest.nics()[0])
+
+
+def driver_changes(before: NicInfo, now: NicInfo) -> list[str]:
+    """What a driver that was bound again finds otherwise than before."""
     return [
         f"{name} were {getattr(before, name)}, are {getattr(now, name)}"
         for name in ("virtio_features", "features", "channels", "mac")
@@ -185,14 +190,14 @@ QUEUE_PAIRS = Operation(
     "queue-pairs",
     "each number of queue pairs is in use by the guest and attached in the kernel, and they carry packets",
     change_queue_pairs,
-    lambda subject: subject.queues > 1,
+    lambda guest: guest.queues > 1,
 )
 OFFLOADS = Operation("offloads", "the tap's offloads change, and are as before in the end", change_offloads)
 RSS = Operation(
     "rss",
     "key and table are as set; flows arrive in the queue that the table has",
     change_rss,
-    lambda subject: subject.used > 1 and subject.rss,
+    lambda guest: guest.used > 1 and guest.rss,
 )
 INTERFACE = Operation("interface-down-up", "no answer while the interface is down", set_interface_down_and_up)
 DRIVER = Operation("driver-rebind", "features, queue pairs and address are as before", rebind_driver)

@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cprlib.deadline import Deadline
-from cprlib.errors import (
-    Awaited,
-    DeadlineExceeded,
-    GuestFailed,
-    InstrumentError,
-)
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError
+from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import GUEST_INTERFACE, NicInfo
 from cprlib.linux.kernel_trace import Act, KernelTrace
-from cprlib.linux.topology import GUEST, guest_end, station_end
+from cprlib.linux.topology import GUEST, Topology, guest_end, station_end
+from cprlib.qemu.machine import Machine
 from cprlib.traffic.flow import PortAllocator, flows_between
 from cprlib.traffic.probes import Probes
 from cprlib.update.running_guest import RunningGuest
@@ -28,9 +25,22 @@ SPREADING_KEY = "5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6
 QUIET_S = 0.1  # for answers that must not come
 
 
-def no_update(_label: str, before_migrate: Callable[[], None]) -> None:
-    """Leave the guest where it is, as a control does."""
-    before_migrate()
+class Updater:
+    """Updates a guest in the middle of an operation; this one leaves it where it is, as a control does."""
+
+    def live_update(self, label: str, before_migrate: Callable[[], None] = lambda: None) -> None:  # noqa: ARG002
+        """Update the guest.
+
+        :param label: begins the names of the update's checks.
+        :param before_migrate: called right before ``migrate``, when the target is ready.
+        """
+        before_migrate()
+
+    def fail_update(self, label: str) -> None:
+        """Begin an update of the guest that fails.
+
+        :param label: begins the names of its checks.
+        """
 
 
 @dataclass(slots=True)
@@ -40,63 +50,67 @@ class OperatedGuest:
     :param used: queue pairs in use on the first NIC.
     :param trace: of the tasks that read and write the taps.
     :param boot_s: seconds from the start of the guest's kernel until it was operated.
-    :param updates, fails: carry out an update in an operation, and one that fails, see :meth:`update`.
+    :param updater: for operations in the middle of which the guest is updated.
     """
 
-    guest: RunningGuest
+    running_guest: RunningGuest
     ports: PortAllocator
     trace: KernelTrace
     used: int
     boot_s: float
     stack: contextlib.ExitStack
+    updater: Updater
     probes: list[Probes] = field(default_factory=list)
-    updates: Callable[[str, Callable[[], None]], None] = no_update
-    fails: Callable[[str], None] = lambda _label: None
 
-    def update(self, label: str, before_migrate: Callable[[], None] = lambda: None) -> None:
-        """Update the guest in the middle of an operation; a control only does what precedes ``migrate``.
+    @property
+    def machine(self) -> Machine:
+        """The QEMU that runs the guest now."""
+        return self.running_guest.machine
 
-        :param label: for the names of the update's checks.
-        :param before_migrate: called right before ``migrate``, when the target is ready.
-        """
-        self.updates(label, before_migrate)
+    @property
+    def agent(self) -> AgentConnection:
+        return self.running_guest.agent
+
+    @property
+    def topology(self) -> Topology:
+        return self.running_guest.topology
 
     @property
     def vhost(self) -> bool:
         """Whether vhost carries the packets."""
-        return self.guest.machine.settings.netdevs[0].vhost
+        return self.machine.settings.netdevs[0].vhost
 
     @property
     def rss(self) -> bool:
         """Whether QEMU chooses the receive queues by a hash (RSS)."""
-        return any("rss=on" in word for word in self.guest.machine.settings.extra)
+        return any("rss=on" in word for word in self.machine.settings.extra)
 
     @property
     def queues(self) -> int:
         """Queue pairs of the first NIC."""
-        return self.guest.machine.settings.netdevs[0].queues
+        return self.machine.settings.netdevs[0].queues
 
     def queues_in_use(self, number: int) -> int:
         """Queue pairs in use on NIC ``number``; those of further NICs are all in use."""
-        return self.guest.machine.settings.netdevs[number].queues if number else self.used
+        return self.machine.settings.netdevs[number].queues if number else self.used
 
     def open_probes(self) -> None:
         """Open sockets on new source ports: several for each queue pair of each NIC."""
         for opened in self.probes:
             opened.close()
         self.probes.clear()
-        for number, netdev in enumerate(self.guest.machine.settings.netdevs):
+        for number, netdev in enumerate(self.machine.settings.netdevs):
             ends = station_end(number), guest_end(number)
             count = FLOWS_PER_QUEUE * netdev.queues if netdev.queues > 1 else 2
             flows = flows_between(*ends, count=count, first_port=self.ports.take(count))
-            self.probes.append(self.stack.enter_context(Probes(self.guest.topology.station, flows)))
+            self.probes.append(self.stack.enter_context(Probes(self.topology.station, flows)))
 
     def nics(self) -> tuple[NicInfo, ...]:
         """The guest's NICs, in the order of the netdevs.
 
         :raises GuestFailed: it does not have all of them.
         """
-        found = {nic.name: nic for nic in self.guest.agent.network().nics}
+        found = {nic.name: nic for nic in self.agent.network().nics}
         names = [f"eth{number}" for number in range(len(self.probes))]
         if missing := [name for name in names if name not in found]:
             raise GuestFailed(f"look at the guest's {missing[0]}", f"it has {', '.join(found) or 'no NIC'}")
@@ -107,7 +121,7 @@ class OperatedGuest:
 
         :raises DeadlineExceeded: it does not appear.
         """
-        agent, end = self.guest.agent, GUEST
+        agent, end = self.agent, GUEST
         deadline = Deadline(CONFIGURE_S, "the guest to have its NIC again", Awaited.GUEST)
         deadline.poll(lambda: any(nic.name == GUEST_INTERFACE for nic in agent.network().nics), 0.05)
         agent.configure(f"{end.ipv4}/24", f"{end.ipv6}/64")
@@ -119,9 +133,9 @@ class OperatedGuest:
         The guest's own key is random: 1 of 10 keys sends 32 such flows to two of four queues or to one.
         """
         if self.queues > 1:
-            self.guest.agent.set_queue_pairs(self.used)
+            self.agent.set_queue_pairs(self.used)
         if self.rss:
-            self.guest.agent.set_rss(SPREADING_KEY)
+            self.agent.set_rss(SPREADING_KEY)
 
     def wait_answers(self, *numbers: int) -> None:
         """Wait until NICs answer on every flow.
@@ -149,7 +163,7 @@ class OperatedGuest:
         self.wait_others()
         return [f"{answered} packets were answered while {what}"] if answered else []
 
-    def problems(self) -> list[str]:
+    def traffic_problems(self) -> list[str]:
         """What is wrong with the guest's traffic: silent flows, lost packets, idle queues, a carrier that is not vhost.
 
         :raises GuestFailed, DeadlineExceeded: the guest's agent does not answer.
@@ -191,7 +205,7 @@ class OperatedGuest:
             return []
         if reason := report.unseen_reason(Act.TAP_READ, Act.TAP_WRITTEN):
             raise InstrumentError("see who carries the guest's packets", reason)
-        worker = f"vhost-{self.guest.machine.pid}"
+        worker = f"vhost-{self.machine.pid}"
         carriers = [report.at_tap(act, since_ns=since_ns) for act in (Act.TAP_READ, Act.TAP_WRITTEN)]
         if all(set(seen) == {worker} for seen in carriers):
             return []
@@ -199,11 +213,16 @@ class OperatedGuest:
 
 
 @contextlib.contextmanager
-def operated_guest(guest: RunningGuest, ports: PortAllocator, used: int) -> Iterator[OperatedGuest]:
-    """Open probes on a guest and let it use some of its queue pairs."""
+def operated_guest(
+    guest: RunningGuest, ports: PortAllocator, used: int, updater: Updater | None = None
+) -> Iterator[OperatedGuest]:
+    """Open probes on a guest and let it use some of its queue pairs.
+
+    :param updater: None when no operation updates the guest.
+    """
     boot_s = guest.agent.ping().boottime_ns / 1e9
     with contextlib.ExitStack() as stack, KernelTrace() as trace:
-        subject = OperatedGuest(guest, ports, trace, used, boot_s, stack)
-        subject.configure_queues()
-        subject.open_probes()
-        yield subject
+        operated = OperatedGuest(guest, ports, trace, used, boot_s, stack, updater or Updater())
+        operated.configure_queues()
+        operated.open_probes()
+        yield operated

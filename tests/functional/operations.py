@@ -1,12 +1,13 @@
-"""A battery of operations on a running guest, each of which must work after an update as it did before.
+"""Operations on a running guest, each of which must work after an update as it did before.
 
 An operation that fails is repeated on a guest that was never updated: where it fails there too, it accuses no update.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cprlib.errors import (
@@ -19,7 +20,7 @@ from cprlib.errors import (
     UpdateFailed,
 )
 from cprlib.evidence.records import Check, Outcome
-from cprlib.linux.descriptors import read_table
+from cprlib.linux.descriptors import changed_counts, read_table
 from cprlib.process import kill_group
 from cprlib.testing.checks import without_time
 from cprlib.testing.measured_case import MeasuredCase
@@ -42,59 +43,69 @@ class Operation:
     name: str
     works: str
     run: Callable[[OperatedGuest], list[str]]
-    applies: Callable[[OperatedGuest], bool] = lambda _subject: True
+    applies: Callable[[OperatedGuest], bool] = lambda _guest: True
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One operation in one situation.
+class OperationResult:
+    """How one operation went.
 
+    :param when: the step of the test, which ends the name of the check: ``after-update``.
     :param problems: what did not work; :param unknown: why nothing can be said.
     :param took_ms: with the look at the guest's traffic afterwards.
     """
 
     operation: Operation
-    situation: str
+    when: str
     problems: tuple[str, ...] = ()
     unknown: str = ""
     took_ms: float = 0.0
 
-    @property
-    def name(self) -> str:
-        """Name of its check."""
-        return f"{self.operation.name}-{self.situation}"
+    def check(self, without_update: str = "") -> Check:
+        """The check of the operation.
+
+        :param without_update: what fails on a guest that was never updated; empty when it works there or was not tried.
+        """
+        name, words = f"{self.operation.name}-{self.when}", f"{self.operation.name} {self.when}".replace("-", " ")
+        expected, found = f"{self.operation.works}; all queues answer afterwards", listed(self.problems)
+        if self.unknown:
+            return Check(name, Outcome.INCONCLUSIVE, expected, self.unknown)
+        if found and without_update:
+            reason = f"{found}; on a guest without an update: {without_update}"
+            return Check(name, Outcome.INCONCLUSIVE, expected, reason)
+        return Check.of(name, not found, expected, found or f"it works ({self.took_ms:.0f} ms)", f"{words}: {found}")
 
 
-def attempt_all(subject: OperatedGuest, situation: str, operations: Sequence[Operation]) -> tuple[list[Attempt], bool]:
+def run_operations(
+    guest: OperatedGuest, when: str, operations: Sequence[Operation]
+) -> tuple[list[OperationResult], bool]:
     """Run operations one after the other; after one that leaves the guest silent, nothing is known of the others.
 
-    :returns: also whether the guest's traffic is as it has to be in the end.
+    :returns: also whether all flows of the guest answer at the end.
     """
-    attempts: list[Attempt] = []
+    results: list[OperationResult] = []
     unknown = ""
     for operation in operations:
         if unknown:  # the guest cannot be asked whether it applies
-            attempts.append(Attempt(operation, situation, unknown=unknown))
-            continue
-        if not operation.applies(subject):
-            continue
-        attempt, answers = _attempt(subject, situation, operation)
-        attempts.append(attempt)
-        if not answers:
-            unknown = f"the guest's traffic failed after {operation.name}"
-    return attempts, not unknown
+            results.append(OperationResult(operation, when, unknown=unknown))
+        elif operation.applies(guest):
+            result, answers = _run(guest, when, operation)
+            results.append(result)
+            if not answers:
+                unknown = f"the guest's traffic failed after {operation.name}"
+    return results, not unknown
 
 
-def _attempt(subject: OperatedGuest, situation: str, operation: Operation) -> tuple[Attempt, bool]:
-    """Run an operation and look at the guest's traffic; also returns whether that is as it has to be."""
-    first = subject.guest.machine
+def _run(guest: OperatedGuest, when: str, operation: Operation) -> tuple[OperationResult, bool]:
+    """Run an operation and look at the guest's traffic; also returns whether all its flows answer."""
+    first = guest.machine
     said, begun = len(first.output), time.monotonic()
     problems: list[str] = []
     unknown, answers = "", False
-    for step in (operation.run, OperatedGuest.problems):
+    for step in (operation.run, OperatedGuest.traffic_problems):
         answers = False
         try:
-            found = step(subject)
+            found = step(guest)
             problems += found
             answers = not found
         except (UpdateFailed, QemuFailed, GuestFailed) as error:
@@ -106,87 +117,58 @@ def _attempt(subject: OperatedGuest, situation: str, operation: Operation) -> tu
                 problems.append(error.one_line())
         except InstrumentError as error:
             unknown = error.one_line()
-        machine = subject.guest.machine  # an operation may update the guest
+        machine = guest.machine  # an operation may update the guest
         if (status := machine.exit_status()) is not None:
-            problems = [machine.died(f"{operation.name} {situation}", status).one_line()]
+            problems = [machine.died(f"{operation.name} {when}", status).one_line()]
             break
-    machine = subject.guest.machine
-    output = machine.output[said:] if machine is first else machine.output
+    output = guest.machine.output[said if guest.machine is first else 0 :]
     if problems and (words := output.strip().splitlines()):
         problems.append(f"QEMU said: {without_time(words[-1])}")
     took_ms = (time.monotonic() - begun) * 1000
-    return Attempt(operation, situation, tuple(problems), "" if problems else unknown, took_ms), answers
+    return OperationResult(operation, when, tuple(problems), "" if problems else unknown, took_ms), answers
 
 
-def check_of(attempt: Attempt, without_update: str) -> Check:
-    """The check of an operation.
-
-    :param without_update: what fails on a guest that was never updated, where that was tried; empty when nothing did.
-    """
-    operation = attempt.operation
-    expected = f"{operation.works}; all queues answer afterwards"
-    if attempt.unknown:
-        return Check(attempt.name, Outcome.INCONCLUSIVE, expected, attempt.unknown)
-    found = listed(attempt.problems)
-    if found and without_update:
-        reason = f"{found}; on a guest without an update: {without_update}"
-        return Check(attempt.name, Outcome.INCONCLUSIVE, expected, reason)
-    meaning = f"{operation.name.replace('-', ' ')} {attempt.situation.replace('-', ' ')}: {found}"
-    return Check.of(attempt.name, not found, expected, found or f"it works ({attempt.took_ms:.0f} ms)", meaning)
+ANSWERS = Operation("answers", "every NIC answers before the first operation", lambda _guest: [])
+DESCRIPTORS = "descriptors"  # the operation that comes last
 
 
-def _descriptors(subject: OperatedGuest) -> dict[str, int]:
-    return read_table(subject.guest.machine.pid).count_by_kind()
+def between_looks(guest: OperatedGuest, operations: Sequence[Operation]) -> tuple[Operation, ...]:
+    """The operations, on a guest that answers, and a count of QEMU's descriptors after the last."""
+    before = read_table(guest.machine.pid).count_by_kind()
+
+    def leaked(guest: OperatedGuest) -> list[str]:
+        return changed_counts(before, read_table(guest.machine.pid).count_by_kind())
+
+    works = "as many descriptors of each kind as before the operations"
+    return (ANSWERS, *operations, Operation(DESCRIPTORS, works, leaked))
 
 
-def _differences(before: dict[str, int], after: dict[str, int]) -> tuple[str, ...]:
-    kinds = sorted({*before, *after})
-    return tuple(
-        f"{kind}: {before.get(kind, 0)}, then {after.get(kind, 0)}"
-        for kind in kinds
-        if before.get(kind, 0) != after.get(kind, 0)
-    )
+class CheckedOperations:
+    """Runs operations on a case's guest; created by :func:`checked_operations`, before the first update."""
 
-
-ANSWERS = Operation("answers", "every NIC answers before the first operation", lambda _subject: [])
-
-
-class Battery:
-    """Runs operations on a case's guest and adds a check for each; call :meth:`conclude` at the end.
-
-    The guest has not been updated yet when the battery is made: a control guest gets the same settings.
-    """
-
-    def __init__(self, case: MeasuredCase, subject: OperatedGuest) -> None:
+    def __init__(self, case: MeasuredCase, guest: OperatedGuest) -> None:
         self._case = case
-        self._subject = subject
-        self._settings = subject.guest.machine.settings
-        self._attempts: list[Attempt] = []
+        self._guest = guest
+        self._settings = guest.machine.settings  # also of the guest that is not updated
+        self._results: list[OperationResult] = []
 
-    def run(self, situation: str, operations: Sequence[Operation]) -> bool:
+    def run(self, when: str, operations: Sequence[Operation]) -> bool:
         """Run operations one after the other, each on a guest that answers; the rest is inconclusive after one of them.
 
-        :param situation: for the checks' names: ``after-update``.
+        :param when: the step of the test, for the checks' names: ``after-update``.
         :returns: whether the guest still answers.
         """
-        subject = self._subject
-        before = _descriptors(subject)
-        attempts, answers = attempt_all(subject, situation, (ANSWERS, *operations))
-        self._attempts += attempts
-        if not answers:
-            return False
-        leak = Operation("descriptors", "as many descriptors of each kind as before the operations", ANSWERS.run)
-        self._attempts.append(Attempt(leak, situation, _differences(before, _descriptors(subject))))
-        return True
+        results, answers = run_operations(self._guest, when, between_looks(self._guest, operations))
+        self._results += results
+        return answers
 
-    def conclude(self) -> None:
+    def add_checks(self) -> None:
         """Add a check for each operation; repeat those that failed on a guest that was never updated."""
-        last = max((index for index, item in enumerate(self._attempts) if item.problems), default=-1)
-        control = self._control([item.operation for item in self._attempts[: last + 1]]) if last >= 0 else {}
-        checks = [check_of(item, control.get(item.operation.name, "")) for item in self._attempts]
-        self._case.add_checks(*checks)
+        last = max((index for index, item in enumerate(self._results) if item.problems), default=-1)
+        control = self._repeat([item.operation for item in self._results[: last + 1]]) if last >= 0 else {}
+        self._case.add_checks(*(item.check(control.get(item.operation.name, "")) for item in self._results))
 
-    def _control(self, operations: Sequence[Operation]) -> dict[str, str]:
+    def _repeat(self, operations: Sequence[Operation]) -> dict[str, str]:
         """What fails on a guest that was never updated: the same operations in the same order, each once.
 
         :returns: the reason by name of the operation.
@@ -195,16 +177,25 @@ class Battery:
         kill_group(first.machine.process)  # it would disturb the trace of the taps
         folder = case.folder / "control"
         folder.mkdir()
-        once = tuple({operation.name: operation for operation in operations}.values())
+        once = {operation.name: operation for operation in operations}
+        own = [operation for name, operation in once.items() if name not in (ANSWERS.name, DESCRIPTORS)]
         try:
             with (
-                running_guest(self._settings, first.mechanism, folder, case.parameters.queue_length) as guest,
-                operated_guest(guest, PortAllocator(), self._subject.used) as subject,
+                running_guest(self._settings, first.mechanism, folder, case.parameters.queue_length) as control,
+                operated_guest(control, PortAllocator(), self._guest.used) as guest,
             ):
-                before = _descriptors(subject)
-                attempts, _ = attempt_all(subject, "control", [item for item in once if item.name != "descriptors"])
-                leaked = _differences(before, _descriptors(subject))
+                results, _ = run_operations(guest, "control", between_looks(guest, own))
         except CprlibError as error:
-            return {operation.name: error.one_line() for operation in once}
-        found = {item.operation.name: listed(item.problems) or item.unknown for item in attempts}
-        return found | {"descriptors": listed(leaked)}
+            return dict.fromkeys(once, error.one_line())
+        return {item.operation.name: listed(item.problems) or item.unknown for item in results}
+
+
+@contextlib.contextmanager
+def checked_operations(case: MeasuredCase, guest: OperatedGuest) -> Iterator[CheckedOperations]:
+    """Let the body run operations on a case's guest; then add their checks, and that no QEMU complained of its NIC."""
+    checked = CheckedOperations(case, guest)
+    try:
+        yield checked
+    finally:
+        checked.add_checks()
+    case.expect_no_nic_error()

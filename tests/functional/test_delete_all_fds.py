@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.records import Role
-from cprlib.linux.descriptors import read_table
+from cprlib.linux.descriptors import DEVICE_KINDS, read_table
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev, VirtioNet
 from cprlib.testing.guest_spec import GuestSpec
@@ -17,7 +17,6 @@ from cprlib.testing.nic_frames import frame, send_frames
 from cprlib.update.faults import make_rom
 
 MOST_FILLERS = 64
-KINDS = ("tap", "vhost")
 BROADCAST, BROADCASTS = "ff:ff:ff:ff:ff:ff", 3
 GOES = "net"  # a prefix of another id, net0: QEMU has to compare whole names
 
@@ -151,7 +150,7 @@ def replace_tap(machine: Machine, nic: VirtioNet, interface: str) -> None:
 
 def device_numbers(machine: Machine) -> set[int]:
     """Numbers of the tap and vhost descriptors."""
-    return {row.number for row in read_table(machine.pid).rows if row.kind in KINDS}
+    return {row.number for row in read_table(machine.pid).rows if row.kind in DEVICE_KINDS}
 
 
 def expect_freed(case: MeasuredCase, label: str, found: int, expected: int) -> None:

@@ -1,4 +1,4 @@
-"""What worked before an update works after it: one battery of operations in several situations."""
+"""What worked before an update works after it: the same operations in several situations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nic_operations import (
     VLANS,
 )
 from operated_guest import operated_guest
-from operations import Battery, Operation
+from operations import Operation, checked_operations
 
 OPERATIONS: Sequence[Operation] = (
     *(SINGLE_PACKETS, STOP, ADDRESS, VLANS, MULTICASTS, RECEIVE_MODE, QUEUE_PAIRS, OFFLOADS, RSS),
@@ -40,23 +40,25 @@ class Operations(LiveUpdateTest):
     """Mechanism ``cpr``; machine ``pc``, whose bus takes NICs as it is."""
 
     def _operate(self, spec: GuestSpec, used: int, situation: Situation, operations: Sequence[Operation]) -> None:
-        """Bring a guest into a situation, run the operations, and update it once more."""
-        with self.given_guest(spec) as case, operated_guest(case.guest, case.ports, used) as subject:
-            battery = Battery(case, subject)
-            try:
-                if situation is Situation.FAILED_UPDATE:
-                    inject_fault(case.guest, *faults_named(FAULT))
-                else:
-                    _update(case, "first")
-                if situation is Situation.CHAIN:
-                    battery.run("between-updates", BRIEF)
-                    _update(case, "second")
-                if battery.run(f"after-{situation}", operations):
-                    _update(case, "next")
-                    case.frames.answered = battery.run("after-next-update", BRIEF)
-            finally:
-                battery.conclude()
-            case.expect_no_nic_error()
+        """Bring a guest into a situation, run the operations, and update it once more.
+
+        :param used: queue pairs that the guest uses.
+        """
+        with (
+            self.given_guest(spec) as case,
+            operated_guest(case.guest, case.ports, used) as guest,
+            checked_operations(case, guest) as checked,
+        ):
+            if situation is Situation.FAILED_UPDATE:
+                inject_fault(case.guest, *faults_named(FAULT))
+            else:
+                _update(case, "first")
+            if situation is Situation.CHAIN:
+                checked.run("between-updates", BRIEF)
+                _update(case, "second")
+            if checked.run(f"after-{situation}", operations):
+                _update(case, "next")
+                case.frames.answered = checked.run("after-next-update", BRIEF)
 
     def test_operations_keep_working(self) -> None:
         """All operations on guest and NIC that worked before an update work after it.

@@ -34,6 +34,15 @@ class TapView:
         """Number of attached queues, which carry packets."""
         return sum(not queue.detached for queue in self.queues)
 
+    def facts(self) -> Facts:
+        """What an update must not change: offloads, and what each queue has, by its descriptor."""
+        queues = {
+            f"descriptor {queue.number}: {name}": value
+            for queue in self.queues
+            for name, value in queue.facts().items()
+        }
+        return {**self.offloads, **queues}
+
 
 @dataclass(frozen=True, slots=True)
 class NicView:

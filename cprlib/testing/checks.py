@@ -124,6 +124,18 @@ class CaseChecks:
         """Add a check that could not be made: the case is inconclusive."""
         self.add_checks(Check(name, Outcome.INCONCLUSIVE, str(expected), reason))
 
+    def require(self, name: str, holds: bool, expected: object, observed: object, reason: str = "") -> bool:
+        """Add a check of a condition of the test itself: inconclusive when it does not hold.
+
+        :param reason: why nothing is known then; what was observed if empty.
+        :returns: whether it holds.
+        """
+        if holds:
+            self.expect(name, True, expected, observed)
+        else:
+            self.inconclusive(name, expected, reason or str(observed))
+        return holds
+
     def add_checks(self, *checks: Check) -> None:
         for check in checks:
             self._add(check.name, check)

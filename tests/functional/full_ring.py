@@ -113,10 +113,8 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
     state = device_state(recorded.stream)
     waiting = next((int(value, 16) for path, value in state.items() if WAITING_BYTES.fullmatch(path)), 0)
     name, expected = f"large-packet-waits-{when}", f"a packet of more than {PAGE} bytes waits"
-    if waiting <= PAGE:
-        case.inconclusive(name, expected, f"{waiting} bytes")
+    if not case.require(name, waiting > PAGE, expected, f"{waiting} bytes"):
         return
-    case.expect(name, True, expected, f"{waiting} bytes")
     good = sum(map(came_back, sent, came))
     meaning = "datagrams of this packet that came back unchanged"
     case.expect_equal(f"large-packet-arrives-{when}", good, DATAGRAMS, meaning)
@@ -133,10 +131,7 @@ def _judge(case: MeasuredCase, when: str, room: int, result: TrafficResult, full
     at_first, at_last = (result.sent - bisect.bisect(answered, time_ns) for time_ns in (full_ns, until_ns))
     full = f"more than {room} of {result.sent} packets wait for the guest"
     seen = f"{at_first} waited at first, {at_last} at last"
-    if at_last <= room:
-        case.inconclusive(f"ring-full-{when}", full, f"{seen}: the ring was not full all the time")
-    else:
-        case.expect(f"ring-full-{when}", True, full, seen)
+    case.require(f"ring-full-{when}", at_last > room, full, seen, f"{seen}: the ring was not full all the time")
     _expect_all_arrive(case, f"all-arrive-{when}", result, f"with a full receive ring {when.replace('-', ' ')}")
 
 
@@ -188,10 +183,8 @@ def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> I
         session.finish(linger_s=1.0)
     result = session.result()
     full = f"the answers to {result.sent} packets wait for room in the send buffer"
-    if waited < result.sent:
-        case.inconclusive(f"send-buffer-full-{when}", full, f"{result.sent - waited} arrived before")
-    else:
-        case.expect(f"send-buffer-full-{when}", True, full, f"{waited} wait")
+    early = result.sent - waited
+    case.require(f"send-buffer-full-{when}", early <= 0, full, f"{waited} wait", f"{early} arrived before")
     situation = f"with a full send buffer {when.replace('-', ' ')}"
     _expect_all_arrive(case, f"answers-arrive-{when}", result, situation)
 

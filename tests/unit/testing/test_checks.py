@@ -277,3 +277,11 @@ def test_a_check_that_cannot_be_made_is_for_the_policy_to_decide(tmp_path: Path)
     checks.skip_check("vm-cannot-be-stopped", "the update is refused", "this QEMU has no blkdebug")
     verdicts = [judge(checks.evidence, load_policy(name)).outcome for name in ("default", "strict")]
     assert verdicts == [Outcome.PASS, Outcome.FAIL]
+
+
+def test_a_condition_of_the_test_that_does_not_hold_is_inconclusive(tmp_path: Path) -> None:
+    checks = case(tmp_path, updates=1)
+    assert checks.require("ring-full", True, "more than 256 wait", "300 wait")
+    assert not checks.require("ring-full-again", False, "more than 256 wait", "12 wait")
+    good, bad = checks.evidence.checks
+    assert (good.outcome, bad.outcome, bad.observed) == (Outcome.PASS, Outcome.INCONCLUSIVE, "12 wait")

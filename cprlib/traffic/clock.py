@@ -25,15 +25,13 @@ FEWEST_WINDOWS = 4  # with fewer, drift is indistinguishable from noise
 class ClockSegment:
     """A period in which the drift between the clocks is constant.
 
-    :param first_ns, last_ns: its limits on the guest's clock; :param host_first_ns: arrival of its first answer, on the
-        host's clock.
+    :param first_ns, last_ns: its limits on the guest's clock.
     :param offset_ns: guest minus host at ``first_ns``; it grows by ``drift`` ns per ns.
     :param error_ns: largest error of the offset, as long as the drift is constant.
     """
 
     first_ns: int
     last_ns: int
-    host_first_ns: int
     offset_ns: float
     drift: float
     error_ns: float
@@ -53,14 +51,6 @@ class ClockModel:
     def error_ns(self) -> float:
         """The largest error of any segment."""
         return max(segment.error_ns for segment in self.segments)
-
-    @property
-    def steps(self) -> tuple[tuple[int, float], ...]:
-        """Host time and size in ns of each step; -0.3e9 for a guest that stopped for 0.3 s."""
-        found = []
-        for before, after in zip(self.segments, self.segments[1:], strict=False):
-            found.append((after.host_first_ns, after.offset_ns - before.offset_at(before.last_ns)))
-        return tuple(found)
 
     def to_host(self, guest_ns: int) -> int:
         """Convert a time of the guest's clock to the host's; between two segments by the nearer one."""
@@ -160,7 +150,7 @@ def _fit(windows: Sequence[_Window]) -> ClockSegment:
     if contradictory and not fits[-1][0]:
         _, error, offset, drift = fits[-1]
     last = max(window.last.t3 for window in windows)
-    return ClockSegment(start, last, windows[0].first.t4, offset, drift, error)
+    return ClockSegment(start, last, offset, drift, error)
 
 
 def _slope(windows: Sequence[_Window], start: int) -> float:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from cprlib.linux.libc import change_priority
 from cprlib.traffic.flow import IP_HEADER, Flow
-from cprlib.traffic.frames import ETHERNET_HEADER, FrameClass, RawFrame, classify
+from cprlib.traffic.frames import ETHERNET_HEADER, IPV4, IPV6, UDP, FrameClass, RawFrame, classify
 from cprlib.traffic.packet_records import ArrivalColumns
 from cprlib.traffic.ring import PACKET, TP_STATUS_CSUM_VALID, TP_STATUS_CSUMNOTREADY, PacketRing
 
@@ -26,11 +26,10 @@ WAIT_MS = 50
 BUFFERED_FRAMES = 200_000  # raw frames kept for the pcap
 
 _TYPE = 12  # offset of the Ethernet type
-_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 # From the Ethernet type on: version and header length, fragments, protocol, addresses and ports, UDP length, STAMP.
 _V4 = struct.Struct("!2xB5xHxB2x12sH2xIQ4xQIQ")
 _V6 = struct.Struct("!2x6xBx36sH2xIQ4xQIQ")
-_UDP, _NO_FRAGMENT, _PLAIN_IPV4 = 17, 0x3FFF, 0x45
+_NO_FRAGMENT, _PLAIN_IPV4 = 0x3FFF, 0x45
 _UDP_AND_STAMP = 8 + 44
 # Offsets in a frame.
 _V4_HEADER, _V4_ADDRESSES, _V4_UDP = slice(14, 34), 26, 34
@@ -170,13 +169,13 @@ class StampCapture:
             time_ns = seconds * 1_000_000_000 + nanoseconds
             columns = None
             kind = memory[frame + _TYPE : frame + _TYPE + 2]
-            if kind == _IPV4 and kept >= least_v4:
+            if kind == IPV4 and kept >= least_v4:
                 version, fragment, protocol, key, udp, r_seq, t3, t2, s_seq, t1 = unpack_v4(memory, frame + _TYPE)
-                if protocol == _UDP and version == _PLAIN_IPV4 and not fragment & _NO_FRAGMENT:
+                if protocol == UDP and version == _PLAIN_IPV4 and not fragment & _NO_FRAGMENT:
                     columns = flows.get(key)
-            elif kind == _IPV6 and kept >= least_v6:
+            elif kind == IPV6 and kept >= least_v6:
                 protocol, key, udp, r_seq, t3, t2, s_seq, t1 = unpack_v6(memory, frame + _TYPE)
-                if protocol == _UDP:
+                if protocol == UDP:
                     columns = flows.get(key)
             if columns is None or udp < _UDP_AND_STAMP:
                 self._count_other(memory[frame : frame + min(kept, 128)])
@@ -209,7 +208,7 @@ def checksums_valid(frame: bytes, status: int) -> bool:
 
     :param status: ``tp_status`` of the ring.
     """
-    ipv4 = frame[_TYPE : _TYPE + 2] == _IPV4
+    ipv4 = frame[_TYPE : _TYPE + 2] == IPV4
     if ipv4 and int.from_bytes(frame[_V4_HEADER]) % 0xFFFF:  # RFC 1071: the sum of a whole header is 0
         return False
     if status & TP_STATUS_CSUM_VALID:
@@ -217,11 +216,11 @@ def checksums_valid(frame: bytes, status: int) -> bool:
     addresses, udp = (_V4_ADDRESSES, _V4_UDP) if ipv4 else (_V6_ADDRESSES, _V6_UDP)
     length, checksum = int.from_bytes(frame[udp + 4 : udp + 6]), int.from_bytes(frame[udp + 6 : udp + 8])
     if status & TP_STATUS_CSUMNOTREADY:
-        return (int.from_bytes(frame[addresses:udp]) + _UDP + length - checksum) % 0xFFFF == 0
+        return (int.from_bytes(frame[addresses:udp]) + UDP + length - checksum) % 0xFFFF == 0
     if not checksum:
         return ipv4  # RFC 768: none; RFC 8200 section 8.1: not in IPv6
     covered = int.from_bytes(frame[addresses : udp + length])
-    return ((covered << 8 if length % 2 else covered) + _UDP + length) % 0xFFFF == 0
+    return ((covered << 8 if length % 2 else covered) + UDP + length) % 0xFFFF == 0
 
 
 def _answer_key(flow: Flow) -> bytes:
@@ -235,10 +234,10 @@ def _answer_key(flow: Flow) -> bytes:
 
 def _key_of(frame: bytes) -> bytes:
     """The same bytes of any frame; empty when it is not UDP in one piece and without IP options."""
-    if frame[12:14] == _IPV4 and frame[14:15] == b"\x45" and frame[23:24] == b"\x11":
+    if frame[12:14] == IPV4 and frame[14:15] == b"\x45" and frame[23:24] == b"\x11":
         if int.from_bytes(frame[20:22], "big") & _NO_FRAGMENT:
             return b""  # a fragment: the bytes after the addresses may not be ports
         return frame[26:38]
-    if frame[12:14] == _IPV6 and frame[20:21] == b"\x11":
+    if frame[12:14] == IPV6 and frame[20:21] == b"\x11":
         return frame[22:58]
     return b""

@@ -24,8 +24,8 @@ UDP_CHECKSUM_OFFSET = 6  # in the UDP header
 TTL = 64
 _PATCH = struct.Struct("!HIQ")  # UDP checksum, sequence number and time stamp are adjacent
 
-_ARP, _RARP, _IPV4, _IPV6 = b"\x08\x06", b"\x80\x35", b"\x08\x00", b"\x86\xdd"
-_UDP = 17
+ARP, RARP, IPV4, IPV6 = b"\x08\x06", b"\x80\x35", b"\x08\x00", b"\x86\xdd"  # Ethernet types
+UDP = 17
 _DONT_FRAGMENT = 0x4000
 _IGMP, _ICMP, _FRAGMENT, _HOP_BY_HOP, _ICMPV6 = 2, 1, 44, 0, 58
 _MLD_TYPES = {130, 131, 132, 143}  # RFC 2710, RFC 3810
@@ -69,15 +69,15 @@ def _build(flow: Flow) -> bytes:
     length = UDP_HEADER + len(payload)
     udp = [flow.source_port, flow.target_port, length]
     # The sum over RFC 768's pseudo header is the same as over RFC 8200's.
-    covered = source + target + struct.pack("!5H", _UDP, length, *udp) + payload
+    covered = source + target + struct.pack("!5H", UDP, length, *udp) + payload
     transport = struct.pack("!4H", *udp, internet_checksum(covered)) + payload
     if flow.version == 4:
-        start = struct.pack("!BBHHHBB", 0x45, flow.dscp << 2, IP_HEADER[4] + length, 0, _DONT_FRAGMENT, TTL, _UDP)
+        start = struct.pack("!BBHHHBB", 0x45, flow.dscp << 2, IP_HEADER[4] + length, 0, _DONT_FRAGMENT, TTL, UDP)
         checksum = internet_checksum(start + source + target)
-        kind, network = _IPV4, start + struct.pack("!H", checksum) + source + target
+        kind, network = IPV4, start + struct.pack("!H", checksum) + source + target
     else:
-        start = struct.pack("!IHBB", 6 << 28 | flow.dscp << 22, length, _UDP, TTL)
-        kind, network = _IPV6, start + source + target
+        start = struct.pack("!IHBB", 6 << 28 | flow.dscp << 22, length, UDP, TTL)
+        kind, network = IPV6, start + source + target
     addresses = bytes.fromhex((flow.target_mac + flow.source_mac).replace(":", ""))
     return addresses + kind + network + transport
 
@@ -104,15 +104,15 @@ class FrameClass(enum.StrEnum):
 def classify(frame: bytes) -> FrameClass:
     """The class of a frame that does not belong to a flow. Accepts arbitrary bytes."""
     kind = frame[12:14]
-    if kind == _ARP:
+    if kind == ARP:
         return FrameClass.ARP
-    if kind == _RARP:
+    if kind == RARP:
         return FrameClass.RARP
-    if kind == _IPV4 and len(frame) >= 34:
+    if kind == IPV4 and len(frame) >= 34:
         if int.from_bytes(frame[20:22], "big") & 0x3FFF:
             return FrameClass.FRAGMENT
         return {_ICMP: FrameClass.ICMP, _IGMP: FrameClass.IGMP}.get(frame[23], FrameClass.FOREIGN)
-    if kind == _IPV6 and len(frame) >= 54:
+    if kind == IPV6 and len(frame) >= 54:
         return _classify_ipv6(frame)
     return FrameClass.FOREIGN
 

@@ -24,9 +24,9 @@ MACHINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # no comma: it would 
 
 @dataclass(frozen=True, slots=True)
 class MachineSettings:
-    """What source and target of an update have in common.
+    """The settings that source and target of an update have in common.
 
-    :param memory_mib: guest RAM in MiB; every page touched is dear in a user-mode Linux lab.
+    :param memory_mib: guest RAM in MiB; in a user-mode Linux lab each touched page costs time.
     :param memory_file: descriptor of a file of that size that holds the RAM, for mode ``normal``; in other modes each
         QEMU makes a memfd, which CPR hands over.
     :param vcpus: CPUs of the guest.
@@ -60,7 +60,7 @@ class MachineSettings:
 def check_machine(machine: str, accelerator: str) -> None:
     """Refuse what would be more than a name on QEMU's command line.
 
-    :raises UsageError: one of them is no machine type or accelerator.
+    :raises UsageError: it is not a machine type, or not an accelerator.
     """
     if accelerator not in ACCELERATORS:
         raise UsageError(f"use accelerator={accelerator}", f"it is not {' or '.join(ACCELERATORS)}")
@@ -71,8 +71,8 @@ def check_machine(machine: str, accelerator: str) -> None:
 class MachineFiles:
     """Paths of one QEMU's evidence.
 
-    :param name: of the QEMU, and part of its files' names.
-    :param process_name: of the QEMU that has executed this one in its place, and part of the names of the files that
+    :param name: the QEMU's name, part of its files' names.
+    :param process_name: name of the QEMU that has executed this one in its place, part of the names of the files that
         belong to the process; ``name`` when empty.
     """
 
@@ -95,7 +95,7 @@ class MachineFiles:
         return {"CPRLIB_MUTANT": str(mutant), "CPRLIB_MUTANT_REACHED": str(self.reached)}
 
 
-def name_of(machine: str) -> str:
+def name_option(machine: str) -> str:
     """QEMU's option ``-name``.
 
     :param machine: its name in the case: ``source``, ``target``.
@@ -124,12 +124,9 @@ class MigrationChannels:
         """The value of ``channels`` for ``migrate`` (QAPI MigrationChannel)."""
         return [self._describe("main", self.main), *([self._describe("cpr", self.cpr)] if self.cpr else [])]
 
-    def incoming_arguments(self, *, deferred: bool = False) -> list[str]:
-        """``-incoming`` of a target's command line, one for each channel.
-
-        :param deferred: as in the class; either may be true.
-        """
-        main = "defer" if deferred or self.deferred else json.dumps(self._describe("main", self.main))
+    def incoming_arguments(self) -> list[str]:
+        """``-incoming`` of a target's command line, one for each channel."""
+        main = "defer" if self.deferred else json.dumps(self._describe("main", self.main))
         if not self.cpr:
             return ["-S", "-incoming", main]
         return ["-incoming", json.dumps(self._describe("cpr", self.cpr)), "-incoming", main]
@@ -168,7 +165,7 @@ def command_line(
         accelerator += f",tb-size={TCG_BUFFER_MIB}"
     command = [
         *settings.qemu.command(),
-        *("-name", name_of(files.name)),
+        *("-name", name_option(files.name)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", f"{settings.machine},memory-backend=ram0,aux-ram-share=on"),
         *("-accel", accelerator),

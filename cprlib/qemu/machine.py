@@ -18,7 +18,7 @@ from cprlib.process import describe_status, tail, wait_until_exit
 from cprlib.qemu.command_line import (
     MachineFiles,
     MachineSettings,
-    name_of,
+    name_option,
 )
 from cprlib.qemu.netdev import PassedFds, TapNetdev, VirtioNet, opened_fds
 from cprlib.qemu.qmp import QmpConnection
@@ -45,7 +45,7 @@ class Machine:
     :param incoming: it is the target of an update, and its guest does not run yet.
     :param channels: QEMU's descriptors of QMP and of the agent's channel.
     :param quitting: it was asked to quit.
-    :param found_pid: of QEMU, once it is known: see :attr:`pid`.
+    :param found_pid: QEMU's process id, once it is known: see :attr:`pid`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Machine:
         """Process id of QEMU, also where a wrapper has started it as its child."""
         if self.found_pid:
             return self.found_pid
-        found = qemu_below(self.process.pid, name_of(self.name))
+        found = qemu_below(self.process.pid, name_option(self.name))
         if self.qmp.is_ready:  # until then a wrapper may not have started it
             self.found_pid = found
         return found
@@ -134,9 +134,9 @@ class Machine:
         )
 
     def failure(self, *, may_end: bool = False) -> str:
-        """How a QEMU failed (crashed, ended by itself, does not respond), with its last message; empty when well.
+        """How this QEMU failed (crashed, ended by itself, does not respond), with its last message.
 
-        One that was killed says nothing about itself.
+        Empty when it runs, or was killed from outside.
 
         :param may_end: it may end with an error status, as a target does that refuses.
         """

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from cprlib.cleanup import CleanupProcess
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import kill_group, spawn
-from cprlib.qemu.command_line import MachineFiles, MachineSettings, MigrationChannels, Passed, command_line, name_of
+from cprlib.qemu.command_line import MachineFiles, MachineSettings, MigrationChannels, Passed, command_line, name_option
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev, opened_fds
 from cprlib.qemu.qmp import QmpConnection
@@ -28,7 +28,7 @@ COVERAGE_VARIABLE = "CPRLIB_COVERAGE"  # images/qemu/coverage/counters.c; other 
 
 
 class Start(enum.Enum):
-    """What a QEMU does first that is not the target of an update."""
+    """The first step of a QEMU that is not the target of an update."""
 
     BOOT = "boot"
     RESTORE = "restore"
@@ -49,7 +49,7 @@ def start_machine(
     QEMU may not serve QMP yet when the body starts: see :meth:`Machine.wait_ready`.
 
     :param name: ``source``, ``target``, or a numbered name in a chain of updates; part of the evidence's file names.
-    :param folder: of the evidence.
+    :param folder: for the evidence.
     :param start: the migration channels make it a target; with ``plugged`` settings the main channel is set later by
         QMP.
     :param passed: descriptors that the caller opened and keeps; others that the netdevs need are opened here, and
@@ -103,7 +103,7 @@ def _socket_pair(stack: contextlib.ExitStack) -> _SocketPair:
 def _start_arguments(start: Start | MigrationChannels, *, plugged: bool) -> list[str]:
     """The end of the command line."""
     if isinstance(start, MigrationChannels):
-        return start.incoming_arguments(deferred=plugged)
+        return replace(start, deferred=start.deferred or plugged).incoming_arguments()
     if start is Start.RESTORE:
         return ["-incoming", "defer"]
     return ["-S"] if plugged else []
@@ -152,7 +152,7 @@ def successor_of(machine: Machine, name: str, settings: MachineSettings, passed:
 
     It keeps the descriptors of both channels, and standard output and error go to the same file.
 
-    :param name: of the successor, and part of its other files' names.
+    :param name: the successor's name, part of the names of its other files.
     :param passed: descriptors that management has passed to the process, by netdev.
     """
     files = MachineFiles(machine.files.folder, name, machine.files.process_name)
@@ -172,7 +172,7 @@ def _write_back(mapped: Path) -> None:
 
 
 def _keep_crash(files: MachineFiles, process: subprocess.Popen[str], program: Path) -> None:
-    pid = qemu_below(process.pid, name_of(files.name))
+    pid = qemu_below(process.pid, name_option(files.name))
     status = wait_while_exiting(process, pid)
     keep_crash(files.folder, files.name, pid, None if status is None else status_of_qemu(status), program)
 

@@ -1,6 +1,7 @@
 """Command lines: options that a target shares with its source, and names that cannot inject options."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_target_waits_on_both_channels_cpr_first() -> None:
 
 def test_ordinary_migration_has_one_channel_and_its_memory_in_a_file() -> None:
     channels = MigrationChannels("", "m")
-    assert channels.incoming_arguments(deferred=True) == ["-S", "-incoming", "defer"]
+    assert replace(channels, deferred=True).incoming_arguments() == ["-S", "-incoming", "defer"]
     assert [item["channel-type"] for item in channels.descriptions()] == ["main"]
     line = " ".join(command_line(machine_settings(memory_file=7), MachineFiles(Path("/e"), "source"), 5, 6))
     assert "memory-backend-file,mem-path=/proc/self/fd/7,id=ram0,share=on" in line

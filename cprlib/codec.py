@@ -50,7 +50,7 @@ def decode(wanted: type[Value], value: object) -> Value:
 def dump_json(value: object, *, indent: int | None = 2) -> str:
     """A record as the text of a JSON file.
 
-    :raises BadValue: it has no JSON form; a float that is no number has none, use None for what is not known.
+    :raises BadValue: it has no JSON form, as infinity and NaN; use None for what is not known.
     """
     separators = (",", ": ") if indent else (",", ":")
     try:

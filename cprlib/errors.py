@@ -105,7 +105,7 @@ class SkipWord(enum.StrEnum):
 class NotSupported(CprlibError):
     """This QEMU or kernel lacks a feature that a test needs; found by probing, never by version.
 
-    :param word: of the case that is skipped for that.
+    :param word: why a case is skipped for that; a policy can allow it.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class InstrumentError(CprlibError):
 
 
 class Awaited(enum.Enum):
-    """What a deadline waits for: a QEMU or a guest that hangs is a finding, anything else says nothing about them."""
+    """The side that a deadline waits for: a QEMU or a guest that hangs is a finding, a harness that does is not."""
 
     QEMU = "QEMU"
     GUEST = "guest"

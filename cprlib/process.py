@@ -57,7 +57,7 @@ def run(
 ) -> str:
     """Run a command to its end and return its standard output.
 
-    :param purpose: of the command, as it reads after "cannot": ``"apply patch 3"``.
+    :param purpose: what the command is for, as it reads after "cannot": ``"apply patch 3"``.
     :param seconds: deadline, scaled; then the whole process group is killed.
     :raises DeadlineExceeded: it did not end.
     :raises ProcessFailed: exit status other than 0; ``details`` has the command line and the output.
@@ -107,7 +107,7 @@ def spawn(
 
     The child dies with the thread that started it (PR_SET_PDEATHSIG), so that thread must live as long as the body.
 
-    :param umask: of the child; the caller's when -1.
+    :param umask: the child's; the caller's when -1.
     :param prepare: called in the child before the program: system calls only, and it must not raise.
     :raises EnvironmentFailure: the program does not exist or may not be run.
     """

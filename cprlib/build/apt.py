@@ -99,7 +99,7 @@ class PackageLists(abc.ABC):
     """The lists of one suite.
 
     :param mirror: address without a slash at its end.
-    :param folder: of all lists of that mirror.
+    :param folder: folder of all lists of that mirror.
     """
 
     def __init__(self, mirror: str, suite: str, folder: Path, progress: Progress) -> None:

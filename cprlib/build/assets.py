@@ -131,7 +131,7 @@ def find_assets() -> Assets:
 
 
 def _read_manifest() -> _Manifest:
-    """What is built from the present recipes; nothing when the file cannot be read."""
+    """The builds from the present recipes; none when the file cannot be read."""
     with contextlib.suppress(OSError, codec.BadValue):
         manifest = codec.load_json(_Manifest, (cache_folder() / MANIFEST).read_bytes())
         if manifest.recipes == recipes_digest():

@@ -29,7 +29,7 @@ EARLY_RETURNS = {b"void": (b"",), b"bool": (b" true", b" false"), b"int": (b" 0"
 
 
 class Rule(enum.StrEnum):
-    """What a mutant changes."""
+    """Kinds of changes."""
 
     DELETE = "delete the statement"
     NEGATE = "negate the condition"
@@ -48,8 +48,7 @@ class CodeChange:
     """One mutant of a file, or the three of a condition.
 
     :param rules: one, or those of a condition; their mutants have consecutive numbers.
-    :param line: of the changed text, from 1.
-    :param last_line: of the changed text.
+    :param line, last_line: first and last line of the changed text, from 1.
     :param function: in which it is.
     :param original: the text that is changed, on one line.
     :param mutated: what each rule makes from it.

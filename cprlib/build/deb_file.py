@@ -23,7 +23,7 @@ def unpack_deb(deb: Path, folder: Path, members: Sequence[str] = ()) -> None:
     """Unpack a package into a folder; runs no scripts. Owners are not kept.
 
     :param members: patterns (``fnmatch``) of names as the package has them, ``./boot/*``; everything without patterns.
-    :raises BuildFailed: the file is no package, is cut off, or has nothing that matches a pattern.
+    :raises BuildFailed: the file is not a package, is cut off, or has nothing that matches a pattern.
     :raises OSError: the folder cannot be written.
     """
     tried = f"unpack {deb.name}"
@@ -67,7 +67,7 @@ def _zstd() -> Any:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What a damaged package raises; of zstd only when it is in use."""
+    """Errors of a damaged package; those of zstd only when it is in use."""
     used = [sys.modules[name] for name in ("compression.zstd", "backports.zstd") if name in sys.modules]
     return (*ERRORS, *(module.ZstdError for module in used))
 

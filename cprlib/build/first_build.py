@@ -1,4 +1,4 @@
-"""What the first command on a machine makes before it runs: Debian packages, Python environment, builds; all at once.
+"""Preparations of the first command on a machine: Debian packages, Python environment, builds; all at once.
 
 Standard library only, because the Python environment is one of the things that are made.
 """
@@ -33,9 +33,9 @@ BUILDING = ("build", "prove", "run")  # commands that need builds
 
 @dataclass(frozen=True, slots=True)
 class Builds:
-    """What a command needs.
+    """The builds that a command needs.
 
-    :param base: of the project's own QEMU; None when that is not needed.
+    :param base: base of the project's own QEMU; None when that is not needed.
     :param guest: whether the guest image is needed.
     :param lab: whether the lab kernel is needed.
     :param verdict: whether the command ends with the verdict of the whole suite.
@@ -48,9 +48,9 @@ class Builds:
 
 
 def builds_of(arguments: Sequence[str], supports_native: Callable[[], bool]) -> Builds:
-    """What a command will build, as far as its arguments show; the command itself builds the rest.
+    """The builds that a command needs, as far as its arguments show; the command itself makes the rest.
 
-    :param arguments: of ``cprlib``, the name of the command first.
+    :param arguments: those of ``cprlib``, the name of the command first.
     :param supports_native: whether tests can run without a lab on this host.
     """
     command, rest = arguments[0], list(arguments[1:])

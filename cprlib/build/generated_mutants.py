@@ -31,7 +31,7 @@ class GeneratedMutant:
     """One mutant.
 
     :param number: from 1; QEMU is started with it.
-    :param patch: of the series, that wrote the line.
+    :param patch: the patch of the series that wrote the line.
     :param line: in the source with the series, from 1.
     :param rule: a value of :class:`cprlib.build.c_mutants.Rule`.
     :param original: the text that is changed. :param mutated: what it is changed to.
@@ -84,7 +84,7 @@ class _Candidate:
 class Weaver:
     """The sources of a series with mutants in them.
 
-    :param sources: text of each file. :param added: of each file, the patch of each added line.
+    :param sources: text of each file; :param added: for each file, the patch of each added line.
     """
 
     sources: Mapping[str, bytes]

@@ -37,7 +37,7 @@ class GuestTemplate:
     """A template.
 
     :param state: file with QEMU's migration stream.
-    :param kernel_arguments: of the guest that was saved.
+    :param kernel_arguments: those of the guest that was saved.
     """
 
     key: str

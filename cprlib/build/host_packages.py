@@ -1,4 +1,4 @@
-"""What a build needs from the host: find what is missing, and install Debian packages where the caller is root.
+"""Programs and Debian packages that a build needs: find missing ones, and install packages where the caller is root.
 
 Hosts without apt (Fedora, openSUSE, Arch) need programs; they are named with the command that installs them.
 """

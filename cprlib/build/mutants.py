@@ -32,7 +32,7 @@ TRAILERS = ("Killed-by", "Message", "Bases", "Leaves-out")
 class Mutant:
     """A QEMU build with a known defect.
 
-    :param name: of its file, without ``.patch``: ``"packet-lost-at-stop"``.
+    :param name: name of its file, without ``.patch``: ``"packet-lost-at-stop"``.
     :param group: folder of the file: ``"traffic"``.
     :param subject: what it changes, in one line.
     :param body: what is wrong with this QEMU and what a user would see.

@@ -39,7 +39,7 @@ class Progress:
         yield lambda _detail, _fraction=0.0: None
 
     def note(self, text: str) -> None:
-        """Print a line that is no step."""
+        """Print a line that is not a step."""
 
     def check(self) -> None:
         """Let the work end here when it is to stop; for work that waits, between its steps."""

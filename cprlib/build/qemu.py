@@ -67,7 +67,7 @@ OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Instrumentation:
-    """What is compiled into a QEMU beside its source and the patches.
+    """Additional code that is compiled into a QEMU.
 
     :param key: digest of everything that it depends on.
     :param link: makes the instrumented program in the tree of the compiled one, adds other files to the folder of the
@@ -93,7 +93,7 @@ def build_qemu(
     :param series: whether to apply the project's own series.
     :param leave_out: patches of the series to leave out, by the beginning of their names.
     :param extra: patches to apply after the series.
-    :param instrumentation: of the program.
+    :param instrumentation: additional code of the program.
     :returns: the binary, and the folder of its firmware, which it also finds by itself.
     :raises DownloadFailed: packages could not be fetched.
     :raises NotSupported: the suite does not have the source of the base.

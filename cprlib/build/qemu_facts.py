@@ -1,4 +1,4 @@
-"""What is known of a QEMU binary, kept in the store: a lab takes half a second to find it out, for each test."""
+"""Version and features of a QEMU binary, kept in the store: a lab takes half a second to find them out."""
 
 from __future__ import annotations
 

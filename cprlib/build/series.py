@@ -29,7 +29,7 @@ class Base:
     :param version: upstream version, or the beginning of it.
     :param stand_in_on: for a series that stands in for a feature that no release has: the base that it is for, with
         whose source tree it is built.
-    :param options: of configure, beside those of every base.
+    :param options: options of configure, beside those of every base.
     """
 
     name: str

@@ -52,7 +52,7 @@ exec "$top/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2" --library-path "$top/u
 class StockQemu:
     """A QEMU of Debian's.
 
-    :param version: of the package: ``1:10.0.13+ds-0+deb13u1``.
+    :param version: the package's: ``1:10.0.13+ds-0+deb13u1``.
     :param qemu: the script that starts it.
     """
 

@@ -119,7 +119,7 @@ def step_check(before: ClockReading, after: ClockReading, rates: ClockRates, pau
     """The step of each clock at an update.
 
     :param before, after: readings around it.
-    :param rates: of the clocks before it.
+    :param rates: rates of the clocks before it.
     :param pause_ns: from STOP to RESUME; None when unknown.
     """
     name, expected = "guest-clock-step", "between minus the pause (STOP to RESUME) and zero"

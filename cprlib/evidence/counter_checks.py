@@ -72,7 +72,7 @@ def error_check(before: Errors, after: Errors) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class Notifications:
-    """What a NIC of the guest has counted so far."""
+    """Counters of a NIC of the guest."""
 
     packets: int
     interrupts: int

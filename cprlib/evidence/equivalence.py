@@ -101,7 +101,7 @@ def compare(
 ) -> EquivalenceRecord:
     """Compare two states. A side that one of them lacks is not compared.
 
-    :param allowed: differences that are no finding.
+    :param allowed: differences that are not a finding.
     :param subject: what happened between them, for the report.
     """
     unread = {**before.unread, **after.unread}
@@ -213,7 +213,7 @@ def allowed_differences(path: Path | None = None) -> tuple[AllowedDifference, ..
 def _entry(value: object, tried: str, line: int, earlier: Sequence[object]) -> AllowedDifference:
     """The entry of one table.
 
-    :param line: of its header.
+    :param line: number of its header's line.
     """
     known = [item.name for item in fields(AllowedDifference)]
 

@@ -1,4 +1,4 @@
-"""Frames that are no test packets: who sent which kind and when, and what an update adds to them.
+"""Frames other than test packets: who sent which kind and when, and what an update adds to them.
 
 After an update the guest is announced twice: QEMU sends RARP for each NIC, in rounds (qemu_announce_self(),
 net/announce.c), and asks a guest that has agreed on VIRTIO_NET_F_GUEST_ANNOUNCE to send gratuitous ARP and neighbour
@@ -34,7 +34,7 @@ KNOWN = (
     FrameClass.ICMP,
     FrameClass.FRAGMENT,
 )
-FEW, PER_UPDATE, PER_SECOND = 50, 60, 10  # frames of one kind and sender that are no storm
+FEW, PER_UPDATE, PER_SECOND = 50, 60, 10  # frames of one kind and sender; more are a storm
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
 
     They are made whatever the test waited for, and whether it noticed or not.
 
-    :param folder: of the case, with the consoles and what QEMUs left that crashed.
+    :param folder: the case's, with the consoles and what QEMUs left that crashed.
     :param counts_against_qemu: an update had begun; else a death is inconclusive, and so is a guest's without memory.
     """
     found = []

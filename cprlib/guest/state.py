@@ -33,7 +33,7 @@ PATTERNS = (  # in one request, since no stream is measured meanwhile: the agent
     "/dev/kmsg",
 )
 SETTLING = (f"{NET}[!l]*/{{carrier,mtu}}", "/proc/net/if_inet6", f"{CLOCKSOURCE}current_clocksource")
-"""What shows whether the guest has settled."""
+"""Files that show whether the guest has settled."""
 ERRORS = ("crc", "error", "fifo", "frame", "over", "timeout", "aborted", "heartbeat", "window", "xdp", "nohandler")
 NIC_SUBJECTS = re.compile(r"virtio|net|eth\d|clock|tsc|timer|time|irq|pci|hpet|rtc|lockup|stall|hung|bug|oops", re.I)
 WARNING = 4  # include/linux/kern_levels.h
@@ -110,7 +110,7 @@ def _addresses_settled(files: Mapping[str, GuestFile]) -> bool:
 
 
 def _nic(nic: NicInfo) -> Iterator[tuple[str, str]]:
-    """What ethtool shows, and counters of errors."""
+    """Settings and features that ethtool shows, and counters of errors."""
     yield from ((f"features/{name}", value) for name, value in nic.features.items())
     yield from ((f"settings/{name}", str(value)) for name, value in nic.settings.items())
     yield "rss", nic.rss

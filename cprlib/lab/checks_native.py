@@ -43,7 +43,7 @@ class Diagnosis:
     """One check.
 
     :param area: affected backend: ``"native"``, ``"lab"``, or ``"both"``.
-    :param name: of the check.
+    :param name: the check's.
     :param level: ``fail`` means that the backend cannot be used.
     :param seen: the observation.
     :param advice: what the user can do; may be empty.
@@ -172,7 +172,7 @@ def check_kcmp() -> Result:
 def ptrace_advice(root: Path = Path("/")) -> str:
     """Why a process may not look into another one here, and what to do.
 
-    :param root: of the file system; another one for tests.
+    :param root: root of the file system; another one for tests.
     """
     status = dict(line.partition(":")[::2] for line in read_text(root / "proc/self/status").splitlines())
     scope = read_text(root / "proc/sys/kernel/yama/ptrace_scope").strip()

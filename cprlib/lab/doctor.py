@@ -182,7 +182,7 @@ def check_confinement() -> list[Diagnosis]:
 def namespaces_advice(root: Path = Path("/")) -> str:
     """Who refuses user namespaces here, and how to allow them; labs run without them too.
 
-    :param root: of the file system; another one for tests.
+    :param root: root of the file system; another one for tests.
     """
     for name, value, who in NAMESPACE_SETTINGS:
         if read_text(root / "proc/sys" / name.replace(".", "/")).strip() == value:

@@ -24,7 +24,7 @@ KIND = "avocado-instrumented"
 
 
 def _without_protocols(name: str) -> Any:
-    """What a test imports from the package pyroute2 itself."""
+    """The one name that a test imports from the package pyroute2 itself."""
     if name != "IPRoute":
         raise AttributeError(name)
     from pyroute2.iproute.linux import IPRoute  # noqa: PLC0415 - when a test needs it

@@ -43,7 +43,7 @@ def case_name(test: str) -> str:
 
 
 class JobState:
-    """What runs, what has ended, and how long the rest takes.
+    """Tests that run, tests that have ended, and the time that the rest takes.
 
     :param expected: seconds by case, of earlier runs.
     :param at_once: number of tests that run at once.
@@ -175,9 +175,9 @@ class JobDisplay:
             self.print(f"avocado: {one_line(line, REASON_WIDTH)}")
 
     def print(self, line: str, style: str = "") -> None:
-        """Print a line; a reader that has ended is no error of the run.
+        """Print a line; that its reader has ended is not an error of the run.
 
-        :param style: of rich, for a terminal.
+        :param style: a style of rich, for a terminal.
         """
         del style
         with contextlib.suppress(OSError):

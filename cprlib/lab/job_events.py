@@ -1,4 +1,4 @@
-"""What happens in an Avocado job, while it happens: one JSON line each, in a pipe to the process that started Avocado.
+"""Events of an Avocado job while it runs: one JSON line each, in a pipe to the process that started Avocado.
 
 :mod:`cprlib.lab.events_plugin` writes them; :mod:`cprlib.lab.job_display` shows them.
 """
@@ -48,10 +48,10 @@ JobEvent = ChosenTests | StartedTest | EndedTest
 
 
 def read_events(lines: Iterable[str], handle: Callable[[JobEvent], None]) -> None:
-    """Read lines until their writer ends; a line that is no event (a newer plugin's) is left out."""
+    """Read lines until their writer ends; a line that is not an event (a newer plugin's) is left out."""
     for line in lines:
         try:
-            event: JobEvent = load_json(JobEvent, line)  # type: ignore[arg-type]  # a union is no type for mypy
+            event: JobEvent = load_json(JobEvent, line)  # type: ignore[arg-type]  # mypy wants a class
         except BadValue:
             continue
         handle(event)

@@ -42,7 +42,7 @@ def known_durations() -> Mapping[str, float]:
 def longest_first(tests: Sequence[Test], references: Sequence[str]) -> list[Test]:
     """Tests in the order in which they should begin; those that are not known come first.
 
-    :param references: of the tests, in the same order.
+    :param references: those of the tests, in the same order.
     """
     known = known_durations()
     seconds = [known.get(test_name(reference), float("inf")) for reference in references]
@@ -66,8 +66,8 @@ def remember_durations(jobs: Iterable[Path]) -> None:
 def parallel_tests(engine: str | None, root: Path = Path("/")) -> int:
     """One natively; in labs one per processor, as far as memory suffices. At least 1.
 
-    :param engine: of the lab; None natively.
-    :param root: of the file system; another one for tests.
+    :param engine: the lab's; None natively.
+    :param root: root of the file system; another one for tests.
     """
     if engine is None:
         return 1

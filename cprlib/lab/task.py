@@ -37,7 +37,7 @@ class TaskSpec:
     """The task, as JSON on the command line.
 
     :param output_dir: folder of its results, the only one that the lab can write.
-    :param arguments: of Avocado's ``runnable-run``.
+    :param arguments: those of Avocado's ``runnable-run``.
     """
 
     engine: str
@@ -66,8 +66,8 @@ def status_connection(uri: str) -> socket.socket:
 def report_lost(task: Any, returncode: int | None) -> None:
     """Finish a task as an error when its runner was killed or failed; Avocado would wait for its result forever.
 
-    :param task: of Avocado.
-    :param returncode: of the runner; one that exits with 0 has sent its result.
+    :param task: Avocado's.
+    :param returncode: the runner's exit status; one that exits with 0 has sent its result.
     """
     if not returncode:
         return

@@ -21,7 +21,7 @@ MOUNT = "sys/fs/cgroup"
 def usable_cores(root: Path = Path("/")) -> int:
     """Number of processors, at least 1: those of the CPU mask, or as many as the quota of a control group pays for.
 
-    :param root: of the file system; another one for tests.
+    :param root: root of the file system; another one for tests.
     """
     return max(1, min([len(os.sched_getaffinity(0)), *(int(share) for share in _cpu_shares(root))]))
 

@@ -30,7 +30,7 @@ class Descriptor:
 
     :param number: the descriptor's number in its process.
     :param link: target of /proc/PID/fd/N, e.g. ``/dev/net/tun`` or ``anon_inode:[eventfd]``.
-    :param device, inode: of the opened file; every open of /dev/net/tun has those of the device node.
+    :param device, inode: the opened file's; every open of /dev/net/tun has those of the device node.
     :param flags: open file status flags (fdinfo ``flags``, octal there).
     :param mount: fdinfo ``mnt_id``.
     :param interface: name of the interface behind a tap (fdinfo ``iff``, drivers/net/tun.c), else None, also for a

@@ -47,7 +47,7 @@ _FILTERS: Mapping[str, Filter] = {
 
 
 class Act(enum.StrEnum):
-    """What happened."""
+    """Kinds of events."""
 
     WORKER_MADE = "worker made"
     WORKER_ENDED = "worker ended"
@@ -71,7 +71,7 @@ class KernelEvent:
 
     :param time_ns: CLOCK_REALTIME, to the microsecond.
     :param task: thread id of the worker or of the reader or writer.
-    :param name: of that thread; ``vhost-<pid of its owner>`` for a worker.
+    :param name: that thread's name; ``vhost-<pid of its owner>`` for a worker.
     """
 
     time_ns: int
@@ -81,7 +81,7 @@ class KernelEvent:
 
     @property
     def owner(self) -> int | None:
-        """Process id of the worker's QEMU; None when the task is no worker."""
+        """Process id of the worker's QEMU; None when the task is not a worker."""
         found = _WORKER.match(self.name)
         return int(found["owner"]) if found else None
 

@@ -89,7 +89,7 @@ def duplicate_descriptor(pid: int, number: int) -> int:
 
 
 def mount_sysfs() -> int:
-    """A sysfs of the calling thread's network namespace, mounted nowhere (fsopen(2), fsmount(2)).
+    """A detached mount of sysfs for the calling thread's network namespace (fsopen(2), fsmount(2)).
 
     /sys shows the devices of the namespace in which it was mounted.
 

@@ -53,9 +53,9 @@ def read_network_state(switch: NetworkNamespace, station: NetworkNamespace, taps
 
 
 def tap_queue_values(queues: Iterable[TapQueue]) -> Values:
-    """What the kernel knows of the tap queues that a process has open: the number of equal ones.
+    """The kernel's state of the tap queues that a process has open, with the number of queues in each state.
 
-    The order of their descriptors is none of the guest's business.
+    The order of their descriptors does not matter: a guest cannot see it.
     """
     counted = Counter(
         f"queues/{queue.interface}/{name}: {value}" for queue in queues for name, value in queue.facts().items()

@@ -32,7 +32,7 @@ ADVICE = frozenset(("dd", "dc", "lo", "mg", "hg", "nh", "wf", "um", "uw"))  # Vm
 def read_process_state(pid: int, *names: str) -> Values:
     """The state of a process.
 
-    :param names: of the QEMU; in file names they are replaced, since source and target have files of their own.
+    :param names: the QEMU's names; in file names they are replaced, since source and target have files of their own.
     :raises InstrumentError: the process is gone, or the caller may not read it.
     """
     folder = Path(f"/proc/{pid}")
@@ -59,7 +59,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _what(row: Descriptor, names: Iterable[str]) -> str:
-    """What a descriptor is: ``tap tap0``, ``eventfd``, the name of a file."""
+    """Kind and interface of a descriptor, or the name of its file: ``tap tap0``, ``eventfd``."""
     if row.kind in ("file", "memfd"):
         file = os.path.basename(row.link)
         return next((file.replace(f"-{name}.", "-QEMU.") for name in names if f"-{name}." in file), file)

@@ -90,7 +90,7 @@ def wait_workers_ended(pid: int, kept: int = 0) -> float:
 def status_fields(folder: Path, names: Collection[str]) -> Iterator[tuple[str, str]]:
     """Fields of a process or thread by name (proc_pid_status(5)), with single spaces.
 
-    :param folder: of it in /proc.
+    :param folder: its folder in /proc.
     :raises OSError: it has ended.
     """
     for line in (folder / "status").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -102,7 +102,7 @@ def status_fields(folder: Path, names: Collection[str]) -> Iterator[tuple[str, s
 def status_field(pid: int, name: str) -> str | None:
     """A field of /proc/PID/status; None when the process is gone or the field is missing.
 
-    :param pid: of a process or thread.
+    :param pid: process or thread.
     """
     with contextlib.suppress(OSError):
         return dict(status_fields(Path(f"/proc/{pid}"), (name,))).get(name)
@@ -129,7 +129,7 @@ class TaskUse:
 
 
 def task_use(pid: int) -> TaskUse:
-    """What the threads of a process have used so far.
+    """Processor time and context switches of the threads of a process so far.
 
     The time is /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst), exact to the ns where stat(5)
     counts clock ticks; those serve where the kernel has no schedstat.

@@ -45,8 +45,8 @@ class SystemCall:
     """A system call that can be made to fail.
 
     :param number: on x86-64.
-    :param value: of one of its arguments, low 32 bits; :data:`ANY` for all calls.
-    :param position: of this argument, from 0; by default the request of ioctl(2), the command of fcntl(2).
+    :param value: low 32 bits of one of its arguments; :data:`ANY` for all calls.
+    :param position: position of this argument, from 0; by default the request of ioctl(2), the command of fcntl(2).
     """
 
     number: int
@@ -61,7 +61,7 @@ class SystemCall:
 class MadeCall:
     """A system call of a program that was not made to fail.
 
-    :param pid: of the process.
+    :param pid: the process that made it.
     :param data: what a request of ioctl(2) gives the kernel in memory, by the size in the request; else empty.
     """
 

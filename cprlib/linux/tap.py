@@ -52,7 +52,7 @@ class TapQueue:
     :param header_bytes: length of the header before each packet (TUNGETVNETHDRSZ): 10, or 12 for virtio 1.
     :param flags: names of the flags that the tap was opened with.
     :param send_buffer: bytes (TUNGETSNDBUF); None for a macvtap.
-    :param byte_order: of the header (TUNSETVNETLE, TUNSETVNETBE): ``native``, ``little``, ``big``.
+    :param byte_order: the header's (TUNSETVNETLE, TUNSETVNETBE): ``native``, ``little``, ``big``.
     """
 
     number: int
@@ -64,7 +64,7 @@ class TapQueue:
     byte_order: str
 
     def facts(self) -> Mapping[str, str]:
-        """What an update must not change: everything except the descriptor's number."""
+        """The state that an update must not change: all except the descriptor's number."""
         facts = {
             "interface": self.interface,
             "vnet header": f"{self.header_bytes} bytes",

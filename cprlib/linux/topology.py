@@ -53,7 +53,7 @@ def station_end(number: int) -> Address:
 class Topology:
     """The namespaces of a running test; created by :func:`build_topology`.
 
-    :param mtu: of every link, in bytes.
+    :param mtu: MTU of every link, in bytes.
     """
 
     switch: NetworkNamespace
@@ -90,7 +90,7 @@ class Topology:
 
         In mode passthru it gets every packet of this link, whatever address the guest gives its NIC.
 
-        :param mac: of the guest's NIC.
+        :param mac: address of the guest's NIC.
         :param queue_length: packets that an unread queue holds.
         :raises EnvironmentFailure: the kernel has no macvtap or the rights are missing.
         """
@@ -176,7 +176,7 @@ def _build_station(station: NetworkNamespace, mtu: int) -> None:
 def build_topology(mtu: int = MTU) -> Iterator[Topology]:
     """Create the switch and the station in two new namespaces; both are deleted when the body ends.
 
-    :param mtu: of every link, in bytes.
+    :param mtu: MTU of every link, in bytes.
     :raises EnvironmentFailure: a right or a kernel feature is missing.
     """
     with NetworkNamespace("switch") as switch, NetworkNamespace("station") as station:

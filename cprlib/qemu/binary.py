@@ -221,7 +221,7 @@ def newest_common(kind: str, *types: frozenset[str]) -> str | None:
     QEMU's own types come first, then those of a distribution: ``pc-q35-rhel9.6.0``, ``pc-q35-9.2+pve1``. Types without
     a number in their name (``pc-q35-noble``) have no order, and are taken where nothing else is common.
 
-    :param kind: of machine: ``pc-q35`` for ``pc-q35-10.0``.
+    :param kind: the machine's kind: ``pc-q35`` for ``pc-q35-10.0``.
     :returns: None when there is none.
     """
 

@@ -1,4 +1,4 @@
-"""What a QEMU says about itself; stands in case.json and run.json."""
+"""Version and features of a QEMU binary, as recorded in case.json and run.json."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class LocalNames:
 
 @dataclass(frozen=True, slots=True)
 class QemuFacts:
-    """What was found out about a binary.
+    """Version and features of a binary.
 
     :param version: as query-version has it, with the packager's suffix.
-    :param sha256: of the executable.
+    :param sha256: the executable's.
     :param netdev_cpr: NetdevTapOptions has a member ``cpr``.
     :param cpr_transfer: MigMode has ``cpr-transfer``.
     :param migration_local: MigrationParameters has ``local``, or ``backend-transfer`` as it was called before (newer

@@ -114,7 +114,7 @@ def _body(line: str) -> str:
 
 
 def read_queries(qmp: QmpConnection, queues: int, *, vhost: bool) -> Values:
-    """What QMP's queries and the virtqueues of all virtio devices report.
+    """The answers to QMP's queries, also those about the virtqueues of all virtio devices.
 
     :param queues: queue pairs of the NIC that has most; :param vhost: whether a NIC has vhost.
     """
@@ -137,7 +137,7 @@ def read_queries(qmp: QmpConnection, queues: int, *, vhost: bool) -> Values:
 
 
 def read_outlines(qmp: QmpConnection) -> Values:
-    """What HMP's ``info`` reports of devices, memory and network."""
+    """The output of HMP's ``info`` about devices, memory and network."""
     answers = qmp.execute_all([("human-monitor-command", {"command-line": f"info {name}"}) for name in OUTLINES])
     return {
         f"{name}/{path}": value

@@ -39,7 +39,7 @@ class SizeWatch:
 
     A guest may write to its console without end: its QEMU is killed before the disk is full.
 
-    :param limits: of each file, in bytes.
+    :param limits: largest size of each file, in bytes.
     :param kill: called once, when a file exceeds its limit.
     """
 
@@ -86,7 +86,7 @@ def allow_core() -> None:
 def wait_while_exiting(process: subprocess.Popen[str], pid: int) -> int | None:
     """Wait for a process that writes its core or exits.
 
-    :param process: that was started. :param pid: of QEMU, which is the same or a child of it.
+    :param process: the one that was started; :param pid: QEMU's, which is the same or a child of it.
     :returns: its exit status; None when it does neither, or takes longer than :data:`EXIT_SECONDS`.
     """
     deadline = Deadline(EXIT_SECONDS, "a crashed QEMU to exit")
@@ -104,7 +104,7 @@ def wait_while_exiting(process: subprocess.Popen[str], pid: int) -> int | None:
 def keep_crash(folder: Path, name: str, pid: int, status: int | None, program: Path) -> Path | None:
     """Keep ``core-NAME`` and ``backtrace-NAME.txt`` of a crash, once. Never raises.
 
-    :param folder: of the evidence, in which the process was started.
+    :param folder: that of the evidence, in which the process was started.
     :param status: exit status, negative for a signal; None while it runs.
     :returns: the text file, which holds the backtrace or says why there is none; None when it did not crash.
     """

@@ -226,7 +226,7 @@ def _queues(name: str, data: bytes, layout: tuple[tuple[str, int], ...]) -> Valu
 def rows(name: str, data: bytes, width: int = ROW) -> Values:
     """Bytes as rows by offset; one value when they fit into a row.
 
-    :param width: of a row, in bytes.
+    :param width: bytes of a row.
     """
     if len(data) <= width:
         yield name, data.hex()

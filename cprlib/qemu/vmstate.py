@@ -65,7 +65,7 @@ class Description(msgspec.Struct, frozen=True):
 def device_state(stream: bytes) -> Mapping[str, str]:
     """All fields of all devices, by ``device/structure/field``, and the order of the sections with their versions.
 
-    :param stream: of the main channel, whole.
+    :param stream: everything that was sent on the main channel.
     :raises InstrumentError: the stream has another layout, or no description.
     """
     if not stream.startswith(MAGIC):

@@ -20,8 +20,8 @@ SHELL_SIGNAL = 128  # exit status of a shell whose child was killed by a signal,
 def qemu_below(pid: int, word: str) -> int:
     """Process id of the QEMU that is this process, or that a wrapper has started.
 
-    :param pid: of the program that was started.
-    :param word: of QEMU's command line that no other QEMU has. Programs that QEMU starts do not have it.
+    :param pid: the program that was started.
+    :param word: a word of its command line that no other QEMU has. Programs that QEMU starts do not have it.
     """
     for child in children_of(pid):
         found = qemu_below(child, word)

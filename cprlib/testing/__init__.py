@@ -1,1 +1,1 @@
-"""What a test of the suite is written with: base class, guest, case, background traffic, checks."""
+"""The framework of the suite's tests: base class, guest, case, background traffic, checks."""

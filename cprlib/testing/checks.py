@@ -1,4 +1,4 @@
-"""What a test notes of a case: checks, figures, skips; and a QEMU or guest that fails becomes a failed check."""
+"""Record checks, figures and skips of a case; a failure of QEMU or guest becomes a failed check."""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ class CaseChecks:
 
     A check's name is its property in kebab-case: ``no-descriptor-left``. A failed check fails the case.
 
-    Until the first update begins, checks are control steps: one that fails then accuses no update and is inconclusive,
-    and so is a later failure of the same property. :meth:`qemu_step` marks steps that accuse QEMU without
-    one.
+    Checks before the first update are control steps. A failed control step is inconclusive, and so is a later failure
+    of the same property. :meth:`qemu_step` marks steps whose failure counts against QEMU without an update.
 
     :param folder: the case's folder, where its files go.
     """
@@ -167,7 +166,7 @@ class CaseChecks:
     def add_equivalence(self, record: EquivalenceRecord, name: str) -> None:
         """Add two states that were compared, and the check that they do not differ.
 
-        :param name: of the check.
+        :param name: the check's.
         """
         record = replace(record, check=self._full_name(name))
         self.evidence = replace(self.evidence, equivalence=(*self.evidence.equivalence, record))
@@ -200,14 +199,14 @@ class CaseChecks:
 
     @contextlib.contextmanager
     def control_step(self) -> Iterator[None]:
-        """A control step: before any update, nothing that happens in the body accuses the update."""
+        """A control step: no failure in the body is attributed to an update."""
         control, self._control = self._control, True
         yield
-        self._control = control  # not after a failure: survives() has to know where it happened
+        self._control = control  # not after a failure: expect_survival() has to know where it happened
 
     @contextlib.contextmanager
     def qemu_step(self) -> Iterator[None]:
-        """A step that is itself what the case is about, such as a refused ``netdev_add``: a failure accuses QEMU."""
+        """A step that the case is about, such as a refused ``netdev_add``: a failure counts against QEMU."""
         before, self._qemu_step = self._qemu_step, True
         yield
         self._qemu_step = before  # not after a failure, as above
@@ -260,7 +259,7 @@ class CaseChecks:
             self.evidence = self.evidence.with_checks(check)
             return
         if self.counts_against_qemu or (failure and self.evidence.mechanism.handling.sends_descriptors):
-            # the netdev's option cpr=on is no stock feature: a QEMU that dies or hangs with it is a finding, always
+            # option cpr=on is not in stock QEMU, so a QEMU that dies or hangs with it is always a finding
             check = Check(name, Outcome.FAIL, expected, failure or happened, message)
         else:
             message = f"in a control step, without an update: {message}"
@@ -286,7 +285,7 @@ class CaseChecks:
         return ""
 
     def external_cause(self) -> str:
-        """What ended QEMU or guest and is neither's fault: a kernel without memory, the host's or the guest's."""
+        """A cause outside of QEMU that ended it or its guest: the host's or the guest's kernel had no memory."""
         return ""
 
     def expect_no_nic_error(self) -> None:
@@ -294,7 +293,7 @@ class CaseChecks:
         self.expect_empty("no-complaint", nic_errors(self.stderr_text())[:1], "no complaint of a QEMU")
 
     def stderr_text(self) -> str:
-        """What the QEMUs of the case wrote to standard error."""
+        """Standard error of the case's QEMUs."""
         paths = sorted(self.folder.glob("stderr-*.log"))
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
 

@@ -51,7 +51,7 @@ READERS: Mapping[str, Reader] = {
     "process": _read_process,
     "kernel": _read_kernel,
 }
-"""What is read, by side."""
+"""The readers of the state, by side."""
 
 HOST_SIDES = ("process", "kernel")  # read without QEMU's help, in a tenth of the time
 
@@ -61,7 +61,7 @@ def read_state(guest: RunningGuest, sides: Iterable[str] = ()) -> Snapshot:
 
     It takes 70 commands of QMP, which disturb the traffic of a NIC without vhost.
 
-    :param sides: of :data:`READERS`; all when empty.
+    :param sides: some of :data:`READERS`; all when empty.
     :raises QemuFailed, GuestFailed, DeadlineExceeded: QEMU or guest died or hangs.
     """
     chosen = set(sides) or READERS.keys()
@@ -116,7 +116,7 @@ def compare_state(
     A difference that goes away within a moment, as a thread that ends, is none: that side is read again.
 
     :param subject: what has happened since, for the report.
-    :param sides: of :data:`READERS`; those of the earlier state when empty.
+    :param sides: some of :data:`READERS`; those of the earlier state when empty.
     :raises QemuFailed, GuestFailed, DeadlineExceeded: QEMU or guest died or hangs.
     """
     allowed = allowed_differences()

@@ -73,7 +73,7 @@ class GuestCase(CaseChecks):
 
     @property
     def frames(self) -> FrameWatch:
-        """The frames of the guest that are no test packets."""
+        """The guest's frames other than test packets."""
         if self._frames is None:
             raise InstrumentError("look at the frames of the guest", "it was not started")
         return self._frames
@@ -142,7 +142,7 @@ class GuestCase(CaseChecks):
         """Check that everything that can be read of QEMU, process, kernel and guest is as before.
 
         :param before: None when nothing is compared.
-        :param name: of the check.
+        :param name: the check's.
         :param subject: what has happened since, for the report.
         :param sides: that are compared; all when empty.
         """
@@ -152,7 +152,7 @@ class GuestCase(CaseChecks):
     def expect_same_device_state(self, streams: Sequence[bytes]) -> None:
         """Check that each update sends the device state that the update before has sent.
 
-        :param streams: of the main channels, in order; by :class:`RecordMainChannel`.
+        :param streams: those of the main channels, in order, as :class:`RecordMainChannel` keeps them.
         """
         for number, (earlier, later) in enumerate(itertools.pairwise(streams), 1):
             record = compare_device_states(earlier, later, self.guest.mechanism, f"update {number}")
@@ -194,7 +194,7 @@ class GuestCase(CaseChecks):
         ).with_checks(*(labelled(check, label) if label else numbered_check(check, number) for check in checks))
 
     def stderr_text(self) -> str:
-        """What the QEMUs of the case wrote to standard error, and the rest of the last one's log."""
+        """Standard error of the case's QEMUs, and the rest of the last one's log."""
         said = CaseChecks.stderr_text(self)
         return f"{said}\n{self._guest.machine.messages}" if self._guest else said
 
@@ -226,7 +226,7 @@ class GuestCase(CaseChecks):
         return f"the {machine.name} was killed from outside by SIGKILL: did this machine run out of memory (dmesg)?"
 
     def check_frames(self) -> None:
-        """Add the checks of all frames that were no test packets, at the end of the case."""
+        """Add the checks of all frames other than test packets, at the end of the case."""
         features = next((fact.after for fact in self.evidence.guest_view if fact.name == "virtio features"), None)
         if self.guest.updates:
             faults = self.evidence.faults

@@ -38,7 +38,7 @@ def mib_per_queue_pair(nic: Mapping[str, str]) -> int:
 class GuestSpec:
     """A guest, and what its case is for. Everything else is the run's: :class:`SuiteParameters`.
 
-    :param mechanism, mode: of its updates.
+    :param mechanism, mode: how it is updated.
     :param queues: queue pairs of its NIC, where the run has no parameter ``queues``.
     :param vhost: whether the NIC uses vhost-net.
     :param netdevs: instead of these two: one NIC on each.
@@ -49,8 +49,8 @@ class GuestSpec:
     :param arguments: further arguments of source and target.
     :param between_qemus: updates lead to the run's other QEMU; without one the case is skipped.
     :param role: what the case shows.
-    :param ip_version: of the measured stream; the run's when None.
-    :param rate_share: of the run's rate that the measured stream takes, where other streams flow beside it.
+    :param ip_version: IP version of the measured stream; the run's when None.
+    :param rate_share: share of the run's rate for the measured stream, where other streams flow beside it.
     :param boots: the guest boots in the case; otherwise it may be restored from a template.
     :param root_ports: each NIC is behind a PCIe root port of its own, as libvirt has it; with machine ``q35``.
     :param suspends: the guest can be suspended to RAM and woken.

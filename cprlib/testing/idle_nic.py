@@ -90,7 +90,7 @@ def single_packets_check(before: Delays, after: Delays) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class IdleLoad:
-    """What QEMU and the NIC do while nothing is sent: the lowest figures of some short periods.
+    """The load of QEMU and the NIC while nothing is sent: the lowest figures of some short periods.
 
     :param processors: that the threads of QEMU used; 1 is all of one processor.
     :param switches: context switches of these threads, per second; :param interrupts: of the guest's NIC, per second.

@@ -168,7 +168,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         return None
 
     def _probe_target(self) -> QemuFacts:
-        """What the run's other QEMU can do.
+        """Version and features of the run's other QEMU.
 
         :raises NotSupported: there is none.
         """

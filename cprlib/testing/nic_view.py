@@ -23,7 +23,7 @@ DescriptorMap = dict[int, int]  # descriptor in the source: the same open file i
 class TapView:
     """The kernel's view of a tap.
 
-    :param queues: one per descriptor of QEMU; :param offloads: of the interface.
+    :param queues: one per descriptor of QEMU; :param offloads: the interface's.
     """
 
     queues: tuple[TapQueue, ...]

@@ -1,4 +1,4 @@
-"""What is watched beside the measured stream: other frames, error counters, notifications, a quiet NIC, clocks."""
+"""Observations beside the measured stream: other frames, error counters, notifications, an idle NIC, clocks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def sample_guest(agent: AgentConnection, network: NetInfo) -> GuestSample:
 class TrafficWatch:
     """Watches a guest while it is measured.
 
-    :param flows: for single packets, :param ports: of the guest likewise.
+    :param flows, ports: for single packets to the guest, and from it.
     :param first: before traffic, :param before: before each update.
     :param idle: load of an idle QEMU before the traffic; None when it was not measured.
     """
@@ -93,7 +93,7 @@ class TrafficWatch:
     def begin(cls, guest: RunningGuest, flows: Sequence[Flow], first_port: int, *, idle: bool) -> TrafficWatch:
         """Look at the guest before traffic starts.
 
-        :param flows: of the measured stream; single packets use each, and one of the other IP version.
+        :param flows: those of the measured stream; single packets use each, and one of the other IP version.
         :param first_port: the first of ``len(flows) + 1`` ports that no other flow has.
         :param idle: measure the load of an idle QEMU too.
         """
@@ -143,7 +143,7 @@ class TrafficWatch:
 
 
 class FrameWatch:
-    """Watches the frames of a guest that are no test packets, from its start to the end of the case.
+    """Watches a guest's frames other than test packets, from its start to the end of the case.
 
     :param frames: closed by the caller.
 

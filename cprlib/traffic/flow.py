@@ -1,4 +1,4 @@
-"""What is sent: flows, and the rate and length of a stream over them."""
+"""Flows, and the rate and length of a stream over them."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class DropEvent:
 
 @dataclass(frozen=True, slots=True)
 class DropReport:
-    """What the tracepoint reported.
+    """The tracepoint's events.
 
     :param unavailable: reason why nothing is known; empty when the tracepoint works.
     :param lost: events that the trace buffer itself lost.

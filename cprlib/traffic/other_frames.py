@@ -1,4 +1,4 @@
-"""Frames that are no test packets, as they arrive at the station: by sender, kind and time.
+"""Frames other than test packets, as they arrive at the station: by sender, kind and time.
 
 A packet socket with a filter keeps them in its buffer until they are read, so nothing runs meanwhile. UDP and TCP are
 left out: the measured stream and the background traffic have counts of their own.
@@ -40,7 +40,7 @@ _NEIGHBOUR_ADVERTISEMENT = 136  # RFC 4861 section 4.4
 
 @dataclass(frozen=True, slots=True)
 class OtherFrame:
-    """A frame that is no test packet.
+    """A frame other than a test packet.
 
     :param time_ns: CLOCK_REALTIME, by the kernel.
     :param sender: source MAC address.

@@ -52,7 +52,7 @@ def warm_up(
 class Listener:
     """A UDP socket on the station for packets that the guest sends by itself; a context manager.
 
-    :param address: of the station.
+    :param address: an address of the station.
     :raises EnvironmentFailure: the address is missing.
     """
 
@@ -116,7 +116,7 @@ class Probes:
     def round_trip(self, index: int, deadline: Deadline, *, quiet_s: float = 0.0) -> bool:
         """Send one packet on one flow, and wait for its answer; returns whether it arrives.
 
-        :param index: of the flow.
+        :param index: number of the flow, from 0.
         :param quiet_s: seconds without packets before it, so that it finds idle queues.
         """
         self._receive(quiet_s)

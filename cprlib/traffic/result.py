@@ -163,7 +163,7 @@ class TrafficResult:
     def longest_interruption(self, measured: Sequence[TimestampInterruption | None], lost: int) -> Interruption:
         """The longest interruption of all flows in one direction; its time stamps are not known unless all are.
 
-        :param measured: of each flow.
+        :param measured: the interruption of each flow.
         :param lost: packets of all flows.
         """
         known = [entry for entry in measured if entry is not None]

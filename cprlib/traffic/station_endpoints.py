@@ -154,7 +154,7 @@ def _listen(address: str, port: int) -> socket.socket:
 
 @dataclass(frozen=True, slots=True)
 class ReflectorLog:
-    """What the station's session-reflector recorded.
+    """The records of the station's session-reflector.
 
     :param log: every test packet answered, in the order of answering.
     :param dropped: packets that its sockets dropped because their buffers were full.

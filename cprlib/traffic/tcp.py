@@ -50,7 +50,7 @@ class TcpEndpointSettings:
     :param address: to connect to; None: wait for one connection on ``port``.
     :param rate: bytes/s that a source sends.
     :param byte_count: bytes that a source sends before it closes its half, 0 for "until finished".
-    :param seed: of the content.
+    :param seed: seed of the content.
     :raises UsageError: a value is out of range.
     """
 
@@ -72,7 +72,7 @@ class TcpEndpointSettings:
 
 @dataclass(frozen=True, slots=True)
 class TcpEndpointReport:
-    """What an endpoint saw.
+    """The account of an endpoint.
 
     :param longest_stall_ns: longest time without progress between the first byte and the last.
     :param retransmissions: segments that this endpoint sent again, TCP_INFO tcpi_total_retrans.

@@ -78,7 +78,7 @@ class ExecUpdate(LiveUpdate):
     """An update in mode cpr-exec.
 
     :param command: what the source executes; the target's command line when empty.
-    :param state_path: of the device state.
+    :param state_path: file of the device state.
     """
 
     command: Sequence[str] = ()

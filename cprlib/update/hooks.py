@@ -91,7 +91,7 @@ class RecordMainChannel(UpdateHook):
 
     @property
     def stream(self) -> bytes:
-        """What the source has sent so far; all of it once the target runs the guest."""
+        """The bytes that the source has sent so far; all of them once the target runs the guest."""
         return bytes(self._proxy.recorded) if self._proxy else b""
 
 
@@ -99,7 +99,7 @@ class RecordMainChannel(UpdateHook):
 class SentFd:
     """One descriptor of the CPR state.
 
-    :param name: of the netdev or the RAM block.
+    :param name: netdev or RAM block.
     :param file: the descriptor in the proxy.
     :param source_numbers: descriptors of the source that are the same open file.
     """

@@ -43,7 +43,7 @@ class UpdateHook:
     """Base class of hooks. A :class:`LiveUpdate` calls each method at the step it names; by default they do nothing."""
 
     expects_failure = False
-    """The update may fail: a target that ends early is no error."""
+    """The update may fail: a target that ends early is not an error."""
     waits_for_stop = True
     """The update waits for the source's STOP before its next steps."""
     plugs_target = False

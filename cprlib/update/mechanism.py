@@ -35,7 +35,7 @@ class Mode(enum.StrEnum):
 
 
 class NicHandling:
-    """Properties of a mechanism and management's part in it. This class: no property, and management does nothing."""
+    """Properties of a mechanism, and what management does for it. By default none, and nothing."""
 
     sends_descriptors = False
     """The source sends the NIC's descriptors with its CPR state, so the guest must stand still from then on."""
@@ -67,7 +67,7 @@ class NicHandling:
             facts.require_cpr_transfer()
 
     def of(self, netdev: TapNetdev) -> NicHandling:  # noqa: ARG002
-        """What moves this netdev of a guest, where a mechanism leaves some of them to another one."""
+        """The handling of one netdev of a guest: a mechanism may leave some of them to another one."""
         return self
 
     def parameters(self, netdev: TapNetdev) -> dict[str, object]:  # noqa: ARG002

@@ -39,7 +39,7 @@ def plug_target(
 ) -> None:
     """Add the netdevs and NICs of a target's settings by QMP, and name its main channel.
 
-    :param capabilities, parameters: of its migration, set before.
+    :param capabilities, parameters: for its migration, set before.
     :raises QemuFailed: the target refuses something, or dies of it.
     """
     if capabilities:

@@ -36,7 +36,7 @@ class Finding:
     :param text: one sentence with the figures.
     :param family: the property without the step, fault or stream at which it was judged, by which reports group; it is
         ``about`` when empty.
-    :param direction: of the packets that it is about; None when it is about both, or about none.
+    :param direction: direction of the packets that it is about; None when it is about both, or about none.
     """
 
     outcome: Outcome

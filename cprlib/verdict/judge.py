@@ -62,7 +62,7 @@ def judge_run(cases: Sequence[JudgedCase], policy: Policy) -> Verdict:
 def _summary(case: JudgedCase) -> str:
     reasons = case.verdict.reasons
     if case.outcome == Outcome.PASS:
-        return f"{len(reasons)} properties as the policy wants them"
+        return f"{len(reasons)} properties satisfy the policy"
     return listed((reason.text for reason in reasons), 3)
 
 

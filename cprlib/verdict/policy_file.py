@@ -155,7 +155,7 @@ def _value(source: _Source, table: str, key: str, kind: Any, value: object) -> o
 
 
 def _describe(kind: Any) -> str:
-    """What a value of this type is called in an error."""
+    """The name of this type of values in an error."""
     if kind in TYPE_NAMES:
         return TYPE_NAMES[kind]
     if typing.get_origin(kind) is typing.Literal:

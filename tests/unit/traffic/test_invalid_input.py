@@ -7,12 +7,10 @@ import socket
 import threading
 from collections.abc import Iterator
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cprlib.deadline import Deadline
-from cprlib.errors import UsageError
 from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
 from cprlib.traffic.flow import Flow, StreamSettings, flows_between
 from cprlib.traffic.packet_records import Reflection
@@ -98,18 +96,6 @@ def add_answer(world: World, sequence: int, own: int, *, early: bool) -> None:
     for name, value in zip(names, values, strict=True):
         column = getattr(columns, name)
         column.insert(0 if early else len(column), value)
-
-
-@pytest.mark.parametrize("size", [-1, 0, 43, 8973, 65536])
-def test_an_impossible_size_is_refused(size: int) -> None:
-    with pytest.raises(UsageError, match="bytes"):
-        flows_between(count=1, size=size)
-
-
-@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), 1e9])
-def test_an_impossible_rate_is_refused(rate: float) -> None:
-    with pytest.raises(UsageError, match="rate"):
-        StreamSettings(rate, count=1)
 
 
 def test_a_run_faster_than_its_control_run_is_inconclusive() -> None:

@@ -54,5 +54,6 @@ def test_both_ends_of_a_connection_agree_on_its_content() -> None:
 def test_a_taken_port_is_an_error() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
         holder.bind(("127.0.0.1", 0))
-        with pytest.raises(InstrumentError, match="listen on UDP port"):
-            StationEndpoints(holder.getsockname()[1], ("127.0.0.1",))
+        port = holder.getsockname()[1]
+        with pytest.raises(InstrumentError, match=f"listen on UDP port {port}"):
+            StationEndpoints(port, ("127.0.0.1",))

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, InstrumentError, QemuFailed
+from cprlib.errors import Awaited, InstrumentError
 from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable, Pairing, pair_tables
 from cprlib.linux.libc import duplicate_descriptor
 from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.start import successor_of
 from cprlib.qemu.wrapper import last_message
 from cprlib.update.events import Event, Step, Who
-from cprlib.update.live_update import MIGRATE_S, LiveUpdate, UpdateHook
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import FAILED_STATES, query_migration, view
 from cprlib.update.results import ProcessView
 
@@ -91,7 +91,7 @@ class ExecUpdate(LiveUpdate):
         self.stack.callback(os.close, file)
         self.state_path = f"/proc/{os.getpid()}/fd/{file}"
         target = successor_of(self.source, self.target_name, self._settings_of_target(), self.passed)
-        target.command = [*target.command, "-incoming", json.dumps(self._main_channel)]
+        target.command = [*target.command, "-incoming", json.dumps(self._channels[0])]
         self.started_target, self.greetings = target, self.source.qmp.greetings
 
     def _wait_listening(self) -> None:
@@ -103,15 +103,8 @@ class ExecUpdate(LiveUpdate):
         return {**own, "cpr-exec-command": [*(self.command or self.target.command)]}
 
     @property
-    def _main_channel(self) -> dict[str, object]:
-        return file_channel(self.state_path)
-
-    def migrate(self) -> QemuFailed | None:
-        try:
-            self.source.qmp.execute("migrate", {"channels": [self._main_channel]}, seconds=MIGRATE_S)
-        except QemuFailed as error:
-            return error
-        return None
+    def _channels(self) -> list[dict[str, object]]:
+        return [file_channel(self.state_path)]
 
     def _wait_completed(self) -> None:
         """Wait for the QMP greeting of the target on the connection of the source.

@@ -159,10 +159,15 @@ class LiveUpdate:
         """Give ``migrate`` to the source; returns the error when it was refused."""
         seconds = HELD_MIGRATE_S if self.expects_failure else MIGRATE_S
         try:
-            self.source.qmp.execute("migrate", {"channels": self.source_channels.descriptions()}, seconds=seconds)
+            self.source.qmp.execute("migrate", {"channels": self._channels}, seconds=seconds)
         except QemuFailed as error:
             return error
         return None
+
+    @property
+    def _channels(self) -> list[dict[str, object]]:
+        """The channels that the source sends on (QAPI MigrationChannel)."""
+        return self.source_channels.descriptions()
 
     def mark(self, name: str, who: Who = Who.HARNESS) -> int:
         """Note a step now; returns its time."""

@@ -24,7 +24,6 @@ PACKAGE = "qemu-system-x86"
 STABLE = "trixie"
 FORMAT = 1  # raise it when this file unpacks the same packages in another way
 PROGRAM = "qemu-system-x86_64"
-LIBRARIES = "usr/lib/x86_64-linux-gnu"
 FIRMWARE = ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu")
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/bug", "usr/share/lintian")
 NEEDED = re.compile(r"lib.+|zlib1g|qemu-system-(common|data)|seabios|ipxe-qemu")  # no accounts, no configuration

@@ -32,7 +32,6 @@ class Descriptor:
     :param link: target of /proc/PID/fd/N, e.g. ``/dev/net/tun`` or ``anon_inode:[eventfd]``.
     :param device, inode: the opened file's; every open of /dev/net/tun has those of the device node.
     :param flags: open file status flags (fdinfo ``flags``, octal there).
-    :param mount: fdinfo ``mnt_id``.
     :param interface: name of the interface behind a tap (fdinfo ``iff``, drivers/net/tun.c), else None, also for a
         macvtap.
     """
@@ -42,7 +41,6 @@ class Descriptor:
     device: int
     inode: int
     flags: int
-    mount: int
     interface: str | None = None
 
     @property
@@ -145,7 +143,6 @@ def parse_descriptor(number: int, link: str, device: int, inode: int, informatio
         device=device,
         inode=inode,
         flags=int(fields.get("flags", "0").strip(), 8),
-        mount=int(fields.get("mnt_id", "-1").strip()),
         interface=interface or None,
     )
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.fast
 
 
 def generation(eventfds: int = 3, anonymous_kib: int | None = 20_000) -> ProcessView:
-    rows = [Descriptor(n, "anon_inode:[eventfd]", 0, 1, os.O_RDWR, 1) for n in range(eventfds)]
+    rows = [Descriptor(n, "anon_inode:[eventfd]", 0, 1, os.O_RDWR) for n in range(eventfds)]
     return ProcessView(DescriptorTable(1, tuple(rows)), (), anonymous_kib)
 
 

@@ -35,7 +35,7 @@ NETDEVS = (TapNetdev(queues=1, vhost=True, cpr=True),)
 
 
 def row(number: int, link: str, flags: int = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC) -> Descriptor:
-    return Descriptor(number, link, 5, 7, flags, 25, "tap0" if link == "/dev/net/tun" else None)
+    return Descriptor(number, link, 5, 7, flags, "tap0" if link == "/dev/net/tun" else None)
 
 
 def view(pid: int, rows: tuple[Descriptor, ...], workers: int) -> ProcessView:

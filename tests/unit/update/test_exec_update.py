@@ -14,7 +14,7 @@ from cprlib.linux.descriptors import Descriptor, DescriptorTable, Pairing
 from cprlib.update import exec_update
 from cprlib.update.exec_update import CopiedFds, pair_by_position
 
-TAP = Descriptor(7, "/dev/net/tun", 6, 85, os.O_RDWR, 1, "tap0")
+TAP = Descriptor(7, "/dev/net/tun", 6, 85, os.O_RDWR, "tap0")
 VHOST = replace(TAP, number=9, link="/dev/vhost-net", inode=86, interface=None)
 OTHER = replace(TAP, number=3, link="pipe:[1]", interface=None)
 

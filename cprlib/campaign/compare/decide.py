@@ -40,7 +40,7 @@ def decide(samples: Sequence[Sample], analysis: Analysis, effect: Effect) -> Dec
     return Decision(
         tuple(durations),
         tuple(_counts(valid, analysis)),
-        tuple(item for sample in samples for item in _refusals(sample)),
+        tuple(item for sample in samples for item in refusals(sample)),
         tuple(_problems(samples, valid)),
     )
 
@@ -202,7 +202,7 @@ def _affected(guests: Sequence[GuestResult], metric: Metric) -> tuple[int, int, 
     )
 
 
-def _refusals(sample: Sample) -> list[Refusal]:
+def refusals(sample: Sample) -> list[Refusal]:
     """What the policy refuses in B, one for each property; also what keeps B's cases from running."""
     known_a = {about for guest in sample.a for about in _refused(guest)}
     found: dict[str, list[str]] = {}

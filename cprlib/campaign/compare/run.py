@@ -14,9 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.build.progress import Progress
-from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.comparison import Comparison, Round, Side, make_comparison
-from cprlib.campaign.compare.decide import decide, smallest_p
+from cprlib.campaign.compare.decide import decide, refusals, smallest_p
 from cprlib.campaign.compare.decision import Change, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.session import (
@@ -33,7 +32,7 @@ from cprlib.campaign.compare.session import (
     make_arms,
     read_state,
 )
-from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, AlphaSpending, Analysis
+from cprlib.campaign.compare.statistics import AlphaSpending, Analysis
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Task
@@ -173,7 +172,7 @@ def samples_of(rounds: Sequence[ArmGuests], other: str) -> tuple[Sample, ...]:
 def _refused(rounds: Sequence[ArmGuests], samples: Sequence[Sample]) -> bool:
     """Whether the policy refuses B and not A: further rounds would not change that."""
     a_to_b = any(guest.failures for item in rounds for guest in item.get(A_TO_B, ()))
-    return a_to_b or any(not item.also_a for item in decide(samples, SINGLE_ANALYSIS, Effect()).refusals)
+    return a_to_b or any(not item.also_a for sample in samples for item in refusals(sample))
 
 
 def _hopeless(rounds: Sequence[ArmGuests]) -> bool:

@@ -207,7 +207,8 @@ class AlphaSpending:
 
     Alpha is spent as the budget is used up (spending function linear in time, Lan and DeMets 1983). The levels add up
     to it, whatever the dependence between the analyses. An analysis that could hardly decide anything is left out; its
-    share remains for the next. Whether there is an analysis depends on time and number of rounds, never on the data.
+    share remains for the next. The levels are fixed before an analysis. Only two things of the data bring the last one
+    forward: a refusal, which decides without statistics, and two rounds without a valid guest.
 
     :param spent: share that earlier analyses used.
     """

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -76,9 +76,54 @@ def min_effect_option(of: str) -> Callable[[Command], Command]:
 @click.pass_context
 def compare(
     context: click.Context,
+    /,
     saved: tuple[str, ...],
     a: Path | None,
     b: Path | None,
+    min_effect: float,
+    policy: str,
+    parallel: int | None,
+    out: Path,
+    resume: bool,
+    **options: Any,
+) -> int:
+    """Say for each metric whether B is worse than A, better, or no different.
+
+    With --b, A and B run in turn in one session until everything is decided or the budget is used up. Without, give two
+    saved results folders, A's first: RESULTS_A RESULTS_B.
+
+    The last line is the verdict. Exit status: 0 no regression, 1 regression, 3 undecided.
+    """
+    from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
+    from cprlib.campaign.compare.session import STORE
+    from cprlib.report.results_folder import new_results_folder, publish
+
+    top, session = out.resolve(), None
+    if resume:
+        session, request = resume_session(context, STORE)
+        made = _run(context, session, request, parallel)
+    elif b is not None:
+        if saved:
+            raise UsageError(
+                f"compare {saved[0]}", "saved results and --b were both given", "name cases to measure with -t"
+            )
+        request = _request(a, b, min_effect=min_effect, policy=policy, **options)
+        session = STORE.begin(top, request)
+        made = _run(context, session, request, parallel)
+    else:
+        made = _saved(saved, a, policy, Effect(min_effect / 100))
+    folder = session or new_results_folder(top)
+    write_comparison(made, folder)
+    latest = publish(folder)
+    click.echo(f"report: {latest / PAGE_FILE}", err=True)
+    click.echo(comparison_text(made), nl=False)
+    return made.exit_status
+
+
+def _request(
+    a: Path | None,
+    b: Path,
+    *,
     a_firmware: Path | None,
     b_firmware: Path | None,
     base: str,
@@ -90,73 +135,47 @@ def compare(
     policy: str,
     native: bool,
     lab: str | None,
-    parallel: int | None,
     seed: int | None,
-    out: Path,
-    resume: bool,
     tests: tuple[str, ...],
     parameter: tuple[str, ...],
-) -> int:
-    """Say for each metric whether B is worse than A, better, or no different.
+) -> CompareRequest:
+    """A new session; everything is checked before anything is built.
 
-    With --b, A and B run in turn in one session until everything is decided or the budget is used up. Without, give two
-    saved results folders, A's first: RESULTS_A RESULTS_B.
-
-    The last line is the verdict. Exit status: 0 no regression, 1 regression, 3 undecided.
+    :param min_effect: in percent.
     """
-    from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
-    from cprlib.campaign.compare.session import STORE, UPDATES_CASE, CompareRequest, find_measured
+    from cprlib.campaign.compare.session import UPDATES_CASE, CompareRequest, find_measured
     from cprlib.campaign.job import list_tests
     from cprlib.lab.doctor import choose_engine
-    from cprlib.report.results_folder import new_results_folder, publish
     from cprlib.testing.parameters import check_parameters
     from cprlib.verdict.policy_file import load_policy
 
-    top, session = out.resolve(), None
-    if resume:
-        session, request = resume_session(context, STORE)
-        made = _run(context, session, request, parallel)
-    elif b is not None:
-        if saved:
-            raise UsageError(
-                f"compare {saved[0]}", "saved results and --b were both given", "name cases to measure with -t"
-            )
-        check_backend("compare", native, lab)
-        parameters = read_parameters(parameter)
-        check_parameters(parameters)
-        load_policy(policy)
-        own_qemu, other = read_qemu(a, a_firmware), read_qemu(b, b_firmware)
-        assert other is not None
-        find_measured(tests or (UPDATES_CASE,), list_tests())
-        request = CompareRequest(
-            b=str(other.path),
-            a=str(own_qemu.path) if own_qemu else None,
-            a_firmware=str(a_firmware.absolute()) if a_firmware else None,
-            b_firmware=str(b_firmware.absolute()) if b_firmware else None,
-            base=base,
-            budget=budget,
-            min_effect=min_effect / 100,
-            noise=noise,
-            a_to_b=a_to_b,
-            whole=whole,
-            policy=absolute_policy(policy),
-            engine=choose_engine(native, lab, report_progress),
-            seed=secrets.randbelow(1 << 31) if seed is None else seed,
-            tests=tests or (UPDATES_CASE,),
-            parameters=parameters,
-            command=command_line(),
-            started_ns=time.time_ns(),
-        )
-        session = STORE.begin(top, request)
-        made = _run(context, session, request, parallel)
-    else:
-        made = _saved(saved, a, policy, Effect(min_effect / 100))
-    folder = session or new_results_folder(top)
-    write_comparison(made, folder)
-    latest = publish(folder)
-    click.echo(f"report: {latest / PAGE_FILE}", err=True)
-    click.echo(comparison_text(made), nl=False)
-    return made.exit_status
+    check_backend("compare", native, lab)
+    parameters = read_parameters(parameter)
+    check_parameters(parameters)
+    load_policy(policy)
+    own_qemu, other = read_qemu(a, a_firmware), read_qemu(b, b_firmware)
+    assert other is not None
+    tests = tests or (UPDATES_CASE,)
+    find_measured(tests, list_tests())
+    return CompareRequest(
+        b=str(other.path),
+        a=str(own_qemu.path) if own_qemu else None,
+        a_firmware=str(a_firmware.absolute()) if a_firmware else None,
+        b_firmware=str(b_firmware.absolute()) if b_firmware else None,
+        base=base,
+        budget=budget,
+        min_effect=min_effect / 100,
+        noise=noise,
+        a_to_b=a_to_b,
+        whole=whole,
+        policy=absolute_policy(policy),
+        engine=choose_engine(native, lab, report_progress),
+        seed=secrets.randbelow(1 << 31) if seed is None else seed,
+        tests=tests,
+        parameters=parameters,
+        command=command_line(),
+        started_ns=time.time_ns(),
+    )
 
 
 def _run(context: click.Context, session: Path, request: CompareRequest, parallel: int | None) -> Comparison:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +28,9 @@ from cprlib.cli.options import (
     uml_option,
 )
 from cprlib.errors import UsageError
+
+if TYPE_CHECKING:
+    from cprlib.campaign.mutation.plan import MutationRequest, PlannedBuild
 
 GENERATED_ONLY = ("patches", "test_ids", "sample", "seed", "at_least")
 NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
@@ -84,25 +89,7 @@ NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
 @renamed_option("--variant VALUE", "--mutant")
 @renamed_option("--variants VALUE", "--mutants")
 @click.pass_context
-def prove(
-    context: click.Context,
-    names: tuple[str, ...],
-    base: str,
-    whole: bool,
-    repeat: int,
-    native: bool,
-    lab: str | None,
-    parallel: int | None,
-    out: Path,
-    resume: bool,
-    generated: bool,
-    patches: tuple[int, ...],
-    test_ids: tuple[str, ...],
-    sample: int | None,
-    seed: int,
-    at_least: float,
-    mutants_in: Path | None,
-) -> int:
+def prove(context: click.Context, /, parallel: int | None, out: Path, resume: bool, **options: Any) -> int:
     """Run the suite on the good build and on every mutant: the tests that a mutant names have to kill it.
 
     With --generated, the mutants are generated from the code of the series, and the tests that reach one run on it.
@@ -113,57 +100,75 @@ def prove(
     from cprlib.campaign.job import find_tests, list_tests
     from cprlib.campaign.mutation.generated_run import prove_generated
     from cprlib.campaign.mutation.output import PAGE_FILE, report_text
-    from cprlib.campaign.mutation.plan import STORE, MutationRequest, choose_mutants, make_plan
+    from cprlib.campaign.mutation.plan import STORE, choose_mutants, make_plan
     from cprlib.campaign.mutation.run import prove as run_session
-    from cprlib.lab.doctor import choose_engine
     from cprlib.report.results_folder import publish
 
-    check_backend("prove the suite", native, lab)
+    check_backend("prove the suite", options["native"], options["lab"])
     if resume:
         session, request = resume_session(context, STORE)
     else:
-        find_base(base)
-        _check_options(context, generated=generated)
-        if not generated:
-            choose_mutants(names, base, mutants_in)
-        engine = choose_engine(native, lab, report_progress)
-        where = str(mutants_in.resolve()) if mutants_in else ""
-        request = MutationRequest(
-            base,
-            names,
-            where,
-            whole,
-            repeat,
-            engine,
-            command_line(),
-            time.time_ns(),
-            generated=generated,
-            patches=patches,
-            sample=sample,
-            seed=seed,
-            at_least=at_least,
-            tests=test_ids,
-        )
+        _check_options(context, generated=options["generated"])
+        request = _request(**options)
     tests = list_tests()
     if request.tests:
         tests = find_tests(request.tests, tests, "prove generated mutants", "docs/tests.md lists the cases")
+    plan: Sequence[PlannedBuild] = ()
     if not request.generated:  # refuse before it begins
-        make_plan(choose_mutants(request.mutants, request.base, request.folder), tests, request)
+        plan = make_plan(choose_mutants(request.mutants, request.base, request.folder), tests, request)
     if not resume:
         session = STORE.begin(out.resolve(), request)
+    progress = console_progress()
     with hint_resume(context, session):
-        report = (prove_generated if request.generated else run_session)(
-            session,
-            request,
-            tests,
-            parallel=parallel,
-            progress=console_progress(),
-            say=report_progress,
-        )
+        if request.generated:
+            report = prove_generated(session, request, tests, parallel=parallel, progress=progress, say=report_progress)
+        else:
+            report = run_session(session, request, plan, parallel=parallel, progress=progress, say=report_progress)
     latest = publish(session)
     click.echo(report_text(report))
     click.echo(f"report: {latest / PAGE_FILE}")
     return report.exit_status
+
+
+def _request(
+    *,
+    names: tuple[str, ...],
+    base: str,
+    whole: bool,
+    repeat: int,
+    native: bool,
+    lab: str | None,
+    generated: bool,
+    patches: tuple[int, ...],
+    test_ids: tuple[str, ...],
+    sample: int | None,
+    seed: int,
+    at_least: float,
+    mutants_in: Path | None,
+) -> MutationRequest:
+    """A new session; base and mutants exist."""
+    from cprlib.campaign.mutation.plan import MutationRequest, choose_mutants
+    from cprlib.lab.doctor import choose_engine
+
+    find_base(base)
+    if not generated:
+        choose_mutants(names, base, mutants_in)
+    return MutationRequest(
+        base=base,
+        mutants=names,
+        mutants_folder=str(mutants_in.resolve()) if mutants_in else "",
+        whole=whole,
+        repeat=repeat,
+        engine=choose_engine(native, lab, report_progress),
+        command=command_line(),
+        started_ns=time.time_ns(),
+        generated=generated,
+        patches=patches,
+        sample=sample,
+        seed=seed,
+        at_least=at_least,
+        tests=test_ids,
+    )
 
 
 def _check_options(context: click.Context, *, generated: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,7 +32,8 @@ from cprlib.cli.options import (
 from cprlib.errors import UsageError
 
 if TYPE_CHECKING:
-    from cprlib.campaign.soak.result import SoakResult
+    from cprlib.campaign.job import SuiteTest
+    from cprlib.campaign.soak.result import SoakRequest, SoakResult
 
 LONGEST_HOURS = 24.0 * 365
 
@@ -56,21 +57,7 @@ LONGEST_HOURS = 24.0 * 365
 @out_option(Path("results") / "soak", "soaks")
 @click.pass_context
 def soak(
-    context: click.Context,
-    hours: float | None,
-    seed: int | None,
-    resume: bool,
-    qemu: Path | None,
-    firmware: Path | None,
-    base: str,
-    policy: str,
-    tag: tuple[str, ...],
-    native: bool,
-    lab: str | None,
-    parallel: int | None,
-    keep: int,
-    keep_mib: int,
-    out: Path,
+    context: click.Context, /, hours: float | None, resume: bool, parallel: int | None, out: Path, **options: Any
 ) -> int:
     """Run random cases of the suite until the time is over. No case may fail, no resource of the harness may grow.
 
@@ -78,19 +65,13 @@ def soak(
     """
     from cprlib.build.progress import console_progress
     from cprlib.campaign.job import list_tests
-    from cprlib.campaign.soak.draw import read_choices
-    from cprlib.campaign.soak.result import STORE, SoakRequest
+    from cprlib.campaign.soak.result import STORE
     from cprlib.campaign.soak.run import seconds_left
     from cprlib.campaign.soak.run import soak as run_session
-    from cprlib.lab.doctor import choose_engine
-    from cprlib.lab.engines import KVM_LAB_PARAMETERS
-    from cprlib.testing.parameters import check_parameters
-    from cprlib.verdict.policy_file import load_policy
 
     if hours is not None and not 0 < hours <= LONGEST_HOURS:
         raise UsageError(f"soak for {hours:g} hours", f"it has to be above 0, and at most {LONGEST_HOURS:g}")
-    check_backend("soak", native, lab)
-    command = command_line()
+    check_backend("soak", options["native"], options["lab"])
     if resume:
         session, request = resume_session(context, STORE, "hours")
         tests = list_tests()
@@ -98,33 +79,7 @@ def soak(
     else:
         if hours is None:
             raise UsageError("soak", "it has no length", "give --hours, e.g. --hours 1")
-        find_base(base)
-        load_policy(policy)
-        own_qemu = read_qemu(qemu, firmware)
-        tests = list_tests(tags=tag)
-        engine = choose_engine(native, lab, report_progress)
-        choices = read_choices()
-        if engine == "kvm":
-            choices = choices.without(*KVM_LAB_PARAMETERS)
-        for name, values in choices.values.items():
-            for value in values:
-                check_parameters({name: value})
-        request = SoakRequest(
-            seed=secrets.randbelow(10**9) if seed is None else seed,
-            hours=hours,
-            tests=tuple(test.id for test in tests),
-            choices=choices,
-            engine=engine,
-            base=base,
-            qemu=str(own_qemu.path) if own_qemu else "",
-            firmware=str(own_qemu.firmware or "") if own_qemu else "",
-            policy=absolute_policy(policy),
-            tags=tag,
-            keep=keep,
-            keep_mib=keep_mib,
-            command=command,
-            started_ns=time.time_ns(),
-        )
+        request, tests = _request(hours, **options)
         session, seconds = STORE.begin(out.resolve(), request), hours * 3600
     report_progress(f"seed {request.seed}; {len(request.tests)} tests to draw from; in {session}")
     with hint_resume(context, session):
@@ -134,12 +89,65 @@ def soak(
             tests,
             seconds,
             parallel=parallel,
-            command=command,
+            command=command_line(),
             progress=console_progress(),
             say=report_progress,
             show=_show,
         )
     return int(result.exit_status)
+
+
+def _request(
+    hours: float,
+    *,
+    seed: int | None,
+    qemu: Path | None,
+    firmware: Path | None,
+    base: str,
+    policy: str,
+    tag: tuple[str, ...],
+    native: bool,
+    lab: str | None,
+    keep: int,
+    keep_mib: int,
+) -> tuple[SoakRequest, tuple[SuiteTest, ...]]:
+    """A new session, and the tests that it draws from; everything is checked before anything is built."""
+    from cprlib.campaign.job import list_tests
+    from cprlib.campaign.soak.draw import read_choices
+    from cprlib.campaign.soak.result import SoakRequest
+    from cprlib.lab.doctor import choose_engine
+    from cprlib.lab.engines import KVM_LAB_PARAMETERS
+    from cprlib.testing.parameters import check_parameters
+    from cprlib.verdict.policy_file import load_policy
+
+    find_base(base)
+    load_policy(policy)
+    own_qemu = read_qemu(qemu, firmware)
+    tests = list_tests(tags=tag)
+    engine = choose_engine(native, lab, report_progress)
+    choices = read_choices()
+    if engine == "kvm":
+        choices = choices.without(*KVM_LAB_PARAMETERS)
+    for name, values in choices.values.items():
+        for value in values:
+            check_parameters({name: value})
+    request = SoakRequest(
+        seed=secrets.randbelow(10**9) if seed is None else seed,
+        hours=hours,
+        tests=tuple(test.id for test in tests),
+        choices=choices,
+        engine=engine,
+        base=base,
+        qemu=str(own_qemu.path) if own_qemu else "",
+        firmware=str(own_qemu.firmware or "") if own_qemu else "",
+        policy=absolute_policy(policy),
+        tags=tag,
+        keep=keep,
+        keep_mib=keep_mib,
+        command=command_line(),
+        started_ns=time.time_ns(),
+    )
+    return request, tests
 
 
 def _show(result: SoakResult) -> None:

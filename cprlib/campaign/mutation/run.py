@@ -18,7 +18,7 @@ from cprlib.build.mutants import build_mutant
 from cprlib.build.progress import LineProgress, Progress, seconds_text
 from cprlib.campaign.job import SuiteTest, compress, keep_records
 from cprlib.campaign.mutation.output import write_report
-from cprlib.campaign.mutation.plan import STORE, Build, MutationRequest, PlannedBuild, choose_mutants, make_plan
+from cprlib.campaign.mutation.plan import STORE, Build, MutationRequest, PlannedBuild
 from cprlib.campaign.mutation.score import (
     BuildResults,
     MutationReport,
@@ -259,7 +259,7 @@ class MutationProgress:
 def prove(
     folder: Path,
     request: MutationRequest,
-    tests: Sequence[SuiteTest],
+    plan: Sequence[PlannedBuild],
     *,
     parallel: int | None,
     progress: Progress,
@@ -268,11 +268,11 @@ def prove(
     """Run the missing tests of a session and write its report.
 
     :param folder: of the session.
+    :param plan: good build first, by :func:`cprlib.campaign.mutation.plan.make_plan`.
     :param parallel, progress: as of :func:`cprlib.campaign.session.open_session`.
     :param say: takes lines of progress.
     :raises CprlibError: an error that ends the session; stored results stay.
     """
-    plan = make_plan(choose_mutants(request.mutants, request.base, request.folder), tests, request)
     policies = load_policies()
     with open_session(STORE, folder, request.engine, parallel, progress, request.base) as session:
         work, workers = MutationJobs(session, request.base, policies), session.workers
@@ -282,8 +282,7 @@ def prove(
         session.run_all(strategy)
         ordered = sorted(plan, key=lambda planned: planned.build.mutant is not None)
         builds = [read_results(folder, item, strategy.built[item.build.folder], policies) for item in ordered]
-        used = {test for planned in plan for test in planned.tests}
-        report = make_report(builds, [test for test in tests if test in used], request, session.environment())
+        report = make_report(builds, plan[0].tests, request, session.environment())
         write_report(folder, report)
     return report
 

@@ -1,25 +1,16 @@
-"""Faults hit the packets they are meant for and no others, and count them; needs a kernel with u32, prio and netem."""
+"""Faults hit the packets they are meant for and no others; test_known_faults.py injects them in a kernel."""
 
 from __future__ import annotations
-
-import contextlib
-import socket
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cprlib.errors import NotSupported, UsageError
-from cprlib.linux.counters import QdiscSide, read_queue_drops
-from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.packet_faults import PacketFault, PacketSelection, StampPacket, disturb, drop
-from cprlib.linux.topology import GUEST, STATION
+from cprlib.errors import UsageError
+from cprlib.linux.packet_faults import PacketSelection, StampPacket
 from cprlib.traffic.stamp import STAMP_PORT, ReflectorPacket, SenderPacket
 
-from ..traffic.veth import INTERFACE, Pair, silence, veth_pair_or_skip
-
-PORT, COUNT = 20000, 64
+PORT = 20000
 
 
 def matches(keys: list[str], packet: bytes) -> bool:
@@ -60,86 +51,3 @@ def test_keys_choose_by_number_port_and_kind(every: int, data: st.DataObject, nu
 def test_numbers_that_a_mask_cannot_choose_are_refused(every: int, first: int) -> None:
     with pytest.raises(UsageError):
         PacketSelection(StampPacket.TEST, PORT, every, first)
-
-
-@contextlib.contextmanager
-def quiet_pair() -> Iterator[Pair]:
-    """Both ends without IPv6, whose reports would mix in."""
-    with veth_pair_or_skip() as pair:
-        for namespace in (pair.station, pair.guest):
-            silence(namespace)
-        yield pair
-
-
-@contextlib.contextmanager
-def ends(pair: Pair) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A socket that sends from the station and one that receives at the guest."""
-    with pair.station.entered():
-        sending = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with pair.guest.entered():
-        receiving = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with sending, receiving:
-        sending.bind((STATION.ipv4, PORT))
-        receiving.bind((GUEST.ipv4, STAMP_PORT))
-        receiving.settimeout(0.2)
-        yield sending, receiving
-
-
-def numbers_that_arrive(pair: Pair) -> list[int]:
-    """Send some test packets and give the numbers that come, in that order."""
-    came = []
-    with ends(pair) as (sending, receiving):
-        for number in range(COUNT):
-            sending.sendto(SenderPacket(number, 0).encode(), (GUEST.ipv4, STAMP_PORT))
-        with contextlib.suppress(TimeoutError):
-            while True:
-                came.append(SenderPacket.decode(receiving.recv(2000)).sequence)
-    return came
-
-
-@contextlib.contextmanager
-def or_skip(fault: contextlib.AbstractContextManager[PacketFault]) -> Iterator[PacketFault]:
-    with contextlib.ExitStack() as stack:
-        try:
-            entered = stack.enter_context(fault)
-        except NotSupported as error:
-            pytest.skip(error.one_line())
-        yield entered
-
-
-@pytest.mark.parametrize("side", list(QdiscSide))
-def test_every_eighth_packet_is_dropped_and_counted(side: QdiscSide) -> None:
-    numbers = PacketSelection(StampPacket.TEST, PORT, 8, 5)
-    with quiet_pair() as pair:
-        end: NetworkNamespace = pair.station if side is QdiscSide.EGRESS else pair.guest
-        with or_skip(drop(end, INTERFACE, side, numbers)) as fault:
-            came = numbers_that_arrive(pair)
-            counted = fault.count()
-            assert read_queue_drops(end, INTERFACE) == {side: 8} | {
-                other: 0 for other in QdiscSide if other is not side
-            }
-        assert counted.dropped == 8
-        assert came == [number for number in range(COUNT) if number % 8 != 5]
-        assert numbers_that_arrive(pair) == list(range(COUNT))  # the fault is gone
-        assert set(read_queue_drops(end, INTERFACE).values()) == {0}
-
-
-def test_only_chosen_packets_are_copied_or_held_back() -> None:
-    numbers = PacketSelection(StampPacket.TEST, PORT, 16, 1)
-    with quiet_pair() as pair:
-        with or_skip(disturb(pair.station, INTERFACE, numbers, duplicate=100)):
-            came = numbers_that_arrive(pair)
-        assert sorted(came) == sorted([*range(COUNT), *numbers.among(COUNT)])
-        with or_skip(disturb(pair.station, INTERFACE, numbers, delay=50_000)):
-            came = numbers_that_arrive(pair)
-        assert came == [*(number for number in range(COUNT) if number % 16 != 1), *numbers.among(COUNT)]
-
-
-def test_random_loss_is_counted_by_its_own_queue() -> None:
-    with (
-        quiet_pair() as pair,
-        or_skip(disturb(pair.station, INTERFACE, PacketSelection(StampPacket.TEST, PORT, 1, 0), loss=30)) as fault,
-    ):
-        came = numbers_that_arrive(pair)
-        assert fault.count().dropped == COUNT - len(came) > 0
-        assert read_queue_drops(pair.station, INTERFACE)[QdiscSide.EGRESS] == COUNT - len(came)

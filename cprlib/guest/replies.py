@@ -109,7 +109,6 @@ class Identity(Clocks):
 
     boot_id: Text
     kernel: Text
-    processors: Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,14 +153,6 @@ class NicInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class UdpSocket:
-    """A UDP socket of the guest: local port, packets that it dropped."""
-
-    port: Number
-    drops: Number
-
-
-@dataclass(frozen=True, slots=True)
 class NetInfo:
     """NICs and the counters of the IP stack (names as in /proc/net/snmp and snmp6, without ``Udp6``).
 
@@ -171,17 +162,7 @@ class NetInfo:
     nics: Annotated[tuple[NicInfo, ...], Meta(max_length=ENTRIES_LIMIT)]
     udp: Numbers
     udp6: Numbers
-    sockets: Annotated[tuple[UdpSocket, ...], Meta(max_length=ENTRIES_LIMIT)]
-    sockets6: Annotated[tuple[UdpSocket, ...], Meta(max_length=ENTRIES_LIMIT)]
     stack: Numbers = field(default_factory=dict)
-
-    @property
-    def socket_drops(self) -> Mapping[int, int]:
-        """Drops by local UDP port, over both IP versions."""
-        drops: dict[int, int] = {}
-        for entry in (*self.sockets, *self.sockets6):
-            drops[entry.port] = drops.get(entry.port, 0) + entry.drops
-        return drops
 
     def nic(self, name: str = GUEST_INTERFACE) -> NicInfo:
         """The NIC of a name.
@@ -247,9 +228,7 @@ class SenderStream:
     """
 
     active: bool
-    port: Number
     source_port: Number
-    ssid: Number
     sent: Number
     answers: Number
     foreign: Number

@@ -28,7 +28,6 @@ def test_identity_and_network_are_this_machines(agent: NativeAgent) -> None:
     assert identity.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert identity.kernel == os.uname().release
     network = agent.connection.network()
-    assert agent.port in network.socket_drops
     assert network.udp["InDatagrams"] >= 0
     assert network.stack.get("Udp.InDatagrams", 0) >= network.udp["InDatagrams"]
     assert not [name for name, count in network.stack.items() if count == 0]

@@ -105,10 +105,6 @@ class LabOutcome:
 class LabEngine(Protocol):
     """Starts labs of one kind."""
 
-    @property
-    def name(self) -> str:
-        """``"uml"`` or ``"kvm"``."""
-
     def attempt(self, command: LabCommand, streams: LabStreams) -> Attempt:
         """Run a command in one fresh lab.
 

@@ -49,8 +49,6 @@ class KvmEngine:
     :param disks: images with files of the host; earlier ones hide later ones.
     """
 
-    name = "kvm"
-
     def __init__(self, qemu: Sequence[str], image: Path, disks: Sequence[Path]) -> None:
         self.qemu = list(qemu)
         self.image = image

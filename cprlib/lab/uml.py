@@ -67,8 +67,6 @@ class UmlEngine:
     :param layers: permitted layers of :mod:`cprlib.lab.confine`; for tests.
     """
 
-    name = "uml"
-
     def __init__(self, kernel: Path, init: Path, layers: tuple[str, ...] = LAYERS) -> None:
         self.kernel = kernel
         self.init = init

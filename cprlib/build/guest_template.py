@@ -16,7 +16,7 @@ import contextlib
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cprlib.build import store
@@ -37,16 +37,12 @@ class GuestTemplate:
     """A template.
 
     :param state: file with QEMU's migration stream.
-    :param kernel_arguments: those of the guest that was saved.
+    :param kernel_arguments: those of the guest that was saved; a QEMU that restores it has the same.
     """
 
     key: str
     state: Path
     kernel_arguments: str
-
-    def settings(self, settings: MachineSettings) -> MachineSettings:
-        """Settings of a QEMU that restores it."""
-        return replace(settings, kernel_arguments=self.kernel_arguments)
 
 
 @dataclass(frozen=True, slots=True)

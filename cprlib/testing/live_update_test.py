@@ -153,7 +153,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         length = case.parameters.queue_length
         try:
             if template := template_for(settings, spec, case.folder, length):
-                given = template.settings(settings)
+                given = replace(settings, kernel_arguments=template.kernel_arguments)
                 guest = stack.enter_context(
                     running_guest(given, spec.mechanism, case.folder, length, saved=template.state)
                 )

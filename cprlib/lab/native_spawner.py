@@ -17,6 +17,22 @@ from cprlib.lab.task import report_lost
 from cprlib.process import death_binding
 
 
+async def start_runner(task: Any, *command: str, **settings: Any) -> ProcessSpawnerHandle:
+    """Start the process of a task; it dies with this one, and its task is reported when it does not end in order.
+
+    :param task: Avocado's.
+    :param settings: further ones of :func:`asyncio.create_subprocess_exec`.
+    :raises OSError: it cannot be started.
+    """
+    nothing = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=nothing, stdout=nothing, stderr=nothing, preexec_fn=death_binding(os.getpid()), **settings
+    )
+    handle = ProcessSpawnerHandle(process)
+    handle.wait_task.add_done_callback(lambda _: report_lost(task, process.returncode))
+    return handle
+
+
 class NativeSpawner(ProcessSpawner):  # type: ignore[misc]
     """Starts each task as a process of this host."""
 
@@ -25,21 +41,9 @@ class NativeSpawner(ProcessSpawner):  # type: ignore[misc]
     async def spawn_task(self, runtime_task: Any) -> bool:
         self.create_task_output_dir(runtime_task)
         task = runtime_task.task
-        runner = task.runnable.runner_command()
+        command = (*task.runnable.runner_command(), "task-run", *task.get_command_args())
         try:
-            process = await asyncio.create_subprocess_exec(
-                *runner,
-                "task-run",
-                *task.get_command_args(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=get_python_path_env_if_egg(),
-                preexec_fn=death_binding(os.getpid()),
-            )
+            runtime_task.spawner_handle = await start_runner(task, *command, env=get_python_path_env_if_egg())
         except (FileNotFoundError, PermissionError):
             return False
-        handle = ProcessSpawnerHandle(process)
-        handle.wait_task.add_done_callback(lambda _: report_lost(task, process.returncode))
-        runtime_task.spawner_handle = handle
         return True

@@ -10,7 +10,6 @@ import asyncio
 import compileall
 import json
 import logging
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -26,11 +25,11 @@ from cprlib.errors import CprlibError
 from cprlib.files import import_folder, project_folder
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB, ENGINES
 from cprlib.lab.engines import make_engine
+from cprlib.lab.native_spawner import start_runner
 from cprlib.lab.schedule import lab_memory_mib, longest_first
-from cprlib.lab.task import TaskSpec, report_lost
+from cprlib.lab.task import TaskSpec
 from cprlib.lab.uml import UmlEngine
 from cprlib.linux.cgroup import usable_cores
-from cprlib.process import death_binding
 
 LOG = logging.getLogger(__name__)
 SECTION = "spawner.lab"
@@ -131,24 +130,9 @@ class LabSpawner(ProcessSpawner):  # type: ignore[misc]
             status_uris=[service.uri for service in task.status_services],
             arguments=task.runnable.get_command_args(),
         )
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "cprlib.lab.task",
-            json.dumps(asdict(spec)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is Avocado's to handle
-            preexec_fn=death_binding(os.getpid()),
-        )
-
-        def ended(_: Any) -> None:
-            self._free_cores.release()
-            report_lost(task, process.returncode)
-
-        handle = ProcessSpawnerHandle(process)
-        handle.wait_task.add_done_callback(ended)
+        command = (sys.executable, "-m", "cprlib.lab.task", json.dumps(asdict(spec)))
+        handle = await start_runner(task, *command, start_new_session=True)  # Ctrl-C is Avocado's to handle
+        handle.wait_task.add_done_callback(lambda _: self._free_cores.release())
         return handle
 
     @staticmethod

@@ -27,7 +27,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, QemuFailed, QmpRefused
 
 CONNECTION_ERRORS = (QMPError, OSError, EOFError, ValueError)  # ValueError: qemu.qmp raises it for invalid UTF-8
-ANSWER_S = 20.0
+REPLY_S = 20.0
 MAX_EVENTS = 20_000  # a live update has a few dozen
 TRANSCRIPT_LIMIT = 32 << 20  # bytes
 
@@ -246,7 +246,7 @@ class QmpConnection:
         except CONNECTION_ERRORS as error:
             raise QemuFailed(f"talk QMP to the {self.name}", str(error) or type(error).__name__) from error
 
-    def execute(self, command: str, arguments: Arguments | None = None, *, seconds: float = ANSWER_S) -> Any:
+    def execute(self, command: str, arguments: Arguments | None = None, *, seconds: float = REPLY_S) -> Any:
         """Run a QMP command.
 
         :returns: its return value.
@@ -273,7 +273,7 @@ class QmpConnection:
         :raises QemuFailed: the connection broke.
         :raises DeadlineExceeded: not all replies in time.
         """
-        deadline = Deadline(ANSWER_S, f"the {self.name}'s replies to {len(commands)} commands", Awaited.QEMU)
+        deadline = Deadline(REPLY_S, f"the {self.name}'s replies to {len(commands)} commands", Awaited.QEMU)
         self.wait_ready(deadline)
         messages = [_message(*command) for command in commands]
         self._write("sent", {"commands": len(commands)})
@@ -310,7 +310,7 @@ class QmpConnection:
         async def send() -> None:
             self._client.send_fd_scm(descriptor)
 
-        deadline = Deadline(ANSWER_S, f"the {self.name} to take a descriptor", Awaited.QEMU)
+        deadline = Deadline(REPLY_S, f"the {self.name} to take a descriptor", Awaited.QEMU)
         self.wait_ready(deadline)
         self._result(send(), deadline, f"pass a descriptor to the {self.name}")
         self.execute("getfd", {"fdname": name})

@@ -23,12 +23,13 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from cprlib.linux.libc import NANOSECONDS
+
 STAMP_PORT = 862  # RFC 8762 section 4.1
 MINIMUM_SIZE = 44  # bytes of UDP payload
 SEQUENCE_OFFSET = 0
 TIMESTAMP_OFFSET = 4
 NTP_EPOCH_S = 2_208_988_800  # 1900-01-01 to 1970-01-01, RFC 5905 section 6
-NANOSECONDS = 1_000_000_000
 UNMEASURED_SSID = 0xFFFF  # of packets that enter no figure; no measured flow has it
 #: RFC 4656 section 4.1.2: S=0 not synchronised, Z=0 NTP format, scale 0, multiplier 1 (0 would be invalid).
 ERROR_ESTIMATE = 0x0001

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -63,37 +63,18 @@ def status_connection(uri: str) -> socket.socket:
     return connection
 
 
-def report_lost(task: Any, returncode: int | None) -> None:
-    """Finish a task as an error when its runner was killed or failed; Avocado would wait for its result forever.
-
-    :param task: Avocado's.
-    :param returncode: the runner's exit status; one that exits with 0 has sent its result.
-    """
-    if not returncode:
-        return
-    reason = f"the test's runner ended with {describe_status(returncode)} before the test did"
-    message = {
-        "status": "finished",
-        "result": "error",
-        "fail_reason": reason,
-        "fail_class": "RunnerLost",
-        "id": str(task.identifier),
-        "job_id": task.job_id,
-        "time": time.monotonic(),
-    }
-    for service in task.status_services:
-        with contextlib.suppress(OSError), status_connection(service.uri) as connection:
-            connection.sendall(json.dumps(message).encode("ascii") + b"\n")
-
-
 class StatusClient:
     """Sends messages of one task to the status server of the job (Avocado: core/nrunner/task.py)."""
 
-    def __init__(self, spec: TaskSpec) -> None:
-        self._identity = {"id": spec.identifier, "job_id": spec.job_id}
-        self._sockets = [status_connection(uri) for uri in spec.status_uris]
+    def __init__(self, identifier: str, job_id: str, uris: Sequence[str]) -> None:
+        self._identity = {"id": identifier, "job_id": job_id}
+        self._sockets = [status_connection(uri) for uri in uris]
         self._last = 0.0
         self.finished = False
+
+    def close(self) -> None:
+        for connection in self._sockets:
+            connection.close()
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message with the id of the task and a time of the host; the server sorts by time."""
@@ -114,6 +95,22 @@ class StatusClient:
 
     def error(self, reason: str, error_class: str) -> None:
         self.send({"status": "finished", "result": "error", "fail_reason": reason, "fail_class": error_class})
+
+
+def report_lost(task: Any, returncode: int | None) -> None:
+    """Finish a task as an error when its runner was killed or failed; Avocado would wait for its result forever.
+
+    :param task: Avocado's.
+    :param returncode: the runner's exit status; one that exits with 0 has sent its result.
+    """
+    if not returncode:
+        return
+    uris = [service.uri for service in task.status_services]
+    with (
+        contextlib.suppress(OSError),
+        contextlib.closing(StatusClient(str(task.identifier), task.job_id, uris)) as client,
+    ):
+        client.error(f"the test's runner ended with {describe_status(returncode)} before the test did", "RunnerLost")
 
 
 class Relay:
@@ -181,7 +178,7 @@ def _take_templates(folder: Path) -> None:
 
 def run_task(spec: TaskSpec) -> None:
     """Run the task; the job always receives a message that finishes it."""
-    client = StatusClient(spec)
+    client = StatusClient(spec.identifier, spec.job_id, spec.status_uris)
     folder = Path(spec.output_dir)
     relay = Relay(client, folder)
     client.send({"status": "started", "output_dir": spec.output_dir})

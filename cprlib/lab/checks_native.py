@@ -17,6 +17,7 @@ from typing import Literal
 from cprlib.errors import CprlibError, InstrumentError
 from cprlib.lab.schedule import parallel_tests
 from cprlib.linux.cgroup import cpu_limit, memory_limit_mib, usable_cores, usable_memory_mib
+from cprlib.linux.ioctls import VHOST_SET_OWNER
 from cprlib.linux.kernel_trace import reads_of_taps
 from cprlib.linux.libc import KCMP_NUMBERS, same_open_file, unshare_network
 from cprlib.linux.procfs import read_text
@@ -24,7 +25,6 @@ from cprlib.linux.tap import open_tap
 from cprlib.linux.tracefs import EventUnusable
 from cprlib.process import run
 
-VHOST_SET_OWNER = 0xAF01  # linux/vhost.h
 ENOUGH_MEMORY_MIB = 2048
 CAP_SYS_PTRACE = 19  # linux/capability.h
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))

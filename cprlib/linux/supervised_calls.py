@@ -57,6 +57,10 @@ class SystemCall:
         return number == self.number and self.value in (ANY, arguments[self.position] & 0xFFFFFFFF)
 
 
+OPEN_VHOST_AGAIN = SystemCall(OPENAT, 0x80802, 2)  # O_RDWR | O_NONBLOCK | O_CLOEXEC
+ALWAYS = 1 << 62  # for FailingCall.times
+
+
 @dataclass(frozen=True, slots=True)
 class MadeCall:
     """A system call of a program that was not made to fail.

@@ -21,13 +21,11 @@ from pathlib import Path
 
 from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.linux.descriptors import MACVTAP_FOLDER, read_table
+from cprlib.linux.ioctls import TUNGETIFF, TUNGETSNDBUF, TUNGETVNETBE, TUNGETVNETHDRSZ, TUNGETVNETLE, TUNSETIFF
 from cprlib.linux.libc import duplicate_descriptor, mount_sysfs
 from cprlib.linux.namespace import NetworkNamespace
 
 # linux/if_tun.h
-TUNSETIFF, TUNGETIFF = 0x400454CA, 0x800454D2
-TUNGETSNDBUF, TUNGETVNETHDRSZ = 0x800454D3, 0x800454D7
-TUNGETVNETLE, TUNGETVNETBE = 0x800454DD, 0x800454DF
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
 IFF_DETACH_QUEUE, IFF_PERSIST = 0x0400, 0x0800
 FLAG_NAMES = {

@@ -15,7 +15,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
-from cprlib.linux.supervised_calls import WRITEV, FailingCall, SupervisedCalls, SystemCall
+from cprlib.linux.supervised_calls import ALWAYS, WRITEV, FailingCall, SupervisedCalls, SystemCall
 from cprlib.qemu.nic_state import device_facts, receive_buffers, receive_ring_size
 from cprlib.qemu.vmstate import device_state
 from cprlib.testing.measured_case import MeasuredCase
@@ -42,7 +42,6 @@ FLOWS = 12  # of these answers, over all queues; the guest's kernel chooses a qu
 QUEUES = 2
 SETTLED_S = 0.5  # without an announcement: the longest time between two of QEMU's is 350 ms (announce-step, QAPI)
 WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
-ALWAYS = 1 << 62
 
 
 @contextlib.contextmanager

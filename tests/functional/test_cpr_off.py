@@ -12,6 +12,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, InstrumentError, UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
+from cprlib.linux.ioctls import TUNSETOFFLOAD
 from cprlib.linux.libc import duplicate_descriptor
 from cprlib.linux.tap import offload_bits, open_tap, read_tap_queues
 from cprlib.qemu.command_line import MigrationChannels
@@ -26,8 +27,6 @@ from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import query_migration
 from cprlib.update.running_guest import RunningGuest
 from tap_sources import Programs
-
-TUNSETOFFLOAD = 0x400454D0  # linux/if_tun.h
 
 
 @contextlib.contextmanager

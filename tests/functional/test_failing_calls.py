@@ -9,10 +9,20 @@ from dataclasses import dataclass, replace
 from cprlib.errors import QmpRefused
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
+from cprlib.linux.ioctls import (
+    TUNGETIFF,
+    TUNSETSNDBUF,
+    VHOST_RESET_OWNER,
+    VHOST_SET_OWNER,
+    VHOST_SET_VRING_BUSYLOOP_TIMEOUT,
+    VHOST_SET_VRING_CALL,
+    VHOST_SET_VRING_ERR,
+)
 from cprlib.linux.supervised_calls import (
     DUP3,
     FCNTL,
     IOCTL,
+    OPEN_VHOST_AGAIN,
     OPENAT,
     SENDMSG,
     FailingCall,
@@ -34,18 +44,17 @@ from netdev_refusals import NetdevAttempt, Refusal
 from netdev_refuser import Refuser
 
 QUEUES = 4
-SET_OWNER, RESET_OWNER = SystemCall(IOCTL, 0xAF01), SystemCall(IOCTL, 0xAF02)  # linux/vhost.h
-SET_VRING_CALL, SET_VRING_ERR = SystemCall(IOCTL, 0x4008AF21), SystemCall(IOCTL, 0x4008AF22)
-SET_BUSYLOOP_TIMEOUT = SystemCall(IOCTL, 0x4008AF23)
-SET_SEND_BUFFER, GET_INTERFACE = SystemCall(IOCTL, 0x400454D4), SystemCall(IOCTL, 0x800454D2)  # linux/if_tun.h
+SET_OWNER, RESET_OWNER = SystemCall(IOCTL, VHOST_SET_OWNER), SystemCall(IOCTL, VHOST_RESET_OWNER)
+SET_VRING_CALL, SET_VRING_ERR = SystemCall(IOCTL, VHOST_SET_VRING_CALL), SystemCall(IOCTL, VHOST_SET_VRING_ERR)
+SET_BUSYLOOP_TIMEOUT = SystemCall(IOCTL, VHOST_SET_VRING_BUSYLOOP_TIMEOUT)
+SET_SEND_BUFFER, GET_INTERFACE = SystemCall(IOCTL, TUNSETSNDBUF), SystemCall(IOCTL, TUNGETIFF)
 GET_FLAGS, SET_FLAGS = SystemCall(FCNTL, 3), SystemCall(FCNTL, 4)  # F_GETFL, F_SETFL
-OPEN_AGAIN = SystemCall(OPENAT, 0x80802, 2)  # O_RDWR | O_NONBLOCK | O_CLOEXEC
 OPEN_DEVICE = SystemCall(OPENAT, 2, 2)  # O_RDWR
 DUPLICATE = SystemCall(DUP3)
 SEND_MESSAGE = SystemCall(SENDMSG, 0, 2)  # qio_channel_socket_writev(), io/channel-socket.c: without flags
 CALLS = (
     *(SET_OWNER, RESET_OWNER, SET_VRING_CALL, SET_VRING_ERR, SET_BUSYLOOP_TIMEOUT, SET_SEND_BUFFER, GET_INTERFACE),
-    *(GET_FLAGS, SET_FLAGS, OPEN_AGAIN, OPEN_DEVICE, DUPLICATE, SEND_MESSAGE),
+    *(GET_FLAGS, SET_FLAGS, OPEN_VHOST_AGAIN, OPEN_DEVICE, DUPLICATE, SEND_MESSAGE),
 )
 
 
@@ -101,7 +110,7 @@ UPDATES = (
     ),
     FailingUpdate(  # the target was the owner and is dead, so that each device is opened again
         _fault("vhost-is-not-reopened", Phase.CREATING_DEVICES, Action.KILL),
-        (Failure(GET_FLAGS, on_vhost=0), Failure(OPEN_AGAIN), Failure(DUPLICATE)),
+        (Failure(GET_FLAGS, on_vhost=0), Failure(OPEN_VHOST_AGAIN), Failure(DUPLICATE)),
         VHOST_FAILED,
         3,
     ),

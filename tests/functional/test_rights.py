@@ -8,7 +8,7 @@ from dataclasses import replace
 from cprlib.errors import UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.procfs import status_field
-from cprlib.linux.supervised_calls import OPENAT, FailingCall, SupervisedCalls, SystemCall
+from cprlib.linux.supervised_calls import ALWAYS, OPEN_VHOST_AGAIN, FailingCall, SupervisedCalls
 from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.checks import without_time
@@ -27,8 +27,6 @@ UNPRIVILEGED = (
     *(f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=KILL"),
     *(f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"),
 )
-OPEN_AGAIN = SystemCall(OPENAT, 0x80802, 2)  # O_RDWR | O_NONBLOCK | O_CLOEXEC: a vhost device that is opened again
-ALWAYS = 1 << 62
 
 
 class Rights(LiveUpdateTest):
@@ -47,14 +45,14 @@ class Rights(LiveUpdateTest):
         """
         netdev = TapNetdev(queues=2, vhost=True, tap_source=TapSource.FDS, vhost_passed=True)
         with (
-            SupervisedCalls((OPEN_AGAIN,)) as calls,
+            SupervisedCalls((OPEN_VHOST_AGAIN,)) as calls,
             self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
         ):
             settings = case.guest.machine.settings
             case.live_update(label="to-user", target=replace(settings, prefix=(*calls.prefix, *UNPRIVILEGED)))
             self._expect_user(case)
             case.live_update(label="as-user")
-            calls.arm(FailingCall(OPEN_AGAIN, errno.EACCES, times=ALWAYS))
+            calls.arm(FailingCall(OPEN_VHOST_AGAIN, errno.EACCES, times=ALWAYS))
             with failed_updates(case) as updates:
                 if not updates.inject(faults_named("target-killed-with-fds")):  # it never owned vhost
                     return

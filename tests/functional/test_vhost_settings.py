@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cprlib.evidence.records import Role
+from cprlib.linux import ioctls
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.supervised_calls import IOCTL, MadeCall, SupervisedCalls, SystemCall
 from cprlib.qemu.netdev import TapNetdev
@@ -23,13 +24,20 @@ VIRTQUEUES = 2 * QUEUES  # to receive and to send
 POLL_US, POLLING = 20_000, "poll-us"
 # linux/vhost_types.h: vhost_vring_state, vhost_vring_file, vhost_vring_addr (addresses differ between processes)
 VRING_STATE, VRING_FILE, VRING_ADDR = struct.Struct("II"), struct.Struct("Ii"), struct.Struct("II4Q")
-# linux/vhost.h; the kernel forgets all other settings at the first two
-SET_OWNER, RESET_OWNER = 0xAF01, 0xAF02
-OF_DEVICE = {0x4008AF00: "features", 0x4008AF25: "backend features"}
-OF_QUEUE = {0x4008AF10: "size", 0x4008AF13: "byte order", 0x4008AF23: POLLING}
-FILES_OF_QUEUE = {0x4008AF20: "kick", 0x4008AF21: "call", 0x4008AF22: "error event", 0x4008AF30: "tap"}
-SET_VRING_ADDR = 0x4028AF11
-REQUESTS = (SET_OWNER, RESET_OWNER, *OF_DEVICE, *OF_QUEUE, *FILES_OF_QUEUE, SET_VRING_ADDR)
+OWNER = (ioctls.VHOST_SET_OWNER, ioctls.VHOST_RESET_OWNER)  # the kernel forgets all settings then
+OF_DEVICE = {ioctls.VHOST_SET_FEATURES: "features", ioctls.VHOST_SET_BACKEND_FEATURES: "backend features"}
+OF_QUEUE = {
+    ioctls.VHOST_SET_VRING_NUM: "size",
+    ioctls.VHOST_SET_VRING_ENDIAN: "byte order",
+    ioctls.VHOST_SET_VRING_BUSYLOOP_TIMEOUT: POLLING,
+}
+FILES_OF_QUEUE = {
+    ioctls.VHOST_SET_VRING_KICK: "kick",
+    ioctls.VHOST_SET_VRING_CALL: "call",
+    ioctls.VHOST_SET_VRING_ERR: "error event",
+    ioctls.VHOST_NET_SET_BACKEND: "tap",
+}
+REQUESTS = (*OWNER, *OF_DEVICE, *OF_QUEUE, *FILES_OF_QUEUE, ioctls.VHOST_SET_VRING_ADDR)
 
 
 def vhost_settings(calls: Iterable[MadeCall], pid: int) -> dict[str, str]:
@@ -42,7 +50,7 @@ def vhost_settings(calls: Iterable[MadeCall], pid: int) -> dict[str, str]:
         descriptor, request, *_ = call.arguments
         if call.pid != pid or descriptor not in made:
             continue
-        if request in (SET_OWNER, RESET_OWNER):
+        if request in OWNER:
             made[descriptor] = {}
         elif request in OF_DEVICE:
             made[descriptor][OF_DEVICE[request]] = call.data[::-1].hex()
@@ -52,7 +60,7 @@ def vhost_settings(calls: Iterable[MadeCall], pid: int) -> dict[str, str]:
         elif request in FILES_OF_QUEUE:
             queue, file = VRING_FILE.unpack(call.data)
             made[descriptor][f"queue {queue}, {FILES_OF_QUEUE[request]}"] = "set" if file >= 0 else "none"
-        elif request == SET_VRING_ADDR:
+        elif request == ioctls.VHOST_SET_VRING_ADDR:
             queue, flags, *_ = VRING_ADDR.unpack(call.data)
             made[descriptor][f"queue {queue}, flags"] = str(flags)
     return {

@@ -11,14 +11,13 @@ from cprlib.deadline import Deadline
 from cprlib.errors import EnvironmentFailure
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
+from cprlib.linux.ioctls import TUNSETQUEUE
 from cprlib.linux.tap import IFF_DETACH_QUEUE, open_macvtap, read_tap_queues
 from cprlib.linux.topology import GUEST, STATION, STATION_INTERFACE, Topology, build_topology
 from cprlib.qemu.netdev import TapNetdev, TapSource, opened_fds
 from cprlib.traffic.sockets import open_sending
 
 pytestmark = pytest.mark.fast
-
-TUNSETQUEUE = 0x400454D9  # linux/if_tun.h
 
 
 @pytest.fixture

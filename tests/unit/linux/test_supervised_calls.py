@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
+from cprlib.linux.ioctls import TUNSETSNDBUF
 from cprlib.linux.supervised_calls import FCNTL, IOCTL, FailingCall, SupervisedCalls, SystemCall, filter_program
 
 F_GETFL = 3
 GET_FLAGS = SystemCall(FCNTL, F_GETFL)
-SET_SEND_BUFFER = SystemCall(IOCTL, 0x400454D4)  # TUNSETSNDBUF, linux/if_tun.h
+SET_SEND_BUFFER = SystemCall(IOCTL, TUNSETSNDBUF)
 TWICE = """
 import fcntl
 for _ in range(3):

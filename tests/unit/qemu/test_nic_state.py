@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from cprlib.errors import EnvironmentFailure, InstrumentError
+from cprlib.linux.ioctls import TUNSETOFFLOAD, TUNSETQUEUE, TUNSETVNETHDRSZ
 from cprlib.linux.tap import IFF_DETACH_QUEUE, interface_offloads, open_tap, read_tap_queues
 from cprlib.linux.topology import Topology, build_topology
 from cprlib.qemu.nic_state import (
@@ -20,7 +21,6 @@ from cprlib.qemu.nic_state import (
 
 pytestmark = pytest.mark.fast
 
-TUNSETQUEUE, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454D9, 0x400454D0, 0x400454D8  # linux/if_tun.h
 TUN_F_CSUM, TUN_F_TSO4 = 0x01, 0x02
 
 

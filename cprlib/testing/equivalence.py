@@ -10,8 +10,7 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.equivalence import Snapshot, Values, allowed_differences, compare, side_of, take_snapshot
 from cprlib.evidence.records import Comparison, EquivalenceRecord
 from cprlib.guest.state import read_guest_state
-from cprlib.linux.network_state import read_network_state, tap_queue_values
-from cprlib.linux.process_state import read_process_state
+from cprlib.linux.host_state import read_network_state, read_process_state, tap_queue_values
 from cprlib.linux.tap import read_tap_queues
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapSource

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import InstrumentError
-from cprlib.linux.network_state import read_network_state, tap_queue_values
-from cprlib.linux.process_state import read_process_state
+from cprlib.linux.host_state import read_network_state, read_process_state, tap_queue_values
 from cprlib.linux.tap import TapQueue
 from cprlib.linux.topology import build_topology
 

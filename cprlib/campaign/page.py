@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,10 +11,9 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from cprlib import files
-from cprlib.build.progress import seconds_text
 from cprlib.codec import dump_json, encode
 from cprlib.report import plotting
-from cprlib.report.formatting import one_line, utc
+from cprlib.report.formatting import utc
 from cprlib.report.html import HTML_FILE, template_engine
 from cprlib.report.plotting import GRID, image_address, plots
 from cprlib.report.schema import SchemaFile
@@ -93,32 +91,3 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
         return "  " + "  ".join(cells).rstrip()
 
     return [line(headings), "  " + "  ".join("-" * width for width in widths), *map(line, rows)]
-
-
-class ProgressLines:
-    """Lines of progress with the time passed.
-
-    :param say: takes a line.
-    :param clock: seconds, for tests.
-    """
-
-    LONGEST = 240  # characters of a line
-
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._say = say
-        self._clock = clock
-        self._begun = clock()
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the session was begun or resumed."""
-        return self._clock() - self._begun
-
-    def line(self, text: str, left: float | None = None) -> None:
-        """Say a line.
-
-        :param text: foreign text in it is made safe.
-        :param left: seconds that the rest will take, None when that is not known.
-        """
-        rest = f", about {seconds_text(left)} left" if left is not None else ""
-        self._say(f"[{seconds_text(self.elapsed)}{rest}] {one_line(text, self.LONGEST)}")

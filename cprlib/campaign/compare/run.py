@@ -34,8 +34,8 @@ from cprlib.campaign.compare.session import (
 )
 from cprlib.campaign.compare.statistics import AlphaSpending, Analysis
 from cprlib.campaign.job import SuiteTest
-from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Task
+from cprlib.campaign.progress import ProgressLines
 from cprlib.campaign.session import open_session
 from cprlib.errors import UsageError
 from cprlib.qemu.binary import QemuBinary, probe

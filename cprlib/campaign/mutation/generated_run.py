@@ -31,8 +31,8 @@ from cprlib.campaign.mutation.plan import STORE, Build, MutationRequest, Planned
 from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs, described_build, load_policies, read_results
 from cprlib.campaign.mutation.score import MutationReport, make_report
 from cprlib.campaign.outcome import JobOutcome, JudgedJob
-from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Task
+from cprlib.campaign.progress import ProgressLines
 from cprlib.campaign.session import open_session
 from cprlib.report.formatting import one_line
 

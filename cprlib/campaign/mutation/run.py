@@ -28,8 +28,8 @@ from cprlib.campaign.mutation.score import (
     make_result,
 )
 from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome, JudgedJob, Policies, judge_folder
-from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Task
+from cprlib.campaign.progress import ProgressLines
 from cprlib.campaign.session import RESULTS, ResultRecord, Session, has_key, open_session
 from cprlib.errors import BuildFailed, CprlibError, InstrumentError
 from cprlib.lab.engines import asset_parameters

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cprlib.build.progress import Progress
 from cprlib.campaign.job import SuiteTest, compress, find_tests
-from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Task
+from cprlib.campaign.progress import ProgressLines
 from cprlib.campaign.scoreboard.figures import Measured, measure
 from cprlib.campaign.scoreboard.plan import STORE, UPDATE_TEST, Row, ScoreboardRequest, choose_rows
 from cprlib.campaign.session import Session, has_key, open_session

@@ -11,8 +11,9 @@ from pathlib import Path
 from cprlib.build.progress import Progress
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.outcome import WITHOUT_ALARM, Policies
-from cprlib.campaign.page import ProgressLines, write_page
+from cprlib.campaign.page import write_page
 from cprlib.campaign.pool import Task
+from cprlib.campaign.progress import ProgressLines
 from cprlib.campaign.session import open_session
 from cprlib.campaign.soak.jobs import KeptFolders, SoakJobs
 from cprlib.campaign.soak.output import PAGE_FILE, report_html, write_json_file

@@ -27,8 +27,8 @@ from cprlib.campaign.mutation.plan import Build, MutationRequest
 from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs
 from cprlib.campaign.mutation.score import MUTATION_SCHEMA_FILE
 from cprlib.campaign.outcome import JobOutcome, JudgedJob
-from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Children, Pool
+from cprlib.campaign.progress import ProgressLines
 from cprlib.codec import encode
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome

@@ -10,7 +10,7 @@ from cprlib.campaign.job import SuiteTest, suite_tests
 from cprlib.campaign.mutation.plan import STORE, Build, MutationRequest, PlannedBuild, choose_mutants, make_plan
 from cprlib.campaign.mutation.run import BuiltQemu, MutationProgress
 from cprlib.campaign.outcome import JobOutcome
-from cprlib.campaign.page import ProgressLines
+from cprlib.campaign.progress import ProgressLines
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.qemu.binary import QemuBinary

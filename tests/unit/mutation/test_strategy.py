@@ -13,8 +13,8 @@ from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.mutation.plan import Build, PlannedBuild
 from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs, MutationProgress, MutationStrategy
 from cprlib.campaign.outcome import JobOutcome, JudgedJob
-from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Children, Pool
+from cprlib.campaign.progress import ProgressLines
 from cprlib.errors import BuildFailed
 from cprlib.qemu.binary import QemuBinary
 from tests.unit.mutation.samples import judged, mutant

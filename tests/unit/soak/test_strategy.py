@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.campaign.page import ProgressLines
 from cprlib.campaign.pool import Children, Pool
+from cprlib.campaign.progress import ProgressLines
 from cprlib.campaign.soak.jobs import SoakJobs
 from cprlib.campaign.soak.result import ResourceSample, SoakCase, SoakHistory
 from cprlib.campaign.soak.run import Recorder, SoakStrategy

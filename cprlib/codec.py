@@ -35,14 +35,14 @@ def encode(value: object) -> Any:
     return json.loads(dump_json(value, indent=None))
 
 
-def decode(wanted: type[Value], value: object) -> Value:
-    """The record ``wanted`` from plain values.
+def decode(kind: type[Value], value: object) -> Value:
+    """The record ``kind`` from plain values.
 
     :raises BadValue: a member without default is missing, or a member has another type.
     """
     try:
         with _DECODING:
-            return msgspec.convert(value, wanted, str_keys=True, dec_hook=_from_text)
+            return msgspec.convert(value, kind, str_keys=True, dec_hook=_from_text)
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadValue(_with_path_first(str(error))) from error
 
@@ -60,14 +60,14 @@ def dump_json(value: object, *, indent: int | None = 2) -> str:
         raise BadValue(str(error)) from error
 
 
-def load_json(wanted: type[Value], text: str | bytes) -> Value:
-    """The record ``wanted`` from the text of a JSON file.
+def load_json(kind: type[Value], text: str | bytes) -> Value:
+    """The record ``kind`` from the text of a JSON file.
 
     :raises BadValue: no JSON, or as :func:`decode`.
     """
     try:
         with _DECODING:
-            return msgspec.json.decode(text, type=wanted, dec_hook=_from_text)
+            return msgspec.json.decode(text, type=kind, dec_hook=_from_text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadValue(_with_path_first(str(error))) from error
 
@@ -78,10 +78,10 @@ def _to_text(value: object) -> str:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _from_text(wanted: type, value: object) -> Path:
-    if wanted is Path and isinstance(value, str):
+def _from_text(kind: type, value: object) -> Path:
+    if kind is Path and isinstance(value, str):
         return Path(value)
-    raise TypeError(f"Expected {wanted.__name__}")
+    raise TypeError(f"Expected {kind.__name__}")
 
 
 def _with_path_first(message: str) -> str:

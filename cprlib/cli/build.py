@@ -37,7 +37,7 @@ PARTS = ("all", "qemu", "guest", "lab")
     shell_complete=completion.mutants,
     help="Build this mutant: a QEMU with a known defect.",
 )
-@click.option("--mutants", "every", is_flag=True, help="Build all mutants of the base.")
+@click.option("--mutants", "all_mutants", is_flag=True, help="Build all mutants of the base.")
 @click.option(
     "--mutants-in",
     type=click.Path(path_type=Path),
@@ -51,7 +51,7 @@ def build(
     base: str,
     no_series: bool,
     names: tuple[str, ...],
-    every: bool,
+    all_mutants: bool,
     mutants_in: Path | None,
     listing: bool,
     markdown: bool,
@@ -64,7 +64,7 @@ def build(
     from cprlib.build.progress import console_progress
     from cprlib.build.qemu import build_qemu
 
-    if names or every or listing:
+    if names or all_mutants or listing:
         if part != "all" or no_series:
             raise UsageError("build mutants", "another part is requested too", "give one or the other")
         known = [] if names else [item for item in load_mutants(mutants_in) if listing or base in item.bases]

@@ -22,7 +22,7 @@ DEFAULT_OUT = Path("results")
 @click.command()
 @click.argument("results", nargs=-1, type=PATH)
 @policy_option
-@click.option("--format", "shape", type=click.Choice(["table", "md"]), default="table", show_default=True)
+@click.option("--format", "format_", type=click.Choice(["table", "md"]), default="table", show_default=True)
 @click.option(
     "--index",
     is_flag=False,
@@ -34,7 +34,7 @@ DEFAULT_OUT = Path("results")
 @click.option("--merge", is_flag=True, help="Join RESULTS of the shards of a matrix into one run, in --out.")
 @click.option("--out", type=PATH, help="Folder of all runs, for --merge.  [default: results]")
 def report(
-    results: tuple[Path, ...], policy: str, shape: str, index: Path | None, merge: bool, out: Path | None
+    results: tuple[Path, ...], policy: str, format_: str, index: Path | None, merge: bool, out: Path | None
 ) -> int:
     """Judge the cases in RESULTS by a policy, write the files of the report, and print a summary.
 
@@ -57,7 +57,7 @@ def report(
         raise UsageError("report on a run", given, "give one folder, or --merge to join several")
     else:
         made = build_report((results[0] if results else DEFAULT_OUT / LATEST).resolve(), judged_by)
-    click.echo(markdown_summary(made) if shape == "md" else result_table(made))
+    click.echo(markdown_summary(made) if format_ == "md" else result_table(made))
     return int(made.exit_status)
 
 

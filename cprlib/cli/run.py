@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from cprlib.verdict.policy import Policy
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command()
 @click.argument("tests", nargs=-1, shell_complete=completion.tests)
 @qemu_option
 @firmware_option

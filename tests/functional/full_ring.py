@@ -200,7 +200,7 @@ def _wait_answered(case: MeasuredCase, session: TrafficSession) -> None:
 
 @contextlib.contextmanager
 def each_frame_once(case: MeasuredCase, when: str) -> Iterator[None]:
-    """The body lets frames of the guest wait in QEMU; in the end the tap has got each frame once, of whatever kind.
+    """Frames of the guest wait in QEMU during the body. At the end the tap must have received each frame exactly once.
 
     Not for an update, in which QEMU sends frames of its own.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib.deadline import Deadline
-from cprlib.errors import CprlibError
+from cprlib.errors import Awaited, CprlibError
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topology
@@ -185,7 +185,7 @@ def show_blocked_tasks(machine: Machine) -> None:
     with contextlib.suppress(CprlibError):
         for arguments in keys:
             machine.qmp.execute("send-key", arguments)
-        Console(machine.files.console).wait_for(SYSRQ_END, Deadline(SYSRQ_S, "the guest's tasks"))
+        Console(machine.files.console).wait_for(SYSRQ_END, Deadline(SYSRQ_S, "the guest's tasks", Awaited.GUEST))
 
 
 @contextlib.contextmanager

@@ -77,6 +77,10 @@ class AgentConnection:
         """Set the number of queue pairs, as ``ethtool -L combined``; returns how many are in use now."""
         return self._repeatable("set-channels", {"device": device, "pairs": pairs}).number("channels")
 
+    def set_ring_sizes(self, receive: int, send: int, device: str = GUEST_INTERFACE) -> None:
+        """Set the sizes of the rings in packets, as ``ethtool -G``; the driver resets them one by one."""
+        self._repeatable("set-rings", {"device": device, "rx": receive, "tx": send}, seconds=REBIND_S)
+
     def start_toggling(self, low: int, high: int, period_ms: int) -> None:
         """Alternate the number of queue pairs between two values until :meth:`stop_toggling`."""
         self._channel.request(

@@ -85,6 +85,17 @@ static void set_channels(struct request *request, struct output *out)
     json_count(out, "took_ns", monotonic_ns() - before);
 }
 
+static void set_rings(struct request *request, struct output *out)
+{
+    const char *device = request_text(request, "device");
+    uint32_t rx = (uint32_t)request_number(request, "rx", 1, 65535, 0);
+    uint32_t tx = (uint32_t)request_number(request, "tx", 1, 65535, 0);
+
+    (void)out;
+    if (!*request->error && ethtool_set_rings(device, rx, tx) < 0)
+        request_fail(request, "set the rings of %.16s to %u and %u: %s", device, rx, tx, strerror(errno));
+}
+
 static void toggle_channels(struct request *request, struct output *out)
 {
     struct toggle toggle = {
@@ -284,6 +295,7 @@ static const struct {
     {"identity", identity},
     {"netinfo", netinfo},
     {"set-channels", set_channels},
+    {"set-rings", set_rings},
     {"toggle-start", toggle_channels},
     {"toggle-stop", toggle_stop},
     {"toggle-status", toggle_status},

@@ -221,6 +221,18 @@ int ethtool_set_channels(const char *device, uint32_t pairs)
     return ask(device, &channels);
 }
 
+int ethtool_set_rings(const char *device, uint32_t rx, uint32_t tx)
+{
+    struct ethtool_ringparam ring = {.cmd = ETHTOOL_GRINGPARAM};
+
+    if (ask(device, &ring) < 0)
+        return -1;
+    ring.cmd = ETHTOOL_SRINGPARAM;
+    ring.rx_pending = rx;
+    ring.tx_pending = tx;
+    return ask(device, &ring);
+}
+
 int ethtool_set_feature(const char *device, const char *feature, bool on)
 {
     uint32_t count, i = 0;

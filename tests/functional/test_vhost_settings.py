@@ -22,6 +22,7 @@ from cprlib.update.faults import faults_named
 QUEUES = 2
 VIRTQUEUES = 2 * QUEUES  # to receive and to send
 POLL_US, POLLING = 20_000, "poll-us"
+FAULTS = ("target-killed-with-devices", "target-killed-loading")  # before and after dirty logging begins
 # linux/vhost_types.h: vhost_vring_state, vhost_vring_file, vhost_vring_addr (addresses differ between processes)
 VRING_STATE, VRING_FILE, VRING_ADDR = struct.Struct("II"), struct.Struct("Ii"), struct.Struct("II4Q")
 OWNER = (ioctls.VHOST_SET_OWNER, ioctls.VHOST_RESET_OWNER)  # the kernel forgets all settings then
@@ -95,8 +96,9 @@ class VhostSettings(LiveUpdateTest):
             case.expect_equal("poll-us", polling, [str(POLL_US)] * VIRTQUEUES, "poll-us of each virtqueue")
             case.live_update(label="next-update")
             expect_settings(case, "in-the-target", calls, before)
-            inject_fault(case.guest, *faults_named("target-killed-with-devices"))
-            expect_settings(case, "after-a-failed-update", calls, before)
+            for fault in FAULTS:
+                inject_fault(case.guest, *faults_named(fault))
+                expect_settings(case, f"after-{fault}", calls, before)
             case.expect_no_nic_error()
 
 

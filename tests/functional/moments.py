@@ -14,6 +14,7 @@ from cprlib.errors import Awaited, QemuFailed, QmpRefused, UpdateFailed
 from cprlib.evidence.update_checks import fault_record_of
 from cprlib.guest.image import BZ_IMAGE
 from cprlib.linux.descriptors import DEVICE_KINDS, read_table
+from cprlib.linux.tap import interface_offloads, read_tap_queues
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.nic_state import has_ring
 from cprlib.testing.measured_case import MeasuredCase
@@ -23,12 +24,14 @@ from cprlib.update.faults import PLAIN, Phase, faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import wait_run_state
 from host_operations import EVENT_S, set_tap_state, start_reboot, wait_booted, while_down
-from nic_operations import driver_changes
+from nic_operations import nic_changes
 from operated_guest import OperatedGuest, Updater
 from operations import Operation
 
 FAULT = "cancel-fds-received"
 UPDATES_IN_A_BOOT = 5
+OFFLOADS = ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation")  # of a tap, if its reader has them
+RING_RESET, SMALL_RING = 40, 64  # VIRTIO_F_RING_RESET (VIRTIO 1.2 section 6); packets
 WAYS_TO_SUSPEND = "/sys/power/mem_sleep"  # "deep" is ACPI S3
 
 
@@ -130,7 +133,7 @@ def driver_unbound(guest: OperatedGuest) -> list[str]:
     found = guest.answers_while("the NIC had no driver")
     agent.bind_driver(bound)
     guest.wait_nic()
-    return found + driver_changes(before, guest.nics()[0])
+    return found + nic_changes(before, guest.nics()[0])
 
 
 def link_down(guest: OperatedGuest) -> list[str]:
@@ -161,21 +164,50 @@ def paused_and_updated_twice(guest: OperatedGuest) -> list[str]:
     return [f"{lost} of {sent} packets that came during the pause were lost"] if lost else []
 
 
-def not_started(guest: OperatedGuest) -> list[str]:
-    """A paused guest is reset, and so not started (run state prelaunch), in an update that fails and in one that works.
+def can_resize_rings(guest: OperatedGuest) -> bool:
+    """Whether the driver can reset a ring to give it another size."""
+    return guest.nics()[0].agreed_on(RING_RESET)
 
-    Then it boots.
+
+def small_rings(guest: OperatedGuest) -> list[str]:
+    """``ethtool -G eth0 rx N tx N``: an update keeps the sizes; a driver that is bound again finds those of before."""
+    agent, before = guest.agent, guest.nics()[0]
+    agent.set_ring_sizes(SMALL_RING, SMALL_RING)
+    small = guest.nics()[0]
+    guest.updater.live_update("small-rings")
+    found = nic_changes(small, guest.nics()[0])
+    if (sizes := {small.settings["rx_ring"], small.settings["tx_ring"]}) != {SMALL_RING}:
+        found.append(f"the guest has rings of {sizes} packets, not {SMALL_RING}")
+    guest.wait_answers()
+    agent.bind_driver(agent.unbind_driver())
+    guest.wait_nic()
+    return found + nic_changes(before, guest.nics()[0])
+
+
+def not_started(guest: OperatedGuest) -> list[str]:
+    """A paused guest is updated, and reset in the target: then the tap is as for a NIC without a driver.
+
+    Not started (run state prelaunch), it is updated again, first in vain, and boots.
     """
-    boot, machine = guest.agent.identity().boot_id, guest.machine
-    machine.qmp.execute("stop")
+    boot, switch = guest.agent.identity().boot_id, guest.topology.switch
+    guest.machine.qmp.execute("stop")
+    guest.updater.live_update("before-reset")
+    machine = guest.machine
     machine.qmp.execute("system_reset")
     deadline = Deadline(EVENT_S, "the machine to be reset", Awaited.QEMU)
     wait_run_state(machine, lambda state: state == "prelaunch", deadline)
+    found, tap = [], guest.running_guest.tap
+    attached = sum(not queue.detached for queue in read_tap_queues(machine.pid) if queue.interface == tap)
+    if attached > 1:
+        found.append(f"after a reset {attached} queues are attached")
+    offloads = interface_offloads(switch, tap)
+    if on := [name for name in OFFLOADS if offloads.get(name) == "on"]:
+        found.append(f"after a reset the tap has {', '.join(on)}")
     guest.updater.fail_update("not-started-fails")
     guest.updater.live_update("not-started")
     guest.machine.qmp.execute("cont")
     wait_booted(guest, boot)
-    return []
+    return found
 
 
 def unplug_pending(guest: OperatedGuest) -> list[str]:
@@ -222,8 +254,19 @@ def suspended(guest: OperatedGuest) -> list[str]:
     found = _while_suspended(guest, lambda: guest.updater.fail_update("suspended-fails"))
     guest.wait_answers()
     found += _while_suspended(guest, lambda: guest.updater.live_update("suspended"))
+    guest.wait_answers()
+    found += _while_suspended(guest, lambda: _update_stopped(guest))
     same = guest.agent.identity().boot_id == boot
     return found if same else [*found, "the guest has booted instead of waking up"]
+
+
+def _update_stopped(guest: OperatedGuest) -> None:
+    """Update a suspended guest that management has stopped; ``cont`` in the target does not wake it up."""
+    guest.machine.qmp.execute("stop")
+    guest.updater.live_update("suspended-and-stopped")
+    guest.machine.qmp.execute("cont")
+    deadline = Deadline(EVENT_S, "the guest to be suspended again", Awaited.QEMU)
+    wait_run_state(guest.machine, lambda state: state == "suspended", deadline)
 
 
 def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]:
@@ -244,8 +287,22 @@ DRIVER_UNBOUND = Operation("driver-unbound", "a driver that is bound finds the s
 LINK_DOWN = Operation("link-down", "the guest sees the link down, and up again; no packet in between", link_down)
 TAP_DOWN = Operation("tap-down", "no packet until the tap is up again", tap_down)
 PAUSED = Operation("paused-twice", "the guest stays paused; packets that waited are answered", paused_and_updated_twice)
+SMALL_RINGS = Operation(
+    "small-rings", "the rings keep their sizes, until the driver is bound", small_rings, can_resize_rings
+)
 NOT_STARTED = Operation("not-started", "the guest is not started before cont; then it boots", not_started)
 SUSPENDED = Operation("suspended", "the guest stays suspended until it is woken", suspended, can_suspend)
 UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
 REBOOT = Operation("rebooting", "the guest boots", reboot)
-MOMENTS = (INTERFACE_DOWN, DRIVER_UNBOUND, LINK_DOWN, TAP_DOWN, PAUSED, SUSPENDED, UNPLUG, NOT_STARTED, REBOOT)
+MOMENTS = (
+    INTERFACE_DOWN,
+    DRIVER_UNBOUND,
+    SMALL_RINGS,
+    LINK_DOWN,
+    TAP_DOWN,
+    PAUSED,
+    SUSPENDED,
+    UNPLUG,
+    NOT_STARTED,
+    REBOOT,
+)

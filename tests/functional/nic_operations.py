@@ -168,14 +168,14 @@ def rebind_driver(guest: OperatedGuest) -> list[str]:
     agent = guest.agent
     agent.bind_driver(agent.unbind_driver())
     guest.wait_nic()
-    return driver_changes(before, guest.nics()[0])
+    return nic_changes(before, guest.nics()[0])
 
 
-def driver_changes(before: NicInfo, now: NicInfo) -> list[str]:
+def nic_changes(before: NicInfo, now: NicInfo) -> list[str]:
     """What a driver that was bound again finds otherwise than before."""
     return [
         f"{name} were {getattr(before, name)}, are {getattr(now, name)}"
-        for name in ("virtio_features", "features", "channels", "mac")
+        for name in ("virtio_features", "features", "channels", "mac", "settings")
         if getattr(before, name) != getattr(now, name)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,13 +36,11 @@ class TapView:
         return sum(not queue.detached for queue in self.queues)
 
     def facts(self) -> Facts:
-        """What an update must not change: offloads, and what each queue has, by its descriptor."""
-        queues = {
-            f"descriptor {queue.number}: {name}": value
-            for queue in self.queues
-            for name, value in queue.facts().items()
-        }
-        return {**self.offloads, **queues}
+        """What an update must not change: offloads, and how many queues have what. A target has other descriptors."""
+        queues = Counter(
+            f"queues with {name} {value}" for queue in self.queues for name, value in queue.facts().items()
+        )
+        return {**self.offloads, **{name: str(count) for name, count in queues.items()}}
 
 
 @dataclass(frozen=True, slots=True)

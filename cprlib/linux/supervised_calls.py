@@ -2,7 +2,7 @@
 
 The program is started through this module, which installs a seccomp filter before it executes it. The filter asks a
 supervisor about the chosen system calls (SECCOMP_RET_USER_NOTIF, seccomp_unotify(2)); this class is the supervisor,
-and lets all of them continue except those that a test has chosen to fail.
+and lets all of them continue except those that a test has chosen to fail. A test can also act before one continues.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cprlib.errors import InstrumentError
 from cprlib.linux.libc import filter_system_calls
 from cprlib.linux.procfs import status_field
 
@@ -123,6 +124,8 @@ class SupervisedCalls:
         self._lock = threading.Lock()
         self._armed: list[FailingCall] = []  # what is left of each
         self._failed: list[SystemCall] = []
+        self._actions: list[tuple[SystemCall, Callable[[], None]]] = []
+        self._action_error: Exception | None = None
         self._thread = threading.Thread(target=self._supervise, name="supervised-calls", daemon=True)
 
     def __enter__(self) -> SupervisedCalls:
@@ -130,10 +133,16 @@ class SupervisedCalls:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End the supervision.
+
+        :raises InstrumentError: an action of :meth:`before_next` failed.
+        """
         os.close(self._end)
         self._thread.join(END_SECONDS)
         os.close(self._ended)
         self._stack.close()
+        if self._action_error is not None:
+            raise InstrumentError("act before a system call", str(self._action_error)) from self._action_error
 
     @property
     def prefix(self) -> tuple[str, ...]:
@@ -163,6 +172,21 @@ class SupervisedCalls:
             left = tuple(item.call for item in self._armed)
             self._armed.clear()
         return left
+
+    def before_next(self, call: SystemCall, action: Callable[[], None]) -> None:
+        """Run an action in the supervisor's thread before the next such call continues: its thread waits meanwhile."""
+        with self._lock:
+            self._actions.append((call, action))
+
+    def _act(self, number: int, arguments: Sequence[int]) -> None:
+        with self._lock:
+            due = [item for item in self._actions if item[0].is_made(number, arguments)]
+            self._actions = [item for item in self._actions if item not in due]
+        for _, action in due:
+            try:
+                action()
+            except Exception as error:  # the program must continue, whatever failed
+                self._action_error = error
 
     def _error_of(self, number: int, arguments: Sequence[int]) -> int:
         """errno of a call, 0 to let it pass."""
@@ -224,6 +248,7 @@ class SupervisedCalls:
             code = self._error_of(number, arguments)
             if self._record and not code:
                 self._keep(thread, number, arguments)
+            self._act(number, arguments)
             answer = _ANSWER.pack(identifier, 0, -code, 0 if code else _CONTINUE)
             fcntl.ioctl(listener, _SEND, bytearray(answer))
 

@@ -58,6 +58,14 @@ def test_calls_pass_until_another_one_is_made() -> None:
         assert run(calls) == ["True", "True", "True"]
 
 
+def test_an_action_comes_before_the_next_call_and_only_that() -> None:
+    with SupervisedCalls([GET_FLAGS], record=True) as calls:
+        made: list[int] = []
+        calls.before_next(GET_FLAGS, lambda: made.append(len(calls.made)))
+        assert run(calls) == ["True", "True", "True"]
+    assert made == [1]
+
+
 def test_calls_are_recorded_with_what_the_kernel_is_given_in_memory() -> None:
     program = f"""
 import fcntl, os, struct

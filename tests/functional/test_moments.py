@@ -26,9 +26,10 @@ class Moments(LiveUpdateTest):
     def test_update_works_at_any_moment(self) -> None:
         """An update works, and the NIC after it, whatever guest and management are doing with the NIC.
 
-        The guest's interface is down, or has no driver; link or tap are down; the guest is paused and updated twice;
-        it has not released a NIC that is unplugged; it is not started; it reboots, and is updated five times until it
-        has booted. What fails is repeated without updates, and accuses no update if it fails there. Parameters
+        The guest's interface is down, or has no driver; link or tap are down; its rings are small; it is paused and
+        updated twice; it is suspended, and stopped besides; it has not released a NIC that is unplugged; it is reset,
+        and not started; it reboots, and is updated five times until it has booted. What fails is repeated without
+        updates, and accuses no update if it fails there. Parameters
         ``queues``, ``vhost``: fixtures/matrix/moments.yaml.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,patch:postload,patch:7,patch:no-loss,patch:9

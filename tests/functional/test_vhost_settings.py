@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
+from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux import ioctls
 from cprlib.linux.descriptors import read_table
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.supervised_calls import IOCTL, MadeCall, SupervisedCalls, SystemCall
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import differences
 from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, probing
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import use_queue_pairs
@@ -23,6 +29,7 @@ QUEUES = 2
 VIRTQUEUES = 2 * QUEUES  # to receive and to send
 POLL_US, POLLING = 20_000, "poll-us"
 FAULTS = ("target-killed-with-devices", "target-killed-loading")  # before and after dirty logging begins
+TAKEN_S = 5.0
 # linux/vhost_types.h: vhost_vring_state, vhost_vring_file, vhost_vring_addr (addresses differ between processes)
 VRING_STATE, VRING_FILE, VRING_ADDR = struct.Struct("II"), struct.Struct("Ii"), struct.Struct("II4Q")
 OWNER = (ioctls.VHOST_SET_OWNER, ioctls.VHOST_RESET_OWNER)  # the kernel forgets all settings then
@@ -79,7 +86,7 @@ class VhostSettings(LiveUpdateTest):
 
         The kernel forgets it all when a vhost device is released, and shows it to no other process. Features, and for
         each virtqueue the size, events, and the polling time of ``poll-us``. Patches 3 (vhost: reset vhost devices for
-        cpr) and 6.
+        cpr) and 6. What vhost has signalled to a source that has stopped its guest reaches the guest as well.
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:2
         """
@@ -94,12 +101,47 @@ class VhostSettings(LiveUpdateTest):
             polling = [value for name, value in before.items() if name.endswith(POLLING)]
             case.note("settings of vhost devices", len(before))
             case.expect_equal("poll-us", polling, [str(POLL_US)] * VIRTQUEUES, "poll-us of each virtqueue")
-            case.live_update(label="next-update")
+            self._update_with_packets_at_stop(case, calls)
             expect_settings(case, "in-the-target", calls, before)
             for fault in FAULTS:
                 inject_fault(case.guest, *faults_named(fault))
                 expect_settings(case, f"after-{fault}", calls, before)
             case.expect_no_nic_error()
+
+    def _update_with_packets_at_stop(self, case: MeasuredCase, calls: SupervisedCalls) -> None:
+        """Send packets when the guest has stopped and vhost still works; no other packet makes the guest look later."""
+        switch, tap = case.guest.topology.switch, case.guest.tap
+        sent = taken = 0
+
+        def send() -> None:
+            nonlocal sent, taken
+            before = packets_to_guest(switch, tap)
+            sent = probes.send()
+
+            def all_taken() -> bool:
+                nonlocal taken
+                taken = packets_to_guest(switch, tap) - before
+                return taken >= sent
+
+            with contextlib.suppress(DeadlineExceeded):
+                Deadline(TAKEN_S, "vhost to take the packets").poll(all_taken)
+
+        with probing(case) as (_, probes):
+            calls.before_next(SystemCall(IOCTL, ioctls.VHOST_NET_SET_BACKEND), send)
+            case.live_update(label="next-update")
+            missing = probes.count_missing(Deadline(TRAFFIC_ANSWER_S, "the answers"))
+        seen = f"{taken} of {sent} taken"
+        case.require("packets-taken-at-stop", 0 < sent <= taken, "vhost takes packets of a stopped guest", seen)
+        meaning = f"interrupts are lost: packets without an answer, of {sent} that vhost took from the tap at the stop"
+        case.expect_equal("packets-at-stop-arrive", missing, 0, meaning)
+
+
+def packets_to_guest(namespace: NetworkNamespace, tap: str) -> int:
+    """Packets that were taken from a tap; by proc_net(5), as a netlink socket is of one thread."""
+    with namespace.entered():
+        lines = Path("/proc/thread-self/net/dev").read_text(encoding="ascii").splitlines()
+    (counters,) = (line.split(":")[1].split() for line in lines if line.split(":")[0].strip() == tap)
+    return int(counters[9])  # tx packets
 
 
 def expect_settings(case: MeasuredCase, when: str, calls: SupervisedCalls, before: Mapping[str, str]) -> None:

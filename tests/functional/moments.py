@@ -249,7 +249,10 @@ def can_suspend(guest: OperatedGuest) -> bool:
 
 
 def suspended(guest: OperatedGuest) -> list[str]:
-    """The guest is suspended to RAM (ACPI S3) in an update that fails, and in one that works, and woken after each."""
+    """The guest is suspended to RAM (ACPI S3) in an update that fails, and in one that works, and woken after each.
+
+    So it is in a third one, while management has stopped it besides.
+    """
     boot = guest.agent.identity().boot_id
     found = _while_suspended(guest, lambda: guest.updater.fail_update("suspended-fails"))
     guest.wait_answers()

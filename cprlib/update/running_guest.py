@@ -177,7 +177,7 @@ def running_guest(
 
 
 def show_blocked_tasks(machine: Machine) -> None:
-    """Let the guest's kernel write to its console which tasks it waits in, and what its CPUs run.
+    """Let the guest's kernel write its blocked tasks, and what its CPUs run, to its console.
 
     A guest that is paused, or takes no interrupts, writes nothing.
     """

@@ -50,7 +50,7 @@ class FailedUpdates:
         self._tap = read_tap_view(self._case.guest.topology, self._case.guest.machine)
         for index, fault in enumerate(faults):
             if fault.survivor is not Survivor.SOURCE:
-                self.check_rest()
+                self.check_idle()
             with self._case.after_fault(fault.name):
                 answers = self._one(fault)
             if not answers:
@@ -64,7 +64,7 @@ class FailedUpdates:
         self._case.expect_same_state(self._state, Comparison.FAILED_UPDATE, name, subject)
         return True
 
-    def check_rest(self) -> None:
+    def check_idle(self) -> None:
         """Check once that the source is as quiet as before the failed updates; another QEMU may have the guest next."""
         if self._idle and (later := _idle(self._case)):
             self._case.add_checks(*idle_checks(self._idle, later))
@@ -158,7 +158,7 @@ def failed_updates(case: MeasuredCase) -> Iterator[FailedUpdates]:
     with probing(case) as (trace, probes):
         updates = FailedUpdates(case, trace, probes, idle)
         yield updates
-        updates.check_rest()
+        updates.check_idle()
 
 
 def _idle(case: MeasuredCase) -> IdleLoad | None:

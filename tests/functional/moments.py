@@ -14,17 +14,16 @@ from cprlib.errors import Awaited, QemuFailed, QmpRefused, UpdateFailed
 from cprlib.evidence.update_checks import fault_record_of
 from cprlib.guest.image import BZ_IMAGE
 from cprlib.linux.descriptors import DEVICE_KINDS, read_table
-from cprlib.linux.tap import interface_offloads, read_tap_queues
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.nic_state import has_ring
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_view import set_link
+from cprlib.testing.nic_view import read_tap_view, set_link
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import PLAIN, Phase, faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import wait_run_state
 from host_operations import EVENT_S, set_tap_state, start_reboot, wait_booted, while_down
-from nic_operations import nic_changes
+from nic_operations import nic_changes, rebind_driver
 from operated_guest import OperatedGuest, Updater
 from operations import Operation
 
@@ -171,17 +170,15 @@ def can_resize_rings(guest: OperatedGuest) -> bool:
 
 def small_rings(guest: OperatedGuest) -> list[str]:
     """``ethtool -G eth0 rx N tx N``: an update keeps the sizes; a driver that is bound again finds those of before."""
-    agent, before = guest.agent, guest.nics()[0]
-    agent.set_ring_sizes(SMALL_RING, SMALL_RING)
+    before = guest.nics()[0]
+    guest.agent.set_ring_sizes(SMALL_RING, SMALL_RING)
     small = guest.nics()[0]
     guest.updater.live_update("small-rings")
     found = nic_changes(small, guest.nics()[0])
     if (sizes := {small.settings["rx_ring"], small.settings["tx_ring"]}) != {SMALL_RING}:
         found.append(f"the guest has rings of {sizes} packets, not {SMALL_RING}")
     guest.wait_answers()
-    agent.bind_driver(agent.unbind_driver())
-    guest.wait_nic()
-    return found + nic_changes(before, guest.nics()[0])
+    return found + rebind_driver(guest, before)
 
 
 def not_started(guest: OperatedGuest) -> list[str]:
@@ -189,19 +186,17 @@ def not_started(guest: OperatedGuest) -> list[str]:
 
     Not started (run state prelaunch), it is updated again, first in vain, and boots.
     """
-    boot, switch = guest.agent.identity().boot_id, guest.topology.switch
+    boot = guest.agent.identity().boot_id
     guest.machine.qmp.execute("stop")
     guest.updater.live_update("before-reset")
     machine = guest.machine
     machine.qmp.execute("system_reset")
     deadline = Deadline(EVENT_S, "the machine to be reset", Awaited.QEMU)
     wait_run_state(machine, lambda state: state == "prelaunch", deadline)
-    found, tap = [], guest.running_guest.tap
-    attached = sum(not queue.detached for queue in read_tap_queues(machine.pid) if queue.interface == tap)
-    if attached > 1:
-        found.append(f"after a reset {attached} queues are attached")
-    offloads = interface_offloads(switch, tap)
-    if on := [name for name in OFFLOADS if offloads.get(name) == "on"]:
+    found, tap = [], read_tap_view(guest.topology, machine)
+    if tap.attached > 1:
+        found.append(f"after a reset {tap.attached} queues are attached")
+    if on := [name for name in OFFLOADS if tap.offloads.get(name) == "on"]:
         found.append(f"after a reset the tap has {', '.join(on)}")
     guest.updater.fail_update("not-started-fails")
     guest.updater.live_update("not-started")
@@ -249,9 +244,9 @@ def can_suspend(guest: OperatedGuest) -> bool:
 
 
 def suspended(guest: OperatedGuest) -> list[str]:
-    """The guest is suspended to RAM (ACPI S3) in an update that fails, and in one that works, and woken after each.
+    """The guest is suspended to RAM (ACPI S3) in an update that fails, in one that works, and in one while stopped.
 
-    So it is in a third one, while management has stopped it besides.
+    It is woken after each.
     """
     boot = guest.agent.identity().boot_id
     found = _while_suspended(guest, lambda: guest.updater.fail_update("suspended-fails"))

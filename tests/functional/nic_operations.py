@@ -162,9 +162,12 @@ def set_interface_down_and_up(guest: OperatedGuest) -> list[str]:
     return found
 
 
-def rebind_driver(guest: OperatedGuest) -> list[str]:
-    """Unbind virtio_net from the NIC and bind it again: a new negotiation of features, and new rings."""
-    before = guest.nics()[0]
+def rebind_driver(guest: OperatedGuest, before: NicInfo | None = None) -> list[str]:
+    """Unbind virtio_net from the NIC and bind it again: a new negotiation of features, and new rings.
+
+    :param before: the NIC that the driver has to find; as it is now when None.
+    """
+    before = before or guest.nics()[0]
     agent = guest.agent
     agent.bind_driver(agent.unbind_driver())
     guest.wait_nic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError
 from cprlib.guest.replies import NicInfo
@@ -176,11 +178,15 @@ def rebind_driver(guest: OperatedGuest, before: NicInfo | None = None) -> list[s
 
 def nic_changes(before: NicInfo, now: NicInfo) -> list[str]:
     """What a driver that was bound again finds otherwise than before."""
-    return [
-        f"{name} were {getattr(before, name)}, are {getattr(now, name)}"
-        for name in ("virtio_features", "features", "channels", "mac", "settings")
-        if getattr(before, name) != getattr(now, name)
-    ]
+    found = []
+    for name in ("virtio_features", "features", "channels", "mac", "settings"):
+        was, is_now = getattr(before, name), getattr(now, name)
+        if isinstance(was, Mapping):
+            changed = sorted(key for key in {*was, *is_now} if was.get(key) != is_now.get(key))
+            found += [f"{name}, {key}: {was.get(key)}, then {is_now.get(key)}" for key in changed]
+        elif was != is_now:
+            found.append(f"{name} were {was}, are {is_now}")
+    return found
 
 
 ADDRESS = Operation("mac", "query-rx-filter has the address, and the guest answers at it", change_address)

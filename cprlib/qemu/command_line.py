@@ -19,6 +19,8 @@ AGENT_PORT = "org.cprlib.agent"
 ACCELERATORS = ("tcg", "kvm")
 TCG_BUFFER_MIB = 48  # of translated code
 MACHINE, MEMORY_MIB = "q35", 128  # of a guest that asks for nothing else
+DISK = {"driver": "null-co", "node-name": "disk0", "size": 1 << 20}
+"""A disk without a file: a source must be able to write to its disks after a failed update."""
 MACHINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # no comma: it would start another option
 
 
@@ -178,6 +180,7 @@ def command_line(
         *("-append", settings.kernel_arguments),
         *("-chardev", f"file,id=console,path={option_value(files.console)}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,fd={qmp_descriptor}", "-mon", "chardev=qmp,mode=control"),
+        *("-blockdev", json.dumps(DISK)),
         *("-device", "virtio-serial-pci,id=serial0"),
         *("-chardev", f"socket,id=agent,fd={agent_descriptor}"),
         *("-device", f"virtserialport,name={AGENT_PORT},chardev=agent"),

@@ -20,9 +20,9 @@ Command = tuple[str, Arguments | None]
 QUERIES = (
     "query-status", "query-rx-filter", "query-memory-size-summary", "query-memdev", "query-cpus-fast", "query-pci",
     "query-migrate", "query-migrate-capabilities", "query-migrate-parameters", "query-yank", "query-chardev",
-    "query-iothreads", "query-fdsets", "query-jobs", "query-block", "query-name", "query-version", "query-kvm",
-    "query-replay", "query-mice", "query-balloon", "query-acpi-ospm-status", "query-current-machine",
-    "x-query-virtio",
+    "query-iothreads", "query-fdsets", "query-jobs", "query-block", "query-named-block-nodes",
+    "query-name", "query-version", "query-kvm", "query-replay", "query-mice", "query-balloon",
+    "query-acpi-ospm-status", "query-current-machine", "x-query-virtio",
 )  # fmt: skip
 """Queries without arguments; one that a QEMU does not know is refused before and after."""
 

@@ -115,6 +115,10 @@ class NotSupported(CprlibError):
         self.word = word
 
 
+class CaseEnded(CprlibError):
+    """A case ends at a failed check, because its run asked for that (parameter ``stop_at``)."""
+
+
 class InstrumentError(CprlibError):
     """The instrument failed, so that nothing can be concluded."""
 

@@ -80,6 +80,11 @@ class Check:
         outcome = Outcome.PASS if good else Outcome.FAIL
         return cls(name, outcome, str(expected), str(observed), "" if good else message)
 
+    @property
+    def text(self) -> str:
+        """The message, or what was expected and observed."""
+        return self.message or f"expected {self.expected or '-'}, observed {self.observed or '-'}"
+
 
 @dataclass(frozen=True, slots=True)
 class DescriptorRow:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cprlib.errors import (
     Awaited,
+    CaseEnded,
     CprlibError,
     DeadlineExceeded,
     GuestFailed,
@@ -45,11 +46,13 @@ class CaseChecks:
     of the same property. :meth:`qemu_step` marks steps whose failure counts against QEMU without an update.
 
     :param folder: the case's folder, where its files go.
+    :param stop_at: pattern of the failed check that ends the case, as ``NAME: TEXT``; empty for none.
     """
 
-    def __init__(self, folder: Path, evidence: CaseEvidence) -> None:
+    def __init__(self, folder: Path, evidence: CaseEvidence, stop_at: str = "") -> None:
         self.folder = folder
         self.evidence = evidence
+        self._stop_at = stop_at
         self._control = evidence.role is Role.CONTROL_RUN
         self._qemu_step = False
         self._fault = ""
@@ -140,12 +143,15 @@ class CaseChecks:
             self._add(check.name, check)
 
     def _add(self, subject: str, check: Check) -> None:
-        """Add a check of a property; a failure that its control step explains is inconclusive."""
+        """Add a check of a property; a failure that its control step explains is inconclusive.
+
+        :raises CaseEnded: it failed, and the run asked to stop at it.
+        """
         if self._fault:
             subject, family = self._full_name(subject), check.family or check.name
             check = replace(check, name=self._full_name(check.name), family=family, fault=self._fault)
         if check.outcome is Outcome.FAIL:
-            text = check.message or f"expected {check.expected}, observed {check.observed}"
+            text = check.text
             if not self.counts_against_qemu:
                 self._failed_controls.setdefault(subject, check.name)
                 text = f"not caused by an update, since none has begun: {text}"
@@ -154,6 +160,9 @@ class CaseChecks:
                 text = f"not shown to be caused by the update, since {control} failed before it: {text}"
                 check = replace(check, outcome=Outcome.INCONCLUSIVE, message=text)
         self.evidence = self.evidence.with_checks(check)
+        found = f"{check.name}: {check.text}"
+        if check.outcome is Outcome.FAIL and self._stop_at and re.search(self._stop_at, found):
+            raise CaseEnded(f"continue with {self.evidence.id}", f"it stops at the failed check {check.name}")
 
     def add_stream(self, stream: Stream, *checks: Check) -> None:
         """Add what was seen of a stream that ran beside the measured one."""
@@ -235,7 +244,7 @@ class CaseChecks:
         expected = "QEMU and guest do what the test asks of them"
         try:
             yield
-        except (NotSupported, UsageError):
+        except (CaseEnded, NotSupported, UsageError):
             raise
         except Exception as error:
             failure = self.qemu_failure()

@@ -50,8 +50,8 @@ SHORT_NAMES = {  # of checks of an update, after the update's label
 class GuestCase(CaseChecks):
     """A guest, its updates, and what was seen of them."""
 
-    def __init__(self, folder: Path, evidence: CaseEvidence) -> None:
-        super().__init__(folder, evidence)
+    def __init__(self, folder: Path, evidence: CaseEvidence, stop_at: str = "") -> None:
+        super().__init__(folder, evidence, stop_at)
         self._guest: RunningGuest | None = None
         self._frames: FrameWatch | None = None
         self._watch: TrafficWatch | None = None  # while traffic is measured

@@ -16,6 +16,7 @@ from avocado import Test
 from cprlib.build.assets import find_assets, find_base_qemu
 from cprlib.build.qemu_facts import known_facts
 from cprlib.errors import (
+    CaseEnded,
     CprlibError,
     DeadlineExceeded,
     EnvironmentFailure,
@@ -109,6 +110,8 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                         case.check_frames()
         except NotSupported as error:
             case.skip(error.word, error.one_line())
+        except CaseEnded as error:
+            case.warn(f"{error.happened}, as parameter stop_at asks")
         finally:
             try:
                 case.note_death()

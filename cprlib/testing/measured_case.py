@@ -84,7 +84,7 @@ class MeasuredCase(GuestCase):
     """
 
     def __init__(self, parameters: SuiteParameters, folder: Path, evidence: CaseEvidence, *, packets: int = 0) -> None:
-        super().__init__(folder, evidence)
+        super().__init__(folder, evidence, parameters.stop_at)
         self.parameters = parameters
         self.ports = PortAllocator()
         self._packets = packets

@@ -84,7 +84,7 @@ def _skipped(case: CaseEvidence, policy: Policy) -> Verdict:
 
 def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
     for check in case.checks:
-        text = check.message or f"expected {check.expected or '-'}, observed {check.observed or '-'}"
+        text = check.text
         if check.outcome != Outcome.SKIP:
             shown = text if check.outcome != Outcome.PASS else check.observed or text
             yield Finding(check.outcome, check.name, shown, check.family)

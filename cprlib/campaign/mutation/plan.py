@@ -79,6 +79,11 @@ class Build:
     number: int | None = None
 
     @property
+    def stop_at(self) -> str:
+        """Pattern of the failed check that kills the mutant, with which its test need not continue; else empty."""
+        return "." if self.number else self.mutant.message if self.mutant else ""
+
+    @property
     def name(self) -> str:
         """For people."""
         if self.number:

@@ -137,6 +137,7 @@ class MutationJobs:
 
     def _parameters(self, build: Build, built: BuiltQemu) -> Mapping[str, str]:
         chosen = {} if build.number is None else {"mutant": str(build.number)}
+        chosen |= {"stop_at": build.stop_at} if build.stop_at else {}
         return asset_parameters(self.session.assets, self.session.engine, USUAL_POLICY, qemu=built.qemu) | chosen
 
     def _key(self, build: Build, built: BuiltQemu, test: SuiteTest) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from cprlib.errors import (
     Awaited,
+    CaseEnded,
     CprlibError,
     DeadlineExceeded,
     GuestFailed,
@@ -277,6 +278,22 @@ def test_a_check_that_cannot_be_made_is_for_the_policy_to_decide(tmp_path: Path)
     checks.skip_check("vm-cannot-be-stopped", "the update is refused", "this QEMU has no blkdebug")
     verdicts = [judge(checks.evidence, load_policy(name)).outcome for name in ("default", "strict")]
     assert verdicts == [Outcome.PASS, Outcome.FAIL]
+
+
+def test_a_case_ends_at_the_failed_check_that_its_run_asked_for(tmp_path: Path) -> None:
+    evidence = replace(CaseEvidence("x", Mechanism.CPR, Role.CHECKS), updates=1)
+    checks = CaseChecks(tmp_path, evidence, stop_at="^flags: .*O_NONBLOCK")
+    checks.expect("same-files", False, "2", "1")
+    checks.expect_equal("flags", "O_NONBLOCK", "O_NONBLOCK")
+    checks.inconclusive("flags", "O_NONBLOCK", "no O_NONBLOCK was read")
+    with pytest.raises(CaseEnded), checks.expect_survival():
+        checks.expect_equal("flags", "none", "O_NONBLOCK")
+    assert [check.outcome for check in checks.evidence.checks] == [
+        Outcome.FAIL,
+        Outcome.PASS,
+        Outcome.INCONCLUSIVE,
+        Outcome.FAIL,
+    ]
 
 
 def test_a_condition_of_the_test_that_does_not_hold_is_inconclusive(tmp_path: Path) -> None:

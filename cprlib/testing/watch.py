@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -164,8 +165,10 @@ class FrameWatch:
     def read(self) -> tuple[OtherFrame, ...]:
         return self._frames.read()
 
-    def wait_announced(self, kind: FrameClass, sender: str, since_ns: int, deadline: Deadline) -> int | None:
-        """Wait for an announcement; returns its time in ns, None when none came."""
+    def wait_announced(
+        self, kind: FrameClass, sender: str, since_ns: int, deadline: Deadline, number: int = 1
+    ) -> int | None:
+        """Wait for the announcement of that number; returns its time in ns, None when it did not come."""
 
         def found() -> int | None:
             times = (
@@ -173,7 +176,7 @@ class FrameWatch:
                 for item in self.read()
                 if item.announces and item.kind is kind and item.sender == sender and item.time_ns >= since_ns
             )
-            return next(times, None)
+            return next(itertools.islice(times, number - 1, None), None)
 
         with contextlib.suppress(DeadlineExceeded):
             return deadline.poll(found, 0.05)
@@ -198,7 +201,8 @@ class FrameWatch:
             and (resumed := updates[-1].times_ns.get(Step.RESUME))
         ):
             left = GUEST_ANNOUNCES_MS / 1e3 - (time.time_ns() - resumed) / 1e9
-            self.wait_announced(FrameClass.ARP, macs[0], resumed, Deadline(max(left, 0.001), "an announcement"))
+            deadline, rounds = Deadline(max(left, 0.001), "announcements"), len(updates[-1].announcements_ms)
+            self.wait_announced(FrameClass.ARP, macs[0], resumed, deadline, rounds)
         watched = Watched(
             frames=self.read(),
             first_ns=self._first_ns,

@@ -11,7 +11,7 @@ The file has one table for each difference that is allowed::
     comparisons = ["update", "chain"]
 
 In a path, ``*`` stands for any text without ``/``, and ``**`` for any text. ``comparisons`` and ``mechanisms`` restrict
-an entry to some; an entry without them is for all.
+an entry to some; an entry without them is for all. With ``bits``, only these bits of a hexadecimal value may differ.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def compare(
         old, new = before.values.get(path), after.values.get(path)
         if old == new:
             continue
-        if any(item.matches(path) for item in applicable):
+        if any(item.matches(path) and item.allows(old, new) for item in applicable):
             passed += 1
         else:
             found.append(_difference(path, old, new))
@@ -164,12 +164,14 @@ class AllowedDifference:
     :param path: pattern of the paths of the values.
     :param reason: why the difference is none that a guest or an operator would mind.
     :param comparisons, mechanisms: to which the entry is restricted; empty for all.
+    :param bits: of a hexadecimal value, which alone may differ; the whole value when 0.
     """
 
     path: str
     reason: str
     comparisons: tuple[Comparison, ...] = ()
     mechanisms: tuple[Mechanism, ...] = ()
+    bits: int = 0
 
     def applies_to(self, comparison: Comparison, mechanism: Mechanism) -> bool:
         return (not self.comparisons or comparison in self.comparisons) and (
@@ -178,6 +180,15 @@ class AllowedDifference:
 
     def matches(self, path: str) -> bool:
         return _pattern(self.path).fullmatch(path) is not None
+
+    def allows(self, before: str | None, after: str | None) -> bool:
+        """Whether two values of a matching path, None for one that is absent, may differ as they do."""
+        if not self.bits:
+            return True
+        try:
+            return (int(before or "", 16) ^ int(after or "", 16)) & ~self.bits == 0
+        except ValueError:
+            return False
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from cprlib.qemu.facts import LocalNames
 INTERFACE_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]{0,14}$")  # IFNAMSIZ - 1, and nothing that a path could use
 IDENTIFIER = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]*$")  # id_wellformed(), QEMU util/id.c
 NIC_DRIVER = "virtio-net-pci"
-SET_BY_SUITE = ("id", "netdev", "mac", "mq", "romfile", "vectors")  # see VirtioNet.options
+SET_BY_SUITE = ("id", "netdev", "mac", "mq", "romfile")  # see VirtioNet.options
 
 
 class TapSource(enum.Enum):
@@ -182,6 +182,8 @@ class VirtioNet:
 
     :param port: id of the PCIe root port that the NIC is behind; on the root bus when empty.
     :param rom: path of its option ROM, which is memory of QEMU; none when empty.
+    :param msix: MSI-X vectors as several queue pairs need them: two for each, one for configuration, one for the
+        control queue. QEMU's default is three with an old machine type.
     """
 
     mac: str
@@ -190,12 +192,10 @@ class VirtioNet:
     queues: int = 1
     port: str = ""
     rom: str = ""
+    msix: bool = True
 
     def options(self) -> dict[str, object]:
-        """Arguments of ``-device`` in JSON and of QMP's device_add.
-
-        MSI-X vectors: two per queue pair, one for configuration, one for the control queue.
-        """
+        """Arguments of ``-device`` in JSON and of QMP's device_add."""
         options: dict[str, object] = {
             "driver": NIC_DRIVER,
             "id": self.identifier,
@@ -204,7 +204,7 @@ class VirtioNet:
             "romfile": self.rom,
         }
         if self.queues > 1:
-            options |= {"mq": True, "vectors": 2 * self.queues + 2}
+            options |= {"mq": True} | ({"vectors": 2 * self.queues + 2} if self.msix else {})
         return options | ({"bus": self.port} if self.port else {})
 
 

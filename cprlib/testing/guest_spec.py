@@ -87,7 +87,8 @@ class GuestSpec:
         """
         netdevs, handling, machine = self.netdevs_in(run), self.mechanism.handling, self.machine_in(run)
         ports = self.root_ports and "q35" in machine
-        properties = global_properties(NIC_DRIVER, run.nic_properties)
+        properties_of_nics = run.nic_properties
+        properties = global_properties(NIC_DRIVER, properties_of_nics)
         ends = [guest_end(number) for number in range(len(netdevs))]
         return MachineSettings(
             qemu=qemu,
@@ -100,7 +101,14 @@ class GuestSpec:
             ),
             netdevs=tuple(handling.source_netdev(netdev, local) for netdev in netdevs),
             nics=tuple(
-                VirtioNet(end.mac, f"nic{number}", netdev.identifier, netdev.queues, f"port{number}" if ports else "")
+                VirtioNet(
+                    end.mac,
+                    f"nic{number}",
+                    netdev.identifier,
+                    netdev.queues,
+                    f"port{number}" if ports else "",
+                    msix="vectors" not in properties_of_nics,
+                )
                 for number, (end, netdev) in enumerate(zip(ends, netdevs, strict=True))
             ),
             machine=machine,

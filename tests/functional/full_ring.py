@@ -69,7 +69,7 @@ def full_ring(
         full_ns = time.time_ns()
         yield
         stops = [update.times_ns[Step.STOP] for update in case.guest.updates[updates:] if Step.STOP in update.times_ns]
-        until_ns = min(stops, default=time.time_ns())
+        until_ns = max(stops, default=time.time_ns())
         with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
             session.wait_for_answers(session.progress().sent, Deadline(wait_ms / 1000 + ARRIVE_S, "the answers"))
         session.finish(linger_s=1.0)

@@ -11,6 +11,7 @@ from cprlib.qemu.command_line import option_value
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_frames import use_queue_pairs
 from cprlib.testing.nic_view import set_link
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import (
@@ -118,13 +119,15 @@ class FailedUpdate(LiveUpdateTest):
         """Without a return path the source takes the update for complete; after ``cont`` it runs with vhost.
 
         Patch 11. Management does this when the target has died (``cont`` in postmigrate). vhost has been released; a
-        NIC that does not use it then, because its link is down, has it back for the next update.
+        NIC that does not use it then, because its link is down, has it back for the next update. The guest uses 2 of 4
+        queue pairs; vhost starts all of them.
         Patch 8: the target has not changed the tap.
 
         :avocado: tags=patch:unnoticed-failure,patch:11,patch:vhost-reset,patch:3,patch:cpr-fixes,patch:8
         :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
         with self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case:
+            use_queue_pairs(case, 2, "before-update")
             if not self._fail_guest(case, UNNOTICED):
                 return
             set_link(case.guest, up=False)

@@ -47,8 +47,9 @@ class FullReceiveRing(LiveUpdateTest):
             with full_ring(case, "in-the-target"):
                 pass
             if not vhost:
-                with full_ring(case, "across-an-update-with-one", wait_ms=UPDATE_MS, only_one_waits=True):
-                    case.live_update()
+                with full_ring(case, "across-two-updates", wait_ms=UPDATE_MS, only_one_waits=True):
+                    case.live_update(label="one-waits")
+                    case.live_update(label="one-still-waits")
                 with large_packet_waits(case, "across-an-update") as recorded:
                     case.live_update(hooks=[recorded])
             case.expect_no_nic_error()

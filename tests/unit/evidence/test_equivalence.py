@@ -52,6 +52,14 @@ def test_changed_missing_and_new_values_are_differences() -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "allowed"),
+    [("c027", "8027", True), ("c027", "8023", False), ("c027", None, False), ("c027", "no number", False)],
+)
+def test_bits_that_are_named_may_differ(before: str, after: str | None, allowed: bool) -> None:
+    assert AllowedDifference("vmstate/ioapic#*/ioredtbl[*]", "why", bits=0x4000).allows(before, after) is allowed
+
+
+@pytest.mark.parametrize(
     ("pattern", "path", "matches"),
     [
         ("qom/a/*/c", "qom/a/b/c", True),

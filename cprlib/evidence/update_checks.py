@@ -20,7 +20,7 @@ DOWNGRADE_MESSAGES = (
 )
 WITHOUT_DELAY_MS = 400.0  # to RESUME: median 18 ms, maximum 185 ms of 504 updates on two busy cores
 DELAY_BASE_MS, DELAY_SHARE = 200.0, 1.5  # with a control run: this plus the share of its longest interruption
-DOWNTIME_SLACK_MS = 50.0  # QEMU and the harness see the end of a migration at different times
+DOWNTIME_SLACK_MS = 20.0  # QEMU and the harness see the end of a migration at different times
 STOPPING_MS = 500.0  # a downtime begins before QEMU stops its devices, which precedes STOP
 ACCESS_MODES = {os.O_RDONLY: "O_RDONLY", os.O_WRONLY: "O_WRONLY", os.O_RDWR: "O_RDWR"}
 FLAG_NAMES = ("O_NONBLOCK", "O_CLOEXEC", "O_APPEND", "O_DIRECT")

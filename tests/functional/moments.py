@@ -244,18 +244,15 @@ def can_suspend(guest: OperatedGuest) -> bool:
 
 
 def suspended(guest: OperatedGuest) -> list[str]:
-    """The guest is suspended to RAM (ACPI S3) in an update that fails, in one that works, and in one while stopped.
-
-    It is woken after each.
-    """
-    boot = guest.agent.identity().boot_id
+    """The guest is suspended to RAM (ACPI S3) in an update that fails and in one that works; it is woken after each."""
     found = _while_suspended(guest, lambda: guest.updater.fail_update("suspended-fails"))
     guest.wait_answers()
-    found += _while_suspended(guest, lambda: guest.updater.live_update("suspended"))
-    guest.wait_answers()
-    found += _while_suspended(guest, lambda: _update_stopped(guest))
-    same = guest.agent.identity().boot_id == boot
-    return found if same else [*found, "the guest has booted instead of waking up"]
+    return found + _while_suspended(guest, lambda: guest.updater.live_update("suspended"))
+
+
+def suspended_and_stopped(guest: OperatedGuest) -> list[str]:
+    """The guest is suspended to RAM, and management stops it, in an update."""
+    return _while_suspended(guest, lambda: _update_stopped(guest))
 
 
 def _update_stopped(guest: OperatedGuest) -> None:
@@ -268,7 +265,7 @@ def _update_stopped(guest: OperatedGuest) -> None:
 
 
 def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]:
-    machine = guest.machine
+    boot, machine = guest.agent.identity().boot_id, guest.machine
     seen = len(machine.qmp.events)
     guest.agent.suspend()
     machine.qmp.wait_event("SUSPEND", deadline=Deadline(EVENT_S, "the guest to suspend", Awaited.GUEST), after=seen)
@@ -277,7 +274,8 @@ def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]
     machine = guest.machine
     machine.qmp.execute("system_wakeup")
     wait_run_state(machine, lambda state: state == "running", Deadline(EVENT_S, "the guest to wake up", Awaited.QEMU))
-    return found
+    same = guest.agent.identity().boot_id == boot
+    return found if same else [*found, "the guest has booted instead of waking up"]
 
 
 INTERFACE_DOWN = Operation("interface-down", "no answer until the interface is up again", interface_down)
@@ -290,6 +288,9 @@ SMALL_RINGS = Operation(
 )
 NOT_STARTED = Operation("not-started", "the guest is not started before cont; then it boots", not_started)
 SUSPENDED = Operation("suspended", "the guest stays suspended until it is woken", suspended, can_suspend)
+SUSPENDED_AND_STOPPED = Operation(
+    "suspended-and-stopped", "cont does not wake the guest; it is woken", suspended_and_stopped, can_suspend
+)
 UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
 REBOOT = Operation("rebooting", "the guest boots", reboot)
 MOMENTS = (
@@ -300,6 +301,7 @@ MOMENTS = (
     TAP_DOWN,
     PAUSED,
     SUSPENDED,
+    SUSPENDED_AND_STOPPED,
     UNPLUG,
     NOT_STARTED,
     REBOOT,

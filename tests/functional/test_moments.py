@@ -12,7 +12,7 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from host_operations import SINGLE_PACKETS
-from moments import MOMENTS, SUSPENDED, MomentUpdater
+from moments import MOMENTS, SUSPENDED, SUSPENDED_AND_STOPPED, MomentUpdater
 from operated_guest import operated_guest
 from operations import Operation, checked_operations
 
@@ -48,7 +48,7 @@ class Moments(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
         """
         with self._given_guest(queues=1, vhost=False) as case:
-            update_at(case, (SUSPENDED,))
+            update_at(case, (SUSPENDED, SUSPENDED_AND_STOPPED))
 
     def _given_guest(self, *, queues: int, vhost: bool) -> contextlib.AbstractContextManager[MeasuredCase]:
         netdev = TapNetdev(queues=queues, vhost=vhost)

@@ -291,28 +291,28 @@ class FaultInjection(UpdateHook):
                 kill_group(victim.process)
             case Action.PAUSE:
                 self._pause(victim, other=source if victim is target else None)
-            case Action.CANCEL:
-                try:
-                    source.qmp.execute("migrate_cancel")
-                except QmpRefused as error:
-                    self.refused = error.happened
+            case Action.CANCEL | Action.CONTINUE | Action.UNPLUG:
+                self._command(source, fault.action)
             case Action.HMP_CANCEL:
                 answer = source.qmp.execute("human-monitor-command", {"command-line": "migrate_cancel"})
                 self.refused = str(answer).strip()
             case Action.MIGRATE_AGAIN:
                 refusal = update.migrate()
                 self.refused = refusal.happened if isinstance(refusal, QmpRefused) else ""
-            case Action.CONTINUE:
-                try:
-                    source.qmp.execute("cont")
-                except QmpRefused as error:
-                    self.refused = error.happened
             case Action.EXHAUST_DESCRIPTORS if victim is target:
                 exhaust_descriptors(target.pid, left=1)  # it must accept the channel, or it would retry for ever
             case Action.EXHAUST_DESCRIPTORS:  # the source gets the number of its CPR channel for the main channel
                 exhaust_descriptors(source.pid, earlier=update.source_before.table)
             case _ if self._proxy is not None:
                 _change_stream(self._proxy, fault.action)
+
+    def _command(self, source: Machine, action: Action) -> None:
+        nic = {"id": source.settings.nics[0].identifier} if action is Action.UNPLUG else None
+        words = {Action.CANCEL: "migrate_cancel", Action.CONTINUE: "cont", Action.UNPLUG: "device_del"}
+        try:
+            source.qmp.execute(words[action], nic)
+        except QmpRefused as error:
+            self.refused = error.happened
 
     def _pause(self, victim: Machine, other: Machine | None) -> None:
         """Stop a process, let the other side run as far as it can, and continue the process."""

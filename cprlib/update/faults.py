@@ -47,6 +47,7 @@ class Action(enum.StrEnum):
     HMP_CANCEL = "migrate_cancel of HMP"
     MIGRATE_AGAIN = "a second migrate"
     CONTINUE = "cont"
+    UNPLUG = "device_del of the NIC"
     NO_LISTENER = "no listener"
     CLOSE_CPR = "close the cpr channel"
     CLOSE_MAIN = "close the main channel"
@@ -253,6 +254,7 @@ LATE_COMMANDS = (
     Fault("second-migrate", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
     Fault("cont-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CONTINUE, Survivor.TARGET),
     Fault("cont-creating-devices", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.CONTINUE, Survivor.TARGET),
+    Fault("unplug-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.UNPLUG, Survivor.TARGET),
     Fault("second-migrate-at-main", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),
     Fault("cancel-after-resume", Phase.TARGET_RESUMED, Actor.MANAGEMENT, Action.CANCEL, Survivor.TARGET),
     Fault("source-killed-after-resume", Phase.TARGET_RESUMED, Actor.SOURCE, Action.KILL, Survivor.TARGET),

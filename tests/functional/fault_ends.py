@@ -79,7 +79,7 @@ def _check_target(case: MeasuredCase, result: FaultResult) -> None:
         f"{_migration(result)}, the target is {result.state_after}",
         f"{context}: the update did not complete",
     )
-    if fault.action in (Action.CONTINUE, Action.MIGRATE_AGAIN):
+    if fault.action in (Action.CONTINUE, Action.MIGRATE_AGAIN, Action.UNPLUG):
         meaning = f"{context}: it was not refused, while the target is given the guest"
         case.expect("refused", bool(result.refused), "refused", result.refused, meaning)
 

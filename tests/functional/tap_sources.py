@@ -133,6 +133,8 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
     else:
         expect_nothing_run_by_failed_target(case, programs)
         expect_nothing_run_by_paused_target(case, programs)
+        case.guest.machine.qmp.execute("stop")  # the scripts run in the end, though an update of a paused guest failed
+        inject_fault(case.guest, *faults_named("cancel-fds-received"))
     expect_programs(case, programs, started, unnamed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from cprlib.evidence.records import Role
@@ -39,13 +40,14 @@ IN_EACH_PHASE = (
 CONTROL_RUN_S, BETWEEN_S = 6.0, 0.2  # of traffic: the control run, and between two updates
 
 
+FOUR_VHOST_QUEUES = GuestSpec(queues=4, vhost=True, role=Role.CHECKS)
+
+
 class FailedUpdate(LiveUpdateTest):
     """Each fault is injected into an update of its own, at a phase that a proxy or an event marks, on one guest."""
 
-    def _fail(
-        self, faults: Iterable[Fault], *, queues: int = 4, vhost: bool = True, arguments: tuple[str, ...] = ()
-    ) -> None:
-        with self.given_guest(GuestSpec(queues=queues, vhost=vhost, arguments=arguments, role=Role.CHECKS)) as case:
+    def _fail(self, faults: Iterable[Fault], spec: GuestSpec = FOUR_VHOST_QUEUES) -> None:
+        with self.given_guest(spec) as case:
             self._fail_guest(case, faults)
 
     @staticmethod
@@ -104,7 +106,8 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(UNFIT_TARGETS, arguments=with_rom(option_value(make_rom(Path(self.outputdir)))))
+        rom = with_rom(option_value(make_rom(Path(self.outputdir))))
+        self._fail(UNFIT_TARGETS, replace(FOUR_VHOST_QUEUES, arguments=rom))
 
     def test_source_keeps_running_when_stream_breaks(self) -> None:
         """The main channel cut or corrupt, or a target that cannot load: the source keeps running with vhost.
@@ -139,11 +142,12 @@ class FailedUpdate(LiveUpdateTest):
     def test_update_succeeds_despite_pauses_and_late_commands(self) -> None:
         """An update succeeds despite pauses, a second migrate, a source that dies at its end, or a missing resource.
 
-        Patch 1: the source stands still meanwhile and refuses a second migrate.
+        Patch 1: the source stands still meanwhile and refuses a second migrate, ``cont`` and ``device_del``.
 
         :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
         """
-        self._fail((*PAUSES, *LATE_COMMANDS, *MISSING_RESOURCES), queues=1)
+        spec = GuestSpec(vhost=True, root_ports=True, role=Role.CHECKS)  # a NIC that could be unplugged
+        self._fail((*PAUSES, *LATE_COMMANDS, *MISSING_RESOURCES), spec)
 
     def test_source_keeps_running_without_vhost(self) -> None:
         """Without vhost too the source keeps running after a failed update, with the descriptors it had.
@@ -156,7 +160,7 @@ class FailedUpdate(LiveUpdateTest):
             *("no-listener", "cpr-closed-before-fds", "target-killed-with-fds", "target-killed-with-devices"),
             *("target-killed-at-main", "target-killed-loading", "cancel-creating-devices", "main-garbage"),
         )
-        self._fail(faults, queues=1, vhost=False)
+        self._fail(faults, GuestSpec(role=Role.CHECKS))
 
     def test_paused_guest_stays_paused(self) -> None:
         """A guest that was paused before is paused after failed updates and in the target; then it runs.

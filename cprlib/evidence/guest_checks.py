@@ -84,7 +84,8 @@ def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
     They are made whatever the test waited for, and whether it noticed or not.
 
     :param folder: the case's, with the consoles and what QEMUs left that crashed.
-    :param counts_against_qemu: an update had begun; else a death is inconclusive, and so is a guest's without memory.
+    :param counts_against_qemu: an update had begun; else a guest's death is inconclusive, and so is one without memory.
+        A crash of QEMU is a finding at any time.
     """
     found = []
     outcome = Outcome.FAIL if counts_against_qemu else Outcome.INCONCLUSIVE
@@ -93,7 +94,7 @@ def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
         said = last_message(read_text(folder / f"stderr-{name}.log"))  # none of a successor in its source's process
         how = read_text(path).partition("\n")[0]
         message = f"the {name} was {how}: {said or 'it said nothing'}; see {path.name}"
-        found.append(Check("qemu-lives", outcome, "no QEMU crashes", how, message))
+        found.append(Check("qemu-lives", Outcome.FAIL, "no QEMU crashes", how, message))
     for path in sorted(folder.glob("console-*.log")):
         console = Console(path)
         try:

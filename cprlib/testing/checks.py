@@ -275,15 +275,18 @@ class CaseChecks:
             check = Check(name, Outcome.INCONCLUSIVE, expected, failure or happened, message)
         self.evidence = self.evidence.with_checks(check)
 
-    def add_boot_failure(self, error: CprlibError, control: str) -> None:
+    def add_boot_failure(self, error: CprlibError, control: str, *, starts_without_nic: bool = False) -> None:
         """Add that the guest did not boot.
 
         :param control: why the same guest does not boot without ``cpr=on`` either, or that it was not tried; empty when
             it boots: then the option is at fault.
+        :param starts_without_nic: this QEMU does not start with a NIC, whatever its options, on a host that allows it.
         """
         said = without_time(last_message(error.details))
         text = error.one_line() + (f": {said}" if said and said not in error.happened else "")
-        if control:
+        if starts_without_nic:
+            outcome, text = Outcome.FAIL, f"QEMU starts without NICs only, and their taps can be opened here: {text}"
+        elif control:
             outcome, text = Outcome.INCONCLUSIVE, f"it says nothing about an update: {text} ({control})"
         else:
             outcome, text = Outcome.FAIL, f"the same guest boots without cpr=on; with it: {text}"

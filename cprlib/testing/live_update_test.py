@@ -47,7 +47,7 @@ from cprlib.testing.parameters import (
 )
 from cprlib.testing.restored_guest import may_restore, template_for
 from cprlib.update.mechanism import Mechanism, Mode
-from cprlib.update.running_guest import RunningGuest, running_guest
+from cprlib.update.running_guest import RunningGuest, running_guest, starts_without_nic
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy import Policy
 from cprlib.verdict.policy_file import load_policy
@@ -124,7 +124,8 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
     ) -> RunningGuest | None:
         """Boot the guest; None when it does not boot, which is in the evidence then.
 
-        A QEMU that dies, refuses or hangs with ``cpr=on`` is a finding when the same guest boots without.
+        A QEMU that dies, refuses or hangs with ``cpr=on`` is a finding when the same guest boots without. So is one
+        that starts with no tap at all, where this host allows it and the run has no options of its own for QEMU.
         """
         run = case.parameters
         path = run.queue_length, run.path_mtu
@@ -136,7 +137,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             case.note("guest", "booted")
             return guest
         except (QemuFailed, GuestFailed, DeadlineExceeded) as error:
-            control = "no control without cpr=on"
+            control, only_without_nic = "no control without cpr=on", False
             if spec.mechanism.handling.sends_descriptors and is_qemu_failure(error):
                 folder = case.folder / "without-cpr"
                 folder.mkdir()
@@ -146,7 +147,10 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                         control = ""
                 except CprlibError as other:
                     control = f"without cpr=on: {other.one_line()}"
-            case.add_boot_failure(error, control)
+                    (alone := folder / "without-nic").mkdir()
+                    failed = isinstance(error, QemuFailed) and isinstance(other, QemuFailed)
+                    only_without_nic = failed and ordinary and starts_without_nic(without, alone)
+            case.add_boot_failure(error, control, starts_without_nic=only_without_nic)
             return None
 
     def _restore(

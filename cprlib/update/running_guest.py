@@ -17,7 +17,7 @@ from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topolog
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings, Passed
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.netdev import TapSource, opened_fds
+from cprlib.qemu.netdev import TapNetdev, TapSource, opened_fds
 from cprlib.qemu.start import Start, start_machine
 from cprlib.update.exec_update import ExecUpdate
 from cprlib.update.live_update import LiveUpdate, UpdateHook
@@ -174,6 +174,35 @@ def running_guest(
         guest = RunningGuest(topology, mechanism, folder, stack, machine, agent, passed=passed, mode=mode)
         agent.ping()
         yield guest
+
+
+def starts_without_nic(settings: MachineSettings, folder: Path) -> bool:
+    """Whether QEMU starts without NICs, while the guest's taps and vhost devices can be opened on this host.
+
+    If so, a QEMU that does not start with them is at fault itself.
+
+    :param folder: evidence of the QEMU goes here.
+    """
+    try:
+        with build_topology() as topology, contextlib.ExitStack() as stack:
+            for netdev in settings.netdevs:
+                topology.add_tap(netdev.interface, queues=netdev.queues)
+                source = TapSource.FDS if netdev.queues > 1 else TapSource.FD
+                passed = TapNetdev(
+                    netdev.identifier,
+                    netdev.interface,
+                    netdev.queues,
+                    vhost=netdev.vhost,
+                    vhost_passed=netdev.vhost,
+                    tap_source=source,
+                )
+                with topology.switch.entered():
+                    stack.enter_context(opened_fds(passed))
+            without = replace(settings, netdevs=(), nics=())
+            stack.enter_context(start_machine("source", without, folder, topology.switch)).wait_ready()
+            return True
+    except (CprlibError, OSError):
+        return False
 
 
 def show_blocked_tasks(machine: Machine) -> None:

@@ -196,12 +196,19 @@ def test_a_qemu_that_dies_before_an_update_is_accused_where_the_option_is_not_st
     assert only_check(checks).outcome == outcome
 
 
-@pytest.mark.parametrize(("control", "outcome"), [("", Outcome.FAIL), ("without cpr=on: no", Outcome.INCONCLUSIVE)])
-def test_a_guest_that_boots_without_the_option_only_accuses_the_option(
-    tmp_path: Path, control: str, outcome: Outcome
+@pytest.mark.parametrize(
+    ("control", "without_nic", "outcome"),
+    [
+        ("", False, Outcome.FAIL),
+        ("without cpr=on: no", False, Outcome.INCONCLUSIVE),
+        ("without cpr=on: no", True, Outcome.FAIL),
+    ],
+)
+def test_a_guest_that_boots_without_the_option_or_a_nic_only_accuses_qemu(
+    tmp_path: Path, control: str, without_nic: bool, outcome: Outcome
 ) -> None:
     checks = case(tmp_path)
-    checks.add_boot_failure(FAILURES[0], control)
+    checks.add_boot_failure(FAILURES[0], control, starts_without_nic=without_nic)
     check = only_check(checks)
     assert (check.outcome, "assertion" in check.message.lower()) == (outcome, True)
 

@@ -94,6 +94,9 @@ def _check_one_owner(case: MeasuredCase, result: FaultResult) -> None:
         f"{owners or 'none'}; {result.fault.action}: {result.refused or 'accepted'}",
         f"{_context(result)}: the guest runs in {owners or 'no QEMU'}",
     )
+    if owners == "target":
+        meaning = f"{_context(result)}: it was not refused, and the guest runs in the target"
+        case.expect("cancel-refused", bool(result.refused), "refused", result.refused or "accepted", meaning)
 
 
 def _check_nowhere(case: MeasuredCase, result: FaultResult) -> None:

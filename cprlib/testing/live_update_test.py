@@ -137,21 +137,27 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             case.note("guest", "booted")
             return guest
         except (QemuFailed, GuestFailed, DeadlineExceeded) as error:
-            control, only_without_nic = "no control without cpr=on", False
-            if spec.mechanism.handling.sends_descriptors and is_qemu_failure(error):
-                folder = case.folder / "without-cpr"
-                folder.mkdir()
-                without = replace(spec, mechanism=Mechanism.NONE).settings(case.parameters, self.qemu, self.image)
-                try:
-                    with running_guest(without, Mechanism.NONE, folder, *path):
-                        control = ""
-                except CprlibError as other:
-                    control = f"without cpr=on: {other.one_line()}"
-                    (alone := folder / "without-nic").mkdir()
-                    failed = isinstance(error, QemuFailed) and isinstance(other, QemuFailed)
-                    only_without_nic = failed and ordinary and starts_without_nic(without, alone)
-            case.add_boot_failure(error, control, starts_without_nic=only_without_nic)
+            self._add_boot_failure(case, spec, error, ordinary=ordinary)
             return None
+
+    def _add_boot_failure(self, case: MeasuredCase, spec: GuestSpec, error: CprlibError, *, ordinary: bool) -> None:
+        """Add that the guest did not boot, after a look at what boots instead.
+
+        :param ordinary: the run has no options of its own for QEMU, which could be at fault.
+        """
+        run, control, only_without_nic = case.parameters, "no control without cpr=on", False
+        if spec.mechanism.handling.sends_descriptors and is_qemu_failure(error):
+            without = replace(spec, mechanism=Mechanism.NONE).settings(run, self.qemu, self.image)
+            (folder := case.folder / "without-cpr").mkdir()
+            try:
+                with running_guest(without, Mechanism.NONE, folder, run.queue_length, run.path_mtu):
+                    control = ""
+            except CprlibError as other:
+                control = f"without cpr=on: {other.one_line()}"
+                if ordinary and isinstance(error, QemuFailed) and isinstance(other, QemuFailed):
+                    (alone := case.folder / "without-nic").mkdir()
+                    only_without_nic = starts_without_nic(without, alone)
+        case.add_boot_failure(error, control, starts_without_nic=only_without_nic)
 
     def _restore(
         self, case: MeasuredCase, spec: GuestSpec, settings: MachineSettings, stack: contextlib.ExitStack

@@ -84,11 +84,10 @@ def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
     They are made whatever the test waited for, and whether it noticed or not.
 
     :param folder: the case's, with the consoles and what QEMUs left that crashed.
-    :param counts_against_qemu: an update had begun; else a guest's death is inconclusive, and so is one without memory.
-        A crash of QEMU is a finding at any time.
+    :param counts_against_qemu: an update had begun: the death of a guest is a fail, unless it had no memory; else it is
+        inconclusive. A crash of QEMU is always a fail.
     """
     found = []
-    outcome = Outcome.FAIL if counts_against_qemu else Outcome.INCONCLUSIVE
     for path in sorted(folder.glob("backtrace-*.txt")):
         name = path.stem.removeprefix("backtrace-")
         said = last_message(read_text(folder / f"stderr-{name}.log"))  # none of a successor in its source's process
@@ -101,7 +100,7 @@ def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
             console.check()
         except GuestFailed as error:
             message = f"{path.name}: {error.happened}"
-            died = outcome
+            died = Outcome.FAIL if counts_against_qemu else Outcome.INCONCLUSIVE
             if console.ran_out_of_memory():
                 died, message = Outcome.INCONCLUSIVE, f"{message}; it ran out of memory: -p memory=MiB gives more"
             found.append(Check("guest-lives", died, "the guest's kernel runs", "it died", message))

@@ -87,8 +87,8 @@ class GuestSpec:
         """
         netdevs, handling, machine = self.netdevs_in(run), self.mechanism.handling, self.machine_in(run)
         ports = self.root_ports and "q35" in machine
-        properties_of_nics = run.nic_properties
-        properties = global_properties(NIC_DRIVER, properties_of_nics)
+        nic_properties = run.nic_properties
+        properties = global_properties(NIC_DRIVER, nic_properties)
         ends = [guest_end(number) for number in range(len(netdevs))]
         return MachineSettings(
             qemu=qemu,
@@ -107,7 +107,7 @@ class GuestSpec:
                     netdev.identifier,
                     netdev.queues,
                     f"port{number}" if ports else "",
-                    msix="vectors" not in properties_of_nics,
+                    msix="vectors" not in nic_properties,
                 )
                 for number, (end, netdev) in enumerate(zip(ends, netdevs, strict=True))
             ),

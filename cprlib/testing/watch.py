@@ -168,7 +168,10 @@ class FrameWatch:
     def wait_announced(
         self, kind: FrameClass, sender: str, since_ns: int, deadline: Deadline, number: int = 1
     ) -> int | None:
-        """Wait for the announcement of that number; returns its time in ns, None when it did not come."""
+        """Wait for an announcement; returns its time in ns, None when it did not come.
+
+        :param number: 1 for the first since ``since_ns``.
+        """
 
         def found() -> int | None:
             times = (

@@ -19,6 +19,7 @@ from cprlib.qemu.command_line import MachineSettings, global_properties
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import NIC_DRIVER
 from cprlib.qemu.nic_state import differences
+from cprlib.qemu.qmp import Arguments
 from cprlib.update.barrier import StartupBarrier
 from cprlib.update.faults import (
     FEWER_FEATURES,
@@ -291,8 +292,12 @@ class FaultInjection(UpdateHook):
                 kill_group(victim.process)
             case Action.PAUSE:
                 self._pause(victim, other=source if victim is target else None)
-            case Action.CANCEL | Action.CONTINUE | Action.UNPLUG:
-                self._command(source, fault.action)
+            case Action.CANCEL:
+                self._command(source, "migrate_cancel")
+            case Action.CONTINUE:
+                self._command(source, "cont")
+            case Action.UNPLUG:
+                self._command(source, "device_del", {"id": source.settings.nics[0].identifier})
             case Action.HMP_CANCEL:
                 answer = source.qmp.execute("human-monitor-command", {"command-line": "migrate_cancel"})
                 self.refused = str(answer).strip()
@@ -306,11 +311,9 @@ class FaultInjection(UpdateHook):
             case _ if self._proxy is not None:
                 _change_stream(self._proxy, fault.action)
 
-    def _command(self, source: Machine, action: Action) -> None:
-        nic = {"id": source.settings.nics[0].identifier} if action is Action.UNPLUG else None
-        words = {Action.CANCEL: "migrate_cancel", Action.CONTINUE: "cont", Action.UNPLUG: "device_del"}
+    def _command(self, source: Machine, command: str, arguments: Arguments | None = None) -> None:
         try:
-            source.qmp.execute(words[action], nic)
+            source.qmp.execute(command, arguments)
         except QmpRefused as error:
             self.refused = error.happened
 

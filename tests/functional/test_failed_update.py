@@ -38,8 +38,6 @@ IN_EACH_PHASE = (
     *("cancel-before-switchover", "main-closed-loading"),
 )
 CONTROL_RUN_S, BETWEEN_S = 6.0, 0.2  # of traffic: the control run, and between two updates
-
-
 FOUR_VHOST_QUEUES = GuestSpec(queues=4, vhost=True, role=Role.CHECKS)
 
 
@@ -129,7 +127,7 @@ class FailedUpdate(LiveUpdateTest):
         :avocado: tags=patch:unnoticed-failure,patch:11,patch:vhost-reset,patch:3,patch:cpr-fixes,patch:8
         :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
-        with self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case:
+        with self.given_guest(FOUR_VHOST_QUEUES) as case:
             use_queue_pairs(case, 2, "before-update")
             if not self._fail_guest(case, UNNOTICED):
                 return

@@ -81,7 +81,9 @@ class Build:
     @property
     def stop_at(self) -> str:
         """Pattern of the failed check that kills the mutant, with which its test need not continue; else empty."""
-        return "." if self.number else self.mutant.message if self.mutant else ""
+        if self.number:
+            return "."
+        return self.mutant.message if self.mutant else ""
 
     @property
     def name(self) -> str:

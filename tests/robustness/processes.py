@@ -42,9 +42,10 @@ def descendants(root: int) -> list[Process]:
     found = []
     for child in psutil.Process(root).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            zombie = child.status() == psutil.STATUS_ZOMBIE
-            command = "" if zombie else " ".join(child.cmdline())
-            found.append(Process(child.pid, child.ppid(), zombie, command or f"[{child.name()}]"))
+            # as_dict() keeps a process that becomes a zombie between two reads; psutil's single reads raise
+            facts = child.as_dict(["ppid", "status", "cmdline", "name"])
+            command = " ".join(facts["cmdline"] or ()) or f"[{facts['name']}]"
+            found.append(Process(child.pid, facts["ppid"], facts["status"] == psutil.STATUS_ZOMBIE, command))
     return found
 
 

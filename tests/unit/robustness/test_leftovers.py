@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cprlib.build.assets import MANIFEST
@@ -27,7 +28,7 @@ from tests.robustness.host_view import view_host
 from tests.robustness.kills import plan
 from tests.robustness.leftovers import cache_faults, results_faults
 from tests.robustness.netlink_dump import difference, dump, listening
-from tests.robustness.processes import objects_alive, objects_of
+from tests.robustness.processes import descendants, objects_alive, objects_of
 
 ORPHAN = """
 import os, subprocess, sys, time
@@ -50,6 +51,19 @@ print([one.pid for one in found] == [orphan], len(descendants(os.getpid())))
 def test_an_orphan_is_found_and_reaped() -> None:
     done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "0"]
+
+
+def test_a_process_that_ends_while_it_is_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = psutil.Process.cmdline
+    with subprocess.Popen(["sleep", "60"]) as child:
+
+        def end_first(process: psutil.Process) -> list[str]:
+            child.kill()
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+            return read(process)
+
+        monkeypatch.setattr(psutil.Process, "cmdline", end_first)
+        assert child.pid in [process.pid for process in descendants(os.getpid())]
 
 
 def test_sockets_and_namespaces_of_a_process_are_found_until_it_ends() -> None:

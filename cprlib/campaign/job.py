@@ -21,7 +21,7 @@ from cprlib.cleanup import temporary_folder
 from cprlib.errors import DeadlineExceeded, EnvironmentFailure, ProcessFailed, UsageError
 from cprlib.files import project_folder
 from cprlib.lab.avocado_run import avocado_environment
-from cprlib.lab.job_results import gather
+from cprlib.lab.job_results import collect_cases
 from cprlib.process import run
 from cprlib.report.results_folder import case_id
 
@@ -123,7 +123,7 @@ def gather_evidence(folder: Path) -> int:
     :returns: number of labs that died under the test and were replaced.
     """
     try:
-        lost = gather(folder)
+        lost = collect_cases(folder)
     except EnvironmentFailure:
         return 0
     for link in (folder / "avocado").glob("latest"):

@@ -11,7 +11,15 @@ from pathlib import Path
 from cprlib.errors import SkipWord
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
-from cprlib.report.gather import EVIDENCE_CHECK, AvocadoTest, JobResults, find_test, gather, read_jobs, repeats_verdict
+from cprlib.report.read_results import (
+    EVIDENCE_CHECK,
+    AvocadoTest,
+    JobResults,
+    find_test,
+    read_cases,
+    read_jobs,
+    repeats_verdict,
+)
 from cprlib.verdict.judge import JudgedCase, judge
 from cprlib.verdict.policy import Policy
 
@@ -70,13 +78,13 @@ class Policies:
 def judge_folder(folder: Path, policies: Policies) -> JudgedJob:
     """Judge the job in a folder; broken or missing evidence is an outcome, never an exception."""
     job = read_jobs(folder)
-    return judge_job(gather(folder, job.tests), job, policies)
+    return judge_job(read_cases(folder, job.tests), job, policies)
 
 
 def judge_job(cases: Sequence[CaseEvidence], job: JobResults, policies: Policies) -> JudgedJob:
     """The outcome of a job.
 
-    :param cases: of the test, joined with Avocado's results (:func:`cprlib.report.gather.gather`).
+    :param cases: of the test, joined with Avocado's results (:func:`cprlib.report.read_results.read_cases`).
     :param job: Avocado's results.
     """
     seconds = sum(test.seconds for test in job.tests) if job.tests else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +18,6 @@ from cprlib.report.plotting import GRID, image_address, plots
 from cprlib.report.schema import SchemaFile
 
 Item = TypeVar("Item")
-WIDTH = 120  # columns of text for the terminal
 
 
 def render(template: str, **members: object) -> str:
@@ -74,11 +72,6 @@ def picture(
             axis.grid(axis="y", color=GRID, lw=0.6)
             axis.set_axisbelow(True)
         return image_address(plotting.as_svg(figure, bbox_inches="tight", pad_inches=0.04))
-
-
-def wrap(line: str, indent: int) -> str:
-    """A line for the terminal, its continuation indented."""
-    return textwrap.fill(line, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

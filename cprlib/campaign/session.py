@@ -23,7 +23,7 @@ from cprlib.build.progress import Progress
 from cprlib.build.series import DEFAULT_BASE
 from cprlib.campaign.job import FinishedJob, SuiteTest, gather_evidence
 from cprlib.campaign.pool import Children, Pool, Strategy
-from cprlib.campaign.store import STORE_VERSION, Store, move_into_place, read_record
+from cprlib.campaign.store import STORE_VERSION, Store, move_into_place, read_versioned
 from cprlib.codec import dump_json
 from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, InstrumentError
@@ -195,7 +195,7 @@ class ResultRecord:
         """
         path = folder / RESULT_FILE
         try:
-            return read_record(cls, path, STORE_VERSION)
+            return read_versioned(cls, path, STORE_VERSION)
         except (OSError, ValueError) as error:
             raise InstrumentError(f"read {path}", str(error)) from error
 

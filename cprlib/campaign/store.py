@@ -80,7 +80,7 @@ class Store(Generic[Request]):
         if not path.exists() and any((folder / name).exists() for name in OLDER_FILES):
             raise UsageError(f"resume {folder}", f"store version 1, this program reads {STORE_VERSION}", advice)
         try:
-            return read_record(self.request, path, STORE_VERSION, "store version")
+            return read_versioned(self.request, path, STORE_VERSION, "store version")
         except (OSError, ValueError) as error:
             raise UsageError(f"resume {path}", str(error), advice) from error
 
@@ -107,7 +107,7 @@ class Store(Generic[Request]):
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_record(kind: type[Record], path: Path, version: int, word: str = "version") -> Record:
+def read_versioned(kind: type[Record], path: Path, version: int, word: str = "version") -> Record:
     """The record in a JSON file.
 
     :param word: for people; its last word is the member with the version.

@@ -123,7 +123,7 @@ def _run_suite(
     """Run the suite, print the table of its results, and describe where it ran."""
     from cprlib.build.assets import build_assets
     from cprlib.build.progress import console_progress
-    from cprlib.lab.avocado_run import SuiteRun, run_and_gather
+    from cprlib.lab.avocado_run import SuiteRun, run_and_collect
     from cprlib.lab.engines import asset_parameters, lab_environment
     from cprlib.report.build_report import build_report
     from cprlib.report.environment import describe_run
@@ -132,7 +132,7 @@ def _run_suite(
 
     assets = build_assets(console_progress(), lab=engine is not None, qemu=qemu)
     environment = describe_run(engine, lab_kernel=assets.lab_kernel)
-    run_and_gather(
+    run_and_collect(
         SuiteRun(
             results=results,
             tests=references,

@@ -173,11 +173,11 @@ def _run_and_judge(
     :param before: interruptions of a baseline.
     :param repeat: run inconclusive tests once more.
     """
-    from cprlib.lab.avocado_run import repeat_tests, run_and_gather
+    from cprlib.lab.avocado_run import repeat_tests, run_and_collect
 
     # The import takes half a second, while this process waits for the tests.
     threading.Thread(target=importlib.import_module, args=("cprlib.report.build_report",), daemon=True).start()
-    retries = run_and_gather(suite)
+    retries = run_and_collect(suite)
     from cprlib.report.build_report import build_report
     from cprlib.report.history import INDEX_FILE
     from cprlib.report.results_folder import publish

@@ -26,7 +26,7 @@ from pathlib import Path
 from cprlib import files
 from cprlib.codec import BadValue, decode
 from cprlib.errors import InstrumentError, QmpRefused, UsageError
-from cprlib.evidence.records import Check, Comparison, Difference, EquivalenceRecord, Outcome
+from cprlib.evidence.records import Check, Difference, EquivalenceRecord, Outcome, StatePair
 from cprlib.update.mechanism import Mechanism
 from cprlib.words import listed
 
@@ -34,7 +34,7 @@ Values = Mapping[str, str]
 ABSENT = "absent"
 SHOWN = 4  # differences in the text of a check
 MAX_DIFFERENCES = 500  # in the evidence: the guest has a say in some of the values
-EXPECTED = {Comparison.DEVICE_STATE: "each device sends the state that it received in the update before"}
+EXPECTED = {StatePair.DEVICE_STATE: "each device sends the state that it received in the update before"}
 TABLE = "allowed"
 WILDCARDS = {"*": "[^/]*", "**": ".*"}
 ADVICE = "docs/reading-a-report.md describes the file"
@@ -94,7 +94,7 @@ def take_snapshot(readers: Mapping[str, Callable[[], Values]]) -> Snapshot:
 def compare(
     before: Snapshot,
     after: Snapshot,
-    comparison: Comparison,
+    comparison: StatePair,
     mechanism: Mechanism,
     allowed: Iterable[AllowedDifference],
     subject: str = "",
@@ -169,11 +169,11 @@ class AllowedDifference:
 
     path: str
     reason: str
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[StatePair, ...] = ()
     mechanisms: tuple[Mechanism, ...] = ()
     bits: int = 0
 
-    def applies_to(self, comparison: Comparison, mechanism: Mechanism) -> bool:
+    def applies_to(self, comparison: StatePair, mechanism: Mechanism) -> bool:
         return (not self.comparisons or comparison in self.comparisons) and (
             not self.mechanisms or mechanism in self.mechanisms
         )

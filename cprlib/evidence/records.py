@@ -273,8 +273,8 @@ class QueueShare:
     sent: int | None = None
 
 
-class Comparison(enum.StrEnum):
-    """The states that are compared as a whole."""
+class StatePair(enum.StrEnum):
+    """Which two states are compared as a whole."""
 
     UPDATE = "update"  # before and after a live update
     FAILED_UPDATE = "failed-update"  # the source, before and after a failed update
@@ -308,7 +308,7 @@ class EquivalenceRecord:
     :param check: name of the check that needs the states to be equal.
     """
 
-    comparison: Comparison
+    comparison: StatePair
     subject: str
     compared: int
     allowed: int = 0

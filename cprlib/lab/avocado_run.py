@@ -20,7 +20,7 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.files import project_folder
 from cprlib.lab.job_display import JobDisplay, job_display
 from cprlib.lab.job_events import EVENTS_VARIABLE, read_events
-from cprlib.lab.job_results import gather
+from cprlib.lab.job_results import collect_cases
 from cprlib.lab.schedule import parallel_tests, remember_durations
 from cprlib.process import spawn
 from cprlib.report.results_folder import CASES, FIRST_TRIES, JOB_FOLDER, LOG_FILE, REPEATS
@@ -194,21 +194,21 @@ def _learn_facts(parameters: Mapping[str, str]) -> None:
                 known_facts(qemu)
 
 
-def run_and_gather(suite: SuiteRun) -> int:
+def run_and_collect(suite: SuiteRun) -> int:
     """Run Avocado, show its tests and collect their evidence.
 
     The evidence of an interrupted run is collected too; ``cprlib report`` lists what is missing.
 
-    :returns: as :func:`gather`.
+    :returns: as :func:`collect_cases`.
     """
     try:
         run_shown(suite, job_display(suite.at_once))
     except KeyboardInterrupt:
         with contextlib.suppress(EnvironmentFailure):
-            gather(suite.results, suite.job_folder)
+            collect_cases(suite.results, suite.job_folder)
         raise
     remember_durations((suite.results / suite.job_folder).glob("job-*"))
-    return gather(suite.results, suite.job_folder)
+    return collect_cases(suite.results, suite.job_folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ def repeat_tests(suite: SuiteRun, tries: Sequence[FirstTry]) -> int:
 
     The evidence of the first try moves to ``first-tries/<id>``; that of the second one has its reasons.
 
-    :returns: as :func:`gather`.
+    :returns: as :func:`collect_cases`.
     """
     kept, cases = suite.results / FIRST_TRIES, suite.results / CASES
     kept.mkdir(mode=0o700, exist_ok=True)
@@ -237,7 +237,7 @@ def repeat_tests(suite: SuiteRun, tries: Sequence[FirstTry]) -> int:
         if (cases / item.case).exists():  # a test that died early has left none
             (cases / item.case).rename(kept / item.case)
     tests = dict.fromkeys(re.sub(r"^\d+-", "", item.test) for item in tries)
-    retries = run_and_gather(replace(suite, tests=tuple(tests), parallel=1, job_folder=REPEATS))
+    retries = run_and_collect(replace(suite, tests=tuple(tests), parallel=1, job_folder=REPEATS))
     for item in tries:
         with contextlib.suppress(InstrumentError):
             replace(CaseEvidence.read(cases / item.case), first_try=item.reasons).write(cases / item.case)

@@ -16,7 +16,7 @@ from cprlib.evidence.records import Outcome
 from cprlib.lab.job_events import ChosenTests, EndedTest, JobEvent, StartedTest
 from cprlib.lab.schedule import known_durations
 from cprlib.report.formatting import one_line
-from cprlib.report.gather import STATUS_OF
+from cprlib.report.read_results import STATUS_OF
 from cprlib.report.results_folder import case_id
 from cprlib.words import counted
 

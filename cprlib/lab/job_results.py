@@ -39,7 +39,7 @@ def _record_test(case: Path, number: str, retries: int) -> None:
             replace(evidence, test=test, retries=retries).write(case)
 
 
-def gather(results: Path, job_folder: str = JOB_FOLDER) -> int:
+def collect_cases(results: Path, job_folder: str = JOB_FOLDER) -> int:
     """Move case folders from Avocado's job to ``cases/<id>`` and copy its JUnit and TAP files.
 
     :param job_folder: with the job; those two files of a job of repeated cases stay in it.

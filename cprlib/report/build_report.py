@@ -1,4 +1,4 @@
-"""From a results folder to its report: gather the cases, judge them, write its files."""
+"""From a results folder to its report: read the cases, judge them, write its files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cprlib import files
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment, join_environments
 from cprlib.report.finding_groups import finding_groups
-from cprlib.report.gather import AvocadoTest, gather, read_jobs
 from cprlib.report.html import HTML_FILE, report_page
 from cprlib.report.junit import junit_text, tap_text
 from cprlib.report.matrix import MatrixRecord, points_of
 from cprlib.report.patch_results import patch_results
+from cprlib.report.read_results import AvocadoTest, read_cases, read_jobs
 from cprlib.report.results_folder import unfinished_reason
 from cprlib.report.run_json import RUN_FILE, read_machine, run_text
 from cprlib.report.run_report import RunReport
@@ -53,7 +53,7 @@ def judge_cases(
         """Of the case of that id; the second run ``x-2`` of a case ``x`` has the baseline of ``x``."""
         return baselines.get(case, baselines.get(re.sub(r"-\d+\Z", "", case)))
 
-    cases = gather(results, read_jobs(results).tests if tests is None else tests)
+    cases = read_cases(results, read_jobs(results).tests if tests is None else tests)
     return tuple(judge(case, policy, baseline_ms=baseline_of(case.id)) for case in cases)
 
 

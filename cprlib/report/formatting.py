@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import textwrap
 import unicodedata
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from cprlib.words import counted
 
 Moment = Annotated[str, msgspec.Meta(description="ISO 8601, UTC")]
 UNKNOWN = "-"
+WIDTH = 120  # columns of text for the terminal
 MARK = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.SKIP: "○"}
 MAX_TEXT = 2000  # characters of one untrusted text
 MAX_COMMAND = 1500  # characters of a command line
@@ -23,6 +25,11 @@ MAX_COMMAND = 1500  # characters of a command line
 _MARKUP = str.maketrans(
     {character: f"\\{character}" for character in "\\|[]!*_#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"}
 )
+
+
+def wrap(line: str, indent: int = 4) -> str:
+    """A line for the terminal, its continuation indented."""
+    return textwrap.fill(line, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def number(value: float | None, digits: int = 0) -> str:

@@ -19,9 +19,9 @@ from cprlib.evidence.records import Outcome, Role
 from cprlib.report import formatting
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.report.formatting import seconds_of, utc
-from cprlib.report.gather import EVIDENCE_CHECK
 from cprlib.report.patch_results import lacks_feature
 from cprlib.report.plotting import image_address
+from cprlib.report.read_results import EVIDENCE_CHECK
 from cprlib.report.run_report import RunReport, answers
 from cprlib.report.timeline import draw
 from cprlib.update.events import Step

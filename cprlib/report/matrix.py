@@ -17,7 +17,7 @@ from cprlib.codec import dump_json
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.evidence.case import CaseEvidence, read_record
 from cprlib.report.environment import Environment
-from cprlib.report.gather import gather
+from cprlib.report.read_results import read_cases
 from cprlib.report.results_folder import CASES
 from cprlib.words import counted
 
@@ -198,7 +198,7 @@ def _differences(folders: Sequence[Path], shards: Sequence[Shard]) -> tuple[str,
         found.append(f"the shards ran with different commits of this project: {', '.join(commits)}")
     users: dict[str, set[str]] = {}
     for folder in folders:
-        for case in gather(folder, ()):
+        for case in read_cases(folder, ()):
             # a QEMU that cprlib built may have other bytes on each machine; its inputs are the same
             built = POINT in case.parameters.more and "base" in case.parameters.more
             if case.source and not built:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
 from cprlib.errors import SkipWord
@@ -24,6 +23,7 @@ from cprlib.report.formatting import (
     one_line,
     paired_descriptors,
     utc,
+    wrap,
 )
 from cprlib.report.patch_results import PatchResult, lacks_feature
 from cprlib.report.run_report import RunReport, answers
@@ -31,7 +31,6 @@ from cprlib.verdict.findings import worst_first
 from cprlib.verdict.traffic_rules import unexplained_packets
 from cprlib.words import counted
 
-TABLE_WIDTH = 120
 MARKDOWN_LINES = 20
 _NAMED_CASES = 4  # cases of a cause, and causes beside it
 _MARKDOWN_GROUPS = 3
@@ -73,14 +72,14 @@ def result_table(report: RunReport) -> str:
     for index, group in enumerate(report.groups, 1):
         lines += _group_lines(index, group)
     lines += [
-        _wrap(f"  repeated: {one_line(case.evidence.id)}: at first inconclusive: {one_line(text)}")
+        wrap(f"  repeated: {one_line(case.evidence.id)}: at first inconclusive: {one_line(text)}")
         for case in report.cases
         for text in case.evidence.first_try
     ]
     if not lacks_feature(report.cases):  # what is missing is not known to be good, also in a run that fails
-        lines += [_wrap(f"  run: {one_line(reason)}") for reason in report.own_reasons]
-    lines += map(_wrap, _series_lines(report.patches))
-    lines += [_wrap(f"{question} {one_line(answer, 600)}") for question, answer in answers(report).lines]
+        lines += [wrap(f"  run: {one_line(reason)}") for reason in report.own_reasons]
+    lines += map(wrap, _series_lines(report.patches))
+    lines += [wrap(f"{question} {one_line(answer, 600)}") for question, answer in answers(report).lines]
     lines.append(
         f"verdict: {report.verdict.outcome.upper()} ({report.sentence}; policy {one_line(report.policy.name)})"
     )
@@ -113,7 +112,7 @@ def _case_lines(report: RunReport) -> list[str]:
         reason = (
             f"{word} (below)" if word == SkipWord.NO_CPR and lacks_feature(report.cases) else one_line(own[0].skip_text)
         )
-        lines.append(_wrap(f"{Outcome.SKIP.value.ljust(widths[0])}  {text}: {reason}"))
+        lines.append(wrap(f"{Outcome.SKIP.value.ljust(widths[0])}  {text}: {reason}"))
     return lines
 
 
@@ -123,13 +122,13 @@ def _group_lines(index: int, group: FindingGroup) -> list[str]:
     names = ", ".join(group.cases[:_NAMED_CASES])
     more = f" and {len(group.cases) - _NAMED_CASES} more" if group.cases[_NAMED_CASES:] else ""
     lines = [
-        _wrap(f"{index}. {group.outcome}: {one_line(group.heading)}"),
-        _wrap(f"    {example}{one_line(group.text, MAX_EXAMPLE)}"),
-        _wrap(f"    cases: {one_line(names)}{more}"),
+        wrap(f"{index}. {group.outcome}: {one_line(group.heading)}"),
+        wrap(f"    {example}{one_line(group.text, MAX_EXAMPLE)}"),
+        wrap(f"    cases: {one_line(names)}{more}"),
     ]
     if group.also:
         also = "; ".join(f"{one_line(each.title)} ({len(each.cases)})" for each in group.also[:_NAMED_CASES])
-        lines.append(_wrap(f"    also in these cases: {also}{'; ...' if group.also[_NAMED_CASES:] else ''}"))
+        lines.append(wrap(f"    also in these cases: {also}{'; ...' if group.also[_NAMED_CASES:] else ''}"))
     lines.append(f"    evidence: cases/{one_line(group.example)}/")
     if group.command:
         lines.append(f"    run again: {one_line(group.command, MAX_COMMAND)}")
@@ -149,10 +148,6 @@ def _share(patch: PatchResult) -> str:
     """How many of a patch's properties have its verdict; empty when all do."""
     count = patch.count(patch.verdict)
     return "" if count == len(patch.properties) else f" ({count} of {len(patch.properties)})"
-
-
-def _wrap(line: str) -> str:
-    return textwrap.fill(line, TABLE_WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def markdown_summary(report: RunReport) -> str:

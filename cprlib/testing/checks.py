@@ -285,7 +285,7 @@ class CaseChecks:
         said = without_time(last_message(error.details))
         text = error.one_line() + (f": {said}" if said and said not in error.happened else "")
         if starts_without_nic:
-            outcome, text = Outcome.FAIL, f"QEMU starts without NICs only, and their taps can be opened here: {text}"
+            outcome, text = Outcome.FAIL, f"QEMU starts only without NICs, and their taps can be opened here: {text}"
         elif control:
             outcome, text = Outcome.INCONCLUSIVE, f"it says nothing about an update: {text} ({control})"
         else:

@@ -8,7 +8,7 @@ from functools import partial
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.equivalence import Snapshot, Values, allowed_differences, compare, side_of, take_snapshot
-from cprlib.evidence.records import Comparison, EquivalenceRecord
+from cprlib.evidence.records import EquivalenceRecord, StatePair
 from cprlib.guest.state import read_guest_state
 from cprlib.linux.host_state import read_network_state, read_process_state, tap_queue_values
 from cprlib.linux.tap import read_tap_queues
@@ -108,7 +108,7 @@ def wait_groups_joined(machine: Machine, *macs: str, deadline: Deadline | None =
 
 
 def compare_state(
-    guest: RunningGuest, before: Snapshot, comparison: Comparison, subject: str = "", sides: Iterable[str] = ()
+    guest: RunningGuest, before: Snapshot, comparison: StatePair, subject: str = "", sides: Iterable[str] = ()
 ) -> EquivalenceRecord:
     """Compare the state now with an earlier one.
 
@@ -144,4 +144,4 @@ def compare_device_states(earlier: bytes, later: bytes, mechanism: Mechanism, su
     def read(stream: bytes) -> Snapshot:
         return take_snapshot({"vmstate": lambda: device_state(stream)})
 
-    return compare(read(earlier), read(later), Comparison.DEVICE_STATE, mechanism, allowed_differences(), subject)
+    return compare(read(earlier), read(later), StatePair.DEVICE_STATE, mechanism, allowed_differences(), subject)

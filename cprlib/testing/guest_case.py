@@ -13,7 +13,7 @@ from cprlib.errors import CprlibError, DeadlineExceeded, InstrumentError, QemuFa
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import death_checks
-from cprlib.evidence.records import Check, Comparison
+from cprlib.evidence.records import Check, StatePair
 from cprlib.evidence.repeated_updates import numbered_check, numbered_row
 from cprlib.evidence.sent_files import sent_files_check
 from cprlib.evidence.update_checks import (
@@ -133,11 +133,11 @@ class GuestCase(CaseChecks):
         self.add_update(update.without_taps(others) if others else update, netdevs, note, label)
         if files:
             self.add_checks(labelled(sent_files_check(netdevs, files.sent), label))
-        self.expect_same_state(state, Comparison.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
+        self.expect_same_state(state, StatePair.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
         return update
 
     def expect_same_state(
-        self, before: Snapshot | None, comparison: Comparison, name: str, subject: str, sides: Iterable[str] = ()
+        self, before: Snapshot | None, comparison: StatePair, name: str, subject: str, sides: Iterable[str] = ()
     ) -> None:
         """Check that everything that can be read of QEMU, process, kernel and guest is as before.
 

@@ -14,7 +14,7 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import guest_view, queue_shares, queue_use_check, view_guest
 from cprlib.evidence.measured_traffic import guest_stops, packets_of, with_ledger, with_traffic
-from cprlib.evidence.records import Comparison
+from cprlib.evidence.records import StatePair
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, parts_of
 from cprlib.evidence.update_checks import (
     delay_checks,
@@ -193,9 +193,9 @@ class MeasuredCase(GuestCase):
         if updates == 0 or self._between_qemus:
             return
         if updates == 1:
-            self.expect_same_state(before, Comparison.UPDATE, "equivalent-after-update", "the update")
+            self.expect_same_state(before, StatePair.UPDATE, "equivalent-after-update", "the update")
         else:
-            self.expect_same_state(before, Comparison.CHAIN, "equivalent-after-chain", f"{updates} updates")
+            self.expect_same_state(before, StatePair.CHAIN, "equivalent-after-chain", f"{updates} updates")
 
     def _extend_control_run(self, measured: int) -> None:
         """Run the control again when the measured run became longer than twice its control run.

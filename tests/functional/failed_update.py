@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.evidence.equivalence import Snapshot
-from cprlib.evidence.records import Comparison, FaultRecord
+from cprlib.evidence.records import FaultRecord, StatePair
 from cprlib.evidence.update_checks import fault_record, fault_record_of
 from cprlib.files import write_text
 from cprlib.linux.kernel_trace import KernelTrace
@@ -61,7 +61,7 @@ class FailedUpdates:
                     self._case.add_fault(fault_record(other, reason))
                 return False
         name, subject = "equivalent-after-failed-updates", f"{len(faults)} failed updates"
-        self._case.expect_same_state(self._state, Comparison.FAILED_UPDATE, name, subject)
+        self._case.expect_same_state(self._state, StatePair.FAILED_UPDATE, name, subject)
         return True
 
     def check_idle(self) -> None:
@@ -93,7 +93,7 @@ class FailedUpdates:
                 case.compares_states = False  # the guest's QEMU has fewer rights than the next target
         elif traffic_after_ms is not None:
             name = "equivalent"
-            case.expect_same_state(self._state, Comparison.FAILED_UPDATE, name, fault.name, HOST_SIDES)
+            case.expect_same_state(self._state, StatePair.FAILED_UPDATE, name, fault.name, HOST_SIDES)
         case.add_fault(fault_record_of(result, traffic_after_ms))
         write_text(case.folder / "faults.md", _table(case.evidence.faults), mode=0o600)
         return fault.survivor is not Survivor.NEITHER and traffic_after_ms is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cprlib.evidence.records import Comparison, Role
+from cprlib.evidence.records import Role, StatePair
 from cprlib.testing.equivalence import read_state
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -23,4 +23,4 @@ class ControlRun(LiveUpdateTest):
             state, qmp = read_state(case.guest), case.guest.machine.qmp
             qmp.execute("stop")
             qmp.execute("cont")
-            case.expect_same_state(state, Comparison.STOP_CONT, "equivalent-after-stop-cont", "stop and cont")
+            case.expect_same_state(state, StatePair.STOP_CONT, "equivalent-after-stop-cont", "stop and cont")

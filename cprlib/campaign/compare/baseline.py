@@ -17,7 +17,7 @@ from cprlib.campaign.compare.comparison import Comparison, Side, make_comparison
 from cprlib.campaign.compare.conditions import machine_differences, other_parameters, read_environment
 from cprlib.campaign.compare.decision import Sample
 from cprlib.campaign.compare.guest import GuestParameters, GuestResult, read_guests
-from cprlib.campaign.store import read_record
+from cprlib.campaign.store import read_versioned
 from cprlib.codec import dump_json
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment
@@ -130,7 +130,7 @@ def read_baseline(path: Path) -> Baseline:
     """
     tried = f"read baseline {path}"
     try:
-        return read_record(Baseline, path, BASELINE_VERSION)
+        return read_versioned(Baseline, path, BASELINE_VERSION)
     except OSError as error:
         raise UsageError(tried, error.strerror or str(error), "make one with cprlib baseline save") from error
     except ValueError as error:

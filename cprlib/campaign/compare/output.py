@@ -13,8 +13,8 @@ from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE, WORDS, Compa
 from cprlib.campaign.compare.decision import OUTCOMES, Change, CountResult, DurationResult, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import CONFIDENCE, FALSE_ALARM, WORTH_SEEING, chance_to_see, updates_needed
-from cprlib.campaign.page import picture, render, text_table, wrap, write_document, write_page
-from cprlib.report.formatting import UNKNOWN, duration, one_line
+from cprlib.campaign.page import picture, render, text_table, write_document, write_page
+from cprlib.report.formatting import UNKNOWN, duration, one_line, wrap
 from cprlib.report.plotting import DOT, INK, SOFT
 
 PAGE_FILE, TEXT_FILE = "compare.html", "compare.txt"
@@ -109,15 +109,15 @@ def comparison_text(made: Comparison) -> str:
         counts = [item for item in made.decision.counts if item.case == sample.case]
         durations = [duration_row(item) for item in made.decision.durations if item.case == sample.case]
         lines += ["", f"{sample.case}: {sample_line(sample)}", *text_table(DURATION_HEADINGS, durations)]
-        lines += ["", *text_table(COUNT_HEADINGS, [count_row(item) for item in counts]), wrap(rare_line(counts), 4)]
+        lines += ["", *text_table(COUNT_HEADINGS, [count_row(item) for item in counts]), wrap(rare_line(counts))]
     if made.a_to_b:
         lines += ["", a_to_b_line(made.a_to_b)]
     if made.a_against_a:
         rows = [duration_row(item) for item in made.a_against_a.durations]
         lines += ["", "A against A, in the same rounds:", *text_table(CONTROL_HEADINGS, rows)]
-    lines += ["", *(wrap(f"refused: {one_line(text)}", 4) for text in refusals(made))]
-    lines += [wrap(f"note: {one_line(text)}", 4) for text in (*made.notes, *made.problems)]
-    lines.append(wrap(f"interval and levels: {levels(made)}", 4))
+    lines += ["", *(wrap(f"refused: {one_line(text)}") for text in refusals(made))]
+    lines += [wrap(f"note: {one_line(text)}") for text in (*made.notes, *made.problems)]
+    lines.append(wrap(f"interval and levels: {levels(made)}"))
     lines.append(f"verdict: {WORDS[made.verdict]} ({one_line(made.reason, 500)})")
     return "\n".join(lines) + "\n"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.campaign.coverage.records import COVERAGE_SCHEMA_FILE, CoverageFigures, CoverageReport, LineCoverage
-from cprlib.campaign.page import render, text_table, wrap, write_document, write_page
-from cprlib.report.formatting import MARK, code_cell, code_span, markdown_row, markdown_text, one_line
+from cprlib.campaign.page import render, text_table, write_document, write_page
+from cprlib.report.formatting import MARK, code_cell, code_span, markdown_row, markdown_text, one_line, wrap
 from cprlib.report.results_folder import case_id
 from cprlib.words import first_of
 

@@ -17,10 +17,10 @@ from cprlib.campaign.mutation.score import (
     fitting_message,
 )
 from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome
-from cprlib.campaign.page import evidence_link, render, text_table, wrap, write_document, write_page
+from cprlib.campaign.page import evidence_link, render, text_table, write_document, write_page
 from cprlib.campaign.session import RESULTS
 from cprlib.evidence.records import Outcome
-from cprlib.report.formatting import MARK, command_span, markdown_row, markdown_text, one_line
+from cprlib.report.formatting import MARK, command_span, markdown_row, markdown_text, one_line, wrap
 from cprlib.words import first_of
 
 JSON_FILE, PAGE_FILE, SUMMARY_FILE = "mutation.json", "mutation.html", "mutation.md"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cprlib.campaign.outcome import VERDICT_OF, WITHOUT_ALARM
-from cprlib.campaign.page import evidence_link, picture, render, wrap, write_document, write_page
+from cprlib.campaign.page import evidence_link, picture, render, write_document, write_page
 from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.result import (
     SOAK_FILE,
@@ -22,7 +22,7 @@ from cprlib.campaign.soak.trend import FEWEST_SAMPLES, SIGNIFICANCE, Trend, warm
 from cprlib.codec import dump_json
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
-from cprlib.report.formatting import one_line, utc
+from cprlib.report.formatting import one_line, utc, wrap
 from cprlib.report.plotting import DOT, INK, LOST, SOFT
 from cprlib.report.schema import SchemaFile
 from cprlib.verdict.findings import Finding
@@ -192,5 +192,5 @@ def report_text(result: SoakResult) -> str:
     findings = [item for item in result.cases_verdict.findings if item.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)]
     bad = [wrap(f"{item.outcome:<13} {one_line(item.about)}: {one_line(item.text)}", 14) for item in findings]
     lines += [*first_of(bad, MOST_REASONS, f"{'':13} and {{}} more"), *([""] if bad else [])]
-    lines.append(wrap(f"verdict: {result.verdict.outcome.upper()} ({result.sentence})", 4))
+    lines.append(wrap(f"verdict: {result.verdict.outcome.upper()} ({result.sentence})"))
     return "\n".join(lines) + "\n"

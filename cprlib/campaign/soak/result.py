@@ -14,7 +14,7 @@ from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.soak.draw import Choices
 from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.trend import FEWEST_SAMPLES, Trend, trend
-from cprlib.campaign.store import STORE_VERSION, Store, read_record
+from cprlib.campaign.store import STORE_VERSION, Store, read_versioned
 from cprlib.codec import dump_json, load_json
 from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
 from cprlib.evidence.records import Outcome
@@ -170,7 +170,7 @@ def read_soak(folder: Path) -> SoakHistory:
     if not path.exists():
         return SoakHistory()
     try:
-        history = read_record(SoakHistory, path, SOAK_SCHEMA, "schema")
+        history = read_versioned(SoakHistory, path, SOAK_SCHEMA, "schema")
         path = folder / CASES_FILE
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else ()  # one without its end was cut off
         ended = [load_json(EndedCase, line) for line in lines]

@@ -8,11 +8,10 @@ import pytest
 from cprlib.errors import EnvironmentFailure
 from cprlib.evidence.case import CaseEvidence
 from cprlib.lab import avocado_run
-from cprlib.lab.avocado_run import FirstTry, SuiteRun, repeat_tests, run_and_gather
+from cprlib.lab.avocado_run import FirstTry, SuiteRun, repeat_tests, run_and_collect
 from cprlib.lab.job_display import JobDisplay
-from cprlib.lab.job_results import gather
-from cprlib.report.gather import AvocadoTest, read_jobs
-from cprlib.report.gather import gather as gather_cases
+from cprlib.lab.job_results import collect_cases
+from cprlib.report.read_results import AvocadoTest, read_cases, read_jobs
 from cprlib.update.mechanism import Mechanism
 
 pytestmark = pytest.mark.fast
@@ -38,7 +37,7 @@ def test_cases_are_moved_and_named_apart(tmp_path: Path) -> None:
     case(folder, "2-b", "tap")
     (folder / "test-results" / "by-status").symlink_to(folder / "test-results" / "1-a")
     (tmp_path / "avocado" / "latest").symlink_to(folder)
-    gather(tmp_path)
+    collect_cases(tmp_path)
     assert sorted(path.name for path in (tmp_path / "cases").iterdir()) == ["tap", "tap-2"]
     assert (tmp_path / "junit.xml").read_text() == "<testsuite/>"
     assert (tmp_path / "results.tap").exists()
@@ -49,7 +48,7 @@ def test_lab_that_died_is_counted_with_its_case(tmp_path: Path) -> None:
     test = folder / "test-results" / "1-a"
     CaseEvidence("tap", Mechanism.CPR).write(test / "data" / "cases" / "tap")
     (test / "lab.json").write_text('{"attempts": 2, "lost": ["the kernel panicked"]}')
-    assert gather(tmp_path) == 1
+    assert collect_cases(tmp_path) == 1
     assert CaseEvidence.read(tmp_path / "cases" / "tap").retries == 1
 
 
@@ -59,16 +58,16 @@ def test_runs_of_one_test_are_distinguished(tmp_path: Path) -> None:
     for number in (1, 2, 10):
         evidence = CaseEvidence("tap", Mechanism.CPR, test=f"1-{name}")  # in a lab each is the first
         evidence.write(folder / "test-results" / f"{number}-_x_test_tap.py_Tap.test_tap" / "data" / "cases" / "tap")
-    gather(tmp_path)
+    collect_cases(tmp_path)
     tests = [AvocadoTest(f"{number}-{name}", name, "PASS") for number in (1, 2, 10)]
-    cases = gather_cases(tmp_path, tests)
+    cases = read_cases(tmp_path, tests)
     assert sorted(case.test for case in cases) == sorted(test.id for test in tests)
     assert [case.id for case in cases] == ["tap", "tap-2", "tap-3"]
 
 
 def test_job_that_never_was_is_the_environment(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailure, match="Avocado created no job"):
-        gather(tmp_path)
+        collect_cases(tmp_path)
 
 
 def test_lab_runs_as_many_at_once_as_there_are_cores_and_native_one(tmp_path: Path) -> None:
@@ -88,7 +87,7 @@ def test_what_had_ended_before_an_interrupt_is_gathered(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(avocado_run, "run_shown", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_and_gather(SuiteRun(tmp_path, [], {}))
+        run_and_collect(SuiteRun(tmp_path, [], {}))
     assert (tmp_path / "cases" / "tap" / "case.json").exists()
 
 
@@ -98,7 +97,7 @@ def test_an_interrupt_before_the_job_stays_one(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(avocado_run, "run_shown", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_and_gather(SuiteRun(tmp_path, [], {}))
+        run_and_collect(SuiteRun(tmp_path, [], {}))
 
 
 def avocado_results(job_folder: Path, test: str, status: str) -> None:
@@ -113,7 +112,7 @@ def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypa
         folder / "test-results" / "1-a" / "data" / "cases" / "tap"
     )
     avocado_results(folder, test, "ERROR")
-    gather(tmp_path)
+    collect_cases(tmp_path)
     ran: list[SuiteRun] = []
 
     def second_run(suite: SuiteRun, _display: JobDisplay) -> int:
@@ -131,7 +130,7 @@ def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypa
     suite = SuiteRun(tmp_path, [], {}, engine="uml", parallel=2)
     assert repeat_tests(suite, [FirstTry("tap", f"1-{test}", ("the machine was busy",))]) == 0
     assert (ran[0].tests, ran[0].parallel) == ((test,), 1)
-    (case,) = gather_cases(tmp_path, read_jobs(tmp_path).tests)
+    (case,) = read_cases(tmp_path, read_jobs(tmp_path).tests)
     assert (case.id, case.sent, case.first_try, case.checks) == ("tap", 7, ("the machine was busy",), ())
     assert CaseEvidence.read(tmp_path / "first-tries" / "tap").warnings == ("first",)
     assert (tmp_path / "junit.xml").read_text() == "<testsuite/>"

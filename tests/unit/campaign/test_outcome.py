@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cprlib.campaign.outcome import JobOutcome, judge_folder
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
-from cprlib.report.gather import AvocadoTest, JobResults
+from cprlib.report.read_results import AvocadoTest, JobResults
 from cprlib.traffic.figures import PerDirection
 from cprlib.update.mechanism import Mechanism
 from tests.unit.evidence.samples import good_case
@@ -108,7 +108,7 @@ def test_only_failed_evidence_fails_and_nothing_passes_by_default(
     outcomes: list[Outcome], status: str, reason: str
 ) -> None:
     from cprlib.campaign.outcome import judge_job  # noqa: PLC0415
-    from cprlib.report.gather import _join  # noqa: PLC0415
+    from cprlib.report.read_results import _join  # noqa: PLC0415
 
     job = JobResults((AvocadoTest("1-test-a", "test-a", status, reason, 3.0),))
     case = _join(replace(checked(*outcomes), test="1-test-a"), job.tests)

@@ -7,7 +7,7 @@ from pathlib import Path
 from cprlib.campaign.matrix import plan_matrix
 from cprlib.evidence.case import CaseEvidence
 from cprlib.lab.avocado_run import SuiteRun, run_avocado
-from cprlib.lab.job_results import gather
+from cprlib.lab.job_results import collect_cases
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment
 from cprlib.report.matrix import MatrixRecord
@@ -44,7 +44,7 @@ def test_each_point_has_its_case_and_its_qemu(tmp_path: Path) -> None:
     suite = SuiteRun(results, [str(tmp_path / "test_light.py")], {}, matrix=matrix)
     with (tmp_path / "avocado.log").open("w") as log:
         run_avocado(suite, log)
-    gather(results)
+    collect_cases(results)
     cases = [CaseEvidence.read(folder) for folder in sorted((results / "cases").iterdir())]
     assert [case.id for case in cases] == [
         "update-q4-tap-pc-cpr-10.2-ip4",

@@ -16,7 +16,7 @@ from cprlib.evidence.equivalence import (
     equivalence_check,
     take_snapshot,
 )
-from cprlib.evidence.records import Comparison, Difference, EquivalenceRecord, Outcome
+from cprlib.evidence.records import Difference, EquivalenceRecord, Outcome, StatePair
 from cprlib.update.mechanism import Mechanism
 
 pytestmark = pytest.mark.fast
@@ -28,7 +28,7 @@ def compared(
     after: dict[str, str], *allowed: AllowedDifference, before: dict[str, str] | None = None
 ) -> EquivalenceRecord:
     return compare(
-        Snapshot(before or BEFORE), Snapshot(after), Comparison.UPDATE, Mechanism.CPR, allowed, subject="update 2"
+        Snapshot(before or BEFORE), Snapshot(after), StatePair.UPDATE, Mechanism.CPR, allowed, subject="update 2"
     )
 
 
@@ -76,10 +76,10 @@ def test_a_star_stays_within_one_part(pattern: str, path: str, matches: bool) ->
 
 def test_an_allowed_difference_is_counted_and_may_be_restricted() -> None:
     after = BEFORE | {"qom/machine/nic/mac": "52:55"}
-    allowed = AllowedDifference("qom/machine/*/mac", "why", comparisons=(Comparison.UPDATE,))
+    allowed = AllowedDifference("qom/machine/*/mac", "why", comparisons=(StatePair.UPDATE,))
     record = compared(after, allowed)
     assert (record.allowed, record.differences) == (1, ())
-    other = AllowedDifference("qom/machine/*/mac", "why", comparisons=(Comparison.CHAIN,))
+    other = AllowedDifference("qom/machine/*/mac", "why", comparisons=(StatePair.CHAIN,))
     foreign = AllowedDifference("qom/machine/*/mac", "why", mechanisms=(Mechanism.LOCAL,))
     assert len(compared(after, other, foreign).differences) == 1
 
@@ -90,10 +90,10 @@ def test_a_side_that_cannot_be_read_is_inconclusive_and_hides_no_other() -> None
 
     snapshot = take_snapshot({"kernel": refused, "qom": lambda: {"machine/nic/mac": "52:54"}})
     assert snapshot.values == {"qom/machine/nic/mac": "52:54"}
-    record = compare(Snapshot(BEFORE), snapshot, Comparison.UPDATE, Mechanism.CPR, (), "update 1")
+    record = compare(Snapshot(BEFORE), snapshot, StatePair.UPDATE, Mechanism.CPR, (), "update 1")
     assert record.differences == (Difference("process/threads/CPU 0", "1", None),)
     alone = compare(
-        Snapshot({"qom/machine/nic/mac": "52:54"}), snapshot, Comparison.UPDATE, Mechanism.CPR, (), "update 1"
+        Snapshot({"qom/machine/nic/mac": "52:54"}), snapshot, StatePair.UPDATE, Mechanism.CPR, (), "update 1"
     )
     check = equivalence_check(alone, "equivalent-after-update")
     assert (check.outcome, check.observed) == (
@@ -103,7 +103,7 @@ def test_a_side_that_cannot_be_read_is_inconclusive_and_hides_no_other() -> None
 
 
 def test_nothing_compared_is_inconclusive() -> None:
-    check = equivalence_check(compare(Snapshot({}), Snapshot({}), Comparison.UPDATE, Mechanism.CPR, ()), "x")
+    check = equivalence_check(compare(Snapshot({}), Snapshot({}), StatePair.UPDATE, Mechanism.CPR, ()), "x")
     assert check.outcome is Outcome.INCONCLUSIVE
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.records import Check, Comparison, Difference, EquivalenceRecord, FaultRecord, Outcome
+from cprlib.evidence.records import Check, Difference, EquivalenceRecord, FaultRecord, Outcome, StatePair
 from cprlib.report.finding_groups import FindingGroup, finding_groups
 from cprlib.traffic.figures import Cause, Direction, LedgerRow, PerDirection, Period
 from cprlib.verdict.judge import judge
@@ -86,7 +86,7 @@ def test_steps_of_a_check_are_one_cause() -> None:
 def test_states_are_grouped_by_the_part_that_differs() -> None:
     paths = ("kernel/link/tap0/mtu", "kernel/link/tap1/mtu", "qom/nic/mac")
     differences = tuple(Difference(path, "1", "2") for path in paths)
-    record = EquivalenceRecord(Comparison.UPDATE, "update 1", 900, 0, differences, check="equivalent-after-update")
+    record = EquivalenceRecord(StatePair.UPDATE, "update 1", 900, 0, differences, check="equivalent-after-update")
     case = failing(replace(good_case(), equivalence=(record,)), "equivalent-after-update")
     (group,) = groups_of(case)
     assert group.title == "kernel/link differs"

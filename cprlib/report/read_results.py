@@ -96,7 +96,7 @@ def _read_job(path: Path) -> tuple[list[AvocadoTest], int]:
     return tests, int(value.get("total", len(tests)))
 
 
-def gather(results: Path, tests: Sequence[AvocadoTest]) -> tuple[CaseEvidence, ...]:
+def read_cases(results: Path, tests: Sequence[AvocadoTest]) -> tuple[CaseEvidence, ...]:
     """The cases of a results folder, joined with Avocado's tests; broken and missing evidence becomes a case too.
 
     :param tests: of the Avocado job that wrote the cases; empty when there was none.

@@ -39,8 +39,10 @@ from cprlib.errors import CprlibError, UsageError
 from cprlib.lab.engine import ENGINES
 
 if TYPE_CHECKING:
+    from cprlib.build.assets import Assets
     from cprlib.campaign.matrix import MatrixRun
     from cprlib.lab.avocado_run import FirstTry, SuiteRun
+    from cprlib.qemu.binary import QemuBinary
     from cprlib.report.environment import Environment
     from cprlib.report.run_report import RunReport
     from cprlib.verdict.policy import Policy
@@ -107,9 +109,6 @@ def run(
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
     parameters = read_parameters(parameter, qemu_arg)
     plan = _plan(matrix, points, shard, parameters, own_qemu=qemu is not None)
-    from cprlib.build.assets import build_assets, build_base
-    from cprlib.build.progress import console_progress
-    from cprlib.build.qemu import build_qemu
     from cprlib.lab.avocado_run import SuiteRun
     from cprlib.lab.doctor import choose_engine
     from cprlib.lab.engines import asset_parameters, lab_environment
@@ -120,13 +119,10 @@ def run(
     from cprlib.verdict.policy_file import load_policy
 
     judged_by = load_policy(policy)
-    own_qemu, target = read_qemu(qemu, firmware), read_qemu(target_qemu, target_firmware)
+    own_qemu, own_target = read_qemu(qemu, firmware), read_qemu(target_qemu, target_firmware)
     engine = choose_engine(native, lab, report_progress)
     bases = () if own_qemu else _bases(plan, base, engine)
-    assets = build_assets(console_progress(), lab=engine is not None, qemu=own_qemu, base=bases[0] if bases else base)
-    if target_base:
-        target = build_qemu(target_base, True, console_progress())
-    qemus = {name: build_base(name, console_progress()) for name in bases}
+    assets, qemus, target = _build(own_qemu or base, bases, own_target or target_base, lab=engine is not None)
     check_nic_properties(
         [assets.qemu, *qemus.values(), *filter(None, [target])],
         {*parameters, *(name for point in (plan.own if plan else ()) for name in point.values)},
@@ -157,6 +153,27 @@ def run(
         matrix=plan.write(results, given, qemus, base) if plan else None,
     )
     return _run_and_judge(suite, judged_by, environment, command, before, repeat=repeat and not plan)
+
+
+def _build(
+    source: QemuBinary | str, bases: Sequence[str], target: QemuBinary | str | None, *, lab: bool
+) -> tuple[Assets, Mapping[str, QemuBinary], QemuBinary | None]:
+    """Build what is missing: what every test needs, the QEMUs of a matrix by base, and the target.
+
+    :param source, target: the user's own QEMU, or the base of the project's; target: of updates to another QEMU.
+    :param bases: of a matrix.
+    """
+    from cprlib.build.assets import build_assets, build_base
+    from cprlib.build.progress import console_progress
+    from cprlib.build.qemu import build_qemu
+
+    progress = console_progress()
+    if isinstance(source, str):
+        assets = build_assets(progress, lab=lab, base=bases[0] if bases else source)
+    else:
+        assets = build_assets(progress, lab=lab, qemu=source)
+    qemus = {name: build_base(name, progress) for name in bases}
+    return assets, qemus, build_qemu(target, True, progress) if isinstance(target, str) else target
 
 
 def _run_and_judge(

@@ -35,7 +35,7 @@ def judge(case: CaseEvidence, policy: Policy, *, baseline_ms: float | None = Non
 
     :param baseline_ms: service interruption of a saved run of this case, for policies with ``max_ratio``.
     """
-    if case.skipped:
+    if case.skipped and not any(check.outcome == Outcome.FAIL for check in case.checks):
         return JudgedCase(case, _skipped(case, policy))
     findings = list(_checks(case, policy))
     if case.retries > policy.retries:

@@ -291,6 +291,14 @@ def test_skips_are_judged_by_their_word() -> None:
     assert judge(replace(case, skipped="felt like it", skip_word=""), DEFAULT).outcome == Outcome.INCONCLUSIVE
 
 
+def test_skip_does_not_hide_a_failed_check() -> None:
+    case = CaseEvidence("x", Mechanism.CPR, Role.CHECKS, skipped="no packet scheduler", skip_word="not-in-this-lab")
+    failed = case.with_checks(Check("qemu-lives", Outcome.FAIL, "no QEMU crashes", "signal 6", "the source crashed"))
+    assert judge(case, DEFAULT).outcome == Outcome.SKIP
+    verdict = judge(failed, DEFAULT).verdict
+    assert (verdict.outcome, [finding.about for finding in verdict.reasons]) == (Outcome.FAIL, ["qemu-lives"])
+
+
 def test_run_takes_its_worst_case() -> None:
     good = judge(good_case("a"), DEFAULT)
     bad = judge(changed(loss=PerDirection(2, 0))(good_case("b")), DEFAULT)

@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,7 @@ from cprlib.errors import EnvironmentFailure, ProcessFailed
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 OUTPUT_KEPT = 4000  # characters of a child's output that an error carries
+_KILLED: weakref.WeakSet[subprocess.Popen[str]] = weakref.WeakSet()  # by kill_group(), while they were running
 MARK_VARIABLE = "CPRLIB_MARK"  # marks the processes of one soak case; a new environment must contain it
 
 
@@ -172,9 +174,16 @@ def die_with_parent() -> None:
 
 def kill_group(child: subprocess.Popen[str]) -> None:
     """Kill a child's whole process group and reap the child; harmless when both have ended."""
+    if child.poll() is None:
+        _KILLED.add(child)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+
+
+def was_killed_here(child: subprocess.Popen[str]) -> bool:
+    """Whether :func:`kill_group` has ended the child; any other SIGKILL came from outside of the harness."""
+    return child in _KILLED
 
 
 def wait_until_exit(child: subprocess.Popen[str], deadline: Deadline) -> int:

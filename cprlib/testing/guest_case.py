@@ -13,7 +13,7 @@ from cprlib.errors import CprlibError, DeadlineExceeded, InstrumentError, QemuFa
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import death_checks
-from cprlib.evidence.records import Check, StatePair
+from cprlib.evidence.records import Check, Outcome, StatePair
 from cprlib.evidence.repeated_updates import numbered_check, numbered_row
 from cprlib.evidence.sent_files import sent_files_check
 from cprlib.evidence.update_checks import (
@@ -26,6 +26,7 @@ from cprlib.evidence.update_checks import (
     vhost_checks,
 )
 from cprlib.guest.console import Console
+from cprlib.process import was_killed_here
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev
@@ -118,8 +119,12 @@ class GuestCase(CaseChecks):
         except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
             if not is_qemu_or_guest_failure(error):
                 raise
-            message = f"{error.one_line()}{_said(error)}"
-            self.expect(check, False, expected, error.happened, message, family="update-completes")
+            message, family = f"{error.one_line()}{_said(error)}", "update-completes"
+            if (cause := self.external_cause()) and not self.qemu_failure():
+                message = f"{cause}; seen as: {message}"
+                self.add_checks(Check(check, Outcome.INCONCLUSIVE, expected, cause, message, family))
+            else:
+                self.expect(check, False, expected, error.happened, message, family=family)
             if files and files.sent:
                 self.add_checks(labelled(sent_files_check(netdevs, files.sent), label))
             raise
@@ -216,14 +221,13 @@ class GuestCase(CaseChecks):
         return next(filter(None, failures), "")
 
     def external_cause(self) -> str:
-        if self._guest is None:
-            return ""
-        machine = self._guest.machine
-        if Console(machine.files.console).ran_out_of_memory():
-            return f"the guest in the {machine.name} ran out of memory: give it more (-p memory=MiB)"
-        if machine.exit_status() != -signal.SIGKILL or machine.watch.exceeded:
-            return ""
-        return f"the {machine.name} was killed from outside by SIGKILL: did this machine run out of memory (dmesg)?"
+        for machine in self._guest.machines if self._guest else ():
+            name = machine.name
+            if Console(machine.files.console).ran_out_of_memory():
+                return f"the guest in the {name} ran out of memory: give it more (-p memory=MiB)"
+            if machine.exit_status() == -signal.SIGKILL and not was_killed_here(machine.process):
+                return f"the {name} was killed from outside by SIGKILL: did this machine run out of memory (dmesg)?"
+        return ""
 
     def check_frames(self) -> None:
         """Add the checks of all frames other than test packets, at the end of the case."""

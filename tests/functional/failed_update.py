@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.evidence.equivalence import Snapshot
-from cprlib.evidence.records import FaultRecord, StatePair
+from cprlib.evidence.records import Check, FaultRecord, Outcome, StatePair
 from cprlib.evidence.update_checks import fault_record, fault_record_of
 from cprlib.files import write_text
 from cprlib.linux.kernel_trace import KernelTrace
@@ -77,8 +77,10 @@ class FailedUpdates:
             result = inject_fault(case.guest, fault)
         except (DeadlineExceeded, QemuFailed, UpdateFailed) as error:
             failure = case.qemu_failure()
-            said = f"{failure}; seen as: {error.one_line()}" if failure else error.one_line()
-            case.expect("ends", False, "the update ends", failure or error.happened, said)
+            cause = failure or case.external_cause()
+            said = f"{cause}; seen as: {error.one_line()}" if cause else error.one_line()
+            outcome = Outcome.INCONCLUSIVE if cause and not failure else Outcome.FAIL
+            case.add_checks(Check("ends", outcome, "the update ends", cause or error.happened, said))
             case.add_fault(fault_record(fault, error.one_line()))
             return False
         if not result.reached:

@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, EnvironmentFailure, ProcessFailed
-from cprlib.process import describe_status, run, spawn, wait_until_exit
+from cprlib.process import describe_status, kill_group, run, spawn, wait_until_exit, was_killed_here
 
 
 def alive(pid: int) -> bool:
@@ -90,3 +91,11 @@ def test_deadline_scale_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_poll_gives_the_first_true_value() -> None:
     values = iter((None, False, 0, "", 7))
     assert Deadline(5, "a value").poll(lambda: next(values)) == 7
+
+
+@pytest.mark.parametrize("kill", [kill_group, subprocess.Popen.kill])
+def test_a_child_that_another_process_kills_is_distinguished(kill: Callable[[subprocess.Popen[str]], None]) -> None:
+    with spawn(["sleep", "60"], purpose="sleep") as child:
+        kill(child)
+        wait_until_exit(child, Deadline(5, "the end of sleep"))
+    assert was_killed_here(child) == (kill is kill_group)

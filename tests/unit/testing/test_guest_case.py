@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -11,6 +13,7 @@ import pytest
 from cprlib.errors import UpdateFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
+from cprlib.process import kill_group, spawn
 from cprlib.testing.guest_case import GuestCase, labelled
 from cprlib.testing.watch import FrameWatch
 from cprlib.update.mechanism import Mechanism
@@ -25,14 +28,59 @@ def test_checks_of_a_labelled_update_keep_their_property() -> None:
     assert (labelled(other, "first").name, labelled(other, "first").family) == ("first-resumed-once", other.name)
 
 
+def fake_machine(folder: Path, name: str, process: subprocess.Popen[str] | None = None) -> SimpleNamespace:
+    """A QEMU; its process runs when None."""
+    return SimpleNamespace(
+        name=name,
+        settings=SimpleNamespace(netdevs=(), qemu=None),
+        files=SimpleNamespace(console=folder / f"console-{name}.log"),
+        messages="",
+        process=process,
+        exit_status=lambda: process.poll() if process else None,
+        failure=lambda **_: "",
+        incoming=name != "source",
+    )
+
+
+def guest_case(folder: Path, update: Callable[..., object], *others: SimpleNamespace) -> GuestCase:
+    """A case whose guest was updated before.
+
+    :param update: carries out the next update.
+    :param others: further QEMUs of the guest.
+    """
+    source = fake_machine(folder, "source")
+    case = GuestCase(folder, CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1))
+    guest = SimpleNamespace(machine=source, machines=(source, *others), live_update=update, latest_update=None)
+    case._guest = cast("RunningGuest", guest)
+    case._frames = cast("FrameWatch", SimpleNamespace(note_nics=lambda: None))
+    case.compares_states = False
+    return case
+
+
+@pytest.mark.parametrize(
+    ("kill", "outcome"), [(subprocess.Popen.kill, Outcome.INCONCLUSIVE), (kill_group, Outcome.FAIL)]
+)
+def test_an_update_whose_target_the_kernel_killed_accuses_no_qemu(
+    tmp_path: Path, kill: Callable[[subprocess.Popen[str]], None], outcome: Outcome
+) -> None:
+    def fail(*_: object) -> None:
+        kill(process)
+        process.wait()
+        raise UpdateFailed("live-update the guest", "the target ended")
+
+    with spawn(["sleep", "60"], purpose="sleep") as process:
+        case = guest_case(tmp_path, fail, fake_machine(tmp_path, "target", process))
+        with case.expect_survival():
+            case.live_update()
+    found = [(check.name, check.family, check.outcome) for check in case.evidence.checks]
+    assert found == [("update-completes", "update-completes", outcome), ("survives", "", outcome)]
+
+
 def test_a_failed_update_has_the_messages_of_both_qemus(tmp_path: Path) -> None:
     def fail(*_: object) -> None:
         raise UpdateFailed("live-update the guest", "it failed", source_said="kvm: a", target_said="kvm: b")
 
-    machine = SimpleNamespace(settings=SimpleNamespace(netdevs=(), qemu=None), messages="")
-    case = GuestCase(tmp_path, CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1))
-    case._guest = cast("RunningGuest", SimpleNamespace(machine=machine, live_update=fail, latest_update=None))
-    case._frames = cast("FrameWatch", SimpleNamespace(note_nics=lambda: None))
+    case = guest_case(tmp_path, fail)
     with pytest.raises(UpdateFailed):
         case.live_update(label="first")
     (check,) = case.evidence.checks

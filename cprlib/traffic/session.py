@@ -21,6 +21,7 @@ from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sockets import ACCEPT_NOTHING, attach_filter, family_of, new_socket
 
 POLL_S = 0.02  # between two requests to the instrument
+LATEST_S = 15.0  # for late answers altogether
 
 
 @contextlib.contextmanager
@@ -120,13 +121,21 @@ class TrafficSession:
     def finish(self, *, linger_s: float = 1.0) -> None:
         """Stop sending, wait for late answers, and stop the capture.
 
-        :param linger_s: longest wait in s; it ends when there are as many answers as packets.
+        The wait ends when there are as many answers as packets, or no answer has come for a while. A guest that works
+        off what waited during an update may need longer than that for all of them.
+
+        :param linger_s: that while, in s.
         :raises InstrumentError: the instrument died.
         """
         self._running.stop_sending()
-        end = time.monotonic() + linger_s
-        while (now := self.progress()).answers < now.sent and time.monotonic() < end:
+        purpose = "late answers"
+        now, whole = self.progress(), Deadline(max(linger_s, LATEST_S), purpose)
+        quiet = Deadline(linger_s, purpose)
+        while now.answers < now.sent and not (quiet.expired or whole.expired):
             time.sleep(POLL_S)  # no event announces the end of the answers
+            earlier, now = now, self.progress()
+            if now.answers > earlier.answers:
+                quiet = Deadline(linger_s, purpose)
         self._recording = self._running.finish()
 
     @property

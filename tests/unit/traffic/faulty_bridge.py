@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -34,12 +35,14 @@ class PathFault:
     :param every: k.
     :param copy: number of copies.
     :param hold: number of later packets that overtake it.
+    :param seconds: the time that the bridge takes for it, in which others wait.
     """
 
     every: int
     drop: bool = False
     copy: int = 0
     hold: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -115,6 +118,7 @@ class FaultyBridge:
         self._held[direction] = held = [entry for entry in held if entry[0] > number]
         if number % fault.every:
             return [data, *due]
+        time.sleep(fault.seconds)
         done = self.applied[direction]
         if fault.drop:
             done.dropped.append(sequence)

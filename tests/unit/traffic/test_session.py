@@ -119,6 +119,13 @@ def test_held_packets_are_reordered_and_not_lost(direction: Direction) -> None:
     assert result.flows[0].directions[direction].late == tuple(late)
 
 
+def test_answers_that_take_longer_than_the_linger_time_are_not_lost() -> None:
+    """The last one arrives about 1 s after the last packet was sent, all of them with pauses between."""
+    with faulty_path({Direction.RETURN: PathFault(1, seconds=0.1)}) as (pair, _):
+        result = measure(pair, packets=10, flow_count=1)
+    assert (result.sent, result.answered, result.lost) == (10, 10, 0)
+
+
 def test_a_path_that_forwards_nothing_is_inconclusive() -> None:
     result, _ = measure_with_faults({Direction.FORWARD: PathFault(1, drop=True)})
     assert result.lost_forward == PACKETS

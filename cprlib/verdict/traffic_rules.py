@@ -13,7 +13,7 @@ from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy, matches
 from cprlib.words import counted
 
 TUN_FLOW_EXPIRE_MS = 3000.0  # drivers/net/tun.c
-LONGEST_STANDSTILL = 0.05  # of a limit: with longer gaps in its control run, a machine is too busy to be held to it
+LONGEST_STANDSTILL = 0.05  # share of an interruption; a machine whose control run has a longer gap may be its cause
 
 
 def was_measured(case: CaseEvidence) -> bool:
@@ -197,7 +197,7 @@ def interruption_findings(case: CaseEvidence, policy: Policy, baseline_ms: float
         lag_ms = (case.instrument.reflector_lag_ms or 0.0) if direction == Direction.RETURN else 0.0
         for limit, words in exceeded:
             text = f"{shown}, {words} {limit:,.0f} ms"
-            if still_ms > limit * LONGEST_STANDSTILL:
+            if still_ms > seen.low_ms * LONGEST_STANDSTILL:
                 text += f"; without an update this machine stood still for {still_ms:,.0f} ms"
                 yield inconclusive("interruption", text)
             elif seen.low_ms - lag_ms <= limit < seen.low_ms:

@@ -186,6 +186,14 @@ def test_a_machine_that_stands_still_by_itself_is_not_held_to_a_time() -> None:
     assert "without an update this machine stood still for 407 ms" in judged.verdict.reasons[0].text
 
 
+@pytest.mark.parametrize(
+    ("low_ms", "outcome"), [(5_100.0, Outcome.INCONCLUSIVE), (5_300.0, Outcome.FAIL), (60_000.0, Outcome.FAIL)]
+)
+def test_a_short_standstill_does_not_explain_a_pause_of_any_length(low_ms: float, outcome: Outcome) -> None:
+    busy = instrument(control_run_interruption_ms=260.0)(good_case())
+    assert judge(changed(interruption=pause(low_ms, low_ms + 4))(busy), DEFAULT).outcome == outcome
+
+
 def test_an_interruption_that_the_reflector_alone_explains_is_inconclusive() -> None:
     late = changed(interruption=InterruptionPerDirection(pause(400.0, 401.0).forward, pause(7104.0, 7106.0).return_))
     case = late(good_case())

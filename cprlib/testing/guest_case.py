@@ -21,6 +21,7 @@ from cprlib.evidence.update_checks import (
     descriptor_count,
     descriptor_rows,
     end_checks,
+    fault_record_of,
     hand_over_checks,
     order_checks,
     vhost_checks,
@@ -34,10 +35,11 @@ from cprlib.testing.checks import CaseChecks, is_qemu_or_guest_failure, without_
 from cprlib.testing.equivalence import compare_device_states, compare_state, read_compared
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
-from cprlib.update.faults import Survivor
+from cprlib.update.fault_injection import inject_fault
+from cprlib.update.faults import TARGET_SETTINGS, Fault, Survivor
 from cprlib.update.hooks import RecordSentFds
 from cprlib.update.live_update import UpdateHook
-from cprlib.update.results import UpdateResult
+from cprlib.update.results import FaultResult, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 from cprlib.update.saved_guest import save_device_state
 
@@ -140,6 +142,34 @@ class GuestCase(CaseChecks):
             self.add_checks(labelled(sent_files_check(netdevs, files.sent), label))
         self.expect_same_state(state, StatePair.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
         return update
+
+    def inject_fault(self, fault: Fault, *, name: str = "") -> FaultResult:
+        """Update the guest with a fault, record it, and check that the fault was reached.
+
+        A source that has to survive must have its run state again.
+
+        :param name: of this fault in the case; its own when empty.
+        :raises DeadlineExceeded: the update did not end.
+        :raises UpdateFailed: it failed although the target had to get the guest.
+        """
+        result = inject_fault(self.guest, replace(fault, name=name or fault.name))
+        self.add_fault(fault_record_of(result))
+        with self.after_fault(result.fault.name):
+            self.expect_reached(result)
+            if fault.survivor is Survivor.SOURCE:
+                self.expect_equal("source-runs", result.state_after, result.state_before, "the source's run state")
+        return result
+
+    def expect_reached(self, result: FaultResult) -> None:
+        """Add a check when an update ended before its fault's phase; one that failed by itself accuses QEMU."""
+        if result.reached:
+            return
+        fault, name, expected = result.fault, "reached", f"phase {result.fault.phase}"
+        if result.migration == "failed" and fault.action not in TARGET_SETTINGS:
+            seen = f"the migration failed: {result.error or 'no reason'}"
+            self.expect(name, False, expected, seen, f"the update failed before {fault.phase}, undisturbed: {seen}")
+        else:
+            self.inconclusive(name, expected, result.not_reached)
 
     def expect_same_state(
         self, before: Snapshot | None, comparison: StatePair, name: str, subject: str, sides: Iterable[str] = ()

@@ -20,7 +20,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, read_tap_view
 from cprlib.traffic.probes import Probes
 from cprlib.update.fault_injection import inject_fault
-from cprlib.update.faults import TARGET_SETTINGS, Action, Fault, Survivor
+from cprlib.update.faults import Action, Fault, Survivor
 from cprlib.update.results import FaultResult
 from fault_ends import check_end
 
@@ -83,8 +83,7 @@ class FailedUpdates:
             case.add_checks(Check("ends", outcome, "the update ends", cause or error.happened, said))
             case.add_fault(fault_record(fault, error.one_line()))
             return False
-        if not result.reached:
-            self._explain_not_reached(result)
+        case.expect_reached(result)
         check_end(case, result, self._tap)
         traffic_after_ms = None
         if fault.survivor is not Survivor.NEITHER:
@@ -99,16 +98,6 @@ class FailedUpdates:
         case.add_fault(fault_record_of(result, traffic_after_ms))
         write_text(case.folder / "faults.md", _table(case.evidence.faults), mode=0o600)
         return fault.survivor is not Survivor.NEITHER and traffic_after_ms is not None
-
-    def _explain_not_reached(self, result: FaultResult) -> None:
-        """An update that failed before it was disturbed accuses QEMU; otherwise nothing is known of the fault."""
-        case, fault = self._case, result.fault
-        name, expected = "reached", f"phase {fault.phase}"
-        if result.migration == "failed" and fault.action not in TARGET_SETTINGS:
-            seen = f"the migration failed: {result.error or 'no reason'}"
-            case.expect(name, False, expected, seen, f"the update failed before {fault.phase}, undisturbed: {seen}")
-        else:
-            case.inconclusive(name, expected, result.not_reached)
 
     def _check_guest(self, result: FaultResult) -> float | None:
         """The guest answers again, through vhost if it has that.

@@ -11,14 +11,12 @@ from dataclasses import replace
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, QemuFailed, QmpRefused, UpdateFailed
-from cprlib.evidence.update_checks import fault_record_of
 from cprlib.guest.image import BZ_IMAGE
 from cprlib.linux.descriptors import DEVICE_KINDS, read_table
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.nic_state import has_ring
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import read_tap_view, set_link
-from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import PLAIN, Phase, faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import wait_run_state
@@ -87,11 +85,7 @@ class MomentUpdater(Updater):
 
         :param label: begins the name of the check.
         """
-        case = self._case
-        result = inject_fault(case.guest, replace(*faults_named(FAULT), name=label))
-        case.add_fault(fault_record_of(result))
-        with case.after_fault(label):
-            case.expect_equal("state", result.state_after, result.state_before, "the source's run state")
+        self._case.inject_fault(*faults_named(FAULT), name=label)
 
     def _update_in(self, label: str, state: str) -> None:
         """Update a guest that is not running.
@@ -99,8 +93,7 @@ class MomentUpdater(Updater):
         :param state: run state of its QEMU, which it keeps.
         """
         case, before = self._case, device_files(self._case.guest.machine)
-        result = inject_fault(case.guest, replace(PLAIN, name=label))
-        case.add_fault(fault_record_of(result))
+        result = case.inject_fault(PLAIN, name=label)
         meaning = f"{result.error or 'no error'}: the migration, and the run state of the QEMU that has the guest"
         observed = (result.migration, result.state_after)
         with case.after_fault(label):

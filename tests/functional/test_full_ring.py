@@ -9,7 +9,6 @@ from cprlib.linux.supervised_calls import SupervisedCalls
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.nic_frames import use_queue_pairs
-from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from full_ring import (
@@ -41,7 +40,7 @@ class FullReceiveRing(LiveUpdateTest):
     def _update(self, *, vhost: bool) -> None:
         with self.given_guest(GuestSpec(vhost=vhost, role=Role.CHECKS)) as case:
             with full_ring(case, "across-a-failed-update", wait_ms=FAILED_UPDATE_MS):
-                inject_fault(case.guest, *faults_named("target-killed-with-devices"))
+                case.inject_fault(*faults_named("target-killed-with-devices"))
             with full_ring(case, "across-an-update", wait_ms=UPDATE_MS):
                 case.live_update()
             with full_ring(case, "in-the-target"):

@@ -10,7 +10,6 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import Situation
-from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 from host_operations import ANNOUNCE, LINK, MIGRATION, PLUG, REBOOT, SINGLE_PACKETS, STOP, TAP, TCP
 from nic_operations import (
@@ -50,7 +49,7 @@ class Operations(LiveUpdateTest):
             checked_operations(case, guest) as checked,
         ):
             if situation is Situation.FAILED_UPDATE:
-                inject_fault(case.guest, *faults_named(FAULT))
+                case.inject_fault(*faults_named(FAULT))
             else:
                 _update(case, "first")
             if situation is Situation.CHAIN:

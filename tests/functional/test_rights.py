@@ -15,7 +15,6 @@ from cprlib.testing.checks import without_time
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 from failed_update import failed_updates
 
@@ -70,8 +69,7 @@ class Rights(LiveUpdateTest):
         """A target dies as the owner of vhost, and the source may not open the device again."""
         machine = case.guest.machine
         said = len(machine.messages)
-        result = inject_fault(case.guest, *faults_named("target-killed-with-devices"))
-        case.expect_equal("source-runs", result.state_after, "running", "run state of the source after its target died")
+        case.inject_fault(*faults_named("target-killed-with-devices"))
         words = [without_time(line) for line in machine.messages[said:].splitlines() if "vhost" in line]
         case.expect(
             "loss-of-vhost-is-reported",

@@ -22,7 +22,6 @@ from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, probing
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import use_queue_pairs
-from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import faults_named
 
 QUEUES = 2
@@ -104,7 +103,7 @@ class VhostSettings(LiveUpdateTest):
             self._update_with_packets_at_stop(case, calls)
             expect_settings(case, "in-the-target", calls, before)
             for fault in FAULTS:
-                inject_fault(case.guest, *faults_named(fault))
+                case.inject_fault(*faults_named(fault))
                 expect_settings(case, f"after-{fault}", calls, before)
             case.expect_no_nic_error()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -16,8 +17,10 @@ from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.process import kill_group, spawn
 from cprlib.testing.guest_case import GuestCase, labelled
 from cprlib.testing.watch import FrameWatch
+from cprlib.update.faults import Action, faults_named
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.running_guest import RunningGuest
+from tests.unit.evidence.test_update_checks import fault_result
 
 pytestmark = pytest.mark.fast
 
@@ -86,3 +89,41 @@ def test_a_failed_update_has_the_messages_of_both_qemus(tmp_path: Path) -> None:
     (check,) = case.evidence.checks
     assert (check.name, check.outcome, check.family) == ("first-update", Outcome.FAIL, "update-completes")
     assert "(the source said: kvm: a; the target said: kvm: b)" in check.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "checks"),
+    [
+        ({}, {"again-source-runs": Outcome.PASS}),
+        ({"state_after": "paused"}, {"again-source-runs": Outcome.FAIL}),
+        (
+            {"not_reached": "nothing after 30 s", "migration": "completed"},
+            {"again-reached": Outcome.INCONCLUSIVE, "again-source-runs": Outcome.PASS},
+        ),
+        (
+            {"not_reached": "it ended before", "migration": "failed"},
+            {"again-reached": Outcome.FAIL, "again-source-runs": Outcome.PASS},
+        ),
+    ],
+    ids=["as expected", "not resumed", "too slow", "failed by itself"],
+)
+def test_a_fault_is_recorded_with_its_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], checks: dict[str, Outcome]
+) -> None:
+    seen = replace(fault_result("cpr-garbage"), **changes)  # type: ignore[arg-type]
+    monkeypatch.setattr("cprlib.testing.guest_case.inject_fault", lambda _, fault: replace(seen, fault=fault))
+    case = guest_case(tmp_path, lambda: None)
+    case.inject_fault(*faults_named("cpr-garbage"), name="again")
+    assert {check.name: check.outcome for check in case.evidence.checks} == checks
+    (record,) = case.evidence.faults
+    assert (record.name, record.action, record.reached) == ("again", Action.GARBAGE_CPR, "not_reached" not in changes)
+
+
+def test_a_source_that_need_not_survive_has_no_check_of_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = replace(fault_result("no-fault"), state_after="running", migration="completed")
+    monkeypatch.setattr("cprlib.testing.guest_case.inject_fault", lambda *_: seen)
+    case = guest_case(tmp_path, lambda: None)
+    case.inject_fault(seen.fault)
+    assert (case.evidence.checks, [fault.name for fault in case.evidence.faults]) == ((), ["no-fault"])

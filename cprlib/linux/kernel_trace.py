@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cprlib.errors import InstrumentError
 from cprlib.linux.tracefs import TRACEFS, EventUnusable, Filter, TraceLine, Tracepoints
 
 ETH_P_RARP = 0x8035  # linux/if_ether.h
@@ -129,6 +130,19 @@ class KernelReport:
         seen = self.of(act, since_ns=since_ns)
         return dict(Counter(item.name if item.owner else f"{item.name} ({item.task})" for item in seen))
 
+    def other_carriers(self, pid: int, since_ns: int) -> str:
+        """Who reads and writes the taps, unless it is vhost's workers of one QEMU alone; empty then.
+
+        :param pid: that QEMU's.
+        :raises InstrumentError: the kernel was not traced.
+        """
+        if reason := self.unseen_reason(Act.TAP_READ, Act.TAP_WRITTEN):
+            raise InstrumentError("see who carries the guest's packets", reason)
+        readers, writers = (self.at_tap(act, since_ns=since_ns) for act in (Act.TAP_READ, Act.TAP_WRITTEN))
+        if set(readers) == set(writers) == {f"vhost-{pid}"}:
+            return ""
+        return f"packets are read by {readers}, written by {writers}"
+
 
 class KernelTrace(Tracepoints):
     """Records while its body runs; call :meth:`report` inside. Never raises: the report says what is missing."""
@@ -138,6 +152,8 @@ class KernelTrace(Tracepoints):
 
     def report(self) -> KernelReport:
         trace = self.read()
+        if trace.lost:  # the oldest ones, without which those of the source look complete
+            return KernelReport(f"the kernel's trace lost {trace.lost} events")
         unseen = {_ACTS[event.rpartition("/")[2]]: reason for event, reason in trace.left_out.items()}
         return KernelReport(trace.unavailable, kernel_events(trace.lines), unseen)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.cleanup import CleanupProcess
-from cprlib.errors import EnvironmentFailure
+from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace, kernel_events, reads_of_taps
 from cprlib.linux.tracefs import EventUnusable, Tracepoints, parse_ftrace
 
@@ -68,7 +68,9 @@ def test_filter_needs_the_function_that_consumed_a_packet() -> None:
         reads_of_taps(OLD_LAYOUT)
 
 
-def test_older_kernel_still_reports_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelTrace:
+    """One whose kernel is a folder."""
     monkeypatch.setenv("CPRLIB_LAB", "uml")  # no cleanup process for a simulated instance
     names = ("sched/sched_wakeup_new", "sched/sched_process_exit", "sched/sched_waking", "skb/consume_skb")
     trace = KernelTrace(tmp_path)
@@ -76,7 +78,12 @@ def test_older_kernel_still_reports_workers(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / "events" / name).mkdir(parents=True)
         (trace._instance / "events" / name).mkdir(parents=True)
         (trace._instance / "events" / name / "format").write_text(OLD_LAYOUT)
+    (trace._instance / "per_cpu/cpu0").mkdir(parents=True)
     monkeypatch.setattr(Path, "mkdir", lambda *_: None)  # the kernel fills a new instance by itself
+    return trace
+
+
+def test_older_kernel_still_reports_workers(trace: KernelTrace) -> None:
     with trace:
         (trace._instance / "trace").write_text(LINES.replace(" location=tun_do_read+0x19c/0x700", ""))
         report = trace.report()
@@ -87,6 +94,24 @@ def test_older_kernel_still_reports_workers(tmp_path: Path, monkeypatch: pytest.
     assert report.unseen_reason(Act.WORKER_MADE) == ""
     assert "Linux 6.3" in report.unseen_reason(Act.TAP_WRITTEN, Act.TAP_READ)
     assert report.of(Act.WORKER_MADE)
+
+
+def test_a_trace_that_lost_events_reports_none(trace: KernelTrace) -> None:
+    with trace:
+        (trace._instance / "trace").write_text(LINES)
+        (trace._instance / "per_cpu/cpu0/stats").write_text("entries: 9\noverrun: 2\ndropped events: 1\n")
+        report = trace.report()
+    assert (report.unavailable, report.events) == ("the kernel's trace lost 3 events", ())
+
+
+def test_only_the_workers_of_one_qemu_carry_packets() -> None:
+    workers_only = "\n".join(line for line in LINES.splitlines() if "qemu-system-x86-53" not in line)
+    report = KernelReport("", kernel_events(parse_ftrace(workers_only, 0)))
+    assert report.other_carriers(53, 0) == ""
+    assert "written by {'vhost-53': 1}" in report.other_carriers(54, 0)
+    assert "read by {}" in report.other_carriers(53, 10_000_003_000)
+    with pytest.raises(InstrumentError, match="no tracefs"):
+        KernelReport("no tracefs").other_carriers(53, 0)
 
 
 def test_no_tracefs_is_reported_and_not_raised(tmp_path: Path) -> None:

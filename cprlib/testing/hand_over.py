@@ -128,24 +128,18 @@ def check_vhost_carries(
     expected = f"vhost-started, and only vhost-{machine.pid} reads and writes the tap"
     try:
         probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST), count=4)
-        started = vhost_started(machine.qmp)
+        started, others = vhost_started(machine.qmp), trace.report().other_carriers(machine.pid, since_ns)
     except DeadlineExceeded as error:
         case.expect(name, False, expected, error.happened, f"the guest does not answer: {error.happened}", when=when)
         return
     except InstrumentError as error:
         case.inconclusive(f"{name}-{when}" if when else name, expected, error.one_line())
         return
-    report = trace.report()
-    if reason := report.unseen_reason(Act.TAP_READ, Act.TAP_WRITTEN):
-        case.inconclusive(f"{name}-{when}" if when else name, expected, reason)
-        return
-    worker = f"vhost-{machine.pid}"
-    readers, writers = report.at_tap(Act.TAP_READ, since_ns=since_ns), report.at_tap(Act.TAP_WRITTEN, since_ns=since_ns)
     case.expect(
         name,
-        started and set(readers) == set(writers) == {worker},
+        started and not others,
         expected,
-        f"vhost-started {str(started).lower()}; packets read by {readers}, written by {writers}",
+        f"vhost-started {str(started).lower()}; {others or 'its workers alone read and write'}",
         "vhost does not carry the NIC's packets: a silent fall back to userspace virtio",
         when=when,
     )

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import GUEST_INTERFACE, NicInfo
-from cprlib.linux.kernel_trace import Act, KernelTrace
+from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.linux.topology import GUEST, Topology, guest_end, station_end
 from cprlib.qemu.machine import Machine
 from cprlib.traffic.flow import PortAllocator, flows_between
@@ -201,15 +201,8 @@ class OperatedGuest:
         :raises InstrumentError: the kernel was not traced.
         """
         report = self.trace.report()
-        if not self.vhost:
-            return []
-        if reason := report.unseen_reason(Act.TAP_READ, Act.TAP_WRITTEN):
-            raise InstrumentError("see who carries the guest's packets", reason)
-        worker = f"vhost-{self.machine.pid}"
-        carriers = [report.at_tap(act, since_ns=since_ns) for act in (Act.TAP_READ, Act.TAP_WRITTEN)]
-        if all(set(seen) == {worker} for seen in carriers):
-            return []
-        return [f"not only {worker} carries the packets: they are read by {carriers[0]}, written by {carriers[1]}"]
+        others = report.other_carriers(self.machine.pid, since_ns) if self.vhost else ""
+        return [f"not only vhost-{self.machine.pid} carries the packets: {others}"] if others else []
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -159,10 +160,20 @@ class CaseChecks:
             elif control := self._failed_controls.get(subject):
                 text = f"not shown to be caused by the update, since {control} failed before it: {text}"
                 check = replace(check, outcome=Outcome.INCONCLUSIVE, message=text)
-        self.evidence = self.evidence.with_checks(check)
+        self._record(check)
         found = f"{check.name}: {check.text}"
         if check.outcome is Outcome.FAIL and self._stop_at and re.search(self._stop_at, found):
             raise CaseEnded(f"continue with {self.evidence.id}", f"it stops at the failed check {check.name}")
+
+    def _record(self, check: Check) -> None:
+        """Add a check as it is; a failed one is written at once, as Avocado may kill a test that takes too long."""
+        self.evidence = self.evidence.with_checks(check)
+        if check.outcome is Outcome.FAIL:
+            self.write()
+
+    def write(self) -> None:
+        """Write the evidence into the case's folder."""
+        replace(self.evidence, finished_ns=time.time_ns()).write(self.folder)
 
     def add_stream(self, stream: Stream, *checks: Check) -> None:
         """Add what was seen of a stream that ran beside the measured one."""
@@ -265,7 +276,7 @@ class CaseChecks:
             message = f"{failure}; seen as: {message}"
         elif cause := self.external_cause():
             check = Check(name, Outcome.INCONCLUSIVE, expected, cause, f"{cause}; seen as: {message}")
-            self.evidence = self.evidence.with_checks(check)
+            self._record(check)
             return
         if self.counts_against_qemu or (failure and self.evidence.mechanism.handling.sends_descriptors):
             # option cpr=on is not in stock QEMU, so a QEMU that dies or hangs with it is always a finding
@@ -273,7 +284,7 @@ class CaseChecks:
         else:
             message = f"in a control step, without an update: {message}"
             check = Check(name, Outcome.INCONCLUSIVE, expected, failure or happened, message)
-        self.evidence = self.evidence.with_checks(check)
+        self._record(check)
 
     def add_boot_failure(self, error: CprlibError, control: str, *, starts_without_nic: bool = False) -> None:
         """Add that the guest did not boot.
@@ -290,7 +301,7 @@ class CaseChecks:
             outcome, text = Outcome.INCONCLUSIVE, f"it says nothing about an update: {text} ({control})"
         else:
             outcome, text = Outcome.FAIL, f"the same guest boots without cpr=on; with it: {text}"
-        self.evidence = self.evidence.with_checks(Check("boots", outcome, "the guest boots", error.happened, text))
+        self._record(Check("boots", outcome, "the guest boots", error.happened, text))
 
     def qemu_failure(self) -> str:
         """How a QEMU of the case failed that died or does not respond, with its last message; empty without one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import signal
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -270,9 +269,6 @@ class GuestCase(CaseChecks):
     def note_death(self) -> None:
         """Add it to the evidence when a QEMU crashed or the guest's kernel died."""
         self.evidence = self.evidence.with_checks(*death_checks(self.folder, self.counts_against_qemu))
-
-    def write(self) -> None:
-        replace(self.evidence, finished_ns=time.time_ns()).write(self.folder)
 
 
 def labelled(check: Check, label: str) -> Check:

@@ -55,6 +55,17 @@ def test_equal_values_pass_and_others_are_shown(tmp_path: Path) -> None:
     assert checks.evidence.checks[1].message == "another script ran: expected up tap2, observed none"
 
 
+def test_a_failed_check_is_written_at_once(tmp_path: Path) -> None:
+    checks = case(tmp_path, updates=1)
+    checks.expect("ends", True, "x", "x")
+    assert list(tmp_path.iterdir()) == []
+    checks.expect("mac-table", False, "same", "other")
+    assert CaseEvidence.read(tmp_path).checks == checks.evidence.checks
+    with checks.expect_survival():
+        raise FAILURES[0]
+    assert CaseEvidence.read(tmp_path).checks == checks.evidence.checks
+
+
 def test_problems_fail_and_are_listed(tmp_path: Path) -> None:
     checks = case(tmp_path, updates=1)
     checks.expect_empty("good", [], "no descriptor left", "descriptors are left")

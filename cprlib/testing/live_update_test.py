@@ -15,6 +15,7 @@ from avocado import Test
 
 from cprlib.build.assets import find_assets, find_base_qemu
 from cprlib.build.qemu_facts import known_facts
+from cprlib.deadline import timeout_scale
 from cprlib.errors import (
     CaseEnded,
     CprlibError,
@@ -61,7 +62,11 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
     :avocado: disable
     """
 
-    timeout = 300
+    timeout: float = 300  # seconds, scaled as all deadlines are
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.timeout *= timeout_scale()
 
     def setUp(self) -> None:
         """Read the parameters and find the QEMU and the guest image."""

@@ -81,18 +81,19 @@ def queue_use_check(shares: tuple[QueueShare, ...], queues: int) -> Check:
 def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
     """A failed check for each QEMU that crashed, and for each console on which the guest's kernel died.
 
-    They are made whatever the test waited for, and whether it noticed or not.
+    They are made whatever the test waited for, and whether it noticed or not; also of QEMUs below the case's own: one
+    that restored the guest before it was booted, and one without an update for comparison.
 
     :param folder: the case's, with the consoles and what QEMUs left that crashed.
     :param counts_against_qemu: an update had begun: the death of a guest is a fail, unless it had no memory; else it is
         inconclusive. A crash of QEMU is always a fail.
     """
     found = []
-    for path in sorted(folder.glob("backtrace-*.txt")):
-        name = path.stem.removeprefix("backtrace-")
-        said = last_message(read_text(folder / f"stderr-{name}.log"))  # none of a successor in its source's process
+    for path in sorted(folder.rglob("backtrace-*.txt")):
+        name, shown = path.stem.removeprefix("backtrace-"), path.relative_to(folder)
+        output = read_text(path.with_name(f"stderr-{name}.log"))  # empty for a successor in its source's process
         how = read_text(path).partition("\n")[0]
-        message = f"the {name} was {how}: {said or 'it said nothing'}; see {path.name}"
+        message = f"the {name} was {how}: {last_message(output) or 'it said nothing'}; see {shown}"
         found.append(Check("qemu-lives", Outcome.FAIL, "no QEMU crashes", how, message))
     for path in sorted(folder.glob("console-*.log")):
         console = Console(path)

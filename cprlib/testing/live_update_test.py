@@ -181,7 +181,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             case.warn(f"the guest boots, because restoring it from a template failed: {error.one_line()}")
             failed = case.folder / "not-restored"
             failed.mkdir()
-            for path in case.folder.glob("*-source.*"):
+            for path in case.folder.glob("*-source*"):
                 path.rename(failed / path.name)
         return None
 

@@ -27,6 +27,18 @@ def test_a_crash_of_a_qemu_without_a_log_of_its_own_is_a_failed_check(tmp_path: 
     assert (check.outcome, check.observed) == (Outcome.FAIL, "killed by SIGSEGV")
 
 
+def test_a_crash_of_a_qemu_that_restored_the_guest_is_a_failed_check(tmp_path: Path) -> None:
+    """The guest is booted then, and all else may pass."""
+    folder = tmp_path / "not-restored"
+    folder.mkdir()
+    (folder / "backtrace-source.txt").write_text("killed by SIGABRT\n", encoding="utf-8")
+    (folder / "stderr-source.log").write_text("qemu: Assertion `x' failed\n", encoding="utf-8")
+    (tmp_path / "stderr-source.log").write_text("qemu: warning\n", encoding="utf-8")
+    (check,) = death_checks(tmp_path, counts_against_qemu=False)
+    assert (check.name, check.outcome) == ("qemu-lives", Outcome.FAIL)
+    assert check.message.endswith(": qemu: Assertion `x' failed; see not-restored/backtrace-source.txt")
+
+
 def test_without_a_crash_there_is_no_check(tmp_path: Path) -> None:
     (tmp_path / "stderr-source.log").write_text("qemu: warning\n", encoding="utf-8")
     assert death_checks(tmp_path, counts_against_qemu=True) == ()

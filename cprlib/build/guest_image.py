@@ -23,8 +23,12 @@ from cprlib.process import run
 SUITE = "trixie"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 BUSYBOX_PACKAGE = "busybox-static"
-MODULES = ("virtio_net", "8021q")  # and their dependencies; virtio_pci and virtio_console are built in
-MODULE_FOLDERS = ("kernel/drivers/net", "kernel/net/core", "kernel/net/8021q", "kernel/net/802", "kernel/net/llc")
+MODULES = ("virtio_net", "8021q", "msr")  # and their dependencies; virtio_pci and virtio_console are built in
+MODULE_FOLDERS = (
+    "kernel/arch/x86/kernel",
+    "kernel/drivers/net",
+    *(f"kernel/net/{name}" for name in ("core", "8021q", "802", "llc")),
+)
 MODULE_FILES = tuple(f"./*lib/modules/*/{folder}/*.ko*" for folder in MODULE_FOLDERS)
 APPLETS = ("ip", "modprobe", "mount", "setsid", "sh")
 FORMAT = 3  # raise it when this file makes a different image from the same inputs

@@ -1,4 +1,4 @@
-"""The guest's clocks at an update: they may stand still while the guest does, and not jump otherwise; rates are kept.
+"""Clocks of guest and machine at an update: they may stand still while the guest does, and do not jump; rates are kept.
 
 A guest's clock stops or runs on while its virtual CPUs are stopped, which depends on accelerator and clock source
 (hw/i386/kvm/clock.c, system/cpu-timers.c). So its step, guest against host, lies between minus the pause and zero.
@@ -6,6 +6,7 @@ A guest's clock stops or runs on while its virtual CPUs are stopped, which depen
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +14,14 @@ from dataclasses import dataclass
 from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import Clocks
+from cprlib.qemu.qmp import QmpConnection
 
 NS = 1_000_000_000
 RTC = "/sys/class/rtc/rtc0/since_epoch"
 RTC_READINGS = 3
+HPET_REGISTERS = (0xFED00000, 0xFED000F0)  # capabilities and main counter (include/hw/timer/hpet.h in QEMU)
+HPET_VENDOR = 0x8086
+FS_PER_NS = 1_000_000
 READINGS = 20  # at most
 PRECISE_NS = 10_000_000  # an error that no further reading is taken for
 SLACK_NS = 100_000_000  # the clocks stop before STOP is reported: first all devices are stopped
@@ -66,20 +71,20 @@ def read_clocks(agent: AgentConnection) -> ClockReading:
 
 
 @dataclass(frozen=True, slots=True)
-class RtcReading:
-    """The machine's real-time clock, as the guest reads it.
+class DeviceClock:
+    """A clock of the machine, read at a moment of the host's CLOCK_MONOTONIC.
 
     :param host_ns, error_ns: as for :class:`ClockReading`.
-    :param seconds: since 1970; None in a guest without this clock.
+    :param time_ns: since 1970, or since the counter began; None on a machine without this clock.
     """
 
     host_ns: int
     error_ns: int
-    seconds: int | None
+    time_ns: int | None
 
 
-def read_rtc(agent: AgentConnection) -> RtcReading:
-    """Read the real-time clock; several times when it is being updated for long, as on a busy machine.
+def read_rtc(agent: AgentConnection) -> DeviceClock:
+    """Read the real-time clock through the guest; several times when it is being updated, as on a busy machine.
 
     :raises GuestFailed, DeadlineExceeded: no answer.
     """
@@ -89,8 +94,27 @@ def read_rtc(agent: AgentConnection) -> RtcReading:
         file = agent.files([RTC]).get(RTC)
         when = _bracket(asked_ns)
         if file and file.text.strip().isdecimal():
-            return RtcReading(*when, int(file.text))
-    return RtcReading(*when, None)
+            return DeviceClock(*when, int(file.text) * NS)
+    return DeviceClock(*when, None)
+
+
+def read_hpet(qmp: QmpConnection) -> DeviceClock:
+    """Read the main counter of the HPET by HMP's ``xp``, which reads devices too.
+
+    Registers: IA-PC HPET specification 1.0a, section 2.3.
+
+    :raises QemuFailed, DeadlineExceeded: no answer.
+    """
+    asked_ns = time.monotonic_ns()
+    answers = qmp.execute_all(
+        [("human-monitor-command", {"command-line": f"xp /1gx {at:#x}"}) for at in HPET_REGISTERS]
+    )
+    when = _bracket(asked_ns)
+    words = [re.findall(r": 0x([0-9a-f]{16})$", str(answer).strip()) for answer in answers]
+    capabilities, counter = (int(found[0], 16) if found else 0 for found in words)
+    if capabilities >> 16 & 0xFFFF != HPET_VENDOR:
+        return DeviceClock(*when, None)
+    return DeviceClock(*when, counter * (capabilities >> 32) // FS_PER_NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,24 +163,27 @@ def step_check(before: ClockReading, after: ClockReading, rates: ClockRates, pau
     return Check.of(name, not wrong, expected, f"{', '.join(seen)} ({limits})", f"{'; '.join(wrong)} ({limits})")
 
 
-def rtc_check(before: RtcReading, after: RtcReading, pause_ns: int | None) -> Iterator[Check]:
-    """The step of the real-time clock at an update, which has a resolution of a second; none in a guest without it.
+def device_clock_check(
+    name: str, before: DeviceClock, after: DeviceClock, pause_ns: int | None, resolution_ns: int = 0
+) -> Iterator[Check]:
+    """The step of a clock of the machine at an update; none on a machine without it.
 
     It stands still for the pause or not (option ``-rtc clock=``).
 
+    :param name: of the check.
     :param before, after: readings around the update.
     :param pause_ns: from STOP to RESUME; None when unknown.
     """
-    if before.seconds is None or pause_ns is None:
+    if before.time_ns is None or pause_ns is None:
         return
-    name, expected = "guest-rtc-step", "between minus the pause (STOP to RESUME) and zero"
-    if after.seconds is None:
-        yield Check(name, Outcome.FAIL, expected, "the guest cannot read the clock after the update")
+    expected = "between minus the pause (STOP to RESUME) and zero"
+    if after.time_ns is None:
+        yield Check(name, Outcome.FAIL, expected, "the clock cannot be read after the update")
         return
-    step = (after.seconds - before.seconds) * NS - (after.host_ns - before.host_ns)
-    slack = NS + SLACK_NS + before.error_ns + after.error_ns
+    step = after.time_ns - before.time_ns - (after.host_ns - before.host_ns)
+    slack = resolution_ns + SLACK_NS + before.error_ns + after.error_ns
     seen = f"{step / 1e6:+.0f} ms (pause {pause_ns / 1e6:.0f} ms, error up to {slack / 1e6:.0f} ms)"
-    yield Check.of(name, -pause_ns - slack <= step <= slack, expected, seen, f"the real-time clock jumped by {seen}")
+    yield Check.of(name, -pause_ns - slack <= step <= slack, expected, seen, f"the clock jumped by {seen}")
 
 
 def rate_check(before: ClockRates, after: ClockRates) -> Check:

@@ -19,6 +19,19 @@ VIRTIO = "/sys/bus/virtio/devices/"
 PCI = "/sys/bus/pci/devices/"
 NET = "/sys/class/net/"
 CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/"
+REGISTERS = {
+    0x1B: "APIC_BASE", 0x3A: "FEATURE_CONTROL", 0x3B: "TSC_ADJUST", 0x10A: "ARCH_CAPABILITIES", 0x122: "TSX_CTRL",
+    0x174: "SYSENTER_CS", 0x175: "SYSENTER_ESP", 0x176: "SYSENTER_EIP",
+    0x179: "MCG_CAP", 0x17A: "MCG_STATUS", 0x17B: "MCG_CTL", 0x400: "MC0_CTL", 0x404: "MC1_CTL",
+    0x1A0: "MISC_ENABLE", 0x1D9: "DEBUGCTL", 0x277: "PAT", 0xDA0: "XSS",
+    **{0x200 + number: f"MTRR_PHYS_{'MASK' if number % 2 else 'BASE'}{number // 2}" for number in range(16)},
+    0x250: "MTRR_FIX_64K", 0x258: "MTRR_FIX_16K_80000", 0x259: "MTRR_FIX_16K_A0000",
+    **{0x268 + number: f"MTRR_FIX_4K_{0xC0 + 8 * number:X}000" for number in range(8)}, 0x2FF: "MTRR_DEF_TYPE",
+    0xC0000080: "EFER", 0xC0000081: "STAR", 0xC0000082: "LSTAR", 0xC0000083: "CSTAR", 0xC0000084: "SYSCALL_MASK",
+    0xC0000103: "TSC_AUX",
+}  # fmt: skip
+"""Model-specific registers of a vCPU that a running kernel leaves as they are (arch/x86/include/asm/msr-index.h)."""
+
 PATTERNS = (  # in one request, since no stream is measured meanwhile: the agent's reflector waits during a request
     f"{VIRTIO}*/{{device,vendor,features,status}}",
     f"{PCI}*/{{config,resource,irq,msi_irqs/*}}",
@@ -29,6 +42,7 @@ PATTERNS = (  # in one request, since no stream is measured meanwhile: the agent
     "/proc/net/{fib_trie,route,if_inet6,ipv6_route,arp,dev_mcast,vlan/config}",
     "/proc/sys/kernel/{tainted,random/boot_id}",
     "/sys/devices/system/cpu/{online,present,possible}",
+    f"/dev/cpu/*/msr@{','.join(f'{address:x}' for address in REGISTERS)}",
     f"{CLOCKSOURCE}{{current,available}}_clocksource",
     "/dev/kmsg",
 )
@@ -145,6 +159,9 @@ def _file(path: str, file: GuestFile) -> Iterator[tuple[str, str]]:
                 words = line.split()
                 del words[6:8]  # references and uses
                 yield f"{name}/{words[0]}/{words[1]}/{words[-1]}" if len(words) > 1 else name, " ".join(words)
+        case ["dev", "cpu", number, register]:
+            value = file.text if file.error else f"{int.from_bytes(file.content, 'little'):#x}"
+            yield f"msr/{number}/{REGISTERS.get(int(register.partition('@')[2], 16), register)}", value
         case ["dev", "kmsg"]:
             yield from _messages(file.text)
         case ["proc", *_]:

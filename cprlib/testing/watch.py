@@ -12,13 +12,15 @@ from itertools import pairwise
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.clock_checks import (
+    NS,
     ClockRates,
     ClockReading,
-    RtcReading,
+    DeviceClock,
+    device_clock_check,
     rate_check,
     read_clocks,
+    read_hpet,
     read_rtc,
-    rtc_check,
     step_check,
 )
 from cprlib.evidence.counter_checks import (
@@ -33,7 +35,6 @@ from cprlib.evidence.counter_checks import (
 from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, Watched, frame_checks
 from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
-from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import NetInfo
 from cprlib.testing.idle_nic import (
     Delays,
@@ -60,15 +61,17 @@ class GuestSample:
 
     notifications: Notifications
     clocks: ClockReading
-    rtc: RtcReading
+    rtc: DeviceClock
+    hpet: DeviceClock
 
 
-def sample_guest(agent: AgentConnection, network: NetInfo) -> GuestSample:
+def sample_guest(guest: RunningGuest, network: NetInfo) -> GuestSample:
     """Look at a guest.
 
     :param network: its NICs, which it has just reported.
     """
-    return GuestSample(notifications(network.nic()), read_clocks(agent), read_rtc(agent))
+    agent = guest.agent
+    return GuestSample(notifications(network.nic()), read_clocks(agent), read_rtc(agent), read_hpet(guest.machine.qmp))
 
 
 @dataclass(slots=True)
@@ -103,13 +106,12 @@ class TrafficWatch:
         ways = (*flows, *other), tuple(range(first_port + 1, first_port + 1 + len(flows)))
         single_packets = time_single_packets(guest.topology.station, guest.agent, *ways)
         network = guest.agent.network()
-        first = sample_guest(guest.agent, network)
+        first = sample_guest(guest, network)
         return cls(guest, *ways, single_packets, read_errors(guest, network), first, quiet)
 
     def before_update(self) -> None:
         """Look at the guest before an update. Right after one it is busy with the packets that waited."""
-        agent = self.guest.agent
-        self.before.append(sample_guest(agent, agent.network()))
+        self.before.append(sample_guest(self.guest, self.guest.agent.network()))
 
     def end(self, *, clocks: bool) -> Iterator[Check]:
         """Look at the guest again after traffic; yields the checks.
@@ -118,7 +120,7 @@ class TrafficWatch:
         """
         guest, agent = self.guest, self.guest.agent
         network = agent.network()
-        after = sample_guest(agent, network)
+        after = sample_guest(guest, network)
         single_packets = time_single_packets(guest.topology.station, agent, self.flows, self.ports)
         idle = measure_idle_load(guest.machine.pid, agent) if self.idle else None
         yield error_check(self.errors, read_errors(guest, agent.network()))
@@ -138,7 +140,10 @@ class TrafficWatch:
         for number, (update, (earlier, later)) in enumerate(zip(self.updates, around, strict=False), 1):
             pause = update.pause_ns
             yield numbered_check(step_check(earlier.clocks, later.clocks, rate, pause), number)
-            for check in rtc_check(earlier.rtc, later.rtc, pause):
+            for check in (
+                *device_clock_check("guest-rtc-step", earlier.rtc, later.rtc, pause, NS),
+                *device_clock_check("hpet-step", earlier.hpet, later.hpet, pause),
+            ):
                 yield numbered_check(check, number)
         yield rate_check(rate, ClockRates(after.clocks, read_clocks(self.guest.agent)))
 

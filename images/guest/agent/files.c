@@ -5,16 +5,17 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { ALL = 1 << 19, FILE_BYTES = 1 << 17, HEAD = 512 };
+enum { ALL = 1 << 19, FILE_BYTES = 1 << 17, PART = 8, HEAD = 512 };
 
 static char memory[ALL], content[FILE_BYTES];
 
 /* The bytes of a file, at most FILE_BYTES; -errno for one that cannot be read, -EISDIR for a folder. */
-static ssize_t read_file(const char *path)
+static ssize_t read_whole(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     size_t used = 0;
@@ -49,12 +50,45 @@ static void add(struct output *files, const char *path, ssize_t size)
         output_raw(files, content, (size_t)size);
 }
 
+/* Adds the bytes of a file at each of the offsets, hexadecimal and separated by ','. Returns their number. */
+static uint64_t add_parts(struct output *files, const char *path, const char *offsets)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    uint64_t number = 0;
+    char name[HEAD], *end;
+
+    for (; fd >= 0 && *offsets; offsets = end + (*end == ',')) {
+        off_t offset = (off_t)strtoull(offsets, &end, 16);
+        ssize_t size = pread(fd, content, PART, offset);
+
+        if (end == offsets)
+            break;
+        snprintf(name, sizeof(name), "%.380s@%llx", path, (unsigned long long)offset);
+        add(files, name, size < 0 ? -errno : size);
+        number++;
+    }
+    if (fd >= 0)
+        close(fd);
+    return number;
+}
+
+/* Adds a file, whole. Returns 0 for a folder, else 1. */
+static uint64_t add_whole(struct output *files, const char *path)
+{
+    ssize_t size = read_whole(path);
+
+    if (size == -EISDIR)
+        return 0;
+    add(files, path, size);
+    return 1;
+}
+
 const void *files_read(struct request *request, struct output *out, size_t *length)
 {
     const char *patterns = request_text(request, "of");
     struct output files = {.data = memory, .size = sizeof(memory)};
     uint64_t number = 0;
-    char pattern[HEAD];
+    char pattern[HEAD], *offsets;
     glob_t found;
 
     while (*patterns) {
@@ -62,15 +96,14 @@ const void *files_read(struct request *request, struct output *out, size_t *leng
 
         snprintf(pattern, sizeof(pattern), "%.*s", (int)end, patterns);
         patterns += end + (patterns[end] == ':');
+        if ((offsets = strchr(pattern, '@')) != NULL)
+            *offsets = '\0';
         if (glob(pattern, GLOB_BRACE | GLOB_NOSORT, NULL, &found) != 0)
             continue; /* no such file */
         for (size_t i = 0; i < found.gl_pathc; i++) {
-            ssize_t size = read_file(found.gl_pathv[i]);
+            const char *path = found.gl_pathv[i];
 
-            if (size == -EISDIR)
-                continue;
-            add(&files, found.gl_pathv[i], size);
-            number++;
+            number += offsets ? add_parts(&files, path, offsets + 1) : add_whole(&files, path);
         }
         globfree(&found);
     }

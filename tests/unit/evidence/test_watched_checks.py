@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from unittest.mock import Mock
 
 import pytest
 
 from cprlib.evidence.clock_checks import (
+    NS,
     PRECISE_NS,
     ClockRates,
     ClockReading,
-    RtcReading,
+    DeviceClock,
+    device_clock_check,
     rate_check,
     read_clocks,
-    rtc_check,
+    read_hpet,
     step_check,
 )
 from cprlib.evidence.counter_checks import Notifications, error_check, notification_checks, per_packet
@@ -77,10 +80,25 @@ def test_a_step_without_a_known_pause_is_inconclusive() -> None:
     ("step_s", "outcome"), [(0, [Outcome.PASS]), (1, [Outcome.PASS]), (13, [Outcome.FAIL]), (None, [Outcome.FAIL])]
 )
 def test_steps_of_the_real_time_clock(step_s: int | None, outcome: list[Outcome]) -> None:
-    before = RtcReading(0, 5 * MS, 1_800_000_000)
-    after = RtcReading(2_500 * MS, 5 * MS, None if step_s is None else 1_800_000_002 + step_s)
-    assert [check.outcome for check in rtc_check(before, after, PAUSE_MS * MS)] == outcome
-    assert not [*rtc_check(RtcReading(0, 5, None), after, PAUSE_MS * MS)]  # a guest without this clock
+    before = DeviceClock(0, 5 * MS, 1_800_000_000 * NS)
+    after = DeviceClock(2_500 * MS, 5 * MS, None if step_s is None else (1_800_000_002 + step_s) * NS)
+    checks = device_clock_check("guest-rtc-step", before, after, PAUSE_MS * MS, NS)
+    assert [check.outcome for check in checks] == outcome
+    absent = DeviceClock(0, 5, None)
+    assert not [*device_clock_check("guest-rtc-step", absent, after, PAUSE_MS * MS)]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "counter", "time_ns"),
+    [
+        ("0x009896808086a201", "0x0000000000000064", 1000),
+        ("0xffffffffffffffff", "0xffffffffffffffff", None),
+        ("Cannot access memory", "", None),
+    ],
+)
+def test_hpet_is_read_by_the_monitor(capabilities: str, counter: str, time_ns: int | None) -> None:
+    qmp = Mock(execute_all=lambda _: [f"00000000fed00000: {capabilities}\r\n", f"00000000fed000f0: {counter}\r\n"])
+    assert read_hpet(qmp).time_ns == time_ns
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ class GuestSpec:
     :param boots: the guest boots in the case; otherwise it may be restored from a template.
     :param root_ports: each NIC is behind a PCIe root port of its own, as libvirt has it; with machine ``q35``.
     :param suspends: the guest can be suspended to RAM and woken.
+    :param vcpus: CPUs of the guest; more if the run has more.
     """
 
     mechanism: Mechanism = Mechanism.CPR
@@ -72,6 +73,7 @@ class GuestSpec:
     boots: bool = False
     root_ports: bool = False
     suspends: bool = False
+    vcpus: int = 1
 
     def netdevs_in(self, run: SuiteParameters) -> tuple[TapNetdev, ...]:
         """The guest's netdevs, before a mechanism adds its options."""
@@ -114,7 +116,7 @@ class GuestSpec:
             machine=machine,
             accelerator=run.accelerator,
             memory_mib=self._memory_mib(run, netdevs),
-            vcpus=run.vcpus,
+            vcpus=self.vcpus_in(run),
             extra=(*properties, *run.arguments, *handling.arguments(local), *self.arguments),
             plugged=self.is_plugged,
             mutant=run.mutant,
@@ -123,16 +125,18 @@ class GuestSpec:
     def machine_in(self, run: SuiteParameters) -> str:
         return self.machine or ("pc" if self.is_plugged or self.pluggable else run.machine)
 
+    def vcpus_in(self, run: SuiteParameters) -> int:
+        return max(self.vcpus, run.vcpus)
+
     @property
     def is_plugged(self) -> bool:
         """Whether netdevs and NICs are added by QMP before the guest runs."""
         return self.plugged or self.mechanism.handling.plugged
 
-    @staticmethod
-    def _memory_mib(run: SuiteParameters, netdevs: Sequence[TapNetdev]) -> int:
+    def _memory_mib(self, run: SuiteParameters, netdevs: Sequence[TapNetdev]) -> int:
         """The run's memory, or what the guest needs; in both cases more for each further NIC."""
         per_pair, further = mib_per_queue_pair(run.nic_properties), sum(netdev.queues for netdev in netdevs[1:])
         if run.memory is not None:
             return run.memory + per_pair * further
         extra = (per_pair - MIB_PER_QUEUE_PAIR) * netdevs[0].queues
-        return MEMORY_MIB + extra + per_pair * further + MIB_PER_VCPU * (run.vcpus - 1)
+        return MEMORY_MIB + extra + per_pair * further + MIB_PER_VCPU * (self.vcpus_in(run) - 1)

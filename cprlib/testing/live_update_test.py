@@ -251,7 +251,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         more |= {"mutant": str(run.mutant)} if run.mutant is not None else {}
         more |= {f"{NIC_PREFIX}{key}": value for key, value in run.nic_properties.items()}
         more |= {"qemu_args": run.qemu_args} if run.qemu_args else {}
-        more |= {"vcpus": str(run.vcpus), "memory": str(settings.memory_mib)}
+        more |= {"vcpus": str(settings.vcpus), "memory": str(settings.memory_mib)}
         return CaseEvidence(
             id=f"{case_id(method)}-{name}" if name else case_id(method),
             mechanism=Mechanism.NONE if control_run else spec.mechanism,

@@ -14,10 +14,11 @@ PACKED = global_properties(NIC_DRIVER, {"packed": "on"})
 class CprTap(LiveUpdateTest):
     """Mechanism ``cpr``, vhost off and on, with 1 and 4 queue pairs."""
 
-    def _update(self, *, queues: int, vhost: bool, arguments: tuple[str, ...] = ()) -> None:
+    def _update(self, *, queues: int, vhost: bool, arguments: tuple[str, ...] = (), vcpus: int = 1) -> None:
         # one source of each kind has booted, the other was restored: some defects need the one, some the other
         boots = vhost == (queues > 1)
-        with self.given_guest(GuestSpec(queues=queues, vhost=vhost, boots=boots, arguments=arguments)) as case:
+        spec = GuestSpec(queues=queues, vhost=vhost, boots=boots, arguments=arguments, vcpus=vcpus)
+        with self.given_guest(spec) as case:
             case.run_control()
             recorded = RecordMainChannel()
             with case.under_traffic(idle=queues == 1):
@@ -39,11 +40,11 @@ class CprTap(LiveUpdateTest):
         self._update(queues=4, vhost=False)
 
     def test_update_with_packed_rings_loses_nothing(self) -> None:
-        """An update of a tap whose guest uses packed rings loses no packet: their wrap counters move too.
+        """An update of a guest with two CPUs and packed rings loses no packet: their wrap counters move too.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:2
         """
-        self._update(queues=2, vhost=False, arguments=PACKED)
+        self._update(queues=2, vhost=False, arguments=PACKED, vcpus=2)
 
     def test_update_with_vhost_1_queue_loses_nothing(self) -> None:
         """An update of vhost-net with one queue loses no packet; the vhost worker moves to the target.

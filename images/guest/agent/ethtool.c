@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "flow_queues.h"
+
 static int ask(const char *device, void *request)
 {
     struct ifreq name = {.ifr_data = request};
@@ -218,7 +220,10 @@ int ethtool_set_channels(const char *device, uint32_t pairs)
         return -1;
     channels.cmd = ETHTOOL_SCHANNELS;
     channels.combined_count = pairs;
-    return ask(device, &channels);
+    if (ask(device, &channels) < 0)
+        return -1;
+    flow_queues_keep(device);
+    return 0;
 }
 
 int ethtool_set_rings(const char *device, uint32_t rx, uint32_t tx)

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "flow_queues.h"
 #include "loop.h"
 
 enum { LINK = 256, ANSWER_MS = 100, QUEUE_LENGTH = 20000 /* as init sets it */ };
@@ -173,6 +174,7 @@ void lifecycle_configure(struct request *request)
     fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || set_up(fd, device) < 0 || add_ipv4(fd, device, address4, prefix4) < 0 || add_ipv6(device, address6, prefix6) < 0)
         request_fail(request, "configure %.16s: %s", device, strerror(errno));
+    flow_queues_keep(device);
     if (fd >= 0)
         close(fd);
 }

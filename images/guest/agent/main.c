@@ -18,6 +18,7 @@
 #include "clock.h"
 #include "control.h"
 #include "ethtool.h"
+#include "flow_queues.h"
 #include "loop.h"
 #include "netinfo.h"
 #include "port.h"
@@ -62,8 +63,8 @@ static int wait_for_port(void)
     return fd;
 }
 
-/* Use the requested number on every NIC, or all it has. */
-static void use_queue_pairs(uint32_t pairs)
+/* Use the requested number on every NIC, or all it has; 0: leave it to the driver. */
+static void set_up_queues(uint32_t pairs)
 {
     struct if_nameindex *devices = if_nameindex();
 
@@ -71,6 +72,7 @@ static void use_queue_pairs(uint32_t pairs)
         uint32_t used, possible, number;
 
         ethtool_get_channels(device->if_name, &used, &possible);
+        flow_queues_keep(device->if_name);
         number = pairs < possible ? pairs : possible;
         if (number && number != used && ethtool_set_channels(device->if_name, number) < 0)
             fprintf(stderr, "agent: use %u queue pairs of %s: %s\n", number, device->if_name, strerror(errno));
@@ -128,8 +130,7 @@ int main(int argc, char **argv)
         default:
             return 2;
         }
-    if (pairs)
-        use_queue_pairs(pairs);
+    set_up_queues(pairs);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_IGN); /* orphans are reaped by the kernel */
     prctl(PR_SET_TIMERSLACK, 1);

@@ -178,7 +178,8 @@ def cause_of(packet: MissingPacket) -> Cause:
     if packet.hop in INSTRUMENT_HOPS:
         return Cause.INSTRUMENT
     if packet.hop == HopName.GUEST_STACK:
-        return Cause.GUEST
+        # answers without a counter wait in the guest's queue as long as QEMU takes none
+        return Cause.GUEST if packet.counter or packet.direction is Direction.FORWARD else Cause.UPDATE
     if packet.hop == HopName.TAP_QUEUE:
         was_full = packet.counter in FULL_COUNTERS or packet.drop_reason in FULL_REASONS
         return Cause.OVERFLOW if was_full else Cause.UPDATE

@@ -110,6 +110,24 @@ def test_a_packet_placed_by_an_event_is_not_counted_twice() -> None:
     assert {packet.sequence: packet.hop for packet in packets} == {0: "qemu", 1: "station"}
 
 
+@pytest.mark.parametrize(
+    ("direction", "dropped", "cause"),
+    [
+        (Direction.RETURN, 0, Cause.UPDATE),
+        (Direction.RETURN, 50, Cause.GUEST),
+        (Direction.FORWARD, 0, Cause.GUEST),
+    ],
+)
+def test_answers_that_never_leave_the_guest_are_its_loss_only_if_it_counts_them(
+    direction: Direction, dropped: int, cause: Cause
+) -> None:
+    """The guest cannot get rid of them when QEMU no longer takes packets from its transmit queue."""
+    hops = [replace(hop("guest stack", 100, 50, tx_dropped=dropped), direction=direction)]
+    packets = place(missing(*range(50), direction=direction), hops, NO_DROPS, UPDATES)
+    assert placed_at(packets) == {"guest stack": 50}
+    assert {cause_of(packet) for packet in packets} == {cause}
+
+
 def test_an_event_of_an_unknown_function_explains_only_packets_without_a_counter() -> None:
     """A foreign fragment that times out at the station is not a packet that the guest's socket dropped."""
     events = (DropEvent(STOP + 10, 0x0800, "inet_frag_rbtree_purge", "FRAG_REASM_TIMEOUT"),)

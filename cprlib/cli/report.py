@@ -73,9 +73,9 @@ def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:
     results = new_results_folder(out.resolve())
     try:
         merge_results(folders, results)
-    except UsageError:
-        shutil.rmtree(results)
+        made = build_report(results, policy, command=command_line())
+    except BaseException:  # also Ctrl-C: the shards still have everything
+        shutil.rmtree(results, ignore_errors=True)
         raise
-    made = build_report(results, policy, command=command_line())
     click.echo(f"merged into {publish(results)}", err=True)
     return made

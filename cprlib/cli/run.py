@@ -240,8 +240,8 @@ def _write_history(folder: Path) -> None:
 
     try:
         write_index(folder)
-    except CprlibError as error:
-        click.echo(f"cprlib: {error.one_line()}", err=True)
+    except (CprlibError, OSError, ValueError) as error:
+        click.echo(f"cprlib: the page of all runs is not written: {' '.join(str(error).split())}", err=True)
 
 
 def _plan(

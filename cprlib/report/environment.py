@@ -101,15 +101,18 @@ def describe_run(engine: str | None, *, lab_kernel: Path | None = None, accelera
 
 
 def join_environments(machines: Sequence[Environment]) -> Environment:
-    """Describe several machines as one: equal values stay, different texts are joined with ``|``."""
+    """Describe several machines as one.
+
+    Equal values stay, numbers of labs that died are added, different texts are joined with ``|``.
+    """
 
     def joined(name: str) -> Any:
         values = list(dict.fromkeys(getattr(machine, name) for machine in machines))
-        if len(values) == 1:
-            return values[0]
         if name == "lab_retries":
             return sum(machine.lab_retries for machine in machines)
-        if name in ("mode", "engine"):  # run.json allows only fixed words
+        if len(values) == 1:
+            return values[0]
+        if name in ("mode", "engine", "accelerator"):  # run.json allows only fixed words
             return ""
         return " | ".join(map(str, values)) if isinstance(values[0], str) else None
 

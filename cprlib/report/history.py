@@ -184,13 +184,15 @@ def render_history(history: History) -> str:
 
 def _other_pages(folder: Path) -> Iterator[tuple[str, str]]:
     """Title and address, relative to the folder, of each page of another command."""
-    found: dict[Path, str] = {}
+    found: dict[Path, tuple[str, str]] = {}  # by the page itself, which links reach on several paths
+    top = folder.resolve()
     for title, pattern in OTHER_PAGES:
         for path in sorted(folder.glob(pattern)):
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-                found.setdefault(path.resolve(), title)
-    for path, title in itertools.islice(found.items(), MAX_OTHER_PAGES):
-        yield title, str(path.relative_to(folder.resolve()))
+                page = path.resolve()
+                linked = path.relative_to(folder)  # outside of the folder when a part of the path is a link to there
+                found.setdefault(page, (title, str(page.relative_to(top) if page.is_relative_to(top) else linked)))
+    yield from itertools.islice(found.values(), MAX_OTHER_PAGES)
 
 
 def _case_history(history: History, name: str) -> dict[str, object]:

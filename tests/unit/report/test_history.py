@@ -77,6 +77,16 @@ def test_every_run_and_case_is_on_the_page_and_every_link_works(tmp_path: Path) 
     assert "<more>" not in text
 
 
+def test_a_page_behind_a_link_to_another_disk_is_linked(tmp_path: Path) -> None:
+    results, disk = tmp_path / "results", tmp_path / "disk"
+    (disk / "2026").mkdir(parents=True)
+    (disk / "2026" / "mutation.html").touch()
+    (disk / "latest").symlink_to("2026")
+    results.mkdir()
+    (results / "prove").symlink_to(disk)
+    assert "prove/latest/mutation.html" in links(write_index(results))
+
+
 @pytest.mark.pictures
 def test_page_is_self_contained_and_for_its_owner_alone(tmp_path: Path) -> None:
     save(tmp_path, 1, good_case("tap"))

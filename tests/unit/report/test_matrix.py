@@ -10,6 +10,7 @@ import pytest
 
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, UsageError
+from cprlib.report import build_report
 from cprlib.report.build_report import judge_results
 from cprlib.report.matrix import MatrixRecord, Shard, merge_results, point_name, shard_points
 from cprlib.traffic.figures import PerDirection
@@ -139,6 +140,31 @@ def test_refused_merge_leaves_nothing(shards: list[Path], capsys: pytest.Capture
     status, folder, printed = merged([shards[0], shards[0]], capsys)
     assert status == ExitStatus.USAGE
     assert "both are shard 1/3" in printed
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_shards_of_different_machines_are_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab = replace(MACHINE, mode="lab", engine="uml", accelerator="tcg", lab_retries=1)
+    native = replace(MACHINE, mode="native", engine="", accelerator="kvm", lab_retries=1)
+    shards = [
+        put_shard(tmp_path / "1", 1, 2, POINTS, machine=lab),
+        put_shard(tmp_path / "2", 2, 2, POINTS, machine=native),
+    ]
+    status, folder, _ = merged(shards, capsys)
+    assert status == ExitStatus.PASS
+    machine = json.loads((folder / "run.json").read_text())["environment"]
+    assert (machine["mode"], machine["accelerator"], machine["lab_retries"]) == ("", "", 2)
+
+
+def test_merge_whose_report_fails_leaves_nothing(
+    shards: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise InstrumentError("write run.json", "a member does not fit its type")
+
+    monkeypatch.setattr(build_report, "build_report", failing)
+    status, folder, _ = merged(shards, capsys)
+    assert status == ExitStatus.INCONCLUSIVE
     assert list(folder.parent.iterdir()) == []
 
 

@@ -23,7 +23,15 @@ from cprlib.lab.job_events import EVENTS_VARIABLE, read_events
 from cprlib.lab.job_results import collect_cases
 from cprlib.lab.schedule import parallel_tests, remember_durations
 from cprlib.process import spawn
-from cprlib.report.results_folder import CASES, FIRST_TRIES, JOB_FOLDER, LOG_FILE, REPEATS
+from cprlib.report.results_folder import (
+    CASES,
+    FIRST_TRIES,
+    JOB_FOLDER,
+    LOG_FILE,
+    REPEATS,
+    RepeatedTest,
+    write_repeated,
+)
 
 SETTINGS = """\
 [datadir.paths]
@@ -236,8 +244,12 @@ def repeat_tests(suite: SuiteRun, tries: Sequence[FirstTry]) -> int:
     for item in tries:
         if (cases / item.case).exists():  # a test that died early has left none
             (cases / item.case).rename(kept / item.case)
-    tests = dict.fromkeys(re.sub(r"^\d+-", "", item.test) for item in tries)
-    retries = run_and_collect(replace(suite, tests=tuple(tests), parallel=1, job_folder=REPEATS))
+    cases_of: dict[str, list[str]] = {}  # by test, each once: several may have one name
+    for item in tries:
+        cases_of.setdefault(item.test, []).append(item.case)
+    write_repeated(suite.results, [RepeatedTest(test, tuple(ids)) for test, ids in cases_of.items()])
+    names = tuple(re.sub(r"^\d+-", "", test) for test in cases_of)
+    retries = run_and_collect(replace(suite, tests=names, parallel=1, job_folder=REPEATS))
     for item in tries:
         with contextlib.suppress(InstrumentError):
             replace(CaseEvidence.read(cases / item.case), first_try=item.reasons).write(cases / item.case)

@@ -11,7 +11,16 @@ from pathlib import Path
 from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CASE_FILE, CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
-from cprlib.report.results_folder import CASES, REPEATS, plain_name, read_started
+from cprlib.report.results_folder import (
+    CASES,
+    REPEATS,
+    RepeatedTest,
+    number_of_test,
+    plain_name,
+    read_repeated,
+    read_started,
+    replaced_by,
+)
 from cprlib.update.mechanism import Mechanism
 
 EVIDENCE_CHECK = "evidence"  # a case without evidence has this one check, inconclusive
@@ -74,10 +83,17 @@ def read_jobs(folder: Path) -> JobResults:
         tests.setdefault(path.parent.parent.name, []).extend(found)
         if planned > len(found):
             problems.append(f"{planned - len(found)} of {planned} tests never ran: the job was interrupted")
-    repeats = tests.pop(REPEATS, [])
-    repeated = {test.name for test in repeats}
-    first = (test for found in tests.values() for test in found if test.name not in repeated)
+    repeated = read_repeated(folder)
+    repeats = [_in_first_place(test, repeated) for test in tests.pop(REPEATS, [])]
+    replaced = {test.id for test in repeats}
+    first = (test for found in tests.values() for test in found if test.id not in replaced)
     return JobResults((*first, *repeats), tuple(problems))
+
+
+def _in_first_place(test: AvocadoTest, repeated: Sequence[RepeatedTest]) -> AvocadoTest:
+    """A repeated test with the id of the test that it replaces: others may have the same name."""
+    first = replaced_by(number_of_test(test.id), repeated)
+    return replace(test, id=first.test) if first else test
 
 
 def _read_job(path: Path) -> tuple[list[AvocadoTest], int]:
@@ -169,7 +185,7 @@ def _test_checks(test: AvocadoTest) -> tuple[Check, ...]:
 def _without_case(test: AvocadoTest) -> CaseEvidence:
     """A test that started no case: a pass of its own proves nothing without evidence."""
     case_id = re.sub(r"[^A-Za-z0-9._-]+", "_", test.id).strip("_.-")[:120] or "test"
-    case = CaseEvidence(case_id, Mechanism.NONE, Role.CHECKS, title=test.name, test=test.name)
+    case = CaseEvidence(case_id, Mechanism.NONE, Role.CHECKS, title=test.name, test=test.id)
     if test.status in _SKIPPED:
         return replace(case, skipped=test.reason or NO_REASON)
     missing = _no_evidence(f"the test ended with {test.status} and left no evidence")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ JOB_FOLDER = "avocado"  # Avocado's job
 LOG_FILE = "avocado.log"  # its output
 REPEATS = "avocado-repeats"  # Avocado's job of the repeated tests
 LATEST = "latest"
+REPEATED_FILE = "repeated.json"  # in it: what the repeated tests replace
 UNFINISHED = "unfinished.json"
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 
@@ -110,6 +112,47 @@ def unfinished_reason(folder: Path) -> str:
     if owner == ProcessId.of(owner.pid):
         return f"the run is still in progress (process {owner.pid}); only its cases so far are judged"
     return f"{interrupted}; only its cases until then are judged"
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedTest:
+    """A test of a run that is run once more; its second run takes its place.
+
+    :param test: its id in Avocado's first job. :param cases: ids of its cases.
+    """
+
+    test: str
+    cases: tuple[str, ...] = ()
+
+
+def write_repeated(results: Path, tests: Sequence[RepeatedTest]) -> None:
+    """Record which tests the job of repeated tests replaces.
+
+    :param tests: in the order in which that job runs them.
+    """
+    files.write_text(results / REPEATS / REPEATED_FILE, dump_json(tests), mode=0o600)
+
+
+def read_repeated(results: Path) -> tuple[RepeatedTest, ...]:
+    """What :func:`write_repeated` recorded; nothing when no test was repeated."""
+    try:
+        return load_json(tuple[RepeatedTest, ...], (results / REPEATS / REPEATED_FILE).read_bytes())
+    except (OSError, BadValue):
+        return ()
+
+
+def replaced_by(number: int, repeated: Sequence[RepeatedTest]) -> RepeatedTest | None:
+    """The test that a test in the job of repeated tests replaces.
+
+    :param number: of the repeated test in its job, from 1.
+    """
+    return repeated[number - 1] if 1 <= number <= len(repeated) else None
+
+
+def number_of_test(test: str) -> int:
+    """The number in Avocado's id or folder of a test: 2 for ``02-f.py:Class.test_x``; 0 without one."""
+    digits, dash, _ = test.partition("-")
+    return int(digits) if dash and digits.isdecimal() else 0
 
 
 def plain_name(test: str) -> str:

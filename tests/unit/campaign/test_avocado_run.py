@@ -7,11 +7,13 @@ import pytest
 
 from cprlib.errors import EnvironmentFailure
 from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome
 from cprlib.lab import avocado_run
 from cprlib.lab.avocado_run import FirstTry, SuiteRun, repeat_tests, run_and_collect
 from cprlib.lab.job_display import JobDisplay
 from cprlib.lab.job_results import collect_cases
 from cprlib.report.read_results import AvocadoTest, read_cases, read_jobs
+from cprlib.report.results_folder import start_case
 from cprlib.update.mechanism import Mechanism
 
 pytestmark = pytest.mark.fast
@@ -20,8 +22,6 @@ pytestmark = pytest.mark.fast
 def job(results: Path) -> Path:
     folder = results / "avocado" / "job-2026-01-01T00.00-abc"
     folder.mkdir(parents=True)
-    (folder / "results.xml").write_text("<testsuite/>")
-    (folder / "results.tap").write_text("1..1")
     return folder
 
 
@@ -39,8 +39,6 @@ def test_cases_are_moved_and_named_apart(tmp_path: Path) -> None:
     (tmp_path / "avocado" / "latest").symlink_to(folder)
     collect_cases(tmp_path)
     assert sorted(path.name for path in (tmp_path / "cases").iterdir()) == ["tap", "tap-2"]
-    assert (tmp_path / "junit.xml").read_text() == "<testsuite/>"
-    assert (tmp_path / "results.tap").exists()
 
 
 def test_lab_that_died_is_counted_with_its_case(tmp_path: Path) -> None:
@@ -100,9 +98,13 @@ def test_an_interrupt_before_the_job_stays_one(tmp_path: Path, monkeypatch: pyte
         run_and_collect(SuiteRun(tmp_path, [], {}))
 
 
-def avocado_results(job_folder: Path, test: str, status: str) -> None:
-    entry = {"id": f"1-{test}", "name": test, "status": status, "fail_reason": "", "time_elapsed": 1.0}
-    (job_folder / "results.json").write_text(json.dumps({"total": 1, "tests": [entry]}))
+def avocado_results(job_folder: Path, test: str, *statuses: str) -> None:
+    """The results of a job that ran one test once for each status."""
+    tests = [
+        {"id": f"{number}-{test}", "name": test, "status": status, "fail_reason": "", "time_elapsed": 1.0}
+        for number, status in enumerate(statuses, 1)
+    ]
+    (job_folder / "results.json").write_text(json.dumps({"total": len(tests), "tests": tests}))
 
 
 def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +124,6 @@ def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypa
             again / "test-results" / "1-a" / "data" / "cases" / "tap"
         )
         avocado_results(again, test, "PASS")
-        (again / "results.xml").write_text("<other/>")
         (again.parent / "latest").symlink_to(again)
         return 0
 
@@ -133,4 +134,65 @@ def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypa
     (case,) = read_cases(tmp_path, read_jobs(tmp_path).tests)
     assert (case.id, case.sent, case.first_try, case.checks) == ("tap", 7, ("the machine was busy",), ())
     assert CaseEvidence.read(tmp_path / "first-tries" / "tap").warnings == ("first",)
-    assert (tmp_path / "junit.xml").read_text() == "<testsuite/>"
+
+
+def test_repeated_guests_of_one_test_leave_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = "/x/test_tap.py:Tap.test_tap"
+
+    def run_guests(folder: Path, sent: int, *statuses: str) -> None:
+        for number, status in enumerate(statuses, 1):
+            left = folder / "test-results" / f"{number}-a" / "data" / "cases" / "tap"
+            concluded = Outcome.PASS if status == "PASS" else Outcome.INCONCLUSIVE
+            CaseEvidence("tap", Mechanism.CPR, test=f"1-{test}", sent=sent, concluded=concluded).write(left)
+        avocado_results(folder, test, *statuses)
+
+    bad = (2, 5)
+    run_guests(job(tmp_path), 1, *("ERROR" if number in bad else "PASS" for number in range(1, 9)))
+    collect_cases(tmp_path)
+    ran: list[SuiteRun] = []
+
+    def second_run(suite: SuiteRun, _display: JobDisplay) -> int:
+        ran.append(suite)
+        again = tmp_path / suite.job_folder / "job-2"
+        again.mkdir(parents=True)
+        run_guests(again, 2, "ERROR", "PASS")
+        return 0
+
+    monkeypatch.setattr(avocado_run, "run_shown", second_run)
+    repeat_tests(SuiteRun(tmp_path, [], {}), [FirstTry(f"tap-{n}", f"{n}-{test}", ("busy",)) for n in bad])
+    assert ran[0].tests == (test, test)
+    tests = read_jobs(tmp_path).tests
+    assert sorted(item.id for item in tests) == [f"{number}-{test}" for number in range(1, 9)]
+    cases = {case.id: case for case in read_cases(tmp_path, tests)}
+    assert sorted(cases) == ["tap", *(f"tap-{number}" for number in range(2, 9))]
+    assert {name for name, case in cases.items() if case.sent == 2 and case.first_try} == {"tap-2", "tap-5"}
+    assert not any(case.checks for case in cases.values())
+    assert (cases["tap-2"].concluded, cases["tap-5"].concluded) == (Outcome.INCONCLUSIVE, Outcome.PASS)
+
+
+def test_a_repeated_guest_that_leaves_no_evidence_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = "/x/test_tap.py:Tap.test_tap"
+    folder = job(tmp_path)
+    for number in (1, 2):
+        evidence = CaseEvidence("tap", Mechanism.CPR, test=f"1-{test}")
+        evidence.write(folder / "test-results" / f"{number}-a" / "data" / "cases" / "tap")
+    avocado_results(folder, test, "PASS", "ERROR")
+    collect_cases(tmp_path)
+
+    def second_run(suite: SuiteRun, _display: JobDisplay) -> int:
+        again = tmp_path / suite.job_folder / "job-2"
+        start_case(again / "test-results" / "1-a" / "data", "tap", test=f"1-{test}")
+        avocado_results(again, test, "ERROR")
+        return 0
+
+    monkeypatch.setattr(avocado_run, "run_shown", second_run)
+    repeat_tests(SuiteRun(tmp_path, [], {}), [FirstTry("tap-2", f"2-{test}", ("busy",))])
+    cases = {case.id: case for case in read_cases(tmp_path, read_jobs(tmp_path).tests)}
+    assert sorted(cases) == ["tap", "tap-2"]
+    assert (cases["tap"].test, cases["tap"].checks) == (f"1-{test}", ())
+    assert (cases["tap-2"].test, {check.name for check in cases["tap-2"].checks}) == (
+        f"2-{test}",
+        {"evidence", "avocado-test"},
+    )

@@ -21,11 +21,12 @@ import pytest
 from cprlib.build.assets import MANIFEST
 from cprlib.build.store import write_listing
 from cprlib.errors import ExitStatus
+from cprlib.lab.avocado_run import SuiteRun
 from cprlib.report.results_folder import UNFINISHED, new_results_folder, publish
 from tests.robustness import host_view
-from tests.robustness.harness import command
+from tests.robustness.harness import VICTIMS, command
 from tests.robustness.host_view import view_host
-from tests.robustness.kills import plan
+from tests.robustness.kills import Kill, KillResult, never_killed, plan
 from tests.robustness.leftovers import cache_faults, results_faults
 from tests.robustness.netlink_dump import difference, dump, listening
 from tests.robustness.processes import descendants, objects_alive, objects_of
@@ -160,6 +161,23 @@ def test_a_plan_depends_on_the_seed_and_covers_the_whole_run() -> None:
     assert {kill.victim for kill in kills} == {"cprlib", "avocado", "runner"}
     assert {kill.built for kill in kills} == {True, False}
     assert "--native" in command("native", Path("/x"))
+
+
+def test_avocado_is_found_by_its_command_line(tmp_path: Path) -> None:
+    avocado = SuiteRun(tmp_path, [], {}).command()
+    others = (command("lab", tmp_path), [sys.executable, "-m", "cprlib.lab.task", "{}"])
+    assert any(words in " ".join(avocado) for words in VICTIMS["avocado"])
+    assert not any(words in " ".join(other) for other in others for words in VICTIMS["avocado"])
+
+
+def test_a_kind_of_process_that_is_never_found_is_a_fault() -> None:
+    def result(planned: str, killed: str) -> KillResult:
+        return KillResult(Kill(1, 0.5, planned, False), 1.0, "measuring", killed, -9, 1.0, [])
+
+    missed = [result("avocado", "cprlib"), *[result("cprlib", "cprlib")] * 9]
+    assert never_killed(missed) == ["avocado"]
+    assert never_killed(missed[:9]) == []
+    assert never_killed([*missed, result("avocado", "avocado")]) == []
 
 
 def test_dumps_differ_by_what_changed_only() -> None:

@@ -10,6 +10,8 @@ import errno
 import sys
 import traceback
 
+from cprlib.words import printable
+
 # A file operation that fails with one of these says that the machine lacks something, wherever it was called.
 OF_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
@@ -45,11 +47,11 @@ class CprlibError(Exception):
         self.details = details
 
     def one_line(self) -> str:
-        """The error as one line of text."""
+        """The error as one line of text, without control characters: a part of it may be the words of a QEMU."""
         parts = [f"cannot {self.tried}: {self.happened}"]
         if self.advice:
             parts.append(self.advice)
-        return " ".join("; ".join(parts).split())
+        return printable(" ".join("; ".join(parts).split()))
 
     def __str__(self) -> str:
         return self.one_line()
@@ -210,6 +212,6 @@ def report_error(error: Exception, *, verbose: bool = False) -> ExitStatus:
         verbose, status = True, ExitStatus.INCONCLUSIVE
         line = f"internal error, please report it: {type(error).__name__}: {error}"
     if verbose:
-        traceback.print_exception(error)
-    print(f"cprlib: {line}", file=sys.stderr)
+        print(printable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    print(f"cprlib: {printable(line)}", file=sys.stderr)
     return status

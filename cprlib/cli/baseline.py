@@ -11,6 +11,7 @@ from cprlib.campaign.compare import Effect
 from cprlib.cli.compare import min_effect_option
 from cprlib.cli.options import PATH, command_line, policy_option, require_results
 from cprlib.errors import UsageError
+from cprlib.words import printable
 
 RUNS = Path("results")
 run_option = click.option("--run", "name", metavar="NAME", help="The run of this name in results/, not the latest.")
@@ -41,7 +42,7 @@ def save(paths: tuple[str, ...], name: str | None, policy: str) -> int:
     write_baseline(made, file)
     for case, content in made.cases.items():
         updates = sum(guest.updates for guest in content.guests)
-        click.echo(f"{case}: {len(content.guests)} guests, {updates} updates")
+        click.echo(f"{printable(case)}: {len(content.guests)} guests, {updates} updates")
     click.echo(f"baseline: {file}")
     return 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import re
 import textwrap
-import unicodedata
 from typing import Annotated
 
 import msgspec
@@ -13,7 +12,7 @@ import msgspec
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.traffic.figures import Interruption, PerDirection
-from cprlib.words import counted
+from cprlib.words import counted, printable
 
 Moment = Annotated[str, msgspec.Meta(description="ISO 8601, UTC")]
 UNKNOWN = "-"
@@ -87,21 +86,16 @@ def utc(time_ns: int | None) -> str | None:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def printable(text: str) -> str:
-    """Untrusted text that is safe to show: bounded, control and bidirectional characters replaced."""
+def bounded(text: str) -> str:
+    """Untrusted text that is safe to show: of a limited length, and printable."""
     if len(text) > MAX_TEXT:
         text = f"{text[:MAX_TEXT]} … ({len(text) - MAX_TEXT:,} more characters)"
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co")
-        else "\ufffd"
-        for character in text
-    )
+    return printable(text)
 
 
 def one_line(text: str, width: int = 300) -> str:
     """Untrusted text as one line of at most ``width`` characters."""
-    line = " ".join(printable(text).split())
+    line = " ".join(bounded(text).split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 

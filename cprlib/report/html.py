@@ -159,7 +159,7 @@ def _finalize(value: object) -> object:
     if value is None:
         return formatting.UNKNOWN
     if isinstance(value, str) and not isinstance(value, Markup):
-        return formatting.printable(str(value))
+        return formatting.bounded(str(value))
     return value
 
 

@@ -11,7 +11,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from cprlib.evidence.records import Outcome
-from cprlib.report.formatting import MAX_COMMAND, one_line, printable, seconds_of, utc
+from cprlib.report.formatting import MAX_COMMAND, bounded, one_line, seconds_of, utc
 from cprlib.report.patch_results import suite_key
 from cprlib.report.run_report import RunReport
 from cprlib.verdict.judge import JudgedCase
@@ -65,7 +65,7 @@ def _add_case(suite: ET.Element, report: RunReport, case: JudgedCase) -> None:
 
 def _text(text: str) -> str:
     """Untrusted text without characters that XML does not have."""
-    return _NOT_XML.sub("\ufffd", printable(text))
+    return _NOT_XML.sub("\ufffd", bounded(text))
 
 
 def tap_text(report: RunReport) -> str:

@@ -182,7 +182,7 @@ class Session:
 
 
 def never_killed(results: Sequence[KillResult]) -> list[str]:
-    """The kinds of processes that were to be killed and were never found, in a session that is long enough to say so."""
+    """The kinds of processes that were planned to be killed and were never found; none in a short session."""
     planned = {result.kill.victim for result in results} if len(results) >= MIN_KILLS else set()
     return sorted(planned - {result.victim for result in results})
 

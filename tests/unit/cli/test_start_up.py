@@ -60,6 +60,7 @@ ALLOWED_OF_CPRLIB = {
     "cprlib.lab",
     "cprlib.lab.engine",
     "cprlib.process",
+    "cprlib.words",
 }
 SLOW = {"asyncio", "multiprocessing", "unittest", "xml", "http"}  # of the standard library
 NOT_OURS = {"sitecustomize", "usercustomize", "_distutils_hack", "__main__"}  # of the environment

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cprlib.codec import BadValue, decode, encode
+from cprlib.errors import QemuFailed, report_error
 from cprlib.evidence.case import CASE_FILE, CaseEvidence
 from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.console import escape
@@ -138,3 +139,17 @@ def test_console_line_is_printable_and_bounded() -> None:
         assert shown.isprintable()
         assert len(shown) < 2000
         shown.encode("utf-8")
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_an_error_brings_no_control_character_to_the_terminal(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = HOSTILE[kind]
+    error = QemuFailed(f"start {text}", text, text, details=text)
+    error.__cause__ = OSError(text)
+    for verbose in (False, True):
+        report_error(error, verbose=verbose)
+        report_error(ValueError(text))
+        shown = capsys.readouterr().err
+        assert not set(FORBIDDEN) & set(shown)
+        shown.encode("utf-8")
+    assert "\n" not in error.one_line()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, InstrumentError
+from cprlib.errors import Awaited
 from cprlib.linux.descriptors import Descriptor, read_table
 from cprlib.linux.libc import same_open_file
 from cprlib.update.events import Step
@@ -99,7 +99,7 @@ class RecordMainChannel(UpdateHook):
 class SentFd:
     """One descriptor of the CPR state.
 
-    :param name: netdev or RAM block.
+    :param name: netdev or RAM block; empty when the stream has no name before the descriptor.
     :param file: the descriptor in the proxy.
     :param source_numbers: descriptors of the source that are the same open file.
     """
@@ -122,7 +122,7 @@ def sent_fds(messages: Sequence[Message], source: int) -> tuple[SentFd, ...]:
     (qemu_file_put_fd(), migration/qemu-file.c).
 
     :param source: process id of the sender.
-    :raises InstrumentError: the stream has another layout, or the kernel refused to compare files.
+    :raises InstrumentError: the kernel refused to compare files.
     """
     ours = {row.number: row for row in read_table(os.getpid()).rows}
     theirs = read_table(source).rows
@@ -130,7 +130,7 @@ def sent_fds(messages: Sequence[Message], source: int) -> tuple[SentFd, ...]:
     for message in messages:
         data += message.data
         for number in message.descriptors:
-            name, identifier = name_before(data[:-1])
+            name, identifier = name_before(data[:-1]) or ("", -1)
             row = ours[number]
             candidates = [item for item in theirs if (item.device, item.inode) == (row.device, row.inode)]
             same = (item.number for item in candidates if same_open_file(os.getpid(), number, source, item.number))
@@ -138,14 +138,11 @@ def sent_fds(messages: Sequence[Message], source: int) -> tuple[SentFd, ...]:
     return tuple(found)
 
 
-def name_before(data: bytes) -> tuple[str, int]:
-    """Name and id at the end of these bytes, which a descriptor follows.
-
-    :raises InstrumentError: they end in something else.
-    """
+def name_before(data: bytes) -> tuple[str, int] | None:
+    """Name and id at the end of these bytes, which a descriptor follows; None when they end in something else."""
     head, number = data[:-4], data[-4:]
     for length in range(2, min(NAME_LIMIT, len(head) - 4) + 1):
         name = head[-length:]
         if head[-length - 4 : -length] == struct.pack(">I", length) and name.endswith(b"\0"):
             return name[:-1].decode("utf-8", "replace"), struct.unpack(">i", number)[0]
-    raise InstrumentError("read CPR state", f"no name before a descriptor, but {data[-32:].hex()}")
+    return None

@@ -32,7 +32,12 @@ def test_the_files_of_the_netdevs_with_cpr_are_expected() -> None:
         ([tap("net0", "tap1")], "net0/0 (tap tap1) is not tap0"),
         ([tap("net0", "tap0", copies=2)], "net0/0 (tap tap0) is 2 descriptors of the source"),
         ([tap("net0", "tap0"), tap("net0", "tap0")], "net0/0 was sent twice"),
+        ([tap("net0", "tap0"), tap("", "tap0", -1)], "a descriptor (tap) has no name"),
     ],
 )
 def test_other_files_are_a_problem(sent: list[SentFd], problem: str) -> None:
     assert problem in sent_files_check(NETDEVS, sent).message
+
+
+def test_a_state_without_any_name_has_a_layout_that_is_not_known() -> None:
+    assert sent_files_check(NETDEVS, [tap("", "tap0", -1)]).outcome is Outcome.INCONCLUSIVE

@@ -22,12 +22,12 @@ NAME_LIMIT = 256  # bytes
 class PauseAtFdsSent(UpdateHook):
     """Pause when the source has sent its whole CPR state and the target has seen nothing of it.
 
-    :param action: called with the proxy on the CPR channel during the pause.
+    :param action: called with the update and the proxy on the CPR channel during the pause.
     """
 
-    waits_for_stop = False  # it has stopped; with a broken series the end of the update says more than a time-out
+    waits_for_stop = False  # the guest has stopped already; where it has not, the failed update is the better message
 
-    def __init__(self, action: Callable[[ChannelProxy], None]) -> None:
+    def __init__(self, action: Callable[[LiveUpdate, ChannelProxy], None]) -> None:
         self._action = action
         self._proxy: ChannelProxy | None = None
 
@@ -51,13 +51,10 @@ class PauseAtFdsSent(UpdateHook):
         try:
             Deadline(HOLD_S, "the source to send its CPR state", Awaited.QEMU).poll(held_or_refused)
             if proxy.held:
-                self._pause(update, proxy)
+                update.mark(Step.FDS_HELD)
+                self._action(update, proxy)
         finally:
             proxy.release()
-
-    def _pause(self, update: LiveUpdate, proxy: ChannelProxy) -> None:
-        update.mark(Step.FDS_HELD)
-        self._action(proxy)
 
 
 class RecordSentFds(PauseAtFdsSent):
@@ -69,10 +66,10 @@ class RecordSentFds(PauseAtFdsSent):
     waits_for_stop = True
 
     def __init__(self) -> None:
-        super().__init__(lambda _proxy: None)
+        super().__init__(self._read)
         self.sent: tuple[SentFd, ...] = ()
 
-    def _pause(self, update: LiveUpdate, proxy: ChannelProxy) -> None:
+    def _read(self, update: LiveUpdate, proxy: ChannelProxy) -> None:
         self.sent = sent_fds(proxy.messages, update.source.pid)
 
 

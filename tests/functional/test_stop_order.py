@@ -18,6 +18,7 @@ from cprlib.testing.hand_over import (
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.hooks import PauseAtFdsSent
+from cprlib.update.live_update import LiveUpdate
 from cprlib.update.proxy import ChannelProxy
 
 HELD = 3  # packets per queue pair that arrive while no QEMU may read the tap
@@ -31,7 +32,7 @@ class StopOrder(LiveUpdateTest):
         with probing(case) as (trace, probes):
             sent = 0
 
-            def at_pause(proxy: ChannelProxy) -> None:
+            def at_pause(_update: LiveUpdate, proxy: ChannelProxy) -> None:
                 nonlocal sent
                 check_source_released(case, proxy, source)
                 sent = probes.send(HELD)

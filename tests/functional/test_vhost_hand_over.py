@@ -120,6 +120,6 @@ class VhostHandOver(LiveUpdateTest):
             self.given_guest(GuestSpec(Mechanism.LINK_SWITCH, vhost=True, role=Role.CHECKS)) as case,
             probing(case) as (trace, probes),
         ):
-            case.live_update(hooks=[PauseAtFdsSent(lambda proxy: check_nothing_sent(case, proxy))])
+            case.live_update(hooks=[PauseAtFdsSent(lambda _, proxy: check_nothing_sent(case, proxy))])
             probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
             check_vhost_carries(case, "vhost-carries-packets", probes, trace, time.time_ns())

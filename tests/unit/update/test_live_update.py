@@ -182,7 +182,7 @@ def test_a_refused_migration_fails_at_once_also_with_a_pause(monkeypatch: pytest
     acted: list[object] = []
     begun = time.monotonic()
     with pytest.raises(UpdateFailed, match="cannot start the live update: no") as caught:
-        update(monkeypatch, steps, [PauseAtFdsSent(acted.append)], refuses=True).perform()
+        update(monkeypatch, steps, [PauseAtFdsSent(lambda *given: acted.append(given))], refuses=True).perform()
     assert (caught.value.source_said, caught.value.target_said) == ("last message", "target last message")
     assert not acted
     assert time.monotonic() - begun < 5

@@ -25,6 +25,7 @@ FS_PER_NS = 1_000_000
 READINGS = 20  # at most
 PRECISE_NS = 10_000_000  # an error that no further reading is taken for
 SLACK_NS = 100_000_000  # the clocks stop before STOP is reported: first all devices are stopped
+AHEAD_NS = 20_000_000  # and start before RESUME is reported (do_vm_stop(), vm_prepare_start(), system/cpus.c)
 LARGEST_CHANGE = 0.1  # of the rate
 SHORTEST_NS = 300_000_000  # between two readings that a rate is computed from
 CLOCKS = {"monotonic_ns": "CLOCK_MONOTONIC", "boottime_ns": "CLOCK_BOOTTIME", "realtime_ns": "CLOCK_REALTIME"}
@@ -164,26 +165,32 @@ def step_check(before: ClockReading, after: ClockReading, rates: ClockRates, pau
 
 
 def device_clock_check(
-    name: str, before: DeviceClock, after: DeviceClock, pause_ns: int | None, resolution_ns: int = 0
+    name: str,
+    before: DeviceClock,
+    after: DeviceClock,
+    pause_ns: int | None,
+    *,
+    resolution_ns: int = 0,
+    stops: bool = False,
 ) -> Iterator[Check]:
-    """The step of a clock of the machine at an update; none on a machine without it.
-
-    It stands still for the pause or not (option ``-rtc clock=``).
+    """The step of a clock of the machine at an update; no check on a machine without it.
 
     :param name: of the check.
     :param before, after: readings around the update.
     :param pause_ns: from STOP to RESUME; None when unknown.
+    :param stops: the clock always stops with the VM; else it may (option ``-rtc clock=``).
     """
     if before.time_ns is None or pause_ns is None:
         return
-    expected = "between minus the pause (STOP to RESUME) and zero"
+    expected = f"{'' if stops else 'between '}minus the pause (STOP to RESUME){'' if stops else ' and zero'}"
     if after.time_ns is None:
         yield Check(name, Outcome.FAIL, expected, "the clock cannot be read after the update")
         return
     step = after.time_ns - before.time_ns - (after.host_ns - before.host_ns)
-    slack = resolution_ns + SLACK_NS + before.error_ns + after.error_ns
-    seen = f"{step / 1e6:+.0f} ms (pause {pause_ns / 1e6:.0f} ms, error up to {slack / 1e6:.0f} ms)"
-    yield Check.of(name, -pause_ns - slack <= step <= slack, expected, seen, f"the clock jumped by {seen}")
+    error = resolution_ns + before.error_ns + after.error_ns
+    least, most = -pause_ns - SLACK_NS - error, (-pause_ns if stops else 0) + AHEAD_NS + error
+    seen = f"{step / 1e6:+.0f} ms (pause {pause_ns / 1e6:.0f} ms, {least / 1e6:+.0f} to {most / 1e6:+.0f} ms allowed)"
+    yield Check.of(name, least <= step <= most, expected, seen, f"the clock jumped by {seen}")
 
 
 def rate_check(before: ClockRates, after: ClockRates) -> Check:

@@ -141,8 +141,8 @@ class TrafficWatch:
             pause = update.pause_ns
             yield numbered_check(step_check(earlier.clocks, later.clocks, rate, pause), number)
             for check in (
-                *device_clock_check("guest-rtc-step", earlier.rtc, later.rtc, pause, NS),
-                *device_clock_check("hpet-step", earlier.hpet, later.hpet, pause),
+                *device_clock_check("guest-rtc-step", earlier.rtc, later.rtc, pause, resolution_ns=NS),
+                *device_clock_check("hpet-step", earlier.hpet, later.hpet, pause, stops=True),
             ):
                 yield numbered_check(check, number)
         yield rate_check(rate, ClockRates(after.clocks, read_clocks(self.guest.agent)))

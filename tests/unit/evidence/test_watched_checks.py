@@ -82,10 +82,20 @@ def test_a_step_without_a_known_pause_is_inconclusive() -> None:
 def test_steps_of_the_real_time_clock(step_s: int | None, outcome: list[Outcome]) -> None:
     before = DeviceClock(0, 5 * MS, 1_800_000_000 * NS)
     after = DeviceClock(2_500 * MS, 5 * MS, None if step_s is None else (1_800_000_002 + step_s) * NS)
-    checks = device_clock_check("guest-rtc-step", before, after, PAUSE_MS * MS, NS)
+    checks = device_clock_check("guest-rtc-step", before, after, PAUSE_MS * MS, resolution_ns=NS)
     assert [check.outcome for check in checks] == outcome
     absent = DeviceClock(0, 5, None)
     assert not [*device_clock_check("guest-rtc-step", absent, after, PAUSE_MS * MS)]
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "outcome"),
+    [(-PAUSE_MS, Outcome.PASS), (-PAUSE_MS - 90, Outcome.PASS), (-PAUSE_MS + 100, Outcome.FAIL), (0, Outcome.FAIL)],
+)
+def test_steps_of_a_clock_that_stops_with_the_vm(step_ms: int, outcome: Outcome) -> None:
+    before, after = DeviceClock(0, 5 * MS, 0), DeviceClock(2_500 * MS, 5 * MS, (2_500 + step_ms) * MS)
+    (check,) = device_clock_check("hpet-step", before, after, PAUSE_MS * MS, stops=True)
+    assert check.outcome is outcome
 
 
 @pytest.mark.parametrize(

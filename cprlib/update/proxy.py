@@ -189,6 +189,8 @@ class ChannelProxy:
         with contextlib.suppress(OSError):  # one side has closed: the test looks at the QEMUs themselves
             self._relay()
         self._close(self._source, self._target)
+        if self._released.is_set():  # a target that has died got no message
+            self._drop_messages()
 
     @staticmethod
     def _close(*connections: socket.socket | None) -> None:
@@ -295,4 +297,5 @@ class ChannelProxy:
                         other = {target: source}
                     elif not self._outlive_source:  # a source that has hung up reads nothing more
                         raise
-                message.close()
+                finally:
+                    message.close()

@@ -102,6 +102,18 @@ def test_bytes_and_descriptors_are_relayed_on_release() -> None:
         assert connection.recv(1) == b""  # the target has closed its end
 
 
+def test_no_descriptor_stays_open_when_the_target_has_died() -> None:
+    with target() as (name, listener), ChannelProxy(HERE, name) as proxy, source(proxy) as connection:
+        with_descriptor = pipe_message(b"behind the descriptor")
+        send(connection, with_descriptor)
+        with_descriptor.close()
+        connection.shutdown(socket.SHUT_WR)
+        proxy.wait_held(soon())
+        listener.close()
+        proxy.release()
+        soon().poll(lambda: not proxy.held_descriptors())
+
+
 def test_both_directions_are_relayed_after_release() -> None:
     with (
         target() as (name, listener),

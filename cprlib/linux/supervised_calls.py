@@ -224,21 +224,22 @@ class SupervisedCalls:
                     if number == self._ended:
                         return
                     if number == self._server.fileno():
-                        listener = self._accept()
-                        listeners.callback(os.close, listener)
-                        poll.register(listener, select.POLLIN)
+                        for listener in self._accept():
+                            listeners.callback(os.close, listener)
+                            poll.register(listener, select.POLLIN)
                     elif events & select.POLLIN:
                         self._answer(number)
                     else:  # POLLHUP: the program has ended
                         poll.unregister(number)
 
-    def _accept(self) -> int:
-        """The listener of a new program, which continues then."""
+    def _accept(self) -> Sequence[int]:
+        """The listener of a new program, which continues then; none when it has died before it sent one."""
         connection, _ = self._server.accept()
         with connection:
-            _, (listener,), _, _ = socket.recv_fds(connection, 1, 1)
-            connection.sendall(b"!")
-        return listener
+            _, listeners, _, _ = socket.recv_fds(connection, 1, 1)
+            with contextlib.suppress(ConnectionError):  # it has died meanwhile
+                connection.sendall(b"!")
+        return listeners
 
     def _answer(self, listener: int) -> None:
         notification = bytearray(_NOTIFICATION.size)

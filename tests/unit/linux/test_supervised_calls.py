@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 import subprocess
 import sys
@@ -26,7 +27,8 @@ for _ in range(3):
 
 
 def run(calls: SupervisedCalls, program: str = TWICE) -> list[str]:
-    done = subprocess.run([*calls.prefix, sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    command = [*calls.prefix, sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     if "Operation not permitted" in done.stderr or "Function not implemented" in done.stderr:
         pytest.skip("this machine has no seccomp filters")
     return done.stdout.split()
@@ -40,6 +42,13 @@ def test_chosen_call_fails_once_and_others_continue() -> None:
         assert calls.failed == (GET_FLAGS,)
         calls.arm(FailingCall(GET_FLAGS))
         assert calls.disarm() == (GET_FLAGS,)
+        assert run(calls) == ["True", "True", "True"]
+
+
+def test_a_program_that_dies_before_it_has_a_filter_leaves_the_others_supervised() -> None:
+    with SupervisedCalls([GET_FLAGS]) as calls:
+        with socket.socket(socket.AF_UNIX) as dying:
+            dying.connect(calls.prefix[3])
         assert run(calls) == ["True", "True", "True"]
 
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, QmpRefused
@@ -27,7 +27,7 @@ from cprlib.qemu.supervision import (
     SizeWatch,
     keep_crash,
 )
-from cprlib.qemu.trace_log import TraceLog, read_trace
+from cprlib.qemu.trace_log import TraceLog, count_lines, read_trace
 from cprlib.qemu.wrapper import last_message, qemu_below, status_of_qemu
 
 FIRMWARE_ERRORS = ("could not load PC BIOS", "pvh.bin")  # hw/i386/x86-common.c; rom_add_file(), hw/core/loader.c
@@ -35,6 +35,13 @@ BROKEN_STATES = ("internal-error", "guest-panicked", "io-error")  # QAPI RunStat
 GONE_S = 2.0
 RESPOND_S = 10.0  # for the reply of a QEMU that has nothing else to do
 FIRMWARE_ADVICE = "give the folder of its firmware (bios-256k.bin, pvh.bin, ...) with --firmware"
+
+
+class MessageMark(NamedTuple):
+    """A place in the messages of a QEMU: characters of its output, and lines of its log."""
+
+    output: int
+    log_lines: int
 
 
 @dataclass(slots=True)
@@ -95,7 +102,16 @@ class Machine:
     @property
     def messages(self) -> str:
         """Standard output and error, and the lines of the log that are not trace events."""
-        return "\n".join([self.output.strip(), *self.trace.messages]).strip()
+        return self.messages_since(MessageMark(0, 0))
+
+    def mark_messages(self) -> MessageMark:
+        """The end of the messages so far, for :meth:`messages_since`."""
+        return MessageMark(len(self.output), count_lines(self.files.trace))
+
+    def messages_since(self, mark: MessageMark) -> str:
+        """The :attr:`messages` after a mark."""
+        log = read_trace(self.files.trace, skipped=mark.log_lines)
+        return "\n".join([self.output[mark.output :].strip(), *log.messages]).strip()
 
     def check_alive(self, doing: str, *, broken: bool = False) -> None:
         """Raise an error when the process has ended.

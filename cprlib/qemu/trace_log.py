@@ -8,6 +8,7 @@ scripts/tracetool/backend/log.py of each). The time is CLOCK_REALTIME. Any other
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -96,9 +97,17 @@ def parse_trace(lines: Iterable[str]) -> TraceLog:
     return TraceLog(tuple(records), tuple(messages))
 
 
-def read_trace(path: Path) -> TraceLog:
-    """Parse a log file; the log of a QEMU that ended too early may not exist and is empty."""
+def count_lines(path: Path) -> int:
+    """The complete lines of a log file so far."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def read_trace(path: Path, *, skipped: int = 0) -> TraceLog:
+    """Parse a log file; the log of a QEMU that ended too early may not exist and is empty.
+
+    :param skipped: lines at its beginning that are left out.
+    """
     if not path.exists():
         return TraceLog((), ())
     with path.open(encoding="utf-8", errors="replace") as stream:
-        return parse_trace(stream)
+        return parse_trace(itertools.islice(stream, skipped, None))

@@ -104,12 +104,12 @@ class GuestCase(CaseChecks):
         :param check: name of the check that fails when the update does; ``LABEL-update`` with a label.
         :raises UpdateFailed, QemuFailed, DeadlineExceeded: the update failed, which is in the evidence then.
         """
-        netdevs, expected = self.guest.machine.settings.netdevs, "the guest runs in the target"
-        said = len(self.guest.machine.messages) if label else 0
+        source, expected = self.guest.machine, "the guest runs in the target"
+        netdevs, said = source.settings.netdevs, source.mark_messages()
         files = RecordSentFds() if label and self.evidence.mechanism.handling.sends_descriptors else None
         check = f"{label}-update" if label else check
         self.frames.note_nics()
-        other_qemu = qemu is not None and qemu != self.guest.machine.settings.qemu
+        other_qemu = qemu is not None and qemu != source.settings.qemu
         self._between_qemus |= other_qemu
         with self.control_step():
             state = None if other_qemu or self._watch or label else self._read_state()
@@ -132,7 +132,8 @@ class GuestCase(CaseChecks):
         if label:
             self.expect(check, True, expected, "it does", family="update-completes")
             # a test that made system calls or commands fail before has checked what its source said of them
-            update = replace(update, source_messages=update.source_messages[said:])
+            update = replace(update, source_messages=source.messages_since(said))
+            self.guest.updates[-1] = update
         if self._watch:
             self._watch.updates.append(update)
         others = {item.interface for item in (*netdevs, *self.guest.machine.settings.netdevs) if item.cpr is False}
@@ -216,6 +217,7 @@ class GuestCase(CaseChecks):
             *end_checks(update),
             *(() if self._watch or label else delay_checks(update)),  # under traffic when the control run is known
         )
+        named = [labelled(check, label) if label else numbered_check(check, number) for check in checks]
         rows = descriptor_rows(update, netdevs)
         known = [item for item in (self.evidence.qemu_downtime_ms, update.downtime_ms) if item is not None]
         self.evidence = replace(
@@ -225,7 +227,8 @@ class GuestCase(CaseChecks):
             descriptors=(*self.evidence.descriptors, *(numbered_row(row, number) for row in rows)),
             fds=descriptor_count(update),
             qemu_downtime_ms=max(known, default=None),
-        ).with_checks(*(labelled(check, label) if label else numbered_check(check, number) for check in checks))
+        )
+        self.add_checks(*named)
 
     def stderr_text(self) -> str:
         """Standard error of the case's QEMUs, and the rest of the last one's log."""

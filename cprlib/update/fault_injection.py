@@ -67,7 +67,7 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
     :raises CprlibError: the harness could not do its part.
     """
     source = guest.machine
-    state, said = source.status(), len(source.messages)
+    state, said = source.status(), source.mark_messages()
     injection = FaultInjection(fault)
     changed: tuple[str, ...] = ()
     with contextlib.ExitStack() as stack:
@@ -103,7 +103,7 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
         target_exit=target_exit,
         source_state=outcome.source_state,
         target_state=outcome.target_state,
-        source_messages=source.messages[said:].strip(),
+        source_messages=source.messages_since(said),
         target_messages=update.target.messages,
     )
 

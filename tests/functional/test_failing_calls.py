@@ -161,7 +161,7 @@ class FailingSystemCalls(LiveUpdateTest):
 def fail_update(case: MeasuredCase, calls: SupervisedCalls, updates: FailedUpdates, item: FailingUpdate) -> bool:
     """Inject a fault while calls fail, and check that QEMU reports it; returns whether the guest answers."""
     machine, name = case.guest.machine, item.fault.name
-    before, table = len(machine.messages), read_table(machine.pid)
+    before, table = machine.mark_messages(), read_table(machine.pid)
     vhost = [row.number for row in table.of_kind("vhost")]
     sockets = [row.number for row in table.rows if row.link.startswith("socket:")]
     for failure in item.failures:
@@ -169,7 +169,7 @@ def fail_update(case: MeasuredCase, calls: SupervisedCalls, updates: FailedUpdat
         calls.arm(replace(failure, descriptor=descriptor, other_than=sockets if failure.on_new else ()))
     answers = updates.inject([item.fault])
     made = all_made(case, name, calls)
-    said = "\n".join([machine.messages[before:], query_migration(machine).error])
+    said = "\n".join([machine.messages_since(before), query_migration(machine).error])
     if item.said and made:
         with case.after_fault(name):
             expect_reported(case, "reported", said, item.said, item.messages)
@@ -204,11 +204,11 @@ def fall_back(case: MeasuredCase, calls: SupervisedCalls) -> None:
         ("vhost-is-still-lost", "no-fault", 1),
     )
     for name, fault, times in steps:
-        before = len(machine.messages)
+        before = machine.mark_messages()
         calls.arm(FailingCall(SET_OWNER, times=times))
         result = case.inject_fault(replace(*faults_named(fault), survivor=Survivor.SOURCE), name=name)
         if all_made(case, name, calls):
-            expect_reported(case, f"{name}-reported", f"{machine.messages[before:]}\n{result.error}", VHOST_FAILED)
+            expect_reported(case, f"{name}-reported", f"{machine.messages_since(before)}\n{result.error}", VHOST_FAILED)
         case.expect_answers(name)
     case.expect_equal(
         "vhost-is-taken-back", vhost_started(machine.qmp), True, "vhost-started after its devices could be taken back"

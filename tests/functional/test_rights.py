@@ -68,9 +68,9 @@ class Rights(LiveUpdateTest):
     def _lose_vhost(case: MeasuredCase) -> None:
         """A target dies as the owner of vhost, and the source may not open the device again."""
         machine = case.guest.machine
-        said = len(machine.messages)
+        said = machine.mark_messages()
         case.inject_fault(*faults_named("target-killed-with-devices"))
-        words = [without_time(line) for line in machine.messages[said:].splitlines() if "vhost" in line]
+        words = [without_time(line) for line in machine.messages_since(said).splitlines() if "vhost" in line]
         case.expect(
             "loss-of-vhost-is-reported",
             vhost_started(machine.qmp) or bool(words),

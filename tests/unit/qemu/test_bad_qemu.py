@@ -273,6 +273,21 @@ def test_a_qemu_that_was_killed_or_quits_has_not_fallen(tmp_path: Path) -> None:
         assert machine.failure() == ""
 
 
+def test_messages_since_a_mark_are_the_new_ones_of_output_and_log(tmp_path: Path) -> None:
+    with started(tmp_path, "serves") as machine:
+        machine.wait_ready(20)
+        with machine.files.output.open("a") as output, machine.files.trace.open("a") as log:
+            output.write("old output\n")
+            log.write("old line of the log\n1@1.000001:cpr_save_fd x")
+            for stream in (output, log):
+                stream.flush()
+            mark = machine.mark_messages()
+            output.write("new output\n")
+            log.write("\nnew line of the log\n")
+        assert machine.messages_since(mark) == "new output\nnew line of the log"
+        assert machine.messages.endswith("new output\nold line of the log\nnew line of the log")
+
+
 def test_a_program_that_cannot_be_started_leaves_no_descriptor(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     with pytest.raises(EnvironmentFailure) as caught, started(tmp_path, "-", tmp_path / "absent"):

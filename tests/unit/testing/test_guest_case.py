@@ -11,16 +11,18 @@ from typing import cast
 
 import pytest
 
-from cprlib.errors import UpdateFailed
+from cprlib.errors import CaseEnded, UpdateFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
+from cprlib.linux.descriptors import Pairing
 from cprlib.process import kill_group, spawn
 from cprlib.testing.guest_case import GuestCase, labelled
 from cprlib.testing.watch import FrameWatch
 from cprlib.update.faults import Action, faults_named
 from cprlib.update.mechanism import Mechanism
+from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
-from tests.unit.evidence.test_update_checks import fault_result
+from tests.unit.evidence.test_update_checks import GOOD, NETDEVS, SOURCE, TARGET, fault_result
 
 pytestmark = pytest.mark.fast
 
@@ -38,6 +40,8 @@ def fake_machine(folder: Path, name: str, process: subprocess.Popen[str] | None 
         settings=SimpleNamespace(netdevs=(), qemu=None),
         files=SimpleNamespace(console=folder / f"console-{name}.log"),
         messages="",
+        mark_messages=lambda: 0,
+        messages_since=lambda _: "",
         process=process,
         exit_status=lambda: process.poll() if process else None,
         failure=lambda **_: "",
@@ -45,15 +49,17 @@ def fake_machine(folder: Path, name: str, process: subprocess.Popen[str] | None 
     )
 
 
-def guest_case(folder: Path, update: Callable[..., object], *others: SimpleNamespace) -> GuestCase:
+def guest_case(folder: Path, update: Callable[..., object], *others: SimpleNamespace, stop_at: str = "") -> GuestCase:
     """A case whose guest was updated before.
 
     :param update: carries out the next update.
     :param others: further QEMUs of the guest.
     """
     source = fake_machine(folder, "source")
-    case = GuestCase(folder, CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1))
-    guest = SimpleNamespace(machine=source, machines=(source, *others), live_update=update, latest_update=None)
+    case = GuestCase(folder, CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1), stop_at)
+    guest = SimpleNamespace(
+        machine=source, machines=(source, *others), live_update=update, latest_update=None, updates=[]
+    )
     case._guest = cast("RunningGuest", guest)
     case._frames = cast("FrameWatch", SimpleNamespace(note_nics=lambda: None))
     case.compares_states = False
@@ -127,3 +133,24 @@ def test_a_source_that_need_not_survive_has_no_check_of_its_state(
     case = guest_case(tmp_path, lambda: None)
     case.inject_fault(seen.fault)
     assert (case.evidence.checks, [fault.name for fault in case.evidence.faults]) == ((), ["no-fault"])
+
+
+def test_a_case_ends_also_at_a_failed_check_of_an_update(tmp_path: Path) -> None:
+    reopened = replace(GOOD, pairings=(Pairing(SOURCE[0], None), Pairing(None, TARGET[0]), GOOD.pairings[1]))
+    case = guest_case(tmp_path, lambda: None, stop_at="^first-same-files: ")
+    with pytest.raises(CaseEnded, match="it stops at the failed check first-same-files"):
+        case.add_update(reopened, NETDEVS, label="first")
+    assert case.evidence.updates == 2
+
+
+def test_the_update_of_a_case_is_one_of_the_guest_s(tmp_path: Path) -> None:
+    """Also with a label, by which messages of before are left out: the number of an update is that in this list."""
+
+    def update(*_: object) -> UpdateResult:
+        seen = replace(GOOD, source_messages="of before")
+        case.guest.updates.append(seen)
+        return seen
+
+    case = guest_case(tmp_path, update)
+    case.evidence = replace(case.evidence, mechanism=Mechanism.LINK_SWITCH)
+    assert case.live_update(label="first") in case.guest.updates

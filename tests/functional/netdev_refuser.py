@@ -26,10 +26,12 @@ class Refuser:
     """Makes the attempts on one QEMU.
 
     :ivar problems: by the name of their check.
+    :ivar accepted: names of the attempts that QEMU accepted; these are also among the problems.
     """
 
     def __init__(self, machine: Machine) -> None:
         self.problems: dict[str, list[str]] = {name: [] for name in MEANINGS}
+        self.accepted: list[str] = []
         self._machine = machine
         self._table = read_table(machine.pid)
 
@@ -89,7 +91,8 @@ class Refuser:
             if row.refusal.because not in error.happened:
                 self.problems["each-is-refused"].append(f"{row.name}: {error.happened}")
             return True
-        self.problems["each-is-refused"].append(f"{row.name}: taken")
+        self.accepted.append(row.name)
+        self.problems["each-is-refused"].append(f"{row.name}: accepted")
         self._machine.qmp.execute("netdev_del", {"id": str(row.options()["id"])})
         self._table = read_table(self._machine.pid)
         return False

@@ -69,6 +69,12 @@ def expect_no_worse_with_cpr(case: MeasuredCase, programs: Programs, first: int)
         if found := refuser.problems["descriptors-as-before"]:
             left[row.cpr].add(row.refusal.name)
             found.clear()
+    case.expect_empty(
+        "helper-failure-is-refused",
+        refuser.accepted,
+        "QEMU refuses a netdev whose helper failed",
+        "QEMU accepted a netdev whose helper failed",
+    )
     only = sorted(left[True] - left[False])
     case.expect_empty(
         "bridge-helper-failure",

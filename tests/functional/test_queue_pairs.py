@@ -11,8 +11,12 @@ from cprlib.linux.topology import GUEST
 from cprlib.testing.equivalence import wait_groups_joined
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_frames import exchange_packets, queues_of_flows, use_queue_pairs
+from cprlib.testing.nic_frames import (
+    exchange_packets,
+    expect_same_queues_of_flows,
+    queues_of_flows,
+    use_queue_pairs,
+)
 from cprlib.testing.nic_view import (
     expect_same_nic,
     expect_same_tap,
@@ -37,7 +41,7 @@ class QueuePairsInUse(LiveUpdateTest):
             with case.under_traffic():
                 update = case.live_update()
             after = read_nic_view(case.guest)
-            self._expect_same_map(case, mapped)
+            expect_same_queues_of_flows(case, mapped, "queue-order", "queues were swapped or are dead")
             expect_same_tap(case, before.tap, after.tap, handed_over_queues(update.pairings), "after-update")
             expect_same_nic(case, before, after, "after-update")
             use_queue_pairs(case, CONFIGURED, "after-update")
@@ -49,15 +53,6 @@ class QueuePairsInUse(LiveUpdateTest):
             use_queue_pairs(case, 1, "after-second-update")
             exchange_packets(case, 1, "after-fewer-queue-pairs")
             case.expect_no_nic_error()
-
-    def _expect_same_map(self, case: MeasuredCase, before: dict[int, tuple[int, ...]] | None) -> None:
-        """Each flow is in the same queue of the guest as before: no queues were swapped."""
-        after = queues_of_flows(case.guest)
-        expected = "the same queue of the guest for each of 8 flows"
-        if before is None:
-            case.inconclusive("queue-order", expected, "not every frame arrived before the update")
-            return
-        case.expect_equal("queue-order", after, before, "queues were swapped or are dead; flows by queue of the guest")
 
     def test_unused_queues_stay_detached(self) -> None:
         """A guest that uses 2 of 4 queue pairs is updated, uses all 4, is updated again, then uses 1.

@@ -25,6 +25,7 @@ from cprlib.guest.packet_log import reflections
 from cprlib.linux.topology import guest_end, station_end
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.testing.equivalence import wait_filters_settled
 from cprlib.testing.guest_case import GuestCase
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.testing.watch import TrafficWatch
@@ -155,6 +156,8 @@ class MeasuredCase(GuestCase):
         with self.control_step():
             station, flows = self.guest.topology.station, self._warm_flows()
             self._watch = watch = TrafficWatch.begin(self.guest, flows, self.ports.take(1 + len(flows)), idle=idle)
+            if not self.guest.updates:
+                wait_filters_settled(self.guest.machine)
             seen = view_guest(self.guest.agent)
             before = read_hop_counters(self.guest) | instrument_counters(None)
             state, updates = self._read_state(), len(self._notes)

@@ -99,7 +99,8 @@ def _checks(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
             yield Finding(Outcome.INCONCLUSIVE, "guest view", text, f"guest view: {fact.name}")
         elif fact.before != fact.after:
             text = f"{fact.name} was {fact.before}, is {fact.after}"
-            yield Finding(Outcome.FAIL, "guest view", text, f"guest view: {fact.name}")
+            outcome = Outcome.INCONCLUSIVE if case.role is Role.CONTROL_RUN else Outcome.FAIL  # no update caused it
+            yield Finding(outcome, "guest view", text, f"guest view: {fact.name}")
 
 
 def _if_instrument_sound(case: CaseEvidence, policy: Policy, findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -273,6 +273,13 @@ def test_control_run_with_a_loss_is_inconclusive() -> None:
     assert judge(replace(case, loss=PerDirection(0, 0)), DEFAULT).outcome == Outcome.PASS
 
 
+def test_a_guest_that_changes_without_an_update_accuses_no_qemu() -> None:
+    joined = changed(guest_view=(GuestFact("multicast filter", "a", "a b"),))(good_case())
+    assert judge(joined, DEFAULT).outcome == Outcome.FAIL
+    control_run = replace(joined, role=Role.CONTROL_RUN, mechanism=Mechanism.NONE)
+    assert judge(control_run, DEFAULT).outcome == Outcome.INCONCLUSIVE
+
+
 def test_negative_control_has_to_lose() -> None:
     case = replace(good_case(), role=Role.NEGATIVE_CONTROL, mechanism=Mechanism.LINK_SWITCH, fds=DescriptorCount())
     assert judge(case, DEFAULT).outcome == Outcome.INCONCLUSIVE

@@ -113,25 +113,26 @@ class TrafficWatch:
         """Look at the guest before an update. Right after one it is busy with the packets that waited."""
         self.before.append(sample_guest(self.guest, self.guest.agent.network()))
 
-    def end(self, *, clocks: bool) -> Iterator[Check]:
-        """Look at the guest again after traffic; yields the checks.
+    def sample_end(self) -> GuestSample:
+        """Look at the guest right after the traffic."""
+        return sample_guest(self.guest, self.guest.agent.network())
 
+    def end(self, after: GuestSample, *, clocks: bool) -> Iterator[Check]:
+        """Look at the guest, whose NIC is quiet now; yields each check as soon as it can be made.
+
+        :param after: by :meth:`sample_end`.
         :param clocks: check the guest's clocks: it was not stopped beside the updates.
         """
         guest, agent = self.guest, self.guest.agent
-        network = agent.network()
-        after = sample_guest(guest, network)
         single_packets = time_single_packets(guest.topology.station, agent, self.flows, self.ports)
-        idle = measure_idle_load(guest.machine.pid, agent) if self.idle else None
+        if self.updates:
+            yield single_packets_check(self.single_packets, single_packets)
+            before = per_packet(self.first.notifications, self.before[0].notifications)
+            yield from notification_checks(before, per_packet(self.before[-1].notifications, after.notifications))
+            if self.idle:
+                yield from idle_checks(self.idle, measure_idle_load(guest.machine.pid, agent))
         yield error_check(self.errors, read_errors(guest, agent.network()))
-        if not self.updates:
-            return
-        yield single_packets_check(self.single_packets, single_packets)
-        before = per_packet(self.first.notifications, self.before[0].notifications)
-        yield from notification_checks(before, per_packet(self.before[-1].notifications, after.notifications))
-        if self.idle and idle:
-            yield from idle_checks(self.idle, idle)
-        if clocks:
+        if self.updates and clocks:
             yield from self._clock_checks(after)
 
     def _clock_checks(self, after: GuestSample) -> Iterator[Check]:

@@ -1,0 +1,152 @@
+"""The figures of measured traffic are in the evidence, also when the guest dies or hangs during or after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError, UpdateFailed
+from cprlib.evidence.case import CaseEvidence, Packets
+from cprlib.evidence.records import Check, Outcome, Role
+from cprlib.testing import measured_case as module
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.parameters import SuiteParameters
+from cprlib.traffic.kernel_drops import DropReport
+from cprlib.traffic.packet_records import Reflection
+from cprlib.update.mechanism import Mechanism
+from cprlib.update.running_guest import RunningGuest
+from tests.unit.traffic.test_result import PERIOD, result_of, simulate
+
+pytestmark = pytest.mark.fast
+
+WORLD = simulate([([PERIOD], [PERIOD], [])] * 19 + [([], [], [])])
+
+
+def raising(error: Exception) -> Callable[..., object]:
+    def fail(*_: object) -> object:
+        raise error
+
+    return fail
+
+
+HANGS = DeadlineExceeded("wait for the agent", "nothing after 10 s", awaited=Awaited.GUEST)
+
+
+def fake_session() -> SimpleNamespace:
+    """A session whose last packet of 20 is lost."""
+    return SimpleNamespace(
+        sent=WORLD.sent,
+        frames=(),
+        progress=lambda: SimpleNamespace(answers=19),
+        wait_for_answers=lambda *_: None,
+        finish=lambda: None,
+        result=lambda log, **_: result_of(WORLD, log),
+    )
+
+
+@pytest.fixture
+def watch() -> SimpleNamespace:
+    return SimpleNamespace(updates=[], sample_end=lambda: None, end=lambda _, **_2: iter([Check("a", Outcome.PASS)]))
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: SimpleNamespace) -> MeasuredCase:
+    """A case whose guest is not asked for anything."""
+    case = MeasuredCase(SuiteParameters(), tmp_path, CaseEvidence("x", Mechanism.CPR, Role.UPDATE, updates=1))
+    guest = SimpleNamespace(
+        machine=SimpleNamespace(),
+        machines=(),
+        updates=[],
+        latest_update=None,
+        agent=None,
+        topology=SimpleNamespace(station=None),
+    )
+    case._guest = cast("RunningGuest", guest)
+    nic = SimpleNamespace(channels=1, queue_packets={})
+    trace = SimpleNamespace(report=lambda: DropReport("not used"))
+    for name, value in {
+        "TrafficWatch": SimpleNamespace(begin=lambda *_, **_2: watch),
+        "TrafficSession": lambda *_: nullcontext(fake_session()),
+        "DropTrace": lambda: nullcontext(trace),
+        "view_guest": lambda _: SimpleNamespace(nic=nic),
+        "guest_view": lambda *_: (),
+        "read_hop_counters": lambda _: {},
+        "wait_filters_settled": lambda _: None,
+        "reflector_log": lambda _: (WORLD.log, 0),
+    }.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(MeasuredCase, "_warm_flows", lambda _: ())
+    case.compares_states = False
+    return case
+
+
+def expect_figures(case: MeasuredCase) -> None:
+    assert (case.evidence.sent, case.evidence.loss.total) == (20, 1)
+    packets = Packets.read(case.folder)
+    assert packets is not None
+    assert len(packets.sent_us) == 20
+    assert (case.folder / "station.pcap").exists()
+
+
+def test_a_good_run_has_a_ledger_and_the_checks_of_the_watch(case: MeasuredCase) -> None:
+    with case.under_traffic():
+        pass
+    expect_figures(case)
+    assert case.evidence.ledger
+    assert "a" in {check.name for check in case.evidence.checks}
+
+
+@pytest.mark.parametrize("error", [UpdateFailed("update", "it failed"), GuestFailed("use the guest", "it died"), HANGS])
+def test_figures_are_kept_when_the_body_fails(case: MeasuredCase, error: Exception) -> None:
+    with pytest.raises(type(error)), case.under_traffic():
+        raise error
+    expect_figures(case)
+    assert not case.evidence.ledger
+
+
+@pytest.mark.parametrize("hangs", ["read_hop_counters", "view_guest"])
+def test_figures_are_kept_when_the_guest_hangs_after_the_traffic(
+    case: MeasuredCase, monkeypatch: pytest.MonkeyPatch, hangs: str
+) -> None:
+    with pytest.raises(DeadlineExceeded), case.under_traffic():
+        monkeypatch.setattr(module, hangs, raising(HANGS))
+    expect_figures(case)
+
+
+def test_figures_are_kept_when_a_further_control_run_fails(case: MeasuredCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MeasuredCase, "_extend_control_run", raising(HANGS))
+    with pytest.raises(DeadlineExceeded), case.under_traffic():
+        pass
+    expect_figures(case)
+    assert case.evidence.ledger
+
+
+@pytest.mark.parametrize("error", [GuestFailed("use the guest", "it died"), InstrumentError("read the log", "damaged")])
+def test_figures_need_no_log_of_the_reflector(
+    case: MeasuredCase, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    log: Callable[..., tuple[list[Reflection], int]] = raising(error)  # type: ignore[assignment]
+    monkeypatch.setattr(module, "reflector_log", log)
+    with case.under_traffic():
+        pass
+    assert (case.evidence.sent, case.evidence.instrument.reflector_alive) == (20, False)
+    assert Packets.read(case.folder) is not None
+    assert case.evidence.interruption.return_.low_ms is not None
+    assert case.evidence.warnings
+
+
+def test_checks_of_the_watch_are_kept_when_the_guest_hangs_later(case: MeasuredCase, watch: SimpleNamespace) -> None:
+    def end(_: object, **_2: object) -> Iterator[Check]:
+        yield Check("a", Outcome.FAIL)
+        raise HANGS
+
+    watch.end = end
+    with pytest.raises(DeadlineExceeded), case.under_traffic():
+        pass
+    expect_figures(case)
+    assert "a" in {check.name for check in case.evidence.checks}

@@ -81,6 +81,7 @@ class TrafficWatch:
     :param flows, ports: for single packets to the guest, and from it.
     :param first: before traffic, :param before: before each update.
     :param idle: load of an idle QEMU before the traffic; None when it was not measured.
+    :param planned: the guest's updates before the traffic, successful or not. Others than ``updates`` pause it, too.
     """
 
     guest: RunningGuest
@@ -90,6 +91,7 @@ class TrafficWatch:
     errors: Errors
     first: GuestSample
     idle: IdleLoad | None
+    planned: int
     before: list[GuestSample] = field(default_factory=list)
     updates: list[UpdateResult] = field(default_factory=list)
 
@@ -107,7 +109,7 @@ class TrafficWatch:
         single_packets = time_single_packets(guest.topology.station, guest.agent, *ways)
         network = guest.agent.network()
         first = sample_guest(guest, network)
-        return cls(guest, *ways, single_packets, read_errors(guest, network), first, quiet)
+        return cls(guest, *ways, single_packets, read_errors(guest, network), first, quiet, guest.planned)
 
     def before_update(self) -> None:
         """Look at the guest before an update. Right after one it is busy with the packets that waited."""
@@ -117,11 +119,10 @@ class TrafficWatch:
         """Look at the guest right after the traffic."""
         return sample_guest(self.guest, self.guest.agent.network())
 
-    def end(self, after: GuestSample, *, clocks: bool) -> Iterator[Check]:
+    def end(self, after: GuestSample) -> Iterator[Check]:
         """Look at the guest, whose NIC is quiet now; yields each check as soon as it can be made.
 
         :param after: by :meth:`sample_end`.
-        :param clocks: check the guest's clocks: it was not stopped beside the updates.
         """
         guest, agent = self.guest, self.guest.agent
         single_packets = time_single_packets(guest.topology.station, agent, self.flows, self.ports)
@@ -132,7 +133,7 @@ class TrafficWatch:
             if self.idle:
                 yield from idle_checks(self.idle, measure_idle_load(guest.machine.pid, agent))
         yield error_check(self.errors, read_errors(guest, agent.network()))
-        if self.updates and clocks:
+        if self.updates and guest.planned - self.planned == len(self.updates):  # no other pause of the guest
             yield from self._clock_checks(after)
 
     def _clock_checks(self, after: GuestSample) -> Iterator[Check]:

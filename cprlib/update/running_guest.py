@@ -39,6 +39,7 @@ class RunningGuest:
     :param agent: the connection to its agent, through that QEMU.
     :param updates: results of its updates so far.
     :param latest_update: the last one that was planned, successful or not; None before the first.
+    :param planned: number of updates that were planned.
     :param passed: files that management opened and passes to every QEMU, by netdev.
     :param mode: migration mode of its updates.
     """
@@ -53,6 +54,7 @@ class RunningGuest:
     passed: Passed | None = None
     mode: Mode = Mode.CPR_TRANSFER
     latest_update: LiveUpdate | None = None
+    planned: int = 0
 
     def live_update(
         self,
@@ -94,6 +96,7 @@ class RunningGuest:
         :param target_name: :attr:`next_target` when empty.
         :param stack: of the target's resources; the guest's when None.
         """
+        self.planned += 1
         kind = ExecUpdate if self.mode is Mode.CPR_EXEC else LiveUpdate
         self.latest_update = kind(
             source=self.machine,

@@ -51,7 +51,7 @@ def fake_session() -> SimpleNamespace:
 
 @pytest.fixture
 def watch() -> SimpleNamespace:
-    return SimpleNamespace(updates=[], sample_end=lambda: None, end=lambda _, **_2: iter([Check("a", Outcome.PASS)]))
+    return SimpleNamespace(updates=[], sample_end=lambda: None, end=lambda _: iter([Check("a", Outcome.PASS)]))
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_figures_need_no_log_of_the_reflector(
 
 
 def test_checks_of_the_watch_are_kept_when_the_guest_hangs_later(case: MeasuredCase, watch: SimpleNamespace) -> None:
-    def end(_: object, **_2: object) -> Iterator[Check]:
+    def end(_: object) -> Iterator[Check]:
         yield Check("a", Outcome.FAIL)
         raise HANGS
 

@@ -1,0 +1,66 @@
+"""A watch over measured traffic: clocks are checked only when nothing but its updates paused the guest."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from cprlib.evidence.clock_checks import DeviceClock
+from cprlib.evidence.counter_checks import Errors, Notifications
+from cprlib.evidence.records import Outcome
+from cprlib.testing import watch as module
+from cprlib.testing.watch import GuestSample, TrafficWatch
+from cprlib.update.running_guest import RunningGuest
+from tests.unit.evidence.test_update_checks import GOOD
+from tests.unit.evidence.test_watched_checks import reading
+
+pytestmark = pytest.mark.fast
+
+NO_CLOCK = DeviceClock(0, 1, None)
+
+
+def sample(host_ms: float) -> GuestSample:
+    return GuestSample(Notifications(0, 0, 0), reading(host_ms, host_ms, 1), NO_CLOCK, NO_CLOCK)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> TrafficWatch:
+    """One that has seen an update, from 1,000 to 2,000 ms."""
+    guest = SimpleNamespace(
+        planned=3,
+        machine=SimpleNamespace(pid=1),
+        topology=SimpleNamespace(station=None),
+        agent=SimpleNamespace(network=lambda: None),
+    )
+    monkeypatch.setattr(module, "time_single_packets", lambda *_: {"a": 1.0})
+    monkeypatch.setattr(module, "read_errors", lambda *_: {"guest's eth0 rx_errors": 0})
+    monkeypatch.setattr(module, "read_clocks", lambda _: reading(2400, 2400, 1))
+    errors: Errors = {"guest's eth0 rx_errors": 0}
+    watch = TrafficWatch(cast("RunningGuest", guest), (), (), {"a": 1.0}, errors, sample(0), None, planned=2)
+    watch.before.append(sample(1000))
+    watch.updates.append(GOOD)
+    return watch
+
+
+def outcomes(watch: TrafficWatch) -> dict[str, Outcome]:
+    return {check.name: check.outcome for check in watch.end(sample(2000))}
+
+
+def test_everything_is_checked_after_an_update(watch: TrafficWatch) -> None:
+    names = ("single-packets-arrive", "no-error-counted", "guest-clock-step", "guest-clock-rate")
+    assert outcomes(watch) == dict.fromkeys(names, Outcome.PASS)
+
+
+def test_a_pause_by_another_update_says_nothing_about_the_guests_clocks(watch: TrafficWatch) -> None:
+    watch.planned -= 1  # one that failed, or that the watch does not have
+    assert outcomes(watch).keys() == {"single-packets-arrive", "no-error-counted"}
+
+
+def test_checks_are_not_lost_when_the_guest_hangs_later(watch: TrafficWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "read_errors", lambda *_: 1 / 0)
+    checks = watch.end(sample(2000))
+    assert next(checks).name == "single-packets-arrive"
+    with pytest.raises(ZeroDivisionError):
+        next(checks)

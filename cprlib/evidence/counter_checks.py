@@ -6,8 +6,8 @@ header was lost, a frame of the wrong length, a bad IP header.
 
 A device interrupts the guest for used buffers, and a guest's driver kicks the device for available ones, unless the
 other side has asked for silence (VIRTIO 1.2 section 2.7.7, event index and flags). How often depends on load: packets
-that have waited arrive in bursts, with one interrupt for many. So fewer are no finding, and only a large increase is
-one. A lost notification leaves a single packet waiting (:mod:`cprlib.testing.idle_nic`).
+that have waited arrive in bursts, with one interrupt for many. So a decrease is not a finding, and a small increase
+neither. A lost notification leaves a single packet waiting (:mod:`cprlib.testing.idle_nic`).
 """
 
 from __future__ import annotations
@@ -60,14 +60,34 @@ def _refused(counters: Mapping[str, int]) -> dict[str, int]:
     return {name: count for name, count in counters.items() if name.endswith(REFUSED)}
 
 
-def error_check(before: Errors, after: Errors) -> Check:
-    """No error counter has risen; inconclusive where the guest reports no counters of its stack."""
+def error_check(before: Errors, after: Errors, first: Errors | None = None) -> Check:
+    """No error counter has risen; inconclusive for those that had risen before.
+
+    Inconclusive, too, where the guest reports no counters of its NIC.
+
+    :param before, after: right before the first update, and at the end.
+    :param first: some time before the first update; None when they were not read then.
+    """
     name, expected = "no-error-counted", "no error counter of station, switch, tap or guest rises"
     if not any(key.startswith("guest's ") for key in before):
         return Check(name, Outcome.INCONCLUSIVE, expected, "the guest reports no counters of its NIC")
-    risen = {key: count - before.get(key, 0) for key, count in after.items() if count > before.get(key, 0)}
-    text = ", ".join(f"{key} by {count}" for key, count in sorted(risen.items()))
-    return Check.of(name, not risen, expected, text or "none rose", f"a stack or a NIC refused packets: {text} more")
+    early, late = _risen(before if first is None else first, before), _risen(before, after)
+    if new := late.keys() - early.keys():
+        text = _increases({key: late[key] for key in new})
+        return Check(name, Outcome.FAIL, expected, text, f"a stack or a NIC refused packets: {text} more")
+    if early:
+        text = f"risen before the update already: {_increases(early)}"
+        return Check(name, Outcome.INCONCLUSIVE, expected, text)
+    return Check(name, Outcome.PASS, expected, "none rose")
+
+
+def _risen(before: Errors, after: Errors) -> Errors:
+    """Counters that have risen, by how much."""
+    return {key: count - before.get(key, 0) for key, count in after.items() if count > before.get(key, 0)}
+
+
+def _increases(risen: Errors) -> str:
+    return ", ".join(f"{key} by {count}" for key, count in sorted(risen.items()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ class TrafficWatch:
     :param flows, ports: for single packets to the guest, and from it.
     :param first: before traffic, :param before: before each update.
     :param idle: load of an idle QEMU before the traffic; None when it was not measured.
+    :param errors, errors_at_update: error counters before the traffic, and before the first update.
     :param planned: the guest's updates before the traffic, successful or not. Others than ``updates`` pause it, too.
     """
 
@@ -92,6 +93,7 @@ class TrafficWatch:
     first: GuestSample
     idle: IdleLoad | None
     planned: int
+    errors_at_update: Errors = field(default_factory=dict)
     before: list[GuestSample] = field(default_factory=list)
     updates: list[UpdateResult] = field(default_factory=list)
 
@@ -113,7 +115,10 @@ class TrafficWatch:
 
     def before_update(self) -> None:
         """Look at the guest before an update. Right after one it is busy with the packets that waited."""
-        self.before.append(sample_guest(self.guest, self.guest.agent.network()))
+        network = self.guest.agent.network()
+        if not self.before:
+            self.errors_at_update = read_errors(self.guest, network)
+        self.before.append(sample_guest(self.guest, network))
 
     def sample_end(self) -> GuestSample:
         """Look at the guest right after the traffic."""
@@ -132,7 +137,7 @@ class TrafficWatch:
             yield from notification_checks(before, per_packet(self.before[-1].notifications, after.notifications))
             if self.idle:
                 yield from idle_checks(self.idle, measure_idle_load(guest.machine.pid, agent))
-        yield error_check(self.errors, read_errors(guest, agent.network()))
+        yield error_check(self.errors_at_update or self.errors, read_errors(guest, agent.network()), self.errors)
         if self.updates and guest.planned - self.planned == len(self.updates):  # no other pause of the guest
             yield from self._clock_checks(after)
 

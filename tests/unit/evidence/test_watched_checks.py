@@ -144,3 +144,15 @@ def test_a_risen_error_counter_is_named() -> None:
     assert found.outcome is Outcome.FAIL
     assert found.observed == "guest Ip.InHdrErrors by 1, station Udp.InCsumErrors by 3"
     assert error_check({}, {}).outcome is Outcome.INCONCLUSIVE
+
+
+def test_an_error_counter_that_rose_before_the_update_accuses_no_qemu() -> None:
+    """A host's stray traffic, for example, which may continue."""
+    first = {"guest's eth0 rx_drops": 0, "station Udp.InCsumErrors": 2}
+    before = first | {"guest's eth0 rx_drops": 3}
+    for after in (before, before | {"guest's eth0 rx_drops": 9}):
+        found = error_check(before, after, first)
+        assert found.outcome is Outcome.INCONCLUSIVE
+        assert "guest's eth0 rx_drops by 3" in found.text
+    other = error_check(before, before | {"station Udp.InCsumErrors": 5}, first)
+    assert (other.outcome, other.observed) == (Outcome.FAIL, "station Udp.InCsumErrors by 3")

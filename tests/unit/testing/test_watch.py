@@ -37,6 +37,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> TrafficWatch:
     monkeypatch.setattr(module, "time_single_packets", lambda *_: {"a": 1.0})
     monkeypatch.setattr(module, "read_errors", lambda *_: {"guest's eth0 rx_errors": 0})
     monkeypatch.setattr(module, "read_clocks", lambda _: reading(2400, 2400, 1))
+    monkeypatch.setattr(module, "POLL_S", 0.001)
     errors: Errors = {"guest's eth0 rx_errors": 0}
     watch = TrafficWatch(cast("RunningGuest", guest), (), (), {"a": 1.0}, errors, sample(0), None, planned=2)
     watch.before.append(sample(1000))
@@ -56,6 +57,15 @@ def test_everything_is_checked_after_an_update(watch: TrafficWatch) -> None:
 def test_a_pause_by_another_update_says_nothing_about_the_guests_clocks(watch: TrafficWatch) -> None:
     watch.planned -= 1  # one that failed, or that the watch does not have
     assert outcomes(watch).keys() == {"single-packets-arrive", "no-error-counted"}
+
+
+@pytest.mark.parametrize(("later", "outcome"), [([2100, 2200, 2310], Outcome.PASS), ([2100] * 999, Outcome.SKIP)])
+def test_the_rate_is_measured_when_the_readings_are_far_enough_apart(
+    watch: TrafficWatch, monkeypatch: pytest.MonkeyPatch, later: list[int], outcome: Outcome
+) -> None:
+    readings = iter(later)
+    monkeypatch.setattr(module, "read_clocks", lambda _: reading(at := next(readings), at, 1))
+    assert outcomes(watch)["guest-clock-rate"] is outcome
 
 
 def test_checks_are_not_lost_when_the_guest_hangs_later(watch: TrafficWatch, monkeypatch: pytest.MonkeyPatch) -> None:

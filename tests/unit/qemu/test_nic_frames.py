@@ -114,7 +114,7 @@ def test_frames_that_must_not_arrive_may_arrive_late(monkeypatch: pytest.MonkeyP
     guest, looks = Guest(monkeypatch, lambda _: 0), itertools.count()
 
     def network() -> SimpleNamespace:
-        count = int(next(looks) % 5 > 1)  # of each try: before it, one look at once, and later ones
+        count = (next(looks) + 2) // 5  # of the five looks of each try, the last two are late enough
         return SimpleNamespace(nic=lambda: SimpleNamespace(counters={"rx_packets": count}))
 
     guest.agent.network = network

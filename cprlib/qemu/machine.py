@@ -195,6 +195,14 @@ class Machine:
         answer: Mapping[str, Any] = self.qmp.execute("query-status")
         return str(answer["status"])
 
+    def wait_status(self, *states: str, seconds: float = 20.0) -> None:
+        """Wait until it has one of these run states (QAPI RunState).
+
+        :raises DeadlineExceeded: it has another one.
+        """
+        deadline = Deadline(seconds, f"the {self.name} to be {' or '.join(states)}", Awaited.QEMU)
+        deadline.poll(lambda: self.status() in states, 0.02)
+
     def set_capabilities(self, states: Mapping[str, bool]) -> None:
         """Switch migration capabilities on or off, by name (QAPI MigrationCapability)."""
         rows = [{"capability": name, "state": state} for name, state in states.items()]

@@ -31,7 +31,7 @@ from cprlib.qemu.wrapper import last_message
 from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, Mode
-from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release, wait_run_state
+from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release
 from cprlib.update.plugged_target import plug_target, wait_served
 from cprlib.update.results import ProcessView, UpdateResult, announcements_of, events_of, run_states_of
 
@@ -354,7 +354,7 @@ class LiveUpdate:
         target.wait_ready()
         if self.mode is Mode.NORMAL:
             deadline = Deadline(30, "the target to load the state", Awaited.QEMU)
-            wait_run_state(target, lambda state: state != "inmigrate", deadline)
+            deadline.poll(lambda: target.status() != "inmigrate", 0.02)
             target.qmp.execute("cont")
         Deadline(30, "the target's guest to run", Awaited.QEMU).poll(running)
         target.incoming = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -142,7 +141,7 @@ class FaultOutcome:
             # its run state follows the migration's status a moment later; until then it refuses ``cont``: "Migration
             # is not finalized yet", qmp_cont(), monitor/qmp-cmds.c
             deadline = Deadline(RESUME_S, "the source's migration to be finalized", Awaited.QEMU)
-            wait_run_state(self.source, lambda state: state != FINISHING, deadline)
+            deadline.poll(lambda: self.source.status() != FINISHING, 0.02)
             self.source.qmp.execute("cont")
         return self._wait_back(), ended
 
@@ -171,8 +170,7 @@ class FaultOutcome:
     def _wait_back(self) -> float | None:
         """Wait until the source has its run state of before; returns ``back_ms`` of :class:`FaultResult`."""
         with contextlib.suppress(DeadlineExceeded):
-            deadline = Deadline(RESUME_S, f"the source to be {self.state} again", Awaited.QEMU)
-            wait_run_state(self.source, lambda state: state == self.state, deadline)
+            self.source.wait_status(self.state, seconds=RESUME_S)
         events = [item for item in self.source.qmp.events if item.name == "RESUME"]
         after = [item.time_ns for item in events if item.time_ns >= self.acted_ns]
         return (after[0] - self.acted_ns) / 1e6 if after else None
@@ -195,8 +193,7 @@ class FaultOutcome:
     def _leave_guest_to_target(self) -> None:
         target = self.target
         target.wait_ready()
-        deadline = Deadline(END_S, "the target to have the guest", Awaited.QEMU)
-        wait_run_state(target, lambda state: state in ("running", "paused", "suspended", "prelaunch"), deadline)
+        target.wait_status("running", "paused", "suspended", "prelaunch", seconds=END_S)
         target.incoming = False
         own = self.source.settings  # without the arguments of the start-up barrier
         target.settings = replace(target.settings, extra=own.extra, prefix=own.prefix)
@@ -212,14 +209,6 @@ def migration_settings(machine: Machine) -> dict[str, str]:
         [("query-migrate-parameters", None), ("query-migrate-capabilities", None)]
     )
     return dict(flatten({"parameters": parameters, "capabilities": capabilities}))
-
-
-def wait_run_state(machine: Machine, accept: Callable[[str], bool], deadline: Deadline) -> None:
-    """Wait until a QEMU has an accepted run state.
-
-    :raises DeadlineExceeded: it does not get there.
-    """
-    deadline.poll(lambda: accept(machine.status()), 0.02)
 
 
 def _run_state(machine: Machine) -> str:

@@ -20,7 +20,7 @@ from cprlib.testing.watch import GUEST_ANNOUNCE
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
-from cprlib.update.outcome import ENDED_STATES, Migration, query_migration, wait_run_state
+from cprlib.update.outcome import ENDED_STATES, Migration, query_migration
 from cprlib.update.running_guest import RunningGuest
 from operated_guest import OperatedGuest
 from operations import Operation
@@ -162,8 +162,7 @@ def _migrate_to(machine: Machine, path: Path) -> list[str]:
 
     migration = Deadline(MIGRATE_S, "the migration to a file to end", Awaited.QEMU).poll(ended, 0.02)
     found = [f"the migration {migration.status}: {migration.error}"] if migration.failed else []
-    deadline = Deadline(EVENT_S, "the migration to be finalized", Awaited.QEMU)
-    wait_run_state(machine, lambda state: state in ("postmigrate", "running"), deadline)
+    machine.wait_status("postmigrate", "running", seconds=EVENT_S)
     machine.qmp.execute("cont")
     if (content := _start_of(path)) != STREAM_MAGIC:
         found.append(f"the file begins with {content.hex() or 'nothing'}")

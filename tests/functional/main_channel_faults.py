@@ -12,7 +12,7 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.trace_log import TraceLog, TraceRecord
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.outcome import query_migration, wait_run_state
+from cprlib.update.outcome import query_migration
 from cprlib.update.proxy import ChannelProxy, Hold
 
 CONNECT_S = 10.0
@@ -62,13 +62,13 @@ class CancelWhileConnecting(UpdateHook):
         # a QEMU may write no trace, so that the connection cannot be seen
         traced = Deadline(CONNECT_S, f"the source's trace to show {CONNECTING}", Awaited.HARNESS)
         begun = traced.poll(lambda: update.source.trace.first(CONNECTING), interval=0.02)
-        deadline = Deadline(CONNECT_S, "the source to run again", Awaited.QEMU)
         with contextlib.suppress(QmpRefused):
             update.source.qmp.execute("migrate_cancel")
-        wait_run_state(update.source, lambda state: state == "running", deadline)
+        update.source.wait_status("running", seconds=CONNECT_S)
         if self._proxy:
             self._proxy.release()
-        deadline.poll(lambda: _since(begun, update.source.trace), interval=0.02)
+        connected = Deadline(CONNECT_S, "the source to have connected", Awaited.QEMU)
+        connected.poll(lambda: _since(begun, update.source.trace), interval=0.02)
 
 
 def _since(begun: TraceRecord, trace: TraceLog) -> bool:
@@ -86,7 +86,7 @@ def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: s
         update.begin()
         ended = Deadline(CONNECT_S, "the migration to end", Awaited.QEMU)
         ended.poll(lambda: query_migration(source).status == status, interval=0.02)
-        wait_run_state(source, lambda state: state == "running", ended)
+        source.wait_status("running", seconds=CONNECT_S)
     case.expect_equal(f"{name}-source-runs", _state(source), {"migration": status, "source": "running"})
     case.expect_answers(name)
 

@@ -19,7 +19,6 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import read_tap_view, set_link
 from cprlib.update.faults import PLAIN, Phase, faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.outcome import wait_run_state
 from host_operations import EVENT_S, set_tap_state, start_reboot, wait_booted, while_down
 from nic_operations import nic_changes, rebind_driver
 from operated_guest import OperatedGuest, Updater
@@ -184,8 +183,7 @@ def not_started(guest: OperatedGuest) -> list[str]:
     guest.updater.live_update("before-reset")
     machine = guest.machine
     machine.qmp.execute("system_reset")
-    deadline = Deadline(EVENT_S, "the machine to be reset", Awaited.QEMU)
-    wait_run_state(machine, lambda state: state == "prelaunch", deadline)
+    machine.wait_status("prelaunch", seconds=EVENT_S)
     found, tap = [], read_tap_view(guest.topology, machine)
     if tap.attached > 1:
         found.append(f"after a reset {tap.attached} queues are attached")
@@ -253,8 +251,7 @@ def _update_stopped(guest: OperatedGuest) -> None:
     guest.machine.qmp.execute("stop")
     guest.updater.live_update("suspended-and-stopped")
     guest.machine.qmp.execute("cont")
-    deadline = Deadline(EVENT_S, "the guest to be suspended again", Awaited.QEMU)
-    wait_run_state(guest.machine, lambda state: state == "suspended", deadline)
+    guest.machine.wait_status("suspended", seconds=EVENT_S)
 
 
 def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]:
@@ -266,7 +263,7 @@ def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]
     found = guest.answers_while("the guest was suspended")
     machine = guest.machine
     machine.qmp.execute("system_wakeup")
-    wait_run_state(machine, lambda state: state == "running", Deadline(EVENT_S, "the guest to wake up", Awaited.QEMU))
+    machine.wait_status("running", seconds=EVENT_S)
     same = guest.agent.identity().boot_id == boot
     return found if same else [*found, "the guest has booted instead of waking up"]
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, QmpRefused
+from cprlib.errors import QmpRefused
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.topology import Topology, disable_ipv6
 from cprlib.process import kill_group
@@ -22,7 +21,6 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import faults_named
 from cprlib.update.hooks import RecordMainChannel
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.outcome import wait_run_state
 
 HELPER = Path(__file__).with_name("bridge_helper.py")
 
@@ -182,7 +180,7 @@ def expect_unfit_netdevs_refused(case: MeasuredCase) -> None:
     hook = PlugUnfit(unfit)
     with contextlib.ExitStack() as stack:
         case.guest.plan_update([hook], stack=stack, target_name="target-unfit").begin()
-        wait_run_state(source, lambda state: state == "running", Deadline(20, "the source to run", Awaited.QEMU))
+        source.wait_status("running")
     expected = {item.identifier: "refused, all closed" for item in unfit}
     case.expect_equal("unfit-netdevs-are-refused", hook.said, expected, "a target took another netdev than was sent")
     case.expect_answers("after-unfit-netdevs")
@@ -210,8 +208,7 @@ def expect_nothing_run_by_paused_target(case: MeasuredCase, programs: Programs) 
     with contextlib.ExitStack() as stack:
         update = case.guest.plan_update([], stack=stack, target_name="target-paused")
         refusal = update.begin()
-        deadline = Deadline(20, "the target to have the paused guest", Awaited.QEMU)
-        wait_run_state(update.target, lambda state: state == "paused", deadline)
+        update.target.wait_status("paused")
         update.target.quit()
     source.qmp.execute("cont")
     ran = programs.runs()[len(before) :]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
-from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, UpdateFailed
+from cprlib.errors import CprlibError, DeadlineExceeded, UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.exec_update import CopiedFds, ExecuteInstead
 from cprlib.update.mechanism import Mechanism, Mode
-from cprlib.update.outcome import wait_run_state
 
 QUEUES = 2
 BACK_S = 10.0
@@ -38,8 +36,7 @@ def expect_exec_refused(case: MeasuredCase, label: str, said: str, *command: str
         return
     try:
         with contextlib.suppress(DeadlineExceeded):  # the state is judged
-            deadline = Deadline(BACK_S, "the guest to run", Awaited.QEMU)
-            wait_run_state(machine, lambda state: state == "running", deadline)
+            machine.wait_status("running", seconds=BACK_S)
         state = machine.status()
     except CprlibError as error:
         state = error.happened

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded, UpdateFailed
+from cprlib.errors import DeadlineExceeded, UpdateFailed
 from cprlib.qemu.binary import QemuBinary, common_machine, machine_types, probe
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import BETWEEN_S, CONTROL_RUN_S, MeasuredCase
-from cprlib.update.outcome import wait_run_state
 
 
 class CrossBase(LiveUpdateTest):
@@ -69,8 +67,7 @@ class CrossBase(LiveUpdateTest):
         except UpdateFailed as error:
             source = case.guest.machine
             with contextlib.suppress(DeadlineExceeded):
-                deadline = Deadline(10, "the source to run again", Awaited.QEMU)
-                wait_run_state(source, lambda state: state == "running", deadline)
+                source.wait_status("running", seconds=10)
             said = error.target_said or error.source_said or error.happened
             status = source.status()
             case.expect(

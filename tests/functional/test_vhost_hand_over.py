@@ -17,7 +17,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.outcome import query_migration, wait_run_state
+from cprlib.update.outcome import query_migration
 from cprlib.update.proxy import ChannelProxy
 
 SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
@@ -100,7 +100,7 @@ class VhostHandOver(LiveUpdateTest):
             machine.qmp.execute("migrate_cancel")
             wait_migration(machine, "cancelled")
         with contextlib.suppress(DeadlineExceeded):
-            wait_run_state(machine, lambda state: state == "running", Deadline(5, "the VM to run again"))
+            machine.wait_status("running", seconds=5)
         case.expect(
             "runs-after-late-cancel",
             stopped != "running" and machine.status() == "running",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from cprlib.deadline import timeout_scale
 from cprlib.evidence.records import Check, Outcome
+from cprlib.evidence.update_checks import DELAY_SHARE
 from cprlib.linux.topology import GUEST, STATION
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrame, between
@@ -47,6 +48,8 @@ class Watched:
     :param answered: the measured NIC carried traffic and its link was up: it has to be announced.
     :param guest_announces: its driver has agreed to announce itself.
     :param on_request: management has asked for announcements too.
+    :param control_run_ms: the longest interruption in a control run, by which QEMU's timers may be late, too; 0.0
+        without one.
     """
 
     frames: tuple[OtherFrame, ...]
@@ -57,6 +60,12 @@ class Watched:
     answered: bool
     guest_announces: bool
     on_request: bool = False
+    control_run_ms: float = 0.0
+
+    @property
+    def late_ms(self) -> float:
+        """How late a timer of QEMU may be on this machine."""
+        return (LATE_MS + DELAY_SHARE * self.control_run_ms) * timeout_scale()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +109,10 @@ def announce_periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[Ann
     )
 
 
-def frame_checks(watched: Watched, updates: Sequence[UpdateResult], *, alone: bool = True) -> Iterator[Check]:
+def frame_checks(watched: Watched, updates: Sequence[UpdateResult], *, first: bool = True) -> Iterator[Check]:
     """The checks of a case's frames; inconclusive where frames were not kept.
 
-    :param alone: no update went before these, whose announcements the first target could be blamed for.
+    :param first: these are the case's first updates; otherwise frames of an earlier target may still arrive.
     """
     found = announce_periods(updates, watched.last_ns)
     if not found:
@@ -114,7 +123,7 @@ def frame_checks(watched: Watched, updates: Sequence[UpdateResult], *, alone: bo
         return
     yield _known_check(watched, len(found))
     yield _silence_check(watched, found)
-    yield _announced_by_qemu(watched, found, alone=alone)
+    yield _announced_by_qemu(watched, found, first=first)
     if watched.answered and watched.guest_announces and found[-1].rounds_ms:
         yield from _announced_by_guest(watched, found[-1])
 
@@ -149,15 +158,15 @@ def _silence_check(watched: Watched, found: Sequence[AnnouncePeriod]) -> Check:
     return Check.of("silent-while-stopped", not problems, expected, text or "none", meaning)
 
 
-def _announced_by_qemu(watched: Watched, found: Sequence[AnnouncePeriod], *, alone: bool) -> Check:
+def _announced_by_qemu(watched: Watched, found: Sequence[AnnouncePeriod], *, first: bool) -> Check:
     frames = [item for item in watched.frames if item.kind is FrameClass.RARP]
     problems, seen = [], []
     early = between(frames, found[0].started_ns, found[0].stop_ns)
-    if early and alone and not watched.on_request:
+    if early and first and not watched.on_request:
         problems.append(f"{len(early)} RARP after the target was started, before the guest stopped in the source")
     for index, period in enumerate(found):
         # the source may still announce its own update
-        earlier = found[index - 1].rounds_ms if index else () if alone else ANNOUNCEMENTS_MS
+        earlier = found[index - 1].rounds_ms if index else () if first else ANNOUNCEMENTS_MS
         most = len(period.rounds_ms) + len(earlier)
         for mac in watched.macs:
             sent = [item for item in between(frames, period.stop_ns, period.end_ns) if item.sender == mac]
@@ -176,8 +185,7 @@ def _announced_by_qemu(watched: Watched, found: Sequence[AnnouncePeriod], *, alo
 def _rounds(
     watched: Watched, period: AnnouncePeriod, times: Sequence[float], text: str, most: int, *, required: bool
 ) -> Iterator[str]:
-    late = LATE_MS * timeout_scale()
-    linked, end = period.after_ms(period.linked_ns), period.after_ms(period.end_ns)
+    late, linked, end = watched.late_ms, period.after_ms(period.linked_ns), period.after_ms(period.end_ns)
     rounds = period.rounds_ms
     due = sum(linked <= each and each + late <= end for each in rounds)
     if required and len(times) < due:

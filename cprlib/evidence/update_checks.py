@@ -263,7 +263,7 @@ def end_checks(update: UpdateResult) -> Iterator[Check]:
         stop, reported = first[Step.STOP], update.downtime_ms
         still_ms = (min(first[Step.RESUME], first[Step.COMPLETED]) - stop) / 1e6
         least_ms = max(0, still_ms / 2 - DOWNTIME_SLACK_MS)
-        most_ms = (first[Step.SOURCE_QUIT] - stop) / 1e6 + STOPPING_MS
+        most_ms = (first[Step.SOURCE_QUIT] - stop) / 1e6 + STOPPING_MS * timeout_scale()
         yield Check.of(
             "downtime-reported",
             least_ms <= reported <= most_ms,

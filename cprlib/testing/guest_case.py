@@ -267,7 +267,12 @@ class GuestCase(CaseChecks):
         if self.guest.updates:
             faults = self.evidence.faults
             announced_later = any(fault.survivor == Survivor.TARGET and fault.state != "running" for fault in faults)
-            self.add_checks(*self.frames.checks(features, alone=not faults, announced_later=announced_later))
+            control_run_ms = self.evidence.instrument.control_run_interruption_ms or 0.0
+            self.add_checks(
+                *self.frames.checks(
+                    features, first=not faults, announced_later=announced_later, control_run_ms=control_run_ms
+                )
+            )
 
     def note_death(self) -> None:
         """Add it to the evidence when a QEMU crashed or the guest's kernel died."""

@@ -202,12 +202,15 @@ class FrameWatch:
             return deadline.poll(found, 0.05)
         return None
 
-    def checks(self, features: str | None, *, alone: bool, announced_later: bool) -> Iterator[Check]:
+    def checks(
+        self, features: str | None, *, first: bool, announced_later: bool, control_run_ms: float
+    ) -> Iterator[Check]:
         """The checks of all frames, at the end of the case.
 
         :param features: feature bits of a NIC that carried traffic with its link up; None when that is not known.
-        :param alone: there were no other updates than the guest's.
+        :param first: there were no other updates than the guest's.
         :param announced_later: a paused or suspended guest was updated too: it is announced when it runs.
+        :param control_run_ms: the longest interruption in a control run; 0.0 without one.
         """
         self.note_nics()
         updates = self._guest.updates
@@ -233,5 +236,6 @@ class FrameWatch:
             guest_announces=announces,
             on_request=announced_later
             or any(ANNOUNCE_COMMAND in path.read_bytes() for path in self._guest.folder.glob("qmp-*.log")),
+            control_run_ms=control_run_ms,
         )
-        yield from frame_checks(watched, updates, alone=alone)
+        yield from frame_checks(watched, updates, first=first)

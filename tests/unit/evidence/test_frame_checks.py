@@ -80,6 +80,15 @@ def test_each_deviation_is_found_by_its_check(frames: tuple[OtherFrame, ...], na
     assert failed(replace(GOOD, frames=frames)) == names
 
 
+def test_a_timer_may_be_late_by_what_the_control_run_stood_still() -> None:
+    late = replace(GOOD, frames=(*ROUNDS[:4], *rarp(5100), *ASKED))
+    assert failed(late) == {"announced-by-qemu"}
+    assert failed(replace(late, control_run_ms=2000.0)) == set()
+    early_end = replace(GOOD, frames=(*ROUNDS[:4], *ASKED), last_ns=3500 * MS)  # the last round was due at 2000 ms
+    assert "announced-by-qemu" in failed(early_end)
+    assert "announced-by-qemu" not in failed(replace(early_end, control_run_ms=2000.0))
+
+
 def test_what_was_not_seen_for_lack_of_time_or_room_is_no_finding() -> None:
     early = replace(GOOD, frames=ROUNDS[:1], last_ns=1300 * MS)
     assert failed(early) == {"announced-by-guest"}

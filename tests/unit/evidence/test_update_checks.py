@@ -234,6 +234,18 @@ def test_the_reported_downtime_is_that_of_the_events(downtime_ms: float, outcome
     assert checks["downtime-reported"] is outcome
 
 
+def test_a_slow_machine_has_more_time_to_stop_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = (
+        *GOOD.events,
+        Event(Step.COMPLETED, 9_500_000, Who.SOURCE),
+        Event(Step.SOURCE_QUIT, 9_900_000, Who.SOURCE),
+    )
+    long = replace(GOOD, events=events, downtime_ms=900.0)
+    assert outcomes(end_checks(long))["downtime-reported"] is Outcome.FAIL
+    monkeypatch.setenv("CPRLIB_TIMEOUT_SCALE", "2")
+    assert outcomes(end_checks(long))["downtime-reported"] is Outcome.PASS
+
+
 @pytest.mark.parametrize(("completed_ns", "outcome"), [(9_500_000, Outcome.PASS), (8_500_000, Outcome.FAIL)])
 def test_the_target_completes_when_the_guest_runs(completed_ns: int, outcome: Outcome) -> None:
     completed = Event(Step.TARGET_COMPLETED, completed_ns, Who.TARGET)

@@ -74,12 +74,13 @@ def read_nic_view(guest: RunningGuest) -> NicView:
     )
 
 
-def set_link(guest: RunningGuest, *, up: bool) -> None:
+def set_link(guest: RunningGuest, *, up: bool, name: str = FIRST_NIC_ID) -> None:
     """Set the link of the guest's first NIC by QMP, and wait until the guest has seen it.
 
+    :param name: of the NIC, or of its netdev.
     :raises DeadlineExceeded: it does not see it.
     """
-    guest.machine.qmp.execute("set_link", {"name": FIRST_NIC_ID, "up": up})
+    guest.machine.qmp.execute("set_link", {"name": name, "up": up})
     deadline = Deadline(20, f"the guest to see its link {'up' if up else 'down'}", Awaited.GUEST)
     deadline.poll(lambda: guest.agent.network().nic().carrier == int(up), 0.02)
 

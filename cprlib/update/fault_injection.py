@@ -117,6 +117,8 @@ def changed_settings(settings: MachineSettings, action: Action) -> MachineSettin
         case Action.OTHER_QUEUES:
             other = netdev.queues // 2 or 1 if netdev.queues > 1 else 2
             changes = {"netdevs": (replace(netdev, queues=other),), "nics": (replace(nic, queues=other),)}
+        case Action.OTHER_VHOST:
+            changes = {"netdevs": (replace(netdev, vhost=not netdev.vhost),)}
         case Action.OTHER_NETDEV:
             name = f"{netdev.identifier}x"
             changes = {"netdevs": (replace(netdev, identifier=name),), "nics": (replace(nic, netdev=name),)}
@@ -189,6 +191,8 @@ class FaultInjection(UpdateHook):
             update.stack.enter_context(self._proxy)
         if fault.action is Action.NO_LISTENER:
             update.source_channels = replace(channels, cpr=f"{channels.cpr}-none")
+        if fault.action is Action.NO_CPR_CHANNEL:
+            update.source_channels = replace(channels, cpr="")
         update.target_settings = settings
         update.capabilities |= {
             "return-path": fault.return_path,

@@ -49,6 +49,7 @@ class Action(enum.StrEnum):
     CONTINUE = "cont"
     UNPLUG = "device_del of the NIC"
     NO_LISTENER = "no listener"
+    NO_CPR_CHANNEL = "migrate without a cpr channel"
     CLOSE_CPR = "close the cpr channel"
     CLOSE_MAIN = "close the main channel"
     GARBAGE_CPR = "garbage on the cpr channel"
@@ -58,6 +59,7 @@ class Action(enum.StrEnum):
     WITHOUT_FDS = "the CPR state without its descriptors"
     EXHAUST_DESCRIPTORS = "descriptor exhaustion"
     OTHER_QUEUES = "another number of queues"
+    OTHER_VHOST = "vhost off instead of on, or the reverse"
     OTHER_MACHINE = "another machine type"
     OTHER_VERSION = "a machine version of another distribution"
     OTHER_FEATURES = "fewer features of the NIC"
@@ -84,6 +86,7 @@ FEWER_FEATURES = ("mrg_rxbuf", "guest_tso4", "host_tso4", "guest_uso4", "guest_u
 
 TARGET_SETTINGS = (
     Action.OTHER_QUEUES,
+    Action.OTHER_VHOST,
     Action.OTHER_MACHINE,
     Action.OTHER_VERSION,
     Action.OTHER_FEATURES,
@@ -106,6 +109,7 @@ _PHASES: dict[Action, tuple[Phase, ...]] = {
     Action.GARBAGE_MAIN: (Phase.MAIN_CONNECTED, Phase.STATE_LOADING),
     Action.TRUNCATE_MAIN: (Phase.STATE_LOADING,),
     Action.NO_LISTENER: (Phase.MODE_SET,),
+    Action.NO_CPR_CHANNEL: (Phase.MODE_SET,),
     **dict.fromkeys(TARGET_SETTINGS, (Phase.TARGET_STARTED,)),
 }
 
@@ -141,6 +145,7 @@ class Fault:
 
 
 CPR_CHANNEL = (
+    Fault("no-cpr-channel", Phase.MODE_SET, Actor.MANAGEMENT, Action.NO_CPR_CHANNEL),
     Fault("no-listener", Phase.MODE_SET, Actor.TARGET, Action.NO_LISTENER),
     Fault("cpr-closed-before-fds", Phase.VM_STOPPED, Actor.MANAGEMENT, Action.CLOSE_CPR),
     Fault("cpr-closed-with-fds", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CLOSE_CPR),
@@ -189,6 +194,7 @@ LATE_CANCELS = (
 
 UNFIT_TARGETS = (
     Fault("other-queues", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_QUEUES, refusal=True),
+    Fault("other-vhost", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_VHOST, refusal=True),
     Fault("other-netdev-id", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_NETDEV, refusal=True),
     Fault("other-memory", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_MEMORY, refusal=True),
     Fault("target-descriptor-exhaustion", Phase.FDS_SENT, Actor.TARGET, Action.EXHAUST_DESCRIPTORS, refusal=True),

@@ -22,6 +22,7 @@ from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
 from cprlib.update.outcome import ENDED_STATES, Migration, query_migration
 from cprlib.update.running_guest import RunningGuest
+from nic_operations import nic_changes
 from operated_guest import OperatedGuest
 from operations import Operation
 
@@ -57,11 +58,12 @@ def switch_link(guest: OperatedGuest) -> list[str]:
 
 
 def while_down(guest: OperatedGuest, what: str, set_state: Callable[..., None], *, updated: bool = False) -> list[str]:
-    """What the guest answers or receives while its link or tap is down, which come up again afterwards.
+    """What a guest answers or receives while its link or tap is down, and how its NIC differs when both are up again.
 
     :param set_state: :func:`set_link` or :func:`set_tap_state`.
     :param updated: the guest is updated while it is down.
     """
+    nic = guest.nics()[0]
     set_state(guest.running_guest, up=False)
     if updated:
         guest.updater.live_update(f"{what}-down")
@@ -70,7 +72,7 @@ def while_down(guest: OperatedGuest, what: str, set_state: Callable[..., None], 
     if received := guest.nics()[0].counters["rx_packets"] - before:
         found.append(f"the guest received {received} packets while the {what} was down")
     set_state(guest.running_guest, up=True)
-    return found
+    return found + nic_changes(nic, guest.nics()[0])
 
 
 def switch_tap(guest: OperatedGuest) -> list[str]:

@@ -6,6 +6,7 @@ They are operations (operations.py): one that fails is repeated on a guest that 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -130,6 +131,12 @@ def driver_unbound(guest: OperatedGuest) -> list[str]:
 def link_down(guest: OperatedGuest) -> list[str]:
     """QMP ``set_link`` down: QEMU has stopped vhost; it starts in the target when the link is up again."""
     return while_down(guest, "link", set_link, updated=True)
+
+
+def netdev_link_down(guest: OperatedGuest) -> list[str]:
+    """The same by the name of the netdev; QEMU migrates the link of the NIC only."""
+    set_state = functools.partial(set_link, name=guest.machine.settings.netdevs[0].identifier)
+    return while_down(guest, "netdev-link", set_state, updated=True)
 
 
 def tap_down(guest: OperatedGuest) -> list[str]:
@@ -271,6 +278,7 @@ def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]
 INTERFACE_DOWN = Operation("interface-down", "no answer until the interface is up again", interface_down)
 DRIVER_UNBOUND = Operation("driver-unbound", "a driver that is bound finds the same NIC", driver_unbound)
 LINK_DOWN = Operation("link-down", "the guest sees the link down, and up again; no packet in between", link_down)
+NETDEV_LINK_DOWN = Operation("netdev-link-down", "the same by the name of the netdev", netdev_link_down)
 TAP_DOWN = Operation("tap-down", "no packet until the tap is up again", tap_down)
 PAUSED = Operation("paused-twice", "the guest stays paused; packets that waited are answered", paused_and_updated_twice)
 SMALL_RINGS = Operation(
@@ -288,6 +296,7 @@ MOMENTS = (
     DRIVER_UNBOUND,
     SMALL_RINGS,
     LINK_DOWN,
+    NETDEV_LINK_DOWN,
     TAP_DOWN,
     PAUSED,
     SUSPENDED,

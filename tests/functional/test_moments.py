@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from cprlib.errors import NotSupported, SkipWord
 from cprlib.evidence.records import Role
-from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.command_line import global_properties
+from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -18,6 +19,7 @@ from operations import Operation, checked_operations
 
 QUEUES = 2
 REBOOTS = ("-action", "reboot=reset")  # the suite's QEMUs have -no-reboot
+SPEED = global_properties(NIC_DRIVER, {"speed": "10000", "duplex": "full"})
 
 
 class Moments(LiveUpdateTest):
@@ -53,7 +55,7 @@ class Moments(LiveUpdateTest):
     def _given_guest(self, *, queues: int, vhost: bool) -> contextlib.AbstractContextManager[MeasuredCase]:
         netdev = TapNetdev(queues=queues, vhost=vhost)
         return self.given_guest(
-            GuestSpec(netdevs=(netdev,), pluggable=True, suspends=True, arguments=REBOOTS, role=Role.CHECKS)
+            GuestSpec(netdevs=(netdev,), pluggable=True, suspends=True, arguments=(*REBOOTS, *SPEED), role=Role.CHECKS)
         )
 
 

@@ -55,6 +55,7 @@ def test_a_target_that_does_not_fit_differs_as_its_name_says(action: Action, que
     different = {item.name for item in fields(ours) if getattr(ours, item.name) != getattr(theirs, item.name)}
     expected = {
         Action.OTHER_QUEUES: {"netdevs", "nics"},
+        Action.OTHER_VHOST: {"netdevs"},
         Action.OTHER_NETDEV: {"netdevs", "nics"},
         Action.NO_NETDEV: {"netdevs", "nics"},
         Action.OTHER_MEMORY: {"memory_mib"},
@@ -70,7 +71,7 @@ def test_a_target_that_does_not_fit_differs_as_its_name_says(action: Action, que
 
 
 def test_faults_are_found_by_name() -> None:
-    assert faults.faults_named("cpr-garbage", "no-fault") == (faults.CPR_CHANNEL[3], faults.PLAIN)
+    assert faults.faults_named("cpr-garbage", "no-fault") == (faults.CPR_CHANNEL[4], faults.PLAIN)
     assert faults.faults_named(*(fault.name for fault in ALL)) == tuple(ALL)
     with pytest.raises(UsageError):
         faults.faults_named("no-such-fault")

@@ -229,9 +229,13 @@ class Machine:
             raise
         self.settings = replace(self.settings, netdevs=(*self._others(netdev.identifier), netdev))
         if nic:
-            self.qmp.execute("device_add", nic.options())
-            nics = (*(item for item in self.settings.nics if item.identifier != nic.identifier), nic)
-            self.settings = replace(self.settings, nics=nics)
+            self.plug_nic(nic)
+
+    def plug_nic(self, nic: VirtioNet) -> None:
+        """Add a NIC by QMP to a netdev that QEMU has; the settings then include it."""
+        self.qmp.execute("device_add", nic.options())
+        nics = (item for item in self.settings.nics if item.identifier != nic.identifier)
+        self.settings = replace(self.settings, nics=(*nics, nic))
 
     def plug_all(self) -> None:
         """Add the netdevs and NICs of the settings by QMP."""

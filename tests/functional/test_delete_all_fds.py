@@ -76,8 +76,7 @@ class DeleteAllFds(LiveUpdateTest):
             machine.remove_nic(nic.identifier)
             switch = case.guest.topology.switch
             dropped = read_counters(switch, "tap2").tx_packets  # without a NIC, QEMU drops what it reads
-            machine.qmp.execute("device_add", nic.options())
-            machine.settings = replace(machine.settings, nics=(*machine.settings.nics, nic))
+            machine.plug_nic(nic)
             machine.remove_netdev(GOES)
             send_frames(case.guest, [frame(BROADCAST)] * BROADCASTS)
             with contextlib.suppress(DeadlineExceeded):  # what was read is required below
@@ -144,8 +143,7 @@ class DeleteAllFds(LiveUpdateTest):
         machine.remove_netdev("again")
         machine.plug(replace(again, interface="tap5"))
         machine.remove_nic(nics["again"].identifier)
-        machine.qmp.execute("device_add", nics["again"].options())
-        machine.settings = replace(machine.settings, nics=(*machine.settings.nics, nics["again"]))
+        machine.plug_nic(nics["again"])
         expect_freed(case, "third", len(numbers) - len(device_numbers(machine)), 0)
 
 

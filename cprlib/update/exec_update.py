@@ -136,13 +136,16 @@ class ExecUpdate(LiveUpdate):
     def _views(self) -> tuple[ProcessView, ProcessView, tuple[Pairing, ...]]:
         """The target, in whose process nothing of the source is left but its descriptors."""
         before, after = self.source_before, view(self.target)
-        copied = next((hook for hook in self.hooks if isinstance(hook, CopiedFds)), None)
-        pairings = copied.pair(before.table, after.table) if copied else pair_by_position(before.table, after.table)
-        return replace(before, workers=()), after, pairings
+        pair = self._copied.pair if self._copied else pair_by_position
+        return replace(before, workers=()), after, pair(before.table, after.table)
+
+    @property
+    def _copied(self) -> CopiedFds | None:
+        return next((hook for hook in self.hooks if isinstance(hook, CopiedFds)), None)
 
     @property
     def _compared(self) -> bool:
-        return any(isinstance(hook, CopiedFds) for hook in self.hooks)
+        return self._copied is not None
 
     def _end_source(self) -> int | None:
         return None

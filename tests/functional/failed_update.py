@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.evidence.equivalence import Snapshot
-from cprlib.evidence.records import Check, FaultRecord, Outcome, StatePair
+from cprlib.evidence.records import Check, Outcome, StatePair
 from cprlib.evidence.update_checks import fault_record, fault_record_of
-from cprlib.files import write_text
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.testing.equivalence import HOST_SIDES, read_compared
 from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
@@ -96,7 +95,6 @@ class FailedUpdates:
             name = "equivalent"
             case.expect_same_state(self._state, StatePair.FAILED_UPDATE, name, fault.name, HOST_SIDES)
         case.add_fault(fault_record_of(result, traffic_after_ms))
-        write_text(case.folder / "faults.md", _table(case.evidence.faults), mode=0o600)
         return fault.survivor is not Survivor.NEITHER and traffic_after_ms is not None
 
     def _check_guest(self, result: FaultResult) -> float | None:
@@ -128,18 +126,6 @@ class FailedUpdates:
         if result.state_before != "running":
             machine.qmp.execute("stop")
         return traffic_after_ms
-
-
-def _table(faults: Sequence[FaultRecord]) -> str:
-    """The faults so far, as Markdown."""
-    names = ["phase", "actor", "action", "survivor", "migration", "state"]
-    names += ["resumed_after_ms", "traffic_after_ms", "target_exit"]
-    lines = ["| " + " | ".join(names) + " |", "| " + " | ".join("---" for _ in names) + " |"]
-    for fault in faults:
-        values = [getattr(fault, name) for name in names]
-        cells = [f"{value:.0f}" if isinstance(value, float) else str(value) for value in values]
-        lines.append("| " + " | ".join("-" if cell == "None" else cell for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 @contextlib.contextmanager

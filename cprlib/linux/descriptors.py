@@ -179,9 +179,8 @@ def exhaust_descriptors(pid: int, left: int = 0, earlier: DescriptorTable | None
     than the limit.
 
     :param left: descriptors that the process may still open.
-    :param earlier: an earlier table of the process. What the process has opened since then (procfs names sockets and
-        pipes by their inodes) it can close and open again, because the limit lies above all of it. A lower number that
-        became free in the meantime is also available: no limit can separate the two.
+    :param earlier: an earlier table of the process. The limit is above all descriptors opened since then, which procfs
+        names by their inodes, so the process can close and reopen them. Lower numbers that are free can be used, too.
     :raises InstrumentError: the process is gone, or the caller may not trace it.
     """
     rows = read_table(pid).rows

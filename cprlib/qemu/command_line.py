@@ -144,7 +144,7 @@ def file_channel(path: Path | str) -> dict[str, object]:
     return {"channel-type": "main", "addr": {"transport": "file", "filename": str(path), "offset": 0}}
 
 
-Passed = Mapping[str, PassedFds]
+FdsByNetdev = Mapping[str, PassedFds]
 """Descriptors that a manager passes, by id of the netdev."""
 
 
@@ -153,7 +153,7 @@ def command_line(
     files: MachineFiles,
     qmp_descriptor: int,
     agent_descriptor: int,
-    passed: Passed | None = None,
+    passed: FdsByNetdev | None = None,
     *,
     incoming: bool = False,
 ) -> list[str]:

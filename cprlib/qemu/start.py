@@ -16,7 +16,14 @@ from typing import NamedTuple
 from cprlib.cleanup import CleanupProcess
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import kill_group, spawn
-from cprlib.qemu.command_line import MachineFiles, MachineSettings, MigrationChannels, Passed, command_line, name_option
+from cprlib.qemu.command_line import (
+    FdsByNetdev,
+    MachineFiles,
+    MachineSettings,
+    MigrationChannels,
+    command_line,
+    name_option,
+)
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev, opened_fds
 from cprlib.qemu.qmp import QmpConnection
@@ -42,7 +49,7 @@ def start_machine(
     folder: Path,
     namespace: NetworkNamespace,
     start: Start | MigrationChannels = Start.BOOT,
-    passed: Passed | None = None,
+    passed: FdsByNetdev | None = None,
 ) -> Iterator[Machine]:
     """Start a QEMU in a network namespace; kill it when the body ends.
 
@@ -147,7 +154,7 @@ def _spawned(
         yield process
 
 
-def successor_of(machine: Machine, name: str, settings: MachineSettings, passed: Passed | None = None) -> Machine:
+def successor_of(machine: Machine, name: str, settings: MachineSettings, passed: FdsByNetdev | None = None) -> Machine:
     """The QEMU that ``machine`` executes in its place (mode cpr-exec): the same process, QMP connection and agent.
 
     It keeps the descriptors of both channels, and standard output and error go to the same file.
@@ -179,12 +186,12 @@ def _keep_crash(files: MachineFiles, process: subprocess.Popen[str], program: Pa
 
 def _open_missing(
     netdevs: Sequence[TapNetdev],
-    given: Passed,
+    given: FdsByNetdev,
     namespace: NetworkNamespace,
     manager: contextlib.ExitStack,
     *,
     incoming: bool,
-) -> Passed:
+) -> FdsByNetdev:
     """Open the descriptors that netdevs need and that are not given, in the namespace."""
     missing = [item for item in netdevs if item.identifier not in given and not (incoming and item.is_handed_over)]
     with namespace.entered():

@@ -45,7 +45,7 @@ class FaultCell(FaultRecord):
         if self.verdict == Outcome.PASS:
             states = {"source": self.source_state, "target": self.target_state}
             owners = [qemu for qemu, state in states.items() if state in _OWNS_GUEST]
-            return owners[0] if self.survivor == Survivor.ONE and owners else self.survivor
+            return owners[0] if self.survivor == Survivor.EITHER and owners else self.survivor
         return f"{self.survivor}: {self.state}" if self.state else "unknown"
 
     @property

@@ -84,8 +84,7 @@ class CaseChecks:
 
         :param meaning: what a failure means; the report shows expected and observed without one.
         :param when: step of the test (``after-update``), for a property that is checked at several; it ends the name.
-        :param family: the property, by which reports group, when the name has more than that; without ``when`` if
-            empty.
+        :param family: property by which reports group checks; ``name`` when empty.
         """
         outcome = Outcome.PASS if good else Outcome.FAIL
         full_name = f"{name}-{when}" if when else name
@@ -143,21 +142,21 @@ class CaseChecks:
         for check in checks:
             self._add(check.name, check)
 
-    def _add(self, subject: str, check: Check) -> None:
+    def _add(self, property_name: str, check: Check) -> None:
         """Add a check of a property; a failure that its control step explains is inconclusive.
 
         :raises CaseEnded: it failed, and the run asked to stop at it.
         """
         if self._fault:
-            subject, family = self._full_name(subject), check.family or check.name
+            property_name, family = self._full_name(property_name), check.family or check.name
             check = replace(check, name=self._full_name(check.name), family=family, fault=self._fault)
         if check.outcome is Outcome.FAIL:
             text = check.text
             if not self.counts_against_qemu:
-                self._failed_controls.setdefault(subject, check.name)
+                self._failed_controls.setdefault(property_name, check.name)
                 text = f"not caused by an update, since none has begun: {text}"
                 check = replace(check, outcome=Outcome.INCONCLUSIVE, message=text)
-            elif control := self._failed_controls.get(subject):
+            elif control := self._failed_controls.get(property_name):
                 text = f"not shown to be caused by the update, since {control} failed before it: {text}"
                 check = replace(check, outcome=Outcome.INCONCLUSIVE, message=text)
         self._record(check)
@@ -252,7 +251,7 @@ class CaseChecks:
 
         :raises Exception: an error of the harness's own, while every QEMU is well.
         """
-        expected = "QEMU and guest do what the test asks of them"
+        expected = "no QEMU or guest dies, hangs or refuses a command"
         try:
             yield
         except (CaseEnded, NotSupported, UsageError):
@@ -263,7 +262,7 @@ class CaseChecks:
                 raise
             self._add_failure(name, expected, error, failure)
         else:
-            self.expect(name, True, expected, "they did")
+            self.expect(name, True, expected, "none did")
 
     def _add_failure(self, name: str, expected: str, error: Exception, failure: str) -> None:
         happened = error.happened if isinstance(error, CprlibError) else f"{type(error).__name__}: {error}"
@@ -296,7 +295,8 @@ class CaseChecks:
         said = without_time(last_message(error.details))
         text = error.one_line() + (f": {said}" if said and said not in error.happened else "")
         if starts_without_nic:
-            outcome, text = Outcome.FAIL, f"QEMU starts only without NICs, and their taps can be opened here: {text}"
+            text = f"QEMU starts only without NICs, although their taps can be opened on this host: {text}"
+            outcome = Outcome.FAIL
         elif control:
             outcome, text = Outcome.INCONCLUSIVE, f"it says nothing about an update: {text} ({control})"
         else:

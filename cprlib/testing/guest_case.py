@@ -96,9 +96,8 @@ class GuestCase(CaseChecks):
         """Update the guest and add what was seen to the evidence.
 
         :param qemu: QEMU of the target; the source's when None.
-        :param label: begins the names of this update's checks: also which files were sent is checked then. The states
-            before and after are not compared, nor is the time between its steps: such updates have other settings, or
-            hooks that take time.
+        :param label: prefix of the names of this update's checks. With a label the sent files are checked, too, but
+            states and times are not compared.
         :param target: settings of the target; the source's when None.
         :param note: for the report of a case with several updates.
         :param check: name of the check that fails when the update does; ``LABEL-update`` with a label.

@@ -180,7 +180,7 @@ class FaultInjection(UpdateHook):
                 LOADING_BYTES if loading else Hold.WHEN_CONNECTED,
                 forward_held=loading,
                 # without a return path the source hangs up while the proxy holds what it has sent
-                outlive_source=fault.survivor in (Survivor.TARGET, Survivor.ONE),
+                outlive_source=fault.survivor in (Survivor.TARGET, Survivor.EITHER),
             )
             update.source_channels = replace(channels, main=self._proxy.name)
         elif fault.phase in BARRIERS and fault.action not in TARGET_SETTINGS:
@@ -284,7 +284,7 @@ class FaultInjection(UpdateHook):
         fault = self.fault
         if fault.phase is Phase.BEFORE_SWITCHOVER:
             return "pre-switchover"
-        if fault.survivor is Survivor.ONE:
+        if fault.survivor is Survivor.EITHER:
             return "device"  # the source has sent everything and waits for the target's answer
         return "completed" if fault.phase is Phase.STATE_LOADING and fault.unnoticed else None
 
@@ -310,7 +310,7 @@ class FaultInjection(UpdateHook):
                 self.refused = refusal.happened if isinstance(refusal, QmpRefused) else ""
             case Action.EXHAUST_DESCRIPTORS if victim is target:
                 exhaust_descriptors(target.pid, left=1)  # it must accept the channel, or it would retry for ever
-            case Action.EXHAUST_DESCRIPTORS:  # the source gets the number of its CPR channel for the main channel
+            case Action.EXHAUST_DESCRIPTORS:  # the only free number is then that of the closed CPR channel
                 exhaust_descriptors(source.pid, earlier=update.source_before.table)
             case _ if self._proxy is not None:
                 _change_stream(self._proxy, fault.action)

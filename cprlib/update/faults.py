@@ -77,7 +77,7 @@ class Survivor(enum.StrEnum):
 
     SOURCE = "source"
     TARGET = "target"
-    ONE = "source or target"
+    EITHER = "source or target"
     NEITHER = "neither"
 
 
@@ -185,10 +185,12 @@ LATE_CANCELS = (
         Phase.MAIN_CONNECTED,
         Actor.MANAGEMENT,
         Action.HMP_CANCEL,
-        Survivor.ONE,
+        Survivor.EITHER,
         return_path=True,
     ),
-    Fault("cancel-state-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, Survivor.ONE, return_path=True),
+    Fault(
+        "cancel-state-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, Survivor.EITHER, return_path=True
+    ),
 )
 """``migrate_cancel`` when the source has sent the device state and waits for the target's answer."""
 
@@ -252,8 +254,8 @@ MISSING_RESOURCES = (
     Fault("target-without-space", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_SPACE, Survivor.TARGET),
     Fault("target-without-net-admin", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NET_ADMIN, Survivor.TARGET),
 )
-"""A missing resource that the update does not need: a source that closes its CPR channel can reuse the descriptor for
-the main channel, and a target that receives its descriptors creates no tap."""
+"""A resource is missing that the update does not need: the source reuses the CPR channel's descriptor number, and the
+target creates no tap."""
 
 LATE_COMMANDS = (
     Fault("second-migrate-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),

@@ -23,7 +23,7 @@ from cprlib.linux.descriptors import Pairing, pair_tables
 from cprlib.linux.procfs import is_listening
 from cprlib.linux.topology import Topology
 from cprlib.process import tail
-from cprlib.qemu.command_line import MachineSettings, MigrationChannels, Passed
+from cprlib.qemu.command_line import FdsByNetdev, MachineSettings, MigrationChannels
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.qmp import QmpEvent
 from cprlib.qemu.start import start_machine
@@ -86,7 +86,7 @@ class LiveUpdate:
     folder: Path
     target_settings: MachineSettings
     target_name: str = "target"
-    passed: Passed | None = None
+    passed: FdsByNetdev | None = None
     hooks: Sequence[UpdateHook] = ()
     mode: Mode = Mode.CPR_TRANSFER
     channels: MigrationChannels = field(default_factory=MigrationChannels.fresh)

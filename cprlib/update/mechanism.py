@@ -67,7 +67,7 @@ class NicHandling:
             facts.require_cpr_transfer()
 
     def of(self, netdev: TapNetdev) -> NicHandling:  # noqa: ARG002
-        """The handling of one netdev of a guest: a mechanism may leave some of them to another one."""
+        """How this netdev is moved; a mechanism may treat some netdevs like another mechanism."""
         return self
 
     def parameters(self, netdev: TapNetdev) -> dict[str, object]:  # noqa: ARG002

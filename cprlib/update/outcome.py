@@ -130,8 +130,8 @@ class FaultOutcome:
         :returns: ``back_ms`` and ``target_exit`` of :class:`FaultResult`.
         """
         fault = self.fault
-        if fault.survivor is Survivor.ONE:
-            return self._wait_one()
+        if fault.survivor is Survivor.EITHER:
+            return self._wait_either()
         if fault.survivor is not Survivor.SOURCE:
             return None, self._end_target()
         if not fault.unnoticed:
@@ -145,7 +145,7 @@ class FaultOutcome:
             self.source.qmp.execute("cont")
         return self._wait_back(), ended
 
-    def _wait_one(self) -> tuple[float | None, int | None]:
+    def _wait_either(self) -> tuple[float | None, int | None]:
         """Wait until the target has the guest or has ended, then read the source's state.
 
         When both run the guest it is corrupt, and the target is killed.

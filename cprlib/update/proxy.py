@@ -1,4 +1,4 @@
-"""Hold an update from outside: a proxy on a migration channel.
+"""A proxy on a migration channel, which can stop an update at a defined byte.
 
 It has no name in the file system, so a killed harness leaves nothing behind.
 """
@@ -67,8 +67,8 @@ class ChannelProxy:
     :param target: the target's own name of the channel; not used by a proxy that is never released.
     :param hold: where the proxy holds until :meth:`release`; a number for that many bytes from the source.
     :param forward_held: the target gets at once what the proxy reads before it holds; else nothing before the release.
-    :param outlive_source: the target gets what the source has sent even when the source has hung up since, as it would
-        from a socket's queue.
+    :param outlive_source: deliver what the source has sent even if the source has closed the channel meanwhile, as a
+        socket does.
     :param record: keep what the source sends after the release, in :attr:`recorded`.
     """
 

@@ -15,7 +15,7 @@ from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topology
 from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.command_line import MachineSettings, Passed
+from cprlib.qemu.command_line import FdsByNetdev, MachineSettings
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev, TapSource, opened_fds
 from cprlib.qemu.start import Start, start_machine
@@ -51,7 +51,7 @@ class RunningGuest:
     machine: Machine
     agent: AgentConnection
     updates: list[UpdateResult] = field(default_factory=list)
-    passed: Passed | None = None
+    passed: FdsByNetdev | None = None
     mode: Mode = Mode.CPR_TRANSFER
     latest_update: LiveUpdate | None = None
     planned: int = 0
@@ -239,7 +239,7 @@ def _boot(machine: Machine) -> None:
 
 
 @contextlib.contextmanager
-def _shared_files(settings: MachineSettings, topology: Topology) -> Iterator[Passed]:
+def _shared_files(settings: MachineSettings, topology: Topology) -> Iterator[FdsByNetdev]:
     """The files of all netdevs that management keeps open and passes to one QEMU after the other."""
     with contextlib.ExitStack() as stack:
         with topology.switch.entered():

@@ -29,7 +29,7 @@ def check_end(case: MeasuredCase, result: FaultResult, tap: TapView | None) -> N
             _check_tap(case, result, tap)
         case Survivor.TARGET:
             _check_target(case, result)
-        case Survivor.ONE:
+        case Survivor.EITHER:
             _check_one_owner(case, result)
         case Survivor.NEITHER:
             _check_nowhere(case, result)

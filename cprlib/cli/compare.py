@@ -14,7 +14,6 @@ from cprlib.campaign.compare import MIN_EFFECT, Effect
 from cprlib.cli.options import (
     PATH,
     Command,
-    absolute_policy,
     base_option,
     check_backend,
     command_line,
@@ -146,6 +145,7 @@ def _request(
     from cprlib.campaign.compare.session import UPDATES_CASE, CompareRequest, find_measured
     from cprlib.campaign.job import list_tests
     from cprlib.lab.doctor import choose_engine
+    from cprlib.lab.engines import absolute_policy
     from cprlib.testing.parameters import check_parameters
     from cprlib.verdict.policy_file import load_policy
 

@@ -28,6 +28,7 @@ Request = TypeVar("Request")
 PATH = click.Path(path_type=Path)
 PARAMETER_NAME = re.compile(r"[A-Za-z_]\w*|nic\.[\w.-]+")
 QEMU_ARGUMENTS = "qemu_args"  # parameter of the suite
+QEMU_PARAMETERS = ("qemu", "firmware", "target_qemu", "target_firmware")  # of the suite, set by options
 
 qemu_option = click.option("--qemu", type=PATH, help="QEMU to test; by default the project's own build.")
 firmware_option = click.option("--firmware", type=PATH, help="Firmware folder of --qemu (its -L).")
@@ -107,11 +108,13 @@ def check_backend(tried: str, native: bool, lab: str | None) -> None:
 def read_qemu(path: Path | None, firmware: Path | None) -> QemuBinary | None:
     """The QEMU of ``--qemu`` and ``--firmware``; None without.
 
-    :raises UsageError: the file is no QEMU; raised before anything is built.
+    :raises UsageError: the file is no QEMU, or there is only a firmware folder; raised before anything is built.
     """
     from cprlib.qemu.binary import QemuBinary, probe
 
     if path is None:
+        if firmware:
+            raise UsageError(f"use firmware folder {firmware}", "no QEMU is given for it", "give its QEMU too")
         return None
     qemu = QemuBinary(path.absolute(), firmware.absolute() if firmware else None)
     probe(qemu)
@@ -166,16 +169,11 @@ def require_results(folder: Path) -> Path:
     return folder
 
 
-def absolute_policy(policy: str) -> str:
-    """``--policy`` for a request that is resumed later, maybe from another folder."""
-    return str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy
-
-
 def read_parameters(given: Sequence[str], qemu_arguments: Sequence[str] = ()) -> dict[str, str]:
     """Avocado's parameters from ``NAME=VALUE``.
 
     :param qemu_arguments: of ``--qemu-arg``, for parameter ``qemu_args``.
-    :raises UsageError: one has another form.
+    :raises UsageError: one has another form, or an option of the command is for it.
     """
     pairs = {}
     for item in given:
@@ -185,6 +183,10 @@ def read_parameters(given: Sequence[str], qemu_arguments: Sequence[str] = ()) ->
         pairs[name] = value
     if "base" in pairs:
         raise UsageError("choose a base with -p", "its QEMU must be built", f"give --base {pairs['base']}")
+    for name in QEMU_PARAMETERS:
+        if name in pairs:
+            advice = f"give --{name.replace('_', '-')}, where the command has it"
+            raise UsageError(f"run with -p {name}", "an option sets it, which is checked and recorded", advice)
     if qemu_arguments:
         pairs[QEMU_ARGUMENTS] = " ".join([*filter(None, [pairs.get(QEMU_ARGUMENTS)]), *qemu_arguments])
     return pairs

@@ -11,7 +11,6 @@ import click
 
 from cprlib.build.series import find_base
 from cprlib.cli.options import (
-    absolute_policy,
     base_option,
     check_backend,
     command_line,
@@ -116,7 +115,7 @@ def _request(
     from cprlib.campaign.soak.draw import read_choices
     from cprlib.campaign.soak.result import SoakRequest
     from cprlib.lab.doctor import choose_engine
-    from cprlib.lab.engines import KVM_LAB_PARAMETERS
+    from cprlib.lab.engines import KVM_LAB_PARAMETERS, absolute_policy
     from cprlib.testing.parameters import check_parameters
     from cprlib.verdict.policy_file import load_policy
 

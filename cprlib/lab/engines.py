@@ -73,6 +73,14 @@ def lab_environment(assets: Assets) -> dict[str, str]:
     return {store.KERNEL_VARIABLE: str(assets.lab_kernel)} if assets.lab_kernel else {}
 
 
+def absolute_policy(policy: str) -> str:
+    """A policy for another process, or for a later one: its name, or the path of its file from the root folder.
+
+    What is a path is as in :func:`cprlib.verdict.policy_file.load_policy`.
+    """
+    return str(Path(policy).resolve()) if "/" in policy or policy.endswith(".toml") else policy
+
+
 def asset_parameters(
     assets: Assets, engine: str | None, policy: str, *, qemu: QemuBinary | None = None
 ) -> dict[str, str]:
@@ -84,7 +92,7 @@ def asset_parameters(
     parameters = (qemu or assets.qemu).parameters() | {
         "kernel": str(assets.guest.kernel),
         "initramfs": str(assets.guest.initramfs),
-        "policy": str(Path(policy).resolve()) if Path(policy).suffix == ".toml" else policy,
+        "policy": absolute_policy(policy),
     }
     if engine in (None, "kvm"):  # the host's KVM, or the nested one of this engine
         parameters["accelerator"] = "kvm"

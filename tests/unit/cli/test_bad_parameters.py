@@ -9,6 +9,7 @@ import pytest
 from cprlib.cli.main import main
 from cprlib.cli.options import check_nic_properties, read_parameters
 from cprlib.errors import ExitStatus, UsageError
+from cprlib.lab.engines import absolute_policy
 from cprlib.qemu import binary
 from cprlib.testing.parameters import SuiteParameters, check_parameters, shared_parameters
 from cprlib.testing.parameters import read_parameters as read_parameters_of_test
@@ -48,6 +49,10 @@ BAD = {
     "nic.packed=": "nic.PROPERTY=VALUE",
     "nic.mac=52:54:00:00:00:01": "the suite sets mac",
     "qemu_args='-smp": "No closing quotation",
+    "qemu=/q": "give --qemu",
+    "firmware=/f": "give --firmware",
+    "target_qemu=/q": "give --target-qemu",
+    "target_firmware=/f": "give --target-firmware",
 }
 
 
@@ -67,6 +72,29 @@ def test_bad_parameter_is_a_usage_error_in_one_line(given: str, why: str, capsys
     assert len(lines) == 1
     assert why in lines[0]
     assert given.partition("=")[0] in lines[0]
+
+
+FIRMWARE_ALONE = (
+    "run --firmware /f",
+    "run --target-firmware /f",
+    "compare --b /q --a-firmware /f",
+    "soak --hours 1 --firmware /f",
+)
+
+
+@pytest.mark.parametrize("line", FIRMWARE_ALONE)
+def test_firmware_without_its_qemu_is_a_usage_error(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == ExitStatus.USAGE
+    assert "no QEMU is given for it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("strict", "strict"), ("./gate", "/here/gate"), ("g.toml", "/here/g.toml"), ("/x/gate", "/x/gate")],
+)
+def test_a_policy_file_is_found_from_another_folder(given: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "resolve", lambda path: Path("/here") / path)
+    assert absolute_policy(given) == kept
 
 
 def test_largest_packet_is_smaller_over_ipv6() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cprlib.build.progress import Progress
 from cprlib.build.series import DIFF_START, find_series, load_bases, releases
-from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.errors import UsageError
 from cprlib.files import project_folder
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def read_mutant(file: Path) -> Mutant:
 
 def _files(top: Path) -> list[Path]:
     if not top.is_dir():
-        raise EnvironmentFailure(f"read mutants in {top}", "no such folder")
+        raise UsageError(f"read mutants in {top}", "no such folder", "give a folder of *.patch files")
     return sorted(top.rglob("*.patch"), key=lambda file: (file.stem, file))
 
 

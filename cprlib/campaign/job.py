@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -53,19 +54,52 @@ def list_tests(folder: Path | None = None, tags: Sequence[str] = ()) -> tuple[Su
     :raises EnvironmentFailure: Avocado cannot list them.
     """
     top = folder or project_folder() / "tests" / "functional"
+    return suite_tests(_list_references([str(top)], tags), top)
+
+
+def require_tests(references: Sequence[str], tags: Sequence[str] = ()) -> None:
+    """Check that there are tests to run, before anything is built.
+
+    :param references: as Avocado takes them: a file or folder, or ``FILE:PATTERN``; the whole suite when empty.
+    :param tags: as in :func:`list_tests`.
+    :raises UsageError: a reference names no test, or no test has the tags.
+    :raises EnvironmentFailure: Avocado cannot list them.
+    """
+    suite = str(project_folder() / "tests" / "functional")
+    files = dict.fromkeys(reference.partition(":")[0] for reference in references or [suite])
+    known = _list_references(list(files)) if references else []
+    for reference in references:
+        if not any(_names(reference, test) for test in known):
+            raise UsageError(f"run {reference}", "it names no test", f"`avocado list {reference.partition(':')[0]}`")
+    if tags:
+        _list_references(references or [suite], tags)
+
+
+def _names(reference: str, test: str) -> bool:
+    """Whether Avocado runs a test for a reference; the part behind the colon is a regular expression."""
+    path, _, pattern = reference.partition(":")
+    file, _, name = test.partition(":")
+    try:
+        return Path(file).is_relative_to(path) and re.search(pattern, name) is not None
+    except re.error:
+        return False
+
+
+def _list_references(references: Sequence[str], tags: Sequence[str] = ()) -> list[str]:
+    """The tests of references in Avocado's order; errors as of :func:`require_tests`, which says more of them."""
     with temporary_folder("cprlib-tests-") as temporary:
         listing = Path(temporary, "tests.json")
         command = [sys.executable, "-m", "cprlib.lab.avocado_main", "--show=none", "list", "--json", str(listing)]
-        command += [str(top), *(word for tag in tags for word in ("-t", tag))]
+        command += [*references, *(word for tag in tags for word in ("-t", tag))]
         try:
             run(command, purpose="list the suite's tests", seconds=120, env=avocado_environment())
             value = json.loads(listing.read_text(encoding="utf-8"))
         except (ProcessFailed, DeadlineExceeded, OSError, ValueError) as error:
             raise EnvironmentFailure("list the suite's tests", str(error), "try `avocado list` on it") from error
-    references = [str(item["Test"]) for item in value if item.get("Type") == INSTRUMENTED]
-    if tags and not references:
+    tests = [str(item["Test"]) for item in value if item.get("Type") == INSTRUMENTED]
+    if tags and not tests:
         raise UsageError("list the suite's tests", f"none has tag {', '.join(tags)}", "docs/tests.md lists the tags")
-    return suite_tests(references, top)
+    return tests
 
 
 def suite_tests(references: Iterable[str], top: Path) -> tuple[SuiteTest, ...]:

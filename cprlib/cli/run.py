@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cprlib.build.series import DEFAULT_BASE
+from cprlib.build.series import DEFAULT_BASE, find_base
 from cprlib.cli import completion
 from cprlib.cli.options import (
     PATH,
@@ -109,6 +109,7 @@ def run(
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
     parameters = read_parameters(parameter, qemu_arg)
     plan = _plan(matrix, points, shard, parameters, own_qemu=qemu is not None)
+    from cprlib.campaign.job import require_tests
     from cprlib.lab.avocado_run import SuiteRun
     from cprlib.lab.doctor import choose_engine
     from cprlib.lab.engines import asset_parameters, lab_environment
@@ -119,6 +120,11 @@ def run(
     from cprlib.verdict.policy_file import load_policy
 
     judged_by = load_policy(policy)
+    judge_by_baseline = _read_baseline(baseline, judged_by, anyway=anyway)
+    if target_base:
+        find_base(target_base)
+    if references or tag:
+        require_tests(references, tag)
     own_qemu, own_target = read_qemu(qemu, firmware), read_qemu(target_qemu, target_firmware)
     engine = choose_engine(native, lab, report_progress)
     bases = () if own_qemu else _bases(plan, base, engine)
@@ -131,16 +137,12 @@ def run(
     if own_qemu:
         require_accelerator(own_qemu, given.get("accelerator", ACCELERATORS[0]))
     environment = describe_run(engine, lab_kernel=assets.lab_kernel, accelerator=given.get("accelerator", ""))
-    before = None
-    if baseline:
-        from cprlib.campaign.compare.baseline import baseline_for_run
-
-        before = baseline_for_run(baseline, judged_by, environment, anyway=anyway)
+    before = judge_by_baseline(environment)
     results = new_results_folder(out.resolve())
     command = command_line()
     if plan:
         plan.record(results, command, environment)
-    elif not own_qemu and "qemu" not in parameters:
+    elif not own_qemu:
         given["base"] = base
     suite = SuiteRun(
         results=results,
@@ -174,6 +176,31 @@ def _build(
         assets = build_assets(progress, lab=lab, qemu=source)
     qemus = {name: build_base(name, progress) for name in bases}
     return assets, qemus, build_qemu(target, True, progress) if isinstance(target, str) else target
+
+
+def _read_baseline(
+    path: Path | None, policy: Policy, *, anyway: bool
+) -> Callable[[Environment], Mapping[str, float] | None]:
+    """Read a baseline before anything is built.
+
+    :returns: the interruptions of its cases for the machine of the run; None without a baseline. The call raises
+        InstrumentError when the baseline was recorded on another machine.
+    :raises UsageError: it cannot be read, or the policy has no use for it.
+    """
+    if path is None:
+        if anyway:
+            raise UsageError("use --anyway", "no baseline is given", "give --baseline FILE")
+        return lambda _: None
+    from cprlib.campaign.compare.baseline import interruption_ms, read_run_baseline, require_same_machine
+
+    saved, file = read_run_baseline(path, policy), path
+
+    def interruptions(environment: Environment) -> Mapping[str, float]:
+        if not anyway:
+            require_same_machine(saved, environment, file)
+        return interruption_ms(saved)
+
+    return interruptions
 
 
 def _run_and_judge(
@@ -256,11 +283,7 @@ def _plan(
             raise UsageError("choose points", "no matrix is given", "give one, e.g. --matrix push")
         return None
     from cprlib.campaign.matrix import plan_matrix
-    from cprlib.report.matrix import NOT_IN_NAMES
 
-    for name in NOT_IN_NAMES:
-        if name in parameters:
-            raise UsageError(f"run a matrix with -p {name}", "its points select the QEMU", f"give --{name}")
     plan = plan_matrix(matrix, points, shard, own_qemu=own_qemu)
     plan.check(parameters, check_parameters)
     return plan

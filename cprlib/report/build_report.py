@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cprlib import files
+from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.report.environment import Environment, describe_environment, join_environments
 from cprlib.report.finding_groups import finding_groups
@@ -22,6 +24,8 @@ from cprlib.report.summary import markdown_summary
 from cprlib.verdict.findings import combine, inconclusive
 from cprlib.verdict.judge import JudgedCase, judge, judge_run
 from cprlib.verdict.policy import Policy
+
+BASELINE_FILE = "baseline.json"  # interruption of each case in the baseline of the run, ms; for judging it again
 
 _FILES: Mapping[str, Callable[[RunReport], str]] = {
     RUN_FILE: run_text,
@@ -70,12 +74,14 @@ def judge_results(
     :param environment: of the run. When None: from an earlier report in the folder, or from its matrix record, or this
         machine.
     :param command: command line of the run; when empty: from an earlier report.
-    :param baseline_ms, raises: as for :func:`judge_cases`.
+    :param baseline_ms, raises: as for :func:`judge_cases`; when None: from an earlier report.
     """
     earlier = read_machine(results) if environment is None else None
     if earlier:
         environment, command = earlier[0], command or earlier[1]
     job = read_jobs(results)
+    if baseline_ms is None:
+        baseline_ms = _read_baseline(results)
     cases = judge_cases(results, policy, job.tests, baseline_ms=baseline_ms)
     verdict = judge_run(cases, policy)
     problems = [*filter(None, [unfinished_reason(results)]), *job.problems]
@@ -95,6 +101,12 @@ def judge_results(
     return RunReport(results, verdict, cases, policy, environment, command, tuple(problems), groups, patches)
 
 
+def _read_baseline(results: Path) -> Mapping[str, float]:
+    with contextlib.suppress(OSError, BadValue):
+        return load_json(dict[str, float], (results / BASELINE_FILE).read_bytes())
+    return {}
+
+
 def build_report(
     results: Path,
     policy: Policy,
@@ -112,6 +124,8 @@ def build_report(
     :raises InstrumentError: a member of run.json does not fit its type.
     """
     report = judge_results(results, policy, environment=environment, command=command, baseline_ms=baseline_ms)
+    if baseline_ms is not None:
+        files.write_text(results / BASELINE_FILE, dump_json(baseline_ms), mode=0o600)
     for name, text_of in _FILES.items():
         files.write_text(results / name, text_of(report), mode=0o600)
     return report

@@ -20,7 +20,7 @@ from cprlib.campaign.compare.guest import GuestParameters, GuestResult, read_gue
 from cprlib.campaign.store import read_versioned
 from cprlib.codec import dump_json
 from cprlib.errors import InstrumentError, UsageError
-from cprlib.report.environment import Environment, describe_environment
+from cprlib.report.environment import Environment
 from cprlib.verdict.policy import Policy
 
 BASELINE_VERSION = 2
@@ -208,12 +208,10 @@ def _guest(case: str, guest: BaselineGuest) -> GuestResult:
     )
 
 
-def baseline_for_run(path: Path, policy: Policy, environment: Environment | None, *, anyway: bool) -> dict[str, float]:
-    """The interruptions that ``cprlib run --baseline`` gives the judge.
+def read_run_baseline(path: Path, policy: Policy) -> Baseline:
+    """The baseline of ``cprlib run --baseline``.
 
-    :param environment: of the run; this machine's when None.
-    :raises UsageError: the policy has no use for a baseline.
-    :raises InstrumentError: the baseline was recorded on another machine.
+    :raises UsageError: the policy has no use for a baseline, or it cannot be read.
     """
     if policy.interruption.max_ratio is None:
         raise UsageError(
@@ -221,7 +219,4 @@ def baseline_for_run(path: Path, policy: Policy, environment: Environment | None
             f"policy {policy.name} does not compare with a baseline: it has no max_ratio",
             'give a policy with [interruption] max_ratio, e.g. extends = "default" and max_ratio = 1.3',
         )
-    baseline = read_baseline(path)
-    if not anyway:
-        require_same_machine(baseline, environment or describe_environment(), path)
-    return interruption_ms(baseline)
+    return read_baseline(path)

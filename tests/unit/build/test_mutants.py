@@ -11,7 +11,7 @@ from cprlib.build.mutants import build_mutant, find_mutant, load_mutants, mutant
 from cprlib.build.progress import Progress
 from cprlib.build.series import diff_of, find_series
 from cprlib.campaign.mutation.list_page import mutants_page
-from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.errors import UsageError
 from cprlib.files import project_folder
 
 pytestmark = pytest.mark.fast
@@ -88,7 +88,7 @@ def test_bad_names_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "Bad_Name.patch")
     with pytest.raises(UsageError, match="bad name 'Bad_Name'"):
         load_mutants(tmp_path)
-    with pytest.raises(EnvironmentFailure):
+    with pytest.raises(UsageError, match="no such folder"):
         load_mutants(tmp_path / "absent")
 
 

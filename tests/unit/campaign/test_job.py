@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.campaign.job import SuiteTest, list_tests
+from cprlib.campaign.job import SuiteTest, list_tests, require_tests
 from cprlib.campaign.outcome import JobOutcome, judge_folder
 from cprlib.campaign.session import Session
+from cprlib.errors import UsageError
 from tests.unit.compare.samples import ASSETS
 from tests.unit.mutation.samples import POLICIES
 
@@ -55,3 +56,16 @@ def test_failed_evidence_fails_and_an_exception_is_a_crash(tmp_path: Path, tests
     assert (judged["fails"].outcome, judged["fails"].messages) == (JobOutcome.FAILED, ("tap: /the/qemu is bad",))
     assert judged["crashes"].outcome == JobOutcome.CRASHED
     assert "net0" in judged["crashes"].messages[0]
+
+
+def test_a_reference_without_a_test_is_refused(tmp_path: Path, tests: dict[str, SuiteTest]) -> None:
+    file = tests["fails"].file
+    other = tmp_path / "suite" / "none.py"
+    other.write_text("")
+    for good in (str(file), str(file.parent), f"{file}:Light.test_fails", f"{file}:Light.test_.*s"):
+        require_tests([good])
+    for bad in (f"{file}:Light.test_nope", f"{file}:(", str(other)):
+        with pytest.raises(UsageError, match="it names no test"):
+            require_tests([str(file), bad])
+    with pytest.raises(UsageError, match="none has tag nosuch"):
+        require_tests([str(file)], ["nosuch"])

@@ -42,7 +42,12 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ran:
             return 0
 
         assets = Assets(QemuBinary(Path("/q")), GuestImage(Path("/k"), Path("/i"), "x"))
-        monkeypatch.setattr("cprlib.build.assets.build_assets", lambda *_, **__: assets)
+
+        def build(*_: object, **__: object) -> Assets:
+            (tmp_path / "built").touch()
+            return assets
+
+        monkeypatch.setattr("cprlib.build.assets.build_assets", build)
         monkeypatch.setattr("cprlib.lab.doctor.choose_engine", lambda *_: None)
         monkeypatch.setattr(avocado_run, "run_shown", avocado)
         return main(["run", "--out", str(tmp_path / "results"), *words])
@@ -94,10 +99,24 @@ def test_bad_policy_is_2_with_its_line_and_nothing_runs(
 
 
 @pytest.mark.parametrize(
-    "words", [("--nonsense",), ("no/such/test.py",), ("--policy", "gone"), ("--native", "--lab", "uml"), ("-p", "rate")]
+    "words",
+    [
+        ("--nonsense",),
+        ("no/such/test.py",),
+        ("tests/functional/test_ipv6.py:Ipv6.test_nope",),
+        ("-t", "nosuch"),
+        ("--policy", "gone"),
+        ("--native", "--lab", "uml"),
+        ("-p", "rate"),
+        ("--target-base", "99"),
+        ("--baseline", "gone.json"),
+        ("--anyway",),
+    ],
 )
-def test_usage_is_2(ran: Ran, words: tuple[str, ...]) -> None:
+def test_usage_is_2_and_nothing_is_built(ran: Ran, words: tuple[str, ...], tmp_path: Path) -> None:
     assert ran(*words, case=good_case()) == 2
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "built").exists()
 
 
 def test_inconclusive_is_3(ran: Ran) -> None:

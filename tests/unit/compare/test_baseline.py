@@ -11,11 +11,11 @@ import pytest
 from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.baseline import (
     Baseline,
-    baseline_for_run,
     check_baseline,
     interruption_ms,
     make_baseline,
     read_baseline,
+    read_run_baseline,
     write_baseline,
 )
 from cprlib.campaign.compare.comparison import Comparison, compare_saved
@@ -199,18 +199,19 @@ def test_max_ratio_is_judged_by_the_baseline(tmp_path: Path) -> None:
     policy_file = tmp_path / "gate.toml"
     policy_file.write_text('extends = "default"\n[interruption]\nmax_ratio = 1.3\n')
     policy = load_policy(policy_file)
-    known = baseline_for_run(path, policy, HERE, anyway=False)
-    assert known == interruption_ms(read_baseline(path))
+    known = interruption_ms(read_run_baseline(path, policy))
+    assert known
     results = run_folder(tmp_path, "again", guests=2)
     for case in build_report(results, policy, environment=HERE, baseline_ms=known).cases:
         assert case.outcome == Outcome.PASS, case.evidence.id
+    assert build_report(results, policy).verdict.outcome == Outcome.PASS  # judged again without the file
     short = {CASE: known[CASE] / 2}
     assert build_report(results, policy, environment=HERE, baseline_ms=short).verdict.outcome == Outcome.FAIL
 
 
 def test_baseline_is_refused_with_a_policy_without_max_ratio(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no max_ratio"):
-        baseline_for_run(saved(tmp_path), POLICY, HERE, anyway=False)
+        read_run_baseline(saved(tmp_path), POLICY)
 
 
 def test_command_saves_checks_and_refuses(

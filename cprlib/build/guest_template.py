@@ -64,7 +64,7 @@ def template_key(settings: MachineSettings) -> str:
         "kernel": TSC_WORD.sub("", settings.kernel_arguments),
         "netdevs": [repr(netdev) for netdev in settings.netdevs],
         "nics": [nic.options() for nic in settings.nics],
-        "machine": [settings.machine, settings.accelerator, settings.memory_mib, *settings.extra],
+        "machine": [settings.machine, settings.accelerator, settings.memory_mib, settings.vcpus, *settings.extra],
     }
     return store.key_of(guest=json.dumps(content, sort_keys=True))
 

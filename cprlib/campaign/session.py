@@ -27,7 +27,7 @@ from cprlib.campaign.store import STORE_VERSION, Store, move_into_place, read_ve
 from cprlib.codec import dump_json
 from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, InstrumentError
-from cprlib.files import INSTALLED_PROJECT, import_folder, project_folder
+from cprlib.files import INSTALLED_PROJECT, cache_folder, import_folder, project_folder
 from cprlib.lab.avocado_run import SuiteRun, run_avocado
 from cprlib.lab.engines import lab_environment
 from cprlib.lab.schedule import parallel_tests
@@ -129,7 +129,7 @@ class Session:
 
         :param digests: of the QEMU and of what else decides the result.
         """
-        where = {"engine": self.engine or "native", "lab_kernel": str(self.assets.lab_kernel)}
+        where = {"engine": self.engine or "native", "lab_kernel": _kernel_state(self.assets.lab_kernel)}
         return result_key(test.file, code_digest(), {**parameters, **digests, **where})
 
 
@@ -226,11 +226,22 @@ def _code_files(top: Path | None) -> Iterable[tuple[Path, Path]]:
                 yield path.relative_to(root), path
 
 
+def _kernel_state(path: Path | None) -> str:
+    """The lab's kernel: its path, in the store, which names it by its content; else also size and time.
+
+    A user's own kernel may be built again in its place.
+    """
+    if path is None or path.is_relative_to(cache_folder()) or not path.exists():
+        return str(path)
+    state = path.stat()
+    return f"{path} {state.st_size} {state.st_mtime_ns}"
+
+
 def result_key(test_file: Path, code: str, others: Mapping[str, str]) -> str:
     """The key of a result.
 
     :param code: from :func:`code_digest`.
-    :param others: files that the store names by their content (guest, lab kernel) are named by their paths.
+    :param others: files that the store names by their content (guest) are named by their paths.
     """
     text = "\n".join(f"{name}={value}" for name, value in sorted(others.items()))
     return store.key_of(test=test_file, code=code, others=text)

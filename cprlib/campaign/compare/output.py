@@ -26,14 +26,14 @@ COLUMNS = 3  # of pictures
 
 
 def write_comparison(made: Comparison, folder: Path) -> None:
-    """Write compare.json, compare.html and compare.txt into a folder.
+    """Write compare.txt, compare.html and compare.json into a folder.
 
     :raises InstrumentError: the comparison does not fit the schema.
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    write_document(folder, COMPARE_SCHEMA_FILE, made)
     write_page(folder / TEXT_FILE, comparison_text(made))
     write_page(folder / PAGE_FILE, comparison_html(made))
+    write_document(folder, COMPARE_SCHEMA_FILE, made)  # last: a session that has it is not resumed
 
 
 # --- compare.html ---

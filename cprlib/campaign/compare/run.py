@@ -83,7 +83,7 @@ class CompareStrategy:
         self._round_begun, self._round_begun_ns = 0.0, 0
         self.state = state
         self.rounds = [self._read(item.number) for item in state.rounds]
-        self.analysis: Analysis | None = None
+        self.analysis = Analysis(state.last_share) if state.analyses else None
 
     def next(self, running: int) -> Task | None:
         if not self._to_run:
@@ -133,6 +133,7 @@ class CompareStrategy:
             rounds=(*self.state.rounds, Round(number, order, seconds, self._round_begun_ns)),
             analyses=analyses,
             alpha_spent=self._alpha.spent,
+            last_share=self.analysis.share if self.analysis else 0.0,
             elapsed_s=round(elapsed, 3),
             ended=over,
         )
@@ -219,8 +220,14 @@ def compare(
         if state.qemus and state.qemus != qemus:
             raise UsageError(f"resume {folder}", "A or B is another binary than before", "start a new comparison")
         arms = make_arms(session.assets, b, request, tests)
+        inputs = tuple(session.key(test, arm.parameters) for arm in arms for test in arm.tests)
+        if state.inputs and state.inputs != inputs:
+            happened = "cprlib, a test, the guest or the lab's kernel is another one than before"
+            raise UsageError(f"resume {folder}", happened, "start a new comparison")
         jobs = GuestJobs(session, policy)
-        strategy = CompareStrategy(folder, request, arms, jobs, replace(state, qemus=qemus), ProgressLines(say).line)
+        strategy = CompareStrategy(
+            folder, request, arms, jobs, replace(state, qemus=qemus, inputs=inputs), ProgressLines(say).line
+        )
         session.run_all(strategy)
         environment = session.environment(arms[0].parameters.get("accelerator", ""))
         return conclude(request, strategy, sides, policy, environment)

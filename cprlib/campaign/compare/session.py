@@ -29,6 +29,7 @@ from cprlib.report.build_report import judge_cases
 from cprlib.verdict.policy import Policy
 
 STATE_FILE = "state.json"
+RESULT_FILE = "compare.json"  # written last
 A, B, A_CONTROL, A_TO_B = "a", "b", "a-again", "a-to-b"
 UPDATES_CASE, A_TO_B_CASE = "chain-of-updates-loses-nothing", "update-to-another-base-loses-nothing"
 DEFAULTS = {"chain": "4", "rate": "500"}
@@ -83,14 +84,18 @@ class CompareState:
 
     :param qemus: sha256 of A and B.
     :param analyses: rounds after which there was an analysis. :param alpha_spent: share of alpha that they used.
+    :param last_share: of them, that of the last one.
     :param elapsed_s: of the budget.
     :param ended: no round is left to run.
+    :param inputs: digests of what the jobs of each arm are made of, beside the binaries.
     """
 
     qemus: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     rounds: tuple[Round, ...] = ()
     analyses: tuple[int, ...] = ()
     alpha_spent: float = 0.0
+    last_share: float = 0.0
     elapsed_s: float = 0.0
     ended: bool = False
 
@@ -105,14 +110,14 @@ class CompareState:
 def read_state(folder: Path) -> CompareState:
     """The progress so far; nothing before the end of the first round.
 
-    :raises UsageError: the file is broken, or the comparison has ended.
+    :raises UsageError: the file is broken, or the comparison has ended and its result is written.
     """
     path = folder / STATE_FILE
     try:
         state = load_json(CompareState, path.read_bytes()) if path.exists() else CompareState()
     except (OSError, BadValue) as error:
         raise UsageError(f"read {path}", str(error), "start cprlib compare without --resume") from error
-    if state.ended:
+    if state.ended and (folder / RESULT_FILE).exists():
         happened = "it has ended: its budget is used up, or everything is decided"
         raise UsageError(f"resume {folder}", happened, "start another one")
     return state

@@ -66,10 +66,12 @@ class SoakSession:
 
     :param started_ns: CLOCK_REALTIME.
     :param seconds: that it ran.
+    :param qemu_sha256: of the QEMU under test.
     """
 
     started_ns: int
     seconds: float = 0.0
+    qemu_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from cprlib.campaign.soak.result import (
     read_soak,
 )
 from cprlib.errors import UsageError
-from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.binary import QemuBinary, file_digest
 from cprlib.verdict.policy_file import load_policy
 
 SAMPLES = 40  # of the harness in a session, as far as the cases leave room
@@ -44,12 +44,13 @@ class Recorder:
 
     :param result: of the sessions before.
     :param seconds: of this session, for the time left.
+    :param qemu_sha256: of the QEMU under test.
     """
 
-    def __init__(self, result: SoakResult, seconds: float, lines: ProgressLines) -> None:
+    def __init__(self, result: SoakResult, seconds: float, lines: ProgressLines, qemu_sha256: str = "") -> None:
         self._seconds = seconds
         self._lines = lines
-        sessions = (*result.history.sessions, SoakSession(time.time_ns()))
+        sessions = (*result.history.sessions, SoakSession(time.time_ns(), qemu_sha256=qemu_sha256))
         self._result = replace(result, history=replace(result.history, sessions=sessions))
 
     def add_case(self, case: SoakCase) -> None:
@@ -212,10 +213,13 @@ def soak(
         ChildrenWatch() as watch,  # after the builds, whose compilers are no part of it
     ):
         history = read_soak(folder)
+        sha256 = file_digest(session.assets.qemu.path)
+        if any(earlier.qemu_sha256 not in ("", sha256) for earlier in history.sessions):
+            raise UsageError(f"resume {folder}", "QEMU is another binary than before", "start another soak")
         kept = KeptFolders(folder, request.keep, request.keep_mib, history.cases)
         work = SoakJobs(session, request, len(history.sessions), known, Policies(policy, policy), kept, watch)
         result = SoakResult(folder, request, history, session.environment(), command=command)
-        recorder = Recorder(result, seconds, ProgressLines(say))
+        recorder = Recorder(result, seconds, ProgressLines(say), sha256)
         strategy = SoakStrategy(
             missing_numbers(history),
             work,

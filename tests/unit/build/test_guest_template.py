@@ -68,6 +68,7 @@ def test_the_key_has_everything_that_the_state_depends_on(settings: MachineSetti
         replace(settings, netdevs=(replace(netdev, vhost=False),)),
         replace(settings, netdevs=(TapNetdev(queues=2, vhost=True, cpr=True),)),
         replace(settings, machine="pc"),
+        replace(settings, vcpus=2),
         replace(settings, memory_mib=256),
         replace(settings, extra=("-device", "x")),
     ]

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.assets import Assets
+from cprlib.build.progress import Progress
 from cprlib.campaign import session as session_module
 from cprlib.campaign.compare import Effect
+from cprlib.campaign.compare import run as run_module
 from cprlib.campaign.compare.comparison import Comparison, Round, Side, compare_saved
 from cprlib.campaign.compare.decision import Change
 from cprlib.campaign.compare.guest import GuestResult, read_guests
@@ -19,6 +21,7 @@ from cprlib.campaign.compare.run import CompareStrategy, conclude, random_order
 from cprlib.campaign.compare.session import (
     A_TO_B_CASE,
     STORE,
+    UPDATES_CASE,
     Arm,
     CompareRequest,
     CompareState,
@@ -34,6 +37,7 @@ from cprlib.cli.main import main
 from cprlib.errors import EnvironmentFailure, ExitStatus, InstrumentError, UsageError
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.facts import QemuFacts
 from cprlib.report.environment import Environment
 from cprlib.verdict.policy_file import load_policy
 
@@ -269,8 +273,43 @@ def test_interrupted_comparison_continues_with_its_rounds_its_budget_and_its_alp
     assert again.read_again == [1, 2, 3, 4, 5, 6]
     assert made.verdict == Change.REGRESS
     assert len(made.rounds) > 6
+    (tmp_path / "compare.json").touch()
     with pytest.raises(UsageError, match="it has ended"):
         read_state(tmp_path)
+
+
+def test_comparison_that_was_interrupted_after_its_last_round_has_its_result(tmp_path: Path) -> None:
+    made, _ = session(tmp_path, FakeJobs(ratio=1.3), minutes=20)
+    state = read_state(tmp_path)
+    assert state.ended
+    again = FakeJobs(ratio=1.3)
+    resumed, _ = session(tmp_path, again, minutes=20, state=state)
+    assert again.read_again == list(range(1, len(made.rounds) + 1))
+    assert (resumed.verdict, resumed.exit_status) == (Change.REGRESS, ExitStatus.FAIL)
+    assert (resumed.rounds, resumed.interim_analyses, resumed.confidence) == (
+        made.rounds,
+        made.interim_analyses,
+        made.confidence,
+    )
+
+
+def facts(qemu: QemuBinary) -> QemuFacts:
+    return QemuFacts(str(qemu.path), "10", qemu.path.name, True, True, False)
+
+
+def test_comparison_is_not_resumed_with_other_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "kernel", "initramfs"):
+        (tmp_path / name).write_text("x")
+    assets = Assets(QemuBinary(tmp_path / "a"), GuestImage(tmp_path / "kernel", tmp_path / "initramfs", "x"))
+    monkeypatch.setattr(session_module, "build_assets", lambda *_, **__: assets)
+    monkeypatch.setattr(run_module, "probe", facts)
+    request = CompareRequest(str(tmp_path / "b"), seed=5, a_to_b=False)
+    folder = STORE.begin(tmp_path / "sessions", request)
+    (tmp_path / "test_chain.py").write_text("")
+    tests = [SuiteTest(UPDATES_CASE, f"{tmp_path}/test_chain.py:Chain.test_x")]
+    CompareState(("a", "b"), ("the key of other tests",)).write(folder)
+    with pytest.raises(UsageError, match="cprlib, a test, the guest"):
+        run_module.compare(folder, request, tests, parallel=1, progress=Progress(), say=print)
 
 
 def test_comparison_that_was_interrupted_in_its_first_round_can_be_resumed(tmp_path: Path) -> None:

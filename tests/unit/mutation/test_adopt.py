@@ -54,3 +54,15 @@ def test_inconclusive_result_runs_again(tmp_path: Path, earlier: Path) -> None:
     for case in earlier.glob("cases/*/case.json"):
         case.unlink()
     assert not jobs(tmp_path, "2").adopt(MUTANT, BUILT, TEST)
+
+
+def test_result_of_another_lab_kernel_at_the_same_path_is_not_taken(tmp_path: Path) -> None:
+    kernel = tmp_path / "linux"
+    assets = Assets(QemuBinary(Path("/q")), GuestImage(Path("/k"), Path("/i"), "given"), kernel)
+    session = Session(tmp_path, tmp_path, assets, "uml")
+    keys = []
+    for text in ("one", "another"):
+        kernel.write_text(text)
+        keys.append(session.key(TEST, {}))
+    assert keys[1] == session.key(TEST, {})
+    assert keys[0] != keys[1]

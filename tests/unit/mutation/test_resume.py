@@ -29,11 +29,10 @@ pytestmark = pytest.mark.fast
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MutationJobs:
     """MutationJobs whose tests pass at once, without Avocado."""
-    for name in ("qemu", "kernel", "initrd", "test_x.py"):
+    for name in ("qemu", "kernel", "initrd", "linux", "test_x.py"):
         (tmp_path / name).write_text(name)
-    assets = Assets(
-        QemuBinary(tmp_path / "qemu", tmp_path), GuestImage(tmp_path / "kernel", tmp_path / "initrd", "d"), tmp_path
-    )
+    guest = GuestImage(tmp_path / "kernel", tmp_path / "initrd", "d")
+    assets = Assets(QemuBinary(tmp_path / "qemu", tmp_path), guest, tmp_path / "linux")
 
     def run(suite: SuiteRun, *_: object) -> None:
         put_job(suite.results, "PASS", "", good_case())

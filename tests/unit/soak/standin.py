@@ -51,7 +51,10 @@ def run_standin(
         behave(suite.results, suite.tests[0], suite.parameters)
         time.sleep(0.01)
 
-    assets = Assets(QemuBinary(Path("/qemu"), None), GuestImage(Path("/kernel"), Path("/initrd"), "d"), None)
+    qemu = folder.parent / "qemu"
+    if not qemu.exists():
+        qemu.write_text("QEMU")
+    assets = Assets(QemuBinary(qemu, None), GuestImage(Path("/kernel"), Path("/initrd"), "d"), None)
     shown: list[SoakResult] = []
     numbers = soak_module.missing_numbers
     with (

@@ -216,6 +216,14 @@ def test_soak_whose_test_is_gone_cannot_be_resumed(folder: Path) -> None:
     assert len(TESTS) == 3
 
 
+def test_soak_of_another_qemu_at_the_same_path_cannot_be_resumed(folder: Path) -> None:
+    first = run_standin(folder, 1).history
+    (folder.parent / "qemu").write_text("built again")
+    with pytest.raises(UsageError, match="QEMU is another binary"):
+        run_standin(folder, 2)
+    assert read_soak(folder).cases == first.cases
+
+
 def test_rest_of_the_time(folder: Path) -> None:
     assert seconds_left(folder, REQUEST, None) == 3600
     run_standin(folder, 1)

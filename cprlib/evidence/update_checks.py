@@ -236,8 +236,9 @@ def delay_checks(update: UpdateResult, control_run_ms: float | None = None) -> I
     first, within_ms = update.times_ns, WITHOUT_DELAY_MS
     if control_run_ms is not None:
         within_ms = DELAY_BASE_MS + DELAY_SHARE * control_run_ms
-    sent, resumed = "its descriptors were sent", "it ran in the target, which had begun to load its state"
-    for name, earlier, later, words in (
+    sent = "from the guest's stop until its descriptors were sent"
+    resumed = "from the start of loading in the target until the guest ran"
+    for name, earlier, later, period in (
         ("fds-sent-without-delay", Step.STOP, Step.FDS_SENT, sent),
         ("resumed-without-delay", Step.STATE_LOADING, Step.RESUME, resumed),
     ):
@@ -248,7 +249,7 @@ def delay_checks(update: UpdateResult, control_run_ms: float | None = None) -> I
                 distance_ms <= limit_ms,
                 f"within {limit_ms:.0f} ms of {earlier}",
                 f"{distance_ms:.2f} ms",
-                f"the guest stood still for {distance_ms:.0f} ms before {words}",
+                f"{distance_ms:.0f} ms {period}",
             )
 
 

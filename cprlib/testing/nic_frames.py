@@ -191,7 +191,7 @@ def exchange_packets(case: MeasuredCase, pairs: int, when: str) -> None:
     settings = StreamSettings(rate=EXCHANGE_RATE, duration_s=EXCHANGE_S)
     with TrafficSession(case.guest.topology.station, flows, settings, keep_frames=0) as session:
         session.wait_sent(Deadline(EXCHANGE_S + 20, "test packets to be sent"))
-        session.finish(linger_s=1.0)
+        session.finish()
     result = session.result()
     after = received_per_queue(case.guest.agent.network().nic())
     lost = f"packets lost of {result.sent} with {pairs} queue pairs {when.replace('-', ' ')}"

@@ -52,7 +52,7 @@ class TrafficSession:
         with TrafficSession(topology.station, flows, settings) as session:
             session.wait_for_answers(500, Deadline(10, "traffic to flow"))
             ...                                   # the live update
-            session.finish(linger_s=1.0)          # stop sending, wait for late answers
+            session.finish()                      # stop sending, wait for late answers
         result = session.result(reflector_log)
 
     :param namespace: the station's; None for the namespace of the calling thread.

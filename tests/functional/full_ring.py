@@ -72,7 +72,7 @@ def full_ring(
         until_ns = max(stops, default=time.time_ns())
         with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
             session.wait_for_answers(session.progress().sent, Deadline(wait_ms / 1000 + ARRIVE_S, "the answers"))
-        session.finish(linger_s=1.0)
+        session.finish()
     agent.defer_receiving(0)
     _judge(case, when, room, session.result(), full_ns, until_ns)
 
@@ -179,7 +179,7 @@ def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> I
         calls.disarm()
         with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
             session.wait_for_answers(session.progress().sent, Deadline(ARRIVE_S, "the answers"))
-        session.finish(linger_s=1.0)
+        session.finish()
     result = session.result()
     full = f"the answers to {result.sent} packets wait for room in the send buffer"
     early = result.sent - waited

@@ -113,7 +113,7 @@ def search_highest_rate(case: MeasuredCase, *, first: float) -> RateSearch:
         settings = StreamSettings(rate, max(LEAST_PACKETS, round(rate * LEAST_S)))
         with TrafficSession(guest.topology.station, flows, settings, keep_frames=0) as session:
             session.wait_sent(Deadline(SENT_S, "the stream to be sent"))
-            session.finish(linger_s=1.0)
+            session.finish()
         log, dropped = reflector_log(guest.agent)
         return RateTrial.of(session.result(log, reflector_drops=dropped))
 

@@ -20,10 +20,11 @@ from cprlib.linux.topology import STATION
 from cprlib.traffic.flow import Flow
 from cprlib.traffic.probes import Listener, Probes
 
-ROUNDS = 3  # packets on each queue; the shortest delay counts
+ROUNDS = 3  # packets on each queue, from the guest while they are slow; the shortest delay counts
 QUIET_S = 0.02  # between two of them
 ANSWER_S = 5.0
 SLOWER, SLACK_MS = 5.0, 300.0  # the delay after an update is at most SLOWER times that before, plus SLACK_MS
+FAST_MS = 100.0
 REST_S = 0.2  # one period of rest
 MIN_PERIODS, MAX_PERIODS = 3, 15  # more than the minimum while the quietest of them used more than AT_REST
 AT_REST = 0.1  # of a processor
@@ -48,12 +49,7 @@ def time_single_packets(
             delays[f"to the guest, {flow.name}"] = _shortest(probes)
     with Listener(station, STATION.ipv4) as listener:
         for port in ports:
-            time.sleep(QUIET_S)
-            asked_ns = time.time_ns()
-            agent.start_stream(STATION.ipv4, 1000, count=1, port=listener.port, source_port=port)
-            arrived_ns = listener.wait(Deadline(ANSWER_S, "a single packet"))
-            delays[f"from the guest's port {port}"] = None if arrived_ns is None else (arrived_ns - asked_ns) / 1e6
-    agent.reset_streams()  # streams of a later test start at 0
+            delays[f"from the guest's port {port}"] = _shortest_from_guest(listener, agent, port)
     return delays
 
 
@@ -69,6 +65,20 @@ def _shortest(probes: Probes) -> float | None:
     return min(found)
 
 
+def _shortest_from_guest(listener: Listener, agent: AgentConnection, port: int) -> float | None:
+    found: list[float] = []
+    while len(found) < ROUNDS and min(found, default=SLACK_MS) > FAST_MS:
+        time.sleep(QUIET_S)
+        asked_ns = time.time_ns()
+        agent.start_stream(STATION.ipv4, 1000, count=1, port=listener.port, source_port=port)
+        arrived_ns = listener.wait(Deadline(ANSWER_S, "a single packet"))
+        agent.reset_streams()  # frees the port; streams of a later test start at 0
+        if arrived_ns is None:
+            return None
+        found.append((arrived_ns - asked_ns) / 1e6)
+    return min(found)
+
+
 def single_packets_check(before: Delays, after: Delays) -> Check:
     """Every single packet arrives after the update, about as fast as before; inconclusive when one was lost before."""
     name, expected = "single-packets-arrive", "single packets on the quiet NIC arrive, about as fast as before"
@@ -77,11 +87,11 @@ def single_packets_check(before: Delays, after: Delays) -> Check:
         return Check(name, Outcome.INCONCLUSIVE, expected, f"lost before the update: {', '.join(lost)}")
     problems = []
     for title, delay in after.items():
-        earlier = max(known for known in before.values() if known is not None)
+        earlier = before[title] or 0.0
         if delay is None:
             problems.append(f"none within {ANSWER_S:.0f} s: {title}")
         elif delay > SLOWER * earlier + SLACK_MS:
-            problems.append(f"{delay:.1f} ms instead of at most {earlier:.1f} before: {title}")
+            problems.append(f"{delay:.1f} ms instead of {earlier:.1f} before: {title}")
     ways = [max((ms for ms in each.values() if ms is not None), default=0.0) for each in (before, after)]
     observed = f"{len(after)} ways, the slowest {ways[0]:.1f} ms before and {ways[1]:.1f} ms after"
     meaning = f"a packet that comes alone is not delivered at once: {'; '.join(problems)}"

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from cprlib.evidence.records import Outcome
 from cprlib.guest.agent import AgentConnection
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.procfs import task_use
 from cprlib.testing import idle_nic
-from cprlib.testing.idle_nic import Delays, IdleLoad, idle_checks, measure_idle_load, single_packets_check
+from cprlib.testing.idle_nic import (
+    Delays,
+    IdleLoad,
+    idle_checks,
+    measure_idle_load,
+    single_packets_check,
+    time_single_packets,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -24,11 +33,51 @@ BEFORE: Delays = {"a": 4.0, "b": 6.0}
         (BEFORE, {"a": 30.0, "b": 5.0}, Outcome.PASS),
         (BEFORE, {"a": 400.0, "b": 5.0}, Outcome.FAIL),
         (BEFORE, {"a": None, "b": 5.0}, Outcome.FAIL),
+        ({"a": 4.0, "b": 200.0}, {"a": 900.0, "b": 200.0}, Outcome.FAIL),  # a slow flow hides no other
         ({"a": None, "b": 6.0}, {"a": None, "b": 5.0}, Outcome.INCONCLUSIVE),
     ],
 )
 def test_single_packets(before: Delays, after: Delays, outcome: Outcome) -> None:
     assert single_packets_check(before, after).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("delays", "shortest", "sent"),
+    [
+        ([8.0], 8.0, 1),
+        ([420.0, 5.0], 5.0, 2),  # a burst of the host's load
+        ([420.0, 400.0, 410.0], 400.0, 3),
+        ([420.0, None], None, 2),
+    ],
+)
+def test_slow_packets_of_the_guest_are_sent_again(
+    delays: list[float | None], shortest: float | None, sent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[str] = []
+    agent = SimpleNamespace(
+        start_stream=lambda *_, **parameters: requests.append(f"send from {parameters['source_port']}"),
+        reset_streams=lambda: requests.append("reset"),
+    )
+    now_ns, remaining = 1_000_000_000, iter(delays)
+
+    class Arrivals:
+        port = 9
+
+        def __init__(self, *_: object) -> None: ...
+
+        def __enter__(self) -> Arrivals:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def wait(self, _: object) -> int | None:
+            return None if (delay := next(remaining)) is None else now_ns + int(delay * 1e6)
+
+    monkeypatch.setattr(idle_nic, "Listener", Arrivals)
+    monkeypatch.setattr("cprlib.testing.idle_nic.time.time_ns", lambda: now_ns)
+    found = time_single_packets(cast("NetworkNamespace", None), cast("AgentConnection", agent), (), (7000,))
+    assert found == {"from the guest's port 7000": shortest}
+    assert requests == ["send from 7000", "reset"] * sent
 
 
 def test_rest() -> None:

@@ -13,6 +13,9 @@ from cprlib.guest.replies import Identity, NicInfo
 from cprlib.linux.procfs import read_text
 from cprlib.qemu.wrapper import last_message
 
+SOURCE = "source"  # name of the QEMU that runs the guest first
+STANDSTILL_MS = 1000.0  # a machine that stands still for so long without an update may starve a guest
+
 
 @dataclass(frozen=True, slots=True)
 class GuestView:
@@ -105,4 +108,27 @@ def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
             if console.ran_out_of_memory():
                 died, message = Outcome.INCONCLUSIVE, f"{message}; it ran out of memory: -p memory=MiB gives more"
             found.append(Check("guest-lives", died, "the guest's kernel runs", "it died", message))
+    return tuple(found)
+
+
+def starvation_checks(folder: Path, control_run_ms: float, failed_update: bool) -> tuple[Check, ...]:
+    """A check for each QEMU in which a processor of the guest got no time for many seconds.
+
+    It fails, since a target can lose the guest's timer interrupt, unless this machine may be the cause.
+
+    :param folder: the case's, with the consoles.
+    :param control_run_ms: longest gap in the control run, ms; 0 without one.
+    :param failed_update: the source has run the guest after an update that failed, too.
+    """
+    found = []
+    for path in sorted(folder.glob("console-*.log")):
+        if line := Console(path).starved():
+            name = path.stem.removeprefix("console-")
+            outcome, message = Outcome.FAIL, f"in the {name}, a processor of the guest got no time: {line}"
+            if name == SOURCE and not failed_update:
+                outcome, message = Outcome.INCONCLUSIVE, f"without an update, {message}"
+            elif control_run_ms >= STANDSTILL_MS:
+                outcome = Outcome.INCONCLUSIVE
+                message += f"; without an update this machine stood still for {control_run_ms:,.0f} ms"
+            found.append(Check("guest-not-starved", outcome, "the guest's processors get time", line, message))
     return tuple(found)

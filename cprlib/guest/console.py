@@ -14,7 +14,11 @@ LINE_LIMIT = 400  # characters of a line that are shown
 LINES_SHOWN = 20
 POLL_S = 0.02
 READY = re.compile(r"^cprlib: ready uptime_ms=\d{1,9} control=(yes|no)$")
-DYING = re.compile(r"Kernel panic|BUG: |Oops: |general protection fault|double fault|Unable to mount root")
+STARVED = re.compile(r"BUG: (?:soft|workqueue) lockup")  # a processor got no time: the guest lives
+DYING = re.compile(
+    r"Kernel panic|BUG: (?!(?:soft|workqueue) lockup)|Oops: |general protection fault|double fault"
+    r"|Unable to mount root"
+)
 OUT_OF_MEMORY = re.compile(r"\bOut of memory\b|deadlocked on memory")  # Linux: mm/oom_kill.c
 
 
@@ -53,6 +57,10 @@ class Console:
     def ran_out_of_memory(self) -> bool:
         """Whether the guest's kernel said that it has no memory left: it ended processes or itself."""
         return any(OUT_OF_MEMORY.search(line) for line in self.lines())
+
+    def starved(self) -> str:
+        """The kernel's first message that a processor got no time for many seconds; empty without one."""
+        return next((line for line in self.lines() if STARVED.search(line)), "")
 
     def wait_for(self, pattern: re.Pattern[str], deadline: Deadline) -> re.Match[str]:
         """Wait for a complete line whose beginning matches the pattern.

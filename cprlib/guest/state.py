@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
 from cprlib.guest.agent import AgentConnection
+from cprlib.guest.console import STARVED
 from cprlib.guest.files import GuestFile
 from cprlib.guest.replies import NicInfo
 
@@ -51,6 +52,8 @@ SETTLING = (f"{NET}[!l]*/{{carrier,mtu}}", "/proc/net/if_inet6", f"{CLOCKSOURCE}
 ERRORS = ("crc", "error", "fifo", "frame", "over", "timeout", "aborted", "heartbeat", "window", "xdp", "nohandler")
 NIC_SUBJECTS = re.compile(r"virtio|net|eth\d|clock|tsc|timer|time|irq|pci|hpet|rtc|lockup|stall|hung|bug|oops", re.I)
 WARNING = 4  # include/linux/kern_levels.h
+REPORT_US = 1_000_000  # messages so soon after a lockup are its report
+TAINT_SOFTLOCKUP = 1 << 14  # Linux, Documentation/admin-guide/tainted-kernels.rst
 PERMANENT = 0x4  # linux/if_arp.h ATF_PERM
 IRQ_ERRORS = ("ERR", "MIS", "SPU", "NMI", "MCE", "THR", "DFR", "TRM")  # arch/x86/kernel/irq.c
 NUMBER = re.compile(r"\b0x[0-9a-f]+\b|\b[0-9a-f]{4,}\b|\d+", re.I)
@@ -164,6 +167,8 @@ def _file(path: str, file: GuestFile) -> Iterator[tuple[str, str]]:
             yield f"msr/{number}/{REGISTERS.get(int(register.partition('@')[2], 16), register)}", value
         case ["dev", "kmsg"]:
             yield from _messages(file.text)
+        case [*_, "tainted"] if file.text.strip().isdecimal():
+            yield f"{name}/0", str(int(file.text) & ~TAINT_SOFTLOCKUP)
         case ["proc", *_]:
             yield from ((f"{name}/{number}", line) for number, line in enumerate(file.text.splitlines()))
         case _:
@@ -210,13 +215,20 @@ def _static_neighbours(text: str) -> Iterator[tuple[str, str]]:
 def _messages(text: str) -> Iterator[tuple[str, str]]:
     """Warnings of the kernel, and its messages about NICs, clocks and interrupts: their number, and the last one.
 
-    The path is the message without its numbers. Format: Linux, Documentation/ABI/testing/dev-kmsg.
+    The path is the message without its numbers. A processor that got no time is a check of its own
+    (:func:`cprlib.evidence.guest_checks.starvation_checks`). Format: Linux, Documentation/ABI/testing/dev-kmsg.
     """
     counts: Counter[str] = Counter()
+    starved_us = -REPORT_US
     for line in text.splitlines():
         head, _, message = line.partition(";")
         words = head.split(",")
         level = int(words[0]) & 7 if words[0].isdecimal() else None
+        time_us = int(words[2]) if len(words) > 2 and words[2].isdecimal() else 0
+        if STARVED.search(message):
+            starved_us = time_us
+        if 0 <= time_us - starved_us < REPORT_US:
+            continue
         if len(words) < 4 or level is None or (level > WARNING and not NIC_SUBJECTS.search(message)):
             continue
         path = f"kernel/{NUMBER.sub('#', message)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from cprlib.errors import CprlibError, DeadlineExceeded, InstrumentError, QemuFailed, UpdateFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
-from cprlib.evidence.guest_checks import death_checks
+from cprlib.evidence.guest_checks import death_checks, starvation_checks
 from cprlib.evidence.records import Check, Outcome, StatePair
 from cprlib.evidence.repeated_updates import numbered_check, numbered_row
 from cprlib.evidence.sent_files import sent_files_check
@@ -274,8 +274,10 @@ class GuestCase(CaseChecks):
             )
 
     def note_death(self) -> None:
-        """Add it to the evidence when a QEMU crashed or the guest's kernel died."""
-        self.evidence = self.evidence.with_checks(*death_checks(self.folder, self.counts_against_qemu))
+        """Add it to the evidence when a QEMU crashed, or the guest's kernel died or got no processor time."""
+        control_run_ms = self.evidence.instrument.control_run_interruption_ms or 0.0
+        starved = starvation_checks(self.folder, control_run_ms, failed_update=bool(self.evidence.faults))
+        self.evidence = self.evidence.with_checks(*death_checks(self.folder, self.counts_against_qemu), *starved)
 
 
 def labelled(check: Check, label: str) -> Check:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.evidence.guest_checks import death_checks
+from cprlib.evidence.guest_checks import death_checks, starvation_checks
 from cprlib.evidence.records import Outcome
 
 pytestmark = pytest.mark.fast
@@ -42,3 +42,29 @@ def test_a_crash_of_a_qemu_that_restored_the_guest_is_a_failed_check(tmp_path: P
 def test_without_a_crash_there_is_no_check(tmp_path: Path) -> None:
     (tmp_path / "stderr-source.log").write_text("qemu: warning\n", encoding="utf-8")
     assert death_checks(tmp_path, counts_against_qemu=True) == ()
+
+
+LOCKUP = "watchdog: BUG: soft lockup - CPU#0 stuck for 26s!"
+
+
+@pytest.mark.parametrize(
+    ("name", "control_run_ms", "failed_update", "outcome"),
+    [
+        ("target", 20.0, False, Outcome.FAIL),
+        ("target", 1500.0, False, Outcome.INCONCLUSIVE),  # the machine stands still without an update, too
+        ("source", 0.0, False, Outcome.INCONCLUSIVE),  # no update had begun
+        ("source", 0.0, True, Outcome.FAIL),
+    ],
+)
+def test_a_guest_without_processor_time(
+    name: str, control_run_ms: float, failed_update: bool, outcome: Outcome, tmp_path: Path
+) -> None:
+    (tmp_path / f"console-{name}.log").write_text(f"{LOCKUP}\n", encoding="utf-8")
+    (check,) = starvation_checks(tmp_path, control_run_ms, failed_update)
+    assert (check.name, check.outcome, check.observed) == ("guest-not-starved", outcome, LOCKUP)
+    assert LOCKUP in check.message
+
+
+def test_guests_with_processor_time_have_no_check(tmp_path: Path) -> None:
+    (tmp_path / "console-target.log").write_text("cprlib: ready\n", encoding="utf-8")
+    assert starvation_checks(tmp_path, 0.0, failed_update=False) == ()

@@ -51,6 +51,24 @@ def test_a_guest_without_memory_does_not_accuse_qemu(tmp_path: Path) -> None:
     assert [check.outcome for check in death_checks(tmp_path, counts_against_qemu=True)] == [Outcome.FAIL]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [swapper/0:1]",
+        "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!",
+    ],
+)
+def test_a_guest_without_processor_time_lives(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "console-target.log"
+    path.write_text(f"[   41.4] {line}\n[   41.5] Modules linked in:\n", encoding="utf-8")
+    Console(path).check()
+    assert Console(path).starved() == f"[   41.4] {line}"
+    assert death_checks(tmp_path, counts_against_qemu=True) == ()
+    path.write_text(f"[   41.4] {line}\n[   41.5] BUG: kernel NULL pointer dereference\n", encoding="utf-8")
+    with pytest.raises(GuestFailed, match="NULL pointer"):
+        Console(path).check()
+
+
 def test_a_dead_qemu_is_noticed(tmp_path: Path) -> None:
     def dead() -> None:
         raise GuestFailed("run", "QEMU has ended")

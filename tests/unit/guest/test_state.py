@@ -77,6 +77,18 @@ def test_state_has_what_does_not_change_by_itself() -> None:
 
 
 @pytest.mark.fast
+def test_processor_time_that_is_missing_is_no_change_of_the_guest() -> None:
+    """It has a check of its own, which knows whether this machine may be the cause."""
+    before = {"/proc/sys/kernel/tainted": "0\n", "/dev/kmsg": "4,1,9,-;clock: early\n"}
+    report = "0,2,900000000,-;watchdog: BUG: soft lockup - CPU#0 stuck for 26s!\n4,3,900000100,-;Call Trace:\n"
+    after = {"/proc/sys/kernel/tainted": "16384\n", "/dev/kmsg": before["/dev/kmsg"] + report}
+    assert state_of(after) == state_of(before)
+    after["/dev/kmsg"] += "4,4,902000000,-;virtio_net: too late for the report\n"
+    after["/proc/sys/kernel/tainted"] = "16896\n"
+    assert len(state_of(after).items() - state_of(before).items()) == 2
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(
     "path", ["/proc/interrupts", "/proc/timer_list", "/proc/net/arp", "/dev/kmsg", "/proc/x/config"]
 )

@@ -16,6 +16,7 @@ an entry to some; an entry without them is for all. With ``bits``, only these bi
 
 from __future__ import annotations
 
+import errno
 import functools
 import re
 import tomllib
@@ -39,6 +40,7 @@ TABLE = "allowed"
 WILDCARDS = {"*": "[^/]*", "**": ".*"}
 ADVICE = "docs/reading-a-report.md describes the file"
 LONGEST_VALUE, LONGEST_PATH, CONTEXT = 240, 240, 40  # characters
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of this process or this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,12 @@ class Snapshot:
 
     :param values: by path, of all sides.
     :param unread: sides that could not be read, with the reason.
+    :param refused: those of them that QEMU or the kernel refused to report.
     """
 
     values: Values
     unread: Mapping[str, str] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
 
     @property
     def sides(self) -> set[str]:
@@ -60,12 +64,13 @@ class Snapshot:
     def of_sides(self, sides: Iterable[str]) -> Snapshot:
         chosen = set(sides)
         values = {path: value for path, value in self.values.items() if side_of(path) in chosen}
-        return Snapshot(values, {side: reason for side, reason in self.unread.items() if side in chosen})
+        unread = {side: reason for side, reason in self.unread.items() if side in chosen}
+        return Snapshot(values, unread, self.refused & chosen)
 
     def updated(self, later: Snapshot) -> Snapshot:
         """The state in which the sides of a later one replace its own."""
         old = self.of_sides(self.sides - later.sides)
-        return Snapshot({**old.values, **later.values}, {**old.unread, **later.unread})
+        return Snapshot({**old.values, **later.values}, {**old.unread, **later.unread}, old.refused | later.refused)
 
 
 def side_of(path: str) -> str:
@@ -81,14 +86,17 @@ def take_snapshot(readers: Mapping[str, Callable[[], Values]]) -> Snapshot:
     """
     values: dict[str, str] = {}
     unread: dict[str, str] = {}
+    refused: set[str] = set()
     for side, read in readers.items():
         try:
             values |= {f"{side}/{path}": value for path, value in read().items()}
         except (InstrumentError, QmpRefused) as error:
             unread[side] = error.one_line()
+            refused |= {side} if isinstance(error, QmpRefused) else set()
         except OSError as error:
             unread[side] = str(error)
-    return Snapshot(values, unread)
+            refused |= {side} if error.errno not in SHORTAGES else set()
+    return Snapshot(values, unread, frozenset(refused))
 
 
 def compare(
@@ -99,15 +107,19 @@ def compare(
     allowed: Iterable[AllowedDifference],
     subject: str = "",
 ) -> EquivalenceRecord:
-    """Compare two states. A side that one of them lacks is not compared.
+    """Compare two states.
+
+    A side that was read before, and that QEMU or the kernel refuses to report now, is one difference. Other sides that
+    one of them lacks are not compared.
 
     :param allowed: differences that are not a finding.
     :param subject: what happened between them, for the report.
     """
     unread = {**before.unread, **after.unread}
     applicable = [item for item in allowed if item.applies_to(comparison, mechanism)]
-    found: list[Difference] = []
-    compared = passed = 0
+    gone = sorted(after.refused & (before.sides - before.unread.keys()))
+    found = [Difference(side, "readable", f"refused: {after.unread[side]}") for side in gone]
+    compared, passed = len(found), 0
     for path in dict.fromkeys((*before.values, *after.values)):
         if side_of(path) in unread:
             continue

@@ -8,6 +8,7 @@ out: they change with traffic.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import Counter
@@ -124,7 +125,7 @@ def _threads(folder: Path) -> Values:
 def read_network_state(switch: NetworkNamespace, station: NetworkNamespace, taps: Iterable[str]) -> Values:
     """State of a switch's links, and the errors that switch and station have counted.
 
-    :param taps: interfaces whose offloads are read.
+    :param taps: interfaces whose offloads are read; for one that is gone they are ``refused: ENODEV``.
     :raises InstrumentError, OSError: the kernel does not report it.
     """
     netlink = switch.netlink
@@ -146,7 +147,10 @@ def read_network_state(switch: NetworkNamespace, station: NetworkNamespace, taps
     for message in netlink.get_addr():
         values[f"address/{names.get(message['index'])}/{message.get_attr('IFA_ADDRESS')}"] = str(message["prefixlen"])
     for tap in taps:
-        values[f"offloads/{tap}"] = offload_bits(switch, tap)
+        try:
+            values[f"offloads/{tap}"] = offload_bits(switch, tap)
+        except OSError as error:
+            values[f"offloads/{tap}"] = f"refused: {errno.errorcode.get(error.errno or 0, error)}"
     return values | _stack_errors(switch) | _stack_errors(station)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import re
@@ -38,6 +39,8 @@ FLAG_NAMES = {
 SIOCETHTOOL, ETHTOOL_GFEATURES = 0x8946, 0x3A  # linux/sockios.h, linux/ethtool.h
 ETHTOOL_FEATURES = struct.Struct("10I")
 IFREQ = struct.Struct("16sH22x")
+WITHOUT_INTERFACE = (errno.EBADFD, errno.ENOLINK)  # of TUNGETIFF: drivers/net/tun.c, drivers/net/tap.c
+NO_INTERFACE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class TapQueue:
     """State of one tap queue in the kernel.
 
     :param number: the descriptor in its process.
+    :param interface: ``none`` for a descriptor that has none, or whose interface was deleted.
     :param detached: disabled by TUNSETQUEUE: it carries nothing until it is attached again. None for a macvtap, of
         which the kernel does not report it.
     :param header_bytes: length of the header before each packet (TUNGETVNETHDRSZ): 10, or 12 for virtio 1.
@@ -175,7 +179,12 @@ def read_tap_queues(pid: int) -> tuple[TapQueue, ...]:
 def _read_queue(pid: int, number: int) -> TapQueue:
     duplicate = duplicate_descriptor(pid, number)
     try:
-        name, flags = IFREQ.unpack(fcntl.ioctl(duplicate, TUNGETIFF, bytes(IFREQ.size)))
+        try:
+            name, flags = IFREQ.unpack(fcntl.ioctl(duplicate, TUNGETIFF, bytes(IFREQ.size)))
+        except OSError as error:
+            if error.errno not in WITHOUT_INTERFACE:
+                raise
+            return TapQueue(number, NO_INTERFACE, None, 0, (), None, "native")
         little, big, send_buffer = _read_integer(duplicate, TUNGETVNETLE), 0, None
         with contextlib.suppress(OSError):  # a kernel without CONFIG_TUN_VNET_CROSS_LE
             big = _read_integer(duplicate, TUNGETVNETBE)

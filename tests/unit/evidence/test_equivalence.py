@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from cprlib.errors import InstrumentError, UsageError
+from cprlib.errors import InstrumentError, QmpRefused, UsageError
 from cprlib.evidence.equivalence import (
     LONGEST_VALUE,
     AllowedDifference,
@@ -100,6 +101,30 @@ def test_a_side_that_cannot_be_read_is_inconclusive_and_hides_no_other() -> None
         Outcome.INCONCLUSIVE,
         "not read: kernel: cannot read the tap: no such link",
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (QmpRefused("read the devices", "no such device", error_class="GenericError"), Outcome.FAIL),
+        (OSError(errno.ENODEV, "No such device"), Outcome.FAIL),
+        (OSError(errno.EMFILE, "Too many open files"), Outcome.INCONCLUSIVE),  # of this process
+        (InstrumentError("read the tap", "no such link"), Outcome.INCONCLUSIVE),
+    ],
+)
+def test_a_side_that_was_read_and_is_refused_differs(error: Exception, outcome: Outcome) -> None:
+    def refused() -> dict[str, str]:
+        raise error
+
+    after = take_snapshot({"kernel": refused, "qom": lambda: {"machine/nic/mac": "52:54"}})
+    before = Snapshot({"qom/machine/nic/mac": "52:54", "kernel/tap0/qdisc": "noqueue"})
+    record = compare(before, before.updated(after), StatePair.UPDATE, Mechanism.CPR, (), "update 1")
+    check = equivalence_check(record, "equivalent-after-update")
+    assert check.outcome is outcome
+    if outcome is Outcome.FAIL:
+        assert "1 of 2 values differ: kernel was readable, is refused: " in check.message
+    same = compare(after, after, StatePair.UPDATE, Mechanism.CPR, ())
+    assert equivalence_check(same, "x").outcome is Outcome.INCONCLUSIVE
 
 
 def test_nothing_compared_is_inconclusive() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cprlib.errors import InstrumentError
 from cprlib.linux.host_state import read_network_state, read_process_state, tap_queue_values
-from cprlib.linux.tap import TapQueue
+from cprlib.linux.tap import TapQueue, read_tap_queues
 from cprlib.linux.topology import build_topology
 
 pytestmark = pytest.mark.fast
@@ -87,6 +87,24 @@ def test_links_show_a_changed_attribute() -> None:
         assert {path for path in later if not path.startswith("fdb/")} == set()  # the bridge learns at its own time
         topology.switch.netlink.link("set", index=topology.switch.index("tap0"), mtu=1400)
         assert "link/tap0/IFLA_MTU" in changed(before, read())
+
+
+@needs_root
+def test_a_tap_that_is_gone_hides_no_other_link() -> None:
+    with build_topology() as topology:
+        values = read_network_state(topology.switch, topology.station, ["tap0"])
+    assert values["offloads/tap0"] == "refused: ENODEV"
+    assert any(path.startswith("link/br0/") for path in values)
+
+
+@needs_root
+def test_a_tap_descriptor_without_an_interface_is_a_queue() -> None:
+    opened = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        values = tap_queue_values(read_tap_queues(os.getpid()))
+    finally:
+        os.close(opened)
+    assert values["queues/none/interface: none"] == "1"
 
 
 def test_tap_queues_are_counted_by_their_state() -> None:

@@ -142,8 +142,8 @@ def place_by_events(
     :param waiting: missing packets of one direction, in order of sending; those that are placed are removed.
     :param accounts: packets that did not leave each hop of this direction, in the order of the path.
     :param clock_error_ns: error of the packets' clock; at least :data:`CLOCK_ERROR_NS` is allowed.
-    :param unknown: use the events of unknown functions, and only those. They may concern other packets (a fragment that
-        timed out, a neighbour that never answered), therefore counters take precedence over them.
+    :param unknown: use only events of functions that are in no table. They may be about other packets (a fragment that
+        timed out, a neighbour that never answered), so call this after the counters were used.
     :returns: the packets placed, with hop and reason.
     """
     remaining = dict(accounts or {})

@@ -17,16 +17,14 @@ from cprlib.errors import SkipWord
 
 DOWNGRADE_CHECKS = ("vhost-worker", "no-downgrade")  # required of each case with vhost
 NOT_ASKED_FOR = (
-    SkipWord.NO_TARGET,
-    SkipWord.NO_LOCAL,
-    SkipWord.NO_CPR_EXEC,
-    SkipWord.NO_SANDBOX,
-    SkipWord.NO_MACHINE,
-    SkipWord.NO_SUSPEND,
+    SkipWord.NO_TARGET,  # the run was given no second QEMU
+    SkipWord.NO_LOCAL,  # no release up to 11.1 has this migration parameter
+    SkipWord.NO_CPR_EXEC,  # a migration mode that is younger than cpr-transfer
+    SkipWord.NO_SANDBOX,  # built without libseccomp
+    SkipWord.NO_MACHINE,  # an old machine type
+    SkipWord.NO_SUSPEND,  # some machine types have no suspend to RAM
 )
-"""Skips that every policy allows, because they say nothing about the QEMU under test: no second QEMU was
-given; the migration parameter ``local``, which not even 11.1 has, is not there, nor a migration mode that is younger
-than cpr-transfer, nor libseccomp, nor an old machine type, nor suspend to RAM, which some machine types lack."""
+"""Skips that every policy allows: they depend on the run, the host or QEMU's build, not on the code under test."""
 
 Severity = Literal["fail", "inconclusive"]
 

@@ -72,3 +72,23 @@ class Deadline:
             if self.expired:
                 raise self.exceeded()
             time.sleep(min(interval, self.remaining))
+
+
+def wait_while_rising(
+    probe: Callable[[], tuple[int, int]], *, quiet_s: float, latest_s: float, interval: float
+) -> None:
+    """Wait until a count reaches another one, as long as it rises.
+
+    :param probe: returns the count, and what it has to reach.
+    :param quiet_s: the wait ends when the count has not risen for this time; scaled as deadlines are.
+    :param latest_s: longest wait, scaled too.
+    :param interval: pause between two calls, in seconds.
+    """
+    purpose = "a count to rise"
+    (count, complete), whole, quiet = probe(), Deadline(latest_s, purpose), Deadline(quiet_s, purpose)
+    while count < complete and not (quiet.expired or whole.expired):
+        time.sleep(interval)  # no event announces the last one
+        earlier = count
+        count, complete = probe()
+        if count > earlier:
+            quiet = Deadline(quiet_s, purpose)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from cprlib.deadline import Deadline
+from cprlib.deadline import Deadline, wait_while_rising
 from cprlib.errors import InstrumentError
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import STATION_INTERFACE
@@ -127,15 +126,13 @@ class TrafficSession:
         :param linger_s: that while, in s.
         :raises InstrumentError: the instrument died.
         """
+
+        def answered() -> tuple[int, int]:
+            now = self.progress()
+            return now.answers, now.sent
+
         self._running.stop_sending()
-        purpose = "late answers"
-        now, whole = self.progress(), Deadline(max(linger_s, LATEST_S), purpose)
-        quiet = Deadline(linger_s, purpose)
-        while now.answers < now.sent and not (quiet.expired or whole.expired):
-            time.sleep(POLL_S)  # no event announces the end of the answers
-            earlier, now = now, self.progress()
-            if now.answers > earlier.answers:
-                quiet = Deadline(linger_s, purpose)
+        wait_while_rising(answered, quiet_s=linger_s, latest_s=max(linger_s, LATEST_S), interval=POLL_S)
         self._recording = self._running.finish()
 
     @property

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cprlib.deadline import Deadline
+from cprlib.deadline import Deadline, wait_while_rising
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Check, Outcome, Stream
 from cprlib.guest.agent import AgentConnection
@@ -27,7 +27,8 @@ from cprlib.traffic.tcp import TcpEndpointReport, TcpEndpointSettings, TcpRole, 
 REFLECTOR_PORT, GUEST_PORT = 8620, 22000
 TCP_PORTS = {TcpRole.SOURCE: 5001, TcpRole.SINK: 5002}  # by the station's role
 END_S = 20.0
-FIRST_ANSWER_S, LATE_ANSWERS_S = 5.0, 1.5
+FIRST_ANSWER_S = 5.0
+LATE_ANSWERS_S, LATEST_S, POLL_S = 1.5, 15.0, 0.1  # the wait for answers ends when none comes for a while
 TCP_BYTES_PER_PACKET = 100  # rate of each connection, per packet of the measured stream
 
 
@@ -147,10 +148,12 @@ def _kebab(plan: GuestStreamPlan) -> str:
 
 def _final_counters(agent: AgentConnection) -> tuple[SenderStream, ...]:
     """The streams' counters after the last answers; what is missing then is lost."""
-    with contextlib.suppress(DeadlineExceeded):
-        Deadline(LATE_ANSWERS_S, "the last answers").poll(
-            lambda: all(stream.answers >= stream.sent for stream in agent.streams()), 0.1
-        )
+
+    def answered() -> tuple[int, int]:
+        streams = agent.streams()
+        return sum(min(stream.answers, stream.sent) for stream in streams), sum(stream.sent for stream in streams)
+
+    wait_while_rising(answered, quiet_s=LATE_ANSWERS_S, latest_s=LATEST_S, interval=POLL_S)
     return agent.streams()
 
 

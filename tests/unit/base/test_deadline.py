@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from cprlib.deadline import Deadline
+from cprlib.deadline import Deadline, wait_while_rising
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.files import project_folder
 
@@ -39,3 +41,11 @@ def test_error_says_what_was_awaited(awaited: Awaited) -> None:
     with pytest.raises(DeadlineExceeded) as caught:
         Deadline(0.001, "something", awaited).poll(lambda: None)
     assert caught.value.awaited is awaited
+
+
+def test_a_count_is_awaited_while_it_rises_but_not_for_ever() -> None:
+    counts = itertools.count()
+    began = time.monotonic()
+    wait_while_rising(lambda: (next(counts), 10_000_000), quiet_s=10, latest_s=0.2, interval=0.01)
+    assert 0.2 <= time.monotonic() - began < 5
+    wait_while_rising(lambda: (7, 7), quiet_s=100, latest_s=100, interval=100)  # nothing is missing

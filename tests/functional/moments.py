@@ -282,7 +282,11 @@ NETDEV_LINK_DOWN = Operation("netdev-link-down", "the same by the name of the ne
 TAP_DOWN = Operation("tap-down", "no packet until the tap is up again", tap_down)
 PAUSED = Operation("paused-twice", "the guest stays paused; packets that waited are answered", paused_and_updated_twice)
 SMALL_RINGS = Operation(
-    "small-rings", "the rings keep their sizes, until the driver is bound", small_rings, can_resize_rings
+    "small-rings",
+    "the rings keep their sizes, until the driver is bound",
+    small_rings,
+    can_resize_rings,
+    "the guest's NIC is without VIRTIO_F_RING_RESET",
 )
 NOT_STARTED = Operation("not-started", "the guest is not started before cont; then it boots", not_started)
 SUSPENDED = Operation("suspended", "the guest stays suspended until it is woken", suspended, can_suspend)

@@ -1,6 +1,6 @@
 """Operations on a running guest, each of which must work after an update as it did before.
 
-An operation that fails is repeated on a guest that was never updated: where it fails there too, it accuses no update.
+An operation that fails is repeated on a guest that was never updated: if it fails there too, the check is inconclusive.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ class Operation:
     :param name: in kebab-case; the names of its checks begin with it.
     :param works: how success is seen, besides traffic on every queue afterwards.
     :param run: does it, undoes it, and returns what did not work.
-    :param applies: whether the guest has what it needs.
+    :param applies: whether the guest has what it needs; asked before the first update.
+    :param missing: what the guest lacks where it does not apply; empty when the test's own settings exclude it.
     """
 
     name: str
     works: str
     run: Callable[[OperatedGuest], list[str]]
     applies: Callable[[OperatedGuest], bool] = lambda _guest: True
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,13 @@ def run_operations(
     results: list[OperationResult] = []
     unknown = ""
     for operation in operations:
-        if unknown:  # the guest cannot be asked whether it applies
+        if unknown:
             results.append(OperationResult(operation, when, unknown=unknown))
-        elif operation.applies(guest):
-            result, answers = _run(guest, when, operation)
-            results.append(result)
-            if not answers:
-                unknown = f"the guest's traffic failed after {operation.name}"
+            continue
+        result, answers = _run(guest, when, operation)
+        results.append(result)
+        if not answers:
+            unknown = f"the guest's traffic failed after {operation.name}"
     return results, not unknown
 
 
@@ -132,7 +134,7 @@ ANSWERS = Operation("answers", "every NIC answers before the first operation", l
 DESCRIPTORS = "descriptors"  # the operation that comes last
 
 
-def between_looks(guest: OperatedGuest, operations: Sequence[Operation]) -> tuple[Operation, ...]:
+def with_descriptor_count(guest: OperatedGuest, operations: Sequence[Operation]) -> tuple[Operation, ...]:
     """The operations, on a guest that answers, and a count of QEMU's descriptors after the last."""
     before = read_table(guest.machine.pid).count_by_kind()
 
@@ -144,9 +146,14 @@ def between_looks(guest: OperatedGuest, operations: Sequence[Operation]) -> tupl
 
 
 class CheckedOperations:
-    """Runs operations on a case's guest; created by :func:`checked_operations`, before the first update."""
+    """Runs operations on a case's guest; created by :func:`checked_operations`, before the first update.
 
-    def __init__(self, case: MeasuredCase, guest: OperatedGuest) -> None:
+    :param operations: that may be run; an update that takes away what one of them needs must not exclude it.
+    :ivar excluded: the names of those that do not apply.
+    """
+
+    def __init__(self, case: MeasuredCase, guest: OperatedGuest, operations: Sequence[Operation]) -> None:
+        self.excluded = frozenset(operation.name for operation in operations if not operation.applies(guest))
         self._case = case
         self._guest = guest
         self._settings = guest.machine.settings  # also of the guest that is not updated
@@ -158,7 +165,11 @@ class CheckedOperations:
         :param when: the step of the test, for the checks' names: ``after-update``.
         :returns: whether the guest still answers.
         """
-        results, answers = run_operations(self._guest, when, between_looks(self._guest, operations))
+        for operation in operations:
+            if operation.name in self.excluded and operation.missing:
+                self._case.skip_check(f"{operation.name}-{when}", operation.works, operation.missing)
+        chosen = [operation for operation in operations if operation.name not in self.excluded]
+        results, answers = run_operations(self._guest, when, with_descriptor_count(self._guest, chosen))
         self._results += results
         return answers
 
@@ -184,16 +195,21 @@ class CheckedOperations:
                 running_guest(self._settings, first.mechanism, folder, case.parameters.queue_length) as control,
                 operated_guest(control, PortAllocator(), self._guest.used) as guest,
             ):
-                results, _ = run_operations(guest, "control", between_looks(guest, own))
+                results, _ = run_operations(guest, "control", with_descriptor_count(guest, own))
         except CprlibError as error:
             return dict.fromkeys(once, error.one_line())
         return {item.operation.name: listed(item.problems) or item.unknown for item in results}
 
 
 @contextlib.contextmanager
-def checked_operations(case: MeasuredCase, guest: OperatedGuest) -> Iterator[CheckedOperations]:
-    """Let the body run operations on a case's guest; then add their checks, and that no QEMU complained of its NIC."""
-    checked = CheckedOperations(case, guest)
+def checked_operations(
+    case: MeasuredCase, guest: OperatedGuest, operations: Sequence[Operation]
+) -> Iterator[CheckedOperations]:
+    """Let the body run operations on a case's guest; then add their checks, and that no QEMU complained of its NIC.
+
+    :param operations: that may be run.
+    """
+    checked = CheckedOperations(case, guest, operations)
     try:
         yield checked
     finally:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentError, QemuFailed
-from cprlib.evidence.records import Outcome
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome, Role
+from cprlib.testing.checks import CaseChecks
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.update.mechanism import Mechanism
 from operated_guest import OperatedGuest
-from operations import Operation, OperationResult, run_operations
+from operations import CheckedOperations, Operation, OperationResult, run_operations
 
 pytestmark = pytest.mark.fast
 
@@ -55,9 +62,39 @@ def run(guest: Guest, *operations: Operation) -> list[OperationResult]:
     return results
 
 
-def test_operations_that_do_not_apply_are_left_out() -> None:
-    results = run(Guest([], []), operation("a"), operation("b", applies=False), operation("c"))
-    assert [(item.check().name, item.problems) for item in results] == [("a-after-update", ()), ("c-after-update", ())]
+@pytest.fixture
+def case(tmp_path: Path) -> CaseChecks:
+    return CaseChecks(tmp_path, CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1))
+
+
+def checked(case: CaseChecks, *operations: Operation) -> CheckedOperations:
+    guest = Guest([], [], [], [])
+    guest.machine.pid, guest.machine.settings = os.getpid(), None
+    return CheckedOperations(cast(MeasuredCase, case), cast(OperatedGuest, guest), operations)
+
+
+def test_operations_that_do_not_apply_are_left_out_or_skipped(case: CaseChecks) -> None:
+    lacking = replace(operation("c", applies=False), missing="the NIC has no rings")
+    operations = (operation("a"), operation("b", applies=False), lacking)
+    runs = checked(case, *operations)
+    assert runs.excluded == {"b", "c"}
+    runs.run("after-update", operations)
+    runs.add_checks()
+    assert {check.name: check.outcome for check in case.evidence.checks} == {
+        "c-after-update": Outcome.SKIP,
+        "answers-after-update": Outcome.PASS,
+        "a-after-update": Outcome.PASS,
+        "descriptors-after-update": Outcome.PASS,
+    }
+
+
+def test_an_operation_that_no_longer_applies_is_run(case: CaseChecks) -> None:
+    """An update that takes a feature away takes the check of the feature, too, if the guest is asked afterwards."""
+    answers = iter([True, False])
+    lost = Operation("rings", "the rings are reset", lambda _guest: ["EOPNOTSUPP"], lambda _guest: next(answers))
+    runs = checked(case, lost)
+    runs.run("after-update", [lost])
+    assert ("rings", ("EOPNOTSUPP",)) in [(item.operation.name, item.problems) for item in runs._results]
 
 
 def test_after_a_failure_the_next_operation_runs_if_the_guest_answers() -> None:
@@ -74,15 +111,6 @@ def test_nothing_is_known_after_an_operation_that_leaves_the_guest_silent() -> N
     assert results[0].problems == tuple(SILENT)
     assert results[1].unknown == "the guest's traffic failed after a"
     assert results[1].check().outcome is Outcome.INCONCLUSIVE
-
-
-def test_a_silent_guest_is_not_asked_what_applies() -> None:
-    def ask(_guest: OperatedGuest) -> bool:
-        raise DeadlineExceeded("wait for the guest's answer", "nothing after 30.0 s", awaited=Awaited.GUEST)
-
-    asks = Operation("b", "it works", lambda _guest: [], ask)
-    results = run(Guest(SILENT), operation("a"), asks)
-    assert (results[0].problems, results[1].unknown) == (tuple(SILENT), "the guest's traffic failed after a")
 
 
 def test_a_qemu_that_dies_is_the_problem() -> None:

@@ -53,8 +53,12 @@ def main(arguments: Sequence[str], execute: Callable[[str, list[str], dict[str, 
     :param execute: replaces this process; a parameter for tests.
     :returns: exit status when no program is executed.
     """
+    usage = (__doc__ or "").replace("::", ":").replace("``", "")
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(usage)
+        return 0
     if not arguments or arguments[0] not in (*PASSED_ON, "test"):
-        print(__doc__, file=sys.stderr)
+        print(usage, file=sys.stderr)
         return USAGE_STATUS
     if sys.version_info < OLDEST_PYTHON:
         version = ".".join(str(number) for number in OLDEST_PYTHON)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import io
+import itertools
 import platform
 import select
 import sys
@@ -17,18 +19,42 @@ from cprlib.errors import ExitStatus, report_error
 from cprlib.files import project_folder
 from cprlib.process import terminate_on_signals
 
-COMMANDS = (
-    *("baseline", "build", "compare", "completion", "coverage", "doctor", "lab", "prove", "report", "run"),
-    *("scoreboard", "soak"),
-)
+GROUPS = {  # what each command does, by what it is for
+    "Test a QEMU": {
+        "doctor": "Report whether tests can run here, and how.",
+        "run": "Run the tests and judge the QEMU.",
+        "report": "Judge the results of a run again.",
+        "compare": "Compare two QEMUs: is one worse than the other?",
+        "baseline": "Save the figures of a good QEMU; compare runs with them.",
+    },
+    "Test the tests": {
+        "prove": "Do the tests kill mutants, QEMUs with a known defect?",
+        "coverage": "Which lines of the series does a test run?",
+        "soak": "Repeat random cases for hours.",
+        "scoreboard": "Measure stock QEMUs and the series in one table.",
+    },
+    "Tools": {
+        "build": "Build QEMU, guest image and lab kernel; print the paths.",
+        "lab": "Run a command or a shell in a disposable kernel.",
+        "completion": "Print the completion script of a shell.",
+    },
+}
+COMMANDS = tuple(name for members in GROUPS.values() for name in members)
+VERBOSE = ("-v", "--verbose")
 
 
-def _add_examples(command: click.Command, name: str) -> click.Command:
-    """Append examples to the help of a command and of its sub-commands."""
-    command.epilog = command.epilog or epilog_of(name)
-    for member in command.commands.values() if isinstance(command, click.Group) else ():
-        _add_examples(member, f"{name} {member.name}")
-    return command
+def _completed(command: click.Command, name: str) -> click.Command:
+    """A copy of a command with examples in its help, and with the option ``-v`` of ``cprlib`` behind its name too.
+
+    The words of a command in a lab may have a ``-v`` of their own.
+    """
+    made = copy.copy(command)
+    made.epilog = command.epilog or epilog_of(name)
+    if name.partition(" ")[0] != "lab":
+        made.params = [*command.params, click.Option(VERBOSE, is_flag=True, expose_value=False, hidden=True)]
+    if isinstance(made, click.Group) and isinstance(command, click.Group):
+        made.commands = {key: _completed(member, f"{name} {key}") for key, member in command.commands.items()}
+    return made
 
 
 class LazyGroup(click.Group):
@@ -38,13 +64,20 @@ class LazyGroup(click.Group):
         del ctx
         return sorted(COMMANDS)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by what they are for."""
+        del ctx
+        for heading, members in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl(list(members.items()))
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, in the module that is named after it."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
         command = getattr(importlib.import_module(f"cprlib.cli.{cmd_name}"), cmd_name)
-        return _add_examples(command, cmd_name) if isinstance(command, click.Command) else None
+        return _completed(command, cmd_name) if isinstance(command, click.Command) else None
 
 
 EPILOG = f"""`cprlib COMMAND --help` shows examples. {STATUS}"""
@@ -72,14 +105,12 @@ def _version(context: click.Context, parameter: click.Parameter, requested: bool
     callback=_version,
     help="Print version, commit and folder, and exit.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show output of failed tools and tracebacks.")
-@click.pass_context
-def cprlib(context: click.Context, verbose: bool) -> None:
+@click.option(*VERBOSE, is_flag=True, expose_value=False, help="Show output of failed tools and tracebacks.")
+def cprlib() -> None:
     """Test whether a live update of QEMU is safe for guest networking, with real guests and packets.
 
     Start with `cprlib doctor`, then `cprlib run`.
     """
-    context.obj = verbose
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +149,8 @@ def _run(given: list[str]) -> int:
             raise BrokenPipeError from error
         return report_error(cause)
     except Exception as error:
-        return report_error(error, verbose="-v" in given or "--verbose" in given)
+        before_lab = itertools.takewhile(lambda word: word != "lab", given)  # behind it are words of other programs
+        return report_error(error, verbose=any(word in VERBOSE for word in before_lab))
 
 
 def _is_closed(descriptor: int) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 # Of the options of `cprlib run`; a unit test compares them with the command line.
 FLAGS = frozenset({"--native", "--repeat", "--no-repeat", "--anyway"})  # the rest has a value
 OPTIONAL_VALUES: Mapping[str, tuple[str, ...]] = {"--lab": ("uml", "kvm")}  # another word after it is a test
+VERBOSE = ("-v", "--verbose")  # before the command or behind it
 SELECTION = frozenset({"-t", "--tag", "--out", "--parallel", "--matrix", "--points", "--shard"})
 
 
@@ -22,7 +23,7 @@ def rerun_command(run: str, case: str) -> str:
         run_words, case_words = shlex.split(run), shlex.split(case)
     except ValueError:
         return case
-    while run_words[1:2] in (["-v"], ["--verbose"]):
+    while run_words[1:2] and run_words[1] in VERBOSE:
         del run_words[1]
     if run_words[:2] != ["cprlib", "run"] or case_words[:2] != ["cprlib", "run"]:
         return case
@@ -34,6 +35,8 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """The options of a command line without its tests: name, and the words of name and value."""
     rest = list(words)
     while rest and (word := rest.pop(0)) != "--":
+        if word in VERBOSE:
+            continue
         name = word.partition("=")[0] if word.startswith("--") else word[:2]
         if not name.startswith("-"):
             continue

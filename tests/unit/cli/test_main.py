@@ -125,3 +125,28 @@ def test_output_that_has_no_space_is_of_the_environment() -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         status, said = run_cprlib("build", "--list", "--markdown", out=full.fileno())
     assert (status, said) == (ExitStatus.ENVIRONMENT, "cprlib: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("-v run no/such/test.py", True),
+        ("run -v no/such/test.py", True),
+        ("run no/such/test.py --verbose", True),
+        ("run no/such/test.py", False),
+        ("lab run --memory 64 --results /no/such -- grep -v x", False),
+        ("-v lab run --results /no/such -- grep x", True),
+    ],
+)
+def test_verbose_is_an_option_before_and_behind_the_command(
+    line: str, shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == ExitStatus.USAGE
+    assert ("Traceback" in capsys.readouterr().err) == shown
+
+
+def test_help_of_the_set_up_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bootstrap.main(["--help"]) == 0
+    printed = capsys.readouterr()
+    assert (printed.err, "``" in printed.out, "::" in printed.out) == ("", False, False)
+    assert "python3 -m cprlib.bootstrap run" in printed.out

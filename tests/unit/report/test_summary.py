@@ -40,6 +40,7 @@ CASE = "cprlib run tests/functional/test_x.py:X.test_y"
         ("cprlib run --no-repeat a.py", f"cprlib run --no-repeat {CASE[11:]}"),
         ("cprlib run --repeat a.py --qemu /q", f"cprlib run --repeat --qemu /q {CASE[11:]}"),
         ("cprlib -v run --qemu /q -p rate=500", f"cprlib run --qemu /q -p rate=500 {CASE[11:]}"),
+        ("cprlib run -v --qemu /q a.py", f"cprlib run --qemu /q {CASE[11:]}"),
         ("cprlib run --qemu /q my-tests/", f"cprlib run --qemu /q {CASE[11:]}"),
         ("cprlib run -tvhost:on --lab -- my-tests/", f"cprlib run --lab {CASE[11:]}"),
         ("cprlib run --policy mine.toml a.py", f"cprlib run --policy mine.toml {CASE[11:]}"),

@@ -9,7 +9,7 @@ import click
 
 from cprlib.campaign.compare import Effect
 from cprlib.cli.compare import min_effect_option
-from cprlib.cli.options import PATH, command_line, policy_option, require_results
+from cprlib.cli.options import PATH, command_line, policy_option, publish_results, require_results
 from cprlib.errors import UsageError
 from cprlib.words import printable
 
@@ -60,7 +60,7 @@ def check(
     """Say whether RESULTS are worse than the baseline FILE; exit status as of cprlib compare."""
     from cprlib.campaign.compare.baseline import check_baseline, read_baseline
     from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
-    from cprlib.report.results_folder import new_results_folder, publish
+    from cprlib.report.results_folder import new_results_folder
     from cprlib.verdict.policy_file import load_policy
 
     results, file = _paths(paths, name)
@@ -76,7 +76,7 @@ def check(
     if out is not None:
         folder = new_results_folder(out.resolve())
         write_comparison(made, folder)
-        click.echo(f"report: {publish(folder) / PAGE_FILE}", err=True)
+        click.echo(f"report: {publish_results(folder) / PAGE_FILE}", err=True)
     click.echo(comparison_text(made), nl=False)
     return made.exit_status
 

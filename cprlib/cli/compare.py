@@ -14,6 +14,7 @@ from cprlib.campaign.compare import MIN_EFFECT, Effect
 from cprlib.cli.options import (
     PATH,
     Command,
+    Number,
     base_option,
     check_backend,
     command_line,
@@ -24,8 +25,10 @@ from cprlib.cli.options import (
     parallel_option,
     parameter_option,
     policy_option,
+    publish_results,
     read_parameters,
     read_qemu,
+    refuse_options,
     renamed_option,
     report_progress,
     require_results,
@@ -43,7 +46,7 @@ def min_effect_option(of: str) -> Callable[[Command], Command]:
     """``--min-effect``, in percent of A or of the baseline."""
     return click.option(
         "--min-effect",
-        type=click.FloatRange(1, 1000),
+        type=Number(1, 1000),
         default=100 * MIN_EFFECT,
         show_default=True,
         help=f"Percent of {of}: the smallest difference of a duration that matters.",
@@ -57,7 +60,7 @@ def min_effect_option(of: str) -> Callable[[Command], Command]:
 @click.option("--a-firmware", type=PATH, help="Firmware folder of --a (its -L).")
 @click.option("--b-firmware", type=PATH, help="Firmware folder of --b.")
 @base_option
-@click.option("--budget", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Minutes for all rounds.")
+@click.option("--budget", type=Number(0.1), default=10.0, show_default=True, help="Minutes for all rounds.")
 @min_effect_option("A")
 @click.option("--noise", is_flag=True, help="Also compare A with itself in the same rounds.")
 @click.option("--a-to-b/--no-a-to-b", default=True, help="Also update from A to B, in the first two rounds.")
@@ -95,7 +98,7 @@ def compare(
     """
     from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
     from cprlib.campaign.compare.session import STORE
-    from cprlib.report.results_folder import new_results_folder, publish
+    from cprlib.report.results_folder import new_results_folder
 
     top, session = out.resolve(), None
     if resume:
@@ -110,10 +113,13 @@ def compare(
         session = STORE.begin(top, request)
         made = _run(context, session, request, parallel)
     else:
+        if a is None and len(saved) == 2:
+            happened = "saved results are compared as they are"
+            refuse_options(context, "compare saved results", happened, kept=("saved", "min_effect", "policy", "out"))
         made = _saved(saved, a, policy, Effect(min_effect / 100))
     folder = session or new_results_folder(top)
     write_comparison(made, folder)
-    latest = publish(folder)
+    latest = publish_results(folder)
     click.echo(f"report: {latest / PAGE_FILE}", err=True)
     click.echo(comparison_text(made), nl=False)
     return made.exit_status

@@ -17,11 +17,14 @@ from cprlib.cli.options import (
     base_option,
     check_backend,
     command_line,
+    hint_results,
     native_option,
     out_option,
     parallel_option,
     parameter_option,
+    publish_results,
     read_parameters,
+    refuse_options,
     report_progress,
     require_results,
     uml_option,
@@ -49,7 +52,9 @@ POLICY = "default"
     type=PATH,
     help="Add the results folder of an earlier coverage run; without TESTS, run nothing. May be given several times.",
 )
+@click.pass_context
 def coverage(
+    context: click.Context,
     tests: tuple[str, ...],
     base: str,
     native: bool,
@@ -72,7 +77,7 @@ def coverage(
     from cprlib.lab.doctor import choose_engine
     from cprlib.report.environment import describe_environment
     from cprlib.report.formatting import utc
-    from cprlib.report.results_folder import new_results_folder, publish
+    from cprlib.report.results_folder import new_results_folder
     from cprlib.report.run_json import read_machine
     from cprlib.report.run_report import EXIT_STATUS
     from cprlib.testing.parameters import check_parameters
@@ -85,11 +90,15 @@ def coverage(
     check_parameters(parameters)
     started_ns = time.time_ns()
     runs = bool(references or not earlier)
+    if not runs:
+        kept = ("base", "stored", "out")
+        refuse_options(context, "report on earlier runs", "nothing is run", kept=kept)
     engine = choose_engine(native, lab, report_progress) if runs else None
     build = build_coverage(base, console_progress())
     results = new_results_folder(out.resolve())
     if runs:
-        environment = _run_suite(results, build.qemu, references, parameters, engine, parallel)
+        with hint_results(results, "cprlib coverage --from"):
+            environment = _run_suite(results, build.qemu, references, parameters, engine, parallel)
     else:
         machine = read_machine(earlier[0])
         environment = machine[0] if machine else describe_environment()
@@ -106,7 +115,7 @@ def coverage(
         finished=utc(time.time_ns()) or "",
     )
     write_report(results, report)
-    latest = publish(results)
+    latest = publish_results(results)
     click.echo(report_text(report))
     click.echo(f"report: {latest / PAGE_FILE}")
     return int(EXIT_STATUS[report.verdict])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 STATUS = "Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 environment, 130 interrupted."
-LAB_STATUS = "Exit status: that of the command; 4 when the lab could not be started."
+LAB_STATUS = "Exit status: that of the command; 4 when the lab could not be started, or --seconds were over."
 
 EXAMPLES: Mapping[str, Mapping[str, str]] = {  # of each command: command lines with their purpose
     "baseline": {

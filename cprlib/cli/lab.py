@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from cprlib.cli.options import PATH
+from cprlib.cli.options import PATH, Number
 from cprlib.errors import UsageError
 from cprlib.lab.engine import (
     DEFAULT_MEMORY_MIB,
@@ -35,14 +35,22 @@ def lab() -> None:
 engine_option = click.option(
     "--engine", type=click.Choice(ENGINES), default="uml", show_default=True, help="Kind of lab."
 )
-memory_option = click.option("--memory", default=DEFAULT_MEMORY_MIB, show_default=True, help="Memory in MiB.")
+memory_option = click.option(
+    "--memory", type=click.IntRange(64), default=DEFAULT_MEMORY_MIB, show_default=True, help="Memory in MiB."
+)
 results_option = click.option("--results", type=PATH, help="The only folder that the lab can write; must exist.")
 
 
 @lab.command(name="run", context_settings={"ignore_unknown_options": True})
 @engine_option
 @memory_option
-@click.option("--seconds", default=600.0, show_default=True, help="Time after which the command is terminated.")
+@click.option(
+    "--seconds",
+    type=Number(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Time after which the command is terminated.",
+)
 @results_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(engine: str, memory: int, seconds: float, results: Path | None, command: tuple[str, ...]) -> int:

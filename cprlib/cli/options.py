@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shlex
 import sys
@@ -15,7 +16,7 @@ from click.core import ParameterSource
 
 from cprlib.build.series import DEFAULT_BASE
 from cprlib.cli import completion
-from cprlib.errors import UsageError
+from cprlib.errors import CprlibError, EnvironmentFailure, UsageError
 from cprlib.files import project_folder
 from cprlib.lab.engine import ENGINES
 
@@ -29,6 +30,17 @@ PATH = click.Path(path_type=Path)
 PARAMETER_NAME = re.compile(r"[A-Za-z_]\w*|nic\.[\w.-]+")
 QEMU_ARGUMENTS = "qemu_args"  # parameter of the suite
 QEMU_PARAMETERS = ("qemu", "firmware", "target_qemu", "target_firmware")  # of the suite, set by options
+
+
+class Number(click.FloatRange):
+    """A number in a range; neither infinity nor NaN, which click's own range accepts."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
 
 qemu_option = click.option("--qemu", type=PATH, help="QEMU to test; by default the project's own build.")
 firmware_option = click.option("--firmware", type=PATH, help="Firmware folder of --qemu (its -L).")
@@ -46,21 +58,33 @@ policy_option = click.option(
     shell_complete=completion.policies,
     help="A policy of fixtures/policies, or a TOML file.",
 )
-native_option = click.option("--native", is_flag=True, help="Run on this host, without asking cprlib doctor.")
+native_option = click.option(
+    "--native",
+    is_flag=True,
+    help="Run on this host's own kernel, as root, with KVM, tun and vhost-net; without asking cprlib doctor.",
+)
 lab_option = click.option(
     "--lab",
     is_flag=False,
     flag_value="uml",
     metavar="[ENGINE]",
-    help=f"Run in labs ({' or '.join(ENGINES)}), without asking cprlib doctor.",
+    help=f"Run each test in a disposable kernel (a lab: {' or '.join(ENGINES)}); without asking cprlib doctor.",
 )
-uml_option = click.option("--lab", flag_value="uml", help="Run in labs (uml), without asking cprlib doctor.")
+uml_option = click.option(
+    "--lab",
+    flag_value="uml",
+    help="Run each test in a disposable kernel (a lab); without asking cprlib doctor.",
+)
 parallel_option = click.option(
     "--parallel", type=click.IntRange(1), help="Tests at once; by default one per core in the lab, else one."
 )
 tag_option = click.option("-t", "--tag", multiple=True, help="Only tests with this Avocado tag, e.g. queues:4.")
 parameter_option = click.option(
-    "-p", "--parameter", multiple=True, metavar="NAME=VALUE", help="Avocado parameter, see docs/parameters.md."
+    "-p",
+    "--parameter",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Parameter of the tests, e.g. rate=500 or nic.packed=on; for an unknown name, the error lists all.",
 )
 qemu_arg_option = click.option(
     "--qemu-arg",
@@ -207,35 +231,84 @@ def resume_option(what: str, how: str = "") -> Callable[[Command], Command]:
     return click.option("--resume", is_flag=True, help=f"Continue the latest {what} in --out{how}.")
 
 
+def given_options(context: click.Context) -> dict[str, str]:
+    """The options and arguments on the command line, by name, each as a user writes it: ``--quick``."""
+    given = {}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            words = parameter.secondary_opts if context.params.get(name) is False else parameter.opts
+            given[name] = max(words, key=len) if isinstance(parameter, click.Option) else parameter.human_readable_name
+    return given
+
+
+def refuse_options(context: click.Context, tried: str, happened: str, *, kept: Iterable[str]) -> None:
+    """Refuse options that would have no effect.
+
+    :param tried, happened: of the message, which names the option behind ``tried``.
+    :param kept: names of those that have one.
+    :raises UsageError: another one was given.
+    """
+    for name, word in given_options(context).items():
+        if name not in (*kept, "verbose"):
+            raise UsageError(f"{tried} with {word}", happened, f"leave {word} out")
+
+
 def resume_session(context: click.Context, store: Store[Request], *also: str) -> tuple[Path, Request]:
     """The session of ``--resume``, and its request.
 
     :param also: parameters that may be given with it, beside ``--out`` and ``--parallel``.
     :raises UsageError: there is none, or another option was given, which the session has from its beginning.
     """
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        given = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
-        if given and name not in ("out", "parallel", "resume", *also):
-            option = max(parameter.opts, key=len)
-            option = f"{option} or {parameter.secondary_opts[0]}" if parameter.secondary_opts else option
-            happened = "a resumed session keeps the request that it began with"
-            raise UsageError(f"resume cprlib {context.info_name} with {option}", happened, f"leave {option} out")
+    happened = "a resumed session keeps the request that it began with"
+    kept = ("out", "parallel", "resume", *also)
+    refuse_options(context, f"resume cprlib {context.info_name}", happened, kept=kept)
     session = store.latest(context.params["out"].resolve())
     return session, store.read(session)
 
 
 @contextlib.contextmanager
 def hint_resume(context: click.Context, session: Path) -> Iterator[None]:
-    """Say how to resume when the body is interrupted.
+    """Say how to resume when the body is interrupted, or ends with an error that is not the user's.
 
     :param session: folder of the session.
     """
+    usual = context.get_parameter_source("out") == ParameterSource.DEFAULT
+    out = [] if usual else ["--out", str(context.params["out"])]
+    with _hint(session, f"resume with: {shlex.join(['cprlib', str(context.info_name), '--resume', *out])}"):
+        yield
+
+
+@contextlib.contextmanager
+def hint_results(results: Path, command: str) -> Iterator[None]:
+    """Say where the results are, and what reads them, when the body is interrupted or ends with an error.
+
+    :param command: ``cprlib report``; the folder comes behind it.
+    """
+    with _hint(results, f"report on them with: {command} {shlex.quote(str(results))}"):
+        yield
+
+
+@contextlib.contextmanager
+def _hint(folder: Path, advice: str) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        usual = context.get_parameter_source("out") == ParameterSource.DEFAULT
-        out = [] if usual else ["--out", str(context.params["out"])]
-        again = shlex.join(["cprlib", str(context.info_name), "--resume", *out])
-        click.echo(f"results so far are in {session}; resume with: {again}", err=True)
+    except UsageError:
         raise
+    except (KeyboardInterrupt, CprlibError, OSError):
+        report_progress(f"results so far are in {folder}; {advice}")
+        raise
+
+
+def publish_results(folder: Path) -> Path:
+    """Mark results as finished.
+
+    :returns: the link ``latest``, or the folder where that cannot be made; this is only a warning.
+    """
+    from cprlib.report.results_folder import publish
+
+    try:
+        return publish(folder)
+    except EnvironmentFailure as error:
+        report_progress(f"cprlib: {error.one_line()}")
+        return folder

@@ -14,20 +14,23 @@ from cprlib.campaign.mutation import AT_LEAST
 from cprlib.cli import completion
 from cprlib.cli.options import (
     PATH,
+    Number,
     base_option,
     check_backend,
     command_line,
+    given_options,
     hint_resume,
     native_option,
     out_option,
     parallel_option,
+    publish_results,
+    refuse_options,
     renamed_option,
     report_progress,
     resume_option,
     resume_session,
     uml_option,
 )
-from cprlib.errors import UsageError
 
 if TYPE_CHECKING:
     from cprlib.campaign.mutation.plan import MutationRequest, PlannedBuild
@@ -49,7 +52,8 @@ NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
 @click.option(
     "--whole/--quick",
     default=True,
-    help="Run every test on every build; --quick: on a mutant only the tests in its Killed-by.",
+    help="--whole: every test on every build, which takes a day on two cores; "
+    "--quick: on a mutant only the tests in its Killed-by.",
 )
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs of the good build.")
 @native_option
@@ -79,7 +83,7 @@ NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
 @click.option("--seed", type=int, default=0, show_default=True, help="With --sample: which ones.")
 @click.option(
     "--at-least",
-    type=click.FloatRange(0, 100),
+    type=Number(0, 100),
     default=AT_LEAST,
     show_default=True,
     metavar="PERCENT",
@@ -102,13 +106,16 @@ def prove(context: click.Context, /, parallel: int | None, out: Path, resume: bo
     from cprlib.campaign.mutation.output import PAGE_FILE, report_text
     from cprlib.campaign.mutation.plan import STORE, choose_mutants, make_plan
     from cprlib.campaign.mutation.run import prove as run_session
-    from cprlib.report.results_folder import publish
 
     check_backend("prove the suite", options["native"], options["lab"])
     if resume:
         session, request = resume_session(context, STORE)
     else:
-        _check_options(context, generated=options["generated"])
+        generated = options["generated"]
+        kind = "the mutants of images/qemu/mutants" if generated else "--generated"
+        unfit = NOT_GENERATED if generated else GENERATED_ONLY
+        fit = given_options(context).keys() - set(unfit)
+        refuse_options(context, "prove the suite", f"it is for {kind}", kept=fit)
         request = _request(**options)
     tests = list_tests()
     if request.tests:
@@ -124,7 +131,7 @@ def prove(context: click.Context, /, parallel: int | None, out: Path, resume: bo
             report = prove_generated(session, request, tests, parallel=parallel, progress=progress, say=report_progress)
         else:
             report = run_session(session, request, plan, parallel=parallel, progress=progress, say=report_progress)
-    latest = publish(session)
+    latest = publish_results(session)
     click.echo(report_text(report))
     click.echo(f"report: {latest / PAGE_FILE}")
     return report.exit_status
@@ -169,17 +176,3 @@ def _request(
         at_least=at_least,
         tests=test_ids,
     )
-
-
-def _check_options(context: click.Context, *, generated: bool) -> None:
-    """Refuse options that mean nothing for the kind of mutants.
-
-    :raises UsageError: one was given.
-    """
-    for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        unfit = option.name in (NOT_GENERATED if generated else GENERATED_ONLY)
-        if unfit and source is not click.core.ParameterSource.DEFAULT:
-            kind = "the mutants of images/qemu/mutants" if generated else "--generated"
-            happened = f"{option.opts[0]} is for {kind}"
-            raise UsageError("prove the suite", happened, "leave it out, or see `cprlib prove --help`")

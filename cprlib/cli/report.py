@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cprlib.cli.options import PATH, command_line, policy_option
+from cprlib.cli.options import PATH, command_line, policy_option, publish_results, refuse_options
 from cprlib.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,8 +33,15 @@ DEFAULT_OUT = Path("results")
 )
 @click.option("--merge", is_flag=True, help="Join RESULTS of the shards of a matrix into one run, in --out.")
 @click.option("--out", type=PATH, help="Folder of all runs, for --merge.  [default: results]")
+@click.pass_context
 def report(
-    results: tuple[Path, ...], policy: str, format_: str, index: Path | None, merge: bool, out: Path | None
+    context: click.Context,
+    results: tuple[Path, ...],
+    policy: str,
+    format_: str,
+    index: Path | None,
+    merge: bool,
+    out: Path | None,
 ) -> int:
     """Judge the cases in RESULTS by a policy, write the files of the report, and print a summary.
 
@@ -47,6 +54,7 @@ def report(
     from cprlib.verdict.policy_file import load_policy
 
     if index is not None:
+        refuse_options(context, "write the page of all runs", "it is only that page", kept=("index",))
         click.echo(f"history: {write_index(index.resolve())}")
         return 0
     judged_by = load_policy(policy)
@@ -65,7 +73,7 @@ def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:
     """The report on all shards, in a results folder of its own."""
     from cprlib.report.build_report import build_report
     from cprlib.report.matrix import merge_results
-    from cprlib.report.results_folder import new_results_folder, publish
+    from cprlib.report.results_folder import new_results_folder
 
     if not shards:
         raise UsageError("merge shards", "no folder is given", "give the results folder of each shard")
@@ -77,5 +85,5 @@ def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:
     except BaseException:  # also Ctrl-C: the shards still have everything
         shutil.rmtree(results, ignore_errors=True)
         raise
-    click.echo(f"merged into {publish(results)}", err=True)
+    click.echo(f"merged into {publish_results(results)}", err=True)
     return made

@@ -22,12 +22,14 @@ from cprlib.cli.options import (
     command_line,
     file_of_test,
     firmware_option,
+    hint_results,
     lab_option,
     native_option,
     out_option,
     parallel_option,
     parameter_option,
     policy_option,
+    publish_results,
     qemu_arg_option,
     qemu_option,
     read_parameters,
@@ -221,10 +223,10 @@ def _run_and_judge(
 
     # The import takes half a second, while this process waits for the tests.
     threading.Thread(target=importlib.import_module, args=("cprlib.report.build_report",), daemon=True).start()
-    retries = run_and_collect(suite)
+    with hint_results(suite.results, "cprlib report"):
+        retries = run_and_collect(suite)
     from cprlib.report.build_report import build_report
     from cprlib.report.history import INDEX_FILE
-    from cprlib.report.results_folder import publish
     from cprlib.report.summary import result_table
 
     if not (suite.results.parent / INDEX_FILE).exists():
@@ -237,9 +239,10 @@ def _run_and_judge(
     report = judge()
     if repeat and (tries := first_tries(report)):
         report_progress("Inconclusive tests are run once more, alone.")
-        retries += repeat_tests(suite, tries)
+        with hint_results(suite.results, "cprlib report"):
+            retries += repeat_tests(suite, tries)
         report = judge()
-    latest = publish(suite.results)
+    latest = publish_results(suite.results)
     _write_history(suite.results.parent)
     click.echo(result_table(report))
     click.echo(f"report: {latest / 'report.html'}")

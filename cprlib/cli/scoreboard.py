@@ -16,6 +16,7 @@ from cprlib.cli.options import (
     native_option,
     out_option,
     parallel_option,
+    publish_results,
     report_progress,
     resume_option,
     resume_session,
@@ -59,7 +60,6 @@ def scoreboard(
     from cprlib.campaign.scoreboard.run import run_session
     from cprlib.lab.doctor import choose_engine
     from cprlib.report.environment import describe_run
-    from cprlib.report.results_folder import publish
 
     check_backend("measure the scoreboard", native, lab)
     if resume:
@@ -79,5 +79,5 @@ def scoreboard(
     if page:
         write_text(page, text)
     click.echo(text, nl=False)
-    click.echo(f"page: {publish(session) / PAGE_FILE}", err=True)
+    click.echo(f"page: {publish_results(session) / PAGE_FILE}", err=True)
     return ExitStatus.PASS if all(row.updates for row in rows) else ExitStatus.INCONCLUSIVE

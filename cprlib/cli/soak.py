@@ -21,6 +21,7 @@ from cprlib.cli.options import (
     out_option,
     parallel_option,
     policy_option,
+    publish_results,
     qemu_option,
     read_qemu,
     report_progress,
@@ -151,8 +152,7 @@ def _request(
 
 def _show(result: SoakResult) -> None:
     from cprlib.campaign.soak.output import PAGE_FILE, report_text
-    from cprlib.report.results_folder import publish
 
-    latest = publish(result.folder)
+    latest = publish_results(result.folder)
     click.echo(report_text(result))
     click.echo(f"report: {latest / PAGE_FILE}")

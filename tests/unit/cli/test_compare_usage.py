@@ -33,6 +33,9 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--b", "/bin/true", "--policy", "unknown"], "no policy of that name"),
         (["--b", "/nowhere/qemu"], "/nowhere/qemu"),
         (["--resume"], "no session in"),
+        (["one", "two", "--whole"], "compare saved results with --whole: saved results are compared as they are"),
+        (["one", "two", "--no-a-to-b"], "with --no-a-to-b"),
+        (["one", "two", "-p", "rate=5"], "with --parameter"),
         (["--resume", "--budget", "20"], "resume cprlib compare with --budget"),
     ],
 )
@@ -45,3 +48,27 @@ def test_bad_calls_are_usage_errors_in_one_line(
     assert len(lines) == 1
     assert why in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+REFUSED = {
+    "compare --b /q --budget nan": "--budget",
+    "compare --b /q --budget inf": "--budget",
+    "compare a b --min-effect nan": "--min-effect",
+    "prove --generated --at-least nan": "--at-least",
+    "lab run --seconds nan -- true": "--seconds",
+    "lab run --seconds 0 -- true": "--seconds",
+    "lab run --memory -1 -- true": "--memory",
+    "report --index x y": "leave RESULTS out",
+    "report --index --policy nosuch": "leave --policy out",
+    "report --index --merge": "leave --merge out",
+    "coverage --from . --parallel 3": "leave --parallel out",
+    "coverage --from . --lab": "leave --lab out",
+}
+
+
+@pytest.mark.parametrize(("line", "why"), REFUSED.items())
+def test_numbers_and_options_without_effect_are_refused(
+    line: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == ExitStatus.USAGE
+    assert why in capsys.readouterr().err

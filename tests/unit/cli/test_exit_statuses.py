@@ -157,3 +157,30 @@ def test_all_statuses_are_documented() -> None:
     text = (project_folder() / "docs" / "cli.md").read_text(encoding="utf-8")
     for status in ExitStatus:
         assert f"| {status} | " in text
+
+
+def test_latest_that_is_a_folder_hides_no_verdict(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results" / "latest").mkdir(parents=True)
+    assert ran(case=lost(3)) == 1
+    printed = capsys.readouterr()
+    assert "verdict: FAIL" in printed.out
+    (folder,) = (tmp_path / "results").glob("2*")
+    assert f"report: {folder / 'report.html'}" in printed.out
+    assert "cannot point" in printed.err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, EnvironmentFailure("write evidence", "No space left on device")])
+def test_interrupted_run_says_where_its_results_are(
+    ran: Ran,
+    error: BaseException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(avocado_run, "run_and_collect", stopped)
+    assert ran(case=good_case()) in (ExitStatus.INTERRUPTED, ExitStatus.ENVIRONMENT)
+    (folder,) = (tmp_path / "results").glob("2*")
+    assert f"report on them with: cprlib report {folder}" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.soak.result import STORE, SoakRequest, SoakResult
 from cprlib.cli.main import cprlib, main
-from cprlib.errors import ExitStatus
+from cprlib.errors import EnvironmentFailure, ExitStatus
 from tests.unit.soak.samples import case, result
 
 TESTS = (SuiteTest("test-a", "/x/test_x.py:X.test_a"), SuiteTest("test-b", "/x/test_x.py:X.test_b"))
@@ -95,14 +95,20 @@ def test_resume_keeps_the_request(asked: Asked, tmp_path: Path) -> None:
     assert STORE.latest(tmp_path) == asked[0][0]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, EnvironmentFailure("write soak.json", "no space", "free some")])
 def test_interruption_says_how_to_resume(
-    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    asked: Asked,
+    error: BaseException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def run(*_: object, **__: object) -> SoakResult:
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr("cprlib.campaign.soak.run.soak", run)
-    assert main(["soak", "--out", str(tmp_path), "--hours", "1", "--lab"]) == ExitStatus.INTERRUPTED
+    status = main(["soak", "--out", str(tmp_path), "--hours", "1", "--lab"])
+    assert status in (ExitStatus.INTERRUPTED, ExitStatus.ENVIRONMENT)
     assert f"resume with: cprlib soak --resume --out {tmp_path}" in capsys.readouterr().err
     assert asked == []
 

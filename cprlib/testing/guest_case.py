@@ -96,8 +96,9 @@ class GuestCase(CaseChecks):
         """Update the guest and add what was seen to the evidence.
 
         :param qemu: QEMU of the target; the source's when None.
-        :param label: prefix of the names of this update's checks. With a label the sent files are checked, too, but
-            states and times are not compared.
+        :param label: prefix of the names of this update's checks. With a label the sent files are checked too; the time
+            between the update's steps is not, and the states before and after are not compared if ``target`` or
+            ``hooks`` are given, which change them.
         :param target: settings of the target; the source's when None.
         :param note: for the report of a case with several updates.
         :param check: name of the check that fails when the update does; ``LABEL-update`` with a label.
@@ -111,7 +112,8 @@ class GuestCase(CaseChecks):
         other_qemu = qemu is not None and qemu != source.settings.qemu
         self._between_qemus |= other_qemu
         with self.control_step():
-            state = None if other_qemu or self._watch or label else self._read_state()
+            changed = bool(label) and (target is not None or bool(hooks))
+            state = None if other_qemu or self._watch or changed else self._read_state()
             if self._watch:
                 self._watch.before_update()
         try:
@@ -139,7 +141,8 @@ class GuestCase(CaseChecks):
         self.add_update(update.without_taps(others) if others else update, netdevs, note, label)
         if files:
             self.add_checks(labelled(sent_files_check(netdevs, files.sent), label))
-        self.expect_same_state(state, StatePair.UPDATE, "equivalent-after-update", f"update {len(self._notes)}")
+        name = f"{label}-equivalent" if label else "equivalent-after-update"
+        self.expect_same_state(state, StatePair.UPDATE, name, label or f"update {len(self._notes)}")
         return update
 
     def inject_fault(self, fault: Fault, *, name: str = "") -> FaultResult:

@@ -131,6 +131,7 @@ class FailedUpdate(LiveUpdateTest):
                 return
             set_link(case.guest, up=False)
             case.inject_fault(*faults_named("unnoticed-death"), name="unnoticed-death-link-down")
+            case.compares_states = False  # until now vhost, which is not used, has no owner
             case.live_update(label="link-down")
             set_link(case.guest, up=True)
             case.expect_answers("link-up")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +19,7 @@ from cprlib.process import kill_group, spawn
 from cprlib.testing.guest_case import GuestCase, labelled
 from cprlib.testing.watch import FrameWatch
 from cprlib.update.faults import Action, faults_named
+from cprlib.update.live_update import UpdateHook
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
@@ -95,6 +96,26 @@ def test_a_failed_update_has_the_messages_of_both_qemus(tmp_path: Path) -> None:
     (check,) = case.evidence.checks
     assert (check.name, check.outcome, check.family) == ("first-update", Outcome.FAIL, "update-completes")
     assert "(the source said: kvm: a; the target said: kvm: b)" in check.message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reads"),
+    [({}, 1), ({"label": "x"}, 1), ({"label": "x", "hooks": [UpdateHook()]}, 0), ({"hooks": [UpdateHook()]}, 1)],
+    ids=["plain", "labelled", "labelled with a hook", "with a hook"],
+)
+def test_states_are_compared_unless_a_labelled_update_changes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], reads: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise UpdateFailed("live-update the guest", "it failed")
+
+    seen: list[object] = []
+    monkeypatch.setattr("cprlib.testing.guest_case.read_compared", seen.append)
+    case = guest_case(tmp_path, fail)
+    case.compares_states = True
+    with pytest.raises(UpdateFailed):
+        case.live_update(**arguments)
+    assert len(seen) == reads
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cprlib.deadline import Deadline
 from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import Clocks
@@ -18,7 +19,7 @@ from cprlib.qemu.qmp import QmpConnection
 
 NS = 1_000_000_000
 RTC = "/sys/class/rtc/rtc0/since_epoch"
-RTC_READINGS = 3
+RTC_S, RTC_POLL_S = 10.0, 0.02
 HPET_REGISTERS = (0xFED00000, 0xFED000F0)  # capabilities and main counter (include/hw/timer/hpet.h in QEMU)
 HPET_VENDOR = 0x8086
 FS_PER_NS = 1_000_000
@@ -85,18 +86,20 @@ class DeviceClock:
 
 
 def read_rtc(agent: AgentConnection) -> DeviceClock:
-    """Read the real-time clock through the guest; several times when it is being updated, as on a busy machine.
+    """Read the real-time clock through the guest, again while it is being updated, which takes long on a busy machine.
 
     :raises GuestFailed, DeadlineExceeded: no answer.
     """
-
-    for _ in range(RTC_READINGS):
+    deadline = Deadline(RTC_S, "the guest's real-time clock")
+    while True:
         asked_ns = time.monotonic_ns()
         file = agent.files([RTC]).get(RTC)
         when = _bracket(asked_ns)
         if file and file.text.strip().isdecimal():
             return DeviceClock(*when, int(file.text) * NS)
-    return DeviceClock(*when, None)
+        if not file or deadline.expired:
+            return DeviceClock(*when, None)
+        time.sleep(RTC_POLL_S)
 
 
 def read_hpet(qmp: QmpConnection) -> DeviceClock:

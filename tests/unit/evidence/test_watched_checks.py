@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from cprlib.evidence import clock_checks
 from cprlib.evidence.clock_checks import (
     NS,
     PRECISE_NS,
@@ -17,10 +18,12 @@ from cprlib.evidence.clock_checks import (
     rate_check,
     read_clocks,
     read_hpet,
+    read_rtc,
     step_check,
 )
 from cprlib.evidence.counter_checks import Notifications, error_check, notification_checks, per_packet
 from cprlib.evidence.records import Outcome
+from cprlib.guest.files import GuestFile
 from cprlib.guest.replies import Clocks
 
 pytestmark = pytest.mark.fast
@@ -96,6 +99,30 @@ def test_steps_of_a_clock_that_stops_with_the_vm(step_ms: int, outcome: Outcome)
     before, after = DeviceClock(0, 5 * MS, 0), DeviceClock(2_500 * MS, 5 * MS, (2_500 + step_ms) * MS)
     (check,) = device_clock_check("hpet-step", before, after, PAUSE_MS * MS, stops=True)
     assert check.outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("texts", "time_ns", "readings"),
+    [
+        (["EIO"] * 8 + ["1795725883"], 1795725883 * 1000 * MS, 9),  # a busy machine
+        (["EIO"] * 10_000, None, 3),  # never
+        ([None], None, 1),  # the guest has no real-time clock
+    ],
+)
+def test_the_real_time_clock_is_read_until_it_answers(
+    texts: list[str | None], time_ns: int | None, readings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock_checks, "RTC_S", 0.1)
+    monkeypatch.setattr(clock_checks, "RTC_POLL_S", 0.002)
+    answers, asked = iter(texts), list[list[str]]()
+
+    def files(patterns: list[str]) -> dict[str, GuestFile]:
+        asked.append(patterns)
+        text = next(answers)
+        return {} if text is None else {patterns[0]: GuestFile(text.encode())}
+
+    assert read_rtc(Mock(files=files)).time_ns == time_ns
+    assert len(asked) >= readings
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,12 @@ def test_a_failure_without_an_update_accuses_no_update() -> None:
     assert failed.message == "hot plug after update: the guest does not see the NIC"
     assert "without an update" in excused.observed
     assert OperationResult(operation("hot-plug"), "after-update").check().outcome is Outcome.PASS
+
+
+def test_an_answer_that_comes_late_while_there_must_be_none_is_seen() -> None:
+    """The other NICs answer first: a guest that is busy answers then, too."""
+    late = ["answer"]
+    probes = SimpleNamespace(send=lambda: 1, count_missing=lambda _deadline: len(late))
+    guest = SimpleNamespace(probes=[probes], wait_others=late.clear)
+    found = OperatedGuest.answers_while(cast(OperatedGuest, guest), "the interface was down")
+    assert found == ["1 packets were answered while the interface was down"]

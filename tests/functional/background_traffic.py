@@ -216,7 +216,9 @@ def _connect(case: MeasuredCase, station: StationEndpoints, role: TcpRole) -> tu
     guest_number = case.guest.agent.start_tcp(role.opposite, port, rate=rate)
     address = GUEST.ipv6 if case.parameters.ip_version == 6 else GUEST.ipv4
     number = station.connect(TcpEndpointSettings(role, port, address, rate=rate))
-    Deadline(END_S, f"bytes on TCP port {port}").poll(lambda: station.byte_count(number) > 0)
+    Deadline(END_S, f"bytes on TCP port {port}, to or from the guest", Awaited.GUEST).poll(
+        lambda: station.byte_count(number) > 0
+    )
     return number, guest_number
 
 

@@ -142,7 +142,8 @@ class StoppedGuest:
         qmp = self._machine.qmp
         seen = len(qmp.events)
         qmp.execute(command)
-        self._times_ns.append(qmp.wait_event(event, deadline=Deadline(EVENT_S, event), after=seen).time_ns)
+        deadline = Deadline(EVENT_S, event, Awaited.QEMU)
+        self._times_ns.append(qmp.wait_event(event, deadline=deadline, after=seen).time_ns)
 
 
 class FaultBench:

@@ -14,13 +14,20 @@ from statistics import median
 from cprlib import files
 from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.comparison import Comparison, Side, make_comparison, side_of
-from cprlib.campaign.compare.conditions import machine_differences, other_parameters, read_environment
+from cprlib.campaign.compare.conditions import (
+    all_differences,
+    machine_differences,
+    mixed_parameters,
+    other_parameters,
+    parameters_of,
+    read_environments,
+)
 from cprlib.campaign.compare.decision import Sample
 from cprlib.campaign.compare.guest import GuestParameters, GuestResult, read_guests
 from cprlib.campaign.store import read_versioned
 from cprlib.codec import dump_json
 from cprlib.errors import InstrumentError, UsageError
-from cprlib.report.environment import Environment
+from cprlib.report.environment import Environment, join_environments
 from cprlib.verdict.policy import Policy
 
 BASELINE_VERSION = 2
@@ -83,9 +90,15 @@ def make_baseline(results: Path, policy: Policy) -> Baseline:
     :raises UsageError: the policy refuses a case, or the folder does not describe its machine.
     :raises InstrumentError: no case has a valid guest.
     """
-    environment = read_environment(results)
+    machines = read_environments(results)
+    if different := all_differences(machines):
+        happened = f"its runs are of different machines: {'; '.join(different)}"
+        raise UsageError(f"save {results} as a baseline", happened, "save runs of one machine")
     guests = read_guests(results, policy)
     for case, found in guests.items():
+        if mixed := mixed_parameters(parameters_of(found)):
+            happened = f"{case} has guests with {mixed}"
+            raise UsageError(f"save {results} as a baseline", happened, "save runs with the same parameters")
         if refused := next((item for guest in found for item in guest.failures), None):
             happened = f"the policy refuses {case}: {refused.about}: {refused.text}"
             raise UsageError(f"save {results} as a baseline", happened, "save a run that passes")
@@ -96,7 +109,7 @@ def make_baseline(results: Path, policy: Policy) -> Baseline:
         reason = problems[0] if problems else "no update was carried out"
         raise InstrumentError(f"save {results} as a baseline", f"no guest is valid: {reason}")
     qemus = dict.fromkeys(guest.qemu for found in valid.values() for guest in found)
-    return Baseline(files.utc_name(), environment, tuple(BaselineQemu(*item) for item in qemus), cases)
+    return Baseline(files.utc_name(), machines[0], tuple(BaselineQemu(*item) for item in qemus), cases)
 
 
 def _case(guests: Sequence[GuestResult]) -> BaselineCase:
@@ -170,11 +183,12 @@ def check_baseline(
     :raises InstrumentError: it was; or the run has no case.
     :raises UsageError: no case in common, or the run does not describe its machine.
     """
-    environment = read_environment(results)
+    machines = read_environments(results)
     if not anyway:
-        require_same_machine(baseline, environment, path)
+        for machine in machines:
+            require_same_machine(baseline, machine, path)
     now = read_guests(results, policy)
-    saved = {case: content.parameters for case, content in baseline.cases.items()}
+    saved = {case: (content.parameters,) for case, content in baseline.cases.items()}
     problems = other_parameters("the baseline", saved, now)
     samples = [
         Sample(case, tuple(_guest(case, guest) for guest in content.guests), now[case], False)
@@ -195,9 +209,9 @@ def check_baseline(
         samples,
         effect,
         policy,
-        replace(environment, lab_retries=0),
+        replace(join_environments(machines), lab_retries=0),
         problems=tuple(problems.values()),
-        notes=[f"different machines: {item}" for item in machine_differences(baseline.environment, environment)],
+        notes=[f"different machines: {item}" for item in all_differences([baseline.environment, *machines])],
         command=command,
     )
 

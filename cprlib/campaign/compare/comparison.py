@@ -10,10 +10,11 @@ from typing import Final, Literal
 
 from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.conditions import (
-    find_description,
-    machine_differences,
+    all_differences,
+    find_descriptions,
     other_parameters,
-    read_environment,
+    parameters_of,
+    read_environments,
 )
 from cprlib.campaign.compare.decide import decide
 from cprlib.campaign.compare.decision import OUTCOMES, Change, Decision, Sample
@@ -208,7 +209,7 @@ def compare_saved(a: Path, b: Path, policy: Policy, effect: Effect, command: str
     :raises InstrumentError: one has no case.
     """
     guests_a, guests_b = (read_guests(path, policy) for path in (a, b))
-    other = other_parameters("A", {case: guests[0].parameters for case, guests in guests_a.items()}, guests_b)
+    other = other_parameters("A", {case: parameters_of(guests) for case, guests in guests_a.items()}, guests_b)
     samples = tuple(
         Sample(case, found, guests_b[case], False)
         for case, found in guests_a.items()
@@ -221,8 +222,12 @@ def compare_saved(a: Path, b: Path, policy: Policy, effect: Effect, command: str
             "run the same tests on both",
         )
     # a comparison that was interrupted has no description of its machine
-    machines = [read_environment(path) if find_description(path) else Environment() for path in (a, b)]
-    different = [f"different machines: {item}" for item in machine_differences(*machines)]
+    machines = [
+        machine
+        for path in (a, b)
+        for machine in (read_environments(path) if find_descriptions(path) else (Environment(),))
+    ]
+    different = [f"different machines: {item}" for item in all_differences(machines)]
     note = "A and B did not run in turn: a change of the machine in between looks like a difference of QEMU"
     made = make_comparison(
         "saved",

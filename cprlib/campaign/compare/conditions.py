@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cprlib.campaign.compare.guest import GuestParameters, GuestResult
+from cprlib.campaign.compare.guest import GIVEN_PARAMETERS, GuestParameters, GuestResult
 from cprlib.codec import decode
 from cprlib.errors import UsageError
 from cprlib.report.environment import Environment
@@ -19,30 +20,40 @@ DECIDING = ("architecture", "cpu", "cores", "kernel", "mode", "engine", "lab_ker
 NAMES = {"cpu": "CPU", "lab_kernel": "lab's kernel", "cores": "number of cores"}
 
 
-def find_description(results: Path) -> Path | None:
-    """The run.json or compare.json of a results folder, in it, in a folder above it, or in one of its folders."""
+def find_descriptions(results: Path) -> tuple[Path, ...]:
+    """The run.json or compare.json of a results folder, in it or in a folder above it; else those of its folders."""
     top = results.resolve()
-    found = [
-        place / name for place in (top, *top.parents[:PARENTS]) for name in DESCRIBED_BY if (place / name).is_file()
-    ]
-    found += sorted(path for name in DESCRIBED_BY for path in top.glob(f"*/{name}") if path.parent.name != "latest")
-    return found[0] if found else None
+    for place in (top, *top.parents[:PARENTS]):
+        for name in DESCRIBED_BY:
+            if (place / name).is_file():
+                return (place / name,)
+    return tuple(
+        sorted(path for name in DESCRIBED_BY for path in top.glob(f"*/{name}") if path.parent.name != "latest")
+    )
 
 
-def read_environment(results: Path) -> Environment:
-    """The machine of a results folder, by :func:`find_description`.
+def read_environments(results: Path) -> tuple[Environment, ...]:
+    """The machines of a results folder, or of a folder of such, by :func:`find_descriptions`.
 
-    :raises UsageError: it is not described, or the description cannot be read.
+    :raises UsageError: none is described, or a description cannot be read.
     """
-    found = find_description(results)
-    if found is None:
+    found = find_descriptions(results)
+    if not found:
         happened = f"no {' or '.join(DESCRIBED_BY)} in it describes its machine"
         raise UsageError(f"read {results}", happened, "give the folder of a run, e.g. results/latest")
-    try:
-        value = json.loads(found.read_text(encoding="utf-8"))
-        return decode(Environment, value["environment"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"read {found}", str(error)) from error
+    machines = []
+    for path in found:
+        try:
+            machines.append(decode(Environment, json.loads(path.read_text(encoding="utf-8"))["environment"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"read {path}", str(error), "write it again with cprlib report") from error
+    return tuple(machines)
+
+
+def all_differences(machines: Sequence[Environment]) -> tuple[str, ...]:
+    """How the machines differ, each from the one before it; see :func:`machine_differences`."""
+    found = (text for one, other in itertools.pairwise(machines) for text in machine_differences(one, other))
+    return tuple(dict.fromkeys(found))
 
 
 def machine_differences(before: Environment, now: Environment) -> tuple[str, ...]:
@@ -68,24 +79,51 @@ def _deciding(environment: Environment, name: str) -> str:
     return "" if value is None else str(value)
 
 
-def other_parameters(
-    label: str, parameters: Mapping[str, GuestParameters], guests: Mapping[str, Sequence[GuestResult]]
-) -> dict[str, str]:
-    """Why cases are not compared: their guests have other parameters.
+def parameters_of(guests: Sequence[GuestResult]) -> tuple[GuestParameters, ...]:
+    """The different parameters of guests; a skipped guest has none that count: what it was skipped for is compared."""
+    found: list[GuestParameters] = []
+    for guest in guests:
+        if not guest.skipped and guest.parameters not in found:
+            found.append(guest.parameters)
+    return tuple(found)
 
-    A skipped guest has none that count: what it was skipped for is compared.
+
+def mixed_parameters(parameters: Sequence[GuestParameters]) -> str:
+    """The parameters that differ between guests of one side: ``rate=500 and rate=1000``; empty when none does."""
+    names = sorted({name for one in parameters for name in one})
+    differing = [(name, {str(one.get(name, "not set")) for one in parameters}) for name in names]
+    texts = [
+        " and ".join(f"{name}={value}" for value in sorted(values)) for name, values in differing if len(values) > 1
+    ]
+    return "; ".join(texts)
+
+
+def other_parameters(
+    label: str, parameters: Mapping[str, Sequence[GuestParameters]], guests: Mapping[str, Sequence[GuestResult]]
+) -> dict[str, str]:
+    """Why cases are not compared: guests have other parameters, those of A among themselves, or those of B.
 
     :param label: of A, for people.
-    :param parameters: of A's guests, by case. :param guests: B's.
+    :param parameters: the different ones of A's guests, by case. :param guests: B's.
     """
     problems = {}
-    for case, expected in parameters.items():
-        found = [guest.parameters for guest in guests.get(case, ()) if not guest.skipped]
-        other = [
-            f"{name}={value}"
-            for name, value in expected.items()
-            if value is not None and any(own.get(name) != value for own in found)
-        ]
-        if other:
+    for case, of_a in parameters.items():
+        of_b = parameters_of(guests.get(case, ()))
+        if mixed := mixed_parameters(of_a):
+            problems[case] = f"{case}: {label} has guests with {mixed}"
+        elif of_a and (other := [text for name in _names(*of_a, *of_b) if (text := _other(name, of_a[0], of_b))]):
             problems[case] = f"{case}: {label} has {', '.join(other)}"
     return problems
+
+
+def _names(*parameters: GuestParameters) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for one in parameters for name in one))
+
+
+def _other(name: str, expected: GuestParameters, found: Sequence[GuestParameters]) -> str:
+    """The value of A when another guest has another one; a value that A does not know is not compared."""
+    value = expected.get(name)
+    known = value is not None or GIVEN_PARAMETERS.fullmatch(name)
+    if not known or all(own.get(name) == value for own in found):
+        return ""
+    return f"{name}={'not set' if value is None else value}"

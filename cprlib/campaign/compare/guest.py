@@ -42,6 +42,8 @@ PACKET_FINDINGS = ("loss", "duplicates", "ledger")
 NUMBERED = re.compile(r"-\d+\Z")
 UNLIMITED = 2**62
 PARAMETERS = ("queues", "vhost", "rate", "size", "ip_version", "machine")  # equal in guests that are compared
+MORE_PARAMETERS = ("vcpus", "memory")  # likewise, in the member ``more``; unknown in older results
+GIVEN_PARAMETERS = re.compile(r"nic\..+|qemu_args|mode")  # likewise, where a run gave them
 GuestParameters = Mapping[str, str | int | float | bool | None]
 DEEPEST = 5  # folders between a given folder and cases/: results/a/round-1/<test>
 
@@ -161,7 +163,12 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
         started_ns=case.started_ns or 0,
         seconds=round(((case.finished_ns or 0) - (case.started_ns or 0)) / 1e9, 3) if case.finished_ns else 0.0,
         folder=folder,
-        parameters={name: getattr(asked, name) for name in PARAMETERS},
+        parameters={name: getattr(asked, name) for name in PARAMETERS}
+        | {
+            name: value
+            for name, value in asked.more.items()
+            if name in MORE_PARAMETERS or GIVEN_PARAMETERS.fullmatch(name)
+        },
         qemu=(last.version, last.sha256) if last else ("", ""),
     )
 

@@ -22,6 +22,7 @@ from cprlib.campaign.compare.comparison import Comparison, compare_saved
 from cprlib.campaign.compare.conditions import machine_differences
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, SkipWord, UsageError
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Parameters
 from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
@@ -152,6 +153,54 @@ def test_saved_runs_with_other_parameters_are_not_compared(tmp_path: Path) -> No
     assert made.exit_status == ExitStatus.INCONCLUSIVE
     assert made.reason == f"{CASE}: A has rate=1000.0"
     assert made.samples == ()
+
+
+def with_parameters(case: CaseEvidence, more: dict[str, str], **changes: object) -> CaseEvidence:
+    parameters = replace(case.parameters, more={**case.parameters.more, **more}, **changes)  # type: ignore[arg-type]
+    return replace(case, parameters=parameters)
+
+
+@pytest.mark.parametrize("side", ["good", "slow"])
+@pytest.mark.parametrize("more", [{"nic.packed": "on"}, {"qemu_args": "-sandbox on"}, {"mode": "cpr-exec"}])
+def test_guests_with_given_options_are_not_compared_with_others(
+    tmp_path: Path, side: str, more: dict[str, str]
+) -> None:
+    good, slow = run_folder(tmp_path, "good"), run_folder(tmp_path, "slow", 1.3)
+    for path in (tmp_path / side).glob("cases/*"):
+        with_parameters(CaseEvidence.read(path), more).write(path)
+    made = compare_runs(good, slow)
+    assert made.exit_status == ExitStatus.INCONCLUSIVE
+    ((name, value),) = more.items()
+    assert made.reason == f"{CASE}: A has {name}={value if side == 'good' else 'not set'}"
+
+
+def test_guests_of_one_side_with_different_parameters_are_not_one_sample(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    run_folder(runs, "first", guests=4)
+    for path in run_folder(runs, "second", guests=4).glob("cases/*"):
+        with_parameters(CaseEvidence.read(path), {}, rate=500.0).write(path)
+    with pytest.raises(UsageError, match=r"guests with rate=1000\.0 and rate=500\.0"):
+        make_baseline(runs, POLICY)
+    made = compare_runs(runs, run_folder(tmp_path, "other"))
+    assert made.reason == f"{CASE}: A has guests with rate=1000.0 and rate=500.0"
+
+
+def test_a_skipped_first_guest_of_a_hides_no_difference(tmp_path: Path) -> None:
+    good, slow = run_folder(tmp_path, "good"), run_folder(tmp_path, "slow", 1.3)
+    skipped = replace(guest_evidence(5), parameters=Parameters(), updates=0, skip_word=SkipWord.NO_CPR, skipped="no")
+    skipped.write(good / "cases" / CASE)
+    for path in slow.glob("cases/*"):
+        with_parameters(CaseEvidence.read(path), {}, rate=500.0).write(path)
+    assert compare_runs(good, slow).reason == f"{CASE}: A has rate=1000.0"
+
+
+def test_runs_of_two_machines_are_no_baseline(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    run_folder(runs, "first", guests=4)
+    run_folder(runs, "second", guests=4, environment=replace(HERE, cores=4))
+    with pytest.raises(UsageError, match="number of cores: 2 before, 4 now"):
+        make_baseline(runs, POLICY)
+    assert compare_runs(runs, run_folder(tmp_path, "other")).reason.startswith("different machines: number of cores")
 
 
 def test_a_skipped_guest_is_compared_whatever_its_parameters(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
+from cprlib.errors import Awaited
 from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import Clocks
@@ -90,7 +91,7 @@ def read_rtc(agent: AgentConnection) -> DeviceClock:
 
     :raises GuestFailed, DeadlineExceeded: no answer.
     """
-    deadline = Deadline(RTC_S, "the guest's real-time clock")
+    deadline = Deadline(RTC_S, "the guest's real-time clock", Awaited.GUEST)
     while True:
         asked_ns = time.monotonic_ns()
         file = agent.files([RTC]).get(RTC)

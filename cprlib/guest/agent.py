@@ -77,9 +77,9 @@ class AgentConnection:
         """Set the number of queue pairs, as ``ethtool -L combined``; returns how many are in use now."""
         return self._repeatable("set-channels", {"device": device, "pairs": pairs}).number("channels")
 
-    def set_ring_sizes(self, receive: int, send: int, device: str = GUEST_INTERFACE) -> None:
+    def set_ring_sizes(self, receive: int, send: int) -> None:
         """Set the sizes of the rings in packets, as ``ethtool -G``; the driver resets them one by one."""
-        self._repeatable("set-rings", {"device": device, "rx": receive, "tx": send}, seconds=REBIND_S)
+        self._repeatable("set-rings", {"device": GUEST_INTERFACE, "rx": receive, "tx": send}, seconds=REBIND_S)
 
     def start_toggling(self, low: int, high: int, period_ms: int) -> None:
         """Alternate the number of queue pairs between two values until :meth:`stop_toggling`."""
@@ -122,16 +122,15 @@ class AgentConnection:
         port: int = 862,
         source_port: int = 0,
         ssid: int = 0,
-        dscp: int = 0,
     ) -> int:
         """Start a stream of test packets; returns its index.
 
         :param destination: IPv4 or IPv6 address of the session-reflector; :param port: its UDP port.
         :param rate: packets/s, 1 to 100,000; :param count: packets, 0 for "until stopped".
-        :param size: bytes of UDP payload, 44 to 65,507; :param source_port: 0 for any; :param dscp: 0 to 63.
+        :param size: bytes of UDP payload, 44 to 65,507; :param source_port: 0 for any.
         """
         parameters: dict[str, str | int] = {"destination": destination, "rate": rate, "count": count, "size": size}
-        parameters |= {"port": port, "source_port": source_port, "ssid": ssid, "dscp": dscp}
+        parameters |= {"port": port, "source_port": source_port, "ssid": ssid}
         return self._channel.request("sender-start", parameters).number("stream")
 
     def stop_stream(self, stream: int) -> None:

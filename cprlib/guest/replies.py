@@ -164,15 +164,15 @@ class NetInfo:
     udp6: Numbers
     stack: Numbers = field(default_factory=dict)
 
-    def nic(self, name: str = GUEST_INTERFACE) -> NicInfo:
-        """The NIC of a name.
+    def nic(self) -> NicInfo:
+        """The NIC that the tests use.
 
         :raises InstrumentError: the guest has none.
         """
         for nic in self.nics:
-            if nic.name == name:
+            if nic.name == GUEST_INTERFACE:
                 return nic
-        raise InstrumentError(f"look at the guest's {name}", f"it has {[nic.name for nic in self.nics]}")
+        raise InstrumentError(f"look at the guest's {GUEST_INTERFACE}", f"it has {[nic.name for nic in self.nics]}")
 
 
 @dataclass(frozen=True, slots=True)

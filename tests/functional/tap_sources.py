@@ -66,24 +66,22 @@ class Programs:
         return shlex.join([*command, *options])
 
 
-def taps_from_every_source(programs: Programs, *, vhost: bool = True) -> tuple[TapNetdev, ...]:
+def taps_from_every_source(programs: Programs) -> tuple[TapNetdev, ...]:
     """A netdev for each source of a tap; the first is the guest's first NIC.
 
     Some ids are a prefix of others: QEMU must compare whole names.
-
-    :param vhost: for those that can have it.
     """
     up, down = programs.script("up"), programs.script("down")
     return (
-        TapNetdev(queues=4, vhost=vhost),
-        TapNetdev("many", "tap1", queues=9, vhost=vhost),
+        TapNetdev(queues=4, vhost=True),
+        TapNetdev("many", "tap1", queues=9, vhost=True),
         TapNetdev("scripts", "tap2", script=up, down_script=down),
-        TapNetdev("onefd-vhostfd", "tap3", vhost=vhost, vhost_passed=vhost, tap_source=TapSource.FD),
+        TapNetdev("onefd-vhostfd", "tap3", vhost=True, vhost_passed=True, tap_source=TapSource.FD),
         TapNetdev("onefd", "tap4", tap_source=TapSource.FD),
-        TapNetdev("fds", "tap5", queues=2, vhost=vhost, tap_source=TapSource.FDS),
-        TapNetdev("fds-vhostfds", "tap6", queues=2, vhost=vhost, vhost_passed=vhost, tap_source=TapSource.FDS),
-        TapNetdev("helper", "tap7", vhost=vhost, tap_source=TapSource.HELPER, helper=programs.helper("tap7")),
-        TapNetdev("ifname-vhostfd", "tap8", vhost=vhost, vhost_passed=vhost),
+        TapNetdev("fds", "tap5", queues=2, vhost=True, tap_source=TapSource.FDS),
+        TapNetdev("fds-vhostfds", "tap6", queues=2, vhost=True, vhost_passed=True, tap_source=TapSource.FDS),
+        TapNetdev("helper", "tap7", vhost=True, tap_source=TapSource.HELPER, helper=programs.helper("tap7")),
+        TapNetdev("ifname-vhostfd", "tap8", vhost=True, vhost_passed=True),
         TapNetdev("unnamed", "tap9", tap_source=TapSource.UNNAMED, script=up, down_script=down),
     )
 

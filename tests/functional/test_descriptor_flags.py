@@ -137,14 +137,8 @@ class DescriptorFlags(LiveUpdateTest):
             found = [row for row in read_table(machine.pid).of_kind("socket") if row.inode == inode]
             if not found:
                 raise InstrumentError("look at a descriptor passed with getfd", "the target does not have it")
-            blocking = os.get_blocking(theirs.fileno())
-            case.expect(
-                "getfd-as-without-series",
-                blocking and not found[0].nonblocking,
-                "a non-blocking socket passed with getfd is blocking then",
-                "blocking" if blocking else "non-blocking",
-                "descriptors received outside of CPR stay non-blocking: the series changes other users",
-            )
+            meaning = "descriptors received outside of CPR stay non-blocking: the series changes other users"
+            case.expect_equal("getfd-as-without-series", _mode(found[0]), "blocking", meaning)
             machine.qmp.execute("closefd", {"fdname": "control"})
 
 

@@ -26,6 +26,7 @@ from cprlib.linux.tracefs import EventUnusable
 from cprlib.process import run
 
 ENOUGH_MEMORY_MIB = 2048
+FIRST_PID_NAMESPACE = 0xEFFFFFFC  # linux/proc_ns.h PROC_PID_INIT_INO
 CAP_SYS_PTRACE = 19  # linux/capability.h
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
@@ -82,6 +83,7 @@ def _native_checks() -> dict[str, Callable[[], Result]]:
         "network namespaces": check_namespaces,
         "tap devices": check_tun,
         "vhost-net": check_vhost,
+        "process ids": check_process_ids,
         "kcmp": check_kcmp,
         "drop tracepoint": check_tracefs,
     }
@@ -150,6 +152,14 @@ def check_vhost() -> Result:
     finally:
         os.close(descriptor)
     return Level.PASS, "accepts an owner", ""
+
+
+def check_process_ids(namespace: Path = Path("/proc/self/ns/pid")) -> Result:
+    """Look for a PID namespace of a container: vhost's workers are named after QEMU's number in the first one."""
+    if namespace.stat().st_ino == FIRST_PID_NAMESPACE:
+        return Level.PASS, "the first PID namespace", ""
+    seen = "a PID namespace of its own: the workers of vhost-net, vhost-PID, have other numbers than QEMU has here"
+    return Level.FAIL, seen, "start the container with --pid=host, or use the lab"
 
 
 def check_kcmp() -> Result:

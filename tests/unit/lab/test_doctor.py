@@ -15,6 +15,7 @@ from cprlib.lab.checks_native import (
     Level,
     check_kernel_settings,
     check_memory,
+    check_process_ids,
     check_processors,
     check_rights,
     check_tracefs,
@@ -188,3 +189,9 @@ def test_launcher_that_dies_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_read_only_kernel_settings_are_no_obstacle() -> None:
     assert check_kernel_settings()[0] is Level.PASS
     assert "read-only" in check_kernel_settings(Path("/nonexistent"))[1]
+
+
+def test_a_pid_namespace_of_its_own_is_no_place_for_native_runs(tmp_path: Path) -> None:
+    (tmp_path / "pid").touch()
+    level, _, advice = check_process_ids(tmp_path / "pid")
+    assert (level, "--pid=host" in advice) == (Level.FAIL, True)

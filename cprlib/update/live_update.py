@@ -357,6 +357,8 @@ class LiveUpdate:
             deadline.poll(lambda: target.status() != "inmigrate", 0.02)
             target.qmp.execute("cont")
         Deadline(30, "the target's guest to run", Awaited.QEMU).poll(running)
+        deadline = Deadline(30, "the target to complete its migration", Awaited.QEMU)
+        deadline.poll(lambda: query_migration(target).status == "completed", 0.02)
         target.incoming = False
 
     def _source_failed(self, error: QemuFailed) -> UpdateFailed:

@@ -56,8 +56,9 @@ class Migration(NamedTuple):
         return self.error or f"status {self.status}"
 
 
-def query_migration(source: Machine) -> Migration:
-    answer = source.qmp.execute("query-migrate")
+def query_migration(machine: Machine) -> Migration:
+    """The migration of a source or a target."""
+    answer = machine.qmp.execute("query-migrate")
     return Migration(str(answer.get("status", "none")), str(answer.get("error-desc", "")))
 
 

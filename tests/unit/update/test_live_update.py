@@ -168,6 +168,7 @@ def test_hooks_are_called_between_the_steps(monkeypatch: pytest.MonkeyPatch, ste
         "hook after migrate",
         "hook stopped",
         "query-migrate",
+        "target query-migrate",
         "query-migrate",
         "target query-migrate-parameters",
         "quit",

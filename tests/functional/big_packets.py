@@ -1,7 +1,7 @@
 """Packets larger than the MTU, in both directions: a wrong header length or lost offload corrupts or splits them.
 
 TCP goes in segments of up to 64 KiB with the checksum left to the receiver (GSO, CHECKSUM_PARTIAL), as far as the tap's
-offloads allow; what they are is in the header before each packet, whose length source and target must agree on.
+offloads allow. The header before each packet describes them; source and target must agree on its length.
 """
 
 from __future__ import annotations

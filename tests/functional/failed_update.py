@@ -24,7 +24,7 @@ from cprlib.update.results import FaultResult
 from fault_ends import check_end
 
 
-class FailedUpdates:
+class FaultSequence:
     """Injects faults into updates of one guest, one after the other; created by :func:`failed_updates`."""
 
     def __init__(self, case: MeasuredCase, trace: KernelTrace, probes: Probes, idle: IdleLoad | None) -> None:
@@ -129,11 +129,11 @@ class FailedUpdates:
 
 
 @contextlib.contextmanager
-def failed_updates(case: MeasuredCase) -> Iterator[FailedUpdates]:
+def failed_updates(case: MeasuredCase) -> Iterator[FaultSequence]:
     """Start a kernel trace and probes for a series of faults on a case's guest."""
     idle = _idle(case)
     with probing(case) as (trace, probes):
-        updates = FailedUpdates(case, trace, probes, idle)
+        updates = FaultSequence(case, trace, probes, idle)
         yield updates
         updates.check_idle()
 

@@ -1,4 +1,4 @@
-"""Full rings and send buffers: what waits in the tap, in QEMU or in the guest during the body arrives in the end."""
+"""Full rings and send buffers: packets that wait in the tap, in QEMU or in the guest are delivered afterwards."""
 
 from __future__ import annotations
 

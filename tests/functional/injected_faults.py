@@ -31,7 +31,7 @@ LINGER_S = 0.15  # for duplicates beyond the answers waited for
 
 
 @dataclass(frozen=True, slots=True)
-class InjectedFault:
+class PathFault:
     """What the report of one fault must show; all other figures must be 0.
 
     :param hop: where packets are lost; empty when none are.
@@ -55,7 +55,7 @@ class InjectedFault:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultRun:
+class PathFaultRun:
     """The outcome of one run.
 
     :param ledger_by_counters: the ledger without the kernel's drop events, as on a kernel without that tracepoint.
@@ -69,14 +69,14 @@ class FaultRun:
     deltas: dict[str, int]
     reflector: ReflectorCounters
 
-    def differences(self, injected: InjectedFault) -> str:
+    def differences(self, injected: PathFault) -> str:
         """The differences from what was injected, as text; empty without any."""
         by_counters = [
             f"{text} by counters alone" for text in self._rows(self.ledger_by_counters, replace(injected, reason=""))
         ]
         return "; ".join([*self._counts(injected), *self._rows(self.ledger, injected), *by_counters])
 
-    def _counts(self, injected: InjectedFault) -> Iterator[str]:
+    def _counts(self, injected: PathFault) -> Iterator[str]:
         result, forward = self.result, injected.direction is Direction.FORWARD
         expected = {"lost": injected.count, "duplicated": injected.duplicates, "reordered": injected.reordered}
         seen = {
@@ -97,7 +97,7 @@ class FaultRun:
             yield f"numbers {_short(sorted(missing))} are missing instead of {_short(injected.lost)}"
 
     @staticmethod
-    def _rows(ledger: Ledger, injected: InjectedFault) -> Iterator[str]:
+    def _rows(ledger: Ledger, injected: PathFault) -> Iterator[str]:
         right = [row for row in ledger.rows if (row.hop, row.direction) == (injected.hop, injected.direction)]
         for row in ledger.rows:
             if row not in right:
@@ -146,7 +146,7 @@ class StoppedGuest:
         self._times_ns.append(qmp.wait_event(event, deadline=deadline, after=seen).time_ns)
 
 
-class FaultBench:
+class PathFaultBench:
     """Makes runs on one guest, without an update, each with its own ports."""
 
     packets = 240  # of each run
@@ -188,7 +188,7 @@ class FaultBench:
         during: Callable[[TrafficSession], None] | None = None,
         stops: Callable[[], Sequence[GuestStop]] = tuple,
         expecting: Callable[[], int] | None = None,
-    ) -> FaultRun:
+    ) -> PathFaultRun:
         """Send a stream and compute its figures and ledger.
 
         :param answers: answers to wait for, including copies; as many as packets by default.
@@ -225,9 +225,9 @@ class FaultBench:
         ledger = make_ledger(result, hops, drops, stopped)
         by_counters = make_ledger(result, hops, DropReport("not used"), stopped)
         self.case.evidence = with_ledger(self.case.evidence, ledger, (), not drops.unavailable)
-        return FaultRun(result, ledger, by_counters, _deltas(before, after), guest.agent.reflector())
+        return PathFaultRun(result, ledger, by_counters, _deltas(before, after), guest.agent.reflector())
 
-    def compare(self, name: str, run: FaultRun, injected: InjectedFault, *further: str) -> None:
+    def compare(self, name: str, run: PathFaultRun, injected: PathFault, *further: str) -> None:
         """Count whether a run reports exactly what was injected.
 
         :param name: of the fault, in kebab-case.

@@ -147,7 +147,7 @@ def tap_down(guest: OperatedGuest) -> list[str]:
 def paused_and_updated_twice(guest: OperatedGuest) -> list[str]:
     """A paused guest is updated, and its target again, before it runs; packets that came meanwhile are answered.
 
-    The target takes a further netdev then.
+    Afterwards another netdev is added and removed, to show that the target accepts one.
     """
     probes = guest.probes[0]
     guest.machine.qmp.execute("stop")

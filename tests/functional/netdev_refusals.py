@@ -180,9 +180,8 @@ def _helper(programs: Programs, *options: str) -> dict[str, object]:
 def helper_failures(programs: Programs) -> tuple[Refusal, ...]:
     """Helpers that fail. QEMU 10.0 and 10.2 leave something behind, whatever the netdev's ``cpr``.
 
-    net_bridge_run_helper() keeps the descriptor of a helper that fails after it has sent one, and takes the end of the
-    stream for descriptor 0, which net_init_tap() closes then. The words of the error are not checked: QEMU has some
-    about descriptor 0.
+    net_bridge_run_helper() keeps the descriptor of a helper that fails after it has sent one, and reads end of file as
+    descriptor 0, which net_init_tap() then closes. The message is not checked: it may be about descriptor 0.
     """
     return (
         Refusal("helper= that fails after it has sent a tap", _helper(programs, "--status=1"), _HELPER_FAILED, {}, OFF),

@@ -28,7 +28,7 @@ def _filters(guest: OperatedGuest) -> Facts:
 
 
 def _wrong_filter(guest: OperatedGuest, name: str, word: str, *, present: bool = True) -> list[str]:
-    """Whether a fact of query-rx-filter does not get a word, or lose it; drivers change it a moment later."""
+    """Wait until a list of query-rx-filter has, or no longer has, a word; returns the problem otherwise."""
 
     def right() -> bool:
         return (word in _filters(guest).get(name, "").split()) == present

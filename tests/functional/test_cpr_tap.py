@@ -15,7 +15,7 @@ class CprTap(LiveUpdateTest):
     """Mechanism ``cpr``, vhost off and on, with 1 and 4 queue pairs."""
 
     def _update(self, *, queues: int, vhost: bool, arguments: tuple[str, ...] = (), vcpus: int = 1) -> None:
-        # one source of each kind has booted, the other was restored: some defects need the one, some the other
+        # with boot=template: of vhost off and on, one source boots and one is restored; some defects show in one only
         boots = vhost == (queues > 1)
         spec = GuestSpec(queues=queues, vhost=vhost, boots=boots, arguments=arguments, vcpus=vcpus)
         with self.given_guest(spec) as case:

@@ -122,7 +122,7 @@ class DeleteAllFds(LiveUpdateTest):
         machine.remove_netdev(GOES)
         freed = numbers - device_numbers(machine)
         expect_freed(case, "first", len(freed), goes.descriptors)
-        take_numbers(machine, freed)
+        occupy_numbers(machine, freed)
         replace_tap(machine, nics["again"], "tap3")
 
     @staticmethod
@@ -167,8 +167,8 @@ def expect_freed(case: MeasuredCase, label: str, found: int, expected: int) -> N
     )
 
 
-def take_numbers(machine: Machine, numbers: set[int]) -> None:
-    """Give these numbers to another file in QEMU.
+def occupy_numbers(machine: Machine, numbers: set[int]) -> None:
+    """Open files in QEMU until these descriptor numbers are in use.
 
     :raises DeadlineExceeded: the kernel assigned others.
     """

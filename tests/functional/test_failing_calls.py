@@ -37,10 +37,10 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor, faults_named
 from cprlib.update.outcome import query_migration
-from failed_update import FailedUpdates, failed_updates
+from failed_update import FaultSequence, failed_updates
 from main_channel_faults import CancelWhileConnecting, MissingProgram, fail_main_channel
 from netdev_refusals import NetdevAttempt, Refusal
-from netdev_refuser import Refuser
+from refusal_tester import RefusalTester
 
 QUEUES = 4
 SET_OWNER, RESET_OWNER = SystemCall(IOCTL, VHOST_SET_OWNER), SystemCall(IOCTL, VHOST_RESET_OWNER)
@@ -70,7 +70,7 @@ class Failure(FailingCall):
 
 
 @dataclass(frozen=True, slots=True)
-class FailingUpdate:
+class UpdateWithFailingCalls:
     """An update that fails while system calls of the source fail.
 
     :param said: pattern of what QEMU says; empty when it need not say anything.
@@ -89,14 +89,14 @@ def _fault(name: str, phase: Phase = Phase.MODE_SET, action: Action = Action.NOT
 
 
 UPDATES = (
-    FailingUpdate(_fault("vhost-is-not-released"), (Failure(RESET_OWNER),), VHOST_FAILED),
-    FailingUpdate(  # the target cannot become the owner of a device that the source has kept
+    UpdateWithFailingCalls(_fault("vhost-is-not-released"), (Failure(RESET_OWNER),), VHOST_FAILED),
+    UpdateWithFailingCalls(  # the target cannot become the owner of a device that the source has kept
         _fault("vhost-cannot-be-released"), (Failure(RESET_OWNER, errno.ENOTTY, times=QUEUES),), ""
     ),
-    FailingUpdate(  # the channel's first bytes, and the first descriptor; the source has to close it
+    UpdateWithFailingCalls(  # the channel's first bytes, and the first descriptor; the source has to close it
         _fault("cpr-state-is-not-sent"), (Failure(SEND_MESSAGE, errno.EPIPE, times=2, on_new=True),), ""
     ),
-    FailingUpdate(  # a call of each queue's device: the first that is made fails, and ends the work on that device
+    UpdateWithFailingCalls(  # a call of each queue's device: the first one fails, and ends the work on that device
         _fault("vhost-is-not-taken-back", Phase.FDS_SENT, Action.CLOSE_CPR),
         (
             Failure(SET_OWNER),
@@ -107,7 +107,7 @@ UPDATES = (
         VHOST_FAILED,
         QUEUES,
     ),
-    FailingUpdate(  # the target was the owner and is dead, so that each device is opened again
+    UpdateWithFailingCalls(  # the target was the owner and is dead, so that each device is opened again
         _fault("vhost-is-not-reopened", Phase.CREATING_DEVICES, Action.KILL),
         (Failure(GET_FLAGS, on_vhost=0), Failure(OPEN_VHOST_AGAIN), Failure(DUPLICATE)),
         VHOST_FAILED,
@@ -159,7 +159,9 @@ class FailingSystemCalls(LiveUpdateTest):
             case.expect_answers("afterwards")
 
 
-def fail_update(case: MeasuredCase, calls: SupervisedCalls, updates: FailedUpdates, item: FailingUpdate) -> bool:
+def fail_update(
+    case: MeasuredCase, calls: SupervisedCalls, updates: FaultSequence, item: UpdateWithFailingCalls
+) -> bool:
     """Inject a fault while calls fail, and check that QEMU reports it; returns whether the guest answers."""
     machine, name = case.guest.machine, item.fault.name
     before, table = machine.mark_messages(), read_table(machine.pid)
@@ -216,7 +218,7 @@ def fall_back(case: MeasuredCase, calls: SupervisedCalls) -> None:
     )
 
 
-def fail_to_stop(case: MeasuredCase, updates: FailedUpdates) -> None:
+def fail_to_stop(case: MeasuredCase, updates: FaultSequence) -> None:
     """A VM whose disk cannot be flushed does not stop, so the update is refused before anything is released."""
     qmp = case.guest.machine.qmp
     disk: dict[str, object] = {"driver": "blkdebug", "node-name": "disk", "image": {"driver": "null-co"}}
@@ -234,7 +236,7 @@ def fail_to_stop(case: MeasuredCase, updates: FailedUpdates) -> None:
 
 def refuse_netdevs(case: MeasuredCase, calls: SupervisedCalls) -> None:
     """A ``netdev_add`` that fails in a system call leaves nothing behind."""
-    refuser = Refuser(case.guest.machine)
+    refuser = RefusalTester(case.guest.machine)
     for number, (call, after, because, options) in enumerate(REFUSALS):
         calls.arm(FailingCall(call, after=after))
         row = Refusal(f"{because} that fails", options | WITHOUT_PROGRAMS, because)

@@ -12,7 +12,7 @@ from cprlib.linux.topology import PORT, STATION_INTERFACE, Topology
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.traffic.figures import Direction
-from injected_faults import FaultBench, InjectedFault, StoppedGuest
+from injected_faults import PathFault, PathFaultBench, StoppedGuest
 
 FORWARD, RETURN = Direction.FORWARD, Direction.RETURN
 DELAY_US = 40_000  # at 1,000 packets/s about 40 packets overtake a delayed one
@@ -46,14 +46,14 @@ class KnownFaults(LiveUpdateTest):
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:faults
         """
         with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case, case.control_step():
-            bench = FaultBench(case)
+            bench = PathFaultBench(case)
             for _ in range(self.parameters.fault_repeats):
                 self._losses(bench, case.guest.topology, case.guest.tap)
                 self._duplicates_and_reordering(bench, case.guest.topology)
                 self._short_queue(bench)
             bench.add_checks()
 
-    def _losses(self, bench: FaultBench, topology: Topology, tap: str) -> None:
+    def _losses(self, bench: PathFaultBench, topology: Topology, tap: str) -> None:
         for name, hop, direction, namespace, interface, side in (
             ("loss-leaving-the-station", "station", FORWARD, topology.station, STATION_INTERFACE, QdiscSide.EGRESS),
             ("loss-entering-the-switch", "switch", FORWARD, topology.switch, PORT, QdiscSide.INGRESS),
@@ -66,16 +66,16 @@ class KnownFaults(LiveUpdateTest):
             lost = numbers.among(bench.packets)
             with faults.drop(namespace, interface, side, numbers) as fault:
                 run = bench.run(answers=bench.packets - len(lost))
-                bench.compare(name, run, InjectedFault(direction, hop, lost), _unequal(fault, len(lost)))
+                bench.compare(name, run, PathFault(direction, hop, lost), _unequal(fault, len(lost)))
             if side is QdiscSide.INGRESS:
                 continue  # netem works on egress only
             numbers = PacketSelection(packet, bench.next_port, every=1, first=0)
             with faults.disturb(namespace, interface, numbers, loss=10) as fault:
                 run = bench.run(expecting=partial(_passed, fault, bench.packets))
-                injected = InjectedFault(direction, hop, fault.count().dropped)
+                injected = PathFault(direction, hop, fault.count().dropped)
             bench.compare(f"random-{name}", run, injected)
 
-    def _duplicates_and_reordering(self, bench: FaultBench, topology: Topology) -> None:
+    def _duplicates_and_reordering(self, bench: PathFaultBench, topology: Topology) -> None:
         for name, direction, namespace, interface, packet in (
             ("forward", FORWARD, topology.station, STATION_INTERFACE, StampPacket.TEST),
             ("return", RETURN, topology.switch, PORT, StampPacket.ANSWER),
@@ -86,15 +86,13 @@ class KnownFaults(LiveUpdateTest):
                 run = bench.run(answers=bench.packets + hit)
                 copies = fault.count().passed - hit
             difference = "" if copies == hit else f"netem made {copies} copies of {hit}"
-            bench.compare(f"duplicates-{name}", run, InjectedFault(direction, duplicates=hit), difference)
+            bench.compare(f"duplicates-{name}", run, PathFault(direction, duplicates=hit), difference)
             numbers = PacketSelection(packet, bench.next_port, every=64)
             with faults.disturb(namespace, interface, numbers, delay=DELAY_US):
                 run = bench.run()
-            bench.compare(
-                f"reordered-{name}", run, InjectedFault(direction, reordered=len(numbers.among(bench.packets)))
-            )
+            bench.compare(f"reordered-{name}", run, PathFault(direction, reordered=len(numbers.among(bench.packets))))
 
-    def _short_queue(self, bench: FaultBench) -> None:
+    def _short_queue(self, bench: PathFaultBench) -> None:
         guest, pause, packets = bench.guest, StoppedGuest(bench.guest.machine), 200
         with bench.tap_queue_length(KEPT):
             run = bench.run(
@@ -108,6 +106,6 @@ class KnownFaults(LiveUpdateTest):
         bench.compare(
             "short-queue-under-a-stopped-guest",
             run,
-            InjectedFault(FORWARD, "tap queue", lost, reason="FULL_RING", moment="after STOP, before RESUME"),
+            PathFault(FORWARD, "tap queue", lost, reason="FULL_RING", moment="after STOP, before RESUME"),
             "" if dropped == len(lost) else f"{guest.tap} counted {dropped} dropped",
         )

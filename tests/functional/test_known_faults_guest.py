@@ -16,7 +16,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.traffic.figures import Direction
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.running_guest import RunningGuest
-from injected_faults import FaultBench, InjectedFault, StoppedGuest
+from injected_faults import PathFault, PathFaultBench, StoppedGuest
 from malformed_frames import MalformedFrames
 
 FORWARD = Direction.FORWARD
@@ -52,7 +52,7 @@ class KnownFaultsGuest(LiveUpdateTest):
         :avocado: tags=mechanism:none,vhost:on,queues:4,instrument:faults
         """
         with self.given_guest(GuestSpec(queues=QUEUES, vhost=True, role=Role.CHECKS)) as case, case.control_step():
-            bench = FaultBench(case)
+            bench = PathFaultBench(case)
             for _ in range(self.parameters.fault_repeats):
                 self._pause_with_room(bench)
                 self._pause_without_room(bench)
@@ -60,7 +60,7 @@ class KnownFaultsGuest(LiveUpdateTest):
                 self._short_queues(bench)
             bench.add_checks()
 
-    def _pause_with_room(self, bench: FaultBench) -> None:
+    def _pause_with_room(self, bench: PathFaultBench) -> None:
         agent = bench.guest.agent
 
         def pause_for_a_while(session: TrafficSession) -> None:
@@ -77,9 +77,9 @@ class KnownFaultsGuest(LiveUpdateTest):
             if longest >= LEAST_REPORTED_SHARE * PAUSE_S * 1000
             else f"a pause of {PAUSE_S * 1000:.0f} ms shows as {longest:.0f} ms"
         )
-        bench.compare("paused-with-room", run, InjectedFault(FORWARD), too_short)
+        bench.compare("paused-with-room", run, PathFault(FORWARD), too_short)
 
-    def _pause_without_room(self, bench: FaultBench) -> None:
+    def _pause_without_room(self, bench: PathFaultBench) -> None:
         agent, packets = bench.guest.agent, 200
 
         def resume_when_sent(session: TrafficSession) -> None:
@@ -97,12 +97,12 @@ class KnownFaultsGuest(LiveUpdateTest):
         bench.compare(
             "paused-without-room",
             run,
-            InjectedFault(FORWARD, "guest stack", dropped, reason="guest.udp_rcvbuf_errors"),
+            PathFault(FORWARD, "guest stack", dropped, reason="guest.udp_rcvbuf_errors"),
             "" if 0 < dropped < packets else f"the guest's socket dropped {dropped} of {packets}",
             "" if missing == tuple(range(packets - dropped, packets)) else "the packets kept are not the first ones",
         )
 
-    def _malformed_packets(self, bench: FaultBench) -> None:
+    def _malformed_packets(self, bench: PathFaultBench) -> None:
         topology, port = bench.guest.topology, bench.next_port
         numbers, frames = PacketSelection(StampPacket.TEST, port), MalformedFrames(port)
         lost = numbers.among(bench.packets)
@@ -114,9 +114,9 @@ class KnownFaultsGuest(LiveUpdateTest):
         with faults.drop(topology.switch, PORT, QdiscSide.INGRESS, numbers):
             run = bench.run(during=send_frames, answers=bench.packets - len(lost) + frames.invalid_answers)
         different = frames.differences(run.result, run.reflector)
-        bench.compare("malformed-packets", run, InjectedFault(FORWARD, "switch", lost), *different)
+        bench.compare("malformed-packets", run, PathFault(FORWARD, "switch", lost), *different)
 
-    def _short_queues(self, bench: FaultBench) -> None:
+    def _short_queues(self, bench: PathFaultBench) -> None:
         guest, pause, packets = bench.guest, StoppedGuest(bench.guest.machine), 400
         with bench.tap_queue_length(KEPT):
             run = bench.run(
@@ -135,7 +135,7 @@ class KnownFaultsGuest(LiveUpdateTest):
         bench.compare(
             "short-queues-under-a-stopped-guest",
             run,
-            InjectedFault(FORWARD, "tap queue", dropped, reason="FULL_RING", moment="after STOP, before RESUME"),
+            PathFault(FORWARD, "tap queue", dropped, reason="FULL_RING", moment="after STOP, before RESUME"),
             "" if kept in range(KEPT, QUEUES * KEPT + 1, KEPT) else f"{kept} kept in {QUEUES} queues of {KEPT}",
             "" if first_ones else "the packets kept are not the first ones of each flow",
         )

@@ -1,4 +1,4 @@
-"""Updates at moments when the NIC is not simply in use: down, without a driver, paused, being unplugged, booting."""
+"""Updates while the NIC is not in normal use: down, without a driver, paused, being unplugged, booting."""
 
 from __future__ import annotations
 
@@ -28,11 +28,9 @@ class Moments(LiveUpdateTest):
     def test_update_works_at_any_moment(self) -> None:
         """An update works, and the NIC after it, whatever guest and management are doing with the NIC.
 
-        The guest's interface is down, or has no driver; link or tap are down; its rings are small; it is paused and
-        updated twice; it is suspended, and stopped besides; it has not released a NIC that is unplugged; it is reset,
-        and not started; it reboots, and is updated five times until it has booted. What fails is repeated without
-        updates; if it fails there too, the check is inconclusive. Parameters
-        ``queues``, ``vhost``: fixtures/matrix/moments.yaml.
+        Interface down; no driver; link or tap down; small rings; paused (two updates); suspended, also stopped;
+        unplug pending; reset but not started; five updates during a reboot. What fails is repeated without updates; if
+        it fails there too, the check is inconclusive. Parameters ``queues``, ``vhost``: fixtures/matrix/moments.yaml.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,patch:postload,patch:7,patch:no-loss,patch:9
         :avocado: tags=mechanism:cpr,vhost:on,queues:2

@@ -15,7 +15,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.words import listed
 from netdev_refusals import File, attempts, helper_failures, refusals
-from netdev_refuser import Refuser, changes, takes_path_descriptors
+from refusal_tester import RefusalTester, changes, takes_path_descriptors
 from tap_sources import Programs
 
 
@@ -35,7 +35,7 @@ class NetdevCleanup(LiveUpdateTest):
         programs = Programs.made_in(self.outputdir)
         with self.given_guest(GuestSpec(netdevs=tuple(netdevs), role=Role.CHECKS)) as case, case.qemu_step():
             case.guest.topology.add_tap("tap2", queues=1)
-            refuser = Refuser(case.guest.machine)
+            tester = RefusalTester(case.guest.machine)
             workers = len(vhost_workers(case.guest.machine.pid))
             rows = attempts(refusals(programs))
             if not takes_path_descriptors(case.guest.machine):
@@ -43,8 +43,8 @@ class NetdevCleanup(LiveUpdateTest):
                 rows = tuple(row for row in rows if File.PATH not in row.refusal.files.values())
             with case.expect_survival("survives-refusals"):
                 for row in rows:
-                    refuser.attempt(row)
-            refuser.expect_nothing_left(case, len(rows))
+                    tester.attempt(row)
+            tester.expect_nothing_left(case, len(rows))
             if case.guest.machine.process.poll() is not None:
                 return
             wait_workers_ended(case.guest.machine.pid, kept=workers)
@@ -62,16 +62,16 @@ def expect_no_worse_with_cpr(case: MeasuredCase, programs: Programs, first: int)
 
     Do this last: QEMU may close one of its own descriptors.
     """
-    refuser = Refuser(case.guest.machine)
+    tester = RefusalTester(case.guest.machine)
     left: dict[bool, set[str]] = {False: set(), True: set()}
     for row in attempts(helper_failures(programs), first):
-        refuser.attempt(row)
-        if found := refuser.problems["descriptors-as-before"]:
+        tester.attempt(row)
+        if found := tester.problems["descriptors-as-before"]:
             left[row.cpr].add(row.refusal.name)
             found.clear()
     case.expect_empty(
         "helper-failure-is-refused",
-        refuser.accepted,
+        tester.accepted,
         "QEMU refuses a netdev whose helper failed",
         "QEMU accepted a netdev whose helper failed",
     )

@@ -1,4 +1,4 @@
-"""Settings of vhost in the kernel that lose no packet when they are lost: busy polling, features, error events."""
+"""vhost settings in the kernel whose loss costs no packet: busy polling, features, error events."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import Probes
 from cprlib.update.faults import faults_named
-from failed_update import FailedUpdates
+from failed_update import FaultSequence
 from tests.unit.testing.test_guest_case import guest_case
 
 pytestmark = pytest.mark.fast
@@ -39,7 +39,7 @@ def test_an_update_that_does_not_end_has_its_cause(
     case = guest_case(tmp_path, lambda: None)
     monkeypatch.setattr(case, "qemu_failure", lambda: failure)
     monkeypatch.setattr(case, "external_cause", lambda: cause)
-    updates = FailedUpdates(cast(MeasuredCase, case), cast(KernelTrace, None), cast(Probes, None), None)
+    updates = FaultSequence(cast(MeasuredCase, case), cast(KernelTrace, None), cast(Probes, None), None)
     assert not updates._one(*faults_named("cpr-garbage"))
     (check,) = case.evidence.checks
     assert (check.name, check.outcome, (failure or cause) in check.message) == ("ends", outcome, True)

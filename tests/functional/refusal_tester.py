@@ -22,8 +22,8 @@ MEANINGS = {  # of a problem, by the name of its check
 }
 
 
-class Refuser:
-    """Makes the attempts on one QEMU.
+class RefusalTester:
+    """Makes the attempts on one QEMU, which has to refuse them.
 
     :ivar problems: by the name of their check.
     :ivar accepted: names of the attempts that QEMU accepted; these are also among the problems.

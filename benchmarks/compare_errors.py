@@ -39,7 +39,6 @@ from cprlib.campaign.compare.decide import decide, smallest_p
 from cprlib.campaign.compare.decision import Change, Sample
 from cprlib.campaign.compare.guest import DURATIONS, GuestResult, read_guests
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, AlphaSpending, paired_shift
-from cprlib.report.environment import describe_environment
 from cprlib.verdict.findings import failed
 from cprlib.verdict.policy_file import load_policy
 
@@ -148,13 +147,13 @@ def _bootstrap(values: numpy.ndarray, method: str, draw: numpy.random.Generator)
 
 def resample(folders: Sequence[Path], runs: int, equals: bool, sizes: Sequence[int | None]) -> None:
     """A against A with measured guests, in as many rounds as each of the sizes says; None: in all."""
-    policy, environment = load_policy("default"), describe_environment()
+    policy = load_policy("default")
     guests: list[GuestResult] = []
     for folder in folders:
         for name in ("a", "b", "a-again") if equals else ("a", "a-again"):
             place = folder / "results" / name
             if place.is_dir():
-                for found in read_guests(place, policy, environment).values():
+                for found in read_guests(place, policy).values():
                     guests += [guest for guest in found if guest.updates > 1]
     guests.sort(key=lambda guest: guest.started_ns)
     good = [guest for guest in guests if guest.valid]

@@ -177,3 +177,14 @@ def test_cprlib_accepts_the_commands_of_the_documents() -> None:
 def _bare(block: str) -> str:
     """A block of commands without trailing comments."""
     return "\n".join(line.split("  #")[0] for line in block.splitlines())
+
+
+def test_no_link_to_the_latest_results_is_expected_in_an_artifact() -> None:
+    assert "/latest" not in GITLAB.read_text()
+    lines = [line for line in GITHUB.read_text().splitlines() if "/latest" in line]
+    assert all("run: cat" in line for line in lines)  # in the job that made it
+
+
+def test_the_merged_run_alone_is_stored_by_the_job_that_merges() -> None:
+    job = yaml.safe_load(GITLAB.read_text())["cprlib verdict"]
+    assert job["artifacts"] == {"paths": ["results/2*/"], "reports": {"junit": "results/2*/junit.xml"}}

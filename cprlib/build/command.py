@@ -76,12 +76,13 @@ def run_logged(
 
 
 def error_line(output: str) -> str:
-    """The first line of the output with a known error mark, else the last line."""
+    """The first line with a known error mark, the marks in their order; else the last line.
+
+    ninja prints ``FAILED: x.o`` before the compiler's own words.
+    """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for line in lines:
-        if any(mark in f" {line}" for mark in ERROR_MARKS):
-            return line
-    return lines[-1] if lines else "no output"
+    marked = (line for mark in ERROR_MARKS for line in lines if mark in f" {line}")
+    return next(marked, lines[-1] if lines else "no output")
 
 
 def first_line_of(command: Sequence[str]) -> str:

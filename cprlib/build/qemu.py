@@ -29,6 +29,7 @@ TARGET = "qemu-system-x86_64"
 DEVICES = "cprlib"  # name of the device file in configs/devices/x86_64-softmmu/ of QEMU
 COMPILE_SECONDS = 1800.0
 CONFIGURE_SECONDS = 300.0
+COMPILER_ERROR = re.compile(r"^(?:.* )?(\S+?):\d+(?::\d+)?: (?:fatal )?error: ", re.MULTILINE)  # gcc's, with the file
 STEP = re.compile(r"^\[(\d+)/(\d+)\]")
 
 FIRMWARE_SUITE = "trixie"
@@ -166,16 +167,28 @@ def find_firmware(archive: Archive) -> Path:
 
 
 def _compile(tree: SourceTree, base: Base, series: Series, archive: Archive, progress: Progress) -> Path:
-    """Compile the base with the series; a source tree that turns out broken is discarded once."""
+    """Compile the base with the series; a source tree that turns out broken is discarded once.
+
+    An error in a file that the series changes is its own: that file is as the series has it, in any tree.
+    """
     reused = tree.is_ready
     try:
         return _compile_once(tree, base, series, archive, progress)
     except (CprlibError, OSError, ValueError) as error:
-        if not reused or isinstance(error, PatchFailed):
+        if not reused or isinstance(error, PatchFailed) or _is_in(error, tree, series):
             raise
         progress.note(f"the build in the existing tree failed ({error}); starting from the beginning")
         tree.discard()
         return _compile_once(tree, base, series, archive, progress)
+
+
+def _is_in(error: Exception, tree: SourceTree, series: Series) -> bool:
+    """Whether the compiler found an error in a file that the series changes."""
+    if not isinstance(error, BuildFailed):
+        return False
+    files = COMPILER_ERROR.findall(f"{error.happened}\n{error.details}")
+    found = {os.path.normpath(tree.build / file) for file in files}
+    return any(os.path.normpath(tree.source / name) in found for name in series.touched())
 
 
 def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive, progress: Progress) -> Path:

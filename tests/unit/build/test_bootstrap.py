@@ -127,7 +127,7 @@ def test_progress_in_lines() -> None:
 
 
 def test_error_line_of_a_build_is_its_first_error() -> None:
-    output = "[1/2] cc\nx.c:1: warning: w\nx.c:2:1: error: e\nninja: build stopped: subcommand failed.\n"
+    output = "[1/2] cc\nFAILED: x.o\nx.c:1: warning: w\nx.c:2:1: error: e\nninja: build stopped: subcommand failed.\n"
     assert error_line(output) == "x.c:2:1: error: e"
     assert error_line("one\ntwo\n") == "two"
     assert error_line("") == "no output"

@@ -51,6 +51,11 @@ class Measured:
     inconclusive: int = 0
     failures: tuple[str, ...] = ()
 
+    @property
+    def measured(self) -> bool:
+        """Whether it says something of its QEMU: a QEMU that completes no update has none with figures."""
+        return bool(self.updates or self.failures or self.faults)
+
     def lost(self, direction: str) -> PacketCounts | None:
         """Lost packets in a direction, ``forward`` or ``return_``; None without a valid count."""
         values = [value for item in self.counted if (value := getattr(item.loss, direction)) is not None]

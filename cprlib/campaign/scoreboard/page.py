@@ -11,7 +11,7 @@ from statistics import median
 from cprlib.campaign.scoreboard.figures import Measured, PacketCounts
 from cprlib.campaign.scoreboard.plan import UPDATES, ScoreboardRequest
 from cprlib.report.environment import Environment
-from cprlib.report.formatting import UNKNOWN, duration, markdown_row, number, one_line
+from cprlib.report.formatting import UNKNOWN, code_cell, duration, markdown_row, markdown_text, number, one_line
 from cprlib.update.mechanism import Mechanism
 from cprlib.words import counted
 
@@ -93,14 +93,14 @@ def _item(text: str) -> str:
 def _table(rows: Iterable[Measured]) -> Iterator[str]:
     yield markdown_row(*HEADINGS)
     yield markdown_row(*["---"] * len(HEADINGS))
-    yield from (markdown_row(*(cell.replace("|", "\\|") for cell in _cells(row))) for row in rows)
+    yield from (markdown_row(*_cells(row)) for row in rows)
 
 
 def _cells(row: Measured) -> list[str]:
     identity = row.identity
     version = f"{row.version}: {row.row.qemu.title}" if row.version else row.row.qemu.title
     return [
-        one_line(version),
+        markdown_text(version),
         f"`{row.row.mechanism}`" + (f", mode `{row.row.mode}`" if row.row.mode else ""),
         "vhost" if row.row.vhost else "tap",
         str(len(row.updates)),
@@ -135,7 +135,7 @@ def _remarks(row: Measured) -> Iterator[str]:
     if left_out := len(row.updates) - len(row.counted):
         yield f"packets of {counted(left_out, 'update')} left out: pause longer than the queue"
     if row.failures:
-        yield f"failed: {', '.join(f'`{one_line(name, 40)}`' for name in row.failures[:3])}"
+        yield f"failed: {', '.join(code_cell(name, 40) for name in row.failures[:3])}"
     if row.inconclusive:
         yield f"{counted(row.inconclusive, 'fault')} inconclusive"
     if row.row.qemu.shown_by and row.updates and not _shows_defect(row):
@@ -144,7 +144,7 @@ def _remarks(row: Measured) -> Iterator[str]:
 
 def _without_folders(text: str, width: int) -> str:
     """Paths of this machine are no part of a page for others: only the names of the files stay."""
-    return one_line(FOLDERS.sub("", text), width)
+    return markdown_text(FOLDERS.sub("", text), width)
 
 
 def _shows_defect(row: Measured) -> bool:

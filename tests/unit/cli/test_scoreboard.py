@@ -25,10 +25,14 @@ class Sessions:
         self.requests: list[ScoreboardRequest] = []
         self.updates: tuple[UpdateFigures, ...] = (UpdateFigures(1),)
 
+    failures: tuple[str, ...] = ()
+
     def run(self, folder: Path, request: ScoreboardRequest, tests: Sequence[Any], **_: object) -> list[Measured]:
         del folder, tests
         self.requests.append(request)
-        return [Measured(row, "10.0.13", updates=self.updates) for row in choose_rows(request.only)]
+        return [
+            Measured(row, "10.0.13", updates=self.updates, failures=self.failures) for row in choose_rows(request.only)
+        ]
 
 
 @pytest.fixture
@@ -54,6 +58,11 @@ def test_page_is_printed_and_written(sessions: Sessions, tmp_path: Path, capsys:
 def test_row_without_figures_is_inconclusive(sessions: Sessions, tmp_path: Path) -> None:
     sessions.updates = ()
     assert main(["scoreboard", "--lab", "--only", "series-*", "--out", str(tmp_path)]) == ExitStatus.INCONCLUSIVE
+
+
+def test_row_whose_updates_all_fail_was_measured(sessions: Sessions, tmp_path: Path) -> None:
+    sessions.updates, sessions.failures = (), ("update-completes",)
+    assert main(["scoreboard", "--lab", "--only", "series-*", "--out", str(tmp_path)]) == ExitStatus.PASS
 
 
 def test_resumed_session_keeps_its_request(sessions: Sessions, tmp_path: Path) -> None:

@@ -138,12 +138,12 @@ def test_page_has_no_folder_of_this_machine(tmp_path: Path) -> None:
     case = replace(
         guest_evidence(3),
         skip_word="no-cpr",
-        skipped="cannot hand over a tap with /root/.cache/store/qemu/61d0/qemu-system-x86_64: no cpr=on",
+        skipped="cannot hand over a tap with /root/.cache/store/qemu/61d0/qemu-system-x86_64: <b>no cpr=on",
     )
     rows = [measured(tmp_path, case), Measured(row("stock-9"), problem="build in /root/.cache/x failed")]
     page = scoreboard_page(rows, REQUEST, MACHINE)
     assert "/root" not in page
-    assert "(no-cpr: cannot hand over a tap with qemu-system-x86_64: no cpr=on)" in page
+    assert r"(no-cpr: cannot hand over a tap with qemu-system-x86\_64: &lt;b&gt;no cpr=on)" in page
 
 
 def test_page_has_figures_command_machine_and_gaps(tmp_path: Path) -> None:

@@ -38,8 +38,6 @@ _NOT_RUN: dict[str, str] = {  # skip words: what did not run, and what to do
     SkipWord.NO_MACHINE: "a machine type that this QEMU does not have",
     SkipWord.NO_SUSPEND: "suspend to RAM, which this machine type or kernel does not have",
     SkipWord.NO_CPR: "live updates (this QEMU cannot do them)",
-    "no-vhost": "vhost (this machine has no /dev/vhost-net)",
-    "no-ipv6": "IPv6",
     SkipWord.NOT_IN_THIS_LAB: "what this lab cannot do (--lab=kvm, or natively)",
 }
 

@@ -24,7 +24,6 @@ from cprlib.codec import BadValue, decode, dump_json
 from cprlib.errors import EnvironmentFailure, UsageError
 
 REQUEST_FILE = "session.json"
-OLDER_FILES = ("proof.json", "wanted.json")  # the request of sessions of store version 1
 STORE_VERSION = 2
 PARTIAL = ".partial"
 LOCK = ".lock"
@@ -41,10 +40,12 @@ class Store(Generic[Request]):
     :param command: ``prove``, ``soak`` or ``compare``.
     :param request: type of its requests: frozen dataclasses with the members ``started_ns`` (CLOCK_REALTIME) and
         ``version`` (:data:`STORE_VERSION`).
+    :param result: file of a session that has ended and is not resumed; empty where any session may be resumed.
     """
 
     command: str
     request: type[Request]
+    result: str = ""
 
     def begin(self, base: Path, request: Request) -> Path:
         """Make the folder of a new session, named by the UTC time.
@@ -60,16 +61,16 @@ class Store(Generic[Request]):
         return folder
 
     def latest(self, base: Path) -> Path:
-        """The folder of the session that began last.
+        """The folder of the session that began last; one that is not resumed only where there is no other.
 
         :raises UsageError: there is none.
         """
-        names = (REQUEST_FILE, *OLDER_FILES)
-        found = [path for name in names for path in base.glob(f"*/{name}") if not path.parent.is_symlink()]
+        found = [path for path in base.glob(f"*/{REQUEST_FILE}") if not path.parent.is_symlink()]
         if not found:
             advice = "start one without --resume, or give its --out"
             raise UsageError(f"resume cprlib {self.command}", f"no session in {base}", advice)
-        return max(found, key=_age).parent
+        unfinished = [path for path in found if not (self.result and (path.parent / self.result).exists())]
+        return max(unfinished or found, key=_age).parent
 
     def read(self, folder: Path) -> Request:
         """The request of a session.
@@ -77,8 +78,6 @@ class Store(Generic[Request]):
         :raises UsageError: its file is broken or of another version of this program.
         """
         path, advice = folder / REQUEST_FILE, f"start cprlib {self.command} without --resume"
-        if not path.exists() and any((folder / name).exists() for name in OLDER_FILES):
-            raise UsageError(f"resume {folder}", f"store version 1, this program reads {STORE_VERSION}", advice)
         try:
             return read_versioned(self.request, path, STORE_VERSION, "store version")
         except (OSError, ValueError) as error:

@@ -75,7 +75,7 @@ class CompareRequest:
         return Effect(self.min_effect)
 
 
-STORE = Store("compare", CompareRequest)
+STORE = Store("compare", CompareRequest, RESULT_FILE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,6 +323,16 @@ def test_comparison_that_was_interrupted_in_its_first_round_can_be_resumed(tmp_p
     assert read_state(folder) == CompareState()
 
 
+def test_the_interrupted_comparison_is_resumed_and_not_a_later_one_that_ended(tmp_path: Path) -> None:
+    interrupted = STORE.begin(tmp_path, replace(REQUEST, started_ns=1))
+    ended = STORE.begin(tmp_path, replace(REQUEST, started_ns=2))
+    assert STORE.latest(tmp_path) == ended
+    (ended / "compare.json").touch()
+    assert STORE.latest(tmp_path) == interrupted
+    (interrupted / "compare.json").touch()
+    assert STORE.latest(tmp_path) == ended
+
+
 def test_alpha_that_earlier_analyses_spent_is_gone(tmp_path: Path) -> None:
     round_one = Round(1, (("a", CASE), ("b", CASE)), 30.0, 1)
     state = CompareState(rounds=(round_one,), analyses=(1,), alpha_spent=1.0, elapsed_s=30.0)

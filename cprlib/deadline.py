@@ -25,7 +25,7 @@ def timeout_scale() -> float:
     except ValueError:
         scale = -1.0
     if not 0 < scale < 1000:
-        raise UsageError(f"scale deadlines by {SCALE_VARIABLE}={text!r}", "not a number between 0 and 1000")
+        raise UsageError(f"scale deadlines by {SCALE_VARIABLE}={text!r}", "not a number between 0 and 1000", "e.g. 2")
     return scale
 
 

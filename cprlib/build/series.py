@@ -79,7 +79,8 @@ class Series:
             names.update(name.strip() for name in TOUCHED.findall(text) if name.strip() != "/dev/null")
         bad = [name for name in names if name.startswith("/") or ".." in Path(name).parts]
         if bad:
-            raise UsageError("read the series", f"a patch changes {bad[0]!r}, outside the source")
+            happened = f"a patch changes {bad[0]!r}, outside the source"
+            raise UsageError("read the series", happened, "make it with git format-patch")
         return names
 
     def apply(self, folder: Path) -> None:

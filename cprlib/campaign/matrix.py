@@ -107,7 +107,8 @@ def load_matrix(name: str) -> Matrix:
         if not own:
             raise UsageError(tried, "a variant sets no parameter of its own", "see docs/matrix.md")
         if len(point.name) > LONGEST_NAME:
-            raise UsageError(tried, f"the name of point {point.name[:40]}... is longer than {LONGEST_NAME} characters")
+            happened = f"the name of point {point.name[:40]}... is longer than {LONGEST_NAME} characters"
+            raise UsageError(tried, happened, "set fewer parameters in a point")
         if point.name in points:
             raise UsageError(tried, f"two variants are point {point.name}", "leave one of them out")
         points[point.name] = point
@@ -260,7 +261,7 @@ def plan_matrix(name: str, patterns: Sequence[str], shard: str | None, *, own_qe
     number, count = parse_shard(shard) if shard else (1, 1)
     run = MatrixRun(matrix, matrix.only(patterns), number, count)
     if not run.own:
-        raise UsageError(f"run matrix {name}", "it has no points")
+        raise UsageError(f"run matrix {name}", "it has no points", "see docs/matrix.md")
     return run
 
 

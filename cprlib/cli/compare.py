@@ -29,7 +29,6 @@ from cprlib.cli.options import (
     read_parameters,
     read_qemu,
     refuse_options,
-    renamed_option,
     report_progress,
     require_results,
     resume_option,
@@ -64,7 +63,6 @@ def min_effect_option(of: str) -> Callable[[Command], Command]:
 @min_effect_option("A")
 @click.option("--noise", is_flag=True, help="Also compare A with itself in the same rounds.")
 @click.option("--a-to-b/--no-a-to-b", default=True, help="Also update from A to B, in the first two rounds.")
-@renamed_option("--no-crossing", "--no-a-to-b")
 @click.option("--whole", is_flag=True, help="Use the whole budget, also when everything is decided.")
 @policy_option
 @native_option

@@ -102,21 +102,6 @@ def out_option(default: Path, what: str) -> Callable[[Command], Command]:
     return click.option("--out", type=PATH, default=default, show_default=True, help=f"Folder of all {what}.")
 
 
-def renamed_option(old: str, new: str) -> Callable[[Command], Command]:
-    """A hidden option that is refused with its new name.
-
-    :param old: ``"--variant VALUE"``, or the name alone for a flag.
-    """
-    name, _, value = old.partition(" ")
-
-    def refuse(context: click.Context, parameter: click.Parameter, given: object) -> None:
-        del context, parameter
-        if given:
-            raise UsageError(f"use {name}", "it has a new name", f"give {new}")
-
-    return click.option(name, is_flag=not value, hidden=True, expose_value=False, callback=refuse)
-
-
 def check_backend(tried: str, native: bool, lab: str | None) -> None:
     """Check ``--native`` and ``--lab`` together.
 

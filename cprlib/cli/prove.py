@@ -25,7 +25,6 @@ from cprlib.cli.options import (
     parallel_option,
     publish_results,
     refuse_options,
-    renamed_option,
     report_progress,
     resume_option,
     resume_session,
@@ -90,8 +89,6 @@ NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
     help="With --generated: fail when fewer are killed.",
 )
 @click.option("--mutants", "mutants_in", type=PATH, help="Folder of mutants other than images/qemu/mutants.")
-@renamed_option("--variant VALUE", "--mutant")
-@renamed_option("--variants VALUE", "--mutants")
 @click.pass_context
 def prove(context: click.Context, /, parallel: int | None, out: Path, resume: bool, **options: Any) -> int:
     """Run the suite on the good build and on every mutant: the tests that a mutant names have to kill it.

@@ -70,7 +70,8 @@ def soak(
     from cprlib.campaign.soak.run import soak as run_session
 
     if hours is not None and not 0 < hours <= LONGEST_HOURS:
-        raise UsageError(f"soak for {hours:g} hours", f"it has to be above 0, and at most {LONGEST_HOURS:g}")
+        happened = f"it has to be above 0, and at most {LONGEST_HOURS:g}"
+        raise UsageError(f"soak for {hours:g} hours", happened, "e.g. --hours 1")
     check_backend("soak", options["native"], options["lab"])
     if resume:
         session, request = resume_session(context, STORE, "hours")

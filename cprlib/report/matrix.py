@@ -169,10 +169,12 @@ def _check_same_matrix(shards: Sequence[Path], records: Sequence[MatrixRecord]) 
         if record.name != first.name or record.points != first.points:
             raise UsageError(tried, "they have different points", "give shards of one matrix with the same --points")
         if record.count != first.count:
-            raise UsageError(tried, f"one is of {first.count} shards, the other of {record.count}")
+            happened = f"one is of {first.count} shards, the other of {record.count}"
+            raise UsageError(tried, happened, "give shards of one run")
         number = record.shards[0].number
         if number in numbers:
-            raise UsageError(f"merge {numbers[number]} and {folder}", f"both are shard {number}/{record.count}")
+            happened = f"both are shard {number}/{record.count}"
+            raise UsageError(f"merge {numbers[number]} and {folder}", happened, "give each shard once")
         numbers[number] = folder
 
 

@@ -75,7 +75,7 @@ def load_equivalent(path: Path | None = None) -> tuple[EquivalentMutant, ...]:
         items = tomllib.loads(file.read_text(encoding="utf-8")).get("equivalent", [])
         return tuple(decode(list[EquivalentMutant], items))
     except (OSError, tomllib.TOMLDecodeError, BadValue, AttributeError) as error:
-        raise UsageError(f"read {file}", str(error)) from error
+        raise UsageError(f"read {file}", str(error), "the head of the file says what an entry has") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,6 @@ def test_mutants_are_those_made_for_the_base(tmp_path: Path) -> None:
     [
         (["--mutant", "no-such"], "find mutant 'no-such'"),
         (["--base", "1.0"], "no such base"),
-        (["--variant", "x"], "give --mutant"),
         (["--native", "--lab"], "both --native and --lab"),
         (["--resume"], "no session in"),
         (["--resume", "--base", "10.2"], "resume cprlib prove with --base"),

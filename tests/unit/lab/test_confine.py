@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 
@@ -62,14 +63,11 @@ def test_lab_starts_where_the_mapping_cannot_be_written() -> None:
     probe = ["unshare", "--mount", "sh", "-c", READ_ONLY_PROC, "sh"]
     if subprocess.run([*probe, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("no mount namespaces here: this container forbids them")
-    with open("/dev/shm/cprlib-test-confine.py", "w", encoding="utf-8") as program:  # noqa: S108 - another user reads it
-        program.write(Path(confine.__file__).read_text(encoding="utf-8"))
-    os.chmod(program.name, 0o644)
-    try:
+    with NamedTemporaryFile(dir="/dev/shm", suffix=".py") as program:  # another user reads it
+        shutil.copyfile(confine.__file__, program.name)
+        os.chmod(program.name, 0o644)
         command = [*probe, *WITHOUT_RIGHTS, python, "-I", "-S", program.name, spec(Path("/dev/shm"))]  # noqa: S108
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    finally:
-        os.unlink(program.name)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["namespaces"] is False

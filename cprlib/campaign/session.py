@@ -105,9 +105,7 @@ class Session:
         job = self.run(place, test, parameters)
         if job:
             changed = self.key(test, parameters, **digests) != key
-            build = place.removesuffix(f"/{test.id}")
-            record = ResultRecord(build, test.id, key, job.started_ns, job.seconds, job.lab_lost, changed)
-            record.write(job.folder)
+            ResultRecord(key, job.lab_lost, changed).write(job.folder)
         return job
 
     def store(self, folder: Path, place: str) -> None:
@@ -166,20 +164,12 @@ def has_key(folder: Path, key: str) -> bool:
 class ResultRecord:
     """``result.json`` in a job's folder.
 
-    :param build: ``good/run-1`` or ``mutants/<name>``.
-    :param test: id of the test's case.
     :param key: digest of the inputs (:func:`result_key`).
-    :param started_ns: start of Avocado, CLOCK_REALTIME.
-    :param seconds: from then to the end of Avocado.
     :param lab_lost: labs that died under the test.
     :param changed: an input was edited while the test ran, so the key may be wrong.
     """
 
-    build: str
-    test: str
     key: str
-    started_ns: int = 0
-    seconds: float = 0.0
     lab_lost: int = 0
     changed: bool = False
     version: int = STORE_VERSION

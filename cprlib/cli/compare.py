@@ -39,6 +39,7 @@ from cprlib.errors import UsageError
 if TYPE_CHECKING:
     from cprlib.campaign.compare.comparison import Comparison
     from cprlib.campaign.compare.session import CompareRequest
+    from cprlib.campaign.job import SuiteTest
 
 
 def min_effect_option(of: str) -> Callable[[Command], Command]:
@@ -95,21 +96,24 @@ def compare(
     The last line is the verdict. Exit status: 0 no regression, 1 regression, 3 undecided.
     """
     from cprlib.campaign.compare.output import PAGE_FILE, comparison_text, write_comparison
-    from cprlib.campaign.compare.session import STORE
+    from cprlib.campaign.compare.session import STORE, read_state
+    from cprlib.campaign.job import list_tests
     from cprlib.report.results_folder import new_results_folder
 
     top, session = out.resolve(), None
     if resume:
         session, request = resume_session(context, STORE)
-        made = _run(context, session, request, parallel)
+        read_state(session)  # refuse one that has ended before its tests are listed
+        made = _run(context, session, request, list_tests(), parallel)
     elif b is not None:
         if saved:
             raise UsageError(
                 f"compare {saved[0]}", "saved results and --b were both given", "name cases to measure with -t"
             )
-        request = _request(a, b, min_effect=min_effect, policy=policy, **options)
+        suite = list_tests()
+        request = _request(a, b, min_effect=min_effect, policy=policy, suite=suite, **options)
         session = STORE.begin(top, request)
-        made = _run(context, session, request, parallel)
+        made = _run(context, session, request, suite, parallel)
     else:
         if a is None and len(saved) == 2:
             happened = "saved results are compared as they are"
@@ -141,13 +145,14 @@ def _request(
     seed: int | None,
     tests: tuple[str, ...],
     parameter: tuple[str, ...],
+    suite: Sequence[SuiteTest],
 ) -> CompareRequest:
     """A new session; everything is checked before anything is built.
 
     :param min_effect: in percent.
+    :param suite: its tests.
     """
     from cprlib.campaign.compare.session import UPDATES_CASE, CompareRequest, find_measured
-    from cprlib.campaign.job import list_tests
     from cprlib.lab.doctor import choose_engine
     from cprlib.lab.engines import absolute_policy
     from cprlib.testing.parameters import check_parameters
@@ -160,7 +165,7 @@ def _request(
     own_qemu, other = read_qemu(a, a_firmware), read_qemu(b, b_firmware)
     assert other is not None
     tests = tests or (UPDATES_CASE,)
-    find_measured(tests, list_tests())
+    find_measured(tests, suite)
     return CompareRequest(
         b=str(other.path),
         a=str(own_qemu.path) if own_qemu else None,
@@ -182,18 +187,15 @@ def _request(
     )
 
 
-def _run(context: click.Context, session: Path, request: CompareRequest, parallel: int | None) -> Comparison:
+def _run(
+    context: click.Context, session: Path, request: CompareRequest, suite: Sequence[SuiteTest], parallel: int | None
+) -> Comparison:
     from cprlib.build.progress import console_progress
     from cprlib.campaign.compare.run import compare as run_session
-    from cprlib.campaign.compare.session import read_state
-    from cprlib.campaign.job import list_tests
 
-    read_state(session)  # refuse one that has ended before its tests are listed
     report_progress(f"seed {request.seed}; in {session}")
     with hint_resume(context, session):
-        return run_session(
-            session, request, list_tests(), parallel=parallel, progress=console_progress(), say=report_progress
-        )
+        return run_session(session, request, suite, parallel=parallel, progress=console_progress(), say=report_progress)
 
 
 def _saved(saved: Sequence[str], a: Path | None, policy: str, effect: Effect) -> Comparison:

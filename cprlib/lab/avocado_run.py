@@ -92,7 +92,7 @@ def avocado_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _avocado(
-    suite: SuiteRun, output: IO[str] | None, errors: int | None, events: IO[str] | None = None
+    suite: SuiteRun, output: IO[str], errors: int, events: IO[str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """Avocado's process, with its temporary folder; both end with the body.
 
@@ -142,17 +142,17 @@ def _wait(child: subprocess.Popen[str]) -> int:
 
 def run_avocado(
     suite: SuiteRun,
-    output: IO[str] | None = None,
+    output: IO[str],
     started: Callable[[subprocess.Popen[str]], None] = lambda child: None,  # noqa: ARG005
 ) -> int:
-    """Run Avocado; its output goes to standard output.
+    """Run Avocado.
 
-    :param output: file for its output and errors instead.
+    :param output: file for its output and errors.
     :param started: called with the process, so that another thread can terminate it.
     :returns: exit status of Avocado (a sum of flags, avocado.core.exit_codes).
     :raises EnvironmentFailure: this Python does not find Avocado.
     """
-    with _avocado(suite, output, subprocess.STDOUT if output else None) as child:
+    with _avocado(suite, output, subprocess.STDOUT) as child:
         started(child)
         return _wait(child)
 

@@ -59,7 +59,7 @@ class Environment:
 
 
 def describe_environment(
-    *, mode: str = "", engine: str = "", lab_retries: int = 0, lab_kernel: Path | None = None, accelerator: str = ""
+    *, mode: str = "", engine: str = "", lab_kernel: Path | None = None, accelerator: str = ""
 ) -> Environment:
     """Describe this machine.
 
@@ -70,7 +70,6 @@ def describe_environment(
     return Environment(
         mode=mode,
         engine=engine,
-        lab_retries=lab_retries,
         kernel=platform.release(),
         architecture=platform.machine(),
         distribution=_distribution(),

@@ -99,7 +99,7 @@ def test_no_test_outlives_its_runner_or_the_harness(tmp_path: Path, victim: str)
         "import sys\n"
         "from pathlib import Path\n"
         "from cprlib.lab.avocado_run import SuiteRun, run_avocado\n"
-        "run_avocado(SuiteRun(Path(sys.argv[1]), [sys.argv[2]], {}))\n"
+        "run_avocado(SuiteRun(Path(sys.argv[1]), [sys.argv[2]], {}), sys.stdout)\n"
     )
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(

@@ -31,7 +31,7 @@ def earlier(tmp_path: Path) -> Path:
     """The folder of a result in an earlier session."""
     folder = put_job(tmp_path / "1" / RESULTS / "generated" / "17" / TEST.id, "PASS", "", good_case())
     key = jobs(tmp_path, "1")._key(MUTANT, BUILT, TEST)
-    ResultRecord("generated/17", TEST.id, key).write(folder)
+    ResultRecord(key).write(folder)
     return folder
 
 

@@ -102,7 +102,7 @@ def test_broken_result_is_run_again(work: MutationJobs, a_test: SuiteTest, text:
 
 
 def test_result_of_another_version_is_not_read(tmp_path: Path) -> None:
-    ResultRecord("good/run-1", "a", "key", version=99).write(tmp_path)
+    ResultRecord("key", version=99).write(tmp_path)
     with pytest.raises(InstrumentError, match="version 99"):
         ResultRecord.read(tmp_path)
 

@@ -188,7 +188,7 @@ class MeasuredCase(GuestCase):
                     session.finish()
                     drops = trace.report()
             after, later, last = read_hop_counters(self.guest), view_guest(self.guest.agent), watch.sample_end()
-            self._extend_control_run(session.sent)
+            silent = self._extend_control_run(session.sent)
         except (UpdateFailed, QemuFailed, GuestFailed, DeadlineExceeded):
             with contextlib.suppress(CprlibError):  # figures that are known; expect_survival() records the error
                 self._collect(session, before, after, drops)
@@ -199,6 +199,8 @@ class MeasuredCase(GuestCase):
         self._check_delays(watch.updates)
         for check in watch.end(last):
             self.add_checks(check)
+        if silent:
+            raise silent
         self._compare_after_traffic(state, len(self._notes) - updates)
         if seen.nic.channels > 1:
             self.add_checks(queue_use_check(shares, min(seen.nic.channels, later.nic.channels)))
@@ -215,17 +217,22 @@ class MeasuredCase(GuestCase):
         else:
             self.expect_same_state(before, StatePair.CHAIN, "equivalent-after-chain", f"{updates} updates")
 
-    def _extend_control_run(self, measured: int) -> None:
+    def _extend_control_run(self, measured: int) -> DeadlineExceeded | None:
         """Run the control again when the measured run became longer than twice its control run.
 
         :param measured: packets of that run.
+        :returns: that the guest no longer answers on all flows; the checks of the quiet NIC say more.
         """
         controlled = sum(session.sent for session in self._control_runs)
         missing = LEAST_CONTROL_SHARE * measured - controlled
         if controlled and missing > 0:
             seconds = missing / self.parameters.rate + SPARE_S
             if seconds <= LONGEST_CONTROL_RUN_S:
-                self.run_control(seconds)
+                try:
+                    self.run_control(seconds)
+                except DeadlineExceeded as error:
+                    return error
+        return None
 
     def let_traffic_flow(self, seconds: float) -> None:
         """Wait until the packets of some seconds are answered, between two updates under one traffic.

@@ -18,6 +18,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.packet_records import Reflection
+from cprlib.traffic.session import TrafficSession
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.running_guest import RunningGuest
 from tests.unit.traffic.test_result import PERIOD, result_of, simulate
@@ -119,11 +120,16 @@ def test_figures_are_kept_when_the_guest_hangs_after_the_traffic(
 
 
 def test_figures_are_kept_when_a_further_control_run_fails(case: MeasuredCase, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MeasuredCase, "_extend_control_run", raising(HANGS))
+    """So are the checks of the quiet NIC, which name the flow on which the guest is silent."""
+    monkeypatch.setattr(MeasuredCase, "run_control", raising(HANGS))
+    short = fake_session()
+    short.sent = 5
+    case._control_runs.append(cast("TrafficSession", short))
     with pytest.raises(DeadlineExceeded), case.under_traffic():
         pass
     expect_figures(case)
     assert case.evidence.ledger
+    assert "a" in {check.name for check in case.evidence.checks}
 
 
 @pytest.mark.parametrize("error", [GuestFailed("use the guest", "it died"), InstrumentError("read the log", "damaged")])

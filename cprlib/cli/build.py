@@ -75,6 +75,8 @@ def build(
             _build_mutants(chosen, base, console_progress())
         return
     progress = console_progress()
+    if part == "all" and not no_series:
+        build_assets(progress, lab=True, base=base)  # all at once, and recorded for tests; below it is only found
     if part in ("all", "qemu"):
         qemu = build_qemu(base, False, progress) if no_series else build_base(base, progress)
         click.echo(f"qemu       {qemu.path}")
@@ -85,8 +87,6 @@ def build(
         click.echo(f"initramfs  {guest.initramfs}")
     if part in ("all", "lab"):
         click.echo(f"lab kernel {build_lab_kernel(progress)}")
-    if part == "all" and not no_series:
-        build_assets(progress, lab=True, base=base)  # records the paths for tests
 
 
 def _list(mutants: Sequence[Mutant], markdown: bool) -> None:

@@ -184,3 +184,25 @@ def test_interrupted_run_says_where_its_results_are(
     assert ran(case=good_case()) in (ExitStatus.INTERRUPTED, ExitStatus.ENVIRONMENT)
     (folder,) = (tmp_path / "results").glob("2*")
     assert f"report on them with: cprlib report {folder}" in capsys.readouterr().err
+
+
+def test_build_makes_everything_at_once_before_it_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order: list[str] = []
+
+    def note(name: str, made: object) -> Callable[..., object]:
+        def build(*_: object, **__: object) -> object:
+            order.append(name)
+            return made
+
+        return build
+
+    assets = Assets(QemuBinary(Path("/q"), Path("/f")), GuestImage(Path("/k"), Path("/i"), "x"), Path("/l"))
+    monkeypatch.setattr("cprlib.build.assets.build_assets", note("all", assets))
+    monkeypatch.setattr("cprlib.build.assets.build_base", note("qemu", assets.qemu))
+    monkeypatch.setattr("cprlib.build.guest_image.build_guest_image", note("guest", assets.guest))
+    monkeypatch.setattr("cprlib.build.lab_kernel.build_lab_kernel", note("lab", assets.lab_kernel))
+    assert main(["build"]) == 0
+    assert order == ["all", "qemu", "guest", "lab"]
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["/q", "/f", "/k", "/i", "/l"]

@@ -29,6 +29,7 @@ EXIT_STATUS = {
     Outcome.SKIP: ExitStatus.INCONCLUSIVE,
 }
 _NAMED = 3  # causes in the answer
+_NAMED_PATCHES = 6  # that were not covered, by number; more are a number of them
 _NOTHING_FAILED = "nothing failed"
 _NOT_RUN: dict[str, str] = {  # skip words: what did not run, and what to do
     SkipWord.NO_TARGET: "updates between two QEMUs (--target-base or --target-qemu)",
@@ -192,9 +193,12 @@ def _unseen(report: RunReport) -> Iterator[str]:
     patches = report.patches
     yield from report.problems
     absent = [str(patch.number) for patch in patches if patch.verdict is None]
-    if absent:
-        numbers = f"patch{'es' * (len(absent) > 1)} {', '.join(absent)} of the series"
-        yield "the whole series" if len(absent) == len(patches) else numbers
+    if absent and len(absent) == len(patches):
+        yield "the whole series"
+    elif len(absent) > _NAMED_PATCHES:
+        yield f"{len(absent)} of {len(patches)} patches of the series"
+    elif absent:
+        yield f"patch{'es' * (len(absent) > 1)} {', '.join(absent)} of the series"
     skipped = [case.evidence for case in report.cases if case.outcome == Outcome.SKIP]
     for word in dict.fromkeys(case.skip_word for case in skipped):
         number = sum(case.skip_word == word for case in skipped)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.records import Role
+from cprlib.evidence.records import Outcome, Role
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.build_report import judge_results
 from cprlib.report.environment import Environment
@@ -50,6 +50,16 @@ def test_part_of_the_suite_is_no_yes(tmp_path: Path) -> None:
     assert said.may_it_ship.startswith("This run found nothing against it")
     assert (said.why_not, said.not_looked_at) == ("Nothing failed.", "The whole series.")
     assert [question for question, _ in said.lines] == ["May it ship?", "What was not looked at?"]
+
+
+def test_many_patches_without_a_case_are_a_number(tmp_path: Path) -> None:
+    report = report_of(tmp_path, good_case())
+    for covered, words in ((2, "13 of 15 patches of the series"), (12, "Patches 13, 14, 15 of the series")):
+        patches = tuple(
+            replace(report.patches[0], number=number, verdict=Outcome.PASS if number <= covered else None)
+            for number in range(1, 16)
+        )
+        assert answers(replace(report, patches=patches)).not_looked_at.startswith(words)
 
 
 def test_run_without_a_case_says_so(tmp_path: Path) -> None:

@@ -237,8 +237,11 @@ def repeat_tests(suite: SuiteRun, tries: Sequence[FirstTry]) -> int:
 
     The evidence of the first try moves to ``first-tries/<id>``; that of the second one has its reasons.
 
+    :param tries: of their cases; nothing runs without one, where Avocado would run the whole suite.
     :returns: as :func:`collect_cases`.
     """
+    if not tries:
+        return 0
     kept, cases = suite.results / FIRST_TRIES, suite.results / CASES
     kept.mkdir(mode=0o700, exist_ok=True)
     for item in tries:

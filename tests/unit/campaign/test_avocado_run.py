@@ -196,3 +196,8 @@ def test_a_repeated_guest_that_leaves_no_evidence_keeps_its_place(
         f"2-{test}",
         {"evidence", "avocado-test"},
     )
+
+
+def test_nothing_is_repeated_without_a_first_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(avocado_run, "run_shown", lambda *_: pytest.fail("ran the whole suite"))
+    assert repeat_tests(SuiteRun(tmp_path, [], {}), []) == 0

@@ -52,6 +52,7 @@ READERS: Mapping[str, Reader] = {
 }
 """The readers of the state, by side."""
 
+PAUSED_SIDES = tuple(side for side in READERS if side != GUEST_SIDE)  # a paused guest does not answer
 HOST_SIDES = ("process", "kernel")  # read without QEMU's help, in a tenth of the time
 
 
@@ -72,7 +73,7 @@ def read_compared(guest: RunningGuest) -> Snapshot | None:
     if guest.mechanism.handling.may_lose:
         return None
     if guest.machine.status() != "running":
-        return read_state(guest, READERS.keys() - {GUEST_SIDE})  # a paused guest does not answer
+        return read_state(guest, PAUSED_SIDES)
     if not guest.updates:
         wait_filters_settled(guest.machine)
     return read_state(guest)

@@ -94,6 +94,11 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
         error=migration.error,
         refused=injection.refused,
         announced=announced,
+        stops=tuple(
+            event.name
+            for event in source.qmp.events
+            if event.name in ("STOP", "RESUME") and event.received_ns >= update.started_ns
+        ),
         settings_changed=changed,
         state_before=state,
         state_after=machine.status() if machine.process.poll() is None else "gone",

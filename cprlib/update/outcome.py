@@ -19,7 +19,7 @@ from cprlib.update.results import ProcessView
 FAILED_STATES = ("failed", "cancelled")  # QAPI MigrationStatus
 ENDED_STATES = (*FAILED_STATES, "completed")
 FINISHING = "finish-migrate"  # QAPI RunState
-END_S, RESUME_S, ANNOUNCE_S = 30.0, 10.0, 2.0
+END_S, RESUME_S, ANNOUNCE_S, STATE_S = 30.0, 10.0, 2.0, 5.0
 
 
 def view(machine: Machine) -> ProcessView:
@@ -198,8 +198,11 @@ class FaultOutcome:
         target.incoming = False
         own = self.source.settings  # without the arguments of the start-up barrier
         target.settings = replace(target.settings, extra=own.extra, prefix=own.prefix)
-        with contextlib.suppress(CprlibError):
-            if self.source.process.poll() is None:
+        if self.source.process.poll() is None:
+            with contextlib.suppress(CprlibError):  # its run state follows the migration's status a moment later
+                self.source.wait_status("postmigrate", seconds=STATE_S)
+            self.source_state = _run_state(self.source)
+            with contextlib.suppress(CprlibError):
                 self.source.quit()
         self.target_has_guest = True
 

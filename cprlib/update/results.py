@@ -122,6 +122,7 @@ class FaultResult:
     :param error: QEMU's message for the failure.
     :param refused: QEMU's message when it refused management's command; empty when it did not.
     :param announced: status in the source's last event MIGRATION; empty when it sent none.
+    :param stops: the source's events STOP and RESUME, in order.
     :param settings_changed: mode, parameters and capabilities of the source's migration that the failed update changed.
     :param back_ms: from the fault to the source's RESUME; None when it did not resume, or had not been running.
     :param target_exit: exit status of a target that ended by itself; None when it was killed, or lives.
@@ -136,6 +137,7 @@ class FaultResult:
     error: str
     refused: str
     announced: str
+    stops: tuple[str, ...]
     settings_changed: tuple[str, ...]
     state_before: str
     state_after: str

@@ -12,7 +12,7 @@ from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.records import Check, Outcome, StatePair
 from cprlib.evidence.update_checks import fault_record, fault_record_of
 from cprlib.linux.kernel_trace import KernelTrace
-from cprlib.testing.equivalence import HOST_SIDES, read_compared
+from cprlib.testing.equivalence import HOST_SIDES, PAUSED_SIDES, read_compared
 from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
 from cprlib.testing.idle_nic import IdleLoad, idle_checks, measure_idle_load
 from cprlib.testing.measured_case import MeasuredCase
@@ -20,8 +20,11 @@ from cprlib.testing.nic_view import TapView, read_tap_view
 from cprlib.traffic.probes import Probes
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import Action, Fault, Survivor
+from cprlib.update.outcome import FAILED_STATES
 from cprlib.update.results import FaultResult
 from fault_ends import check_end
+
+CHANNEL_NAME = "cprlib-"  # its beginning (MigrationChannels.fresh())
 
 
 class FaultSequence:
@@ -34,6 +37,7 @@ class FaultSequence:
         self.calls_fail = False  # calls of vhost are made to fail
         self._idle = idle  # of the source before the faults; None when it was checked, or not watched
         self._tap: TapView | None = None
+        self._reasons = set[str]()  # that name a channel, whose name no other update has
         self._state: Snapshot | None = None  # of the source before the faults; None when the guest has left it
 
     def inject(self, faults: Iterable[Fault]) -> bool:
@@ -84,6 +88,10 @@ class FaultSequence:
             return False
         case.expect_reached(result)
         check_end(case, result, self._tap)
+        self._check_reason(result)
+        survived = case.guest.machine is source and fault.survivor is Survivor.SOURCE
+        if survived and result.state_before != "running":  # before cont
+            case.expect_same_state(self._state, StatePair.FAILED_UPDATE, "equivalent", fault.name, PAUSED_SIDES)
         traffic_after_ms = None
         if fault.survivor is not Survivor.NEITHER:
             traffic_after_ms = self._check_guest(result)
@@ -91,11 +99,21 @@ class FaultSequence:
             self._state = None
             if fault.action is Action.NO_NET_ADMIN:
                 case.compares_states = False  # the guest's QEMU has fewer rights than the next target
-        elif traffic_after_ms is not None:
-            name = "equivalent"
-            case.expect_same_state(self._state, StatePair.FAILED_UPDATE, name, fault.name, HOST_SIDES)
+        elif traffic_after_ms is not None and result.state_before == "running":
+            case.expect_same_state(self._state, StatePair.FAILED_UPDATE, "equivalent", fault.name, HOST_SIDES)
         case.add_fault(fault_record_of(result, traffic_after_ms))
         return fault.survivor is not Survivor.NEITHER and traffic_after_ms is not None
+
+    def _check_reason(self, result: FaultResult) -> None:
+        """QEMU does not report the reason of an earlier update, which names the channels of that one."""
+        if self._reasons and result.migration in FAILED_STATES:
+            expected = "a reason of its own, or none (error-desc of query-migrate)"
+            meaning = f"the update has the reason of one that failed before: {result.error}"
+            self._case.expect(
+                "own-reason", result.error not in self._reasons, expected, result.error or "none", meaning
+            )
+        if CHANNEL_NAME in result.error:
+            self._reasons.add(result.error)
 
     def _check_guest(self, result: FaultResult) -> float | None:
         """The guest answers again, through vhost if it has that.

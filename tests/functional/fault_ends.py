@@ -58,6 +58,9 @@ def _check_source(case: MeasuredCase, result: FaultResult) -> None:
     if result.migration in FAILED_STATES:
         meaning = f"{context}: status in the last event MIGRATION"
         case.expect_equal("announced", result.announced, result.migration, meaning)
+    if "STOP" in result.stops and result.state_before == "running":
+        meaning = f"{context}: the source's last event of STOP and RESUME"
+        case.expect_equal("resume-announced", result.stops[-1], "RESUME", meaning)
     case.expect_empty(
         "migration-settings",
         result.settings_changed,
@@ -79,6 +82,8 @@ def _check_target(case: MeasuredCase, result: FaultResult) -> None:
         f"{_migration(result)}, the target is {result.state_after}",
         f"{context}: the update did not complete",
     )
+    if result.source_state not in ("gone", "none"):  # it was not killed, and does not end
+        case.expect_equal("source-ends", result.source_state, "postmigrate", f"{context}: the source's run state")
     if fault.action in (Action.CONTINUE, Action.MIGRATE_AGAIN, Action.UNPLUG):
         meaning = f"{context}: it was not refused, while the target is given the guest"
         case.expect("refused", bool(result.refused), "refused", result.refused, meaning)

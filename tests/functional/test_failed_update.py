@@ -77,12 +77,13 @@ class FailedUpdate(LiveUpdateTest):
     def test_source_keeps_running_when_cancelled(self) -> None:
         """migrate_cancel in each phase: the source keeps running with vhost.
 
+        QEMU does not report the reason of the update before, which failed.
         Patches 1 to 3, and patch 8: after an early cancel the target creates its netdevs while the source runs.
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:cpr-fixes,patch:8
         :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(CANCELS)
+        self._fail((CANCELS[0], *faults_named("target-killed-with-devices"), *CANCELS[1:]))
 
     def test_late_cancel_leaves_one_owner(self) -> None:
         """migrate_cancel when the target has all state: either the source or the target runs the guest, not both.
@@ -171,7 +172,8 @@ class FailedUpdate(LiveUpdateTest):
             failed_updates(case) as updates,
         ):
             case.guest.machine.qmp.execute("stop")
-            updates.inject(faults_named("no-listener", "cancel-fds-received", "target-killed-with-devices", "no-fault"))
+            faults = ("no-listener", "cancel-fds-received", "target-killed-with-devices", "main-closed-loading")
+            updates.inject(faults_named(*faults, "no-fault"))
 
     def test_failed_updates_lose_nothing(self) -> None:
         """Under traffic, updates that fail in one phase after the other, and the next update, lose no packet.

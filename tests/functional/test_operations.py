@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cprlib.evidence.records import Role
 from cprlib.qemu.netdev import TapNetdev
@@ -36,7 +37,7 @@ RSS_ON = ("-global", "virtio-net-pci.rss=on")
 
 
 class Operations(LiveUpdateTest):
-    """Mechanism ``cpr``; machine ``pc``, whose bus takes NICs as it is."""
+    """Mechanism ``cpr``; machine ``pc``, whose bus takes NICs as it is, and ``q35``."""
 
     def _operate(self, spec: GuestSpec, used: int, situation: Situation, operations: Sequence[Operation]) -> None:
         """Bring a guest into a situation, run the operations, and update it once more.
@@ -86,9 +87,11 @@ class Operations(LiveUpdateTest):
     def test_operations_work_without_vhost(self) -> None:
         """All operations on guest and NIC work in the target of an update when vhost is off, with all queues in use.
 
+        The NIC is behind a root port of machine ``q35``, which has other registers for the plugging of NICs.
+
         :avocado: tags=patch:cpr-fixes,patch:8,patch:postload,patch:7,mechanism:cpr,vhost:off,queues:4
         """
-        self._operate(_spec(queues=4), 4, Situation.UPDATE, OPERATIONS)
+        self._operate(replace(_spec(queues=4), pluggable=False, root_ports=True), 4, Situation.UPDATE, OPERATIONS)
 
 
 def _update(case: MeasuredCase, label: str) -> None:

@@ -271,6 +271,7 @@ def fault_result(name: str) -> FaultResult:
         error="Unable to read from socket",
         refused="",
         announced="failed",
+        stops=(),
         settings_changed=(),
         state_before="running",
         state_after="running",

@@ -130,7 +130,7 @@ class NegativeControlRules(PolicyTable, frozen=True):
 class SkipRules(PolicyTable, frozen=True):
     """Cases and checks that did not run.
 
-    :param allow: ``fnmatch`` patterns of the word before the colon in a case's reason: ``no-cpr``, ``no-vhost``.
+    :param allow: ``fnmatch`` patterns of the word before the colon in a case's reason: ``no-cpr``, ``not-in-this-lab``.
         Those of :data:`NOT_ASKED_FOR` are always allowed.
     :param allow_checks: ``fnmatch`` patterns of names of checks.
     :param otherwise: the verdict of a skip that is not allowed.

@@ -7,9 +7,10 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 
-from cprlib.errors import InstrumentError
+from cprlib.errors import InstrumentError, QmpRefused
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, pair_tables, read_table
+from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.machine import Machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -56,7 +57,7 @@ class DescriptorFlags(LiveUpdateTest):
         header also have to be as they were; and in the target afterwards. The source's other descriptors keep theirs
         too. Control: a descriptor passed by QMP (getfd) becomes blocking, as in QEMU without the series.
         Origin: patch 8 of the series; QEMU 10.0 made descriptors of the CPR state blocking, and a first fix did so, or
-        did not, for all descriptors that come over any socket.
+        did not, for all descriptors that come over any socket. Meanwhile a main channel of the wrong kind is refused.
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:2
         """
@@ -69,6 +70,7 @@ class DescriptorFlags(LiveUpdateTest):
                 self._expect_handed_over(case, before, source, target)
                 self._expect_own(case, before, read_table(source.pid))
                 self._expect_queues(case, tap, source, target)
+                self._expect_file_refused(case, target)
 
             case.live_update(hooks=[PauseWhenTargetReady(when_ready)])
             self._expect_after(case, before)
@@ -95,6 +97,15 @@ class DescriptorFlags(LiveUpdateTest):
             "; ".join(changed) or ", ".join(f"{kinds.count(kind)} {kind}" for kind in KINDS) + " as before",
             f"O_NONBLOCK changed when the descriptors were received: {'; '.join(changed)}",
         )
+
+    def _expect_file_refused(self, case: MeasuredCase, target: Machine) -> None:
+        """A main channel that CPR cannot use is refused, and the target takes another one afterwards."""
+        try:
+            target.qmp.execute("migrate-incoming", {"channels": [file_channel(case.folder / "state")]})
+            answer = "accepted"
+        except QmpRefused as error:
+            answer = error.happened
+        case.expect("file-is-refused", answer != "accepted", "refused", answer, "migrate-incoming accepted a file")
 
     def _expect_own(self, case: MeasuredCase, before: DescriptorTable, after: DescriptorTable) -> None:
         """The source's other descriptors: sockets, eventfds, its log."""

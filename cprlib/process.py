@@ -11,7 +11,6 @@ import os
 import shlex
 import signal
 import subprocess
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -22,7 +21,6 @@ from cprlib.errors import EnvironmentFailure, ProcessFailed
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 OUTPUT_KEPT = 4000  # characters of a child's output that an error carries
-_KILLED: weakref.WeakSet[subprocess.Popen[str]] = weakref.WeakSet()  # by kill_group(), while they were running
 MARK_VARIABLE = "CPRLIB_MARK"  # marks the processes of one soak case; a new environment must contain it
 
 
@@ -46,6 +44,15 @@ def tail(text: str, characters: int = OUTPUT_KEPT) -> str:
     if len(text) <= characters:
         return text
     return "[...]\n" + text[-characters:].split("\n", 1)[-1]
+
+
+class Child(subprocess.Popen[str]):
+    """A child process.
+
+    ``killed_here`` says that :func:`kill_group` has ended it; any other SIGKILL came from outside of the harness.
+    """
+
+    killed_here = False
 
 
 def run(
@@ -104,7 +111,7 @@ def spawn(
     pass_fds: Sequence[int] = (),
     umask: int = -1,
     prepare: Callable[[], None] = lambda: None,
-) -> Iterator[subprocess.Popen[str]]:
+) -> Iterator[Child]:
     """Start a command in a new process group; at the end of the body the group is killed and the child reaped.
 
     The child dies with the thread that started it (PR_SET_PDEATHSIG), so that thread must live as long as the body.
@@ -120,7 +127,7 @@ def spawn(
         prepare()
 
     try:
-        child = subprocess.Popen(
+        child = Child(
             command,
             cwd=cwd,
             env=env,
@@ -132,7 +139,7 @@ def spawn(
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=bind_and_prepare,  # noqa: PLW1509 - async-signal-safe calls only
+            preexec_fn=bind_and_prepare,
         )
     except OSError as error:
         raise EnvironmentFailure(
@@ -172,18 +179,13 @@ def die_with_parent() -> None:
         death_binding(parent.pid)()
 
 
-def kill_group(child: subprocess.Popen[str]) -> None:
+def kill_group(child: Child) -> None:
     """Kill a child's whole process group and reap the child; harmless when both have ended."""
     if child.poll() is None:
-        _KILLED.add(child)
+        child.killed_here = True
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-
-
-def was_killed_here(child: subprocess.Popen[str]) -> bool:
-    """Whether :func:`kill_group` has ended the child; any other SIGKILL came from outside of the harness."""
-    return child in _KILLED
 
 
 def wait_until_exit(child: subprocess.Popen[str], deadline: Deadline) -> int:

@@ -10,10 +10,9 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from subprocess import Popen
 from typing import Any, Protocol
 
-from cprlib.process import kill_group
+from cprlib.process import Child, kill_group
 
 STOP_S = 5.0  # time for a worker to notice that its job was ended
 
@@ -47,10 +46,10 @@ class Children:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: list[Popen[str]] = []
+        self._running: list[Child] = []
         self.stopped = False
 
-    def add(self, child: Popen[str]) -> None:
+    def add(self, child: Child) -> None:
         """Remember a process; after :meth:`stop` it is killed at once."""
         with self._lock:
             self._running = [known for known in self._running if known.returncode is None]

@@ -22,7 +22,7 @@ from cprlib.lab.job_display import JobDisplay, job_display
 from cprlib.lab.job_events import EVENTS_VARIABLE, read_events
 from cprlib.lab.job_results import collect_cases
 from cprlib.lab.schedule import parallel_tests, remember_durations
-from cprlib.process import spawn
+from cprlib.process import Child, spawn
 from cprlib.report.results_folder import (
     CASES,
     FIRST_TRIES,
@@ -91,9 +91,7 @@ def avocado_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _avocado(
-    suite: SuiteRun, output: IO[str], errors: int, events: IO[str] | None = None
-) -> Iterator[subprocess.Popen[str]]:
+def _avocado(suite: SuiteRun, output: IO[str], errors: int, events: IO[str] | None = None) -> Iterator[Child]:
     """Avocado's process, with its temporary folder; both end with the body.
 
     :param events: the file for lines of :mod:`cprlib.lab.job_events`; closed in this process.
@@ -143,7 +141,7 @@ def _wait(child: subprocess.Popen[str]) -> int:
 def run_avocado(
     suite: SuiteRun,
     output: IO[str],
-    started: Callable[[subprocess.Popen[str]], None] = lambda child: None,  # noqa: ARG005
+    started: Callable[[Child], None] = lambda child: None,  # noqa: ARG005
 ) -> int:
     """Run Avocado.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, QmpRefused
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.process import describe_status, tail, wait_until_exit
+from cprlib.process import Child, describe_status, tail, wait_until_exit
 from cprlib.qemu.command_line import (
     MachineFiles,
     MachineSettings,
@@ -58,7 +58,7 @@ class Machine:
     name: str
     settings: MachineSettings
     files: MachineFiles
-    process: subprocess.Popen[str]
+    process: Child
     qmp: QmpConnection
     agent: socket.socket
     namespace: NetworkNamespace

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from cprlib.cleanup import CleanupProcess
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.process import kill_group, spawn
+from cprlib.process import Child, kill_group, spawn
 from cprlib.qemu.command_line import (
     FdsByNetdev,
     MachineFiles,
@@ -123,7 +123,7 @@ def _spawned(
     settings: MachineSettings,
     namespace: NetworkNamespace,
     inherited: Sequence[int],
-) -> Iterator[subprocess.Popen[str]]:
+) -> Iterator[Child]:
     """The process; at the end of the body it is killed, and core file and backtrace of a crash are kept.
 
     :param inherited: descriptors that it gets under the same numbers.

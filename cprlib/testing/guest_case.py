@@ -26,7 +26,6 @@ from cprlib.evidence.update_checks import (
     vhost_checks,
 )
 from cprlib.guest.console import Console
-from cprlib.process import was_killed_here
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev
@@ -259,7 +258,7 @@ class GuestCase(CaseChecks):
             name = machine.name
             if Console(machine.files.console).ran_out_of_memory():
                 return f"the guest in the {name} ran out of memory: give it more (-p memory=MiB)"
-            if machine.exit_status() == -signal.SIGKILL and not was_killed_here(machine.process):
+            if machine.exit_status() == -signal.SIGKILL and not machine.process.killed_here:
                 return f"the {name} was killed from outside by SIGKILL: did this machine run out of memory (dmesg)?"
         return ""
 

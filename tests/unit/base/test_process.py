@@ -11,7 +11,7 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, EnvironmentFailure, ProcessFailed
-from cprlib.process import describe_status, kill_group, run, spawn, wait_until_exit, was_killed_here
+from cprlib.process import Child, describe_status, kill_group, run, spawn, wait_until_exit
 
 
 def alive(pid: int) -> bool:
@@ -94,8 +94,8 @@ def test_poll_gives_the_first_true_value() -> None:
 
 
 @pytest.mark.parametrize("kill", [kill_group, subprocess.Popen.kill])
-def test_a_child_that_another_process_kills_is_distinguished(kill: Callable[[subprocess.Popen[str]], None]) -> None:
+def test_a_child_that_another_process_kills_is_distinguished(kill: Callable[[Child], None]) -> None:
     with spawn(["sleep", "60"], purpose="sleep") as child:
         kill(child)
         wait_until_exit(child, Deadline(5, "the end of sleep"))
-    assert was_killed_here(child) == (kill is kill_group)
+    assert child.killed_here == (kill is kill_group)

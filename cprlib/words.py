@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 LISTED = 6  # items of a list in a sentence
@@ -23,11 +22,10 @@ def first_of(texts: Sequence[str], most: int, more: str = "and {} more") -> list
     return [*texts[:most], *([more.format(len(texts) - most)] if len(texts) > most else [])]
 
 
-def printable(text: str) -> str:
-    """Untrusted text without control and bidirectional characters, which a terminal would obey; lines and tabs stay."""
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co")
-        else "\ufffd"
-        for character in text
-    )
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Untrusted text with a replacement character for each that cannot be printed, such as a control character.
+
+    :param keep: characters that stay.
+    """
+    rest = text.translate(dict.fromkeys(map(ord, keep)))
+    return text if rest.isprintable() else "".join(c if c.isprintable() or c in keep else "\ufffd" for c in text)

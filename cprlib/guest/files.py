@@ -6,7 +6,8 @@ import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cprlib.guest.replies import ENTRIES_LIMIT, Reply, printable
+from cprlib.guest.replies import ENTRIES_LIMIT, Reply
+from cprlib.words import printable
 
 LONGEST_PATH, LONGEST_FILE = 400, 1 << 17  # images/guest/agent/files.c
 
@@ -29,7 +30,7 @@ class GuestFile:
         """
         if self.error:
             return errno.errorcode.get(self.error, f"error {self.error}")
-        return printable(self.content.decode("utf-8", "replace").rstrip(), keep="\n\t")
+        return printable(self.content.decode("utf-8", "replace").rstrip())
 
 
 def parse_files(reply: Reply) -> Mapping[str, GuestFile]:

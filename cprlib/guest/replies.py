@@ -11,6 +11,7 @@ from msgspec import Meta
 from cprlib.codec import BadValue, decode
 from cprlib.errors import InstrumentError
 from cprlib.traffic.stamp import UNMEASURED_SSID
+from cprlib.words import printable
 
 GUEST_INTERFACE = "eth0"  # the first NIC, in the guest
 ENTRIES_LIMIT = 4096
@@ -76,17 +77,11 @@ def invalid_answer(command: str, happened: str) -> InstrumentError:
     return InstrumentError(f"read the guest agent's answer to {command}", happened)
 
 
-def printable(text: str, keep: str = "") -> str:
-    """The text with a replacement character for each character that cannot be printed, except those of ``keep``."""
-    rest = text.translate(dict.fromkeys(map(ord, keep)))
-    return text if rest.isprintable() else "".join(c if c.isprintable() or c in keep else "\ufffd" for c in text)
-
-
 def _all_printable(value: object) -> object:
     """The same JSON value with :func:`printable` texts."""
     match value:
         case str():
-            return printable(value)
+            return printable(value, keep="")
         case dict():
             return {_all_printable(key): _all_printable(member) for key, member in value.items()}
         case list():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ from cprlib.lab.engine import ENGINES
 
 if TYPE_CHECKING:
     from cprlib.build.assets import Assets
+    from cprlib.campaign.compare.baseline import Baseline
     from cprlib.campaign.matrix import MatrixRun
     from cprlib.lab.avocado_run import FirstTry, SuiteRun
     from cprlib.qemu.binary import QemuBinary
@@ -122,7 +123,9 @@ def run(
     from cprlib.verdict.policy_file import load_policy
 
     judged_by = load_policy(policy)
-    judge_by_baseline = _read_baseline(baseline, judged_by, anyway=anyway)
+    if anyway and not baseline:
+        raise UsageError("use --anyway", "no baseline is given", "give --baseline FILE")
+    saved = _read_baseline(baseline, judged_by) if baseline else None  # before anything is built
     if target_base:
         find_base(target_base)
     if references or tag:
@@ -139,7 +142,7 @@ def run(
     if own_qemu:
         require_accelerator(own_qemu, given.get("accelerator", ACCELERATORS[0]))
     environment = describe_run(engine, lab_kernel=assets.lab_kernel, accelerator=given.get("accelerator", ""))
-    before = judge_by_baseline(environment)
+    before = _interruptions(saved, None if anyway else baseline, environment) if saved else None
     results = new_results_folder(out.resolve())
     command = command_line()
     if plan:
@@ -180,29 +183,22 @@ def _build(
     return assets, qemus, build_qemu(target, True, progress) if isinstance(target, str) else target
 
 
-def _read_baseline(
-    path: Path | None, policy: Policy, *, anyway: bool
-) -> Callable[[Environment], Mapping[str, float] | None]:
-    """Read a baseline before anything is built.
+def _read_baseline(path: Path, policy: Policy) -> Baseline:
+    from cprlib.campaign.compare.baseline import read_run_baseline
 
-    :returns: the interruptions of its cases for the machine of the run; None without a baseline. The call raises
-        InstrumentError when the baseline was recorded on another machine.
-    :raises UsageError: it cannot be read, or the policy has no use for it.
+    return read_run_baseline(path, policy)
+
+
+def _interruptions(saved: Baseline, path: Path | None, environment: Environment) -> Mapping[str, float]:
+    """The interruptions of a baseline's cases.
+
+    :param path: of the baseline, which must have been recorded on the machine of the run; None for any machine.
     """
-    if path is None:
-        if anyway:
-            raise UsageError("use --anyway", "no baseline is given", "give --baseline FILE")
-        return lambda _: None
-    from cprlib.campaign.compare.baseline import interruption_ms, read_run_baseline, require_same_machine
+    from cprlib.campaign.compare.baseline import interruption_ms, require_same_machine
 
-    saved, file = read_run_baseline(path, policy), path
-
-    def interruptions(environment: Environment) -> Mapping[str, float]:
-        if not anyway:
-            require_same_machine(saved, environment, file)
-        return interruption_ms(saved)
-
-    return interruptions
+    if path:
+        require_same_machine(saved, environment, path)
+    return interruption_ms(saved)
 
 
 def _run_and_judge(

@@ -27,7 +27,7 @@ FS_PER_NS = 1_000_000
 READINGS = 20  # at most
 PRECISE_NS = 10_000_000  # an error that no further reading is taken for
 SLACK_NS = 100_000_000  # the clocks stop before STOP is reported: first all devices are stopped
-AHEAD_NS = 20_000_000  # beyond the errors of the readings
+AHEAD_NS = 20_000_000  # how far a clock may be ahead, beyond the errors of the readings
 LARGEST_CHANGE = 0.1  # of the rate
 SHORTEST_NS = 300_000_000  # between two readings that a rate is computed from
 CLOCKS = {"monotonic_ns": "CLOCK_MONOTONIC", "boottime_ns": "CLOCK_BOOTTIME", "realtime_ns": "CLOCK_REALTIME"}
@@ -186,7 +186,8 @@ def device_clock_check(
     """
     if before.time_ns is None or pause_ns is None:
         return
-    expected = f"{'' if stops else 'between '}minus the pause (STOP to RESUME){'' if stops else ' and zero'}"
+    pause = "minus the pause (STOP to RESUME)"
+    expected = pause if stops else f"between {pause} and zero"
     if after.time_ns is None:
         yield Check(name, Outcome.FAIL, expected, "the clock cannot be read after the update")
         return

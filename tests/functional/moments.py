@@ -114,7 +114,7 @@ def interface_down(guest: OperatedGuest) -> list[str]:
     guest.agent.set_interface(up=False)
     guest.updater.live_update("interface-down")
     found = guest.answers_while("the interface was down")
-    guest.wait_nic()  # its filters change; nothing has asked the target for them, after which QEMU sends one event only
+    guest.wait_nic()  # its filters change: QEMU sends an event of the first change after its start or query-rx-filter
     if not any(event.name == FILTER_EVENT for event in guest.machine.qmp.events):
         found.append(f"QEMU sent no event {FILTER_EVENT}")
     return found
@@ -137,7 +137,7 @@ def link_down(guest: OperatedGuest) -> list[str]:
 
 
 def netdev_link_down(guest: OperatedGuest) -> list[str]:
-    """The same by the name of the netdev; QEMU migrates the link of the NIC only."""
+    """QMP ``set_link`` down by the name of the netdev, whose link QEMU does not migrate."""
     set_state = functools.partial(set_link, name=guest.machine.settings.netdevs[0].identifier)
     return while_down(guest, "netdev-link", set_state, updated=True)
 
@@ -291,7 +291,7 @@ def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]
 INTERFACE_DOWN = Operation("interface-down", "no answer until the interface is up again", interface_down)
 DRIVER_UNBOUND = Operation("driver-unbound", "a driver that is bound finds the same NIC", driver_unbound)
 LINK_DOWN = Operation("link-down", "the guest sees the link down, and up again; no packet in between", link_down)
-NETDEV_LINK_DOWN = Operation("netdev-link-down", "the same by the name of the netdev", netdev_link_down)
+NETDEV_LINK_DOWN = replace(LINK_DOWN, name="netdev-link-down", run=netdev_link_down)
 TAP_DOWN = Operation("tap-down", "no packet until the tap is up again", tap_down)
 PAUSED = Operation("paused-twice", "the guest stays paused; packets that waited are answered", paused_and_updated_twice)
 SMALL_RINGS = Operation(

@@ -76,6 +76,15 @@ def pipe_message(text: bytes) -> Message:
     return Message(b"x", (reader,))
 
 
+def hold_descriptor(proxy: ChannelProxy, connection: socket.socket, text: bytes = b"") -> None:
+    """Send a message with a descriptor, the last one, and wait until the proxy holds it."""
+    message = pipe_message(text)
+    send(connection, message)
+    message.close()
+    connection.shutdown(socket.SHUT_WR)
+    proxy.wait_held(soon())
+
+
 def test_bytes_and_descriptors_are_relayed_on_release() -> None:
     with target() as (name, listener), ChannelProxy(HERE, name) as proxy, source(proxy) as connection:
         connection.sendall(b"head ")
@@ -104,11 +113,7 @@ def test_bytes_and_descriptors_are_relayed_on_release() -> None:
 
 def test_no_descriptor_stays_open_when_the_target_has_died() -> None:
     with target() as (name, listener), ChannelProxy(HERE, name) as proxy, source(proxy) as connection:
-        with_descriptor = pipe_message(b"behind the descriptor")
-        send(connection, with_descriptor)
-        with_descriptor.close()
-        connection.shutdown(socket.SHUT_WR)
-        proxy.wait_held(soon())
+        hold_descriptor(proxy, connection, b"behind the descriptor")
         listener.close()
         proxy.release()
         soon().poll(lambda: not proxy.held_descriptors())
@@ -174,11 +179,7 @@ def test_the_beginning_is_passed_on() -> None:
 
 def test_cut_closes_both_sides_and_the_descriptors() -> None:
     with target() as (name, _), ChannelProxy(HERE, name) as proxy, source(proxy) as connection:
-        message = pipe_message(b"")
-        send(connection, message)
-        message.close()
-        connection.shutdown(socket.SHUT_WR)
-        proxy.wait_held(soon())
+        hold_descriptor(proxy, connection)
         proxy.cut()
         assert connection.recv(1) == b""
 

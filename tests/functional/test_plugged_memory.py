@@ -1,0 +1,72 @@
+"""Memory that is plugged into a running guest: vhost reads and writes it, and an update keeps it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, GuestFailed
+from cprlib.evidence.records import Role
+from cprlib.guest.agent import AgentConnection
+from cprlib.qemu.machine import Machine
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.nic_frames import exchange_packets
+
+DIMM_MIB = 128  # a memory block of a guest on x86-64 (sparse_init(), mm/sparse.c)
+ROOM = ("-m", "slots=1,maxmem=512M")
+MEMORY_INFO = "/proc/meminfo"
+PLUGGED_S = 20.0
+
+
+class PluggedMemory(LiveUpdateTest):
+    """Mechanism ``cpr``; a guest with room for a DIMM."""
+
+    def test_plugged_memory_carries_packets(self) -> None:
+        """A guest whose memory grows after an update exchanges all packets, also after the next update.
+
+        Linux takes buffers from new memory first, because it lies above 4 GiB, in a zone of its own. The target has to
+        give it to the vhost device that it has inherited, and the next target needs it, too. Patches 3 (vhost: reset
+        vhost devices for cpr) and 6 (tap: cpr support).
+
+        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:1,plug:hot
+        """
+        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS, arguments=ROOM)) as case:
+            case.live_update(label="first")
+            with case.qemu_step():
+                plug_memory(case.guest.machine, case.guest.agent)
+            exchange_packets(case, 1, "with-plugged-memory")
+            size = memory_size(case.guest.agent)
+            case.live_update(label="second")
+            exchange_packets(case, 1, "after-second-update")
+            case.expect_equal("memory-kept", memory_size(case.guest.agent), size, "the guest's memory in KiB")
+            case.expect_no_nic_error()
+
+
+def memory_size(agent: AgentConnection) -> int:
+    """MemTotal of the guest in KiB.
+
+    :raises GuestFailed: the guest does not have it.
+    """
+    found = re.match(r"MemTotal: +(\d+) kB", agent.files([MEMORY_INFO])[MEMORY_INFO].text)
+    if not found:
+        raise GuestFailed("read the guest's memory", f"no MemTotal in {MEMORY_INFO}")
+    return int(found[1])
+
+
+def plug_memory(machine: Machine, agent: AgentConnection) -> None:
+    """Plug a DIMM, and wait until the guest uses it; QEMU's settings then include it.
+
+    :raises DeadlineExceeded: the guest does not use it.
+    """
+    before = memory_size(agent)
+    backend = {"qom-type": "memory-backend-memfd", "id": "ram1", "size": DIMM_MIB << 20, "share": True}
+    dimm = {"driver": "pc-dimm", "id": "dimm0", "memdev": backend["id"]}
+    machine.qmp.execute("object-add", backend)
+    machine.qmp.execute("device_add", dimm)
+    deadline = Deadline(PLUGGED_S, "the guest to use more memory", Awaited.GUEST)
+    deadline.poll(lambda: memory_size(agent) - before > DIMM_MIB * 1024 // 2)
+    words = ("-object", json.dumps(backend), "-device", json.dumps(dimm))
+    machine.settings = replace(machine.settings, extra=(*machine.settings.extra, *words))

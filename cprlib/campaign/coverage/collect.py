@@ -6,7 +6,7 @@ import collections
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,14 +111,16 @@ def read_gcov(build: CoverageBuild, scratch: Path, counters: Path) -> dict[Place
         run([str(build.qemu.path)], purpose="read coverage counters", seconds=STEP_SECONDS, env=environment)
         data = sorted(path.name for path in scratch.glob("*.gcda"))
         command = ["gcov", "--branch-probabilities", "--json-format", "--stdout", *data]
-        return parse_gcov(run(command, purpose="read coverage with gcov", seconds=STEP_SECONDS, cwd=scratch))
+        output = run(command, purpose="read coverage with gcov", seconds=STEP_SECONDS, cwd=scratch)
+        return parse_gcov(output, build.sources)
     except CprlibError as error:
         raise InstrumentError(f"read {counters}", error.happened, error.advice, details=error.details) from error
 
 
-def parse_gcov(output: str) -> dict[Place, LineCounts]:
+def parse_gcov(output: str, files: Collection[str]) -> dict[Place, LineCounts]:
     """Lines of gcov's JSON documents, one document a line (gcov(1), ``--json-format``).
 
+    :param files: to read, relative to QEMU's source. A header has other branches in each file that includes it.
     :returns: by file relative to QEMU's source; a line that several functions share has the sum.
     :raises InstrumentError: it has another form.
     """
@@ -126,7 +128,7 @@ def parse_gcov(output: str) -> dict[Place, LineCounts]:
     try:
         for line in output.splitlines():
             for file in json.loads(line)["files"] if line.strip() else ():
-                for place, counts in _lines(file):
+                for place, counts in _lines(file, files):
                     found[place] = found[place] + counts if place in found else counts
     except (ValueError, KeyError, TypeError) as error:
         happened = f"{type(error).__name__}: {error}"
@@ -134,9 +136,11 @@ def parse_gcov(output: str) -> dict[Place, LineCounts]:
     return found
 
 
-def _lines(file: Mapping[str, Any]) -> Iterator[tuple[Place, LineCounts]]:
+def _lines(file: Mapping[str, Any], files: Collection[str]) -> Iterator[tuple[Place, LineCounts]]:
     """The lines of one file: branches of a line are those of all functions that have code there."""
     name = str(file["file"]).removeprefix("../source/")
+    if name not in files:
+        return
     by_line: dict[int, list[Any]] = collections.defaultdict(list)
     for line in file["lines"]:
         by_line[int(line["line_number"])].append(line)

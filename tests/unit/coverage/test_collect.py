@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.coverage import FLAGS, CoverageBuild
-from cprlib.campaign.coverage.collect import collect, parse_gcov, read_gcov, reference_of
+from cprlib.campaign.coverage.collect import LineCounts, collect, parse_gcov, read_gcov, reference_of
 from cprlib.errors import InstrumentError
 from cprlib.files import project_folder
 from cprlib.qemu.binary import QemuBinary
@@ -45,7 +46,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> CoverageBuild:
         ["gcc", "-pie", "program.c.o", "counters.o", f"-Wl,-T,{runtime / 'counters.ld'}", "-lgcov", "-o", "program"],
     ):
         subprocess.run(command, cwd=folder, check=True)
-    return CoverageBuild(QemuBinary(folder / "program"), folder, (), {})
+    return CoverageBuild(QemuBinary(folder / "program"), folder, (), {"program.c": ()})
 
 
 def run(build: CoverageBuild, counters: Path, *words: str) -> int:
@@ -83,7 +84,22 @@ def test_results_without_counters_say_so(build: CoverageBuild, tmp_path: Path) -
 
 def test_output_that_is_not_of_gcov_is_an_error() -> None:
     with pytest.raises(InstrumentError, match="gcov"):
-        parse_gcov('{"files": [{"lines": 3}]}')
+        parse_gcov('{"files": [{"lines": 3}]}', ())
+
+
+def test_header_with_other_branches_in_each_file_is_left_out() -> None:
+    def document(file: str, *branches: int) -> str:
+        line = {"line_number": 34, "count": 7, "branches": [{"count": count} for count in branches]}
+        return json.dumps({"files": [{"file": file, "lines": [line]}]})
+
+    output = "\n".join(
+        [
+            document("../source/net/tap.c", 3, 4),
+            document("/source/include/qemu/lockable.h", 1, 2),
+            document("/source/include/qemu/lockable.h", 1, 2, 3, 4),
+        ]
+    )
+    assert parse_gcov(output, ["net/tap.c"]) == {("net/tap.c", 34): LineCounts(7, (3, 4))}
 
 
 def test_reference_is_relative_to_the_project() -> None:

@@ -264,6 +264,10 @@ class AgentConnection:
     def reboot(self) -> None:
         self._channel.request("reboot")
 
+    def power_off(self) -> None:
+        """Power the guest off a moment later."""
+        self._channel.request("poweroff")
+
     def suspend(self) -> None:
         """Suspend the guest to RAM a moment later (ACPI S3): it answers again when QMP ``system_wakeup`` woke it."""
         self._channel.request("suspend")

@@ -19,6 +19,7 @@ from cprlib.update.results import ProcessView
 FAILED_STATES = ("failed", "cancelled")  # QAPI MigrationStatus
 ENDED_STATES = (*FAILED_STATES, "completed")
 FINISHING = "finish-migrate"  # QAPI RunState
+RESTING_STATES = ("running", "paused", "suspended", "prelaunch", "shutdown")  # of a target that has the guest
 END_S, RESUME_S, ANNOUNCE_S, STATE_S = 30.0, 10.0, 2.0, 5.0
 
 
@@ -60,6 +61,15 @@ def query_migration(machine: Machine) -> Migration:
     """The migration of a source or a target."""
     answer = machine.qmp.execute("query-migrate")
     return Migration(str(answer.get("status", "none")), str(answer.get("error-desc", "")))
+
+
+def wait_migration(machine: Machine, status: str, seconds: float = END_S) -> None:
+    """Wait until the migration of a source or a target has a status (QAPI MigrationStatus).
+
+    :raises DeadlineExceeded: it has another one.
+    """
+    deadline = Deadline(seconds, f"the migration to be {status}", Awaited.QEMU)
+    deadline.poll(lambda: query_migration(machine).status == status, 0.02)
 
 
 @dataclass(slots=True)
@@ -194,7 +204,7 @@ class FaultOutcome:
     def _leave_guest_to_target(self) -> None:
         target = self.target
         target.wait_ready()
-        target.wait_status("running", "paused", "suspended", "prelaunch", seconds=END_S)
+        target.wait_status(*RESTING_STATES, seconds=END_S)
         target.incoming = False
         own = self.source.settings  # without the arguments of the start-up barrier
         target.settings = replace(target.settings, extra=own.extra, prefix=own.prefix)

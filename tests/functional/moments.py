@@ -216,6 +216,29 @@ def not_started(guest: OperatedGuest) -> list[str]:
     return found
 
 
+def powered_off(guest: OperatedGuest) -> list[str]:
+    """The guest powers off, and QEMU stays (``-no-shutdown``); an update keeps the state, in which ``cont`` is refused.
+
+    A reset brings it back to life.
+    """
+    agent, machine = guest.agent, guest.machine
+    boot, seen = agent.identity().boot_id, len(machine.qmp.events)
+    machine.qmp.execute("set-action", {"shutdown": "pause"})
+    agent.power_off()
+    machine.qmp.wait_event("SHUTDOWN", deadline=Deadline(EVENT_S, "the guest to power off", Awaited.GUEST), after=seen)
+    machine.wait_status("shutdown", seconds=EVENT_S)
+    guest.updater.live_update("powered-off")
+    machine, found = guest.machine, []
+    with contextlib.suppress(QmpRefused):
+        machine.qmp.execute("cont")
+        found.append("cont was not refused")
+    machine.qmp.execute("system_reset")
+    machine.wait_status("prelaunch", seconds=EVENT_S)
+    machine.qmp.execute("cont")
+    wait_booted(guest, boot)
+    return found
+
+
 def unplug_pending(guest: OperatedGuest) -> list[str]:
     """``device_del`` of a paused guest, which has not released its NIC when it is updated; it does in the target.
 
@@ -234,6 +257,19 @@ def unplug_pending(guest: OperatedGuest) -> list[str]:
     guest.wait_others()
     machine.plug(netdev, nic)
     machine.settings = replace(machine.settings, netdevs=before.netdevs, nics=before.nics)  # a target has them in order
+    guest.wait_nic()
+    return []
+
+
+def unplugged(guest: OperatedGuest) -> list[str]:
+    """The NIC is unplugged and its netdev stays; in the target a NIC is plugged that uses it."""
+    machine = guest.machine
+    settings = machine.settings
+    machine.remove_nic(settings.nics[0].identifier)
+    guest.updater.live_update("unplugged")
+    machine = guest.machine
+    machine.plug_nic(settings.nics[0])
+    machine.settings = replace(machine.settings, nics=settings.nics)  # a target has them in order
     guest.wait_nic()
     return []
 
@@ -307,7 +343,9 @@ SUSPENDED = Operation("suspended", "the guest stays suspended until it is woken"
 SUSPENDED_AND_STOPPED = Operation(
     "suspended-and-stopped", "cont does not wake the guest; it is woken", suspended_and_stopped, can_suspend
 )
+POWERED_OFF = Operation("powered-off", "the guest stays powered off until it is reset; then it boots", powered_off)
 UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
+UNPLUGGED = Operation("unplugged", "a NIC that is plugged in the target uses the netdev", unplugged)
 REBOOT = Operation("rebooting", "the guest boots", reboot)
 MOMENTS = (
     INTERFACE_DOWN,
@@ -321,6 +359,8 @@ MOMENTS = (
     SUSPENDED,
     SUSPENDED_AND_STOPPED,
     UNPLUG,
+    UNPLUGGED,
     NOT_STARTED,
+    POWERED_OFF,
     REBOOT,
 )

@@ -1,4 +1,4 @@
-"""Updates while the NIC is not in normal use: down, without a driver, paused, being unplugged, booting."""
+"""Updates while the NIC is not in normal use: down, without a driver, paused, unplugged, powered off, booting."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class Moments(LiveUpdateTest):
         """An update works, and the NIC after it, whatever guest and management are doing with the NIC.
 
         Interface down; no driver; link or tap down; small rings; paused (two updates); suspended, also stopped;
-        unplug pending; reset but not started; five updates during a reboot. What fails is repeated without updates; if
-        it fails there too, the check is inconclusive. Parameters ``queues``, ``vhost``: fixtures/matrix/moments.yaml.
+        unplug pending; unplugged; reset but not started; powered off; five updates during a reboot. What fails is
+        repeated without updates; if it fails there too, the check is inconclusive. Parameters ``queues``, ``vhost``:
+        fixtures/matrix/moments.yaml.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,patch:postload,patch:7,patch:no-loss,patch:9
         :avocado: tags=mechanism:cpr,vhost:on,queues:2

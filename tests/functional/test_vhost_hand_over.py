@@ -10,23 +10,16 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.command_line import MigrationChannels
-from cprlib.qemu.machine import Machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probing
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.outcome import query_migration
+from cprlib.update.outcome import wait_migration
 from cprlib.update.proxy import ChannelProxy
 
 SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
-
-
-def wait_migration(machine: Machine, status: str) -> None:
-    """Wait until a migration has a status (QAPI MigrationStatus)."""
-    deadline = Deadline(30, f"the migration to be {status}", Awaited.QEMU)
-    deadline.poll(lambda: query_migration(machine).status == status)
 
 
 class VhostHandOver(LiveUpdateTest):

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/reboot.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -279,12 +278,7 @@ static void suspend(struct request *request, struct output *out)
 static void power_off(struct request *request, struct output *out)
 {
     (void)out;
-    if (getpid() != 1) {
-        request_fail(request, "not process 1: not in a cprlib guest");
-        return;
-    }
-    reboot(RB_POWER_OFF);
-    reboot(RB_AUTOBOOT); /* no ACPI; -no-reboot ends QEMU */
+    lifecycle_power_off(request);
 }
 
 static const struct {

@@ -186,6 +186,14 @@ static void reboot_now(void *self, uint32_t events)
     reboot(RB_AUTOBOOT);
 }
 
+static void power_off_now(void *self, uint32_t events)
+{
+    (void)self;
+    (void)events;
+    reboot(RB_POWER_OFF);
+    reboot(RB_AUTOBOOT); /* no ACPI; -no-reboot ends QEMU */
+}
+
 /* Returns when the guest is awake again. */
 static void suspend_now(void *self, uint32_t events)
 {
@@ -215,6 +223,13 @@ void lifecycle_reboot(struct request *request)
 void lifecycle_suspend(struct request *request)
 {
     static struct watch timer = {.ready = suspend_now, .self = &timer};
+
+    do_later(request, &timer);
+}
+
+void lifecycle_power_off(struct request *request)
+{
+    static struct watch timer = {.ready = power_off_now};
 
     do_later(request, &timer);
 }

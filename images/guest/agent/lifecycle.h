@@ -14,6 +14,8 @@ void lifecycle_bind(struct request *request);
 void lifecycle_configure(struct request *request);
 /* Reboot in a moment: the answer has to leave first. */
 void lifecycle_reboot(struct request *request);
+/* Power the guest off in a moment. */
+void lifecycle_power_off(struct request *request);
 /* Suspend the guest to RAM (ACPI S3); it answers again when management has woken it. */
 void lifecycle_suspend(struct request *request);
 

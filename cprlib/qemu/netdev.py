@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,8 @@ class TapNetdev:
     :param interface: name of a persistent tap in QEMU's network namespace; not used with :attr:`TapSource.UNNAMED`.
     :param queues: queue pairs; more than 1 needs a multi-queue tap.
     :param vhost: vhost-net of the kernel carries the packets.
+    :param vhost_forced: vhost is asked for by ``vhostforce=on`` instead of ``vhost=on``.
+    :param vnet_hdr: a passed tap has a virtio header in front of each packet (IFF_VNET_HDR).
     :param cpr: a live update hands the descriptors over; None leaves the member out.
     :param local: a live update hands the tap over in the device state: the names for it.
     :param vhost_passed: a manager opens /dev/vhost-net as well (``vhostfd=``, ``vhostfds=``).
@@ -83,6 +86,8 @@ class TapNetdev:
     send_buffer: int | None = None
     poll_us: int | None = None
     local: LocalNames | None = None
+    vhost_forced: bool = False
+    vnet_hdr: bool = True
 
     def __post_init__(self) -> None:
         if not INTERFACE_NAME.fullmatch(self.interface):
@@ -95,6 +100,10 @@ class TapNetdev:
             raise UsageError(f"give a tap {self.queues} queues with {self.tap_source.value}=", "it has one descriptor")
         if self.vhost_passed and not self.vhost:
             raise UsageError("pass vhost descriptors", "the netdev has no vhost")
+        if self.vhost_forced and not self.vhost:
+            raise UsageError("force vhost", "the netdev has no vhost")
+        if not (self.vnet_hdr or self.tap_source is TapSource.FD):
+            raise UsageError("leave out the virtio header", f"only a tap with {TapSource.FD.value}= is opened without")
         if self.poll_us is not None and not self.vhost:
             raise UsageError("let vhost busy-poll", "the netdev has no vhost")
         if bool(self.helper) != (self.tap_source is TapSource.HELPER):
@@ -130,7 +139,7 @@ class TapNetdev:
         if incoming and self.is_handed_over:
             return self.local_target_options(self.local) if self.local else self.handed_over_options()
         options: dict[str, object] = {"type": "tap", "id": self.identifier} | self._source_options(tap)
-        options |= {"vhost": self.vhost} | self._known_limits()
+        options |= self._vhost_option | self._known_limits()
         if self.vhost_passed:
             options["vhostfds" if self.fds_passed else "vhostfd"] = ":".join(vhost)
         if self.queues > 1 and not self.fds_passed:
@@ -140,6 +149,10 @@ class TapNetdev:
         if self.local and self.local.netdev:
             options[self.local.netdev] = True
         return options
+
+    @property
+    def _vhost_option(self) -> dict[str, object]:
+        return {"vhostforce": True} if self.vhost_forced else {"vhost": self.vhost}
 
     def _known_limits(self) -> dict[str, object]:
         known: dict[str, object] = {"sndbuf": self.send_buffer, "poll-us": self.poll_us}
@@ -162,7 +175,7 @@ class TapNetdev:
             minus_one = ["-1"] * self.queues
             return self.options(minus_one if self.tap_passed else (), minus_one if self.vhost_passed else ())
         options: dict[str, object] = {"type": "tap", "id": self.identifier, "script": "no", "downscript": "no"}
-        options |= {"vhost": self.vhost, "cpr": bool(self.cpr)}
+        options |= self._vhost_option | {"cpr": bool(self.cpr)}
         return options | ({"queues": self.queues} if self.queues > 1 else {})
 
     def local_target_options(self, names: LocalNames) -> dict[str, object]:
@@ -235,7 +248,9 @@ def opened_fds(netdev: TapNetdev) -> Iterator[PassedFds]:
             return descriptor
 
         taps = netdev.queues if netdev.tap_passed else 0
-        opener: Callable[..., int] = open_macvtap if netdev.tap_source is TapSource.MACVTAP else open_tap
+        opener: Callable[..., int] = functools.partial(open_tap, vnet_hdr=netdev.vnet_hdr)
+        if netdev.tap_source is TapSource.MACVTAP:
+            opener = open_macvtap
         vhosts = netdev.queues if netdev.vhost_passed else 0
         yield PassedFds(
             tuple(owned(opener(netdev.interface, multi_queue=netdev.queues > 1)) for _ in range(taps)),

@@ -74,10 +74,10 @@ def taps_from_every_source(programs: Programs) -> tuple[TapNetdev, ...]:
     up, down = programs.script("up"), programs.script("down")
     return (
         TapNetdev(queues=4, vhost=True),
-        TapNetdev("many", "tap1", queues=9, vhost=True),
+        TapNetdev("many", "tap1", queues=9, vhost=True, vhost_forced=True),
         TapNetdev("scripts", "tap2", script=up, down_script=down),
         TapNetdev("onefd-vhostfd", "tap3", vhost=True, vhost_passed=True, tap_source=TapSource.FD),
-        TapNetdev("onefd", "tap4", tap_source=TapSource.FD),
+        TapNetdev("onefd", "tap4", tap_source=TapSource.FD, vnet_hdr=False),
         TapNetdev("fds", "tap5", queues=2, vhost=True, tap_source=TapSource.FDS),
         TapNetdev("fds-vhostfds", "tap6", queues=2, vhost=True, vhost_passed=True, tap_source=TapSource.FDS),
         TapNetdev("helper", "tap7", vhost=True, tap_source=TapSource.HELPER, helper=programs.helper("tap7")),

@@ -1,4 +1,4 @@
-"""Updates whose main channel cannot be made: an address that does not exist, and a cancel before the connection."""
+"""Updates whose main channel cannot be made, or breaks under a target that stays."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, QmpRefused
+from cprlib.process import describe_status
 from cprlib.qemu.command_line import MigrationChannels
-from cprlib.qemu.machine import Machine
+from cprlib.qemu.nic_state import vhost_started
 from cprlib.qemu.trace_log import TraceLog, TraceRecord
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.outcome import query_migration
+from cprlib.update.outcome import query_migration, wait_migration
 from cprlib.update.proxy import ChannelProxy, Hold
 
 CONNECT_S = 10.0
+LOADING_BYTES = 4096  # of the device state that a target has when its channel breaks
 CONNECT_EVENTS = "qio_channel_socket_connect_*"  # io/trace-events
 CONNECTING, CONNECTED = "qio_channel_socket_connect_async", "qio_channel_socket_connect_complete"
 
@@ -71,25 +73,57 @@ class CancelWhileConnecting(UpdateHook):
         connected.poll(lambda: _since(begun, update.source.trace), interval=0.02)
 
 
+class StayingTarget(UpdateHook):
+    """The main channel breaks, and the target stays (``migrate-incoming`` with ``exit-on-error`` off).
+
+    Management can ask it then why it failed, and it has the taps and vhost devices open until it is ended.
+    """
+
+    expects_failure = True
+
+    def __init__(self) -> None:
+        self._proxy: ChannelProxy | None = None
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """Leave the target's main channel to :meth:`after_migrate`, and put a proxy where the source connects."""
+        update.channels = replace(update.channels, deferred=True)
+        proxy = ChannelProxy(update.topology.switch, update.channels.main, LOADING_BYTES, forward_held=True)
+        self._proxy = update.stack.enter_context(proxy)
+        update.source_channels = replace(update.channels, main=proxy.name)
+        update.capabilities["return-path"] = True
+
+    def after_migrate(self, update: LiveUpdate) -> None:
+        """Let the target listen, and cut the channel while it loads the state."""
+        update.target.wait_ready()
+        channels = update.channels.descriptions()[:1]
+        update.target.qmp.execute("migrate-incoming", {"channels": channels, "exit-on-error": False})
+        if self._proxy:
+            self._proxy.wait_held(Deadline(CONNECT_S, "the device state", Awaited.QEMU))
+            self._proxy.cut()
+
+
 def _since(begun: TraceRecord, trace: TraceLog) -> bool:
     return any(item.time_ns > begun.time_ns for item in trace.all_of(CONNECTED))
 
 
-def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: str) -> None:
+def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: str, target_status: str = "") -> None:
     """Update a guest with a hook that lets the main channel fail: the source runs again, through its NIC.
 
     :param status: of the migration in the end (QAPI MigrationStatus).
+    :param target_status: the same in the target, which stays; not looked at when empty.
     """
     source = case.guest.machine
+    vhost = vhost_started(source.qmp)
     with contextlib.ExitStack() as stack:
         update = case.guest.plan_update([hook], stack=stack, target_name=f"target-{name}")
         update.begin()
-        ended = Deadline(CONNECT_S, "the migration to end", Awaited.QEMU)
-        ended.poll(lambda: query_migration(source).status == status, interval=0.02)
+        wait_migration(source, status, CONNECT_S)
         source.wait_status("running", seconds=CONNECT_S)
-    case.expect_equal(f"{name}-source-runs", _state(source), {"migration": status, "source": "running"})
-    case.expect_answers(name)
-
-
-def _state(source: Machine) -> dict[str, str]:
-    return {"migration": query_migration(source).status, "source": source.status()}
+        if target_status:
+            exited = update.target.exit_status()
+            seen = query_migration(update.target).status if exited is None else f"gone with {describe_status(exited)}"
+            case.expect_equal(f"{name}-failed", seen, target_status, "the target's migration")
+        state = {"migration": query_migration(source).status, "source": source.status()}
+        case.expect_equal(f"{name}-source-runs", state, {"migration": status, "source": "running"})
+        case.expect_equal(f"{name}-vhost", vhost_started(source.qmp), vhost, "whether vhost carries the packets")
+        case.expect_answers(name)

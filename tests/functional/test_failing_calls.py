@@ -38,7 +38,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor, faults_named
 from cprlib.update.outcome import query_migration
 from failed_update import FaultSequence, failed_updates
-from main_channel_faults import CancelWhileConnecting, MissingProgram, fail_main_channel
+from main_channel_faults import CancelWhileConnecting, MissingProgram, StayingTarget, fail_main_channel
 from netdev_refusals import NetdevAttempt, Refusal
 from refusal_tester import RefusalTester
 
@@ -153,6 +153,7 @@ class FailingSystemCalls(LiveUpdateTest):
             fall_back(case, calls)
             fail_main_channel(case, "main-does-not-exist", MissingProgram(), "failed")
             fail_main_channel(case, "cancelled-while-connecting", CancelWhileConnecting(), "cancelled")
+            fail_main_channel(case, "target-stays", StayingTarget(), "failed", target_status="failed")
             refuse_netdevs(case, calls)
             case.compares_states = False  # the target has no filter
             case.live_update(label="afterwards")

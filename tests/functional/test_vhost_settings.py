@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded
+from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux import ioctls
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.supervised_calls import IOCTL, MadeCall, SupervisedCalls, SystemCall
+from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import differences
 from cprlib.testing.guest_spec import GuestSpec
@@ -23,12 +24,16 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import use_queue_pairs
 from cprlib.update.faults import faults_named
+from cprlib.update.outcome import wait_migration
+from cprlib.update.proxy import ChannelProxy
 
 QUEUES = 2
 VIRTQUEUES = 2 * QUEUES  # to receive and to send
 POLL_US, POLLING = 20_000, "poll-us"
 FAULTS = ("target-killed-with-devices", "target-killed-loading")  # before and after dirty logging begins
-TAKEN_S = 5.0
+TAKEN_S, MIGRATION_S = 5.0, 30.0
+SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
+LOG_ALL = 1 << 26  # VHOST_F_LOG_ALL, linux/vhost_types.h
 # linux/vhost_types.h: vhost_vring_state, vhost_vring_file, vhost_vring_addr (addresses differ between processes)
 VRING_STATE, VRING_FILE, VRING_ADDR = struct.Struct("II"), struct.Struct("Ii"), struct.Struct("II4Q")
 OWNER = (ioctls.VHOST_SET_OWNER, ioctls.VHOST_RESET_OWNER)  # the kernel forgets all settings then
@@ -84,8 +89,9 @@ class VhostSettings(LiveUpdateTest):
         """What QEMU sets in vhost is the same in the target, and in the source after a failed update.
 
         The kernel forgets it all when a vhost device is released, and shows it to no other process. Features, and for
-        each virtqueue the size, events, and the polling time of ``poll-us``. Patches 3 (vhost: reset vhost devices for
-        cpr) and 6. What vhost has signalled to a source that has stopped its guest reaches the guest as well.
+        each virtqueue the size, events, and the polling time of ``poll-us``; logging of writes while an ordinary
+        migration runs. Patches 3 (vhost: reset vhost devices for cpr) and 6. What vhost has signalled to a source that
+        has stopped its guest reaches the guest as well.
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:2
         """
@@ -100,6 +106,8 @@ class VhostSettings(LiveUpdateTest):
             polling = [value for name, value in before.items() if name.endswith(POLLING)]
             case.note("settings of vhost devices", len(before))
             case.expect_equal("poll-us", polling, [str(POLL_US)] * VIRTQUEUES, "poll-us of each virtqueue")
+            migrate_in_vain(case, calls)
+            expect_settings(case, "after-ordinary-migration", calls, before)
             self._update_with_packets_at_stop(case, calls)
             expect_settings(case, "in-the-target", calls, before)
             for fault in FAULTS:
@@ -133,6 +141,22 @@ class VhostSettings(LiveUpdateTest):
         case.require("packets-taken-at-stop", 0 < sent <= taken, "vhost takes packets of a stopped guest", seen)
         meaning = f"interrupts are lost: packets without an answer, of {sent} that vhost took from the tap at the stop"
         case.expect_equal("packets-at-stop-arrive", missing, 0, meaning)
+
+
+def migrate_in_vain(case: MeasuredCase, calls: SupervisedCalls) -> None:
+    """Begin an ordinary migration in a target, and let it fail: meanwhile vhost logs the pages that it writes."""
+    machine = case.guest.machine
+    with ChannelProxy(case.guest.topology.switch, hold=SOME_BYTES) as proxy, case.qemu_step():
+        machine.qmp.execute("migrate", {"channels": MigrationChannels("", proxy.name).descriptions()[:1]})
+        proxy.wait_held(Deadline(MIGRATION_S, "the migration's stream", Awaited.QEMU))
+        made = vhost_settings(calls.made, machine.pid)
+        logging = [bool(int(value, 16) & LOG_ALL) for name, value in made.items() if name.endswith(", features")]
+        meaning = (
+            "the destination of an ordinary migration lacks what vhost writes: whether each device logs its writes"
+        )
+        case.expect_equal("writes-are-logged", logging, [True] * QUEUES, meaning)
+        proxy.cut()
+        wait_migration(machine, "failed")
 
 
 def packets_to_guest(namespace: NetworkNamespace, tap: str) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from cprlib.evidence.records import Role
 from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import exchange_packets
+from cprlib.update.saved_guest import save_guest
 
 CONFIGURED, IN_USE = 4, 2
+SECTION_OF_TAP = re.compile(rb'"name": *"(tap/[^"]*)"')  # qemu_savevm_state_vmdesc(), migration/savevm.c
 
 
 class Macvtap(LiveUpdateTest):
@@ -20,7 +24,8 @@ class Macvtap(LiveUpdateTest):
 
         Each queue is the same open file in the target, with the same flags, and the queues in use carry all packets.
         The kernel does not report which queues of a macvtap are disabled: the target has it from the source. Patch 14
-        (tap: hand over which queues of a macvtap are disabled).
+        (tap: hand over which queues of a macvtap are disabled). An ordinary migration does not send it: its destination
+        has a tap of its own, and may be another QEMU.
 
         :avocado: tags=patch:macvtap,patch:14,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
@@ -34,6 +39,21 @@ class Macvtap(LiveUpdateTest):
             exchange_packets(case, CONFIGURED, "after-second-update")
             self._use(case, 1, "after-second-update-fewer")
             case.expect_no_nic_error()
+            self._expect_ordinary_migration_without_tap(case)
+
+    @staticmethod
+    def _expect_ordinary_migration_without_tap(case: MeasuredCase) -> None:
+        """Save the guest to a file, which has a description of all sections; this is the end of the guest."""
+        path = case.folder / "ordinary-migration"
+        with case.qemu_step():
+            case.guest.machine.set_capabilities({"x-ignore-shared": True})
+            save_guest(case.guest.machine, path)
+        sections = [name.decode() for name in SECTION_OF_TAP.findall(path.read_bytes())]
+        path.unlink()
+        expected = "no section of a tap in an ordinary migration"
+        case.expect_empty(
+            "ordinary-migration-without-tap", sections, expected, "another QEMU does not know these sections"
+        )
 
     @staticmethod
     def _use(case: MeasuredCase, pairs: int, when: str) -> None:

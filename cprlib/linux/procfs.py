@@ -151,12 +151,15 @@ def _run_ns(task: Path) -> int:
 
 
 def is_listening(pid: int, name: str) -> bool:
-    """True when a process in the network namespace of ``pid`` listens on an abstract unix socket.
+    """True when a process in the network namespace of ``pid`` listens on a unix socket.
+
+    :param name: of an abstract socket, or a path that begins with ``/``.
 
     A socket that exists is not enough: between bind(2) and listen(2) it refuses connections.
     """
+    shown = name if name.startswith("/") else f"@{name}"
     for line in read_text(Path(f"/proc/{pid}/net/unix")).splitlines()[1:]:
         fields = line.split()  # Num RefCount Protocol Flags Type St Inode Path (net/unix/af_unix.c)
-        if len(fields) >= 8 and fields[7].rstrip("@") == f"@{name}":
+        if len(fields) >= 8 and fields[7].rstrip("@") == shown:
             return bool(int(fields[3], 16) & LISTENING)
     return False

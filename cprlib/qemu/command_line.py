@@ -109,6 +109,8 @@ def name_option(machine: str) -> str:
 class MigrationChannels:
     """Names of an update's two channels: abstract unix sockets in the QEMUs' namespace, with no file to clean up.
 
+    A name that begins with ``/`` is the path of an ordinary unix socket, which is a file.
+
     :param cpr: empty in mode ``normal``, in which the target waits for ``cont`` after it has loaded the state.
     :param deferred: the target's main channel is set later by QMP's migrate-incoming.
     """
@@ -135,7 +137,7 @@ class MigrationChannels:
 
     @staticmethod
     def _describe(kind: str, name: str) -> dict[str, object]:
-        address = {"transport": "socket", "type": "unix", "path": name, "abstract": True}
+        address = {"transport": "socket", "type": "unix", "path": name, "abstract": not name.startswith("/")}
         return {"channel-type": kind, "addr": address}
 
 

@@ -116,7 +116,7 @@ class GuestCase(CaseChecks):
             if self._watch:
                 self._watch.before_update()
         try:
-            update = self.guest.live_update(qemu, target, [files, *hooks] if files else hooks)
+            update = self.guest.live_update(qemu, target, [*hooks, files] if files else hooks)
         except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
             if not is_qemu_or_guest_failure(error):
                 raise

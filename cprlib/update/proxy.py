@@ -210,7 +210,7 @@ class ChannelProxy:
         self._source = source
         self._listener.close()
         if self._forward_held:
-            target.connect(f"\0{self._target_name}")
+            target.connect(_address(self._target_name))
         ended = self._collect(source)
         if self._forward_held:
             self._flush(target)
@@ -218,7 +218,7 @@ class ChannelProxy:
         if not self._wait_released(source):
             return
         if not self._forward_held:
-            target.connect(f"\0{self._target_name}")
+            target.connect(_address(self._target_name))
         self._flush(target)
         if ended or self._end_after:
             target.shutdown(socket.SHUT_WR)
@@ -299,3 +299,8 @@ class ChannelProxy:
                         raise
                 finally:
                     message.close()
+
+
+def _address(name: str) -> str:
+    """Address of an abstract unix socket, or of one with a path."""
+    return name if name.startswith("/") else f"\0{name}"

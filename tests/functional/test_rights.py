@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import errno
+import stat
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cprlib.errors import UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.procfs import status_field
 from cprlib.linux.supervised_calls import ALWAYS, OPEN_VHOST_AGAIN, FailingCall, SupervisedCalls
+from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.checks import without_time
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.update.faults import faults_named
+from cprlib.update.faults import Phase, faults_named
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from failed_update import failed_updates
 
 USER = 65534  # a user without rights, in every distribution
 # Rights on files alone: the logs in the case's folder, start-up barriers, /dev/kvm. The filter refuses /dev/vhost-net.
 CAPABILITIES = ",".join(("-all", "+dac_override", "+sys_ptrace"))
+OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH  # connect(2) needs the right to write; the umask takes it away
 UNPRIVILEGED = (
     *("setpriv", "--securebits=+no_setuid_fixup"),  # or access(2), by which QEMU finds its firmware, ignores them
     *(f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=KILL"),
     *(f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"),
 )
+
+
+class SocketFiles(UpdateHook):
+    """The channels are files, as management has them; ``modes`` has the mode of each that exists."""
+
+    def __init__(self) -> None:
+        self.modes: list[int] = []
+        self._folder = Path()
+
+    def before_target(self, update: LiveUpdate) -> None:
+        """Give the channels paths; a path has room for about 100 bytes, so it is not in the case's folder."""
+        self._folder = Path(update.stack.enter_context(TemporaryDirectory(prefix="cprlib-")))
+        self._folder.chmod(0o755)
+        update.channels = MigrationChannels(str(self._folder / "cpr"), str(self._folder / "main"))
+        update.source_channels = update.channels
+
+    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:  # noqa: ARG002
+        """Look at the socket on which the target waits for its descriptors."""
+        if phase is Phase.CPR_READY:
+            self.modes = [stat.S_IMODE(path.stat().st_mode) for path in self._folder.iterdir()]
 
 
 class Rights(LiveUpdateTest):
@@ -48,7 +74,11 @@ class Rights(LiveUpdateTest):
             self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
         ):
             settings = case.guest.machine.settings
-            case.live_update(label="to-user", target=replace(settings, prefix=(*calls.prefix, *UNPRIVILEGED)))
+            sockets = SocketFiles()
+            user = replace(settings, prefix=(*calls.prefix, *UNPRIVILEGED))
+            case.live_update(label="to-user", target=user, hooks=[sockets])
+            shared = [f"{mode:o}" for mode in sockets.modes if mode & OF_OTHERS]
+            case.expect_empty("socket-of-the-user", shared, "only its user may connect to the target's socket")
             self._expect_user(case)
             case.live_update(label="as-user")
             calls.arm(FailingCall(OPEN_VHOST_AGAIN, errno.EACCES, times=ALWAYS))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cprlib.deadline import Deadline
 from cprlib.evidence.records import Role
+from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.traffic.frames import FrameClass
+from cprlib.update.events import Step
 
 FEW = {"rounds": 3, "initial": 20, "step": 9000, "max": 40}  # at 0, 20 and 60 ms: max limits the second delay
 NONE = {"rounds": 0}
+ANNOUNCED_S = 5.0
 
 
 class Announcements(LiveUpdateTest):
@@ -34,4 +39,10 @@ class Announcements(LiveUpdateTest):
                 ]
                 case.live_update(label=label, target=replace(own, extra=(*own.extra, *words)))
                 case.expect_answers(label)
+            resumed = case.guest.updates[-1].times_ns[Step.RESUME]
+            deadline, rounds = Deadline(ANNOUNCED_S, "the last announcement"), FEW["rounds"]
+            last = case.frames.wait_announced(FrameClass.RARP, GUEST.mac, resumed, deadline, rounds)
+            seen = "none" if last is None else f"{(last - resumed) / 1e6:.0f} ms after RESUME"
+            expected = f"announcement {rounds} within {ANNOUNCED_S:.0f} s: its delay has the limit announce-max"
+            case.expect("last-announcement", last is not None, expected, seen)
             case.expect_no_nic_error()

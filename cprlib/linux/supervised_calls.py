@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib.errors import InstrumentError
+from cprlib.linux import ioctls
 from cprlib.linux.libc import filter_system_calls
 from cprlib.linux.procfs import status_field
 
@@ -260,7 +261,10 @@ def _data_of(thread: int, number: int, arguments: Sequence[int]) -> bytes:
         return b""
     with Path(f"/proc/{thread}/mem").open("rb", buffering=0) as memory:
         memory.seek(arguments[2])
-        return memory.read(request >> _SIZE_SHIFT & _SIZE_MASK)
+        data = memory.read(request >> _SIZE_SHIFT & _SIZE_MASK)
+        if request == ioctls.VHOST_SET_FEATURES_ARRAY:
+            data += memory.read(min(8 * int.from_bytes(data, "little"), _SIZE_MASK))
+        return data
 
 
 def filter_program(calls: Sequence[SystemCall]) -> bytes:

@@ -49,7 +49,14 @@ FILES_OF_QUEUE = {
     ioctls.VHOST_SET_VRING_ERR: "error event",
     ioctls.VHOST_NET_SET_BACKEND: "tap",
 }
-REQUESTS = (*OWNER, *OF_DEVICE, *OF_QUEUE, *FILES_OF_QUEUE, ioctls.VHOST_SET_VRING_ADDR)
+REQUESTS = (
+    *OWNER,
+    ioctls.VHOST_SET_FEATURES_ARRAY,
+    *OF_DEVICE,
+    *OF_QUEUE,
+    *FILES_OF_QUEUE,
+    ioctls.VHOST_SET_VRING_ADDR,
+)
 
 
 def vhost_settings(calls: Iterable[MadeCall], pid: int) -> dict[str, str]:
@@ -64,6 +71,8 @@ def vhost_settings(calls: Iterable[MadeCall], pid: int) -> dict[str, str]:
             continue
         if request in OWNER:
             made[descriptor] = {}
+        elif request == ioctls.VHOST_SET_FEATURES_ARRAY:  # newer QEMUs, before or instead of VHOST_SET_FEATURES
+            made[descriptor][OF_DEVICE[ioctls.VHOST_SET_FEATURES]] = call.data[:7:-1].hex()
         elif request in OF_DEVICE:
             made[descriptor][OF_DEVICE[request]] = call.data[::-1].hex()
         elif request in OF_QUEUE:

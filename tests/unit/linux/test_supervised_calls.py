@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from cprlib.linux.ioctls import TUNSETSNDBUF
+from cprlib.linux import ioctls
 from cprlib.linux.supervised_calls import FCNTL, IOCTL, FailingCall, SupervisedCalls, SystemCall, filter_program
 
 F_GETFL = 3
 GET_FLAGS = SystemCall(FCNTL, F_GETFL)
-SET_SEND_BUFFER = SystemCall(IOCTL, TUNSETSNDBUF)
+SET_SEND_BUFFER = SystemCall(IOCTL, ioctls.TUNSETSNDBUF)
 TWICE = """
 import fcntl
 for _ in range(3):
@@ -98,3 +98,16 @@ for given in (struct.pack("i", 7), 16):  # 16 is no address
         struct.pack("i", 7),
     )
     assert [(call.number, call.data) for call in others] == [(FCNTL, b"")] * 2  # the first of three failed
+
+
+def test_features_array_is_recorded_with_all_its_words() -> None:
+    words = struct.pack("3Q", 2, 5, 1 << 3)
+    program = f"""
+import ctypes
+words = ctypes.create_string_buffer({words!r})
+print(ctypes.CDLL(None).ioctl(0, ctypes.c_ulong({ioctls.VHOST_SET_FEATURES_ARRAY}), words))
+"""
+    with SupervisedCalls([SystemCall(IOCTL, ioctls.VHOST_SET_FEATURES_ARRAY)], record=True) as calls:
+        assert run(calls, program) == ["-1"]  # standard input is no vhost device
+        (call,) = calls.made
+    assert call.data == words

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, GuestFailed
+from cprlib.errors import Awaited, GuestFailed, NotSupported, SkipWord
 from cprlib.evidence.records import Role
 from cprlib.guest.agent import AgentConnection
 from cprlib.qemu.machine import Machine
@@ -15,6 +15,7 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.nic_frames import exchange_packets
 
+DIMM = "pc-dimm"
 DIMM_MIB = 128  # a memory block of a guest on x86-64 (sparse_init(), mm/sparse.c)
 ROOM = ("-m", "slots=1,maxmem=512M")
 MEMORY_INFO = "/proc/meminfo"
@@ -34,6 +35,9 @@ class PluggedMemory(LiveUpdateTest):
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:1,plug:hot
         """
         with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS, arguments=ROOM)) as case:
+            if not case.guest.machine.qmp.execute("qom-list-types", {"implements": DIMM}):
+                happened = f"this QEMU has no device {DIMM}"
+                raise NotSupported("give a guest more memory", happened, "build it in", word=SkipWord.NO_DIMM)
             case.live_update(label="first")
             with case.qemu_step():
                 plug_memory(case.guest.machine, case.guest.agent)
@@ -63,7 +67,7 @@ def plug_memory(machine: Machine, agent: AgentConnection) -> None:
     """
     before = memory_size(agent)
     backend = {"qom-type": "memory-backend-memfd", "id": "ram1", "size": DIMM_MIB << 20, "share": True}
-    dimm = {"driver": "pc-dimm", "id": "dimm0", "memdev": backend["id"]}
+    dimm = {"driver": DIMM, "id": "dimm0", "memdev": backend["id"]}
     machine.qmp.execute("object-add", backend)
     machine.qmp.execute("device_add", dimm)
     deadline = Deadline(PLUGGED_S, "the guest to use more memory", Awaited.GUEST)

@@ -26,7 +26,6 @@ from failed_update import failed_updates
 USER = 65534  # a user without rights, in every distribution
 # Rights on files alone: the logs in the case's folder, start-up barriers, /dev/kvm. The filter refuses /dev/vhost-net.
 CAPABILITIES = ",".join(("-all", "+dac_override", "+sys_ptrace"))
-OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH  # connect(2) needs the right to write; the umask takes it away
 UNPRIVILEGED = (
     *("setpriv", "--securebits=+no_setuid_fixup"),  # or access(2), by which QEMU finds its firmware, ignores them
     *(f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=KILL"),
@@ -35,10 +34,14 @@ UNPRIVILEGED = (
 
 
 class SocketFiles(UpdateHook):
-    """The channels are files, as management has them; ``modes`` has the mode of each that exists."""
+    """The channels are files, as management has them.
+
+    ``too_open`` has the mode of each socket that gives more rights than the target's umask leaves: who may write to it
+    may connect.
+    """
 
     def __init__(self) -> None:
-        self.modes: list[int] = []
+        self.too_open: list[str] = []
         self._folder = Path()
 
     def before_target(self, update: LiveUpdate) -> None:
@@ -48,10 +51,12 @@ class SocketFiles(UpdateHook):
         update.channels = MigrationChannels(str(self._folder / "cpr"), str(self._folder / "main"))
         update.source_channels = update.channels
 
-    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:  # noqa: ARG002
+    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
         """Look at the socket on which the target waits for its descriptors."""
         if phase is Phase.CPR_READY:
-            self.modes = [stat.S_IMODE(path.stat().st_mode) for path in self._folder.iterdir()]
+            umask = int(status_field(update.target.pid, "Umask") or "0", 8)
+            modes = [stat.S_IMODE(path.stat().st_mode) for path in self._folder.iterdir()]
+            self.too_open = [f"{mode:o} with umask {umask:o}" for mode in modes if mode & umask]
 
 
 class Rights(LiveUpdateTest):
@@ -77,8 +82,8 @@ class Rights(LiveUpdateTest):
             sockets = SocketFiles()
             user = replace(settings, prefix=(*calls.prefix, *UNPRIVILEGED))
             case.live_update(label="to-user", target=user, hooks=[sockets])
-            shared = [f"{mode:o}" for mode in sockets.modes if mode & OF_OTHERS]
-            case.expect_empty("socket-of-the-user", shared, "only its user may connect to the target's socket")
+            expected = "the target's socket has the rights that its umask leaves"
+            case.expect_empty("socket-of-the-user", sockets.too_open, expected)
             self._expect_user(case)
             case.live_update(label="as-user")
             calls.arm(FailingCall(OPEN_VHOST_AGAIN, errno.EACCES, times=ALWAYS))

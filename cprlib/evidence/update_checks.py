@@ -209,7 +209,7 @@ def order_checks(update: UpdateResult) -> Iterator[Check]:
     if sends:
         yield before("stop-before-fds-sent", Step.STOP, Step.FDS_SENT)
     yield before("stop-before-resume", Step.STOP, Step.RESUME)
-    if sends and Step.TARGET_COMPLETED in first:
+    if sends and not update.waited_for_cont and Step.TARGET_COMPLETED in first:
         yield before("resume-before-completed", Step.RESUME, Step.TARGET_COMPLETED)
     if sends and update.run_states is not None:
         ran = [item for item in update.run_states if item.endswith(" running")]

@@ -4,7 +4,8 @@ Order (QEMU docs/devel/migration/CPR.rst): the target starts and blocks on its C
 serves QMP; the mode is set on the source; ``migrate`` sends the CPR state; then the target serves QMP. The source stays
 in postmigrate until ``quit``, so that both processes can be inspected side by side.
 
-In mode ``normal`` the guest's memory is in a file that both map, and the target waits for ``cont``.
+In mode ``normal`` the guest's memory is in a file that both map, and the target waits for ``cont``. So does a target
+that is started with ``-S``.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_aft
 from cprlib.update.plugged_target import plug_target, wait_served
 from cprlib.update.results import ProcessView, UpdateResult, announcements_of, events_of, run_states_of
 
+WAITS_FOR_CONT = "-S"  # in a target's arguments, as management gives it to each QEMU
 LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
 
@@ -286,7 +288,12 @@ class LiveUpdate:
             run_states=run_states_of(source, target, self.started_ns),
             compared=self._compared,
             announcements_ms=announcements_ms,
+            waited_for_cont=self._waits_for_cont,
         )
+
+    @property
+    def _waits_for_cont(self) -> bool:
+        return self.mode is Mode.NORMAL or WAITS_FOR_CONT in self.target.settings.extra
 
     @property
     def _compared(self) -> bool:
@@ -352,7 +359,7 @@ class LiveUpdate:
             return status == "running"
 
         target.wait_ready()
-        if self.mode is Mode.NORMAL:
+        if self._waits_for_cont:
             deadline = Deadline(30, "the target to load the state", Awaited.QEMU)
             deadline.poll(lambda: target.status() != "inmigrate", 0.02)
             target.qmp.execute("cont")

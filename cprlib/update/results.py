@@ -51,6 +51,7 @@ class UpdateResult:
     :param run_states: each change of a QEMU's run state during the update, in order: ``target running``; None when the
         target has no trace log.
     :param compared: the pairings are by kcmp(2); else by number, inode and interface in one process.
+    :param waited_for_cont: the target had the guest, and waited for ``cont`` to run it.
     :param announcements_ms: when the target announces the guest, in ms after it runs it.
     :param source_retired: counters of the first tap of the source at its end, None when the target uses it too.
     """
@@ -69,6 +70,7 @@ class UpdateResult:
     run_states: tuple[str, ...] | None = None
     compared: bool = True
     announcements_ms: tuple[int, ...] = ANNOUNCEMENTS_MS
+    waited_for_cont: bool = False
 
     @property
     def times_ns(self) -> dict[str, int]:

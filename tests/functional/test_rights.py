@@ -20,7 +20,7 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import Phase, faults_named
-from cprlib.update.live_update import LiveUpdate, UpdateHook
+from cprlib.update.live_update import WAITS_FOR_CONT, LiveUpdate, UpdateHook
 from failed_update import failed_updates
 
 USER = 65534  # a user without rights, in every distribution
@@ -65,10 +65,10 @@ class Rights(LiveUpdateTest):
     def test_unprivileged_source_keeps_its_nic(self) -> None:
         """Source and target of an unprivileged user: updates work; after a target that died the guest has a NIC.
 
-        The user may not open /dev/vhost-net, as with libvirt. When a target dies as the owner of vhost, the source
-        cannot open the device again: the guest keeps its NIC without vhost, and QEMU says why; the next update works
-        or is refused in one line, and the guest keeps running. Patches 3 (vhost: reset vhost devices for cpr), 6 and
-        11.
+        The user may not open /dev/vhost-net, and a target waits for ``cont``, as with libvirt. When a target dies as
+        the owner of vhost, the source cannot open the device again: the guest keeps its NIC without vhost, and QEMU
+        says why; the next update works or is refused in one line, and the guest keeps running. Patches 3 (vhost: reset
+        vhost devices for cpr), 6 and 11.
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,patch:unnoticed-failure,patch:11
         :avocado: tags=mechanism:cpr,vhost:on,queues:2
@@ -85,6 +85,8 @@ class Rights(LiveUpdateTest):
             expected = "the target's socket has the rights that its umask leaves"
             case.expect_empty("socket-of-the-user", sockets.too_open, expected)
             self._expect_user(case)
+            machine = case.guest.machine
+            machine.settings = replace(machine.settings, extra=(*machine.settings.extra, WAITS_FOR_CONT))
             case.live_update(label="as-user")
             calls.arm(FailingCall(OPEN_VHOST_AGAIN, errno.EACCES, times=ALWAYS))
             with failed_updates(case) as updates:

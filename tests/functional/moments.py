@@ -14,6 +14,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, QemuFailed, QmpRefused, UpdateFailed
 from cprlib.guest.image import BZ_IMAGE
 from cprlib.linux.descriptors import DEVICE_KINDS, read_table
+from cprlib.linux.topology import guest_end
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.nic_state import differences, has_ring
 from cprlib.testing.measured_case import MeasuredCase
@@ -261,6 +262,26 @@ def unplug_pending(guest: OperatedGuest) -> list[str]:
     return []
 
 
+def plug_pending(guest: OperatedGuest) -> list[str]:
+    """``device_add`` of a second NIC to a paused guest, which sees it when it runs in the target.
+
+    Then the NIC is unplugged.
+    """
+    machine, before = guest.machine, guest.machine.settings
+    netdev = replace(before.netdevs[0], identifier="further", interface="further")
+    nic = replace(before.nics[0], identifier="further-nic", netdev=netdev.identifier, mac=guest_end(1).mac)
+    machine.qmp.execute("stop")
+    machine.plug(netdev, nic)
+    guest.updater.live_update("plug-pending")
+    machine = guest.machine
+    machine.qmp.execute("cont")
+    seen = Deadline(EVENT_S, "the guest to see its second NIC", Awaited.GUEST)
+    seen.poll(lambda: any(item.mac == nic.mac for item in guest.agent.network().nics), 0.05)
+    machine.remove_nic(nic.identifier)
+    machine.remove_netdev(netdev.identifier)
+    return []
+
+
 def unplugged(guest: OperatedGuest) -> list[str]:
     """The NIC is unplugged and its netdev stays; in the target a NIC is plugged that uses it."""
     machine = guest.machine
@@ -345,6 +366,7 @@ SUSPENDED_AND_STOPPED = Operation(
 )
 POWERED_OFF = Operation("powered-off", "the guest stays powered off until it is reset; then it boots", powered_off)
 UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
+PLUG_PENDING = Operation("plug-pending", "the guest sees a second NIC in the target", plug_pending)
 UNPLUGGED = Operation("unplugged", "a NIC that is plugged in the target uses the netdev", unplugged)
 REBOOT = Operation("rebooting", "the guest boots", reboot)
 MOMENTS = (
@@ -359,6 +381,7 @@ MOMENTS = (
     SUSPENDED,
     SUSPENDED_AND_STOPPED,
     UNPLUG,
+    PLUG_PENDING,
     UNPLUGGED,
     NOT_STARTED,
     POWERED_OFF,

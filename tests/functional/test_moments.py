@@ -28,7 +28,7 @@ class Moments(LiveUpdateTest):
     def test_update_works_at_any_moment(self) -> None:
         """An update works, and the NIC after it, whatever guest and management are doing with the NIC.
 
-        Interface down; no driver; link or tap down; small rings; paused (two updates); suspended, also stopped;
+        Interface down; no driver; link or tap down; small rings; paused (two updates); suspended, also stopped; plug or
         unplug pending; unplugged; reset but not started; powered off; five updates during a reboot. What fails is
         repeated without updates; if it fails there too, the check is inconclusive. Parameters ``queues``, ``vhost``:
         fixtures/matrix/moments.yaml.

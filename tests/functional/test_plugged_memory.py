@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, GuestFailed, NotSupported, SkipWord
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, NotSupported, SkipWord
 from cprlib.evidence.records import Role
 from cprlib.guest.agent import AgentConnection
 from cprlib.qemu.machine import Machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import exchange_packets
+from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.session import TrafficSession
 
 DIMM = "pc-dimm"
 DIMM_MIB = 128  # a memory block of a guest on x86-64 (sparse_init(), mm/sparse.c)
 ROOM = ("-m", "slots=1,maxmem=512M")
 MEMORY_INFO = "/proc/meminfo"
-PLUGGED_S = 20.0
+PLUGGED_S = SENT_S = 20.0
+PACKETS, RATE = 4000, 3000.0  # several MiB of the guest's buffers; packets/s
+BUFFER = 32 << 20  # of the socket, in bytes
 
 
 class PluggedMemory(LiveUpdateTest):
@@ -28,9 +34,10 @@ class PluggedMemory(LiveUpdateTest):
     def test_plugged_memory_carries_packets(self) -> None:
         """A guest whose memory grows after an update exchanges all packets, also after the next update.
 
-        Linux takes buffers from new memory first, because it lies above 4 GiB, in a zone of its own. The target has to
-        give it to the vhost device that it has inherited, and the next target needs it, too. Patches 3 (vhost: reset
-        vhost devices for cpr) and 6 (tap: cpr support).
+        Linux takes new pages from new memory first, because it lies above 4 GiB, in a zone of its own. Packets that
+        wait in a socket use up the buffers that are free before. The target has to give the memory to the vhost device
+        that it has inherited, and the next target needs it, too. Patches 3 (vhost: reset vhost devices for cpr) and 6
+        (tap: cpr support).
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:1,plug:hot
         """
@@ -41,12 +48,28 @@ class PluggedMemory(LiveUpdateTest):
             case.live_update(label="first")
             with case.qemu_step():
                 plug_memory(case.guest.machine, case.guest.agent)
+            fill_memory(case)
             exchange_packets(case, 1, "with-plugged-memory")
             size = memory_size(case.guest.agent)
             case.live_update(label="second")
             exchange_packets(case, 1, "after-second-update")
             case.expect_equal("memory-kept", memory_size(case.guest.agent), size, "the guest's memory in KiB")
             case.expect_no_nic_error()
+
+
+def fill_memory(case: MeasuredCase) -> None:
+    """Let packets wait in the socket of the guest's reflector, and check that all are answered in the end."""
+    agent, flows = case.guest.agent, flows_between(count=1, first_port=case.ports.take())
+    settings = StreamSettings(rate=RATE, count=PACKETS)
+    agent.pause_reflector(receive_buffer=BUFFER)
+    with TrafficSession(case.guest.topology.station, flows, settings, keep_frames=0) as session:
+        session.wait_sent(Deadline(SENT_S, "packets to be sent"))
+        agent.pause_reflector(paused=False)
+        with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
+            session.wait_for_answers(PACKETS, Deadline(SENT_S, "the answers"))
+        session.finish()
+    lost = session.result().lost
+    case.expect_equal("packets-in-plugged-memory", lost, 0, f"packets lost of {PACKETS} that waited in the guest")
 
 
 def memory_size(agent: AgentConnection) -> int:

@@ -202,6 +202,17 @@ class FrameWatch:
             return deadline.poll(found, 0.05)
         return None
 
+    def wait_guest_announced(self, longest_ms: float = GUEST_ANNOUNCES_MS) -> None:
+        """Wait until a guest that announces itself has done so after its latest update, in all rounds.
+
+        :param longest_ms: after RESUME.
+        """
+        update = self._guest.updates[-1] if self._guest.updates else None
+        if update and update.announcements_ms and (resumed := update.times_ns.get(Step.RESUME)):
+            left = longest_ms / 1e3 - (time.time_ns() - resumed) / 1e9
+            deadline, rounds = Deadline(max(left, 0.001), "announcements"), len(update.announcements_ms)
+            self.wait_announced(FrameClass.ARP, next(iter(self._macs)), resumed, deadline, rounds)
+
     def checks(
         self, features: str | None, *, first: bool, announced_later: bool, control_run_ms: float
     ) -> Iterator[Check]:
@@ -217,15 +228,8 @@ class FrameWatch:
         bits = set((features or "").split())
         announces = {str(GUEST_ANNOUNCE), str(CONTROL_QUEUE)} <= bits
         macs = tuple(self._macs)
-        if (
-            announces
-            and updates
-            and updates[-1].announcements_ms
-            and (resumed := updates[-1].times_ns.get(Step.RESUME))
-        ):
-            left = GUEST_ANNOUNCES_MS / 1e3 - (time.time_ns() - resumed) / 1e9
-            deadline, rounds = Deadline(max(left, 0.001), "announcements"), len(updates[-1].announcements_ms)
-            self.wait_announced(FrameClass.ARP, macs[0], resumed, deadline, rounds)
+        if announces:
+            self.wait_guest_announced()
         watched = Watched(
             frames=self.read(),
             first_ns=self._first_ns,

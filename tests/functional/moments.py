@@ -29,6 +29,7 @@ from operations import Operation
 FAULT = "cancel-fds-received"
 FILTER_EVENT = "NIC_RX_FILTER_CHANGED"
 UPDATES_IN_A_BOOT = 5
+ANNOUNCED_MS = 2000.0  # after RESUME: QEMU's last request comes at 550 ms (announce-*, QAPI MigrationParameters)
 OFFLOADS = ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation")  # of a tap, if its reader has them
 RING_RESET, SMALL_RING = 40, 64  # VIRTIO_F_RING_RESET (VIRTIO 1.2 section 6); packets
 WAYS_TO_SUSPEND = "/sys/power/mem_sleep"  # "deep" is ACPI S3
@@ -82,6 +83,10 @@ class MomentUpdater(Updater):
             self._case.live_update(label=label, hooks=[hook])
         self.had_driver[label] = hook.had_driver
 
+    def wait_announced(self) -> None:
+        """Wait until the guest has announced itself; one whose interface was down does it in fewer rounds."""
+        self._case.frames.wait_guest_announced(ANNOUNCED_MS)
+
     def fail_update(self, label: str) -> None:
         """Cancel an update of the guest, and check that the source has its run state.
 
@@ -112,6 +117,7 @@ def device_files(machine: Machine) -> dict[str, int]:
 
 def interface_down(guest: OperatedGuest) -> list[str]:
     """``ip link set eth0 down`` in the guest; after the update up, with the addresses that the kernel has removed."""
+    guest.updater.wait_announced()
     guest.agent.set_interface(up=False)
     guest.updater.live_update("interface-down")
     found = guest.answers_while("the interface was down")
@@ -124,6 +130,7 @@ def interface_down(guest: OperatedGuest) -> list[str]:
 def driver_unbound(guest: OperatedGuest) -> list[str]:
     """The NIC has no driver in the guest: no features are negotiated, and vhost does not run."""
     agent, before = guest.agent, guest.nics()[0]
+    guest.updater.wait_announced()
     bound = agent.unbind_driver()
     guest.updater.live_update("driver-unbound")
     found = guest.answers_while("the NIC had no driver")

@@ -150,6 +150,7 @@ def change_rss(guest: OperatedGuest) -> list[str]:
 
 def set_interface_down_and_up(guest: OperatedGuest) -> list[str]:
     """``ip link set eth0 down``, and up, with the addresses that the kernel has removed."""
+    guest.updater.wait_announced()
     guest.agent.set_interface(up=False)
     found = guest.answers_while("the interface was down")
     guest.wait_nic()
@@ -163,6 +164,7 @@ def rebind_driver(guest: OperatedGuest, before: NicInfo | None = None) -> list[s
     """
     before = before or guest.nics()[0]
     agent = guest.agent
+    guest.updater.wait_announced()
     agent.bind_driver(agent.unbind_driver())
     guest.wait_nic()
     return nic_changes(before, guest.nics()[0])

@@ -36,6 +36,12 @@ class Updater:
         """
         before_migrate()
 
+    def wait_announced(self) -> None:
+        """Wait until the guest has announced itself after the latest update.
+
+        Until then Linux may block for ever when its interface is closed (docs/findings.md).
+        """
+
     def fail_update(self, label: str) -> None:
         """Begin an update of the guest that fails.
 

@@ -151,8 +151,8 @@ def _file(path: str, file: GuestFile) -> Iterator[tuple[str, str]]:
         case ["proc", "interrupts"]:
             yield from _interrupts(file.text)
         case ["proc", "meminfo"]:
-            total = re.search(r"^MemTotal:\s+(\d+) kB$", file.text, re.M)
-            yield "memory-kib", total[1] if total else "unknown"
+            total = total_memory_kib(file)
+            yield "memory-kib", "unknown" if total is None else str(total)
         case ["proc", "timer_list"]:
             yield from _timers(file.text)
         case ["proc", "net", "arp"]:
@@ -173,6 +173,12 @@ def _file(path: str, file: GuestFile) -> Iterator[tuple[str, str]]:
             yield from ((f"{name}/{number}", line) for number, line in enumerate(file.text.splitlines()))
         case _:
             yield name, file.text
+
+
+def total_memory_kib(file: GuestFile) -> int | None:
+    """MemTotal of /proc/meminfo (proc_meminfo(5)); None when the file does not have it."""
+    found = re.search(r"^MemTotal:\s+(\d+) kB$", file.text, re.M)
+    return int(found[1]) if found else None
 
 
 def _interrupts(text: str) -> Iterator[tuple[str, str]]:

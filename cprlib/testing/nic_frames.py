@@ -20,6 +20,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import read_tap_view
 from cprlib.traffic.control_run import capture_problems
 from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.sockets import open_sending
 from cprlib.update.running_guest import RunningGuest
@@ -195,10 +196,7 @@ def exchange_packets(case: MeasuredCase, pairs: int, when: str) -> None:
     result = session.result()
     after = received_per_queue(case.guest.agent.network().nic())
     lost = f"packets lost of {result.sent} with {pairs} queue pairs {when.replace('-', ' ')}"
-    if result.lost and (problems := capture_problems(result)):
-        case.inconclusive(f"traffic-{when}", "no packet lost", "; ".join(problems))
-    else:
-        case.expect_equal("traffic", result.lost, 0, lost, when=when)
+    expect_none_lost(case, "traffic", result, lost, when=when)
     name, expected = "queues-carry", f"packets on the first {pairs} queue pairs, none on others"
     if not after:
         case.inconclusive(f"{name}-{when}", expected, "the guest has no counters per queue")
@@ -214,3 +212,15 @@ def exchange_packets(case: MeasuredCase, pairs: int, when: str) -> None:
         f"queue pairs {idle} carry no packets, {unexpected} carry packets but are not in use",
         when=when,
     )
+
+
+def expect_none_lost(case: MeasuredCase, name: str, result: TrafficResult, meaning: str, *, when: str = "") -> None:
+    """Check that no test packet was lost; inconclusive when the capture may have missed some.
+
+    :param meaning: what the number of lost packets is.
+    :param when: ends the check's name, as of :meth:`CaseChecks.expect`.
+    """
+    if result.lost and (problems := capture_problems(result)):
+        case.inconclusive(f"{name}-{when}" if when else name, "no packet lost", "; ".join(problems))
+    else:
+        case.expect_equal(name, result.lost, 0, meaning, when=when)

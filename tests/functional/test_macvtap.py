@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from cprlib.evidence.records import Role
 from cprlib.qemu.netdev import TapNetdev, TapSource
+from cprlib.qemu.vmstate import section_names
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -13,7 +12,6 @@ from cprlib.testing.nic_frames import exchange_packets
 from cprlib.update.saved_guest import save_guest
 
 CONFIGURED, IN_USE = 4, 2
-SECTION_OF_TAP = re.compile(rb'"name": *"(tap/[^"]*)"')  # qemu_savevm_state_vmdesc(), migration/savevm.c
 
 
 class Macvtap(LiveUpdateTest):
@@ -43,12 +41,12 @@ class Macvtap(LiveUpdateTest):
 
     @staticmethod
     def _expect_ordinary_migration_without_tap(case: MeasuredCase) -> None:
-        """Save the guest to a file, which has a description of all sections; this is the end of the guest."""
+        """Save the guest to a file, and read the names of its sections; this is the end of the guest."""
         path = case.folder / "ordinary-migration"
         with case.qemu_step():
             case.guest.machine.set_capabilities({"x-ignore-shared": True})
             save_guest(case.guest.machine, path)
-        sections = [name.decode() for name in SECTION_OF_TAP.findall(path.read_bytes())]
+        sections = [name for name in section_names(path.read_bytes()) if name.startswith("tap/")]
         path.unlink()
         expected = "no section of a tap in an ordinary migration"
         case.expect_empty(

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, NotSupported, SkipWord
 from cprlib.evidence.records import Role
 from cprlib.guest.agent import AgentConnection
+from cprlib.guest.state import total_memory_kib
 from cprlib.qemu.machine import Machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_frames import exchange_packets
-from cprlib.traffic.control_run import capture_problems
+from cprlib.testing.nic_frames import exchange_packets, expect_none_lost
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.session import TrafficSession
 
@@ -71,11 +70,8 @@ def fill_memory(case: MeasuredCase) -> None:
             session.wait_for_answers(PACKETS, Deadline(SENT_S, "the answers"))
         session.finish()
     guest.topology.set_tap_queue_length(guest.tap, case.parameters.queue_length)
-    result, name = session.result(), "packets-in-plugged-memory"
-    if result.lost and (problems := capture_problems(result)):
-        case.inconclusive(name, "no packet lost", "; ".join(problems))
-    else:
-        case.expect_equal(name, result.lost, 0, f"packets lost of {PACKETS} that waited in the guest")
+    meaning = f"packets lost of {PACKETS} that waited in the guest"
+    expect_none_lost(case, "packets-in-plugged-memory", session.result(), meaning)
 
 
 def memory_size(agent: AgentConnection) -> int:
@@ -83,10 +79,10 @@ def memory_size(agent: AgentConnection) -> int:
 
     :raises GuestFailed: the guest does not have it.
     """
-    found = re.match(r"MemTotal: +(\d+) kB", agent.files([MEMORY_INFO])[MEMORY_INFO].text)
-    if not found:
+    total = total_memory_kib(agent.files([MEMORY_INFO])[MEMORY_INFO])
+    if total is None:
         raise GuestFailed("read the guest's memory", f"no MemTotal in {MEMORY_INFO}")
-    return int(found[1])
+    return total
 
 
 def plug_memory(machine: Machine, agent: AgentConnection) -> None:

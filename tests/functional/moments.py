@@ -11,108 +11,28 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, QemuFailed, QmpRefused, UpdateFailed
+from cprlib.errors import Awaited, QmpRefused
 from cprlib.guest.image import BZ_IMAGE
-from cprlib.linux.descriptors import DEVICE_KINDS, read_table
 from cprlib.linux.topology import guest_end
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.nic_state import differences, has_ring
-from cprlib.testing.measured_case import MeasuredCase
+from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.nic_state import differences
 from cprlib.testing.nic_view import read_tap_view, set_link
-from cprlib.update.faults import PLAIN, Phase, faults_named
-from cprlib.update.live_update import LiveUpdate, UpdateHook
 from host_operations import EVENT_S, set_tap_state, start_reboot, wait_booted, while_down
 from nic_operations import OFFLOAD, nic_changes, rebind_driver
-from operated_guest import OperatedGuest, Updater
+from operated_guest import OperatedGuest
 from operations import Operation
 
-FAULT = "cancel-fds-received"
 FILTER_EVENT = "NIC_RX_FILTER_CHANGED"
 UPDATES_IN_A_BOOT = 5
-ANNOUNCED_MS = 2000.0  # after RESUME: QEMU's last request comes at 550 ms (announce-*, QAPI MigrationParameters)
 OFFLOADS = ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation")  # of a tap, if its reader has them
 RING_RESET, SMALL_RING = 40, 64  # VIRTIO_F_RING_RESET (VIRTIO 1.2 section 6); packets
 WAYS_TO_SUSPEND = "/sys/power/mem_sleep"  # "deep" is ACPI S3
 
 
-class ActBeforeMigrate(UpdateHook):
-    """Act right before ``migrate``, and note in which state the driver is when the guest stops.
-
-    ``had_driver`` is whether the guest's driver had set up the NIC's first ring; None when that is not known.
-    """
-
-    def __init__(self, action: Callable[[], None]) -> None:
-        self._action = action
-        self.had_driver: bool | None = None
-
-    def at_phase(self, phase: Phase, update: LiveUpdate) -> None:  # noqa: ARG002
-        """Act when the target is ready and the mode is set."""
-        if phase is Phase.MODE_SET:
-            self._action()
-
-    def after_stop(self, update: LiveUpdate) -> None:
-        """Look at the NIC of the stopped guest."""
-        with contextlib.suppress(QmpRefused):
-            self.had_driver = has_ring(update.source.qmp)
-
-
-class MomentUpdater(Updater):
-    """Updates a case's guest, running or paused, and checks each update.
-
-    ``had_driver`` has, for each update of a running guest, whether the NIC had a driver then.
-    """
-
-    def __init__(self, case: MeasuredCase) -> None:
-        self._case = case
-        self.had_driver: dict[str, bool | None] = {}
-
-    def live_update(self, label: str, before_migrate: Callable[[], None] = lambda: None) -> None:
-        """Update the guest, and check that it is in the target with the same files.
-
-        When QEMU fails the update, that is in the evidence, and the guest still in the source.
-
-        :param label: begins the names of the checks.
-        """
-        state = self._case.guest.machine.status()
-        if state != "running":
-            before_migrate()
-            self._update_in(label, state)
-            return
-        hook = ActBeforeMigrate(before_migrate)
-        with contextlib.suppress(UpdateFailed, QemuFailed):
-            self._case.live_update(label=label, hooks=[hook])
-        self.had_driver[label] = hook.had_driver
-
-    def wait_announced(self) -> None:
-        """Wait until the guest has announced itself; one whose interface was down does it in fewer rounds."""
-        self._case.frames.wait_guest_announced(ANNOUNCED_MS)
-
-    def fail_update(self, label: str) -> None:
-        """Cancel an update of the guest, and check that the source has its run state.
-
-        :param label: begins the name of the check.
-        """
-        self._case.inject_fault(*faults_named(FAULT), name=label)
-
-    def _update_in(self, label: str, state: str) -> None:
-        """Update a guest that is not running.
-
-        :param state: run state of its QEMU, which it keeps.
-        """
-        case, before = self._case, device_files(self._case.guest.machine)
-        result = case.inject_fault(PLAIN, name=label)
-        meaning = f"{result.error or 'no error'}: the migration, and the run state of the QEMU that has the guest"
-        observed = (result.migration, result.state_after)
-        with case.after_fault(label):
-            case.expect_equal(f"stays-{state}", observed, ("completed", state), meaning)
-            files = device_files(case.guest.machine)
-            case.expect_equal("files", files, before, "tap and vhost descriptors in the target")
-
-
-def device_files(machine: Machine) -> dict[str, int]:
-    """Numbers of tap and vhost descriptors of a QEMU."""
-    table = read_table(machine.pid)
-    return {kind: table.count(kind) for kind in DEVICE_KINDS}
+def further_netdev(machine: Machine) -> TapNetdev:
+    """A second netdev, with a tap that QEMU makes."""
+    return replace(machine.settings.netdevs[0], identifier="further", interface="further")
 
 
 def interface_down(guest: OperatedGuest) -> list[str]:
@@ -168,8 +88,9 @@ def paused_and_updated_twice(guest: OperatedGuest) -> list[str]:
     guest.machine.qmp.execute("cont")
     lost = probes.count_missing(Deadline(EVENT_S, "answers to the packets that waited"))
     machine = guest.machine
-    machine.plug(replace(machine.settings.netdevs[0], identifier="further", interface="further"))
-    machine.remove_netdev("further")
+    netdev = further_netdev(machine)
+    machine.plug(netdev)
+    machine.remove_netdev(netdev.identifier)
     return [f"{lost} of {sent} packets that came during the pause were lost"] if lost else []
 
 
@@ -274,9 +195,9 @@ def plug_pending(guest: OperatedGuest) -> list[str]:
 
     Then the NIC is unplugged.
     """
-    machine, before = guest.machine, guest.machine.settings
-    netdev = replace(before.netdevs[0], identifier="further", interface="further")
-    nic = replace(before.nics[0], identifier="further-nic", netdev=netdev.identifier, mac=guest_end(1).mac)
+    machine = guest.machine
+    netdev = further_netdev(machine)
+    nic = replace(machine.settings.nics[0], identifier="further-nic", netdev=netdev.identifier, mac=guest_end(1).mac)
     machine.qmp.execute("stop")
     machine.plug(netdev, nic)
     guest.updater.live_update("plug-pending")

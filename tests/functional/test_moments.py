@@ -13,7 +13,8 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from host_operations import SINGLE_PACKETS
-from moments import MOMENTS, SUSPENDED, SUSPENDED_AND_STOPPED, MomentUpdater
+from moment_updater import MomentUpdater
+from moments import MOMENTS, SUSPENDED, SUSPENDED_AND_STOPPED
 from operated_guest import operated_guest
 from operations import Operation, checked_operations
 

@@ -192,8 +192,8 @@ def order_checks(update: UpdateResult) -> Iterator[Check]:
 
     When the source sends descriptors, also: it sends them while the guest stands still, which resumes only once (a
     further STOP and RESUME would stop and start every device again). Stock QEMU sends its CPR state while the guest
-    still runs, which is correct as long as no NIC is handed over. The target reports completion when the guest runs:
-    management may use it from then on (process_incoming_migration_bh(), migration/migration.c).
+    still runs, which is correct as long as no NIC is handed over. The target reports completion when the guest runs, or
+    waits for ``cont``: management may use it from then on (process_incoming_migration_bh(), migration/migration.c).
     """
     first = update.times_ns
 

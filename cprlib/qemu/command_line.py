@@ -18,6 +18,7 @@ COUNTERS_FILE = "coverage.counters"
 AGENT_PORT = "org.cprlib.agent"
 ACCELERATORS = ("tcg", "kvm")
 TCG_BUFFER_MIB = 48  # of translated code
+WAIT_FOR_CONT = "-S"  # as management gives it to each QEMU
 MACHINE, MEMORY_MIB = "q35", 128  # of a guest that asks for nothing else
 DISK = {"driver": "null-co", "node-name": "disk0", "size": 1 << 20}
 """A disk without a file: a source must be able to write to its disks after a failed update."""
@@ -132,7 +133,7 @@ class MigrationChannels:
         """``-incoming`` of a target's command line, one for each channel."""
         main = "defer" if self.deferred else json.dumps(self._describe("main", self.main))
         if not self.cpr:
-            return ["-S", "-incoming", main]
+            return [WAIT_FOR_CONT, "-incoming", main]
         return ["-incoming", json.dumps(self._describe("cpr", self.cpr)), "-incoming", main]
 
     @staticmethod

@@ -248,9 +248,8 @@ def opened_fds(netdev: TapNetdev) -> Iterator[PassedFds]:
             return descriptor
 
         taps = netdev.queues if netdev.tap_passed else 0
-        opener: Callable[..., int] = functools.partial(open_tap, vnet_hdr=netdev.vnet_hdr)
-        if netdev.tap_source is TapSource.MACVTAP:
-            opener = open_macvtap
+        tap_opener = functools.partial(open_tap, vnet_hdr=netdev.vnet_hdr)
+        opener: Callable[..., int] = open_macvtap if netdev.tap_source is TapSource.MACVTAP else tap_opener
         vhosts = netdev.queues if netdev.vhost_passed else 0
         yield PassedFds(
             tuple(owned(opener(netdev.interface, multi_queue=netdev.queues > 1)) for _ in range(taps)),

@@ -17,6 +17,7 @@ from cprlib.cleanup import CleanupProcess
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import Child, kill_group, spawn
 from cprlib.qemu.command_line import (
+    WAIT_FOR_CONT,
     FdsByNetdev,
     MachineFiles,
     MachineSettings,
@@ -113,7 +114,7 @@ def _start_arguments(start: Start | MigrationChannels, *, plugged: bool) -> list
         return replace(start, deferred=start.deferred or plugged).incoming_arguments()
     if start is Start.RESTORE:
         return ["-incoming", "defer"]
-    return ["-S"] if plugged else []
+    return [WAIT_FOR_CONT] if plugged else []
 
 
 @contextlib.contextmanager

@@ -13,16 +13,19 @@ from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError
 from cprlib.evidence.update_checks import DOWNGRADE_MESSAGES
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
+from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import Probes
 from cprlib.update.events import Step
+from cprlib.update.outcome import END_S, wait_migration
 from cprlib.update.proxy import ChannelProxy
 from cprlib.update.results import UpdateResult
 
 TRAFFIC_ANSWER_S = 8.0
+SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
 VHOST_FAILED = r"vhost.*(fail|cannot|unable)"  # whatever words a QEMU has for it
 
 
@@ -34,6 +37,21 @@ def probing(case: MeasuredCase) -> Iterator[tuple[KernelTrace, Probes]]:
     with KernelTrace() as trace, Probes(case.guest.topology.station, flows) as probes:
         probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
         yield trace, probes
+
+
+@contextlib.contextmanager
+def failing_migration(case: MeasuredCase) -> Iterator[None]:
+    """Begin an ordinary migration; the body runs while RAM is copied, and then the migration fails.
+
+    :raises DeadlineExceeded: it sends nothing, or does not fail.
+    """
+    machine = case.guest.machine
+    with ChannelProxy(case.guest.topology.switch, hold=SOME_BYTES) as proxy:
+        machine.qmp.execute("migrate", {"channels": MigrationChannels("", proxy.name).descriptions()[:1]})
+        proxy.wait_held(Deadline(END_S, "the migration's stream", Awaited.QEMU))
+        yield
+        proxy.cut()
+        wait_migration(machine, "failed")
 
 
 def check_source_released(case: MeasuredCase, proxy: ChannelProxy, source: Machine) -> None:

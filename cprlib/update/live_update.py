@@ -24,7 +24,7 @@ from cprlib.linux.descriptors import Pairing, pair_tables
 from cprlib.linux.procfs import is_listening
 from cprlib.linux.topology import Topology
 from cprlib.process import tail
-from cprlib.qemu.command_line import FdsByNetdev, MachineSettings, MigrationChannels
+from cprlib.qemu.command_line import WAIT_FOR_CONT, FdsByNetdev, MachineSettings, MigrationChannels
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.qmp import QmpEvent
 from cprlib.qemu.start import start_machine
@@ -36,7 +36,6 @@ from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_aft
 from cprlib.update.plugged_target import plug_target, wait_served
 from cprlib.update.results import ProcessView, UpdateResult, announcements_of, events_of, run_states_of
 
-WAITS_FOR_CONT = "-S"  # in a target's arguments, as management gives it to each QEMU
 LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
 
@@ -293,7 +292,7 @@ class LiveUpdate:
 
     @property
     def _waits_for_cont(self) -> bool:
-        return self.mode is Mode.NORMAL or WAITS_FOR_CONT in self.target.settings.extra
+        return self.mode is Mode.NORMAL or WAIT_FOR_CONT in self.target.settings.extra
 
     @property
     def _compared(self) -> bool:

@@ -12,12 +12,12 @@ from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.qemu.trace_log import TraceLog, TraceRecord
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.update.fault_injection import LOADING_BYTES
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import query_migration, wait_migration
 from cprlib.update.proxy import ChannelProxy, Hold
 
 CONNECT_S = 10.0
-LOADING_BYTES = 4096  # of the device state that a target has when its channel breaks
 CONNECT_EVENTS = "qio_channel_socket_connect_*"  # io/trace-events
 CONNECTING, CONNECTED = "qio_channel_socket_connect_async", "qio_channel_socket_connect_complete"
 

@@ -12,7 +12,7 @@ from cprlib.errors import UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.procfs import status_field
 from cprlib.linux.supervised_calls import ALWAYS, OPEN_VHOST_AGAIN, FailingCall, SupervisedCalls
-from cprlib.qemu.command_line import MigrationChannels
+from cprlib.qemu.command_line import WAIT_FOR_CONT, MigrationChannels
 from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.checks import without_time
@@ -20,7 +20,7 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import Phase, faults_named
-from cprlib.update.live_update import WAITS_FOR_CONT, LiveUpdate, UpdateHook
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from failed_update import failed_updates
 
 USER = 65534  # a user without rights, in every distribution
@@ -86,7 +86,7 @@ class Rights(LiveUpdateTest):
             case.expect_empty("socket-of-the-user", sockets.too_open, expected)
             self._expect_user(case)
             machine = case.guest.machine
-            machine.settings = replace(machine.settings, extra=(*machine.settings.extra, WAITS_FOR_CONT))
+            machine.settings = replace(machine.settings, extra=(*machine.settings.extra, WAIT_FOR_CONT))
             case.live_update(label="as-user")
             calls.arm(FailingCall(OPEN_VHOST_AGAIN, errno.EACCES, times=ALWAYS))
             with failed_updates(case) as updates:

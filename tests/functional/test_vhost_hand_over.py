@@ -11,15 +11,20 @@ from cprlib.evidence.records import Role
 from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.testing.guest_spec import GuestSpec
-from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_nothing_sent, check_order, check_vhost_carries, probing
+from cprlib.testing.hand_over import (
+    TRAFFIC_ANSWER_S,
+    check_nothing_sent,
+    check_order,
+    check_vhost_carries,
+    failing_migration,
+    probing,
+)
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import wait_migration
 from cprlib.update.proxy import ChannelProxy
-
-SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
 
 
 class VhostHandOver(LiveUpdateTest):
@@ -58,16 +63,12 @@ class VhostHandOver(LiveUpdateTest):
         with (
             self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case,
             probing(case) as (trace, probes),
-            ChannelProxy(case.guest.topology.switch, hold=SOME_BYTES) as proxy,
             case.qemu_step(),
         ):
             machine = case.guest.machine
             before = vhost_workers(machine.pid)
-            machine.qmp.execute("migrate", {"channels": MigrationChannels("", proxy.name).descriptions()[:1]})
-            proxy.wait_held(Deadline(30, "the migration's stream", Awaited.QEMU))
-            check_vhost_carries(case, "vhost-carries-while-migrating", probes, trace, time.time_ns())
-            proxy.cut()
-            wait_migration(machine, "failed")
+            with failing_migration(case):
+                check_vhost_carries(case, "vhost-carries-while-migrating", probes, trace, time.time_ns())
             check_vhost_carries(case, "vhost-carries-after-failure", probes, trace, time.time_ns())
             self._cancel_late(case)
             check_vhost_carries(case, "vhost-carries-after-late-cancel", probes, trace, time.time_ns())

@@ -23,9 +23,10 @@ from cprlib.process import run
 SUITE = "trixie"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 BUSYBOX_PACKAGE = "busybox-static"
-MODULES = ("virtio_net", "8021q", "msr")  # and their dependencies; virtio_pci and virtio_console are built in
+MODULES = ("virtio_net", "8021q", "msr", "button")  # and their dependencies; virtio_pci and virtio_console are built in
 MODULE_FOLDERS = (
     "kernel/arch/x86/kernel",
+    "kernel/drivers/acpi",
     "kernel/drivers/net",
     *(f"kernel/net/{name}" for name in ("core", "8021q", "802", "llc")),
 )

@@ -13,6 +13,7 @@ from cprlib.guest.packet_log import RECORD_SIZE, PacketLog
 from cprlib.guest.replies import (
     GUEST_INTERFACE,
     BoundDriver,
+    BrokenRing,
     Clocks,
     Identity,
     NetInfo,
@@ -254,6 +255,22 @@ class AgentConnection:
         """Bind a driver again: the NIC is new then, down and without addresses."""
         self._channel.request("bind", {"name": bound.name, "driver": bound.driver}, seconds=REBIND_S)
 
+    def break_ring(self) -> BoundDriver:
+        """Take the NIC from its driver, and give the device a transmit queue with a chain that does not end.
+
+        A device then asks for a reset, and takes nothing from its queues (VIRTIO 1.2 section 2.1.2). A right
+        chain follows.
+        """
+        return self._channel.request("ring-break", {"device": GUEST_INTERFACE}, seconds=REBIND_S).read(BoundDriver)
+
+    def kick_broken_ring(self) -> BrokenRing:
+        """Notify the device of the queue of :meth:`break_ring`, and wait a moment."""
+        return self._channel.request("ring-kick").read(BrokenRing)
+
+    def end_broken_ring(self, bound: BoundDriver) -> None:
+        """Return the NIC to its driver, as :meth:`bind_driver` does."""
+        self._channel.request("ring-end", {"name": bound.name, "driver": bound.driver}, seconds=REBIND_S)
+
     def configure(self, ipv4: str, ipv6: str) -> None:
         """Set a new NIC up with its addresses, as at boot; a NIC that has them is unchanged.
 
@@ -267,6 +284,10 @@ class AgentConnection:
     def power_off(self) -> None:
         """Power the guest off a moment later."""
         self._channel.request("poweroff")
+
+    def set_alarm(self, seconds: int) -> None:
+        """Set the alarm of the guest's real-time clock, which Linux removes when it comes (drivers/rtc/sysfs.c)."""
+        self._channel.request("alarm", {"seconds": seconds})
 
     def suspend(self) -> None:
         """Suspend the guest to RAM a moment later (ACPI S3): it answers again when QMP ``system_wakeup`` woke it."""

@@ -281,3 +281,11 @@ class BoundDriver:
 
     name: Annotated[str, Meta(max_length=256, pattern=r"^[!-~]+$")]
     driver: Annotated[str, Meta(max_length=256, pattern=r"^[!-~]+$")]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRing:
+    """What a device did with a transmit queue that it refused: asked for a reset, and took chains from it."""
+
+    needs_reset: bool
+    used: Annotated[int, Meta(ge=0, le=0xFFFF)]

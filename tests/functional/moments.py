@@ -27,6 +27,8 @@ FILTER_EVENT = "NIC_RX_FILTER_CHANGED"
 UPDATES_IN_A_BOOT = 5
 OFFLOADS = ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation")  # of a tap, if its reader has them
 RING_RESET, SMALL_RING = 40, 64  # VIRTIO_F_RING_RESET (VIRTIO 1.2 section 6); packets
+POWER_BUTTON = "/sys/firmware/acpi/interrupts/ff_pwr_btn"  # how often it was pressed, and the state of the event
+ALARM, ALARM_S = "/sys/class/rtc/rtc0/wakealarm", 2  # empty without an alarm that is to come
 WAYS_TO_SUSPEND = "/sys/power/mem_sleep"  # "deep" is ACPI S3
 
 
@@ -55,6 +57,27 @@ def driver_unbound(guest: OperatedGuest) -> list[str]:
     guest.updater.live_update("driver-unbound")
     found = guest.answers_while("the NIC had no driver")
     agent.bind_driver(bound)
+    guest.wait_nic()
+    return found + nic_changes(before, guest.nics()[0])
+
+
+def ring_broken(guest: OperatedGuest) -> list[str]:
+    """The driver has broken a ring: the NIC asks for a reset, and works when it gets one, not when the ring is right.
+
+    vhost has no such state.
+    """
+    agent, before = guest.agent, guest.nics()[0]
+    guest.updater.wait_announced()
+    bound = agent.break_ring()
+    found = []
+    for when in ("before", "after"):
+        if when == "after":
+            guest.updater.live_update("ring-broken")
+        ring = agent.kick_broken_ring()
+        if not ring.needs_reset or ring.used:
+            asks = "" if ring.needs_reset else "does not ask for a reset, and "
+            found.append(f"{when} the update the NIC {asks}took {ring.used} packets from a ring that it refused")
+    agent.end_broken_ring(bound)
     guest.wait_nic()
     return found + nic_changes(before, guest.nics()[0])
 
@@ -168,6 +191,33 @@ def powered_off(guest: OperatedGuest) -> list[str]:
     return found
 
 
+def alarm_set(guest: OperatedGuest) -> list[str]:
+    """The guest has set the alarm of its real-time clock, which comes in the target."""
+    guest.agent.set_alarm(ALARM_S)
+    guest.updater.live_update("alarm-set")
+    came = Deadline(ALARM_S + EVENT_S, "the alarm of the guest's real-time clock", Awaited.GUEST)
+    came.poll(lambda: not guest.agent.files([ALARM])[ALARM].text.strip(), 0.05)
+    return []
+
+
+def power_button(guest: OperatedGuest) -> list[str]:
+    """QMP ``system_powerdown``, the power button, of a paused guest, which sees it in the target; then again there."""
+    pressed = _times_pressed(guest)
+    guest.machine.qmp.execute("stop")
+    guest.machine.qmp.execute("system_powerdown")
+    guest.updater.live_update("power-button")
+    guest.machine.qmp.execute("cont")
+    seen = Deadline(EVENT_S, "the guest to see its power button", Awaited.GUEST)
+    seen.poll(lambda: _times_pressed(guest) == pressed + 1, 0.05)
+    guest.machine.qmp.execute("system_powerdown")
+    seen.poll(lambda: _times_pressed(guest) == pressed + 2, 0.05)
+    return []
+
+
+def _times_pressed(guest: OperatedGuest) -> int:
+    return int(guest.agent.files([POWER_BUTTON])[POWER_BUTTON].text.split()[0])
+
+
 def unplug_pending(guest: OperatedGuest) -> list[str]:
     """``device_del`` of a paused guest, which has not released its NIC when it is updated; it does in the target.
 
@@ -275,6 +325,9 @@ def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]
 
 INTERFACE_DOWN = Operation("interface-down", "no answer until the interface is up again", interface_down)
 DRIVER_UNBOUND = Operation("driver-unbound", "a driver that is bound finds the same NIC", driver_unbound)
+RING_BROKEN = Operation(
+    "ring-broken", "the NIC waits for a reset, and works after it", ring_broken, lambda guest: not guest.vhost
+)
 LINK_DOWN = Operation("link-down", "the guest sees the link down, and up again; no packet in between", link_down)
 NETDEV_LINK_DOWN = replace(LINK_DOWN, name="netdev-link-down", run=netdev_link_down)
 TAP_DOWN = Operation("tap-down", "no packet until the tap is up again", tap_down)
@@ -293,6 +346,8 @@ SUSPENDED_AND_STOPPED = Operation(
     "suspended-and-stopped", "cont does not wake the guest; it is woken", suspended_and_stopped, can_suspend
 )
 POWERED_OFF = Operation("powered-off", "the guest stays powered off until it is reset; then it boots", powered_off)
+ALARM_SET = Operation("alarm-set", "the alarm of the guest's real-time clock comes", alarm_set)
+BUTTON = Operation("power-button", "the guest sees its power button pressed, before and after the update", power_button)
 UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
 PLUG_PENDING = Operation("plug-pending", "the guest sees a second NIC in the target", plug_pending)
 UNPLUGGED = Operation("unplugged", "a NIC that is plugged in the target uses the netdev", unplugged)
@@ -300,12 +355,15 @@ REBOOT = Operation("rebooting", "the guest boots", reboot)
 MOMENTS = (
     INTERFACE_DOWN,
     DRIVER_UNBOUND,
+    RING_BROKEN,
     SMALL_RINGS,
     OFFLOADS_OFF,
     LINK_DOWN,
     NETDEV_LINK_DOWN,
     TAP_DOWN,
     PAUSED,
+    ALARM_SET,
+    BUTTON,
     SUSPENDED,
     SUSPENDED_AND_STOPPED,
     UNPLUG,

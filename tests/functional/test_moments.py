@@ -14,13 +14,15 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from host_operations import SINGLE_PACKETS
 from moment_updater import MomentUpdater
-from moments import MOMENTS, SUSPENDED, SUSPENDED_AND_STOPPED
+from moments import MOMENTS, RING_BROKEN, SUSPENDED, SUSPENDED_AND_STOPPED
 from operated_guest import operated_guest
 from operations import Operation, checked_operations
 
 QUEUES = 2
 REBOOTS = ("-action", "reboot=reset")  # the suite's QEMUs have -no-reboot
 SPEED = global_properties(NIC_DRIVER, {"speed": "10000", "duplex": "full"})
+
+NO_NETDEV = ("-device", f"{NIC_DRIVER},id=no-netdev,addr=1f")  # the last NIC of the bus
 
 
 class Moments(LiveUpdateTest):
@@ -42,20 +44,24 @@ class Moments(LiveUpdateTest):
             updater = update_at(case, MOMENTS)
             expect_no_driver(case, updater)
 
-    def test_suspended_guest_is_updated_without_vhost(self) -> None:
-        """A guest that is suspended to RAM is updated without vhost, and receives packets when it is woken.
+    def test_moments_without_vhost(self) -> None:
+        """Without vhost: a guest is updated while it is suspended to RAM, or while its driver has broken a ring.
 
-        For QEMU's devices a suspended guest is stopped, and they get no event when it runs again. Patch 9.
+        For QEMU's devices a suspended guest is stopped, and they get no event when it runs again. The guest has another
+        NIC, which has no netdev. Patch 9.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
         """
-        with self._given_guest(queues=1, vhost=False) as case:
-            update_at(case, (SUSPENDED, SUSPENDED_AND_STOPPED))
+        with self._given_guest(queues=1, vhost=False, arguments=NO_NETDEV) as case:
+            update_at(case, (RING_BROKEN, SUSPENDED, SUSPENDED_AND_STOPPED))
 
-    def _given_guest(self, *, queues: int, vhost: bool) -> contextlib.AbstractContextManager[MeasuredCase]:
-        netdev = TapNetdev(queues=queues, vhost=vhost)
+    def _given_guest(
+        self, *, queues: int, vhost: bool, arguments: Sequence[str] = ()
+    ) -> contextlib.AbstractContextManager[MeasuredCase]:
+        netdevs = (TapNetdev(queues=queues, vhost=vhost),)
+        arguments = (*REBOOTS, *SPEED, *arguments)
         return self.given_guest(
-            GuestSpec(netdevs=(netdev,), pluggable=True, suspends=True, arguments=(*REBOOTS, *SPEED), role=Role.CHECKS)
+            GuestSpec(netdevs=netdevs, pluggable=True, suspends=True, arguments=arguments, role=Role.CHECKS)
         )
 
 

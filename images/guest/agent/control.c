@@ -6,6 +6,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "broken_ring.h"
 #include "channels.h"
 #include "clock.h"
 #include "crc32.h"
@@ -251,6 +252,12 @@ static void bind_driver(struct request *request, struct output *out)
     lifecycle_bind(request);
 }
 
+static void end_broken_ring(struct request *request, struct output *out)
+{
+    (void)out;
+    broken_ring_end(request);
+}
+
 static void configure(struct request *request, struct output *out)
 {
     (void)out;
@@ -273,6 +280,12 @@ static void suspend(struct request *request, struct output *out)
 {
     (void)out;
     lifecycle_suspend(request);
+}
+
+static void set_alarm(struct request *request, struct output *out)
+{
+    (void)out;
+    lifecycle_set_alarm(request);
 }
 
 static void power_off(struct request *request, struct output *out)
@@ -306,6 +319,9 @@ static const struct {
     {"feature", feature},
     {"defer", defer},
     {"unbind", lifecycle_unbind},
+    {"ring-break", broken_ring_make},
+    {"ring-kick", broken_ring_kick},
+    {"ring-end", end_broken_ring},
     {"bind", bind_driver},
     {"configure", configure},
     {"rss", rss_report},
@@ -317,6 +333,7 @@ static const struct {
     {"reboot", restart},
     {"suspend", suspend},
     {"poweroff", power_off},
+    {"alarm", set_alarm},
 };
 
 static void begin(const struct request *request, struct output *out)

@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,88 +15,31 @@
 #include "clock.h"
 #include "flow_queues.h"
 #include "loop.h"
+#include "sysfs.h"
 
-enum { LINK = 256, ANSWER_MS = 100, QUEUE_LENGTH = 20000 /* as init sets it */ };
-
-/* Where a symbolic link of the device in sysfs leads, without the folders. Returns 0, or -1 with errno. */
-static int link_name(const char *device, const char *link, char name[LINK])
-{
-    char path[96], target[LINK];
-    const char *last;
-    ssize_t length;
-
-    snprintf(path, sizeof(path), "/sys/class/net/%.15s/%s", device, link);
-    length = readlink(path, target, sizeof(target) - 1);
-    if (length < 0)
-        return -1;
-    target[length] = '\0';
-    last = strrchr(target, '/');
-    snprintf(name, LINK, "%s", last ? last + 1 : target);
-    return 0;
-}
-
-/* Returns 0, or -1 with errno. */
-static int write_text(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC), saved;
-    ssize_t written;
-
-    if (fd < 0)
-        return -1;
-    written = write(fd, text, strlen(text));
-    saved = errno;
-    close(fd);
-    errno = saved;
-    return written == (ssize_t)strlen(text) ? 0 : -1;
-}
-
-static const char *name_of(struct request *request, const char *key)
-{
-    const char *name = request_text(request, key);
-
-    if (strchr(name, '/'))
-        request_fail(request, "%s=%.16s is no name", key, name);
-    return name;
-}
-
-static const char *device_of(struct request *request)
-{
-    return name_of(request, "device");
-}
-
-/* Write the name of a virtio device to a file of a virtio driver: unbind, bind. */
-static void write_driver(struct request *request, const char *driver, const char *file, const char *name)
-{
-    char path[64 + LINK];
-
-    if (*request->error)
-        return;
-    snprintf(path, sizeof(path), "/sys/bus/virtio/drivers/%.200s/%s", driver, file);
-    if (write_text(path, name) < 0)
-        request_fail(request, "%s %.32s: %s", file, name, strerror(errno));
-}
+enum { ANSWER_MS = 100, QUEUE_LENGTH = 20000 /* as init sets it */ };
 
 void lifecycle_unbind(struct request *request, struct output *out)
 {
-    const char *device = device_of(request);
-    char name[LINK], driver[LINK];
+    const char *device = sysfs_request_name(request, "device");
+    char name[SYSFS_NAME], driver[SYSFS_NAME];
 
     if (*request->error)
         return;
-    if (link_name(device, "device", name) < 0 || link_name(device, "device/driver", driver) < 0) {
+    if (sysfs_link(device, "device", name) < 0 || sysfs_link(device, "device/driver", driver) < 0) {
         request_fail(request, "find the driver of %.16s: %s", device, strerror(errno));
         return;
     }
     json_string(out, "name", name);
     json_string(out, "driver", driver);
-    write_driver(request, driver, "unbind", name);
+    sysfs_write_driver(request, "virtio", driver, "unbind", name);
 }
 
 void lifecycle_bind(struct request *request)
 {
-    const char *name = name_of(request, "name"), *driver = name_of(request, "driver");
+    const char *name = sysfs_request_name(request, "name"), *driver = sysfs_request_name(request, "driver");
 
-    write_driver(request, driver, "bind", name);
+    sysfs_write_driver(request, "virtio", driver, "bind", name);
 }
 
 /* The address and the length of its prefix in ADDRESS/LENGTH. */
@@ -159,7 +101,7 @@ static int add_ipv6(const char *device, struct in6_addr address, unsigned prefix
 
 void lifecycle_configure(struct request *request)
 {
-    const char *device = device_of(request), *ipv4 = request_text(request, "ipv4"), *ipv6 = request_text(request, "ipv6");
+    const char *device = sysfs_request_name(request, "device"), *ipv4 = request_text(request, "ipv4"), *ipv6 = request_text(request, "ipv6");
     unsigned prefix4, prefix6;
     struct in6_addr address6;
     struct in_addr address4;
@@ -199,7 +141,7 @@ static void suspend_now(void *self, uint32_t events)
 {
     (void)events;
     timer_expired(self);
-    write_text("/sys/power/state", "mem");
+    sysfs_write("/sys/power/state", "mem");
 }
 
 /* Let a timer expire when the answer has been sent. */
@@ -232,4 +174,14 @@ void lifecycle_power_off(struct request *request)
     static struct watch timer = {.ready = power_off_now};
 
     do_later(request, &timer);
+}
+
+void lifecycle_set_alarm(struct request *request)
+{
+    uint64_t seconds = request_number(request, "seconds", 1, 3600, 1);
+    char text[16];
+
+    snprintf(text, sizeof(text), "+%u", (unsigned)seconds);
+    if (!*request->error && sysfs_write("/sys/class/rtc/rtc0/wakealarm", text) < 0)
+        request_fail(request, "set an alarm: %s", strerror(errno));
 }

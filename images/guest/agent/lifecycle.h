@@ -16,6 +16,8 @@ void lifecycle_configure(struct request *request);
 void lifecycle_reboot(struct request *request);
 /* Power the guest off in a moment. */
 void lifecycle_power_off(struct request *request);
+/* seconds=N: set the alarm of the real-time clock. */
+void lifecycle_set_alarm(struct request *request);
 /* Suspend the guest to RAM (ACPI S3); it answers again when management has woken it. */
 void lifecycle_suspend(struct request *request);
 

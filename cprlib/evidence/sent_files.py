@@ -33,8 +33,8 @@ def sent_files_check(netdevs: Sequence[TapNetdev], sent: Sequence[SentFd]) -> Ch
         seen = dict(Counter(item.file.kind for item in of_netdevs if item.name == name))
         if seen != kinds:
             problems.append(f"{name}: {seen or 'nothing'} instead of {kinds}")
-    unknown = (TapSource.UNNAMED, TapSource.MACVTAP)  # the kernel chooses the name, or does not report it
-    interfaces = {item.identifier: item.interface for item in netdevs if item.tap_source not in unknown}
+    named = [item for item in netdevs if not (item.kernel_names_tap or item.tap_source is TapSource.MACVTAP)]
+    interfaces = {item.identifier: item.interface for item in named}  # the kernel reports none of a macvtap
     for item in of_netdevs:
         if item.file.kind == "tap" and item.file.interface != interfaces.get(item.name, item.file.interface):
             problems.append(f"{item} is not {interfaces[item.name]}")

@@ -31,6 +31,8 @@ class TapSource(enum.Enum):
     """QEMU opens the tap by name."""
     UNNAMED = "no ifname"
     """QEMU makes a tap, and the kernel names it."""
+    PATTERN = "ifname with %d"
+    """QEMU makes a tap, and the kernel names it by a pattern (__dev_alloc_name(), net/core/dev.c)."""
     FD = "fd"
     """A manager opens the tap and passes the descriptor."""
     FDS = "fds"
@@ -54,7 +56,8 @@ class FdSyntax(enum.Enum):
 class TapNetdev:
     """``-netdev tap`` (QAPI NetdevTapOptions).
 
-    :param interface: name of a persistent tap in QEMU's network namespace; not used with :attr:`TapSource.UNNAMED`.
+    :param interface: name of a persistent tap in QEMU's network namespace; with
+        :attr:`TapSource.PATTERN` the pattern without its ``%d``, and not used with :attr:`TapSource.UNNAMED`.
     :param queues: queue pairs; more than 1 needs a multi-queue tap.
     :param vhost: vhost-net of the kernel carries the packets.
     :param vhost_forced: vhost is asked for by ``vhostforce=on`` instead of ``vhost=on``.
@@ -114,6 +117,11 @@ class TapNetdev:
         return self.tap_source is TapSource.FD or self.fds_passed
 
     @property
+    def kernel_names_tap(self) -> bool:
+        """True when the name of the tap is known only when QEMU has made it."""
+        return self.tap_source in (TapSource.UNNAMED, TapSource.PATTERN)
+
+    @property
     def fds_passed(self) -> bool:
         """True when QEMU counts the queues by the descriptors that it is passed."""
         return self.tap_source in (TapSource.FDS, TapSource.MACVTAP)
@@ -167,7 +175,9 @@ class TapNetdev:
             case TapSource.HELPER:
                 return {"helper": self.helper, "br": self.bridge}
         scripts: dict[str, object] = {"script": self.script, "downscript": self.down_script}
-        return ({"ifname": self.interface} if self.tap_source is TapSource.INTERFACE else {}) | scripts
+        if self.tap_source is TapSource.UNNAMED:
+            return scripts
+        return {"ifname": self.interface + "%d" * (self.tap_source is TapSource.PATTERN)} | scripts
 
     def handed_over_options(self) -> dict[str, object]:
         """Arguments for the target of a CPR, which inherits all descriptors."""

@@ -13,7 +13,6 @@ from cprlib.guest.state import read_guest_state
 from cprlib.linux.host_state import read_network_state, read_process_state, tap_queue_values
 from cprlib.linux.tap import read_tap_queues
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.netdev import TapSource
 from cprlib.qemu.state import read_objects, read_outlines, read_queries
 from cprlib.qemu.vmstate import device_state
 from cprlib.update.mechanism import Mechanism
@@ -36,7 +35,7 @@ def _read_process(guest: RunningGuest) -> Values:
 
 def _read_kernel(guest: RunningGuest) -> Values:
     topology, machine = guest.topology, guest.machine
-    taps = [netdev.interface for netdev in machine.settings.netdevs if netdev.tap_source is not TapSource.UNNAMED]
+    taps = [netdev.interface for netdev in machine.settings.netdevs if not netdev.kernel_names_tap]
     network = read_network_state(topology.switch, topology.station, taps)
     return network | tap_queue_values(read_tap_queues(machine.pid))
 

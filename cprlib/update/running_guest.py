@@ -159,7 +159,7 @@ def running_guest(
         for number, netdev in enumerate(settings.netdevs):
             if netdev.tap_source is TapSource.MACVTAP:
                 topology.add_macvtap(netdev.interface, settings.nics[number].mac, queue_length=queue_length)
-            elif netdev.tap_source is not TapSource.UNNAMED:
+            elif not netdev.kernel_names_tap:
                 topology.add_tap(netdev.interface, queues=netdev.queues, queue_length=queue_length)
             if number:
                 topology.add_further_network(number)

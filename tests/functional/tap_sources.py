@@ -82,7 +82,8 @@ def taps_from_every_source(programs: Programs) -> tuple[TapNetdev, ...]:
         TapNetdev("fds-vhostfds", "tap6", queues=2, vhost=True, vhost_passed=True, tap_source=TapSource.FDS),
         TapNetdev("helper", "tap7", vhost=True, tap_source=TapSource.HELPER, helper=programs.helper("tap7")),
         TapNetdev("ifname-vhostfd", "tap8", vhost=True, vhost_passed=True),
-        TapNetdev("unnamed", "tap9", tap_source=TapSource.UNNAMED, script=up, down_script=down),
+        TapNetdev("unnamed", tap_source=TapSource.UNNAMED, script=up, down_script=down),
+        TapNetdev("pattern", "numbered", tap_source=TapSource.PATTERN, script=up, down_script=down),
     )
 
 
@@ -91,7 +92,7 @@ def attach_unnamed(topology: Topology, machine: Machine, netdevs: Sequence[TapNe
 
     :returns: their names.
     """
-    named = {item.interface for item in netdevs if item.tap_source is not TapSource.UNNAMED}
+    named = {item.interface for item in netdevs if not item.kernel_names_tap}
     found = {row.interface for row in read_table(machine.pid).of_kind("tap") if row.interface} - named
     for interface in found:
         disable_ipv6(topology.switch, interface)

@@ -48,6 +48,7 @@ class Watched:
     :param answered: the measured NIC carried traffic and its link was up: it has to be announced.
     :param guest_announces: its driver has agreed to announce itself.
     :param on_request: management has asked for announcements too.
+    :param other_moves: updates of a guest that did not run, and those that were not to fail or succeed for certain.
     :param control_run_ms: the longest interruption in a control run, by which QEMU's timers may be late, too; 0.0
         without one.
     """
@@ -60,6 +61,7 @@ class Watched:
     answered: bool
     guest_announces: bool
     on_request: bool = False
+    other_moves: int = 0
     control_run_ms: float = 0.0
 
     @property
@@ -112,14 +114,17 @@ def announce_periods(updates: Sequence[UpdateResult], last_ns: int) -> tuple[Ann
 def frame_checks(watched: Watched, updates: Sequence[UpdateResult], *, first: bool = True) -> Iterator[Check]:
     """The checks of a case's frames; inconclusive where frames were not kept.
 
-    :param first: these are the case's first updates; otherwise frames of an earlier target may still arrive.
+    :param updates: empty when each of the case's updates failed.
+    :param first: the case has no other updates; otherwise frames of an earlier target may still arrive.
     """
-    found = announce_periods(updates, watched.last_ns)
-    if not found:
-        return
     if watched.dropped:
         reason = f"{watched.dropped} frames were not kept"
         yield Check("other-frames-known", Outcome.INCONCLUSIVE, "every frame is known", reason)
+        return
+    if not (first or watched.on_request):
+        yield _only_moves_announced(watched, updates)
+    found = announce_periods(updates, watched.last_ns)
+    if not found:
         return
     yield _known_check(watched, len(found))
     yield _silence_check(watched, found)
@@ -156,6 +161,17 @@ def _silence_check(watched: Watched, found: Sequence[AnnouncePeriod]) -> Check:
     expected = "no frame of the guest or for it between STOP and RESUME"
     meaning = f"a QEMU sent while the guest was stopped: {text}"
     return Check.of("silent-while-stopped", not problems, expected, text or "none", meaning)
+
+
+def _only_moves_announced(watched: Watched, updates: Sequence[UpdateResult]) -> Check:
+    """A failed update moves no guest, and no QEMU announces it."""
+    most = sum(len(update.announcements_ms) for update in updates) + len(ANNOUNCEMENTS_MS) * watched.other_moves
+    counts = Counter(item.sender for item in watched.frames if item.kind is FrameClass.RARP)
+    seen = ", ".join(f"{number} RARP from {mac}" for mac, number in sorted(counts.items())) or "none"
+    moves = len(updates) + watched.other_moves
+    expected = f"at most {most} RARP for each NIC in the whole case: {moves} updates moved the guest"
+    meaning = f"QEMU announced a guest that it has had all the time: {seen} after {moves} updates that moved it"
+    return Check.of("only-moves-announced", max(counts.values(), default=0) <= most, expected, seen, meaning)
 
 
 def _announced_by_qemu(watched: Watched, found: Sequence[AnnouncePeriod], *, first: bool) -> Check:

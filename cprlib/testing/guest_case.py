@@ -266,13 +266,17 @@ class GuestCase(CaseChecks):
     def check_frames(self) -> None:
         """Add the checks of all frames other than test packets, at the end of the case."""
         features = next((fact.after for fact in self.evidence.guest_view if fact.name == "virtio features"), None)
-        if self.guest.updates:
-            faults = self.evidence.faults
+        faults = self.evidence.faults
+        if self.guest.updates or faults:
             announced_later = any(fault.survivor == Survivor.TARGET and fault.state != "running" for fault in faults)
             control_run_ms = self.evidence.instrument.control_run_interruption_ms or 0.0
             self.add_checks(
                 *self.frames.checks(
-                    features, first=not faults, announced_later=announced_later, control_run_ms=control_run_ms
+                    features,
+                    first=not faults,
+                    announced_later=announced_later,
+                    other_moves=sum(fault.survivor != Survivor.SOURCE for fault in faults),
+                    control_run_ms=control_run_ms,
                 )
             )
 

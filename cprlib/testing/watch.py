@@ -214,13 +214,14 @@ class FrameWatch:
             self.wait_announced(FrameClass.ARP, next(iter(self._macs)), resumed, deadline, rounds)
 
     def checks(
-        self, features: str | None, *, first: bool, announced_later: bool, control_run_ms: float
+        self, features: str | None, *, first: bool, announced_later: bool, other_moves: int, control_run_ms: float
     ) -> Iterator[Check]:
         """The checks of all frames, at the end of the case.
 
         :param features: feature bits of a NIC that carried traffic with its link up; None when that is not known.
         :param first: there were no other updates than the guest's.
         :param announced_later: a paused or suspended guest was updated too: it is announced when it runs.
+        :param other_moves: updates beside those of the guest after which another QEMU may have it.
         :param control_run_ms: the longest interruption in a control run; 0.0 without one.
         """
         self.note_nics()
@@ -240,6 +241,7 @@ class FrameWatch:
             guest_announces=announces,
             on_request=announced_later
             or any(ANNOUNCE_COMMAND in path.read_bytes() for path in self._guest.folder.glob("qmp-*.log")),
+            other_moves=other_moves,
             control_run_ms=control_run_ms,
         )
         yield from frame_checks(watched, updates, first=first)

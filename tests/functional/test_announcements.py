@@ -16,6 +16,7 @@ from cprlib.update.events import Step
 FEW = {"rounds": 3, "initial": 20, "step": 9000, "max": 40}  # at 0, 20 and 60 ms: max limits the second delay
 NONE = {"rounds": 0}
 ANNOUNCED_S = 5.0
+MOST_BY_GUEST, QUIET_S = 2 * 3, 2.0  # requests that do not end come every 40 ms
 
 
 class Announcements(LiveUpdateTest):
@@ -45,4 +46,8 @@ class Announcements(LiveUpdateTest):
             seen = "none" if last is None else f"{(last - resumed) / 1e6:.0f} ms after RESUME"
             expected = f"announcement {rounds} within {ANNOUNCED_S:.0f} s: its delay has the limit announce-max"
             case.expect("last-announcement", last is not None, expected, seen)
+            quiet = Deadline(QUIET_S, "an announcement too many")
+            more = case.frames.wait_announced(FrameClass.ARP, GUEST.mac, resumed, quiet, MOST_BY_GUEST + 1)
+            expected = f"at most {MOST_BY_GUEST} gratuitous ARP of the guest in {QUIET_S:.0f} s"
+            case.expect("guest-stops-announcing", more is None, expected, "fewer" if more is None else "more")
             case.expect_no_nic_error()

@@ -44,15 +44,21 @@ ASKED = arp(1400, 1500, 1700, 2000, 2300)
 GOOD = Watched((*ROUNDS, *ASKED), 0, END_MS * MS, 0, (GUEST.mac,), answered=True, guest_announces=True)
 
 
-def failed(watched: Watched, updates: Sequence[UpdateResult] = (UPDATE,)) -> set[str]:
-    checks: list[Check] = list(frame_checks(watched, updates))
+def failed(watched: Watched, updates: Sequence[UpdateResult] = (UPDATE,), *, first: bool = True) -> set[str]:
+    checks: list[Check] = list(frame_checks(watched, updates, first=first))
     assert all(check.message or check.outcome is not Outcome.FAIL for check in checks)
     return {check.name for check in checks if check.outcome is not Outcome.PASS}
 
 
 def test_usual_announcements_are_fine() -> None:
     assert failed(GOOD) == set()
-    assert not list(frame_checks(GOOD, ()))
+
+
+def test_failed_update_announces_nothing() -> None:
+    assert failed(replace(GOOD, frames=()), (), first=False) == set()
+    assert failed(GOOD, (), first=False) == {"only-moves-announced"}
+    assert failed(replace(GOOD, other_moves=1), (), first=False) == set()
+    assert failed(replace(GOOD, on_request=True), (), first=False) == set()
 
 
 @pytest.mark.parametrize(

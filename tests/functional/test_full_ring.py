@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from cprlib.evidence.records import Role
 from cprlib.linux.supervised_calls import SupervisedCalls
+from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.nic_frames import use_queue_pairs
@@ -35,14 +36,20 @@ class RoomWhenStopped(UpdateHook):
 
 
 class FullReceiveRing(LiveUpdateTest):
-    """Mechanism ``cpr``; one queue pair whose receive ring is full."""
+    """Mechanism ``cpr``; one queue pair whose receive ring is full, and another NIC.
+
+    The target of an update has the netdevs in another order: what waits belongs to a netdev, not to the first one.
+    """
 
     def _update(self, *, vhost: bool) -> None:
-        with self.given_guest(GuestSpec(vhost=vhost, role=Role.CHECKS)) as case:
+        netdevs = (TapNetdev(vhost=vhost), TapNetdev("net1", "tap1", vhost=vhost))
+        with self.given_guest(GuestSpec(netdevs=netdevs, role=Role.CHECKS)) as case:
+            own = case.guest.machine.settings
             with full_ring(case, "across-a-failed-update", wait_ms=FAILED_UPDATE_MS):
                 case.inject_fault(*faults_named("target-killed-with-devices"))
             with full_ring(case, "across-an-update", wait_ms=UPDATE_MS):
-                case.live_update()
+                case.live_update(target=replace(own, netdevs=own.netdevs[::-1]))
+            case.guest.machine.settings = own
             with full_ring(case, "in-the-target"):
                 pass
             if not vhost:

@@ -253,7 +253,8 @@ class LiveUpdate:
         for hook in self.hooks:
             hook.after_stop(self)
         handling, source, target = self.mechanism.handling, self.source, self.target
-        netdevs = tuple(zip(source.settings.netdevs, target.settings.netdevs, strict=False))
+        by_id = {item.identifier: item for item in target.settings.netdevs}
+        netdevs = [(old, by_id[old.identifier]) for old in source.settings.netdevs if old.identifier in by_id]
         for old, new in netdevs:
             handling.of(old).source_stopped(self.topology, old, new)
         if any(old.interface != new.interface for old, new in netdevs):

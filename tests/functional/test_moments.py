@@ -17,6 +17,8 @@ from moment_updater import MomentUpdater
 from moments import MOMENTS, RING_BROKEN, SUSPENDED, SUSPENDED_AND_STOPPED
 from operated_guest import operated_guest
 from operations import Operation, checked_operations
+from serial_port import ARGUMENTS as SERIAL_PORT
+from serial_port import SERIAL_INPUT
 
 QUEUES = 2
 REBOOTS = ("-action", "reboot=reset")  # the suite's QEMUs have -no-reboot
@@ -41,7 +43,7 @@ class Moments(LiveUpdateTest):
         """
         run = self.parameters
         with self._given_guest(queues=run.queues or QUEUES, vhost=run.vhost is not False) as case:
-            updater = update_at(case, MOMENTS)
+            updater = update_at(case, (*MOMENTS, SERIAL_INPUT))
             expect_no_driver(case, updater)
 
     def test_moments_without_vhost(self) -> None:
@@ -59,7 +61,7 @@ class Moments(LiveUpdateTest):
         self, *, queues: int, vhost: bool, arguments: Sequence[str] = ()
     ) -> contextlib.AbstractContextManager[MeasuredCase]:
         netdevs = (TapNetdev(queues=queues, vhost=vhost),)
-        arguments = (*REBOOTS, *SPEED, *arguments)
+        arguments = (*REBOOTS, *SPEED, *SERIAL_PORT, *arguments)
         return self.given_guest(
             GuestSpec(netdevs=netdevs, pluggable=True, suspends=True, arguments=arguments, role=Role.CHECKS)
         )

@@ -61,6 +61,7 @@ class TapNetdev:
     :param queues: queue pairs; more than 1 needs a multi-queue tap.
     :param vhost: vhost-net of the kernel carries the packets.
     :param vhost_forced: vhost is asked for by ``vhostforce=on`` instead of ``vhost=on``.
+    :param vhost_implied: vhost is asked for by the descriptors that are passed, without ``vhost=on``.
     :param vnet_hdr: a passed tap has a virtio header in front of each packet (IFF_VNET_HDR).
     :param cpr: a live update hands the descriptors over; None leaves the member out.
     :param local: a live update hands the tap over in the device state: the names for it.
@@ -90,6 +91,7 @@ class TapNetdev:
     poll_us: int | None = None
     local: LocalNames | None = None
     vhost_forced: bool = False
+    vhost_implied: bool = False
     vnet_hdr: bool = True
 
     def __post_init__(self) -> None:
@@ -105,6 +107,8 @@ class TapNetdev:
             raise UsageError("pass vhost descriptors", "the netdev has no vhost")
         if self.vhost_forced and not self.vhost:
             raise UsageError("force vhost", "the netdev has no vhost")
+        if self.vhost_implied and not self.vhost_passed:
+            raise UsageError("leave out vhost=on", "no vhost descriptor is passed")
         if not (self.vnet_hdr or self.tap_source is TapSource.FD):
             raise UsageError("leave out the virtio header", f"only a tap with {TapSource.FD.value}= is opened without")
         if self.poll_us is not None and not self.vhost:
@@ -160,6 +164,8 @@ class TapNetdev:
 
     @property
     def _vhost_option(self) -> dict[str, object]:
+        if self.vhost_implied:
+            return {}
         return {"vhostforce": True} if self.vhost_forced else {"vhost": self.vhost}
 
     def _known_limits(self) -> dict[str, object]:
@@ -185,7 +191,7 @@ class TapNetdev:
             minus_one = ["-1"] * self.queues
             return self.options(minus_one if self.tap_passed else (), minus_one if self.vhost_passed else ())
         options: dict[str, object] = {"type": "tap", "id": self.identifier, "script": "no", "downscript": "no"}
-        options |= self._vhost_option | {"cpr": bool(self.cpr)}
+        options |= (self._vhost_option or {"vhost": True}) | {"cpr": bool(self.cpr)}
         return options | ({"queues": self.queues} if self.queues > 1 else {})
 
     def local_target_options(self, names: LocalNames) -> dict[str, object]:

@@ -45,7 +45,7 @@ from cprlib.update.proxy import ChannelProxy, Hold
 from cprlib.update.results import FaultResult
 from cprlib.update.running_guest import RunningGuest
 
-PHASE_S = 30.0
+PHASE_S, TERMINATED_S = 30.0, 10.0  # for a phase to begin; for a QEMU to end after SIGTERM
 LOADING_BYTES = 4096  # of the device state that the target has in phase STATE_LOADING
 GARBAGE = bytes(range(255, -1, -1)) * 16  # neither a magic number of QEMU nor a plausible length
 
@@ -299,6 +299,10 @@ class FaultInjection(UpdateHook):
         match fault.action:
             case Action.KILL:
                 kill_group(victim.process)
+            case Action.TERMINATE:  # it ends by itself, also while it waits for a channel
+                os.killpg(victim.process.pid, signal.SIGTERM)
+                victim.process.killed_here = True
+                victim.wait_exit(Deadline(TERMINATED_S, f"the {victim.name} to end after SIGTERM", Awaited.QEMU))
             case Action.PAUSE:
                 self._pause(victim, other=source if victim is target else None)
             case Action.CANCEL:

@@ -42,6 +42,7 @@ class Action(enum.StrEnum):
 
     NOTHING = "nothing"
     KILL = "kill -9"
+    TERMINATE = "SIGTERM"
     PAUSE = "SIGSTOP, then SIGCONT"
     CANCEL = "migrate_cancel"
     HMP_CANCEL = "migrate_cancel of HMP"
@@ -140,7 +141,7 @@ class Fault:
             raise UsageError(
                 f"inject {self.action} in phase {self.phase}", "it is only possible in: " + ", ".join(phases)
             )
-        if self.action in (Action.KILL, Action.PAUSE) and self.actor is Actor.MANAGEMENT:
+        if self.action in (Action.KILL, Action.TERMINATE, Action.PAUSE) and self.actor is Actor.MANAGEMENT:
             raise UsageError(f"inject {self.action}", "its actor must be source or target, not management")
 
 
@@ -158,6 +159,7 @@ CPR_CHANNEL = (
 DEATHS = (
     Fault("target-killed-at-start", Phase.TARGET_STARTED, Actor.TARGET, Action.KILL),
     Fault("target-killed-when-ready", Phase.CPR_READY, Actor.TARGET, Action.KILL),
+    Fault("target-terminated-when-ready", Phase.CPR_READY, Actor.TARGET, Action.TERMINATE),
     Fault("target-killed-mode-set", Phase.MODE_SET, Actor.TARGET, Action.KILL),
     Fault("target-killed-vm-stopped", Phase.VM_STOPPED, Actor.TARGET, Action.KILL),
     Fault("target-killed-before-fds", Phase.FDS_SENT, Actor.TARGET, Action.KILL),

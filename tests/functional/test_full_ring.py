@@ -46,7 +46,7 @@ class FullReceiveRing(LiveUpdateTest):
         with self.given_guest(GuestSpec(netdevs=netdevs, role=Role.CHECKS)) as case:
             own = case.guest.machine.settings
             with full_ring(case, "across-a-failed-update", wait_ms=FAILED_UPDATE_MS):
-                case.inject_fault(*faults_named("target-killed-with-devices"))
+                case.inject_fault(*faults_named("target-killed-loading"))
             with full_ring(case, "across-an-update", wait_ms=UPDATE_MS):
                 case.live_update(target=replace(own, netdevs=own.netdevs[::-1]))
             case.guest.machine.settings = own

@@ -48,6 +48,7 @@ class PluggedMemory(LiveUpdateTest):
             case.live_update(label="first")
             with case.qemu_step():
                 plug_memory(case.guest.machine, case.guest.agent)
+                add_and_remove_memory(case.guest.machine)
             fill_memory(case)
             exchange_packets(case, 1, "with-plugged-memory")
             size = memory_size(case.guest.agent)
@@ -74,6 +75,17 @@ def fill_memory(case: MeasuredCase) -> None:
     expect_none_lost(case, "packets-in-plugged-memory", session.result(), meaning)
 
 
+def add_and_remove_memory(machine: Machine) -> None:
+    """Add a memory backend and remove it again: the next update must not send its descriptor."""
+    machine.qmp.execute("object-add", backend_of("removed"))
+    machine.qmp.execute("object-del", {"id": "removed"})
+
+
+def backend_of(identifier: str) -> dict[str, object]:
+    """Arguments of ``object-add`` for shared memory of the size of the DIMM."""
+    return {"qom-type": "memory-backend-memfd", "id": identifier, "size": DIMM_MIB << 20, "share": True}
+
+
 def memory_size(agent: AgentConnection) -> int:
     """MemTotal of the guest in KiB.
 
@@ -91,7 +103,7 @@ def plug_memory(machine: Machine, agent: AgentConnection) -> None:
     :raises DeadlineExceeded: the guest does not use it.
     """
     before = memory_size(agent)
-    backend = {"qom-type": "memory-backend-memfd", "id": "ram1", "size": DIMM_MIB << 20, "share": True}
+    backend = backend_of("ram1")
     dimm = {"driver": DIMM, "id": "dimm0", "memdev": backend["id"]}
     machine.qmp.execute("object-add", backend)
     machine.qmp.execute("device_add", dimm)

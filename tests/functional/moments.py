@@ -69,17 +69,21 @@ def ring_broken(guest: OperatedGuest) -> list[str]:
     agent, before = guest.agent, guest.nics()[0]
     guest.updater.wait_announced()
     bound = agent.break_ring()
-    found = []
-    for when in ("before", "after"):
-        if when == "after":
-            guest.updater.live_update("ring-broken")
-        ring = agent.kick_broken_ring()
-        if not ring.needs_reset or ring.used:
-            asks = "" if ring.needs_reset else "does not ask for a reset, and "
-            found.append(f"{when} the update the NIC {asks}took {ring.used} packets from a ring that it refused")
+    found = _broken_ring_problems(guest, "before")
+    guest.updater.live_update("ring-broken")
+    found += _broken_ring_problems(guest, "after")
     agent.end_broken_ring(bound)
     guest.wait_nic()
     return found + nic_changes(before, guest.nics()[0])
+
+
+def _broken_ring_problems(guest: OperatedGuest, when: str) -> list[str]:
+    """What the NIC does with a kick of the broken ring, where it must do nothing."""
+    ring = guest.agent.kick_broken_ring()
+    if ring.needs_reset and not ring.used:
+        return []
+    asks = "" if ring.needs_reset else "does not ask for a reset, and "
+    return [f"{when} the update the NIC {asks}took {ring.used} packets from a ring that it refused"]
 
 
 def link_down(guest: OperatedGuest) -> list[str]:

@@ -133,16 +133,9 @@ static void kick(void)
 
 void broken_ring_make(struct request *request, struct output *out)
 {
-    const char *device = sysfs_request_name(request, "device");
-    char name[SYSFS_NAME], driver[SYSFS_NAME];
+    char name[SYSFS_NAME];
 
-    if (*request->error)
-        return;
-    if (sysfs_link(device, "device/..", name) < 0 || sysfs_link(device, "device/../driver", driver) < 0)
-        request_fail(request, "find the PCI device of %.16s: %s", device, strerror(errno));
-    json_string(out, "name", name);
-    json_string(out, "driver", driver);
-    sysfs_write_driver(request, "pci", driver, "unbind", name);
+    sysfs_unbind(request, out, "pci", "device/..", name);
     if (*request->error)
         return;
     if (open_registers(name) < 0 || make_ring() < 0) {
@@ -167,13 +160,11 @@ void broken_ring_kick(struct request *request, struct output *out)
 
 void broken_ring_end(struct request *request)
 {
-    const char *name = sysfs_request_name(request, "name"), *driver = sysfs_request_name(request, "driver");
-
     if (nic.common) {
         nic.common->device_status = 0;
         munmap(nic.bar, nic.length);
         munmap(nic.page, PAGE);
         nic.common = NULL;
     }
-    sysfs_write_driver(request, "pci", driver, "bind", name);
+    sysfs_bind(request, "pci");
 }

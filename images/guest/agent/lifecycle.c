@@ -21,25 +21,14 @@ enum { ANSWER_MS = 100, QUEUE_LENGTH = 20000 /* as init sets it */ };
 
 void lifecycle_unbind(struct request *request, struct output *out)
 {
-    const char *device = sysfs_request_name(request, "device");
-    char name[SYSFS_NAME], driver[SYSFS_NAME];
+    char name[SYSFS_NAME];
 
-    if (*request->error)
-        return;
-    if (sysfs_link(device, "device", name) < 0 || sysfs_link(device, "device/driver", driver) < 0) {
-        request_fail(request, "find the driver of %.16s: %s", device, strerror(errno));
-        return;
-    }
-    json_string(out, "name", name);
-    json_string(out, "driver", driver);
-    sysfs_write_driver(request, "virtio", driver, "unbind", name);
+    sysfs_unbind(request, out, "virtio", "device", name);
 }
 
 void lifecycle_bind(struct request *request)
 {
-    const char *name = sysfs_request_name(request, "name"), *driver = sysfs_request_name(request, "driver");
-
-    sysfs_write_driver(request, "virtio", driver, "bind", name);
+    sysfs_bind(request, "virtio");
 }
 
 /* The address and the length of its prefix in ADDRESS/LENGTH. */

@@ -48,7 +48,7 @@ class Watched:
     :param answered: the measured NIC carried traffic and its link was up: it has to be announced.
     :param guest_announces: its driver has agreed to announce itself.
     :param on_request: management has asked for announcements too.
-    :param other_moves: updates of a guest that did not run, and those that were not to fail or succeed for certain.
+    :param other_moves: updates with a fault after which another QEMU may have the guest.
     :param control_run_ms: the longest interruption in a control run, by which QEMU's timers may be late, too; 0.0
         without one.
     """
@@ -170,7 +170,7 @@ def _only_moves_announced(watched: Watched, updates: Sequence[UpdateResult]) -> 
     seen = ", ".join(f"{number} RARP from {mac}" for mac, number in sorted(counts.items())) or "none"
     moves = len(updates) + watched.other_moves
     expected = f"at most {most} RARP for each NIC in the whole case: {moves} updates moved the guest"
-    meaning = f"QEMU announced a guest that it has had all the time: {seen} after {moves} updates that moved it"
+    meaning = f"a QEMU announced a guest that had not moved: {seen}, and {moves} updates moved it"
     return Check.of("only-moves-announced", max(counts.values(), default=0) <= most, expected, seen, meaning)
 
 

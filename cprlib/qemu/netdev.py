@@ -191,7 +191,8 @@ class TapNetdev:
             minus_one = ["-1"] * self.queues
             return self.options(minus_one if self.tap_passed else (), minus_one if self.vhost_passed else ())
         options: dict[str, object] = {"type": "tap", "id": self.identifier, "script": "no", "downscript": "no"}
-        options |= (self._vhost_option or {"vhost": True}) | {"cpr": bool(self.cpr)}
+        vhost = self._vhost_option or {"vhost": True}  # no descriptor is named that would ask for it
+        options |= vhost | {"cpr": bool(self.cpr)}
         return options | ({"queues": self.queues} if self.queues > 1 else {})
 
     def local_target_options(self, names: LocalNames) -> dict[str, object]:

@@ -221,7 +221,7 @@ class FrameWatch:
         :param features: feature bits of a NIC that carried traffic with its link up; None when that is not known.
         :param first: there were no other updates than the guest's.
         :param announced_later: a paused or suspended guest was updated too: it is announced when it runs.
-        :param other_moves: updates beside those of the guest after which another QEMU may have it.
+        :param other_moves: see :class:`Watched`.
         :param control_run_ms: the longest interruption in a control run; 0.0 without one.
         """
         self.note_nics()

@@ -65,8 +65,9 @@ class _Mutant:
 class GeneratedStrategy:
     """See :class:`cprlib.campaign.pool.Strategy`.
 
-    The next test of a mutant is the one with the lowest expected cost of a kill: its duration without a mutant, divided
-    by the share of mutants of this file that it has killed so far.
+    The next mutant is the one with the fewest tests so far, so most are killed early and an interrupted run has nearly
+    the score of a whole one. Its next test is the one with the lowest expected cost of a kill: its duration without a
+    mutant, divided by the share of mutants of this function, or of this file, that it has killed so far.
     """
 
     chosen: ChosenMutants
@@ -77,8 +78,8 @@ class GeneratedStrategy:
     _begun: int = 0  # tests that began without a mutant, or are stored
     _baseline: dict[str, JudgedJob] = field(default_factory=dict)
     _mutants: list[_Mutant] | None = None
-    _killed: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
-    _survived: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
+    _killed: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)  # by place, and test
+    _run: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
 
     def next(self, running: int) -> Task | None:
         for test in self.tests[self._begun :]:
@@ -91,11 +92,11 @@ class GeneratedStrategy:
             if running:
                 return None  # a test without a mutant
             self._mutants = self._reached()
-        for item in self._mutants:
-            if not item.running and item.state == MutantState.NOT_RUN:
-                task = self._next_of(item)
-                if task:
-                    return task
+        waiting = [item for item in self._mutants if not item.running and item.state == MutantState.NOT_RUN]
+        for item in sorted(waiting, key=lambda item: len(item.jobs)):
+            task = self._next_of(item)
+            if task:
+                return task
         return None
 
     def results(self) -> list[GeneratedResult]:
@@ -152,13 +153,16 @@ class GeneratedStrategy:
 
     def _count(self, item: _Mutant, test: SuiteTest, judged: JudgedJob) -> None:
         item.jobs[test.id] = judged
-        counter = self._killed if judged.outcome == JobOutcome.FAILED else self._survived
-        counter[item.mutant.file, test.id] += 1
+        for place in (item.mutant.file, item.mutant.function):
+            self._run[place, test.id] += 1
+            self._killed[place, test.id] += judged.outcome == JobOutcome.FAILED
 
     def _price(self, mutant: GeneratedMutant, test: SuiteTest) -> tuple[float, str]:
         """Seconds for one kill, as far as known."""
-        killed, survived = self._killed[mutant.file, test.id], self._survived[mutant.file, test.id]
-        return self._seconds(test) * (killed + survived + 2) / (killed + 1), test.id
+        share = 0.5
+        for place in (mutant.file, mutant.function):
+            share = (self._killed[place, test.id] + 2 * share) / (self._run[place, test.id] + 2)
+        return self._seconds(test) / share, test.id
 
     def _seconds(self, test: SuiteTest) -> float:
         return max(self._baseline[test.id].seconds or 0.0, SHORTEST_S)

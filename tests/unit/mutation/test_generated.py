@@ -146,6 +146,14 @@ def test_tests_that_reach_a_mutant_run_until_one_kills_it(tmp_path: Path) -> Non
     assert [name for number, name in work.ran if number == 1] == ["cheap", "dear"]
 
 
+def test_each_mutant_has_a_test_before_one_has_two(tmp_path: Path) -> None:
+    chosen = choose_generated(SET, request(patches=(6,)), [])
+    work = FakeWork(tmp_path)
+    jobs: MutationJobs = work  # type: ignore[assignment]
+    Pool(GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), ProgressLines(lambda _: None)), 1, Children()).run()
+    assert [number for number, _ in work.ran if number] == [1, 2, 1, 2]
+
+
 def made_report(*states: MutantState, **changes: object) -> GeneratedReport:
     chosen = choose_generated(SET, request(patches=(6,)), [EQUIVALENT])
     results = [

@@ -52,6 +52,14 @@ class FdSyntax(enum.Enum):
     """No descriptors, helper or interface name, only the number of queues."""
 
 
+class VhostOption(enum.Enum):
+    """How a netdev with vhost asks for it."""
+
+    VHOST = "vhost=on"
+    FORCE = "vhostforce=on"
+    DESCRIPTORS = "no option but the descriptors that are passed"
+
+
 @dataclass(frozen=True, slots=True)
 class TapNetdev:
     """``-netdev tap`` (QAPI NetdevTapOptions).
@@ -60,8 +68,6 @@ class TapNetdev:
         :attr:`TapSource.PATTERN` the pattern without its ``%d``, and not used with :attr:`TapSource.UNNAMED`.
     :param queues: queue pairs; more than 1 needs a multi-queue tap.
     :param vhost: vhost-net of the kernel carries the packets.
-    :param vhost_forced: vhost is asked for by ``vhostforce=on`` instead of ``vhost=on``.
-    :param vhost_implied: vhost is asked for by the descriptors that are passed, without ``vhost=on``.
     :param vnet_hdr: a passed tap has a virtio header in front of each packet (IFF_VNET_HDR).
     :param cpr: a live update hands the descriptors over; None leaves the member out.
     :param local: a live update hands the tap over in the device state: the names for it.
@@ -90,8 +96,7 @@ class TapNetdev:
     send_buffer: int | None = None
     poll_us: int | None = None
     local: LocalNames | None = None
-    vhost_forced: bool = False
-    vhost_implied: bool = False
+    vhost_option: VhostOption = VhostOption.VHOST
     vnet_hdr: bool = True
 
     def __post_init__(self) -> None:
@@ -105,9 +110,9 @@ class TapNetdev:
             raise UsageError(f"give a tap {self.queues} queues with {self.tap_source.value}=", "it has one descriptor")
         if self.vhost_passed and not self.vhost:
             raise UsageError("pass vhost descriptors", "the netdev has no vhost")
-        if self.vhost_forced and not self.vhost:
+        if self.vhost_option is VhostOption.FORCE and not self.vhost:
             raise UsageError("force vhost", "the netdev has no vhost")
-        if self.vhost_implied and not self.vhost_passed:
+        if self.vhost_option is VhostOption.DESCRIPTORS and not self.vhost_passed:
             raise UsageError("leave out vhost=on", "no vhost descriptor is passed")
         if not (self.vnet_hdr or self.tap_source is TapSource.FD):
             raise UsageError("leave out the virtio header", f"only a tap with {TapSource.FD.value}= is opened without")
@@ -151,7 +156,7 @@ class TapNetdev:
         if incoming and self.is_handed_over:
             return self.local_target_options(self.local) if self.local else self.handed_over_options()
         options: dict[str, object] = {"type": "tap", "id": self.identifier} | self._source_options(tap)
-        options |= self._vhost_option | self._known_limits()
+        options |= self._vhost_member() | self._known_limits()
         if self.vhost_passed:
             options["vhostfds" if self.fds_passed else "vhostfd"] = ":".join(vhost)
         if self.queues > 1 and not self.fds_passed:
@@ -162,11 +167,14 @@ class TapNetdev:
             options[self.local.netdev] = True
         return options
 
-    @property
-    def _vhost_option(self) -> dict[str, object]:
-        if self.vhost_implied:
-            return {}
-        return {"vhostforce": True} if self.vhost_forced else {"vhost": self.vhost}
+    def _vhost_member(self) -> dict[str, object]:
+        match self.vhost_option:
+            case VhostOption.VHOST:
+                return {"vhost": self.vhost}
+            case VhostOption.FORCE:
+                return {"vhostforce": True}
+            case VhostOption.DESCRIPTORS:
+                return {}
 
     def _known_limits(self) -> dict[str, object]:
         known: dict[str, object] = {"sndbuf": self.send_buffer, "poll-us": self.poll_us}
@@ -191,7 +199,7 @@ class TapNetdev:
             minus_one = ["-1"] * self.queues
             return self.options(minus_one if self.tap_passed else (), minus_one if self.vhost_passed else ())
         options: dict[str, object] = {"type": "tap", "id": self.identifier, "script": "no", "downscript": "no"}
-        vhost = self._vhost_option or {"vhost": True}  # no descriptor is named that would ask for it
+        vhost = self._vhost_member() or {"vhost": True}  # no descriptor is named that would ask for it
         options |= vhost | {"cpr": bool(self.cpr)}
         return options | ({"queues": self.queues} if self.queues > 1 else {})
 

@@ -15,7 +15,7 @@ from cprlib.linux.descriptors import read_table
 from cprlib.linux.topology import Topology, disable_ipv6
 from cprlib.process import kill_group
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource
+from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VhostOption
 from cprlib.testing.equivalence import wait_filters_settled
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import faults_named
@@ -74,7 +74,7 @@ def taps_from_every_source(programs: Programs) -> tuple[TapNetdev, ...]:
     up, down = programs.script("up"), programs.script("down")
     return (
         TapNetdev(queues=4, vhost=True),
-        TapNetdev("many", "tap1", queues=9, vhost=True, vhost_forced=True),
+        TapNetdev("many", "tap1", queues=9, vhost=True, vhost_option=VhostOption.FORCE),
         TapNetdev("scripts", "tap2", script=up, down_script=down),
         TapNetdev("onefd-vhostfd", "tap3", vhost=True, vhost_passed=True, tap_source=TapSource.FD),
         TapNetdev("onefd", "tap4", tap_source=TapSource.FD, vnet_hdr=False),
@@ -84,7 +84,7 @@ def taps_from_every_source(programs: Programs) -> tuple[TapNetdev, ...]:
             queues=2,
             vhost=True,
             vhost_passed=True,
-            vhost_implied=True,
+            vhost_option=VhostOption.DESCRIPTORS,
             tap_source=TapSource.FDS,
         ),
         TapNetdev("helper", "tap7", vhost=True, tap_source=TapSource.HELPER, helper=programs.helper("tap7")),

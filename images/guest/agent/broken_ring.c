@@ -47,17 +47,20 @@ static int open_registers(const char *name)
     uint8_t config[CONFIG];
     uint16_t command;
     char path[96];
+    bool done;
     int fd;
 
     snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.32s/config", name);
     fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0 || read(fd, config, sizeof(config)) != sizeof(config))
+    if (fd < 0)
         return -1;
+    done = read(fd, config, sizeof(config)) == sizeof(config);
     memcpy(&command, config + PCI_COMMAND, sizeof(command));
     command |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
-    if (pwrite(fd, &command, sizeof(command), PCI_COMMAND) != sizeof(command))
-        return -1;
+    done = done && pwrite(fd, &command, sizeof(command), PCI_COMMAND) == sizeof(command);
     close(fd);
+    if (!done)
+        return -1;
     common = find_capability(config, VIRTIO_PCI_CAP_COMMON_CFG);
     notify = find_capability(config, VIRTIO_PCI_CAP_NOTIFY_CFG);
     errno = ENODEV;
@@ -67,9 +70,10 @@ static int open_registers(const char *name)
     fd = open(path, O_RDWR | O_CLOEXEC);
     nic.length = notify->offset + notify->length;
     nic.bar = fd < 0 ? MAP_FAILED : mmap(NULL, nic.length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (fd >= 0)
+        close(fd);
     if (nic.bar == MAP_FAILED)
         return -1;
-    close(fd);
     nic.common = (void *)((uint8_t *)nic.bar + common->offset);
     nic.common->queue_select = TRANSMIT;
     nic.notify = (void *)((uint8_t *)nic.bar + notify->offset +

@@ -14,17 +14,60 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from host_operations import SINGLE_PACKETS
 from moment_updater import MomentUpdater
-from moments import MOMENTS, RING_BROKEN, SUSPENDED, SUSPENDED_AND_STOPPED
+from nic_moments import (
+    DRIVER_UNBOUND,
+    INTERFACE_DOWN,
+    LINK_DOWN,
+    NETDEV_LINK_DOWN,
+    OFFLOADS_OFF,
+    PLUG_PENDING,
+    RING_BROKEN,
+    SMALL_RINGS,
+    TAP_DOWN,
+    UNPLUG,
+    UNPLUGGED,
+)
 from operated_guest import operated_guest
 from operations import Operation, checked_operations
+from run_state_moments import (
+    ALARM_SET,
+    BUTTON,
+    NOT_STARTED,
+    PAUSED,
+    POWERED_OFF,
+    REBOOT,
+    SUSPENDED,
+    SUSPENDED_AND_STOPPED,
+)
 from serial_port import ARGUMENTS as SERIAL_PORT
 from serial_port import SERIAL_INPUT
 
 QUEUES = 2
 REBOOTS = ("-action", "reboot=reset")  # the suite's QEMUs have -no-reboot
 SPEED = global_properties(NIC_DRIVER, {"speed": "10000", "duplex": "full"})
-
 NO_NETDEV = ("-device", f"{NIC_DRIVER},id=no-netdev,addr=1f")  # the last NIC of the bus
+MOMENTS = (
+    INTERFACE_DOWN,
+    DRIVER_UNBOUND,
+    RING_BROKEN,
+    SMALL_RINGS,
+    OFFLOADS_OFF,
+    LINK_DOWN,
+    NETDEV_LINK_DOWN,
+    TAP_DOWN,
+    PAUSED,
+    ALARM_SET,
+    BUTTON,
+    SUSPENDED,
+    SUSPENDED_AND_STOPPED,
+    UNPLUG,
+    PLUG_PENDING,
+    UNPLUGGED,
+    NOT_STARTED,
+    POWERED_OFF,
+    REBOOT,
+    SERIAL_INPUT,
+)
 
 
 class Moments(LiveUpdateTest):
@@ -43,7 +86,7 @@ class Moments(LiveUpdateTest):
         """
         run = self.parameters
         with self._given_guest(queues=run.queues or QUEUES, vhost=run.vhost is not False) as case:
-            updater = update_at(case, (*MOMENTS, SERIAL_INPUT))
+            updater = update_at(case, MOMENTS)
             expect_no_driver(case, updater)
 
     def test_moments_without_vhost(self) -> None:

@@ -1,35 +1,28 @@
-"""Moments at which a guest is updated: each brings the guest into a state, updates it, and ends the state.
+"""Moments at which a NIC is not in normal use: each brings it there, updates the guest, and ends the state.
 
 They are operations (operations.py): one that fails is repeated on a guest that is not updated in between.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, QmpRefused
-from cprlib.guest.image import BZ_IMAGE
+from cprlib.errors import Awaited
 from cprlib.linux.topology import guest_end
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import differences
 from cprlib.testing.nic_view import read_tap_view, set_link
-from host_operations import EVENT_S, set_tap_state, start_reboot, wait_booted, while_down
+from host_operations import EVENT_S, set_tap_state, while_down
 from nic_operations import OFFLOAD, nic_changes, rebind_driver
 from operated_guest import OperatedGuest
 from operations import Operation
 
 FILTER_EVENT = "NIC_RX_FILTER_CHANGED"
-UPDATES_IN_A_BOOT = 5
 OFFLOADS = ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation")  # of a tap, if its reader has them
 RING_RESET, SMALL_RING = 40, 64  # VIRTIO_F_RING_RESET (VIRTIO 1.2 section 6); packets
-POWER_BUTTON = "/sys/firmware/acpi/interrupts/ff_pwr_btn"  # how often it was pressed, and the state of the event
-ALARM, ALARM_S = "/sys/class/rtc/rtc0/wakealarm", 2  # empty without an alarm that is to come
-WAYS_TO_SUSPEND = "/sys/power/mem_sleep"  # "deep" is ACPI S3
 
 
 def further_netdev(machine: Machine) -> TapNetdev:
@@ -102,25 +95,6 @@ def tap_down(guest: OperatedGuest) -> list[str]:
     return while_down(guest, "tap", set_tap_state, updated=True)
 
 
-def paused_and_updated_twice(guest: OperatedGuest) -> list[str]:
-    """A paused guest is updated, and its target again, before it runs; packets that came meanwhile are answered.
-
-    Afterwards another netdev is added and removed, to show that the target accepts one.
-    """
-    probes = guest.probes[0]
-    guest.machine.qmp.execute("stop")
-    sent = probes.send()
-    guest.updater.live_update("paused")
-    guest.updater.live_update("paused-again")
-    guest.machine.qmp.execute("cont")
-    lost = probes.count_missing(Deadline(EVENT_S, "answers to the packets that waited"))
-    machine = guest.machine
-    netdev = further_netdev(machine)
-    machine.plug(netdev)
-    machine.remove_netdev(netdev.identifier)
-    return [f"{lost} of {sent} packets that came during the pause were lost"] if lost else []
-
-
 def can_resize_rings(guest: OperatedGuest) -> bool:
     """Whether the driver can reset a ring to give it another size."""
     return guest.nics()[0].agreed_on(RING_RESET)
@@ -147,79 +121,6 @@ def offloads_off(guest: OperatedGuest) -> list[str]:
     guest.updater.live_update("offloads-off")
     found = nic_changes(off, guest.nics()[0]) + rebind_driver(guest, before)
     return found + list(differences(offloads, read_tap_view(guest.topology, guest.machine).offloads))
-
-
-def not_started(guest: OperatedGuest) -> list[str]:
-    """A paused guest is updated, and reset in the target: then the tap is as for a NIC without a driver.
-
-    Not started (run state prelaunch), it is updated again, first in vain, and boots.
-    """
-    boot = guest.agent.identity().boot_id
-    guest.machine.qmp.execute("stop")
-    guest.updater.live_update("before-reset")
-    machine = guest.machine
-    machine.qmp.execute("system_reset")
-    machine.wait_status("prelaunch", seconds=EVENT_S)
-    found, tap = [], read_tap_view(guest.topology, machine)
-    if tap.attached > 1:
-        found.append(f"after a reset {tap.attached} queues are attached")
-    if on := [name for name in OFFLOADS if tap.offloads.get(name) == "on"]:
-        found.append(f"after a reset the tap has {', '.join(on)}")
-    guest.updater.fail_update("not-started-fails")
-    guest.updater.live_update("not-started")
-    guest.machine.qmp.execute("cont")
-    wait_booted(guest, boot)
-    return found
-
-
-def powered_off(guest: OperatedGuest) -> list[str]:
-    """The guest powers off, and QEMU stays (``-no-shutdown``); an update keeps the state, in which ``cont`` is refused.
-
-    A reset brings it back to life.
-    """
-    agent, machine = guest.agent, guest.machine
-    boot, seen = agent.identity().boot_id, len(machine.qmp.events)
-    machine.qmp.execute("set-action", {"shutdown": "pause"})
-    agent.power_off()
-    machine.qmp.wait_event("SHUTDOWN", deadline=Deadline(EVENT_S, "the guest to power off", Awaited.GUEST), after=seen)
-    machine.wait_status("shutdown", seconds=EVENT_S)
-    guest.updater.live_update("powered-off")
-    machine, found = guest.machine, []
-    with contextlib.suppress(QmpRefused):
-        machine.qmp.execute("cont")
-        found.append("cont was not refused")
-    machine.qmp.execute("system_reset")
-    machine.wait_status("prelaunch", seconds=EVENT_S)
-    machine.qmp.execute("cont")
-    wait_booted(guest, boot)
-    return found
-
-
-def alarm_set(guest: OperatedGuest) -> list[str]:
-    """The guest has set the alarm of its real-time clock, which comes in the target."""
-    guest.agent.set_alarm(ALARM_S)
-    guest.updater.live_update("alarm-set")
-    came = Deadline(ALARM_S + EVENT_S, "the alarm of the guest's real-time clock", Awaited.GUEST)
-    came.poll(lambda: not guest.agent.files([ALARM])[ALARM].text.strip(), 0.05)
-    return []
-
-
-def power_button(guest: OperatedGuest) -> list[str]:
-    """QMP ``system_powerdown``, the power button, of a paused guest, which sees it in the target; then again there."""
-    pressed = _times_pressed(guest)
-    guest.machine.qmp.execute("stop")
-    guest.machine.qmp.execute("system_powerdown")
-    guest.updater.live_update("power-button")
-    guest.machine.qmp.execute("cont")
-    seen = Deadline(EVENT_S, "the guest to see its power button", Awaited.GUEST)
-    seen.poll(lambda: _times_pressed(guest) == pressed + 1, 0.05)
-    guest.machine.qmp.execute("system_powerdown")
-    seen.poll(lambda: _times_pressed(guest) == pressed + 2, 0.05)
-    return []
-
-
-def _times_pressed(guest: OperatedGuest) -> int:
-    return int(guest.agent.files([POWER_BUTTON])[POWER_BUTTON].text.split()[0])
 
 
 def unplug_pending(guest: OperatedGuest) -> list[str]:
@@ -277,56 +178,6 @@ def unplugged(guest: OperatedGuest) -> list[str]:
     return []
 
 
-def reboot(guest: OperatedGuest) -> list[str]:
-    """The guest reboots, and is updated when it has just been reset, and on until it has booted: five times."""
-    boot = guest.agent.identity().boot_id
-    guest.updater.live_update("rebooting-1", lambda: start_reboot(guest))
-    for number in range(2, UPDATES_IN_A_BOOT + 1):
-        guest.updater.live_update(f"rebooting-{number}")
-    wait_booted(guest, boot)
-    return []
-
-
-def can_suspend(guest: OperatedGuest) -> bool:
-    """Whether the guest has suspend to RAM, and can be woken: its kernel is a bzImage (GuestSpec.suspends)."""
-    ways = guest.agent.files([WAYS_TO_SUSPEND]).get(WAYS_TO_SUSPEND)
-    return guest.machine.settings.kernel.name == BZ_IMAGE and ways is not None and "deep" in ways.text
-
-
-def suspended(guest: OperatedGuest) -> list[str]:
-    """The guest is suspended to RAM (ACPI S3) in an update that fails and in one that works; it is woken after each."""
-    found = _while_suspended(guest, lambda: guest.updater.fail_update("suspended-fails"))
-    guest.wait_answers()
-    return found + _while_suspended(guest, lambda: guest.updater.live_update("suspended"))
-
-
-def suspended_and_stopped(guest: OperatedGuest) -> list[str]:
-    """The guest is suspended to RAM, and management stops it, in an update."""
-    return _while_suspended(guest, lambda: _update_stopped(guest))
-
-
-def _update_stopped(guest: OperatedGuest) -> None:
-    """Update a suspended guest that management has stopped; ``cont`` in the target does not wake it up."""
-    guest.machine.qmp.execute("stop")
-    guest.updater.live_update("suspended-and-stopped")
-    guest.machine.qmp.execute("cont")
-    guest.machine.wait_status("suspended", seconds=EVENT_S)
-
-
-def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]:
-    boot, machine = guest.agent.identity().boot_id, guest.machine
-    seen = len(machine.qmp.events)
-    guest.agent.suspend()
-    machine.qmp.wait_event("SUSPEND", deadline=Deadline(EVENT_S, "the guest to suspend", Awaited.GUEST), after=seen)
-    act()
-    found = guest.answers_while("the guest was suspended")
-    machine = guest.machine
-    machine.qmp.execute("system_wakeup")
-    machine.wait_status("running", seconds=EVENT_S)
-    same = guest.agent.identity().boot_id == boot
-    return found if same else [*found, "the guest has booted instead of waking up"]
-
-
 INTERFACE_DOWN = Operation("interface-down", "no answer until the interface is up again", interface_down)
 DRIVER_UNBOUND = Operation("driver-unbound", "a driver that is bound finds the same NIC", driver_unbound)
 RING_BROKEN = Operation(
@@ -335,7 +186,6 @@ RING_BROKEN = Operation(
 LINK_DOWN = Operation("link-down", "the guest sees the link down, and up again; no packet in between", link_down)
 NETDEV_LINK_DOWN = replace(LINK_DOWN, name="netdev-link-down", run=netdev_link_down)
 TAP_DOWN = Operation("tap-down", "no packet until the tap is up again", tap_down)
-PAUSED = Operation("paused-twice", "the guest stays paused; packets that waited are answered", paused_and_updated_twice)
 SMALL_RINGS = Operation(
     "small-rings",
     "the rings keep their sizes, until the driver is bound",
@@ -344,36 +194,6 @@ SMALL_RINGS = Operation(
     "the guest's NIC is without VIRTIO_F_RING_RESET",
 )
 OFFLOADS_OFF = Operation("offloads-off", "the offloads stay off, until the driver is bound", offloads_off)
-NOT_STARTED = Operation("not-started", "the guest is not started before cont; then it boots", not_started)
-SUSPENDED = Operation("suspended", "the guest stays suspended until it is woken", suspended, can_suspend)
-SUSPENDED_AND_STOPPED = Operation(
-    "suspended-and-stopped", "cont does not wake the guest; it is woken", suspended_and_stopped, can_suspend
-)
-POWERED_OFF = Operation("powered-off", "the guest stays powered off until it is reset; then it boots", powered_off)
-ALARM_SET = Operation("alarm-set", "the alarm of the guest's real-time clock comes", alarm_set)
-BUTTON = Operation("power-button", "the guest sees its power button pressed, before and after the update", power_button)
 UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
 PLUG_PENDING = Operation("plug-pending", "the guest sees a second NIC in the target", plug_pending)
 UNPLUGGED = Operation("unplugged", "a NIC that is plugged in the target uses the netdev", unplugged)
-REBOOT = Operation("rebooting", "the guest boots", reboot)
-MOMENTS = (
-    INTERFACE_DOWN,
-    DRIVER_UNBOUND,
-    RING_BROKEN,
-    SMALL_RINGS,
-    OFFLOADS_OFF,
-    LINK_DOWN,
-    NETDEV_LINK_DOWN,
-    TAP_DOWN,
-    PAUSED,
-    ALARM_SET,
-    BUTTON,
-    SUSPENDED,
-    SUSPENDED_AND_STOPPED,
-    UNPLUG,
-    PLUG_PENDING,
-    UNPLUGGED,
-    NOT_STARTED,
-    POWERED_OFF,
-    REBOOT,
-)

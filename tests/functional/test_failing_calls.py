@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cprlib.errors import QmpRefused
@@ -100,16 +102,16 @@ UPDATES = (
         _fault("vhost-is-not-taken-back", Phase.FDS_SENT, Action.CLOSE_CPR),
         (
             Failure(SET_OWNER),
-            Failure(SET_VRING_CALL, since=RESET_OWNER),
-            Failure(SET_VRING_ERR),
-            Failure(SET_BUSYLOOP_TIMEOUT),
+            Failure(SET_VRING_CALL, errno.ENOSPC, since=RESET_OWNER),
+            Failure(SET_VRING_ERR, errno.E2BIG),
+            Failure(SET_BUSYLOOP_TIMEOUT, errno.EDOM),
         ),
         VHOST_FAILED,
         QUEUES,
     ),
     UpdateWithFailingCalls(  # the target was the owner and is dead, so that each device is opened again
         _fault("vhost-is-not-reopened", Phase.CREATING_DEVICES, Action.KILL),
-        (Failure(GET_FLAGS, on_vhost=0), Failure(OPEN_VHOST_AGAIN), Failure(DUPLICATE)),
+        (Failure(GET_FLAGS, on_vhost=0), Failure(OPEN_VHOST_AGAIN, errno.ENOSPC), Failure(DUPLICATE, errno.E2BIG)),
         VHOST_FAILED,
         3,
     ),
@@ -177,6 +179,7 @@ def fail_update(
     if item.said and made:
         with case.after_fault(name):
             expect_reported(case, "reported", said, item.said, item.messages)
+            expect_errors_named(case, said, item.failures)
     return answers
 
 
@@ -198,6 +201,14 @@ def expect_reported(case: MeasuredCase, name: str, said: str, pattern: str, mess
         f"{count} of them",
         f"QEMU said: {said.strip()[-400:] or 'nothing'}",
     )
+
+
+def expect_errors_named(case: MeasuredCase, said: str, failures: Sequence[Failure]) -> None:
+    """Check that QEMU names the error of each call that failed, if it names any: else one of them was ignored."""
+    errors = {os.strerror(failure.error) for failure in failures}
+    missing = {error for error in errors if error not in said}
+    observed = () if missing == errors else sorted(missing)
+    case.expect_empty("errors-are-named", observed, "QEMU names the error of each call", "errors that it does not name")
 
 
 def fall_back(case: MeasuredCase, calls: SupervisedCalls) -> None:

@@ -46,7 +46,8 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _without_given(case: Sequence[str], run: Sequence[str]) -> list[str]:
-    """The words of a case without the parameters (``-p NAME=VALUE``) that the run's words give."""
+    """The words of a case without the options and the parameters (``-p NAME=VALUE``) that the run's words give."""
+    options = {word.partition("=")[0] for word in run if word.startswith("--")}
     given = {word.removeprefix("-p").partition("=")[0] for word in run if "=" in word}
     if any(word.partition("=")[0] == "--qemu-arg" for word in run):
         given.add("qemu_args")
@@ -54,7 +55,8 @@ def _without_given(case: Sequence[str], run: Sequence[str]) -> list[str]:
     rest = list(case)
     while rest:
         words.append(rest.pop(0))
-        if words[-1] == "-p" and rest and rest[0].partition("=")[0] in given:
+        word, value = words[-1], rest[0] if rest else ""
+        if (word == "-p" and value.partition("=")[0] in given) or (word in options and word not in FLAGS):
             words.pop()
-            rest.pop(0)
+            del rest[:1]
     return words

@@ -61,9 +61,9 @@ def test_options_are_those_of_the_command_line() -> None:
     assert names >= SELECTION
 
 
-def test_rerun_command_gives_each_parameter_once() -> None:
-    case = "cprlib run -p nic.packed=on -p 'qemu_args=-sandbox on' -p queues=4 a.py:A.b"
-    whole = "cprlib run -p nic.packed=on --qemu-arg '-sandbox on'"
+def test_rerun_command_gives_each_option_and_parameter_once() -> None:
+    case = "cprlib run -p nic.packed=on --qemu /q -p 'qemu_args=-sandbox on' -p queues=4 a.py:A.b"
+    whole = "cprlib run -p nic.packed=on --qemu /q --qemu-arg '-sandbox on'"
     assert rerun_command(whole, case) == f"{whole} -p queues=4 a.py:A.b"
 
 

@@ -34,7 +34,7 @@ from cprlib.cli.options import (
 if TYPE_CHECKING:
     from cprlib.campaign.mutation.plan import MutationRequest, PlannedBuild
 
-GENERATED_ONLY = ("patches", "test_ids", "sample", "seed", "at_least")
+GENERATED_ONLY = ("patches", "test_ids", "sample", "seed", "hours", "at_least")
 NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
 
 
@@ -80,6 +80,12 @@ NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
 )
 @click.option("--sample", type=click.IntRange(1), metavar="K", help="With --generated: only K of the mutants.")
 @click.option("--seed", type=int, default=0, show_default=True, help="With --sample: which ones.")
+@click.option(
+    "--hours",
+    type=Number(0, min_open=True),
+    metavar="H",
+    help="With --generated: begin no test after this time; --resume continues.",
+)
 @click.option(
     "--at-least",
     type=Number(0, 100),
@@ -147,6 +153,7 @@ def _request(
     test_ids: tuple[str, ...],
     sample: int | None,
     seed: int,
+    hours: float | None,
     at_least: float,
     mutants_in: Path | None,
 ) -> MutationRequest:
@@ -170,6 +177,7 @@ def _request(
         patches=patches,
         sample=sample,
         seed=seed,
+        hours=hours,
         at_least=at_least,
         tests=test_ids,
     )

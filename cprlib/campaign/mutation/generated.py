@@ -202,9 +202,10 @@ class GeneratedReport:
 
     @property
     def sentence(self) -> str:
-        """``generated mutants: 95 of 103 killed (92.2 %)``."""
+        """``generated mutants: 95 of 103 killed (92.2 %), 2 not decided``."""
         total = self.total
         drawn = f", a sample of {self.available} by seed {self.seed}" if self.sample else ""
+        drawn += f", {total.not_run} not decided" if total.not_run else ""
         return f"generated mutants: {total.killed} of {total.counted} killed ({total.percent or 0.0:.1f} %){drawn}"
 
 

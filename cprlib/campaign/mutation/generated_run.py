@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,8 @@ class GeneratedStrategy:
     The next mutant is the one with the fewest tests so far, so most are killed early and an interrupted run has nearly
     the score of a whole one. Its next test is the one with the lowest expected cost of a kill: its duration without a
     mutant, divided by the share of mutants of this function, or of this file, that it has killed so far.
+
+    :param seconds: no test begins after this time.
     """
 
     chosen: ChosenMutants
@@ -75,6 +78,7 @@ class GeneratedStrategy:
     work: MutationJobs
     built: BuiltQemu
     lines: ProgressLines
+    seconds: float = math.inf
     _begun: int = 0  # tests that began without a mutant, or are stored
     _baseline: dict[str, JudgedJob] = field(default_factory=dict)
     _mutants: list[_Mutant] | None = None
@@ -82,6 +86,8 @@ class GeneratedStrategy:
     _run: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
 
     def next(self, running: int) -> Task | None:
+        if self.lines.elapsed > self.seconds:
+            return None
         for test in self.tests[self._begun :]:
             self._begun += 1
             if not self.work.adopt(NONE_CHOSEN, self.built, test):
@@ -100,7 +106,9 @@ class GeneratedStrategy:
         return None
 
     def results(self) -> list[GeneratedResult]:
-        return [_result(item) for item in self._mutants or ()]
+        if self._mutants is None:  # which tests reach them is not known
+            return [GeneratedResult(mutant, MutantState.NOT_RUN) for mutant in self.chosen.to_run]
+        return [_result(item) for item in self._mutants]
 
     def _add_baseline(self, test: SuiteTest, judged: JudgedJob | None) -> None:
         if judged is None:
@@ -219,7 +227,8 @@ def prove_generated(
         work, built = MutationJobs(session, request.base, policies), described_build(mutated.qemu)
         counts = f"{len(chosen.to_run)} of {chosen.available} generated mutants"
         say(f"{counts}, {session.workers} tests at once, in {folder}")
-        strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say))
+        seconds = math.inf if request.hours is None else request.hours * 3600
+        strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say), seconds)
         session.run_all(strategy)
         generated = generated_report(strategy.results(), chosen, mutated.set, request, mutated.qemu.path)
         good = read_results(folder, PlannedBuild(NONE_CHOSEN, tuple(tests)), built, policies)

@@ -36,6 +36,7 @@ class MutationRequest:
     :param generated: generated mutants of the series instead of those of images/qemu/mutants.
     :param patches: numbers of the patches whose generated mutants run; empty for all.
     :param sample: how many of them run; None for all. :param seed: chooses the sample.
+    :param hours: no test of them begins after this time; None for no limit.
     :param at_least: percent of them that must be killed.
     :param tests: ids of the tests that may kill generated mutants; empty for all.
     """
@@ -52,6 +53,7 @@ class MutationRequest:
     patches: tuple[int, ...] = ()
     sample: int | None = None
     seed: int = 0
+    hours: float | None = None
     at_least: float = AT_LEAST
     tests: tuple[str, ...] = ()
     version: int = STORE_VERSION

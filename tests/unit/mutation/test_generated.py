@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from dataclasses import replace
@@ -152,6 +153,19 @@ def test_each_mutant_has_a_test_before_one_has_two(tmp_path: Path) -> None:
     jobs: MutationJobs = work  # type: ignore[assignment]
     Pool(GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), ProgressLines(lambda _: None)), 1, Children()).run()
     assert [number for number, _ in work.ran if number] == [1, 2, 1, 2]
+
+
+def test_no_test_begins_after_the_time(tmp_path: Path) -> None:
+    chosen = choose_generated(SET, request(patches=(6,)), [])
+    work = FakeWork(tmp_path)
+    jobs: MutationJobs = work  # type: ignore[assignment]
+    lines = ProgressLines(lambda _: None, itertools.count().__next__)  # a second for each look at the clock
+    strategy = GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), lines, 4)
+    Pool(strategy, 1, Children()).run()
+    assert 0 < len(work.ran) < 4
+    made = generated_report(strategy.results(), chosen, SET, request(), Path("/x/qemu"))
+    assert (made.total.not_run, made.verdict) == (made.total.counted, Outcome.INCONCLUSIVE)
+    assert made.sentence == "generated mutants: 0 of 19 killed (0.0 %), 19 not decided"
 
 
 def made_report(*states: MutantState, **changes: object) -> GeneratedReport:

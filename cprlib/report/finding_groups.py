@@ -28,7 +28,7 @@ _WORST_FIRST = (  # properties; others follow, then each by its number of cases
 )
 _FAILED = {  # a property that does not hold, in words; of others the name is shown
     "survives": "QEMU or its guest died, refused or hangs",
-    "boots": "the guest does not boot with cpr=on",
+    "boots": "the guest does not boot",
     "update-completes": "the update does not complete",
     "source-runs": "after a failed update the source does not run the guest",
     "ends": "a failed update does not end",

@@ -188,12 +188,13 @@ def starts_without_nic(settings: MachineSettings, folder: Path) -> bool:
     """
     try:
         with build_topology() as topology, contextlib.ExitStack() as stack:
-            for netdev in settings.netdevs:
-                topology.add_tap(netdev.interface, queues=netdev.queues)
+            for number, netdev in enumerate(settings.netdevs):
+                interface = f"tap{number}"  # its own may be a pattern, or none
+                topology.add_tap(interface, queues=netdev.queues)
                 source = TapSource.FDS if netdev.queues > 1 else TapSource.FD
                 passed = TapNetdev(
                     netdev.identifier,
-                    netdev.interface,
+                    interface,
                     netdev.queues,
                     vhost=netdev.vhost,
                     vhost_passed=netdev.vhost,

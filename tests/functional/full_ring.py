@@ -171,6 +171,7 @@ def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> I
     for tap in read_table(case.guest.machine.pid).of_kind("tap"):
         calls.arm(FailingCall(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS))
     case.guest.agent.reset_reflector()
+    updates = len(case.guest.updates)
     with TrafficSession(station, flows, settings, keep_frames=0) as session:
         session.wait_sent(Deadline(10, "a burst of packets to be sent"))
         _wait_answered(case, session)
@@ -186,6 +187,11 @@ def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> I
     case.require(f"send-buffer-full-{when}", early <= 0, full, f"{waited} wait", f"{early} arrived before")
     situation = f"with a full send buffer {when.replace('-', ' ')}"
     _expect_all_arrive(case, f"answers-arrive-{when}", result, situation)
+    for update in case.guest.updates[updates:]:
+        resume_ns = update.times_ns[Step.RESUME]
+        sent = sum(time_ns < resume_ns for flow in result.flows for time_ns in flow.returned_ns if time_ns is not None)
+        meaning = "answers that the source sent while its guest was stopped"
+        case.expect_equal(f"none-sent-while-stopped-{when}", sent, 0, meaning)
 
 
 def _wait_answered(case: MeasuredCase, session: TrafficSession) -> None:

@@ -10,13 +10,15 @@ import collections
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib.build.generated_mutants import GeneratedMutant
 from cprlib.build.mutated_qemu import build_mutated
 from cprlib.build.progress import Progress, seconds_text
+from cprlib.build.series import patch_number
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.mutation.generated import (
     ChosenMutants,
@@ -36,9 +38,12 @@ from cprlib.campaign.pool import Task
 from cprlib.campaign.progress import ProgressLines
 from cprlib.campaign.session import open_session
 from cprlib.report.formatting import one_line
+from cprlib.report.patch_results import read_test_sources, suite_key
 
+PATCH_TAG = re.compile(r"patch:\d+")
 NONE_CHOSEN = Build(number=0)
 SHORTEST_S = 1.0  # of a test, for the order: a test without time must not run first for that
+SHARE_OF_OWN, SHARE_OF_OTHERS = 0.5, 0.1  # of mutants that a test kills, before any is known: of its patches, of others
 
 
 @dataclass(slots=True)
@@ -68,8 +73,9 @@ class GeneratedStrategy:
 
     The next mutant is the one with the fewest tests so far, so most are killed early and an interrupted run has nearly
     the score of a whole one. Its next test is the one with the lowest expected cost of a kill: its duration without a
-    mutant, divided by the share of mutants of this function, or of this file, that it has killed so far.
+    mutant, divided by the share of mutants of this function, or of this patch, that it has killed so far.
 
+    :param patches: numbers of the patches that each test is for, by its id.
     :param seconds: no test begins after this time.
     """
 
@@ -78,6 +84,7 @@ class GeneratedStrategy:
     work: MutationJobs
     built: BuiltQemu
     lines: ProgressLines
+    patches: Mapping[str, Collection[int]] = field(default_factory=dict)
     seconds: float = math.inf
     _begun: int = 0  # tests that began without a mutant, or are stored
     _baseline: dict[str, JudgedJob] = field(default_factory=dict)
@@ -99,11 +106,8 @@ class GeneratedStrategy:
                 return None  # a test without a mutant
             self._mutants = self._reached()
         waiting = [item for item in self._mutants if not item.running and item.state == MutantState.NOT_RUN]
-        for item in sorted(waiting, key=lambda item: len(item.jobs)):
-            task = self._next_of(item)
-            if task:
-                return task
-        return None
+        item = min(waiting, key=lambda item: len(item.jobs), default=None)
+        return self._next_of(item) if item else None
 
     def results(self) -> list[GeneratedResult]:
         if self._mutants is None:  # which tests reach them is not known
@@ -127,25 +131,31 @@ class GeneratedStrategy:
                 for number in reached_numbers(self.work.final(NONE_CHOSEN, test)):
                     by_number[number].append(test)
         mutants = [_Mutant(mutant, by_number.get(mutant.number, [])) for mutant in self.chosen.to_run]
-        without = sum(not item.reaching for item in mutants)
-        longest = sum(self._seconds(test) for item in mutants for test in item.reaching)
+        for item in mutants:
+            self._take_stored(item)
+        open_ones = [item for item in mutants if item.state == MutantState.NOT_RUN]
+        longest = sum(self._seconds(test) for item in open_ones for test in item.reaching if test.id not in item.jobs)
         self.lines.line(
-            f"{len(mutants)} mutants, of which {without} are not reached by any test; "
-            f"at most {seconds_text(longest)} of tests"
+            f"{len(mutants)} mutants, of which {sum(not item.reaching for item in mutants)} are not reached by any "
+            f"test and {len(open_ones)} are not decided; at most {seconds_text(longest)} of tests"
         )
         return mutants
 
-    def _next_of(self, item: _Mutant) -> Task | None:
+    def _take_stored(self, item: _Mutant) -> None:
+        """Count results that are stored already, until one is a kill."""
         build = Build(number=item.mutant.number)
-        while item.state == MutantState.NOT_RUN:
-            left = [test for test in item.reaching if test.id not in item.jobs]
-            test = min(left, key=lambda test: self._price(item.mutant, test))
-            if not self.work.adopt(build, self.built, test):
-                item.running = True
-                run = functools.partial(self.work.run, build, self.built, test)
-                return Task(run, functools.partial(self._add, item, test))
-            self._count(item, test, self.work.judge(build, test))
-        return None
+        stored = self.work.stored_tests(build)
+        for test in item.reaching:
+            known = item.state == MutantState.NOT_RUN and test.id in stored
+            if known and self.work.adopt(build, self.built, test):
+                self._count(item, test, self.work.judge(build, test))
+
+    def _next_of(self, item: _Mutant) -> Task:
+        left = [test for test in item.reaching if test.id not in item.jobs]
+        test = min(left, key=lambda test: self._price(item.mutant, test))
+        item.running = True
+        run = functools.partial(self.work.run, Build(number=item.mutant.number), self.built, test)
+        return Task(run, functools.partial(self._add, item, test))
 
     def _add(self, item: _Mutant, test: SuiteTest, judged: JudgedJob | None) -> None:
         item.running = False
@@ -161,14 +171,15 @@ class GeneratedStrategy:
 
     def _count(self, item: _Mutant, test: SuiteTest, judged: JudgedJob) -> None:
         item.jobs[test.id] = judged
-        for place in (item.mutant.file, item.mutant.function):
+        for place in (item.mutant.patch, item.mutant.function):
             self._run[place, test.id] += 1
             self._killed[place, test.id] += judged.outcome == JobOutcome.FAILED
 
     def _price(self, mutant: GeneratedMutant, test: SuiteTest) -> tuple[float, str]:
         """Seconds for one kill, as far as known."""
-        share = 0.5
-        for place in (mutant.file, mutant.function):
+        own = patch_number(Path(mutant.patch)) in self.patches.get(test.id, ())
+        share = SHARE_OF_OWN if own else SHARE_OF_OTHERS
+        for place in (mutant.patch, mutant.function):
             share = (self._killed[place, test.id] + 2 * share) / (self._run[place, test.id] + 2)
         return self._seconds(test) / share, test.id
 
@@ -194,6 +205,13 @@ def _result(item: _Mutant) -> GeneratedResult:
         run=len(item.jobs),
         seconds=round(sum(job.seconds or 0.0 for job in item.jobs.values()), 1),
     )
+
+
+def _patches_of(tests: Sequence[SuiteTest]) -> dict[str, set[int]]:
+    """Numbers of the patches in the tags of each test (``patch:9``), by its id."""
+    tags = {source.key: source.tags for source in read_test_sources()}
+    found = {test.id: tags.get(suite_key(test.reference), frozenset()) for test in tests}
+    return {test: {int(tag[6:]) for tag in own if PATCH_TAG.fullmatch(tag)} for test, own in found.items()}
 
 
 def reached_numbers(folder: Path) -> set[int]:
@@ -228,7 +246,7 @@ def prove_generated(
         counts = f"{len(chosen.to_run)} of {chosen.available} generated mutants"
         say(f"{counts}, {session.workers} tests at once, in {folder}")
         seconds = math.inf if request.hours is None else request.hours * 3600
-        strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say), seconds)
+        strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say), _patches_of(tests), seconds)
         session.run_all(strategy)
         generated = generated_report(strategy.results(), chosen, mutated.set, request, mutated.qemu.path)
         good = read_results(folder, PlannedBuild(NONE_CHOSEN, tuple(tests)), built, policies)

@@ -120,6 +120,11 @@ class MutationJobs:
                     return True
         return False
 
+    def stored_tests(self, build: Build) -> set[str]:
+        """Ids of the tests that may have a result on a build, in this session or an earlier one."""
+        top = self.session.folder
+        return {path.name for path in top.parent.glob(f"*/{self.session.final(build.folder).relative_to(top)}/*")}
+
     def judge(self, build: Build, test: SuiteTest) -> JudgedJob:
         return judge_folder(self.final(build, test), self.policies)
 

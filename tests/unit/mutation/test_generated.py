@@ -110,9 +110,16 @@ class FakeWork:
         self.folder = folder
         self.ran: list[tuple[int, str]] = []
         self.lock = threading.Lock()
+        self.stored: set[str] = set()
 
-    def adopt(self, _build: Build, _built: BuiltQemu, _test: SuiteTest) -> bool:
-        return False
+    def stored_tests(self, build: Build) -> set[str]:
+        return self.stored if build.number else set()
+
+    def adopt(self, build: Build, _built: BuiltQemu, test: SuiteTest) -> bool:
+        return test.id in self.stored_tests(build)
+
+    def judge(self, build: Build, test: SuiteTest) -> JudgedJob:
+        return FAILED if (build.number, test.id) == (1, "dear") else PASSED
 
     def final(self, build: Build, test: SuiteTest) -> Path:
         return self.folder / build.folder / test.id
@@ -155,12 +162,32 @@ def test_each_mutant_has_a_test_before_one_has_two(tmp_path: Path) -> None:
     assert [number for number, _ in work.ran if number] == [1, 2, 1, 2]
 
 
+def test_stored_results_decide_before_a_test_runs(tmp_path: Path) -> None:
+    chosen = choose_generated(SET, request(patches=(6,)), [])
+    work = FakeWork(tmp_path)
+    work.stored = {"dear"}
+    jobs: MutationJobs = work  # type: ignore[assignment]
+    strategy = GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), ProgressLines(lambda _: None))
+    Pool(strategy, 1, Children()).run()
+    assert [ran for ran in work.ran if ran[0]] == [(2, "cheap")]
+    assert strategy.results()[0].killed_by == "dear"
+
+
+def test_tests_of_the_own_patch_come_first(tmp_path: Path) -> None:
+    chosen = choose_generated(SET, request(patches=(6,)), [])
+    work = FakeWork(tmp_path)
+    jobs: MutationJobs = work  # type: ignore[assignment]
+    lines = ProgressLines(lambda _: None)
+    Pool(GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), lines, {"dear": {6}}), 1, Children()).run()
+    assert next(name for number, name in work.ran if number == 1) == "dear"
+
+
 def test_no_test_begins_after_the_time(tmp_path: Path) -> None:
     chosen = choose_generated(SET, request(patches=(6,)), [])
     work = FakeWork(tmp_path)
     jobs: MutationJobs = work  # type: ignore[assignment]
     lines = ProgressLines(lambda _: None, itertools.count().__next__)  # a second for each look at the clock
-    strategy = GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), lines, 4)
+    strategy = GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), lines, seconds=4)
     Pool(strategy, 1, Children()).run()
     assert 0 < len(work.ran) < 4
     made = generated_report(strategy.results(), chosen, SET, request(), Path("/x/qemu"))

@@ -150,18 +150,18 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
 
         :param ordinary: the run has no options of its own for QEMU, which could be at fault.
         """
-        run, control, only_without_nic = case.parameters, "no control without cpr=on", False
+        run, control, only_without_nic, failed = case.parameters, "no control without cpr=on", False, error
+        without = replace(spec, mechanism=Mechanism.NONE).settings(run, self.qemu, self.image)
         if spec.mechanism.handling.sends_descriptors and is_qemu_failure(error):
-            without = replace(spec, mechanism=Mechanism.NONE).settings(run, self.qemu, self.image)
             (folder := case.folder / "without-cpr").mkdir()
             try:
                 with running_guest(without, Mechanism.NONE, folder, run.queue_length, run.path_mtu):
                     control = ""
             except CprlibError as other:
-                control = f"without cpr=on: {other.one_line()}"
-                if ordinary and isinstance(error, QemuFailed) and isinstance(other, QemuFailed):
-                    (alone := case.folder / "without-nic").mkdir()
-                    only_without_nic = starts_without_nic(without, alone)
+                control, failed = f"without cpr=on: {other.one_line()}", other
+        if control and ordinary and isinstance(error, QemuFailed) and isinstance(failed, QemuFailed):
+            (alone := case.folder / "without-nic").mkdir()
+            only_without_nic = starts_without_nic(without, alone)
         case.add_boot_failure(error, control, starts_without_nic=only_without_nic)
 
     def _restore(

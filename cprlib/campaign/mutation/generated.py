@@ -205,8 +205,9 @@ class GeneratedReport:
         """``generated mutants: 95 of 103 killed (92.2 %), 2 not decided``."""
         total = self.total
         drawn = f", a sample of {self.available} by seed {self.seed}" if self.sample else ""
-        drawn += f", {total.not_run} not decided" if total.not_run else ""
-        return f"generated mutants: {total.killed} of {total.counted} killed ({total.percent or 0.0:.1f} %){drawn}"
+        undecided = f", {total.not_run} not decided" if total.not_run else ""
+        score = f"{total.killed} of {total.counted} killed ({total.percent or 0.0:.1f} %)"
+        return f"generated mutants: {score}{drawn}{undecided}"
 
 
 def generated_report(

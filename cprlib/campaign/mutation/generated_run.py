@@ -10,7 +10,6 @@ import collections
 import contextlib
 import functools
 import math
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +39,6 @@ from cprlib.campaign.session import open_session
 from cprlib.report.formatting import one_line
 from cprlib.report.patch_results import read_test_sources, suite_key
 
-PATCH_TAG = re.compile(r"patch:\d+")
 NONE_CHOSEN = Build(number=0)
 SHORTEST_S = 1.0  # of a test, for the order: a test without time must not run first for that
 SHARE_OF_OWN, SHARE_OF_OTHERS = 0.5, 0.1  # of mutants that a test kills, before any is known: of its patches, of others
@@ -75,7 +73,7 @@ class GeneratedStrategy:
     the score of a whole one. Its next test is the one with the lowest expected cost of a kill: its duration without a
     mutant, divided by the share of mutants of this function, or of this patch, that it has killed so far.
 
-    :param patches: numbers of the patches that each test is for, by its id.
+    :param tags: of each test, by its id; ``patch:9`` for a patch that it is for.
     :param seconds: no test begins after this time.
     """
 
@@ -84,7 +82,7 @@ class GeneratedStrategy:
     work: MutationJobs
     built: BuiltQemu
     lines: ProgressLines
-    patches: Mapping[str, Collection[int]] = field(default_factory=dict)
+    tags: Mapping[str, Collection[str]] = field(default_factory=dict)
     seconds: float = math.inf
     _begun: int = 0  # tests that began without a mutant, or are stored
     _baseline: dict[str, JudgedJob] = field(default_factory=dict)
@@ -177,7 +175,7 @@ class GeneratedStrategy:
 
     def _price(self, mutant: GeneratedMutant, test: SuiteTest) -> tuple[float, str]:
         """Seconds for one kill, as far as known."""
-        own = patch_number(Path(mutant.patch)) in self.patches.get(test.id, ())
+        own = f"patch:{patch_number(Path(mutant.patch))}" in self.tags.get(test.id, ())
         share = SHARE_OF_OWN if own else SHARE_OF_OTHERS
         for place in (mutant.patch, mutant.function):
             share = (self._killed[place, test.id] + 2 * share) / (self._run[place, test.id] + 2)
@@ -207,11 +205,10 @@ def _result(item: _Mutant) -> GeneratedResult:
     )
 
 
-def _patches_of(tests: Sequence[SuiteTest]) -> dict[str, set[int]]:
-    """Numbers of the patches in the tags of each test (``patch:9``), by its id."""
+def _tags_of(tests: Sequence[SuiteTest]) -> dict[str, frozenset[str]]:
+    """Avocado's tags of each test, by its id."""
     tags = {source.key: source.tags for source in read_test_sources()}
-    found = {test.id: tags.get(suite_key(test.reference), frozenset()) for test in tests}
-    return {test: {int(tag[6:]) for tag in own if PATCH_TAG.fullmatch(tag)} for test, own in found.items()}
+    return {test.id: tags.get(suite_key(test.reference), frozenset()) for test in tests}
 
 
 def reached_numbers(folder: Path) -> set[int]:
@@ -246,7 +243,7 @@ def prove_generated(
         counts = f"{len(chosen.to_run)} of {chosen.available} generated mutants"
         say(f"{counts}, {session.workers} tests at once, in {folder}")
         seconds = math.inf if request.hours is None else request.hours * 3600
-        strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say), _patches_of(tests), seconds)
+        strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say), _tags_of(tests), seconds)
         session.run_all(strategy)
         generated = generated_report(strategy.results(), chosen, mutated.set, request, mutated.qemu.path)
         good = read_results(folder, PlannedBuild(NONE_CHOSEN, tuple(tests)), built, policies)

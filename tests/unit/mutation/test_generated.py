@@ -178,7 +178,7 @@ def test_tests_of_the_own_patch_come_first(tmp_path: Path) -> None:
     work = FakeWork(tmp_path)
     jobs: MutationJobs = work  # type: ignore[assignment]
     lines = ProgressLines(lambda _: None)
-    Pool(GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), lines, {"dear": {6}}), 1, Children()).run()
+    Pool(GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), lines, {"dear": {"patch:6"}}), 1, Children()).run()
     assert next(name for number, name in work.ran if number == 1) == "dear"
 
 

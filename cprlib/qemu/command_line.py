@@ -36,8 +36,8 @@ class MachineSettings:
     :param plugged: netdevs and NICs are not on the command line but added by QMP, before the guest runs: see
         :meth:`Machine.plug_all`. NICs want a bus that takes them then, as machine ``pc`` has.
     :param prefix: words before QEMU's own, of a program that becomes QEMU with other rights.
-    :param mutant: number of the generated mutant to choose in a QEMU that has them; 0 for none, but note which are
-        reached.
+    :param mutant: numbers of the generated mutants to choose in a QEMU that has them, with commas; 0 for none, but note
+        which are reached.
     """
 
     qemu: QemuBinary
@@ -53,7 +53,7 @@ class MachineSettings:
     extra: tuple[str, ...] = ()
     plugged: bool = False
     prefix: tuple[str, ...] = ()
-    mutant: int | None = None
+    mutant: str = ""
     memory_file: int | None = None
 
     def __post_init__(self) -> None:
@@ -91,11 +91,11 @@ class MachineFiles:
         self.command = folder / f"command-{name}.txt"  # the command line, ready to paste except for its descriptors
         self.reached = folder / f"reached-{name}.txt"  # numbers of generated mutants whose code was executed
 
-    def environment(self, mutant: int | None) -> dict[str, str]:
-        """Variables that choose a generated mutant (images/qemu/cprlib-mutant.h); none without a number."""
-        if mutant is None:
+    def environment(self, mutant: str) -> dict[str, str]:
+        """Variables that choose generated mutants (images/qemu/cprlib-mutant.h); none without a number."""
+        if not mutant:
             return {}
-        return {"CPRLIB_MUTANT": str(mutant), "CPRLIB_MUTANT_REACHED": str(self.reached)}
+        return {"CPRLIB_MUTANT": mutant, "CPRLIB_MUTANT_REACHED": str(self.reached)}
 
 
 def name_option(machine: str) -> str:

@@ -236,7 +236,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         given = shared_parameters(self.params.iteritems()) | point
         for name in sorted(given.keys() - {"base", *NOT_IN_NAMES}):
             words += ["-p", f"{name}={given[name]}"]
-        if self.parameters.mutant is not None:  # its number means nothing without this QEMU
+        if self.parameters.mutant:  # its number means nothing without this QEMU
             words += ["--qemu", str(self.qemu.path), "-p", f"mutant={self.parameters.mutant}"]
         return shlex.join([*words, f"{_shown(Path(self.filename))}:{type(self).__name__}.{method}"])
 
@@ -248,7 +248,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         name = point_name(point)
         more = ({POINT: name} if name else {}) | ({"base": run.base} if run.base else {})
         more |= {"mode": str(spec.mode)} if spec.mode is not Mode.CPR_TRANSFER else {}
-        more |= {"mutant": str(run.mutant)} if run.mutant is not None else {}
+        more |= {"mutant": run.mutant} if run.mutant else {}
         more |= {f"{NIC_PREFIX}{key}": value for key, value in run.nic_properties.items()}
         more |= {"qemu_args": run.qemu_args} if run.qemu_args else {}
         more |= {"vcpus": str(settings.vcpus), "memory": str(settings.memory_mib)}

@@ -27,7 +27,7 @@ def may_restore(spec: GuestSpec, run: SuiteParameters, qemu: QemuBinary) -> bool
     own_netdevs = spec.netdevs or run.macvtap or handling.shares_fds
     if spec.boots or own_netdevs or spec.plugged or handling.plugged or is_script(qemu.path):
         return False
-    ordinary_run = run.boot is Boot.TEMPLATE and run.mutant is None and run.accelerator == "tcg"
+    ordinary_run = run.boot is Boot.TEMPLATE and not run.mutant and run.accelerator == "tcg"
     return ordinary_run and in_user_mode_lab()
 
 

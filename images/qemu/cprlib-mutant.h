@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Generated mutants of a QEMU: all are in the program, and one is chosen when it starts.
+ * Generated mutants of a QEMU: all are in the program, and it has those that are chosen when it starts.
  *
- * CPRLIB_MUTANT=N          number of the mutant; 0 or unset: the program is as its authors wrote it
- * CPRLIB_MUTANT_REACHED=F  file to which the numbers of reached mutants are appended, one a line; of a chosen mutant
- *                          only its own. Opened for each line, so that QEMU has no further open file.
+ * CPRLIB_MUTANT=N,M        numbers of the mutants; 0 or unset: the program is as its authors wrote it
+ * CPRLIB_MUTANT_REACHED=F  file to which the numbers of reached mutants are appended, one a line; only of the chosen
+ *                          ones, where there are any. Opened for each line, so that QEMU has no further open file.
  *
  * The build defines CPRLIB_MUTANTS, the highest number, before this text. Weak symbols instead of a source file of
  * their own: QEMU's build files stay as they are.
@@ -19,7 +19,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-__attribute__((weak)) int cprlib_chosen;
+__attribute__((weak)) bool cprlib_any_chosen;
+__attribute__((weak)) bool cprlib_is_chosen[CPRLIB_MUTANTS + 1];
 __attribute__((weak)) const char *cprlib_reached_file;
 __attribute__((weak)) bool cprlib_is_reached[CPRLIB_MUTANTS + 1];
 
@@ -31,9 +32,17 @@ bool cprlib_condition(int number, bool value);
 /* Before main() and its threads; once for each file with mutants, with the same result. */
 __attribute__((weak, constructor)) void cprlib_start(void)
 {
-    const char *number = getenv("CPRLIB_MUTANT");
+    const char *numbers = getenv("CPRLIB_MUTANT");
+    char *end;
 
-    cprlib_chosen = number ? atoi(number) : 0;
+    while (numbers && *numbers) {
+        unsigned long number = strtoul(numbers, &end, 10);
+
+        if (number && number <= CPRLIB_MUTANTS) {
+            cprlib_is_chosen[number] = cprlib_any_chosen = true;
+        }
+        numbers = *end ? end + 1 : end;
+    }
     cprlib_reached_file = getenv("CPRLIB_MUTANT_REACHED");
 }
 
@@ -43,7 +52,7 @@ __attribute__((weak)) void cprlib_reach(int number)
     char line[16];
     int fd, size, error = errno;
 
-    if (!cprlib_reached_file || cprlib_is_reached[number] || (cprlib_chosen && cprlib_chosen != number)) {
+    if (!cprlib_reached_file || cprlib_is_reached[number] || (cprlib_any_chosen && !cprlib_is_chosen[number])) {
         return;
     }
     cprlib_is_reached[number] = true;
@@ -62,7 +71,7 @@ __attribute__((weak)) void cprlib_reach(int number)
 __attribute__((weak)) bool cprlib_mutant(int number)
 {
     cprlib_reach(number);
-    return cprlib_chosen == number;
+    return cprlib_is_chosen[number];
 }
 
 /*
@@ -73,16 +82,10 @@ __attribute__((weak)) bool cprlib_condition(int number, bool value)
 {
     cprlib_reach(number);
     cprlib_reach(number + (value ? 2 : 1));
-    switch (cprlib_chosen - number) {
-    case 0:
+    if (cprlib_is_chosen[number]) {
         return !value;
-    case 1:
-        return true;
-    case 2:
-        return false;
-    default:
-        return value;
     }
+    return cprlib_is_chosen[number + 1] || (value && !cprlib_is_chosen[number + 2]);
 }
 
 /* A mutant that swaps two arguments; compiles only where they have one type. */

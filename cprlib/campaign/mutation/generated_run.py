@@ -2,6 +2,10 @@
 
 First every test runs once without a mutant, on the QEMU that has them all. That shows which mutants it reaches, and a
 test that does not pass then kills nothing. A mutant takes its tests one after another, several mutants run at once.
+
+The first tests run on a mutant alone. Few of those that are left are killed by a further one, so it runs on a group of
+them in one QEMU. When it passes, it passes with each that it reached; when not, it runs on the halves of the group. The
+members are of different functions, since a mutant can hide another one of its own.
 """
 
 from __future__ import annotations
@@ -39,8 +43,10 @@ from cprlib.campaign.session import open_session
 from cprlib.report.formatting import one_line
 from cprlib.report.patch_results import read_test_sources, suite_key
 
-NONE_CHOSEN = Build(number=0)
+NONE_CHOSEN = Build(numbers=(0,))
 SHORTEST_S = 1.0  # of a test, for the order: a test without time must not run first for that
+ALONE = 3  # tests that run on a mutant before it joins a group
+GROUP = 8  # mutants
 SHARE_OF_OWN, SHARE_OF_OTHERS = 0.5, 0.1  # of mutants that a test kills, before any is known: of its patches, of others
 
 
@@ -49,12 +55,22 @@ class _Mutant:
     """A mutant that runs.
 
     :param reaching: tests to run on it. :param jobs: what ran, by the id of the test.
+    :param hidden: ids of tests that did not reach it in a group. :param running: or about to, with its group.
     """
 
     mutant: GeneratedMutant
     reaching: list[SuiteTest]
     jobs: dict[str, JudgedJob] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
     running: bool = False
+
+    @property
+    def left(self) -> list[SuiteTest]:
+        return [test for test in self.reaching if test.id not in self.jobs]
+
+    def may_join(self, test: SuiteTest) -> bool:
+        """Whether it may run with others."""
+        return len(self.jobs) >= ALONE and test in self.left and test.id not in self.hidden
 
     @property
     def outcomes(self) -> dict[str, JobOutcome]:
@@ -89,6 +105,7 @@ class GeneratedStrategy:
     _mutants: list[_Mutant] | None = None
     _killed: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)  # by place, and test
     _run: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
+    _halves: list[tuple[SuiteTest, list[_Mutant]]] = field(default_factory=list)  # of groups that did not pass
 
     def next(self, running: int) -> Task | None:
         if self.lines.elapsed > self.seconds:
@@ -103,9 +120,11 @@ class GeneratedStrategy:
             if running:
                 return None  # a test without a mutant
             self._mutants = self._reached()
+        if self._halves:
+            return self._task(*self._halves.pop())
         waiting = [item for item in self._mutants if not item.running and item.state == MutantState.NOT_RUN]
-        item = min(waiting, key=lambda item: len(item.jobs), default=None)
-        return self._next_of(item) if item else None
+        waiting.sort(key=lambda item: len(item.jobs))
+        return self._task(*self._next_of(waiting[0], waiting)) if waiting else None
 
     def results(self) -> list[GeneratedResult]:
         if self._mutants is None:  # which tests reach them is not known
@@ -132,7 +151,7 @@ class GeneratedStrategy:
         for item in mutants:
             self._take_stored(item)
         open_ones = [item for item in mutants if item.state == MutantState.NOT_RUN]
-        longest = sum(self._seconds(test) for item in open_ones for test in item.reaching if test.id not in item.jobs)
+        longest = sum(self._seconds(test) for item in open_ones for test in item.left)
         self.lines.line(
             f"{len(mutants)} mutants, of which {sum(not item.reaching for item in mutants)} are not reached by any "
             f"test and {len(open_ones)} are not decided; at most {seconds_text(longest)} of tests"
@@ -141,25 +160,54 @@ class GeneratedStrategy:
 
     def _take_stored(self, item: _Mutant) -> None:
         """Count results that are stored already, until one is a kill."""
-        build = Build(number=item.mutant.number)
+        build = _build(item)
         stored = self.work.stored_tests(build)
         for test in item.reaching:
             known = item.state == MutantState.NOT_RUN and test.id in stored
             if known and self.work.adopt(build, self.built, test):
                 self._count(item, test, self.work.judge(build, test))
 
-    def _next_of(self, item: _Mutant) -> Task:
-        left = [test for test in item.reaching if test.id not in item.jobs]
-        test = min(left, key=lambda test: self._price(item.mutant, test))
-        item.running = True
-        run = functools.partial(self.work.run, Build(number=item.mutant.number), self.built, test)
-        return Task(run, functools.partial(self._add, item, test))
+    def _next_of(self, item: _Mutant, waiting: Sequence[_Mutant]) -> tuple[SuiteTest, list[_Mutant]]:
+        """The next test of a mutant, and the mutants to run it on."""
+        groups = {test: _group(item, test, waiting) for test in item.left}
+        return min(groups.items(), key=lambda found: (self._price(item.mutant, found[0]) / len(found[1]), found[0].id))
 
-    def _add(self, item: _Mutant, test: SuiteTest, judged: JudgedJob | None) -> None:
-        item.running = False
+    def _task(self, test: SuiteTest, group: list[_Mutant]) -> Task:
+        for item in group:
+            item.running = True
+        run = functools.partial(self.work.run, _build(*group), self.built, test)
+        return Task(run, functools.partial(self._add, group, test))
+
+    def _add(self, group: list[_Mutant], test: SuiteTest, judged: JudgedJob | None) -> None:
+        if judged is not None and len(group) > 1 and judged.outcome != JobOutcome.PASSED:
+            middle = len(group) // 2
+            self._halves += [(test, group[middle:]), (test, group[:middle])]
+            self.lines.line(f"{test.id} on {_build(*group).name}: {judged.outcome}; halves of them are next")
+            return
+        for item in group:
+            item.running = False
         if judged is None:
             return
-        self._count(item, test, judged)
+        if len(group) == 1:
+            self._count(group[0], test, judged)
+        else:
+            self._add_group(group, test)
+        for item in group:
+            self._show(item, test)
+
+    def _add_group(self, group: list[_Mutant], test: SuiteTest) -> None:
+        """Count a test that has passed on several mutants for those that it reached."""
+        reached = reached_numbers(self.work.final(_build(*group), test))
+        for item in group:
+            if item.mutant.number in reached:
+                self._count(item, test, self.work.share(_build(*group), _build(item), self.built, test))
+            else:
+                item.hidden.add(test.id)
+
+    def _show(self, item: _Mutant, test: SuiteTest) -> None:
+        judged = item.jobs.get(test.id)
+        if judged is None:
+            return
         mutant, state = item.mutant, item.state
         done = sum(other.state != MutantState.NOT_RUN for other in self._mutants or ())
         by = f" by {test.id}: {judged.messages[0]}" if state == MutantState.KILLED and judged.messages else ""
@@ -173,16 +221,31 @@ class GeneratedStrategy:
             self._run[place, test.id] += 1
             self._killed[place, test.id] += judged.outcome == JobOutcome.FAILED
 
-    def _price(self, mutant: GeneratedMutant, test: SuiteTest) -> tuple[float, str]:
+    def _price(self, mutant: GeneratedMutant, test: SuiteTest) -> float:
         """Seconds for one kill, as far as known."""
         own = f"patch:{patch_number(Path(mutant.patch))}" in self.tags.get(test.id, ())
         share = SHARE_OF_OWN if own else SHARE_OF_OTHERS
         for place in (mutant.patch, mutant.function):
             share = (self._killed[place, test.id] + 2 * share) / (self._run[place, test.id] + 2)
-        return self._seconds(test) / share, test.id
+        return self._seconds(test) / share
 
     def _seconds(self, test: SuiteTest) -> float:
         return max(self._baseline[test.id].seconds or 0.0, SHORTEST_S)
+
+
+def _build(*group: _Mutant) -> Build:
+    return Build(numbers=tuple(item.mutant.number for item in group))
+
+
+def _group(item: _Mutant, test: SuiteTest, waiting: Sequence[_Mutant]) -> list[_Mutant]:
+    """A mutant and those that may run with it: of different functions, those with the fewest tests first."""
+    if not item.may_join(test):
+        return [item]
+    group = {item.mutant.function: item}
+    for other in waiting:
+        if len(group) < GROUP and other.may_join(test):
+            group.setdefault(other.mutant.function, other)
+    return list(group.values())
 
 
 def _result(item: _Mutant) -> GeneratedResult:

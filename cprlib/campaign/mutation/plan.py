@@ -73,32 +73,32 @@ class Build:
 
     :param mutant: None for the good build and for generated mutants.
     :param run: of the good build, from 1.
-    :param number: of a generated mutant; 0 for the QEMU that has them, where it is the good build; else None.
+    :param numbers: of generated mutants; 0 alone for the QEMU that has them, where it is the good build; else none.
     """
 
     mutant: Mutant | None = None
     run: int = 1
-    number: int | None = None
+    numbers: tuple[int, ...] = ()
 
     @property
     def stop_at(self) -> str:
         """Pattern of the failed check that kills the mutant, with which its test need not continue; else empty."""
-        if self.number:
+        if any(self.numbers):
             return "."
         return self.mutant.message if self.mutant else ""
 
     @property
     def name(self) -> str:
         """For people."""
-        if self.number:
-            return f"generated mutant {self.number}"
+        if any(self.numbers):
+            return f"generated mutant {', '.join(map(str, self.numbers))}"
         return self.mutant.name if self.mutant else f"good build, run {self.run}"
 
     @property
     def folder(self) -> str:
         """Of its results, below the results."""
-        if self.number is not None:
-            return f"generated/{self.number}"
+        if self.numbers:
+            return f"generated/{'-'.join(map(str, self.numbers))}"
         return f"mutants/{self.mutant.name}" if self.mutant else f"good/run-{self.run}"
 
     def must_kill(self, test: str) -> bool:

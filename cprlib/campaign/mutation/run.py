@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib.build import store
@@ -93,7 +93,7 @@ class MutationJobs:
         if job is None:
             return None
         judged = judge_folder(job.folder, self.policies)
-        if build.number is not None:
+        if build.numbers:
             keep_records(job.folder)  # a session has thousands of these jobs
         elif judged.outcome in WITHOUT_ALARM:
             compress(job.folder)
@@ -120,6 +120,15 @@ class MutationJobs:
                     return True
         return False
 
+    def share(self, group: Build, build: Build, built: BuiltQemu, test: SuiteTest) -> JudgedJob:
+        """Store the result of a build with several generated mutants as that of one of them."""
+        place = f"{build.folder}/{test.id}"
+        shutil.rmtree(self.session.partial / place, ignore_errors=True)
+        copy = Path(shutil.copytree(self.final(group, test), self.session.partial / place))
+        replace(ResultRecord.read(copy), key=self._key(build, built, test)).write(copy)
+        self.session.store(copy, place)
+        return self.judge(build, test)
+
     def stored_tests(self, build: Build) -> set[str]:
         """Ids of the tests that may have a result on a build, in this session or an earlier one."""
         top = self.session.folder
@@ -141,7 +150,7 @@ class MutationJobs:
                 log.write(f"\nno report: {json.dumps(str(error))}\n")
 
     def _parameters(self, build: Build, built: BuiltQemu) -> Mapping[str, str]:
-        chosen = {} if build.number is None else {"mutant": str(build.number)}
+        chosen = {"mutant": ",".join(map(str, build.numbers))} if build.numbers else {}
         chosen |= {"stop_at": build.stop_at} if build.stop_at else {}
         return asset_parameters(self.session.assets, self.session.engine, USUAL_POLICY, qemu=built.qemu) | chosen
 

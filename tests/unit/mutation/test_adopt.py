@@ -17,7 +17,7 @@ from tests.unit.evidence.samples import good_case
 from tests.unit.mutation.samples import POLICIES, put_job
 
 TEST = SuiteTest("test-a", f"{__file__}:X.test_a")
-MUTANT = Build(number=17)
+MUTANT = Build(numbers=(17,))
 BUILT = BuiltQemu(QemuBinary(Path("/x/qemu")), "ab12", "cd34")
 
 
@@ -46,7 +46,7 @@ def test_result_of_an_earlier_session_is_copied(tmp_path: Path, earlier: Path) -
 def test_other_mutant_or_other_qemu_is_not_taken(tmp_path: Path, earlier: Path) -> None:
     assert earlier.exists()
     now = jobs(tmp_path, "2")
-    assert not now.adopt(Build(number=18), BUILT, TEST)
+    assert not now.adopt(Build(numbers=(18,)), BUILT, TEST)
     assert not now.adopt(MUTANT, BuiltQemu(BUILT.qemu, "ef56", "cd34"), TEST)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,39 +105,54 @@ def test_state(outcomes: dict[str, JobOutcome], state: MutantState) -> None:
 
 
 class FakeWork:
-    """Tests that reach mutants 1 and 2; "dear" kills mutant 1."""
+    """Tests that reach some mutants; "dear" kills mutant 1.
 
-    def __init__(self, folder: Path) -> None:
+    :param hidden: a mutant that is not reached beside others. :param dear_s: seconds of "dear"; the others take 5.
+    """
+
+    def __init__(self, folder: Path, reached: Sequence[int] = (1, 2), hidden: int = 0, dear_s: float = 9.0) -> None:
         self.folder = folder
+        self.reached = reached
+        self.hidden = hidden
+        self.dear_s = dear_s
         self.ran: list[tuple[int, str]] = []
+        self.groups: list[tuple[tuple[int, ...], str]] = []
         self.lock = threading.Lock()
         self.stored: set[str] = set()
 
     def stored_tests(self, build: Build) -> set[str]:
-        return self.stored if build.number else set()
+        return self.stored if any(build.numbers) else set()
 
     def adopt(self, build: Build, _built: BuiltQemu, test: SuiteTest) -> bool:
         return test.id in self.stored_tests(build)
 
     def judge(self, build: Build, test: SuiteTest) -> JudgedJob:
-        return FAILED if (build.number, test.id) == (1, "dear") else PASSED
+        return FAILED if 1 in build.numbers and test.id == "dear" else PASSED
 
     def final(self, build: Build, test: SuiteTest) -> Path:
         return self.folder / build.folder / test.id
 
     def run(self, build: Build, _built: BuiltQemu, test: SuiteTest) -> JudgedJob:
-        number = build.number
-        assert number is not None
+        grouped, none = len(build.numbers) > 1, build.numbers == (0,)
         with self.lock:
-            self.ran.append((number, test.id))
-        if number == 0:
+            if grouped:
+                self.groups.append((build.numbers, test.id))
+            else:
+                self.ran.append((build.numbers[0], test.id))
+        if grouped or none:
             cases = self.final(build, test) / "cases" / test.id
             cases.mkdir(parents=True)
-            (cases / "reached-source.txt").write_text("1\n2\n")
+            reached = [number for number in self.reached if none or number in {*build.numbers} - {self.hidden}]
+            (cases / "reached-source.txt").write_text("".join(f"{number}\n" for number in reached))
+        if none:
             if test.id == "broken":
                 return FAILED
-            return replace(PASSED, seconds=5.0 if test.id == "cheap" else 9.0)
-        return FAILED if (number, test.id) == (1, "dear") else PASSED
+            return replace(PASSED, seconds=self.dear_s if test.id == "dear" else 5.0)
+        return self.judge(build, test)
+
+    def share(self, group: Build, build: Build, _built: BuiltQemu, test: SuiteTest) -> JudgedJob:
+        assert set(build.numbers) < set(group.numbers)
+        return self.judge(build, test)
 
 
 def test_tests_that_reach_a_mutant_run_until_one_kills_it(tmp_path: Path) -> None:
@@ -160,6 +176,24 @@ def test_each_mutant_has_a_test_before_one_has_two(tmp_path: Path) -> None:
     jobs: MutationJobs = work  # type: ignore[assignment]
     Pool(GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), ProgressLines(lambda _: None)), 1, Children()).run()
     assert [number for number, _ in work.ran if number] == [1, 2, 1, 2]
+
+
+def test_mutants_with_three_tests_run_in_groups(tmp_path: Path) -> None:
+    mutants = tuple(mutant(number, function=f"f{min(number, 4)}") for number in range(1, 6))  # 4 and 5 in one function
+    tests = tuple(SuiteTest(name, f"/x/test_x.py:X.{name}") for name in ("a", "b", "c", "dear", "e"))
+    chosen = choose_generated(MutantSet(mutants, (), {}), request(patches=(6,)), [])
+    work = FakeWork(tmp_path, reached=range(1, 6), hidden=3, dear_s=90.0)
+    jobs: MutationJobs = work  # type: ignore[assignment]
+    strategy = GeneratedStrategy(chosen, tests, jobs, BuiltQemu(None), ProgressLines(lambda _: None))
+    Pool(strategy, 1, Children()).run()
+    states = {item.mutant.number: item.state for item in strategy.results()}
+    assert states == {1: MutantState.KILLED} | dict.fromkeys(range(2, 6), MutantState.SURVIVED)
+    assert [item.run for item in strategy.results()][1:] == [5, 5, 5, 5]
+    assert any(1 in numbers for numbers, test in work.groups if test == "dear")
+    assert not any({4, 5} <= set(numbers) for numbers, _ in work.groups)
+    assert (1, "dear") in work.ran  # the half of a half
+    assert {(3, "e")} <= set(work.ran)  # it was not reached in the group
+    assert not {(4, "dear"), (5, "dear")} <= set(work.ran)
 
 
 def test_stored_results_decide_before_a_test_runs(tmp_path: Path) -> None:

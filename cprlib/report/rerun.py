@@ -25,10 +25,13 @@ def rerun_command(run: str, case: str) -> str:
         return case
     while run_words[1:2] and run_words[1] in VERBOSE:
         del run_words[1]
-    if run_words[:2] != ["cprlib", "run"] or case_words[:2] != ["cprlib", "run"]:
+    if run_words[:2] != ["cprlib", "run"] or case_words[:2] != ["cprlib", "run"] or not case_words[2:]:
         return case
-    kept = [word for name, words in _options(run_words[2:]) if name not in SELECTION for word in words]
-    return shlex.join(["cprlib", "run", *kept, *_without_given(case_words[2:], kept)])
+    *own, test = case_words[2:]
+    given = [(name, words) for name, words in _options(run_words[2:]) if name not in SELECTION]
+    subjects = {_subject(name, words) for name, words in given}
+    given += [(name, words) for name, words in _options(own) if _subject(name, words) not in subjects]
+    return shlex.join(["cprlib", "run", *(word for _, words in given for word in words), test])
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -45,18 +48,8 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield name, [word, *([rest.pop(0)] if has_value else [])]
 
 
-def _without_given(case: Sequence[str], run: Sequence[str]) -> list[str]:
-    """The words of a case without the options and the parameters (``-p NAME=VALUE``) that the run's words give."""
-    options = {word.partition("=")[0] for word in run if word.startswith("--")}
-    given = {word.removeprefix("-p").partition("=")[0] for word in run if "=" in word}
-    if any(word.partition("=")[0] == "--qemu-arg" for word in run):
-        given.add("qemu_args")
-    words: list[str] = []
-    rest = list(case)
-    while rest:
-        words.append(rest.pop(0))
-        word, value = words[-1], rest[0] if rest else ""
-        if (word == "-p" and value.partition("=")[0] in given) or (word in options and word not in FLAGS):
-            words.pop()
-            del rest[:1]
-    return words
+def _subject(name: str, words: Sequence[str]) -> str:
+    """What an option sets: the parameter of ``-p NAME=VALUE``, else its own name."""
+    if name == "-p":
+        return words[-1].removeprefix("-p").partition("=")[0]
+    return "qemu_args" if name == "--qemu-arg" else name

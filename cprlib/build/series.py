@@ -16,7 +16,6 @@ from cprlib.process import run
 
 DEFAULT_BASE = "10.0"
 DIFF_START = re.compile(r"^(?:diff |--- [^\s-])", re.MULTILINE)
-SUBJECT = re.compile(r"^Subject: (?:\[PATCH[^\]]*\] )?(.*(?:\n[ \t].*)*)$", re.MULTILINE)
 TOUCHED = re.compile(r"^(?:---|\+\+\+) (?:[ab]/)?([^\t\n]+)", re.MULTILINE)
 
 
@@ -166,22 +165,3 @@ def find_series(base: str, folder: Path | None = None) -> Series:
         advice = f"there is one for: {others}" if others else ""
         raise UsageError(f"build QEMU {base} with a series", f"no *.patch in {folder}", advice)
     return Series(patches)
-
-
-def subject_of(patch: Path) -> str:
-    """The subject of a patch file without ``[PATCH]``; its name when it has none.
-
-    :raises EnvironmentFailure: the file cannot be read.
-    """
-    try:
-        text = patch.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise EnvironmentFailure(f"read {patch}", error.strerror or str(error)) from error
-    found = SUBJECT.search(text)
-    return " ".join(found[1].split()) if found else patch.stem
-
-
-def patch_number(patch: Path) -> int:
-    """6 for ``0006-tap-cpr-support.patch``; 0 for a name without a number."""
-    found = re.match(r"\d+", patch.name)
-    return int(found.group()) if found else 0

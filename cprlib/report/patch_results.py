@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cprlib.errors import SkipWord
+from cprlib.errors import EnvironmentFailure, SkipWord
 from cprlib.evidence.records import Outcome
 from cprlib.files import project_folder
 from cprlib.report.results_folder import plain_name
@@ -25,8 +25,8 @@ from cprlib.verdict.policy import NOT_ASKED_FOR
 _SERIES = Path("images", "qemu", "series")
 _WITHOUT = Path("images", "qemu", "mutants", "series")  # without-0003-vhost-reset.patch has the short name of patch 3
 _RELEASE = re.compile(r"\d+\.\d+")  # not a stand-in: 10.2-local
-_NUMBERED = re.compile(r"(?:without-)?(\d{4})-(.+)\.patch")
-_SUBJECT = re.compile(r"^Subject: (?:\[PATCH[^\]]*\] )?(.+(?:\n .+)*)", re.MULTILINE)
+_NUMBERED = re.compile(r"(?:without-)?(\d+)-(.+)\.patch")
+_SUBJECT = re.compile(r"^Subject: (?:\[PATCH[^\]]*\] )?(.+(?:\n[ \t].*)*)", re.MULTILINE)
 _PARSING = threading.Lock()  # campaigns judge in threads, in which ast.parse() of Python 3.11 raises SystemError
 _TAGS = re.compile(r"^\s*:avocado:\s+tags=(\S+)\s*$", re.MULTILINE)
 
@@ -126,17 +126,36 @@ def series_names(project: Path | None = None) -> tuple[tuple[int, str, str], ...
         (path for path in (top / _SERIES).glob("*") if _RELEASE.fullmatch(path.name)),
         key=lambda path: [int(part) for part in path.name.split(".")],
     )
-    names = {
-        int(match[1]): match[2] for path in (top / _WITHOUT).glob("*") if (match := _NUMBERED.fullmatch(path.name))
-    }
+    names = {patch_number(path): _short_name(path) for path in (top / _WITHOUT).glob("*.patch")}
     found = []
     for path in sorted(bases[-1].glob("*.patch")) if bases else ():
-        if match := _NUMBERED.fullmatch(path.name):
-            number = int(match[1])
-            subject = _SUBJECT.search(path.read_text(encoding="utf-8", errors="replace"))
-            words = " ".join(subject[1].split()) if subject else match[2].replace("-", " ")
-            found.append((number, names.get(number, match[2]), words))
+        if number := patch_number(path):
+            found.append((number, names.get(number, _short_name(path)), subject_of(path)))
     return tuple(found)
+
+
+def patch_number(patch: Path) -> int:
+    """6 for ``0006-tap-cpr-support.patch``; 0 for a name without a number."""
+    match = _NUMBERED.fullmatch(patch.name)
+    return int(match[1]) if match else 0
+
+
+def _short_name(patch: Path) -> str:
+    match = _NUMBERED.fullmatch(patch.name)
+    return match[2] if match else patch.stem
+
+
+def subject_of(patch: Path) -> str:
+    """The subject of a patch file without ``[PATCH]``; its name when it has none.
+
+    :raises EnvironmentFailure: the file cannot be read.
+    """
+    try:
+        text = patch.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise EnvironmentFailure(f"read {patch}", error.strerror or str(error)) from error
+    found = _SUBJECT.search(text)
+    return " ".join(found[1].split()) if found else _short_name(patch).replace("-", " ")
 
 
 def property_results(cases: Sequence[JudgedCase], tests: Sequence[TestSource]) -> tuple[PropertyResult, ...]:

@@ -16,13 +16,14 @@ from typing import Literal
 
 from cprlib import codec
 from cprlib.build.coverage import CoverageBuild, SourceLine
-from cprlib.build.series import Series, patch_number, subject_of
+from cprlib.build.series import Series
 from cprlib.campaign.coverage.collect import CaseCounts, LineCounts, Place
 from cprlib.campaign.coverage.records import CoverageReport, LineCoverage, PatchCoverage
 from cprlib.codec import Name
 from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.files import project_folder
 from cprlib.report.environment import Environment
+from cprlib.report.patch_results import patch_number, subject_of
 
 REASONS_FILE = "coverage.toml"
 

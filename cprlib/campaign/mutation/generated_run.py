@@ -21,7 +21,6 @@ from pathlib import Path
 from cprlib.build.generated_mutants import GeneratedMutant
 from cprlib.build.mutated_qemu import build_mutated
 from cprlib.build.progress import Progress, seconds_text
-from cprlib.build.series import patch_number
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.mutation.generated import (
     ChosenMutants,
@@ -41,7 +40,7 @@ from cprlib.campaign.pool import Task
 from cprlib.campaign.progress import ProgressLines
 from cprlib.campaign.session import open_session
 from cprlib.report.formatting import one_line
-from cprlib.report.patch_results import read_test_sources, suite_key
+from cprlib.report.patch_results import patch_number, read_test_sources, suite_key
 
 NONE_CHOSEN = Build(numbers=(0,))
 SHORTEST_S = 1.0  # of a test, for the order: a test without time must not run first for that

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build.series import find_series, patch_number
+from cprlib.build.series import find_series
 from cprlib.evidence.case import CaseEvidence
 from cprlib.report.patch_results import (
     PropertyResult,
+    patch_number,
     patch_results,
     property_results,
     read_test_sources,

@@ -42,7 +42,7 @@ JOB_TIMEOUT_S = 600  # Avocado ends a longer job; tests have shorter limits of t
 # The code that a test runs: the package, data, the lab's first process and the helpers beside the tests. A test's own
 # file is in its key. Commands and campaigns do not run in a test.
 FOLDERS = ("cprlib", "fixtures", "images/lab", "tests/functional")
-LEFT_OUT = ("cprlib/cli", "cprlib/campaign", f"cprlib/{INSTALLED_PROJECT}")
+LEFT_OUT = ("cprlib/cli", "cprlib/campaign", f"cprlib/{INSTALLED_PROJECT}", "fixtures/equivalent-mutants.toml")
 SUFFIXES = (".py", ".toml", ".yaml", ".c", ".h")
 
 

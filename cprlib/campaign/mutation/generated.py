@@ -1,7 +1,8 @@
 """Generated mutants of a series: selection, result of each mutant, score of each patch.
 
 The records are those of ``generated`` in mutation.json. Mutants without a difference that a test could see are data:
-fixtures/equivalent-mutants.toml names each with its reason.
+fixtures/equivalent-mutants.toml names each with its reason. fixtures/generated-killers.json has the test that killed a
+mutant in an earlier run, which runs first on it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import collections
 import enum
 import hashlib
+import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -18,12 +20,13 @@ from pathlib import Path
 from cprlib.build.generated_mutants import GeneratedMutant, MutantSet
 from cprlib.campaign.mutation.plan import MutationRequest
 from cprlib.campaign.outcome import JobOutcome
-from cprlib.codec import BadValue, decode
+from cprlib.codec import BadValue, decode, load_json
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.files import project_folder
 
-EQUIVALENT_FILE = "equivalent-mutants.toml"
+EQUIVALENT_FILE, KILLERS_FILE = "equivalent-mutants.toml", "generated-killers.json"
+DIGITS = 10  # of a digest of a mutant
 
 
 class MutantState(enum.StrEnum):
@@ -76,6 +79,37 @@ def load_equivalent(path: Path | None = None) -> tuple[EquivalentMutant, ...]:
         return tuple(decode(list[EquivalentMutant], items))
     except (OSError, tomllib.TOMLDecodeError, BadValue, AttributeError) as error:
         raise UsageError(f"read {file}", str(error), "the head of the file says what an entry has") from error
+
+
+def load_killers(path: Path | None = None) -> dict[str, str]:
+    """The test that killed each mutant of fixtures/generated-killers.json, by :func:`mutant_digest`; {} without a file.
+
+    :raises UsageError: the file is malformed.
+    """
+    file = path or project_folder() / "fixtures" / KILLERS_FILE
+    try:
+        found = load_json(dict[str, list[str]], file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, BadValue) as error:
+        raise UsageError(f"read {file}", str(error), "it is killers.json of an earlier run (docs/prove.md)") from error
+    return {digest: test for test, digests in found.items() for digest in digests}
+
+
+def killers_text(known: Mapping[str, str], results: Sequence[GeneratedResult]) -> str:
+    """The content of ``killers.json``: for each test the mutants that it killed in this run or, if none did, before."""
+    killed = {mutant_digest(result.mutant): result.killed_by for result in results if result.killed_by}
+    by_test: dict[str, list[str]] = collections.defaultdict(list)
+    for digest, test in sorted({**known, **killed}.items()):
+        by_test[test].append(digest)
+    rows = [f" {json.dumps(test)}: {json.dumps(digests)}" for test, digests in sorted(by_test.items())]
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def mutant_digest(mutant: GeneratedMutant, seed: int | None = None) -> str:
+    """Hexadecimal; the same for the same mutant of another version of the series (:attr:`GeneratedMutant.identity`)."""
+    words = (*([] if seed is None else [str(seed)]), *mutant.identity)
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:DIGITS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +165,12 @@ def choose_generated(
             available.append(mutant)
     if not available:
         raise UsageError("prove generated mutants", "none was generated for this patch", "choose another --patch")
-    drawn = sorted(available, key=lambda mutant: _digest(request.seed, mutant))[: request.sample]
+    drawn = sorted(available, key=lambda mutant: mutant_digest(mutant, request.seed))[: request.sample]
     return ChosenMutants(tuple(sorted(drawn, key=lambda mutant: mutant.number)), tuple(left_out), len(available))
 
 
 def _is_of_patch(mutant: GeneratedMutant, patches: Sequence[int]) -> bool:
     return not patches or any(mutant.patch.startswith(f"{number:04}") for number in patches)
-
-
-def _digest(seed: int, mutant: GeneratedMutant) -> bytes:
-    return hashlib.sha256("\0".join((str(seed), *mutant.identity)).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cprlib import files
 from cprlib.build.generated_mutants import GeneratedMutant
 from cprlib.build.mutated_qemu import build_mutated
 from cprlib.build.progress import Progress, seconds_text
@@ -28,7 +29,10 @@ from cprlib.campaign.mutation.generated import (
     MutantState,
     choose_generated,
     generated_report,
+    killers_text,
     load_equivalent,
+    load_killers,
+    mutant_digest,
     state_of,
 )
 from cprlib.campaign.mutation.output import write_report
@@ -46,6 +50,7 @@ NONE_CHOSEN = Build(numbers=(0,))
 SHORTEST_S = 1.0  # of a test, for the order: a test without time must not run first for that
 ALONE = 3  # tests that run on a mutant before it joins a group
 GROUP = 8  # mutants
+SHARE_OF_KNOWN = 0.95  # that the test that killed a mutant in an earlier run kills again
 SHARE_OF_OWN, SHARE_OF_OTHERS = 0.5, 0.1  # of mutants that a test kills, before any is known: of its patches, of others
 
 
@@ -54,11 +59,14 @@ class _Mutant:
     """A mutant that runs.
 
     :param reaching: tests to run on it. :param jobs: what ran, by the id of the test.
+    :param tag: of the tests of its patch. :param killer: id of the test that killed it in an earlier run.
     :param hidden: ids of tests that did not reach it in a group. :param running: or about to, with its group.
     """
 
     mutant: GeneratedMutant
     reaching: list[SuiteTest]
+    tag: str
+    killer: str
     jobs: dict[str, JudgedJob] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
     running: bool = False
@@ -84,11 +92,13 @@ class _Mutant:
 class GeneratedStrategy:
     """See :class:`cprlib.campaign.pool.Strategy`.
 
-    The next mutant is the one with the fewest tests so far, so most are killed early and an interrupted run has nearly
-    the score of a whole one. Its next test is the one with the lowest expected cost of a kill: its duration without a
-    mutant, divided by the share of mutants of this function, or of this patch, that it has killed so far.
+    The next mutant is one with the fewest tests so far, so most are killed early and an interrupted run has nearly the
+    score of a whole one. Of these it is the one with the lowest expected cost of a kill, and so is its test: the
+    duration without a mutant, divided by the share of mutants of this function, or of this patch, that the test has
+    killed so far.
 
     :param tags: of each test, by its id; ``patch:9`` for a patch that it is for.
+    :param known: the test that killed a mutant in an earlier run, by the digest of the mutant.
     :param seconds: no test begins after this time.
     """
 
@@ -98,6 +108,7 @@ class GeneratedStrategy:
     built: BuiltQemu
     lines: ProgressLines
     tags: Mapping[str, Collection[str]] = field(default_factory=dict)
+    known: Mapping[str, str] = field(default_factory=dict)
     seconds: float = math.inf
     _begun: int = 0  # tests that began without a mutant, or are stored
     _baseline: dict[str, JudgedJob] = field(default_factory=dict)
@@ -123,7 +134,9 @@ class GeneratedStrategy:
             return self._task(*self._halves.pop())
         waiting = [item for item in self._mutants if not item.running and item.state == MutantState.NOT_RUN]
         waiting.sort(key=lambda item: len(item.jobs))
-        return self._task(*self._next_of(waiting[0], waiting)) if waiting else None
+        first = [item for item in waiting if len(item.jobs) == len(waiting[0].jobs)]
+        item = min(first, key=lambda item: min(self._price(item, test) for test in item.left), default=None)
+        return self._task(*self._next_of(item, waiting)) if item else None
 
     def results(self) -> list[GeneratedResult]:
         if self._mutants is None:  # which tests reach them is not known
@@ -146,7 +159,15 @@ class GeneratedStrategy:
             if judged and judged.outcome == JobOutcome.PASSED:
                 for number in reached_numbers(self.work.final(NONE_CHOSEN, test)):
                     by_number[number].append(test)
-        mutants = [_Mutant(mutant, by_number.get(mutant.number, [])) for mutant in self.chosen.to_run]
+        mutants = [
+            _Mutant(
+                mutant,
+                by_number.get(mutant.number, []),
+                tag=f"patch:{patch_number(Path(mutant.patch))}",
+                killer=self.known.get(mutant_digest(mutant), ""),
+            )
+            for mutant in self.chosen.to_run
+        ]
         for item in mutants:
             self._take_stored(item)
         open_ones = [item for item in mutants if item.state == MutantState.NOT_RUN]
@@ -169,7 +190,7 @@ class GeneratedStrategy:
     def _next_of(self, item: _Mutant, waiting: Sequence[_Mutant]) -> tuple[SuiteTest, list[_Mutant]]:
         """The next test of a mutant, and the mutants to run it on."""
         groups = {test: _group(item, test, waiting) for test in item.left}
-        return min(groups.items(), key=lambda found: (self._price(item.mutant, found[0]) / len(found[1]), found[0].id))
+        return min(groups.items(), key=lambda found: (self._price(item, found[0]) / len(found[1]), found[0].id))
 
     def _task(self, test: SuiteTest, group: list[_Mutant]) -> Task:
         for item in group:
@@ -220,11 +241,12 @@ class GeneratedStrategy:
             self._run[place, test.id] += 1
             self._killed[place, test.id] += judged.outcome == JobOutcome.FAILED
 
-    def _price(self, mutant: GeneratedMutant, test: SuiteTest) -> float:
+    def _price(self, item: _Mutant, test: SuiteTest) -> float:
         """Seconds for one kill, as far as known."""
-        own = f"patch:{patch_number(Path(mutant.patch))}" in self.tags.get(test.id, ())
-        share = SHARE_OF_OWN if own else SHARE_OF_OTHERS
-        for place in (mutant.patch, mutant.function):
+        if item.killer == test.id:
+            return self._seconds(test) / SHARE_OF_KNOWN
+        share = SHARE_OF_OWN if item.tag in self.tags.get(test.id, ()) else SHARE_OF_OTHERS
+        for place in (item.mutant.patch, item.mutant.function):
             share = (self._killed[place, test.id] + 2 * share) / (self._run[place, test.id] + 2)
         return self._seconds(test) / share
 
@@ -297,7 +319,7 @@ def prove_generated(
 
     :raises UsageError: no mutant was generated for the patches that were asked for.
     """
-    equivalent, policies = load_equivalent(), load_policies()
+    equivalent, known, policies = load_equivalent(), load_killers(), load_policies()
     with open_session(STORE, folder, request.engine, parallel, progress, request.base) as session:
         mutated = build_mutated(request.base, progress)
         chosen = choose_generated(mutated.set, request, equivalent)
@@ -305,10 +327,11 @@ def prove_generated(
         counts = f"{len(chosen.to_run)} of {chosen.available} generated mutants"
         say(f"{counts}, {session.workers} tests at once, in {folder}")
         seconds = math.inf if request.hours is None else request.hours * 3600
-        strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say), _tags_of(tests), seconds)
+        strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say), _tags_of(tests), known, seconds)
         session.run_all(strategy)
         generated = generated_report(strategy.results(), chosen, mutated.set, request, mutated.qemu.path)
         good = read_results(folder, PlannedBuild(NONE_CHOSEN, tuple(tests)), built, policies)
         report = make_report([good], tests, request, session.environment(), generated)
         write_report(folder, report)
+        files.write_text(folder / "killers.json", killers_text(known, generated.mutants))
     return report

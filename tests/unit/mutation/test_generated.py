@@ -20,7 +20,10 @@ from cprlib.campaign.mutation.generated import (
     MutantState,
     choose_generated,
     generated_report,
+    killers_text,
     load_equivalent,
+    load_killers,
+    mutant_digest,
     state_of,
 )
 from cprlib.campaign.mutation.generated_run import GeneratedStrategy
@@ -175,7 +178,8 @@ def test_each_mutant_has_a_test_before_one_has_two(tmp_path: Path) -> None:
     work = FakeWork(tmp_path)
     jobs: MutationJobs = work  # type: ignore[assignment]
     Pool(GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), ProgressLines(lambda _: None)), 1, Children()).run()
-    assert [number for number, _ in work.ran if number] == [1, 2, 1, 2]
+    numbers = [number for number, _ in work.ran if number]
+    assert [sorted(numbers[:2]), sorted(numbers[2:])] == [[1, 2], [1, 2]]
 
 
 def test_mutants_with_three_tests_run_in_groups(tmp_path: Path) -> None:
@@ -214,6 +218,25 @@ def test_tests_of_the_own_patch_come_first(tmp_path: Path) -> None:
     lines = ProgressLines(lambda _: None)
     Pool(GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), lines, {"dear": {"patch:6"}}), 1, Children()).run()
     assert next(name for number, name in work.ran if number == 1) == "dear"
+
+
+def test_the_test_that_killed_a_mutant_before_comes_first(tmp_path: Path) -> None:
+    chosen = choose_generated(SET, request(patches=(6,)), [])
+    path = tmp_path / "killers.json"
+    path.write_text(killers_text({}, [GeneratedResult(mutant(1), MutantState.KILLED, killed_by="dear")]))
+    known = load_killers(path)
+    again = killers_text(known, [GeneratedResult(mutant(2), MutantState.KILLED, killed_by="cheap")])
+    path.write_text(again)
+    assert load_killers(path) == {mutant_digest(mutant(1)): "dear", mutant_digest(mutant(2)): "cheap"}
+    work = FakeWork(tmp_path)
+    jobs: MutationJobs = work  # type: ignore[assignment]
+    lines = ProgressLines(lambda _: None)
+    Pool(GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), lines, known=known), 1, Children()).run()
+    assert [name for number, name in work.ran if number == 1] == ["dear"]
+    assert load_killers(tmp_path / "missing.json") == {}
+    path.write_text("[1]")
+    with pytest.raises(UsageError, match=r"killers\.json"):
+        load_killers(path)
 
 
 def test_no_test_begins_after_the_time(tmp_path: Path) -> None:

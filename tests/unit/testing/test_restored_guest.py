@@ -47,7 +47,7 @@ def test_a_special_guest_boots(qemu: QemuBinary, spec: GuestSpec) -> None:
     assert not may_restore(spec, RUN, qemu)
 
 
-@pytest.mark.parametrize("change", [{"boot": Boot.FRESH}, {"mutant": 3}, {"accelerator": "kvm"}])
+@pytest.mark.parametrize("change", [{"boot": Boot.FRESH}, {"mutant": "3"}, {"accelerator": "kvm"}])
 def test_the_run_may_want_a_boot(qemu: QemuBinary, change: dict[str, Any]) -> None:
     assert not may_restore(SPEC, replace(RUN, **change), qemu)
 

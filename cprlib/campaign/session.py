@@ -40,7 +40,7 @@ RESULT_FILE = "result.json"
 JOB_TIMEOUT_S = 600  # Avocado ends a longer job; tests have shorter limits of their own
 
 # The code that a test runs: the package, data, the lab's first process and the helpers beside the tests. A test's own
-# file is in its key. Commands and campaigns do not run in a test.
+# file is in its key. Commands and campaigns do not run in a test; equivalent mutants are for the score alone.
 FOLDERS = ("cprlib", "fixtures", "images/lab", "tests/functional")
 LEFT_OUT = ("cprlib/cli", "cprlib/campaign", f"cprlib/{INSTALLED_PROJECT}", "fixtures/equivalent-mutants.toml")
 SUFFIXES = (".py", ".toml", ".yaml", ".c", ".h")

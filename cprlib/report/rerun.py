@@ -29,8 +29,8 @@ def rerun_command(run: str, case: str) -> str:
         return case
     *own, test = case_words[2:]
     given = [(name, words) for name, words in _options(run_words[2:]) if name not in SELECTION]
-    subjects = {_subject(name, words) for name, words in given}
-    given += [(name, words) for name, words in _options(own) if _subject(name, words) not in subjects]
+    settings = {_setting(name, words) for name, words in given}
+    given += [(name, words) for name, words in _options(own) if _setting(name, words) not in settings]
     return shlex.join(["cprlib", "run", *(word for _, words in given for word in words), test])
 
 
@@ -48,7 +48,7 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield name, [word, *([rest.pop(0)] if has_value else [])]
 
 
-def _subject(name: str, words: Sequence[str]) -> str:
+def _setting(name: str, words: Sequence[str]) -> str:
     """What an option sets: the parameter of ``-p NAME=VALUE``, else its own name."""
     if name == "-p":
         return words[-1].removeprefix("-p").partition("=")[0]

@@ -10,17 +10,16 @@ from __future__ import annotations
 import collections
 import enum
 import hashlib
-import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build.generated_mutants import GeneratedMutant, MutantSet
 from cprlib.campaign.mutation.plan import MutationRequest
 from cprlib.campaign.outcome import JobOutcome
-from cprlib.codec import BadValue, decode, load_json
+from cprlib.codec import BadValue, decode, dump_json, load_json
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.files import project_folder
@@ -102,13 +101,15 @@ def killers_text(known: Mapping[str, str], results: Sequence[GeneratedResult]) -
     by_test: dict[str, list[str]] = collections.defaultdict(list)
     for digest, test in sorted({**known, **killed}.items()):
         by_test[test].append(digest)
-    rows = [f" {json.dumps(test)}: {json.dumps(digests)}" for test, digests in sorted(by_test.items())]
-    return "{\n" + ",\n".join(rows) + "\n}\n"
+    return dump_json(dict(sorted(by_test.items())), indent=1)
 
 
-def mutant_digest(mutant: GeneratedMutant, seed: int | None = None) -> str:
-    """Hexadecimal; the same for the same mutant of another version of the series (:attr:`GeneratedMutant.identity`)."""
-    words = (*([] if seed is None else [str(seed)]), *mutant.identity)
+def mutant_digest(mutant: GeneratedMutant, seed: str = "") -> str:
+    """Hexadecimal; the same for the same mutant of another version of the series (:attr:`GeneratedMutant.identity`).
+
+    :param seed: gives each mutant another digest.
+    """
+    words = (seed, *mutant.identity) if seed else mutant.identity
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:DIGITS]
 
 
@@ -165,7 +166,7 @@ def choose_generated(
             available.append(mutant)
     if not available:
         raise UsageError("prove generated mutants", "none was generated for this patch", "choose another --patch")
-    drawn = sorted(available, key=lambda mutant: mutant_digest(mutant, request.seed))[: request.sample]
+    drawn = sorted(available, key=lambda mutant: mutant_digest(mutant, str(request.seed)))[: request.sample]
     return ChosenMutants(tuple(sorted(drawn, key=lambda mutant: mutant.number)), tuple(left_out), len(available))
 
 
@@ -271,7 +272,7 @@ def _score(patch: str, results: Sequence[GeneratedResult]) -> PatchScore:
     )
 
 
-def state_of(outcomes: Mapping[str, JobOutcome], reaching: Sequence[str]) -> MutantState:
+def state_of(outcomes: Mapping[str, JobOutcome], reaching: Collection[str]) -> MutantState:
     """What the outcomes of tests show of a mutant.
 
     :param outcomes: by the id of the test. :param reaching: ids of the tests that reach it and pass without it.

@@ -3,9 +3,9 @@
 First every test runs once without a mutant, on the QEMU that has them all. That shows which mutants it reaches, and a
 test that does not pass then kills nothing. A mutant takes its tests one after another, several mutants run at once.
 
-The first tests run on a mutant alone. Few of those that are left are killed by a further one, so it runs on a group of
-them in one QEMU. When it passes, it passes with each that it reached; when not, it runs on the halves of the group. The
-members are of different functions, since a mutant can hide another one of its own.
+A mutant that :data:`ALONE` tests did not kill is seldom killed by the next test. That test runs on a group of such
+mutants in one QEMU. When it passes, it counts as passed for each mutant that it reached; otherwise it runs on the
+halves of the group. The mutants of a group are of different functions: one can hide another of the same function.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ SHARE_OF_OWN, SHARE_OF_OTHERS = 0.5, 0.1  # of mutants that a test kills, before
 class _Mutant:
     """A mutant that runs.
 
-    :param reaching: tests to run on it. :param jobs: what ran, by the id of the test.
+    :param reaching: tests to run on it, by id. :param jobs: what ran, by the id of the test.
     :param tag: of the tests of its patch. :param killer: id of the test that killed it in an earlier run.
-    :param hidden: ids of tests that did not reach it in a group. :param running: or about to, with its group.
+    :param hidden: ids of tests that did not reach it in a group. :param running: a test runs on it or is about to.
     """
 
     mutant: GeneratedMutant
-    reaching: list[SuiteTest]
+    reaching: Mapping[str, SuiteTest]
     tag: str
     killer: str
     jobs: dict[str, JudgedJob] = field(default_factory=dict)
@@ -73,11 +73,12 @@ class _Mutant:
 
     @property
     def left(self) -> list[SuiteTest]:
-        return [test for test in self.reaching if test.id not in self.jobs]
+        return [test for test in self.reaching.values() if test.id not in self.jobs]
 
     def may_join(self, test: SuiteTest) -> bool:
         """Whether it may run with others."""
-        return len(self.jobs) >= ALONE and test in self.left and test.id not in self.hidden
+        is_left = test.id in self.reaching and test.id not in self.jobs
+        return len(self.jobs) >= ALONE and is_left and test.id not in self.hidden
 
     @property
     def outcomes(self) -> dict[str, JobOutcome]:
@@ -85,7 +86,7 @@ class _Mutant:
 
     @property
     def state(self) -> MutantState:
-        return state_of(self.outcomes, [test.id for test in self.reaching])
+        return state_of(self.outcomes, self.reaching)
 
 
 @dataclass(slots=True)
@@ -153,16 +154,16 @@ class GeneratedStrategy:
 
     def _reached(self) -> list[_Mutant]:
         """The mutants with the tests that reach them and pass without them."""
-        by_number: dict[int, list[SuiteTest]] = collections.defaultdict(list)
+        by_number: dict[int, dict[str, SuiteTest]] = collections.defaultdict(dict)
         for test in self.tests:
             judged = self._baseline.get(test.id)
             if judged and judged.outcome == JobOutcome.PASSED:
                 for number in reached_numbers(self.work.final(NONE_CHOSEN, test)):
-                    by_number[number].append(test)
+                    by_number[number][test.id] = test
         mutants = [
             _Mutant(
                 mutant,
-                by_number.get(mutant.number, []),
+                by_number.get(mutant.number, {}),
                 tag=f"patch:{patch_number(Path(mutant.patch))}",
                 killer=self.known.get(mutant_digest(mutant), ""),
             )
@@ -182,7 +183,7 @@ class GeneratedStrategy:
         """Count results that are stored already, until one is a kill."""
         build = _build(item)
         stored = self.work.stored_tests(build)
-        for test in item.reaching:
+        for test in item.reaching.values():
             known = item.state == MutantState.NOT_RUN and test.id in stored
             if known and self.work.adopt(build, self.built, test):
                 self._count(item, test, self.work.judge(build, test))

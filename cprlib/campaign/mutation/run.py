@@ -116,17 +116,13 @@ class MutationJobs:
                 continue
             if judge_folder(other, self.policies).outcome in (*WITHOUT_ALARM, JobOutcome.FAILED):
                 with contextlib.suppress(OSError):
-                    self.session.store(Path(shutil.copytree(other, self.session.partial / place)), place)
+                    self._store_copy(other, place, key)
                     return True
         return False
 
     def share(self, group: Build, build: Build, built: BuiltQemu, test: SuiteTest) -> JudgedJob:
         """Store the result of a build with several generated mutants as that of one of them."""
-        place = f"{build.folder}/{test.id}"
-        shutil.rmtree(self.session.partial / place, ignore_errors=True)
-        copy = Path(shutil.copytree(self.final(group, test), self.session.partial / place))
-        replace(ResultRecord.read(copy), key=self._key(build, built, test)).write(copy)
-        self.session.store(copy, place)
+        self._store_copy(self.final(group, test), f"{build.folder}/{test.id}", self._key(build, built, test))
         return self.judge(build, test)
 
     def stored_tests(self, build: Build) -> set[str]:
@@ -139,6 +135,13 @@ class MutationJobs:
 
     def final(self, build: Build, test: SuiteTest) -> Path:
         return self.session.final(f"{build.folder}/{test.id}")
+
+    def _store_copy(self, folder: Path, place: str, key: str) -> None:
+        """Store a copy of a job's folder as the result with this key."""
+        shutil.rmtree(self.session.partial / place, ignore_errors=True)
+        copy = Path(shutil.copytree(folder, self.session.partial / place))
+        replace(ResultRecord.read(copy), key=key).write(copy)
+        self.session.store(copy, place)
 
     def _report(self, folder: Path, test: SuiteTest) -> None:
         """Write report.html for a job; an error in it is logged and changes no result."""

@@ -6,6 +6,7 @@ import functools
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cprlib.build import expected, store
 from cprlib.build.command import first_line_of, run_logged
@@ -63,17 +64,15 @@ def build_lab_kernel(progress: Progress) -> Path:
     def make(temporary: Path) -> None:
         deb = archive.download(package.name)
         require_programs("build the lab's kernel", LAB_KERNEL)
-        folder = cache_folder() / "trees" / f"kernel-{key[:12]}"
-        shutil.rmtree(folder, ignore_errors=True)  # left by a killed run: this one holds the lock
-        folder.mkdir(parents=True)
-        try:
+        log = cache_folder() / "trees" / "lab-kernel.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=temporary) as name:
+            folder = Path(name)
             with progress.step(f"unpack {package.name} {package.version}", expected.UNPACK_KERNEL):
                 source = _unpack(archive, deb, folder)
-            _compile(source, folder / "build", folder.with_name("lab-kernel.log"), progress)
+            _compile(source, folder / "build", log, progress)
             shutil.copy2(folder / "build" / BINARY, temporary / BINARY)
             shutil.copyfile(folder / "build" / ".config", temporary / "config")
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     note = "another run is building the lab kernel; waiting"
     return store.entry("lab-kernel", key, make, waiting=lambda: progress.note(note)) / BINARY

@@ -64,7 +64,7 @@ def entry(kind: str, key: str, make: Make, *, waiting: Callable[[], None] | None
         with _lock(kind, key, waiting):
             if is_complete(final):
                 return final
-            remove_stale(kind)
+            remove_stale(kind, held=key)
             _remove(final)
             with new_folder(final) as temporary:
                 make(temporary)
@@ -141,13 +141,16 @@ def remove_older(kind: str, seconds: float) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_stale(kind: str) -> None:
-    """Remove temporary folders of makers that died: those whose lock is free.
+def remove_stale(kind: str, held: str) -> None:
+    """Remove temporary folders that killed makers left: those of entries whose lock no other process holds.
 
-    The caller may hold the lock of an entry that it has not begun to make.
+    :param held: key of the entry whose lock the caller holds. It must not have begun to make that entry.
     """
     for temporary in (store_folder() / kind).glob(".*.*"):
         key = temporary.name[1:].rpartition(".")[0]
+        if key == held:  # a second lock on the same file would be refused
+            _remove(temporary)
+            continue
         with contextlib.suppress(BlockingIOError), locked(_lock_path(kind, key), wait=False):
             _remove(temporary)
 

@@ -155,7 +155,7 @@ def build_kvm_image() -> Path:
     key = store.key_of(kernel=package.name, source=init_source(), modules=" ".join(MODULES), format=FORMAT)
 
     def make(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".kvm-") as name:
+        with tempfile.TemporaryDirectory(dir=folder) as name:
             scratch = Path(name)
             archive.extract(package, scratch)
             image = find_file(package, scratch, "boot/vmlinuz-*")

@@ -10,7 +10,6 @@ import operator
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build import store
@@ -47,22 +46,11 @@ exec "$top/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2" --library-path "$top/u
 """
 
 
-@dataclass(frozen=True, slots=True)
-class StockQemu:
-    """A QEMU of Debian's.
-
-    :param version: the package's: ``1:10.0.13+ds-0+deb13u1``.
-    :param qemu: the script that starts it.
-    """
-
-    version: str
-    qemu: QemuBinary
-
-
-def stock_qemu(suite: str, progress: Progress) -> StockQemu:
+def stock_qemu(suite: str, progress: Progress) -> QemuBinary:
     """The QEMU of a suite, from the store when it is there.
 
     :param suite: ``trixie``, ``trixie-backports``, ``sid``.
+    :returns: the script that starts it, and its firmware.
     :raises NotSupported: the suite has no QEMU, or a library is in no suite.
     :raises DownloadFailed: packages could not be fetched.
     :raises BuildFailed: the package has no such program.
@@ -84,8 +72,9 @@ def stock_qemu(suite: str, progress: Progress) -> StockQemu:
         (folder / PROGRAM).write_text(START, encoding="utf-8")
         (folder / PROGRAM).chmod(0o755)
 
-    entry = store.entry("stock-qemu", key, make, waiting=lambda: progress.note("another run unpacks it; waiting"))
-    return StockQemu(own.version, QemuBinary(entry / PROGRAM, entry / "firmware"))
+    note = f"another run is unpacking Debian's QEMU of {suite}; waiting"
+    entry = store.entry("stock-qemu", key, make, waiting=lambda: progress.note(note))
+    return QemuBinary(entry / PROGRAM, entry / "firmware")
 
 
 def dependencies(package: Package, archives: Sequence[Archive]) -> tuple[Package, ...]:

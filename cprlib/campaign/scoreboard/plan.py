@@ -134,7 +134,7 @@ def _stock() -> list[Qemu]:
 
 
 def _unpacked(suite: str, progress: Progress) -> QemuBinary:
-    return stock_qemu(suite, progress).qemu
+    return stock_qemu(suite, progress)
 
 
 def _series() -> list[Qemu]:

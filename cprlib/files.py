@@ -13,13 +13,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cprlib.errors import EnvironmentFailure
 
 CACHE_VARIABLE = "CPRLIB_CACHE"
+LOCK_PERIOD_S = 0.1  # between attempts to get a lock, while the wait can be ended
 INSTALLED_PROJECT = "_project"  # in the package; made for a wheel (pyproject.toml), absent in a checkout
 
 
@@ -120,17 +122,32 @@ def utc_name() -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold an exclusive flock(2) on ``path`` (created when missing); the kernel drops it when the holder dies.
 
     :param wait: for another holder to drop it.
+    :param waiting: called every 0.1 s while another holder has it; an exception of it ends the wait. Without it only
+        a signal does, and in a thread nothing.
     :raises BlockingIOError: another process has it, and ``wait`` is False.
     :raises OSError: the file cannot be opened.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while waiting is not None and not _has_locked(descriptor):
+            waiting()
+            time.sleep(LOCK_PERIOD_S)
+        if waiting is None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
+
+
+def _has_locked(descriptor: int) -> bool:
+    """Take a lock that is free; False when another holder has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -175,7 +175,7 @@ class AptLists(PackageLists):
         root = self._root(kind)
         root.mkdir(parents=True, exist_ok=True)
         stamp = root / "fetched"
-        with locked(root / "lock"):
+        with locked(root / "lock", waiting=self._progress.raise_if_stopped):
             if is_recent(stamp):
                 return
             stamp.unlink(missing_ok=True)

@@ -132,7 +132,7 @@ class Archive:
         def fetch() -> Path:
             remote = self.package(name).file
             key = store.key_of(sha256=remote.sha256, name=remote.name)
-            return store.entry("deb", key, lambda folder: self._fetch([remote], folder)) / remote.name
+            return self._entry("deb", key, [remote]) / remote.name
 
         return self._fetch_twice(fetch, f"deb-{name}", "deb")
 
@@ -145,7 +145,7 @@ class Archive:
         def fetch() -> tuple[Source, Path]:
             source = self.source(name, version)
             key = store.key_of(files="\n".join(file.sha256 for file in source.files))
-            folder = store.entry("debian-source", key, lambda folder: self._fetch(source.files, folder))
+            folder = self._entry("debian-source", key, source.files)
             return source, next(folder.glob("*.dsc"))
 
         return self._fetch_twice(fetch, f"src-{name}-{version}", "deb-src")
@@ -184,6 +184,10 @@ class Archive:
             except CprlibError:
                 write_text(record, before)  # not reachable now: keep what was recorded
                 raise
+
+    def _entry(self, kind: str, key: str, remotes: Sequence[Remote]) -> Path:
+        """The folder of the store with these files."""
+        return store.entry(kind, key, lambda folder: self._fetch(remotes, folder), progress=self._progress)
 
     def _fetch(self, remotes: Sequence[Remote], folder: Path) -> None:
         """Download files of the archive into a folder; their sha256 is checked."""

@@ -82,7 +82,7 @@ def build_everything(needed: Builds, progress: Progress) -> Path:
     def after_packages(build: Callable[[Progress], Any]) -> Callable[[Progress], Any]:
         def wait_and_build(shown: Progress) -> Any:
             while not installed.wait(LOOK_AGAIN_S):
-                shown.check()
+                shown.raise_if_stopped()
             return build(shown)
 
         return wait_and_build

@@ -43,14 +43,13 @@ ELF = b"\x7fELF"
 TRIED = "unpack the guest's kernel"
 
 
-def build_guest_image(progress: Progress | None = None) -> GuestImage:
+def build_guest_image(progress: Progress) -> GuestImage:
     """The guest image, from the store when it is there.
 
     :raises DownloadFailed: a package could not be fetched.
     :raises BuildFailed: the compiler failed, or a package lacks a required file.
     """
-    shown = progress or Progress()
-    archive = Archive(SUITE, shown)
+    archive = Archive(SUITE, progress)
     kernel, busybox = download_packages(archive)
     sources = project_folder() / "images" / "guest"
     key = store.key_of(
@@ -65,7 +64,7 @@ def build_guest_image(progress: Progress | None = None) -> GuestImage:
 
     def make(folder: Path) -> None:
         require_programs("build the guest image", NATIVE_RUN)
-        with shown.step("build the guest image", expected.GUEST_IMAGE), TemporaryDirectory(dir=folder) as name:
+        with progress.step("build the guest image", expected.GUEST_IMAGE), TemporaryDirectory(dir=folder) as name:
             scratch = Path(name)
             archive.extract(kernel, scratch / "kernel", "./boot/vmlinuz-*", *MODULE_FILES)
             archive.extract(busybox, scratch / "busybox")
@@ -81,8 +80,8 @@ def build_guest_image(progress: Progress | None = None) -> GuestImage:
             (folder / BZ_IMAGE).write_bytes(image.read_bytes())
             (folder / KERNEL).write_bytes(unpack_kernel(image.read_bytes()))
 
-    note = "another process builds the guest image; waiting"
-    folder = store.entry("guest", key, make, waiting=lambda: shown.note(note))
+    note = "another run is building the guest image; waiting"
+    folder = store.entry("guest", key, make, progress=progress, note=note)
     return GuestImage(folder / KERNEL, folder / INITRAMFS, key)
 
 

@@ -75,7 +75,7 @@ def build_lab_kernel(progress: Progress) -> Path:
             shutil.copyfile(folder / "build" / ".config", temporary / "config")
 
     note = "another run is building the lab kernel; waiting"
-    return store.entry("lab-kernel", key, make, waiting=lambda: progress.note(note)) / BINARY
+    return store.entry("lab-kernel", key, make, progress=progress, note=note) / BINARY
 
 
 def download_source(progress: Progress) -> Path:

@@ -41,8 +41,11 @@ class Progress:
     def note(self, text: str) -> None:
         """Print a line that is not a step."""
 
-    def check(self) -> None:
-        """Let the work end here when it is to stop; for work that waits, between its steps."""
+    def raise_if_stopped(self) -> None:
+        """Raise an exception when the work is to stop, because another build failed or the caller was interrupted.
+
+        Work that waits without a step calls it again and again. Here it does nothing: this work is never stopped.
+        """
 
     def expect(self, expected: Expected | None) -> None:
         """Show the time that is left, until called with None."""

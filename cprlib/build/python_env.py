@@ -49,7 +49,8 @@ def ensure_environment(progress: Progress) -> Path:
     """
     project, folder = project_folder(), _environment_folder()
     if not store.is_complete(folder):
-        with store.disk_full_as_error(f"make {folder}"), locked(folder.with_name(f".{folder.name}.lock")):
+        lock = folder.with_name(f".{folder.name}.lock")
+        with store.disk_full_as_error(f"make {folder}"), locked(lock, waiting=progress.raise_if_stopped):
             if not store.is_complete(folder):
                 _make(folder, project, progress)
     if os.access(project / "cprlib", os.W_OK):

@@ -119,7 +119,7 @@ def build_qemu(
     def make(temporary: Path) -> None:
         require_programs(f"build QEMU {base}", QEMU_BUILD)
         folder = cache_folder() / "trees" / f"qemu-{chosen.stand_in_on or chosen.name}-{tree_key[:12]}"
-        with locked(folder.with_name(f".{folder.name}.lock")):
+        with locked(folder.with_name(f".{folder.name}.lock"), waiting=progress.raise_if_stopped):
             tree = SourceTree(folder)
             binary = _compile(tree, chosen, patches, archive, progress)
             if instrumentation:
@@ -141,7 +141,7 @@ def build_qemu(
         )
 
     note = f"another run is building QEMU {chosen.name}; waiting"
-    entry = store.entry("qemu", key, make, waiting=lambda: progress.note(note))
+    entry = store.entry("qemu", key, make, progress=progress, note=note)
     return QemuBinary(entry / "bin" / TARGET, entry / "share" / "qemu")
 
 

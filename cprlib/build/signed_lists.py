@@ -66,7 +66,7 @@ class SignedLists(PackageLists):
         """The text of a list, fetched unless it is recent."""
         path = self._root / f"{kind}.list"
         self._root.mkdir(parents=True, exist_ok=True)
-        with locked(self._root / "lock"):
+        with locked(self._root / "lock", waiting=self._progress.raise_if_stopped):
             if not is_recent(path):
                 purpose = self._purpose(kind)
                 with self._progress.step(purpose):

@@ -73,7 +73,7 @@ def stock_qemu(suite: str, progress: Progress) -> QemuBinary:
         (folder / PROGRAM).chmod(0o755)
 
     note = f"another run is unpacking Debian's QEMU of {suite}; waiting"
-    entry = store.entry("stock-qemu", key, make, waiting=lambda: progress.note(note))
+    entry = store.entry("stock-qemu", key, make, progress=progress, note=note)
     return QemuBinary(entry / PROGRAM, entry / "firmware")
 
 

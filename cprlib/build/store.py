@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cprlib.build.progress import Progress
 from cprlib.errors import CprlibError, EnvironmentFailure, UsageError
 from cprlib.files import cache_folder, locked, new_folder
 
@@ -48,20 +49,21 @@ def key_of(**inputs: str | bytes | int | Path | None) -> str:
     return total.hexdigest()[:KEY_LENGTH]
 
 
-def entry(kind: str, key: str, make: Make, *, waiting: Callable[[], None] | None = None) -> Path:
+def entry(kind: str, key: str, make: Make, *, progress: Progress | None = None, note: str = "") -> Path:
     """The folder of an entry; ``make(folder)`` fills it when the entry does not exist.
 
     :param kind: folder of the store: ``"qemu"``, ``"deb"``.
     :param key: from :func:`key_of`.
     :param make: fills an empty folder; its exceptions pass through, and the folder is removed.
-    :param waiting: called once when another process is making the same entry.
+    :param progress: ends a wait for another process that makes the same entry.
+    :param note: printed there when such a wait begins; without one nothing is printed.
     :raises EnvironmentFailure: no space, or the cache folder cannot be written.
     """
     final = entry_path(kind, key)
     if is_complete(final):
         return final
     with disk_full_as_error(f"make {final}"):
-        with _lock(kind, key, waiting):
+        with locked(_lock_path(kind, key), waiting=_waiting(progress or Progress(), note)):
             if is_complete(final):
                 return final
             remove_stale(kind, held=key)
@@ -172,17 +174,16 @@ def disk_full_as_error(tried: str) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def _lock(kind: str, key: str, waiting: Callable[[], None] | None) -> Iterator[None]:
-    path = _lock_path(kind, key)
-    if waiting is not None:
-        try:
-            with locked(path, wait=False):
-                pass
-        except BlockingIOError:
-            waiting()
-    with locked(path):
-        yield
+def _waiting(progress: Progress, note: str) -> Callable[[], None]:
+    """A function for a wait: prints the note at its first call, and ends the work that is to stop."""
+    notes = [note] if note else []
+
+    def wait() -> None:
+        progress.raise_if_stopped()
+        if notes:
+            progress.note(notes.pop())
+
+    return wait
 
 
 def _lock_path(kind: str, key: str) -> Path:

@@ -32,18 +32,18 @@ class _Stoppable(Progress):
 
     @contextlib.contextmanager
     def step(self, what: str, work: float = 0.0) -> Iterator[Say]:
-        self.check()
+        self.raise_if_stopped()
         with self._shown.step(what, work) as say:
             yield say
 
     def note(self, text: str) -> None:
-        self.check()
+        self.raise_if_stopped()
         self._shown.note(text)
 
     def expect(self, expected: Expected | None) -> None:
         self._shown.expect(expected)
 
-    def check(self) -> None:
+    def raise_if_stopped(self) -> None:
         if self.stopped:
             raise _Stopped
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build import first_build, together
+from cprlib.build import first_build, store, together
 from cprlib.build.expected import Expected, qemu_work
 from cprlib.build.first_build import Builds, build_everything, builds_of
 from cprlib.build.precompiled import GENERATED, RECORD, ensure_precompiled
@@ -20,6 +20,7 @@ from cprlib.build.progress import LineProgress, Progress, TerminalProgress
 from cprlib.build.source_tree import SourceTree
 from cprlib.build.together import run_together
 from cprlib.errors import BuildFailed, EnvironmentFailure, MissingPackages, ProcessFailed
+from cprlib.files import locked
 from cprlib.process import run
 
 pytestmark = pytest.mark.fast
@@ -79,6 +80,34 @@ def test_failed_build_ends_the_others() -> None:
     with pytest.raises(BuildFailed, match="an error"):
         run_together(Progress(), {"long": long, "failing": failing})
     assert ended == ["long"]
+
+
+def test_failed_build_ends_the_wait_for_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CPRLIB_CACHE", str(tmp_path))
+    monkeypatch.setattr(together, "STOP_S", 60.0)
+    waits, ended = threading.Event(), list[str]()
+
+    class Noted(Progress):
+        def note(self, text: str) -> None:
+            assert text == "another run makes it"
+            waits.set()
+
+    def waiting(shown: Progress) -> None:
+        try:
+            store.entry("thing", "k1", lambda _folder: pytest.fail("made"), progress=shown, note="another run makes it")
+        finally:
+            ended.append("waiting")
+
+    def failing(_shown: Progress) -> None:
+        assert waits.wait(20)
+        raise BuildFailed("compile", "an error")
+
+    with (
+        locked(store.store_folder() / ".locks" / "thing-k1"),  # held by another run
+        pytest.raises(BuildFailed, match="an error"),
+    ):
+        run_together(Noted(), {"waiting": waiting, "failing": failing})
+    assert ended == ["waiting"]
 
 
 def test_failed_installation_ends_the_builds_that_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.build import store
+from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, EnvironmentFailure
 
 
@@ -28,6 +29,17 @@ def maker(text: str = "hello") -> Callable[[Path], None]:
         (folder / "link").symlink_to("note")
 
     return make
+
+
+class Noted(Progress):
+    """Sets an event when a note is printed."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def note(self, text: str) -> None:
+        assert not self._event.is_set(), f"printed twice: {text}"
+        self._event.set()
 
 
 def never(_folder: Path) -> None:
@@ -131,7 +143,7 @@ def test_two_makers_make_an_entry_once() -> None:
     first = threading.Thread(target=store.entry, args=("thing", "k1", slow))
     first.start()
     assert begun.wait(10)
-    assert store.entry("thing", "k1", never, waiting=waited.set).is_dir()
+    assert store.entry("thing", "k1", never, progress=Noted(waited), note="another run makes it").is_dir()
     first.join()
     assert made == [1]
 

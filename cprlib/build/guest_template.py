@@ -95,12 +95,16 @@ def complete_template(folder: Path, key: str, settings: MachineSettings) -> None
 def store_templates(results: Path) -> None:
     """Move the templates that a test has made from its results into the store; without space there, remove them.
 
+    A template replaces one with the same key that no longer fits this host's TSC.
+
     :param results: folder of the test.
     """
     for folder in results.glob(f"data/cases/*/{FOLDER}"):
         if (template := read_template(folder)) and re.fullmatch(r"[0-9a-f]{40}", template.key):
             store.remove_older(KIND, KEPT_S)
             with contextlib.suppress(CprlibError, OSError):
+                if find_template(template.key) is None:  # there may be one for another rate of the TSC
+                    store.discard(KIND, template.key)
                 store.entry(KIND, template.key, lambda entry, folder=folder: _move(folder, entry))  # type: ignore[misc]
         shutil.rmtree(folder, ignore_errors=True)
 

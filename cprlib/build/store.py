@@ -135,6 +135,12 @@ def write_listing(folder: Path) -> None:
     (folder / LISTING).write_text(json.dumps(listing), encoding="utf-8")
 
 
+def discard(kind: str, key: str) -> None:
+    """Remove an entry, complete or not; a process that uses it keeps the files that it has opened."""
+    with locked(_lock_path(kind, key)):
+        _remove(entry_path(kind, key))
+
+
 def remove_older(kind: str, seconds: float) -> None:
     """Remove entries whose folders have an older time; a user of an entry may renew that."""
     for folder in (store_folder() / kind).glob("[0-9a-f]*"):

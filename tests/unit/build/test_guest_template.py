@@ -114,6 +114,20 @@ def test_a_host_with_another_clock_does_not_use_it(
         assert isinstance(find_template(KEY), GuestTemplate) == usable
 
 
+def test_a_template_replaces_one_for_another_clock(
+    settings: MachineSettings, tmp_path: Path, tsc: list[int | None]
+) -> None:
+    made(tmp_path / "first", settings)
+    store_templates(tmp_path / "first")
+    tsc.append(2103000)
+    later = replace(settings, kernel_arguments="quiet tsc_early_khz=2103000 cprlib.ipv4=x")
+    made(tmp_path / "second", later)
+    store_templates(tmp_path / "second")
+    found = find_template(KEY)
+    assert found is not None
+    assert found.kernel_arguments == later.kernel_arguments
+
+
 def test_old_templates_are_removed(settings: MachineSettings, tmp_path: Path) -> None:
     made(tmp_path / "first", settings)
     store_templates(tmp_path / "first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import threading
@@ -12,6 +13,12 @@ from cprlib.deadline import Deadline
 from cprlib.errors import BuildFailed, EnvironmentFailure
 from cprlib.process import describe_status, kill_group, spawn, tail
 
+# Settings of the caller that would change what a compiler, make, ninja or the kernel's Makefile does. They are in no
+# key of the store.
+DROPPED_VARIABLES = (
+    *("CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "MAKEFLAGS", "GNUMAKEFLAGS", "NINJA_STATUS"),
+    *("ARCH", "CROSS_COMPILE", "KBUILD_OUTPUT", "KCFLAGS", "LLVM", "PYTHONPATH"),
+)
 ERROR_MARKS = (
     " error: ",  # gcc
     "ERROR:",  # meson, configure
@@ -22,6 +29,15 @@ ERROR_MARKS = (
     "FAILED",  # patch
     "malformed patch",
 )
+
+
+def build_environment() -> dict[str, str]:
+    """The environment of compilers and build tools, without compiler flags of the caller.
+
+    No compiler cache: it makes the first build a fifth slower, and later builds reuse the source tree.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in DROPPED_VARIABLES}
+    return {**kept, "LC_ALL": "C.UTF-8", "CCACHE_DISABLE": "1"}
 
 
 def run_logged(

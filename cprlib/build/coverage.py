@@ -20,9 +20,9 @@ from pathlib import Path
 from cprlib import codec
 from cprlib.build import store
 from cprlib.build.added_lines import patched_files
-from cprlib.build.command import first_line_of, run_logged
+from cprlib.build.command import build_environment, first_line_of, run_logged
 from cprlib.build.progress import Progress
-from cprlib.build.qemu import TARGET, Instrumentation, build_environment, build_qemu
+from cprlib.build.qemu import TARGET, Instrumentation, build_qemu
 from cprlib.build.series import Series
 from cprlib.build.source_tree import SourceTree
 from cprlib.errors import BuildFailed, EnvironmentFailure

@@ -12,13 +12,12 @@ from cprlib.build import expected, store
 from cprlib.build.command import first_line_of
 from cprlib.build.deb_file import unpack_zstd
 from cprlib.build.debian import Archive
-from cprlib.build.host_packages import NATIVE_RUN, require_programs
+from cprlib.build.host_packages import NATIVE_RUN, compile_static, require_programs
 from cprlib.build.initramfs import CpioArchive, KernelModule, modules_dep, read_modules
 from cprlib.build.progress import Progress
-from cprlib.errors import BuildFailed, ProcessFailed
+from cprlib.errors import BuildFailed
 from cprlib.files import project_folder
 from cprlib.guest.image import BZ_IMAGE, GuestImage
-from cprlib.process import run
 
 SUITE = "trixie"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
@@ -106,14 +105,10 @@ def compile_agent(sources: Path, out: Path) -> Path:
     """Compile the agent.
 
     :param sources: images/guest.
+    :param out: an existing folder for the program.
     :raises BuildFailed: holds the compiler's messages.
     """
-    try:
-        run(["make", "-C", str(sources), f"OUT={out}"], purpose="compile the guest's agent", seconds=120)
-    except ProcessFailed as error:
-        raise BuildFailed(
-            error.tried, error.happened, "install gcc, make and libc6-dev", details=error.details
-        ) from error
+    compile_static(["make", "-C", str(sources), "CC=gcc", f"OUT={out}"], "compile the guest's agent")
     return out / "agent.bin"
 
 

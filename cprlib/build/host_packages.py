@@ -14,12 +14,14 @@ from pathlib import Path
 
 from cprlib.build import expected
 from cprlib.build.apt import apt_messages
+from cprlib.build.command import build_environment
 from cprlib.build.progress import Progress
-from cprlib.errors import DownloadFailed, MissingPackages, ProcessFailed
+from cprlib.errors import BuildFailed, DownloadFailed, EnvironmentFailure, MissingPackages, ProcessFailed
 from cprlib.process import run
 
 LISTS = Path("/var/lib/apt/lists")
 INSTALL_SECONDS = 1800.0
+COMPILE_SECONDS = 120.0
 # A package, and a program or file that shows that it is installed.
 REQUIRED = {
     "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
@@ -87,6 +89,19 @@ def install_advice(missing: Sequence[str]) -> str:
         if shutil.which(manager):
             return f"run: sudo {command} {' '.join(dict.fromkeys(names.get(name, name) for name in missing))}"
     return "install them with the package manager of this host"
+
+
+def compile_static(command: Sequence[str], purpose: str) -> None:
+    """Run gcc, or a make that calls it, for a small static program.
+
+    :param purpose: as it reads after "cannot": ``"compile the guest's agent"``.
+    :raises BuildFailed: holds the compiler's messages; says what to install when a program or library is missing.
+    """
+    try:
+        run(command, purpose=purpose, seconds=COMPILE_SECONDS, env=build_environment())
+    except (ProcessFailed, EnvironmentFailure) as error:
+        advice = "install gcc, make and libc6-dev" if missing_programs(("gcc", "make", STATIC_LIBC)) else ""
+        raise BuildFailed(error.tried, error.happened, advice, details=error.details) from error
 
 
 def _is_installed(name: str) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cprlib.build import expected, store
-from cprlib.build.command import first_line_of, run_logged
+from cprlib.build.command import build_environment, first_line_of, run_logged
 from cprlib.build.control import compare_versions
 from cprlib.build.debian import Archive, Package
 from cprlib.build.host_packages import LAB_KERNEL, require_programs
@@ -125,9 +124,7 @@ def _unpack(archive: Archive, deb: Path, folder: Path) -> Path:
 def _compile(source: Path, build: Path, log: Path, progress: Progress) -> None:
     build.mkdir()
     log.write_text("", encoding="utf-8")
-    dropped = ("CFLAGS", "LDFLAGS", "CC", "MAKEFLAGS", "KCFLAGS", "KBUILD_OUTPUT", "ARCH")
-    environment = {name: value for name, value in os.environ.items() if name not in dropped}
-    environment |= {"KBUILD_BUILD_USER": "cprlib", "KBUILD_BUILD_HOST": "lab", "LC_ALL": "C.UTF-8"}
+    environment = {**build_environment(), "KBUILD_BUILD_USER": "cprlib", "KBUILD_BUILD_HOST": "lab"}
     common = ["make", "-C", str(source), "ARCH=um", f"O={build}", f"-j{usable_cores()}"]
     compiled = 0
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from cprlib import codec, files
 from cprlib.build import store
-from cprlib.build.command import run_logged
+from cprlib.build.command import build_environment, run_logged
 from cprlib.build.generated_mutants import HEADER, MutantSet, Weaver
 from cprlib.build.progress import Progress
-from cprlib.build.qemu import COMPILE_SECONDS, TARGET, Instrumentation, build_environment, build_qemu
+from cprlib.build.qemu import COMPILE_SECONDS, TARGET, Instrumentation, build_qemu
 from cprlib.build.series import Series
 from cprlib.build.source_tree import SourceTree
 from cprlib.errors import BuildFailed, EnvironmentFailure

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build import expected, store
-from cprlib.build.command import first_line_of, run_logged
+from cprlib.build.command import build_environment, first_line_of, run_logged
 from cprlib.build.debian import Archive
 from cprlib.build.host_packages import QEMU_BUILD, require_programs
 from cprlib.build.precompiled import discard_precompiled, ensure_precompiled
@@ -238,16 +238,6 @@ def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive
     what = f"compile QEMU {base.name} with {len(series.patches) or 'no'} patches"
     run_step(command, what, COMPILE_SECONDS, expected.COMPILE_QEMU)
     return tree.build / TARGET
-
-
-def build_environment() -> dict[str, str]:
-    """The environment of configure and ninja, without compiler flags of the caller.
-
-    No compiler cache: it makes the first build a fifth slower, and later builds reuse the source tree.
-    """
-    dropped = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CC", "CXX", "MAKEFLAGS", "NINJA_STATUS", "PYTHONPATH")
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return {**kept, "LC_ALL": "C.UTF-8", "CCACHE_DISABLE": "1"}
 
 
 def _device_file() -> Path:

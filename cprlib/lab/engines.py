@@ -23,7 +23,7 @@ KVM_LAB_PARAMETERS = {"rate": "200", "control_run": "8"}
 def build_init() -> Path:
     """The first process of a user-mode Linux lab, compiled from images/lab/init.c.
 
-    :raises ProcessFailed: the compiler failed.
+    :raises BuildFailed: the compiler failed.
     """
     return store.entry("lab-init", store.key_of(source=init_source()), compile_init) / "init"
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from cprlib.build.host_packages import compile_static
 from cprlib.deadline import Deadline
 from cprlib.errors import LabFailure, LabLost
 from cprlib.files import project_folder
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
-from cprlib.process import describe_status, run, tail
+from cprlib.process import describe_status, tail
 
 GRACE_SECONDS = 5.0  # from SIGTERM to the end of the lab
 CONSOLE_BYTES = 1 << 16
@@ -49,12 +50,11 @@ def compile_init(folder: Path, *options: str) -> Path:
     """Compile the first process into a folder.
 
     :param options: for the compiler.
-    :raises ProcessFailed: the compiler failed.
+    :raises BuildFailed: holds the compiler's messages.
     """
     program = folder / "init"
-    command = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-static", "-s", *options]
-    command += ["-o", str(program), str(init_source())]
-    run(command, purpose="compile the lab's first process", advice="install the packages gcc and libc6-dev")
+    command = ["gcc", "-O2", "-Wall", "-static", "-s", *options, "-o", str(program), str(init_source())]
+    compile_static(command, "compile the lab's first process")
     return program
 
 

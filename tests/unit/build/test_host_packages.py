@@ -7,11 +7,20 @@ from pathlib import Path
 import pytest
 
 from cprlib.build import host_packages
-from cprlib.build.host_packages import NATIVE_RUN, install_advice, missing_programs, require_programs
+from cprlib.build.guest_image import compile_agent
+from cprlib.build.host_packages import (
+    NATIVE_RUN,
+    compile_static,
+    install_advice,
+    missing_programs,
+    require_programs,
+)
 from cprlib.build.progress import Progress
-from cprlib.errors import MissingPackages
+from cprlib.errors import BuildFailed, MissingPackages
+from cprlib.files import project_folder
 from cprlib.lab import doctor
 from cprlib.lab.checks_native import Level
+from cprlib.lab.session import compile_init
 
 
 def host(folder: Path, monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
@@ -59,6 +68,30 @@ def test_doctor_fails_without_what_each_run_needs(tmp_path: Path, monkeypatch: p
     found = doctor.check_packages()
     assert found.level is Level.FAIL
     assert found.advice == "run: sudo dnf install gnupg2"
+
+
+@pytest.mark.parametrize("program", ["agent", "init"])
+def test_compiler_and_flags_of_the_caller_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    for name in ("CC", "CFLAGS", "MAKEFLAGS"):
+        monkeypatch.setenv(name, "CC=no-such-compiler")
+    if program == "agent":
+        compile_agent(project_folder() / "images" / "guest", tmp_path)
+    else:
+        compile_init(tmp_path)
+
+
+@pytest.mark.parametrize("lacks", ["", "gcc"])
+def test_advice_to_install_a_compiler_is_given_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    (tmp_path / "x.c").write_text("no C\n")
+    if lacks:
+        host(tmp_path, monkeypatch, "make")
+    with pytest.raises(BuildFailed) as caught:
+        compile_static(["gcc", "-o", str(tmp_path / "x"), str(tmp_path / "x.c")], "compile x")
+    assert ("install gcc" in caught.value.one_line()) == bool(lacks)
 
 
 def test_host_with_apt_is_left_to_the_bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,9 @@ class Archive:
             if found is None:
                 known = ", ".join(record["Version"] for record in records) or "none"
                 raise NotSupported(
-                    f"find source package {name} {version}", f"Debian {self.suite} at {self.mirror} has {known}"
+                    f"find source package {name} {version}",
+                    f"Debian {self.suite} at {self.mirror} has {known}",
+                    f"choose another base (--base), or set {MIRROR_VARIABLE} to a snapshot that has it",
                 )
             files = []
             for line in found["Checksums-Sha256"].split("\n"):
@@ -170,13 +172,14 @@ class Archive:
     def _fetch_twice(self, fetch: Callable[[], Found], name: str, kind: str) -> Found:
         """Fetch; when a recorded version is no longer available, look it up in new lists and try again."""
         record = self._record(name)
-        recorded = record.exists()
+        before = None
+        with contextlib.suppress(FileNotFoundError):  # not recorded, or another run is looking it up again
+            before = record.read_text(encoding="utf-8")
         try:
             return fetch()
         except DownloadFailed:
-            if not recorded:
+            if before is None:
                 raise
-            before = record.read_text(encoding="utf-8")
             record.unlink(missing_ok=True)
             self._lists.forget(kind)
             try:

@@ -12,6 +12,7 @@ import email.utils
 import hashlib
 import lzma
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from cprlib.build import store
 from cprlib.build.apt import ARCHITECTURE, NETWORK_ADVICE, PackageLists, is_recent
 from cprlib.build.control import Remote, stanzas
+from cprlib.deadline import Deadline
 from cprlib.errors import DownloadFailed, EnvironmentFailure
 from cprlib.files import locked, project_folder
 
@@ -124,6 +126,7 @@ def verified(signed: Path, purpose: str) -> str:
 
     :raises DownloadFailed: it is not signed by one of Debian's keys.
     :raises EnvironmentFailure: there is no gpgv.
+    :raises DeadlineExceeded: gpgv did not end.
     """
     program = next((path for name in VERIFIERS if (path := shutil.which(name))), None)
     if program is None:
@@ -134,7 +137,11 @@ def verified(signed: Path, purpose: str) -> str:
     command = [program, "--homedir", str(signed.parent), "--keyring", str(keys), "--status-fd", "1"]
     command += ["--output", str(text), str(signed)]
     # Its exit status is not 0 when one of several signatures is by a key that is not here.
-    status = subprocess.run(command, capture_output=True, text=True, check=False, timeout=VERIFY_S).stdout
+    deadline = Deadline(VERIFY_S, f"{program} to check Debian's signature")
+    try:
+        status = subprocess.run(command, capture_output=True, text=True, check=False, timeout=deadline.remaining).stdout
+    except subprocess.TimeoutExpired as error:
+        raise deadline.exceeded(details=f"command: {shlex.join(command)}") from error
     words = {words[1] for line in status.splitlines() if len(words := line.split()) > 1 and words[0] == "[GNUPG:]"}
     if VALID_SIGNATURE not in words or BAD_SIGNATURE in words or not text.exists():
         happened = "InRelease is not signed by a key of images/debian"

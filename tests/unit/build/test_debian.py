@@ -12,10 +12,12 @@ import pytest
 
 from cprlib.build import apt as apt_module
 from cprlib.build import debian, lab_kernel
+from cprlib.build.apt import AptLists
 from cprlib.build.control import Remote, compare_versions
 from cprlib.build.debian import Archive
 from cprlib.build.progress import Progress
 from cprlib.errors import DownloadFailed, NotSupported, ProcessFailed
+from cprlib.files import cache_folder
 
 CONTENT = b"a package"
 SHOWN = """\
@@ -105,6 +107,20 @@ def test_recorded_file_that_was_removed_is_looked_up_again(apt: FakeApt) -> None
     assert apt.count("update") == 2
 
 
+def test_record_that_another_run_removes_is_looked_up_again(apt: FakeApt, monkeypatch: pytest.MonkeyPatch) -> None:
+    Archive("trixie").package("tool")
+    apt.gone, apt.version = True, "3.0-1"
+    fetch = AptLists.fetch
+
+    def removed_meanwhile(lists: AptLists, remotes: Sequence[Remote], folder: Path, purpose: str) -> None:
+        for record in cache_folder().glob("debian/*/known/trixie-deb-tool.json"):
+            record.unlink()
+        fetch(lists, remotes, folder, purpose)
+
+    monkeypatch.setattr(AptLists, "fetch", removed_meanwhile)
+    assert Archive("trixie").download("tool").name == "tool_3.0-1_all.deb"
+
+
 def test_failed_download_reports_apt_messages_and_keeps_records(apt: FakeApt) -> None:
     Archive("trixie").package("tool")
     apt.gone = True
@@ -143,7 +159,7 @@ def test_source_is_found_by_the_beginning_of_its_version(apt: FakeApt) -> None:
     source = Archive("sid").source("qemu", "10.2")
     assert source.version == "1:10.2.2+ds-1"
     assert [file.name for file in source.files] == ["qemu_10.2.2.dsc", "qemu_10.2.2.orig.tar.xz"]
-    with pytest.raises(NotSupported, match=r"has 1:10\.2\.2"):
+    with pytest.raises(NotSupported, match=r"has 1:10\.2\.2.*; choose another base .* CPRLIB_DEBIAN_MIRROR"):
         Archive("sid").source("qemu", "11.1")
 
 

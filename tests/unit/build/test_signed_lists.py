@@ -18,8 +18,9 @@ import pytest
 from cprlib.build import debian, signed_lists
 from cprlib.build.apt import MIRROR_VARIABLE
 from cprlib.build.debian import Archive
-from cprlib.build.signed_lists import binary_key, keys_folder
-from cprlib.errors import DownloadFailed, EnvironmentFailure, NotSupported
+from cprlib.build.signed_lists import binary_key, keys_folder, verified
+from cprlib.deadline import SCALE_VARIABLE
+from cprlib.errors import DeadlineExceeded, DownloadFailed, EnvironmentFailure, NotSupported
 
 CONTENT = b"a package"
 PACKAGES = f"""\
@@ -173,3 +174,12 @@ def test_keys_of_debian_are_keys() -> None:
     keys = [binary_key(path) for path in sorted(keys_folder().glob("*.asc"))]
     assert len(keys) == 2
     assert all(key[0] & 0xC0 == 0xC0 or key[0] & 0x80 for key in keys)  # an OpenPGP packet (RFC 9580, section 4.2)
+
+
+def test_verifier_that_hangs_is_an_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gpgv").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    (tmp_path / "gpgv").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv(SCALE_VARIABLE, "0.001")
+    with pytest.raises(DeadlineExceeded, match="gpgv to check Debian's signature"):
+        verified(tmp_path / "InRelease", "fetch lists")

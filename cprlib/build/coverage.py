@@ -82,7 +82,8 @@ def build_coverage(base: str, progress: Progress) -> CoverageBuild:
         lines = codec.load_json(tuple[SourceLine, ...], (folder / LINES_FILE).read_bytes())
         sources = codec.load_json(dict[str, tuple[str, ...]], (folder / SOURCES_FILE).read_bytes())
     except (OSError, codec.BadValue) as error:
-        raise EnvironmentFailure(f"read {folder}", str(error), "remove the build and repeat") from error
+        advice = f"run: rm -r {shlex.quote(str(folder.parent))}; then build again"
+        raise EnvironmentFailure(f"read {folder}", str(error), advice) from error
     return CoverageBuild(qemu, folder, lines, sources)
 
 

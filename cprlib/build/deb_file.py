@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import shlex
 import sys
 import tarfile
 import zlib
@@ -40,7 +41,8 @@ def unpack_deb(deb: Path, folder: Path, members: Sequence[str] = ()) -> None:
     except _errors() as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise BuildFailed(tried, f"it is no Debian package: {error}", "delete it from the cache") from error
+        advice = f"run: rm {shlex.quote(str(deb))}; then repeat"
+        raise BuildFailed(tried, f"it is no Debian package: {error}", advice) from error
     if missing:
         raise BuildFailed(tried, f"it has no {', '.join(sorted(missing))}")
 

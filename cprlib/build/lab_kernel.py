@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cprlib.build import expected, store
+from cprlib.build.apt import MIRROR_VARIABLE
 from cprlib.build.command import build_environment, first_line_of, run_logged
 from cprlib.build.control import compare_versions
 from cprlib.build.debian import Archive, Package
@@ -98,7 +99,8 @@ def _find_source(progress: Progress) -> tuple[Archive, Package]:
             return archive, archive.package(max(names, key=functools.cmp_to_key(compare_versions)))
         except NotSupported as error:
             refusals.append(error.happened)
-    raise NotSupported("find the source of a kernel for the lab", "; ".join(refusals))
+    advice = f"set {MIRROR_VARIABLE} to a mirror that has one, or {store.KERNEL_VARIABLE} to a user-mode Linux"
+    raise NotSupported("find the source of a kernel for the lab", "; ".join(refusals), advice)
 
 
 def _unpack(archive: Archive, deb: Path, folder: Path) -> Path:
@@ -155,7 +157,9 @@ def _check_config(config: Path) -> None:
     requested = [line for line in _config_file().read_text(encoding="utf-8").splitlines() if line.startswith("CONFIG_")]
     dropped = [line for line in requested if line not in known and not line.endswith("=n")]
     if dropped:
-        raise BuildFailed("configure the lab's kernel", f"this kernel drops {', '.join(dropped)}")
+        happened = f"this kernel drops {', '.join(dropped)}"
+        advice = f"correct {_config_file()}, or set {store.KERNEL_VARIABLE} to a user-mode Linux"
+        raise BuildFailed("configure the lab's kernel", happened, advice)
 
 
 def _config_file() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -49,7 +50,8 @@ def build_mutated(base: str, progress: Progress) -> MutatedQemu:
     try:
         return MutatedQemu(qemu, codec.load_json(MutantSet, path.read_bytes()))
     except (OSError, codec.BadValue) as error:
-        raise EnvironmentFailure(f"read {path}", str(error), "remove the build and repeat") from error
+        advice = f"run: rm -r {shlex.quote(str(path.parent))}; then build again"
+        raise EnvironmentFailure(f"read {path}", str(error), advice) from error
 
 
 def _compile(tree: SourceTree, series: Series, entry: Path, progress: Progress) -> Path:

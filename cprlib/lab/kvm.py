@@ -127,7 +127,8 @@ def _accept(listener: socket.socket, child: subprocess.Popen[str], console: int)
                 os.set_blocking(console, False)
                 with contextlib.suppress(OSError):
                     output = os.read(console, 4000).decode(errors="replace").strip()
-                raise LabFailure("start a lab", output.rpartition("\n")[2] or "no output from QEMU") from None
+                happened = output.rpartition("\n")[2] or "no output from QEMU"
+                raise LabFailure("start a lab", happened, "use engine uml: --lab=uml") from None
 
 
 def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path]) -> KvmEngine:

@@ -1,8 +1,9 @@
 """The assets of a run: QEMU with the series, guest image, lab kernel.
 
-``builds.json`` in the cache folder records their paths and a digest of their recipes, so that a test finds them when
-Avocado is run directly, or inside a lab, where nothing can be built. It has the project's own QEMU on each base that
-was built, for tests whose parameter ``base`` names one.
+A manifest in the cache folder, ``builds-DIGEST.json``, records their paths, so that a test finds them when Avocado is
+run directly, or inside a lab, where nothing can be built. DIGEST is that of their recipes: checkouts with different
+recipes share a cache. The manifest has the project's own QEMU on each base that was built, for tests whose parameter
+``base`` names one.
 """
 
 from __future__ import annotations
@@ -26,8 +27,6 @@ from cprlib.files import cache_folder, locked, project_folder, write_text
 from cprlib.guest.image import GuestImage
 from cprlib.qemu.binary import QemuBinary
 
-MANIFEST = "builds.json"
-
 
 @dataclass(frozen=True, slots=True)
 class Assets:
@@ -43,12 +42,11 @@ class Assets:
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """``builds.json``.
+    """The content of the manifest.
 
     :param bases: the project's own QEMU by base.
     """
 
-    recipes: str = ""
     bases: Mapping[str, QemuBinary] = field(default_factory=dict)
     guest: GuestImage | None = None
     lab_kernel: Path | None = None
@@ -59,6 +57,11 @@ def recipes_digest() -> str:
     images = project_folder() / "images"
     names = ("guest", "lab", "qemu/series", "qemu/bases.toml", "qemu/devices.mak")
     return store.key_of(**{name: images / name for name in names})
+
+
+def manifest_file() -> Path:
+    """The file that records the builds from the present recipes; it need not exist."""
+    return cache_folder() / f"builds-{recipes_digest()[:12]}.json"
 
 
 def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = None, base: str = DEFAULT_BASE) -> Assets:
@@ -133,9 +136,7 @@ def find_assets() -> Assets:
 def _read_manifest() -> _Manifest:
     """The builds from the present recipes; none when the file cannot be read."""
     with contextlib.suppress(OSError, codec.BadValue):
-        manifest = codec.load_json(_Manifest, (cache_folder() / MANIFEST).read_bytes())
-        if manifest.recipes == recipes_digest():
-            return manifest
+        return codec.load_json(_Manifest, manifest_file().read_bytes())
     return _Manifest()
 
 
@@ -144,10 +145,11 @@ def _record(base: str, qemu: QemuBinary, guest: GuestImage | None = None, lab_ke
 
     def extended(old: _Manifest) -> _Manifest:
         bases = {**old.bases, base: qemu}
-        return _Manifest(recipes_digest(), bases, guest or old.guest, lab_kernel or old.lab_kernel)
+        return _Manifest(bases, guest or old.guest, lab_kernel or old.lab_kernel)
 
     before = _read_manifest()
     if extended(before) == before:  # no write without a change: the cache may be shared
         return
-    with locked(cache_folder() / f".{MANIFEST}.lock"):
-        write_text(cache_folder() / MANIFEST, codec.dump_json(extended(_read_manifest())))
+    file = manifest_file()
+    with locked(file.with_name(f".{file.name}.lock")):
+        write_text(file, codec.dump_json(extended(_read_manifest())))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from cprlib.build import store
 from cprlib.errors import LabFailure, UsageError
-from cprlib.files import cache_folder
 from cprlib.lab.engine import ENGINES, LabEngine
 from cprlib.lab.session import compile_init, init_source
 from cprlib.lab.uml import UmlEngine
@@ -45,11 +44,11 @@ def find_kernel() -> Path:
 
 
 def _kvm() -> LabEngine:
-    from cprlib.build.assets import MANIFEST, find_assets  # noqa: PLC0415 - slow import, not needed with $CPRLIB_LAB_KERNEL
+    from cprlib.build.assets import find_assets, manifest_file  # noqa: PLC0415 - slow import, not needed with $CPRLIB_LAB_KERNEL
     from cprlib.lab.kvm import build_kvm_engine  # noqa: PLC0415
 
     assets = find_assets()
-    built = [assets.qemu.path, assets.guest.kernel, assets.guest.initramfs, cache_folder() / MANIFEST]
+    built = [assets.qemu.path, assets.guest.kernel, assets.guest.initramfs, manifest_file()]
     if assets.qemu.firmware:
         built.append(assets.qemu.firmware)
     return build_kvm_engine(assets.qemu.command(), built)

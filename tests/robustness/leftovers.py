@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-from cprlib.build.assets import MANIFEST
 from cprlib.build.store import is_complete
 from cprlib.errors import CprlibError, ExitStatus
 from cprlib.report.build_report import build_report
@@ -34,12 +33,11 @@ def cache_faults(cache: Path) -> list[str]:
         for entry in (cache / "store").glob("[!.]*/[!.]*")
         if entry.is_dir() and not is_complete(entry)
     ]
-    try:
-        manifest = cache / MANIFEST
-        if manifest.exists():
+    for manifest in cache.glob("builds-*.json"):
+        try:
             json.loads(manifest.read_text())
-    except ValueError as error:
-        faults.append(f"cache: {error}")
+        except ValueError as error:
+            faults.append(f"cache: {manifest.name}: {error}")
     return faults
 
 

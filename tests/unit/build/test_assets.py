@@ -38,7 +38,7 @@ def test_assets_of_another_qemu_are_not_recorded(builds: Path) -> None:
     brought = QemuBinary(Path("/somewhere/qemu"))
     assert assets.build_assets(console_progress(), lab=False, qemu=brought).qemu == brought
     assets.build_assets(console_progress(), lab=False, base="10.2")
-    manifest = json.loads((builds / assets.MANIFEST).read_text(encoding="utf-8"))
+    manifest = json.loads(assets.manifest_file().read_text(encoding="utf-8"))
     own = {"path": str(builds / f"qemu-{DEFAULT_BASE}"), "firmware": str(builds)}
     assert manifest["bases"] == {DEFAULT_BASE: own}
 
@@ -54,7 +54,7 @@ def test_chosen_lab_kernel_is_used_but_not_recorded(builds: Path, monkeypatch: p
     assert lab_environment(chosen) == {KERNEL_VARIABLE: str(builds / "linux")}
     assert assets.build_assets(console_progress(), lab=False).lab_kernel is None
     monkeypatch.delenv(KERNEL_VARIABLE)
-    assert json.loads((builds / assets.MANIFEST).read_text(encoding="utf-8"))["lab_kernel"] is None
+    assert json.loads(assets.manifest_file().read_text(encoding="utf-8"))["lab_kernel"] is None
     assert assets.build_assets(console_progress(), lab=True).lab_kernel == builds / "own-kernel"
 
 
@@ -70,10 +70,11 @@ def test_base_is_found_after_its_build(builds: Path) -> None:
     assert assets.find_base_qemu(None, whole) == assets.find_base_qemu(DEFAULT_BASE, whole) == whole.qemu
 
 
-def test_bases_are_recorded_side_by_side(builds: Path) -> None:
+@pytest.mark.usefixtures("builds")
+def test_bases_are_recorded_side_by_side() -> None:
     for base in ("10.0", "10.2"):
         assets.build_base(base, console_progress())
-    assert sorted(json.loads((builds / assets.MANIFEST).read_text(encoding="utf-8"))["bases"]) == ["10.0", "10.2"]
+    assert sorted(json.loads(assets.manifest_file().read_text(encoding="utf-8"))["bases"]) == ["10.0", "10.2"]
 
 
 def test_base_built_from_other_recipes_is_refused(builds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,3 +84,14 @@ def test_base_built_from_other_recipes_is_refused(builds: Path, monkeypatch: pyt
     monkeypatch.setattr(assets, "recipes_digest", lambda: "others")
     with pytest.raises(EnvironmentFailure, match="other recipes"):
         assets.find_base_qemu("10.2", whole)
+
+
+@pytest.mark.usefixtures("builds")
+def test_checkouts_with_other_recipes_keep_their_own_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = assets.recipes_digest()
+    for recipes, base in ((own, "10.0"), ("others", "10.2")):
+        monkeypatch.setattr(assets, "recipes_digest", lambda recipes=recipes: recipes)
+        assets.build_base(base, console_progress())
+    for recipes, base in ((own, "10.0"), ("others", "10.2")):
+        monkeypatch.setattr(assets, "recipes_digest", lambda recipes=recipes: recipes)
+        assert list(json.loads(assets.manifest_file().read_text(encoding="utf-8"))["bases"]) == [base]

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cprlib.build.assets import MANIFEST
+from cprlib.build.assets import manifest_file
 from cprlib.build.store import write_listing
 from cprlib.errors import ExitStatus
 from cprlib.lab.avocado_run import SuiteRun
@@ -135,7 +135,7 @@ def test_an_incomplete_cache_entry_is_found(tmp_path: Path) -> None:
     assert cache_faults(tmp_path) == []
     (tmp_path / "store" / "guest" / ".abc.xyz").mkdir()  # being built
     assert cache_faults(tmp_path) == []
-    (tmp_path / MANIFEST).write_text("{")
+    (tmp_path / manifest_file().name).write_text("{")
     assert len(cache_faults(tmp_path)) == 1
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cprlib.build import store
 from cprlib.errors import LabFailure, UsageError
-from cprlib.lab.engine import ENGINES, LabEngine
+from cprlib.lab.engine import ENGINES
 from cprlib.lab.session import compile_init, init_source
 from cprlib.lab.uml import UmlEngine
 from cprlib.qemu.binary import QemuBinary
 
 if TYPE_CHECKING:
     from cprlib.build.assets import Assets
+    from cprlib.lab.kvm import KvmEngine
 
 # With nested KVM a guest carries fewer packets/s, and its updates take longer.
 KVM_LAB_PARAMETERS = {"rate": "200", "control_run": "8"}
@@ -43,7 +45,7 @@ def find_kernel() -> Path:
     return kernel
 
 
-def _kvm() -> LabEngine:
+def _kvm() -> KvmEngine:
     from cprlib.build.assets import find_assets, manifest_file  # noqa: PLC0415 - slow import, not needed with $CPRLIB_LAB_KERNEL
     from cprlib.lab.kvm import build_kvm_engine  # noqa: PLC0415
 
@@ -54,8 +56,8 @@ def _kvm() -> LabEngine:
     return build_kvm_engine(assets.qemu.command(), built)
 
 
-def make_engine(name: str, kernel: Path | None = None) -> LabEngine:
-    """Create an engine.
+def make_engine(name: str, kernel: Path | None = None) -> UmlEngine | KvmEngine:
+    """Create an engine, and build its files where they are missing.
 
     :param kernel: user-mode Linux; :func:`find_kernel` when None.
     :raises UsageError: the name is unknown.
@@ -65,6 +67,25 @@ def make_engine(name: str, kernel: Path | None = None) -> LabEngine:
     if name == "kvm":
         return _kvm()
     raise UsageError(f"make a lab with engine {name!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")
+
+
+def engine_files(engine: UmlEngine | KvmEngine) -> dict[str, Any]:
+    """The files of an engine as JSON, from which another process makes it again by :func:`engine_of_files`."""
+    if isinstance(engine, UmlEngine):
+        return {"kernel": str(engine.kernel), "init": str(engine.init)}
+    return {"qemu": engine.qemu, "image": str(engine.image), "disks": [str(disk) for disk in engine.disks]}
+
+
+def engine_of_files(files: Mapping[str, Any]) -> UmlEngine | KvmEngine:
+    """Create an engine from its files; nothing is searched or built.
+
+    :param files: from :func:`engine_files`.
+    """
+    if "kernel" in files:
+        return UmlEngine(Path(files["kernel"]), Path(files["init"]))
+    from cprlib.lab.kvm import KvmEngine  # noqa: PLC0415 - slow import, not needed by the other engine
+
+    return KvmEngine(files["qemu"], Path(files["image"]), [Path(disk) for disk in files["disks"]])
 
 
 def lab_environment(assets: Assets) -> dict[str, str]:

@@ -57,6 +57,9 @@ class KvmEngine:
     def attempt(self, command: LabCommand, streams: LabStreams) -> Attempt:
         if command.terminal is not None:
             raise UsageError("open a shell in a lab of engine kvm", "this engine has no terminal", "use engine uml")
+        for disk in self.disks:  # a run may be longer than disks without a user stay in the store
+            with contextlib.suppress(OSError):
+                os.utime(disk.parent)
         with contextlib.ExitStack() as stack:
             job = os.memfd_create("lab-job")
             stack.callback(os.close, job)

@@ -12,7 +12,6 @@ import json
 import logging
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from avocado.core.output import LOG_UI
@@ -24,11 +23,10 @@ from avocado.plugins.spawners.process import ProcessSpawner, ProcessSpawnerHandl
 from cprlib.errors import CprlibError
 from cprlib.files import import_folder, project_folder
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB, ENGINES
-from cprlib.lab.engines import make_engine
+from cprlib.lab.engines import engine_files, make_engine
 from cprlib.lab.native_spawner import start_runner
 from cprlib.lab.schedule import lab_memory_mib, longest_first
 from cprlib.lab.task import TaskSpec
-from cprlib.lab.uml import UmlEngine
 from cprlib.linux.cgroup import usable_cores
 
 LOG = logging.getLogger(__name__)
@@ -89,7 +87,8 @@ class LabSpawner(ProcessSpawner):  # type: ignore[misc]
 
     def __init__(self, config: dict[str, Any] | None = None, job: Any = None) -> None:
         SpawnerMixin.__init__(self, config, job)
-        self._kernel: Path | None = None
+        self._files: dict[str, Any] = {}  # of the engine
+        self._memory_mib = DEFAULT_MEMORY_MIB
         self._suites = list(getattr(job, "test_suites", ()))
         self._free_cores = asyncio.Semaphore(usable_cores())
 
@@ -100,7 +99,9 @@ class LabSpawner(ProcessSpawner):  # type: ignore[misc]
             _compile_modules()
             for suite in self._suites:
                 suite.tests = longest_first(suite.tests, [str(test.uri) for test in suite.tests])
-            self._kernel = engine.kernel if isinstance(engine, UmlEngine) else None
+            self._files = engine_files(engine)
+            # Once, before labs take memory: else each one would be smaller than the one before.
+            self._memory_mib = min(self.config.get(f"{SECTION}.memory"), lab_memory_mib())
         except CprlibError as error:
             LOG_UI.error(error.one_line())
             return False
@@ -122,8 +123,8 @@ class LabSpawner(ProcessSpawner):  # type: ignore[misc]
         self.create_task_output_dir(runtime_task)
         spec = TaskSpec(
             engine=self.config.get(f"{SECTION}.engine"),
-            kernel=str(self._kernel) if self._kernel else None,
-            memory=min(self.config.get(f"{SECTION}.memory"), lab_memory_mib()),
+            files=self._files,
+            memory=self._memory_mib,
             output_dir=self.task_output_dir(runtime_task),
             identifier=str(task.identifier),
             job_id=task.job_id,

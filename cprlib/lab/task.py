@@ -23,7 +23,7 @@ from typing import Any
 from cprlib.errors import CprlibError, LabLost
 from cprlib.files import write_json
 from cprlib.lab.engine import ATTEMPTS, LabCommand, LabOutcome, LabStreams, run_in_lab
-from cprlib.lab.engines import make_engine
+from cprlib.lab.engines import engine_of_files
 from cprlib.process import describe_status
 
 LAB_FILE = "lab.json"
@@ -36,12 +36,14 @@ FILES_OF_JOB = ("debug.log", "stdout", "stderr", "output", "whiteboard", LAB_FIL
 class TaskSpec:
     """The task, as JSON on the command line.
 
+    :param files: of the engine, from :func:`cprlib.lab.engines.engine_files`.
+    :param memory: of the lab in MiB.
     :param output_dir: folder of its results, the only one that the lab can write.
     :param arguments: those of Avocado's ``runnable-run``.
     """
 
     engine: str
-    kernel: str | None
+    files: dict[str, Any]
     memory: int
     output_dir: str
     identifier: str
@@ -184,7 +186,7 @@ def run_task(spec: TaskSpec) -> None:
     client.send({"status": "started", "output_dir": spec.output_dir})
     outcome: LabOutcome | None = None
     try:
-        engine = make_engine(spec.engine, Path(spec.kernel) if spec.kernel else None)
+        engine = engine_of_files(spec.files)
         command = LabCommand(
             (sys.executable, "-m", "cprlib.lab.guest_main", *spec.arguments),
             Path.cwd(),

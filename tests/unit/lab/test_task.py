@@ -58,7 +58,7 @@ class Job:
             return [json.loads(line) for line in stream]
 
     def spec(self) -> TaskSpec:
-        return TaskSpec("scripted", None, 64, str(self.results), "1-a.py:A.test", "job", [str(self.path)], [])
+        return TaskSpec("scripted", {}, 64, str(self.results), "1-a.py:A.test", "job", [str(self.path)], [])
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 def play(
     job: Job, monkeypatch: pytest.MonkeyPatch, *scripts: list[bytes | LabLost], status: int = 0
 ) -> list[dict[str, Any]]:
-    monkeypatch.setattr(task, "make_engine", lambda *_: ScriptedEngine(list(scripts), status))
+    monkeypatch.setattr(task, "engine_of_files", lambda _: ScriptedEngine(list(scripts), status))
     sockets: list[socket.socket] = []
     original = status_connection
 

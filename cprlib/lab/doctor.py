@@ -43,7 +43,7 @@ LIST_DEVICES = "test -c /dev/net/tun && echo tun; test -c /dev/vhost-net && echo
 
 def examine() -> list[Diagnosis]:
     """Run all checks; takes a few seconds at most."""
-    return [*check_native(), *check_lab()]
+    return [*check_host(), *check_lab()]
 
 
 def failures(findings: Iterable[Diagnosis], mode: Mode) -> list[Diagnosis]:
@@ -71,7 +71,9 @@ def choose_engine(native: bool, lab: str | None, report: Callable[[str], None]) 
         return lab
     if native:
         return None
-    findings = examine()
+    findings = check_host()
+    if choose(findings) == "lab":
+        findings += check_lab()
     report(explain(findings))
     if choose(findings) == "native":
         return None
@@ -123,8 +125,14 @@ def as_json(findings: Sequence[Diagnosis]) -> dict[str, Any]:
     }
 
 
+def check_host() -> list[Diagnosis]:
+    """The checks for running natively, and those that concern a lab as well."""
+    return [*check_native(), check_packages(), check_disk()]
+
+
 def check_lab() -> list[Diagnosis]:
-    return [*check_confinement(), check_packages(), check_disk(), check_boot()]
+    """The checks for a lab alone; they start one."""
+    return [*check_confinement(), check_boot()]
 
 
 def prepare_only() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.errors import EnvironmentFailure
 from cprlib.lab import doctor
 from cprlib.lab.checks_native import (
     Diagnosis,
@@ -78,6 +79,25 @@ def test_real_host_can_be_examined() -> None:
         one.name for one in findings
     }
     assert all(one.advice for one in findings if one.level is Level.FAIL)
+
+
+def test_no_lab_is_started_where_tests_run_natively(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[str] = []
+    monkeypatch.setattr(doctor, "check_native", lambda: [GOOD, NO_TRACE])
+    monkeypatch.setattr(doctor, "check_lab", lambda: pytest.fail("started a lab"))
+    assert doctor.choose_engine(False, None, reported.append) is None
+    assert "natively" in reported[0]
+
+
+def test_a_host_without_native_runs_is_examined_for_labs(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[str] = []
+    monkeypatch.setattr(doctor, "check_native", lambda: [GOOD, NO_VHOST])
+    monkeypatch.setattr(doctor, "check_lab", lambda: [NO_MEMORY])
+    with pytest.raises(EnvironmentFailure, match="memory of a lab: 64 MiB free"):
+        doctor.choose_engine(False, None, reported.append)
+    monkeypatch.setattr(doctor, "check_lab", lambda: [])
+    assert doctor.choose_engine(False, None, reported.append) == "uml"
+    assert ["A lab cannot be used either" in text for text in reported] == [True, False]
 
 
 @pytest.mark.parametrize(("user", "level"), [(0, Level.PASS), (1000, Level.WARN)])

@@ -16,7 +16,7 @@ from typing import Any
 from cprlib.build import expected, guest_image, lab_kernel, store
 from cprlib.build.debian import Archive
 from cprlib.build.expected import Expected
-from cprlib.build.host_packages import ensure_packages, has_apt, missing_packages
+from cprlib.build.host_packages import install_packages, packages_to_install
 from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import Progress, seconds_text
 from cprlib.build.python_env import ensure_environment, has_environment
@@ -70,13 +70,14 @@ def build_everything(needed: Builds, progress: Progress) -> Path:
 
     :raises EnvironmentFailure: packages are missing, or a download or build failed.
     """
-    missing = has_apt() and bool(missing_packages())
-    work = _expected_work(needed, missing)
+    missing = packages_to_install()
+    has_python = has_environment()
+    work = _expected_work(needed, packages=bool(missing), environment=not has_python)
     installed = threading.Event()
     tasks: dict[str, Callable[[Progress], Any]] = {}
 
     def install(shown: Progress) -> None:
-        ensure_packages(shown)
+        install_packages(missing, shown)
         installed.set()
 
     def after_packages(build: Callable[[Progress], Any]) -> Callable[[Progress], Any]:
@@ -87,7 +88,6 @@ def build_everything(needed: Builds, progress: Progress) -> Path:
 
         return wait_and_build
 
-    ensure_packages(progress, check_only=True)
     if missing:
         tasks["Debian packages"] = install
         tasks["downloads"] = lambda shown: _download(needed, shown)
@@ -95,7 +95,7 @@ def build_everything(needed: Builds, progress: Progress) -> Path:
         installed.set()
 
     def make_environment(shown: Progress) -> Path:
-        folder = ensure_environment(shown)
+        folder = ensure_environment(shown, is_complete=has_python)
         if needed.guest and _has_none("guest"):  # needs packages of the environment
             with shown.step("build the guest image", expected.GUEST_IMAGE):
                 command = [str(folder / "bin" / "cprlib"), "build", "guest"]
@@ -132,11 +132,14 @@ def _download(needed: Builds, progress: Progress) -> None:
             guest_image.download_packages(Archive(guest_image.SUITE, progress))
 
 
-def _expected_work(needed: Builds, missing: bool) -> Expected:
-    """Processor seconds of what is missing; of a kind of builds, that is known only when the store has none."""
+def _expected_work(needed: Builds, *, packages: bool, environment: bool) -> Expected:
+    """Processor seconds of what is missing; of a kind of builds, that is known only when the store has none.
+
+    :param packages: whether Debian packages are missing; :param environment: whether the Python environment is.
+    """
     parts = (
-        (expected.PACKAGES, missing),
-        (expected.ENVIRONMENT, not has_environment()),
+        (expected.PACKAGES, packages),
+        (expected.ENVIRONMENT, environment),
         (expected.QEMU, needed.base is not None and _has_none("qemu")),
         (expected.GUEST_IMAGE, needed.guest and _has_none("guest")),
         (expected.KERNEL, needed.lab and _has_none("lab-kernel")),

@@ -126,28 +126,33 @@ def missing_packages() -> tuple[str, ...]:
     return tuple(missing)
 
 
-def ensure_packages(progress: Progress, *, check_only: bool = False) -> None:
-    """Install missing packages where the caller is root.
+def packages_to_install() -> tuple[str, ...]:
+    """Names of required packages that are missing, and that the caller may install.
 
-    On a host without apt only what a native run with the user's own QEMU needs is checked; builds check the rest.
+    On a host without apt there are none; what a native run with the user's own QEMU needs is checked, and builds check
+    the rest.
 
-    :param check_only: only raise the error when the caller is not root.
     :raises MissingPackages: the caller is not root, or there is no apt; holds the command to paste, on one line.
-    :raises DownloadFailed: apt-get failed; holds its messages.
     """
     if not has_apt():
         require_programs("run here", NATIVE_RUN)
-        return
+        return ()
     missing = missing_packages()
-    if not missing:
-        return
-    install = ["apt-get", "install", "--yes", "--no-install-recommends"]
-    if os.geteuid() != 0:
+    if missing and os.geteuid() != 0:
         before = "" if _has_lists() else "sudo apt-get update && "
         line = f"{before}sudo apt-get install --no-install-recommends {' '.join(missing)}"
         raise MissingPackages("build here", f"{len(missing)} Debian packages are missing", f"run: {line}")
-    if check_only:
-        return
+    return missing
+
+
+def install_packages(missing: Sequence[str], progress: Progress) -> None:
+    """Install packages by apt-get, as root.
+
+    :param missing: from :func:`packages_to_install`, at least one.
+    :raises MissingPackages: apt-get succeeded, and some are still missing.
+    :raises DownloadFailed: apt-get failed; holds its messages.
+    """
+    install = ["apt-get", "install", "--yes", "--no-install-recommends"]
     update = ["apt-get", "update"]
     if not _has_lists():
         _apt_get(update, "fetch Debian's package lists", progress)

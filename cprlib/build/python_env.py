@@ -41,14 +41,15 @@ PIP_ADVICE = "check the network, or set PIP_INDEX_URL to an index that can be re
 REQUIREMENTS = ("meson==1.9.0", "distlib==0.4.0")  # meson as in pythondeps.toml of QEMU 10.2
 
 
-def ensure_environment(progress: Progress) -> Path:
+def ensure_environment(progress: Progress, *, is_complete: bool = False) -> Path:
     """The folder of the project's environment, created when it is missing or incomplete.
 
+    :param is_complete: whether the caller has found it complete (:func:`has_environment`), which takes a while.
     :raises DownloadFailed: packages could not be fetched; holds pip's messages.
     :raises MissingPackages: this Python lacks ensurepip.
     """
     project, folder = project_folder(), _environment_folder()
-    if not store.is_complete(folder):
+    if not is_complete and not store.is_complete(folder):
         lock = folder.with_name(f".{folder.name}.lock")
         with store.disk_full_as_error(f"make {folder}"), locked(lock, waiting=progress.raise_if_stopped):
             if not store.is_complete(folder):

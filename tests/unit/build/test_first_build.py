@@ -111,13 +111,12 @@ def test_failed_build_ends_the_wait_for_another_run(tmp_path: Path, monkeypatch:
 
 
 def test_failed_installation_ends_the_builds_that_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ensure_packages(_shown: Progress, *, check_only: bool = False) -> None:
-        if not check_only:
-            raise MissingPackages("install packages", "apt-get failed")
+    def install_packages(missing: Sequence[str], _shown: Progress) -> None:
+        assert missing == ("gcc",)
+        raise MissingPackages("install packages", "apt-get failed")
 
-    monkeypatch.setattr(first_build, "has_apt", lambda: True)
-    monkeypatch.setattr(first_build, "missing_packages", lambda: ["gcc"])
-    monkeypatch.setattr(first_build, "ensure_packages", ensure_packages)
+    monkeypatch.setattr(first_build, "packages_to_install", lambda: ("gcc",))
+    monkeypatch.setattr(first_build, "install_packages", install_packages)
     monkeypatch.setattr(together, "STOP_S", 60.0)
     began = time.monotonic()
     with pytest.raises(MissingPackages, match="apt-get failed"):

@@ -15,7 +15,6 @@ from cprlib.build.host_packages import (
     missing_programs,
     require_programs,
 )
-from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, MissingPackages
 from cprlib.files import project_folder
 from cprlib.lab import doctor
@@ -47,14 +46,14 @@ def test_advice_is_the_command_of_the_host(
     assert missing_programs(NATIVE_RUN) == NATIVE_RUN
     assert install_advice(NATIVE_RUN) == line
     with pytest.raises(MissingPackages) as caught:
-        host_packages.ensure_packages(Progress())
+        host_packages.packages_to_install()
     assert "apt-get" not in caught.value.one_line()
     assert line in caught.value.one_line()
 
 
 def test_native_run_needs_nothing_of_debians_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host(tmp_path, monkeypatch, "dnf", "gcc", "make", "gpgv2")
-    host_packages.ensure_packages(Progress())
+    assert host_packages.packages_to_install() == ()
     require_programs("run here", NATIVE_RUN)
     found = doctor.check_packages()
     assert (found.level, found.area) == (Level.WARN, "both")

@@ -67,7 +67,6 @@ def check_native() -> list[Diagnosis]:
         ("both", "rights", check_rights),
         ("both", "memory", check_memory),
         ("both", "processors", check_processors),
-        ("both", "kernel settings", check_kernel_settings),
     )
     return [Diagnosis(area, name, *check()) for area, name, check in checks]
 
@@ -240,13 +239,6 @@ def check_processors(root: Path = Path("/")) -> Result:
         return Level.PASS, seen, ""
     seen += f": the quota of a control group pays for {cpu_limit(root):g}"
     return Level.WARN, seen, "give the container more CPU time (cpu.max)"
-
-
-def check_kernel_settings(path: Path = Path("/proc/sys/kernel")) -> Result:
-    """Say whether kernel settings can be changed; nothing here has to change one."""
-    if os.access(path, os.W_OK) and not os.statvfs(path).f_flag & os.ST_RDONLY:
-        return Level.PASS, "/proc/sys can be written; no test does so on this host", ""
-    return Level.PASS, "/proc/sys is read-only, as in a container; no test writes it on this host", ""
 
 
 def _in_child(check: Callable[[], None]) -> bool:

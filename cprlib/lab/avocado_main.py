@@ -26,11 +26,11 @@ EVENTS = EntryPoint("cprlib-events", "cprlib.lab.events_plugin:JobEvents", f"{GR
 
 
 def pkg_resources_of(plugins: Callable[[], Iterable[EntryPoint]]) -> types.ModuleType:
-    """A module that replaces ``pkg_resources``.
+    """A stub module for ``pkg_resources``.
 
     :param plugins: all that Avocado shall find; called when it looks for some.
     """
-    module = types.ModuleType("pkg_resources", "replacement by cprlib.lab.avocado_main")
+    module = types.ModuleType("pkg_resources", "stub by cprlib.lab.avocado_main")
 
     def iter_entry_points(group: str, name: str | None = None) -> Iterator[EntryPoint]:
         return (point for point in plugins() if point.group == group and name in (None, point.name))
@@ -67,8 +67,8 @@ def _folder_of(package: str) -> Path:
     return Path(found.origin).parent if found and found.origin else Path("/nonexistent")
 
 
-def light_modules(plugins: Callable[[], Iterable[EntryPoint]]) -> dict[str, types.ModuleType | None]:
-    """Replacements of modules that Avocado imports, and that no test of the suite needs.
+def stub_modules(plugins: Callable[[], Iterable[EntryPoint]]) -> dict[str, types.ModuleType | None]:
+    """Stub modules, by name, for modules that Avocado imports and no test of the suite needs; None for no stub at all.
 
     :param plugins: as for :func:`pkg_resources_of`.
     """
@@ -80,8 +80,8 @@ def light_modules(plugins: Callable[[], Iterable[EntryPoint]]) -> dict[str, type
 
 
 @contextlib.contextmanager
-def replaced(modules: dict[str, types.ModuleType | None]) -> Iterator[None]:
-    """In this context, imports get these modules; one that is None cannot be imported."""
+def stubs_imported(modules: dict[str, types.ModuleType | None]) -> Iterator[None]:
+    """In this context, imports get these stub modules; a module without a stub, None, cannot be imported."""
     before = {name: sys.modules[name] for name in modules if name in sys.modules}
     sys.modules.update(modules)  # type: ignore[arg-type]  # None makes an import fail
     try:
@@ -105,8 +105,8 @@ def plugins() -> tuple[EntryPoint, ...]:
 
 def main() -> int:
     """Run Avocado; returns its exit status."""
-    with replaced(light_modules(plugins)):
-        from avocado.core.main import main as avocado  # noqa: PLC0415 - after the replacement
+    with stubs_imported(stub_modules(plugins)):
+        from avocado.core.main import main as avocado  # noqa: PLC0415 - after the stubs
 
         return int(avocado() or 0)
 

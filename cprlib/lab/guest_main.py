@@ -18,7 +18,7 @@ import signal
 import sys
 from typing import Any, BinaryIO
 
-from cprlib.lab.avocado_main import light_modules, replaced
+from cprlib.lab.avocado_main import stub_modules, stubs_imported
 
 KIND = "avocado-instrumented"
 
@@ -40,7 +40,7 @@ def shorten_pyroute2() -> None:
         sys.modules["pyroute2"] = module
 
 
-with replaced(light_modules(tuple)) if KIND in sys.argv else contextlib.nullcontext():
+with stubs_imported(stub_modules(tuple)) if KIND in sys.argv else contextlib.nullcontext():
     from avocado.core.nrunner.task import json_dumps
     from avocado.core.utils import messages
     from avocado.plugins.runners.avocado_instrumented import AvocadoInstrumentedTestRunner, RunnerApp

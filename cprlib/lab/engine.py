@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,15 +88,11 @@ class LabOutcome:
     """Result of a command.
 
     :param returncode: exit status, negative for the signal that killed it.
-    :param boot_ms: from the start of the last lab to the start of the command.
-    :param elapsed_ms: from the first start to the end, lost labs included.
     :param attempts: number of labs, at least 1.
     :param lost: reasons why labs were lost, ``attempts - 1`` items.
     """
 
     returncode: int
-    boot_ms: float
-    elapsed_ms: float
     attempts: int
     lost: tuple[str, ...]
 
@@ -122,7 +117,6 @@ def run_in_lab(engine: LabEngine, command: LabCommand, streams: LabStreams, atte
     :raises LabLost: every lab died; the result of the command is unknown.
     :raises DeadlineExceeded: the command did not end in time.
     """
-    started = time.monotonic()
     lost: list[str] = []
     while True:
         try:
@@ -134,5 +128,4 @@ def run_in_lab(engine: LabEngine, command: LabCommand, streams: LabStreams, atte
                 happened = f"{len(lost)} labs in a row died; the last one: {error.happened}"
                 raise LabLost(error.tried, happened, error.advice, details=error.details) from error
         else:
-            elapsed_ms = (time.monotonic() - started) * 1000
-            return LabOutcome(attempt.returncode, attempt.boot_ms, elapsed_ms, len(lost) + 1, tuple(lost))
+            return LabOutcome(attempt.returncode, len(lost) + 1, tuple(lost))

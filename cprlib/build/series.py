@@ -149,16 +149,13 @@ def find_base(name: str) -> Base:
     return bases[name]
 
 
-def find_series(base: str, folder: Path | None = None) -> Series:
-    """The series for a base.
+def find_series(base: str) -> Series:
+    """The series for a base: that of ``images/qemu/series/<base>`` where there is such a folder, else the common one.
 
-    :param folder: holds ``*.patch`` files; when None, ``images/qemu/series/<base>`` where there is such a folder, else
-        ``images/qemu/series``.
     :raises UsageError: the folder has no patch.
     """
-    if folder is None:
-        top = project_folder() / "images" / "qemu" / "series"
-        folder = top / base if (top / base).is_dir() else top
+    top = project_folder() / "images" / "qemu" / "series"
+    folder = top / base if (top / base).is_dir() else top
     patches = tuple(sorted(folder.absolute().glob("*.patch")))
     if not patches:
         others = ", ".join(sorted(path.parent.name for path in folder.glob("*/0001-*.patch")))

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from cprlib.errors import CprlibError
 from cprlib.files import cache_folder, write_json
@@ -21,7 +21,6 @@ TEST_MIB = 1024  # that a lab takes with source and target QEMU, the suite and w
 FILE = "durations.json"
 RESULTS = "results.json"  # of a job of Avocado
 TEST = re.compile(r"test_\w+\.py:\w+\.test_\w+")  # the end of a reference
-Test = TypeVar("Test")
 
 
 def test_name(text: str) -> str:
@@ -39,14 +38,13 @@ def known_durations() -> Mapping[str, float]:
         return {}
 
 
-def longest_first(tests: Sequence[Test], references: Sequence[str]) -> list[Test]:
+def longest_first(tests: Iterable[Any]) -> list[Any]:
     """Tests in the order in which they should begin; those that are not known come first.
 
-    :param references: those of the tests, in the same order.
+    :param tests: Avocado's, each with its reference as ``uri``.
     """
     known = known_durations()
-    seconds = [known.get(test_name(reference), float("inf")) for reference in references]
-    return [tests[index] for index in sorted(range(len(tests)), key=lambda index: -seconds[index])]
+    return sorted(tests, key=lambda test: -known.get(test_name(str(test.uri)), float("inf")))
 
 
 def remember_durations(jobs: Iterable[Path]) -> None:

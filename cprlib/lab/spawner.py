@@ -98,7 +98,7 @@ class LabSpawner(ProcessSpawner):  # type: ignore[misc]
             engine = make_engine(self.config.get(f"{SECTION}.engine"))  # builds missing files before the first test
             _compile_modules()
             for suite in self._suites:
-                suite.tests = longest_first(suite.tests, [str(test.uri) for test in suite.tests])
+                suite.tests = longest_first(suite.tests)
             self._files = engine_files(engine)
             # Once, before labs take memory: else each one would be smaller than the one before.
             self._memory_mib = min(self.config.get(f"{SECTION}.memory"), lab_memory_mib())

@@ -58,10 +58,19 @@ def tree(tmp_path: Path) -> SourceTree:
     return tree
 
 
-def test_folder_is_a_series_in_the_order_of_names(patches: tuple[Path, ...]) -> None:
-    assert find_series("10.0", patches[0].parent).patches == patches
+def test_folder_is_a_series_in_the_order_of_names(
+    patches: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path / "images" / "qemu" / "series"
+    top.parent.mkdir(parents=True)
+    monkeypatch.setattr("cprlib.build.series.project_folder", lambda: tmp_path)
     with pytest.raises(UsageError, match=r"no \*.patch"):
-        find_series("10.0", patches[0].parent.parent)
+        find_series("10.0")
+    (top / "10.2").parent.mkdir()
+    (top / "10.2").symlink_to(patches[0].parent)
+    assert find_series("10.2").names == tuple(patch.name for patch in patches)
+    with pytest.raises(UsageError, match=r"there is one for: 10\.2"):
+        find_series("10.0")
 
 
 def test_series_without_a_patch(patches: tuple[Path, ...]) -> None:

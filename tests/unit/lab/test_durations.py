@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,7 @@ from cprlib.lab.schedule import FILE, known_durations, longest_first, remember_d
 pytestmark = pytest.mark.fast
 
 NAMES = ["a", "b", "c"]
-REFERENCES = [f"/x/tests/functional/test_f.py:Some.test_{name}" for name in NAMES]
+TESTS = [SimpleNamespace(name=name, uri=f"/x/tests/functional/test_f.py:Some.test_{name}") for name in NAMES]
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CPRLIB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return tmp_path / "cache"
+
+
+def in_order() -> list[str]:
+    return [test.name for test in longest_first(TESTS)]
 
 
 def results(folder: Path, seconds: dict[str, float]) -> list[Path]:
@@ -33,18 +38,18 @@ def results(folder: Path, seconds: dict[str, float]) -> list[Path]:
 
 
 def test_the_longest_begins_first_and_unknown_ones_before(tmp_path: Path) -> None:
-    assert longest_first(NAMES, REFERENCES) == NAMES
+    assert in_order() == NAMES
     remember_durations(results(tmp_path / "first", {"a": 1, "b": 2}))
-    assert longest_first(NAMES, REFERENCES) == ["c", "b", "a"]
+    assert in_order() == ["c", "b", "a"]
     remember_durations(results(tmp_path / "second", {"a": 3, "c": 0.5}))
-    assert longest_first(NAMES, REFERENCES) == ["a", "b", "c"]
+    assert in_order() == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": "x"}', "\x00"])
 def test_a_damaged_file_is_none(cache: Path, tmp_path: Path, text: str) -> None:
     (cache / FILE).write_text(text)
     assert known_durations() == {}
-    assert longest_first(NAMES, REFERENCES) == NAMES
+    assert in_order() == NAMES
     folder = tmp_path / "lost"
     folder.mkdir()
     (folder / "results.json").write_text(text)

@@ -222,7 +222,7 @@ class LiveTable(JobDisplay):
         return Group(table, Text(line, style="bold"))
 
     def announcement(self) -> str:
-        """None: the table has it."""
+        """Nothing: the table has the number of tests."""
         return ""
 
     def print(self, line: str, style: str = "") -> None:

@@ -52,7 +52,7 @@ def test_reason_is_returned_when_both_ways_are_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(confine, "enter_user_namespace", lambda: refuse("/proc/self/uid_map"))
     assert confine.unshare(json.loads(spec(Path("/tmp")))) == "/proc/self/uid_map: Operation not permitted"  # noqa: S108
     without = json.loads(spec(Path("/tmp"))) | {"layers": []}  # noqa: S108
-    assert confine.unshare(without) == "not asked for"
+    assert confine.unshare(without) == "switched off by the caller"
 
 
 def test_lab_starts_where_the_mapping_cannot_be_written() -> None:

@@ -29,7 +29,7 @@ def encode_job(command: LabCommand, folder_source: str) -> bytes:
     """The job for images/lab/init.c: tokens of a letter and a value, each terminated by NUL."""
     tokens = ["cprlab1", *(f"A{word}" for word in command.argv)]
     tokens += [f"E{name}={value}" for name, value in command.env.items()]
-    tokens += [f"C{command.cwd}", "Hlab", f"X{os.urandom(64).hex()}"]
+    tokens += [f"C{command.cwd}", f"X{os.urandom(64).hex()}"]
     if command.results is not None:
         tokens += [f"r{folder_source}", f"R{command.results}"]
     if command.terminal is not None:

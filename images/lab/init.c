@@ -62,9 +62,8 @@ struct job {
 	char *arguments[MOST + 1];
 	char *environment[MOST + 1];
 	int argument_count, environment_count;
-	char *cwd, *hostname, *random;
-	char *sources[8], *targets[8]; /* writable folders: host's path, lab's path */
-	int folders;
+	char *cwd, *random;
+	char *source, *target; /* of the writable folder, if any: host's path, lab's path */
 	int interactive;
 	struct winsize window;
 };
@@ -164,16 +163,9 @@ static void read_job(void)
 				job.environment[job.environment_count++] = value;
 			break;
 		case 'C': job.cwd = value; break;
-		case 'H': job.hostname = value; break;
 		case 'X': job.random = value; break;
-		case 'r':
-			if (job.folders < 8)
-				job.sources[job.folders] = value;
-			break;
-		case 'R':
-			if (job.folders < 8)
-				job.targets[job.folders++] = value;
-			break;
+		case 'r': job.source = value; break;
+		case 'R': job.target = value; break;
 		case 'Y':
 			job.interactive = 1;
 			sscanf(value, "%hu %hu", &job.window.ws_row, &job.window.ws_col);
@@ -301,10 +293,10 @@ static void make_root(void)
 		errno = 0; /* they exist in a devtmpfs */
 	if (job.cwd)
 		make_folders(job.cwd); /* a virtual machine has only the folders on its disks */
-	for (int i = 0; i < job.folders; i++) {
-		make_folders(job.targets[i]);
+	if (job.target) {
+		make_folders(job.target);
 #ifndef LAB_KVM
-		must(mount("none", job.targets[i], "hostfs", 0, job.sources[i]), job.targets[i]);
+		must(mount("none", job.target, "hostfs", 0, job.source), job.target);
 #endif
 	}
 }
@@ -437,7 +429,7 @@ static int supervise(int output, int errors)
 }
 
 #ifdef LAB_KVM
-/* Sends the first writable folder as a tar archive, and waits until the host has received it. */
+/* Sends the writable folder as a tar archive, and waits until the host has received it. */
 static void send_results(void)
 {
 	int port = open(RESULTS, O_WRONLY | O_CLOEXEC), archive[2];
@@ -446,14 +438,14 @@ static void send_results(void)
 	static char buffer[1 << 16];
 	ssize_t got;
 
-	if (job.folders == 0 || port < 0 || pipe2(archive, O_CLOEXEC) < 0) {
+	if (!job.target || port < 0 || pipe2(archive, O_CLOEXEC) < 0) {
 		tell("results 0");
 		return;
 	}
 	pid_t tar = fork();
 	if (tar == 0) {
 		dup2(archive[1], 1);
-		execlp("tar", "tar", "-C", job.targets[0], "-cf", "-", ".", NULL);
+		execlp("tar", "tar", "-C", job.target, "-cf", "-", ".", NULL);
 		_exit(127);
 	}
 	close(archive[1]);
@@ -467,8 +459,8 @@ static void send_results(void)
 #else
 static void send_results(void)
 {
-	for (int i = 0; i < job.folders; i++)
-		umount2(job.targets[i], 0); /* writes back */
+	if (job.target)
+		umount2(job.target, 0); /* writes back */
 }
 #endif
 
@@ -482,8 +474,7 @@ int main(void)
 	seed_random();
 	make_root();
 	loopback_up();
-	if (job.hostname && sethostname(job.hostname, strlen(job.hostname)) < 0)
-		broken("set the host name");
+	must(sethostname("lab", 3), "set the host name");
 	int output = open_raw(OUTPUT), errors = open_raw(ERRORS);
 	int status = supervise(output, errors);
 

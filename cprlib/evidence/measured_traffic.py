@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence, Packets
-from cprlib.evidence.records import INSTRUMENT_CHECK, Budget, Check, InstrumentHealth, Outcome, Role, Stream
+from cprlib.evidence.records import FLOW, INSTRUMENT_CHECK, Budget, Check, InstrumentHealth, Outcome, Role, Stream
 from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
 from cprlib.traffic.ledger import GuestStop, Ledger
 from cprlib.traffic.result import TrafficResult
@@ -45,7 +45,7 @@ def with_traffic(
     flows = tuple(
         Stream(
             name=flow.flow.name,
-            kind="stamp",
+            kind=FLOW,
             sent=len(flow.sent_ns),
             lost=len(flow.missing),
             duplicates=flow.returning.duplicates,

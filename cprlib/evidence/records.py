@@ -242,11 +242,14 @@ class InstrumentHealth:
     missing_counters: tuple[str, ...] = ()
 
 
+FLOW = "flow"  # kind of a stream
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A stream besides the main one: started in the guest, TCP, another flow.
+    """A stream besides the main one: started in the guest, TCP; or one of several flows of the main stream.
 
-    :param kind: ``stamp``, ``udp`` or ``tcp``.
+    :param kind: ``stamp``, ``udp``, ``tcp``, or :data:`FLOW`, whose packets are those of the main stream.
     :param sent, lost, duplicates, reordered: packets (for TCP: bytes sent; lost are bytes that differ or are missing).
     """
 

@@ -21,7 +21,7 @@ from cprlib.traffic.figures import Direction, HopName
 class Hop:
     """A hop and the counters at its two ends.
 
-    :param entered, left: names of counters.
+    :param entered, left: names of counters; what entered is the sum of several, separated by blanks.
     :param dropped: counters of packets that this hop dropped.
     :param others: counters of packets that entered but are not test packets (ARP, MLD, another stream, malformed).
     """
@@ -35,7 +35,7 @@ class Hop:
 
     @property
     def counters(self) -> tuple[str, ...]:
-        return (self.entered, self.left, *self.dropped, *self.others)
+        return (*self.entered.split(), self.left, *self.dropped, *self.others)
 
 
 def _path(
@@ -54,6 +54,8 @@ def _path(
 #: ``tap.tx_packets`` counts packets as QEMU or vhost *reads* them from the queue (tun_put_user, drivers/net/tun.c).
 #: ``port.rx_passed`` is ``port.rx_packets`` without those that an ingress queue or filter dropped;
 #: ``queue_in_dropped`` and ``queue_out_dropped`` are drops of queueing disciplines, which no link counter has.
+#: ``capture.announcements`` are the RARP frames, which QEMU sends itself.
+#: ``capture.frames`` reached the capture's socket, which is open for a shorter time than the interface is counted.
 HOPS = (
     *_path(
         Direction.FORWARD,
@@ -74,9 +76,17 @@ HOPS = (
         "reflector.logged",
         (HopName.REFLECTOR, "reflector.sent", "reflector.send_errors"),
         (HopName.GUEST_STACK, "guest.tx_packets", "guest.tx_dropped guest.tx_errors"),
+    ),
+    *_path(
+        Direction.RETURN,
+        "guest.tx_packets capture.announcements",
         (HopName.QEMU, "tap.rx_packets", "tap.rx_dropped tap.rx_errors"),
         (HopName.SWITCH, "port.tx_packets", "port.tx_dropped tap.queue_in_dropped port.queue_out_dropped"),
         (HopName.STATION, "station.rx_packets", "station.rx_dropped"),
+    ),
+    *_path(
+        Direction.RETURN,
+        "capture.frames",
         (HopName.CAPTURE, "capture.captured", "capture.drops", "capture.others"),
         (HopName.STATION_STACK, "capture.answers", "capture.bad_checksums"),
     ),
@@ -129,7 +139,7 @@ def count_hops(before: Mapping[str, int | None], after: Mapping[str, int | None]
         HopCount(
             hop.name,
             hop.direction,
-            deltas[hop.entered],
+            total(hop.entered.split()),
             deltas[hop.left],
             {counter: deltas[counter] for counter in hop.dropped},
             ", ".join(hop.counters),

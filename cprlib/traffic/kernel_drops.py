@@ -35,7 +35,11 @@ FUNCTIONS: Mapping[str, tuple[HopName, Direction | None]] = {
         (HopName.TAP_QUEUE, Direction.FORWARD, ("tap_handle_frame", "tap_do_read", "tap_recvmsg")),  # of a macvtap
         (HopName.QEMU, Direction.RETURN, ("tun_get_user", "tun_sendmsg", "tap_get_user", "tap_sendmsg")),
         (HopName.SWITCH, None, ("veth_xmit", "br_")),
-        (HopName.STATION, Direction.RETURN, ("ip_", "ip6_", "ipv6_", "icmp", "udp", "__udp", "tcp_", "arp_", "ndisc_")),
+        (
+            HopName.STATION_STACK,
+            Direction.RETURN,
+            ("ip_", "ip6_", "ipv6_", "icmp", "udp", "__udp", "tcp_", "arp_", "ndisc_"),
+        ),
         (HopName.CAPTURE, Direction.RETURN, ("packet_", "tpacket_")),
     )
     for prefix in prefixes

@@ -23,6 +23,8 @@ INSTRUMENT_HOPS = (HopName.CAPTURE, HopName.REFLECTOR, HopName.STATION)
 # packets to the queueing discipline before it, which drops them when it is full too.
 FULL_COUNTERS = ("tap.tx_dropped", "tap.queue_out_dropped")
 FULL_REASONS = ("FULL_RING", "QDISC_DROP", "QDISC_OVERLIMIT")
+# A checksum is wrong; the guest's NIC took no packet for longer than the reflector tries.
+OF_UPDATE = ("guest.udp_in_errors", "reflector.send_errors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,8 @@ def rows_of(packets: Sequence[MissingPacket], updates: Sequence[GuestStop]) -> l
 
 def cause_of(packet: MissingPacket) -> Cause:
     """The cause of a loss by hop, counter and drop reason. An unknown cause counts against the update."""
+    if packet.counter in OF_UPDATE:
+        return Cause.UPDATE
     if packet.hop in INSTRUMENT_HOPS:
         return Cause.INSTRUMENT
     if packet.hop == HopName.GUEST_STACK:

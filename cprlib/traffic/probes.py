@@ -190,6 +190,7 @@ class Probes:
             with contextlib.suppress(OSError, Malformed):
                 payload, ancillary, _, _ = opened.recvmsg(65536, 128)
                 answer = ReflectorPacket.decode(payload)
-                if time_ns := kernel_time_ns(ancillary):
+                unanswered = self._unanswered[self._sockets.index(opened)]
+                if answer.sender_sequence in unanswered and (time_ns := kernel_time_ns(ancillary)):
                     self._answered_ns.append(time_ns)
-                self._unanswered[self._sockets.index(opened)].discard(answer.sender_sequence)
+                unanswered.discard(answer.sender_sequence)

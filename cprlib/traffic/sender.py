@@ -27,18 +27,14 @@ class SenderReport:
 
     :param sent: packets that the kernel accepted.
     :param refused: packets that it refused, by name of the error (``ENOBUFS``); they have no sequence number.
-    :param pacing_p50_ns, pacing_p99_ns, pacing_max_ns: lateness of packets against the schedule.
-    :param slipped_ns: total postponement of the schedule, after delays longer than the burst allows for.
+    :param pacing_p99_ns: lateness of packets against the schedule, 99th percentile.
     :param first_ns, last_ns: T1 of the first and the last packet; None without any.
     :param notes: what was not permitted: real-time scheduling, timer slack.
     """
 
     sent: int
     refused: Mapping[str, int]
-    pacing_p50_ns: int
     pacing_p99_ns: int
-    pacing_max_ns: int
-    slipped_ns: int
     first_ns: int | None
     last_ns: int | None
     notes: tuple[str, ...] = ()
@@ -58,7 +54,6 @@ class StampSender:
         self._templates = tuple(templates)
         self._lateness_ns = array("q")
         self._refused: Counter[str] = Counter()
-        self._slipped_ns = 0
         self._notes: list[str] = []
         self._failure: BaseException | None = None
         self._stop = threading.Event()
@@ -111,10 +106,7 @@ class StampSender:
         return SenderReport(
             sent=sum(map(len, self.sent_ns)),
             refused=dict(self._refused),
-            pacing_p50_ns=_rank(late, 0.5),
             pacing_p99_ns=_rank(late, 0.99),
-            pacing_max_ns=late[-1] if late else 0,
-            slipped_ns=self._slipped_ns,
             first_ns=min((column[0] for column in stamps), default=None),
             last_ns=max((column[-1] for column in stamps), default=None),
             notes=(*notes, *self._notes),
@@ -157,7 +149,6 @@ class StampSender:
             add_lateness(late)
             if late > allowed:
                 start += late - allowed
-                self._slipped_ns += late - allowed
             patch, sent_ns, add_sent = turns[slot % flows]
             try:
                 send(patch(len(sent_ns), now))

@@ -16,6 +16,7 @@ from cprlib.linux.counters import LinkCounters, QdiscSide, read_counters, read_q
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import PORT, STATION_INTERFACE
 from cprlib.traffic.flow import Flow
+from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.probes import warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.running_guest import RunningGuest
@@ -25,7 +26,7 @@ Counters = dict[str, int | None]
 TRIED_PER_QUEUE = 12  # with four queues, one of them gets no flow in 1 of 250,000 cases
 WARM_UP_S = 10.0
 
-CAPTURE = ("captured", "answers", "bad_checksums", "drops", "others")
+CAPTURE = ("frames", "captured", "answers", "bad_checksums", "drops", "others", "announcements")
 GUEST_NIC = ("rx_packets", "rx_dropped", "rx_errors", "tx_packets", "tx_dropped", "tx_errors")
 GUEST_UDP = {  # name of the counter: its name in /proc/net/snmp
     "guest.udp_no_ports": "NoPorts",
@@ -106,11 +107,13 @@ def instrument_counters(result: TrafficResult | None) -> Counters:
     answers = sum(flow.answers for flow in result.flows)
     return {
         "sender.sent": result.sent,
+        "capture.frames": report.kernel_packets,
         "capture.captured": answers + report.bad_checksums,
         "capture.answers": answers,
         "capture.bad_checksums": report.bad_checksums,
         "capture.drops": report.kernel_drops,
         "capture.others": sum(report.others.values()) + sum(flow.invalid + flow.not_in_log for flow in result.flows),
+        "capture.announcements": report.others.get(FrameClass.RARP, 0),
     }
 
 

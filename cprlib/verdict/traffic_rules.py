@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.records import Outcome, Role
+from cprlib.evidence.records import FLOW, Outcome, Role
 from cprlib.traffic.figures import Cause, Direction, HopName, PerDirection
 from cprlib.verdict.findings import Finding, failed, inconclusive, passed
 from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy, matches
@@ -153,6 +153,8 @@ def _streams(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
         if not stream.sent:
             yield inconclusive(about, "it carried nothing")
             continue
+        if stream.kind == FLOW:
+            continue  # its packets are in the figures of the case
         for name in ("lost",) if stream.kind == "tcp" else ("lost", "duplicates", "reordered"):
             count, limit = getattr(stream, name), getattr(limits, name)
             if count is None:

@@ -18,6 +18,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.packet_records import Reflection
+from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.running_guest import RunningGuest
@@ -38,16 +39,22 @@ def raising(error: Exception) -> Callable[..., object]:
 HANGS = DeadlineExceeded("wait for the agent", "nothing after 10 s", awaited=Awaited.GUEST)
 
 
-def fake_session() -> SimpleNamespace:
+class FakeSession(nullcontext[None]):
     """A session whose last packet of 20 is lost."""
-    return SimpleNamespace(
-        sent=WORLD.sent,
-        frames=(),
-        progress=lambda: SimpleNamespace(answers=19),
-        wait_for_answers=lambda *_: None,
-        finish=lambda: None,
-        result=lambda log, **_: result_of(WORLD, log),
-    )
+
+    sent, frames = WORLD.sent, ()
+
+    def progress(self) -> SimpleNamespace:
+        return SimpleNamespace(answers=19)
+
+    def wait_for_answers(self, *_: object) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def result(self, log: list[Reflection] | None, **_: object) -> TrafficResult:
+        return result_of(WORLD, log)
 
 
 @pytest.fixture
@@ -72,7 +79,8 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: SimpleNamespace
     trace = SimpleNamespace(report=lambda: DropReport("not used"))
     for name, value in {
         "TrafficWatch": SimpleNamespace(begin=lambda *_, **_2: watch),
-        "TrafficSession": lambda *_: nullcontext(fake_session()),
+        "TrafficSession": lambda *_: FakeSession(),
+        "warm_up": lambda *_: None,
         "DropTrace": lambda: nullcontext(trace),
         "view_guest": lambda _: SimpleNamespace(nic=nic),
         "guest_view": lambda *_: (),
@@ -102,7 +110,15 @@ def test_a_good_run_has_a_ledger_and_the_checks_of_the_watch(case: MeasuredCase)
     assert "a" in {check.name for check in case.evidence.checks}
 
 
-@pytest.mark.parametrize("error", [UpdateFailed("update", "it failed"), GuestFailed("use the guest", "it died"), HANGS])
+@pytest.mark.parametrize(
+    "error",
+    [
+        UpdateFailed("update", "it failed"),
+        GuestFailed("use the guest", "it died"),
+        InstrumentError("read the descriptors", "the process ended"),
+        HANGS,
+    ],
+)
 def test_figures_are_kept_when_the_body_fails(case: MeasuredCase, error: Exception) -> None:
     with pytest.raises(type(error)), case.under_traffic():
         raise error
@@ -122,7 +138,7 @@ def test_figures_are_kept_when_the_guest_hangs_after_the_traffic(
 def test_figures_are_kept_when_a_further_control_run_fails(case: MeasuredCase, monkeypatch: pytest.MonkeyPatch) -> None:
     """So are the checks of the quiet NIC, which name the flow on which the guest is silent."""
     monkeypatch.setattr(MeasuredCase, "run_control", raising(HANGS))
-    short = fake_session()
+    short = FakeSession()
     short.sent = 5
     case._control_runs.append(cast("TrafficSession", short))
     with pytest.raises(DeadlineExceeded), case.under_traffic():

@@ -210,12 +210,36 @@ def test_packet_that_leaves_a_queue_uncounted_is_not_lost_by_a_full_queue() -> N
 
 def test_packets_of_other_streams_explain_nothing() -> None:
     """Frames of another stream at the capture do not explain a missing answer."""
-    after: dict[str, int | None] = {"station.rx_packets": 130, "capture.captured": 98, "capture.drops": 0}
+    after: dict[str, int | None] = {"capture.frames": 130, "capture.captured": 98, "capture.drops": 0}
     after["capture.others"] = 30
     capture = next(hop for hop in count_hops(dict.fromkeys(after, 0), after) if hop.hop == "capture")
     assert (capture.dropped, capture.others, capture.unexplained) == (0, 30, 2)
     packets = place(missing(1, 2, 3, direction=Direction.RETURN), [capture], NO_DROPS, UPDATES)
     assert placed_at(packets) == {"capture": 2, HopName.UNEXPLAINED: 1}
+
+
+def test_announcements_of_qemu_do_not_hide_answers_that_it_lost() -> None:
+    after: dict[str, int | None] = {"guest.tx_packets": 100, "capture.announcements": 5, "tap.rx_packets": 102}
+    after |= dict.fromkeys(("tap.rx_dropped", "tap.rx_errors"), 0)
+    hops = count_hops(dict.fromkeys(after, 0), after)
+    qemu = next(hop for hop in hops if (hop.hop, hop.direction) == (HopName.QEMU, Direction.RETURN))
+    assert (qemu.entered, qemu.unexplained) == (105, 3)
+
+
+@pytest.mark.parametrize(
+    ("hop", "counter", "cause"),
+    [
+        (HopName.GUEST_STACK, "guest.udp_in_errors", Cause.UPDATE),  # a wrong checksum
+        (HopName.GUEST_STACK, "guest.udp_rcvbuf_errors", Cause.GUEST),
+        (HopName.REFLECTOR, "reflector.send_errors", Cause.UPDATE),  # no room in the guest's NIC
+        (HopName.REFLECTOR, "reflector.log_overflow", Cause.INSTRUMENT),
+    ],
+)
+def test_packets_that_qemu_damages_or_does_not_take_are_lost_by_the_update(
+    hop: HopName, counter: str, cause: Cause
+) -> None:
+    (packet,) = missing(STOP)
+    assert cause_of(replace(packet, hop=hop, counter=counter)) is cause
 
 
 def test_absent_counters_are_not_zero() -> None:

@@ -35,8 +35,11 @@ HERE = cast(NetworkNamespace, Here())
 
 
 @contextlib.contextmanager
-def reflector(answers: Callable[[int], bool]) -> Iterator[tuple[Flow, ...]]:
-    """A reflector on the loopback interface that answers the numbers selected by ``answers``; yields flows to it."""
+def reflector(answers: Callable[[int], bool], copies: int = 1) -> Iterator[tuple[Flow, ...]]:
+    """A reflector on the loopback interface that answers the numbers selected by ``answers``; yields flows to it.
+
+    :param copies: of each answer.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened, contextlib.ExitStack() as stack:
         opened.bind(("127.0.0.1", 0))
         opened.settimeout(0.05)
@@ -49,7 +52,8 @@ def reflector(answers: Callable[[int], bool]) -> Iterator[tuple[Flow, ...]]:
                     packet = SenderPacket.decode(payload)
                     if answers(packet.sequence):
                         now = time.time_ns()
-                        opened.sendto(ReflectorPacket(0, now, now, packet.sequence, packet.sent_ns).encode(), peer)
+                        for _ in range(copies):
+                            opened.sendto(ReflectorPacket(0, now, now, packet.sequence, packet.sent_ns).encode(), peer)
 
         thread = threading.Thread(target=reflect)
         thread.start()
@@ -82,6 +86,14 @@ def test_missing_answers_are_counted_once() -> None:
         assert probes.count_missing(Deadline(0.3, "answers")) == 2
         probes.send()
         assert probes.count_missing(Deadline(10, "answers")) == 0
+
+
+def test_an_answer_to_an_earlier_packet_is_not_the_first() -> None:
+    with reflector(lambda number: number == 0, copies=9) as flows, Probes(HERE, flows) as probes:
+        probes.wait_answers(Deadline(10, "answers"), count=1)
+        probes.send()
+        assert probes.count_missing(Deadline(0.3, "answers")) == 2
+        assert probes.first_answer_ns is None
 
 
 def test_a_silent_flow_is_named() -> None:

@@ -24,7 +24,7 @@ START = 1_760_000_000_000_000_000
 PERIOD = 1_000_000
 OFFSET = 7_000_000_000  # guest's clock minus host's
 FLOW = flows_between()[0]
-SENDER = SenderReport(0, {}, 0, 0, 0, 0, None, None)
+SENDER = SenderReport(0, {}, 0, None, None)
 CAPTURE = CaptureReport(0, {}, 0, 0, 0, 0)
 
 delays = st.integers(10_000, 5 * PERIOD)

@@ -9,7 +9,17 @@ import pytest
 from msgspec import structs
 
 from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.records import Budget, Check, DescriptorCount, GuestFact, InstrumentHealth, Outcome, Role, Stream
+from cprlib.evidence.records import (
+    FLOW,
+    Budget,
+    Check,
+    DescriptorCount,
+    GuestFact,
+    InstrumentHealth,
+    Outcome,
+    Role,
+    Stream,
+)
 from cprlib.traffic.figures import Cause, Direction, Interruption, InterruptionPerDirection, LedgerRow, PerDirection
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.judge import judge, judge_run
@@ -265,6 +275,13 @@ def test_overlong_pause_explains_reordering_and_the_streams_of_the_lost_packets(
     assert judge(case, DEFAULT).outcome == outcome
     more = replace(case, streams=(replace(case.streams[0], lost=6),))
     assert judge(more, DEFAULT).outcome == Outcome.FAIL
+
+
+def test_flows_of_the_main_stream_are_judged_once() -> None:
+    flow = Stream("ipv4:20048", FLOW, sent=9, lost=5, duplicates=0, reordered=9)
+    case = replace(good_case(), loss=PerDirection(5, 0), missing=lost(5, Cause.GUEST), streams=(flow,))
+    assert judge(case, DEFAULT).outcome == Outcome.INCONCLUSIVE
+    assert judge(replace(case, streams=(replace(flow, kind="stamp"),)), DEFAULT).outcome == Outcome.FAIL
 
 
 def test_control_run_with_a_loss_is_inconclusive() -> None:

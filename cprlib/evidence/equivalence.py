@@ -174,7 +174,7 @@ class AllowedDifference:
     """One entry of the file.
 
     :param path: pattern of the paths of the values.
-    :param reason: why the difference is none that a guest or an operator would mind.
+    :param reason: why the difference affects neither the guest nor the operator.
     :param comparisons, mechanisms: to which the entry is restricted; empty for all.
     :param bits: of a hexadecimal value, which alone may differ; the whole value when 0.
     """

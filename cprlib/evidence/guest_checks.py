@@ -84,7 +84,7 @@ def queue_use_check(shares: tuple[QueueShare, ...], queues: int) -> Check:
 def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
     """A failed check for each QEMU that crashed, and for each console on which the guest's kernel died.
 
-    They are made whatever the test waited for, and whether it noticed or not; also of QEMUs below the case's own: one
+    They do not depend on what the test waited for. They include QEMUs below the case's own: one
     that restored the guest before it was booted, and one without an update for comparison.
 
     :param folder: the case's, with the consoles and what QEMUs left that crashed.
@@ -129,6 +129,6 @@ def starvation_checks(folder: Path, control_run_ms: float, failed_update: bool) 
                 outcome, message = Outcome.INCONCLUSIVE, f"without an update, {message}"
             elif control_run_ms >= STANDSTILL_MS:
                 outcome = Outcome.INCONCLUSIVE
-                message += f"; without an update this machine stood still for {control_run_ms:,.0f} ms"
+                message += f"; the longest gap in the control run was {control_run_ms:,.0f} ms"
             found.append(Check("guest-not-starved", outcome, "the guest's processors get time", line, message))
     return tuple(found)

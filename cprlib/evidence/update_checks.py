@@ -172,7 +172,7 @@ def vhost_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> tuple[Ch
     after = len(update.target_after.workers)
     releases = update.mechanism.handling.releases_vhost  # with others the source releases vhost when it ends
     left = len(update.source_after.workers) if releases else 0
-    waited = f", {update.source_after.waited_ms:.0f} ms after the first look" if releases else ""
+    waited = f", {update.source_after.waited_ms:.0f} ms of waiting for them to end" if releases else ""
     messages = f"{update.source_messages}\n{update.target_messages}".splitlines()
     found = [line.strip() for line in messages if any(text in line for text in DOWNGRADE_MESSAGES)]
     return (

@@ -86,7 +86,7 @@ class MeasuredCase(GuestCase):
     """A guest, traffic through it, updates under that traffic, and what was seen.
 
     :param parameters: the run's, with what the test's own guest changes.
-    :param packets: that the policy wants a measured run to have; at a low rate traffic flows for longer.
+    :param packets: that the policy requires of a measured run; at a low rate traffic flows for longer.
     """
 
     def __init__(self, parameters: SuiteParameters, folder: Path, evidence: CaseEvidence, *, packets: int = 0) -> None:

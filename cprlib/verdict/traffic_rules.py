@@ -43,7 +43,7 @@ def _instrument_problems(case: CaseEvidence, rules: InstrumentRules) -> Iterator
     if not case.sent:
         yield "no test packet was sent" if case.sent == 0 else "the packets sent were not counted"
     elif case.sent < rules.min_sent:
-        yield f"{counted(case.sent)} sent, the policy wants {rules.min_sent:,} or more"
+        yield f"{counted(case.sent)} sent, the policy requires at least {rules.min_sent:,}"
     for drops, who in ((seen.capture_drops, "the capture"), (seen.reflector_drops, "the reflector's socket")):
         if drops is None:
             yield f"drops of {who} were not read"
@@ -200,7 +200,7 @@ def interruption_findings(case: CaseEvidence, policy: Policy, baseline_ms: float
         for limit, words in exceeded:
             text = f"{shown}, {words} {limit:,.0f} ms"
             if still_ms > seen.low_ms * LONGEST_STANDSTILL:
-                text += f"; without an update this machine stood still for {still_ms:,.0f} ms"
+                text += f"; the longest gap in the control run was {still_ms:,.0f} ms"
                 yield inconclusive("interruption", text)
             elif seen.low_ms - lag_ms <= limit < seen.low_ms:
                 text += f"; the guest answered packets up to {lag_ms:,.0f} ms late: it had too little processor time"

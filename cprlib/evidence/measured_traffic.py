@@ -101,3 +101,15 @@ def packets_of(result: TrafficResult) -> Packets:
     )
     sent_ns, reflected_ns, returned_ns = zip(*rows, strict=True) if rows else ((), (), ())
     return Packets.from_ns(sent_ns, reflected_ns, returned_ns)
+
+
+def after_update_check(result: TrafficResult) -> Check:
+    """The guest loses nothing in a further control run, after its updates: such a loss is no matter of the machine."""
+    name, expected = "nothing-lost-afterwards", f"each of {result.sent} packets answered"
+    if not result.lost:
+        return Check(name, Outcome.PASS, expected, "none lost")
+    validity = check_instrument(result)
+    if not validity.conclusive:
+        return Check(name, Outcome.INCONCLUSIVE, expected, "; ".join(validity.problems))
+    meaning = f"{result.lost} of {result.sent} packets lost after the update, while nothing was updated"
+    return Check(name, Outcome.FAIL, expected, f"{result.lost} lost", meaning)

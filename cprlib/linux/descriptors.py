@@ -75,6 +75,11 @@ class DescriptorTable:
         """The rows of one kind, in order of their numbers."""
         return tuple(row for row in self.rows if row.kind == kind)
 
+    @property
+    def device_counts(self) -> dict[str, int]:
+        """Number of tap and vhost descriptors."""
+        return {kind: self.count(kind) for kind in DEVICE_KINDS}
+
     def count(self, *kinds: str) -> int:
         """Number of the descriptors of these kinds."""
         return sum(row.kind in kinds for row in self.rows)

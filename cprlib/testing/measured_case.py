@@ -19,7 +19,7 @@ from cprlib.errors import (
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import guest_view, queue_shares, queue_use_check, view_guest
-from cprlib.evidence.measured_traffic import guest_stops, packets_of, with_ledger, with_traffic
+from cprlib.evidence.measured_traffic import after_update_check, guest_stops, packets_of, with_ledger, with_traffic
 from cprlib.evidence.records import StatePair
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, parts_of
 from cprlib.evidence.update_checks import (
@@ -95,6 +95,7 @@ class MeasuredCase(GuestCase):
         self.ports = PortAllocator()
         self._packets = packets
         self._control_runs: list[TrafficSession] = []
+        self._control_after: TrafficSession | None = None  # a further control run, with the guest after its updates
         self._running: TrafficSession | None = None
 
     def _warm_flows(self) -> tuple[Flow, ...]:
@@ -114,14 +115,17 @@ class MeasuredCase(GuestCase):
 
         :param at_least_s: seconds; a control run is valid for a measured run of up to twice its length.
         """
-        duration_s = max(self.parameters.control_run, at_least_s)
-        settings = StreamSettings(rate=self.parameters.rate, duration_s=duration_s)
         with self.control_step():
-            station, flows = self.guest.topology.station, self._warm_flows()
-            with TrafficSession(station, flows, settings) as session:
-                session.wait_sent(Deadline(duration_s + 20, "the control run's packets to be sent"))
-                session.finish()
-        self._control_runs.append(session)
+            self._control_runs.append(self._send_for(max(self.parameters.control_run, at_least_s)))
+
+    def _send_for(self, duration_s: float) -> TrafficSession:
+        """Send test packets for some seconds, without an update."""
+        settings = StreamSettings(rate=self.parameters.rate, duration_s=duration_s)
+        station, flows = self.guest.topology.station, self._warm_flows()
+        with TrafficSession(station, flows, settings) as session:
+            session.wait_sent(Deadline(duration_s + 20, "the control run's packets to be sent"))
+            session.finish()
+        return session
 
     def silent_nics(self, netdevs: Sequence[TapNetdev]) -> tuple[str, ...]:
         """Netdevs over which no packet comes back.
@@ -230,7 +234,7 @@ class MeasuredCase(GuestCase):
             seconds = missing / self.parameters.rate + SPARE_S
             if seconds <= LONGEST_CONTROL_RUN_S:
                 try:
-                    self.run_control(seconds)
+                    self._control_after = self._send_for(seconds)
                 except DeadlineExceeded as error:
                     return error
         return None
@@ -291,6 +295,10 @@ class MeasuredCase(GuestCase):
             self.warn(error.one_line())
         result = session.result(log, reflector_drops=overflow)
         control_runs = tuple(run.result(log, reflector_drops=overflow) for run in self._control_runs)
+        if self._control_after:
+            later = self._control_after.result(log, reflector_drops=overflow)
+            self.add_checks(after_update_check(later))
+            control_runs += (later,) if not later.lost else ()
         control_run = ControlRun(control_runs) if control_runs else None
         self.evidence = with_traffic(self.evidence, result, control_run, self.parameters.queue_length)
         self.evidence = replace(

@@ -51,12 +51,15 @@ class LossLimits(CountLimits, frozen=True):
 
 
 class StreamLimits(PolicyTable, frozen=True):
-    """Limits of each further stream: started in the guest, TCP, other flows."""
+    """Limits of each further stream: started in the guest, TCP.
+
+    :param longest_stall_ms: the longest time without a packet, or without an answer over TCP, whose time-out doubles.
+    """
 
     lost: Count = 0
     duplicates: Count = 0
     reordered: Count = 0
-    longest_stall_ms: Positive | None = None
+    longest_stall_ms: Positive | None = 3000.0
 
 
 class InterruptionLimits(PolicyTable, frozen=True):

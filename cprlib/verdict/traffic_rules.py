@@ -167,14 +167,14 @@ def _streams(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
             finding = failed(about, f"{text}, the policy allows {limit:,}")
             of_pause = name == "reordered" or (name == "lost" and 0 < count <= overflowed)
             yield _of_overlong_pause(case, policy, finding) if of_pause else finding
-        if limits.longest_stall_ms is not None and stream.kind == "tcp":
-            if stream.longest_stall_ms is None:
-                yield inconclusive(about, "its longest stall was not measured")
-            elif stream.longest_stall_ms > limits.longest_stall_ms:
-                yield failed(
-                    about,
-                    f"stalled for {stream.longest_stall_ms:,.0f} ms, the policy allows {limits.longest_stall_ms:,.0f}",
-                )
+        longest_ms, stall_ms = limits.longest_stall_ms, stream.longest_stall_ms
+        if longest_ms is None or (stall_ms is None and stream.kind != "tcp"):
+            continue
+        if stall_ms is None:
+            yield inconclusive(about, "its longest stall was not measured")
+        elif stall_ms > longest_ms:
+            finding = failed(about, f"stalled for {stall_ms:,.0f} ms, the policy allows {longest_ms:,.0f}")
+            yield _of_overlong_pause(case, policy, finding)
 
 
 def interruption_findings(case: CaseEvidence, policy: Policy, baseline_ms: float | None) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable, changed_counts
+from cprlib.linux.descriptors import DEVICE_KINDS, DescriptorTable, changed_counts, read_table
 from cprlib.process import describe_status
 from cprlib.qemu.nic_state import differences
 from cprlib.qemu.wrapper import last_message
@@ -14,6 +14,7 @@ from cprlib.update.faults import Action, Actor, Survivor
 from cprlib.update.outcome import FAILED_STATES
 from cprlib.update.results import FaultResult
 
+ENDS = {Action.CANCEL: "cancelled", Action.NO_CPR_CHANNEL: "none"}  # status by query-migrate; others: failed
 NO_NAME = "Unknown error"  # strerror(3) of what is no error number
 
 
@@ -29,6 +30,7 @@ def check_end(case: MeasuredCase, result: FaultResult, tap: TapView | None) -> N
             _check_tap(case, result, tap)
         case Survivor.TARGET:
             _check_target(case, result)
+            _check_target_devices(case, result, tap)
         case Survivor.EITHER:
             _check_one_owner(case, result)
         case Survivor.NEITHER:
@@ -41,13 +43,13 @@ def check_end(case: MeasuredCase, result: FaultResult, tap: TapView | None) -> N
 def _check_source(case: MeasuredCase, result: FaultResult) -> None:
     """The migration ends, with a reason when it failed, and the source has its run state."""
     fault, context = result.fault, _context(result)
-    good: tuple[str, ...] = ("failed", "cancelled", "none")
+    good = {ENDS.get(fault.action, "failed")}
     if fault.unnoticed:
-        good = ("completed", "failed")  # the source may still be writing when the target ends
+        good.add("completed")  # unless the source is still writing when the target ends
     case.expect(
         "ends",
         result.migration in good,
-        f"the migration is one of {', '.join(good)}",
+        f"the migration is {' or '.join(sorted(good))}",
         _migration(result),
         f"{context}: the migration status is {result.migration}",
     )
@@ -87,6 +89,15 @@ def _check_target(case: MeasuredCase, result: FaultResult) -> None:
     if fault.action in (Action.CONTINUE, Action.MIGRATE_AGAIN, Action.UNPLUG):
         meaning = f"{context}: it was not refused, while the target is given the guest"
         case.expect("refused", bool(result.refused), "refused", result.refused, meaning)
+
+
+def _check_target_devices(case: MeasuredCase, result: FaultResult, tap: TapView | None) -> None:
+    """The target has as many tap and vhost descriptors as the source had, and the tap is unchanged."""
+    if case.guest.machine.exit_status() is not None:
+        return
+    has, had = read_table(case.guest.machine.pid).device_counts, result.before.table.device_counts
+    case.expect_equal("descriptor-counts", has, had, "tap and vhost descriptors in the target")
+    _compare_tap(case, tap)
 
 
 def _check_one_owner(case: MeasuredCase, result: FaultResult) -> None:
@@ -159,14 +170,19 @@ def _check_descriptors(case: MeasuredCase, result: FaultResult) -> None:
 
 def _check_tap(case: MeasuredCase, result: FaultResult, tap: TapView | None) -> None:
     """The tap, which the target has used too, is unchanged: attached queues, header, send buffer, offloads."""
-    if result.after is None or tap is None:
+    if result.after is not None:
+        _compare_tap(case, tap)
+
+
+def _compare_tap(case: MeasuredCase, tap: TapView | None) -> None:
+    if tap is None:
         return
     now = read_tap_view(case.guest.topology, case.guest.machine)
     case.expect_empty(
         "tap",
         differences(tap.facts(), now.facts()),
         "the tap's queues, header and offloads are unchanged",
-        "the failed update changed the source's tap",
+        "the update changed the tap",
     )
 
 

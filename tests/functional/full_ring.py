@@ -29,8 +29,8 @@ from cprlib.update.hooks import RecordMainChannel
 
 WAITING = 200  # packets that have no room in the ring
 RATE = 3000.0  # packets/s
-# between two looks of the driver, ms: longer than it takes until the guest stops; for an update the state is read first
-SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 5000
+# between two looks of the driver, ms: longer than it takes until the guest stops
+SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 4000
 ARRIVE_S = 5.0
 ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
 PAGE, DATAGRAM, DATAGRAMS = 4096, 1400, 8  # bytes; the datagrams are one packet for the NIC

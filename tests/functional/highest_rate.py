@@ -103,7 +103,7 @@ def find_highest_rate(
     return RateSearch(highest, refused, tuple(trials))
 
 
-def search_highest_rate(case: MeasuredCase, *, first: float) -> RateSearch:
+def search_highest_rate(case: MeasuredCase, *, first: float, limit: float) -> RateSearch:
     """Search the highest rate (packets/s) that a case's guest carries without loss, by short runs of one flow."""
     guest, first_port = case.guest, case.ports.take()
 
@@ -117,4 +117,4 @@ def search_highest_rate(case: MeasuredCase, *, first: float) -> RateSearch:
         log, dropped = reflector_log(guest.agent)
         return RateTrial.of(session.result(log, reflector_drops=dropped))
 
-    return find_highest_rate(measure, first=first)
+    return find_highest_rate(measure, first=first, limit=limit)

@@ -44,7 +44,7 @@ class RefusalTester:
             case.expect_empty(name, problems, f"so after each of {count} refused additions", MEANINGS[name])
 
     def attempt(self, row: NetdevAttempt) -> None:
-        """Make one attempt, compare descriptors, then use the id for a netdev that works.
+        """Make one attempt and compare descriptors; after one with ``cpr=on``, use the id for a netdev that works.
 
         :raises QemuFailed: QEMU died.
         """

@@ -90,8 +90,7 @@ def powered_off(guest: OperatedGuest) -> list[str]:
 
 def alarm_set(guest: OperatedGuest) -> list[str]:
     """The guest has set the alarm of its real-time clock, which comes in the target."""
-    guest.agent.set_alarm(ALARM_S)
-    guest.updater.live_update("alarm-set")
+    guest.updater.live_update("alarm-set", lambda: guest.agent.set_alarm(ALARM_S))
     came = Deadline(ALARM_S + EVENT_S, "the alarm of the guest's real-time clock", Awaited.GUEST)
     came.poll(lambda: not guest.agent.files([ALARM])[ALARM].text.strip(), 0.05)
     return []

@@ -50,4 +50,3 @@ class Announcements(LiveUpdateTest):
             more = case.frames.wait_announced(FrameClass.ARP, GUEST.mac, resumed, quiet, MOST_BY_GUEST + 1)
             expected = f"at most {MOST_BY_GUEST} gratuitous ARP of the guest in {QUIET_S:.0f} s"
             case.expect("guest-stops-announcing", more is None, expected, "fewer" if more is None else "more")
-            case.expect_no_nic_error()

@@ -149,7 +149,7 @@ class FailingSystemCalls(LiveUpdateTest):
             with failed_updates(case) as updates:
                 updates.calls_fail = True
                 for item in UPDATES:
-                    if not fail_update(case, calls, updates, item):
+                    if not fail_update(case, calls, updates, item, more=item is not UPDATES[-1]):
                         return
                 fail_to_stop(case, updates)
             fall_back(case, calls)
@@ -163,9 +163,12 @@ class FailingSystemCalls(LiveUpdateTest):
 
 
 def fail_update(
-    case: MeasuredCase, calls: SupervisedCalls, updates: FaultSequence, item: UpdateWithFailingCalls
+    case: MeasuredCase, calls: SupervisedCalls, updates: FaultSequence, item: UpdateWithFailingCalls, *, more: bool
 ) -> bool:
-    """Inject a fault while calls fail, and check that QEMU reports it; returns whether the guest answers."""
+    """Inject a fault while calls fail, and check that QEMU reports it; returns whether the guest answers.
+
+    :param more: as for :meth:`FaultSequence.inject`.
+    """
     machine, name = case.guest.machine, item.fault.name
     before, table = machine.mark_messages(), read_table(machine.pid)
     vhost = [row.number for row in table.of_kind("vhost")]
@@ -173,7 +176,7 @@ def fail_update(
     for failure in item.failures:
         descriptor = failure.descriptor if failure.on_vhost is None else vhost[failure.on_vhost]
         calls.arm(replace(failure, descriptor=descriptor, other_than=sockets if failure.on_new else ()))
-    answers = updates.inject([item.fault])
+    answers = updates.inject([item.fault], more=more)
     made = all_made(case, name, calls)
     said = "\n".join([machine.messages_since(before), query_migration(machine).error])
     if item.said and made:

@@ -15,7 +15,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.words import listed
 from netdev_refusals import File, attempts, helper_failures, refusals
-from refusal_tester import RefusalTester, changes, takes_path_descriptors
+from refusal_tester import MEANINGS, RefusalTester, changes, takes_path_descriptors
 from tap_sources import Programs
 
 
@@ -75,6 +75,8 @@ def expect_no_worse_with_cpr(case: MeasuredCase, programs: Programs, first: int)
         "QEMU refuses a netdev whose helper failed",
         "QEMU accepted a netdev whose helper failed",
     )
+    names, expected = tester.problems["id-is-free"], "a netdev of the same id can be added"
+    case.expect_empty("helper-failure-frees-id", names, expected, MEANINGS["id-is-free"])
     only = sorted(left[True] - left[False])
     case.expect_empty(
         "bridge-helper-failure",

@@ -51,11 +51,8 @@ class PluggedMemory(LiveUpdateTest):
                 add_and_remove_memory(case.guest.machine)
             fill_memory(case)
             exchange_packets(case, 1, "with-plugged-memory")
-            size = memory_size(case.guest.agent)
             case.live_update(label="second")
             exchange_packets(case, 1, "after-second-update")
-            case.expect_equal("memory-kept", memory_size(case.guest.agent), size, "the guest's memory in KiB")
-            case.expect_no_nic_error()
 
 
 def fill_memory(case: MeasuredCase) -> None:

@@ -133,7 +133,7 @@ def comparison_policy(policy: Policy) -> Policy:
         policy,
         interruption=replace_struct(policy.interruption, max_ms=None, max_ratio=None),
         reordered=CountLimits(UNLIMITED, UNLIMITED),
-        streams=replace_struct(policy.streams, reordered=UNLIMITED),
+        streams=replace_struct(policy.streams, reordered=UNLIMITED, longest_stall_ms=None),
     )
 
 

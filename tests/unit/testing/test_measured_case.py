@@ -135,9 +135,24 @@ def test_figures_are_kept_when_the_guest_hangs_after_the_traffic(
     expect_figures(case)
 
 
+def test_loss_in_a_control_run_after_the_update_is_not_the_machines(
+    case: MeasuredCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MeasuredCase, "_send_for", lambda *_: FakeSession())  # loses one packet
+    short = FakeSession()
+    short.sent = 5
+    case._control_runs.append(cast("TrafficSession", short))
+    with case.under_traffic():
+        pass
+    afterwards = next(check for check in case.evidence.checks if check.name == "nothing-lost-afterwards")
+    assert afterwards.outcome is Outcome.FAIL
+    assert "1 of 20 packets lost after the update" in afterwards.message
+    assert case.evidence.instrument.control_run_sent == 20  # the further one does not count
+
+
 def test_figures_are_kept_when_a_further_control_run_fails(case: MeasuredCase, monkeypatch: pytest.MonkeyPatch) -> None:
     """So are the checks of the quiet NIC, which name the flow on which the guest is silent."""
-    monkeypatch.setattr(MeasuredCase, "run_control", raising(HANGS))
+    monkeypatch.setattr(MeasuredCase, "_send_for", raising(HANGS))
     short = FakeSession()
     short.sent = 5
     case._control_runs.append(cast("TrafficSession", short))

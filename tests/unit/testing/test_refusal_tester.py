@@ -25,14 +25,18 @@ pytestmark = pytest.mark.fast
 
 @dataclass
 class Monitor:
-    """A QEMU's monitor that refuses ``netdev_add``, or accepts it."""
+    """A QEMU's monitor that refuses a netdev with a helper, or accepts it.
+
+    :param keeps_ids: it refuses the next netdev, too.
+    """
 
     accepts: bool
+    keeps_ids: bool = False
     commands: list[str] = field(default_factory=list)
 
     def execute(self, command: str, arguments: Mapping[str, object]) -> None:
         self.commands.append(command)
-        if command == "netdev_add" and not self.accepts:
+        if command == "netdev_add" and not self.accepts and ("helper" in arguments or self.keeps_ids):
             raise QmpRefused(f"add {arguments['id']}", "bridge helper failed", error_class="GenericError")
 
 
@@ -46,6 +50,8 @@ def checked(folder: Path, monitor: Monitor) -> dict[str, Outcome]:
 
 def test_a_netdev_whose_helper_failed_must_be_refused(tmp_path: Path) -> None:
     assert set(checked(tmp_path, Monitor(accepts=False)).values()) == {Outcome.PASS}
+    keeping = checked(tmp_path, Monitor(accepts=False, keeps_ids=True))
+    assert [name for name, outcome in keeping.items() if outcome is Outcome.FAIL] == ["helper-failure-frees-id"]
     accepting = Monitor(accepts=True)
     assert checked(tmp_path, accepting)["helper-failure-is-refused"] is Outcome.FAIL
     assert accepting.commands[:2] == ["netdev_add", "netdev_del"]

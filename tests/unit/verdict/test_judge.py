@@ -78,6 +78,10 @@ def test_good_evidence_passes(policy: str) -> None:
         check(Outcome.FAIL),
         changed(guest_view=(GuestFact("mac", "a", "b"),)),
         changed(streams=(Stream("tcp out", "tcp", sent=9, lost=1),)),
+        changed(streams=(Stream("tcp out", "tcp", sent=9, lost=0, longest_stall_ms=15001.0),)),
+        changed(
+            streams=(Stream("from the guest", "stamp", 9, lost=0, duplicates=0, reordered=0, longest_stall_ms=15001.0),)
+        ),
         changed(streams=(Stream("udp out", "udp", sent=9, lost=0, duplicates=0, reordered=1),)),
         changed(interruption=pause(5100.0, 5101.0)),
     ],

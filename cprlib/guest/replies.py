@@ -149,15 +149,13 @@ class NicInfo:
 
 @dataclass(frozen=True, slots=True)
 class NetInfo:
-    """NICs and the counters of the IP stack (names as in /proc/net/snmp and snmp6, without ``Udp6``).
+    """NICs and the counters of the IP stack.
 
-    :param stack: all counters of the IP stack that are not 0: ``Ip.InHdrErrors``, ``Ip6InHdrErrors``.
+    :param stack: all counters that are not 0: ``Ip.InHdrErrors`` of /proc/net/snmp, ``Ip6InHdrErrors`` of snmp6.
     """
 
     nics: Annotated[tuple[NicInfo, ...], Meta(max_length=ENTRIES_LIMIT)]
-    udp: Numbers
-    udp6: Numbers
-    stack: Numbers = field(default_factory=dict)
+    stack: Numbers
 
     def nic(self) -> NicInfo:
         """The NIC that the tests use.

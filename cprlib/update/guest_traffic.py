@@ -28,7 +28,7 @@ WARM_UP_S = 10.0
 
 CAPTURE = ("frames", "captured", "answers", "bad_checksums", "drops", "others", "announcements")
 GUEST_NIC = ("rx_packets", "rx_dropped", "rx_errors", "tx_packets", "tx_dropped", "tx_errors")
-GUEST_UDP = {  # name of the counter: its name in /proc/net/snmp
+GUEST_UDP = {  # name of the counter: its name in /proc/net/snmp, and in snmp6 after "Udp6"
     "guest.udp_no_ports": "NoPorts",
     "guest.udp_in_errors": "InErrors",
     "guest.udp_rcvbuf_errors": "RcvbufErrors",
@@ -78,8 +78,8 @@ def read_hop_counters(guest: RunningGuest) -> Counters:
     nic = seen.nic()
     counters |= {f"guest.{name}": nic.counters.get(name) for name in GUEST_NIC}
     for ours, theirs in GUEST_UDP.items():
-        known = [table.get(theirs) for table in (seen.udp, seen.udp6)]
-        counters[ours] = None if None in known else sum(count or 0 for count in known)
+        count = seen.stack.get(f"Udp.{theirs}", 0) + seen.stack.get(f"Udp6{theirs}", 0)
+        counters[ours] = count if seen.stack else None
     errors, overflow = counters["guest.udp_in_errors"], counters["guest.udp_rcvbuf_errors"]
     if errors is not None and overflow is not None:
         counters["guest.udp_in_errors"] = errors - overflow

@@ -10,7 +10,7 @@
 static struct {
     struct watch timer;
     struct toggle settings;
-    uint64_t changes, failures, worst_ns;
+    uint64_t changes, failures;
     int last_errno;
     bool opened, active;
 } state;
@@ -18,7 +18,6 @@ static struct {
 static void timer_ready(void *self, uint32_t events)
 {
     const struct toggle *settings = &state.settings;
-    uint64_t before = monotonic_ns(), took;
     uint32_t pairs = state.changes % 2 ? settings->low : settings->high;
 
     (void)self;
@@ -31,9 +30,6 @@ static void timer_ready(void *self, uint32_t events)
         state.last_errno = errno;
     }
     state.changes++;
-    took = monotonic_ns() - before;
-    if (took > state.worst_ns)
-        state.worst_ns = took;
     timer_set(&state.timer, monotonic_ns() + settings->period_ms * NS_PER_MS);
 }
 
@@ -46,7 +42,7 @@ int channels_toggle(const struct toggle *settings)
         state.opened = true;
     }
     state.settings = *settings;
-    state.changes = state.failures = state.worst_ns = 0;
+    state.changes = state.failures = 0;
     state.last_errno = 0;
     state.active = true;
     timer_set(&state.timer, monotonic_ns() + NS_PER_MS);
@@ -66,11 +62,8 @@ void channels_report(struct output *out)
 
     if (state.opened)
         ethtool_get_channels(state.settings.device, &used, &possible);
-    json_bool(out, "active", state.active);
     json_count(out, "changes", state.changes);
     json_count(out, "failures", state.failures);
     json_number(out, "last_errno", state.last_errno);
-    json_count(out, "worst_ns", state.worst_ns);
     json_count(out, "channels", used);
-    json_count(out, "channels_max", possible);
 }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/utsname.h>
-#include <unistd.h>
 
 #include "broken_ring.h"
 #include "channels.h"
@@ -39,33 +38,22 @@ static void ping(struct request *request, struct output *out)
     clocks(out);
 }
 
-static void file_member(struct output *out, const char *key, const char *path)
-{
-    char line[1024];
-
-    read_line(path, line, sizeof(line));
-    json_string(out, key, line);
-}
-
 static void identity(struct request *request, struct output *out)
 {
     struct utsname names;
+    char boot[64];
 
     (void)request;
     uname(&names);
     clocks(out);
     json_string(out, "kernel", names.release);
-    json_string(out, "kernel_version", names.version);
-    json_count(out, "processors", (uint64_t)sysconf(_SC_NPROCESSORS_ONLN));
-    file_member(out, "boot_id", "/proc/sys/kernel/random/boot_id");
-    file_member(out, "clocksource", "/sys/devices/system/clocksource/clocksource0/current_clocksource");
-    file_member(out, "command_line", "/proc/cmdline");
+    read_line("/proc/sys/kernel/random/boot_id", boot, sizeof(boot));
+    json_string(out, "boot_id", boot);
 }
 
 static void netinfo(struct request *request, struct output *out)
 {
     (void)request;
-    clocks(out);
     netinfo_report(out);
 }
 
@@ -73,7 +61,6 @@ static void set_channels(struct request *request, struct output *out)
 {
     const char *device = request_text(request, "device");
     uint32_t pairs = (uint32_t)request_number(request, "pairs", 1, 65535, 1), used, possible;
-    uint64_t before = monotonic_ns();
 
     if (*request->error)
         return;
@@ -81,8 +68,6 @@ static void set_channels(struct request *request, struct output *out)
         request_fail(request, "set %u channels of %.16s: %s", pairs, device, strerror(errno));
     ethtool_get_channels(device, &used, &possible);
     json_count(out, "channels", used);
-    json_count(out, "channels_max", possible);
-    json_count(out, "took_ns", monotonic_ns() - before);
 }
 
 static void set_rings(struct request *request, struct output *out)
@@ -129,7 +114,6 @@ static void toggle_status(struct request *request, struct output *out)
 static void reflector(struct request *request, struct output *out)
 {
     (void)request;
-    clocks(out);
     reflector_report(out);
 }
 
@@ -153,7 +137,6 @@ static void pause_reflector(struct request *request, struct output *out)
 static void sender(struct request *request, struct output *out)
 {
     (void)request;
-    clocks(out);
     sender_report(out);
 }
 
@@ -183,9 +166,9 @@ static void sender_begin(struct request *request, struct output *out)
 
 static void sender_end(struct request *request, struct output *out)
 {
+    (void)out;
     if (!sender_stop((unsigned)request_number(request, "stream", 0, 1000, 0)))
         request_fail(request, "no such stream");
-    sender_report(out);
 }
 
 static void sender_forget(struct request *request, struct output *out)
@@ -208,7 +191,6 @@ static const void *log_part(struct request *request, struct output *out, size_t 
     if (strcmp(name, "sender") != 0 && strcmp(name, "reflector") != 0)
         request_fail(request, "of=%.20s is neither reflector nor sender", name);
     *length = count * sizeof(struct record);
-    json_count(out, "from", from);
     json_count(out, "records", count);
     json_count(out, "record_size", sizeof(struct record));
     json_count(out, "total", log->count);

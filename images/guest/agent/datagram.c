@@ -41,7 +41,7 @@ int datagram_open(int family, uint16_t port)
     size_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, DATAGRAM_BUFFER);
     size_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, DATAGRAM_BUFFER);
     /* RECVERR: without it a packet that the device's queue refuses is dropped silently. */
-    if (set(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1) < 0 || set(fd, SOL_SOCKET, SO_RXQ_OVFL, 1) < 0 ||
+    if (set(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1) < 0 ||
         (v6 && (set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1) < 0 ||
                 set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1) < 0 || set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) < 0 ||
                 set(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, 255) < 0 || set(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) < 0)) ||
@@ -122,9 +122,6 @@ void arrival_read(struct arrival *arrival, struct msghdr *message)
             memcpy(&stamp, CMSG_DATA(control), sizeof(stamp));
             arrival->time_ns = (uint64_t)stamp.tv_sec * NS_PER_S + (uint64_t)stamp.tv_nsec;
             arrival->kernel_stamp = true;
-        } else if (level == SOL_SOCKET && type == SO_RXQ_OVFL) {
-            arrival->socket_drops = (uint32_t)read_int(control);
-            arrival->has_drops = true;
         } else if ((level == IPPROTO_IP && type == IP_TTL) || (level == IPPROTO_IPV6 && type == IPV6_HOPLIMIT)) {
             arrival->ttl = (uint8_t)read_int(control);
         } else if (level == IPPROTO_IP && type == IP_TOS) {

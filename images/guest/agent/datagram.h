@@ -23,21 +23,11 @@ struct arrival {
     bool kernel_stamp;    /* false: without a time stamp of the kernel, time_ns is the time of reading */
     uint8_t ttl;          /* 0 when unknown */
     uint8_t traffic_class;
-    uint32_t socket_drops; /* SO_RXQ_OVFL; only valid with has_drops */
-    bool has_drops;
     union {
         struct in_pktinfo v4;
         struct in6_pktinfo v6;
     } local; /* the address and interface at which it arrived */
     bool has_local;
-};
-
-/* Errors while sending. */
-struct send_counters {
-    uint64_t no_buffer;  /* ENOBUFS, EAGAIN, ENOMEM: refused temporarily, sent again */
-    uint64_t icmp_error; /* errors of earlier packets that ICMP reported, from the error queue */
-    uint64_t failed;     /* not sent */
-    int last_errno;
 };
 
 /* A non-blocking socket, options set; local port 0: any. Returns the descriptor or -1 with errno. */
@@ -50,7 +40,7 @@ bool address_equal(const union address *one, const union address *other);
 /* Numeric text of the address, without port; room for INET6_ADDRSTRLEN. */
 void address_format(const union address *address, char *text);
 void arrival_read(struct arrival *arrival, struct msghdr *message);
-/* Empty the error queue (IP_RECVERR); returns the number of errors taken. */
+/* Empty the error queue (IP_RECVERR) of the errors that ICMP reported; returns their number. */
 unsigned datagram_drain_errors(int fd);
 /* Packets that this socket dropped because its buffer was full, SK_MEMINFO_DROPS; -1 when unknown. */
 int64_t datagram_drops(int fd);

@@ -280,7 +280,6 @@ void ethtool_report(struct output *out, const char *device)
 
     ask(device, &driver);
     json_string(out, "driver", driver.driver);
-    json_string(out, "bus", driver.bus_info);
     if (ask(device, &permanent) == 0) {
         const uint8_t *a = permanent.address;
 

@@ -132,16 +132,13 @@ static void report_device(struct output *out, const char *device)
 {
     json_open(out, NULL, '{');
     json_string(out, "name", device);
-    json_number(out, "index", (int64_t)if_nametoindex(device));
     device_string(out, "mac", device, "address");
     device_number(out, "mtu", device, "mtu");
     device_number(out, "flags", device, "flags");
     device_number(out, "carrier", device, "carrier");
     device_number(out, "carrier_changes", device, "carrier_changes");
     device_string(out, "operstate", device, "operstate");
-    device_number(out, "tx_queue_len", device, "tx_queue_len");
     device_string(out, "virtio_features", device, "device/features"); /* one character a bit, bit 0 first */
-    device_string(out, "virtio_status", device, "device/status");
     report_counters(out, device);
     ethtool_report(out, device);
     queue_packets_report(out, device);
@@ -179,92 +176,6 @@ static void report_stack(struct output *out)
     json_close(out, '}');
 }
 
-/* The Udp lines of /proc/net/snmp: one of names, one of values. */
-static void report_snmp(struct output *out)
-{
-    FILE *file = fopen("/proc/net/snmp", "re");
-    char names[LINE], values[LINE], *name_state, *value_state;
-
-    json_open(out, "udp", '{');
-    while (file && fgets(names, sizeof(names), file) && fgets(values, sizeof(values), file)) {
-        char *name = strtok_r(names, " \n", &name_state), *value = strtok_r(values, " \n", &value_state);
-
-        if (!name || strcmp(name, "Udp:") != 0)
-            continue;
-        while (value && (name = strtok_r(NULL, " \n", &name_state)) && (value = strtok_r(NULL, " \n", &value_state)))
-            json_number(out, name, strtoll(value, NULL, 10));
-    }
-    if (file)
-        fclose(file);
-    json_close(out, '}');
-}
-
-static void report_snmp6(struct output *out)
-{
-    FILE *file = fopen("/proc/net/snmp6", "re");
-    char line[LINE], name[64];
-    long long value;
-
-    json_open(out, "udp6", '{');
-    while (file && fgets(line, sizeof(line), file))
-        if (sscanf(line, "Udp6%63s %lld", name, &value) == 2)
-            json_number(out, name, value);
-    if (file)
-        fclose(file);
-    json_close(out, '}');
-}
-
-/* Sockets of /proc/net/udp or udp6: local port, bytes waiting, drops (the last column). */
-static void report_sockets(struct output *out, const char *key, const char *path)
-{
-    FILE *file = fopen(path, "re");
-    char line[LINE];
-
-    json_open(out, key, '[');
-    while (file && fgets(line, sizeof(line), file)) {
-        unsigned port, waiting;
-        char *last = strrchr(line, ' ');
-
-        line[strcspn(line, "\n")] = '\0';
-        while (last && last > line && !last[1]) { /* the line ends in spaces */
-            *last = '\0';
-            last = strrchr(line, ' ');
-        }
-        if (!last || sscanf(line, " %*d: %*[0-9A-Fa-f]:%x %*s %*s %*x:%x", &port, &waiting) != 2)
-            continue;
-        json_open(out, NULL, '{');
-        json_count(out, "port", port);
-        json_count(out, "waiting", waiting);
-        json_number(out, "drops", strtoll(last, NULL, 10));
-        json_close(out, '}');
-    }
-    if (file)
-        fclose(file);
-    json_close(out, ']');
-}
-
-/* /proc/net/softnet_stat: per processor packets, dropped, time squeezed, all hexadecimal. */
-static void report_softnet(struct output *out)
-{
-    FILE *file = fopen("/proc/net/softnet_stat", "re");
-    char line[LINE];
-    unsigned packets, dropped, squeezed, sum[3] = {0};
-
-    while (file && fgets(line, sizeof(line), file))
-        if (sscanf(line, "%x %x %x", &packets, &dropped, &squeezed) == 3) {
-            sum[0] += packets;
-            sum[1] += dropped;
-            sum[2] += squeezed;
-        }
-    if (file)
-        fclose(file);
-    json_open(out, "softnet", '{');
-    json_count(out, "packets", sum[0]);
-    json_count(out, "dropped", sum[1]);
-    json_count(out, "time_squeeze", sum[2]);
-    json_close(out, '}');
-}
-
 void netinfo_report(struct output *out)
 {
     struct if_nameindex *devices = if_nameindex();
@@ -277,9 +188,4 @@ void netinfo_report(struct output *out)
         if_freenameindex(devices);
     json_close(out, ']');
     report_stack(out);
-    report_snmp(out);
-    report_snmp6(out);
-    report_sockets(out, "sockets", "/proc/net/udp");
-    report_sockets(out, "sockets6", "/proc/net/udp6");
-    report_softnet(out);
 }

@@ -31,10 +31,8 @@ static struct {
     struct session sessions[SESSIONS];
     unsigned session_count;
     unsigned last_session;
-    uint64_t received, reflected, too_short, truncated, corrupt, too_many_sessions, no_stamp;
-    uint32_t socket_drops[2];
+    uint64_t received, reflected, too_short, truncated, corrupt, too_many_sessions, send_failed;
     int64_t drops_base[2];
-    struct send_counters sending;
     bool paused;
 } state;
 
@@ -107,34 +105,30 @@ static uint64_t send_answer(int fd, struct msghdr *message, uint16_t *flags)
 {
     uint8_t *packet = message->msg_iov->iov_base;
     uint64_t deadline = 0, now, sent;
+    int error;
 
     for (;;) {
         sent = realtime_ns();
         put_ntp(packet + STAMP_TIME, sent);
         if (sendmsg(fd, message, MSG_DONTWAIT) >= 0)
             return sent;
-        state.sending.last_errno = errno;
+        error = errno;
         *flags |= RECORD_RETRIED;
         now = monotonic_ns();
         if (!deadline)
             deadline = now + SEND_WAIT_MS * NS_PER_MS;
         if (now >= deadline)
             break;
-        if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM) {
+        if (error == EAGAIN || error == ENOBUFS || error == ENOMEM) {
             struct pollfd room = {.fd = fd, .events = POLLOUT};
 
-            state.sending.no_buffer++;
             /* POLLOUT does not show that the device's queue is full: wait a millisecond */
-            poll(&room, errno == EAGAIN ? 1 : 0, errno == EAGAIN ? 10 : 1);
-        } else if (errno != EINTR) {
-            unsigned taken = datagram_drain_errors(fd);
-
-            state.sending.icmp_error += taken;
-            if (!taken && state.sending.last_errno != ECONNREFUSED && state.sending.last_errno != EHOSTUNREACH)
-                break; /* EINVAL, EPERM ...: permanent */
+            poll(&room, error == EAGAIN ? 1 : 0, error == EAGAIN ? 10 : 1);
+        } else if (error != EINTR && !datagram_drain_errors(fd) && error != ECONNREFUSED && error != EHOSTUNREACH) {
+            break; /* EINVAL, EPERM ...: permanent */
         }
     }
-    state.sending.failed++;
+    state.send_failed++;
     *flags |= RECORD_NOT_SENT;
     return sent;
 }
@@ -153,8 +147,6 @@ static void reflect(int fd, struct msghdr *message, uint8_t *packet, size_t size
 
     state.received++;
     arrival_read(&arrival, message);
-    if (arrival.has_drops)
-        state.socket_drops[fd == state.watch[1].fd] = arrival.socket_drops;
     if (size < STAMP_SIZE) {
         state.too_short++;
         return;
@@ -172,10 +164,8 @@ static void reflect(int fd, struct msghdr *message, uint8_t *packet, size_t size
         state.too_many_sessions++;
         return;
     }
-    if (!arrival.kernel_stamp) {
-        state.no_stamp++;
+    if (!arrival.kernel_stamp)
         flags |= RECORD_NO_KERNEL_STAMP;
-    }
     sequence = session->next_sequence++;
     sender_ns = get_ntp(packet + STAMP_TIME);
 
@@ -224,7 +214,7 @@ static void reflector_ready(void *self, uint32_t events)
     union address peers[BATCH];
 
     if (events & EPOLLERR)
-        state.sending.icmp_error += datagram_drain_errors(watch->fd);
+        datagram_drain_errors(watch->fd);
     for (int round = 0; round < ROUNDS; round++) {
         int count;
 
@@ -272,8 +262,7 @@ void reflector_reset(void)
     log_reset(&state.log);
     state.session_count = state.last_session = 0;
     state.received = state.reflected = state.too_short = state.truncated = 0;
-    state.corrupt = state.too_many_sessions = state.no_stamp = 0;
-    state.sending = (struct send_counters){0};
+    state.corrupt = state.too_many_sessions = state.send_failed = 0;
     for (int i = 0; i < 2; i++)
         state.drops_base[i] = state.watch[i].fd < 0 ? 0 : datagram_drops(state.watch[i].fd);
 }
@@ -315,16 +304,10 @@ void reflector_report(struct output *out)
     json_count(out, "truncated", state.truncated);
     json_count(out, "corrupt", state.corrupt);
     json_count(out, "too_many_sessions", state.too_many_sessions);
-    json_count(out, "no_kernel_stamp", state.no_stamp);
-    json_count(out, "send_no_buffer", state.sending.no_buffer);
-    json_count(out, "send_icmp_errors", state.sending.icmp_error);
-    json_count(out, "send_failed", state.sending.failed);
-    json_number(out, "send_last_errno", state.sending.last_errno);
+    json_count(out, "send_failed", state.send_failed);
     json_number(out, "socket_drops", known ? drops : -1);
-    json_count(out, "rxq_overflow", (uint64_t)state.socket_drops[0] + state.socket_drops[1]);
     json_number(out, "receive_buffer", datagram_receive_buffer(state.watch[0].fd));
     json_count(out, "log_records", state.log.count);
-    json_count(out, "log_capacity", state.log.capacity);
     json_count(out, "log_overflow", state.log.overflow);
     json_open(out, "sessions", '[');
     for (unsigned i = 0; i < state.session_count; i++) {

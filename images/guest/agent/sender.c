@@ -27,8 +27,8 @@ struct stream {
     uint64_t skipped;  /* slots in which nothing was sent */
     uint32_t sequence;  /* the next packet's */
     uint64_t answers, foreign;
-    uint64_t worst_late_ns;
-    struct send_counters sending;
+    uint64_t icmp_errors; /* errors of earlier packets that ICMP reported */
+    uint64_t failed;      /* packets not sent, for another reason than lack of buffers */
     bool active;
 };
 
@@ -70,15 +70,12 @@ static bool send_one(struct stream *stream)
         put_ntp(packet + STAMP_TIME, now);
         if (send(stream->socket.fd, packet, stream->settings.size, MSG_DONTWAIT) >= 0)
             break;
-        stream->sending.last_errno = errno;
-        if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM) {
-            stream->sending.no_buffer++;
+        if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM)
             return false;
-        }
         /* An error of an earlier packet that ICMP reported, or a permanent one. */
-        stream->sending.icmp_error += datagram_drain_errors(stream->socket.fd);
+        stream->icmp_errors += datagram_drain_errors(stream->socket.fd);
         if (tries == 3) {
-            stream->sending.failed++;
+            stream->failed++;
             return false;
         }
     }
@@ -103,8 +100,6 @@ static void timer_ready(void *self, uint32_t events)
     timer_expired(&stream->timer);
     if (!stream->active)
         return;
-    if (now > due && now - due > stream->worst_late_ns)
-        stream->worst_late_ns = now - due;
     while (now > due + BEHIND_MS * NS_PER_MS) {
         stream->skipped++;
         due = slot_time(stream, ++stream->slot);
@@ -153,7 +148,7 @@ static void socket_ready(void *self, uint32_t events)
     uint8_t packet[STAMP_SIZE], control[DATAGRAM_CONTROL] __attribute__((aligned(8)));
 
     if (events & EPOLLERR)
-        stream->sending.icmp_error += datagram_drain_errors(stream->socket.fd);
+        stream->icmp_errors += datagram_drain_errors(stream->socket.fd);
     for (int i = 0; i < BATCHES; i++) {
         struct iovec part = {.iov_base = packet, .iov_len = sizeof(packet)};
         struct msghdr message = {
@@ -242,33 +237,22 @@ void sender_reset(void)
 
 void sender_report(struct output *out)
 {
-    json_count(out, "log_records", state.log.count);
-    json_count(out, "log_capacity", state.log.capacity);
-    json_count(out, "log_overflow", state.log.overflow);
     json_open(out, "streams", '[');
     for (unsigned i = 0; i < state.count; i++) {
         const struct stream *stream = &state.streams[i];
         union address local = {0};
         socklen_t length = sizeof(local);
-        char text[INET6_ADDRSTRLEN];
 
         getsockname(stream->socket.fd, &local.any, &length);
-        address_format(&stream->settings.destination, text);
         json_open(out, NULL, '{');
         json_bool(out, "active", stream->active);
-        json_string(out, "destination", text);
-        json_count(out, "port", address_port(&stream->settings.destination));
         json_count(out, "source_port", address_port(&local));
-        json_count(out, "ssid", stream->settings.ssid);
         json_count(out, "sent", stream->sequence);
         json_count(out, "answers", stream->answers);
         json_count(out, "foreign", stream->foreign);
         json_count(out, "slots_skipped", stream->skipped);
-        json_count(out, "worst_late_ns", stream->worst_late_ns);
-        json_count(out, "send_no_buffer", stream->sending.no_buffer);
-        json_count(out, "send_icmp_errors", stream->sending.icmp_error);
-        json_count(out, "send_failed", stream->sending.failed);
-        json_number(out, "send_last_errno", stream->sending.last_errno);
+        json_count(out, "send_icmp_errors", stream->icmp_errors);
+        json_count(out, "send_failed", stream->failed);
         json_number(out, "socket_drops", datagram_drops(stream->socket.fd));
         json_close(out, '}');
     }

@@ -310,7 +310,6 @@ void tcp_report(struct request *request, struct output *out)
         json_string(out, "sha256", text);
         json_count(out, "longest_stall_ns", connection->stall_ns);
         json_count(out, "retransmissions", info.tcpi_total_retrans);
-        json_count(out, "rtt_us", info.tcpi_rtt);
         json_number(out, "error", connection->error);
         json_close(out, '}');
     }

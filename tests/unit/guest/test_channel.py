@@ -116,4 +116,4 @@ def test_hostile_text_is_made_printable() -> None:
 
 def test_a_guest_without_the_nic_is_an_instrument_error() -> None:
     with pytest.raises(InstrumentError):
-        NetInfo((), {}, {}).nic()
+        NetInfo((), {}).nic()

@@ -166,7 +166,7 @@ class AgentConnection:
         return self._channel.request("tcp-start", parameters).number("connection")
 
     def stop_tcp(self, connection: int) -> None:
-        """Let a source stop sending and close its half; the digest covers what was sent."""
+        """Let a source stop sending and close its half; the CRC-32 covers what was sent."""
         self._repeatable("tcp-stop", {"connection": connection})
 
     def tcp(self) -> tuple[TcpResult, ...]:

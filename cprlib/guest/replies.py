@@ -248,7 +248,7 @@ class TcpResult:
     """One TCP connection of the guest.
 
     :param role: ``source`` or ``sink``; :param state: ``connecting``, ``open``, ``done`` or ``failed``.
-    :param byte_count: of content sent or received; :param sha256: their digest, in hexadecimal.
+    :param byte_count: of content sent or received; :param crc32: of this content.
     :param longest_stall_ns: the longest time without progress between the first byte and the last.
     :param retransmissions: segments, TCP_INFO tcpi_total_retrans; :param error: errno, 0 for none.
     """
@@ -256,7 +256,7 @@ class TcpResult:
     role: Text
     state: Text
     byte_count: Number
-    sha256: Text
+    crc32: Number
     longest_stall_ns: Number
     retransmissions: Number
     error: Number

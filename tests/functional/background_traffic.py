@@ -224,7 +224,7 @@ def _connect(case: MeasuredCase, station: StationEndpoints, role: TcpRole) -> tu
 
 def _add_connection(case: MeasuredCase, role: TcpRole, station: TcpEndpointReport, guest: TcpResult) -> None:
     to_guest = role is TcpRole.SOURCE
-    errors = content_errors(station, guest.byte_count, guest.sha256, guest.error)
+    errors = content_errors(station, guest.byte_count, guest.crc32, guest.error)
     sent, received = (station.byte_count, guest.byte_count) if to_guest else (guest.byte_count, station.byte_count)
     case.add_stream(
         Stream(

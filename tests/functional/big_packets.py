@@ -180,7 +180,7 @@ def _problems(station: TcpEndpointReport, guest: TcpResult | None, byte_count: i
     """
     if guest is None:
         return [f"it stopped after {station.byte_count} bytes"]
-    problems = list(content_errors(station, guest.byte_count, guest.sha256, guest.error))
+    problems = list(content_errors(station, guest.byte_count, guest.crc32, guest.error))
     if byte_count not in (None, station.byte_count) and not problems:
         problems.append(f"{station.byte_count} of {byte_count} bytes were transferred")
     return problems

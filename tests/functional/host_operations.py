@@ -245,7 +245,7 @@ def _tcp_round(guest: OperatedGuest, first_port: int) -> list[str]:
     return [
         f"TCP {'to' if report.role is TcpRole.SOURCE else 'from'} the guest: {error}"
         for report, result in zip(reports, results, strict=True)
-        for error in content_errors(report, result.byte_count, result.sha256, result.error)
+        for error in content_errors(report, result.byte_count, result.crc32, result.error)
     ]
 
 

@@ -362,7 +362,7 @@ void control_handle(char *line, struct output *out)
     if (!known)
         request_fail(&request, "unknown command %.40s", request.command);
     json_count(out, "payload", length);
-    json_count(out, "crc32", payload ? crc32(payload, length) : 0);
+    json_count(out, "crc32", crc32(0, payload, length));
     json_close(out, '}');
     output_raw(out, "\n", 1);
     if (payload)

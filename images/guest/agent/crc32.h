@@ -6,11 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-static inline uint32_t crc32(const void *data, size_t length)
+/* The CRC of bytes and of what was before them, whose CRC is `crc`; 0 for nothing. */
+static inline uint32_t crc32(uint32_t crc, const void *data, size_t length)
 {
     static uint32_t table[256];
     const uint8_t *bytes = data;
-    uint32_t crc = 0xffffffff;
 
     if (!table[1])
         for (uint32_t i = 0; i < 256; i++) {
@@ -20,6 +20,7 @@ static inline uint32_t crc32(const void *data, size_t length)
                 value = value & 1 ? value >> 1 ^ 0xedb88320 : value >> 1;
             table[i] = value;
         }
+    crc = ~crc;
     for (size_t i = 0; i < length; i++)
         crc = crc >> 8 ^ table[(crc ^ bytes[i]) & 0xff];
     return ~crc;

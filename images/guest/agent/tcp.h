@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* TCP connections across a live update: predictable content (content.h), hashed at both ends. */
+/* TCP connections across a live update: predictable content (content.h), with its CRC-32 at both ends. */
 #ifndef TCP_H
 #define TCP_H
 

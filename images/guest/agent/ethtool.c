@@ -3,30 +3,13 @@
 
 #include <errno.h>
 #include <linux/ethtool.h>
-#include <linux/sockios.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "flow_queues.h"
-
-static int ask(const char *device, void *request)
-{
-    struct ifreq name = {.ifr_data = request};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    int result;
-
-    if (fd < 0)
-        return -1;
-    snprintf(name.ifr_name, sizeof(name.ifr_name), "%s", device);
-    result = ioctl(fd, SIOCETHTOOL, &name);
-    close(fd);
-    return result;
-}
+#include "netdevice.h"
+#include "rss.h"
 
 /* The names of a set of strings, `count` of them; freed by the caller; NULL when there are none. */
 static struct ethtool_gstrings *strings(const char *device, uint32_t set, uint32_t *count)
@@ -38,7 +21,7 @@ static struct ethtool_gstrings *strings(const char *device, uint32_t set, uint32
     struct ethtool_gstrings *names;
 
     *count = 0;
-    if (ask(device, &size) < 0 || !size.info.sset_mask || !size.length)
+    if (device_ethtool(device, &size) < 0 || !size.info.sset_mask || !size.length)
         return NULL;
     names = calloc(1, sizeof(*names) + (size_t)size.length * ETH_GSTRING_LEN);
     if (!names)
@@ -46,7 +29,7 @@ static struct ethtool_gstrings *strings(const char *device, uint32_t set, uint32
     names->cmd = ETHTOOL_GSTRINGS;
     names->string_set = set;
     names->len = size.length;
-    if (ask(device, names) < 0) {
+    if (device_ethtool(device, names) < 0) {
         free(names);
         return NULL;
     }
@@ -73,7 +56,7 @@ static void report_features(struct output *out, const char *device)
     if (names && bits) {
         bits->cmd = ETHTOOL_GFEATURES;
         bits->size = words;
-        if (ask(device, bits) == 0)
+        if (device_ethtool(device, bits) == 0)
             for (uint32_t i = 0; i < count; i++) {
                 const struct ethtool_get_features_block *block = &bits->features[i / 32];
                 uint32_t bit = 1u << (i % 32);
@@ -100,7 +83,7 @@ static void report_statistics(struct output *out, const char *device)
     if (names && values) {
         values->cmd = ETHTOOL_GSTATS;
         values->n_stats = count;
-        if (ask(device, values) == 0)
+        if (device_ethtool(device, values) == 0)
             for (uint32_t i = 0; i < count && i < values->n_stats; i++)
                 json_count(out, name_at(names, i, name), values->data[i]);
     }
@@ -117,11 +100,11 @@ static void report_link(struct output *out, const char *device)
         uint32_t modes[3 * INT8_MAX];
     } link = {.head = {.cmd = ETHTOOL_GLINKSETTINGS}};
 
-    if (ask(device, &link) < 0 || link.head.link_mode_masks_nwords >= 0)
+    if (device_ethtool(device, &link) < 0 || link.head.link_mode_masks_nwords >= 0)
         return;
     link.head.cmd = ETHTOOL_GLINKSETTINGS;
     link.head.link_mode_masks_nwords = (int8_t)-link.head.link_mode_masks_nwords; /* the kernel's number of words */
-    if (ask(device, &link) < 0)
+    if (device_ethtool(device, &link) < 0)
         return;
     json_count(out, "speed", link.head.speed);
     json_count(out, "duplex", link.head.duplex);
@@ -133,7 +116,7 @@ static void report_coalescing(struct output *out, const char *device)
 {
     struct ethtool_coalesce c = {.cmd = ETHTOOL_GCOALESCE};
 
-    if (ask(device, &c) < 0)
+    if (device_ethtool(device, &c) < 0)
         return;
     json_count(out, "rx_usecs", c.rx_coalesce_usecs);
     json_count(out, "rx_frames", c.rx_max_coalesced_frames);
@@ -152,17 +135,17 @@ static void report_settings(struct output *out, const char *device)
     uint32_t flows[] = {TCP_V4_FLOW, UDP_V4_FLOW, TCP_V6_FLOW, UDP_V6_FLOW, IPV4_FLOW, IPV6_FLOW};
 
     json_open(out, "settings", '{');
-    if (ask(device, &ring) == 0) {
+    if (device_ethtool(device, &ring) == 0) {
         json_count(out, "rx_ring", ring.rx_pending);
         json_count(out, "rx_ring_max", ring.rx_max_pending);
         json_count(out, "tx_ring", ring.tx_pending);
         json_count(out, "tx_ring_max", ring.tx_max_pending);
     }
-    if (ask(device, &channels) == 0) {
+    if (device_ethtool(device, &channels) == 0) {
         json_count(out, "combined", channels.combined_count);
         json_count(out, "combined_max", channels.max_combined);
     }
-    if (ask(device, &link) == 0)
+    if (device_ethtool(device, &link) == 0)
         json_count(out, "link", link.data);
     report_link(out, device);
     report_coalescing(out, device);
@@ -171,34 +154,10 @@ static void report_settings(struct output *out, const char *device)
         char name[32];
 
         snprintf(name, sizeof(name), "hash_fields_%u", flows[i]);
-        if (ask(device, &hash) == 0)
+        if (device_ethtool(device, &hash) == 0)
             json_count(out, name, hash.data);
     }
     json_close(out, '}');
-}
-
-/* "rss": hash function, then indirection table and key as they are in memory, hexadecimal; "" without RSS. */
-static void report_rss(struct output *out, const char *device)
-{
-    enum { MOST = 4096 };
-    struct {
-        struct ethtool_rxfh head;
-        uint8_t data[MOST];
-    } rss = {.head = {.cmd = ETHTOOL_GRSSH}};
-    char text[2 * MOST + 16] = "";
-    size_t length;
-    int used;
-
-    if (ask(device, &rss) == 0) {
-        length = rss.head.indir_size * sizeof(uint32_t) + rss.head.key_size;
-        rss.head.cmd = ETHTOOL_GRSSH;
-        if (length <= MOST && ask(device, &rss) == 0) {
-            used = snprintf(text, sizeof(text), "%u ", rss.head.hfunc);
-            for (size_t i = 0; i < length; i++)
-                used += snprintf(text + used, sizeof(text) - (size_t)used, "%02x", rss.data[i]);
-        }
-    }
-    json_string(out, "rss", text);
 }
 
 void ethtool_get_channels(const char *device, uint32_t *used, uint32_t *possible)
@@ -206,7 +165,7 @@ void ethtool_get_channels(const char *device, uint32_t *used, uint32_t *possible
     struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
 
     *used = *possible = 0;
-    if (ask(device, &channels) == 0) {
+    if (device_ethtool(device, &channels) == 0) {
         *used = channels.combined_count;
         *possible = channels.max_combined;
     }
@@ -216,11 +175,11 @@ int ethtool_set_channels(const char *device, uint32_t pairs)
 {
     struct ethtool_channels channels = {.cmd = ETHTOOL_GCHANNELS};
 
-    if (ask(device, &channels) < 0)
+    if (device_ethtool(device, &channels) < 0)
         return -1;
     channels.cmd = ETHTOOL_SCHANNELS;
     channels.combined_count = pairs;
-    if (ask(device, &channels) < 0)
+    if (device_ethtool(device, &channels) < 0)
         return -1;
     flow_queues_keep(device);
     return 0;
@@ -230,12 +189,12 @@ int ethtool_set_rings(const char *device, uint32_t rx, uint32_t tx)
 {
     struct ethtool_ringparam ring = {.cmd = ETHTOOL_GRINGPARAM};
 
-    if (ask(device, &ring) < 0)
+    if (device_ethtool(device, &ring) < 0)
         return -1;
     ring.cmd = ETHTOOL_SRINGPARAM;
     ring.rx_pending = rx;
     ring.tx_pending = tx;
-    return ask(device, &ring);
+    return device_ethtool(device, &ring);
 }
 
 int ethtool_set_feature(const char *device, const char *feature, bool on)
@@ -256,7 +215,7 @@ int ethtool_set_feature(const char *device, const char *feature, bool on)
             bits->size = words;
             bits->features[i / 32].valid = 1u << (i % 32);
             bits->features[i / 32].requested = on ? 1u << (i % 32) : 0;
-            result = ask(device, bits);
+            result = device_ethtool(device, bits);
             if (result > 0) { /* ETHTOOL_F_*: not done, or only recorded as requested */
                 errno = EOPNOTSUPP;
                 result = -1;
@@ -278,9 +237,9 @@ void ethtool_report(struct output *out, const char *device)
     uint32_t used, possible;
     char mac[18];
 
-    ask(device, &driver);
+    device_ethtool(device, &driver);
     json_string(out, "driver", driver.driver);
-    if (ask(device, &permanent) == 0) {
+    if (device_ethtool(device, &permanent) == 0) {
         const uint8_t *a = permanent.address;
 
         snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3], a[4], a[5]);
@@ -291,6 +250,6 @@ void ethtool_report(struct output *out, const char *device)
     json_count(out, "channels_max", possible);
     report_features(out, device);
     report_settings(out, device);
-    report_rss(out, device);
+    rss_member(out, device);
     report_statistics(out, device);
 }

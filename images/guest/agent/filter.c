@@ -6,14 +6,12 @@
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAC = 6 };
+#include "netdevice.h"
 
 static bool adding(struct request *request)
 {
@@ -22,31 +20,6 @@ static bool adding(struct request *request)
     if (strcmp(action, "add") != 0 && strcmp(action, "remove") != 0)
         request_fail(request, "action=%.20s is neither add nor remove", action);
     return !strcmp(action, "add");
-}
-
-/* An ioctl on a temporary socket. Returns 0, or -1 with errno. */
-static int request_ioctl(unsigned long number, void *argument)
-{
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), result, saved;
-
-    if (fd < 0)
-        return -1;
-    result = ioctl(fd, number, argument);
-    saved = errno;
-    close(fd);
-    errno = saved;
-    return result < 0 ? -1 : 0;
-}
-
-static int set_up(const char *device)
-{
-    struct ifreq name = {0};
-
-    snprintf(name.ifr_name, sizeof(name.ifr_name), "%.15s", device);
-    if (request_ioctl(SIOCGIFFLAGS, &name) < 0)
-        return -1;
-    name.ifr_flags |= IFF_UP;
-    return request_ioctl(SIOCSIFFLAGS, &name);
 }
 
 void filter_vlan(struct request *request)
@@ -66,13 +39,14 @@ void filter_vlan(struct request *request)
         struct vlan_ioctl_args adding_command = {.cmd = ADD_VLAN_CMD, .u.VID = vlan};
 
         snprintf(adding_command.device1, sizeof(adding_command.device1), "%.16s", device);
-        if (request_ioctl(SIOCSIFVLAN, &command) < 0 || request_ioctl(SIOCSIFVLAN, &adding_command) < 0 || set_up(name) < 0)
+        if (device_ioctl(AF_INET, SIOCSIFVLAN, &command) < 0 ||
+            device_ioctl(AF_INET, SIOCSIFVLAN, &adding_command) < 0 || device_change_flags(name, IFF_UP, 0) < 0)
             request_fail(request, "add VLAN %d to %.16s: %s", vlan, device, strerror(errno));
         return;
     }
     command = (struct vlan_ioctl_args){.cmd = DEL_VLAN_CMD};
     memcpy(command.device1, name, sizeof(name));
-    if (request_ioctl(SIOCSIFVLAN, &command) < 0)
+    if (device_ioctl(AF_INET, SIOCSIFVLAN, &command) < 0)
         request_fail(request, "remove VLAN %d from %.16s: %s", vlan, device, strerror(errno));
 }
 
@@ -92,7 +66,7 @@ static int unicast(const char *device, const uint8_t *mac, bool add)
                       .ndm_state = NUD_PERMANENT,
                       .ndm_flags = NTF_SELF,
                       .ndm_ifindex = (int)if_nametoindex(device)},
-        .attribute = {.rta_len = RTA_LENGTH(MAC), .rta_type = NDA_LLADDR},
+        .attribute = {.rta_len = RTA_LENGTH(MAC_SIZE), .rta_type = NDA_LLADDR},
     };
     struct {
         struct nlmsghdr head;
@@ -104,7 +78,7 @@ static int unicast(const char *device, const uint8_t *mac, bool add)
 
     if (fd < 0)
         return -1;
-    memcpy(message.mac, mac, MAC);
+    memcpy(message.mac, mac, MAC_SIZE);
     if (send(fd, &message, message.head.nlmsg_len, 0) >= 0)
         length = recv(fd, &answer, sizeof(answer), 0);
     close(fd);
@@ -120,19 +94,16 @@ void filter_address(struct request *request)
 {
     const char *device = request_text(request, "device"), *text = request_text(request, "mac");
     bool add = adding(request);
-    struct ifreq name = {0};
-    uint8_t mac[MAC];
-    char rest;
+    struct ifreq name = device_request(device);
+    uint8_t mac[MAC_SIZE];
     int result;
 
-    if (sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", &mac[0], &mac[1], &mac[2], &mac[3], &mac[4], &mac[5], &rest) != MAC)
-        request_fail(request, "mac=%.20s is no address", text);
+    parse_mac(request, text, mac);
     if (*request->error)
         return;
     if (mac[0] & 1) {
-        snprintf(name.ifr_name, sizeof(name.ifr_name), "%.15s", device);
-        memcpy(name.ifr_hwaddr.sa_data, mac, MAC);
-        result = request_ioctl(add ? SIOCADDMULTI : SIOCDELMULTI, &name);
+        memcpy(name.ifr_hwaddr.sa_data, mac, MAC_SIZE);
+        result = device_ioctl(AF_INET, add ? SIOCADDMULTI : SIOCDELMULTI, &name);
     } else {
         result = unicast(device, mac, add);
     }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "flow_queues.h"
 
-#include <fcntl.h>
 #include <glob.h>
 #include <stdio.h>
 #include <unistd.h>
+
+#include "sysfs.h"
 
 void flow_queues_keep(const char *device)
 {
@@ -16,13 +17,7 @@ void flow_queues_keep(const char *device)
     snprintf(pattern, sizeof(pattern), "/sys/class/net/%.15s/queues/tx-*/xps_cpus", device);
     if (glob(pattern, GLOB_NOSORT, NULL, &found) != 0)
         return;
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-        int fd = open(found.gl_pathv[i], O_WRONLY | O_CLOEXEC);
-
-        if (fd < 0)
-            continue;
-        dprintf(fd, "0"); /* no processors; refused by a device with one queue, which needs nothing */
-        close(fd);
-    }
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        sysfs_write(found.gl_pathv[i], "0"); /* no processors; refused by a device with one queue, which needs nothing */
     globfree(&found);
 }

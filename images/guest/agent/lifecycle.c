@@ -3,11 +3,10 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <net/if.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 #include "clock.h"
 #include "flow_queues.h"
 #include "loop.h"
+#include "netdevice.h"
 #include "sysfs.h"
 
 enum { ANSWER_MS = 100, QUEUE_LENGTH = 20000 /* as init sets it */ };
@@ -45,29 +45,24 @@ static bool parse_network(const char *text, int family, void *address, unsigned 
     return *slash && !*end && *prefix <= (family == AF_INET ? 32 : 128) && inet_pton(family, copy, address) == 1;
 }
 
-static int set_up(int fd, const char *device)
+static int set_up(const char *device)
 {
-    struct ifreq name = {0};
+    struct ifreq name = device_request(device);
 
-    snprintf(name.ifr_name, sizeof(name.ifr_name), "%.15s", device);
     name.ifr_qlen = QUEUE_LENGTH;
-    if (ioctl(fd, SIOCSIFTXQLEN, &name) < 0 || ioctl(fd, SIOCGIFFLAGS, &name) < 0)
-        return -1;
-    name.ifr_flags |= IFF_UP;
-    return ioctl(fd, SIOCSIFFLAGS, &name);
+    return device_ioctl(AF_INET, SIOCSIFTXQLEN, &name) < 0 ? -1 : device_change_flags(device, IFF_UP, 0);
 }
 
-static int add_ipv4(int fd, const char *device, struct in_addr address, unsigned prefix)
+static int add_ipv4(const char *device, struct in_addr address, unsigned prefix)
 {
-    struct ifreq name = {0};
+    struct ifreq name = device_request(device);
     struct sockaddr_in *value = (void *)&name.ifr_addr;
 
-    snprintf(name.ifr_name, sizeof(name.ifr_name), "%.15s", device);
     *value = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = address};
-    if (ioctl(fd, SIOCSIFADDR, &name) < 0)
+    if (device_ioctl(AF_INET, SIOCSIFADDR, &name) < 0)
         return -1;
     value->sin_addr.s_addr = htonl(prefix ? ~0u << (32 - prefix) : 0);
-    return ioctl(fd, SIOCSIFNETMASK, &name);
+    return device_ioctl(AF_INET, SIOCSIFNETMASK, &name);
 }
 
 static int add_ipv6(const char *device, struct in6_addr address, unsigned prefix)
@@ -77,24 +72,17 @@ static int add_ipv6(const char *device, struct in6_addr address, unsigned prefix
         uint32_t prefix;
         int index;
     } change = {address, prefix, (int)if_nametoindex(device)};
-    int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), result, saved;
 
-    if (fd < 0)
-        return -1;
-    result = ioctl(fd, SIOCSIFADDR, &change);
-    saved = errno;
-    close(fd);
-    errno = saved;
-    return result < 0 && errno != EEXIST ? -1 : 0;
+    return device_ioctl(AF_INET6, SIOCSIFADDR, &change) < 0 && errno != EEXIST ? -1 : 0;
 }
 
 void lifecycle_configure(struct request *request)
 {
-    const char *device = sysfs_request_name(request, "device"), *ipv4 = request_text(request, "ipv4"), *ipv6 = request_text(request, "ipv6");
+    const char *device = sysfs_request_name(request, "device");
+    const char *ipv4 = request_text(request, "ipv4"), *ipv6 = request_text(request, "ipv6");
     unsigned prefix4, prefix6;
     struct in6_addr address6;
     struct in_addr address4;
-    int fd;
 
     if (!parse_network(ipv4, AF_INET, &address4, &prefix4))
         request_fail(request, "ipv4=%.20s is no address with a prefix", ipv4);
@@ -102,12 +90,10 @@ void lifecycle_configure(struct request *request)
         request_fail(request, "ipv6=%.50s is no address with a prefix", ipv6);
     if (*request->error)
         return;
-    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || set_up(fd, device) < 0 || add_ipv4(fd, device, address4, prefix4) < 0 || add_ipv6(device, address6, prefix6) < 0)
+    if (set_up(device) < 0 || add_ipv4(device, address4, prefix4) < 0 ||
+        add_ipv6(device, address6, prefix6) < 0)
         request_fail(request, "configure %.16s: %s", device, strerror(errno));
     flow_queues_keep(device);
-    if (fd >= 0)
-        close(fd);
 }
 
 static void reboot_now(void *self, uint32_t events)

@@ -3,38 +3,20 @@
 
 #include <errno.h>
 #include <linux/ethtool.h>
-#include <linux/sockios.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-enum { MOST_ENTRIES = 4096, MOST_KEY = 256 };
+#include "netdevice.h"
 
-static int ask(const char *device, struct ethtool_rxfh *request)
-{
-    struct ifreq name = {.ifr_data = (void *)request};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), result, saved;
-
-    if (fd < 0)
-        return -1;
-    snprintf(name.ifr_name, sizeof(name.ifr_name), "%.15s", device);
-    result = ioctl(fd, SIOCETHTOOL, &name);
-    saved = errno;
-    close(fd);
-    errno = saved;
-    return result;
-}
+enum { MOST_ENTRIES = 1024, MOST_KEY = 256 };
 
 /* Table and key as the device has them, the table first; freed by the caller; NULL with errno. */
 static struct ethtool_rxfh *read_rss(const char *device)
 {
     struct ethtool_rxfh size = {.cmd = ETHTOOL_GRSSH}, *found;
 
-    if (ask(device, &size) < 0)
+    if (device_ethtool(device, &size) < 0)
         return NULL;
     if (size.indir_size > MOST_ENTRIES || size.key_size > MOST_KEY) {
         errno = EMSGSIZE;
@@ -44,7 +26,7 @@ static struct ethtool_rxfh *read_rss(const char *device)
     if (!found)
         return NULL;
     *found = size;
-    if (ask(device, found) == 0)
+    if (device_ethtool(device, found) == 0)
         return found;
     free(found);
     return NULL;
@@ -53,6 +35,26 @@ static struct ethtool_rxfh *read_rss(const char *device)
 static uint8_t *key_of(struct ethtool_rxfh *settings)
 {
     return (uint8_t *)&settings->rss_config[settings->indir_size];
+}
+
+static void hexadecimal(char *text, const void *data, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        snprintf(text + 2 * i, 3, "%02x", ((const uint8_t *)data)[i]);
+}
+
+void rss_member(struct output *out, const char *device)
+{
+    struct ethtool_rxfh *found = read_rss(device);
+    char text[16 + 2 * (MOST_ENTRIES * sizeof(uint32_t) + MOST_KEY)] = "";
+
+    if (found) {
+        int used = snprintf(text, sizeof(text), "%u ", found->hfunc);
+
+        hexadecimal(text + used, found->rss_config, found->indir_size * sizeof(uint32_t) + found->key_size);
+    }
+    json_string(out, "rss", text);
+    free(found);
 }
 
 void rss_report(struct request *request, struct output *out)
@@ -65,8 +67,7 @@ void rss_report(struct request *request, struct output *out)
         request_fail(request, "read the table of %.16s: %s", device, strerror(errno));
         return;
     }
-    for (uint32_t i = 0; i < found->key_size; i++)
-        snprintf(key + 2 * i, 3, "%02x", key_of(found)[i]);
+    hexadecimal(key, key_of(found), found->key_size);
     json_string(out, "key", key);
     json_open(out, "table", '[');
     for (uint32_t i = 0; i < found->indir_size; i++)
@@ -80,26 +81,25 @@ void rss_set(struct request *request)
     const char *device = request_text(request, "device"), *key = request_text(request, "key");
     bool one_queue = request_get(request, "queue") != NULL;
     uint32_t queue = (uint32_t)request_number(request, "queue", 0, 65535, 0);
-    struct ethtool_rxfh *settings = *request->error ? NULL : read_rss(device), *change = NULL;
+    struct ethtool_rxfh *settings = *request->error ? NULL : read_rss(device);
 
-    if (!*request->error && !settings)
+    if (!settings) {
         request_fail(request, "read the table of %.16s: %s", device, strerror(errno));
-    if (settings && strlen(key) != 2 * settings->key_size)
+        return;
+    }
+    if (strlen(key) != 2 * settings->key_size)
         request_fail(request, "key= has %zu digits, not %u", strlen(key), 2 * settings->key_size);
-    for (uint32_t i = 0; settings && i < settings->key_size && !*request->error; i++)
+    for (uint32_t i = 0; i < settings->key_size && !*request->error; i++)
         if (sscanf(key + 2 * i, "%2hhx", &key_of(settings)[i]) != 1)
             request_fail(request, "key= is not hexadecimal");
-    for (uint32_t i = 0; settings && one_queue && i < settings->indir_size; i++)
+    for (uint32_t i = 0; one_queue && i < settings->indir_size; i++)
         settings->rss_config[i] = queue;
-    if (settings && !*request->error) {
-        change = settings;
-        change->cmd = ETHTOOL_SRSSH;
-        if (!one_queue) { /* indir_size 0: the driver's default; the key follows at once */
-            memmove(change->rss_config, key_of(change), change->key_size);
-            change->indir_size = 0;
-        }
-        if (ask(device, change) < 0)
-            request_fail(request, "set the table of %.16s: %s", device, strerror(errno));
+    settings->cmd = ETHTOOL_SRSSH;
+    if (!one_queue) { /* indir_size 0: the driver's default; the key follows at once */
+        memmove(settings->rss_config, key_of(settings), settings->key_size);
+        settings->indir_size = 0;
     }
+    if (!*request->error && device_ethtool(device, settings) < 0)
+        request_fail(request, "set the table of %.16s: %s", device, strerror(errno));
     free(settings);
 }

@@ -162,7 +162,7 @@ void broken_ring_kick(struct request *request, struct output *out)
     json_count(out, "used", ((const struct vring_used *)(nic.page + USED))->idx);
 }
 
-void broken_ring_end(struct request *request)
+void broken_ring_end(struct request *request, struct output *out)
 {
     if (nic.common) {
         nic.common->device_status = 0;

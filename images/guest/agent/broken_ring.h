@@ -12,6 +12,6 @@ void broken_ring_make(struct request *request, struct output *out);
 /* Kick that queue: needs_reset, and used, the chains that the device has taken from it. */
 void broken_ring_kick(struct request *request, struct output *out);
 /* name=0000:00:02.0 driver=virtio-pci: return the NIC to its driver, which resets it. */
-void broken_ring_end(struct request *request);
+void broken_ring_end(struct request *request, struct output *out);
 
 #endif

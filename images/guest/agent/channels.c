@@ -2,6 +2,8 @@
 #include "channels.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "clock.h"
 #include "ethtool.h"
@@ -9,59 +11,76 @@
 
 static struct {
     struct watch timer;
-    struct toggle settings;
+    char device[16];
+    uint32_t low, high; /* numbers of queue pairs, used in turn */
+    uint32_t period_ms;
     uint64_t changes, failures;
     int last_errno;
-    bool opened, active;
+    bool active;
 } state;
+
+void channels_set(struct request *request, struct output *out)
+{
+    const char *device = request_text(request, "device");
+    uint32_t pairs = (uint32_t)request_number(request, "pairs", 1, 65535, 1), used, possible;
+
+    if (*request->error)
+        return;
+    if (ethtool_set_channels(device, pairs) < 0)
+        request_fail(request, "set %u channels of %.16s: %s", pairs, device, strerror(errno));
+    ethtool_get_channels(device, &used, &possible);
+    json_count(out, "channels", used);
+}
 
 static void timer_ready(void *self, uint32_t events)
 {
-    const struct toggle *settings = &state.settings;
-    uint32_t pairs = state.changes % 2 ? settings->low : settings->high;
-
-    (void)self;
-    (void)events;
     timer_expired(&state.timer);
     if (!state.active)
         return;
-    if (ethtool_set_channels(settings->device, pairs) < 0) {
+    if (ethtool_set_channels(state.device, state.changes % 2 ? state.low : state.high) < 0) {
         state.failures++;
         state.last_errno = errno;
     }
     state.changes++;
-    timer_set(&state.timer, monotonic_ns() + settings->period_ms * NS_PER_MS);
+    timer_set(&state.timer, monotonic_ns() + state.period_ms * NS_PER_MS);
 }
 
-int channels_toggle(const struct toggle *settings)
+void channels_toggle(struct request *request, struct output *out)
 {
-    if (!state.opened) {
-        state.timer = (struct watch){.ready = timer_ready};
-        if (timer_open(&state.timer) < 0)
-            return -1;
-        state.opened = true;
+    const char *device = request_text(request, "device");
+    uint32_t low = (uint32_t)request_number(request, "low", 1, 65535, 1);
+    uint32_t high = (uint32_t)request_number(request, "high", 1, 65535, 1);
+    uint32_t period_ms = (uint32_t)request_number(request, "period_ms", 1, 60000, 50);
+
+    if (*request->error)
+        return;
+    state.timer.ready = timer_ready;
+    if (state.timer.fd <= 0 && timer_open(&state.timer) < 0) {
+        request_fail(request, "start a timer: %s", strerror(errno));
+        return;
     }
-    state.settings = *settings;
+    snprintf(state.device, sizeof(state.device), "%.15s", device);
+    state.low = low;
+    state.high = high;
+    state.period_ms = period_ms;
     state.changes = state.failures = 0;
     state.last_errno = 0;
     state.active = true;
     timer_set(&state.timer, monotonic_ns() + NS_PER_MS);
-    return 0;
+    channels_report(request, out);
 }
 
-void channels_stop(void)
+void channels_stop(struct request *request, struct output *out)
 {
     state.active = false;
-    if (state.opened)
-        timer_set(&state.timer, 0);
+    channels_report(request, out);
 }
 
-void channels_report(struct output *out)
+void channels_report(struct request *request, struct output *out)
 {
-    uint32_t used = 0, possible = 0;
+    uint32_t used, possible;
 
-    if (state.opened)
-        ethtool_get_channels(state.settings.device, &used, &possible);
+    ethtool_get_channels(state.device, &used, &possible);
     json_count(out, "changes", state.changes);
     json_count(out, "failures", state.failures);
     json_number(out, "last_errno", state.last_errno);

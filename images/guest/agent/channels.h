@@ -1,21 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Alternates the number of queue pairs in use, for updates while the guest changes it. */
+/* Sets the number of queue pairs in use, and alternates it, for updates while the guest changes it. */
 #ifndef CHANNELS_H
 #define CHANNELS_H
 
-#include <stdint.h>
-
 #include "json.h"
+#include "request.h"
 
-struct toggle {
-    char device[16];
-    uint32_t low, high; /* numbers of queue pairs, used in turn */
-    uint32_t period_ms;
-};
-
-/* Start, or continue with other settings; counters restart at 0. Returns 0, or -1 with errno. */
-int channels_toggle(const struct toggle *settings);
-void channels_stop(void);
-void channels_report(struct output *out);
+/* device=eth0 pairs=N: the answer has the number in use. */
+void channels_set(struct request *request, struct output *out);
+/* device=eth0 low=N high=N period_ms=N: start, or continue with other settings; counters restart at 0. */
+void channels_toggle(struct request *request, struct output *out);
+void channels_stop(struct request *request, struct output *out);
+void channels_report(struct request *request, struct output *out);
 
 #endif

@@ -185,18 +185,6 @@ int ethtool_set_channels(const char *device, uint32_t pairs)
     return 0;
 }
 
-int ethtool_set_rings(const char *device, uint32_t rx, uint32_t tx)
-{
-    struct ethtool_ringparam ring = {.cmd = ETHTOOL_GRINGPARAM};
-
-    if (device_ethtool(device, &ring) < 0)
-        return -1;
-    ring.cmd = ETHTOOL_SRINGPARAM;
-    ring.rx_pending = rx;
-    ring.tx_pending = tx;
-    return device_ethtool(device, &ring);
-}
-
 int ethtool_set_feature(const char *device, const char *feature, bool on)
 {
     uint32_t count, i = 0;

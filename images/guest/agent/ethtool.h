@@ -14,8 +14,6 @@ void ethtool_report(struct output *out, const char *device);
 int ethtool_set_channels(const char *device, uint32_t pairs);
 /* Queue pairs in use and possible; 0 and 0 for a device without queue pairs. */
 void ethtool_get_channels(const char *device, uint32_t *used, uint32_t *possible);
-/* Set the sizes of the rings, in packets (ethtool -G). Returns 0, or -1 with errno. */
-int ethtool_set_rings(const char *device, uint32_t rx, uint32_t tx);
 /* Switch an offload by its name (ethtool -K). Returns 0, or -1 with errno. */
 int ethtool_set_feature(const char *device, const char *feature, bool on);
 

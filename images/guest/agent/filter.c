@@ -22,7 +22,7 @@ static bool adding(struct request *request)
     return !strcmp(action, "add");
 }
 
-void filter_vlan(struct request *request)
+void filter_vlan(struct request *request, struct output *out)
 {
     const char *device = request_text(request, "device");
     int vlan = (int)request_number(request, "vlan", 1, 4094, 0);
@@ -90,7 +90,7 @@ static int unicast(const char *device, const uint8_t *mac, bool add)
     return errno ? -1 : 0;
 }
 
-void filter_address(struct request *request)
+void filter_address(struct request *request, struct output *out)
 {
     const char *device = request_text(request, "device"), *text = request_text(request, "mac");
     bool add = adding(request);

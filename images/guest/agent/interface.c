@@ -2,6 +2,7 @@
 #include "interface.h"
 
 #include <errno.h>
+#include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if_arp.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@ static void read_flag(struct request *request, const char *key, short flag, shor
         *(request_number(request, key, 0, 1, 0) ? on : off) |= flag;
 }
 
-void interface_set(struct request *request)
+void interface_set(struct request *request, struct output *out)
 {
     const char *device = request_text(request, "device"), *text = request_get(request, "mac");
     struct ifreq name = device_request(device);
@@ -44,14 +45,30 @@ void interface_set(struct request *request)
         request_fail(request, "set up %.16s: %s", device, strerror(errno));
 }
 
-void interface_feature(struct request *request)
+void interface_set_rings(struct request *request, struct output *out)
+{
+    struct ethtool_ringparam ring = {.cmd = ETHTOOL_GRINGPARAM};
+    const char *device = request_text(request, "device");
+    uint32_t rx = (uint32_t)request_number(request, "rx", 1, 65535, 0);
+    uint32_t tx = (uint32_t)request_number(request, "tx", 1, 65535, 0);
+    int result;
+
+    if (*request->error)
+        return;
+    result = device_ethtool(device, &ring);
+    ring.cmd = ETHTOOL_SRINGPARAM;
+    ring.rx_pending = rx;
+    ring.tx_pending = tx;
+    if (result < 0 || device_ethtool(device, &ring) < 0)
+        request_fail(request, "set the rings of %.16s to %u and %u: %s", device, rx, tx, strerror(errno));
+}
+
+void interface_feature(struct request *request, struct output *out)
 {
     const char *device = request_text(request, "device"), *feature = request_text(request, "feature");
     bool on = request_number(request, "on", 0, 1, 1);
 
-    if (*request->error)
-        return;
-    if (ethtool_set_feature(device, feature, on) < 0)
+    if (!*request->error && ethtool_set_feature(device, feature, on) < 0)
         request_fail(request, "switch %.40s of %.16s %s: %s", feature, device, on ? "on" : "off", strerror(errno));
 }
 
@@ -64,7 +81,7 @@ static int write_setting(const char *device, const char *setting, uint64_t value
     return sysfs_write(path, text);
 }
 
-void interface_defer(struct request *request)
+void interface_defer(struct request *request, struct output *out)
 {
     const char *device = sysfs_request_name(request, "device");
     uint64_t wait_us = request_number(request, "wait_us", 0, 60000000, 0);

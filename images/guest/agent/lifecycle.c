@@ -26,7 +26,7 @@ void lifecycle_unbind(struct request *request, struct output *out)
     sysfs_unbind(request, out, "virtio", "device", name);
 }
 
-void lifecycle_bind(struct request *request)
+void lifecycle_bind(struct request *request, struct output *out)
 {
     sysfs_bind(request, "virtio");
 }
@@ -76,7 +76,7 @@ static int add_ipv6(const char *device, struct in6_addr address, unsigned prefix
     return device_ioctl(AF_INET6, SIOCSIFADDR, &change) < 0 && errno != EEXIST ? -1 : 0;
 }
 
-void lifecycle_configure(struct request *request)
+void lifecycle_configure(struct request *request, struct output *out)
 {
     const char *device = sysfs_request_name(request, "device");
     const char *ipv4 = request_text(request, "ipv4"), *ipv6 = request_text(request, "ipv6");
@@ -96,62 +96,63 @@ void lifecycle_configure(struct request *request)
     flow_queues_keep(device);
 }
 
-static void reboot_now(void *self, uint32_t events)
+static void reboot_now(void)
 {
-    (void)self;
-    (void)events;
     reboot(RB_AUTOBOOT);
 }
 
-static void power_off_now(void *self, uint32_t events)
+static void power_off_now(void)
 {
-    (void)self;
-    (void)events;
     reboot(RB_POWER_OFF);
     reboot(RB_AUTOBOOT); /* no ACPI; -no-reboot ends QEMU */
 }
 
 /* Returns when the guest is awake again. */
-static void suspend_now(void *self, uint32_t events)
+static void suspend_now(void)
 {
-    (void)events;
-    timer_expired(self);
     sysfs_write("/sys/power/state", "mem");
 }
 
-/* Let a timer expire when the answer has been sent. */
-static void do_later(struct request *request, struct watch *timer)
+static struct {
+    struct watch timer;
+    void (*action)(void);
+} later;
+
+static void timer_ready(void *self, uint32_t events)
 {
+    timer_expired(&later.timer);
+    later.action();
+}
+
+/* Act when the answer has been sent. */
+static void do_later(struct request *request, void (*action)(void))
+{
+    later.timer.ready = timer_ready;
+    later.action = action;
     if (getpid() != 1)
         request_fail(request, "not process 1: not in a cprlib guest");
-    else if (timer->fd <= 0 && timer_open(timer) < 0)
+    else if (later.timer.fd <= 0 && timer_open(&later.timer) < 0)
         request_fail(request, "start a timer: %s", strerror(errno));
     else
-        timer_set(timer, monotonic_ns() + ANSWER_MS * NS_PER_MS);
+        timer_set(&later.timer, monotonic_ns() + ANSWER_MS * NS_PER_MS);
 }
 
-void lifecycle_reboot(struct request *request)
+void lifecycle_reboot(struct request *request, struct output *out)
 {
-    static struct watch timer = {.ready = reboot_now};
-
-    do_later(request, &timer);
+    do_later(request, reboot_now);
 }
 
-void lifecycle_suspend(struct request *request)
+void lifecycle_suspend(struct request *request, struct output *out)
 {
-    static struct watch timer = {.ready = suspend_now, .self = &timer};
-
-    do_later(request, &timer);
+    do_later(request, suspend_now);
 }
 
-void lifecycle_power_off(struct request *request)
+void lifecycle_power_off(struct request *request, struct output *out)
 {
-    static struct watch timer = {.ready = power_off_now};
-
-    do_later(request, &timer);
+    do_later(request, power_off_now);
 }
 
-void lifecycle_set_alarm(struct request *request)
+void lifecycle_set_alarm(struct request *request, struct output *out)
 {
     uint64_t seconds = request_number(request, "seconds", 1, 3600, 1);
     char text[16];

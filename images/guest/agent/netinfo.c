@@ -176,7 +176,7 @@ static void report_stack(struct output *out)
     json_close(out, '}');
 }
 
-void netinfo_report(struct output *out)
+void netinfo_report(struct request *request, struct output *out)
 {
     struct if_nameindex *devices = if_nameindex();
 

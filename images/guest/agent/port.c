@@ -65,8 +65,6 @@ static void port_ready(void *self, uint32_t events)
     char bytes[1024];
     ssize_t count;
 
-    (void)self;
-    (void)events;
     while ((count = read(state.watch.fd, bytes, sizeof(bytes))) > 0)
         for (ssize_t i = 0; i < count; i++)
             take_byte(bytes[i]);

@@ -257,7 +257,7 @@ int reflector_open(uint16_t port, uint32_t log_capacity)
 
 struct record_log *reflector_log(void) { return &state.log; }
 
-void reflector_reset(void)
+void reflector_reset(struct request *request, struct output *out)
 {
     log_reset(&state.log);
     state.session_count = state.last_session = 0;
@@ -267,10 +267,13 @@ void reflector_reset(void)
         state.drops_base[i] = state.watch[i].fd < 0 ? 0 : datagram_drops(state.watch[i].fd);
 }
 
-int reflector_pause(bool paused, uint32_t receive_buffer)
+void reflector_pause(struct request *request, struct output *out)
 {
-    int result = 0;
+    bool paused = request_number(request, "paused", 0, 1, 1);
+    uint32_t receive_buffer = (uint32_t)request_number(request, "receive_buffer", 0, INT32_MAX / 2, 0);
 
+    if (*request->error)
+        return;
     for (int i = 0; i < 2; i++) {
         struct watch *watch = &state.watch[i];
 
@@ -281,13 +284,12 @@ int reflector_pause(bool paused, uint32_t receive_buffer)
         if (paused && !state.paused)
             loop_remove(watch);
         else if (!paused && state.paused && loop_add(watch, EPOLLIN) < 0)
-            result = -1;
+            request_fail(request, "watch the reflector's sockets: %s", strerror(errno));
     }
     state.paused = paused;
-    return result;
 }
 
-void reflector_report(struct output *out)
+void reflector_report(struct request *request, struct output *out)
 {
     int64_t drops = 0;
     bool known = true;

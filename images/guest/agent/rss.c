@@ -76,7 +76,7 @@ void rss_report(struct request *request, struct output *out)
     free(found);
 }
 
-void rss_set(struct request *request)
+void rss_set(struct request *request, struct output *out)
 {
     const char *device = request_text(request, "device"), *key = request_text(request, "key");
     bool one_queue = request_get(request, "queue") != NULL;

@@ -11,6 +11,6 @@ void rss_member(struct output *out, const char *device);
 /* device=eth0: "key" in hexadecimal and "table", the queue of each entry. */
 void rss_report(struct request *request, struct output *out);
 /* device=eth0 key=HEX queue=N: the key, and this queue in every entry; without queue= the driver's default table. */
-void rss_set(struct request *request);
+void rss_set(struct request *request, struct output *out);
 
 #endif

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "datagram.h"
 #include "loop.h"
 #include "stamp.h"
 
@@ -17,6 +18,16 @@ enum {
     BEHIND_MS = 100,          /* further behind the schedule: slots are skipped and counted */
     RETRY_MS = 1,             /* after the device refused a packet */
     BATCHES = 64,             /* batches of answers received before other events are served */
+};
+
+struct stream_settings {
+    union address destination;
+    uint16_t source_port; /* 0: any */
+    uint16_t ssid;
+    uint32_t rate;  /* packets/s */
+    uint32_t count; /* packets; 0: until stopped */
+    uint32_t size;  /* bytes of UDP payload */
+    uint8_t dscp;
 };
 
 struct stream {
@@ -96,7 +107,6 @@ static void timer_ready(void *self, uint32_t events)
     struct stream *stream = self;
     uint64_t now = monotonic_ns(), due = slot_time(stream, stream->slot);
 
-    (void)events;
     timer_expired(&stream->timer);
     if (!stream->active)
         return;
@@ -185,43 +195,56 @@ static int open_socket(struct stream *stream)
     return 0;
 }
 
-int sender_start(const struct stream_settings *settings, const char **reason)
+void sender_start(struct request *request, struct output *out)
 {
+    struct stream_settings settings = {
+        .source_port = (uint16_t)request_number(request, "source_port", 0, 65535, 0),
+        .ssid = (uint16_t)request_number(request, "ssid", 0, 65535, 0),
+        .rate = (uint32_t)request_number(request, "rate", 1, 100000, 100),
+        .count = (uint32_t)request_number(request, "count", 0, UINT32_MAX, 0),
+        .size = (uint32_t)request_number(request, "size", STAMP_SIZE, STAMP_MAX_SIZE, STAMP_SIZE),
+        .dscp = (uint8_t)request_number(request, "dscp", 0, 63, 0),
+    };
+    uint16_t port = (uint16_t)request_number(request, "port", 1, 65535, STAMP_PORT);
+    const char *destination = request_text(request, "destination");
     struct stream *stream = &state.streams[state.count];
 
-    if (state.count == STREAMS) {
-        *reason = "too many streams; reset the sender first";
-        return -1;
-    }
-    memset(stream, 0, sizeof(*stream));
-    stream->settings = *settings;
+    if (!address_parse(&settings.destination, destination, port))
+        request_fail(request, "no address: %.64s", destination);
+    if (state.count == STREAMS)
+        request_fail(request, "too many streams; reset the sender first");
+    if (*request->error)
+        return;
+    *stream = (struct stream){.settings = settings, .active = true};
     if (open_socket(stream) < 0) {
-        *reason = strerror(errno);
-        return -1;
+        request_fail(request, "start a stream to %.64s: %s", destination, strerror(errno));
+        return;
     }
     stream->timer = (struct watch){.ready = timer_ready, .self = stream, .urgent = true};
     if (timer_open(&stream->timer) < 0) {
-        *reason = strerror(errno);
+        request_fail(request, "start a timer: %s", strerror(errno));
         loop_remove(&stream->socket);
         close(stream->socket.fd);
-        return -1;
+        return;
     }
     stream->start_ns = monotonic_ns() + NS_PER_MS;
-    stream->active = true;
     timer_set(&stream->timer, stream->start_ns);
-    return (int)state.count++;
+    json_count(out, "stream", state.count++);
 }
 
-bool sender_stop(unsigned index)
+void sender_stop(struct request *request, struct output *out)
 {
+    uint64_t index = request_number(request, "stream", 0, STREAMS - 1, 0);
+
     if (index >= state.count)
-        return false;
+        request_fail(request, "no such stream");
+    if (*request->error)
+        return;
     state.streams[index].active = false;
     timer_set(&state.streams[index].timer, 0);
-    return true;
 }
 
-void sender_reset(void)
+void sender_reset(struct request *request, struct output *out)
 {
     for (unsigned i = 0; i < state.count; i++) {
         struct stream *stream = &state.streams[i];
@@ -235,7 +258,7 @@ void sender_reset(void)
     log_reset(&state.log);
 }
 
-void sender_report(struct output *out)
+void sender_report(struct request *request, struct output *out)
 {
     json_open(out, "streams", '[');
     for (unsigned i = 0; i < state.count; i++) {

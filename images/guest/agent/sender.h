@@ -5,29 +5,20 @@
 
 #include <stdint.h>
 
-#include "datagram.h"
 #include "json.h"
 #include "records.h"
-
-struct stream_settings {
-    union address destination;
-    uint16_t source_port; /* 0: any */
-    uint16_t ssid;
-    uint32_t rate;  /* packets/s, 1 to 100000 */
-    uint32_t count; /* packets; 0: until stopped */
-    uint32_t size;  /* bytes of UDP payload, 44 to 65507 */
-    uint8_t dscp;   /* 0 to 63 */
-};
+#include "request.h"
 
 /* Open the log. Returns 0, or -1 with errno. */
 int sender_open(uint32_t log_capacity);
-/* Start a stream. Returns its index, or -1 with a reason. */
-int sender_start(const struct stream_settings *settings, const char **reason);
-/* Stop sending; answers are still received. Returns false when there is no such stream. */
-bool sender_stop(unsigned stream);
-/* Stop all streams, close them, forget counters and log. */
-void sender_reset(void);
 struct record_log *sender_log(void);
-void sender_report(struct output *out);
+/* destination=A [port=N] [source_port=N] [ssid=N] [rate=packets/s] [count=N] [size=bytes] [dscp=N]: the answer has its
+   index, "stream". */
+void sender_start(struct request *request, struct output *out);
+/* stream=N: stop sending; answers are still received. */
+void sender_stop(struct request *request, struct output *out);
+/* Stop all streams, close them, forget counters and log. */
+void sender_reset(struct request *request, struct output *out);
+void sender_report(struct request *request, struct output *out);
 
 #endif

@@ -196,7 +196,6 @@ static void timer_ready(void *self, uint32_t events)
 {
     struct connection *connection = self;
 
-    (void)events;
     timer_expired(&connection->timer);
     if (connection->state == OPEN)
         send_some(connection);
@@ -280,7 +279,6 @@ void tcp_stop(struct request *request, struct output *out)
 {
     uint64_t index = request_number(request, "connection", 0, CONNECTIONS - 1, 0);
 
-    (void)out;
     if (index >= count || !connections[index].source)
         request_fail(request, "no such source");
     else
@@ -289,7 +287,6 @@ void tcp_stop(struct request *request, struct output *out)
 
 void tcp_report(struct request *request, struct output *out)
 {
-    (void)request;
     json_open(out, "connections", '[');
     for (unsigned i = 0; i < count; i++) {
         const struct connection *connection = &connections[i];
@@ -311,8 +308,6 @@ void tcp_report(struct request *request, struct output *out)
 
 void tcp_reset(struct request *request, struct output *out)
 {
-    (void)request;
-    (void)out;
     for (unsigned i = 0; i < count; i++) {
         end(&connections[i], DONE, 0);
         loop_remove(&connections[i].timer);

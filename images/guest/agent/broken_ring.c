@@ -28,6 +28,18 @@ static struct {
     uint8_t *page;
 } nic;
 
+/* Stop the device's use of the page, and unmap page and registers. */
+static void release(void)
+{
+    if (nic.common)
+        nic.common->device_status = 0;
+    if (nic.bar)
+        munmap(nic.bar, nic.length);
+    if (nic.page)
+        munmap(nic.page, PAGE);
+    memset(&nic, 0, sizeof(nic));
+}
+
 /* A capability of virtio over PCI (VIRTIO 1.2 section 4.1.4) by its type; NULL without one. */
 static const struct virtio_pci_cap *find_capability(const uint8_t config[CONFIG], uint8_t type)
 {
@@ -47,6 +59,7 @@ static int open_registers(const char *name)
     uint8_t config[CONFIG];
     uint16_t command;
     char path[96];
+    void *bar;
     bool done;
     int fd;
 
@@ -69,11 +82,12 @@ static int open_registers(const char *name)
     snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.32s/resource%d", name, common->bar);
     fd = open(path, O_RDWR | O_CLOEXEC);
     nic.length = notify->offset + notify->length;
-    nic.bar = fd < 0 ? MAP_FAILED : mmap(NULL, nic.length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    bar = fd < 0 ? MAP_FAILED : mmap(NULL, nic.length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (fd >= 0)
         close(fd);
-    if (nic.bar == MAP_FAILED)
+    if (bar == MAP_FAILED)
         return -1;
+    nic.bar = bar;
     nic.common = (void *)((uint8_t *)nic.bar + common->offset);
     nic.common->queue_select = TRANSMIT;
     nic.notify = (void *)((uint8_t *)nic.bar + notify->offset +
@@ -99,9 +113,12 @@ static int make_ring(void)
     struct vring_desc *chain;
     struct vring_avail *avail;
     uint64_t address;
+    void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | MAP_LOCKED, -1, 0);
 
-    nic.page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | MAP_LOCKED, -1, 0);
-    address = nic.page == MAP_FAILED ? 0 : page_address(nic.page);
+    if (page == MAP_FAILED)
+        return -1;
+    nic.page = page;
+    address = page_address(page);
     if (!address)
         return -1;
     chain = (void *)nic.page;
@@ -144,6 +161,7 @@ void broken_ring_make(struct request *request, struct output *out)
         return;
     if (open_registers(name) < 0 || make_ring() < 0) {
         request_fail(request, "drive %.32s: %s", name, strerror(errno));
+        release();
         return;
     }
     kick();
@@ -164,11 +182,6 @@ void broken_ring_kick(struct request *request, struct output *out)
 
 void broken_ring_end(struct request *request, struct output *out)
 {
-    if (nic.common) {
-        nic.common->device_status = 0;
-        munmap(nic.bar, nic.length);
-        munmap(nic.page, PAGE);
-        nic.common = NULL;
-    }
+    release();
     sysfs_bind(request, "pci");
 }

@@ -42,7 +42,7 @@ static void identity(struct request *request, struct output *out)
 }
 
 /* The records of a log from `from` on, as many as fit, behind the answer. */
-static const void *log_part(struct request *request, struct output *out, size_t *length)
+static void log_part(struct request *request, struct output *out)
 {
     const char *name = request_text(request, "of");
     const struct record_log *log = !strcmp(name, "sender") ? sender_log() : reflector_log();
@@ -53,12 +53,12 @@ static const void *log_part(struct request *request, struct output *out, size_t 
 
     if (strcmp(name, "sender") != 0 && strcmp(name, "reflector") != 0)
         request_fail(request, "of=%.20s is neither reflector nor sender", name);
-    *length = count * sizeof(struct record);
+    request->payload = log->records + (count ? from : 0);
+    request->payload_length = count * sizeof(struct record);
     json_count(out, "records", count);
     json_count(out, "record_size", sizeof(struct record));
     json_count(out, "total", log->count);
     json_count(out, "overflow", log->overflow);
-    return log->records + (count ? from : 0);
 }
 
 static const struct {
@@ -68,6 +68,8 @@ static const struct {
     {"ping", ping},
     {"identity", identity},
     {"netinfo", netinfo_report},
+    {"files", files_read},
+    {"log", log_part},
     {"set-channels", channels_set},
     {"set-rings", interface_set_rings},
     {"toggle-start", channels_toggle},
@@ -103,57 +105,46 @@ static const struct {
     {"alarm", lifecycle_set_alarm},
 };
 
-static void begin(const struct request *request, struct output *out)
+static void begin(const struct request *request, struct output *out, bool ok)
 {
     out->used = 0;
     out->overflow = false;
     output_raw(out, "\n", 1);
     json_open(out, NULL, '{');
     json_string(out, "id", request->id);
+    json_bool(out, "ok", ok);
 }
 
-static void failed(const struct request *request, struct output *out, const char *error)
+static void end(struct output *out)
 {
-    begin(request, out);
-    json_bool(out, "ok", false);
-    json_string(out, "error", error);
     json_close(out, '}');
     output_raw(out, "\n", 1);
 }
 
 void control_handle(char *line, struct output *out)
 {
-    const void *payload = NULL;
+    size_t count = sizeof(commands) / sizeof(commands[0]), i = 0;
     struct request request;
-    size_t length = 0;
-    bool known = false;
 
     if (!request_parse(&request, line))
         return; /* the rest of a damaged line: no request waits for it */
-    begin(&request, out);
-    json_bool(out, "ok", true);
-    if (!strcmp(request.command, "log")) {
-        known = true;
-        payload = log_part(&request, out, &length);
-    } else if (!strcmp(request.command, "files")) {
-        known = true;
-        payload = files_read(&request, out, &length);
-    }
-    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]) && !known; i++)
-        if (!strcmp(request.command, commands[i].name)) {
-            known = true;
-            commands[i].run(&request, out);
-        }
-    if (!known)
+    begin(&request, out, true);
+    while (i < count && strcmp(request.command, commands[i].name) != 0)
+        i++;
+    if (i < count)
+        commands[i].run(&request, out);
+    else
         request_fail(&request, "unknown command %.40s", request.command);
-    json_count(out, "payload", length);
-    json_count(out, "crc32", crc32(0, payload, length));
-    json_close(out, '}');
-    output_raw(out, "\n", 1);
-    if (payload)
-        output_raw(out, payload, length);
+    json_count(out, "payload", request.payload_length);
+    json_count(out, "crc32", crc32(0, request.payload, request.payload_length));
+    end(out);
+    if (request.payload)
+        output_raw(out, request.payload, request.payload_length);
     if (out->overflow)
         request_fail(&request, "the answer is longer than %d bytes", PORT_ANSWER);
-    if (*request.error)
-        failed(&request, out, request.error);
+    if (*request.error) {
+        begin(&request, out, false);
+        json_string(out, "error", request.error);
+        end(out);
+    }
 }

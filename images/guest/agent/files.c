@@ -83,7 +83,7 @@ static uint64_t add_whole(struct output *files, const char *path)
     return 1;
 }
 
-const void *files_read(struct request *request, struct output *out, size_t *length)
+void files_read(struct request *request, struct output *out)
 {
     const char *patterns = request_text(request, "of");
     struct output files = {.data = memory, .size = sizeof(memory)};
@@ -110,6 +110,6 @@ const void *files_read(struct request *request, struct output *out, size_t *leng
     if (files.overflow)
         request_fail(request, "the files are longer than %d bytes", ALL);
     json_count(out, "files", number);
-    *length = files.used;
-    return memory;
+    request->payload = memory;
+    request->payload_length = files.used;
 }

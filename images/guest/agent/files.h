@@ -10,9 +10,9 @@
  * Request key "of": patterns of glob(7), with braces, separated by ':'. Member "files": the number of files.
  * A pattern that ends with "@<offset>,<offset>...", hexadecimal, means 8 bytes at each of these offsets, such as
  * registers of /dev/cpu/0/msr; each is a file of its own then, with the path "<path>@<offset>".
- * Returns the files, one behind the other: "<path>\n<length>\n<content>", with "-<errno>" and no content for one
+ * The payload has the files, one behind the other: "<path>\n<length>\n<content>", with "-<errno>" and no content for one
  * that cannot be read. Folders are left out, and of a long file all beyond its first bytes.
  */
-const void *files_read(struct request *request, struct output *out, size_t *length);
+void files_read(struct request *request, struct output *out);
 
 #endif

@@ -2,7 +2,6 @@
 #include "netinfo.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>

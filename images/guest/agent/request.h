@@ -4,6 +4,7 @@
 #define REQUEST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { REQUEST_KEYS = 16 };
@@ -15,6 +16,8 @@ struct request {
         const char *key, *value;
     } pairs[REQUEST_KEYS];
     unsigned count;
+    const void *payload; /* bytes behind the answer, valid until the next request; NULL without */
+    size_t payload_length;
     char error[128]; /* the first error; "" without one */
 };
 

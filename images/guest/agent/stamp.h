@@ -7,7 +7,6 @@
 #define STAMP_H
 
 #include <stdint.h>
-#include <string.h>
 
 #include "clock.h"
 

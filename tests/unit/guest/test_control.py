@@ -35,6 +35,19 @@ def test_identity_and_network_are_this_machines(agent: NativeAgent) -> None:
 
 
 @pytest.mark.parametrize(
+    ("family", "host", "counter"),
+    [(socket.AF_INET, "127.0.0.1", "Udp.NoPorts"), (socket.AF_INET6, "::1", "Udp6NoPorts")],
+)
+def test_packets_to_a_closed_port_are_counted(
+    agent: NativeAgent, family: socket.AddressFamily, host: str, counter: str
+) -> None:
+    before = agent.connection.network().stack.get(counter, 0)
+    with socket.socket(family, socket.SOCK_DGRAM) as station:
+        station.sendto(b"", (host, free_port()))
+    assert agent.connection.network().stack[counter] > before
+
+
+@pytest.mark.parametrize(
     ("request_line", "error"),
     [
         (b"nosuch", "unknown command nosuch"),

@@ -27,7 +27,7 @@ FLAG_NAMES = ("O_NONBLOCK", "O_CLOEXEC", "O_APPEND", "O_DIRECT")
 CONDITIONS = {  # a field of the fault that is true: what it means
     "return_path": "with a return path",
     "unnoticed": "the source takes the update for complete, and is resumed by cont",
-    "refusal": "the target has to refuse",
+    "exits": "the target has to refuse",
 }
 BY_POSITION = "one process: by number, inode and interface"
 LINES_KEPT = 3  # of the messages of each QEMU

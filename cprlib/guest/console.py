@@ -101,7 +101,7 @@ class Console:
                 raise GuestFailed(
                     "keep the guest running",
                     f"its kernel died: {line}",
-                    "an emulator older than QEMU 8 may cause that; try another QEMU",
+                    "see its messages in the details",
                     details="\n".join(lines[number : number + 60]),
                 )
 

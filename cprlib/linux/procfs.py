@@ -12,7 +12,7 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 
-WORKERS_END_S = 2.0  # time for stopped workers to leave /proc, also on a busy machine
+WORKERS_END_S = 8.0  # time for stopped workers to leave /proc, also on a busy machine
 LISTENING = 0x10000  # __SO_ACCEPTCON, the flags column of /proc/net/unix
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from cprlib.deadline import Deadline
+from cprlib.deadline import Deadline, timeout_scale
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, QmpRefused
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.process import Child, describe_status, tail, wait_until_exit
@@ -122,7 +122,7 @@ class Machine:
         """
         if broken:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=GONE_S)
+                self.process.wait(timeout=GONE_S * timeout_scale())
         status = self.exit_status()
         if status is not None:
             raise self.died(doing, status)
@@ -156,9 +156,13 @@ class Machine:
 
         :param may_end: it may end with an error status, as a target does that refuses.
         """
+        if self.exit_status() is None and (problem := self._hang_or_bad_state()):
+            return problem
         status = self.exit_status()
         if status is None:
-            return self._hang_or_bad_state()
+            return ""
+        if self.watch.exceeded:
+            return self.died("run the guest", status).happened
         unasked = not (self.quitting or may_end or status == -signal.SIGKILL)
         return self.died("run the guest", status).happened if unasked or status in CRASH_STATUSES else ""
 
@@ -171,7 +175,9 @@ class Machine:
         except DeadlineExceeded as error:
             last = last_message(self.messages) or "no message"
             return f"the {self.name} hangs: no reply to query-status: {error.happened}; its last message: {last}"
-        except QemuFailed:
+        except QemuFailed:  # the connection broke, a moment before the process is gone
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=GONE_S * timeout_scale())
             return ""
         return f"the {self.name} is in state {status}" if status in BROKEN_STATES else ""
 

@@ -37,6 +37,7 @@ from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import TARGET_SETTINGS, Fault, Survivor
 from cprlib.update.hooks import RecordSentFds
 from cprlib.update.live_update import UpdateHook
+from cprlib.update.mechanism import Mode
 from cprlib.update.results import FaultResult, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 from cprlib.update.saved_guest import save_device_state
@@ -105,7 +106,8 @@ class GuestCase(CaseChecks):
         """
         source, expected = self.guest.machine, "the guest runs in the target"
         netdevs, said = source.settings.netdevs, source.mark_messages()
-        files = RecordSentFds() if label and self.evidence.mechanism.handling.sends_descriptors else None
+        has_channel = self.evidence.mechanism.handling.sends_descriptors and self.guest.mode is not Mode.CPR_EXEC
+        files = RecordSentFds() if label and has_channel else None
         check = f"{label}-update" if label else check
         self.frames.note_nics()
         other_qemu = qemu is not None and qemu != source.settings.qemu

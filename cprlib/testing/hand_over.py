@@ -143,7 +143,7 @@ def check_vhost_carries(
     After a silent fall back to userspace virtio the guest answers too, but QEMU's main loop accesses the tap.
     """
     machine = case.guest.machine
-    expected = f"vhost-started, and only vhost-{machine.pid} reads and writes the tap"
+    expected = f"vhost is started, and only vhost-{machine.pid} reads and writes the tap"
     try:
         probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST), count=4)
         started, others = vhost_started(machine.qmp), trace.report().other_carriers(machine.pid, since_ns)
@@ -157,7 +157,7 @@ def check_vhost_carries(
         name,
         started and not others,
         expected,
-        f"vhost-started {str(started).lower()}; {others or 'its workers alone read and write'}",
+        f"vhost is {'started' if started else 'not started'}; {others or 'its workers alone read and write'}",
         "vhost does not carry the NIC's packets: a silent fall back to userspace virtio",
         when=when,
     )

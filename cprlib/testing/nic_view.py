@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,11 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
 from cprlib.evidence.guest_checks import GuestView, guest_view, view_guest
 from cprlib.linux.descriptors import Pairing
+from cprlib.linux.host_state import tap_queue_values
 from cprlib.linux.tap import TapQueue, interface_offloads, read_tap_queues
 from cprlib.linux.topology import Topology
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.nic_state import FIRST_NIC_ID, Facts, device_facts, differences, filter_facts
+from cprlib.qemu.nic_state import FIRST_NIC_ID, Facts, differences, filter_facts
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.running_guest import RunningGuest
 
@@ -37,18 +37,14 @@ class TapView:
 
     def facts(self) -> Facts:
         """What an update must not change: offloads, and how many queues have what. A target has other descriptors."""
-        queues = Counter(
-            f"queues with {name} {value}" for queue in self.queues for name, value in queue.facts().items()
-        )
-        return {**self.offloads, **{name: str(count) for name, count in queues.items()}}
+        return {**self.offloads, **tap_queue_values(self.queues)}
 
 
 @dataclass(frozen=True, slots=True)
 class NicView:
-    """The NIC as seen by kernel, QEMU (device and receive filters) and guest."""
+    """The NIC as seen by kernel, QEMU (receive filters) and guest."""
 
     tap: TapView
-    device: Facts
     filters: Facts
     guest: GuestView
 
@@ -68,7 +64,6 @@ def read_nic_view(guest: RunningGuest) -> NicView:
     machine = guest.machine
     return NicView(
         read_tap_view(guest.topology, machine),
-        device_facts(machine.qmp),
         filter_facts(machine.qmp),
         view_guest(guest.agent),
     )
@@ -124,7 +119,7 @@ def expect_same_queues(
 
 
 def expect_same_nic(case: MeasuredCase, before: NicView, after: NicView, when: str) -> None:
-    """Check that QEMU and guest report the NIC as before: features, filters, address, link, offloads, queue pairs."""
+    """Check that QEMU and guest report the NIC as before: filters, features, address, link, offloads, queue pairs."""
     guest = tuple(
         f"{fact.name} was {fact.before}, is {fact.after}"
         for fact in guest_view(before.guest, after.guest)
@@ -133,7 +128,6 @@ def expect_same_nic(case: MeasuredCase, before: NicView, after: NicView, when: s
     link_changes = after.guest.nic.carrier_changes - before.guest.nic.carrier_changes
     guest += (f"its link changed {link_changes} times",) if link_changes else ()
     for name, changes, subject in (
-        ("device", differences(before.device, after.device), "the target's virtio-net device"),
         ("rx-filter", differences(before.filters, after.filters), "the target's receive filter"),
         ("guest-view", guest, "the NIC that the guest sees"),
     ):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -92,6 +93,7 @@ class ExecUpdate(LiveUpdate):
         self.state_path = f"/proc/{os.getpid()}/fd/{file}"
         target = successor_of(self.source, self.target_name, self._settings_of_target(), self.passed)
         target.command = [*target.command, "-incoming", json.dumps(self._channels[0])]
+        target.files.command.write_text(shlex.join(target.command) + "\n", encoding="utf-8")
         self.started_target, self.greetings = target, self.source.qmp.greetings
 
     def _wait_listening(self) -> None:

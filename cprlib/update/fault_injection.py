@@ -14,6 +14,7 @@ from typing import Any
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentError, QmpRefused
 from cprlib.linux.descriptors import exhaust_descriptors
+from cprlib.linux.procfs import task_use
 from cprlib.process import kill_group
 from cprlib.qemu.command_line import MachineSettings, global_properties
 from cprlib.qemu.machine import Machine
@@ -46,6 +47,7 @@ from cprlib.update.results import FaultResult
 from cprlib.update.running_guest import RunningGuest
 
 PHASE_S, TERMINATED_S = 30.0, 10.0  # for a phase to begin; for a QEMU to end after SIGTERM
+AT_REST_S, PAUSE_S, REST_POLL_S = 0.1, 2.0, 0.02  # no thread of a QEMU ran; the longest pause of the other one
 LOADING_BYTES = 4096  # of the device state that the target has in phase STATE_LOADING
 GARBAGE = bytes(range(255, -1, -1)) * 16  # neither a magic number of QEMU nor a plausible length
 
@@ -94,7 +96,8 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
         error=migration.error,
         refused=injection.refused,
         announced=announced,
-        stops=tuple(
+        target_ran=outcome.target_ran,
+        run_events=tuple(
             event.name
             for event in source.qmp.events
             if event.name in ("STOP", "RESUME") and event.received_ns >= update.started_ns
@@ -304,7 +307,7 @@ class FaultInjection(UpdateHook):
                 victim.process.killed_here = True
                 victim.wait_exit(Deadline(TERMINATED_S, f"the {victim.name} to end after SIGTERM", Awaited.QEMU))
             case Action.PAUSE:
-                self._pause(victim, other=source if victim is target else None)
+                self._pause(victim, other=source if victim is target else target)
             case Action.CANCEL:
                 self._command(source, "migrate_cancel")
             case Action.CONTINUE:
@@ -330,13 +333,16 @@ class FaultInjection(UpdateHook):
         except QmpRefused as error:
             self.refused = error.happened
 
-    def _pause(self, victim: Machine, other: Machine | None) -> None:
-        """Stop a process, let the other side run as far as it can, and continue the process."""
+    def _pause(self, victim: Machine, other: Machine) -> None:
+        """Stop a process, let the other QEMU run as far as it can, and continue the process."""
         os.kill(victim.pid, signal.SIGSTOP)
         self._release()
-        for _ in range(3):  # each is a round trip through the other's main loop, which is not blocked
-            if other is not None:
-                other.status()
+        use = task_use(other.pid)
+        rest, latest = Deadline(AT_REST_S, "a QEMU to rest"), Deadline(PAUSE_S, "a QEMU to rest")
+        while not (rest.expired or latest.expired):
+            time.sleep(REST_POLL_S)  # no event says that a process waits for the other one
+            if (now := task_use(other.pid)) != use:
+                use, rest = now, Deadline(AT_REST_S, "a QEMU to rest")
         os.kill(victim.pid, signal.SIGCONT)
 
 

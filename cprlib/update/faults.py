@@ -120,7 +120,7 @@ class Fault:
     """One fault.
 
     :param name: in kebab-case; the names of its checks begin with it.
-    :param refusal: whether the target must end by itself with an error status, not by a signal.
+    :param exits: whether the target must end by itself with an error status, not by a signal.
     :param return_path: the migration has a return path, on which the target reports a failure to the source.
     :param unnoticed: the source has no return path and completes the migration; management resumes it by ``cont``.
     :raises UsageError: the action is impossible in that phase, or for that actor.
@@ -131,7 +131,7 @@ class Fault:
     actor: Actor
     action: Action
     survivor: Survivor = Survivor.SOURCE
-    refusal: bool = False
+    exits: bool = False
     return_path: bool = False
     unnoticed: bool = False
 
@@ -150,9 +150,9 @@ CPR_CHANNEL = (
     Fault("no-listener", Phase.MODE_SET, Actor.TARGET, Action.NO_LISTENER),
     Fault("cpr-closed-before-fds", Phase.VM_STOPPED, Actor.MANAGEMENT, Action.CLOSE_CPR),
     Fault("cpr-closed-with-fds", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CLOSE_CPR),
-    Fault("cpr-garbage", Phase.FDS_SENT, Actor.MANAGEMENT, Action.GARBAGE_CPR, refusal=True),
-    Fault("cpr-truncated", Phase.FDS_SENT, Actor.MANAGEMENT, Action.TRUNCATE_CPR, refusal=True),
-    Fault("cpr-without-fds", Phase.FDS_SENT, Actor.MANAGEMENT, Action.WITHOUT_FDS, refusal=True),
+    Fault("cpr-garbage", Phase.FDS_SENT, Actor.MANAGEMENT, Action.GARBAGE_CPR, exits=True),
+    Fault("cpr-truncated", Phase.FDS_SENT, Actor.MANAGEMENT, Action.TRUNCATE_CPR, exits=True),
+    Fault("cpr-without-fds", Phase.FDS_SENT, Actor.MANAGEMENT, Action.WITHOUT_FDS, exits=True),
 )
 """Sending the CPR state fails."""
 
@@ -197,32 +197,30 @@ LATE_CANCELS = (
 """``migrate_cancel`` when the source has sent the device state and waits for the target's answer."""
 
 UNFIT_TARGETS = (
-    Fault("other-queues", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_QUEUES, refusal=True),
-    Fault("other-vhost", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_VHOST, refusal=True),
-    Fault("other-netdev-id", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_NETDEV, refusal=True),
-    Fault("other-memory", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_MEMORY, refusal=True),
-    Fault("target-descriptor-exhaustion", Phase.FDS_SENT, Actor.TARGET, Action.EXHAUST_DESCRIPTORS, refusal=True),
-    Fault("other-machine-version", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_VERSION, refusal=True),
-    Fault("other-rom-size", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_ROM, refusal=True, return_path=True),
-    Fault("other-features", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_FEATURES, refusal=True, return_path=True),
-    Fault("other-nic-options", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_NIC, refusal=True, return_path=True),
+    Fault("other-queues", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_QUEUES, exits=True),
+    Fault("other-vhost", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_VHOST, exits=True),
+    Fault("other-netdev-id", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_NETDEV, exits=True),
+    Fault("other-memory", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_MEMORY, exits=True),
+    Fault("target-descriptor-exhaustion", Phase.FDS_SENT, Actor.TARGET, Action.EXHAUST_DESCRIPTORS, exits=True),
+    Fault("other-machine-version", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_VERSION, exits=True),
+    Fault("other-rom-size", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_ROM, exits=True, return_path=True),
+    Fault("other-features", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_FEATURES, exits=True, return_path=True),
+    Fault("other-nic-options", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_NIC, exits=True, return_path=True),
 )
 """A target whose settings or resources do not fit. ``other-rom-size`` needs a guest :func:`with_rom`."""
 
 MAIN_CHANNEL = (
     Fault("main-closed", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.CLOSE_MAIN, return_path=True),
-    Fault("main-garbage", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.GARBAGE_MAIN, refusal=True, return_path=True),
+    Fault("main-garbage", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.GARBAGE_MAIN, exits=True, return_path=True),
     Fault("main-closed-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CLOSE_MAIN, return_path=True),
-    Fault(
-        "main-truncated", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.TRUNCATE_MAIN, refusal=True, return_path=True
-    ),
-    Fault("no-netdev", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NETDEV, refusal=True, return_path=True),
-    Fault("other-machine", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_MACHINE, refusal=True, return_path=True),
+    Fault("main-truncated", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.TRUNCATE_MAIN, exits=True, return_path=True),
+    Fault("no-netdev", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NETDEV, exits=True, return_path=True),
+    Fault("other-machine", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_MACHINE, exits=True, return_path=True),
 )
 """The main channel breaks, or the target cannot load the device state; the return path reports it to the source."""
 
 UNNOTICED = (
-    Fault("unnoticed-no-netdev", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NETDEV, refusal=True, unnoticed=True),
+    Fault("unnoticed-no-netdev", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NETDEV, exits=True, unnoticed=True),
     Fault("unnoticed-death", Phase.STATE_LOADING, Actor.TARGET, Action.KILL, unnoticed=True),
 )
 """The same without a return path: the source is in postmigrate and management resumes it by ``cont``."""

@@ -20,7 +20,7 @@ FAILED_STATES = ("failed", "cancelled")  # QAPI MigrationStatus
 ENDED_STATES = (*FAILED_STATES, "completed")
 FINISHING = "finish-migrate"  # QAPI RunState
 RESTING_STATES = ("running", "paused", "suspended", "prelaunch", "shutdown")  # of a target that has the guest
-END_S, RESUME_S, ANNOUNCE_S, STATE_S = 30.0, 10.0, 2.0, 5.0
+END_S, RESUME_S, EVENT_S, STATE_S = 30.0, 10.0, 8.0, 10.0
 
 
 def view(machine: Machine) -> ProcessView:
@@ -80,6 +80,7 @@ class FaultOutcome:
     :param acted_ns: time of the fault (CLOCK_REALTIME).
     :param source_state, target_state: as in :class:`FaultResult`.
     :param target_has_guest: the target runs the guest and the source has been ended.
+    :param target_ran: it ran the guest and has been ended.
     """
 
     fault: Fault
@@ -90,6 +91,7 @@ class FaultOutcome:
     source_state: str = "gone"
     target_state: str = "gone"
     target_has_guest: bool = False
+    target_ran: bool = False
 
     def wait_migration(self, refused: str) -> Migration:
         """Wait until the source reports the end of the migration, or has ended.
@@ -132,7 +134,7 @@ class FaultOutcome:
 
         if status in FAILED_STATES:  # the event follows the change of the state (migrate_set_state())
             with contextlib.suppress(DeadlineExceeded):
-                Deadline(ANNOUNCE_S, "the event", Awaited.QEMU).poll(lambda: last() == status, 0.01)
+                Deadline(EVENT_S, "the event", Awaited.QEMU).poll(lambda: last() == status, 0.01)
         return last()
 
     def wait_survivor(self) -> tuple[float | None, int | None]:
@@ -194,11 +196,14 @@ class FaultOutcome:
             return None
         if fault.survivor is Survivor.NEITHER and target.process.poll() is None:
             self.target_state = _run_state(target)
-        if fault.refusal:
+        ended = None
+        if fault.exits:
             with contextlib.suppress(DeadlineExceeded):
-                return target.wait_exit(Deadline(RESUME_S, "the target to end by itself", Awaited.QEMU))
-        ended = target.exit_status()
+                ended = target.wait_exit(Deadline(RESUME_S, "the target to end by itself", Awaited.QEMU))
+        else:
+            ended = target.exit_status()
         kill_group(target.process)
+        self.target_ran = target.trace.run_state("running") is not None
         return ended
 
     def _leave_guest_to_target(self) -> None:

@@ -124,12 +124,13 @@ class FaultResult:
     :param error: QEMU's message for the failure.
     :param refused: QEMU's message when it refused management's command; empty when it did not.
     :param announced: status in the source's last event MIGRATION; empty when it sent none.
-    :param stops: the source's events STOP and RESUME, in order.
+    :param run_events: the source's events STOP and RESUME, in order.
     :param settings_changed: mode, parameters and capabilities of the source's migration that the failed update changed.
     :param back_ms: from the fault to the source's RESUME; None when it did not resume, or had not been running.
     :param target_exit: exit status of a target that ended by itself; None when it was killed, or lives.
     :param source_state: the source's run state at the end of the update, before ``quit``; ``gone``.
     :param target_state: the target's; ``gone``, or ``none`` while it serves no QMP.
+    :param target_ran: a target that had to end has run the guest.
     """
 
     fault: Fault
@@ -139,7 +140,7 @@ class FaultResult:
     error: str
     refused: str
     announced: str
-    stops: tuple[str, ...]
+    run_events: tuple[str, ...]
     settings_changed: tuple[str, ...]
     state_before: str
     state_after: str
@@ -149,6 +150,7 @@ class FaultResult:
     target_exit: int | None
     source_state: str
     target_state: str
+    target_ran: bool
     source_messages: str
     target_messages: str
 

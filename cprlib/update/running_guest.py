@@ -39,7 +39,7 @@ class RunningGuest:
     :param agent: the connection to its agent, through that QEMU.
     :param updates: results of its updates so far.
     :param latest_update: the last one that was planned, successful or not; None before the first.
-    :param planned: number of updates that were planned.
+    :param planned: number of updates that were planned; :param failed: of those without a fault that failed.
     :param passed: files that management opened and passes to every QEMU, by netdev.
     :param mode: migration mode of its updates.
     """
@@ -55,6 +55,7 @@ class RunningGuest:
     mode: Mode = Mode.CPR_TRANSFER
     latest_update: LiveUpdate | None = None
     planned: int = 0
+    failed: int = 0
 
     def live_update(
         self,
@@ -72,15 +73,24 @@ class RunningGuest:
         settings = target_settings or self.machine.settings
         if qemu is not None:
             settings = replace(settings, qemu=qemu)
-        machine, result = self.plan_update(hooks, settings).perform()
+        update = self.plan_update(hooks, settings)
+        try:
+            machine, result = update.perform()
+        except CprlibError:
+            self.failed += 1
+            raise
         self.move_to(machine)
         self.updates.append(result)
         return result
 
     @property
     def next_target(self) -> str:
-        """Name of the next update's target: ``target``, ``target-2``, ``target-3``."""
-        return f"target-{len(self.updates) + 1}" if self.updates else "target"
+        """Name of the next update's target: ``target``, ``target-2``, ``target-3``.
+
+        The target of a failed update keeps its name and its files.
+        """
+        number = len(self.updates) + self.failed
+        return f"target-{number + 1}" if number else "target"
 
     def plan_update(
         self,

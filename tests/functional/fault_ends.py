@@ -36,8 +36,8 @@ def check_end(case: MeasuredCase, result: FaultResult, tap: TapView | None) -> N
         case Survivor.NEITHER:
             _check_nowhere(case, result)
     _check_error_names(case, result)
-    if result.fault.refusal:
-        _check_refusal(case, result)
+    if result.fault.exits:
+        _check_target_exits(case, result)
 
 
 def _check_source(case: MeasuredCase, result: FaultResult) -> None:
@@ -59,10 +59,10 @@ def _check_source(case: MeasuredCase, result: FaultResult) -> None:
         case.expect("reason", bool(result.error), expected, reason, f"{context}: {reason}")
     if result.migration in FAILED_STATES:
         meaning = f"{context}: status in the last event MIGRATION"
-        case.expect_equal("announced", result.announced, result.migration, meaning)
-    if "STOP" in result.stops and result.state_before == "running":
+        case.expect_equal("migration-event", result.announced, result.migration, meaning)
+    if "STOP" in result.run_events and result.state_before == "running":
         meaning = f"{context}: the source's last event of STOP and RESUME"
-        case.expect_equal("resume-announced", result.stops[-1], "RESUME", meaning)
+        case.expect_equal("resume-event", result.run_events[-1], "RESUME", meaning)
     case.expect_empty(
         "migration-settings",
         result.settings_changed,
@@ -71,6 +71,8 @@ def _check_source(case: MeasuredCase, result: FaultResult) -> None:
     )
     meaning = f"{context}: the source's run state"
     case.expect_equal("source-runs", result.state_after, result.state_before, meaning)
+    meaning = f"{context}: whether the target ran the guest, too"
+    case.expect_equal("target-never-ran", result.target_ran, False, meaning)
 
 
 def _check_target(case: MeasuredCase, result: FaultResult) -> None:
@@ -135,13 +137,13 @@ def _check_error_names(case: MeasuredCase, result: FaultResult) -> None:
     )
 
 
-def _check_refusal(case: MeasuredCase, result: FaultResult) -> None:
+def _check_target_exits(case: MeasuredCase, result: FaultResult) -> None:
     """The target ends by itself, with an error status."""
     ended = result.target_exit
     last = last_message(result.target_messages) or "no message"
     how = "still running" if ended is None else describe_status(ended)
     case.expect(
-        "refused",
+        "target-exits",
         ended is not None and ended > 0,
         "the target exits with an error status",
         f"{how}: {last}",

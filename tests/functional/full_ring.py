@@ -16,7 +16,7 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.supervised_calls import ALWAYS, WRITEV, FailingCall, SupervisedCalls, SystemCall
-from cprlib.qemu.nic_state import device_facts, receive_buffers, receive_ring_size
+from cprlib.qemu.nic_state import receive_buffers, receive_ring_size
 from cprlib.qemu.vmstate import device_state
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.control_run import capture_problems
@@ -35,7 +35,7 @@ ARRIVE_S = 5.0
 ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
 PAGE, DATAGRAM, DATAGRAMS = 4096, 1400, 8  # bytes; the datagrams are one packet for the NIC
 UDP_SEGMENT = 103  # linux/udp.h
-TAKES_SEGMENTS = "VIRTIO_NET_F_GUEST_USO4"
+GUEST_USO4 = 54  # virtio 1.3 section 5.1.3: VIRTIO_NET_F_GUEST_USO4
 WAITING_BYTES = re.compile(r"tap/.*/waiting")  # a field of vmstate_tap_waiting, net/tap.c, patch 12
 FREE_BUFFERS = 2  # too few for that packet
 FLOWS = 12  # of these answers, over all queues; the guest's kernel chooses a queue by a hash of the flow
@@ -87,9 +87,9 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
     :param when: for the checks' names.
     """
     agent, station, machine = case.guest.agent, case.guest.topology.station, case.guest.machine
-    if TAKES_SEGMENTS not in device_facts(machine.qmp)["guest-features"]:
+    if not agent.network().nic().agreed_on(GUEST_USO4):
         expected = "a packet that is larger than a page arrives"
-        case.skip_check(f"large-packet-arrives-{when}", expected, f"the guest's NIC is without {TAKES_SEGMENTS}")
+        case.skip_check(f"large-packet-arrives-{when}", expected, "the guest's NIC is without VIRTIO_NET_F_GUEST_USO4")
         yield RecordMainChannel()
         return
     (flow,) = flows_between(count=1, first_port=case.ports.take())

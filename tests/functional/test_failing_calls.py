@@ -237,9 +237,8 @@ def fall_back(case: MeasuredCase, calls: SupervisedCalls) -> None:
                 expect_reported(case, "reported", said, VHOST_FAILED, times)
                 expect_errors_named(case, said, [failure])
         case.expect_answers(name)
-    case.expect_equal(
-        "vhost-is-taken-back", vhost_started(machine.qmp), True, "vhost-started after its devices could be taken back"
-    )
+    meaning = "whether vhost carries the packets after its devices could be taken back"
+    case.expect_equal("vhost-is-taken-back", vhost_started(machine.qmp), True, meaning)
 
 
 def fail_to_stop(case: MeasuredCase, updates: FaultSequence) -> None:

@@ -10,7 +10,6 @@ from cprlib.evidence.counter_checks import error_check, read_errors
 from cprlib.evidence.records import Role
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.qemu.nic_state import device_facts
 from cprlib.testing.equivalence import wait_groups_joined
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -37,13 +36,13 @@ from cprlib.update.hooks import RecordMainChannel
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
 
-RING_PACKED = "VIRTIO_F_RING_PACKED"
+RING_PACKED, RSS_BIT = 34, 60  # VIRTIO_F_RING_PACKED, VIRTIO_NET_F_RSS; virtio 1.3, sections 6 and 5.1.3
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
 UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5
 MANY = tuple(f"01:00:5e:75:76:{number:02x}" for number in range(64))  # MAC_TABLE_ENTRIES, hw/net/virtio-net.c
 SEND_BUFFER = 262144  # not the default, and room for the largest packet
 QUEUES = 4
-RSS, RSS_FEATURE = ("-global", "virtio-net-pci.rss=on"), "VIRTIO_NET_F_RSS"
+RSS = ("-global", "virtio-net-pci.rss=on")
 FRAMES = {
     "own address": frame(CHANGED),
     "added unicast address": frame(UNICAST),
@@ -94,7 +93,7 @@ class NicState(LiveUpdateTest):
             for address in MANY:
                 agent.add_filter(address)
             agent.set_interface(promiscuous=True, all_multicast=True)
-            if link_survives := RING_PACKED not in device_facts(case.guest.machine.qmp)["guest-features"]:
+            if link_survives := not agent.network().nic().agreed_on(RING_PACKED):
                 set_link(case.guest, up=False)
             self._update(case, "after-second-update")
             if link_survives:
@@ -142,10 +141,10 @@ class NicState(LiveUpdateTest):
         """
         with self.given_guest(GuestSpec(queues=QUEUES, arguments=RSS, role=Role.CHECKS, boots=True)) as case:
             use_queue_pairs(case, QUEUES, "before-update")
-            before, features = queues_of_flows(case.guest), device_facts(case.guest.machine.qmp)["guest-features"]
+            before, nic = queues_of_flows(case.guest), case.guest.agent.network().nic()
             case.live_update()
-            if RSS_FEATURE not in features:
-                case.inconclusive("flows-by-hash", "receive-side scaling", f"the guest uses {features}")
+            if not nic.agreed_on(RSS_BIT):
+                case.inconclusive("flows-by-hash", "receive-side scaling", f"the guest uses {nic.virtio_features}")
                 return
             meaning = "the guest's hash or table has no effect"
             expect_same_queues_of_flows(case, before, "flows-by-hash", meaning)

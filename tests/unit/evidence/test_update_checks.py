@@ -271,7 +271,7 @@ def fault_result(name: str) -> FaultResult:
         error="Unable to read from socket",
         refused="",
         announced="failed",
-        stops=(),
+        run_events=(),
         settings_changed=(),
         state_before="running",
         state_after="running",
@@ -281,6 +281,7 @@ def fault_result(name: str) -> FaultResult:
         target_exit=1,
         source_state="running",
         target_state="gone",
+        target_ran=False,
         source_messages="one\ntwo\nthree\nfour\n",
         target_messages="",
     )

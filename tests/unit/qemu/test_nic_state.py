@@ -6,18 +6,17 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from cprlib.errors import EnvironmentFailure, InstrumentError
+from cprlib.errors import EnvironmentFailure, InstrumentError, QmpRefused
 from cprlib.linux.ioctls import TUNSETOFFLOAD, TUNSETQUEUE, TUNSETVNETHDRSZ
 from cprlib.linux.tap import IFF_DETACH_QUEUE, interface_offloads, open_tap, read_tap_queues
 from cprlib.linux.topology import Topology, build_topology
-from cprlib.qemu.nic_state import (
-    differences,
-    facts_from_filter,
-    facts_from_status,
-)
+from cprlib.qemu.nic_state import differences, facts_from_filter, vhost_started
+from cprlib.qemu.qmp import QmpConnection
 
 pytestmark = pytest.mark.fast
 
@@ -94,36 +93,6 @@ def test_process_that_is_gone_is_an_error() -> None:
         read_tap_queues(2**22 + 1)
 
 
-STATUS = {
-    "guest-features": {"transports": ["VIRTIO_F_VERSION_1: v1"], "dev-features": ["VIRTIO_NET_F_MQ: queues"]},
-    "host-features": {"transports": [], "dev-features": [], "unknown-dev-features": 32},
-    "backend-features": {"transports": [], "dev-features": []},
-    "num-vqs": 9,
-    "vhost-started": True,
-    "started": True,
-    "broken": False,
-    "device-endian": "little",
-    "status": {"statuses": ["VIRTIO_CONFIG_S_DRIVER_OK: ready", "VIRTIO_CONFIG_S_ACKNOWLEDGE: found"]},
-    "isr": 1,
-}
-
-
-def test_device_facts_omit_volatile_members() -> None:
-    facts = facts_from_status(STATUS)
-    assert facts["guest-features"] == "VIRTIO_F_VERSION_1 VIRTIO_NET_F_MQ"
-    assert facts["host-features"] == "unknown-dev-features 0x20"
-    assert facts["status"] == "VIRTIO_CONFIG_S_ACKNOWLEDGE VIRTIO_CONFIG_S_DRIVER_OK"
-    assert "isr" not in facts
-    assert facts == facts_from_status({**STATUS, "isr": 0})
-
-
-def test_vhost_features_are_facts_with_vhost() -> None:
-    vhost = {"features": STATUS["guest-features"], "acked-features": STATUS["backend-features"]}
-    facts = facts_from_status({**STATUS, "vhost-dev": vhost})
-    assert facts["vhost features"] == "VIRTIO_F_VERSION_1 VIRTIO_NET_F_MQ"
-    assert facts["vhost acked-features"] == ""
-
-
 def test_filter_facts_do_not_depend_on_order() -> None:
     table = ["33:33:00:00:00:01", "01:00:5e:00:00:01"]
     one = facts_from_filter({"name": "nic0", "promiscuous": False, "multicast-table": table, "vlan-table": [5, 0]})
@@ -148,3 +117,17 @@ def test_differences_are_one_line_each(
     before: dict[str, str], after: dict[str, str], expected: tuple[str, ...]
 ) -> None:
     assert differences(before, after) == expected
+
+
+def refusing(error_class: str) -> QmpConnection:
+    def execute(*_: object) -> None:
+        raise QmpRefused("ask", "vhost device has not started yet", error_class=error_class)
+
+    return cast(QmpConnection, SimpleNamespace(name="source", execute=execute))
+
+
+def test_vhost_is_started_where_qemu_has_the_state_of_its_queue() -> None:
+    assert vhost_started(cast(QmpConnection, SimpleNamespace(execute=lambda *_: {"name": "virtio-net"})))
+    assert not vhost_started(refusing("GenericError"))
+    with pytest.raises(InstrumentError, match="has no command x-query-virtio-vhost-queue-status"):
+        vhost_started(refusing("CommandNotFound"))

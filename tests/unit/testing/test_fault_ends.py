@@ -15,6 +15,7 @@ from cprlib.linux.tap import TapQueue
 from cprlib.testing.guest_case import GuestCase
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView
+from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.results import FaultResult
 
@@ -33,9 +34,9 @@ def view(**queues: bool) -> TapView:
     [
         (view(q8=False, q9=True), ""),
         (view(q21=True, q20=False), ""),  # in a target
-        (view(q8=True, q9=True), "queues with queue attached was 1, is absent"),
-        (view(q8=False), "queues with queue detached was 1, is absent"),
-        (view(q8=False, q9=True, q10=True), "queues with queue detached was 1, is 2"),
+        (view(q8=True, q9=True), "queues/tap0/queue: attached was 1, is absent"),
+        (view(q8=False), "queues/tap0/queue: detached was 1, is absent"),
+        (view(q8=False, q9=True, q10=True), "queues/tap0/queue: detached was 1, is 2"),
     ],
 )
 def test_queues_of_the_tap_are_compared(
@@ -49,3 +50,33 @@ def test_queues_of_the_tap_are_compared(
     (check,) = case.evidence.checks
     assert change in check.message
     assert check.outcome is (Outcome.FAIL if change else Outcome.PASS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "migration", "target_ran", "failed"),
+    [
+        ("target-killed-loading", "failed", False, set()),
+        ("target-killed-loading", "cancelled", False, {"ends"}),
+        ("cancel-fds-sent", "cancelled", False, set()),
+        ("cancel-fds-sent", "failed", False, {"ends"}),
+        ("no-cpr-channel", "none", False, set()),
+        ("target-killed-loading", "failed", True, {"target-never-ran"}),
+    ],
+)
+def test_a_failed_update_ends_as_its_fault_has_it_end(
+    fault: str, migration: str, target_ran: bool, failed: set[str], tmp_path: Path
+) -> None:
+    case = GuestCase(tmp_path, CaseEvidence("x", Mechanism.CPR, updates=1))
+    result = SimpleNamespace(
+        fault=faults_named(fault)[0],
+        migration=migration,
+        error="a reason",
+        announced=migration,
+        run_events=(),
+        settings_changed=(),
+        state_before="running",
+        state_after="running",
+        target_ran=target_ran,
+    )
+    fault_ends._check_source(cast(MeasuredCase, case), cast(FaultResult, result))
+    assert {check.name for check in case.evidence.checks if check.outcome is Outcome.FAIL} == failed

@@ -20,7 +20,7 @@ from cprlib.testing.guest_case import GuestCase, labelled
 from cprlib.testing.watch import FrameWatch
 from cprlib.update.faults import Action, faults_named
 from cprlib.update.live_update import UpdateHook
-from cprlib.update.mechanism import Mechanism
+from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
 from tests.unit.evidence.test_update_checks import GOOD, NETDEVS, SOURCE, TARGET, fault_result
@@ -59,7 +59,12 @@ def guest_case(folder: Path, update: Callable[..., object], *others: SimpleNames
     source = fake_machine(folder, "source")
     case = GuestCase(folder, CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1), stop_at)
     guest = SimpleNamespace(
-        machine=source, machines=(source, *others), live_update=update, latest_update=None, updates=[]
+        machine=source,
+        machines=(source, *others),
+        live_update=update,
+        latest_update=None,
+        updates=[],
+        mode=Mode.CPR_TRANSFER,
     )
     case._guest = cast("RunningGuest", guest)
     case._frames = cast("FrameWatch", SimpleNamespace(note_nics=lambda: None))

@@ -260,7 +260,11 @@ class LiveUpdate:
         if any(old.interface != new.interface for old, new in netdevs):
             self.mark(Step.LINK_SWITCHED)
         self._wait_completed()
-        self._wait_running()
+        try:
+            self._wait_running()
+        except QemuFailed:  # its connection broke: its last words say more
+            self.target.check_alive("live-update the guest", broken=True)
+            raise
         source_after, target_after, pairings = self._views()
         downtime = source.qmp.execute("query-migrate").get("downtime")
         announcements_ms = announcements_of(target.qmp.execute("query-migrate-parameters"))
@@ -339,8 +343,8 @@ class LiveUpdate:
         def completed() -> bool:
             if (migration := query_migration(self.source)).failed:
                 raise self._failed(migration.reason)
-            if target.process.poll() is not None:
-                raise self._failed(f"the target ended: {last_message(target.messages) or 'it said nothing'}")
+            if (status := target.exit_status()) is not None:
+                raise self._failed(target.died("live-update the guest", status).happened)
             return migration.status == "completed"
 
         try:

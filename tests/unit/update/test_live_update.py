@@ -41,11 +41,14 @@ class StandIn:
         self.messages = f"{name}warning\n{name}last message\n"
         self.incoming = True
         self.name = name
-        self.process = SimpleNamespace(poll=lambda: 1 if ended else None)
+        self.process = SimpleNamespace(poll=self.exit_status)
         self.qmp = self
         self._steps = steps
         self._refuses = refuses
         self._ended = ended
+
+    def exit_status(self) -> int | None:
+        return 1 if self._ended else None
 
     def execute(self, command: str, _arguments: object = None, **_: object) -> dict[str, Any]:
         self._steps.append(self.name + command)

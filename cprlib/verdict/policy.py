@@ -23,6 +23,7 @@ NOT_ASKED_FOR = (
     SkipWord.NO_SANDBOX,  # built without libseccomp
     SkipWord.NO_MACHINE,  # an old machine type
     SkipWord.NO_SUSPEND,  # some machine types have no suspend to RAM
+    SkipWord.NO_DIMM,  # built without device pc-dimm
 )
 """Skips that every policy allows: they depend on the run, the host or QEMU's build, not on the code under test."""
 

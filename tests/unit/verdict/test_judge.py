@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 import pytest
 from msgspec import structs
 
+from cprlib.errors import SkipWord
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import (
     FLOW,
@@ -23,7 +24,7 @@ from cprlib.evidence.records import (
 from cprlib.traffic.figures import Cause, Direction, Interruption, InterruptionPerDirection, LedgerRow, PerDirection
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.judge import judge, judge_run
-from cprlib.verdict.policy import InterruptionLimits, Policy
+from cprlib.verdict.policy import NOT_ASKED_FOR, InterruptionLimits, Policy
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import good_case
 
@@ -343,6 +344,10 @@ def test_run_takes_its_worst_case() -> None:
     assert judge_run([good, unclear], DEFAULT).outcome == Outcome.INCONCLUSIVE
     assert judge_run([good, unclear, bad], DEFAULT).outcome == Outcome.FAIL
     assert judge_run([], DEFAULT).outcome == Outcome.INCONCLUSIVE
+
+
+def test_every_policy_allows_each_skip_that_does_not_depend_on_the_code_under_test() -> None:
+    assert {*NOT_ASKED_FOR, SkipWord.NO_CPR, SkipWord.NOT_IN_THIS_LAB} == set(SkipWord)
 
 
 def test_what_was_not_asked_for_may_be_skipped_under_any_policy() -> None:

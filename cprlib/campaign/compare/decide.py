@@ -204,22 +204,22 @@ def _affected(guests: Sequence[GuestResult], metric: Metric) -> tuple[int, int, 
 
 def refusals(sample: Sample) -> list[Refusal]:
     """What the policy refuses in B, one for each property; also what keeps B's cases from running."""
-    known_a = {about for guest in sample.a for about in _refused(guest)}
+    known_a = {name for guest in sample.a for name in _refused(guest)}
     found: dict[str, list[str]] = {}
     for guest in sample.b:
-        for about, text in _refused(guest).items():
-            found.setdefault(about, []).append(text)
+        for name, text in _refused(guest).items():
+            found.setdefault(name, []).append(text)
     return [
-        Refusal(sample.case, texts[0], len(texts), len(sample.b), about in known_a)
-        for about, texts in sorted(found.items())
+        Refusal(sample.case, texts[0], len(texts), len(sample.b), name in known_a)
+        for name, texts in sorted(found.items())
     ]
 
 
 def _refused(guest: GuestResult) -> dict[str, str]:
-    """The first text of each property that the policy refuses; all further streams are one property."""
+    """The first text of each property that the policy refuses, at whichever step or stream."""
     found: dict[str, str] = {}
     for item in guest.failures:
-        found.setdefault(item.about.partition(" ")[0], f"{item.about}: {item.text}")
+        found.setdefault(item.property_name, f"{item.about}: {item.text}")
     if guest.skipped:
         found.setdefault("skipped", f"skipped: {guest.skipped}")
     return found

@@ -18,6 +18,8 @@ from cprlib.errors import InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, UpdateFigures
 from cprlib.report.build_report import judge_cases
+from cprlib.report.matrix import points_of
+from cprlib.report.results_folder import case_id
 from cprlib.traffic.figures import Interruption, PerDirection
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
@@ -39,7 +41,6 @@ class Metric:
 
 INSTRUMENT = ("instrument", "control-run", "ledger", "lab", "evidence", "avocado-test")  # findings about the measuring
 PACKET_FINDINGS = ("loss", "duplicates", "ledger")
-NUMBERED = re.compile(r"-\d+\Z")
 UNLIMITED = 2**62
 PARAMETERS = ("queues", "vhost", "rate", "size", "ip_version", "machine")  # equal in guests that are compared
 MORE_PARAMETERS = ("vcpus", "memory")  # likewise, in the member ``more``; unknown in older results
@@ -149,7 +150,7 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
     counts = {metric.name: [of(update).total for update in updates] for metric, of in COUNTS.items()}
     asked = case.parameters
     return GuestResult(
-        case=NUMBERED.sub("", case.id) if NUMBERED.search(case.id) and _is_repetition(case) else case.id,
+        case=_id_without_repetition(case),
         updates=case.updates or 0,
         durations={metric.name: _known(of(update) for update in updates) for metric, of in DURATIONS.items()},
         packets={name: sum(value or 0 for value in values) for name, values in counts.items()},
@@ -205,13 +206,13 @@ def read_guests(folder: Path, policy: Policy) -> dict[str, tuple[GuestResult, ..
 
 
 def _about_packets(finding: Finding) -> bool:
-    return finding.about in PACKET_FINDINGS or finding.about.startswith("stream ")
+    return finding.about in PACKET_FINDINGS or finding.property_name == "stream"
 
 
-def _is_repetition(case: CaseEvidence) -> bool:
-    """Whether the number at the id's end is that of a repetition: the test's own name ends otherwise."""
-    own = case.test.rsplit(".", 1)[-1].split(";", maxsplit=1)[0].replace("_", "-")
-    return bool(own) and not own.endswith(case.id)
+def _id_without_repetition(case: CaseEvidence) -> str:
+    """The id of the first case of a test at a point: a case that repeats it has a number behind that id."""
+    first = "-".join([case_id(case.test), *points_of([case])])
+    return first if re.fullmatch(rf"{re.escape(first)}-\d+", case.id) else case.id
 
 
 def updates_of(case: CaseEvidence) -> Sequence[UpdateFigures]:

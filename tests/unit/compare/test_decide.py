@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from cprlib.campaign.compare import Effect
-from cprlib.campaign.compare.decide import decide, smallest_p
+from cprlib.campaign.compare.decide import decide, refusals, smallest_p
 from cprlib.campaign.compare.decision import Change, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, Analysis
+from cprlib.evidence.records import Outcome
+from cprlib.verdict.findings import Finding
 
 from .samples import CASE, guest, sample
 
@@ -78,6 +80,17 @@ def test_one_lost_packet_of_b_is_a_regression_by_itself() -> None:
     refusal = found.refusals[0]
     assert (refusal.guests, refusal.of, refusal.also_a) == (1, 12, False)
     assert found.counts[0].worse > 0.05  # no test of counts would have said so
+
+
+def test_a_check_that_fails_at_two_updates_is_refused_once() -> None:
+    def failing(step: int) -> GuestResult:
+        finding = Finding(Outcome.FAIL, f"update-{step}-same-file", "another file", family="same-file")
+        return guest(failures=(finding,))
+
+    good = (guest(), guest())
+    (refusal,) = refusals(Sample(CASE, good, (failing(1), failing(2)), True))
+    assert (refusal.guests, refusal.of, refusal.also_a) == (2, 2, False)
+    assert refusals(Sample(CASE, (failing(3), guest()), (failing(1), guest()), True))[0].also_a
 
 
 def test_refusal_that_a_has_as_well_is_no_regression() -> None:

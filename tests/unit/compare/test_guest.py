@@ -35,6 +35,17 @@ def test_repetition_has_the_same_case_and_a_number_in_the_name_stays() -> None:
     assert guest_result(judge(own, POLICY)).case == "queues-4"
 
 
+def test_points_that_differ_in_their_last_number_are_two_cases() -> None:
+    def case_of(point: str, number: str = "") -> str:
+        case = guest_evidence(case=f"update-{point}{number}")
+        own = replace(case, test=f"1-x.py:X.test_update;run-{point}-3f2a")
+        return guest_result(judge(replace(own, parameters=replace(own.parameters, more={"point": point})), POLICY)).case
+
+    assert case_of("q1-10.0-rate-500") == "update-q1-10.0-rate-500"
+    assert case_of("q1-10.0-rate-1000") == "update-q1-10.0-rate-1000"
+    assert case_of("q1-10.0-rate-500", "-2") == "update-q1-10.0-rate-500"
+
+
 def test_a_lost_packet_is_refused_and_counted_in_its_update() -> None:
     case = guest_evidence(3)
     rows = (replace(case.per_update[0], loss=PerDirection(2, 0)), *case.per_update[1:])

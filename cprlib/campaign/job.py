@@ -28,6 +28,7 @@ from cprlib.report.results_folder import case_id
 
 INSTRUMENTED = "avocado-instrumented"
 RAW_FILES = ("*.pcap", "reflector.json")
+CASE_ADVICE = "give a case id from docs/tests.md, e.g. chain-of-updates-loses-nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,9 @@ def suite_tests(references: Iterable[str], top: Path) -> tuple[SuiteTest, ...]:
     return tuple(tests.values())
 
 
-def find_tests(names: Iterable[str], tests: Sequence[SuiteTest], tried: str, advice: str) -> tuple[SuiteTest, ...]:
+def find_tests(
+    names: Iterable[str], tests: Sequence[SuiteTest], tried: str, advice: str = CASE_ADVICE
+) -> tuple[SuiteTest, ...]:
     """Tests by the ids of their cases, each once.
 
     :param tried, advice: for the message.

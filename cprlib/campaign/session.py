@@ -23,7 +23,7 @@ from cprlib.build.progress import Progress
 from cprlib.build.series import DEFAULT_BASE
 from cprlib.campaign.job import FinishedJob, SuiteTest, gather_evidence
 from cprlib.campaign.pool import Children, Pool, Strategy
-from cprlib.campaign.store import STORE_VERSION, Store, move_into_place, read_versioned
+from cprlib.campaign.store import Store, move_into_place, read_versioned
 from cprlib.codec import dump_json
 from cprlib.deadline import timeout_scale
 from cprlib.errors import EnvironmentFailure, InstrumentError
@@ -37,6 +37,7 @@ from cprlib.report.results_folder import LOG_FILE
 
 RESULTS = "results"
 RESULT_FILE = "result.json"
+RESULT_VERSION = 2  # of that file
 JOB_TIMEOUT_S = 600  # Avocado ends a longer job; tests have shorter limits of their own
 
 # The code that a test runs: the package, data, the lab's first process and the helpers beside the tests. A test's own
@@ -172,7 +173,7 @@ class ResultRecord:
     key: str
     lab_lost: int = 0
     changed: bool = False
-    version: int = STORE_VERSION
+    version: int = RESULT_VERSION
 
     def write(self, folder: Path) -> None:
         files.write_text(folder / RESULT_FILE, dump_json(self, indent=1), mode=0o600)
@@ -185,7 +186,7 @@ class ResultRecord:
         """
         path = folder / RESULT_FILE
         try:
-            return read_versioned(cls, path, STORE_VERSION)
+            return read_versioned(cls, path, RESULT_VERSION)
         except (OSError, ValueError) as error:
             raise InstrumentError(f"read {path}", str(error)) from error
 

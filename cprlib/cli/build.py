@@ -10,17 +10,17 @@ import click
 
 from cprlib.build.series import DEFAULT_BASE
 from cprlib.cli import completion
-from cprlib.errors import UsageError
+from cprlib.cli.options import refuse_options
 
 if TYPE_CHECKING:
     from cprlib.build.mutants import Mutant
     from cprlib.build.progress import Progress
 
-PARTS = ("all", "qemu", "guest", "lab")
+PARTS = {"all": ("base", "no_series"), "qemu": ("base", "no_series"), "guest": (), "lab": ()}  # with their options
 
 
 @click.command()
-@click.argument("part", type=click.Choice(PARTS), default="all")
+@click.argument("part", type=click.Choice(tuple(PARTS)), default="all")
 @click.option(
     "--base",
     default=DEFAULT_BASE,
@@ -31,7 +31,7 @@ PARTS = ("all", "qemu", "guest", "lab")
 @click.option("--no-series", is_flag=True, help="Build the base without images/qemu/series.")
 @click.option(
     "--mutant",
-    "names",
+    "mutants",
     multiple=True,
     metavar="NAME",
     shell_complete=completion.mutants,
@@ -40,19 +40,23 @@ PARTS = ("all", "qemu", "guest", "lab")
 @click.option("--mutants", "all_mutants", is_flag=True, help="Build all mutants of the base.")
 @click.option(
     "--mutants-in",
+    "mutants_folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Use the mutants of this folder.",
 )
 @click.option("--list", "listing", is_flag=True, help="List the mutants and build nothing.")
 @click.option("--markdown", is_flag=True, help="With --list: write the page docs/mutants.md.")
+@click.pass_context
 def build(
+    context: click.Context,
+    /,
     part: str,
     base: str,
     no_series: bool,
-    names: tuple[str, ...],
+    mutants: tuple[str, ...],
     all_mutants: bool,
-    mutants_in: Path | None,
+    mutants_folder: Path | None,
     listing: bool,
     markdown: bool,
 ) -> None:
@@ -64,16 +68,17 @@ def build(
     from cprlib.build.progress import console_progress
     from cprlib.build.qemu import build_qemu
 
-    if names or all_mutants or listing:
-        if part != "all" or no_series:
-            raise UsageError("build mutants", "another part is requested too", "give one or the other")
-        known = [] if names else [item for item in load_mutants(mutants_in) if listing or base in item.bases]
-        chosen = [find_mutant(name, mutants_in) for name in names] or known
+    if mutants or all_mutants or listing:
+        tried, own = ("list mutants", ("listing", "markdown")) if listing else ("build mutants", ("base",))
+        refuse_options(context, tried, "it has no effect", kept=("mutants", "all_mutants", "mutants_folder", *own))
+        known = [] if mutants else [item for item in load_mutants(mutants_folder) if listing or base in item.bases]
+        chosen = [find_mutant(name, mutants_folder) for name in mutants] or known
         if listing:
             _list(chosen, markdown)
         else:
             _build_mutants(chosen, base, console_progress())
         return
+    refuse_options(context, f"build {part}", "it has no effect", kept=("part", *PARTS[part]))
     progress = console_progress()
     if part == "all" and not no_series:
         build_assets(progress, lab=True, base=base)  # all at once, and recorded for tests; below it is only found

@@ -28,6 +28,7 @@ from cprlib.cli.options import (
     publish_results,
     read_parameters,
     read_qemu,
+    refuse_base,
     refuse_options,
     report_progress,
     require_results,
@@ -110,8 +111,9 @@ def compare(
             raise UsageError(
                 f"compare {saved[0]}", "saved results and --b were both given", "name cases to measure with -t"
             )
+        refuse_base(context, "--a")
         suite = list_tests()
-        request = _request(a, b, min_effect=min_effect, policy=policy, suite=suite, **options)
+        request = _request(suite, a=a, b=b, min_effect=min_effect, policy=policy, **options)
         session = STORE.begin(top, request)
         made = _run(context, session, request, suite, parallel)
     else:
@@ -128,29 +130,26 @@ def compare(
 
 
 def _request(
-    a: Path | None,
-    b: Path,
+    suite: Sequence[SuiteTest],
     *,
+    a: Path | None,
     a_firmware: Path | None,
+    b: Path | None,
     b_firmware: Path | None,
-    base: str,
-    budget: float,
     min_effect: float,
-    noise: bool,
-    a_to_b: bool,
-    whole: bool,
     policy: str,
     native: bool,
     lab: str | None,
     seed: int | None,
     tests: tuple[str, ...],
     parameter: tuple[str, ...],
-    suite: Sequence[SuiteTest],
+    **options: Any,
 ) -> CompareRequest:
     """A new session; everything is checked before anything is built.
 
-    :param min_effect: in percent.
     :param suite: its tests.
+    :param min_effect: in percent.
+    :param options: members of the request.
     """
     from cprlib.campaign.compare.session import UPDATES_CASE, CompareRequest, find_measured
     from cprlib.lab.doctor import choose_engine
@@ -167,16 +166,10 @@ def _request(
     tests = tests or (UPDATES_CASE,)
     find_measured(tests, suite)
     return CompareRequest(
-        b=str(other.path),
-        a=str(own_qemu.path) if own_qemu else None,
-        a_firmware=str(a_firmware.absolute()) if a_firmware else None,
-        b_firmware=str(b_firmware.absolute()) if b_firmware else None,
-        base=base,
-        budget=budget,
+        **options,
+        a=own_qemu,
+        b=other,
         min_effect=min_effect / 100,
-        noise=noise,
-        a_to_b=a_to_b,
-        whole=whole,
         policy=absolute_policy(policy),
         engine=choose_engine(native, lab, report_progress),
         seed=secrets.randbelow(1 << 31) if seed is None else seed,
@@ -202,6 +195,8 @@ def _saved(saved: Sequence[str], a: Path | None, policy: str, effect: Effect) ->
     from cprlib.campaign.compare.comparison import compare_saved
     from cprlib.verdict.policy_file import load_policy
 
+    if a is not None and saved:
+        raise UsageError("compare saved results", "--a needs --b", "leave --a out to compare saved results")
     if a is not None or len(saved) != 2:
         raise UsageError(
             "compare",

@@ -97,7 +97,7 @@ def coverage(
     build = build_coverage(base, console_progress())
     results = new_results_folder(out.resolve())
     if runs:
-        with hint_results(results, "cprlib coverage --from"):
+        with hint_results(results, f"cprlib coverage --base {base} --from"):
             environment = _run_suite(results, build.qemu, references, parameters, engine, parallel)
     else:
         machine = read_machine(earlier[0])
@@ -140,7 +140,7 @@ def _run_suite(
     from cprlib.verdict.policy_file import load_policy
 
     assets = build_assets(console_progress(), lab=engine is not None, qemu=qemu)
-    environment = describe_run(engine, lab_kernel=assets.lab_kernel)
+    environment = describe_run(engine, lab_kernel=assets.lab_kernel, accelerator=parameters.get("accelerator", ""))
     run_and_collect(
         SuiteRun(
             results=results,

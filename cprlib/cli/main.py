@@ -149,8 +149,9 @@ def _run(given: list[str]) -> int:
             raise BrokenPipeError from error
         return report_error(cause)
     except Exception as error:
-        before_lab = itertools.takewhile(lambda word: word != "lab", given)  # behind it are words of other programs
-        return report_error(error, verbose=any(word in VERBOSE for word in before_lab))
+        leading = list(itertools.takewhile(lambda word: word in VERBOSE, given))
+        in_lab = given[len(leading) : len(leading) + 1] == ["lab"]  # behind it are words of other programs
+        return report_error(error, verbose=any(word in VERBOSE for word in (leading if in_lab else given)))
 
 
 def _is_closed(descriptor: int) -> bool:

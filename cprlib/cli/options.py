@@ -141,13 +141,14 @@ def check_nic_properties(qemus: Iterable[QemuBinary], parameters: Iterable[str])
     from cprlib.qemu.binary import nic_properties
     from cprlib.testing.parameters import NIC_PREFIX
 
-    asked = sorted(name.removeprefix(NIC_PREFIX) for name in parameters if name.startswith(NIC_PREFIX))
-    for qemu in qemus if asked else ():
+    properties = sorted(name.removeprefix(NIC_PREFIX) for name in parameters if name.startswith(NIC_PREFIX))
+    for qemu in qemus if properties else ():
         known = nic_properties(qemu)
-        for name in asked:
+        for name in properties:
             if name not in known:
-                near = ", ".join(get_close_matches(name, known)) or "see -device virtio-net-pci,help"
-                raise UsageError(f"run with {NIC_PREFIX}{name}", f"the NIC of {qemu.path} has no such property", near)
+                near = ", ".join(get_close_matches(name, known))
+                advice = f"did you mean {near}?" if near else "see -device virtio-net-pci,help"
+                raise UsageError(f"run with {NIC_PREFIX}{name}", f"the NIC of {qemu.path} has no such property", advice)
 
 
 def file_of_test(test: str) -> Path | None:
@@ -237,6 +238,17 @@ def refuse_options(context: click.Context, tried: str, happened: str, *, kept: I
     for name, word in given_options(context).items():
         if name not in (*kept, "verbose"):
             raise UsageError(f"{tried} with {word}", happened, f"leave {word} out")
+
+
+def refuse_base(context: click.Context, qemu: str) -> None:
+    """Refuse ``--base`` beside a QEMU of the user's, which needs no build.
+
+    :param qemu: its option: ``--qemu``.
+    :raises UsageError: both are given.
+    """
+    given = given_options(context)
+    if qemu in given.values():
+        refuse_options(context, f"test {qemu}", "--base is of the project's own QEMU", kept=given.keys() - {"base"})
 
 
 def resume_session(context: click.Context, store: Store[Request], *also: str) -> tuple[Path, Request]:

@@ -13,7 +13,6 @@ from cprlib.build.series import find_base
 from cprlib.campaign.mutation import AT_LEAST
 from cprlib.cli import completion
 from cprlib.cli.options import (
-    PATH,
     Number,
     base_option,
     check_backend,
@@ -32,16 +31,16 @@ from cprlib.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cprlib.campaign.mutation.plan import MutationRequest, PlannedBuild
+    from cprlib.campaign.mutation.plan import PlannedBuild
 
-GENERATED_ONLY = ("patches", "test_ids", "sample", "seed", "hours", "at_least")
-NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
+GENERATED_ONLY = ("patches", "tests", "sample", "seed", "hours", "at_least")
+NOT_GENERATED = ("mutants", "whole", "repeat", "mutants_folder")
 
 
 @click.command()
 @click.option(
     "--mutant",
-    "names",
+    "mutants",
     multiple=True,
     metavar="NAME",
     shell_complete=completion.mutants,
@@ -73,7 +72,7 @@ NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
 )
 @click.option(
     "--test",
-    "test_ids",
+    "tests",
     multiple=True,
     metavar="ID",
     help="With --generated: only these tests, by the ids of their cases.",
@@ -94,9 +93,23 @@ NOT_GENERATED = ("names", "whole", "repeat", "mutants_in")
     metavar="PERCENT",
     help="With --generated: fail when fewer are killed.",
 )
-@click.option("--mutants", "mutants_in", type=PATH, help="Folder of mutants other than images/qemu/mutants.")
+@click.option(
+    "--mutants",
+    "mutants_folder",
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="Folder of mutants other than images/qemu/mutants.",
+)
 @click.pass_context
-def prove(context: click.Context, /, parallel: int | None, out: Path, resume: bool, **options: Any) -> int:
+def prove(
+    context: click.Context,
+    /,
+    native: bool,
+    lab: str | None,
+    parallel: int | None,
+    out: Path,
+    resume: bool,
+    **options: Any,
+) -> int:
     """Run the suite on the good build and on every mutant: the tests that a mutant names have to kill it.
 
     With --generated, the mutants are generated from the code of the series, and the tests that reach one run on it.
@@ -107,10 +120,11 @@ def prove(context: click.Context, /, parallel: int | None, out: Path, resume: bo
     from cprlib.campaign.job import find_tests, list_tests
     from cprlib.campaign.mutation.generated_run import prove_generated
     from cprlib.campaign.mutation.output import PAGE_FILE, report_text
-    from cprlib.campaign.mutation.plan import STORE, choose_mutants, make_plan
+    from cprlib.campaign.mutation.plan import STORE, MutationRequest, choose_mutants, make_plan
     from cprlib.campaign.mutation.run import prove as run_session
+    from cprlib.lab.doctor import choose_engine
 
-    check_backend("prove the suite", options["native"], options["lab"])
+    check_backend("prove the suite", native, lab)
     if resume:
         session, request = resume_session(context, STORE)
     else:
@@ -119,13 +133,17 @@ def prove(context: click.Context, /, parallel: int | None, out: Path, resume: bo
         unfit = NOT_GENERATED if generated else GENERATED_ONLY
         fit = given_options(context).keys() - set(unfit)
         refuse_options(context, "prove the suite", f"it is for {kind}", kept=fit)
-        request = _request(**options)
+        find_base(options["base"])
+        if not generated:  # refuse an unknown mutant before a lab is looked for
+            choose_mutants(options["mutants"], options["base"], options["mutants_folder"])
+        engine = choose_engine(native, lab, report_progress)
+        request = MutationRequest(**options, engine=engine, command=command_line(), started_ns=time.time_ns())
     tests = list_tests()
     if request.tests:
-        tests = find_tests(request.tests, tests, "prove generated mutants", "docs/tests.md lists the cases")
+        tests = find_tests(request.tests, tests, "prove generated mutants")
     plan: Sequence[PlannedBuild] = ()
     if not request.generated:  # refuse before it begins
-        plan = make_plan(choose_mutants(request.mutants, request.base, request.folder), tests, request)
+        plan = make_plan(choose_mutants(request.mutants, request.base, request.mutants_folder), tests, request)
     if not resume:
         session = STORE.begin(out.resolve(), request)
     progress = console_progress()
@@ -138,46 +156,3 @@ def prove(context: click.Context, /, parallel: int | None, out: Path, resume: bo
     click.echo(report_text(report))
     click.echo(f"report: {latest / PAGE_FILE}")
     return report.exit_status
-
-
-def _request(
-    *,
-    names: tuple[str, ...],
-    base: str,
-    whole: bool,
-    repeat: int,
-    native: bool,
-    lab: str | None,
-    generated: bool,
-    patches: tuple[int, ...],
-    test_ids: tuple[str, ...],
-    sample: int | None,
-    seed: int,
-    hours: float | None,
-    at_least: float,
-    mutants_in: Path | None,
-) -> MutationRequest:
-    """A new session; base and mutants exist."""
-    from cprlib.campaign.mutation.plan import MutationRequest, choose_mutants
-    from cprlib.lab.doctor import choose_engine
-
-    find_base(base)
-    if not generated:
-        choose_mutants(names, base, mutants_in)
-    return MutationRequest(
-        base=base,
-        mutants=names,
-        mutants_folder=str(mutants_in.resolve()) if mutants_in else "",
-        whole=whole,
-        repeat=repeat,
-        engine=choose_engine(native, lab, report_progress),
-        command=command_line(),
-        started_ns=time.time_ns(),
-        generated=generated,
-        patches=patches,
-        sample=sample,
-        seed=seed,
-        hours=hours,
-        at_least=at_least,
-        tests=test_ids,
-    )

@@ -34,6 +34,7 @@ from cprlib.cli.options import (
     qemu_option,
     read_parameters,
     read_qemu,
+    refuse_base,
     report_progress,
     tag_option,
 )
@@ -77,7 +78,10 @@ if TYPE_CHECKING:
 @click.option("--baseline", type=PATH, help="File of cprlib baseline save, for max_ratio of a policy.")
 @click.option("--anyway", is_flag=True, help="Accept a baseline recorded on another machine.")
 @click.option("--repeat/--no-repeat", default=True, help="Run inconclusive tests once more, alone (the default).")
+@click.pass_context
 def run(
+    context: click.Context,
+    /,
     tests: tuple[str, ...],
     qemu: Path | None,
     firmware: Path | None,
@@ -107,6 +111,7 @@ def run(
     if lab is not None and lab not in ENGINES and file_of_test(lab):
         tests, lab = (lab, *tests), "uml"  # `--lab TEST`: the word belongs to the tests
     check_backend("run the suite", native, lab)
+    refuse_base(context, "--qemu")
     references = [avocado_reference(test) for test in tests]
     if target_base and target_qemu:
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")

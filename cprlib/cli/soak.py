@@ -24,6 +24,7 @@ from cprlib.cli.options import (
     publish_results,
     qemu_option,
     read_qemu,
+    refuse_base,
     report_progress,
     resume_option,
     resume_session,
@@ -80,6 +81,7 @@ def soak(
     else:
         if hours is None:
             raise UsageError("soak", "it has no length", "give --hours, e.g. --hours 1")
+        refuse_base(context, "--qemu")
         request, tests = _request(hours, **options)
         session, seconds = STORE.begin(out.resolve(), request), hours * 3600
     report_progress(f"seed {request.seed}; {len(request.tests)} tests to draw from; in {session}")
@@ -104,15 +106,16 @@ def _request(
     seed: int | None,
     qemu: Path | None,
     firmware: Path | None,
-    base: str,
     policy: str,
     tag: tuple[str, ...],
     native: bool,
     lab: str | None,
-    keep: int,
-    keep_mib: int,
+    **options: Any,
 ) -> tuple[SoakRequest, tuple[SuiteTest, ...]]:
-    """A new session, and the tests that it draws from; everything is checked before anything is built."""
+    """A new session, and the tests that it draws from; everything is checked before anything is built.
+
+    :param options: members of the request.
+    """
     from cprlib.campaign.job import list_tests
     from cprlib.campaign.soak.draw import read_choices
     from cprlib.campaign.soak.result import SoakRequest
@@ -121,7 +124,7 @@ def _request(
     from cprlib.testing.parameters import check_parameters
     from cprlib.verdict.policy_file import load_policy
 
-    find_base(base)
+    find_base(options["base"])
     load_policy(policy)
     own_qemu = read_qemu(qemu, firmware)
     tests = list_tests(tags=tag)
@@ -133,18 +136,15 @@ def _request(
         for value in values:
             check_parameters({name: value})
     request = SoakRequest(
+        **options,
         seed=secrets.randbelow(10**9) if seed is None else seed,
         hours=hours,
         tests=tuple(test.id for test in tests),
         choices=choices,
         engine=engine,
-        base=base,
-        qemu=str(own_qemu.path) if own_qemu else "",
-        firmware=str(own_qemu.firmware or "") if own_qemu else "",
+        qemu=own_qemu,
         policy=absolute_policy(policy),
         tags=tag,
-        keep=keep,
-        keep_mib=keep_mib,
         command=command_line(),
         started_ns=time.time_ns(),
     )

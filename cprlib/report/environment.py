@@ -57,6 +57,12 @@ class Environment:
     lab_kernel: str = ""
     accelerator: Annotated[str, Meta(pattern="^(kvm|tcg|)$")] = ""
 
+    @property
+    def machine(self) -> str:
+        """What durations depend on: ``AMD EPYC, 8 cores, Linux 6.12``."""
+        cores = f"{self.cores:,} cores" if self.cores else ""
+        return ", ".join(filter(None, (self.cpu or "unknown CPU", cores, f"Linux {self.kernel}".rstrip())))
+
 
 def describe_environment(
     *, mode: str = "", engine: str = "", lab_kernel: Path | None = None, accelerator: str = ""

@@ -141,17 +141,16 @@ def _read_run(folder: Path) -> SavedRun:
         run = load_json(_RunFile, (folder / RUN_FILE).read_bytes())
     except (OSError, BadValue) as error:
         return SavedRun(folder.name, None, problem=f"{RUN_FILE} cannot be read: {error}")
-    machine = run.environment
-    backend = " ".join(filter(None, (machine.mode, machine.engine)))
-    parts = (backend, machine.cpu or "unknown CPU", f"{machine.cores} cores", f"Linux {machine.kernel}")
+    where = run.environment
+    backend = " ".join(filter(None, (where.mode, where.engine)))
     return SavedRun(
         folder.name,
         run.verdict,
         started=(run.started or "")[:16].replace("T", " "),
         policy=run.policy.name,
-        machine=", ".join(filter(None, parts)),
+        machine=", ".join(filter(None, (backend, where.machine))),
         qemu="; ".join(dict.fromkeys(f"{qemu.version or '?'} {qemu.sha256[:8]}".strip() for qemu in run.qemu)),
-        commit=machine.commit,
+        commit=where.commit,
         command=run.command,
         cases={case.id: case for case in run.cases},
     )

@@ -199,11 +199,10 @@ def _run_facts(report: RunReport) -> list[str]:
     qemus = ", ".join(f"{qemu.version or qemu.path} ({qemu.sha256[:12] or 'no hash'})" for qemu in report.qemus)
     backend = " ".join(filter(None, (environment.mode, environment.engine))) or "unknown backend"
     when = (utc(report.started_ns) or "")[:16].replace("T", " ")
-    machine = f"{environment.cpu or 'unknown CPU'}, {number(environment.cores)} cores, kernel {environment.kernel}"
     lines = [
         f"QEMU {markdown_text(qemus) or 'unknown'}; policy {markdown_text(report.policy.name)}; "
         + f"cprlib {environment.cprlib}{f' at {environment.commit}' if environment.commit else ''}",
-        f"{backend}; {markdown_text(machine)}" + (f"; {when} UTC" if when else ""),
+        f"{backend}; {markdown_text(environment.machine)}" + (f"; {when} UTC" if when else ""),
     ]
     if report.command:
         lines.append(f"Command: {command_span(report.command)}")

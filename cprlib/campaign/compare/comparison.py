@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -130,12 +130,13 @@ def make_comparison(
     notes: Sequence[str] = (),
     command: str = "",
 ) -> Comparison:
-    """Decide, and derive the verdict; a session adds its rounds.
+    """Decide now, and derive the verdict; a session adds its rounds and its own times.
 
     :param analysis: that decides.
     :param control: A against A in the same rounds.
     :param problems: why nothing can be decided.
     """
+    now = utc(time.time_ns())
     decision = decide(samples, analysis, effect)
     a_against_a = decide(control, analysis, effect) if control else None
     failures, unsteady = a_to_b_failures(a_to_b), _unsteady(a_against_a)
@@ -171,8 +172,8 @@ def make_comparison(
         problems=problems,
         notes=tuple(notes),
         command=command,
-        started=None,
-        finished=None,
+        started=now,
+        finished=now,
     )
 
 
@@ -229,7 +230,7 @@ def compare_saved(a: Path, b: Path, policy: Policy, effect: Effect, command: str
     ]
     different = [f"different machines: {item}" for item in all_differences(machines)]
     note = "A and B did not run in turn: a change of the machine in between looks like a difference of QEMU"
-    made = make_comparison(
+    return make_comparison(
         "saved",
         side_of(a, guests_a),
         side_of(b, guests_b),
@@ -241,8 +242,6 @@ def compare_saved(a: Path, b: Path, policy: Policy, effect: Effect, command: str
         notes=[note],
         command=command,
     )
-    now = utc(time.time_ns())
-    return replace(made, started=now, finished=now)
 
 
 def side_of(results: Path, guests: Mapping[str, tuple[GuestResult, ...]]) -> Side:

@@ -211,15 +211,13 @@ def compare(
     :raises CprlibError: an error that ends the comparison; rounds so far stay.
     """
     policy = load_policy(request.policy)
-    a = _binary(request.a, request.a_firmware) if request.a else None
-    b = _binary(request.b, request.b_firmware)
-    with open_session(STORE, folder, request.engine, parallel, progress, request.base, a) as session:
+    with open_session(STORE, folder, request.engine, parallel, progress, request.base, request.a) as session:
         state = read_state(folder)
-        sides = (_side(session.assets.qemu), _side(b))
+        sides = (_side(session.assets.qemu), _side(request.b))
         qemus = (sides[0].sha256, sides[1].sha256)
         if state.qemus and state.qemus != qemus:
             raise UsageError(f"resume {folder}", "A or B is another binary than before", "start a new comparison")
-        arms = make_arms(session.assets, b, request, tests)
+        arms = make_arms(session.assets, request, tests)
         inputs = tuple(session.key(test, arm.parameters) for arm in arms for test in arm.tests)
         if state.inputs and state.inputs != inputs:
             happened = "cprlib, a test, the guest or the lab's kernel is another one than before"
@@ -268,10 +266,6 @@ def conclude(
         started=utc(request.started_ns or None),
         finished=utc(time.time_ns()),
     )
-
-
-def _binary(path: str, firmware: str | None) -> QemuBinary:
-    return QemuBinary(Path(path), Path(firmware) if firmware else None)
 
 
 def _side(qemu: QemuBinary) -> Side:

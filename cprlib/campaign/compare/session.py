@@ -51,10 +51,8 @@ class CompareRequest:
     :param tests: ids of cases. :param parameters: ``NAME=VALUE``.
     """
 
-    b: str
-    a: str | None = None
-    a_firmware: str | None = None
-    b_firmware: str | None = None
+    b: QemuBinary
+    a: QemuBinary | None = None
     base: str = ""
     budget: float = 10.0
     min_effect: float = MIN_EFFECT
@@ -136,7 +134,7 @@ class Arm:
     tests: tuple[SuiteTest, ...]
 
 
-def make_arms(assets: Assets, b: QemuBinary, request: CompareRequest, tests: Sequence[SuiteTest]) -> tuple[Arm, ...]:
+def make_arms(assets: Assets, request: CompareRequest, tests: Sequence[SuiteTest]) -> tuple[Arm, ...]:
     """The arms of a comparison; equal QEMUs have no update from A to B.
 
     :param assets: with A.
@@ -146,13 +144,14 @@ def make_arms(assets: Assets, b: QemuBinary, request: CompareRequest, tests: Seq
     measured = find_measured(request.tests, tests)
     used = {**DEFAULTS, **(request.parameters or {})}
     given = [
-        {**asset_parameters(assets, request.engine, request.policy, qemu=qemu), **used} for qemu in (assets.qemu, b)
+        {**asset_parameters(assets, request.engine, request.policy, qemu=qemu), **used}
+        for qemu in (assets.qemu, request.b)
     ]
     arms = [Arm(A, given[0], measured), Arm(B, given[1], measured)]
     if request.noise:
         arms.append(Arm(A_CONTROL, given[0], measured))
-    if request.a_to_b and file_digest(assets.qemu.path) != file_digest(b.path):
-        target = b.parameters("target_")
+    if request.a_to_b and file_digest(assets.qemu.path) != file_digest(request.b.path):
+        target = request.b.parameters("target_")
         arms.append(Arm(A_TO_B, {**given[0], **target}, find_measured((A_TO_B_CASE,), tests)))
     return tuple(arms)
 
@@ -162,7 +161,7 @@ def find_measured(names: Sequence[str], tests: Sequence[SuiteTest]) -> tuple[Sui
 
     :raises UsageError: the suite lacks one.
     """
-    return find_tests(names, tests, f"measure {', '.join(names)}", "docs/tests.md lists them, with dashes")
+    return find_tests(names, tests, f"measure {', '.join(names)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class MutationRequest:
 
     :param base: QEMU release of all builds.
     :param mutants: names; empty for all mutants that are made for the base.
-    :param mutants_folder: where they are; empty for the project's own.
+    :param mutants_folder: where they are; None for the project's own.
     :param whole: every test on every build; else on a mutant the tests that must kill it.
     :param repeat: runs of the good build.
     :param engine: of the lab; None to run natively.
@@ -43,7 +43,7 @@ class MutationRequest:
 
     base: str
     mutants: tuple[str, ...] = ()
-    mutants_folder: str = ""
+    mutants_folder: Path | None = None
     whole: bool = True
     repeat: int = 1
     engine: str | None = None
@@ -57,11 +57,6 @@ class MutationRequest:
     at_least: float = AT_LEAST
     tests: tuple[str, ...] = ()
     version: int = STORE_VERSION
-
-    @property
-    def folder(self) -> Path | None:
-        """Folder of the mutants; None for the project's own."""
-        return Path(self.mutants_folder) if self.mutants_folder else None
 
 
 STORE = Store("prove", MutationRequest)
@@ -130,7 +125,9 @@ def choose_mutants(names: Sequence[str], base: str, folder: Path | None = None) 
     for mutant in chosen:
         if base not in mutant.bases:
             made_for = ", ".join(mutant.bases)
-            raise UsageError(f"prove mutant {mutant.name} on base {base}", f"it is made for: {made_for}")
+            raise UsageError(
+                f"prove mutant {mutant.name} on base {base}", f"it is made for: {made_for}", "choose another --base"
+            )
     return tuple(chosen)
 
 

@@ -70,9 +70,7 @@ def scoreboard_page(rows: Sequence[Measured], request: ScoreboardRequest, enviro
     text = HEAD.format(
         command=one_line(request.command),
         begun=f"{begun}, commit {environment.commit or 'unknown'}",
-        machine=", ".join(
-            (environment.cpu, f"{environment.cores} cores", f"Linux {environment.kernel}", environment.distribution)
-        ),
+        machine=", ".join(filter(None, (environment.machine, environment.distribution))),
         guests=f"{environment.accelerator.upper()}, {environment.mode} {environment.engine}".rstrip(),
         load=_load(request.load, environment.cores),
         runs=counted(request.runs, "guest"),

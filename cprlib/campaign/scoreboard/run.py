@@ -126,7 +126,7 @@ def make_jobs(built: Sequence[BuiltRow], runs: int, tests: Sequence[SuiteTest]) 
     for number in range(1, runs + 1):
         for item in built:
             names = (UPDATE_TEST, *(item.row.failure_tests if number == 1 else ()))
-            found = find_tests(names, tests, f"measure {item.row.name}", "docs/tests.md lists them, with dashes")
+            found = find_tests(names, tests, f"measure {item.row.name}")
             jobs += [RowJob(item, test, number) for test in found if item.qemu]
     return jobs
 

@@ -18,6 +18,7 @@ from cprlib.campaign.store import STORE_VERSION, Store, read_versioned
 from cprlib.codec import dump_json, load_json
 from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
 from cprlib.evidence.records import Outcome
+from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment
 from cprlib.report.run_report import EXIT_STATUS
 from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclusive, passed
@@ -36,7 +37,7 @@ class SoakRequest:
     :param hours: of the first session.
     :param tests: ids, in the order that draws refer to.
     :param engine: of the lab; None to run natively.
-    :param qemu, firmware: the user's; empty for the project's own on :attr:`base`.
+    :param qemu: the user's; None for the project's own on :attr:`base`.
     :param keep, keep_mib: limits of the folders of cases that did not pass: how many, and their size together.
     """
 
@@ -46,8 +47,7 @@ class SoakRequest:
     choices: Choices = field(default_factory=Choices)
     engine: str | None = None
     base: str = ""
-    qemu: str = ""
-    firmware: str = ""
+    qemu: QemuBinary | None = None
     policy: str = "default"
     tags: tuple[str, ...] = ()
     keep: int = 20

@@ -32,7 +32,7 @@ from cprlib.campaign.soak.result import (
     read_soak,
 )
 from cprlib.errors import UsageError
-from cprlib.qemu.binary import QemuBinary, file_digest
+from cprlib.qemu.binary import file_digest
 from cprlib.verdict.policy_file import load_policy
 
 SAMPLES = 40  # of the harness in a session, as far as the cases leave room
@@ -206,10 +206,8 @@ def soak(
     if gone:
         raise UsageError("resume the soak", f"the suite has no test {gone[0]!r} any more", "start another one")
     policy = load_policy(request.policy)
-    firmware = Path(request.firmware) if request.firmware else None
-    qemu = QemuBinary(Path(request.qemu), firmware) if request.qemu else None
     with (
-        open_session(STORE, folder, request.engine, parallel, progress, request.base, qemu) as session,
+        open_session(STORE, folder, request.engine, parallel, progress, request.base, request.qemu) as session,
         ChildrenWatch() as watch,  # after the builds, whose compilers are no part of it
     ):
         history = read_soak(folder)

@@ -138,7 +138,7 @@ def test_a_property_that_the_nic_lacks_is_refused_with_one_like_it(monkeypatch: 
     monkeypatch.setattr(binary, "nic_properties", lambda _qemu: {"packed", "event_idx"})
     qemu = binary.QemuBinary(Path("/q"))
     check_nic_properties([qemu], ["nic.packed", "rate"])
-    with pytest.raises(UsageError, match=r"run with nic\.packd.*/q has no such property; packed"):
+    with pytest.raises(UsageError, match=r"run with nic\.packd.*/q has no such property; did you mean packed"):
         check_nic_properties([qemu], ["nic.packed", "nic.packd"])
 
 

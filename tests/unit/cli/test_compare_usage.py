@@ -12,6 +12,11 @@ from cprlib.errors import ExitStatus
 
 pytestmark = pytest.mark.fast
 
+BUILDERS = (
+    *("assets.build_assets", "assets.build_base", "guest_image.build_guest_image"),
+    *("lab_kernel.build_lab_kernel", "mutants.build_mutant", "qemu.build_qemu"),
+)
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,12 +24,15 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("something was built")
 
     monkeypatch.setattr(session_module, "build_assets", build)
+    for name in BUILDERS:
+        monkeypatch.setattr(f"cprlib.build.{name}", build)
 
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
         ([], "neither --b nor two saved results"),
+        (["--a", "/q", "one", "two"], "--a needs --b; leave --a out"),
         (["one"], "neither --b nor two saved results"),
         (["one", "two"], "there is no such folder"),
         (["one", "--b", "/bin/true"], "both given"),
@@ -63,6 +71,17 @@ REFUSED = {
     "report --index --merge": "leave --merge out",
     "coverage --from . --parallel 3": "leave --parallel out",
     "coverage --from . --lab": "leave --lab out",
+    "build --markdown": "leave --markdown out",
+    "build --mutants-in .": "leave --mutants-in out",
+    "build lab --no-series": "leave --no-series out",
+    "build guest --base 10.2": "leave --base out",
+    "build qemu --list": "leave PART out",
+    "build --list --base 10.2": "leave --base out",
+    "build --mutants --markdown": "leave --markdown out",
+    "build --mutant x --no-series": "leave --no-series out",
+    "run --qemu /q --base 10.2": "leave --base out",
+    "soak --hours 1 --qemu /q --base 10.2": "leave --base out",
+    "compare --a /q --b /q --base 10.2": "leave --base out",
 }
 
 

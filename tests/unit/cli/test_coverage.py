@@ -12,8 +12,28 @@ from cprlib.errors import ExitStatus
 from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
 from cprlib.verdict.policy_file import load_policy
+from tests.unit.compare.samples import ASSETS
 from tests.unit.coverage.samples import BUILD, CASES
 from tests.unit.evidence.samples import good_case
+
+
+def test_interrupted_run_is_described_as_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def describe(engine: str | None, *, lab_kernel: Path | None, accelerator: str) -> Environment:
+        print(engine, lab_kernel, accelerator)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cprlib.build.assets.build_assets", lambda *_, **__: ASSETS)
+    monkeypatch.setattr("cprlib.lab.doctor.choose_engine", lambda *_: None)
+    monkeypatch.setattr("cprlib.build.coverage.build_coverage", lambda *_: BUILD)
+    monkeypatch.setattr("cprlib.campaign.coverage.make_report.load_reasons", lambda _base: ())
+    monkeypatch.setattr("cprlib.report.environment.describe_run", describe)
+    arguments = ["--base", "10.2", "-p", "accelerator=tcg", "--out", str(tmp_path)]
+    assert main(["coverage", *arguments]) == ExitStatus.INTERRUPTED
+    printed = capsys.readouterr()
+    assert printed.out == "None None tcg\n"
+    assert f"cprlib coverage --base 10.2 --from {tmp_path}" in printed.err
 
 
 def test_report_on_earlier_runs_builds_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

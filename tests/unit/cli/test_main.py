@@ -134,6 +134,7 @@ def test_output_that_has_no_space_is_of_the_environment() -> None:
         ("run -v no/such/test.py", True),
         ("run no/such/test.py --verbose", True),
         ("run no/such/test.py", False),
+        ("build lab --no-series -v", True),
         ("lab run --memory 64 --results /no/such -- grep -v x", False),
         ("-v lab run --results /no/such -- grep x", True),
     ],

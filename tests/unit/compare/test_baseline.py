@@ -78,6 +78,8 @@ def test_baseline_is_small_and_is_read_back(tmp_path: Path) -> None:
 def check(top: Path, results: Path, **more: bool) -> tuple[int, str]:
     path = top / "baseline.json"
     made = check_baseline(results, read_baseline(path), path, POLICY, Effect(), anyway=more.get("anyway", False))
+    assert made.started is not None
+    assert made.finished is not None
     return made.exit_status, made.reason
 
 

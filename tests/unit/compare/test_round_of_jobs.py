@@ -8,6 +8,7 @@ from cprlib.campaign.compare.run import CompareStrategy
 from cprlib.campaign.compare.session import Arm, CompareRequest, CompareState, GuestJobs
 from cprlib.campaign.job import list_tests
 from cprlib.campaign.session import Session
+from cprlib.qemu.binary import QemuBinary
 from cprlib.verdict.policy_file import load_policy
 
 from .samples import ASSETS
@@ -37,7 +38,7 @@ def test_round_of_real_jobs_becomes_guests(tmp_path: Path) -> None:
     arms = [Arm(name, {"qemu": f"/{name}"}, tests) for name in ("a", "b")]
     session = Session(tmp_path, tmp_path / ".partial", ASSETS, None, workers=2)
     jobs = GuestJobs(session, load_policy("default"))
-    request = CompareRequest("/b", budget=0.001)
+    request = CompareRequest(QemuBinary(Path("/b")), budget=0.001)
     strategy = CompareStrategy(tmp_path, request, arms, jobs, CompareState(), print)
     session.run_all(strategy)
     (done,) = strategy.rounds

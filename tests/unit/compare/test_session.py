@@ -49,7 +49,7 @@ A_TO_B = SuiteTest(A_TO_B_CASE, "/x/test_cross_base.py:CrossBase.test_update_to_
 ARMS = tuple(Arm(name, {"qemu": f"/{name[0]}"}, TESTS) for name in ("a", "b", "a-again"))
 ARMS = (*ARMS, Arm("a-to-b", {"qemu": "/a", "target_qemu": "/b"}, TESTS[1:]))
 POLICY = load_policy("default")
-REQUEST = CompareRequest("/b", seed=5)
+REQUEST = CompareRequest(QemuBinary(Path("/b")), seed=5)
 
 
 def test_arms_differ_in_their_qemu_alone(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_arms_differ_in_their_qemu_alone(tmp_path: Path) -> None:
     for path in (first, second):
         path.write_text(path.name)
     assets = Assets(QemuBinary(first, Path("/firmware-a")), GuestImage(Path("/k"), Path("/i"), "x"))
-    request = CompareRequest(str(second), noise=True, engine="uml")
-    made = make_arms(assets, QemuBinary(second), request, (*TESTS, A_TO_B))
+    request = CompareRequest(QemuBinary(second), noise=True, engine="uml")
+    made = make_arms(assets, request, (*TESTS, A_TO_B))
     given = {arm.name: arm.parameters for arm in made}
     assert list(given) == ["a", "b", "a-again", "a-to-b"]
     assert [given[name]["qemu"] for name in given] == [str(first), str(second), str(first), str(first)]
@@ -70,7 +70,7 @@ def test_arms_differ_in_their_qemu_alone(tmp_path: Path) -> None:
 def test_equal_qemus_have_no_update_from_a_to_b(tmp_path: Path) -> None:
     (tmp_path / "qemu").write_text("x")
     assets = Assets(QemuBinary(tmp_path / "qemu"), GuestImage(Path("/k"), Path("/i"), "x"))
-    made = make_arms(assets, assets.qemu, REQUEST, (*TESTS, A_TO_B))
+    made = make_arms(assets, replace(REQUEST, b=assets.qemu), (*TESTS, A_TO_B))
     assert [arm.name for arm in made] == ["a", "b"]
     assert made[0].parameters["accelerator"] == "kvm"
 
@@ -303,7 +303,7 @@ def test_comparison_is_not_resumed_with_other_tests(tmp_path: Path, monkeypatch:
     assets = Assets(QemuBinary(tmp_path / "a"), GuestImage(tmp_path / "kernel", tmp_path / "initramfs", "x"))
     monkeypatch.setattr(session_module, "build_assets", lambda *_, **__: assets)
     monkeypatch.setattr(run_module, "probe", facts)
-    request = CompareRequest(str(tmp_path / "b"), seed=5, a_to_b=False)
+    request = CompareRequest(QemuBinary(tmp_path / "b"), seed=5, a_to_b=False)
     folder = STORE.begin(tmp_path / "sessions", request)
     (tmp_path / "test_chain.py").write_text("")
     tests = [SuiteTest(UPDATES_CASE, f"{tmp_path}/test_chain.py:Chain.test_x")]
@@ -366,4 +366,4 @@ def test_resume_of_an_older_version_is_refused_in_one_line(tmp_path: Path, capsy
     assert main(["compare", "--resume", "--out", str(tmp_path)]) == ExitStatus.USAGE
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert "store version 1, this program reads 2" in lines[0]
+    assert "store version 1, this program reads 3" in lines[0]

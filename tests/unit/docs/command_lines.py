@@ -144,9 +144,9 @@ def _wrong_values(parsed: click.Context) -> Iterator[str]:
     if not (_is_placeholder(policy) or policy.endswith(".toml") or policy in shipped_policies()):
         yield f"no policy {policy}"
     if name in ("build", "prove"):
-        folder = given.get("mutants_in")
+        folder = given.get("mutants_folder")
         known = variant_names(str(folder) if folder else None)
-        yield from (f"no variant {one}" for one in given["names"] if not _is_placeholder(one) and one not in known)
+        yield from (f"no variant {one}" for one in given["mutants"] if not _is_placeholder(one) and one not in known)
     pairs = dict(item.partition("=")[::2] for item in given.get("parameter") or ())
     pairs = {key: value for key, value in pairs.items() if not (_is_placeholder(key))}
     try:

@@ -64,7 +64,7 @@ def test_mutants_are_those_made_for_the_base(tmp_path: Path) -> None:
     put_mutant(tmp_path, "two", "10.2")
     assert [item.name for item in choose_mutants([], "10.2", tmp_path)] == ["two"]
     assert [item.name for item in choose_mutants(["one", "one"], "10.0", tmp_path)] == ["one"]
-    with pytest.raises(UsageError, match=r"it is made for: 10\.2"):
+    with pytest.raises(UsageError, match=r"it is made for: 10\.2; choose another --base"):
         choose_mutants(["two"], "10.0", tmp_path)
     with pytest.raises(UsageError, match="no mutant is made for it"):
         choose_mutants([], "11.0", tmp_path)

@@ -117,6 +117,11 @@ def test_run_that_cannot_be_read_is_on_the_page(tmp_path: Path, text: str) -> No
     assert "cannot be read" in render_history(history)
 
 
+def test_cores_that_are_unknown_are_not_shown(tmp_path: Path) -> None:
+    save(tmp_path, 1, good_case("tap"), machine=Environment(mode="lab", engine="uml", kernel="6.12"))
+    assert read_history(tmp_path).runs[0].machine == "lab uml, unknown CPU, Linux 6.12"
+
+
 def test_newest_runs_are_shown_and_older_ones_counted(tmp_path: Path) -> None:
     first = save(tmp_path, 1, good_case("tap"))
     for day in range(2, 8):

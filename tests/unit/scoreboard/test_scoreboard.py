@@ -168,6 +168,11 @@ def test_page_names_the_tests_that_show_what_the_figures_do_not(tmp_path: Path) 
     assert "shown by" not in scoreboard_page([worse], REQUEST, MACHINE)
 
 
+def test_machine_without_a_known_cpu_is_described() -> None:
+    page = scoreboard_page([], REQUEST, replace(MACHINE, cpu="", cores=8))
+    assert "| machine | unknown CPU, 8 cores, Linux 6.12 |" in page
+
+
 def test_failed_check_is_a_remark(tmp_path: Path) -> None:
     case = guest_evidence(3)
     failed = case.with_checks(Check("vhost-worker", Outcome.FAIL, "a worker", "none", "the NIC has no worker"))

@@ -12,17 +12,12 @@ from markupsafe import Markup
 from cprlib import files
 from cprlib.codec import dump_json, encode
 from cprlib.report import plotting
-from cprlib.report.formatting import utc
-from cprlib.report.html import HTML_FILE, template_engine
+from cprlib.report.html import HTML_FILE
 from cprlib.report.plotting import GRID, image_address, plots
 from cprlib.report.schema import SchemaFile
 
 Item = TypeVar("Item")
-
-
-def render(template: str, **members: object) -> str:
-    """A page from ``templates/``; it works offline, prints, and reads without colour."""
-    return template_engine(Path(__file__).parent / "templates").get_template(template).render(utc=utc, **members)
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(path: Path, text: str) -> None:

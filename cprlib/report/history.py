@@ -14,7 +14,7 @@ from cprlib.codec import BadValue, load_json
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
-from cprlib.report.html import HTML_FILE, template_engine
+from cprlib.report.html import HTML_FILE, render
 from cprlib.report.plotting import SOFT, TrendLine, draw_trends, image_address
 from cprlib.report.results_folder import CASES
 from cprlib.report.run_json import RUN_FILE, Milliseconds
@@ -168,16 +168,13 @@ def write_index(folder: Path) -> Path:
 
 
 def render_history(history: History) -> str:
-    return (
-        template_engine()
-        .get_template("history.html")
-        .render(
-            history=history,
-            newest_first=list(reversed(history.runs)),
-            cases=[_case_history(history, name) for name in history.case_ids],
-            pages=list(_other_pages(history.folder)),
-            report_file=HTML_FILE,
-        )
+    return render(
+        "history.html",
+        history=history,
+        newest_first=list(reversed(history.runs)),
+        cases=[_case_history(history, name) for name in history.case_ids],
+        pages=list(_other_pages(history.folder)),
+        report_file=HTML_FILE,
     )
 
 

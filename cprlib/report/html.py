@@ -107,27 +107,26 @@ def report_page(report: RunReport) -> str:
 
     :raises EnvironmentFailure: a folder cannot be written.
     """
-    return (
-        template_engine()
-        .get_template("report.html")
-        .render(
-            report=report,
-            answers=answers(report),
-            lacks_feature=lacks_feature(report.cases),
-            cases=[_case_view(report, case) for case in worst_first(report.cases)],
-            faults=fault_matrix(report),
-            started=utc(report.started_ns),
-            finished=utc(report.finished_ns),
-            history=(report.folder.parent / "index.html").exists(),
-            Outcome=Outcome,
-        )
+    return render(
+        "report.html",
+        report=report,
+        answers=answers(report),
+        lacks_feature=lacks_feature(report.cases),
+        cases=[_case_view(report, case) for case in worst_first(report.cases)],
+        faults=fault_matrix(report),
+        started=utc(report.started_ns),
+        finished=utc(report.finished_ns),
+        history=(report.folder.parent / "index.html").exists(),
+        Outcome=Outcome,
     )
 
 
-def template_engine(*folders: Path) -> jinja2.Environment:
-    """A template engine that escapes and cleans text, with the report's filters, style sheet and macros.
+def render(template: str, *folders: Path, **members: object) -> str:
+    """A page that works offline, prints, and reads without colour; text is escaped and cleaned.
 
+    :param template: a file in ``templates/``, or in one of the folders.
     :param folders: with further templates.
+    :param members: what the template uses.
     """
     engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent / "templates"]),
@@ -151,7 +150,7 @@ def template_engine(*folders: Path) -> jinja2.Environment:
         seconds_of=seconds_of,
         unexplained_packets=unexplained_packets,
     )
-    return engine
+    return engine.get_template(template).render(utc=utc, **members)
 
 
 def _finalize(value: object) -> object:

@@ -13,8 +13,9 @@ from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE, WORDS, Compa
 from cprlib.campaign.compare.decision import OUTCOMES, Change, CountResult, DurationResult, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import CONFIDENCE, FALSE_ALARM, WORTH_SEEING, chance_to_see, updates_needed
-from cprlib.campaign.page import picture, render, text_table, write_document, write_page
+from cprlib.campaign.page import TEMPLATES, picture, text_table, write_document, write_page
 from cprlib.report.formatting import UNKNOWN, duration, one_line, wrap
+from cprlib.report.html import render
 from cprlib.report.plotting import DOT, INK, SOFT
 
 PAGE_FILE, TEXT_FILE = "compare.html", "compare.txt"
@@ -43,6 +44,7 @@ def comparison_html(made: Comparison) -> str:
     """The page: tables and a picture of every guest's value, the order of the rounds, links to the evidence."""
     return render(
         "compare.html",
+        TEMPLATES,
         made=made,
         verdict=WORDS[made.verdict],
         refusals=refusals(made),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.campaign.coverage.records import COVERAGE_SCHEMA_FILE, CoverageFigures, CoverageReport, LineCoverage
-from cprlib.campaign.page import render, text_table, write_document, write_page
+from cprlib.campaign.page import TEMPLATES, text_table, write_document, write_page
 from cprlib.report.formatting import MARK, code_cell, code_span, markdown_row, markdown_text, one_line, wrap
+from cprlib.report.html import render
 from cprlib.report.results_folder import case_id
 from cprlib.words import first_of
 
@@ -60,7 +61,7 @@ def report_html(report: CoverageReport) -> str:
     """The page: a table of the patches, and the lines of each with the tests that run them."""
     numbers = {test: number for number, test in enumerate(report.tests, 1)}
     patches = [(patch, _by_file(patch.lines, numbers)) for patch in report.patches]
-    return render("coverage.html", report=report, patches=patches, case_id=case_id)
+    return render("coverage.html", TEMPLATES, report=report, patches=patches, case_id=case_id)
 
 
 def _by_file(lines: Sequence[LineCoverage], numbers: Mapping[str, int]) -> list[tuple[str, list[LineView]]]:

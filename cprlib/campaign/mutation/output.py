@@ -17,10 +17,11 @@ from cprlib.campaign.mutation.score import (
     fitting_message,
 )
 from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome
-from cprlib.campaign.page import evidence_link, render, text_table, write_document, write_page
+from cprlib.campaign.page import TEMPLATES, evidence_link, text_table, write_document, write_page
 from cprlib.campaign.session import RESULTS
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import MARK, command_span, markdown_row, markdown_text, one_line, wrap
+from cprlib.report.html import render
 from cprlib.words import first_of
 
 JSON_FILE, PAGE_FILE, SUMMARY_FILE = "mutation.json", "mutation.html", "mutation.md"
@@ -118,6 +119,7 @@ def report_html(folder: Path, report: MutationReport) -> str:
     builds = [(item, [_view(folder, item, test.id) for test in report.tests]) for item in report.builds]
     return render(
         "mutation.html",
+        TEMPLATES,
         report=report,
         builds=builds,
         legend=LEGEND,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cprlib.campaign.outcome import VERDICT_OF, WITHOUT_ALARM
-from cprlib.campaign.page import evidence_link, picture, render, write_document, write_page
+from cprlib.campaign.page import TEMPLATES, evidence_link, picture, write_document, write_page
 from cprlib.campaign.soak.resources import RESOURCES, Resource
 from cprlib.campaign.soak.result import (
     SOAK_FILE,
@@ -23,6 +23,7 @@ from cprlib.codec import dump_json
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.formatting import one_line, utc, wrap
+from cprlib.report.html import render
 from cprlib.report.plotting import DOT, INK, LOST, SOFT
 from cprlib.report.schema import SchemaFile
 from cprlib.verdict.findings import Finding
@@ -128,6 +129,7 @@ def report_html(result: SoakResult) -> str:
         tests.setdefault(case.test, dict.fromkeys(Outcome, 0))[VERDICT_OF[case.worst]] += 1
     return render(
         "soak.html",
+        TEMPLATES,
         result=result,
         bad=[(case, VERDICT_OF[case.worst], evidence_link(result.folder, case.folder)) for case in bad],
         tests=sorted(tests.items()),

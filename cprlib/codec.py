@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import re
 import threading
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+
+from cprlib.errors import UsageError
 
 Value = TypeVar("Value")
 
@@ -70,6 +73,18 @@ def load_json(kind: type[Value], text: str | bytes) -> Value:
             return msgspec.json.decode(text, type=kind, dec_hook=_from_text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadValue(_with_path_first(str(error))) from error
+
+
+def load_toml(kind: type[Value], path: Path, advice: str) -> Value:
+    """The record ``kind`` from a TOML file.
+
+    :param advice: of the error.
+    :raises UsageError: it cannot be read, is no TOML, or as :func:`decode`.
+    """
+    try:
+        return decode(kind, tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"read {path}", str(error), advice) from error
 
 
 def _to_text(value: object) -> str:

@@ -120,9 +120,9 @@ def load_bases(path: Path | None = None) -> dict[str, Base]:
         value = tomllib.loads(file.read_text(encoding="utf-8"))
         return {name: _base(name, item, value) for name, item in value.items()}
     except OSError as error:
-        raise EnvironmentFailure(f"read {file}", str(error)) from error
+        raise EnvironmentFailure(f"read {file}", str(error), "give it back its place in the checkout") from error
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"read {file}", f"{type(error).__name__}: {error}") from error
+        raise UsageError(f"read {file}", f"{type(error).__name__}: {error}", "see the comments in it") from error
 
 
 def _base(name: str, item: Mapping[str, Any], bases: Mapping[str, Mapping[str, Any]]) -> Base:

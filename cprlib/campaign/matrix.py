@@ -233,13 +233,11 @@ class MatrixRun:
         write_matrix(path, points, above)
         return path
 
-    def record(self, results: Path, command: str, environment: Environment) -> None:
+    def record(self, results: Path, environment: Environment) -> None:
         """Write the record of the points to cover, so that a missing point makes the run inconclusive."""
         shard = Shard(
             number=self.number,
             points=tuple(point.name for point in self.own),
-            command=command,
-            folder=results.name,
             environment=environment,
         )
         names = tuple(point.name for point in self.points)

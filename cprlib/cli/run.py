@@ -43,7 +43,6 @@ from cprlib.lab.engine import ENGINES
 
 if TYPE_CHECKING:
     from cprlib.build.assets import Assets
-    from cprlib.campaign.compare.baseline import Baseline
     from cprlib.campaign.matrix import MatrixRun
     from cprlib.lab.avocado_run import FirstTry, SuiteRun
     from cprlib.qemu.binary import QemuBinary
@@ -117,6 +116,7 @@ def run(
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
     parameters = read_parameters(parameter, qemu_arg)
     plan = _plan(matrix, points, shard, parameters, own_qemu=qemu is not None)
+    from cprlib.campaign.compare.baseline import interruption_ms, read_run_baseline, require_same_machine
     from cprlib.campaign.job import require_tests
     from cprlib.lab.avocado_run import SuiteRun
     from cprlib.lab.doctor import choose_engine
@@ -130,7 +130,7 @@ def run(
     judged_by = load_policy(policy)
     if anyway and not baseline:
         raise UsageError("use --anyway", "no baseline is given", "give --baseline FILE")
-    saved = _read_baseline(baseline, judged_by) if baseline else None  # before anything is built
+    saved = read_run_baseline(baseline, judged_by) if baseline else None  # before anything is built
     if target_base:
         find_base(target_base)
     if references or tag:
@@ -147,11 +147,13 @@ def run(
     if own_qemu:
         require_accelerator(own_qemu, given.get("accelerator", ACCELERATORS[0]))
     environment = describe_run(engine, lab_kernel=assets.lab_kernel, accelerator=given.get("accelerator", ""))
-    before = _interruptions(saved, None if anyway else baseline, environment) if saved else None
+    if saved and baseline and not anyway:
+        require_same_machine(saved, environment, baseline)
+    before = interruption_ms(saved) if saved else None
     results = new_results_folder(out.resolve())
     command = command_line()
     if plan:
-        plan.record(results, command, environment)
+        plan.record(results, environment)
     elif not own_qemu:
         given["base"] = base
     suite = SuiteRun(
@@ -186,24 +188,6 @@ def _build(
         assets = build_assets(progress, lab=lab, qemu=source)
     qemus = {name: build_base(name, progress) for name in bases}
     return assets, qemus, build_qemu(target, True, progress) if isinstance(target, str) else target
-
-
-def _read_baseline(path: Path, policy: Policy) -> Baseline:
-    from cprlib.campaign.compare.baseline import read_run_baseline
-
-    return read_run_baseline(path, policy)
-
-
-def _interruptions(saved: Baseline, path: Path | None, environment: Environment) -> Mapping[str, float]:
-    """The interruptions of a baseline's cases.
-
-    :param path: of the baseline, which must have been recorded on the machine of the run; None for any machine.
-    """
-    from cprlib.campaign.compare.baseline import interruption_ms, require_same_machine
-
-    if path:
-        require_same_machine(saved, environment, path)
-    return interruption_ms(saved)
 
 
 def _run_and_judge(

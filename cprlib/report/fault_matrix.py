@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from cprlib.evidence.records import FaultRecord, Outcome
 from cprlib.report.formatting import Moment, utc
-from cprlib.report.run_report import RunReport
 from cprlib.update.faults import Action, Actor, Phase, Survivor
 from cprlib.verdict.findings import Finding, worst_first
 from cprlib.verdict.judge import JudgedCase
@@ -88,8 +87,8 @@ class FaultTable:
         return sum(each.verdict == outcome for each in self.cells)
 
 
-def fault_matrix(report: RunReport) -> FaultTable:
-    cells = tuple(_cell(case, fault) for case in report.cases for fault in case.evidence.faults)
+def fault_matrix(cases: Iterable[JudgedCase]) -> FaultTable:
+    cells = tuple(_cell(case, fault) for case in cases for fault in case.evidence.faults)
     phases, actors, actions = ([str(word) for word in words] for words in (Phase, Actor, Action))
     columns = {Column(fault.actor, fault.action) for fault in cells}
     return FaultTable(

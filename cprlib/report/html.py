@@ -113,7 +113,7 @@ def report_page(report: RunReport) -> str:
         answers=answers(report),
         lacks_feature=lacks_feature(report.cases),
         cases=[_case_view(report, case) for case in worst_first(report.cases)],
-        faults=fault_matrix(report),
+        faults=fault_matrix(report.cases),
         started=utc(report.started_ns),
         finished=utc(report.finished_ns),
         history=(report.folder.parent / "index.html").exists(),

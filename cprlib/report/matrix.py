@@ -18,7 +18,7 @@ from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.evidence.case import CaseEvidence, read_record
 from cprlib.report.environment import Environment
 from cprlib.report.read_results import read_cases
-from cprlib.report.results_folder import CASES
+from cprlib.report.results_folder import CASES, JOB_FOLDER
 from cprlib.words import counted
 
 MATRIX_FILE = "matrix.json"
@@ -27,7 +27,6 @@ AXES = ("queues", "vhost", "machine", "mechanism", "base", "ip_version")
 """Parameters that a point's name starts with, in this order; others follow, sorted."""
 NOT_IN_NAMES = ("qemu", "firmware")
 """Parameters that are paths on this machine; ``base`` identifies the QEMU."""
-_JOBS = "avocado"
 
 
 def point_name(values: Mapping[str, str]) -> str:
@@ -49,14 +48,10 @@ class Shard:
 
     :param number: from 1.
     :param points: names of its points.
-    :param command: the command line of the run.
-    :param folder: name of its results folder.
     """
 
     number: int
     points: tuple[str, ...]
-    command: str = ""
-    folder: str = ""
     environment: Environment = field(default_factory=Environment)
 
 
@@ -184,8 +179,8 @@ def _copy_shard(folder: Path, number: int, results: Path) -> None:
     for case in sorted(path for path in (folder / CASES).glob("*") if path.is_dir()):
         target = files.numbered_folder(results / CASES, case.name)
         shutil.copytree(case, target, dirs_exist_ok=True)
-    for job in sorted(path for path in (folder / _JOBS).glob("job-*") if path.is_dir()):
-        copy = results / f"{_JOBS}-{number}" / job.name
+    for job in sorted(path for path in (folder / JOB_FOLDER).glob("job-*") if path.is_dir()):
+        copy = results / f"{JOB_FOLDER}-{number}" / job.name
         copy.mkdir(parents=True, mode=0o700)
         for name in ("results.json", "job.log"):
             if (job / name).exists():

@@ -27,7 +27,6 @@ EVIDENCE_CHECK = "evidence"  # a case without evidence has this one check, incon
 TEST_CHECK = "avocado-test"
 NO_REASON = "skipped without a reason"
 STATUS_OF = {Outcome.PASS: "PASS", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "ERROR", Outcome.SKIP: "CANCEL"}
-_PATTERNS = ("results.json", "*/results.json", "*/*/results.json")
 _SKIPPED = ("CANCEL", "SKIP")
 _NO_REASON = ("", "<unknown>", "None")
 
@@ -69,18 +68,18 @@ class JobResults:
 def read_jobs(folder: Path) -> JobResults:
     """Read the results of the Avocado jobs in a results folder; of a repeated test the second. Never raises."""
     tests: dict[str, list[AvocadoTest]] = {}
-    problems = [
-        f"Avocado's job {job.name} was interrupted: it left no results"
-        for job in sorted(folder.glob("*/job-*"))
-        if job.is_dir() and not (job / "results.json").exists()
-    ]
-    for path in dict.fromkeys(path.resolve() for pattern in _PATTERNS for path in sorted(folder.glob(pattern))):
+    problems: list[str] = []
+    for job in sorted(path for path in folder.glob("*/job-*") if path.is_dir()):
+        path = job / "results.json"
         try:
             found, planned = _read_job(path)
+        except FileNotFoundError:
+            problems.append(f"Avocado's job {job.name} was interrupted: it left no results")
+            continue
         except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"Avocado's results {path} cannot be read: {type(error).__name__}: {error}")
             continue
-        tests.setdefault(path.parent.parent.name, []).extend(found)
+        tests.setdefault(job.parent.name, []).extend(found)
         if planned > len(found):
             problems.append(f"{planned - len(found)} of {planned} tests never ran: the job was interrupted")
     repeated = read_repeated(folder)

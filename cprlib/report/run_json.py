@@ -163,7 +163,7 @@ def run_value(report: RunReport) -> dict[str, Any]:
         environment=replace(report.environment, lab_retries=report.lab_retries),
         qemu=report.qemus,
         cases=tuple(_run_case(case) for case in report.cases),
-        fault_matrix=fault_matrix(report),
+        fault_matrix=fault_matrix(report.cases),
     )
     value: dict[str, Any] = encode(document)
     RUN_SCHEMA_FILE.check(value)

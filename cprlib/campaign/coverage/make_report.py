@@ -8,19 +8,16 @@ place is. Indentation does not matter, so that an entry serves all bases. An ent
 from __future__ import annotations
 
 import collections
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cprlib import codec
 from cprlib.build.coverage import CoverageBuild, SourceLine
 from cprlib.build.series import Series
 from cprlib.campaign.coverage.collect import CaseCounts, LineCounts, Place
 from cprlib.campaign.coverage.records import CoverageReport, LineCoverage, PatchCoverage
-from cprlib.codec import Name
-from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.codec import Name, load_toml
 from cprlib.files import project_folder
 from cprlib.report.environment import Environment
 from cprlib.report.patch_results import patch_number, subject_of
@@ -56,13 +53,8 @@ def load_reasons(base: str, path: Path | None = None) -> tuple[UncoveredReason, 
     :raises UsageError: the file is malformed.
     """
     file = path or project_folder() / "fixtures" / REASONS_FILE
-    try:
-        value = tomllib.loads(file.read_text(encoding="utf-8"))
-        entries = codec.decode(dict[Literal["reason"], tuple[UncoveredReason, ...]], value).get("reason", ())
-    except OSError as error:
-        raise EnvironmentFailure(f"read {file}", error.strerror or str(error)) from error
-    except (tomllib.TOMLDecodeError, codec.BadValue) as error:
-        raise UsageError(f"read {file}", str(error)) from error
+    kind = dict[Literal["reason"], tuple[UncoveredReason, ...]]
+    entries = load_toml(kind, file, "see the comments in fixtures/coverage.toml").get("reason", ())
     return tuple(entry for entry in entries if not entry.bases or base in entry.bases)
 
 

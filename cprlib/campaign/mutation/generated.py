@@ -11,18 +11,19 @@ import collections
 import enum
 import hashlib
 import math
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cprlib.build.generated_mutants import GeneratedMutant, MutantSet
 from cprlib.campaign.mutation.plan import MutationRequest
 from cprlib.campaign.outcome import JobOutcome
-from cprlib.codec import BadValue, decode, dump_json, load_json
+from cprlib.codec import BadValue, dump_json, load_json, load_toml
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.files import project_folder
+from cprlib.report.patch_results import patch_number
 
 EQUIVALENT_FILE, KILLERS_FILE = "equivalent-mutants.toml", "generated-killers.json"
 DIGITS = 10  # of a digest of a mutant
@@ -73,11 +74,8 @@ def load_equivalent(path: Path | None = None) -> tuple[EquivalentMutant, ...]:
     :raises UsageError: the file is malformed.
     """
     file = path or project_folder() / "fixtures" / EQUIVALENT_FILE
-    try:
-        items = tomllib.loads(file.read_text(encoding="utf-8")).get("equivalent", [])
-        return tuple(decode(list[EquivalentMutant], items))
-    except (OSError, tomllib.TOMLDecodeError, BadValue, AttributeError) as error:
-        raise UsageError(f"read {file}", str(error), "the head of the file says what an entry has") from error
+    kind = dict[Literal["equivalent"], tuple[EquivalentMutant, ...]]
+    return load_toml(kind, file, "see the comments in fixtures/equivalent-mutants.toml").get("equivalent", ())
 
 
 def load_killers(path: Path | None = None) -> dict[str, str]:
@@ -156,7 +154,7 @@ def choose_generated(
     """
     available, left_out = [], []
     for mutant in (*mutants.mutants, *mutants.not_compiled):
-        if not _is_of_patch(mutant, request.patches):
+        if request.patches and patch_number(Path(mutant.patch)) not in request.patches:
             continue
         if not mutant.number:
             left_out.append(GeneratedResult(mutant, MutantState.NOT_COMPILED))
@@ -168,10 +166,6 @@ def choose_generated(
         raise UsageError("prove generated mutants", "none was generated for this patch", "choose another --patch")
     drawn = sorted(available, key=lambda mutant: mutant_digest(mutant, str(request.seed)))[: request.sample]
     return ChosenMutants(tuple(sorted(drawn, key=lambda mutant: mutant.number)), tuple(left_out), len(available))
-
-
-def _is_of_patch(mutant: GeneratedMutant, patches: Sequence[int]) -> bool:
-    return not patches or any(mutant.patch.startswith(f"{number:04}") for number in patches)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from cprlib.report.formatting import MARK, command_span, markdown_row, markdown_
 from cprlib.report.html import render
 from cprlib.words import first_of
 
-JSON_FILE, PAGE_FILE, SUMMARY_FILE = "mutation.json", "mutation.html", "mutation.md"
+PAGE_FILE, SUMMARY_FILE = "mutation.html", "mutation.md"
 SUMMARY_LINES = 40
 WIDEST_GRID = 160
 SIGN = {

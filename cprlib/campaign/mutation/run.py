@@ -98,7 +98,7 @@ class MutationJobs:
         elif judged.outcome in WITHOUT_ALARM:
             compress(job.folder)
         else:
-            self._report(job.folder, test)
+            self._report(job.folder)
         self.session.store(job.folder, place)
         return judged
 
@@ -143,11 +143,11 @@ class MutationJobs:
         replace(ResultRecord.read(copy), key=key).write(copy)
         self.session.store(copy, place)
 
-    def _report(self, folder: Path, test: SuiteTest) -> None:
+    def _report(self, folder: Path) -> None:
         """Write report.html for a job; an error in it is logged and changes no result."""
         try:
             with self._drawing:
-                build_report(folder, self.policies.usual, command=f"cprlib prove: {test.id}")
+                build_report(folder, self.policies.usual)
         except (CprlibError, OSError, ValueError) as error:
             with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
                 log.write(f"\nno report: {json.dumps(str(error))}\n")
@@ -221,24 +221,18 @@ class MutationProgress:
 
     :param lines: takes the lines.
     :param plan: all builds.
-    :param workers: tests at once.
     """
 
-    def __init__(self, lines: ProgressLines, plan: Sequence[PlannedBuild], workers: int) -> None:
+    def __init__(self, lines: ProgressLines, plan: Sequence[PlannedBuild]) -> None:
         self._lines = lines
         self._jobs = sum(len(planned.tests) for planned in plan)
-        self._builds = len(plan)
-        self._workers = workers
-        self.done = self._ran = self._built = 0
-        self._job_seconds = self._build_seconds = 0.0
+        self.done = self._ran = 0
 
     def built(self, planned: PlannedBuild, built: BuiltQemu, missing: int, seconds: float) -> None:
         """A QEMU was built, found, or cannot be built.
 
         :param missing: tests to run on it, the others have a stored result.
         """
-        self._built += 1
-        self._build_seconds += seconds
         count = len(planned.tests)
         self.done += count - missing if built.qemu else count
         if built.qemu is None:
@@ -251,7 +245,6 @@ class MutationProgress:
     def ran(self, planned: PlannedBuild, test: SuiteTest, judged: JudgedJob) -> None:
         self.done += 1
         self._ran += 1
-        self._job_seconds += judged.seconds or 0.0
         mutant = planned.build.mutant
         killed = mutant is not None and judged.matches(mutant.message)
         survived = " (must kill the mutant)" if planned.build.must_kill(test.id) and not killed else ""
@@ -262,13 +255,7 @@ class MutationProgress:
 
     def left(self) -> float | None:
         """Seconds that the rest will take; None before the first test has ended."""
-        if not self._ran:
-            return None
-        per_job = max(self._job_seconds / self._ran, 0.1)
-        per_build = self._build_seconds / self._built if self._built else 0.0
-        work = (self._jobs - self.done) * per_job + (self._builds - self._built) * per_build
-        spent = (self._job_seconds + self._build_seconds) / self._workers
-        return work / self._workers * max(1.0, self._lines.elapsed / spent if spent else 1.0)
+        return self._lines.elapsed / self._ran * (self._jobs - self.done) if self._ran else None
 
     def _line(self, text: str) -> None:
         self._lines.line(f"{self.done}/{self._jobs} {text}", self.left())
@@ -296,7 +283,7 @@ def prove(
         work, workers = MutationJobs(session, request.base, policies), session.workers
         jobs = sum(len(planned.tests) for planned in plan)
         say(f"{jobs} tests on {len(plan)} builds, {workers} at once, in {folder}")
-        strategy = MutationStrategy(plan, work, MutationProgress(ProgressLines(say), plan, workers), workers)
+        strategy = MutationStrategy(plan, work, MutationProgress(ProgressLines(say), plan), workers)
         session.run_all(strategy)
         ordered = sorted(plan, key=lambda planned: planned.build.mutant is not None)
         builds = [read_results(folder, item, strategy.built[item.build.folder], policies) for item in ordered]

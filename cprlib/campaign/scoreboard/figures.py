@@ -9,7 +9,7 @@ from pathlib import Path
 from cprlib.campaign.compare.guest import comparison_policy, discard_reasons, middle_ms, updates_of
 from cprlib.campaign.scoreboard.plan import Row
 from cprlib.evidence.records import Budget, Outcome, Role, UpdateFigures
-from cprlib.report.build_report import judge_cases, judge_results
+from cprlib.report.build_report import judge_cases
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy
@@ -98,7 +98,7 @@ def measure(row: Row, version: str, updates: Sequence[Path], failures: Sequence[
             valid += found
             counted += (update for update in found if not _overlong(update, evidence.budget))
     discarded += ["no evidence"] * (len(updates) - len(guests))
-    cells = [cell for folder in failures for cell in fault_matrix(judge_results(folder, limits)).cells]
+    cells = [cell for folder in failures for cell in fault_matrix(judge_cases(folder, limits)).cells]
     return Measured(
         row,
         version,

@@ -7,11 +7,11 @@ generators, and an interrupted soak continues with the same cases.
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cprlib.codec import load_toml
 from cprlib.errors import UsageError
 from cprlib.files import project_folder
 
@@ -34,16 +34,9 @@ class Choices:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """One case.
-
-    :param number: from 1.
-    :param test: id of the test's case.
-    """
-
-    number: int
-    test: str
-    parameters: Mapping[str, str]
+class _ChoicesFile:
+    values: Mapping[str, tuple[str | int, ...]]
+    vary: Mapping[str, tuple[str, ...]]
 
 
 def read_choices(path: Path | None = None) -> Choices:
@@ -52,27 +45,24 @@ def read_choices(path: Path | None = None) -> Choices:
     :raises UsageError: it is missing or malformed, or a test varies a parameter that has no values.
     """
     source = path or project_folder() / "fixtures" / "soak.toml"
-    try:
-        value = tomllib.loads(source.read_text(encoding="utf-8"))
-        values = {name: tuple(str(item) for item in items) for name, items in value["values"].items()}
-        vary = {test: tuple(str(name) for name in names) for test, names in value["vary"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"read {source}", f"{type(error).__name__}: {error}", "see docs/soak.md") from error
-    for test, names in vary.items():
+    found = load_toml(_ChoicesFile, source, "see docs/soak.md")
+    values = {name: tuple(map(str, items)) for name, items in found.values.items()}
+    for test, names in found.vary.items():
         for name in names:
             if not values.get(name):
                 raise UsageError(f"read {source}", f"{test} varies {name}, which has no values", "add them to [values]")
-    return Choices(values, vary)
+    return Choices(values, found.vary)
 
 
-def draw(seed: int, number: int, tests: Sequence[str], choices: Choices) -> Draw:
-    """The draw of that number.
+def draw(seed: int, number: int, tests: Sequence[str], choices: Choices) -> tuple[str, Mapping[str, str]]:
+    """The draw of that number: a test and its parameters.
 
+    :param number: from 1.
     :param tests: ids to draw from; their order decides.
     """
     test = _pick(seed, number, "test", tests)
     parameters = {name: _pick(seed, number, name, choices.values[name]) for name in choices.vary.get(test, ())}
-    return Draw(number, test, parameters)
+    return test, parameters
 
 
 def _pick(seed: int, number: int, name: str, items: Sequence[str]) -> str:

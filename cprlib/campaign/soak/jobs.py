@@ -110,19 +110,19 @@ class SoakJobs:
     def run(self, number: int) -> SoakCase | None:
         """Run the case of that number; None when it was ended from outside and has to run again."""
         soak = str(self.session.folder)
-        drawn = draw(self.request.seed, number, self.request.tests, self.request.choices)
+        test, drawn = draw(self.request.seed, number, self.request.tests, self.request.choices)
         shared = asset_parameters(self.session.assets, self.request.engine, self.request.policy)
-        parameters = {**shared, **drawn.parameters}
-        place = f"{number:06d}-{drawn.test}"
-        job = self.session.run(place, self.tests[drawn.test], parameters, mark(soak, number))
+        parameters = {**shared, **drawn}
+        place = f"{number:06d}-{test}"
+        job = self.session.run(place, self.tests[test], parameters, mark(soak, number))
         if job is None:
             return None
         judged = judge_folder(job.folder, self.policies)
         case = SoakCase(
             number,
             self.number,
-            drawn.test,
-            drawn.parameters,
+            test,
+            drawn,
             judged.outcome,
             _messages(judged),
             job.started_ns,

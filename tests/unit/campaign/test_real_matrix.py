@@ -39,7 +39,7 @@ def test_each_point_has_its_case_and_its_qemu(tmp_path: Path) -> None:
     qemus = {base: QemuBinary(Path(f"/builds/{base}/qemu"), Path("/firmware")) for base in plan.bases("10.0")}
     results = tmp_path / "results"
     results.mkdir()
-    plan.record(results, "cprlib run", Environment())
+    plan.record(results, Environment())
     matrix = plan.write(results, {"rate": "500"}, qemus, "10.0")
     suite = SuiteRun(results, [str(tmp_path / "test_light.py")], {}, matrix=matrix)
     with (tmp_path / "avocado.log").open("w") as log:

@@ -90,6 +90,8 @@ def test_entries_of_the_project_can_be_read(tmp_path: Path) -> None:
     bad.write_text("[[equivalent]]\nfile = 1\n")
     with pytest.raises(UsageError, match=r"bad\.toml"):
         load_equivalent(bad)
+    with pytest.raises(UsageError, match=r"missing\.toml.*; see the comments"):
+        load_equivalent(tmp_path / "missing.toml")
 
 
 @pytest.mark.parametrize(

@@ -114,13 +114,13 @@ def test_progress_counts_and_estimates() -> None:
     lines: list[str] = []
     now = [0.0]
     good, planned = PlannedBuild(Build(), TESTS), PlannedBuild(Build(ONE), TESTS)
-    progress = MutationProgress(ProgressLines(lines.append, lambda: now[0]), [good, planned], 2)
+    progress = MutationProgress(ProgressLines(lines.append, lambda: now[0]), [good, planned])
     built = BuiltQemu(QemuBinary(Path("/q"), None))
     assert progress.left() is None
     progress.built(good, built, 1, 0.0)
     now[0] = 10.0
     progress.ran(good, TESTS[2], judged(JobOutcome.PASSED, seconds=20.0))
-    assert progress.left() == pytest.approx(30.0)  # three tests of 20 s, two at once
+    assert progress.left() == pytest.approx(30.0)  # one test in 10 s; three are left
     progress.built(planned, built, 3, 4.0)
     progress.ran(planned, SuiteTest("first", "x"), judged(JobOutcome.FAILED, HOSTILE, seconds=1.0))
     progress.ran(planned, TESTS[1], judged(JobOutcome.PASSED))

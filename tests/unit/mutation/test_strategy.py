@@ -56,7 +56,7 @@ class FakeWork:
 
 def run(plan: list[PlannedBuild], work: FakeWork, workers: int, children: Children) -> MutationStrategy:
     """Run a plan in a pool; the lines of progress are thrown away."""
-    progress = MutationProgress(ProgressLines(lambda _: None), plan, workers)
+    progress = MutationProgress(ProgressLines(lambda _: None), plan)
     jobs: MutationJobs = work  # type: ignore[assignment]
     strategy = MutationStrategy(plan, jobs, progress, workers)
     Pool(strategy, workers, children).run()

@@ -19,7 +19,6 @@ import yaml
 from cprlib.bootstrap import PASSED_ON
 from cprlib.build.host_packages import REQUIRED
 from cprlib.campaign.matrix import load_matrix, parse_shard
-from cprlib.campaign.mutation.output import JSON_FILE
 from cprlib.cli.main import COMMANDS
 from cprlib.errors import ExitStatus
 from cprlib.files import project_folder
@@ -110,7 +109,7 @@ def test_artifacts_of_prove_are_the_files_that_it_writes() -> None:
         patterns = [line for line in path.read_text().splitlines() if "results/prove/" in line]
         assert patterns
         for pattern in patterns:
-            assert fnmatch(JSON_FILE, pattern.rpartition("/")[2]), (path, pattern)
+            assert fnmatch("mutation.json", pattern.rpartition("/")[2]), (path, pattern)
 
 
 def test_there_is_one_runner_per_shard() -> None:

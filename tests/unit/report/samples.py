@@ -57,5 +57,5 @@ def put_shard(
         case.write(start_case(folder, case.id, test=case.test))
         tests.append({"id": f"{place}-{case.test}", "name": case.test, "status": "PASS", "fail_reason": None})
     (job / "results.json").write_text(json.dumps({"tests": tests, "total": len(tests)}))
-    MatrixRecord(name, points, (Shard(number, own, "cprlib run", folder.name, machine),), count).write(folder)
+    MatrixRecord(name, points, (Shard(number, own, machine),), count).write(folder)
     return folder

@@ -76,7 +76,7 @@ def put(results: Path, case: str, faults: Sequence[FaultRecord], checks: Sequenc
 
 
 def matrix_of(results: Path) -> FaultTable:
-    return fault_matrix(build_report(results, load_policy("default"), environment=MACHINE))
+    return fault_matrix(build_report(results, load_policy("default"), environment=MACHINE).cases)
 
 
 def test_rows_are_phases_in_order_and_columns_actors_and_actions(tmp_path: Path) -> None:

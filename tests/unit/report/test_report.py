@@ -197,7 +197,8 @@ def test_interrupted_job_is_inconclusive(tmp_path: Path) -> None:
 
 def test_unreadable_job_results_are_inconclusive(tmp_path: Path) -> None:
     put(tmp_path, good_case())
-    (tmp_path / "results.json").write_text('{"tests": 3}')
+    (tmp_path / "avocado" / "job-1").mkdir(parents=True)
+    (tmp_path / "avocado" / "job-1" / "results.json").write_text('{"tests": 3}')
     report = build_report(tmp_path, DEFAULT, environment=MACHINE)
     assert report.exit_status == ExitStatus.INCONCLUSIVE
     assert "Avocado" in result_table(report)

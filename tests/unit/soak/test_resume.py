@@ -52,8 +52,11 @@ def whole(cases: tuple[SoakCase, ...]) -> dict[int, tuple[str, dict[str, str]]]:
 
 
 def drawn_cases(count: int) -> dict[int, tuple[str, dict[str, str]]]:
-    drawn = [draw(REQUEST.seed, number, REQUEST.tests, REQUEST.choices) for number in range(1, count + 1)]
-    return {item.number: (item.test, dict(item.parameters)) for item in drawn}
+    return {
+        number: (test, dict(parameters))
+        for number in range(1, count + 1)
+        for test, parameters in [draw(REQUEST.seed, number, REQUEST.tests, REQUEST.choices)]
+    }
 
 
 def test_session_runs_the_draws_in_order_and_keeps_nothing_of_those_that_pass(folder: Path) -> None:

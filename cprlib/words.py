@@ -12,9 +12,9 @@ def counted(count: int, noun: str = "packet") -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def listed(items: Iterable[object], most: int = LISTED) -> str:
+def listed(items: Iterable[object], most: int = LISTED, separator: str = "; ") -> str:
     """The first items, and how many more there are: ``tap0; tap1; and 3 more``."""
-    return "; ".join(first_of([str(item) for item in items], most))
+    return separator.join(first_of([str(item) for item in items], most))
 
 
 def first_of(texts: Sequence[str], most: int, more: str = "and {} more") -> list[str]:

@@ -16,7 +16,9 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from cprlib.cleanup import temporary_folder
 from cprlib.errors import DeadlineExceeded, EnvironmentFailure, ProcessFailed, UsageError
@@ -25,6 +27,7 @@ from cprlib.lab.avocado_run import avocado_environment
 from cprlib.lab.job_results import collect_cases
 from cprlib.process import run
 from cprlib.report.results_folder import case_id
+from cprlib.verdict.policy import matches
 
 INSTRUMENTED = "avocado-instrumented"
 RAW_FILES = ("*.pcap", "reflector.json")
@@ -137,6 +140,28 @@ def find_tests(
         if name not in by_id:
             raise UsageError(tried, f"the suite has no test with the case id {name!r}", advice)
     return tuple(by_id[name] for name in dict.fromkeys(names))
+
+
+class Named(Protocol):
+    """A point of a matrix, a row of the scoreboard."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Named)
+
+
+def choose_named(items: Sequence[Item], patterns: Sequence[str], what: str, of: str, advice: str) -> tuple[Item, ...]:
+    """The items whose names match one of the patterns (``fnmatch``); all of them without patterns.
+
+    :param what, of, advice: for the message: ``point``, ``matrix push``.
+    :raises UsageError: a pattern matches none.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(item.name, pattern) for item in items):
+            raise UsageError(f"choose {what}s {pattern!r} of {of}", f"no {what} matches", advice)
+    return tuple(item for item in items if not patterns or matches(item.name, patterns))
 
 
 @dataclass(frozen=True, slots=True)

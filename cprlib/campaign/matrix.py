@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cprlib.build.series import find_base
+from cprlib.campaign.job import choose_named
 from cprlib.errors import UsageError
 from cprlib.files import project_folder, write_text
 from cprlib.qemu.binary import QemuBinary
@@ -62,16 +62,8 @@ class Matrix:
 
         :raises UsageError: a pattern matches none.
         """
-        for pattern in patterns:
-            if not any(fnmatchcase(point.name, pattern) for point in self.points):
-                first = ", ".join(point.name for point in self.points[:3])
-                raise UsageError(
-                    f"choose points {pattern!r} of matrix {self.name}",
-                    "no point matches",
-                    f"the first ones are {first}",
-                )
-        chosen = [point for point in self.points if any(fnmatchcase(point.name, item) for item in patterns)]
-        return tuple(chosen) if patterns else self.points
+        first = ", ".join(point.name for point in self.points[:3])
+        return choose_named(self.points, patterns, "point", f"matrix {self.name}", f"the first ones are {first}")
 
 
 def _find_matrix(name: str) -> Path:

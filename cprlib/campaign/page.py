@@ -12,6 +12,7 @@ from markupsafe import Markup
 from cprlib import files
 from cprlib.codec import dump_json, encode
 from cprlib.report import plotting
+from cprlib.report.formatting import text_table
 from cprlib.report.html import HTML_FILE
 from cprlib.report.plotting import GRID, image_address, plots
 from cprlib.report.schema import SchemaFile
@@ -69,13 +70,6 @@ def picture(
         return image_address(plotting.as_svg(figure, bbox_inches="tight", pad_inches=0.04))
 
 
-def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def indented_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table; the first and the last column are aligned left, the others right."""
-    last = len(headings) - 1
-    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
-
-    def line(row: Sequence[str]) -> str:
-        cells = [cell.ljust(widths[i]) if i in (0, last) else cell.rjust(widths[i]) for i, cell in enumerate(row)]
-        return "  " + "  ".join(cells).rstrip()
-
-    return [line(headings), "  " + "  ".join("-" * width for width in widths), *map(line, rows)]
+    return [f"  {line}" for line in text_table((headings, *rows), (0, len(headings) - 1))]

@@ -9,7 +9,7 @@ import click
 
 from cprlib.campaign.compare import Effect
 from cprlib.cli.compare import min_effect_option
-from cprlib.cli.options import PATH, command_line, policy_option, publish_results, require_results
+from cprlib.cli.options import PATH, command_line, policy_option, publish_results
 from cprlib.errors import UsageError
 from cprlib.words import printable
 
@@ -86,5 +86,7 @@ def _paths(paths: Sequence[str], name: str | None) -> tuple[Path, Path]:
         raise UsageError(
             "find the results", f"{' '.join(paths)} is too much", "give [RESULTS] FILE, or --run NAME FILE"
         )
+    from cprlib.report.results_folder import require_results
+
     results = Path(paths[0]) if len(paths) == 2 else RUNS / (name or "latest")
     return require_results(results), Path(paths[-1])

@@ -31,7 +31,6 @@ from cprlib.cli.options import (
     refuse_base,
     refuse_options,
     report_progress,
-    require_results,
     resume_option,
     resume_session,
 )
@@ -193,6 +192,7 @@ def _run(
 
 def _saved(saved: Sequence[str], a: Path | None, policy: str, effect: Effect) -> Comparison:
     from cprlib.campaign.compare.comparison import compare_saved
+    from cprlib.report.results_folder import require_results
     from cprlib.verdict.policy_file import load_policy
 
     if a is not None and saved:

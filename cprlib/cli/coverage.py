@@ -26,7 +26,6 @@ from cprlib.cli.options import (
     read_parameters,
     refuse_options,
     report_progress,
-    require_results,
     uml_option,
 )
 
@@ -77,7 +76,7 @@ def coverage(
     from cprlib.lab.doctor import choose_engine
     from cprlib.report.environment import describe_environment
     from cprlib.report.formatting import utc
-    from cprlib.report.results_folder import new_results_folder
+    from cprlib.report.results_folder import new_results_folder, require_results
     from cprlib.report.run_json import read_machine
     from cprlib.report.run_report import EXIT_STATUS
     from cprlib.testing.parameters import check_parameters

@@ -94,9 +94,10 @@ def _lab(
     from cprlib.build.store import chosen_lab_kernel
     from cprlib.cleanup import temporary_folder
     from cprlib.lab.engines import make_engine
+    from cprlib.report.results_folder import require_results
 
-    if results is not None and not results.is_dir():
-        raise UsageError(f"write results to {results}", "no such folder", "create it first")
+    if results is not None:
+        require_results(results, "write results to", "create it first")
     kernel = chosen_lab_kernel() or build_lab_kernel(console_progress()) if engine == "uml" else None
     with temporary_folder("cprlib-lab-") as temporary:
         folder = (results or temporary).resolve()

@@ -169,16 +169,6 @@ def avocado_reference(test: str) -> str:
     return str(file.resolve()) + separator + rest
 
 
-def require_results(folder: Path) -> Path:
-    """A results folder that a user named.
-
-    :raises UsageError: there is none.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"read {folder}", "there is no such folder", "give the folder of a run, e.g. results/latest")
-    return folder
-
-
 def read_parameters(given: Sequence[str], qemu_arguments: Sequence[str] = ()) -> dict[str, str]:
     """Avocado's parameters from ``NAME=VALUE``.
 

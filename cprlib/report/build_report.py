@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cprlib import files
 from cprlib.codec import BadValue, dump_json, load_json
-from cprlib.errors import InstrumentError, UsageError
+from cprlib.errors import InstrumentError
 from cprlib.report.environment import Environment, describe_environment, join_environments
 from cprlib.report.finding_groups import finding_groups
 from cprlib.report.html import HTML_FILE, report_page
@@ -17,7 +17,7 @@ from cprlib.report.junit import junit_text, tap_text
 from cprlib.report.matrix import MatrixRecord, points_of
 from cprlib.report.patch_results import patch_results
 from cprlib.report.read_results import AvocadoTest, read_cases, read_jobs
-from cprlib.report.results_folder import unfinished_reason
+from cprlib.report.results_folder import require_results, unfinished_reason
 from cprlib.report.run_json import RUN_FILE, read_machine, run_text
 from cprlib.report.run_report import RunReport
 from cprlib.report.summary import markdown_summary
@@ -49,8 +49,7 @@ def judge_cases(
     :param baseline_ms: service interruption of each case in a saved run, by case id.
     :raises UsageError: there is no such folder.
     """
-    if not results.is_dir():
-        raise UsageError(f"report on {results}", "there is no such folder", "give the folder of a run")
+    require_results(results, "report on")
     baselines = baseline_ms or {}
 
     def baseline_of(case: str) -> float | None:

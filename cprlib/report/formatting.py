@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import textwrap
+from collections.abc import Container, Sequence
 from typing import Annotated
 
 import msgspec
@@ -120,6 +121,17 @@ def command_span(command: str) -> str:
 def code_cell(text: str, width: int = 300) -> str:
     """Untrusted text as a code span in a cell of a table, where a bar would end the cell."""
     return code_span(text, width).replace("|", "\\|")
+
+
+def text_table(rows: Sequence[Sequence[str]], left: Container[int]) -> list[str]:
+    """Lines of a table for the terminal, with dashes below the first row, its heading.
+
+    :param left: indexes of the columns that are aligned left.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    align = [str.ljust if index in left else str.rjust for index in range(len(widths))]
+    lines = ["  ".join(to(text, width) for to, text, width in zip(align, row, widths, strict=True)) for row in rows]
+    return [lines[0].rstrip(), "  ".join("-" * width for width in widths), *(line.rstrip() for line in lines[1:])]
 
 
 def markdown_row(*cells: str) -> str:

@@ -11,12 +11,11 @@ from urllib.parse import quote
 
 from cprlib import files
 from cprlib.codec import BadValue, load_json
-from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from cprlib.report.html import HTML_FILE, render
 from cprlib.report.plotting import SOFT, TrendLine, draw_trends, image_address
-from cprlib.report.results_folder import CASES
+from cprlib.report.results_folder import CASES, require_results
 from cprlib.report.run_json import RUN_FILE, Milliseconds
 from cprlib.traffic.figures import PerDirection
 
@@ -127,8 +126,7 @@ def read_history(folder: Path, limit: int = MAX_RUNS) -> History:
     :param limit: of runs.
     :raises UsageError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise UsageError(f"show the history of {folder}", "there is no such folder", "give the --out of your runs")
+    require_results(folder, "show the history of", "give the --out of your runs")
     names = sorted(
         path.name for path in folder.iterdir() if RUN_NAME.fullmatch(path.name) and (path / RUN_FILE).is_file()
     )

@@ -18,8 +18,8 @@ from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.evidence.case import CaseEvidence, read_record
 from cprlib.report.environment import Environment
 from cprlib.report.read_results import read_cases
-from cprlib.report.results_folder import CASES, JOB_FOLDER
-from cprlib.words import counted
+from cprlib.report.results_folder import CASES, JOB_FOLDER, require_results
+from cprlib.words import counted, listed
 
 MATRIX_FILE = "matrix.json"
 POINT = "point"  # in a case's further parameters
@@ -97,12 +97,12 @@ class MatrixRecord:
         for number in range(1, self.count + 1) if self.merged else ():
             if number not in present:
                 missing = shard_points(self.points, number, self.count)
-                points = f"{counted(len(missing), 'point')} never ran: {_first(missing)}"
+                points = f"{counted(len(missing), 'point')} never ran: {listed(missing, 4, ', ')}"
                 yield f"shard {number}/{self.count} is missing: {points}"
         found = set(covered)
         without = [point for shard in self.shards for point in shard.points if point not in found]
         if without:
-            yield f"{counted(len(without), 'point')} of the matrix left no evidence: {_first(without)}"
+            yield f"{counted(len(without), 'point')} of the matrix left no evidence: {listed(without, 4, ', ')}"
 
 
 def points_of(cases: Iterable[CaseEvidence]) -> Iterator[str]:
@@ -116,10 +116,6 @@ def shard_points(points: tuple[str, ...], number: int, count: int) -> tuple[str,
     :param number: from 1.
     """
     return points[number - 1 :: count]
-
-
-def _first(points: Sequence[str]) -> str:
-    return ", ".join(points[:4]) + (f" and {len(points) - 4} more" if points[4:] else "")
 
 
 def merge_results(shards: Sequence[Path], results: Path) -> MatrixRecord:
@@ -145,9 +141,7 @@ def merge_results(shards: Sequence[Path], results: Path) -> MatrixRecord:
 
 def _read_shard(folder: Path) -> MatrixRecord:
     tried = f"merge {folder}"
-    if not folder.is_dir():
-        raise UsageError(tried, "there is no such folder", "give the results folders of the shards")
-    record = MatrixRecord.read(folder)
+    record = MatrixRecord.read(require_results(folder, "merge", "give the results folders of the shards"))
     if record is None:
         raise UsageError(tried, "it is not a run over a matrix", "give results of cprlib run --matrix --shard")
     if record.merged:

@@ -46,6 +46,19 @@ def new_results_folder(base: Path) -> Path:
     return folder
 
 
+def require_results(
+    folder: Path, tried: str = "read", advice: str = "give the folder of a run, e.g. results/latest"
+) -> Path:
+    """A folder that a user named.
+
+    :param tried, advice: of the message, which names the folder behind ``tried``.
+    :raises UsageError: there is none.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{tried} {folder}", "there is no such folder", advice)
+    return folder
+
+
 def publish(folder: Path) -> Path:
     """Mark a run as finished and let ``latest`` beside its folder point to it.
 

@@ -22,6 +22,7 @@ from cprlib.report.formatting import (
     number,
     one_line,
     paired_descriptors,
+    text_table,
     utc,
     wrap,
 )
@@ -29,7 +30,7 @@ from cprlib.report.patch_results import PatchResult, lacks_feature
 from cprlib.report.run_report import RunReport, answers
 from cprlib.verdict.findings import worst_first
 from cprlib.verdict.traffic_rules import unexplained_packets
-from cprlib.words import counted
+from cprlib.words import counted, listed
 
 MARKDOWN_LINES = 20
 _NAMED_CASES = 4  # cases of a cause, and causes beside it
@@ -100,11 +101,9 @@ def _case_lines(report: RunReport) -> list[str]:
             texts[len(rows)] = checks_passed(evidence)
             figures = [evidence.mechanism.value, *[""] * (len(_TABLE_FIGURES) - 1)]
         rows.append((case.outcome.value, one_line(evidence.id), *figures))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    align = [str.ljust] * 3 + [str.rjust] * (len(widths) - 3)
-    lines = ["  ".join(to(text, width) for to, text, width in zip(align, row, widths, strict=True)) for row in rows]
-    lines = [f"{line.rstrip()}{f'  {texts[index]}' if index in texts else ''}" for index, line in enumerate(lines)]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = text_table(rows, range(3))
+    for index, text in texts.items():
+        lines[index + 1] += f"  {text}"  # below the line of dashes
     skipped = [case.evidence for case in report.cases if case.outcome == Outcome.SKIP]
     for word in dict.fromkeys(case.skip_word for case in skipped):
         own = [case for case in skipped if case.skip_word == word]
@@ -112,19 +111,17 @@ def _case_lines(report: RunReport) -> list[str]:
         reason = (
             f"{word} (below)" if word == SkipWord.NO_CPR and lacks_feature(report.cases) else one_line(own[0].skip_text)
         )
-        lines.append(wrap(f"{Outcome.SKIP.value.ljust(widths[0])}  {text}: {reason}"))
+        lines.append(wrap(f"{Outcome.SKIP.value.ljust(lines[1].index(' '))}  {text}: {reason}"))
     return lines
 
 
 def _group_lines(index: int, group: FindingGroup) -> list[str]:
     """A cause: its cases, one finding in full, its evidence, and one command."""
     example = "" if group.findings == 1 else "for example: "
-    names = ", ".join(group.cases[:_NAMED_CASES])
-    more = f" and {len(group.cases) - _NAMED_CASES} more" if group.cases[_NAMED_CASES:] else ""
     lines = [
         wrap(f"{index}. {group.outcome}: {one_line(group.heading)}"),
         wrap(f"    {example}{one_line(group.text, MAX_EXAMPLE)}"),
-        wrap(f"    cases: {one_line(names)}{more}"),
+        wrap(f"    cases: {one_line(listed(group.cases, _NAMED_CASES, ', '))}"),
     ]
     if group.also:
         also = "; ".join(f"{one_line(each.title)} ({len(each.cases)})" for each in group.also[:_NAMED_CASES])

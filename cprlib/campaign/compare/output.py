@@ -13,7 +13,7 @@ from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE, WORDS, Compa
 from cprlib.campaign.compare.decision import OUTCOMES, Change, CountResult, DurationResult, Sample
 from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.statistics import CONFIDENCE, FALSE_ALARM, WORTH_SEEING, chance_to_see, updates_needed
-from cprlib.campaign.page import TEMPLATES, picture, text_table, write_document, write_page
+from cprlib.campaign.page import TEMPLATES, indented_table, picture, write_document, write_page
 from cprlib.report.formatting import UNKNOWN, duration, one_line, wrap
 from cprlib.report.html import render
 from cprlib.report.plotting import DOT, INK, SOFT
@@ -110,13 +110,13 @@ def comparison_text(made: Comparison) -> str:
     for sample in made.samples:
         counts = [item for item in made.decision.counts if item.case == sample.case]
         durations = [duration_row(item) for item in made.decision.durations if item.case == sample.case]
-        lines += ["", f"{sample.case}: {sample_line(sample)}", *text_table(DURATION_HEADINGS, durations)]
-        lines += ["", *text_table(COUNT_HEADINGS, [count_row(item) for item in counts]), wrap(rare_line(counts))]
+        lines += ["", f"{sample.case}: {sample_line(sample)}", *indented_table(DURATION_HEADINGS, durations)]
+        lines += ["", *indented_table(COUNT_HEADINGS, [count_row(item) for item in counts]), wrap(rare_line(counts))]
     if made.a_to_b:
         lines += ["", a_to_b_line(made.a_to_b)]
     if made.a_against_a:
         rows = [duration_row(item) for item in made.a_against_a.durations]
-        lines += ["", "A against A, in the same rounds:", *text_table(CONTROL_HEADINGS, rows)]
+        lines += ["", "A against A, in the same rounds:", *indented_table(CONTROL_HEADINGS, rows)]
     lines += ["", *(wrap(f"refused: {one_line(text)}") for text in refusals(made))]
     lines += [wrap(f"note: {one_line(text)}") for text in (*made.notes, *made.problems)]
     lines.append(wrap(f"interval and levels: {levels(made)}"))

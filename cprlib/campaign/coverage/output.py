@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.campaign.coverage.records import COVERAGE_SCHEMA_FILE, CoverageFigures, CoverageReport, LineCoverage
-from cprlib.campaign.page import TEMPLATES, text_table, write_document, write_page
+from cprlib.campaign.page import TEMPLATES, indented_table, write_document, write_page
 from cprlib.report.formatting import MARK, code_cell, code_span, markdown_row, markdown_text, one_line, wrap
 from cprlib.report.html import render
 from cprlib.report.results_folder import case_id
@@ -120,7 +120,7 @@ def report_markdown(report: CoverageReport) -> str:
 
 def report_text(report: CoverageReport) -> str:
     """For the terminal: a table of the patches, the lines without a reason, and the verdict."""
-    lines = text_table(HEADINGS, _rows(report))
+    lines = indented_table(HEADINGS, _rows(report))
     if report.open_lines:
         lines += [
             "",

@@ -17,7 +17,7 @@ from cprlib.campaign.mutation.score import (
     fitting_message,
 )
 from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome
-from cprlib.campaign.page import TEMPLATES, evidence_link, text_table, write_document, write_page
+from cprlib.campaign.page import TEMPLATES, evidence_link, indented_table, write_document, write_page
 from cprlib.campaign.session import RESULTS
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import MARK, command_span, markdown_row, markdown_text, one_line, wrap
@@ -224,7 +224,7 @@ def report_text(report: MutationReport) -> str:
 
 def _generated_lines(generated: GeneratedReport) -> list[str]:
     headings = ("patch", "score", *COUNTS.values(), "")
-    lines = text_table(headings, [_score_row(score) for score in (*generated.patches, generated.total)])
+    lines = indented_table(headings, [_score_row(score) for score in (*generated.patches, generated.total)])
     for result in generated.alive:
         mutant, what = result.mutant, changed_text(result.mutant)
         tests = f" ({result.run} of {result.tests} tests ran)" if result.tests else ""

@@ -23,6 +23,7 @@ from cprlib.report.environment import Environment
 from cprlib.report.formatting import utc
 from cprlib.report.run_report import EXIT_STATUS
 from cprlib.report.schema import SchemaFile
+from cprlib.words import listed
 
 SCHEMA: Final = 2  # of mutation.json
 WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -294,7 +295,7 @@ def _alarms(planned: Iterable[str], results: Mapping[str, Result]) -> Iterable[R
 
 def _survived(mutant: Mutant, results: Mapping[str, Result], failed: Iterable[Result]) -> Iterable[Reason]:
     others = [result.test for result in failed if not result.must_kill]
-    instead = f"; killed by {', '.join(others[:3])}{' and more' if others[3:] else ''}" if others else ""
+    instead = f"; killed by {listed(others, 3, ', ')}" if others else ""
     for test in mutant.killed_by:
         result = results.get(test)
         if result is None:

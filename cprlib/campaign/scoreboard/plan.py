@@ -10,15 +10,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from cprlib.build.mutants import build_mutant, load_mutants
 from cprlib.build.progress import Progress
 from cprlib.build.qemu import build_qemu
 from cprlib.build.series import find_base, load_bases
 from cprlib.build.stock_qemu import stock_qemu
+from cprlib.campaign.job import choose_named
 from cprlib.campaign.store import STORE_VERSION, Store
-from cprlib.errors import UsageError
 from cprlib.qemu.binary import QemuBinary
 from cprlib.update.mechanism import Mechanism
 
@@ -100,8 +99,8 @@ STORE = Store("scoreboard", ScoreboardRequest)
 
 def all_rows() -> tuple[Row, ...]:
     """Every row: stock QEMUs, the series on each base, the series without each patch, mechanism ``local``."""
-    ways = [(Mechanism.LINK_SWITCH, False), (Mechanism.LINK_SWITCH, True), (Mechanism.FD_SHARE, False)]
-    rows = [Row(qemu, mechanism, vhost) for qemu in _stock() for mechanism, vhost in ways]
+    updates = [(Mechanism.LINK_SWITCH, False), (Mechanism.LINK_SWITCH, True), (Mechanism.FD_SHARE, False)]
+    rows = [Row(qemu, mechanism, vhost) for qemu in _stock() for mechanism, vhost in updates]
     for qemu in (*_series(), *_without_a_patch()):
         rows += [Row(qemu, Mechanism.CPR, vhost, FAILURE_TESTS[vhost]) for vhost in (False, True)]
     for qemu in _stand_in():
@@ -115,11 +114,8 @@ def choose_rows(patterns: Sequence[str]) -> tuple[Row, ...]:
     :raises UsageError: a pattern matches none.
     """
     rows = all_rows()
-    for pattern in patterns:
-        if not any(fnmatchcase(row.name, pattern) for row in rows):
-            known = ", ".join(dict.fromkeys(row.qemu.name for row in rows))
-            raise UsageError(f"choose rows {pattern!r} of the scoreboard", "no row matches", f"QEMUs are {known}")
-    return tuple(row for row in rows if not patterns or any(fnmatchcase(row.name, item) for item in patterns))
+    known = ", ".join(dict.fromkeys(row.qemu.name for row in rows))
+    return choose_named(rows, patterns, "row", "the scoreboard", f"QEMUs are {known}")
 
 
 def _stock() -> list[Qemu]:

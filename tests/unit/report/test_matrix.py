@@ -224,7 +224,7 @@ def test_single_shard_has_to_cover_its_own_points_only(tmp_path: Path) -> None:
 def test_many_missing_points_are_counted() -> None:
     points = tuple(f"q{number}" for number in range(1, 9))
     record = MatrixRecord("night", points, (Shard(1, points),))
-    assert list(record.problems([])) == ["8 points of the matrix left no evidence: q1, q2, q3, q4 and 4 more"]
+    assert list(record.problems([])) == ["8 points of the matrix left no evidence: q1, q2, q3, q4, and 4 more"]
 
 
 def test_broken_record_is_inconclusive(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class _Key:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
+class _Occurrence:
     """A finding of a case, and the rows of the ledger that it is about."""
 
     case: JudgedCase
@@ -124,7 +124,7 @@ def finding_groups(cases: Iterable[JudgedCase], command: str) -> tuple[FindingGr
 
     :param command: command line of the run; empty when it is unknown.
     """
-    sights: dict[_Key, list[_Sight]] = {}
+    occurrences: dict[_Key, list[_Occurrence]] = {}
     for case in cases:
         if case.outcome in _BAD:
             names = {finding.property_name for finding in case.verdict.reasons}
@@ -132,9 +132,9 @@ def finding_groups(cases: Iterable[JudgedCase], command: str) -> tuple[FindingGr
                 if finding.property_name == "survives" and "update-completes" in names:
                     continue  # the same error, which ended the test
                 for key, rows in _keys(case, finding):
-                    sights.setdefault(key, []).append(_Sight(case, finding, rows))
+                    occurrences.setdefault(key, []).append(_Occurrence(case, finding, rows))
     groups: list[FindingGroup] = []
-    for key, members in sorted(sights.items(), key=lambda item: _rank(*item)):
+    for key, members in sorted(occurrences.items(), key=lambda item: _rank(*item)):
         group = _group(key, members, command)
         for index, worse in enumerate(groups):
             if group.outcome == worse.outcome and set(group.cases) <= set(worse.cases):
@@ -169,22 +169,22 @@ def _keys(case: JudgedCase, finding: Finding) -> Iterator[tuple[_Key, tuple[Ledg
     yield _Key(finding.outcome, name, finding.direction), ()
 
 
-def _rank(key: _Key, members: Sequence[_Sight]) -> tuple[int, int, int, int, str]:
+def _rank(key: _Key, members: Sequence[_Occurrence]) -> tuple[int, int, int, int, str]:
     """Sort key: fail before inconclusive, a lost guest before lost packets before the rest, many cases before few."""
     names = [name for names in _WORST_FIRST for name in names]
     severity = next((rank for rank, names in enumerate(_WORST_FIRST) if key.about in names), len(_WORST_FIRST))
-    cases = {sight.case.evidence.id for sight in members}
+    cases = {occurrence.case.evidence.id for occurrence in members}
     name = names.index(key.about) if severity < len(_WORST_FIRST) else 0
     others = f"{key.about} {key.direction} {key.place} {key.period}"
     return _BAD.index(key.outcome), severity, -len(cases), name, others
 
 
-def _group(key: _Key, members: Sequence[_Sight], command: str) -> FindingGroup:
-    def simplicity(sight: _Sight) -> tuple[int, float]:
-        return len(sight.case.verdict.reasons), seconds_of(sight.case.evidence) or 0.0
+def _group(key: _Key, members: Sequence[_Occurrence], command: str) -> FindingGroup:
+    def simplicity(occurrence: _Occurrence) -> tuple[int, float]:
+        return len(occurrence.case.verdict.reasons), seconds_of(occurrence.case.evidence) or 0.0
 
     example = min(members, key=simplicity)
-    periods = {row.period for sight in members for row in sight.rows}
+    periods = {row.period for occurrence in members for row in occurrence.rows}
     return FindingGroup(
         outcome=key.outcome,
         about=key.about,
@@ -193,27 +193,27 @@ def _group(key: _Key, members: Sequence[_Sight], command: str) -> FindingGroup:
         direction=key.direction,
         place=key.place,
         periods=tuple(period for period in Period if period in periods),
-        cases=tuple(dict.fromkeys(sight.case.evidence.id for sight in members)),
+        cases=tuple(dict.fromkeys(occurrence.case.evidence.id for occurrence in members)),
         findings=len(members),
         example=example.case.evidence.id,
         command=rerun_command(command, example.case.evidence.reproduce),
     )
 
 
-def _title(key: _Key, members: Sequence[_Sight]) -> str:
+def _title(key: _Key, members: Sequence[_Occurrence]) -> str:
     """What happened, in a few words."""
-    way = f" {key.direction}" if key.direction else ""
+    direction = f" {key.direction}" if key.direction else ""
     fails = key.outcome == Outcome.FAIL
-    name = f"{key.about}{way} {'fails' if fails else 'is inconclusive'}"
+    name = f"{key.about}{direction} {'fails' if fails else 'is inconclusive'}"
     words = (_FAILED if fails else _NOT_KNOWN).get(key.about, name)
     match key.about:
         case "loss" if fails or key.place:
             where = f" {_PLACES.get(key.place, f'in the {key.place}')}" if key.place else ""
-            words = f"{_amount(members)} lost{way}{where}{_when(members)}"
+            words = f"{_amount(members)} lost{direction}{where}{_when(members)}"
         case "duplicates" if fails:
-            words = f"packets duplicated{way}"
+            words = f"packets duplicated{direction}"
         case "reordered" if fails:
-            words = f"packets reordered{way}"
+            words = f"packets reordered{direction}"
         case "interruption" if fails:
             words = "the service interruption is too long"
         case "skipped":
@@ -223,20 +223,20 @@ def _title(key: _Key, members: Sequence[_Sight]) -> str:
     return words
 
 
-def _when(members: Sequence[_Sight]) -> str:
-    periods = {row.period for sight in members for row in sight.rows} - {Period.UNKNOWN}
+def _when(members: Sequence[_Occurrence]) -> str:
+    periods = {row.period for occurrence in members for row in occurrence.rows} - {Period.UNKNOWN}
     if len(periods) > 1:
         return " around the update"
     return f" {periods.pop()}" if periods else ""
 
 
-def _amount(members: Sequence[_Sight]) -> str:
+def _amount(members: Sequence[_Occurrence]) -> str:
     """Packets per case: ``2 packets per queue`` when all cases agree, else the range."""
     counts, per_queue = [], []
-    for sight in members:
-        case = sight.case.evidence
-        total = case.loss.forward if sight.finding.direction == Direction.FORWARD else case.loss.return_
-        lost = sum(row.count for row in sight.rows) if sight.rows else total or 0
+    for occurrence in members:
+        case = occurrence.case.evidence
+        total = case.loss.forward if occurrence.finding.direction == Direction.FORWARD else case.loss.return_
+        lost = sum(row.count for row in occurrence.rows) if occurrence.rows else total or 0
         counts.append(lost)
         per_queue.append(lost / (case.parameters.queues or 1) / (case.updates or 1))
     low, high = min(counts), max(counts)

@@ -95,8 +95,10 @@ class RunReport:
         outcomes: dict[str, set[Outcome]] = {}
         for case in self.cases:
             outcomes.setdefault(case.evidence.test, set()).add(case.outcome)
-        wanted = {test for test, seen in outcomes.items() if Outcome.INCONCLUSIVE in seen and Outcome.FAIL not in seen}
-        return tuple(case for case in self.cases if case.evidence.test in wanted - {""})
+        repeated = {
+            test for test, seen in outcomes.items() if Outcome.INCONCLUSIVE in seen and Outcome.FAIL not in seen
+        }
+        return tuple(case for case in self.cases if case.evidence.test in repeated - {""})
 
     @property
     def qemus(self) -> tuple[QemuFacts, ...]:

@@ -58,10 +58,10 @@ def middle_ms(measured: Interruption) -> float | None:
 
 DURATIONS: Mapping[Metric, Callable[[UpdateFigures], float | None]] = {
     Metric(
-        "interruption-forward", "interruption into the guest", "by time stamps (RFC 6201), middle of its range"
+        "interruption-forward", "interruption forward", "by time stamps (RFC 6201), middle of its range"
     ): lambda update: middle_ms(update.interruption.forward),
     Metric(
-        "interruption-return", "interruption back", "by time stamps (RFC 6201), middle of its range"
+        "interruption-return", "interruption return", "by time stamps (RFC 6201), middle of its range"
     ): lambda update: middle_ms(update.interruption.return_),
     Metric("stop-to-resume", "STOP to RESUME", "QEMU's own time stamps, source to target"): lambda update: (
         update.stop_to_resume_ms
@@ -148,7 +148,7 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
     failures = [item for item in judged.verdict.findings if item.outcome == Outcome.FAIL]
     last = case.target or case.source
     counts = {metric.name: [of(update).total for update in updates] for metric, of in COUNTS.items()}
-    asked = case.parameters
+    run = case.parameters
     return GuestResult(
         case=_id_without_repetition(case),
         updates=case.updates or 0,
@@ -164,10 +164,10 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
         started_ns=case.started_ns or 0,
         seconds=round(((case.finished_ns or 0) - (case.started_ns or 0)) / 1e9, 3) if case.finished_ns else 0.0,
         folder=folder,
-        parameters={name: getattr(asked, name) for name in PARAMETERS}
+        parameters={name: getattr(run, name) for name in PARAMETERS}
         | {
             name: value
-            for name, value in asked.more.items()
+            for name, value in run.more.items()
             if name in MORE_PARAMETERS or GIVEN_PARAMETERS.fullmatch(name)
         },
         qemu=(last.version, last.sha256) if last else ("", ""),

@@ -20,9 +20,10 @@ from cprlib.report.plotting import DOT, INK, SOFT
 
 PAGE_FILE, TEXT_FILE = "compare.html", "compare.txt"
 CHANGE_WORDS = {Change.SAME: "no difference", Change.REGRESS: "REGRESS"}  # upper case, so that the eye finds it
-DURATION_HEADINGS = ("metric", "A, ms", "B, ms", "B/A", "interval", "p worse", "noise", "matters", "verdict")
-CONTROL_HEADINGS = ("metric", "A, ms", "again, ms", "ratio", "interval", "p worse", "noise", "matters", "verdict")
-COUNT_HEADINGS = ("metric", "A", "in updates", "B", "in updates", "p worse", "B at most in", "verdict")
+_DECISION = ("interval", "p worse", "noise", "smallest relevant difference", "verdict")
+DURATION_HEADINGS = ("metric", "A, ms", "B, ms", "B/A", *_DECISION)
+CONTROL_HEADINGS = ("metric", "A, ms", "again, ms", "ratio", *_DECISION)
+COUNT_HEADINGS = ("metric", "A", "in updates", "B", "in updates", "p worse", "upper bound for B, 95 %", "verdict")
 COLUMNS = 3  # of pictures
 
 
@@ -133,8 +134,8 @@ def levels(made: Comparison) -> str:
     analyses = f"{count} interim analyses" if count > 1 else "one analysis"
     return (
         f"95 % over {analyses} for the ratio; false alarm between equal QEMUs at most {100 * FALSE_ALARM:.0f} %"
-        f" over all analyses and metrics; matters: {100 * made.min_effect.ratio:.0f} % of A, at least"
-        f" {made.min_effect.floor_ms:g} ms"
+        f" over all analyses and metrics; smallest relevant difference: {100 * made.min_effect.ratio:.0f} % of A,"
+        f" at least {made.min_effect.floor_ms:g} ms"
     )
 
 
@@ -155,7 +156,7 @@ def a_to_b_line(guests: Sequence[GuestResult]) -> str:
     lost, reordered = (sum(guest.packets.get(name, 0) for guest in guests) for name in ("lost", "reordered"))
     refused = sum(bool(guest.failures) for guest in guests)
     return (
-        f"update from A to B: {len(guests)} carried out, interruption back {shown} ms, {lost} lost, "
+        f"update from A to B: {len(guests)} carried out, interruption return {shown} ms, {lost} lost, "
         f"{reordered} reordered, {refused or 'none'} refused by policy"
     )
 

@@ -84,8 +84,8 @@ def queue_use_check(shares: tuple[QueueShare, ...], queues: int) -> Check:
 def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
     """A failed check for each QEMU that crashed, and for each console on which the guest's kernel died.
 
-    They do not depend on what the test waited for. They include QEMUs below the case's own: one
-    that restored the guest before it was booted, and one without an update for comparison.
+    They do not depend on what the test waited for. They include QEMUs below the case's own: one that restored the guest
+    before it was booted, and one without an update for comparison.
 
     :param folder: the case's, with the consoles and what QEMUs left that crashed.
     :param counts_against_qemu: an update had begun: the death of a guest is a fail, unless it had no memory; else it is

@@ -121,11 +121,15 @@ class Machine:
         :raises QemuFailed: with QEMU's last message.
         """
         if broken:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=GONE_S * timeout_scale())
+            self._wait_gone()
         status = self.exit_status()
         if status is not None:
             raise self.died(doing, status)
+
+    def _wait_gone(self) -> None:
+        """Wait for the process whose QMP connection broke, which happens a moment before it is gone."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=GONE_S * timeout_scale())
 
     def died(self, doing: str, status: int) -> QemuFailed:
         """The error for a QEMU that ended unexpectedly; keeps core file and backtrace of a crash."""
@@ -175,9 +179,8 @@ class Machine:
         except DeadlineExceeded as error:
             last = last_message(self.messages) or "no message"
             return f"the {self.name} hangs: no reply to query-status: {error.happened}; its last message: {last}"
-        except QemuFailed:  # the connection broke, a moment before the process is gone
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=GONE_S * timeout_scale())
+        except QemuFailed:
+            self._wait_gone()
             return ""
         return f"the {self.name} is in state {status}" if status in BROKEN_STATES else ""
 

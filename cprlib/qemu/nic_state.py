@@ -10,11 +10,11 @@ from typing import Any
 
 from cprlib.errors import InstrumentError, QmpRefused
 from cprlib.qemu.qmp import QmpConnection
+from cprlib.qemu.state import VHOST_QUEUE_STATUS
 
 Facts = Mapping[str, str]
 
 MAX_RING_SIZE = 1024  # VIRTQUEUE_MAX_SIZE, include/hw/virtio/virtio.h
-VHOST_QUEUE_STATUS = "x-query-virtio-vhost-queue-status"
 FIRST_NIC_ID = "nic0"  # in QEMU
 NIC_PATH = f"/machine/peripheral/{FIRST_NIC_ID}/virtio-backend"
 

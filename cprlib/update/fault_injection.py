@@ -6,12 +6,13 @@ import contextlib
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from cprlib.deadline import Deadline
+from cprlib.deadline import Deadline, wait_while_rising
 from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentError, QmpRefused
 from cprlib.linux.descriptors import exhaust_descriptors
 from cprlib.linux.procfs import task_use
@@ -47,7 +48,7 @@ from cprlib.update.results import FaultResult
 from cprlib.update.running_guest import RunningGuest
 
 PHASE_S, TERMINATED_S = 30.0, 10.0  # for a phase to begin; for a QEMU to end after SIGTERM
-AT_REST_S, PAUSE_S, REST_POLL_S = 0.1, 2.0, 0.02  # no thread of a QEMU ran; the longest pause of the other one
+AT_REST_S, PAUSE_S, REST_POLL_S = 0.1, 2.0, 0.02  # a QEMU uses no processor time; the longest pause of the other one
 LOADING_BYTES = 4096  # of the device state that the target has in phase STATE_LOADING
 GARBAGE = bytes(range(255, -1, -1)) * 16  # neither a magic number of QEMU nor a plausible length
 
@@ -337,12 +338,10 @@ class FaultInjection(UpdateHook):
         """Stop a process, let the other QEMU run as far as it can, and continue the process."""
         os.kill(victim.pid, signal.SIGSTOP)
         self._release()
-        use = task_use(other.pid)
-        rest, latest = Deadline(AT_REST_S, "a QEMU to rest"), Deadline(PAUSE_S, "a QEMU to rest")
-        while not (rest.expired or latest.expired):
-            time.sleep(REST_POLL_S)  # no event says that a process waits for the other one
-            if (now := task_use(other.pid)) != use:
-                use, rest = now, Deadline(AT_REST_S, "a QEMU to rest")
+        # no event says that a process waits for the other one
+        wait_while_rising(
+            lambda: (task_use(other.pid).run_ns, sys.maxsize), quiet_s=AT_REST_S, latest_s=PAUSE_S, interval=REST_POLL_S
+        )
         os.kill(victim.pid, signal.SIGCONT)
 
 

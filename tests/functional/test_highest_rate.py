@@ -17,8 +17,8 @@ class HighestRate(LiveUpdateTest):
         """The rate of this run is carried without loss; the report shows the highest such rate.
 
         The rate is doubled, beginning with the run's own, up to four times that. When packets are lost, the interval is
-        bisected. On a machine that does
-        not carry the run's rate the case is inconclusive, as a control run with losses is.
+        bisected. On a machine that does not carry the run's rate the case is inconclusive, as a control run with losses
+        is.
 
         :avocado: tags=mechanism:none,vhost:on,queues:1,instrument:rate
         """

@@ -17,6 +17,7 @@ from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import Clocks
 from cprlib.qemu.qmp import QmpConnection
+from cprlib.update.results import ClockPause
 
 NS = 1_000_000_000
 RTC = "/sys/class/rtc/rtc0/since_epoch"
@@ -26,8 +27,8 @@ HPET_VENDOR = 0x8086
 FS_PER_NS = 1_000_000
 READINGS = 20  # at most
 PRECISE_NS = 10_000_000  # an error that no further reading is taken for
-SLACK_NS = 100_000_000  # the clocks stop before STOP is reported: first all devices are stopped
-AHEAD_NS = 20_000_000  # how far a clock may be ahead, beyond the errors of the readings
+SLACK_NS = 100_000_000  # of a step of the guest's own clocks, beyond the errors of the readings
+DEVICE_SLACK_NS = 20_000_000  # the same for a clock of the machine
 LARGEST_CHANGE = 0.1  # of the rate
 SHORTEST_NS = 300_000_000  # between two readings that a rate is computed from
 CLOCKS = {"monotonic_ns": "CLOCK_MONOTONIC", "boottime_ns": "CLOCK_BOOTTIME", "realtime_ns": "CLOCK_REALTIME"}
@@ -144,15 +145,15 @@ class ClockRates:
         return (self.last.of(clock) - self.first.of(clock)) / (self.last.host_ns - self.first.host_ns)
 
 
-def step_check(before: ClockReading, after: ClockReading, rates: ClockRates, pause_ns: int | None) -> Check:
+def step_check(before: ClockReading, after: ClockReading, rates: ClockRates, pause: ClockPause | None) -> Check:
     """The step of each clock at an update.
 
     :param before, after: readings around it.
     :param rates: rates of the clocks before it.
-    :param pause_ns: from STOP to RESUME; None when unknown.
+    :param pause: None when unknown.
     """
-    name, expected = "guest-clock-step", "between minus the pause (STOP to RESUME) and zero"
-    if pause_ns is None:
+    name, expected = "guest-clock-step", "between minus the pause and zero"
+    if pause is None:
         return Check(name, Outcome.INCONCLUSIVE, expected, "no STOP or RESUME event")
     elapsed = after.host_ns - before.host_ns
     rate_error = rates.error if rates.exact else LARGEST_CHANGE / 4
@@ -162,9 +163,9 @@ def step_check(before: ClockReading, after: ClockReading, rates: ClockRates, pau
         rate = rates.of(clock) if rates.exact else 1.0
         step = after.of(clock) - before.of(clock) - rate * elapsed
         seen.append(f"{title} {step / 1e6:+.0f} ms")
-        if not -pause_ns - slack <= step <= slack:
+        if not -pause.most_ns - slack <= step <= slack:
             wrong.append(f"{title} jumped by {step / 1e6:+.0f} ms")
-    limits = f"pause {pause_ns / 1e6:.0f} ms, error up to {slack / 1e6:.0f} ms"
+    limits = f"pause up to {pause.most_ns / 1e6:.0f} ms, error up to {slack / 1e6:.0f} ms"
     return Check.of(name, not wrong, expected, f"{', '.join(seen)} ({limits})", f"{'; '.join(wrong)} ({limits})")
 
 
@@ -172,7 +173,7 @@ def device_clock_check(
     name: str,
     before: DeviceClock,
     after: DeviceClock,
-    pause_ns: int | None,
+    pause: ClockPause | None,
     *,
     resolution_ns: int = 0,
     stops: bool = False,
@@ -181,20 +182,20 @@ def device_clock_check(
 
     :param name: of the check.
     :param before, after: readings around the update.
-    :param pause_ns: from STOP to RESUME; None when unknown.
+    :param pause: None when unknown.
     :param stops: the clock always stops with the VM; else it may (option ``-rtc clock=``).
     """
-    if before.time_ns is None or pause_ns is None:
+    if before.time_ns is None or pause is None:
         return
-    pause = "minus the pause (STOP to RESUME)"
-    expected = pause if stops else f"between {pause} and zero"
+    expected = "minus the pause" if stops else "between minus the pause and zero"
     if after.time_ns is None:
         yield Check(name, Outcome.FAIL, expected, "the clock cannot be read after the update")
         return
     step = after.time_ns - before.time_ns - (after.host_ns - before.host_ns)
-    error = resolution_ns + before.error_ns + after.error_ns
-    least, most = -pause_ns - SLACK_NS - error, (-pause_ns if stops else 0) + AHEAD_NS + error
-    seen = f"{step / 1e6:+.0f} ms (pause {pause_ns / 1e6:.0f} ms, {least / 1e6:+.0f} to {most / 1e6:+.0f} ms allowed)"
+    slack = DEVICE_SLACK_NS + resolution_ns + before.error_ns + after.error_ns
+    least, most = -pause.most_ns - slack, (-pause.least_ns if stops else 0) + slack
+    allowed = f"{least / 1e6:+.0f} to {most / 1e6:+.0f} ms allowed"
+    seen = f"{step / 1e6:+.0f} ms (pause {pause.least_ns / 1e6:.0f} to {pause.most_ns / 1e6:.0f} ms, {allowed})"
     yield Check.of(name, least <= step <= most, expected, seen, f"the clock jumped by {seen}")
 
 

@@ -146,7 +146,7 @@ class TrafficWatch:
         rate = ClockRates(self.first.clocks, self.before[0].clocks)
         around = pairwise([*self.before, after])
         for number, (update, (earlier, later)) in enumerate(zip(self.updates, around, strict=False), 1):
-            pause = update.pause_ns
+            pause = update.clock_pause
             yield numbered_check(step_check(earlier.clocks, later.clocks, rate, pause), number)
             for check in (
                 *device_clock_check("guest-rtc-step", earlier.rtc, later.rtc, pause, resolution_ns=NS),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cprlib.linux.counters import LinkCounters
 from cprlib.linux.descriptors import DescriptorTable, Pairing
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a report needs the records only
     from cprlib.qemu.machine import Machine
 
 SENDING = ("cpr_transfer_output", "cpr_state_save")  # trace events of a source that sends its CPR state
+LONGEST_STOPPING_NS = 500_000_000  # for the devices to stop, where the trace log does not say when that began
 ANNOUNCEMENTS_MS = (0, 50, 200, 450, 800)  # with the default parameters (QAPI MigrationParameters)
 
 
@@ -39,6 +40,27 @@ class ProcessView:
     waited_ms: float = 0.0
 
 
+class RunStateChange(NamedTuple):
+    """A change of a QEMU's run state.
+
+    :param time_ns: CLOCK_REALTIME; :param state: QAPI RunState.
+    """
+
+    time_ns: int
+    who: Who
+    state: str
+
+    def __str__(self) -> str:
+        return f"{self.who} {self.state}"
+
+
+class ClockPause(NamedTuple):
+    """Bounds of the time for which the clocks of a machine stood still at an update."""
+
+    least_ns: int
+    most_ns: int
+
+
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
     """Result of a live update that succeeded.
@@ -48,8 +70,8 @@ class UpdateResult:
     :param pairings: tap and vhost descriptors of both, paired by open file.
     :param downtime_ms: QEMU's own figure (query-migrate on the source), None when it gave none.
     :param source_exit: exit status of the source, negative for a signal; None when it has become the target (cpr-exec).
-    :param run_states: each change of a QEMU's run state during the update, in order: ``target running``; None when the
-        target has no trace log.
+    :param run_states: each change of a QEMU's run state during the update, in order; None when the target has no trace
+        log.
     :param compared: the pairings are by kcmp(2); else by number, inode and interface in one process.
     :param waited_for_cont: the target had the guest, and waited for ``cont`` to run it.
     :param announcements_ms: when the target announces the guest, in ms after it runs it.
@@ -67,7 +89,7 @@ class UpdateResult:
     source_messages: str
     target_messages: str
     source_retired: LinkCounters | None
-    run_states: tuple[str, ...] | None = None
+    run_states: tuple[RunStateChange, ...] | None = None
     compared: bool = True
     announcements_ms: tuple[int, ...] = ANNOUNCEMENTS_MS
     waited_for_cont: bool = False
@@ -82,6 +104,24 @@ class UpdateResult:
         """Time from STOP to RESUME; None when one of them is not known."""
         times = self.times_ns
         return times[Step.RESUME] - times[Step.STOP] if {Step.STOP, Step.RESUME} <= times.keys() else None
+
+    @property
+    def clock_pause(self) -> ClockPause | None:
+        """How long the machine's clocks stood still; None when STOP or RESUME is not known."""
+        if self.pause_ns is None:
+            return None
+        return ClockPause(self.pause_ns, self.times_ns[Step.RESUME] - self.earliest_stop_ns)
+
+    @property
+    def earliest_stop_ns(self) -> int:
+        """The earliest time at which the guest may have stopped: QEMU stops its clocks, its devices, and sends STOP.
+
+        Source: do_vm_stop(), system/cpus.c.
+
+        :raises KeyError: there is no STOP.
+        """
+        changes = (item.time_ns for item in self.run_states or () if item.who is Who.SOURCE)
+        return next(changes, self.times_ns[Step.STOP] - LONGEST_STOPPING_NS)
 
     def without_taps(self, interfaces: Collection[str]) -> UpdateResult:
         """The same without the tap descriptors of these interfaces, which the mechanism does not keep."""
@@ -183,11 +223,11 @@ def events_of(source: Machine, target: Machine, since_ns: int) -> tuple[Event, .
     return tuple(found)
 
 
-def run_states_of(source: Machine, target: Machine, since_ns: int) -> tuple[str, ...] | None:
-    """Each change of the run state since the start of an update, in order: ``source finish-migrate``.
+def run_states_of(source: Machine, target: Machine, since_ns: int) -> tuple[RunStateChange, ...] | None:
+    """Each change of the run state since the start of an update, in order.
 
     :returns: None when the target's trace log has none.
     """
-    theirs = [(time_ns, f"{Who.TARGET} {state}") for time_ns, state in target.trace.run_states()]
-    ours = [(time_ns, f"{Who.SOURCE} {state}") for time_ns, state in source.trace.run_states() if time_ns >= since_ns]
-    return tuple(text for _, text in sorted([*ours, *theirs])) if theirs else None
+    theirs = [RunStateChange(time_ns, Who.TARGET, state) for time_ns, state in target.trace.run_states()]
+    ours = [RunStateChange(time_ns, Who.SOURCE, state) for time_ns, state in source.trace.run_states()]
+    return tuple(sorted(item for item in (*ours, *theirs) if item.time_ns >= since_ns)) if theirs else None

@@ -27,7 +27,7 @@ from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.results import FaultResult, ProcessView, UpdateResult
+from cprlib.update.results import FaultResult, ProcessView, RunStateChange, UpdateResult
 
 pytestmark = pytest.mark.fast
 
@@ -46,6 +46,11 @@ def view(pid: int, rows: tuple[Descriptor, ...], workers: int) -> ProcessView:
 
 SOURCE = (row(9, "/dev/net/tun"), row(10, "/dev/vhost-net"))
 TARGET = (row(19, "/dev/net/tun"), row(20, "/dev/vhost-net"))
+RUN_STATES = (
+    RunStateChange(1_000_000, Who.SOURCE, "finish-migrate"),
+    RunStateChange(9_000_000, Who.TARGET, "running"),
+    RunStateChange(9_500_000, Who.SOURCE, "postmigrate"),
+)
 GOOD = UpdateResult(
     mechanism=Mechanism.CPR,
     events=(
@@ -63,7 +68,7 @@ GOOD = UpdateResult(
     source_messages="",
     target_messages="",
     source_retired=None,
-    run_states=("source finish-migrate", "source postmigrate", "target running"),
+    run_states=RUN_STATES,
 )
 
 
@@ -207,8 +212,9 @@ def test_target_that_waits_before_it_runs_the_guest_is_seen() -> None:
 
 
 def test_guest_that_is_resumed_again_is_seen() -> None:
-    again = ("source finish-migrate", "target running", "target paused", "target running", "source postmigrate")
-    for states in (again, ("source finish-migrate", "source running", "target running")):
+    source, target = ((1, who, "running") for who in (Who.SOURCE, Who.TARGET))
+    for further in (source, target):
+        states = (*RUN_STATES, RunStateChange(*further))
         assert outcomes(order_checks(replace(GOOD, run_states=states)))["resumed-once"] is Outcome.FAIL
     assert "resumed-once" not in outcomes(order_checks(replace(GOOD, run_states=None)))
 
@@ -234,16 +240,22 @@ def test_the_reported_downtime_is_that_of_the_events(downtime_ms: float, outcome
     assert checks["downtime-reported"] is outcome
 
 
-def test_a_slow_machine_has_more_time_to_stop_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guest_stands_still_from_the_moment_its_clocks_stop() -> None:
+    """The devices stop before STOP; without a trace log nothing says how long that took."""
     events = (
         *GOOD.events,
         Event(Step.COMPLETED, 9_500_000, Who.SOURCE),
         Event(Step.SOURCE_QUIT, 9_900_000, Who.SOURCE),
     )
-    long = replace(GOOD, events=events, downtime_ms=900.0)
-    assert outcomes(end_checks(long))["downtime-reported"] is Outcome.FAIL
-    monkeypatch.setenv("CPRLIB_TIMEOUT_SCALE", "2")
-    assert outcomes(end_checks(long))["downtime-reported"] is Outcome.PASS
+    stop = GOOD.times_ns[Step.STOP]
+    for before_ms, outcome in ((400, Outcome.PASS), (1, Outcome.FAIL)):
+        states = (RunStateChange(stop - before_ms * 1_000_000, Who.SOURCE, "finish-migrate"), *RUN_STATES[1:])
+        update = replace(GOOD, events=events, run_states=states, downtime_ms=450.0)
+        assert outcomes(end_checks(update))["downtime-reported"] is outcome
+        assert update.clock_pause is not None
+        assert update.clock_pause.most_ns - update.clock_pause.least_ns == before_ms * 1_000_000
+    unknown = replace(GOOD, events=events, run_states=None, downtime_ms=450.0)
+    assert outcomes(end_checks(unknown))["downtime-reported"] is Outcome.PASS
 
 
 @pytest.mark.parametrize(("completed_ns", "outcome"), [(9_500_000, Outcome.PASS), (8_500_000, Outcome.FAIL)])

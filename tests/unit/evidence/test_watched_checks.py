@@ -25,11 +25,13 @@ from cprlib.evidence.counter_checks import Notifications, error_check, notificat
 from cprlib.evidence.records import Outcome
 from cprlib.guest.files import GuestFile
 from cprlib.guest.replies import Clocks
+from cprlib.update.results import ClockPause
 
 pytestmark = pytest.mark.fast
 
 MS = 1_000_000
-PAUSE_MS = 200
+PAUSE_MS, STOPPING_MS = 200, 150
+PAUSE = ClockPause(PAUSE_MS * MS, (PAUSE_MS + STOPPING_MS) * MS)
 
 
 def reading(host_ms: float, guest_ms: float, error_ms: float = 5) -> ClockReading:
@@ -55,7 +57,7 @@ class SlowAgent:
 def step(step_ms: float) -> Outcome:
     """The check of a guest whose clock steps at an update."""
     rates = ClockRates(reading(0, 0), reading(1000, 1000))
-    return step_check(reading(1000, 1000), reading(2500, 2500 + step_ms), rates, PAUSE_MS * MS).outcome
+    return step_check(reading(1000, 1000), reading(2500, 2500 + step_ms), rates, PAUSE).outcome
 
 
 @pytest.mark.parametrize(
@@ -85,19 +87,25 @@ def test_a_step_without_a_known_pause_is_inconclusive() -> None:
 def test_steps_of_the_real_time_clock(step_s: int | None, outcome: list[Outcome]) -> None:
     before = DeviceClock(0, 5 * MS, 1_800_000_000 * NS)
     after = DeviceClock(2_500 * MS, 5 * MS, None if step_s is None else (1_800_000_002 + step_s) * NS)
-    checks = device_clock_check("guest-rtc-step", before, after, PAUSE_MS * MS, resolution_ns=NS)
+    checks = device_clock_check("guest-rtc-step", before, after, PAUSE, resolution_ns=NS)
     assert [check.outcome for check in checks] == outcome
     absent = DeviceClock(0, 5, None)
-    assert not [*device_clock_check("guest-rtc-step", absent, after, PAUSE_MS * MS)]
+    assert not [*device_clock_check("guest-rtc-step", absent, after, PAUSE)]
 
 
 @pytest.mark.parametrize(
     ("step_ms", "outcome"),
-    [(-PAUSE_MS, Outcome.PASS), (-PAUSE_MS - 90, Outcome.PASS), (-PAUSE_MS + 100, Outcome.FAIL), (0, Outcome.FAIL)],
+    [
+        (-PAUSE_MS, Outcome.PASS),
+        (-PAUSE_MS - STOPPING_MS - 20, Outcome.PASS),
+        (-PAUSE_MS - 200, Outcome.FAIL),
+        (-PAUSE_MS + 100, Outcome.FAIL),
+        (0, Outcome.FAIL),
+    ],
 )
 def test_steps_of_a_clock_that_stops_with_the_vm(step_ms: int, outcome: Outcome) -> None:
     before, after = DeviceClock(0, 5 * MS, 0), DeviceClock(2_500 * MS, 5 * MS, (2_500 + step_ms) * MS)
-    (check,) = device_clock_check("hpet-step", before, after, PAUSE_MS * MS, stops=True)
+    (check,) = device_clock_check("hpet-step", before, after, PAUSE, stops=True)
     assert check.outcome is outcome
 
 

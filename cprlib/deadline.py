@@ -59,10 +59,13 @@ class Deadline:
         hint = advice or f"on a slow machine set {SCALE_VARIABLE} to 2 or more"
         return DeadlineExceeded(f"wait for {self.purpose}", message, hint, details=details, awaited=self.awaited)
 
-    def poll(self, probe: Callable[[], Value | None], interval: float = 0.01) -> Value:
+    def poll(
+        self, probe: Callable[[], Value | None], interval: float = 0.01, instead: Callable[[], str] = str
+    ) -> Value:
         """Call ``probe`` until it returns a true value, and return that; for states that no event announces.
 
         :param interval: pause between two calls, in seconds.
+        :param instead: called for the error: what is the case instead.
         :raises DeadlineExceeded: the time is up and the probe still returns a false value.
         """
         while True:
@@ -70,7 +73,7 @@ class Deadline:
             if value:
                 return value
             if self.expired:
-                raise self.exceeded()
+                raise self.exceeded(instead())
             time.sleep(min(interval, self.remaining))
 
 

@@ -210,7 +210,7 @@ class Machine:
         :raises DeadlineExceeded: it has another one.
         """
         deadline = Deadline(seconds, f"the {self.name} to be {' or '.join(states)}", Awaited.QEMU)
-        deadline.poll(lambda: self.status() in states, 0.02)
+        deadline.poll(lambda: self.status() in states, 0.02, lambda: f"it is {self.status()}")
 
     def set_capabilities(self, states: Mapping[str, bool]) -> None:
         """Switch migration capabilities on or off, by name (QAPI MigrationCapability)."""

@@ -32,7 +32,7 @@ from cprlib.qemu.wrapper import last_message
 from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, Mode
-from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release
+from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release, wait_migration
 from cprlib.update.plugged_target import plug_target, wait_served
 from cprlib.update.results import ProcessView, UpdateResult, announcements_of, events_of, run_states_of
 
@@ -367,9 +367,10 @@ class LiveUpdate:
             deadline = Deadline(30, "the target to load the state", Awaited.QEMU)
             deadline.poll(lambda: target.status() != "inmigrate", 0.02)
             target.qmp.execute("cont")
-        Deadline(30, "the target's guest to run", Awaited.QEMU).poll(running)
-        deadline = Deadline(30, "the target to complete its migration", Awaited.QEMU)
-        deadline.poll(lambda: query_migration(target).status == "completed", 0.02)
+        Deadline(30, "the target's guest to run", Awaited.QEMU).poll(
+            running, instead=lambda: f"it is {target.status()}"
+        )
+        wait_migration(target, "completed")
         target.incoming = False
 
     def _source_failed(self, error: QemuFailed) -> UpdateFailed:

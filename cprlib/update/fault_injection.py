@@ -179,25 +179,20 @@ class FaultInjection(UpdateHook):
         settings = changed_settings(update.target_settings, fault.action)
         if fault.phase in CPR_PHASES:
             hold = Hold.BEFORE_ACCEPT if fault.phase is Phase.VM_STOPPED else Hold.AT_END
-            self._proxy = ChannelProxy(update.topology.switch, channels.cpr, hold)
-            update.source_channels = replace(channels, cpr=self._proxy.name)
+            self._proxy = update.hold_channel("cpr", hold)
         elif fault.phase in MAIN_PHASES:
             loading = fault.phase is Phase.STATE_LOADING
-            self._proxy = ChannelProxy(
-                update.topology.switch,
-                channels.main,
+            self._proxy = update.hold_channel(
+                "main",
                 LOADING_BYTES if loading else Hold.WHEN_CONNECTED,
                 forward_held=loading,
                 # without a return path the source hangs up while the proxy holds what it has sent
                 outlive_source=fault.survivor in (Survivor.TARGET, Survivor.EITHER),
             )
-            update.source_channels = replace(channels, main=self._proxy.name)
         elif fault.phase in BARRIERS and fault.action not in TARGET_SETTINGS:
             self._barrier = update.stack.enter_context(StartupBarrier())
             arguments = (argument.format(path=self._barrier.path) for argument in BARRIERS[fault.phase])
             settings = replace(settings, extra=(*settings.extra, *arguments))
-        if self._proxy:
-            update.stack.enter_context(self._proxy)
         if fault.action is Action.NO_LISTENER:
             update.source_channels = replace(channels, cpr=f"{channels.cpr}-none")
         if fault.action is Action.NO_CPR_CHANNEL:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
@@ -32,9 +32,7 @@ class PauseAtFdsSent(UpdateHook):
         self._proxy: ChannelProxy | None = None
 
     def before_target(self, update: LiveUpdate) -> None:
-        channels = update.source_channels
-        self._proxy = update.stack.enter_context(ChannelProxy(update.topology.switch, channels.cpr))
-        update.source_channels = replace(channels, cpr=self._proxy.name)
+        self._proxy = update.hold_channel("cpr")
 
     def after_migrate(self, update: LiveUpdate) -> None:
         """Wait for the CPR state and act; nothing when ``migrate`` was refused.
@@ -80,11 +78,8 @@ class RecordMainChannel(UpdateHook):
         self._proxy: ChannelProxy | None = None
 
     def before_target(self, update: LiveUpdate) -> None:
-        channels = update.source_channels
-        proxy = ChannelProxy(update.topology.switch, channels.main, Hold.WHEN_CONNECTED, record=True)
-        self._proxy = update.stack.enter_context(proxy)
+        self._proxy = update.hold_channel("main", Hold.WHEN_CONNECTED, record=True)
         self._proxy.release()
-        update.source_channels = replace(channels, main=self._proxy.name)
 
     @property
     def stream(self) -> bytes:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused, UpdateFailed
@@ -34,6 +35,7 @@ from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release, wait_migration
 from cprlib.update.plugged_target import plug_target, wait_served
+from cprlib.update.proxy import ChannelProxy, Hold
 from cprlib.update.results import ProcessView, UpdateResult, announcements_of, events_of, run_states_of
 
 LISTEN_S = 30.0
@@ -117,6 +119,18 @@ class LiveUpdate:
         if self.started_target is None:
             raise InstrumentError("use the target", "it has not been started")
         return self.started_target
+
+    def hold_channel(
+        self, channel: Literal["cpr", "main"], hold: Hold | int = Hold.AT_END, **options: bool
+    ) -> ChannelProxy:
+        """Put a proxy where the source will connect.
+
+        :param hold, options: as for :class:`ChannelProxy`.
+        """
+        proxy = ChannelProxy(self.topology.switch, getattr(self.source_channels, channel), hold, **options)
+        changed: dict[str, Any] = {channel: proxy.name}
+        self.source_channels = replace(self.source_channels, **changed)
+        return self.stack.enter_context(proxy)
 
     def begin(self) -> QemuFailed | None:
         """Start the target and give ``migrate`` to the source.

@@ -54,9 +54,7 @@ class CancelWhileConnecting(UpdateHook):
         """Put a proxy that accepts no connection yet where the source connects."""
         events = {"name": CONNECT_EVENTS, "enable": True, "ignore-unavailable": True}
         update.source.qmp.execute("trace-event-set-state", events)
-        proxy = ChannelProxy(update.topology.switch, update.channels.main, Hold.BEFORE_ACCEPT)
-        self._proxy = update.stack.enter_context(proxy)
-        update.source_channels = replace(update.channels, main=proxy.name)
+        self._proxy = update.hold_channel("main", Hold.BEFORE_ACCEPT)
 
     def after_migrate(self, update: LiveUpdate) -> None:
         """Cancel when the source waits in connect(2), then let it connect; nothing when the migration has failed."""
@@ -90,9 +88,7 @@ class StayingTarget(UpdateHook):
     def before_target(self, update: LiveUpdate) -> None:
         """Leave the target's main channel to :meth:`after_migrate`, and put a proxy where the source connects."""
         update.channels = replace(update.channels, deferred=True)
-        proxy = ChannelProxy(update.topology.switch, update.channels.main, LOADING_BYTES, forward_held=True)
-        self._proxy = update.stack.enter_context(proxy)
-        update.source_channels = replace(update.channels, main=proxy.name)
+        self._proxy = update.hold_channel("main", LOADING_BYTES, forward_held=True)
         update.capabilities["return-path"] = True
 
     def after_migrate(self, update: LiveUpdate) -> None:

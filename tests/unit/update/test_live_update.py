@@ -18,7 +18,7 @@ from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.facts import LocalNames
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.update import hooks, live_update
+from cprlib.update import live_update
 from cprlib.update.faults import Phase
 from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.live_update import LiveUpdate, UpdateHook
@@ -125,7 +125,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(live_update, "events_of", lambda *_: ())
     monkeypatch.setattr(live_update, "run_states_of", lambda *_: None)
     monkeypatch.setattr(live_update, "is_listening", lambda *_: True)
-    monkeypatch.setattr(hooks, "ChannelProxy", lambda *_: NoProxy())
+    monkeypatch.setattr(live_update, "ChannelProxy", lambda *_, **__: NoProxy())
     return noted
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from cprlib.evidence.records import Check, Outcome
 from cprlib.qemu.netdev import TapNetdev, TapSource
@@ -11,10 +12,16 @@ from cprlib.update.hooks import SentFd
 from cprlib.words import listed
 
 
-def sent_files_check(netdevs: Sequence[TapNetdev], sent: Sequence[SentFd]) -> Check:
+def sent_files_check(
+    netdevs: Sequence[TapNetdev], sent: Sequence[SentFd], state: bytes = b"", removed: Collection[str] = ()
+) -> Check:
     """The source sends the files of its netdevs with ``cpr=on``, under their names, each once, and no others.
 
+    Its CPR state may have one value more of such a netdev, and nothing of others.
+
     :param netdevs: the source's.
+    :param state: the bytes of the CPR state.
+    :param removed: ids of netdevs that the source had before.
     :returns: inconclusive when no descriptor has a name: this QEMU's CPR state has another layout.
     """
     required = {
@@ -42,6 +49,16 @@ def sent_files_check(netdevs: Sequence[TapNetdev], sent: Sequence[SentFd]) -> Ch
             problems.append(f"{item} is {len(item.source_numbers)} descriptors of the source")
     times = Counter((item.name, item.id) for item in sent if item.name)
     problems += [f"{name}/{number} was sent twice" for (name, number), count in times.items() if count > 1]
+    names = {item.identifier for item in netdevs} | set(removed)
+    for name, count in sorted((name, _occurrences(name, state)) for name in names):
+        descriptors = sum(item.name == name for item in of_netdevs)
+        if count > (descriptors + 1 if name in required else 0):
+            problems.append(f"{name} is {count} times in the CPR state, with {descriptors} descriptors")
     found = listed(problems)
     message = f"the CPR state has {len(of_netdevs)} descriptors, not those of the netdevs: {found}"
     return Check.of("sent-files", not problems, expected, found or "no problem", message)
+
+
+def _occurrences(name: str, state: bytes) -> int:
+    """How often a whole name is in a CPR state."""
+    return len(re.findall(rb"(?<![\w.-])%s(?![\w.-])" % re.escape(name.encode()), state))

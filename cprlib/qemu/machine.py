@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from cprlib.deadline import Deadline, timeout_scale
@@ -53,6 +53,7 @@ class Machine:
     :param channels: QEMU's descriptors of QMP and of the agent's channel.
     :param quitting: it was asked to quit.
     :param found_pid: QEMU's process id, once it is known: see :attr:`pid`.
+    :param removed: ids of netdevs that were removed.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Machine:
     channels: tuple[int, int]
     quitting: bool = False
     found_pid: int = 0
+    removed: set[str] = field(default_factory=set)
 
     @property
     def pid(self) -> int:
@@ -279,6 +281,7 @@ class Machine:
 
     def remove_netdev(self, identifier: str) -> None:
         self.qmp.execute("netdev_del", {"id": identifier})
+        self.removed.add(identifier)
         self.settings = replace(self.settings, netdevs=self._others(identifier))
 
     def _others(self, identifier: str) -> tuple[TapNetdev, ...]:

@@ -130,7 +130,7 @@ class GuestCase(CaseChecks):
             else:
                 self.expect(check, False, expected, error.happened, message, family=family)
             if files and files.sent:
-                self.add_checks(labelled(sent_files_check(netdevs, files.sent), label))
+                self.add_checks(labelled(sent_files_check(netdevs, files.sent, files.state, source.removed), label))
             raise
         if label:
             self.expect(check, True, expected, "it does", family="update-completes")
@@ -142,7 +142,7 @@ class GuestCase(CaseChecks):
         others = {item.interface for item in (*netdevs, *self.guest.machine.settings.netdevs) if item.cpr is False}
         self.add_update(update.without_taps(others) if others else update, netdevs, note, label)
         if files:
-            self.add_checks(labelled(sent_files_check(netdevs, files.sent), label))
+            self.add_checks(labelled(sent_files_check(netdevs, files.sent, files.state, source.removed), label))
         name = f"{label}-equivalent" if label else "equivalent-after-update"
         self.expect_same_state(state, StatePair.UPDATE, name, label or f"update {len(self._notes)}")
         return update

@@ -58,7 +58,7 @@ class PauseAtFdsSent(UpdateHook):
 class RecordSentFds(PauseAtFdsSent):
     """Read the descriptors of the CPR state on their way; they arrive as they were sent.
 
-    ``sent`` has them in the order of the stream.
+    ``sent`` has them in the order of the stream, ``state`` all bytes of it.
     """
 
     waits_for_stop = True
@@ -66,9 +66,11 @@ class RecordSentFds(PauseAtFdsSent):
     def __init__(self) -> None:
         super().__init__(self._read)
         self.sent: tuple[SentFd, ...] = ()
+        self.state = b""
 
     def _read(self, update: LiveUpdate, proxy: ChannelProxy) -> None:
         self.sent = sent_fds(proxy.messages, update.source.pid)
+        self.state = b"".join(message.data for message in proxy.messages)
 
 
 class RecordMainChannel(UpdateHook):

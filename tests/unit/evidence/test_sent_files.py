@@ -41,3 +41,18 @@ def test_other_files_are_a_problem(sent: list[SentFd], problem: str) -> None:
 
 def test_a_state_without_any_name_has_a_layout_that_is_not_known() -> None:
     assert sent_files_check(NETDEVS, [tap("", "tap0", -1)]).outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [
+        (b"\0\0\0\5net0\0\0\0\0\0\0\1\0\0\0\5net0\0\0", ""),  # a descriptor and a value
+        (b"\5net0\0\5net0\0\5net0\0", "net0 is 3 times in the CPR state, with 1 descriptors"),
+        (b"\5net0\0\5gone\0", "gone is 1 times in the CPR state, with 0 descriptors"),
+        (b"\5net0\0\x07gone-2\0", ""),
+    ],
+)
+def test_what_is_left_of_removed_netdevs_is_a_problem(state: bytes, problem: str) -> None:
+    check = sent_files_check(NETDEVS, [tap("net0", "tap0")], state, {"gone"})
+    assert check.outcome is (Outcome.FAIL if problem else Outcome.PASS)
+    assert problem in check.message

@@ -35,6 +35,7 @@ NIC_ERRORS = (  # net/tap-linux.c, hw/net/virtio-net.c, GLib
     "requires vnet_hdr",
     "unable to start vhost net",
     "Failed to load",
+    "TUNSETSTEERINGEBPF",
 )
 
 

@@ -50,6 +50,11 @@ class CancelWhileConnecting(UpdateHook):
     def __init__(self) -> None:
         self._proxy: ChannelProxy | None = None
 
+    @property
+    def sent_bytes(self) -> int:
+        """What the source has sent on the connection."""
+        return self._proxy.byte_count if self._proxy else 0
+
     def before_target(self, update: LiveUpdate) -> None:
         """Put a proxy that accepts no connection yet where the source connects."""
         events = {"name": CONNECT_EVENTS, "enable": True, "ignore-unavailable": True}

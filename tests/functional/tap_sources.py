@@ -131,14 +131,19 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
         case.live_update(label=label, target=replace(settings, netdevs=target, plugged=plugged), hooks=recorded[-1:])
         case.expect_answers(label)
     case.expect_same_device_state([item.stream for item in recorded])
+    gone: list[str] = []
     if plugged:
+        gone = expect_down_script_runs(case, programs, unnamed)
         expect_unfit_netdevs_refused(case)
     else:
         expect_nothing_run_by_failed_target(case, programs)
         expect_nothing_run_by_paused_target(case, programs)
         case.guest.machine.qmp.execute("stop")  # the scripts run in the end, though an update of a paused guest failed
         case.inject_fault(*faults_named("cancel-fds-received"))
-    expect_programs(case, programs, started, unnamed)
+    expect_programs(case, programs, started, unnamed, gone)
+
+
+NO_REASON = "could not be initialized"  # what net_client_init1() (net/net.c) says of a netdev that names no error
 
 
 class PlugUnfit(UpdateHook):
@@ -167,7 +172,8 @@ class PlugUnfit(UpdateHook):
                 closed = before - len(read_table(target.pid).rows)
                 other = f"vhost={'off' if netdev.vhost else 'on'}"
                 refused = f"refused as {other}" if other in error.happened else "refused"
-                self.said[netdev.identifier] = f"{refused}, {'all' if closed == sent else closed} closed"
+                reason = " without a reason" if NO_REASON in error.happened else ""
+                self.said[netdev.identifier] = f"{refused}{reason}, {'all' if closed == sent else closed} closed"
         kill_group(target.process)
 
 
@@ -223,19 +229,37 @@ def expect_nothing_run_by_paused_target(case: MeasuredCase, programs: Programs) 
     case.expect_answers("after-paused-target")
 
 
+def expect_down_script_runs(case: MeasuredCase, programs: Programs, unnamed: Sequence[str]) -> list[str]:
+    """A netdev that is removed from a target, in which no VM was stopped so far, runs its down script.
+
+    :param unnamed: taps that the kernel named.
+    :returns: the taps of such netdevs.
+    """
+    machine, before = case.guest.machine, len(programs.runs())
+    (netdev,) = (item for item in machine.settings.netdevs if item.tap_source is TapSource.PATTERN)
+    (nic,) = (item for item in machine.settings.nics if item.netdev == netdev.identifier)
+    (tap,) = (item for item in unnamed if item.startswith(netdev.interface))
+    machine.remove_nic(nic.identifier)
+    machine.remove_netdev(netdev.identifier)
+    meaning = "programs that ran when a target's netdev was removed"
+    case.expect_equal("down-script-of-removed-netdev", programs.runs()[before:], (f"down {tap}",), meaning)
+    return [tap]
+
+
 def expect_programs(
-    case: MeasuredCase, programs: Programs, started: tuple[str, ...], unnamed: tuple[str, ...] = ()
+    case: MeasuredCase, programs: Programs, started: tuple[str, ...], unnamed: Sequence[str], gone: Sequence[str]
 ) -> None:
     """The up script and the helper run once, the down script when the netdev ends and not when a source quits.
 
     :param unnamed: taps that the kernel named: QEMU passes their names to the scripts, and they end with the last QEMU.
+    :param gone: those whose netdev was removed.
     """
     scripted = ("tap2", *unnamed)
     once = sorted(["helper tap7", *(f"up {item}" for item in scripted)])
     runs = programs.runs()
     case.expect(
         "programs-run-once",
-        runs == started and sorted(started) == once,
+        runs == (*started, *(f"down {item}" for item in gone)) and sorted(started) == once,
         f"run by the first source only: {', '.join(once)}",
         ", ".join(runs) or "none",
         f"programs run after two updates: {', '.join(runs)}",
@@ -244,7 +268,7 @@ def expect_programs(
     case.expect_equal(
         "down-script-in-the-end",
         sorted(programs.runs()[len(runs) :]),
-        sorted(f"down {item}" for item in scripted),
+        sorted(f"down {item}" for item in scripted if item not in gone),
         "when the last target ended, other scripts ran",
     )
     with case.guest.topology.switch.entered():

@@ -154,7 +154,10 @@ class FailingSystemCalls(LiveUpdateTest):
                 fail_to_stop(case, updates)
             fall_back(case, calls)
             fail_main_channel(case, "main-does-not-exist", MissingProgram(), "failed")
-            fail_main_channel(case, "cancelled-while-connecting", CancelWhileConnecting(), "cancelled")
+            cancelled = CancelWhileConnecting()
+            fail_main_channel(case, "cancelled-while-connecting", cancelled, "cancelled")
+            meaning = "after migrate_cancel the source began to migrate: bytes on the main channel"
+            case.expect_equal("cancelled-while-connecting-sends-nothing", cancelled.sent_bytes, 0, meaning)
             fail_main_channel(case, "target-stays", StayingTarget(), "failed", target_status="failed")
             refuse_netdevs(case, calls)
             case.compares_states = False  # the target has no filter

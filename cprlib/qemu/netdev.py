@@ -53,10 +53,10 @@ class FdSyntax(enum.Enum):
 
 
 class VhostOption(enum.Enum):
-    """How a netdev with vhost asks for it."""
+    """How a netdev asks for vhost, or does without it."""
 
-    VHOST = "vhost=on"
-    FORCE = "vhostforce=on"
+    VHOST = "vhost="
+    FORCE = "vhostforce="
     DESCRIPTORS = "no option but the descriptors that are passed"
 
 
@@ -110,8 +110,6 @@ class TapNetdev:
             raise UsageError(f"give a tap {self.queues} queues with {self.tap_source.value}=", "it has one descriptor")
         if self.vhost_passed and not self.vhost:
             raise UsageError("pass vhost descriptors", "the netdev has no vhost")
-        if self.vhost_option is VhostOption.FORCE and not self.vhost:
-            raise UsageError("force vhost", "the netdev has no vhost")
         if self.vhost_option is VhostOption.DESCRIPTORS and not self.vhost_passed:
             raise UsageError("leave out vhost=on", "no vhost descriptor is passed")
         if not (self.vnet_hdr or self.tap_source is TapSource.FD):
@@ -172,7 +170,7 @@ class TapNetdev:
             case VhostOption.VHOST:
                 return {"vhost": self.vhost}
             case VhostOption.FORCE:
-                return {"vhostforce": True}
+                return {"vhostforce": self.vhost}
             case VhostOption.DESCRIPTORS:
                 return {}
 

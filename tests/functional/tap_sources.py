@@ -75,7 +75,7 @@ def taps_from_every_source(programs: Programs) -> tuple[TapNetdev, ...]:
     return (
         TapNetdev(queues=4, vhost=True),
         TapNetdev("many", "tap1", queues=9, vhost=True, vhost_option=VhostOption.FORCE),
-        TapNetdev("scripts", "tap2", script=up, down_script=down),
+        TapNetdev("scripts", "tap2", vhost_option=VhostOption.FORCE, script=up, down_script=down),
         TapNetdev("onefd-vhostfd", "tap3", vhost=True, vhost_passed=True, tap_source=TapSource.FD),
         TapNetdev("onefd", "tap4", tap_source=TapSource.FD, vnet_hdr=False),
         TapNetdev("fds", "tap5", queues=2, vhost=True, tap_source=TapSource.FDS),

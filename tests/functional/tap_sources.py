@@ -143,7 +143,7 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
     expect_programs(case, programs, started, unnamed, gone)
 
 
-NO_REASON = "could not be initialized"  # what net_client_init1() (net/net.c) says of a netdev that names no error
+NO_REASON = "could not be initialized"  # net_client_init1() (net/net.c), for a netdev that has set no error
 
 
 class PlugUnfit(UpdateHook):

@@ -218,7 +218,7 @@ def order_checks(update: UpdateResult) -> Iterator[Check]:
             ran == [Who.TARGET],
             "one change to running, the target's",
             ", ".join(map(str, update.run_states)),
-            f"the guest was resumed {len(ran)} times: {', '.join(ran)}",
+            f"the guest was resumed {len(ran)} times, by: {', '.join(ran)}",
         )
 
 

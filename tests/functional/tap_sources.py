@@ -22,6 +22,7 @@ from cprlib.update.faults import faults_named
 from cprlib.update.hooks import RecordMainChannel
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 
+NO_REASON = "could not be initialized"  # net_client_init1() (net/net.c), for a netdev that has set no error
 HELPER = Path(__file__).with_name("bridge_helper.py")
 
 
@@ -131,7 +132,7 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
         case.live_update(label=label, target=replace(settings, netdevs=target, plugged=plugged), hooks=recorded[-1:])
         case.expect_answers(label)
     case.expect_same_device_state([item.stream for item in recorded])
-    gone: list[str] = []
+    gone = ""
     if plugged:
         gone = expect_down_script_runs(case, programs, unnamed)
         expect_unfit_netdevs_refused(case)
@@ -141,9 +142,6 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
         case.guest.machine.qmp.execute("stop")  # the scripts run in the end, though an update of a paused guest failed
         case.inject_fault(*faults_named("cancel-fds-received"))
     expect_programs(case, programs, started, unnamed, gone)
-
-
-NO_REASON = "could not be initialized"  # net_client_init1() (net/net.c), for a netdev that has set no error
 
 
 class PlugUnfit(UpdateHook):
@@ -229,11 +227,11 @@ def expect_nothing_run_by_paused_target(case: MeasuredCase, programs: Programs) 
     case.expect_answers("after-paused-target")
 
 
-def expect_down_script_runs(case: MeasuredCase, programs: Programs, unnamed: Sequence[str]) -> list[str]:
+def expect_down_script_runs(case: MeasuredCase, programs: Programs, unnamed: Sequence[str]) -> str:
     """A netdev that is removed from a target, in which no VM was stopped so far, runs its down script.
 
     :param unnamed: taps that the kernel named.
-    :returns: the taps of such netdevs.
+    :returns: the tap of that netdev.
     """
     machine, before = case.guest.machine, len(programs.runs())
     (netdev,) = (item for item in machine.settings.netdevs if item.tap_source is TapSource.PATTERN)
@@ -243,23 +241,23 @@ def expect_down_script_runs(case: MeasuredCase, programs: Programs, unnamed: Seq
     machine.remove_netdev(netdev.identifier)
     meaning = "programs that ran when a target's netdev was removed"
     case.expect_equal("down-script-of-removed-netdev", programs.runs()[before:], (f"down {tap}",), meaning)
-    return [tap]
+    return tap
 
 
 def expect_programs(
-    case: MeasuredCase, programs: Programs, started: tuple[str, ...], unnamed: Sequence[str], gone: Sequence[str]
+    case: MeasuredCase, programs: Programs, started: tuple[str, ...], unnamed: Sequence[str], gone: str
 ) -> None:
     """The up script and the helper run once, the down script when the netdev ends and not when a source quits.
 
     :param unnamed: taps that the kernel named: QEMU passes their names to the scripts, and they end with the last QEMU.
-    :param gone: those whose netdev was removed.
+    :param gone: the one whose netdev was removed; empty when none was.
     """
     scripted = ("tap2", *unnamed)
     once = sorted(["helper tap7", *(f"up {item}" for item in scripted)])
     runs = programs.runs()
     case.expect(
         "programs-run-once",
-        runs == (*started, *(f"down {item}" for item in gone)) and sorted(started) == once,
+        runs == (*started, *([f"down {gone}"] if gone else [])) and sorted(started) == once,
         f"run by the first source only: {', '.join(once)}",
         ", ".join(runs) or "none",
         f"programs run after two updates: {', '.join(runs)}",
@@ -268,7 +266,7 @@ def expect_programs(
     case.expect_equal(
         "down-script-in-the-end",
         sorted(programs.runs()[len(runs) :]),
-        sorted(f"down {item}" for item in scripted if item not in gone),
+        sorted(f"down {item}" for item in scripted if item != gone),
         "when the last target ended, other scripts ran",
     )
     with case.guest.topology.switch.entered():

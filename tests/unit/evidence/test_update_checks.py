@@ -212,9 +212,8 @@ def test_target_that_waits_before_it_runs_the_guest_is_seen() -> None:
 
 
 def test_guest_that_is_resumed_again_is_seen() -> None:
-    source, target = ((1, who, "running") for who in (Who.SOURCE, Who.TARGET))
-    for further in (source, target):
-        states = (*RUN_STATES, RunStateChange(*further))
+    for who in (Who.SOURCE, Who.TARGET):
+        states = (*RUN_STATES, RunStateChange(9_600_000, who, "running"))
         assert outcomes(order_checks(replace(GOOD, run_states=states)))["resumed-once"] is Outcome.FAIL
     assert "resumed-once" not in outcomes(order_checks(replace(GOOD, run_states=None)))
 

@@ -67,12 +67,14 @@ def receive_ring_size(qmp: QmpConnection) -> int:
         return MAX_RING_SIZE
 
 
-def receive_buffers(qmp: QmpConnection) -> int:
-    """Buffers that the driver has put into the first NIC's first receive ring and that no packet has, without vhost.
+def receive_buffers(qmp: QmpConnection, pair: int = 0) -> int:
+    """Buffers that the driver has put into a receive ring of the first NIC and that no packet has, without vhost.
 
     Of a split ring (x-query-virtio-queue-status, -element).
+
+    :param pair: number of the queue pair.
     """
-    queue = {"path": NIC_PATH, "queue": 0}
+    queue = {"path": NIC_PATH, "queue": 2 * pair}
     used = int(qmp.execute("x-query-virtio-queue-status", queue)["last-avail-idx"])
     put = int(qmp.execute("x-query-virtio-queue-element", queue)["avail"]["idx"])
     return (put - used) % (1 << 16)

@@ -111,6 +111,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                 if guest := self._boot(case, spec, settings, stack):
                     with case.expect_survival():
                         case.guest = guest
+                        case.note_complaints_at_boot()
                         yield case
                         case.check_frames()
                         if not case.evidence.faults:  # after which a QEMU may complain

@@ -320,3 +320,15 @@ def test_a_condition_of_the_test_that_does_not_hold_is_inconclusive(tmp_path: Pa
     assert not checks.require("ring-full-again", False, "more than 256 wait", "12 wait")
     good, bad = checks.evidence.checks
     assert (good.outcome, bad.outcome, bad.observed) == (Outcome.PASS, Outcome.INCONCLUSIVE, "12 wait")
+
+
+def test_complaint_at_boot_is_no_effect_of_an_update(tmp_path: Path) -> None:
+    checks = case(tmp_path, updates=1)
+    steering, queue = "qemu: Issue while setting TUNSETSTEERINGEBPF", "qemu: could not disable queue"
+    (tmp_path / "stderr-source.log").write_text(f"2026-11-29T09:20:35Z {steering}\n")
+    checks.note_complaints_at_boot()
+    checks.expect_no_nic_error()
+    (tmp_path / "stderr-target.log").write_text(f"{steering}\n{queue}\n")
+    checks.expect_no_nic_error()
+    outcomes = [(check.outcome, check.message) for check in checks.evidence.checks]
+    assert outcomes == [(Outcome.PASS, ""), (Outcome.FAIL, queue)]

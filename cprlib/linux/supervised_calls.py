@@ -26,7 +26,7 @@ from cprlib.linux import ioctls
 from cprlib.linux.libc import filter_system_calls
 from cprlib.linux.procfs import status_field
 
-IOCTL, WRITEV, SENDMSG, FCNTL, OPENAT, DUP3 = 16, 20, 46, 72, 257, 292  # asm/unistd_64.h
+CLOSE, IOCTL, WRITEV, SENDMSG, FCNTL, OPENAT, DUP3 = 3, 16, 20, 46, 72, 257, 292  # asm/unistd_64.h
 ANY = -1
 END_SECONDS = 5.0  # a killed program may leave the supervisor waiting
 
@@ -69,12 +69,14 @@ class MadeCall:
 
     :param pid: the process that made it.
     :param data: what a request of ioctl(2) gives the kernel in memory, by the size in the request; else empty.
+    :param descriptor_open: whether the first argument is a descriptor that is open.
     """
 
     pid: int
     number: int
     arguments: tuple[int, ...]
     data: bytes
+    descriptor_open: bool
 
 
 @dataclass(slots=True)
@@ -212,8 +214,9 @@ class SupervisedCalls:
     def _keep(self, thread: int, number: int, arguments: Sequence[int]) -> None:
         with contextlib.suppress(OSError):  # the program was killed, or the kernel will refuse the address
             data, process = _data_of(thread, number, arguments), status_field(thread, "Tgid")
+            is_open = os.path.lexists(f"/proc/{thread}/fd/{arguments[0]}")
             with self._lock:
-                self._made.append(MadeCall(int(process or thread), number, tuple(arguments), data))
+                self._made.append(MadeCall(int(process or thread), number, tuple(arguments), data, is_open))
 
     def _supervise(self) -> None:
         poll = select.poll()

@@ -90,6 +90,7 @@ _FD, _FDS, _HELPER = "are invalid with fd=", "are invalid with fds=", "are inval
 _NOT_FOUND, _BLOCKS = "has not been found", "Can't use file descriptor"
 _NO_TAP, _NOT_OPENED = "Unable to query TUNGETIFF", "could not configure"  # net/tap-linux.c
 _HELPER_FAILED = "bridge helper failed"
+NO_VHOST = "without vhost"  # when the netdev has its tap
 
 
 def refusals(programs: Programs) -> tuple[Refusal, ...]:
@@ -110,7 +111,7 @@ def _with_fd() -> Iterator[Refusal]:
     yield Refusal("fd= that is a path", {"fd": "a"}, _BLOCKS, {"a": File.PATH}, OFF, ON)
     path = {"a": File.TAP, "v": File.PATH}
     yield Refusal("fd=, vhostfd= that is a path", {"fd": "a", "vhostfd": "v"}, _BLOCKS, path, ON, ON)
-    yield Refusal("fd=, vhostfd= without vhost", {"fd": "a", "vhostfd": "v"}, "without vhost", _TAP_VHOST, OFF)
+    yield Refusal("fd=, vhostfd= without vhost", {"fd": "a", "vhostfd": "v"}, NO_VHOST, _TAP_VHOST, OFF)
     yield Refusal("fd=, vhostfd= of an unknown name", {"fd": "a", "vhostfd": "unknown"}, _NOT_FOUND, _TAP, ON)
     yield Refusal(
         "fd=, vhostfd= that is no vhost device",
@@ -130,7 +131,7 @@ def _with_fds() -> Iterator[Refusal]:
         "more fds= than vhostfds=", {"fds": "a:b", "vhostfds": "v"}, "does not match", _QUEUES | {"v": File.VHOST}, ON
     )
     yield Refusal("fewer fds= than vhostfds=", {"fds": "a", "vhostfds": "v:w"}, "does not match", _QUEUES_VHOST, ON)
-    yield Refusal("fds=, vhostfds= without vhost", both, "without vhost", _QUEUES_VHOST, OFF)
+    yield Refusal("fds=, vhostfds= without vhost", both, NO_VHOST, _QUEUES_VHOST, OFF)
     yield Refusal("fds=, the second of an unknown name", {"fds": "a:unknown"}, _NOT_FOUND, {"a": File.QUEUE})
     yield Refusal("fds=, the first a path", {"fds": "a:b"}, _BLOCKS, {"a": File.PATH, "b": File.QUEUE}, OFF, ON)
     yield Refusal("fds=, the first no tap", {"fds": "a:b"}, _NO_TAP, {"a": File.NULL, "b": File.QUEUE}, OFF, ON)
@@ -169,7 +170,7 @@ def _with_helper(programs: Programs) -> Iterator[Refusal]:
     yield Refusal("helper= that sends no tap", _helper(programs, "--send=null"), _NO_TAP, {}, OFF)
     yield Refusal("helper= that sends a path", _helper(programs, "--send=path"), "blocking", {}, OFF, ON)
     vhostfd: dict[str, object] = _helper(programs) | {"vhostfd": "v"}
-    yield Refusal("helper=, vhostfd= without vhost", vhostfd, "without vhost", {"v": File.VHOST}, OFF)
+    yield Refusal("helper=, vhostfd= without vhost", vhostfd, NO_VHOST, {"v": File.VHOST}, OFF)
     yield Refusal("helper=, vhostfd= of an unknown name", vhostfd, _NOT_FOUND, {}, ON)
 
 
@@ -191,7 +192,7 @@ def helper_failures(programs: Programs) -> tuple[Refusal, ...]:
 
 def _with_name() -> Iterator[Refusal]:
     yield Refusal("vhostfds= without fds=", _NAMED | {"vhostfds": "v"}, "if fds= wasn't specified", {"v": File.VHOST})
-    yield Refusal("vhostfd= without vhost", _NAMED | {"vhostfd": "v"}, "without vhost", {"v": File.VHOST}, OFF)
+    yield Refusal("vhostfd= without vhost", _NAMED | {"vhostfd": "v"}, NO_VHOST, {"v": File.VHOST}, OFF)
     yield Refusal("vhostfd= of an unknown name", _NAMED | {"vhostfd": "unknown"}, _NOT_FOUND, {}, ON)
     yield Refusal(
         "vhostfd= that is no vhost device", _NAMED | {"vhostfd": "v"}, "could not be initialized", {"v": File.NULL}, ON

@@ -8,13 +8,14 @@ from cprlib.errors import QemuFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
+from cprlib.linux.supervised_calls import CLOSE, SupervisedCalls, SystemCall
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.words import listed
-from netdev_refusals import File, attempts, helper_failures, refusals
+from netdev_refusals import NO_VHOST, File, attempts, helper_failures, refusals
 from refusal_tester import MEANINGS, RefusalTester, changes, takes_path_descriptors
 from tap_sources import Programs
 
@@ -26,14 +27,19 @@ class NetdevCleanup(LiveUpdateTest):
         """A refused ``netdev_add`` leaves QEMU's descriptors as before, the id free, and nothing saved.
 
         All invalid combinations of tap options (netdev_refusals.py), with vhost and cpr off and on. After each attempt
-        the descriptor table is compared row by row, and the id is used for a netdev that works. A later update sends
-        the descriptors of the guest's own NICs only. Patch 5 (tap: common return label).
+        the descriptor table is compared row by row, and the id is used for a netdev that works. No descriptor is
+        closed twice: the number may be another file by then. A later update sends the descriptors of the guest's own
+        NICs only. Patch 5 (tap: common return label).
 
         :avocado: tags=patch:tap-cleanup,patch:5,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:on,queues:1
         """
         netdevs = [TapNetdev(vhost=True), TapNetdev("other", "tap1")]
         programs = Programs.made_in(self.outputdir)
-        with self.given_guest(GuestSpec(netdevs=tuple(netdevs), role=Role.CHECKS)) as case, case.qemu_step():
+        with (
+            SupervisedCalls((SystemCall(CLOSE),), record=True) as calls,
+            self.given_guest(GuestSpec(netdevs=tuple(netdevs), role=Role.CHECKS)) as case,
+            case.qemu_step(),
+        ):
             case.guest.topology.add_tap("tap2", queues=1)
             tester = RefusalTester(case.guest.machine)
             workers = len(vhost_workers(case.guest.machine.pid))
@@ -50,11 +56,32 @@ class NetdevCleanup(LiveUpdateTest):
             wait_workers_ended(case.guest.machine.pid, kept=workers)
             left = len(vhost_workers(case.guest.machine.pid))
             case.expect_equal("workers-as-before", left, workers, "vhost workers are left")
-            case.live_update(label="afterwards")
+            case.live_update(label="afterwards", target=replace(case.guest.machine.settings, prefix=calls.prefix))
             case.expect_answers("afterwards")
+            expect_nothing_closed_twice(case, calls, programs, len(rows))
             expect_no_worse_with_cpr(case, programs, len(rows))
             expect_refused_with_hub(case)
             expect_bridge_leaves_nothing(case, programs)
+
+
+def expect_nothing_closed_twice(case: MeasuredCase, calls: SupervisedCalls, programs: Programs, first: int) -> None:
+    """Netdevs of each kind are refused when they have their taps; QEMU closes each descriptor once.
+
+    :param calls: have recorded close(2) of this QEMU.
+    """
+    tester, rows = RefusalTester(case.guest.machine), [row for row in refusals(programs) if row.because == NO_VHOST]
+    for row in attempts(rows, first):
+        tester.attempt(row)
+    closed, twice = set[int](), list[int]()
+    made = [call for call in calls.made if call.pid == case.guest.machine.pid]
+    for call in made:
+        (number, *_) = call.arguments
+        if call.descriptor_open:
+            closed.add(number)
+        elif number in closed:
+            twice.append(number)
+    expected = f"no descriptor is closed twice in {len(made)} calls of close(2)"
+    case.expect_empty("nothing-closed-twice", twice, expected, "QEMU closed descriptors twice")
 
 
 def expect_no_worse_with_cpr(case: MeasuredCase, programs: Programs, first: int) -> None:

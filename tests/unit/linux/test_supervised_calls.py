@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from cprlib.linux import ioctls
-from cprlib.linux.supervised_calls import FCNTL, IOCTL, FailingCall, SupervisedCalls, SystemCall, filter_program
+from cprlib.linux.supervised_calls import CLOSE, FCNTL, IOCTL, FailingCall, SupervisedCalls, SystemCall, filter_program
 
 F_GETFL = 3
 GET_FLAGS = SystemCall(FCNTL, F_GETFL)
@@ -111,3 +111,10 @@ print(ctypes.CDLL(None).ioctl(0, ctypes.c_ulong({ioctls.VHOST_SET_FEATURES_ARRAY
         assert run(calls, program) == ["-1"]  # standard input is no vhost device
         (call,) = calls.made
     assert call.data == words
+
+
+def test_record_says_whether_a_descriptor_was_open() -> None:
+    with SupervisedCalls([SystemCall(CLOSE)], record=True) as calls:
+        run(calls, "import contextlib, os\nos.close(0)\nwith contextlib.suppress(OSError):\n    os.close(0)\n")
+        made = [call.descriptor_open for call in calls.made if call.arguments[0] == 0]
+    assert made[-2:] == [True, False]

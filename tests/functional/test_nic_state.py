@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from dataclasses import replace
 
 from big_packets import BigPackets
 from cprlib.deadline import Deadline
 from cprlib.evidence.counter_checks import error_check, read_errors
 from cprlib.evidence.records import Role
+from cprlib.linux.supervised_calls import ALWAYS, IOCTL, FailingCall, SupervisedCalls, SystemCall
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.equivalence import wait_groups_joined
@@ -35,6 +38,10 @@ from cprlib.update.events import Step
 from cprlib.update.hooks import RecordMainChannel
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.results import UpdateResult
+from host_operations import plug_again
+from moment_updater import MomentUpdater
+from nic_operations import rebind_driver
+from operated_guest import operated_guest
 
 RING_PACKED, RSS_BIT = 34, 60  # VIRTIO_F_RING_PACKED, VIRTIO_NET_F_RSS; virtio 1.3, sections 6 and 5.1.3
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
@@ -43,6 +50,10 @@ MANY = tuple(f"01:00:5e:75:76:{number:02x}" for number in range(64))  # MAC_TABL
 SEND_BUFFER = 262144  # not the default, and room for the largest packet
 QUEUES = 4
 RSS = ("-global", "virtio-net-pci.rss=on")
+# virtio 1.3 section 5.1.3: GUEST_UFO and HOST_UFO; GUEST_USO4, GUEST_USO6 and HOST_USO
+DATAGRAM_OFFLOADS = (10, 14, 54, 55, 56)
+# QEMU sets them to find out whether a tap has them: TUN_F_CSUM with TUN_F_UFO, or with TUN_F_USO4 and TUN_F_USO6
+OFFLOAD_PROBES = (SystemCall(IOCTL, 0x11, 2), SystemCall(IOCTL, 0x61, 2))
 FRAMES = {
     "own address": frame(CHANGED),
     "added unicast address": frame(UNICAST),
@@ -131,6 +142,40 @@ class NicState(LiveUpdateTest):
             big.transfer("after-second-update", segments_to_guest=False)
             case.add_checks(error_check(errors, read_errors(case.guest, agent.network())))
             case.expect_device_state_kept(recorded.stream)
+
+    def test_missing_offloads_stay_missing(self) -> None:
+        """A NIC on a tap without UFO and USO, as of other kernels, has neither after an update, for a new driver too.
+
+        A target must not find out which offloads the tap has by setting them, so the source sends it. Here these calls
+        fail, in each QEMU. Patch 8 (tap: cpr fixes).
+
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1,plug:hot
+        """
+        with (
+            SupervisedCalls(OFFLOAD_PROBES) as calls,
+            self.given_guest(GuestSpec(pluggable=True, role=Role.CHECKS)) as case,
+        ):
+            if not self._datagram_offloads(case):
+                case.skip_check("has-offloads", "the guest uses UFO or USO", "its kernel, or its NIC, has neither")
+                return
+            case.live_update(label="under-filter", target=replace(case.guest.machine.settings, prefix=calls.prefix))
+            updater = MomentUpdater(case)
+            with operated_guest(case.guest, case.ports, 1, updater) as guest:
+                calls.arm(*(FailingCall(probe, errno.EINVAL, times=ALWAYS) for probe in OFFLOAD_PROBES))
+                plug_again(guest)
+                calls.disarm()
+                offered = self._datagram_offloads(case)
+                case.expect_empty(
+                    "offloads-missing", offered, "none of UFO and USO", "the NIC has what the tap has not"
+                )
+                updater.live_update("without-offloads")
+                changes = rebind_driver(guest)
+                case.expect_empty("same-for-new-driver", changes, "the NIC as before", "a driver finds another NIC")
+
+    @staticmethod
+    def _datagram_offloads(case: MeasuredCase) -> list[int]:
+        nic = case.guest.agent.network().nic()
+        return [feature for feature in DATAGRAM_OFFLOADS if nic.agreed_on(feature)]
 
     def test_receive_side_scaling_is_kept(self) -> None:
         """A guest's receive-side scaling, key and table, puts each flow into the same queue after an update.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from cprlib.evidence.records import Role
-from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.command_line import global_properties
+from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.nic_frames import exchange_packets
 from tap_sources import Programs, taps_from_every_source, update_twice
+
+# the timer in ns; with ioeventfds QEMU looks into every ring when a guest runs again, whatever the timer does
+BY_TIMER = global_properties(NIC_DRIVER, {"tx": "timer", "x-txtimer": "50000000", "ioeventfd": "off"})
 
 
 class HotPlug(LiveUpdateTest):
@@ -31,12 +35,13 @@ class HotPlug(LiveUpdateTest):
 
         Seen in review: with queues=4 and vhost off, ``netdev_add`` with ``cpr=on`` and then ``device_add`` on the
         target by QMP ended in an assertion; on the command line it worked. The guest uses two of the four queue pairs,
-        and afterwards all, two and all of them, which carry packets. Patches 7 (tap: postload fix for cpr) and 8 (tap:
-        cpr fixes).
+        and afterwards all, two and all of them, which carry packets. The NIC sends by a timer, so that packets of the
+        guest wait when it stops. Patches 7 (tap: postload fix for cpr) and 8 (tap: cpr fixes).
 
         :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4,plug:hot
         """
-        with self.given_guest(GuestSpec(netdevs=(TapNetdev(queues=4),), plugged=True, role=Role.UPDATE)) as case:
+        spec = GuestSpec(netdevs=(TapNetdev(queues=4),), plugged=True, arguments=BY_TIMER, role=Role.UPDATE)
+        with self.given_guest(spec) as case:
             case.guest.agent.set_queue_pairs(2)
             case.run_control()
             with case.under_traffic():

@@ -20,7 +20,7 @@ PARAMETERS = {"control_run": "1", "before": "0.2", "after": "0.3"}
 RESULTS_NAME = "re,sults accel=none;$(touch pwned) '&"
 NOT_COPIED = {"python", "trees", "lab-cores"}  # not needed by a run; locks belong to an inode
 VICTIMS = {
-    "avocado": ("-m cprlib.lab.avocado_main run ",),
+    "avocado": ("-m cprlib.lab.avocado_main --config ",),
     "runner": ("-m cprlib.lab.task", "avocado-runner", "avocado.plugins.runners"),
 }
 

@@ -70,8 +70,12 @@ class SuiteRun:
     def at_once(self) -> int:
         return self.parallel or parallel_tests(self.engine)
 
-    def command(self) -> list[str]:
-        command = [sys.executable, "-m", "cprlib.lab.avocado_main", "run"]
+    def command(self, settings: Path) -> list[str]:
+        """Avocado's command line.
+
+        :param settings: its configuration file.
+        """
+        command = [sys.executable, "-m", "cprlib.lab.avocado_main", "--config", str(settings), "run"]
         command += self.tests or [str(project_folder() / "tests" / "functional")]
         command += ["--job-results-dir", str(self.results / self.job_folder), "--disable-sysinfo"]
         if self.matrix:
@@ -104,13 +108,12 @@ def _avocado(suite: SuiteRun, output: IO[str], errors: int, events: IO[str] | No
         environment = {**avocado_environment(), **temporary_environment(cleanup), **suite.environment}
         settings = Path(environment["TMPDIR"], "avocado.conf")  # else Avocado creates ~/avocado/tests
         settings.write_text(SETTINGS.format(tests=project_folder() / "tests"), encoding="utf-8")
-        program, arguments = suite.command()[:3], suite.command()[3:]
         inherited = [events.fileno()] if events else []
         if events:
             environment[EVENTS_VARIABLE] = str(events.fileno())
         child = stack.enter_context(
             spawn(
-                [*program, "--config", str(settings), *arguments],
+                suite.command(settings),
                 purpose="run Avocado",
                 env=environment,
                 stdout=output,

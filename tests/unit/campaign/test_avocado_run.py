@@ -69,10 +69,10 @@ def test_job_that_never_was_is_the_environment(tmp_path: Path) -> None:
 
 
 def test_lab_runs_as_many_at_once_as_there_are_cores_and_native_one(tmp_path: Path) -> None:
-    native = SuiteRun(tmp_path, [], {"rate": "500"}).command()
+    native = SuiteRun(tmp_path, [], {"rate": "500"}).command(tmp_path / "avocado.conf")
     assert native[native.index("--max-parallel-tasks") + 1] == "1"
     assert "rate=500" in native
-    lab = SuiteRun(tmp_path, ["x.py"], {}, engine="uml").command()
+    lab = SuiteRun(tmp_path, ["x.py"], {}, engine="uml").command(tmp_path / "avocado.conf")
     assert lab[lab.index("--spawner") + 1] == "lab"
     assert "x.py" in lab
 

@@ -154,6 +154,6 @@ def test_a_path_of_a_qemu_is_not_part_of_a_name(tmp_path: Path) -> None:
 
 
 def test_avocado_gets_the_file_and_no_parameters_beside_it(tmp_path: Path) -> None:
-    command = SuiteRun(tmp_path, ["x.py"], {"rate": "500"}, matrix=tmp_path / "matrix.yaml").command()
+    command = SuiteRun(tmp_path, ["x.py"], {"rate": "500"}, matrix=tmp_path / "matrix.yaml").command(tmp_path)
     assert command[command.index("--mux-yaml") + 1] == str(tmp_path / "matrix.yaml")
     assert "-p" not in command

@@ -69,7 +69,7 @@ def test_parameter_name_is_a_word(name: str) -> None:
 
 def test_values_for_avocado_are_no_options() -> None:
     suite = SuiteRun(Path("/r"), ["/t;x.py"], {"qemu": "--config=/x"}, engine="uml", extra=["--filter-by-tags=--job"])
-    command = suite.command()
+    command = suite.command(Path("/r/avocado.conf"))
     assert command[command.index("-p") + 1] == "qemu=--config=/x"
     assert "/t;x.py" in command
     assert [word for word in command if word.startswith("--job")] == ["--job-results-dir"]

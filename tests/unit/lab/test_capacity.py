@@ -61,7 +61,7 @@ def test_avocado_and_campaigns_ask_here(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("cprlib.lab.avocado_run.parallel_tests", lambda engine: 5)  # noqa: ARG005
     monkeypatch.setattr("cprlib.campaign.session.parallel_tests", lambda engine: 6)  # noqa: ARG005
     monkeypatch.setattr("cprlib.campaign.session.build_assets", lambda *_, **__: ASSETS)
-    command = SuiteRun(tmp_path, ["test"], {}, engine="uml").command()
+    command = SuiteRun(tmp_path, ["test"], {}, engine="uml").command(tmp_path)
     assert command[command.index("--max-parallel-tasks") + 1] == "5"
     for asked, workers in ((None, 6), (3, 3)):
         with open_session(STORE, tmp_path, "uml", asked, Progress()) as session:

@@ -164,7 +164,7 @@ def test_a_plan_depends_on_the_seed_and_covers_the_whole_run() -> None:
 
 
 def test_avocado_is_found_by_its_command_line(tmp_path: Path) -> None:
-    avocado = SuiteRun(tmp_path, [], {}).command()
+    avocado = SuiteRun(tmp_path, [], {}).command(tmp_path / "avocado.conf")
     others = (command("lab", tmp_path), [sys.executable, "-m", "cprlib.lab.task", "{}"])
     assert any(words in " ".join(avocado) for words in VICTIMS["avocado"])
     assert not any(words in " ".join(other) for other in others for words in VICTIMS["avocado"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -270,7 +270,7 @@ class CaseChecks:
         happened = error.happened if isinstance(error, CprlibError) else f"{type(error).__name__}: {error}"
         details = error.details if isinstance(error, CprlibError) else ""
         text = error.one_line() if isinstance(error, CprlibError) else happened
-        said = nic_errors(f"{happened}\n{details}\n{self.stderr_text()}")
+        said = self._nic_errors(f"{happened}\n{details}\n{self.stderr_text()}")
         said = said or [without_time(line) for line in details.strip().splitlines()[-1:]]
         message = text + (f": {said[0]}" if said and said[0] not in happened else "")
         if failure:
@@ -319,9 +319,14 @@ class CaseChecks:
         self._said_at_boot = tuple(words for words in NIC_ERRORS if words in text)
 
     def expect_no_nic_error(self) -> None:
-        """Check that no QEMU of the case has complained of its NIC, otherwise than when the guest had booted."""
-        said = nic_errors(self.stderr_text(), besides=self._said_at_boot)
-        self.expect_empty("no-complaint", said[:1], "no complaint of a QEMU")
+        """Check that no QEMU of the case has complained of its NIC, except as it did while the guest booted."""
+        self.expect_empty("no-complaint", self._nic_errors(self.stderr_text())[:1], "no complaint of a QEMU")
+
+    def _nic_errors(self, text: str) -> list[str]:
+        """Lines in which a QEMU complains of its NIC, without time stamps, except as while the guest booted."""
+        looked_for = [words for words in NIC_ERRORS if words not in self._said_at_boot]
+        lines = [line.strip() for line in text.splitlines() if any(words in line for words in looked_for)]
+        return [without_time(line) for line in lines]
 
     def stderr_text(self) -> str:
         """Standard error of the case's QEMUs."""
@@ -341,16 +346,6 @@ def is_qemu_failure(error: Exception) -> bool:
     if isinstance(error, DeadlineExceeded):
         return error.awaited is Awaited.QEMU
     return isinstance(error, QemuFailed)
-
-
-def nic_errors(text: str, *, besides: Collection[str] = ()) -> list[str]:
-    """Lines in which a QEMU complains of its NIC, without time stamps.
-
-    :param besides: those of :data:`NIC_ERRORS` to leave out.
-    """
-    looked_for = [words for words in NIC_ERRORS if words not in besides]
-    lines = [line.strip() for line in text.splitlines() if any(words in line for words in looked_for)]
-    return [without_time(line) for line in lines]
 
 
 def without_time(line: str) -> str:

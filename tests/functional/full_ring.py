@@ -42,6 +42,9 @@ FLOWS = 12  # of these answers, over all queues; the guest's kernel chooses a qu
 QUEUES = 2
 SETTLED_S = 0.5  # without an announcement: the longest time between two of QEMU's is 350 ms (announce-step, QAPI)
 WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
+# for fill_ring(): how long the guest leaves its rings full, in ms; a part of it, in s, in which they fill up
+FILLED_MS, FILL_S = 9000, 6.0
+SENDERS, PACKET, BURST = 24, 64, 20  # sockets, some of which have a flow of each queue; bytes; packets of each
 
 
 @contextlib.contextmanager
@@ -75,6 +78,32 @@ def full_ring(
         session.finish()
     agent.defer_receiving(0)
     _judge(case, when, room, session.result(), full_ns, until_ns)
+
+
+def fill_ring(case: MeasuredCase, pair: int) -> None:
+    """Fill the receive ring of a queue pair, and send more, without vhost. The guest does not answer for some seconds.
+
+    A macvtap keeps a sender waiting when it is full, so these packets are no measured stream.
+
+    :param pair: number of the queue pair.
+    """
+    qmp = case.guest.machine.qmp
+    case.guest.agent.defer_receiving(FILLED_MS)
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(connected_to_reflector(case)) for _ in range(SENDERS)]
+
+        def was_full() -> bool:
+            buffers = receive_buffers(qmp, pair)
+            for opened in sockets:
+                with contextlib.suppress(BlockingIOError):
+                    for _ in range(BURST):
+                        opened.send(bytes(PACKET), socket.MSG_DONTWAIT)
+            return not buffers
+
+        with contextlib.suppress(DeadlineExceeded):  # required below
+            Deadline(FILL_S, "a full ring", Awaited.GUEST).poll(was_full, 0.01)
+    buffers = receive_buffers(qmp, pair)
+    case.require("ring-full", not buffers, f"the ring of queue pair {pair} is full", f"{buffers} buffers")
 
 
 @contextlib.contextmanager

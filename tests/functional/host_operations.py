@@ -28,6 +28,7 @@ from operations import Operation
 
 EVENT_S, MIGRATE_S, TCP_S, ANNOUNCED_S = 20.0, 60.0, 60.0, 15.0
 BOOTS, BOOT_S = 5, 20.0  # as many times the guest's first boot, and firmware
+REBOOTS = ("-action", "reboot=reset")  # for a QEMU whose guest is reset: the suite's QEMUs have -no-reboot
 STREAM_MAGIC = b"QEVM"  # QEMU_VM_FILE_MAGIC, migration/savevm.c
 ORDINARY = {"x-ignore-shared": True, "return-path": False, "pause-before-switchover": False}
 TCP_PORT, CONNECTIONS, TCP_BYTES, TCP_RATE = 5300, 8, 20_000, 10_000_000

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-from collections.abc import Iterator
-
-from big_packets import connected_to_reflector
-from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.qemu.netdev import TapNetdev, TapSource
-from cprlib.qemu.nic_state import receive_buffers
 from cprlib.qemu.vmstate import section_names
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import exchange_packets
 from cprlib.update.saved_guest import save_guest
-from host_operations import EVENT_S, wait_booted
+from full_ring import fill_ring
+from host_operations import EVENT_S, REBOOTS, wait_booted
 from moment_updater import MomentUpdater
 from operated_guest import operated_guest
 
 CONFIGURED, IN_USE = 4, 2
-REBOOTS = ("-action", "reboot=reset")  # the suite's QEMUs have -no-reboot
-FLOWS = 24  # the kernel chooses a queue by their hash: some have the last one
-PACKET, BURST = 64, 20  # bytes; packets
-WAIT_MS, FULL_S = 9000, 6.0  # how long the guest leaves its rings full; a part of it, in which they fill up
 
 
 class Macvtap(LiveUpdateTest):
@@ -56,8 +45,8 @@ class Macvtap(LiveUpdateTest):
     def test_guest_reset_while_packet_waits_is_updated(self) -> None:
         """A paused guest is reset while a packet waits for its second queue pair; it is updated, boots and uses both.
 
-        The reset disables the queue: a packet that waits for it must neither hide that from the target (see above) nor
-        reach the guest that boots. Without vhost. Patch 12 (tap: hand over the packet that a full ring keeps waiting).
+        The reset disables the queue. The packet must neither hide that from the target nor reach the guest that boots.
+        Without vhost. Patch 12 (tap: hand over the packet that a full ring keeps waiting).
 
         :avocado: tags=patch:full-ring,patch:12,patch:macvtap,patch:14,mechanism:cpr,vhost:off,queues:2
         """
@@ -67,37 +56,14 @@ class Macvtap(LiveUpdateTest):
             updater = MomentUpdater(case)
             with operated_guest(case.guest, case.ports, IN_USE, updater) as guest:
                 boot = guest.agent.identity().boot_id
-                with self._full_ring(case, IN_USE - 1):
-                    guest.machine.qmp.execute("stop")
-                    guest.machine.qmp.execute("system_reset")
-                    guest.machine.wait_status("prelaunch", seconds=EVENT_S)
+                fill_ring(case, IN_USE - 1)
+                guest.machine.qmp.execute("stop")
+                guest.machine.qmp.execute("system_reset")
+                guest.machine.wait_status("prelaunch", seconds=EVENT_S)
                 updater.live_update("after-reset")
                 guest.machine.qmp.execute("cont")
                 wait_booted(guest, boot)
             exchange_packets(case, IN_USE, "after-boot")
-
-    @staticmethod
-    @contextlib.contextmanager
-    def _full_ring(case: MeasuredCase, pair: int) -> Iterator[None]:
-        """The body runs after the receive ring of a queue pair was filled, and more packets sent."""
-        qmp = case.guest.machine.qmp
-        case.guest.agent.defer_receiving(WAIT_MS)
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(connected_to_reflector(case)) for _ in range(FLOWS)]
-
-            def full() -> bool:
-                full = not receive_buffers(qmp, pair)
-                for opened in sockets:
-                    with contextlib.suppress(BlockingIOError):
-                        for _ in range(BURST):
-                            opened.send(bytes(PACKET), socket.MSG_DONTWAIT)
-                return full
-
-            with contextlib.suppress(DeadlineExceeded):
-                Deadline(FULL_S, "a full ring", Awaited.GUEST).poll(full, 0.01)
-            buffers = receive_buffers(qmp, pair)
-            case.require("ring-full", not buffers, f"the ring of queue pair {pair} is full", f"{buffers} buffers")
-            yield
 
     @staticmethod
     def _expect_ordinary_migration_without_tap(case: MeasuredCase) -> None:

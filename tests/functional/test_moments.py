@@ -12,7 +12,7 @@ from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from host_operations import SINGLE_PACKETS
+from host_operations import REBOOTS, SINGLE_PACKETS
 from moment_updater import MomentUpdater
 from nic_moments import (
     DRIVER_UNBOUND,
@@ -43,7 +43,6 @@ from serial_port import ARGUMENTS as SERIAL_PORT
 from serial_port import SERIAL_INPUT
 
 QUEUES = 2
-REBOOTS = ("-action", "reboot=reset")  # the suite's QEMUs have -no-reboot
 SPEED = global_properties(NIC_DRIVER, {"speed": "10000", "duplex": "full"})
 NO_NETDEV = ("-device", f"{NIC_DRIVER},id=no-netdev,addr=1f")  # the last NIC of the bus
 MOMENTS = (

@@ -67,7 +67,7 @@ class NetdevCleanup(LiveUpdateTest):
 def expect_nothing_closed_twice(case: MeasuredCase, calls: SupervisedCalls, programs: Programs, first: int) -> None:
     """Netdevs of each kind are refused when they have their taps; QEMU closes each descriptor once.
 
-    :param calls: have recorded close(2) of this QEMU.
+    :param calls: have recorded close(2) of this QEMU. :param first: number of the first attempt (:func:`attempts`).
     """
     tester, rows = RefusalTester(case.guest.machine), [row for row in refusals(programs) if row.because == NO_VHOST]
     for row in attempts(rows, first):
@@ -75,7 +75,7 @@ def expect_nothing_closed_twice(case: MeasuredCase, calls: SupervisedCalls, prog
     closed, twice = set[int](), list[int]()
     made = [call for call in calls.made if call.pid == case.guest.machine.pid]
     for call in made:
-        (number, *_) = call.arguments
+        number = call.arguments[0]
         if call.descriptor_open:
             closed.add(number)
         elif number in closed:

@@ -15,7 +15,7 @@ from typing import Any
 
 from cprlib import files
 from cprlib.codec import BadValue, Count, Value, decode, dump_json, encode, load_json
-from cprlib.errors import InstrumentError
+from cprlib.errors import InstrumentError, UsageError
 from cprlib.evidence.records import (
     Budget,
     Check,
@@ -160,7 +160,7 @@ class CaseEvidence:
             raise InstrumentError("read the evidence of a case", happened, advice)
         try:
             return decode(cls, value)
-        except BadValue as error:
+        except (BadValue, UsageError) as error:  # a fault may be impossible in its phase
             raise InstrumentError("read the evidence of a case", str(error)) from error
 
     def with_checks(self, *checks: Check) -> CaseEvidence:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cprlib.traffic.figures import InterruptionPerDirection, PerDirection
+from cprlib.update.faults import Fault
 
 INSTRUMENT_CHECK = "instrument"  # name of the check that says whether a case's measurement is valid
 
@@ -131,10 +132,6 @@ class GuestFact:
 class FaultRecord:
     """A fault that was injected into an update, and its result.
 
-    :param name: in kebab-case; the names of its checks begin with it.
-    :param phase, actor, action: values of :mod:`cprlib.update.faults`.
-    :param survivor: QEMU that must run the guest afterwards: ``source``, ``target``, ``source or target``, ``neither``.
-    :param conditions: other differences from an ordinary update: ``with a return path``.
     :param reached: False when the update ended before the fault; None when it is not known.
     :param state: run state of the survivor; :param source_state, target_state: of both QEMUs at the end.
     :param resumed_after_ms: from the fault until the source ran the guest again; None when it did not stop or resume.
@@ -146,12 +143,7 @@ class FaultRecord:
     :param source_messages, target_messages: last lines of both QEMUs.
     """
 
-    name: str
-    phase: str
-    actor: str
-    action: str
-    survivor: str
-    conditions: tuple[str, ...] = ()
+    fault: Fault
     reached: bool | None = None
     state: str = ""
     source_state: str = ""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from cprlib.deadline import timeout_scale
 from cprlib.evidence.records import Check, DescriptorCount, DescriptorRow, FaultRecord, Outcome
 from cprlib.linux.descriptors import DEVICE_KINDS, Descriptor, Pairing
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.events import Step, Who
-from cprlib.update.faults import Fault, Survivor
+from cprlib.update.faults import Survivor
 from cprlib.update.results import FaultResult, UpdateResult
 
 DOWNGRADE_MESSAGES = (
@@ -24,11 +23,6 @@ DOWNTIME_BEGINS_MS = 100.0  # on a busy machine, before the guest stops (migrati
 DOWNTIME_SLACK_MS = 20.0  # QEMU and the harness see the end of a migration at different times
 ACCESS_MODES = {os.O_RDONLY: "O_RDONLY", os.O_WRONLY: "O_WRONLY", os.O_RDWR: "O_RDWR"}
 FLAG_NAMES = ("O_NONBLOCK", "O_CLOEXEC", "O_APPEND", "O_DIRECT")
-CONDITIONS = {  # a field of the fault that is true: what it means
-    "return_path": "with a return path",
-    "unnoticed": "the source takes the update for complete, and is resumed by cont",
-    "exits": "the target has to refuse",
-}
 BY_POSITION = "one process: by number, inode and interface"
 LINES_KEPT = 3  # of the messages of each QEMU
 
@@ -276,29 +270,13 @@ def end_checks(update: UpdateResult) -> Iterator[Check]:
         yield Check.of("source-ended", update.source_exit == 0, "exit status 0", f"exit status {update.source_exit}")
 
 
-def fault_record(fault: Fault, error: str = "") -> FaultRecord:
-    """A fault whose update has no result.
-
-    :param error: why: the update did not end, or an earlier fault ended the guest.
-    """
-    return FaultRecord(
-        fault.name,
-        str(fault.phase),
-        str(fault.actor),
-        str(fault.action),
-        str(fault.survivor),
-        tuple(words for name, words in CONDITIONS.items() if getattr(fault, name)),
-        error=error,
-    )
-
-
 def fault_record_of(result: FaultResult, traffic_after_ms: float | None = None) -> FaultRecord:
     """A fault with the result of its update.
 
     :param traffic_after_ms: from the fault until the guest answered again; None when it was not measured.
     """
-    return replace(
-        fault_record(result.fault, result.error),
+    return FaultRecord(
+        result.fault,
         reached=result.reached,
         state=result.state_after,
         source_state=result.source_state,
@@ -308,6 +286,7 @@ def fault_record_of(result: FaultResult, traffic_after_ms: float | None = None) 
         died_ns=result.acted_ns if result.fault.survivor is Survivor.NEITHER else None,
         target_exit=result.target_exit,
         migration=result.migration,
+        error=result.error,
         refused=result.refused,
         source_messages=tuple(result.source_messages.strip().splitlines()[-LINES_KEPT:]),
         target_messages=tuple(result.target_messages.strip().splitlines()[-LINES_KEPT:]),

@@ -270,14 +270,14 @@ class GuestCase(CaseChecks):
         features = next((fact.after for fact in self.evidence.guest_view if fact.name == "virtio features"), None)
         faults = self.evidence.faults
         if self.guest.updates or faults:
-            announced_later = any(fault.survivor == Survivor.TARGET and fault.state != "running" for fault in faults)
+            announced_later = any(item.fault.survivor is Survivor.TARGET and item.state != "running" for item in faults)
             control_run_ms = self.evidence.instrument.control_run_interruption_ms or 0.0
             self.add_checks(
                 *self.frames.checks(
                     features,
                     first=not faults,
                     announced_later=announced_later,
-                    other_moves=sum(fault.survivor != Survivor.SOURCE for fault in faults),
+                    other_moves=sum(item.fault.survivor is not Survivor.SOURCE for item in faults),
                     control_run_ms=control_run_ms,
                 )
             )

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.evidence.equivalence import Snapshot
-from cprlib.evidence.records import Check, Outcome, StatePair
-from cprlib.evidence.update_checks import fault_record, fault_record_of
+from cprlib.evidence.records import Check, FaultRecord, Outcome, StatePair
+from cprlib.evidence.update_checks import fault_record_of
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.testing.equivalence import HOST_SIDES, PAUSED_SIDES, read_compared
 from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
@@ -65,7 +65,7 @@ class FaultSequence:
                     reason = "an earlier fault ended the guest"
                     with self._case.after_fault(other.name):
                         self._case.inconclusive("survived", other.survivor, reason)
-                    self._case.add_fault(fault_record(other, reason))
+                    self._case.add_fault(FaultRecord(other, error=reason))
                 return False
         if not more:
             name, subject = "equivalent-after-failed-updates", "the failed updates"
@@ -89,7 +89,7 @@ class FaultSequence:
             said = f"{cause}; seen as: {error.one_line()}" if cause else error.one_line()
             outcome = Outcome.INCONCLUSIVE if cause and not failure else Outcome.FAIL
             case.add_checks(Check("ends", outcome, "the update ends", cause or error.happened, said))
-            case.add_fault(fault_record(fault, error.one_line()))
+            case.add_fault(FaultRecord(fault, error=error.one_line()))
             return False
         case.expect_reached(result)
         check_end(case, result, self._tap)

@@ -38,6 +38,9 @@ def test_unknown_members_are_left_for_newer_readers() -> None:
     assert CaseEvidence.from_json(value) == good_case()
 
 
+IMPOSSIBLE = {"name": "x", "phase": "mode set", "actor": "management", "action": "garbage on the cpr channel"}
+
+
 @pytest.mark.parametrize(
     ("change", "place"),
     [
@@ -48,6 +51,8 @@ def test_unknown_members_are_left_for_newer_readers() -> None:
         ({"mechanism": "teleport"}, "mechanism"),
         ({"ledger": [{"hop": "tap0"}]}, r"ledger\[0\].direction"),
         ({"timeline": {}}, "timeline"),
+        ({"faults": [{"fault": IMPOSSIBLE}]}, "only possible in: fds sent"),
+        ({"faults": [{"fault": IMPOSSIBLE | {"phase": "after all"}}]}, r"faults\[0\].fault.phase"),
         ({"evidence_version": 99}, "evidence_version"),
         ({"instrument": None}, "instrument"),
     ],

@@ -14,7 +14,6 @@ from cprlib.evidence.update_checks import (
     descriptor_count,
     descriptor_rows,
     end_checks,
-    fault_record,
     fault_record_of,
     flags_text,
     hand_over_checks,
@@ -306,14 +305,7 @@ def test_time_of_death_is_known_where_neither_survives(name: str, died_ns: int |
 def test_result_becomes_a_record() -> None:
     seen = fault_record_of(fault_result("cpr-garbage"), 305.783808)
     assert (seen.resumed_after_ms, seen.traffic_after_ms, seen.error) == (28.753, 305.784, "Unable to read from socket")
-    assert seen.conditions == ("the target has to refuse",)
     assert seen.source_messages == ("two", "three", "four")
-
-
-def test_fault_without_a_result_has_its_reason() -> None:
-    (fault,) = faults_named("cpr-truncated")
-    seen = fault_record(fault, "the update did not end")
-    assert (seen.reached, seen.state, seen.error) == (None, "", "the update did not end")
 
 
 def test_memory_of_the_target_is_the_source_s() -> None:

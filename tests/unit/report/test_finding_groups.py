@@ -10,6 +10,7 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Difference, EquivalenceRecord, FaultRecord, Outcome, StatePair
 from cprlib.report.finding_groups import FindingGroup, finding_groups
 from cprlib.traffic.figures import Cause, Direction, LedgerRow, PerDirection, Period
+from cprlib.update.faults import faults_named
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import good_case
@@ -70,9 +71,9 @@ def test_other_causes_are_other_groups(other: CaseEvidence) -> None:
 
 
 def test_checks_of_different_faults_are_one_cause() -> None:
-    faults = tuple(FaultRecord(name, "p", "target", "SIGKILL", "source") for name in ("kill", "kill-late"))
+    faults = faults_named("target-killed-mode-set", "target-killed-loading")
     checks = [Check(f"{each.name}-vhost", Outcome.FAIL, family="vhost", fault=each.name) for each in faults]
-    (group,) = groups_of(replace(good_case(), faults=faults).with_checks(*checks))
+    (group,) = groups_of(replace(good_case(), faults=tuple(map(FaultRecord, faults))).with_checks(*checks))
     assert (group.about, group.findings) == ("vhost", 2)
     assert group.title == "after a failed update the source has lost vhost"
 

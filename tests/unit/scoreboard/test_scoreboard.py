@@ -19,6 +19,7 @@ from cprlib.evidence.records import Check, DescriptorCount, FaultRecord, Outcome
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment
 from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDirection
+from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.policy import Policy
 from tests.unit.compare.samples import guest_evidence
@@ -105,11 +106,12 @@ def test_guest_without_evidence_is_discarded(tmp_path: Path) -> None:
 
 def test_faults_survived_are_counted_by_their_checks(tmp_path: Path) -> None:
     faults = tuple(
-        FaultRecord(name, "fds sent", "target", "kill -9", "source", reached=True) for name in ("one", "two")
+        FaultRecord(fault, reached=True) for fault in faults_named("target-killed-mode-set", "target-killed-loading")
     )
-    checks = (
-        Check("one-source-runs", Outcome.PASS, fault="one"),
-        Check("two-source-runs", Outcome.FAIL, message="the source was not resumed", fault="two"),
+    outcomes = (Outcome.PASS, Outcome.FAIL)
+    checks = tuple(
+        Check(f"{item.fault.name}-source-runs", outcome, fault=item.fault.name)
+        for item, outcome in zip(faults, outcomes, strict=True)
     )
     case = replace(guest_evidence(1), role=Role.CHECKS, faults=faults, checks=checks)
     found = measure(row(), "10.0.13", [], [put_job(tmp_path / "f", "FAIL", "", case)], POLICY)

@@ -148,7 +148,8 @@ def test_a_fault_is_recorded_with_its_checks(
     case.inject_fault(*faults_named("cpr-garbage"), name="again")
     assert {check.name: check.outcome for check in case.evidence.checks} == checks
     (record,) = case.evidence.faults
-    assert (record.name, record.action, record.reached) == ("again", Action.GARBAGE_CPR, "not_reached" not in changes)
+    assert (record.fault.name, record.fault.action) == ("again", Action.GARBAGE_CPR)
+    assert record.reached == ("not_reached" not in changes)
 
 
 def test_a_source_that_need_not_survive_has_no_check_of_its_state(
@@ -158,7 +159,7 @@ def test_a_source_that_need_not_survive_has_no_check_of_its_state(
     monkeypatch.setattr("cprlib.testing.guest_case.inject_fault", lambda *_: seen)
     case = guest_case(tmp_path, lambda: None)
     case.inject_fault(seen.fault)
-    assert (case.evidence.checks, [fault.name for fault in case.evidence.faults]) == ((), ["no-fault"])
+    assert (case.evidence.checks, [item.fault.name for item in case.evidence.faults]) == ((), ["no-fault"])
 
 
 def test_a_case_ends_also_at_a_failed_check_of_an_update(tmp_path: Path) -> None:

@@ -82,12 +82,6 @@ def check_source_released(case: MeasuredCase, proxy: ChannelProxy, source: Machi
     )
 
 
-def check_nothing_sent(case: MeasuredCase, proxy: ChannelProxy) -> None:
-    """Without ``cpr=on`` the CPR state contains guest memory only."""
-    kinds = {row.kind for row in proxy.held_descriptors()}
-    case.expect_equal("descriptors-sent", kinds, {"memfd"}, "descriptors of a netdev without cpr=on were sent")
-
-
 def check_order(case: MeasuredCase, update: UpdateResult, seen: KernelReport, source: Machine, target: Machine) -> None:
     """STOP, vhost released, descriptors sent, loaded, vhost acquired, RESUME: in this order, on one clock."""
     times, vhost = update.times_ns, source.settings.netdevs[0].vhost

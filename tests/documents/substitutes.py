@@ -103,7 +103,7 @@ SUBSTITUTES = (
     *(
         Substitute(
             f"cprlib prove --generated{options}",
-            "cprlib prove --generated --sample 2 --test cpr-off-sends-no-descriptor --at-least 0",
+            "cprlib prove --generated --sample 2 --test nothing-is-sent-with-cpr-off --at-least 0",
             "two mutants and one test",
         )
         for options in ("", " --patch 9", " --sample 40 --seed 1")

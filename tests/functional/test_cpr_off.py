@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import PassedFds, TapNetdev, TapSource
 from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.hand_over import check_vhost_carries, probing
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.hooks import RecordSentFds
@@ -103,10 +105,12 @@ class CprOff(LiveUpdateTest):
         """With ``cpr=off``, which is the default, nothing of a netdev is saved or sent, and scripts run as usual.
 
         Three netdevs, with ``cpr`` left out and off, by name, with scripts, and with a descriptor from management; the
-        update is with new taps. The target's up script and the source's down script run, and packets flow afterwards.
-        Patch 6 (tap: cpr support), 8 (tap: cpr fixes).
+        update is with new taps. The target's up script and the source's down script run, and the target's own vhost
+        carries packets afterwards. Patch 3 (vhost: reset vhost devices for cpr), 6 (tap: cpr support), 8 (tap: cpr
+        fixes).
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:cpr-fixes,patch:8,mechanism:link-switch,vhost:on,queues:2
+        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,patch:cpr-fixes,patch:8
+        :avocado: tags=mechanism:link-switch,vhost:on,queues:2
         """
         programs = Programs.made_in(self.outputdir)
         up, down = programs.script("up"), programs.script("down")
@@ -116,7 +120,7 @@ class CprOff(LiveUpdateTest):
             TapNetdev("onefd", "man0", tap_source=TapSource.FD),
         ]
         spec = GuestSpec(Mechanism.LINK_SWITCH, netdevs=tuple(netdevs), role=Role.CHECKS)
-        with self.given_guest(spec) as case, case.qemu_step():
+        with self.given_guest(spec) as case, probing(case) as (trace, probes), case.qemu_step():
             names = {item.identifier for item in netdevs}
             saved = [item.text for item in case.guest.machine.trace.all_of("cpr_save_fd")]
             saved = [text for text in saved if text.split(",")[0] in names]
@@ -141,6 +145,7 @@ class CprOff(LiveUpdateTest):
                 "with cpr=off, descriptors were handed over",
             )
             case.expect_answers("link-switch")
+            check_vhost_carries(case, "vhost-carries-packets", probes, trace, time.time_ns())
             ran = ("up alt0", "up alt1", "down alt0")  # in source and target, and when the source quits
             case.expect_equal("scripts-as-in-stock-qemu", programs.runs(), ran, "with cpr=off, other scripts ran")
 

@@ -6,14 +6,13 @@ import contextlib
 import time
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded
+from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import (
     TRAFFIC_ANSWER_S,
-    check_nothing_sent,
     check_order,
     check_vhost_carries,
     failing_migration,
@@ -21,8 +20,6 @@ from cprlib.testing.hand_over import (
 )
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.update.hooks import PauseAtFdsSent
-from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import wait_migration
 from cprlib.update.proxy import ChannelProxy
 
@@ -97,18 +94,3 @@ class VhostHandOver(LiveUpdateTest):
             f"{stopped}, then {machine.status()}",
             f"the VM is {machine.status()} after an ordinary migration was cancelled; it was {stopped} before",
         )
-
-    def test_cpr_off_sends_no_descriptor(self) -> None:
-        """Without cpr=on a cpr-transfer sends no descriptor of the NIC, and the target's own vhost works.
-
-        Patches 3 and 6: cpr=off is unchanged. The target has a tap of its own; links are switched by management.
-
-        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:link-switch,vhost:on,queues:1
-        """
-        with (
-            self.given_guest(GuestSpec(Mechanism.LINK_SWITCH, vhost=True, role=Role.CHECKS)) as case,
-            probing(case) as (trace, probes),
-        ):
-            case.live_update(hooks=[PauseAtFdsSent(lambda _, proxy: check_nothing_sent(case, proxy))])
-            probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
-            check_vhost_carries(case, "vhost-carries-packets", probes, trace, time.time_ns())

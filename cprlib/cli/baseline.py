@@ -84,7 +84,7 @@ def check(
 def _paths(paths: Sequence[str], name: str | None) -> tuple[Path, Path]:
     if len(paths) > 2 or (name and len(paths) == 2):
         raise UsageError(
-            "find the results", f"{' '.join(paths)} is too much", "give [RESULTS] FILE, or --run NAME FILE"
+            "find the results", f"too many arguments: {' '.join(paths)}", "give [RESULTS] FILE, or --run NAME FILE"
         )
     from cprlib.report.results_folder import require_results
 

@@ -72,11 +72,15 @@ if TYPE_CHECKING:
 @parallel_option
 @tag_option
 @click.option("--matrix", metavar="NAME|FILE", help="Run at each point of a matrix: push, night, or a file.")
-@click.option("--points", multiple=True, metavar="PATTERN", help="Only these points of it, e.g. '*-cpr-*'.")
+@click.option("--points", multiple=True, metavar="PATTERN", help="Only these points of it, e.g. '*-cpr-10.*'.")
 @click.option("--shard", metavar="N/COUNT", help="Only this part of the points; cprlib report --merge joins the parts.")
 @click.option("--baseline", type=PATH, help="File of cprlib baseline save, for max_ratio of a policy.")
 @click.option("--anyway", is_flag=True, help="Accept a baseline recorded on another machine.")
-@click.option("--repeat/--no-repeat", default=True, help="Run inconclusive tests once more, alone (the default).")
+@click.option(
+    "--repeat/--no-repeat",
+    default=True,
+    help="Run inconclusive tests once more, alone; the default, but not with --matrix.",
+)
 @click.pass_context
 def run(
     context: click.Context,

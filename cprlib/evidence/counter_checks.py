@@ -74,7 +74,7 @@ def error_check(before: Errors, after: Errors, first: Errors | None = None) -> C
     early, late = _risen(before if first is None else first, before), _risen(before, after)
     if new := late.keys() - early.keys():
         text = _increases({key: late[key] for key in new})
-        return Check(name, Outcome.FAIL, expected, text, f"a stack or a NIC refused packets: {text} more")
+        return Check(name, Outcome.FAIL, expected, text, f"a stack or a NIC refused packets: counters rose: {text}")
     if early:
         text = f"risen before the update already: {_increases(early)}"
         return Check(name, Outcome.INCONCLUSIVE, expected, text)

@@ -161,7 +161,7 @@ def equivalence_check(record: EquivalenceRecord, name: str) -> Check:
     count = len(record.differences)
     if count:
         shown = listed(map(difference_text, record.differences), SHOWN)
-        observed = f"after {record.subject} {count} of {record.compared} values differ"
+        observed = f"{count} of {record.compared} values differ after {record.subject}"
         return Check(name, Outcome.FAIL, expected, observed, f"{observed}: {shown}")
     if record.unread or not record.compared:
         reasons = "; ".join(f"{side}: {reason}" for side, reason in record.unread.items())

@@ -132,8 +132,8 @@ def hand_over_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> Iter
         yield Check.of(
             "descriptors-close-on-exec",
             not inheritable,
-            "no descriptor that the target received outlives it in a program that it starts (O_CLOEXEC)",
-            f"{len(inheritable)} would",
+            "O_CLOEXEC on each descriptor that the target received",
+            f"{len(inheritable)} without it",
             f"the target's descriptors {inheritable} are without O_CLOEXEC: programs that it starts keep them",
         )
     if update.mechanism.handling.sends_descriptors:

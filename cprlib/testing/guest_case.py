@@ -42,12 +42,6 @@ from cprlib.update.results import FaultResult, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 from cprlib.update.saved_guest import save_device_state
 
-SHORT_NAMES = {  # of checks of an update, after the update's label
-    "descriptors-same-file": "same-files",
-    "descriptor-flags": "flags",
-    "vhost-worker": "vhost-workers",
-}
-
 
 class GuestCase(CaseChecks):
     """A guest, its updates, and what was seen of them."""
@@ -290,8 +284,8 @@ class GuestCase(CaseChecks):
 
 
 def labelled(check: Check, label: str) -> Check:
-    """A check of an update under the name of that update: ``first-same-files``."""
-    return replace(check, name=f"{label}-{SHORT_NAMES.get(check.name, check.name)}", family=check.name)
+    """A check of an update under the name of that update: ``first-descriptors-same-file``."""
+    return replace(check, name=f"{label}-{check.name}", family=check.name)
 
 
 def _said(error: CprlibError) -> str:

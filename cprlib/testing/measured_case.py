@@ -143,16 +143,16 @@ class MeasuredCase(GuestCase):
                 silent.append(netdev.identifier)
         return tuple(silent)
 
-    def expect_answers(self, label: str, netdevs: Sequence[TapNetdev] = ()) -> None:
+    def expect_answers(self, when: str, netdevs: Sequence[TapNetdev] = ()) -> None:
         """Check that packets come back over each netdev.
 
-        :param label: begins the name of the check.
+        :param when: step of the test, which ends the name of the check.
         :param netdevs: as for :meth:`silent_nics`; those of the QEMU that runs the guest if empty.
         """
         netdevs = netdevs or self.guest.machine.settings.netdevs
         expected = f"round trips over each of {len(netdevs)} NICs"
         silent = self.silent_nics(netdevs)
-        self.expect_empty(f"{label}-answers", silent, expected, "no packet comes back", family="answers")
+        self.expect_empty("answers", silent, expected, "no packet comes back", when=when)
 
     @contextlib.contextmanager
     def under_traffic(self, *, idle: bool = False) -> Iterator[None]:

@@ -119,7 +119,7 @@ class HopCount:
         return sum(known) if known or not self.dropped_by else None
 
     @property
-    def unexplained(self) -> int | None:
+    def unaccounted(self) -> int | None:
         """Packets that entered, did not leave and are not counted as dropped; None when a counter is absent."""
         if self.entered is None or self.left is None or self.others is None:
             return None

@@ -96,7 +96,7 @@ def make_ledger(
     :param drops: the kernel's drop events during the run.
     :param updates: when the guest was stopped in each update; empty for a run without updates.
     """
-    notes = [f"no counter: {hop.hop} {hop.direction}" for hop in hops if hop.unexplained is None]
+    notes = [f"no counter: {hop.hop} {hop.direction}" for hop in hops if hop.unaccounted is None]
     if drops.unavailable:
         notes.append(f"kernel drop events: not available ({drops.unavailable})")
     elif drops.lost:
@@ -126,7 +126,7 @@ def place(
     stopped first, all others to the earliest packets.
     """
     waiting = list(packets)
-    accounts = {hop.hop: (hop.dropped or 0) + max(0, hop.unexplained or 0) for hop in hops}
+    accounts = {hop.hop: (hop.dropped or 0) + max(0, hop.unaccounted or 0) for hop in hops}
     placed = place_by_events(waiting, drops, accounts, clock_error_ns)
     by_event: dict[str, int] = defaultdict(int)
     for packet in placed:
@@ -137,7 +137,7 @@ def place(
             by_event[hop.hop] -= (count or 0) - remaining
             placed += _take(waiting, remaining, hop.hop, f"counted by {counter}", updates, counter)
     for hop in hops:
-        vanished = max(0, (hop.unexplained or 0) - by_event[hop.hop])  # without those placed by events
+        vanished = max(0, (hop.unaccounted or 0) - by_event[hop.hop])  # without those placed by events
         reason = f"entered, never left, not counted as dropped ({hop.counted_by})"
         placed += _take(waiting, vanished, hop.hop, reason, updates)
     placed += place_by_events(waiting, drops, clock_error_ns=clock_error_ns, unknown=True)

@@ -96,7 +96,7 @@ class NicHandling:
         """Called when the source has ended."""
 
 
-class LinkSwitch(NicHandling):
+class LinkSwitchHandling(NicHandling):
     """As in traditional migration: the target has a new tap; management sets the old one down and the new one up.
 
     Management reacts to the source's STOP event. Packets that arrive in between are lost: this is a negative control.
@@ -121,10 +121,10 @@ class LinkSwitch(NicHandling):
         topology.remove_tap(source.interface)
 
 
-class CprTap(NicHandling):
+class CprTapHandling(NicHandling):
     """``-netdev tap,cpr=on``: the source sends its descriptors to the target.
 
-    A netdev with ``cpr=off`` beside it is moved as by :class:`LinkSwitch`.
+    A netdev with ``cpr=off`` beside it is moved as by :class:`LinkSwitchHandling`.
     """
 
     sends_descriptors = releases_vhost = True
@@ -139,10 +139,10 @@ class CprTap(NicHandling):
         return netdev if netdev.cpr is False else replace(netdev, cpr=True)
 
     def of(self, netdev: TapNetdev) -> NicHandling:
-        return LinkSwitch() if netdev.cpr is False else self
+        return LinkSwitchHandling() if netdev.cpr is False else self
 
 
-class FdShare(NicHandling):
+class FdShareHandling(NicHandling):
     """Management opens the tap and passes the same descriptors to both QEMUs (``fd=``, ``fds=``), without ``cpr=on``.
 
     Both QEMUs read the tap at the same time; packets that the stopped one reads are lost (docs/findings.md). With vhost
@@ -157,7 +157,7 @@ class FdShare(NicHandling):
         return replace(netdev, tap_source=TapSource.FDS if netdev.queues > 1 else TapSource.FD)
 
 
-class Local(NicHandling):
+class LocalHandling(NicHandling):
     """Migration parameter ``local`` of newer QEMUs: the device state carries the tap's descriptors.
 
     The target's netdevs are added by QMP once the parameter is set: those of a command line are made before, and would
@@ -184,9 +184,9 @@ class Local(NicHandling):
 
 
 _HANDLING: Mapping[Mechanism, NicHandling] = {
-    Mechanism.CPR: CprTap(),
-    Mechanism.LINK_SWITCH: LinkSwitch(),
-    Mechanism.FD_SHARE: FdShare(),
-    Mechanism.LOCAL: Local(),
+    Mechanism.CPR: CprTapHandling(),
+    Mechanism.LINK_SWITCH: LinkSwitchHandling(),
+    Mechanism.FD_SHARE: FdShareHandling(),
+    Mechanism.LOCAL: LocalHandling(),
     Mechanism.NONE: NicHandling(),
 }

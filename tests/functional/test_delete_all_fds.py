@@ -54,7 +54,7 @@ class DeleteAllFds(LiveUpdateTest):
             self._update(case, "third", first)
 
     def test_packet_waits_in_replaced_netdev(self) -> None:
-        """A netdev that was replaced under its NIC is updated while a packet waits in the new one.
+        """An update succeeds while a packet waits in a netdev that replaced another one under its NIC.
 
         The guest has not taken its new interface up: without vhost QEMU reads a packet for which the NIC has no buffer,
         and hands it over with the state of the devices. The old netdev, which its NIC held until it went itself, must

@@ -31,7 +31,7 @@ from cprlib.update.faults import (
 )
 from failed_update import failed_updates
 
-IN_EACH_PHASE = (
+IN_SIX_PHASES = (
     *("no-listener", "cpr-closed-with-fds", "target-killed-with-fds", "target-killed-with-devices"),
     *("cancel-before-switchover", "main-closed-loading"),
 )
@@ -117,7 +117,7 @@ class FailedUpdate(LiveUpdateTest):
         self._fail(MAIN_CHANNEL)
 
     def test_source_can_resume_after_unnoticed_failure(self) -> None:
-        """Without a return path the source takes the update for complete; after ``cont`` it runs with vhost.
+        """Without a return path the source treats the update as complete; after ``cont`` it runs with vhost.
 
         Patch 11. Management does this when the target has died (``cont`` in postmigrate). vhost has been released; a
         NIC that does not use it then, because its link is down, has it back for the next update. The guest uses 2 of 4
@@ -187,7 +187,7 @@ class FailedUpdate(LiveUpdateTest):
         with self.given_guest(GuestSpec(vhost=True)) as case:
             case.run_control(at_least_s=CONTROL_RUN_S)
             with case.under_traffic():
-                for fault in faults_named(*IN_EACH_PHASE):
+                for fault in faults_named(*IN_SIX_PHASES):
                     case.inject_fault(fault)
                     case.let_traffic_flow(BETWEEN_S)
                 case.live_update()

@@ -22,12 +22,13 @@ class Macvtap(LiveUpdateTest):
     """Mechanism ``cpr``; management opens a macvtap and passes its descriptors (``fds=``)."""
 
     def test_macvtap_with_unused_queues_is_updated(self) -> None:
-        """A guest that uses 2 of 4 queue pairs of a macvtap is updated, uses all 4, is updated again, then uses 1.
+        """On a macvtap, unused queue pairs stay disabled, and carry packets when the guest begins to use them.
 
-        Each queue is the same open file in the target, with the same flags, and the queues in use carry all packets.
-        The kernel does not report which queues of a macvtap are disabled: the target has it from the source. Patch 14
-        (tap: hand over which queues of a macvtap are disabled). An ordinary migration does not send it: its destination
-        has a tap of its own, and may be another QEMU.
+        The guest uses 2 of 4 queue pairs, all 4 after an update, and 1 after another update. Each queue is the same
+        open file in the target, with the same flags, and the queues in use carry all packets. The kernel does not
+        report which queues of a macvtap are disabled: the target has it from the source. Patch 14 (tap: hand over which
+        queues of a macvtap are disabled). An ordinary migration does not send it: its destination has a tap of its own,
+        and may be another QEMU.
 
         :avocado: tags=patch:macvtap,patch:14,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
         """
@@ -43,10 +44,11 @@ class Macvtap(LiveUpdateTest):
             self._expect_ordinary_migration_without_tap(case)
 
     def test_guest_reset_while_packet_waits_is_updated(self) -> None:
-        """A paused guest is reset while a packet waits for its second queue pair; it is updated, boots and uses both.
+        """An update succeeds after a paused guest was reset while a packet waited for its second queue pair.
 
-        The reset disables the queue. The packet must neither hide that from the target nor reach the guest that boots.
-        Without vhost. Patch 12 (tap: hand over the packet that a full ring keeps waiting).
+        The guest boots afterwards and uses both queue pairs. The reset disables the queue. The packet must neither hide
+        that from the target nor reach the guest that boots. Without vhost. Patch 12 (tap: hand over the packet that a
+        full ring keeps waiting).
 
         :avocado: tags=patch:full-ring,patch:12,patch:macvtap,patch:14,mechanism:cpr,vhost:off,queues:2
         """

@@ -89,7 +89,7 @@ class Moments(LiveUpdateTest):
             expect_no_driver(case, updater)
 
     def test_moments_without_vhost(self) -> None:
-        """Without vhost: a guest is updated while it is suspended to RAM, or while its driver has broken a ring.
+        """Without vhost, updates succeed while the guest is suspended to RAM, or its driver has broken a ring.
 
         For QEMU's devices a suspended guest is stopped, and they get no event when it runs again. The guest has another
         NIC, which has no netdev. Patch 9.

@@ -60,7 +60,9 @@ class QueuePairsInUse(LiveUpdateTest):
             exchange_packets(case, 1, "after-fewer-queue-pairs")
 
     def test_unused_queues_stay_detached(self) -> None:
-        """A guest that uses 2 of 4 queue pairs is updated, uses all 4, is updated again, then uses 1.
+        """Queue pairs that a guest does not use stay detached, and carry packets when it begins to use them.
+
+        The guest uses 2 of 4 queue pairs, all 4 after an update, and 1 after another update.
 
         Checked: nothing is lost; each tap queue is attached or detached as before; a flow stays in its queue;
         ``ethtool -L`` works after the update, and the queues that the guest starts to use carry packets without loss.
@@ -74,7 +76,7 @@ class QueuePairsInUse(LiveUpdateTest):
         self._update_with_unused_queues(vhost=False)
 
     def test_unused_vhost_queues_stay_detached(self) -> None:
-        """With vhost-net: a guest that uses 2 of 4 queue pairs is updated, uses all 4, is updated again, then uses 1.
+        """With vhost-net, unused queue pairs stay detached, and carry packets when the guest begins to use them.
 
         Checked: as with vhost off, and vhost's workers for all four.
         Origin: patches 7 and 8 of the series.
@@ -84,7 +86,7 @@ class QueuePairsInUse(LiveUpdateTest):
         self._update_with_unused_queues(vhost=True)
 
     def test_queue_pairs_toggled_during_updates(self) -> None:
-        """A guest switches between 1 and 4 queue pairs every 30 ms while two updates run.
+        """Two updates succeed while the guest switches between 1 and 4 queue pairs every 30 ms.
 
         Checked: no QEMU dies or complains; no change that the guest requested was refused; the guest ends with the
         number that it set last; all its queues carry packets without loss then. Packets that are lost while it toggles

@@ -198,7 +198,7 @@ def check_baseline(
     if not samples and not problems:
         raise UsageError(
             f"check {results} against {path}",
-            f"no case in common: {', '.join(now)}; {', '.join(baseline.cases)}",
+            f"no case in common: the run has {', '.join(now)}, the baseline {', '.join(baseline.cases)}",
             "run the tests that the baseline has",
         )
     oldest = baseline.qemu[0] if baseline.qemu else BaselineQemu()

@@ -219,7 +219,7 @@ def compare_saved(a: Path, b: Path, policy: Policy, effect: Effect, command: str
     if not samples and not other:
         raise UsageError(
             f"compare {a} with {b}",
-            f"no case in common: {', '.join(guests_a)}; {', '.join(guests_b)}",
+            f"no case in common: A has {', '.join(guests_a)}, B has {', '.join(guests_b)}",
             "run the same tests on both",
         )
     # a comparison that was interrupted has no description of its machine

@@ -48,7 +48,7 @@ def test_changed_missing_and_new_values_are_differences() -> None:
     )
     check = equivalence_check(record, "equivalent-after-update")
     assert check.outcome is Outcome.FAIL
-    assert check.message.startswith("after update 2 3 of 4 values differ: qom/machine/nic/mac was 52:54, is 52:55; ")
+    assert check.message.startswith("3 of 4 values differ after update 2: qom/machine/nic/mac was 52:54, is 52:55; ")
     assert "process/threads/leaked was absent, is 1" in check.message
 
 
@@ -122,7 +122,7 @@ def test_a_side_that_was_read_and_is_refused_differs(error: Exception, outcome: 
     check = equivalence_check(record, "equivalent-after-update")
     assert check.outcome is outcome
     if outcome is Outcome.FAIL:
-        assert "1 of 2 values differ: kernel was readable, is refused: " in check.message
+        assert "values differ after update 1: kernel was readable, is refused: " in check.message
     same = compare(after, after, StatePair.UPDATE, Mechanism.CPR, ())
     assert equivalence_check(same, "x").outcome is Outcome.INCONCLUSIVE
 

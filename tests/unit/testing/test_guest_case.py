@@ -30,7 +30,10 @@ pytestmark = pytest.mark.fast
 
 def test_checks_of_a_labelled_update_keep_their_property() -> None:
     known, other = Check("descriptors-same-file", Outcome.PASS), Check("resumed-once", Outcome.PASS)
-    assert (labelled(known, "first").name, labelled(known, "first").family) == ("first-same-files", known.name)
+    assert (labelled(known, "first").name, labelled(known, "first").family) == (
+        "first-descriptors-same-file",
+        known.name,
+    )
     assert (labelled(other, "first").name, labelled(other, "first").family) == ("first-resumed-once", other.name)
 
 
@@ -164,8 +167,8 @@ def test_a_source_that_need_not_survive_has_no_check_of_its_state(
 
 def test_a_case_ends_also_at_a_failed_check_of_an_update(tmp_path: Path) -> None:
     reopened = replace(GOOD, pairings=(Pairing(SOURCE[0], None), Pairing(None, TARGET[0]), GOOD.pairings[1]))
-    case = guest_case(tmp_path, lambda: None, stop_at="^first-same-files: ")
-    with pytest.raises(CaseEnded, match="it stops at the failed check first-same-files"):
+    case = guest_case(tmp_path, lambda: None, stop_at="^first-descriptors-same-file: ")
+    with pytest.raises(CaseEnded, match="it stops at the failed check first-descriptors-same-file"):
         case.add_update(reopened, NETDEVS, label="first")
     assert case.evidence.updates == 2
 

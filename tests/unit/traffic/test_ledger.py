@@ -213,7 +213,7 @@ def test_packets_of_other_streams_explain_nothing() -> None:
     after: dict[str, int | None] = {"capture.frames": 130, "capture.captured": 98, "capture.drops": 0}
     after["capture.others"] = 30
     capture = next(hop for hop in count_hops(dict.fromkeys(after, 0), after) if hop.hop == "capture")
-    assert (capture.dropped, capture.others, capture.unexplained) == (0, 30, 2)
+    assert (capture.dropped, capture.others, capture.unaccounted) == (0, 30, 2)
     packets = place(missing(1, 2, 3, direction=Direction.RETURN), [capture], NO_DROPS, UPDATES)
     assert placed_at(packets) == {"capture": 2, HopName.UNEXPLAINED: 1}
 
@@ -223,7 +223,7 @@ def test_announcements_of_qemu_do_not_hide_answers_that_it_lost() -> None:
     after |= dict.fromkeys(("tap.rx_dropped", "tap.rx_errors"), 0)
     hops = count_hops(dict.fromkeys(after, 0), after)
     qemu = next(hop for hop in hops if (hop.hop, hop.direction) == (HopName.QEMU, Direction.RETURN))
-    assert (qemu.entered, qemu.unexplained) == (105, 3)
+    assert (qemu.entered, qemu.unaccounted) == (105, 3)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_absent_counters_are_not_zero() -> None:
     before: dict[str, int | None] = {"sender.sent": 0, "station.tx_packets": None}
     after: dict[str, int | None] = {"sender.sent": 10, "station.tx_packets": 10}
     first = count_hops(before, after)[0]
-    assert (first.entered, first.left, first.dropped, first.unexplained) == (10, None, None, None)
+    assert (first.entered, first.left, first.dropped, first.unaccounted) == (10, None, None, None)
     absent = absent_counters(before, after)
     assert "station.tx_packets" in absent
     assert "sender.sent" not in absent

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -51,6 +52,12 @@ def copied_taps(machine: Machine) -> Iterator[PassedFds]:
 def nonblocking_taps(machine: Machine) -> list[bool]:
     """Whether O_NONBLOCK is set, for each tap descriptor."""
     return [row.nonblocking for row in read_table(machine.pid).of_kind("tap")]
+
+
+def detached_queues(machine: Machine) -> dict[str, int]:
+    """How many queues are detached, by name of the interface without its number, which differs in the target."""
+    queues = [queue for queue in read_tap_queues(machine.pid) if queue.detached]
+    return Counter(queue.interface.rstrip("0123456789") for queue in queues)
 
 
 def migrate_ordinarily(guest: RunningGuest) -> dict[str, list[bool]]:
@@ -105,9 +112,9 @@ class CprOff(LiveUpdateTest):
         """With ``cpr=off``, which is the default, nothing of a netdev is saved or sent, and scripts run as usual.
 
         Three netdevs, with ``cpr`` left out and off, by name, with scripts, and with a descriptor from management; the
-        update is with new taps. The target's up script and the source's down script run, and the target's own vhost
-        carries packets afterwards. Patch 3 (vhost: reset vhost devices for cpr), 6 (tap: cpr support), 8 (tap: cpr
-        fixes).
+        update is with new taps. The target's up script and the source's down script run, the queue pair that the guest
+        does not use is detached, and the target's own vhost carries packets afterwards. Patch 3 (vhost: reset vhost
+        devices for cpr), 6 (tap: cpr support), 8 (tap: cpr fixes).
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,patch:cpr-fixes,patch:8
         :avocado: tags=mechanism:link-switch,vhost:on,queues:2
@@ -130,6 +137,9 @@ class CprOff(LiveUpdateTest):
                 "no trace record cpr_save_fd of a netdev",
                 "with cpr=off, QEMU saved descriptors",
             )
+            case.guest.agent.set_queue_pairs(1)
+            detached = detached_queues(case.guest.machine)
+            case.require("queue-unused", bool(detached), "a queue that the guest does not use is detached", detached)
             files = RecordSentFds()
             result = case.live_update(label="link-switch", hooks=[files])
             case.expect_empty(
@@ -143,6 +153,12 @@ class CprOff(LiveUpdateTest):
                 [item for item in result.pairings if item.paired],
                 "no tap or vhost file is open in both QEMUs",
                 "with cpr=off, descriptors were handed over",
+            )
+            case.expect_equal(
+                "queues-detached",
+                detached_queues(case.guest.machine),
+                detached,
+                "with cpr=off, taps of the target have other queues detached than those of the source had",
             )
             case.expect_answers("link-switch")
             check_vhost_carries(case, "vhost-carries-packets", probes, trace, time.time_ns())

@@ -7,17 +7,15 @@ import lzma
 import shlex
 import sys
 import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
 from cprlib.errors import BuildFailed
 
 AR_MAGIC = b"!<arch>\n"
 HEADER = 60  # bytes of a member's header
-ERRORS = (OSError, EOFError, ValueError, tarfile.TarError, lzma.LZMAError, zlib.error)
 
 
 def unpack_deb(deb: Path, folder: Path, members: Sequence[str] = ()) -> None:
@@ -38,7 +36,7 @@ def unpack_deb(deb: Path, folder: Path, members: Sequence[str] = ()) -> None:
                 missing -= matching
                 if matching or not members:
                     _extract(archive, item, folder)
-    except _errors() as error:
+    except (OSError, EOFError, ValueError, tarfile.TarError, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         advice = f"run: rm {shlex.quote(str(deb))}; then repeat"
@@ -52,26 +50,14 @@ def unpack_zstd(packed: bytes) -> bytes:
 
     :raises ValueError: it is not, or is cut off.
     """
-    zstd = _zstd()
-    try:
-        return bytes(zstd.decompress(packed))
-    except zstd.ZstdError as error:
-        raise ValueError(str(error)) from error
-
-
-def _zstd() -> Any:
-    """The module for zstd; imported when something is compressed so, because the first builds begin without it."""
-    if sys.version_info >= (3, 14):
+    if sys.version_info >= (3, 14):  # imported here because the first builds begin without it
         from compression import zstd  # noqa: PLC0415
     else:
         from backports import zstd  # noqa: PLC0415
-    return zstd
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """Errors of a damaged package; those of zstd only when it is in use."""
-    used = [sys.modules[name] for name in ("compression.zstd", "backports.zstd") if name in sys.modules]
-    return (*ERRORS, *(module.ZstdError for module in used))
+    try:
+        return zstd.decompress(packed)
+    except zstd.ZstdError as error:
+        raise ValueError(str(error)) from error
 
 
 def _extract(archive: tarfile.TarFile, item: tarfile.TarInfo, folder: Path) -> None:
@@ -90,11 +76,14 @@ def _extract(archive: tarfile.TarFile, item: tarfile.TarInfo, folder: Path) -> N
 def _opened(stream: IO[bytes]) -> IO[bytes]:
     """The unpacked tar archive with the package's files.
 
-    :raises ValueError: the file has another format.
+    :raises ValueError: the file has another format, or is cut off.
     """
     for name, size in _ar_members(stream):
         if name.startswith("data.tar"):
-            return _decompressed(name, _Part(stream, size))
+            content = stream.read(size)
+            if len(content) < size:
+                raise ValueError("it is cut off")
+            return _decompressed(name, content)
         stream.seek(size + size % 2, io.SEEK_CUR)
     raise ValueError("it has no data.tar")
 
@@ -107,32 +96,13 @@ def _ar_members(stream: IO[bytes]) -> Iterator[tuple[str, int]]:
         yield header[:16].decode("ascii", "replace").strip().rstrip("/"), int(header[48:58])
 
 
-class _Part(io.RawIOBase):
-    """The next bytes of a stream, as a stream of their own."""
-
-    def __init__(self, stream: IO[bytes], size: int) -> None:
-        super().__init__()
-        self._stream = stream
-        self._left = size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        data = self._stream.read(min(len(buffer), self._left))
-        self._left -= len(data)
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _decompressed(name: str, part: _Part) -> IO[bytes]:
-    whole = io.BufferedReader(part, 1 << 20)
+def _decompressed(name: str, content: bytes) -> IO[bytes]:
     match name.rpartition(".")[2]:
         case "xz":
-            return lzma.LZMAFile(whole)
+            return lzma.LZMAFile(io.BytesIO(content))
         case "zst":
-            return cast(IO[bytes], _zstd().ZstdFile(whole))
+            return io.BytesIO(unpack_zstd(content))
         case "tar":
-            return whole
+            return io.BytesIO(content)
         case other:
             raise ValueError(f"data.tar.{other} is compressed in an unknown way")

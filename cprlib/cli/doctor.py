@@ -14,9 +14,9 @@ from cprlib.errors import ExitStatus
 @click.option("--json", "as_object", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_object: bool) -> int:
     """Report whether tests run natively or in the lab, why, and how to provide what is missing."""
-    from cprlib.lab.doctor import as_json, examine, render_text, usable
+    from cprlib.lab.doctor import as_json, check_host, check_lab, render_text, usable
 
-    findings = examine()
+    findings = [*check_host(), *check_lab()]
     if as_object:
         click.echo(json.dumps(as_json(findings), indent=2))
     else:

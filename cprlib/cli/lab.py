@@ -21,7 +21,6 @@ from cprlib.lab.engine import (
     ENGINES,
     LabCommand,
     LabEngine,
-    LabOutcome,
     run_in_lab,
     standard_streams,
 )
@@ -104,6 +103,6 @@ def _lab(
         yield make_engine(engine, kernel), LabCommand(argv, Path.cwd(), results=folder, memory=memory, seconds=seconds)
 
 
-def _status(outcome: LabOutcome) -> int:
+def _status(returncode: int) -> int:
     """Exit status of the command, or 128 plus the number of the signal that killed it, as in shells."""
-    return outcome.returncode if outcome.returncode >= 0 else 128 - outcome.returncode
+    return returncode if returncode >= 0 else 128 - returncode

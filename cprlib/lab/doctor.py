@@ -41,11 +41,6 @@ NAMESPACE_SETTINGS = (  # sysctl, the value that forbids user namespaces, what i
 LIST_DEVICES = "test -c /dev/net/tun && echo tun; test -c /dev/vhost-net && echo vhost-net"
 
 
-def examine() -> list[Diagnosis]:
-    """Run all checks; takes a few seconds at most."""
-    return [*check_host(), *check_lab()]
-
-
 def failures(findings: Iterable[Diagnosis], mode: Mode) -> list[Diagnosis]:
     return [one for one in findings if one.area in (mode, "both") and one.level is Level.FAIL]
 

@@ -83,20 +83,6 @@ class Attempt:
     boot_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class LabOutcome:
-    """Result of a command.
-
-    :param returncode: exit status, negative for the signal that killed it.
-    :param attempts: number of labs, at least 1.
-    :param lost: reasons why labs were lost, ``attempts - 1`` items.
-    """
-
-    returncode: int
-    attempts: int
-    lost: tuple[str, ...]
-
-
 class LabEngine(Protocol):
     """Starts labs of one kind."""
 
@@ -109,23 +95,22 @@ class LabEngine(Protocol):
         """
 
 
-def run_in_lab(engine: LabEngine, command: LabCommand, streams: LabStreams, attempts: int = ATTEMPTS) -> LabOutcome:
+def run_in_lab(engine: LabEngine, command: LabCommand, streams: LabStreams, attempts: int = ATTEMPTS) -> int:
     """Run a command in a fresh kernel; again in a new lab when the first one dies.
 
     :param attempts: number of labs to try.
+    :returns: exit status of the command, negative for the signal that killed it.
     :raises LabFailure: a lab cannot be started here.
     :raises LabLost: every lab died; the result of the command is unknown.
     :raises DeadlineExceeded: the command did not end in time.
     """
-    lost: list[str] = []
+    lost = 0
     while True:
         try:
-            attempt = engine.attempt(command, streams)
+            return engine.attempt(command, streams).returncode
         except LabLost as error:
-            lost.append(error.happened)
-            streams.lost(len(lost), error)
-            if len(lost) >= attempts:
-                happened = f"{len(lost)} labs in a row died; the last one: {error.happened}"
+            lost += 1
+            streams.lost(lost, error)
+            if lost >= attempts:
+                happened = f"{lost} labs in a row died; the last one: {error.happened}"
                 raise LabLost(error.tried, happened, error.advice, details=error.details) from error
-        else:
-            return LabOutcome(attempt.returncode, len(lost) + 1, tuple(lost))

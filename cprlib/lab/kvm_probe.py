@@ -10,6 +10,7 @@ instructions and then fails in the start-up code of a kernel.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -35,7 +36,7 @@ def probe(path: str = "/dev/kvm") -> str:
     machine = fcntl.ioctl(kvm, KVM_CREATE_VM, 0)
     memory = mmap.mmap(-1, mmap.PAGESIZE)
     memory[: len(CODE)] = CODE
-    address = _address(memory)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     region = struct.pack("=IIQQQ", 0, 0, CODE_ADDRESS, mmap.PAGESIZE, address)
     fcntl.ioctl(machine, KVM_SET_USER_MEMORY_REGION, region)
     vcpu = fcntl.ioctl(machine, KVM_CREATE_VCPU, 0)
@@ -57,12 +58,6 @@ def probe(path: str = "/dev/kvm") -> str:
         offset = struct.unpack_from("=Q", run, 40)[0]
         written += run[offset : offset + 1]
     return "its guest does not halt"
-
-
-def _address(memory: mmap.mmap) -> int:
-    import ctypes  # noqa: PLC0415 - only needed here
-
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 if __name__ == "__main__":

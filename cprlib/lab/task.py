@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -22,7 +21,7 @@ from typing import Any
 
 from cprlib.errors import CprlibError, LabLost
 from cprlib.files import write_json
-from cprlib.lab.engine import ATTEMPTS, LabCommand, LabOutcome, LabStreams, run_in_lab
+from cprlib.lab.engine import ATTEMPTS, LabCommand, LabStreams, run_in_lab
 from cprlib.lab.engines import engine_of_files
 from cprlib.process import describe_status
 
@@ -184,7 +183,7 @@ def run_task(spec: TaskSpec) -> None:
     folder = Path(spec.output_dir)
     relay = Relay(client, folder)
     client.send({"status": "started", "output_dir": spec.output_dir})
-    outcome: LabOutcome | None = None
+    returncode: int | None = None  # unknown
     try:
         engine = engine_of_files(spec.files)
         command = LabCommand(
@@ -197,9 +196,9 @@ def run_task(spec: TaskSpec) -> None:
         )
         with signals_to_lab() as signals:
             streams = LabStreams(relay.messages, relay.errors, relay.lost, signals=signals)
-            outcome = run_in_lab(engine, command, streams)
+            returncode = run_in_lab(engine, command, streams)
         if not client.finished:
-            client.error(f"the process of the test ended without a result (status {outcome.returncode})", "TestLost")
+            client.error(f"the process of the test ended without a result (status {returncode})", "TestLost")
     except CprlibError as error:
         client.log(f"{error.one_line()}\n{error.details}")
         client.error(error.one_line(), type(error).__name__)
@@ -207,11 +206,11 @@ def run_task(spec: TaskSpec) -> None:
         client.error(f"the host side of the lab failed: {error!r}", type(error).__name__)
         raise
     finally:
-        lost = {"attempts": max(1, len(relay.reasons)), "lost": relay.reasons}
-        record = dataclasses.asdict(outcome) if outcome else lost
+        attempts = max(1, len(relay.reasons) + (returncode is not None))
+        record = {"engine": spec.engine, "returncode": returncode, "attempts": attempts, "lost": relay.reasons}
         _take_templates(folder)
         with contextlib.suppress(CprlibError):
-            write_json(folder / LAB_FILE, {"engine": spec.engine, **record}, mode=0o600)
+            write_json(folder / LAB_FILE, record, mode=0o600)
 
 
 if __name__ == "__main__":

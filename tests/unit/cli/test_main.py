@@ -35,7 +35,7 @@ def end_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("cprlib.lab.doctor.examine", fail)
+    monkeypatch.setattr("cprlib.lab.doctor.check_host", fail)
     return main(["doctor"])
 
 

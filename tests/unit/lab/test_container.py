@@ -50,9 +50,9 @@ def test_lab_starts_in_a_container_with_its_devices() -> None:
         pytest.skip(f"no lab kernel: {error}")
     script = (
         "from pathlib import Path; from cprlib.lab.engine import *; from cprlib.lab.engines import make_engine; "
-        "import sys; out = run_in_lab(make_engine('uml'), "
+        "import sys; status = run_in_lab(make_engine('uml'), "
         "LabCommand(('sh', '-c', 'id -u; test -c /dev/vhost-net && test -c /dev/net/tun && echo devices'), Path('/'), "
-        "{'PATH': '/usr/bin:/bin'}), standard_streams()); sys.exit(out.returncode)"
+        "{'PATH': '/usr/bin:/bin'}), standard_streams()); sys.exit(status)"
     )
     done = contained(sys.executable, "-c", script, kernel=str(kernel))
     assert (done.returncode, done.stdout) == (0, "0\ndevices\n"), done.stderr

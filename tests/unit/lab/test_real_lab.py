@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import CprlibError, LabLost
-from cprlib.lab.engine import LabCommand, LabOutcome, LabStreams, run_in_lab
+from cprlib.lab.engine import LabCommand, LabStreams, run_in_lab
 from cprlib.lab.engines import find_kernel, make_engine
 from cprlib.lab.uml import LAYERS, UmlEngine
 
@@ -26,19 +26,18 @@ def engine() -> UmlEngine:
     return made
 
 
-def run(engine: UmlEngine, script: str, results: Path | None = None) -> tuple[LabOutcome, str, str]:
+def run(engine: UmlEngine, script: str, results: Path | None = None) -> tuple[int, str, str]:
     out, err = bytearray(), bytearray()
     command = LabCommand(("sh", "-c", script), Path("/"), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, results, 30)
-    outcome = run_in_lab(engine, command, LabStreams(out.extend, err.extend))
-    return outcome, out.decode(), err.decode()
+    returncode = run_in_lab(engine, command, LabStreams(out.extend, err.extend))
+    return returncode, out.decode(), err.decode()
 
 
 def test_devices_root_and_results(engine: UmlEngine, tmp_path: Path) -> None:
     script = (
         f"id -u; test -c /dev/vhost-net -a -c /dev/net/tun && echo devices; echo e >&2; echo r > {tmp_path}/r; exit 7"
     )
-    outcome, out, err = run(engine, script, tmp_path)
-    assert (outcome.returncode, out, err) == (7, "0\ndevices\n", "e\n")
+    assert run(engine, script, tmp_path) == (7, "0\ndevices\n", "e\n")
     assert (tmp_path / "r").read_text() == "r\n"
 
 

@@ -118,4 +118,5 @@ def test_two_lost_labs_finish_the_task_as_lab_lost(job: Job, monkeypatch: pytest
     assert (messages[-1]["status"], messages[-1]["result"]) == ("finished", "error")
     assert messages[-1]["fail_class"] == "LabLost"
     assert "died again" in messages[-1]["fail_reason"]
-    assert json.loads((job.results / "lab.json").read_text())["lost"] == ["died", "died again"]
+    record = json.loads((job.results / "lab.json").read_text())
+    assert record == {"engine": "scripted", "returncode": None, "attempts": 2, "lost": ["died", "died again"]}

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from cprlib.cleanup import temporary_folder
 from cprlib.errors import DeadlineExceeded, EnvironmentFailure, ProcessFailed, UsageError
@@ -142,26 +141,16 @@ def find_tests(
     return tuple(by_id[name] for name in dict.fromkeys(names))
 
 
-class Named(Protocol):
-    """A point of a matrix, a row of the scoreboard."""
-
-    @property
-    def name(self) -> str: ...
-
-
-Item = TypeVar("Item", bound=Named)
-
-
-def choose_named(items: Sequence[Item], patterns: Sequence[str], what: str, of: str, advice: str) -> tuple[Item, ...]:
-    """The items whose names match one of the patterns (``fnmatch``); all of them without patterns.
+def choose_names(names: Sequence[str], patterns: Sequence[str], what: str, of: str, advice: str) -> set[str]:
+    """The names that match one of the patterns (``fnmatch``); all of them without patterns.
 
     :param what, of, advice: for the message: ``point``, ``matrix push``.
     :raises UsageError: a pattern matches none.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(item.name, pattern) for item in items):
+        if not any(fnmatchcase(name, pattern) for name in names):
             raise UsageError(f"choose {what}s {pattern!r} of {of}", f"no {what} matches", advice)
-    return tuple(item for item in items if not patterns or matches(item.name, patterns))
+    return {name for name in names if not patterns or matches(name, patterns)}
 
 
 @dataclass(frozen=True, slots=True)

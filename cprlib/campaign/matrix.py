@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from cprlib.build.series import find_base
-from cprlib.campaign.job import choose_named
+from cprlib.campaign.job import choose_names
 from cprlib.errors import UsageError
 from cprlib.files import project_folder, write_text
 from cprlib.qemu.binary import QemuBinary
@@ -62,8 +62,10 @@ class Matrix:
 
         :raises UsageError: a pattern matches none.
         """
-        first = ", ".join(point.name for point in self.points[:3])
-        return choose_named(self.points, patterns, "point", f"matrix {self.name}", f"the first ones are {first}")
+        names = [point.name for point in self.points]
+        advice = f"the first ones are {', '.join(names[:3])}"
+        chosen = choose_names(names, patterns, "point", f"matrix {self.name}", advice)
+        return tuple(point for point in self.points if point.name in chosen)
 
 
 def _find_matrix(name: str) -> Path:
@@ -248,11 +250,12 @@ def plan_matrix(name: str, patterns: Sequence[str], shard: str | None, *, own_qe
     matrix = load_matrix(name)
     if own_qemu:
         matrix = without(matrix, BASE)
+        if not matrix.points:
+            raise UsageError(f"run matrix {name}", "its points differ in their base alone", "run it without --qemu")
+    points = matrix.only(patterns)
     number, count = parse_shard(shard) if shard else (1, 1)
-    run = MatrixRun(matrix, matrix.only(patterns), number, count)
-    if not run.own:
-        raise UsageError(f"run matrix {name}", "it has no points", "see docs/matrix.md")
-    return run
+    shard_of(points, number, count)  # refuses an empty one
+    return MatrixRun(matrix, points, number, count)
 
 
 def _variants(path: Path, tried: str) -> list[list[Any]]:

@@ -16,7 +16,7 @@ from cprlib.build.progress import Progress
 from cprlib.build.qemu import build_qemu
 from cprlib.build.series import find_base, load_bases
 from cprlib.build.stock_qemu import stock_qemu
-from cprlib.campaign.job import choose_named
+from cprlib.campaign.job import choose_names
 from cprlib.campaign.store import STORE_VERSION, Store
 from cprlib.qemu.binary import QemuBinary
 from cprlib.update.mechanism import Mechanism
@@ -115,22 +115,19 @@ def choose_rows(patterns: Sequence[str]) -> tuple[Row, ...]:
     """
     rows = all_rows()
     known = ", ".join(dict.fromkeys(row.qemu.name for row in rows))
-    return choose_named(rows, patterns, "row", "the scoreboard", f"QEMUs are {known}")
+    chosen = choose_names([row.name for row in rows], patterns, "row", "the scoreboard", f"QEMUs are {known}")
+    return tuple(row for row in rows if row.name in chosen)
 
 
 def _stock() -> list[Qemu]:
     found = {
-        release: Qemu(f"stock-{release}", f"stock, package of Debian {suite}", functools.partial(_unpacked, suite))
+        release: Qemu(f"stock-{release}", f"stock, package of Debian {suite}", functools.partial(stock_qemu, suite))
         for suite, release in STOCK.items()
     }
     for base in FROM_SOURCE:
         title = f"stock, built here from the source package of Debian {find_base(base).suite}"
         found[base] = Qemu(f"stock-{base}", title, functools.partial(build_qemu, base, False))
     return [found[release] for release in sorted(found, key=lambda text: tuple(map(int, text.split("."))))]
-
-
-def _unpacked(suite: str, progress: Progress) -> QemuBinary:
-    return stock_qemu(suite, progress)
 
 
 def _series() -> list[Qemu]:

@@ -112,6 +112,14 @@ def test_without_a_base_points_that_are_the_same_become_one(night: Matrix) -> No
     assert plan_matrix("night", [], None, own_qemu=True).bases("10.0") == ("10.0",)
 
 
+def test_a_matrix_of_bases_alone_is_not_for_another_qemu(tmp_path: Path) -> None:
+    path = tmp_path / "bases.yaml"
+    path.write_text('points: !mux\n  old:\n    base: "10.0"\n  new:\n    base: "10.2"\n')
+    assert plan_matrix(str(path), [], None, own_qemu=False).bases("10.0") == ("10.0", "10.2")
+    with pytest.raises(UsageError, match="differ in their base alone; run it without --qemu"):
+        plan_matrix(str(path), [], None, own_qemu=True)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 80])
 def test_shards_share_all_points_and_overlap_nowhere(night: Matrix, count: int) -> None:
     shards = [shard_of(night.points, number, count) for number in range(1, count + 1)]

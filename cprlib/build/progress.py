@@ -192,11 +192,10 @@ class TerminalProgress(_StreamProgress):
             return 80
 
 
-def console_progress(stream: TextIO | None = None) -> Progress:
-    """Clocks for a terminal, else lines; on standard error by default."""
-    chosen = stream or sys.stderr
+def console_progress() -> Progress:
+    """Clocks for a terminal, else lines; on standard error."""
     dumb = os.environ.get("TERM", "dumb") == "dumb"
-    return TerminalProgress(chosen) if chosen.isatty() and not dumb else LineProgress(chosen)
+    return TerminalProgress() if sys.stderr.isatty() and not dumb else LineProgress()
 
 
 def seconds_text(seconds: float) -> str:

@@ -110,12 +110,12 @@ def diff_of(patch: Path) -> bytes:
     return text[found.start() :].encode(errors="surrogateescape") if found else b""
 
 
-def load_bases(path: Path | None = None) -> dict[str, Base]:
+def load_bases() -> dict[str, Base]:
     """The bases of images/qemu/bases.toml by name.
 
     :raises UsageError: the file is malformed.
     """
-    file = path or project_folder() / "images" / "qemu" / "bases.toml"
+    file = project_folder() / "images" / "qemu" / "bases.toml"
     try:
         value = tomllib.loads(file.read_text(encoding="utf-8"))
         return {name: _base(name, item, value) for name, item in value.items()}

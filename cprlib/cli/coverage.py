@@ -74,7 +74,7 @@ def coverage(
     from cprlib.campaign.coverage.make_report import load_reasons, make_report
     from cprlib.campaign.coverage.output import PAGE_FILE, report_text, write_report
     from cprlib.lab.doctor import choose_engine
-    from cprlib.report.environment import describe_environment
+    from cprlib.report.environment import describe_machine
     from cprlib.report.formatting import utc
     from cprlib.report.results_folder import new_results_folder, require_results
     from cprlib.report.run_json import read_machine
@@ -100,7 +100,7 @@ def coverage(
             environment = _run_suite(results, build.qemu, references, parameters, engine, parallel)
     else:
         machine = read_machine(earlier[0])
-        environment = machine[0] if machine else describe_environment()
+        environment = machine[0] if machine else describe_machine()
     report_progress("reading the counters of the cases")
     report = make_report(
         base,

@@ -10,7 +10,7 @@ from pathlib import Path
 from cprlib import files
 from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import InstrumentError
-from cprlib.report.environment import Environment, describe_environment, join_environments
+from cprlib.report.environment import Environment, describe_machine, join_environments
 from cprlib.report.finding_groups import finding_groups
 from cprlib.report.html import HTML_FILE, report_page
 from cprlib.report.junit import junit_text, tap_text
@@ -95,7 +95,7 @@ def judge_results(
         verdict = combine((*verdict.findings, *(inconclusive("run", text) for text in problems)), "no case finished")
     if environment is None:
         machines = [shard.environment for shard in matrix.shards] if matrix else []
-        environment = join_environments(machines) if machines else describe_environment()
+        environment = join_environments(machines) if machines else describe_machine()
     groups, patches = finding_groups(cases, command), patch_results(cases)
     return RunReport(results, verdict, cases, policy, environment, command, tuple(problems), groups, patches)
 

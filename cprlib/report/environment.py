@@ -9,7 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,30 +64,19 @@ class Environment:
         return ", ".join(filter(None, (self.cpu or "unknown CPU", cores, f"Linux {self.kernel}".rstrip())))
 
 
-def describe_environment(
-    *, mode: str = "", engine: str = "", lab_kernel: Path | None = None, accelerator: str = ""
-) -> Environment:
-    """Describe this machine.
-
-    Parameters as in :class:`Environment`.
-
-    :param lab_kernel: path of the lab's kernel.
-    """
+def describe_machine() -> Environment:
+    """Describe this machine and the software on it."""
     return Environment(
-        mode=mode,
-        engine=engine,
         kernel=platform.release(),
         architecture=platform.machine(),
         distribution=_distribution(),
         cpu=_cpu_model(),
         cores=usable_cores(),
-        memory_mib=_memory_mib(),
+        memory_mib=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20,
         python=platform.python_version(),
         cprlib=cprlib.__version__,
         commit=project_commit(),
         packages=_packages(),
-        lab_kernel=_content_hash(lab_kernel) if lab_kernel else "",
-        accelerator=accelerator,
     )
 
 
@@ -95,12 +84,14 @@ def describe_run(engine: str | None, *, lab_kernel: Path | None = None, accelera
     """Describe this machine for a run.
 
     :param engine: of the lab; None for a native run.
+    :param lab_kernel: path of the lab's kernel.
     :param accelerator: of the guests; the usual one of the engine when empty.
     """
-    return describe_environment(
+    return replace(
+        describe_machine(),
         mode="lab" if engine else "native",
         engine=engine or "",
-        lab_kernel=lab_kernel,
+        lab_kernel=_content_hash(lab_kernel) if lab_kernel else "",
         accelerator=accelerator or ("tcg" if engine == "uml" else "kvm"),
     )
 
@@ -147,12 +138,6 @@ def _cpu_model() -> str:
             if name.strip() == "model name":
                 return value.strip()
     return ""
-
-
-def _memory_mib() -> int | None:
-    with contextlib.suppress(OSError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
-    return None
 
 
 def _packages() -> dict[str, str]:

@@ -164,14 +164,14 @@ def at_most(affected: int, updates: int) -> float:
     return float(interval.high)
 
 
-def chance_to_see(updates: int, share: float = WORTH_SEEING) -> float:
-    """The probability that at least one of these updates is affected."""
-    return 1 - (1 - share) ** updates
+def chance_to_see(updates: int) -> float:
+    """The probability that at least one of these updates is affected by what affects one of ten."""
+    return 1 - (1 - WORTH_SEEING) ** updates
 
 
-def updates_needed(share: float = WORTH_SEEING, chance: float = CONFIDENCE) -> int:
-    """Updates needed to see an event of this share with this probability: 29 for one in ten and 95 %."""
-    return math.ceil(math.log(1 - chance) / math.log(1 - share))
+def updates_needed() -> int:
+    """Updates needed to see what affects one of ten with a probability of 95 %: 29."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - WORTH_SEEING))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Check, Outcome
 from cprlib.report.build_report import build_report, judge_results
-from cprlib.report.environment import Environment, describe_environment, describe_run
+from cprlib.report.environment import Environment, describe_run
 from cprlib.report.results_folder import start_case
 from cprlib.report.run_json import RUN_SCHEMA_FILE, run_value
 from cprlib.report.summary import MARKDOWN_LINES, markdown_summary, result_table
@@ -230,7 +230,7 @@ def test_run_json_fits_its_schema(tmp_path: Path) -> None:
     put(tmp_path, CaseEvidence("least", Mechanism.NONE))
     schema = json.loads(RUN_SCHEMA_FILE.path.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    value = run_value(judge_results(tmp_path, DEFAULT, environment=describe_environment(mode="lab", engine="uml")))
+    value = run_value(judge_results(tmp_path, DEFAULT, environment=describe_run("uml")))
     RUN_SCHEMA_FILE.check(value)
     jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
     assert value["environment"]["cores"]

@@ -16,7 +16,7 @@ import contextlib
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.build import store
@@ -42,12 +42,6 @@ class GuestTemplate:
 
     key: str
     state: Path
-    kernel_arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    key: str
     kernel_arguments: str
 
 
@@ -78,18 +72,19 @@ def find_template(key: str) -> GuestTemplate | None:
 def read_template(folder: Path) -> GuestTemplate | None:
     """The template in a folder; None when it is not complete."""
     try:
-        record = load_json(_Record, (folder / RECORD).read_bytes())
-    except (OSError, BadValue):
+        record = load_json(dict[str, str], (folder / RECORD).read_bytes())
+        template = GuestTemplate(record["key"], folder / STATE, record["kernel_arguments"])
+    except (OSError, BadValue, KeyError):
         return None
-    known, rate = TSC_WORD.search(record.kernel_arguments), host_tsc_khz()
+    known, rate = TSC_WORD.search(template.kernel_arguments), host_tsc_khz()
     if known and (rate is None or abs(int(known[1]) / rate - 1) > TSC_ERROR):
         return None
-    return GuestTemplate(record.key, folder / STATE, record.kernel_arguments)
+    return template
 
 
 def complete_template(folder: Path, key: str, settings: MachineSettings) -> None:
     """Mark a folder with a saved state as a template."""
-    write_json(folder / RECORD, asdict(_Record(key, settings.kernel_arguments)))
+    write_json(folder / RECORD, {"key": key, "kernel_arguments": settings.kernel_arguments})
 
 
 def store_templates(results: Path) -> None:

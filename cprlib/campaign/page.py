@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,13 +21,8 @@ from cprlib.report.schema import SchemaFile
 Item = TypeVar("Item")
 TEMPLATES = Path(__file__).parent / "templates"
 
-
-def write_page(path: Path, text: str) -> None:
-    """Write a page or table, complete or not at all, readable by its owner alone.
-
-    :raises EnvironmentFailure: the folder cannot be written.
-    """
-    files.write_text(path, text, mode=0o600)
+write_page = functools.partial(files.write_text, mode=0o600)
+"""Write a page or table, complete or not at all, readable by its owner alone; as :func:`cprlib.files.write_text`."""
 
 
 def write_document(folder: Path, schema: SchemaFile, document: object) -> None:

@@ -126,10 +126,12 @@ class Session:
     def key(self, test: SuiteTest, parameters: Mapping[str, str], **digests: str) -> str:
         """The key of a result.
 
+        :param parameters: of the test; the guest's files are given by paths, in which the store has a digest of them.
         :param digests: of the QEMU and of what else decides the result.
         """
         where = {"engine": self.engine or "native", "lab_kernel": _kernel_state(self.assets.lab_kernel)}
-        return result_key(test.file, code_digest(), {**parameters, **digests, **where})
+        others = "\n".join(f"{name}={value}" for name, value in sorted({**parameters, **digests, **where}.items()))
+        return store.key_of(test=test.file, code=code_digest(), others=others)
 
 
 @contextlib.contextmanager
@@ -165,7 +167,7 @@ def has_key(folder: Path, key: str) -> bool:
 class ResultRecord:
     """``result.json`` in a job's folder.
 
-    :param key: digest of the inputs (:func:`result_key`).
+    :param key: digest of the inputs (:meth:`Session.key`).
     :param lab_lost: labs that died under the test.
     :param changed: an input was edited while the test ran, so the key may be wrong.
     """
@@ -226,13 +228,3 @@ def _kernel_state(path: Path | None) -> str:
         return str(path)
     state = path.stat()
     return f"{path} {state.st_size} {state.st_mtime_ns}"
-
-
-def result_key(test_file: Path, code: str, others: Mapping[str, str]) -> str:
-    """The key of a result.
-
-    :param code: from :func:`code_digest`.
-    :param others: files that the store names by their content (guest) are named by their paths.
-    """
-    text = "\n".join(f"{name}={value}" for name, value in sorted(others.items()))
-    return store.key_of(test=test_file, code=code, others=text)

@@ -42,6 +42,11 @@ EVIDENCE_FILES = (  # linked first, in this order; then the other files of the c
     "station.pcap",
     "reflector.json",
 )
+FILTERS = (  # of the templates, by their names
+    *(formatting.number, formatting.percent, formatting.duration, formatting.ms_range, formatting.by_direction),
+    *(formatting.checks_passed, formatting.has_figures, formatting.paired_descriptors),
+    *(worst_first, seconds_of, unexplained_packets),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +141,7 @@ def render(template: str, *folders: Path, **members: object) -> str:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    engine.filters.update(
-        number=formatting.number,
-        checks_passed=formatting.checks_passed,
-        has_figures=formatting.has_figures,
-        percent=formatting.percent,
-        duration=formatting.duration,
-        ms_range=formatting.ms_range,
-        by_direction=formatting.by_direction,
-        paired_descriptors=formatting.paired_descriptors,
-        mark=lambda outcome: formatting.MARK[outcome],
-        worst_first=worst_first,
-        seconds_of=seconds_of,
-        unexplained_packets=unexplained_packets,
-    )
+    engine.filters |= {each.__name__: each for each in FILTERS} | {"mark": formatting.MARK.__getitem__}
     return engine.get_template(template).render(utc=utc, **members)
 
 

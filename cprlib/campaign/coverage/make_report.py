@@ -69,12 +69,6 @@ def places_of(reason: UncoveredReason, sources: Mapping[str, Sequence[str]]) -> 
     return [(reason.file, start + offset + 1) for start in starts for offset in range(count)]
 
 
-def reasons_by_place(
-    reasons: Sequence[UncoveredReason], sources: Mapping[str, Sequence[str]]
-) -> Mapping[Place, UncoveredReason]:
-    return {place: reason for reason in reversed(reasons) for place in places_of(reason, sources)}
-
-
 def make_report(
     base: str,
     series: Series,
@@ -92,7 +86,7 @@ def make_report(
     :param build: on which the cases ran.
     :param cases: at least one; every case knows all executable lines.
     """
-    explained = reasons_by_place(reasons, build.sources)
+    explained = {place: reason for reason in reversed(reasons) for place in places_of(reason, build.sources)}
     covered = _covered_lines(build.lines, cases, explained)
     patches = tuple(
         PatchCoverage(

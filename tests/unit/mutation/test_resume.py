@@ -14,7 +14,7 @@ from cprlib.campaign.job import SuiteTest, compress
 from cprlib.campaign.mutation.plan import Build
 from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs
 from cprlib.campaign.outcome import JobOutcome
-from cprlib.campaign.session import RESULT_FILE, ResultRecord, Session, code_digest, result_key
+from cprlib.campaign.session import RESULT_FILE, ResultRecord, Session, code_digest
 from cprlib.campaign.store import PARTIAL
 from cprlib.errors import InstrumentError
 from cprlib.guest.image import GuestImage
@@ -137,7 +137,6 @@ def test_code_digest_follows_code_and_nothing_else(tmp_path: Path) -> None:
     assert len(seen) == 4
 
 
-def test_key_does_not_depend_on_the_order_of_parameters(tmp_path: Path) -> None:
-    (tmp_path / "t.py").touch()
-    keys = [result_key(tmp_path / "t.py", "c", others) for others in ({"a": "1", "b": "2"}, {"b": "2", "a": "1"})]
-    assert keys[0] == keys[1] != result_key(tmp_path / "t.py", "c", {"a": "1", "b": "3"})
+def test_key_does_not_depend_on_the_order_of_parameters(work: MutationJobs, a_test: SuiteTest) -> None:
+    keys = [work.session.key(a_test, given) for given in ({"a": "1", "b": "2"}, {"b": "2", "a": "1"})]
+    assert keys[0] == keys[1] != work.session.key(a_test, {"a": "1", "b": "3"})

@@ -9,6 +9,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.hooks import RecordMainChannel
 
 PACKED = global_properties(NIC_DRIVER, {"packed": "on"})
+OTHER_DATE = ("-rtc", "base=2020-01-01")  # with which a target would begin again if the clock were not migrated
 
 
 class CprTap(LiveUpdateTest):
@@ -42,9 +43,11 @@ class CprTap(LiveUpdateTest):
     def test_update_with_packed_rings_loses_nothing(self) -> None:
         """An update of a guest with two CPUs and packed rings loses no packet: their wrap counters move too.
 
+        The guest's real-time clock has another date than the host.
+
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:2
         """
-        self._update(queues=2, vhost=False, arguments=PACKED, vcpus=2)
+        self._update(queues=2, vhost=False, arguments=(*PACKED, *OTHER_DATE), vcpus=2)
 
     def test_update_with_vhost_1_queue_loses_nothing(self) -> None:
         """An update of vhost-net with one queue loses no packet; the vhost worker moves to the target.

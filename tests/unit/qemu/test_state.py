@@ -9,7 +9,16 @@ import pytest
 
 from cprlib.errors import QmpRefused
 from cprlib.qemu.qmp import Arguments, QmpConnection
-from cprlib.qemu.state import NOT_SENT, OUTLINES, QUERIES, flatten, outline, read_objects, read_queries
+from cprlib.qemu.state import (
+    NOT_SENT,
+    OUTLINES,
+    QUERIES,
+    apic_registers,
+    flatten,
+    outline,
+    read_objects,
+    read_queries,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -50,6 +59,40 @@ def test_outline_has_the_lines_below_those_that_they_are_indented_under() -> Non
     assert values[f"{inner}/gso"] == "true"
     assert values[f"{inner}/gso [2]"] == "true"
     assert values["bus: main-system-bus/type System"] == ""
+
+
+LAPIC = """\
+dumping local APIC state for CPU 0
+
+LVT0     0x00010700 active-hi edge  masked                      ExtINT (vec 0)
+LVT1     0x00000400 active-hi edge                              NMI
+LVTPC    0x00000400 active-hi edge                              NMI
+LVTERR   0x000000fe active-hi edge                              Fixed  (vec 254)
+LVTTHMR  0x00010000 active-hi edge  masked                      Fixed  (vec 0)
+LVTT     0x000000ec active-hi edge                 one-shot     Fixed  (vec 236)
+Timer    DCR=0xb (divide by 1) initial_count = 62500 current_count = 12
+SPIV     0x000001ff APIC enabled, focus=off, spurious vec 255
+ISR      (none)
+IRR      236
+
+APR 0x00 TPR 0x10 DFR 0x0f LDR 0x01 PPR 0x10
+"""
+
+
+def test_registers_of_a_local_apic_that_a_guest_sets_once() -> None:
+    assert apic_registers(LAPIC) == {
+        "LVT0": "0x00010700",
+        "LVT1": "0x00000400",
+        "LVTPC": "0x00000400",
+        "LVTERR": "0x000000fe",
+        "LVTTHMR": "0x00010000",
+        "DCR": "0xb",
+        "SPIV": "0x000001ff",
+        "TPR": "0x10",
+        "DFR": "0x0f",
+        "LDR": "0x01",
+    }
+    assert apic_registers("No CPU available") == {}
 
 
 class Replies:

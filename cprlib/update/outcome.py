@@ -68,7 +68,7 @@ def wait_migration(machine: Machine, status: str, seconds: float = END_S) -> Non
 
     :raises DeadlineExceeded: it has another one.
     """
-    deadline = Deadline(seconds, f"the migration to be {status}", Awaited.QEMU)
+    deadline = Deadline(seconds, f"the migration of the {machine.name} to be {status}", Awaited.QEMU)
     deadline.poll(
         lambda: query_migration(machine).status == status, 0.02, lambda: f"it is {query_migration(machine).status}"
     )

@@ -250,8 +250,9 @@ def delay_checks(update: UpdateResult, control_run_ms: float | None = None) -> I
 def end_checks(update: UpdateResult) -> Iterator[Check]:
     """The source ended by itself, without a signal or an error; no check when it has become the target.
 
-    Before, it reported a downtime (query-migrate), which is about as long as the guest stood still: not less than half
-    of the time from STOP to RESUME or COMPLETED, nor more than that until the source was ended.
+    Before, it announced each status of its migration (migrate_generate_event(), migration/migration.c), and reported a
+    downtime (query-migrate), which is about as long as the guest stood still: not less than half of the time from STOP
+    to RESUME or COMPLETED, nor more than that until the source was ended.
     """
     first = update.times_ns
     if update.downtime_ms is not None and {Step.STOP, Step.RESUME, Step.COMPLETED, Step.SOURCE_QUIT} <= first.keys():
@@ -266,6 +267,9 @@ def end_checks(update: UpdateResult) -> Iterator[Check]:
             f"{reported:.0f} ms",
             f"query-migrate has a downtime of {reported:.0f} ms, the guest stood still for {still_ms:.0f} ms or more",
         )
+    if update.source_exit is not None and update.statuses:
+        had, announced = (", ".join(statuses) for statuses in update.statuses)
+        yield Check.of("migration-events", announced == had, had, announced, f"events MIGRATION have {announced}")
     if update.source_exit is not None:
         yield Check.of("source-ended", update.source_exit == 0, "exit status 0", f"exit status {update.source_exit}")
 

@@ -36,7 +36,7 @@ from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release, wait_migration
 from cprlib.update.plugged_target import plug_target, wait_served
 from cprlib.update.proxy import ChannelProxy, Hold
-from cprlib.update.results import ProcessView, UpdateResult, announcements_of, events_of, run_states_of
+from cprlib.update.results import ProcessView, UpdateResult, announcements_of, events_of, run_states_of, statuses_of
 
 LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
@@ -304,6 +304,7 @@ class LiveUpdate:
             target_messages=target.messages,
             source_retired=retired[0] if retired else None,
             run_states=run_states_of(source, target, self.started_ns),
+            statuses=statuses_of(source, self.started_ns),
             compared=self._compared,
             announcements_ms=announcements_ms,
             waited_for_cont=self._waits_for_cont,

@@ -54,6 +54,16 @@ class RunStateChange(NamedTuple):
         return f"{self.who} {self.state}"
 
 
+class MigrationStatuses(NamedTuple):
+    """The statuses of one migration in a QEMU, in order (QAPI MigrationStatus).
+
+    :param had: by its trace log; :param announced: by its events MIGRATION.
+    """
+
+    had: tuple[str, ...]
+    announced: tuple[str, ...]
+
+
 class ClockPause(NamedTuple):
     """Bounds of the time for which the clocks of a machine stood still at an update."""
 
@@ -72,6 +82,7 @@ class UpdateResult:
     :param source_exit: exit status of the source, negative for a signal; None when it has become the target (cpr-exec).
     :param run_states: each change of a QEMU's run state during the update, in order; None when the target has no trace
         log.
+    :param statuses: of the source's migration.
     :param compared: the pairings are by kcmp(2); else by number, inode and interface in one process.
     :param waited_for_cont: the target had the guest, and waited for ``cont`` to run it.
     :param announcements_ms: when the target announces the guest, in ms after it runs it.
@@ -90,6 +101,7 @@ class UpdateResult:
     target_messages: str
     source_retired: LinkCounters | None
     run_states: tuple[RunStateChange, ...] | None = None
+    statuses: MigrationStatuses | None = None
     compared: bool = True
     announcements_ms: tuple[int, ...] = ANNOUNCEMENTS_MS
     waited_for_cont: bool = False
@@ -231,3 +243,11 @@ def run_states_of(source: Machine, target: Machine, since_ns: int) -> tuple[RunS
     theirs = [RunStateChange(time_ns, Who.TARGET, state) for time_ns, state in target.trace.run_states()]
     ours = [RunStateChange(time_ns, Who.SOURCE, state) for time_ns, state in source.trace.run_states()]
     return tuple(sorted(item for item in (*ours, *theirs) if item.time_ns >= since_ns)) if theirs else None
+
+
+def statuses_of(machine: Machine, since_ns: int) -> MigrationStatuses | None:
+    """The statuses of a QEMU's migration since the start of an update; None when its trace log has none."""
+    records = (item for item in machine.trace.all_of("migrate_set_state") if item.time_ns >= since_ns)
+    had = tuple(item.text.split()[-1] for item in records)
+    events = (item for item in machine.qmp.events if item.name == "MIGRATION" and item.time_ns >= since_ns)
+    return MigrationStatuses(had, tuple(str(item.data["status"]) for item in events)) if had else None

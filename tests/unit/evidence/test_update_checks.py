@@ -26,7 +26,7 @@ from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.results import FaultResult, ProcessView, RunStateChange, UpdateResult
+from cprlib.update.results import FaultResult, MigrationStatuses, ProcessView, RunStateChange, UpdateResult
 
 pytestmark = pytest.mark.fast
 
@@ -306,6 +306,15 @@ def test_result_becomes_a_record() -> None:
     seen = fault_record_of(fault_result("cpr-garbage"), 305.783808)
     assert (seen.resumed_after_ms, seen.traffic_after_ms, seen.error) == (28.753, 305.784, "Unable to read from socket")
     assert seen.source_messages == ("two", "three", "four")
+
+
+@pytest.mark.parametrize(
+    ("announced", "outcome"), [(("setup", "active", "completed"), Outcome.PASS), (("setup", "completed"), Outcome.FAIL)]
+)
+def test_each_status_of_the_migration_is_announced(announced: tuple[str, ...], outcome: Outcome) -> None:
+    update = replace(GOOD, statuses=MigrationStatuses(("setup", "active", "completed"), announced))
+    assert outcomes(end_checks(update))["migration-events"] is outcome
+    assert "migration-events" not in outcomes(end_checks(replace(update, source_exit=None)))
 
 
 def test_memory_of_the_target_is_the_source_s() -> None:

@@ -166,6 +166,13 @@ DEATHS = (
     Fault("target-killed-with-fds", Phase.FDS_RECEIVED, Actor.TARGET, Action.KILL),
     Fault("target-killed-with-devices", Phase.CREATING_DEVICES, Actor.TARGET, Action.KILL),
     Fault("target-killed-before-switchover", Phase.BEFORE_SWITCHOVER, Actor.TARGET, Action.KILL, return_path=True),
+    Fault(
+        "target-terminated-before-switchover",
+        Phase.BEFORE_SWITCHOVER,
+        Actor.TARGET,
+        Action.TERMINATE,
+        return_path=True,
+    ),
     Fault("target-killed-at-main", Phase.MAIN_CONNECTED, Actor.TARGET, Action.KILL, return_path=True),
     Fault("target-killed-loading", Phase.STATE_LOADING, Actor.TARGET, Action.KILL, return_path=True),
 )

@@ -11,8 +11,11 @@ from cprlib.evidence.records import Role
 from cprlib.qemu.command_line import option_value
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import exchange_packets
+from cprlib.update.faults import faults_named
 
+FAULT = "cancel-fds-received"  # its target has not opened the file of filter-dump
 INTERVAL_US = 2000  # for which filter-buffer holds packets
 LEAST = 100  # packets; each exchange has several hundred
 
@@ -21,9 +24,10 @@ class Filters(LiveUpdateTest):
     """Mechanism ``cpr``; without vhost, whose packets QEMU's filters do not see."""
 
     def test_netdev_filters_work_after_update(self) -> None:
-        """Packets pass filter-buffer and arrive in the file of filter-dump, before and after an update.
+        """Packets pass filter-buffer and arrive in the file of filter-dump, before and after updates.
 
-        Both begin again in the target: filter-buffer with its timer, filter-dump with an empty file. Patch 6.
+        Both go on in the source when an update fails, and begin again in the target: filter-buffer with its timer,
+        filter-dump with an empty file. Patch 6.
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:off,queues:1
         """
@@ -33,14 +37,24 @@ class Filters(LiveUpdateTest):
             *("-object", f"filter-dump,id=dump0,netdev=net0,file={option_value(path)}"),
         )
         with self.given_guest(GuestSpec(role=Role.CHECKS, arguments=arguments)) as case:
-            for when in ("before-update", "after-update"):
-                exchange_packets(case, 1, when)
-                expected = f"a capture with at least {LEAST} packets"
-                count, problem = read_capture(path)
-                seen = problem or f"{count} packets"
-                case.expect("dump-has-packets", not problem and count >= LEAST, expected, seen, when=when)
-                if when == "before-update":
-                    case.live_update()
+            earlier = expect_dumped(case, path, "before-update")
+            case.inject_fault(*faults_named(FAULT))
+            expect_dumped(case, path, "after-failed-update", earlier)
+            case.live_update()
+            expect_dumped(case, path, "after-update")
+
+
+def expect_dumped(case: MeasuredCase, path: Path, when: str, earlier: int = 0) -> int:
+    """Exchange packets, and check that filter-dump has them.
+
+    :param earlier: packets that were in the capture before.
+    :returns: packets in the capture now.
+    """
+    exchange_packets(case, 1, when)
+    count, problem = read_capture(path)
+    expected, seen = f"a capture with at least {LEAST} more packets", problem or f"{count - earlier} more packets"
+    case.expect("dump-has-packets", not problem and count - earlier >= LEAST, expected, seen, when=when)
+    return count
 
 
 def read_capture(path: Path) -> tuple[int, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
-from cprlib.errors import QemuFailed
+from cprlib.errors import QemuFailed, QmpRefused
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
@@ -18,6 +19,8 @@ from cprlib.words import listed
 from netdev_refusals import NO_VHOST, File, attempts, helper_failures, refusals
 from refusal_tester import MEANINGS, RefusalTester, changes, takes_path_descriptors
 from tap_sources import Programs
+
+SCRIPTED = "scripted0"
 
 
 class NetdevCleanup(LiveUpdateTest):
@@ -59,6 +62,7 @@ class NetdevCleanup(LiveUpdateTest):
             case.live_update(label="afterwards", target=replace(case.guest.machine.settings, prefix=calls.prefix))
             case.expect_answers("afterwards")
             expect_nothing_closed_twice(case, calls, programs, len(rows))
+            expect_down_script(case, programs)
             expect_no_worse_with_cpr(case, programs, len(rows))
             expect_refused_with_hub(case)
             expect_bridge_leaves_nothing(case, programs)
@@ -82,6 +86,19 @@ def expect_nothing_closed_twice(case: MeasuredCase, calls: SupervisedCalls, prog
             twice.append(number)
     expected = f"no descriptor is closed twice in {len(made)} calls of close(2)"
     case.expect_empty("nothing-closed-twice", twice, expected, "QEMU closed descriptors twice")
+
+
+def expect_down_script(case: MeasuredCase, programs: Programs) -> None:
+    """A netdev whose up script has run is refused, since its vhostfd= is no vhost device: its down script runs."""
+    qmp, scripts = case.guest.machine.qmp, {"script": programs.script("up"), "downscript": programs.script("down")}
+    with open("/dev/null", "r+b") as null:
+        qmp.pass_descriptor("no-vhost", null.fileno())
+    options = {"type": "tap", "id": "refused", "ifname": SCRIPTED, "vhost": True, "vhostfd": "no-vhost", "cpr": True}
+    with contextlib.suppress(QmpRefused):
+        qmp.execute("netdev_add", options | scripts)
+    ran = [line for line in programs.runs() if line.endswith(SCRIPTED)]
+    expected = [f"up {SCRIPTED}", f"down {SCRIPTED}"]
+    case.expect_equal("scripts-of-refused", ran, expected, "scripts of a netdev that was refused when it had its tap")
 
 
 def expect_no_worse_with_cpr(case: MeasuredCase, programs: Programs, first: int) -> None:

@@ -121,10 +121,11 @@ class CprOff(LiveUpdateTest):
         """
         programs = Programs.made_in(self.outputdir)
         up, down = programs.script("up"), programs.script("down")
+        off = False if self.facts.netdev_cpr else None
         netdevs = [
             TapNetdev(queues=2, vhost=True),
-            TapNetdev("scripts", "alt0", cpr=False if self.facts.netdev_cpr else None, script=up, down_script=down),
-            TapNetdev("onefd", "man0", tap_source=TapSource.FD),
+            TapNetdev("scripts", "alt0", vhost=True, cpr=off, script=up, down_script=down),
+            TapNetdev("onefd", "man0", vhost=True, tap_source=TapSource.FD),
         ]
         spec = GuestSpec(Mechanism.LINK_SWITCH, netdevs=tuple(netdevs), role=Role.CHECKS)
         with self.given_guest(spec) as case, probing(case) as (trace, probes), case.qemu_step():

@@ -31,7 +31,7 @@ OUTLINES = ("qtree", "qom-tree", "mtree", "network", "roms", "pic")
 
 CPUS = 4  # whose local APIC is read, if they are there
 APIC_REGISTER = re.compile(
-    r"^(?P<first>LVT(?:0|1|PC|ERR|THMR)|SPIV) +(?P<value>\w+)|\b(?P<name>DCR|TPR|DFR|LDR)[= ](?P<other>\w+)",
+    r"^(?P<first>LVT(?:0|1|PC|ERR|THMR)|SPIV)\s+(?P<value>\w+)|\b(?P<name>DCR|TPR|DFR|LDR)[= ](?P<other>\w+)",
     re.MULTILINE,
 )
 """In ``info lapic``: what the guest sets once. Its timer, and the interrupts that are pending, change all the time."""

@@ -64,16 +64,16 @@ def test_outline_has_the_lines_below_those_that_they_are_indented_under() -> Non
 LAPIC = """\
 dumping local APIC state for CPU 0
 
-LVT0     0x00010700 active-hi edge  masked                      ExtINT (vec 0)
-LVT1     0x00000400 active-hi edge                              NMI
-LVTPC    0x00000400 active-hi edge                              NMI
-LVTERR   0x000000fe active-hi edge                              Fixed  (vec 254)
-LVTTHMR  0x00010000 active-hi edge  masked                      Fixed  (vec 0)
-LVTT     0x000000ec active-hi edge                 one-shot     Fixed  (vec 236)
-Timer    DCR=0xb (divide by 1) initial_count = 62500 current_count = 12
-SPIV     0x000001ff APIC enabled, focus=off, spurious vec 255
-ISR      (none)
-IRR      236
+LVT0\t 0x00010700 active-hi edge  masked                      ExtINT (vec 0)
+LVT1\t 0x00000400 active-hi edge                              NMI
+LVTPC\t 0x00000400 active-hi edge                              NMI
+LVTERR\t 0x000000fe active-hi edge                              Fixed  (vec 254)
+LVTTHMR\t 0x00010000 active-hi edge  masked                      Fixed  (vec 0)
+LVTT\t 0x000000ec active-hi edge                 one-shot     Fixed  (vec 236)
+Timer\t DCR=0xb (divide by 1) initial_count = 62500 current_count = 12
+SPIV\t 0x000001ff APIC enabled, focus=off, spurious vec 255
+ISR\t (none)
+IRR\t 236
 
 APR 0x00 TPR 0x10 DFR 0x0f LDR 0x01 PPR 0x10
 """

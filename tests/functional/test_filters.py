@@ -26,8 +26,8 @@ class Filters(LiveUpdateTest):
     def test_netdev_filters_work_after_update(self) -> None:
         """Packets pass filter-buffer and arrive in the file of filter-dump, before and after updates.
 
-        Both go on in the source when an update fails, and begin again in the target: filter-buffer with its timer,
-        filter-dump with an empty file. Patch 6.
+        Both keep working in the source when an update fails, and begin again in the target: filter-buffer with its
+        timer, filter-dump with an empty file. Patch 6.
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:off,queues:1
         """

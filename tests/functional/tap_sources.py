@@ -61,7 +61,7 @@ class Programs:
         return str(path)
 
     def forbid_script(self, word: str) -> None:
-        """Make a script one that nobody may execute."""
+        """Let nobody execute the script of this word."""
         (self.folder / f"{word}-script").chmod(0o600)
 
     def helper(self, interface: str, *options: str) -> str:

@@ -61,7 +61,7 @@ class Programs:
         return str(path)
 
     def forbid_script(self, word: str) -> None:
-        """Let nobody execute the script of this word."""
+        """Take the right to execute a script away."""
         (self.folder / f"{word}-script").chmod(0o600)
 
     def helper(self, interface: str, *options: str) -> str:

@@ -70,6 +70,10 @@ class TraceLog:
         changes = ((item.time_ns, RUN_STATE.search(item.text)) for item in self.all_of("runstate_set"))
         return tuple((time_ns, found["state"]) for time_ns, found in changes if found)
 
+    def migration_statuses(self) -> tuple[tuple[int, str], ...]:
+        """Changes of the migration's status (``migrate_set_state new state active``): time in ns and new status."""
+        return tuple((item.time_ns, item.text.split()[-1]) for item in self.all_of("migrate_set_state"))
+
 
 def _record(line: str) -> TraceRecord | None:
     found = RECORD.match(line)

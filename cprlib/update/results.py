@@ -247,7 +247,6 @@ def run_states_of(source: Machine, target: Machine, since_ns: int) -> tuple[RunS
 
 def statuses_of(machine: Machine, since_ns: int) -> MigrationStatuses | None:
     """The statuses of a QEMU's migration since the start of an update; None when its trace log has none."""
-    records = (item for item in machine.trace.all_of("migrate_set_state") if item.time_ns >= since_ns)
-    had = tuple(item.text.split()[-1] for item in records)
+    had = tuple(status for time_ns, status in machine.trace.migration_statuses() if time_ns >= since_ns)
     events = (item for item in machine.qmp.events if item.name == "MIGRATION" and item.time_ns >= since_ns)
     return MigrationStatuses(had, tuple(str(item.data["status"]) for item in events)) if had else None

@@ -18,7 +18,7 @@ from operated_guest import OperatedGuest
 from operations import Operation
 
 UPDATES_IN_A_BOOT = 5
-SPURIOUS = "/sys/firmware/acpi/interrupts/sci_not"  # interrupts of the ACPI with nothing to handle
+SPURIOUS = "/sys/firmware/acpi/interrupts/sci_not"  # ACPI interrupts (SCI) with nothing to handle
 MOST_SPURIOUS = 3  # one may come again before it is acknowledged
 POWER_BUTTON = "/sys/firmware/acpi/interrupts/ff_pwr_btn"  # how often it was pressed, and the state of the event
 ALARM, ALARM_S = "/sys/class/rtc/rtc0/wakealarm", 2  # empty without an alarm that is to come
@@ -101,7 +101,7 @@ def alarm_set(guest: OperatedGuest) -> list[str]:
 def power_button(guest: OperatedGuest) -> list[str]:
     """QMP ``system_powerdown``, the power button, of a paused guest, which sees it in the target; then again there.
 
-    The interrupt ends when the guest has handled it.
+    The interrupt (SCI) ends when the guest has handled it.
     """
     pressed, spurious = _count(guest, POWER_BUTTON), _count(guest, SPURIOUS)
     guest.machine.qmp.execute("stop")
@@ -113,7 +113,7 @@ def power_button(guest: OperatedGuest) -> list[str]:
     more = _count(guest, SPURIOUS) - spurious
     guest.machine.qmp.execute("system_powerdown")
     seen.poll(lambda: _count(guest, POWER_BUTTON) == pressed + 2, 0.05)
-    return [f"{more} interrupts of the ACPI with nothing to handle"] if more > MOST_SPURIOUS else []
+    return [f"{more} ACPI interrupts (SCI) with nothing to handle"] if more > MOST_SPURIOUS else []
 
 
 def _count(guest: OperatedGuest, path: str) -> int:
